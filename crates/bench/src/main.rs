@@ -1,0 +1,2 @@
+//! Benchmarks of sva beside their baselines.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The command sva.
+fn main() {}

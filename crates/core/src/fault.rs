@@ -1,0 +1,174 @@
+//! What a transaction can come to: a fault (data, for the device and the event log) or a host failure (an error of the machine below).
+
+use std::fmt;
+use std::io;
+
+use crate::ids::{Bdf, Pasid};
+
+/// What a transaction wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Read data.
+    Read,
+    /// Write data.
+    Write,
+    /// Read to execute (PASID TLP prefix, Execute Requested).
+    Execute,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Access::Read => "read",
+            Access::Write => "write",
+            Access::Execute => "execute",
+        })
+    }
+}
+
+/// What to do about a page that the space would have to bring in first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum OnAbsent {
+    /// Have the space resolve it, as for a page fault of the CPU.
+    #[default]
+    Resolve,
+    /// Stop there and report [`FaultReason::NotPresent`].
+    Stop,
+}
+
+/// How an access is made: what it wants, with which privilege, and how it takes an absent page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AccessMode {
+    /// What it wants.
+    pub access: Access,
+    /// Privileged Mode Requested in the PASID TLP prefix.
+    pub privileged: bool,
+    /// How it takes a page that is not present.
+    pub on_absent: OnAbsent,
+}
+
+impl AccessMode {
+    /// A plain user-mode read that resolves absent pages.
+    pub const READ: Self = Self { access: Access::Read, privileged: false, on_absent: OnAbsent::Resolve };
+    /// A plain user-mode write that resolves absent pages.
+    pub const WRITE: Self = Self { access: Access::Write, privileged: false, on_absent: OnAbsent::Resolve };
+
+    /// The same access, stopping at an absent page.
+    pub const fn stop_on_absent(self) -> Self {
+        Self { on_absent: OnAbsent::Stop, ..self }
+    }
+}
+
+/// Why a transaction was aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FaultReason {
+    /// The device has no PASID capability, or the PASID is wider than it can issue.
+    CannotIssuePasid,
+    /// The device's PASID table has no entry for this PASID.
+    NotBound,
+    /// The address space has ended.
+    SpaceEnded,
+    /// The bond does not grant this kind of access (execute, privileged).
+    NotGranted,
+    /// Nothing is mapped at the address.
+    NotMapped,
+    /// The page is mapped but not present, and the transaction does not wait for it.
+    NotPresent,
+    /// The mapping does not permit the access.
+    Denied,
+    /// A transaction without PASID met no mapping in the group's domain.
+    NoDomainMapping,
+    /// The range wraps past the top of the address space.
+    Wraps,
+    /// The device is gone.
+    DeviceRemoved,
+    /// A peer's window decoded the address and the peer aborted the request.
+    PeerAbort(Bdf),
+}
+
+impl fmt::Display for FaultReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CannotIssuePasid => f.write_str("the device cannot issue this PASID"),
+            Self::NotBound => f.write_str("the PASID is not bound to this device"),
+            Self::SpaceEnded => f.write_str("the address space has ended"),
+            Self::NotGranted => f.write_str("the bond does not grant this access"),
+            Self::NotMapped => f.write_str("nothing is mapped there"),
+            Self::NotPresent => f.write_str("the page is not present"),
+            Self::Denied => f.write_str("the mapping does not permit it"),
+            Self::NoDomainMapping => f.write_str("the domain has no mapping there"),
+            Self::Wraps => f.write_str("the range wraps past the last address"),
+            Self::DeviceRemoved => f.write_str("the device has been removed"),
+            Self::PeerAbort(peer) => write!(f, "{peer} decoded the address and aborted the request"),
+        }
+    }
+}
+
+/// An aborted transaction, as the device and the event log see it (rule F6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fault {
+    /// The device that issued it.
+    pub device: Bdf,
+    /// The PASID that it carried.
+    pub pasid: Option<Pasid>,
+    /// The first address that was not accessed.
+    pub address: u64,
+    /// What it wanted.
+    pub access: Access,
+    /// Why it was aborted.
+    pub reason: FaultReason,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} at {:#x}", self.device, self.access, self.address)?;
+        if let Some(pasid) = self.pasid {
+            write!(f, " with PASID {pasid}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// A call to the machine below failed for a reason that says nothing about the address.
+#[derive(Debug, thiserror::Error)]
+#[error("{call} failed: {source}")]
+pub struct HostFailure {
+    /// The call, such as `process_vm_readv`.
+    pub call: &'static str,
+    /// What it answered.
+    pub source: io::Error,
+}
+
+/// Why a transfer ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DmaCause {
+    /// The transaction was aborted; also in the event log.
+    #[error("{0}")]
+    Fault(Fault),
+    /// The machine below failed.
+    #[error(transparent)]
+    Host(HostFailure),
+}
+
+/// A transfer that ended early: what was done, and why no more.
+#[derive(Debug, thiserror::Error)]
+#[error("after {done} bytes: {cause}")]
+pub struct DmaError {
+    /// Bytes transferred before the end, exactly (rule T5); in a gather or scatter counted over all pieces in order.
+    pub done: u64,
+    /// Why it ended.
+    #[source]
+    pub cause: DmaCause,
+}
+
+impl DmaError {
+    /// The fault, where it was one.
+    pub fn fault(&self) -> Option<Fault> {
+        match self.cause {
+            DmaCause::Fault(fault) => Some(fault),
+            DmaCause::Host(_) => None,
+        }
+    }
+}

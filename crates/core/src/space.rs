@@ -1,0 +1,180 @@
+//! The address-space trait: what the core asks of a provider.
+
+use std::sync::Arc;
+
+use crate::fault::{AccessMode, HostFailure};
+use crate::ids::SpaceId;
+use crate::range::{AddrRange, Segment};
+
+/// What a provider can promise about its spaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SpaceCapabilities {
+    /// When a change of the space returns, no access through the old translation is under way or will start (rule T2).
+    pub synchronous: bool,
+    /// Atomic operations are atomic against the space's owner (rule T6).
+    pub atomics: bool,
+    /// Memory can be accessed in place.
+    pub in_place: bool,
+    /// Execute permission can be checked at the moment of the access.
+    pub execute: bool,
+    /// Privileged and user pages can be told apart.
+    pub privileged: bool,
+    /// Absent pages can be resolved.
+    pub page_faults: bool,
+}
+
+/// How an address space came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Its last task exited.
+    Exited,
+    /// Its last task replaced it by exec.
+    Execed,
+    /// The kernel no longer lets us look, so that nothing can be promised about it.
+    RightsLost,
+    /// Its owner closed it.
+    Closed,
+}
+
+impl std::fmt::Display for EndReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Exited => "its last task exited",
+            Self::Execed => "its last task left it by exec",
+            Self::RightsLost => "the right to access it was lost",
+            Self::Closed => "its owner closed it",
+        })
+    }
+}
+
+/// The space has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the address space has ended: {0}")]
+pub struct SpaceEnded(pub EndReason);
+
+/// Why an access stopped, as the provider sees it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// Nothing is mapped there.
+    #[error("not mapped")]
+    NotMapped,
+    /// Not present, and [`OnAbsent::Stop`](crate::fault::OnAbsent::Stop) was asked.
+    #[error("not present")]
+    NotPresent,
+    /// The mapping does not permit the access.
+    #[error("denied")]
+    Denied,
+    /// The space has ended.
+    #[error("the address space has ended")]
+    Ended,
+    /// The machine below failed.
+    #[error(transparent)]
+    Host(HostFailure),
+}
+
+/// An access that stopped: how many bytes were done, counted over all pieces in order, and why no more.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped after {done} bytes: {cause}")]
+pub struct Stopped {
+    /// Bytes done, exactly (rule T5). The address of the stop is the one after them.
+    pub done: u64,
+    /// Why it stopped.
+    #[source]
+    pub cause: StopCause,
+}
+
+/// Takes note that a space has ended.
+///
+/// Called by the provider once for each watch, with no lock of the provider held.
+pub trait SpaceWatcher: Send + Sync {
+    /// From the return of this call on, no access of the watcher reaches the space. Does not block and runs no callback.
+    ///
+    /// The answer is the work that is left: running exit handlers, which may block. The provider runs it on a thread whose delay holds up
+    /// no other space.
+    fn space_ended(&self, space: SpaceId, reason: EndReason) -> ExitWork;
+}
+
+/// Exit handlers that are to be run. Runs them when dropped, if nobody ran them before.
+#[must_use = "dropping it runs the exit handlers on this thread"]
+pub struct ExitWork(Option<Box<dyn FnOnce() + Send>>);
+
+impl ExitWork {
+    /// Wraps the work.
+    pub fn new(work: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(work)))
+    }
+
+    /// No work.
+    pub fn none() -> Self {
+        Self(None)
+    }
+
+    /// Whether there is nothing to run.
+    pub fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Runs it here and now.
+    pub fn run(mut self) {
+        if let Some(work) = self.0.take() {
+            work();
+        }
+    }
+}
+
+impl Drop for ExitWork {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take() {
+            work();
+        }
+    }
+}
+
+/// Names one watch of one space, to take it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WatchToken(pub u64);
+
+/// Memory that a device can be bound to: a live process, a guest's page tables, or test memory.
+///
+/// Everything may be called from any thread at any time. An implementation holds none of its locks while it calls a watcher.
+pub trait AddressSpace: Send + Sync {
+    /// Who this is; two handles of one space answer the same (rule B5).
+    fn id(&self) -> SpaceId;
+
+    /// What the provider promises.
+    fn capabilities(&self) -> SpaceCapabilities;
+
+    /// Whether, and how, the space has ended. Does not block.
+    fn ended(&self) -> Option<EndReason>;
+
+    /// Asks to be told when the space ends. Does not block and does not call the watcher before it returns.
+    ///
+    /// # Errors
+    /// The space has ended already: the watcher will not be called.
+    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded>;
+
+    /// Takes a watch back; an unknown token is ignored. A call of the watcher that is under way is not waited for.
+    fn unwatch(&self, token: WatchToken);
+
+    /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs.
+    ///
+    /// May block to resolve pages. Pieces may be empty, unmapped or beyond any valid address; none wraps.
+    ///
+    /// # Errors
+    /// [`Stopped`] at the first byte that could not be read; all bytes before it are in `buf`.
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped>;
+
+    /// Writes `data` to the pieces one after the other; its length is the sum of theirs.
+    ///
+    /// # Errors
+    /// [`Stopped`] at the first byte that could not be written; all bytes before it are in the space.
+    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped>;
+
+    /// Which parts of `windows` the space has memory at (rule B7). May block. The answer is sorted and holds at most one range a mapping and window.
+    ///
+    /// # Errors
+    /// The machine below could not tell.
+    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure>;
+}

@@ -1,0 +1,1 @@
+//! Software bus masters: a data mover and a pointer walker.

@@ -1,0 +1,1 @@
+//! A live Linux process as an address space for software devices.

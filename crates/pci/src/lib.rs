@@ -1,0 +1,1 @@
+//! A software PCI Express fabric: ports, windows, ACS, grouping and routing.

@@ -1,0 +1,1 @@
+//! In-memory address spaces and scripted devices for tests of sva and of drivers.
