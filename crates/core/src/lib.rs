@@ -2,6 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod device;
+pub mod pasid;
+pub mod sync;
+
+mod callback;
+mod gate;
+
 pub mod fault;
 pub mod ids;
 pub mod range;

@@ -99,9 +99,14 @@ pub struct PeerAborted(pub Bdf);
 
 /// The bus: who shares what with whom, and which addresses a peer decodes before the IOMMU sees them.
 ///
-/// All answers depend on the bus alone and never on a PASID. No method is called with a lock of the core held, except where it says so; none calls back into the core,
+/// All answers depend on the bus alone and never on a PASID. No method is called with a lock of the core held; none calls back into the core,
 /// but for [`read_peer`](Self::read_peer) and [`write_peer`](Self::write_peer), which run device models.
 pub trait Topology: Send + Sync {
+    /// Counts the changes of the bus: another number means that every other answer may be another. Called with each transaction, so it is to be one atomic load.
+    fn version(&self) -> u64 {
+        0
+    }
+
     /// What a bind demands of the path.
     fn policy(&self) -> PathPolicy;
 
@@ -117,8 +122,7 @@ pub trait Topology: Send + Sync {
     /// The first thing that the path from `device` to the root lacks.
     fn path_defect(&self, device: Bdf) -> Option<PathDefect>;
 
-    /// The windows that catch transactions of `device`, sorted, without overlap. Small; changes only when the bus does
-    /// (then [`Iommu::topology_changed`](crate::Iommu::topology_changed) is to be called).
+    /// The windows that catch transactions of `device`, sorted, without overlap.
     fn windows(&self, device: Bdf) -> Vec<PeerWindow>;
 
     /// Delivers a read that `window` caught; `address` and all of `buf` lie inside the window. May run a device model and block.

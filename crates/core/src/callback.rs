@@ -1,0 +1,31 @@
+//! Knows whether this thread is inside a callback: an exit handler, a resolver of a provider, or a device model.
+//!
+//! An unbind from there must not wait (rule U3): what it would wait for may be the very call that it is inside of.
+
+use std::cell::Cell;
+
+crate::sync::thread_local! {
+    static DEPTH: Cell<u32> = Cell::new(0);
+}
+
+/// This thread is inside a callback as long as this lives. Not `Send`.
+pub(crate) struct InCallback(std::marker::PhantomData<*const ()>);
+
+impl InCallback {
+    /// Enters.
+    pub(crate) fn enter() -> Self {
+        DEPTH.with(|depth| depth.set(depth.get() + 1));
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl Drop for InCallback {
+    fn drop(&mut self) {
+        DEPTH.with(|depth| depth.set(depth.get() - 1));
+    }
+}
+
+/// Whether this thread is inside a callback.
+pub(crate) fn inside() -> bool {
+    DEPTH.with(|depth| depth.get() > 0)
+}
