@@ -1,0 +1,124 @@
+//! The steps of `cargo xtask ci`.
+
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::{Outcome, fence, links, outputs};
+
+/// One step.
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    pub(crate) run: fn(&Context) -> Result<Outcome, String>,
+}
+
+/// All of them, cheapest first, in the order in which they run.
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "fmt", what: "the code is formatted", run: fmt },
+    Step { name: "fence", what: "unsafe stands only where it may", run: fence::check },
+    Step { name: "links", what: "paths and links in the documents lead somewhere", run: links::check },
+    Step { name: "clippy", what: "no warning, and every unsafe block says why it is sound", run: clippy },
+    Step { name: "test", what: "the tests", run: test },
+    Step { name: "loom", what: "model checking of the core's races", run: loom },
+    Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
+    Step { name: "docs", what: "the documentation builds without a warning", run: docs },
+    Step { name: "deny", what: "licences, sources and advisories of the dependencies", run: deny },
+    Step { name: "bench", what: "the benchmarks run and print their rows", run: bench },
+    Step { name: "demo", what: "every claim of the demonstration holds", run: demo },
+];
+
+const fn minutes(n: u64) -> Duration {
+    Duration::from_secs(60 * n)
+}
+
+fn fmt(context: &Context) -> Result<Outcome, String> {
+    context.run(context.cargo(&["fmt", "--all", "--check"]), minutes(1))?;
+    Ok(Outcome::Passed)
+}
+
+fn clippy(context: &Context) -> Result<Outcome, String> {
+    context.run(context.cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]), minutes(10))?;
+    Ok(Outcome::Passed)
+}
+
+fn test(context: &Context) -> Result<Outcome, String> {
+    context.run(context.cargo(&["test", "--workspace", "--locked"]), minutes(15))?;
+    Ok(Outcome::Passed)
+}
+
+fn loom(context: &Context) -> Result<Outcome, String> {
+    let mut command =
+        context.cargo_with_flags("--cfg loom", "loom", &["test", "-p", "sva-core", "--test", "loom", "--release", "--locked"]);
+    // The whole state space of these models is too large; two preemptions find nearly all that any number would.
+    if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
+        command.env("LOOM_MAX_PREEMPTIONS", "2");
+    }
+    context.run(command, minutes(10))?;
+    Ok(Outcome::Passed)
+}
+
+/// A test that cannot fail shows nothing: with the unsound construction the exec test has to fail, and by a failed assertion.
+fn naive(context: &Context) -> Result<Outcome, String> {
+    let cargo = |more: &[&str]| {
+        let mut words = vec!["test", "-p", "sva-host", "--test", "exec", "--locked"];
+        words.extend(more);
+        context.cargo_with_flags("--cfg sva_naive_check", "naive", &words)
+    };
+    context.run(cargo(&["--no-run"]), minutes(10))?;
+    let kept = context.keep(cargo(&[]), minutes(5))?;
+    let report: Vec<&str> =
+        kept.stdout.lines().filter(|line| line.contains("FAILED") || line.contains("panicked") || line.starts_with("test ")).collect();
+    println!("{}", report.join("\n"));
+    if kept.status.success() {
+        return Err("the exec test passes with the per-call check by pid: it does not see the race that it is there for".to_owned());
+    }
+    if !kept.stdout.contains("test result: FAILED") {
+        return Err(format!("the exec test ended with {} without a failed test:\n{}", kept.status, kept.stderr));
+    }
+    Ok(Outcome::Passed)
+}
+
+fn docs(context: &Context) -> Result<Outcome, String> {
+    let mut command = context.cargo(&["doc", "--workspace", "--no-deps", "--locked", "--quiet"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    context.run(command, minutes(10))?;
+    Ok(Outcome::Passed)
+}
+
+fn deny(context: &Context) -> Result<Outcome, String> {
+    let installed = context.keep(context.cargo(&["deny", "--version"]), minutes(1))?;
+    if !installed.status.success() {
+        return Ok(Outcome::Skipped("cargo-deny is not installed (cargo install --locked cargo-deny)".to_owned()));
+    }
+    context.run(context.cargo(&["deny", "--locked", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]), minutes(3))?;
+    // The advisories come over the network: a machine without one skips them, a machine that has them must pass.
+    let advisories = context.keep(context.cargo(&["deny", "--locked", "check", "advisories"]), minutes(3));
+    match advisories {
+        Ok(kept) if kept.status.success() => Ok(Outcome::Passed),
+        Ok(kept) if kept.stderr.contains("failed to fetch") || kept.stderr.contains("unable to fetch") => {
+            let why = kept.stderr.lines().find(|line| line.contains("fetch")).unwrap_or("no network").trim().to_owned();
+            Ok(Outcome::Skipped(format!("licences, bans and sources passed; advisories could not be fetched: {why}")))
+        }
+        Ok(kept) => Err(format!("cargo deny check advisories:\n{}{}", kept.stdout, kept.stderr)),
+        Err(why) => Ok(Outcome::Skipped(format!("licences, bans and sources passed; advisories: {why}"))),
+    }
+}
+
+fn bench(context: &Context) -> Result<Outcome, String> {
+    context.run(context.cargo(&["build", "--release", "-p", "sva-bench", "--locked"]), minutes(10))?;
+    let kept =
+        context.keep(context.cargo(&["run", "--release", "--quiet", "-p", "sva-bench", "--", "host", "--json", "--quick"]), minutes(3))?;
+    if !kept.status.success() {
+        return Err(format!("the benchmarks ended with {}:\n{}", kept.status, kept.stderr));
+    }
+    let (rows, missed) = outputs::bench_rows(&kept.stdout)?;
+    println!("{rows} rows; goals missed in this quick run (reported, never failed): {}", missed.len());
+    missed.iter().for_each(|row| println!("    {row}"));
+    Ok(Outcome::Passed)
+}
+
+fn demo(context: &Context) -> Result<Outcome, String> {
+    context.run(context.cargo(&["build", "--release", "-p", "sva-cli", "--locked"]), minutes(10))?;
+    context.run(context.cargo(&["run", "--release", "--quiet", "-p", "sva-cli", "--", "demo"]), minutes(1))?;
+    Ok(Outcome::Passed)
+}
