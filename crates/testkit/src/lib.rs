@@ -1,1 +1,15 @@
-//! In-memory address spaces and scripted devices for tests of sva and of drivers.
+//! What tests of the core, of devices and of drivers stand on: an in-memory address space, a scripted topology, slow reference models.
+//!
+//! Everything here is under the test's control and panics on the test's own mistakes; what comes through
+//! [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
+#![forbid(unsafe_code)]
+
+mod memory;
+pub mod record;
+pub mod reference;
+pub mod space;
+pub mod topology;
+
+pub use record::{Recorded, RecordingSpace};
+pub use space::{MemorySpace, PAGE, Protection};
+pub use topology::{FlatTopology, PeerAccess};

@@ -1,0 +1,100 @@
+//! A space that remembers what was done to it, in order.
+
+use std::sync::Arc;
+
+use sva_core::sync::Mutex;
+use sva_core::{
+    Access, AccessMode, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher,
+    Stopped, WatchToken,
+};
+
+/// One piece of one access, as far as it was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Which call it was part of, counted from 0: the pieces of one gather share it.
+    pub call: u64,
+    /// What was done.
+    pub access: Access,
+    /// First address.
+    pub address: u64,
+    /// The bytes read or written.
+    pub bytes: Vec<u8>,
+}
+
+impl Recorded {
+    /// The addresses touched; `None` where the piece was empty or nothing of it was done.
+    pub fn range(&self) -> Option<AddrRange> {
+        AddrRange::new(self.address, self.bytes.len() as u64)
+    }
+}
+
+/// Passes everything on to another space and records each access. The order is exact for one thread at a time.
+pub struct RecordingSpace {
+    inner: Arc<dyn AddressSpace>,
+    log: Mutex<(u64, Vec<Recorded>)>,
+}
+
+impl RecordingSpace {
+    /// Records what goes through it to `inner`; both are one space, by one identity.
+    pub fn new(inner: Arc<dyn AddressSpace>) -> Arc<Self> {
+        Arc::new(Self { inner, log: Mutex::new((0, Vec::new())) })
+    }
+
+    /// Takes the record so far.
+    pub fn take(&self) -> Vec<Recorded> {
+        std::mem::take(&mut self.log.lock().1)
+    }
+
+    fn record(&self, pieces: &[Segment], bytes: &[u8], access: Access, outcome: &Result<(), Stopped>) {
+        let mut left = match outcome {
+            Ok(()) => bytes,
+            Err(stopped) => &bytes[..stopped.done as usize],
+        };
+        let mut log = self.log.lock();
+        let call = log.0;
+        log.0 += 1;
+        for piece in pieces {
+            let (this, rest) = left.split_at(left.len().min(piece.len as usize));
+            log.1.push(Recorded { call, access, address: piece.address, bytes: this.to_vec() });
+            left = rest;
+        }
+    }
+}
+
+impl AddressSpace for RecordingSpace {
+    fn id(&self) -> SpaceId {
+        self.inner.id()
+    }
+
+    fn capabilities(&self) -> SpaceCapabilities {
+        self.inner.capabilities()
+    }
+
+    fn ended(&self) -> Option<EndReason> {
+        self.inner.ended()
+    }
+
+    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        self.inner.watch(watcher)
+    }
+
+    fn unwatch(&self, token: WatchToken) {
+        self.inner.unwatch(token);
+    }
+
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
+        let outcome = self.inner.read(pieces, buf, mode);
+        self.record(pieces, buf, mode.access, &outcome);
+        outcome
+    }
+
+    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
+        let outcome = self.inner.write(pieces, data, mode);
+        self.record(pieces, data, mode.access, &outcome);
+        outcome
+    }
+
+    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+        self.inner.mapped_within(windows)
+    }
+}

@@ -1,0 +1,154 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sva_core::OnAbsent;
+
+use super::*;
+
+const BASE: u64 = 0x7000_0000_0000;
+
+#[expect(clippy::disallowed_types, reason = "a counter of the test's own")]
+type Counter = AtomicU64;
+
+fn piece(address: u64, len: u64) -> Segment {
+    Segment { address, len }
+}
+
+fn stop(outcome: Result<(), Stopped>) -> (u64, String) {
+    let stopped = outcome.expect_err("the access stops");
+    (stopped.done, stopped.cause.to_string())
+}
+
+#[derive(Default)]
+struct Watcher {
+    told: Counter,
+    ran: Arc<Counter>,
+}
+
+impl SpaceWatcher for Watcher {
+    fn space_ended(&self, _: SpaceId, _: EndReason) -> ExitWork {
+        self.told.fetch_add(1, Ordering::Relaxed);
+        let ran = self.ran.clone();
+        ExitWork::new(move || drop(ran.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+// shows T5
+#[test]
+fn an_access_stops_at_the_exact_byte_where_the_mapping_ends() {
+    let space = MemorySpace::new();
+    space.map(BASE, 2 * PAGE, Protection::READ_WRITE);
+    let handle = space.handle();
+    let mut buf = [0; 300];
+    let pieces = [piece(BASE, 100), piece(BASE + 2 * PAGE - 50, 200)];
+    assert_eq!(stop(handle.read(&pieces, &mut buf, AccessMode::READ)), (150, "not mapped".into()));
+    assert_eq!(stop(handle.write(&pieces, &[7; 300], AccessMode::WRITE)), (150, "not mapped".into()));
+    assert_eq!(space.peek(BASE + 2 * PAGE - 51, 51), [&[0][..], &[7; 50]].concat());
+}
+
+// shows T1
+#[test]
+fn a_page_denies_what_its_protection_does_not_name() {
+    let space = MemorySpace::new();
+    space.map(BASE, PAGE, Protection::READ);
+    space.map(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
+    let handle = space.handle();
+    let execute = AccessMode { access: sva_core::Access::Execute, ..AccessMode::READ };
+    let privileged = AccessMode { privileged: true, ..AccessMode::WRITE };
+    assert_eq!(stop(handle.write(&[piece(BASE, 8)], &[1; 8], AccessMode::WRITE)), (0, "denied".into()));
+    assert_eq!(stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], execute)), (0, "denied".into()));
+    assert_eq!(stop(handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], AccessMode::WRITE)), (0, "denied".into()));
+    handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], privileged).expect("a privileged write");
+    assert_eq!(space.peek(BASE, 8), [0; 8]);
+}
+
+// shows T5
+#[test]
+fn an_absent_page_is_resolved_or_stops_the_access_as_asked() {
+    let space = MemorySpace::new();
+    space.map(BASE, 4 * PAGE, Protection::READ_WRITE);
+    space.poke(BASE + PAGE, b"kept");
+    space.absent(BASE + PAGE, 2 * PAGE);
+    let handle = space.handle();
+    let whole = [piece(BASE, 4 * PAGE)];
+    let mut buf = vec![0; 4 * PAGE as usize];
+    let stopping = AccessMode { on_absent: OnAbsent::Stop, ..AccessMode::READ };
+    assert_eq!(stop(handle.read(&whole, &mut buf, stopping)), (PAGE, "not present".into()));
+    assert_eq!(space.resolved(), 0);
+    handle.read(&whole, &mut buf, AccessMode::READ).expect("resolved");
+    assert_eq!((space.resolved(), &buf[PAGE as usize..][..4]), (2, &b"kept"[..]));
+    space.absent(BASE, 4 * PAGE);
+    space.on_resolve(move |page| page != BASE + 3 * PAGE);
+    assert_eq!(stop(handle.write(&whole, &buf, AccessMode::WRITE)), (3 * PAGE, "not present".into()));
+}
+
+// shows T1
+#[test]
+fn unmap_and_protect_inside_a_region_leave_the_rest_as_it_was() {
+    let space = MemorySpace::new();
+    space.map(BASE, 5 * PAGE, Protection::READ_WRITE);
+    space.poke(BASE, &vec![9; 5 * PAGE as usize]);
+    space.unmap(BASE + 2 * PAGE, PAGE);
+    space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
+    let handle = space.handle();
+    let write = |at: u64| handle.write(&[piece(BASE + at * PAGE, PAGE)], &vec![1; PAGE as usize], AccessMode::WRITE);
+    let outcomes: Vec<_> = (0..5).map(|at| write(at).err().map(|stopped| stopped.cause.to_string())).collect();
+    assert_eq!(outcomes, [None, None, Some("not mapped".into()), Some("denied".into()), None]);
+    let region = |at, pages| AddrRange::new(BASE + at * PAGE, pages * PAGE).expect("a range");
+    assert_eq!(handle.mapped_within(&[region(1, 4)]).expect("in memory"), [region(1, 1), region(3, 1), region(4, 1)]);
+    space.map(BASE + 2 * PAGE, PAGE, Protection::READ);
+    assert_eq!(space.peek(BASE + 2 * PAGE, 4), [0; 4], "a new mapping shows nothing of the old page");
+}
+
+// shows U4
+#[test]
+fn the_end_stops_accesses_and_tells_each_watcher_once() {
+    let space = MemorySpace::new();
+    space.map(BASE, PAGE, Protection::READ_WRITE);
+    let handle = space.handle();
+    let (first, second) = (Arc::new(Watcher::default()), Arc::new(Watcher::default()));
+    handle.watch(first.clone()).expect("alive");
+    let token = handle.watch(second.clone()).expect("alive");
+    handle.unwatch(token);
+    let work = space.end_deferred(EndReason::Execed);
+    assert_eq!((work.len(), first.told.load(Ordering::Relaxed), first.ran.load(Ordering::Relaxed)), (1, 1, 0));
+    drop(work);
+    assert_eq!(first.ran.load(Ordering::Relaxed), 1);
+    space.end(EndReason::Exited);
+    drop(space);
+    assert_eq!((first.told.load(Ordering::Relaxed), second.told.load(Ordering::Relaxed)), (1, 0));
+    assert_eq!(handle.ended(), Some(EndReason::Execed));
+    assert_eq!(handle.watch(second).expect_err("ended"), SpaceEnded(EndReason::Execed));
+    assert_eq!(stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], AccessMode::READ)), (0, "the address space has ended".into()));
+}
+
+// shows T2
+#[test]
+fn protect_waits_for_the_access_under_way() {
+    let space = Arc::new(MemorySpace::new());
+    space.map(BASE, 64 * PAGE, Protection::READ_WRITE);
+    let handle = space.handle();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let data = vec![0xff; 64 * PAGE as usize];
+            while handle.write(&[piece(BASE, 64 * PAGE)], &data, AccessMode::WRITE).is_ok() {}
+        });
+        std::thread::yield_now();
+        space.protect(BASE, 64 * PAGE, Protection::READ);
+        space.poke(BASE, &vec![0; 64 * PAGE as usize]);
+        writer.join().expect("the writer ends at the read-only page");
+    });
+    assert!(space.peek(BASE, 64 * PAGE as usize).iter().all(|byte| *byte == 0));
+}
+
+// shows S2
+#[test]
+fn the_last_page_of_the_address_space_is_a_page_like_any_other() {
+    let space = MemorySpace::new();
+    let last_page = u64::MAX - (PAGE - 1);
+    space.map(last_page, PAGE, Protection::READ_WRITE);
+    let handle = space.handle();
+    handle.write(&[piece(u64::MAX, 1), piece(0, 0)], &[5], AccessMode::WRITE).expect("the last byte");
+    assert_eq!(space.peek(u64::MAX, 1), [5]);
+    space.unmap(last_page, PAGE);
+    assert_eq!(stop(handle.read(&[piece(u64::MAX, 1)], &mut [0], AccessMode::READ)), (0, "not mapped".into()));
+}
