@@ -1,6 +1,8 @@
-//! Devices: what they can do.
+//! Devices: what they can do, and what the core asks of their models.
 
-use crate::ids::{Bdf, PasidWidth};
+use std::fmt;
+
+use crate::ids::{Bdf, PasidTag, PasidWidth};
 
 /// The PASID capability (PCIe 6.0, section 7.8.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,12 +45,54 @@ pub struct DeviceSpec {
 }
 
 /// What a bond is to grant beyond reading and writing as a user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Features {
     /// Execute requests.
     pub execute: bool,
     /// Privileged requests.
     pub privileged: bool,
-    /// The device relies on page faults being resolved.
+    /// Absent pages are resolved. Without it a miss aborts (rule F6), also where the device asked to wait.
     pub page_faults: bool,
+}
+
+impl Features {
+    /// Reading and writing of present pages, and no more.
+    pub const NONE: Self = Self { execute: false, privileged: false, page_faults: false };
+}
+
+impl Default for Features {
+    /// Page faults, as shared virtual addressing lives by them; neither execute nor privileged requests.
+    fn default() -> Self {
+        Self { page_faults: true, ..Self::NONE }
+    }
+}
+
+/// The name of one of [`Features`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// Execute requests.
+    Execute,
+    /// Privileged requests.
+    Privileged,
+    /// Page faults.
+    PageFaults,
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Execute => "execute requests",
+            Self::Privileged => "privileged requests",
+            Self::PageFaults => "page faults",
+        })
+    }
+}
+
+/// What the core tells a device model. Called with no lock of the core held; a call may come from any thread.
+pub trait DeviceOps: Send + Sync {
+    /// The device is to stop issuing this PASID (the first step of an unbind, rule U1). Returns without waiting for descriptors that are under way: the core
+    /// waits for their accesses itself.
+    fn stop_pasid(&self, tag: PasidTag) {
+        let _ = tag;
+    }
 }

@@ -150,6 +150,14 @@ pub enum DmaCause {
     /// The machine below failed.
     #[error(transparent)]
     Host(HostFailure),
+    /// The device model passed a buffer whose length is not the sum of the pieces.
+    #[error("the pieces are {pieces} bytes and the buffer is {buffer}")]
+    Length {
+        /// The sum of the pieces; saturating.
+        pieces: u64,
+        /// The buffer's length.
+        buffer: u64,
+    },
 }
 
 /// A transfer that ended early: what was done, and why no more.
@@ -168,7 +176,7 @@ impl DmaError {
     pub fn fault(&self) -> Option<Fault> {
         match self.cause {
             DmaCause::Fault(fault) => Some(fault),
-            DmaCause::Host(_) => None,
+            DmaCause::Host(_) | DmaCause::Length { .. } => None,
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where a PCI function sits: segment, bus, device (5 bits), function (3 bits).
 ///
@@ -192,11 +191,11 @@ pub struct SpaceId(NonZeroU64);
 
 impl SpaceId {
     /// An identity that no other space of this program has or will have.
+    #[expect(clippy::disallowed_types, reason = "a counter that orders nothing")]
     pub fn unique() -> Self {
         // Not from the shim: identities synchronise nothing, and a model must not branch on them.
-        #[expect(clippy::disallowed_types, reason = "a counter that orders nothing")]
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Self(NonZeroU64::new(id).unwrap_or(NonZeroU64::MAX))
     }
 

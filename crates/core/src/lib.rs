@@ -1,22 +1,39 @@
 //! IOMMU semantics without hardware: devices, groups, containers, bonds, PASIDs, domains.
+//!
+//! The core never picks a provider of address spaces, a bus, or a clock, and does no I/O. Start at [`Iommu`]: plug [devices](Device) in, bind them to
+//! [address spaces](AddressSpace), and let their [ports](DmaPort) work.
 #![forbid(unsafe_code)]
 
+pub mod bond;
 pub mod device;
+pub mod domain;
+pub mod error;
+pub mod event;
+pub mod fault;
+pub mod ids;
+pub mod iommu;
 pub mod pasid;
+pub mod port;
+pub mod range;
+pub mod space;
 pub mod sync;
+pub mod topology;
 
 mod callback;
 mod gate;
 
-pub mod fault;
-pub mod ids;
-pub mod range;
-pub mod space;
-pub mod topology;
-
-pub use device::{Capabilities, DeviceSpec, Features, PasidCapability};
+pub use bond::{Bind, Bond, BondEnd, GroupBond, IsolationChange, UnbindReport};
+pub use device::{Capabilities, DeviceOps, DeviceSpec, Feature, Features, PasidCapability};
+pub use domain::{MapRequest, Protection};
+pub use error::{
+    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError, PlugError, Refusal, RemoveError,
+    Sibling, SpaceRefusal, UnmapError,
+};
+pub use event::{Drained, Event, Overlap};
 pub use fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, HostFailure, OnAbsent};
 pub use ids::{Bdf, ContainerId, Generation, GroupId, Pasid, PasidTag, PasidWidth, RequesterId, SpaceId};
+pub use iommu::{Census, Container, ContainerBound, GroupInfo, Iommu, IommuConfig, Joined, Mapped, NotJoined, Plugged, Removal, Unmapped};
+pub use port::{Device, DmaPort};
 pub use range::{AddrRange, Segment};
 pub use space::{AddressSpace, EndReason, ExitWork, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken};
 pub use topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology};

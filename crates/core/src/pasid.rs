@@ -36,7 +36,7 @@ impl PasidAllocator {
         loop {
             let words = bits.div_ceil(BITS);
             let mut level = vec![0; words as usize];
-            if bits % BITS != 0 {
+            if !bits.is_multiple_of(BITS) {
                 // What lies past the end can never be had.
                 level[words as usize - 1] = u64::MAX << (bits % BITS);
             }

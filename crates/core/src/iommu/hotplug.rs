@@ -1,0 +1,269 @@
+//! Devices come and go (rules G4, G5, F7).
+
+use std::sync::Arc;
+
+use super::Iommu;
+use super::bind::refusal;
+use super::state::{BondKey, BondKind, DeviceInner, Isolation, IsolationHandler, Phase, Requester, State};
+use super::unbind::Closing;
+use crate::bond::IsolationChange;
+use crate::callback::{self, InCallback};
+use crate::device::{DeviceOps, DeviceSpec};
+use crate::error::{PlugError, Refusal, RemoveError};
+use crate::event::{Event, Overlap};
+use crate::gate::{Gate, Outcome};
+use crate::ids::{Bdf, Pasid, SpaceId};
+use crate::port::Device;
+use crate::range::AddrRange;
+use crate::space::AddressSpace;
+use crate::sync::RwLock;
+
+/// A binding of the group or container that a hotplugged device could not join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotJoined {
+    /// The bound space.
+    pub space: SpaceId,
+    /// Its PASID.
+    pub pasid: Pasid,
+    /// Why the device was left out of it.
+    pub because: Refusal,
+}
+
+/// A device that was plugged in, and what it found there (rule G4).
+#[derive(Debug)]
+#[must_use = "it tells what the device could not join"]
+pub struct Plugged {
+    /// The device.
+    pub device: Device,
+    /// PASIDs of the group's and container's bonds that it joined; with a shared requester ID, also those of its siblings' own bonds.
+    pub joined: Vec<Pasid>,
+    /// Bonds that it could not join.
+    pub not_joined: Vec<NotJoined>,
+    /// Mappings of the group's domain that meet a region reserved for this device: it cannot use them.
+    pub reserved: Vec<AddrRange>,
+    /// Memory of the joined spaces and of the domain that it cannot reach, because a peer decodes the addresses (rule B7).
+    pub overlaps: Vec<Overlap>,
+}
+
+/// How a device leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The device is asked to stop each PASID first.
+    Orderly,
+    /// The device is gone and can be asked nothing.
+    Surprise,
+}
+
+/// What a plug leaves to do once the lock is released.
+struct Arrival {
+    device: Arc<DeviceInner>,
+    joined: Vec<(Pasid, Arc<dyn AddressSpace>)>,
+    not_joined: Vec<NotJoined>,
+    mapped: Vec<AddrRange>,
+    /// Owners of device bonds that are to be told; each call counts in its bond's `callbacks`.
+    told: Vec<(BondKey, Pasid, Bdf, Option<IsolationHandler>)>,
+}
+
+impl State {
+    fn plug(&mut self, spec: DeviceSpec, ops: Option<Arc<dyn DeviceOps>>, seat: Seat) -> Result<Arrival, PlugError> {
+        if self.devices.contains_key(&spec.bdf) {
+            return Err(PlugError::Occupied { device: spec.bdf });
+        }
+        let shared = self.requesters.contains_key(&seat.requester.id);
+        let requester = Arc::clone(self.requesters.entry(seat.requester.id).or_insert(seat.requester));
+        requester.ops.write().extend(ops.map(|ops| (spec.bdf, ops)));
+        let group = self.group_for(seat.group);
+        let device = Arc::new(DeviceInner {
+            spec,
+            group: group.id,
+            requester,
+            translation: Arc::clone(&group.translation),
+            gate: Gate::new(),
+            isolation: RwLock::new(seat.isolation),
+        });
+        let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
+        group.members.insert(at, Arc::clone(&device));
+        let (container, mut bonds) = (group.container, group.bonds.clone());
+        let sole = (group.members.len() == 2).then(|| Arc::clone(&group.members[1 - at.min(1)]));
+        let mapped = group.translation.current().domain.ranges();
+        bonds.extend(container.and_then(|id| self.containers.get(&id)).into_iter().flat_map(|c| c.bonds.iter().map(|bond| bond.key)));
+        self.devices.insert(spec.bdf, Arc::clone(&device));
+        let mut arrival = Arrival { device, joined: Vec::new(), not_joined: Vec::new(), mapped, told: Vec::new() };
+        self.join(&bonds, shared, &mut arrival);
+        if let Some(sole) = sole {
+            self.tell_owners(&sole, &mut arrival);
+        }
+        Ok(arrival)
+    }
+
+    /// Has the new device join the live bonds of its group and container that it can.
+    fn join(&mut self, bonds: &[BondKey], shared: bool, arrival: &mut Arrival) {
+        let device = Arc::clone(&arrival.device);
+        if let (true, Some(capability)) = (shared, device.spec.capabilities.pasid) {
+            // One requester ID is one table: what is in it is the newcomer's as well, as far as it can issue the number.
+            let table = device.requester.table.read();
+            let open =
+                table.values().filter(|attachment| !attachment.gate.is_closed() && attachment.record.tag.pasid.fits(capability.width));
+            arrival.joined.extend(open.map(|attachment| (attachment.record.tag.pasid, Arc::clone(&attachment.record.space))));
+        }
+        for &key in bonds {
+            let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.ended()) else { continue };
+            let (record, features) = (Arc::clone(&bond.record), bond.features);
+            if arrival.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
+                continue;
+            }
+            match refusal(&device, &*record.space, features, Some(record.tag)) {
+                Some(because) => arrival.not_joined.push(NotJoined { space: record.id, pasid: record.tag.pasid, because }),
+                None => {
+                    self.attach(key, &[Arc::clone(&device.requester)]);
+                    arrival.joined.push((record.tag.pasid, Arc::clone(&record.space)));
+                }
+            }
+        }
+    }
+
+    /// The device that was alone until now: the owners of its device bonds are to hear of the newcomer.
+    fn tell_owners(&mut self, sole: &DeviceInner, arrival: &mut Arrival) {
+        let attachments: Vec<_> = sole.requester.table.read().values().map(|held| (held.bond, held.record.tag.pasid)).collect();
+        for (key, pasid) in attachments {
+            let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live && bond.kind == BondKind::Device) else { continue };
+            bond.callbacks += 1;
+            arrival.told.push((key, pasid, sole.bdf(), bond.on_isolation.clone()));
+        }
+    }
+
+    /// Takes a device out of all tables. Answers what is to be closed.
+    fn unplug(&mut self, device: &Arc<DeviceInner>, after: &mut super::state::Aftermath) -> Option<(Closing, Vec<(Bdf, Pasid)>)> {
+        let bdf = device.bdf();
+        self.devices.get(&bdf).filter(|there| Arc::ptr_eq(there, device))?;
+        self.devices.remove(&bdf);
+        if let Some(group) = self.groups.get_mut(&device.group) {
+            group.members.retain(|member| !Arc::ptr_eq(member, device));
+        }
+        if device.gate.close() == Outcome::Drained {
+            self.news = true;
+        }
+        let mut closing = Closing::default();
+        let mut ended = Vec::new();
+        let requester = &device.requester;
+        let shared = self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
+        if !shared {
+            let held: Vec<_> = requester.table.read().values().cloned().collect();
+            for attachment in held {
+                closing.add(&attachment, requester);
+                let key = attachment.bond;
+                if self.bond(key).is_some_and(|bond| bond.kind == BondKind::Device) && self.claim(key, after) {
+                    ended.push((bdf, attachment.record.tag.pasid));
+                }
+            }
+            self.requesters.remove(&requester.id);
+        }
+        requester.ops.write().retain(|(of, _)| *of != bdf);
+        self.forget_empty_group(device.group);
+        Some((closing, ended))
+    }
+}
+
+/// Where a device sits, as the bus says.
+struct Seat {
+    requester: Arc<Requester>,
+    group: crate::topology::GroupKey,
+    isolation: Arc<Isolation>,
+}
+
+impl Iommu {
+    /// Plugs a device in: it becomes a member of its group, uses the group's domain and joins the bonds that it can (rule G4).
+    ///
+    /// Blocks while the joined spaces are asked for overlaps, and while isolation handlers run.
+    ///
+    /// # Errors
+    /// There is a device at this address.
+    pub fn plug(&self, spec: DeviceSpec) -> Result<Plugged, PlugError> {
+        self.plug_in(spec, None)
+    }
+
+    /// As [`plug`](Self::plug), with a model that wants to be told when it is to stop.
+    ///
+    /// # Errors
+    /// There is a device at this address.
+    pub fn plug_with(&self, spec: DeviceSpec, ops: Arc<dyn DeviceOps>) -> Result<Plugged, PlugError> {
+        self.plug_in(spec, Some(ops))
+    }
+
+    fn plug_in(&self, spec: DeviceSpec, ops: Option<Arc<dyn DeviceOps>>) -> Result<Plugged, PlugError> {
+        let topology = self.topology();
+        let seat = Seat {
+            requester: Requester::new(topology.requester(spec.bdf)),
+            group: topology.group(spec.bdf),
+            isolation: Isolation::ask(topology, spec.bdf),
+        };
+        let mut state = self.lock();
+        let arrival = state.plug(spec, ops, seat);
+        self.unlock(state);
+        let Arrival { device, joined, not_joined, mapped, told } = arrival?;
+        self.tell(spec.bdf, told);
+        let isolation = device.known_isolation();
+        let overlaps = self.overlaps_on_arrival(&device, &isolation, &joined, &mapped);
+        self.report_overlaps(&overlaps);
+        let meets = |range: &AddrRange| isolation.reserved.iter().any(|reserved| reserved.overlaps(*range));
+        Ok(Plugged {
+            device: Device::new(self.clone(), device),
+            joined: joined.into_iter().map(|(pasid, _)| pasid).collect(),
+            not_joined,
+            reserved: mapped.into_iter().filter(meets).collect(),
+            overlaps,
+        })
+    }
+
+    fn overlaps_on_arrival(
+        &self,
+        device: &Arc<DeviceInner>,
+        isolation: &Arc<Isolation>,
+        joined: &[(Pasid, Arc<dyn AddressSpace>)],
+        mapped: &[AddrRange],
+    ) -> Vec<Overlap> {
+        let mut overlaps: Vec<Overlap> = mapped.iter().flat_map(|range| isolation.overlaps(device.bdf(), *range)).collect();
+        for (_, space) in joined {
+            // The device is in: a space that cannot tell its mappings now is a space whose accesses will say so themselves.
+            overlaps.extend(self.overlaps(&[(Arc::clone(device), Arc::clone(isolation))], &**space).unwrap_or_default());
+        }
+        overlaps
+    }
+
+    /// Runs the isolation handlers of device bonds, with no lock held.
+    fn tell(&self, newcomer: Bdf, told: Vec<(BondKey, Pasid, Bdf, Option<IsolationHandler>)>) {
+        for (key, pasid, device, handler) in told {
+            self.log(Event::IsolationChanged { device, pasid, newcomer });
+            if let Some(handler) = handler {
+                let _inside = InCallback::enter();
+                let change = IsolationChange { device, newcomer };
+                // A handler that panics counts as run.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler(&change)));
+            }
+            self.with_aftermath(|state, after| state.callback_done(key, after));
+        }
+    }
+
+    /// Removes a device: reception stops, its device bonds end, and it leaves the bonds of its group and container (rules F7, G5).
+    ///
+    /// Blocks until its transactions in flight are over, unless called from inside a callback: then they end after it.
+    ///
+    /// # Errors
+    /// It has been removed before.
+    pub fn remove(&self, device: &Device, removal: Removal) -> Result<(), RemoveError> {
+        let inner = device.inner();
+        let gone = RemoveError::Gone { device: inner.bdf() };
+        let (mut closing, ended) = self.with_aftermath(|state, after| state.unplug(inner, after)).ok_or(gone)?;
+        if removal == Removal::Surprise {
+            closing.forget_stops();
+        }
+        self.stop_access(&closing);
+        for (device, pasid) in ended {
+            self.log(Event::BondEnded { device, pasid });
+        }
+        if !callback::inside() {
+            self.wait_until(|state| inner.gate.is_drained() && closing.is_over(state));
+        }
+        Ok(())
+    }
+}

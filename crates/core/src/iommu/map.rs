@@ -1,0 +1,170 @@
+//! MAP and UNMAP of a group's own domain, and what containers share of it (rule T8).
+
+use std::sync::Arc;
+
+use super::Iommu;
+use super::state::{DeviceInner, Isolation, State};
+use crate::callback;
+use crate::domain::{Domain, MapRequest, Mapping};
+use crate::error::{MapError, UnmapError};
+use crate::event::Overlap;
+use crate::gate::{Gate, Outcome};
+use crate::ids::GroupId;
+use crate::range::AddrRange;
+use crate::space::SpaceEnded;
+
+/// IOVAs and mapped lengths are multiples of this: the smallest page of every format.
+pub(super) const PAGE: u64 = 4096;
+
+/// A mapping that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mapped {
+    /// Its IOVAs.
+    pub range: AddrRange,
+    /// The parts that a member cannot reach, because a peer decodes the addresses (rule B7).
+    pub overlaps: Vec<Overlap>,
+}
+
+/// What an UNMAP did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unmapped {
+    /// Bytes that were mapped and are no more; 0 where nothing was.
+    pub bytes: u64,
+    /// It was asked from inside a callback: no access starts any more, and those in flight end after that callback.
+    pub deferred: bool,
+}
+
+impl MapRequest {
+    /// Checks what depends on the request and the settings alone.
+    pub(super) fn check(&self, config: &super::IommuConfig) -> Result<AddrRange, MapError> {
+        if self.len == 0 {
+            return Err(MapError::Empty { iova: self.iova });
+        }
+        if let Some(value) = [self.iova, self.len, self.address].into_iter().find(|value| value % PAGE != 0) {
+            return Err(MapError::Unaligned { value, page: PAGE });
+        }
+        if !self.protection.read && !self.protection.write {
+            return Err(MapError::NoAccess { iova: self.iova });
+        }
+        let wraps = |address| MapError::Wraps { address, len: self.len };
+        let range = AddrRange::new(self.iova, self.len).ok_or(wraps(self.iova))?;
+        AddrRange::new(self.address, self.len).ok_or(wraps(self.address))?;
+        let width = config.address_width;
+        if width < 64 && range.last() >> width != 0 {
+            return Err(MapError::PastWidth { range, width });
+        }
+        match self.space.ended() {
+            Some(reason) => Err(MapError::Target(SpaceEnded(reason))),
+            None => Ok(range),
+        }
+    }
+}
+
+/// Checks `range` against what is reserved for a member.
+pub(super) fn check_reserved(device: &DeviceInner, isolation: &Isolation, range: AddrRange) -> Result<(), (AddrRange, crate::Bdf)> {
+    match isolation.reserved.iter().find(|reserved| reserved.overlaps(range)) {
+        Some(reserved) => Err((*reserved, device.bdf())),
+        None => Ok(()),
+    }
+}
+
+impl Domain {
+    /// Adds the mapping that was asked for, or says why not. Under the control lock.
+    pub(super) fn map(&self, request: &MapRequest, range: AddrRange, limit: usize) -> Result<(), MapError> {
+        if let Some(existing) = self.meets(range) {
+            return Err(MapError::Overlaps { range, existing });
+        }
+        if self.len() >= limit {
+            return Err(MapError::TooMany { limit });
+        }
+        let MapRequest { space, address, protection, .. } = request.clone();
+        self.insert(Mapping { range, space, address, protection, gate: Gate::new() });
+        Ok(())
+    }
+}
+
+impl State {
+    fn own_domain(&self, group: GroupId) -> Result<Arc<Domain>, GroupDomainError> {
+        let found = self.groups.get(&group).ok_or(GroupDomainError::NoSuchGroup)?;
+        match found.container {
+            Some(container) => Err(GroupDomainError::InContainer(container)),
+            None => Ok(Arc::clone(&found.own)),
+        }
+    }
+}
+
+/// Why a group's own domain cannot be used.
+enum GroupDomainError {
+    NoSuchGroup,
+    InContainer(crate::ids::ContainerId),
+}
+
+impl Iommu {
+    /// Maps memory into the domain of a group that is in no container. Does not block on accesses.
+    ///
+    /// # Errors
+    /// See [`MapError`]; nothing has changed then.
+    pub fn map(&self, group: GroupId, request: &MapRequest) -> Result<Mapped, MapError> {
+        let range = request.check(self.config())?;
+        let members = self.isolations(&[group]);
+        let state = self.lock();
+        let domain = state.own_domain(group).map_err(|error| match error {
+            GroupDomainError::NoSuchGroup => MapError::NoSuchGroup { group },
+            GroupDomainError::InContainer(container) => MapError::InContainer { group, container },
+        })?;
+        let mapped = self.map_for(&members, &domain, request, range);
+        drop(state);
+        mapped.inspect(|mapped| self.report_overlaps(&mapped.overlaps))
+    }
+
+    /// Unmaps all mappings inside `len` bytes at `iova` from the domain of a group that is in no container.
+    ///
+    /// Blocks until no access through them is in flight (rule T2), unless called from inside a callback.
+    ///
+    /// # Errors
+    /// See [`UnmapError`]; nothing has changed then.
+    pub fn unmap(&self, group: GroupId, iova: u64, len: u64) -> Result<Unmapped, UnmapError> {
+        let range = AddrRange::new(iova, len).ok_or(UnmapError::NoRange { iova, len })?;
+        let removed = {
+            let state = self.lock();
+            let domain = state.own_domain(group).map_err(|error| match error {
+                GroupDomainError::NoSuchGroup => UnmapError::NoSuchGroup { group },
+                GroupDomainError::InContainer(container) => UnmapError::InContainer { group, container },
+            })?;
+            domain.remove(range)
+        };
+        let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
+        Ok(self.finish_unmap(&removed))
+    }
+
+    /// Maps into a domain for its members; under the control lock, so that no member comes in between.
+    pub(super) fn map_for(
+        &self,
+        members: &[(Arc<DeviceInner>, Arc<Isolation>)],
+        domain: &Domain,
+        request: &MapRequest,
+        range: AddrRange,
+    ) -> Result<Mapped, MapError> {
+        for (device, isolation) in members {
+            check_reserved(device, isolation, range).map_err(|(reserved, device)| MapError::Reserved { range, reserved, device })?;
+        }
+        domain.map(request, range, self.config().max_mappings)?;
+        let overlaps = members.iter().flat_map(|(device, isolation)| isolation.overlaps(device.bdf(), range)).collect();
+        Ok(Mapped { range, overlaps })
+    }
+
+    /// Closes mappings that have been taken out of their domain and waits for the accesses in flight. Not under the control lock.
+    pub(super) fn finish_unmap(&self, removed: &[Arc<Mapping>]) -> Unmapped {
+        let mut bytes = 0;
+        let mut busy = false;
+        for mapping in removed {
+            bytes += mapping.range.len();
+            busy |= mapping.gate.close() == Outcome::Busy;
+        }
+        let deferred = busy && callback::inside();
+        if busy && !deferred {
+            self.wait_until(|_| removed.iter().all(|mapping| mapping.gate.is_drained()));
+        }
+        Unmapped { bytes, deferred }
+    }
+}

@@ -1,0 +1,142 @@
+//! Unbinding and the end of a space (rules U1 to U5).
+//!
+//! An unbind claims the bond, has the devices stop, closes the gates, and then waits until the bond is gone, unless it runs inside a callback (rule U3). Whoever takes the last
+//! thing out of a claimed bond (the last access out of a gate, the last handler) finishes it: so the one that waits and the one that
+//! does not go the same way.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::Iommu;
+use super::state::{Attachment, BondKey, Exit, Phase, Requester, State};
+use crate::bond::{BondEnd, UnbindReport};
+use crate::callback::{self, InCallback};
+use crate::device::DeviceOps;
+use crate::event::Event;
+use crate::ids::{PasidTag, SpaceId};
+use crate::space::{EndReason, ExitWork};
+
+/// What there is to close once a bond has been claimed.
+#[derive(Default)]
+pub(super) struct Closing {
+    attachments: SmallVec<[Arc<Attachment>; 1]>,
+    /// Models that are to stop issuing a PASID first.
+    stops: Vec<(Arc<dyn DeviceOps>, PasidTag)>,
+}
+
+impl Closing {
+    /// All of a claimed bond.
+    pub(super) fn of_bond(state: &mut State, key: BondKey) -> Self {
+        let mut closing = Self::default();
+        if let Some(bond) = state.bond(key) {
+            for (attachment, requester) in &bond.attachments {
+                closing.add(attachment, requester);
+            }
+        }
+        closing
+    }
+
+    /// One attachment; the models of all devices behind its requester ID are to stop.
+    pub(super) fn add(&mut self, attachment: &Arc<Attachment>, requester: &Requester) {
+        self.attachments.push(Arc::clone(attachment));
+        let tag = attachment.record.tag;
+        self.stops.extend(requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
+    }
+
+    /// The devices are gone: nobody is to be asked to stop.
+    pub(super) fn forget_stops(&mut self) {
+        self.stops.clear();
+    }
+
+    /// Whether no access is left in any of them. Asked with the control lock held.
+    pub(super) fn is_over(&self, state: &mut State) -> bool {
+        self.attachments.iter().all(|attachment| state.is_retired(attachment))
+    }
+}
+
+impl Iommu {
+    /// Steps 1 and 2 of rule U1: the devices stop issuing, then the entries become non-present. Answers how many accesses were in flight then.
+    pub(super) fn stop_access(&self, closing: &Closing) -> usize {
+        if !closing.stops.is_empty() {
+            let _inside = InCallback::enter();
+            for (ops, tag) in &closing.stops {
+                // A model that panics has stopped in its own way; the unbind goes on.
+                let _ = catch_unwind(AssertUnwindSafe(|| ops.stop_pasid(*tag)));
+            }
+        }
+        let mut in_flight = 0;
+        for attachment in &closing.attachments {
+            in_flight += attachment.gate.inside();
+            self.close(attachment);
+        }
+        in_flight
+    }
+
+    /// Unbinds on behalf of the owned value, which is going.
+    pub(crate) fn unbind(&self, key: BondKey) -> UnbindReport {
+        let mut report = UnbindReport { deferred: callback::inside(), ..UnbindReport::default() };
+        let (claimed, closing) = self.with_aftermath(|state, after| {
+            let claimed = state.claim(key, after);
+            (claimed, if claimed { Closing::of_bond(state, key) } else { Closing::default() })
+        });
+        report.already_ended = !claimed;
+        report.drained = self.stop_access(&closing);
+        if !report.deferred {
+            self.run_exit(key);
+            self.wait_until(|state| state.bond(key).is_none_or(|bond| bond.phase == Phase::Gone));
+        }
+        self.with_aftermath(|state, after| {
+            if let Some(bond) = state.bond(key) {
+                report.space_ended = bond.record.ended();
+                report.handler_ran = matches!(bond.exit, Exit::Done | Exit::Running | Exit::Queued(_));
+                report.deferred &= bond.phase != Phase::Gone;
+            }
+            state.disown(key, after);
+        });
+        report
+    }
+
+    pub(crate) fn bond_is_live(&self, key: BondKey) -> bool {
+        self.lock().bond(key).is_some_and(|bond| bond.phase == Phase::Live && !bond.record.ended())
+    }
+
+    /// A space has ended: stops all access to it and answers the exit handlers that are to run.
+    pub(super) fn space_ended(self, space: SpaceId, reason: EndReason) -> ExitWork {
+        let mut state = self.lock();
+        let ended = state.end_space(space, reason);
+        self.unlock(state);
+        let Some((record, queued)) = ended else { return ExitWork::none() };
+        self.log(Event::SpaceEnded { space, pasid: record.tag.pasid, reason, bonds: queued.len() });
+        if queued.is_empty() {
+            return ExitWork::none();
+        }
+        ExitWork::new(move || queued.into_iter().for_each(|key| self.run_exit(key)))
+    }
+
+    /// Runs the bond's exit handler where it is queued. Both the provider's thread and an unbind that does not want to wait for it come here; one of them gets it.
+    fn run_exit(&self, key: BondKey) {
+        let mut state = self.lock();
+        let Some(bond) = state.bond(key) else { return };
+        let Exit::Queued(handler) = &mut bond.exit else { return };
+        let handler = handler.take();
+        bond.exit = Exit::Running;
+        let record = Arc::clone(&bond.record);
+        let reason = state.spaces.get(&record.id).and_then(|space| space.end).unwrap_or(EndReason::Closed);
+        drop(state);
+        if let Some(handler) = handler {
+            let end = BondEnd { space: record.id, pasid: record.tag.pasid, reason };
+            let _inside = InCallback::enter();
+            if catch_unwind(AssertUnwindSafe(|| handler(&end))).is_err() {
+                self.log(Event::HandlerPanicked { space: record.id, pasid: record.tag.pasid });
+            }
+        }
+        self.with_aftermath(|state, after| {
+            if let Some(bond) = state.bond(key) {
+                bond.exit = Exit::Done;
+            }
+            state.callback_done(key, after);
+        });
+    }
+}
