@@ -1,1 +1,77 @@
 //! A software PCI Express fabric: ports, windows, ACS, grouping and routing.
+//!
+//! A [`FabricSpec`] says what is there, in Rust ([`FabricSpec::new`]) or as TOML ([`FabricSpec::from_toml`]); a [`Fabric`] is it at run time and
+//! answers the core's questions ([`sva_core::Topology`]). Memory requests are routed by address, never by PASID.
+//!
+//! ```
+//! use sva_core::{Bdf, PathDefect, Topology};
+//! use sva_pci::{Acs, Fabric, FabricSpec, Route};
+//!
+//! let fabric = Fabric::new(FabricSpec::from_toml(sva_pci::DEFAULT_TOML)?)?;
+//! let mover: Bdf = "01:00.0".parse()?;
+//! assert_eq!(fabric.path_defect(mover), None);
+//! assert_eq!(fabric.route(mover, 0x7fff_0000_0000), Route::Upstream);
+//! println!("{}", sva_pci::render(&fabric));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | `spec`, `config`, `number` | the plain description, and its TOML form |
+//! | `tree`, `check`, `program` | the hierarchy: linked, checked, its bridge windows programmed |
+//! | `route` | where one request goes, hop by hop |
+//! | `windows` | the same for all addresses at once |
+//! | `grouping`, `path` | which devices form a group; what a path to the root lacks |
+//! | `fabric`, `bar` | the run-time object: hotplug, ACS control, what answers behind a BAR |
+//! | `view`, `render` | the fabric as data and as a picture |
+#![forbid(unsafe_code)]
+
+mod acs;
+mod bar;
+mod check;
+mod config;
+mod error;
+mod fabric;
+mod grouping;
+mod number;
+mod path;
+mod program;
+mod render;
+mod route;
+mod spec;
+mod tree;
+mod view;
+mod windows;
+
+pub use acs::{Acs, AcsBits, UnknownAcsBit};
+pub use bar::{BarAborted, BarModel, RamBar};
+pub use config::DEFAULT_TOML;
+pub use error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
+pub use fabric::Fabric;
+pub use number::{BadNumber, parse_address, parse_size};
+pub use render::render;
+pub use route::Route;
+pub use spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+pub use view::{
+    AcsView, BarView, CaughtView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView, PasidView, PortView, RangeView,
+};
+
+/// Bounds of a fabric and of the text that describes one; what passes them is refused.
+pub mod limit {
+    /// Bytes of a configuration file.
+    pub const TEXT: usize = 256 << 10;
+    /// Host bridges.
+    pub const HOST_BRIDGES: usize = 16;
+    /// Ports and bridges.
+    pub const PORTS: usize = 1024;
+    /// Functions of endpoints.
+    pub const FUNCTIONS: usize = 4096;
+    /// Bridges between an endpoint and its host bridge.
+    pub const DEPTH: usize = 32;
+    /// BARs of one function.
+    pub const BARS: usize = 6;
+    /// Windows or reserved ranges of one host bridge.
+    pub const RANGES: usize = 16;
+    /// Bytes of an id or of a model's name.
+    pub const NAME: usize = 32;
+}

@@ -1,0 +1,293 @@
+//! What a description must satisfy before its windows are programmed.
+
+use std::collections::HashSet;
+
+use sva_core::{AddrRange, Bdf};
+
+use crate::acs::{Acs, AcsBits};
+use crate::error::{Decoder, SpecError};
+use crate::limit;
+use crate::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+use crate::tree::{Above, Below, Port, Tree, host_bdf};
+
+/// Bridge windows are programmed in units of 1 MiB (PCI-to-PCI bridge architecture 1.2, section 3.2.5.8).
+pub(crate) const WINDOW_UNIT: u64 = 1 << 20;
+
+/// The first address of the upper window of a bridge.
+pub(crate) const FOUR_GIB: u64 = 1 << 32;
+
+/// Checks every element by itself, and that no two have one name or address.
+pub(crate) fn elements(spec: &FabricSpec) -> Result<(), SpecError> {
+    if spec.host_bridges.is_empty() {
+        return Err(SpecError::NoHostBridge);
+    }
+    at_most("host bridges", spec.host_bridges.len(), limit::HOST_BRIDGES)?;
+    at_most("ports", spec.ports.len(), limit::PORTS)?;
+    at_most("functions", spec.functions.len(), limit::FUNCTIONS)?;
+
+    let mut ids = HashSet::new();
+    for id in spec.host_bridges.iter().map(|host| &host.id).chain(spec.ports.iter().map(|port| &port.id)) {
+        name(id)?;
+        if !ids.insert(id) {
+            return Err(SpecError::DuplicateId { id: id.clone() });
+        }
+    }
+    let mut addresses = HashSet::new();
+    let hosts = spec.host_bridges.iter().map(host_bdf);
+    for bdf in hosts.chain(spec.ports.iter().map(|port| port.bdf)).chain(spec.functions.iter().map(|function| function.bdf)) {
+        if !addresses.insert(bdf) {
+            return Err(SpecError::DuplicateAddress { bdf });
+        }
+    }
+    spec.host_bridges.iter().try_for_each(host)?;
+    spec.ports.iter().try_for_each(port)?;
+    spec.functions.iter().try_for_each(function)
+}
+
+fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), SpecError> {
+    if count <= limit { Ok(()) } else { Err(SpecError::TooMany { what, count, limit }) }
+}
+
+/// Names are drawn on terminals and compared: nothing but plain characters.
+fn name(name: &str) -> Result<(), SpecError> {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if plain && !name.is_empty() && name.len() <= limit::NAME {
+        return Ok(());
+    }
+    Err(SpecError::BadName { name: name.chars().take(limit::NAME).collect() })
+}
+
+fn host(host: &HostBridgeSpec) -> Result<(), SpecError> {
+    let bdf = host_bdf(host);
+    at_most("windows of a host bridge", host.windows.len(), limit::RANGES)?;
+    at_most("reserved ranges of a host bridge", host.reserved.len(), limit::RANGES)?;
+    for &window in &host.windows {
+        window_aligned(Decoder::HostBridge(bdf), window)?;
+        if let Some(&reserved) = host.reserved.iter().find(|reserved| reserved.overlaps(window)) {
+            return Err(SpecError::WindowReserved { host: bdf, window, reserved });
+        }
+    }
+    Ok(())
+}
+
+fn window_aligned(decoder: Decoder, range: AddrRange) -> Result<(), SpecError> {
+    let aligned = range.first().is_multiple_of(WINDOW_UNIT) && range.last() % WINDOW_UNIT == WINDOW_UNIT - 1;
+    if aligned { Ok(()) } else { Err(SpecError::Misaligned { decoder, range, to: WINDOW_UNIT }) }
+}
+
+fn one_side(decoder: Decoder, range: AddrRange) -> Result<(), SpecError> {
+    if range.first() < FOUR_GIB && range.last() >= FOUR_GIB {
+        return Err(SpecError::CrossesFourGib { decoder, range });
+    }
+    Ok(())
+}
+
+fn port(port: &PortSpec) -> Result<(), SpecError> {
+    let bdf = port.bdf;
+    at_most("windows of a port", port.windows.len(), limit::RANGES)?;
+    for &window in &port.windows {
+        window_aligned(Decoder::Port(bdf), window)?;
+        one_side(Decoder::Port(bdf), window)?;
+    }
+    if port.kind == PortKind::PciBridge && port.tlp_prefix {
+        return Err(SpecError::PrefixOnPci { bdf });
+    }
+    match port.acs {
+        Some(_) if matches!(port.kind, PortKind::Upstream | PortKind::PciBridge) => Err(SpecError::AcsMisplaced { bdf, kind: port.kind }),
+        Some(acs) => consistent(bdf, acs),
+        None => Ok(()),
+    }
+}
+
+fn consistent(bdf: Bdf, acs: Acs) -> Result<(), SpecError> {
+    let bits = acs.enabled & !acs.implemented;
+    if !bits.is_empty() {
+        return Err(SpecError::AcsNotImplemented { bdf, bits });
+    }
+    if acs.enabled.contains(AcsBits::EC) {
+        return Err(SpecError::EgressControl { bdf });
+    }
+    Ok(())
+}
+
+fn function(function: &FunctionSpec) -> Result<(), SpecError> {
+    let bdf = function.bdf;
+    if let Some(model) = &function.model {
+        name(model)?;
+    }
+    if let Some(acs) = function.acs {
+        let bits = acs.implemented & (AcsBits::SV | AcsBits::TB | AcsBits::UF);
+        if !bits.is_empty() {
+            return Err(SpecError::AcsNotForFunctions { bdf, bits });
+        }
+        consistent(bdf, acs)?;
+    }
+    if function.capabilities.pri.is_some() && !function.capabilities.ats {
+        return Err(SpecError::PriWithoutAts { bdf });
+    }
+    at_most("BARs of a function", function.bars.len(), limit::BARS)?;
+    for (n, bar) in function.bars.iter().enumerate() {
+        let index = bar.index;
+        if usize::from(index) >= limit::BARS {
+            return Err(SpecError::BarIndex { bdf, index });
+        }
+        if function.bars[..n].iter().any(|other| other.index == index) {
+            return Err(SpecError::DuplicateBar { bdf, index });
+        }
+    }
+    Ok(())
+}
+
+/// Checks that every element is on the bus below its parent, and that bus numbers nest. `order` has parents before children.
+pub(crate) fn buses(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError> {
+    for port in &tree.ports {
+        placed(tree, port)?;
+    }
+    for function in &tree.functions {
+        let bdf = function.spec.bdf;
+        if let Above::Port(above) = function.above {
+            let above = &tree.ports[above];
+            if above.spec.kind == PortKind::Upstream {
+                return Err(SpecError::FunctionMisplaced { bdf, parent: above.spec.id.clone() });
+            }
+        }
+        on_bus(tree, bdf, function.above)?;
+    }
+    for &port in order.iter().rev() {
+        let subordinate = tree.ports[port].subordinate;
+        if let Above::Port(above) = tree.ports[port].above {
+            let above = &mut tree.ports[above];
+            above.subordinate = above.subordinate.max(subordinate);
+        }
+    }
+    nested(tree, order)
+}
+
+fn placed(tree: &Tree, port: &Port) -> Result<(), SpecError> {
+    let kind = port.spec.kind;
+    let fits = match port.above {
+        Above::Host(_) => matches!(kind, PortKind::Root | PortKind::PciBridge),
+        Above::Port(above) => match tree.ports[above].spec.kind {
+            PortKind::Root | PortKind::Downstream => matches!(kind, PortKind::Upstream | PortKind::PciBridge),
+            PortKind::Upstream => kind == PortKind::Downstream,
+            PortKind::PciBridge => false,
+        },
+    };
+    if !fits {
+        let parent_kind = match port.above {
+            Above::Host(_) => "host bridge",
+            Above::Port(above) => tree.ports[above].spec.kind.name(),
+        };
+        return Err(SpecError::PortMisplaced { bdf: port.spec.bdf, kind, parent: port.spec.parent.clone(), parent_kind });
+    }
+    on_bus(tree, port.spec.bdf, port.above)
+}
+
+fn on_bus(tree: &Tree, bdf: Bdf, above: Above) -> Result<(), SpecError> {
+    let (parent, segment, bus) = match above {
+        Above::Host(host) => {
+            let host = &tree.hosts[host].spec;
+            (&host.id, host.segment, host.bus)
+        }
+        Above::Port(port) => {
+            let port = &tree.ports[port].spec;
+            (&port.id, port.bdf.segment(), port.secondary)
+        }
+    };
+    if (bdf.segment(), bdf.bus()) != (segment, bus) {
+        return Err(SpecError::WrongBus { bdf, parent: parent.clone(), segment, bus });
+    }
+    match above {
+        Above::Port(port) if tree.ports[port].faces_down() && bdf.device() != 0 => {
+            Err(SpecError::NotDeviceZero { bdf, port: tree.ports[port].spec.bdf })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A range of buses, and what it is below.
+struct Buses {
+    segment: u32,
+    first: u8,
+    last: u8,
+    owner: Bdf,
+}
+
+fn conflict(a: &Buses, b: &Buses) -> SpecError {
+    let (port, first, last) = (a.owner, a.first, a.last);
+    SpecError::BusConflict { port, first, last, other: b.owner, other_first: b.first, other_last: b.last }
+}
+
+/// Checks that the ranges of siblings are disjoint and above their parent's bus, as routing by bus number needs.
+fn nested(tree: &Tree, order: &[usize]) -> Result<(), SpecError> {
+    let below = |port: usize| {
+        let port = &tree.ports[port];
+        Buses { segment: port.spec.bdf.segment(), first: port.spec.secondary, last: port.subordinate, owner: port.spec.bdf }
+    };
+    let ports_of = |children: &[Below]| -> Vec<Buses> {
+        children.iter().filter_map(|child| if let Below::Port(port) = child { Some(below(*port)) } else { None }).collect()
+    };
+    let mut roots = Vec::new();
+    for host in &tree.hosts {
+        let children = ports_of(&host.children);
+        let last = children.iter().map(|range| range.last).fold(host.spec.bus, u8::max);
+        let own = Buses { segment: host.spec.segment, first: host.spec.bus, last: host.spec.bus, owner: host.bdf() };
+        siblings(children, &own)?;
+        roots.push(Buses { last, ..own });
+    }
+    for &port in order {
+        let range = below(port);
+        siblings(ports_of(&tree.ports[port].children), &Buses { last: range.first, ..range })?;
+    }
+    disjoint(roots)
+}
+
+/// `children` hang from the bus `own`, one bus wide.
+fn siblings(children: Vec<Buses>, own: &Buses) -> Result<(), SpecError> {
+    match children.iter().find(|child| child.first <= own.last) {
+        Some(child) => Err(conflict(child, own)),
+        None => disjoint(children),
+    }
+}
+
+fn disjoint(mut ranges: Vec<Buses>) -> Result<(), SpecError> {
+    ranges.sort_by_key(|range| (range.segment, range.first));
+    match ranges.windows(2).find(|pair| pair[0].segment == pair[1].segment && pair[1].first <= pair[0].last) {
+        Some(pair) => Err(conflict(&pair[0], &pair[1])),
+        None => Ok(()),
+    }
+}
+
+/// Checks what shares a device number: bridges are alone or among their like, and functions isolate all or none.
+pub(crate) fn slots(tree: &Tree) -> Result<(), SpecError> {
+    let ports = tree.ports.iter().map(|port| (port.spec.bdf, Some(port.spec.kind)));
+    let mut all: Vec<_> = ports.chain(tree.functions.iter().map(|function| (function.spec.bdf, None))).collect();
+    all.sort_by_key(|(bdf, _)| *bdf);
+    for pair in all.windows(2).filter(|pair| pair[0].0.slot() == pair[1].0.slot()) {
+        let ((a, a_kind), (b, b_kind)) = (pair[0], pair[1]);
+        let together = match (a_kind, b_kind) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a == b && matches!(a, PortKind::Root | PortKind::Downstream),
+            _ => false,
+        };
+        if let (false, Some((a, kind, b))) = (together, a_kind.map(|kind| (a, kind, b)).or(b_kind.map(|kind| (b, kind, a)))) {
+            return Err(SpecError::MixedSlot { a, kind, b });
+        }
+    }
+    let mut isolating: Vec<_> = tree.functions.iter().map(|function| (function.spec.bdf, isolates(&function.spec))).collect();
+    isolating.sort();
+    for pair in isolating.windows(2).filter(|pair| pair[0].0.slot() == pair[1].0.slot()) {
+        match (pair[0], pair[1]) {
+            ((with, true), (without, false)) | ((without, false), (with, true)) => {
+                return Err(SpecError::MixedFunctionAcs { with, without });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a function redirects what is meant for the other functions of its device, as it was enumerated.
+pub(crate) fn isolates(function: &FunctionSpec) -> bool {
+    crate::acs::enabled(function.acs, AcsBits::FUNCTION_ISOLATION)
+}

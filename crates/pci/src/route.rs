@@ -1,0 +1,121 @@
+//! Where one memory request goes: the bus's rules, hop by hop.
+//!
+//! Requests are untranslated and routed by address alone; a PASID, if there is one, is not looked at (PCIe 6.0, section 2.2.4.1). This is the literal form of the
+//! rules, one address at a time; `windows` has the same for all addresses.
+//!
+//! From an endpoint up:
+//!
+//! 1. Inside a multifunction device, the BAR of another function takes the request unless the issuing function's RR redirects it. On a conventional
+//!    bus the BAR of any other device takes it, the bridge drops what lies in its own window, and the rest continues as the bridge's request.
+//! 2. A root or downstream port that a request enters from below, the address being in the port's own window: UF sends it further up, without
+//!    UF it is dropped. Elsewhere, with RR: further up.
+//! 3. Elsewhere, without RR: in a switch, the downstream port whose window decodes it takes it down; what then lies in the window of the
+//!    upstream port is dropped there; the rest goes further up. At the root complex, where the host bridge permits peer-to-peer, the other ports and integrated
+//!    endpoints are asked; an integrated endpoint's own requests go to the IOMMU at once.
+//! 4. What leaves the root complex upward reaches the IOMMU.
+//!
+//! SV holds always here, for a device of this fabric issues no foreign requester ID. TB and DT are for translated requests, which it does not issue.
+
+use sva_core::Bdf;
+
+use crate::acs::AcsBits;
+use crate::spec::PortKind;
+use crate::tree::{Above, Below, Function, Tree};
+
+/// Where a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Route {
+    /// At the IOMMU.
+    Upstream,
+    /// In a BAR of a peer.
+    Peer {
+        /// The peer.
+        bdf: Bdf,
+        /// Which BAR.
+        bar: u8,
+    },
+    /// Nowhere: it is in the window of this port or bridge, and nobody behind decodes it, or it came from there.
+    Swallowed {
+        /// The port or bridge; for a device that is not on the fabric, that device.
+        bridge: Bdf,
+    },
+}
+
+/// Follows a request of `from` to `address`.
+pub(crate) fn route(tree: &Tree, from: &Function, address: u64) -> Route {
+    if let Some(caught) = in_device(tree, from, address) {
+        return caught;
+    }
+    // The bus that the request is on, the element that put it there, and whether that lets nothing but the way up take it.
+    let mut at = from.above;
+    let mut redirect = true;
+    let mut source = from.spec.bdf;
+    loop {
+        let port = match at {
+            Above::Host(host) => return root_complex(tree, host, source, redirect, address),
+            Above::Port(port) => &tree.ports[port],
+        };
+        source = port.spec.bdf;
+        let own = port.decodes(address);
+        match port.spec.kind {
+            PortKind::PciBridge if own => return Route::Swallowed { bridge: source },
+            PortKind::PciBridge => redirect = false,
+            PortKind::Root | PortKind::Downstream if own && !port.enables(AcsBits::UF) => return Route::Swallowed { bridge: source },
+            PortKind::Root | PortKind::Downstream => redirect = own || port.enables(AcsBits::RR),
+            PortKind::Upstream => {}
+        }
+        if let (PortKind::Downstream, Above::Port(upstream), false) = (port.spec.kind, port.above, redirect) {
+            if let Some(taken) = sideways(tree, Above::Port(upstream), source, address) {
+                return taken;
+            }
+            if tree.ports[upstream].decodes(address) {
+                return Route::Swallowed { bridge: tree.ports[upstream].spec.bdf };
+            }
+        }
+        at = port.above;
+    }
+}
+
+/// What takes a request before it leaves the device, or the conventional bus that the device is on.
+fn in_device(tree: &Tree, from: &Function, address: u64) -> Option<Route> {
+    match from.above {
+        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => sideways(tree, from.above, from.spec.bdf, address),
+        _ if from.enables(AcsBits::RR) => None,
+        _ => {
+            let siblings = tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf);
+            siblings.filter_map(|sibling| claim(sibling, address)).next()
+        }
+    }
+}
+
+fn root_complex(tree: &Tree, host: usize, source: Bdf, redirect: bool, address: u64) -> Route {
+    if redirect || !tree.hosts[host].spec.p2p {
+        return Route::Upstream;
+    }
+    sideways(tree, Above::Host(host), source, address).unwrap_or(Route::Upstream)
+}
+
+/// The element of a bus, other than `source`, that takes the request.
+fn sideways(tree: &Tree, bus: Above, source: Bdf, address: u64) -> Option<Route> {
+    tree.children(bus).iter().filter(|child| tree.bdf_below(**child) != source).find_map(|child| down(tree, *child, address))
+}
+
+/// Where a request for `address` ends that `child` is offered; `None` where it does not decode it.
+fn down(tree: &Tree, child: Below, address: u64) -> Option<Route> {
+    match child {
+        Below::Function(function) => claim(&tree.functions[function], address),
+        Below::Port(port) => {
+            let port = &tree.ports[port];
+            if !port.decodes(address) {
+                return None;
+            }
+            let taken = port.children.iter().find_map(|child| down(tree, *child, address));
+            Some(taken.unwrap_or(Route::Swallowed { bridge: port.spec.bdf }))
+        }
+    }
+}
+
+fn claim(function: &Function, address: u64) -> Option<Route> {
+    let bar = function.bars.iter().find(|bar| bar.range.contains(address))?;
+    Some(Route::Peer { bdf: function.spec.bdf, bar: bar.index })
+}

@@ -1,0 +1,270 @@
+//! The hierarchy: a description linked, checked and with its bridge windows programmed.
+//!
+//! A tree is immutable: a change of the fabric builds another one. So whoever holds one sees one state of the bus, and no lock.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sva_core::{AddrRange, Bdf};
+
+use crate::acs::{Acs, AcsBits};
+use crate::error::SpecError;
+use crate::limit;
+use crate::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+use crate::{check, program};
+
+/// What a bus hangs from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Above {
+    Host(usize),
+    Port(usize),
+}
+
+/// What sits on a bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Below {
+    Port(usize),
+    Function(usize),
+}
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) spec: HostBridgeSpec,
+    pub(crate) children: Vec<Below>,
+}
+
+impl Host {
+    pub(crate) fn bdf(&self) -> Bdf {
+        host_bdf(&self.spec)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) spec: PortSpec,
+    /// ACS as it is now; `spec.acs` is as it was when the port was enumerated.
+    pub(crate) acs: Option<Acs>,
+    pub(crate) above: Above,
+    /// In the order of their addresses.
+    pub(crate) children: Vec<Below>,
+    /// Bridges between it and the host bridge.
+    pub(crate) depth: usize,
+    /// The last bus below it.
+    pub(crate) subordinate: u8,
+    /// What it decodes: at most one range on each side of 4 GiB, sorted.
+    pub(crate) windows: Vec<AddrRange>,
+}
+
+impl Port {
+    /// The window that holds `address`.
+    pub(crate) fn decodes(&self, address: u64) -> bool {
+        self.windows.iter().any(|window| window.contains(address))
+    }
+
+    pub(crate) fn enables(&self, bits: AcsBits) -> bool {
+        crate::acs::enabled(self.acs, bits)
+    }
+
+    /// Whether requests enter it from a link below: root and downstream ports.
+    pub(crate) fn faces_down(&self) -> bool {
+        matches!(self.spec.kind, PortKind::Root | PortKind::Downstream)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bar {
+    pub(crate) index: u8,
+    pub(crate) range: AddrRange,
+}
+
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub(crate) spec: FunctionSpec,
+    /// ACS as it is now.
+    pub(crate) acs: Option<Acs>,
+    pub(crate) above: Above,
+    pub(crate) bars: Vec<Bar>,
+}
+
+impl Function {
+    pub(crate) fn enables(&self, bits: AcsBits) -> bool {
+        crate::acs::enabled(self.acs, bits)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) functions: Vec<Function>,
+    by_bdf: BTreeMap<Bdf, usize>,
+    buses: BTreeMap<(u32, u8), Above>,
+}
+
+impl Tree {
+    /// Checks and links `spec`; `control` holds ACS control that was changed since enumeration.
+    pub(crate) fn build(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Self, SpecError> {
+        check::elements(spec)?;
+        let mut tree = link(spec, control)?;
+        let order = tree.order()?;
+        check::buses(&mut tree, &order)?;
+        check::slots(&tree)?;
+        program::windows(&mut tree, &order)?;
+        Ok(tree)
+    }
+
+    /// The function at `bdf`.
+    pub(crate) fn function(&self, bdf: Bdf) -> Option<&Function> {
+        self.by_bdf.get(&bdf).map(|n| &self.functions[*n])
+    }
+
+    /// The functions in the order of their addresses.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Function> {
+        self.by_bdf.values().map(|n| &self.functions[*n])
+    }
+
+    /// The functions of the device that `bdf` is, or would be, a function of.
+    pub(crate) fn slot(&self, bdf: Bdf) -> impl Iterator<Item = &Function> {
+        let slot = bdf.slot();
+        self.by_bdf.range(slot..).take_while(move |(other, _)| other.slot() == slot).map(|(_, n)| &self.functions[*n])
+    }
+
+    /// What the bus hangs from that `bdf` is on.
+    pub(crate) fn bus_of(&self, bdf: Bdf) -> Option<Above> {
+        self.buses.get(&(bdf.segment(), bdf.bus())).copied()
+    }
+
+    pub(crate) fn bdf_above(&self, above: Above) -> Bdf {
+        match above {
+            Above::Host(host) => self.hosts[host].bdf(),
+            Above::Port(port) => self.ports[port].spec.bdf,
+        }
+    }
+
+    pub(crate) fn bdf_below(&self, below: Below) -> Bdf {
+        match below {
+            Below::Port(port) => self.ports[port].spec.bdf,
+            Below::Function(function) => self.functions[function].spec.bdf,
+        }
+    }
+
+    pub(crate) fn children(&self, above: Above) -> &[Below] {
+        match above {
+            Above::Host(host) => &self.hosts[host].children,
+            Above::Port(port) => &self.ports[port].children,
+        }
+    }
+
+    /// The ports from `above` up to the host bridge, and that.
+    pub(crate) fn upward(&self, above: Above) -> (Vec<usize>, usize) {
+        let mut ports = Vec::new();
+        let mut at = above;
+        loop {
+            match at {
+                Above::Host(host) => return (ports, host),
+                Above::Port(port) => {
+                    ports.push(port);
+                    at = self.ports[port].above;
+                }
+            }
+        }
+    }
+
+    /// The ports, parents before children; also sets their depths. A port that no host bridge is above of is in a cycle.
+    fn order(&mut self) -> Result<Vec<usize>, SpecError> {
+        let mut order: Vec<usize> = Vec::with_capacity(self.ports.len());
+        let ports_of = |children: &[Below]| {
+            let ports = children.iter().filter_map(|below| if let Below::Port(port) = below { Some(*port) } else { None });
+            ports.collect::<Vec<_>>()
+        };
+        for host in &self.hosts {
+            order.extend(ports_of(&host.children));
+        }
+        let mut next = 0;
+        while let Some(&port) = order.get(next) {
+            next += 1;
+            if self.ports[port].depth >= limit::DEPTH {
+                return Err(SpecError::TooDeep { id: self.ports[port].spec.id.clone() });
+            }
+            let children = ports_of(&self.ports[port].children);
+            for child in &children {
+                self.ports[*child].depth = self.ports[port].depth + 1;
+            }
+            order.extend(children);
+        }
+        if order.len() < self.ports.len() {
+            let mut reached = vec![false; self.ports.len()];
+            order.iter().for_each(|port| reached[*port] = true);
+            if let Some(port) = reached.iter().position(|reached| !reached) {
+                return Err(SpecError::Cycle { id: self.ports[port].spec.id.clone() });
+            }
+        }
+        Ok(order)
+    }
+}
+
+/// Where a host bridge sits: 00.0 of its root bus.
+pub(crate) fn host_bdf(host: &HostBridgeSpec) -> Bdf {
+    bus_zero(host.segment, host.bus)
+}
+
+/// Device 00, function 0 of a bus.
+pub(crate) fn bus_zero(segment: u32, bus: u8) -> Bdf {
+    const { assert!(Bdf::new(0, 0, 0, 0).is_some()) };
+    Bdf::new(segment, bus, 0, 0).unwrap_or_else(|| unreachable!("device 0 and function 0 are in range"))
+}
+
+fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, SpecError> {
+    let mut names = HashMap::new();
+    names.extend(spec.host_bridges.iter().enumerate().map(|(n, host)| (host.id.as_str(), Above::Host(n))));
+    names.extend(spec.ports.iter().enumerate().map(|(n, port)| (port.id.as_str(), Above::Port(n))));
+    let parent = |bdf: Bdf, name: &str| names.get(name).copied().ok_or_else(|| SpecError::UnknownParent { bdf, parent: name.to_owned() });
+    let acs_now = |bdf: Bdf, acs: Option<Acs>| acs.map(|acs| Acs { enabled: control.get(&bdf).copied().unwrap_or(acs.enabled), ..acs });
+
+    let mut tree = Tree {
+        hosts: spec.host_bridges.iter().map(|host| Host { spec: host.clone(), children: Vec::new() }).collect(),
+        ports: Vec::with_capacity(spec.ports.len()),
+        functions: Vec::with_capacity(spec.functions.len()),
+        by_bdf: BTreeMap::new(),
+        buses: BTreeMap::new(),
+    };
+    for port in &spec.ports {
+        tree.ports.push(Port {
+            spec: port.clone(),
+            acs: acs_now(port.bdf, port.acs),
+            above: parent(port.bdf, &port.parent)?,
+            children: Vec::new(),
+            depth: 0,
+            subordinate: port.secondary,
+            windows: Vec::new(),
+        });
+    }
+    for function in &spec.functions {
+        tree.functions.push(Function {
+            spec: function.clone(),
+            acs: acs_now(function.bdf, function.acs),
+            above: parent(function.bdf, &function.parent)?,
+            bars: program::bars(function)?,
+        });
+    }
+    adopt(&mut tree);
+    Ok(tree)
+}
+
+/// Tells parents of their children and fills the indexes.
+fn adopt(tree: &mut Tree) {
+    let mut links: Vec<(Above, Below, Bdf)> = Vec::with_capacity(tree.ports.len() + tree.functions.len());
+    links.extend(tree.ports.iter().enumerate().map(|(n, port)| (port.above, Below::Port(n), port.spec.bdf)));
+    links.extend(tree.functions.iter().enumerate().map(|(n, function)| (function.above, Below::Function(n), function.spec.bdf)));
+    links.sort_by_key(|(_, _, bdf)| *bdf);
+    for (above, below, bdf) in links {
+        match above {
+            Above::Host(host) => tree.hosts[host].children.push(below),
+            Above::Port(port) => tree.ports[port].children.push(below),
+        }
+        if let Below::Function(function) = below {
+            tree.by_bdf.insert(bdf, function);
+        }
+    }
+    tree.buses.extend(tree.hosts.iter().enumerate().map(|(n, host)| ((host.spec.segment, host.spec.bus), Above::Host(n))));
+    tree.buses.extend(tree.ports.iter().enumerate().map(|(n, port)| ((port.spec.bdf.segment(), port.spec.secondary), Above::Port(n))));
+}

@@ -1,0 +1,135 @@
+//! All addresses that a device's requests cannot reach the IOMMU at: the rules of `route`, for ranges instead of one address.
+//!
+//! Catchers are noted in the order in which a request meets them, each for what is left of its range: the first one wins. So filling a bridge's
+//! whole window after everything behind it leaves exactly what nobody behind it decodes.
+
+use std::collections::BTreeMap;
+
+use sva_core::{AddrRange, Bdf, PeerWindow};
+
+use crate::acs::AcsBits;
+use crate::spec::PortKind;
+use crate::tree::{Above, Below, Function, Tree};
+
+/// The windows that catch requests of `from`, sorted and disjoint.
+pub(crate) fn windows(tree: &Tree, from: &Function) -> Vec<PeerWindow> {
+    let mut caught = Caught::default();
+    in_device(tree, from, &mut caught);
+    let mut at = from.above;
+    let mut redirect = true;
+    let mut source = from.spec.bdf;
+    loop {
+        let port = match at {
+            Above::Host(host) => {
+                if tree.hosts[host].spec.p2p && !redirect {
+                    caught.sideways(tree, at, source);
+                }
+                return caught.sorted();
+            }
+            Above::Port(port) => &tree.ports[port],
+        };
+        source = port.spec.bdf;
+        let forwards_own = port.enables(AcsBits::UF);
+        match port.spec.kind {
+            PortKind::PciBridge => caught.fill(&port.windows, source, false),
+            PortKind::Root | PortKind::Downstream if !forwards_own => caught.fill(&port.windows, source, false),
+            PortKind::Root | PortKind::Downstream | PortKind::Upstream => {}
+        }
+        redirect = port.faces_down() && port.enables(AcsBits::RR);
+        if let (PortKind::Downstream, Above::Port(upstream), false) = (port.spec.kind, port.above, redirect) {
+            caught.sideways(tree, port.above, source);
+            let upstream = &tree.ports[upstream];
+            // What UF sends up past the switch is not dropped by it.
+            caught.fill_except(&upstream.windows, &port.windows, upstream.spec.bdf);
+        }
+        at = port.above;
+    }
+}
+
+fn in_device(tree: &Tree, from: &Function, caught: &mut Caught) {
+    match from.above {
+        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => caught.sideways(tree, from.above, from.spec.bdf),
+        _ if from.enables(AcsBits::RR) => {}
+        _ => {
+            for sibling in tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf) {
+                caught.claim(sibling);
+            }
+        }
+    }
+}
+
+/// Disjoint windows by first address.
+#[derive(Default)]
+struct Caught(BTreeMap<u64, PeerWindow>);
+
+impl Caught {
+    fn sorted(self) -> Vec<PeerWindow> {
+        self.0.into_values().collect()
+    }
+
+    /// Everything on `bus` but `source`.
+    fn sideways(&mut self, tree: &Tree, bus: Above, source: Bdf) {
+        for child in tree.children(bus).iter().filter(|child| tree.bdf_below(**child) != source) {
+            self.down(tree, *child);
+        }
+    }
+
+    /// `child` and all behind it.
+    fn down(&mut self, tree: &Tree, child: Below) {
+        match child {
+            Below::Function(function) => self.claim(&tree.functions[function]),
+            Below::Port(port) => {
+                let port = &tree.ports[port];
+                port.children.iter().for_each(|child| self.down(tree, *child));
+                self.fill(&port.windows, port.spec.bdf, false);
+            }
+        }
+    }
+
+    fn claim(&mut self, function: &Function) {
+        for bar in &function.bars {
+            self.fill(&[bar.range], function.spec.bdf, true);
+        }
+    }
+
+    /// Gives `decoder` what is left of `ranges`.
+    fn fill(&mut self, ranges: &[AddrRange], decoder: Bdf, claimed: bool) {
+        for &range in ranges {
+            for gap in self.gaps(range) {
+                self.0.insert(gap.first(), PeerWindow { range: gap, decoder, claimed });
+            }
+        }
+    }
+
+    /// Gives `bridge` what is left of `ranges` outside `except`.
+    fn fill_except(&mut self, ranges: &[AddrRange], except: &[AddrRange], bridge: Bdf) {
+        let mut aside = Caught::default();
+        aside.fill(except, bridge, false);
+        for &range in ranges {
+            for part in aside.gaps(range) {
+                self.fill(&[part], bridge, false);
+            }
+        }
+    }
+
+    /// The parts of `range` that nobody has.
+    fn gaps(&self, range: AddrRange) -> Vec<AddrRange> {
+        let before = self.0.range(..range.first()).next_back().map(|(_, window)| window.range);
+        let within = self.0.range(range.first()..=range.last()).map(|(_, window)| window.range);
+        let mut gaps = Vec::new();
+        // The first address that is not settled; `None` past the last one of all.
+        let mut next = Some(range.first());
+        for taken in before.into_iter().chain(within) {
+            let Some(from) = next else { break };
+            if taken.last() < from {
+                continue;
+            }
+            if taken.first() > from {
+                gaps.extend(AddrRange::inclusive(from, taken.first() - 1));
+            }
+            next = taken.last().checked_add(1);
+        }
+        gaps.extend(next.and_then(|from| AddrRange::inclusive(from, range.last())));
+        gaps
+    }
+}
