@@ -1,0 +1,95 @@
+//! Transactions of one piece of work: each looks first whether the work is to stop, and says how far it came.
+
+use sva_core::{AccessMode, DmaCause, DmaError, Segment};
+
+use crate::in_flight::Run;
+
+/// Bytes in the smallest page: an access inside one is done or not done.
+pub(crate) const PAGE: u64 = 4096;
+
+/// Why work ends early.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// The PASID is being unbound.
+    Stopped,
+    /// A transaction failed.
+    Dma(DmaCause),
+}
+
+/// How far an access came.
+#[must_use]
+pub(crate) struct Part {
+    /// Bytes done, counted over all pieces in order.
+    pub(crate) done: usize,
+    /// Why no more.
+    pub(crate) halt: Option<Halt>,
+}
+
+impl Part {
+    fn stopped() -> Self {
+        Self { done: 0, halt: Some(Halt::Stopped) }
+    }
+
+    /// All or nothing, where a part is of no use.
+    pub(crate) fn whole(self) -> Result<(), Halt> {
+        self.halt.map_or(Ok(()), Err)
+    }
+}
+
+/// The way to memory for one piece of work.
+pub(crate) struct Access<'a> {
+    run: &'a Run<'a>,
+    read: AccessMode,
+    write: AccessMode,
+}
+
+impl<'a> Access<'a> {
+    /// Page faults are resolved.
+    pub(crate) fn resolving(run: &'a Run<'a>) -> Self {
+        Self { run, read: AccessMode::READ, write: AccessMode::WRITE }
+    }
+
+    /// Page faults are resolved, or end the access.
+    pub(crate) fn new(run: &'a Run<'a>, resolve: bool) -> Self {
+        let this = Self::resolving(run);
+        if resolve { this } else { Self { read: this.read.stop_on_absent(), write: this.write.stop_on_absent(), ..this } }
+    }
+
+    pub(crate) fn read(&self, address: u64, buf: &mut [u8]) -> Part {
+        let piece = [Segment { address, len: buf.len() as u64 }];
+        self.gather(&piece, buf)
+    }
+
+    pub(crate) fn write(&self, address: u64, data: &[u8]) -> Part {
+        let piece = [Segment { address, len: data.len() as u64 }];
+        self.scatter(&piece, data)
+    }
+
+    /// `buf` has as many bytes as the pieces together.
+    pub(crate) fn gather(&self, pieces: &[Segment], buf: &mut [u8]) -> Part {
+        if self.run.is_stopped() {
+            return Part::stopped();
+        }
+        let outcome = self.run.port().gather(self.run.pasid(), pieces, buf, self.read);
+        self.part(buf.len(), outcome)
+    }
+
+    /// `data` has as many bytes as the pieces together.
+    pub(crate) fn scatter(&self, pieces: &[Segment], data: &[u8]) -> Part {
+        if self.run.is_stopped() {
+            return Part::stopped();
+        }
+        let outcome = self.run.port().scatter(self.run.pasid(), pieces, data, self.write);
+        self.part(data.len(), outcome)
+    }
+
+    fn part(&self, len: usize, outcome: Result<(), DmaError>) -> Part {
+        match outcome {
+            // The number got an owner after the work had begun for nobody: not this one, then, and no step further.
+            Ok(()) if self.run.is_unowned() => Part { done: len, halt: Some(Halt::Stopped) },
+            Ok(()) => Part { done: len, halt: None },
+            // A count beyond the buffer would be the core's mistake; it must not become an index out of bounds.
+            Err(error) => Part { done: usize::try_from(error.done).map_or(len, |done| done.min(len)), halt: Some(Halt::Dma(error.cause)) },
+        }
+    }
+}
