@@ -1,30 +1,24 @@
 //! Slow models that are right at a glance, for property tests to compare with.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sva_core::{AddrRange, PasidWidth};
 
-/// PASID allocation: the first free number from a cursor on, cyclically, within the width asked for.
-#[derive(Debug, Clone)]
+/// PASID allocation: the first free number from a cursor on, cyclically, within the width asked for. Each width has a cursor; the taken numbers are common to all.
+#[derive(Debug, Clone, Default)]
 pub struct Pasids {
     used: BTreeSet<u32>,
-    cursor: u32,
-}
-
-impl Default for Pasids {
-    fn default() -> Self {
-        Self { used: BTreeSet::new(), cursor: 1 }
-    }
+    cursors: BTreeMap<PasidWidth, u32>,
 }
 
 impl Pasids {
-    /// Takes the first free number at or after the cursor, else the first free one from 1 on; the cursor then stands after it.
+    /// Takes the first free number at or after the width's cursor, else the first free one from 1 on; the cursor then stands after it.
     /// `None` where all of 1..=`width.last()` are taken.
     pub fn allocate(&mut self, width: PasidWidth) -> Option<u32> {
-        let last = width.last();
-        let found = (self.cursor..=last).chain(1..=last).find(|n| !self.used.contains(n))?;
+        let (first, last) = (self.cursors.get(&width).copied().unwrap_or(1), width.last());
+        let found = (first..=last).chain(1..=last).find(|n| !self.used.contains(n))?;
         self.used.insert(found);
-        self.cursor = found + 1;
+        self.cursors.insert(width, found + 1);
         Some(found)
     }
 

@@ -1,12 +1,15 @@
 //! A bus by script: every device alone in its group, with nothing in its way, unless the test says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use sva_core::{Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology};
 
 // The script is the test's own data and never waits: a lock from the shim would only add states to every model.
 #[expect(clippy::disallowed_types, reason = "not part of what is modelled")]
 type Lock<T> = std::sync::RwLock<T>;
+#[expect(clippy::disallowed_types, reason = "not part of what is modelled")]
+type Counter = std::sync::atomic::AtomicU64;
 
 /// A transaction that a peer's window caught.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +26,12 @@ pub struct PeerAccess {
     pub bytes: Vec<u8>,
 }
 
-/// A topology that answers what it was told. Methods that change it may be called at any time; the core is told by
-/// [`Iommu::topology_changed`](sva_core::Iommu::topology_changed) where windows changed.
+/// A topology that answers what it was told. Methods that change it may be called at any time; each is a new [`version`](Topology::version) of the bus, so that the core
+/// asks again.
 #[derive(Default)]
 pub struct FlatTopology {
     script: Lock<Script>,
+    version: Counter,
 }
 
 #[derive(Default)]
@@ -111,7 +115,11 @@ impl FlatTopology {
     }
 
     fn change<Old>(&self, change: impl FnOnce(&mut Script) -> Old) -> &Self {
-        change(&mut self.locked());
+        let mut script = self.locked();
+        change(&mut script);
+        // Under the lock and after the change: whoever sees the new number waits for the new answers.
+        self.version.fetch_add(1, Ordering::Release);
+        drop(script);
         self
     }
 
@@ -121,6 +129,10 @@ impl FlatTopology {
 }
 
 impl Topology for FlatTopology {
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     fn policy(&self) -> PathPolicy {
         self.ask(|script| script.policy)
     }
@@ -191,6 +203,18 @@ mod tests {
         assert_eq!(topology.why_shared(bdf(1), bdf(2)), SharedBecause::NoAcs { port });
         assert_eq!((topology.requester(bdf(1)), topology.requester(bdf(2))), (RequesterId(bdf(1)), RequesterId(port)));
         assert_ne!(topology.group(bdf(3)), topology.group(bdf(1)));
+    }
+
+    // shows B7
+    #[test]
+    fn every_change_of_the_script_is_a_new_version() {
+        let topology = FlatTopology::new();
+        let before = topology.version();
+        topology.windows(bdf(1), &[]);
+        let after = topology.version();
+        topology.caught();
+        assert_ne!(before, after);
+        assert_eq!(after, topology.version(), "a look at the record changes nothing");
     }
 
     // shows B7
