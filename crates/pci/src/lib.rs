@@ -72,6 +72,8 @@ pub mod limit {
     pub const BARS: usize = 6;
     /// Windows or reserved ranges of one host bridge.
     pub const RANGES: usize = 16;
+    /// Ranges listed for one function in a [`FabricView`](crate::FabricView); a large fabric without ACS has millions in all.
+    pub const CAUGHT: usize = 32;
     /// Bytes of an id or of a model's name.
     pub const NAME: usize = 32;
 }

@@ -7,7 +7,7 @@ use crate::error::{Decoder, SpecError};
 use crate::spec::FunctionSpec;
 use crate::tree::{Above, Bar, Below, Host, Tree};
 
-/// The smallest memory BAR (PCIe 6.0, section 7.5.1.2.1: the low four bits are not address).
+/// The smallest memory BAR: the low four bits of the register are no address (PCIe 6.0, section 7.5.1.2.1, which wants 128 of native endpoints).
 const BAR_LEAST: u64 = 16;
 
 /// Checks the BARs of a function by themselves.

@@ -134,6 +134,9 @@ fn function_lines(out: &mut Drawing, before: &str, last: bool, function: &Functi
         let what = if caught.claimed { "caught by" } else { "lost in" };
         out.line(&at.body, &continued, &format!("{what} {}: {}", caught.decoder, range(&caught.range)));
     }
+    if function.caught_more > 0 {
+        out.line(&at.body, &continued, &format!("and {} more ranges that do not reach the IOMMU", function.caught_more));
+    }
 }
 
 fn capabilities(function: &FunctionView) -> String {

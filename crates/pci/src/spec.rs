@@ -7,6 +7,26 @@ use sva_core::{AddrRange, Bdf, Capabilities, PathPolicy};
 use crate::acs::Acs;
 
 /// A whole fabric. Checked by [`Fabric::new`](crate::Fabric::new).
+///
+/// ```
+/// use sva_core::{AddrRange, Bdf, Capabilities, PasidWidth, PathPolicy};
+/// use sva_pci::{Acs, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+///
+/// let at = |text: &str| text.parse::<Bdf>();
+/// let memory = AddrRange::new(0x8000_0000, 1 << 30);
+/// let fabric = Fabric::new(
+///     FabricSpec::new(PathPolicy::Strict)
+///         .host_bridge(HostBridgeSpec::new("rc", memory))
+///         .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0")?, 1).with_acs(Acs::isolating()))
+///         .function(
+///             FunctionSpec::new("rp", at("01:00.0")?)
+///                 .with_capabilities(Capabilities::sva(PasidWidth::MAX))
+///                 .with_bar(0x8000_0000, 64 << 10),
+///         ),
+/// )?;
+/// assert_eq!(fabric.devices().len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FabricSpec {
     /// What a bind demands of the path to the root.

@@ -8,6 +8,7 @@ use sva_core::{AddrRange, Bdf, GroupKey};
 use crate::acs::Acs;
 use crate::fabric::Fabric;
 use crate::grouping;
+use crate::limit;
 use crate::path;
 use crate::tree::{Above, Bar, Below, Function, Host, Port, Tree};
 use crate::windows;
@@ -107,8 +108,10 @@ pub struct FunctionView {
     pub bars: Vec<BarView>,
     /// The first thing that its path lacks, in words.
     pub path_defect: Option<String>,
-    /// What catches its requests before the IOMMU, sorted.
+    /// What catches its requests before the IOMMU, sorted; the first [`limit::CAUGHT`](crate::limit::CAUGHT) ranges.
     pub caught: Vec<CaughtView>,
+    /// How many more ranges there are.
+    pub caught_more: usize,
 }
 
 /// The PASID capability.
@@ -251,7 +254,8 @@ fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionV
     let capabilities = function.spec.capabilities;
     let pasid =
         |pasid: sva_core::PasidCapability| PasidView { width: pasid.width.bits(), execute: pasid.execute, privileged: pasid.privileged };
-    let caught = windows::windows(tree, function).into_iter().map(|window| CaughtView {
+    let windows = windows::windows(tree, function);
+    let caught = windows.iter().take(limit::CAUGHT).map(|window| CaughtView {
         range: range_view(&window.range),
         decoder: window.decoder.to_string(),
         claimed: window.claimed,
@@ -269,6 +273,7 @@ fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionV
         bars: function.bars.iter().map(bar_view).collect(),
         path_defect: path::defect(tree, function).map(|defect| defect.to_string()),
         caught: caught.collect(),
+        caught_more: windows.len().saturating_sub(limit::CAUGHT),
     }
 }
 

@@ -1,0 +1,248 @@
+//! Where requests go, by example.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use common::at;
+use sva_core::{Access, AddrRange, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, Topology};
+use sva_pci::{Acs, AcsBits, BarAborted, BarModel, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec, Route};
+
+const A_BAR: u64 = 0x8000_0000;
+const B_BAR: u64 = 0x8010_0000;
+const HOLE: u64 = 0x8020_0000;
+
+/// A switch with two endpoints, all downstream ports with `acs`, and 1 MiB of the upstream port's window that no port below decodes.
+fn switch(acs: Option<AcsBits>) -> Fabric {
+    let with = |port: PortSpec| match acs {
+        Some(bits) => port.with_acs(Acs::port(bits)),
+        None => port,
+    };
+    let hole = AddrRange::new(HOLE, 1 << 20).expect("a range");
+    let spec = FabricSpec::new(PathPolicy::Strict)
+        .host_bridge(HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30)))
+        .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()))
+        .port(PortSpec::new(PortKind::Upstream, "up", "rp", at("01:00.0"), 2).with_window(hole))
+        .port(with(PortSpec::new(PortKind::Downstream, "da", "up", at("02:00.0"), 3)))
+        .port(with(PortSpec::new(PortKind::Downstream, "db", "up", at("02:01.0"), 4)))
+        .function(FunctionSpec::new("da", at("03:00.0")).with_bar(A_BAR, 4096))
+        .function(FunctionSpec::new("db", at("04:00.0")).with_bar(B_BAR, 4096));
+    Fabric::new(spec).expect("a fabric")
+}
+
+/// Two root ports with `acs` and one endpoint each.
+fn root_ports(p2p: bool, acs: Option<AcsBits>) -> Fabric {
+    let with = |port: PortSpec| PortSpec { acs: acs.map(Acs::port), ..port };
+    let host = HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30));
+    let spec = FabricSpec::new(PathPolicy::Permissive)
+        .host_bridge(HostBridgeSpec { p2p, ..host })
+        .port(with(PortSpec::new(PortKind::Root, "ra", "rc", at("00:01.0"), 1)))
+        .port(with(PortSpec::new(PortKind::Root, "rb", "rc", at("00:02.0"), 2)))
+        .function(FunctionSpec::new("ra", at("01:00.0")).with_bar(A_BAR, 4096))
+        .function(FunctionSpec::new("rb", at("02:00.0")).with_bar(B_BAR, 4096));
+    Fabric::new(spec).expect("a fabric")
+}
+
+// shows B7
+#[test]
+fn without_redirect_the_peer_the_own_port_and_the_switch_catch_requests() {
+    let fabric = switch(None);
+    let a = at("03:00.0");
+    assert_eq!(fabric.route(a, B_BAR), Route::Peer { bdf: at("04:00.0"), bar: 0 });
+    assert_eq!(fabric.route(a, B_BAR + 4096), Route::Swallowed { bridge: at("02:01.0") });
+    assert_eq!(fabric.route(a, A_BAR), Route::Swallowed { bridge: at("02:00.0") });
+    assert_eq!(fabric.route(a, HOLE), Route::Swallowed { bridge: at("01:00.0") });
+    assert_eq!(fabric.route(a, HOLE + (1 << 20)), Route::Upstream);
+    let window = |first, last, decoder, claimed| PeerWindow {
+        range: AddrRange::inclusive(first, last).expect("a range"),
+        decoder: at(decoder),
+        claimed,
+    };
+    let expected = [
+        window(A_BAR, A_BAR + 0xf_ffff, "02:00.0", false),
+        window(B_BAR, B_BAR + 0xfff, "04:00.0", true),
+        window(B_BAR + 0x1000, B_BAR + 0xf_ffff, "02:01.0", false),
+        window(HOLE, HOLE + 0xf_ffff, "01:00.0", false),
+    ];
+    assert_eq!(fabric.windows(a), expected);
+}
+
+// shows B1, B7
+#[test]
+fn redirect_without_upstream_forwarding_loses_what_lies_in_the_own_port_only() {
+    let fabric = switch(Some(AcsBits::RR));
+    let a = at("03:00.0");
+    assert_eq!(fabric.path_defect(a), Some(PathDefect::NoUpstreamForwarding(at("02:00.0"))));
+    assert_eq!(fabric.route(a, B_BAR), Route::Upstream);
+    assert_eq!(fabric.route(a, HOLE), Route::Upstream);
+    assert_eq!(fabric.route(a, A_BAR), Route::Swallowed { bridge: at("02:00.0") });
+}
+
+// shows B7
+#[test]
+fn redirected_requests_pass_the_upstream_forwarding_rule_of_every_port_above() {
+    let fabric = switch(Some(AcsBits::RR | AcsBits::UF));
+    let a = at("03:00.0");
+    assert_eq!(fabric.windows(a), []);
+    assert_eq!(fabric.path_defect(a), None);
+    fabric.set_acs(at("00:01.0"), AcsBits::RR).expect("the root port has ACS");
+    assert_eq!(fabric.path_defect(a), Some(PathDefect::NoUpstreamForwarding(at("00:01.0"))));
+    for address in [A_BAR, B_BAR, HOLE] {
+        assert_eq!(fabric.route(a, address), Route::Swallowed { bridge: at("00:01.0") });
+    }
+}
+
+// shows B1
+#[test]
+fn the_first_defect_from_the_device_up_is_reported_with_its_port() {
+    let fabric = switch(None);
+    assert_eq!(fabric.path_defect(at("04:00.0")), Some(PathDefect::NoRequestRedirect(at("02:01.0"))));
+    let mut spec = FabricSpec::from_toml(sva_pci::DEFAULT_TOML).expect("the default");
+    let port = spec.ports.iter_mut().find(|port| port.id == "sw4").expect("the upstream port");
+    port.tlp_prefix = false;
+    let fabric = Fabric::new(spec).expect("a fabric");
+    assert_eq!(fabric.path_defect(at("06:00.0")), Some(PathDefect::NoTlpPrefix(at("04:00.0"))));
+}
+
+// shows B7, G1
+#[test]
+fn root_ports_reach_each_other_only_where_the_host_bridge_forwards_and_nothing_redirects() {
+    let (a, b) = (at("01:00.0"), at("02:00.0"));
+    let peer = Route::Peer { bdf: b, bar: 0 };
+    for (p2p, acs, route, together) in [
+        (true, None, peer, true),
+        (true, Some(AcsBits::UF), peer, true),
+        (true, Some(AcsBits::ISOLATION), Route::Upstream, false),
+        (false, None, Route::Upstream, false),
+    ] {
+        let fabric = root_ports(p2p, acs);
+        assert_eq!(fabric.route(a, B_BAR), route, "p2p {p2p}, ACS {acs:?}");
+        assert_eq!(fabric.group(a) == fabric.group(b), together, "p2p {p2p}, ACS {acs:?}");
+    }
+}
+
+// shows B7, G1
+#[test]
+fn devices_behind_a_pci_bridge_share_its_requester_id_and_reach_each_other() {
+    let spec = FabricSpec::new(PathPolicy::Permissive)
+        .host_bridge(HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30)))
+        .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()))
+        .port(PortSpec::new(PortKind::PciBridge, "pci", "rp", at("01:00.0"), 2))
+        .function(FunctionSpec::new("pci", at("02:03.0")).with_bar(A_BAR, 4096))
+        .function(FunctionSpec::new("pci", at("02:04.0")).with_bar(A_BAR + 4096, 4096));
+    let fabric = Fabric::new(spec).expect("a fabric");
+    let (a, b) = (at("02:03.0"), at("02:04.0"));
+    assert_eq!(fabric.requester(a), RequesterId(at("02:00.0")));
+    assert_eq!(fabric.requester(b), RequesterId(at("02:00.0")));
+    assert_eq!(fabric.group(a), fabric.group(b));
+    assert_eq!(fabric.route(a, A_BAR + 4096), Route::Peer { bdf: b, bar: 0 });
+    assert_eq!(fabric.route(a, A_BAR + 8192), Route::Swallowed { bridge: at("01:00.0") });
+    assert_eq!(fabric.path_defect(a), Some(PathDefect::NoRequestRedirect(at("01:00.0"))));
+}
+
+fn window_at(fabric: &Fabric, from: &str, address: u64) -> PeerWindow {
+    let windows = fabric.windows(at(from));
+    *windows.iter().find(|window| window.range.contains(address)).expect("a window there")
+}
+
+// shows B7
+#[test]
+fn what_a_peer_decodes_is_read_and_written_in_its_memory() {
+    let fabric = switch(None);
+    let window = window_at(&fabric, "03:00.0", B_BAR);
+    fabric.write_peer(at("03:00.0"), &window, B_BAR + 100, b"mine").expect("memory takes it");
+    let mut buf = [0; 6];
+    fabric.read_peer(at("03:00.0"), &window, B_BAR + 99, &mut buf, Access::Read).expect("memory answers");
+    assert_eq!(&buf, b"\0mine\0");
+    let memory = fabric.memory(at("04:00.0"), 0).expect("the default model");
+    assert_eq!((memory.reads(), memory.writes(), memory.peek(100, 4)), (1, 1, b"mine".to_vec()));
+}
+
+// shows B7
+#[test]
+fn what_nobody_decodes_aborts_a_read_and_loses_a_write() {
+    let fabric = switch(None);
+    for (address, bridge) in [(A_BAR, "02:00.0"), (HOLE, "01:00.0")] {
+        let window = window_at(&fabric, "03:00.0", address);
+        let mut buf = [7; 4];
+        assert_eq!(fabric.read_peer(at("03:00.0"), &window, address, &mut buf, Access::Read), Err(PeerAborted(at(bridge))));
+        assert_eq!(buf, [7; 4]);
+        fabric.write_peer(at("03:00.0"), &window, address, &[1; 4]).expect("a posted write is lost in silence");
+    }
+    assert_eq!(fabric.memory(at("03:00.0"), 0).expect("the default model").writes(), 0);
+}
+
+// shows B7
+#[test]
+fn a_model_that_aborts_is_named_as_the_peer_that_did() {
+    struct Refuses;
+    impl BarModel for Refuses {
+        fn read(&self, _: u64, _: &mut [u8]) -> Result<(), BarAborted> {
+            Err(BarAborted)
+        }
+        fn write(&self, _: u64, _: &[u8]) -> Result<(), BarAborted> {
+            Err(BarAborted)
+        }
+    }
+    let fabric = switch(None);
+    fabric.attach_model(at("04:00.0"), 0, Arc::new(Refuses)).expect("a BAR");
+    let window = window_at(&fabric, "03:00.0", B_BAR);
+    let mut buf = [0; 4];
+    assert_eq!(fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read), Err(PeerAborted(at("04:00.0"))));
+    assert_eq!(fabric.write_peer(at("03:00.0"), &window, B_BAR, &buf), Err(PeerAborted(at("04:00.0"))));
+    assert!(fabric.memory(at("04:00.0"), 0).is_none());
+}
+
+/// A model that changes the very fabric it sits on when it is read.
+struct Changes(std::sync::Weak<Fabric>);
+
+impl BarModel for Changes {
+    fn read(&self, _: u64, buf: &mut [u8]) -> Result<(), BarAborted> {
+        let fabric = self.0.upgrade().ok_or(BarAborted)?;
+        fabric.set_acs(at("00:01.0"), AcsBits::NONE).map_err(|_| BarAborted)?;
+        fabric.remove(at("04:00.0")).map_err(|_| BarAborted)?;
+        buf.fill(1);
+        Ok(())
+    }
+    fn write(&self, _: u64, _: &[u8]) -> Result<(), BarAborted> {
+        Err(BarAborted)
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        // Where a lock of the fabric were held, this would not return.
+        let _ = self.0.upgrade().map(|fabric| fabric.devices());
+    }
+}
+
+// shows G5; regression 24: locks of two subsystems taken in two orders
+#[test]
+fn device_models_run_and_are_dropped_with_no_lock_of_the_fabric_held() {
+    let fabric = Arc::new(switch(None));
+    fabric.attach_model(at("04:00.0"), 0, Arc::new(Changes(Arc::downgrade(&fabric)))).expect("a BAR");
+    let (send, done) = mpsc::channel();
+    std::thread::spawn(move || {
+        let window = window_at(&fabric, "03:00.0", B_BAR);
+        let mut buf = [0; 4];
+        let first = fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read);
+        let second = fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read);
+        let _ = send.send((first, second, buf));
+    });
+    let (first, second, buf) = done.recv_timeout(Duration::from_secs(20)).expect("no deadlock");
+    assert_eq!((first, buf), (Ok(()), [1; 4]));
+    assert_eq!(second, Err(PeerAborted(at("04:00.0"))), "the device took itself out");
+}
+
+// shows T8
+#[test]
+fn reserved_ranges_are_sorted_and_merged_and_known_without_the_device() {
+    let mut host = HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30));
+    host.reserved.extend([AddrRange::new(0xfef0_0000, 16), AddrRange::new(0x1000, 0x1000)].into_iter().flatten());
+    let fabric = Fabric::new(FabricSpec::new(PathPolicy::Strict).host_bridge(host)).expect("a fabric");
+    let expected: Vec<_> = [AddrRange::new(0x1000, 0x1000), AddrRange::inclusive(0xfee0_0000, 0xfef0_000f)].into_iter().flatten().collect();
+    assert_eq!(fabric.reserved(at("00:05.0")), expected);
+    assert_eq!(fabric.reserved(at("77:00.0")), expected);
+}
