@@ -3,6 +3,7 @@
 //! An unbind from there must not wait (rule U3): what it would wait for may be the very call that it is inside of.
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 crate::sync::thread_local! {
     #[cfg_attr(not(loom), expect(clippy::missing_const_for_thread_local, reason = "loom's form takes no const block"))]
@@ -10,23 +11,28 @@ crate::sync::thread_local! {
 }
 
 /// This thread is inside a callback as long as this lives. Not `Send`.
-pub(crate) struct InCallback(std::marker::PhantomData<*const ()>);
+pub(crate) struct InCallback(PhantomData<*const ()>);
 
 impl InCallback {
     /// Enters.
     pub(crate) fn enter() -> Self {
-        DEPTH.with(|depth| depth.set(depth.get() + 1));
-        Self(std::marker::PhantomData)
+        change(|depth| depth + 1);
+        Self(PhantomData)
     }
 }
 
 impl Drop for InCallback {
     fn drop(&mut self) {
-        DEPTH.with(|depth| depth.set(depth.get() - 1));
+        change(|depth| depth - 1);
     }
 }
 
 /// Whether this thread is inside a callback.
 pub(crate) fn inside() -> bool {
-    DEPTH.with(|depth| depth.get() > 0)
+    DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false)
+}
+
+/// A thread that is past its end, dropping a bond from another thread-local value, is inside no callback that could return.
+fn change(by: impl FnOnce(u32) -> u32) {
+    let _ = DEPTH.try_with(|depth| depth.set(by(depth.get())));
 }

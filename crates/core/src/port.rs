@@ -117,7 +117,8 @@ struct Inside<'a> {
 
 impl<'a> Inside<'a> {
     fn enter(gate: &'a Gate, iommu: &'a Iommu) -> Option<Self> {
-        gate.enter().then_some(Self { gate, iommu, attachment: None })
+        // Lazily: a guard that was never inside must not leave.
+        gate.enter().then(|| Self { gate, iommu, attachment: None })
     }
 }
 
