@@ -99,8 +99,8 @@ pub enum Refusal {
         /// The device's width.
         width: PasidWidth,
     },
-    /// The device has been removed.
-    #[error("{device} has been removed")]
+    /// The device has been removed, or is one of another IOMMU.
+    #[error("{device} has been removed from this IOMMU; plug it in again")]
     DeviceRemoved {
         /// The device.
         device: Bdf,
@@ -257,8 +257,8 @@ pub enum PlugError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoveError {
-    /// It has been removed before.
-    #[error("{device} has been removed before")]
+    /// It has been removed before, or is one of another IOMMU.
+    #[error("{device} is not in this IOMMU: it has been removed before")]
     Gone {
         /// The device.
         device: Bdf,

@@ -67,9 +67,6 @@ impl Candidates {
 /// Why `device` cannot be given a bond of `space` with `features`, judged from what cannot change under the control lock and what is known of the bus.
 pub(super) fn refusal(device: &DeviceInner, space: &dyn AddressSpace, features: Features, tag: Option<PasidTag>) -> Option<Refusal> {
     let bdf = device.bdf();
-    if device.gate.is_closed() {
-        return Some(Refusal::DeviceRemoved { device: bdf });
-    }
     let Some(pasid) = device.spec.capabilities.pasid else { return Some(Refusal::NoPasidCapability { device: bdf }) };
     let isolation = device.known_isolation();
     if let (PathPolicy::Strict, Some(defect)) = (isolation.policy, isolation.defect) {
@@ -186,7 +183,8 @@ impl Iommu {
         let isolation = inner.isolation(self.topology());
         let overlaps = self.overlaps(&[(Arc::clone(inner), isolation)], &**space).map_err(BindError::Space)?;
         let mut state = self.lock();
-        if inner.gate.is_closed() {
+        // Also refused here: a device of another IOMMU, whose tables this control lock does not cover.
+        if !state.has(inner) {
             return Err(Refusal::DeviceRemoved { device: inner.bdf() }.into());
         }
         if let Some(group) = state.groups.get(&inner.group) {

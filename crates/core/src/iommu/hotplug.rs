@@ -135,7 +135,9 @@ impl State {
     /// Takes a device out of all tables. Answers what is to be closed.
     fn unplug(&mut self, device: &Arc<DeviceInner>, after: &mut super::state::Aftermath) -> Option<(Closing, Vec<(Bdf, Pasid)>)> {
         let bdf = device.bdf();
-        self.devices.get(&bdf).filter(|there| Arc::ptr_eq(there, device))?;
+        if !self.has(device) {
+            return None;
+        }
         self.devices.remove(&bdf);
         if let Some(group) = self.groups.get_mut(&device.group) {
             group.members.retain(|member| !Arc::ptr_eq(member, device));

@@ -267,6 +267,11 @@ impl State {
         }
     }
 
+    /// Whether this very device is plugged in here.
+    pub(crate) fn has(&self, device: &Arc<DeviceInner>) -> bool {
+        self.devices.get(&device.bdf()).is_some_and(|there| Arc::ptr_eq(there, device))
+    }
+
     /// The bond that `key` names, while its entry exists.
     pub(crate) fn bond(&mut self, key: BondKey) -> Option<&mut BondState> {
         self.bonds.get_mut(key.index as usize).filter(|bond| bond.serial == key.serial)

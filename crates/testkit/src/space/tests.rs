@@ -1,5 +1,3 @@
-#![expect(clippy::disallowed_types, reason = "the shim's atomics are std's own here")]
-
 use sva_core::OnAbsent;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
 
