@@ -136,6 +136,16 @@ impl MemorySpace {
         self.shared.memory.write().set_absent(whole_pages(address, len));
     }
 
+    /// Brings absent pages back in, without counting.
+    ///
+    /// # Panics
+    /// As [`map`](Self::map).
+    pub fn present(&self, address: u64, len: u64) {
+        let range = whole_pages(address, len);
+        let mut memory = self.shared.memory.write();
+        (range.first() / PAGE..=range.last() / PAGE).for_each(|page| memory.set_present(page));
+    }
+
     /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no lock held and may block, unbind, or change the space.
     ///
     /// Where it answers `false` the access stops with [`StopCause::NotPresent`]. Without a resolver all pages can be brought in.

@@ -1,0 +1,10 @@
+//! The devices against the real core and memory of the test's own.
+
+mod bad_descriptors;
+mod batch;
+mod completion;
+mod faults;
+mod rig;
+mod semantics;
+mod stop;
+mod walker;
