@@ -1,22 +1,15 @@
 //! Models of the core's races, over the production types through the shim.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p sva-core --test loom --release`. Every schedule with at most [`PREEMPTIONS`] forced switches is tried; loom also reports any deadlock.
+//! `RUSTFLAGS="--cfg loom" cargo test -p sva-core --test loom --release`. Every schedule of each model is tried, without a bound on switches (`LOOM_MAX_PREEMPTIONS` sets
+//! one); loom also reports any deadlock.
 #![cfg(loom)]
 
 use std::sync::Arc;
 
+use loom::model;
 use loom::thread;
 use sva_core::sync::Mutex;
 use sva_core::*;
-
-/// Forced switches a schedule; LOOM_MAX_PREEMPTIONS sets another bound.
-const PREEMPTIONS: usize = 2;
-
-fn model(f: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
-    builder.check(f);
-}
 
 /// What a model counts with. Not part of what is modelled, so that it adds no states.
 #[derive(Default)]
