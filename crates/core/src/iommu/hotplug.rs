@@ -160,7 +160,7 @@ impl State {
             }
             self.requesters.remove(&requester.id);
         }
-        requester.ops.write().retain(|(of, _)| *of != bdf);
+        requester.forget_model(bdf, after);
         self.forget_empty_group(device.group);
         Some((closing, ended))
     }
@@ -199,6 +199,8 @@ impl Iommu {
             group: topology.group(spec.bdf),
             isolation: Isolation::ask(topology, spec.bdf),
         };
+        // A model that is refused is not to be dropped under the control lock: its drop is foreign code.
+        let _kept = ops.clone();
         let mut state = self.lock();
         let arrival = state.plug(spec, ops, seat);
         self.unlock(state);

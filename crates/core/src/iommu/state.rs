@@ -98,6 +98,14 @@ impl Requester {
     pub(crate) fn new(id: RequesterId) -> Arc<Self> {
         Arc::new(Self { id, table: RwLock::default(), ops: RwLock::default() })
     }
+
+    /// Lets go of the model of a device that is unplugged.
+    pub(crate) fn forget_model(&self, device: Bdf, after: &mut Aftermath) {
+        let mut ops = self.ops.write();
+        if let Some(at) = ops.iter().position(|(of, _)| *of == device) {
+            after.models.push(ops.remove(at));
+        }
+    }
 }
 
 /// A PASID table entry: lets one requester reach one space. Present while its gate is open.
@@ -227,6 +235,7 @@ pub(crate) struct Aftermath {
     released: SmallVec<[Released; 1]>,
     bonds: SmallVec<[BondState; 1]>,
     handlers: SmallVec<[ExitHandler; 1]>,
+    models: Models,
     pub(crate) container_bonds: Vec<ContainerBond>,
 }
 

@@ -19,7 +19,7 @@ pub(crate) const PAGES: u64 = 16;
 pub(crate) const PARK: u64 = BASE + 15 * PAGE;
 
 /// Nothing in these tests takes longer unless it hangs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) fn bdf(device: u8) -> Bdf {
     Bdf::new(0, 1, device, 0).expect("a device number below 32")
