@@ -87,13 +87,14 @@ pub(super) fn refusal(device: &DeviceInner, space: &dyn AddressSpace, features: 
         }
     }
     let tag = tag?;
-    if let Some(entry) = device.requester.table.read().get(&tag.pasid) {
-        return Some(match entry.gate.is_closed() {
-            true => Refusal::StillUnbinding { device: bdf, pasid: tag.pasid },
-            false => Refusal::AlreadyBound { device: bdf, pasid: tag.pasid },
-        });
+    if !tag.pasid.fits(pasid.width) {
+        return Some(Refusal::PasidTooWide { device: bdf, pasid: tag.pasid, width: pasid.width });
     }
-    (!tag.pasid.fits(pasid.width)).then_some(Refusal::PasidTooWide { device: bdf, pasid: tag.pasid, width: pasid.width })
+    let table = device.requester.table.read();
+    table.get(&tag.pasid).map(|entry| match entry.gate.is_closed() {
+        true => Refusal::StillUnbinding { device: bdf, pasid: tag.pasid },
+        false => Refusal::AlreadyBound { device: bdf, pasid: tag.pasid },
+    })
 }
 
 /// What `bind_candidates` can fail with; each caller has an error of its own that takes both.

@@ -102,8 +102,8 @@ impl State {
         if let (true, Some(capability)) = (shared, device.spec.capabilities.pasid) {
             // One requester ID is one table: what is in it is the newcomer's as well, as far as it can issue the number.
             let table = device.requester.table.read();
-            let open =
-                table.values().filter(|attachment| !attachment.gate.is_closed() && attachment.record.tag.pasid.fits(capability.width));
+            let open = table.values().filter(|attachment| !attachment.gate.is_closed() && !attachment.record.ended());
+            let open = open.filter(|attachment| attachment.record.tag.pasid.fits(capability.width));
             arrival.joined.extend(open.map(|attachment| (attachment.record.tag.pasid, Arc::clone(&attachment.record.space))));
         }
         for &key in bonds {
