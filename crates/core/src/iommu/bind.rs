@@ -199,7 +199,7 @@ impl Iommu {
             }
         }
         let candidates = Candidates { capable: vec![Arc::clone(inner)], left_out: Vec::new() };
-        let bound = state.bind_candidates(self, BondKind::Device, &candidates, space, &mut bind);
+        let bound = state.bind_candidates(self, BondKind::Device(inner.bdf()), &candidates, space, &mut bind);
         self.unlock(state);
         let (key, tag) = bound?;
         self.report_overlaps(&overlaps);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::Iommu;
 use super::bind::refusal;
-use super::state::{BondKey, BondKind, DeviceInner, Isolation, IsolationHandler, Phase, Requester, State};
+use super::state::{Aftermath, BondKey, BondKind, DeviceInner, Isolation, IsolationHandler, Phase, Requester, State};
 use super::unbind::Closing;
 use crate::bond::IsolationChange;
 use crate::callback::{self, InCallback};
 use crate::device::{DeviceOps, DeviceSpec};
 use crate::error::{PlugError, Refusal, RemoveError};
 use crate::event::{Event, Overlap};
-use crate::gate::{Gate, Outcome};
+use crate::gate::Gate;
 use crate::ids::{Bdf, Pasid, SpaceId};
 use crate::port::Device;
 use crate::range::AddrRange;
@@ -126,38 +126,42 @@ impl State {
     fn tell_owners(&mut self, sole: &DeviceInner, arrival: &mut Arrival) {
         let attachments: Vec<_> = sole.requester.table.read().values().map(|held| (held.bond, held.record.tag.pasid)).collect();
         for (key, pasid) in attachments {
-            let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live && bond.kind == BondKind::Device) else { continue };
+            let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live && matches!(bond.kind, BondKind::Device(_))) else {
+                continue;
+            };
             bond.callbacks += 1;
             arrival.told.push((key, pasid, sole.bdf(), bond.on_isolation.clone()));
         }
     }
 
-    /// Takes a device out of all tables. Answers what is to be closed.
-    fn unplug(&mut self, device: &Arc<DeviceInner>, after: &mut super::state::Aftermath) -> Option<(Closing, Vec<(Bdf, Pasid)>)> {
-        let bdf = device.bdf();
+    /// Takes a device out of its group and ends its bonds. Answers what is to be closed, and the bonds that ended.
+    fn unplug(&mut self, device: &Arc<DeviceInner>, after: &mut Aftermath) -> Option<(Closing, Vec<(Bdf, Pasid)>)> {
         if !self.has(device) {
             return None;
         }
+        let bdf = device.bdf();
         self.devices.remove(&bdf);
         if let Some(group) = self.groups.get_mut(&device.group) {
             group.members.retain(|member| !Arc::ptr_eq(member, device));
         }
-        if device.gate.close() == Outcome::Drained {
-            self.news = true;
-        }
+        let requester = &device.requester;
+        let last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
         let mut closing = Closing::default();
         let mut ended = Vec::new();
-        let requester = &device.requester;
-        let shared = self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
-        if !shared {
-            let held: Vec<_> = requester.table.read().values().cloned().collect();
-            for attachment in held {
-                closing.add(&attachment, requester);
-                let key = attachment.bond;
-                if self.bond(key).is_some_and(|bond| bond.kind == BondKind::Device) && self.claim(key, after) {
-                    ended.push((bdf, attachment.record.tag.pasid));
-                }
+        let held: Vec<_> = requester.table.read().values().cloned().collect();
+        for attachment in held {
+            let own = self.bond(attachment.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
+            if own && self.claim(attachment.bond, after) {
+                ended.push((bdf, attachment.record.tag.pasid));
             }
+            if own || last {
+                closing.add(&attachment, requester);
+            } else {
+                // The entry stays, for the others that issue requests as this requester.
+                closing.add_stop_of(bdf, &attachment, requester);
+            }
+        }
+        if last {
             self.requesters.remove(&requester.id);
         }
         requester.forget_model(bdf, after);
@@ -258,10 +262,13 @@ impl Iommu {
         let inner = device.inner();
         let gone = RemoveError::Gone { device: inner.bdf() };
         let (mut closing, ended) = self.with_aftermath(|state, after| state.unplug(inner, after)).ok_or(gone)?;
-        if removal == Removal::Surprise {
-            closing.forget_stops();
+        match removal {
+            Removal::Orderly => self.ask_to_stop(&closing),
+            Removal::Surprise => closing.forget_stops(),
         }
-        self.stop_access(&closing);
+        // Where somebody is inside, the last one to leave wakes us; where nobody is, there is nobody to wake.
+        let _drained = inner.gate.close();
+        self.close_all(&closing);
         for (device, pasid) in ended {
             self.log(Event::BondEnded { device, pasid });
         }

@@ -150,7 +150,8 @@ pub(crate) struct BondKey {
 /// Who asked for a bond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BondKind {
-    Device,
+    /// The bond ends with this device, also where others use its requester ID.
+    Device(Bdf),
     Group(GroupId),
     Container(ContainerId),
 }

@@ -15,7 +15,7 @@ use crate::bond::{BondEnd, UnbindReport};
 use crate::callback::{self, InCallback};
 use crate::device::DeviceOps;
 use crate::event::Event;
-use crate::ids::{PasidTag, SpaceId};
+use crate::ids::{Bdf, PasidTag, SpaceId};
 use crate::space::{EndReason, ExitWork};
 
 /// What there is to close once a bond has been claimed.
@@ -45,6 +45,13 @@ impl Closing {
         self.stops.extend(requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
     }
 
+    /// The model of one device is to stop, and the attachment stays.
+    pub(super) fn add_stop_of(&mut self, device: Bdf, attachment: &Attachment, requester: &Requester) {
+        let ops = requester.ops.read();
+        let model = ops.iter().find(|(of, _)| *of == device);
+        self.stops.extend(model.map(|(_, ops)| (Arc::clone(ops), attachment.record.tag)));
+    }
+
     /// The devices are gone: nobody is to be asked to stop.
     pub(super) fn forget_stops(&mut self) {
         self.stops.clear();
@@ -59,6 +66,12 @@ impl Closing {
 impl Iommu {
     /// Steps 1 and 2 of rule U1: the devices stop issuing, then the entries become non-present. Answers how many accesses were in flight then.
     pub(super) fn stop_access(&self, closing: &Closing) -> usize {
+        self.ask_to_stop(closing);
+        self.close_all(closing)
+    }
+
+    /// Has the models stop issuing.
+    pub(super) fn ask_to_stop(&self, closing: &Closing) {
         if !closing.stops.is_empty() {
             let _inside = InCallback::enter();
             for (ops, tag) in &closing.stops {
@@ -66,6 +79,10 @@ impl Iommu {
                 let _ = catch_unwind(AssertUnwindSafe(|| ops.stop_pasid(*tag)));
             }
         }
+    }
+
+    /// Makes the entries non-present. Answers how many accesses were in flight then.
+    pub(super) fn close_all(&self, closing: &Closing) -> usize {
         let mut in_flight = 0;
         for attachment in &closing.attachments {
             in_flight += attachment.gate.inside();
