@@ -1,0 +1,170 @@
+//! Why a process could not be attached.
+
+use std::fmt;
+use std::time::Duration;
+
+use sva_core::HostFailure;
+
+/// Why the kernel refuses to let us trace a process, as far as it can be seen from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Denial {
+    /// It runs as another user.
+    OtherUser {
+        /// The user it runs as.
+        theirs: u32,
+        /// The user we run as.
+        ours: u32,
+    },
+    /// The Yama security module restricts tracing.
+    Yama {
+        /// `kernel.yama.ptrace_scope`.
+        scope: u8,
+    },
+    /// The process is protected: not dumpable, or with capabilities that we lack.
+    Protected,
+}
+
+impl fmt::Display for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherUser { theirs, ours } => {
+                write!(f, "it runs as user {theirs} and we as {ours}; run as the same user or with CAP_SYS_PTRACE")
+            }
+            Self::Yama { scope: 1 } => f.write_str(
+                "kernel.yama.ptrace_scope is 1; let the process call prctl(PR_SET_PTRACER), run with CAP_SYS_PTRACE, or set the sysctl to 0",
+            ),
+            Self::Yama { scope } => write!(f, "kernel.yama.ptrace_scope is {scope}; run with CAP_SYS_PTRACE, or set the sysctl to 0"),
+            Self::Protected => f.write_str("it is not dumpable or has capabilities that we lack; run with CAP_SYS_PTRACE"),
+        }
+    }
+}
+
+/// Why a process could not be attached. The process is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// There is no such task.
+    #[error("there is no process {pid}")]
+    NoSuchProcess {
+        /// The number asked for.
+        pid: u32,
+    },
+    /// It has exited and waits to be reaped.
+    #[error("process {pid} has exited and has no address space any more")]
+    Zombie {
+        /// The number asked for.
+        pid: u32,
+    },
+    /// It is a thread of the kernel.
+    #[error("{pid} is a kernel thread and has no address space of its own")]
+    KernelThread {
+        /// The number asked for.
+        pid: u32,
+    },
+    /// Another tracer holds it.
+    #[error("thread {tid} is traced by {tracer} ({name}); a task has one tracer: detach that one first")]
+    AlreadyTraced {
+        /// The thread of the process.
+        tid: u32,
+        /// Its tracer; 0 where that is outside our pid namespace.
+        tracer: u32,
+        /// The tracer's command name.
+        name: String,
+    },
+    /// System calls of its threads are filtered.
+    #[error(
+        "thread {tid} runs under seccomp (mode {mode}), which may forbid or kill what the anchor needs; attach before the filter is installed"
+    )]
+    Seccomp {
+        /// A thread that is filtered.
+        tid: u32,
+        /// 1 strict, 2 filter.
+        mode: u8,
+    },
+    /// The kernel does not let us trace it.
+    #[error("no right to trace process {pid}: {why}")]
+    NotPermitted {
+        /// The number asked for.
+        pid: u32,
+        /// The likely reason.
+        why: Denial,
+    },
+    /// It runs 32-bit code.
+    #[error("thread {tid} runs 32-bit code; only 64-bit processes can be attached")]
+    ThirtyTwoBit {
+        /// The thread.
+        tid: u32,
+    },
+    /// Its next child would be the first process of a new pid namespace.
+    #[error("thread {tid} has called unshare or setns for a pid namespace: a task made in it would become that namespace's first process")]
+    PidNamespace {
+        /// The thread.
+        tid: u32,
+    },
+    /// It intercepts its own system calls.
+    #[error("thread {tid} has its system calls dispatched to itself (syscall user dispatch)")]
+    SyscallUserDispatch {
+        /// The thread.
+        tid: u32,
+    },
+    /// Orphans become its children, and so would the anchor.
+    #[error(
+        "process {pid} adopts orphans (it is the first process of its pid namespace, or a child subreaper): its own waits would see the anchor"
+    )]
+    AdoptsOrphans {
+        /// The process.
+        pid: u32,
+    },
+    /// Every thread is in a system call that a stop could cut short.
+    #[error("thread {tid} is in system call {call} that a stop could cut short, and no other thread is better off; try again")]
+    Busy {
+        /// The thread that was looked at last.
+        tid: u32,
+        /// The call's number; -1 where it is in none.
+        call: i64,
+    },
+    /// The chosen thread did not stop.
+    #[error("thread {tid} did not stop within {waited:?}; try again when it is not in an uninterruptible call")]
+    DidNotStop {
+        /// The thread.
+        tid: u32,
+        /// How long it was given.
+        waited: Duration,
+    },
+    /// No instruction that makes a system call was found in it.
+    #[error("process {pid} has no executable mapping with a system call instruction")]
+    NoSyscallInstruction {
+        /// The process.
+        pid: u32,
+    },
+    /// A system call that was made in the process's name was refused.
+    #[error("{call} was refused to the process: {source}")]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// What the kernel answered.
+        source: std::io::Error,
+    },
+    /// It exited or replaced its image meanwhile.
+    #[error("process {pid} exited or replaced its image while it was being attached")]
+    Gone {
+        /// The number asked for.
+        pid: u32,
+    },
+    /// We are a child made by fork of the process that has the attachments.
+    #[error("this process was forked from one that uses sva; attach from a program of its own (after exec)")]
+    Forked,
+    /// Not built for this processor.
+    #[error("attaching processes is built for x86-64 only")]
+    Architecture,
+    /// A call failed for a reason that says nothing about the process.
+    #[error(transparent)]
+    Host(HostFailure),
+}
+
+impl AttachError {
+    pub(crate) fn host(call: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Host(HostFailure { call, source })
+    }
+}

@@ -1,0 +1,186 @@
+//! What is global in a process: the keeper, the monitor, and which spaces there are.
+//!
+//! Locks, outermost first: `attaching` (held over an attach: one at a time), `spaces` (short; held over a handful of `kcmp`). A space's own locks are inside both. Handles
+//! that are taken under `spaces` are dropped after it has been released, since the end of the last handle takes it.
+
+use std::cmp::Ordering;
+use std::io;
+use std::sync::{Arc, OnceLock, Weak};
+use std::thread;
+
+use sva_core::SpaceId;
+use sva_core::sync::{Condvar, Mutex};
+
+use crate::error::AttachError;
+use crate::keeper::Keeper;
+use crate::monitor;
+use crate::space::HostSpace;
+use crate::sys::{self, ForkMark, Tid};
+use crate::target;
+
+static PROVIDER: OnceLock<io::Result<Provider>> = OnceLock::new();
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    mark: ForkMark,
+    pub(crate) keeper: Keeper,
+    attaching: Mutex<()>,
+    spaces: Mutex<Spaces>,
+    /// Told when a space appears, or is known to have ended.
+    pub(crate) news: Condvar,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Spaces {
+    /// Those that can be found, in the kernel's order of address spaces.
+    ordered: Vec<(SpaceId, Weak<HostSpace>)>,
+    /// Those whose end has not been announced.
+    watched: Vec<(SpaceId, Weak<HostSpace>)>,
+    /// Our own address space.
+    own: Weak<HostSpace>,
+}
+
+enum Found {
+    Space(Arc<HostSpace>),
+    /// Where it would have to be inserted.
+    Place(usize),
+}
+
+impl Provider {
+    /// The provider of this process, started on first use. Where it cannot be started, it cannot for good.
+    pub(crate) fn get() -> Result<&'static Self, AttachError> {
+        match PROVIDER.get_or_init(Self::start) {
+            Ok(provider) if provider.is_ours() => Ok(provider),
+            Ok(_) => Err(AttachError::Forked),
+            Err(error) => {
+                let again = error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error);
+                Err(AttachError::host("start of the keeper")(again))
+            }
+        }
+    }
+
+    fn start() -> io::Result<Self> {
+        let (mark, keeper) = (ForkMark::new()?, Keeper::start()?);
+        thread::Builder::new().name("sva-monitor".into()).spawn(|| {
+            if let Ok(provider) = PROVIDER.wait() {
+                monitor::run(provider);
+            }
+        })?;
+        Ok(Self { mark, keeper, attaching: Mutex::default(), spaces: Mutex::default(), news: Condvar::new() })
+    }
+
+    /// Whether this process is the one that the keeper lives in, and not a child made from it by fork.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.mark.holds()
+    }
+
+    pub(crate) fn spaces(&self) -> sva_core::sync::MutexGuard<'_, Spaces> {
+        self.spaces.lock()
+    }
+
+    /// The space of task `pid`: known already, or attached now.
+    pub(crate) fn attach(&'static self, pid: Tid) -> Result<Arc<HostSpace>, AttachError> {
+        if matches!(sys::compare_spaces(gettid(), pid), Ok(Ordering::Equal)) {
+            return Ok(self.own());
+        }
+        let process = target::inspect(pid)?;
+        if let Ok(Found::Space(space)) = self.find(process.alive) {
+            return Ok(space);
+        }
+        let chosen = target::choose(pid, &process)?;
+        let _one_at_a_time = self.attaching.lock();
+        if let Ok(Found::Space(space)) = self.find(chosen.tid) {
+            return Ok(space);
+        }
+        let member = (chosen.tid, chosen.tgid);
+        let made = self.keeper.make(pid, chosen)?;
+        let space = Arc::new(HostSpace::foreign(self, &made, member));
+        match self.find(made.anchor) {
+            Ok(Found::Space(earlier)) => Ok(earlier),
+            Ok(Found::Place(place)) => {
+                let mut spaces = self.spaces();
+                let place = place.min(spaces.ordered.len());
+                spaces.ordered.insert(place, (space.id_number(), Arc::downgrade(&space)));
+                spaces.watched.push((space.id_number(), Arc::downgrade(&space)));
+                self.news.notify_all();
+                Ok(space)
+            }
+            Err(source) => Err(AttachError::host("kcmp")(source)),
+        }
+    }
+
+    fn own(&'static self) -> Arc<HostSpace> {
+        let mut spaces = self.spaces();
+        spaces.own.upgrade().unwrap_or_else(|| {
+            let own = Arc::new(HostSpace::own(self));
+            spaces.own = Arc::downgrade(&own);
+            own
+        })
+    }
+
+    /// Looks for the space of task `tid` by the kernel's order.
+    ///
+    /// Dead address spaces all compare alike, so each comparison counts only where the anchor was alive after it; what is found dead is taken out, and the search begins anew.
+    fn find(&self, tid: Tid) -> io::Result<Found> {
+        let mut handles = Vec::new();
+        let mut spaces = self.spaces();
+        'search: loop {
+            let (mut low, mut high) = (0, spaces.ordered.len());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                let handle = spaces.ordered.get(middle).and_then(|(_, space)| space.upgrade());
+                handles.extend(handle.clone());
+                let order = match &handle {
+                    Some(space) => space.order(tid)?,
+                    None => None,
+                };
+                match (order, handle) {
+                    (Some(Ordering::Equal), Some(space)) => return Ok(Found::Space(space)),
+                    (Some(Ordering::Less), _) => low = middle + 1,
+                    (Some(_), _) => high = middle,
+                    (None, _) => {
+                        spaces.ordered.remove(middle);
+                        continue 'search;
+                    }
+                }
+            }
+            return Ok(Found::Place(low));
+        }
+    }
+
+    /// Takes a space out of what can be found.
+    pub(crate) fn forget(&self, id: SpaceId) {
+        self.spaces().ordered.retain(|(known, _)| *known != id);
+    }
+
+    /// Has the monitor look at once.
+    pub(crate) fn hurry(&self) {
+        let _held = self.spaces();
+        self.news.notify_all();
+    }
+}
+
+/// The calling thread's number.
+pub(crate) fn gettid() -> Tid {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+impl Spaces {
+    /// Whether no space is watched.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.watched.is_empty()
+    }
+
+    /// The watched spaces that somebody still has a handle of. To be dropped after the lock has been released.
+    pub(crate) fn alive(&mut self) -> Vec<Arc<HostSpace>> {
+        let mut alive = Vec::with_capacity(self.watched.len());
+        self.watched.retain(|(_, space)| space.upgrade().map(|space| alive.push(space)).is_some());
+        alive
+    }
+
+    /// Watches a space no longer: its end has been announced.
+    pub(crate) fn announced(&mut self, id: SpaceId) {
+        self.watched.retain(|(known, _)| *known != id);
+    }
+}

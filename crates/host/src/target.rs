@@ -1,0 +1,185 @@
+//! Choosing the thread of a process that is to make the anchor.
+
+use std::cmp::Ordering;
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::anchor;
+use crate::calls::{self, Stoppable};
+use crate::error::{AttachError, Denial};
+use crate::procfs::{self, Status, TaskDir};
+use crate::sys::{self, Tid};
+
+/// How long a process may be in calls that cannot be stopped before it is refused.
+const PATIENCE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A thread that can be stopped.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) tid: Tid,
+    pub(crate) directory: TaskDir,
+    /// Its process.
+    pub(crate) tgid: Tid,
+}
+
+/// What stands against a thread at the moment.
+enum Obstacle {
+    /// It may pass by itself, and soon.
+    Passing(AttachError),
+    /// It concerns this thread only, or the whole process.
+    Lasting(AttachError),
+}
+
+/// What is known of a process before anything is done to it.
+#[derive(Debug)]
+pub(crate) struct Process {
+    tgid: Tid,
+    /// A thread that has the address space: the leader may be dead while others live.
+    pub(crate) alive: Tid,
+}
+
+/// Looks at the process as far as it matters before anything is done to it.
+///
+/// # Errors
+/// It has no address space that could be attached.
+pub(crate) fn inspect(pid: Tid) -> Result<Process, AttachError> {
+    let number = pid as u32;
+    let status = procfs::status(pid).map_err(|error| missing(number, error))?;
+    if !status.is_dead() {
+        return if status.has_memory {
+            Ok(Process { tgid: status.tgid, alive: pid })
+        } else {
+            Err(AttachError::KernelThread { pid: number })
+        };
+    }
+    let lives = |&tid: &Tid| procfs::status(tid).is_ok_and(|thread| !thread.is_dead());
+    match procfs::threads(status.tgid).into_iter().find(lives) {
+        Some(alive) => Ok(Process { tgid: status.tgid, alive }),
+        None => Err(AttachError::Zombie { pid: number }),
+    }
+}
+
+/// Picks the thread whose stop does least, and waits for a moment when one can be had. Blocks for at most [`PATIENCE`] (and the look at each thread).
+///
+/// # Errors
+/// No thread can be stopped, with the reason that holds for the last that was looked at.
+pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let reason = match best_of(pid, procfs::threads(process.tgid)) {
+            Ok(chosen) => return Ok(chosen),
+            Err(Obstacle::Lasting(reason)) => return Err(reason),
+            Err(Obstacle::Passing(reason)) => reason,
+        };
+        // A vfork parent cannot be stopped before its child has gone; but the child shares its space.
+        if let Ok(chosen) = best_of(pid, sharers(process)) {
+            return Ok(chosen);
+        }
+        if Instant::now() >= deadline {
+            return Err(reason);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+fn best_of(pid: Tid, threads: Vec<Tid>) -> Result<Chosen, Obstacle> {
+    let mut perhaps = None;
+    let mut obstacle = None;
+    // A thread that can be waited for beats one that never will do.
+    let mut against = |found: Obstacle| {
+        if matches!(found, Obstacle::Passing(_)) || obstacle.is_none() {
+            obstacle = Some(found);
+        }
+    };
+    for tid in threads {
+        let directory = match TaskDir::open(tid) {
+            Ok(directory) => directory,
+            Err(_) => continue,
+        };
+        match look_at(pid, tid, &directory) {
+            Ok((tgid, Stoppable::Unharmed)) => return Ok(Chosen { tid, directory, tgid }),
+            Ok((tgid, Stoppable::Perhaps)) => perhaps = Some(Chosen { tid, directory, tgid }),
+            Ok((_, Stoppable::No { call })) => against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call })),
+            Err(found) => against(found),
+        }
+    }
+    match (perhaps, obstacle) {
+        (Some(chosen), _) => Ok(chosen),
+        (None, Some(obstacle)) => Err(obstacle),
+        (None, None) => Err(Obstacle::Lasting(AttachError::Gone { pid: pid as u32 })),
+    }
+}
+
+fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<(Tid, Stoppable), Obstacle> {
+    use Obstacle::{Lasting, Passing};
+    let gone = |_: io::Error| Lasting(AttachError::Gone { pid: pid as u32 });
+    let number = tid as u32;
+    let status = directory.status().map_err(gone)?;
+    if status.is_dead() {
+        return Err(Lasting(AttachError::Gone { pid: pid as u32 }));
+    }
+    if status.own_number == 1 {
+        return Err(Lasting(AttachError::AdoptsOrphans { pid: status.tgid as u32 }));
+    }
+    if status.tracer != 0 || status.state == 't' {
+        // It passes where the tracer is another program's attach.
+        let name = procfs::command(status.tracer);
+        return Err(Passing(AttachError::AlreadyTraced { tid: number, tracer: status.tracer as u32, name }));
+    }
+    if status.seccomp != 0 {
+        return Err(Lasting(AttachError::Seccomp { tid: number, mode: status.seccomp }));
+    }
+    let elsewhere = directory.makes_children_elsewhere().map_err(|error| denied(pid, &status, error))?;
+    if elsewhere {
+        return Err(Lasting(AttachError::PidNamespace { tid: number }));
+    }
+    let doing = directory.doing().map_err(|error| denied(pid, &status, error))?;
+    let stoppable = match status.state {
+        // Stopped by a signal: what it was doing has been interrupted already.
+        'T' => Stoppable::Unharmed,
+        'D' => Stoppable::No { call: if let procfs::Doing::Call { number, .. } = doing { number } else { -1 } },
+        _ => calls::judge(&doing),
+    };
+    Ok((status.tgid, stoppable))
+}
+
+fn denied(pid: Tid, status: &Status, error: io::Error) -> Obstacle {
+    Obstacle::Lasting(match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { pid: pid as u32, why: denial(status) },
+        Some(libc::ENOENT | libc::ESRCH) => AttachError::Gone { pid: pid as u32 },
+        _ => AttachError::host("read /proc")(error),
+    })
+}
+
+fn missing(pid: u32, error: io::Error) -> AttachError {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ESRCH) => AttachError::NoSuchProcess { pid },
+        _ => AttachError::host("read /proc")(error),
+    }
+}
+
+/// Why the kernel may have said no.
+pub(crate) fn denial(status: &Status) -> Denial {
+    let ours = rustix::process::geteuid().as_raw();
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    if ours != 0 && status.user != ours {
+        Denial::OtherUser { theirs: status.user, ours }
+    } else if scope > 0 {
+        Denial::Yama { scope }
+    } else {
+        Denial::Protected
+    }
+}
+
+/// A process other than the one asked for that shares its address space, and is no helper.
+fn sharers(process: &Process) -> Vec<Tid> {
+    let shares = |&other: &Tid| {
+        other != process.tgid
+            && matches!(sys::compare_spaces(process.alive, other), Ok(Ordering::Equal))
+            && procfs::status(other).is_ok_and(|status| !status.is_dead())
+            && !anchor::is_helper(other)
+    };
+    procfs::processes().into_iter().filter(shares).take(1).collect()
+}

@@ -1,0 +1,231 @@
+//! One traced task: its stops, and system calls made in its name. Used by the keeper's thread only.
+//!
+//! A stop is learned from `waitpid` where possible, and from the stop's own siginfo otherwise: any thread of this process may collect a wait status of the
+//! keeper's tracees by waiting for all children, and must not be able to make an attach fail by it.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::error::AttachError;
+use crate::sys::{self, EVENT_CLONE, EVENT_STOP, Registers, Tid, Waited};
+
+/// How long a task may take to stop at first.
+pub(crate) const FIRST_STOP: Duration = Duration::from_millis(250);
+/// How long it may take from one stop to the next: a bound against hanging only, since it has nothing to wait for but a processor.
+const NEXT_STOP: Duration = Duration::from_secs(2);
+/// Stops come within microseconds; a task that takes longer than this waits for a processor, which we would only take from it.
+const SPIN: Duration = Duration::from_micros(300);
+
+/// Why a task is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// By PTRACE_INTERRUPT, a group stop, or because it is new.
+    Interrupted,
+    /// It has made a new task, which is traced as well.
+    Cloned,
+    /// On entry to or return from a system call.
+    Call,
+    /// A signal is about to be delivered.
+    Signal(i32),
+    /// Another event.
+    Other(i32),
+}
+
+impl Stop {
+    fn from_status(status: i32) -> Option<Self> {
+        if !libc::WIFSTOPPED(status) {
+            return None;
+        }
+        Some(Self::new(libc::WSTOPSIG(status), status >> 16))
+    }
+
+    fn new(signal: i32, event: i32) -> Self {
+        match (signal, event) {
+            (_, EVENT_STOP) => Self::Interrupted,
+            (_, EVENT_CLONE) => Self::Cloned,
+            (signal, 0) if signal == libc::SIGTRAP | 0x80 => Self::Call,
+            (signal, 0) => Self::Signal(signal),
+            (_, event) => Self::Other(event),
+        }
+    }
+
+    fn from_info((signal, code): (i32, i32)) -> Self {
+        if code == libc::SIGTRAP | 0x80 { Self::Call } else { Self::new(signal, if code > 0xff { code >> 8 } else { 0 }) }
+    }
+}
+
+/// Why a traced task did not do as it should.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// It is dead, and reaped as far as that is ours to do.
+    Gone,
+    /// It did not stop in time.
+    Late,
+    /// It stopped for another reason than expected.
+    Unexpected,
+    /// A request was refused.
+    Request(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Request(error)
+    }
+}
+
+impl Trouble {
+    /// As the answer to whoever wanted `pid` attached by way of `tid`.
+    pub(crate) fn into_error(self, pid: Tid, tid: Tid) -> AttachError {
+        match self {
+            Self::Gone => AttachError::Gone { pid: pid as u32 },
+            Self::Late => AttachError::DidNotStop { tid: tid as u32, waited: FIRST_STOP },
+            Self::Unexpected => AttachError::host("ptrace")(io::Error::other("the task stopped for an unexpected reason")),
+            Self::Request(error) => AttachError::host("ptrace")(error),
+        }
+    }
+}
+
+/// A system call to be made: a name for messages, a number, arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    pub(crate) name: &'static str,
+    pub(crate) number: libc::c_long,
+    pub(crate) arguments: [u64; 4],
+}
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tracee(pub(crate) Tid);
+
+impl Tracee {
+    /// Waits for the next stop, whatever it is.
+    pub(crate) fn stop(self, limit: Duration) -> Result<Stop, Trouble> {
+        let begin = Instant::now();
+        loop {
+            match sys::wait(self.0)? {
+                Waited::Status(status) => return Stop::from_status(status).ok_or(Trouble::Gone),
+                Waited::NotOurs => return Err(Trouble::Gone),
+                Waited::Nothing => {}
+            }
+            if let Ok(info) = sys::stop_info(self.0) {
+                // Stopped between the two looks, or the status was collected by somebody else.
+                return match sys::wait(self.0)? {
+                    Waited::Status(status) => Stop::from_status(status).ok_or(Trouble::Gone),
+                    Waited::Nothing => Ok(Stop::from_info(info)),
+                    Waited::NotOurs => Err(Trouble::Gone),
+                };
+            }
+            match begin.elapsed() {
+                waited if waited > limit => return Err(Trouble::Late),
+                waited if waited > SPIN => std::thread::sleep(SPIN / 4),
+                _ => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Waits for [`Stop::Interrupted`]; signals that come first are delivered.
+    pub(crate) fn interrupted(self, limit: Duration) -> Result<(), Trouble> {
+        loop {
+            match self.stop(limit)? {
+                Stop::Interrupted => return Ok(()),
+                Stop::Signal(signal) => sys::resume(self.0, signal)?,
+                Stop::Call | Stop::Cloned | Stop::Other(_) => sys::resume(self.0, 0)?,
+            }
+        }
+    }
+
+    /// The first stop of a new task.
+    pub(crate) fn first_stop(self) -> Result<(), Trouble> {
+        match self.stop(NEXT_STOP)? {
+            Stop::Interrupted => Ok(()),
+            _ => Err(Trouble::Unexpected),
+        }
+    }
+
+    /// Leads a stopped task into `call`, made by the instruction at `instruction`: it stands at the entry.
+    pub(crate) fn enter(self, registers: &Registers, instruction: u64, call: &Call) -> Result<(), Trouble> {
+        let [a, b, c, d] = call.arguments;
+        // No number in orig_rax: what restarts interrupted calls must leave this one alone.
+        let prepared = Registers {
+            rip: instruction,
+            rax: call.number as u64,
+            orig_rax: u64::MAX,
+            rdi: a,
+            rsi: b,
+            rdx: c,
+            r10: d,
+            r8: 0,
+            r9: 0,
+            ..*registers
+        };
+        sys::set_registers(self.0, &prepared)?;
+        for _ in 0..16 {
+            sys::resume_to_call(self.0)?;
+            match self.stop(NEXT_STOP)? {
+                Stop::Call => return Ok(()),
+                // A group stop came in between; it is taken up again when the task is let go.
+                Stop::Interrupted => {}
+                _ => return Err(Trouble::Unexpected),
+            }
+        }
+        Err(Trouble::Unexpected)
+    }
+
+    /// Makes one call in the task's name; it then stands at its return. The inner error is the kernel's answer.
+    pub(crate) fn call(self, registers: &Registers, instruction: u64, call: &Call) -> Result<io::Result<u64>, Trouble> {
+        self.enter(registers, instruction, call)?;
+        sys::resume_to_call(self.0)?;
+        match self.stop(NEXT_STOP)? {
+            Stop::Call => self.answer(),
+            _ => Err(Trouble::Unexpected),
+        }
+    }
+
+    /// Makes a clone in the task's name; it then stands at the event, with the call not yet returned. Answers the new task.
+    pub(crate) fn clone(self, registers: &Registers, instruction: u64, call: &Call) -> Result<io::Result<Tid>, Trouble> {
+        const ERESTARTNOINTR: i32 = 513;
+        for _ in 0..16 {
+            self.enter(registers, instruction, call)?;
+            sys::resume_to_call(self.0)?;
+            match self.stop(NEXT_STOP)? {
+                Stop::Cloned => return Ok(Ok(sys::event_message(self.0)?)),
+                Stop::Call => match self.answer()? {
+                    // A stop was asked of the process meanwhile; on the next entry it has been seen to.
+                    Err(error) if error.raw_os_error() == Some(ERESTARTNOINTR) => {}
+                    answer => return Ok(answer.map(|_| 0)),
+                },
+                _ => return Err(Trouble::Unexpected),
+            }
+        }
+        Err(Trouble::Unexpected)
+    }
+
+    /// From inside a call to the stop that follows it, on the way back to user mode: the only kind of stop that registers with a restart in them may be left from.
+    pub(crate) fn finish_call(self) -> Result<(), Trouble> {
+        sys::interrupt(self.0)?;
+        sys::resume(self.0, 0)?;
+        self.interrupted(NEXT_STOP)
+    }
+
+    /// What the call that has just returned answered.
+    pub(crate) fn answer(self) -> Result<io::Result<u64>, Trouble> {
+        let registers = sys::registers(self.0)?.ok_or(Trouble::Unexpected)?;
+        let answer = registers.rax as i64;
+        Ok(if (-4095..0).contains(&answer) { Err(io::Error::from_raw_os_error(-answer as i32)) } else { Ok(registers.rax) })
+    }
+
+    /// Kills the task and reaps it as far as that is ours to do.
+    pub(crate) fn kill(self) -> Result<(), Trouble> {
+        sys::kill(self.0)?;
+        let begin = Instant::now();
+        loop {
+            match sys::wait(self.0)? {
+                Waited::Status(status) if libc::WIFSTOPPED(status) => {}
+                Waited::Status(_) | Waited::NotOurs => return Ok(()),
+                Waited::Nothing if begin.elapsed() > NEXT_STOP => return Err(Trouble::Late),
+                Waited::Nothing if begin.elapsed() > SPIN => std::thread::sleep(SPIN / 4),
+                Waited::Nothing => std::thread::yield_now(),
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The target process as the tests see it.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sva_core::{AccessMode, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped};
+use sva_host::HostSpace;
+
+/// Longer than anything here takes, also on a machine that is busy with other things.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running target.
+pub(crate) struct Target {
+    pub(crate) child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Where its canary is.
+    pub(crate) canary: u64,
+}
+
+impl Target {
+    /// Starts one in the given mode (`serve`, or `fixed` without address randomisation) and waits until it is ready.
+    pub(crate) fn start(mode: &str) -> Self {
+        Self::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg(mode))
+    }
+
+    pub(crate) fn from_command(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the target starts");
+        let commands = child.stdin.take().expect("piped");
+        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        let mut target = Self { child, commands, answers, canary: 0 };
+        target.canary = target.ready();
+        target
+    }
+
+    /// Waits for the greeting of a new image.
+    pub(crate) fn ready(&mut self) -> u64 {
+        let line = self.answer();
+        let address = line.strip_prefix("ready 0x").unwrap_or_else(|| panic!("greeting: {line}"));
+        u64::from_str_radix(address, 16).expect("an address")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn attach(&self) -> Arc<HostSpace> {
+        sva_host::attach(self.pid()).unwrap_or_else(|error| panic!("attach: {error}"))
+    }
+
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.commands, "{line}").expect("the target listens");
+    }
+
+    pub(crate) fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the target answers");
+        line.trim_end().to_owned()
+    }
+
+    pub(crate) fn ask(&mut self, line: &str) -> String {
+        self.tell(line);
+        self.answer()
+    }
+
+    /// Reads and discards what the target wrote up to the end of a line.
+    pub(crate) fn discard(&mut self, length: usize) {
+        let mut bytes = vec![0; length];
+        self.answers.read_exact(&mut bytes).expect("the target answers");
+    }
+
+    /// Has it map memory; the address.
+    pub(crate) fn map(&mut self, kind: &str, length: u64) -> u64 {
+        let answer = self.ask(&format!("map {kind} {length}"));
+        u64::from_str_radix(answer.trim_start_matches("0x"), 16).unwrap_or_else(|_| panic!("map: {answer}"))
+    }
+
+    pub(crate) fn peek(&mut self, at: u64, length: usize) -> Vec<u8> {
+        unhex(&self.ask(&format!("peek {at:#x} {length}")))
+    }
+
+    pub(crate) fn poke(&mut self, at: u64, length: u64, value: u8) {
+        assert_eq!(self.ask(&format!("poke {at:#x} {length} {value}")), "done");
+    }
+
+    /// Starts a call that sleeps, and waits until it does.
+    pub(crate) fn sleep_in(&mut self, command: &str, call: &str) {
+        assert_eq!(self.ask(command), "begin");
+        let path = format!("/proc/{}/syscall", self.pid());
+        until(&format!("asleep in {command}"), || std::fs::read_to_string(&path).is_ok_and(|text| text.split(' ').next() == Some(call)));
+    }
+
+    pub(crate) fn status(&self, key: &str) -> String {
+        status(self.pid(), key)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn unhex(text: &str) -> Vec<u8> {
+    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex")).collect()
+}
+
+pub(crate) fn status(pid: u32, key: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.unwrap_or("").trim().to_owned()
+}
+
+/// Waits until something holds.
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < PATIENCE, "timed out: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+pub(crate) fn write(space: &dyn AddressSpace, address: u64, data: &[u8]) -> Result<(), Stopped> {
+    space.write(&[Segment { address, len: data.len() as u64 }], data, AccessMode::WRITE)
+}
+
+pub(crate) fn read(space: &dyn AddressSpace, address: u64, length: usize) -> Result<Vec<u8>, Stopped> {
+    let mut bytes = vec![0; length];
+    space.read(&[Segment { address, len: length as u64 }], &mut bytes, AccessMode::READ).map(|()| bytes)
+}
+
+/// Tasks of the system whose tracer is a thread of process `pid`.
+pub(crate) fn traced_by(pid: u32) -> Vec<u32> {
+    let threads: Vec<String> = numbers(&format!("/proc/{pid}/task")).iter().map(u32::to_string).collect();
+    numbers("/proc").into_iter().filter(|&task| threads.contains(&status(task, "TracerPid"))).collect()
+}
+
+pub(crate) fn numbers(directory: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// A watcher that notes when it was told of the end, and whose exit work notes that it ran.
+#[derive(Default)]
+pub(crate) struct Witness {
+    pub(crate) told: sva_core::sync::Mutex<Vec<(SpaceId, EndReason, Instant)>>,
+    pub(crate) ran: Arc<sva_core::sync::atomic::AtomicU32>,
+}
+
+impl Witness {
+    pub(crate) fn of(space: &HostSpace) -> Arc<Self> {
+        let witness = Arc::new(Self::default());
+        space.watch(witness.clone()).expect("not ended");
+        witness
+    }
+
+    /// Waits for the end; how it came, and when it was told.
+    pub(crate) fn end(&self) -> (EndReason, Instant) {
+        until("told of the end", || !self.told.lock().is_empty());
+        let told = self.told.lock();
+        assert_eq!(told.len(), 1);
+        (told[0].1, told[0].2)
+    }
+}
+
+impl SpaceWatcher for Witness {
+    fn space_ended(&self, space: SpaceId, reason: EndReason) -> ExitWork {
+        self.told.lock().push((space, reason, Instant::now()));
+        let ran = self.ran.clone();
+        ExitWork::new(move || {
+            ran.fetch_add(1, sva_core::sync::atomic::Ordering::SeqCst);
+        })
+    }
+}

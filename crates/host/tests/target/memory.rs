@@ -1,0 +1,76 @@
+//! Mappings of the target, made and looked at on command.
+
+use std::fmt::Write;
+use std::ptr;
+
+/// Maps `length` bytes: `private`, `shared`, `read` (filled, then read-only), `none` (filled, then inaccessible), `hole` (three pages, the middle one unmapped), `file` (two pages over a file of one).
+pub(crate) fn map(kind: &str, length: u64) -> String {
+    let sharing = if kind == "shared" { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+    let length = length as usize;
+    let at = match kind {
+        "file" => short_file(length),
+        _ => place(length, sharing | libc::MAP_ANONYMOUS, -1),
+    };
+    match kind {
+        "read" | "none" => {
+            poke(at, length as u64, 0x5a);
+            protect(at, length as u64, kind);
+        }
+        "hole" => {
+            unmap(at + 4096, 4096);
+        }
+        _ => {}
+    }
+    format!("{at:#x}")
+}
+
+fn place(length: usize, flags: i32, file: i32) -> u64 {
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, file, 0) as u64 }
+}
+
+fn short_file(length: usize) -> u64 {
+    // SAFETY: the name is a string that ends with a zero.
+    let file = unsafe { libc::memfd_create(c"short".as_ptr(), 0) };
+    // SAFETY: takes numbers only.
+    unsafe { libc::ftruncate(file, 4096) };
+    place(length, libc::MAP_SHARED, file)
+}
+
+/// Answers `length` bytes at `at` in hexadecimal.
+pub(crate) fn peek(at: u64, length: u64) -> String {
+    let byte = |offset| {
+        // SAFETY: the test asks for readable memory only.
+        unsafe { ptr::read_volatile((at + offset) as *const u8) }
+    };
+    (0..length).fold(String::new(), |mut text, offset| {
+        let _ = write!(text, "{:02x}", byte(offset));
+        text
+    })
+}
+
+/// Fills memory.
+pub(crate) fn poke(at: u64, length: u64, value: u8) -> String {
+    // SAFETY: the test asks for its own mappings only.
+    unsafe { ptr::write_bytes(at as *mut u8, value, length as usize) };
+    "done".into()
+}
+
+/// Changes permissions: `read`, `write` (and read), `none`.
+pub(crate) fn protect(at: u64, length: u64, kind: &str) -> String {
+    let protection = match kind {
+        "read" => libc::PROT_READ,
+        "write" => libc::PROT_READ | libc::PROT_WRITE,
+        _ => libc::PROT_NONE,
+    };
+    // SAFETY: the test asks for its own mappings only.
+    let result = unsafe { libc::mprotect(at as *mut _, length as usize, protection) };
+    format!("protected {result}")
+}
+
+/// Unmaps.
+pub(crate) fn unmap(at: u64, length: u64) -> String {
+    // SAFETY: the test asks for its own mappings only.
+    let result = unsafe { libc::munmap(at as *mut _, length as usize) };
+    format!("unmapped {result}")
+}

@@ -1,0 +1,89 @@
+//! The process that the tests of `sva-host` attach to: it does what it is told on its standard input, a line a command, and answers a line each.
+//!
+//! It has one thread unless told otherwise, so that the attach has no choice which one to stop.
+
+mod blocked;
+mod memory;
+mod tasks;
+
+use std::io::{BufRead, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Bytes at an address that is the same in every image of this program where addresses are not randomised. Never written by the program itself.
+#[repr(align(4096))]
+#[expect(dead_code, reason = "read through a pointer")]
+struct Canary([u8; 4096]);
+const CANARY: u8 = 0xc5;
+static mut CANARIES: Canary = Canary([CANARY; 4096]);
+
+/// Runs this program anew in this process.
+fn exec(mode: &str) -> String {
+    let error = Command::new("/proc/self/exe").arg(mode).exec();
+    format!("exec: {error}")
+}
+
+fn main() {
+    match std::env::args().nth(1).as_deref() {
+        Some("fixed") => {
+            // SAFETY: takes numbers only.
+            unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
+            println!("{}", exec("serve"));
+        }
+        Some("image") => println!("{}", watch_canary()),
+        Some("exit") => {}
+        _ => serve(),
+    }
+}
+
+/// Looks for a while whether anybody writes to the canary.
+fn watch_canary() -> &'static str {
+    let canary = (&raw const CANARIES).cast::<[u8; 4096]>();
+    let begin = std::time::Instant::now();
+    while begin.elapsed().as_millis() < 10 {
+        // SAFETY: the static is readable memory; nothing of this program writes to it.
+        if unsafe { canary.read_volatile() }.iter().any(|&byte| byte != CANARY) {
+            return "touched";
+        }
+    }
+    "intact"
+}
+
+fn serve() {
+    say(&format!("ready {:#x}", &raw const CANARIES as usize));
+    tasks::serve_lines(|line| respond(line));
+}
+
+fn say(answer: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{answer}").and_then(|()| out.flush());
+}
+
+fn respond(line: &str) -> String {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (command, arguments) = words.split_first().unwrap_or((&"", &[]));
+    let number = |index: usize| arguments.get(index).and_then(|text: &&str| parse(text)).unwrap_or(0);
+    match *command {
+        "exec" => exec(arguments.first().unwrap_or(&"serve")),
+        "exit" => std::process::exit(0),
+        "map" => memory::map(arguments.first().unwrap_or(&""), number(1)),
+        "peek" => memory::peek(number(0), number(1)),
+        "poke" => memory::poke(number(0), number(1), number(2) as u8),
+        "protect" => memory::protect(number(0), number(1), arguments.get(2).unwrap_or(&"")),
+        "unmap" => memory::unmap(number(0), number(1)),
+        _ => tasks::respond(command, arguments)
+            .or_else(|| blocked::respond(command, number(0)))
+            .unwrap_or_else(|| format!("unknown: {line}")),
+    }
+}
+
+fn parse(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn lines() -> impl Iterator<Item = String> {
+    std::io::stdin().lock().lines().map_while(Result::ok)
+}

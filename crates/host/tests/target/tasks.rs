@@ -1,0 +1,152 @@
+//! Tasks of the target: threads, children by fork, vfork and CLONE_VM, and what becomes of them.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+
+thread_local! {
+    /// The way to a forked child that serves commands as well.
+    static CHILD: RefCell<Option<(std::fs::File, BufReader<std::fs::File>)>> = const { RefCell::new(None) };
+}
+
+/// Answers each line of standard input.
+pub(crate) fn serve_lines(respond: impl Fn(&str) -> String) {
+    for line in crate::lines() {
+        crate::say(&respond(&line));
+    }
+}
+
+pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
+    Some(match command {
+        "fork" => fork_server(),
+        "child" => tell_child(&arguments.join(" ")),
+        "thread" => {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+            "done".into()
+        }
+        // The leader dies, another thread goes on.
+        "leader-exit" => leader_exit(),
+        "exec-by-thread" => std::thread::spawn(|| crate::exec("serve")).join().unwrap_or_default(),
+        // A task with the same memory, in a process of its own, that waits for ever.
+        "clone-vm" => format!("{}", clone_sleeper(libc::CLONE_VM | libc::SIGCHLD)),
+        // The same as vfork makes it: this thread hangs until it has gone.
+        "vfork" => format!("{}", clone_sleeper(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD)),
+        "wait-loop" => wait_loop(arguments.first().and_then(|n| n.parse().ok()).unwrap_or(1)),
+        "reap-any" => reap_any(),
+        "subreaper" => {
+            // SAFETY: takes numbers only.
+            format!("{}", unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64) })
+        }
+        "seccomp" => allow_all_filter(),
+        "setuid" => {
+            let user = arguments.first().and_then(|n| n.parse().ok()).unwrap_or(65534);
+            // SAFETY: takes a number only.
+            format!("{}", unsafe { libc::setuid(user) })
+        }
+        _ => return None,
+    })
+}
+
+fn pipe() -> (OwnedFd, OwnedFd) {
+    let mut ends = [0; 2];
+    // SAFETY: writes two numbers.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    // SAFETY: fresh descriptors that nobody else owns.
+    let [read, write] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
+    (read, write)
+}
+
+fn fork_server() -> String {
+    let (commands, to_child) = pipe();
+    let (from_child, answers) = pipe();
+    // SAFETY: the process has one thread here.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        drop((to_child, from_child));
+        let mut out = std::fs::File::from(answers);
+        for line in BufReader::new(std::fs::File::from(commands)).lines().map_while(Result::ok) {
+            let _ = writeln!(out, "{}", crate::respond(&line));
+        }
+        std::process::exit(0);
+    }
+    CHILD.set(Some((to_child.into(), BufReader::new(from_child.into()))));
+    format!("{child}")
+}
+
+fn tell_child(line: &str) -> String {
+    CHILD.with_borrow_mut(|child| {
+        let Some((commands, answers)) = child else { return "no child".into() };
+        let mut answer = String::new();
+        let _ = writeln!(commands, "{line}");
+        let _ = answers.read_line(&mut answer);
+        answer.trim_end().to_owned()
+    })
+}
+
+fn leader_exit() -> String {
+    std::thread::spawn(|| {
+        // Until the leader is dead.
+        while std::fs::read_to_string("/proc/self/status").is_ok_and(|text| !text.contains("State:\tZ")) {
+            std::thread::yield_now();
+        }
+        crate::say("leader dead");
+        serve_lines(|line| crate::respond(line));
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) }
+    });
+    // The buffered reader of standard input is locked by this thread: the other one reads for itself.
+    // SAFETY: ends this thread only; what it holds is never used again.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!()
+}
+
+fn clone_sleeper(flags: i32) -> i32 {
+    extern "C" fn sleep(_: *mut libc::c_void) -> i32 {
+        loop {
+            // SAFETY: no arguments.
+            unsafe { libc::pause() };
+        }
+    }
+    let stack = Box::leak(vec![0_u128; 4096].into_boxed_slice());
+    // SAFETY: the stack is leaked and used by the new task only, which makes system calls only.
+    unsafe { libc::clone(sleep, stack.as_mut_ptr_range().end.cast(), flags, std::ptr::null_mut()) }
+}
+
+/// Makes children one after the other and waits for any child, of whatever kind: nobody else's may be seen.
+fn wait_loop(rounds: u32) -> String {
+    for round in 0..rounds {
+        // SAFETY: the process has one thread here; the child only exits.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: ends the child.
+            unsafe { libc::_exit((round % 100) as i32) };
+        }
+        let mut status = 0;
+        // SAFETY: writes the status to a local.
+        let waited = unsafe { libc::waitpid(-1, &mut status, libc::__WALL) };
+        if waited != child || libc::WEXITSTATUS(status) != (round % 100) as i32 {
+            return format!("round {round}: child {child}, waited {waited}, status {status:#x}");
+        }
+    }
+    reap_any()
+}
+
+/// Whether there is any child.
+fn reap_any() -> String {
+    // SAFETY: writes nothing.
+    let waited = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+    format!("{waited} {}", std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+fn allow_all_filter() -> String {
+    let allow = libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0x7fff_0000 };
+    let program = libc::sock_fprog { len: 1, filter: &raw const allow as *mut _ };
+    // SAFETY: takes numbers only.
+    unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1_u64, 0_u64, 0_u64, 0_u64) };
+    // SAFETY: the program and its one instruction live across the call.
+    format!("{}", unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2_u64, &raw const program, 0_u64, 0_u64) })
+}
