@@ -225,14 +225,14 @@ impl Container {
     /// See [`MapError`]; nothing has changed then.
     pub fn map(&self, request: &MapRequest) -> Result<Mapped, MapError> {
         let range = request.check(self.iommu.config())?;
-        let members = self.isolations();
+        self.isolations();
         let state = self.iommu.lock();
         let container = &state.containers[&self.id];
         if container.groups.is_empty() {
             return Err(MapError::NoGroup { container: self.id });
         }
         let domain = Arc::clone(&container.domain);
-        let mapped = self.iommu.map_for(&members, &domain, request, range);
+        let mapped = self.iommu.map_for(state.members_of(self.id), &domain, request, range);
         drop(state);
         mapped.inspect(|mapped| self.iommu.report_overlaps(&mapped.overlaps))
     }

@@ -106,13 +106,14 @@ impl Iommu {
     /// See [`MapError`]; nothing has changed then.
     pub fn map(&self, group: GroupId, request: &MapRequest) -> Result<Mapped, MapError> {
         let range = request.check(self.config())?;
-        let members = self.isolations(&[group]);
+        self.isolations(&[group]);
         let state = self.lock();
         let domain = state.own_domain(group).map_err(|error| match error {
             GroupDomainError::NoSuchGroup => MapError::NoSuchGroup { group },
             GroupDomainError::InContainer(container) => MapError::InContainer { group, container },
         })?;
-        let mapped = self.map_for(&members, &domain, request, range);
+        let members = state.groups.get(&group).into_iter().flat_map(|group| &group.members);
+        let mapped = self.map_for(members, &domain, request, range);
         drop(state);
         mapped.inspect(|mapped| self.report_overlaps(&mapped.overlaps))
     }
@@ -137,15 +138,16 @@ impl Iommu {
         Ok(self.finish_unmap(&removed))
     }
 
-    /// Maps into a domain for its members; under the control lock, so that no member comes in between.
-    pub(super) fn map_for(
+    /// Maps into a domain for its members as they are now: under the control lock, so that none comes in between. What the bus says of them has been asked before.
+    pub(super) fn map_for<'a>(
         &self,
-        members: &[(Arc<DeviceInner>, Arc<Isolation>)],
+        members: impl Iterator<Item = &'a Arc<DeviceInner>>,
         domain: &Domain,
         request: &MapRequest,
         range: AddrRange,
     ) -> Result<Mapped, MapError> {
-        for (device, isolation) in members {
+        let members: Vec<_> = members.map(|device| (device, device.known_isolation())).collect();
+        for (device, isolation) in &members {
             check_reserved(device, isolation, range).map_err(|(reserved, device)| MapError::Reserved { range, reserved, device })?;
         }
         domain.map(request, range, self.config().max_mappings)?;

@@ -4,4 +4,5 @@
 #![cfg(not(loom))]
 
 mod binding;
+mod hotplug;
 mod support;

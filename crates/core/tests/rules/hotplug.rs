@@ -1,0 +1,474 @@
+//! Devices come and go (rules G4, G5, B8, F7).
+
+use std::sync::Arc;
+
+use sva_core::sync::Mutex;
+use sva_core::{
+    AddrRange, Bind, Device, Event, FaultReason, Feature, Features, IsolationChange, Overlap, PathDefect, PathPolicy, PeerWindow,
+    PlugError, Refusal, Removal, RemoveError, RequesterId,
+};
+use sva_testkit::PAGE;
+
+use crate::support::*;
+
+fn window(first: u64, len: u64, decoder: u8) -> PeerWindow {
+    PeerWindow { range: AddrRange::new(first, len).expect("a range"), decoder: bdf(decoder), claimed: true }
+}
+
+// shows G4
+#[test]
+fn a_newcomer_sees_the_mappings_and_joins_the_bonds_of_its_group() {
+    let world = World::grouped(3);
+    let (space, first) = (space(), world.plug(1));
+    world.iommu.map(first.group(), &mapping(0x10000, 1, &space, BASE)).expect("free");
+    let bond = world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
+    let plugged = world.plug_as(2, everything());
+    assert_eq!((&plugged.joined[..], &plugged.not_joined[..]), (&[bond.pasid()][..], &[][..]));
+    assert_eq!((plugged.reserved.len(), plugged.overlaps.len()), (0, 0));
+    let port = plugged.device.port();
+    assert_eq!(refused(&port, bond.pasid()), None);
+    port.write(None, 0x10010, b"mapped").expect("the group's domain is the newcomer's");
+    assert_eq!(space.peek(BASE + 0x10, 6), b"mapped");
+    assert_eq!(bond.members(), [bdf(1), bdf(2)]);
+    assert!(world.events().iter().all(|event| !matches!(event, Event::IsolationChanged { .. })), "no device bond, no such event");
+    bond.unbind();
+    assert_eq!(refused(&port, plugged.joined[0]), Some(FaultReason::NotBound), "one bond, undone for all");
+}
+
+// shows G4
+#[test]
+fn a_newcomer_in_a_container_gets_its_mappings_and_bindings() {
+    let world = World::grouped(2);
+    let (space, first) = (space(), world.plug(1));
+    let container = world.container(&[first.group()]);
+    container.map(&mapping(0x10000, 2, &space, BASE)).expect("free");
+    let bound = container.bind(&space.handle(), Bind::new(())).expect("capable");
+    let plugged = world.plug_as(2, everything());
+    assert_eq!(plugged.joined, [bound.pasid]);
+    assert_eq!(refused(&plugged.device.port(), bound.pasid), None);
+    plugged.device.port().write(None, 0x11000, b"x").expect("mapped");
+    drop(container);
+    assert_eq!(refused(&plugged.device.port(), bound.pasid), Some(FaultReason::NotBound));
+    assert_eq!(reason(plugged.device.port().write(None, 0x11000, b"x")), Some(FaultReason::NoDomainMapping));
+}
+
+// shows G4, B8
+#[test]
+fn what_a_newcomer_could_not_join_is_reported_with_the_reason_and_stays_closed_to_it() {
+    let world = World::grouped(4);
+    let (wide, rich, first) = (space(), space(), world.plug(1));
+    let narrow_one = world.iommu.bind_group(first.group(), &wide.handle(), Bind::new(())).expect("capable");
+    let features = Features { execute: true, ..Features::default() };
+    let second = world.iommu.bind_group(first.group(), &rich.handle(), Bind::new(()).features(features)).expect("capable");
+    let third_space = space();
+    let third = world.iommu.bind_group(first.group(), &third_space.handle(), Bind::new(())).expect("capable");
+
+    let plugged = world.plug_as(2, capable(1));
+    assert_eq!(plugged.joined, [narrow_one.pasid()]);
+    let because: Vec<_> = plugged.not_joined.iter().map(|not| (not.pasid, not.because)).collect();
+    let lacks = Refusal::DeviceLacks { device: bdf(2), feature: Feature::Execute };
+    let too_wide = Refusal::PasidTooWide { device: bdf(2), pasid: third.pasid(), width: width(1) };
+    assert_eq!(because, [(second.pasid(), lacks), (third.pasid(), too_wide)]);
+    assert_eq!(plugged.not_joined[0].space, rich.handle().id());
+    assert_eq!(refused(&plugged.device.port(), second.pasid()), Some(FaultReason::CannotIssuePasid));
+
+    let without = world.plug_as(3, plain());
+    assert!(without.joined.is_empty());
+    assert!(without.not_joined.iter().all(|not| not.because == Refusal::NoPasidCapability { device: bdf(3) }));
+    assert_eq!(without.not_joined.len(), 3);
+
+    let defect = PathDefect::NoRequestRedirect(bdf(30));
+    world.bus.defect(bdf(4), Some(defect));
+    let bad_path = world.plug_as(4, everything());
+    assert!(bad_path.not_joined.iter().all(|not| not.because == Refusal::Path { device: bdf(4), defect }));
+    assert_eq!(refused(&bad_path.device.port(), second.pasid()), Some(FaultReason::NotBound));
+}
+
+// shows G4, B1, B6, B8
+#[test]
+fn the_owner_of_a_device_bond_hears_of_a_newcomer_that_stays_blocked() {
+    let world = World::grouped(2);
+    let (space, first) = (space(), world.plug(1));
+    let heard: Arc<Mutex<Vec<(IsolationChange, &str)>>> = Arc::default();
+    let ears = heard.clone();
+    let bind = Bind::new("drvdata").on_isolation_change(move |change, data| ears.lock().push((*change, *data)));
+    let bond = world.iommu.bind_device(&first, &space.handle(), bind).expect("alone in its group");
+    let plugged = world.plug_as(2, everything());
+    let change = IsolationChange { device: bdf(1), newcomer: bdf(2) };
+    assert_eq!(heard.lock()[..], [(change, "drvdata")]);
+    let event = Event::IsolationChanged { device: bdf(1), pasid: bond.pasid(), newcomer: bdf(2) };
+    assert_eq!(world.events(), [event]);
+    assert!(plugged.joined.is_empty() && plugged.not_joined.is_empty(), "a device bond is its device's alone");
+    assert_eq!(refused(&plugged.device.port(), bond.pasid()), Some(FaultReason::NotBound));
+    assert_eq!(refused(&first.port(), bond.pasid()), None, "the bond lives on");
+    let other = crate::support::space();
+    for device in [&first, &plugged.device] {
+        let error = world.iommu.bind_device(device, &other.handle(), Bind::new(())).map(drop).expect_err("two in the group");
+        assert!(matches!(error, sva_core::BindError::NotSingleton { .. }), "{error:?}");
+    }
+}
+
+// shows G4
+#[test]
+fn an_isolation_handler_that_panics_counts_as_run_and_the_plug_goes_on() {
+    let world = World::grouped(2);
+    let (space, first) = (space(), world.plug(1));
+    let bind = Bind::new(()).on_isolation_change(|_, ()| panic!("as the test wants"));
+    let bond = world.iommu.bind_device(&first, &space.handle(), bind).expect("alone");
+    let second = world.plug(2);
+    assert!(!second.is_removed());
+    watched(move || drop(bond));
+}
+
+// shows G4
+#[test]
+fn reserved_regions_and_peer_windows_that_the_newcomer_brings_are_reported() {
+    let world = World::grouped(2);
+    let (space, first) = (space(), world.plug(1));
+    world.iommu.map(first.group(), &mapping(0x10000, 2, &space, BASE)).expect("free");
+    world.iommu.map(first.group(), &mapping(0x20000, 1, &space, BASE)).expect("free");
+    let bond = world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
+    world.bus.reserve(bdf(2), &[AddrRange::new(0x11000, PAGE).expect("a range")]);
+    world.bus.windows(bdf(2), &[window(0x20800, PAGE, 9), window(BASE + 2 * PAGE, PAGE, 8)]);
+    let plugged = world.plug_as(2, everything());
+    assert_eq!(plugged.reserved, [AddrRange::new(0x10000, 2 * PAGE).expect("a range")]);
+    let in_domain = Overlap { device: bdf(2), range: AddrRange::new(0x20800, 0x800).expect("a range"), decoder: bdf(9) };
+    let in_space = Overlap { device: bdf(2), range: AddrRange::new(BASE + 2 * PAGE, PAGE).expect("a range"), decoder: bdf(8) };
+    assert_eq!(plugged.overlaps, [in_domain, in_space]);
+    assert_eq!(world.events(), [Event::Overlap(in_domain), Event::Overlap(in_space)]);
+    drop(bond);
+}
+
+// shows G4, B8
+#[test]
+fn devices_with_one_requester_id_share_a_table_and_the_newcomer_is_told_what_is_in_it() {
+    let world = World::grouped(3);
+    for number in 1..=3 {
+        world.bus.alias(bdf(number), RequesterId(bdf(20)));
+    }
+    let (one, two, first) = (space(), space(), world.plug(1));
+    let narrow = world.bind(&first, &one);
+    let wide = world.bind(&first, &two);
+    let plugged = world.plug_as(2, everything());
+    assert_eq!(plugged.joined.len(), 2);
+    assert!(plugged.joined.contains(&narrow.pasid()) && plugged.joined.contains(&wide.pasid()));
+    assert_eq!(refused(&plugged.device.port(), narrow.pasid()), None, "the IOMMU cannot tell the two apart");
+    let third = world.plug_as(3, capable(1));
+    assert_eq!(third.joined, [narrow.pasid()], "it cannot issue the other");
+    assert_eq!(refused(&third.device.port(), wide.pasid()), Some(FaultReason::CannotIssuePasid));
+    narrow.unbind();
+    for device in [&first, &plugged.device, &third.device] {
+        assert!(refused(&device.port(), third.joined[0]).is_some(), "unbound as one");
+    }
+}
+
+// shows G4
+#[test]
+fn a_newcomer_with_a_shared_requester_id_is_told_what_it_cannot_issue_and_not_of_spaces_that_have_ended() {
+    let world = World::grouped(2);
+    for number in 1..=2 {
+        world.bus.alias(bdf(number), RequesterId(bdf(20)));
+    }
+    let (gone, wide, first) = (space(), space(), world.plug(1));
+    let _ended = world.iommu.bind_group(first.group(), &gone.handle(), Bind::new(())).expect("capable");
+    let bond = world.iommu.bind_group(first.group(), &wide.handle(), Bind::new(())).expect("capable");
+    gone.end(sva_core::EndReason::Exited);
+    let plugged = world.plug_as(2, capable(1));
+    assert!(plugged.joined.is_empty(), "{:?}", plugged.joined);
+    let because: Vec<_> = plugged.not_joined.iter().map(|not| not.because).collect();
+    assert_eq!(because, [Refusal::PasidTooWide { device: bdf(2), pasid: bond.pasid(), width: width(1) }]);
+}
+
+// shows G4
+#[test]
+fn an_occupied_address_is_refused_and_the_device_there_is_untouched() {
+    let world = World::new();
+    let (space, device) = (space(), world.plug(1));
+    let bond = world.bind(&device, &space);
+    let spec = sva_core::DeviceSpec { bdf: bdf(1), capabilities: plain() };
+    let error = world.iommu.plug(spec).map(drop).expect_err("occupied");
+    assert_eq!(error, PlugError::Occupied { device: bdf(1) });
+    assert_eq!(error.to_string(), "there is a device at 0000:01:01.0 already; remove it first");
+    assert_eq!(refused(&device.port(), bond.pasid()), None);
+}
+
+// shows F7, U1, G5
+#[test]
+fn an_orderly_removal_asks_the_device_to_stop_first_and_a_surprise_one_asks_nothing() {
+    for removal in [Removal::Orderly, Removal::Surprise] {
+        let world = World::new();
+        let space = space();
+        let slot: Later<(Device, sva_core::Pasid)> = later();
+        let flushed: Arc<Mutex<Vec<Option<FaultReason>>>> = Arc::default();
+        let (of_model, results) = (slot.clone(), flushed.clone());
+        let flush = move |tag: sva_core::PasidTag| {
+            let (device, _) = of_model.lock().clone().expect("bound");
+            results.lock().push(reason(device.port().write(Some(tag.pasid), BASE, b"last words")));
+        };
+        let device = world.plug_model(1, Arc::new(OnStop(flush)));
+        let bond = world.bind(&device, &space);
+        *slot.lock() = Some((device.clone(), bond.pasid()));
+        world.iommu.remove(&device, removal).expect("plugged");
+        slot.lock().take();
+        match removal {
+            Removal::Orderly => assert_eq!(flushed.lock()[..], [None], "what it had under way got through"),
+            Removal::Surprise => assert!(flushed.lock().is_empty()),
+        }
+        assert!(device.is_removed() && !bond.is_live());
+        assert_eq!(reason(device.port().read(Some(bond.pasid()), BASE, &mut [0])), Some(FaultReason::DeviceRemoved));
+        assert!(world.events().contains(&Event::BondEnded { device: bdf(1), pasid: bond.pasid() }));
+        let again = world.iommu.remove(&device, removal).expect_err("gone");
+        assert_eq!(again, RemoveError::Gone { device: bdf(1) });
+        assert!(bond.unbind().already_ended);
+        world.assert_nothing_is_left();
+    }
+}
+
+// shows F7, G5
+#[test]
+fn removing_one_of_two_devices_with_one_requester_id_ends_its_own_bond_and_no_other() {
+    let world = World::grouped(2);
+    for number in 1..=2 {
+        world.bus.alias(bdf(number), RequesterId(bdf(20)));
+    }
+    let (own, common) = (space(), space());
+    let model = Model::new();
+    let first = world.plug_model(1, model.clone());
+    let bond = world.bind(&first, &own);
+    let second = world.plug(2);
+    let group = world.iommu.bind_group(first.group(), &common.handle(), Bind::new(())).expect("capable");
+    world.iommu.remove(&first, Removal::Orderly).expect("plugged");
+    assert!(!bond.is_live(), "its device is gone");
+    assert_eq!(refused(&second.port(), bond.pasid()), Some(FaultReason::NotBound), "it was there by the other's bond alone");
+    assert_eq!(refused(&second.port(), group.pasid()), None, "the group's bond is this device's as well");
+    let mut stopped = model.stopped();
+    stopped.sort_by_key(|tag| tag.pasid);
+    assert_eq!(stopped, [bond.tag(), group.tag()], "the device that goes is asked to stop both");
+    drop((bond, group));
+    world.bind(&second, &own).unbind();
+    world.iommu.remove(&second, Removal::Surprise).expect("plugged");
+    world.assert_nothing_is_left();
+}
+
+// shows G5, U2
+#[test]
+fn surprise_removal_waits_for_the_access_in_flight_and_ends_every_later_one() {
+    watched(|| {
+        let world = World::new();
+        let (space, device) = (space(), world.plug(1));
+        let bond = world.bind(&device, &space);
+        let parked = Parked::by_pasid(&space, &device.port(), bond.pasid());
+        let (iommu, gone) = (world.iommu.clone(), device.clone());
+        let removed = std::thread::spawn(move || iommu.remove(&gone, Removal::Surprise));
+        eventually("reception stops", || device.is_removed());
+        assert_eq!(refused(&device.port(), bond.pasid()), Some(FaultReason::DeviceRemoved));
+        assert!(!removed.is_finished(), "an access is in flight");
+        parked.release().expect("it was under way before");
+        removed.join().expect("no panic").expect("plugged");
+        let report = bond.unbind();
+        assert!(report.already_ended && !report.deferred);
+        world.assert_nothing_is_left();
+    });
+}
+
+// shows G5, U4
+#[test]
+fn surprise_removal_while_the_exit_handler_runs_neither_hangs_nor_runs_it_twice() {
+    watched(|| {
+        let world = World::new();
+        let (space, device) = (space(), world.plug(1));
+        let (running, go, runs) = (Signal::new(), Signal::new(), Arc::new(Mutex::new(0)));
+        let (inside, leave, count) = (running.clone(), go.clone(), runs.clone());
+        let bind = Bind::new(()).on_exit(move |_, ()| {
+            *count.lock() += 1;
+            inside.raise();
+            leave.wait();
+        });
+        let bond = world.iommu.bind_device(&device, &space.handle(), bind).expect("free");
+        let ending = std::thread::spawn(move || space.end(sva_core::EndReason::Exited));
+        running.wait();
+        world.iommu.remove(&device, Removal::Surprise).expect("plugged");
+        assert!(device.is_removed());
+        let unbinding = std::thread::spawn(move || bond.unbind());
+        assert_eq!(world.iommu.census().bonds, 1, "its handler is still running");
+        go.raise();
+        ending.join().expect("no panic");
+        assert!(unbinding.join().expect("no panic").handler_ran);
+        assert_eq!(*runs.lock(), 1);
+        world.assert_nothing_is_left();
+    });
+}
+
+// shows G5, B3
+#[test]
+fn a_removal_that_races_a_bind_leaves_either_a_refusal_or_an_ended_bond() {
+    watched(|| {
+        for round in 0..200 {
+            let world = World::new();
+            let (space, device) = (space(), world.plug(1));
+            let (iommu, gone) = (world.iommu.clone(), device.clone());
+            let start = Arc::new(std::sync::Barrier::new(2));
+            let at = start.clone();
+            let removal = if round % 2 == 0 { Removal::Surprise } else { Removal::Orderly };
+            let removing = std::thread::spawn(move || {
+                at.wait();
+                iommu.remove(&gone, removal)
+            });
+            start.wait();
+            let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()));
+            removing.join().expect("no panic").expect("plugged");
+            match bond {
+                Ok(bond) => assert!(!bond.is_live() && refused(&device.port(), bond.pasid()) == Some(FaultReason::DeviceRemoved)),
+                Err(error) => assert!(error.to_string().contains("has been removed"), "{error}"),
+            }
+            world.assert_nothing_is_left();
+            assert_eq!(space.watches(), 0);
+        }
+    });
+}
+
+// shows G5
+#[test]
+fn a_removal_leaves_a_group_bond_to_the_others_and_the_returning_device_joins_again() {
+    let world = World::grouped(2);
+    let (space, first, second) = (space(), world.plug(1), world.plug(2));
+    let bond = world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
+    world.iommu.remove(&first, Removal::Surprise).expect("plugged");
+    assert!(bond.is_live());
+    assert_eq!(bond.members(), [bdf(2)]);
+    assert_eq!(refused(&second.port(), bond.pasid()), None);
+    world.iommu.remove(&second, Removal::Orderly).expect("plugged");
+    assert!(bond.members().is_empty());
+    let again = world.plug_as(1, everything());
+    assert_eq!(again.joined, [bond.pasid()]);
+    assert_eq!(refused(&again.device.port(), bond.pasid()), None);
+    assert_eq!(refused(&first.port(), bond.pasid()), Some(FaultReason::DeviceRemoved), "the handle of the old device stays dead");
+}
+
+/// Answers the census when it is dropped: as a model does that owns bonds, it calls into the core.
+struct AsksWhenDropped(sva_core::Iommu, Arc<Signal>);
+
+impl sva_core::DeviceOps for AsksWhenDropped {}
+
+impl Drop for AsksWhenDropped {
+    fn drop(&mut self) {
+        let _ = self.0.census();
+        self.1.raise();
+    }
+}
+
+// shows U3
+#[test]
+fn a_model_is_dropped_with_no_lock_of_the_core_held() {
+    watched(|| {
+        let world = World::new();
+        let (kept, refused) = (Signal::new(), Signal::new());
+        let device = world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), kept.clone())));
+        let spec = sva_core::DeviceSpec { bdf: bdf(1), capabilities: plain() };
+        let model = Arc::new(AsksWhenDropped(world.iommu.clone(), refused.clone()));
+        world.iommu.plug_with(spec, model).map(drop).expect_err("occupied");
+        assert!(refused.is_on() && !kept.is_on());
+        world.iommu.remove(&device, Removal::Orderly).expect("plugged");
+        assert!(kept.is_on(), "the core lets go of the model at the removal");
+    });
+}
+
+// shows G4, B7
+#[test]
+fn what_the_bus_answers_anew_counts_from_the_next_transaction_on() {
+    let world = World::new();
+    let (space, device) = (space(), world.plug(1));
+    world.bus.policy(PathPolicy::Permissive);
+    let bond = world.bind(&device, &space);
+    world.bus.windows(bdf(1), &[window(BASE, PAGE, 7)]);
+    device.port().write(Some(bond.pasid()), BASE, b"swallowed").expect("the peer takes it");
+    assert_eq!(space.peek(BASE, 9), [0; 9]);
+    world.bus.windows(bdf(1), &[]);
+    device.port().write(Some(bond.pasid()), BASE, b"delivered").expect("bound");
+    assert_eq!(space.peek(BASE, 9), b"delivered");
+}
+
+// shows G4
+#[test]
+fn a_reserved_region_of_a_device_that_comes_during_a_map_is_noticed_by_one_of_the_two() {
+    watched(|| {
+        let space = space();
+        let asked: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>> = Arc::default();
+        let bus = Arc::new(Interrupted { asked: asked.clone(), ..Interrupted::default() });
+        bus.inner.share(&[bdf(1), bdf(2)], sva_core::SharedBecause::NoAcs { port: bdf(30) });
+        bus.inner.reserve(bdf(2), &[AddrRange::new(0x10000, PAGE).expect("a range")]);
+        let iommu = sva_core::Iommu::new(bus.clone(), sva_core::IommuConfig::default());
+        let spec = |number| sva_core::DeviceSpec { bdf: bdf(number), capabilities: everything() };
+        let first = iommu.plug(spec(1)).expect("free").device;
+        // The bus has changed: the map asks it again, and just then the other device comes.
+        bus.inner.windows(bdf(1), &[]);
+        let (plugged, other) = (later(), iommu.clone());
+        let result = plugged.clone();
+        *asked.lock() = Some(Box::new(move || {
+            let come = std::thread::spawn(move || other.plug(spec(2)).expect("free").reserved);
+            *result.lock() = Some(come.join().expect("no panic"));
+        }));
+        let mapped = iommu.map(first.group(), &mapping(0x10000, 1, &space, BASE));
+        let reserved = plugged.lock().take().expect("the device came");
+        assert!(mapped.is_err() || !reserved.is_empty(), "mapped over a region reserved for a member, and nobody was told");
+    });
+}
+
+/// A bus that does something of the test's when it is asked for the reserved regions of device 1.
+#[derive(Default)]
+struct Interrupted {
+    inner: sva_testkit::FlatTopology,
+    asked: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+}
+
+impl Interrupted {
+    /// Its answers; the script's setters have the same names.
+    fn inner(&self) -> &dyn sva_core::Topology {
+        &self.inner
+    }
+}
+
+impl sva_core::Topology for Interrupted {
+    fn version(&self) -> u64 {
+        self.inner.version()
+    }
+    fn policy(&self) -> PathPolicy {
+        self.inner().policy()
+    }
+    fn requester(&self, device: sva_core::Bdf) -> RequesterId {
+        self.inner.requester(device)
+    }
+    fn group(&self, device: sva_core::Bdf) -> sva_core::GroupKey {
+        self.inner.group(device)
+    }
+    fn why_shared(&self, a: sva_core::Bdf, b: sva_core::Bdf) -> sva_core::SharedBecause {
+        self.inner.why_shared(a, b)
+    }
+    fn path_defect(&self, device: sva_core::Bdf) -> Option<PathDefect> {
+        self.inner.path_defect(device)
+    }
+    fn windows(&self, device: sva_core::Bdf) -> Vec<PeerWindow> {
+        self.inner().windows(device)
+    }
+    fn read_peer(
+        &self,
+        from: sva_core::Bdf,
+        window: &PeerWindow,
+        address: u64,
+        buf: &mut [u8],
+        access: sva_core::Access,
+    ) -> Result<(), sva_core::PeerAborted> {
+        self.inner.read_peer(from, window, address, buf, access)
+    }
+    fn write_peer(&self, from: sva_core::Bdf, window: &PeerWindow, address: u64, data: &[u8]) -> Result<(), sva_core::PeerAborted> {
+        self.inner.write_peer(from, window, address, data)
+    }
+    fn reserved(&self, device: sva_core::Bdf) -> Vec<AddrRange> {
+        if device == bdf(1)
+            && let Some(interrupt) = self.asked.lock().take()
+        {
+            interrupt();
+        }
+        self.inner.reserved(device)
+    }
+}
