@@ -214,7 +214,8 @@ impl DmaPort {
             return Err(self.fault(0, pasid, start, mode.access, FaultReason::DeviceRemoved));
         };
         let isolation = self.device.isolation(self.iommu.topology());
-        if isolation.windows.is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
+        // Without a byte there is nothing that a peer could decode.
+        if total == 0 || isolation.windows.is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
             return self.upstream(pasid, pieces, buffer, mode);
         }
         let mut done = 0;
@@ -269,6 +270,10 @@ impl DmaPort {
         mode: AccessMode,
         done: u64,
     ) -> Result<u64, DmaError> {
+        if batch.is_empty() {
+            // The IOMMU is not to judge what it never sees.
+            return Ok(0);
+        }
         let len: u64 = batch.iter().map(|piece| piece.len).sum();
         let at = done as usize;
         let sent = self.upstream(pasid, batch, buffer.part(at..at + len as usize), mode);

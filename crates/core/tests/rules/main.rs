@@ -4,5 +4,6 @@
 #![cfg(not(loom))]
 
 mod binding;
+mod data_path;
 mod hotplug;
 mod support;

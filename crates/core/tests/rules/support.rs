@@ -305,3 +305,13 @@ impl Before {
         }
     }
 }
+
+impl World {
+    /// Binds and forgets the bond: for tests that never unbind. A leaked bond is sound (rule U3).
+    pub(crate) fn bind_forever(&self, device: &Device, space: &MemorySpace) -> Pasid {
+        let bond = self.bind(device, space);
+        let pasid = bond.pasid();
+        std::mem::forget(bond);
+        pasid
+    }
+}
