@@ -1,2 +1,6 @@
-//! The command sva.
-fn main() {}
+//! The command `sva`; see the library of this crate.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    sva_cli::main()
+}

@@ -1,0 +1,212 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use sva_core::Bdf;
+
+use crate::number;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sva",
+    version,
+    about = "Shared virtual addressing without hardware: software devices work on the memory of live processes",
+    propagate_version = true
+)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 the device reported a fault, or a claim of the demonstration failed; 2 wrong usage or refused; \
+                        128+N ended by signal N."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Draw the software fabric: ports, ACS, devices, capabilities, groups
+    Fabric(FabricArgs),
+    /// Let a data mover work on a process's memory
+    #[command(subcommand)]
+    Dma(DmaCommand),
+    /// List a process's mappings as a device may use them
+    Regions(RegionsArgs),
+    /// Print the completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write the pages of the command and of all its subcommands into this folder instead
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+    },
+}
+
+/// `sva fabric`.
+#[derive(Debug, Args)]
+pub(crate) struct FabricArgs {
+    /// The fabric's description (TOML); without it the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Print the built-in description, to start one's own from
+    #[arg(long, conflicts_with_all = ["config", "json"])]
+    pub(crate) example: bool,
+}
+
+/// `sva regions`.
+#[derive(Debug, Args)]
+pub(crate) struct RegionsArgs {
+    /// The process
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which process, which device.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The process
+    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: u32,
+    /// The device, such as 0000:01:00.0; without it the first data mover that can be bound alone
+    #[arg(long, value_name = "BDF")]
+    pub(crate) device: Option<Bdf>,
+    /// The fabric's description (TOML); without it the built-in one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Bind the device's whole group: its members cannot be told apart, and each of them gets the access
+    #[arg(long)]
+    pub(crate) group: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `sva dma`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DmaCommand {
+    /// Compute the CRC32C of memory
+    Crc32c(Crc32cArgs),
+    /// Read memory into a file, or show it
+    Read(ReadArgs),
+    /// Write a file into memory
+    Write(WriteArgs),
+    /// Copy memory inside the process; overlapping ranges come out right
+    Copy(CopyArgs),
+    /// Fill memory with one byte
+    Fill(FillArgs),
+    /// Compare two ranges of memory
+    Compare(CompareArgs),
+}
+
+/// `sva dma crc32c`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("what").required(true).args(["addr", "region"])))]
+pub(crate) struct Crc32cArgs {
+    /// Which process, which device.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The first address, hexadecimal (0x...) or decimal
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address, requires = "len")]
+    pub(crate) addr: Option<u64>,
+    /// How many bytes; K, M, G and T are powers of 1024
+    #[arg(long, value_name = "N", value_parser = number::length, requires = "addr")]
+    pub(crate) len: Option<u64>,
+    /// A mapping by its name in the process's maps: [heap], [stack], a file's name or path
+    #[arg(long, value_name = "NAME")]
+    pub(crate) region: Option<String>,
+}
+
+/// `sva dma read`.
+#[derive(Debug, Args)]
+pub(crate) struct ReadArgs {
+    /// Which process, which device.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The first address, hexadecimal (0x...) or decimal
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address)]
+    pub(crate) addr: u64,
+    /// How many bytes; K, M, G and T are powers of 1024
+    #[arg(long, value_name = "N", value_parser = number::length)]
+    pub(crate) len: u64,
+    /// Where to; - is standard output (the report then goes to standard error). Without it the bytes are shown in hexadecimal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `sva dma write`.
+#[derive(Debug, Args)]
+pub(crate) struct WriteArgs {
+    /// Which process, which device.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The first address, hexadecimal (0x...) or decimal
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address)]
+    pub(crate) addr: u64,
+    /// What to write, all of it; - is standard input
+    #[arg(long = "in", value_name = "FILE")]
+    pub(crate) input: PathBuf,
+}
+
+/// `sva dma copy`.
+#[derive(Debug, Args)]
+pub(crate) struct CopyArgs {
+    /// Which process, which device.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The first address to copy from
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address)]
+    pub(crate) src: u64,
+    /// The first address to copy to
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address)]
+    pub(crate) dst: u64,
+    /// How many bytes; K, M, G and T are powers of 1024
+    #[arg(long, value_name = "N", value_parser = number::length)]
+    pub(crate) len: u64,
+}
+
+/// `sva dma fill`.
+#[derive(Debug, Args)]
+pub(crate) struct FillArgs {
+    /// Which process, which device.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The first address, hexadecimal (0x...) or decimal
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address)]
+    pub(crate) addr: u64,
+    /// How many bytes; K, M, G and T are powers of 1024
+    #[arg(long, value_name = "N", value_parser = number::length)]
+    pub(crate) len: u64,
+    /// The byte, such as 0xff
+    #[arg(long, value_name = "B", value_parser = number::byte)]
+    pub(crate) byte: u8,
+}
+
+/// `sva dma compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Which process, which device.
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The first address of one range
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address)]
+    pub(crate) a: u64,
+    /// The first address of the other
+    #[arg(long, value_name = "A", value_parser = sva_pci::parse_address)]
+    pub(crate) b: u64,
+    /// How many bytes; K, M, G and T are powers of 1024
+    #[arg(long, value_name = "N", value_parser = number::length)]
+    pub(crate) len: u64,
+}

@@ -1,0 +1,66 @@
+//! SIGINT, SIGTERM and SIGHUP end the work between two chunks, so that the bond is dropped and nothing is left in the target.
+//!
+//! Dying of the signal's default action was rejected: it can fall into the moment in which the host provider has the target stopped
+//! with foreign registers.
+
+use std::io;
+use std::sync::Arc;
+
+#[expect(clippy::disallowed_types, reason = "signal-hook stores into this type and no other")]
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+/// A signal asked to end the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted by {}", name(*.signal))]
+pub(crate) struct Interrupted {
+    /// Its number.
+    pub(crate) signal: i32,
+}
+
+fn name(signal: i32) -> &'static str {
+    signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+/// Takes note of signals; cloning shares the note.
+#[derive(Debug, Clone)]
+pub(crate) struct Interrupts {
+    #[expect(clippy::disallowed_types, reason = "as above")]
+    seen: Arc<AtomicUsize>,
+}
+
+impl Interrupts {
+    /// From now on the signals are noted and do nothing else. One that was ignored at the start (nohup, a shell's background job) stays
+    /// ignored.
+    ///
+    /// # Errors
+    /// The kernel refused a handler.
+    pub(crate) fn install() -> io::Result<Self> {
+        let interrupts = Self { seen: Arc::default() };
+        let ignored = ignored_signals();
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            if ignored & 1 << (signal - 1) == 0 {
+                signal_hook::flag::register_usize(signal, Arc::clone(&interrupts.seen), signal.unsigned_abs() as usize)?;
+            }
+        }
+        Ok(interrupts)
+    }
+
+    /// Whether to go on.
+    ///
+    /// # Errors
+    /// [`Interrupted`] once a signal came.
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+        match i32::try_from(self.seen.load(Ordering::Relaxed)) {
+            Ok(0) | Err(_) => Ok(()),
+            Ok(signal) => Err(Interrupted { signal }),
+        }
+    }
+}
+
+/// The mask of ignored signals, bit 0 for signal 1; none where the kernel does not say.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

@@ -1,0 +1,58 @@
+//! The progress bar: only on a terminal, only when the work turns out to be long, and gone when it ends.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Work shorter than this shows nothing.
+const LONG: Duration = Duration::from_millis(500);
+
+/// Shows how far the work is.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    begun: Instant,
+    total: Option<u64>,
+    bar: Option<ProgressBar>,
+    shown: bool,
+}
+
+impl Progress {
+    /// Shows nothing.
+    pub(crate) fn none() -> Self {
+        Self { begun: Instant::now(), total: None, bar: None, shown: false }
+    }
+
+    /// Of `total` bytes, where that is known; begun now.
+    pub(crate) fn of(total: Option<u64>) -> Self {
+        Self { begun: Instant::now(), total, bar: None, shown: std::io::stderr().is_terminal() }
+    }
+
+    /// `done` bytes are done.
+    pub(crate) fn set(&mut self, done: u64) {
+        if self.bar.is_none() && self.shown && self.begun.elapsed() >= LONG {
+            self.bar = Some(self.draw());
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+        }
+    }
+
+    fn draw(&self) -> ProgressBar {
+        let template = match self.total {
+            Some(_) => "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+            None => "{spinner} {binary_bytes}  {binary_bytes_per_sec}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(self.total, ProgressDrawTarget::stderr()).with_style(style);
+        bar.with_elapsed(self.begun.elapsed())
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A process bound to a data mover of a fabric: what every `sva dma` needs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sva_core::{
+    AddrRange, AddressSpace, Bdf, Bind, BindError, Bond, Device, Event, Features, GroupBond, Iommu, IommuConfig, Overlap, Pasid,
+};
+use sva_devices::{DataMover, DataMoverConfig, InFlight};
+use sva_host::HostSpace;
+use sva_pci::Fabric;
+
+use crate::args::Target;
+use crate::error::Error;
+use crate::interrupt::Interrupts;
+
+/// The name that a fabric file gives to functions that are data movers.
+const MODEL: &str = "data-mover";
+
+/// The bond of a device or of its whole group.
+enum Tie {
+    Device(Bond<()>),
+    Group(GroupBond<()>),
+}
+
+/// A bound process. Dropping it unbinds and lets the process go.
+pub(crate) struct Session {
+    tie: Tie,
+    device: Bdf,
+    iommu: Iommu,
+    /// The bus master that does the work.
+    pub(crate) mover: DataMover,
+    space: Arc<HostSpace>,
+}
+
+impl Session {
+    /// Builds the fabric, attaches the process, binds it. Blocks while the process is attached, for as long as `sva_host::attach` states; a
+    /// signal that comes meanwhile is seen afterwards.
+    ///
+    /// # Errors
+    /// Any of the steps is refused.
+    pub(crate) fn open(target: &Target, fabric: Fabric, interrupts: &Interrupts) -> Result<Self, Error> {
+        let fabric = Arc::new(fabric);
+        let iommu = Iommu::new(fabric.clone(), IommuConfig::default());
+        // All devices are plugged in, for groups are made of what is there; only the movers have a model behind them.
+        let mut movers = Vec::new();
+        for spec in fabric.devices() {
+            if fabric.function(spec.bdf).is_some_and(|function| function.model.as_deref() == Some(MODEL)) {
+                let in_flight = InFlight::new();
+                movers.push((iommu.plug_with(spec, in_flight.clone())?.device, in_flight));
+            } else {
+                let _ = iommu.plug(spec)?;
+            }
+        }
+        let (device, in_flight) = choose(&iommu, &fabric, movers, target.device)?;
+        interrupts.check()?;
+        let space = sva_host::attach(target.pid)?;
+        interrupts.check()?;
+        let tie = bind(&iommu, &device, &(space.clone() as Arc<dyn AddressSpace>), target.group)?;
+        let mover = DataMover::new(device.port(), in_flight, DataMoverConfig::default());
+        Ok(Self { tie, device: device.bdf(), iommu, mover, space })
+    }
+
+    /// The device that works.
+    pub(crate) fn device(&self) -> Bdf {
+        self.device
+    }
+
+    /// Its PASID for the process.
+    pub(crate) fn pasid(&self) -> Pasid {
+        match &self.tie {
+            Tie::Device(bond) => bond.pasid(),
+            Tie::Group(bond) => bond.pasid(),
+        }
+    }
+
+    /// Memory of the process that the device cannot reach (rule B7).
+    pub(crate) fn overlaps(&self) -> &[Overlap] {
+        match &self.tie {
+            Tie::Device(bond) => bond.overlaps(),
+            Tie::Group(bond) => bond.overlaps(),
+        }
+    }
+
+    /// The addresses of the mapping with this name: the first, and how many bytes.
+    ///
+    /// # Errors
+    /// No mapping has the name, or several have it; or the space has ended.
+    pub(crate) fn region(&self, name: &str) -> Result<(u64, u64), Error> {
+        let regions = self.space.regions()?;
+        let range = sva_host::find_region(&regions, name)?.range;
+        Ok((range.first(), range.len()))
+    }
+
+    /// Who caught transactions before they reached the process, a sentence each (rule B7).
+    pub(crate) fn misrouted(&self) -> Vec<String> {
+        let mut caught: BTreeMap<Bdf, (AddrRange, usize)> = BTreeMap::new();
+        for event in self.iommu.drain_events().events {
+            if let Event::Misrouted { decoder, range, .. } = event {
+                caught.entry(decoder).or_insert((range, 0)).1 += 1;
+            }
+        }
+        let sentence = |(decoder, (range, count)): (Bdf, (AddrRange, usize))| {
+            format!("{count} transactions, the first at {range}, were caught by {decoder} and never reached the process")
+        };
+        caught.into_iter().map(sentence).collect()
+    }
+}
+
+type Mover = (Device, Arc<InFlight>);
+
+/// The named data mover, or the first one that can be bound alone.
+fn choose(iommu: &Iommu, fabric: &Fabric, mut movers: Vec<Mover>, named: Option<Bdf>) -> Result<Mover, Error> {
+    let position = match named {
+        Some(bdf) => {
+            let found = movers.iter().position(|(device, _)| device.bdf() == bdf);
+            found.ok_or_else(|| not_a_mover(fabric, &movers, bdf))?
+        }
+        None => {
+            let alone = |device: &Device| iommu.group(device.group()).is_some_and(|group| group.members.len() == 1);
+            let found = movers.iter().position(|(device, _)| device.capabilities().pasid.is_some() && alone(device));
+            found.ok_or(Error::NoMover)?
+        }
+    };
+    Ok(movers.swap_remove(position))
+}
+
+fn not_a_mover(fabric: &Fabric, movers: &[Mover], device: Bdf) -> Error {
+    if fabric.function(device).is_some() {
+        Error::NotAMover { device, movers: movers.iter().map(|(device, _)| device.bdf()).collect() }
+    } else {
+        Error::NoSuchDevice { device }
+    }
+}
+
+fn bind(iommu: &Iommu, device: &Device, space: &Arc<dyn AddressSpace>, group: bool) -> Result<Tie, Error> {
+    let terms = Bind::new(()).features(Features { page_faults: true, ..Features::default() });
+    if !group {
+        return iommu.bind_device(device, space, terms).map(Tie::Device).map_err(|refusal| match refusal {
+            BindError::NotSingleton { .. } => Error::BindShared(refusal),
+            _ => Error::Bind(refusal),
+        });
+    }
+    let bond = iommu.bind_group(device.group(), space, terms)?;
+    if bond.members().contains(&device.bdf()) {
+        return Ok(Tie::Group(bond));
+    }
+    Err(Error::LeftOut { device: device.bdf(), why: bond.left_out().to_vec() })
+}
