@@ -84,12 +84,52 @@ impl<'a> Access<'a> {
     }
 
     fn part(&self, len: usize, outcome: Result<(), DmaError>) -> Part {
+        if self.run.is_unowned() {
+            // Work for nobody issues one transaction, so that its fault is seen; should the number get an owner meanwhile, the work is not that owner's.
+            self.run.stop();
+        }
         match outcome {
-            // The number got an owner after the work had begun for nobody: not this one, then, and no step further.
             Ok(()) if self.run.is_unowned() => Part { done: len, halt: Some(Halt::Stopped) },
             Ok(()) => Part { done: len, halt: None },
             // A count beyond the buffer would be the core's mistake; it must not become an index out of bounds.
             Err(error) => Part { done: usize::try_from(error.done).map_or(len, |done| done.min(len)), halt: Some(Halt::Dma(error.cause)) },
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Arc;
+
+    use sva_core::{AddressSpace, Bdf, Bind, Capabilities, DeviceSpec, FaultReason, Iommu, IommuConfig, Pasid, PasidWidth};
+    use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection, RecordingSpace};
+
+    use super::*;
+    use crate::in_flight::InFlight;
+
+    // shows U5: the next owner of a number gets nothing of what was submitted before
+    #[test]
+    fn work_that_began_without_an_owner_issues_one_transaction() {
+        let space = MemorySpace::new();
+        space.map(PAGE, PAGE, Protection::READ_WRITE);
+        let log = RecordingSpace::new(space.handle());
+        let handle: Arc<dyn AddressSpace> = log.clone();
+        let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
+        let bdf = Bdf::new(0, 1, 0, 0).expect("a device number below 32");
+        let width = PasidWidth::new(1).expect("1..=20");
+        let device = iommu.plug(DeviceSpec { bdf, capabilities: Capabilities::sva(width) }).expect("the slot is free").device;
+        let in_flight = InFlight::new();
+        let begin = || in_flight.begin(&device.port(), Pasid::new(1));
+        let (early, late) = (begin(), begin());
+        let read = |run: &Run<'_>| Access::resolving(run).read(PAGE, &mut [0; 8]);
+        let Part { done: 0, halt: Some(Halt::Dma(DmaCause::Fault(fault))) } = read(&early) else { panic!("nobody is bound") };
+        assert_eq!(fault.reason, FaultReason::NotBound);
+        let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
+        assert_eq!(Some(bond.pasid()), Pasid::new(1));
+        assert!(matches!(read(&early), Part { done: 0, halt: Some(Halt::Stopped) }));
+        assert!(matches!(read(&late), Part { done: 8, halt: Some(Halt::Stopped) }));
+        assert!(matches!(read(&late), Part { done: 0, halt: Some(Halt::Stopped) }));
+        assert_eq!(log.take().len(), 1);
+        assert!(read(&begin()).halt.is_none(), "work that begins now is the owner's");
     }
 }

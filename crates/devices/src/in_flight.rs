@@ -77,6 +77,11 @@ impl Run<'_> {
         self.pasid.is_some() && self.mark.owner.is_none()
     }
 
+    /// No further transaction.
+    pub(crate) fn stop(&self) {
+        self.mark.stopped.store(true, Ordering::Release);
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.mark.stopped.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! Software bus masters: a [data mover](mover) that executes descriptors, and a [walker](walker) that follows pointers.
+//! Software bus masters: a data [`mover`] that executes descriptors, and a [`walker`] that follows pointers.
 //!
 //! Both issue all their transactions through a [`DmaPort`](sva_core::DmaPort) and know neither providers nor topologies. What they read from a
 //! bound process (descriptors, pointers, offsets) is untrusted (rule S2): it is copied once, checked, and bounded before it is used.

@@ -1,6 +1,6 @@
 //! The data mover: executes descriptors against the memory of whatever is bound to their PASID.
 //!
-//! A descriptor goes through [`decode`], which looks at nothing but its 64 bytes and answers an [`Operation`](decode::Operation) whose ranges are sound, or the
+//! A descriptor goes through `decode`, which looks at nothing but its 64 bytes and answers an operation whose ranges are sound, or the
 //! status that rejects it; then through its kernel, which moves bytes in chunks through buffers of the mover's own; then its completion record is written, status last.
 //! Nothing that was checked is read again from the process, so that a process which changes its descriptors meanwhile, or has them overwritten by
 //! their own completion records, changes nothing (rule S2).
@@ -82,6 +82,8 @@ pub enum Delivery {
     Written,
     /// It could not be written.
     Failed(DmaCause),
+    /// It was not written, because the PASID is being unbound, or was not bound.
+    Stopped,
 }
 
 /// A descriptor that has been completed.
@@ -98,7 +100,7 @@ pub struct Completion {
 impl Completion {
     /// Whether all was done as asked and the record, where asked for, is where it should be.
     pub fn is_success(&self) -> bool {
-        self.record.status.is_success() && !matches!(self.delivery, Delivery::Failed(_))
+        self.record.status.is_success() && matches!(self.delivery, Delivery::NotRequested | Delivery::Written)
     }
 }
 
@@ -134,7 +136,7 @@ impl DataMover {
             Ok(operation) => self.perform(run, &operation, descriptor.flags().block_on_fault())?,
             Err(rejection) => rejection.into(),
         };
-        let delivery = self.deliver(run, descriptor, &outcome)?;
+        let delivery = self.deliver(run, descriptor, &outcome);
         self.signal(descriptor);
         Ok(Completion { record: outcome.record, cause: outcome.cause, delivery })
     }
@@ -155,20 +157,20 @@ impl DataMover {
     }
 
     /// Writes the completion record where one is due: everything but the status, then the status (section 3.6).
-    fn deliver(&self, run: &Run<'_>, descriptor: &Descriptor, outcome: &Outcome) -> Result<Delivery, Abandoned> {
+    fn deliver(&self, run: &Run<'_>, descriptor: &Descriptor, outcome: &Outcome) -> Delivery {
         let flags = descriptor.flags();
         let address = descriptor.completion.get();
         let due = flags.completion_valid() && (flags.request_completion() || !outcome.record.status.is_success());
         if !due || !address.is_multiple_of(CompletionRecord::SIZE as u64) {
-            return Ok(Delivery::NotRequested);
+            return Delivery::NotRequested;
         }
         let access = Access::resolving(run);
         let (status, rest) = outcome.record.as_bytes().split_at(1);
         let written = access.write(address + 1, rest).whole().and_then(|()| access.write(address, status).whole());
         match written {
-            Ok(()) => Ok(Delivery::Written),
-            Err(Halt::Dma(cause)) => Ok(Delivery::Failed(cause)),
-            Err(Halt::Stopped) => Err(Abandoned { done: outcome.record.bytes_completed.get() }),
+            Ok(()) => Delivery::Written,
+            Err(Halt::Dma(cause)) => Delivery::Failed(cause),
+            Err(Halt::Stopped) => Delivery::Stopped,
         }
     }
 

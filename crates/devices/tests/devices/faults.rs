@@ -2,10 +2,10 @@
 
 use proptest::prelude::*;
 use sva_core::{EndReason, FaultReason, Pasid, Removal};
-use sva_devices::{Completion, Descriptor, Status};
+use sva_devices::{Completion, DataMoverConfig, Delivery, Descriptor, Status};
 use sva_testkit::{PAGE, Protection};
 
-use crate::rig::{BASE, Rig};
+use crate::rig::{BASE, Rig, page_by_page};
 
 const P: u32 = PAGE as u32;
 
@@ -81,11 +81,42 @@ fn a_write_to_a_read_only_page_faults_and_changes_nothing() {
 // shows T5
 #[test]
 fn a_difference_before_a_fault_is_found_all_the_same() {
-    let rig = Rig::new(4);
-    rig.space.poke(BASE + 77, &[1]);
-    rig.space.absent(BASE + PAGE, PAGE);
-    let completion = rig.run(Descriptor::compare(BASE, BASE + 2 * PAGE, 2 * P));
-    assert_eq!((facts(&completion), completion.record.result), ((Status::SUCCESS, 77, 0), 1));
+    for config in [page_by_page(), DataMoverConfig::default()] {
+        let rig = Rig::with(4, config);
+        rig.space.poke(BASE + 77, &[1]);
+        rig.space.absent(BASE + PAGE, PAGE);
+        let completion = rig.run(Descriptor::compare(BASE, BASE + 2 * PAGE, 2 * P));
+        assert_eq!((facts(&completion), completion.record.result), ((Status::SUCCESS, 77, 0), 1));
+    }
+}
+
+// shows T5
+#[test]
+fn of_two_faults_in_one_step_the_one_that_comes_first_in_the_buffer_counts() {
+    let rig = Rig::with(16, DataMoverConfig::default());
+    let (source, destination) = (BASE, BASE + 8 * PAGE);
+    rig.space.absent(source + 3 * PAGE, PAGE);
+    rig.space.absent(destination + PAGE, PAGE);
+    let descriptor = Descriptor::memory_move(source, destination, 4 * P);
+    assert_eq!(facts(&rig.run(descriptor)), (Status::PAGE_FAULT.on_write(), P, destination + PAGE));
+    rig.space.present(destination + PAGE, PAGE);
+    assert_eq!(facts(&rig.run(descriptor)), (Status::PAGE_FAULT, 3 * P, source + 3 * PAGE));
+}
+
+// shows T5
+#[test]
+fn the_crc_of_a_partial_copy_is_the_seed_of_the_rest() {
+    for config in [page_by_page(), DataMoverConfig::default()] {
+        let rig = Rig::with(16, config);
+        let bytes = rig.scribble(9, 3 * PAGE as usize, 4);
+        let (source, destination, done) = (BASE + 9, BASE + 8 * PAGE + 5, P - 5);
+        rig.space.absent(destination - 5 + PAGE, PAGE);
+        let partial = rig.run(Descriptor::copy_crc(source, destination, 3 * P, 0));
+        assert_eq!(facts(&partial), (Status::PAGE_FAULT.on_write(), done, BASE + 9 * PAGE));
+        assert_eq!(partial.record.crc(), crc32c::crc32c(&bytes[..done as usize]));
+        let rest = Descriptor::copy_crc(source + u64::from(done), destination + u64::from(done), 3 * P - done, partial.record.crc());
+        assert_eq!(rig.run(rest.block_on_fault()).record.crc(), crc32c::crc32c(&bytes));
+    }
 }
 
 // shows T5
@@ -119,7 +150,7 @@ proptest! {
         source in 0u64..3 * PAGE, destination in 0u64..3 * PAGE, len in 1u32..3 * P, absent in proptest::collection::vec(0u64..7, 0..5), seed: u64, chunk in 1usize..20_000
     ) {
         let size = 7 * PAGE as usize;
-        let rig = Rig::with(7, sva_devices::DataMoverConfig { chunk, ..Default::default() });
+        let rig = Rig::with(7, DataMoverConfig { chunk, ..DataMoverConfig::default() });
         let mut memory = rig.scribble(0, size, seed);
         memory.copy_within(source as usize..source as usize + len as usize, destination as usize);
         absent.iter().for_each(|page| rig.space.absent(BASE + page * PAGE, PAGE));
@@ -154,7 +185,7 @@ fn a_pasid_that_is_not_bound_fails_the_translation() {
     let completion = rig.run(descriptor);
     assert_eq!(facts(&completion), (Status::TRANSLATION, 0, BASE));
     assert!(matches!(&completion.cause, Some(sva_core::DmaCause::Fault(fault)) if fault.reason == FaultReason::NotBound));
-    assert!(!completion.is_success());
+    assert!(matches!(completion.delivery, Delivery::Stopped) && !completion.is_success());
     let wide = rig.mover.execute(Pasid::new(Pasid::LAST), &descriptor).expect("nobody unbinds");
     assert_eq!(wide.record.status, Status::TRANSLATION, "the device has one PASID bit");
     assert_eq!(rig.space.peek(BASE, 128), [0; 128]);
@@ -176,7 +207,7 @@ fn a_device_that_was_removed_completes_with_an_error() {
     rig.iommu.remove(&rig.device, Removal::Surprise).expect("it is there");
     let completion = rig.run(Descriptor::crc(BASE, 8, 0).with_completion(BASE + 64));
     assert_eq!(completion.record.status, Status::HARDWARE);
-    assert!(matches!(completion.delivery, sva_devices::Delivery::Failed(_)));
+    assert!(matches!(completion.delivery, Delivery::Stopped) && !completion.is_success());
 }
 
 // shows S2
