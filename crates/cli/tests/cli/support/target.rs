@@ -18,7 +18,14 @@ const MARK: &str = "sva-target ";
 /// The bytes that a seed stands for.
 pub(crate) fn pattern(seed: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    (0..LEN / 8).flat_map(|_| rng.u64(..).to_le_bytes()).collect()
+    bytes((0..LEN / 8).map(|_| rng.u64(..)))
+}
+
+/// Words as memory holds them. Byte by byte would be slow in a build that is not optimised.
+fn bytes(words: impl ExactSizeIterator<Item = u64>) -> Vec<u8> {
+    let mut bytes = vec![0; words.len() * 8];
+    bytes.chunks_exact_mut(8).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+    bytes
 }
 
 /// The child's side: answers lines until its input ends.
@@ -27,7 +34,7 @@ pub(crate) fn serve() {
     let words: Vec<AtomicU64> = (0..LEN / 8).map(|_| AtomicU64::new(0)).collect();
     let crc = |from: usize, to: usize| {
         let around = from / 8..to.div_ceil(8);
-        let bytes: Vec<u8> = words[around].iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+        let bytes = bytes(words[around].iter().map(|word| word.load(Ordering::Relaxed)));
         crc32c::crc32c(&bytes[from % 8..][..to - from])
     };
     println!("{MARK}{} {} {}", words.as_ptr() as usize, CONSTANT.as_ptr() as usize, CONSTANT.len());
