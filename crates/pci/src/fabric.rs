@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use sva_core::sync::RwLock;
+use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
     Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology,
 };
@@ -27,9 +28,12 @@ use crate::windows;
 /// A function that is not there reaches nothing: its path has a defect, all addresses are caught, and reads and writes abort. It is answered so that a
 /// device that was removed while it was working fails safely; its group is the one of its position.
 ///
-/// After a change ([`add`](Self::add), [`remove`](Self::remove), [`set_acs`](Self::set_acs)) windows may have changed: tell the IOMMU.
+/// Each change ([`add`](Self::add), [`remove`](Self::remove), [`set_acs`](Self::set_acs)) raises the [`version`](Topology::version), by which an IOMMU
+/// learns that its copies are old.
 pub struct Fabric {
     policy: PathPolicy,
+    /// How many trees there have been. Raised with the lock held, once the new tree is in: whoever sees the new count gets the new tree.
+    version: AtomicU64,
     state: RwLock<State>,
 }
 
@@ -61,7 +65,7 @@ impl Fabric {
         let mut state = State { spec, control: BTreeMap::new(), models: BTreeMap::new(), tree: Arc::new(tree) };
         let functions = state.spec.functions.clone();
         functions.iter().for_each(|function| state.give_memory(function));
-        Ok(Self { policy: state.spec.policy, state: RwLock::new(state) })
+        Ok(Self { policy: state.spec.policy, version: AtomicU64::new(0), state: RwLock::new(state) })
     }
 
     /// Reads and builds a fabric; the format is in docs/fabric-config.md.
@@ -115,7 +119,7 @@ impl Fabric {
             }
         }
         state.spec = spec;
-        state.tree = Arc::new(tree);
+        self.publish(&mut state, tree);
         state.give_memory(&function);
         Ok(())
     }
@@ -136,7 +140,7 @@ impl Fabric {
         let models: Vec<_> = removed.bars.iter().filter_map(|bar| state.models.remove(&(bdf, bar.index))).collect();
         state.spec = spec;
         state.control = control;
-        state.tree = Arc::new(tree);
+        self.publish(&mut state, tree);
         drop(state);
         // A model's own drop may do anything; no lock is held for it.
         drop(models);
@@ -167,7 +171,7 @@ impl Fabric {
         control.insert(bdf, enabled);
         let tree = Tree::build(&state.spec, &control).map_err(|_| ControlError::NotPresent(bdf))?;
         state.control = control;
-        state.tree = Arc::new(tree);
+        self.publish(&mut state, tree);
         Ok(())
     }
 
@@ -194,6 +198,11 @@ impl Fabric {
             Some(Behind::Ram(ram)) => Some(Arc::clone(ram)),
             _ => None,
         }
+    }
+
+    fn publish(&self, state: &mut State, tree: Tree) {
+        state.tree = Arc::new(tree);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// The fabric as it is now.
@@ -248,6 +257,10 @@ fn find_acs(tree: &Tree, bdf: Bdf) -> Option<Option<Acs>> {
 }
 
 impl Topology for Fabric {
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
     fn policy(&self) -> PathPolicy {
         self.policy
     }

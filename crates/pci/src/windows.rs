@@ -133,3 +133,20 @@ impl Caught {
         gaps
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_range_excludes_all_that_reaches_into_it() {
+        let range = |first, last| AddrRange::inclusive(first, last).expect("a range in a test");
+        let bdf = crate::tree::bus_zero(0, 0);
+        let mut caught = Caught::default();
+        caught.fill(&[range(0, 9), range(20, 29), range(u64::MAX - 1, u64::MAX)], bdf, true);
+        assert_eq!(caught.gaps(range(5, 24)), [range(10, 19)]);
+        assert_eq!(caught.gaps(range(10, 19)), [range(10, 19)]);
+        assert_eq!(caught.gaps(range(2, 8)), []);
+        assert_eq!(caught.gaps(range(15, u64::MAX)), [range(15, 19), range(30, u64::MAX - 2)]);
+    }
+}

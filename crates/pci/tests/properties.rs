@@ -133,6 +133,8 @@ proptest! {
                 }
                 SharedBecause::Multifunction { slot } => {
                     prop_assert_eq!((a.slot(), b.slot()), (slot, slot));
+                    let acs = spec.functions.iter().find(|function| function.bdf == a).and_then(|function| function.acs);
+                    prop_assert!(!acs.is_some_and(|acs| acs.enabled.contains(AcsBits::FUNCTION_ISOLATION)));
                 }
                 SharedBecause::NoAcs { port } => {
                     let port = spec.ports.iter().find(|candidate| candidate.bdf == port);
