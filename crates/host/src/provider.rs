@@ -79,8 +79,19 @@ impl Provider {
         self.spaces.lock()
     }
 
-    /// The space of task `pid`: known already, or attached now.
+    /// The space of task `pid`: known already, or attached now. A process that replaces its image meanwhile is tried again.
     pub(crate) fn attach(&'static self, pid: Tid) -> Result<Arc<HostSpace>, AttachError> {
+        const ATTEMPTS: u32 = 4;
+        let mut attempt = 1;
+        loop {
+            match self.attach_once(pid) {
+                Err(AttachError::Gone { .. } | AttachError::NoSyscallInstruction { .. }) if attempt < ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn attach_once(&'static self, pid: Tid) -> Result<Arc<HostSpace>, AttachError> {
         if matches!(sys::compare_spaces(gettid(), pid), Ok(Ordering::Equal)) {
             return Ok(self.own());
         }

@@ -193,14 +193,19 @@ impl HostSpace {
 
     /// Ends the space: no access begins from here on, and the anchor dies. Watchers are told by the monitor.
     pub(crate) fn declare(&self, reason: EndReason) {
-        self.state.lock().ended.get_or_insert(reason);
-        if let Some(inside) = self.enter() {
-            // Its number may be used as long as we are inside; its memory need not wait for those who are inside with us.
-            if self.anchor.is_some() {
-                let _ = sys::kill(inside.tid);
-            }
+        let inside = self.enter();
+        {
+            // Whoever sees the end finds the gate closed.
+            let mut state = self.state.lock();
+            state.ended.get_or_insert(reason);
             let alone = self.gate.close();
-            debug_assert!(!alone, "we are inside");
+            debug_assert!(!alone || inside.is_none(), "we are inside");
+        }
+        if let Some(inside) = inside
+            && self.anchor.is_some()
+        {
+            // The number is ours as long as we are inside; the memory need not wait for those who are inside with us.
+            let _ = sys::kill(inside.tid);
         }
     }
 

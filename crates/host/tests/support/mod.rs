@@ -93,6 +93,13 @@ impl Target {
         until(&format!("asleep in {command}"), || std::fs::read_to_string(&path).is_ok_and(|text| text.split(' ').next() == Some(call)));
     }
 
+    /// Sends a signal to it.
+    pub(crate) fn signal(&self, signal: i32) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("not zero");
+        let signal = rustix::process::Signal::from_named_raw(signal).expect("a signal");
+        rustix::process::kill_process(pid, signal).expect("it lives");
+    }
+
     pub(crate) fn status(&self, key: &str) -> String {
         status(self.pid(), key)
     }
@@ -156,6 +163,11 @@ impl Witness {
         let witness = Arc::new(Self::default());
         space.watch(witness.clone()).expect("not ended");
         witness
+    }
+
+    /// One that watches nothing yet.
+    pub(crate) fn of_nothing() -> Arc<Self> {
+        Arc::default()
     }
 
     /// Waits for the end; how it came, and when it was told.

@@ -1,10 +1,10 @@
 //! Calls that the target sleeps in while it is attached, each answering what it got and after how long.
 
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-#[expect(clippy::disallowed_types, reason = "counts what a signal handler sees")]
+use sva_core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn count(_: i32) {
@@ -28,7 +28,7 @@ pub(crate) fn respond(command: &str, argument: u64) -> Option<String> {
     let time = span(argument);
     let milliseconds = if argument == 0 { -1 } else { argument as i32 };
     Some(match command {
-        // SAFETY (here and below): the structures live across the calls.
+        // SAFETY: the structure lives across the call.
         "nanosleep" => timed(|| unsafe { libc::nanosleep(&time, ptr::null_mut()) }.into()),
         "futex" => {
             let word = 0_u32;
@@ -143,8 +143,7 @@ fn big_write(length: usize) -> String {
 }
 
 fn count_signals() -> String {
-    #[expect(clippy::disallowed_types, reason = "set by a signal handler")]
-    static ENOUGH: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    static ENOUGH: AtomicBool = AtomicBool::new(false);
     extern "C" fn enough(_: i32) {
         ENOUGH.store(true, Ordering::Relaxed);
     }

@@ -3,10 +3,12 @@
 //! It has one thread unless told otherwise, so that the attach has no choice which one to stop.
 
 mod blocked;
+mod holder;
 mod memory;
 mod tasks;
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -30,7 +32,7 @@ fn main() {
             unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
             println!("{}", exec("serve"));
         }
-        Some("image") => println!("{}", watch_canary()),
+        Some("image") => println!("{} {:#x}", watch_canary(), &raw const CANARIES as usize),
         Some("exit") => {}
         _ => serve(),
     }
@@ -51,7 +53,7 @@ fn watch_canary() -> &'static str {
 
 fn serve() {
     say(&format!("ready {:#x}", &raw const CANARIES as usize));
-    tasks::serve_lines(|line| respond(line));
+    tasks::serve_lines(respond);
 }
 
 fn say(answer: &str) {
@@ -72,6 +74,7 @@ fn respond(line: &str) -> String {
         "protect" => memory::protect(number(0), number(1), arguments.get(2).unwrap_or(&"")),
         "unmap" => memory::unmap(number(0), number(1)),
         _ => tasks::respond(command, arguments)
+            .or_else(|| holder::respond(command, number(0), number(1)))
             .or_else(|| blocked::respond(command, number(0)))
             .unwrap_or_else(|| format!("unknown: {line}")),
     }
@@ -84,6 +87,8 @@ fn parse(text: &str) -> Option<u64> {
     }
 }
 
+/// The lines of standard input, without the lock that `std::io::stdin` has: its holder may be a thread that has died.
 fn lines() -> impl Iterator<Item = String> {
-    std::io::stdin().lock().lines().map_while(Result::ok)
+    let input = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
+    input.map(BufReader::new).into_iter().flat_map(|input| input.lines().map_while(Result::ok))
 }

@@ -41,6 +41,14 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
             // SAFETY: takes numbers only.
             format!("{}", unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64) })
         }
+        "unshare-pid" => {
+            // SAFETY: takes a number only.
+            format!("{}", unsafe { libc::unshare(libc::CLONE_NEWPID) })
+        }
+        "dumpable" => {
+            // SAFETY: takes numbers only.
+            format!("{}", unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1_u64, 0_u64, 0_u64, 0_u64) })
+        }
         "seccomp" => allow_all_filter(),
         "setuid" => {
             let user = arguments.first().and_then(|n| n.parse().ok()).unwrap_or(65534);
@@ -94,11 +102,10 @@ fn leader_exit() -> String {
             std::thread::yield_now();
         }
         crate::say("leader dead");
-        serve_lines(|line| crate::respond(line));
+        serve_lines(crate::respond);
         // SAFETY: ends the process.
         unsafe { libc::_exit(0) }
     });
-    // The buffered reader of standard input is locked by this thread: the other one reads for itself.
     // SAFETY: ends this thread only; what it holds is never used again.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     unreachable!()
