@@ -80,7 +80,7 @@ pub(crate) struct Target {
     /// The process
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pid: u32,
-    /// The device, such as 0000:01:00.0; without it the first data mover that can be bound alone
+    /// The device, such as 0000:01:00.0; without it the first data mover that can be bound
     #[arg(long, value_name = "BDF")]
     pub(crate) device: Option<Bdf>,
     /// The fabric's description (TOML); without it the built-in one

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sva_core::{
     AddrRange, AddressSpace, Bdf, Bind, BindError, Bond, Device, Event, Features, GroupBond, Iommu, IommuConfig, Overlap, Pasid,
+    PathPolicy, Topology,
 };
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_host::HostSpace;
@@ -52,7 +53,7 @@ impl Session {
                 let _ = iommu.plug(spec)?;
             }
         }
-        let (device, in_flight) = choose(&iommu, &fabric, movers, target.device)?;
+        let (device, in_flight) = choose(&iommu, &fabric, movers, target)?;
         interrupts.check()?;
         let space = sva_host::attach(target.pid)?;
         interrupts.check()?;
@@ -109,17 +110,18 @@ impl Session {
 
 type Mover = (Device, Arc<InFlight>);
 
-/// The named data mover, or the first one that can be bound alone.
-fn choose(iommu: &Iommu, fabric: &Fabric, mut movers: Vec<Mover>, named: Option<Bdf>) -> Result<Mover, Error> {
-    let position = match named {
+/// The named data mover, or the first one that the bind would not refuse for what the bus says of it.
+fn choose(iommu: &Iommu, fabric: &Fabric, mut movers: Vec<Mover>, target: &Target) -> Result<Mover, Error> {
+    let position = match target.device {
         Some(bdf) => {
             let found = movers.iter().position(|(device, _)| device.bdf() == bdf);
             found.ok_or_else(|| not_a_mover(fabric, &movers, bdf))?
         }
         None => {
+            let sound = |device: &Device| fabric.policy() == PathPolicy::Permissive || fabric.path_defect(device.bdf()).is_none();
             let alone = |device: &Device| iommu.group(device.group()).is_some_and(|group| group.members.len() == 1);
-            let found = movers.iter().position(|(device, _)| device.capabilities().pasid.is_some() && alone(device));
-            found.ok_or(Error::NoMover)?
+            let fits = |device: &Device| device.capabilities().pasid.is_some() && sound(device) && (target.group || alone(device));
+            movers.iter().position(|(device, _)| fits(device)).ok_or(Error::NoMover)?
         }
     };
     Ok(movers.swap_remove(position))

@@ -151,6 +151,79 @@ fn compare_says_where_the_first_difference_is() {
     }
 }
 
+// shows B7
+#[test]
+fn a_peer_that_decodes_the_process_s_addresses_is_named_before_and_after_and_swallows_the_write() {
+    let mut target = Target::new(SEED);
+    let unit = 1 << 20;
+    let window = target.base.next_multiple_of(unit) + unit;
+    let inside = usize::try_from(window - target.base).expect("small");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("fabric.toml");
+    std::fs::write(&file, PEER.replace("WINDOW", &format!("{window:#x}"))).expect("written");
+    let place = format!("--pid {} --addr {:#x} --config {}", target.pid(), target.base, file.display());
+    let said = run(&format!("dma fill {place} --len 8M --byte 0x5a --group"));
+    assert_eq!(said.code, 0, "{said:?}");
+    let warnings: Vec<&str> =
+        said.stderr.lines().filter(|line| line.starts_with("sva: warning:") && line.contains("0000:05:00.0")).collect();
+    assert_eq!(warnings.len(), 2, "at the bind, and for what was misrouted: {said:?}");
+    let mut wanted = pattern(SEED);
+    wanted[..inside].fill(0x5a);
+    wanted[inside + (1 << 20)..8 << 20].fill(0x5a);
+    assert_eq!(target.crc(0..LEN), crc32c::crc32c(&wanted), "all was filled but for the peer's window");
+}
+
+/// A data mover and a peer below a switch that does not redirect; the peer's BAR lies where the process has memory.
+const PEER: &str = r#"
+policy = "permissive"
+
+[[host_bridge]]
+id = "rc0"
+windows = [{ address = "WINDOW", size = "1M" }]
+
+[[port]]
+id = "rp"
+parent = "rc0"
+kind = "root-port"
+bdf = "00:01.0"
+secondary = 0x01
+acs = ["SV", "RR", "CR", "UF"]
+
+[[port]]
+id = "up"
+parent = "rp"
+kind = "upstream"
+bdf = "01:00.0"
+secondary = 0x02
+
+[[port]]
+id = "a"
+parent = "up"
+kind = "downstream"
+bdf = "02:00.0"
+secondary = 0x04
+
+[[port]]
+id = "b"
+parent = "up"
+kind = "downstream"
+bdf = "02:01.0"
+secondary = 0x05
+
+[[device]]
+parent = "a"
+bdf = "04:00.0"
+model = "data-mover"
+pasid = { width = 20 }
+page_faults = true
+
+[[device]]
+parent = "b"
+bdf = "05:00.0"
+model = "memory"
+bars = [{ address = "WINDOW", size = "1M" }]
+"#;
+
 #[test]
 fn the_target_is_left_as_it_was() {
     let mut target = Target::new(SEED);
