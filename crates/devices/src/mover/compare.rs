@@ -1,6 +1,6 @@
 //! Kernels that compare: buffer with buffer, buffer with pattern.
 
-use super::copy::forward;
+use super::copy::{forward, repeat};
 use super::{End, Progress, Scratch};
 use crate::access::{Access, Halt, Part};
 
@@ -29,17 +29,13 @@ pub(super) fn pattern(
     len: u32,
     expected: Option<u8>,
 ) -> Progress {
+    let Scratch { first, second } = scratch;
+    let wanted = repeat(second, pattern, len);
     let mut differs = false;
-    let (done, halt) = forward(access, &mut scratch.first, source, len, |at, bytes| {
-        let phase = at as usize % pattern.len();
-        let wanted = pattern.iter().cycle().skip(phase);
-        match bytes.iter().zip(wanted).position(|(byte, wanted)| byte != wanted) {
-            Some(equal) => {
-                differs = true;
-                Part { done: equal, halt: None }
-            }
-            None => Part { done: bytes.len(), halt: None },
-        }
+    let (done, halt) = forward(access, first, source, len, |_, bytes| {
+        let difference = first_difference(bytes, &wanted[..bytes.len()]);
+        differs = difference.is_some();
+        Part { done: difference.unwrap_or(bytes.len()), halt: None }
     });
     judged(done, differs, halt, expected)
 }
@@ -55,7 +51,7 @@ fn judged(done: u32, differs: bool, halt: Option<Halt>, expected: Option<u8>) ->
 }
 
 /// Where two buffers of one length differ first.
-pub(super) fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     const BLOCK: usize = 4096;
     // Whole blocks first: comparing slices for equality is several times faster than looking for the place.
     let block = a.chunks(BLOCK).zip(b.chunks(BLOCK)).position(|(a, b)| a != b)? * BLOCK;

@@ -102,12 +102,7 @@ pub(super) fn dualcast(access: &Access<'_>, scratch: &mut Scratch, source: u64, 
 }
 
 pub(super) fn fill(access: &Access<'_>, scratch: &mut Scratch, pattern: [u8; 8], destination: u64, len: u32) -> Progress {
-    // A chunk is whole pages, so that each begins with the pattern's first byte.
-    let chunk = scratch.first.len().min((len as usize).next_multiple_of(pattern.len()));
-    let buffer = &mut scratch.first[..chunk];
-    for unit in buffer.chunks_exact_mut(pattern.len()) {
-        unit.copy_from_slice(&pattern);
-    }
+    let buffer = repeat(&mut scratch.first, pattern, len);
     let mut done = 0;
     while done < len {
         let step = buffer.len().min((len - done) as usize);
@@ -118,4 +113,14 @@ pub(super) fn fill(access: &Access<'_>, scratch: &mut Scratch, pattern: [u8; 8],
         }
     }
     Progress::success(done)
+}
+
+/// Fills what `len` bytes need of a chunk with the pattern. A chunk is whole pages, so that each begins with the pattern's first byte.
+pub(super) fn repeat(chunk: &mut [u8], pattern: [u8; 8], len: u32) -> &mut [u8] {
+    let needed = chunk.len().min((len as usize).next_multiple_of(pattern.len()));
+    let filled = &mut chunk[..needed];
+    for unit in filled.chunks_exact_mut(pattern.len()) {
+        unit.copy_from_slice(&pattern);
+    }
+    filled
 }

@@ -98,3 +98,31 @@ fn a_transfer_that_was_not_stopped_reaches_no_later_owner_of_its_pasid() {
     assert!(matches!(transfer_across_owners(rig, &mover), TransferCause::Dma(_)));
     assert_eq!(iommu.stale_dropped(), 1);
 }
+
+// shows U2: however many threads submit
+#[test]
+fn when_unbind_returns_no_submission_of_any_thread_changes_the_space() {
+    let mut rig = Rig::new(64);
+    let bond = rig.bond.take().expect("bound");
+    let rig = &rig;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..3u64)
+            .map(|worker| {
+                scope.spawn(move || {
+                    let fill = |round: u64| Descriptor::fill(round.to_le_bytes(), BASE + worker * 16 * PAGE, 16 * PAGE as u32);
+                    let rounds = 1..200_000u64;
+                    rounds.take_while(|round| rig.mover.execute(rig.pasid, &fill(*round)).is_ok_and(|done| done.is_success())).count()
+                })
+            })
+            .collect();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while rig.space.peek(BASE + 32 * PAGE, 1) == [0] && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        bond.unbind();
+        let memory = rig.space.peek(BASE, 64 * PAGE as usize);
+        let rounds: usize = workers.into_iter().map(|worker| worker.join().expect("no panic")).sum();
+        assert!(rig.space.peek(BASE, 64 * PAGE as usize) == memory, "written after unbind, {rounds} rounds");
+    });
+    assert_eq!(rig.in_flight.count(), 0);
+}
