@@ -107,12 +107,14 @@ mod tests {
         outer(remainder)
     }
 
+    // shows the descriptor semantics of the DSA specification; no rule of the contract
     #[test]
     fn the_check_value_of_crc32c_comes_out() {
         assert_eq!(reference(0, b"123456789", 0), 0xe306_9283);
     }
 
     proptest! {
+        // shows the descriptor semantics of the DSA specification; no rule of the contract
         #[test]
         fn every_combination_of_flags_equals_the_bitwise_definition(
             seed: u32, data in proptest::collection::vec(any::<u8>(), 0..1200), cut in 0usize..1200, flags in (0u8..4).prop_map(|n| n << 1)

@@ -12,6 +12,7 @@ fn status_at(rig: &Rig, address: u64) -> Status {
     Status(rig.space.peek(address, 1)[0])
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn a_batch_executes_its_descriptors_in_order() {
     let rig = Rig::new(6);
@@ -64,6 +65,7 @@ fn a_batch_that_overwrites_its_own_descriptors_executes_those_that_it_read() {
     assert_eq!(fetches, 1, "one read of the list");
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn a_fence_after_a_failure_abandons_the_rest() {
     let rig = Rig::new(6);
@@ -88,6 +90,7 @@ fn a_list_that_cannot_be_read_to_its_end_is_executed_as_far_as_it_was_read() {
     assert_eq!(rig.space.peek(BASE, 24), [[0; 8], [1; 8], [2; 8]].concat());
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn a_record_of_the_batch_that_cannot_be_written_fails_the_batch() {
     let rig = Rig::new(6);

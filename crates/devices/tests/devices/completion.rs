@@ -26,6 +26,7 @@ fn the_status_is_written_last_and_after_the_data() {
     assert_eq!(rig.space.peek(RECORD, 32), completion.record.as_bytes());
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn without_a_request_a_record_is_written_only_when_something_went_wrong() {
     let rig = Rig::new(4);
@@ -40,6 +41,7 @@ fn without_a_request_a_record_is_written_only_when_something_went_wrong() {
     assert_eq!(rig.space.peek(RECORD, 1), [Status::TRANSFER_SIZE.0]);
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn a_submitter_without_memory_in_the_process_learns_the_outcome_too() {
     let rig = Rig::new(4);
@@ -68,6 +70,7 @@ fn a_record_may_lie_in_the_data() {
     assert_eq!(rig.space.peek(RECORD + 32, 32), [9; 32]);
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn a_completion_interrupt_comes_after_the_record_with_its_handle() {
     let raised = Arc::new(Mutex::new(Vec::new()));

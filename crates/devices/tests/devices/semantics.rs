@@ -173,6 +173,7 @@ fn a_delta_record_is_applied_up_to_the_entry_that_breaks_the_rules() {
     }
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn an_unexpected_result_is_a_success_with_a_false_predicate() {
     let rig = Rig::new(2);
@@ -189,6 +190,7 @@ fn an_unexpected_result_is_a_success_with_a_false_predicate() {
     }
 }
 
+// shows the descriptor semantics of the DSA specification; no rule of the contract
 #[test]
 fn hints_are_accepted_and_change_nothing() {
     let rig = Rig::new(2);

@@ -157,6 +157,7 @@ proptest! {
     }
 }
 
+// shows how the walker batches; no rule of the contract
 #[test]
 fn a_frontier_is_gathered_in_few_calls_however_scattered_it_is() {
     let rig = Rig::new(24);
