@@ -103,6 +103,41 @@ fn a_device_of_no_known_bus_is_alone_and_not_safe() {
 
 // shows G5
 #[test]
+fn a_request_under_way_with_old_windows_reaches_a_returned_device_only_where_its_bar_was() {
+    let fabric = default();
+    let (mover, memory) = (at("0a:00.0"), at("0b:00.0"));
+    let window = |from, address| fabric.windows(from).into_iter().find(|window| window.range.contains(address)).expect("caught");
+    let old = window(mover, 0x8050_0000);
+    let mut function = fabric.remove(memory).expect("it is there");
+    let gone = window(memory, 0x8050_0000);
+    function.bars[0].size = 4096;
+    fabric.add(function).expect("the slot is free");
+
+    let across = 0x8050_0000 + 4090;
+    assert_eq!(fabric.write_peer(mover, &old, across, &[1; 12]), Ok(()), "posted, and lost whole");
+    assert_eq!(fabric.read_peer(mover, &old, across, &mut [0; 12], Access::Read), Err(PeerAborted(memory)));
+    assert_eq!(fabric.memory(memory, 0).expect("the default model").peek(4090, 6), [0; 6]);
+    assert_eq!(fabric.write_peer(mover, &old, across, &[1; 6]), Ok(()));
+    assert_eq!(fabric.memory(memory, 0).expect("the default model").peek(4090, 6), [1; 6]);
+    // What it was told while it was gone: nobody takes anything, not even its own BAR.
+    assert_eq!(fabric.read_peer(memory, &gone, 0x8050_0000, &mut [0; 4], Access::Read), Err(PeerAborted(memory)));
+}
+
+// shows G5
+#[test]
+fn acs_control_of_a_removed_function_is_not_inherited_by_its_successor() {
+    let fabric = default();
+    let bdf = at("0d:00.0");
+    let isolating = FunctionSpec::new("slot", bdf).with_acs(Acs::function(AcsBits::FUNCTION_ISOLATION));
+    fabric.add(isolating).expect("there is room");
+    fabric.set_acs(bdf, AcsBits::NONE).expect("implemented");
+    let removed = fabric.remove(bdf).expect("it is there");
+    fabric.add(removed).expect("the slot is free");
+    assert_eq!(fabric.acs(bdf).map(|acs| acs.enabled), Some(AcsBits::FUNCTION_ISOLATION));
+}
+
+// shows G5
+#[test]
 fn memory_of_a_removed_device_is_not_seen_by_its_successor() {
     let fabric = default();
     fabric.memory(at("0b:00.0"), 0).map(|memory| sva_pci::BarModel::write(&*memory, 0, b"old")).expect("the default model").expect("room");

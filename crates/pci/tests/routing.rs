@@ -236,6 +236,22 @@ fn device_models_run_and_are_dropped_with_no_lock_of_the_fabric_held() {
     assert_eq!(second, Err(PeerAborted(at("04:00.0"))), "the device took itself out");
 }
 
+// shows G5; regression 24: locks of two subsystems taken in two orders
+#[test]
+fn a_model_that_is_replaced_or_removed_is_dropped_with_no_lock_of_the_fabric_held() {
+    let fabric = Arc::new(switch(None));
+    let model = || Arc::new(Changes(Arc::downgrade(&fabric)));
+    let (send, done) = mpsc::channel();
+    fabric.attach_model(at("03:00.0"), 0, model()).expect("a BAR");
+    fabric.attach_model(at("04:00.0"), 0, model()).expect("a BAR");
+    let other = Arc::clone(&fabric);
+    std::thread::spawn(move || {
+        let replaced = other.attach_model(at("03:00.0"), 0, Arc::new(sva_pci::RamBar::new()));
+        let _ = send.send((replaced, other.remove(at("04:00.0")).is_ok()));
+    });
+    assert_eq!(done.recv_timeout(Duration::from_secs(20)), Ok((Ok(()), true)), "no deadlock");
+}
+
 // shows T8
 #[test]
 fn reserved_ranges_are_sorted_and_merged_and_known_without_the_device() {
