@@ -31,7 +31,7 @@
 //!
 //! # What the process could notice
 //!
-//! - One stop of T, typically 100 to 200 us ([`HostSpace::stop_time`](crate::HostSpace::stop_time)). Calls in progress: see `calls.rs`.
+//! - One stop of T, typically 200 to 400 us ([`HostSpace::stop_time`](crate::HostSpace::stop_time)). Calls in progress: see `calls.rs`.
 //!   A thread that was *running* when it was chosen may be inside a call that moves bytes when it stops; if that call sleeps at that very moment, its count is short, as after a signal.
 //! - A thread of the process that waits with `__WALL` for any child in these microseconds has I to wait for, and may collect it.
 //! - While attached: one more task of the user (RLIMIT_NPROC) in the process's cgroup, shown by `ps` in state `t` under the process's command name. After the last task has left, the memory is freed when the monitor has
@@ -39,6 +39,7 @@
 //! - If *our* process is killed while T is stopped, T goes on with registers that are not its own. The time for that is kept short: everything that can be is
 //!   prepared before, or done after.
 
+use std::cmp::Ordering;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -117,7 +118,8 @@ impl Landmarks {
         let mut mappings = regions::plain(tid).ok()?;
         // Of what cannot be written; the vdso first, since everybody has it and nobody unmaps it.
         mappings.retain(|mapping| mapping.read && !mapping.write && mapping.range.last() < 1 << 63);
-        mappings.sort_by_key(|mapping| (mapping.name != "[vdso]", !mapping.execute));
+        // Then constants, where strings are.
+        mappings.sort_by_key(|mapping| (mapping.name != "[vdso]", mapping.execute));
         let mut left = SEARCHED;
         let mut buffer = vec![0_u8; 64 << 10];
         for mapping in mappings {
@@ -255,9 +257,7 @@ fn in_stop(pid: Tid, chosen: &Chosen, tracee: Tracee, landmarks: &Landmarks) -> 
     tracee.interrupted(FIRST_STOP).map_err(trouble)?;
     // Traced, the number is the thread's own; the directory tells whether it was when it was chosen.
     let status = chosen.directory.status().map_err(|_| AttachError::Gone { pid: pid as u32 })?;
-    if status.tgid != procfs::status(pid).map_or(0, |process| process.tgid)
-        && sys::compare_spaces(pid, tracee.0).is_ok_and(|order| order.is_ne())
-    {
+    if chosen.stands_in && !matches!(sys::compare_spaces(pid, tracee.0), Ok(Ordering::Equal)) {
         return Err(AttachError::Gone { pid: pid as u32 });
     }
     if status.seccomp != 0 {
@@ -335,11 +335,11 @@ fn collect(tracee: Tracee, registers: &Registers, instruction: u64, number: u64)
 
 /// Makes sure that the anchor has not become the process's own child, which its waits would see.
 fn disown(tgid: Tid, tracee: Tracee, registers: &Registers, instruction: u64, anchor: Tid) -> Result<Tid, AttachError> {
-    let status = procfs::status(anchor).map_err(|_| AttachError::Gone { pid: tgid as u32 })?;
-    if status.parent != tgid {
+    if procfs::parent(anchor).map_err(|_| AttachError::Gone { pid: tgid as u32 })? != tgid {
         return Ok(anchor);
     }
-    let undone = Tracee(anchor).kill().and_then(|()| collect(tracee, registers, instruction, status.own_number as u64));
+    let number = procfs::status(anchor).map_or(0, |status| status.own_number);
+    let undone = Tracee(anchor).kill().and_then(|()| collect(tracee, registers, instruction, number as u64));
     if undone.is_err() {
         let _ = back_to_stop(tracee);
     }

@@ -38,7 +38,7 @@ pub use space::HostSpace;
 
 /// The address space of the process that task `pid` belongs to; `pid` may be any of its threads, and one of our own.
 ///
-/// Two tasks that share their memory give one space, also over several calls (rule B5). A process that is attached for the first time has one of its threads stopped for some 100 us. Blocks up to some 100 ms
+/// Two tasks that share their memory give one space, also over several calls (rule B5). A process that is attached for the first time has one of its threads stopped for some 100 us (see [`HostSpace::stop_time`]). Blocks up to some 100 ms
 /// where all threads are in calls that must not be interrupted, and while another attach is under way. Must not be called in a signal handler.
 ///
 /// # Errors

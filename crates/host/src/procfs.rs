@@ -17,7 +17,6 @@ pub(crate) struct Status {
     pub(crate) name: String,
     pub(crate) state: char,
     pub(crate) tgid: Tid,
-    pub(crate) parent: Tid,
     pub(crate) tracer: Tid,
     /// Effective user.
     pub(crate) user: u32,
@@ -41,7 +40,6 @@ impl Status {
                 "Name" => status.name = value.to_owned(),
                 "State" => status.state = value.chars().next().unwrap_or('?'),
                 "Tgid" => status.tgid = value.parse().unwrap_or(0),
-                "PPid" => status.parent = value.parse().unwrap_or(0),
                 "TracerPid" => status.tracer = value.parse().unwrap_or(0),
                 "Uid" => status.user = value.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(u32::MAX),
                 "NStgid" => status.own_number = value.split_ascii_whitespace().last().and_then(|n| n.parse().ok()).unwrap_or(0),
@@ -142,17 +140,24 @@ pub(crate) fn status(tid: Tid) -> io::Result<Status> {
     fs::read(format!("/proc/{tid}/status")).map(|bytes| Status::parse(&String::from_utf8_lossy(&bytes)))
 }
 
+/// A field of `/proc/PID/stat`, counted from 1 as in proc(5); only those after the name.
+fn stat_field(tid: Tid, field: usize) -> io::Result<u64> {
+    let text = fs::read(format!("/proc/{tid}/stat"))?;
+    let text = String::from_utf8_lossy(&text);
+    // The name in parentheses may contain anything, also parentheses.
+    let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let word = after_name.split_ascii_whitespace().nth(field.saturating_sub(3));
+    word.and_then(|word| word.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
 /// When the process started, in clock ticks since boot: stays when it replaces its image.
 pub(crate) fn start_time(pid: Tid) -> io::Result<u64> {
-    let text = fs::read(format!("/proc/{pid}/stat"))?;
-    let text = String::from_utf8_lossy(&text);
-    // The name in parentheses may contain anything, also parentheses; the time is the 22nd field.
-    let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after_name
-        .split_ascii_whitespace()
-        .nth(19)
-        .and_then(|word| word.parse().ok())
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    stat_field(pid, 22)
+}
+
+/// The parent of a task.
+pub(crate) fn parent(tid: Tid) -> io::Result<Tid> {
+    stat_field(tid, 4).map(|parent| parent as Tid)
 }
 
 /// The command name of a task; empty where it cannot be read.
@@ -185,7 +190,7 @@ mod tests {
         let text = "Name:\tx:\\ny\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t17\nPPid:\t1\nTracerPid:\t9\nUid:\t0\t1000\t0\t0\n\
                     NStgid:\t17\t2\nVmSize:\t  3000 kB\nSigBlk:\tfffffffe7ffbfeff\nNoNewPrivs:\t1\nSeccomp:\t1\nSeccomp_filters:\t0\n";
         let status = Status::parse(text);
-        assert_eq!((status.name.as_str(), status.state, status.tgid, status.parent, status.tracer), ("x:\\ny", 't', 17, 1, 9));
+        assert_eq!((status.name.as_str(), status.state, status.tgid, status.tracer), ("x:\\ny", 't', 17, 9));
         assert_eq!((status.user, status.own_number, status.has_memory, status.seccomp), (1000, 2, true, 1));
         assert!(status.no_new_privileges && status.blocked == 0xffff_fffe_7ffb_feff);
     }

@@ -22,6 +22,8 @@ pub(crate) struct Chosen {
     pub(crate) directory: TaskDir,
     /// Its process.
     pub(crate) tgid: Tid,
+    /// It belongs to another process than the one asked for, which shares that one's memory.
+    pub(crate) stands_in: bool,
 }
 
 /// What stands against a thread at the moment.
@@ -68,13 +70,13 @@ pub(crate) fn inspect(pid: Tid) -> Result<Process, AttachError> {
 pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let reason = match best_of(pid, procfs::threads(process.tgid)) {
+        let reason = match best_of(pid, process, procfs::threads(process.tgid)) {
             Ok(chosen) => return Ok(chosen),
             Err(Obstacle::Lasting(reason)) => return Err(reason),
             Err(Obstacle::Passing(reason)) => reason,
         };
         // A vfork parent cannot be stopped before its child has gone; but the child shares its space.
-        if let Ok(chosen) = best_of(pid, sharers(process)) {
+        if let Ok(chosen) = best_of(pid, process, sharers(process)) {
             return Ok(chosen);
         }
         if Instant::now() >= deadline {
@@ -84,7 +86,7 @@ pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError>
     }
 }
 
-fn best_of(pid: Tid, threads: Vec<Tid>) -> Result<Chosen, Obstacle> {
+fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>) -> Result<Chosen, Obstacle> {
     let mut perhaps = None;
     let mut obstacle = None;
     // A thread that can be waited for beats one that never will do.
@@ -99,8 +101,8 @@ fn best_of(pid: Tid, threads: Vec<Tid>) -> Result<Chosen, Obstacle> {
             Err(_) => continue,
         };
         match look_at(pid, tid, &directory) {
-            Ok((tgid, Stoppable::Unharmed)) => return Ok(Chosen { tid, directory, tgid }),
-            Ok((tgid, Stoppable::Perhaps)) => perhaps = Some(Chosen { tid, directory, tgid }),
+            Ok((tgid, Stoppable::Unharmed)) => return Ok(Chosen { tid, directory, tgid, stands_in: tgid != process.tgid }),
+            Ok((tgid, Stoppable::Perhaps)) => perhaps = Some(Chosen { tid, directory, tgid, stands_in: tgid != process.tgid }),
             Ok((_, Stoppable::No { call })) => against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call })),
             Err(found) => against(found),
         }

@@ -24,7 +24,7 @@ fn span(milliseconds: u64) -> libc::timespec {
     libc::timespec { tv_sec: (milliseconds / 1000) as i64, tv_nsec: (milliseconds % 1000 * 1_000_000) as i64 }
 }
 
-pub(crate) fn respond(command: &str, argument: u64) -> Option<String> {
+pub(crate) fn respond(command: &str, argument: u64, second: u64) -> Option<String> {
     let time = span(argument);
     let milliseconds = if argument == 0 { -1 } else { argument as i32 };
     Some(match command {
@@ -64,6 +64,7 @@ pub(crate) fn respond(command: &str, argument: u64) -> Option<String> {
         "sigsuspend" => suspend(),
         // More than the pipe holds, in one call.
         "write" => big_write(argument as usize),
+        "storm" => storm(argument as i32, second),
         // Runs until SIGTERM comes and counts the real-time signals.
         "count" => count_signals(),
         _ => return None,
@@ -156,4 +157,16 @@ fn count_signals() -> String {
         spins = std::hint::black_box(spins + 1);
     }
     format!("{}", SIGNALS.load(Ordering::Relaxed))
+}
+
+/// Sends real-time signals; a full queue is tried again.
+fn storm(pid: i32, signals: u64) -> String {
+    for _ in 0..signals {
+        // SAFETY: takes numbers only.
+        while unsafe { libc::kill(pid, libc::SIGRTMIN()) } != 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_micros(50));
+    }
+    "sent".into()
 }

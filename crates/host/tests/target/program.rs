@@ -75,7 +75,7 @@ fn respond(line: &str) -> String {
         "unmap" => memory::unmap(number(0), number(1)),
         _ => tasks::respond(command, arguments)
             .or_else(|| holder::respond(command, number(0), number(1)))
-            .or_else(|| blocked::respond(command, number(0)))
+            .or_else(|| blocked::respond(command, number(0), number(1)))
             .unwrap_or_else(|| format!("unknown: {line}")),
     }
 }
