@@ -29,6 +29,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show on child processes, claim by claim, what is promised
+    Demo(DemoArgs),
     /// Draw the software fabric: ports, ACS, devices, capabilities, groups
     Fabric(FabricArgs),
     /// Let a data mover work on a process's memory
@@ -47,6 +49,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
     },
+}
+
+/// `sva demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the random data comes from; without it another one each time
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
 }
 
 /// `sva fabric`.

@@ -122,6 +122,12 @@ pub(crate) enum Error {
     /// A signal came before anything was done.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
+    /// The demonstration's child does not work.
+    #[error("the demonstration cannot begin: {source}; try again, and report it where it stays")]
+    Demo {
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The signals cannot be caught.
     #[error("cannot catch signals: {0}")]
     Signals(#[source] io::Error),
@@ -167,7 +173,7 @@ impl Error {
             Self::Bind(_) | Self::BindShared(_) | Self::BindGroup(_) | Self::LeftOut { .. } => "bind",
             Self::Regions(_) | Self::Find(_) => "regions",
             Self::Wraps { .. } | Self::TooLongForJson { .. } => "usage",
-            Self::Dma { .. } | Self::Abandoned { .. } | Self::Rejected { .. } | Self::Signals(_) => "host",
+            Self::Dma { .. } | Self::Abandoned { .. } | Self::Rejected { .. } | Self::Signals(_) | Self::Demo { .. } => "host",
             Self::Interrupted(_) => "interrupted",
         }
     }

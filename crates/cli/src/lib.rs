@@ -5,11 +5,13 @@
 //! | `args`, `number` | the command line |
 //! | `fabric`, `regions`, `manual` | the commands that only look |
 //! | `session`, `work`, `dma` | bind a process; let the data mover work in pieces; the commands that do |
+//! | `demo` | the demonstration, and the children that it is shown on |
 //! | `report`, `voice`, `error` | what is said, where, and with which exit code |
 //! | `stream`, `interrupt`, `progress` | files and pipes, signals, the bar |
 #![forbid(unsafe_code)]
 
 mod args;
+mod demo;
 mod dma;
 mod error;
 mod fabric;
@@ -36,6 +38,9 @@ use voice::Voice;
 /// Runs the command with this program's arguments.
 pub fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = demo::child_code(&arguments) {
+        return ExitCode::from(code);
+    }
     let code = match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(&cli.command),
         Err(error) => misused(&error, Voice { json: arguments.iter().any(|word| word == "--json"), bytes_on_stdout: false }),
@@ -50,6 +55,7 @@ fn run(command: &Command) -> u8 {
         Command::Regions(args) => (quiet(args.json), regions::text(args)),
         Command::Completions { shell } => (quiet(false), Ok(manual::completions(*shell))),
         Command::Man { out } => (quiet(false), manual::text(out.as_deref())),
+        Command::Demo(args) => return demo::run(args),
         Command::Dma(command) => return dma::run(command),
     };
     match outcome.and_then(|text| voice.say(&text)) {

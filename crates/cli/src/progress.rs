@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub(crate) struct Progress {
     begun: Instant,
-    total: Option<u64>,
+    /// Hidden until the work has become long: its rate is then that of all of it.
     bar: Option<ProgressBar>,
     shown: bool,
 }
@@ -20,32 +20,31 @@ pub(crate) struct Progress {
 impl Progress {
     /// Shows nothing.
     pub(crate) fn none() -> Self {
-        Self { begun: Instant::now(), total: None, bar: None, shown: false }
+        Self { begun: Instant::now(), bar: None, shown: false }
     }
 
     /// Of `total` bytes, where that is known; begun now.
     pub(crate) fn of(total: Option<u64>) -> Self {
-        Self { begun: Instant::now(), total, bar: None, shown: std::io::stderr().is_terminal() }
-    }
-
-    /// `done` bytes are done.
-    pub(crate) fn set(&mut self, done: u64) {
-        if self.bar.is_none() && self.shown && self.begun.elapsed() >= LONG {
-            self.bar = Some(self.draw());
+        if !std::io::stderr().is_terminal() {
+            return Self::none();
         }
-        if let Some(bar) = &self.bar {
-            bar.set_position(done);
-        }
-    }
-
-    fn draw(&self) -> ProgressBar {
-        let template = match self.total {
+        let template = match total {
             Some(_) => "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
             None => "{spinner} {binary_bytes}  {binary_bytes_per_sec}",
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(self.total, ProgressDrawTarget::stderr()).with_style(style);
-        bar.with_elapsed(self.begun.elapsed())
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_style(style);
+        Self { begun: Instant::now(), bar: Some(bar), shown: false }
+    }
+
+    /// `done` bytes are done.
+    pub(crate) fn set(&mut self, done: u64) {
+        let Some(bar) = &self.bar else { return };
+        if !self.shown && self.begun.elapsed() >= LONG {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.shown = true;
+        }
+        bar.set_position(done);
     }
 }
 

@@ -86,14 +86,19 @@ impl Stream {
         self.regular.then_some(self.len)
     }
 
-    /// Reads until `buf` is full or the end; answers how many bytes.
+    /// Reads until `buf` is full, the end, or nothing more comes for a moment; answers how many bytes, 0 only at the end.
     ///
     /// # Errors
     /// The read failed, or a signal came.
     pub(crate) fn fill(&mut self, buf: &mut [u8], interrupts: &Interrupts) -> Result<usize, StreamError> {
         let mut done = 0;
         while done < buf.len() {
-            self.ready(PollFlags::IN, interrupts)?;
+            if !self.ready(PollFlags::IN, interrupts)? {
+                if done > 0 {
+                    break;
+                }
+                continue;
+            }
             match self.file.read(&mut buf[done..]) {
                 Ok(0) => break,
                 Ok(n) => done += n,
@@ -109,7 +114,9 @@ impl Stream {
     /// The write failed, the reader is gone, or a signal came.
     pub(crate) fn drain(&mut self, mut data: &[u8], interrupts: &Interrupts) -> Result<(), StreamError> {
         while !data.is_empty() {
-            self.ready(PollFlags::OUT, interrupts)?;
+            if !self.ready(PollFlags::OUT, interrupts)? {
+                continue;
+            }
             let piece = if self.regular { data } else { &data[..data.len().min(PIPE_PIECE)] };
             match self.file.write(piece) {
                 Ok(0) => return Err(self.failed(io::ErrorKind::WriteZero.into())),
@@ -120,20 +127,18 @@ impl Stream {
         Ok(())
     }
 
-    /// Waits until a call will not block.
-    fn ready(&self, what: PollFlags, interrupts: &Interrupts) -> Result<(), StreamError> {
-        loop {
-            interrupts.check()?;
-            if self.regular {
-                return Ok(());
-            }
-            // Bounded: a signal may come between the check and the call.
-            let patience = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-            match poll(&mut [PollFd::new(&self.file, what)], Some(&patience)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return Ok(()),
-                Err(e) => return Err(self.failed(e.into())),
-            }
+    /// Waits a moment until a call will not block; false where it still would.
+    fn ready(&self, what: PollFlags, interrupts: &Interrupts) -> Result<bool, StreamError> {
+        interrupts.check()?;
+        if self.regular {
+            return Ok(true);
+        }
+        // Bounded: a signal may come between the check and the call.
+        let moment = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        match poll(&mut [PollFd::new(&self.file, what)], Some(&moment)) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(self.failed(e.into())),
         }
     }
 
