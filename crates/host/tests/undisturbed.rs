@@ -191,6 +191,8 @@ fn a_process_that_waits_for_any_child_sees_its_own_only() {
 fn nothing_of_an_attached_process_is_changed() {
     let mut target = Target::start("serve");
     assert_eq!(target.ask("thread"), "done");
+    let asleep = |&task: &u32| std::fs::read_to_string(format!("/proc/{task}/syscall")).is_ok_and(|text| text.starts_with("202 "));
+    until("the thread sleeps", || support::numbers(&format!("/proc/{}/task", target.pid())).iter().any(asleep));
     let before = picture(target.pid());
     let space = target.attach();
     assert_eq!(picture(target.pid()), before, "while it is attached");
@@ -202,7 +204,7 @@ fn nothing_of_an_attached_process_is_changed() {
 fn picture(pid: u32) -> Vec<String> {
     let list = |name: &str| format!("{:?}", support::numbers(&format!("/proc/{pid}/{name}")));
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let keys = ["State", "TracerPid", "Threads", "SigQ", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "Seccomp", "NoNewPrivs"];
+    let keys = ["State", "TracerPid", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "Seccomp", "NoNewPrivs"];
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // Process group, session, terminal and their owner.
     let jobs = stat.rsplit_once(')').unwrap().1.split(' ').skip(2).take(5).collect::<Vec<_>>().join(" ");

@@ -41,13 +41,19 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
             // SAFETY: takes numbers only.
             format!("{}", unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64) })
         }
+        "trace" => {
+            let pid: i32 = arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0);
+            // SAFETY: takes numbers only.
+            format!("{}", unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0_u64, 0_u64) })
+        }
         "unshare-pid" => {
             // SAFETY: takes a number only.
             format!("{}", unsafe { libc::unshare(libc::CLONE_NEWPID) })
         }
-        "dumpable" => {
+        "dumpable" | "undumpable" => {
+            let on = u64::from(command == "dumpable");
             // SAFETY: takes numbers only.
-            format!("{}", unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1_u64, 0_u64, 0_u64, 0_u64) })
+            format!("{}", unsafe { libc::prctl(libc::PR_SET_DUMPABLE, on, 0_u64, 0_u64, 0_u64) })
         }
         "seccomp" => allow_all_filter(),
         "setuid" => {

@@ -1,0 +1,109 @@
+//! Several programs that use this crate at once, and what is left of one that dies.
+
+mod support;
+
+use support::{Target, Witness, numbers, read, status, traced_by, until, write};
+use sva_core::{AddressSpace, EndReason};
+
+#[test]
+fn two_programs_attach_one_process_and_neither_keeps_it_alive_for_the_other() {
+    // shows U7
+    let (mut target, mut other) = (Target::start("serve"), Target::start("serve"));
+    let at = target.map("private", 4096);
+    let space = target.attach();
+    let witness = Witness::of(&space);
+    assert_eq!(other.ask(&format!("attach {}", target.pid())), "attached");
+    write(&*space, at, &[0xab; 4]).unwrap();
+    assert_eq!(other.ask(&format!("read {at} 4")), "abababab");
+    target.tell("exec");
+    target.ready();
+    assert_eq!(witness.end().0, EndReason::Execed);
+    until("the other has seen it", || other.ask("ended") == "Some(Execed)");
+    until("no anchor is left", || traced_by(other.pid()).is_empty());
+}
+
+#[test]
+fn a_program_that_goes_leaves_the_other_its_space() {
+    // shows U7
+    let (mut target, mut other) = (Target::start("serve"), Target::start("serve"));
+    let at = target.map("private", 4096);
+    assert_eq!(other.ask(&format!("attach {}", target.pid())), "attached");
+    let space = target.attach();
+    drop(other);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(space.ended().is_none());
+    assert_eq!(read(&*space, at, 4).unwrap(), [0; 4]);
+}
+
+#[test]
+fn a_program_that_is_killed_leaves_no_anchor() {
+    // shows U9
+    let mut targets: Vec<Target> = (0..5).map(|_| Target::start("serve")).collect();
+    for target in &mut targets {
+        let mut other = Target::start("serve");
+        assert_eq!(other.ask(&format!("attach {}", target.pid())), "attached");
+        let [anchor] = traced_by(other.pid())[..] else { panic!("one anchor") };
+        other.child.kill().unwrap();
+        other.child.wait().unwrap();
+        until("the anchor is gone", || !std::path::Path::new(&format!("/proc/{anchor}")).exists());
+        assert_eq!(target.status("TracerPid"), "0");
+        assert_eq!(target.ask("reap-any"), "-1 10");
+    }
+}
+
+/// Kills the attaching program at every moment of the attach.
+#[test]
+fn a_program_that_is_killed_while_it_attaches_leaves_no_task_behind() {
+    // shows U9
+    let (mut harmed, rounds) = (0, 60);
+    for round in 0..rounds {
+        let target = Target::start("serve");
+        let mut other = Target::start("serve");
+        other.tell(&format!("attach {}", target.pid()));
+        std::thread::sleep(std::time::Duration::from_micros(200 + round * 40));
+        other.child.kill().unwrap();
+        other.child.wait().unwrap();
+        let pid = target.pid();
+        until("only the target has its memory", || sharers(&target) == 0);
+        until("nobody traces it", || matches!(status(pid, "TracerPid").as_str(), "0" | ""));
+        // The one thing that is not promised: the target's own registers, if the program dies in the some 100 us of its stop.
+        harmed += u32::from(!status(pid, "State").starts_with('S'));
+    }
+    println!("{harmed} of {rounds} targets were hit in their stop");
+}
+
+/// Tasks that run the target's image under the target's session but are not the target: what would be left of an attach.
+fn sharers(target: &Target) -> usize {
+    let maps = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let own = maps(target.pid());
+    numbers("/proc").into_iter().filter(|&task| task != target.pid() && !own.is_empty() && maps(task) == own).count()
+}
+
+#[test]
+fn a_child_made_by_fork_has_no_attachments_and_harms_none() {
+    // shows U7
+    let (target, mut program) = (Target::start("serve"), Target::start("serve"));
+    assert_eq!(program.ask(&format!("attach {}", target.pid())), "attached");
+    let read = format!("read {} 2", target.canary);
+    assert_eq!(program.ask(&read), "c5c5");
+    assert_eq!(program.ask(&read.replace("read", "read-in-child")), "Ended");
+    assert_eq!(program.answer(), "child done");
+    assert_eq!(program.ask(&format!("attach-in-child {}", target.pid())), "Forked");
+    assert_eq!(program.answer(), "child done");
+    assert_eq!(program.ask("drop-in-child"), "done");
+    assert_eq!(program.answer(), "child done");
+    assert_eq!(program.ask(&read), "c5c5", "the parent has it still");
+    assert_eq!(program.ask("ended"), "None");
+    assert_eq!(traced_by(program.pid()).len(), 1);
+}
+
+#[test]
+fn a_program_that_execs_leaves_no_anchor() {
+    // shows U9
+    let (target, mut program) = (Target::start("serve"), Target::start("serve"));
+    assert_eq!(program.ask(&format!("attach {}", target.pid())), "attached");
+    let [anchor] = traced_by(program.pid())[..] else { panic!("one anchor") };
+    program.tell("exec");
+    program.ready();
+    until("the anchor is gone", || !std::path::Path::new(&format!("/proc/{anchor}")).exists());
+}
