@@ -1,0 +1,87 @@
+//! A device that writes and writes, for what is to happen in the middle of DMA.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use sva_core::{DmaError, DmaPort, Fault, Pasid};
+
+use super::failure::Failure;
+use super::process::Buffer;
+use super::{PATIENCE, wait_until};
+
+/// Bytes in a write.
+const CHUNK: usize = 64 << 10;
+
+/// A thread that writes to a buffer, round and round, until a write is aborted. Dropping it ends it.
+pub(crate) struct Hammer {
+    stop: Arc<AtomicBool>,
+    writes: Arc<AtomicU64>,
+    thread: Option<JoinHandle<Option<DmaError>>>,
+}
+
+/// What came of it.
+pub(crate) struct Struck {
+    /// Writes that were done.
+    pub(crate) writes: u64,
+    /// What aborted the last one.
+    pub(crate) fault: Fault,
+}
+
+impl Hammer {
+    /// Begins to write `byte` everywhere in `buffer`; returns when it has gone round once.
+    ///
+    /// # Errors
+    /// It did not come round.
+    pub(crate) fn start(port: DmaPort, pasid: Pasid, buffer: Buffer, byte: u8) -> Result<Self, Failure> {
+        let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted) = (stop.clone(), writes.clone());
+        let strike = move || {
+            let data = [byte; CHUNK];
+            let places = (buffer.address..=buffer.last()).step_by(CHUNK).cycle();
+            for address in places.take_while(|_| !stopped.load(Ordering::Relaxed)) {
+                let len = CHUNK.min((buffer.last() - address) as usize + 1);
+                if let Err(error) = port.write(Some(pasid), address, &data[..len]) {
+                    return Some(error);
+                }
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+            None
+        };
+        let hammer = Self { stop, writes, thread: Some(std::thread::spawn(strike)) };
+        let round = buffer.len.div_ceil(CHUNK as u64);
+        wait_until("one round of writes", || hammer.writes() > round || hammer.is_over())?;
+        Ok(hammer)
+    }
+
+    /// Writes so far.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until a write is aborted.
+    ///
+    /// # Errors
+    /// None is, or one failed for another reason.
+    pub(crate) fn wait(mut self) -> Result<Struck, Failure> {
+        wait_until("the end of the writes", || self.is_over())?;
+        let error = self.thread.take().and_then(|thread| thread.join().ok()).flatten();
+        let error = error.ok_or(Failure::Late { what: "the abort of a write", waited: PATIENCE })?;
+        let fault = error.fault().ok_or(error)?;
+        Ok(Struck { writes: self.writes(), fault })
+    }
+}
+
+impl Drop for Hammer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It looks at the flag between two writes, and cannot panic.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! `sva demo`: tells what the contract promises, with real child processes, and checks every sentence of it.
+//!
+//! A *chapter* is a function that does things on a [`Stage`] and makes *claims*. A chapter that fails makes a claim that did not hold, and the next one goes on. The
+//! children ([`child`]) are this command again; what devices do to them they recompute themselves.
+
+mod chapters;
+mod child;
+mod claim;
+mod failure;
+mod hammer;
+mod machine;
+mod process;
+
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use serde::Serialize;
+use sva_core::AddressSpace;
+
+use crate::args::DemoArgs;
+use crate::error::{Error, exit};
+use crate::interrupt::Interrupts;
+use crate::report;
+use crate::voice::Voice;
+
+use chapters::Chapter;
+use claim::{Claim, Figures};
+use failure::Failure;
+use process::{Process, ProcessError};
+
+/// The longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits until `done` holds, looking every now and then.
+///
+/// # Errors
+/// It took longer than [`PATIENCE`].
+fn wait_until(what: &'static str, mut done: impl FnMut() -> bool) -> Result<Duration, Failure> {
+    let begun = Instant::now();
+    while !done() {
+        if begun.elapsed() > PATIENCE {
+            return Err(Failure::Late { what, waited: PATIENCE });
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(begun.elapsed())
+}
+
+/// Where this command was started as a child of a demonstration: runs as one and answers the exit code.
+///
+/// Not a subcommand of the command line's definition: it is nobody's to type, and has no place in help and completions.
+pub(crate) fn child_code(arguments: &[OsString]) -> Option<u8> {
+    let (word, rest) = arguments.get(1..)?.split_first()?;
+    (word == child::WORD).then(|| child::main(&rest.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()))
+}
+
+/// Runs it; answers the exit code.
+pub(crate) fn run(args: &DemoArgs) -> u8 {
+    let voice = Voice { json: args.json, bytes_on_stdout: false };
+    perform(args, voice).unwrap_or_else(|error| voice.fail(&error))
+}
+
+fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
+    let begun = Instant::now();
+    let interrupts = Interrupts::install().map_err(Error::Signals)?;
+    try_out()?;
+    let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
+    if !voice.json {
+        voice.say(&format!("sva demo: software devices on the memory of live processes, with random data from seed {seed}"))?;
+    }
+    let mut claims = Vec::new();
+    for (n, chapter) in chapters::ALL.iter().enumerate() {
+        interrupts.check()?;
+        if !voice.json {
+            voice.say(&format!("\n{}", chapter.title))?;
+        }
+        // A seed of its own for each chapter: what one draws changes no other.
+        let rng = Rng::with_seed(seed.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut stage = Stage { chapter, rng, voice, claims: Vec::new(), unsaid: None };
+        if let Err(failure) = (chapter.tell)(&mut stage) {
+            stage.claim(&[], "the chapter came to its end", false, Figures::new().said("failure", &failure));
+        }
+        if let Some(error) = stage.unsaid {
+            return Err(error);
+        }
+        claims.append(&mut stage.claims);
+    }
+    interrupts.check()?;
+    conclude(seed, &claims, begun.elapsed(), voice)
+}
+
+/// Whether children can be started and attached at all: where not, nothing can be claimed.
+fn try_out() -> Result<(), Error> {
+    let child = Process::start().map_err(|error| match error {
+        ProcessError::Start(source) => Error::File { path: child::SELF.into(), source },
+        error => Error::Demo { source: error.into() },
+    })?;
+    sva_host::attach(child.pid())?;
+    Ok(())
+}
+
+fn conclude(seed: u64, claims: &[Claim], elapsed: Duration, voice: Voice) -> Result<u8, Error> {
+    let failed = claims.iter().filter(|claim| !claim.held).count();
+    if voice.json {
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        voice.say(&report::object(&Report { seed, claims, held: claims.len() - failed, failed, elapsed_ms })?)?;
+    } else if failed == 0 {
+        voice.say(&format!("\n{} claims, all held, {:.1} s", claims.len(), elapsed.as_secs_f64()))?;
+    } else {
+        let mut text = format!("\n{} claims, {failed} did not hold, {:.1} s:", claims.len(), elapsed.as_secs_f64());
+        for claim in claims.iter().filter(|claim| !claim.held) {
+            text.push_str(&format!("\n  {}: {}", claim.chapter, claim.text));
+        }
+        text.push_str(&format!("\nsva demo --seed {seed} repeats it with the same data"));
+        voice.say(&text)?;
+    }
+    Ok(if failed == 0 { exit::DONE } else { exit::FAULT })
+}
+
+/// What `--json` prints (docs/demo.md).
+#[derive(Serialize)]
+struct Report<'a> {
+    seed: u64,
+    claims: &'a [Claim],
+    held: usize,
+    failed: usize,
+    elapsed_ms: u64,
+}
+
+/// Where a chapter is told: makes children, and takes claims.
+struct Stage {
+    chapter: &'static Chapter,
+    rng: Rng,
+    voice: Voice,
+    claims: Vec<Claim>,
+    /// Why a claim could not be printed.
+    unsaid: Option<Error>,
+}
+
+impl Stage {
+    /// Takes a claim, and shows it to a person.
+    fn claim(&mut self, rules: &'static [&'static str], text: &'static str, held: bool, figures: Figures) {
+        let claim = Claim { chapter: self.chapter.name, rules, text, held, figures };
+        if !self.voice.json && self.unsaid.is_none() {
+            self.unsaid = self.voice.say(&claim.lines()).err();
+        }
+        self.claims.push(claim);
+    }
+
+    /// Starts a child and attaches its memory.
+    fn process(&self) -> Result<(Process, Arc<dyn AddressSpace>), Failure> {
+        let process = Process::start()?;
+        let space = sva_host::attach(process.pid())?;
+        Ok((process, space))
+    }
+
+    /// The next seed.
+    fn seed(&mut self) -> u64 {
+        self.rng.u64(..)
+    }
+}
