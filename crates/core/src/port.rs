@@ -40,6 +40,11 @@ impl Device {
         &self.inner
     }
 
+    /// Whether it was plugged into this IOMMU.
+    pub(crate) fn is_of(&self, iommu: &Iommu) -> bool {
+        self.iommu.same(iommu)
+    }
+
     /// Where it sits.
     pub fn bdf(&self) -> Bdf {
         self.inner.bdf()
@@ -143,8 +148,8 @@ enum Way {
 impl Isolation {
     /// Which way the first bytes of `range` take, and how many of them (at least 1).
     fn route(&self, range: AddrRange) -> (Way, u64) {
-        let at = self.windows.partition_point(|window| window.range.last() < range.first());
-        match self.windows.get(at) {
+        let at = self.windows().partition_point(|window| window.range.last() < range.first());
+        match self.windows().get(at) {
             Some(window) if window.range.contains(range.first()) => {
                 (Way::Peer(*window), window.range.last().min(range.last()) - range.first() + 1)
             }
@@ -215,7 +220,7 @@ impl DmaPort {
         };
         let isolation = self.device.isolation(self.iommu.topology());
         // Without a byte there is nothing that a peer could decode.
-        if total == 0 || isolation.windows.is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
+        if total == 0 || isolation.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
             return self.upstream(pasid, pieces, buffer, mode);
         }
         let mut done = 0;
@@ -348,7 +353,7 @@ impl DmaPort {
 
     fn by_domain(&self, pieces: &[Segment], mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
         let domain = loop {
-            let domain = self.device.translation.current();
+            let domain = self.device.face.translation.current();
             // A closed use has been replaced before it was closed: the next look finds its successor.
             if domain.gate.enter() {
                 break domain;

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::Iommu;
 use super::state::{Aftermath, BondKey, BondKind, DeviceInner, Isolation, Requester, State};
 use crate::bond::{Bind, Bond, GroupBond};
@@ -15,7 +17,7 @@ use crate::ids::{Bdf, ContainerId, GroupId, PasidTag, PasidWidth};
 use crate::port::Device;
 use crate::space::{AddressSpace, SpaceEnded};
 use crate::sync::atomic::Ordering;
-use crate::topology::PathPolicy;
+use crate::topology::{PathDefect, PathPolicy};
 
 /// A group as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +32,13 @@ pub struct GroupInfo {
 
 /// The devices of one bind, sorted into those that get an entry and those that cannot issue a PASID.
 pub(super) struct Candidates {
-    pub(super) capable: Vec<Arc<DeviceInner>>,
+    pub(super) capable: SmallVec<[Arc<DeviceInner>; 1]>,
     pub(super) left_out: Vec<Refusal>,
 }
 
 impl Candidates {
     pub(super) fn of<'a>(devices: impl IntoIterator<Item = &'a Arc<DeviceInner>>) -> Self {
-        let mut found = Self { capable: Vec::new(), left_out: Vec::new() };
+        let mut found = Self { capable: SmallVec::new(), left_out: Vec::new() };
         for device in devices {
             match device.spec.capabilities.pasid {
                 Some(_) => found.capable.push(Arc::clone(device)),
@@ -53,8 +55,8 @@ impl Candidates {
     }
 
     /// One of each requester ID: devices that share one are bound as one.
-    pub(super) fn requesters(&self) -> Vec<Arc<Requester>> {
-        let mut requesters: Vec<Arc<Requester>> = Vec::with_capacity(self.capable.len());
+    pub(super) fn requesters(&self) -> SmallVec<[Arc<Requester>; 1]> {
+        let mut requesters: SmallVec<[Arc<Requester>; 1]> = SmallVec::new();
         for device in &self.capable {
             if !requesters.iter().any(|known| Arc::ptr_eq(known, &device.requester)) {
                 requesters.push(Arc::clone(&device.requester));
@@ -68,8 +70,7 @@ impl Candidates {
 pub(super) fn refusal(device: &DeviceInner, space: &dyn AddressSpace, features: Features, tag: Option<PasidTag>) -> Option<Refusal> {
     let bdf = device.bdf();
     let Some(pasid) = device.spec.capabilities.pasid else { return Some(Refusal::NoPasidCapability { device: bdf }) };
-    let isolation = device.known_isolation();
-    if let (PathPolicy::Strict, Some(defect)) = (isolation.policy, isolation.defect) {
+    if let Some(defect) = device.isolation.read().refused_path() {
         return Some(Refusal::Path { device: bdf, defect });
     }
     let provided = space.capabilities();
@@ -160,7 +161,7 @@ impl State {
 
     /// Gives a live bond further requesters, whose slots are free: programs all, then publishes all (rule B4).
     pub(super) fn attach(&mut self, key: BondKey, requesters: &[Arc<Requester>]) {
-        let programmed: smallvec::SmallVec<[_; 1]> = requesters.iter().filter_map(|requester| self.program(key, requester)).collect();
+        let programmed: SmallVec<[_; 1]> = requesters.iter().filter_map(|requester| self.program(key, requester)).collect();
         for attachment in &programmed {
             attachment.published.store(true, Ordering::Release);
         }
@@ -182,23 +183,23 @@ impl Iommu {
     ) -> Result<Bond<T>, BindError> {
         let inner = device.inner();
         let isolation = inner.isolation(self.topology());
-        let overlaps = self.overlaps(&[(Arc::clone(inner), isolation)], &**space).map_err(BindError::Space)?;
+        let overlaps = self.overlaps_of(inner, &isolation, &**space).map_err(BindError::Space)?;
         let mut state = self.lock();
         // Also refused here: a device of another IOMMU, whose tables this control lock does not cover.
-        if !state.has(inner) {
+        if !device.is_of(self) || inner.gate.is_closed() {
             return Err(Refusal::DeviceRemoved { device: inner.bdf() }.into());
         }
-        if let Some(group) = state.groups.get(&inner.group) {
-            if let Some(container) = group.container {
+        if !inner.face.alone.load(Ordering::Relaxed) {
+            let group = state.groups.get(&inner.group);
+            if let Some(container) = group.and_then(|group| group.container) {
                 return Err(BindError::InContainer { device: inner.bdf(), container });
             }
-            let others: Vec<Bdf> = group.members.iter().map(|member| member.bdf()).filter(|bdf| *bdf != inner.bdf()).collect();
-            if !others.is_empty() {
-                drop(state);
-                return Err(self.not_singleton(inner, others));
-            }
+            let members = group.into_iter().flat_map(|group| &group.members);
+            let others = members.map(|member| member.bdf()).filter(|bdf| *bdf != inner.bdf()).collect();
+            drop(state);
+            return Err(self.not_singleton(inner, others));
         }
-        let candidates = Candidates { capable: vec![Arc::clone(inner)], left_out: Vec::new() };
+        let candidates = Candidates { capable: smallvec![Arc::clone(inner)], left_out: Vec::new() };
         let bound = state.bind_candidates(self, BondKind::Device(inner.bdf()), &candidates, space, &mut bind);
         self.unlock(state);
         let (key, tag) = bound?;
@@ -257,7 +258,7 @@ impl Iommu {
     }
 
     /// The devices of the groups, each with what the bus says of it now. Not under the control lock.
-    pub(super) fn isolations(&self, groups: &[GroupId]) -> Vec<(Arc<DeviceInner>, Arc<Isolation>)> {
+    pub(super) fn isolations(&self, groups: &[GroupId]) -> Vec<(Arc<DeviceInner>, Isolation)> {
         let members: Vec<Arc<DeviceInner>> = {
             let state = self.lock();
             groups.iter().filter_map(|id| state.groups.get(id)).flat_map(|group| group.members.iter().cloned()).collect()
@@ -272,20 +273,29 @@ impl Iommu {
     /// Where `space` has memory at addresses that a peer of a capable device decodes (rule B7). May block; not under the control lock.
     pub(super) fn overlaps(
         &self,
-        devices: &[(Arc<DeviceInner>, Arc<Isolation>)],
+        devices: &[(Arc<DeviceInner>, Isolation)],
         space: &dyn AddressSpace,
     ) -> Result<Vec<Overlap>, SpaceRefusal> {
         let mut found = Vec::new();
         for (device, isolation) in devices {
-            if isolation.windows.is_empty() || device.spec.capabilities.pasid.is_none() {
-                continue;
-            }
-            let windows: Vec<_> = isolation.windows.iter().map(|window| window.range).collect();
-            for mapped in space.mapped_within(&windows).map_err(SpaceRefusal::Host)? {
-                found.extend(isolation.overlaps(device.bdf(), mapped));
-            }
+            found.extend(self.overlaps_of(device, isolation, space)?);
         }
         Ok(found)
+    }
+
+    /// [`overlaps`](Self::overlaps) of one device.
+    pub(super) fn overlaps_of(
+        &self,
+        device: &DeviceInner,
+        isolation: &Isolation,
+        space: &dyn AddressSpace,
+    ) -> Result<Vec<Overlap>, SpaceRefusal> {
+        if isolation.windows().is_empty() || device.spec.capabilities.pasid.is_none() {
+            return Ok(Vec::new());
+        }
+        let windows: Vec<_> = isolation.windows().iter().map(|window| window.range).collect();
+        let mapped = space.mapped_within(&windows).map_err(SpaceRefusal::Host)?;
+        Ok(mapped.into_iter().flat_map(|range| isolation.overlaps(device.bdf(), range)).collect())
     }
 
     pub(super) fn report_overlaps(&self, overlaps: &[Overlap]) {
@@ -296,9 +306,14 @@ impl Iommu {
 }
 
 impl Isolation {
+    /// What the path lacks, where the policy minds.
+    fn refused_path(&self) -> Option<PathDefect> {
+        self.defect.filter(|_| self.policy == PathPolicy::Strict)
+    }
+
     /// The parts of `range` that peers of `device` decode.
     pub(super) fn overlaps(&self, device: Bdf, range: crate::range::AddrRange) -> impl Iterator<Item = Overlap> {
-        self.windows
+        self.windows()
             .iter()
             .filter_map(move |window| window.range.intersection(range).map(|range| Overlap { device, range, decoder: window.decoder }))
     }

@@ -123,7 +123,8 @@ impl State {
         }
         let found = self.groups.get_mut(&group)?;
         found.container = None;
-        let ended = found.translation.switch(Arc::clone(&found.own));
+        found.changed();
+        let ended = found.face.translation.switch(Arc::clone(&found.own));
         let mut closing = Closing::default();
         for requester in Candidates::of(&found.members).requesters() {
             for attachment in requester.table.read().values() {
@@ -186,7 +187,8 @@ impl Container {
         let (domain, mapped) = (Arc::clone(&container.domain), container.domain.ranges());
         if let Some(found) = state.groups.get_mut(&group) {
             found.container = Some(self.id);
-            let ended = found.translation.switch(domain);
+            found.changed();
+            let ended = found.face.translation.switch(domain);
             state.close_use(&ended);
         }
         self.iommu.unlock(state);
@@ -331,7 +333,7 @@ impl Container {
     /// Closes the container, as dropping it does.
     pub fn close(self) {}
 
-    fn isolations(&self) -> Vec<(Arc<DeviceInner>, Arc<Isolation>)> {
+    fn isolations(&self) -> Vec<(Arc<DeviceInner>, Isolation)> {
         self.iommu.isolations(&self.groups())
     }
 }

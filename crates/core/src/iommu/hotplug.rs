@@ -77,15 +77,16 @@ impl State {
             spec,
             group: group.id,
             requester,
-            translation: Arc::clone(&group.translation),
+            face: Arc::clone(&group.face),
             gate: Gate::new(),
             isolation: RwLock::new(seat.isolation),
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
         group.members.insert(at, Arc::clone(&device));
+        group.changed();
         let (container, mut bonds) = (group.container, group.bonds.clone());
         let sole = (group.members.len() == 2).then(|| Arc::clone(&group.members[1 - at.min(1)]));
-        let mapped = group.translation.current().domain.ranges();
+        let mapped = group.face.translation.current().domain.ranges();
         bonds.extend(container.and_then(|id| self.containers.get(&id)).into_iter().flat_map(|c| c.bonds.iter().map(|bond| bond.key)));
         self.devices.insert(spec.bdf, Arc::clone(&device));
         let mut arrival = Arrival { device, joined: Vec::new(), not_joined: Vec::new(), mapped, told: Vec::new() };
@@ -143,6 +144,7 @@ impl State {
         self.devices.remove(&bdf);
         if let Some(group) = self.groups.get_mut(&device.group) {
             group.members.retain(|member| !Arc::ptr_eq(member, device));
+            group.changed();
         }
         let requester = &device.requester;
         let last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
@@ -174,7 +176,7 @@ impl State {
 struct Seat {
     requester: Arc<Requester>,
     group: crate::topology::GroupKey,
-    isolation: Arc<Isolation>,
+    isolation: Isolation,
 }
 
 impl Iommu {
@@ -213,7 +215,7 @@ impl Iommu {
         let isolation = device.known_isolation();
         let overlaps = self.overlaps_on_arrival(&device, &isolation, &joined, &mapped);
         self.report_overlaps(&overlaps);
-        let meets = |range: &AddrRange| isolation.reserved.iter().any(|reserved| reserved.overlaps(*range));
+        let meets = |range: &AddrRange| isolation.reserved().iter().any(|reserved| reserved.overlaps(*range));
         Ok(Plugged {
             device: Device::new(self.clone(), device),
             joined: joined.into_iter().map(|(pasid, _)| pasid).collect(),
@@ -226,14 +228,14 @@ impl Iommu {
     fn overlaps_on_arrival(
         &self,
         device: &Arc<DeviceInner>,
-        isolation: &Arc<Isolation>,
+        isolation: &Isolation,
         joined: &[(Pasid, Arc<dyn AddressSpace>)],
         mapped: &[AddrRange],
     ) -> Vec<Overlap> {
         let mut overlaps: Vec<Overlap> = mapped.iter().flat_map(|range| isolation.overlaps(device.bdf(), *range)).collect();
         for (_, space) in joined {
             // The device is in: a space that cannot tell its mappings now is a space whose accesses will say so themselves.
-            overlaps.extend(self.overlaps(&[(Arc::clone(device), Arc::clone(isolation))], &**space).unwrap_or_default());
+            overlaps.extend(self.overlaps_of(device, isolation, &**space).unwrap_or_default());
         }
         overlaps
     }

@@ -62,7 +62,7 @@ impl MapRequest {
 
 /// Checks `range` against what is reserved for a member.
 pub(super) fn check_reserved(device: &DeviceInner, isolation: &Isolation, range: AddrRange) -> Result<(), (AddrRange, crate::Bdf)> {
-    match isolation.reserved.iter().find(|reserved| reserved.overlaps(range)) {
+    match isolation.reserved().iter().find(|reserved| reserved.overlaps(range)) {
         Some(reserved) => Err((*reserved, device.bdf())),
         None => Ok(()),
     }

@@ -105,6 +105,11 @@ impl Iommu {
         }))
     }
 
+    /// Whether both are clones of one.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Its settings.
     pub fn config(&self) -> &IommuConfig {
         &self.0.config

@@ -25,26 +25,40 @@ use crate::topology::{GroupKey, PathDefect, PathPolicy, PeerWindow, Topology};
 pub(crate) type ExitHandler = Box<dyn FnOnce(&BondEnd) + Send>;
 pub(crate) type IsolationHandler = Arc<dyn Fn(&IsolationChange) + Send + Sync>;
 
-/// What the bus says about a device, as of one version of the bus.
+/// What the bus says about a device, as of one version of the bus. The lists are shared, and absent where they are empty: a copy of what most devices have is
+/// a few words and touches no other memory.
+#[derive(Clone)]
 pub(crate) struct Isolation {
     version: u64,
     pub(crate) policy: PathPolicy,
     pub(crate) defect: Option<PathDefect>,
-    pub(crate) windows: Vec<PeerWindow>,
-    pub(crate) reserved: Vec<AddrRange>,
+    windows: Option<Arc<[PeerWindow]>>,
+    reserved: Option<Arc<[AddrRange]>>,
 }
 
 impl Isolation {
-    pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Arc<Self> {
+    pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
         // The version first: a change in between makes the answer be asked again, never be taken for newer than it is.
-        Arc::new(Self {
+        Self {
             version: topology.version(),
             policy: topology.policy(),
             defect: topology.path_defect(device),
-            windows: topology.windows(device),
-            reserved: topology.reserved(device),
-        })
+            windows: shared(topology.windows(device)),
+            reserved: shared(topology.reserved(device)),
+        }
     }
+
+    pub(crate) fn windows(&self) -> &[PeerWindow] {
+        self.windows.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn reserved(&self) -> &[AddrRange] {
+        self.reserved.as_deref().unwrap_or_default()
+    }
+}
+
+fn shared<T>(list: Vec<T>) -> Option<Arc<[T]>> {
+    (!list.is_empty()).then(|| list.into())
 }
 
 /// A device, as its handles and ports share it.
@@ -52,10 +66,10 @@ pub(crate) struct DeviceInner {
     pub(crate) spec: DeviceSpec,
     pub(crate) group: GroupId,
     pub(crate) requester: Arc<Requester>,
-    pub(crate) translation: Arc<Translation>,
+    pub(crate) face: Arc<GroupFace>,
     /// Every transaction goes through it; removal closes it.
     pub(crate) gate: Gate,
-    pub(crate) isolation: RwLock<Arc<Isolation>>,
+    pub(crate) isolation: RwLock<Isolation>,
 }
 
 impl DeviceInner {
@@ -64,20 +78,20 @@ impl DeviceInner {
     }
 
     /// What the bus says now. Asks it again where it has changed; not to be called under the control lock.
-    pub(crate) fn isolation(&self, topology: &dyn Topology) -> Arc<Isolation> {
+    pub(crate) fn isolation(&self, topology: &dyn Topology) -> Isolation {
         let version = topology.version();
         let known = self.known_isolation();
         if known.version == version {
             return known;
         }
         let fresh = Isolation::ask(topology, self.bdf());
-        *self.isolation.write() = Arc::clone(&fresh);
+        *self.isolation.write() = fresh.clone();
         fresh
     }
 
     /// What the bus said last.
-    pub(crate) fn known_isolation(&self) -> Arc<Isolation> {
-        Arc::clone(&self.isolation.read())
+    pub(crate) fn known_isolation(&self) -> Isolation {
+        self.isolation.read().clone()
     }
 }
 
@@ -196,12 +210,27 @@ pub(crate) struct GroupState {
     key: GroupKey,
     /// By address, ascending.
     pub(crate) members: Vec<Arc<DeviceInner>>,
-    pub(crate) translation: Arc<Translation>,
+    pub(crate) face: Arc<GroupFace>,
     /// The group's own domain, in use while it is in no container.
     pub(crate) own: Arc<Domain>,
     pub(crate) container: Option<ContainerId>,
     /// Group bonds that are not gone.
     pub(crate) bonds: Vec<BondKey>,
+}
+
+/// What a device sees of its group without looking into the control state.
+pub(crate) struct GroupFace {
+    pub(crate) translation: Translation,
+    /// The group has one member and is in no container: that device can be bound by itself. Written under the control lock, with what it follows from, and
+    /// read under it: a bind need not look the group up, which counts where there are thousands.
+    pub(crate) alone: AtomicBool,
+}
+
+impl GroupState {
+    /// To be called after a change of the members or the container.
+    pub(crate) fn changed(&self) {
+        self.face.alone.store(self.members.len() == 1 && self.container.is_none(), Ordering::Relaxed);
+    }
 }
 
 /// One BIND of a container.
@@ -300,9 +329,9 @@ impl State {
             GroupId(*next - 1)
         });
         self.groups.entry(id).or_insert_with(|| {
-            let translation = Translation::blocking();
-            let own = Arc::clone(&translation.current().domain);
-            GroupState { id, key, members: Vec::new(), translation: Arc::new(translation), own, container: None, bonds: Vec::new() }
+            let face = GroupFace { translation: Translation::blocking(), alone: AtomicBool::new(false) };
+            let own = Arc::clone(&face.translation.current().domain);
+            GroupState { id, key, members: Vec::new(), face: Arc::new(face), own, container: None, bonds: Vec::new() }
         })
     }
 
@@ -378,6 +407,8 @@ impl State {
             after.handlers.extend(handler.take());
             bond.exit = Exit::Disarmed;
         }
+        // Nothing else finishes a bond that has lost its last attachment before, to removals or to groups that left.
+        self.settle(key, after);
         true
     }
 
