@@ -1,4 +1,4 @@
-//! Knows whether this thread is inside a callback: an exit handler, a resolver of a provider, or a device model.
+//! Knows whether this thread is inside a callback: a handler, a device model, or a transaction with all that it runs (resolvers, peers, the drop of what it was the last to use).
 //!
 //! An unbind from there must not wait (rule U3): what it would wait for may be the very call that it is inside of.
 

@@ -215,6 +215,9 @@ impl DmaPort {
             return Err(DmaError { done: 0, cause: DmaCause::Length { pieces: total, buffer: buffer.len() as u64 } });
         }
         let start = pieces.first().map_or(0, |piece| piece.address);
+        // From here to the end, since more than the provider and the peers is foreign code: so is what the last access out of a bond drops. An unbind or a removal from
+        // there does not wait (rule U3): this transaction would be what it waits for.
+        let _callback = InCallback::enter();
         let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu) else {
             return Err(self.fault(0, pasid, start, mode.access, FaultReason::DeviceRemoved));
         };
@@ -300,7 +303,6 @@ impl DmaPort {
         if let Some(range) = AddrRange::new(address, buffer.len() as u64) {
             self.iommu.log(Event::Misrouted { device, pasid, range, decoder: window.decoder, claimed: window.claimed });
         }
-        let _callback = InCallback::enter();
         let topology = self.iommu.topology();
         match buffer {
             Buffer::Into(buf) => topology.read_peer(device, window, address, buf, access),
@@ -442,9 +444,8 @@ fn address_after(pieces: &[Segment], done: u64) -> u64 {
     last
 }
 
-/// Calls the provider, which may run a resolver: an unbind from there does not wait (rule U3).
+/// Calls the provider, which may run a resolver.
 fn access(space: &dyn AddressSpace, pieces: &[Segment], buffer: Buffer<'_>, mode: AccessMode) -> Result<(), Stopped> {
-    let _callback = InCallback::enter();
     match buffer {
         Buffer::Into(buf) => space.read(pieces, buf, mode),
         Buffer::From(data) => space.write(pieces, data, mode),

@@ -242,10 +242,11 @@ impl Iommu {
 
     /// Runs the isolation handlers of device bonds, with no lock held.
     fn tell(&self, newcomer: Bdf, told: Vec<(BondKey, Pasid, Bdf, Option<IsolationHandler>)>) {
+        // All of it is one callback: an unbind from here must not wait for a handler that this loop has not come to yet.
+        let _inside = InCallback::enter();
         for (key, pasid, device, handler) in told {
             self.log(Event::IsolationChanged { device, pasid, newcomer });
             if let Some(handler) = handler {
-                let _inside = InCallback::enter();
                 let change = IsolationChange { device, newcomer };
                 // A handler that panics counts as run.
                 let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handler(&change)));

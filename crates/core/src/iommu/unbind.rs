@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Iommu;
-use super::state::{Attachment, BondKey, Exit, Phase, Requester, State};
+use super::state::{Aftermath, Attachment, BondKey, Exit, Phase, Requester, State};
 use crate::bond::{BondEnd, UnbindReport};
 use crate::callback::{self, InCallback};
 use crate::device::DeviceOps;
@@ -94,10 +94,19 @@ impl Iommu {
     /// Unbinds on behalf of the owned value, which is going.
     pub(crate) fn unbind(&self, key: BondKey) -> UnbindReport {
         let mut report = UnbindReport { deferred: callback::inside(), ..UnbindReport::default() };
-        let (claimed, closing) = self.with_aftermath(|state, after| {
-            let claimed = state.claim(key, after);
-            (claimed, if claimed { Closing::of_bond(state, key) } else { Closing::default() })
-        });
+        // Declared first, dropped last: dropping the unused handler runs foreign code, which may take its time or panic. Access has stopped by then.
+        let mut after = Aftermath::default();
+        let mut state = self.lock();
+        let claimed = state.claim(key, &mut after);
+        let mut closing = Closing::default();
+        if claimed || report.deferred {
+            closing = Closing::of_bond(&mut state, key);
+        }
+        if !claimed {
+            // A removal has claimed it and is asking the device to stop. It is waited for, or in a callback not even that: access stops here and now.
+            closing.forget_stops();
+        }
+        self.unlock(state);
         report.already_ended = !claimed;
         report.drained = self.stop_access(&closing);
         if !report.deferred {

@@ -4,6 +4,8 @@
 #![cfg(not(loom))]
 
 mod binding;
+mod callbacks;
 mod data_path;
 mod hotplug;
 mod support;
+mod unbinding;
