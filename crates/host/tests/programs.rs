@@ -107,3 +107,22 @@ fn a_program_that_execs_leaves_no_anchor() {
     program.ready();
     until("the anchor is gone", || !std::path::Path::new(&format!("/proc/{anchor}")).exists());
 }
+
+/// A program may wait for "any child" in one of its threads, and so collect what the keeper waits for.
+#[test]
+fn a_program_that_waits_for_any_child_all_the_time_can_attach() {
+    // shows U7, U4
+    let mut program = Target::start("serve");
+    assert_eq!(program.ask("thief"), "done");
+    for _ in 0..20 {
+        let mut target = Target::start("serve");
+        assert_eq!(program.ask(&format!("attach {}", target.pid())), "attached");
+        assert_eq!(program.ask(&format!("read {} 2", target.canary)), "c5c5");
+        assert_eq!(target.status("TracerPid"), "0");
+        assert_eq!(target.ask("reap-any"), "-1 10");
+        let [anchor] = traced_by(program.pid())[..] else { panic!("one anchor") };
+        // The anchor is killed by somebody, and its death collected by the other thread.
+        rustix::process::kill_process(rustix::process::Pid::from_raw(anchor as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+        until("ended", || program.ask("ended") == "Some(RightsLost)");
+    }
+}

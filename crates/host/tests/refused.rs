@@ -5,6 +5,7 @@ mod support;
 use std::process::Command;
 
 use support::{Target, status, traced_by, until};
+use sva_core::AddressSpace;
 use sva_host::{AttachError, Denial, attach};
 
 #[test]

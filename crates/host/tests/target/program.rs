@@ -5,6 +5,8 @@
 mod blocked;
 mod holder;
 mod memory;
+#[cfg(target_arch = "x86_64")]
+mod sequence;
 mod tasks;
 
 use std::io::{BufRead, BufReader, Write};

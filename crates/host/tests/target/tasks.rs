@@ -30,6 +30,8 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
         }
         // The leader dies, another thread goes on.
         "leader-exit" => leader_exit(),
+        // A restartable sequence that never ends by itself.
+        "rseq" => crate::sequence::run(arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0)),
         "exec-by-thread" => std::thread::spawn(|| crate::exec("serve")).join().unwrap_or_default(),
         // A task with the same memory, in a process of its own, that waits for ever.
         "clone-vm" => format!("{}", clone_sleeper(libc::CLONE_VM | libc::SIGCHLD)),
@@ -40,6 +42,16 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
         "subreaper" => {
             // SAFETY: takes numbers only.
             format!("{}", unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64) })
+        }
+        // A thread that collects whatever can be waited for, as fast as it can.
+        "thief" => {
+            // SAFETY: writes nothing.
+            std::thread::spawn(|| {
+                loop {
+                    unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG | libc::WUNTRACED) };
+                }
+            });
+            "done".into()
         }
         "trace" => {
             let pid: i32 = arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0);
