@@ -186,7 +186,7 @@ impl Iommu {
         let overlaps = self.overlaps_of(inner, &isolation, &**space).map_err(BindError::Space)?;
         let mut state = self.lock();
         // Also refused here: a device of another IOMMU, whose tables this control lock does not cover.
-        if !device.is_of(self) || inner.gate.is_closed() {
+        if !device.is_of(self) || inner.unplugged.load(Ordering::Relaxed) {
             return Err(Refusal::DeviceRemoved { device: inner.bdf() }.into());
         }
         if !inner.face.alone.load(Ordering::Relaxed) {

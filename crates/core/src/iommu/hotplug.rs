@@ -17,6 +17,7 @@ use crate::port::Device;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
 use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// A binding of the group or container that a hotplugged device could not join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,7 @@ impl State {
             requester,
             face: Arc::clone(&group.face),
             gate: Gate::new(),
+            unplugged: AtomicBool::new(false),
             isolation: RwLock::new(seat.isolation),
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
@@ -142,6 +144,7 @@ impl State {
         }
         let bdf = device.bdf();
         self.devices.remove(&bdf);
+        device.unplugged.store(true, Ordering::Relaxed);
         if let Some(group) = self.groups.get_mut(&device.group) {
             group.members.retain(|member| !Arc::ptr_eq(member, device));
             group.changed();

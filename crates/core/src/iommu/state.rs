@@ -69,6 +69,8 @@ pub(crate) struct DeviceInner {
     pub(crate) face: Arc<GroupFace>,
     /// Every transaction goes through it; removal closes it.
     pub(crate) gate: Gate,
+    /// It has been taken out, and its gate is about to close. Written and read under the control lock: a bind need not look the device up.
+    pub(crate) unplugged: AtomicBool,
     pub(crate) isolation: RwLock<Isolation>,
 }
 

@@ -224,6 +224,35 @@ fn an_orderly_removal_asks_the_device_to_stop_first_and_a_surprise_one_asks_noth
     }
 }
 
+// shows F7, B1
+#[test]
+fn a_device_that_is_asked_to_stop_for_its_removal_cannot_be_bound_any_more() {
+    for members in [1, 2] {
+        let world = World::grouped(members);
+        let (one, two) = (space(), Arc::new(space()));
+        let (slot, refusals): (Later<Device>, Arc<Mutex<Vec<String>>>) = (later(), Arc::default());
+        let (mine, iommu, other, texts) = (slot.clone(), world.iommu.clone(), two.clone(), refusals.clone());
+        let device = world.plug_model(
+            1,
+            Arc::new(OnStop(move |_| {
+                let device = mine.lock().take().expect("plugged");
+                let bound = iommu.bind_device(&device, &other.handle(), Bind::new(())).map(std::mem::forget);
+                texts.lock().push(bound.map_or_else(|error| error.to_string(), |()| "bound".to_owned()));
+            })),
+        );
+        let bond = world.bind(&device, &one);
+        let sibling = (members == 2).then(|| world.plug(2));
+        *slot.lock() = Some(device.clone());
+        world.iommu.remove(&device, Removal::Orderly).expect("plugged");
+        assert_eq!(refusals.lock()[..], ["0000:01:01.0 has been removed from this IOMMU; plug it in again"]);
+        drop(bond);
+        if let Some(sibling) = sibling {
+            world.iommu.remove(&sibling, Removal::Orderly).expect("plugged");
+        }
+        world.assert_nothing_is_left();
+    }
+}
+
 // shows F7, G5
 #[test]
 fn removing_one_of_two_devices_with_one_requester_id_ends_its_own_bond_and_no_other() {

@@ -137,11 +137,6 @@ pub(crate) fn refused(port: &DmaPort, pasid: Pasid) -> Option<FaultReason> {
     read
 }
 
-/// As [`refused`], where access may be cut off at this very moment.
-pub(crate) fn read_refused(port: &DmaPort, pasid: Pasid) -> Option<FaultReason> {
-    reason(port.read(Some(pasid), BASE, &mut [0; 8]))
-}
-
 pub(crate) fn not_bound(device: &Device, pasid: Pasid, address: u64, access: Access) -> Event {
     Event::Fault(Fault { device: device.bdf(), pasid: Some(pasid), address, access, reason: FaultReason::NotBound })
 }
