@@ -57,7 +57,8 @@ fn a_program_that_is_killed_while_it_attaches_leaves_no_task_behind() {
     // shows U9
     let (mut harmed, rounds) = (0, 60);
     for round in 0..rounds {
-        let target = Target::start("serve");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_sva-host-target"));
+        let target = Target::from_command(command.arg("serve").stderr(std::process::Stdio::null()));
         let mut other = Target::start("serve");
         other.tell(&format!("attach {}", target.pid()));
         std::thread::sleep(std::time::Duration::from_micros(200 + round * 40));

@@ -225,3 +225,22 @@ fn an_anchor_keeps_no_descriptor_directory_or_session_of_the_process() {
     assert!(status(anchor, "State").starts_with("t (tracing stop)"));
     assert_eq!(status(anchor, "Seccomp"), "1", "it could not exec even if it ran");
 }
+
+#[test]
+fn a_restartable_sequence_is_aborted_by_the_stop() {
+    let mut target = Target::start("serve");
+    let answer = target.ask("rseq 500");
+    if answer == "none" {
+        eprintln!("SKIPPED: the C library registers no rseq area");
+        return;
+    }
+    let mut attached = 0;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(400) {
+        drop(target.attach());
+        attached += 1;
+    }
+    let answer = target.answer();
+    let aborted: u32 = answer.strip_prefix("aborted ").unwrap_or_else(|| panic!("{answer}")).parse().unwrap();
+    assert!(aborted >= attached, "{aborted} aborts, {attached} attaches");
+}

@@ -17,8 +17,8 @@ unsafe extern "C" {
     static __rseq_size: u32;
 }
 
-/// Spins inside a restartable sequence that has no other way out than its abort, for `milliseconds`; answers how often it was aborted, and whether each time the sequence had
-/// been left armed as it should be.
+/// Spins inside a restartable sequence that has no other way out than its abort, for `milliseconds`; answers how often it was aborted. A sequence that
+/// was left without being aborted is not armed any more, and comes to its end.
 pub(crate) fn run(milliseconds: u64) -> String {
     // SAFETY: constants of the C library.
     let (offset, size) = unsafe { (__rseq_offset, __rseq_size) };

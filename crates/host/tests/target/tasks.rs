@@ -45,9 +45,9 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
         }
         // A thread that collects whatever can be waited for, as fast as it can.
         "thief" => {
-            // SAFETY: writes nothing.
             std::thread::spawn(|| {
                 loop {
+                    // SAFETY: writes nothing.
                     unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG | libc::WUNTRACED) };
                 }
             });
