@@ -30,11 +30,30 @@ impl Claim {
         let mut text = format!("  {mark} {:<5} {:<67} {:>23}", self.rules.join(" "), self.text, self.figures.short());
         text.truncate(text.trim_end().len());
         for said in self.figures.0.iter().filter_map(|figure| figure.said()) {
-            text.push_str("\n            ");
-            text.push_str(said);
+            text.push_str(&wrapped(said, 100 - INDENT.len(), INDENT));
         }
         text
     }
+}
+
+/// Of what was said, below its claim.
+const INDENT: &str = "\n            ";
+
+/// The words of `text` in lines of at most `width` characters, where no word is longer; each line begins with `indent`.
+fn wrapped(text: &str, width: usize, indent: &str) -> String {
+    let (mut lines, mut column) = (String::new(), usize::MAX);
+    for word in text.split(' ') {
+        let len = word.chars().count();
+        if column.saturating_add(1 + len) > width {
+            lines.push_str(indent);
+            column = len;
+        } else {
+            lines.push(' ');
+            column += 1 + len;
+        }
+        lines.push_str(word);
+    }
+    lines
 }
 
 /// What was measured for a claim, by name.
@@ -69,12 +88,17 @@ impl Figures {
     /// A number of what `name` says.
     pub(crate) fn count(self, name: &'static str, count: impl Into<u64>) -> Self {
         let count = count.into();
-        self.with(name, count, Some(format!("{count} {name}")))
+        self.with(name, count, Some(format!("{count} {name}").replace('_', " ")))
+    }
+
+    /// A value of its own, such as a generation.
+    pub(crate) fn value(self, name: &'static str, value: u64) -> Self {
+        self.with(name, value, Some(format!("{name} {value}").replace('_', " ")))
     }
 
     /// A PASID.
     pub(crate) fn pasid(self, name: &'static str, pasid: Pasid) -> Self {
-        self.with(name, pasid.get(), Some(format!("{name} {pasid}").replace('_', " ")))
+        self.with(name, pasid.get(), Some(format!("PASID {pasid}")))
     }
 
     /// How long something took; in JSON in microseconds.

@@ -29,18 +29,19 @@ pub(crate) struct Struck {
 }
 
 impl Hammer {
-    /// Begins to write `byte` everywhere in `buffer`; returns when it has gone round once.
+    /// Begins to write everywhere in `buffer`, never the same bytes twice; returns when it has gone round once.
     ///
     /// # Errors
     /// It did not come round.
-    pub(crate) fn start(port: DmaPort, pasid: Pasid, buffer: Buffer, byte: u8) -> Result<Self, Failure> {
+    pub(crate) fn start(port: DmaPort, pasid: Pasid, buffer: Buffer) -> Result<Self, Failure> {
         let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (stopped, counted) = (stop.clone(), writes.clone());
         let strike = move || {
-            let data = [byte; CHUNK];
+            let mut data = vec![0x5c; CHUNK];
             let places = (buffer.address..=buffer.last()).step_by(CHUNK).cycle();
             for address in places.take_while(|_| !stopped.load(Ordering::Relaxed)) {
                 let len = CHUNK.min((buffer.last() - address) as usize + 1);
+                data[..8].copy_from_slice(&counted.load(Ordering::Relaxed).to_ne_bytes());
                 if let Err(error) = port.write(Some(pasid), address, &data[..len]) {
                     return Some(error);
                 }

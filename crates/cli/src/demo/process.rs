@@ -1,6 +1,7 @@
 //! The parent's side of a child: starts it, asks it, ends it. Every wait is bounded, and dropping it leaves no process behind.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::str::FromStr;
 use std::sync::mpsc::{self, Receiver};
@@ -89,7 +90,8 @@ impl Process {
     /// It cannot be started, or says nothing.
     pub(crate) fn start() -> Result<Self, ProcessError> {
         let mut command = Command::new(SELF);
-        command.arg(WORD).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A process group of its own: Ctrl-C is for the demonstration, which ends its children itself.
+        command.arg(WORD).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(ProcessError::Start)?;
         let input = child.stdin.take();
         let (sender, answers) = mpsc::channel();
@@ -160,7 +162,8 @@ impl Process {
         Ok((address, len, checksum as u32))
     }
 
-    /// Has it replace its image by another that has one buffer.
+    /// Has it replace its image by another that has one buffer. Addresses are not randomised from there on, where the kernel permits it: a further exec with numbers
+    /// of the same lengths puts its buffer at the same address.
     pub(crate) fn exec(&mut self, len: u64, seed: u64) -> Result<Buffer, ProcessError> {
         let question = format!("exec {len} {seed}");
         self.say(&question)?;

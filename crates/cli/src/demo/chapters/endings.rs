@@ -1,9 +1,10 @@
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{AddressSpace, Bind, BindError, Bond, EndReason, FaultReason, SpaceRefusal};
 
+use crate::demo::child::untouched;
 use crate::demo::claim::Figures;
 use crate::demo::failure::Failure;
 use crate::demo::hammer::Hammer;
@@ -61,23 +62,15 @@ fn unbound(stage: &mut Stage) -> Result<(), Failure> {
     let buffer = process.buffer(SMALL, stage.seed())?;
     let (bond, _) = bind(&machine, &space, 0)?;
     let port = machine.device(DEVICE)?.port();
-    let hammer = Hammer::start(port.clone(), bond.pasid(), buffer, 0x11)?;
+    let hammer = Hammer::start(port.clone(), bond.pasid(), buffer)?;
     let pasid = bond.pasid();
     bond.unbind();
     // From here on nothing may change any more, whatever the device tries.
-    let own = stage.seed();
-    let fresh = process.buffer(SMALL, own)?;
-    let before = (process.crc(&buffer)?, process.crc(&fresh)?);
+    let before = process.crc(&buffer)?;
     let struck = hammer.wait()?;
     let late = port.write(Some(pasid), buffer.address, &[0x22; 64]).is_err();
-    let after = (process.crc(&buffer)?, process.crc(&fresh)?);
-    let held = late && before == after && struck.fault.reason == FaultReason::NotBound;
-    stage.claim(
-        &["U2"],
-        "when unbind returns, the device cannot touch the process",
-        held,
-        Figures::new().count("writes before", struck.writes),
-    );
+    let held = late && process.crc(&buffer)? == before && struck.fault.reason == FaultReason::NotBound;
+    stage.claim(&["U2"], "when unbind returns, the device cannot touch the process", held, Figures::new().count("writes", struck.writes));
     Ok(())
 }
 
@@ -88,7 +81,7 @@ fn unmapped(stage: &mut Stage) -> Result<(), Failure> {
     let beside = process.buffer(SMALL, stage.seed())?;
     let before = process.crc(&beside)?;
     let (bond, seen) = bind(&machine, &space, 0)?;
-    let hammer = Hammer::start(machine.device(DEVICE)?.port(), bond.pasid(), large, 0x33)?;
+    let hammer = Hammer::start(machine.device(DEVICE)?.port(), bond.pasid(), large)?;
     process.free(&large)?;
     let struck = hammer.wait()?;
     let inside = (large.address..=large.last()).contains(&struck.fault.address);
@@ -98,79 +91,117 @@ fn unmapped(stage: &mut Stage) -> Result<(), Failure> {
         &["T2"],
         "munmap in the middle of DMA: it faults there, and the bond lives on",
         held,
-        Figures::new().count("writes before", struck.writes),
+        Figures::new().count("writes", struck.writes),
     );
     Ok(())
 }
 
-/// A process that replaces its image under a device that writes to it. The IOMMU has one PASID, so that every question about it has to be asked.
-fn execed(stage: &mut Stage) -> Result<(), Failure> {
-    let machine = Machine::narrow(1)?;
-    let device = machine.device(DEVICE)?;
-    let (mut process, space) = stage.process()?;
-    let buffer = process.buffer(SMALL, stage.seed())?;
-    let drvdata = stage.seed();
-    let (bond, seen) = bind(&machine, &space, drvdata)?;
-    let pasid = bond.pasid();
+/// How often a process replaces its image under a device that writes to it. Once would not do: a device that looks first and writes then would mostly be lucky.
+const EXECS: u64 = 8;
 
-    let hammer = Hammer::start(device.port(), pasid, buffer, 0x44)?;
-    let canary = process.exec(SMALL, stage.seed())?;
-    let execed = Instant::now();
-    let untouched = process.crc(&canary)?;
-    let struck = hammer.wait()?;
-    let noticed = execed.elapsed();
-    let ended = struck.fault.reason == FaultReason::SpaceEnded;
-    let figures = Figures::new().count("writes before", struck.writes).time("noticed_us", noticed);
-    stage.claim(&["U4", "U7"], "exec in the middle of DMA ends it: the bond is with the memory", ended, figures);
-
-    // Aimed at the new image itself, by the number that the old one had.
-    let aimed = device.port().write(Some(pasid), canary.address, &[0x55; 4096]);
-    let kept = aimed.is_err() && process.crc(&canary)? == untouched;
-    stage.claim(&["U7"], "the new image is untouched, also where the device aims at it", kept, Figures::new().bytes("bytes", canary.len));
-
-    wait_until("the exit handler", || seen.has_run())?;
-    let once = seen.once(drvdata, EndReason::Execed);
-    stage.claim(
-        &["U4", "B6"],
-        "the exit handler ran once, with its drvdata",
-        once,
-        Figures::new().count("runs", seen.runs.load(Ordering::Relaxed)),
-    );
-
-    let next = Next { process, image: canary, untouched };
-    next.takes_over(stage, &machine, bond, &seen)
-}
-
-/// The image after an exec, to be bound as the process that it is now.
-struct Next {
+/// A process that replaces its image again and again, by images with one buffer.
+struct Image {
     process: Process,
-    image: Buffer,
-    /// The CRC32C of its buffer as long as nobody writes to it.
-    untouched: u32,
+    buffer: Buffer,
+    /// Where the buffer's data comes from.
+    seed: u64,
 }
 
-impl Next {
-    fn takes_over(mut self, stage: &mut Stage, machine: &Machine, old: Bond<u64>, seen: &Seen) -> Result<(), Failure> {
+/// What is to be seen of all execs.
+#[derive(Default)]
+struct Execs {
+    writes: u64,
+    noticed: Duration,
+    same_address: u64,
+    ended: u64,
+    untouched: u64,
+    handlers: Vec<(u64, Arc<Seen>)>,
+}
+
+fn execed(stage: &mut Stage) -> Result<(), Failure> {
+    // One PASID, so that it is used again each time.
+    let machine = Machine::narrow(1)?;
+    let (mut process, _) = stage.process()?;
+    let seed = image_seed(stage);
+    // The first exec only makes addresses the same in all that follow.
+    let buffer = process.exec(SMALL, seed)?;
+    let (mut image, mut execs) = (Image { process, buffer, seed }, Execs::default());
+    let mut last = image.exec(stage, &machine, &mut execs)?;
+    for _ in 1..EXECS {
+        last.unbind();
+        last = image.exec(stage, &machine, &mut execs)?;
+    }
+    let figures = Figures::new().count("writes", execs.writes).time("noticed_us", execs.noticed);
+    stage.claim(&["U4", "U7"], "eight execs in the middle of DMA end it: a bond is with the memory", execs.ended == EXECS, figures);
+    let figures = Figures::new().count("at_the_same_address", execs.same_address);
+    stage.claim(&["U7"], "the new images are untouched, also where the device aims at them", execs.untouched == EXECS, figures);
+
+    image.takes_over(stage, &machine, last)?;
+    // Counted after the last unbind, from which on none can run.
+    let once = execs.handlers.iter().filter(|(drvdata, seen)| seen.once(*drvdata, EndReason::Execed)).count() as u64;
+    stage.claim(&["U4", "B6"], "each exit handler ran once, with its drvdata", once == EXECS, Figures::new().count("handlers", once));
+    Ok(())
+}
+
+/// Always of the same number of digits: command lines of one length give one layout.
+fn image_seed(stage: &mut Stage) -> u64 {
+    stage.rng.u64(1_000_000_000..10_000_000_000)
+}
+
+impl Image {
+    /// An exec in the middle of DMA. Answers the bond of the image that has ended.
+    fn exec(&mut self, stage: &mut Stage, machine: &Machine, execs: &mut Execs) -> Result<Bond<u64>, Failure> {
+        let space: Arc<dyn AddressSpace> = sva_host::attach(self.process.pid())?;
+        let drvdata = stage.seed();
+        let (bond, seen) = bind(machine, &space, drvdata)?;
+        let port = machine.device(DEVICE)?.port();
+        let hammer = Hammer::start(port.clone(), bond.pasid(), self.buffer)?;
+        self.seed = image_seed(stage);
+        let next = self.process.exec(SMALL, self.seed)?;
+        let execed = Instant::now();
+        let struck = hammer.wait()?;
+        execs.noticed = execs.noticed.max(execed.elapsed());
+        execs.writes += struck.writes;
+        execs.ended += u64::from(struck.fault.reason == FaultReason::SpaceEnded);
+        execs.same_address += u64::from(next.address == self.buffer.address);
+        self.buffer = next;
+        // Aimed at the new image itself, by the number that the old one has still.
+        let aimed = port.write(Some(bond.pasid()), next.address, &[0x55; 4096]);
+        execs.untouched += u64::from(aimed.is_err() && self.is_untouched()?);
+        wait_until("the exit handler", || seen.has_run())?;
+        execs.handlers.push((drvdata, seen));
+        Ok(bond)
+    }
+
+    fn is_untouched(&mut self) -> Result<bool, Failure> {
+        Ok(self.process.crc(&self.buffer)? == untouched(SMALL, self.seed))
+    }
+
+    /// Binds the image as the process that it is now, when the bond of the one before it goes.
+    fn takes_over(&mut self, stage: &mut Stage, machine: &Machine, old: Bond<u64>) -> Result<(), Failure> {
         let device = machine.device(DEVICE)?;
         let old_tag = old.tag();
         let space: Arc<dyn AddressSpace> = sva_host::attach(self.process.pid())?;
         let refusal = machine.iommu.bind_device(device, &space, Bind::new(())).err();
         let held = matches!(refusal, Some(BindError::Space(SpaceRefusal::NoPasidLeft { in_use: 1, .. })));
         let figures = refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(&["U5"], "the PASID of the ended image is held as long as its bond", held, figures);
+        stage.claim(&["U5"], "the PASID of an ended image is held as long as its bond", held, figures);
 
         let report = old.unbind();
         let bond = machine.iommu.bind_device(device, &space, Bind::new(()))?;
-        let (old_number, number) = (old_tag.pasid, bond.pasid());
-        let reused = report.space_ended && number == old_number && bond.tag().generation > old_tag.generation;
-        let figures = Figures::new().pasid("pasid", number).count("generation", bond.tag().generation.0);
+        let reused = report.space_ended && bond.pasid() == old_tag.pasid && bond.tag().generation > old_tag.generation;
+        let figures = Figures::new().pasid("pasid", bond.pasid()).value("generation", bond.tag().generation.0);
         stage.claim(&["U5", "U6"], "after the unbind the number is used again, in a new generation", reused, figures);
 
-        let late = device.port().for_owner(old_tag).write(Some(number), self.image.address, &[0x66; 4096]);
-        let dropped = late.is_err() && machine.iommu.stale_dropped() == 1;
-        let kept = self.process.crc(&self.image)? == self.untouched && seen.runs.load(Ordering::Relaxed) == 1;
-        let figures = Figures::new().count("dropped", machine.iommu.stale_dropped());
-        stage.claim(&["U6"], "a late transaction of the earlier owner does not reach the new one", dropped && kept, figures);
+        let late = device.port().for_owner(old_tag).write(Some(bond.pasid()), self.buffer.address, &[0x66; 4096]);
+        let dropped = machine.iommu.stale_dropped();
+        let held = late.is_err() && dropped == 1 && self.is_untouched()?;
+        stage.claim(
+            &["U6"],
+            "a late transaction of the earlier owner does not reach the new one",
+            held,
+            Figures::new().count("dropped", dropped),
+        );
         Ok(())
     }
 }
@@ -181,7 +212,7 @@ fn killed(stage: &mut Stage) -> Result<(), Failure> {
     let buffer = process.buffer(SMALL, stage.seed())?;
     let drvdata = stage.seed();
     let (bond, seen) = bind(&machine, &space, drvdata)?;
-    let hammer = Hammer::start(machine.device(DEVICE)?.port(), bond.pasid(), buffer, 0x77)?;
+    let hammer = Hammer::start(machine.device(DEVICE)?.port(), bond.pasid(), buffer)?;
     let begun = Instant::now();
     process.kill()?;
     let struck = hammer.wait()?;
@@ -190,7 +221,7 @@ fn killed(stage: &mut Stage) -> Result<(), Failure> {
     let report = bond.unbind();
     let clean = struck.fault.reason == FaultReason::SpaceEnded && report.space_ended && report.handler_ran;
     let held = clean && seen.once(drvdata, EndReason::Exited);
-    let figures = Figures::new().count("writes before", struck.writes).time("noticed_us", noticed);
+    let figures = Figures::new().count("writes", struck.writes).time("noticed_us", noticed);
     stage.claim(&["U4"], "kill -9 in the middle of DMA ends it; the handler ran once", held, figures);
 
     let left = machine.iommu.census();

@@ -108,7 +108,7 @@ fn surprise(stage: &mut Stage) -> Result<(), Failure> {
     let (mut process, space) = stage.process()?;
     let buffer = process.buffer(LEN, stage.seed())?;
     let bond = machine.iommu.bind_device(device, &space, Bind::new(()))?;
-    let hammer = Hammer::start(device.port(), bond.pasid(), buffer, 0x88)?;
+    let hammer = Hammer::start(device.port(), bond.pasid(), buffer)?;
     machine.fabric.remove_device(device.bdf());
     machine.iommu.remove(device, Removal::Surprise)?;
     let struck = hammer.wait()?;
@@ -116,7 +116,7 @@ fn surprise(stage: &mut Stage) -> Result<(), Failure> {
     let ended = !bond.is_live() && bond.unbind().already_ended;
     let left = machine.iommu.census();
     let nothing = (left.bonds, left.pasids, left.devices) == (0, 0, 0);
-    let figures = Figures::new().count("writes before", struck.writes);
+    let figures = Figures::new().count("writes", struck.writes);
     stage.claim(&["G5"], "surprise removal in the middle of DMA leaves nothing behind", stopped && ended && nothing, figures);
     Ok(())
 }

@@ -34,7 +34,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let error = port.read(Some(pasid), end - 100, &mut [0; 4096]).err();
     let expected = fault_at(end, Access::Read, FaultReason::NotMapped);
     let exact = error.as_ref().is_some_and(|e| e.done == 100 && e.fault() == Some(expected));
-    let figures = error.as_ref().map_or_else(Figures::new, |e| Figures::new().count("bytes before it", e.done));
+    let figures = error.as_ref().map_or_else(Figures::new, |e| Figures::new().count("bytes_before_it", e.done));
     stage.claim(&["T5"], "an access that runs into a hole stops at its exact byte", exact, figures);
 
     let error = port.write(Some(pasid), KERNEL, &[0; 8]).err();
