@@ -27,7 +27,7 @@ impl Claim {
     /// For people: one line, and one more for each thing that was said.
     pub(crate) fn lines(&self) -> String {
         let mark = if self.held { '✓' } else { '✗' };
-        let mut text = format!("  {mark} {:<5} {:<67} {:>23}", self.rules.join(" "), self.text, self.figures.short());
+        let mut text = format!("  {mark} {:<5} {:<66} {:>23}", self.rules.join(" "), self.text, self.figures.short());
         text.truncate(text.trim_end().len());
         for said in self.figures.0.iter().filter_map(|figure| figure.said()) {
             text.push_str(&wrapped(said, 100 - INDENT.len(), INDENT));

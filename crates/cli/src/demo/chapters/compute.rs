@@ -65,6 +65,6 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let (reached, depth, wrong) = process.search_graph(graph.source)?;
     let equal = wrong == 0 && (search.reached, search.depth) == (reached, depth) && reached > 1;
     let figures = Figures::new().count("vertices", reached).time("elapsed_us", time);
-    stage.claim(&[], "its breadth-first search writes the distances that the process computes", equal, figures);
+    stage.claim(&[], "its breadth-first search finds the distances the process finds", equal, figures);
     Ok(())
 }

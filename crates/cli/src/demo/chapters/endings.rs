@@ -89,7 +89,7 @@ fn unmapped(stage: &mut Stage) -> Result<(), Failure> {
     let held = clean && bond.is_live() && !seen.has_run();
     stage.claim(
         &["T2"],
-        "munmap in the middle of DMA: it faults there, and the bond lives on",
+        "munmap in the middle of DMA: it faults there, the bond lives on",
         held,
         Figures::new().count("writes", struck.writes),
     );

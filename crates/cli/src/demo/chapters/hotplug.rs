@@ -112,7 +112,9 @@ fn surprise(stage: &mut Stage) -> Result<(), Failure> {
     machine.fabric.remove_device(device.bdf());
     machine.iommu.remove(device, Removal::Surprise)?;
     let struck = hammer.wait()?;
-    let stopped = matches!(struck.fault.reason, FaultReason::DeviceRemoved | FaultReason::PeerAbort(_));
+    // What was in flight ended in whatever the removal had come to; from here on it is gone.
+    let fault = device.port().write(Some(bond.pasid()), buffer.address, &[0; 8]).err().as_ref().and_then(DmaError::fault);
+    let stopped = fault.is_some_and(|fault| fault.reason == FaultReason::DeviceRemoved);
     let ended = !bond.is_live() && bond.unbind().already_ended;
     let left = machine.iommu.census();
     let nothing = (left.bonds, left.pasids, left.devices) == (0, 0, 0);

@@ -114,7 +114,7 @@ impl Overlapped {
         let peer = machine.fabric.memory(machine.device(PEER)?.bdf(), 0).ok_or_else(|| missing("peer's memory"))?;
         let held = arrived && peer.writes() == 0 && bond.overlaps().is_empty();
         let figures = Figures::new().bytes("bytes", self.data.len() as u64);
-        stage.claim(&["B7"], "with ACS redirect the same write reaches the process and not the peer", held, figures);
+        stage.claim(&["B7"], "with ACS redirect the same write reaches the process, not the peer", held, figures);
         Ok(())
     }
 
