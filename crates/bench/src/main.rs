@@ -1,2 +1,58 @@
-//! Benchmarks of sva beside their baselines.
-fn main() {}
+//! Benchmarks of sva, each figure beside a baseline that is measured in the same run.
+//!
+//! `cargo run --release -p sva-bench -- host [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
+#![forbid(unsafe_code)]
+
+mod host;
+mod row;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use row::Rows;
+
+/// Benchmarks of sva beside their baselines.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Subcommand)]
+enum Subject {
+    /// Binding, and the memory of live processes.
+    Host {
+        /// Print a JSON array of rows instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// A smaller run, to see that everything works; the figures mean little.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The process that is measured on; started by the others.
+    #[command(hide = true)]
+    Target {
+        /// Bytes of memory to have.
+        bytes: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().subject {
+        Subject::Target { bytes } => target::run(bytes),
+        Subject::Host { json, quick } => {
+            let mut rows = Rows::new(json);
+            host::run(quick, &mut rows).and_then(|()| rows.finish())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sva-bench: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

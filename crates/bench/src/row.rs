@@ -1,0 +1,103 @@
+//! Rows: a figure, its baseline, and whether the goal is met.
+
+use std::error::Error;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// What a row is to reach. Written out in the row, so that anyone can recompute `met`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal {
+    /// value / baseline is at least this.
+    RatioAtLeast(f64),
+    /// value / baseline is at most this.
+    RatioAtMost(f64),
+    /// The value is at least this, in the row's unit.
+    ValueAtLeast(f64),
+    /// None: the figure is for information.
+    None,
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RatioAtLeast(goal) => write!(f, "ratio >= {goal}"),
+            Self::RatioAtMost(goal) => write!(f, "ratio <= {goal}"),
+            Self::ValueAtLeast(goal) => write!(f, "value >= {goal}"),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+impl Serialize for Goal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_none(),
+            goal => serializer.collect_str(goal),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    case: String,
+    unit: &'static str,
+    value: f64,
+    baseline: f64,
+    ratio: f64,
+    goal: Goal,
+    met: bool,
+}
+
+/// The rows of a run, printed as they come or together as JSON.
+pub(crate) struct Rows {
+    json: bool,
+    rows: Vec<Row>,
+}
+
+impl Rows {
+    pub(crate) fn new(json: bool) -> Self {
+        if !json {
+            println!("{:<58} {:>14} {:>14} {:>7}  {:<16} met", "case", "value", "baseline", "ratio", "goal");
+        }
+        Self { json, rows: Vec::new() }
+    }
+
+    /// Adds a row. What the baseline is stands in the case's name or in docs/performance.md.
+    pub(crate) fn add(&mut self, case: impl Into<String>, unit: &'static str, value: f64, baseline: f64, goal: Goal) {
+        let ratio = value / baseline;
+        let met = match goal {
+            Goal::RatioAtLeast(goal) => ratio >= goal,
+            Goal::RatioAtMost(goal) => ratio <= goal,
+            Goal::ValueAtLeast(goal) => value >= goal,
+            Goal::None => true,
+        };
+        let row = Row { case: case.into(), unit, value, baseline, ratio, goal, met };
+        if !self.json {
+            let goal = row.goal.to_string();
+            let met = if met { "yes" } else { "NO" };
+            println!("{:<58} {value:>14.1} {baseline:>14.1} {ratio:>7.3}  {goal:<16} {met}  {unit}", row.case);
+        }
+        self.rows.push(row);
+    }
+
+    /// Prints what is to be printed at the end. A missed goal is a figure, not an error.
+    pub(crate) fn finish(self) -> Result<(), Box<dyn Error>> {
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&self.rows)?);
+        }
+        Ok(())
+    }
+}
+
+/// The middle of some figures.
+pub(crate) fn median(figures: &mut [f64]) -> f64 {
+    percentile(figures, 50)
+}
+
+/// The smallest figure that `percent` of all do not exceed.
+pub(crate) fn percentile(figures: &mut [f64], percent: usize) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let rank = (figures.len() * percent).div_ceil(100).max(1);
+    figures.get(rank - 1).copied().unwrap_or(f64::NAN)
+}
