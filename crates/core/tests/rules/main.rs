@@ -6,6 +6,8 @@
 mod binding;
 mod callbacks;
 mod data_path;
+mod ending;
 mod hotplug;
+mod rollback;
 mod support;
 mod unbinding;
