@@ -418,6 +418,14 @@ pub enum JoinError {
         /// How many bonds it has, those still being unbound included.
         bonds: usize,
     },
+    /// The group has bonds that none of its members uses now, but that a device which comes back would join.
+    #[error("{group} has {bonds} bonds of its own; unbind them first")]
+    HasGroupBonds {
+        /// The group.
+        group: GroupId,
+        /// How many.
+        bonds: usize,
+    },
     /// The group's own domain has mappings.
     #[error("{group} has {mappings} mappings of its own; unmap them first")]
     HasMappings {

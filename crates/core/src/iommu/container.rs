@@ -85,6 +85,9 @@ impl State {
                 return Err(JoinError::HasBonds { group, device: member.bdf(), bonds });
             }
         }
+        if !found.bonds.is_empty() {
+            return Err(JoinError::HasGroupBonds { group, bonds: found.bonds.len() });
+        }
         if found.own.len() > 0 {
             return Err(JoinError::HasMappings { group, mappings: found.own.len() });
         }
