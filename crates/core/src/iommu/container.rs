@@ -20,6 +20,7 @@ use crate::event::Overlap;
 use crate::ids::{ContainerId, GroupId, Pasid, PasidTag, SpaceId};
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
+use crate::sync::MutexGuard;
 
 /// What a container's BIND answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,11 +144,6 @@ impl State {
         let groups = self.containers.get(&id).into_iter().flat_map(|container| &container.groups);
         groups.filter_map(|group| self.groups.get(group)).flat_map(|group| &group.members)
     }
-
-    /// The container's bond of a space, and whether it was made with the same features and drvdata.
-    fn container_bond(&mut self, id: ContainerId, space: SpaceId) -> Option<BondKey> {
-        self.containers.get(&id)?.bonds.iter().find(|bond| bond.space == space).map(|bond| bond.key)
-    }
 }
 
 impl Container {
@@ -270,11 +266,11 @@ impl Container {
     ) -> Result<ContainerBound, ContainerBindError> {
         let members = self.isolations();
         let overlaps = self.iommu.overlaps(&members, &**space).map_err(ContainerBindError::Space)?;
-        let mut state = self.iommu.lock();
-        let candidates = Candidates::of(state.members_of(self.id));
         let data: Arc<dyn AnyData> = Arc::clone(&bind.data) as _;
-        if let Some(key) = state.container_bond(self.id, space.id()) {
-            return self.existing(&mut state, key, bind.features, &*data).map(|tag| ContainerBound {
+        let (mut state, existing) = self.compare(space.id(), &*data);
+        let candidates = Candidates::of(state.members_of(self.id));
+        if let Some((key, same)) = existing {
+            return self.existing(&mut state, key, bind.features, same).map(|tag| ContainerBound {
                 pasid: tag.pasid,
                 tag,
                 existing: true,
@@ -298,16 +294,27 @@ impl Container {
         Ok(ContainerBound { pasid: tag.pasid, tag, existing: false, left_out: candidates.left_out, overlaps })
     }
 
+    /// Takes the control lock and answers the bond of a space that there is under it, and whether that was made with equal drvdata.
+    ///
+    /// The comparison is the caller's code and runs with no lock held: where the bond has become another one meanwhile, it is made again.
+    fn compare(&self, space: SpaceId, data: &dyn AnyData) -> (MutexGuard<'_, State>, Option<(BondKey, bool)>) {
+        let mut compared: Option<(BondKey, bool)> = None;
+        loop {
+            let state = self.iommu.lock();
+            let found = state.containers[&self.id].bonds.iter().find(|bond| bond.space == space);
+            let Some(ContainerBond { key, data: held, .. }) = found else { return (state, None) };
+            if compared.is_some_and(|(known, _)| known == *key) {
+                return (state, compared);
+            }
+            let (key, held) = (*key, Arc::clone(held));
+            drop(state);
+            compared = Some((key, held.same(data)));
+        }
+    }
+
     /// What a second BIND of a space comes to.
-    fn existing(
-        &self,
-        state: &mut State,
-        key: BondKey,
-        features: crate::Features,
-        data: &dyn AnyData,
-    ) -> Result<PasidTag, ContainerBindError> {
+    fn existing(&self, state: &mut State, key: BondKey, features: crate::Features, same: bool) -> Result<PasidTag, ContainerBindError> {
         let container = self.id;
-        let same = state.containers[&container].bonds.iter().any(|bond| bond.key == key && bond.data.same(data));
         let Some(bond) = state.bond(key) else { unreachable!("a container's bond lives until its UNBIND") };
         let (tag, space) = (bond.record.tag, bond.record.id);
         if !same || bond.features != features {
