@@ -83,3 +83,8 @@ fn misused(error: &clap::Error, voice: Voice) -> u8 {
     }
     voice.refuse("usage", format!("{message}\n\n{rest}").trim_end())
 }
+
+/// The README's example, compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
