@@ -137,8 +137,9 @@ pub(crate) struct Crc32cArgs {
     /// How many bytes; K, M, G and T are powers of 1024
     #[arg(long, value_name = "N", value_parser = number::length, requires = "addr")]
     pub(crate) len: Option<u64>,
-    /// A mapping by its name in the process's maps: [heap], [stack], a file's name or path
-    #[arg(long, value_name = "NAME")]
+    /// A mapping by its name.
+    // The help is no doc comment: the names in brackets would be links.
+    #[arg(long, value_name = "NAME", help = "A mapping by its name in the process's maps: [heap], [stack], a file's name or path")]
     pub(crate) region: Option<String>,
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Error {
     /// A file cannot be opened, read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// The file; `-` is standard input or output.
+        /// The file, or `standard input`, `standard output`.
         path: PathBuf,
         /// What the kernel answered.
         source: io::Error,

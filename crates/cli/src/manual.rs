@@ -23,7 +23,7 @@ pub(crate) fn completions(shell: Shell) -> String {
 pub(crate) fn text(folder: Option<&Path>) -> Result<String, Error> {
     let Some(folder) = folder else {
         let mut out = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut out).map_err(|source| Error::File { path: "-".into(), source })?;
+        clap_mangen::Man::new(Cli::command()).render(&mut out).map_err(|source| Error::File { path: "standard output".into(), source })?;
         return Ok(String::from_utf8_lossy(&out).into_owned());
     };
     let failed = |source| Error::File { path: folder.to_path_buf(), source };

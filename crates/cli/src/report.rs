@@ -102,7 +102,7 @@ fn duration(value: Duration) -> String {
 /// # Errors
 /// Never, in fact: no map here has other keys than strings.
 pub(crate) fn object(value: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|e| Error::File { path: "-".into(), source: e.into() })
+    serde_json::to_string(value).map_err(|e| Error::File { path: "standard output".into(), source: e.into() })
 }
 
 /// Shows bytes as sixteen a line: address, hexadecimal, text.

@@ -23,7 +23,7 @@ pub(crate) enum StreamError {
     /// Opening, reading or writing failed.
     #[error("{}: {source}", path.display())]
     Io {
-        /// Which file; `-` is standard input or output.
+        /// Which file, or `standard input`, `standard output`.
         path: PathBuf,
         /// What the kernel answered.
         source: io::Error,
@@ -52,8 +52,10 @@ impl Stream {
     /// # Errors
     /// The file cannot be opened.
     pub(crate) fn input(path: &Path) -> Result<Self, StreamError> {
-        let opened = if path == Path::new("-") { io::stdin().as_fd().try_clone_to_owned().map(File::from) } else { File::open(path) };
-        Self::new(opened, path)
+        if path == Path::new("-") {
+            return Self::new(io::stdin().as_fd().try_clone_to_owned().map(File::from), Path::new("standard input"));
+        }
+        Self::new(File::open(path), path)
     }
 
     /// Opens `path` to write from its beginning; `-` is standard output.
@@ -61,14 +63,12 @@ impl Stream {
     /// # Errors
     /// The file cannot be made or opened; a FIFO without a reader.
     pub(crate) fn output(path: &Path) -> Result<Self, StreamError> {
-        let opened = if path == Path::new("-") {
-            io::stdout().as_fd().try_clone_to_owned().map(File::from)
-        } else {
-            // Non-blocking, or a FIFO without a reader would hold up a bound device for ever.
-            let nonblocking = rustix::fs::OFlags::NONBLOCK.bits();
-            OpenOptions::new().write(true).create(true).truncate(true).custom_flags(nonblocking.cast_signed()).open(path)
-        };
-        Self::new(opened, path)
+        if path == Path::new("-") {
+            return Self::new(io::stdout().as_fd().try_clone_to_owned().map(File::from), Path::new("standard output"));
+        }
+        // Non-blocking, or a FIFO without a reader would hold up a bound device for ever.
+        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        Self::new(OpenOptions::new().write(true).create(true).truncate(true).custom_flags(nonblocking).open(path), path)
     }
 
     fn new(opened: io::Result<File>, path: &Path) -> Result<Self, StreamError> {

@@ -27,7 +27,7 @@ impl Voice {
         let mut out = io::stdout().lock();
         write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|source| match source.kind() {
             io::ErrorKind::BrokenPipe => Error::BrokenPipe,
-            _ => Error::File { path: "-".into(), source },
+            _ => Error::File { path: "standard output".into(), source },
         })
     }
 
