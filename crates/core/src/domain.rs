@@ -79,8 +79,9 @@ impl Domain {
     /// The first mapping that meets `range`.
     pub(crate) fn meets(&self, range: AddrRange) -> Option<AddrRange> {
         let maps = self.by_first.read();
-        let (_, mapping) = maps.range(..=range.last()).next_back()?;
-        mapping.range.overlaps(range).then_some(mapping.range)
+        let before = maps.range(..range.first()).next_back().filter(|(_, mapping)| mapping.range.overlaps(range));
+        let (_, mapping) = before.or_else(|| maps.range(range.first()..=range.last()).next())?;
+        Some(mapping.range)
     }
 
     /// Adds a mapping that meets no other.

@@ -127,12 +127,15 @@ impl Iommu {
     pub fn unmap(&self, group: GroupId, iova: u64, len: u64) -> Result<Unmapped, UnmapError> {
         let range = AddrRange::new(iova, len).ok_or(UnmapError::NoRange { iova, len })?;
         let removed = {
-            let state = self.lock();
+            let mut state = self.lock();
             let domain = state.own_domain(group).map_err(|error| match error {
                 GroupDomainError::NoSuchGroup => UnmapError::NoSuchGroup { group },
                 GroupDomainError::InContainer(container) => UnmapError::InContainer { group, container },
             })?;
-            domain.remove(range)
+            let removed = domain.remove(range);
+            // Its mappings may have been all that kept a group whose devices are gone.
+            state.forget_empty_group(group);
+            removed
         };
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
         Ok(self.finish_unmap(&removed))
@@ -157,10 +160,11 @@ impl Iommu {
 
     /// Closes mappings that have been taken out of their domain and waits for the accesses in flight. Not under the control lock.
     pub(super) fn finish_unmap(&self, removed: &[Arc<Mapping>]) -> Unmapped {
-        let mut bytes = 0;
+        let mut bytes = 0u64;
         let mut busy = false;
         for mapping in removed {
-            bytes += mapping.range.len();
+            // A container that closes can have mapped all of 2^64 bytes, which no one UNMAP can.
+            bytes = bytes.saturating_add(mapping.range.len());
             busy |= mapping.gate.close() == Outcome::Busy;
         }
         let deferred = busy && callback::inside();

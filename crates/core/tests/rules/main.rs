@@ -5,9 +5,12 @@
 
 mod binding;
 mod callbacks;
+mod containers;
 mod data_path;
+mod domains;
 mod ending;
 mod hotplug;
+mod pasids;
 mod rollback;
 mod support;
 mod unbinding;
