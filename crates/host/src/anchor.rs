@@ -195,12 +195,10 @@ fn rseq_abort(tid: Tid, rip: u64) -> Result<Option<u64>, Trouble> {
 pub(crate) fn make(pid: Tid, chosen: &Chosen, strays: &mut Vec<Stray>) -> Result<Made, AttachError> {
     let tid = chosen.tid;
     let landmarks = Landmarks::find(tid).ok_or(AttachError::NoSyscallInstruction { pid: pid as u32 })?;
-    if strays.iter().any(|stray| stray.tgid == chosen.tgid) {
-        return Err(AttachError::DidNotStop { tid: tid as u32, waited: FIRST_STOP });
-    }
+    settle(chosen.tgid, strays).map_err(|stray| AttachError::DidNotStop { tid: stray as u32, waited: FIRST_STOP })?;
     let tracee = Tracee(tid);
     let begin = Instant::now();
-    sys::seize(tid).map_err(|error| refusal(pid, tid, error))?;
+    seize(pid, tid)?;
     let made = in_stop(pid, chosen, tracee, &landmarks);
     let (saved, result) = match made {
         Ok((saved, result)) => (Some(saved), result),
@@ -220,6 +218,20 @@ pub(crate) fn make(pid: Tid, chosen: &Chosen, strays: &mut Vec<Stray>) -> Result
                 |trouble| trouble.into_error(pid, anchor),
                 |refused| refused.err().unwrap_or(AttachError::Gone { pid: pid as u32 }),
             ))
+        }
+    }
+}
+
+/// Waits until none of a process's threads is astray any more: to seize a second one while the process is in exec, and the exec waits for us to collect the first, would hang. A dead leader
+/// stays astray until its threads are dead too, and is in nobody's way.
+fn settle(tgid: Tid, strays: &mut Vec<Stray>) -> Result<(), Tid> {
+    let begin = Instant::now();
+    loop {
+        strays.retain(|stray| !stray.try_again());
+        match strays.iter().find(|stray| stray.tgid == tgid && !procfs::status(stray.tracee.0).is_ok_and(|status| status.is_dead())) {
+            None => return Ok(()),
+            Some(stray) if begin.elapsed() > FIRST_STOP => return Err(stray.tracee.0),
+            Some(_) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }
@@ -294,15 +306,18 @@ fn clone_twice(tracee: Tracee, registers: &Registers, instruction: u64) -> Resul
     // The thread returns from its clone while the helper works.
     let returning = sys::interrupt(tracee.0).and_then(|()| sys::resume(tracee.0, 0));
     let made = clone_again(helper, instruction);
-    let collected = helper.kill().and_then(|()| {
+    let collected = helper.kill_uncollected().and_then(|()| {
         returning?;
         tracee.interrupted(FIRST_STOP)?;
         let number = tracee.answer()?.map_err(Trouble::Request)?;
-        collect(tracee, registers, instruction, number)
+        collect(tracee, registers, instruction, number, helper)
     });
-    if let (Err(_), Ok(Ok(anchor))) = (&collected, &made) {
-        // Best effort: it dies with us at the latest.
-        let _ = Tracee(*anchor).kill();
+    if collected.is_err() {
+        // Best effort: they die with us at the latest.
+        let _ = helper.collect();
+        if let Ok(Ok(anchor)) = made {
+            let _ = Tracee(anchor).kill();
+        }
     }
     collected.and(made)
 }
@@ -311,7 +326,7 @@ fn clone_again(helper: Tracee, instruction: u64) -> Result<io::Result<Tid>, Trou
     helper.first_stop()?;
     // First of all: from here on the helper, and the anchor from its birth, die with us.
     sys::set_options(helper.0, libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE)?;
-    let registers = sys::registers(helper.0)?.ok_or(Trouble::Unexpected)?;
+    let registers = sys::registers(helper.0)?.ok_or(Trouble::Mode)?;
     let anchor = match helper.clone(&registers, instruction, &CLONE)? {
         Ok(anchor) => anchor,
         Err(refused) => return Ok(Err(refused)),
@@ -325,11 +340,14 @@ fn clone_again(helper: Tracee, instruction: u64) -> Result<io::Result<Tid>, Trou
     }
 }
 
-/// Has the thread collect its dead child `number` (a number of its own namespace). Somebody else of the process may have been quicker.
-fn collect(tracee: Tracee, registers: &Registers, instruction: u64, number: u64) -> Result<(), Trouble> {
+/// Has the thread collect its dead child, which has `number` in its namespace.
+///
+/// A dead task is visible to its tracer only, until that one has collected it; we do so when the thread stands before its own `wait4`.
+fn collect(tracee: Tracee, registers: &Registers, instruction: u64, number: u64, child: Tracee) -> Result<(), Trouble> {
     let options = (libc::__WALL | libc::WNOHANG) as u64;
     let wait = Call { name: "wait4", number: libc::SYS_wait4, arguments: [number, 0, options, 0] };
     tracee.enter(registers, instruction, &wait)?;
+    child.collect()?;
     tracee.finish_call()
 }
 
@@ -338,8 +356,9 @@ fn disown(tgid: Tid, tracee: Tracee, registers: &Registers, instruction: u64, an
     if procfs::parent(anchor).map_err(|_| AttachError::Gone { pid: tgid as u32 })? != tgid {
         return Ok(anchor);
     }
-    let number = procfs::status(anchor).map_or(0, |status| status.own_number);
-    let undone = Tracee(anchor).kill().and_then(|()| collect(tracee, registers, instruction, number as u64));
+    let number = procfs::status(anchor).map_or(0, |status| status.own_number) as u64;
+    let anchor = Tracee(anchor);
+    let undone = anchor.kill_uncollected().and_then(|()| collect(tracee, registers, instruction, number, anchor));
     if undone.is_err() {
         let _ = back_to_stop(tracee);
     }
@@ -349,7 +368,7 @@ fn disown(tgid: Tid, tracee: Tracee, registers: &Registers, instruction: u64, an
 /// Takes the anchor out of what it still has in common with the process, but for the memory, and locks it up.
 fn dress(anchor: Tracee, landmarks: &Landmarks) -> Result<Result<(), AttachError>, Trouble> {
     sys::set_options(anchor.0, libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXEC)?;
-    let registers = sys::registers(anchor.0)?.ok_or(Trouble::Unexpected)?;
+    let registers = sys::registers(anchor.0)?.ok_or(Trouble::Mode)?;
     let call = |name, number, arguments| Call { name, number, arguments };
     // A working directory elsewhere keeps a file system busy, no more: without the string it stays.
     if let Some(root) = landmarks.root {
@@ -373,6 +392,21 @@ fn dress(anchor: Tracee, landmarks: &Landmarks) -> Result<Result<(), AttachError
     Ok(Ok(()))
 }
 
+/// Begins to trace a thread. The right to do so has been seen to exist, but a thread that dies may be refused, and the next moment its number be taken over by the
+/// one that execs: a refusal counts if it lasts.
+fn seize(pid: Tid, tid: Tid) -> Result<(), AttachError> {
+    const ATTEMPTS: u32 = 3;
+    let mut attempt = 1;
+    loop {
+        match sys::seize(tid) {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt >= ATTEMPTS => return Err(refusal(pid, tid, error)),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+        attempt += 1;
+    }
+}
+
 fn refusal(pid: Tid, tid: Tid, error: io::Error) -> AttachError {
     match (error.raw_os_error(), procfs::status(tid)) {
         (Some(libc::ESRCH), _) | (_, Err(_)) => AttachError::Gone { pid: pid as u32 },
@@ -380,6 +414,8 @@ fn refusal(pid: Tid, tid: Tid, error: io::Error) -> AttachError {
             let name = procfs::command(status.tracer);
             AttachError::AlreadyTraced { tid: tid as u32, tracer: status.tracer as u32, name }
         }
+        // What is dead already cannot be traced.
+        (Some(libc::EPERM), Ok(status)) if status.is_dead() => AttachError::Gone { pid: pid as u32 },
         (Some(libc::EPERM), Ok(status)) => AttachError::NotPermitted { pid: pid as u32, why: target::denial(&status) },
         _ => AttachError::host("PTRACE_SEIZE")(error),
     }

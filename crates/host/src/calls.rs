@@ -21,11 +21,13 @@ const READV: i64 = 19;
 const ACCEPT: i64 = 43;
 const RECVFROM: i64 = 45;
 const RECVMSG: i64 = 47;
+const WAIT4: i64 = 61;
 const SEMOP: i64 = 65;
 const RT_SIGTIMEDWAIT: i64 = 128;
 const IO_GETEVENTS: i64 = 208;
 const SEMTIMEDOP: i64 = 220;
 const EPOLL_WAIT: i64 = 232;
+const WAITID: i64 = 247;
 const EPOLL_PWAIT: i64 = 281;
 const ACCEPT4: i64 = 288;
 const IO_PGETEVENTS: i64 = 333;
@@ -35,14 +37,13 @@ const EPOLL_PWAIT2: i64 = 441;
 const MSG_WAITALL: u64 = 0x100;
 
 /// Calls that the kernel itself restarts after a stop.
-const RESTARTED: [i64; 33] = [
+const RESTARTED: &[i64] = &[
     2,   // open (of a FIFO)
     7,   // poll
     23,  // select
     34,  // pause
     35,  // nanosleep
     42,  // connect: a connection in progress is waited for again
-    61,  // wait4
     69,  // msgsnd
     70,  // msgrcv
     72,  // fcntl (F_SETLKW)
@@ -54,7 +55,6 @@ const RESTARTED: [i64; 33] = [
     240, // mq_open
     242, // mq_timedsend
     243, // mq_timedreceive
-    247, // waitid
     257, // openat (of a FIFO)
     270, // pselect6
     271, // ppoll
@@ -72,7 +72,7 @@ const RESTARTED: [i64; 33] = [
 ];
 
 /// Calls that answer -EINTR to a stop although nothing has been done: always, or (sockets) where a time-out is set.
-const ANSWERS_EINTR: [i64; 15] = [
+const ANSWERS_EINTR: &[i64] = &[
     READ,     // of a socket with SO_RCVTIMEO
     READV,    // likewise
     ACCEPT,   // likewise
@@ -123,6 +123,16 @@ pub(crate) fn judge(doing: &Doing) -> Stoppable {
     }
 }
 
+/// Whether a thread waits for children of every kind, and so would see a task that we have another thread of its process make.
+pub(crate) fn waits_for_every_child(doing: &Doing) -> bool {
+    const EVERY: u64 = (libc::__WALL | libc::__WCLONE) as u32 as u64;
+    match *doing {
+        Doing::Call { number: WAIT4, arguments } => arguments[2] & EVERY != 0,
+        Doing::Call { number: WAITID, arguments } => arguments[3] & EVERY != 0,
+        _ => false,
+    }
+}
+
 /// The answer that a stopped call is to be given instead of `answer`, so that the kernel restarts it unless a handler runs.
 pub(crate) fn restartable_answer(call: i64, answer: i64) -> i64 {
     if answer == -EINTR && ANSWERS_EINTR.contains(&call) { -ERESTARTNOHAND } else { answer }
@@ -130,7 +140,10 @@ pub(crate) fn restartable_answer(call: i64, answer: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Doing, EPOLL_WAIT, IO_URING_ENTER, MSG_WAITALL, RECVFROM, Stoppable, judge, restartable_answer};
+    use super::{
+        Doing, EPOLL_WAIT, IO_URING_ENTER, MSG_WAITALL, READ, RECVFROM, Stoppable, WAIT4, WAITID, judge, restartable_answer,
+        waits_for_every_child,
+    };
 
     fn call(number: i64, arguments: [u64; 6]) -> Stoppable {
         judge(&Doing::Call { number, arguments })
@@ -145,6 +158,15 @@ mod tests {
         assert_eq!(call(9999, [0; 6]), Stoppable::No { call: 9999 });
         assert_eq!(call(RECVFROM, [0; 6]), Stoppable::Unharmed);
         assert_eq!(judge(&Doing::Running), Stoppable::Perhaps);
+    }
+
+    #[test]
+    fn a_wait_for_children_of_every_kind_is_recognised() {
+        let waits = |number, arguments| waits_for_every_child(&Doing::Call { number, arguments });
+        let every = libc::__WALL as u32 as u64;
+        assert!(waits(WAIT4, [u64::MAX, 0, every, 0, 0, 0]) && waits(WAITID, [0, 0, 0, every | 4, 0, 0]));
+        assert!(!waits(WAIT4, [u64::MAX, 0, 0, 0, 0, 0]) && !waits(READ, [0, 0, every, every, 0, 0]));
+        assert!(!waits_for_every_child(&Doing::Running));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::anchor::{self, Made, Stray};
 use crate::error::AttachError;
-use crate::sys::{self, Tid, Waited};
+use crate::sys::{self, Tid};
 use crate::target::Chosen;
 
 /// How often tasks that are yet to die or to stop are looked at.
@@ -71,15 +71,7 @@ fn run(requests: &Receiver<Request>) {
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        dying.retain(|&anchor| is_dying(anchor));
+        dying.retain(|&anchor| matches!(sys::collect(anchor), Ok(false)));
         strays.retain(|stray| !stray.try_again());
-    }
-}
-
-fn is_dying(anchor: Tid) -> bool {
-    match sys::wait(anchor) {
-        Ok(Waited::Nothing) => true,
-        Ok(Waited::Status(status)) => libc::WIFSTOPPED(status),
-        Ok(Waited::NotOurs) | Err(_) => false,
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Status {
     /// The number in the task's own pid namespace.
     pub(crate) own_number: Tid,
     pub(crate) has_memory: bool,
+    pub(crate) is_kernel_thread: bool,
     pub(crate) blocked: u64,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: u8,
@@ -31,6 +32,7 @@ pub(crate) struct Status {
 impl Status {
     fn parse(text: &str) -> Self {
         let mut status = Self { state: '?', ..Self::default() };
+        let mut parent = 0;
         for line in text.lines() {
             let Some((key, value)) = line.split_once(':') else { continue };
             let value = value.trim();
@@ -40,9 +42,11 @@ impl Status {
                 "Name" => status.name = value.to_owned(),
                 "State" => status.state = value.chars().next().unwrap_or('?'),
                 "Tgid" => status.tgid = value.parse().unwrap_or(0),
+                "PPid" => parent = value.parse().unwrap_or(0),
                 "TracerPid" => status.tracer = value.parse().unwrap_or(0),
                 "Uid" => status.user = value.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(u32::MAX),
                 "NStgid" => status.own_number = value.split_ascii_whitespace().last().and_then(|n| n.parse().ok()).unwrap_or(0),
+                "Kthread" => status.is_kernel_thread = value == "1",
                 "VmSize" => status.has_memory = !first().is_empty(),
                 "SigBlk" => status.blocked = u64::from_str_radix(value, 16).unwrap_or(0),
                 "NoNewPrivs" => status.no_new_privileges = value == "1",
@@ -50,12 +54,14 @@ impl Status {
                 _ => {}
             }
         }
+        // Kernels before 6.8 do not say it: kthreadd is task 2, and the parent of the others.
+        status.is_kernel_thread |= !text.contains("\nKthread:") && !status.has_memory && (parent == 2 || status.name == "kthreadd");
         status
     }
 
-    /// Dead, or about to be.
+    /// Dead, or so far on the way there that its memory is gone.
     pub(crate) fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x')
+        matches!(self.state, 'Z' | 'X' | 'x') || !self.has_memory
     }
 }
 
@@ -192,6 +198,7 @@ mod tests {
         let status = Status::parse(text);
         assert_eq!((status.name.as_str(), status.state, status.tgid, status.tracer), ("x:\\ny", 't', 17, 9));
         assert_eq!((status.user, status.own_number, status.has_memory, status.seccomp), (1000, 2, true, 1));
+        assert!(!status.is_dead() && !status.is_kernel_thread);
         assert!(status.no_new_privileges && status.blocked == 0xffff_fffe_7ffb_feff);
     }
 

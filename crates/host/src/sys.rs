@@ -85,42 +85,60 @@ pub(crate) fn block_signals() {
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, all.as_ptr(), ptr::null_mut()) };
 }
 
-/// What `waitpid` has to say about one task right now.
+/// What there is to be waited for about one task right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waited {
     /// Nothing new.
     Nothing,
-    /// A wait status.
-    Status(i32),
+    /// It has stopped, for this signal and event.
+    Stopped {
+        /// The signal; with 0x80 added for a system call.
+        signal: i32,
+        /// PTRACE_EVENT_*, or 0.
+        event: i32,
+    },
+    /// It is dead and has not been collected.
+    Dead,
     /// It is not ours to wait for (any more).
     NotOurs,
 }
 
-/// Collects what there is to collect about `tid`, without blocking; a death is reaped.
+/// Looks what has become of `tid`, without blocking. A stop is collected, a death is not.
 pub(crate) fn wait(tid: Tid) -> io::Result<Waited> {
-    let mut status = 0;
-    // SAFETY: writes the status to a local.
-    let waited = unsafe { libc::waitpid(tid, &mut status, libc::WNOHANG | libc::__WALL) };
-    match waited {
+    let Some((code, status)) = wait_id(tid, libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT)? else { return Ok(Waited::NotOurs) };
+    match code {
         0 => Ok(Waited::Nothing),
-        n if n > 0 => Ok(Waited::Status(status)),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ECHILD) => Ok(Waited::NotOurs),
-            error => Err(error),
-        },
+        libc::CLD_TRAPPED | libc::CLD_STOPPED => {
+            wait_id(tid, libc::WSTOPPED)?;
+            Ok(Waited::Stopped { signal: status & 0xff, event: status >> 8 })
+        }
+        _ => Ok(Waited::Dead),
     }
+}
+
+/// Collects `tid` if it is dead; false where it is not yet.
+pub(crate) fn collect(tid: Tid) -> io::Result<bool> {
+    Ok(wait_id(tid, libc::WEXITED)?.is_none_or(|(code, _)| code != 0))
 }
 
 /// Whether `tid`, which this process traces, is still alive. Collects nothing.
 pub(crate) fn is_alive(tid: Tid) -> bool {
+    matches!(wait_id(tid, libc::WEXITED | libc::WNOWAIT), Ok(Some((0, _))))
+}
+
+/// `si_code` (0 where there is nothing to report) and `si_status`; `None` where the task is not ours to wait for.
+fn wait_id(tid: Tid, what: i32) -> io::Result<Option<(i32, i32)>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
     // SAFETY: writes the information to a local.
-    let result = unsafe { libc::waitid(libc::P_PID, tid as libc::id_t, info.as_mut_ptr(), options) };
+    let result = unsafe { libc::waitid(libc::P_PID, tid as libc::id_t, info.as_mut_ptr(), what | libc::WNOHANG | libc::__WALL) };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ECHILD) { Ok(None) } else { Err(error) };
+    }
     // SAFETY: all zeroes is a value of the type, and the kernel writes whole values.
     let info = unsafe { info.assume_init() };
-    // SAFETY: `waitid` answers with the layout that has the pid (zero: nothing to report).
-    result == 0 && unsafe { info.si_pid() } == 0
+    // SAFETY: `waitid` answers with the layout that has a status.
+    Ok(Some((info.si_code, unsafe { info.si_status() })))
 }
 
 /// One word that the kernel clears in a child made by fork.
@@ -230,9 +248,9 @@ mod trace {
         request(libc::PTRACE_CONT, tid, 0, signal as usize).map(drop)
     }
 
-    /// Goes on to the next entry to or return from a system call.
-    pub(crate) fn resume_to_call(tid: Tid) -> io::Result<()> {
-        request(libc::PTRACE_SYSCALL, tid, 0, 0).map(drop)
+    /// Goes on to the next entry to or return from a system call, with `signal` delivered where it is not 0.
+    pub(crate) fn resume_to_call(tid: Tid, signal: i32) -> io::Result<()> {
+        request(libc::PTRACE_SYSCALL, tid, 0, signal as usize).map(drop)
     }
 
     /// Stops tracing; the task goes on.

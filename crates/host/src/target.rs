@@ -49,12 +49,11 @@ pub(crate) struct Process {
 pub(crate) fn inspect(pid: Tid) -> Result<Process, AttachError> {
     let number = pid as u32;
     let status = procfs::status(pid).map_err(|error| missing(number, error))?;
+    if status.is_kernel_thread {
+        return Err(AttachError::KernelThread { pid: number });
+    }
     if !status.is_dead() {
-        return if status.has_memory {
-            Ok(Process { tgid: status.tgid, alive: pid })
-        } else {
-            Err(AttachError::KernelThread { pid: number })
-        };
+        return Ok(Process { tgid: status.tgid, alive: pid });
     }
     let lives = |&tid: &Tid| procfs::status(tid).is_ok_and(|thread| !thread.is_dead());
     match procfs::threads(status.tgid).into_iter().find(lives) {
@@ -86,9 +85,16 @@ pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError>
     }
 }
 
+/// A thread as it was found.
+struct Found {
+    tgid: Tid,
+    stoppable: Stoppable,
+    /// It has to be the one that is stopped: it would see what another one makes.
+    sees_all: bool,
+}
+
 fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>) -> Result<Chosen, Obstacle> {
-    let mut perhaps = None;
-    let mut obstacle = None;
+    let (mut best, mut obstacle): (Option<(bool, Stoppable, Chosen)>, _) = (None, None);
     // A thread that can be waited for beats one that never will do.
     let mut against = |found: Obstacle| {
         if matches!(found, Obstacle::Passing(_)) || obstacle.is_none() {
@@ -96,31 +102,50 @@ fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>) -> Result<Chosen, Obs
         }
     };
     for tid in threads {
-        let directory = match TaskDir::open(tid) {
-            Ok(directory) => directory,
-            Err(_) => continue,
+        let Ok(directory) = TaskDir::open(tid) else { continue };
+        // With a good one at hand the others are of interest only where they would see it.
+        let at_hand = best.as_ref().is_some_and(|(_, stoppable, _)| *stoppable == Stoppable::Unharmed);
+        if at_hand && !directory.doing().is_ok_and(|doing| calls::waits_for_every_child(&doing)) {
+            continue;
+        }
+        let found = match look_at(pid, tid, &directory) {
+            Ok(Found { stoppable: Stoppable::No { call }, .. }) => {
+                against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call }));
+                continue;
+            }
+            Ok(found) => found,
+            Err(found) => {
+                against(found);
+                continue;
+            }
         };
-        match look_at(pid, tid, &directory) {
-            Ok((tgid, Stoppable::Unharmed)) => return Ok(Chosen { tid, directory, tgid, stands_in: tgid != process.tgid }),
-            Ok((tgid, Stoppable::Perhaps)) => perhaps = Some(Chosen { tid, directory, tgid, stands_in: tgid != process.tgid }),
-            Ok((_, Stoppable::No { call })) => against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call })),
-            Err(found) => against(found),
+        if found.sees_all && best.as_ref().is_some_and(|(sees_all, ..)| *sees_all) {
+            return Err(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call: libc::SYS_wait4 }));
+        }
+        let is_better = best.as_ref().is_none_or(|(sees_all, stoppable, _)| {
+            !sees_all && (found.sees_all || found.stoppable == Stoppable::Unharmed && *stoppable == Stoppable::Perhaps)
+        });
+        if is_better {
+            let stands_in = found.tgid != process.tgid;
+            best = Some((found.sees_all, found.stoppable, Chosen { tid, directory, tgid: found.tgid, stands_in }));
         }
     }
-    match (perhaps, obstacle) {
-        (Some(chosen), _) => Ok(chosen),
+    match (best, obstacle) {
+        (Some((.., chosen)), _) => Ok(chosen),
         (None, Some(obstacle)) => Err(obstacle),
         (None, None) => Err(Obstacle::Lasting(AttachError::Gone { pid: pid as u32 })),
     }
 }
 
-fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<(Tid, Stoppable), Obstacle> {
+fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<Found, Obstacle> {
     use Obstacle::{Lasting, Passing};
-    let gone = |_: io::Error| Lasting(AttachError::Gone { pid: pid as u32 });
+    let gone = || AttachError::Gone { pid: pid as u32 };
     let number = tid as u32;
-    let status = directory.status().map_err(gone)?;
+    let status = directory.status().map_err(|_| Lasting(gone()))?;
+    // A task on its way out has no memory and no namespaces any more.
+    let unless_dead = |error| if directory.status().is_ok_and(|status| !status.is_dead()) { Lasting(error) } else { Lasting(gone()) };
     if status.is_dead() {
-        return Err(Lasting(AttachError::Gone { pid: pid as u32 }));
+        return Err(Lasting(gone()));
     }
     if status.own_number == 1 {
         return Err(Lasting(AttachError::AdoptsOrphans { pid: status.tgid as u32 }));
@@ -133,26 +158,25 @@ fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<(Tid, Stoppable), 
     if status.seccomp != 0 {
         return Err(Lasting(AttachError::Seccomp { tid: number, mode: status.seccomp }));
     }
-    let elsewhere = directory.makes_children_elsewhere().map_err(|error| denied(pid, &status, error))?;
-    if elsewhere {
-        return Err(Lasting(AttachError::PidNamespace { tid: number }));
+    if directory.makes_children_elsewhere().map_err(|error| unless_dead(denied(pid, &status, error)))? {
+        return Err(unless_dead(AttachError::PidNamespace { tid: number }));
     }
-    let doing = directory.doing().map_err(|error| denied(pid, &status, error))?;
+    let doing = directory.doing().map_err(|error| unless_dead(denied(pid, &status, error)))?;
     let stoppable = match status.state {
         // Stopped by a signal: what it was doing has been interrupted already.
         'T' => Stoppable::Unharmed,
         'D' => Stoppable::No { call: if let procfs::Doing::Call { number, .. } = doing { number } else { -1 } },
         _ => calls::judge(&doing),
     };
-    Ok((status.tgid, stoppable))
+    Ok(Found { tgid: status.tgid, stoppable, sees_all: calls::waits_for_every_child(&doing) })
 }
 
-fn denied(pid: Tid, status: &Status, error: io::Error) -> Obstacle {
-    Obstacle::Lasting(match error.raw_os_error() {
+fn denied(pid: Tid, status: &Status, error: io::Error) -> AttachError {
+    match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { pid: pid as u32, why: denial(status) },
         Some(libc::ENOENT | libc::ESRCH) => AttachError::Gone { pid: pid as u32 },
         _ => AttachError::host("read /proc")(error),
-    })
+    }
 }
 
 fn missing(pid: u32, error: io::Error) -> AttachError {

@@ -7,6 +7,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::error::AttachError;
+use crate::procfs;
+use crate::provider::gettid;
 use crate::sys::{self, EVENT_CLONE, EVENT_STOP, Registers, Tid, Waited};
 
 /// How long a task may take to stop at first.
@@ -32,13 +34,6 @@ pub(crate) enum Stop {
 }
 
 impl Stop {
-    fn from_status(status: i32) -> Option<Self> {
-        if !libc::WIFSTOPPED(status) {
-            return None;
-        }
-        Some(Self::new(libc::WSTOPSIG(status), status >> 16))
-    }
-
     fn new(signal: i32, event: i32) -> Self {
         match (signal, event) {
             (_, EVENT_STOP) => Self::Interrupted,
@@ -62,7 +57,9 @@ pub(crate) enum Trouble {
     /// It did not stop in time.
     Late,
     /// It stopped for another reason than expected.
-    Unexpected,
+    Unexpected(Stop),
+    /// It is not in 64-bit mode any more.
+    Mode,
     /// A request was refused.
     Request(io::Error),
 }
@@ -78,8 +75,13 @@ impl Trouble {
     pub(crate) fn into_error(self, pid: Tid, tid: Tid) -> AttachError {
         match self {
             Self::Gone => AttachError::Gone { pid: pid as u32 },
+            // Killed in the middle of it.
+            Self::Request(error) if error.raw_os_error() == Some(libc::ESRCH) => AttachError::Gone { pid: pid as u32 },
             Self::Late => AttachError::DidNotStop { tid: tid as u32, waited: FIRST_STOP },
-            Self::Unexpected => AttachError::host("ptrace")(io::Error::other("the task stopped for an unexpected reason")),
+            Self::Unexpected(stop) => {
+                AttachError::host("ptrace")(io::Error::other(format!("the task stopped for another reason than expected ({stop:?})")))
+            }
+            Self::Mode => AttachError::ThirtyTwoBit { tid: tid as u32 },
             Self::Request(error) => AttachError::host("ptrace")(error),
         }
     }
@@ -102,25 +104,53 @@ impl Tracee {
     pub(crate) fn stop(self, limit: Duration) -> Result<Stop, Trouble> {
         let begin = Instant::now();
         loop {
-            match sys::wait(self.0)? {
-                Waited::Status(status) => return Stop::from_status(status).ok_or(Trouble::Gone),
-                Waited::NotOurs => return Err(Trouble::Gone),
-                Waited::Nothing => {}
+            if let Some(stop) = self.look()? {
+                return Ok(stop);
             }
-            if let Ok(info) = sys::stop_info(self.0) {
-                // Stopped between the two looks, or the status was collected by somebody else.
-                return match sys::wait(self.0)? {
-                    Waited::Status(status) => Stop::from_status(status).ok_or(Trouble::Gone),
-                    Waited::Nothing => Ok(Stop::from_info(info)),
-                    Waited::NotOurs => Err(Trouble::Gone),
-                };
+            if sys::stop_info(self.0).is_ok() {
+                // It has stopped between the two looks, or the stop was collected by somebody else.
+                if let Some(stop) = self.look()? {
+                    return Ok(stop);
+                }
+                return Ok(Stop::from_info(sys::stop_info(self.0)?));
             }
-            match begin.elapsed() {
-                waited if waited > limit => return Err(Trouble::Late),
-                waited if waited > SPIN => std::thread::sleep(SPIN / 4),
-                _ => std::thread::yield_now(),
+            let waited = begin.elapsed();
+            if waited <= SPIN && waited <= limit {
+                std::thread::yield_now();
+            } else if !self.is_traced() {
+                return Err(Trouble::Gone);
+            } else if waited > limit {
+                return Err(Trouble::Late);
+            } else {
+                std::thread::sleep(SPIN / 4);
             }
         }
+    }
+
+    fn look(self) -> Result<Option<Stop>, Trouble> {
+        match sys::wait(self.0)? {
+            Waited::Stopped { signal, event } => Ok(Some(Stop::new(signal, event))),
+            Waited::Nothing => Ok(None),
+            Waited::NotOurs => Err(Trouble::Gone),
+            Waited::Dead => {
+                self.bury();
+                Err(Trouble::Gone)
+            }
+        }
+    }
+
+    /// Collects a dead task of the process: as its tracer we are first to, and nobody else can before. A child of our own process is left to the program that made it.
+    fn bury(self) {
+        let leads = procfs::status(self.0).is_ok_and(|status| status.tgid == self.0);
+        let is_own_child = leads && procfs::parent(self.0).is_ok_and(|parent| parent == std::process::id() as Tid);
+        if !is_own_child {
+            let _ = sys::collect(self.0);
+        }
+    }
+
+    /// Whether the number is still the traced task's: an exec by another thread takes over the number of the leader.
+    fn is_traced(self) -> bool {
+        procfs::status(self.0).is_ok_and(|status| status.tracer == gettid())
     }
 
     /// Waits for [`Stop::Interrupted`]; signals that come first are delivered.
@@ -138,7 +168,7 @@ impl Tracee {
     pub(crate) fn first_stop(self) -> Result<(), Trouble> {
         match self.stop(NEXT_STOP)? {
             Stop::Interrupted => Ok(()),
-            _ => Err(Trouble::Unexpected),
+            stop => Err(Trouble::Unexpected(stop)),
         }
     }
 
@@ -159,25 +189,29 @@ impl Tracee {
             ..*registers
         };
         sys::set_registers(self.0, &prepared)?;
+        let mut signal = 0;
         for _ in 0..16 {
-            sys::resume_to_call(self.0)?;
+            sys::resume_to_call(self.0, signal)?;
+            signal = 0;
             match self.stop(NEXT_STOP)? {
                 Stop::Call => return Ok(()),
                 // A group stop came in between; it is taken up again when the task is let go.
                 Stop::Interrupted => {}
-                _ => return Err(Trouble::Unexpected),
+                // The one that cannot be blocked: it is to stop the process.
+                Stop::Signal(libc::SIGSTOP) => signal = libc::SIGSTOP,
+                stop => return Err(Trouble::Unexpected(stop)),
             }
         }
-        Err(Trouble::Unexpected)
+        Err(Trouble::Unexpected(Stop::Interrupted))
     }
 
     /// Makes one call in the task's name; it then stands at its return. The inner error is the kernel's answer.
     pub(crate) fn call(self, registers: &Registers, instruction: u64, call: &Call) -> Result<io::Result<u64>, Trouble> {
         self.enter(registers, instruction, call)?;
-        sys::resume_to_call(self.0)?;
+        sys::resume_to_call(self.0, 0)?;
         match self.stop(NEXT_STOP)? {
             Stop::Call => self.answer(),
-            _ => Err(Trouble::Unexpected),
+            stop => Err(Trouble::Unexpected(stop)),
         }
     }
 
@@ -186,7 +220,7 @@ impl Tracee {
         const ERESTARTNOINTR: i32 = 513;
         for _ in 0..16 {
             self.enter(registers, instruction, call)?;
-            sys::resume_to_call(self.0)?;
+            sys::resume_to_call(self.0, 0)?;
             match self.stop(NEXT_STOP)? {
                 Stop::Cloned => return Ok(Ok(sys::event_message(self.0)?)),
                 Stop::Call => match self.answer()? {
@@ -194,10 +228,10 @@ impl Tracee {
                     Err(error) if error.raw_os_error() == Some(ERESTARTNOINTR) => {}
                     answer => return Ok(answer.map(|_| 0)),
                 },
-                _ => return Err(Trouble::Unexpected),
+                stop => return Err(Trouble::Unexpected(stop)),
             }
         }
-        Err(Trouble::Unexpected)
+        Err(Trouble::Unexpected(Stop::Interrupted))
     }
 
     /// From inside a call to the stop that follows it, on the way back to user mode: the only kind of stop that registers with a restart in them may be left from.
@@ -209,22 +243,33 @@ impl Tracee {
 
     /// What the call that has just returned answered.
     pub(crate) fn answer(self) -> Result<io::Result<u64>, Trouble> {
-        let registers = sys::registers(self.0)?.ok_or(Trouble::Unexpected)?;
+        let registers = sys::registers(self.0)?.ok_or(Trouble::Mode)?;
         let answer = registers.rax as i64;
         Ok(if (-4095..0).contains(&answer) { Err(io::Error::from_raw_os_error(-answer as i32)) } else { Ok(registers.rax) })
     }
 
-    /// Kills the task and reaps it as far as that is ours to do.
+    /// Kills the task and collects it.
     pub(crate) fn kill(self) -> Result<(), Trouble> {
-        sys::kill(self.0)?;
+        self.kill_uncollected()?;
+        self.collect()
+    }
+
+    /// Kills the task, which until it is collected nobody else can wait for.
+    pub(crate) fn kill_uncollected(self) -> Result<(), Trouble> {
+        Ok(sys::kill(self.0)?)
+    }
+
+    /// Collects a task that dies. If it has a parent of its own, that one can collect it from now on.
+    pub(crate) fn collect(self) -> Result<(), Trouble> {
         let begin = Instant::now();
         loop {
-            match sys::wait(self.0)? {
-                Waited::Status(status) if libc::WIFSTOPPED(status) => {}
-                Waited::Status(_) | Waited::NotOurs => return Ok(()),
-                Waited::Nothing if begin.elapsed() > NEXT_STOP => return Err(Trouble::Late),
-                Waited::Nothing if begin.elapsed() > SPIN => std::thread::sleep(SPIN / 4),
-                Waited::Nothing => std::thread::yield_now(),
+            if sys::collect(self.0)? {
+                return Ok(());
+            }
+            match begin.elapsed() {
+                waited if waited > NEXT_STOP => return Err(Trouble::Late),
+                waited if waited > SPIN => std::thread::sleep(SPIN / 4),
+                _ => std::thread::yield_now(),
             }
         }
     }

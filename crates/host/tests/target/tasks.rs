@@ -37,7 +37,10 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
         "clone-vm" => format!("{}", clone_sleeper(libc::CLONE_VM | libc::SIGCHLD)),
         // The same as vfork makes it: this thread hangs until it has gone.
         "vfork" => format!("{}", clone_sleeper(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD)),
-        "wait-loop" => wait_loop(arguments.first().and_then(|n| n.parse().ok()).unwrap_or(1)),
+        "wait-loop" => {
+            let options = if arguments.contains(&"plain") { 0 } else { libc::__WALL };
+            wait_loop(arguments.first().and_then(|n| n.parse().ok()).unwrap_or(1), options)
+        }
         "reap-any" => reap_any(),
         "subreaper" => {
             // SAFETY: takes numbers only.
@@ -142,7 +145,7 @@ fn clone_sleeper(flags: i32) -> i32 {
 }
 
 /// Makes children one after the other and waits for any child, of whatever kind: nobody else's may be seen.
-fn wait_loop(rounds: u32) -> String {
+fn wait_loop(rounds: u32, options: i32) -> String {
     for round in 0..rounds {
         // SAFETY: the process has one thread here; the child only exits.
         let child = unsafe { libc::fork() };
@@ -152,12 +155,14 @@ fn wait_loop(rounds: u32) -> String {
         }
         let mut status = 0;
         // SAFETY: writes the status to a local.
-        let waited = unsafe { libc::waitpid(-1, &mut status, libc::__WALL) };
+        let waited = unsafe { libc::waitpid(-1, &mut status, options) };
         if waited != child || libc::WEXITSTATUS(status) != (round % 100) as i32 {
             return format!("round {round}: child {child}, waited {waited}, status {status:#x}");
         }
     }
-    reap_any()
+    // SAFETY: writes nothing.
+    let waited = unsafe { libc::waitpid(-1, std::ptr::null_mut(), options | libc::WNOHANG) };
+    format!("{waited} {}", std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
 /// Whether there is any child.
