@@ -9,6 +9,7 @@ mod containers;
 mod data_path;
 mod domains;
 mod ending;
+mod hammer;
 mod hotplug;
 mod model;
 mod pasids;
