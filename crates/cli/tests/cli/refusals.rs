@@ -71,6 +71,20 @@ fn a_process_that_does_not_exist_any_more_is_refused() {
     refused(&format!("regions --pid {pid}"), "regions");
 }
 
+#[test]
+fn a_refusal_is_one_object_where_a_program_reads() {
+    // Standard output belongs to the bytes: the object is alone on standard error.
+    let said = run("dma read --pid 4194305 --addr 0 --len 1 --out - --json");
+    assert_eq!((said.code, said.stdout.len()), (2, 0), "{said:?}");
+    let object: serde_json::Value = serde_json::from_str(&said.stderr).expect("one object and nothing else");
+    assert_eq!(object["error"]["kind"], "attach");
+    // Too long to be shown; refused before the process is looked at.
+    let long = run("dma read --pid 4194305 --addr 0 --len 65537 --json");
+    assert_eq!((long.code, &long.json()["error"]["kind"]), (2, &"usage".into()), "{long:?}");
+    assert!(long.stderr.contains("--out"), "{long:?}");
+    assert_eq!(run("--json").json()["error"]["kind"], "usage");
+}
+
 // shows S1
 #[test]
 fn a_process_of_another_user_is_refused_with_what_to_do() {
