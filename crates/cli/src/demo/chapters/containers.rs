@@ -9,6 +9,7 @@ use crate::demo::process::{Buffer, Process};
 const FIRST: &str = "01:00.0";
 const SECOND: &str = "02:00.0";
 const LATER: &str = "03:00.0";
+const ALL: [&str; 3] = [FIRST, SECOND, LATER];
 const LEN: u64 = 1 << 20;
 const IOVA: u64 = 0x20_0000;
 
@@ -39,38 +40,41 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
 }
 
 impl Shared<'_> {
-    /// The CRC32C of the process's pages as the process sees it.
-    fn own(&mut self) -> Result<u32, Failure> {
-        Ok(self.process.crc_of(&self.buffer, self.address - self.buffer.address, LEN)?)
-    }
-
     fn port(&self, bdf: &str) -> Result<DmaPort, Failure> {
         self.machine.device(bdf).map(|device| device.port())
     }
 
-    /// The CRC32C as a device reads it, by IOVA or by PASID.
-    fn read(&self, bdf: &str, pasid: Option<Pasid>) -> Result<u32, Failure> {
+    /// Whether all these devices read what the process reads, by IOVA or by PASID.
+    fn reads(&mut self, devices: &[&str], pasid: Option<Pasid>) -> Result<bool, Failure> {
+        let own = self.process.crc_of(&self.buffer, self.address - self.buffer.address, LEN)?;
         let mut data = vec![0; LEN as usize];
-        self.port(bdf)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut data)?;
-        Ok(crc32c::crc32c(&data))
+        let mut equal = true;
+        for device in devices {
+            let read = self.port(device)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut data);
+            equal &= read.is_ok() && crc32c::crc32c(&data) == own;
+        }
+        Ok(equal)
     }
 
-    /// Why a device cannot read.
-    fn reason(&self, bdf: &str, pasid: Option<Pasid>) -> Result<Option<FaultReason>, Failure> {
-        let read = self.port(bdf)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut [0; 8]);
-        Ok(read.err().as_ref().and_then(DmaError::fault).map(|fault| fault.reason))
+    /// Whether all these devices are refused for this reason.
+    fn refused(&self, devices: &[&str], pasid: Option<Pasid>, reason: FaultReason) -> Result<bool, Failure> {
+        let mut all = true;
+        for device in devices {
+            let read = self.port(device)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut [0; 8]);
+            all &= read.err().as_ref().and_then(DmaError::fault).is_some_and(|fault| fault.reason == reason);
+        }
+        Ok(all)
     }
 
     fn map(&mut self, stage: &mut Stage) -> Result<(), Failure> {
         let (space, address) = (self.space.clone(), self.address);
         self.container.map(&MapRequest { iova: IOVA, len: LEN, space, address, protection: Protection::READ_WRITE })?;
-        let own = self.own()?;
-        let equal = self.read(FIRST, None)? == own && self.read(SECOND, None)? == own;
+        let equal = self.reads(&[FIRST, SECOND], None)?;
         let figures = Figures::new().bytes("bytes", LEN);
         stage.claim(&["G2", "T8"], "a MAP serves the devices of both groups, without PASID", equal, figures);
 
         let split = self.container.unmap(IOVA, LEN / 2).err();
-        let refused = matches!(split, Some(UnmapError::WouldSplit { .. })) && self.read(FIRST, None)? == own;
+        let refused = matches!(split, Some(UnmapError::WouldSplit { .. })) && self.reads(&[FIRST], None)?;
         let figures = split.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
         stage.claim(&["T8"], "an UNMAP that would split the mapping is refused", refused, figures);
         Ok(())
@@ -78,9 +82,7 @@ impl Shared<'_> {
 
     fn bind(&mut self, stage: &mut Stage) -> Result<Pasid, Failure> {
         let bound = self.container.bind(&self.space, Bind::new(7u32))?;
-        let own = self.own()?;
-        let pasid = Some(bound.pasid);
-        let equal = self.read(FIRST, pasid)? == own && self.read(SECOND, pasid)? == own;
+        let equal = self.reads(&[FIRST, SECOND], Some(bound.pasid))?;
         stage.claim(&["G2"], "a BIND serves the devices of both groups, by one PASID", equal, Figures::new().pasid("pasid", bound.pasid));
 
         let again = self.container.bind(&self.space, Bind::new(7u32))?;
@@ -98,8 +100,7 @@ impl Shared<'_> {
 
     fn join(&mut self, stage: &mut Stage, pasid: Pasid) -> Result<(), Failure> {
         let joined = self.container.add(self.machine.group(LATER)?)?;
-        let own = self.own()?;
-        let all = joined.pasids == [pasid] && self.read(LATER, None)? == own && self.read(LATER, Some(pasid))? == own;
+        let all = joined.pasids == [pasid] && self.reads(&[LATER], None)? && self.reads(&[LATER], Some(pasid))?;
         let figures = Figures::new().count("groups", self.container.groups().len() as u64);
         stage.claim(&["G3"], "a group that joins gets all mappings and all bindings", all, figures);
         Ok(())
@@ -107,15 +108,12 @@ impl Shared<'_> {
 
     fn undo(mut self, stage: &mut Stage, pasid: Pasid) -> Result<(), Failure> {
         self.container.unbind(self.space.id())?;
-        let not_bound = Some(FaultReason::NotBound);
-        let blocked = [FIRST, SECOND, LATER].into_iter().map(|bdf| self.reason(bdf, Some(pasid))).collect::<Result<Vec<_>, _>>()?;
-        let mapped = self.read(FIRST, None)? == self.own()?;
-        let held = blocked.iter().all(|reason| *reason == not_bound) && mapped;
+        let held = self.refused(&ALL, Some(pasid), FaultReason::NotBound)? && self.reads(&ALL, None)?;
         stage.claim(&["B5"], "one UNBIND ends it on all devices; the mapping stays", held, Figures::new());
 
         let unmapped = self.container.unmap(IOVA, LEN)?;
-        let reasons = [FIRST, SECOND, LATER].into_iter().map(|bdf| self.reason(bdf, None)).collect::<Result<Vec<_>, _>>()?;
-        let held = unmapped.bytes == LEN && reasons.iter().all(|reason| *reason == Some(FaultReason::NoDomainMapping));
+        let blocked = self.refused(&ALL, None, FaultReason::NoDomainMapping)?;
+        let held = unmapped.bytes == LEN && self.container.mappings().is_empty() && blocked;
         stage.claim(
             &["T8"],
             "UNMAP says how much it unmapped, and all devices are blocked",

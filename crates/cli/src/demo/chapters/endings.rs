@@ -35,6 +35,11 @@ impl Seen {
     fn has_run(&self) -> bool {
         self.runs.load(Ordering::Relaxed) > 0
     }
+
+    /// Waits for the handler. Whether it came is for a claim to say.
+    fn wait(&self) {
+        let _ = wait_until("the exit handler", || self.has_run());
+    }
 }
 
 pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
@@ -168,7 +173,7 @@ impl Image {
         // Aimed at the new image itself, by the number that the old one has still.
         let aimed = port.write(Some(bond.pasid()), next.address, &[0x55; 4096]);
         execs.untouched += u64::from(aimed.is_err() && self.is_untouched()?);
-        wait_until("the exit handler", || seen.has_run())?;
+        seen.wait();
         execs.handlers.push((drvdata, seen));
         Ok(bond)
     }
@@ -217,7 +222,7 @@ fn killed(stage: &mut Stage) -> Result<(), Failure> {
     process.kill()?;
     let struck = hammer.wait()?;
     let noticed = begun.elapsed();
-    wait_until("the exit handler", || seen.has_run())?;
+    seen.wait();
     let report = bond.unbind();
     let clean = struck.fault.reason == FaultReason::SpaceEnded && report.space_ended && report.handler_ran;
     let held = clean && seen.once(drvdata, EndReason::Exited);

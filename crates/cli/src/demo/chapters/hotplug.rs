@@ -54,13 +54,12 @@ fn into_a_bound_group(stage: &mut Stage) -> Result<(), Failure> {
     let plugged = plug(&machine, "b", "04:00.0", Capabilities::sva(PasidWidth::MAX))?;
     let port = plugged.device.port();
     let own = process.crc_of(&buffer, address - buffer.address, LEN)?;
-    let crc = |pasid, address| -> Result<u32, DmaError> {
+    let equal = |pasid, address| {
         let mut data = vec![0; LEN as usize];
-        port.read(pasid, address, &mut data)?;
-        Ok(crc32c::crc32c(&data))
+        port.read(pasid, address, &mut data).is_ok() && crc32c::crc32c(&data) == own
     };
-    let mapping = plugged.device.group() == group && crc(None, IOVA)? == own;
-    let joined = plugged.joined == [bond.pasid()] && plugged.not_joined.is_empty() && crc(Some(bond.pasid()), address)? == own;
+    let mapping = plugged.device.group() == group && equal(None, IOVA);
+    let joined = plugged.joined == [bond.pasid()] && plugged.not_joined.is_empty() && equal(Some(bond.pasid()), address);
     let figures = Figures::new().bytes("bytes", LEN);
     stage.claim(&["G4"], "a device hotplugged into a group sees the group's mappings", mapping, figures);
     stage.claim(&["G4"], "it joins the group's bond, and reads by the same PASID", joined, Figures::new().pasid("pasid", bond.pasid()));
