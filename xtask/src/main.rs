@@ -5,6 +5,7 @@ mod context;
 mod fence;
 mod links;
 mod outputs;
+mod rules;
 mod scan;
 mod steps;
 
@@ -16,7 +17,8 @@ use steps::{STEPS, Step};
 
 const USAGE: &str = "\
 usage: cargo xtask ci [--only STEP,...] [--skip STEP,...]   run the steps, all of them also after one has failed
-       cargo xtask steps                                    list them";
+       cargo xtask steps                                    list them
+       cargo xtask rules                                    write the lists of tests in docs/rules.md";
 
 /// What a step came to.
 enum Outcome {
@@ -41,6 +43,13 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        ["rules"] => match Context::find().and_then(|context| rules::write(&context)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(message) => {
+                eprintln!("xtask: {message}");
+                ExitCode::FAILURE
+            }
+        },
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS

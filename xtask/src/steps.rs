@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::{Outcome, fence, links, outputs};
+use crate::{Outcome, fence, links, outputs, rules};
 
 /// One step.
 pub(crate) struct Step {
@@ -16,6 +16,7 @@ pub(crate) struct Step {
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "fence", what: "unsafe stands only where it may", run: fence::check },
+    Step { name: "rules", what: "every rule of the contract names the tests that show it", run: rules::check },
     Step { name: "links", what: "paths and links in the documents lead somewhere", run: links::check },
     Step { name: "clippy", what: "no warning, and every unsafe block says why it is sound", run: clippy },
     Step { name: "test", what: "the tests", run: test },
