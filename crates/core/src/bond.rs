@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> Bind<T> {
         self
     }
 
-    /// Has `handler` run each time that a device bond's device gets a sibling (rule G4).
+    /// Has `handler` run when a device bond's device, alone in its group until then, gets a sibling (rule G4).
     pub fn on_isolation_change(mut self, handler: impl Fn(&IsolationChange, &T) + Send + Sync + 'static) -> Self {
         self.on_isolation = Some(Box::new(handler));
         self

@@ -89,7 +89,8 @@ pub struct Stopped {
 ///
 /// Called by the provider once for each watch, with no lock of the provider held.
 pub trait SpaceWatcher: Send + Sync {
-    /// From the return of this call on, no access of the watcher reaches the space. Does not block and runs no callback.
+    /// From the return of this call on, the watcher begins no access to the space; one that it had begun may still reach the provider, which refuses it
+    /// (see [`AddressSpace::read`]). Does not block and runs no callback.
     ///
     /// The answer is the work that is left: running exit handlers, which may block. The provider runs it on a thread whose delay holds up
     /// no other space.
@@ -160,7 +161,8 @@ pub trait AddressSpace: Send + Sync {
 
     /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs.
     ///
-    /// May block to resolve pages. Pieces may be empty, unmapped or beyond any valid address; none wraps.
+    /// May block to resolve pages. Pieces may be empty, unmapped or beyond any valid address; none wraps. From its end on the space refuses, whether the watchers have been
+    /// told or not: an access that the core began before may come here after.
     ///
     /// # Errors
     /// [`Stopped`] at the first byte that could not be read; all bytes before it are in `buf`.

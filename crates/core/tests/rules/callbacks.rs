@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;
-use sva_core::{AddrRange, Bind, Bond, Container, EndReason, FaultReason, Iommu, PeerWindow, Removal, Topology, UnbindReport};
+use sva_core::{AddrRange, Bind, Bond, Container, EndReason, FaultReason, Iommu, PeerWindow, Removal, UnbindReport};
 use sva_testkit::PAGE;
 
+use crate::hooked::HookedBus;
 use crate::support::*;
 
 // shows U3, U4
@@ -14,7 +15,7 @@ fn an_exit_handler_can_unbind_its_own_bond() {
     watched(|| {
         let world = World::new();
         let (space, device) = (space(), world.plug(1));
-        let (slot, reports): (Later<Bond<&str>>, Arc<Mutex<Vec<UnbindReport>>>) = (later(), Arc::default());
+        let (slot, reports): (Later<Bond<&str>>, Noted<UnbindReport>) = (later(), Noted::default());
         let (mine, seen) = (slot.clone(), reports.clone());
         let bind = Bind::new("drvdata").on_exit(move |_, data| {
             let bond = mine.lock().take().expect("put there before the end");
@@ -127,69 +128,13 @@ fn a_resolver_can_remove_the_very_device_that_it_works_for() {
     });
 }
 
-/// A bus on which device 9 is a model that runs when its window is written to.
-struct ModelBehindWindow {
-    bus: sva_testkit::FlatTopology,
-    on_write: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
-
-impl ModelBehindWindow {
-    fn bus(&self) -> &dyn Topology {
-        &self.bus
-    }
-}
-
-impl Topology for ModelBehindWindow {
-    fn version(&self) -> u64 {
-        self.bus().version()
-    }
-    fn policy(&self) -> sva_core::PathPolicy {
-        self.bus().policy()
-    }
-    fn requester(&self, device: sva_core::Bdf) -> sva_core::RequesterId {
-        self.bus().requester(device)
-    }
-    fn group(&self, device: sva_core::Bdf) -> sva_core::GroupKey {
-        self.bus().group(device)
-    }
-    fn why_shared(&self, a: sva_core::Bdf, b: sva_core::Bdf) -> sva_core::SharedBecause {
-        self.bus().why_shared(a, b)
-    }
-    fn path_defect(&self, device: sva_core::Bdf) -> Option<sva_core::PathDefect> {
-        self.bus().path_defect(device)
-    }
-    fn windows(&self, device: sva_core::Bdf) -> Vec<PeerWindow> {
-        self.bus().windows(device)
-    }
-    fn read_peer(
-        &self,
-        from: sva_core::Bdf,
-        window: &PeerWindow,
-        address: u64,
-        buf: &mut [u8],
-        access: sva_core::Access,
-    ) -> Result<(), sva_core::PeerAborted> {
-        self.bus().read_peer(from, window, address, buf, access)
-    }
-    fn write_peer(&self, from: sva_core::Bdf, window: &PeerWindow, address: u64, data: &[u8]) -> Result<(), sva_core::PeerAborted> {
-        let model = self.on_write.lock().take();
-        if let Some(model) = model {
-            model();
-        }
-        self.bus().write_peer(from, window, address, data)
-    }
-    fn reserved(&self, device: sva_core::Bdf) -> Vec<AddrRange> {
-        self.bus().reserved(device)
-    }
-}
-
 // shows U3, B7
 #[test]
 fn a_model_that_a_peer_write_reaches_can_unbind_and_the_rest_of_that_access_is_cut_off() {
     watched(|| {
-        let bus = Arc::new(ModelBehindWindow { bus: sva_testkit::FlatTopology::new(), on_write: Mutex::new(None) });
+        let bus = HookedBus::new(bdf(1));
         let window = AddrRange::new(BASE + PAGE, PAGE).expect("a range");
-        bus.bus.windows(bdf(1), &[PeerWindow { range: window, decoder: bdf(9), claimed: true }]);
+        bus.script.windows(bdf(1), &[PeerWindow { range: window, decoder: bdf(9), claimed: true }]);
         let iommu = Iommu::new(bus.clone(), sva_core::IommuConfig::default());
         let spec = sva_core::DeviceSpec { bdf: bdf(1), capabilities: everything() };
         let device = iommu.plug(spec).expect("free").device;
@@ -213,7 +158,7 @@ fn a_model_can_unbind_from_the_call_that_tells_it_to_stop() {
     watched(|| {
         let world = World::new();
         let (first, second) = (space(), space());
-        let (slot, refusals): (Later<Bond<()>>, Arc<Mutex<Vec<Option<FaultReason>>>>) = (later(), Arc::default());
+        let (slot, refusals): (Later<Bond<()>>, Noted<Option<FaultReason>>) = (later(), Noted::default());
         let port: Later<sva_core::DmaPort> = later();
         let (other, seen, way) = (slot.clone(), refusals.clone(), port.clone());
         let device = world.plug_model(
@@ -239,7 +184,7 @@ fn a_model_that_unbinds_while_its_own_removal_asks_it_to_stop_has_no_access_afte
     watched(|| {
         let world = World::new();
         let space = space();
-        let (slot, seen): (Later<(Bond<()>, sva_core::DmaPort)>, Arc<Mutex<Vec<_>>>) = (later(), Arc::default());
+        let (slot, seen): (Later<(Bond<()>, sva_core::DmaPort)>, Noted<_>) = (later(), Noted::default());
         let (mine, into) = (slot.clone(), seen.clone());
         let device = world.plug_model(
             1,
@@ -276,7 +221,7 @@ fn a_handler_that_is_dropped_unused_is_dropped_when_access_has_stopped() {
         let world = World::new();
         let (space, device) = (space(), world.plug(1));
         let (port, pasid): (_, Later<sva_core::Pasid>) = (device.port(), later());
-        let seen: Arc<Mutex<Vec<Option<FaultReason>>>> = Arc::default();
+        let seen: Noted<Option<FaultReason>> = Noted::default();
         let (number, results) = (pasid.clone(), seen.clone());
         let look = WhenDropped(Some(Box::new(move || {
             let pasid = number.lock().take().expect("bound");

@@ -162,6 +162,21 @@ fn what_a_peer_decodes_goes_there_and_the_rest_of_the_same_access_to_memory() {
 
 // shows B7
 #[test]
+fn a_window_has_its_first_and_its_last_byte_and_none_beside_them() {
+    let world = World::new();
+    let (space, device) = (space(), world.plug(1));
+    let pasid = world.bind_forever(&device, &space);
+    world.bus.windows(bdf(1), &[window(BASE + 16, 16, true), window(BASE + 40, 1, true)]);
+    for at in 0..64 {
+        device.port().write(Some(pasid), BASE + at, &[7]).expect("both take it");
+        let caught = world.bus.caught().len() == 1;
+        assert_eq!(caught, (16..32).contains(&at) || at == 40, "byte {at}");
+        assert_eq!(space.peek(BASE + at, 1), [if caught { 0 } else { 7 }], "byte {at}");
+    }
+}
+
+// shows B7
+#[test]
 fn routing_never_looks_at_the_pasid() {
     let world = World::new();
     let (device, without) = (world.plug(1), world.plug_as(2, plain()).device);

@@ -48,6 +48,53 @@ fn the_end_runs_each_handler_once_with_its_drvdata_and_cuts_the_devices_off() {
     assert_eq!(ends.lock().len(), 2);
 }
 
+/// A space whose provider goes on serving after it has announced the end.
+struct Undead {
+    life: Arc<dyn AddressSpace>,
+    memory: Arc<dyn AddressSpace>,
+}
+
+impl AddressSpace for Undead {
+    fn id(&self) -> SpaceId {
+        self.life.id()
+    }
+    fn capabilities(&self) -> sva_core::SpaceCapabilities {
+        self.life.capabilities()
+    }
+    fn ended(&self) -> Option<EndReason> {
+        None
+    }
+    fn watch(&self, watcher: Arc<dyn sva_core::SpaceWatcher>) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
+        self.life.watch(watcher)
+    }
+    fn unwatch(&self, token: sva_core::WatchToken) {
+        self.life.unwatch(token);
+    }
+    fn read(&self, pieces: &[sva_core::Segment], buf: &mut [u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
+        self.memory.read(pieces, buf, mode)
+    }
+    fn write(&self, pieces: &[sva_core::Segment], data: &[u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
+        self.memory.write(pieces, data, mode)
+    }
+    fn mapped_within(&self, windows: &[sva_core::AddrRange]) -> Result<Vec<sva_core::AddrRange>, sva_core::HostFailure> {
+        self.memory.mapped_within(windows)
+    }
+}
+
+// shows U4
+#[test]
+fn the_core_itself_cuts_a_space_off_whose_end_was_announced_and_binds_it_to_nobody_else() {
+    let world = World::new();
+    let (life, memory, device, other) = (space(), space(), world.plug(1), world.plug(2));
+    let handle: Arc<dyn AddressSpace> = Arc::new(Undead { life: life.handle(), memory: memory.handle() });
+    let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("alive");
+    assert_eq!(refused(&device.port(), bond.pasid()), None);
+    life.end(EndReason::RightsLost);
+    assert_eq!(refused(&device.port(), bond.pasid()), Some(FaultReason::SpaceEnded));
+    let error = world.iommu.bind_device(&other, &handle, Bind::new(())).map(drop).expect_err("ended");
+    assert_eq!(error.to_string(), "the address space has ended: the right to access it was lost");
+}
+
 // shows U4
 #[test]
 fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_the_announcement_by_the_core() {
@@ -93,6 +140,27 @@ fn an_unbind_before_the_end_is_published_means_that_the_handler_never_runs() {
     assert!(!bond.unbind().handler_ran);
     space.announce().into_iter().for_each(sva_core::ExitWork::run);
     assert_eq!(ends.lock().len(), 0);
+}
+
+// shows U4
+#[test]
+fn a_space_that_ends_while_its_bond_is_being_unbound_does_not_run_the_handler() {
+    watched(|| {
+        let world = World::new();
+        let (space, device, ends) = (space(), world.plug(1), Ends::default());
+        let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
+        let pasid = bond.pasid();
+        let parked = Parked::by_pasid(&space, &device.port(), pasid);
+        let unbinding = std::thread::spawn(move || bond.unbind());
+        eventually("access stops", || device.port().owner_of(pasid).is_none());
+        space.end(EndReason::Exited);
+        assert!(parked.release().is_err(), "the space has ended under it");
+        let report = unbinding.join().expect("no panic");
+        assert!(report.space_ended && !report.handler_ran);
+        assert_eq!(ends.lock().len(), 0);
+        world.iommu.remove(&device, sva_core::Removal::Orderly).expect("plugged");
+        world.assert_nothing_is_left();
+    });
 }
 
 // shows U2

@@ -68,7 +68,9 @@ impl System {
             let number = which * DEVICES_EACH + random.u8(1..=DEVICES_EACH);
             let (device, space) = (self.device(number), self.spaces[random.usize(..SPACES)].lock().clone());
             let runs = Arc::new(AtomicU32::new(0));
-            let bind = Bind::new(runs.clone()).on_exit(|_, runs| drop(runs.fetch_add(1, Ordering::Relaxed)));
+            let bind = Bind::new(runs.clone()).on_exit(|_, runs| {
+                runs.fetch_add(1, Ordering::Relaxed);
+            });
             let Ok(bond) = self.iommu.bind_device(&device, &space.memory.handle(), bind) else { continue };
             self.owners.lock().push((bond.tag(), space.mark));
             for _ in 0..random.u32(..4) {

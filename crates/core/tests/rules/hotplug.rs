@@ -9,6 +9,7 @@ use sva_core::{
 };
 use sva_testkit::PAGE;
 
+use crate::hooked::HookedBus;
 use crate::support::*;
 
 fn window(first: u64, len: u64, decoder: u8) -> PeerWindow {
@@ -89,7 +90,7 @@ fn what_a_newcomer_could_not_join_is_reported_with_the_reason_and_stays_closed_t
 fn the_owner_of_a_device_bond_hears_of_a_newcomer_that_stays_blocked() {
     let world = World::grouped(2);
     let (space, first) = (space(), world.plug(1));
-    let heard: Arc<Mutex<Vec<(IsolationChange, &str)>>> = Arc::default();
+    let heard: Noted<(IsolationChange, &str)> = Noted::default();
     let ears = heard.clone();
     let bind = Bind::new("drvdata").on_isolation_change(move |change, data| ears.lock().push((*change, *data)));
     let bond = world.iommu.bind_device(&first, &space.handle(), bind).expect("alone in its group");
@@ -199,7 +200,7 @@ fn an_orderly_removal_asks_the_device_to_stop_first_and_a_surprise_one_asks_noth
         let world = World::new();
         let space = space();
         let slot: Later<(Device, sva_core::Pasid)> = later();
-        let flushed: Arc<Mutex<Vec<Option<FaultReason>>>> = Arc::default();
+        let flushed: Noted<Option<FaultReason>> = Noted::default();
         let (of_model, results) = (slot.clone(), flushed.clone());
         let flush = move |tag: sva_core::PasidTag| {
             let (device, _) = of_model.lock().clone().expect("bound");
@@ -230,7 +231,7 @@ fn a_device_that_is_asked_to_stop_for_its_removal_cannot_be_bound_any_more() {
     for members in [1, 2] {
         let world = World::grouped(members);
         let (one, two) = (space(), Arc::new(space()));
-        let (slot, refusals): (Later<Device>, Arc<Mutex<Vec<String>>>) = (later(), Arc::default());
+        let (slot, refusals): (Later<Device>, Noted<String>) = (later(), Noted::default());
         let (mine, iommu, other, texts) = (slot.clone(), world.iommu.clone(), two.clone(), refusals.clone());
         let device = world.plug_model(
             1,
@@ -422,18 +423,17 @@ fn what_the_bus_answers_anew_counts_from_the_next_transaction_on() {
 fn a_reserved_region_of_a_device_that_comes_during_a_map_is_noticed_by_one_of_the_two() {
     watched(|| {
         let space = space();
-        let asked: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>> = Arc::default();
-        let bus = Arc::new(Interrupted { asked: asked.clone(), ..Interrupted::default() });
-        bus.inner.share(&[bdf(1), bdf(2)], sva_core::SharedBecause::NoAcs { port: bdf(30) });
-        bus.inner.reserve(bdf(2), &[AddrRange::new(0x10000, PAGE).expect("a range")]);
+        let bus = HookedBus::new(bdf(1));
+        bus.script.share(&[bdf(1), bdf(2)], sva_core::SharedBecause::NoAcs { port: bdf(30) });
+        bus.script.reserve(bdf(2), &[AddrRange::new(0x10000, PAGE).expect("a range")]);
         let iommu = sva_core::Iommu::new(bus.clone(), sva_core::IommuConfig::default());
         let spec = |number| sva_core::DeviceSpec { bdf: bdf(number), capabilities: everything() };
         let first = iommu.plug(spec(1)).expect("free").device;
         // The bus has changed: the map asks it again, and just then the other device comes.
-        bus.inner.windows(bdf(1), &[]);
+        bus.script.windows(bdf(1), &[]);
         let (plugged, other) = (later(), iommu.clone());
         let result = plugged.clone();
-        *asked.lock() = Some(Box::new(move || {
+        *bus.on_reserved.1.lock() = Some(Box::new(move || {
             let come = std::thread::spawn(move || other.plug(spec(2)).expect("free").reserved);
             *result.lock() = Some(come.join().expect("no panic"));
         }));
@@ -441,63 +441,4 @@ fn a_reserved_region_of_a_device_that_comes_during_a_map_is_noticed_by_one_of_th
         let reserved = plugged.lock().take().expect("the device came");
         assert!(mapped.is_err() || !reserved.is_empty(), "mapped over a region reserved for a member, and nobody was told");
     });
-}
-
-/// A bus that does something of the test's when it is asked for the reserved regions of device 1.
-#[derive(Default)]
-struct Interrupted {
-    inner: sva_testkit::FlatTopology,
-    asked: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
-}
-
-impl Interrupted {
-    /// Its answers; the script's setters have the same names.
-    fn inner(&self) -> &dyn sva_core::Topology {
-        &self.inner
-    }
-}
-
-impl sva_core::Topology for Interrupted {
-    fn version(&self) -> u64 {
-        self.inner.version()
-    }
-    fn policy(&self) -> PathPolicy {
-        self.inner().policy()
-    }
-    fn requester(&self, device: sva_core::Bdf) -> RequesterId {
-        self.inner.requester(device)
-    }
-    fn group(&self, device: sva_core::Bdf) -> sva_core::GroupKey {
-        self.inner.group(device)
-    }
-    fn why_shared(&self, a: sva_core::Bdf, b: sva_core::Bdf) -> sva_core::SharedBecause {
-        self.inner.why_shared(a, b)
-    }
-    fn path_defect(&self, device: sva_core::Bdf) -> Option<PathDefect> {
-        self.inner.path_defect(device)
-    }
-    fn windows(&self, device: sva_core::Bdf) -> Vec<PeerWindow> {
-        self.inner().windows(device)
-    }
-    fn read_peer(
-        &self,
-        from: sva_core::Bdf,
-        window: &PeerWindow,
-        address: u64,
-        buf: &mut [u8],
-        access: sva_core::Access,
-    ) -> Result<(), sva_core::PeerAborted> {
-        self.inner.read_peer(from, window, address, buf, access)
-    }
-    fn write_peer(&self, from: sva_core::Bdf, window: &PeerWindow, address: u64, data: &[u8]) -> Result<(), sva_core::PeerAborted> {
-        self.inner.write_peer(from, window, address, data)
-    }
-    fn reserved(&self, device: sva_core::Bdf) -> Vec<AddrRange> {
-        if device == bdf(1)
-            && let Some(interrupt) = self.asked.lock().take()
-        {
-            interrupt();
-        }
-        self.inner.reserved(device)
-    }
 }

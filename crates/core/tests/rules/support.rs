@@ -273,6 +273,9 @@ impl<F: Fn(PasidTag) + Send + Sync> DeviceOps for OnStop<F> {
     }
 }
 
+/// What callbacks of a test noted.
+pub(crate) type Noted<T> = Arc<Mutex<Vec<T>>>;
+
 /// A slot that a test fills after the callback that empties it was made.
 pub(crate) type Later<T> = Arc<Mutex<Option<T>>>;
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{Bind, FaultReason, Pasid, PasidTag, Refusal, Removal, UnbindReport};
 use sva_testkit::Protection;
 
@@ -15,7 +14,7 @@ fn unbind_stops_the_device_first_then_access_and_releases_the_pasid_after_the_la
         let world = World::new();
         let space = space();
         let probe: Later<(sva_core::DmaPort, MemoryProbe)> = later();
-        let at_stop: Arc<Mutex<Vec<Option<FaultReason>>>> = Arc::default();
+        let at_stop: Noted<Option<FaultReason>> = Noted::default();
         let (of_model, seen) = (probe.clone(), at_stop.clone());
         let device = world.plug_model(
             1,
@@ -54,8 +53,8 @@ struct MemoryProbe {
 fn every_member_of_a_group_is_asked_to_stop_before_the_first_loses_access() {
     let world = World::grouped(3);
     let space = space();
-    let ports: Arc<Mutex<Vec<sva_core::DmaPort>>> = Arc::default();
-    let seen: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let ports: Noted<sva_core::DmaPort> = Noted::default();
+    let seen: Noted<usize> = Noted::default();
     let devices: Vec<_> = (1..=3)
         .map(|number| {
             let (ports, seen) = (ports.clone(), seen.clone());
