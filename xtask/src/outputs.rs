@@ -30,7 +30,9 @@ pub(crate) fn bench_rows(text: &str) -> Result<(usize, Vec<String>), String> {
             }
         }
         if row["met"] == Value::Bool(false) {
-            missed.push(format!("{case}: {} {}, goal {}", row["value"], row["unit"].as_str().unwrap_or(""), row["goal"]));
+            let number = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
+            let unit = row["unit"].as_str().unwrap_or("");
+            missed.push(format!("{case}: {:.1} {unit}, ratio {:.2}, goal {}", number("value"), number("ratio"), row["goal"]));
         }
     }
     Ok((rows.len(), missed))
