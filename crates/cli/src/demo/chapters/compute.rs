@@ -1,3 +1,5 @@
+//! The data mover and the walker beside what the process computes itself.
+
 use std::time::Instant;
 
 use sva_core::Bind;

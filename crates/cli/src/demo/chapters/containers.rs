@@ -1,3 +1,5 @@
+//! Groups of one owner: MAP and UNMAP, BIND and UNBIND for all of them.
+
 use sva_core::{AddressSpace, Bind, BindError, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Protection, UnmapError};
 
 use crate::demo::Stage;

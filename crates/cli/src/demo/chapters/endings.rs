@@ -1,3 +1,5 @@
+//! Unbind, munmap, exec and SIGKILL in the middle of DMA, and what becomes of the PASID.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! A group of two, one of which cannot issue a PASID.
+
 use sva_core::{Bind, BindError, DmaError, FaultReason, Refusal, SharedBecause};
 use sva_devices::Descriptor;
 

@@ -1,3 +1,5 @@
+//! Devices that come into a group with mappings and bonds, and one that is pulled out.
+
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;

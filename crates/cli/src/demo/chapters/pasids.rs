@@ -1,3 +1,5 @@
+//! One PASID for each process, on all its devices; and no other way in.
+
 use sva_core::{Bind, BindError, DmaError, FaultReason, Refusal};
 use sva_devices::Descriptor;
 

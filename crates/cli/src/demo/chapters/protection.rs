@@ -1,3 +1,5 @@
+//! What a process may not do its devices may not.
+
 use sva_core::{Access, Bind, DmaError, Event, Fault, FaultReason};
 use sva_host::Region;
 
