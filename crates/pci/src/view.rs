@@ -108,7 +108,7 @@ pub struct FunctionView {
     pub bars: Vec<BarView>,
     /// The first thing that its path lacks, in words.
     pub path_defect: Option<String>,
-    /// What catches its requests before the IOMMU, sorted; the first [`limit::CAUGHT`](crate::limit::CAUGHT) ranges.
+    /// What catches its requests before the IOMMU, sorted; the first [`limit::CAUGHT`] ranges.
     pub caught: Vec<CaughtView>,
     /// How many more ranges there are.
     pub caught_more: usize,

@@ -2,10 +2,11 @@
 
 use std::error::Error;
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
+use sva_core::sync::Mutex;
 use sva_core::{AddressSpace, Bind, Bond, Device, Iommu, IommuConfig, PasidWidth};
 use sva_testkit::{FlatTopology, MemorySpace};
 
@@ -64,12 +65,8 @@ fn bare_table(pairs: usize, random: &mut fastrand::Rng) -> f64 {
     let start = Instant::now();
     for _ in 0..pairs {
         let key = (random.u32(..1000), random.u32(..1000));
-        if let Ok(mut table) = table.lock() {
-            table.insert(black_box(key), Arc::new(key.0));
-        }
-        if let Ok(mut table) = table.lock() {
-            black_box(table.remove(&key));
-        }
+        table.lock().insert(black_box(key), Arc::new(key.0));
+        black_box(table.lock().remove(&key));
     }
     start.elapsed().as_secs_f64() * 1e9 / pairs as f64
 }

@@ -15,11 +15,8 @@ use crate::row::Rows;
 
 /// Runs all of it.
 pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-        bulk::run(quick, rows)?;
-    }
+    bulk::run(quick, rows)?;
     bind::run(quick, rows)?;
-        return Ok(());
-    }
     attach::run(quick, rows)
 }
 
