@@ -10,8 +10,8 @@ use super::failure::Failure;
 use super::process::Buffer;
 use super::{PATIENCE, wait_until};
 
-/// Bytes in a write.
-const CHUNK: usize = 64 << 10;
+/// Bytes in a write. Small: an unsound provider errs between its check and its write, and that is to be most of the time.
+const CHUNK: usize = 4096;
 
 /// A thread that writes to a buffer, round and round, until a write is aborted. Dropping it ends it.
 pub(crate) struct Hammer {

@@ -104,7 +104,7 @@ fn unmapped(stage: &mut Stage) -> Result<(), Failure> {
 }
 
 /// How often a process replaces its image under a device that writes to it. Once would not do: a device that looks first and writes then would mostly be lucky.
-const EXECS: u64 = 8;
+const EXECS: u64 = 16;
 
 /// A process that replaces its image again and again, by images with one buffer.
 struct Image {
@@ -139,7 +139,7 @@ fn execed(stage: &mut Stage) -> Result<(), Failure> {
         last = image.exec(stage, &machine, &mut execs)?;
     }
     let figures = Figures::new().count("writes", execs.writes).time("noticed_us", execs.noticed);
-    stage.claim(&["U4", "U7"], "eight execs in the middle of DMA end it: a bond is with the memory", execs.ended == EXECS, figures);
+    stage.claim(&["U4", "U7"], "sixteen execs in the middle of DMA: a bond is with the memory", execs.ended == EXECS, figures);
     let figures = Figures::new().count("at_the_same_address", execs.same_address);
     stage.claim(&["U7"], "the new images are untouched, also where the device aims at them", execs.untouched == EXECS, figures);
 
