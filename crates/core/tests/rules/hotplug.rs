@@ -280,6 +280,23 @@ fn removing_one_of_two_devices_with_one_requester_id_ends_its_own_bond_and_no_ot
     world.assert_nothing_is_left();
 }
 
+// shows G5, B5
+#[test]
+fn removing_the_other_of_two_devices_with_one_requester_id_leaves_the_bond_to_its_own_device() {
+    let world = World::grouped(2);
+    for number in 1..=2 {
+        world.bus.alias(bdf(number), RequesterId(bdf(20)));
+    }
+    let (space, first) = (space(), world.plug(1));
+    let bond = world.bind(&first, &space);
+    let second = world.plug(2);
+    world.iommu.remove(&second, Removal::Orderly).expect("plugged");
+    assert!(bond.is_live());
+    assert_eq!(refused(&first.port(), bond.pasid()), None);
+    assert_eq!(refused(&second.port(), bond.pasid()), Some(FaultReason::DeviceRemoved));
+    assert!(!bond.unbind().already_ended);
+}
+
 // shows G5, U2
 #[test]
 fn surprise_removal_waits_for_the_access_in_flight_and_ends_every_later_one() {
