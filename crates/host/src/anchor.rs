@@ -48,10 +48,11 @@ use sva_core::Segment;
 use crate::calls;
 use crate::error::AttachError;
 use crate::procfs;
+use crate::provider::gettid;
 use crate::regions;
 use crate::sys::{self, Registers, Tid};
 use crate::target::{self, Chosen};
-use crate::tracee::{Call, FIRST_STOP, Tracee, Trouble};
+use crate::tracee::{Call, FIRST_STOP, Stop, Tracee, Trouble};
 
 /// All signals that can be blocked.
 const ALL_SIGNALS: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
@@ -81,16 +82,23 @@ pub(crate) struct Stray {
 
 impl Stray {
     /// Lets it go if it has stopped by now; false where it has to be tried again.
-    pub(crate) fn try_again(&self) -> bool {
-        let stopped = match self.tracee.stop(Duration::ZERO) {
-            Err(Trouble::Late) => return false,
-            Err(_) => return true,
-            Ok(stop) => stop,
-        };
-        if let crate::tracee::Stop::Signal(signal) = stopped {
-            return sys::detach(self.tracee.0, signal).is_ok();
+    pub(crate) fn try_again(&mut self) -> bool {
+        match self.tracee.stop(Duration::ZERO) {
+            Ok(Stop::Signal(signal)) => sys::detach(self.tracee.0, signal).is_ok(),
+            Ok(_) => let_go(self.tracee, self.saved.as_ref()).is_ok(),
+            Err(Trouble::Gone) => !self.follow_exec(),
+            Err(_) => false,
         }
-        let_go(self.tracee, self.saved.as_ref()).is_ok()
+    }
+
+    /// A traced thread that execs goes on under the number of its process.
+    fn follow_exec(&mut self) -> bool {
+        let (leader, was_leader) = (Tracee(self.tgid), self.tracee.0 == self.tgid);
+        let followed = !was_leader && leader.is_traced();
+        if followed {
+            (self.tracee, self.saved) = (leader, None);
+        }
+        followed
     }
 }
 
@@ -227,7 +235,7 @@ pub(crate) fn make(pid: Tid, chosen: &Chosen, strays: &mut Vec<Stray>) -> Result
 fn settle(tgid: Tid, strays: &mut Vec<Stray>) -> Result<(), Tid> {
     let begin = Instant::now();
     loop {
-        strays.retain(|stray| !stray.try_again());
+        strays.retain_mut(|stray| !stray.try_again());
         match strays.iter().find(|stray| stray.tgid == tgid && !procfs::status(stray.tracee.0).is_ok_and(|status| status.is_dead())) {
             None => return Ok(()),
             Some(stray) if begin.elapsed() > FIRST_STOP => return Err(stray.tracee.0),
@@ -289,10 +297,21 @@ fn in_stop(pid: Tid, chosen: &Chosen, tracee: Tracee, landmarks: &Landmarks) -> 
         Ok(Err(source)) => Err(AttachError::Refused { call: CLONE.name, source }),
         Err(found) => {
             let _ = back_to_stop(tracee);
+            sweep(tracee);
             Err(trouble(found))
         }
     };
     Ok((saved, result))
+}
+
+/// Kills the tasks that were made, but of which we were not told because their maker was killed that moment. They are traced by us from birth, and are no anchors yet.
+fn sweep(tracee: Tracee) {
+    for task in procfs::processes() {
+        let is_lost = |status: procfs::Status| status.tracer == gettid() && status.seccomp == 0 && status.blocked == ALL_SIGNALS;
+        if task != tracee.0 && procfs::status(task).is_ok_and(is_lost) {
+            let _ = Tracee(task).kill();
+        }
+    }
 }
 
 /// Has the thread make I, I make A, and the thread collect I. The thread then stands in an interrupt stop.
@@ -353,16 +372,23 @@ fn collect(tracee: Tracee, registers: &Registers, instruction: u64, number: u64,
 
 /// Makes sure that the anchor has not become the process's own child, which its waits would see.
 fn disown(tgid: Tid, tracee: Tracee, registers: &Registers, instruction: u64, anchor: Tid) -> Result<Tid, AttachError> {
-    if procfs::parent(anchor).map_err(|_| AttachError::Gone { pid: tgid as u32 })? != tgid {
-        return Ok(anchor);
-    }
-    let number = procfs::status(anchor).map_or(0, |status| status.own_number) as u64;
     let anchor = Tracee(anchor);
-    let undone = anchor.kill_uncollected().and_then(|()| collect(tracee, registers, instruction, number, anchor));
-    if undone.is_err() {
-        let _ = back_to_stop(tracee);
+    match procfs::status(anchor.0) {
+        Ok(status) if !status.is_dead() && procfs::parent(anchor.0).is_ok_and(|parent| parent != tgid) => return Ok(anchor.0),
+        // Only a number that is certain: `wait4` takes 0 and below for any child.
+        Ok(status) if !status.is_dead() && status.own_number > 0 => {
+            let number = status.own_number as u64;
+            let undone = anchor.kill_uncollected().and_then(|()| collect(tracee, registers, instruction, number, anchor));
+            if undone.is_err() {
+                let _ = back_to_stop(tracee);
+            }
+            Err(AttachError::AdoptsOrphans { pid: tgid as u32 })
+        }
+        _ => {
+            let _ = anchor.kill();
+            Err(AttachError::Gone { pid: tgid as u32 })
+        }
     }
-    Err(AttachError::AdoptsOrphans { pid: tgid as u32 })
 }
 
 /// Takes the anchor out of what it still has in common with the process, but for the memory, and locks it up.

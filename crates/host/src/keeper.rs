@@ -72,6 +72,6 @@ fn run(requests: &Receiver<Request>) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         dying.retain(|&anchor| matches!(sys::collect(anchor), Ok(false)));
-        strays.retain(|stray| !stray.try_again());
+        strays.retain_mut(|stray| !stray.try_again());
     }
 }

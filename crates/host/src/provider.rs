@@ -7,6 +7,7 @@ use std::cmp::Ordering;
 use std::io;
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use sva_core::SpaceId;
 use sva_core::sync::{Condvar, Mutex};
@@ -82,10 +83,13 @@ impl Provider {
     /// The space of task `pid`: known already, or attached now. A process that replaces its image meanwhile is tried again.
     pub(crate) fn attach(&'static self, pid: Tid) -> Result<Arc<HostSpace>, AttachError> {
         const ATTEMPTS: u32 = 4;
-        let mut attempt = 1;
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let (mut attempt, begin) = (1, Instant::now());
         loop {
             match self.attach_once(pid) {
                 Err(AttachError::Gone { .. } | AttachError::NoSyscallInstruction { .. }) if attempt < ATTEMPTS => attempt += 1,
+                // By our own keeper, for another thread's attach: the next look finds that one's space.
+                Err(AttachError::AlreadyTraced { tracer, .. }) if is_own_thread(tracer) && begin.elapsed() < PATIENCE => {}
                 result => return result,
             }
         }
@@ -170,6 +174,10 @@ impl Provider {
         let _held = self.spaces();
         self.news.notify_all();
     }
+}
+
+fn is_own_thread(tid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/self/task/{tid}")).exists()
 }
 
 /// The calling thread's number.

@@ -148,8 +148,8 @@ impl Tracee {
         }
     }
 
-    /// Whether the number is still the traced task's: an exec by another thread takes over the number of the leader.
-    fn is_traced(self) -> bool {
+    /// Whether the number is a task's that we trace. It may not be the same as before: a thread that execs takes over the number of the leader.
+    pub(crate) fn is_traced(self) -> bool {
         procfs::status(self.0).is_ok_and(|status| status.tracer == gettid())
     }
 

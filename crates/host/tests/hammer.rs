@@ -10,7 +10,7 @@ use sva_core::sync::atomic::{AtomicU32, Ordering};
 use sva_core::{AddressSpace, StopCause};
 use sva_host::{AttachError, HostSpace};
 
-const ROUNDS: u32 = 40;
+const ROUNDS: u32 = 25;
 
 /// Attaches, writes and lets go until told to stop; answers the spaces that it still has.
 fn attacker(pid: Arc<AtomicU32>, canary: Arc<sva_core::sync::atomic::AtomicU64>, seed: u64) -> Vec<Arc<HostSpace>> {
