@@ -374,7 +374,7 @@ fn collect(tracee: Tracee, registers: &Registers, instruction: u64, number: u64,
 fn disown(tgid: Tid, tracee: Tracee, registers: &Registers, instruction: u64, anchor: Tid) -> Result<Tid, AttachError> {
     let anchor = Tracee(anchor);
     match procfs::status(anchor.0) {
-        Ok(status) if !status.is_dead() && procfs::parent(anchor.0).is_ok_and(|parent| parent != tgid) => return Ok(anchor.0),
+        Ok(status) if !status.is_dead() && procfs::parent(anchor.0).is_ok_and(|parent| parent != tgid) => Ok(anchor.0),
         // Only a number that is certain: `wait4` takes 0 and below for any child.
         Ok(status) if !status.is_dead() && status.own_number > 0 => {
             let number = status.own_number as u64;
