@@ -191,7 +191,8 @@ fn nothing_of_an_attached_process_is_changed() {
     let mut target = Target::start("serve");
     assert_eq!(target.ask("thread"), "done");
     let asleep = |&task: &u32| std::fs::read_to_string(format!("/proc/{task}/syscall")).is_ok_and(|text| text.starts_with("202 "));
-    until("the thread sleeps", || support::numbers(&format!("/proc/{}/task", target.pid())).iter().any(asleep));
+    let tasks = format!("/proc/{}/task", target.pid());
+    until("the thread sleeps", || support::numbers(&tasks).iter().filter(|&&task| task != target.pid()).any(asleep));
     let before = picture(target.pid());
     let space = target.attach();
     for (now, then) in picture(target.pid()).iter().zip(&before) {
