@@ -18,7 +18,7 @@ use crate::fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, O
 use crate::gate::{Gate, Outcome};
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId};
 use crate::iommu::Iommu;
-use crate::iommu::state::{Attachment, DeviceInner, Isolation};
+use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
 use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, StopCause, Stopped};
 use crate::sync::atomic::Ordering;

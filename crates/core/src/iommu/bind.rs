@@ -8,7 +8,8 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use super::Iommu;
-use super::state::{Aftermath, BondKey, BondKind, DeviceInner, Isolation, Requester, State};
+use super::parts::{DeviceInner, Isolation, Requester};
+use super::state::{Aftermath, BondKey, BondKind, State};
 use crate::bond::{Bind, Bond, GroupBond};
 use crate::device::{Feature, Features};
 use crate::error::{BindError, BindGroupError, Refusal, Sibling, SpaceRefusal};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::Iommu;
 use super::bind::refusal;
-use super::state::{Aftermath, BondKey, BondKind, DeviceInner, Isolation, IsolationHandler, Phase, Requester, State};
+use super::parts::{DeviceInner, Isolation, Requester};
+use super::state::{Aftermath, BondKey, BondKind, IsolationHandler, Phase, State};
 use super::unbind::Closing;
 use crate::bond::IsolationChange;
 use crate::callback::{self, InCallback};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Iommu;
-use super::state::{DeviceInner, Isolation, State};
+use super::parts::{DeviceInner, Isolation};
+use super::state::State;
 use crate::callback;
 use crate::domain::{Domain, MapRequest, Mapping};
 use crate::error::{MapError, UnmapError};

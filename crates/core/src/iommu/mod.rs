@@ -8,6 +8,7 @@ mod bind;
 mod container;
 mod hotplug;
 mod map;
+pub(crate) mod parts;
 pub(crate) mod state;
 mod unbind;
 
@@ -28,7 +29,8 @@ use crate::space::{EndReason, ExitWork, SpaceWatcher};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::topology::Topology;
-use state::{Aftermath, Attachment, DeviceInner, State};
+use parts::{Attachment, DeviceInner};
+use state::{Aftermath, State};
 
 /// Settings of an [`Iommu`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,143 +10,19 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use slab::Slab;
 use smallvec::SmallVec;
 
+use super::parts::{Attachment, DeviceInner, GroupFace, Models, Requester, SpaceRecord};
 use crate::bond::{AnyData, BondEnd, IsolationChange};
-use crate::device::{DeviceOps, DeviceSpec, Features};
+use crate::device::Features;
 use crate::domain::{Domain, DomainUse, Translation};
 use crate::gate::{Gate, Outcome};
-use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
+use crate::ids::{Bdf, ContainerId, GroupId, PasidTag, RequesterId, SpaceId};
 use crate::pasid::PasidAllocator;
-use crate::range::AddrRange;
 use crate::space::{AddressSpace, EndReason, WatchToken};
-use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::topology::{GroupKey, PathDefect, PathPolicy, PeerWindow, Topology};
+use crate::topology::GroupKey;
 
 pub(crate) type ExitHandler = Box<dyn FnOnce(&BondEnd) + Send>;
 pub(crate) type IsolationHandler = Arc<dyn Fn(&IsolationChange) + Send + Sync>;
-
-/// What the bus says about a device, as of one version of the bus. The lists are shared, and absent where they are empty: a copy of what most devices have is
-/// a few words and touches no other memory.
-#[derive(Clone)]
-pub(crate) struct Isolation {
-    version: u64,
-    pub(crate) policy: PathPolicy,
-    pub(crate) defect: Option<PathDefect>,
-    windows: Option<Arc<[PeerWindow]>>,
-    reserved: Option<Arc<[AddrRange]>>,
-}
-
-impl Isolation {
-    pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
-        // The version first: a change in between makes the answer be asked again, never be taken for newer than it is.
-        Self {
-            version: topology.version(),
-            policy: topology.policy(),
-            defect: topology.path_defect(device),
-            windows: shared(topology.windows(device)),
-            reserved: shared(topology.reserved(device)),
-        }
-    }
-
-    pub(crate) fn windows(&self) -> &[PeerWindow] {
-        self.windows.as_deref().unwrap_or_default()
-    }
-
-    pub(crate) fn reserved(&self) -> &[AddrRange] {
-        self.reserved.as_deref().unwrap_or_default()
-    }
-}
-
-fn shared<T>(list: Vec<T>) -> Option<Arc<[T]>> {
-    (!list.is_empty()).then(|| list.into())
-}
-
-/// A device, as its handles and ports share it.
-pub(crate) struct DeviceInner {
-    pub(crate) spec: DeviceSpec,
-    pub(crate) group: GroupId,
-    pub(crate) requester: Arc<Requester>,
-    pub(crate) face: Arc<GroupFace>,
-    /// Every transaction goes through it; removal closes it.
-    pub(crate) gate: Gate,
-    /// It has been taken out, and its gate is about to close. Written and read under the control lock: a bind need not look the device up.
-    pub(crate) unplugged: AtomicBool,
-    pub(crate) isolation: RwLock<Isolation>,
-}
-
-impl DeviceInner {
-    pub(crate) fn bdf(&self) -> Bdf {
-        self.spec.bdf
-    }
-
-    /// What the bus says now. Asks it again where it has changed; not to be called under the control lock.
-    pub(crate) fn isolation(&self, topology: &dyn Topology) -> Isolation {
-        let version = topology.version();
-        let known = self.known_isolation();
-        if known.version == version {
-            return known;
-        }
-        let fresh = Isolation::ask(topology, self.bdf());
-        *self.isolation.write() = fresh.clone();
-        fresh
-    }
-
-    /// What the bus said last.
-    pub(crate) fn known_isolation(&self) -> Isolation {
-        self.isolation.read().clone()
-    }
-}
-
-/// The models behind one requester ID, each with its device.
-type Models = SmallVec<[(Bdf, Arc<dyn DeviceOps>); 1]>;
-
-/// One requester ID as the IOMMU sees it, with its PASID table.
-pub(crate) struct Requester {
-    pub(crate) id: RequesterId,
-    /// A slot stays taken, by an attachment whose gate is closed, until the accesses in flight have left: that keeps a new bond of the same device
-    /// and space out until then.
-    pub(crate) table: RwLock<FxHashMap<Pasid, Arc<Attachment>>>,
-    /// The models of the devices that issue requests as this requester, where they want to be told.
-    pub(crate) ops: RwLock<Models>,
-}
-
-impl Requester {
-    pub(crate) fn new(id: RequesterId) -> Arc<Self> {
-        Arc::new(Self { id, table: RwLock::default(), ops: RwLock::default() })
-    }
-
-    /// Lets go of the model of a device that is unplugged.
-    pub(crate) fn forget_model(&self, device: Bdf, after: &mut Aftermath) {
-        let mut ops = self.ops.write();
-        if let Some(at) = ops.iter().position(|(of, _)| *of == device) {
-            after.models.push(ops.remove(at));
-        }
-    }
-}
-
-/// A PASID table entry: lets one requester reach one space. Present while its gate is open.
-pub(crate) struct Attachment {
-    pub(crate) gate: Gate,
-    pub(crate) published: AtomicBool,
-    pub(crate) record: Arc<SpaceRecord>,
-    pub(crate) features: Features,
-    pub(crate) bond: BondKey,
-}
-
-/// What the data path knows of a bound space.
-pub(crate) struct SpaceRecord {
-    pub(crate) space: Arc<dyn AddressSpace>,
-    pub(crate) id: SpaceId,
-    pub(crate) tag: PasidTag,
-    /// Written under the control lock, read by every access.
-    ended: AtomicBool,
-}
-
-impl SpaceRecord {
-    pub(crate) fn ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
-    }
-}
 
 /// A space with at least one bond.
 pub(crate) struct SpaceState {
@@ -220,14 +96,6 @@ pub(crate) struct GroupState {
     pub(crate) bonds: Vec<BondKey>,
 }
 
-/// What a device sees of its group without looking into the control state.
-pub(crate) struct GroupFace {
-    pub(crate) translation: Translation,
-    /// The group has one member and is in no container: that device can be bound by itself. Written under the control lock, with what it follows from, and
-    /// read under it: a bind need not look the group up, which counts where there are thousands.
-    pub(crate) alone: AtomicBool,
-}
-
 impl GroupState {
     /// To be called after a change of the members or the container.
     pub(crate) fn changed(&self) {
@@ -267,7 +135,7 @@ pub(crate) struct Aftermath {
     released: SmallVec<[Released; 1]>,
     bonds: SmallVec<[BondState; 1]>,
     handlers: SmallVec<[ExitHandler; 1]>,
-    models: Models,
+    pub(crate) models: Models,
     pub(crate) container_bonds: Vec<ContainerBond>,
 }
 
@@ -349,7 +217,7 @@ impl State {
 
     /// Enters a space that has no bond yet, and watches it.
     pub(crate) fn enter_space(&mut self, space: &Arc<dyn AddressSpace>, tag: PasidTag, watch: WatchToken) {
-        let record = SpaceRecord { space: Arc::clone(space), id: space.id(), tag, ended: AtomicBool::new(false) };
+        let record = SpaceRecord::new(space, tag);
         let state = SpaceState { record: Arc::new(record), end: None, bonds: FxHashSet::default(), watch };
         self.spaces.insert(space.id(), state);
     }
@@ -453,7 +321,7 @@ impl State {
     pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<(Arc<SpaceRecord>, Vec<BondKey>)> {
         let state = self.spaces.get_mut(&space).filter(|state| state.end.is_none())?;
         state.end = Some(reason);
-        state.record.ended.store(true, Ordering::Release);
+        state.record.end();
         let record = Arc::clone(&state.record);
         let keys: Vec<BondKey> = state.bonds.iter().copied().collect();
         let mut queued = Vec::with_capacity(keys.len());

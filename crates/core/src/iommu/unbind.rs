@@ -10,7 +10,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Iommu;
-use super::state::{Aftermath, Attachment, BondKey, Exit, Phase, Requester, State};
+use super::parts::{Attachment, Requester};
+use super::state::{Aftermath, BondKey, Exit, Phase, State};
 use crate::bond::{BondEnd, UnbindReport};
 use crate::callback::{self, InCallback};
 use crate::device::DeviceOps;

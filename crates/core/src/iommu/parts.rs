@@ -1,0 +1,160 @@
+//! What the control state and the data path share: devices, requesters, table entries, records of spaces.
+//!
+//! A port goes from its device through these to the space without the control lock; each part that changes has a lock, a gate or an atomic of its own. Who writes holds the
+//! control lock as well.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::state::{Aftermath, BondKey};
+use crate::device::{DeviceOps, DeviceSpec, Features};
+use crate::domain::Translation;
+use crate::gate::Gate;
+use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
+use crate::range::AddrRange;
+use crate::space::AddressSpace;
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::topology::{PathDefect, PathPolicy, PeerWindow, Topology};
+
+/// What the bus says about a device, as of one version of the bus. The lists are shared, and absent where they are empty: a copy of what most devices have is
+/// a few words and touches no other memory.
+#[derive(Clone)]
+pub(crate) struct Isolation {
+    version: u64,
+    pub(crate) policy: PathPolicy,
+    pub(crate) defect: Option<PathDefect>,
+    windows: Option<Arc<[PeerWindow]>>,
+    reserved: Option<Arc<[AddrRange]>>,
+}
+
+impl Isolation {
+    pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
+        // The version first: a change in between makes the answer be asked again, never be taken for newer than it is.
+        Self {
+            version: topology.version(),
+            policy: topology.policy(),
+            defect: topology.path_defect(device),
+            windows: shared(topology.windows(device)),
+            reserved: shared(topology.reserved(device)),
+        }
+    }
+
+    pub(crate) fn windows(&self) -> &[PeerWindow] {
+        self.windows.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn reserved(&self) -> &[AddrRange] {
+        self.reserved.as_deref().unwrap_or_default()
+    }
+}
+
+fn shared<T>(list: Vec<T>) -> Option<Arc<[T]>> {
+    (!list.is_empty()).then(|| list.into())
+}
+
+/// A device, as its handles and ports share it.
+pub(crate) struct DeviceInner {
+    pub(crate) spec: DeviceSpec,
+    pub(crate) group: GroupId,
+    pub(crate) requester: Arc<Requester>,
+    pub(crate) face: Arc<GroupFace>,
+    /// Every transaction goes through it; removal closes it.
+    pub(crate) gate: Gate,
+    /// It has been taken out, and its gate is about to close. Written and read under the control lock: a bind need not look the device up.
+    pub(crate) unplugged: AtomicBool,
+    pub(crate) isolation: RwLock<Isolation>,
+}
+
+impl DeviceInner {
+    pub(crate) fn bdf(&self) -> Bdf {
+        self.spec.bdf
+    }
+
+    /// What the bus says now. Asks it again where it has changed; not to be called under the control lock.
+    pub(crate) fn isolation(&self, topology: &dyn Topology) -> Isolation {
+        let version = topology.version();
+        let known = self.known_isolation();
+        if known.version == version {
+            return known;
+        }
+        let fresh = Isolation::ask(topology, self.bdf());
+        *self.isolation.write() = fresh.clone();
+        fresh
+    }
+
+    /// What the bus said last.
+    pub(crate) fn known_isolation(&self) -> Isolation {
+        self.isolation.read().clone()
+    }
+}
+
+/// The models behind one requester ID, each with its device.
+pub(crate) type Models = SmallVec<[(Bdf, Arc<dyn DeviceOps>); 1]>;
+
+/// One requester ID as the IOMMU sees it, with its PASID table.
+pub(crate) struct Requester {
+    pub(crate) id: RequesterId,
+    /// A slot stays taken, by an attachment whose gate is closed, until the accesses in flight have left: that keeps a new bond of the same device
+    /// and space out until then.
+    pub(crate) table: RwLock<FxHashMap<Pasid, Arc<Attachment>>>,
+    /// The models of the devices that issue requests as this requester, where they want to be told.
+    pub(crate) ops: RwLock<Models>,
+}
+
+impl Requester {
+    pub(crate) fn new(id: RequesterId) -> Arc<Self> {
+        Arc::new(Self { id, table: RwLock::default(), ops: RwLock::default() })
+    }
+
+    /// Lets go of the model of a device that is unplugged.
+    pub(crate) fn forget_model(&self, device: Bdf, after: &mut Aftermath) {
+        let mut ops = self.ops.write();
+        if let Some(at) = ops.iter().position(|(of, _)| *of == device) {
+            after.models.push(ops.remove(at));
+        }
+    }
+}
+
+/// A PASID table entry: lets one requester reach one space. Present while its gate is open.
+pub(crate) struct Attachment {
+    pub(crate) gate: Gate,
+    pub(crate) published: AtomicBool,
+    pub(crate) record: Arc<SpaceRecord>,
+    pub(crate) features: Features,
+    pub(crate) bond: BondKey,
+}
+
+/// What the data path knows of a bound space.
+pub(crate) struct SpaceRecord {
+    pub(crate) space: Arc<dyn AddressSpace>,
+    pub(crate) id: SpaceId,
+    pub(crate) tag: PasidTag,
+    /// Written under the control lock, read by every access.
+    ended: AtomicBool,
+}
+
+impl SpaceRecord {
+    pub(crate) fn new(space: &Arc<dyn AddressSpace>, tag: PasidTag) -> Self {
+        Self { space: Arc::clone(space), id: space.id(), tag, ended: AtomicBool::new(false) }
+    }
+
+    /// From here on every access aborts. Under the control lock.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+}
+
+/// What a device sees of its group without looking into the control state.
+pub(crate) struct GroupFace {
+    pub(crate) translation: Translation,
+    /// The group has one member and is in no container: that device can be bound by itself. Written under the control lock, with what it follows from, and
+    /// read under it: a bind need not look the group up, which counts where there are thousands.
+    pub(crate) alone: AtomicBool,
+}
