@@ -1,8 +1,8 @@
 //! A gate that counts those inside and closes once: how an unbind waits for the accesses in flight.
 //!
 //! The state is one word: the top bit says closed, the others count those inside. Once closed nobody gets in, so the word reaches
-//! "closed and empty" exactly once: in [`Gate::close`] when nobody is inside, or in the [`Gate::leave`] of the last one. Whoever makes that step is told
-//! [`Outcome::Drained`] and finishes the work; nobody else is.
+//! "closed and empty" exactly once: in [`Gate::close`] when nobody is inside, or in the [`Gate::leave`] of the last one. Whoever makes that step is told so and
+//! finishes the work; nobody else is.
 //!
 //! Rejected: counting up first and looking at the bit afterwards. A latecomer would then count down again from a closed gate and could be told
 //! "drained" a second time.
@@ -10,15 +10,6 @@
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
-
-/// What a step at the gate came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The gate is closed and empty now, and this step made it so.
-    Drained,
-    /// Somebody is still inside, or the gate is open.
-    Busy,
-}
 
 /// See the module.
 pub(crate) struct Gate(AtomicUsize);
@@ -42,23 +33,18 @@ impl Gate {
         false
     }
 
-    /// Goes out.
+    /// Goes out; true for the last one out of a closed gate, who finishes the work.
     #[must_use = "the last one out of a closed gate finishes the work"]
-    pub(crate) fn leave(&self) -> Outcome {
+    pub(crate) fn leave(&self) -> bool {
         // Release: the access is over before it is uncounted; acquire: the last one sees all that the others did.
-        match self.0.fetch_sub(1, Ordering::AcqRel) {
-            before if before == CLOSED | 1 => Outcome::Drained,
-            _ => Outcome::Busy,
-        }
+        self.0.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1
     }
 
-    /// Closes; a second call changes nothing and answers busy.
+    /// Closes, and answers how many are inside: where it is nobody, the one who closes finishes the work. `None` where it was closed before, which changes nothing.
     #[must_use = "if nobody is inside, the one who closes finishes the work"]
-    pub(crate) fn close(&self) -> Outcome {
-        match self.0.fetch_or(CLOSED, Ordering::AcqRel) {
-            0 => Outcome::Drained,
-            _ => Outcome::Busy,
-        }
+    pub(crate) fn close(&self) -> Option<usize> {
+        let before = self.0.fetch_or(CLOSED, Ordering::AcqRel);
+        (before & CLOSED == 0).then_some(before)
     }
 
     /// Whether it has been closed.
@@ -69,10 +55,5 @@ impl Gate {
     /// Whether it is closed and nobody is inside.
     pub(crate) fn is_drained(&self) -> bool {
         self.0.load(Ordering::Acquire) == CLOSED
-    }
-
-    /// How many are inside now.
-    pub(crate) fn inside(&self) -> usize {
-        self.0.load(Ordering::Relaxed) & !CLOSED
     }
 }

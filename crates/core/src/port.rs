@@ -15,7 +15,7 @@ use crate::device::Capabilities;
 use crate::domain::{DomainUse, Mapping};
 use crate::event::Event;
 use crate::fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, OnAbsent};
-use crate::gate::{Gate, Outcome};
+use crate::gate::Gate;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId};
 use crate::iommu::Iommu;
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
@@ -129,7 +129,7 @@ impl<'a> Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        if self.gate.leave() == Outcome::Drained {
+        if self.gate.leave() {
             match self.attachment {
                 Some(attachment) => self.iommu.retire(attachment),
                 None => self.iommu.gate_drained(),

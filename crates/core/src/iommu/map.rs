@@ -9,7 +9,7 @@ use crate::callback;
 use crate::domain::{Domain, MapRequest, Mapping};
 use crate::error::{MapError, UnmapError};
 use crate::event::Overlap;
-use crate::gate::{Gate, Outcome};
+use crate::gate::Gate;
 use crate::ids::GroupId;
 use crate::range::AddrRange;
 use crate::space::SpaceEnded;
@@ -166,7 +166,7 @@ impl Iommu {
         for mapping in removed {
             // A container that closes can have mapped all of 2^64 bytes, which no one UNMAP can.
             bytes = bytes.saturating_add(mapping.range.len());
-            busy |= mapping.gate.close() == Outcome::Busy;
+            busy |= mapping.gate.close() != Some(0);
         }
         let deferred = busy && callback::inside();
         if busy && !deferred {

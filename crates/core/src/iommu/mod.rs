@@ -1,7 +1,7 @@
 //! The IOMMU: who owns what, and every operation on it.
 //!
 //! One *control lock* ([`Inner::state`]) covers all that changes by request: devices, groups, containers, bonds, PASIDs. It is held for short, bounded steps that call nobody but
-//! [`AddressSpace::watch`](crate::AddressSpace::watch), and never while anything is waited for. The data path does not take it: a port goes from its device to the PASID
+//! the address space's `watch`, `id`, `ended` and `capabilities`, which are short and call nobody, and never while anything is waited for. The data path does not take it: a port goes from its device to the PASID
 //! table or the domain, each behind a reader's lock of its own, and through [gates](crate::gate) that unbind, unmap and removal close.
 
 mod bind;
@@ -22,7 +22,6 @@ pub use map::{Mapped, Unmapped};
 
 use crate::callback;
 use crate::event::{Drained, Event, EventLog};
-use crate::gate::Outcome;
 use crate::ids::{PasidTag, PasidWidth, SpaceId};
 use crate::pasid::PasidAllocator;
 use crate::space::{EndReason, ExitWork, SpaceWatcher};
@@ -190,11 +189,13 @@ impl Iommu {
         self.unlock(state);
     }
 
-    /// Closes an attachment: no access starts through it any more.
-    fn close(&self, attachment: &Arc<Attachment>) {
-        if attachment.gate.close() == Outcome::Drained {
+    /// Closes an attachment: no access starts through it any more. Answers how many were in flight.
+    fn close(&self, attachment: &Arc<Attachment>) -> usize {
+        let inside = attachment.gate.close();
+        if inside == Some(0) {
             self.retire(attachment);
         }
+        inside.unwrap_or_default()
     }
 
     /// A gate without a follow-up has been drained: whoever waits for it looks again.

@@ -81,7 +81,11 @@ impl DeviceInner {
             return known;
         }
         let fresh = Isolation::ask(topology, self.bdf());
-        *self.isolation.write() = fresh.clone();
+        let mut held = self.isolation.write();
+        // Versions count up: an answer that took long does not replace a newer one.
+        if held.version < fresh.version {
+            *held = fresh.clone();
+        }
         fresh
     }
 

@@ -14,8 +14,8 @@ use super::parts::{Attachment, DeviceInner, GroupFace, Models, Requester, SpaceR
 use crate::bond::{AnyData, BondEnd, IsolationChange};
 use crate::device::Features;
 use crate::domain::{Domain, DomainUse, Translation};
-use crate::gate::{Gate, Outcome};
-use crate::ids::{Bdf, ContainerId, GroupId, PasidTag, RequesterId, SpaceId};
+use crate::gate::Gate;
+use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
 use crate::pasid::PasidAllocator;
 use crate::space::{AddressSpace, EndReason, WatchToken};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -127,6 +127,14 @@ impl Drop for Released {
     fn drop(&mut self) {
         self.record.space.unwatch(self.watch);
     }
+}
+
+/// What the end of a space comes to.
+pub(crate) struct End {
+    pub(crate) pasid: Pasid,
+    pub(crate) bonds: usize,
+    /// Those with an exit handler that is to run now.
+    pub(crate) queued: Vec<BondKey>,
 }
 
 /// What is dropped after the control lock is released, since dropping it can run foreign code.
@@ -317,24 +325,24 @@ impl State {
         self.settle(key, after);
     }
 
-    /// The space has ended: every handler that is armed is queued. Answers the bonds with a queued handler.
-    pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<(Arc<SpaceRecord>, Vec<BondKey>)> {
+    /// The space has ended: every handler that is armed is queued. `None` where that was known.
+    pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<End> {
         let state = self.spaces.get_mut(&space).filter(|state| state.end.is_none())?;
         state.end = Some(reason);
         state.record.end();
-        let record = Arc::clone(&state.record);
+        let pasid = state.record.tag.pasid;
         let keys: Vec<BondKey> = state.bonds.iter().copied().collect();
         let mut queued = Vec::with_capacity(keys.len());
-        for key in keys {
+        for &key in &keys {
             if let Some(bond) = self.bond(key)
-                && let Exit::Armed(handler) = &mut bond.exit
+                && let Exit::Armed(handler @ Some(_)) = &mut bond.exit
             {
                 bond.exit = Exit::Queued(handler.take());
                 bond.callbacks += 1;
                 queued.push(key);
             }
         }
-        Some((record, queued))
+        Some(End { pasid, bonds: keys.len(), queued })
     }
 
     /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its last bond (rule U5).
@@ -371,7 +379,7 @@ impl State {
 
     /// Closes the use of a domain that a group has left; whoever waits learns when it is empty.
     pub(crate) fn close_use(&mut self, ended: &DomainUse) {
-        if ended.gate.close() == Outcome::Drained {
+        if ended.gate.close() == Some(0) {
             self.news = true;
         }
     }

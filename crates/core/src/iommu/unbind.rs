@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::Iommu;
 use super::parts::{Attachment, Requester};
-use super::state::{Aftermath, BondKey, Exit, Phase, State};
+use super::state::{Aftermath, BondKey, End, Exit, Phase, State};
 use crate::bond::{BondEnd, UnbindReport};
 use crate::callback::{self, InCallback};
 use crate::device::DeviceOps;
@@ -84,12 +84,7 @@ impl Iommu {
 
     /// Makes the entries non-present. Answers how many accesses were in flight then.
     pub(super) fn close_all(&self, closing: &Closing) -> usize {
-        let mut in_flight = 0;
-        for attachment in &closing.attachments {
-            in_flight += attachment.gate.inside();
-            self.close(attachment);
-        }
-        in_flight
+        closing.attachments.iter().map(|attachment| self.close(attachment)).sum()
     }
 
     /// Unbinds on behalf of the owned value, which is going.
@@ -134,8 +129,8 @@ impl Iommu {
         let mut state = self.lock();
         let ended = state.end_space(space, reason);
         self.unlock(state);
-        let Some((record, queued)) = ended else { return ExitWork::none() };
-        self.log(Event::SpaceEnded { space, pasid: record.tag.pasid, reason, bonds: queued.len() });
+        let Some(End { pasid, bonds, queued }) = ended else { return ExitWork::none() };
+        self.log(Event::SpaceEnded { space, pasid, reason, bonds });
         if queued.is_empty() {
             return ExitWork::none();
         }
@@ -147,18 +142,17 @@ impl Iommu {
         let mut state = self.lock();
         let Some(bond) = state.bond(key) else { return };
         let Exit::Queued(handler) = &mut bond.exit else { return };
-        let handler = handler.take();
+        let Some(handler) = handler.take() else { return };
         bond.exit = Exit::Running;
         let record = Arc::clone(&bond.record);
         let reason = state.spaces.get(&record.id).and_then(|space| space.end).unwrap_or(EndReason::Closed);
         drop(state);
-        if let Some(handler) = handler {
-            let end = BondEnd { space: record.id, pasid: record.tag.pasid, reason };
-            let _inside = InCallback::enter();
-            if catch_unwind(AssertUnwindSafe(|| handler(&end))).is_err() {
-                self.log(Event::HandlerPanicked { space: record.id, pasid: record.tag.pasid });
-            }
+        let end = BondEnd { space: record.id, pasid: record.tag.pasid, reason };
+        let inside = InCallback::enter();
+        if catch_unwind(AssertUnwindSafe(|| handler(&end))).is_err() {
+            self.log(Event::HandlerPanicked { space: record.id, pasid: record.tag.pasid });
         }
+        drop(inside);
         self.with_aftermath(|state, after| {
             if let Some(bond) = state.bond(key) {
                 bond.exit = Exit::Done;
