@@ -360,7 +360,7 @@ fn concurrent_container_leave_and_classic_dma() {
     });
 }
 
-// shows T2
+// shows T2, T3
 #[test]
 fn concurrent_unmap_and_classic_dma() {
     model(|| {
@@ -375,5 +375,45 @@ fn concurrent_unmap_and_classic_dma() {
         let hits = probe.hits.get();
         user.join().expect("ends");
         assert_eq!(probe.hits.get(), hits);
+    });
+}
+
+// shows B3, B4
+#[test]
+fn concurrent_refused_group_bind_and_access() {
+    model(|| {
+        let (iommu, probe) = (system(true, 1), Probe::new());
+        let bound = plug(&iommu, 1);
+        let bond = iommu.bind_device(&bound, &probe.space(), Bind::new(())).expect("alone");
+        let first = plug(&iommu, 0);
+        let (port, pasid) = (first.port(), bond.pasid());
+        let early = thread::spawn(move || port.read(Some(pasid), 0, &mut [0]).is_ok());
+        let refused = iommu.bind_group(first.group(), &probe.space(), Bind::new(()));
+        assert!(matches!(refused, Err(BindGroupError::Device(Refusal::AlreadyBound { .. }))));
+        assert!(!early.join().expect("ends"), "no entry is programmed before all are reserved");
+        assert!(bound.port().read(Some(pasid), 0, &mut [0]).is_ok(), "the bond of before lives on");
+        drop(bond);
+        assert_clean(&iommu, 2);
+    });
+}
+
+// shows B4, B2
+#[test]
+fn concurrent_group_bind_and_access() {
+    model(|| {
+        let (iommu, probe) = (system(true, 1), Probe::new());
+        let devices = [plug(&iommu, 0), plug(&iommu, 1)];
+        let ports = [devices[0].port(), devices[1].port()];
+        let pasid = Pasid::new(1).expect("the only one");
+        let early = thread::spawn(move || {
+            // Entries are published in the order of their addresses, when all have been programmed.
+            let last = ports[1].read(Some(pasid), 0, &mut [0]).is_ok();
+            !last || ports[0].read(Some(pasid), 0, &mut [0]).is_ok()
+        });
+        let bond = iommu.bind_group(devices[0].group(), &probe.space(), Bind::new(())).expect("binds");
+        assert!(early.join().expect("ends"), "an entry was published before all had been programmed");
+        assert_eq!(bond.members().len(), 2);
+        drop(bond);
+        assert_clean(&iommu, 2);
     });
 }

@@ -155,9 +155,6 @@ pub enum AttachError {
     /// We are a child made by fork of the process that has the attachments.
     #[error("this process was forked from one that uses sva; attach from a program of its own (after exec)")]
     Forked,
-    /// Not built for this processor.
-    #[error("attaching processes is built for x86-64 only")]
-    Architecture,
     /// A call failed for a reason that says nothing about the process.
     #[error(transparent)]
     Host(HostFailure),

@@ -15,6 +15,11 @@
 //! - After `fork` the child has no attachments: every space has ended for it, and it can attach nothing. `exec` and exit, in any way, leave no anchor behind.
 //! - Memory of the *own* process can be attached as well; writes by a device then change it under the feet of the program, as a debugger's would.
 
+#![deny(unsafe_code)]
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("sva-host is built for x86-64 Linux only: its anchors are made with that processor's registers");
+
 mod access;
 mod anchor;
 mod calls;
@@ -26,6 +31,7 @@ mod procfs;
 mod provider;
 mod regions;
 mod space;
+#[allow(unsafe_code, reason = "the one module for it; each function says what it claims")]
 mod sys;
 mod target;
 mod tracee;

@@ -21,7 +21,6 @@ use sva_core::sync::atomic::{AtomicU32, Ordering as Memory};
 pub(crate) type Tid = libc::pid_t;
 
 /// The general registers of a stopped task.
-#[cfg(target_arch = "x86_64")]
 pub(crate) type Registers = libc::user_regs_struct;
 
 /// Pieces that one `process_vm` call takes.
@@ -210,11 +209,9 @@ pub(crate) fn mapping_from(maps: BorrowedFd<'_>, address: u64) -> io::Result<Map
     check(result.into()).map(|_| query)
 }
 
-#[cfg(target_arch = "x86_64")]
 pub(crate) use trace::*;
 
 /// `ptrace` requests. Each acts on a task that the calling thread traces and answers ESRCH where it does not, or where the task is not stopped.
-#[cfg(target_arch = "x86_64")]
 mod trace {
     use super::{MaybeUninit, Registers, Tid, check, io, ptr, size_of};
 

@@ -64,7 +64,7 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
     world.assert_nothing_is_left();
 }
 
-// shows T8
+// shows T8, T4
 #[test]
 fn unmap_counts_its_bytes_and_never_splits_a_mapping() {
     let world = World::new();
