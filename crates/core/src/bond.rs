@@ -100,7 +100,7 @@ pub struct UnbindReport {
     pub deferred: bool,
     /// Accesses that were in flight when access was stopped; all are over, unless deferred.
     pub drained: usize,
-    /// The space had ended before.
+    /// The space had ended before the unbind began.
     pub space_ended: bool,
     /// The exit handler has run, or is running where deferred.
     pub handler_ran: bool,

@@ -94,6 +94,7 @@ impl Iommu {
         let mut after = Aftermath::default();
         let mut state = self.lock();
         let claimed = state.claim(key, &mut after);
+        report.space_ended = state.bond(key).is_some_and(|bond| bond.record.ended());
         let mut closing = Closing::default();
         if claimed || report.deferred {
             closing = Closing::of_bond(&mut state, key);
@@ -111,7 +112,6 @@ impl Iommu {
         }
         self.with_aftermath(|state, after| {
             if let Some(bond) = state.bond(key) {
-                report.space_ended = bond.record.ended();
                 report.handler_ran = matches!(bond.exit, Exit::Done | Exit::Running | Exit::Queued(_));
                 report.deferred &= bond.phase != Phase::Gone;
             }

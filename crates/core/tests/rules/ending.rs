@@ -156,7 +156,7 @@ fn a_space_that_ends_while_its_bond_is_being_unbound_does_not_run_the_handler() 
         space.end(EndReason::Exited);
         assert!(parked.release().is_err(), "the space has ended under it");
         let report = unbinding.join().expect("no panic");
-        assert!(report.space_ended && !report.handler_ran);
+        assert!(!report.space_ended && !report.handler_ran, "the end came after the unbind had begun");
         assert_eq!(ends.lock().len(), 0);
         world.iommu.remove(&device, sva_core::Removal::Orderly).expect("plugged");
         world.assert_nothing_is_left();
