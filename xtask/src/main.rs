@@ -79,7 +79,7 @@ fn select(options: &[&str]) -> Result<Vec<&'static Step>, String> {
             other => return Err(format!("`{other}` is not an option")),
         }
     }
-    Ok(selected)
+    if selected.is_empty() { Err("no step is left to run".into()) } else { Ok(selected) }
 }
 
 fn ci(selected: &[&Step]) -> ExitCode {

@@ -1,11 +1,13 @@
 //! `sva dma`: bind, work, report, unbind.
 
 use std::fmt::Write as _;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 use std::time::Instant;
 
 use serde_json::Value;
-use sva_core::AddrRange;
+use sva_core::{AddrRange, FaultReason};
 
 use crate::args::{DmaCommand, ReadArgs, Target};
 use crate::error::{Error, exit};
@@ -95,7 +97,11 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
 
     let mut work = Work::new(&session, &interrupts, voice.bytes_on_stdout);
     let begun = Instant::now();
-    let outcome = operate(command, input, &session, &mut work, voice.json);
+    // On a thread of its own: this one stays free to take signals while the target keeps an access waiting.
+    let outcome = thread::scope(|scope| {
+        let working = scope.spawn(|| operate(command, input, &session, &mut work, voice.json));
+        working.join().unwrap_or_else(|panic| resume_unwind(panic))
+    });
     let (bytes, elapsed) = (work.finish(), begun.elapsed());
     session.misrouted().iter().for_each(|caught| voice.note(&format!("warning: {caught}")));
 
@@ -113,10 +119,11 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
         return Ok(exit::signal(interrupted.signal));
     }
     let Some(fault) = fault else { return Ok(exit::DONE) };
-    voice.note(&format!(
-        "after {bytes} bytes the device reported a fault: {fault}; sva regions --pid {} shows what it may access",
-        target.pid
-    ));
+    let next = match fault.reason {
+        FaultReason::SpaceEnded => "the process has exited or replaced its image".to_owned(),
+        _ => format!("sva regions --pid {} shows what it may access", target.pid),
+    };
+    voice.note(&format!("after {bytes} bytes the device reported a fault: {fault}; {next}"));
     Ok(exit::FAULT)
 }
 

@@ -1,14 +1,16 @@
-//! SIGINT, SIGTERM and SIGHUP end the work between two chunks, so that the bond is dropped and nothing is left in the target.
+//! Signals that would end the command end the work between two chunks instead, so that the bond is dropped and nothing is left in the target.
 //!
 //! Dying of the signal's default action was rejected: it can fall into the moment in which the host provider has the target stopped
-//! with foreign registers.
+//! with foreign registers. A second signal ends the command at once all the same: an access can wait for as long as the target likes (userfaultfd, FUSE).
 
 use std::io;
 use std::sync::Arc;
 
-#[expect(clippy::disallowed_types, reason = "signal-hook stores into this type and no other")]
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+#[expect(clippy::disallowed_types, reason = "signal-hook stores into this type and no other")]
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 
 /// A signal asked to end the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +23,9 @@ pub(crate) struct Interrupted {
 fn name(signal: i32) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
 }
+
+/// All signals that end a program by default and that somebody may send it: any of them could fall into that moment.
+const FATAL: [i32; 8] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU];
 
 /// Takes note of signals; cloning shares the note.
 #[derive(Debug, Clone)]
@@ -38,8 +43,13 @@ impl Interrupts {
     pub(crate) fn install() -> io::Result<Self> {
         let interrupts = Self { seen: Arc::default() };
         let ignored = ignored_signals();
-        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        #[expect(clippy::disallowed_types, reason = "as above")]
+        let again = Arc::new(AtomicBool::new(false));
+        for signal in FATAL {
             if ignored & 1 << (signal - 1) == 0 {
+                // In this order: the first signal finds the flag clear and sets it.
+                signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
+                signal_hook::flag::register(signal, Arc::clone(&again))?;
                 signal_hook::flag::register_usize(signal, Arc::clone(&interrupts.seen), signal.unsigned_abs() as usize)?;
             }
         }

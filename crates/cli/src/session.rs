@@ -96,13 +96,16 @@ impl Session {
     /// Who caught transactions before they reached the process, a sentence each (rule B7).
     pub(crate) fn misrouted(&self) -> Vec<String> {
         let mut caught: BTreeMap<Bdf, (AddrRange, usize)> = BTreeMap::new();
-        for event in self.iommu.drain_events().events {
+        let drained = self.iommu.drain_events();
+        for event in drained.events {
             if let Event::Misrouted { decoder, range, .. } = event {
                 caught.entry(decoder).or_insert((range, 0)).1 += 1;
             }
         }
+        // The log keeps the newest: where it has lost some, neither the number nor the first one is known.
+        let (least, one) = if drained.lost > 0 { ("at least ", "one of them") } else { ("", "the first") };
         let sentence = |(decoder, (range, count)): (Bdf, (AddrRange, usize))| {
-            format!("{count} transactions, the first at {range}, were caught by {decoder} and never reached the process")
+            format!("{least}{count} transactions, {one} at {range}, were caught by {decoder} and never reached the process")
         };
         caught.into_iter().map(sentence).collect()
     }

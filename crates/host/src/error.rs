@@ -34,6 +34,7 @@ impl fmt::Display for Denial {
             Self::Yama { scope: 1 } => f.write_str(
                 "kernel.yama.ptrace_scope is 1; let the process call prctl(PR_SET_PTRACER), run with CAP_SYS_PTRACE, or set the sysctl to 0",
             ),
+            Self::Yama { scope: 3 } => f.write_str("kernel.yama.ptrace_scope is 3: nobody may trace until the next start of the system"),
             Self::Yama { scope } => write!(f, "kernel.yama.ptrace_scope is {scope}; run with CAP_SYS_PTRACE, or set the sysctl to 0"),
             Self::Protected => f.write_str("it is not dumpable or has capabilities that we lack; run with CAP_SYS_PTRACE"),
         }

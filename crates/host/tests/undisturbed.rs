@@ -193,6 +193,7 @@ fn nothing_of_an_attached_process_is_changed() {
     let asleep = |&task: &u32| std::fs::read_to_string(format!("/proc/{task}/syscall")).is_ok_and(|text| text.starts_with("202 "));
     let tasks = format!("/proc/{}/task", target.pid());
     until("the thread sleeps", || support::numbers(&tasks).iter().filter(|&&task| task != target.pid()).any(asleep));
+    until("the first one waits for the next question", || target.status("State").starts_with('S'));
     let before = picture(target.pid());
     let space = target.attach();
     for (now, then) in picture(target.pid()).iter().zip(&before) {

@@ -38,9 +38,9 @@ impl Seen {
         self.runs.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits for the handler. Whether it came is for a claim to say.
-    fn wait(&self) {
-        let _ = wait_until("the exit handler", || self.has_run());
+    /// Waits for the handler; one that does not come ends the chapter, which would otherwise wait as long for each exec.
+    fn wait(&self) -> Result<(), Failure> {
+        wait_until("the exit handler", || self.has_run()).map(drop)
     }
 }
 
@@ -175,7 +175,7 @@ impl Image {
         // Aimed at the new image itself, by the number that the old one has still.
         let aimed = port.write(Some(bond.pasid()), next.address, &[0x55; 4096]);
         execs.untouched += u64::from(aimed.is_err() && self.is_untouched()?);
-        seen.wait();
+        seen.wait()?;
         execs.handlers.push((drvdata, seen));
         Ok(bond)
     }
@@ -224,7 +224,7 @@ fn killed(stage: &mut Stage) -> Result<(), Failure> {
     process.kill()?;
     let struck = hammer.wait()?;
     let noticed = begun.elapsed();
-    seen.wait();
+    seen.wait()?;
     let report = bond.unbind();
     let clean = struck.fault.reason == FaultReason::SpaceEnded && report.space_ended && report.handler_ran;
     let held = clean && seen.once(drvdata, EndReason::Exited);
