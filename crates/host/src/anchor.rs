@@ -198,7 +198,7 @@ fn rseq_abort(tid: Tid, rip: u64) -> Result<Option<u64>, Trouble> {
     Ok((rip.wrapping_sub(start) < length).then_some(abort))
 }
 
-/// Makes an anchor by way of the chosen thread. To be called on the keeper's thread; blocks for some 100 us, at most for [`FIRST_STOP`] and a bounded
+/// Makes an anchor by way of the chosen thread. To be called on the keeper's thread; blocks for some hundred microseconds where a processor is free, at most for [`FIRST_STOP`] and a bounded
 /// time for each step after it. A thread that cannot be let go at once is left with `strays`.
 pub(crate) fn make(pid: Tid, chosen: &Chosen, strays: &mut Vec<Stray>) -> Result<Made, AttachError> {
     let tid = chosen.tid;

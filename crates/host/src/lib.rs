@@ -13,6 +13,10 @@
 //!   such a wait collect the death of an anchor that somebody else has killed, the space ends at the next tick of the monitor; before that, the number could be used again only if the system went through all its
 //!   process numbers in 20 ms.
 //! - After `fork` the child has no attachments: every space has ended for it, and it can attach nothing. `exec` and exit, in any way, leave no anchor behind.
+//! - A signal that ends this program in the middle of an attach mostly crashes the process that is being attached: its thread goes on with registers that are not its own. A program that uses this crate should
+//!   handle the signals that can end it (SIGINT and SIGTERM at least) and end between two calls, as the command `sva` does. Against SIGKILL there is no remedy.
+//! - An access can take as long as the process likes, where its memory is backed by a userfaultfd that nobody answers or by a file system in user space. Such a call is not interrupted: an unbind waits for it
+//!   (rule U2), and no other space is held up by it. A program that has to end all the same can end the process, or itself.
 //! - Memory of the *own* process can be attached as well; writes by a device then change it under the feet of the program, as a debugger's would.
 
 #![deny(unsafe_code)]
@@ -44,7 +48,7 @@ pub use space::HostSpace;
 
 /// The address space of the process that task `pid` belongs to; `pid` may be any of its threads, and one of our own.
 ///
-/// Two tasks that share their memory give one space, also over several calls (rule B5). A process that is attached for the first time has one of its threads stopped for some 100 us (see [`HostSpace::stop_time`]). Blocks up to some 100 ms
+/// Two tasks that share their memory give one space, also over several calls (rule B5). A process that is attached for the first time has one of its threads stopped for some hundred microseconds, longer where the processors are busy (see [`HostSpace::stop_time`]). Blocks up to some 100 ms
 /// where all threads are in calls that must not be interrupted, and while another attach is under way. Must not be called in a signal handler.
 ///
 /// # Errors

@@ -67,7 +67,7 @@ fn a_program_that_is_killed_while_it_attaches_leaves_no_task_behind() {
         let pid = target.pid();
         until("only the target has its memory", || sharers(&target) == 0);
         until("nobody traces it", || matches!(status(pid, "TracerPid").as_str(), "0" | ""));
-        // The one thing that is not promised: the target's own registers, if the program dies in the some 100 us of its stop.
+        // The one thing that is not promised: the target's own registers, if the program dies in the moment of its stop.
         harmed += u32::from(!status(pid, "State").starts_with('S'));
     }
     println!("{harmed} of {rounds} targets were hit in their stop");
