@@ -103,7 +103,8 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
         working.join().unwrap_or_else(|panic| resume_unwind(panic))
     });
     let (bytes, elapsed) = (work.finish(), begun.elapsed());
-    session.misrouted().iter().for_each(|caught| voice.note(&format!("warning: {caught}")));
+    let misrouted = session.misrouted();
+    misrouted.sentences().for_each(|caught| voice.note(&format!("warning: {caught}")));
 
     let (found, fault, signal) = match outcome {
         Ok(found) => (found, None, None),
@@ -112,7 +113,17 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
         Err(Halt::Failed(error)) => return Err(error),
     };
     let Found { result, difference_at } = found;
-    let report = DmaReport { device: session.device(), pasid: session.pasid(), bytes, result, difference_at, fault, elapsed };
+    let report = DmaReport {
+        device: session.device(),
+        pasid: session.pasid(),
+        bytes,
+        result,
+        difference_at,
+        fault,
+        overlaps: session.overlaps(),
+        misrouted: misrouted.count(),
+        elapsed,
+    };
     voice.say(&if voice.json { report::object(&report)? } else { report.line(command.verb()) })?;
     if let Some(interrupted) = signal {
         voice.note(&format!("{interrupted} after {bytes} bytes"));

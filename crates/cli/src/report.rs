@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use sva_core::{Bdf, Fault, Pasid};
+use sva_core::{Bdf, Fault, Overlap, Pasid};
 
 use crate::error::Error;
 
 /// What came of a data mover's work. Its JSON form is described in docs/cli.md and stable.
 #[derive(Debug, Serialize)]
-pub(crate) struct DmaReport {
+pub(crate) struct DmaReport<'a> {
     /// The device, as `ssss:bb:dd.f`.
     #[serde(serialize_with = "text")]
     pub(crate) device: Bdf,
@@ -28,6 +28,11 @@ pub(crate) struct DmaReport {
     /// The fault that ended the work early.
     #[serde(serialize_with = "fault")]
     pub(crate) fault: Option<Fault>,
+    /// Memory of the process that a peer decodes (rule B7).
+    #[serde(serialize_with = "overlaps")]
+    pub(crate) overlaps: &'a [Overlap],
+    /// How many transactions peers caught, at least.
+    pub(crate) misrouted: u64,
     /// How long the work took, files included, attaching and binding not.
     #[serde(rename = "elapsed_ns", serialize_with = "nanoseconds")]
     pub(crate) elapsed: Duration,
@@ -56,7 +61,23 @@ fn fault<S: serde::Serializer>(fault: &Option<Fault>, serializer: S) -> Result<S
     fault.map(shape).serialize(serializer)
 }
 
-impl DmaReport {
+fn overlaps<S: serde::Serializer>(overlaps: &&[Overlap], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shape {
+        device: String,
+        address: String,
+        last: String,
+        decoder: String,
+    }
+    serializer.collect_seq(overlaps.iter().map(|overlap| Shape {
+        device: overlap.device.to_string(),
+        address: format!("{:#x}", overlap.range.first()),
+        last: format!("{:#x}", overlap.range.last()),
+        decoder: overlap.decoder.to_string(),
+    }))
+}
+
+impl DmaReport<'_> {
     /// One line for people; `verb` such as `copied`.
     pub(crate) fn line(&self, verb: &str) -> String {
         let mut line = String::new();
@@ -185,12 +206,14 @@ mod tests {
             result: Value::Null,
             difference_at: None,
             fault: Some(fault),
+            overlaps: &[],
+            misrouted: 0,
             elapsed: Duration::from_nanos(5),
         };
         let json = serde_json::to_string(&report).expect("serialises");
         assert_eq!(
             json,
-            r#"{"device":"0000:01:00.0","pasid":7,"bytes":3,"result":null,"fault":{"address":"0x1000","access":"read","reason":"nothing is mapped there"},"elapsed_ns":5}"#
+            r#"{"device":"0000:01:00.0","pasid":7,"bytes":3,"result":null,"fault":{"address":"0x1000","access":"read","reason":"nothing is mapped there"},"overlaps":[],"misrouted":0,"elapsed_ns":5}"#
         );
     }
 }

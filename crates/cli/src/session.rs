@@ -93,21 +93,40 @@ impl Session {
         Ok((range.first(), range.len()))
     }
 
-    /// Who caught transactions before they reached the process, a sentence each (rule B7).
-    pub(crate) fn misrouted(&self) -> Vec<String> {
-        let mut caught: BTreeMap<Bdf, (AddrRange, usize)> = BTreeMap::new();
+    /// Who has caught transactions before they reached the process (rule B7), since this was asked last.
+    pub(crate) fn misrouted(&self) -> Misrouted {
+        let mut caught: BTreeMap<Bdf, (AddrRange, u64)> = BTreeMap::new();
         let drained = self.iommu.drain_events();
         for event in drained.events {
             if let Event::Misrouted { decoder, range, .. } = event {
                 caught.entry(decoder).or_insert((range, 0)).1 += 1;
             }
         }
-        // The log keeps the newest: where it has lost some, neither the number nor the first one is known.
-        let (least, one) = if drained.lost > 0 { ("at least ", "one of them") } else { ("", "the first") };
-        let sentence = |(decoder, (range, count)): (Bdf, (AddrRange, usize))| {
+        Misrouted { caught, incomplete: drained.lost > 0 }
+    }
+}
+
+/// Transactions that peers caught.
+#[derive(Debug)]
+pub(crate) struct Misrouted {
+    /// For each peer the addresses of the first one that is known, and how many are.
+    caught: BTreeMap<Bdf, (AddrRange, u64)>,
+    /// The log, which keeps the newest, has lost some: neither the numbers nor the first ones are known.
+    incomplete: bool,
+}
+
+impl Misrouted {
+    /// How many there were, at least.
+    pub(crate) fn count(&self) -> u64 {
+        self.caught.values().map(|(_, count)| count).sum()
+    }
+
+    /// A sentence for each peer.
+    pub(crate) fn sentences(&self) -> impl Iterator<Item = String> {
+        let (least, one) = if self.incomplete { ("at least ", "one of them") } else { ("", "the first") };
+        self.caught.iter().map(move |(decoder, (range, count))| {
             format!("{least}{count} transactions, {one} at {range}, were caught by {decoder} and never reached the process")
-        };
-        caught.into_iter().map(sentence).collect()
+        })
     }
 }
 

@@ -15,7 +15,7 @@ fn crc32c_is_what_the_process_computes_itself_also_over_many_descriptors() {
         let said = run(&format!("dma crc32c --pid {} --addr {} --len {len} --json", target.pid(), target.base + from as u64));
         assert_eq!(said.code, 0, "{said:?}");
         let report = said.json();
-        assert_eq!(keys(&report), ["bytes", "device", "elapsed_ns", "fault", "pasid", "result"]);
+        assert_eq!(keys(&report), ["bytes", "device", "elapsed_ns", "fault", "misrouted", "overlaps", "pasid", "result"]);
         assert_eq!(report["result"], format!("0x{:08x}", target.crc(from..from + len)));
         assert_eq!(report["bytes"], len);
         assert!(report["fault"].is_null() && report["pasid"].as_u64() > Some(0) && report["elapsed_ns"].as_u64() > Some(0), "{report}");
@@ -136,7 +136,7 @@ fn compare_says_where_the_first_difference_is() {
     let said = run(&line(0, 20 << 20, 18 << 20));
     assert_eq!(said.code, 0, "{said:?}");
     let report = said.json();
-    assert_eq!(keys(&report), ["bytes", "device", "difference_at", "elapsed_ns", "fault", "pasid", "result"]);
+    assert_eq!(keys(&report), ["bytes", "device", "difference_at", "elapsed_ns", "fault", "misrouted", "overlaps", "pasid", "result"]);
     assert_eq!((&report["result"], report["difference_at"].is_null()), (&true.into(), true), "{report}");
 
     for at in [0, 1, (16 << 20) - 1, 16 << 20, (18 << 20) - 1] {
@@ -171,6 +171,16 @@ fn a_peer_that_decodes_the_process_s_addresses_is_named_before_and_after_and_swa
     wanted[..inside].fill(0x5a);
     wanted[inside + (1 << 20)..8 << 20].fill(0x5a);
     assert_eq!(target.crc(0..LEN), crc32c::crc32c(&wanted), "all was filled but for the peer's window");
+
+    let object = run(&format!("dma fill {place} --len 8M --byte 0x5a --group --json")).json();
+    let last = window + unit - 1;
+    let overlap = serde_json::json!({
+        "device": "0000:04:00.0", "address": format!("{window:#x}"), "last": format!("{last:#x}"), "decoder": "0000:05:00.0"
+    });
+    assert_eq!(object["overlaps"], serde_json::json!([overlap]));
+    assert!(object["misrouted"].as_u64().is_some_and(|count| count > 0), "{object}");
+    let clean = run(&format!("dma fill --pid {} --addr {:#x} --len 1M --byte 0x5a --json", target.pid(), target.base)).json();
+    assert_eq!((&clean["overlaps"], &clean["misrouted"]), (&serde_json::json!([]), &0.into()), "{clean}");
 }
 
 /// A data mover and a peer below a switch that does not redirect; the peer's BAR lies where the process has memory.
