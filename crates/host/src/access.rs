@@ -17,7 +17,7 @@ use crate::sys::{self, IOV_MAX, Tid};
 const BATCH_MAX: u64 = 1 << 30;
 /// The process's own half of the addresses ends here. Above it there may be pages that are the kernel's though a process can see them (`[vsyscall]`).
 const USER_END: u64 = 1 << 63;
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 /// How often an access that should have worked is tried again.
 const ATTEMPTS: u32 = 3;
 
@@ -180,27 +180,32 @@ impl<F: FnMut(&[Segment], usize, usize) -> io::Result<usize>> Transfer<'_, F> {
 
     /// The part of `rest` up to the first page that is not present, as the page map says.
     fn present(&self, rest: Segment) -> Result<Segment, StopCause> {
-        const ENTRIES: usize = 512;
-        const PRESENT: u64 = 1 << 63;
         let failure = |error: io::Error| match error.raw_os_error() {
             Some(libc::ESRCH | libc::ENOENT) => StopCause::Ended,
             _ => StopCause::Host(HostFailure { call: "read /proc/PID/pagemap", source: error }),
         };
-        let first = rest.address / PAGE;
-        let pages = ((rest.address + (rest.len - 1)) / PAGE - first + 1).min(ENTRIES as u64) as usize;
-        let mut entries = [0_u8; ENTRIES * 8];
-        let room = entries.get_mut(..pages * 8).unwrap_or(&mut []);
-        let file = open(self.remote.proc_number, "pagemap").map_err(failure)?;
-        let read = rustix::io::pread(&file, &mut *room, first * 8).map_err(|error| failure(error.into()))?;
-        let is_present = |entry: &&[u8]| <[u8; 8]>::try_from(*entry).is_ok_and(|entry| u64::from_le_bytes(entry) & PRESENT != 0);
-        let present = room.get(..read).unwrap_or(&[]).chunks_exact(8).take_while(is_present).count() as u64;
+        let present = present_bytes(self.remote.proc_number, rest).map_err(failure)?;
         if present == 0 {
             // Where there is no page because there can be none, that is the reason.
             return Err(self.why(rest.address, 0).unwrap_or(StopCause::NotPresent));
         }
-        let end = (first + present) * PAGE;
-        Ok(Segment { len: rest.len.min(end - rest.address), ..rest })
+        Ok(Segment { len: present, ..rest })
     }
+}
+
+/// How many bytes of `rest` come before the first page that is not present, as the page map of task `tid` says; looks at some pages only.
+pub(crate) fn present_bytes(tid: Tid, rest: Segment) -> io::Result<u64> {
+    const ENTRIES: usize = 512;
+    const PRESENT: u64 = 1 << 63;
+    let first = rest.address / PAGE;
+    let pages = ((rest.address + (rest.len - 1)) / PAGE - first + 1).min(ENTRIES as u64) as usize;
+    let mut entries = [0_u8; ENTRIES * 8];
+    let room = entries.get_mut(..pages * 8).unwrap_or(&mut []);
+    let file = open(tid, "pagemap")?;
+    let read = rustix::io::pread(&file, &mut *room, first * 8)?;
+    let is_present = |entry: &&[u8]| <[u8; 8]>::try_from(*entry).is_ok_and(|entry| u64::from_le_bytes(entry) & PRESENT != 0);
+    let present = room.get(..read).unwrap_or(&[]).chunks_exact(8).take_while(is_present).count() as u64;
+    Ok(((first + present) * PAGE).saturating_sub(rest.address).min(rest.len))
 }
 
 fn open(tid: Tid, name: &str) -> io::Result<rustix::fd::OwnedFd> {

@@ -45,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use sva_core::Segment;
 
+use crate::access::{self, PAGE};
 use crate::calls;
 use crate::error::AttachError;
 use crate::procfs;
@@ -111,7 +112,7 @@ pub(crate) fn is_helper(tid: Tid) -> bool {
 
 /// Places in the process's own memory that the calls need.
 #[derive(Debug)]
-struct Landmarks {
+pub(crate) struct Landmarks {
     /// A `syscall` instruction.
     instruction: u64,
     /// The string "/".
@@ -119,7 +120,8 @@ struct Landmarks {
 }
 
 impl Landmarks {
-    fn find(tid: Tid) -> Option<Self> {
+    /// Looks for them in what is present: elsewhere a read could wait for whoever provides the page (userfaultfd, a file system in user space), for ever. Still, not to be called on a thread that others wait for.
+    pub(crate) fn find(tid: Tid) -> Option<Self> {
         const SEARCHED: u64 = 16 << 20;
         let mut instruction = None;
         let mut root = None;
@@ -134,6 +136,14 @@ impl Landmarks {
             let mut from = mapping.range.first();
             while from < mapping.range.last() && left > 0 {
                 let piece = Segment { address: from, len: (buffer.len() as u64).min(mapping.range.last() - from + 1) };
+                // The vdso comes from the kernel.
+                let present = if mapping.name == "[vdso]" { piece.len } else { access::present_bytes(tid, piece).unwrap_or(0) };
+                if present == 0 {
+                    from += PAGE;
+                    left = left.saturating_sub(PAGE);
+                    continue;
+                }
+                let piece = Segment { len: present, ..piece };
                 let Some(room) = buffer.get_mut(..piece.len as usize) else { break };
                 let Ok(read @ 1..) = sys::read_memory(tid, &[piece], room) else { break };
                 let find = |pattern: [u8; 2]| room.get(..read)?.windows(2).position(|pair| pair == pattern).map(|at| from + at as u64);
@@ -200,14 +210,13 @@ fn rseq_abort(tid: Tid, rip: u64) -> Result<Option<u64>, Trouble> {
 
 /// Makes an anchor by way of the chosen thread. To be called on the keeper's thread; blocks for some hundred microseconds where a processor is free, at most for [`FIRST_STOP`] and a bounded
 /// time for each step after it. A thread that cannot be let go at once is left with `strays`.
-pub(crate) fn make(pid: Tid, chosen: &Chosen, strays: &mut Vec<Stray>) -> Result<Made, AttachError> {
+pub(crate) fn make(pid: Tid, chosen: &Chosen, landmarks: &Landmarks, strays: &mut Vec<Stray>) -> Result<Made, AttachError> {
     let tid = chosen.tid;
-    let landmarks = Landmarks::find(tid).ok_or(AttachError::NoSyscallInstruction { pid: pid as u32 })?;
     settle(chosen.tgid, strays).map_err(|stray| AttachError::DidNotStop { tid: stray as u32, waited: FIRST_STOP })?;
     let tracee = Tracee(tid);
     let begin = Instant::now();
     seize(pid, tid)?;
-    let made = in_stop(pid, chosen, tracee, &landmarks);
+    let made = in_stop(pid, chosen, tracee, landmarks);
     let (saved, result) = match made {
         Ok((saved, result)) => (Some(saved), result),
         Err(error) => (None, Err(error)),
@@ -217,7 +226,7 @@ pub(crate) fn make(pid: Tid, chosen: &Chosen, strays: &mut Vec<Stray>) -> Result
     }
     let stopped = begin.elapsed();
     let anchor = result?;
-    match dress(Tracee(anchor), &landmarks) {
+    match dress(Tracee(anchor), landmarks) {
         Ok(Ok(())) => Ok(Made { anchor, stopped }),
         failed => {
             // Best effort: it dies with us at the latest.
@@ -248,8 +257,9 @@ fn settle(tgid: Tid, strays: &mut Vec<Stray>) -> Result<(), Tid> {
 fn let_go(tracee: Tracee, saved: Option<&Saved>) -> Result<(), Trouble> {
     let Some(saved) = saved else {
         // Seized only: it may not even have stopped.
+        // It has had its time, and others wait for the keeper.
         sys::interrupt(tracee.0)?;
-        tracee.interrupted(FIRST_STOP)?;
+        tracee.interrupted(Duration::ZERO)?;
         return Ok(sys::detach(tracee.0, 0)?);
     };
     sys::set_registers(tracee.0, &saved.registers)?;

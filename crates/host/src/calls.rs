@@ -18,6 +18,7 @@ const ERESTARTNOHAND: i64 = 514;
 
 const READ: i64 = 0;
 const READV: i64 = 19;
+const CONNECT: i64 = 42;
 const ACCEPT: i64 = 43;
 const RECVFROM: i64 = 45;
 const RECVMSG: i64 = 47;
@@ -38,30 +39,32 @@ const MSG_WAITALL: u64 = 0x100;
 
 /// Calls that the kernel itself restarts after a stop.
 const RESTARTED: &[i64] = &[
-    2,   // open (of a FIFO)
-    7,   // poll
-    23,  // select
-    34,  // pause
-    35,  // nanosleep
-    42,  // connect: a connection in progress is waited for again
-    69,  // msgsnd
-    70,  // msgrcv
-    72,  // fcntl (F_SETLKW)
-    73,  // flock
-    130, // rt_sigsuspend
-    202, // futex
-    219, // restart_syscall: one of these, after an earlier stop
-    230, // clock_nanosleep
-    240, // mq_open
-    242, // mq_timedsend
-    243, // mq_timedreceive
-    257, // openat (of a FIFO)
-    270, // pselect6
-    271, // ppoll
-    318, // getrandom
-    437, // openat2
-    449, // futex_waitv
-    455, // futex_wait
+    2,      // open (of a FIFO)
+    7,      // poll
+    23,     // select
+    34,     // pause
+    35,     // nanosleep
+    42,     // connect: a connection in progress is waited for again
+    69,     // msgsnd
+    70,     // msgrcv
+    72,     // fcntl (F_SETLKW)
+    73,     // flock
+    130,    // rt_sigsuspend
+    202,    // futex
+    219,    // restart_syscall: one of these, after an earlier stop
+    230,    // clock_nanosleep
+    240,    // mq_open
+    242,    // mq_timedsend
+    243,    // mq_timedreceive
+    257,    // openat (of a FIFO)
+    270,    // pselect6
+    271,    // ppoll
+    318,    // getrandom
+    437,    // openat2
+    WAIT4,  // -ERESTARTSYS; what we make in the thread's name has no exit signal, and is collected before the call is made again
+    WAITID, // likewise
+    449,    // futex_waitv
+    455,    // futex_wait
     READ,
     READV,
     ACCEPT,
@@ -73,6 +76,7 @@ const RESTARTED: &[i64] = &[
 
 /// Calls that answer -EINTR to a stop although nothing has been done: always, or (sockets) where a time-out is set.
 const ANSWERS_EINTR: &[i64] = &[
+    CONNECT,  // of a socket with SO_SNDTIMEO: the connection in progress is waited for again
     READ,     // of a socket with SO_RCVTIMEO
     READV,    // likewise
     ACCEPT,   // likewise

@@ -46,7 +46,7 @@ impl fmt::Display for Denial {
 #[non_exhaustive]
 pub enum AttachError {
     /// There is no such task.
-    #[error("there is no process {pid}")]
+    #[error("there is no process {pid}; ps -e lists those that run")]
     NoSuchProcess {
         /// The number asked for.
         pid: u32,
@@ -98,7 +98,9 @@ pub enum AttachError {
         tid: u32,
     },
     /// Its next child would be the first process of a new pid namespace.
-    #[error("thread {tid} has called unshare or setns for a pid namespace: a task made in it would become that namespace's first process")]
+    #[error(
+        "thread {tid} has called unshare or setns for a pid namespace: a task made in it would become that namespace's first process; choose one of its children, or attach before that call"
+    )]
     PidNamespace {
         /// The thread.
         tid: u32,
@@ -111,7 +113,7 @@ pub enum AttachError {
     },
     /// Orphans become its children, and so would the anchor.
     #[error(
-        "process {pid} adopts orphans (it is the first process of its pid namespace, or a child subreaper): its own waits would see the anchor"
+        "process {pid} adopts orphans (it is the first process of its pid namespace, or a child subreaper): its own waits would see the anchor; choose one of its children"
     )]
     AdoptsOrphans {
         /// The process.
@@ -124,6 +126,12 @@ pub enum AttachError {
         tid: u32,
         /// The call's number; -1 where it is in none.
         call: i64,
+    },
+    /// Its cgroup is frozen.
+    #[error("thread {tid} is frozen with its cgroup; thaw it (cgroup.freeze) and try again")]
+    Frozen {
+        /// The thread.
+        tid: u32,
     },
     /// The chosen thread did not stop.
     #[error("thread {tid} did not stop within {waited:?}; try again when it is not in an uninterruptible call")]

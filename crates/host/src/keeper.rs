@@ -8,7 +8,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use crate::anchor::{self, Made, Stray};
+use crate::anchor::{self, Landmarks, Made, Stray};
 use crate::error::AttachError;
 use crate::sys::{self, Tid};
 use crate::target::Chosen;
@@ -17,7 +17,7 @@ use crate::target::Chosen;
 const PAUSE: Duration = Duration::from_millis(1);
 
 enum Request {
-    Make { pid: Tid, chosen: Chosen, answer: Sender<Result<Made, AttachError>> },
+    Make { pid: Tid, chosen: Chosen, landmarks: Landmarks, answer: Sender<Result<Made, AttachError>> },
     Collect(Tid),
 }
 
@@ -34,10 +34,10 @@ impl Keeper {
     }
 
     /// Makes an anchor; see [`anchor::make`]. Blocks until it is done.
-    pub(crate) fn make(&self, pid: Tid, chosen: Chosen) -> Result<Made, AttachError> {
+    pub(crate) fn make(&self, pid: Tid, chosen: Chosen, landmarks: Landmarks) -> Result<Made, AttachError> {
         let (answer, made) = mpsc::channel();
         let lost = || AttachError::host("keeper thread")(io::Error::from(io::ErrorKind::BrokenPipe));
-        self.0.send(Request::Make { pid, chosen, answer }).map_err(|_| lost())?;
+        self.0.send(Request::Make { pid, chosen, landmarks, answer }).map_err(|_| lost())?;
         made.recv().map_err(|_| lost())?
     }
 
@@ -60,8 +60,8 @@ fn run(requests: &Receiver<Request>) {
             requests.recv_timeout(PAUSE)
         };
         match request {
-            Ok(Request::Make { pid, chosen, answer }) => {
-                let made = anchor::make(pid, &chosen, &mut strays);
+            Ok(Request::Make { pid, chosen, landmarks, answer }) => {
+                let made = anchor::make(pid, &chosen, &landmarks, &mut strays);
                 if let Err(mpsc::SendError(Ok(unwanted))) = answer.send(made) {
                     let _ = sys::kill(unwanted.anchor);
                     dying.push(unwanted.anchor);

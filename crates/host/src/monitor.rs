@@ -7,6 +7,7 @@
 //! Numbers may be used again between two ticks; that does no harm, since a task is asked what memory it has, not who it is.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
@@ -102,12 +103,32 @@ fn find_members(suspects: &mut Vec<Arc<HostSpace>>) {
     }
 }
 
+/// Only tasks with as much code as a suspect are compared: to compare one waits while it is in `exec`, and the tasks of others must not hold up the monitor; and each
+/// with few, by the kernel's order, so that many spaces may end at once.
 fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> Vec<Tid>) {
-    for pid in procfs::processes() {
-        for tid in tasks(pid) {
-            suspects.retain(|space| !adopt(space, tid));
+    let mut alike: HashMap<u64, Vec<Arc<HostSpace>>> = HashMap::new();
+    // Without an anchor nobody is a member.
+    let (living, mut left): (Vec<_>, Vec<_>) = suspects.drain(..).partition(|space| space.is_in_order());
+    for space in living {
+        let Some(pages) = space.code_pages() else {
+            left.push(space);
+            continue;
+        };
+        let group = alike.entry(pages).or_default();
+        let (Ok(place) | Err(place)) = group.binary_search_by(|known| known.order_of_space(&space));
+        group.insert(place, space);
+    }
+    for tid in procfs::processes().into_iter().flat_map(tasks) {
+        let Some(group) = procfs::code_pages(tid).ok().and_then(|pages| alike.get_mut(&pages)) else { continue };
+        let order = |space: &Arc<HostSpace>| space.order(tid).ok().flatten().unwrap_or(Ordering::Less);
+        if let Ok(place) = group.binary_search_by(order)
+            && group.get(place).is_some_and(|space| adopt(space, tid))
+        {
+            group.remove(place);
         }
     }
+    suspects.append(&mut left);
+    suspects.extend(alike.into_values().flatten());
 }
 
 fn adopt(space: &HostSpace, tid: Tid) -> bool {

@@ -27,6 +27,8 @@ pub(crate) struct Status {
     pub(crate) blocked: u64,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: u8,
+    /// How often it has gone to sleep.
+    pub(crate) sleeps: u64,
 }
 
 impl Status {
@@ -50,6 +52,7 @@ impl Status {
                 "VmSize" => status.has_memory = !first().is_empty(),
                 "SigBlk" => status.blocked = u64::from_str_radix(value, 16).unwrap_or(0),
                 "NoNewPrivs" => status.no_new_privileges = value == "1",
+                "voluntary_ctxt_switches" => status.sleeps = value.parse().unwrap_or(0),
                 "Seccomp" => status.seccomp = value.parse().unwrap_or(2),
                 _ => {}
             }
@@ -122,6 +125,12 @@ impl TaskDir {
         self.read("status").map(|text| Status::parse(&text))
     }
 
+    /// Whether its cgroup (v2) is frozen: it could be stopped, but would make no call before it is thawed. Best effort, since the kernel may not tell.
+    pub(crate) fn is_frozen(&self) -> bool {
+        // The one place where a task sleeps among its signals without being stopped; the compiler may inline the function.
+        self.read("wchan").is_ok_and(|place| matches!(place.as_str(), "do_freezer_trap" | "get_signal"))
+    }
+
     /// `syscall`; needs the right to trace.
     pub(crate) fn doing(&self) -> io::Result<Doing> {
         let text = self.read("syscall")?;
@@ -154,6 +163,13 @@ fn stat_field(tid: Tid, field: usize) -> io::Result<u64> {
     let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
     let word = after_name.split_ascii_whitespace().nth(field.saturating_sub(3));
     word.and_then(|word| word.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// How many pages of code a task's image has: the same for all tasks that share an address space, and zero while one is in `exec`. In `statm`, unlike `stat`, the kernel waits for
+/// no `exec`.
+pub(crate) fn code_pages(tid: Tid) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{tid}/statm"))?;
+    text.split_ascii_whitespace().nth(3).and_then(|word| word.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// When the process started, in clock ticks since boot: stays when it replaces its image.

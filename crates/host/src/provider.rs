@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use sva_core::SpaceId;
 use sva_core::sync::{Condvar, Mutex};
 
+use crate::anchor::Landmarks;
 use crate::error::AttachError;
 use crate::keeper::Keeper;
 use crate::monitor;
@@ -42,10 +43,30 @@ pub(crate) struct Spaces {
     own: Weak<HostSpace>,
 }
 
-enum Found {
-    Space(Arc<HostSpace>),
+enum Search {
+    Found(Arc<HostSpace>),
     /// Where it would have to be inserted.
     Place(usize),
+    /// An anchor died meanwhile, and what was compared with it does not count.
+    Dead,
+}
+
+/// Looks for task `tid` among spaces in the kernel's order.
+///
+/// Dead address spaces all compare alike, so each comparison counts only where the anchor was alive after it.
+fn search(known: &[Arc<HostSpace>], tid: Tid) -> io::Result<Search> {
+    let (mut low, mut high) = (0, known.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some(space) = known.get(middle) else { break };
+        match space.order(tid)? {
+            Some(Ordering::Equal) => return Ok(Search::Found(Arc::clone(space))),
+            Some(Ordering::Less) => low = middle + 1,
+            Some(Ordering::Greater) => high = middle,
+            None => return Ok(Search::Dead),
+        }
+    }
+    Ok(Search::Place(low))
 }
 
 impl Provider {
@@ -87,7 +108,11 @@ impl Provider {
         let (mut attempt, begin) = (1, Instant::now());
         loop {
             match self.attach_once(pid) {
-                Err(AttachError::Gone { .. } | AttachError::NoSyscallInstruction { .. }) if attempt < ATTEMPTS => attempt += 1,
+                Err(AttachError::Gone { .. } | AttachError::NoSyscallInstruction { .. } | AttachError::Busy { .. })
+                    if attempt < ATTEMPTS =>
+                {
+                    attempt += 1
+                }
                 // By our own keeper, for another thread's attach: the next look finds that one's space.
                 Err(AttachError::AlreadyTraced { tracer, .. }) if is_own_thread(tracer) && begin.elapsed() < PATIENCE => {}
                 result => return result,
@@ -100,27 +125,23 @@ impl Provider {
             return Ok(self.own());
         }
         let process = target::inspect(pid)?;
-        if let Ok(Found::Space(space)) = self.find(process.alive) {
+        if let Ok(Some(space)) = self.find(process.alive) {
             return Ok(space);
         }
         let chosen = target::choose(pid, &process)?;
+        // The process decides how long reading its memory takes: with no lock held, and not on the keeper's thread.
+        let landmarks = Landmarks::find(chosen.tid).ok_or(AttachError::NoSyscallInstruction { pid: pid as u32 })?;
         let _one_at_a_time = self.attaching.lock();
-        if let Ok(Found::Space(space)) = self.find(chosen.tid) {
+        // What took its time since may have made the choice stale.
+        chosen.still_holds()?;
+        if let Ok(Some(space)) = self.find(chosen.tid) {
             return Ok(space);
         }
         let member = (chosen.tid, chosen.tgid);
-        let made = self.keeper.make(pid, chosen)?;
+        let made = self.keeper.make(pid, chosen, landmarks)?;
         let space = Arc::new(HostSpace::foreign(self, &made, member));
-        match self.find(made.anchor) {
-            Ok(Found::Space(earlier)) => Ok(earlier),
-            Ok(Found::Place(place)) => {
-                let mut spaces = self.spaces();
-                let place = place.min(spaces.ordered.len());
-                spaces.ordered.insert(place, (space.id_number(), Arc::downgrade(&space)));
-                spaces.watched.push((space.id_number(), Arc::downgrade(&space)));
-                self.news.notify_all();
-                Ok(space)
-            }
+        match self.introduce(&space, made.anchor) {
+            Ok(earlier) => Ok(earlier.unwrap_or(space)),
             Err(source) => Err(AttachError::host("kcmp")(source)),
         }
     }
@@ -134,33 +155,37 @@ impl Provider {
         })
     }
 
-    /// Looks for the space of task `tid` by the kernel's order.
-    ///
-    /// Dead address spaces all compare alike, so each comparison counts only where the anchor was alive after it; what is found dead is taken out, and the search begins anew.
-    fn find(&self, tid: Tid) -> io::Result<Found> {
-        let mut handles = Vec::new();
+    /// Looks for the space of task `tid` by the kernel's order. No lock is held over it: a comparison waits while the task is in `exec`, for as long as the kernel takes to tear down its old memory.
+    fn find(&self, tid: Tid) -> io::Result<Option<Arc<HostSpace>>> {
+        let mut known = self.spaces().known();
+        loop {
+            match search(&known, tid)? {
+                Search::Found(space) => return Ok(Some(space)),
+                Search::Place(_) => return Ok(None),
+                Search::Dead => known.retain(|space| space.is_in_order()),
+            }
+        }
+    }
+
+    /// Makes a space known, unless its memory is known already: then the space that has it. Searching and inserting are one step, so that the order holds; nothing is waited for, since anchors are never in `exec`.
+    fn introduce(&self, space: &Arc<HostSpace>, anchor: Tid) -> io::Result<Option<Arc<HostSpace>>> {
+        // Handles are dropped after the lock has been released.
+        let all;
         let mut spaces = self.spaces();
-        'search: loop {
-            let (mut low, mut high) = (0, spaces.ordered.len());
-            while low < high {
-                let middle = low + (high - low) / 2;
-                let handle = spaces.ordered.get(middle).and_then(|(_, space)| space.upgrade());
-                handles.extend(handle.clone());
-                let order = match &handle {
-                    Some(space) => space.order(tid)?,
-                    None => None,
-                };
-                match (order, handle) {
-                    (Some(Ordering::Equal), Some(space)) => return Ok(Found::Space(space)),
-                    (Some(Ordering::Less), _) => low = middle + 1,
-                    (Some(_), _) => high = middle,
-                    (None, _) => {
-                        spaces.ordered.remove(middle);
-                        continue 'search;
-                    }
+        all = spaces.known();
+        let mut known = all.clone();
+        loop {
+            match search(&known, anchor)? {
+                Search::Found(earlier) => return Ok(Some(earlier)),
+                Search::Dead => known.retain(|space| space.is_in_order()),
+                Search::Place(place) => {
+                    known.insert(place, Arc::clone(space));
+                    spaces.ordered = known.iter().map(|space| (space.id_number(), Arc::downgrade(space))).collect();
+                    spaces.watched.push((space.id_number(), Arc::downgrade(space)));
+                    self.news.notify_all();
+                    return Ok(None);
                 }
             }
-            return Ok(Found::Place(low));
         }
     }
 
@@ -189,6 +214,11 @@ impl Spaces {
     /// Whether no space is watched.
     pub(crate) fn is_idle(&self) -> bool {
         self.watched.is_empty()
+    }
+
+    /// Those that can be found and that somebody still has a handle of. To be dropped after the lock has been released.
+    fn known(&self) -> Vec<Arc<HostSpace>> {
+        self.ordered.iter().filter_map(|(_, space)| space.upgrade()).collect()
     }
 
     /// The watched spaces that somebody still has a handle of. To be dropped after the lock has been released.

@@ -110,7 +110,7 @@ impl Region {
 #[non_exhaustive]
 pub enum RegionsError {
     /// There is no such process.
-    #[error("there is no process {pid}")]
+    #[error("there is no process {pid}; ps -e lists those that run")]
     NoSuchProcess {
         /// The number asked for.
         pid: u32,

@@ -151,8 +151,25 @@ impl HostSpace {
         }
     }
 
+    /// Whether the anchor is there to be compared with.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.enter().is_some_and(|inside| self.anchor_lives(&inside))
+    }
+
+    /// See [`procfs::code_pages`].
+    pub(crate) fn code_pages(&self) -> Option<u64> {
+        procfs::code_pages(self.enter()?.tid).ok()
+    }
+
+    /// The kernel's order of this space and another one.
+    pub(crate) fn order_of_space(&self, other: &Self) -> Ordering {
+        let order = other.anchor.and_then(|anchor| self.order(anchor).ok()?);
+        order.unwrap_or(Ordering::Less)
+    }
+
+    /// An anchor that dies gives up its memory before it counts as dead; tearing down a large one can take seconds.
     fn anchor_lives(&self, inside: &Inside<'_>) -> bool {
-        self.anchor.is_none() || sys::is_alive(inside.tid)
+        self.anchor.is_none() || sys::is_alive(inside.tid) && sys::has_memory(inside.tid)
     }
 
     pub(crate) fn health(&self) -> Health {

@@ -55,6 +55,13 @@ pub(crate) fn write_memory(tid: Tid, pieces: &[Segment], data: &[u8]) -> io::Res
     check(done as libc::c_long).map(|done| done as usize)
 }
 
+/// Whether task `tid` has memory at all: it has none from some way into its death on.
+pub(crate) fn has_memory(tid: Tid) -> bool {
+    // Nothing can be read there, and why not tells it.
+    let nowhere = Segment { address: 1 << 63, len: 1 };
+    !read_memory(tid, &[nowhere], &mut [0]).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH))
+}
+
 /// Orders the address spaces of two tasks; equal means that they share one, or that neither has any.
 pub(crate) fn compare_spaces(a: Tid, b: Tid) -> io::Result<Ordering> {
     const KCMP_VM: libc::c_long = 1;

@@ -1,6 +1,7 @@
 //! Choosing the thread of a process that is to make the anchor.
 
 use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::time::{Duration, Instant};
@@ -24,6 +25,19 @@ pub(crate) struct Chosen {
     pub(crate) tgid: Tid,
     /// It belongs to another process than the one asked for, which shares that one's memory.
     pub(crate) stands_in: bool,
+}
+
+impl Chosen {
+    /// Refuses where it has gone, since it was chosen, to sleep in a call that a stop could cut short.
+    pub(crate) fn still_holds(&self) -> Result<(), AttachError> {
+        let doing = self.directory.doing().ok();
+        match doing.map(|doing| calls::judge(&doing)) {
+            Some(Stoppable::No { call }) if self.directory.status().is_ok_and(|status| status.state != 'T') => {
+                Err(AttachError::Busy { tid: self.tid as u32, call })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What stands against a thread at the moment.
@@ -68,17 +82,22 @@ pub(crate) fn inspect(pid: Tid) -> Result<Process, AttachError> {
 /// No thread can be stopped, with the reason that holds for the last that was looked at.
 pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError> {
     let deadline = Instant::now() + PATIENCE;
+    let mut seen = Seen::default();
     loop {
-        let reason = match best_of(pid, process, procfs::threads(process.tgid)) {
+        seen.is_last = Instant::now() >= deadline;
+        // The leader last: signals to the process are handled by it where it can, and while it is stopped they would interrupt other threads.
+        let mut threads = procfs::threads(process.tgid);
+        threads.sort_by_key(|&tid| tid == process.tgid);
+        let reason = match best_of(pid, process, threads, &mut seen) {
             Ok(chosen) => return Ok(chosen),
             Err(Obstacle::Lasting(reason)) => return Err(reason),
             Err(Obstacle::Passing(reason)) => reason,
         };
         // A vfork parent cannot be stopped before its child has gone; but the child shares its space.
-        if let Ok(chosen) = best_of(pid, process, sharers(process)) {
+        if let Ok(chosen) = best_of(pid, process, sharers(process), &mut seen) {
             return Ok(chosen);
         }
-        if Instant::now() >= deadline {
+        if seen.is_last {
             return Err(reason);
         }
         std::thread::sleep(PAUSE);
@@ -91,9 +110,31 @@ struct Found {
     stoppable: Stoppable,
     /// It has to be the one that is stopped: it would see what another one makes.
     sees_all: bool,
+    /// How often it has gone to sleep so far.
+    sleeps: u64,
 }
 
-fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>) -> Result<Chosen, Obstacle> {
+/// What was seen of the threads of a process while it was looked at.
+///
+/// A thread that runs may be inside a call that moves bytes and sleeps every now and then, such as a large write to a pipe; a stop cuts it short with near
+/// certainty. One that has not gone to sleep for a while computes.
+#[derive(Default)]
+struct Seen {
+    sleeps: HashMap<Tid, u64>,
+    in_bad_call: HashSet<Tid>,
+    /// There will be no other look.
+    is_last: bool,
+}
+
+impl Seen {
+    /// Whether a running thread may be stopped.
+    fn trusts(&mut self, tid: Tid, sleeps: u64) -> bool {
+        let unchanged = self.sleeps.insert(tid, sleeps) == Some(sleeps);
+        !self.in_bad_call.contains(&tid) && (unchanged || self.is_last)
+    }
+}
+
+fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>, seen: &mut Seen) -> Result<Chosen, Obstacle> {
     let (mut best, mut obstacle): (Option<(bool, Stoppable, Chosen)>, _) = (None, None);
     // A thread that can be waited for beats one that never will do.
     let mut against = |found: Obstacle| {
@@ -110,7 +151,12 @@ fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>) -> Result<Chosen, Obs
         }
         let found = match look_at(pid, tid, &directory) {
             Ok(Found { stoppable: Stoppable::No { call }, .. }) => {
+                seen.in_bad_call.insert(tid);
                 against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call }));
+                continue;
+            }
+            Ok(Found { stoppable: Stoppable::Perhaps, sleeps, .. }) if !seen.trusts(tid, sleeps) => {
+                against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call: -1 }));
                 continue;
             }
             Ok(found) => found,
@@ -162,13 +208,16 @@ fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<Found, Obstacle> {
         return Err(unless_dead(AttachError::PidNamespace { tid: number }));
     }
     let doing = directory.doing().map_err(|error| unless_dead(denied(pid, &status, error)))?;
+    if status.state == 'S' && directory.is_frozen() {
+        return Err(Passing(AttachError::Frozen { tid: number }));
+    }
     let stoppable = match status.state {
         // Stopped by a signal: what it was doing has been interrupted already.
         'T' => Stoppable::Unharmed,
         'D' => Stoppable::No { call: if let procfs::Doing::Call { number, .. } = doing { number } else { -1 } },
         _ => calls::judge(&doing),
     };
-    Ok(Found { tgid: status.tgid, stoppable, sees_all: calls::waits_for_every_child(&doing) })
+    Ok(Found { tgid: status.tgid, stoppable, sees_all: calls::waits_for_every_child(&doing), sleeps: status.sleeps })
 }
 
 fn denied(pid: Tid, status: &Status, error: io::Error) -> AttachError {
