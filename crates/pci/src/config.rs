@@ -11,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sva_core::{AddrRange, Bdf, Capabilities, PasidCapability, PasidWidth, PathPolicy};
 
 use crate::acs::{Acs, AcsBits};
-use crate::error::{ConfigError, Decoder, SpecError};
+use crate::error::{ConfigError, Decoder, SpecError, escaped};
 use crate::limit;
 use crate::number::{BadNumber, parse_address, parse_size};
 use crate::spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
@@ -30,9 +30,9 @@ impl FabricSpec {
         if text.len() > limit::TEXT {
             return Err(ConfigError::TooLong { len: text.len() });
         }
-        let file: FileText = toml::from_str(text).map_err(|source| {
-            let (line, column) = position(text, source.span().map_or(0, |span| span.start));
-            ConfigError::Toml { line, column, source: Box::new(source) }
+        let file: FileText = toml::from_str(text).map_err(|reason| {
+            let (line, column) = position(text, reason.span().map_or(0, |span| span.start));
+            ConfigError::Toml { line, column, reason: Box::new(reason), excerpt: excerpt(text, line, column) }
         })?;
         Ok(file.into_spec()?)
     }
@@ -44,6 +44,13 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
     let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
     (line, column)
+}
+
+/// What a message shows of a line: some of it before the column, most of it behind.
+fn excerpt(text: &str, line: usize, column: usize) -> String {
+    let before = limit::EXCERPT / 4;
+    let rest = text.split('\n').nth(line - 1).unwrap_or("").chars();
+    escaped(&rest.skip((column - 1).saturating_sub(before)).take(limit::EXCERPT).collect::<String>(), limit::EXCERPT)
 }
 
 #[derive(serde::Deserialize)]

@@ -312,6 +312,23 @@ pub enum SpecError {
     },
 }
 
+/// The start of foreign text: what a terminal would obey is escaped, and the line remains one.
+pub(crate) fn escaped(text: &str, characters: usize) -> String {
+    let mut rest = text.trim_end().chars();
+    let mut shown: String = rest.by_ref().take(characters).flat_map(harmless).collect();
+    if rest.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
+}
+
+/// Escapes control characters, among them line feeds, and those that turn the direction of writing. Quotes stay as they are.
+fn harmless(c: char) -> impl Iterator<Item = char> {
+    let plain = c == '\\' || c == '\'' || c == '"';
+    let escaped = (!plain).then(|| c.escape_debug());
+    escaped.into_iter().flatten().chain(plain.then_some(c))
+}
+
 /// Why a configuration file was refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -323,14 +340,16 @@ pub enum ConfigError {
         len: usize,
     },
     /// Not TOML, or not of this format: an unknown key, a missing one, a value of another type.
-    #[error("line {line}, column {column}: {}", source.message())]
+    #[error("line {line}, column {column}: {}; there it says `{excerpt}`", escaped(reason.message(), limit::REASON))]
     Toml {
         /// Line, from 1.
         line: usize,
         /// Column in characters, from 1.
         column: usize,
-        /// What the reader says.
-        source: Box<toml::de::Error>,
+        /// What the reader says. No `source`: its own text repeats place and reason, and prints the whole line as it is.
+        reason: Box<toml::de::Error>,
+        /// The line around the column, at most [`limit::EXCERPT`] characters before escaping, control characters escaped.
+        excerpt: String,
     },
     /// Well-formed, but no fabric.
     #[error(transparent)]

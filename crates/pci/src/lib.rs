@@ -76,4 +76,8 @@ pub mod limit {
     pub const CAUGHT: usize = 32;
     /// Bytes of an id or of a model's name.
     pub const NAME: usize = 32;
+    /// Characters of a configuration file that a message about it shows.
+    pub const EXCERPT: usize = 80;
+    /// Characters of the reason in such a message; it can hold foreign text, too.
+    pub const REASON: usize = 320;
 }

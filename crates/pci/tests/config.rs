@@ -145,12 +145,33 @@ fn malformed_text_is_refused_with_line_and_column() {
         ("policy = \"permissive\"", "policy = \"lax\"", 2, 10, "unknown variant `lax`"),
     ] {
         match edited(from, to) {
-            Err(ConfigError::Toml { line: l, column: c, source }) => {
-                assert_eq!((l, c), (line, column), "{to}: {source}");
-                assert!(source.message().contains(says), "{to}: {source}");
+            Err(ConfigError::Toml { line: l, column: c, reason, .. }) => {
+                assert_eq!((l, c), (line, column), "{to}: {reason}");
+                assert!(reason.message().contains(says), "{to}: {reason}");
             }
             other => panic!("{to}: {other:?}"),
         }
+    }
+}
+
+// shows S2
+#[test]
+fn a_message_about_foreign_text_is_one_short_line_that_no_terminal_obeys() {
+    let long = "x".repeat(200_000);
+    for (text, shown) in [
+        (format!("policy = \"{long}\""), "policy = \"xxx"),
+        (format!("{long} = 1"), "`xxx"),
+        (format!("policy = [ \"{long}\", ] ]"), "xxx"),
+        ("\u{1b}[31mred\u{7}\u{202e} = 1".to_owned(), "\\u{1b}[31mred\\u{7}\\u{202e} = 1"),
+        ("\"\\u001b[31mred\" = 1\r\n".to_owned(), "\\u{1b}[31mred"),
+    ] {
+        let error = Fabric::from_toml(&text).expect_err("no fabric");
+        let message = error.to_string();
+        assert!(message.starts_with("line 1, column ") && message.contains(shown), "{message:.400}");
+        assert_eq!(message.matches("line 1").count(), 1, "{message:.400}");
+        assert!(message.chars().count() < 500, "{} characters", message.chars().count());
+        assert!(!message.contains(|c: char| c.is_control() || c == '\u{202e}'), "{message:?}");
+        assert!(std::error::Error::source(&error).is_none(), "who prints the causes prints nothing else");
     }
 }
 
