@@ -139,7 +139,7 @@ pub(crate) struct Crc32cArgs {
     pub(crate) len: Option<u64>,
     /// A mapping by its name.
     // The help is no doc comment: the names in brackets would be links.
-    #[arg(long, value_name = "NAME", help = "A mapping by its name in the process's maps: [heap], [stack], a file's name or path")]
+    #[arg(long, value_name = "NAME", value_parser = number::region, help = "A mapping by its name in the process's maps: [heap], [stack], a file's name or path")]
     pub(crate) region: Option<String>,
 }
 

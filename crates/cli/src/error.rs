@@ -27,7 +27,7 @@ pub(crate) enum Error {
         source: ConfigError,
     },
     /// A file cannot be opened, read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), hint(source))]
     File {
         /// The file, or `standard input`, `standard output`.
         path: PathBuf,
@@ -48,6 +48,9 @@ pub(crate) enum Error {
         /// The data movers that there are.
         movers: Vec<Bdf>,
     },
+    /// The fabric has no data mover at all.
+    #[error("the fabric has no data mover; its file needs `model = \"data-mover\"` on a function (docs/fabric-config.md)")]
+    NoMoverAtAll,
     /// The fabric has no data mover that can be bound alone.
     #[error("the fabric has no data mover that can be bound alone; name a device with --device, or take its whole group with --group")]
     NoMover,
@@ -69,7 +72,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Bind(BindError),
     /// The same, where `--group` would help.
-    #[error("{0}; or repeat with --group: every member then gets the access")]
+    #[error("{0} (here: --group binds them all, and every member gets the access)")]
     BindShared(BindError),
     /// The device's group cannot be bound to it.
     #[error(transparent)]
@@ -133,6 +136,14 @@ pub(crate) enum Error {
     Signals(#[source] io::Error),
 }
 
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; check the path",
+        io::ErrorKind::PermissionDenied => "; run as a user who may use it",
+        _ => "",
+    }
+}
+
 fn list(items: &[impl ToString]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -168,7 +179,7 @@ impl Error {
         match self {
             Self::Config { .. } => "config",
             Self::File { .. } | Self::BrokenPipe => "file",
-            Self::NoSuchDevice { .. } | Self::NotAMover { .. } | Self::NoMover | Self::Plug(_) => "device",
+            Self::NoSuchDevice { .. } | Self::NotAMover { .. } | Self::NoMoverAtAll | Self::NoMover | Self::Plug(_) => "device",
             Self::Attach(_) => "attach",
             Self::Bind(_) | Self::BindShared(_) | Self::BindGroup(_) | Self::LeftOut { .. } => "bind",
             Self::Regions(_) | Self::Find(_) => "regions",

@@ -1,4 +1,4 @@
-//! Numbers as users write them, beyond what the fabric's reader has.
+//! Numbers and names as users write them, beyond what the fabric's reader has.
 
 use sva_pci::{BadNumber, parse_address, parse_size};
 
@@ -12,6 +12,9 @@ pub(crate) enum BadArgument {
     /// A length of nothing.
     #[error("a length of 0 leaves nothing to do")]
     Zero,
+    /// No name at all.
+    #[error("name a region, such as [heap]; sva regions lists them")]
+    NoName,
     /// A byte above 255.
     #[error("{value:#x} is not a byte; give 0 to 255")]
     NotAByte {
@@ -38,6 +41,14 @@ pub(crate) fn length(text: &str) -> Result<u64, BadArgument> {
 pub(crate) fn byte(text: &str) -> Result<u8, BadArgument> {
     let value = parse_address(text)?;
     u8::try_from(value).map_err(|_| BadArgument::NotAByte { value })
+}
+
+/// Takes a mapping's name. Memory without one has the empty name, and is as good as never alone in that.
+///
+/// # Errors
+/// [`BadArgument::NoName`].
+pub(crate) fn region(text: &str) -> Result<String, BadArgument> {
+    if text.is_empty() { Err(BadArgument::NoName) } else { Ok(text.to_owned()) }
 }
 
 #[cfg(test)]

@@ -135,6 +135,7 @@ type Mover = (Device, Arc<InFlight>);
 /// The named data mover, or the first one that the bind would not refuse for what the bus says of it.
 fn choose(iommu: &Iommu, fabric: &Fabric, mut movers: Vec<Mover>, target: &Target) -> Result<Mover, Error> {
     let position = match target.device {
+        None if movers.is_empty() => return Err(Error::NoMoverAtAll),
         Some(bdf) => {
             let found = movers.iter().position(|(device, _)| device.bdf() == bdf);
             found.ok_or_else(|| not_a_mover(fabric, &movers, bdf))?
@@ -150,10 +151,10 @@ fn choose(iommu: &Iommu, fabric: &Fabric, mut movers: Vec<Mover>, target: &Targe
 }
 
 fn not_a_mover(fabric: &Fabric, movers: &[Mover], device: Bdf) -> Error {
-    if fabric.function(device).is_some() {
-        Error::NotAMover { device, movers: movers.iter().map(|(device, _)| device.bdf()).collect() }
-    } else {
-        Error::NoSuchDevice { device }
+    match (fabric.function(device), movers) {
+        (None, _) => Error::NoSuchDevice { device },
+        (Some(_), []) => Error::NoMoverAtAll,
+        (Some(_), movers) => Error::NotAMover { device, movers: movers.iter().map(|(device, _)| device.bdf()).collect() },
     }
 }
 

@@ -36,6 +36,7 @@ fn wrong_numbers_are_refused_before_anything_is_bound() {
         ("crc32c --pid 1 --addr 1", "--len"),
         ("crc32c --pid 1 --len 1", "--addr"),
         ("crc32c --pid 1 --addr 1 --len 1 --region [heap]", "--region"),
+        ("crc32c --pid 1 --region=", "name a region"),
         ("frobnicate --pid 1", "frobnicate"),
     ] {
         let message = refused(&format!("dma {arguments}"), "usage");
@@ -67,8 +68,8 @@ fn a_process_that_does_not_exist_any_more_is_refused() {
     let pid = child.id();
     wait(&mut child);
     let message = refused(&format!("dma read --pid {pid} --addr 0x1000 --len 1"), "attach");
-    assert!(message.contains(&pid.to_string()), "{message}");
-    refused(&format!("regions --pid {pid}"), "regions");
+    assert!(message.contains(&pid.to_string()) && message.contains("ps -e"), "{message}");
+    assert!(refused(&format!("regions --pid {pid}"), "regions").contains("ps -e"));
 }
 
 #[test]
@@ -130,6 +131,13 @@ fn a_device_that_shares_its_group_is_refused_by_name_and_bound_with_its_group() 
     assert!(message.contains("no data mover"), "{message}");
     let message = refused(&format!("dma crc32c {place} --device 77:00.0"), "device");
     assert!(message.contains("sva fabric"), "{message}");
+
+    std::fs::write(&file, SHARED.replace("data-mover", "memory")).expect("written");
+    for words in ["", " --group", " --device 02:00.0"] {
+        let message = refused(&format!("dma crc32c {place}{words}"), "device");
+        assert!(message.contains("has no data mover") && message.contains("model = \"data-mover\""), "{message}");
+        assert!(!message.contains("--device"), "{message}");
+    }
 }
 
 /// Two functions of one device without ACS between them; only one has PASIDs.
@@ -175,7 +183,11 @@ fn a_file_that_is_no_fabric_is_refused_with_the_place() {
             assert!(message.contains(why) && message.contains("fabric.toml"), "{text}: {message}");
         }
     }
-    refused(&format!("fabric --config {}", folder.path().join("missing").display()), "file");
+    let message = refused(&format!("fabric --config {}", folder.path().join("missing").display()), "file");
+    assert!(message.ends_with("check the path"), "{message}");
+    std::fs::write(&file, format!("policy = \"\u{1b}[31m{}", "x".repeat(200_000))).expect("written");
+    let message = refused(&format!("fabric --config {}", file.display()), "config");
+    assert!(message.len() < 600 && message.matches("line 1").count() == 1 && !message.contains('\u{1b}'), "{message:.600}");
     let message = refused("fabric --config /dev/zero", "config");
     assert!(message.contains("bytes"), "{message}");
 }
