@@ -67,11 +67,21 @@ fn completions_and_manual_name_every_command() {
         let said = run(&format!("completions {shell}"));
         assert!(said.code == 0 && said.text().contains("crc32c") && said.text().contains("region"), "{shell}");
     }
-    assert!(run("man").text().contains(".TH sva 1"));
+    let manual = run("man").text();
+    assert!(manual.contains(".TH sva 1"));
+    assert!(manual.contains(".SH \"EXIT STATUS\"\n0 done;") && !manual.contains("EXTRA"), "{manual}");
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(run(&format!("man --out {}", folder.path().join("man1").display())).code, 0);
     for page in ["sva.1", "sva-fabric.1", "sva-regions.1", "sva-dma.1", "sva-dma-crc32c.1", "sva-dma-write.1"] {
         assert!(folder.path().join("man1").join(page).exists(), "{page}");
+    }
+    assert_eq!(std::fs::read_to_string(folder.path().join("man1/sva.1")).expect("written"), manual);
+    for page in std::fs::read_dir(folder.path().join("man1")).expect("a folder") {
+        let text = std::fs::read_to_string(page.expect("a page").path()).expect("written").replace("\\-", "-");
+        for named in text.split(|c: char| c.is_whitespace()).filter_map(|word| word.strip_suffix("(1)")) {
+            let named = named.trim_start_matches("\\fB").replace("\\fR", "");
+            assert!(folder.path().join(format!("man1/{named}.1")).exists(), "a page speaks of {named}(1), which is not written");
+        }
     }
     assert_eq!(run("--help").code, 0);
     assert_eq!(run("dma copy --help").code, 0);
