@@ -10,6 +10,7 @@ mod failure;
 mod hammer;
 mod machine;
 mod process;
+mod watchdog;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use chapters::Chapter;
 use claim::{Claim, Figures};
 use failure::Failure;
 use process::{Process, ProcessError};
+use watchdog::Watchdog;
 
 /// The longest that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -79,7 +81,10 @@ fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
         // A seed of its own for each chapter: what one draws changes no other.
         let rng = Rng::with_seed(seed.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut stage = Stage { chapter, rng, voice, claims: Vec::new(), unsaid: None };
-        if let Err(failure) = (chapter.tell)(&mut stage) {
+        let watched = Watchdog::over(chapter.name, voice);
+        let told = (chapter.tell)(&mut stage);
+        drop(watched);
+        if let Err(failure) = told {
             stage.claim(&[], "the chapter came to its end", false, Figures::new().said("failure", &failure));
         }
         if let Some(error) = stage.unsaid {
