@@ -208,3 +208,34 @@ fn a_thousand_accesses_in_flight_end_with_the_space() {
         assert!(matches!(stopped.cause, StopCause::Ended), "{stopped}");
     }
 }
+
+/// A process decides how long an access to its memory takes. That is its own affair: it holds up no other.
+#[test]
+fn a_process_whose_memory_never_answers_holds_up_no_other() {
+    // shows S3, U4
+    let mut stuck = Target::start("serve");
+    let answer = stuck.ask("unanswered");
+    let Some(at) = answer.strip_prefix("waiting 0x").and_then(|text| u64::from_str_radix(text, 16).ok()) else {
+        eprintln!("SKIPPED: this user may not make a userfaultfd that stops the kernel ({answer})");
+        return;
+    };
+    let pid = stuck.pid();
+    let (sender, attached) = std::sync::mpsc::channel();
+    std::thread::spawn(move || drop(sender.send(sva_host::attach(pid).map_err(|error| error.to_string()))));
+    let space = attached.recv_timeout(PATIENCE).expect("the attach does not hang").expect("it attaches");
+    let reading = std::thread::spawn(move || drop(read(&*space, at, 1)));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!reading.is_finished(), "the access waits");
+    let mut other = Target::start("serve");
+    let space = other.attach();
+    let witness = Witness::of(&space);
+    let from = Instant::now();
+    other.child.kill().expect("it lives");
+    let (reason, told) = witness.end();
+    assert_eq!(reason, EndReason::Exited);
+    assert_in_time(from, told);
+    assert!(!reading.is_finished(), "the access waits still");
+    drop(stuck);
+    // The userfaultfd goes with the process, and the access ends, with or without the byte.
+    until("the access has ended", || reading.is_finished());
+}

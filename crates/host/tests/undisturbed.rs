@@ -52,6 +52,11 @@ fn poll_waits_its_time() {
 }
 
 #[test]
+fn a_process_that_waits_for_its_child_is_attached_and_gets_it() {
+    sleeps_its_time("wait", "61", (0, 0), true);
+}
+
+#[test]
 fn epoll_wait_does_not_answer_eintr() {
     sleeps_its_time("epoll", "232", (0, 0), false);
 }

@@ -60,6 +60,7 @@ pub(crate) fn respond(command: &str, argument: u64, second: u64) -> Option<Strin
             // SAFETY: no arguments.
             timed(|| unsafe { libc::pause() }.into())
         }
+        "wait" => wait_for_child(time),
         // A mask that holds for the call only: unblocks what is blocked otherwise.
         "sigsuspend" => suspend(),
         // More than the pipe holds, in one call.
@@ -77,6 +78,24 @@ fn handle(signal: i32) {
     action.sa_sigaction = count as extern "C" fn(i32) as usize;
     // SAFETY: the handler only counts.
     unsafe { libc::sigaction(signal, &action, ptr::null_mut()) };
+}
+
+/// Waits for a child that sleeps for a while; answers 0 for the child's number.
+fn wait_for_child(time: libc::timespec) -> String {
+    // SAFETY: the child makes two system calls and no other.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above.
+        unsafe { libc::nanosleep(&time, ptr::null_mut()) };
+        // SAFETY: as above.
+        unsafe { libc::_exit(7) };
+    }
+    let mut status = 0;
+    timed(|| {
+        // SAFETY: the status lives across the call.
+        let found = unsafe { libc::waitpid(child, &mut status, 0) };
+        if found == child && libc::WEXITSTATUS(status) == 7 { 0 } else { found.into() }
+    })
 }
 
 fn epoll(milliseconds: i32) -> String {

@@ -74,3 +74,27 @@ pub(crate) fn unmap(at: u64, length: u64) -> String {
     let result = unsafe { libc::munmap(at as *mut _, length as usize) };
     format!("unmapped {result}")
 }
+
+/// Maps a read-only page whose first access waits for an answer that nobody gives; `waiting 0xADDRESS`, or `refused ERRNO` where the process may not do that.
+pub(crate) fn unanswered() -> String {
+    // linux/userfaultfd.h
+    const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+    const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+    const MISSING: u64 = 1;
+    // SAFETY: takes numbers only. The descriptor is never closed.
+    let faults = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) } as i32;
+    if faults < 0 {
+        return format!("refused {}", std::io::Error::last_os_error().raw_os_error().unwrap_or(0));
+    }
+    let mut api = [0xaa_u64, 0, 0];
+    // SAFETY: the structure is of the size that the request states.
+    unsafe { libc::ioctl(faults, UFFDIO_API, &raw mut api) };
+    // SAFETY: a fresh mapping at an address of the kernel's choice.
+    let at = unsafe { libc::mmap(ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) } as u64;
+    let mut range = [at, 4096, MISSING, 0];
+    // SAFETY: as above; nothing of this program reads the page.
+    match unsafe { libc::ioctl(faults, UFFDIO_REGISTER, &raw mut range) } {
+        0 => format!("waiting {at:#x}"),
+        _ => format!("refused {}", std::io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+    }
+}

@@ -75,6 +75,7 @@ fn respond(line: &str) -> String {
         "poke" => memory::poke(number(0), number(1), number(2) as u8),
         "protect" => memory::protect(number(0), number(1), arguments.get(2).unwrap_or(&"")),
         "unmap" => memory::unmap(number(0), number(1)),
+        "unanswered" => memory::unanswered(),
         _ => tasks::respond(command, arguments)
             .or_else(|| holder::respond(command, number(0), number(1)))
             .or_else(|| blocked::respond(command, number(0), number(1)))
