@@ -109,11 +109,14 @@ fn ci(selected: &[&Step]) -> ExitCode {
 
 fn summary(done: &[(&Step, Outcome, Duration)], took: Duration) -> ExitCode {
     println!("\n=== summary");
-    let mut failed = 0;
+    let (mut failed, mut skipped) = (0, 0);
     for (step, outcome, took) in done {
         let (word, why) = match outcome {
             Outcome::Passed => ("passed", ""),
-            Outcome::Skipped(why) => ("SKIPPED", why.as_str()),
+            Outcome::Skipped(why) => {
+                skipped += 1;
+                ("SKIPPED", why.as_str())
+            }
             Outcome::Failed(why) => {
                 failed += 1;
                 ("FAILED", why.as_str())
@@ -121,6 +124,7 @@ fn summary(done: &[(&Step, Outcome, Duration)], took: Duration) -> ExitCode {
         };
         println!("{:<8} {word:<8} {:>7.1} s  {}", step.name, took.as_secs_f64(), why.lines().next().unwrap_or(""));
     }
-    println!("{} steps in {:.0} s, {failed} failed", done.len(), took.as_secs_f64());
+    println!("{} steps in {:.0} s", done.len(), took.as_secs_f64());
+    println!("steps: {} passed, {failed} failed, {skipped} skipped", done.len() - failed - skipped);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
