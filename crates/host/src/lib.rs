@@ -12,7 +12,8 @@
 //! - The anchors are tasks traced by this process. `waitpid(-1)` in any of its threads may report their stops and deaths, and SIGCHLD may come for them: numbers that are not known are to be passed over. Should
 //!   such a wait collect the death of an anchor that somebody else has killed, the space ends at the next tick of the monitor; before that, the number could be used again only if the system went through all its
 //!   process numbers in 20 ms.
-//! - After `fork` the child has no attachments: every space has ended for it, and it can attach nothing. `exec` and exit, in any way, leave no anchor behind.
+//! - After `fork` the child has no attachments: every space has ended for it, and it can attach nothing. `exec` and exit leave no anchor behind; what a kill in the middle of an attach can leave is said below
+//!   and in docs/design/host.md.
 //! - A signal that ends this program in the middle of an attach mostly crashes the process that is being attached: its thread goes on with registers that are not its own. A program that uses this crate should
 //!   handle the signals that can end it (SIGINT and SIGTERM at least) and end between two calls, as the command `sva` does. Against SIGKILL there is no remedy.
 //! - An access can take as long as the process likes, where its memory is backed by a userfaultfd that nobody answers or by a file system in user space. Such a call is not interrupted: an unbind waits for it
