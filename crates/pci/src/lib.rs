@@ -15,69 +15,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | module | what lives there |
+//! | folder | what lives there |
 //! |---|---|
-//! | `spec`, `config`, `number` | the plain description, and its TOML form |
-//! | `tree`, `check`, `program` | the hierarchy: linked, checked, its bridge windows programmed |
-//! | `route` | where one request goes, hop by hop |
-//! | `windows` | the same for all addresses at once |
-//! | `grouping`, `path` | which devices form a group; what a path to the root lacks |
-//! | `fabric`, `bar` | the run-time object: hotplug, ACS control, what answers behind a BAR |
-//! | `view`, `render` | the fabric as data and as a picture |
+//! | [`fabric`] | the software fabric: described, checked, grouped, routed, drawn |
+//! | `acs`, `number` | ACS services; numbers as people write them |
 #![forbid(unsafe_code)]
 
 mod acs;
-mod bar;
-mod check;
-mod config;
-mod error;
-mod fabric;
-mod grouping;
+pub mod fabric;
 mod number;
-mod path;
-mod program;
-mod render;
-mod route;
-mod spec;
-mod tree;
-mod view;
-mod windows;
 
 pub use acs::{Acs, AcsBits, UnknownAcsBit};
-pub use bar::{BarAborted, BarModel, RamBar};
-pub use config::DEFAULT_TOML;
-pub use error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
-pub use fabric::Fabric;
-pub use number::{BadNumber, parse_address, parse_size};
-pub use render::render;
-pub use route::Route;
-pub use spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
-pub use view::{
-    AcsView, BarView, CaughtView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView, PasidView, PortView, RangeView,
+pub use fabric::{
+    AcsView, AddError, BarAborted, BarModel, BarSpec, BarView, CaughtView, ConfigError, ControlError, DEFAULT_TOML, Decoder, Fabric,
+    FabricSpec, FabricView, FunctionSpec, FunctionView, GroupView, HostBridgeSpec, HostBridgeView, ModelError, NodeView, NotPresent,
+    PasidView, PortKind, PortSpec, PortView, RamBar, RangeView, Route, SpecError, limit, render,
 };
-
-/// Bounds of a fabric and of the text that describes one; what passes them is refused.
-pub mod limit {
-    /// Bytes of a configuration file.
-    pub const TEXT: usize = 256 << 10;
-    /// Host bridges.
-    pub const HOST_BRIDGES: usize = 16;
-    /// Ports and bridges.
-    pub const PORTS: usize = 1024;
-    /// Functions of endpoints.
-    pub const FUNCTIONS: usize = 4096;
-    /// Bridges between an endpoint and its host bridge.
-    pub const DEPTH: usize = 32;
-    /// BARs of one function.
-    pub const BARS: usize = 6;
-    /// Windows or reserved ranges of one host bridge.
-    pub const RANGES: usize = 16;
-    /// Ranges listed for one function in a [`FabricView`](crate::FabricView); a large fabric without ACS has millions in all.
-    pub const CAUGHT: usize = 32;
-    /// Bytes of an id or of a model's name.
-    pub const NAME: usize = 32;
-    /// Characters of a configuration file that a message about it shows.
-    pub const EXCERPT: usize = 80;
-    /// Characters of the reason in such a message; it can hold foreign text, too.
-    pub const REASON: usize = 320;
-}
+pub use number::{BadNumber, parse_address, parse_size};

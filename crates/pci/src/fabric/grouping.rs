@@ -15,10 +15,10 @@
 use sva_core::{Bdf, GroupKey, RequesterId, SharedBecause};
 
 use crate::acs::{AcsBits, enabled};
-use crate::check::isolates;
-use crate::path;
-use crate::spec::PortKind;
-use crate::tree::{Below, Port, Tree};
+use crate::fabric::check::isolates;
+use crate::fabric::path;
+use crate::fabric::spec::PortKind;
+use crate::fabric::tree::{Below, Port, Tree};
 
 /// The group of `device`; one that is not there is answered by its position, as without ACS of its own.
 pub(crate) fn key(tree: &Tree, device: Bdf) -> GroupKey {

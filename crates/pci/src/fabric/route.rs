@@ -19,8 +19,8 @@
 use sva_core::Bdf;
 
 use crate::acs::AcsBits;
-use crate::spec::PortKind;
-use crate::tree::{Above, Below, Function, Tree};
+use crate::fabric::spec::PortKind;
+use crate::fabric::tree::{Above, Below, Function, Tree};
 
 /// Where a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

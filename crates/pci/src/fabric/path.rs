@@ -3,8 +3,8 @@
 use sva_core::{AddrRange, Bdf, PathDefect, RequesterId};
 
 use crate::acs::AcsBits;
-use crate::spec::PortKind;
-use crate::tree::{Above, Function, Tree, bus_zero};
+use crate::fabric::spec::PortKind;
+use crate::fabric::tree::{Above, Function, Tree, bus_zero};
 
 /// The requester ID that the IOMMU sees.
 ///

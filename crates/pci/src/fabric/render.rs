@@ -1,8 +1,8 @@
 //! The fabric as a tree of text.
 
-use crate::fabric::Fabric;
+use crate::fabric::runtime::Fabric;
+use crate::fabric::view::{AcsView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView, PortView, RangeView};
 use crate::number::size_text;
-use crate::view::{AcsView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView, PortView, RangeView};
 
 /// Columns that a line may have, where its words permit.
 const WIDTH: usize = 100;

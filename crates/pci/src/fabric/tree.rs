@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use sva_core::{AddrRange, Bdf};
 
 use crate::acs::{Acs, AcsBits};
-use crate::error::SpecError;
-use crate::limit;
-use crate::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
-use crate::{check, program};
+use crate::fabric::error::SpecError;
+use crate::fabric::limit;
+use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+use crate::fabric::{check, program};
 
 /// What a bus hangs from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

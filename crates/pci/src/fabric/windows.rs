@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use sva_core::{AddrRange, Bdf, PeerWindow};
 
 use crate::acs::AcsBits;
-use crate::spec::PortKind;
-use crate::tree::{Above, Below, Function, Tree};
+use crate::fabric::spec::PortKind;
+use crate::fabric::tree::{Above, Below, Function, Tree};
 
 /// The windows that catch requests of `from`, sorted and disjoint.
 pub(crate) fn windows(tree: &Tree, from: &Function) -> Vec<PeerWindow> {
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_left_of_a_range_excludes_all_that_reaches_into_it() {
         let range = |first, last| AddrRange::inclusive(first, last).expect("a range in a test");
-        let bdf = crate::tree::bus_zero(0, 0);
+        let bdf = crate::fabric::tree::bus_zero(0, 0);
         let mut caught = Caught::default();
         caught.fill(&[range(0, 9), range(20, 29), range(u64::MAX - 1, u64::MAX)], bdf, true);
         assert_eq!(caught.gaps(range(5, 24)), [range(10, 19)]);

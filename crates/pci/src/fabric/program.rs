@@ -2,10 +2,10 @@
 
 use sva_core::{AddrRange, Bdf};
 
-use crate::check::{FOUR_GIB, WINDOW_UNIT};
-use crate::error::{Decoder, SpecError};
-use crate::spec::FunctionSpec;
-use crate::tree::{Above, Bar, Below, Host, Tree};
+use crate::fabric::check::{FOUR_GIB, WINDOW_UNIT};
+use crate::fabric::error::{Decoder, SpecError};
+use crate::fabric::spec::FunctionSpec;
+use crate::fabric::tree::{Above, Bar, Below, Host, Tree};
 
 /// The smallest memory BAR: the low four bits of the register are no address (PCIe 6.0, section 7.5.1.2.1, which wants 128 of native endpoints).
 const BAR_LEAST: u64 = 16;

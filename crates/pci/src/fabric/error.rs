@@ -5,8 +5,8 @@ use std::fmt;
 use sva_core::{AddrRange, Bdf, GroupKey};
 
 use crate::acs::AcsBits;
-use crate::limit;
-use crate::spec::PortKind;
+use crate::fabric::limit;
+use crate::fabric::spec::PortKind;
 
 /// What decodes a range of addresses, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

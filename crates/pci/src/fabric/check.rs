@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use sva_core::{AddrRange, Bdf};
 
 use crate::acs::{Acs, AcsBits};
-use crate::error::{Decoder, SpecError};
-use crate::limit;
-use crate::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
-use crate::tree::{Above, Below, Port, Tree, host_bdf};
+use crate::fabric::error::{Decoder, SpecError};
+use crate::fabric::limit;
+use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+use crate::fabric::tree::{Above, Below, Port, Tree, host_bdf};
 
 /// Bridge windows are programmed in units of 1 MiB (PCI-to-PCI bridge architecture 1.2, section 3.2.5.8).
 pub(crate) const WINDOW_UNIT: u64 = 1 << 20;

@@ -14,14 +14,14 @@ use sva_core::{
 };
 
 use crate::acs::{Acs, AcsBits};
-use crate::bar::{BarModel, RamBar};
-use crate::error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
-use crate::grouping;
-use crate::path;
-use crate::route::{self, Route};
-use crate::spec::{FabricSpec, FunctionSpec};
-use crate::tree::{Above, Tree};
-use crate::windows;
+use crate::fabric::bar::{BarModel, RamBar};
+use crate::fabric::error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
+use crate::fabric::grouping;
+use crate::fabric::path;
+use crate::fabric::route::{self, Route};
+use crate::fabric::spec::{FabricSpec, FunctionSpec};
+use crate::fabric::tree::{Above, Tree};
+use crate::fabric::windows;
 
 /// A fabric: the bus that the devices of an IOMMU sit on.
 ///

@@ -11,11 +11,11 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sva_core::{AddrRange, Bdf, Capabilities, PasidCapability, PasidWidth, PathPolicy};
 
 use crate::acs::{Acs, AcsBits};
-use crate::error::{ConfigError, Decoder, SpecError, escaped};
-use crate::limit;
+use crate::fabric::error::{ConfigError, Decoder, SpecError, escaped};
+use crate::fabric::limit;
+use crate::fabric::spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+use crate::fabric::tree::host_bdf;
 use crate::number::{BadNumber, parse_address, parse_size};
-use crate::spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
-use crate::tree::host_bdf;
 
 /// The fabric of the command `sva` where no other is given; also an example of the format.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");

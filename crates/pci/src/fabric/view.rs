@@ -6,12 +6,12 @@ use serde::Serialize;
 use sva_core::{AddrRange, Bdf, GroupKey};
 
 use crate::acs::Acs;
-use crate::fabric::Fabric;
-use crate::grouping;
-use crate::limit;
-use crate::path;
-use crate::tree::{Above, Bar, Below, Function, Host, Port, Tree};
-use crate::windows;
+use crate::fabric::grouping;
+use crate::fabric::limit;
+use crate::fabric::path;
+use crate::fabric::runtime::Fabric;
+use crate::fabric::tree::{Above, Bar, Below, Function, Host, Port, Tree};
+use crate::fabric::windows;
 
 /// A whole fabric as it is now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
