@@ -18,11 +18,13 @@
 //! | folder | what lives there |
 //! |---|---|
 //! | [`fabric`] | the software fabric: described, checked, grouped, routed, drawn |
+//! | [`machine`] | a real machine as it was read: functions, buses, IOMMUs, and how each value is known |
 //! | `acs`, `number` | ACS services; numbers as people write them |
 #![forbid(unsafe_code)]
 
 mod acs;
 pub mod fabric;
+pub mod machine;
 mod number;
 
 pub use acs::{Acs, AcsBits, UnknownAcsBit};
