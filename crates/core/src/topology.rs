@@ -47,6 +47,8 @@ pub enum SharedBecause {
         /// Function 0 of the slot.
         slot: Bdf,
     },
+    /// Whoever described the bus says so, beyond what its ports and functions tell.
+    Declared,
 }
 
 impl fmt::Display for SharedBecause {
@@ -55,6 +57,7 @@ impl fmt::Display for SharedBecause {
             Self::RequesterId(rid) => write!(f, "both issue requests as {rid}"),
             Self::NoAcs { port } => write!(f, "port {port} on the way has no sufficient ACS"),
             Self::Multifunction { slot } => write!(f, "both are functions of {slot}, which has no ACS between functions"),
+            Self::Declared => f.write_str("the description of the bus declares them one group"),
         }
     }
 }

@@ -179,7 +179,7 @@ fn a_message_about_foreign_text_is_one_short_line_that_no_terminal_obeys() {
 #[test]
 fn two_devices_at_one_address_and_overlapping_windows_are_refused_with_both_named() {
     assert_eq!(refused("04:00.1", "04:00.0"), SpecError::DuplicateAddress { bdf: at("04:00.0") });
-    assert_eq!(refused("bdf = \"00:01.0\"", "bdf = \"00:00.0\""), SpecError::DuplicateAddress { bdf: at("00:00.0") });
+    assert_eq!(refused("bdf = \"02:01.0\"", "bdf = \"02:00.0\""), SpecError::DuplicateAddress { bdf: at("02:00.0") });
     let bar = |device, index| Decoder::Bar { device: at(device), index };
     assert_eq!(
         refused("address = \"0x80001000\", size = \"4K\"", "address = \"0x80000800\", size = \"2K\""),

@@ -32,16 +32,45 @@ pub(crate) fn elements(spec: &FabricSpec) -> Result<(), SpecError> {
             return Err(SpecError::DuplicateId { id: id.clone() });
         }
     }
-    let mut addresses = HashSet::new();
-    let hosts = spec.host_bridges.iter().map(host_bdf);
-    for bdf in hosts.chain(spec.ports.iter().map(|port| port.bdf)).chain(spec.functions.iter().map(|function| function.bdf)) {
-        if !addresses.insert(bdf) {
-            return Err(SpecError::DuplicateAddress { bdf });
-        }
-    }
+    distinct(spec.host_bridges.iter().map(host_bdf))?;
+    distinct(spec.ports.iter().map(|port| port.bdf).chain(spec.functions.iter().map(|function| function.bdf)))?;
+    groups(spec)?;
     spec.host_bridges.iter().try_for_each(host)?;
     spec.ports.iter().try_for_each(port)?;
     spec.functions.iter().try_for_each(function)
+}
+
+fn distinct(addresses: impl Iterator<Item = Bdf>) -> Result<(), SpecError> {
+    let mut seen = HashSet::new();
+    match addresses.into_iter().find(|bdf| !seen.insert(*bdf)) {
+        Some(bdf) => Err(SpecError::DuplicateAddress { bdf }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that no group is empty and nothing is in two. Whether all members are there is asked once, of a new fabric: later they may leave.
+fn groups(spec: &FabricSpec) -> Result<(), SpecError> {
+    at_most("groups", spec.groups.len(), limit::FUNCTIONS)?;
+    at_most("members of groups", spec.groups.iter().map(Vec::len).sum(), limit::FUNCTIONS + limit::PORTS + limit::HOST_BRIDGES)?;
+    if let Some(number) = spec.groups.iter().position(Vec::is_empty) {
+        return Err(SpecError::EmptyGroup { number });
+    }
+    let mut seen = HashSet::new();
+    match spec.groups.iter().flatten().find(|bdf| !seen.insert(**bdf)) {
+        Some(&bdf) => Err(SpecError::InTwoGroups { bdf }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that all members of declared groups are there.
+pub(crate) fn members(spec: &FabricSpec) -> Result<(), SpecError> {
+    let ports = spec.ports.iter().map(|port| port.bdf);
+    let there: HashSet<Bdf> =
+        spec.host_bridges.iter().map(host_bdf).chain(ports).chain(spec.functions.iter().map(|function| function.bdf)).collect();
+    match spec.groups.iter().flatten().find(|bdf| !there.contains(bdf)) {
+        Some(&bdf) => Err(SpecError::UnknownMember { bdf }),
+        None => Ok(()),
+    }
 }
 
 fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), SpecError> {

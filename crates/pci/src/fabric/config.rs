@@ -64,6 +64,14 @@ struct FileText {
     port: Vec<PortText>,
     #[serde(default)]
     device: Vec<DeviceText>,
+    #[serde(default)]
+    group: Vec<GroupText>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupText {
+    members: Vec<Parsed<Bdf>>,
 }
 
 #[derive(serde::Deserialize, Default)]
@@ -171,6 +179,7 @@ impl FileText {
         for device in self.device {
             spec.functions.push(device.into_spec()?);
         }
+        spec.groups.extend(self.group.into_iter().map(|group| group.members.into_iter().map(|member| member.0).collect()));
         Ok(spec)
     }
 }

@@ -66,10 +66,28 @@ pub enum SpecError {
         /// The id.
         id: String,
     },
-    /// Two elements sit at one PCI address (a host bridge sits at 00.0 of its root bus).
+    /// Two elements sit at one PCI address. A host bridge may share its own, 00.0 of its root bus, with a port or function.
     #[error("two devices are at {bdf}; move one of them")]
     DuplicateAddress {
         /// The address.
+        bdf: Bdf,
+    },
+    /// A declared group without members.
+    #[error("declared group {number} (from 0) has no members; name them or drop it")]
+    EmptyGroup {
+        /// Which one, in the order of the description.
+        number: usize,
+    },
+    /// Something in two declared groups.
+    #[error("{bdf} is named twice in the declared groups; leave it in one of them")]
+    InTwoGroups {
+        /// The member.
+        bdf: Bdf,
+    },
+    /// A member of a declared group that is not there.
+    #[error("{bdf} is in a declared group, but nothing is there; add it or leave it out of the group")]
+    UnknownMember {
+        /// The member.
         bdf: Bdf,
     },
     /// A parent that does not exist.

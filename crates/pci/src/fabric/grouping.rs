@@ -8,6 +8,9 @@
 //! 4. a root port that does not isolate: what is redirected to it is not sent on;
 //! 5. a host bridge that forwards between peers, where one of its ports does not isolate.
 //!
+//! Declared groups ([`FabricSpec::groups`](crate::FabricSpec::groups)) go before: a device that one names is in it, and so is one that none names where it names the
+//! point that the rules found.
+//!
 //! ACS counts as it was at enumeration: a later change of ACS control moves no device to another group, as on Linux, but shows in the path's defects
 //! and windows. Rules 2 to 5 look at bridges alone, and a device's functions isolate all or none (rule 1), so keys do not change with the
 //! endpoints plugged; the fabric checks that when one is added. Other rule sets can stand beside this one: the fabric uses [`key`] and [`why`] alone.
@@ -22,6 +25,15 @@ use crate::fabric::tree::{Below, Port, Tree};
 
 /// The group of `device`; one that is not there is answered by its position, as without ACS of its own.
 pub(crate) fn key(tree: &Tree, device: Bdf) -> GroupKey {
+    if let Some(first) = tree.declared.get(&device) {
+        return GroupKey(*first);
+    }
+    let point = point(tree, device);
+    tree.declared.get(&point.0).map_or(point, |first| GroupKey(*first))
+}
+
+/// The last point at which paths run together with that of `device`.
+fn point(tree: &Tree, device: Bdf) -> GroupKey {
     let bus = tree.bus_of(device);
     let own = if function_isolates(tree, device) { device } else { device.slot() };
     let Some(above) = bus else { return GroupKey(own) };
@@ -33,7 +45,7 @@ pub(crate) fn key(tree: &Tree, device: Bdf) -> GroupKey {
     GroupKey(merged_at.unwrap_or(own))
 }
 
-/// Why `a` and `b` share a group. Of two that do not, it names the point at which `a`'s group runs together.
+/// Why `a` and `b` share a group. What the rules do not join is declared.
 pub(crate) fn why(tree: &Tree, a: Bdf, b: Bdf) -> SharedBecause {
     let rid: RequesterId = path::requester(tree, a);
     if rid == path::requester(tree, b) {
@@ -42,7 +54,10 @@ pub(crate) fn why(tree: &Tree, a: Bdf, b: Bdf) -> SharedBecause {
     if a.slot() == b.slot() && !function_isolates(tree, a) {
         return SharedBecause::Multifunction { slot: a.slot() };
     }
-    SharedBecause::NoAcs { port: culprit(tree, a, b).unwrap_or(key(tree, a).0) }
+    if point(tree, a) != point(tree, b) {
+        return SharedBecause::Declared;
+    }
+    SharedBecause::NoAcs { port: culprit(tree, a, b).unwrap_or(point(tree, a).0) }
 }
 
 /// The port that joins the paths of `a` and `b`: the first that does not isolate on the way of `a`, then of `b`, then beside them.

@@ -2,7 +2,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | `spec`, `config` | the plain description, and its TOML form |
+//! | `spec`, `config`, `describe` | the plain description, its TOML form, and the way back |
 //! | `tree`, `check`, `program` | the hierarchy: linked, checked, its bridge windows programmed |
 //! | `route` | where one request goes, hop by hop |
 //! | `windows` | the same for all addresses at once |
@@ -13,6 +13,7 @@
 mod bar;
 mod check;
 mod config;
+mod describe;
 mod error;
 mod grouping;
 mod path;
@@ -39,9 +40,9 @@ pub use view::{
 /// Bounds of a fabric and of the text that describes one; what passes them is refused.
 pub mod limit {
     /// Bytes of a configuration file.
-    pub const TEXT: usize = 256 << 10;
-    /// Host bridges.
-    pub const HOST_BRIDGES: usize = 16;
+    pub const TEXT: usize = 1 << 20;
+    /// Host bridges: a large server has tens of root buses.
+    pub const HOST_BRIDGES: usize = 256;
     /// Ports and bridges.
     pub const PORTS: usize = 1024;
     /// Functions of endpoints.

@@ -3,6 +3,7 @@
 use sva_core::{AddrRange, Bdf, PathDefect, RequesterId};
 
 use crate::acs::AcsBits;
+use crate::fabric::program::joined;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Function, Tree, bus_zero};
 
@@ -46,19 +47,9 @@ pub(crate) fn defect(tree: &Tree, from: &Function) -> Option<PathDefect> {
 
 /// The reserved ranges of the host bridge above `device`, sorted and disjoint; of all host bridges where none is known.
 pub(crate) fn reserved(tree: &Tree, device: Bdf) -> Vec<AddrRange> {
-    let mut ranges: Vec<AddrRange> = match tree.bus_of(device) {
+    let ranges: Vec<AddrRange> = match tree.bus_of(device) {
         Some(above) => tree.hosts[tree.upward(above).1].spec.reserved.clone(),
         None => tree.hosts.iter().flat_map(|host| host.spec.reserved.iter().copied()).collect(),
     };
-    ranges.sort();
-    let mut merged: Vec<AddrRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match merged.last_mut() {
-            Some(last) if last.last().checked_add(1).is_none_or(|next| range.first() <= next) => {
-                *last = AddrRange::inclusive(last.first(), last.last().max(range.last())).unwrap_or(*last);
-            }
-            _ => merged.push(range),
-        }
-    }
-    merged
+    joined(ranges)
 }

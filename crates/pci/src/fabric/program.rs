@@ -4,7 +4,7 @@ use sva_core::{AddrRange, Bdf};
 
 use crate::fabric::check::{FOUR_GIB, WINDOW_UNIT};
 use crate::fabric::error::{Decoder, SpecError};
-use crate::fabric::spec::FunctionSpec;
+use crate::fabric::spec::{FunctionSpec, PortSpec};
 use crate::fabric::tree::{Above, Bar, Below, Host, Tree};
 
 /// The smallest memory BAR: the low four bits of the register are no address (PCIe 6.0, section 7.5.1.2.1, which wants 128 of native endpoints).
@@ -47,8 +47,7 @@ pub(crate) fn windows(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError>
     for &port in order.iter().rev() {
         let children = decoded(tree, Above::Port(port));
         disjoint(&children)?;
-        let extra = tree.ports[port].spec.windows.iter().copied();
-        tree.ports[port].windows = hulls(children.into_iter().map(|(range, _)| range).chain(extra));
+        tree.ports[port].windows = programmed(&tree.ports[port].spec, &children)?;
     }
     let mut tops = Vec::new();
     for (n, host) in tree.hosts.iter().enumerate() {
@@ -95,10 +94,42 @@ fn disjoint(ranges: &[(AddrRange, Decoder)]) -> Result<(), SpecError> {
     }
 }
 
-/// The smallest window below 4 GiB and the smallest above, in units of 1 MiB, that hold all of `ranges`, none of which crosses.
-fn hulls(ranges: impl Iterator<Item = AddrRange>) -> Vec<AddrRange> {
-    let (low, high): (Vec<_>, Vec<_>) = ranges.partition(|range| range.first() < FOUR_GIB);
-    [low, high].iter().filter_map(|side| hull(side)).collect()
+/// The windows of a port on each side of 4 GiB: several as they are given, or else the smallest one that holds what is given and all of `children`, none of which
+/// crosses.
+fn programmed(port: &PortSpec, children: &[(AddrRange, Decoder)]) -> Result<Vec<AddrRange>, SpecError> {
+    let mut windows = Vec::new();
+    for low in [true, false] {
+        let side = |range: &AddrRange| (range.first() < FOUR_GIB) == low;
+        let given: Vec<AddrRange> = port.windows.iter().copied().filter(side).collect();
+        let inner = children.iter().filter(|(range, _)| side(range));
+        if given.len() < 2 {
+            windows.extend(hull(&inner.map(|(range, _)| *range).chain(given).collect::<Vec<_>>()));
+            continue;
+        }
+        let given = joined(given);
+        for (range, decoder) in inner {
+            if !given.iter().any(|window| window.covers(*range)) {
+                return Err(SpecError::OutsideWindow { decoder: *decoder, range: *range, above: port.bdf });
+            }
+        }
+        windows.extend(given);
+    }
+    Ok(windows)
+}
+
+/// The same addresses, sorted, in ranges that do not touch.
+pub(crate) fn joined(mut ranges: Vec<AddrRange>) -> Vec<AddrRange> {
+    ranges.sort_unstable();
+    let mut joined: Vec<AddrRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if last.last().checked_add(1).is_none_or(|next| range.first() <= next) => {
+                *last = AddrRange::inclusive(last.first(), last.last().max(range.last())).unwrap_or(*last);
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
 }
 
 fn hull(ranges: &[AddrRange]) -> Option<AddrRange> {

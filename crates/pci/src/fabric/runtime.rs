@@ -15,6 +15,7 @@ use sva_core::{
 
 use crate::acs::{Acs, AcsBits};
 use crate::fabric::bar::{BarModel, RamBar};
+use crate::fabric::check;
 use crate::fabric::error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
 use crate::fabric::grouping;
 use crate::fabric::path;
@@ -59,6 +60,7 @@ impl Fabric {
     /// The description is no fabric.
     pub fn new(mut spec: FabricSpec) -> Result<Self, SpecError> {
         let tree = Tree::build(&spec, &BTreeMap::new())?;
+        check::members(&spec)?;
         for (port, built) in spec.ports.iter_mut().zip(&tree.ports) {
             port.windows.clone_from(&built.windows);
         }

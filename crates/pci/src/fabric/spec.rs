@@ -37,9 +37,12 @@ pub struct FabricSpec {
     pub ports: Vec<PortSpec>,
     /// Functions of endpoints, in any order.
     pub functions: Vec<FunctionSpec>,
+    /// Groups as they are to be, whatever the rules say: each a list of functions, and of ports and host bridges whose groups' newcomers are to join it. What no
+    /// list names is grouped by the rules. A real machine's groups are those that its kernel made, which need not be those of the rules here.
+    pub groups: Vec<Vec<Bdf>>,
 }
 
-/// A host bridge: function 00.0 of its root bus.
+/// A host bridge: function 00.0 of its root bus, unless something else is there (host bridges of Arm machines often are no function).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostBridgeSpec {
     /// Its name, by which children refer to it.
@@ -127,7 +130,8 @@ pub struct PortSpec {
     pub acs: Option<Acs>,
     /// Whether it carries end-to-end TLP prefixes, and so PASIDs.
     pub tlp_prefix: bool,
-    /// Address space that it decodes beyond what its children need, in units of 1 MiB; each range on one side of 4 GiB.
+    /// Address space that it decodes, in units of 1 MiB; each range on one side of 4 GiB. One range on a side is widened to hold what its children need; several
+    /// (a bridge has a window for prefetchable memory and one for other) stay as they are, and hold all its children on that side.
     pub windows: Vec<AddrRange>,
 }
 
@@ -215,7 +219,7 @@ pub struct BarSpec {
 impl FabricSpec {
     /// An empty fabric.
     pub fn new(policy: PathPolicy) -> Self {
-        Self { policy, host_bridges: Vec::new(), ports: Vec::new(), functions: Vec::new() }
+        Self { policy, host_bridges: Vec::new(), ports: Vec::new(), functions: Vec::new(), groups: Vec::new() }
     }
 
     /// Adds a host bridge.
@@ -233,6 +237,12 @@ impl FabricSpec {
     /// Adds a function.
     pub fn function(mut self, function: FunctionSpec) -> Self {
         self.functions.push(function);
+        self
+    }
+
+    /// Declares a group.
+    pub fn group(mut self, members: impl IntoIterator<Item = Bdf>) -> Self {
+        self.groups.push(members.into_iter().collect());
         self
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Port {
     pub(crate) depth: usize,
     /// The last bus below it.
     pub(crate) subordinate: u8,
-    /// What it decodes: at most one range on each side of 4 GiB, sorted.
+    /// What it decodes: sorted ranges that do not touch.
     pub(crate) windows: Vec<AddrRange>,
 }
 
@@ -97,6 +97,8 @@ pub(crate) struct Tree {
     pub(crate) ports: Vec<Port>,
     pub(crate) functions: Vec<Function>,
     by_bdf: BTreeMap<Bdf, usize>,
+    /// For each member of a declared group its first one.
+    pub(crate) declared: HashMap<Bdf, Bdf>,
     buses: BTreeMap<(u32, u8), Above>,
 }
 
@@ -225,6 +227,7 @@ fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, Spe
         ports: Vec::with_capacity(spec.ports.len()),
         functions: Vec::with_capacity(spec.functions.len()),
         by_bdf: BTreeMap::new(),
+        declared: declared(&spec.groups),
         buses: BTreeMap::new(),
     };
     for port in &spec.ports {
@@ -248,6 +251,11 @@ fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, Spe
     }
     adopt(&mut tree);
     Ok(tree)
+}
+
+fn declared(groups: &[Vec<Bdf>]) -> HashMap<Bdf, Bdf> {
+    let with_first = |members: &Vec<Bdf>| members.first().copied().into_iter().cycle().zip(members.clone());
+    groups.iter().flat_map(with_first).map(|(first, member)| (member, first)).collect()
 }
 
 /// Tells parents of their children and fills the indexes.
