@@ -45,6 +45,21 @@ impl AcsBits {
         self.0 == 0
     }
 
+    /// What is in either set; `|` for constants.
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// From the seven bits of a register; bits above are left out.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits & 0x7f)
+    }
+
+    /// As the bits of a register.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
     /// The names of the services in the set, in the order of the register.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::NAMED.into_iter().filter(move |(_, bit)| self.contains(*bit)).map(|(name, _)| name)
