@@ -18,12 +18,14 @@
 //! | folder | what lives there |
 //! |---|---|
 //! | [`fabric`] | the software fabric: described, checked, grouped, routed, drawn |
+//! | [`groups`] | which functions of a real machine share an IOMMU group, why, and what would change it |
 //! | [`machine`] | a real machine as it was read: functions, buses, IOMMUs, and how each value is known |
 //! | `acs`, `number` | ACS services; numbers as people write them |
 #![forbid(unsafe_code)]
 
 mod acs;
 pub mod fabric;
+pub mod groups;
 pub mod machine;
 mod number;
 

@@ -1,0 +1,96 @@
+//! One function's decision, taken again with its steps kept.
+
+use super::Grouping;
+use super::advice::{Advice, advise};
+use super::rules::Rules;
+use super::step::{Reason, Step, StepKind, name};
+use crate::machine::{Machine, Source};
+
+/// Why a function is in its group.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The function, as an index.
+    pub function: usize,
+    /// The steps of its decision, one for each hop.
+    pub steps: Vec<Step>,
+    /// Why the function that it joined is in the group, and so on to the founder.
+    pub chain: Vec<Reason>,
+    /// The group's number; none where no IOMMU translates the function.
+    pub group: Option<u32>,
+    /// The other members of the group, as indexes.
+    pub others: Vec<usize>,
+    /// What would make the group smaller.
+    pub advice: Vec<Advice>,
+    joined: Vec<String>,
+}
+
+/// Explains the group of `function`, an index into the functions of `machine`, of which `grouping` was computed.
+///
+/// An index that is not in the machine gives an explanation without steps.
+pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Explanation {
+    let mut it = Explanation {
+        function,
+        steps: Vec::new(),
+        chain: Vec::new(),
+        group: grouping.of(function),
+        others: others(grouping, function),
+        advice: Vec::new(),
+        joined: Vec::new(),
+    };
+    if function >= machine.functions().len() || grouping.state.rank.len() != machine.functions().len() {
+        return it;
+    }
+    if let Some(why) = grouping.untranslated(function) {
+        it.steps.push(Step { at: function, kind: StepKind::Untranslated(why), source: Source::Read });
+        return it;
+    }
+    let rules = Rules::new(machine, grouping.policy());
+    rules.decide(&grouping.state, function, &mut it.steps);
+    it.chain = chain(grouping, function).skip(1).copied().collect();
+    it.joined = it.chain.iter().map(|reason| reason.describe(machine, grouping)).collect();
+    it.advice = advise(&rules, grouping, function, &it.others);
+    it
+}
+
+/// The reasons from `function` to the founder of its group.
+pub(super) fn chain(grouping: &Grouping, function: usize) -> impl Iterator<Item = &Reason> {
+    // Each reason leads to a function that was decided before, so this ends.
+    std::iter::successors(grouping.reason(function), |reason| grouping.reason(reason.with))
+}
+
+/// The members of the group of `function` without itself.
+pub(super) fn others(grouping: &Grouping, function: usize) -> Vec<usize> {
+    let group = grouping.of(function).and_then(|id| grouping.groups().get(id as usize));
+    group.map(|group| group.members.iter().copied().filter(|member| *member != function).collect()).unwrap_or_default()
+}
+
+impl Explanation {
+    /// The weakest fact that the steps rest on.
+    pub fn source(&self) -> Source {
+        self.steps.iter().fold(Source::Read, |weakest, step| weakest.weaker(step.source))
+    }
+
+    /// The explanation in words: a line for each hop, for each link to the founder, for the result, for each advice.
+    pub fn lines(&self, machine: &Machine) -> Vec<String> {
+        let mut lines: Vec<String> = self.steps.iter().map(|step| step.describe(machine)).collect();
+        lines.extend(self.joined.iter().map(|reason| format!("and {reason}")));
+        if let Some(group) = self.group {
+            lines.push(match self.others.len() {
+                0 => format!("result: {} is alone in group {group}", name(machine, self.function)),
+                _ => format!("result: {} is in group {group} with {}", name(machine, self.function), list(machine, &self.others)),
+            });
+        }
+        lines.extend(self.advice.iter().map(|advice| advice.describe(machine)));
+        lines
+    }
+}
+
+/// Addresses in a row; many are counted, not listed.
+pub(super) fn list(machine: &Machine, functions: &[usize]) -> String {
+    const MOST: usize = 16;
+    let mut text = functions.iter().take(MOST).map(|function| name(machine, *function)).collect::<Vec<_>>().join(", ");
+    if functions.len() > MOST {
+        text.push_str(&format!(" and {} more", functions.len() - MOST));
+    }
+    text
+}
