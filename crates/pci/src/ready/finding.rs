@@ -1,0 +1,406 @@
+//! What was found at a gate, with the values, and what it means.
+
+use std::fmt;
+
+use sva_core::Bdf;
+
+use crate::acs::AcsBits;
+use crate::machine::IommuKind;
+
+/// What a finding means for shared virtual addressing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The gate is passed.
+    Pass,
+    /// It is passed, but something is to be known.
+    Limited,
+    /// It is shut by a setting: kernel option, driver, firmware.
+    Off,
+    /// It cannot be passed.
+    Fail,
+    /// What would be needed was not read.
+    Unknown,
+}
+
+impl Outcome {
+    /// A stable word for programs: `pass`, `limited`, `off`, `fail` or `unknown`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Limited => "limited",
+            Self::Off => "off",
+            Self::Fail => "fail",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A kernel option that shuts a gate, as it is written on the kernel's command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Blocker {
+    /// The option's name, such as `intel_iommu`.
+    pub option: &'static str,
+    /// The word in its comma-separated value, such as `off`.
+    pub word: &'static str,
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.option, self.word)
+    }
+}
+
+/// What was found at a gate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Finding {
+    /// [`Gate::Iommu`](super::Gate::Iommu): there is one.
+    Iommu(Option<IommuKind>),
+    /// There is none, or firmware hides it.
+    NoIommu,
+    /// Linux has no shared virtual addressing for this kind.
+    IommuWithoutSva(IommuKind),
+    /// Nothing was read about IOMMUs.
+    IommuNotSeen,
+
+    /// [`Gate::InUse`](super::Gate::InUse): the kernel uses it.
+    InUse,
+    /// The kernel does not.
+    NotInUse {
+        /// What it may be.
+        kind: Option<IommuKind>,
+        /// The option that says so.
+        blocker: Option<Blocker>,
+    },
+    /// Whether it does was not read.
+    UseNotSeen,
+
+    /// [`Gate::Translated`](super::Gate::Translated): in this group.
+    Translated(u32),
+    /// The device is in no group.
+    NotTranslated,
+
+    /// [`Gate::IommuPasid`](super::Gate::IommuPasid): bits of a PASID that it takes, 1..=20.
+    IommuPasidWidth(u8),
+    /// It takes none.
+    IommuNoPasid,
+    /// Scalable mode, which PASIDs need, is switched off.
+    ScalableModeOff(Blocker),
+    /// Whether it does was not read, or its IOMMUs differ and which one translates the device was not read.
+    IommuPasidNotSeen,
+
+    /// [`Gate::FirstStage`](super::Gate::FirstStage): it does.
+    FirstStage,
+    /// It does not.
+    NoFirstStage,
+    /// Whether it does was not read.
+    FirstStageNotSeen,
+
+    /// [`Gate::Pasid`](super::Gate::Pasid): the capability is there.
+    Pasid {
+        /// Bits, 1..=20; `None` where that was not printed.
+        width: Option<u8>,
+        /// The physical function whose capability it is, for a virtual one.
+        shared: Option<Bdf>,
+    },
+    /// There is no such capability.
+    NoPasid,
+    /// It says that it has no bits.
+    PasidOfNoBits,
+    /// Whether it is there was not read.
+    PasidNotSeen,
+
+    /// [`Gate::Prefix`](super::Gate::Prefix): the device and this many ports above it forward the prefix.
+    Prefix {
+        /// Ports on the way to the root.
+        ports: usize,
+    },
+    /// The device sends PASIDs without one (Linux' quirk for HiSilicon's integrated devices).
+    PrefixNotNeeded,
+    /// A device or port on the path does not support end-to-end TLP prefixes.
+    NoPrefix {
+        /// The nearest such one.
+        at: Bdf,
+    },
+    /// Something on the path is conventional PCI, which has no prefixes.
+    NotExpress {
+        /// The nearest such one.
+        at: Bdf,
+    },
+    /// A device on a root bus that does not say that it is integrated: no port vouches for the prefix.
+    NoRootPort,
+    /// Whether a device or port on the path does was not read.
+    PrefixNotSeen {
+        /// The nearest such one.
+        at: Bdf,
+    },
+
+    /// [`Gate::Redirect`](super::Gate::Redirect): every hop redirects.
+    Redirect {
+        /// Functions looked at, the device itself included.
+        hops: usize,
+    },
+    /// A hop does not, and cannot.
+    NoRedirect {
+        /// The nearest such one.
+        at: Bdf,
+    },
+    /// A hop could redirect, but these services are switched off there.
+    RedirectOff {
+        /// The nearest such one.
+        at: Bdf,
+        /// What is implemented and not enabled.
+        off: AcsBits,
+    },
+    /// Whether a hop redirects was not read.
+    RedirectNotSeen {
+        /// The nearest such one.
+        at: Bdf,
+    },
+
+    /// [`Gate::Ats`](super::Gate::Ats): the device has it.
+    Ats,
+    /// It has none, and this IOMMU's driver does not want it.
+    AtsNotWanted,
+    /// It has none; VT-d's driver wants it.
+    NoAts,
+    /// The IOMMU does not answer translation requests; VT-d's driver wants it to.
+    IommuNoAts,
+    /// ATS is switched off for all devices.
+    AtsOff(Blocker),
+    /// Whether the device has it, or whether the IOMMU's driver wants it, was not read.
+    AtsNotSeen,
+
+    /// [`Gate::PageRequests`](super::Gate::PageRequests): the device makes them and the IOMMU takes them.
+    PageRequests {
+        /// Requests that the device can have outstanding, where that was read.
+        capacity: Option<u32>,
+    },
+    /// The device makes none.
+    NoPageRequests,
+    /// The device makes them, but they are not taken: its faults abort.
+    PageRequestsNotTaken,
+    /// The IOMMU takes none, and AMD's driver gives no PASIDs without.
+    IommuNoPageRequests,
+    /// Whether device or IOMMU have them was not read.
+    PageRequestsNotSeen,
+
+    /// [`Gate::Group`](super::Gate::Group): no other member can send a PASID.
+    Alone {
+        /// Other members of the group.
+        others: usize,
+    },
+    /// Other members get the access too.
+    Shared {
+        /// How many of them have the PASID capability.
+        others: usize,
+        /// The first of them, at most four.
+        some: Vec<Bdf>,
+    },
+    /// The group has members without the PASID capability, which kernels before 6.16 refuse.
+    SharedWithIncapable {
+        /// How many.
+        others: usize,
+    },
+
+    /// [`Gate::Kernel`](super::Gate::Kernel): new enough.
+    Kernel {
+        /// Major and minor number.
+        release: (u32, u32),
+    },
+    /// Too old for this IOMMU.
+    KernelTooOld {
+        /// Major and minor number.
+        release: (u32, u32),
+        /// The first that has it.
+        needs: (u32, u32),
+    },
+    /// On x86, stable updates of kernels before 6.19 can have it switched off.
+    KernelPerhapsOff {
+        /// Major and minor number.
+        release: (u32, u32),
+    },
+
+    /// [`Gate::Enabled`](super::Gate::Enabled): PASIDs are.
+    Enabled,
+    /// PASIDs are not switched on in the device.
+    NotEnabled {
+        /// What may switch them on.
+        kind: Option<IommuKind>,
+    },
+    /// Its driver gives it to user space or a virtual machine.
+    GivenAway {
+        /// The driver.
+        driver: &'static str,
+    },
+    /// Whether they are was not read.
+    EnabledNotSeen,
+}
+
+impl Finding {
+    /// What it means.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Iommu(_)
+            | Self::InUse
+            | Self::Translated(_)
+            | Self::IommuPasidWidth(_)
+            | Self::FirstStage
+            | Self::Pasid { .. }
+            | Self::Prefix { .. }
+            | Self::PrefixNotNeeded
+            | Self::Redirect { .. }
+            | Self::Ats
+            | Self::AtsNotWanted
+            | Self::PageRequests { .. }
+            | Self::Alone { .. }
+            | Self::Kernel { .. }
+            | Self::Enabled => Outcome::Pass,
+            Self::NoPageRequests | Self::PageRequestsNotTaken | Self::Shared { .. } => Outcome::Limited,
+            Self::NotInUse { .. }
+            | Self::ScalableModeOff(_)
+            | Self::RedirectOff { .. }
+            | Self::AtsOff(_)
+            | Self::NotEnabled { .. }
+            | Self::GivenAway { .. } => Outcome::Off,
+            Self::NoIommu
+            | Self::IommuWithoutSva(_)
+            | Self::NotTranslated
+            | Self::IommuNoPasid
+            | Self::NoFirstStage
+            | Self::NoPasid
+            | Self::PasidOfNoBits
+            | Self::NoPrefix { .. }
+            | Self::NotExpress { .. }
+            | Self::NoRootPort
+            | Self::NoRedirect { .. }
+            | Self::NoAts
+            | Self::IommuNoAts
+            | Self::IommuNoPageRequests
+            | Self::KernelTooOld { .. } => Outcome::Fail,
+            Self::IommuNotSeen
+            | Self::UseNotSeen
+            | Self::IommuPasidNotSeen
+            | Self::FirstStageNotSeen
+            | Self::PasidNotSeen
+            | Self::PrefixNotSeen { .. }
+            | Self::RedirectNotSeen { .. }
+            | Self::AtsNotSeen
+            | Self::PageRequestsNotSeen
+            | Self::SharedWithIncapable { .. }
+            | Self::KernelPerhapsOff { .. }
+            | Self::EnabledNotSeen => Outcome::Unknown,
+        }
+    }
+}
+
+fn kind_name(kind: Option<IommuKind>) -> &'static str {
+    match kind {
+        Some(IommuKind::VtD) => "Intel VT-d",
+        Some(IommuKind::AmdVi) => "AMD-Vi",
+        Some(IommuKind::Smmu) => "Arm SMMU before version 3",
+        Some(IommuKind::SmmuV3) => "Arm SMMUv3",
+        Some(IommuKind::RiscV) => "RISC-V IOMMU",
+        Some(IommuKind::Virtio) => "virtio-iommu",
+        Some(IommuKind::Other) | None => "IOMMU",
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Iommu(kind) => f.write_str(kind_name(*kind)),
+            Self::NoIommu => f.write_str("the kernel has found none; look whether firmware has VT-d, AMD-Vi or SMMU switched off"),
+            Self::IommuWithoutSva(kind) => {
+                write!(f, "Linux has no shared virtual addressing for this kind ({})", kind_name(Some(*kind)))
+            }
+            Self::IommuNotSeen => f.write_str("what was read says nothing of one"),
+            Self::InUse => f.write_str("the kernel uses it"),
+            Self::NotInUse { blocker: Some(blocker), .. } => write!(f, "the kernel was told not to use it: boot without {blocker}"),
+            Self::NotInUse { kind: Some(IommuKind::VtD), .. } => f.write_str("the kernel does not use it: boot with intel_iommu=on"),
+            Self::NotInUse { .. } => f.write_str("the kernel does not use it: look for the reason in its log (IOMMU, DMAR, AMD-Vi)"),
+            Self::UseNotSeen => f.write_str("what was read does not say whether the kernel uses it; a kernel log says so (--dmesg)"),
+            Self::Translated(group) => write!(f, "in group {group}"),
+            Self::NotTranslated => f.write_str("no IOMMU translates it: it is in no group"),
+            Self::IommuPasidWidth(bits) => write!(f, "{bits} bits"),
+            Self::IommuNoPasid => f.write_str("it takes none"),
+            Self::ScalableModeOff(blocker) => {
+                write!(f, "scalable mode is switched off: boot without {blocker}, or with intel_iommu=on,sm_on")
+            }
+            Self::IommuPasidNotSeen => f.write_str("what was read does not say"),
+            Self::FirstStage => f.write_str("it does"),
+            Self::NoFirstStage => f.write_str("it does not"),
+            Self::FirstStageNotSeen => f.write_str("what was read does not say"),
+            Self::Pasid { width, shared } => {
+                match width {
+                    Some(bits) => write!(f, "{bits} bits")?,
+                    None => f.write_str("there, its width was not printed")?,
+                }
+                shared.map_or(Ok(()), |of| write!(f, ", shared with its physical function {of}"))
+            }
+            Self::NoPasid => f.write_str("the device has none"),
+            Self::PasidOfNoBits => f.write_str("the device says that its PASIDs have 0 bits"),
+            Self::PasidNotSeen => f.write_str("not known whether the device has it"),
+            Self::Prefix { ports: 0 } => f.write_str("the device supports it, and no port is on its way"),
+            Self::Prefix { ports: 1 } => f.write_str("the device and the port above it support it"),
+            Self::Prefix { ports } => write!(f, "the device and the {ports} ports above it support it"),
+            Self::PrefixNotNeeded => f.write_str("the device sends PASIDs without one, by Linux' quirk for HiSilicon"),
+            Self::NoPrefix { at } => write!(f, "{at} does not support end-to-end TLP prefixes"),
+            Self::NotExpress { at } => write!(f, "{at} is conventional PCI, which has no TLP prefixes"),
+            Self::NoRootPort => f.write_str("the device sits on a root bus without a root port and does not say that it is integrated"),
+            Self::PrefixNotSeen { at } => write!(f, "not known whether {at} supports it"),
+            Self::Redirect { hops: 1 } => f.write_str("redirected at the device itself, and no port is on its way"),
+            Self::Redirect { hops } => write!(f, "redirected at each of {hops} hops"),
+            Self::NoRedirect { at } => write!(f, "{at} does not redirect requests to peers, and has no ACS that could"),
+            Self::RedirectOff { at, off } => {
+                write!(
+                    f,
+                    "{at} has {off} switched off; Linux switches them on where it uses an IOMMU, unless pci=disable_acs_redir or pci=config_acs says otherwise"
+                )
+            }
+            Self::RedirectNotSeen { at } => write!(f, "not known whether {at} redirects"),
+            Self::Ats => f.write_str("the device has it"),
+            Self::AtsNotWanted => f.write_str("the device has none, and this IOMMU's driver does not ask for it"),
+            Self::NoAts => f.write_str("the device has none, and VT-d's driver asks for it"),
+            Self::IommuNoAts => f.write_str("the IOMMU does not answer translation requests, and VT-d's driver asks for it"),
+            Self::AtsOff(blocker) => write!(f, "switched off for all devices: boot without {blocker}"),
+            Self::AtsNotSeen => f.write_str("not known whether the device has it, or whether the IOMMU's driver asks for it"),
+            Self::PageRequests { capacity: Some(capacity) } => {
+                write!(f, "the device has up to {capacity} outstanding, and the IOMMU takes them")
+            }
+            Self::PageRequests { capacity: None } => f.write_str("the device makes them, and the IOMMU takes them"),
+            Self::NoPageRequests => {
+                f.write_str("the device makes none: its driver has to handle faults itself, or keep the memory resident")
+            }
+            Self::PageRequestsNotTaken => f.write_str("the device makes them, but they are not taken: memory has to be kept resident"),
+            Self::IommuNoPageRequests => f.write_str("the IOMMU takes none, and AMD's driver gives no PASIDs without"),
+            Self::PageRequestsNotSeen => f.write_str("not known whether device and IOMMU have them"),
+            Self::Alone { others: 0 } => f.write_str("the device is alone in it"),
+            Self::Alone { others } => write!(f, "none of the {others} other members can send a PASID"),
+            Self::Shared { others, some } => {
+                f.write_str("whoever binds the device gives the access to other members too: ")?;
+                for (n, device) in some.iter().enumerate() {
+                    write!(f, "{}{device}", if n > 0 { ", " } else { "" })?;
+                }
+                if *others > some.len() { write!(f, " and {} more", others - some.len()) } else { Ok(()) }
+            }
+            Self::SharedWithIncapable { others } => {
+                write!(f, "{others} other members cannot send PASIDs; kernels before 6.16 refuse that, unless a distributor has changed it")
+            }
+            Self::Kernel { release: (major, minor) } => write!(f, "{major}.{minor} has it for this IOMMU"),
+            Self::KernelTooOld { release, needs } => {
+                write!(f, "{}.{} has none for this IOMMU; take {}.{} or later", release.0, release.1, needs.0, needs.1)
+            }
+            Self::KernelPerhapsOff { release: (major, minor) } => {
+                write!(f, "{major}.{minor} can have it switched off on x86 by a stable update of 2026; 6.19 and later have it on")
+            }
+            Self::Enabled => f.write_str("PASIDs are switched on in the device"),
+            Self::NotEnabled { kind: Some(IommuKind::VtD) } => {
+                f.write_str("PASIDs are not switched on in the device: boot with intel_iommu=on,sm_on and load a driver that uses them")
+            }
+            Self::NotEnabled { .. } => f.write_str("PASIDs are not switched on in the device: load a driver that uses them"),
+            Self::GivenAway { driver } => write!(f, "{driver} holds the device for user space or a virtual machine: bind its own driver"),
+            Self::EnabledNotSeen => f.write_str("not known whether PASIDs are switched on in the device"),
+        }
+    }
+}
