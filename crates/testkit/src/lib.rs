@@ -4,6 +4,7 @@
 //! [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
 #![forbid(unsafe_code)]
 
+pub mod iommu_groups;
 mod memory;
 pub mod record;
 pub mod reference;
