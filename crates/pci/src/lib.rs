@@ -20,14 +20,20 @@
 //! | [`fabric`] | the software fabric: described, checked, grouped, routed, drawn |
 //! | [`groups`] | which functions of a real machine share an IOMMU group, why, and what would change it |
 //! | [`machine`] | a real machine as it was read: functions, buses, IOMMUs, and how each value is known |
+//! | [`read`] | readers of real machines: live Linux, `lspci` text, saved dumps, kernel logs |
+//! | [`ready`] | which devices of a real machine can do shared virtual addressing, gate by gate |
+//! | [`diff`] | what differs between two machines, or two groupings of one |
 //! | `acs`, `number` | ACS services; numbers as people write them |
 #![forbid(unsafe_code)]
 
 mod acs;
+pub mod diff;
 pub mod fabric;
 pub mod groups;
 pub mod machine;
 mod number;
+pub mod read;
+pub mod ready;
 
 pub use acs::{Acs, AcsBits, UnknownAcsBit};
 pub use fabric::{

@@ -99,6 +99,12 @@ pub enum Basis {
     FunctionNumber,
     /// Other functions were found in the same slot.
     Siblings,
+    /// No other functions were found in the same slot.
+    NoSiblings,
+    /// Its address is that of a virtual function of an SR-IOV capability.
+    VirtualFunction,
+    /// The kernel has made IOMMU groups.
+    KernelGroups,
     /// The numbers that its name has in the PCI ID database.
     Name,
     /// The class of the function.
@@ -122,6 +128,9 @@ impl fmt::Display for Basis {
             Self::LinuxEnablesQuirk => "Linux' quirk for this model enables its equivalent of ACS where it uses an IOMMU",
             Self::FunctionNumber => "only a device with several functions has this function number",
             Self::Siblings => "other functions were found in the same slot",
+            Self::NoSiblings => "no other functions were found in the same slot",
+            Self::VirtualFunction => "its address is that of a virtual function of an SR-IOV capability",
+            Self::KernelGroups => "the kernel has made IOMMU groups",
             Self::Name => "by its name in the PCI ID database",
             Self::Class => "by its class",
             Self::Position => "by its place in the hierarchy",

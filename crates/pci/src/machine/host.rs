@@ -1,5 +1,6 @@
 //! What is known of a machine beside its PCI functions.
 
+use serde::{Deserialize, Serialize};
 use sva_core::Bdf;
 
 use super::fact::Fact;
@@ -41,7 +42,8 @@ pub struct IommuUnit {
 }
 
 /// Kinds of IOMMUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum IommuKind {
     /// Intel VT-d.
     VtD,

@@ -4,9 +4,12 @@
 //! What a foreign dump says may make no sense: links that cannot be (a bridge whose secondary bus is not above its own, a bus with two bridges) are left out and
 //! listed in [`Machine::oddities`]. So parents are always on lower buses, and no walk up can run in a circle.
 
+mod complete;
 mod fact;
 mod function;
 mod host;
+mod reading;
+mod wire;
 
 use std::collections::{BTreeMap, btree_map};
 use std::fmt;
@@ -16,6 +19,12 @@ use sva_core::Bdf;
 pub use fact::{Basis, Fact, Source};
 pub use function::{AcsCapability, Ats, Bar, Bridge, Class, Express, ExpressKind, Header, Ids, Pasid, PciFunction, Pri};
 pub use host::{Host, IommuKind, IommuUnit};
+pub use reading::{
+    AcsReading, AtsReading, BarReading, Buses, ExpressReading, FunctionReading, HeaderReading, HostReading, IommuReading, ListState,
+    PasidReading, PriReading, Reading, SriovReading,
+};
+pub(crate) use wire::hex_word;
+pub use wire::{BadClass, BadIds, Hex, limit};
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -62,12 +71,20 @@ pub enum Oddity {
         /// The bus.
         secondary: u8,
     },
+    /// The text ends inside this function's description; what would have followed is missing.
+    Truncated(Bdf),
+    /// The bridge's bus numbers were not read; what is below it hangs from nothing.
+    NoBuses(Bdf),
 }
 
 impl fmt::Display for Oddity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Twice(bdf) => write!(f, "{bdf} is described more than once; the first description is taken"),
+            Self::Truncated(bdf) => write!(f, "the text ends inside the description of {bdf}; what would have followed is missing"),
+            Self::NoBuses(bdf) => {
+                write!(f, "the bus numbers of bridge {bdf} were not read; give a text of `lspci -v` or more, so that its place is known")
+            }
             Self::BadSecondary { bridge, secondary } => {
                 write!(
                     f,
@@ -155,6 +172,11 @@ impl Machine {
     /// What is known beside PCI: kernel, command line, IOMMUs.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Adds to [`oddities`](Self::oddities).
+    pub(crate) fn note(&mut self, oddity: Oddity) {
+        self.oddities.push(oddity);
     }
 
     /// What in the source cannot be, and was left out.

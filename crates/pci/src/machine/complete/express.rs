@@ -1,0 +1,116 @@
+//! What each function is in PCI Express, where its capability was not shown.
+//!
+//! The likeliest by place and class: a bridge on a root bus is a root port, unless it decodes subtractively as the conventional bridges of old chipsets do; below an express
+//! port sits an endpoint or, if it is a bridge, the upstream port of a switch, unless all below it is conventional; below an upstream port sit
+//! downstream ports; below a bridge to conventional PCI everything is conventional. On a root bus anything else counts as conventional: Intel's
+//! integrated devices mostly are, and AMD's mostly show that they have no capabilities at all.
+
+use std::collections::HashMap;
+
+use sva_core::Bdf;
+
+use super::{Known, absent, gap};
+use crate::machine::{Basis, Class, ExpressKind, Fact, FunctionReading, Header, ListState};
+
+/// What a function is in PCI Express: none in conventional PCI.
+pub(super) type Kind = Fact<Option<ExpressKind>>;
+
+/// The kind of each function, in the order of `functions`.
+pub(super) fn kinds(functions: &[FunctionReading], known: &[Known], physical: &[Option<Fact<Bdf>>]) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = functions.iter().map(read).collect();
+    if functions.iter().all(|function| function.express.is_some() || function.capabilities == ListState::Complete) {
+        return kinds;
+    }
+    let tree = Tree::of(functions, known);
+    for index in tree.from_the_top(functions) {
+        let function = &functions[index];
+        if function.express.is_some() || function.capabilities == ListState::Complete {
+            continue;
+        }
+        let above = tree.above(function.bdf).map(|bridge| kinds[bridge].value);
+        let kind = if physical[index].is_some() { Some(ExpressKind::Endpoint) } else { tree.likeliest(index, known, functions, above) };
+        let basis = if function.capabilities == ListState::Hidden { Basis::Position } else { gap(function.capabilities) };
+        kinds[index] = Fact::assumed(kind, basis);
+    }
+    kinds
+}
+
+fn read(function: &FunctionReading) -> Kind {
+    match function.express {
+        Some(express) => Fact::read(Some(ExpressKind::from_bits(express.kind))),
+        None => absent(function.capabilities),
+    }
+}
+
+/// Which bridge is above which bus, as far as the readings make sense.
+struct Tree {
+    bridges: HashMap<(u32, u8), usize>,
+    below: HashMap<(u32, u8), Vec<usize>>,
+}
+
+impl Tree {
+    fn of(functions: &[FunctionReading], known: &[Known]) -> Self {
+        let mut tree = Self { bridges: HashMap::new(), below: HashMap::new() };
+        for (index, (function, known)) in functions.iter().zip(known).enumerate() {
+            tree.below.entry((function.bdf.segment(), function.bdf.bus())).or_default().push(index);
+            if let Header::Bridge(bridge) | Header::CardBus(bridge) = &known.header.value
+                && bridge.secondary > function.bdf.bus()
+            {
+                tree.bridges.entry((function.bdf.segment(), bridge.secondary)).or_insert(index);
+            }
+        }
+        tree
+    }
+
+    /// All functions, those on lower buses first; a bridge is always on a lower bus than what is below it.
+    fn from_the_top(&self, functions: &[FunctionReading]) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..functions.len()).collect();
+        order.sort_by_key(|index| functions[*index].bdf);
+        order
+    }
+
+    fn above(&self, bdf: Bdf) -> Option<usize> {
+        self.bridges.get(&(bdf.segment(), bdf.bus())).copied()
+    }
+
+    fn likeliest(
+        &self,
+        index: usize,
+        known: &[Known],
+        functions: &[FunctionReading],
+        above: Option<Option<ExpressKind>>,
+    ) -> Option<ExpressKind> {
+        let me = &known[index];
+        let bridge = me.has_buses_below();
+        match above {
+            // A conventional bus.
+            Some(None | Some(ExpressKind::PcieToPci)) => None,
+            Some(Some(ExpressKind::Upstream)) if bridge => Some(ExpressKind::Downstream),
+            Some(Some(_)) if bridge && self.leads_to_express(index, known, functions) => Some(ExpressKind::Upstream),
+            Some(Some(_)) if bridge => Some(ExpressKind::PcieToPci),
+            Some(Some(_)) => Some(ExpressKind::Endpoint),
+            None if bridge && !me.conventional_by_class() => Some(ExpressKind::RootPort),
+            None => None,
+        }
+    }
+
+    /// Whether a bridge below an express port is a switch: all that is directly below it are bridges, or it is empty and calls itself a switch.
+    fn leads_to_express(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> bool {
+        let Header::Bridge(bridge) = &known[index].header.value else { return false };
+        let me = &known[index];
+        let below = self.below.get(&(functions[index].bdf.segment(), bridge.secondary)).map(Vec::as_slice).unwrap_or_default();
+        if below.is_empty() {
+            return !me.name.contains("to PCI Bridge") && !me.name.contains("PCI-X");
+        }
+        below.iter().all(|child| known[*child].code() == Some(Class::PCI_BRIDGE))
+    }
+}
+
+impl Known {
+    /// A conventional PCI-to-PCI bridge by what it says of itself.
+    fn conventional_by_class(&self) -> bool {
+        let subtractive = self.class.is_some_and(|class| class.value.code() == Class::PCI_BRIDGE && class.value.0 & 0xff == 1);
+        let card_bus = matches!(self.header.value, Header::CardBus(_));
+        subtractive || card_bus || (self.name.contains("82801") && self.name.contains("PCI Bridge"))
+    }
+}

@@ -1,0 +1,152 @@
+//! The PCI ID database, used both ways: names of numbers for live machines, numbers of names for text without them.
+//!
+//! Names are compared by their letters and digits alone, in any case: spelling around them has changed over the years, and mail programs wrap them. Where a
+//! vendor has several devices of one name, the lowest number stands for all of them and the caller is told that it is one of several: they are almost always
+//! steppings of one design, and an answer that is marked as assumed serves a person better than none. Rejected: guessing by similar
+//! names; a quirk of one model must not be given to its neighbour.
+
+use std::collections::HashMap;
+
+use ids_rs::{DeviceClassId, DeviceId, PciDatabase, SubClassId, VendorId};
+
+use crate::machine::{Class, Ids};
+
+/// Names that the database has since changed, as letters and digits, and the vendor.
+const FORMER_VENDORS: [(&str, u16); 14] = [
+    ("advancedmicrodevicesamd", 0x1022),
+    ("advancedmicrodevicesincamdati", 0x1002),
+    ("advancedmicrodevicesneeatitechnologiesinc", 0x1002),
+    ("advancedmicrodevicesamdati", 0x1002),
+    ("advancedmicrodevicesamdneeati", 0x1002),
+    ("atitechnologiesinc", 0x1002),
+    ("intelcorp", 0x8086),
+    ("broadcomcorporation", 0x14e4),
+    ("broadcomlimited", 0x14e4),
+    ("atheroscommunicationsinc", 0x168c),
+    ("lsilogicsymbioslogic", 0x1000),
+    ("plxtechnology", 0x10b5),
+    ("hewlettpackardcompany", 0x103c),
+    ("caviumnetworks", 0x177d),
+];
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// One model has this name.
+    One(Ids),
+    /// Several of this vendor's models have it; this is the first.
+    Several(Ids),
+    /// The vendor is known, the model is not.
+    Vendor(u16),
+}
+
+/// Finds numbers by name. Indexes a vendor when it is first asked for, so that neither many functions nor many vendors cost more than they are.
+#[derive(Default)]
+pub(crate) struct Names {
+    vendors: HashMap<String, u16>,
+    devices: HashMap<u16, HashMap<String, (u16, bool)>>,
+    classes: HashMap<String, u32>,
+}
+
+impl Names {
+    /// The numbers of `name`: a vendor's name followed by a device's, as `lspci` prints them.
+    pub(crate) fn ids(&mut self, name: &str) -> Option<Named> {
+        let (vendor, device) = self.split_vendor(name)?;
+        if let Some(number) = device.strip_prefix("Device ").and_then(|rest| crate::machine::hex_word(rest.trim())) {
+            return Some(Named::One(Ids { vendor, device: number }));
+        }
+        let known = self.devices.entry(vendor).or_insert_with(|| index_devices(vendor)).get(&plain(device));
+        Some(match known {
+            Some(&(device, alone)) => {
+                let ids = Ids { vendor, device };
+                if alone { Named::One(ids) } else { Named::Several(ids) }
+            }
+            None => Named::Vendor(vendor),
+        })
+    }
+
+    /// The class of a name such as `PCI bridge`; an unnamed subclass is written `Class name [ff00]`, as `lspci` does.
+    pub(crate) fn class(&mut self, name: &str) -> Option<Class> {
+        if self.classes.is_empty() {
+            self.classes = index_classes();
+        }
+        self.classes.get(&plain(name)).copied().map(Class)
+    }
+
+    /// The longest start of `name` that names a vendor, and what follows it.
+    fn split_vendor<'n>(&mut self, name: &'n str) -> Option<(u16, &'n str)> {
+        if self.vendors.is_empty() {
+            self.vendors = index_vendors();
+        }
+        let ends = name.match_indices(' ').map(|(at, _)| at).chain([name.len()]).take(16);
+        let found = ends.filter_map(|end| Some((*self.vendors.get(&plain(name.get(..end)?))?, name.get(end..)?.trim_start())));
+        found.last()
+    }
+}
+
+/// What the database calls a model: vendor and device, as far as it knows them.
+pub(crate) fn name_of(ids: Ids) -> Option<String> {
+    let vendor = PciDatabase::get().find_vendor(VendorId::new(ids.vendor))?;
+    let device = vendor.find_device(DeviceId::new(ids.device));
+    Some(match device {
+        Some(device) => format!("{} {}", vendor.name(), device.name()),
+        None => format!("{} Device {:04x}", vendor.name(), ids.device),
+    })
+}
+
+impl Class {
+    /// What the PCI ID database calls it, such as `PCI bridge`; an unnamed subclass is the base class with the number, as `lspci` prints it.
+    pub fn name(self) -> Option<String> {
+        let base = PciDatabase::get().find_class(DeviceClassId::new(self.base()))?;
+        let sub = base.find_subclass(SubClassId::new(self.code() as u8));
+        Some(match sub {
+            Some(sub) => sub.name().to_owned(),
+            None => format!("{} [{:04x}]", base.name(), self.code()),
+        })
+    }
+}
+
+/// Letters and digits, in lower case.
+fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+fn index_vendors() -> HashMap<String, u16> {
+    let mut index: HashMap<String, u16> = HashMap::new();
+    for vendor in PciDatabase::get().vendors() {
+        index.entry(plain(vendor.name())).or_insert(vendor.id().value());
+    }
+    for (name, vendor) in FORMER_VENDORS {
+        index.entry(name.to_owned()).or_insert(vendor);
+    }
+    index.remove("");
+    index
+}
+
+fn index_devices(vendor: u16) -> HashMap<String, (u16, bool)> {
+    let mut index: HashMap<String, (u16, bool)> = HashMap::new();
+    let vendor = PciDatabase::get().find_vendor(VendorId::new(vendor));
+    for device in vendor.into_iter().flat_map(|vendor| vendor.devices()) {
+        let entry = index.entry(plain(device.name()));
+        entry.and_modify(|known| known.1 = false).or_insert((device.id().value(), true));
+    }
+    index
+}
+
+fn index_classes() -> HashMap<String, u32> {
+    let mut index: HashMap<String, u32> = HashMap::new();
+    for class in PciDatabase::get().classes() {
+        let base = u32::from(class.id().value()) << 16;
+        for sub in class.subclasses() {
+            index.entry(plain(sub.name())).or_insert(base | u32::from(sub.id().value()) << 8);
+        }
+        index.entry(plain(class.name())).or_insert(base);
+    }
+    // Former names; the kernel and old texts still use them.
+    for (name, class) in
+        [("usbcontroller", 0x0c_0300), ("smbus", 0x0c_0500), ("nonvolatilememorycontroller", 0x01_0800), ("iommu", 0x08_0600)]
+    {
+        index.entry(name.to_owned()).or_insert(class);
+    }
+    index
+}
