@@ -101,19 +101,19 @@ pub struct FunctionReading {
     pub kernel_group: Option<u32>,
 }
 
-/// How much of a list of capabilities was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// How much of a list of capabilities was read, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ListState {
-    /// All of it: what is not in it is not there.
-    Complete,
-    /// The reader was not allowed to see it, or the function did not answer.
-    Hidden,
     /// The text has none at its verbosity.
     #[default]
     NotPrinted,
+    /// The reader was not allowed to see it, or the function did not answer.
+    Hidden,
     /// The text ends, or is damaged, inside it.
     Truncated,
+    /// All of it: what is not in it is not there.
+    Complete,
 }
 
 /// Kinds of configuration space headers.

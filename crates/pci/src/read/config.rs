@@ -26,7 +26,7 @@ mod cap {
     pub(super) const PASID: u16 = 0x1b;
 }
 
-/// Adds to `reading` what `bytes` (from offset 0) say, over what was there. Returns whether they are those of a function that answers and agree with the
+/// Adds to `reading` what `bytes` (from offset 0) say, over what text beside them said; a list is as complete as the better of both. Returns whether they are those of a function that answers and agree with the
 /// vendor and device that are known; otherwise nothing was changed.
 pub(crate) fn decode(bytes: &[u8], reading: &mut FunctionReading) -> bool {
     let space = Space(bytes.get(..EXTENDED).unwrap_or(bytes));
@@ -49,8 +49,8 @@ pub(crate) fn decode(bytes: &[u8], reading: &mut FunctionReading) -> bool {
         reading.extended = ListState::Complete;
     } else if space.0.len() > CONVENTIONAL {
         extended(&space, reading);
-    } else if reading.extended == ListState::NotPrinted {
-        reading.extended = ListState::Hidden;
+    } else {
+        reading.extended = reading.extended.max(ListState::Hidden);
     }
     true
 }
@@ -104,6 +104,10 @@ fn header(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
         }
         index += 1 + usize::from(wide);
     }
+    if reading.bars.is_empty() {
+        // A virtual function's BARs are in its physical function; the kernel lists them.
+        reading.bars = sizes;
+    }
 }
 
 /// The two memory windows of a PCI-to-PCI bridge that are open (PCI-to-PCI Bridge 1.2, section 3.2.5).
@@ -141,10 +145,7 @@ fn conventional(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
         return;
     }
     if space.0.len() < CONVENTIONAL {
-        // Text beside the bytes may have said more.
-        if reading.capabilities == ListState::NotPrinted {
-            reading.capabilities = ListState::Hidden;
-        }
+        reading.capabilities = reading.capabilities.max(ListState::Hidden);
         return;
     }
     let mut at = usize::from(space.byte(if kind == 2 { 0x14 } else { 0x34 }).unwrap_or_default() & 0xfc);
@@ -159,7 +160,7 @@ fn conventional(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
         }
         at = usize::from(space.byte(at + 1).unwrap_or_default() & 0xfc);
     }
-    reading.capabilities = if at == 0 { ListState::Complete } else { ListState::Truncated };
+    reading.capabilities = reading.capabilities.max(if at == 0 { ListState::Complete } else { ListState::Truncated });
 }
 
 fn express(space: &Space<'_>, at: usize) -> Option<ExpressReading> {
@@ -173,7 +174,7 @@ fn express(space: &Space<'_>, at: usize) -> Option<ExpressReading> {
 fn extended(space: &Space<'_>, reading: &mut FunctionReading) {
     let mut at = CONVENTIONAL;
     let mut left = (EXTENDED - CONVENTIONAL) / 8;
-    reading.extended = loop {
+    let walked = loop {
         let Some(head) = space.dword(at) else { break ListState::Truncated };
         if head == 0 || head == u32::MAX {
             // At the start: the function has none. Further on: a damaged list.
@@ -190,6 +191,7 @@ fn extended(space: &Space<'_>, reading: &mut FunctionReading) {
         }
         at = next;
     };
+    reading.extended = reading.extended.max(walked);
 }
 
 fn extended_capability(space: &Space<'_>, at: usize, id: u16, reading: &mut FunctionReading) {

@@ -13,12 +13,17 @@
 //! | `names.rs` | the PCI ID database |
 
 mod config;
+mod dmesg;
 mod dump;
 mod error;
 mod iommu;
 mod lspci;
 mod names;
+mod sysfs;
 
+use std::path::Path;
+
+pub use dmesg::add_dmesg;
 pub use dump::save;
 pub use error::ReadError;
 pub(crate) use iommu::decode as decode_iommu;
@@ -51,6 +56,24 @@ pub fn parse(text: &[u8]) -> Result<Reading, ReadError> {
 
 /// The longest input that is read, in bytes: 64 MiB.
 pub const LONGEST: usize = 64 << 20;
+
+/// Reads the machine whose file systems are below `root`: `/` for this one, another folder for a copy of its `/sys` and `/proc`.
+///
+/// # Errors
+///
+/// [`ReadError::Live`] where there are no PCI devices to list. A file of a single device that cannot be read is what was not read of it.
+pub fn live(root: &Path) -> Result<Machine, ReadError> {
+    scan(root).map(|reading| reading.machine())
+}
+
+/// Like [`live`], before anything is concluded.
+///
+/// # Errors
+///
+/// As [`live`].
+pub fn scan(root: &Path) -> Result<Reading, ReadError> {
+    sysfs::scan(root)
+}
 
 /// Printable, on one line and of bounded length: how foreign names are kept.
 pub(crate) fn tame(name: &str) -> String {

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use ids_rs::{DeviceClassId, DeviceId, PciDatabase, SubClassId, VendorId};
 
-use crate::machine::{Class, Ids};
+use crate::machine::{Class, Ids, hex_word};
 
 /// Names that the database has since changed, as letters and digits, and the vendor.
 const FORMER_VENDORS: [(&str, u16); 14] = [
@@ -43,26 +43,34 @@ pub(crate) enum Named {
 /// Finds numbers by name. Indexes a vendor when it is first asked for, so that neither many functions nor many vendors cost more than they are.
 #[derive(Default)]
 pub(crate) struct Names {
-    vendors: HashMap<String, u16>,
+    vendors: HashMap<String, Vec<u16>>,
     devices: HashMap<u16, HashMap<String, (u16, bool)>>,
     classes: HashMap<String, u32>,
 }
 
 impl Names {
-    /// The numbers of `name`: a vendor's name followed by a device's, as `lspci` prints them.
+    /// The numbers of `name`: a vendor's name followed by a device's, as `lspci` prints them. Vendors' names begin alike and some are used twice: one that has
+    /// a device of the remaining name is meant, or else the one with the longest name.
     pub(crate) fn ids(&mut self, name: &str) -> Option<Named> {
-        let (vendor, device) = self.split_vendor(name)?;
-        if let Some(number) = device.strip_prefix("Device ").and_then(|rest| crate::machine::hex_word(rest.trim())) {
-            return Some(Named::One(Ids { vendor, device: number }));
-        }
-        let known = self.devices.entry(vendor).or_insert_with(|| index_devices(vendor)).get(&plain(device));
-        Some(match known {
-            Some(&(device, alone)) => {
-                let ids = Ids { vendor, device };
-                if alone { Named::One(ids) } else { Named::Several(ids) }
+        let mut best = None;
+        for (vendor, device) in self.vendors_of(name) {
+            match self.device(vendor, device) {
+                Named::Vendor(vendor) => best = Some(Named::Vendor(vendor)),
+                found => return Some(found),
             }
+        }
+        best
+    }
+
+    fn device(&mut self, vendor: u16, name: &str) -> Named {
+        if let Some(device) = name.strip_prefix("Device ").and_then(|number| hex_word(number.trim())) {
+            return Named::One(Ids { vendor, device });
+        }
+        match self.devices.entry(vendor).or_insert_with(|| index_devices(vendor)).get(&plain(name)) {
+            Some(&(device, true)) => Named::One(Ids { vendor, device }),
+            Some(&(device, false)) => Named::Several(Ids { vendor, device }),
             None => Named::Vendor(vendor),
-        })
+        }
     }
 
     /// The class of a name such as `PCI bridge`; an unnamed subclass is written `Class name [ff00]`, as `lspci` does.
@@ -73,14 +81,14 @@ impl Names {
         self.classes.get(&plain(name)).copied().map(Class)
     }
 
-    /// The longest start of `name` that names a vendor, and what follows it.
-    fn split_vendor<'n>(&mut self, name: &'n str) -> Option<(u16, &'n str)> {
+    /// The vendors that `name` may begin with, the shortest name first, and what follows it.
+    fn vendors_of<'n>(&mut self, name: &'n str) -> Vec<(u16, &'n str)> {
         if self.vendors.is_empty() {
             self.vendors = index_vendors();
         }
         let ends = name.match_indices(' ').map(|(at, _)| at).chain([name.len()]).take(16);
-        let found = ends.filter_map(|end| Some((*self.vendors.get(&plain(name.get(..end)?))?, name.get(end..)?.trim_start())));
-        found.last()
+        let start = |end: usize| Some((self.vendors.get(&plain(name.get(..end)?))?, name.get(end..)?.trim_start()));
+        ends.filter_map(start).flat_map(|(vendors, device)| vendors.iter().map(move |vendor| (*vendor, device))).collect()
     }
 }
 
@@ -111,13 +119,13 @@ fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-fn index_vendors() -> HashMap<String, u16> {
-    let mut index: HashMap<String, u16> = HashMap::new();
+fn index_vendors() -> HashMap<String, Vec<u16>> {
+    let mut index: HashMap<String, Vec<u16>> = HashMap::new();
     for vendor in PciDatabase::get().vendors() {
-        index.entry(plain(vendor.name())).or_insert(vendor.id().value());
+        index.entry(plain(vendor.name())).or_default().push(vendor.id().value());
     }
     for (name, vendor) in FORMER_VENDORS {
-        index.entry(name.to_owned()).or_insert(vendor);
+        index.entry(name.to_owned()).or_default().push(vendor);
     }
     index.remove("");
     index

@@ -22,7 +22,7 @@ pub(super) fn kinds(functions: &[FunctionReading], known: &[Known], physical: &[
         return kinds;
     }
     let tree = Tree::of(functions, known);
-    for index in tree.from_the_top(functions) {
+    for index in top_down(functions) {
         let function = &functions[index];
         if function.express.is_some() || function.capabilities == ListState::Complete {
             continue;
@@ -40,6 +40,13 @@ fn read(function: &FunctionReading) -> Kind {
         Some(express) => Fact::read(Some(ExpressKind::from_bits(express.kind))),
         None => absent(function.capabilities),
     }
+}
+
+/// All functions, those on lower buses first: a bridge is always on a lower bus than what is below it.
+fn top_down(functions: &[FunctionReading]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..functions.len()).collect();
+    order.sort_by_key(|index| functions[*index].bdf);
+    order
 }
 
 /// Which bridge is above which bus, as far as the readings make sense.
@@ -60,13 +67,6 @@ impl Tree {
             }
         }
         tree
-    }
-
-    /// All functions, those on lower buses first; a bridge is always on a lower bus than what is below it.
-    fn from_the_top(&self, functions: &[FunctionReading]) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..functions.len()).collect();
-        order.sort_by_key(|index| functions[*index].bdf);
-        order
     }
 
     fn above(&self, bdf: Bdf) -> Option<usize> {

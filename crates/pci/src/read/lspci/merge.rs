@@ -1,10 +1,10 @@
 //! One function, listed more than once.
 
-use crate::machine::{FunctionReading, ListState};
+use crate::machine::FunctionReading;
 
 /// Fills `first` with what only `second` says. Of two complete descriptions, as from before and after a change, the first holds.
 pub(super) fn fill(first: &mut FunctionReading, mut second: FunctionReading) {
-    if rank(second.capabilities) > rank(first.capabilities) {
+    if second.capabilities > first.capabilities {
         std::mem::swap(first, &mut second);
     }
     macro_rules! fill {
@@ -23,17 +23,5 @@ pub(super) fn fill(first: &mut FunctionReading, mut second: FunctionReading) {
     if first.bars.is_empty() {
         first.bars = second.bars;
     }
-    if rank(second.extended) > rank(first.extended) {
-        first.extended = second.extended;
-    }
-}
-
-/// How much a list says.
-fn rank(state: ListState) -> u8 {
-    match state {
-        ListState::NotPrinted => 0,
-        ListState::Hidden => 1,
-        ListState::Truncated => 2,
-        ListState::Complete => 3,
-    }
+    first.extended = first.extended.max(second.extended);
 }

@@ -32,7 +32,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
             if found.reading.functions.len() == limit::FUNCTIONS {
                 return Err(ReadError::TooManyFunctions { line: line.number, column: line.column });
             }
-            open = Some(Entry::new(bdf, rest));
+            open = Some(Entry::new(bdf, rest, line.text.len()));
         } else if let Some(entry) = &mut open
             && !entry.take(line)
         {
@@ -41,7 +41,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
         last = line;
     }
     if let Some(entry) = &mut open {
-        entry.cut = !text.ends_with(['\n', '\r']) && !last.text.starts_with("Kernel ");
+        entry.cut |= entry.ends_open(last.text);
         found.reading.truncated = entry.cut;
     }
     found.close(open);
@@ -91,12 +91,12 @@ struct Entry<'t> {
     cut: bool,
 }
 
-/// Shorter first lines are not wrapped.
+/// Shorter first lines, in bytes, are not wrapped.
 const WRAPPED: usize = 50;
 
 impl<'t> Entry<'t> {
-    fn new(bdf: Bdf, rest: &'t str) -> Self {
-        let titled = rest.len() < WRAPPED;
+    fn new(bdf: Bdf, rest: &'t str, length: usize) -> Self {
+        let titled = length < WRAPPED;
         Self { bdf, title: vec![rest], words: Vec::new(), bytes: Vec::new(), titled, blank: false, cut: false }
     }
 
@@ -127,6 +127,12 @@ impl<'t> Entry<'t> {
             self.title.push(line.text);
         }
         true
+    }
+
+    /// Whether the text seems to end inside this function, `last` being its last line: `lspci` ends with a blank line after a verbose description, and the
+    /// drivers come last in it. A text that was only trimmed is taken for a cut one where no drivers are there to tell.
+    fn ends_open(&self, last: &str) -> bool {
+        !last.is_empty() && !self.words.is_empty() && self.bytes.is_empty() && !last.starts_with("Kernel ")
     }
 
     fn finish(self) -> FunctionReading {

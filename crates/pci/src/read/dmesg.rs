@@ -1,0 +1,159 @@
+//! Kernel logs: the groups that the kernel made, and what it said of its IOMMUs.
+//!
+//! Lines are known by what the kernel wrote, wherever it stands in them: timestamps, `kernel:` prefixes, the journal's fields and quote marks come before it. A line that a mail
+//! program broke within these words is lost. The command line is only searched for options that concern IOMMU and PCI.
+
+use std::collections::HashMap;
+
+use sva_core::Bdf;
+
+use crate::machine::{Hex, IommuKind, IommuReading, Reading, limit};
+use crate::read::sysfs::options;
+use crate::read::{LONGEST, ReadError, tame};
+
+/// Adds what a kernel log says to a reading: groups of its functions, IOMMUs, the kernel's release and options. What the reading has itself is kept.
+/// Returns how many lines put a device of the reading into a group.
+///
+/// # Errors
+///
+/// [`ReadError::TooLong`]. A log that says nothing of use is no error; the count is zero.
+pub fn add_dmesg(reading: &mut Reading, text: &[u8]) -> Result<usize, ReadError> {
+    if text.len() > LONGEST {
+        return Err(ReadError::TooLong { bytes: text.len(), limit: LONGEST });
+    }
+    let text = String::from_utf8_lossy(text);
+    let mut log = Log::default();
+    for line in text.lines() {
+        log.line(line);
+    }
+    Ok(log.apply(reading))
+}
+
+#[derive(Default)]
+struct Log {
+    groups: HashMap<Bdf, u32>,
+    iommus: Vec<IommuReading>,
+    enabled: Option<bool>,
+    kernel: Option<String>,
+    options: Option<Vec<String>>,
+}
+
+impl Log {
+    fn line(&mut self, line: &str) {
+        if let Some((bdf, group)) = group(line) {
+            // A device that was removed and came back is where it was put last.
+            if self.groups.len() < limit::FUNCTIONS || self.groups.contains_key(&bdf) {
+                self.groups.insert(bdf, group);
+            }
+        } else if let Some(line) = after(line, "Command line: ") {
+            self.options.get_or_insert_with(|| options(line));
+        } else if let Some(rest) = after(line, "Linux version ") {
+            self.kernel.get_or_insert_with(|| tame(rest.split_whitespace().next().unwrap_or_default()));
+        } else if line.contains("DMAR: IOMMU enabled") {
+            self.enabled = Some(true);
+        } else if line.contains("DMAR: IOMMU disabled") || line.contains("AMD-Vi: AMD IOMMU disabled") {
+            self.enabled = Some(false);
+        } else if let Some(iommu) = vt_d(line).or_else(|| smmu(line)) {
+            self.add(iommu);
+        } else {
+            self.amd(line);
+        }
+    }
+
+    fn add(&mut self, iommu: IommuReading) {
+        if self.iommus.len() < limit::IOMMUS && !self.iommus.iter().any(|known| known.name == iommu.name) {
+            self.iommus.push(iommu);
+        }
+    }
+
+    /// `pci 0000:00:00.2: AMD-Vi: Found IOMMU cap 0x40`, later `AMD-Vi: Extended features (0x...)`, which holds for all of them.
+    fn amd(&mut self, line: &str) {
+        let Some((before, said)) = line.split_once("AMD-Vi: ") else { return };
+        if said.starts_with("Found IOMMU") {
+            let function = before.split_whitespace().filter_map(|word| word.trim_end_matches(':').parse::<Bdf>().ok()).next_back();
+            let at = said.split_whitespace().find_map(|word| word.parse::<Bdf>().ok());
+            if let Some(function) = function.or(at) {
+                self.add(iommu(format!("AMD-Vi {function}"), IommuKind::AmdVi, Some(function)));
+            }
+        } else if let Some(register) = said.strip_prefix("Extended features (").and_then(number) {
+            for iommu in self.iommus.iter_mut().filter(|iommu| iommu.kind == IommuKind::AmdVi) {
+                iommu.extended = Some(Hex(register));
+            }
+        }
+    }
+
+    fn apply(self, reading: &mut Reading) -> usize {
+        let mut placed = 0;
+        for function in &mut reading.functions {
+            if let Some(group) = self.groups.get(&function.bdf) {
+                function.kernel_group.get_or_insert(*group);
+                placed += 1;
+            }
+        }
+        // A log from the boot on puts every device that an IOMMU translates into its group.
+        reading.lists_groups |= placed > 0 && self.kernel.is_some();
+        let host = &mut reading.host;
+        host.kernel = host.kernel.take().or(self.kernel);
+        host.options = host.options.take().or(self.options);
+        host.iommu_in_use = host.iommu_in_use.or((placed > 0).then_some(true)).or(self.enabled);
+        if host.iommus.is_empty() {
+            host.iommus = self.iommus;
+        }
+        placed
+    }
+}
+
+/// `pci 0000:00:02.0: Adding to iommu group 1`, or before 5.4 `iommu: Adding device 0000:00:02.0 to group 1`.
+fn group(line: &str) -> Option<(Bdf, u32)> {
+    let number = |text: &str| {
+        let digits = text.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    };
+    if let Some((before, after)) = line.split_once(": Adding to iommu group ") {
+        let device = before.split_whitespace().next_back()?;
+        return Some((full(device)?, number(after)?));
+    }
+    let rest = after(line, "iommu: Adding device ")?;
+    let (device, rest) = rest.split_once(" to group ")?;
+    Some((full(device)?, number(rest)?))
+}
+
+/// An address with its segment: in a log, what is shorter is something else.
+fn full(text: &str) -> Option<Bdf> {
+    text.parse().ok().filter(|_| text.matches(':').count() == 2)
+}
+
+/// `DMAR: dmar0: reg_base_addr fed90000 ver 1:0 cap 1c0000c40660462 ecap 19e2ff0505e`.
+fn vt_d(line: &str) -> Option<IommuReading> {
+    let (name, rest) = after(line, "DMAR: ")?.split_once(": reg_base_addr ")?;
+    let field = |key: &str| rest.split_once(key).and_then(|(_, text)| number(text));
+    let mut unit = iommu(name.to_owned(), IommuKind::VtD, None);
+    (unit.capability, unit.extended) = (field(" cap ").map(Hex), field(" ecap ").map(Hex));
+    Some(unit)
+}
+
+/// `arm-smmu-v3 arm-smmu-v3.0.auto: ias 44-bit, oas 44-bit (features 0x00008305)`.
+fn smmu(line: &str) -> Option<IommuReading> {
+    let (_, rest) = line.split_once("arm-smmu-v3 ")?;
+    let (name, said) = rest.split_once(": ")?;
+    let register = after(said, "(features ").and_then(number)?;
+    let mut unit = iommu(name.to_owned(), IommuKind::SmmuV3, None);
+    unit.extended = Some(Hex(register));
+    Some(unit)
+}
+
+fn iommu(name: String, kind: IommuKind, function: Option<Bdf>) -> IommuReading {
+    IommuReading { name: tame(&name), kind, function, devices: None, capability: None, extended: None }
+}
+
+/// The hexadecimal number at the start of `text`, with or without `0x`.
+fn number(text: &str) -> Option<u64> {
+    let text = text.trim_start();
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let digits = text.split(|c: char| !c.is_ascii_hexdigit()).next()?;
+    u64::from_str_radix(digits, 16).ok()
+}
+
+fn after<'t>(text: &'t str, mark: &str) -> Option<&'t str> {
+    text.split_once(mark).map(|(_, rest)| rest)
+}
