@@ -47,6 +47,8 @@ enum Ports {
 }
 
 const ANY: &[(u16, u16)] = &[(0, 0xffff)];
+/// All but the number that stands for an unknown one: nothing is said against a model that was not read.
+const ANY_KNOWN: &[(u16, u16)] = &[(0, 0xfffe)];
 /// SV, RR, CR and UF.
 const PORT: AcsEffect = AcsEffect::Gives(AcsBits::ISOLATION);
 /// All services but egress control: the vendor says that the functions have no path to each other.
@@ -164,14 +166,14 @@ static ACS: &[AcsQuirk] = &[
     ),
     row(
         ZHAOXIN,
-        ANY,
+        ANY_KNOWN,
         Ports::RootOrDownstream,
         AcsEffect::Denies,
         "pci_quirk_zhaoxin_pcie_ports_acs",
         "Zhaoxin port that Linux does not know",
     ),
     row(WANGXUN, WANGXUN_NICS, Ports::Any, PORT, "pci_quirk_wangxun_nic_acs", "Wangxun NIC"),
-    row(WANGXUN, ANY, Ports::Any, AcsEffect::Denies, "pci_quirk_wangxun_nic_acs", "Wangxun device that Linux does not know"),
+    row(WANGXUN, ANY_KNOWN, Ports::Any, AcsEffect::Denies, "pci_quirk_wangxun_nic_acs", "Wangxun device that Linux does not know"),
 ];
 
 const INTEL_NICS: &[(u16, u16)] = &[
