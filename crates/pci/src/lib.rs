@@ -22,6 +22,8 @@
 //! | [`machine`] | a real machine as it was read: functions, buses, IOMMUs, and how each value is known |
 //! | [`read`] | readers of real machines: live Linux, `lspci` text, saved dumps, kernel logs |
 //! | [`ready`] | which devices of a real machine can do shared virtual addressing, gate by gate |
+//! | [`mirror`] | a software fabric that mirrors a real machine |
+//! | [`picture`] | a machine and its groups as text, SVG and HTML |
 //! | [`diff`] | what differs between two machines, or two groupings of one |
 //! | `acs`, `number` | ACS services; numbers as people write them |
 #![forbid(unsafe_code)]
@@ -31,7 +33,9 @@ pub mod diff;
 pub mod fabric;
 pub mod groups;
 pub mod machine;
+pub mod mirror;
 mod number;
+pub mod picture;
 pub mod read;
 pub mod ready;
 

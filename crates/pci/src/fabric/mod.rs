@@ -26,6 +26,8 @@ mod tree;
 mod view;
 mod windows;
 
+pub(crate) use program::joined;
+
 pub use bar::{BarAborted, BarModel, RamBar};
 pub use config::DEFAULT_TOML;
 pub use error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};

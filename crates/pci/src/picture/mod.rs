@@ -1,0 +1,25 @@
+//! Pictures of a machine and its groups: as text, as SVG, as HTML.
+//!
+//! All three draw one [`Scene`](scene): the hierarchy with a group, a kind and ACS lamps for each function. Foreign names are made harmless there, once; SVG and HTML escape
+//! them as well.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `scene` | what is drawn, without places |
+//! | `text` | the tree for a terminal |
+//! | `measure` | how wide a text may come out |
+//! | `layout` | places: boxes, links, regions, texts |
+//! | `style` | colours and classes, light and dark |
+//! | `svg`, `html` | the drawing, and a page around it |
+
+mod html;
+mod layout;
+mod measure;
+mod scene;
+mod style;
+mod svg;
+mod text;
+
+pub use html::html;
+pub use svg::svg;
+pub use text::text;

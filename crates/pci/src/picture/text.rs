@@ -1,0 +1,120 @@
+//! The tree for a terminal.
+
+use std::fmt::Write as _;
+
+use super::scene::{LampState, Node, Scene, shortened};
+use crate::groups::Grouping;
+use crate::machine::Machine;
+
+/// Columns of a line, where its fixed parts permit; the names give way.
+const WIDTH: usize = 100;
+
+/// The least that is left of a name.
+const LEAST_NAME: usize = 16;
+
+/// Draws `machine` as a tree: one line for each function with its group, kind, ACS services and name. The text ends with a line feed.
+///
+/// ACS shows SV, RR, CR and UF of ports, and of functions that have the capability: `+` enabled, `-` off, `.` not implemented (which Linux counts as given), `*` given by a quirk; `?` after
+/// them where that is assumed. The legend below the tree explains those signs that occur.
+pub fn text(machine: &Machine, grouping: &Grouping) -> String {
+    let scene = Scene::new(machine, grouping);
+    let mut lines = Vec::new();
+    for root in &scene.roots {
+        lines.push(Line::Root(&root.name));
+        branches(&scene, &root.children, "", &mut lines);
+    }
+    let columns = Columns::of(&lines);
+    let mut out = String::new();
+    for line in &lines {
+        match line {
+            Line::Root(name) if out.is_empty() => drop(writeln!(out, "root bus {name}")),
+            Line::Root(name) => drop(writeln!(out, "\nroot bus {name}")),
+            Line::Node { before, node } => columns.write(&mut out, before, node),
+        }
+    }
+    out.push('\n');
+    legend(&mut out, &scene);
+    out
+}
+
+enum Line<'a> {
+    Root(&'a str),
+    Node { before: String, node: &'a Node },
+}
+
+fn branches<'a>(scene: &'a Scene, nodes: &[usize], before: &str, lines: &mut Vec<Line<'a>>) {
+    for (n, &at) in nodes.iter().enumerate() {
+        let (tee, bar) = if n + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        let node = &scene.nodes[at];
+        lines.push(Line::Node { before: format!("{before}{tee}"), node });
+        branches(scene, &node.children, &format!("{before}{bar}"), lines);
+    }
+}
+
+/// Widths of the columns, in characters.
+struct Columns {
+    address: usize,
+    group: usize,
+    kind: usize,
+}
+
+impl Columns {
+    fn of(lines: &[Line<'_>]) -> Self {
+        let widest = |width: &dyn Fn(&str, &Node) -> usize| {
+            let widths =
+                lines.iter().filter_map(|line| if let Line::Node { before, node } = line { Some(width(before, node)) } else { None });
+            widths.max().unwrap_or(0)
+        };
+        Self {
+            address: widest(&|before, node| before.chars().count() + node.address.len()),
+            group: widest(&|_, node| group(node).len()),
+            kind: widest(&|_, node| node.kind.chars().count()),
+        }
+    }
+
+    fn write(&self, out: &mut String, before: &str, node: &Node) {
+        let start = out.len();
+        let address = self.address - before.chars().count();
+        let _ = write!(out, "{before}{:address$}  {:>2$}  {:3$}", node.address, group(node), self.group, self.kind);
+        // ACS stands before the name, not in a column of its own: most functions have none.
+        let acs = acs(node);
+        if !acs.is_empty() {
+            let _ = write!(out, "  {acs}");
+        }
+        let badges: String = node.badges.iter().map(|badge| format!("  {badge}")).collect();
+        let used = out[start..].chars().count() + 2 + badges.chars().count();
+        let _ = write!(out, "  {}{badges}", shortened(&node.short, WIDTH.saturating_sub(used).max(LEAST_NAME)));
+        out.truncate(out.trim_end_matches(' ').len());
+        out.push('\n');
+    }
+}
+
+fn group(node: &Node) -> String {
+    node.group.map_or_else(|| "no group".to_owned(), |group| format!("group {group}"))
+}
+
+fn acs(node: &Node) -> String {
+    let Some(lamps) = node.lamps else { return String::new() };
+    if lamps.iter().all(|lamp| lamp.state == LampState::None) {
+        return if lamps[0].assumed { "no ACS?".to_owned() } else { "no ACS".to_owned() };
+    }
+    let signs: Vec<String> = lamps.iter().map(|lamp| format!("{}{}", lamp.name, lamp.state.sign())).collect();
+    let assumed = if lamps.iter().any(|lamp| lamp.assumed) { "?" } else { "" };
+    format!("{}{assumed}", signs.join(" "))
+}
+
+fn legend(out: &mut String, scene: &Scene) {
+    let lamps = || scene.nodes.iter().filter_map(|node| node.lamps).flatten();
+    let states = [LampState::On, LampState::Off, LampState::NotImplemented, LampState::Quirk];
+    let mut parts: Vec<String> = states
+        .into_iter()
+        .filter(|state| lamps().any(|lamp| lamp.state == *state))
+        .map(|state| format!("{} {}", state.sign(), state.words()))
+        .collect();
+    parts.extend(lamps().any(|lamp| lamp.assumed).then(|| "? assumed, not read".to_owned()));
+    let count = |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
+    let _ = writeln!(out, "{} in {}", count(scene.nodes.len(), "function"), count(scene.groups, "group"));
+    if !parts.is_empty() {
+        let _ = writeln!(out, "ACS: {}", parts.join("; "));
+    }
+}
