@@ -7,7 +7,8 @@
 //!
 //! - *It never execs.* It stands in a ptrace stop from its first moment and is only ever let go for the few calls that make it an anchor, the last of which puts it
 //!   under strict seccomp, where there is no exec. An exec before that would show as a stop of its own kind, and the attach fails.
-//! - *Its number is not used again.* A traced task that dies stays a zombie until its tracer collects it. The tracer is our keeper thread, and the number
+//! - *Its number is not used again.* A traced task that dies stays a zombie until its tracer collects it. The tracer is our keeper thread (which takes it over from the stopper, and sees by a pidfd that it is the
+//!   one that was made), and the number
 //!   is collected only after the [gate](crate::gate) has been closed and everybody has left it. (What a program must not do meanwhile:
 //!   see [the crate's head](crate).)
 //! - *It is not left behind.* PTRACE_O_EXITKILL kills it when the keeper's process ends in any way.
@@ -36,24 +37,21 @@
 //! - A thread of the process that waits with `__WALL` for any child in these microseconds has I to wait for, and may collect it.
 //! - While attached: one more task of the user (RLIMIT_NPROC) in the process's cgroup, shown by `ps` in state `t` under the process's command name. After the last task has left, the memory is freed when the monitor has
 //!   seen it, some 20 ms later.
-//! - If *our* process is killed while T is stopped, T goes on with registers that are not its own. The time for that is kept short: everything that can be is
-//!   prepared before, or done after.
+//! - Our death while T is stopped: nothing, since the tracer of that moment is a process of its own that finishes what was begun (module `stopper`). Where that cannot be (Yama), T goes on with registers
+//!   that are not its own. The time for that is kept short: everything that can be is prepared before, or done after.
 
 use std::cmp::Ordering;
 use std::io;
 use std::time::{Duration, Instant};
 
-use sva_core::Segment;
-
-use crate::access::{self, PAGE};
-use crate::calls;
 use crate::error::AttachError;
+use crate::landmarks::Landmarks;
 use crate::procfs;
 use crate::provider::gettid;
-use crate::regions;
+use crate::saved::{Saved, Stray, let_go};
 use crate::sys::{self, Registers, Tid};
 use crate::target::{self, Chosen};
-use crate::tracee::{Call, FIRST_STOP, Stop, Tracee, Trouble};
+use crate::tracee::{Call, FIRST_STOP, Tracee, Trouble};
 
 /// All signals that can be blocked.
 const ALL_SIGNALS: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
@@ -63,7 +61,7 @@ const NO_STACK: u64 = 16;
 const CLONE: Call =
     Call { name: "clone", number: libc::SYS_clone, arguments: [(libc::CLONE_VM | libc::CLONE_FILES) as u64, NO_STACK, 0, 0] };
 
-/// What [`make`] answers.
+/// An anchor that the keeper traces.
 #[derive(Debug)]
 pub(crate) struct Made {
     /// The anchor.
@@ -72,34 +70,33 @@ pub(crate) struct Made {
     pub(crate) stopped: Duration,
 }
 
-/// A thread that could not be let go yet, because it does not stop.
+/// What [`make`] answers.
 #[derive(Debug)]
-pub(crate) struct Stray {
-    pub(crate) tracee: Tracee,
-    pub(crate) tgid: Tid,
-    /// What it is to get back.
-    pub(crate) saved: Option<Saved>,
+pub(crate) struct Attempt {
+    /// The anchor, which the calling thread traces.
+    pub(crate) anchor: Result<Tid, Failure>,
+    /// For how long the process's thread was stopped, from the request on.
+    pub(crate) stopped: Duration,
+    /// The thread, where it could not be let go yet.
+    pub(crate) stray: Option<Stray>,
 }
 
-impl Stray {
-    /// Lets it go if it has stopped by now; false where it has to be tried again.
-    pub(crate) fn try_again(&mut self) -> bool {
-        match self.tracee.stop(Duration::ZERO) {
-            Ok(Stop::Signal(signal)) => sys::detach(self.tracee.0, signal).is_ok(),
-            Ok(_) => let_go(self.tracee, self.saved.as_ref()).is_ok(),
-            Err(Trouble::Gone) => !self.follow_exec(),
-            Err(_) => false,
-        }
-    }
+/// Why there is no anchor. What an [`AttachError`] says with text of its own is looked up only when it is made into one.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The thread could not be traced.
+    Seize(io::Error),
+    /// Something else.
+    Other(AttachError),
+}
 
-    /// A traced thread that execs goes on under the number of its process.
-    fn follow_exec(&mut self) -> bool {
-        let (leader, was_leader) = (Tracee(self.tgid), self.tracee.0 == self.tgid);
-        let followed = !was_leader && leader.is_traced();
-        if followed {
-            (self.tracee, self.saved) = (leader, None);
+impl Failure {
+    /// As the answer to whoever wanted `pid` attached by way of `tid`.
+    pub(crate) fn into_error(self, pid: Tid, tid: Tid) -> AttachError {
+        match self {
+            Self::Seize(error) => refusal(pid, tid, error),
+            Self::Other(error) => error,
         }
-        followed
     }
 }
 
@@ -110,161 +107,34 @@ pub(crate) fn is_helper(tid: Tid) -> bool {
     procfs::status(tid).is_ok_and(|status| status.seccomp == 1 && status.no_new_privileges && status.blocked == ALL_SIGNALS)
 }
 
-/// Places in the process's own memory that the calls need.
-#[derive(Debug)]
-pub(crate) struct Landmarks {
-    /// A `syscall` instruction.
-    instruction: u64,
-    /// The string "/".
-    root: Option<u64>,
-}
-
-impl Landmarks {
-    /// Looks for them in what is present: elsewhere a read could wait for whoever provides the page (userfaultfd, a file system in user space), for ever. Still, not to be called on a thread that others wait for.
-    pub(crate) fn find(tid: Tid) -> Option<Self> {
-        const SEARCHED: u64 = 16 << 20;
-        let mut instruction = None;
-        let mut root = None;
-        let mut mappings = regions::plain(tid).ok()?;
-        // Of what cannot be written; the vdso first, since everybody has it and nobody unmaps it.
-        mappings.retain(|mapping| mapping.read && !mapping.write && mapping.range.last() < 1 << 63);
-        // Then constants, where strings are.
-        mappings.sort_by_key(|mapping| (mapping.name != "[vdso]", mapping.execute));
-        let mut left = SEARCHED;
-        let mut buffer = vec![0_u8; 64 << 10];
-        for mapping in mappings {
-            let mut from = mapping.range.first();
-            while from < mapping.range.last() && left > 0 {
-                let piece = Segment { address: from, len: (buffer.len() as u64).min(mapping.range.last() - from + 1) };
-                // The vdso comes from the kernel.
-                let present = if mapping.name == "[vdso]" { piece.len } else { access::present_bytes(tid, piece).unwrap_or(0) };
-                if present == 0 {
-                    from += PAGE;
-                    left = left.saturating_sub(PAGE);
-                    continue;
-                }
-                let piece = Segment { len: present, ..piece };
-                let Some(room) = buffer.get_mut(..piece.len as usize) else { break };
-                let Ok(read @ 1..) = sys::read_memory(tid, &[piece], room) else { break };
-                let find = |pattern: [u8; 2]| room.get(..read)?.windows(2).position(|pair| pair == pattern).map(|at| from + at as u64);
-                if mapping.execute && instruction.is_none() {
-                    instruction = find([0x0f, 0x05]);
-                }
-                root = root.or_else(|| find([b'/', 0]));
-                if let (Some(instruction), Some(_)) = (instruction, root) {
-                    return Some(Self { instruction, root });
-                }
-                from += read as u64;
-                left = left.saturating_sub(read as u64);
-            }
-        }
-        instruction.map(|instruction| Self { instruction, root })
+/// Makes an anchor by way of the chosen thread. Blocks for some hundred microseconds where a processor is free, at most for [`FIRST_STOP`] and a bounded time for each step after it. The calling thread becomes the
+/// tracer of all tasks. Keeps to what [`Shared::start`](sys::shared::Shared::start) asks for.
+pub(crate) fn make(pid: Tid, chosen: &Chosen, landmarks: &Landmarks) -> Attempt {
+    let (begin, tracee) = (Instant::now(), Tracee(chosen.tid));
+    if let Err(refused) = seize(chosen.tid) {
+        return Attempt { anchor: Err(Failure::Seize(refused)), stopped: begin.elapsed(), stray: None };
     }
-
-    fn still_holds(&self, tid: Tid) -> bool {
-        let mut code = [0; 2];
-        sys::read_memory(tid, &[Segment { address: self.instruction, len: 2 }], &mut code).is_ok() && code == [0x0f, 0x05]
-    }
-}
-
-/// What a stopped thread gets back.
-#[derive(Debug)]
-pub(crate) struct Saved {
-    registers: Registers,
-    mask: u64,
-}
-
-impl Saved {
-    /// The state as it is to be after the stop: what the kernel would have changed by itself is changed.
-    fn take(tracee: Tracee, group_stopped: bool) -> Result<Option<Self>, Trouble> {
-        let Some(mut registers) = sys::registers(tracee.0)? else { return Ok(None) };
-        let call = registers.orig_rax as i64;
-        if call >= 0 && !group_stopped {
-            registers.rax = calls::restartable_answer(call, registers.rax as i64) as u64;
-        }
-        if let Some(abort) = rseq_abort(tracee.0, registers.rip)? {
-            registers.rip = abort;
-        }
-        Ok(Some(Self { registers, mask: sys::signal_mask(tracee.0)? }))
-    }
-}
-
-/// Where a thread that is inside a restartable sequence has to go on: a stop aborts it. The kernel sees to that on the way back to user mode, by the instruction
-/// pointer that it finds then, which is not the thread's own while we make calls in its name.
-fn rseq_abort(tid: Tid, rip: u64) -> Result<Option<u64>, Trouble> {
-    let area = sys::rseq_area(tid)?;
-    if area == 0 {
-        return Ok(None);
-    }
-    let word = |address: u64| {
-        let mut bytes = [0; 8];
-        let read = sys::read_memory(tid, &[Segment { address, len: 8 }], &mut bytes).ok()?;
-        (read == bytes.len()).then(|| u64::from_le_bytes(bytes))
-    };
-    // struct rseq: the descriptor's address is at 8. struct rseq_cs: start at 8, length at 16, abort at 24.
-    let Some(descriptor @ 1..) = word(area.wrapping_add(8)) else { return Ok(None) };
-    let field = |offset: u64| word(descriptor.wrapping_add(offset));
-    let (Some(start), Some(length), Some(abort)) = (field(8), field(16), field(24)) else { return Ok(None) };
-    Ok((rip.wrapping_sub(start) < length).then_some(abort))
-}
-
-/// Makes an anchor by way of the chosen thread. To be called on the keeper's thread; blocks for some hundred microseconds where a processor is free, at most for [`FIRST_STOP`] and a bounded
-/// time for each step after it. A thread that cannot be let go at once is left with `strays`.
-pub(crate) fn make(pid: Tid, chosen: &Chosen, landmarks: &Landmarks, strays: &mut Vec<Stray>) -> Result<Made, AttachError> {
-    let tid = chosen.tid;
-    settle(chosen.tgid, strays).map_err(|stray| AttachError::DidNotStop { tid: stray as u32, waited: FIRST_STOP })?;
-    let tracee = Tracee(tid);
-    let begin = Instant::now();
-    seize(pid, tid)?;
-    let made = in_stop(pid, chosen, tracee, landmarks);
-    let (saved, result) = match made {
-        Ok((saved, result)) => (Some(saved), result),
+    let (saved, made) = match in_stop(pid, chosen, tracee, landmarks) {
+        Ok((saved, made)) => (Some(saved), made),
         Err(error) => (None, Err(error)),
     };
-    if let_go(tracee, saved.as_ref()).is_err() {
-        strays.push(Stray { tracee, tgid: chosen.tgid, saved });
-    }
+    let free = let_go(tracee, saved.as_ref());
     let stopped = begin.elapsed();
-    let anchor = result?;
-    match dress(Tracee(anchor), landmarks) {
-        Ok(Ok(())) => Ok(Made { anchor, stopped }),
-        failed => {
-            // Best effort: it dies with us at the latest.
-            let _ = Tracee(anchor).kill();
-            Err(failed.map_or_else(
-                |trouble| trouble.into_error(pid, anchor),
-                |refused| refused.err().unwrap_or(AttachError::Gone { pid: pid as u32 }),
-            ))
-        }
-    }
+    let stray = free.is_err().then_some(Stray { tracee, tgid: chosen.tgid, saved });
+    let anchor = made.and_then(|anchor| dressed(pid, anchor, landmarks)).map_err(Failure::Other);
+    Attempt { anchor, stopped, stray }
 }
 
-/// Waits until none of a process's threads is astray any more: to seize a second one while the process is in exec, and the exec waits for us to collect the first, would hang. A dead leader
-/// stays astray until its threads are dead too, and is in nobody's way.
-fn settle(tgid: Tid, strays: &mut Vec<Stray>) -> Result<(), Tid> {
-    let begin = Instant::now();
-    loop {
-        strays.retain_mut(|stray| !stray.try_again());
-        match strays.iter().find(|stray| stray.tgid == tgid && !procfs::status(stray.tracee.0).is_ok_and(|status| status.is_dead())) {
-            None => return Ok(()),
-            Some(stray) if begin.elapsed() > FIRST_STOP => return Err(stray.tracee.0),
-            Some(_) => std::thread::sleep(Duration::from_millis(1)),
-        }
-    }
-}
-
-/// Gives a thread its state back and stops tracing it.
-fn let_go(tracee: Tracee, saved: Option<&Saved>) -> Result<(), Trouble> {
-    let Some(saved) = saved else {
-        // Seized only: it may not even have stopped.
-        // It has had its time, and others wait for the keeper.
-        sys::interrupt(tracee.0)?;
-        tracee.interrupted(Duration::ZERO)?;
-        return Ok(sys::detach(tracee.0, 0)?);
+/// Finishes an anchor, or does away with it.
+fn dressed(pid: Tid, anchor: Tid, landmarks: &Landmarks) -> Result<Tid, AttachError> {
+    let error = match dress(Tracee(anchor), landmarks) {
+        Ok(Ok(())) => return Ok(anchor),
+        Ok(Err(refused)) => refused,
+        Err(trouble) => trouble.into_error(pid, anchor),
     };
-    sys::set_registers(tracee.0, &saved.registers)?;
-    sys::set_signal_mask(tracee.0, saved.mask)?;
-    Ok(sys::detach(tracee.0, 0)?)
+    // Best effort: it dies with its tracer at the latest.
+    let _ = Tracee(anchor).kill();
+    Err(error)
 }
 
 /// Brings a thread to the stop that it can be let go from, wherever in a call it stands after a failure.
@@ -316,12 +186,12 @@ fn in_stop(pid: Tid, chosen: &Chosen, tracee: Tracee, landmarks: &Landmarks) -> 
 
 /// Kills the tasks that were made, but of which we were not told because their maker was killed that moment. They are traced by us from birth, and are no anchors yet.
 fn sweep(tracee: Tracee) {
-    for task in procfs::processes() {
+    procfs::each_process(|task| {
         let is_lost = |status: procfs::Status| status.tracer == gettid() && status.seccomp == 0 && status.blocked == ALL_SIGNALS;
         if task != tracee.0 && procfs::status(task).is_ok_and(is_lost) {
             let _ = Tracee(task).kill();
         }
-    }
+    });
 }
 
 /// Has the thread make I, I make A, and the thread collect I. The thread then stands in an interrupt stop.
@@ -430,14 +300,13 @@ fn dress(anchor: Tracee, landmarks: &Landmarks) -> Result<Result<(), AttachError
 
 /// Begins to trace a thread. The right to do so has been seen to exist, but a thread that dies may be refused, and the next moment its number be taken over by the
 /// one that execs: a refusal counts if it lasts.
-fn seize(pid: Tid, tid: Tid) -> Result<(), AttachError> {
+fn seize(tid: Tid) -> io::Result<()> {
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;
     loop {
         match sys::seize(tid) {
-            Ok(()) => return Ok(()),
-            Err(error) if attempt >= ATTEMPTS => return Err(refusal(pid, tid, error)),
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) if attempt < ATTEMPTS => std::thread::sleep(Duration::from_millis(1)),
+            result => return result,
         }
         attempt += 1;
     }

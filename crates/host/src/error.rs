@@ -120,11 +120,11 @@ pub enum AttachError {
         pid: u32,
     },
     /// Every thread is in a system call that a stop could cut short.
-    #[error("thread {tid} is in system call {call} that a stop could cut short, and no other thread is better off; try again")]
+    #[error("thread {tid} {}, and no other thread is better off; try again", busy(*call))]
     Busy {
         /// The thread that was looked at last.
         tid: u32,
-        /// The call's number; -1 where it is in none.
+        /// The call's number; -1 where it is in none that could be seen, or is stopped and continued by others all the time.
         call: i64,
     },
     /// Its cgroup is frozen.
@@ -167,6 +167,13 @@ pub enum AttachError {
     /// A call failed for a reason that says nothing about the process.
     #[error(transparent)]
     Host(HostFailure),
+}
+
+fn busy(call: i64) -> String {
+    match call {
+        0.. => format!("is in system call {call} that a stop could cut short"),
+        _ => "runs calls that a stop could cut short, or is stopped and continued by others".to_owned(),
+    }
 }
 
 impl AttachError {

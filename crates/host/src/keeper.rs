@@ -1,4 +1,4 @@
-//! The keeper: the one thread that traces. It makes anchors, and collects them when they have died.
+//! The keeper: the one thread that traces anchors. It has them made, and collects them when they have died.
 //!
 //! `ptrace` answers only to the thread that attached, and a tracer's end ends its tracing: so there is one thread for the whole program, which lives as long as the program.
 //! It waits for its own tasks by number and never for "any child": the program around us has children of its own.
@@ -6,12 +6,17 @@
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::anchor::{self, Landmarks, Made, Stray};
+use crate::anchor::{self, Attempt, Made};
 use crate::error::AttachError;
+use crate::landmarks::Landmarks;
+use crate::procfs;
+use crate::saved::Stray;
+use crate::stopper::{self, Stopper};
 use crate::sys::{self, Tid};
 use crate::target::Chosen;
+use crate::tracee::FIRST_STOP;
 
 /// How often tasks that are yet to die or to stop are looked at.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -33,7 +38,7 @@ impl Keeper {
         Ok(Self(sender))
     }
 
-    /// Makes an anchor; see [`anchor::make`]. Blocks until it is done.
+    /// Makes an anchor. Blocks until it is done; where the thread cannot be stopped, or does not get on, for some seconds.
     pub(crate) fn make(&self, pid: Tid, chosen: Chosen, landmarks: Landmarks) -> Result<Made, AttachError> {
         let (answer, made) = mpsc::channel();
         let lost = || AttachError::host("keeper thread")(io::Error::from(io::ErrorKind::BrokenPipe));
@@ -51,27 +56,79 @@ impl Keeper {
 
 fn run(requests: &Receiver<Request>) {
     sys::block_signals();
-    let mut strays: Vec<Stray> = Vec::new();
-    let mut dying: Vec<Tid> = Vec::new();
+    let mut keeping = Keeping::default();
     loop {
-        let request = if strays.is_empty() && dying.is_empty() {
-            requests.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            requests.recv_timeout(PAUSE)
-        };
+        let request =
+            if keeping.is_idle() { requests.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { requests.recv_timeout(PAUSE) };
         match request {
             Ok(Request::Make { pid, chosen, landmarks, answer }) => {
-                let made = anchor::make(pid, &chosen, &landmarks, &mut strays);
-                if let Err(mpsc::SendError(Ok(unwanted))) = answer.send(made) {
+                if let Err(mpsc::SendError(Ok(unwanted))) = answer.send(keeping.make(pid, chosen, landmarks)) {
                     let _ = sys::kill(unwanted.anchor);
-                    dying.push(unwanted.anchor);
+                    keeping.dying.push(unwanted.anchor);
                 }
             }
-            Ok(Request::Collect(anchor)) => dying.push(anchor),
+            Ok(Request::Collect(anchor)) => keeping.dying.push(anchor),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
-        dying.retain(|&anchor| matches!(sys::collect(anchor), Ok(false)));
-        strays.retain_mut(|stray| !stray.try_again());
+        keeping.look();
+    }
+}
+
+/// What the keeper has to come back to.
+#[derive(Default)]
+struct Keeping {
+    stoppers: Vec<Stopper>,
+    strays: Vec<Stray>,
+    dying: Vec<Tid>,
+}
+
+impl Keeping {
+    fn is_idle(&self) -> bool {
+        self.stoppers.is_empty() && self.strays.is_empty() && self.dying.is_empty()
+    }
+
+    fn look(&mut self) {
+        self.stoppers.retain_mut(|stopper| !stopper.is_over());
+        self.strays.retain_mut(|stray| !stray.try_again());
+        self.dying.retain(|&anchor| matches!(sys::collect(anchor), Ok(false)));
+    }
+
+    fn make(&mut self, pid: Tid, chosen: Chosen, landmarks: Landmarks) -> Result<Made, AttachError> {
+        self.settle(chosen.tgid).map_err(|tid| AttachError::DidNotStop { tid: tid as u32, waited: FIRST_STOP })?;
+        if !stopper::is_possible() {
+            return self.make_here(pid, &chosen, &landmarks);
+        }
+        match Stopper::start(pid, chosen, landmarks) {
+            Ok(mut stopper) => {
+                let made = stopper.anchor();
+                self.stoppers.push(stopper);
+                made
+            }
+            Err((chosen, landmarks)) => self.make_here(pid, &chosen, &landmarks),
+        }
+    }
+
+    /// With this thread as the tracer from the beginning.
+    fn make_here(&mut self, pid: Tid, chosen: &Chosen, landmarks: &Landmarks) -> Result<Made, AttachError> {
+        let Attempt { anchor, stopped, stray } = anchor::make(pid, chosen, landmarks);
+        self.strays.extend(stray);
+        anchor.map(|anchor| Made { anchor, stopped }).map_err(|failure| failure.into_error(pid, chosen.tid))
+    }
+
+    /// Waits until none of a process's threads is held any more: to seize a second one while the process is in exec, and the exec waits for the first to be collected, would hang. A dead leader
+    /// stays astray until its threads are dead too, and is in nobody's way.
+    fn settle(&mut self, tgid: Tid) -> Result<(), Tid> {
+        let begin = Instant::now();
+        loop {
+            self.look();
+            let astray = |stray: &&Stray| stray.tgid == tgid && !procfs::status(stray.tracee.0).is_ok_and(|status| status.is_dead());
+            let strays = self.strays.iter().find(astray).map(|stray| stray.tracee.0);
+            match strays.or_else(|| self.stoppers.iter().find_map(|stopper| stopper.holds(tgid))) {
+                None => return Ok(()),
+                Some(tid) if begin.elapsed() > FIRST_STOP => return Err(tid),
+                Some(_) => thread::sleep(PAUSE),
+            }
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! [`attach`] gives a [`HostSpace`] for any process that the caller may trace, unmodified and running. What is attached is the process's *memory*, not its number: it ends when the
 //! last of its tasks has left it, and whatever has the number afterwards is another space (rule U7).
 //!
-//! - Accesses go through an *anchor*, a task that shares the memory and never runs: module `anchor` says why that is sound, and what the process could notice.
+//! - Accesses go through an *anchor*, a task that shares the memory and never runs: module `anchor` says why that is sound, and what the process could notice. What is made in the
+//!   process is made by a *stopper*, a process of ours that outlives us.
 //! - A *keeper* thread makes and collects anchors, a *monitor* thread notices the end of spaces within 100 ms (module `monitor`).
 //! - A process that cannot be attached soundly is refused with the reason ([`AttachError`]); there is no fallback.
 //!
@@ -12,10 +13,10 @@
 //! - The anchors are tasks traced by this process. `waitpid(-1)` in any of its threads may report their stops and deaths, and SIGCHLD may come for them: numbers that are not known are to be passed over. Should
 //!   such a wait collect the death of an anchor that somebody else has killed, the space ends at the next tick of the monitor; before that, the number could be used again only if the system went through all its
 //!   process numbers in 20 ms.
-//! - After `fork` the child has no attachments: every space has ended for it, and it can attach nothing. `exec` and exit leave no anchor behind; what a kill in the middle of an attach can leave is said below
-//!   and in docs/design/host.md.
-//! - A signal that ends this program in the middle of an attach mostly crashes the process that is being attached: its thread goes on with registers that are not its own. A program that uses this crate should
-//!   handle the signals that can end it (SIGINT and SIGTERM at least) and end between two calls, as the command `sva` does. Against SIGKILL there is no remedy.
+//! - After `fork` the child has no attachments: every space has ended for it, and it can attach nothing. `exec`, exit and kill leave no anchor behind.
+//! - A signal that ends this program in the middle of an attach does not harm the process that is being attached: a short-lived process of our own finishes it (module `stopper`). Only
+//!   where both are killed at once, as with a whole cgroup, or where the kernel lets nobody but an ancestor trace (Yama, `ptrace_scope` 1, without CAP_SYS_PTRACE), the process's thread goes on with registers that are not
+//!   its own, and mostly crashes; there a program should handle the signals that can end it (SIGINT and SIGTERM at least) and end between two calls, as the command `sva` does.
 //! - An access can take as long as the process likes, where its memory is backed by a userfaultfd that nobody answers or by a file system in user space. Such a call is not interrupted: an unbind waits for it
 //!   (rule U2), and no other space is held up by it. A program that has to end all the same can end the process, or itself.
 //! - Memory of the *own* process can be attached as well; writes by a device then change it under the feet of the program, as a debugger's would.
@@ -31,11 +32,14 @@ mod calls;
 mod error;
 mod gate;
 mod keeper;
+mod landmarks;
 mod monitor;
 mod procfs;
 mod provider;
 mod regions;
+mod saved;
 mod space;
+mod stopper;
 #[allow(unsafe_code, reason = "the one module for it; each function says what it claims")]
 mod sys;
 mod target;

@@ -7,7 +7,7 @@
 //! Numbers may be used again between two ticks; that does no harm, since a task is asked what memory it has, not who it is.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
@@ -103,32 +103,47 @@ fn find_members(suspects: &mut Vec<Arc<HostSpace>>) {
     }
 }
 
+/// Takes the spaces out of `suspects` that one of `tasks` is in.
+///
 /// Only tasks with as much code as a suspect are compared: to compare one waits while it is in `exec`, and the tasks of others must not hold up the monitor; and each
-/// with few, by the kernel's order, so that many spaces may end at once.
+/// with few, by the kernel's order, so that many spaces may end at once. An anchor that dies meanwhile compares at random, and may have led the search for others astray: then all is done again without it.
 fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> Vec<Tid>) {
-    let mut alike: HashMap<u64, Vec<Arc<HostSpace>>> = HashMap::new();
-    // Without an anchor nobody is a member.
-    let (living, mut left): (Vec<_>, Vec<_>) = suspects.drain(..).partition(|space| space.is_in_order());
-    for space in living {
-        let Some(pages) = space.code_pages() else {
-            left.push(space);
-            continue;
-        };
-        let group = alike.entry(pages).or_default();
-        let (Ok(place) | Err(place)) = group.binary_search_by(|known| known.order_of_space(&space));
-        group.insert(place, space);
-    }
-    for tid in procfs::processes().into_iter().flat_map(tasks) {
-        let Some(group) = procfs::code_pages(tid).ok().and_then(|pages| alike.get_mut(&pages)) else { continue };
-        let order = |space: &Arc<HostSpace>| space.order(tid).ok().flatten().unwrap_or(Ordering::Less);
-        if let Ok(place) = group.binary_search_by(order)
-            && group.get(place).is_some_and(|space| adopt(space, tid))
-        {
-            group.remove(place);
+    let (mut living, mut left) = (std::mem::take(suspects), Vec::new());
+    loop {
+        // Without an anchor nobody is a member.
+        left.extend(living.extract_if(.., |space| !space.is_in_order()));
+        let mut alike = by_code(&living);
+        // To find out of each anchor that it is one would be most of the time.
+        let anchors: HashSet<Tid> = living.iter().filter_map(|space| space.anchor()).collect();
+        for tid in procfs::processes().into_iter().filter(|process| !anchors.contains(process)).flat_map(&tasks) {
+            let Some(group) = procfs::code_pages(tid).ok().and_then(|pages| alike.get_mut(&pages)) else { continue };
+            if let Ok(place) = group.binary_search_by(|space| space.compare(tid))
+                && group.get(place).is_some_and(|space| adopt(space, tid))
+            {
+                let found = group.remove(place);
+                living.retain(|space| !Arc::ptr_eq(space, &found));
+            }
+        }
+        if living.iter().all(|space| space.is_in_order()) {
+            suspects.append(&mut living);
+            suspects.append(&mut left);
+            return;
         }
     }
-    suspects.append(&mut left);
-    suspects.extend(alike.into_values().flatten());
+}
+
+/// Spaces by how much code they have, each list in the kernel's order.
+fn by_code(spaces: &[Arc<HostSpace>]) -> HashMap<u64, Vec<Arc<HostSpace>>> {
+    let mut alike: HashMap<u64, Vec<Arc<HostSpace>>> = HashMap::new();
+    for space in spaces {
+        // One that cannot say has lost its anchor, which is noticed at the end.
+        let group = alike.entry(space.code_pages().unwrap_or(0)).or_default();
+        // No sort of the library's: an order that changes in the middle could make it panic.
+        let (Ok(place) | Err(place)) =
+            group.binary_search_by(|known| space.anchor().map_or(Ordering::Less, |anchor| known.compare(anchor)));
+        group.insert(place, Arc::clone(space));
+    }
+    alike
 }
 
 fn adopt(space: &HostSpace, tid: Tid) -> bool {

@@ -2,19 +2,23 @@
 //!
 //! A [`TaskDir`] is an open directory: it belongs to one task and never to a later one with the same number, so facts read through it cannot be
 //! another task's.
+//!
+//! [`status`], [`parent`], [`each_process`] and what a [`TaskDir`] says of its status allocate nothing and leave `errno` alone: they are used where both is not allowed
+//! (see `stopper`).
 
+use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, RawDir};
 
 use crate::sys::Tid;
 
 /// The lines of `/proc/PID/status` that we use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Status {
-    pub(crate) name: String,
     pub(crate) state: char,
     pub(crate) tgid: Tid,
     pub(crate) tracer: Tid,
@@ -31,35 +35,50 @@ pub(crate) struct Status {
     pub(crate) sleeps: u64,
 }
 
-impl Status {
-    fn parse(text: &str) -> Self {
-        let mut status = Self { state: '?', ..Self::default() };
-        let mut parent = 0;
-        for line in text.lines() {
-            let Some((key, value)) = line.split_once(':') else { continue };
-            let value = value.trim();
-            let first = || value.split_ascii_whitespace().next().unwrap_or("");
-            match key {
-                // The kernel escapes newlines in the name.
-                "Name" => status.name = value.to_owned(),
-                "State" => status.state = value.chars().next().unwrap_or('?'),
-                "Tgid" => status.tgid = value.parse().unwrap_or(0),
-                "PPid" => parent = value.parse().unwrap_or(0),
-                "TracerPid" => status.tracer = value.parse().unwrap_or(0),
-                "Uid" => status.user = value.split_ascii_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(u32::MAX),
-                "NStgid" => status.own_number = value.split_ascii_whitespace().last().and_then(|n| n.parse().ok()).unwrap_or(0),
-                "Kthread" => status.is_kernel_thread = value == "1",
-                "VmSize" => status.has_memory = !first().is_empty(),
-                "SigBlk" => status.blocked = u64::from_str_radix(value, 16).unwrap_or(0),
-                "NoNewPrivs" => status.no_new_privileges = value == "1",
-                "voluntary_ctxt_switches" => status.sleeps = value.parse().unwrap_or(0),
-                "Seccomp" => status.seccomp = value.parse().unwrap_or(2),
-                _ => {}
-            }
+/// What is seen of a status file line by line.
+#[derive(Default)]
+struct Lines {
+    status: Status,
+    parent: Tid,
+    says_kernel_thread: bool,
+    is_kthreadd: bool,
+}
+
+impl Lines {
+    fn take(&mut self, line: &str) {
+        let Some((key, value)) = line.split_once(':') else { return };
+        let (status, value) = (&mut self.status, value.trim());
+        let word = |number| value.split_ascii_whitespace().nth(number);
+        match key {
+            "Name" => self.is_kthreadd = value == "kthreadd",
+            "State" => status.state = value.chars().next().unwrap_or('?'),
+            "Tgid" => status.tgid = value.parse().unwrap_or(0),
+            "PPid" => self.parent = value.parse().unwrap_or(0),
+            "TracerPid" => status.tracer = value.parse().unwrap_or(0),
+            "Uid" => status.user = word(1).and_then(|n| n.parse().ok()).unwrap_or(u32::MAX),
+            "NStgid" => status.own_number = value.split_ascii_whitespace().last().and_then(|n| n.parse().ok()).unwrap_or(0),
+            "Kthread" => (self.says_kernel_thread, status.is_kernel_thread) = (true, value == "1"),
+            "VmSize" => status.has_memory = word(0).is_some(),
+            "SigBlk" => status.blocked = u64::from_str_radix(value, 16).unwrap_or(0),
+            "NoNewPrivs" => status.no_new_privileges = value == "1",
+            "voluntary_ctxt_switches" => status.sleeps = value.parse().unwrap_or(0),
+            "Seccomp" => status.seccomp = value.parse().unwrap_or(2),
+            _ => {}
         }
+    }
+
+    fn finish(self) -> Status {
         // Kernels before 6.8 do not say it: kthreadd is task 2, and the parent of the others.
-        status.is_kernel_thread |= !text.contains("\nKthread:") && !status.has_memory && (parent == 2 || status.name == "kthreadd");
-        status
+        let looks_like_it = !self.says_kernel_thread && !self.status.has_memory && (self.parent == 2 || self.is_kthreadd);
+        Status { is_kernel_thread: self.status.is_kernel_thread || looks_like_it, ..self.status }
+    }
+}
+
+impl Status {
+    fn read(mut file: impl Read) -> io::Result<Self> {
+        let mut lines = Lines { status: Self { state: '?', ..Self::default() }, ..Lines::default() };
+        each_line(&mut file, |line| lines.take(line))?;
+        Ok(lines.finish())
     }
 
     /// Dead, or so far on the way there that its memory is gone.
@@ -109,20 +128,22 @@ pub(crate) struct TaskDir(OwnedFd);
 impl TaskDir {
     /// Opens the directory of any task, thread or process, by its number.
     pub(crate) fn open(tid: Tid) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::open(format!("/proc/{tid}"), flags, Mode::empty())?))
+        open(format_args!("/proc/{tid}"), OFlags::PATH | OFlags::DIRECTORY).map(Self)
+    }
+
+    fn file(&self, name: &str) -> io::Result<File> {
+        Ok(File(rustix::fs::openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
     }
 
     fn read(&self, name: &str) -> io::Result<String> {
-        let file = rustix::fs::openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let mut bytes = Vec::new();
-        fs::File::from(file).read_to_end(&mut bytes)?;
+        self.file(name)?.read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// `status`.
     pub(crate) fn status(&self) -> io::Result<Status> {
-        self.read("status").map(|text| Status::parse(&text))
+        Status::read(self.file("status")?)
     }
 
     /// Whether its cgroup (v2) is frozen: it could be stopped, but would make no call before it is thawed. Best effort, since the kernel may not tell.
@@ -150,18 +171,72 @@ impl TaskDir {
     }
 }
 
+/// Opens a path below `/proc`, which is short.
+fn open(path: fmt::Arguments<'_>, flags: OFlags) -> io::Result<OwnedFd> {
+    let mut bytes = [0_u8; 64];
+    let mut rest = &mut bytes[..];
+    rest.write_fmt(path)?;
+    let length = 64 - rest.len();
+    Ok(rustix::fs::open(bytes.get(..length).unwrap_or_default(), flags | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// An open file, read without `errno`.
+struct File(OwnedFd);
+
+impl Read for File {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.0, bytes)?)
+    }
+}
+
+/// Runs `take` on each line; of one that is longer than some kilobytes, on its beginning only.
+fn each_line(file: &mut impl Read, mut take: impl FnMut(&str)) -> io::Result<()> {
+    let mut buffer = [0_u8; 4096];
+    let (mut held, mut is_rest) = (0, false);
+    let mut give = |line: &[u8], is_rest: bool| {
+        if !is_rest {
+            // A command name may be no text; it has no newline.
+            take(str::from_utf8(line).unwrap_or_default());
+        }
+    };
+    loop {
+        let read = match file.read(buffer.get_mut(held..).unwrap_or_default()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let full = held + read;
+        let mut lines = buffer.get(..full).unwrap_or_default().split(|&byte| byte == b'\n');
+        let last = lines.next_back().unwrap_or_default().len();
+        for line in lines {
+            give(line, is_rest);
+            is_rest = false;
+        }
+        let begin = full - last;
+        if read == 0 || last == buffer.len() {
+            give(buffer.get(begin..full).unwrap_or_default(), is_rest);
+            (is_rest, held) = (true, 0);
+        } else {
+            buffer.copy_within(begin..full, 0);
+            held = last;
+        }
+        if read == 0 {
+            return Ok(());
+        }
+    }
+}
+
 /// `/proc/TID/status`, by number.
 pub(crate) fn status(tid: Tid) -> io::Result<Status> {
-    fs::read(format!("/proc/{tid}/status")).map(|bytes| Status::parse(&String::from_utf8_lossy(&bytes)))
+    Status::read(File(open(format_args!("/proc/{tid}/status"), OFlags::RDONLY)?))
 }
 
 /// A field of `/proc/PID/stat`, counted from 1 as in proc(5); only those after the name.
 fn stat_field(tid: Tid, field: usize) -> io::Result<u64> {
-    let text = fs::read(format!("/proc/{tid}/stat"))?;
-    let text = String::from_utf8_lossy(&text);
+    let mut bytes = [0_u8; 2048];
+    let read = File(open(format_args!("/proc/{tid}/stat"), OFlags::RDONLY)?).read(&mut bytes)?;
     // The name in parentheses may contain anything, also parentheses.
-    let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let word = after_name.split_ascii_whitespace().nth(field.saturating_sub(3));
+    let after_name = bytes.get(..read).and_then(|bytes| bytes.rsplit(|&byte| byte == b')').next()).unwrap_or_default();
+    let word = str::from_utf8(after_name).unwrap_or_default().split_ascii_whitespace().nth(field.saturating_sub(3));
     word.and_then(|word| word.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
@@ -188,19 +263,35 @@ pub(crate) fn command(tid: Tid) -> String {
     String::from_utf8_lossy(&name).trim_end().to_owned()
 }
 
-fn numbers(directory: &str) -> Vec<Tid> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+/// Runs `take` on each entry of a directory that is a number.
+fn each_number(directory: fmt::Arguments<'_>, mut take: impl FnMut(Tid)) {
+    let Ok(directory) = open(directory, OFlags::RDONLY | OFlags::DIRECTORY) else { return };
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    while let Some(Ok(entry)) = entries.next() {
+        if let Some(number) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+            take(number);
+        }
+    }
+}
+
+/// All processes, one after the other; those that appear or go meanwhile may be missing.
+pub(crate) fn each_process(take: impl FnMut(Tid)) {
+    each_number(format_args!("/proc"), take);
 }
 
 /// All processes; those that appear or go meanwhile may be missing.
 pub(crate) fn processes() -> Vec<Tid> {
-    numbers("/proc")
+    let mut all = Vec::new();
+    each_process(|process| all.push(process));
+    all
 }
 
 /// The threads of a process; none where it has gone.
 pub(crate) fn threads(pid: Tid) -> Vec<Tid> {
-    numbers(&format!("/proc/{pid}/task"))
+    let mut all = Vec::new();
+    each_number(format_args!("/proc/{pid}/task"), |thread| all.push(thread));
+    all
 }
 
 #[cfg(test)]
@@ -211,11 +302,21 @@ mod tests {
     fn a_status_file_is_read_by_its_keys() {
         let text = "Name:\tx:\\ny\nUmask:\t0022\nState:\tt (tracing stop)\nTgid:\t17\nPPid:\t1\nTracerPid:\t9\nUid:\t0\t1000\t0\t0\n\
                     NStgid:\t17\t2\nVmSize:\t  3000 kB\nSigBlk:\tfffffffe7ffbfeff\nNoNewPrivs:\t1\nSeccomp:\t1\nSeccomp_filters:\t0\n";
-        let status = Status::parse(text);
-        assert_eq!((status.name.as_str(), status.state, status.tgid, status.tracer), ("x:\\ny", 't', 17, 9));
+        let status = Status::read(text.as_bytes()).unwrap();
+        assert_eq!((status.state, status.tgid, status.tracer), ('t', 17, 9));
         assert_eq!((status.user, status.own_number, status.has_memory, status.seccomp), (1000, 2, true, 1));
         assert!(!status.is_dead() && !status.is_kernel_thread);
         assert!(status.no_new_privileges && status.blocked == 0xffff_fffe_7ffb_feff);
+    }
+
+    #[test]
+    fn a_long_line_hides_none_that_follow() {
+        for length in [1, 4080, 4086, 4087, 4088, 4096, 9000, 100_000] {
+            let groups = "7".repeat(length);
+            let text = format!("State:\tS\nGroups:\t{groups}\nNStgid:\t5\nVmSize:\t9 kB\nSeccomp:\t2\nSeccomp_filters:\t0");
+            let status = Status::read(text.as_bytes()).unwrap();
+            assert_eq!((status.state, status.own_number, status.has_memory, status.seccomp), ('S', 5, true, 2), "{length}");
+        }
     }
 
     #[test]

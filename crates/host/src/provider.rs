@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use sva_core::SpaceId;
 use sva_core::sync::{Condvar, Mutex};
 
-use crate::anchor::Landmarks;
 use crate::error::AttachError;
 use crate::keeper::Keeper;
+use crate::landmarks::Landmarks;
 use crate::monitor;
+use crate::procfs;
 use crate::space::HostSpace;
 use crate::sys::{self, ForkMark, Tid};
 use crate::target;
@@ -113,8 +114,8 @@ impl Provider {
                 {
                     attempt += 1
                 }
-                // By our own keeper, for another thread's attach: the next look finds that one's space.
-                Err(AttachError::AlreadyTraced { tracer, .. }) if is_own_thread(tracer) && begin.elapsed() < PATIENCE => {}
+                // By our own keeper or its stopper, for another thread's attach: the next look finds that one's space.
+                Err(AttachError::AlreadyTraced { tracer, .. }) if is_ours(tracer) && begin.elapsed() < PATIENCE => {}
                 result => return result,
             }
         }
@@ -201,8 +202,10 @@ impl Provider {
     }
 }
 
-fn is_own_thread(tid: u32) -> bool {
-    std::path::Path::new(&format!("/proc/self/task/{tid}")).exists()
+/// Whether a task is a thread or a child of ours.
+fn is_ours(task: u32) -> bool {
+    let is_thread = || std::path::Path::new(&format!("/proc/self/task/{task}")).exists();
+    is_thread() || procfs::parent(task as Tid).is_ok_and(|parent| parent == std::process::id() as Tid)
 }
 
 /// The calling thread's number.

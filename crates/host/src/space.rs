@@ -156,14 +156,19 @@ impl HostSpace {
         self.enter().is_some_and(|inside| self.anchor_lives(&inside))
     }
 
+    /// The anchor's number; it is the anchor's as long as that lives.
+    pub(crate) fn anchor(&self) -> Option<Tid> {
+        self.anchor
+    }
+
     /// See [`procfs::code_pages`].
     pub(crate) fn code_pages(&self) -> Option<u64> {
         procfs::code_pages(self.enter()?.tid).ok()
     }
 
-    /// The kernel's order of this space and another one.
-    pub(crate) fn order_of_space(&self, other: &Self) -> Ordering {
-        let order = other.anchor.and_then(|anchor| self.order(anchor).ok()?);
+    /// The kernel's order of this space and that of task `tid`: a guess where this one's anchor is dead.
+    pub(crate) fn compare(&self, tid: Tid) -> Ordering {
+        let order = self.enter().and_then(|inside| sys::compare_spaces(inside.tid, tid).ok());
         order.unwrap_or(Ordering::Less)
     }
 

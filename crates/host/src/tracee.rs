@@ -1,4 +1,6 @@
-//! One traced task: its stops, and system calls made in its name. Used by the keeper's thread only.
+//! One traced task: its stops, and system calls made in its name. Used by its tracer only.
+//!
+//! Nothing here allocates or uses `errno`: see [`Shared::start`](crate::sys::shared::Shared::start).
 //!
 //! A stop is learned from `waitpid` where possible, and from the stop's own siginfo otherwise: any thread of this process may collect a wait status of the
 //! keeper's tracees by waiting for all children, and must not be able to make an attach fail by it.
@@ -14,7 +16,7 @@ use crate::sys::{self, EVENT_CLONE, EVENT_STOP, Registers, Tid, Waited};
 /// How long a task may take to stop at first.
 pub(crate) const FIRST_STOP: Duration = Duration::from_millis(250);
 /// How long it may take from one stop to the next: a bound against hanging only, since it has nothing to wait for but a processor.
-const NEXT_STOP: Duration = Duration::from_secs(2);
+pub(crate) const NEXT_STOP: Duration = Duration::from_secs(2);
 /// Stops come within microseconds; a task that takes longer than this waits for a processor, which we would only take from it.
 const SPIN: Duration = Duration::from_micros(300);
 
@@ -57,7 +59,7 @@ pub(crate) enum Trouble {
     /// It did not stop in time.
     Late,
     /// It stopped for another reason than expected.
-    Unexpected(Stop),
+    Unexpected,
     /// It is not in 64-bit mode any more.
     Mode,
     /// A request was refused.
@@ -78,9 +80,8 @@ impl Trouble {
             // Killed in the middle of it.
             Self::Request(error) if error.raw_os_error() == Some(libc::ESRCH) => AttachError::Gone { pid: pid as u32 },
             Self::Late => AttachError::DidNotStop { tid: tid as u32, waited: FIRST_STOP },
-            Self::Unexpected(stop) => {
-                AttachError::host("ptrace")(io::Error::other(format!("the task stopped for another reason than expected ({stop:?})")))
-            }
+            // Others stop it and have it go on, again and again.
+            Self::Unexpected => AttachError::Busy { tid: tid as u32, call: -1 },
             Self::Mode => AttachError::ThirtyTwoBit { tid: tid as u32 },
             Self::Request(error) => AttachError::host("ptrace")(error),
         }
@@ -168,7 +169,7 @@ impl Tracee {
     pub(crate) fn first_stop(self) -> Result<(), Trouble> {
         match self.stop(NEXT_STOP)? {
             Stop::Interrupted => Ok(()),
-            stop => Err(Trouble::Unexpected(stop)),
+            _ => Err(Trouble::Unexpected),
         }
     }
 
@@ -199,10 +200,10 @@ impl Tracee {
                 Stop::Interrupted => {}
                 // The one that cannot be blocked: it is to stop the process.
                 Stop::Signal(libc::SIGSTOP) => signal = libc::SIGSTOP,
-                stop => return Err(Trouble::Unexpected(stop)),
+                _ => return Err(Trouble::Unexpected),
             }
         }
-        Err(Trouble::Unexpected(Stop::Interrupted))
+        Err(Trouble::Unexpected)
     }
 
     /// Makes one call in the task's name; it then stands at its return. The inner error is the kernel's answer.
@@ -211,7 +212,7 @@ impl Tracee {
         sys::resume_to_call(self.0, 0)?;
         match self.stop(NEXT_STOP)? {
             Stop::Call => self.answer(),
-            stop => Err(Trouble::Unexpected(stop)),
+            _ => Err(Trouble::Unexpected),
         }
     }
 
@@ -228,10 +229,10 @@ impl Tracee {
                     Err(error) if error.raw_os_error() == Some(ERESTARTNOINTR) => {}
                     answer => return Ok(answer.map(|_| 0)),
                 },
-                stop => return Err(Trouble::Unexpected(stop)),
+                _ => return Err(Trouble::Unexpected),
             }
         }
-        Err(Trouble::Unexpected(Stop::Interrupted))
+        Err(Trouble::Unexpected)
     }
 
     /// From inside a call to the stop that follows it, on the way back to user mode: the only kind of stop that registers with a restart in them may be left from.

@@ -5,9 +5,16 @@
 //! space, which the kernel only ever dereferences there. The `ptrace` requests change the state of a task that this thread traces and never our own
 //! memory, except for the one value that they answer with.
 //!
+//! No function here allocates, and none but [`block_signals`], [`mapping_from`], [`ForkMark::new`] and [`shared::Shared::start`] uses `errno`: the others can be used in a process
+//! that has its maker's thread-local storage (module [`shared`]).
+//!
 //! One thing is not claimed, because no interface to memory by address can: [`write_memory`] on our own process overwrites what it is told to.
 //! It is reached only where a caller binds its own process to a device and has that device write there.
 
+pub(crate) mod shared;
+mod trace;
+
+use std::arch::asm;
 use std::cmp::Ordering;
 use std::io;
 use std::mem::{MaybeUninit, offset_of, size_of};
@@ -38,12 +45,31 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// A bare system call: `libc`'s leave their errors in thread-local storage, which is not always ours alone.
+///
+/// # Safety
+/// As for the call: addresses among the arguments have to be good for what the kernel does with them.
+unsafe fn call(number: libc::c_long, arguments: [u64; 6]) -> io::Result<u64> {
+    let [a, b, c, d, e, f] = arguments;
+    let answer: i64;
+    // SAFETY: the convention of the instruction: it clobbers rcx and r11, answers in rax and touches no stack. For the rest the caller vouches.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => answer,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack)
+        );
+    }
+    if (-4095..0).contains(&answer) { Err(io::Error::from_raw_os_error(-answer as i32)) } else { Ok(answer as u64) }
+}
+
 /// Reads the pieces of task `tid`'s memory into `buf`, one after the other; answers the bytes read.
 pub(crate) fn read_memory(tid: Tid, pieces: &[Segment], buf: &mut [u8]) -> io::Result<usize> {
     let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     // SAFETY: `local` covers exactly `buf`, which is borrowed mutably; the remote addresses are dereferenced in the other space only.
-    let done = unsafe { libc::process_vm_readv(tid, &local, 1, pieces.as_ptr().cast(), pieces.len() as libc::c_ulong, 0) };
-    check(done as libc::c_long).map(|done| done as usize)
+    unsafe { transfer(libc::SYS_process_vm_readv, tid, &local, pieces) }
 }
 
 /// Writes `data` to the pieces of task `tid`'s memory, one after the other; answers the bytes written.
@@ -51,8 +77,15 @@ pub(crate) fn write_memory(tid: Tid, pieces: &[Segment], data: &[u8]) -> io::Res
     let local = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     // SAFETY: the kernel only reads from `local`, which covers exactly `data`; the remote addresses are dereferenced in the other space only
     // (for our own process see the module's head).
-    let done = unsafe { libc::process_vm_writev(tid, &local, 1, pieces.as_ptr().cast(), pieces.len() as libc::c_ulong, 0) };
-    check(done as libc::c_long).map(|done| done as usize)
+    unsafe { transfer(libc::SYS_process_vm_writev, tid, &local, pieces) }
+}
+
+/// # Safety
+/// `local` is good for what the call `number` does with it.
+unsafe fn transfer(number: libc::c_long, tid: Tid, local: &libc::iovec, pieces: &[Segment]) -> io::Result<usize> {
+    let arguments = [tid as u64, ptr::from_ref(local) as u64, 1, pieces.as_ptr() as u64, pieces.len() as u64, 0];
+    // SAFETY: both lists are borrowed over the call; for what they say the caller vouches.
+    unsafe { call(number, arguments) }.map(|done| done as usize)
 }
 
 /// Whether task `tid` has memory at all: it has none from some way into its death on.
@@ -64,10 +97,9 @@ pub(crate) fn has_memory(tid: Tid) -> bool {
 
 /// Orders the address spaces of two tasks; equal means that they share one, or that neither has any.
 pub(crate) fn compare_spaces(a: Tid, b: Tid) -> io::Result<Ordering> {
-    const KCMP_VM: libc::c_long = 1;
+    const KCMP_VM: u64 = 1;
     // SAFETY: takes and answers numbers only.
-    let order = unsafe { libc::syscall(libc::SYS_kcmp, libc::c_long::from(a), libc::c_long::from(b), KCMP_VM, 0_i64, 0_i64) };
-    match check(order)? {
+    match unsafe { call(libc::SYS_kcmp, [a as u64, b as u64, KCMP_VM, 0, 0, 0]) }? {
         0 => Ok(Ordering::Equal),
         1 => Ok(Ordering::Less),
         2 => Ok(Ordering::Greater),
@@ -78,8 +110,7 @@ pub(crate) fn compare_spaces(a: Tid, b: Tid) -> io::Result<Ordering> {
 /// Kills the process `pid`.
 pub(crate) fn kill(pid: Tid) -> io::Result<()> {
     // SAFETY: takes numbers only.
-    let result = unsafe { libc::kill(pid, libc::SIGKILL) };
-    check(result.into()).map(drop)
+    unsafe { call(libc::SYS_kill, [pid as u64, libc::SIGKILL as u64, 0, 0, 0, 0]) }.map(drop)
 }
 
 /// Keeps every signal that can be blocked from being handled on this thread.
@@ -132,14 +163,26 @@ pub(crate) fn is_alive(tid: Tid) -> bool {
     matches!(wait_id(tid, libc::WEXITED | libc::WNOWAIT), Ok(Some((0, _))))
 }
 
-/// `si_code` (0 where there is nothing to report) and `si_status`; `None` where the task is not ours to wait for.
+/// Whether the task behind a pidfd is ours to wait for, as its tracer or its parent, and alive.
+pub(crate) fn is_ours(task: BorrowedFd<'_>) -> bool {
+    let found = wait_for(libc::P_PIDFD, task.as_raw_fd() as u64, libc::WEXITED | libc::WNOWAIT);
+    matches!(found, Ok(Some((0, _))))
+}
+
 fn wait_id(tid: Tid, what: i32) -> io::Result<Option<(i32, i32)>> {
+    wait_for(libc::P_PID, tid as u64, what)
+}
+
+/// `si_code` (0 where there is nothing to report) and `si_status`; `None` where the task is not ours to wait for.
+fn wait_for(kind: libc::idtype_t, number: u64, what: i32) -> io::Result<Option<(i32, i32)>> {
     let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = (what | libc::WNOHANG | libc::__WALL) as u64;
     // SAFETY: writes the information to a local.
-    let result = unsafe { libc::waitid(libc::P_PID, tid as libc::id_t, info.as_mut_ptr(), what | libc::WNOHANG | libc::__WALL) };
-    if result != 0 {
-        let error = io::Error::last_os_error();
-        return if error.raw_os_error() == Some(libc::ECHILD) { Ok(None) } else { Err(error) };
+    let result = unsafe { call(libc::SYS_waitid, [u64::from(kind), number, info.as_mut_ptr() as u64, options, 0, 0]) };
+    match result {
+        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+        Err(error) => return Err(error),
     }
     // SAFETY: all zeroes is a value of the type, and the kernel writes whole values.
     let info = unsafe { info.assume_init() };
@@ -217,126 +260,3 @@ pub(crate) fn mapping_from(maps: BorrowedFd<'_>, address: u64) -> io::Result<Map
 }
 
 pub(crate) use trace::*;
-
-/// `ptrace` requests. Each acts on a task that the calling thread traces and answers ESRCH where it does not, or where the task is not stopped.
-mod trace {
-    use super::{MaybeUninit, Registers, Tid, check, io, ptr, size_of};
-
-    /// Stop for an event whose number is in the status: the seized task stopped because of PTRACE_INTERRUPT or a group stop, or is new.
-    pub(crate) const EVENT_STOP: i32 = libc::PTRACE_EVENT_STOP;
-    /// A clone with an exit signal other than SIGCHLD was made.
-    pub(crate) const EVENT_CLONE: i32 = libc::PTRACE_EVENT_CLONE;
-
-    fn request(request: libc::c_uint, tid: Tid, address: usize, data: usize) -> io::Result<libc::c_long> {
-        // SAFETY: the callers in this module pass numbers, or the address of a live local of the size that the request works on.
-        check(unsafe { libc::ptrace(request, tid, address, data) })
-    }
-
-    /// Begins to trace `tid` without stopping it; no options are set.
-    pub(crate) fn seize(tid: Tid) -> io::Result<()> {
-        request(libc::PTRACE_SEIZE, tid, 0, 0).map(drop)
-    }
-
-    /// Sets PTRACE_O_* options.
-    pub(crate) fn set_options(tid: Tid, options: i32) -> io::Result<()> {
-        request(libc::PTRACE_SETOPTIONS, tid, 0, options as usize).map(drop)
-    }
-
-    /// Has it stop with [`EVENT_STOP`] as soon as it returns to user mode; needs no stop.
-    pub(crate) fn interrupt(tid: Tid) -> io::Result<()> {
-        request(libc::PTRACE_INTERRUPT, tid, 0, 0).map(drop)
-    }
-
-    /// Goes on, with `signal` delivered where it is not 0.
-    pub(crate) fn resume(tid: Tid, signal: i32) -> io::Result<()> {
-        request(libc::PTRACE_CONT, tid, 0, signal as usize).map(drop)
-    }
-
-    /// Goes on to the next entry to or return from a system call, with `signal` delivered where it is not 0.
-    pub(crate) fn resume_to_call(tid: Tid, signal: i32) -> io::Result<()> {
-        request(libc::PTRACE_SYSCALL, tid, 0, signal as usize).map(drop)
-    }
-
-    /// Stops tracing; the task goes on.
-    pub(crate) fn detach(tid: Tid, signal: i32) -> io::Result<()> {
-        request(libc::PTRACE_DETACH, tid, 0, signal as usize).map(drop)
-    }
-
-    /// The number that came with the last event: the new task of a clone, in our pid namespace.
-    pub(crate) fn event_message(tid: Tid) -> io::Result<Tid> {
-        let mut message: libc::c_ulong = 0;
-        request(libc::PTRACE_GETEVENTMSG, tid, 0, &raw mut message as usize)?;
-        Ok(message as Tid)
-    }
-
-    /// `si_signo` and `si_code` of the stop.
-    pub(crate) fn stop_info(tid: Tid) -> io::Result<(i32, i32)> {
-        let mut info = MaybeUninit::<libc::siginfo_t>::zeroed();
-        request(libc::PTRACE_GETSIGINFO, tid, 0, info.as_mut_ptr() as usize)?;
-        // SAFETY: the request succeeded and wrote a whole siginfo.
-        let info = unsafe { info.assume_init() };
-        Ok((info.si_signo, info.si_code))
-    }
-
-    /// The registers; `None` where the task is in 32-bit mode.
-    pub(crate) fn registers(tid: Tid) -> io::Result<Option<Registers>> {
-        let mut registers = MaybeUninit::<Registers>::zeroed();
-        let mut window = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of::<Registers>() };
-        request(libc::PTRACE_GETREGSET, tid, libc::NT_PRSTATUS as usize, &raw mut window as usize)?;
-        if window.iov_len != size_of::<Registers>() {
-            return Ok(None);
-        }
-        // SAFETY: the kernel says that it wrote all of it.
-        Ok(Some(unsafe { registers.assume_init() }))
-    }
-
-    /// Sets the registers.
-    pub(crate) fn set_registers(tid: Tid, registers: &Registers) -> io::Result<()> {
-        let mut window = libc::iovec { iov_base: ptr::from_ref(registers).cast_mut().cast(), iov_len: size_of::<Registers>() };
-        request(libc::PTRACE_SETREGSET, tid, libc::NT_PRSTATUS as usize, &raw mut window as usize).map(drop)
-    }
-
-    /// The blocked signals; inside a call that has replaced them for its duration, those that will be back after it.
-    pub(crate) fn signal_mask(tid: Tid) -> io::Result<u64> {
-        let mut mask = 0_u64;
-        request(libc::PTRACE_GETSIGMASK, tid, size_of::<u64>(), &raw mut mask as usize)?;
-        Ok(mask)
-    }
-
-    /// Sets the blocked signals.
-    pub(crate) fn set_signal_mask(tid: Tid, mask: u64) -> io::Result<()> {
-        request(libc::PTRACE_SETSIGMASK, tid, size_of::<u64>(), &raw const mask as usize).map(drop)
-    }
-
-    /// Where the task's `struct rseq` is; 0 where it has none or the kernel cannot say.
-    pub(crate) fn rseq_area(tid: Tid) -> io::Result<u64> {
-        #[repr(C)]
-        #[derive(Default)]
-        struct Configuration {
-            area: u64,
-            size: u32,
-            signature: u32,
-            flags: u32,
-            padding: u32,
-        }
-        let mut configuration = Configuration::default();
-        let known = request(libc::PTRACE_GET_RSEQ_CONFIGURATION, tid, size_of::<Configuration>(), &raw mut configuration as usize);
-        match known {
-            Ok(_) => Ok(configuration.area),
-            Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Whether the task has its system calls sent back to itself (syscall user dispatch); false where the kernel does not know it.
-    pub(crate) fn dispatches_own_calls(tid: Tid) -> io::Result<bool> {
-        const GET_CONFIGURATION: libc::c_uint = 0x4211;
-        let mut configuration = [0_u64; 4];
-        let known = request(GET_CONFIGURATION, tid, size_of::<[u64; 4]>(), configuration.as_mut_ptr() as usize);
-        match known {
-            Ok(_) => Ok(configuration[0] != 0),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
