@@ -171,13 +171,14 @@ impl World<'_> {
 
     fn isolates(&self, function: usize) -> bool {
         let it = &self.all[function];
-        if let Some(given) = it.quirk {
-            return ISOLATION & !given == 0;
-        }
         let ports = matches!(it.kind, Some(Kind::Root | Kind::Downstream));
         let inner = matches!(it.kind, Some(Kind::Endpoint | Kind::Upstream | Kind::Integrated));
         if self.rules == Rules::Override && it.acs.is_none() && (ports || inner && it.multifunction) {
             return true;
+        }
+        // The override comes before the quirks that deny anything.
+        if let Some(given) = it.quirk {
+            return ISOLATION & !given == 0;
         }
         if inner && !it.multifunction {
             return true;

@@ -1,0 +1,311 @@
+//! The fast grouping against the literal reference, over random topologies and all policies.
+
+#[path = "common/machines.rs"]
+mod machines;
+
+use machines::{endpoint, machine, pci, pcie};
+use proptest::prelude::*;
+use sva_pci::AcsBits;
+use sva_pci::groups::{Grouping, Policy, explain, why_not};
+use sva_pci::machine::{ExpressKind, Machine};
+use sva_testkit::iommu_groups::{self, Function, ISOLATION, Kind, Rules};
+
+/// What is below a bridge, without numbers.
+#[derive(Debug, Clone)]
+struct Device {
+    functions: Vec<Shape>,
+    /// Below function 0, if that is a bridge.
+    below: Vec<Device>,
+    /// Virtual functions of function 0: on the same bus, and on a bus of their own.
+    virtual_functions: (u8, u8),
+}
+
+#[derive(Debug, Clone)]
+struct Shape {
+    model: Model,
+    kind: u8,
+    acs: Option<(u8, u8)>,
+    memory: bool,
+    translated: bool,
+}
+
+/// What a table says of the function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Model {
+    Unknown,
+    /// Aliases function 0 or 1 of the slot, 01.0, functions 0..5 of all slots, all.
+    Alias(u8),
+    /// A quirk: endpoint or port that is vouched for, or an unknown Wangxun device, that fails.
+    VouchedFor,
+    Denied,
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    let acs = prop_oneof![3 => Just(None), 3 => Just(Some((31, 31))), 2 => (0..32u8, 0..32u8).prop_map(Some)];
+    let model = prop_oneof![
+        12 => Just(Model::Unknown),
+        3 => (0..5u8).prop_map(Model::Alias),
+        1 => Just(Model::VouchedFor),
+        1 => Just(Model::Denied),
+    ];
+    (model, 0..12u8, acs, any::<bool>(), prop::bool::weighted(0.97)).prop_map(|(model, kind, acs, memory, translated)| Shape {
+        model,
+        kind,
+        acs,
+        memory,
+        translated,
+    })
+}
+
+fn device() -> impl Strategy<Value = Device> {
+    let leaf = (prop::collection::vec(shape(), 1..5), (0..3u8, 0..3u8));
+    let leaf = leaf.prop_map(|(functions, virtual_functions)| Device { functions, below: Vec::new(), virtual_functions });
+    leaf.prop_recursive(5, 48, 4, |inner| {
+        (prop::collection::vec(shape(), 1..3), prop::collection::vec(inner, 0..4)).prop_map(|(functions, below)| Device {
+            functions,
+            below,
+            virtual_functions: (0, 0),
+        })
+    })
+}
+
+/// Numbers everything and builds both forms.
+struct Layout {
+    machine: Vec<machines::F>,
+    reference: Vec<Function>,
+    bus: u8,
+    segment: u32,
+    vmd: Option<usize>,
+}
+
+impl Layout {
+    fn bus(&mut self, bus: u8, devices: &[Device], parent: Option<Kind>) {
+        for (slot, device) in devices.iter().enumerate().take(32) {
+            // Slots 0 and 1 are where fixed aliases point to.
+            let first = self.reference.len();
+            for (number, shape) in device.functions.iter().enumerate() {
+                let bridge = number == 0 && !device.below.is_empty();
+                self.function(bus, slot as u8, number as u8, device.functions.len() > 1, shape, bridge, parent);
+            }
+            self.virtual_functions(bus, slot as u8, first, device.virtual_functions);
+            if !device.below.is_empty() {
+                self.below(first, &device.below);
+            }
+        }
+    }
+
+    fn below(&mut self, bridge: usize, devices: &[Device]) {
+        let Some(secondary) = self.bus.checked_add(1).filter(|bus| *bus < 200) else { return };
+        self.bus = secondary;
+        self.bus(secondary, devices, self.reference[bridge].kind);
+        let it = self.machine.remove(bridge);
+        self.machine.insert(bridge, it.below(secondary, self.bus));
+        self.reference[bridge].buses_below = Some((secondary, self.bus));
+    }
+
+    /// A type that makes sense for the place.
+    fn kind(shape: &Shape, bridge: bool, root_bus: bool, parent: Option<Kind>) -> Option<(ExpressKind, Kind)> {
+        let bridges = match parent {
+            _ if root_bus => [Some((ExpressKind::RootPort, Kind::Root)), None, Some((ExpressKind::PciToPcie, Kind::FromPci))],
+            Some(Kind::Upstream) => [Some((ExpressKind::Downstream, Kind::Downstream)); 3],
+            Some(Kind::Root | Kind::Downstream) => {
+                [Some((ExpressKind::Upstream, Kind::Upstream)), Some((ExpressKind::PcieToPci, Kind::ToPci)), None]
+            }
+            _ => [None, Some((ExpressKind::PciToPcie, Kind::FromPci)), Some((ExpressKind::Upstream, Kind::Upstream))],
+        };
+        let pick = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2][usize::from(shape.kind)];
+        if bridge {
+            return bridges[pick];
+        }
+        match shape.kind {
+            0..=5 if root_bus => Some((ExpressKind::IntegratedEndpoint, Kind::Integrated)),
+            0..=5 => Some((ExpressKind::Endpoint, Kind::Endpoint)),
+            6..=7 => Some((ExpressKind::LegacyEndpoint, Kind::Endpoint)),
+            8 => Some((ExpressKind::EventCollector, Kind::EventCollector)),
+            9 if !root_bus => Some((ExpressKind::Downstream, Kind::Downstream)),
+            _ => None,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the place of a function")]
+    fn function(&mut self, bus: u8, slot: u8, number: u8, several: bool, shape: &Shape, bridge: bool, parent: Option<Kind>) {
+        let kind = Self::kind(
+            shape,
+            bridge,
+            self.reference.iter().all(|it| it.buses_below.is_none_or(|(first, _)| first != bus)) && parent.is_none() && bus == 0,
+            parent,
+        );
+        let name = format!("{:x}:{bus:02x}:{slot:02x}.{number}", self.segment);
+        let mut it = match kind {
+            Some((kind, _)) => pcie(&name, kind),
+            None => pci(&name),
+        };
+        it.0.multifunction.value = several;
+        let bits = |bits: u8| AcsBits::from_bits(u16::from(bits));
+        let mut acs = None;
+        if let (Some((implemented, enabled)), Some(_)) = (shape.acs, kind) {
+            it = it.acs(bits(implemented), bits(enabled));
+            acs = Some((u16::from(implemented), u16::from(enabled)));
+        }
+        let (ids, quirk, aliases) = tables(shape.model, slot, number);
+        it = it.ids(ids.0, ids.1);
+        if shape.memory {
+            it = it.bar();
+        }
+        // What the kernel left out is said by its having a group for others.
+        it.0.kernel_group = Some(shape.translated.then_some(7));
+        self.machine.push(it);
+        self.reference.push(Function {
+            segment: self.segment,
+            bus,
+            devfn: slot << 3 | number,
+            buses_below: None,
+            kind: kind.map(|(_, kind)| kind),
+            multifunction: several,
+            acs,
+            quirk,
+            aliases,
+            issuer: self.vmd,
+            physical: None,
+            disguised: false,
+            memory: shape.memory,
+            translated: shape.translated,
+        });
+    }
+
+    fn virtual_functions(&mut self, bus: u8, slot: u8, physical: usize, (near, far): (u8, u8)) {
+        if self.reference[physical].kind != Some(Kind::Endpoint) || !self.reference[physical].translated || slot > 15 {
+            return;
+        }
+        let pf = self.machine[physical].0.bdf.to_string();
+        let mut add = |bus: u8, devfn: u8, segment: u32| {
+            let name = format!("{segment:x}:{bus:02x}:{:02x}.{}", devfn >> 3, devfn & 7);
+            let mut it = endpoint(&name).virtual_of(&pf);
+            it.0.kernel_group = Some(Some(7));
+            self.machine.push(it);
+            let of = Function {
+                bus,
+                devfn,
+                buses_below: None,
+                multifunction: false,
+                acs: None,
+                quirk: None,
+                aliases: Vec::new(),
+                physical: Some(physical),
+                memory: false,
+                ..self.reference[physical].clone()
+            };
+            self.reference.push(of);
+        };
+        (0..near).for_each(|n| add(bus, (slot + 16) << 3 | n, self.segment));
+        if far > 0 && bus > 0 && self.bus < 200 {
+            self.bus += 1;
+            let other = self.bus;
+            (0..far).for_each(|n| add(other, n, self.segment));
+        }
+    }
+}
+
+/// Numbers, a quirk's answer, and aliases of a model; written anew from the rules, so that the tables are tried too.
+fn tables(model: Model, slot: u8, number: u8) -> ((u16, u16), Option<u16>, Vec<u8>) {
+    let own = slot << 3;
+    match model {
+        Model::Unknown => ((0x1af4, 1), None, Vec::new()),
+        Model::VouchedFor => ((0x1924, 0x0903), Some(ISOLATION), Vec::new()),
+        Model::Denied => ((0x8088, 0x7777), Some(0), Vec::new()),
+        Model::Alias(0) => ((0x1180, 0xe832), None, if number == 0 { Vec::new() } else { vec![own] }),
+        Model::Alias(1) => ((0x1b4b, 0x9123), None, if number == 1 { Vec::new() } else { vec![own | 1] }),
+        Model::Alias(2) => ((0x10b5, 0x87b0), None, (0..=255).collect()),
+        Model::Alias(3) => ((0x10b5, 0x87b1), None, (0..=255).collect()),
+        Model::Alias(_) => ((0x197b, 0x2392), None, if number == 1 { Vec::new() } else { vec![own | 1] }),
+    }
+}
+
+fn build(devices: &[Device], below_vmd: &[Device]) -> (Machine, Vec<Function>) {
+    let mut layout = Layout { machine: Vec::new(), reference: Vec::new(), bus: 0, segment: 0, vmd: None };
+    layout.bus(0, devices, None);
+    if !below_vmd.is_empty() {
+        let shape = Shape { model: Model::Unknown, kind: 0, acs: None, memory: false, translated: true };
+        layout.function(0, 31, 0, false, &shape, false, None);
+        let vmd = layout.reference.len() - 1;
+        let it = layout.machine.pop().expect("just added");
+        layout.machine.push(it.ids(0x8086, 0x467f));
+        // An integrated endpoint of Intel's isolates by quirk; a single function does anyway.
+        (layout.segment, layout.bus, layout.vmd) = (0x10000, 0, Some(vmd));
+        layout.bus(0, below_vmd, None);
+    }
+    // Someone has a group of the kernel's, so that the others can be left out by it.
+    (machine(layout.machine), layout.reference)
+}
+
+fn partition<T: Copy + PartialEq>(of: &[Option<T>]) -> Vec<Option<usize>> {
+    of.iter().map(|group| group.map(|group| of.iter().position(|other| *other == Some(group)).expect("itself"))).collect()
+}
+
+fn compare(devices: &[Device], below_vmd: &[Device]) -> Result<(), TestCaseError> {
+    let (machine, reference) = build(devices, below_vmd);
+    if !reference.iter().any(|it| it.translated) {
+        return Ok(());
+    }
+    // The machine sorts by address; the reference keeps the order of the list.
+    let place: Vec<usize> = reference
+        .iter()
+        .map(|it| {
+            machine
+                .functions()
+                .iter()
+                .position(|f| (f.bdf.segment(), f.bdf.bus(), f.bdf.device() << 3 | f.bdf.function()) == (it.segment, it.bus, it.devfn))
+        })
+        .map(|place| place.expect("both have it"))
+        .collect();
+    for (policy, rules) in [(Policy::Linux, Rules::Linux), (Policy::ReachableSet, Rules::ReachableSet), (Policy::Override, Rules::Override)]
+    {
+        let grouping = Grouping::compute(&machine, policy);
+        let fast: Vec<Option<u32>> = place.iter().map(|place| grouping.of(*place)).collect();
+        let slow = iommu_groups::groups(&reference, rules);
+        let names: Vec<String> = place.iter().map(|place| machine.functions()[*place].bdf.to_string()).collect();
+        prop_assert_eq!(partition(&fast), partition(&slow), "{} over {:?}\n{:#?}", policy, names, reference);
+        explained(&machine, &grouping)?;
+    }
+    Ok(())
+}
+
+/// Every explanation ends in the group that was computed, and every pair has an answer.
+fn explained(machine: &Machine, grouping: &Grouping) -> Result<(), TestCaseError> {
+    use sva_pci::groups::{PairVerdict, StepKind};
+    // A sample: each explanation looks at the whole machine.
+    let count = machine.functions().len();
+    for function in (0..count).step_by(count / 6 + 1) {
+        let explanation = explain(machine, grouping, function);
+        match explanation.steps.last().map(|step| step.kind) {
+            Some(StepKind::Joined { with, .. }) => prop_assert_eq!(grouping.of(with), grouping.of(function)),
+            Some(StepKind::Founded) => prop_assert!(grouping.reason(function).is_none()),
+            Some(StepKind::Untranslated(_)) => prop_assert_eq!(grouping.of(function), None),
+            other => prop_assert!(false, "the last step of {function} is {other:?}"),
+        }
+        prop_assert_eq!(explanation.advice.is_empty(), explanation.others.is_empty());
+        prop_assert!(!explanation.lines(machine).is_empty());
+        let pair = why_not(machine, grouping, 0, function);
+        match (&pair.verdict, grouping.of(0), grouping.of(function)) {
+            (PairVerdict::Same, ..) => prop_assert_eq!(function, 0),
+            (PairVerdict::Untranslated { .. }, a, b) => prop_assert!(a.is_none() || b.is_none()),
+            (PairVerdict::Together { reasons, .. }, a, b) => prop_assert!(a == b && !reasons.is_empty()),
+            (PairVerdict::Apart { .. }, a, b) => prop_assert_ne!(a, b),
+            other => prop_assert!(false, "{other:?}"),
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 384, ..ProptestConfig::default() })]
+
+    // shows G1
+    #[test]
+    fn the_fast_groups_are_those_of_the_literal_rules(
+        devices in prop::collection::vec(device(), 1..5),
+        below_vmd in prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(device(), 1..3)],
+    ) {
+        compare(&devices, &below_vmd)?;
+    }
+}
