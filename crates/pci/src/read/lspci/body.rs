@@ -8,31 +8,39 @@ use crate::read::tame;
 
 use super::head;
 
-/// Whether a line begins a field, as opposed to going on with one that a mail program wrapped.
-pub(super) fn begins_field(line: &str) -> bool {
-    const STARTS: [&str; 16] = [
-        "Memory at ",
-        "Memory behind ",
-        "Memory window ",
+/// Whether a line is the first of a body, as opposed to the rest of a title that a mail program wrapped.
+pub(super) fn begins_body(line: &str) -> bool {
+    const FIRST: [&str; 10] = [
+        "Subsystem:",
+        "DeviceName:",
+        "Device tree node:",
+        "Physical Slot:",
+        "Flags:",
+        "Control:",
+        "Capabilities:",
+        "Kernel driver ",
+        "Kernel modules:",
+        "!!! ",
+    ];
+    FIRST.iter().any(|start| line.starts_with(start))
+}
+
+/// Whether a line goes on with a body after a blank line: most of its lines begin with a word and a colon.
+pub(super) fn goes_on(line: &str) -> bool {
+    const OTHERS: [&str; 9] = [
+        "Memory ",
         "Prefetchable memory ",
-        "I/O ports at ",
-        "I/O behind ",
-        "I/O window ",
+        "I/O ",
         "Region ",
         "Expansion ROM ",
         "[virtual] ",
-        "Physical Slot:",
-        "Kernel driver ",
-        "Kernel modules:",
         "IOMMU group:",
         "NUMA node:",
-        "!!! ",
+        "Secondary status:",
     ];
     let first = line.split_whitespace().next().unwrap_or_default();
-    (first.ends_with(':') && first.len() > 1)
-        || STARTS.iter().any(|start| line.starts_with(start))
-        || first == "Secondary"
-        || first == "BIST"
+    let key = first.ends_with(':') && first.starts_with(|c: char| c.is_ascii_alphabetic());
+    key || begins_body(line) || OTHERS.iter().any(|start| line.starts_with(start))
 }
 
 /// Reads the words of a body. `cut` says that the text ends, or leaves something out, inside it.

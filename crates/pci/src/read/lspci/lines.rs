@@ -1,5 +1,31 @@
 //! Lines of a text, without what mail programs put in front of them.
 
+use std::borrow::Cow;
+
+/// The text of a mail that was saved as it was sent: quoted-printable (RFC 2045, section 6.7), recognised by fields that `lspci` never writes so.
+pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    const ENCODED: [&[u8]; 4] = [b"DEVSEL=3Df", b"primary=3D", b"[size=3D", b"Len=3D"];
+    let is_encoded = |window: &[u8]| ENCODED.iter().any(|mark| window.starts_with(mark));
+    if !text.windows(10).any(is_encoded) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        let pair = after.first_chunk().and_then(|pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        match (byte, after, pair) {
+            (b'=', [b'\n', after @ ..] | [b'\r', b'\n', after @ ..], _) => rest = after,
+            (b'=', [_, _, after @ ..], Some(byte)) => {
+                plain.push(byte);
+                rest = after;
+            }
+            _ => plain.push(byte),
+        }
+    }
+    Cow::Owned(plain)
+}
+
 /// One line.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Line<'t> {
@@ -11,11 +37,21 @@ pub(super) struct Line<'t> {
     pub(super) text: &'t str,
 }
 
-/// The lines of `text`.
+/// The lines of `text`. Where about every other line is blank, as some mail programs leave it, the blank line after each other one is left out.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
-    text.lines().enumerate().map(|(index, line)| {
-        let text = unquoted(line);
-        Line { number: index + 1, column: line.len() - text.len() + 1, text: text.trim_end() }
+    let lines = || {
+        text.lines().enumerate().map(|(index, line)| {
+            let text = unquoted(line);
+            Line { number: index + 1, column: line.len() - text.len() + 1, text: text.trim_end() }
+        })
+    };
+    let blank = lines().filter(|line| line.text.is_empty()).count();
+    let spaced = blank > 8 && blank * 21 >= lines().count() * 10;
+    let mut after_text = false;
+    lines().filter(move |line| {
+        let dropped = spaced && after_text && line.text.is_empty();
+        after_text = !line.text.is_empty();
+        !dropped
     })
 }
 

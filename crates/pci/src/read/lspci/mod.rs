@@ -22,7 +22,8 @@ use lines::Line;
 
 /// Reads the functions of a text.
 pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
-    let text = String::from_utf8_lossy(text);
+    let text = lines::decoded(text);
+    let text = String::from_utf8_lossy(&text);
     let mut found = Found::default();
     let mut open: Option<Entry<'_>> = None;
     let mut last = Line::default();
@@ -114,12 +115,11 @@ impl<'t> Entry<'t> {
             self.titled = true;
             return true;
         }
-        let field = body::begins_field(line.text);
-        if self.blank && !field {
+        if self.blank && !body::goes_on(line.text) {
             return false;
         }
         self.blank = false;
-        self.titled |= field;
+        self.titled |= body::begins_body(line.text);
         if self.titled {
             self.cut |= lines::says_cut(line.text);
             self.words.extend(line.text.split_whitespace());
