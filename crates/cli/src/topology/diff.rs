@@ -1,0 +1,130 @@
+//! `sva topology diff`: two dumps, or one under two policies.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use sva_core::Bdf;
+use sva_pci::diff::{AcsChange, Company, Difference, ReadinessChange, Regrouped, Side};
+use sva_pci::groups::{Grouping, Policy};
+use sva_pci::ready::Verdict;
+use sva_pci::{AcsBits, machine::Machine};
+
+use super::source;
+use crate::args::DiffArgs;
+use crate::error::Error;
+use crate::report;
+
+/// What `sva topology diff` prints.
+///
+/// # Errors
+/// A file cannot be read, or is no dump.
+pub(super) fn text(args: &DiffArgs) -> Result<String, Error> {
+    let second = args.after.as_deref().unwrap_or(&args.before);
+    if args.after.as_deref().is_some_and(source::is_standard) && source::is_standard(&args.before) {
+        return Err(Error::StandardInputTwice);
+    }
+    let before = source::reading(Some(&args.before), None)?.machine();
+    let after = if args.after.is_some() { Some(source::reading(Some(second), None)?.machine()) } else { None };
+    let after: &Machine = after.as_ref().unwrap_or(&before);
+    let (first_policy, second_policy) = match args.policies[..] {
+        [first, second] => (first, second),
+        _ => (args.policy, args.policy),
+    };
+    let groupings = (Grouping::compute(&before, first_policy), Grouping::compute(after, second_policy));
+    let difference =
+        Difference::between(Side { machine: &before, grouping: &groupings.0 }, Side { machine: after, grouping: &groupings.1 });
+    if args.json { report::object(&object(&difference, first_policy, second_policy)) } else { Ok(sentences(&difference)) }
+}
+
+fn sentences(difference: &Difference) -> String {
+    if difference.is_empty() {
+        return "no difference\n".to_owned();
+    }
+    let mut out = String::new();
+    for (what, functions) in
+        [("only in A", &difference.removed), ("only in B", &difference.added), ("another device", &difference.replaced)]
+    {
+        if !functions.is_empty() {
+            let _ = writeln!(out, "{what}: {}", list(functions));
+        }
+    }
+    for regrouped in &difference.regrouped {
+        let _ = writeln!(
+            out,
+            "regrouped: {}\n  A: {}\n  B: {}",
+            list(&regrouped.members),
+            company(regrouped.before.as_ref()),
+            company(regrouped.after.as_ref())
+        );
+    }
+    for change in &difference.acs {
+        let _ = writeln!(out, "ACS of {}\n  A: {}\n  B: {}", change.function, acs(change.before), acs(change.after));
+    }
+    for change in &difference.readiness {
+        let _ = writeln!(out, "shared addressing of {}\n  A: {}\n  B: {}", change.function, verdict(change.before), verdict(change.after));
+    }
+    out
+}
+
+fn list(functions: &[Bdf]) -> String {
+    functions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn company(company: Option<&Company>) -> String {
+    let Some(company) = company else { return "in no group".to_owned() };
+    let rest = company.others - company.some.len();
+    match (company.others, rest) {
+        (0, _) => format!("group {}, with no other", company.group),
+        (_, 0) => format!("group {}, with {}", company.group, list(&company.some)),
+        _ => format!("group {}, with {} and {rest} more", company.group, list(&company.some)),
+    }
+}
+
+fn acs(bits: Option<(AcsBits, AcsBits)>) -> String {
+    bits.map_or_else(|| "no capability".to_owned(), |(implemented, enabled)| format!("implements {implemented}; enabled {enabled}"))
+}
+
+fn verdict(verdict: Verdict) -> String {
+    match verdict.gate() {
+        None => verdict.word().to_owned(),
+        Some(gate) => format!("{}: {gate}", verdict.word()),
+    }
+}
+
+/// The object that `--json` prints (docs/topology.md).
+fn object(difference: &Difference, before: Policy, after: Policy) -> impl Serialize {
+    json!({
+        "added": texts(&difference.added),
+        "removed": texts(&difference.removed),
+        "replaced": texts(&difference.replaced),
+        "regrouped": difference.regrouped.iter().map(regrouped).collect::<Vec<_>>(),
+        "acs": difference.acs.iter().map(acs_change).collect::<Vec<_>>(),
+        "sva": difference.readiness.iter().map(readiness_change).collect::<Vec<_>>(),
+        "policies": [before.to_string(), after.to_string()],
+    })
+}
+
+fn texts(functions: &[Bdf]) -> Vec<String> {
+    functions.iter().map(ToString::to_string).collect()
+}
+
+fn regrouped(regrouped: &Regrouped) -> Value {
+    let company = |company: &Option<Company>| {
+        company.as_ref().map(|company| json!({ "group": company.group, "others": company.others, "some": texts(&company.some) }))
+    };
+    json!({ "members": texts(&regrouped.members), "before": company(&regrouped.before), "after": company(&regrouped.after) })
+}
+
+fn acs_change(change: &AcsChange) -> Value {
+    let names = |bits: AcsBits| bits.names().collect::<Vec<_>>();
+    let side = |bits: Option<(AcsBits, AcsBits)>| {
+        bits.map(|(implemented, enabled)| json!({ "implemented": names(implemented), "enabled": names(enabled) }))
+    };
+    json!({ "bdf": change.function.to_string(), "before": side(change.before), "after": side(change.after) })
+}
+
+fn readiness_change(change: &ReadinessChange) -> Value {
+    let side = |verdict: Verdict| json!({ "verdict": verdict.word(), "gate": verdict.gate().map(|gate| gate.word()) });
+    json!({ "bdf": change.function.to_string(), "before": side(change.before), "after": side(change.after) })
+}

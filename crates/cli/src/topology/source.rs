@@ -1,0 +1,81 @@
+//! Where a machine comes from: this one, a folder with a copy of its `/sys` and `/proc`, a dump, the text of lspci; and a kernel log beside it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use sva_core::Bdf;
+use sva_pci::machine::{Machine, Reading};
+use sva_pci::read;
+
+use crate::error::Error;
+
+/// How many functions are named where one was not found.
+const NEAR: usize = 5;
+
+/// What is read of the machine in the file or folder `from`, or of this one; with what the kernel log `dmesg` says.
+///
+/// # Errors
+/// A file cannot be read or is no dump; this machine shows no PCI devices.
+pub(super) fn reading(from: Option<&Path>, dmesg: Option<&Path>) -> Result<Reading, Error> {
+    if from.is_some_and(is_standard) && dmesg.is_some_and(is_standard) {
+        return Err(Error::StandardInputTwice);
+    }
+    let mut reading = match from {
+        None => read::scan(Path::new("/")).map_err(Error::NoPci)?,
+        Some(path) => of_path(path)?,
+    };
+    if let Some(path) = dmesg {
+        read::add_dmesg(&mut reading, &bytes(path)?).map_err(|source| Error::Dump { path: name(path), source })?;
+    }
+    Ok(reading)
+}
+
+fn of_path(path: &Path) -> Result<Reading, Error> {
+    let dump = |source| Error::Dump { path: name(path), source };
+    if path.is_dir() { read::scan(path).map_err(dump) } else { read::parse(&bytes(path)?).map_err(dump) }
+}
+
+/// What a file holds, up to one byte more than is taken: the reader then says that it is too long. An endless one ends there too.
+fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::File { path: name(path), source };
+    let input: Box<dyn Read> = if is_standard(path) { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
+    let mut bytes = Vec::new();
+    input.take(read::LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+pub(super) fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn name(path: &Path) -> std::path::PathBuf {
+    if is_standard(path) { "standard input".into() } else { path.to_path_buf() }
+}
+
+/// Where in the machine's functions the one at `bdf` is.
+///
+/// # Errors
+/// There is none; the error names near ones.
+pub(super) fn find(machine: &Machine, bdf: Bdf) -> Result<usize, Error> {
+    machine.find(bdf).ok_or_else(|| Error::NoSuchFunction { function: bdf, near: near(machine, bdf) })
+}
+
+/// The functions that are nearest to an address that there is none at: in another segment, in the same slot, on the same bus, and then any.
+fn near(machine: &Machine, bdf: Bdf) -> Vec<Bdf> {
+    let distance = |other: &Bdf| {
+        let (bus, slot) = (other.bus() == bdf.bus(), other.device() == bdf.device());
+        let segment = other.segment() == bdf.segment();
+        match (segment, bus, slot) {
+            (false, true, true) if other.function() == bdf.function() => 0,
+            (true, true, true) => 1,
+            (true, true, false) => 2,
+            (true, false, true) => 3,
+            _ => 4,
+        }
+    };
+    let mut all: Vec<Bdf> = machine.functions().iter().map(|function| function.bdf).collect();
+    all.sort_by_key(|other| (distance(other), *other));
+    all.truncate(NEAR);
+    all
+}
