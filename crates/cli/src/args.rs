@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use sva_core::Bdf;
+use sva_pci::groups::Policy;
 
 use crate::number;
 
@@ -68,11 +69,20 @@ pub(crate) struct FabricArgs {
     /// The fabric's description (TOML); without it the built-in one
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// The fabric of a real machine: a dump of it (sva topology --save, or the text of lspci -vvv); - is standard input
+    #[arg(long, value_name = "DUMP", conflicts_with = "config")]
+    pub(crate) from: Option<PathBuf>,
+    /// Group the machine's functions by this policy: linux, reachable-set or override
+    #[arg(long, value_name = "P", requires = "from", default_value_t)]
+    pub(crate) policy: Policy,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print the description (TOML), which --config reads back
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) toml: bool,
     /// Print the built-in description, to start one's own from
-    #[arg(long, conflicts_with_all = ["config", "json"])]
+    #[arg(long, conflicts_with_all = ["config", "from", "toml", "json"])]
     pub(crate) example: bool,
 }
 
@@ -99,6 +109,9 @@ pub(crate) struct Target {
     /// The fabric's description (TOML); without it the built-in one
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+    /// The fabric of a real machine, as sva fabric --from draws it; its functions with PASIDs are data movers
+    #[arg(long, value_name = "DUMP", conflicts_with = "config")]
+    pub(crate) from: Option<PathBuf>,
     /// Bind the device's whole group: its members cannot be told apart, and each of them gets the access
     #[arg(long)]
     pub(crate) group: bool,

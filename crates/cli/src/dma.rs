@@ -90,7 +90,8 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
         _ => None,
     };
     let target = command.target();
-    let fabric = fabric::load(target.config.as_deref())?;
+    let (fabric, hint) = fabric::of(target)?;
+    hint.iter().for_each(|hint| voice.note(&format!("note: {hint}")));
     let interrupts = Interrupts::install().map_err(Error::Signals)?;
     let session = Session::open(target, fabric, &interrupts)?;
     session.overlaps().iter().for_each(|overlap| voice.note(&format!("warning: {overlap}")));

@@ -10,6 +10,8 @@ use sva_core::{BindError, BindGroupError, PlugError, Refusal};
 use sva_devices::CompletionRecord;
 use sva_host::{AttachError, FindError, RegionsError};
 use sva_pci::ConfigError;
+use sva_pci::mirror::MirrorError;
+use sva_pci::read::ReadError;
 
 use crate::interrupt::Interrupted;
 use crate::stream::StreamError;
@@ -26,6 +28,22 @@ pub(crate) enum Error {
         /// What is wrong with it.
         source: ConfigError,
     },
+    /// The dump of a machine is none.
+    #[error("{}: {source}", path.display())]
+    Dump {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ReadError,
+    },
+    /// The machine of a dump cannot be made a fabric.
+    #[error("{}: {source}", path.display())]
+    Mirror {
+        /// The dump.
+        path: PathBuf,
+        /// Why.
+        source: MirrorError,
+    },
     /// A file cannot be opened, read or written.
     #[error("{}: {source}{}", path.display(), hint(source))]
     File {
@@ -34,6 +52,23 @@ pub(crate) enum Error {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// This machine shows no PCI devices.
+    #[error("this machine shows no PCI devices ({0}); a container or a virtual machine can be without: give a dump of another one with --from")]
+    NoPci(#[source] ReadError),
+    /// The machine has no such function.
+    #[error("there is no PCI function {function}; near it are {}", list(near))]
+    NoSuchFunction {
+        /// What was named.
+        function: Bdf,
+        /// The functions that are nearest.
+        near: Vec<Bdf>,
+    },
+    /// Two inputs cannot both be standard input.
+    #[error("standard input can be read once only; name a file for the other one")]
+    StandardInputTwice,
+    /// Standard output takes one thing.
+    #[error("standard output can take one thing only; name files for the others")]
+    OutputTwice,
     /// The fabric has no such device.
     #[error("the fabric has no device {device}; sva fabric shows those that it has")]
     NoSuchDevice {
@@ -178,12 +213,14 @@ impl Error {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Config { .. } => "config",
+            Self::Dump { .. } | Self::Mirror { .. } => "dump",
+            Self::NoPci(_) => "machine",
             Self::File { .. } | Self::BrokenPipe => "file",
-            Self::NoSuchDevice { .. } | Self::NotAMover { .. } | Self::NoMoverAtAll | Self::NoMover | Self::Plug(_) => "device",
+            Self::NoSuchDevice { .. } | Self::NoSuchFunction { .. } | Self::NotAMover { .. } | Self::NoMoverAtAll | Self::NoMover | Self::Plug(_) => "device",
             Self::Attach(_) => "attach",
             Self::Bind(_) | Self::BindShared(_) | Self::BindGroup(_) | Self::LeftOut { .. } => "bind",
             Self::Regions(_) | Self::Find(_) => "regions",
-            Self::Wraps { .. } | Self::TooLongForJson { .. } => "usage",
+            Self::StandardInputTwice | Self::OutputTwice | Self::Wraps { .. } | Self::TooLongForJson { .. } => "usage",
             Self::Dma { .. } | Self::Abandoned { .. } | Self::Rejected { .. } | Self::Signals(_) | Self::Demo { .. } => "host",
             Self::Interrupted(_) => "interrupted",
         }

@@ -76,7 +76,7 @@ pub enum Note {
         /// The port or function.
         bdf: Bdf,
     },
-    /// Some functions of a device isolate and others do not: none has ACS in the fabric. Their groups are declared.
+    /// Some functions of a device isolate and others do not, which the fabric takes of none: ACS CR, which only groups rest on, is off in all. Their groups are declared.
     MixedFunctionAcs {
         /// Function 0 of the slot.
         slot: Bdf,
@@ -181,7 +181,10 @@ impl fmt::Display for Note {
             }
             Self::EgressControl { bdf } => write!(f, "ACS EC of {bdf} is off: a fabric has no egress vectors"),
             Self::MixedFunctionAcs { slot } => {
-                write!(f, "functions of {slot} have no ACS: on the machine some isolate and some do not, which a fabric cannot have")
+                write!(
+                    f,
+                    "ACS CR is off in the functions of {slot}: on the machine some isolate and some do not, which a fabric cannot have"
+                )
             }
             Self::AcsAssumed { functions } => write!(f, "ACS of {} could not be read and is assumed", list(functions)),
             Self::PasidWidth { bdf } => write!(f, "PASID capability of {bdf} left out: its width is not known"),

@@ -213,7 +213,10 @@ impl Walk<'_> {
         let isolating = placed.iter().filter(|function| crate::acs::enabled(function.acs, AcsBits::FUNCTION_ISOLATION)).count();
         if isolating != 0 && isolating != placed.len() {
             self.notes.extend(placed.first().map(|function| Note::MixedFunctionAcs { slot: function.bdf.slot() }));
-            placed.iter_mut().for_each(|function| function.acs = None);
+            // Requests, which are what is routed, stay as they are redirected.
+            for acs in placed.iter_mut().filter_map(|function| function.acs.as_mut()) {
+                acs.enabled = acs.enabled & !AcsBits::CR;
+            }
         }
     }
 

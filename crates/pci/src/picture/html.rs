@@ -141,7 +141,7 @@ li{overflow-wrap:anywhere}
 code{font:600 12.5px ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace}
 .drawing,.table{overflow-x:auto}
 .drawing svg{display:block}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:16px;margin:0 28px}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:16px;margin:0 28px;align-items:start}
 .card{border:1px solid var(--edge);border-left-width:6px;border-radius:8px;padding:.7rem 1rem;background:var(--box);min-width:0}
 .card h3{margin:0 0 .5rem;font-size:1rem}
 .card h4{margin:.7rem 0 0;font-size:.85rem;color:var(--muted)}

@@ -4,6 +4,8 @@
 //! block of rows of its own and nothing can overlap. The members of a group are surrounded in each column where they follow one another, and a port's
 //! surrounding is carried over the gap to the children that share its group; members elsewhere have the same colour and number.
 
+use std::collections::HashMap;
+
 use super::measure::{self, Face};
 use super::scene::{Lamp, LampState, Node, Scene};
 use super::style::{ADDRESS, BADGE, HEADING, KIND, LAMP, LEGEND, NAME, PALETTE, PILL, SUBTITLE, TITLE};
@@ -204,38 +206,43 @@ impl Layout {
     fn regions(&mut self, scene: &Scene, cells: &[Cell], colours: &dyn Fn(u32) -> Option<usize>) {
         let mut order: Vec<usize> = (0..scene.nodes.len()).collect();
         order.sort_by_key(|node| (cells[*node].column, cells[*node].row));
-        let mut parts: Vec<(u32, Rect)> = Vec::new();
-        let mut last: Option<(usize, u32)> = None;
+        // In each column the members that follow one another, and for each node which of these runs it is in.
+        let mut runs: Vec<(u32, Rect)> = Vec::new();
+        let mut run_of: Vec<Option<usize>> = vec![None; scene.nodes.len()];
+        let mut last: Option<usize> = None;
         for node in order {
-            let Some(group) = scene.nodes[node].group else {
-                last = None;
-                continue;
+            let (rect, cell) = (self.boxes[node].rect, cells[node]);
+            let follows = |before: usize| {
+                let same = scene.nodes[before].group == scene.nodes[node].group;
+                same && cells[before].column == cell.column && cells[before].root == cell.root
             };
-            let rect = self.boxes[node].rect;
-            let cell = cells[node];
-            match (last, parts.last_mut()) {
-                (Some((before, same)), Some((_, part)))
-                    if same == group && cells[before].column == cell.column && cells[before].root == cell.root =>
-                {
-                    *part = part.hull(rect);
-                }
-                _ => parts.push((group, rect)),
+            match (last.filter(|before| follows(*before)).and(runs.last_mut()), scene.nodes[node].group) {
+                (_, None) => {}
+                (Some((_, run)), Some(_)) => *run = run.hull(rect),
+                (None, Some(group)) => runs.push((group, rect)),
             }
-            last = Some((node, group));
+            run_of[node] = scene.nodes[node].group.map(|_| runs.len() - 1);
+            last = Some(node);
         }
+        let mut parts = runs;
+        // Over the gaps, from a parent to its children.
+        let mut before: HashMap<(Option<usize>, Option<usize>), Rect> = HashMap::new();
         for (node, parent) in scene.nodes.iter().enumerate() {
             let Some(group) = parent.group else { continue };
             let from = self.boxes[node].rect;
-            for run in parent.children.chunk_by(|a, b| scene.nodes[*a].group == scene.nodes[*b].group) {
-                let ends = run.first().zip(run.last()).filter(|(first, _)| scene.nodes[**first].group == parent.group);
-                let Some((first, last)) = ends.map(|(first, last)| (self.boxes[*first].rect, self.boxes[*last].rect)) else { continue };
-                parts.push((group, Rect::new(from.right(), first.y, first.x - from.right(), last.bottom() - first.y)));
-                // Down the gap, left of the regions of the children between.
-                parts.push((group, Rect::new(from.right() - INSET, from.y, INSET + GAP.0 / 2, last.bottom() - from.y)));
+            for child in parent.children.iter().copied().filter(|child| scene.nodes[*child].group == parent.group) {
+                let to = self.boxes[child].rect;
+                let over = Rect::new(from.right(), to.y, to.x - from.right(), to.h);
+                // Between two runs the gap is theirs from the first crossing to the last.
+                let all = before.entry((run_of[node], run_of[child])).or_insert(over);
+                *all = all.hull(over);
+                // Down the gap, left of the regions of other children between.
+                parts.push((group, Rect::new(from.right() - INSET, from.y, INSET + GAP.0 / 2, to.bottom() - from.y)));
             }
         }
+        parts.extend(before.into_iter().filter_map(|((run, _), over)| Some((parts.get(run?)?.0, over))).collect::<Vec<_>>());
         let mut regions: Vec<Region> = Vec::new();
-        parts.sort_by_key(|(group, _)| *group);
+        parts.sort_by_key(|(group, rect)| (*group, rect.x, rect.y));
         for (group, rect) in parts {
             let Some(colour) = colours(group) else { continue };
             match regions.last_mut() {

@@ -75,7 +75,7 @@ impl Columns {
     fn write(&self, out: &mut String, before: &str, node: &Node) {
         let start = out.len();
         let address = self.address - before.chars().count();
-        let _ = write!(out, "{before}{:address$}  {:>2$}  {:3$}", node.address, group(node), self.group, self.kind);
+        let _ = write!(out, "{before}{:address$}  {:>3$}  {:4$}", node.address, group(node), node.kind, self.group, self.kind);
         // ACS stands before the name, not in a column of its own: most functions have none.
         let acs = acs(node);
         if !acs.is_empty() {
