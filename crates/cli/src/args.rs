@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Draw the software fabric: ports, ACS, devices, capabilities, groups
     Fabric(FabricArgs),
+    /// Tell which devices of a machine share an IOMMU group, why, and which of them can share a process's address space
+    Topology(TopologyArgs),
     /// Let a data mover work on a process's memory
     #[command(subcommand)]
     Dma(DmaCommand),
@@ -84,6 +86,72 @@ pub(crate) struct FabricArgs {
     /// Print the built-in description, to start one's own from
     #[arg(long, conflicts_with_all = ["config", "from", "toml", "json"])]
     pub(crate) example: bool,
+}
+
+/// `sva topology`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct TopologyArgs {
+    /// What to do instead of looking at one machine.
+    #[command(subcommand)]
+    pub(crate) command: Option<TopologyCommand>,
+    /// A saved dump or the text of lspci -vvv, best with -nn and -xxxx; - is standard input. Without it this machine (as root all can be read)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// A kernel log of the same machine: its groups, and what it says of IOMMUs
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dmesg: Option<PathBuf>,
+    /// The rules: linux, reachable-set (as proposed for a later Linux) or override (as the out-of-tree ACS override patch)
+    #[arg(long, value_name = "P", default_value_t = Policy::Linux)]
+    pub(crate) policy: Policy,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Explain one function: why it is in its group, what would change that, which gates it passes
+    #[arg(long, value_name = "BDF")]
+    pub(crate) explain: Option<Bdf>,
+    /// Explain why two functions are in one group, or why not
+    #[arg(long, value_names = ["BDF", "BDF"], num_args = 2)]
+    pub(crate) why_not: Vec<Bdf>,
+    /// Print per device whether it can share a process's address space, and which gate it fails
+    #[arg(long)]
+    pub(crate) sva: bool,
+    /// Write a self-contained dump that --from reads back; it holds no serial numbers. - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save: Option<PathBuf>,
+    /// Draw the machine as SVG; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Draw the machine as one HTML page; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// `sva topology diff`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// Compare two dumps, or one under two policies
+    Diff(DiffArgs),
+}
+
+/// `sva topology diff`.
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The first dump
+    #[arg(value_name = "A")]
+    pub(crate) before: PathBuf,
+    /// The second one; with --policies it can be left out
+    #[arg(value_name = "B", required_unless_present = "policies")]
+    pub(crate) after: Option<PathBuf>,
+    /// The rules for both
+    #[arg(long, value_name = "P", default_value_t = Policy::Linux, conflicts_with = "policies")]
+    pub(crate) policy: Policy,
+    /// The rules for the first and for the second
+    #[arg(long, value_names = ["P", "Q"], num_args = 2)]
+    pub(crate) policies: Vec<Policy>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `sva regions`.

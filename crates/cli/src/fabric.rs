@@ -96,8 +96,11 @@ fn config(path: &Path) -> Result<String, Error> {
     String::from_utf8(bytes(path, sva_pci::limit::TEXT)?).map_err(invalid)
 }
 
-/// What a file holds, one byte more than `most` at most: the reader then says that it is too long.
-fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
+/// What a file holds, or standard input for `-`; one byte more than `most` at most: the reader then says that it is too long.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File { path: path.to_path_buf(), source };
     let input: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
     let mut bytes = Vec::new();

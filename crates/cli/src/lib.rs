@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `args`, `number` | the command line |
 //! | `fabric`, `regions`, `manual` | the commands that only look |
+//! | `topology` | a real machine's groups and readiness: read, explained, drawn, compared |
 //! | `session`, `work`, `dma` | bind a process; let the data mover work in pieces; the commands that do |
 //! | `demo` | the demonstration, and the children that it is shown on |
 //! | `report`, `voice`, `error` | what is said, where, and with which exit code |
@@ -23,6 +24,7 @@ mod regions;
 mod report;
 mod session;
 mod stream;
+mod topology;
 mod voice;
 mod work;
 
@@ -52,6 +54,7 @@ fn run(command: &Command) -> u8 {
     let quiet = |json| Voice { json, bytes_on_stdout: false };
     let (voice, outcome) = match command {
         Command::Fabric(args) => (quiet(args.json), fabric::text(args)),
+        Command::Topology(args) => (quiet(args.json()), topology::text(args)),
         Command::Regions(args) => (quiet(args.json), regions::text(args)),
         Command::Completions { shell } => (quiet(false), Ok(manual::completions(*shell))),
         Command::Man { out } => (quiet(false), manual::text(out.as_deref())),

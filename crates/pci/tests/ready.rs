@@ -215,6 +215,11 @@ fn what_linux_does_not_ask_for_does_not_fail_a_device() {
         let row = Parts::after(change);
         assert_eq!(row.verdict(), Verdict::Ready, "{what}: {row:#?}");
     }
+    let row = Parts::after(|p| {
+        p.functions[DOWNSTREAM].acs = Fact::read(None);
+        p.host.kernel = Some("6.1.9".to_owned());
+    });
+    assert_eq!(row.check(Gate::Redirect).map(|check| &check.finding), Some(&Finding::RedirectNotWanted { release: (6, 1) }));
     let row = Parts::after(|p| p.functions[DEVICE].pri = Fact::read(None));
     assert_eq!(row.check(Gate::PageRequests).map(|check| check.outcome()), Some(Outcome::Limited), "but it is said");
 }

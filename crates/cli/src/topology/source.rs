@@ -1,7 +1,5 @@
 //! Where a machine comes from: this one, a folder with a copy of its `/sys` and `/proc`, a dump, the text of lspci; and a kernel log beside it.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
 use sva_core::Bdf;
@@ -9,6 +7,7 @@ use sva_pci::machine::{Machine, Reading};
 use sva_pci::read;
 
 use crate::error::Error;
+use crate::fabric::bytes;
 
 /// How many functions are named where one was not found.
 const NEAR: usize = 5;
@@ -26,23 +25,14 @@ pub(super) fn reading(from: Option<&Path>, dmesg: Option<&Path>) -> Result<Readi
         Some(path) => of_path(path)?,
     };
     if let Some(path) = dmesg {
-        read::add_dmesg(&mut reading, &bytes(path)?).map_err(|source| Error::Dump { path: name(path), source })?;
+        read::add_dmesg(&mut reading, &bytes(path, read::LONGEST)?).map_err(|source| Error::Dump { path: name(path), source })?;
     }
     Ok(reading)
 }
 
 fn of_path(path: &Path) -> Result<Reading, Error> {
     let dump = |source| Error::Dump { path: name(path), source };
-    if path.is_dir() { read::scan(path).map_err(dump) } else { read::parse(&bytes(path)?).map_err(dump) }
-}
-
-/// What a file holds, up to one byte more than is taken: the reader then says that it is too long. An endless one ends there too.
-fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::File { path: name(path), source };
-    let input: Box<dyn Read> = if is_standard(path) { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
-    let mut bytes = Vec::new();
-    input.take(read::LONGEST as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    if path.is_dir() { read::scan(path).map_err(dump) } else { read::parse(&bytes(path, read::LONGEST)?).map_err(dump) }
 }
 
 pub(super) fn is_standard(path: &Path) -> bool {

@@ -140,6 +140,11 @@ pub enum Finding {
         /// Functions looked at, the device itself included.
         hops: usize,
     },
+    /// The running kernel does not ask for it: none before 6.2 does.
+    RedirectNotWanted {
+        /// Major and minor number.
+        release: (u32, u32),
+    },
     /// A hop does not, and cannot.
     NoRedirect {
         /// The nearest such one.
@@ -256,7 +261,7 @@ impl Finding {
             | Self::Alone { .. }
             | Self::Kernel { .. }
             | Self::Enabled => Outcome::Pass,
-            Self::NoPageRequests | Self::PageRequestsNotTaken | Self::Shared { .. } => Outcome::Limited,
+            Self::NoPageRequests | Self::PageRequestsNotTaken | Self::Shared { .. } | Self::RedirectNotWanted { .. } => Outcome::Limited,
             Self::NotInUse { .. }
             | Self::ScalableModeOff(_)
             | Self::RedirectOff { .. }
@@ -351,6 +356,9 @@ impl fmt::Display for Finding {
             Self::PrefixNotSeen { at } => write!(f, "not known whether {at} supports it"),
             Self::Redirect { hops: 1 } => f.write_str("redirected at the device itself, and no port is on its way"),
             Self::Redirect { hops } => write!(f, "redirected at each of {hops} hops"),
+            Self::RedirectNotWanted { release: (major, minor) } => {
+                write!(f, "kernel {major}.{minor} does not ask for it, later ones do: peers may catch what is meant for the process")
+            }
             Self::NoRedirect { at } => write!(f, "{at} does not redirect requests to peers, and has no ACS that could"),
             Self::RedirectOff { at, off } => {
                 write!(

@@ -11,6 +11,14 @@ const X86_FIXED_SINCE: (u32, u32) = (6, 19);
 /// The first kernel that takes groups with members that have no PASID capability.
 const MIXED_GROUPS_SINCE: (u32, u32) = (6, 16);
 
+/// The first kernel that asks for ACS on the path before it enables PASIDs.
+const PATH_SINCE: (u32, u32) = (6, 2);
+
+/// The release of a kernel that is known not to ask for ACS on the path.
+pub(super) fn ignores_path(host: &Host) -> Option<(u32, u32)> {
+    release(host).filter(|release| *release < PATH_SINCE)
+}
+
 /// The gate [`Gate::Kernel`], where the source names a kernel and the IOMMU is known.
 pub(super) fn check(host: &Host, kind: Option<IommuKind>) -> Option<Check> {
     let release = release(host)?;

@@ -108,7 +108,7 @@ impl fmt::Display for Gate {
             Self::PageRequests => "page requests",
             Self::Group => "group",
             Self::Kernel => "kernel",
-            Self::Enabled => "switched on",
+            Self::Enabled => "PASID enabled",
         })
     }
 }

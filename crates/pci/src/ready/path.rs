@@ -1,6 +1,7 @@
 //! The gates on the way from a device to the root: the TLP prefix that carries a PASID, and redirection by ACS.
 
 use super::finding::Finding;
+use super::kernel::ignores_path;
 use super::survey::{Survey, physical};
 use super::{Check, Gate};
 use crate::acs::AcsBits;
@@ -52,6 +53,9 @@ pub(super) fn prefix(survey: &Survey, index: usize, function: &PciFunction) -> C
 /// it enables PASIDs. Its quirks count.
 pub(super) fn redirect(survey: &Survey, index: usize, function: &PciFunction) -> Check {
     let check = |finding, source| Check { gate: Gate::Redirect, finding, source };
+    if let Some(release) = ignores_path(survey.machine.host()) {
+        return check(Finding::RedirectNotWanted { release }, Source::Read);
+    }
     let owner = physical(survey.machine, function).bdf;
     let first = survey.machine.find(owner).unwrap_or(index);
     let (mut source, mut hops) = (Source::Read, 0);
