@@ -27,6 +27,8 @@ struct Shape {
     acs: Option<(u8, u8)>,
     memory: bool,
     translated: bool,
+    /// Function 0 does not say that there are others.
+    modest: bool,
 }
 
 /// What a table says of the function.
@@ -38,6 +40,8 @@ enum Model {
     /// A quirk: endpoint or port that is vouched for, or an unknown Wangxun device, that fails.
     VouchedFor,
     Denied,
+    /// A conventional bridge of a model that is a PCIe-to-PCI bridge where it sits below a PCI Express port.
+    Disguised,
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
@@ -47,14 +51,10 @@ fn shape() -> impl Strategy<Value = Shape> {
         3 => (0..5u8).prop_map(Model::Alias),
         1 => Just(Model::VouchedFor),
         1 => Just(Model::Denied),
+        2 => Just(Model::Disguised),
     ];
-    (model, 0..12u8, acs, any::<bool>(), prop::bool::weighted(0.97)).prop_map(|(model, kind, acs, memory, translated)| Shape {
-        model,
-        kind,
-        acs,
-        memory,
-        translated,
-    })
+    (model, 0..12u8, acs, any::<bool>(), prop::bool::weighted(0.97), prop::bool::weighted(0.05))
+        .prop_map(|(model, kind, acs, memory, translated, modest)| Shape { model, kind, acs, memory, translated, modest })
 }
 
 fn device() -> impl Strategy<Value = Device> {
@@ -118,6 +118,8 @@ impl Layout {
             return bridges[pick];
         }
         match shape.kind {
+            // Inside a switch there are downstream ports, also such as lead nowhere.
+            0..=9 if parent == Some(Kind::Upstream) => Some((ExpressKind::Downstream, Kind::Downstream)),
             0..=5 if root_bus => Some((ExpressKind::IntegratedEndpoint, Kind::Integrated)),
             0..=5 => Some((ExpressKind::Endpoint, Kind::Endpoint)),
             6..=7 => Some((ExpressKind::LegacyEndpoint, Kind::Endpoint)),
@@ -140,6 +142,7 @@ impl Layout {
             Some((kind, _)) => pcie(&name, kind),
             None => pci(&name),
         };
+        let several = several && !(number == 0 && shape.modest);
         it.0.multifunction.value = several;
         let bits = |bits: u8| AcsBits::from_bits(u16::from(bits));
         let mut acs = None;
@@ -167,7 +170,7 @@ impl Layout {
             aliases,
             issuer: self.vmd,
             physical: None,
-            disguised: false,
+            disguised: shape.model == Model::Disguised && bridge && kind.is_none() && parent.is_some_and(|above| above != Kind::ToPci),
             memory: shape.memory,
             translated: shape.translated,
         });
@@ -178,7 +181,9 @@ impl Layout {
             return;
         }
         let pf = self.machine[physical].0.bdf.to_string();
-        let mut add = |bus: u8, devfn: u8, segment: u32| {
+        let number = (self.reference.len() - physical) as u8;
+        let segment = self.segment;
+        let mut add = |bus: u8, devfn: u8| {
             let name = format!("{segment:x}:{bus:02x}:{:02x}.{}", devfn >> 3, devfn & 7);
             let mut it = endpoint(&name).virtual_of(&pf);
             it.0.kernel_group = Some(Some(7));
@@ -197,11 +202,12 @@ impl Layout {
             };
             self.reference.push(of);
         };
-        (0..near).for_each(|n| add(bus, (slot + 16) << 3 | n, self.segment));
+        // The first one in the slot of the physical function, if there is room.
+        (0..near).for_each(|n| add(bus, if n == 0 && number < 8 { slot << 3 | number } else { (slot + 16) << 3 | n }));
         if far > 0 && bus > 0 && self.bus < 200 {
             self.bus += 1;
             let other = self.bus;
-            (0..far).for_each(|n| add(other, n, self.segment));
+            (0..far).for_each(|n| add(other, n));
         }
     }
 }
@@ -213,6 +219,7 @@ fn tables(model: Model, slot: u8, number: u8) -> ((u16, u16), Option<u16>, Vec<u
         Model::Unknown => ((0x1af4, 1), None, Vec::new()),
         Model::VouchedFor => ((0x1924, 0x0903), Some(ISOLATION), Vec::new()),
         Model::Denied => ((0x8088, 0x7777), Some(0), Vec::new()),
+        Model::Disguised => ((0x1b21, 0x1080), None, Vec::new()),
         Model::Alias(0) => ((0x1180, 0xe832), None, if number == 0 { Vec::new() } else { vec![own] }),
         Model::Alias(1) => ((0x1b4b, 0x9123), None, if number == 1 { Vec::new() } else { vec![own | 1] }),
         Model::Alias(2) => ((0x10b5, 0x87b0), None, (0..=255).collect()),
@@ -225,7 +232,7 @@ fn build(devices: &[Device], below_vmd: &[Device]) -> (Machine, Vec<Function>) {
     let mut layout = Layout { machine: Vec::new(), reference: Vec::new(), bus: 0, segment: 0, vmd: None };
     layout.bus(0, devices, None);
     if !below_vmd.is_empty() {
-        let shape = Shape { model: Model::Unknown, kind: 0, acs: None, memory: false, translated: true };
+        let shape = Shape { model: Model::Unknown, kind: 0, acs: None, memory: false, translated: true, modest: false };
         layout.function(0, 31, 0, false, &shape, false, None);
         let vmd = layout.reference.len() - 1;
         let it = layout.machine.pop().expect("just added");
@@ -298,7 +305,7 @@ fn explained(machine: &Machine, grouping: &Grouping) -> Result<(), TestCaseError
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 384, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
 
     // shows G1
     #[test]
