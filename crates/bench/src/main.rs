@@ -1,11 +1,12 @@
 //! Benchmarks of sva, each figure beside a baseline that is measured in the same run.
 //!
-//! `cargo run --release -p sva-bench -- host [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
+//! `cargo run --release -p sva-bench -- (host|topology) [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
 #![forbid(unsafe_code)]
 
 mod host;
 mod row;
 mod target;
+mod topology;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,15 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// Grouping of large machines.
+    Topology {
+        /// Print a JSON array of rows instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// A smaller run, to see that everything works; the figures mean little.
+        #[arg(long)]
+        quick: bool,
+    },
     /// The process that is measured on; started by the others.
     #[command(hide = true)]
     Target {
@@ -46,6 +56,10 @@ fn main() -> ExitCode {
         Subject::Host { json, quick } => {
             let mut rows = Rows::new(json);
             host::run(quick, &mut rows).and_then(|()| rows.finish())
+        }
+        Subject::Topology { json, quick } => {
+            let mut rows = Rows::new(json);
+            topology::run(quick, &mut rows).and_then(|()| rows.finish())
         }
     };
     match outcome {
