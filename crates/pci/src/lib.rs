@@ -36,6 +36,8 @@ pub mod machine;
 pub mod mirror;
 mod number;
 pub mod picture;
+#[cfg(test)]
+mod random;
 pub mod read;
 pub mod ready;
 

@@ -14,6 +14,8 @@
 mod acs;
 mod memory;
 mod note;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};

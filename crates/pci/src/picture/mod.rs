@@ -18,6 +18,8 @@ mod measure;
 mod scene;
 mod style;
 mod svg;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use html::html;
