@@ -55,6 +55,14 @@ pub(crate) enum Error {
     /// This machine shows no PCI devices.
     #[error("this machine shows no PCI devices ({0}); a container or a virtual machine can be without: give a dump of another one with --from")]
     NoPci(#[source] ReadError),
+    /// The folder is no copy of a machine's files.
+    #[error("{} is a folder without {wanted}; give a file: a dump of sva topology --save, or the text of lspci -vvv -nn", path.display())]
+    NoMachineIn {
+        /// The folder.
+        path: PathBuf,
+        /// What it would have to hold.
+        wanted: &'static str,
+    },
     /// The machine has no such function.
     #[error("there is no PCI function {function}; near it are {}", list(near))]
     NoSuchFunction {
@@ -214,7 +222,7 @@ impl Error {
         match self {
             Self::Config { .. } => "config",
             Self::Dump { .. } | Self::Mirror { .. } => "dump",
-            Self::NoPci(_) => "machine",
+            Self::NoPci(_) | Self::NoMachineIn { .. } => "machine",
             Self::File { .. } | Self::BrokenPipe => "file",
             Self::NoSuchDevice { .. } | Self::NoSuchFunction { .. } | Self::NotAMover { .. } | Self::NoMoverAtAll | Self::NoMover | Self::Plug(_) => "device",
             Self::Attach(_) => "attach",

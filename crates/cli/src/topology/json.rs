@@ -7,7 +7,7 @@ use sva_pci::groups::{self, Difference, Explanation, Group, Grouping, Pair, Pair
 use sva_pci::machine::{Fact, Ids, Machine, PciFunction, Source};
 use sva_pci::ready::{Check, Readiness};
 
-use super::{Subject, unknown};
+use super::Subject;
 
 #[derive(Serialize)]
 pub(super) struct Object {
@@ -24,9 +24,9 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// All of a subject; with the explanation of one function and of a pair, given as indexes.
-    pub(super) fn new(subject: &Subject, explained: Option<usize>, pair: Option<(usize, usize)>) -> Self {
-        let Subject { reading, machine, grouping, check, readiness } = subject;
+    /// All of a subject and what is to be said of it; with the explanation of one function and of a pair, given as indexes.
+    pub(super) fn new(subject: &Subject, notes: Vec<String>, explained: Option<usize>, pair: Option<(usize, usize)>) -> Self {
+        let Subject { machine, grouping, check, readiness, .. } = subject;
         let explanation = |function| ExplanationObject::new(machine, &groups::explain(machine, grouping, function));
         let pair_object = |(a, b)| PairObject::new(machine, &groups::why_not(machine, grouping, a, b));
         Self {
@@ -35,7 +35,7 @@ impl Object {
             self_check: SelfCheckObject::new(machine, check),
             policy: grouping.policy().to_string(),
             host: HostObject::new(machine),
-            notes: unknown::lines(reading, machine, grouping),
+            notes,
             explanation: explained.map(explanation),
             why_not: pair.map(pair_object),
         }

@@ -26,6 +26,7 @@ use sva_pci::{picture, read};
 use crate::args::{TopologyArgs, TopologyCommand};
 use crate::error::Error;
 use crate::report;
+use crate::voice::Voice;
 
 /// Everything that is known of one machine.
 struct Subject {
@@ -55,11 +56,13 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
         [a, b] => Some((source::find(&subject.machine, a)?, source::find(&subject.machine, b)?)),
         _ => None,
     };
-    if let Some(picture) = write_files(args, &subject)? {
-        return Ok(picture);
+    let notes = unknown::lines(&subject.machine, &subject.grouping);
+    if let Some(written) = write_files(args, &subject)? {
+        notes.iter().for_each(|line| Voice::default().note(&format!("note: {line}")));
+        return Ok(written);
     }
     if args.json {
-        return report::object(&json::Object::new(&subject, explained, pair));
+        return report::object(&json::Object::new(&subject, notes, explained, pair));
     }
     let asked = explained.is_some() || pair.is_some() || args.sva;
     let written = args.save.is_some() || args.svg.is_some() || args.html.is_some();
@@ -75,8 +78,8 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
     if args.sva {
         parts.push(sva::table(&subject.machine, &subject.grouping, &subject.readiness));
     }
-    if !written {
-        parts.extend(unknown::text(&subject.reading, &subject.machine, &subject.grouping));
+    if !notes.is_empty() {
+        parts.push(notes.iter().map(|line| format!("note: {line}\n")).collect());
     }
     Ok(parts.join("\n"))
 }

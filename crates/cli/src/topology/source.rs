@@ -9,6 +9,9 @@ use sva_pci::read;
 use crate::error::Error;
 use crate::fabric::bytes;
 
+/// What a folder has to hold, to be taken for the copy of a machine's files.
+const DEVICES: &str = "sys/bus/pci/devices";
+
 /// How many functions are named where one was not found.
 const NEAR: usize = 5;
 
@@ -32,6 +35,9 @@ pub(super) fn reading(from: Option<&Path>, dmesg: Option<&Path>) -> Result<Readi
 
 fn of_path(path: &Path) -> Result<Reading, Error> {
     let dump = |source| Error::Dump { path: name(path), source };
+    if path.is_dir() && !path.join(DEVICES).is_dir() {
+        return Err(Error::NoMachineIn { path: path.to_path_buf(), wanted: DEVICES });
+    }
     if path.is_dir() { read::scan(path).map_err(dump) } else { read::parse(&bytes(path, read::LONGEST)?).map_err(dump) }
 }
 

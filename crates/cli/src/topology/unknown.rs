@@ -1,26 +1,11 @@
 //! What a machine's source does not tell, and what in it cannot be: said below every answer, for the answers rest on it.
 
-use std::fmt::Write as _;
-
 use sva_pci::groups::Grouping;
-use sva_pci::machine::{Basis, Machine, PciFunction, Reading, Source};
-
-/// The paragraph; none where all was read and nothing is odd.
-pub(super) fn text(reading: &Reading, machine: &Machine, grouping: &Grouping) -> Option<String> {
-    let lines = lines(reading, machine, grouping);
-    let mut out = String::new();
-    for line in &lines {
-        let _ = writeln!(out, "note: {line}");
-    }
-    (!lines.is_empty()).then_some(out)
-}
+use sva_pci::machine::{Basis, Machine, PciFunction, Source};
 
 /// One sentence each.
-pub(super) fn lines(reading: &Reading, machine: &Machine, grouping: &Grouping) -> Vec<String> {
+pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    if reading.truncated {
-        lines.push("the text ends in the middle of a function: what comes after it is not here".to_owned());
-    }
     let functions = machine.functions();
     let hidden = functions.iter().filter(|function| rests_on(function, Basis::CapabilitiesHidden)).count();
     if hidden > 0 {

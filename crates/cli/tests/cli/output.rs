@@ -72,7 +72,16 @@ fn completions_and_manual_name_every_command() {
     assert!(manual.contains(".SH \"EXIT STATUS\"\n0 done;") && !manual.contains("EXTRA"), "{manual}");
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(run(&format!("man --out {}", folder.path().join("man1").display())).code, 0);
-    for page in ["sva.1", "sva-fabric.1", "sva-regions.1", "sva-dma.1", "sva-dma-crc32c.1", "sva-dma-write.1"] {
+    for page in [
+        "sva.1",
+        "sva-fabric.1",
+        "sva-regions.1",
+        "sva-topology.1",
+        "sva-topology-diff.1",
+        "sva-dma.1",
+        "sva-dma-crc32c.1",
+        "sva-dma-write.1",
+    ] {
         assert!(folder.path().join("man1").join(page).exists(), "{page}");
     }
     assert_eq!(std::fs::read_to_string(folder.path().join("man1/sva.1")).expect("written"), manual);
