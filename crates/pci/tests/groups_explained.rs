@@ -57,6 +57,18 @@ fn an_explanation_has_a_line_for_each_hop_with_its_bits_and_ends_in_the_group() 
 
 // shows G1
 #[test]
+fn the_founder_of_a_group_is_told_who_joined_it() {
+    let all = machine([root("00:01.0", 1, 1).isolating(), endpoint("01:00.0").multifunction(), endpoint("01:00.1")]);
+    let said = lines(&all, "01:00.0");
+    assert!(said.iter().any(|line| line.starts_with("0000:01:00.0 founds a group")), "{said:?}");
+    assert!(
+        said.iter().any(|line| line.starts_with("and 0000:01:00.1 with 0000:01:00.0: functions of one device that are not isolated")),
+        "{said:?}"
+    );
+}
+
+// shows G1
+#[test]
 fn what_was_not_read_says_so_in_the_explanation() {
     let mut port = root("00:01.0", 1, 1).isolating();
     port.0.acs.value.as_mut().expect("given").enabled = Fact::assumed(ALL, Basis::LinuxEnablesAcs);

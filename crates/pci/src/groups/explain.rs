@@ -15,14 +15,19 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// Why the function that it joined is in the group, and so on to the founder.
     pub chain: Vec<Reason>,
+    /// Why others joined this function's group through it.
+    pub joined_by: Vec<Reason>,
     /// The group's number; none where no IOMMU translates the function.
     pub group: Option<u32>,
     /// The other members of the group, as indexes.
     pub others: Vec<usize>,
     /// What would make the group smaller.
     pub advice: Vec<Advice>,
-    joined: Vec<String>,
+    links: Vec<String>,
 }
+
+/// Members that joined through a function, as far as they are told in lines.
+const MOST_JOINED: usize = 16;
 
 /// Explains the group of `function`, an index into the functions of `machine`, of which `grouping` was computed.
 ///
@@ -32,10 +37,11 @@ pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Expla
         function,
         steps: Vec::new(),
         chain: Vec::new(),
+        joined_by: Vec::new(),
         group: grouping.of(function),
         others: others(grouping, function),
         advice: Vec::new(),
-        joined: Vec::new(),
+        links: Vec::new(),
     };
     if function >= machine.functions().len() || grouping.state.rank.len() != machine.functions().len() {
         return it;
@@ -47,7 +53,13 @@ pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Expla
     let rules = Rules::new(machine, grouping.policy());
     rules.decide(&grouping.state, function, &mut it.steps);
     it.chain = chain(grouping, function).skip(1).copied().collect();
-    it.joined = it.chain.iter().map(|reason| reason.describe(machine, grouping)).collect();
+    let group = it.group.and_then(|id| grouping.groups().get(id as usize));
+    it.joined_by = group.map(|group| group.reasons.iter().filter(|reason| reason.with == function).copied().collect()).unwrap_or_default();
+    let told = it.chain.iter().chain(it.joined_by.iter().take(MOST_JOINED));
+    it.links = told.map(|reason| format!("and {}", reason.describe(machine, grouping))).collect();
+    if it.joined_by.len() > MOST_JOINED {
+        it.links.push(format!("and {} more through it", it.joined_by.len() - MOST_JOINED));
+    }
     it.advice = advise(&rules, grouping, function, &it.others);
     it
 }
@@ -73,7 +85,7 @@ impl Explanation {
     /// The explanation in words: a line for each hop, for each link to the founder, for the result, for each advice.
     pub fn lines(&self, machine: &Machine) -> Vec<String> {
         let mut lines: Vec<String> = self.steps.iter().map(|step| step.describe(machine)).collect();
-        lines.extend(self.joined.iter().map(|reason| format!("and {reason}")));
+        lines.extend(self.links.iter().cloned());
         if let Some(group) = self.group {
             lines.push(match self.others.len() {
                 0 => format!("result: {} is alone in group {group}", name(machine, self.function)),
