@@ -19,10 +19,25 @@ pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) 
         let Some(function) = machine.functions().get(row.function) else { continue };
         line(&mut out, function, grouping.of(row.function), row);
     }
+    for shut in shut_by_settings(rows) {
+        let _ = write!(out, "\nshut by a setting of this machine: {shut}");
+    }
     let ready = rows.iter().filter(|row| row.verdict() == Verdict::Ready).count();
     let _ = writeln!(out, "\n{ready} of {} devices can share a process's address space", rows.len());
     out.push_str("yes passed, no failed, off switched off, - no such capability, ? not known, * assumed; --explain BDF shows all gates of a device\n");
     out
+}
+
+/// What settings of the machine shut for its devices, whatever else stops those: the kernel's options, and an IOMMU that is not used.
+fn shut_by_settings(rows: &[Readiness]) -> Vec<String> {
+    let mut shut: Vec<&Check> = Vec::new();
+    for check in rows.iter().flat_map(|row| &row.checks) {
+        let of_machine = matches!(check.gate, Gate::InUse | Gate::IommuPasid | Gate::Ats) && check.outcome() == Outcome::Off;
+        if of_machine && !shut.iter().any(|known| known.finding == check.finding) {
+            shut.push(check);
+        }
+    }
+    shut.iter().map(|check| format!("{}: {}", check.gate, check.finding)).collect()
 }
 
 fn line(out: &mut String, function: &PciFunction, group: Option<u32>, row: &Readiness) {

@@ -221,6 +221,24 @@ fn the_readiness_table_names_the_gate_that_decides() {
 }
 
 #[test]
+fn settings_that_shut_gates_are_named_whatever_else_stops_the_devices() {
+    let files = Files::new();
+    let mut dump: Value = serde_json::from_slice(&topology(&files.with("machine", machine()), "--save -").stdout).expect("JSON");
+    dump["machine"]["host"] = serde_json::json!({ "kernel": "6.12.3", "options": ["intel_iommu=on,sm_off", "pci=noats"] });
+    dump["machine"]["functions"][0]["ids"] = "8086:0001".into();
+    let file = files.with("dump", dump.to_string());
+    let table = topology(&file, "--sva").text();
+    let shut: Vec<&str> = table.lines().filter(|line| line.starts_with("shut by a setting")).collect();
+    assert!(matches!(shut[..], [a, b] if a.contains("intel_iommu=sm_off") && b.contains("pci=noats")), "{table}");
+    dump["machine"]["host"] = serde_json::json!({ "options": ["intel_iommu=off"], "iommu_in_use": false });
+    let table = topology(&files.with("dump", dump.to_string()), "--sva").text();
+    assert!(
+        table.contains("shut by a setting of this machine: IOMMU in use: the kernel was told not to use it: boot without intel_iommu=off"),
+        "{table}"
+    );
+}
+
+#[test]
 fn a_saved_dump_tells_the_same_and_can_be_saved_to_standard_output() {
     let files = Files::new();
     let file = files.with("machine", machine());
