@@ -159,6 +159,26 @@ fn a_pair_in_one_group_is_joined_by_links_and_a_pair_in_two_is_separated_by_hops
     assert!(matches!(pair(&apart, "03:00.0", "03:00.0").verdict, PairVerdict::Same));
 }
 
+// shows G1
+#[test]
+fn a_pair_is_told_only_what_would_separate_the_two() {
+    let all = machine([
+        root("00:01.0", 1, 3),
+        upstream("01:00.0", 2, 3),
+        downstream("02:00.0", 3, 3).isolating(),
+        endpoint("03:00.0").multifunction(),
+        endpoint("03:00.1"),
+    ]);
+    let port = all.find(at("00:01.0")).expect("in the machine");
+    let told = |a, b| pair(&all, a, b).advice.into_iter().map(|(_, advice)| advice).collect::<Vec<_>>();
+    let show = |left| Advice::ShowAcs { ports: vec![port], left };
+    assert!(told("01:00.0", "03:00.0").contains(&show(0)));
+    // ACS above keeps the two functions of one device together; the override parts them.
+    assert_eq!(told("03:00.0", "03:00.1"), [Advice::Override { left: 0 }]);
+    let legacy = machine([pci("00:1f.0").multifunction(), pci("00:1f.3")]);
+    assert_eq!(pair(&legacy, "00:1f.0", "00:1f.3").advice, [(0, Advice::Nothing)]);
+}
+
 // shows S2
 #[test]
 fn an_index_that_is_not_in_the_machine_is_answered_and_not_followed() {

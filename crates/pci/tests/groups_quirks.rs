@@ -79,6 +79,33 @@ fn sunrise_point_ports_have_their_control_register_two_bytes_further() {
     assert_eq!(groups(&bare).len(), 1, "a port without the capability has no quirk");
 }
 
+/// A port with a device below, as `lspci -nnvv` prints them, with all services implemented and none enabled.
+fn as_text(port: &str) -> String {
+    let acs = "SrcValid{} TransBlk- ReqRedir{} CmpltRedir{} UpstreamFwd{} EgressCtrl- DirectTrans-";
+    [
+        format!("00:1c.0 PCI bridge [0604]: A port [{port}] (rev f0) (prog-if 00 [Normal decode])"),
+        "\tBus: primary=00, secondary=01, subordinate=01, sec-latency=0".to_owned(),
+        "\tCapabilities: [40] Express (v2) Root Port (Slot+), MSI 00".to_owned(),
+        "\tCapabilities: [140 v1] Access Control Services".to_owned(),
+        format!("\t\tACSCap:\t{}", acs.replace("{}", "+")),
+        format!("\t\tACSCtl:\t{}", acs.replace("{}", "-")),
+        String::new(),
+        "01:00.0 Ethernet controller [0200]: A device [1af4:0001]".to_owned(),
+        "\tCapabilities: [40] Express (v2) Endpoint, MSI 00".to_owned(),
+        "\tCapabilities: [100 v1] Advanced Error Reporting".to_owned(),
+        String::new(),
+    ]
+    .join("\n")
+}
+
+// shows G1
+#[test]
+fn text_shows_the_wrong_control_register_of_sunrise_point_and_the_right_one_of_others() {
+    let of = |port| groups(&sva_pci::read::from_text(as_text(port).as_bytes()).expect("text of lspci"));
+    assert_eq!(of("8086:a294"), ["00:1c.0", "01:00.0"]);
+    assert_eq!(of("8086:a394"), ["00:1c.0 01:00.0"]);
+}
+
 // shows G1
 #[test]
 fn any_integrated_endpoint_of_intel_isolates_and_no_other_vendors() {

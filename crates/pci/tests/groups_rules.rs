@@ -193,6 +193,13 @@ fn vmd_children_are_seen_as_the_vmd_function_of_their_domain() {
     let all = machine(all);
     assert_eq!(groups(&all), expected);
     assert_eq!(groups_by(&all, Policy::ReachableSet), expected);
+    // A function without a driver has no domain.
+    let one = machine([
+        pcie("00:0e.0", ExpressKind::IntegratedEndpoint).ids(0x8086, 0x467f).driver("vfio-pci"),
+        pcie("00:0f.0", ExpressKind::IntegratedEndpoint).ids(0x8086, 0x467f).driver("vmd"),
+        endpoint("10000:e1:00.0"),
+    ]);
+    assert_eq!(groups(&one), ["00:0e.0", "00:0f.0 10000:e1:00.0"]);
 }
 
 // shows G1

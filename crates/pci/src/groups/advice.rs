@@ -98,15 +98,35 @@ fn suspects(rules: &Rules<'_>, function: usize, others: &[usize]) -> Vec<usize> 
 }
 
 /// How many others would be left if `functions` were changed, where that is less than now.
-fn tried(rules: &Rules<'_>, function: usize, others: &[usize], functions: &[usize], change: fn(&mut PciFunction)) -> Option<usize> {
+fn tried(rules: &Rules<'_>, function: usize, others: &[usize], functions: &[usize], change: Change) -> Option<usize> {
     if functions.is_empty() {
         return None;
     }
-    let mut changed = rules.machine.functions().to_vec();
-    functions.iter().for_each(|it| change(&mut changed[*it]));
-    let machine = Machine::new(changed, rules.machine.host().clone());
-    let left = super::explain::others(&Grouping::compute(&machine, rules.policy), function).len();
+    let left = super::explain::others(&changed(rules, functions, change), function).len();
     (left < others.len()).then_some(left)
+}
+
+type Change = fn(&mut PciFunction);
+
+/// The groups if `functions` were changed.
+fn changed(rules: &Rules<'_>, functions: &[usize], change: Change) -> Grouping {
+    let mut all = rules.machine.functions().to_vec();
+    functions.iter().for_each(|it| change(&mut all[*it]));
+    Grouping::compute(&Machine::new(all, rules.machine.host().clone()), rules.policy)
+}
+
+/// Whether following `advice` for the one would put two functions of one group into two.
+pub(super) fn separates(rules: &Rules<'_>, advice: &Advice, a: usize, b: usize) -> bool {
+    let apart = |grouping: Grouping| grouping.of(a) != grouping.of(b);
+    let one_device = rules.machine.slot_of(a).any(|function| function == b);
+    match advice {
+        Advice::EnableAcs { functions, .. } => apart(changed(rules, functions, enable)),
+        Advice::ShowAcs { ports, .. } => apart(changed(rules, ports, show)),
+        Advice::Override { .. } => apart(Grouping::compute(rules.machine, Policy::Override)),
+        Advice::OtherSlot { .. } => !one_device || rules.verdicts[a].given || rules.verdicts[b].given,
+        Advice::ReplaceBridge { .. } => !one_device,
+        Advice::Nothing => false,
+    }
 }
 
 fn enable(it: &mut PciFunction) {

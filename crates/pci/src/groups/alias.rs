@@ -147,7 +147,8 @@ pub(super) fn disguised(machine: &Machine, bridge: usize) -> bool {
 
 /// The VMD function that issues the requests of each VMD domain, as `(segment, function)`.
 ///
-/// Linux numbers VMD domains from 0x10000 in the order in which it finds the VMD functions, so the n-th domain is the n-th function's. No dump says it outright.
+/// Linux numbers VMD domains from 0x10000 in the order in which it finds the VMD functions, so the n-th domain is the n-th function's. No dump says it outright; where
+/// some functions have no domain, the number decides.
 pub(super) fn vmd_domains(machine: &Machine) -> Vec<(u32, usize)> {
     const FIRST: u32 = 0x10000;
     let functions = machine.functions();
@@ -158,6 +159,9 @@ pub(super) fn vmd_domains(machine: &Machine) -> Vec<(u32, usize)> {
     }
     let mut segments: Vec<u32> = functions.iter().map(|function| function.bdf.segment()).filter(|segment| *segment >= FIRST).collect();
     segments.dedup();
+    if segments.len() == owners.len() {
+        return segments.into_iter().zip(owners).collect();
+    }
     segments.into_iter().filter_map(|segment| Some((segment, *owners.get((segment - FIRST) as usize)?))).collect()
 }
 

@@ -1,6 +1,8 @@
 //! Why two functions are in one group, or are not.
 
+use super::advice::{Advice, advise, separates};
 use super::explain::{chain, explain, list, others};
+use super::rules::Rules;
 use super::step::{Reason, Step, StepKind, name};
 use super::{Grouping, Isolation, Untranslated};
 use crate::machine::{ExpressKind, Machine};
@@ -18,6 +20,8 @@ pub struct Pair {
     pub along_with_a: Vec<usize>,
     /// The same for `b`.
     pub along_with_b: Vec<usize>,
+    /// What would put a pair of one group into two, and for which of them it would be done; tried as [`Advice`] is.
+    pub advice: Vec<(usize, Advice)>,
     reasons: Vec<String>,
 }
 
@@ -61,7 +65,25 @@ pub fn why_not(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Pa
         PairVerdict::Together { reasons, .. } => reasons.iter().map(|reason| reason.describe(machine, grouping)).collect(),
         _ => Vec::new(),
     };
-    Pair { a, b, verdict, along_with_a: others(grouping, a), along_with_b: others(grouping, b), reasons }
+    let advice = match verdict {
+        PairVerdict::Together { .. } => separating(machine, grouping, a, b),
+        _ => Vec::new(),
+    };
+    Pair { a, b, verdict, along_with_a: others(grouping, a), along_with_b: others(grouping, b), advice, reasons }
+}
+
+/// The advice for either that would separate them; what is the same for both is told once.
+fn separating(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Vec<(usize, Advice)> {
+    let rules = Rules::new(machine, grouping.policy());
+    let mut all: Vec<(usize, Advice)> = Vec::new();
+    for (it, other) in [(a, b), (b, a)] {
+        for advice in advise(&rules, grouping, it, &others(grouping, it)) {
+            if separates(&rules, &advice, it, other) && all.iter().all(|(_, told)| *told != advice) {
+                all.push((it, advice));
+            }
+        }
+    }
+    if all.is_empty() { vec![(a, Advice::Nothing)] } else { all }
 }
 
 fn verdict(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> PairVerdict {
@@ -135,6 +157,7 @@ impl Pair {
             }
             lines.extend(separated_by.iter().map(|step| step.describe(machine)));
         }
+        lines.extend(self.advice.iter().map(|(it, advice)| format!("{}: {}", known(*it), advice.describe(machine))));
         let along = [(self.a, &self.along_with_a), (self.b, &self.along_with_b)];
         let shown = if matches!(self.verdict, PairVerdict::Apart { .. }) { 2 } else { 1 };
         lines.extend(
