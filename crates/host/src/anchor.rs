@@ -156,7 +156,7 @@ fn in_stop(pid: Tid, chosen: &Chosen, tracee: Tracee, landmarks: &Landmarks) -> 
     sys::interrupt(tracee.0).map_err(request)?;
     tracee.interrupted(FIRST_STOP).map_err(trouble)?;
     // Traced, the number is the thread's own; the directory tells whether it was when it was chosen.
-    let status = chosen.directory.status().map_err(|_| AttachError::Gone { pid: pid as u32 })?;
+    let status = chosen.directory.status().map_err(|error| unreadable(pid, error))?;
     if chosen.stands_in && !matches!(sys::compare_spaces(pid, tracee.0), Ok(Ordering::Equal)) {
         return Err(AttachError::Gone { pid: pid as u32 });
     }
@@ -253,10 +253,10 @@ fn collect(tracee: Tracee, registers: &Registers, instruction: u64, number: u64,
 /// Makes sure that the anchor has not become the process's own child, which its waits would see.
 fn disown(tgid: Tid, tracee: Tracee, registers: &Registers, instruction: u64, anchor: Tid) -> Result<Tid, AttachError> {
     let anchor = Tracee(anchor);
-    match procfs::status(anchor.0) {
-        Ok(status) if !status.is_dead() && procfs::parent(anchor.0).is_ok_and(|parent| parent != tgid) => Ok(anchor.0),
+    match procfs::status(anchor.0).and_then(|status| Ok((status, procfs::parent(anchor.0)?))) {
+        Ok((status, parent)) if !status.is_dead() && parent != tgid => Ok(anchor.0),
         // Only a number that is certain: `wait4` takes 0 and below for any child.
-        Ok(status) if !status.is_dead() && status.own_number > 0 => {
+        Ok((status, _)) if !status.is_dead() && status.own_number > 0 => {
             let number = status.own_number as u64;
             let undone = anchor.kill_uncollected().and_then(|()| collect(tracee, registers, instruction, number, anchor));
             if undone.is_err() {
@@ -264,11 +264,16 @@ fn disown(tgid: Tid, tracee: Tracee, registers: &Registers, instruction: u64, an
             }
             Err(AttachError::AdoptsOrphans { pid: tgid as u32 })
         }
-        _ => {
+        found => {
             let _ = anchor.kill();
-            Err(AttachError::Gone { pid: tgid as u32 })
+            Err(found.map_or_else(|error| unreadable(tgid, error), |_| AttachError::Gone { pid: tgid as u32 }))
         }
     }
+}
+
+/// Why what `/proc` has of a task could not be read: the task is gone, or it is not the task's fault.
+fn unreadable(pid: Tid, error: io::Error) -> AttachError {
+    if procfs::is_gone(&error) { AttachError::Gone { pid: pid as u32 } } else { AttachError::host("read /proc")(error) }
 }
 
 /// Takes the anchor out of what it still has in common with the process, but for the memory, and locks it up.
@@ -305,7 +310,7 @@ fn seize(tid: Tid) -> io::Result<()> {
     let mut attempt = 1;
     loop {
         match sys::seize(tid) {
-            Err(_) if attempt < ATTEMPTS => std::thread::sleep(Duration::from_millis(1)),
+            Err(_) if attempt < ATTEMPTS => sys::pause(Duration::from_millis(1)),
             result => return result,
         }
         attempt += 1;

@@ -102,6 +102,9 @@ impl Keeping {
         match Stopper::start(pid, chosen, landmarks) {
             Ok(mut stopper) => {
                 let made = stopper.anchor();
+                if made.is_err() {
+                    self.dying.extend(stopper.remains());
+                }
                 self.stoppers.push(stopper);
                 made
             }

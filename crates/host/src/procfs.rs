@@ -10,11 +10,10 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use crate::sys::Tid;
+use crate::sys::{Descriptor, Tid};
 
 /// The lines of `/proc/PID/status` that we use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -123,7 +122,7 @@ impl Doing {
 
 /// An open `/proc/PID` or `/proc/PID/task/TID`.
 #[derive(Debug)]
-pub(crate) struct TaskDir(OwnedFd);
+pub(crate) struct TaskDir(Descriptor);
 
 impl TaskDir {
     /// Opens the directory of any task, thread or process, by its number.
@@ -132,7 +131,7 @@ impl TaskDir {
     }
 
     fn file(&self, name: &str) -> io::Result<File> {
-        Ok(File(rustix::fs::openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
+        Ok(File(rustix::fs::openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into()))
     }
 
     fn read(&self, name: &str) -> io::Result<String> {
@@ -172,16 +171,16 @@ impl TaskDir {
 }
 
 /// Opens a path below `/proc`, which is short.
-fn open(path: fmt::Arguments<'_>, flags: OFlags) -> io::Result<OwnedFd> {
+fn open(path: fmt::Arguments<'_>, flags: OFlags) -> io::Result<Descriptor> {
     let mut bytes = [0_u8; 64];
     let mut rest = &mut bytes[..];
     rest.write_fmt(path)?;
     let length = 64 - rest.len();
-    Ok(rustix::fs::open(bytes.get(..length).unwrap_or_default(), flags | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(bytes.get(..length).unwrap_or_default(), flags | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
 /// An open file, read without `errno`.
-struct File(OwnedFd);
+struct File(Descriptor);
 
 impl Read for File {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
@@ -223,6 +222,11 @@ fn each_line(file: &mut impl Read, mut take: impl FnMut(&str)) -> io::Result<()>
             return Ok(());
         }
     }
+}
+
+/// Whether a read failed because there is no such task (any more), and for no reason of our own, such as want of descriptors.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// `/proc/TID/status`, by number.

@@ -7,16 +7,16 @@
 //! 2. The stopper says that it is done (`DONE`) and watches.
 //! 3. The keeper seizes the anchor and says so (`TAKEN`). The stopper ends.
 //!
-//! If the keeper's process dies before step 3, the stopper kills the anchor. If the keeper gives up (`GIVEN_UP`), likewise. The anchor's pidfd says in both cases which task is meant.
-//! A thread that cannot be let go at once keeps the stopper alive until it can.
+//! If the keeper's thread dies before step 3, with its process or by the process's exec, the stopper kills the anchor. If the keeper gives up (`GIVEN_UP`), likewise. If the stopper dies, the keeper
+//! kills it. The anchor's pidfd says in all cases which task is meant. A thread that cannot be let go at once keeps the stopper alive until it can.
 //!
-//! What is not covered: a kill of both, such as that of a whole cgroup.
+//! What is not covered: a kill of both, such as that of a whole cgroup, or by the kernel for want of memory, which kills all that share it.
 //!
 //! Where only an ancestor may trace (Yama, mode 1, without CAP_SYS_PTRACE) the stopper would not be allowed what we are; there, and where it cannot be made, the keeper itself is the
 //! tracer from the beginning ([`is_possible`]).
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,10 @@ use crate::anchor::{self, Attempt, Failure, Made};
 use crate::error::AttachError;
 use crate::landmarks::Landmarks;
 use crate::procfs;
+use crate::provider::gettid;
 use crate::saved::let_go;
 use crate::sys::shared::{Shared, Word};
-use crate::sys::{self, Registers, Tid};
+use crate::sys::{self, Descriptor, Registers, Tid};
 use crate::target::Chosen;
 use crate::tracee::{FIRST_STOP, NEXT_STOP, Tracee, Trouble};
 
@@ -48,6 +49,8 @@ const GIVEN_UP: u32 = 3;
 struct Order {
     /// Our process.
     program: Tid,
+    /// Its thread that takes the anchor over. It dies with the process, and also in its exec, which leaves the process's number alone.
+    keeper: Tid,
     pid: Tid,
     chosen: Chosen,
     landmarks: Landmarks,
@@ -62,7 +65,7 @@ struct Order {
 #[derive(Debug)]
 struct Parked {
     tid: Tid,
-    pidfd: OwnedFd,
+    pidfd: Descriptor,
 }
 
 /// A stopper, as the keeper has it.
@@ -85,6 +88,7 @@ impl Stopper {
     pub(crate) fn start(pid: Tid, chosen: Chosen, landmarks: Landmarks) -> Result<Self, (Chosen, Landmarks)> {
         let order = Order {
             program: std::process::id() as Tid,
+            keeper: gettid(),
             pid,
             chosen,
             landmarks,
@@ -93,13 +97,29 @@ impl Stopper {
             parked: OnceLock::new(),
             result: Mutex::new(None),
         };
-        // SAFETY: `work`, and all that it calls in `anchor`, `saved`, `tracee`, `procfs` and `sys`, makes bare system calls and uses its own stack. The two locks that it takes, in `parked` and
-        // `result`, are not touched by us before it has said that it is done.
+        // SAFETY: `work`, and all that it calls in `anchor`, `saved`, `tracee`, `procfs` and `sys`, makes bare system calls and uses its own stack. It takes the lock of
+        // `result` before it says that it is done, we after that; `parked` is set by it and only looked at by us.
         unsafe { Shared::start(order, work) }.map(Self).map_err(|(order, _)| (order.chosen, order.landmarks))
     }
 
-    /// Waits for the anchor and takes it over.
+    /// Waits for the anchor and takes it over. To be called once.
+    ///
+    /// # Errors
+    /// There is none. What there was of it is killed, and [`remains`](Self::remains).
     pub(crate) fn anchor(&mut self) -> Result<Made, AttachError> {
+        let made = self.take();
+        if let (Err(_), Some(parked)) = (&made, self.order().parked.get()) {
+            let _ = rustix::process::pidfd_send_signal(&parked.pidfd, Signal::KILL);
+        }
+        made
+    }
+
+    /// The anchor, which may be ours to collect.
+    pub(crate) fn remains(&self) -> Option<Tid> {
+        self.order().parked.get().map(|parked| parked.tid)
+    }
+
+    fn take(&mut self) -> Result<Made, AttachError> {
         let (pid, tid) = (self.order().pid, self.order().chosen.tid);
         self.wait()?;
         let (result, stopped) = self.order().result.lock().take().ok_or_else(killed)?;
@@ -109,9 +129,6 @@ impl Stopper {
             (Err(failure), _) => return Err(failure.into_error(pid, tid)),
         };
         let (anchor, taken) = (parked.tid, take_over(parked));
-        if taken.is_err() {
-            let _ = rustix::process::pidfd_send_signal(&parked.pidfd, Signal::KILL);
-        }
         self.order().progress.change(DONE, if taken.is_ok() { TAKEN } else { GIVEN_UP });
         taken.map(|()| Made { anchor, stopped }).map_err(|trouble| trouble.into_error(pid, anchor))
     }
@@ -167,16 +184,16 @@ fn take_over(parked: &Parked) -> Result<(), Trouble> {
 }
 
 impl Order {
-    fn program_lives(&self) -> bool {
-        rustix::process::getppid().is_some_and(|parent| parent.as_raw_nonzero().get() == self.program)
+    fn keeper_lives(&self) -> bool {
+        sys::has_thread(self.program, self.keeper)
     }
+
     /// Whether the anchor is in good hands, or dead.
     fn is_settled(&self) -> bool {
-        let Some(parked) = self.parked.get() else { return true };
-        match self.progress.get() {
-            TAKEN => true,
-            DONE if self.program_lives() => false,
-            _ => {
+        match (self.progress.get(), self.parked.get()) {
+            (TAKEN, _) | (_, None) => true,
+            (DONE, _) if self.keeper_lives() => false,
+            (_, Some(parked)) => {
                 let _ = rustix::process::pidfd_send_signal(&parked.pidfd, Signal::KILL);
                 true
             }
@@ -188,36 +205,36 @@ impl Order {
 fn work(order: &Order) {
     // Out of reach of what is sent to our process group.
     let _ = rustix::process::setsid();
-    if !order.program_lives() {
+    if !order.keeper_lives() {
         return;
     }
     let Attempt { anchor, stopped, mut stray } = anchor::make(order.pid, &order.chosen, &order.landmarks);
-    let parked =
-        anchor.and_then(|anchor| park(anchor, &order.landmarks).map_err(|trouble| Failure::Other(trouble.into_error(order.pid, anchor))));
+    let parked = anchor.and_then(|anchor| park(order, anchor).map_err(|trouble| Failure::Other(trouble.into_error(order.pid, anchor))));
+    let is_parked = parked.is_ok();
     order.is_astray.store(stray.is_some(), SeqCst);
-    *order.result.lock() = Some((parked.map(|parked| drop(order.parked.set(parked))), stopped));
+    *order.result.lock() = Some((parked, stopped));
     order.progress.change(WORKING, DONE);
     loop {
         stray = stray.and_then(|mut stray| (!stray.try_again()).then_some(stray));
         order.is_astray.store(stray.is_some(), SeqCst);
-        match (&stray, order.is_settled()) {
+        match (&stray, !is_parked || order.is_settled()) {
             (None, true) => return,
             (None, false) => order.progress.wait_while(DONE),
-            (Some(_), _) => std::thread::sleep(Duration::from_millis(1)),
+            (Some(_), _) => sys::pause(Duration::from_millis(1)),
         }
     }
 }
 
-/// Lets an anchor go, stopped.
-fn park(anchor: Tid, landmarks: &Landmarks) -> Result<Parked, Trouble> {
+/// Lets an anchor go, stopped. Who it is is known to the keeper before: from the moment on that it is let go it does not die with us.
+fn park(order: &Order, anchor: Tid) -> Result<(), Trouble> {
     let parked = (|| {
         let number = Pid::from_raw(anchor).ok_or(Trouble::Gone)?;
-        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).map_err(std::io::Error::from)?;
+        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).map_err(std::io::Error::from)?.into();
+        let _ = order.parked.set(Parked { tid: anchor, pidfd });
         let registers = sys::registers(anchor)?.ok_or(Trouble::Mode)?;
-        let exit = Registers { rip: landmarks.instruction, rax: libc::SYS_exit as u64, orig_rax: u64::MAX, rdi: 0, ..registers };
+        let exit = Registers { rip: order.landmarks.instruction, rax: libc::SYS_exit as u64, orig_rax: u64::MAX, rdi: 0, ..registers };
         sys::set_registers(anchor, &exit)?;
-        sys::detach(anchor, libc::SIGSTOP)?;
-        Ok(Parked { tid: anchor, pidfd })
+        Ok(sys::detach(anchor, libc::SIGSTOP)?)
     })();
     if parked.is_err() {
         // Best effort: it dies with its tracer at the latest.

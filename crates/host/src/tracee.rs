@@ -117,13 +117,13 @@ impl Tracee {
             }
             let waited = begin.elapsed();
             if waited <= SPIN && waited <= limit {
-                std::thread::yield_now();
+                sys::give_way();
             } else if !self.is_traced() {
                 return Err(Trouble::Gone);
             } else if waited > limit {
                 return Err(Trouble::Late);
             } else {
-                std::thread::sleep(SPIN / 4);
+                sys::pause(SPIN / 4);
             }
         }
     }
@@ -143,15 +143,16 @@ impl Tracee {
     /// Collects a dead task of the process: as its tracer we are first to, and nobody else can before. A child of our own process is left to the program that made it.
     fn bury(self) {
         let leads = procfs::status(self.0).is_ok_and(|status| status.tgid == self.0);
-        let is_own_child = leads && procfs::parent(self.0).is_ok_and(|parent| parent == std::process::id() as Tid);
+        let is_own_child = leads && procfs::parent(self.0).is_ok_and(|parent| parent == rustix::process::getpid().as_raw_nonzero().get());
         if !is_own_child {
             let _ = sys::collect(self.0);
         }
     }
 
-    /// Whether the number is a task's that we trace. It may not be the same as before: a thread that execs takes over the number of the leader.
+    /// Whether the number is a task's that we trace. It may not be the same as before: a thread that execs takes over the number of the leader. Where that cannot be seen at the moment, since
+    /// our program has no descriptor left or has just closed this one, it counts as one: to give up a task that is traced would be the end of it.
     pub(crate) fn is_traced(self) -> bool {
-        procfs::status(self.0).is_ok_and(|status| status.tracer == gettid())
+        procfs::status(self.0).map_or_else(|error| !procfs::is_gone(&error), |status| status.tracer == gettid())
     }
 
     /// Waits for [`Stop::Interrupted`]; signals that come first are delivered.
@@ -269,8 +270,8 @@ impl Tracee {
             }
             match begin.elapsed() {
                 waited if waited > NEXT_STOP => return Err(Trouble::Late),
-                waited if waited > SPIN => std::thread::sleep(SPIN / 4),
-                _ => std::thread::yield_now(),
+                waited if waited > SPIN => sys::pause(SPIN / 4),
+                _ => sys::give_way(),
             }
         }
     }

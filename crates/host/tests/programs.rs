@@ -77,6 +77,30 @@ fn a_program_that_is_killed_while_it_attaches_harms_no_process_and_leaves_no_tas
     println!("{met} of {rounds} targets were traced that moment");
 }
 
+/// Execs at every moment of the attach: then nobody is left to take the anchor over, though the process's number lives on.
+#[test]
+#[cfg_attr(sva_keeper_stops, ignore = "what a stopper of its own is for")]
+fn a_program_that_execs_while_it_attaches_harms_no_process_and_leaves_no_task_behind() {
+    // shows U7, U9
+    let mut program = Target::start("serve");
+    for round in 0..60 {
+        let mut target = Target::start("serve");
+        program.tell(&format!("exec-while-attaching {} {}", target.pid(), round * 10));
+        program.ready();
+        let is_free = || status(target.pid(), "TracerPid") == "0" && status(target.pid(), "SigBlk") == "0000000000000000";
+        until("it is let go as it was", is_free);
+        until("only the target has its memory", || sharers(&target).is_empty());
+        until("the program has no helper any more", || children(program.pid()).is_empty());
+        assert_eq!(target.ask("reap-any"), "-1 10", "round {round}");
+    }
+}
+
+/// Children of a process that are not dead.
+fn children(pid: u32) -> Vec<u32> {
+    let is_alive = |&task: &u32| status(task, "PPid") == pid.to_string() && !status(task, "State").starts_with('Z');
+    numbers("/proc").into_iter().filter(is_alive).collect()
+}
+
 /// Tasks that run the target's image under the target's session but are not the target: what would be left of an attach.
 fn sharers(target: &Target) -> Vec<u32> {
     let maps = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();

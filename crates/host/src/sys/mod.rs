@@ -5,8 +5,8 @@
 //! space, which the kernel only ever dereferences there. The `ptrace` requests change the state of a task that this thread traces and never our own
 //! memory, except for the one value that they answer with.
 //!
-//! No function here allocates, and none but [`block_signals`], [`mapping_from`], [`ForkMark::new`] and [`shared::Shared::start`] uses `errno`: the others can be used in a process
-//! that has its maker's thread-local storage (module [`shared`]).
+//! No function here allocates, and none but [`block_signals`], [`mapping_from`], [`ForkMark::new`] and [`shared::Shared::start`] uses `errno` or other thread-local storage: the others can be
+//! used in a process that has its maker's (module [`shared`]). So can those of `rustix` that are a system call each, since its backend makes bare ones as well.
 //!
 //! One thing is not claimed, because no interface to memory by address can: [`write_memory`] on our own process overwrites what it is told to.
 //! It is reached only where a caller binds its own process to a device and has that device write there.
@@ -17,9 +17,10 @@ mod trace;
 use std::arch::asm;
 use std::cmp::Ordering;
 use std::io;
-use std::mem::{MaybeUninit, offset_of, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::mem::{ManuallyDrop, MaybeUninit, offset_of, size_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 use sva_core::Segment;
 use sva_core::sync::atomic::{AtomicU32, Ordering as Memory};
@@ -40,6 +41,10 @@ const _: () = assert!(
         && offset_of!(Segment, len) == offset_of!(libc::iovec, iov_len)
         && size_of::<usize>() == size_of::<u64>()
 );
+
+// The backend by the C library, which a feature or a flag of the build could choose, leaves its errors in `errno`; its error type is an `int`.
+const _: () =
+    assert!(size_of::<rustix::io::Errno>() == 2, "sva-host needs rustix's linux_raw backend: build without its feature `use-libc`");
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -105,6 +110,48 @@ pub(crate) fn compare_spaces(a: Tid, b: Tid) -> io::Result<Ordering> {
         2 => Ok(Ordering::Greater),
         _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
     }
+}
+
+/// A descriptor that is closed by a bare system call: `close` of the C library is a cancellation point, and writes to thread-local storage.
+#[derive(Debug)]
+pub(crate) struct Descriptor(ManuallyDrop<OwnedFd>);
+
+impl From<OwnedFd> for Descriptor {
+    fn from(owned: OwnedFd) -> Self {
+        Self(ManuallyDrop::new(owned))
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: owned, and closed by nobody else, since the inner value is never dropped.
+        let _ = unsafe { call(libc::SYS_close, [self.0.as_raw_fd() as u64, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Sleeps for about `time`; a signal may end it earlier. (`std`'s asks `errno`, and panics over it.)
+pub(crate) fn pause(time: Duration) {
+    let time = libc::timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+    // SAFETY: reads the local; what is left of the time is not asked for.
+    let _ = unsafe { call(libc::SYS_nanosleep, [ptr::from_ref(&time) as u64, 0, 0, 0, 0, 0]) };
+}
+
+/// Lets others have the processor.
+pub(crate) fn give_way() {
+    // SAFETY: takes nothing.
+    let _ = unsafe { call(libc::SYS_sched_yield, [0; 6]) };
+}
+
+/// Whether process `pid` has a thread `tid`. One that is dead, or is somebody else's after an exec, is none.
+pub(crate) fn has_thread(pid: Tid, tid: Tid) -> bool {
+    // SAFETY: takes numbers only; signal 0 is none.
+    unsafe { call(libc::SYS_tgkill, [pid as u64, tid as u64, 0, 0, 0, 0]) }.is_ok()
 }
 
 /// Kills the process `pid`.

@@ -1,4 +1,4 @@
-//! A process of its own that has our memory, descriptors and working directory in common with us, but not our life: it goes on when we are killed.
+//! A process of its own that has our memory and descriptors in common with us, but not our life: it goes on when we are killed.
 //!
 //! It runs on a stack of its own with the thread-local storage of the thread that made it, which may run at the same time. What that asks of its code is the
 //! contract of [`Shared::start`].
@@ -43,15 +43,16 @@ impl<T: Sync + 'static> Shared<T> {
     /// The process, or its stack, cannot be made; the data comes back.
     ///
     /// # Safety
-    /// `body` must use no thread-local storage, since it has that of the calling thread: it must not allocate or free, use `errno`, or panic; nor drop what does. It must not wait for a lock
-    /// that a thread of ours may hold, since that thread may have been killed.
+    /// `body` must use no thread-local storage, since it has that of the calling thread: it must not allocate or free, use `errno`, call what the C library makes a cancellation point, or panic; nor drop
+    /// what does. It must not wait for a lock that a thread of ours may hold, since that thread may have been killed.
     pub(crate) unsafe fn start(data: T, body: fn(&T)) -> Result<Self, (T, io::Error)> {
         let stack = match Stack::new() {
             Ok(stack) => stack,
             Err(error) => return Err((data, error)),
         };
         let job = Box::new(Job { data, body });
-        let flags = libc::CLONE_VM | libc::CLONE_FS | libc::CLONE_FILES;
+        // Not CLONE_FS: `exec` of a set-user-ID program by us would be denied its privilege while another process has our working directory in common with us.
+        let flags = libc::CLONE_VM | libc::CLONE_FILES;
         // SAFETY: the stack is fresh and the job boxed; both are kept until the process is over (`Drop`), or for ever.
         let tid = unsafe { libc::clone(run::<T>, stack.top(), flags, ptr::from_ref(&*job).cast_mut().cast()) };
         match check(tid.into()) {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sva_core::{AccessMode, AddressSpace, Segment};
 use sva_host::HostSpace;
@@ -19,6 +20,7 @@ pub(crate) fn respond(command: &str, first: u64, second: u64) -> Option<String> 
             }
             Err(error) => format!("{error:?}: {error}"),
         },
+        "exec-while-attaching" => exec_while_attaching(first as u32, second),
         "drop" => {
             HELD.set(None);
             "done".into()
@@ -38,6 +40,17 @@ pub(crate) fn respond(command: &str, first: u64, second: u64) -> Option<String> 
         "drop-in-child" => in_child(|| respond("drop", 0, 0).unwrap_or_default()),
         _ => return None,
     })
+}
+
+/// Replaces this image some microseconds after another thread of it has stopped the process that it attaches.
+fn exec_while_attaching(pid: u32, microseconds: u64) -> String {
+    std::thread::spawn(move || drop(sva_host::attach(pid)));
+    let path = format!("/proc/{pid}/status");
+    let begin = Instant::now();
+    while begin.elapsed().as_millis() < 20 && std::fs::read_to_string(&path).is_ok_and(|text| text.contains("TracerPid:\t0\n")) {}
+    let begin = Instant::now();
+    while begin.elapsed().as_micros() < microseconds.into() {}
+    crate::exec("serve")
 }
 
 fn held(look: impl FnOnce(&HostSpace) -> String) -> String {

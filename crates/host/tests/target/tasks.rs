@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 
+use sva_core::sync::atomic::AtomicU8;
+
 thread_local! {
     /// The way to a forked child that serves commands as well.
     static CHILD: RefCell<Option<(std::fs::File, BufReader<std::fs::File>)>> = const { RefCell::new(None) };
@@ -71,6 +73,7 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
             format!("{}", unsafe { libc::prctl(libc::PR_SET_DUMPABLE, on, 0_u64, 0_u64, 0_u64) })
         }
         "seccomp" => allow_all_filter(),
+        "dispatch" => dispatch_own_calls(),
         "setuid" => {
             let user = arguments.first().and_then(|n| n.parse().ok()).unwrap_or(65534);
             // SAFETY: takes a number only.
@@ -170,6 +173,14 @@ fn reap_any() -> String {
     // SAFETY: writes nothing.
     let waited = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
     format!("{waited} {}", std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+}
+
+/// Asks for its system calls to be dispatched to itself, when a byte says so, which it never does.
+fn dispatch_own_calls() -> String {
+    const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+    static SELECTOR: AtomicU8 = AtomicU8::new(0);
+    // SAFETY: the kernel reads the byte at each call from now on; it is never freed.
+    format!("{}", unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 1_u64, 0_u64, 0_u64, &raw const SELECTOR) })
 }
 
 fn allow_all_filter() -> String {
