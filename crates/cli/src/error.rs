@@ -53,7 +53,9 @@ pub(crate) enum Error {
         source: io::Error,
     },
     /// This machine shows no PCI devices.
-    #[error("this machine shows no PCI devices ({0}); a container or a virtual machine can be without: give a dump of another one with --from")]
+    #[error(
+        "this machine shows no PCI devices ({0}); a container or a virtual machine can be without: give a dump of another one with --from"
+    )]
     NoPci(#[source] ReadError),
     /// The folder is no copy of a machine's files.
     #[error("{} is a folder without {wanted}; give a file: a dump of sva topology --save, or the text of lspci -vvv -nn", path.display())]
@@ -224,7 +226,12 @@ impl Error {
             Self::Dump { .. } | Self::Mirror { .. } => "dump",
             Self::NoPci(_) | Self::NoMachineIn { .. } => "machine",
             Self::File { .. } | Self::BrokenPipe => "file",
-            Self::NoSuchDevice { .. } | Self::NoSuchFunction { .. } | Self::NotAMover { .. } | Self::NoMoverAtAll | Self::NoMover | Self::Plug(_) => "device",
+            Self::NoSuchDevice { .. }
+            | Self::NoSuchFunction { .. }
+            | Self::NotAMover { .. }
+            | Self::NoMoverAtAll
+            | Self::NoMover
+            | Self::Plug(_) => "device",
             Self::Attach(_) => "attach",
             Self::Bind(_) | Self::BindShared(_) | Self::BindGroup(_) | Self::LeftOut { .. } => "bind",
             Self::Regions(_) | Self::Find(_) => "regions",

@@ -6,7 +6,7 @@ use sva_pci::diff::{Company, Difference, Side};
 use sva_pci::groups::{Grouping, Policy};
 use sva_pci::machine::{
     AcsCapability, Ats, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids, IommuKind, IommuUnit, Machine, Pasid,
-    PciFunction, Pri,
+    PciFunction, Pri, Source,
 };
 use sva_pci::ready::{Finding, Gate, Outcome, Readiness, Verdict, readiness};
 
@@ -198,6 +198,7 @@ fn prefix(parts: &mut Parts, function: usize, supported: Fact<bool>) {
 fn what_linux_does_not_ask_for_does_not_fail_a_device() {
     let cases: &[(&str, Change)] = &[
         ("iommu=pt", |p| p.option("iommu=pt")),
+        ("iommu=noforce", |p| p.option("iommu=noforce")),
         ("an IOMMU in use whose option says off", |p| p.option("amd_iommu=off")),
         ("no ATS under AMD-Vi", |p| (p.unit().kind, p.functions[DEVICE].ats) = (IommuKind::AmdVi, Fact::read(None))),
         ("no page requests", |p| p.functions[DEVICE].pri = Fact::read(None)),
@@ -274,6 +275,12 @@ fn siblings_that_get_the_access_are_named() {
     let finding = |row: usize| rows[row].check(Gate::Group).map(|check| check.finding.clone());
     assert_eq!(finding(0), Some(Finding::Shared { others: 1, some: vec![bdf("03:00.1")] }));
     assert_eq!(finding(2), Some(Finding::Shared { others: 2, some: vec![bdf("03:00.0"), bdf("03:00.1")] }));
+    // A sibling of which nobody knows makes it no better than assumed.
+    assert!(rows[0].check(Gate::Group).is_some_and(|check| check.source == Source::Read), "{rows:#?}");
+    parts.functions[5].pasid = Fact::assumed(None, Basis::CapabilitiesHidden);
+    let machine = parts.machine();
+    let rows = readiness(&machine, &Grouping::compute(&machine, Policy::Linux));
+    assert!(rows[0].check(Gate::Group).is_some_and(|check| matches!(check.source, Source::Assumed(_))), "{rows:#?}");
 }
 
 /// A chain of conventional bridges with full buses: one group of them all.

@@ -100,8 +100,7 @@ pub(super) fn group(survey: &Survey, index: usize, function: &PciFunction) -> Op
     } else {
         Finding::Alone { others: incapable }
     };
-    let source = function.pasid.source;
-    Some(Check { gate: Gate::Group, finding, source })
+    Some(Check { gate: Gate::Group, finding, source: census.source })
 }
 
 /// [`Gate::Enabled`], for a device with the capability.

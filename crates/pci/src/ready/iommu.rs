@@ -10,7 +10,7 @@ use crate::machine::{Basis, Fact, Host, IommuKind, PciFunction, Source};
 pub(super) const NOT_SAID: Source = Source::Assumed(Basis::NotPrinted);
 
 /// The options that make a kernel use no IOMMU at all.
-const OFF: [(&str, &str); 4] = [("intel_iommu", "off"), ("amd_iommu", "off"), ("iommu", "off"), ("iommu", "noforce")];
+const OFF: [(&str, &str); 3] = [("intel_iommu", "off"), ("amd_iommu", "off"), ("iommu", "off")];
 
 /// The gates up to [`Gate::FirstStage`].
 pub(super) fn checks(survey: &Survey, index: usize, function: &PciFunction) -> Vec<Check> {

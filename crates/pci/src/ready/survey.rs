@@ -28,7 +28,7 @@ pub(super) struct Survey<'a> {
 }
 
 /// Who in a group can send PASIDs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Census {
     /// All members.
     pub(super) members: usize,
@@ -36,6 +36,8 @@ pub(super) struct Census {
     pub(super) capable: usize,
     /// The first five of them.
     pub(super) first: Vec<Bdf>,
+    /// How that is known.
+    pub(super) source: Source,
 }
 
 impl<'a> Survey<'a> {
@@ -49,9 +51,12 @@ impl<'a> Survey<'a> {
         let mut census: BTreeMap<u32, Census> = BTreeMap::new();
         for (index, function) in machine.functions().iter().enumerate() {
             let Some(group) = grouping.of(index) else { continue };
-            let entry = census.entry(group).or_default();
+            let new = || Census { members: 0, capable: 0, first: Vec::new(), source: Source::Read };
+            let entry = census.entry(group).or_insert_with(new);
+            let pasid = physical(machine, function).pasid;
             entry.members += 1;
-            if physical(machine, function).pasid.value.is_some() {
+            entry.source = entry.source.weaker(pasid.source);
+            if pasid.value.is_some() {
                 entry.capable += 1;
                 if entry.first.len() < 5 {
                     entry.first.push(function.bdf);
