@@ -75,17 +75,21 @@ pub fn scan(root: &Path) -> Result<Reading, ReadError> {
     sysfs::scan(root)
 }
 
-/// Printable, on one line and of bounded length: how foreign names are kept.
+/// Printable, on one line and of bounded length: how foreign names are kept. What is tame stays as it is.
 pub(crate) fn tame(name: &str) -> String {
     let words = name.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut tame = String::new();
+    let mut left = limit::NAME;
     for word in words {
         if !tame.is_empty() {
             tame.push(' ');
+            left -= 1;
         }
-        tame.extend(word.chars().take(limit::NAME));
-        if tame.chars().count() > limit::NAME {
-            return tame.chars().take(limit::NAME).collect();
+        tame.extend(word.chars().take(left));
+        left = left.saturating_sub(word.chars().count());
+        // A blank must have something after it.
+        if left < 2 {
+            break;
         }
     }
     tame

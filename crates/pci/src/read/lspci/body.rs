@@ -43,15 +43,25 @@ pub(super) fn goes_on(line: &str) -> bool {
     key || begins_body(line) || OTHERS.iter().any(|start| line.starts_with(start))
 }
 
-/// Reads the words of a body. `cut` says that the text ends, or leaves something out, inside it.
-pub(super) fn read(words: &[&str], cut: bool, function: &mut FunctionReading) {
+/// What of a body is missing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Nothing,
+    /// The end of it.
+    End,
+    /// Something that was left out, as the text says.
+    Part,
+}
+
+/// Reads the words of a body.
+pub(super) fn read(words: &[&str], missing: Missing, function: &mut FunctionReading) {
     let mut body = Body { function, seen: Seen::default(), bar: 0 };
     let mut rest = words;
     while let Some((_, after)) = rest.split_first() {
         body.field(rest);
         rest = after;
     }
-    body.close(cut);
+    body.close(missing);
 }
 
 /// What decides how complete the lists are.
@@ -197,7 +207,7 @@ impl Body<'_> {
     }
 
     /// Concludes how much was shown, and which header it is.
-    fn close(self, cut: bool) {
+    fn close(self, missing: Missing) {
         let Self { function, seen, .. } = self;
         let (mut capabilities, mut extended) = match () {
             () if seen.hidden => (ListState::Hidden, ListState::Hidden),
@@ -205,9 +215,10 @@ impl Body<'_> {
             () if seen.verbose || seen.capability => (ListState::Complete, ListState::Complete),
             () => (ListState::NotPrinted, ListState::NotPrinted),
         };
-        if cut && capabilities != ListState::Hidden {
+        if missing != Missing::Nothing && capabilities != ListState::Hidden {
             extended = ListState::Truncated;
-            if !seen.extended {
+            // Extended capabilities come last.
+            if !seen.extended || missing == Missing::Part {
                 capabilities = ListState::Truncated;
             }
         }

@@ -4,9 +4,12 @@ use std::borrow::Cow;
 
 /// The text of a mail that was saved as it was sent: quoted-printable (RFC 2045, section 6.7), recognised by fields that `lspci` never writes so.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    const ENCODED: [&[u8]; 4] = [b"DEVSEL=3Df", b"primary=3D", b"[size=3D", b"Len=3D"];
-    let is_encoded = |window: &[u8]| ENCODED.iter().any(|mark| window.starts_with(mark));
-    if !text.windows(10).any(is_encoded) {
+    const KEYS: [&[u8]; 4] = [b"DEVSEL", b"primary", b"[size", b"Len"];
+    let encoded_at = |at: usize| {
+        let (key, value) = text.split_at(at);
+        value.starts_with(b"=3D") && KEYS.iter().any(|name| key.ends_with(name))
+    };
+    if !(0..text.len()).any(|at| text.get(at) == Some(&b'=') && encoded_at(at)) {
         return Cow::Borrowed(text);
     }
     let mut plain = Vec::with_capacity(text.len());
@@ -27,7 +30,7 @@ pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// One line.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Line<'t> {
     /// Counted from 1.
     pub(super) number: usize,

@@ -18,6 +18,7 @@ use sva_core::Bdf;
 use crate::machine::{FunctionReading, ListState, Reading, limit};
 use crate::read::{ReadError, config};
 
+use body::Missing;
 use lines::Line;
 
 /// Reads the functions of a text.
@@ -26,7 +27,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
     let text = String::from_utf8_lossy(&text);
     let mut found = Found::default();
     let mut open: Option<Entry<'_>> = None;
-    let mut last = Line::default();
+    let mut last = Line { number: 1, column: 1, text: "" };
     for line in lines::lines(&text) {
         if let Some((bdf, rest)) = head::begin(line.text) {
             found.close(open.take());
@@ -42,8 +43,10 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
         last = line;
     }
     if let Some(entry) = &mut open {
-        entry.cut |= entry.ends_open(last.text);
-        found.reading.truncated = entry.cut;
+        if entry.missing == Missing::Nothing && entry.ends_open(last.text) {
+            entry.missing = Missing::End;
+        }
+        found.reading.truncated = entry.missing != Missing::Nothing;
     }
     found.close(open);
     let mut reading = found.reading;
@@ -88,8 +91,7 @@ struct Entry<'t> {
     titled: bool,
     /// Whether the line before was blank.
     blank: bool,
-    /// Whether the text ends, or leaves something out, inside it.
-    cut: bool,
+    missing: Missing,
 }
 
 /// Shorter first lines, in bytes, are not wrapped.
@@ -98,7 +100,7 @@ const WRAPPED: usize = 50;
 impl<'t> Entry<'t> {
     fn new(bdf: Bdf, rest: &'t str, length: usize) -> Self {
         let titled = length < WRAPPED;
-        Self { bdf, title: vec![rest], words: Vec::new(), bytes: Vec::new(), titled, blank: false, cut: false }
+        Self { bdf, title: vec![rest], words: Vec::new(), bytes: Vec::new(), titled, blank: false, missing: Missing::Nothing }
     }
 
     /// Adds a line; false where the function has ended before it.
@@ -121,7 +123,9 @@ impl<'t> Entry<'t> {
         self.blank = false;
         self.titled |= body::begins_body(line.text);
         if self.titled {
-            self.cut |= lines::says_cut(line.text);
+            if lines::says_cut(line.text) {
+                self.missing = Missing::Part;
+            }
             self.words.extend(line.text.split_whitespace());
         } else {
             self.title.push(line.text);
@@ -138,7 +142,7 @@ impl<'t> Entry<'t> {
     fn finish(self) -> FunctionReading {
         let mut function = FunctionReading::at(self.bdf);
         head::title(&self.title.join(" "), &mut function);
-        body::read(&self.words, self.cut, &mut function);
+        body::read(&self.words, self.missing, &mut function);
         if !self.bytes.is_empty() && !config::decode(&self.bytes, &mut function) && function.capabilities == ListState::NotPrinted {
             function.capabilities = ListState::Hidden;
             function.extended = ListState::Hidden;
