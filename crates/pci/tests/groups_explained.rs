@@ -114,6 +114,15 @@ fn advice_is_what_helps_and_says_what_is_left() {
     let bare = machine([root("00:01.0", 1, 1), endpoint("01:00.0").multifunction(), endpoint("01:00.1")]);
     // Function 1 stays: nothing separates the two functions but the override, which declares it.
     assert_eq!(advice(&bare, "01:00.0"), [Advice::ShowAcs { ports: vec![0], left: 1 }, Advice::Override { left: 0 }]);
+    // RR of the switch could be enabled, but the port above has no ACS at all.
+    let above = machine([
+        root("00:01.0", 1, 3),
+        upstream("01:00.0", 2, 3),
+        downstream("02:00.0", 3, 3).acs(ALL, ALL & !AcsBits::RR),
+        endpoint("03:00.0"),
+    ]);
+    let port = above.find(at("00:01.0")).expect("in the machine");
+    assert_eq!(advice(&above, "03:00.0"), [Advice::ShowAcs { ports: vec![port], left: 1 }, Advice::Override { left: 1 }]);
     let single = machine([root("00:01.0", 1, 1).isolating(), endpoint("01:00.0")]);
     assert_eq!(advice(&single, "01:00.0"), [], "alone already");
     let legacy = machine([pci("00:1f.0").multifunction(), pci("00:1f.3")]);
