@@ -192,6 +192,14 @@ fn a_bridge_whose_device_below_is_no_bridge_leads_to_conventional_pci() {
     assert_eq!((kind(&machine, "01:00.0"), kind(&machine, "02:00.0")), (Some(ExpressKind::PcieToPci), None));
 }
 
+// shows G1: some ports never had ACS.
+#[test]
+fn hidden_capabilities_of_a_port_without_acs_are_not_assumed_to_have_it() {
+    let machine = texts::machine(&HIDDEN.replace("1af4:0101", "8086:1901"));
+    let acs = function(&machine, "00:01.0").acs;
+    assert_eq!((acs.value, acs.source), (None, Source::Assumed(Basis::CapabilitiesHidden)));
+}
+
 // shows G1: a status register without the capability bit is a complete list, though the rest was hidden.
 #[test]
 fn a_function_without_any_capability_line_has_none() {
@@ -257,6 +265,56 @@ fn names_give_the_numbers_that_the_text_lacks() {
         function(&shared, "00:00.0").ids.map(|ids| ids.source),
         Some(Source::Assumed(Basis::Name) | Source::Inferred(Basis::Name))
     ));
+}
+
+// shows G1: quirks go by number, and the database has renamed whole series since old distributions printed their names.
+#[test]
+fn names_that_the_database_has_changed_since_still_give_the_numbers() {
+    for (name, device) in [
+        ("Sunrise Point-H PCI Express Root Port #5 (rev f1)", 0xa114),
+        ("Sunrise Point-H PCI Root Port #17 (rev f1)", 0xa167),
+        ("Ibex Peak PCI Express Root Port 1 (rev 05)", 0x3b42),
+        ("Cougar Point PCI Express Root Port 1 (rev b5)", 0x1c10),
+        ("Panther Point PCI Express Root Port 1 (rev c4)", 0x1e10),
+        ("Panther Point PCI Express Root Port 2 (rev c4)", 0x1e12),
+        ("7 Series/C210 Series Chipset Family PCI Express Root Port 1 (rev c4)", 0x1e10),
+        ("Patsburg PCI Express Root Port 8", 0x1d1e),
+        ("Lynx Point PCI Express Root Port #2 (rev d5)", 0x8c12),
+        ("Lynx Point-LP PCI Express Root Port 3 (rev e4)", 0x9c14),
+        ("Wellsburg PCI Express Root Port #1 (rev d5)", 0x8d10),
+        ("Sky Lake PCIe Controller (x16) (rev 07)", 0x1901),
+    ] {
+        let machine = texts::machine(&format!("00:1c.0 PCI bridge: Intel Corporation {name}\n"));
+        let ids = function(&machine, "00:1c.0").ids.map(|ids| ids.value);
+        assert_eq!(ids, Some(Ids { vendor: 0x8086, device }), "{name}");
+    }
+    let machine = texts::machine("00:14.3 ISA bridge: ATI Technologies Inc SB700/SB800 LPC host controller\n");
+    assert_eq!(function(&machine, "00:14.3").ids.map(|ids| ids.value), Some(Ids { vendor: 0x1002, device: 0x439d }));
+    let machine = texts::machine("00:15.0 PCI bridge: ATI Technologies Inc Unknown device 43a0\n");
+    assert_eq!(function(&machine, "00:15.0").ids.map(|ids| ids.value), Some(Ids { vendor: 0x1002, device: 0x43a0 }));
+}
+
+// shows G1: AMD's FCHs have OHCI controllers 7807 and 7809 of one name, of which one has a quirk; and two generations have a PCI bridge of one name.
+#[test]
+fn of_several_models_with_one_name_the_one_numbered_nearest_to_its_device_is_taken() {
+    let fch = |generation: &str, smbus: &str| {
+        format!(
+            "\
+00:12.0 USB controller: Advanced Micro Devices, Inc. [AMD] FCH USB OHCI Controller
+00:12.2 USB controller: Advanced Micro Devices, Inc. [AMD] Device {generation}08
+00:14.0 SMBus: Advanced Micro Devices, Inc. [AMD] {smbus}
+00:14.4 PCI bridge: Advanced Micro Devices, Inc. [AMD] FCH PCI Bridge (prog-if 01 [Subtractive decode])
+00:14.5 USB controller: Advanced Micro Devices, Inc. [AMD] FCH USB OHCI Controller
+"
+        )
+    };
+    let old = texts::machine(&fch("78", "Device 780b"));
+    let device = |machine: &Machine, at| function(machine, at).ids.map(|ids| (ids.value.device, ids.source));
+    assert_eq!(device(&old, "00:12.0"), Some((0x7807, Source::Assumed(Basis::Name))));
+    assert_eq!(device(&old, "00:14.5"), Some((0x7809, Source::Assumed(Basis::Name))));
+    assert_eq!(device(&old, "00:14.4").map(|(device, _)| device), Some(0x780f));
+    let new = texts::machine(&fch("79", "Device 790b"));
+    assert_eq!(device(&new, "00:14.4").map(|(device, _)| device), Some(0x790f));
 }
 
 // shows G1

@@ -22,7 +22,9 @@ impl Reading {
     /// Infers and assumes what was not read. See [`Source`](super::Source) for how the values are marked.
     pub fn machine(&self) -> Machine {
         let mut names = Names::default();
-        let known: Vec<Known> = self.functions.iter().map(|reading| Known::of(reading, &mut names)).collect();
+        let mut known: Vec<Known> = self.functions.iter().map(|reading| Known::of(reading, &mut names)).collect();
+        choose_models(&self.functions, &mut known);
+        let known = known;
         let physical = virtual_functions::find(&self.functions, &known);
         let kinds = express::kinds(&self.functions, &known, &physical);
         let prefixes = services::prefix_users(&self.functions);
@@ -112,6 +114,8 @@ struct Known {
     class: Option<Fact<Class>>,
     header: Fact<Header>,
     name: String,
+    /// The models that have its name, where there are several; `ids` is one of them.
+    models: Vec<Ids>,
 }
 
 impl Known {
@@ -121,16 +125,15 @@ impl Known {
             (None, Some(name)) => names.class(name).map(|class| Fact::inferred(class, Basis::Name)),
             (None, None) => None,
         };
-        let by_name = || {
-            Some(match names.ids(reading.name.as_deref()?)? {
-                Named::One(ids) => Fact::inferred(ids, Basis::Name),
-                Named::Several(ids) => Fact::assumed(ids, Basis::Name),
-                Named::Vendor(vendor) => Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::Name),
-            })
-        };
-        let ids = reading.ids.map(Fact::read).or_else(by_name);
         let name = reading.name.clone().unwrap_or_default();
-        Self { ids, class, header: header(reading, class), name }
+        let named = if reading.ids.is_some() { None } else { names.ids(&name) };
+        let (ids, models) = match named {
+            None => (reading.ids.map(Fact::read), Vec::new()),
+            Some(Named::One(ids)) => (Some(Fact::inferred(ids, Basis::Name)), Vec::new()),
+            Some(Named::Several(models)) => (models.first().map(|first| Fact::assumed(*first, Basis::Name)), models),
+            Some(Named::Vendor(vendor)) => (Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::Name)), Vec::new()),
+        };
+        Self { ids, class, header: header(reading, class), name, models }
     }
 
     /// Base class and subclass.
@@ -140,6 +143,26 @@ impl Known {
 
     fn has_buses_below(&self) -> bool {
         !matches!(self.header.value, Header::Endpoint)
+    }
+}
+
+/// Where several models have a function's name: the one whose number is nearest to that of another function of the same device, or else the first. The
+/// functions of a chipset's device are numbered in a row, so of two generations that share a name this finds the one that the machine has.
+fn choose_models(functions: &[FunctionReading], known: &mut [Known]) {
+    let mut sure: HashMap<Bdf, Vec<Ids>> = HashMap::new();
+    for (function, known) in functions.iter().zip(known.iter()) {
+        let ids = known.ids.map(|ids| ids.value).filter(|ids| known.models.is_empty() && ids.device != Ids::UNKNOWN);
+        sure.entry(function.bdf.slot()).or_default().extend(ids);
+    }
+    for (function, known) in functions.iter().zip(known) {
+        let beside = sure.get(&function.bdf.slot()).map(Vec::as_slice).unwrap_or_default();
+        let distance = |model: &&Ids| {
+            let siblings = beside.iter().filter(|ids| ids.vendor == model.vendor);
+            siblings.map(|ids| ids.device.abs_diff(model.device)).min().unwrap_or(u16::MAX)
+        };
+        if let Some(nearest) = known.models.iter().min_by_key(distance) {
+            known.ids = Some(Fact::assumed(*nearest, Basis::Name));
+        }
     }
 }
 

@@ -1,9 +1,8 @@
 //! The PCI ID database, used both ways: names of numbers for live machines, numbers of names for text without them.
 //!
 //! Names are compared by their letters and digits alone, in any case: spelling around them has changed over the years, and mail programs wrap them. Where a
-//! vendor has several devices of one name, the lowest number stands for all of them and the caller is told that it is one of several: they are almost always
-//! steppings of one design, and an answer that is marked as assumed serves a person better than none. Rejected: guessing by similar
-//! names; a quirk of one model must not be given to its neighbour.
+//! vendor has several devices of one name, the caller gets all of them: they are mostly steppings of one design, and an answer that is marked as assumed
+//! serves a person better than none. Rejected: guessing by similar names; a quirk of one model must not be given to its neighbour.
 
 use std::collections::HashMap;
 
@@ -29,13 +28,34 @@ const FORMER_VENDORS: [(&str, u16); 14] = [
     ("caviumnetworks", 0x177d),
 ];
 
+/// Series whose devices the database has since named otherwise: the vendor, how their names began, and how they begin now, as letters and digits. Those
+/// that quirks are for, and those whose capabilities are assumed; a listing made by an old distribution names them so.
+const FORMER_SERIES: [(u16, &str, &str); 16] = [
+    (0x1002, "sb700sb800", "sb7x0sb8x0sb9x0"),
+    (0x8086, "ibexpeak", "5series3400serieschipset"),
+    (0x8086, "cougarpoint", "6seriesc200serieschipsetfamily"),
+    (0x8086, "patsburg", "c600x79serieschipset"),
+    (0x8086, "pantherpoint", "7seriesc216chipsetfamily"),
+    (0x8086, "pantherpoint", "7seriesc210serieschipsetfamily"),
+    (0x8086, "7seriesc210serieschipsetfamily", "7seriesc216chipsetfamily"),
+    (0x8086, "7seriesc216chipsetfamily", "7seriesc210serieschipsetfamily"),
+    (0x8086, "lynxpointlp", "8series"),
+    (0x8086, "lynxpoint", "8seriesc220serieschipsetfamily"),
+    (0x8086, "wellsburg", "c610x99serieschipset"),
+    (0x8086, "sunrisepointhpciroot", "100seriesc230serieschipsetfamilypciexpressroot"),
+    (0x8086, "sunrisepointh", "100seriesc230serieschipsetfamily"),
+    (0x8086, "skylakepciecontroller", "6th10thgencoreprocessorpciecontroller"),
+    (0x8086, "xeone31200v5e31500v56thgencoreprocessorpciecontroller", "6th10thgencoreprocessorpciecontroller"),
+    (0x8086, "6th9thgencoreprocessorpciecontroller", "6th10thgencoreprocessorpciecontroller"),
+];
+
 /// What a name stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Named {
     /// One model has this name.
     One(Ids),
-    /// Several of this vendor's models have it; this is the first.
-    Several(Ids),
+    /// Several of this vendor's models have it, in ascending order.
+    Several(Vec<Ids>),
     /// The vendor is known, the model is not.
     Vendor(u16),
 }
@@ -44,7 +64,7 @@ pub(crate) enum Named {
 #[derive(Default)]
 pub(crate) struct Names {
     vendors: HashMap<String, Vec<u16>>,
-    devices: HashMap<u16, HashMap<String, (u16, bool)>>,
+    devices: HashMap<u16, HashMap<String, Vec<u16>>>,
     classes: HashMap<String, u32>,
 }
 
@@ -63,13 +83,20 @@ impl Names {
     }
 
     fn device(&mut self, vendor: u16, name: &str) -> Named {
-        if let Some(device) = name.strip_prefix("Device ").and_then(|number| hex_word(number.trim())) {
+        let number = ["Device ", "Unknown device "].into_iter().find_map(|start| name.strip_prefix(start));
+        if let Some(device) = number.and_then(|number| hex_word(number.trim())) {
             return Named::One(Ids { vendor, device });
         }
-        match self.devices.entry(vendor).or_insert_with(|| index_devices(vendor)).get(&plain(name)) {
-            Some(&(device, true)) => Named::One(Ids { vendor, device }),
-            Some(&(device, false)) => Named::Several(Ids { vendor, device }),
-            None => Named::Vendor(vendor),
+        let index = self.devices.entry(vendor).or_insert_with(|| index_devices(vendor));
+        let name = plain(name);
+        let since = |(maker, former, current): &(u16, &str, &str)| {
+            let rest = name.strip_prefix(former).filter(|_| *maker == vendor)?;
+            index.get(&format!("{current}{rest}"))
+        };
+        match index.get(&name).or_else(|| FORMER_SERIES.iter().find_map(since)).map(Vec::as_slice) {
+            Some([device]) => Named::One(Ids { vendor, device: *device }),
+            Some(devices) if !devices.is_empty() => Named::Several(devices.iter().map(|device| Ids { vendor, device: *device }).collect()),
+            _ => Named::Vendor(vendor),
         }
     }
 
@@ -131,13 +158,13 @@ fn index_vendors() -> HashMap<String, Vec<u16>> {
     index
 }
 
-fn index_devices(vendor: u16) -> HashMap<String, (u16, bool)> {
-    let mut index: HashMap<String, (u16, bool)> = HashMap::new();
+fn index_devices(vendor: u16) -> HashMap<String, Vec<u16>> {
+    let mut index: HashMap<String, Vec<u16>> = HashMap::new();
     let vendor = PciDatabase::get().find_vendor(VendorId::new(vendor));
     for device in vendor.into_iter().flat_map(|vendor| vendor.devices()) {
-        let entry = index.entry(plain(device.name()));
-        entry.and_modify(|known| known.1 = false).or_insert((device.id().value(), true));
+        index.entry(plain(device.name())).or_default().push(device.id().value());
     }
+    index.values_mut().for_each(|devices| devices.sort_unstable());
     index
 }
 
