@@ -83,7 +83,7 @@ fn declared_groups_part_what_the_rules_join() {
 // shows G4
 #[test]
 fn a_newcomer_joins_the_declared_group_that_has_the_port_where_its_path_runs_together() {
-    let mut spec = two_ports().group([at("00:01.0"), at("01:00.0"), at("02:00.0")]);
+    let mut spec = two_ports().group([at("02:00.0"), at("01:00.0"), at("00:01.0")]);
     spec.ports[0].acs = None;
     let fabric = Fabric::new(spec).expect("a fabric");
     fabric.add(FunctionSpec::new("a", at("01:00.1"))).expect("it fits");
@@ -150,4 +150,47 @@ fn a_port_may_sit_where_its_host_bridge_does() {
     spec.ports[0].bdf = at("00:00.0");
     let fabric = Fabric::new(spec).expect("a fabric");
     assert_ne!(fabric.group(at("01:00.0")), fabric.group(at("02:00.0")));
+}
+
+/// A switch whose upstream port is one of three functions, as chipsets have it.
+fn chipset() -> FabricSpec {
+    let mut spec = two_ports();
+    spec.functions.retain(|function| function.bdf != at("02:00.0"));
+    spec.ports.retain(|port| port.id == "a");
+    spec.port(PortSpec::new(PortKind::Upstream, "up", "a", at("01:00.2"), 2).multifunction())
+        .port(PortSpec::new(PortKind::Downstream, "down", "up", at("02:00.0"), 3).with_acs(Acs::isolating()))
+        .function(FunctionSpec::new("a", at("01:00.1")).with_acs(Acs::function(AcsBits::FUNCTION_ISOLATION)))
+        .function(FunctionSpec::new("down", at("03:00.0")).with_bar(0x8000_0000, 4096))
+}
+
+// shows G1, B7
+#[test]
+fn what_is_beside_an_upstream_port_and_what_is_below_are_one_group_and_reach_each_other() {
+    let mut spec = chipset();
+    spec.functions.iter_mut().for_each(|function| function.acs = None);
+    let beside = spec.functions.iter().position(|function| function.bdf == at("01:00.0")).expect("there");
+    spec.functions[beside] = spec.functions[beside].clone().with_bar(0x8010_0000, 4096);
+    let fabric = Fabric::new(spec).expect("a fabric");
+    let (below, beside) = (at("03:00.0"), at("01:00.0"));
+    assert_eq!(fabric.group(below), fabric.group(beside));
+    assert_eq!(fabric.route(below, 0x8010_0000), Route::Peer { bdf: beside, bar: 0 });
+    assert_eq!(fabric.route(beside, 0x8000_0000), Route::Peer { bdf: below, bar: 0 });
+    assert_eq!(fabric.why_shared(below, beside), SharedBecause::NoAcs { port: at("01:00.2") });
+    assert_eq!(fabric.path_defect(below), Some(sva_core::PathDefect::NoRequestRedirect(at("01:00.2"))));
+    fabric.remove(beside).expect("there");
+    assert_eq!(fabric.group(below), fabric.group(at("01:00.1")), "groups stay when one leaves");
+}
+
+// shows S2
+#[test]
+fn only_an_upstream_port_that_says_so_has_endpoints_beside_it() {
+    let mut spec = chipset();
+    spec.functions.retain(|function| function.bdf != at("01:00.0"));
+    Fabric::new(spec.clone()).expect("a fabric");
+    spec.ports.iter_mut().for_each(|port| port.multifunction = false);
+    let mixed = SpecError::MixedSlot { a: at("01:00.2"), kind: PortKind::Upstream, b: at("01:00.1") };
+    assert_eq!(Fabric::new(spec.clone()).expect_err("refused"), mixed);
+    spec.ports[0].multifunction = true;
+    let misplaced = SpecError::MultifunctionMisplaced { bdf: at("00:01.0"), kind: PortKind::Root };
+    assert_eq!(Fabric::new(spec).expect_err("refused"), misplaced);
 }

@@ -52,6 +52,10 @@ fn flat_groups(spec: &FabricSpec) -> BTreeSet<BTreeSet<Bdf>> {
             joined.push(functions.iter().copied().filter(|bdf| way(*bdf).1 == root_bus).collect());
         }
     }
+    for port in spec.ports.iter().filter(|port| port.multifunction) {
+        let below = |bdf: Bdf| way(bdf).0.iter().any(|other| other.bdf == port.bdf);
+        joined.push(functions.iter().copied().filter(|bdf| bdf.slot() == port.bdf.slot() || below(*bdf)).collect());
+    }
     for function in spec.functions.iter().filter(|function| !isolates(function.acs, AcsBits::FUNCTION_ISOLATION)) {
         joined.push(functions.iter().copied().filter(|bdf| bdf.slot() == function.bdf.slot()).collect());
     }

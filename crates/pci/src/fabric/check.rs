@@ -118,6 +118,9 @@ fn port(port: &PortSpec) -> Result<(), SpecError> {
         window_aligned(Decoder::Port(bdf), window)?;
         one_side(Decoder::Port(bdf), window)?;
     }
+    if port.multifunction && port.kind != PortKind::Upstream {
+        return Err(SpecError::MultifunctionMisplaced { bdf, kind: port.kind });
+    }
     if port.kind == PortKind::PciBridge && port.tlp_prefix {
         return Err(SpecError::PrefixOnPci { bdf });
     }
@@ -287,20 +290,19 @@ fn disjoint(mut ranges: Vec<Buses>) -> Result<(), SpecError> {
     }
 }
 
-/// Checks what shares a device number: bridges are alone or among their like, and functions isolate all or none.
+/// Checks what shares a device number: bridges are alone or among their like, endpoints may sit beside an upstream port that says so, and functions isolate all or none.
 pub(crate) fn slots(tree: &Tree) -> Result<(), SpecError> {
-    let ports = tree.ports.iter().map(|port| (port.spec.bdf, Some(port.spec.kind)));
-    let mut all: Vec<_> = ports.chain(tree.functions.iter().map(|function| (function.spec.bdf, None))).collect();
-    all.sort_by_key(|(bdf, _)| *bdf);
-    for pair in all.windows(2).filter(|pair| pair[0].0.slot() == pair[1].0.slot()) {
-        let ((a, a_kind), (b, b_kind)) = (pair[0], pair[1]);
-        let together = match (a_kind, b_kind) {
-            (None, None) => true,
-            (Some(a), Some(b)) => a == b && matches!(a, PortKind::Root | PortKind::Downstream),
-            _ => false,
-        };
-        if let (false, Some((a, kind, b))) = (together, a_kind.map(|kind| (a, kind, b)).or(b_kind.map(|kind| (b, kind, a)))) {
-            return Err(SpecError::MixedSlot { a, kind, b });
+    let mut ports: Vec<_> = tree.ports.iter().map(|port| &port.spec).collect();
+    ports.sort_by_key(|port| port.bdf);
+    for pair in ports.windows(2).filter(|pair| pair[0].bdf.slot() == pair[1].bdf.slot()) {
+        let (a, b) = (pair[0], pair[1]);
+        if a.kind != b.kind || !matches!(a.kind, PortKind::Root | PortKind::Downstream) {
+            return Err(SpecError::MixedSlot { a: a.bdf, kind: a.kind, b: b.bdf });
+        }
+    }
+    for port in ports.into_iter().filter(|port| !port.multifunction) {
+        if let Some(function) = tree.slot(port.bdf).next() {
+            return Err(SpecError::MixedSlot { a: port.bdf, kind: port.kind, b: function.spec.bdf });
         }
     }
     let mut isolating: Vec<_> = tree.functions.iter().map(|function| (function.spec.bdf, isolates(&function.spec))).collect();

@@ -106,6 +106,8 @@ struct PortText {
     secondary: u8,
     acs: Option<Vec<Parsed<AcsBits>>>,
     acs_implemented: Option<Vec<Parsed<AcsBits>>>,
+    #[serde(default)]
+    multifunction: bool,
     tlp_prefix: Option<bool>,
     #[serde(default)]
     windows: Vec<RangeText>,
@@ -220,6 +222,7 @@ impl PortText {
         };
         let mut port = PortSpec::new(kind, self.id, self.parent, self.bdf.0, self.secondary);
         port.acs = acs(self.acs, self.acs_implemented, Acs::port);
+        port.multifunction = self.multifunction;
         port.tlp_prefix = self.tlp_prefix.unwrap_or(port.tlp_prefix);
         port.windows = ranges(&self.windows, Decoder::Port(port.bdf))?;
         Ok(port)

@@ -63,6 +63,9 @@ fn port(f: &mut Formatter<'_>, port: &PortSpec) -> fmt::Result {
     writeln!(f, "\n[[port]]\nid = {}\nparent = {}\nkind = \"{}\"", quoted(&port.id), quoted(&port.parent), port.kind)?;
     writeln!(f, "bdf = \"{}\"\nsecondary = {:#04x}", port.bdf, port.secondary)?;
     acs(f, port.acs, Acs::port)?;
+    if port.multifunction {
+        writeln!(f, "multifunction = true")?;
+    }
     if port.tlp_prefix != usual.tlp_prefix {
         writeln!(f, "tlp_prefix = {}", port.tlp_prefix)?;
     }

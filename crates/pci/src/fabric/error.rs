@@ -192,6 +192,14 @@ pub enum SpecError {
         /// What it is.
         kind: PortKind,
     },
+    /// A port that is no upstream port is said to be one of several functions.
+    #[error("{bdf} is a {kind}; only upstream ports are said to be multifunction, for only they have endpoints beside them")]
+    MultifunctionMisplaced {
+        /// The port.
+        bdf: Bdf,
+        /// What it is.
+        kind: PortKind,
+    },
     /// ACS services enabled that are not implemented.
     #[error("{bdf} enables ACS {bits}, which it does not implement")]
     AcsNotImplemented {

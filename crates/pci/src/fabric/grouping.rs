@@ -5,6 +5,7 @@
 //! 1. the device, where its functions do not isolate from one another (RR and CR);
 //! 2. a PCIe-to-PCI bridge: one requester ID for all behind it;
 //! 3. a switch, where one of its downstream ports does not isolate (SV, RR, CR and UF): what is below that port reaches the others, however these are set;
+//!    An upstream port that is one of several functions joins the others and all below it, for it does not isolate them;
 //! 4. a root port that does not isolate: what is redirected to it is not sent on;
 //! 5. a host bridge that forwards between peers, where one of its ports does not isolate.
 //!
@@ -35,14 +36,19 @@ pub(crate) fn key(tree: &Tree, device: Bdf) -> GroupKey {
 /// The last point at which paths run together with that of `device`.
 fn point(tree: &Tree, device: Bdf) -> GroupKey {
     let bus = tree.bus_of(device);
-    let own = if function_isolates(tree, device) { device } else { device.slot() };
+    let own = if function_isolates(tree, device) && tree.beside(device).is_none() { device } else { device.slot() };
     let Some(above) = bus else { return GroupKey(own) };
     let (ports, host) = tree.upward(above);
-    let merged_at = ports.iter().rev().find(|port| merges(tree, **port)).map(|port| tree.ports[*port].spec.bdf);
+    let merged_at = ports.iter().rev().find(|port| merges(tree, **port)).map(|port| point_of(&tree.ports[*port]));
     if host_merges(tree, host).is_some() {
         return GroupKey(tree.hosts[host].bdf());
     }
     GroupKey(merged_at.unwrap_or(own))
+}
+
+/// What stands for what a port joins: itself, or the device of an upstream port with functions beside it.
+fn point_of(port: &Port) -> Bdf {
+    if port.spec.multifunction { port.spec.bdf.slot() } else { port.spec.bdf }
 }
 
 /// Why `a` and `b` share a group. What the rules do not join is declared.
@@ -64,8 +70,10 @@ pub(crate) fn why(tree: &Tree, a: Bdf, b: Bdf) -> SharedBecause {
 fn culprit(tree: &Tree, a: Bdf, b: Bdf) -> Option<Bdf> {
     let (above_a, above_b) = (tree.bus_of(a)?, tree.bus_of(b)?);
     let ((ports_a, host), (ports_b, _)) = (tree.upward(above_a), tree.upward(above_b));
-    let on_the_way = ports_a.iter().chain(&ports_b).map(|port| &tree.ports[*port]);
-    let lacking = on_the_way.filter(|port| port.spec.kind != PortKind::Upstream).find(|port| !port_isolates(port));
+    let beside = [a, b].into_iter().filter_map(|device| tree.beside(device));
+    let on_the_way = ports_a.iter().chain(&ports_b).copied().chain(beside).map(|port| &tree.ports[port]);
+    let lacking =
+        on_the_way.filter(|port| port.spec.kind != PortKind::Upstream || port.spec.multifunction).find(|port| !port_isolates(port));
     if let Some(port) = lacking {
         return Some(port.spec.bdf);
     }
@@ -77,7 +85,7 @@ fn culprit(tree: &Tree, a: Bdf, b: Bdf) -> Option<Bdf> {
 fn merges(tree: &Tree, port: usize) -> bool {
     match tree.ports[port].spec.kind {
         PortKind::PciBridge => true,
-        PortKind::Upstream => weak_downstream(tree, port).is_some(),
+        PortKind::Upstream => tree.ports[port].spec.multifunction || weak_downstream(tree, port).is_some(),
         PortKind::Root => !port_isolates(&tree.ports[port]),
         // Its switch has merged, one step further up.
         PortKind::Downstream => false,

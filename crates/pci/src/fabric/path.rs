@@ -25,7 +25,7 @@ pub(crate) fn requester(tree: &Tree, device: Bdf) -> RequesterId {
 /// A function is asked for RR where it has siblings in its device.
 pub(crate) fn defect(tree: &Tree, from: &Function) -> Option<PathDefect> {
     let bdf = from.spec.bdf;
-    let peers_inside = tree.slot(bdf).nth(1).is_some();
+    let peers_inside = tree.slot(bdf).nth(1).is_some() || tree.beside(bdf).is_some();
     let conventional = matches!(from.above, Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge);
     if peers_inside && !conventional && !from.enables(AcsBits::RR) {
         return Some(PathDefect::NoRequestRedirect(bdf));
@@ -37,6 +37,8 @@ pub(crate) fn defect(tree: &Tree, from: &Function) -> Option<PathDefect> {
         match port.spec.kind {
             // A conventional bus redirects nothing.
             PortKind::PciBridge => Some(PathDefect::NoRequestRedirect(bdf)),
+            // Nor does an upstream port between its switch and the functions beside it.
+            PortKind::Upstream if port.spec.multifunction => Some(PathDefect::NoRequestRedirect(bdf)),
             PortKind::Root | PortKind::Downstream if !port.enables(AcsBits::RR) => Some(PathDefect::NoRequestRedirect(bdf)),
             PortKind::Root | PortKind::Downstream if !port.enables(AcsBits::UF) => Some(PathDefect::NoUpstreamForwarding(bdf)),
             _ if !port.spec.tlp_prefix => Some(PathDefect::NoTlpPrefix(bdf)),

@@ -5,7 +5,8 @@
 //!
 //! From an endpoint up:
 //!
-//! 1. Inside a multifunction device, the BAR of another function takes the request unless the issuing function's RR redirects it. On a conventional
+//! 1. Inside a multifunction device, the BAR of another function takes the request unless the issuing function's RR redirects it, and so does a window of the upstream
+//!    port beside it; what leaves a switch through such a port is taken by the BARs beside that, for upstream ports have no ACS here. On a conventional
 //!    bus the BAR of any other device takes it, the bridge drops what lies in its own window, and the rest continues as the bridge's request.
 //! 2. A root or downstream port that a request enters from below, the address being in the port's own window: UF sends it further up, without
 //!    UF it is dropped. Elsewhere, with RR: further up.
@@ -62,6 +63,11 @@ pub(crate) fn route(tree: &Tree, from: &Function, address: u64) -> Route {
             PortKind::PciBridge => redirect = false,
             PortKind::Root | PortKind::Downstream if own && !port.enables(AcsBits::UF) => return Route::Swallowed { bridge: source },
             PortKind::Root | PortKind::Downstream => redirect = own || port.enables(AcsBits::RR),
+            PortKind::Upstream if port.spec.multifunction => {
+                if let Some(taken) = tree.slot(source).find_map(|beside| claim(beside, address)) {
+                    return taken;
+                }
+            }
             PortKind::Upstream => {}
         }
         if let (PortKind::Downstream, Above::Port(upstream), false) = (port.spec.kind, port.above, redirect) {
@@ -83,7 +89,8 @@ fn in_device(tree: &Tree, from: &Function, address: u64) -> Option<Route> {
         _ if from.enables(AcsBits::RR) => None,
         _ => {
             let siblings = tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf);
-            siblings.filter_map(|sibling| claim(sibling, address)).next()
+            let below = || tree.beside(from.spec.bdf).and_then(|upstream| down(tree, Below::Port(upstream), address));
+            siblings.filter_map(|sibling| claim(sibling, address)).next().or_else(below)
         }
     }
 }

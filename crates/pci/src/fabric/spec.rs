@@ -128,6 +128,8 @@ pub struct PortSpec {
     pub secondary: u8,
     /// ACS, in root and downstream ports only. What is enabled here is what groups are made from.
     pub acs: Option<Acs>,
+    /// Whether it is one of several functions of its device, in upstream ports only: endpoints may sit beside it, and reach what is below it as that reaches them.
+    pub multifunction: bool,
     /// Whether it carries end-to-end TLP prefixes, and so PASIDs.
     pub tlp_prefix: bool,
     /// Address space that it decodes, in units of 1 MiB; each range on one side of 4 GiB. One range on a side is widened to hold what its children need; several
@@ -139,12 +141,27 @@ impl PortSpec {
     /// A port with TLP prefixes, without ACS and extra windows.
     pub fn new(kind: PortKind, id: impl Into<String>, parent: impl Into<String>, bdf: Bdf, secondary: u8) -> Self {
         let tlp_prefix = kind != PortKind::PciBridge;
-        Self { id: id.into(), parent: parent.into(), kind, bdf, secondary, acs: None, tlp_prefix, windows: Vec::new() }
+        Self {
+            id: id.into(),
+            parent: parent.into(),
+            kind,
+            bdf,
+            secondary,
+            acs: None,
+            multifunction: false,
+            tlp_prefix,
+            windows: Vec::new(),
+        }
     }
 
     /// Gives it an ACS capability.
     pub fn with_acs(self, acs: Acs) -> Self {
         Self { acs: Some(acs), ..self }
+    }
+
+    /// Makes an upstream port one of several functions of its device.
+    pub fn multifunction(self) -> Self {
+        Self { multifunction: true, ..self }
     }
 
     /// Makes it drop end-to-end TLP prefixes.

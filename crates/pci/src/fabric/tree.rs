@@ -100,6 +100,8 @@ pub(crate) struct Tree {
     /// For each member of a declared group its first one.
     pub(crate) declared: HashMap<Bdf, Bdf>,
     buses: BTreeMap<(u32, u8), Above>,
+    /// By function 0 of their device, the upstream ports that have endpoints beside them.
+    beside: BTreeMap<Bdf, usize>,
 }
 
 impl Tree {
@@ -128,6 +130,11 @@ impl Tree {
     pub(crate) fn slot(&self, bdf: Bdf) -> impl Iterator<Item = &Function> {
         let slot = bdf.slot();
         self.by_bdf.range(slot..).take_while(move |(other, _)| other.slot() == slot).map(|(_, n)| &self.functions[*n])
+    }
+
+    /// The upstream port of the device that `bdf` is, or would be, a function of.
+    pub(crate) fn beside(&self, bdf: Bdf) -> Option<usize> {
+        self.beside.get(&bdf.slot()).copied()
     }
 
     /// What the bus hangs from that `bdf` is on.
@@ -229,6 +236,7 @@ fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, Spe
         by_bdf: BTreeMap::new(),
         declared: declared(&spec.groups),
         buses: BTreeMap::new(),
+        beside: BTreeMap::new(),
     };
     for port in &spec.ports {
         tree.ports.push(Port {
@@ -273,6 +281,8 @@ fn adopt(tree: &mut Tree) {
             tree.by_bdf.insert(bdf, function);
         }
     }
+    let multifunction = tree.ports.iter().enumerate().filter(|(_, port)| port.spec.multifunction);
+    tree.beside.extend(multifunction.map(|(n, port)| (port.spec.bdf.slot(), n)));
     tree.buses.extend(tree.hosts.iter().enumerate().map(|(n, host)| ((host.spec.segment, host.spec.bus), Above::Host(n))));
     tree.buses.extend(tree.ports.iter().enumerate().map(|(n, port)| ((port.spec.bdf.segment(), port.spec.secondary), Above::Port(n))));
 }

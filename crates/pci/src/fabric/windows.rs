@@ -33,6 +33,7 @@ pub(crate) fn windows(tree: &Tree, from: &Function) -> Vec<PeerWindow> {
         match port.spec.kind {
             PortKind::PciBridge => caught.fill(&port.windows, source, false),
             PortKind::Root | PortKind::Downstream if !forwards_own => caught.fill(&port.windows, source, false),
+            PortKind::Upstream if port.spec.multifunction => tree.slot(source).for_each(|beside| caught.claim(beside)),
             PortKind::Root | PortKind::Downstream | PortKind::Upstream => {}
         }
         redirect = port.faces_down() && port.enables(AcsBits::RR);
@@ -53,6 +54,9 @@ fn in_device(tree: &Tree, from: &Function, caught: &mut Caught) {
         _ => {
             for sibling in tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf) {
                 caught.claim(sibling);
+            }
+            if let Some(upstream) = tree.beside(from.spec.bdf) {
+                caught.down(tree, Below::Port(upstream));
             }
         }
     }

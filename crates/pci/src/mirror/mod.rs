@@ -24,7 +24,7 @@ use sva_core::{Bdf, Topology};
 
 pub use note::{Misfit, Note, Unfit};
 
-use crate::fabric::{Fabric, FabricSpec, SpecError};
+use crate::fabric::{Fabric, FabricSpec, SpecError, limit};
 use crate::groups::Grouping;
 use crate::machine::Machine;
 
@@ -66,10 +66,24 @@ pub fn mirror(machine: &Machine, grouping: &Grouping) -> Result<Mirror, MirrorEr
     if spec.functions.is_empty() {
         return Err(MirrorError::Nothing { functions: machine.functions().len() });
     }
+    within_limits(&spec)?;
     memory::program(machine, &mut spec, &mut notes);
     let wanted = wanted(machine, grouping, &spec, &mut notes);
     declare(&mut spec, &wanted, machine, grouping, &mut notes)?;
     Ok(Mirror { spec, notes })
+}
+
+/// Asked before anything that takes more than linear time.
+fn within_limits(spec: &FabricSpec) -> Result<(), SpecError> {
+    let counts = [
+        ("host bridges", spec.host_bridges.len(), limit::HOST_BRIDGES),
+        ("ports", spec.ports.len(), limit::PORTS),
+        ("functions", spec.functions.len(), limit::FUNCTIONS),
+    ];
+    match counts.into_iter().find(|(_, count, limit)| count > limit) {
+        Some((what, count, limit)) => Err(SpecError::TooMany { what, count, limit }),
+        None => Ok(()),
+    }
 }
 
 /// The machine's groups among the functions of `spec`; one that is in none is alone.
@@ -89,7 +103,8 @@ fn wanted(machine: &Machine, grouping: &Grouping, spec: &FabricSpec, notes: &mut
     wanted
 }
 
-/// Declares the groups that the rules of the fabric do not give.
+/// Declares the groups that the rules of the fabric do not give. A port at which the rules join what is below is in the group of that in all policies, so no group that the
+/// rules do give meets a declared one.
 fn declare(
     spec: &mut FabricSpec,
     wanted: &[BTreeSet<Bdf>],
@@ -103,11 +118,6 @@ fn declare(
         notes.push(Note::Declared { functions: functions.iter().copied().collect() });
     }
     spec.groups = differing.iter().map(|functions| with_ports(functions, spec, machine, grouping)).collect();
-    // A group that the rules give may meet the point of a declared one: then all are declared.
-    let declared = by_key(&Fabric::new(spec.clone())?);
-    if wanted.iter().any(|group| !declared.contains(group)) {
-        spec.groups = wanted.iter().map(|functions| with_ports(functions, spec, machine, grouping)).collect();
-    }
     Ok(())
 }
 

@@ -228,19 +228,22 @@ fn what_a_fabric_has_no_place_for_is_left_out_with_what_is_below() {
         endpoint("03:00.0"),
         bridge(at("00:1e.0"), None, 5, 6, Vec::new()),
         bridge(at("05:01.0"), None, 6, 6, Vec::new()),
+        bare(at("00:1e.1")),
         bare(at("05:02.0")),
         bare(at("06:00.0")),
     ];
     let (fabric, mirror) = made(functions);
     let there: Vec<Bdf> = fabric.devices().iter().map(|device| device.bdf).collect();
-    assert_eq!(there, [at("03:00.0"), at("05:02.0")]);
+    assert_eq!(there, [at("01:00.0"), at("03:00.0"), at("05:02.0")]);
+    assert_eq!(fabric.group(at("01:00.0")), fabric.group(at("03:00.0")), "beside the upstream port, and below it");
+    assert!(mirror.spec.groups.is_empty(), "the fabric's own rules say so");
     let left: Vec<&Note> = mirror.notes.iter().filter(|note| matches!(note, Note::LeftOut { .. } | Note::RootComplex { .. })).collect();
     let below = Unfit::Below { above: at("00:1e.0"), kind: PortKind::PciBridge };
     assert_eq!(
         left,
         [
-            &Note::LeftOut { bdf: at("01:00.0"), why: Unfit::SharesDevice { with: at("01:00.1") }, below: 0 },
             &Note::LeftOut { bdf: at("05:01.0"), why: below, below: 1 },
+            &Note::LeftOut { bdf: at("00:1e.1"), why: Unfit::SharesDevice { with: at("00:1e.0") }, below: 0 },
             &Note::RootComplex { functions: vec![at("00:00.0")] },
         ]
     );
@@ -292,4 +295,34 @@ fn a_machine_without_a_function_that_fits_is_refused_and_so_are_buses_that_do_no
         bare(at("04:00.0")),
     ];
     assert!(matches!(of(crossed), Err(MirrorError::Spec(_))));
+}
+
+/// A root bus with one device that has these BARs.
+fn alone(bdf: &str, bars: &[(u64, u64)]) -> PciFunction {
+    let mut it = bare(at(bdf));
+    it.bars = (0..).zip(bars).map(|(index, (address, size))| Bar { index, address: *address, size: Some(*size) }).collect();
+    it
+}
+
+// shows T8
+#[test]
+fn windows_of_a_host_bridge_avoid_the_doorbells_four_gib_and_other_host_bridges() {
+    let first = alone("00:02.0", &[(0xfe00_0000, 4096), (0xff00_0000, 4096), (0x1_0000_0000, 4096), (0x2_0000_0000, 4096)]);
+    let second = alone("80:02.0", &[(0x1_8000_0000, 4096)]);
+    let (fabric, mirror) = made(vec![first, second]);
+    let unit = |first: u64| range(first, first + 0xf_ffff);
+    let windows: Vec<_> = mirror.spec.host_bridges.iter().map(|host| host.windows.clone()).collect();
+    let of_first = vec![unit(0xfe00_0000), unit(0xff00_0000), unit(0x1_0000_0000), unit(0x2_0000_0000)];
+    assert_eq!(windows, [of_first, vec![unit(0x1_8000_0000)]]);
+    assert_eq!(fabric.reserved(at("00:02.0")), [range(0xfee0_0000, 0xfeef_ffff)]);
+    let (_, mirror) = made(vec![alone("00:02.0", &[(0x8000_0000, 4096), (0x9000_0000, 4096)])]);
+    assert_eq!(mirror.spec.host_bridges[0].windows, [range(0x8000_0000, 0x900f_ffff)], "nothing is between");
+}
+
+// shows S2
+#[test]
+fn two_host_bridges_do_not_share_a_mebibyte() {
+    let (_, mirror) = made(vec![alone("00:02.0", &[(0x8000_0000, 4096)]), alone("80:02.0", &[(0x8000_1000, 4096)])]);
+    let why = Misfit::Overlaps(range(0x8000_0000, 0x8000_0fff));
+    assert_eq!(mirror.notes, [Note::Bar { bdf: at("80:02.0"), index: 0, address: 0x8000_1000, why }]);
 }

@@ -82,7 +82,7 @@ impl Walk<'_> {
             it.bdf.device() == 0 && it.express.value.is_some_and(|express| express.kind == ExpressKind::Upstream)
         };
         let before = number.checked_sub(1)?;
-        let taken = self.machine.buses().iter().any(|other| other.number == (segment, before));
+        let taken = self.machine.buses().binary_search_by_key(&(segment, before), |other| other.number).is_ok();
         if taken || !bus.functions.iter().any(upstream) {
             return None;
         }
@@ -113,6 +113,8 @@ impl Walk<'_> {
         let (bridges, endpoints): (Vec<usize>, Vec<usize>) =
             rest.into_iter().partition(|function| self.machine.functions()[*function].bridge().is_some());
         let mut first: Option<(Bdf, PortKind)> = None;
+        // Where the first bridge comes.
+        let place = self.spec.ports.len();
         for bridge in bridges {
             let placed = self.kind(bridge, above).and_then(|kind| match first {
                 Some((_, together)) if kind == together && matches!(kind, PortKind::Root | PortKind::Downstream) => Ok(kind),
@@ -128,6 +130,7 @@ impl Walk<'_> {
             }
         }
         let fits = |walk: &Self, function| match (first, above.bridge) {
+            (Some((_, PortKind::Upstream)), _) => Ok(()),
             (Some((with, _)), _) => Err(Unfit::SharesDevice { with }),
             (None, Some((bdf, kind @ PortKind::Upstream))) => Err(Unfit::Below { above: bdf, kind }),
             (None, Some((_, PortKind::Root | PortKind::Downstream))) if walk.bdf(function).device() != 0 => Err(Unfit::NotDeviceZero),
@@ -139,7 +142,9 @@ impl Walk<'_> {
                 self.leave_out(function, why);
             }
         }
-        self.endpoints(&fitting, above);
+        let upstream = self.spec.ports.get_mut(place).filter(|port| first == Some((port.bdf, PortKind::Upstream)));
+        let beside = upstream.filter(|_| !fitting.is_empty()).map(|port| port.multifunction = true).is_some();
+        self.endpoints(&fitting, beside, above);
     }
 
     /// What the fabric takes a bridge for, where it is.
@@ -191,8 +196,8 @@ impl Walk<'_> {
         self.bus(below, &Above { id, bridge: Some((it.bdf, kind)), other_requester });
     }
 
-    /// Places the functions of one device.
-    fn endpoints(&mut self, functions: &[usize], above: &Above) {
+    /// Places the functions of one device; `beside` an upstream port or not.
+    fn endpoints(&mut self, functions: &[usize], beside: bool, above: &Above) {
         let conventional = matches!(above.bridge, Some((_, PortKind::PciBridge)));
         let first = self.spec.functions.len();
         for &function in functions {
@@ -202,7 +207,7 @@ impl Walk<'_> {
             spec.model = spec.capabilities.pasid.map(|_| MODEL.to_owned());
             let possible = AcsBits::FUNCTION_ISOLATION | AcsBits::EC | AcsBits::DT;
             // Services between functions matter where there are several.
-            let judged = if functions.len() > 1 && !conventional { AcsBits::FUNCTION_ISOLATION } else { AcsBits::NONE };
+            let judged = if (functions.len() > 1 || beside) && !conventional { AcsBits::FUNCTION_ISOLATION } else { AcsBits::NONE };
             spec.acs = acs::counted(self.machine, function, possible, judged, self.policy, &mut self.notes);
             self.spec.functions.push(spec);
             if above.other_requester {

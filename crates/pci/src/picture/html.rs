@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::scene::Scene;
+use super::scene::{Node, Scene};
 use super::style;
 use super::svg::{self, Escaped};
 use crate::groups::{Group, Grouping, Step, explain};
@@ -23,7 +23,7 @@ pub fn html(machine: &Machine, grouping: &Grouping) -> String {
     let (title, subtitle) = svg::headline(machine, grouping);
     let mut drawing = String::new();
     svg::write(&mut drawing, machine, grouping, &scene, None);
-    let groups = Groups { machine, grouping, scene: &scene };
+    let groups = Groups::new(machine, grouping, &scene);
     let style = format!("{}{}{PAGE}{}", style::properties(":root"), style::classes(), colours());
     let mut out = String::new();
     let _ = write!(
@@ -39,7 +39,17 @@ pub fn html(machine: &Machine, grouping: &Grouping) -> String {
 struct Groups<'a> {
     machine: &'a Machine,
     grouping: &'a Grouping,
-    scene: &'a Scene,
+    /// By number of the function.
+    nodes: Vec<Option<&'a Node>>,
+    colours: Box<dyn Fn(u32) -> Option<usize>>,
+}
+
+impl<'a> Groups<'a> {
+    fn new(machine: &'a Machine, grouping: &'a Grouping, scene: &'a Scene) -> Self {
+        let mut nodes = vec![None; machine.functions().len()];
+        scene.nodes.iter().for_each(|node| nodes[node.function] = Some(node));
+        Self { machine, grouping, nodes, colours: Box::new(svg::colours(grouping)) }
+    }
 }
 
 impl Display for Groups<'_> {
@@ -78,8 +88,7 @@ impl Display for Groups<'_> {
 
 impl Groups<'_> {
     fn row(&self, f: &mut Formatter<'_>, group: Option<u32>, function: usize) -> fmt::Result {
-        // The scene has every function that is reachable from a root bus, which are all.
-        let Some(node) = self.scene.nodes.iter().find(|node| node.function == function) else { return Ok(()) };
+        let Some(node) = self.nodes[function] else { return Ok(()) };
         let (id, number) = match group {
             Some(group) => (format!(" id=\"group-{group}\" data-group=\"{group}\""), group.to_string()),
             None => (String::new(), "–".to_owned()),
@@ -94,11 +103,11 @@ impl Groups<'_> {
     }
 
     fn card(&self, f: &mut Formatter<'_>, group: &Group, advised: bool) -> fmt::Result {
-        let colour = svg::colours(self.grouping)(group.id).unwrap_or_default();
+        let colour = (self.colours)(group.id).unwrap_or_default();
         let id = group.id;
         writeln!(f, "<section class=\"card k{colour}\" id=\"group-{id}\" data-group=\"{id}\">")?;
         writeln!(f, "<h3><span class=\"number\">{id}</span> {} functions</h3>\n<table><tbody>", group.members.len())?;
-        for node in self.scene.nodes.iter().filter(|node| node.group == Some(id)) {
+        for node in group.members.iter().filter_map(|member| self.nodes[*member]) {
             let (kind, name) = (Escaped(&node.kind), Escaped(&node.name));
             writeln!(f, "<tr><td><code>{}</code></td><td>{kind}</td><td>{name}</td></tr>", node.bdf)?;
         }

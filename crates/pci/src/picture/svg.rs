@@ -19,7 +19,7 @@ pub fn svg(machine: &Machine, grouping: &Grouping) -> String {
 }
 
 /// The number of the colour of a group: those with several members have one, in the order of their numbers.
-pub(super) fn colours(grouping: &Grouping) -> impl Fn(u32) -> Option<usize> {
+pub(super) fn colours(grouping: &Grouping) -> impl Fn(u32) -> Option<usize> + use<> {
     let shared: Vec<u32> = grouping.groups().iter().filter(|group| group.members.len() > 1).map(|group| group.id).collect();
     move |group| shared.binary_search(&group).ok().map(|place| place % style::PALETTE)
 }

@@ -185,3 +185,20 @@ fn groups_with_several_members_have_areas_and_the_others_have_none() {
         .collect();
     assert_eq!(areas, BTreeSet::from(["2", "3"]));
 }
+
+// shows G1
+#[test]
+fn the_area_of_a_group_that_skips_a_row_leaves_what_is_between_out() {
+    let port = |bdf, secondary| bridge(at(bdf), Some(ExpressKind::RootPort), secondary, secondary, Vec::new());
+    let mut first = port("00:1c.0", 1);
+    first.multifunction.value = true;
+    let between = PciFunction { acs: acs(AcsBits::ISOLATION, AcsBits::ISOLATION), ..port("00:1c.3", 2) };
+    let functions = vec![first, between, port("00:1c.4", 3), express(at("01:00.0"), ExpressKind::Endpoint)];
+    let machine = Machine::new(functions, Host::default());
+    let grouping = grouped(&machine);
+    let scene = Scene::new(&machine, &grouping);
+    let layout = Layout::new(&scene, "", "", &svg::colours(&grouping));
+    let between = layout.boxes.iter().find(|place| scene.nodes[place.node].bdf == at("00:1c.3")).expect("drawn");
+    assert_eq!(layout.regions.len(), 1);
+    assert!(layout.regions[0].rects.iter().all(|rect| !overlap(*rect, between.rect)));
+}

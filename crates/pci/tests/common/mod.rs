@@ -17,7 +17,8 @@ pub(crate) fn at(text: &str) -> Bdf {
 pub(crate) enum Shape {
     Empty,
     Device(Vec<FunctionShape>),
-    Switch(Vec<PortShape>),
+    /// Its downstream ports, and functions beside its upstream port.
+    Switch(Vec<PortShape>, Vec<FunctionShape>),
     Bridge(Vec<Vec<FunctionShape>>),
 }
 
@@ -65,7 +66,10 @@ fn bridge() -> impl Strategy<Value = Vec<Vec<FunctionShape>>> {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let leaf = prop_oneof![1 => Just(Shape::Empty), 6 => functions().prop_map(Shape::Device), 1 => bridge().prop_map(Shape::Bridge)];
-    leaf.prop_recursive(3, 24, 3, |inner| prop::collection::vec(port(inner), 0..4).prop_map(Shape::Switch))
+    leaf.prop_recursive(3, 24, 3, |inner| {
+        let beside = prop_oneof![2 => Just(Vec::new()), 1 => functions()];
+        (prop::collection::vec(port(inner), 0..4), beside).prop_map(|(ports, beside)| Shape::Switch(ports, beside))
+    })
 }
 
 /// One or two host bridges with all that may be below them.
@@ -148,9 +152,13 @@ impl Layout {
             Shape::Empty => {}
             Shape::Device(functions) => self.functions(&name, secondary, 0, functions),
             Shape::Bridge(devices) => self.bridge(&name, child, devices),
-            Shape::Switch(ports) => {
+            Shape::Switch(ports, beside) => {
+                self.functions(&name, secondary, 0, beside);
+                self.align();
                 let (upstream, internal) = (self.name(), self.next_bus());
-                self.spec.ports.push(PortSpec::new(PortKind::Upstream, upstream.as_str(), name.as_str(), child, internal));
+                let at = Bdf::new(0, secondary, 0, beside.len() as u8).expect("few functions");
+                let port = PortSpec::new(PortKind::Upstream, upstream.as_str(), name.as_str(), at, internal);
+                self.spec.ports.push(PortSpec { multifunction: !beside.is_empty(), ..port });
                 for (n, port) in ports.iter().enumerate() {
                     let bdf = Bdf::new(0, internal, n as u8, 0).expect("few ports");
                     self.port(PortKind::Downstream, &upstream, bdf, port);
