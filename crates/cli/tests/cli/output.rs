@@ -21,6 +21,83 @@ fn the_fabric_is_drawn_and_the_example_draws_the_same() {
     assert!(json.code == 0 && json.json().is_object(), "{json:?}");
 }
 
+/// Two root ports of one device without ACS, each with a card; the second card is a DMA engine with PASIDs.
+const DUMP: &str = "\
+00:01.0 PCI bridge [0604]: Example Port [1af4:0001] (prog-if 00 [Normal decode])
+\tFlags: bus master, fast devsel, latency 0
+\tBus: primary=00, secondary=01, subordinate=01, sec-latency=0
+\tMemory behind bridge: 80000000-800fffff [size=1M] [32-bit]
+\tCapabilities: [40] Express (v2) Root Port (Slot+), MSI 00
+
+00:01.1 PCI bridge [0604]: Example Port [1af4:0001] (prog-if 00 [Normal decode])
+\tFlags: bus master, fast devsel, latency 0
+\tBus: primary=00, secondary=02, subordinate=02, sec-latency=0
+\tCapabilities: [40] Express (v2) Root Port (Slot+), MSI 00
+
+01:00.0 Ethernet controller [0200]: Example Card [1af4:0002]
+\tFlags: bus master, fast devsel, latency 0
+\tRegion 0: Memory at 80000000 (32-bit, non-prefetchable) [size=4K]
+\tRegion 2: Memory at 90000000 (32-bit, non-prefetchable) [size=4K]
+\tCapabilities: [40] Express (v2) Endpoint, MSI 00
+
+02:00.0 System peripheral [0880]: Example Engine [1af4:0003]
+\tFlags: bus master, fast devsel, latency 0
+\tCapabilities: [40] Express (v2) Endpoint, MSI 00
+\tCapabilities: [100 v1] Process Address Space ID (PASID)
+\t\tPASIDCap: Exec- Priv-, Max PASID Width: 14
+\t\tPASIDCtl: Enable- Exec- Priv-
+
+";
+
+// shows G1
+#[test]
+fn a_dump_becomes_a_fabric_with_the_kernel_s_groups_and_a_list_of_what_differs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dump, file) = (folder.path().join("lspci.txt"), folder.path().join("fabric.toml"));
+    std::fs::write(&dump, DUMP).expect("written");
+    let drawn = run(&format!("fabric --from {}", dump.display()));
+    assert_eq!(drawn.code, 0, "{drawn:?}");
+    let (fabric, differs) =
+        drawn.text().split_once("\nwhat differs from the machine\n").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("two parts");
+    assert!(fabric.contains("0000:01:00.0 0000:02:00.0"), "one group: {fabric}");
+    assert!(differs.contains("BAR 2 of 0000:01:00.0 at 0x90000000 left out"), "{differs}");
+    let toml = run(&format!("fabric --from {} --toml", dump.display()));
+    std::fs::write(&file, &toml.stdout).expect("written");
+    assert_eq!(run(&format!("fabric --config {}", file.display())).text(), fabric);
+    let object = run(&format!("fabric --from {} --json", dump.display())).json();
+    assert_eq!(object["notes"].as_array().map(Vec::len), Some(differs.lines().count()));
+    // The kernel's groups are not those of the override.
+    let apart = run(&format!("fabric --from {} --policy override", dump.display()));
+    assert!(!apart.text().contains("0000:01:00.0 0000:02:00.0"), "{}", apart.text());
+}
+
+// shows B1
+#[test]
+fn a_device_of_a_dump_is_bound_as_on_the_machine() {
+    let target = Target::new(SEED);
+    let folder = tempfile::tempdir().expect("a folder");
+    let dump = folder.path().join("lspci.txt");
+    std::fs::write(&dump, DUMP).expect("written");
+    let said =
+        run(&format!("dma crc32c --pid {} --addr {:#x} --len 4K --device 02:00.0 --from {}", target.pid(), target.base, dump.display()));
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("0000:01:00.0"), "the sibling is named: {said:?}");
+    assert!(said.stderr.contains("sva fabric --from lists"), "{said:?}");
+}
+
+// shows S2
+#[test]
+fn what_is_no_dump_is_refused_with_its_place() {
+    let said = run("fabric --from /dev/null --json");
+    assert_eq!((said.code, said.json()["error"]["kind"].clone()), (2, "dump".into()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let dump = folder.path().join("lspci.txt");
+    std::fs::write(&dump, "00:00.0 Host bridge [0600]: Example Bridge [1af4:0001]\n").expect("written");
+    let said = run(&format!("fabric --from {}", dump.display()));
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.stderr.contains("can be in a fabric"), "{said:?}");
+}
+
 #[test]
 fn regions_are_those_of_the_process() {
     let target = Target::new(SEED);

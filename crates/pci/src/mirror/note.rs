@@ -96,6 +96,11 @@ pub enum Note {
         /// The function.
         bdf: Bdf,
     },
+    /// A function with PASIDs and without page requests: the data mover that plays it waits for page faults all the same.
+    PageFaults {
+        /// The function.
+        bdf: Bdf,
+    },
     /// The IOMMU of the machine sees other requester IDs for these functions than that of the fabric.
     Requester {
         /// The functions, in the order of their addresses.
@@ -189,6 +194,9 @@ impl fmt::Display for Note {
             Self::AcsAssumed { functions } => write!(f, "ACS of {} could not be read and is assumed", list(functions)),
             Self::PasidWidth { bdf } => write!(f, "PASID capability of {bdf} left out: its width is not known"),
             Self::PriWithoutAts { bdf } => write!(f, "page requests of {bdf} left out: it has no ATS"),
+            Self::PageFaults { bdf } => {
+                write!(f, "{bdf} waits for page faults, as its data mover can; on the machine it has no page requests")
+            }
             Self::Requester { functions } => {
                 write!(f, "{} issue requests under another requester ID on the machine than in the fabric", list(functions))
             }

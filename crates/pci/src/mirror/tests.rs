@@ -169,14 +169,20 @@ fn capabilities_are_those_of_the_machine_and_functions_with_pasids_are_data_move
     let mut odd = PciFunction { bdf: at("02:00.0"), ..able.clone() };
     odd.ats = Fact::read(None);
     odd.pasid = Fact::read(Some(Pasid { enabled: off, width: Fact::read(0), execute: true, privileged: false }));
-    let (fabric, mirror) = made(vec![root("00:01.0", 1, 1), root("00:02.0", 2, 2), able, odd]);
+    let mut patient = PciFunction { bdf: at("03:00.0"), ..able.clone() };
+    patient.pri = Fact::read(None);
+    let (fabric, mirror) = made(vec![root("00:01.0", 1, 1), root("00:02.0", 2, 2), root("00:03.0", 3, 3), able, odd, patient]);
+    assert!(fabric.function(at("03:00.0")).expect("there").capabilities.page_faults);
     let function = fabric.function(at("01:00.0")).expect("there");
     let can = function.capabilities;
     assert_eq!((can.pasid.map(|pasid| (pasid.width.bits(), pasid.execute)), can.ats, can.pri), (Some((16, true)), true, Some(32)));
     assert_eq!(function.model.as_deref(), Some(MODEL));
     let function = fabric.function(at("02:00.0")).expect("there");
     assert_eq!((function.capabilities, function.model), (sva_core::Capabilities::default(), None));
-    assert_eq!(mirror.notes, [Note::PriWithoutAts { bdf: at("02:00.0") }, Note::PasidWidth { bdf: at("02:00.0") }]);
+    assert_eq!(
+        mirror.notes,
+        [Note::PriWithoutAts { bdf: at("02:00.0") }, Note::PasidWidth { bdf: at("02:00.0") }, Note::PageFaults { bdf: at("03:00.0") },]
+    );
 }
 
 // shows S2

@@ -277,5 +277,8 @@ fn capabilities(it: &PciFunction, notes: &mut Vec<Note>) -> Capabilities {
         }
         width.map(|width| PasidCapability { width, execute: pasid.execute, privileged: pasid.privileged })
     });
-    Capabilities { pasid, ats, pri, page_faults: pri.is_some() }
+    if pasid.is_some() && pri.is_none() {
+        notes.push(Note::PageFaults { bdf: it.bdf });
+    }
+    Capabilities { pasid, ats, pri, page_faults: pasid.is_some() || pri.is_some() }
 }
