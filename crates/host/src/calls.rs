@@ -5,7 +5,7 @@
 //!
 //! - Some answer plain -EINTR (signal(7), "Interruption of system calls and library functions by stop signals"). Those for which nothing has been done
 //!   by then are restarted by us: the answer is turned into -ERESTARTNOHAND, which restarts the call unless a handler runs, and only then
-//!   answers EINTR, as it should. A relative time-out in such a call begins anew.
+//!   answers EINTR, as it should. A relative time-out in such a call begins anew; where another thread can be stopped, it is.
 //! - Some have moved bytes and would answer a short count: blocking writes, transfers between descriptors, receives that wait for all. A thread in
 //!   such a call is not stopped.
 //!
@@ -94,18 +94,20 @@ const ANSWERS_EINTR: &[i64] = &[
     IO_URING_ENTER, // only where it has submitted nothing
 ];
 
-/// How a thread would take a stop right now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a thread would take a stop right now; the greater, the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stoppable {
-    /// It sleeps in a call that goes on as if nothing had happened.
-    Unharmed,
-    /// It runs; what it runs cannot be seen.
-    Perhaps,
     /// It sleeps in a call that a stop could cut short.
     No {
         /// The call's number.
         call: i64,
     },
+    /// It runs; what it runs cannot be seen.
+    Perhaps,
+    /// It sleeps in a call that goes on, but whose time-out begins anew: one stop after the other would keep it from ever running out.
+    Anew,
+    /// It sleeps in a call that goes on as if nothing had happened.
+    Unharmed,
 }
 
 /// Judges what a thread is doing.
@@ -122,8 +124,25 @@ pub(crate) fn judge(doing: &Doing) -> Stoppable {
                 _ => false,
             };
             let restarts = RESTARTED.contains(&number) || ANSWERS_EINTR.contains(&number);
-            if restarts && !waits_for_all { Stoppable::Unharmed } else { Stoppable::No { call: number } }
+            match restarts && !waits_for_all {
+                false => Stoppable::No { call: number },
+                true if has_own_time_out(number, &arguments) => Stoppable::Anew,
+                true => Stoppable::Unharmed,
+            }
         }
+    }
+}
+
+/// Whether a call that we have restarted has a relative time-out among its arguments. That of a socket cannot be seen, and is rare.
+fn has_own_time_out(number: i64, arguments: &[u64; 6]) -> bool {
+    const IORING_ENTER_EXT_ARG: u64 = 1 << 3;
+    match number {
+        EPOLL_WAIT | EPOLL_PWAIT => arguments[3] as i32 > 0,
+        EPOLL_PWAIT2 | SEMTIMEDOP => arguments[3] != 0,
+        RT_SIGTIMEDWAIT => arguments[2] != 0,
+        IO_GETEVENTS | IO_PGETEVENTS => arguments[4] != 0,
+        IO_URING_ENTER => arguments[3] & IORING_ENTER_EXT_ARG != 0,
+        _ => false,
     }
 }
 
@@ -145,7 +164,7 @@ pub(crate) fn restartable_answer(call: i64, answer: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::{
-        Doing, EPOLL_WAIT, IO_URING_ENTER, MSG_WAITALL, READ, RECVFROM, Stoppable, WAIT4, WAITID, judge, restartable_answer,
+        Doing, EPOLL_WAIT, IO_URING_ENTER, MSG_WAITALL, READ, RECVFROM, SEMTIMEDOP, Stoppable, WAIT4, WAITID, judge, restartable_answer,
         waits_for_every_child,
     };
 
@@ -162,6 +181,17 @@ mod tests {
         assert_eq!(call(9999, [0; 6]), Stoppable::No { call: 9999 });
         assert_eq!(call(RECVFROM, [0; 6]), Stoppable::Unharmed);
         assert_eq!(judge(&Doing::Running), Stoppable::Perhaps);
+    }
+
+    #[test]
+    fn a_call_whose_time_out_begins_anew_is_second_best() {
+        let forever = u64::from(u32::MAX);
+        assert_eq!(call(EPOLL_WAIT, [3, 1, 1, 100, 0, 0]), Stoppable::Anew);
+        assert_eq!(call(EPOLL_WAIT, [3, 1, 1, forever, 0, 0]), Stoppable::Unharmed);
+        assert_eq!(call(SEMTIMEDOP, [0, 1, 1, 0x7fff_0000, 0, 0]), Stoppable::Anew);
+        assert_eq!(call(SEMTIMEDOP, [0, 1, 1, 0, 0, 0]), Stoppable::Unharmed);
+        assert_eq!(call(READ, [3, 1, 1, 1, 1, 1]), Stoppable::Unharmed);
+        assert!(Stoppable::Unharmed > Stoppable::Anew && Stoppable::Anew > Stoppable::Perhaps);
     }
 
     #[test]

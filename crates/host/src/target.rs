@@ -168,9 +168,7 @@ fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>, seen: &mut Seen) -> R
         if found.sees_all && best.as_ref().is_some_and(|(sees_all, ..)| *sees_all) {
             return Err(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call: libc::SYS_wait4 }));
         }
-        let is_better = best.as_ref().is_none_or(|(sees_all, stoppable, _)| {
-            !sees_all && (found.sees_all || found.stoppable == Stoppable::Unharmed && *stoppable == Stoppable::Perhaps)
-        });
+        let is_better = best.as_ref().is_none_or(|(sees_all, stoppable, _)| !sees_all && (found.sees_all || found.stoppable > *stoppable));
         if is_better {
             let stands_in = found.tgid != process.tgid;
             best = Some((found.sees_all, found.stoppable, Chosen { tid, directory, tgid: found.tgid, stands_in }));

@@ -78,6 +78,23 @@ fn a_receive_with_a_time_out_does_not_answer_eintr() {
 }
 
 #[test]
+fn a_thread_whose_time_out_would_begin_anew_is_not_stopped_where_another_can_be() {
+    const TIME: i64 = 400;
+    let mut target = Target::start("serve");
+    let answers = [target.ask(&format!("aside epoll {TIME}")), target.answer()];
+    assert!(answers.contains(&"begin".to_owned()), "{answers:?}");
+    let begin = Instant::now();
+    // Time and again, so that a time-out that begins anew each time would not come before the end.
+    while begin.elapsed() < Duration::from_millis(1500) {
+        drop(target.attach());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let answer = parse(&target.answer());
+    assert_eq!((answer[0], answer[1]), (0, 0), "{answer:?}");
+    assert!((TIME - 1..1500).contains(&answer[2]), "it took {} ms", answer[2]);
+}
+
+#[test]
 fn endless_waits_go_on_until_what_they_wait_for_comes() {
     for (command, call) in [("epoll", "232"), ("poll", "7")] {
         let mut target = Target::start("serve");

@@ -30,6 +30,12 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
             });
             "done".into()
         }
+        // Another command by a thread of its own, which answers when it is done.
+        "aside" => {
+            let command = arguments.join(" ");
+            std::thread::spawn(move || crate::say(&crate::respond(&command)));
+            "aside".into()
+        }
         // The leader dies, another thread goes on.
         "leader-exit" => leader_exit(),
         // A restartable sequence that never ends by itself.
