@@ -1,6 +1,6 @@
 //! Pictures of a machine and its groups: as text, as SVG, as HTML.
 //!
-//! All three draw one [`Scene`](scene): the hierarchy with a group, a kind and ACS lamps for each function. Foreign names are made harmless there, once; SVG and HTML escape
+//! All three draw one scene: the hierarchy with a group, a kind and ACS lamps for each function. Foreign names are made harmless there, once; SVG and HTML escape
 //! them as well.
 //!
 //! | module | what it does |
