@@ -91,7 +91,7 @@ fn rounds(usual: u64, check: impl Fn(&mut Rng)) {
             eprintln!("SVA_FUZZ_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
-        assert!(start.elapsed() < Duration::from_secs(5), "SVA_FUZZ_SEED={seed} took {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(20), "SVA_FUZZ_SEED={seed} took {:?}", start.elapsed());
     }
 }
 
@@ -210,5 +210,5 @@ fn many_functions_take_little_time() {
         .collect();
     let reading = parse(all.as_bytes()).expect("it reads");
     assert_eq!(reading.machine().functions().len(), 20_000);
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }

@@ -200,6 +200,46 @@ fn hidden_capabilities_of_a_port_without_acs_are_not_assumed_to_have_it() {
     assert_eq!((acs.value, acs.source), (None, Source::Assumed(Basis::CapabilitiesHidden)));
 }
 
+// shows G1: functions inside AMD's processors isolate; those of other devices do not.
+#[test]
+fn hidden_functions_of_one_device_isolate_inside_amds_processors_only() {
+    let second = "03:00.1 Audio device [0403]: Made Up Second [1af4:0106]\n\tFlags: fast devsel\n\tCapabilities: <access denied>\n";
+    let acs = |text: &str| function(&texts::machine(text), "03:00.1").acs;
+    let text = format!("{HIDDEN}\n{second}");
+    assert_eq!(acs(&text).value, None);
+    let amd = acs(&text.replace("1af4:0104", "1022:15e2"));
+    assert_eq!(
+        (amd.value.map(|acs| acs.enabled.value), amd.source),
+        (Some(AcsBits::FUNCTION_ISOLATION), Source::Assumed(Basis::CapabilitiesHidden))
+    );
+    let card = acs(
+        &text.replace("02:00.0 PCI bridge [0604]: Made Up Switch [1af4:0103]", "02:00.0 PCI bridge [0604]: Made Up Switch [1002:1479]")
+    );
+    assert_eq!(card.value.map(|acs| acs.enabled.value), Some(AcsBits::FUNCTION_ISOLATION));
+}
+
+// shows G1: the wireless function of Intel's chipsets is the one integrated endpoint among conventional neighbours.
+#[test]
+fn hidden_wireless_of_intels_chipsets_is_an_integrated_endpoint() {
+    let of = |class: &str| {
+        kind(&texts::machine(&format!("00:14.3 {class}: Made Up [8086:51f0]\n\tFlags: x\n\tCapabilities: <access denied>\n\n")), "00:14.3")
+    };
+    assert_eq!((of("Network controller [0280]"), of("RAM memory [0500]")), (Some(ExpressKind::IntegratedEndpoint), None));
+}
+
+// shows G1: a text that begins inside a switch.
+#[test]
+fn a_bridge_with_bridges_in_several_slots_below_is_no_root_port() {
+    let text = HIDDEN.split_once("01:00.0").map(|(_, rest)| format!("01:00.0{rest}")).expect("it has a switch");
+    let another = "02:01.0 PCI bridge [0604]: Made Up Switch [1af4:0103]\n\tFlags: x\n\tBus: primary=02, secondary=07, subordinate=07, sec-latency=0\n\tCapabilities: <access denied>\n";
+    assert_eq!(kind(&texts::machine(&text), "01:00.0"), Some(ExpressKind::RootPort));
+    let machine = texts::machine(&format!("{text}\n{another}"));
+    assert_eq!(
+        ["01:00.0", "02:00.0", "02:01.0"].map(|at| kind(&machine, at)),
+        [Some(ExpressKind::Upstream), Some(ExpressKind::Downstream), Some(ExpressKind::Downstream)]
+    );
+}
+
 // shows G1: a status register without the capability bit is a complete list, though the rest was hidden.
 #[test]
 fn a_function_without_any_capability_line_has_none() {

@@ -28,11 +28,12 @@ impl Reading {
         let physical = virtual_functions::find(&self.functions, &known);
         let kinds = express::kinds(&self.functions, &known, &physical);
         let prefixes = services::prefix_users(&self.functions);
+        let isolating = services::Isolating::find(&self.functions, &known);
         let slots = slots(&self.functions, &physical);
         let functions = self.functions.iter().enumerate().map(|(index, reading)| {
             let known = &known[index];
             let express = kinds[index];
-            let (acs, ats, pri, pasid) = services::of(reading, known, express);
+            let (acs, ats, pri, pasid) = services::of(reading, known, express, &isolating);
             PciFunction {
                 bdf: reading.bdf,
                 ids: known.ids,

@@ -54,8 +54,6 @@ pub struct Ids {
 impl Ids {
     /// Stands for a device number that is not known; no function has it.
     pub const UNKNOWN: u16 = 0xffff;
-    /// Intel's vendor number.
-    pub const INTEL: u16 = 0x8086;
 }
 
 /// Class (bits 23..16), subclass (15..8) and programming interface (7..0).

@@ -3,7 +3,7 @@
 //! The likeliest by place and class: a bridge on a root bus is a root port, unless it decodes subtractively as the conventional bridges of old chipsets do; below an express
 //! port sits an endpoint or, if it is a bridge, the upstream port of a switch, unless all below it is conventional; below an upstream port sit
 //! downstream ports; below a bridge to conventional PCI everything is conventional. On a root bus anything else counts as conventional: Intel's
-//! integrated devices mostly are, and AMD's mostly show that they have no capabilities at all.
+//! integrated devices mostly are (not their wireless ones), and AMD's mostly show that they have no capabilities at all.
 
 use std::collections::HashMap;
 
@@ -89,16 +89,28 @@ impl Tree {
             Some(Some(_)) if bridge && self.leads_to_express(index, known, functions) => Some(ExpressKind::Upstream),
             Some(Some(_)) if bridge => Some(ExpressKind::PcieToPci),
             Some(Some(_)) => Some(ExpressKind::Endpoint),
+            // The text begins below a root port.
+            None if bridge && self.has_slots_below(index, known, functions) => Some(ExpressKind::Upstream),
             None if bridge && !me.conventional_by_class() => Some(ExpressKind::RootPort),
+            None if me.is_wireless_of_intel() => Some(ExpressKind::IntegratedEndpoint),
             None => None,
         }
     }
 
+    /// Whether there are several bridges below, not all in slot 0: below a root port there is no other slot.
+    fn has_slots_below(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> bool {
+        let below = self.children(index, known, functions);
+        below.iter().any(|child| functions[*child].bdf.device() > 0) && self.leads_to_express(index, known, functions)
+    }
+
+    fn children(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> &[usize] {
+        let Header::Bridge(bridge) = &known[index].header.value else { return &[] };
+        self.below.get(&(functions[index].bdf.segment(), bridge.secondary)).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Whether a bridge below an express port is a switch: all that is directly below it are bridges, or it is empty and calls itself a switch.
     fn leads_to_express(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> bool {
-        let Header::Bridge(bridge) = &known[index].header.value else { return false };
-        let me = &known[index];
-        let below = self.below.get(&(functions[index].bdf.segment(), bridge.secondary)).map(Vec::as_slice).unwrap_or_default();
+        let (me, below) = (&known[index], self.children(index, known, functions));
         if below.is_empty() {
             return !me.name.contains("to PCI Bridge") && !me.name.contains("PCI-X");
         }
@@ -107,6 +119,11 @@ impl Tree {
 }
 
 impl Known {
+    /// Intel's chipsets have their wireless function on the root bus, and other than its neighbours it is an integrated endpoint.
+    fn is_wireless_of_intel(&self) -> bool {
+        self.code() == Some(0x0280) && self.ids.is_some_and(|ids| ids.value.vendor == 0x8086)
+    }
+
     /// A conventional PCI-to-PCI bridge by what it says of itself.
     fn conventional_by_class(&self) -> bool {
         let subtractive = self.class.is_some_and(|class| class.value.code() == Class::PCI_BRIDGE && class.value.0 & 0xff == 1);

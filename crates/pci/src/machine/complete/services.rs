@@ -2,26 +2,85 @@
 
 use std::collections::HashSet;
 
+use sva_core::Bdf;
+
 use super::express::Kind;
 use super::{Known, absent, gap};
 use crate::acs::AcsBits;
 use crate::machine::{
-    AcsCapability, AcsReading, Ats, Basis, Express, ExpressKind, Fact, FunctionReading, Ids, ListState, Pasid, PasidReading, Pri,
+    AcsCapability, AcsReading, Ats, Basis, Express, ExpressKind, Fact, FunctionReading, ListState, Pasid, PasidReading, Pri,
 };
 
-/// Root ports of Intel's client processors before the 12th generation have no ACS capability; those of almost everything else since have.
-const ROOT_PORTS_WITHOUT_ACS: [u16; 15] =
-    [0x0101, 0x0105, 0x0109, 0x0151, 0x0155, 0x0159, 0x0c01, 0x0c05, 0x0c09, 0x1601, 0x1605, 0x1609, 0x1901, 0x1905, 0x1909];
+/// Ports that are known to have no ACS capability; almost everything else has one. Vendor and device.
+const PORTS_WITHOUT_ACS: [(u16, u16); 23] = [
+    // Root ports of Intel's client processors before the 12th generation.
+    (0x8086, 0x0101),
+    (0x8086, 0x0105),
+    (0x8086, 0x0109),
+    (0x8086, 0x0151),
+    (0x8086, 0x0155),
+    (0x8086, 0x0159),
+    (0x8086, 0x0c01),
+    (0x8086, 0x0c05),
+    (0x8086, 0x0c09),
+    (0x8086, 0x1601),
+    (0x8086, 0x1605),
+    (0x8086, 0x1609),
+    (0x8086, 0x1901),
+    (0x8086, 0x1905),
+    (0x8086, 0x1909),
+    // Thunderbolt 3, second stepping.
+    (0x8086, 0x15d3),
+    (0x8086, 0x15da),
+    // AMD: root ports of family 15h models 60h, downstream ports of the 300, 400 and 500 series chipsets.
+    (0x1022, 0x157c),
+    (0x1022, 0x43b4),
+    (0x1022, 0x43c7),
+    (0x1022, 0x43ea),
+    // Downstream ports inside AMD's X570.
+    (0x1022, 0x57a4),
+    // Cadence.
+    (0x17cd, 0x0100),
+];
 
 /// ACS, ATS, PRI and PASID.
 pub(super) type Services = (Fact<Option<AcsCapability>>, Fact<Option<Ats>>, Fact<Option<Pri>>, Fact<Option<Pasid>>);
 
+/// Where the functions of one device isolate from one another although they share it: inside AMD's processors, and on its graphics cards that have a switch.
+pub(super) struct Isolating {
+    slots: HashSet<Bdf>,
+    buses: HashSet<(u32, u8)>,
+}
+
+impl Isolating {
+    pub(super) fn find(functions: &[FunctionReading], known: &[Known]) -> Self {
+        let by = |vendor| move |(_, known): &(&FunctionReading, &Known)| known.ids.is_some_and(|ids| ids.value.vendor == vendor);
+        let all = || functions.iter().zip(known);
+        let below = |function: &FunctionReading| function.buses.map(|buses| (function.bdf.segment(), buses.secondary));
+        Self {
+            // Its older chipsets have numbers of their own and are another maker's design.
+            slots: all().filter(by(0x1022)).filter(|(_, known)| !known.is_amd_chipset()).map(|(function, _)| function.bdf.slot()).collect(),
+            buses: all().filter(by(0x1002)).filter_map(|(function, _)| below(function)).collect(),
+        }
+    }
+
+    fn holds(&self, bdf: Bdf) -> bool {
+        self.slots.contains(&bdf.slot()) || self.buses.contains(&(bdf.segment(), bdf.bus()))
+    }
+}
+
+impl Known {
+    fn is_amd_chipset(&self) -> bool {
+        self.ids.is_some_and(|ids| ids.value.vendor == 0x1022 && ids.value.device >> 8 == 0x43)
+    }
+}
+
 /// The services of a function.
-pub(super) fn of(reading: &FunctionReading, known: &Known, kind: Kind) -> Services {
+pub(super) fn of(reading: &FunctionReading, known: &Known, kind: Kind, isolating: &Isolating) -> Services {
     let ats = reading.ats.map(|ats| Ats { enabled: switch(ats.enabled) });
     let pri = reading.pri.map(|pri| Pri { enabled: switch(pri.enabled), capacity: pri.capacity });
     (
-        acs(reading, known, kind),
+        acs(reading, known, kind, isolating),
         found(ats, reading.extended),
         found(pri, reading.extended),
         found(reading.pasid.map(pasid), reading.extended),
@@ -53,16 +112,20 @@ fn pasid(pasid: PasidReading) -> Pasid {
     }
 }
 
-fn acs(reading: &FunctionReading, known: &Known, kind: Kind) -> Fact<Option<AcsCapability>> {
+fn acs(reading: &FunctionReading, known: &Known, kind: Kind, isolating: &Isolating) -> Fact<Option<AcsCapability>> {
     if let Some(acs) = reading.acs {
         return Fact::read(Some(registers(acs, kind.value)));
     }
-    let isolates = matches!(kind.value, Some(ExpressKind::RootPort | ExpressKind::Downstream));
-    let old = known.ids.is_some_and(|ids| ids.value.vendor == Ids::INTEL && ROOT_PORTS_WITHOUT_ACS.contains(&ids.value.device));
+    let isolates = match kind.value {
+        Some(ExpressKind::RootPort | ExpressKind::Downstream) => true,
+        Some(ExpressKind::Endpoint | ExpressKind::LegacyEndpoint) => isolating.holds(reading.bdf),
+        _ => false,
+    };
+    let old = known.ids.is_some_and(|ids| PORTS_WITHOUT_ACS.contains(&(ids.value.vendor, ids.value.device)));
     if reading.extended == ListState::Complete || !isolates || old {
         return absent(reading.extended);
     }
-    // A port whose capabilities were not shown: most have ACS, and Linux then enables it.
+    // Its capabilities were not shown; most of these have ACS, and Linux then enables it.
     Fact::assumed(Some(registers(AcsReading::default(), kind.value)), gap(reading.extended))
 }
 
