@@ -261,6 +261,19 @@ fn bytes_in_hexadecimal_win_over_the_text() {
     assert_eq!((port.multifunction.value, port.multifunction.source), (true, Source::Read));
 }
 
+// shows G1: bytes that belong to other bus numbers than the function's own do not tear the hierarchy apart.
+#[test]
+fn bus_numbers_of_a_renumbered_text_win_over_bytes_that_were_left_as_they_were() {
+    let renumbered = ONE_PORT.replacen("00:01.0", "05:01.0", 1).replacen("01:00.0", "06:00.0", 1);
+    let renumbered = renumbered.replacen("primary=00, secondary=01, subordinate=02", "primary=05, secondary=06, subordinate=07", 1);
+    let text = renumbered.replacen("\n\n", &format!("\n\n{}\n", texts::hex_lines(&texts::port_config())), 1);
+    let machine = texts::machine(&text);
+    let port = function(&machine, "05:01.0");
+    assert_eq!(port.bridge().map(|bridge| (bridge.secondary, bridge.subordinate)), Some((6, 7)));
+    assert_eq!(port.acs.value.and_then(|acs| acs.dwords), Some([0x001d_005f, 0]), "the other bytes count");
+    assert_eq!(machine.oddities(), []);
+}
+
 // shows S2: a dump of something else that follows, or of a device that does not answer, is not this function's.
 #[test]
 fn bytes_of_another_function_are_not_taken() {

@@ -87,8 +87,10 @@ fn header(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
     if header == HeaderReading::Endpoint {
         reading.subsystem = space.ids(0x2c).filter(|ids| ids.vendor != 0 && ids.vendor != 0xffff).or(reading.subsystem);
     } else {
-        let buses = space.byte(0x19).zip(space.byte(0x1a));
-        reading.buses = buses.map(|(secondary, subordinate)| Buses { secondary, subordinate });
+        let buses = space.byte(0x19).zip(space.byte(0x1a)).map(|(secondary, subordinate)| Buses { secondary, subordinate });
+        // A primary bus other than the function's own: someone has renumbered the text and left the bytes as they were.
+        let elsewhere = space.byte(0x18) != Some(reading.bdf.bus());
+        reading.buses = reading.buses.filter(|_| elsewhere).or(buses);
         reading.windows = if header == HeaderReading::Bridge { bridge_windows(space) } else { card_bus_windows(space) };
     }
     let sizes: Vec<BarReading> = std::mem::take(&mut reading.bars);
