@@ -177,7 +177,8 @@ fn a_function_that_reads_as_ones_is_hidden_but_keeps_what_the_kernel_knows() {
 // shows S2: lists that run in circles or out of the space end, and are not taken for complete.
 #[test]
 fn damaged_lists_end_and_are_not_complete() {
-    let damages: [(&str, fn(&mut Config) -> &mut Config); 5] = [
+    type Damage = fn(&mut Config) -> &mut Config;
+    let damages: [(&str, Damage); 5] = [
         ("a conventional list in a circle", |config| config.word(0x40, 0x4009)),
         ("a conventional list into the header", |config| config.word(0x40, 0x0809)),
         ("an extended list in a circle", |config| config.dword(0x130, 0x1001_0010)),
