@@ -184,6 +184,23 @@ fn hidden_capabilities_are_assumed_from_the_place_in_the_hierarchy() {
     assert_eq!(function(&machine, "03:00.0").acs.value, None);
 }
 
+// shows G1: what was denied is not absent, however the text says so.
+#[test]
+fn denied_capabilities_are_hidden_also_in_a_text_copied_from_a_page() {
+    for (mark, state) in [
+        ("<access denied>", ListState::Hidden),
+        ("&lt;access denied&gt;", ListState::Hidden),
+        ("<chain looped>", ListState::Truncated),
+        ("(none of your business)", ListState::Truncated),
+    ] {
+        let text = format!(
+            "00:01.0 PCI bridge [0604]: Made Up [1af4:0101]\n\tFlags: fast devsel\n\tCapabilities: {mark}\n\tKernel driver in use: x\n"
+        );
+        let reading = parse(text.as_bytes()).expect("it reads");
+        assert_eq!(reading.functions[0].capabilities, state, "{mark}");
+    }
+}
+
 // shows G1
 #[test]
 fn a_bridge_whose_device_below_is_no_bridge_leads_to_conventional_pci() {

@@ -89,8 +89,10 @@ impl Body<'_> {
     fn field(&mut self, words: &[&str]) {
         match words {
             ["Flags:" | "Control:", ..] => self.seen.verbose = true,
-            ["Capabilities:", "<access", ..] | ["!!!", "Unknown", "header", ..] => self.seen.hidden = true,
-            ["Capabilities:", mark, ..] if mark.starts_with('<') => self.seen.broken = true,
+            ["!!!", "Unknown", "header", ..] => self.seen.hidden = true,
+            // Of a page in HTML the mark is `&lt;access denied&gt;`.
+            ["Capabilities:", mark, denied, ..] if mark.ends_with("access") && denied.starts_with("denied") => self.seen.hidden = true,
+            ["Capabilities:", place, ..] if !place.starts_with('[') => self.seen.broken = true,
             ["Capabilities:", place, name @ ..] => self.capability(place, name),
             ["Kernel", "driver", "in", "use:", name, ..] => self.function.driver = Some(tame(name)),
             ["IOMMU", "group:", number, ..] => self.function.kernel_group = number.parse().ok(),
