@@ -51,7 +51,7 @@ use crate::provider::gettid;
 use crate::saved::{Saved, Stray, let_go};
 use crate::sys::{self, Registers, Tid};
 use crate::target::{self, Chosen};
-use crate::tracee::{Call, FIRST_STOP, Tracee, Trouble};
+use crate::tracee::{Call, FIRST_STOP, NEXT_STOP, Tracee, Trouble};
 
 /// All signals that can be blocked.
 const ALL_SIGNALS: u64 = !(1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
@@ -107,7 +107,7 @@ pub(crate) fn is_helper(tid: Tid) -> bool {
     procfs::status(tid).is_ok_and(|status| status.seccomp == 1 && status.no_new_privileges && status.blocked == ALL_SIGNALS)
 }
 
-/// Makes an anchor by way of the chosen thread. Blocks for some hundred microseconds where a processor is free, at most for [`FIRST_STOP`] and a bounded time for each step after it. The calling thread becomes the
+/// Makes an anchor by way of the chosen thread. Blocks for some hundred microseconds where a processor is free, at most for [`FIRST_STOP`] (where it waits for a processor, [`NEXT_STOP`]) and a bounded time for each step after it. The calling thread becomes the
 /// tracer of all tasks. Keeps to what [`Shared::start`](sys::shared::Shared::start) asks for.
 pub(crate) fn make(pid: Tid, chosen: &Chosen, landmarks: &Landmarks) -> Attempt {
     let (begin, tracee) = (Instant::now(), Tracee(chosen.tid));
@@ -145,7 +145,7 @@ fn back_to_stop(tracee: Tracee) -> Result<(), Trouble> {
         tracee.finish_call()
     } else {
         sys::interrupt(tracee.0)?;
-        tracee.interrupted(FIRST_STOP)
+        tracee.interrupted(NEXT_STOP)
     }
 }
 
@@ -154,7 +154,12 @@ fn in_stop(pid: Tid, chosen: &Chosen, tracee: Tracee, landmarks: &Landmarks) -> 
     let trouble = |trouble: Trouble| trouble.into_error(pid, tracee.0);
     let request = |error: io::Error| trouble(Trouble::Request(error));
     sys::interrupt(tracee.0).map_err(request)?;
-    tracee.interrupted(FIRST_STOP).map_err(trouble)?;
+    match tracee.interrupted(FIRST_STOP) {
+        // It waits for a processor: on a machine that is short of them that may take longer, and is sure to come.
+        Err(Trouble::Late) if chosen.directory.status().is_ok_and(|status| status.state == 'R') => tracee.interrupted(NEXT_STOP),
+        stopped => stopped,
+    }
+    .map_err(trouble)?;
     // Traced, the number is the thread's own; the directory tells whether it was when it was chosen.
     let status = chosen.directory.status().map_err(|error| unreadable(pid, error))?;
     if chosen.stands_in && !matches!(sys::compare_spaces(pid, tracee.0), Ok(Ordering::Equal)) {
@@ -207,7 +212,7 @@ fn clone_twice(tracee: Tracee, registers: &Registers, instruction: u64) -> Resul
     let made = clone_again(helper, instruction);
     let collected = helper.kill_uncollected().and_then(|()| {
         returning?;
-        tracee.interrupted(FIRST_STOP)?;
+        tracee.interrupted(NEXT_STOP)?;
         let number = tracee.answer()?.map_err(Trouble::Request)?;
         collect(tracee, registers, instruction, number, helper)
     });

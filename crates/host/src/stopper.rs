@@ -34,10 +34,10 @@ use crate::saved::let_go;
 use crate::sys::shared::{Shared, Word};
 use crate::sys::{self, Descriptor, Registers, Tid};
 use crate::target::Chosen;
-use crate::tracee::{FIRST_STOP, NEXT_STOP, Tracee, Trouble};
+use crate::tracee::{self, FIRST_STOP, NEXT_STOP, Tracee, Trouble};
 
-/// How long the keeper waits for a stopper. What it does needs nothing but a processor, unless the process makes a look at its memory wait.
-const LIMIT: Duration = FIRST_STOP.saturating_add(NEXT_STOP);
+/// How long the keeper waits for a stopper that does not get on. What it does needs nothing but a processor, unless the process makes a look at its memory wait.
+const LIMIT: Duration = NEXT_STOP.saturating_add(FIRST_STOP);
 
 const WORKING: u32 = 0;
 const DONE: u32 = 1;
@@ -86,20 +86,9 @@ impl Stopper {
     /// It cannot be made; what it was to work on comes back.
     #[allow(unsafe_code, reason = "`work` keeps to the contract that it is started under")]
     pub(crate) fn start(pid: Tid, chosen: Chosen, landmarks: Landmarks) -> Result<Self, (Chosen, Landmarks)> {
-        let order = Order {
-            program: std::process::id() as Tid,
-            keeper: gettid(),
-            pid,
-            chosen,
-            landmarks,
-            progress: Word::new(WORKING),
-            is_astray: AtomicBool::new(false),
-            parked: OnceLock::new(),
-            result: Mutex::new(None),
-        };
         // SAFETY: `work`, and all that it calls in `anchor`, `saved`, `tracee`, `procfs` and `sys`, makes bare system calls and uses its own stack. It takes the lock of
         // `result` before it says that it is done, we after that; `parked` is set by it and only looked at by us.
-        unsafe { Shared::start(order, work) }.map(Self).map_err(|(order, _)| (order.chosen, order.landmarks))
+        unsafe { Shared::start(order(pid, chosen, landmarks), work) }.map(Self).map_err(|(order, _)| (order.chosen, order.landmarks))
     }
 
     /// Waits for the anchor and takes it over. To be called once.
@@ -134,11 +123,14 @@ impl Stopper {
     }
 
     fn wait(&mut self) -> Result<(), AttachError> {
-        let begin = Instant::now();
+        let (mut begin, mut seen) = (Instant::now(), tracee::progress());
         while self.order().progress.get() == WORKING {
             self.order().progress.wait_while(WORKING);
             if self.0.is_over() && self.order().progress.get() == WORKING {
                 return Err(killed());
+            }
+            if tracee::progress() != seen {
+                (begin, seen) = (Instant::now(), tracee::progress());
             }
             let late = begin.elapsed() > LIMIT;
             if late && self.order().progress.change(WORKING, GIVEN_UP) {
@@ -168,6 +160,21 @@ impl Stopper {
 
 fn killed() -> AttachError {
     AttachError::host("stopper process")(std::io::Error::from(std::io::ErrorKind::BrokenPipe))
+}
+
+/// An attempt that nobody has begun; the calling thread is to take the anchor over.
+fn order(pid: Tid, chosen: Chosen, landmarks: Landmarks) -> Order {
+    Order {
+        program: std::process::id() as Tid,
+        keeper: gettid(),
+        pid,
+        chosen,
+        landmarks,
+        progress: Word::new(WORKING),
+        is_astray: AtomicBool::new(false),
+        parked: OnceLock::new(),
+        result: Mutex::new(None),
+    }
 }
 
 /// Makes the calling thread the tracer of a parked anchor.
@@ -241,4 +248,34 @@ fn park(order: &Order, anchor: Tid) -> Result<(), Trouble> {
         let _ = Tracee(anchor).kill();
     }
     parked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AttachError, Chosen, DONE, Duration, Failure, Landmarks, Order, Shared, Stopper, WORKING, gettid, order, sys, tracee};
+    use crate::procfs::TaskDir;
+
+    /// As on a machine that is short of processors.
+    fn slow(order: &Order) {
+        for _ in 0..6 {
+            sys::pause(Duration::from_millis(500));
+            tracee::get_on();
+        }
+        *order.result.lock() = Some((Err(Failure::Seize(std::io::Error::from_raw_os_error(libc::EIO))), Duration::ZERO));
+        order.progress.change(WORKING, DONE);
+    }
+
+    #[test]
+    #[allow(unsafe_code, reason = "`slow` does nothing that `work` does not")]
+    fn a_stopper_that_gets_on_slowly_is_waited_for() {
+        let tid = gettid();
+        let chosen = Chosen { tid, directory: TaskDir::open(tid).unwrap(), tgid: tid, stands_in: false };
+        // SAFETY: it sleeps, counts, and fills in the result as `work` does.
+        let started = unsafe { Shared::start(order(tid, chosen, Landmarks { instruction: 0, root: None }), slow) };
+        let mut stopper = Stopper(started.unwrap());
+        assert!(matches!(stopper.anchor(), Err(AttachError::Host(_))), "the answer of the stopper, not ours");
+        while !stopper.is_over() {
+            std::thread::yield_now();
+        }
+    }
 }

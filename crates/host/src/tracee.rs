@@ -8,6 +8,8 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use sva_core::sync::atomic::{AtomicU32, Ordering};
+
 use crate::error::AttachError;
 use crate::procfs;
 use crate::provider::gettid;
@@ -19,6 +21,19 @@ pub(crate) const FIRST_STOP: Duration = Duration::from_millis(250);
 pub(crate) const NEXT_STOP: Duration = Duration::from_secs(2);
 /// Stops come within microseconds; a task that takes longer than this waits for a processor, which we would only take from it.
 const SPIN: Duration = Duration::from_micros(300);
+
+/// Stops that tracers of this program have seen, the stopper's included.
+static SEEN: AtomicU32 = AtomicU32::new(0);
+
+/// Changes whenever a tracer of this program gets on: what only waits for a processor, on a machine that is short of them, is told by it from what hangs.
+pub(crate) fn progress() -> u32 {
+    SEEN.load(Ordering::SeqCst)
+}
+
+/// See [`progress`].
+pub(crate) fn get_on() {
+    SEEN.fetch_add(1, Ordering::SeqCst);
+}
 
 /// Why a task is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +118,14 @@ pub(crate) struct Tracee(pub(crate) Tid);
 impl Tracee {
     /// Waits for the next stop, whatever it is.
     pub(crate) fn stop(self, limit: Duration) -> Result<Stop, Trouble> {
+        let stop = self.next_stop(limit);
+        if stop.is_ok() {
+            get_on();
+        }
+        stop
+    }
+
+    fn next_stop(self, limit: Duration) -> Result<Stop, Trouble> {
         let begin = Instant::now();
         loop {
             if let Some(stop) = self.look()? {

@@ -31,7 +31,7 @@ fn a_program_without_descriptors_to_spare_harms_no_process() {
     let old = getrlimit(Resource::Nofile);
     let few = Rlimit { current: Some(40), ..old };
     let (mut attached, mut refused) = (0, 0);
-    for round in 0..300 {
+    for round in 0..100 {
         let over = AtomicBool::new(false);
         setrlimit(Resource::Nofile, few).unwrap();
         let result = std::thread::scope(|scope| {
