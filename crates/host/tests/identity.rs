@@ -4,13 +4,9 @@ mod support;
 
 use std::process::Command;
 
-use support::{Target, Witness, read, status, until, write};
+use support::{Target, Witness, attach, read, status, until, write};
 use sva_core::{AddressSpace, EndReason};
 use sva_host::AttachError;
-
-fn attach(pid: u32) -> std::sync::Arc<sva_host::HostSpace> {
-    sva_host::attach(pid).unwrap_or_else(|error| panic!("attach {pid}: {error}"))
-}
 
 #[test]
 fn two_handles_of_one_process_are_one_space() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sva_core::{AccessMode, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped};
-use sva_host::HostSpace;
+use sva_host::{AttachError, HostSpace};
 
 /// Longer than anything here takes, also on a machine that is busy with other things.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,7 +48,7 @@ impl Target {
     }
 
     pub(crate) fn attach(&self) -> Arc<HostSpace> {
-        sva_host::attach(self.pid()).unwrap_or_else(|error| panic!("attach: {error}"))
+        attach(self.pid())
     }
 
     pub(crate) fn tell(&mut self, line: &str) {
@@ -109,6 +109,17 @@ impl Drop for Target {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Attaches. A thread that sleeps in an uninterruptible call for a while, as one that execs does where the disk is busy, is tried again, as the error says.
+pub(crate) fn attach(pid: u32) -> Arc<HostSpace> {
+    let begin = Instant::now();
+    loop {
+        match sva_host::attach(pid) {
+            Err(AttachError::DidNotStop { .. }) if begin.elapsed() < PATIENCE => {}
+            attached => return attached.unwrap_or_else(|error| panic!("attach: {error}")),
+        }
     }
 }
 
