@@ -20,6 +20,7 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::CapabilitySet;
 use sva_core::sync::Mutex;
@@ -68,6 +69,17 @@ struct Parked {
     pidfd: Descriptor,
 }
 
+impl Parked {
+    fn kill(&self) {
+        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            // Somebody else in our program has closed it.
+            Err(_) if anchor::is_helper(self.tid) => drop(sys::kill(self.tid)),
+            Err(_) => {}
+        }
+    }
+}
+
 /// A stopper, as the keeper has it.
 #[derive(Debug)]
 pub(crate) struct Stopper(Shared<Order>);
@@ -98,7 +110,7 @@ impl Stopper {
     pub(crate) fn anchor(&mut self) -> Result<Made, AttachError> {
         let made = self.take();
         if let (Err(_), Some(parked)) = (&made, self.order().parked.get()) {
-            let _ = rustix::process::pidfd_send_signal(&parked.pidfd, Signal::KILL);
+            parked.kill();
         }
         made
     }
@@ -201,7 +213,7 @@ impl Order {
             (TAKEN, _) | (_, None) => true,
             (DONE, _) if self.keeper_lives() => false,
             (_, Some(parked)) => {
-                let _ = rustix::process::pidfd_send_signal(&parked.pidfd, Signal::KILL);
+                parked.kill();
                 true
             }
         }

@@ -95,6 +95,25 @@ fn a_program_that_execs_while_it_attaches_harms_no_process_and_leaves_no_task_be
     }
 }
 
+/// The standard library's debug assertions may end such a program, at any moment.
+#[test]
+#[cfg_attr(sva_keeper_stops, ignore = "what a stopper of its own is for")]
+fn a_program_that_closes_all_descriptors_while_it_attaches_harms_no_process_and_leaves_no_task_behind() {
+    // shows U9
+    let mut target = Target::start("serve");
+    let mut attached = 0;
+    for round in 0..200 {
+        let mut program = Target::start("serve");
+        assert_eq!(program.ask(&format!("closer {}", round * 5)), "done");
+        program.tell(&format!("attach {}", target.pid()));
+        attached += u32::from(program.answer() == "attached");
+        drop(program);
+        assert_eq!(target.ask("reap-any"), "-1 10", "round {round}");
+    }
+    until("only the target has its memory", || sharers(&target).is_empty());
+    println!("{attached} attached");
+}
+
 /// Children of a process that are not dead.
 fn children(pid: u32) -> Vec<u32> {
     let is_alive = |&task: &u32| status(task, "PPid") == pid.to_string() && !status(task, "State").starts_with('Z');

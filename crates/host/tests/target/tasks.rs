@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use sva_core::sync::atomic::AtomicU8;
 
@@ -60,6 +60,20 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
                 loop {
                     // SAFETY: writes nothing.
                     unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG | libc::WUNTRACED) };
+                }
+            });
+            "done".into()
+        }
+        // A thread that closes whatever another one opens, as fast as it can.
+        "closer" => {
+            // The lowest number that is free; what is above is nobody's here.
+            let first = std::fs::File::open("/dev/null").map_or(i32::MAX, |file| file.as_raw_fd()) as u32;
+            let pause = std::time::Duration::from_micros(arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0));
+            std::thread::spawn(move || {
+                loop {
+                    // SAFETY: takes numbers only. Nobody relies on a descriptor that is opened from now on.
+                    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) };
+                    std::thread::sleep(pause);
                 }
             });
             "done".into()
