@@ -103,8 +103,15 @@ impl Failure {
 /// Whether a task is an anchor, ours or another program's: recognised by what only an anchor has together.
 ///
 /// A process that dresses up its last task like this ends its own space early, and harms nobody else.
-pub(crate) fn is_helper(tid: Tid) -> bool {
-    procfs::status(tid).is_ok_and(|status| status.seccomp == 1 && status.no_new_privileges && status.blocked == ALL_SIGNALS)
+///
+/// # Errors
+/// It cannot be told.
+pub(crate) fn is_helper(tid: Tid) -> io::Result<bool> {
+    let is_dressed = |status: procfs::Status| status.seccomp == 1 && status.no_new_privileges && status.blocked == ALL_SIGNALS;
+    match procfs::status(tid) {
+        Err(error) if procfs::is_gone(&error) => Ok(false),
+        status => status.map(is_dressed),
+    }
 }
 
 /// Makes an anchor by way of the chosen thread. Blocks for some hundred microseconds where a processor is free, at most for [`FIRST_STOP`] (where it waits for a processor, [`NEXT_STOP`]) and a bounded time for each step after it. The calling thread becomes the
@@ -191,7 +198,7 @@ fn in_stop(pid: Tid, chosen: &Chosen, tracee: Tracee, landmarks: &Landmarks) -> 
 
 /// Kills the tasks that were made, but of which we were not told because their maker was killed that moment. They are traced by us from birth, and are no anchors yet.
 fn sweep(tracee: Tracee) {
-    procfs::each_process(|task| {
+    let _ = procfs::each_process(|task| {
         let is_lost = |status: procfs::Status| status.tracer == gettid() && status.seccomp == 0 && status.blocked == ALL_SIGNALS;
         if task != tracee.0 && procfs::status(task).is_ok_and(is_lost) {
             let _ = Tracee(task).kill();

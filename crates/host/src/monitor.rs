@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread;
@@ -55,7 +56,10 @@ fn look(provider: &'static Provider, spaces: Vec<Arc<HostSpace>>, waiting: &mut 
             Health::Over(reason) => over.push((space, reason)),
         }
     }
-    find_members(&mut suspects);
+    if find_members(&mut suspects).is_err() {
+        // For want of descriptors, say. That nobody was found means nothing then; the next tick asks again.
+        suspects.clear();
+    }
     over.extend(suspects.into_iter().map(|space| {
         let reason = space.reason_of_leave();
         (space, reason)
@@ -90,24 +94,41 @@ fn start(work: &Work) -> bool {
 }
 
 /// Keeps in `suspects` the spaces in which no task was found.
-fn find_members(suspects: &mut Vec<Arc<HostSpace>>) {
+///
+/// # Errors
+/// Not all tasks could be looked at: nothing can be said of any of them.
+fn find_members(suspects: &mut Vec<Arc<HostSpace>>) -> io::Result<()> {
     // Mostly a thread of the same process, where its leader has exited.
-    suspects.retain(|space| !procfs::threads(space.process()).into_iter().any(|tid| adopt(space, tid)));
+    let mut left = Vec::with_capacity(suspects.len());
+    for space in suspects.drain(..) {
+        if !any_of(&space, procfs::threads(space.process())?)? {
+            left.push(space);
+        }
+    }
+    *suspects = left;
     if suspects.is_empty() {
-        return;
+        return Ok(());
     }
     // The threads of a process share its space: its leader answers for all, unless it is dead.
-    sweep(suspects, |pid| vec![pid]);
-    if !suspects.is_empty() {
-        sweep(suspects, procfs::threads);
-    }
+    sweep(suspects, |pid| Ok(vec![pid]))?;
+    if suspects.is_empty() { Ok(()) } else { sweep(suspects, procfs::threads) }
 }
 
-/// Takes the spaces out of `suspects` that one of `tasks` is in.
+/// Whether one of `tasks` is in the space, which it then becomes the known member of.
+fn any_of(space: &HostSpace, tasks: Vec<Tid>) -> io::Result<bool> {
+    for tid in tasks {
+        if adopt(space, tid)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Takes the spaces out of `suspects` that one of `tasks` is in. In an error nothing can be said of any of them.
 ///
 /// Only tasks with as much code as a suspect are compared: to compare one waits while it is in `exec`, and the tasks of others must not hold up the monitor; and each
 /// with few, by the kernel's order, so that many spaces may end at once. An anchor that dies meanwhile compares at random, and may have led the search for others astray: then all is done again without it.
-fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> Vec<Tid>) {
+fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> io::Result<Vec<Tid>>) -> io::Result<()> {
     let (mut living, mut left) = (std::mem::take(suspects), Vec::new());
     loop {
         // Without an anchor nobody is a member.
@@ -115,21 +136,31 @@ fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> Vec<Tid>) {
         let mut alike = by_code(&living);
         // To find out of each anchor that it is one would be most of the time.
         let anchors: HashSet<Tid> = living.iter().filter_map(|space| space.anchor()).collect();
-        for tid in procfs::processes().into_iter().filter(|process| !anchors.contains(process)).flat_map(&tasks) {
-            let Some(group) = procfs::code_pages(tid).ok().and_then(|pages| alike.get_mut(&pages)) else { continue };
-            if let Ok(place) = group.binary_search_by(|space| space.compare(tid))
-                && group.get(place).is_some_and(|space| adopt(space, tid))
-            {
-                let found = group.remove(place);
-                living.retain(|space| !Arc::ptr_eq(space, &found));
+        for process in procfs::processes()?.into_iter().filter(|process| !anchors.contains(process)) {
+            for tid in tasks(process)? {
+                if let Some(found) = take_space_of(tid, &mut alike)? {
+                    living.retain(|space| !Arc::ptr_eq(space, &found));
+                }
             }
         }
         if living.iter().all(|space| space.is_in_order()) {
             suspects.append(&mut living);
             suspects.append(&mut left);
-            return;
+            return Ok(());
         }
     }
+}
+
+/// Takes the space out that task `tid` is in.
+fn take_space_of(tid: Tid, alike: &mut HashMap<u64, Vec<Arc<HostSpace>>>) -> io::Result<Option<Arc<HostSpace>>> {
+    let pages = match procfs::code_pages(tid) {
+        Err(error) if procfs::is_out_of_sight(&error) => return Ok(None),
+        pages => pages?,
+    };
+    let Some(group) = alike.get_mut(&pages) else { return Ok(None) };
+    let Ok(place) = group.binary_search_by(|space| space.compare(tid)) else { return Ok(None) };
+    let is_member = group.get(place).map_or(Ok(false), |space| adopt(space, tid))?;
+    Ok(is_member.then(|| group.remove(place)))
 }
 
 /// Spaces by how much code they have, each list in the kernel's order.
@@ -146,10 +177,10 @@ fn by_code(spaces: &[Arc<HostSpace>]) -> HashMap<u64, Vec<Arc<HostSpace>>> {
     alike
 }
 
-fn adopt(space: &HostSpace, tid: Tid) -> bool {
-    let is_member = space.order(tid).is_ok_and(|order| order == Some(Ordering::Equal)) && !crate::anchor::is_helper(tid);
+fn adopt(space: &HostSpace, tid: Tid) -> io::Result<bool> {
+    let is_member = space.order(tid).is_ok_and(|order| order == Some(Ordering::Equal)) && !crate::anchor::is_helper(tid)?;
     if is_member {
         space.set_member(tid);
     }
-    is_member
+    Ok(is_member)
 }

@@ -229,6 +229,11 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
+/// Whether an error says that a task is gone or not ours to see (a `/proc` that hides the processes of others), and not that we could not look.
+pub(crate) fn is_out_of_sight(error: &io::Error) -> bool {
+    is_gone(error) || error.kind() == io::ErrorKind::PermissionDenied
+}
+
 /// `/proc/TID/status`, by number.
 pub(crate) fn status(tid: Tid) -> io::Result<Status> {
     Status::read(File(open(format_args!("/proc/{tid}/status"), OFlags::RDONLY)?))
@@ -268,34 +273,41 @@ pub(crate) fn command(tid: Tid) -> String {
 }
 
 /// Runs `take` on each entry of a directory that is a number.
-fn each_number(directory: fmt::Arguments<'_>, mut take: impl FnMut(Tid)) {
-    let Ok(directory) = open(directory, OFlags::RDONLY | OFlags::DIRECTORY) else { return };
+fn each_number(directory: fmt::Arguments<'_>, mut take: impl FnMut(Tid)) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut entries = RawDir::new(directory, &mut buffer);
-    while let Some(Ok(entry)) = entries.next() {
-        if let Some(number) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+    let mut entries = RawDir::new(open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?, &mut buffer);
+    while let Some(entry) = entries.next() {
+        if let Some(number) = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
             take(number);
         }
     }
+    Ok(())
 }
 
 /// All processes, one after the other; those that appear or go meanwhile may be missing.
-pub(crate) fn each_process(take: impl FnMut(Tid)) {
-    each_number(format_args!("/proc"), take);
+///
+/// # Errors
+/// The list could not be read, or not to its end: nothing follows from who is missing.
+pub(crate) fn each_process(take: impl FnMut(Tid)) -> io::Result<()> {
+    each_number(format_args!("/proc"), take)
 }
 
-/// All processes; those that appear or go meanwhile may be missing.
-pub(crate) fn processes() -> Vec<Tid> {
+/// All processes; see [`each_process`].
+pub(crate) fn processes() -> io::Result<Vec<Tid>> {
     let mut all = Vec::new();
-    each_process(|process| all.push(process));
-    all
+    each_process(|process| all.push(process)).map(|()| all)
 }
 
-/// The threads of a process; none where it has gone.
-pub(crate) fn threads(pid: Tid) -> Vec<Tid> {
+/// The threads of a process; none where it has gone, or is not ours to see.
+///
+/// # Errors
+/// As for [`each_process`].
+pub(crate) fn threads(pid: Tid) -> io::Result<Vec<Tid>> {
     let mut all = Vec::new();
-    each_number(format_args!("/proc/{pid}/task"), |thread| all.push(thread));
-    all
+    match each_number(format_args!("/proc/{pid}/task"), |thread| all.push(thread)) {
+        Err(error) if !is_out_of_sight(&error) => Err(error),
+        _ => Ok(all),
+    }
 }
 
 #[cfg(test)]

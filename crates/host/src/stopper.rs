@@ -74,7 +74,7 @@ impl Parked {
         match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}
             // Somebody else in our program has closed it.
-            Err(_) if anchor::is_helper(self.tid) => drop(sys::kill(self.tid)),
+            Err(_) if matches!(anchor::is_helper(self.tid), Ok(true)) => drop(sys::kill(self.tid)),
             Err(_) => {}
         }
     }

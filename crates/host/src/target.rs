@@ -70,7 +70,7 @@ pub(crate) fn inspect(pid: Tid) -> Result<Process, AttachError> {
         return Ok(Process { tgid: status.tgid, alive: pid });
     }
     let lives = |&tid: &Tid| procfs::status(tid).is_ok_and(|thread| !thread.is_dead());
-    match procfs::threads(status.tgid).into_iter().find(lives) {
+    match procfs::threads(status.tgid).map_err(AttachError::host("read /proc"))?.into_iter().find(lives) {
         Some(alive) => Ok(Process { tgid: status.tgid, alive }),
         None => Err(AttachError::Zombie { pid: number }),
     }
@@ -86,7 +86,7 @@ pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError>
     loop {
         seen.is_last = Instant::now() >= deadline;
         // The leader last: signals to the process are handled by it where it can, and while it is stopped they would interrupt other threads.
-        let mut threads = procfs::threads(process.tgid);
+        let mut threads = procfs::threads(process.tgid).map_err(AttachError::host("read /proc"))?;
         threads.sort_by_key(|&tid| tid == process.tgid);
         let reason = match best_of(pid, process, threads, &mut seen) {
             Ok(chosen) => return Ok(chosen),
@@ -94,7 +94,7 @@ pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError>
             Err(Obstacle::Passing(reason)) => reason,
         };
         // A vfork parent cannot be stopped before its child has gone; but the child shares its space.
-        if let Ok(chosen) = best_of(pid, process, sharers(process), &mut seen) {
+        if let Ok(chosen) = best_of(pid, process, sharers(process)?, &mut seen) {
             return Ok(chosen);
         }
         if seen.is_last {
@@ -247,12 +247,13 @@ pub(crate) fn denial(status: &Status) -> Denial {
 }
 
 /// A process other than the one asked for that shares its address space, and is no helper.
-fn sharers(process: &Process) -> Vec<Tid> {
+fn sharers(process: &Process) -> Result<Vec<Tid>, AttachError> {
     let shares = |&other: &Tid| {
         other != process.tgid
             && matches!(sys::compare_spaces(process.alive, other), Ok(Ordering::Equal))
             && procfs::status(other).is_ok_and(|status| !status.is_dead())
-            && !anchor::is_helper(other)
+            && matches!(anchor::is_helper(other), Ok(false))
     };
-    procfs::processes().into_iter().filter(shares).take(1).collect()
+    let all = procfs::processes().map_err(AttachError::host("read /proc"))?;
+    Ok(all.into_iter().filter(shares).take(1).collect())
 }

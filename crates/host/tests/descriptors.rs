@@ -7,7 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Target, until};
+use sva_core::AddressSpace;
+use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+/// The limit is one for all tests here.
+static LIMIT: Mutex<()> = Mutex::new(());
 
 fn wait(time: Duration) {
     let begin = Instant::now();
@@ -27,6 +32,7 @@ fn hoard(over: &AtomicBool) {
 #[test]
 fn a_program_without_descriptors_to_spare_harms_no_process() {
     // shows U9
+    let _alone = LIMIT.lock();
     let mut target = Target::start("serve");
     let old = getrlimit(Resource::Nofile);
     let few = Rlimit { current: Some(40), ..old };
@@ -52,4 +58,25 @@ fn a_program_without_descriptors_to_spare_harms_no_process() {
         until("it is let go", || target.status("TracerPid") == "0");
     }
     println!("{attached} attached, {refused} refused");
+}
+
+#[test]
+fn a_program_without_descriptors_does_not_take_a_living_space_for_ended() {
+    // shows U7, U4
+    let _alone = LIMIT.lock();
+    // Its leader goes and leaves the memory to a thread: somebody has to be looked for.
+    let mut target = Target::start("serve");
+    let space = target.attach();
+    let witness = support::Witness::of(&space);
+    let old = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..old }).unwrap();
+    assert_eq!(target.ask("leader-exit"), "leader dead");
+    wait(Duration::from_millis(300));
+    let told = witness.told.lock().len();
+    setrlimit(Resource::Nofile, old).unwrap();
+    assert_eq!(told, 0, "a thread has it still");
+    wait(Duration::from_millis(100));
+    assert!(space.ended().is_none());
+    target.child.kill().unwrap();
+    assert_eq!(witness.end().0, sva_core::EndReason::Exited);
 }
