@@ -133,6 +133,28 @@ fn advice_is_what_helps_and_says_what_is_left() {
 
 // shows G1
 #[test]
+fn devices_behind_vmd_are_told_to_leave_it_and_who_is_left_then() {
+    let domain = |segment: &str| {
+        [
+            root(&format!("{segment}:e0:01.0"), 0xe1, 0xe1).isolating(),
+            endpoint(&format!("{segment}:e1:00.0")),
+            root(&format!("{segment}:e0:02.0"), 0xe2, 0xe2),
+            endpoint(&format!("{segment}:e2:00.0")),
+        ]
+    };
+    let vmd = |bdf| pcie(bdf, ExpressKind::IntegratedEndpoint).ids(0x8086, 0x201d);
+    let all = machine([vmd("00:05.5"), vmd("00:0e.0")].into_iter().chain(domain("10000")).chain(domain("10001")));
+    // Below the port without ACS one other stays: the port.
+    for (segment, vmd) in [("10000", 0), ("10001", 1)] {
+        assert_eq!(advice(&all, &format!("{segment}:e1:00.0")), [Advice::LeaveVmd { vmd, left: 0 }], "{segment}");
+        assert_eq!(advice(&all, &format!("{segment}:e2:00.0"))[..1], [Advice::LeaveVmd { vmd, left: 1 }], "{segment}");
+    }
+    assert_eq!(advice(&all, "00:0e.0"), [Advice::Nothing], "without VMD there is no such function");
+    assert_eq!(pair(&all, "10000:e1:00.0", "10000:e2:00.0").advice[0].1, Advice::LeaveVmd { vmd: 0, left: 0 });
+}
+
+// shows G1
+#[test]
 fn an_option_that_keeps_acs_off_is_named() {
     let options = Some(vec!["pci=disable_acs_redir=0000:00:01.0".to_owned()]);
     let functions = switch().functions().to_vec();

@@ -5,7 +5,7 @@ mod machines;
 
 use machines::{ALL, at, downstream, endpoint, groups, groups_by, machine, pci, pcie, root, to_pci, upstream};
 use sva_pci::AcsBits;
-use sva_pci::groups::{Grouping, Policy, Untranslated};
+use sva_pci::groups::{Grouping, Policy, Untranslated, acs_verdict};
 use sva_pci::machine::{Basis, ExpressKind, Fact, Host, Machine, Source};
 
 // shows G1
@@ -273,4 +273,35 @@ fn policies_are_read_back_by_their_names_and_others_are_refused_in_few_words() {
     }
     let error = format!("\u{1b}{}", "x".repeat(500)).parse::<Policy>().expect_err("no policy").to_string();
     assert!(error.len() < 200 && !error.contains('\u{1b}'), "{error}");
+}
+
+// shows G1
+#[test]
+fn acs_that_is_off_counts_as_linux_would_have_it_only_where_no_iommu_is_in_use() {
+    let grouped = |in_use: Option<bool>, option: Option<&str>, enabled, dwords: Option<[u32; 2]>| {
+        let port = root("00:1c.0", 1, 1).acs(ALL, enabled);
+        let port = match dwords {
+            Some(dwords) => port.ids(0x8086, 0xa110).dwords(dwords),
+            None => port,
+        };
+        let options = option.map(|option| vec![option.to_owned()]);
+        let host = Host { iommu_in_use: in_use.map(Fact::read), options, ..Host::default() };
+        let machine = Machine::new([port, endpoint("01:00.0")].map(|it| it.0).to_vec(), host);
+        let verdict = acs_verdict(&machine, 0, ALL, Policy::Linux);
+        assert_eq!(verdict.given, groups(&machine).len() == 2);
+        (verdict.given, verdict.source)
+    };
+    let enables = Source::Inferred(Basis::LinuxEnablesAcs);
+    let off = AcsBits::NONE;
+    assert_eq!(grouped(Some(false), None, off, None), (true, enables));
+    assert_eq!(grouped(Some(false), None, ALL, None), (true, Source::Read), "on anyway");
+    assert_eq!(grouped(Some(true), None, off, None), (false, Source::Read), "Linux had its chance");
+    assert_eq!(grouped(None, None, off, None), (false, Source::Read), "what was read is never overruled by a guess");
+    for option in ["pci=disable_acs_redir=00:1c.0", "pci=config_acs=0000000@00:1c.0"] {
+        assert_eq!(grouped(Some(false), Some(option), off, None), (false, Source::Read), "{option}");
+    }
+    assert_eq!(grouped(Some(false), Some("intel_iommu=off"), off, None), (true, enables));
+    let all = u32::from(ALL.bits());
+    assert_eq!(grouped(Some(false), None, off, Some([all, 0])), (true, enables), "Sunrise Point's dwords");
+    assert_eq!(grouped(None, None, off, Some([all, 0])), (false, Source::Read), "Sunrise Point's dwords");
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use super::Policy;
 use super::quirks::{self, AcsEffect, AcsQuirk};
 use crate::acs::AcsBits;
-use crate::machine::{AcsCapability, Basis, ExpressKind, Fact, IommuKind, Machine, PciFunction, Source};
+use crate::machine::{AcsCapability, Basis, ExpressKind, Fact, Host, IommuKind, Machine, PciFunction, Source};
 
 /// Whether a function gives the ACS services that were asked for, by which rule, and what that rests on.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ pub enum AcsRule {
     Capability {
         /// The capability register, without what is known to be broken.
         implemented: AcsBits,
-        /// The control register.
+        /// The control register, as it would be with an IOMMU in use.
         enabled: AcsBits,
         /// What is missing.
         missing: AcsBits,
@@ -100,7 +100,7 @@ pub fn acs_verdict(machine: &Machine, function: usize, wanted: AcsBits, policy: 
             return AcsVerdict { given: missing.is_empty(), wanted, rule: AcsRule::Quirk { quirk, missing }, source };
         }
     }
-    let (given, rule, source) = generic_answer(it, wanted);
+    let (given, rule, source) = generic_answer(machine, it, wanted);
     // That no quirk applies is known no better than the numbers are.
     let ids = it.ids.map_or(Source::Assumed(Basis::NotPrinted), |ids| ids.source);
     AcsVerdict { given, wanted, rule, source: source.weaker(ids) }
@@ -132,7 +132,8 @@ fn sunrise_point(machine: &Machine, acs: Fact<Option<AcsCapability>>, wanted: Ac
     let capability = acs.value?;
     if let Some([implemented, control]) = capability.dwords {
         let word = |dword: u32| AcsBits::from_bits((dword & 0xffff) as u16);
-        return Some((asked(wanted, word(implemented)) & !word(control), acs.source));
+        let enabled = enabled_with_iommu(machine, word(implemented), Fact { value: word(control), source: acs.source });
+        return Some((asked(wanted, word(implemented)) & !enabled.value, enabled.source));
     }
     let enabled = capability.implemented.value & AcsBits::ISOLATION;
     let source = acs.source.weaker(capability.implemented.source).weaker(enabled_by_linux(machine));
@@ -150,6 +151,23 @@ fn enabled_by_linux(machine: &Machine) -> Source {
         Some(Fact { value: true, .. }) => Source::Inferred(Basis::LinuxEnablesQuirk),
         _ => Source::Assumed(Basis::LinuxEnablesQuirk),
     }
+}
+
+/// The control register as it would be with an IOMMU in use. Linux leaves ACS alone without one, so on a machine that is known to use none what is read as off says
+/// nothing of the groups that it would have: Linux enables what is implemented when it uses one. Options that say otherwise are not worked out: with one of them what was read stands.
+fn enabled_with_iommu(machine: &Machine, implemented: AcsBits, read: Fact<AcsBits>) -> Fact<AcsBits> {
+    let host = machine.host();
+    let unused = host.iommu_in_use.is_some_and(|in_use| !in_use.value);
+    let enabled = read.value | (implemented & AcsBits::ISOLATION);
+    if !unused || enabled == read.value || acs_option(host).is_some() {
+        return read;
+    }
+    Fact { value: enabled, source: read.source.weaker(Source::Inferred(Basis::LinuxEnablesAcs)) }
+}
+
+/// The option of the kernel's command line that says which ACS services are on.
+pub(super) fn acs_option(host: &Host) -> Option<&String> {
+    host.options.as_ref()?.iter().find(|option| option.contains("disable_acs_redir") || option.contains("config_acs"))
 }
 
 /// How sure it is that the southbridge's machine has an AMD IOMMU: these chips sit in AMD machines only, and without an IOMMU there are no groups.
@@ -171,27 +189,28 @@ fn overridden(it: &PciFunction) -> bool {
 }
 
 /// The rules without quirks.
-fn generic_answer(it: &PciFunction, wanted: AcsBits) -> (bool, AcsRule, Source) {
+fn generic_answer(machine: &Machine, it: &PciFunction, wanted: AcsBits) -> (bool, AcsRule, Source) {
     let source = it.express.source;
     let Some(express) = it.express.value else { return (false, AcsRule::Conventional, source) };
     let kind = express.kind;
     match kind {
         ExpressKind::PcieToPci | ExpressKind::PciToPcie | ExpressKind::EventCollector => (false, AcsRule::Never(kind), source),
-        ExpressKind::RootPort | ExpressKind::Downstream => by_capability(it, kind, wanted, source),
+        ExpressKind::RootPort | ExpressKind::Downstream => by_capability(machine, it, kind, wanted, source),
         ExpressKind::Endpoint | ExpressKind::LegacyEndpoint | ExpressKind::Upstream | ExpressKind::IntegratedEndpoint => {
             let source = source.weaker(it.multifunction.source);
-            if it.multifunction.value { by_capability(it, kind, wanted, source) } else { (true, AcsRule::SingleFunction, source) }
+            if it.multifunction.value { by_capability(machine, it, kind, wanted, source) } else { (true, AcsRule::SingleFunction, source) }
         }
         ExpressKind::Other(_) => (true, AcsRule::Unmentioned(kind), source),
     }
 }
 
-fn by_capability(it: &PciFunction, kind: ExpressKind, wanted: AcsBits, source: Source) -> (bool, AcsRule, Source) {
+fn by_capability(machine: &Machine, it: &PciFunction, kind: ExpressKind, wanted: AcsBits, source: Source) -> (bool, AcsRule, Source) {
     let source = source.weaker(it.acs.source);
     let Some(acs) = it.acs.value else { return (false, AcsRule::NoCapability(kind), source) };
     let broken = if quirks::broken_source_validation(it) { AcsBits::SV } else { AcsBits::NONE };
     let implemented = acs.implemented.value & !broken;
-    let missing = asked(wanted, implemented) & !acs.enabled.value;
-    let rule = AcsRule::Capability { implemented, enabled: acs.enabled.value, missing };
-    (missing.is_empty(), rule, source.weaker(acs.implemented.source).weaker(acs.enabled.source))
+    let enabled = enabled_with_iommu(machine, implemented, acs.enabled);
+    let missing = asked(wanted, implemented) & !enabled.value;
+    let rule = AcsRule::Capability { implemented, enabled: enabled.value, missing };
+    (missing.is_empty(), rule, source.weaker(acs.implemented.source).weaker(enabled.source))
 }

@@ -1,6 +1,7 @@
 //! What would make a function's group smaller. Each advice has been tried: the machine is changed accordingly and grouped again, and only what helps is given.
 
-use super::acs::AcsRule;
+use super::acs::{AcsRule, acs_option};
+use super::alias::is_vmd;
 use super::explain::list;
 use super::rules::Rules;
 use super::step::{Because, name};
@@ -42,6 +43,13 @@ pub enum Advice {
         /// The bridge, as an index.
         bridge: usize,
     },
+    /// The VMD function issues the requests of its domain; switched off in the firmware's setup, what is behind it sits below ordinary ports.
+    LeaveVmd {
+        /// The VMD function, as an index.
+        vmd: usize,
+        /// Others left.
+        left: usize,
+    },
     /// The out-of-tree override would split the group. It declares isolated what is not known to be.
     Override {
         /// Others left.
@@ -63,7 +71,7 @@ pub(super) fn advise(rules: &Rules<'_>, grouping: &Grouping, function: usize, ot
     let suspects = suspects(rules, function, others);
     let switched_off: Vec<usize> = suspects.iter().copied().filter(|it| !rules.verdicts[*it].rule.missing().is_empty()).collect();
     if let Some(left) = tried(rules, function, others, &switched_off, enable) {
-        advice.push(Advice::EnableAcs { functions: switched_off, kept_off_by: kept_off_by(machine), left });
+        advice.push(Advice::EnableAcs { functions: switched_off, kept_off_by: acs_option(machine.host()).cloned(), left });
     }
     let bare = |it: &usize| matches!(rules.verdicts[*it].rule, AcsRule::NoCapability(ExpressKind::RootPort | ExpressKind::Downstream));
     let hidden: Vec<usize> = suspects.into_iter().filter(bare).collect();
@@ -75,6 +83,12 @@ pub(super) fn advise(rules: &Rules<'_>, grouping: &Grouping, function: usize, ot
         .find_map(|reason| matches!(reason.because, Because::BridgeTakesRequests { .. }).then_some(reason.with))
     {
         advice.push(Advice::ReplaceBridge { bridge });
+    }
+    let vmd = rules.issuer(function);
+    if vmd != function
+        && let Some(left) = tried(rules, function, others, &vmd_functions(rules.machine), leave_vmd)
+    {
+        advice.push(Advice::LeaveVmd { vmd, left });
     }
     if rules.policy == Policy::Linux {
         let left = super::explain::others(&Grouping::compute(machine, Policy::Override), function).len();
@@ -125,6 +139,7 @@ pub(super) fn separates(rules: &Rules<'_>, advice: &Advice, a: usize, b: usize) 
         Advice::Override { .. } => apart(Grouping::compute(rules.machine, Policy::Override)),
         Advice::OtherSlot { .. } => !one_device || rules.verdicts[a].given || rules.verdicts[b].given,
         Advice::ReplaceBridge { .. } => !one_device,
+        Advice::LeaveVmd { .. } => apart(changed(rules, &vmd_functions(rules.machine), leave_vmd)),
         Advice::Nothing => false,
     }
 }
@@ -141,10 +156,14 @@ fn show(it: &mut PciFunction) {
         Some(AcsCapability { implemented: Fact::read(AcsBits::ISOLATION), enabled: Fact::read(AcsBits::ISOLATION), dwords: None });
 }
 
-/// The option that switches ACS off.
-fn kept_off_by(machine: &Machine) -> Option<String> {
-    let options = machine.host().options.as_ref()?;
-    options.iter().find(|option| option.contains("disable_acs_redir") || option.contains("config_acs")).cloned()
+/// All of them: which domain is whose goes by their order, so with one of them left the others would be taken for each other's.
+fn vmd_functions(machine: &Machine) -> Vec<usize> {
+    (0..machine.functions().len()).filter(|index| is_vmd(&machine.functions()[*index])).collect()
+}
+
+/// Model and driver tell that a function has a VMD domain.
+fn leave_vmd(it: &mut PciFunction) {
+    (it.ids, it.driver) = (None, None);
 }
 
 /// Ports below which the device would be alone, for a plug-in device that shares its group with others.
@@ -183,7 +202,7 @@ impl Advice {
                 )
             }
             Self::EnableAcs { functions, left, .. } => format!(
-                "to change it: enable ACS on {}, such as by pci=config_acs=xx111x1@{} (Linux 6.11 and later); {}",
+                "to change it: enable ACS on {}: Linux does so where it uses an IOMMU; if it did not, pci=config_acs=xx111x1@{} does (6.11 and later); {}",
                 list(machine, functions),
                 functions.first().map(|function| name(machine, *function)).unwrap_or_default(),
                 leaves(*left)
@@ -205,6 +224,11 @@ impl Advice {
                     name(machine, *bridge)
                 )
             }
+            Self::LeaveVmd { vmd, left } => format!(
+                "to change it: switch VMD off in the firmware's setup (it can be called RST or RAID there); without {} {}",
+                name(machine, *vmd),
+                leaves(*left)
+            ),
             Self::Override { left } => format!(
                 "the out-of-tree pcie_acs_override=downstream,multifunction would split the group without isolating anything; {}",
                 leaves(*left)

@@ -165,7 +165,8 @@ pub(super) fn vmd_domains(machine: &Machine) -> Vec<(u32, usize)> {
     segments.into_iter().filter_map(|segment| Some((segment, *owners.get((segment - FIRST) as usize)?))).collect()
 }
 
-fn is_vmd(it: &PciFunction) -> bool {
+/// Whether a function can have a VMD domain.
+pub(super) fn is_vmd(it: &PciFunction) -> bool {
     const MODELS: [u16; 11] = [0x201d, 0x28c0, 0x467f, 0x4c3d, 0x7d0b, 0x9a0b, 0xa77f, 0xad0b, 0xb06f, 0xb07f, 0xb60b];
     let numbered = matches!(it.ids.map(|ids| ids.value), Some(Ids { vendor: 0x8086, device }) if MODELS.contains(&device));
     it.bdf.segment() < 0x10000 && (numbered || it.driver.as_deref() == Some("vmd"))
