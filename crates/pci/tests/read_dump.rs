@@ -6,7 +6,7 @@ mod texts;
 use proptest::prelude::*;
 use sva_core::{AddrRange, Bdf};
 use sva_pci::machine::{
-    AcsReading, AtsReading, BarReading, Basis, Buses, Class, ExpressReading, FunctionReading, HeaderReading, Hex, HostReading, Ids,
+    AcsReading, AtsReading, BarReading, Basis, Buses, Class, ExpressReading, Fact, FunctionReading, HeaderReading, Hex, HostReading, Ids,
     IommuKind, IommuReading, ListState, PasidReading, PriReading, Reading, Source, SriovReading,
 };
 use sva_pci::read::{ReadError, add_dmesg, from_text, parse, save};
@@ -219,6 +219,21 @@ fn the_words_of_older_kernels_and_other_iommus_are_known() {
     assert_eq!((amd.page_requests.map(|fact| fact.value), amd.first_stage.map(|fact| fact.value)), (Some(true), Some(true)));
     let arm = of(IommuKind::SmmuV3);
     assert_eq!([arm.page_requests, arm.device_tlb, arm.first_stage].map(|fact| fact.map(|fact| fact.value)), [Some(true); 3]);
+}
+
+// shows G1: kernels from 6.7 on tell what AMD's IOMMUs can do without naming them.
+#[test]
+fn amd_features_without_a_named_iommu_are_those_of_the_functions_that_are_iommus() {
+    let text = format!("00:00.2 IOMMU: Advanced Micro Devices, Inc. [AMD] Strix IOMMU\n\tFlags: fast devsel, IRQ 29\n\n{ONE_PORT}");
+    let fault = "pci 0000:01:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0007 address=0xffffc02000 flags=0x0000]\n";
+    for named in ["", "pci 0000:00:00.2: AMD-Vi: IOMMU performance counters supported\n"] {
+        let log = format!("{named}{fault}AMD-Vi: Extended features (0x1000000012, 0x0): PPR GT\n");
+        let mut reading = parse(text.as_bytes()).expect("it reads");
+        add_dmesg(&mut reading, log.as_bytes()).expect("it reads");
+        let machine = reading.machine();
+        let units: Vec<_> = machine.host().iommus.iter().map(|unit| (unit.function, unit.pasid_width)).collect();
+        assert_eq!(units, [(Some(bdf("00:00.2")), Some(Fact::read(17)))], "{log}");
+    }
 }
 
 // shows G1: what the dump itself says is nearer to it than a log.

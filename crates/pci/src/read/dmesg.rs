@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use sva_core::Bdf;
 
-use crate::machine::{Hex, IommuKind, IommuReading, Reading, limit};
+use crate::machine::{Class, FunctionReading, Hex, IommuKind, IommuReading, Reading, limit};
 use crate::read::sysfs::options;
 use crate::read::{LONGEST, ReadError, tame};
 
@@ -33,6 +33,7 @@ pub fn add_dmesg(reading: &mut Reading, text: &[u8]) -> Result<usize, ReadError>
 struct Log {
     groups: HashMap<Bdf, u32>,
     iommus: Vec<IommuReading>,
+    amd_features: Option<u64>,
     enabled: Option<bool>,
     kernel: Option<String>,
     options: Option<Vec<String>>,
@@ -66,23 +67,35 @@ impl Log {
         }
     }
 
-    /// `pci 0000:00:00.2: AMD-Vi: Found IOMMU cap 0x40`, later `AMD-Vi: Extended features (0x...)`, which holds for all of them.
+    /// `pci 0000:00:00.2: AMD-Vi: Found IOMMU cap 0x40` (before 6.7) and `pci 0000:00:00.2: AMD-Vi: IOMMU performance counters supported` name an IOMMU,
+    /// `AMD-Vi: Extended features (0x...)` holds for all of them.
     fn amd(&mut self, line: &str) {
         let Some((before, said)) = line.split_once("AMD-Vi: ") else { return };
-        if said.starts_with("Found IOMMU") {
+        if said.starts_with("Found IOMMU") || said.starts_with("IOMMU performance counters") {
             let function = before.split_whitespace().filter_map(|word| word.trim_end_matches(':').parse::<Bdf>().ok()).next_back();
             let at = said.split_whitespace().find_map(|word| word.parse::<Bdf>().ok());
             if let Some(function) = function.or(at) {
-                self.add(iommu(format!("AMD-Vi {function}"), IommuKind::AmdVi, Some(function)));
+                self.add(amd(function));
             }
         } else if let Some(register) = said.strip_prefix("Extended features (").and_then(number) {
-            for iommu in self.iommus.iter_mut().filter(|iommu| iommu.kind == IommuKind::AmdVi) {
-                iommu.extended = Some(Hex(register));
-            }
+            self.amd_features = Some(register);
         }
     }
 
-    fn apply(self, reading: &mut Reading) -> usize {
+    /// The IOMMUs. Where the log tells what AMD's can do and names none, they are the functions that are IOMMUs.
+    fn iommus(&mut self, functions: &[FunctionReading]) -> Vec<IommuReading> {
+        if let Some(features) = self.amd_features {
+            if self.iommus.iter().all(|iommu| iommu.kind != IommuKind::AmdVi) {
+                functions.iter().filter(|function| is_iommu(function)).for_each(|function| self.add(amd(function.bdf)));
+            }
+            for iommu in self.iommus.iter_mut().filter(|iommu| iommu.kind == IommuKind::AmdVi) {
+                iommu.extended = Some(Hex(features));
+            }
+        }
+        std::mem::take(&mut self.iommus)
+    }
+
+    fn apply(mut self, reading: &mut Reading) -> usize {
         let mut placed = 0;
         for function in &mut reading.functions {
             if let Some(group) = self.groups.get(&function.bdf) {
@@ -90,6 +103,7 @@ impl Log {
                 placed += 1;
             }
         }
+        let iommus = self.iommus(&reading.functions);
         // A log from the boot on puts every device that an IOMMU translates into its group.
         reading.lists_groups |= placed > 0 && self.kernel.is_some();
         let host = &mut reading.host;
@@ -97,7 +111,7 @@ impl Log {
         host.options = host.options.take().or(self.options);
         host.iommu_in_use = host.iommu_in_use.or((placed > 0).then_some(true)).or(self.enabled);
         if host.iommus.is_empty() {
-            host.iommus = self.iommus;
+            host.iommus = iommus;
         }
         placed
     }
@@ -140,6 +154,15 @@ fn smmu(line: &str) -> Option<IommuReading> {
     let mut unit = iommu(name.to_owned(), IommuKind::SmmuV3, None);
     unit.extended = Some(Hex(register));
     Some(unit)
+}
+
+fn amd(function: Bdf) -> IommuReading {
+    iommu(format!("AMD-Vi {function}"), IommuKind::AmdVi, Some(function))
+}
+
+/// By its class, or the words for it.
+fn is_iommu(function: &FunctionReading) -> bool {
+    function.class_code() == Some(Class::IOMMU) || function.class_name.as_deref() == Some("IOMMU")
 }
 
 fn iommu(name: String, kind: IommuKind, function: Option<Bdf>) -> IommuReading {
