@@ -94,7 +94,9 @@ pub(crate) enum Error {
         movers: Vec<Bdf>,
     },
     /// The fabric has no data mover at all.
-    #[error("the fabric has no data mover; its file needs `model = \"data-mover\"` on a function (docs/fabric-config.md)")]
+    #[error(
+        "the fabric has no data mover; a function is one by `model = \"data-mover\"` in the fabric's file (docs/fabric-config.md), or in a real machine's by its PASID capability"
+    )]
     NoMoverAtAll,
     /// The fabric has no data mover that can be bound alone.
     #[error("the fabric has no data mover that can be bound alone; name a device with --device, or take its whole group with --group")]

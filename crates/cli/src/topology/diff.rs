@@ -24,8 +24,8 @@ pub(super) fn text(args: &DiffArgs) -> Result<String, Error> {
     if args.after.as_deref().is_some_and(source::is_standard) && source::is_standard(&args.before) {
         return Err(Error::StandardInputTwice);
     }
-    let before = source::reading(Some(&args.before), None)?.machine();
-    let after = if args.after.is_some() { Some(source::reading(Some(second), None)?.machine()) } else { None };
+    let before = source::reading(Some(&args.before))?.machine();
+    let after = if args.after.is_some() { Some(source::reading(Some(second))?.machine()) } else { None };
     let after: &Machine = after.as_ref().unwrap_or(&before);
     let (first_policy, second_policy) = match args.policies[..] {
         [first, second] => (first, second),

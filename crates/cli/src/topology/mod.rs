@@ -45,7 +45,10 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
     if let Some(TopologyCommand::Diff(args)) = &args.command {
         return diff::text(args);
     }
-    let reading = source::reading(args.from.as_deref(), args.dmesg.as_deref())?;
+    let (reading, placed) = match args.dmesg.as_deref() {
+        None => (source::reading(args.from.as_deref())?, None),
+        Some(log) => source::reading_with(args.from.as_deref(), log).map(|(reading, placed)| (reading, Some(placed)))?,
+    };
     let machine = reading.machine();
     let grouping = Grouping::compute(&machine, args.policy);
     let check = groups::self_check(&machine, &grouping);
@@ -56,7 +59,10 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
         [a, b] => Some((source::find(&subject.machine, a)?, source::find(&subject.machine, b)?)),
         _ => None,
     };
-    let notes = unknown::lines(&subject.machine, &subject.grouping);
+    let mut notes = unknown::lines(&subject.machine, &subject.grouping);
+    if placed == Some(0) {
+        notes.push(unknown::LOG_WITHOUT_GROUPS.to_owned());
+    }
     if let Some(written) = write_files(args, &subject)? {
         notes.iter().for_each(|line| Voice::default().note(&format!("note: {line}")));
         return Ok(written);

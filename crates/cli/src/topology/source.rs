@@ -15,22 +15,29 @@ const DEVICES: &str = "sys/bus/pci/devices";
 /// How many functions are named where one was not found.
 const NEAR: usize = 5;
 
-/// What is read of the machine in the file or folder `from`, or of this one; with what the kernel log `dmesg` says.
+/// What is read of the machine in the file or folder `from`, or of this one.
 ///
 /// # Errors
 /// A file cannot be read or is no dump; this machine shows no PCI devices.
-pub(super) fn reading(from: Option<&Path>, dmesg: Option<&Path>) -> Result<Reading, Error> {
-    if from.is_some_and(is_standard) && dmesg.is_some_and(is_standard) {
+pub(super) fn reading(from: Option<&Path>) -> Result<Reading, Error> {
+    match from {
+        None => read::scan(Path::new("/")).map_err(Error::NoPci),
+        Some(path) => of_path(path),
+    }
+}
+
+/// The same with what the kernel log `dmesg` says, and how many groups it named of these functions.
+///
+/// # Errors
+/// As [`reading`]; the log cannot be read.
+pub(super) fn reading_with(from: Option<&Path>, dmesg: &Path) -> Result<(Reading, usize), Error> {
+    if from.is_some_and(is_standard) && is_standard(dmesg) {
         return Err(Error::StandardInputTwice);
     }
-    let mut reading = match from {
-        None => read::scan(Path::new("/")).map_err(Error::NoPci)?,
-        Some(path) => of_path(path)?,
-    };
-    if let Some(path) = dmesg {
-        read::add_dmesg(&mut reading, &bytes(path, read::LONGEST)?).map_err(|source| Error::Dump { path: name(path), source })?;
-    }
-    Ok(reading)
+    let mut reading = reading(from)?;
+    let log = bytes(dmesg, read::LONGEST)?;
+    let placed = read::add_dmesg(&mut reading, &log).map_err(|source| Error::Dump { path: name(dmesg), source })?;
+    Ok((reading, placed))
 }
 
 fn of_path(path: &Path) -> Result<Reading, Error> {

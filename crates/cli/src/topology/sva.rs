@@ -22,8 +22,13 @@ pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) 
     for shut in shut_by_settings(rows) {
         let _ = write!(out, "\nshut by a setting of this machine: {shut}");
     }
-    let ready = rows.iter().filter(|row| row.verdict() == Verdict::Ready).count();
-    let _ = writeln!(out, "\n{ready} of {} devices can share a process's address space", rows.len());
+    let count = |wanted: fn(&Verdict) -> bool| rows.iter().filter(|row| wanted(&row.verdict())).count();
+    let ready = count(|verdict| matches!(verdict, Verdict::Ready));
+    let unknown = match count(|verdict| matches!(verdict, Verdict::Unknown(_))) {
+        0 => String::new(),
+        unknown => format!("; of {unknown} it is not known"),
+    };
+    let _ = writeln!(out, "\n{ready} of {} devices can share a process's address space{unknown}", rows.len());
     out.push_str("yes passed, no failed, off switched off, - no such capability, ? not known, * assumed; --explain BDF shows all gates of a device\n");
     out
 }

@@ -1,7 +1,10 @@
 //! What a machine's source does not tell, and what in it cannot be: said below every answer, for the answers rest on it.
 
-use sva_pci::groups::Grouping;
+use sva_pci::groups::{Grouping, Policy};
 use sva_pci::machine::{Basis, Machine, PciFunction, Source};
+
+/// Of a kernel log that was given for its groups.
+pub(super) const LOG_WITHOUT_GROUPS: &str = "the kernel log puts none of these functions into a group: it is of another machine, does not begin at boot, or its kernel used no IOMMU";
 
 /// One sentence each.
 pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
@@ -14,19 +17,38 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
             functions.len()
         ));
     }
-    let assumed =
-        grouping.groups().iter().flat_map(|group| &group.reasons).filter(|reason| matches!(reason.source, Source::Assumed(_))).count();
-    if assumed > 0 {
+    let reasons = grouping.groups().iter().flat_map(|group| &group.reasons);
+    let assumed: Vec<usize> = reasons.filter(|reason| matches!(reason.source, Source::Assumed(_))).map(|reason| reason.member).collect();
+    if !assumed.is_empty() {
         lines.push(format!(
-            "{assumed} {} by something that was assumed, not read; --explain BDF says what, and lspci -vvv -nn as root tells more",
-            if assumed == 1 { "function is in its group" } else { "functions are in their groups" }
+            "{} by something that was assumed, not read: {}; --explain BDF says what, and lspci -vvv -nn as root tells more",
+            if assumed.len() == 1 {
+                "1 function is in its group".to_owned()
+            } else {
+                format!("{} functions are in their groups", assumed.len())
+            },
+            first(machine, &assumed)
         ));
     }
-    if machine.host().iommu_in_use.is_some_and(|fact| !fact.value) {
+    let host = machine.host();
+    if host.iommu_in_use.is_some_and(|fact| !fact.value) {
         lines.push("the kernel uses no IOMMU for these devices: these are the groups that it would make with one".to_owned());
+    }
+    let overridden = host.options.iter().flatten().any(|option| option.starts_with("pcie_acs_override"));
+    if overridden && grouping.policy() != Policy::Override {
+        lines.push("the kernel was given pcie_acs_override: if it has that patch, --policy override is nearer to its groups".to_owned());
     }
     lines.extend(machine.oddities().iter().map(ToString::to_string));
     lines
+}
+
+/// The first of some functions, given as indexes.
+fn first(machine: &Machine, functions: &[usize]) -> String {
+    const MOST: usize = 4;
+    let named = functions.iter().take(MOST).filter_map(|index| machine.functions().get(*index));
+    let names: Vec<String> = named.map(|function| function.bdf.to_string()).collect();
+    let more = if functions.len() > MOST { ", ..." } else { "" };
+    names.join(", ") + more
 }
 
 fn rests_on(function: &PciFunction, basis: Basis) -> bool {

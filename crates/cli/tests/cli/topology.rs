@@ -239,6 +239,37 @@ fn settings_that_shut_gates_are_named_whatever_else_stops_the_devices() {
 }
 
 #[test]
+fn notes_name_what_was_assumed_a_log_without_groups_and_an_override_in_the_kernel() {
+    let files = Files::new();
+    let names_only: String = machine().lines().filter(|line| !line.contains("IOMMU group")).map(|line| format!("{line}\n")).collect();
+    // Without -v nothing tells what the functions of the network card are.
+    let titles: String =
+        names_only.lines().filter(|line| !line.starts_with('\t') || line.contains("Bus:")).map(|line| format!("{line}\n")).collect();
+    let text = topology(&files.with("titles", titles), "").text();
+    assert!(
+        text.contains("note: 1 function is in its group by something that was assumed, not read: 0000:02:00.1; --explain BDF"),
+        "{text}"
+    );
+    let plain = files.with("plain", names_only);
+    let log = files.with("log", "[    0.0] Linux version 6.18.1\n[    0.0] Command line: quiet pcie_acs_override=downstream\n");
+    let text = topology(&plain, &format!("--dmesg {}", log.display())).text();
+    assert!(text.contains("note: the kernel log puts none of these functions into a group"), "{text}");
+    assert!(text.contains("note: the kernel was given pcie_acs_override"), "{text}");
+    let text = topology(&plain, &format!("--dmesg {} --policy override", log.display())).text();
+    assert!(!text.contains("given pcie_acs_override"), "{text}");
+    let good = files.with("good", "pci 0000:01:00.0: Adding to iommu group 3\n");
+    let text = topology(&plain, &format!("--dmesg {}", good.display())).text();
+    assert!(!text.contains("kernel log"), "{text}");
+}
+
+#[test]
+fn the_table_counts_devices_that_it_knows_too_little_of_apart() {
+    let files = Files::new();
+    let table = topology(&files.with("machine", machine()), "--sva").text();
+    assert!(table.contains("\n0 of 3 devices can share a process's address space; of 1 it is not known\n"), "{table}");
+}
+
+#[test]
 fn a_saved_dump_tells_the_same_and_can_be_saved_to_standard_output() {
     let files = Files::new();
     let file = files.with("machine", machine());

@@ -62,7 +62,10 @@ impl Display for Groups<'_> {
         }
         let (shared, alone): (Vec<&Group>, Vec<&Group>) = self.grouping.groups().iter().partition(|group| group.members.len() > 1);
         if !shared.is_empty() {
-            writeln!(f, "<h2>Groups of several functions</h2>\n<p>Given away, they go together.</p>\n<div class=\"cards\">")?;
+            writeln!(
+                f,
+                "<h2>Groups of several functions</h2>\n<p>Their devices can only be given away together; ports and bridges stay with the host.</p>\n<div class=\"cards\">"
+            )?;
             let mut advised = if self.machine.functions().len() <= ADVISED_FUNCTIONS { ADVISED } else { 0 };
             for group in shared {
                 self.card(f, group, advised > 0)?;

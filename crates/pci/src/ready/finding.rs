@@ -384,6 +384,7 @@ impl fmt::Display for Finding {
             Self::IommuNoPageRequests => f.write_str("the IOMMU takes none, and AMD's driver gives no PASIDs without"),
             Self::PageRequestsNotSeen => f.write_str("not known whether device and IOMMU have them"),
             Self::Alone { others: 0 } => f.write_str("the device is alone in it"),
+            Self::Alone { others: 1 } => f.write_str("the other member cannot send a PASID"),
             Self::Alone { others } => write!(f, "none of the {others} other members can send a PASID"),
             Self::Shared { others, some } => {
                 f.write_str("whoever binds the device gives the access to other members too: ")?;
