@@ -1,7 +1,7 @@
 //! Which functions share an IOMMU group, and why.
 //!
 //! A group is the smallest set of functions whose requests cannot be kept apart before they reach the IOMMU. [`Grouping::compute`] makes the groups of a machine by the rules
-//! of one [`Policy`]; [`explain`] takes one function's decision again, by the same code, and keeps its steps; [`why_not`] looks at a pair; [`self_check`] compares with what the
+//! of one [`Policy`]; [`explain()`] takes one function's decision again, by the same code, and keeps its steps; [`why_not`] looks at a pair; [`self_check`] compares with what the
 //! machine's own kernel made.
 //!
 //! ```
