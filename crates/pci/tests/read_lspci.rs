@@ -414,6 +414,13 @@ fn the_kernels_groups_are_read_and_functions_without_one_have_none() {
     assert_eq!(function(&grouped, "01:00.0").kernel_group, Some(None));
     assert_eq!(grouped.host().iommu_in_use.map(|fact| fact.value), Some(true));
     assert_eq!(function(&machine(ONE_PORT), "01:00.0").kernel_group, None);
+    // A list of all functions, then the description of one of them; and a text that ends before the group's line.
+    let titles: String =
+        ONE_PORT.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).map(|line| format!("{line}\n")).collect();
+    let first = text.split("\n\n").next().expect("a function");
+    assert_eq!(function(&machine(&format!("{titles}\n{first}\n\n")), "01:00.0").kernel_group, None, "only named");
+    let end = text.rfind("\tFlags:").expect("it is there");
+    assert_eq!(function(&machine(&text[..end + 12]), "01:00.0").kernel_group, None, "cut");
 }
 
 // shows G1: as the kernel takes it.

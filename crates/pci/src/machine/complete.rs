@@ -30,6 +30,7 @@ impl Reading {
         let prefixes = services::prefix_users(&self.functions);
         let isolating = services::Isolating::find(&self.functions, &known);
         let slots = slots(&self.functions, &physical);
+        let silent = self.silent();
         let functions = self.functions.iter().enumerate().map(|(index, reading)| {
             let known = &known[index];
             let express = kinds[index];
@@ -58,7 +59,7 @@ impl Reading {
                     .map(|bar| Bar { index: bar.index, address: bar.address.0, size: bar.size.map(|size| size.0) })
                     .collect(),
                 driver: reading.driver.clone(),
-                kernel_group: if self.lists_groups { Some(reading.kernel_group) } else { reading.kernel_group.map(Some) },
+                kernel_group: if self.lists_groups && !silent(index) { Some(reading.kernel_group) } else { reading.kernel_group.map(Some) },
             }
         });
         let mut machine = Machine::new(functions.collect(), self.host(&known));
@@ -72,6 +73,14 @@ impl Reading {
         let lost: Vec<Bdf> = self.functions.iter().zip(&known).filter(lost).map(|(reading, _)| reading.bdf).collect();
         lost.into_iter().for_each(|bridge| machine.note(Oddity::NoBuses(bridge)));
         machine
+    }
+
+    /// Which functions, by index, have no description that could have named a group: where others are described, those that are only named; and the one in which the text ends.
+    fn silent(&self) -> impl Fn(usize) -> bool {
+        let named = |function: &FunctionReading| function.capabilities == ListState::NotPrinted;
+        let described = self.functions.iter().any(|function| !named(function));
+        let cut = if self.truncated { self.functions.len().checked_sub(1) } else { None };
+        move |index| cut == Some(index) || described && self.functions.get(index).is_some_and(named)
     }
 
     /// Kernel and IOMMUs; AMD's are PCI functions and known from these alone.
