@@ -130,6 +130,24 @@ fn a_device_that_passes_every_gate_is_ready_and_bridges_have_no_row() {
     assert_eq!(readiness(&machine, &Grouping::compute(&machine, Policy::Linux)).len(), 1);
 }
 
+// Kernels that use VT-d only if told to show none of it until then.
+#[test]
+fn without_an_iommu_in_use_an_intel_machine_may_have_to_be_told_to_use_it() {
+    let verdict = |vendor: u16, option: Option<&str>| {
+        Parts::after(|parts| {
+            let ids = Some(Fact::read(Ids { vendor, device: 1 }));
+            parts.functions.push(PciFunction { ids, class: Some(Fact::read(Class(0x06_0000))), ..accelerator("00:00.0") });
+            (parts.host.iommus, parts.host.iommu_in_use) = (Vec::new(), Some(Fact::read(false)));
+            option.into_iter().for_each(|option| parts.option(option));
+        })
+        .verdict()
+    };
+    assert_eq!(verdict(0x8086, None), Verdict::SwitchedOff(Gate::InUse));
+    assert_eq!(verdict(0x8086, Some("intel_iommu=sm_on")), Verdict::SwitchedOff(Gate::InUse));
+    assert_eq!(verdict(0x8086, Some("intel_iommu=on,sm_on")), Verdict::Fails(Gate::Iommu), "told, and found none");
+    assert_eq!(verdict(0x1022, None), Verdict::Fails(Gate::Iommu), "AMD's is used without being asked for");
+}
+
 type Change = fn(&mut Parts);
 
 /// Each breaks one thing in the machine that is ready, and names the gate that must then decide.

@@ -322,7 +322,9 @@ impl fmt::Display for Finding {
             Self::IommuNotSeen => f.write_str("what was read says nothing of one"),
             Self::InUse => f.write_str("the kernel uses it"),
             Self::NotInUse { blocker: Some(blocker), .. } => write!(f, "the kernel was told not to use it: boot without {blocker}"),
-            Self::NotInUse { kind: Some(IommuKind::VtD), .. } => f.write_str("the kernel does not use it: boot with intel_iommu=on"),
+            Self::NotInUse { kind: Some(IommuKind::VtD), .. } => {
+                f.write_str("the kernel does not use it: boot with intel_iommu=on, and have VT-d switched on in the firmware's setup")
+            }
             Self::NotInUse { .. } => f.write_str("the kernel does not use it: look for the reason in its log (IOMMU, DMAR, AMD-Vi)"),
             Self::UseNotSeen => f.write_str("what was read does not say whether the kernel uses it; a kernel log says so (--dmesg)"),
             Self::Translated(group) => write!(f, "in group {group}"),

@@ -37,11 +37,14 @@ fn present(survey: &Survey, kind: Option<Fact<IommuKind>>) -> Check {
         return check(Finding::IommuWithoutSva(value), source);
     }
     let found = kind.map(|kind| kind.value);
-    let told_off = OFF.iter().any(|(option, word)| blocker(survey.machine.host(), option, word).is_some());
+    let host = survey.machine.host();
+    let told_off = OFF.iter().any(|(option, word)| blocker(host, option, word).is_some());
+    // Many kernels are built not to use VT-d unless told to, and then show none of it.
+    let not_told = found == Some(IommuKind::VtD) && blocker(host, "intel_iommu", "on").is_none();
     match survey.in_use {
         _ if survey.seen => check(Finding::Iommu(found), Source::Read),
         Some(Fact { value: true, source }) => check(Finding::Iommu(found), source),
-        Some(Fact { value: false, source }) if !told_off => check(Finding::NoIommu, source),
+        Some(Fact { value: false, source }) if !told_off && !not_told => check(Finding::NoIommu, source),
         _ => check(Finding::IommuNotSeen, NOT_SAID),
     }
 }
