@@ -17,8 +17,7 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
             functions.len()
         ));
     }
-    let reasons = grouping.groups().iter().flat_map(|group| &group.reasons);
-    let assumed: Vec<usize> = reasons.filter(|reason| matches!(reason.source, Source::Assumed(_))).map(|reason| reason.member).collect();
+    let assumed: Vec<usize> = (0..functions.len()).filter(|index| is_guess(machine, grouping, *index)).collect();
     if !assumed.is_empty() {
         lines.push(format!(
             "{} by something that was assumed, not read: {}; --explain BDF says what, and lspci -vvv -nn as root tells more",
@@ -40,6 +39,17 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
     }
     lines.extend(machine.oddities().iter().map(ToString::to_string));
     lines
+}
+
+/// Whether a function's group, or that it is alone in one, rests on something that was assumed. That a device has one function where a listing shows one is no
+/// guess worth a note.
+fn is_guess(machine: &Machine, grouping: &Grouping, index: usize) -> bool {
+    let guess = |source: Source| matches!(source, Source::Assumed(basis) if basis != Basis::NoSiblings);
+    match grouping.reason(index) {
+        Some(reason) => guess(reason.source),
+        None if grouping.of(index).is_none() => false,
+        None => std::iter::once(index).chain(machine.bridges_above(index)).any(|hop| guess(grouping.verdict(machine, hop).source)),
+    }
 }
 
 /// The first of some functions, given as indexes.
