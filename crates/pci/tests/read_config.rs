@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use sva_pci::AcsBits;
-use sva_pci::machine::{Basis, ExpressKind, Header, Ids, IommuKind, ListState, Source};
+use sva_pci::machine::{Basis, ExpressKind, Fact, Header, Ids, IommuKind, ListState, Source};
 use sva_pci::read::{ReadError, live, save, scan};
 use texts::{Config, bdf, function, port_config};
 
@@ -108,6 +108,22 @@ fn the_host_keeps_its_kernel_and_only_the_options_that_concern_it() {
     assert_eq!((host.kernel.as_deref(), host.architecture.as_deref()), (Some("6.18.0-test"), Some("x86_64")));
     assert_eq!(host.options.as_deref(), Some(["intel_iommu=on,sm_on", "iommu.passthrough=0", "pci=noats"].map(str::to_owned).as_slice()));
     assert_eq!(host.iommu_in_use.map(|fact| (fact.value, fact.source)), Some((true, Source::Read)));
+}
+
+// shows G1: names of tables are told from a folder that is hidden, and Arm's, which may describe no IOMMU.
+#[test]
+fn acpis_tables_tell_whether_firmware_describes_an_iommu() {
+    let described = |tables: &[&str]| {
+        let root = machine_root();
+        tables.iter().for_each(|table| root.write(&format!("sys/firmware/acpi/tables/{table}"), ""));
+        live(root.path()).expect("it reads").host().iommu_described
+    };
+    assert_eq!(described(&["DSDT", "FACP", "DMAR"]), Some(Fact::read(true)));
+    assert_eq!(described(&["DSDT", "FACP", "IVRS"]), Some(Fact::read(true)));
+    assert_eq!(described(&["DSDT", "FACP", "APIC"]), Some(Fact::read(false)));
+    assert_eq!(described(&["DSDT", "FACP", "IORT"]), None);
+    assert_eq!(described(&["data"]), None, "no tables");
+    assert_eq!(described(&[]), None, "no folder");
 }
 
 // shows G1: what 64 bytes do not show is not taken for absent.

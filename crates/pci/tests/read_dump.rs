@@ -71,14 +71,14 @@ prop_compose! {
 prop_compose! {
     fn any_reading()(
         functions in prop::collection::vec(any_function().boxed(), 1..12), lists_groups: bool, truncated: bool, kernel in name(), architecture in name(),
-        options in prop::option::of(prop::collection::vec("[a-z_=.]{1,12}", 0..4)), iommu_in_use: Option<bool>,
+        options in prop::option::of(prop::collection::vec("[a-z_=.]{1,12}", 0..4)), iommu_in_use: Option<bool>, iommu_described: Option<bool>,
         iommus in prop::collection::vec(("[a-z0-9]{1,8}", 0..7_usize, prop::option::of(address()), any::<[Option<u64>; 2]>(), prop::option::of(prop::collection::vec(address(), 0..4))), 0..4),
     ) -> Reading {
         let kinds = [IommuKind::VtD, IommuKind::AmdVi, IommuKind::Smmu, IommuKind::SmmuV3, IommuKind::RiscV, IommuKind::Virtio, IommuKind::Other];
         let iommus = iommus.into_iter().map(|(name, kind, function, registers, devices)| IommuReading {
             name, kind: kinds[kind], function, devices, capability: registers[0].map(Hex), extended: registers[1].map(Hex),
         });
-        Reading { host: HostReading { kernel, architecture, options, iommu_in_use, iommus: iommus.collect() }, lists_groups, truncated, functions }
+        Reading { host: HostReading { kernel, architecture, options, iommu_in_use, iommu_described, iommus: iommus.collect() }, lists_groups, truncated, functions }
     }
 }
 

@@ -8,7 +8,7 @@ use sva_pci::machine::{
     AcsCapability, Ats, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids, IommuKind, IommuUnit, Machine, Pasid,
     PciFunction, Pri, Source,
 };
-use sva_pci::ready::{Finding, Gate, Outcome, Readiness, Verdict, readiness};
+use sva_pci::ready::{Check, Finding, Gate, Outcome, Readiness, Verdict, readiness};
 
 fn bdf(text: &str) -> Bdf {
     text.parse().expect("an address")
@@ -146,6 +146,36 @@ fn without_an_iommu_in_use_an_intel_machine_may_have_to_be_told_to_use_it() {
     assert_eq!(verdict(0x8086, Some("intel_iommu=sm_on")), Verdict::SwitchedOff(Gate::InUse));
     assert_eq!(verdict(0x8086, Some("intel_iommu=on,sm_on")), Verdict::Fails(Gate::Iommu), "told, and found none");
     assert_eq!(verdict(0x1022, None), Verdict::Fails(Gate::Iommu), "AMD's is used without being asked for");
+}
+
+// A machine whose firmware describes none is not told to switch one on; one whose firmware does is.
+#[test]
+fn what_firmware_describes_decides_where_the_kernel_shows_no_iommu() {
+    let row = |described: Option<bool>, vendor: u16, change: Change| {
+        Parts::after(|parts| {
+            let ids = Some(Fact::read(Ids { vendor, device: 1 }));
+            parts.functions.push(PciFunction { ids, class: Some(Fact::read(Class(0x06_0000))), ..accelerator("00:00.0") });
+            (parts.host.iommus, parts.host.iommu_in_use) = (Vec::new(), Some(Fact::read(false)));
+            parts.host.iommu_described = described.map(Fact::read);
+            change(parts);
+        })
+    };
+    let none = row(Some(false), 0x8086, |_| ());
+    assert_eq!(none.verdict(), Verdict::Fails(Gate::Iommu));
+    assert_eq!(none.check(Gate::Iommu).map(|check| &check.finding), Some(&Finding::NoIommuDescribed));
+    assert!(none.check(Gate::InUse).is_none() && none.check(Gate::Kernel).is_none(), "{none:?}");
+    assert_eq!(row(Some(false), 0x8086, |parts| parts.option("intel_iommu=off")).verdict(), Verdict::Fails(Gate::Iommu));
+    for vendor in [0x8086, 0x1022] {
+        let described = row(Some(true), vendor, |_| ());
+        assert_eq!(described.verdict(), Verdict::SwitchedOff(Gate::InUse), "{vendor:x}");
+        assert_eq!(described.check(Gate::Iommu).map(Check::outcome), Some(Outcome::Pass), "{vendor:x}");
+    }
+    // What is there is there, whatever firmware says.
+    assert_eq!(
+        row(Some(false), 0x8086, |parts| parts.host.iommu_in_use = Some(Fact::read(true))).check(Gate::Iommu).map(Check::outcome),
+        Some(Outcome::Pass)
+    );
+    assert_eq!(row(Some(false), 0x8086, |parts| parts.host.iommus.push(unit(IommuKind::VtD))).verdict(), Verdict::SwitchedOff(Gate::InUse));
 }
 
 type Change = fn(&mut Parts);

@@ -224,6 +224,7 @@ struct HostObject {
     architecture: Option<String>,
     options: Option<Vec<String>>,
     iommu_in_use: Option<Known<bool>>,
+    iommu_described: Option<Known<bool>>,
     iommus: Vec<String>,
 }
 
@@ -235,6 +236,7 @@ impl HostObject {
             architecture: host.architecture.clone(),
             options: host.options.clone(),
             iommu_in_use: host.iommu_in_use.map(|fact| Known::new(fact.value, fact.source)),
+            iommu_described: host.iommu_described.map(|fact| Known::new(fact.value, fact.source)),
             iommus: host.iommus.iter().map(|unit| unit.name.clone()).collect(),
         }
     }

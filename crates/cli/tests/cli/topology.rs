@@ -121,7 +121,7 @@ fn the_object_has_the_keys_that_are_promised_in_their_order() {
     assert_eq!(keys(&object["groups"][2]), ["id", "members", "reasons"]);
     assert_eq!(keys(&object["groups"][2]["reasons"][0]), ["because", "member", "source", "text", "with"]);
     assert_eq!(keys(&object["self_check"]), ["agrees", "compared", "differences"]);
-    assert_eq!(keys(&object["host"]), ["architecture", "iommu_in_use", "iommus", "kernel", "options"]);
+    assert_eq!(keys(&object["host"]), ["architecture", "iommu_described", "iommu_in_use", "iommus", "kernel", "options"]);
     assert_eq!(keys(&device(&object, "0000:01:00.0")["sva"]), ["gate", "gates", "verdict"]);
     assert_eq!(keys(&device(&object, "0000:01:00.0")["sva"]["gates"][0]), ["because", "finding", "gate", "outcome", "source"]);
     assert_eq!(keys(&device(&object, "0000:00:01.0")["acs"]), ["because", "source", "value"]);

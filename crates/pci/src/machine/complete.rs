@@ -114,7 +114,14 @@ impl Reading {
             None if grouped => Some(Fact::inferred(true, Basis::KernelGroups)),
             None => None,
         };
-        Host { kernel: host.kernel.clone(), architecture: host.architecture.clone(), options: host.options.clone(), iommu_in_use, iommus }
+        Host {
+            kernel: host.kernel.clone(),
+            architecture: host.architecture.clone(),
+            options: host.options.clone(),
+            iommu_in_use,
+            iommu_described: host.iommu_described.map(Fact::read),
+            iommus,
+        }
     }
 }
 

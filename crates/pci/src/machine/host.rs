@@ -16,6 +16,8 @@ pub struct Host {
     pub options: Option<Vec<String>>,
     /// Whether the kernel uses an IOMMU for these devices.
     pub iommu_in_use: Option<Fact<bool>>,
+    /// Whether firmware describes an IOMMU to the kernel, in ACPI's tables.
+    pub iommu_described: Option<Fact<bool>>,
     /// The IOMMUs that are known.
     pub iommus: Vec<IommuUnit>,
 }

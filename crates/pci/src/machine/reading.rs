@@ -250,6 +250,9 @@ pub struct HostReading {
     /// Whether the kernel said that it uses an IOMMU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iommu_in_use: Option<bool>,
+    /// Whether firmware describes an IOMMU to the kernel, in ACPI's tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iommu_described: Option<bool>,
     /// IOMMUs.
     #[serde(default, deserialize_with = "wire::iommus", skip_serializing_if = "Vec::is_empty")]
     pub iommus: Vec<IommuReading>,

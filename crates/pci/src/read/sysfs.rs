@@ -1,4 +1,4 @@
-//! A live Linux machine: `/sys/bus/pci`, `/sys/class/iommu`, `/proc`.
+//! A live Linux machine: `/sys/bus/pci`, `/sys/class/iommu`, `/sys/firmware/acpi/tables`, `/proc`.
 //!
 //! Without CAP_SYS_ADMIN the kernel gives 64 bytes of configuration space: headers, but no capability. What a function does not have, or what this process may not
 //! read, is simply not in the reading. Functions come and go while their files are read; one that went is left out.
@@ -83,8 +83,24 @@ fn host(root: &Path) -> HostReading {
         architecture: text(&root.join("proc/sys/kernel/arch")).map(|text| tame(&text)).or_else(|| own_architecture(root)),
         options: text(&root.join("proc/cmdline")).map(|line| options(&line)),
         iommu_in_use: entries(&root.join("sys/kernel/iommu_groups")).ok().map(|groups| !groups.is_empty()),
+        iommu_described: described(&root.join("sys/firmware/acpi/tables")),
         iommus: iommus(&root.join("sys/class/iommu")),
     }
+}
+
+/// Whether ACPI's tables describe an IOMMU; their names can be read without root. Not known on machines that are described otherwise (device trees), in containers
+/// that hide the folder, and where only Arm's IORT might: it describes interrupt controllers too.
+fn described(tables: &Path) -> Option<bool> {
+    /// VT-d, AMD-Vi, virtio-iommu, RISC-V.
+    const DESCRIBE: [&str; 4] = ["DMAR", "IVRS", "VIOT", "RIMT"];
+    /// Every machine with ACPI has this one: without it, what is listed is not the tables.
+    const ALWAYS: &str = "FACP";
+    let tables = entries(tables).ok()?;
+    let has = |wanted: &str| tables.iter().any(|(name, _)| name == wanted);
+    if DESCRIBE.into_iter().any(has) {
+        return Some(true);
+    }
+    (has(ALWAYS) && !has("IORT")).then_some(false)
 }
 
 /// What this program was built for, on kernels before 6.1, which do not say what they were.

@@ -58,6 +58,8 @@ pub enum Finding {
     Iommu(Option<IommuKind>),
     /// There is none, or firmware hides it.
     NoIommu,
+    /// There is none that firmware describes to the kernel.
+    NoIommuDescribed,
     /// Linux has no shared virtual addressing for this kind.
     IommuWithoutSva(IommuKind),
     /// Nothing was read about IOMMUs.
@@ -269,6 +271,7 @@ impl Finding {
             | Self::NotEnabled { .. }
             | Self::GivenAway { .. } => Outcome::Off,
             Self::NoIommu
+            | Self::NoIommuDescribed
             | Self::IommuWithoutSva(_)
             | Self::NotTranslated
             | Self::IommuNoPasid
@@ -316,6 +319,9 @@ impl fmt::Display for Finding {
         match self {
             Self::Iommu(kind) => f.write_str(kind_name(*kind)),
             Self::NoIommu => f.write_str("the kernel has found none; look whether firmware has VT-d, AMD-Vi or SMMU switched off"),
+            Self::NoIommuDescribed => {
+                f.write_str("the machine has none: firmware, or a hypervisor, describes none; VT-d or AMD-Vi may be switched off there")
+            }
             Self::IommuWithoutSva(kind) => {
                 write!(f, "Linux has no shared virtual addressing for this kind ({})", kind_name(Some(*kind)))
             }

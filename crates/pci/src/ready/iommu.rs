@@ -18,7 +18,7 @@ pub(super) fn checks(survey: &Survey, index: usize, function: &PciFunction) -> V
     let kind = survey.kind_of(function);
     let in_use = survey.in_use;
     let mut checks = vec![present(survey, kind)];
-    if matches!(checks[0].finding, Finding::NoIommu | Finding::IommuWithoutSva(_)) {
+    if matches!(checks[0].finding, Finding::NoIommu | Finding::NoIommuDescribed | Finding::IommuWithoutSva(_)) {
         return checks;
     }
     checks.push(used(host, kind, in_use));
@@ -41,8 +41,10 @@ fn present(survey: &Survey, kind: Option<Fact<IommuKind>>) -> Check {
     let told_off = OFF.iter().any(|(option, word)| blocker(host, option, word).is_some());
     // Many kernels are built not to use VT-d unless told to, and then show none of it.
     let not_told = found == Some(IommuKind::VtD) && blocker(host, "intel_iommu", "on").is_none();
+    let described = host.iommu_described.is_some_and(|fact| fact.value);
     match survey.in_use {
-        _ if survey.seen => check(Finding::Iommu(found), Source::Read),
+        _ if survey.absent => check(Finding::NoIommuDescribed, Source::Read),
+        _ if survey.seen || described => check(Finding::Iommu(found), Source::Read),
         Some(Fact { value: true, source }) => check(Finding::Iommu(found), source),
         Some(Fact { value: false, source }) if !told_off && !not_told => check(Finding::NoIommu, source),
         _ => check(Finding::IommuNotSeen, NOT_SAID),

@@ -24,6 +24,8 @@ pub(super) struct Survey<'a> {
     pub(super) in_use: Option<Fact<bool>>,
     /// Whether an IOMMU is listed, or has a function.
     pub(super) seen: bool,
+    /// Whether firmware describes none, and nothing else shows one.
+    pub(super) absent: bool,
     census: BTreeMap<u32, Census>,
 }
 
@@ -66,7 +68,11 @@ impl<'a> Survey<'a> {
         let grouped = || machine.functions().iter().any(|function| matches!(function.kernel_group, Some(Some(_))));
         let in_use = machine.host().iommu_in_use.or_else(|| grouped().then_some(Fact::read(true)));
         let seen = !machine.host().iommus.is_empty() || machine.functions().iter().any(|function| class(function) == Some(Class::IOMMU));
-        Self { machine, grouping, units, kind: kind(machine), in_use, seen, census }
+        let described = machine.host().iommu_described.is_none_or(|fact| fact.value);
+        let absent = !described && !seen && !in_use.is_some_and(|fact| fact.value);
+        // Who made the host bridge tells nothing of an IOMMU that is not there.
+        let kind = kind(machine).filter(|_| !absent);
+        Self { machine, grouping, units, kind, in_use, seen, absent, census }
     }
 
     /// The units that may translate a function: the one that is known to, or all.
