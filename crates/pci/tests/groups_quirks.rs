@@ -6,7 +6,7 @@ mod machines;
 use machines::{ALL, endpoint, groups, groups_by, machine, pci, pcie, root, to_pci};
 use sva_pci::AcsBits;
 use sva_pci::groups::{AcsRule, Grouping, Policy, acs_verdict};
-use sva_pci::machine::{Basis, ExpressKind, Fact, Host, Machine, Source};
+use sva_pci::machine::{Basis, ExpressKind, Fact, Host, Ids, Machine, Source};
 
 /// Whether a root port of this model without ACS isolates.
 fn port_isolates(vendor: u16, device: u16) -> bool {
@@ -337,4 +337,19 @@ fn a_verdict_names_the_rule_and_the_bits() {
     assert_eq!(text[3], "is conventional PCI, which never isolates");
     let redirect = acs_verdict(&all, 0, AcsBits::SV, Policy::Linux);
     assert!(redirect.given && matches!(redirect.rule, AcsRule::Capability { .. }), "other services can be asked for: {redirect:?}");
+}
+
+// shows G1: a model that was guessed from its name may have a quirk only if its vendor has one.
+#[test]
+fn that_no_quirk_applies_is_known_by_the_vendor_alone_where_the_table_has_none_of_it() {
+    let source = |vendor: u16, basis: Basis| {
+        let mut port = root("00:01.0", 1, 1).isolating();
+        port.0.ids = Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, basis));
+        acs_verdict(&machine([port]), 0, ALL, Policy::Linux).source
+    };
+    assert_eq!(source(0x10de, Basis::VendorName), Source::Inferred(Basis::VendorName));
+    for listed in [0x8086, 0x14e4, 0x111d] {
+        assert_eq!(source(listed, Basis::VendorName), Source::Assumed(Basis::VendorName), "{listed:x}");
+    }
+    assert_eq!(source(0x10de, Basis::Name), Source::Assumed(Basis::Name), "several vendors have the name");
 }

@@ -312,6 +312,7 @@ fn names_give_the_numbers_that_the_text_lacks() {
 00:02.0 System peripheral: Intel Corporation Device 1234
 00:03.0 System peripheral: Intel Corporation Thing That Never Was
 00:04.0 Unassigned class [ff00]: Nobody at All Widget
+00:05.0 System peripheral: Red Hat, Inc. Thing That Never Was
 ";
     let machine = texts::machine(text);
     let ids = |at| function(&machine, at).ids;
@@ -322,9 +323,10 @@ fn names_give_the_numbers_that_the_text_lacks() {
     assert_eq!(ids("00:02.0").map(|ids| ids.value.device), Some(0x1234));
     assert_eq!(
         ids("00:03.0").map(|ids| (ids.value, ids.source)),
-        Some((Ids { vendor: 0x8086, device: Ids::UNKNOWN }, Source::Assumed(Basis::Name)))
+        Some((Ids { vendor: 0x8086, device: Ids::UNKNOWN }, Source::Assumed(Basis::VendorName)))
     );
     assert_eq!(ids("00:04.0"), None);
+    assert_eq!(ids("00:05.0").map(|ids| ids.source), Some(Source::Assumed(Basis::Name)), "two vendors have this name");
     let class = |at| function(&machine, at).class.map(|class| class.value);
     assert_eq!(
         (class("00:00.0"), class("00:01.0"), class("00:04.0")),
@@ -333,7 +335,7 @@ fn names_give_the_numbers_that_the_text_lacks() {
     let shared = texts::machine("00:00.0 Host bridge: Intel Corporation 8th Gen Core Processor Host Bridge/DRAM Registers\n");
     assert!(matches!(
         function(&shared, "00:00.0").ids.map(|ids| ids.source),
-        Some(Source::Assumed(Basis::Name) | Source::Inferred(Basis::Name))
+        Some(Source::Assumed(Basis::VendorName) | Source::Inferred(Basis::Name))
     ));
 }
 
@@ -380,8 +382,8 @@ fn of_several_models_with_one_name_the_one_numbered_nearest_to_its_device_is_tak
     };
     let old = texts::machine(&fch("78", "Device 780b"));
     let device = |machine: &Machine, at| function(machine, at).ids.map(|ids| (ids.value.device, ids.source));
-    assert_eq!(device(&old, "00:12.0"), Some((0x7807, Source::Assumed(Basis::Name))));
-    assert_eq!(device(&old, "00:14.5"), Some((0x7809, Source::Assumed(Basis::Name))));
+    assert_eq!(device(&old, "00:12.0"), Some((0x7807, Source::Assumed(Basis::VendorName))));
+    assert_eq!(device(&old, "00:14.5"), Some((0x7809, Source::Assumed(Basis::VendorName))));
     assert_eq!(device(&old, "00:14.4").map(|(device, _)| device), Some(0x780f));
     let new = texts::machine(&fch("79", "Device 790b"));
     assert_eq!(device(&new, "00:14.4").map(|(device, _)| device), Some(0x790f));

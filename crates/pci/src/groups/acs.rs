@@ -101,9 +101,7 @@ pub fn acs_verdict(machine: &Machine, function: usize, wanted: AcsBits, policy: 
         }
     }
     let (given, rule, source) = generic_answer(machine, it, wanted);
-    // That no quirk applies is known no better than the numbers are.
-    let ids = it.ids.map_or(Source::Assumed(Basis::NotPrinted), |ids| ids.source);
-    AcsVerdict { given, wanted, rule, source: source.weaker(ids) }
+    AcsVerdict { given, wanted, rule, source: source.weaker(quirks::none_is_for(it)) }
 }
 
 /// What of `wanted` is missing according to a quirk; `None` where its conditions are not met.

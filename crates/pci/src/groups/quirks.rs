@@ -3,7 +3,7 @@
 //! The table keeps the kernel's order: the first row that has an answer for a function gives it. A row whose conditions are not met has none.
 
 use crate::acs::AcsBits;
-use crate::machine::{ExpressKind, Ids, PciFunction};
+use crate::machine::{Basis, ExpressKind, Fact, Ids, PciFunction, Source};
 
 /// What a quirk says of the functions that it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +75,28 @@ const CAVIUM: u16 = 0x177d;
 const ZHAOXIN: u16 = 0x1d17;
 const WANGXUN: u16 = 0x8088;
 const BROADCOM: u16 = 0x14e4;
+/// Of [`broken_source_validation`] alone.
+const IDT: u16 = 0x111d;
 
 /// The rows for a function, in order; those whose effect has conditions of its own included.
 pub(super) fn rows(function: &PciFunction) -> impl Iterator<Item = &'static AcsQuirk> {
     let ids = function.ids.map_or(UNKNOWN, |ids| ids.value);
     let kind = function.express.value.map(|express| express.kind);
     ACS.iter().filter(move |row| row.is_for(ids, kind))
+}
+
+/// How well it is known that no row is for a function: as well as its numbers are, or as its vendor is where no row is for that one.
+pub(super) fn none_is_for(function: &PciFunction) -> Source {
+    match function.ids {
+        Some(Fact { value, source: Source::Assumed(Basis::VendorName) }) if !names_vendor(value.vendor) => {
+            Source::Inferred(Basis::VendorName)
+        }
+        ids => ids.map_or(Source::Assumed(Basis::NotPrinted), |ids| ids.source),
+    }
+}
+
+fn names_vendor(vendor: u16) -> bool {
+    vendor == IDT || ACS.iter().any(|row| row.vendor == vendor)
 }
 
 /// No row names these numbers.
@@ -101,7 +117,7 @@ impl AcsQuirk {
 
 /// Downstream ports of IDT switches that apply source validation to completions too; Linux takes SV as not implemented (pci_disable_broken_acs_cap).
 pub(super) fn broken_source_validation(function: &PciFunction) -> bool {
-    matches!(function.ids.map(|ids| ids.value), Some(Ids { vendor: 0x111d, device: 0x80b5 | 0x8090 }))
+    matches!(function.ids.map(|ids| ids.value), Some(Ids { vendor: IDT, device: 0x80b5 | 0x8090 }))
 }
 
 static ACS: &[AcsQuirk] = &[

@@ -147,8 +147,9 @@ impl Known {
         let (ids, models) = match named {
             None => (reading.ids.map(Fact::read), Vec::new()),
             Some(Named::One(ids)) => (Some(Fact::inferred(ids, Basis::Name)), Vec::new()),
-            Some(Named::Several(models)) => (models.first().map(|first| Fact::assumed(*first, Basis::Name)), models),
-            Some(Named::Vendor(vendor)) => (Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::Name)), Vec::new()),
+            Some(Named::Several(models)) => (models.first().map(|first| Fact::assumed(*first, Basis::VendorName)), models),
+            Some(Named::Vendor(vendor)) => (Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::VendorName)), Vec::new()),
+            Some(Named::SomeVendor(vendor)) => (Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::Name)), Vec::new()),
         };
         Self { ids, class, header: header(reading, class), name, models }
     }
@@ -178,7 +179,7 @@ fn choose_models(functions: &[FunctionReading], known: &mut [Known]) {
             siblings.map(|ids| ids.device.abs_diff(model.device)).min().unwrap_or(u16::MAX)
         };
         if let Some(nearest) = known.models.iter().min_by_key(distance) {
-            known.ids = Some(Fact::assumed(*nearest, Basis::Name));
+            known.ids = Some(Fact::assumed(*nearest, Basis::VendorName));
         }
     }
 }

@@ -107,6 +107,8 @@ pub enum Basis {
     KernelGroups,
     /// The numbers that its name has in the PCI ID database.
     Name,
+    /// The vendor that its name has in the PCI ID database, which does not tell the model.
+    VendorName,
     /// The class of the function.
     Class,
     /// Where in the hierarchy it sits.
@@ -132,6 +134,7 @@ impl fmt::Display for Basis {
             Self::VirtualFunction => "its address is that of a virtual function of an SR-IOV capability",
             Self::KernelGroups => "the kernel has made IOMMU groups",
             Self::Name => "by its name in the PCI ID database",
+            Self::VendorName => "by its name in the PCI ID database, which tells the vendor and not which model",
             Self::Class => "by its class",
             Self::Position => "by its place in the hierarchy",
             Self::CompleteList => "the list of capabilities is complete and has none",

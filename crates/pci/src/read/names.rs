@@ -58,6 +58,8 @@ pub(crate) enum Named {
     Several(Vec<Ids>),
     /// The vendor is known, the model is not.
     Vendor(u16),
+    /// The model is not known, and this is one of several vendors that have the name.
+    SomeVendor(u16),
 }
 
 /// Finds numbers by name. Indexes a vendor when it is first asked for, so that neither many functions nor many vendors cost more than they are.
@@ -72,14 +74,16 @@ impl Names {
     /// The numbers of `name`: a vendor's name followed by a device's, as `lspci` prints them. Vendors' names begin alike and some are used twice: one that has
     /// a device of the remaining name is meant, or else the one with the longest name.
     pub(crate) fn ids(&mut self, name: &str) -> Option<Named> {
-        let mut best = None;
-        for (vendor, device) in self.vendors_of(name) {
-            match self.device(vendor, device) {
-                Named::Vendor(vendor) => best = Some(Named::Vendor(vendor)),
+        let vendors = self.vendors_of(name);
+        for (vendor, device) in &vendors {
+            match self.device(*vendor, device) {
+                Named::Vendor(_) => {}
                 found => return Some(found),
             }
         }
-        best
+        let (vendor, device) = vendors.last()?;
+        let namesakes = vendors.iter().filter(|(_, other)| other.len() == device.len()).count();
+        Some(if namesakes == 1 { Named::Vendor(*vendor) } else { Named::SomeVendor(*vendor) })
     }
 
     fn device(&mut self, vendor: u16, name: &str) -> Named {
