@@ -9,7 +9,7 @@ use sva_pci::machine::{
     AcsReading, AtsReading, BarReading, Basis, Buses, Class, ExpressReading, Fact, FunctionReading, HeaderReading, Hex, HostReading, Ids,
     IommuKind, IommuReading, ListState, PasidReading, PriReading, Reading, Source, SriovReading,
 };
-use sva_pci::read::{ReadError, add_dmesg, from_text, parse, save};
+use sva_pci::read::{LogMatch, ReadError, add_dmesg, from_text, parse, save};
 use texts::{ONE_PORT, bdf, function};
 
 fn name() -> impl Strategy<Value = Option<String>> {
@@ -182,7 +182,7 @@ fn a_kernel_log_gives_the_groups_the_iommus_and_the_options() {
     for prefix in prefixes {
         let log: String = LOG.lines().map(|line| prefix(line) + "\n").collect();
         let mut reading = parse(ONE_PORT.as_bytes()).expect("it reads");
-        assert_eq!(add_dmesg(&mut reading, log.as_bytes()).expect("it reads"), 2, "{log}");
+        assert_eq!(add_dmesg(&mut reading, log.as_bytes()).expect("it reads"), LogMatch { placed: 2, named: 2, missing: 0 }, "{log}");
         let machine = reading.machine();
         assert_eq!(function(&machine, "00:01.0").kernel_group, Some(Some(4)));
         assert_eq!(function(&machine, "01:00.0").kernel_group, Some(Some(5)), "the last line holds");
@@ -196,6 +196,20 @@ fn a_kernel_log_gives_the_groups_the_iommus_and_the_options() {
     }
 }
 
+#[test]
+fn a_log_of_another_machine_is_told_by_the_functions_that_it_names() {
+    let matched = |log: &str| add_dmesg(&mut parse(ONE_PORT.as_bytes()).expect("it reads"), log.as_bytes()).expect("it reads");
+    let found = |bdf: &str| format!("[    0.4] pci 0000:{bdf}: [8086:a0a3] type 00 class 0x060100 conventional PCI endpoint\n");
+    let own = found("00:01.0") + &found("01:00.0") + "pci 0000:01:00.0: Adding to iommu group 4\n";
+    assert_eq!(matched(&own), LogMatch { placed: 1, named: 2, missing: 0 });
+    let half = own.clone() + &found("00:1f.0") + "pci 0000:00:02.0: Adding to iommu group 1\npci 0000:00:03.0: [Firmware Bug]: x\n";
+    assert_eq!(matched(&half), LogMatch { placed: 1, named: 4, missing: 2 });
+    assert!(!matched(&half).is_of_another_machine(), "no more than half is missing");
+    let other = half + &found("00:1f.3");
+    assert_eq!(matched(&other), LogMatch { placed: 1, named: 5, missing: 3 });
+    assert!(matched(&other).is_of_another_machine() && !matched("").is_of_another_machine());
+}
+
 // shows G1
 #[test]
 fn the_words_of_older_kernels_and_other_iommus_are_known() {
@@ -205,7 +219,7 @@ fn the_words_of_older_kernels_and_other_iommus_are_known() {
         arm-smmu-v3 arm-smmu-v3.0.auto: ias 44-bit, oas 44-bit (features 0x00000230)\n\
         pci 01:00.0: Adding to iommu group 3\nAdding to iommu group\n: Adding to iommu group 1\n";
     let mut reading = parse(ONE_PORT.as_bytes()).expect("it reads");
-    assert_eq!(add_dmesg(&mut reading, log.as_bytes()).expect("it reads"), 1);
+    assert_eq!(add_dmesg(&mut reading, log.as_bytes()).expect("it reads").placed, 1);
     let machine = reading.machine();
     assert_eq!(function(&machine, "01:00.0").kernel_group, Some(Some(9)));
     assert_eq!(

@@ -45,9 +45,9 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
     if let Some(TopologyCommand::Diff(args)) = &args.command {
         return diff::text(args);
     }
-    let (reading, placed) = match args.dmesg.as_deref() {
+    let (reading, matched) = match args.dmesg.as_deref() {
         None => (source::reading(args.from.as_deref())?, None),
-        Some(log) => source::reading_with(args.from.as_deref(), log).map(|(reading, placed)| (reading, Some(placed)))?,
+        Some(log) => source::reading_with(args.from.as_deref(), log).map(|(reading, matched)| (reading, Some(matched)))?,
     };
     let machine = reading.machine();
     let grouping = Grouping::compute(&machine, args.policy);
@@ -60,9 +60,7 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
         _ => None,
     };
     let mut notes = unknown::lines(&subject.machine, &subject.grouping);
-    if placed == Some(0) {
-        notes.push(unknown::LOG_WITHOUT_GROUPS.to_owned());
-    }
+    notes.extend(matched.as_ref().and_then(unknown::of_log));
     if let Some(written) = write_files(args, &subject)? {
         notes.iter().for_each(|line| Voice::default().note(&format!("note: {line}")));
         return Ok(written);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sva_core::Bdf;
 use sva_pci::machine::{Machine, Reading};
-use sva_pci::read;
+use sva_pci::read::{self, LogMatch};
 
 use crate::error::Error;
 use crate::fabric::bytes;
@@ -26,18 +26,18 @@ pub(super) fn reading(from: Option<&Path>) -> Result<Reading, Error> {
     }
 }
 
-/// The same with what the kernel log `dmesg` says, and how many groups it named of these functions.
+/// The same with what the kernel log `dmesg` says, and how far it is about these functions.
 ///
 /// # Errors
 /// As [`reading`]; the log cannot be read.
-pub(super) fn reading_with(from: Option<&Path>, dmesg: &Path) -> Result<(Reading, usize), Error> {
+pub(super) fn reading_with(from: Option<&Path>, dmesg: &Path) -> Result<(Reading, LogMatch), Error> {
     if from.is_some_and(is_standard) && is_standard(dmesg) {
         return Err(Error::StandardInputTwice);
     }
     let mut reading = reading(from)?;
     let log = bytes(dmesg, read::LONGEST)?;
-    let placed = read::add_dmesg(&mut reading, &log).map_err(|source| Error::Dump { path: name(dmesg), source })?;
-    Ok((reading, placed))
+    let matched = read::add_dmesg(&mut reading, &log).map_err(|source| Error::Dump { path: name(dmesg), source })?;
+    Ok((reading, matched))
 }
 
 fn of_path(path: &Path) -> Result<Reading, Error> {

@@ -2,9 +2,20 @@
 
 use sva_pci::groups::{Grouping, Policy};
 use sva_pci::machine::{Basis, Machine, PciFunction, Source};
+use sva_pci::read::LogMatch;
 
-/// Of a kernel log that was given for its groups.
-pub(super) const LOG_WITHOUT_GROUPS: &str = "the kernel log puts none of these functions into a group: it is of another machine, does not begin at boot, or its kernel used no IOMMU";
+/// What is odd about a kernel log that was given for its groups.
+pub(super) fn of_log(matched: &LogMatch) -> Option<String> {
+    let LogMatch { placed, named, missing } = matched;
+    if matched.is_of_another_machine() {
+        return Some(format!(
+            "{missing} of the {named} functions that the kernel log names are not here: it seems to be of another machine, and then what it says of groups and IOMMUs does not hold"
+        ));
+    }
+    (*placed == 0).then(|| {
+        "the kernel log puts none of these functions into a group: it is of another machine, does not begin at boot, or its kernel used no IOMMU".to_owned()
+    })
+}
 
 /// One sentence each.
 pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {

@@ -262,6 +262,9 @@ fn notes_name_what_was_assumed_a_log_without_groups_and_an_override_in_the_kerne
     let good = files.with("good", "pci 0000:01:00.0: Adding to iommu group 3\n");
     let text = topology(&plain, &format!("--dmesg {}", good.display())).text();
     assert!(!text.contains("kernel log"), "{text}");
+    let lines: String = ["01:00.0", "7a:00.0", "7a:00.1"].map(|bdf| format!("pci 0000:{bdf}: Adding to iommu group 3\n")).concat();
+    let text = topology(&plain, &format!("--dmesg {}", files.with("other", lines).display())).text();
+    assert!(text.contains("note: 2 of the 3 functions that the kernel log names are not here"), "{text}");
 }
 
 #[test]

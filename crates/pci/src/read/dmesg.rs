@@ -3,7 +3,7 @@
 //! Lines are known by what the kernel wrote, wherever it stands in them: timestamps, `kernel:` prefixes, the journal's fields and quote marks come before it. A line that a mail
 //! program broke within these words is lost. The command line is only searched for options that concern IOMMU and PCI.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sva_core::Bdf;
 
@@ -11,13 +11,31 @@ use crate::machine::{Class, FunctionReading, Hex, IommuKind, IommuReading, Readi
 use crate::read::sysfs::options;
 use crate::read::{LONGEST, ReadError, tame};
 
+/// How far a kernel log and a reading are about the same functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogMatch {
+    /// Functions of the reading that the log puts into a group.
+    pub placed: usize,
+    /// Functions that the log found, or put into a group.
+    pub named: usize,
+    /// Those of them that the reading does not have.
+    pub missing: usize,
+}
+
+impl LogMatch {
+    /// Whether the log seems to be of another machine: the reading does not have most of the functions that it names.
+    pub const fn is_of_another_machine(&self) -> bool {
+        self.missing > self.named / 2
+    }
+}
+
 /// Adds what a kernel log says to a reading: groups of its functions, IOMMUs, the kernel's release and options. What the reading has itself is kept.
-/// Returns how many lines put a device of the reading into a group.
+/// A log that seems to be of another machine is added all the same: a reading may be of a part of the machine.
 ///
 /// # Errors
 ///
-/// [`ReadError::TooLong`]. A log that says nothing of use is no error; the count is zero.
-pub fn add_dmesg(reading: &mut Reading, text: &[u8]) -> Result<usize, ReadError> {
+/// [`ReadError::TooLong`]. A log that says nothing of use is no error; the counts are zero.
+pub fn add_dmesg(reading: &mut Reading, text: &[u8]) -> Result<LogMatch, ReadError> {
     if text.len() > LONGEST {
         return Err(ReadError::TooLong { bytes: text.len(), limit: LONGEST });
     }
@@ -32,6 +50,7 @@ pub fn add_dmesg(reading: &mut Reading, text: &[u8]) -> Result<usize, ReadError>
 #[derive(Default)]
 struct Log {
     groups: HashMap<Bdf, u32>,
+    found: HashSet<Bdf>,
     iommus: Vec<IommuReading>,
     amd_features: Option<u64>,
     enabled: Option<bool>,
@@ -45,6 +64,10 @@ impl Log {
             // A device that was removed and came back is where it was put last.
             if self.groups.len() < limit::FUNCTIONS || self.groups.contains_key(&bdf) {
                 self.groups.insert(bdf, group);
+            }
+        } else if let Some(bdf) = found(line) {
+            if self.found.len() < limit::FUNCTIONS {
+                self.found.insert(bdf);
             }
         } else if let Some(line) = after(line, "Command line: ") {
             self.options.get_or_insert_with(|| options(line));
@@ -95,7 +118,9 @@ impl Log {
         std::mem::take(&mut self.iommus)
     }
 
-    fn apply(mut self, reading: &mut Reading) -> usize {
+    fn apply(mut self, reading: &mut Reading) -> LogMatch {
+        let named: HashSet<Bdf> = self.groups.keys().chain(&self.found).copied().collect();
+        let known: HashSet<Bdf> = reading.functions.iter().map(|function| function.bdf).collect();
         let mut placed = 0;
         for function in &mut reading.functions {
             if let Some(group) = self.groups.get(&function.bdf) {
@@ -113,8 +138,15 @@ impl Log {
         if host.iommus.is_empty() {
             host.iommus = iommus;
         }
-        placed
+        LogMatch { placed, named: named.len(), missing: named.difference(&known).count() }
     }
+}
+
+/// `pci 0000:00:1f.0: [8086:a0a3] type 00 class 0x060100`: a function that enumeration found.
+fn found(line: &str) -> Option<Bdf> {
+    let (device, numbers) = after(line, "pci ")?.split_once(": [")?;
+    numbers.split_once(':').filter(|(vendor, _)| vendor.len() == 4 && number(vendor).is_some())?;
+    full(device)
 }
 
 /// `pci 0000:00:02.0: Adding to iommu group 1`, or before 5.4 `iommu: Adding device 0000:00:02.0 to group 1`.

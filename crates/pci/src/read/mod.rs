@@ -23,7 +23,7 @@ mod sysfs;
 
 use std::path::Path;
 
-pub use dmesg::add_dmesg;
+pub use dmesg::{LogMatch, add_dmesg};
 pub use dump::save;
 pub use error::ReadError;
 pub(crate) use iommu::decode as decode_iommu;
