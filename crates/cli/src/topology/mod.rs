@@ -3,6 +3,7 @@
 //! | module | what lives there |
 //! |---|---|
 //! | `source` | where the machine comes from |
+//! | `replace` | files that are written as a whole |
 //! | `sva` | the readiness table, and all gates of one device |
 //! | `unknown` | what could not be read, and what is odd |
 //! | `json` | the object of `--json` (docs/topology.md) |
@@ -10,12 +11,12 @@
 
 mod diff;
 mod json;
+mod replace;
 mod source;
 mod sva;
 mod unknown;
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 use sva_pci::groups::{self, Grouping, SelfCheck};
@@ -105,7 +106,7 @@ fn write_files(args: &TopologyArgs, subject: &Subject) -> Result<Option<String>,
         if source::is_standard(path) {
             output = Some(content);
         } else {
-            fs::write(path, content).map_err(|source| Error::File { path: path.to_path_buf(), source })?;
+            replace::replace(path, content.as_bytes()).map_err(|source| Error::File { path: path.to_path_buf(), source })?;
         }
     }
     Ok(output)

@@ -1,5 +1,7 @@
 //! `sva topology`, on a small machine written for the purpose.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -287,6 +289,32 @@ fn a_saved_dump_tells_the_same_and_can_be_saved_to_standard_output() {
     let mut command = sva(&["topology", "--from", "-", "--json"]);
     command.stdin(std::fs::File::open(&dump).expect("it is there"));
     assert_eq!(said_json(&mut command), object(&file, ""));
+}
+
+/// `ulimit` ends the program in the middle of its write, as a disk that is full or an interrupt would.
+#[test]
+fn a_file_is_replaced_as_a_whole_or_not_at_all() {
+    let files = Files::new();
+    let (file, dump) = (files.with("machine", machine()), files.with("dump", "old"));
+    std::fs::set_permissions(&dump, Permissions::from_mode(0o640)).expect("it is ours");
+    let (link, new) = (files.path("link"), files.path("new"));
+    symlink("dump", &link).expect("a link");
+    let save = |limit: &str, to: &Path| {
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &format!("umask 027; ulimit -f {limit}; exec \"$@\""), "sh", env!("CARGO_BIN_EXE_sva"), "topology", "--from"]);
+        shell.arg(&file).arg("--save").arg(to).status().expect("it runs")
+    };
+    let mode = |path: &Path| std::fs::symlink_metadata(path).map(|found| (found.is_file(), found.mode() & 0o777)).expect("it is there");
+    assert!(!save("1", &dump).success());
+    assert_eq!(std::fs::read_to_string(&dump).expect("it is there"), "old");
+    assert!(save("unlimited", &link).success() && save("unlimited", &new).success());
+    assert_eq!(object(&dump, ""), object(&file, ""));
+    assert_eq!((mode(&dump), mode(&link).0, mode(&new)), ((true, 0o640), false, (true, 0o640)));
+    std::fs::set_permissions(&new, Permissions::from_mode(0o604)).expect("it is ours");
+    assert!(save("unlimited", &new).success());
+    assert_eq!(mode(&new), (true, 0o604), "its own");
+    refused(&format!("topology --from {} --save /dev/full", file.display()), "file");
+    assert!(save("unlimited", Path::new("/dev/null")).success() && !mode(Path::new("/dev/null")).0);
 }
 
 fn said_json(command: &mut std::process::Command) -> Value {
