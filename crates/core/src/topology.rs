@@ -54,15 +54,15 @@ pub enum SharedBecause {
 impl fmt::Display for SharedBecause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RequesterId(rid) => write!(f, "both issue requests as {rid}"),
+            Self::RequesterId(rid) => write!(f, "they issue requests as {rid}"),
             Self::NoAcs { port } => write!(f, "port {port} on the way has no sufficient ACS"),
-            Self::Multifunction { slot } => write!(f, "both are functions of {slot}, which has no ACS between functions"),
+            Self::Multifunction { slot } => write!(f, "they are functions of {slot}, which has no ACS between functions"),
             Self::Declared => f.write_str("the description of the bus declares them one group"),
         }
     }
 }
 
-/// What a path to the root lacks, with the first port that lacks it.
+/// What a path to the root lacks, with the first on it that lacks it: the device itself, or a port above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PathDefect {
@@ -70,16 +70,16 @@ pub enum PathDefect {
     NoRequestRedirect(Bdf),
     /// ACS Upstream Forwarding is off: redirected requests can be sent back down.
     NoUpstreamForwarding(Bdf),
-    /// The port does not carry end-to-end TLP prefixes: the PASID would be lost.
+    /// It does not carry end-to-end TLP prefixes: the PASID would be lost.
     NoTlpPrefix(Bdf),
 }
 
 impl fmt::Display for PathDefect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoRequestRedirect(port) => write!(f, "port {port} does not redirect peer requests (ACS RR)"),
-            Self::NoUpstreamForwarding(port) => write!(f, "port {port} does not forward redirected requests upstream (ACS UF)"),
-            Self::NoTlpPrefix(port) => write!(f, "port {port} does not carry the PASID TLP prefix"),
+            Self::NoRequestRedirect(at) => write!(f, "{at} does not redirect peer requests (ACS RR)"),
+            Self::NoUpstreamForwarding(at) => write!(f, "{at} does not forward redirected requests upstream (ACS UF)"),
+            Self::NoTlpPrefix(at) => write!(f, "{at} does not carry the PASID TLP prefix"),
         }
     }
 }

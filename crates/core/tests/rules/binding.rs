@@ -81,7 +81,7 @@ fn each_defect_of_the_path_is_refused_under_the_strict_policy_and_passed_under_t
         let (refusal, text) = device_refusal(refusal(&world, &device, &space, Features::default()));
         assert_eq!(refusal, Refusal::Path { device: bdf(1), defect });
         let advice = "enable it there, or use a fabric with the policy `permissive`";
-        assert_eq!(text, format!("0000:01:01.0: port 0000:01:1e.0 {what}; {advice}"));
+        assert_eq!(text, format!("0000:01:01.0: 0000:01:1e.0 {what}; {advice}"));
         world.bus.policy(PathPolicy::Permissive);
         drop(world.bind(&device, &space));
     }
