@@ -42,6 +42,20 @@ fn a_verbose_text_gives_ids_buses_types_and_acs_bits() {
     assert_eq!(card.acs.source, Source::Inferred(Basis::CompleteList));
 }
 
+// shows G1: people cut descriptions short, and edit them.
+#[test]
+fn what_follows_a_long_title_directly_is_no_part_of_it() {
+    let title = "00:02.0 PCI bridge [0604]: Made Up Corporation of Somewhere Bridge [1af4:0102] (rev 01)";
+    for first in ["Bus: primary=00, secondary=05, subordinate=05, sec-latency=0", "Memory behind bridge: 80000000-800fffff [size=1M]"] {
+        let rest = if first.starts_with("Bus") { "IOMMU group: 7" } else { "Bus: primary=00, secondary=05, subordinate=05, sec-latency=0" };
+        let machine = texts::machine(&format!("{title}\n\t{first}\n\t{rest}\n\tCapabilities: [40] Express Root Port (Slot+), MSI 00\n"));
+        let Header::Bridge(bridge) = &function(&machine, "00:02.0").header.value else { panic!("{first}") };
+        assert_eq!((bridge.secondary, bridge.subordinate), (5, 5), "{first}");
+    }
+    let machine = texts::machine(&format!("{title}\n\tIOMMU group: 7\n\tKernel driver in use: pcieport\n"));
+    assert_eq!(function(&machine, "00:02.0").kernel_group, Some(Some(7)));
+}
+
 // shows S2: mail programs, Windows and editors change everything but the words.
 #[test]
 fn a_text_that_went_through_mail_reads_the_same() {

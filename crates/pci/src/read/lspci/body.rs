@@ -10,7 +10,17 @@ use super::head;
 
 /// Whether a line is the first of a body, as opposed to the rest of a title that a mail program wrapped.
 pub(super) fn begins_body(line: &str) -> bool {
-    const FIRST: [&str; 10] = [
+    const FIRST: [&str; 20] = [
+        "Bus:",
+        "IOMMU group:",
+        "NUMA node:",
+        "Latency:",
+        "Interrupt:",
+        "Region ",
+        "Memory at ",
+        "Memory behind ",
+        "Prefetchable memory ",
+        "I/O ",
         "Subsystem:",
         "DeviceName:",
         "Device tree node:",
