@@ -40,7 +40,7 @@ mod regions;
 mod saved;
 mod space;
 mod stopper;
-#[allow(unsafe_code, reason = "the one module for it; each function says what it claims")]
+#[allow(unsafe_code, reason = "the module for it; each function says what it claims")]
 mod sys;
 mod target;
 mod tracee;

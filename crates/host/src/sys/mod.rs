@@ -1,4 +1,4 @@
-//! The system calls that no safe wrapper offers: the only `unsafe` of this crate.
+//! The system calls that no safe wrapper offers: all `unsafe` of this crate, but for the one call by which `stopper` starts a [`shared::Shared`].
 //!
 //! What the module claims: every function here is safe to call with any arguments. The kernel checks numbers, addresses and rights; a pointer that
 //! is handed over is derived from a reference that lives across the call, with that reference's length, or is an address in *another* address
