@@ -92,21 +92,10 @@ fn machine(functions: usize) -> Option<Machine> {
 fn function(bdf: Bdf, kind: ExpressKind, acs: bool) -> PciFunction {
     let bits = Fact::read(AcsBits::ISOLATION);
     PciFunction {
-        bdf,
         ids: Some(Fact::read(Ids { vendor: 0x8086, device: 0x1234 })),
-        subsystem: None,
-        class: None,
-        name: None,
-        header: Fact::read(Header::Endpoint),
         multifunction: Fact::read(false),
         express: Fact::read(Some(Express { kind, end_to_end_prefix: Fact::read(false) })),
         acs: Fact::read(acs.then_some(AcsCapability { implemented: bits, enabled: bits, dwords: None })),
-        ats: Fact::read(None),
-        pri: Fact::read(None),
-        pasid: Fact::read(None),
-        physical_function: None,
-        bars: Vec::new(),
-        driver: None,
-        kernel_group: None,
+        ..PciFunction::new(bdf)
     }
 }

@@ -10,24 +10,8 @@ use crate::machine::{
 
 /// A conventional endpoint without anything.
 pub(crate) fn bare(bdf: Bdf) -> PciFunction {
-    PciFunction {
-        bdf,
-        ids: Some(Fact::read(Ids { vendor: 0x1af4, device: 1 })),
-        subsystem: None,
-        class: Some(Fact::read(Class(0xff_0000))),
-        name: None,
-        header: Fact::read(Header::Endpoint),
-        multifunction: Fact::read(bdf.function() > 0),
-        express: Fact::read(None),
-        acs: Fact::read(None),
-        ats: Fact::read(None),
-        pri: Fact::read(None),
-        pasid: Fact::read(None),
-        physical_function: None,
-        bars: Vec::new(),
-        driver: None,
-        kernel_group: None,
-    }
+    let ids = Some(Fact::read(Ids { vendor: 0x1af4, device: 1 }));
+    PciFunction { ids, class: Some(Fact::read(Class(0xff_0000))), ..PciFunction::new(bdf) }
 }
 
 /// A function of PCI Express.

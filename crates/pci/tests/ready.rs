@@ -17,22 +17,11 @@ fn bdf(text: &str) -> Bdf {
 /// An Express function with nothing but its type, all of it read.
 fn function(at: &str, kind: ExpressKind) -> PciFunction {
     PciFunction {
-        bdf: bdf(at),
         ids: Some(Fact::read(Ids { vendor: 0x1234, device: 0x5678 })),
-        subsystem: None,
         class: Some(Fact::read(Class(0x0b_40_00))),
-        name: None,
-        header: Fact::read(Header::Endpoint),
         multifunction: Fact::read(false),
         express: Fact::read(Some(Express { kind, end_to_end_prefix: Fact::read(true) })),
-        acs: Fact::read(None),
-        ats: Fact::read(None),
-        pri: Fact::read(None),
-        pasid: Fact::read(None),
-        physical_function: None,
-        bars: Vec::new(),
-        driver: None,
-        kernel_group: None,
+        ..PciFunction::new(bdf(at))
     }
 }
 

@@ -186,6 +186,28 @@ impl Machine {
 }
 
 impl PciFunction {
+    /// A conventional function without numbers, class, capabilities and BARs, all of it as if it had been read: where a machine is described by hand.
+    pub fn new(bdf: Bdf) -> Self {
+        Self {
+            bdf,
+            ids: None,
+            subsystem: None,
+            class: None,
+            name: None,
+            header: Fact::read(Header::Endpoint),
+            multifunction: Fact::read(bdf.function() > 0),
+            express: Fact::read(None),
+            acs: Fact::read(None),
+            ats: Fact::read(None),
+            pri: Fact::read(None),
+            pasid: Fact::read(None),
+            physical_function: None,
+            bars: Vec::new(),
+            driver: None,
+            kernel_group: None,
+        }
+    }
+
     /// Its bus numbers, if it is a bridge.
     pub fn bridge(&self) -> Option<&Bridge> {
         match &self.header.value {

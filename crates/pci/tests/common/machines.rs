@@ -20,22 +20,10 @@ pub(crate) fn at(bdf: &str) -> Bdf {
 pub(crate) fn pci(bdf: &str) -> F {
     let bdf = at(bdf);
     F(PciFunction {
-        bdf,
         ids: Some(Fact::read(Ids { vendor: 0x1af4, device: 0x0001 })),
-        subsystem: None,
         class: Some(Fact::read(Class(0xff_0000))),
-        name: None,
-        header: Fact::read(Header::Endpoint),
         multifunction: if bdf.function() > 0 { Fact::inferred(true, Basis::FunctionNumber) } else { Fact::read(false) },
-        express: Fact::read(None),
-        acs: Fact::read(None),
-        ats: Fact::read(None),
-        pri: Fact::read(None),
-        pasid: Fact::read(None),
-        physical_function: None,
-        bars: Vec::new(),
-        driver: None,
-        kernel_group: None,
+        ..PciFunction::new(bdf)
     })
 }
 
