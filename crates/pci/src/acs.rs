@@ -35,11 +35,6 @@ impl AcsBits {
     pub const NAMED: [(&'static str, Self); 7] =
         [("SV", Self::SV), ("TB", Self::TB), ("RR", Self::RR), ("CR", Self::CR), ("UF", Self::UF), ("EC", Self::EC), ("DT", Self::DT)];
 
-    /// The services in a capability or control register; its other bits are not services.
-    pub const fn from_register(word: u16) -> Self {
-        Self(word & 0x7f)
-    }
-
     /// Whether all of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
@@ -55,7 +50,7 @@ impl AcsBits {
         Self(self.0 | other.0)
     }
 
-    /// From the seven bits of a register; bits above are left out.
+    /// The services in a capability or control register; the bits above are not services and left out.
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits & 0x7f)
     }

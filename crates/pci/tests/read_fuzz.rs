@@ -155,6 +155,29 @@ fn pieces_without_order_read_or_are_an_error_that_says_where() {
     });
 }
 
+// shows S2: a log is believed only of functions that are there.
+#[test]
+fn damaged_kernel_logs_place_only_functions_that_are_there() {
+    const LOG: &str = "[    0.000000] Linux version 6.18.0 (made up) #1\n\
+        [    0.000000] Command line: root=/dev/vda intel_iommu=on pcie_acs_override=downstream\n\
+        [    0.010000] DMAR: IOMMU enabled\n\
+        [    0.020000] pci 0000:00:01.0: [1af4:0101] type 01 class 0x060400 PCIe Root Port\n\
+        [    0.300000] pci 0000:00:02.0: AMD-Vi: Found IOMMU cap 0x40\n\
+        [    0.300100] AMD-Vi: Extended features (0x58f77ef22294a5a): PPR NX GT IA PC GA_vAPIC\n\
+        Nov 22 10:00:00 host kernel: pci 0000:00:01.0: Adding to iommu group 1\n\
+        iommu: Adding device 0000:01:00.0 to group 2\n\
+        arm-smmu-v3 2b400000.iommu: ias 44-bit, oas 44-bit (features 0x00001fff)\n";
+    let machine = parse(ONE_PORT.as_bytes()).expect("it reads");
+    rounds(300, |rng| {
+        let (mut log, mut reading) = (LOG.as_bytes().to_vec(), machine.clone());
+        damage(&mut log, rng);
+        let matched = add_dmesg(&mut reading, &log).expect("it is short");
+        let grouped = reading.functions.iter().filter(|function| function.kernel_group.is_some()).count();
+        assert_eq!((reading.functions.len(), grouped), (machine.functions.len(), matched.placed));
+        exercise(save(&reading).as_bytes());
+    });
+}
+
 // shows S2: bytes of a device, by the text's reader.
 #[test]
 fn random_configuration_space_is_decoded_to_the_end() {

@@ -135,8 +135,8 @@ fn registers(acs: AcsReading, kind: Option<ExpressKind>) -> AcsCapability {
         Some(ExpressKind::RootPort | ExpressKind::Downstream) => AcsBits::ISOLATION,
         _ => AcsBits::FUNCTION_ISOLATION,
     };
-    let implemented = acs.implemented.map(|word| AcsBits::from_register(word.0));
-    let enabled = acs.enabled.map(|word| AcsBits::from_register(word.0));
+    let implemented = acs.implemented.map(|word| AcsBits::from_bits(word.0));
+    let enabled = acs.enabled.map(|word| AcsBits::from_bits(word.0));
     AcsCapability {
         implemented: implemented.map_or(Fact::assumed(usual, Basis::NotPrinted), Fact::read),
         enabled: enabled
