@@ -1,0 +1,61 @@
+//! A real machine's topology under an IOMMU: what its owner can try on the mirror of a dump.
+
+#[path = "common/texts.rs"]
+mod texts;
+
+use std::sync::Arc;
+
+use sva_core::{Bind, BindError, Device, Iommu, IommuConfig, PathPolicy, Removal};
+use sva_pci::Fabric;
+use sva_pci::groups::{Grouping, Policy};
+use sva_pci::mirror::mirror;
+use sva_testkit::{MemorySpace, Protection};
+use texts::{ONE_PORT, bdf, machine};
+
+/// Where no BAR answers, and where the first function's does.
+const FREE: u64 = 0x10_0000;
+const PEER: u64 = 0x8000_0000;
+
+/// A card with two functions that are not isolated from one another, below a port that isolates.
+fn two_functions() -> String {
+    let text = ONE_PORT.replace("CmpltRedir- UpstreamFwd-", "CmpltRedir+ UpstreamFwd+");
+    let (_, card) = text.split_once("\n01:00.0").expect("the card");
+    let second = format!("01:00.1{}", card.split("\n\n").next().expect("its description")).replace("80000000", "81000000");
+    format!("{}\n\n{second}\n\n", text.trim_end())
+}
+
+// shows B1, B2, B7, G4
+#[test]
+fn a_dump_s_group_is_bound_joined_by_hotplug_and_reached_past_the_iommu_as_on_the_machine() {
+    let machine = machine(&two_functions());
+    let mut mirror = mirror(&machine, &Grouping::compute(&machine, Policy::Linux)).expect("it can be mirrored");
+    mirror.spec.policy = PathPolicy::Permissive;
+    let fabric = Arc::new(Fabric::new(mirror.spec).expect("a fabric"));
+    let iommu = Iommu::new(fabric.clone(), IommuConfig::default());
+    let devices: Vec<Device> = fabric.devices().into_iter().map(|spec| iommu.plug(spec).expect("a free place").device).collect();
+    assert_eq!(devices.iter().map(Device::bdf).collect::<Vec<_>>(), [bdf("01:00.0"), bdf("01:00.1")]);
+    let space = MemorySpace::new();
+    for address in [FREE, PEER] {
+        space.map(address, 4096, Protection::READ_WRITE);
+    }
+
+    let refused = iommu.bind_device(&devices[0], &space.handle(), Bind::new(())).map(drop);
+    assert!(matches!(refused, Err(BindError::NotSingleton { siblings, .. }) if siblings[0].device == bdf("01:00.1")));
+    let bond = iommu.bind_group(devices[0].group(), &space.handle(), Bind::new(())).expect("both can send PASIDs");
+    let pasid = Some(bond.pasid());
+    devices[0].port().write(pasid, FREE, b"first").expect("bound");
+
+    let _report = iommu.remove(&devices[1], Removal::Orderly);
+    assert!(devices[1].port().write(pasid, FREE, b"gone").is_err());
+    let again = fabric.devices().into_iter().find(|spec| spec.bdf == bdf("01:00.1")).expect("it is there");
+    let again = iommu.plug(again).expect("the place is free").device;
+    let mut seen = [0; 5];
+    again.port().read(pasid, FREE, &mut seen).expect("it joined the bond");
+    assert_eq!(&seen, b"first");
+
+    // The other function's BAR takes it before the IOMMU sees it.
+    again.port().write(pasid, PEER, b"taken").expect("a posted write");
+    devices[0].port().read(pasid, PEER, &mut seen).expect("its own BAR catches nothing of its own");
+    assert_eq!(seen, [0; 5], "the process's memory there is untouched");
+    assert!(!bond.overlaps().is_empty(), "and the bind said so");
+}
