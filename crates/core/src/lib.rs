@@ -4,16 +4,21 @@
 //! [address spaces](AddressSpace), and let their [ports](DmaPort) work.
 #![forbid(unsafe_code)]
 
+pub mod ats;
 pub mod bond;
+pub mod clock;
 pub mod device;
 pub mod domain;
 pub mod error;
 pub mod event;
 pub mod fault;
 pub mod ids;
+pub mod invalidation;
 pub mod iommu;
+pub mod mutation;
 pub mod pasid;
 pub mod port;
+pub mod pri;
 pub mod range;
 pub mod space;
 pub mod sync;
@@ -22,7 +27,9 @@ pub mod topology;
 mod callback;
 mod gate;
 
+pub use ats::{Frame, Permissions, Translation};
 pub use bond::{Bind, Bond, BondEnd, GroupBond, IsolationChange, UnbindReport};
+pub use clock::Clock;
 pub use device::{Capabilities, DeviceOps, DeviceSpec, Feature, Features, PasidCapability};
 pub use domain::{MapRequest, Protection};
 pub use error::{
@@ -32,8 +39,11 @@ pub use error::{
 pub use event::{Drained, Event, Overlap};
 pub use fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, HostFailure, OnAbsent};
 pub use ids::{Bdf, ContainerId, Generation, GroupId, Pasid, PasidTag, PasidWidth, RequesterId, SpaceId};
+pub use invalidation::Invalidation;
 pub use iommu::{Census, Container, ContainerBound, GroupInfo, Iommu, IommuConfig, Joined, Mapped, NotJoined, Plugged, Removal, Unmapped};
 pub use port::{Device, DmaPort};
 pub use range::{AddrRange, Segment};
-pub use space::{AddressSpace, EndReason, ExitWork, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken};
+pub use space::{
+    AddressSpace, EndReason, ExitWork, NoSuchFrame, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken,
+};
 pub use topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology};

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::ats::{Frame, Translation};
 use crate::fault::{AccessMode, HostFailure};
 use crate::ids::SpaceId;
+use crate::invalidation::Invalidation;
 use crate::range::{AddrRange, Segment};
 
 /// What a provider can promise about its spaces.
@@ -95,7 +97,22 @@ pub trait SpaceWatcher: Send + Sync {
     /// The answer is the work that is left: running exit handlers, which may block. The provider runs it on a thread whose delay holds up
     /// no other space.
     fn space_ended(&self, space: SpaceId, reason: EndReason) -> ExitWork;
+
+    /// What `range` of the space meant has changed. A *synchronous* provider calls this for each change that takes something away (unmapping, moving, less permission,
+    /// another frame): after a new [`translate`](AddressSpace::translate) finds the new state, and before it lets go of the old frames or returns from the change. It
+    /// waits for the answer in between (rule T2).
+    ///
+    /// Does not block; the answer is what to wait for.
+    fn invalidate(&self, space: SpaceId, range: AddrRange) -> Invalidation {
+        let _ = (space, range);
+        Invalidation::none()
+    }
 }
+
+/// The frame is not one of the space's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a place in this space's memory")]
+pub struct NoSuchFrame(pub Frame);
 
 /// Exit handlers that are to be run. Runs them when dropped, if nobody ran them before.
 #[must_use = "dropping it runs the exit handlers on this thread"]
@@ -173,6 +190,39 @@ pub trait AddressSpace: Send + Sync {
     /// # Errors
     /// [`Stopped`] at the first byte that could not be written; all bytes before it are in the space.
     fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped>;
+
+    /// What `address` means now, and what it permits to accesses with or without privilege. Answers from the state as it is: brings no page in. May take short locks; calls nobody.
+    ///
+    /// Only a *synchronous* provider names a frame, since only that one tells its watchers of a change before the change is over; others say what is permitted and leave the
+    /// frame out, so that nothing is kept of it. A page that is mapped and not present is [`StopCause::NotPresent`].
+    ///
+    /// # Errors
+    /// Why there is no translation; the count of bytes means nothing here.
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause>;
+
+    /// Brings the page of `address` in for an access of this kind, as a page fault of the CPU does (copy-on-write included, where the provider can). May block.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause>;
+
+    /// Reads from a place that [`translate`](Self::translate) named. Asks no page table: that is what the translation was for. Does not block.
+    ///
+    /// # Errors
+    /// The place, or a part of it, is not the space's.
+    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
+        let _ = buf;
+        Err(NoSuchFrame(frame))
+    }
+
+    /// Writes to a place that [`translate`](Self::translate) named, as [`read_frame`](Self::read_frame) reads.
+    ///
+    /// # Errors
+    /// The place, or a part of it, is not the space's; nothing has been written then.
+    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
+        let _ = data;
+        Err(NoSuchFrame(frame))
+    }
 
     /// Which parts of `windows` the space has memory at (rule B7). May block. The answer is sorted and holds at most one range a mapping and window.
     ///

@@ -128,6 +128,18 @@ pub trait Topology: Send + Sync {
     /// The windows that catch transactions of `device`, sorted, without overlap.
     fn windows(&self, device: Bdf) -> Vec<PeerWindow>;
 
+    /// The port or function on the way from `device` to the root that stops requests with a translated address (ACS Translation Blocking), where there is one.
+    fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
+        let _ = device;
+        None
+    }
+
+    /// The windows that catch *translated* requests of `device`, sorted, without overlap: those of [`windows`](Self::windows), and the ones to which a port that redirects other
+    /// requests lets translated ones through (ACS Direct Translated P2P).
+    fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
+        self.windows(device)
+    }
+
     /// Delivers a read that `window` caught; `address` and all of `buf` lie inside the window. May run a device model and block.
     ///
     /// # Errors

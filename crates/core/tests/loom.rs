@@ -93,6 +93,12 @@ impl AddressSpace for Probe {
     fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
         self.access()
     }
+    fn translate(&self, address: u64, _: bool) -> Result<Translation, StopCause> {
+        Ok(Translation::none(address))
+    }
+    fn resolve(&self, _: u64, _: AccessMode) -> Result<(), StopCause> {
+        Ok(())
+    }
     fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
         Ok(Vec::new())
     }

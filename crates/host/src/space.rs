@@ -9,7 +9,7 @@ use std::time::Duration;
 use sva_core::sync::Mutex;
 use sva_core::{
     AccessMode, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
-    Stopped, WatchToken,
+    Stopped, Translation, WatchToken,
 };
 
 use crate::access::{self, Remote};
@@ -328,6 +328,16 @@ impl AddressSpace for HostSpace {
 
     fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
         self.access(|remote| access::write(remote, pieces, data, mode))
+    }
+
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        let _ = (address, privileged);
+        Err(StopCause::NotMapped)
+    }
+
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+        let _ = (address, mode);
+        Err(StopCause::NotMapped)
     }
 
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {

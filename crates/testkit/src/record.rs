@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    Access, AccessMode, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher,
-    Stopped, WatchToken,
+    Access, AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment, SpaceCapabilities, SpaceEnded,
+    SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
 };
 
 /// One piece of one access, as far as it was done.
@@ -92,6 +92,22 @@ impl AddressSpace for RecordingSpace {
         let outcome = self.inner.write(pieces, data, mode);
         self.record(pieces, data, mode.access, &outcome);
         outcome
+    }
+
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        self.inner.translate(address, privileged)
+    }
+
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+        self.inner.resolve(address, mode)
+    }
+
+    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
+        self.inner.read_frame(frame, buf)
+    }
+
+    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
+        self.inner.write_frame(frame, data)
     }
 
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sva_core::sync::{Mutex, RwLock};
 use sva_core::{
     AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, HostFailure, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher,
-    StopCause, Stopped, WatchToken,
+    StopCause, Stopped, Translation, WatchToken,
 };
 
 use crate::memory::{Cursor, Halt, Memory};
@@ -291,6 +291,16 @@ impl AddressSpace for Shared {
 
     fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
         self.transfer(pieces, |cursor| self.memory.write().write(cursor, data, mode))
+    }
+
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        let _ = (address, privileged);
+        Err(StopCause::NotMapped)
+    }
+
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+        let _ = (address, mode);
+        Err(StopCause::NotMapped)
     }
 
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {

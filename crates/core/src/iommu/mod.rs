@@ -23,6 +23,7 @@ pub use map::{Mapped, Unmapped};
 use crate::callback;
 use crate::event::{Drained, Event, EventLog};
 use crate::ids::{PasidTag, PasidWidth, SpaceId};
+use crate::invalidation::Countdown;
 use crate::pasid::PasidAllocator;
 use crate::space::{EndReason, ExitWork, SpaceWatcher};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -176,6 +177,16 @@ impl Iommu {
         let mut state = self.lock();
         state.waiters += 1;
         while !done(&mut state) {
+            state = self.0.changed.wait(state);
+        }
+        state.waiters -= 1;
+    }
+
+    /// Waits until devices have answered. Also from inside a callback: what is waited for is no callback.
+    pub(crate) fn wait_for_devices(&self, left: &Countdown) {
+        let mut state = self.lock();
+        state.waiters += 1;
+        while !left.is_over() {
             state = self.0.changed.wait(state);
         }
         state.waiters -= 1;

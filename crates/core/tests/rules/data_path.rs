@@ -357,6 +357,12 @@ impl sva_core::AddressSpace for Broken {
     fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), sva_core::Stopped> {
         Err(sva_core::Stopped { done: 3, cause: sva_core::StopCause::Host(failure()) })
     }
+    fn translate(&self, _: u64, _: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
+        Err(sva_core::StopCause::Host(failure()))
+    }
+    fn resolve(&self, _: u64, _: AccessMode) -> Result<(), sva_core::StopCause> {
+        Err(sva_core::StopCause::Host(failure()))
+    }
     fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
         Err(failure())
     }

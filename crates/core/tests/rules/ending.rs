@@ -76,6 +76,12 @@ impl AddressSpace for Undead {
     fn write(&self, pieces: &[sva_core::Segment], data: &[u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
         self.memory.write(pieces, data, mode)
     }
+    fn translate(&self, address: u64, privileged: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
+        self.memory.translate(address, privileged)
+    }
+    fn resolve(&self, address: u64, mode: sva_core::AccessMode) -> Result<(), sva_core::StopCause> {
+        self.memory.resolve(address, mode)
+    }
     fn mapped_within(&self, windows: &[sva_core::AddrRange]) -> Result<Vec<sva_core::AddrRange>, sva_core::HostFailure> {
         self.memory.mapped_within(windows)
     }

@@ -92,6 +92,12 @@ fn a_space_that_ends_between_the_check_and_the_watch_costs_no_pasid() {
         fn write(&self, pieces: &[sva_core::Segment], data: &[u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
             self.0.write(pieces, data, mode)
         }
+        fn translate(&self, address: u64, privileged: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
+            self.0.translate(address, privileged)
+        }
+        fn resolve(&self, address: u64, mode: sva_core::AccessMode) -> Result<(), sva_core::StopCause> {
+            self.0.resolve(address, mode)
+        }
         fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
             self.0.mapped_within(windows)
         }

@@ -1,0 +1,68 @@
+//! What a change of a space waits for: that every device that kept a translation has forgotten it, or has been cut off.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::iommu::Iommu;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts down once to zero; whoever makes the last step is told so.
+pub(crate) struct Countdown(AtomicUsize);
+
+impl Countdown {
+    /// From `steps` on.
+    pub(crate) fn new(steps: usize) -> Self {
+        Self(AtomicUsize::new(steps))
+    }
+
+    /// One more step to come. Only by one whose own step is still to come.
+    pub(crate) fn more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One step; true for the last.
+    #[must_use = "the last one does what comes after"]
+    pub(crate) fn step(&self) -> bool {
+        // Release: what was done before the step is seen by the one that makes the last; acquire: that one sees it.
+        self.0.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// Whether all steps have been made.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// An invalidation that is under way; see [`SpaceWatcher::invalidate`](crate::SpaceWatcher::invalidate).
+#[must_use = "the change of the space is over when this is"]
+pub struct Invalidation(Option<(Iommu, Arc<Countdown>)>);
+
+impl Invalidation {
+    /// Nobody kept anything.
+    pub const fn none() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn new(iommu: Iommu, left: Arc<Countdown>) -> Self {
+        Self(Some((iommu, left)))
+    }
+
+    /// Whether no device uses what was invalidated any more. Does not block.
+    pub fn is_over(&self) -> bool {
+        self.0.as_ref().is_none_or(|(_, left)| left.is_over())
+    }
+
+    /// Blocks until [`is_over`](Self::is_over). A device that does not answer is cut off when its time is over, where the system has a clock; without one this waits for the
+    /// device.
+    pub fn wait(self) {
+        if let Some((iommu, left)) = &self.0 {
+            iommu.wait_for_devices(left);
+        }
+    }
+}
+
+impl fmt::Debug for Invalidation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invalidation").field("is_over", &self.is_over()).finish()
+    }
+}

@@ -1,0 +1,9 @@
+//! The page request interface (PCIe 6.0, section 10.4): what a device that can wait for a page says, what the IOMMU keeps of it, and what it answers.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`message`] | page requests, stop markers and responses, as checked values |
+
+pub mod message;
+
+pub use message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
