@@ -19,6 +19,7 @@ use crate::gate::Gate;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId};
 use crate::iommu::Iommu;
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
+use crate::mutation;
 use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, StopCause, Stopped};
 use crate::sync::atomic::Ordering;
@@ -325,9 +326,13 @@ impl DmaPort {
         if !self.device.spec.capabilities.pasid.is_some_and(|capability| pasid.fits(capability.width)) {
             return abort(FaultReason::CannotIssuePasid);
         }
-        let Some(entry) = self.device.requester.table.read().get(&pasid).cloned() else { return abort(self.not_bound(pasid)) };
+        let Some(mut entry) = self.look_up(pasid) else { return abort(self.not_bound(pasid)) };
         if self.owner.is_some_and(|owner| owner.pasid == pasid && owner != entry.record.tag) {
             return abort(self.not_bound(pasid));
+        }
+        if mutation::is_on(7) {
+            // The owner from one reading of the entry, the rest from another.
+            entry = self.look_up(pasid).unwrap_or(entry);
         }
         let Some(mut inside) = Inside::enter(&entry.gate, &self.iommu) else { return abort(self.not_bound(pasid)) };
         inside.attachment = Some(&entry);
@@ -343,6 +348,16 @@ impl DmaPort {
         let on_absent = if entry.features.page_faults { mode.on_absent } else { OnAbsent::Stop };
         access(&*entry.record.space, pieces, buffer, AccessMode { on_absent, ..mode })
             .map_err(|stopped| self.stopped(stopped, Some(pasid), pieces, mode.access))
+    }
+
+    /// The table entry that the PASID has at this device now.
+    fn look_up(&self, pasid: Pasid) -> Option<Arc<Attachment>> {
+        let table = self.device.requester.table.read();
+        if mutation::is_on(24) {
+            // Takes the control lock, which comes first.
+            self.iommu.census();
+        }
+        table.get(&pasid).cloned()
     }
 
     /// Nobody owns the PASID here; counts where the port is for an owner that had it before.

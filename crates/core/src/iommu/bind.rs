@@ -15,6 +15,7 @@ use crate::device::{Feature, Features};
 use crate::error::{BindError, BindGroupError, Refusal, Sibling, SpaceRefusal};
 use crate::event::{Event, Overlap};
 use crate::ids::{Bdf, ContainerId, GroupId, PasidTag, PasidWidth};
+use crate::mutation;
 use crate::port::Device;
 use crate::space::{AddressSpace, SpaceEnded};
 use crate::sync::atomic::Ordering;
@@ -136,6 +137,12 @@ impl State {
         }
         let known = known.map(|state| state.record.tag);
         if let Some(refusal) = candidates.capable.iter().find_map(|device| refusal(device, &**space, bind.features, known)) {
+            if mutation::is_on(10)
+                && let Some(tag) = known
+            {
+                // Undoes what has not been done.
+                candidates.requesters().iter().for_each(|requester| drop(requester.table.write().remove(&tag.pasid)));
+            }
             return Err(Failed::Device(refusal));
         }
         let tag = match known {

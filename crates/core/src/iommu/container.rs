@@ -19,6 +19,7 @@ use crate::domain::{DomainUse, MapRequest};
 use crate::error::{ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError, Refusal, UnmapError};
 use crate::event::Overlap;
 use crate::ids::{ContainerId, GroupId, Pasid, PasidTag, SpaceId};
+use crate::mutation;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
 use crate::sync::MutexGuard;
@@ -77,9 +78,13 @@ struct Leaving {
 impl State {
     /// Checks whether a group can be given all that the container has, and answers the bonds that it is to join.
     fn check_join(&mut self, id: ContainerId, group: GroupId) -> Result<(Candidates, Vec<BondKey>), JoinError> {
-        let found = self.groups.get(&group).ok_or(JoinError::NoSuchGroup { group })?;
+        let found = self.groups.get_mut(&group).ok_or(JoinError::NoSuchGroup { group })?;
         if let Some(container) = found.container {
             return Err(JoinError::InContainer { group, container });
+        }
+        if mutation::is_on(4) {
+            // Taken before it is known that the group can join: no error below gives it back.
+            found.container = Some(id);
         }
         for member in &found.members {
             let bonds = member.requester.table.read().len();
@@ -129,7 +134,8 @@ impl State {
         let found = self.groups.get_mut(&group)?;
         found.container = None;
         found.changed();
-        let ended = found.face.translation.switch(Arc::clone(&found.own));
+        let fallback = if mutation::is_on(21) { &container.domain } else { &found.own };
+        let ended = found.face.translation.switch(Arc::clone(fallback));
         let mut closing = Closing::default();
         for requester in Candidates::of(&found.members).requesters() {
             for attachment in requester.table.read().values() {

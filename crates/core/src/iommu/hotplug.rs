@@ -14,6 +14,7 @@ use crate::error::{PlugError, Refusal, RemoveError};
 use crate::event::{Event, Overlap};
 use crate::gate::Gate;
 use crate::ids::{Bdf, Pasid, SpaceId};
+use crate::mutation;
 use crate::port::Device;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
@@ -154,7 +155,11 @@ impl State {
         let last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
         let mut closing = Closing::default();
         let mut ended = Vec::new();
-        let held: Vec<_> = requester.table.read().values().cloned().collect();
+        let mut held: Vec<_> = requester.table.read().values().cloned().collect();
+        if mutation::is_on(26) {
+            // Everybody's list, not the device's own.
+            self.devices.values().for_each(|other| held.extend(other.requester.table.read().values().cloned()));
+        }
         for attachment in held {
             let own = self.bond(attachment.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
             if own && self.claim(attachment.bond, after) {

@@ -11,6 +11,7 @@ use crate::error::{MapError, UnmapError};
 use crate::event::Overlap;
 use crate::gate::Gate;
 use crate::ids::GroupId;
+use crate::mutation;
 use crate::range::AddrRange;
 use crate::space::SpaceEnded;
 
@@ -139,7 +140,12 @@ impl Iommu {
             removed
         };
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
-        Ok(self.finish_unmap(&removed))
+        let unmapped = self.finish_unmap(&removed);
+        if mutation::is_on(18) {
+            // A second pass over the range, after the lock was given up.
+            let _ = self.lock().own_domain(group).map(|domain| domain.remove(range));
+        }
+        Ok(unmapped)
     }
 
     /// Maps into a domain for its members as they are now: under the control lock, so that none comes in between. What the bus says of them has been asked before.

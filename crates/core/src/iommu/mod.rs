@@ -24,6 +24,7 @@ use crate::callback;
 use crate::event::{Drained, Event, EventLog};
 use crate::ids::{PasidTag, PasidWidth, SpaceId};
 use crate::invalidation::Countdown;
+use crate::mutation;
 use crate::pasid::PasidAllocator;
 use crate::space::{EndReason, ExitWork, SpaceWatcher};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -202,6 +203,10 @@ impl Iommu {
 
     /// Closes an attachment: no access starts through it any more. Answers how many were in flight.
     fn close(&self, attachment: &Arc<Attachment>) -> usize {
+        if mutation::is_on(8) {
+            // Cleared while it is present.
+            self.retire(attachment);
+        }
         let inside = attachment.gate.close();
         if inside == Some(0) {
             self.retire(attachment);

@@ -16,6 +16,7 @@ use crate::device::Features;
 use crate::domain::{Domain, DomainUse, Translation};
 use crate::gate::Gate;
 use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
+use crate::mutation;
 use crate::pasid::PasidAllocator;
 use crate::space::{AddressSpace, EndReason, WatchToken};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -332,6 +333,12 @@ impl State {
         state.record.end();
         let pasid = state.record.tag.pasid;
         let keys: Vec<BondKey> = state.bonds.iter().copied().collect();
+        if mutation::is_on(1)
+            && let Some(died) = self.spaces.remove(&space)
+        {
+            // The record dies with the space, whatever bonds there are.
+            self.pasids.release(died.record.tag);
+        }
         let mut queued = Vec::with_capacity(keys.len());
         for &key in &keys {
             if let Some(bond) = self.bond(key)

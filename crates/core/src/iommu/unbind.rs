@@ -17,6 +17,7 @@ use crate::callback::{self, InCallback};
 use crate::device::DeviceOps;
 use crate::event::Event;
 use crate::ids::{Bdf, PasidTag, SpaceId};
+use crate::mutation;
 use crate::space::{EndReason, ExitWork};
 
 /// What there is to close once a bond has been claimed.
@@ -32,6 +33,10 @@ impl Closing {
     pub(super) fn of_bond(state: &mut State, key: BondKey) -> Self {
         let mut closing = Self::default();
         if let Some(bond) = state.bond(key) {
+            if mutation::is_on(9) {
+                // A removal may have taken the last one out.
+                let _ = &bond.attachments[0];
+            }
             for (attachment, requester) in &bond.attachments {
                 closing.add(attachment, requester);
             }
@@ -50,6 +55,9 @@ impl Closing {
     pub(super) fn add_stop_of(&mut self, device: Bdf, attachment: &Attachment, requester: &Requester) {
         let ops = requester.ops.read();
         let model = ops.iter().find(|(of, _)| *of == device);
+        if mutation::is_on(22) {
+            model.expect("every device has a model");
+        }
         self.stops.extend(model.map(|(_, ops)| (Arc::clone(ops), attachment.record.tag)));
     }
 
@@ -114,6 +122,12 @@ impl Iommu {
             if let Some(bond) = state.bond(key) {
                 report.handler_ran = matches!(bond.exit, Exit::Done | Exit::Running | Exit::Queued(_));
                 report.deferred &= bond.phase != Phase::Gone;
+            }
+            if mutation::is_on(2)
+                && let Some(pasid) = state.bond(key).map(|bond| bond.record.tag.pasid)
+            {
+                // The number was given back when the bond was gone: the slot may be the next owner's.
+                state.requesters.values().for_each(|requester| drop(requester.table.write().remove(&pasid)));
             }
             state.disown(key, after);
         });
