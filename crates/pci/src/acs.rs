@@ -23,7 +23,7 @@ impl AcsBits {
     pub const UF: Self = Self(1 << 4);
     /// P2P Egress Control. Can be implemented, but not enabled: its egress vector is not modelled.
     pub const EC: Self = Self(1 << 5);
-    /// Direct Translated P2P.
+    /// Direct Translated P2P: requests marked as already translated are not redirected from a peer.
     pub const DT: Self = Self(1 << 6);
 
     /// What isolates the devices below a port from one another.

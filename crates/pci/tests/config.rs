@@ -450,13 +450,28 @@ fn keys(value: &serde_json::Value) -> Vec<&str> {
     keys
 }
 
+// shows B7
+#[test]
+fn a_device_whose_path_stops_translated_requests_says_so_where_it_has_ats() {
+    let told = |ats: bool, acs: &str| {
+        let text = SMALL.replace("pasid = { width = 20 }", &format!("ats = {ats}")).replace(r#"["SV", "RR", "CR", "UF"]"#, acs);
+        let fabric = Fabric::from_toml(&text).expect("a fabric");
+        let lines = sva_pci::render(&fabric).lines().filter(|line| line.ends_with("ATS: 0000:00:01.0 stops translated requests")).count();
+        (lines, fabric.translation_blocked(at("03:00.0")))
+    };
+    assert_eq!(told(true, r#"["TB"]"#), (1, Some(at("00:01.0"))));
+    assert_eq!(told(false, r#"["TB"]"#), (0, Some(at("00:01.0"))));
+    assert_eq!(told(true, r#"["DT"]"#), (0, None));
+}
+
 #[test]
 fn the_machine_readable_form_keeps_its_names() {
     let fabric = Fabric::from_toml(SMALL).expect("a fabric");
     let view = serde_json::to_value(sva_pci::FabricView::new(&fabric)).expect("plain data");
     let port = &view["host_bridges"][0]["children"][0];
     let function = &port["children"][0]["children"][0]["children"][0];
-    let function_keys = "acs ats bars bdf caught caught_more group model page_faults pasid path_defect pri requester type";
+    let function_keys =
+        "acs ats bars bdf caught caught_more group model page_faults pasid path_defect pri requester translation_blocked type";
     assert_eq!(keys(&view), ["groups", "host_bridges", "policy"]);
     assert_eq!(keys(port).join(" "), "acs bdf children id kind secondary subordinate tlp_prefix type windows");
     assert_eq!(keys(function).join(" "), function_keys);

@@ -79,11 +79,13 @@ fn a_removed_function_reaches_nothing_and_nothing_reaches_it() {
 
     for address in [0, 0x8040_0000, u64::MAX] {
         assert_eq!(fabric.route(memory, address), Route::Swallowed { bridge: memory });
+        assert_eq!(fabric.route_translated(memory, address), Route::Swallowed { bridge: memory });
         let caught = window(memory, address).expect("everything is caught");
         assert_eq!(fabric.read_peer(memory, &caught, address, &mut buf[..1], Access::Read), Err(PeerAborted(memory)));
         assert_eq!(fabric.write_peer(memory, &caught, address, &buf[..1]), Err(PeerAborted(memory)));
     }
     assert_eq!(fabric.path_defect(memory), Some(PathDefect::NoRequestRedirect(memory)));
+    assert_eq!((fabric.translated_windows(memory), fabric.translation_blocked(memory)), (fabric.windows(memory), Some(memory)));
     assert_eq!(fabric.group(memory), fabric.group(mover), "where it sat, it still counts");
 
     fabric.add(removed).expect("the slot is free");

@@ -4,41 +4,64 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{edges, specs};
+use common::{edges, services, specs};
 use proptest::prelude::*;
-use sva_core::{Bdf, SharedBecause, Topology};
+use sva_core::{Bdf, PathDefect, PeerWindow, SharedBecause, Topology};
 use sva_pci::{Acs, AcsBits, Fabric, FabricSpec, PortKind, PortSpec, Route};
 
 fn cases() -> ProptestConfig {
     ProptestConfig { cases: 256, ..ProptestConfig::default() }
 }
 
-/// What the windows say about one address.
-fn by_windows(fabric: &Fabric, from: Bdf, address: u64) -> Option<(Bdf, bool)> {
-    let windows = fabric.windows(from);
-    let hit: Vec<_> = windows.iter().filter(|window| window.range.contains(address)).collect();
-    assert!(hit.len() < 2, "windows of {from} overlap at {address:#x}");
-    hit.first().map(|window| (window.decoder, window.claimed))
+/// Where a request ends, without the number of the BAR.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Iommu,
+    Caught(Bdf, bool),
+    Blocked(Bdf),
 }
 
-fn by_route(fabric: &Fabric, from: Bdf, address: u64) -> Option<(Bdf, bool)> {
-    match fabric.route(from, address) {
-        Route::Upstream => None,
-        Route::Peer { bdf, .. } => Some((bdf, true)),
-        Route::Swallowed { bridge } => Some((bridge, false)),
+/// What the windows say about one address, the request being stopped by `blocked` where none catches it.
+fn by_windows(windows: &[PeerWindow], blocked: Option<Bdf>, address: u64) -> End {
+    let hit: Vec<_> = windows.iter().filter(|window| window.range.contains(address)).collect();
+    assert!(hit.len() < 2, "windows overlap at {address:#x}");
+    match (hit.first(), blocked) {
+        (Some(window), _) => End::Caught(window.decoder, window.claimed),
+        (None, Some(port)) => End::Blocked(port),
+        (None, None) => End::Iommu,
     }
+}
+
+fn by_route(route: Route) -> End {
+    match route {
+        Route::Upstream => End::Iommu,
+        Route::Peer { bdf, .. } => End::Caught(bdf, true),
+        Route::Swallowed { bridge } => End::Caught(bridge, false),
+        Route::Blocked { port } => End::Blocked(port),
+    }
+}
+
+/// All that the fabric says of the way of a device's requests.
+fn ways(fabric: &Fabric, device: Bdf) -> (Vec<PeerWindow>, Vec<PeerWindow>, Option<Bdf>, Option<PathDefect>) {
+    (fabric.windows(device), fabric.translated_windows(device), fabric.translation_blocked(device), fabric.path_defect(device))
+}
+
+fn sorted_and_disjoint(windows: &[PeerWindow]) -> bool {
+    windows.windows(2).all(|pair| pair[0].range.last() < pair[1].range.first())
+}
+
+/// The ports between `bdf` and the root, from below.
+fn ports_above(spec: &FabricSpec, bdf: Bdf) -> Vec<&PortSpec> {
+    let above = |bus: u8| spec.ports.iter().find(|port| port.secondary == bus);
+    std::iter::successors(above(bdf.bus()), |port| above(port.bdf.bus())).collect()
 }
 
 /// The rules of grouping once more, from the flat lists: every weak point joins all functions whose way passes it.
 fn flat_groups(spec: &FabricSpec) -> BTreeSet<BTreeSet<Bdf>> {
     let way = |bdf: Bdf| {
-        let mut ports: Vec<&PortSpec> = Vec::new();
-        let mut bus = bdf.bus();
-        while let Some(port) = spec.ports.iter().find(|port| port.secondary == bus) {
-            ports.push(port);
-            bus = port.bdf.bus();
-        }
-        (ports, bus)
+        let ports = ports_above(spec, bdf);
+        let root_bus = ports.last().map_or(bdf.bus(), |port| port.bdf.bus());
+        (ports, root_bus)
     };
     let isolates = |acs: Option<Acs>, bits: AcsBits| acs.is_some_and(|acs| acs.enabled.contains(bits));
     let mut joined: Vec<BTreeSet<Bdf>> = Vec::new();
@@ -85,10 +108,51 @@ proptest! {
         let fabric = Fabric::new(spec.clone())?;
         let edges = edges(&fabric, &spec);
         for device in fabric.devices() {
-            let windows = fabric.windows(device.bdf);
-            prop_assert!(windows.windows(2).all(|pair| pair[0].range.last() < pair[1].range.first()), "sorted and disjoint");
+            let device = device.bdf;
+            let (windows, translated, blocked, _) = ways(&fabric, device);
+            prop_assert!(sorted_and_disjoint(&windows) && sorted_and_disjoint(&translated));
             for &address in edges.iter().chain(&more) {
-                prop_assert_eq!(by_windows(&fabric, device.bdf, address), by_route(&fabric, device.bdf, address), "{} at {:#x}", device.bdf, address);
+                prop_assert_eq!(by_windows(&windows, None, address), by_route(fabric.route(device, address)), "{} at {:#x}", device, address);
+                let route = by_route(fabric.route_translated(device, address));
+                prop_assert_eq!(by_windows(&translated, blocked, address), route, "{} at {:#x}, translated", device, address);
+            }
+        }
+    }
+
+    // shows B7
+    #[test]
+    fn without_their_services_translated_requests_differ_on_conventional_buses_only(spec in specs()) {
+        let fabric = Fabric::new(spec.clone())?;
+        let mut plain = spec.clone();
+        let ports = plain.ports.iter_mut().filter_map(|port| port.acs.as_mut());
+        let functions = plain.functions.iter_mut().filter_map(|function| function.acs.as_mut());
+        ports.chain(functions).for_each(|acs| acs.enabled = acs.enabled & !(AcsBits::TB | AcsBits::DT));
+        let plain = Fabric::new(plain)?;
+        for device in fabric.devices() {
+            let (windows, translated, blocked, defect) = ways(&plain, device.bdf);
+            prop_assert_eq!((fabric.windows(device.bdf), fabric.path_defect(device.bdf)), (windows.clone(), defect));
+            match ports_above(&spec, device.bdf).first().filter(|port| port.kind == PortKind::PciBridge) {
+                Some(bridge) => prop_assert_eq!((translated, blocked), (vec![], Some(bridge.bdf))),
+                None => prop_assert_eq!((translated, blocked), (windows, None)),
+            }
+        }
+    }
+
+    // shows B7
+    #[test]
+    fn translated_requests_never_pass_what_catches_others_and_only_peers_catch_more_of_them(spec in specs()) {
+        let fabric = Fabric::new(spec.clone())?;
+        let edges = edges(&fabric, &spec);
+        for device in fabric.devices() {
+            let device = device.bdf;
+            for &address in &edges {
+                match (fabric.route(device, address), fabric.route_translated(device, address)) {
+                    (_, Route::Blocked { .. }) | (Route::Upstream, Route::Upstream | Route::Peer { .. }) => {}
+                    (Route::Upstream, Route::Swallowed { bridge }) => {
+                        prop_assert!(ports_above(&spec, device).iter().all(|port| port.bdf != bridge), "{} at {:#x}", device, address);
+                    }
+                    (caught, translated) => prop_assert!(translated != Route::Upstream, "{} at {:#x}: {:?}", device, address, caught),
+                }
             }
         }
     }
@@ -177,13 +241,11 @@ proptest! {
 
     // shows B7
     #[test]
-    fn acs_control_changed_at_run_time_routes_as_if_it_had_been_so_and_moves_no_group(spec in specs(), picks in prop::collection::vec((any::<prop::sample::Index>(), 0..16u8), 1..6)) {
+    fn acs_control_changed_at_run_time_routes_as_if_it_had_been_so_and_moves_no_group(spec in specs(), picks in prop::collection::vec((any::<prop::sample::Index>(), services()), 1..6)) {
         let fabric = Fabric::new(spec.clone())?;
         let mut other = spec.clone();
         let keys: Vec<_> = fabric.devices().iter().map(|device| fabric.group(device.bdf)).collect();
-        for (pick, set) in picks {
-            let named = [AcsBits::SV, AcsBits::RR, AcsBits::CR, AcsBits::UF].into_iter().enumerate();
-            let bits = named.filter(|(n, _)| set >> n & 1 == 1).fold(AcsBits::NONE, |all, (_, bit)| all | bit);
+        for (pick, bits) in picks {
             let mut ports: Vec<_> = other.ports.iter_mut().filter(|port| port.acs.is_some()).collect();
             prop_assume!(!ports.is_empty());
             let n = pick.index(ports.len());
@@ -192,8 +254,7 @@ proptest! {
         }
         let fresh = Fabric::new(other)?;
         for device in fabric.devices() {
-            prop_assert_eq!(fabric.windows(device.bdf), fresh.windows(device.bdf));
-            prop_assert_eq!(fabric.path_defect(device.bdf), fresh.path_defect(device.bdf));
+            prop_assert_eq!(ways(&fabric, device.bdf), ways(&fresh, device.bdf));
         }
         prop_assert_eq!(fabric.devices().iter().map(|device| fabric.group(device.bdf)).collect::<Vec<_>>(), keys);
     }

@@ -94,6 +94,87 @@ fn redirected_requests_pass_the_upstream_forwarding_rule_of_every_port_above() {
     }
 }
 
+// shows B7
+#[test]
+fn translated_requests_reach_a_peer_that_the_others_are_redirected_from_where_direct_is_set() {
+    let fabric = switch(Some(AcsBits::RR | AcsBits::UF | AcsBits::DT));
+    let (a, b) = (at("03:00.0"), at("04:00.0"));
+    assert_eq!((fabric.windows(a), fabric.path_defect(a)), (vec![], None));
+    assert_eq!(fabric.route_translated(a, B_BAR), Route::Peer { bdf: b, bar: 0 });
+    assert_eq!(fabric.route_translated(a, B_BAR + 4096), Route::Swallowed { bridge: at("02:01.0") });
+    assert_eq!(fabric.route_translated(a, A_BAR), Route::Upstream, "the own port is no peer: UF");
+    assert_eq!(fabric.route_translated(a, HOLE), Route::Upstream, "nor is a hole: RR");
+    let caught: Vec<_> = fabric.translated_windows(a).iter().map(|window| (window.range.first(), window.decoder, window.claimed)).collect();
+    assert_eq!(caught, [(B_BAR, b, true), (B_BAR + 4096, at("02:01.0"), false)]);
+    fabric.set_acs(at("02:00.0"), AcsBits::RR | AcsBits::UF).expect("the port has ACS");
+    assert_eq!((fabric.translated_windows(a), fabric.translation_blocked(a)), (vec![], None));
+}
+
+// shows B7
+#[test]
+fn a_port_that_blocks_translation_stops_what_no_peer_below_it_took() {
+    let fabric = switch(Some(AcsBits::ISOLATION | AcsBits::DT));
+    let (a, b, root) = (at("03:00.0"), at("04:00.0"), at("00:01.0"));
+    fabric.set_acs(root, AcsBits::ISOLATION | AcsBits::TB).expect("the port has ACS");
+    assert_eq!(fabric.translation_blocked(a), Some(root));
+    assert_eq!(fabric.route_translated(a, B_BAR), Route::Peer { bdf: b, bar: 0 });
+    assert_eq!(fabric.route_translated(a, 0x1000), Route::Blocked { port: root });
+    assert_eq!(fabric.route(a, 0x1000), Route::Upstream);
+    // In the port that they enter first: TB goes before DT, and before UF.
+    let (own, before) = (at("02:00.0"), fabric.version());
+    fabric.set_acs(own, AcsBits::ISOLATION | AcsBits::DT | AcsBits::TB).expect("the port has ACS");
+    assert_ne!(fabric.version(), before);
+    assert_eq!((fabric.translation_blocked(a), fabric.translated_windows(a)), (Some(own), vec![]));
+    assert_eq!([A_BAR, B_BAR, 0x1000].map(|address| fabric.route_translated(a, address)), [Route::Blocked { port: own }; 3]);
+    assert_eq!((fabric.windows(a), fabric.path_defect(a)), (vec![], None), "the others go on as before");
+    assert_eq!(fabric.route_translated(b, A_BAR), Route::Peer { bdf: a, bar: 0 }, "what comes from above it does not stop");
+}
+
+// shows B7
+#[test]
+fn between_root_ports_direct_counts_only_where_the_root_complex_forwards() {
+    let services = AcsBits::ISOLATION | AcsBits::DT;
+    for (p2p, route) in [(false, Route::Upstream), (true, Route::Peer { bdf: at("02:00.0"), bar: 0 })] {
+        let fabric = root_ports(p2p, Some(services));
+        assert_eq!(fabric.route_translated(at("01:00.0"), B_BAR), route);
+        assert_eq!(fabric.route(at("01:00.0"), B_BAR), Route::Upstream);
+    }
+}
+
+// shows B7
+#[test]
+fn functions_with_direct_reach_each_other_by_translated_requests_only() {
+    let with = |acs: AcsBits| {
+        let function = |bdf, bar| FunctionSpec::new("rp", at(bdf)).with_bar(bar, 4096).with_acs(Acs::function(acs));
+        let spec = FabricSpec::new(PathPolicy::Strict)
+            .host_bridge(HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30)))
+            .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()))
+            .function(function("01:00.0", A_BAR))
+            .function(function("01:00.1", A_BAR + 4096));
+        Fabric::new(spec).expect("a fabric")
+    };
+    let (a, b) = (at("01:00.0"), at("01:00.1"));
+    let (direct, redirected) = (with(AcsBits::FUNCTION_ISOLATION | AcsBits::DT), with(AcsBits::FUNCTION_ISOLATION));
+    assert_eq!(direct.route_translated(a, A_BAR + 4096), Route::Peer { bdf: b, bar: 0 });
+    assert_eq!(redirected.route_translated(a, A_BAR + 4096), Route::Upstream);
+    for fabric in [direct, redirected] {
+        assert_eq!(fabric.route(a, A_BAR + 4096), Route::Upstream);
+        assert_ne!(fabric.group(a), fabric.group(b), "a translation to a peer is the IOMMU's to give");
+    }
+}
+
+// shows B7
+#[test]
+fn a_peer_that_took_a_translated_request_is_read_and_written() {
+    let fabric = switch(Some(AcsBits::ISOLATION | AcsBits::DT));
+    let windows = fabric.translated_windows(at("03:00.0"));
+    let window = windows.iter().find(|window| window.claimed).expect("the peer's BAR");
+    fabric.write_peer(at("03:00.0"), window, B_BAR + 8, b"direct").expect("memory takes it");
+    let mut buf = [0; 6];
+    fabric.read_peer(at("03:00.0"), window, B_BAR + 8, &mut buf, Access::Read).expect("memory answers");
+    assert_eq!(&buf, b"direct");
+}
+
 // shows B1
 #[test]
 fn the_first_defect_from_the_device_up_is_reported_with_its_port() {
@@ -140,6 +221,9 @@ fn devices_behind_a_pci_bridge_share_its_requester_id_and_reach_each_other() {
     assert_eq!(fabric.route(a, A_BAR + 4096), Route::Peer { bdf: b, bar: 0 });
     assert_eq!(fabric.route(a, A_BAR + 8192), Route::Swallowed { bridge: at("01:00.0") });
     assert_eq!(fabric.path_defect(a), Some(PathDefect::NoRequestRedirect(at("01:00.0"))));
+    // Nothing on that bus could tell a translated address from another.
+    assert_eq!((fabric.translation_blocked(a), fabric.translated_windows(a)), (Some(at("01:00.0")), vec![]));
+    assert_eq!(fabric.route_translated(a, A_BAR + 4096), Route::Blocked { port: at("01:00.0") });
 }
 
 fn window_at(fabric: &Fabric, from: &str, address: u64) -> PeerWindow {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `spec`, `config`, `describe` | the plain description, its TOML form, and the way back |
 //! | `tree`, `check`, `program` | the hierarchy: linked, checked, its bridge windows programmed |
-//! | `route` | where one request goes, hop by hop |
+//! | `route` | where one request goes, hop by hop, by its address and address type |
 //! | `windows` | the same for all addresses at once |
 //! | `grouping`, `path` | which devices form a group; what a path to the root lacks |
 //! | `runtime`, `bar` | the run-time object: hotplug, ACS control, what answers behind a BAR |

@@ -4,6 +4,7 @@ use sva_core::{AddrRange, Bdf, PathDefect, RequesterId};
 
 use crate::acs::AcsBits;
 use crate::fabric::program::joined;
+use crate::fabric::route::AddressType;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Function, Tree, bus_zero};
 
@@ -45,6 +46,13 @@ pub(crate) fn defect(tree: &Tree, from: &Function) -> Option<PathDefect> {
             _ => None,
         }
     })
+}
+
+/// The first port or bridge on the way of `from` that stops its translated requests, as ACS is now.
+pub(crate) fn translation_blocked(tree: &Tree, from: &Function) -> Option<Bdf> {
+    let (ports, _) = tree.upward(from.above);
+    let stops = |port: &usize| AddressType::Translated.stopped_by(&tree.ports[*port]);
+    ports.into_iter().find(stops).map(|port| tree.ports[port].spec.bdf)
 }
 
 /// The reserved ranges of the host bridge above `device`, sorted and disjoint; of all host bridges where none is known.

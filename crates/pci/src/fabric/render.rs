@@ -130,6 +130,9 @@ fn function_lines(out: &mut Drawing, before: &str, last: bool, function: &Functi
     if let Some(defect) = &function.path_defect {
         out.line(&at.body, &continued, &format!("path: {defect}"));
     }
+    if let (true, Some(port)) = (function.ats, &function.translation_blocked) {
+        out.line(&at.body, &continued, &format!("ATS: {port} stops translated requests"));
+    }
     for caught in &function.caught {
         let what = if caught.claimed { "caught by" } else { "lost in" };
         out.line(&at.body, &continued, &format!("{what} {}: {}", caught.decoder, range(&caught.range)));

@@ -1,7 +1,7 @@
 //! Where one memory request goes: the bus's rules, hop by hop.
 //!
-//! Requests are untranslated and routed by address alone; a PASID, if there is one, is not looked at (PCIe 6.0, section 2.2.4.1). This is the literal form of the
-//! rules, one address at a time; `windows` has the same for all addresses.
+//! By address and address type; a PASID, if there is one, is not looked at (PCIe 6.0, section 2.2.4.1). This is the literal form of the rules, one address at a
+//! time; `windows` has the same for all addresses.
 //!
 //! From an endpoint up:
 //!
@@ -15,13 +15,19 @@
 //!    endpoints are asked; an integrated endpoint's own requests go to the IOMMU at once.
 //! 4. What leaves the root complex upward reaches the IOMMU.
 //!
-//! SV holds always here, for a device of this fabric issues no foreign requester ID. TB and DT are for translated requests, which it does not issue.
+//! Translated requests go the same way, but for three things:
+//!
+//! - A root or downstream port with TB stops those that enter it from below, before all else that it does.
+//! - RR redirects none of those that a peer decodes where DT is set too, in a port or between functions. What no peer decodes is redirected all the same.
+//! - There are none on a conventional bus, which has no address types: its bridge stops them, and no device on it hears them.
+//!
+//! SV holds always here, for a device of this fabric issues no foreign requester ID.
 
 use sva_core::Bdf;
 
-use crate::acs::AcsBits;
+use crate::acs::{Acs, AcsBits, enabled};
 use crate::fabric::spec::PortKind;
-use crate::fabric::tree::{Above, Below, Function, Tree};
+use crate::fabric::tree::{Above, Below, Function, Port, Tree};
 
 /// Where a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,11 +46,43 @@ pub enum Route {
         /// The port or bridge; for a device that is not on the fabric, that device.
         bridge: Bdf,
     },
+    /// At a port that stops requests with a translated address (ACS Translation Blocking), or a bridge to a bus that cannot carry one.
+    Blocked {
+        /// The port or bridge.
+        port: Bdf,
+    },
+}
+
+/// What the address of a memory request is, as its AT field says (PCIe 6.0, section 10.2.1).
+///
+/// Translation requests, the third type, are routed as untranslated ones and stopped as translated ones; nobody follows them here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AddressType {
+    Untranslated,
+    Translated,
+}
+
+impl AddressType {
+    /// Whether a port or function with `acs` sends such requests up although a peer decodes them: RR, which DT lifts for translated ones.
+    pub(crate) fn redirected_by(self, acs: Option<Acs>) -> bool {
+        let direct = self == Self::Translated && enabled(acs, AcsBits::DT);
+        enabled(acs, AcsBits::RR) && !direct
+    }
+
+    /// Whether `port` stops such requests that enter it from below.
+    pub(crate) fn stopped_by(self, port: &Port) -> bool {
+        let stops = match port.spec.kind {
+            PortKind::PciBridge => true,
+            PortKind::Root | PortKind::Downstream => port.enables(AcsBits::TB),
+            PortKind::Upstream => false,
+        };
+        stops && self == Self::Translated
+    }
 }
 
 /// Follows a request of `from` to `address`.
-pub(crate) fn route(tree: &Tree, from: &Function, address: u64) -> Route {
-    if let Some(caught) = in_device(tree, from, address) {
+pub(crate) fn route(tree: &Tree, from: &Function, address_type: AddressType, address: u64) -> Route {
+    if let Some(caught) = in_device(tree, from, address_type, address) {
         return caught;
     }
     // The bus that the request is on, the element that put it there, and whether that lets nothing but the way up take it.
@@ -57,12 +95,15 @@ pub(crate) fn route(tree: &Tree, from: &Function, address: u64) -> Route {
             Above::Port(port) => &tree.ports[port],
         };
         source = port.spec.bdf;
+        if address_type.stopped_by(port) {
+            return Route::Blocked { port: source };
+        }
         let own = port.decodes(address);
         match port.spec.kind {
             PortKind::PciBridge if own => return Route::Swallowed { bridge: source },
             PortKind::PciBridge => redirect = false,
             PortKind::Root | PortKind::Downstream if own && !port.enables(AcsBits::UF) => return Route::Swallowed { bridge: source },
-            PortKind::Root | PortKind::Downstream => redirect = own || port.enables(AcsBits::RR),
+            PortKind::Root | PortKind::Downstream => redirect = own || address_type.redirected_by(port.acs),
             PortKind::Upstream if port.spec.multifunction => {
                 if let Some(taken) = tree.slot(source).find_map(|beside| claim(beside, address)) {
                     return taken;
@@ -74,7 +115,7 @@ pub(crate) fn route(tree: &Tree, from: &Function, address: u64) -> Route {
             if let Some(taken) = sideways(tree, Above::Port(upstream), source, address) {
                 return taken;
             }
-            if tree.ports[upstream].decodes(address) {
+            if tree.ports[upstream].decodes(address) && !port.enables(AcsBits::RR) {
                 return Route::Swallowed { bridge: tree.ports[upstream].spec.bdf };
             }
         }
@@ -83,10 +124,13 @@ pub(crate) fn route(tree: &Tree, from: &Function, address: u64) -> Route {
 }
 
 /// What takes a request before it leaves the device, or the conventional bus that the device is on.
-fn in_device(tree: &Tree, from: &Function, address: u64) -> Option<Route> {
+fn in_device(tree: &Tree, from: &Function, address_type: AddressType, address: u64) -> Option<Route> {
     match from.above {
-        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => sideways(tree, from.above, from.spec.bdf, address),
-        _ if from.enables(AcsBits::RR) => None,
+        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => match address_type {
+            AddressType::Untranslated => sideways(tree, from.above, from.spec.bdf, address),
+            AddressType::Translated => None,
+        },
+        _ if address_type.redirected_by(from.acs) => None,
         _ => {
             let siblings = tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf);
             let below = || tree.beside(from.spec.bdf).and_then(|upstream| down(tree, Below::Port(upstream), address));

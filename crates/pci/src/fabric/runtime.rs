@@ -19,7 +19,7 @@ use crate::fabric::check;
 use crate::fabric::error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
 use crate::fabric::grouping;
 use crate::fabric::path;
-use crate::fabric::route::{self, Route};
+use crate::fabric::route::{self, AddressType, Route};
 use crate::fabric::spec::{FabricSpec, FunctionSpec};
 use crate::fabric::tree::{Above, Tree};
 use crate::fabric::windows;
@@ -96,10 +96,29 @@ impl Fabric {
 
     /// Follows one request from `from` to `address`, hop by hop.
     pub fn route(&self, from: Bdf, address: u64) -> Route {
+        self.route_of(AddressType::Untranslated, from, address)
+    }
+
+    /// Follows one request with a translated address (ATS) from `from` to `address`, hop by hop.
+    pub fn route_translated(&self, from: Bdf, address: u64) -> Route {
+        self.route_of(AddressType::Translated, from, address)
+    }
+
+    fn route_of(&self, address_type: AddressType, from: Bdf, address: u64) -> Route {
         let tree = self.tree();
         match tree.function(from) {
-            Some(function) => route::route(&tree, function, address),
+            Some(function) => route::route(&tree, function, address_type, address),
             None => Route::Swallowed { bridge: from },
+        }
+    }
+
+    fn windows_of(&self, address_type: AddressType, device: Bdf) -> Vec<PeerWindow> {
+        let tree = self.tree();
+        match tree.function(device) {
+            Some(function) => windows::windows(&tree, function, address_type),
+            None => {
+                AddrRange::inclusive(0, u64::MAX).map(|range| PeerWindow { range, decoder: device, claimed: false }).into_iter().collect()
+            }
         }
     }
 
@@ -289,13 +308,19 @@ impl Topology for Fabric {
     }
 
     fn windows(&self, device: Bdf) -> Vec<PeerWindow> {
+        self.windows_of(AddressType::Untranslated, device)
+    }
+
+    fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
         let tree = self.tree();
         match tree.function(device) {
-            Some(function) => windows::windows(&tree, function),
-            None => {
-                AddrRange::inclusive(0, u64::MAX).map(|range| PeerWindow { range, decoder: device, claimed: false }).into_iter().collect()
-            }
+            Some(function) => path::translation_blocked(&tree, function),
+            None => Some(device),
         }
+    }
+
+    fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
+        self.windows_of(AddressType::Translated, device)
     }
 
     fn read_peer(&self, from: Bdf, window: &PeerWindow, address: u64, buf: &mut [u8], _: Access) -> Result<(), PeerAborted> {

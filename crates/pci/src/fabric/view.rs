@@ -9,6 +9,7 @@ use crate::acs::Acs;
 use crate::fabric::grouping;
 use crate::fabric::limit;
 use crate::fabric::path;
+use crate::fabric::route::AddressType;
 use crate::fabric::runtime::Fabric;
 use crate::fabric::tree::{Above, Bar, Below, Function, Host, Port, Tree};
 use crate::fabric::windows;
@@ -108,7 +109,9 @@ pub struct FunctionView {
     pub bars: Vec<BarView>,
     /// The first thing that its path lacks, in words.
     pub path_defect: Option<String>,
-    /// What catches its requests before the IOMMU, sorted; the first [`limit::CAUGHT`] ranges.
+    /// The first port or bridge on its path that stops its translated requests.
+    pub translation_blocked: Option<String>,
+    /// What catches its untranslated requests before the IOMMU, sorted; the first [`limit::CAUGHT`] ranges.
     pub caught: Vec<CaughtView>,
     /// How many more ranges there are.
     pub caught_more: usize,
@@ -254,7 +257,7 @@ fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionV
     let capabilities = function.spec.capabilities;
     let pasid =
         |pasid: sva_core::PasidCapability| PasidView { width: pasid.width.bits(), execute: pasid.execute, privileged: pasid.privileged };
-    let windows = windows::windows(tree, function);
+    let windows = windows::windows(tree, function, AddressType::Untranslated);
     let caught = windows.iter().take(limit::CAUGHT).map(|window| CaughtView {
         range: range_view(&window.range),
         decoder: window.decoder.to_string(),
@@ -272,6 +275,7 @@ fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionV
         acs: function.acs.map(acs_view),
         bars: function.bars.iter().map(bar_view).collect(),
         path_defect: path::defect(tree, function).map(|defect| defect.to_string()),
+        translation_blocked: path::translation_blocked(tree, function).map(|at| at.to_string()),
         caught: caught.collect(),
         caught_more: windows.len().saturating_sub(limit::CAUGHT),
     }

@@ -1,4 +1,6 @@
-//! All addresses that a device's requests cannot reach the IOMMU at: the rules of `route`, for ranges instead of one address.
+//! All addresses that a device's requests of one type cannot reach the IOMMU at: the rules of `route`, for ranges instead of one address.
+//!
+//! Where a port stops all requests of the type, nothing further up catches any: the windows are those that a request meets before.
 //!
 //! Catchers are noted in the order in which a request meets them, each for what is left of its range: the first one wins. So filling a bridge's
 //! whole window after everything behind it leaves exactly what nobody behind it decodes.
@@ -8,13 +10,14 @@ use std::collections::BTreeMap;
 use sva_core::{AddrRange, Bdf, PeerWindow};
 
 use crate::acs::AcsBits;
+use crate::fabric::route::AddressType;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Below, Function, Tree};
 
 /// The windows that catch requests of `from`, sorted and disjoint.
-pub(crate) fn windows(tree: &Tree, from: &Function) -> Vec<PeerWindow> {
+pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -> Vec<PeerWindow> {
     let mut caught = Caught::default();
-    in_device(tree, from, &mut caught);
+    in_device(tree, from, address_type, &mut caught);
     let mut at = from.above;
     let mut redirect = true;
     let mut source = from.spec.bdf;
@@ -29,6 +32,9 @@ pub(crate) fn windows(tree: &Tree, from: &Function) -> Vec<PeerWindow> {
             Above::Port(port) => &tree.ports[port],
         };
         source = port.spec.bdf;
+        if address_type.stopped_by(port) {
+            return caught.sorted();
+        }
         let forwards_own = port.enables(AcsBits::UF);
         match port.spec.kind {
             PortKind::PciBridge => caught.fill(&port.windows, source, false),
@@ -36,21 +42,26 @@ pub(crate) fn windows(tree: &Tree, from: &Function) -> Vec<PeerWindow> {
             PortKind::Upstream if port.spec.multifunction => tree.slot(source).for_each(|beside| caught.claim(beside)),
             PortKind::Root | PortKind::Downstream | PortKind::Upstream => {}
         }
-        redirect = port.faces_down() && port.enables(AcsBits::RR);
+        redirect = port.faces_down() && address_type.redirected_by(port.acs);
         if let (PortKind::Downstream, Above::Port(upstream), false) = (port.spec.kind, port.above, redirect) {
             caught.sideways(tree, port.above, source);
             let upstream = &tree.ports[upstream];
-            // What UF sends up past the switch is not dropped by it.
-            caught.fill_except(&upstream.windows, &port.windows, upstream.spec.bdf);
+            if !port.enables(AcsBits::RR) {
+                // What UF sends up past the switch is not dropped by it.
+                caught.fill_except(&upstream.windows, &port.windows, upstream.spec.bdf);
+            }
         }
         at = port.above;
     }
 }
 
-fn in_device(tree: &Tree, from: &Function, caught: &mut Caught) {
+fn in_device(tree: &Tree, from: &Function, address_type: AddressType, caught: &mut Caught) {
     match from.above {
-        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => caught.sideways(tree, from.above, from.spec.bdf),
-        _ if from.enables(AcsBits::RR) => {}
+        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => match address_type {
+            AddressType::Untranslated => caught.sideways(tree, from.above, from.spec.bdf),
+            AddressType::Translated => {}
+        },
+        _ if address_type.redirected_by(from.acs) => {}
         _ => {
             for sibling in tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf) {
                 caught.claim(sibling);

@@ -84,6 +84,7 @@ proptest! {
                     Route::Upstream => None,
                     Route::Peer { bdf, .. } => Some((bdf, true)),
                     Route::Swallowed { bridge } => Some((bridge, false)),
+                    Route::Blocked { port } => panic!("{port} stops an untranslated request"),
                 };
                 prop_assert_eq!(window, route, "{} at {:#x}", device.bdf, address);
             }

@@ -24,7 +24,7 @@ pub(crate) enum Shape {
 
 #[derive(Debug, Clone)]
 pub(crate) struct PortShape {
-    acs: Option<u8>,
+    acs: Option<AcsBits>,
     prefix: bool,
     spare: u8,
     below: Shape,
@@ -35,6 +35,7 @@ pub(crate) struct PortShape {
 pub(crate) struct FunctionShape {
     isolates: bool,
     redirects: bool,
+    direct: bool,
     bars: Vec<(u32, bool)>,
 }
 
@@ -47,16 +48,28 @@ pub(crate) struct HostShape {
 }
 
 fn functions() -> impl Strategy<Value = Vec<FunctionShape>> {
-    let function = (any::<bool>(), prop::collection::vec((4..22u32, any::<bool>()), 0..3));
+    let function = (any::<bool>(), any::<bool>(), prop::collection::vec((4..22u32, any::<bool>()), 0..3));
     (any::<bool>(), prop::collection::vec(function, 1..4)).prop_map(|(isolates, functions)| {
-        let shape = |(redirects, bars)| FunctionShape { isolates, redirects, bars };
+        let shape = |(redirects, direct, bars)| FunctionShape { isolates, redirects, direct, bars };
         functions.into_iter().map(shape).collect()
     })
 }
 
+/// Any set of the services that a port can enable.
+pub(crate) fn services() -> impl Strategy<Value = AcsBits> {
+    // One port with TB keeps all translated requests from what is above it, so it is rare.
+    let translated = (any::<bool>(), prop::bool::weighted(0.1));
+    (0..16u8, translated).prop_map(|(set, (direct, blocks))| {
+        let untranslated = [AcsBits::SV, AcsBits::RR, AcsBits::CR, AcsBits::UF].into_iter().enumerate();
+        let bits = untranslated.filter(|(n, _)| set >> n & 1 == 1).map(|(_, bit)| bit);
+        bits.chain(direct.then_some(AcsBits::DT)).chain(blocks.then_some(AcsBits::TB)).fold(AcsBits::NONE, |all, bit| all | bit)
+    })
+}
+
 fn port(below: impl Strategy<Value = Shape>) -> impl Strategy<Value = PortShape> {
-    // Of the 16 sets of SV, RR, CR and UF, the full one is the most interesting.
-    let acs = prop_oneof![1 => Just(None), 2 => Just(Some(15)), 2 => (0..16u8).prop_map(Some)];
+    // Of the sets of SV, RR, CR and UF, the full one is the most interesting.
+    let isolating = services().prop_map(|services| Some(services | AcsBits::ISOLATION));
+    let acs = prop_oneof![1 => Just(None), 2 => isolating, 2 => services().prop_map(Some)];
     (acs, prop::bool::weighted(0.9), 0..3u8, below).prop_map(|(acs, prefix, spare, below)| PortShape { acs, prefix, spare, below })
 }
 
@@ -143,10 +156,7 @@ impl Layout {
         let (name, secondary) = (self.name(), self.next_bus());
         let mut port = PortSpec::new(kind, name.as_str(), parent, bdf, secondary);
         port.tlp_prefix = shape.prefix;
-        port.acs = shape.acs.map(|set| {
-            let bits = [AcsBits::SV, AcsBits::RR, AcsBits::CR, AcsBits::UF].into_iter().enumerate();
-            Acs::port(bits.filter(|(n, _)| set >> n & 1 == 1).fold(AcsBits::NONE, |all, (_, bit)| all | bit))
-        });
+        port.acs = shape.acs.map(Acs::port);
         let child = Bdf::new(0, secondary, 0, 0).expect("in range");
         match &shape.below {
             Shape::Empty => {}
@@ -187,9 +197,10 @@ impl Layout {
         for (n, shape) in shapes.iter().enumerate() {
             let bdf = Bdf::new(0, bus, device, n as u8).expect("few functions");
             let mut function = FunctionSpec::new(parent, bdf).with_capabilities(Capabilities::sva(PasidWidth::MAX));
+            let direct = if shape.direct { AcsBits::DT } else { AcsBits::NONE };
             function.acs = match (shape.isolates, shape.redirects) {
-                (true, _) => Some(Acs::function(AcsBits::FUNCTION_ISOLATION)),
-                (false, true) => Some(Acs::function(AcsBits::RR)),
+                (true, _) => Some(Acs::function(AcsBits::FUNCTION_ISOLATION | direct)),
+                (false, true) => Some(Acs::function(AcsBits::RR | direct)),
                 (false, false) => None,
             };
             for (log, above) in &shape.bars {
