@@ -41,6 +41,8 @@ struct Script {
     aliases: BTreeMap<Bdf, RequesterId>,
     defects: BTreeMap<Bdf, PathDefect>,
     windows: BTreeMap<Bdf, Vec<PeerWindow>>,
+    translated_windows: BTreeMap<Bdf, Vec<PeerWindow>>,
+    translation_blocked: BTreeMap<Bdf, Bdf>,
     reserved: BTreeMap<Bdf, Vec<AddrRange>>,
     aborting: BTreeSet<Bdf>,
     peer_memory: BTreeMap<(Bdf, u64), u8>,
@@ -87,10 +89,28 @@ impl FlatTopology {
     /// # Panics
     /// Two of them overlap.
     pub fn windows(&self, device: Bdf, windows: &[PeerWindow]) -> &Self {
-        let mut windows = windows.to_vec();
-        windows.sort_by_key(|window| window.range);
-        assert!(windows.is_sorted_by(|a, b| a.range.last() < b.range.first()), "windows of {device} overlap");
+        let windows = sorted(device, windows);
         self.change(|script| script.windows.insert(device, windows))
+    }
+
+    /// Sets the windows that catch `device`'s translated requests; `None`: those of [`windows`](Self::windows), whatever they are then.
+    ///
+    /// # Panics
+    /// Two of them overlap.
+    pub fn translated_windows(&self, device: Bdf, windows: Option<&[PeerWindow]>) -> &Self {
+        let windows = windows.map(|windows| sorted(device, windows));
+        self.change(|script| match windows {
+            Some(windows) => script.translated_windows.insert(device, windows),
+            None => script.translated_windows.remove(&device),
+        })
+    }
+
+    /// Has `port` stop `device`'s translated requests, or nobody.
+    pub fn block_translation(&self, device: Bdf, port: Option<Bdf>) -> &Self {
+        self.change(|script| match port {
+            Some(port) => script.translation_blocked.insert(device, port),
+            None => script.translation_blocked.remove(&device),
+        })
     }
 
     /// Sets the ranges that no domain of `device` may map.
@@ -128,6 +148,14 @@ impl FlatTopology {
     }
 }
 
+/// `windows` in order.
+fn sorted(device: Bdf, windows: &[PeerWindow]) -> Vec<PeerWindow> {
+    let mut windows = windows.to_vec();
+    windows.sort_by_key(|window| window.range);
+    assert!(windows.is_sorted_by(|a, b| a.range.last() < b.range.first()), "windows of {device} overlap");
+    windows
+}
+
 impl Topology for FlatTopology {
     fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -155,6 +183,15 @@ impl Topology for FlatTopology {
 
     fn windows(&self, device: Bdf) -> Vec<PeerWindow> {
         self.ask(|script| script.windows.get(&device).cloned().unwrap_or_default())
+    }
+
+    fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
+        self.ask(|script| script.translation_blocked.get(&device).copied())
+    }
+
+    fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
+        let windows = |script: &Script| script.translated_windows.get(&device).or_else(|| script.windows.get(&device)).cloned();
+        self.ask(windows).unwrap_or_default()
     }
 
     fn read_peer(&self, from: Bdf, window: &PeerWindow, address: u64, buf: &mut [u8], access: Access) -> Result<(), PeerAborted> {
@@ -215,6 +252,31 @@ mod tests {
         topology.caught();
         assert_ne!(before, after);
         assert_eq!(after, topology.version(), "a look at the record changes nothing");
+        topology.translated_windows(bdf(1), Some(&[])).translated_windows(bdf(1), None);
+        assert_eq!(topology.version() - after, 2, "also where the answer is as before");
+        topology.block_translation(bdf(1), Some(bdf(30))).block_translation(bdf(1), None);
+        assert_eq!(topology.version() - after, 4);
+    }
+
+    // shows B7
+    #[test]
+    fn translated_requests_meet_the_same_windows_and_no_stop_unless_the_script_says_otherwise() {
+        let topology = FlatTopology::new();
+        let range = |first| AddrRange::new(first, 0x1000).expect("a range");
+        let window = |first| PeerWindow { range: range(first), decoder: bdf(2), claimed: true };
+        let (low, high) = (window(0x1000), window(0x8000));
+        let translated = |device| Topology::translated_windows(&topology, device);
+        topology.windows(bdf(1), &[low]);
+        assert_eq!(translated(bdf(1)), [low]);
+        topology.translated_windows(bdf(1), Some(&[high, low])).windows(bdf(1), &[]);
+        assert_eq!((translated(bdf(1)), Topology::windows(&topology, bdf(1))), (vec![low, high], vec![]));
+        topology.translated_windows(bdf(1), None);
+        assert_eq!(translated(bdf(1)), []);
+        topology.block_translation(bdf(1), Some(bdf(30)));
+        let blocked = |device| topology.translation_blocked(device);
+        assert_eq!((blocked(bdf(1)), blocked(bdf(2))), (Some(bdf(30)), None));
+        topology.block_translation(bdf(1), None);
+        assert_eq!(blocked(bdf(1)), None);
     }
 
     // shows B7
