@@ -3,7 +3,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`message`] | translation and invalidation messages, as checked values |
+//! | [`layout`] | the same bit by bit, both ways |
 
+pub mod layout;
 pub mod message;
 
 pub use message::{

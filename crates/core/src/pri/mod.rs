@@ -3,7 +3,9 @@
 //! | module | what |
 //! |---|---|
 //! | [`message`] | page requests, stop markers and responses, as checked values |
+//! | [`layout`] | the same bit by bit, both ways |
 
+pub mod layout;
 pub mod message;
 
 pub use message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
