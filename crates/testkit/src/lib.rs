@@ -12,5 +12,5 @@ pub mod space;
 pub mod topology;
 
 pub use record::{Recorded, RecordingSpace};
-pub use space::{MemorySpace, PAGE, Protection};
+pub use space::{Change, MemorySpace, PAGE, Protection, Stale, StaleBecause};
 pub use topology::{FlatTopology, PeerAccess};

@@ -1,29 +1,58 @@
-//! The contents of a [`MemorySpace`](crate::MemorySpace): mapped regions and sparse pages. Knows no locks.
+//! What a [`MemorySpace`](crate::MemorySpace) is made of: a table that leads from addresses to frames, the frames, and the changes under way. Knows no locks.
+//!
+//! The table holds runs of pages that are alike and have contiguous frames, and joins neighbours that are: what one run holds, one translation may cover.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod audit;
+mod change;
+mod frames;
 
-use sva_core::{Access, AccessMode, AddrRange, OnAbsent, Segment, StopCause};
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use rangemap::RangeInclusiveMap;
+use sva_core::ats::AlignedRange;
+use sva_core::{AccessMode, AddrRange, Frame, NoSuchFrame, OnAbsent, Segment, StopCause, Translation};
 
 use crate::space::{PAGE, Protection};
+pub use audit::{Stale, StaleBecause};
+pub(crate) use change::Taken;
+use frames::Frames;
 
-type Page = [u8; PAGE as usize];
+/// What a run of addresses means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mapping {
+    /// What to add to an address to get its frame's number; wraps.
+    shift: u64,
+    protection: Protection,
+    present: bool,
+}
 
-#[derive(Default)]
+impl Mapping {
+    fn frame(self, address: u64) -> u64 {
+        address.wrapping_add(self.shift)
+    }
+
+    fn frames(self, range: AddrRange) -> AddrRange {
+        shifted(range, self.shift)
+    }
+}
+
 pub(crate) struct Memory {
-    /// First address -> last address (inclusive) and protection; page-aligned, without overlap.
-    regions: BTreeMap<u64, (u64, Protection)>,
-    /// Page number -> contents. A mapped page without an entry reads as zeros.
-    pages: BTreeMap<u64, Box<Page>>,
-    /// Page numbers that are mapped but not present.
-    absent: BTreeSet<u64>,
+    table: RangeInclusiveMap<u64, Mapping>,
+    frames: Frames,
+    /// Those that are not over, by number: the first to begin is the first here.
+    changes: BTreeMap<u64, Taken>,
+    next_change: u64,
+    /// The largest translation is of 2^this bytes.
+    pub(crate) largest: u8,
     /// Set once, at the end of the space.
     pub(crate) ended: bool,
 }
 
 /// Why a walk over the pieces paused.
 pub(crate) enum Halt {
-    /// At this page number, which is absent and is to be resolved; then the walk goes on.
-    Absent(u64),
+    /// At this page, which is absent and is to be resolved; then the walk goes on.
+    Absent(AddrRange),
     /// For good.
     Stop(StopCause),
 }
@@ -60,48 +89,17 @@ impl<'a> Cursor<'a> {
 }
 
 impl Memory {
-    pub(crate) fn map(&mut self, range: AddrRange, protection: Protection) {
-        self.unmap(range);
-        self.regions.insert(range.first(), (range.last(), protection));
-    }
-
-    pub(crate) fn unmap(&mut self, range: AddrRange) {
-        self.split_around(range);
-        remove_all(&mut self.regions, range.first(), range.last());
-        let (first, last) = pages_of(range);
-        remove_all(&mut self.pages, first, last);
-        self.absent.retain(|page| !(first..=last).contains(page));
-    }
-
-    pub(crate) fn protect(&mut self, range: AddrRange, protection: Protection) {
-        self.split_around(range);
-        for (_, region) in self.regions.range_mut(range.first()..=range.last()) {
-            region.1 = protection;
-        }
-    }
-
-    pub(crate) fn set_absent(&mut self, range: AddrRange) {
-        let (first, last) = pages_of(range);
-        for page in first..=last {
-            if self.region_at(page * PAGE).is_some() {
-                self.absent.insert(page);
-            }
-        }
-    }
-
-    pub(crate) fn set_present(&mut self, page: u64) {
-        self.absent.remove(&page);
-    }
-
-    pub(crate) fn mapped(&self) -> impl Iterator<Item = AddrRange> + '_ {
-        self.regions.iter().filter_map(|(&first, &(last, _))| AddrRange::inclusive(first, last))
+    /// Empty; translations are of 2^`largest` bytes at most.
+    pub(crate) fn new(largest: u8) -> Self {
+        let (table, frames, changes) = (RangeInclusiveMap::new(), Frames::default(), BTreeMap::new());
+        Self { table, frames, changes, next_change: 0, largest, ended: false }
     }
 
     pub(crate) fn read(&self, cursor: &mut Cursor<'_>, buf: &mut [u8], mode: AccessMode) -> Result<(), Halt> {
         while let Some((address, len)) = cursor.step() {
-            self.check(address, mode)?;
+            let frame = self.check(address, mode)?;
             let at = cursor.done as usize;
-            self.copy_out(address, &mut buf[at..at + len]);
+            self.frames.read(frame, &mut buf[at..at + len]);
             cursor.advance(len);
         }
         Ok(())
@@ -109,97 +107,135 @@ impl Memory {
 
     pub(crate) fn write(&mut self, cursor: &mut Cursor<'_>, data: &[u8], mode: AccessMode) -> Result<(), Halt> {
         while let Some((address, len)) = cursor.step() {
-            self.check(address, mode)?;
+            let frame = self.check(address, mode)?;
             let at = cursor.done as usize;
-            self.copy_in(address, &data[at..at + len]);
+            self.frames.write(frame, &data[at..at + len]);
             cursor.advance(len);
         }
         Ok(())
     }
 
-    /// Whether all of `range` is mapped, with whatever protection.
-    pub(crate) fn covers(&self, range: AddrRange) -> bool {
-        let mut next = range.first();
-        while let Some((last, _)) = self.region_at(next) {
-            if last >= range.last() {
-                return true;
-            }
-            next = last + 1;
-        }
-        false
-    }
-
-    /// Copies from one page, whatever its protection and presence.
-    pub(crate) fn copy_out(&self, address: u64, buf: &mut [u8]) {
-        let at = (address % PAGE) as usize;
-        match self.pages.get(&(address / PAGE)) {
-            Some(page) => buf.copy_from_slice(&page[at..at + buf.len()]),
-            None => buf.fill(0),
-        }
-    }
-
-    /// Copies into one page, whatever its protection and presence.
-    pub(crate) fn copy_in(&mut self, address: u64, data: &[u8]) {
-        let at = (address % PAGE) as usize;
-        let page = self.pages.entry(address / PAGE).or_insert_with(|| Box::new([0; PAGE as usize]));
-        page[at..at + data.len()].copy_from_slice(data);
-    }
-
-    fn check(&self, address: u64, mode: AccessMode) -> Result<(), Halt> {
+    /// The frame of `address`, if this access is permitted.
+    pub(crate) fn check(&self, address: u64, mode: AccessMode) -> Result<u64, Halt> {
         if self.ended {
             return Err(Halt::Stop(StopCause::Ended));
         }
-        let Some((_, protection)) = self.region_at(address) else {
+        let Some(mapping) = self.table.get(&address) else {
             return Err(Halt::Stop(StopCause::NotMapped));
         };
-        let granted = match mode.access {
-            Access::Read => protection.read,
-            Access::Write => protection.write,
-            Access::Execute => protection.execute,
-        };
-        if !granted || protection.privileged && !mode.privileged {
+        if !mapping.protection.permits(mode) {
             return Err(Halt::Stop(StopCause::Denied));
         }
-        if self.absent.contains(&(address / PAGE)) {
+        if !mapping.present {
             return Err(match mode.on_absent {
-                OnAbsent::Resolve => Halt::Absent(address / PAGE),
+                OnAbsent::Resolve => Halt::Absent(AlignedRange::page(address).range()),
                 OnAbsent::Stop => Halt::Stop(StopCause::NotPresent),
             });
         }
-        Ok(())
+        Ok(mapping.frame(address))
     }
 
-    fn region_at(&self, address: u64) -> Option<(u64, Protection)> {
-        let (_, &(last, protection)) = self.regions.range(..=address).next_back()?;
-        (address <= last).then_some((last, protection))
+    /// The largest translation of `address` that the table has.
+    pub(crate) fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        if self.ended {
+            return Err(StopCause::Ended);
+        }
+        let (run, mapping) = self.table.get_key_value(&address).ok_or(StopCause::NotMapped)?;
+        if !mapping.present {
+            return Err(StopCause::NotPresent);
+        }
+        let permits = mapping.protection.permissions(privileged);
+        // Where the shift is a multiple of the size, the frame is as aligned as the address.
+        let largest = self.largest.min(mapping.shift.trailing_zeros() as u8);
+        let around = |bits: u8| AlignedRange::new(address >> bits << bits, bits);
+        let fits = |range: &AlignedRange| run.contains(&range.first()) && run.contains(&range.last());
+        let range = (12..=largest).rev().filter_map(around).find(fits).unwrap_or(AlignedRange::page(address));
+        let frame = (!permits.is_none()).then(|| Frame(mapping.frame(range.first())));
+        Ok(Translation { range, frame, permits, global: false })
     }
 
-    /// Makes the edges of `range` edges of regions, so that whole regions can be changed or removed.
-    fn split_around(&mut self, range: AddrRange) {
-        self.split_at(range.first());
-        if let Some(after) = range.last().checked_add(1) {
-            self.split_at(after);
+    pub(crate) fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
+        if self.has(frame, buf.len()) {
+            self.frames.read(frame.0, buf);
+            return Ok(());
+        }
+        Err(NoSuchFrame(frame))
+    }
+
+    pub(crate) fn write_frame(&mut self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
+        if self.has(frame, data.len()) {
+            self.frames.write(frame.0, data);
+            return Ok(());
+        }
+        Err(NoSuchFrame(frame))
+    }
+
+    fn has(&self, frame: Frame, len: usize) -> bool {
+        !self.ended && (len == 0 || AddrRange::new(frame.0, len as u64).is_some_and(|frames| self.frames.are_live(frames)))
+    }
+
+    /// Copies out, whatever protection and presence say; all of it is mapped.
+    pub(crate) fn copy_out(&self, range: AddrRange, buf: &mut [u8]) {
+        for (part, mapping) in parts(&self.table, range) {
+            let at = (part.first() - range.first()) as usize;
+            self.frames.read(mapping.frame(part.first()), &mut buf[at..at + part.len() as usize]);
         }
     }
 
-    fn split_at(&mut self, address: u64) {
-        if let Some((&first, region)) = self.regions.range_mut(..address).next_back()
-            && region.0 >= address
-            && first < address
-        {
-            let upper = *region;
-            region.0 = address - 1;
-            self.regions.insert(address, upper);
+    /// Copies in, whatever protection and presence say; all of it is mapped.
+    pub(crate) fn copy_in(&mut self, range: AddrRange, data: &[u8]) {
+        for (part, mapping) in parts(&self.table, range) {
+            let at = (part.first() - range.first()) as usize;
+            self.frames.write(mapping.frame(part.first()), &data[at..at + part.len() as usize]);
         }
     }
-}
 
-fn pages_of(range: AddrRange) -> (u64, u64) {
-    (range.first() / PAGE, range.last() / PAGE)
-}
-
-fn remove_all<V>(map: &mut BTreeMap<u64, V>, first: u64, last: u64) {
-    while let Some((&key, _)) = map.range(first..=last).next() {
-        map.remove(&key);
+    /// Whether all of `range` is mapped, with whatever protection.
+    pub(crate) fn covers(&self, range: AddrRange) -> bool {
+        self.table.gaps(&span(range)).next().is_none()
     }
+
+    /// What is mapped, in order; neighbours of one protection are one mapping.
+    pub(crate) fn mapped(&self) -> Vec<AddrRange> {
+        let mut mapped: Vec<(AddrRange, Protection)> = Vec::new();
+        for (run, mapping) in self.table.iter() {
+            let run = range_of(run);
+            match mapped.last_mut() {
+                Some((before, protection)) if before.last() + 1 == run.first() && *protection == mapping.protection => {
+                    *before = range_of(&(before.first()..=run.last()));
+                }
+                _ => mapped.push((run, mapping.protection)),
+            }
+        }
+        mapped.into_iter().map(|(range, _)| range).collect()
+    }
+
+    /// How many frames are in use, in pages.
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames.count()
+    }
+
+    /// How many pages have been written to and not freed.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn stored(&self) -> usize {
+        self.frames.stored()
+    }
+}
+
+/// What of the map's ranges lies in `range`.
+fn parts<V: Copy + Eq>(map: &RangeInclusiveMap<u64, V>, range: AddrRange) -> Vec<(AddrRange, V)> {
+    map.overlapping(span(range)).filter_map(|(run, value)| Some((range_of(run).intersection(range)?, *value))).collect()
+}
+
+fn span(range: AddrRange) -> RangeInclusive<u64> {
+    range.first()..=range.last()
+}
+
+fn range_of(run: &RangeInclusive<u64>) -> AddrRange {
+    AddrRange::inclusive(*run.start(), *run.end()).expect("a map's ranges are in order")
+}
+
+/// The range `by` bytes further on; the numbers wrap, the range does not.
+fn shifted(range: AddrRange, by: u64) -> AddrRange {
+    AddrRange::new(range.first().wrapping_add(by), range.len()).expect("frames and addresses are moved as whole ranges")
 }

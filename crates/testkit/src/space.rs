@@ -1,52 +1,31 @@
 //! An address space made of memory: exact, synchronous, and ended when its owner says so.
 //!
-//! One reader-writer lock guards the contents and is held over each access, so that a change that has returned has no access through the
-//! old translation behind it (rule T2). Copies from the space share the lock, copies into it do not: slow and certainly right, which is what a reference is for.
+//! One reader-writer lock guards the table of pages, the frames and their contents, and is held over each access, so that a change that has returned has no access through the
+//! table as it was behind it (rule T2). What devices have kept of the table is another matter: each change that takes something away tells the watchers and waits for them,
+//! see [`Change`]. Copies from the space share the lock, copies into it do not: slow and certainly right, which is what a reference is for.
 //! The lock is given up only to resolve an absent page, as a processor gives up an instruction; no other lock is taken under it.
 //! Watchers and the resolver run with no lock held.
+
+mod change;
+mod protection;
+mod provider;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sva_core::sync::{Mutex, RwLock};
-use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, HostFailure, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher,
-    StopCause, Stopped, Translation, WatchToken,
-};
+use sva_core::{AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId, SpaceWatcher};
 
-use crate::memory::{Cursor, Halt, Memory};
+use crate::memory::Memory;
+pub use crate::memory::{Stale, StaleBecause};
+pub use change::Change;
+pub use protection::Protection;
 
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
 
-/// What a mapping permits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Protection {
-    /// Reading.
-    pub read: bool,
-    /// Writing.
-    pub write: bool,
-    /// Reading to execute.
-    pub execute: bool,
-    /// Only privileged accesses, whatever else it permits.
-    pub privileged: bool,
-}
-
-impl Protection {
-    /// Nothing at all.
-    pub const NONE: Self = Self { read: false, write: false, execute: false, privileged: false };
-    /// Reading.
-    pub const READ: Self = Self { read: true, ..Self::NONE };
-    /// Reading and writing.
-    pub const READ_WRITE: Self = Self { write: true, ..Self::READ };
-    /// Reading and executing.
-    pub const READ_EXECUTE: Self = Self { execute: true, ..Self::READ };
-
-    /// The same, for privileged accesses only.
-    pub const fn privileged(self) -> Self {
-        Self { privileged: true, ..self }
-    }
-}
+/// The largest translation that is answered unless [`MemorySpace::largest_translation`] says otherwise, as a power of two: 2 MiB.
+const LARGEST: u8 = 21;
 
 /// Decides whether an absent page can be brought in; gets the page's first address.
 pub type Resolver = dyn Fn(u64) -> bool + Send + Sync;
@@ -93,9 +72,10 @@ impl MemorySpace {
         })
     }
 
-    /// An empty space that claims `capabilities`. Without `page_faults` absent pages are not resolved; the rest is only claimed.
+    /// An empty space that claims `capabilities`. Without `page_faults` absent pages are not resolved; without `synchronous` no
+    /// translation names a frame and no change tells the watchers; the rest is only claimed.
     pub fn with_capabilities(capabilities: SpaceCapabilities) -> Self {
-        let (memory, life) = (RwLock::new(Memory::default()), Mutex::new(Life::default()));
+        let (memory, life) = (RwLock::new(Memory::new(LARGEST)), Mutex::new(Life::default()));
         Self { shared: Arc::new(Shared { id: SpaceId::unique(), capabilities, memory, life }) }
     }
 
@@ -104,46 +84,21 @@ impl MemorySpace {
         self.shared.clone()
     }
 
-    /// Maps `len` bytes of zeros at `address`, replacing what was there.
+    /// Answers translations of at most 2^`bits` bytes from now on, and makes frames of later mappings as aligned as their addresses up to that size. Without it: 2^21, 2 MiB.
     ///
     /// # Panics
-    /// The range is empty, wraps, or is not made of whole pages.
-    pub fn map(&self, address: u64, len: u64, protection: Protection) {
-        self.shared.memory.write().map(whole_pages(address, len), protection);
-    }
-
-    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule T2).
-    ///
-    /// # Panics
-    /// As [`map`](Self::map).
-    pub fn unmap(&self, address: u64, len: u64) {
-        self.shared.memory.write().unmap(whole_pages(address, len));
-    }
-
-    /// Changes the protection of what is mapped there. When it returns, no access under the old one is under way (rule T2).
-    ///
-    /// # Panics
-    /// As [`map`](Self::map).
-    pub fn protect(&self, address: u64, len: u64, protection: Protection) {
-        self.shared.memory.write().protect(whole_pages(address, len), protection);
-    }
-
-    /// Makes the mapped pages there absent; they keep their contents.
-    ///
-    /// # Panics
-    /// As [`map`](Self::map).
-    pub fn absent(&self, address: u64, len: u64) {
-        self.shared.memory.write().set_absent(whole_pages(address, len));
+    /// `bits` is not 12..=30.
+    pub fn largest_translation(&self, bits: u8) {
+        assert!((12..=30).contains(&bits), "2^{bits} bytes are no translation: 12..=30");
+        self.shared.memory.write().largest = bits;
     }
 
     /// Brings absent pages back in, without counting.
     ///
     /// # Panics
-    /// As [`map`](Self::map).
+    /// As [`unmap`](Self::unmap).
     pub fn present(&self, address: u64, len: u64) {
-        let range = whole_pages(address, len);
-        let mut memory = self.shared.memory.write();
-        (range.first() / PAGE..=range.last() / PAGE).for_each(|page| memory.set_present(page));
+        self.shared.memory.write().set_present(whole_pages(address, len));
     }
 
     /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no lock held and may block, unbind, or change the space.
@@ -163,6 +118,27 @@ impl MemorySpace {
         self.shared.life.lock().watchers.len()
     }
 
+    /// How many frames there are, in pages: those that addresses lead to, and those that changes under way have taken and not freed.
+    pub fn frames(&self) -> u64 {
+        self.shared.memory.read().frames()
+    }
+
+    /// How many changes have begun and not been finished.
+    pub fn changes_under_way(&self) -> usize {
+        self.shared.memory.read().changes_under_way()
+    }
+
+    /// Whether an access of this kind that touches `used` for `address` is permitted at this instant: the table leads there and permits it, or did so before a change that is not over.
+    ///
+    /// Where a second change of the same addresses is over, the first one excuses nothing there any more. Ask with everything held that makes a change wait for the access, and
+    /// before the frame is touched: from the other side of the access an end of the space in between would look like a stale access.
+    ///
+    /// # Errors
+    /// What is wrong with the access.
+    pub fn audit(&self, address: u64, mode: AccessMode, used: Frame) -> Result<(), Stale> {
+        self.shared.memory.read().audit(address, mode, used)
+    }
+
     /// Copies `len` bytes out, whatever protection and presence say.
     ///
     /// # Panics
@@ -170,8 +146,8 @@ impl MemorySpace {
     pub fn peek(&self, address: u64, len: usize) -> Vec<u8> {
         let memory = self.shared.memory.read();
         let mut bytes = vec![0; len];
-        for (address, part) in mapped_parts(&memory, address, len) {
-            memory.copy_out(address, &mut bytes[part]);
+        if let Some(range) = all_mapped(&memory, address, len) {
+            memory.copy_out(range, &mut bytes);
         }
         bytes
     }
@@ -182,12 +158,13 @@ impl MemorySpace {
     /// Part of it is not mapped.
     pub fn poke(&self, address: u64, bytes: &[u8]) {
         let mut memory = self.shared.memory.write();
-        for (address, part) in mapped_parts(&memory, address, bytes.len()) {
-            memory.copy_in(address, &bytes[part]);
+        if let Some(range) = all_mapped(&memory, address, bytes.len()) {
+            memory.copy_in(range, bytes);
         }
     }
 
-    /// Ends the space: accesses stop, then the watchers are called, then their exit work runs on this thread. Only the first end counts.
+    /// Ends the space: accesses stop, by address and by frame, then the watchers are called, then their exit work runs on this thread. Only the first end
+    /// counts. What is mapped stays for [`peek`](Self::peek).
     pub fn end(&self, reason: EndReason) {
         for work in self.end_deferred(reason) {
             work.run();
@@ -226,113 +203,17 @@ impl Drop for MemorySpace {
     }
 }
 
-impl Shared {
-    /// Brings in the page, or says why not.
-    fn resolve(&self, page: u64) -> Result<(), StopCause> {
-        if !self.capabilities.page_faults {
-            return Err(StopCause::NotPresent);
-        }
-        let resolver = self.life.lock().resolver.clone();
-        if resolver.is_some_and(|resolver| !resolver(page * PAGE)) {
-            return Err(StopCause::NotPresent);
-        }
-        self.memory.write().set_present(page);
-        self.life.lock().resolved += 1;
-        Ok(())
-    }
-
-    /// Repeats `pass`, which goes on where it halted, until it is through or has stopped for good.
-    fn transfer(&self, pieces: &[Segment], mut pass: impl FnMut(&mut Cursor<'_>) -> Result<(), Halt>) -> Result<(), Stopped> {
-        let mut cursor = Cursor::new(pieces);
-        loop {
-            let paused = match pass(&mut cursor) {
-                Ok(()) => return Ok(()),
-                Err(Halt::Absent(page)) => self.resolve(page),
-                Err(Halt::Stop(cause)) => Err(cause),
-            };
-            paused.map_err(|cause| Stopped { done: cursor.done, cause })?;
-        }
-    }
-}
-
-impl AddressSpace for Shared {
-    fn id(&self) -> SpaceId {
-        self.id
-    }
-
-    fn capabilities(&self) -> SpaceCapabilities {
-        self.capabilities
-    }
-
-    fn ended(&self) -> Option<EndReason> {
-        self.life.lock().ended
-    }
-
-    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        let mut life = self.life.lock();
-        if let Some(reason) = life.ended {
-            return Err(SpaceEnded(reason));
-        }
-        let token = life.next_token;
-        life.next_token += 1;
-        life.watchers.insert(token, watcher);
-        Ok(WatchToken(token))
-    }
-
-    fn unwatch(&self, token: WatchToken) {
-        // The watcher may be dropped here, and with it what it owns: not under the lock.
-        let watcher = self.life.lock().watchers.remove(&token.0);
-        drop(watcher);
-    }
-
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, |cursor| self.memory.read().read(cursor, buf, mode))
-    }
-
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, |cursor| self.memory.write().write(cursor, data, mode))
-    }
-
-    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        let _ = (address, privileged);
-        Err(StopCause::NotMapped)
-    }
-
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        let _ = (address, mode);
-        Err(StopCause::NotMapped)
-    }
-
-    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        let memory = self.memory.read();
-        let mut found: Vec<_> =
-            memory.mapped().flat_map(|region| windows.iter().filter_map(move |window| region.intersection(*window))).collect();
-        found.sort_unstable();
-        Ok(found)
-    }
-}
-
 fn whole_pages(address: u64, len: u64) -> AddrRange {
     let range = AddrRange::new(address, len).filter(|_| address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE));
     range.unwrap_or_else(|| panic!("{len:#x} bytes at {address:#x} are not whole pages of {PAGE} bytes"))
 }
 
-/// The parts of a buffer of `len` bytes for `address`, one for each page.
-fn mapped_parts(memory: &Memory, address: u64, len: usize) -> Vec<(u64, std::ops::Range<usize>)> {
-    let Some(range) = AddrRange::new(address, len as u64) else {
-        assert_eq!(len, 0, "{len:#x} bytes at {address:#x} wrap");
-        return Vec::new();
-    };
-    assert!(memory.covers(range), "{range} is not all mapped");
-    let mut parts = Vec::new();
-    let mut at = 0;
-    while at < len {
-        let here = address + at as u64;
-        let step = ((PAGE - here % PAGE) as usize).min(len - at);
-        parts.push((here, at..at + step));
-        at += step;
-    }
-    parts
+/// The range, if it is not empty.
+fn all_mapped(memory: &Memory, address: u64, len: usize) -> Option<AddrRange> {
+    let range = AddrRange::new(address, len as u64);
+    assert!(range.is_some() || len == 0, "{len:#x} bytes at {address:#x} wrap");
+    assert!(range.is_none_or(|range| memory.covers(range)), "{len:#x} bytes at {address:#x} are not all mapped");
+    range
 }
 
 #[cfg(all(test, not(loom)))]

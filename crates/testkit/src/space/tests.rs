@@ -1,5 +1,12 @@
-use sva_core::OnAbsent;
+//! A space as the core sees it: accesses by address, and its end. What devices keep of it is in the modules.
+
+mod changes;
+mod frames;
+mod hammer;
+mod model;
+
 use sva_core::sync::atomic::{AtomicU64, Ordering};
+use sva_core::{Invalidation, NoSuchFrame, OnAbsent, Permissions, Segment, SpaceEnded, StopCause, Stopped};
 
 use super::*;
 
@@ -18,6 +25,7 @@ fn stop(outcome: Result<(), Stopped>) -> (u64, String) {
 struct Watcher {
     told: AtomicU64,
     ran: Arc<AtomicU64>,
+    invalidated: Mutex<Vec<AddrRange>>,
 }
 
 impl SpaceWatcher for Watcher {
@@ -27,6 +35,11 @@ impl SpaceWatcher for Watcher {
         ExitWork::new(move || {
             ran.fetch_add(1, Ordering::Relaxed);
         })
+    }
+
+    fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
+        self.invalidated.lock().push(range);
+        Invalidation::none()
     }
 }
 
@@ -57,6 +70,38 @@ fn a_page_denies_what_its_protection_does_not_name() {
     assert_eq!(stop(handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], AccessMode::WRITE)), (0, "denied".into()));
     handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], privileged).expect("a privileged write");
     assert_eq!(space.peek(BASE, 8), [0; 8]);
+}
+
+// shows T1
+#[test]
+fn resolving_brings_in_what_an_access_of_that_kind_would_and_refuses_what_it_could_not_do() {
+    let space = MemorySpace::new();
+    space.map(BASE, PAGE, Protection::READ_WRITE);
+    space.map(BASE + PAGE, PAGE, Protection::READ);
+    space.poke(BASE, b"kept");
+    space.absent(BASE, 2 * PAGE);
+    let handle = space.handle();
+    let asked = Arc::new(AtomicU64::new(0));
+    let (inside, seen) = (handle.clone(), asked.clone());
+    space.on_resolve(move |page| {
+        // No lock is held: the space can be asked, and asked for a lock.
+        inside.write_frame(Frame(0), &[0]).expect_err("no frame");
+        seen.fetch_add(page, Ordering::Relaxed);
+        true
+    });
+    assert!(matches!(handle.resolve(BASE + PAGE, AccessMode::WRITE), Err(StopCause::Denied)), "not even the resolver is asked");
+    assert!(matches!(handle.resolve(BASE + 2 * PAGE, AccessMode::READ), Err(StopCause::NotMapped)));
+    assert!(matches!(handle.translate(BASE + 9, false), Err(StopCause::NotPresent)));
+    handle.resolve(BASE + 9, AccessMode::WRITE.stop_on_absent()).expect("resolved, as that is what was asked for");
+    handle.resolve(BASE + 9, AccessMode::WRITE).expect("present already");
+    assert_eq!((space.resolved(), asked.load(Ordering::Relaxed)), (1, BASE));
+    assert!(handle.translate(BASE + 9, false).expect("present").permits.write);
+    assert!(matches!(handle.translate(BASE + PAGE, false), Err(StopCause::NotPresent)), "the neighbour is as it was");
+    assert_eq!(space.peek(BASE, 4), b"kept");
+    space.on_resolve(|_| false);
+    assert!(matches!(handle.resolve(BASE + PAGE, AccessMode::READ), Err(StopCause::NotPresent)));
+    space.end(EndReason::Exited);
+    assert!(matches!(handle.resolve(BASE, AccessMode::READ), Err(StopCause::Ended)));
 }
 
 // shows T5

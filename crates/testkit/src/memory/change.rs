@@ -1,0 +1,134 @@
+//! What changes the meaning of addresses, and what each change took away.
+
+use rangemap::RangeInclusiveMap;
+use sva_core::AddrRange;
+
+use super::frames::fresh;
+use super::{Mapping, Memory, parts, shifted, span};
+use crate::space::Protection;
+
+/// What a change took away, kept until it is over.
+pub(crate) struct Taken {
+    /// All addresses that were asked for.
+    ranges: Vec<AddrRange>,
+    /// Address -> what it meant before, where a translation could have named it.
+    pub(super) old: RangeInclusiveMap<u64, Mapping>,
+    /// Frames that no address leads to any more.
+    frames: Vec<AddrRange>,
+}
+
+impl Taken {
+    /// Nothing yet.
+    fn from(range: AddrRange) -> Self {
+        Self { ranges: vec![range], old: RangeInclusiveMap::new(), frames: Vec::new() }
+    }
+
+    /// `range` no longer means what it did. An absent page was nothing that could be kept.
+    fn note(&mut self, range: AddrRange, mapping: Mapping) {
+        if mapping.present {
+            self.old.insert(span(range), mapping);
+        }
+    }
+}
+
+impl Memory {
+    pub(crate) fn map(&mut self, range: AddrRange, protection: Protection) -> Taken {
+        let taken = self.unmap(range);
+        let shift = fresh(range, self.largest).wrapping_sub(range.first());
+        let mapping = Mapping { shift, protection, present: true };
+        self.frames.create(mapping.frames(range));
+        self.table.insert(span(range), mapping);
+        taken
+    }
+
+    pub(crate) fn unmap(&mut self, range: AddrRange) -> Taken {
+        let mut taken = Taken::from(range);
+        for (part, mapping) in parts(&self.table, range) {
+            taken.note(part, mapping);
+            taken.frames.push(mapping.frames(part));
+        }
+        self.table.remove(span(range));
+        taken
+    }
+
+    pub(crate) fn protect(&mut self, range: AddrRange, protection: Protection) -> Taken {
+        let mut taken = Taken::from(range);
+        for (part, mapping) in parts(&self.table, range) {
+            if !protection.includes(mapping.protection) {
+                taken.note(part, mapping);
+            }
+            self.table.insert(span(part), Mapping { protection, ..mapping });
+        }
+        taken
+    }
+
+    /// Moves what is at `from` to the addresses from `to` on; neither touches the other.
+    pub(crate) fn remap(&mut self, from: AddrRange, to: u64) -> Taken {
+        let by = to.wrapping_sub(from.first());
+        let mut taken = self.unmap(shifted(from, by));
+        taken.ranges.push(from);
+        for (part, mapping) in parts(&self.table, from) {
+            taken.note(part, mapping);
+            self.table.insert(span(shifted(part, by)), Mapping { shift: mapping.shift.wrapping_sub(by), ..mapping });
+        }
+        self.table.remove(span(from));
+        taken
+    }
+
+    /// Gives the present pages new frames with the same contents; `present` says whether they stay present.
+    pub(crate) fn renew(&mut self, range: AddrRange, present: bool) -> Taken {
+        let mut taken = Taken::from(range);
+        let shift = fresh(range, self.largest).wrapping_sub(range.first());
+        for (part, old) in parts(&self.table, range).into_iter().filter(|(_, mapping)| mapping.present) {
+            let new = Mapping { shift, present, ..old };
+            self.frames.alias(old.frames(part), new.frames(part).first());
+            self.table.insert(span(part), new);
+            taken.note(part, old);
+            taken.frames.push(old.frames(part));
+        }
+        taken
+    }
+
+    /// Makes mapped pages present, which takes nothing from anybody.
+    pub(crate) fn set_present(&mut self, range: AddrRange) {
+        for (part, mapping) in parts(&self.table, range) {
+            self.table.insert(span(part), Mapping { present: true, ..mapping });
+        }
+    }
+
+    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told of.
+    ///
+    /// That is also where this change took nothing but an earlier one did that is not over: who makes a page read-only that another is just making
+    /// read-only may not return while devices still write to it.
+    pub(crate) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
+        let to_tell = |range: &AddrRange| {
+            let earlier = self.changes.values().any(|change| change.old.overlaps(&span(*range)));
+            earlier || taken.old.overlaps(&span(*range))
+        };
+        let told = taken.ranges.iter().copied().filter(to_tell).collect();
+        let number = self.next_change;
+        self.next_change += 1;
+        self.changes.insert(number, taken);
+        (number, told)
+    }
+
+    /// Frees the frames that the change took.
+    pub(crate) fn free(&mut self, change: u64) {
+        let frames = self.changes.get_mut(&change).map(|taken| std::mem::take(&mut taken.frames));
+        frames.into_iter().flatten().for_each(|frames| self.frames.release(frames));
+    }
+
+    /// The change is over: nobody uses what its ranges meant before it, be it this change or an earlier one that took it.
+    pub(crate) fn finish(&mut self, change: u64) {
+        self.free(change);
+        let Some(over) = self.changes.remove(&change) else { return };
+        for (_, earlier) in self.changes.range_mut(..change) {
+            over.ranges.iter().for_each(|range| earlier.old.remove(span(*range)));
+        }
+    }
+
+    /// How many changes are under way.
+    pub(crate) fn changes_under_way(&self) -> usize {
+        self.changes.len()
+    }
+}

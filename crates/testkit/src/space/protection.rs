@@ -1,0 +1,64 @@
+//! What a mapping permits.
+
+use std::fmt;
+
+use sva_core::{AccessMode, Permissions};
+
+/// What a mapping permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Protection {
+    /// Reading.
+    pub read: bool,
+    /// Writing.
+    pub write: bool,
+    /// Reading to execute.
+    pub execute: bool,
+    /// Only privileged accesses, whatever else it permits.
+    pub privileged: bool,
+}
+
+impl Protection {
+    /// Nothing at all.
+    pub const NONE: Self = Self { read: false, write: false, execute: false, privileged: false };
+    /// Reading.
+    pub const READ: Self = Self { read: true, ..Self::NONE };
+    /// Reading and writing.
+    pub const READ_WRITE: Self = Self { write: true, ..Self::READ };
+    /// Reading and executing.
+    pub const READ_EXECUTE: Self = Self { execute: true, ..Self::READ };
+
+    /// The same, for privileged accesses only.
+    pub const fn privileged(self) -> Self {
+        Self { privileged: true, ..self }
+    }
+
+    /// What it permits to accesses with or without privilege.
+    pub const fn permissions(self, privileged: bool) -> Permissions {
+        if self.privileged && !privileged {
+            return Permissions::NONE;
+        }
+        Permissions { read: self.read, write: self.write, execute: self.execute }
+    }
+
+    /// Whether it permits this access.
+    pub const fn permits(self, mode: AccessMode) -> bool {
+        self.permissions(mode.privileged).permits(mode.access)
+    }
+
+    /// Whether it permits all that `other` permits, to everyone.
+    pub fn includes(self, other: Self) -> bool {
+        [false, true].into_iter().all(|privileged| {
+            let wanted = other.permissions(privileged);
+            self.permissions(privileged).and(wanted) == wanted
+        })
+    }
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (granted, letter) in [(self.read, "r"), (self.write, "w"), (self.execute, "x")] {
+            f.write_str(if granted { letter } else { "-" })?;
+        }
+        f.write_str(if self.privileged { " for privileged accesses only" } else { "" })
+    }
+}

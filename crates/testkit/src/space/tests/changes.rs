@@ -1,0 +1,159 @@
+//! Changes: who is told of what and when, and what the oracle says meanwhile.
+
+use super::*;
+
+fn pages(first: u64, count: u64) -> AddrRange {
+    AddrRange::new(BASE + first * PAGE, count * PAGE).expect("pages")
+}
+
+fn frame_of(space: &MemorySpace, page: u64) -> Frame {
+    let translation = space.handle().translate(BASE + page * PAGE, true).expect("present");
+    translation.frame.expect("named").offset(BASE + page * PAGE - translation.range.first()).expect("does not wrap")
+}
+
+fn watched() -> (MemorySpace, Arc<Watcher>) {
+    let (space, watcher) = (MemorySpace::new(), Arc::new(Watcher::default()));
+    space.handle().watch(watcher.clone()).expect("alive");
+    (space, watcher)
+}
+
+/// Looks at the space from inside `invalidate`, as a device would that still has the frame.
+struct Inside {
+    space: Arc<MemorySpace>,
+    frame: Frame,
+    seen: Mutex<Vec<(bool, bool, bool)>>,
+}
+
+impl SpaceWatcher for Inside {
+    fn space_ended(&self, _: SpaceId, _: EndReason) -> ExitWork {
+        ExitWork::none()
+    }
+
+    fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
+        let handle = self.space.handle();
+        let still = handle.translate(range.first(), true).is_ok_and(|now| now.frame == Some(self.frame) && now.permits.write);
+        // Takes the lock for writing, so none is held.
+        let usable = handle.write_frame(self.frame, &[7]).is_ok();
+        let permitted = self.space.audit(range.first(), AccessMode::WRITE, self.frame).is_ok();
+        self.seen.lock().push((still, usable, permitted));
+        Invalidation::none()
+    }
+}
+
+// shows T2
+#[test]
+fn watchers_are_told_with_no_lock_held_after_the_new_state_and_before_the_old_frames_are_freed() {
+    type Step = fn(&MemorySpace);
+    let changes: [(&str, Step, bool); 6] = [
+        ("unmap", |space| space.unmap(BASE, PAGE), true),
+        ("map over", |space| space.map(BASE, PAGE, Protection::READ), true),
+        ("replace", |space| space.replace(BASE, PAGE), true),
+        ("absent", |space| space.absent(BASE, PAGE), true),
+        ("protect", |space| space.protect(BASE, PAGE, Protection::READ), false),
+        ("remap", |space| space.remap(BASE, PAGE, BASE + PAGE), false),
+    ];
+    for (name, change, frees) in changes {
+        let space = Arc::new(MemorySpace::new());
+        space.map(BASE, PAGE, Protection::READ_WRITE);
+        let frame = frame_of(&space, 0);
+        let inside = Arc::new(Inside { space: space.clone(), frame, seen: Mutex::default() });
+        let token = space.handle().watch(inside.clone()).expect("alive");
+        change(&space);
+        assert_eq!(*inside.seen.lock(), [(false, true, true)], "{name}");
+        assert_eq!(space.handle().read_frame(frame, &mut [0]).is_err(), frees, "{name}");
+        space.audit(BASE, AccessMode::WRITE, frame).expect_err(name);
+        assert_eq!(space.changes_under_way(), 0, "{name}");
+        space.handle().unwatch(token);
+    }
+}
+
+// shows T4
+#[test]
+fn each_change_that_takes_something_away_is_told_with_its_whole_range_and_no_other_is() {
+    let (space, watcher) = watched();
+    let told = |change: &dyn Fn()| {
+        change();
+        std::mem::take(&mut *watcher.invalidated.lock())
+    };
+    assert_eq!(told(&|| space.map(BASE, 512 * PAGE, Protection::READ)), []);
+    assert_eq!(told(&|| space.protect(BASE, 512 * PAGE, Protection::READ_WRITE)), []);
+    assert_eq!(told(&|| space.protect(BASE, 512 * PAGE, Protection::READ_WRITE)), []);
+    assert_eq!(told(&|| space.unmap(BASE + 600 * PAGE, 9 * PAGE)), []);
+    assert_eq!(space.handle().translate(BASE, false).expect("present").range.bits(), 21, "one large page");
+    assert_eq!(told(&|| space.unmap(BASE + 7 * PAGE, 2 * PAGE)), [pages(7, 2)]);
+    assert_eq!(told(&|| space.protect(BASE, 20 * PAGE, Protection::READ_WRITE.privileged())), [pages(0, 20)]);
+    assert_eq!(told(&|| space.protect(BASE, 20 * PAGE, Protection::READ_EXECUTE.privileged())), [pages(0, 20)]);
+    assert_eq!(told(&|| space.absent(BASE + 5 * PAGE, 5 * PAGE)), [pages(5, 5)]);
+    assert_eq!(told(&|| space.absent(BASE + 5 * PAGE, 5 * PAGE)), [], "nobody has what was absent");
+    assert_eq!(told(&|| space.unmap(BASE + 5 * PAGE, PAGE)), []);
+    assert_eq!(told(&|| space.replace(BASE + 30 * PAGE, 2 * PAGE)), [pages(30, 2)]);
+    assert_eq!(told(&|| space.remap(BASE + 30 * PAGE, 2 * PAGE, BASE + 600 * PAGE)), [pages(30, 2)]);
+    assert_eq!(told(&|| space.remap(BASE + 32 * PAGE, 2 * PAGE, BASE + 600 * PAGE)), [pages(600, 2), pages(32, 2)]);
+    assert_eq!(told(&|| space.map(BASE + 599 * PAGE, 2 * PAGE, Protection::READ)), [pages(599, 2)]);
+    assert_eq!(told(&|| space.present(BASE, 512 * PAGE)), []);
+}
+
+// shows T2
+#[test]
+fn the_oracle_permits_what_a_change_took_until_it_is_over() {
+    use StaleBecause::{Denied, Elsewhere, Freed, Nowhere};
+    let (space, _watcher) = watched();
+    space.map(BASE, 5 * PAGE, Protection::READ_WRITE);
+    let old: Vec<_> = (0..5).map(|page| frame_of(&space, page)).collect();
+    let write = |page: u64, frame| space.audit(BASE + page * PAGE, AccessMode::WRITE, frame).map_err(|stale| stale.because);
+    let changes = [
+        space.begin_unmap(BASE, PAGE),
+        space.begin_protect(BASE + PAGE, PAGE, Protection::READ),
+        space.begin_remap(BASE + 2 * PAGE, PAGE, BASE + 9 * PAGE),
+        space.begin_replace(BASE + 3 * PAGE, PAGE),
+        space.begin_absent(BASE + 4 * PAGE, PAGE),
+    ];
+    assert_eq!(space.changes_under_way(), 5);
+    let new = frame_of(&space, 3);
+    assert!(changes.iter().all(Change::is_over), "no device has to be waited for, and still none of them has been finished");
+    for (page, frame) in (0..).zip(&old) {
+        assert_eq!(write(page, *frame), Ok(()), "page {page}");
+        assert_ne!(write(page, Frame(frame.0 + PAGE)), Ok(()), "page {page} never led there");
+    }
+    changes.into_iter().for_each(Change::finish);
+    let after: Vec<_> = (0..).zip(&old).map(|(page, frame)| write(page, *frame)).collect();
+    assert_eq!(after, [Err(Freed), Err(Denied(Protection::READ)), Err(Nowhere), Err(Freed), Err(Freed)]);
+    assert_eq!(write(3, old[2]), Err(Elsewhere(new)), "alive, but for another address");
+    space.audit(BASE + PAGE, AccessMode::READ, old[1]).expect("reading was not taken away");
+    assert_eq!((write(9, old[2]), write(3, new)), (Ok(()), Ok(())));
+    let stale = space.audit(BASE + PAGE + 8, AccessMode::WRITE, old[1].offset(8).expect("small")).expect_err("denied");
+    let expected =
+        format!("write at 0x700000001008 (privileged: false) used frame {:#x}, but the protection of the page is r--", old[1].0 + 8);
+    assert_eq!(stale.to_string(), expected);
+}
+
+// shows T2
+#[test]
+fn a_change_that_finds_nothing_left_to_take_waits_for_the_one_that_took_it() {
+    let (space, watcher) = watched();
+    space.map(BASE, 4 * PAGE, Protection::READ_WRITE);
+    let frames: Vec<_> = (0..4).map(|page| frame_of(&space, page)).collect();
+    let first = space.begin_unmap(BASE, 4 * PAGE);
+    watcher.invalidated.lock().clear();
+    space.unmap(BASE + PAGE, PAGE);
+    assert_eq!(*watcher.invalidated.lock(), [pages(1, 1)], "its devices had to be asked, too");
+    let audit = |page: u64| space.audit(BASE + page * PAGE, AccessMode::WRITE, frames[page as usize]);
+    assert_eq!([0, 1, 2, 3].map(|page| audit(page).is_ok()), [true, false, true, true], "the first change excuses nothing there any more");
+    first.finish();
+    assert_eq!([0, 1, 2, 3].map(|page| audit(page).is_ok()), [false; 4]);
+}
+
+// shows T2
+#[test]
+fn a_later_change_that_is_over_first_keeps_what_was_given_after_the_earlier_one() {
+    let (space, _watcher) = watched();
+    space.map(BASE, PAGE, Protection::READ_WRITE);
+    let earlier = space.begin_unmap(BASE, PAGE);
+    space.map(BASE, PAGE, Protection::READ_WRITE);
+    let frame = frame_of(&space, 0);
+    let later = space.begin_unmap(BASE, PAGE);
+    earlier.finish();
+    space.audit(BASE, AccessMode::WRITE, frame).expect("the later change is not over");
+    later.finish();
+    space.audit(BASE, AccessMode::WRITE, frame).expect_err("both are over");
+}
