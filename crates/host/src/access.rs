@@ -5,19 +5,14 @@
 //! in between; an access that the mapping now permits is tried again.
 
 use std::io;
-use std::os::fd::AsFd;
 
-use rustix::fs::{Mode, OFlags};
-use sva_core::{Access, AccessMode, AddrRange, HostFailure, OnAbsent, Segment, StopCause, Stopped};
+use sva_core::{Access, AccessMode, HostFailure, OnAbsent, Segment, StopCause, Stopped};
 
-use crate::regions;
-use crate::sys::{self, IOV_MAX, Tid};
+use crate::mapping::{USER_END, mapping_at, present_part};
+use crate::sys::{self, IOV_MAX, Tid, Unreadable};
 
 /// Bytes of one call: below what the kernel cuts a call off at (2 GiB less a page).
 const BATCH_MAX: u64 = 1 << 30;
-/// The process's own half of the addresses ends here. Above it there may be pages that are the kernel's though a process can see them (`[vsyscall]`).
-const USER_END: u64 = 1 << 63;
-pub(crate) const PAGE: u64 = 4096;
 /// How often an access that should have worked is tried again.
 const ATTEMPTS: u32 = 3;
 
@@ -82,29 +77,68 @@ impl<'a> Cursor<'a> {
 struct Transfer<'a, F> {
     remote: &'a Remote,
     mode: AccessMode,
-    name: &'static str,
     call: F,
 }
 
 /// Reads; see [`AddressSpace::read`](sva_core::AddressSpace::read).
 pub(crate) fn read(remote: &Remote, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-    let call = |pieces: &[Segment], done: usize, bytes: usize| match buf.get_mut(done..done + bytes) {
-        Some(room) => sys::read_memory(remote.tid, pieces, room),
-        None => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    let call = |pieces: &[Segment], done: usize, bytes: usize| {
+        let room = buf.get_mut(done..done + bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
+        moved("process_vm_readv", room.and_then(|room| sys::read_memory(remote.tid, pieces, room)))
     };
-    Transfer { remote, mode, name: "process_vm_readv", call }.run(pieces)
+    Transfer { remote, mode, call }.run(pieces)
 }
 
 /// Writes; see [`AddressSpace::write`](sva_core::AddressSpace::write).
 pub(crate) fn write(remote: &Remote, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-    let call = |pieces: &[Segment], done: usize, bytes: usize| match data.get(done..done + bytes) {
-        Some(source) => sys::write_memory(remote.tid, pieces, source),
-        None => Err(io::Error::from(io::ErrorKind::InvalidInput)),
+    let call = |pieces: &[Segment], done: usize, bytes: usize| {
+        let source = data.get(done..done + bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
+        moved("process_vm_writev", source.and_then(|source| sys::write_memory(remote.tid, pieces, source)))
     };
-    Transfer { remote, mode, name: "process_vm_writev", call }.run(pieces)
+    Transfer { remote, mode, call }.run(pieces)
 }
 
-impl<F: FnMut(&[Segment], usize, usize) -> io::Result<usize>> Transfer<'_, F> {
+/// Brings the page of `address` in for an access of this kind, and changes no byte of it; see [`AddressSpace::resolve`](sva_core::AddressSpace::resolve).
+///
+/// An access to one byte, in all but what is moved: a read is made and forgotten, a write is faulted in and not made. (Writing a byte back that was read before would undo what the process
+/// wrote in between.)
+pub(crate) fn resolve(remote: &Remote, address: u64, mode: AccessMode, source: &Unreadable) -> Result<(), Stopped> {
+    let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
+    let byte = Segment { address, len: 1 };
+    let call = |_: &[Segment], _, _| if mode.access == Access::Write { fault_in(remote, byte, source) } else { read_byte(remote, byte) };
+    Transfer { remote, mode, call }.run(&[byte])
+}
+
+fn read_byte(remote: &Remote, byte: Segment) -> Result<u64, StopCause> {
+    moved("process_vm_readv", sys::read_memory(remote.tid, &[byte], &mut [0]))
+}
+
+/// Faults a page in for writing; 0 where it cannot be had.
+///
+/// The call for it does not say what came of it. That the page can be had is seen by a read, where the process may read it, or else in the page map, which is not as good: the page may be gone
+/// again by then. What neither sees is a kernel that refuses to write to a page that is there, though the mapping permits it (a file system without room, a shadow stack): the access says so.
+fn fault_in(remote: &Remote, byte: Segment, source: &Unreadable) -> Result<u64, StopCause> {
+    moved("process_vm_writev", sys::fault_in_for_write(remote.tid, byte.address, source).map(|()| 0))?;
+    match mapping_at(remote.proc_number, byte.address)? {
+        Some(mapping) if mapping.writable && mapping.readable => read_byte(remote, byte),
+        Some(mapping) if mapping.writable => Ok(present_part(remote.proc_number, byte)?.len),
+        _ => Ok(0),
+    }
+}
+
+/// What a call has moved: nothing where the first page cannot be had.
+fn moved(name: &'static str, result: io::Result<usize>) -> Result<u64, StopCause> {
+    match result {
+        Ok(moved) => Ok(moved as u64),
+        Err(source) => match source.raw_os_error() {
+            Some(libc::EFAULT) => Ok(0),
+            Some(libc::ESRCH) => Err(StopCause::Ended),
+            _ => Err(StopCause::Host(HostFailure { call: name, source })),
+        },
+    }
+}
+
+impl<F: FnMut(&[Segment], usize, usize) -> Result<u64, StopCause>> Transfer<'_, F> {
     fn run(mut self, pieces: &[Segment]) -> Result<(), Stopped> {
         let mut done = 0;
         let mut failures = 0;
@@ -153,116 +187,29 @@ impl<F: FnMut(&[Segment], usize, usize) -> io::Result<usize>> Transfer<'_, F> {
     }
 
     fn once(&mut self, pieces: &[Segment], done: u64, bytes: u64) -> Result<u64, StopCause> {
-        match (self.call)(pieces, done as usize, bytes as usize) {
-            Ok(moved) => Ok(moved as u64),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EFAULT) => Ok(0),
-                Some(libc::ESRCH) => Err(StopCause::Ended),
-                _ => Err(StopCause::Host(HostFailure { call: self.name, source: error })),
-            },
-        }
+        (self.call)(pieces, done as usize, bytes as usize)
     }
 
     /// Why nothing can be moved at `address`; `None` where the mapping there permits it by now.
     fn why(&self, address: u64, failures: u32) -> Option<StopCause> {
-        let wanted = if self.mode.access == Access::Write { Mapping::WRITABLE } else { Mapping::READABLE };
-        match mapping_from(self.remote.proc_number, address) {
-            Ok(Some(mapping)) if mapping.range.contains(address) => {
+        match mapping_at(self.remote.proc_number, address) {
+            Ok(Some(mapping)) => {
+                let permitted = if self.mode.access == Access::Write { mapping.writable } else { mapping.readable };
                 // A mapping that permits it but has no page to give: past the end of its file, or not ordinary memory.
-                let refused = mapping.permissions & wanted == 0 || failures >= ATTEMPTS;
-                refused.then_some(StopCause::Denied)
+                (!permitted || failures >= ATTEMPTS).then_some(StopCause::Denied)
             }
-            Ok(_) => Some(StopCause::NotMapped),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT)) => Some(StopCause::Ended),
-            Err(source) => Some(StopCause::Host(HostFailure { call: "read /proc/PID/maps", source })),
+            Ok(None) => Some(StopCause::NotMapped),
+            Err(cause) => Some(cause),
         }
     }
 
-    /// The part of `rest` up to the first page that is not present, as the page map says.
+    /// The part of `rest` up to the first page that is not present.
     fn present(&self, rest: Segment) -> Result<Segment, StopCause> {
-        let failure = |error: io::Error| match error.raw_os_error() {
-            Some(libc::ESRCH | libc::ENOENT) => StopCause::Ended,
-            _ => StopCause::Host(HostFailure { call: "read /proc/PID/pagemap", source: error }),
-        };
-        let present = present_bytes(self.remote.proc_number, rest).map_err(failure)?;
-        if present == 0 {
+        let present = present_part(self.remote.proc_number, rest)?;
+        if present.len == 0 {
             // Where there is no page because there can be none, that is the reason.
             return Err(self.why(rest.address, 0).unwrap_or(StopCause::NotPresent));
         }
-        Ok(Segment { len: present, ..rest })
+        Ok(present)
     }
-}
-
-/// How many bytes of `rest` come before the first page that is not present, as the page map of task `tid` says; looks at some pages only.
-pub(crate) fn present_bytes(tid: Tid, rest: Segment) -> io::Result<u64> {
-    const ENTRIES: usize = 512;
-    const PRESENT: u64 = 1 << 63;
-    let first = rest.address / PAGE;
-    let pages = ((rest.address + (rest.len - 1)) / PAGE - first + 1).min(ENTRIES as u64) as usize;
-    let mut entries = [0_u8; ENTRIES * 8];
-    let room = entries.get_mut(..pages * 8).unwrap_or(&mut []);
-    let file = open(tid, "pagemap")?;
-    let read = rustix::io::pread(&file, &mut *room, first * 8)?;
-    let is_present = |entry: &&[u8]| <[u8; 8]>::try_from(*entry).is_ok_and(|entry| u64::from_le_bytes(entry) & PRESENT != 0);
-    let present = room.get(..read).unwrap_or(&[]).chunks_exact(8).take_while(is_present).count() as u64;
-    Ok(((first + present) * PAGE).saturating_sub(rest.address).min(rest.len))
-}
-
-fn open(tid: Tid, name: &str) -> io::Result<rustix::fd::OwnedFd> {
-    Ok(rustix::fs::open(format!("/proc/{tid}/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
-/// A mapping, as far as accesses need it.
-#[derive(Debug, Clone, Copy)]
-struct Mapping {
-    range: AddrRange,
-    permissions: u64,
-}
-
-impl Mapping {
-    const READABLE: u64 = 1;
-    const WRITABLE: u64 = 2;
-}
-
-/// The mapping at `address`, or the first one after it.
-fn mapping_from(tid: Tid, address: u64) -> io::Result<Option<Mapping>> {
-    let maps = open(tid, "maps")?;
-    query(tid, &maps, address)
-}
-
-fn query(tid: Tid, maps: impl AsFd, address: u64) -> io::Result<Option<Mapping>> {
-    match sys::mapping_from(maps.as_fd(), address) {
-        Ok(found) => {
-            Ok(AddrRange::inclusive(found.start, found.end.saturating_sub(1))
-                .map(|range| Mapping { range, permissions: found.permissions }))
-        }
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
-            Ok(regions::plain(tid)?.into_iter().find(|region| region.range.last() >= address).map(|region| {
-                let readable = if region.read { Mapping::READABLE } else { 0 };
-                Mapping { range: region.range, permissions: readable | if region.write { Mapping::WRITABLE } else { 0 } }
-            }))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Which parts of `windows` have mappings; see [`AddressSpace::mapped_within`](sva_core::AddressSpace::mapped_within).
-pub(crate) fn mapped_within(tid: Tid, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-    let failure = |source| HostFailure { call: "read /proc/PID/maps", source };
-    let maps = open(tid, "maps").map_err(failure)?;
-    let mut found = Vec::new();
-    for window in windows {
-        let mut from = window.first();
-        while let Some(mapping) = query(tid, &maps, from).map_err(failure)? {
-            let Some(part) = mapping.range.intersection(*window) else { break };
-            found.push(part);
-            match mapping.range.last().checked_add(1) {
-                Some(next) if next <= window.last() => from = next,
-                _ => break,
-            }
-        }
-    }
-    found.sort_by_key(|part| part.first());
-    Ok(found)
 }

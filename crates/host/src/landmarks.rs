@@ -2,7 +2,7 @@
 
 use sva_core::Segment;
 
-use crate::access::{self, PAGE};
+use crate::mapping::{self, PAGE};
 use crate::regions;
 use crate::sys::{self, Tid};
 
@@ -33,7 +33,7 @@ impl Landmarks {
             while from < mapping.range.last() && left > 0 {
                 let piece = Segment { address: from, len: (buffer.len() as u64).min(mapping.range.last() - from + 1) };
                 // The vdso comes from the kernel.
-                let present = if mapping.name == "[vdso]" { piece.len } else { access::present_bytes(tid, piece).unwrap_or(0) };
+                let present = if mapping.name == "[vdso]" { piece.len } else { mapping::present_bytes(tid, piece).unwrap_or(0) };
                 if present == 0 {
                     from += PAGE;
                     left = left.saturating_sub(PAGE);

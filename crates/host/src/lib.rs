@@ -33,6 +33,7 @@ mod error;
 mod gate;
 mod keeper;
 mod landmarks;
+mod mapping;
 mod monitor;
 mod procfs;
 mod provider;

@@ -18,7 +18,7 @@ use crate::landmarks::Landmarks;
 use crate::monitor;
 use crate::procfs;
 use crate::space::HostSpace;
-use crate::sys::{self, ForkMark, Tid};
+use crate::sys::{self, ForkMark, Tid, Unreadable};
 use crate::target;
 
 static PROVIDER: OnceLock<io::Result<Provider>> = OnceLock::new();
@@ -27,6 +27,7 @@ static PROVIDER: OnceLock<io::Result<Provider>> = OnceLock::new();
 #[derive(Debug)]
 pub(crate) struct Provider {
     mark: ForkMark,
+    pub(crate) unreadable: Unreadable,
     pub(crate) keeper: Keeper,
     attaching: Mutex<()>,
     spaces: Mutex<Spaces>,
@@ -84,13 +85,13 @@ impl Provider {
     }
 
     fn start() -> io::Result<Self> {
-        let (mark, keeper) = (ForkMark::new()?, Keeper::start()?);
+        let (mark, unreadable, keeper) = (ForkMark::new()?, Unreadable::new()?, Keeper::start()?);
         thread::Builder::new().name("sva-monitor".into()).spawn(|| {
             if let Ok(provider) = PROVIDER.wait() {
                 monitor::run(provider);
             }
         })?;
-        Ok(Self { mark, keeper, attaching: Mutex::default(), spaces: Mutex::default(), news: Condvar::new() })
+        Ok(Self { mark, unreadable, keeper, attaching: Mutex::default(), spaces: Mutex::default(), news: Condvar::new() })
     }
 
     /// Whether this process is the one that the keeper lives in, and not a child made from it by fork.

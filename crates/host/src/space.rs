@@ -15,6 +15,7 @@ use sva_core::{
 use crate::access::{self, Remote};
 use crate::anchor::Made;
 use crate::gate::Gate;
+use crate::mapping;
 use crate::procfs;
 use crate::provider::{self, Provider};
 use crate::regions::{self, Region, RegionsError};
@@ -243,7 +244,7 @@ impl HostSpace {
         std::mem::take(&mut self.state.lock().watchers).into_iter().map(|(_, watcher)| watcher).collect()
     }
 
-    fn access(&self, body: impl FnOnce(&Remote) -> Result<(), Stopped>) -> Result<(), Stopped> {
+    fn access<T>(&self, body: impl FnOnce(&Remote) -> Result<T, Stopped>) -> Result<T, Stopped> {
         let ended = |done| Stopped { done, cause: StopCause::Ended };
         let Some(inside) = self.enter() else { return Err(ended(0)) };
         let remote = Remote { tid: self.number_for_access(&inside).ok_or(ended(0))?, proc_number: inside.tid };
@@ -331,18 +332,21 @@ impl AddressSpace for HostSpace {
     }
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        let _ = (address, privileged);
-        Err(StopCause::NotMapped)
+        let translated = self.access(|remote| {
+            let translated = mapping::translate(remote.proc_number, address, privileged);
+            translated.map_err(|cause| Stopped { done: 0, cause })
+        });
+        translated.map_err(|stopped| stopped.cause)
     }
 
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        let _ = (address, mode);
-        Err(StopCause::NotMapped)
+        let resolved = self.access(|remote| access::resolve(remote, address, mode, &self.provider.unreadable));
+        resolved.map_err(|stopped| stopped.cause)
     }
 
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
         match self.enter() {
-            Some(inside) => access::mapped_within(inside.tid, windows),
+            Some(inside) => mapping::mapped_within(inside.tid, windows),
             // What has ended has no memory.
             None => Ok(Vec::new()),
         }

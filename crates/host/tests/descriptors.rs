@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Target, until};
-use sva_core::AddressSpace;
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use sva_core::{AccessMode, AddressSpace, StopCause};
 
 /// The limit is one for all tests here.
 static LIMIT: Mutex<()> = Mutex::new(());
@@ -79,4 +79,26 @@ fn a_program_without_descriptors_does_not_take_a_living_space_for_ended() {
     assert!(space.ended().is_none());
     target.child.kill().unwrap();
     assert_eq!(witness.end().0, sva_core::EndReason::Exited);
+}
+
+#[test]
+fn a_page_that_cannot_be_looked_at_for_want_of_descriptors_is_no_fault_of_the_process() {
+    // shows T1, F5: the call that failed is named
+    let _alone = LIMIT.lock();
+    let mut target = Target::start("serve");
+    let at = target.map("private", 4096);
+    let space = target.attach();
+    let old = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..old }).unwrap();
+    let translated = space.translate(at, false).map(drop);
+    let resolved = space.resolve(at, AccessMode::WRITE);
+    let read = space.resolve(at, AccessMode::READ);
+    setrlimit(Resource::Nofile, old).unwrap();
+    for failed in [translated, resolved] {
+        let failed = failed.expect_err("there is none to open maps with");
+        assert!(matches!(&failed, StopCause::Host(failure) if failure.call == "read /proc/PID/maps"), "{failed}");
+    }
+    read.expect("it needs none");
+    assert!(space.ended().is_none());
+    space.translate(at, false).unwrap();
 }

@@ -5,7 +5,7 @@
 //! space, which the kernel only ever dereferences there. The `ptrace` requests change the state of a task that this thread traces and never our own
 //! memory, except for the one value that they answer with.
 //!
-//! No function here allocates, and none but [`block_signals`], [`mapping_from`], [`ForkMark::new`] and [`shared::Shared::start`] uses `errno` or other thread-local storage: the others can be
+//! No function here allocates, and none but [`block_signals`], [`mapping_from`], [`ForkMark::new`], [`Unreadable::new`] and [`shared::Shared::start`] uses `errno` or other thread-local storage: the others can be
 //! used in a process that has its maker's (module [`shared`]). So can those of `rustix` that are a system call each, since its backend makes bare ones as well.
 //!
 //! One thing is not claimed, because no interface to memory by address can: [`write_memory`] on our own process overwrites what it is told to.
@@ -83,6 +83,33 @@ pub(crate) fn write_memory(tid: Tid, pieces: &[Segment], data: &[u8]) -> io::Res
     // SAFETY: the kernel only reads from `local`, which covers exactly `data`; the remote addresses are dereferenced in the other space only
     // (for our own process see the module's head).
     unsafe { transfer(libc::SYS_process_vm_writev, tid, &local, pieces) }
+}
+
+/// A page of ours that nobody can read.
+#[derive(Debug)]
+pub(crate) struct Unreadable(u64);
+
+impl Unreadable {
+    /// Reserves it, for good.
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing; it is never unmapped and never dereferenced.
+        let page = unsafe { libc::mmap(ptr::null_mut(), 4096, libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+        if page == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self(page as u64)) }
+    }
+}
+
+/// Brings the page of `address` of task `tid`'s memory in as a write of the process would, copy-on-write included, and writes nothing: `process_vm_writev` first pins the page for writing and
+/// then fails to read the byte that it was given.
+///
+/// # Errors
+/// The task is gone, or the call failed. Whether there is such a page is not said: the kernel's answer is EFAULT either way.
+pub(crate) fn fault_in_for_write(tid: Tid, address: u64, source: &Unreadable) -> io::Result<()> {
+    let local = libc::iovec { iov_base: source.0 as *mut _, iov_len: 1 };
+    // SAFETY: the kernel only reads from `local`, and in vain; the remote address is dereferenced in the other space only.
+    match unsafe { transfer(libc::SYS_process_vm_writev, tid, &local, &[Segment { address, len: 1 }]) } {
+        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// # Safety

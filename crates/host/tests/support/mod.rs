@@ -199,3 +199,28 @@ impl SpaceWatcher for Witness {
         })
     }
 }
+
+/// One page, as `/proc/PID/pagemap` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// It is there.
+    pub(crate) present: bool,
+    /// Nobody else has it, so that it is not to be copied before a write.
+    pub(crate) exclusive: bool,
+}
+
+impl Page {
+    pub(crate) const ABSENT: Self = Self { present: false, exclusive: false };
+    pub(crate) const SHARED: Self = Self { present: true, exclusive: false };
+    pub(crate) const OWN: Self = Self { present: true, exclusive: true };
+}
+
+/// Looks at the page of `address` and does not touch it.
+pub(crate) fn page(pid: u32, address: u64) -> Page {
+    use std::os::unix::fs::FileExt;
+    let mut entry = [0; 8];
+    let file = std::fs::File::open(format!("/proc/{pid}/pagemap")).expect("it lives");
+    file.read_exact_at(&mut entry, address / 4096 * 8).expect("an address of its own");
+    let entry = u64::from_le_bytes(entry);
+    Page { present: entry & (1 << 63) != 0, exclusive: entry & (1 << 56) != 0 }
+}

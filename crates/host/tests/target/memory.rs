@@ -56,11 +56,35 @@ pub(crate) fn poke(at: u64, length: u64, value: u8) -> String {
     "done".into()
 }
 
-/// Changes permissions: `read`, `write` (and read), `none`.
+/// Adds one to the number at `at`, `times` times, by loads and stores that somebody else's may come between; what it comes to.
+pub(crate) fn increment(at: u64, times: u64) -> String {
+    let number = at as *mut u64;
+    for _ in 0..times {
+        // SAFETY: the test asks for its own mappings only, at an aligned address.
+        let before = unsafe { number.read_volatile() };
+        // SAFETY: as above.
+        unsafe { number.write_volatile(before + 1) };
+    }
+    // SAFETY: as above.
+    format!("counted {}", unsafe { number.read_volatile() })
+}
+
+/// Touches a page and throws it away, `times` times.
+pub(crate) fn discard_loop(at: u64, times: u64) -> String {
+    for _ in 0..times {
+        poke(at, 1, 1);
+        // SAFETY: the test asks for its own mappings only.
+        unsafe { libc::madvise(at as *mut _, 4096, libc::MADV_DONTNEED) };
+    }
+    "done".into()
+}
+
+/// Changes permissions: `read`, `write` (and read), `write-only`, `none`.
 pub(crate) fn protect(at: u64, length: u64, kind: &str) -> String {
     let protection = match kind {
         "read" => libc::PROT_READ,
         "write" => libc::PROT_READ | libc::PROT_WRITE,
+        "write-only" => libc::PROT_WRITE,
         _ => libc::PROT_NONE,
     };
     // SAFETY: the test asks for its own mappings only.

@@ -75,6 +75,8 @@ fn respond(line: &str) -> String {
         "poke" => memory::poke(number(0), number(1), number(2) as u8),
         "protect" => memory::protect(number(0), number(1), arguments.get(2).unwrap_or(&"")),
         "unmap" => memory::unmap(number(0), number(1)),
+        "increment" => memory::increment(number(0), number(1)),
+        "discard-loop" => memory::discard_loop(number(0), number(1)),
         "unanswered" => memory::unanswered(),
         _ => tasks::respond(command, arguments)
             .or_else(|| holder::respond(command, number(0), number(1)))
