@@ -21,6 +21,14 @@ pub(crate) struct Kept {
     pub(crate) stderr: String,
 }
 
+/// The same of a command that may pass its limit.
+pub(crate) struct Captured {
+    /// None where it passed its limit and was ended.
+    pub(crate) status: Option<ExitStatus>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
 impl Context {
     /// The workspace that this program was built from.
     pub(crate) fn find() -> Result<Self, String> {
@@ -50,13 +58,20 @@ impl Context {
     pub(crate) fn run(&self, mut command: Command, limit: Duration) -> Result<(), String> {
         show(&command);
         let child = spawn(&mut command)?;
-        let status = wait(child, &command, limit)?;
+        let status = wait(child, &command, limit)?.ok_or_else(|| late(&command, limit))?;
         if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", text(&command))) }
     }
 
     /// Runs `command` and keeps its output; an error only where it cannot be run or passes `limit`.
     pub(crate) fn keep(&self, mut command: Command, limit: Duration) -> Result<Kept, String> {
         show(&command);
+        let Captured { status, stdout, stderr } = self.capture(&mut command, limit)?;
+        let status = status.ok_or_else(|| late(&command, limit))?;
+        Ok(Kept { status, stdout, stderr })
+    }
+
+    /// Runs `command` and keeps its output, without a word of its own; passing `limit` is an outcome like any other.
+    pub(crate) fn capture(&self, command: &mut Command, limit: Duration) -> Result<Captured, String> {
         // Files, not pipes: nothing has to read while it waits, and a killed run leaves what it said.
         let folder = self.target.join("xtask");
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -67,11 +82,11 @@ impl Context {
         let (out_path, out) = file("stdout")?;
         let (err_path, err) = file("stderr")?;
         let child = spawn(command.stdout(out).stderr(err))?;
-        let status = wait(child, &command, limit)?;
+        let status = wait(child, command, limit)?;
         let read = |path: &Path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let stdout = read(&out_path).map_err(|e| format!("{}: {e}", out_path.display()))?;
         let stderr = read(&err_path).map_err(|e| format!("{}: {e}", err_path.display()))?;
-        Ok(Kept { status, stdout, stderr })
+        Ok(Captured { status, stdout, stderr })
     }
 }
 
@@ -100,15 +115,20 @@ fn spawn(command: &mut Command) -> Result<Child, String> {
     command.spawn().map_err(|e| format!("cannot run {}: {e}", text(command)))
 }
 
-fn wait(mut child: Child, command: &Command, limit: Duration) -> Result<ExitStatus, String> {
+fn late(command: &Command, limit: Duration) -> String {
+    format!("{} took longer than {} s and was ended", text(command), limit.as_secs())
+}
+
+/// Waits for the child, or ends it and answers none.
+fn wait(mut child: Child, command: &Command, limit: Duration) -> Result<Option<ExitStatus>, String> {
     let started = Instant::now();
     loop {
         match child.try_wait() {
-            Ok(Some(status)) => return Ok(status),
+            Ok(Some(status)) => return Ok(Some(status)),
             Ok(None) if started.elapsed() < limit => std::thread::sleep(Duration::from_millis(50)),
             Ok(None) => {
                 end(&mut child);
-                return Err(format!("{} took longer than {} s and was ended", text(command), limit.as_secs()));
+                return Ok(None);
             }
             Err(e) => return Err(format!("waiting for {}: {e}", text(command))),
         }

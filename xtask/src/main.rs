@@ -4,6 +4,7 @@
 mod context;
 mod fence;
 mod links;
+mod mutate;
 mod outputs;
 mod rules;
 mod scan;
@@ -18,7 +19,9 @@ use steps::{STEPS, Step};
 const USAGE: &str = "\
 usage: cargo xtask ci [--only STEP,...] [--skip STEP,...]   run the steps, all of them also after one has failed
        cargo xtask steps                                    list them
-       cargo xtask rules                                    write the lists of tests in docs/rules.md";
+       cargo xtask rules                                    write the lists of tests in docs/rules.md
+       cargo xtask mutate [--only N,...] [--strict] [--list] [--json]
+                                                            put each defect of docs/regressions.md back in; its test has to fail";
 
 /// What a step came to.
 enum Outcome {
@@ -50,6 +53,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        ["mutate", options @ ..] => mutate::task(options).unwrap_or_else(|message| {
+            eprintln!("xtask: {message}");
+            ExitCode::from(2)
+        }),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::{Outcome, fence, links, outputs, rules};
+use crate::{Outcome, fence, links, mutate, outputs, rules};
 
 /// One step.
 pub(crate) struct Step {
@@ -21,6 +21,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "clippy", what: "no warning, and every unsafe block says why it is sound", run: clippy },
     Step { name: "test", what: "the tests", run: test },
     Step { name: "loom", what: "model checking of the core's races", run: loom },
+    Step { name: "mutate", what: "the defects of others, put back in, are found by the tests that are named for them", run: mutate::check },
     Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
     Step { name: "keeper", what: "the host provider's tests where it cannot have a stopper of its own, as under Yama", run: keeper },
     Step { name: "docs", what: "the documentation builds without a warning", run: docs },

@@ -14,6 +14,7 @@ mod hooked;
 mod hotplug;
 mod model;
 mod pasids;
+mod regressions;
 mod rollback;
 mod support;
 mod unbinding;

@@ -1,0 +1,109 @@
+//! Defects that others shipped and that no test of a rule shows as they were (docs/regressions.md).
+
+use std::sync::Arc;
+
+use sva_core::{
+    AccessMode, AddrRange, AddressSpace, Bind, Bond, EndReason, FaultReason, Frame, HostFailure, NoSuchFrame, Removal, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, UnbindReport, WatchToken,
+};
+
+use crate::support::*;
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A space that does something of the test's, once, when a watch of it is taken back: which the core does when the PASID is free and the unbind has not returned.
+struct OnUnwatch {
+    space: Arc<dyn AddressSpace>,
+    hook: Later<Hook>,
+}
+
+impl AddressSpace for OnUnwatch {
+    fn id(&self) -> SpaceId {
+        self.space.id()
+    }
+    fn capabilities(&self) -> SpaceCapabilities {
+        self.space.capabilities()
+    }
+    fn ended(&self) -> Option<EndReason> {
+        self.space.ended()
+    }
+    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        self.space.watch(watcher)
+    }
+    fn unwatch(&self, token: WatchToken) {
+        self.space.unwatch(token);
+        let hook = self.hook.lock().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.space.read(pieces, buf, mode)
+    }
+    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.space.write(pieces, data, mode)
+    }
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        self.space.translate(address, privileged)
+    }
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+        self.space.resolve(address, mode)
+    }
+    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
+        self.space.read_frame(frame, buf)
+    }
+    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
+        self.space.write_frame(frame, data)
+    }
+    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+        self.space.mapped_within(windows)
+    }
+}
+
+// shows U5, U2; regression 2: what comes after the release of the number is no business of the unbind's.
+#[test]
+fn an_unbind_leaves_alone_who_got_its_number_before_it_returned() {
+    watched(|| {
+        let world = World::new();
+        let device = world.plug_as(1, capable(1)).device;
+        let (first, next) = (space(), space());
+        let (hook, owner): (Later<Hook>, Later<Bond<()>>) = (later(), later());
+        let watched: Arc<dyn AddressSpace> = Arc::new(OnUnwatch { space: first.handle(), hook: hook.clone() });
+        let bond = world.iommu.bind_device(&device, &watched, Bind::new(())).expect("free");
+        let pasid = bond.pasid();
+        let (iommu, bound, target, slot) = (world.iommu.clone(), device.clone(), next.handle(), owner.clone());
+        *hook.lock() = Some(Box::new(move || {
+            let bond = iommu.bind_device(&bound, &target, Bind::new(())).expect("the one number is free");
+            *slot.lock() = Some(bond);
+        }));
+        assert_eq!(bond.unbind(), UnbindReport::default());
+        let owner = owner.lock().take().expect("bound while the unbind was under way");
+        assert_eq!((owner.pasid(), device.port().owner_of(pasid)), (pasid, Some(owner.tag())));
+        assert_eq!(refused(&device.port(), pasid), None);
+        assert_eq!((world.iommu.census().bonds, world.iommu.census().pasids), (1, 1));
+    });
+}
+
+// shows U9, G5; regression 21: the state to fall back to is the group's own and cannot fail.
+#[test]
+fn a_group_whose_container_is_gone_reaches_what_is_its_own_and_nothing_else() {
+    let world = World::new();
+    let (shared, own) = (space(), space());
+    let (leaver, gone) = (world.plug(1), world.plug(2));
+    let container = world.container(&[leaver.group(), gone.group()]);
+    container.map(&mapping(0x10000, 1, &shared, BASE)).expect("free");
+    let blocked = |device: &sva_core::Device, iova| reason(device.port().write(None, iova, &[1])) == Some(FaultReason::NoDomainMapping);
+    container.remove(leaver.group()).expect("in it");
+    assert!(blocked(&leaver, 0x10000), "it has left, and the container lives on");
+    world.iommu.remove(&gone, Removal::Surprise).expect("plugged");
+    drop(container);
+    let back = world.plug(2);
+    assert!(blocked(&leaver, 0x10000) && blocked(&back, 0x10000));
+    for device in [&leaver, &back] {
+        let iova = 0x10000 * u64::from(device.bdf().device());
+        world.iommu.map(device.group(), &mapping(iova, 1, &own, BASE)).expect("its own domain is empty");
+        device.port().write(None, iova, b"own").expect("mapped");
+    }
+    assert!(blocked(&leaver, 0x20000) && blocked(&back, 0x10000), "not the other's");
+    assert_eq!((shared.peek(BASE, 3), own.peek(BASE, 3)), (vec![0; 3], b"own".to_vec()));
+}
