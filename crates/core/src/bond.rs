@@ -9,6 +9,8 @@ use crate::event::Overlap;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, SpaceId};
 use crate::iommu::Iommu;
 use crate::iommu::state::{BondKey, ExitHandler, IsolationHandler};
+use crate::pri::owner::PageRequestHandler;
+use crate::pri::times::FaultTimes;
 use crate::space::EndReason;
 
 /// What an exit handler learns.
@@ -43,12 +45,13 @@ pub struct Bind<T> {
     pub(crate) data: Arc<T>,
     on_exit: Option<OnExit<T>>,
     on_isolation: Option<OnIsolation<T>>,
+    on_pages: Option<Arc<dyn PageRequestHandler>>,
 }
 
 impl<T: Send + Sync + 'static> Bind<T> {
     /// The default features, no handlers. `drvdata` belongs to the bond and is passed to its handlers (rule B6).
     pub fn new(drvdata: T) -> Self {
-        Self { features: Features::default(), data: Arc::new(drvdata), on_exit: None, on_isolation: None }
+        Self { features: Features::default(), data: Arc::new(drvdata), on_exit: None, on_isolation: None, on_pages: None }
     }
 
     /// Grants these features instead of the default ones.
@@ -67,6 +70,16 @@ impl<T: Send + Sync + 'static> Bind<T> {
     pub fn on_isolation_change(mut self, handler: impl Fn(&IsolationChange, &T) + Send + Sync + 'static) -> Self {
         self.on_isolation = Some(Box::new(handler));
         self
+    }
+
+    /// Has `handler` get the page requests of this bond, by whole groups, instead of the provider of the space: for page tables that the owner manages, such as a guest's.
+    pub fn on_page_requests(mut self, handler: Arc<dyn PageRequestHandler>) -> Self {
+        self.on_pages = Some(handler);
+        self
+    }
+
+    pub(crate) fn take_pages(&mut self) -> Option<Arc<dyn PageRequestHandler>> {
+        self.on_pages.take()
     }
 
     pub(crate) fn take_exit(&mut self) -> Option<ExitHandler> {
@@ -100,6 +113,8 @@ pub struct UnbindReport {
     pub deferred: bool,
     /// Accesses that were in flight when access was stopped; all are over, unless deferred.
     pub drained: usize,
+    /// Groups of page requests that waited and were answered as invalid (rule U1).
+    pub page_groups: usize,
     /// The space had ended before the unbind began.
     pub space_ended: bool,
     /// The exit handler has run, or is running where deferred.
@@ -122,6 +137,16 @@ impl<T> Owned<T> {
         self.key.take().map_or_else(UnbindReport::default, |key| self.iommu.unbind(key))
     }
 
+    fn begin_unbind(&mut self) -> Unbinding {
+        let (iommu, key) = (self.iommu.clone(), self.key.take());
+        let report = key.map_or_else(UnbindReport::default, |key| iommu.begin_unbind(key));
+        Unbinding { iommu, key, report }
+    }
+
+    fn fault_times(&self) -> FaultTimes {
+        self.key.map(|key| self.iommu.fault_times(key)).unwrap_or_default()
+    }
+
     fn is_live(&self) -> bool {
         self.key.is_some_and(|key| self.iommu.bond_is_live(key))
     }
@@ -130,6 +155,26 @@ impl<T> Owned<T> {
 impl<T> Drop for Owned<T> {
     fn drop(&mut self) {
         self.unbind();
+    }
+}
+
+/// An unbind that was begun and is not waited for. Dropping it changes nothing: what is left to do follows all the same.
+#[derive(Debug)]
+pub struct Unbinding {
+    iommu: Iommu,
+    key: Option<BondKey>,
+    report: UnbindReport,
+}
+
+impl Unbinding {
+    /// What was found when it was begun. `deferred` says that it was not over then.
+    pub fn report(&self) -> UnbindReport {
+        self.report
+    }
+
+    /// Whether rule U2 holds: no access, no fault, no handler of the bond is left. Does not block.
+    pub fn is_over(&self) -> bool {
+        self.key.is_none_or(|key| self.iommu.bond_is_gone(key))
     }
 }
 
@@ -189,9 +234,19 @@ impl<T: Send + Sync + 'static> Bond<T> {
         self.owned.is_live()
     }
 
+    /// How long the faults of this bond took so far; empty where the system has no clock.
+    pub fn fault_times(&self) -> FaultTimes {
+        self.owned.fault_times()
+    }
+
     /// Unbinds and tells what was drained. Blocks as a drop does.
     pub fn unbind(mut self) -> UnbindReport {
         self.owned.unbind()
+    }
+
+    /// Begins to unbind and does not wait: access stops at once, and the rest follows when accesses in flight, handlers and devices are done. For event loops and schedulers.
+    pub fn begin_unbind(mut self) -> Unbinding {
+        self.owned.begin_unbind()
     }
 }
 
@@ -262,6 +317,16 @@ impl<T: Send + Sync + 'static> GroupBond<T> {
     /// Whether the PASID can be used: the space has not ended.
     pub fn is_live(&self) -> bool {
         self.owned.is_live()
+    }
+
+    /// How long the faults of this bond took so far; empty where the system has no clock.
+    pub fn fault_times(&self) -> FaultTimes {
+        self.owned.fault_times()
+    }
+
+    /// Begins to unbind and does not wait, as [`Bond::begin_unbind`].
+    pub fn begin_unbind(mut self) -> Unbinding {
+        self.owned.begin_unbind()
     }
 
     /// Unbinds and tells what was drained. Blocks as a drop does.

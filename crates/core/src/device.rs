@@ -24,6 +24,8 @@ pub struct Capabilities {
     pub ats: bool,
     /// Page request interface: outstanding page requests that it can have.
     pub pri: Option<u32>,
+    /// Responses to its page requests are to name their PASID (PRG Response PASID Required, PCIe 6.0, section 10.5.2.3).
+    pub response_pasid: bool,
     /// It can wait for a page fault (by PRI or by a means of its own).
     pub page_faults: bool,
 }
@@ -31,7 +33,13 @@ pub struct Capabilities {
 impl Capabilities {
     /// PASIDs of `width` bits, page faults, and nothing else.
     pub const fn sva(width: PasidWidth) -> Self {
-        Self { pasid: Some(PasidCapability { width, execute: false, privileged: false }), ats: false, pri: None, page_faults: true }
+        let pasid = Some(PasidCapability { width, execute: false, privileged: false });
+        Self { pasid, ats: false, pri: None, response_pasid: false, page_faults: true }
+    }
+
+    /// As [`sva`](Self::sva), with address translation services and `requests` outstanding page requests, whose responses name their PASID.
+    pub const fn translating(width: PasidWidth, requests: u32) -> Self {
+        Self { ats: true, pri: Some(requests), response_pasid: true, ..Self::sva(width) }
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::fault::Access;
 use crate::gate::Gate;
+use crate::pri::owner::PageRequestHandler;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
 use crate::sync::RwLock;
@@ -66,6 +67,8 @@ pub(crate) struct Mapping {
 #[derive(Default)]
 pub(crate) struct Domain {
     by_first: RwLock<BTreeMap<u64, Arc<Mapping>>>,
+    /// Who gets page requests without a PASID, instead of the providers of the mapped memory.
+    handler: RwLock<Option<Arc<dyn PageRequestHandler>>>,
 }
 
 impl Domain {
@@ -110,6 +113,26 @@ impl Domain {
     /// Removes everything.
     pub(crate) fn clear(&self) -> Vec<Arc<Mapping>> {
         std::mem::take(&mut *self.by_first.write()).into_values().collect()
+    }
+
+    /// Who gets its page requests, where somebody wants them.
+    pub(crate) fn handler(&self) -> Option<Arc<dyn PageRequestHandler>> {
+        self.handler.read().clone()
+    }
+
+    /// Gives its page requests to `handler`; false where somebody has them.
+    pub(crate) fn set_handler(&self, handler: Arc<dyn PageRequestHandler>) -> bool {
+        let mut held = self.handler.write();
+        let free = held.is_none();
+        if free {
+            *held = Some(handler);
+        }
+        free
+    }
+
+    /// Takes its page requests from whoever has them, and answers who that was: its drop is foreign code.
+    pub(crate) fn take_handler(&self) -> Option<Arc<dyn PageRequestHandler>> {
+        self.handler.write().take()
     }
 
     /// How many mappings there are.

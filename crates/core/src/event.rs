@@ -70,6 +70,23 @@ pub enum Event {
         /// For which owner.
         tag: PasidTag,
     },
+    /// A device did not answer invalidations in time and gets nothing through until it is reset.
+    CutOff {
+        /// Which.
+        device: Bdf,
+    },
+    /// Groups of page requests of a device got no answer in time; their indexes are not used again before a reset.
+    ResponseOverdue {
+        /// The device.
+        device: Bdf,
+        /// How many groups.
+        groups: usize,
+    },
+    /// Slow spaces hold as many threads as there may be, and page requests of others wait for one. Said once.
+    WorkersExhausted {
+        /// Threads that there are.
+        threads: usize,
+    },
     /// The machine below failed during an access; the transfer ended there.
     HostFailure {
         /// Who issued it.

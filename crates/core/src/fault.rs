@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 
+use crate::ats::TranslationRefusal;
 use crate::ids::{Bdf, Pasid};
+use crate::pri::ResponseCode;
 
 /// What a transaction wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +85,22 @@ pub enum FaultReason {
     Wraps,
     /// The device is gone.
     DeviceRemoved,
+    /// The device is being reset, or was cut off because it did not answer; a reset lets it in again.
+    DeviceBlocked,
+    /// A request with a translated address from a device whose address translation services are off.
+    TranslatedRefused,
+    /// This port on the way stops requests with translated addresses (ACS Translation Blocking).
+    TranslationBlocked(Bdf),
+    /// The translated address is no place in the memory of the space: the translation is not, or no longer, the space's.
+    NoSuchFrame,
+    /// The IOMMU did not look at the device's translation request.
+    Untranslatable(TranslationRefusal),
+    /// The page was asked for and the answer was not success.
+    PageRefused(ResponseCode),
+    /// There is no translation for this access, and the device cannot ask for the page.
+    NoTranslation,
+    /// A translation or a page was asked for, and no answer came in time.
+    Overdue,
     /// A peer's window decoded the address and the peer aborted the request.
     PeerAbort(Bdf),
 }
@@ -100,6 +118,14 @@ impl fmt::Display for FaultReason {
             Self::NoDomainMapping => f.write_str("the domain has no mapping there"),
             Self::Wraps => f.write_str("the range wraps past the last address"),
             Self::DeviceRemoved => f.write_str("the device has been removed"),
+            Self::DeviceBlocked => f.write_str("the device is being reset or was cut off"),
+            Self::TranslatedRefused => f.write_str("the device's address translation services are off"),
+            Self::TranslationBlocked(port) => write!(f, "{port} blocks translated requests (ACS TB)"),
+            Self::NoSuchFrame => f.write_str("the translated address is no place in the space's memory"),
+            Self::Untranslatable(refusal) => write!(f, "the translation request was refused ({refusal})"),
+            Self::PageRefused(code) => write!(f, "the page request was answered: {code}"),
+            Self::NoTranslation => f.write_str("there is no translation for it"),
+            Self::Overdue => f.write_str("the IOMMU did not answer in time"),
             Self::PeerAbort(peer) => write!(f, "{peer} decoded the address and aborted the request"),
         }
     }

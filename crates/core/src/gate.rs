@@ -1,8 +1,8 @@
-//! A gate that counts those inside and closes once: how an unbind waits for the accesses in flight.
+//! A gate that counts those inside: how an unbind waits for the accesses in flight.
 //!
-//! The state is one word: the top bit says closed, the others count those inside. Once closed nobody gets in, so the word reaches
-//! "closed and empty" exactly once: in [`Gate::close`] when nobody is inside, or in the [`Gate::leave`] of the last one. Whoever makes that step is told so and
-//! finishes the work; nobody else is.
+//! The state is one word: the top bit says closed, the next one paused, the others count those inside. Once it is closed or paused nobody gets in, so the count reaches zero
+//! once: in the call that closes or pauses it when nobody is inside, or in the [`Gate::leave`] of the last one. Whoever makes that step is told so and
+//! finishes the work; nobody else is. Closing is for good; a pause ends by [`Gate::resume`].
 //!
 //! Rejected: counting up first and looking at the bit afterwards. A latecomer would then count down again from a closed gate and could be told
 //! "drained" a second time.
@@ -10,6 +10,8 @@
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 const CLOSED: usize = 1 << (usize::BITS - 1);
+const PAUSED: usize = CLOSED >> 1;
+const SHUT: usize = CLOSED | PAUSED;
 
 /// See the module.
 pub(crate) struct Gate(AtomicUsize);
@@ -20,10 +22,15 @@ impl Gate {
         Self(AtomicUsize::new(0))
     }
 
-    /// Goes in; false where the gate is closed. Each `true` is followed by one [`leave`](Self::leave).
+    /// Paused and empty.
+    pub(crate) fn paused() -> Self {
+        Self(AtomicUsize::new(PAUSED))
+    }
+
+    /// Goes in; false where the gate is shut. Each `true` is followed by one [`leave`](Self::leave).
     pub(crate) fn enter(&self) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed);
-        while seen & CLOSED == 0 {
+        while seen & SHUT == 0 {
             // Acquire: what the access does next cannot move before it is counted.
             match self.0.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -33,18 +40,29 @@ impl Gate {
         false
     }
 
-    /// Goes out; true for the last one out of a closed gate, who finishes the work.
-    #[must_use = "the last one out of a closed gate finishes the work"]
+    /// Goes out; true for the last one out of a shut gate, who finishes the work.
+    #[must_use = "the last one out of a shut gate finishes the work"]
     pub(crate) fn leave(&self) -> bool {
         // Release: the access is over before it is uncounted; acquire: the last one sees all that the others did.
-        self.0.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1
+        let before = self.0.fetch_sub(1, Ordering::AcqRel);
+        before & SHUT != 0 && before & !SHUT == 1
     }
 
-    /// Closes, and answers how many are inside: where it is nobody, the one who closes finishes the work. `None` where it was closed before, which changes nothing.
+    /// Closes for good, and answers how many are inside: where it is nobody, the one who closes finishes the work. `None` where it was closed before, which changes nothing.
     #[must_use = "if nobody is inside, the one who closes finishes the work"]
     pub(crate) fn close(&self) -> Option<usize> {
         let before = self.0.fetch_or(CLOSED, Ordering::AcqRel);
-        (before & CLOSED == 0).then_some(before)
+        (before & CLOSED == 0).then_some(before & !SHUT)
+    }
+
+    /// Lets nobody in until it is resumed. Answers how many are inside.
+    pub(crate) fn pause(&self) -> usize {
+        self.0.fetch_or(PAUSED, Ordering::AcqRel) & !SHUT
+    }
+
+    /// Ends a pause; a closed gate stays closed.
+    pub(crate) fn resume(&self) {
+        self.0.fetch_and(!PAUSED, Ordering::AcqRel);
     }
 
     /// Whether it has been closed.
@@ -52,8 +70,9 @@ impl Gate {
         self.0.load(Ordering::Acquire) & CLOSED != 0
     }
 
-    /// Whether it is closed and nobody is inside.
+    /// Whether it is shut and nobody is inside.
     pub(crate) fn is_drained(&self) -> bool {
-        self.0.load(Ordering::Acquire) == CLOSED
+        let now = self.0.load(Ordering::Acquire);
+        now & SHUT != 0 && now & !SHUT == 0
     }
 }

@@ -15,11 +15,6 @@ impl Countdown {
         Self(AtomicUsize::new(steps))
     }
 
-    /// One more step to come. Only by one whose own step is still to come.
-    pub(crate) fn more(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// One step; true for the last.
     #[must_use = "the last one does what comes after"]
     pub(crate) fn step(&self) -> bool {

@@ -15,6 +15,7 @@ pub mod fault;
 pub mod ids;
 pub mod invalidation;
 pub mod iommu;
+pub mod link;
 pub mod mutation;
 pub mod pasid;
 pub mod port;
@@ -23,27 +24,36 @@ pub mod range;
 pub mod space;
 pub mod sync;
 pub mod topology;
+#[cfg(not(loom))]
+pub mod workers;
 
 mod callback;
 mod gate;
 
-pub use ats::{Frame, Permissions, Translation};
-pub use bond::{Bind, Bond, BondEnd, GroupBond, IsolationChange, UnbindReport};
+pub use ats::{AtsPort, Frame, Permissions, Translation};
+pub use bond::{Bind, Bond, BondEnd, GroupBond, IsolationChange, UnbindReport, Unbinding};
 pub use clock::Clock;
 pub use device::{Capabilities, DeviceOps, DeviceSpec, Feature, Features, PasidCapability};
 pub use domain::{MapRequest, Protection};
 pub use error::{
-    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError, PlugError, Refusal, RemoveError,
-    Sibling, SpaceRefusal, UnmapError,
+    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, HandlerError, JoinError, LeaveError, MapError, PlugError, Refusal,
+    RemoveError, ResetError, ServiceError, Sibling, SpaceRefusal, UnmapError,
 };
 pub use event::{Drained, Event, Overlap};
 pub use fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, HostFailure, OnAbsent};
 pub use ids::{Bdf, ContainerId, Generation, GroupId, Pasid, PasidTag, PasidWidth, RequesterId, SpaceId};
 pub use invalidation::Invalidation;
-pub use iommu::{Census, Container, ContainerBound, GroupInfo, Iommu, IommuConfig, Joined, Mapped, NotJoined, Plugged, Removal, Unmapped};
+pub use iommu::{
+    Census, Container, ContainerBound, GroupInfo, HandlerRegistration, Iommu, IommuConfig, Joined, Mapped, NotJoined, PageWork, Plug,
+    Plugged, Removal, Reset, Unmapped,
+};
+pub use link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
 pub use port::{Device, DmaPort};
+pub use pri::{FaultQueue, FaultTimes, PageCounts, PageRequestGroup, PageRequestHandler, ResponseCode};
 pub use range::{AddrRange, Segment};
 pub use space::{
     AddressSpace, EndReason, ExitWork, NoSuchFrame, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken,
 };
 pub use topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology};
+#[cfg(not(loom))]
+pub use workers::{WorkerConfig, Workers};

@@ -10,18 +10,19 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::ats::Frame;
 use crate::callback::InCallback;
 use crate::device::Capabilities;
 use crate::domain::{DomainUse, Mapping};
 use crate::event::Event;
 use crate::fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, OnAbsent};
-use crate::gate::Gate;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId};
 use crate::iommu::Iommu;
+use crate::iommu::inside::{Inside, Last};
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
 use crate::mutation;
 use crate::range::{AddrRange, Segment};
-use crate::space::{AddressSpace, StopCause, Stopped};
+use crate::space::{AddressSpace, NoSuchFrame, StopCause, Stopped};
 use crate::sync::atomic::Ordering;
 use crate::topology::PeerWindow;
 
@@ -39,6 +40,10 @@ impl Device {
 
     pub(crate) fn inner(&self) -> &Arc<DeviceInner> {
         &self.inner
+    }
+
+    pub(crate) fn iommu(&self) -> &Iommu {
+        &self.iommu
     }
 
     /// Whether it was plugged into this IOMMU.
@@ -113,35 +118,9 @@ impl Buffer<'_> {
     }
 }
 
-/// Inside a gate as long as this lives.
-struct Inside<'a> {
-    gate: &'a Gate,
-    iommu: &'a Iommu,
-    /// What to take out where this was the last access.
-    attachment: Option<&'a Arc<Attachment>>,
-}
-
-impl<'a> Inside<'a> {
-    fn enter(gate: &'a Gate, iommu: &'a Iommu) -> Option<Self> {
-        // Lazily: a guard that was never inside must not leave.
-        gate.enter().then(|| Self { gate, iommu, attachment: None })
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        if self.gate.leave() {
-            match self.attachment {
-                Some(attachment) => self.iommu.retire(attachment),
-                None => self.iommu.gate_drained(),
-            }
-        }
-    }
-}
-
 /// One way that a transaction can take.
 #[derive(Clone, Copy)]
-enum Way {
+pub(crate) enum Way {
     Upstream,
     Peer(PeerWindow),
 }
@@ -210,6 +189,59 @@ impl DmaPort {
         self.transfer(pasid, pieces, Buffer::From(data), AccessMode { access: Access::Write, ..mode })
     }
 
+    /// Reads by a translated address, as a device does that keeps translations (PCIe 6.0, section 10.2.1: AT = 10b). Asks no page table.
+    ///
+    /// # Errors
+    /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated requests, the PASID is not bound, or the frame is not the space's.
+    pub fn read_translated(&self, pasid: Option<Pasid>, frame: Frame, buf: &mut [u8], access: Access) -> Result<(), DmaError> {
+        let access = if access == Access::Write { Access::Read } else { access };
+        self.translated(pasid, frame, Buffer::Into(buf), access)
+    }
+
+    /// Writes by a translated address, as [`read_translated`](Self::read_translated) reads.
+    ///
+    /// # Errors
+    /// Nothing was written; as for reading.
+    pub fn write_translated(&self, pasid: Option<Pasid>, frame: Frame, data: &[u8]) -> Result<(), DmaError> {
+        self.translated(pasid, frame, Buffer::From(data), Access::Write)
+    }
+
+    fn translated(&self, pasid: Option<Pasid>, frame: Frame, buffer: Buffer<'_>, access: Access) -> Result<(), DmaError> {
+        let abort = |reason| Err(self.fault(0, pasid, frame.0, access, reason));
+        let _callback = InCallback::enter();
+        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else { return abort(self.device.why_shut()) };
+        let Some(_translated) = Inside::enter(&self.device.services.translated, &self.iommu, Last::Quiet(&self.device)) else {
+            return abort(FaultReason::TranslatedRefused);
+        };
+        let isolation = self.device.isolation(self.iommu.topology());
+        let decodes = |window: &&PeerWindow| window.range.contains(frame.0);
+        if let Some(window) = isolation.translated_windows().iter().find(decodes) {
+            if buffer.len() as u64 > window.range.last() - frame.0 + 1 {
+                // One request lies in one page, and windows are made of whole pages.
+                return abort(FaultReason::PeerAbort(window.decoder));
+            }
+            return self.to_peer(pasid, window, frame.0, buffer, access, 0);
+        }
+        // After the windows: those are met before the port that blocks.
+        if let Some(port) = isolation.translation_blocked {
+            return abort(FaultReason::TranslationBlocked(port));
+        }
+        let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else { return abort(FaultReason::TranslatedRefused) };
+        let Some(entry) = self.device.requester.table.read().get(&pasid).cloned() else { return abort(self.not_bound(pasid)) };
+        let Some(_inside) = Inside::enter(&entry.gate, &self.iommu, Last::Attachment(&entry)) else { return abort(self.not_bound(pasid)) };
+        if !entry.published.load(Ordering::Acquire) {
+            return abort(FaultReason::NotBound);
+        }
+        if entry.record.ended() {
+            return abort(FaultReason::SpaceEnded);
+        }
+        match buffer {
+            Buffer::Into(buf) => entry.record.space.read_frame(frame, buf),
+            Buffer::From(data) => entry.record.space.write_frame(frame, data),
+        }
+        .or_else(|NoSuchFrame(_)| abort(FaultReason::NoSuchFrame))
+    }
+
     fn transfer(&self, pasid: Option<Pasid>, pieces: &[Segment], mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
         let total = pieces.iter().fold(0u64, |sum, piece| sum.saturating_add(piece.len));
         if total != buffer.len() as u64 {
@@ -219,8 +251,8 @@ impl DmaPort {
         // From here to the end, since more than the provider and the peers is foreign code: so is what the last access out of a bond drops. An unbind or a removal from
         // there does not wait (rule U3): this transaction would be what it waits for.
         let _callback = InCallback::enter();
-        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu) else {
-            return Err(self.fault(0, pasid, start, mode.access, FaultReason::DeviceRemoved));
+        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else {
+            return Err(self.fault(0, pasid, start, mode.access, self.device.why_shut()));
         };
         let isolation = self.device.isolation(self.iommu.topology());
         // Without a byte there is nothing that a peer could decode.
@@ -323,7 +355,7 @@ impl DmaPort {
     fn by_pasid(&self, pasid: Pasid, pieces: &[Segment], buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
         let start = pieces.first().map_or(0, |piece| piece.address);
         let abort = |reason| Err(self.fault(0, Some(pasid), start, mode.access, reason));
-        if !self.device.spec.capabilities.pasid.is_some_and(|capability| pasid.fits(capability.width)) {
+        if !self.device.can_issue(pasid) {
             return abort(FaultReason::CannotIssuePasid);
         }
         let Some(mut entry) = self.look_up(pasid) else { return abort(self.not_bound(pasid)) };
@@ -334,8 +366,7 @@ impl DmaPort {
             // The owner from one reading of the entry, the rest from another.
             entry = self.look_up(pasid).unwrap_or(entry);
         }
-        let Some(mut inside) = Inside::enter(&entry.gate, &self.iommu) else { return abort(self.not_bound(pasid)) };
-        inside.attachment = Some(&entry);
+        let Some(_inside) = Inside::enter(&entry.gate, &self.iommu, Last::Attachment(&entry)) else { return abort(self.not_bound(pasid)) };
         if !entry.published.load(Ordering::Acquire) {
             return abort(FaultReason::NotBound);
         }
@@ -376,7 +407,7 @@ impl DmaPort {
                 break domain;
             }
         };
-        let _inside = Inside { gate: &domain.gate, iommu: &self.iommu, attachment: None };
+        let _inside = Inside::entered(&domain.gate, &self.iommu, Last::Wake);
         let mut done = 0;
         for piece in pieces {
             let mut rest = piece.range();
@@ -402,7 +433,7 @@ impl DmaPort {
         let abort = |done, address, reason| self.fault(done, None, address, mode.access, reason);
         let found: Option<Arc<Mapping>> = domain.domain.find(iova);
         let mapping = found.ok_or_else(|| abort(done, iova, FaultReason::NoDomainMapping))?;
-        let Some(_inside) = Inside::enter(&mapping.gate, &self.iommu) else {
+        let Some(_inside) = Inside::enter(&mapping.gate, &self.iommu, Last::Wake) else {
             return Err(abort(done, iova, FaultReason::NoDomainMapping));
         };
         if !mapping.protection.permits(mode.access) {
@@ -438,7 +469,7 @@ impl DmaPort {
     }
 
     /// Makes a fault and logs it (rule F6).
-    fn fault(&self, done: u64, pasid: Option<Pasid>, address: u64, access: Access, reason: FaultReason) -> DmaError {
+    pub(crate) fn fault(&self, done: u64, pasid: Option<Pasid>, address: u64, access: Access, reason: FaultReason) -> DmaError {
         let fault = Fault { device: self.device.bdf(), pasid, address, access, reason };
         self.iommu.log(Event::Fault(fault));
         DmaError { done, cause: DmaCause::Fault(fault) }

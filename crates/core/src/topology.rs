@@ -128,7 +128,8 @@ pub trait Topology: Send + Sync {
     /// The windows that catch transactions of `device`, sorted, without overlap.
     fn windows(&self, device: Bdf) -> Vec<PeerWindow>;
 
-    /// The port or function on the way from `device` to the root that stops requests with a translated address (ACS Translation Blocking), where there is one.
+    /// The port or function on the way from `device` to the root that stops requests with a translated address, and requests for translations (ACS Translation Blocking), where there
+    /// is one. What [`translated_windows`](Self::translated_windows) catches is caught before it.
     fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
         let _ = device;
         None

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::fault::Access;
 use crate::ids::{Pasid, PasidTag};
 use crate::range::AddrRange;
 
@@ -123,11 +124,11 @@ impl Permissions {
     }
 
     /// Whether it permits `access`.
-    pub const fn permits(self, access: crate::fault::Access) -> bool {
+    pub const fn permits(self, access: Access) -> bool {
         match access {
-            crate::fault::Access::Read => self.read,
-            crate::fault::Access::Write => self.write,
-            crate::fault::Access::Execute => self.execute,
+            Access::Read => self.read,
+            Access::Write => self.write,
+            Access::Execute => self.execute,
         }
     }
 }
@@ -171,6 +172,17 @@ pub struct TranslationRequest {
     pub execute: bool,
     /// As a privileged access (Privileged Mode Requested).
     pub privileged: bool,
+}
+
+impl TranslationRequest {
+    /// The access that it is made for.
+    pub const fn access(&self) -> Access {
+        match (self.write, self.execute) {
+            (true, _) => Access::Write,
+            (false, true) => Access::Execute,
+            (false, false) => Access::Read,
+        }
+    }
 }
 
 /// Why a translation request was not looked at.
@@ -229,9 +241,9 @@ pub struct InvalidationRequest {
     pub tag: Itag,
     /// Counts the uses of a tag inside the system: a completion that was meant for an earlier use is dropped and counted (rule U6).
     pub serial: u64,
-    /// The PASID whose translations go; without one those that have none.
+    /// The PASID whose translations go; without one all go.
     pub pasid: Option<Pasid>,
-    /// Those of all PASIDs (Global Invalidate).
+    /// Also those that hold for all PASIDs (Global Invalidate).
     pub global: bool,
     /// Whatever overlaps it goes.
     pub range: AlignedRange,

@@ -5,10 +5,16 @@
 //! | [`message`] | translation and invalidation messages, as checked values |
 //! | [`layout`] | the same bit by bit, both ways |
 
+pub(crate) mod cache;
+pub(crate) mod invalidate;
 pub mod layout;
 pub mod message;
+pub mod port;
 
+pub use cache::{Answer, AtcCounts};
+pub use invalidate::InvalidationCounts;
 pub use message::{
     AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Itag, Permissions, RequestId, Translation, TranslationCompletion,
     TranslationRefusal, TranslationRequest,
 };
+pub use port::{AskTranslationError, AtsPort};

@@ -162,7 +162,7 @@ impl State {
         };
         // Nothing below can fail.
         let Some(record) = self.spaces.get(&space.id()).map(|state| Arc::clone(&state.record)) else { unreachable!("entered above") };
-        let key = self.enter_bond(kind, record, bind.features, bind.take_exit(), bind.take_isolation());
+        let key = self.enter_bond(kind, record, bind.features, bind.take_exit(), bind.take_isolation(), bind.take_pages());
         self.attach(key, &candidates.requesters());
         Ok((key, tag))
     }
@@ -331,7 +331,7 @@ impl Iommu {
     pub(crate) fn bond_members(&self, key: BondKey) -> Vec<Bdf> {
         let mut state = self.lock();
         let Some(bond) = state.bond(key) else { return Vec::new() };
-        let requesters: Vec<Arc<Requester>> = bond.attachments.iter().map(|(_, requester)| Arc::clone(requester)).collect();
+        let requesters: Vec<Arc<Requester>> = bond.attachments.iter().map(|held| Arc::clone(&held.requester)).collect();
         let bound = |device: &&Arc<DeviceInner>| {
             device.spec.capabilities.pasid.is_some() && requesters.iter().any(|requester| Arc::ptr_eq(requester, &device.requester))
         };

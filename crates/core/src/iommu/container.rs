@@ -15,7 +15,7 @@ use super::unbind::Closing;
 use super::{Mapped, Unmapped};
 use crate::bond::{AnyData, Bind, UnbindReport};
 use crate::callback;
-use crate::domain::{DomainUse, MapRequest};
+use crate::domain::{Domain, DomainUse, MapRequest};
 use crate::error::{ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError, Refusal, UnmapError};
 use crate::event::Overlap;
 use crate::ids::{ContainerId, GroupId, Pasid, PasidTag, SpaceId};
@@ -71,6 +71,7 @@ impl Iommu {
 
 /// What a group that leaves takes along.
 struct Leaving {
+    members: Vec<Arc<DeviceInner>>,
     ended: Arc<DomainUse>,
     closing: Closing,
 }
@@ -136,15 +137,16 @@ impl State {
         found.changed();
         let fallback = if mutation::is_on(21) { &container.domain } else { &found.own };
         let ended = found.face.translation.switch(Arc::clone(fallback));
+        let members = found.members.clone();
         let mut closing = Closing::default();
-        for requester in Candidates::of(&found.members).requesters() {
+        for requester in Candidates::of(&members).requesters() {
             for attachment in requester.table.read().values() {
-                closing.add(attachment, &requester);
+                closing.add(attachment);
             }
         }
         self.close_use(&ended);
         self.forget_empty_group(group);
-        Some(Leaving { ended, closing })
+        Some(Leaving { members, ended, closing })
     }
 
     fn members_of(&self, id: ContainerId) -> impl Iterator<Item = &Arc<DeviceInner>> {
@@ -157,6 +159,10 @@ impl Container {
     /// Its number.
     pub fn id(&self) -> ContainerId {
         self.id
+    }
+
+    pub(super) fn domain(&self) -> Arc<Domain> {
+        Arc::clone(&self.iommu.lock().containers[&self.id].domain)
     }
 
     /// The groups in it.
@@ -191,13 +197,19 @@ impl Container {
         let Some(container) = state.containers.get_mut(&self.id) else { unreachable!("the container lives as long as this value") };
         container.groups.insert(group);
         let (domain, mapped) = (Arc::clone(&container.domain), container.domain.ranges());
+        let mut ended = None;
         if let Some(found) = state.groups.get_mut(&group) {
             found.container = Some(self.id);
             found.changed();
-            let ended = found.face.translation.switch(domain);
-            state.close_use(&ended);
+            ended = Some((found.members.clone(), found.face.translation.switch(domain)));
+        }
+        if let Some((_, ended)) = &ended {
+            state.close_use(ended);
         }
         self.iommu.unlock(state);
+        if let Some((devices, ended)) = &ended {
+            self.iommu.drain_domain(devices, ended);
+        }
         let mut joined = Joined { left_out: candidates.left_out, ..Joined::default() };
         for (device, isolation) in &members {
             joined.overlaps.extend(mapped.iter().flat_map(|range| isolation.overlaps(device.bdf(), *range)));
@@ -358,6 +370,9 @@ impl Container {
 impl Iommu {
     /// Stops what leaves and waits for it, unless inside a callback.
     fn finish_leave(&self, leaving: &[Leaving]) {
+        for Leaving { members, ended, .. } in leaving {
+            self.drain_domain(members, ended);
+        }
         for group in leaving {
             self.stop_access(&group.closing);
         }

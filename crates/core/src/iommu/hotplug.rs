@@ -1,10 +1,12 @@
 //! Devices come and go (rules G4, G5, F7).
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Weak};
 
 use super::Iommu;
 use super::bind::refusal;
 use super::parts::{DeviceInner, Isolation, Requester};
+use super::services::Services;
 use super::state::{Aftermath, BondKey, BondKind, IsolationHandler, Phase, State};
 use super::unbind::Closing;
 use crate::bond::IsolationChange;
@@ -14,6 +16,7 @@ use crate::error::{PlugError, Refusal, RemoveError};
 use crate::event::{Event, Overlap};
 use crate::gate::Gate;
 use crate::ids::{Bdf, Pasid, SpaceId};
+use crate::link::{DirectLink, Link, LinkEnds};
 use crate::mutation;
 use crate::port::Device;
 use crate::range::AddrRange;
@@ -48,6 +51,39 @@ pub struct Plugged {
     pub overlaps: Vec<Overlap>,
 }
 
+/// A device that is to be plugged in.
+#[derive(Clone)]
+pub struct Plug {
+    spec: DeviceSpec,
+    model: Option<Arc<dyn DeviceOps>>,
+    link: Arc<dyn Link>,
+}
+
+impl Plug {
+    /// A device without a model that wants to be told, over a [`DirectLink`].
+    pub fn new(spec: DeviceSpec) -> Self {
+        Self { spec, model: None, link: Arc::new(DirectLink) }
+    }
+
+    /// With a model that wants to be told when it is to stop.
+    pub fn model(mut self, model: Arc<dyn DeviceOps>) -> Self {
+        self.model = Some(model);
+        self
+    }
+
+    /// With a link of its own for translation services and page requests.
+    pub fn link(mut self, link: Arc<dyn Link>) -> Self {
+        self.link = link;
+        self
+    }
+}
+
+impl fmt::Debug for Plug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plug").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
 /// How a device leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
@@ -68,15 +104,18 @@ struct Arrival {
 }
 
 impl State {
-    fn plug(&mut self, spec: DeviceSpec, ops: Option<Arc<dyn DeviceOps>>, seat: Seat) -> Result<Arrival, PlugError> {
+    fn plug(&mut self, iommu: &Iommu, plug: Plug, seat: Seat) -> Result<Arrival, PlugError> {
+        let Plug { spec, model: ops, link } = plug;
         if self.devices.contains_key(&spec.bdf) {
             return Err(PlugError::Occupied { device: spec.bdf });
         }
         let shared = self.requesters.contains_key(&seat.requester.id);
         let requester = Arc::clone(self.requesters.entry(seat.requester.id).or_insert(seat.requester));
         requester.ops.write().extend(ops.map(|ops| (spec.bdf, ops)));
+        let key = self.next_device;
+        self.next_device += 1;
         let group = self.group_for(seat.group);
-        let device = Arc::new(DeviceInner {
+        let device = Arc::new_cyclic(|me| DeviceInner {
             spec,
             group: group.id,
             requester,
@@ -84,6 +123,7 @@ impl State {
             gate: Gate::new(),
             unplugged: AtomicBool::new(false),
             isolation: RwLock::new(seat.isolation),
+            services: Services::new(key, LinkEnds::new(spec.bdf, Arc::downgrade(&iommu.0), Weak::clone(me)), link, iommu.config(), &spec),
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
         group.members.insert(at, Arc::clone(&device));
@@ -166,10 +206,10 @@ impl State {
                 ended.push((bdf, attachment.record.tag.pasid));
             }
             if own || last {
-                closing.add(&attachment, requester);
+                closing.add(&attachment);
             } else {
                 // The entry stays, for the others that issue requests as this requester.
-                closing.add_stop_of(bdf, &attachment, requester);
+                closing.add_stop_of(bdf, &attachment);
             }
         }
         if last {
@@ -196,7 +236,7 @@ impl Iommu {
     /// # Errors
     /// There is a device at this address.
     pub fn plug(&self, spec: DeviceSpec) -> Result<Plugged, PlugError> {
-        self.plug_in(spec, None)
+        self.plug_in(Plug::new(spec))
     }
 
     /// As [`plug`](Self::plug), with a model that wants to be told when it is to stop.
@@ -204,20 +244,24 @@ impl Iommu {
     /// # Errors
     /// There is a device at this address.
     pub fn plug_with(&self, spec: DeviceSpec, ops: Arc<dyn DeviceOps>) -> Result<Plugged, PlugError> {
-        self.plug_in(spec, Some(ops))
+        self.plug_in(Plug::new(spec).model(ops))
     }
 
-    fn plug_in(&self, spec: DeviceSpec, ops: Option<Arc<dyn DeviceOps>>) -> Result<Plugged, PlugError> {
-        let topology = self.topology();
+    /// As [`plug`](Self::plug), with all that can be said about a device.
+    ///
+    /// # Errors
+    /// There is a device at this address.
+    pub fn plug_in(&self, plug: Plug) -> Result<Plugged, PlugError> {
+        let (topology, spec) = (self.topology(), plug.spec);
         let seat = Seat {
             requester: Requester::new(topology.requester(spec.bdf)),
             group: topology.group(spec.bdf),
             isolation: Isolation::ask(topology, spec.bdf),
         };
         // A model that is refused is not to be dropped under the control lock: its drop is foreign code.
-        let _kept = ops.clone();
+        let _kept = plug.clone();
         let mut state = self.lock();
-        let arrival = state.plug(spec, ops, seat);
+        let arrival = state.plug(self, plug, seat);
         self.unlock(state);
         let Arrival { device, joined, not_joined, mapped, told } = arrival?;
         self.tell(spec.bdf, told);
@@ -278,6 +322,7 @@ impl Iommu {
             Removal::Orderly => self.ask_to_stop(&closing),
             Removal::Surprise => closing.forget_stops(),
         }
+        self.end_services(inner, removal == Removal::Orderly);
         // Where somebody is inside, the last one to leave wakes us; where nobody is, there is nobody to wake.
         let _drained = inner.gate.close();
         self.close_all(&closing);
@@ -287,6 +332,7 @@ impl Iommu {
         if !callback::inside() {
             self.wait_until(|state| inner.gate.is_drained() && closing.is_over(state));
         }
+        self.forget_pages(inner);
         Ok(())
     }
 }

@@ -5,33 +5,50 @@
 //! table or the domain, each behind a reader's lock of its own, and through [gates](crate::gate) that unbind, unmap and removal close.
 
 mod bind;
+mod blocking;
 mod container;
 mod hotplug;
+pub(crate) mod inside;
 mod map;
+mod owners;
+pub(crate) mod pages;
 pub(crate) mod parts;
+pub(crate) mod services;
 pub(crate) mod state;
+mod translate;
 mod unbind;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 pub use bind::GroupInfo;
+pub use blocking::Reset;
 pub use container::{Container, ContainerBound, Joined};
-pub use hotplug::{NotJoined, Plugged, Removal};
+pub use hotplug::{NotJoined, Plug, Plugged, Removal};
 pub use map::{Mapped, Unmapped};
+pub use owners::HandlerRegistration;
+pub use pages::PageWork;
 
 use crate::callback;
+use crate::clock::Clock;
 use crate::event::{Drained, Event, EventLog};
 use crate::ids::{PasidTag, PasidWidth, SpaceId};
-use crate::invalidation::Countdown;
+use crate::invalidation::{Countdown, Invalidation};
 use crate::mutation;
 use crate::pasid::PasidAllocator;
+use crate::pri::queue::PageRequests;
+use crate::range::AddrRange;
 use crate::space::{EndReason, ExitWork, SpaceWatcher};
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::topology::Topology;
 use parts::{Attachment, DeviceInner};
 use state::{Aftermath, State};
+
+/// How often whoever waits for a device looks for what is overdue.
+#[cfg(not(loom))]
+const OVERDUE_EVERY: Duration = Duration::from_millis(5);
 
 /// Settings of an [`Iommu`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +61,33 @@ pub struct IommuConfig {
     pub max_mappings: usize,
     /// Events that the log keeps.
     pub event_capacity: usize,
+    /// Page requests that the queue holds before they are sorted.
+    pub page_queue: usize,
+    /// Translations that the cache of one device holds.
+    pub atc_entries: usize,
+    /// For how long the completion of an invalidation is awaited, each time. Hardware may take a minute (PCIe 6.0, section 10.3.1); needs a clock.
+    pub invalidation_limit: Duration,
+    /// How often an invalidation is sent before the device is cut off: 1 or more.
+    pub invalidation_tries: u8,
+    /// For how long a device awaits the response to a group of page requests; needs a clock.
+    pub response_limit: Duration,
 }
 
 impl Default for IommuConfig {
-    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events.
+    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests, 1,024 translations a device; an invalidation is awaited for a second and sent
+    /// twice, a response for ten seconds.
     fn default() -> Self {
-        Self { pasid_width: PasidWidth::MAX, address_width: 48, max_mappings: 65_535, event_capacity: 1024 }
+        Self {
+            pasid_width: PasidWidth::MAX,
+            address_width: 48,
+            max_mappings: 65_535,
+            event_capacity: 1024,
+            page_queue: 4096,
+            atc_entries: 1024,
+            invalidation_limit: Duration::from_secs(1),
+            invalidation_tries: 2,
+            response_limit: Duration::from_secs(10),
+        }
     }
 }
 
@@ -68,6 +106,14 @@ pub struct Census {
     pub spaces: usize,
     /// PASIDs in use.
     pub pasids: u32,
+    /// Page requests that are queued or belong to a group that is not complete.
+    pub page_requests: usize,
+    /// Groups of page requests that are not answered.
+    pub page_groups: usize,
+    /// Invalidations that a device has not completed.
+    pub invalidations: usize,
+    /// What devices have under way themselves: translation requests, translated requests, groups that they wait for.
+    pub device_work: usize,
 }
 
 /// A software IOMMU: devices, groups, containers, bonds, PASIDs and domains over one bus. Cheap to clone; all clones are one.
@@ -82,6 +128,12 @@ pub(crate) struct Inner {
     changed: Condvar,
     events: EventLog,
     stale_dropped: AtomicU64,
+    clock: Option<Arc<dyn Clock>>,
+    /// Devices that an invalidation may have to be sent to.
+    translating: AtomicUsize,
+    pages: Mutex<PageRequests>,
+    /// Signalled when there is a page request to sort or a group to resolve, or workers are to look whether they are to end.
+    work: Condvar,
     watcher: Arc<Watcher>,
 }
 
@@ -92,11 +144,28 @@ impl SpaceWatcher for Watcher {
     fn space_ended(&self, space: SpaceId, reason: EndReason) -> ExitWork {
         self.0.upgrade().map_or_else(ExitWork::none, |inner| Iommu(inner).space_ended(space, reason))
     }
+
+    fn invalidate(&self, space: SpaceId, range: AddrRange) -> Invalidation {
+        self.0.upgrade().map_or_else(Invalidation::none, |inner| Iommu(inner).invalidate_space(space, range))
+    }
 }
 
 impl Iommu {
-    /// An IOMMU without devices over `topology`.
+    /// An IOMMU without devices over `topology`. It has no clock: nothing times out, and the times of faults are not kept.
     pub fn new(topology: Arc<dyn Topology>, config: IommuConfig) -> Self {
+        Self::make(topology, config, None)
+    }
+
+    /// As [`new`](Self::new), with a clock.
+    pub fn with_clock(topology: Arc<dyn Topology>, config: IommuConfig, clock: Arc<dyn Clock>) -> Self {
+        Self::make(topology, config, Some(clock))
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self(inner)
+    }
+
+    fn make(topology: Arc<dyn Topology>, config: IommuConfig, clock: Option<Arc<dyn Clock>>) -> Self {
         Self(Arc::new_cyclic(|me| Inner {
             topology,
             config,
@@ -104,6 +173,10 @@ impl Iommu {
             changed: Condvar::new(),
             events: EventLog::new(config.event_capacity),
             stale_dropped: AtomicU64::new(0),
+            clock,
+            translating: AtomicUsize::new(0),
+            pages: Mutex::new(PageRequests::new(config.page_queue)),
+            work: Condvar::new(),
             watcher: Arc::new(Watcher(Weak::clone(me))),
         }))
     }
@@ -125,7 +198,9 @@ impl Iommu {
 
     /// Counts what is alive.
     pub fn census(&self) -> Census {
+        let (page_requests, page_groups) = self.0.pages.lock().under_way();
         let state = self.lock();
+        let devices: Vec<_> = state.devices.values().map(|device| device.services.under_way()).collect();
         Census {
             devices: state.devices.len(),
             groups: state.groups.len(),
@@ -133,6 +208,10 @@ impl Iommu {
             bonds: state.live_bonds(),
             spaces: state.spaces.len(),
             pasids: state.pasids.in_use(),
+            page_requests,
+            page_groups,
+            invalidations: devices.iter().map(|(invalidations, _)| invalidations).sum(),
+            device_work: devices.iter().map(|(_, own)| own).sum(),
         }
     }
 
@@ -178,9 +257,24 @@ impl Iommu {
         let mut state = self.lock();
         state.waiters += 1;
         while !done(&mut state) {
-            state = self.0.changed.wait(state);
+            state = self.wait_a_moment(state);
         }
         state.waiters -= 1;
+    }
+
+    /// Waits for news; where a device may owe an answer and there is a clock, also looks for what is overdue.
+    fn wait_a_moment<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        #[cfg(not(loom))]
+        if self.0.clock.is_some() && self.0.translating.load(Ordering::Relaxed) > 0 {
+            let (state, timed_out) = self.0.changed.wait_timeout(state, OVERDUE_EVERY);
+            if !timed_out {
+                return state;
+            }
+            drop(state);
+            self.tick();
+            return self.lock();
+        }
+        self.0.changed.wait(state)
     }
 
     /// Waits until devices have answered. Also from inside a callback: what is waited for is no callback.
@@ -188,12 +282,12 @@ impl Iommu {
         let mut state = self.lock();
         state.waiters += 1;
         while !left.is_over() {
-            state = self.0.changed.wait(state);
+            state = self.wait_a_moment(state);
         }
         state.waiters -= 1;
     }
 
-    /// The last access has left an attachment whose gate is closed.
+    /// Nothing is left of an attachment whose gate is closed.
     pub(crate) fn retire(&self, attachment: &Arc<Attachment>) {
         let mut after = Aftermath::default();
         let mut state = self.lock();
@@ -201,17 +295,19 @@ impl Iommu {
         self.unlock(state);
     }
 
-    /// Closes an attachment: no access starts through it any more. Answers how many were in flight.
-    fn close(&self, attachment: &Arc<Attachment>) -> usize {
+    /// Closes an attachment: no access starts through it any more, its device forgets, its page requests are drained. Answers how many accesses were in flight and how many groups
+    /// of page requests were answered.
+    fn close(&self, attachment: &Arc<Attachment>) -> (usize, usize) {
         if mutation::is_on(8) {
             // Cleared while it is present.
             self.retire(attachment);
         }
-        let inside = attachment.gate.close();
-        if inside == Some(0) {
-            self.retire(attachment);
+        let Some(inside) = attachment.gate.close() else { return (0, 0) };
+        let answered = self.flush(attachment);
+        if inside == 0 {
+            self.attachment_step(attachment);
         }
-        inside.unwrap_or_default()
+        (inside, answered)
     }
 
     /// A gate without a follow-up has been drained: whoever waits for it looks again.

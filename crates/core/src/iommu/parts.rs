@@ -8,15 +8,20 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use super::services::Services;
 use super::state::{Aftermath, BondKey};
 use crate::device::{DeviceOps, DeviceSpec, Features};
 use crate::domain::Translation;
+use crate::fault::FaultReason;
 use crate::gate::Gate;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
+use crate::invalidation::Countdown;
+use crate::pri::owner::PageRequestHandler;
+use crate::pri::times::FaultTimes;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
-use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, RwLock};
 use crate::topology::{PathDefect, PathPolicy, PeerWindow, Topology};
 
 /// What the bus says about a device, as of one version of the bus. The lists are shared, and absent where they are empty: a copy of what most devices have is
@@ -27,6 +32,9 @@ pub(crate) struct Isolation {
     pub(crate) policy: PathPolicy,
     pub(crate) defect: Option<PathDefect>,
     windows: Option<Arc<[PeerWindow]>>,
+    /// Of translated requests, where they are others.
+    translated: Option<Arc<[PeerWindow]>>,
+    pub(crate) translation_blocked: Option<Bdf>,
     reserved: Option<Arc<[AddrRange]>>,
 }
 
@@ -38,8 +46,14 @@ impl Isolation {
             policy: topology.policy(),
             defect: topology.path_defect(device),
             windows: shared(topology.windows(device)),
+            translated: shared(topology.translated_windows(device)),
+            translation_blocked: topology.translation_blocked(device),
             reserved: shared(topology.reserved(device)),
         }
+    }
+
+    pub(crate) fn translated_windows(&self) -> &[PeerWindow] {
+        self.translated.as_deref().unwrap_or_default()
     }
 
     pub(crate) fn windows(&self) -> &[PeerWindow] {
@@ -66,11 +80,22 @@ pub(crate) struct DeviceInner {
     /// It has been taken out, and its gate is about to close. Written and read under the control lock: a bind need not look the device up.
     pub(crate) unplugged: AtomicBool,
     pub(crate) isolation: RwLock<Isolation>,
+    pub(crate) services: Services,
 }
 
 impl DeviceInner {
     pub(crate) fn bdf(&self) -> Bdf {
         self.spec.bdf
+    }
+
+    /// Whether its transactions can carry this PASID.
+    pub(crate) fn can_issue(&self, pasid: Pasid) -> bool {
+        self.spec.capabilities.pasid.is_some_and(|capability| pasid.fits(capability.width))
+    }
+
+    /// Why its gate is shut.
+    pub(crate) fn why_shut(&self) -> FaultReason {
+        if self.gate.is_closed() { FaultReason::DeviceRemoved } else { FaultReason::DeviceBlocked }
     }
 
     /// What the bus says now. Asks it again where it has changed; not to be called under the control lock.
@@ -106,11 +131,13 @@ pub(crate) struct Requester {
     pub(crate) table: RwLock<FxHashMap<Pasid, Arc<Attachment>>>,
     /// The models of the devices that issue requests as this requester, where they want to be told.
     pub(crate) ops: RwLock<Models>,
+    /// The one device that issues requests as this requester, while its ATS is on: invalidations go to a requester ID.
+    pub(crate) translating: RwLock<Option<Arc<DeviceInner>>>,
 }
 
 impl Requester {
     pub(crate) fn new(id: RequesterId) -> Arc<Self> {
-        Arc::new(Self { id, table: RwLock::default(), ops: RwLock::default() })
+        Arc::new(Self { id, table: RwLock::default(), ops: RwLock::default(), translating: RwLock::default() })
     }
 
     /// Lets go of the model of a device that is unplugged.
@@ -129,6 +156,17 @@ pub(crate) struct Attachment {
     pub(crate) record: Arc<SpaceRecord>,
     pub(crate) features: Features,
     pub(crate) bond: BondKey,
+    pub(crate) requester: Arc<Requester>,
+    /// What is left to do before it can be taken out, once its gate has been closed: [`Self::STEPS`] steps.
+    pub(crate) left: Countdown,
+    pub(crate) handler: Option<Arc<dyn PageRequestHandler>>,
+    /// Of its faults; made with the first one.
+    pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
+}
+
+impl Attachment {
+    /// The last access leaves the gate; devices forget translations and page requests are drained.
+    pub(crate) const STEPS: usize = 2;
 }
 
 /// What the data path knows of a bound space.

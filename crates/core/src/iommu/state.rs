@@ -16,9 +16,14 @@ use crate::device::Features;
 use crate::domain::{Domain, DomainUse, Translation};
 use crate::gate::Gate;
 use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
+use crate::invalidation::Countdown;
 use crate::mutation;
 use crate::pasid::PasidAllocator;
+use crate::pri::owner::PageRequestHandler;
+use crate::pri::queue::DeviceKey;
+use crate::pri::times::FaultTimes;
 use crate::space::{AddressSpace, EndReason, WatchToken};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::topology::GroupKey;
 
@@ -75,7 +80,10 @@ pub(crate) struct BondState {
     pub(crate) kind: BondKind,
     pub(crate) record: Arc<SpaceRecord>,
     pub(crate) features: Features,
-    pub(crate) attachments: SmallVec<[(Arc<Attachment>, Arc<Requester>); 1]>,
+    pub(crate) attachments: SmallVec<[Arc<Attachment>; 1]>,
+    pub(crate) handler: Option<Arc<dyn PageRequestHandler>>,
+    /// Of the faults of attachments that have been taken out.
+    pub(crate) times: Option<Box<FaultTimes>>,
     pub(crate) exit: Exit,
     pub(crate) on_isolation: Option<IsolationHandler>,
     /// Handlers of this bond that are queued or running.
@@ -160,6 +168,7 @@ pub(crate) struct State {
     bonds: Slab<BondState>,
     next_serial: u64,
     pub(crate) pasids: PasidAllocator,
+    pub(crate) next_device: DeviceKey,
     /// Threads that wait for [`Inner::changed`](super::Inner).
     pub(crate) waiters: usize,
     /// Something that a waiter may wait for has happened since the lock was taken.
@@ -180,6 +189,7 @@ impl State {
             bonds: Slab::new(),
             next_serial: 0,
             pasids,
+            next_device: 0,
             waiters: 0,
             news: false,
         }
@@ -239,6 +249,7 @@ impl State {
         features: Features,
         exit: Option<ExitHandler>,
         on_isolation: Option<IsolationHandler>,
+        handler: Option<Arc<dyn PageRequestHandler>>,
     ) -> BondKey {
         let serial = self.next_serial;
         self.next_serial += 1;
@@ -250,6 +261,8 @@ impl State {
             record,
             features,
             attachments: SmallVec::new(),
+            handler,
+            times: None,
             exit: Exit::Armed(exit),
             on_isolation,
             callbacks: 0,
@@ -272,9 +285,13 @@ impl State {
             record: Arc::clone(&bond.record),
             features: bond.features,
             bond: key,
+            requester: Arc::clone(requester),
+            left: Countdown::new(Attachment::STEPS),
+            handler: bond.handler.clone(),
+            times: Mutex::default(),
         });
         requester.table.write().insert(bond.record.tag.pasid, Arc::clone(&attachment));
-        bond.attachments.push((Arc::clone(&attachment), Arc::clone(requester)));
+        bond.attachments.push(Arc::clone(&attachment));
         Some(attachment)
     }
 
@@ -299,14 +316,17 @@ impl State {
         self.settle(key, after);
     }
 
-    /// Takes out an attachment whose gate has been drained.
+    /// Takes out an attachment that nothing is left of.
     pub(crate) fn retire(&mut self, attachment: &Arc<Attachment>, after: &mut Aftermath) {
         let pasid = attachment.record.tag.pasid;
         if let Some(bond) = self.bond(attachment.bond)
-            && let Some(at) = bond.attachments.iter().position(|(held, _)| Arc::ptr_eq(held, attachment))
+            && let Some(at) = bond.attachments.iter().position(|held| Arc::ptr_eq(held, attachment))
         {
-            let (_, requester) = bond.attachments.swap_remove(at);
-            requester.table.write().remove(&pasid);
+            bond.attachments.swap_remove(at);
+            attachment.requester.table.write().remove(&pasid);
+            if let Some(times) = attachment.times.lock().take() {
+                bond.times.get_or_insert_default().merge(&times);
+            }
         }
         self.news = true;
         self.settle(attachment.bond, after);
@@ -314,7 +334,7 @@ impl State {
 
     /// Whether an attachment has been taken out of its bond and its table.
     pub(crate) fn is_retired(&mut self, attachment: &Arc<Attachment>) -> bool {
-        self.bond(attachment.bond).is_none_or(|bond| !bond.attachments.iter().any(|(held, _)| Arc::ptr_eq(held, attachment)))
+        self.bond(attachment.bond).is_none_or(|bond| !bond.attachments.iter().any(|held| Arc::ptr_eq(held, attachment)))
     }
 
     /// A handler of the bond has returned.
@@ -350,6 +370,15 @@ impl State {
             }
         }
         Some(End { pasid, bonds: keys.len(), queued })
+    }
+
+    /// The devices that may keep translations of a space, each with the PASID that it has there. Those included whose entries are being taken out.
+    pub(crate) fn translating_users(&mut self, space: SpaceId) -> Vec<(Arc<DeviceInner>, Pasid)> {
+        let Some(state) = self.spaces.get(&space) else { return Vec::new() };
+        let pasid = state.record.tag.pasid;
+        let bonds = state.bonds.iter().filter_map(|key| self.bonds.get(key.index as usize).filter(|bond| bond.serial == key.serial));
+        let requesters = bonds.flat_map(|bond| &bond.attachments).map(|attachment| &attachment.requester);
+        requesters.filter_map(|requester| requester.translating.read().clone()).map(|device| (device, pasid)).collect()
     }
 
     /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its last bond (rule U5).

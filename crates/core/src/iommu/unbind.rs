@@ -10,7 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::Iommu;
-use super::parts::{Attachment, Requester};
+use super::parts::Attachment;
 use super::state::{Aftermath, BondKey, End, Exit, Phase, State};
 use crate::bond::{BondEnd, UnbindReport};
 use crate::callback::{self, InCallback};
@@ -18,6 +18,7 @@ use crate::device::DeviceOps;
 use crate::event::Event;
 use crate::ids::{Bdf, PasidTag, SpaceId};
 use crate::mutation;
+use crate::pri::times::FaultTimes;
 use crate::space::{EndReason, ExitWork};
 
 /// What there is to close once a bond has been claimed.
@@ -37,23 +38,21 @@ impl Closing {
                 // A removal may have taken the last one out.
                 let _ = &bond.attachments[0];
             }
-            for (attachment, requester) in &bond.attachments {
-                closing.add(attachment, requester);
-            }
+            bond.attachments.iter().for_each(|attachment| closing.add(attachment));
         }
         closing
     }
 
     /// One attachment; the models of all devices behind its requester ID are to stop.
-    pub(super) fn add(&mut self, attachment: &Arc<Attachment>, requester: &Requester) {
+    pub(super) fn add(&mut self, attachment: &Arc<Attachment>) {
         self.attachments.push(Arc::clone(attachment));
         let tag = attachment.record.tag;
-        self.stops.extend(requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
+        self.stops.extend(attachment.requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
     }
 
     /// The model of one device is to stop, and the attachment stays.
-    pub(super) fn add_stop_of(&mut self, device: Bdf, attachment: &Attachment, requester: &Requester) {
-        let ops = requester.ops.read();
+    pub(super) fn add_stop_of(&mut self, device: Bdf, attachment: &Attachment) {
+        let ops = attachment.requester.ops.read();
         let model = ops.iter().find(|(of, _)| *of == device);
         if mutation::is_on(22) {
             model.expect("every device has a model");
@@ -73,8 +72,9 @@ impl Closing {
 }
 
 impl Iommu {
-    /// Steps 1 and 2 of rule U1: the devices stop issuing, then the entries become non-present. Answers how many accesses were in flight then.
-    pub(super) fn stop_access(&self, closing: &Closing) -> usize {
+    /// The devices stop issuing, then the entries become non-present, then devices forget and page requests are drained (rule U1). Answers how many accesses were in flight, and
+    /// how many groups of page requests were answered.
+    pub(super) fn stop_access(&self, closing: &Closing) -> (usize, usize) {
         self.ask_to_stop(closing);
         self.close_all(closing)
     }
@@ -90,14 +90,24 @@ impl Iommu {
         }
     }
 
-    /// Makes the entries non-present. Answers how many accesses were in flight then.
-    pub(super) fn close_all(&self, closing: &Closing) -> usize {
-        closing.attachments.iter().map(|attachment| self.close(attachment)).sum()
+    /// Makes the entries non-present, and does what follows from that. Answers as [`stop_access`](Self::stop_access).
+    pub(super) fn close_all(&self, closing: &Closing) -> (usize, usize) {
+        let closed = closing.attachments.iter().map(|attachment| self.close(attachment));
+        closed.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
     /// Unbinds on behalf of the owned value, which is going.
     pub(crate) fn unbind(&self, key: BondKey) -> UnbindReport {
-        let mut report = UnbindReport { deferred: callback::inside(), ..UnbindReport::default() };
+        self.unbind_and(key, !callback::inside())
+    }
+
+    /// As [`unbind`](Self::unbind) from inside a callback: waits for nothing, wherever it is called.
+    pub(crate) fn begin_unbind(&self, key: BondKey) -> UnbindReport {
+        self.unbind_and(key, false)
+    }
+
+    fn unbind_and(&self, key: BondKey, wait: bool) -> UnbindReport {
+        let mut report = UnbindReport { deferred: !wait, ..UnbindReport::default() };
         // Declared first, dropped last: dropping the unused handler runs foreign code, which may take its time or panic. Access has stopped by then.
         let mut after = Aftermath::default();
         let mut state = self.lock();
@@ -113,7 +123,7 @@ impl Iommu {
         }
         self.unlock(state);
         report.already_ended = !claimed;
-        report.drained = self.stop_access(&closing);
+        (report.drained, report.page_groups) = self.stop_access(&closing);
         if !report.deferred {
             self.run_exit(key);
             self.wait_until(|state| state.bond(key).is_none_or(|bond| bond.phase == Phase::Gone));
@@ -132,6 +142,24 @@ impl Iommu {
             state.disown(key, after);
         });
         report
+    }
+
+    /// Whether nothing of a bond is left.
+    pub(crate) fn bond_is_gone(&self, key: BondKey) -> bool {
+        self.lock().bond(key).is_none_or(|bond| bond.phase == Phase::Gone)
+    }
+
+    /// The times of a bond's faults, of all its devices.
+    pub(crate) fn fault_times(&self, key: BondKey) -> FaultTimes {
+        let mut state = self.lock();
+        let Some(bond) = state.bond(key) else { return FaultTimes::default() };
+        let mut times = bond.times.as_deref().cloned().unwrap_or_default();
+        for attachment in &bond.attachments {
+            if let Some(more) = &*attachment.times.lock() {
+                times.merge(more);
+            }
+        }
+        times
     }
 
     pub(crate) fn bond_is_live(&self, key: BondKey) -> bool {

@@ -29,7 +29,7 @@ impl fmt::Display for PrgIndex {
     }
 }
 
-/// A device asks for a page (PCIe 6.0, section 10.4.1). At least one of `read`, `write` and `execute` is set, else it would be a stop marker.
+/// A device asks for a page (PCIe 6.0, section 10.4.1). With neither `read` nor `write` and with `last` it would be a stop marker; `execute` comes with `read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageRequest {
     /// In which space; without one in the domain of its group.

@@ -5,7 +5,15 @@
 //! | [`message`] | page requests, stop markers and responses, as checked values |
 //! | [`layout`] | the same bit by bit, both ways |
 
+pub(crate) mod interface;
 pub mod layout;
 pub mod message;
+pub mod owner;
+pub(crate) mod queue;
+pub mod times;
 
+pub use interface::{AskError, GroupOutcome, InterfaceCounts};
 pub use message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
+pub use owner::{Answer, AnswerError, AnswersError, FaultQueue, NoRoom, PageRequestGroup, PageRequestHandler};
+pub use queue::{Cookie, PageCounts};
+pub use times::{FaultTimes, Histogram};

@@ -1,0 +1,264 @@
+//! The IOMMU's side of invalidations to one device: tags in flight, time-outs, and the blocked state in which there is nothing to wait for.
+//!
+//! A state machine without locks, links or clock. What it answers says what is to be sent and who has waited long enough; the caller does both with no lock held. Invariants:
+//!
+//! 1. Everything that was started is finished exactly once: by its completion, or because the device is blocked (in reset, cut off, removed, ATS off) and no translated request
+//!    of it is under way. A blocked device gets no translated request through and forgets all translations before it is let in again.
+//! 2. A tag is used for one invalidation at a time, with a serial number that no other use has: a completion that comes late or twice finishes nothing.
+//! 3. Nothing is sent to a blocked device: it could not answer (each message would time out by itself).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::message::{AlignedRange, InvalidationCompletion, InvalidationRequest, Itag};
+use crate::ids::Pasid;
+use crate::invalidation::Countdown;
+use crate::iommu::parts::Attachment;
+use crate::mutation;
+
+/// Who waits for an invalidation.
+pub(crate) enum Waiter {
+    /// A change of a space.
+    Change(Arc<Countdown>),
+    /// The unbind of an attachment.
+    Unbind(Arc<Attachment>),
+}
+
+/// What is to be forgotten, and who waits for that.
+pub(crate) struct Job {
+    pub(crate) pasid: Option<Pasid>,
+    pub(crate) range: AlignedRange,
+    pub(crate) waiter: Waiter,
+}
+
+struct Flight {
+    serial: u64,
+    job: Job,
+    due: Option<Duration>,
+    tries: u8,
+}
+
+/// What follows from a step.
+#[derive(Default)]
+pub(crate) struct Todo {
+    /// Messages to send.
+    pub(crate) send: SmallVec<[InvalidationRequest; 1]>,
+    /// Those that need not wait any more.
+    pub(crate) finished: Vec<Waiter>,
+    /// The device did not answer in time and has no try left: it is to be cut off.
+    pub(crate) cut_off: bool,
+}
+
+/// What happened, since the device was plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InvalidationCounts {
+    /// Messages sent, repetitions included.
+    pub sent: u64,
+    /// Invalidations that the device completed.
+    pub completed: u64,
+    /// Times that a completion did not come in time.
+    pub timed_out: u64,
+    /// Completions that fit no invalidation in flight: late, doubled or wrong.
+    pub unexpected: u64,
+    /// Invalidations that were over because the device was blocked.
+    pub moot: u64,
+}
+
+/// See the module.
+pub(crate) struct Invalidator {
+    /// ATS is on.
+    enabled: bool,
+    /// Resets that have begun and are not done; the device is blocked while there is one.
+    resets: u32,
+    /// It is cut off until a reset.
+    cut: bool,
+    gone: bool,
+    /// By tag. Empty until the first: most devices have none.
+    flights: Vec<Option<Flight>>,
+    waiting: VecDeque<Job>,
+    /// What is over when no translated request is under way any more.
+    until_quiet: Vec<Waiter>,
+    next_serial: u64,
+    limit: Duration,
+    tries: u8,
+    pub(crate) counts: InvalidationCounts,
+}
+
+impl Invalidator {
+    /// ATS off. A completion is awaited for `limit`, `tries` times (at least once).
+    pub(crate) fn new(limit: Duration, tries: u8) -> Self {
+        Self {
+            enabled: false,
+            resets: 0,
+            cut: false,
+            gone: false,
+            flights: Vec::new(),
+            waiting: VecDeque::new(),
+            until_quiet: Vec::new(),
+            next_serial: 0,
+            limit,
+            tries: tries.max(1),
+            counts: InvalidationCounts::default(),
+        }
+    }
+
+    /// Whether translated requests are refused and invalidations have nothing to do.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.enabled || self.stands_still()
+    }
+
+    /// Whether the device gets nothing through at all.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.resets > 0 || self.cut || self.gone
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut
+    }
+
+    pub(crate) fn is_in_reset(&self) -> bool {
+        self.resets > 0
+    }
+
+    /// What is not finished yet.
+    pub(crate) fn under_way(&self) -> usize {
+        self.flights.iter().flatten().count() + self.waiting.len() + self.until_quiet.len()
+    }
+
+    /// Has the device forget. `quiet`: no translated request of it is under way.
+    pub(crate) fn start(&mut self, job: Job, quiet: bool, now: Option<Duration>, todo: &mut Todo) {
+        if self.is_blocked() && !mutation::is_on(28) {
+            self.counts.moot += 1;
+            match quiet {
+                true => todo.finished.push(job.waiter),
+                false => self.until_quiet.push(job.waiter),
+            }
+            return;
+        }
+        self.waiting.push_back(job);
+        self.send_waiting(now, todo);
+    }
+
+    /// Sends as many of those that wait as there are free tags.
+    fn send_waiting(&mut self, now: Option<Duration>, todo: &mut Todo) {
+        while let Some(tag) = self.free_tag() {
+            let Some(job) = self.waiting.pop_front() else { return };
+            let tries = self.tries - 1;
+            self.launch(tag, job, tries, now, todo);
+        }
+    }
+
+    fn launch(&mut self, tag: Itag, job: Job, tries: u8, now: Option<Duration>, todo: &mut Todo) {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        todo.send.push(InvalidationRequest { tag, serial, pasid: job.pasid, global: false, range: job.range });
+        self.counts.sent += 1;
+        let due = now.map(|now| now.saturating_add(self.limit));
+        if self.flights.is_empty() {
+            self.flights.resize_with(Itag::COUNT, || None);
+        }
+        self.flights[usize::from(tag.get())] = Some(Flight { serial, job, due, tries });
+    }
+
+    fn free_tag(&self) -> Option<Itag> {
+        let at = if self.flights.is_empty() { Some(0) } else { self.flights.iter().position(Option::is_none) };
+        Itag::new(at? as u8)
+    }
+
+    /// The device says that it has forgotten.
+    pub(crate) fn complete(&mut self, completion: InvalidationCompletion, now: Option<Duration>, todo: &mut Todo) {
+        let slot = self.flights.get_mut(usize::from(completion.tag.get()));
+        match slot.and_then(|slot| slot.take_if(|flight| flight.serial == completion.serial)) {
+            Some(flight) => {
+                self.counts.completed += 1;
+                todo.finished.push(flight.job.waiter);
+                self.send_waiting(now, todo);
+            }
+            None => self.counts.unexpected += 1,
+        }
+    }
+
+    /// It is `now`: what is overdue is tried again, and where it has been tried often enough the device is to be cut off.
+    pub(crate) fn tick(&mut self, now: Duration, todo: &mut Todo) {
+        for at in 0..self.flights.len() {
+            let Some(mut flight) = self.flights[at].take_if(|flight| flight.due.is_some_and(|due| due <= now)) else { continue };
+            self.counts.timed_out += 1;
+            if flight.tries == 0 {
+                // It stays until the device is cut off, which finishes it.
+                flight.due = None;
+                self.flights[at] = Some(flight);
+                todo.cut_off = true;
+            } else if let Some(tag) = Itag::new(at as u8) {
+                self.launch(tag, flight.job, flight.tries - 1, Some(now), todo);
+            }
+        }
+    }
+
+    /// Everything that was to be forgotten is over: at once where the device is `quiet`, else when it is.
+    fn abandon(&mut self, quiet: bool, todo: &mut Todo) {
+        if mutation::is_on(28) {
+            return;
+        }
+        let flights = self.flights.iter_mut().filter_map(Option::take).map(|flight| flight.job);
+        let jobs: Vec<Job> = flights.chain(self.waiting.drain(..)).collect();
+        self.counts.moot += jobs.len() as u64;
+        todo.send.clear();
+        let waiters = jobs.into_iter().map(|job| job.waiter);
+        match quiet {
+            true => todo.finished.extend(waiters),
+            false => self.until_quiet.extend(waiters),
+        }
+    }
+
+    /// No translated request is under way any more, and none can start.
+    pub(crate) fn is_quiet_now(&mut self, todo: &mut Todo) {
+        todo.finished.append(&mut self.until_quiet);
+    }
+
+    /// Switches ATS on; the device has forgotten everything before. False where it was on.
+    pub(crate) fn enable(&mut self) -> bool {
+        !std::mem::replace(&mut self.enabled, true)
+    }
+
+    /// Switches ATS off: translated requests have been stopped before. False where it was off.
+    pub(crate) fn disable(&mut self, quiet: bool, todo: &mut Todo) -> bool {
+        let was = std::mem::replace(&mut self.enabled, false);
+        self.abandon(quiet, todo);
+        was
+    }
+
+    /// The device is cut off until it is reset.
+    pub(crate) fn cut_off(&mut self, quiet: bool, todo: &mut Todo) {
+        self.cut = true;
+        self.abandon(quiet, todo);
+    }
+
+    /// A reset begins, maybe inside another one.
+    pub(crate) fn begin_reset(&mut self, quiet: bool, todo: &mut Todo) {
+        self.resets += 1;
+        self.abandon(quiet, todo);
+    }
+
+    /// A reset is done. True where it was the last, so that the device is let in again.
+    pub(crate) fn end_reset(&mut self) -> bool {
+        self.resets = self.resets.saturating_sub(1);
+        if self.resets > 0 {
+            return false;
+        }
+        self.cut = false;
+        !self.gone
+    }
+
+    /// The device is gone for good.
+    pub(crate) fn remove(&mut self, quiet: bool, todo: &mut Todo) {
+        self.gone = true;
+        self.abandon(quiet, todo);
+    }
+}

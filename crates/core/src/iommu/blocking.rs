@@ -1,0 +1,386 @@
+//! Invalidations, and the blocked state that ends them all: ATS off, reset, cut off, removed.
+//!
+//! A blocked device gets no translated request through and forgets its translations before it is let in again, so nothing has to be awaited from it; that is where an
+//! invalidation goes that is never answered. Being blocked is decided under the lock of the device's [`Invalidator`](crate::ats::invalidate), with its gates: there is no
+//! moment at which an invalidation finds it unblocked and its translated requests go on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Iommu;
+use super::parts::{Attachment, DeviceInner};
+use crate::ats::invalidate::{Invalidator, Job, Todo, Waiter};
+use crate::ats::message::{AlignedRange, InvalidationCompletion};
+use crate::callback;
+use crate::error::{ResetError, ServiceError};
+use crate::event::Event;
+use crate::ids::{Pasid, SpaceId};
+use crate::invalidation::{Countdown, Invalidation};
+use crate::link::ToDevice;
+use crate::mutation;
+use crate::port::Device;
+use crate::pri::queue::{Drained, Outbox};
+use crate::range::AddrRange;
+use crate::sync::atomic::Ordering;
+
+impl Iommu {
+    /// The time, where the system has a clock.
+    pub(crate) fn now(&self) -> Option<Duration> {
+        self.0.clock.as_ref().map(|clock| clock.now())
+    }
+
+    /// Does what a step of a device's invalidations left to do. With no lock held.
+    fn carry_out(&self, device: &Arc<DeviceInner>, todo: Todo) {
+        for request in todo.send {
+            tracing::trace!(device = %device.bdf(), pasid = ?request.pasid.map(Pasid::get), address = request.range.first(), bits = request.range.bits(), "invalidate");
+            device.services.to_device(ToDevice::Invalidate(request));
+        }
+        for waiter in todo.finished {
+            self.finish(waiter);
+        }
+        if todo.cut_off {
+            self.cut_off(device);
+        }
+    }
+
+    fn finish(&self, waiter: Waiter) {
+        match waiter {
+            Waiter::Change(left) => {
+                if left.step() {
+                    self.gate_drained();
+                }
+            }
+            Waiter::Unbind(attachment) => self.attachment_step(&attachment),
+        }
+    }
+
+    /// Changes a device's invalidations under their lock and does the rest without it. The flag says whether no translated request is under way.
+    fn with_invalidator<R>(&self, device: &Arc<DeviceInner>, change: impl FnOnce(&mut Invalidator, bool, &mut Todo) -> R) -> R {
+        let mut todo = Todo::default();
+        let result = {
+            let mut invalidator = device.services.invalidator.lock();
+            change(&mut invalidator, device.services.translated.is_drained(), &mut todo)
+        };
+        self.carry_out(device, todo);
+        result
+    }
+
+    /// Has a device forget; `waiter` waits for it.
+    fn start_invalidation(&self, device: &Arc<DeviceInner>, pasid: Option<Pasid>, range: AlignedRange, waiter: Waiter) {
+        let now = self.now();
+        self.with_invalidator(device, |invalidator, quiet, todo| invalidator.start(Job { pasid, range, waiter }, quiet, now, todo));
+    }
+
+    /// The device says that it has forgotten.
+    pub(super) fn invalidation_completed(&self, device: &Arc<DeviceInner>, completion: InvalidationCompletion) {
+        let now = self.now();
+        self.with_invalidator(device, |invalidator, _, todo| invalidator.complete(completion, now, todo));
+    }
+
+    /// No translated request of the device is under way, and none starts.
+    pub(crate) fn device_is_quiet(&self, device: &Arc<DeviceInner>) {
+        self.with_invalidator(device, |invalidator, quiet, todo| {
+            // It may have been let in again since.
+            if quiet {
+                invalidator.is_quiet_now(todo);
+                self.settle_gate(device, invalidator);
+            }
+        });
+        self.gate_drained();
+    }
+
+    /// Brings the gate of translated requests, which nobody is inside of, in line with what holds now. Under the lock of the invalidator.
+    fn settle_gate(&self, device: &Arc<DeviceInner>, invalidator: &Invalidator) {
+        let gate = &device.services.translated;
+        if gate.is_closed() {
+            // Only now: a change of a space has to find the device as long as it may be using translations.
+            if device.requester.translating.write().take().is_some() {
+                self.0.translating.fetch_sub(1, Ordering::Release);
+            }
+        } else if !invalidator.is_blocked() {
+            gate.resume();
+        }
+    }
+
+    /// Lets translated requests in where nothing is against it, at once or when those of before have left: what waits for their end must not be overtaken by new ones.
+    fn let_in(&self, device: &Arc<DeviceInner>, invalidator: &Invalidator) {
+        if device.services.translated.is_drained() {
+            self.settle_gate(device, invalidator);
+        }
+    }
+
+    /// A space has changed: has every device that may keep a translation of it forget.
+    pub(super) fn invalidate_space(&self, space: SpaceId, range: AddrRange) -> Invalidation {
+        if self.0.translating.load(Ordering::Acquire) == 0 {
+            return Invalidation::none();
+        }
+        let users = {
+            let mut state = self.lock();
+            state.translating_users(space)
+        };
+        if users.is_empty() {
+            return Invalidation::none();
+        }
+        let left = Arc::new(Countdown::new(users.len() + 1));
+        for (device, pasid) in &users {
+            self.start_invalidation(device, Some(*pasid), AlignedRange::covering(range), Waiter::Change(Arc::clone(&left)));
+        }
+        // Ours, so that it is not over before all have been started.
+        let _ = left.step();
+        Invalidation::new(self.clone(), left)
+    }
+
+    /// What follows when an entry has been made non-present (rule U1): its device forgets, its page requests are drained. Answers how many groups were answered.
+    pub(super) fn flush(&self, attachment: &Arc<Attachment>) -> usize {
+        let translating = attachment.requester.translating.read().clone();
+        let Some(device) = translating else {
+            // No device of it has ever sent a page request or kept a translation.
+            self.attachment_step(attachment);
+            return 0;
+        };
+        self.start_invalidation(&device, Some(attachment.record.tag.pasid), AlignedRange::ALL, Waiter::Unbind(Arc::clone(attachment)));
+        self.drain_pages(&device, Drained::Space(attachment))
+    }
+
+    /// One of the steps to the end of an attachment has been made.
+    pub(crate) fn attachment_step(&self, attachment: &Arc<Attachment>) {
+        if attachment.left.step() {
+            self.retire(attachment);
+        }
+    }
+
+    /// Repeats invalidations that are overdue, and cuts a device off that has not answered often enough. Nothing is overdue without a clock. Does not block.
+    ///
+    /// Whoever waits for a device calls this by itself; call it as well where nobody waits, such as between the steps of an event loop.
+    pub fn tick(&self) {
+        let Some(now) = self.now() else { return };
+        let devices: Vec<_> = self.lock().devices.values().filter(|device| device.spec.capabilities.ats).cloned().collect();
+        for device in devices {
+            self.with_invalidator(&device, |invalidator, _, todo| invalidator.tick(now, todo));
+            let expired = device.services.side.lock().interface.expire(now, self.config().response_limit);
+            if expired > 0 {
+                self.log(Event::ResponseOverdue { device: device.bdf(), groups: expired });
+                device.services.news.notify_all();
+            }
+        }
+    }
+
+    /// Nothing of a device gets through until it is reset: the last resort against one that does not answer.
+    fn cut_off(&self, device: &Arc<DeviceInner>) {
+        self.with_invalidator(device, |invalidator, _, todo| {
+            let _inside = device.gate.pause();
+            let quiet = device.services.translated.pause() == 0;
+            invalidator.cut_off(quiet, todo);
+        });
+        tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
+        self.log(Event::CutOff { device: device.bdf() });
+    }
+}
+
+impl Device {
+    /// Switches address translation services on: translation requests are answered, and translated requests pass.
+    ///
+    /// # Errors
+    /// See [`ServiceError`]; nothing has changed then.
+    pub fn enable_ats(&self) -> Result<(), ServiceError> {
+        let (iommu, device) = (self.iommu(), self.inner());
+        let bdf = device.bdf();
+        if !device.spec.capabilities.ats {
+            return Err(ServiceError::NoAts { device: bdf });
+        }
+        if device.requester.id.0 != bdf {
+            return Err(ServiceError::SharedRequesterId { device: bdf, requester: device.requester.id });
+        }
+        let mut invalidator = device.services.invalidator.lock();
+        if invalidator.stands_still() {
+            return Err(ServiceError::StandsStill { device: bdf });
+        }
+        if invalidator.is_enabled() && !mutation::is_on(25) {
+            return Err(ServiceError::AlreadyOn { device: bdf });
+        }
+        if device.requester.translating.write().replace(Arc::clone(device)).is_none() {
+            iommu.0.translating.fetch_add(1, Ordering::Release);
+        }
+        invalidator.enable();
+        iommu.let_in(device, &invalidator);
+        Ok(())
+    }
+
+    /// Switches address translation services off: stops translated requests, waits for those under way (unless called from inside a callback), and forgets all
+    /// translations. Invalidations that are under way are over with that.
+    ///
+    /// # Errors
+    /// The device uses page requests, which rest on it; or it was off.
+    pub fn disable_ats(&self) -> Result<(), ServiceError> {
+        let (iommu, device) = (self.iommu(), self.inner());
+        let bdf = device.bdf();
+        if device.services.side.lock().interface.is_enabled() {
+            return Err(ServiceError::PriOn { device: bdf });
+        }
+        let left = Arc::new(Countdown::new(1));
+        let was_on = iommu.with_invalidator(device, |invalidator, _, todo| {
+            let quiet = device.services.translated.pause() == 0;
+            let was_on = invalidator.disable(quiet, todo);
+            if was_on {
+                // What is on its way is not kept: its request is forgotten.
+                if !mutation::is_on(11) {
+                    device.services.side.lock().atc.reset();
+                }
+                let waiter = Waiter::Change(Arc::clone(&left));
+                invalidator.start(Job { pasid: None, range: AlignedRange::ALL, waiter }, quiet, None, todo);
+            }
+            was_on
+        });
+        if !was_on {
+            return Err(ServiceError::NotOn { device: bdf });
+        }
+        device.services.news.notify_all();
+        if !callback::inside() {
+            iommu.wait_until(|_| left.is_over());
+        }
+        Ok(())
+    }
+
+    /// Switches page requests on.
+    ///
+    /// # Errors
+    /// See [`ServiceError`]; nothing has changed then.
+    pub fn enable_pri(&self) -> Result<(), ServiceError> {
+        let (iommu, device) = (self.iommu(), self.inner());
+        let bdf = device.bdf();
+        let Some(allocation) = device.spec.capabilities.pri else { return Err(ServiceError::NoPri { device: bdf }) };
+        // Both sides under the first lock: one that switches ATS off meanwhile comes before or after.
+        let invalidator = device.services.invalidator.lock();
+        if !invalidator.is_enabled() {
+            return Err(ServiceError::AtsOff { device: bdf });
+        }
+        if invalidator.stands_still() {
+            return Err(ServiceError::StandsStill { device: bdf });
+        }
+        let mut side = device.services.side.lock();
+        if side.interface.is_enabled() {
+            return Err(ServiceError::AlreadyOn { device: bdf });
+        }
+        iommu.0.pages.lock().admit(device, device.services.key, allocation);
+        side.interface.set_enabled(true);
+        Ok(())
+    }
+
+    /// Switches page requests off: none is taken any more, and what is pending is answered as invalid, but for what is being resolved right now.
+    ///
+    /// # Errors
+    /// It was off.
+    pub fn disable_pri(&self) -> Result<(), ServiceError> {
+        let (iommu, device) = (self.iommu(), self.inner());
+        if !device.services.side.lock().interface.is_enabled() {
+            return Err(ServiceError::NotOn { device: device.bdf() });
+        }
+        iommu.0.pages.lock().stop_reception(device.services.key);
+        iommu.drain_pages(device, Drained::Everything);
+        device.services.side.lock().interface.set_enabled(false);
+        device.services.news.notify_all();
+        Ok(())
+    }
+
+    /// Begins a function reset: nothing of the device gets through until the answer is dropped, and with it any other reset of the device that was begun meanwhile.
+    ///
+    /// All invalidations to it are over, its page requests are forgotten on both sides, it forgets its translations. Its bonds, and whether ATS and page requests are
+    /// on, stay. Blocks until its transactions under way are over, unless called from inside a callback.
+    ///
+    /// # Errors
+    /// The device has been removed.
+    pub fn reset(&self) -> Result<Reset, ResetError> {
+        let (iommu, device) = (self.iommu(), self.inner());
+        if device.gate.is_closed() {
+            return Err(ResetError::Gone { device: device.bdf() });
+        }
+        if mutation::is_on(20) && device.services.invalidator.lock().is_in_reset() {
+            return Err(ResetError::Gone { device: device.bdf() });
+        }
+        iommu.with_invalidator(device, |invalidator, _, todo| {
+            let _inside = device.gate.pause();
+            let quiet = device.services.translated.pause() == 0;
+            invalidator.begin_reset(quiet, todo);
+            let mut side = device.services.side.lock();
+            side.resetting = true;
+            side.reset();
+        });
+        device.services.news.notify_all();
+        iommu.0.pages.lock().forget(device.services.key, false);
+        let reset = Reset { device: self.clone() };
+        if !callback::inside() {
+            iommu.wait_until(|_| device.gate.is_drained() && device.services.translated.is_drained());
+        }
+        tracing::debug!(device = %device.bdf(), "reset begun");
+        Ok(reset)
+    }
+
+    /// Whether the device was cut off because it did not answer; a reset ends that.
+    pub fn is_cut_off(&self) -> bool {
+        self.inner().services.invalidator.lock().is_cut_off()
+    }
+}
+
+/// A function reset that is under way. Dropping it ends it; the last of those that were begun lets the device in again.
+#[must_use = "dropping it ends the reset"]
+#[derive(Debug)]
+pub struct Reset {
+    device: Device,
+}
+
+impl Reset {
+    /// Ends it, as a drop does.
+    pub fn done(self) {}
+}
+
+impl Drop for Reset {
+    fn drop(&mut self) {
+        let device = self.device.inner();
+        // What a device sent before it noticed the reset.
+        self.device.iommu().0.pages.lock().forget(device.services.key, false);
+        let mut invalidator = device.services.invalidator.lock();
+        if !invalidator.end_reset() {
+            return;
+        }
+        let mut side = device.services.side.lock();
+        side.reset();
+        side.resetting = false;
+        drop(side);
+        self.device.iommu().let_in(device, &invalidator);
+        device.gate.resume();
+    }
+}
+
+impl Iommu {
+    /// A device has been taken out: nothing is sent to it any more, and nothing awaited from it. Answers how many groups of page requests were answered.
+    pub(super) fn end_services(&self, device: &Arc<DeviceInner>, orderly: bool) -> usize {
+        let mut answered = 0;
+        self.0.pages.lock().stop_reception(device.services.key);
+        if orderly {
+            answered = self.drain_pages(device, Drained::Everything);
+        }
+        self.with_invalidator(device, |invalidator, _, todo| {
+            let quiet = device.services.translated.close().is_none_or(|inside| inside == 0);
+            invalidator.remove(quiet, todo);
+            self.let_in(device, invalidator);
+            let mut side = device.services.side.lock();
+            side.resetting = true;
+            side.reset();
+        });
+        device.services.news.notify_all();
+        answered
+    }
+
+    /// Lets go of the last of a removed device's page requests.
+    pub(super) fn forget_pages(&self, device: &Arc<DeviceInner>) {
+        self.0.pages.lock().forget(device.services.key, true);
+    }
+
+    /// Drains what a device has pending for `what`, and sends the answers.
+    pub(super) fn drain_pages(&self, device: &Arc<DeviceInner>, what: Drained<'_>) -> usize {
+        let (mut out, now) = (Outbox::default(), self.now());
+        let answered = self.0.pages.lock().drain(device.services.key, what, now, &mut out);
+        self.send_answers(out);
+        answered
+    }
+}

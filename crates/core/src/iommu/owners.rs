@@ -1,0 +1,61 @@
+//! Owners of the page requests that carry no PASID: one handler for each domain.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Container, Iommu};
+use crate::domain::Domain;
+use crate::error::HandlerError;
+use crate::ids::GroupId;
+use crate::pri::owner::PageRequestHandler;
+
+/// The page requests of a domain go to a handler as long as this lives. A call of the handler that is under way when it is dropped may finish after.
+#[must_use = "dropping it gives the page requests back to the providers of the mapped memory"]
+pub struct HandlerRegistration(Arc<Domain>);
+
+impl HandlerRegistration {
+    pub(super) fn new(domain: Arc<Domain>, handler: Arc<dyn PageRequestHandler>) -> Result<Self, HandlerError> {
+        if domain.set_handler(handler) { Ok(Self(domain)) } else { Err(HandlerError::Taken) }
+    }
+}
+
+impl Drop for HandlerRegistration {
+    fn drop(&mut self) {
+        let handler = self.0.take_handler();
+        drop(handler);
+    }
+}
+
+impl fmt::Debug for HandlerRegistration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HandlerRegistration")
+    }
+}
+
+impl Iommu {
+    /// Gives the page requests without PASID of a group that is in no container to `handler`: for IOVAs that the owner manages.
+    ///
+    /// # Errors
+    /// See [`HandlerError`].
+    pub fn handle_page_requests(&self, group: GroupId, handler: Arc<dyn PageRequestHandler>) -> Result<HandlerRegistration, HandlerError> {
+        let domain = {
+            let state = self.lock();
+            let found = state.groups.get(&group).ok_or(HandlerError::NoSuchGroup { group })?;
+            if let Some(container) = found.container {
+                return Err(HandlerError::InContainer { group, container });
+            }
+            Arc::clone(&found.own)
+        };
+        HandlerRegistration::new(domain, handler)
+    }
+}
+
+impl Container {
+    /// Gives the page requests without PASID of all its groups to `handler`.
+    ///
+    /// # Errors
+    /// Somebody else has them.
+    pub fn handle_page_requests(&self, handler: Arc<dyn PageRequestHandler>) -> Result<HandlerRegistration, HandlerError> {
+        HandlerRegistration::new(self.domain(), handler)
+    }
+}

@@ -1,0 +1,105 @@
+//! What carries messages between a device and the IOMMU.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use crate::ats::{InvalidationCompletion, InvalidationRequest, TranslationCompletion, TranslationRequest};
+use crate::ids::Bdf;
+use crate::iommu::parts::DeviceInner;
+use crate::iommu::{Inner, Iommu};
+use crate::pri::{PageRequest, PageResponse, StopMarker};
+
+/// What a device says to the IOMMU, beside its memory requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ToIommu {
+    /// It asks what an address means.
+    Translate(TranslationRequest),
+    /// It has forgotten what it was told to.
+    Invalidated(InvalidationCompletion),
+    /// It asks for a page.
+    Page(PageRequest),
+    /// It has stopped to use a PASID.
+    Stop(StopMarker),
+}
+
+/// What the IOMMU says to a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ToDevice {
+    /// What an address means.
+    Translated(TranslationCompletion),
+    /// Forget translations.
+    Invalidate(InvalidationRequest),
+    /// What came of a group of page requests.
+    Response(PageResponse),
+}
+
+/// Carries the messages of one device, both ways. Called with no lock of the core held, from any thread.
+///
+/// Page requests and stop markers of a device arrive in the order in which they were sent; everything else may come late, never, twice or in another order, and what is wrong in it
+/// is refused and counted by whoever gets it. Holding a message back longer than its limit ends as losing it does.
+pub trait Link: Send + Sync {
+    /// The device has sent `message`, which is to come to [`LinkEnds::to_iommu`], now or later.
+    fn upstream(&self, ends: &LinkEnds, message: ToIommu);
+
+    /// The IOMMU has sent `message`, which is to come to [`LinkEnds::to_device`], now or later.
+    fn downstream(&self, ends: &LinkEnds, message: ToDevice);
+}
+
+/// Hands every message over at once, on the thread that sends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DirectLink;
+
+impl Link for DirectLink {
+    fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
+        ends.to_iommu(message);
+    }
+
+    fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
+        ends.to_device(message);
+    }
+}
+
+/// Where the messages of one device come to. Keeps neither the system nor the device; what comes too late for them is dropped.
+#[derive(Clone)]
+pub struct LinkEnds {
+    bdf: Bdf,
+    iommu: Weak<Inner>,
+    device: Weak<DeviceInner>,
+}
+
+impl LinkEnds {
+    pub(crate) fn new(bdf: Bdf, iommu: Weak<Inner>, device: Weak<DeviceInner>) -> Self {
+        Self { bdf, iommu, device }
+    }
+
+    /// The device.
+    pub fn device(&self) -> Bdf {
+        self.bdf
+    }
+
+    /// The IOMMU gets a message of the device, and does what follows from it on this thread. Does not block.
+    pub fn to_iommu(&self, message: ToIommu) {
+        if let Some((iommu, device)) = self.both() {
+            iommu.take_upstream(&device, message);
+        }
+    }
+
+    /// The device gets a message of the IOMMU, and does what follows from it on this thread. Does not block.
+    pub fn to_device(&self, message: ToDevice) {
+        if let Some((iommu, device)) = self.both() {
+            iommu.take_downstream(&device, message);
+        }
+    }
+
+    fn both(&self) -> Option<(Iommu, Arc<DeviceInner>)> {
+        Some((Iommu::from_inner(self.iommu.upgrade()?), self.device.upgrade()?))
+    }
+}
+
+impl fmt::Debug for LinkEnds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkEnds").field("device", &self.bdf).finish_non_exhaustive()
+    }
+}

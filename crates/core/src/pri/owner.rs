@@ -1,0 +1,277 @@
+//! Owners of page tables: handlers that get whole groups of page requests and answer them by cookie, now or later.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::message::{PageRequest, ResponseCode};
+use super::queue::Cookie;
+use crate::ids::{Bdf, Pasid};
+use crate::iommu::Iommu;
+use crate::mutation;
+use crate::sync::Mutex;
+
+/// Gets the page requests of a domain or a bond, instead of the provider of the memory.
+///
+/// Called with no lock of the core held, on the thread that resolves; while it runs the bond cannot be unbound nor the domain be left (rule U2), so it is to hand the group on
+/// rather than wait. A group that it drops is answered as invalid.
+pub trait PageRequestHandler: Send + Sync {
+    /// Here is a whole group.
+    fn page_requests(&self, group: PageRequestGroup);
+}
+
+impl<F: Fn(PageRequestGroup) + Send + Sync> PageRequestHandler for F {
+    fn page_requests(&self, group: PageRequestGroup) {
+        self(group);
+    }
+}
+
+/// Why an answer was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerError {
+    /// The group is not pending: it was answered before, or its bond, domain or device is gone.
+    #[error("page request group {cookie} is not pending any more; drop it")]
+    NotPending {
+        /// Which.
+        cookie: Cookie,
+    },
+    /// This queue never gave that group out.
+    #[error("page request group {cookie} was not read from this queue")]
+    Unknown {
+        /// Which.
+        cookie: Cookie,
+    },
+}
+
+/// A group of page requests that waits for its answer. Dropping it answers that the request is invalid.
+#[must_use = "dropping it answers the device that its request is invalid"]
+pub struct PageRequestGroup {
+    iommu: Iommu,
+    cookie: Cookie,
+    device: Bdf,
+    pasid: Option<Pasid>,
+    requests: Vec<PageRequest>,
+    answered: bool,
+}
+
+impl PageRequestGroup {
+    pub(crate) fn new(iommu: Iommu, cookie: Cookie, device: Bdf, requests: Vec<PageRequest>) -> Self {
+        let pasid = requests.first().and_then(|request| request.pasid);
+        Self { iommu, cookie, device, pasid, requests, answered: false }
+    }
+
+    /// Its name, never used again.
+    pub fn cookie(&self) -> Cookie {
+        self.cookie
+    }
+
+    /// Who asks.
+    pub fn device(&self) -> Bdf {
+        self.device
+    }
+
+    /// For which PASID.
+    pub fn pasid(&self) -> Option<Pasid> {
+        self.pasid
+    }
+
+    /// The requests, in the order in which they were sent; at least one.
+    pub fn requests(&self) -> &[PageRequest] {
+        &self.requests
+    }
+
+    /// Answers it. Does not block.
+    ///
+    /// # Errors
+    /// It is not pending any more; the device has its answer, or can have none.
+    pub fn answer(mut self, code: ResponseCode) -> Result<(), AnswerError> {
+        self.answered = true;
+        self.iommu.answer_group(self.cookie, code)
+    }
+}
+
+impl Drop for PageRequestGroup {
+    fn drop(&mut self) {
+        if !self.answered {
+            // Where it is not pending any more, somebody else has answered it.
+            let _ = self.iommu.answer_group(self.cookie, ResponseCode::InvalidRequest);
+        }
+    }
+}
+
+impl fmt::Debug for PageRequestGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageRequestGroup")
+            .field("cookie", &self.cookie)
+            .field("device", &self.device)
+            .field("pasid", &self.pasid)
+            .field("requests", &self.requests)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An answer to a group that was read from a [`FaultQueue`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Which group.
+    pub cookie: Cookie,
+    /// What came of it.
+    pub code: ResponseCode,
+}
+
+/// Some answers were not taken. Those before the first failure were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{done} answers were taken, then: {cause}")]
+pub struct AnswersError {
+    /// How many answers were taken: exactly the first ones of the list.
+    pub done: usize,
+    /// Why the next one was not.
+    #[source]
+    pub cause: AnswerError,
+}
+
+/// The room is too small for the next group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the next group has {requests} page requests and there is room for {room}; read with more room")]
+pub struct NoRoom {
+    /// Requests in the next group.
+    pub requests: usize,
+    /// Requests that there was room for.
+    pub room: usize,
+}
+
+#[derive(Default)]
+struct Groups {
+    /// Not read yet.
+    unread: VecDeque<PageRequestGroup>,
+    /// Read, and to be answered.
+    read: FxHashMap<Cookie, PageRequestGroup>,
+    closed: bool,
+}
+
+/// A queue of page request groups between the system and an owner who reads and answers in its own time, such as a VMM on behalf of a guest.
+///
+/// It is the handler of a domain or a bond through [`handler`](Self::handler). Dropping the queue answers everything in it as invalid, and what comes later as well.
+pub struct FaultQueue(Arc<Queue>);
+
+struct Queue {
+    groups: Mutex<Groups>,
+    capacity: usize,
+    notify: Box<dyn Fn() + Send + Sync>,
+}
+
+impl FaultQueue {
+    /// A queue for at most `capacity` groups (at least one), read and unread together; what comes beyond is answered as invalid. `notify` is called after each group that was put
+    /// in, on the thread that resolves, with no lock held: it is to wake the reader and return.
+    pub fn new(capacity: usize, notify: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(Queue { groups: Mutex::default(), capacity: capacity.max(1), notify: Box::new(notify) }))
+    }
+
+    /// What to register.
+    pub fn handler(&self) -> Arc<dyn PageRequestHandler> {
+        Arc::clone(&self.0) as _
+    }
+
+    /// Hands whole groups to `sink`, oldest first, as long as they have at most `room` requests together; answers how many groups that were. `sink` runs with no lock held: it may
+    /// block, and may itself cause page requests of this queue.
+    ///
+    /// # Errors
+    /// There is a group, and it alone has more than `room` requests; nothing was read.
+    pub fn read(&self, room: usize, mut sink: impl FnMut(Cookie, Bdf, &[PageRequest])) -> Result<usize, NoRoom> {
+        let mut left = room;
+        let mut count = 0;
+        loop {
+            let mut groups = self.0.groups.lock();
+            let Some(next) = groups.unread.front() else { return Ok(count) };
+            let requests = next.requests.len();
+            if requests > left && !mutation::is_on(16) {
+                return if count == 0 { Err(NoRoom { requests, room }) } else { Ok(count) };
+            }
+            let Some(group) = groups.unread.pop_front() else { return Ok(count) };
+            let (cookie, device) = (group.cookie, group.device);
+            let pages = group.requests[..requests.min(left)].to_vec();
+            groups.read.insert(cookie, group);
+            if mutation::is_on(17) {
+                sink(cookie, device, &pages);
+            } else {
+                drop(groups);
+                sink(cookie, device, &pages);
+            }
+            left = left.saturating_sub(requests);
+            count += 1;
+            if left == 0 {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Groups that wait to be read, and groups that were read and wait to be answered.
+    pub fn len(&self) -> (usize, usize) {
+        let groups = self.0.groups.lock();
+        (groups.unread.len(), groups.read.len())
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == (0, 0)
+    }
+
+    /// Answers groups that were read, in this order.
+    ///
+    /// # Errors
+    /// The first one that could not be answered, and how many were before it: those are answered, none after is.
+    pub fn answer(&self, answers: &[Answer]) -> Result<(), AnswersError> {
+        for (done, answer) in answers.iter().enumerate() {
+            let group = self.0.groups.lock().read.remove(&answer.cookie);
+            let taken = group.ok_or(AnswerError::Unknown { cookie: answer.cookie }).and_then(|group| group.answer(answer.code));
+            if let Err(cause) = taken {
+                if mutation::is_on(15) {
+                    return Ok(());
+                }
+                return Err(AnswersError { done, cause });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PageRequestHandler for Queue {
+    fn page_requests(&self, group: PageRequestGroup) {
+        let mut groups = self.groups.lock();
+        let full = groups.unread.len() + groups.read.len() >= self.capacity;
+        if groups.closed || full {
+            // Its drop answers the device: not under the lock.
+            drop(groups);
+            drop(group);
+            return;
+        }
+        groups.unread.push_back(group);
+        drop(groups);
+        (self.notify)();
+    }
+}
+
+impl Drop for FaultQueue {
+    fn drop(&mut self) {
+        let left = {
+            let mut groups = self.0.groups.lock();
+            groups.closed = true;
+            (std::mem::take(&mut groups.unread), std::mem::take(&mut groups.read))
+        };
+        if mutation::is_on(5) {
+            std::mem::forget(left);
+            return;
+        }
+        drop(left);
+    }
+}
+
+impl fmt::Debug for FaultQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (unread, read) = self.len();
+        f.debug_struct("FaultQueue").field("unread", &unread).field("read", &read).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,509 @@
+//! The IOMMU's side of page requests: its queue, the groups that are not complete yet, and those that wait for their answer.
+//!
+//! A state machine without locks, links or clock; one lock of the IOMMU is around all of it, so that nothing has an order to get wrong. Each call is short and
+//! bounded by the queue's capacity. Nothing is resolved here: [`PageRequests::next_work`] hands a group out, [`PageRequests::answer`] takes its answer. Invariants:
+//!
+//! 1. A group goes partial, pending, answered, and is answered once. Who drains takes it out; an answer that comes after is dropped and counted.
+//! 2. What a device may have in here is bounded by its allocation, all of it by the devices; the queue by its capacity.
+//! 3. When the queue is full its overflow flag is set and everything is refused until it has been sorted out. A lost request leaves nobody waiting: where it was the last of its group
+//!    it is answered with success at once, which has the device look again; sorting throws away the partial groups, which may have lost a member (rule F3).
+//! 4. Groups of one space are resolved one at a time, in the order in which they became complete; spaces take turns (rule S3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use super::message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
+use crate::domain::DomainUse;
+use crate::ids::{Generation, Pasid};
+use crate::iommu::parts::{Attachment, DeviceInner};
+use crate::mutation;
+use crate::sync::atomic::Ordering;
+
+/// Stop markers of one device that the queue holds.
+const STOPS: u32 = 32;
+
+/// Names a pending group; never used again, so that a late answer meets no other group (rule U6).
+pub type Cookie = u64;
+
+/// Requests of a group; mostly one.
+pub(crate) type Requests = SmallVec<[PageRequest; 1]>;
+
+/// Names a device as it was plugged in: an address can be used again, this number not.
+pub(crate) type DeviceKey = u64;
+
+/// What a group's pages belong to.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Space(Arc<Attachment>),
+    Domain(Arc<DomainUse>),
+}
+
+/// A line of groups that are resolved one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LineKey {
+    Space(Generation),
+    /// The address of a use of a domain that the waiting groups keep alive.
+    Domain(usize),
+}
+
+impl Target {
+    fn line(&self) -> LineKey {
+        match self {
+            Self::Space(attachment) => LineKey::Space(attachment.record.tag.generation),
+            Self::Domain(used) => LineKey::Domain(Arc::as_ptr(used) as usize),
+        }
+    }
+
+    /// Whether pages can be asked for through it now.
+    fn is_open(&self) -> bool {
+        match self {
+            Self::Space(entry) => {
+                let open = !entry.gate.is_closed() && entry.published.load(Ordering::Acquire) && !entry.record.ended();
+                open && entry.features.page_faults
+            }
+            Self::Domain(used) => !used.gate.is_closed(),
+        }
+    }
+}
+
+/// What is to be drained: what one device has for this.
+#[derive(Clone, Copy)]
+pub(crate) enum Drained<'a> {
+    Space(&'a Arc<Attachment>),
+    Domain(&'a Arc<DomainUse>),
+    Everything,
+}
+
+enum Entry {
+    Request(DeviceKey, PageRequest),
+    Stop(DeviceKey, Pasid),
+}
+
+struct Holder {
+    device: Arc<DeviceInner>,
+    /// Requests that it may have in here.
+    allocation: u32,
+    /// Requests that it has.
+    held: u32,
+    /// Stop markers of it that are not sorted yet.
+    stops: u32,
+    accepting: bool,
+    /// A response failure was sent: nothing is taken before a reset.
+    failed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Resolving,
+    /// An owner has it and will answer by its cookie.
+    Out,
+}
+
+struct Pending {
+    device: DeviceKey,
+    pasid: Option<Pasid>,
+    index: PrgIndex,
+    requests: u32,
+    line: LineKey,
+    target: Target,
+    stage: Stage,
+    /// Until it is handed out.
+    pages: Requests,
+    complete_at: Option<Duration>,
+}
+
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Cookie>,
+    busy: bool,
+}
+
+/// A group that is to be resolved.
+pub(crate) struct Work {
+    pub(crate) cookie: Cookie,
+    pub(crate) line: LineKey,
+    pub(crate) device: Arc<DeviceInner>,
+    pub(crate) target: Target,
+    pub(crate) pages: Requests,
+    pub(crate) complete_at: Option<Duration>,
+}
+
+/// An answer that is to be sent.
+pub(crate) struct Outgoing {
+    pub(crate) device: Arc<DeviceInner>,
+    pub(crate) response: PageResponse,
+}
+
+/// What follows from a call; to be done with no lock held.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    pub(crate) answers: SmallVec<[Outgoing; 1]>,
+    /// There is something to sort or to resolve that was not there before.
+    pub(crate) work: bool,
+}
+
+/// What happened to page requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct PageCounts {
+    /// Page requests that came.
+    pub requests: u64,
+    /// Stop markers that came.
+    pub stop_markers: u64,
+    /// Groups that became complete.
+    pub groups: u64,
+    /// Groups answered with success.
+    pub succeeded: u64,
+    /// Groups answered as invalid.
+    pub invalid: u64,
+    /// Groups answered with a response failure.
+    pub failed: u64,
+    /// Times that the queue overflowed.
+    pub overflows: u64,
+    /// Requests lost to an overflow, or beyond a device's allocation.
+    pub lost: u64,
+    /// Requests of partial groups that were thrown away.
+    pub discarded: u64,
+    /// Requests of devices that were removed, reset or not enabled: dropped.
+    pub dropped: u64,
+    /// Groups that nobody could be answered for: the device was gone or had been reset.
+    pub unanswerable: u64,
+    /// Answers for groups that had been answered, drained or forgotten before (rule U6).
+    pub late_answers: u64,
+}
+
+/// See the module.
+pub(crate) struct PageRequests {
+    ring: VecDeque<Entry>,
+    capacity: usize,
+    overflow: bool,
+    holders: FxHashMap<DeviceKey, Holder>,
+    partial: FxHashMap<(DeviceKey, PrgIndex, Option<Pasid>), Requests>,
+    pending: FxHashMap<Cookie, Pending>,
+    lines: FxHashMap<LineKey, Line>,
+    /// Lines with somebody waiting and nobody resolving.
+    turn: VecDeque<LineKey>,
+    next_cookie: Cookie,
+    pub(crate) counts: PageCounts,
+}
+
+impl PageRequests {
+    /// A queue for `capacity` requests (at least one).
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            ring: VecDeque::new(),
+            capacity: capacity.max(1),
+            overflow: false,
+            holders: FxHashMap::default(),
+            partial: FxHashMap::default(),
+            pending: FxHashMap::default(),
+            lines: FxHashMap::default(),
+            turn: VecDeque::new(),
+            next_cookie: 0,
+            counts: PageCounts::default(),
+        }
+    }
+
+    /// Takes requests of a device from now on.
+    pub(crate) fn admit(&mut self, device: &Arc<DeviceInner>, key: DeviceKey, allocation: u32) {
+        let holder = self.holders.entry(key).or_insert(Holder {
+            device: Arc::clone(device),
+            allocation,
+            held: 0,
+            stops: 0,
+            accepting: true,
+            failed: false,
+        });
+        holder.accepting = true;
+    }
+
+    /// Takes no requests of a device any more. What it has in here stays.
+    pub(crate) fn stop_reception(&mut self, key: DeviceKey) {
+        if let Some(holder) = self.holders.get_mut(&key) {
+            holder.accepting = false;
+        }
+    }
+
+    /// A request has come.
+    pub(crate) fn receive(&mut self, device: &Arc<DeviceInner>, key: DeviceKey, request: PageRequest, out: &mut Outbox) {
+        self.counts.requests += 1;
+        let answer = |code| Outgoing { device: Arc::clone(device), response: response(device, request.pasid, request.index, code) };
+        let Some(holder) = self.holders.get_mut(&key).filter(|holder| holder.accepting && !holder.failed) else {
+            self.counts.dropped += 1;
+            if request.last {
+                self.counts.failed += 1;
+                out.answers.push(answer(ResponseCode::ResponseFailure));
+            }
+            return;
+        };
+        let beyond = holder.held >= holder.allocation;
+        if beyond || self.overflow || self.ring.len() >= self.capacity {
+            self.counts.lost += 1;
+            if !beyond && !self.overflow {
+                self.overflow = true;
+                self.counts.overflows += 1;
+                out.work = true;
+            }
+            if request.last {
+                self.counts.succeeded += 1;
+                out.answers.push(answer(ResponseCode::Success));
+            }
+            if beyond {
+                self.discard_partial(|(device, _, _)| *device == key);
+            }
+            return;
+        }
+        holder.held += 1;
+        self.ring.push_back(Entry::Request(key, request));
+        out.work = true;
+    }
+
+    /// A stop marker has come.
+    pub(crate) fn receive_stop(&mut self, key: DeviceKey, marker: StopMarker, out: &mut Outbox) {
+        self.counts.stop_markers += 1;
+        let Some(holder) = self.holders.get_mut(&key).filter(|holder| holder.accepting) else {
+            self.counts.dropped += 1;
+            return;
+        };
+        if holder.stops >= STOPS {
+            // More than a device has a use for: it is not to fill the queue of the others (rule S3).
+            self.counts.lost += 1;
+            self.discard_partial(|(device, _, of)| *device == key && *of == Some(marker.pasid));
+        } else if self.overflow || self.ring.len() >= self.capacity {
+            // What it would have thrown away goes with the partial groups.
+            self.counts.lost += 1;
+            self.counts.overflows += u64::from(!std::mem::replace(&mut self.overflow, true));
+            out.work = true;
+        } else {
+            holder.stops += 1;
+            self.ring.push_back(Entry::Stop(key, marker.pasid));
+            out.work = true;
+        }
+    }
+
+    /// Takes one entry out of the queue and puts it where it belongs; clears an overflow when the queue is empty. False where there was nothing to do.
+    pub(crate) fn sort(&mut self, now: Option<Duration>, out: &mut Outbox) -> bool {
+        match self.ring.pop_front() {
+            Some(Entry::Request(key, request)) => self.sort_request(key, request, now, out),
+            Some(Entry::Stop(key, pasid)) => {
+                if let Some(holder) = self.holders.get_mut(&key) {
+                    holder.stops = holder.stops.saturating_sub(1);
+                }
+                self.discard_partial(|(device, _, of)| *device == key && *of == Some(pasid));
+            }
+            None if self.overflow => {
+                if !mutation::is_on(27) {
+                    self.discard_partial(|_| true);
+                }
+                self.overflow = false;
+            }
+            None => return false,
+        }
+        true
+    }
+
+    fn sort_all(&mut self, now: Option<Duration>, out: &mut Outbox) {
+        while self.sort(now, out) {}
+    }
+
+    fn sort_request(&mut self, key: DeviceKey, request: PageRequest, now: Option<Duration>, out: &mut Outbox) {
+        let at = (key, request.index, request.pasid);
+        if !request.last {
+            self.partial.entry(at).or_default().push(request);
+            return;
+        }
+        let mut pages = self.partial.remove(&at).unwrap_or_default();
+        pages.push(request);
+        let Some(holder) = self.holders.get(&key) else { return };
+        let device = Arc::clone(&holder.device);
+        self.counts.groups += 1;
+        let target = match request.pasid {
+            Some(pasid) => device.requester.table.read().get(&pasid).cloned().map(Target::Space),
+            None => Some(Target::Domain(device.face.translation.current())),
+        };
+        let Some(target) = target.filter(Target::is_open) else {
+            self.release(key, pages.len() as u32);
+            self.send(&device, request.pasid, request.index, ResponseCode::InvalidRequest, out);
+            return;
+        };
+        let (cookie, line, requests) = (self.next_cookie, target.line(), pages.len() as u32);
+        self.next_cookie += 1;
+        let (pasid, index) = (request.pasid, request.index);
+        let stage = Stage::Waiting;
+        self.pending.insert(cookie, Pending { device: key, pasid, index, requests, line, target, stage, pages, complete_at: now });
+        let entry = self.lines.entry(line).or_default();
+        entry.waiting.push_back(cookie);
+        if !entry.busy && entry.waiting.len() == 1 {
+            self.turn.push_back(line);
+        }
+    }
+
+    /// The group of the space that has waited longest; its line is busy until [`line_free`](Self::line_free).
+    pub(crate) fn next_work(&mut self) -> Option<Work> {
+        let line = self.turn.pop_front()?;
+        let entry = self.lines.get_mut(&line)?;
+        let cookie = entry.waiting.pop_front()?;
+        entry.busy = true;
+        let group = self.pending.get_mut(&cookie)?;
+        group.stage = Stage::Resolving;
+        let device = Arc::clone(&self.holders.get(&group.device)?.device);
+        let pages = std::mem::take(&mut group.pages);
+        Some(Work { cookie, line, device, target: group.target.clone(), pages, complete_at: group.complete_at })
+    }
+
+    /// Whether a group waits that [`next_work`](Self::next_work) would hand out.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.turn.is_empty()
+    }
+
+    /// Whether there is something to sort.
+    pub(crate) fn has_unsorted(&self) -> bool {
+        !self.ring.is_empty() || self.overflow
+    }
+
+    /// The group that the line was busy with is answered or with its owner.
+    pub(crate) fn line_free(&mut self, line: LineKey, out: &mut Outbox) {
+        let Some(entry) = self.lines.get_mut(&line) else { return };
+        entry.busy = false;
+        if entry.waiting.is_empty() {
+            self.lines.remove(&line);
+        } else {
+            self.turn.push_back(line);
+            out.work = true;
+        }
+    }
+
+    /// The group has been handed to an owner, who answers by its cookie. False where it has been answered before.
+    pub(crate) fn hand_out(&mut self, cookie: Cookie) -> bool {
+        self.pending.get_mut(&cookie).map(|group| group.stage = Stage::Out).is_some()
+    }
+
+    /// What a group is for, while it is pending.
+    pub(crate) fn target_of(&self, cookie: Cookie) -> Option<&Target> {
+        self.pending.get(&cookie).map(|group| &group.target)
+    }
+
+    /// Answers a pending group. False where it is not pending any more: dropped and counted.
+    pub(crate) fn answer(&mut self, cookie: Cookie, code: ResponseCode, out: &mut Outbox) -> bool {
+        let Some(group) = self.pending.remove(&cookie) else {
+            self.counts.late_answers += 1;
+            return false;
+        };
+        self.unqueue(cookie, &group);
+        self.release(group.device, group.requests);
+        if let Some(holder) = self.holders.get_mut(&group.device) {
+            holder.failed |= code == ResponseCode::ResponseFailure;
+            let device = Arc::clone(&holder.device);
+            self.send(&device, group.pasid, group.index, code, out);
+        }
+        true
+    }
+
+    /// Takes a group that waits out of its line.
+    fn unqueue(&mut self, cookie: Cookie, group: &Pending) {
+        if group.stage != Stage::Waiting {
+            return;
+        }
+        if let Some(line) = self.lines.get_mut(&group.line) {
+            line.waiting.retain(|waiting| *waiting != cookie);
+            if line.waiting.is_empty() && !line.busy {
+                self.lines.remove(&group.line);
+                self.turn.retain(|turn| *turn != group.line);
+            }
+        }
+    }
+
+    /// Hardware, then software (rule U1): sorts the whole queue, throws partial groups away and answers what is pending as invalid. What is being resolved right now is answered by
+    /// whoever does that, inside the gate that the caller has closed. Answers how many groups that were.
+    pub(crate) fn drain(&mut self, key: DeviceKey, what: Drained<'_>, now: Option<Duration>, out: &mut Outbox) -> usize {
+        if mutation::is_on(12) && matches!(what, Drained::Domain(_)) {
+            return 0;
+        }
+        self.sort_all(now, out);
+        let pasid = match what {
+            Drained::Space(attachment) => Some(Some(attachment.record.tag.pasid)),
+            Drained::Domain(_) => Some(None),
+            Drained::Everything => None,
+        };
+        self.discard_partial(|(device, _, of)| *device == key && pasid.is_none_or(|pasid| *of == pasid));
+        let meant = |group: &Pending| match (what, &group.target) {
+            (Drained::Everything, _) => true,
+            (Drained::Space(a), Target::Space(b)) => Arc::ptr_eq(a, b),
+            (Drained::Domain(a), Target::Domain(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        let found = self.pending.iter().filter(|(_, group)| group.device == key && group.stage != Stage::Resolving && meant(group));
+        let mut found: Vec<Cookie> = found.map(|(&cookie, _)| cookie).collect();
+        // In the order in which they became complete, so that a run can be repeated.
+        found.sort_unstable();
+        for cookie in &found {
+            self.answer(*cookie, ResponseCode::InvalidRequest, out);
+        }
+        found.len()
+    }
+
+    /// Forgets all that a device has in here, which nobody can be answered for: it was reset, or is gone (then `gone`, and its last trace goes as well).
+    pub(crate) fn forget(&mut self, key: DeviceKey, gone: bool) {
+        let before = self.ring.len();
+        self.ring.retain(|entry| !matches!(entry, Entry::Request(of, _) | Entry::Stop(of, _) if *of == key));
+        self.counts.dropped += (before - self.ring.len()) as u64;
+        self.discard_partial(|(device, _, _)| *device == key);
+        let mut found: Vec<Cookie> = self.pending.iter().filter(|(_, group)| group.device == key).map(|(&cookie, _)| cookie).collect();
+        found.sort_unstable();
+        for cookie in found {
+            if let Some(group) = self.pending.remove(&cookie) {
+                self.unqueue(cookie, &group);
+                self.counts.unanswerable += 1;
+            }
+        }
+        if gone {
+            self.holders.remove(&key);
+        } else if let Some(holder) = self.holders.get_mut(&key) {
+            (holder.held, holder.stops, holder.failed) = (0, 0, false);
+        }
+    }
+
+    /// What is in here: requests that are queued or in partial groups, and groups that are pending.
+    pub(crate) fn under_way(&self) -> (usize, usize) {
+        (self.ring.len() + self.partial.values().map(SmallVec::len).sum::<usize>(), self.pending.len())
+    }
+
+    fn discard_partial(&mut self, which: impl Fn(&(DeviceKey, PrgIndex, Option<Pasid>)) -> bool) {
+        let (holders, counts) = (&mut self.holders, &mut self.counts);
+        self.partial.retain(|at, requests| {
+            let goes = which(at);
+            if goes {
+                counts.discarded += requests.len() as u64;
+                if let Some(holder) = holders.get_mut(&at.0) {
+                    holder.held = holder.held.saturating_sub(requests.len() as u32);
+                }
+            }
+            !goes
+        });
+    }
+
+    fn release(&mut self, key: DeviceKey, requests: u32) {
+        if let Some(holder) = self.holders.get_mut(&key) {
+            holder.held = holder.held.saturating_sub(requests);
+        }
+    }
+
+    fn send(&mut self, device: &Arc<DeviceInner>, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode, out: &mut Outbox) {
+        match code {
+            ResponseCode::Success => self.counts.succeeded += 1,
+            ResponseCode::InvalidRequest => self.counts.invalid += 1,
+            ResponseCode::ResponseFailure => self.counts.failed += 1,
+        }
+        out.answers.push(Outgoing { device: Arc::clone(device), response: response(device, pasid, index, code) });
+    }
+}
+
+/// A response carries the PASID where the device wants it (PRG Response PASID Required).
+fn response(device: &DeviceInner, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode) -> PageResponse {
+    PageResponse { pasid: pasid.filter(|_| device.spec.capabilities.response_pasid), index, code }
+}
