@@ -16,5 +16,6 @@ mod model;
 mod pasids;
 mod regressions;
 mod rollback;
+mod services;
 mod support;
 mod unbinding;

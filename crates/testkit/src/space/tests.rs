@@ -16,6 +16,19 @@ fn piece(address: u64, len: u64) -> Segment {
     Segment { address, len }
 }
 
+/// Fails after a time where `test` waits for a lock that it should not meet.
+fn bounded(test: impl FnOnce() + Send + 'static) {
+    let (done, finished) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    match finished.recv_timeout(std::time::Duration::from_secs(60)) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it waits for a lock that is held"),
+        _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
+}
+
 fn stop(outcome: Result<(), Stopped>) -> (u64, String) {
     let stopped = outcome.expect_err("the access stops");
     (stopped.done, stopped.cause.to_string())
@@ -75,6 +88,10 @@ fn a_page_denies_what_its_protection_does_not_name() {
 // shows T1
 #[test]
 fn resolving_brings_in_what_an_access_of_that_kind_would_and_refuses_what_it_could_not_do() {
+    bounded(resolve_all_ways);
+}
+
+fn resolve_all_ways() {
     let space = MemorySpace::new();
     space.map(BASE, PAGE, Protection::READ_WRITE);
     space.map(BASE + PAGE, PAGE, Protection::READ);

@@ -52,7 +52,7 @@ fn watchers_are_told_with_no_lock_held_after_the_new_state_and_before_the_old_fr
         ("protect", |space| space.protect(BASE, PAGE, Protection::READ), false),
         ("remap", |space| space.remap(BASE, PAGE, BASE + PAGE), false),
     ];
-    for (name, change, frees) in changes {
+    let try_one = |(name, change, frees): (&str, Step, bool)| {
         let space = Arc::new(MemorySpace::new());
         space.map(BASE, PAGE, Protection::READ_WRITE);
         let frame = frame_of(&space, 0);
@@ -64,7 +64,8 @@ fn watchers_are_told_with_no_lock_held_after_the_new_state_and_before_the_old_fr
         space.audit(BASE, AccessMode::WRITE, frame).expect_err(name);
         assert_eq!(space.changes_under_way(), 0, "{name}");
         space.handle().unwatch(token);
-    }
+    };
+    bounded(move || changes.into_iter().for_each(try_one));
 }
 
 // shows T4

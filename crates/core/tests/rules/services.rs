@@ -1,0 +1,39 @@
+//! Translation services and page requests together, as a device uses them (rules F1, F4, T2).
+
+use sva_core::{Bind, Capabilities, PasidWidth, WorkerConfig, Workers};
+use sva_testkit::PAGE;
+
+use crate::support::*;
+
+fn translating() -> Capabilities {
+    Capabilities::translating(PasidWidth::MAX, 32)
+}
+
+// shows F1, F4, T2
+#[test]
+fn a_translating_device_faults_pages_in_keeps_what_it_learned_and_forgets_it_with_the_change() {
+    let world = World::new();
+    let device = world.plug_as(1, translating()).device;
+    device.enable_ats().expect("it has ATS");
+    device.enable_pri().expect("and page requests");
+    let _workers = Workers::start(&world.iommu, WorkerConfig::default()).expect("threads");
+    let space = space();
+    space.poke(BASE + PAGE, b"hello");
+    space.absent(BASE + PAGE, PAGE);
+    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
+    let port = device.ats_port();
+    let mut buf = [0; 5];
+    port.read(Some(bond.pasid()), BASE + PAGE, &mut buf).expect("resolved");
+    assert_eq!((&buf, space.resolved()), (b"hello", 1));
+    port.write(Some(bond.pasid()), BASE + 2 * PAGE - 2, b"over").expect("over the edge of a page");
+    assert_eq!(space.peek(BASE + 2 * PAGE - 2, 4), b"over");
+    assert!(device.atc_len() > 0);
+    space.unmap(BASE + PAGE, PAGE);
+    let error = port.read(Some(bond.pasid()), BASE + PAGE, &mut buf).expect_err("gone");
+    assert_eq!(error.done, 0, "{error}");
+    port.read(Some(bond.pasid()), BASE + 3 * PAGE, &mut buf).expect("the rest is there");
+    let report = bond.unbind();
+    assert!(!report.deferred);
+    assert_eq!(device.atc_len(), 0);
+    assert_eq!((world.iommu.census().bonds, world.iommu.census().invalidations, world.iommu.census().page_groups), (0, 0, 0));
+}
