@@ -45,7 +45,7 @@ pub use ids::{Bdf, ContainerId, Generation, GroupId, Pasid, PasidTag, PasidWidth
 pub use invalidation::Invalidation;
 pub use iommu::{
     Census, Container, ContainerBound, GroupInfo, HandlerRegistration, Iommu, IommuConfig, Joined, Mapped, NotJoined, PageWork, Plug,
-    Plugged, Removal, Reset, Unmapped,
+    Plugged, Removal, Removing, Reset, Unmapped,
 };
 pub use link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
 pub use port::{Device, DmaPort};

@@ -167,7 +167,12 @@ impl Atc {
 
     /// A completion has come.
     pub(crate) fn complete(&mut self, completion: TranslationCompletion) {
-        let Some(asked) = self.asked.get_mut(&completion.id).filter(|asked| asked.answer.is_none()) else {
+        // One that names another owner was meant for another request.
+        let fits = |asked: &&mut Asked| {
+            let owner = completion.owner.map(|owner| owner.pasid);
+            asked.answer.is_none() && owner.is_none_or(|owner| asked.request.pasid == Some(owner))
+        };
+        let Some(asked) = self.asked.get_mut(&completion.id).filter(fits) else {
             self.counts.unexpected += 1;
             return;
         };

@@ -290,6 +290,19 @@ impl Device {
     /// # Errors
     /// The device has been removed.
     pub fn reset(&self) -> Result<Reset, ResetError> {
+        let reset = self.begin_reset()?;
+        if !callback::inside() {
+            self.iommu().wait_until(|_| reset.is_quiet());
+        }
+        Ok(reset)
+    }
+
+    /// Begins a function reset as [`reset`](Self::reset) does, and does not wait for the transactions under way: [`Reset::is_quiet`] tells when they are over. For event loops and
+    /// schedulers.
+    ///
+    /// # Errors
+    /// The device has been removed.
+    pub fn begin_reset(&self) -> Result<Reset, ResetError> {
         let (iommu, device) = (self.iommu(), self.inner());
         if device.gate.is_closed() {
             return Err(ResetError::Gone { device: device.bdf() });
@@ -307,12 +320,8 @@ impl Device {
         });
         device.services.news.notify_all();
         iommu.0.pages.lock().forget(device.services.key, false);
-        let reset = Reset { device: self.clone() };
-        if !callback::inside() {
-            iommu.wait_until(|_| device.gate.is_drained() && device.services.translated.is_drained());
-        }
         tracing::debug!(device = %device.bdf(), "reset begun");
-        Ok(reset)
+        Ok(Reset { device: self.clone() })
     }
 
     /// Whether the device was cut off because it did not answer; a reset ends that.
@@ -329,6 +338,12 @@ pub struct Reset {
 }
 
 impl Reset {
+    /// Whether no transaction of the device is under way. Does not block.
+    pub fn is_quiet(&self) -> bool {
+        let device = self.device.inner();
+        device.gate.is_drained() && device.services.translated.is_drained()
+    }
+
     /// Ends it, as a drop does.
     pub fn done(self) {}
 }

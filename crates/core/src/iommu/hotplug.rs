@@ -315,6 +315,25 @@ impl Iommu {
     /// # Errors
     /// It has been removed before.
     pub fn remove(&self, device: &Device, removal: Removal) -> Result<(), RemoveError> {
+        let removing = self.take_out(device, removal)?;
+        if !callback::inside() {
+            self.wait_until(|state| removing.is_over_in(state));
+        }
+        self.forget_pages(device.inner());
+        Ok(())
+    }
+
+    /// Begins to remove a device as [`remove`](Self::remove) does, and does not wait. For event loops and schedulers.
+    ///
+    /// # Errors
+    /// It has been removed before.
+    pub fn begin_remove(&self, device: &Device, removal: Removal) -> Result<Removing, RemoveError> {
+        let removing = self.take_out(device, removal)?;
+        self.forget_pages(device.inner());
+        Ok(removing)
+    }
+
+    fn take_out(&self, device: &Device, removal: Removal) -> Result<Removing, RemoveError> {
         let inner = device.inner();
         let gone = RemoveError::Gone { device: inner.bdf() };
         let (mut closing, ended) = self.with_aftermath(|state, after| state.unplug(inner, after)).ok_or(gone)?;
@@ -329,10 +348,30 @@ impl Iommu {
         for (device, pasid) in ended {
             self.log(Event::BondEnded { device, pasid });
         }
-        if !callback::inside() {
-            self.wait_until(|state| inner.gate.is_drained() && closing.is_over(state));
-        }
-        self.forget_pages(inner);
-        Ok(())
+        Ok(Removing { iommu: self.clone(), device: Arc::clone(inner), closing })
+    }
+}
+
+/// A removal that was begun and is not waited for. Dropping it changes nothing.
+pub struct Removing {
+    iommu: Iommu,
+    device: Arc<DeviceInner>,
+    closing: Closing,
+}
+
+impl Removing {
+    /// Whether no transaction of the device is under way and nothing of its bonds is left. Does not block.
+    pub fn is_over(&self) -> bool {
+        self.is_over_in(&mut self.iommu.lock())
+    }
+
+    fn is_over_in(&self, state: &mut State) -> bool {
+        self.device.gate.is_drained() && self.closing.is_over(state)
+    }
+}
+
+impl fmt::Debug for Removing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Removing").field("device", &self.device.bdf()).field("is_over", &self.is_over()).finish()
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use bind::GroupInfo;
 pub use blocking::Reset;
 pub use container::{Container, ContainerBound, Joined};
-pub use hotplug::{NotJoined, Plug, Plugged, Removal};
+pub use hotplug::{NotJoined, Plug, Plugged, Removal, Removing};
 pub use map::{Mapped, Unmapped};
 pub use owners::HandlerRegistration;
 pub use pages::PageWork;
