@@ -103,7 +103,7 @@ impl MemorySpace {
 
     /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no lock held and may block, unbind, or change the space.
     ///
-    /// Where it answers `false` the access stops with [`StopCause::NotPresent`]. Without a resolver all pages can be brought in.
+    /// Where it answers `false` the access stops with [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can be brought in.
     pub fn on_resolve(&self, resolver: impl Fn(u64) -> bool + Send + Sync + 'static) {
         self.shared.life.lock().resolver = Some(Arc::new(resolver));
     }
