@@ -17,7 +17,7 @@ type Page = [u8; PAGE as usize];
 /// The first frame number: above every address that a bus has.
 const FIRST: u64 = 1 << 60;
 
-/// Numbers for `len` bytes of frames, used for nothing before or after: the first is congruent to `address` modulo 2^`bits`, so that what is aligned in one is in the other.
+/// The first of the numbers for the frames of `range`, used for nothing before or after. It is congruent to the address modulo 2^`bits`: what is aligned in one is in the other.
 ///
 /// Different runs have a page between them that is nobody's. Otherwise, whether two of them make one large translation would depend on what other threads map.
 ///
