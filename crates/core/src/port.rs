@@ -97,20 +97,20 @@ pub struct DmaPort {
 }
 
 /// The device's side of a transfer.
-enum Buffer<'a> {
+pub(crate) enum Buffer<'a> {
     Into(&'a mut [u8]),
     From(&'a [u8]),
 }
 
 impl Buffer<'_> {
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Buffer::Into(buf) => buf.len(),
             Buffer::From(data) => data.len(),
         }
     }
 
-    fn part(&mut self, range: Range<usize>) -> Buffer<'_> {
+    pub(crate) fn part(&mut self, range: Range<usize>) -> Buffer<'_> {
         match self {
             Buffer::Into(buf) => Buffer::Into(&mut buf[range]),
             Buffer::From(data) => Buffer::From(&data[range]),
@@ -195,7 +195,7 @@ impl DmaPort {
     /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated requests, the PASID is not bound, or the frame is not the space's.
     pub fn read_translated(&self, pasid: Option<Pasid>, frame: Frame, buf: &mut [u8], access: Access) -> Result<(), DmaError> {
         let access = if access == Access::Write { Access::Read } else { access };
-        self.translated(pasid, frame, Buffer::Into(buf), access)
+        self.translated_while(pasid, frame, Buffer::Into(buf), access, || true)
     }
 
     /// Writes by a translated address, as [`read_translated`](Self::read_translated) reads.
@@ -203,16 +203,27 @@ impl DmaPort {
     /// # Errors
     /// Nothing was written; as for reading.
     pub fn write_translated(&self, pasid: Option<Pasid>, frame: Frame, data: &[u8]) -> Result<(), DmaError> {
-        self.translated(pasid, frame, Buffer::From(data), Access::Write)
+        self.translated_while(pasid, frame, Buffer::From(data), Access::Write, || true)
     }
 
-    fn translated(&self, pasid: Option<Pasid>, frame: Frame, buffer: Buffer<'_>, access: Access) -> Result<(), DmaError> {
+    /// `holds` is asked from inside the gates that a reset shuts: what it said no to is not accessed.
+    pub(crate) fn translated_while(
+        &self,
+        pasid: Option<Pasid>,
+        frame: Frame,
+        buffer: Buffer<'_>,
+        access: Access,
+        holds: impl FnOnce() -> bool,
+    ) -> Result<(), DmaError> {
         let abort = |reason| Err(self.fault(0, pasid, frame.0, access, reason));
         let _callback = InCallback::enter();
         let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else { return abort(self.device.why_shut()) };
         let Some(_translated) = Inside::enter(&self.device.services.translated, &self.iommu, Last::Quiet(&self.device)) else {
             return abort(FaultReason::TranslatedRefused);
         };
+        if !holds() {
+            return abort(self.device.why_shut());
+        }
         let isolation = self.device.isolation(self.iommu.topology());
         let decodes = |window: &&PeerWindow| window.range.contains(frame.0);
         if let Some(window) = isolation.translated_windows().iter().find(decodes) {

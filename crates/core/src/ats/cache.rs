@@ -288,6 +288,11 @@ impl Atc {
         Some(Use { id, frame, len: len.saturating_add(1) })
     }
 
+    /// Whether an access is counted as under way.
+    pub(crate) fn is_in_use(&self, id: u64) -> bool {
+        self.uses.contains_key(&id)
+    }
+
     /// An access is over. Answers the invalidations that waited for it alone.
     pub(crate) fn give_back(&mut self, id: u64) -> SmallVec<[InvalidationCompletion; 1]> {
         self.uses.remove(&id);
@@ -340,8 +345,10 @@ impl Atc {
         pasids
     }
 
-    /// Forgets everything, as a function reset does: entries, requests in flight, invalidations that are not complete. Accesses under way stay counted until they are given back.
+    /// Forgets everything, as a function reset does: entries, requests in flight, invalidations that are not complete, accesses under way. The caller has shut the gates that those
+    /// go through.
     pub(crate) fn reset(&mut self) {
+        self.uses.clear();
         self.entries.clear();
         self.asked.clear();
         self.closing.clear();

@@ -17,4 +17,4 @@ pub use message::{
     AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Itag, Permissions, RequestId, Translation, TranslationCompletion,
     TranslationRefusal, TranslationRequest,
 };
-pub use port::{AskTranslationError, AtsPort};
+pub use port::{AskTranslationError, AtsPort, Held};

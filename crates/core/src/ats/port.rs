@@ -3,19 +3,18 @@
 //! The steps are there one by one for schedulers and event-driven models; [`AtsPort::read`] and [`AtsPort::write`] do all of them and wait in between.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::cache::{Answer, Forgotten, Use};
-use super::message::{PAGE, RequestId};
-use crate::fault::{AccessMode, DmaCause, DmaError, FaultReason};
+use super::message::{Frame, PAGE, RequestId};
+use crate::fault::{Access, AccessMode, DmaCause, DmaError, FaultReason};
 use crate::ids::{Bdf, Pasid};
 use crate::iommu::Iommu;
 use crate::iommu::parts::DeviceInner;
 use crate::iommu::services::DeviceSide;
 use crate::link::ToIommu;
-use crate::port::{Device, DmaPort};
+use crate::port::{Buffer, Device, DmaPort};
 use crate::pri::interface::{AskError, GroupOutcome, InterfaceCounts};
 use crate::pri::message::{PrgIndex, ResponseCode};
 use crate::range::Segment;
@@ -77,40 +76,71 @@ impl Device {
     }
 }
 
-/// What goes through the port, one way or the other.
-enum Buffer<'a> {
-    Into(&'a mut [u8]),
-    From(&'a [u8]),
-}
-
-impl Buffer<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Buffer::Into(buf) => buf.len(),
-            Buffer::From(data) => data.len(),
-        }
-    }
-
-    fn part(&mut self, range: Range<usize>) -> Buffer<'_> {
-        match self {
-            Buffer::Into(buf) => Buffer::Into(&mut buf[range]),
-            Buffer::From(data) => Buffer::From(&data[range]),
-        }
-    }
-}
-
-/// Gives an entry back when it goes, and completes what waited for that.
-struct Using<'a> {
-    device: &'a DeviceInner,
+/// A kept translation that an access uses: an invalidation of it is not complete before this is gone. A reset of the device voids it.
+#[must_use = "use it; an invalidation waits until it is gone"]
+pub struct Held {
+    port: AtsPort,
+    pasid: Option<Pasid>,
+    mode: AccessMode,
     used: Use,
 }
 
-impl Drop for Using<'_> {
+impl Held {
+    /// Where the first byte of the access is.
+    pub fn frame(&self) -> Frame {
+        self.used.frame
+    }
+
+    /// For how many bytes from there the translation is good; at least one.
+    pub fn len(&self) -> u64 {
+        self.used.len
+    }
+
+    /// Never: it is good for a byte at least.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Reads as many bytes as it is good for, which are answered.
+    ///
+    /// # Errors
+    /// The request was aborted; see [`DmaPort::read_translated`].
+    pub fn read(&self, buf: &mut [u8]) -> Result<usize, DmaError> {
+        let len = (buf.len() as u64).min(self.used.len) as usize;
+        let port = &self.port.port;
+        port.translated_while(self.pasid, self.used.frame, Buffer::Into(&mut buf[..len]), self.mode.access, || self.is_valid())?;
+        Ok(len)
+    }
+
+    /// Writes as many bytes as it is good for, which are answered.
+    ///
+    /// # Errors
+    /// The request was aborted; see [`DmaPort::write_translated`].
+    pub fn write(&self, data: &[u8]) -> Result<usize, DmaError> {
+        let len = (data.len() as u64).min(self.used.len) as usize;
+        let port = &self.port.port;
+        port.translated_while(self.pasid, self.used.frame, Buffer::From(&data[..len]), Access::Write, || self.is_valid())?;
+        Ok(len)
+    }
+
+    /// Whether no reset has voided it. Asked from inside the gates that a reset shuts before it does so.
+    fn is_valid(&self) -> bool {
+        self.port.side().atc.is_in_use(self.used.id)
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
-        let complete = self.device.services.side.lock().atc.give_back(self.used.id);
+        let complete = self.port.side().atc.give_back(self.used.id);
         for completion in complete {
-            self.device.services.to_iommu(ToIommu::Invalidated(completion));
+            self.port.device.services.to_iommu(ToIommu::Invalidated(completion));
         }
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("frame", &self.frame()).field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -172,21 +202,19 @@ impl AtsPort {
         self.try_transfer(pasid, address, Buffer::From(data), mode)
     }
 
-    fn try_transfer(
-        &self,
-        pasid: Option<Pasid>,
-        address: u64,
-        mut buffer: Buffer<'_>,
-        mode: AccessMode,
-    ) -> Result<Option<usize>, DmaError> {
-        let Some(used) = self.side().atc.begin_use(pasid, address, mode) else { return Ok(None) };
-        let using = Using { device: &self.device, used };
-        let len = (buffer.len() as u64).min(used.len) as usize;
-        match buffer.part(0..len) {
-            Buffer::Into(buf) => self.port.read_translated(pasid, using.used.frame, buf, mode.access)?,
-            Buffer::From(data) => self.port.write_translated(pasid, using.used.frame, data)?,
+    /// Finds the translation that the device keeps for this access, and holds it. `None` where there is none.
+    pub fn hold(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Option<Held> {
+        let used = self.side().atc.begin_use(pasid, address, mode)?;
+        Some(Held { port: self.clone(), pasid, mode, used })
+    }
+
+    fn try_transfer(&self, pasid: Option<Pasid>, address: u64, buffer: Buffer<'_>, mode: AccessMode) -> Result<Option<usize>, DmaError> {
+        let Some(held) = self.hold(pasid, address, mode) else { return Ok(None) };
+        match buffer {
+            Buffer::Into(buf) => held.read(buf),
+            Buffer::From(data) => held.write(data),
         }
-        Ok(Some(len))
+        .map(Some)
     }
 
     /// Opens a page request group.
