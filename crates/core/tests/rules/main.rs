@@ -10,6 +10,7 @@ mod data_path;
 mod domains;
 mod ending;
 mod hammer;
+mod held;
 mod hooked;
 mod hotplug;
 mod model;

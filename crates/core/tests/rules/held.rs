@@ -1,0 +1,181 @@
+//! A link that a test works by hand, and a clock that it sets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sva_core::sync::{Condvar, Mutex};
+use sva_core::{Clock, Link, LinkEnds, ToDevice, ToIommu};
+
+use crate::support::LIMIT;
+
+/// A message, with the way it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message {
+    Up(ToIommu),
+    Down(ToDevice),
+}
+
+/// Which messages are meant.
+pub(crate) type Which = fn(&Message) -> bool;
+
+pub(crate) fn everything(_: &Message) -> bool {
+    true
+}
+
+pub(crate) fn nothing(_: &Message) -> bool {
+    false
+}
+
+pub(crate) fn translation_requests(message: &Message) -> bool {
+    matches!(message, Message::Up(ToIommu::Translate(_)))
+}
+
+pub(crate) fn translation_completions(message: &Message) -> bool {
+    matches!(message, Message::Down(ToDevice::Translated(_)))
+}
+
+pub(crate) fn invalidation_requests(message: &Message) -> bool {
+    matches!(message, Message::Down(ToDevice::Invalidate(_)))
+}
+
+pub(crate) fn invalidation_completions(message: &Message) -> bool {
+    matches!(message, Message::Up(ToIommu::Invalidated(_)))
+}
+
+/// Page requests and stop markers, whose order the bus keeps.
+pub(crate) fn page_messages(message: &Message) -> bool {
+    matches!(message, Message::Up(ToIommu::Page(_) | ToIommu::Stop(_)))
+}
+
+pub(crate) fn page_responses(message: &Message) -> bool {
+    matches!(message, Message::Down(ToDevice::Response(_)))
+}
+
+/// A message on its way. Dropping it loses it; a clone of it comes twice.
+#[derive(Clone)]
+#[must_use = "dropping it loses the message"]
+pub(crate) struct Letter {
+    ends: LinkEnds,
+    pub(crate) message: Message,
+}
+
+impl Letter {
+    /// It arrives, and what follows from it happens on this thread.
+    pub(crate) fn deliver(self) {
+        match self.message {
+            Message::Up(message) => self.ends.to_iommu(message),
+            Message::Down(message) => self.ends.to_device(message),
+        }
+    }
+
+    /// Another message comes in its place.
+    pub(crate) fn changed(self, message: Message) -> Self {
+        Self { message, ..self }
+    }
+}
+
+/// Holds messages until the test takes them out: each can be delivered, lost, doubled, reordered or changed. One link may be that of several devices.
+pub(crate) struct Held {
+    /// What is held; all else is handed over at once.
+    holds: Mutex<Which>,
+    letters: Mutex<VecDeque<Letter>>,
+    sent: Condvar,
+}
+
+impl Held {
+    /// Holds `which`.
+    pub(crate) fn new(which: Which) -> Arc<Self> {
+        Arc::new(Self { holds: Mutex::new(which), letters: Mutex::default(), sent: Condvar::new() })
+    }
+
+    /// Holds `which` from now on. What is held stays held.
+    pub(crate) fn hold(&self, which: Which) {
+        *self.holds.lock() = which;
+    }
+
+    /// What is held, oldest first.
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        self.letters.lock().iter().map(|letter| letter.message).collect()
+    }
+
+    /// How many of these are held.
+    pub(crate) fn count(&self, which: Which) -> usize {
+        self.letters.lock().iter().filter(|letter| which(&letter.message)).count()
+    }
+
+    /// Takes the oldest of these out.
+    pub(crate) fn find(&self, which: impl Fn(&Message) -> bool) -> Option<Letter> {
+        let mut letters = self.letters.lock();
+        let at = letters.iter().position(|letter| which(&letter.message))?;
+        letters.remove(at)
+    }
+
+    /// As [`find`](Self::find), where the test knows that there is one.
+    pub(crate) fn take(&self, which: impl Fn(&Message) -> bool) -> Letter {
+        self.find(which).unwrap_or_else(|| panic!("no such message is held, but {:?}", self.messages()))
+    }
+
+    /// As [`take`](Self::take), of a message that another thread is about to send. Panics after [`LIMIT`].
+    pub(crate) fn wait_for(&self, which: Which) -> Letter {
+        let mut letters = self.letters.lock();
+        loop {
+            if let Some(letter) = letters.iter().position(|letter| which(&letter.message)).and_then(|at| letters.remove(at)) {
+                return letter;
+            }
+            let (guard, late) = self.sent.wait_timeout(letters, LIMIT);
+            letters = guard;
+            assert!(!late, "the message was not sent");
+        }
+    }
+
+    /// Delivers all of these, oldest first, also those that follow from them. Answers how many that were.
+    pub(crate) fn deliver_all(&self, which: Which) -> usize {
+        std::iter::from_fn(|| self.find(which)).map(Letter::deliver).count()
+    }
+
+    /// Loses all of these. Answers how many that were.
+    pub(crate) fn lose_all(&self, which: Which) -> usize {
+        std::iter::from_fn(|| self.find(which)).map(drop).count()
+    }
+
+    fn send(&self, ends: &LinkEnds, message: Message) {
+        let letter = Letter { ends: ends.clone(), message };
+        let holds = *self.holds.lock();
+        if holds(&message) {
+            self.letters.lock().push_back(letter);
+            self.sent.notify_all();
+        } else {
+            letter.deliver();
+        }
+    }
+}
+
+impl Link for Held {
+    fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
+        self.send(ends, Message::Up(message));
+    }
+
+    fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
+        self.send(ends, Message::Down(message));
+    }
+}
+
+/// A clock that stands still unless the test moves it on.
+pub(crate) struct ScriptedClock(Mutex<Duration>);
+
+impl ScriptedClock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Duration::ZERO)))
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        *self.0.lock() += by;
+    }
+}
+
+impl Clock for ScriptedClock {
+    fn now(&self) -> Duration {
+        *self.0.lock()
+    }
+}
