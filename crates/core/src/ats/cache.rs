@@ -77,6 +77,14 @@ pub(crate) struct Use {
     pub(crate) len: u64,
 }
 
+/// What an access that is under way uses.
+struct Used {
+    pasid: Option<Pasid>,
+    range: AlignedRange,
+    /// The device was reset: nothing new is done with it. What was begun before may not be over.
+    void: bool,
+}
+
 struct Closing {
     completion: InvalidationCompletion,
     uses: Vec<u64>,
@@ -109,7 +117,7 @@ pub(crate) struct Atc {
     hand: Key,
     asked: FxHashMap<RequestId, Asked>,
     next_request: u64,
-    uses: FxHashMap<u64, (Option<Pasid>, AlignedRange)>,
+    uses: FxHashMap<u64, Used>,
     next_use: u64,
     closing: Vec<Closing>,
     pub(crate) counts: AtcCounts,
@@ -284,13 +292,13 @@ impl Atc {
         let (frame, len) = (Frame(entry.frame.0.wrapping_add(offset)), entry.range.last() - address);
         let id = self.next_use;
         self.next_use += 1;
-        self.uses.insert(id, (entry.pasid, entry.range));
+        self.uses.insert(id, Used { pasid: entry.pasid, range: entry.range, void: false });
         Some(Use { id, frame, len: len.saturating_add(1) })
     }
 
-    /// Whether an access is counted as under way.
-    pub(crate) fn is_in_use(&self, id: u64) -> bool {
-        self.uses.contains_key(&id)
+    /// Whether no reset has voided an access.
+    pub(crate) fn is_valid(&self, id: u64) -> bool {
+        self.uses.get(&id).is_some_and(|used| !used.void)
     }
 
     /// An access is over. Answers the invalidations that waited for it alone.
@@ -327,7 +335,7 @@ impl Atc {
                 asked.since.push(request.range);
             }
         }
-        let touched = |&(pasid, range): &(Option<Pasid>, AlignedRange)| meant(pasid) && range.range().overlaps(request.range.range());
+        let touched = |used: &Used| meant(used.pasid) && used.range.range().overlaps(request.range.range());
         let uses: Vec<u64> = self.uses.iter().filter(|(_, used)| touched(used)).map(|(&id, _)| id).collect();
         let completion = InvalidationCompletion { tag: request.tag, serial: request.serial };
         if uses.is_empty() {
@@ -345,10 +353,10 @@ impl Atc {
         pasids
     }
 
-    /// Forgets everything, as a function reset does: entries, requests in flight, invalidations that are not complete, accesses under way. The caller has shut the gates that those
-    /// go through.
+    /// Forgets everything, as a function reset does: entries, requests in flight, invalidations that are not complete. Accesses under way are void and stay counted until they are
+    /// given back: an invalidation that comes after the reset waits for them. The caller has shut the gates that they go through.
     pub(crate) fn reset(&mut self) {
-        self.uses.clear();
+        self.uses.values_mut().for_each(|used| used.void = true);
         self.entries.clear();
         self.asked.clear();
         self.closing.clear();

@@ -48,8 +48,6 @@ pub(crate) struct Todo {
     pub(crate) send: SmallVec<[InvalidationRequest; 1]>,
     /// Those that need not wait any more.
     pub(crate) finished: Vec<Waiter>,
-    /// The device did not answer in time and has no try left: it is to be cut off.
-    pub(crate) cut_off: bool,
 }
 
 /// What happened, since the device was plugged in.
@@ -185,20 +183,23 @@ impl Invalidator {
         }
     }
 
-    /// It is `now`: what is overdue is tried again, and where it has been tried often enough the device is to be cut off.
-    pub(crate) fn tick(&mut self, now: Duration, todo: &mut Todo) {
+    /// It is `now`: what is overdue is tried again. True where that has been done often enough for one of them: the device is to be cut off, which finishes them all.
+    #[must_use = "the device is to be cut off"]
+    pub(crate) fn tick(&mut self, now: Duration, todo: &mut Todo) -> bool {
+        let overdue = |flight: &Flight| flight.due.is_some_and(|due| due <= now);
+        let late = self.flights.iter().flatten().filter(|flight| overdue(flight));
+        let (count, hopeless) = late.fold((0, false), |(count, hopeless), flight| (count + 1, hopeless || flight.tries == 0));
+        self.counts.timed_out += count;
+        if hopeless {
+            return true;
+        }
         for at in 0..self.flights.len() {
-            let Some(mut flight) = self.flights[at].take_if(|flight| flight.due.is_some_and(|due| due <= now)) else { continue };
-            self.counts.timed_out += 1;
-            if flight.tries == 0 {
-                // It stays until the device is cut off, which finishes it.
-                flight.due = None;
-                self.flights[at] = Some(flight);
-                todo.cut_off = true;
-            } else if let Some(tag) = Itag::new(at as u8) {
+            let Some(flight) = self.flights[at].take_if(|flight| overdue(flight)) else { continue };
+            if let Some(tag) = Itag::new(at as u8) {
                 self.launch(tag, flight.job, flight.tries - 1, Some(now), todo);
             }
         }
+        false
     }
 
     /// Everything that was to be forgotten is over: at once where the device is `quiet`, else when it is.
@@ -209,7 +210,6 @@ impl Invalidator {
         let flights = self.flights.iter_mut().filter_map(Option::take).map(|flight| flight.job);
         let jobs: Vec<Job> = flights.chain(self.waiting.drain(..)).collect();
         self.counts.moot += jobs.len() as u64;
-        todo.send.clear();
         let waiters = jobs.into_iter().map(|job| job.waiter);
         match quiet {
             true => todo.finished.extend(waiters),
@@ -222,16 +222,15 @@ impl Invalidator {
         todo.finished.append(&mut self.until_quiet);
     }
 
-    /// Switches ATS on; the device has forgotten everything before. False where it was on.
-    pub(crate) fn enable(&mut self) -> bool {
-        !std::mem::replace(&mut self.enabled, true)
+    /// Switches ATS on; the device has forgotten everything before.
+    pub(crate) fn enable(&mut self) {
+        self.enabled = true;
     }
 
-    /// Switches ATS off: translated requests have been stopped before. False where it was off.
-    pub(crate) fn disable(&mut self, quiet: bool, todo: &mut Todo) -> bool {
-        let was = std::mem::replace(&mut self.enabled, false);
+    /// Switches ATS off: translated requests have been stopped before.
+    pub(crate) fn disable(&mut self, quiet: bool, todo: &mut Todo) {
+        self.enabled = false;
         self.abandon(quiet, todo);
-        was
     }
 
     /// The device is cut off until it is reset.

@@ -125,7 +125,7 @@ impl Held {
 
     /// Whether no reset has voided it. Asked from inside the gates that a reset shuts before it does so.
     fn is_valid(&self) -> bool {
-        self.port.side().atc.is_in_use(self.used.id)
+        self.port.side().atc.is_valid(self.used.id)
     }
 }
 

@@ -38,9 +38,6 @@ impl Iommu {
         for waiter in todo.finished {
             self.finish(waiter);
         }
-        if todo.cut_off {
-            self.cut_off(device);
-        }
     }
 
     fn finish(&self, waiter: Waiter) {
@@ -79,33 +76,34 @@ impl Iommu {
 
     /// No translated request of the device is under way, and none starts.
     pub(crate) fn device_is_quiet(&self, device: &Arc<DeviceInner>) {
-        self.with_invalidator(device, |invalidator, quiet, todo| {
-            // It may have been let in again since.
-            if quiet {
-                invalidator.is_quiet_now(todo);
-                self.settle_gate(device, invalidator);
-            }
-        });
+        self.with_invalidator(device, |invalidator, _, todo| self.settle(device, invalidator, todo));
         self.gate_drained();
     }
 
-    /// Brings the gate of translated requests, which nobody is inside of, in line with what holds now. Under the lock of the invalidator.
-    fn settle_gate(&self, device: &Arc<DeviceInner>, invalidator: &Invalidator) {
+    /// Where no translated request is under way and none starts: finishes what waited for that, and brings their gate in line with what holds now. Under the lock of the
+    /// invalidator.
+    ///
+    /// Whoever comes here first after the last request has left does both: a gate that were opened without the other would leave somebody waiting. Where some are under way, the
+    /// last of them comes here: new ones must not overtake what waits for their end.
+    fn settle(&self, device: &Arc<DeviceInner>, invalidator: &mut Invalidator, todo: &mut Todo) {
         let gate = &device.services.translated;
+        if !gate.is_drained() {
+            return;
+        }
+        invalidator.is_quiet_now(todo);
         if gate.is_closed() {
-            // Only now: a change of a space has to find the device as long as it may be using translations.
-            if device.requester.translating.write().take().is_some() {
-                self.0.translating.fetch_sub(1, Ordering::Release);
-            }
+            self.forget_translating(device);
         } else if !invalidator.is_blocked() {
             gate.resume();
         }
     }
 
-    /// Lets translated requests in where nothing is against it, at once or when those of before have left: what waits for their end must not be overtaken by new ones.
-    fn let_in(&self, device: &Arc<DeviceInner>, invalidator: &Invalidator) {
-        if device.services.translated.is_drained() {
-            self.settle_gate(device, invalidator);
+    /// Takes a removed device out of where invalidations find it. Only once it is quiet: a change of a space has to find the device as long as it may be using translations.
+    fn forget_translating(&self, device: &Arc<DeviceInner>) {
+        let mut translating = device.requester.translating.write();
+        // Another device may have the requester ID that this one shared.
+        if translating.take_if(|held| Arc::ptr_eq(held, device)).is_some() {
+            self.0.translating.fetch_sub(1, Ordering::Release);
         }
     }
 
@@ -156,7 +154,7 @@ impl Iommu {
         let Some(now) = self.now() else { return };
         let devices: Vec<_> = self.lock().devices.values().filter(|device| device.spec.capabilities.ats).cloned().collect();
         for device in devices {
-            self.with_invalidator(&device, |invalidator, _, todo| invalidator.tick(now, todo));
+            self.tick_device(&device, now);
             let expired = device.services.side.lock().interface.expire(now, self.config().response_limit);
             if expired > 0 {
                 self.log(Event::ResponseOverdue { device: device.bdf(), groups: expired });
@@ -165,15 +163,23 @@ impl Iommu {
         }
     }
 
-    /// Nothing of a device gets through until it is reset: the last resort against one that does not answer.
-    fn cut_off(&self, device: &Arc<DeviceInner>) {
-        self.with_invalidator(device, |invalidator, _, todo| {
-            let _inside = device.gate.pause();
-            let quiet = device.services.translated.pause() == 0;
-            invalidator.cut_off(quiet, todo);
+    /// Looks for invalidations of a device that are overdue. Where one has been tried often enough, nothing of the device gets through until it is reset: the last resort.
+    ///
+    /// Both in one step: a reset or a completion that came in between would have been answer enough.
+    fn tick_device(&self, device: &Arc<DeviceInner>, now: Duration) {
+        let cut_off = self.with_invalidator(device, |invalidator, _, todo| {
+            let hopeless = invalidator.tick(now, todo);
+            if hopeless {
+                let _inside = device.gate.pause();
+                let quiet = device.services.translated.pause() == 0;
+                invalidator.cut_off(quiet, todo);
+            }
+            hopeless
         });
-        tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
-        self.log(Event::CutOff { device: device.bdf() });
+        if cut_off {
+            tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
+            self.log(Event::CutOff { device: device.bdf() });
+        }
     }
 }
 
@@ -191,19 +197,20 @@ impl Device {
         if device.requester.id.0 != bdf {
             return Err(ServiceError::SharedRequesterId { device: bdf, requester: device.requester.id });
         }
-        let mut invalidator = device.services.invalidator.lock();
-        if invalidator.stands_still() {
-            return Err(ServiceError::StandsStill { device: bdf });
-        }
-        if invalidator.is_enabled() && !mutation::is_on(25) {
-            return Err(ServiceError::AlreadyOn { device: bdf });
-        }
-        if device.requester.translating.write().replace(Arc::clone(device)).is_none() {
-            iommu.0.translating.fetch_add(1, Ordering::Release);
-        }
-        invalidator.enable();
-        iommu.let_in(device, &invalidator);
-        Ok(())
+        iommu.with_invalidator(device, |invalidator, _, todo| {
+            if invalidator.stands_still() {
+                return Err(ServiceError::StandsStill { device: bdf });
+            }
+            if invalidator.is_enabled() && !mutation::is_on(25) {
+                return Err(ServiceError::AlreadyOn { device: bdf });
+            }
+            if device.requester.translating.write().replace(Arc::clone(device)).is_none() {
+                iommu.0.translating.fetch_add(1, Ordering::Release);
+            }
+            invalidator.enable();
+            iommu.settle(device, invalidator, todo);
+            Ok(())
+        })
     }
 
     /// Switches address translation services off: stops translated requests, waits for those under way (unless called from inside a callback), and forgets all
@@ -214,26 +221,24 @@ impl Device {
     pub fn disable_ats(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.inner());
         let bdf = device.bdf();
-        if device.services.side.lock().interface.is_enabled() {
-            return Err(ServiceError::PriOn { device: bdf });
-        }
         let left = Arc::new(Countdown::new(1));
-        let was_on = iommu.with_invalidator(device, |invalidator, _, todo| {
-            let quiet = device.services.translated.pause() == 0;
-            let was_on = invalidator.disable(quiet, todo);
-            if was_on {
-                // What is on its way is not kept: its request is forgotten.
-                if !mutation::is_on(11) {
-                    device.services.side.lock().atc.reset();
-                }
-                let waiter = Waiter::Change(Arc::clone(&left));
-                invalidator.start(Job { pasid: None, range: AlignedRange::ALL, waiter }, quiet, None, todo);
+        iommu.with_invalidator(device, |invalidator, _, todo| {
+            if !invalidator.is_enabled() {
+                return Err(ServiceError::NotOn { device: bdf });
             }
-            was_on
-        });
-        if !was_on {
-            return Err(ServiceError::NotOn { device: bdf });
-        }
+            if device.services.side.lock().interface.is_enabled() {
+                return Err(ServiceError::PriOn { device: bdf });
+            }
+            let quiet = device.services.translated.pause() == 0;
+            invalidator.disable(quiet, todo);
+            // What is on its way is not kept: its request is forgotten.
+            if !mutation::is_on(11) {
+                device.services.side.lock().atc.reset();
+            }
+            let waiter = Waiter::Change(Arc::clone(&left));
+            invalidator.start(Job { pasid: None, range: AlignedRange::ALL, waiter }, quiet, None, todo);
+            Ok(())
+        })?;
         device.services.news.notify_all();
         if !callback::inside() {
             iommu.wait_until(|_| left.is_over());
@@ -353,16 +358,17 @@ impl Drop for Reset {
         let device = self.device.inner();
         // What a device sent before it noticed the reset.
         self.device.iommu().0.pages.lock().forget(device.services.key, false);
-        let mut invalidator = device.services.invalidator.lock();
-        if !invalidator.end_reset() {
-            return;
-        }
-        let mut side = device.services.side.lock();
-        side.reset();
-        side.resetting = false;
-        drop(side);
-        self.device.iommu().let_in(device, &invalidator);
-        device.gate.resume();
+        self.device.iommu().with_invalidator(device, |invalidator, _, todo| {
+            if !invalidator.end_reset() {
+                return;
+            }
+            let mut side = device.services.side.lock();
+            side.reset();
+            side.resetting = false;
+            drop(side);
+            self.device.iommu().settle(device, invalidator, todo);
+            device.gate.resume();
+        });
     }
 }
 
@@ -377,7 +383,7 @@ impl Iommu {
         self.with_invalidator(device, |invalidator, _, todo| {
             let quiet = device.services.translated.close().is_none_or(|inside| inside == 0);
             invalidator.remove(quiet, todo);
-            self.let_in(device, invalidator);
+            self.settle(device, invalidator, todo);
             let mut side = device.services.side.lock();
             side.resetting = true;
             side.reset();
