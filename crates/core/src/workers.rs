@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -90,10 +91,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.pool.stop.store(true, Ordering::Release);
         self.pool.iommu.wake_workers();
-        {
-            let _threads = self.pool.threads.lock();
-            self.pool.attention.notify_all();
-        }
+        self.pool.call_supervisor();
         // The supervisor starts no thread any more once it has ended.
         if let Some(supervisor) = self.supervisor.take() {
             let _ = supervisor.join();
@@ -116,6 +114,8 @@ impl Pool {
         let started = thread::Builder::new().name("sva-worker".to_owned()).spawn(move || {
             pool.work(idle);
             pool.running.fetch_sub(1, Ordering::Relaxed);
+            // Those that are left may all be busy: nobody else would say so.
+            pool.call_supervisor();
         });
         match started {
             Ok(thread) => {
@@ -136,7 +136,10 @@ impl Pool {
             while self.iommu.sort_page_request() {}
             if let Some(work) = self.iommu.next_page_work() {
                 self.now_busy();
-                work.run();
+                // A provider that panics has had its turn: the drop of the work has answered its group, and the thread goes on for the others (rule S3).
+                if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
+                    tracing::error!("a page request was answered as invalid: its resolver panicked");
+                }
                 self.finished.fetch_add(1, Ordering::Relaxed);
                 self.busy.fetch_sub(1, Ordering::Relaxed);
             } else if !self.iommu.await_page_work(idle, || self.stop.load(Ordering::Acquire)) && idle.is_some() {
@@ -148,11 +151,16 @@ impl Pool {
     fn now_busy(&self) {
         let busy = self.busy.fetch_add(1, Ordering::Relaxed) + 1;
         if busy >= self.running.load(Ordering::Relaxed) {
-            let _threads = self.threads.lock();
-            self.attention.notify_all();
+            self.call_supervisor();
         } else if self.iommu.has_page_work() {
             self.iommu.wake_workers();
         }
+    }
+
+    /// Has the supervisor look.
+    fn call_supervisor(&self) {
+        let _threads = self.threads.lock();
+        self.attention.notify_all();
     }
 
     fn all_are_busy(&self) -> bool {

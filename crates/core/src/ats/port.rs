@@ -351,23 +351,7 @@ impl AtsPort {
         mode: AccessMode,
         answered: &mut Option<Duration>,
     ) -> Result<Option<usize>, Refusal> {
-        let index = loop {
-            match self.open_group(pasid) {
-                Ok(index) => break index,
-                Err(AskError::NoCredit { .. } | AskError::NoIndex) => self.await_news()?,
-                Err(AskError::Failed) => return Err(FaultReason::PageRefused(ResponseCode::ResponseFailure)),
-                Err(_) => return Err(FaultReason::NoTranslation),
-            }
-        };
-        match self.ask_page(index, address, mode, true) {
-            Ok(()) => {}
-            Err(AskError::NoCredit { .. }) => {
-                // Another thread took the credit between the two steps.
-                self.side().interface.close(index);
-                return Ok(None);
-            }
-            Err(_) => return Err(self.device.why_shut()),
-        }
+        let index = self.ask_one_page(pasid, address, mode)?;
         match self.await_group(index)? {
             GroupOutcome::Response(ResponseCode::Success) => {
                 *answered = self.iommu.now();
@@ -377,6 +361,31 @@ impl AtsPort {
             GroupOutcome::TimedOut => Err(FaultReason::Overdue),
             GroupOutcome::Forgotten => Err(self.device.why_shut()),
         }
+    }
+
+    /// Asks for a page in a group of its own, once the device may.
+    fn ask_one_page(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<PrgIndex, Refusal> {
+        let begun = self.iommu.now();
+        let mut side = self.side();
+        let request = loop {
+            if side.resetting {
+                return Err(self.device.why_shut());
+            }
+            let now = self.iommu.now();
+            // Under one lock from the look to the wait: nobody takes the credit in between, and no response that gives some back is missed.
+            let asked = side.interface.open(pasid).and_then(|index| side.interface.add(index, address, mode, true, now));
+            match asked {
+                Ok(request) => break request,
+                // Where responses were lost, their credit comes back with a reset only.
+                Err(AskError::NoCredit { .. } | AskError::NoIndex) if self.is_overdue(begun) => return Err(FaultReason::Overdue),
+                Err(AskError::NoCredit { .. } | AskError::NoIndex) => side = self.wait(side),
+                Err(AskError::Failed) => return Err(FaultReason::PageRefused(ResponseCode::ResponseFailure)),
+                Err(AskError::Disabled | AskError::NotOpen(_)) => return Err(FaultReason::NoTranslation),
+            }
+        };
+        drop(side);
+        self.device.services.to_iommu(ToIommu::Page(request));
+        Ok(request.index)
     }
 
     fn untranslated(&self, pasid: Option<Pasid>, address: u64, buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
@@ -412,16 +421,6 @@ impl AtsPort {
             }
             side = self.wait(side);
         }
-    }
-
-    /// Waits until something has come.
-    fn await_news(&self) -> Result<(), Refusal> {
-        let side = self.side();
-        if side.resetting {
-            return Err(self.device.why_shut());
-        }
-        drop(self.wait(side));
-        Ok(())
     }
 
     fn is_overdue(&self, since: Option<Duration>) -> bool {

@@ -134,10 +134,14 @@ impl Iommu {
         let Some(device) = translating else {
             // No device of it has ever sent a page request or kept a translation.
             self.attachment_step(attachment);
+            self.attachment_step(attachment);
             return 0;
         };
         self.start_invalidation(&device, Some(attachment.record.tag.pasid), AlignedRange::ALL, Waiter::Unbind(Arc::clone(attachment)));
-        self.drain_pages(&device, Drained::Space(attachment))
+        let answered = self.drain_pages(&device, Drained::Space(attachment));
+        // A step of its own: the device may have forgotten before, and the number is not given back with requests for it in the queue.
+        self.attachment_step(attachment);
+        answered
     }
 
     /// One of the steps to the end of an attachment has been made.

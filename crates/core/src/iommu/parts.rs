@@ -165,8 +165,8 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// The last access leaves the gate; devices forget translations and page requests are drained.
-    pub(crate) const STEPS: usize = 2;
+    /// The last access leaves the gate; the device forgets its translations; its page requests are drained.
+    pub(crate) const STEPS: usize = 3;
 }
 
 /// What the data path knows of a bound space.

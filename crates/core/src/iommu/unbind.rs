@@ -98,7 +98,7 @@ impl Iommu {
 
     /// Unbinds on behalf of the owned value, which is going.
     pub(crate) fn unbind(&self, key: BondKey) -> UnbindReport {
-        self.unbind_and(key, !callback::inside())
+        self.unbind_and(key, !callback::inside() || mutation::is_on(13))
     }
 
     /// As [`unbind`](Self::unbind) from inside a callback: waits for nothing, wherever it is called.

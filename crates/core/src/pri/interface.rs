@@ -180,13 +180,6 @@ impl Interface {
         })
     }
 
-    /// Gives an open group up.
-    pub(crate) fn close(&mut self, index: PrgIndex) {
-        if let Some(group) = self.groups.remove(&index) {
-            self.outstanding -= group.requests;
-        }
-    }
-
     /// The device stops to use a PASID: groups of it that are still open are given up. Answers the message to send; `None` where the interface is off.
     pub(crate) fn stop(&mut self, pasid: Pasid) -> Option<StopMarker> {
         let given_up: u32 = self.drop_groups(|group| group.state == State::Open && group.pasid == Some(pasid));

@@ -83,6 +83,16 @@ impl PageRequestGroup {
         &self.requests
     }
 
+    /// Whether it can still be answered: its bond, its domain and its device are there, and no reset has made the device forget it.
+    pub fn is_pending(&self) -> bool {
+        self.iommu.is_pending(self.cookie)
+    }
+
+    /// Lets go of a group that is not pending any more: there is nobody to answer.
+    fn forget(mut self) {
+        self.answered = true;
+    }
+
     /// Answers it. Does not block.
     ///
     /// # Errors
@@ -152,6 +162,20 @@ struct Groups {
     closed: bool,
 }
 
+impl Groups {
+    fn len(&self) -> usize {
+        self.unread.len() + self.read.len()
+    }
+
+    /// Takes out what is not pending any more.
+    fn take_drained(&mut self) -> VecDeque<PageRequestGroup> {
+        let (pending, mut drained): (VecDeque<_>, VecDeque<_>) = self.unread.drain(..).partition(PageRequestGroup::is_pending);
+        self.unread = pending;
+        drained.extend(self.read.extract_if(|_, group| !group.is_pending()).map(|(_, group)| group));
+        drained
+    }
+}
+
 /// A queue of page request groups between the system and an owner who reads and answers in its own time, such as a VMM on behalf of a guest.
 ///
 /// It is the handler of a domain or a bond through [`handler`](Self::handler). Dropping the queue answers everything in it as invalid, and what comes later as well.
@@ -175,8 +199,8 @@ impl FaultQueue {
         Arc::clone(&self.0) as _
     }
 
-    /// Hands whole groups to `sink`, oldest first, as long as they have at most `room` requests together; answers how many groups that were. `sink` runs with no lock held: it may
-    /// block, and may itself cause page requests of this queue.
+    /// Hands whole groups to `sink`, oldest first, as long as they have at most `room` requests together; answers how many groups that were. Groups that have been drained
+    /// meanwhile are left out (rule U2). `sink` runs with no lock held: it may block, and may itself cause page requests of this queue.
     ///
     /// # Errors
     /// There is a group, and it alone has more than `room` requests; nothing was read.
@@ -186,6 +210,12 @@ impl FaultQueue {
         loop {
             let mut groups = self.0.groups.lock();
             let Some(next) = groups.unread.front() else { return Ok(count) };
+            if !next.is_pending() {
+                let drained = groups.unread.pop_front();
+                drop(groups);
+                drained.into_iter().for_each(PageRequestGroup::forget);
+                continue;
+            }
             let requests = next.requests.len();
             if requests > left && !mutation::is_on(16) {
                 return if count == 0 { Err(NoRoom { requests, room }) } else { Ok(count) };
@@ -241,16 +271,20 @@ impl FaultQueue {
 impl PageRequestHandler for Queue {
     fn page_requests(&self, group: PageRequestGroup) {
         let mut groups = self.groups.lock();
-        let full = groups.unread.len() + groups.read.len() >= self.capacity;
-        if groups.closed || full {
-            // Its drop answers the device: not under the lock.
-            drop(groups);
-            drop(group);
-            return;
-        }
-        groups.unread.push_back(group);
+        let drained = if groups.len() >= self.capacity { groups.take_drained() } else { VecDeque::new() };
+        let refused = if groups.closed || groups.len() >= self.capacity {
+            Some(group)
+        } else {
+            groups.unread.push_back(group);
+            None
+        };
         drop(groups);
-        (self.notify)();
+        drained.into_iter().for_each(PageRequestGroup::forget);
+        match refused {
+            // Its drop answers the device: not under the lock.
+            Some(group) => drop(group),
+            None => (self.notify)(),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Target {
     }
 
     /// Whether pages can be asked for through it now.
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::Space(entry) => {
                 let open = !entry.gate.is_closed() && entry.published.load(Ordering::Acquire) && !entry.record.ended();
