@@ -1,4 +1,5 @@
-//! What tests of the core, of devices and of drivers stand on: an in-memory address space, a scripted topology, slow reference models.
+//! What tests of the core, of devices and of drivers stand on: an in-memory address space, a scripted topology, slow reference models, and
+//! schedules that bring about every order of events from a seed.
 //!
 //! Everything here is under the test's control and panics on the test's own mistakes; what comes through
 //! [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
@@ -8,6 +9,8 @@ pub mod iommu_groups;
 mod memory;
 pub mod record;
 pub mod reference;
+#[cfg(not(loom))]
+pub mod schedule;
 pub mod space;
 pub mod topology;
 

@@ -296,6 +296,11 @@ impl Atc {
         Some(Use { id, frame, len: len.saturating_add(1) })
     }
 
+    /// Accesses under way.
+    pub(crate) fn in_use(&self) -> usize {
+        self.uses.len()
+    }
+
     /// Whether no reset has voided an access.
     pub(crate) fn is_valid(&self, id: u64) -> bool {
         self.uses.get(&id).is_some_and(|used| !used.void)

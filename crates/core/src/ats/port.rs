@@ -65,6 +65,21 @@ impl Device {
         self.inner().services.side.lock().atc.len()
     }
 
+    /// Accesses that use a kept translation now.
+    pub fn atc_in_use(&self) -> usize {
+        self.inner().services.side.lock().atc.in_use()
+    }
+
+    /// Groups of page requests that are open or that no answer has come to.
+    pub fn groups_waiting(&self) -> usize {
+        self.inner().services.side.lock().interface.under_way()
+    }
+
+    /// Invalidations that it has not completed.
+    pub fn invalidations_under_way(&self) -> usize {
+        self.inner().services.invalidator.lock().under_way()
+    }
+
     /// What happened to invalidations that were sent to it.
     pub fn invalidation_counts(&self) -> super::InvalidationCounts {
         self.inner().services.invalidator.lock().counts

@@ -83,6 +83,11 @@ impl Iommu {
         true
     }
 
+    /// Whether the page request queue has overflowed and takes nothing before it has been sorted out.
+    pub fn page_queue_overflowed(&self) -> bool {
+        self.0.pages.lock().has_overflowed()
+    }
+
     /// What happened to page requests so far.
     pub fn page_counts(&self) -> PageCounts {
         self.0.pages.lock().counts

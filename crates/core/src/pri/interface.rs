@@ -74,6 +74,8 @@ pub struct InterfaceCounts {
     pub responses: u64,
     /// Responses that fit none (Unexpected Page Request Group Index).
     pub unexpected: u64,
+    /// Response failures.
+    pub failures: u64,
     /// Groups that got no answer in time.
     pub timed_out: u64,
 }
@@ -217,6 +219,7 @@ impl Interface {
             Some(_) => {
                 self.counts.responses += 1;
                 self.failed |= response.code == ResponseCode::ResponseFailure;
+                self.counts.failures += u64::from(response.code == ResponseCode::ResponseFailure);
             }
             None => self.counts.unexpected += 1,
         }

@@ -361,6 +361,11 @@ impl PageRequests {
         !self.turn.is_empty()
     }
 
+    /// Whether everything is refused until the queue has been sorted out.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.overflow
+    }
+
     /// Whether there is something to sort.
     pub(crate) fn has_unsorted(&self) -> bool {
         !self.ring.is_empty() || self.overflow

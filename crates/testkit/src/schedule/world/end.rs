@@ -1,0 +1,110 @@
+//! The end of a run: everything comes to rest, everything is taken down, nothing is left.
+
+use std::time::Duration;
+
+use sva_core::{Census, Removal};
+
+use super::{LIMIT, World};
+use crate::schedule::choices::Choices;
+
+/// Rounds in which a system has to come to rest; each delivers all that there is.
+const ROUNDS: usize = 100;
+
+impl World {
+    pub(super) fn take_down(&mut self) -> Result<(), String> {
+        self.say(|| "--- the end".to_owned());
+        self.slots.iter().for_each(|slot| slot.driver.lock().wind_down());
+        self.slots.iter_mut().for_each(|slot| slot.resets.clear());
+        for at in 0..self.spaces.len() {
+            if self.spaces[at].ended && !self.spaces[at].announced {
+                self.announce_one(at);
+            }
+        }
+        self.rest("with its bonds")?;
+        self.nobody_waits_in_vain()?;
+        while !self.bound.is_empty() {
+            self.unbind_one(0);
+        }
+        self.rest("without bonds")?;
+        self.nobody_waits_in_vain()?;
+        for at in 0..self.slots.len() {
+            self.remove(at, Removal::Orderly);
+        }
+        self.rest("without devices")?;
+        self.nothing_is_left()
+    }
+
+    /// Delivers, sorts and resolves until nothing moves any more.
+    fn rest(&mut self, when: &str) -> Result<(), String> {
+        let mut quiet = Choices::recorded(&[]);
+        for round in 0..ROUNDS {
+            for link in self.slots.iter().map(|slot| &slot.link).chain(&self.old_links) {
+                link.settle(10_000);
+            }
+            while self.iommu.sort_page_request() {}
+            self.works.drain(..).for_each(sva_core::PageWork::run);
+            while let Some(work) = self.iommu.next_page_work() {
+                work.run();
+            }
+            for at in 0..self.slots.len() {
+                (0..8).for_each(|_| self.drive_one(at, &mut quiet));
+            }
+            for space in &mut self.spaces {
+                while let Some(over) = space.changes.iter().position(super::Change::is_over) {
+                    space.changes.remove(over).finish();
+                }
+            }
+            self.unbindings.retain(|under_way| !under_way.unbinding.is_over());
+            self.verdict()?;
+            if self.is_at_rest() {
+                return Ok(());
+            }
+            // Completions that were lost are missed.
+            self.advance(if round % 4 == 3 { LIMIT } else { Duration::from_millis(1) });
+        }
+        Err(format!("does not come to rest {when}: {}", self.unrest()))
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let links = self.slots.iter().map(|slot| &slot.link).chain(&self.old_links);
+        let census = self.iommu.census();
+        links.into_iter().all(|link| link.is_empty())
+            && census.page_requests == 0
+            && census.page_groups == 0
+            && census.invalidations == 0
+            && self.unbindings.is_empty()
+            && self.spaces.iter().all(|space| space.changes.is_empty())
+    }
+
+    fn unrest(&self) -> String {
+        let changes: usize = self.spaces.iter().map(|space| space.changes.len()).sum();
+        let pasids: Vec<u32> = self.unbindings.iter().map(|under_way| under_way.tag.pasid.get()).collect();
+        format!("{:?}, {changes} changes, unbinding PASIDs {pasids:?}, {:?}", self.iommu.census(), self.iommu.page_counts())
+    }
+
+    /// Groups without an answer are those whose answers the links have lost.
+    fn nobody_waits_in_vain(&mut self) -> Result<(), String> {
+        for (at, slot) in self.slots.iter_mut().enumerate() {
+            slot.lost_responses += slot.link.take_lost_responses();
+            let waiting = slot.device.as_ref().map_or(0, sva_core::Device::groups_waiting) as u64;
+            if waiting > slot.lost_responses {
+                return Err(format!("device {at} waits for {waiting} groups, and {} responses were lost", slot.lost_responses));
+            }
+        }
+        Ok(())
+    }
+
+    fn nothing_is_left(&mut self) -> Result<(), String> {
+        let census = self.iommu.census();
+        if census != Census::default() {
+            return Err(format!("something is left: {census:?}"));
+        }
+        for (at, space) in self.spaces.iter().enumerate() {
+            let (watches, changes) = (space.space.watches(), space.space.changes_under_way());
+            if watches + changes > 0 {
+                return Err(format!("space {at} has {watches} watches and {changes} changes under way"));
+            }
+        }
+        Ok(())
+    }
+}
