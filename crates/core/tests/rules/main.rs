@@ -3,6 +3,8 @@
 //! Nothing here sleeps: what has to happen at a certain moment is held there by a resolver or a model, and every wait has a limit.
 #![cfg(not(loom))]
 
+mod ats_blocking;
+mod ats_invalidation;
 mod binding;
 mod callbacks;
 mod containers;
@@ -14,9 +16,12 @@ mod held;
 mod hooked;
 mod hotplug;
 mod model;
+mod pages;
+mod paging;
 mod pasids;
 mod regressions;
 mod rollback;
 mod services;
 mod support;
+mod translating;
 mod unbinding;

@@ -1,0 +1,413 @@
+//! Reset, cut-off, switching off and removal of a device that keeps translations: at every step, with messages that come late (rules F7, G5, T2, T3).
+
+use sva_core::ats::{Answer, AskTranslationError};
+use sva_core::{AccessMode, FaultReason, Removal, RequesterId, ServiceError};
+use sva_testkit::PAGE;
+
+use crate::held::*;
+use crate::support::*;
+use crate::translating::*;
+
+impl Rig {
+    /// Why nothing of the device gets through, by whatever way; `None` where all of it does.
+    fn blocked(&self) -> Option<FaultReason> {
+        let (plain, frame) = (self.device.port(), self.space.handle().translate(BASE, false).expect("mapped").frame.expect("synchronous"));
+        let ways = [
+            reason(plain.read(Some(self.pasid), BASE, &mut [0; 8])),
+            reason(plain.write_translated(Some(self.pasid), frame, b"raw")),
+            reason(self.port.write(Some(self.pasid), BASE, b"by itself")),
+            reason(plain.write(None, PAGE, b"x")).filter(|reason| *reason != FaultReason::NoDomainMapping),
+        ];
+        assert_eq!(ways, [ways[0]; 4], "untranslated, translated, either, and without PASID");
+        ways[0]
+    }
+}
+
+// shows T2
+#[test]
+fn a_device_in_reset_gets_nothing_through_and_keeps_nothing() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    assert_eq!(rig.blocked(), None);
+    let reset = rig.device.reset().expect("plugged in");
+    assert!(reset.is_quiet());
+    assert_eq!((rig.blocked(), rig.device.atc_len()), (Some(FaultReason::DeviceBlocked), 0));
+    let device = rig.device.bdf();
+    let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
+    assert_eq!(asked, Err(AskTranslationError::StandsStill { device }));
+    assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
+    reset.done();
+    assert_eq!((rig.blocked(), rig.bond().is_live()), (None, true));
+    rig.take_down();
+}
+
+// regression 20: a second reset was refused as busy, and its caller went on as if it had been made.
+#[test]
+fn resets_may_overlap_and_the_last_to_end_lets_the_device_in() {
+    for first_ends_first in [true, false] {
+        let rig = Rig::new();
+        let mut resets = [rig.device.reset().ok(), rig.device.reset().ok()];
+        assert!(resets.iter().all(Option::is_some), "a reset of a device that is being reset is one too");
+        drop(resets[usize::from(!first_ends_first)].take());
+        assert_eq!(rig.blocked(), Some(FaultReason::DeviceBlocked), "the other one is not over");
+        drop(resets);
+        assert_eq!(rig.blocked(), None);
+        rig.take_down();
+    }
+}
+
+// shows T2
+// regression 28: invalidations were sent to a device that was being reset, and each waited for its whole limit.
+#[test]
+fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(invalidation_requests);
+    let before = rig.unmap(BASE);
+    assert_eq!((before.is_over(), rig.link.lose_all(any_message)), (false, 1));
+    let reset = rig.device.reset().expect("plugged in");
+    assert!(before.is_over(), "the device has forgotten it");
+    let during = rig.unmap(BASE + PAGE);
+    assert!(during.is_over(), "it keeps nothing");
+    for _ in 0..TRIES {
+        rig.answer_overdue();
+    }
+    assert_eq!((rig.link.messages(), rig.device.is_cut_off()), (vec![], false));
+    let counts = rig.device.invalidation_counts();
+    assert_eq!((counts.sent, counts.moot, counts.timed_out), (1, 2, 0));
+    before.finish();
+    during.finish();
+    reset.done();
+    rig.take_down();
+}
+
+// shows U3
+#[test]
+fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    let (device, slot) = (rig.device.clone(), later());
+    let made = slot.clone();
+    rig.gated.at_next_frame(move || {
+        let reset = device.reset().expect("plugged in");
+        *made.lock() = Some((reset.is_quiet(), reset));
+    });
+    assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
+    assert_eq!(rig.space.peek(BASE, 9), b"under way");
+    let (quiet_inside, reset) = slot.lock().take().expect("the hook ran");
+    assert_eq!((quiet_inside, reset.is_quiet(), rig.blocked()), (false, true, Some(FaultReason::DeviceBlocked)));
+    reset.done();
+    assert_eq!(rig.blocked(), None);
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of_before_has_left() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    let frame = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept").frame();
+    let parked = rig.park(BASE);
+    let reset = rig.device.begin_reset().expect("plugged in");
+    assert!(!reset.is_quiet());
+    let during = rig.unmap(BASE + PAGE);
+    assert!(!during.is_over(), "a request that may use it is under way");
+    reset.done();
+    let plain = rig.device.port();
+    plain.read(Some(rig.pasid), BASE, &mut [0; 8]).expect("the reset is over");
+    rig.fill(BASE);
+    let translated = || reason(plain.write_translated(Some(rig.pasid), frame, b"x"));
+    assert_eq!(translated(), Some(FaultReason::TranslatedRefused));
+    let after = rig.unmap(BASE);
+    assert!(!after.is_over(), "the write is inside the frame");
+    assert!(!during.is_over());
+    assert_eq!(parked.release().expect("it had begun"), Some(6));
+    during.finish();
+    after.finish();
+    rig.fill(BASE + 2 * PAGE);
+    assert!(rig.write_kept(BASE + 2 * PAGE, b"x").expect("translated requests pass again"));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves() {
+    watched(|| {
+        for round in 0..1000 {
+            let rig = Rig::new();
+            rig.fill(BASE);
+            let parked = rig.park(BASE);
+            let reset = rig.device.begin_reset().expect("plugged in");
+            let change = rig.unmap(BASE);
+            let leaving = std::thread::spawn(move || parked.release());
+            while !reset.is_quiet() {
+                std::hint::spin_loop();
+            }
+            reset.done();
+            leaving.join().expect("no panic").expect("it had begun");
+            assert!(change.is_over(), "round {round}");
+            change.finish();
+        }
+    });
+}
+
+// shows T2
+#[test]
+fn a_translation_that_was_held_over_a_reset_is_not_used_after_it() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    let held = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept");
+    let reset = rig.device.reset().expect("plugged in");
+    let during = rig.unmap(BASE);
+    assert!(during.is_over(), "no request is under way");
+    during.finish();
+    reset.done();
+    assert_eq!(held.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)), Err(Some(FaultReason::DeviceBlocked)));
+    assert_eq!(rig.gated.frame_accesses(), 0);
+    drop(held);
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_reset_lets_a_device_in_that_was_cut_off_and_it_has_forgotten_everything() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.fill(BASE + PAGE);
+    rig.link.hold(invalidation_requests);
+    let change = rig.unmap(BASE + PAGE);
+    rig.let_it_be_cut_off();
+    change.finish();
+    assert!(rig.device.atc_len() > 0, "it was told nothing");
+    let reset = rig.device.reset().expect("plugged in");
+    assert_eq!((rig.device.atc_len(), rig.device.is_cut_off()), (0, true));
+    reset.done();
+    assert_eq!((rig.device.is_cut_off(), rig.blocked()), (false, None));
+    rig.link.hold(no_message);
+    assert_eq!(rig.ask(BASE + PAGE), Answer::NoAccess, "it asks anew");
+    rig.take_down();
+}
+
+// shows T3
+#[test]
+fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
+    for after in [false, true] {
+        let rig = Rig::new();
+        rig.fill(BASE);
+        rig.link.hold(any_message);
+        let asked = rig.send(BASE);
+        let answered = rig.send(BASE + PAGE);
+        rig.link.take(|message| matches!(message, Message::Up(sva_core::ToIommu::Translate(request)) if request.id == answered)).deliver();
+        let (change, unanswered) = (rig.unmap(BASE + 2 * PAGE), rig.unmap(BASE + 3 * PAGE));
+        rig.link.take(invalidation_requests).deliver();
+        let late: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
+        assert_eq!(late.len(), 4, "a request and a completion of each kind");
+        let mut reset = rig.device.reset().ok();
+        change.finish();
+        unanswered.finish();
+        if after {
+            drop(reset.take());
+        }
+        let (kept, counts) = (rig.device.atc_counts(), rig.device.invalidation_counts());
+        rig.link.hold(no_message);
+        late.clone().into_iter().chain(late).for_each(Letter::deliver);
+        assert_eq!(rig.device.atc_len(), 0);
+        // What a device in reset is sent it does not see. Afterwards both completions that fit nothing are counted, and the second invalidation is answered once more each time.
+        let (unexpected, invalidations) = if after { (4, 4) } else { (0, 2) };
+        assert_eq!(rig.device.atc_counts().unexpected - kept.unexpected, unexpected);
+        assert_eq!(rig.device.invalidation_counts().unexpected - counts.unexpected, invalidations);
+        assert_eq!([asked, answered].map(|request| rig.port.translation(request)), [Some(Answer::Outdated); 2], "forgotten");
+        drop(reset);
+        assert_eq!(rig.blocked(), None);
+        rig.take_down();
+    }
+}
+
+// regression 11: translations that a device had kept outlived the time in which nobody told it of changes.
+// shows T2
+#[test]
+fn translations_that_were_kept_when_ats_was_switched_off_are_gone_when_it_is_on_again() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.device.disable_ats().expect("it was on");
+    rig.space.unmap(BASE, PAGE);
+    rig.device.enable_ats().expect("it was off");
+    assert_eq!(rig.device.atc_len(), 0);
+    assert!(!rig.write_kept(BASE, b"stale").expect("nothing is kept"));
+    assert_eq!(rig.ask(BASE), Answer::NoAccess);
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn switching_ats_off_waits_for_translated_requests_and_not_for_completions() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(invalidation_requests);
+    let change = rig.unmap(BASE + PAGE);
+    let parked = rig.park(BASE);
+    let (device, done) = (rig.device.clone(), Signal::new());
+    let returned = done.clone();
+    let switching = std::thread::spawn(move || {
+        device.disable_ats().expect("it is on");
+        returned.raise();
+    });
+    let frame = sva_core::Frame(0);
+    let translated = || reason(rig.device.port().write_translated(Some(rig.pasid), frame, b"x"));
+    eventually("translated requests are refused", || translated() == Some(FaultReason::TranslatedRefused));
+    assert!(!done.is_on() && !change.is_over());
+    parked.release().expect("it had begun");
+    switching.join().expect("no panic");
+    change.finish();
+    rig.take_down();
+}
+
+// shows U3
+#[test]
+fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_before_others_pass() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    let (device, pasid, port) = (rig.device.clone(), rig.pasid, rig.port.clone());
+    let inside = later();
+    let noted = inside.clone();
+    rig.gated.at_next_frame(move || {
+        device.disable_ats().expect("it is on");
+        device.enable_ats().expect("it is off");
+        port.ask_translation(Some(pasid), BASE, AccessMode::WRITE).expect("it is on");
+        *noted.lock() = Some(reason(port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE).map(drop)));
+    });
+    assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
+    assert_eq!(*inside.lock(), Some(Some(FaultReason::TranslatedRefused)));
+    assert!(rig.write_kept(BASE, b"next").expect("translated requests pass again"));
+    let reset = rig.device.reset().expect("plugged in");
+    reset.done();
+    rig.take_down();
+}
+
+// shows F7
+#[test]
+fn a_removed_device_cannot_be_switched_or_reset() {
+    let rig = Rig::new();
+    let device = rig.device.bdf();
+    rig.world.iommu.remove(&rig.device, Removal::Surprise).expect("plugged in");
+    assert_eq!(rig.device.reset().map(drop), Err(sva_core::ResetError::Gone { device }));
+    assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
+    let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
+    assert_eq!(asked, Err(AskTranslationError::StandsStill { device }));
+    assert_eq!(reason(rig.port.write(Some(rig.pasid), BASE, b"x")), Some(FaultReason::DeviceRemoved));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_device_goes_on_being_told_of_changes_when_one_that_shared_its_requester_id_is_removed() {
+    let rig = Rig::new();
+    rig.world.bus.alias(bdf(2), RequesterId(rig.device.bdf()));
+    let sibling = rig.world.plug_over(2, translating(), &rig.link);
+    rig.world.iommu.remove(&sibling, Removal::Orderly).expect("plugged in");
+    rig.fill(BASE);
+    rig.space.unmap(BASE, PAGE);
+    assert_eq!((rig.device.atc_len(), rig.device.invalidation_counts().completed), (0, 1));
+    rig.take_down();
+}
+
+/// What is under way when the device is removed; the answer is what happens afterwards.
+type Step = fn(&mut Rig) -> Box<dyn FnOnce()>;
+
+const STEPS: &[(&str, Step)] = &[
+    ("nothing", |_| Box::new(|| ())),
+    ("a translation request", |rig| {
+        rig.link.hold(translation_requests);
+        rig.send(BASE);
+        Box::new(|| ())
+    }),
+    ("a translation completion", |rig| {
+        rig.link.hold(translation_completions);
+        rig.send(BASE);
+        Box::new(|| ())
+    }),
+    ("an invalidation", |rig| {
+        rig.link.hold(invalidation_requests);
+        let change = rig.unmap(BASE);
+        Box::new(|| change.finish())
+    }),
+    ("an invalidation that is lost", |rig| {
+        rig.link.hold(invalidation_requests);
+        let change = rig.unmap(BASE);
+        rig.link.lose_all(any_message);
+        Box::new(|| change.finish())
+    }),
+    ("an invalidation completion", |rig| {
+        rig.link.hold(invalidation_completions);
+        let change = rig.unmap(BASE);
+        Box::new(|| change.finish())
+    }),
+    ("a change while it is cut off", |rig| {
+        rig.link.hold(invalidation_requests);
+        let change = rig.unmap(BASE);
+        rig.let_it_be_cut_off();
+        Box::new(|| change.finish())
+    }),
+    ("two resets", |rig| {
+        let resets = [rig.device.reset(), rig.device.reset()];
+        Box::new(|| drop(resets))
+    }),
+    ("a use of a translation", |rig| {
+        let held = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept");
+        let change = rig.unmap(BASE);
+        Box::new(move || {
+            assert_eq!(reason(held.write(b"x").map(drop)), Some(FaultReason::DeviceRemoved));
+            drop(held);
+            change.finish();
+        })
+    }),
+    ("a write by a translation", |rig| {
+        let (parked, change) = (rig.park(BASE), rig.unmap(BASE));
+        Box::new(|| {
+            assert!(!change.is_over(), "the write is inside the frame");
+            parked.release().expect("it had begun");
+            change.finish();
+        })
+    }),
+    ("a write by a translation over a reset", |rig| {
+        let parked = rig.park(BASE);
+        rig.device.begin_reset().expect("plugged in").done();
+        let change = rig.unmap(BASE);
+        Box::new(|| {
+            assert!(!change.is_over(), "the write is inside the frame");
+            parked.release().expect("it had begun");
+            change.finish();
+        })
+    }),
+    ("an unbind", |rig| {
+        rig.link.hold(invalidation_requests);
+        let unbinding = rig.take_bond().begin_unbind();
+        assert!(!unbinding.is_over());
+        Box::new(move || assert!(unbinding.is_over()))
+    }),
+    ("an end of the space", |rig| {
+        rig.space.end(sva_core::EndReason::Exited);
+        Box::new(|| ())
+    }),
+];
+
+// shows G5, F7, T2
+#[test]
+fn a_device_can_be_removed_at_any_step_and_nothing_is_left_of_it() {
+    watched(|| {
+        for (name, step) in STEPS {
+            for how in [Removal::Surprise, Removal::Orderly] {
+                println!("{how:?} removal during {name}");
+                let mut rig = Rig::new();
+                rig.fill(BASE);
+                let afterwards = step(&mut rig);
+                let removing = rig.world.iommu.begin_remove(&rig.device, how).expect("plugged in");
+                afterwards();
+                assert!(removing.is_over());
+                rig.link.deliver_all(any_message);
+                assert_eq!(reason(rig.port.write(Some(rig.pasid), BASE, b"x")), Some(FaultReason::DeviceRemoved));
+                rig.take_down();
+            }
+        }
+    });
+}

@@ -1,0 +1,343 @@
+//! Invalidations: a change of a space, and an unbind, wait for the devices; tags, late and lost messages, the cut-off (rules T2, T3, T4, U1, U3, U6).
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use sva_core::ats::{AlignedRange, Answer, InvalidationCompletion, InvalidationRequest, Itag};
+use sva_core::{AccessMode, Bind, BindError, Event, FaultReason, IommuConfig, Refusal, ServiceError, ToDevice, ToIommu};
+use sva_testkit::PAGE;
+
+use crate::held::*;
+use crate::support::*;
+use crate::translating::*;
+
+fn request_in(letter: &Letter) -> InvalidationRequest {
+    match letter.message {
+        Message::Down(ToDevice::Invalidate(request)) => request,
+        other => panic!("{other:?} is no invalidation"),
+    }
+}
+
+fn completion_in(letter: &Letter) -> InvalidationCompletion {
+    match letter.message {
+        Message::Up(ToIommu::Invalidated(completion)) => completion,
+        other => panic!("{other:?} is no completion"),
+    }
+}
+
+// shows T2
+#[test]
+fn a_change_of_a_space_returns_when_the_device_has_completed_and_not_before() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(|message| invalidation_requests(message) || invalidation_completions(message));
+    let done = Signal::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            rig.space.unmap(BASE, PAGE);
+            done.raise();
+        });
+        let request = rig.link.wait_for(invalidation_requests);
+        let InvalidationRequest { pasid, global, range, .. } = request_in(&request);
+        assert_eq!((pasid, global, range), (Some(rig.pasid), false, AlignedRange::page(BASE)));
+        assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 1, 1));
+        request.deliver();
+        assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 0, 1));
+        rig.link.take(invalidation_completions).deliver();
+    });
+    assert!(done.is_on());
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_change_waits_for_every_device_that_may_keep_it_and_for_no_other() {
+    let rig = Rig::new();
+    let (other, stranger) = (rig.world.plug_translating(2, &rig.link), rig.world.plug_translating(3, &rig.link));
+    let without = rig.world.plug_over(4, translating(), &rig.link);
+    let second = rig.world.bind(&other, &rig.space);
+    let third = rig.world.bind(&stranger, &space());
+    let fourth = rig.world.bind(&without, &rig.space);
+    rig.link.hold(invalidation_requests);
+    let change = rig.unmap(BASE);
+    assert_eq!(rig.link.count(invalidation_requests), 2, "of the two that have ATS on and are bound to the space");
+    rig.link.take(invalidation_requests).deliver();
+    assert!(!change.is_over());
+    rig.link.take(invalidation_requests).deliver();
+    change.finish();
+    let sent = [&rig.device, &other, &stranger, &without].map(|device| device.invalidation_counts().sent);
+    assert_eq!(sent, [1, 1, 0, 0]);
+    rig.link.hold(no_message);
+    drop((second, third, fourth));
+}
+
+// shows T2
+#[test]
+fn an_invalidation_completes_when_the_accesses_that_use_it_are_over() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    let parked = rig.park(BASE);
+    let (touched, untouched) = (rig.unmap(BASE), rig.unmap(BASE + PAGE));
+    untouched.finish();
+    assert!(!touched.is_over(), "the write is inside the frame");
+    assert_eq!(parked.release().expect("it had begun"), Some(6));
+    touched.finish();
+    rig.take_down();
+}
+
+#[test]
+fn no_more_than_32_invalidations_are_in_flight_and_each_has_a_tag_of_its_own() {
+    let rig = Rig::new();
+    rig.link.hold(invalidation_requests);
+    let changes: Vec<Begun> = (0..40).map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE)))).collect();
+    let letters: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
+    let tags: BTreeSet<u8> = letters.iter().map(|letter| request_in(letter).tag.get()).collect();
+    assert_eq!((letters.len(), tags.len(), rig.world.iommu.census().invalidations), (Itag::COUNT, Itag::COUNT, 40));
+    let mut serials: BTreeSet<u64> = letters.iter().map(|letter| request_in(letter).serial).collect();
+    let free = request_in(&letters[7]).tag;
+    let mut letters = letters.into_iter();
+    letters.by_ref().nth(7).expect("there are 32").deliver();
+    let next = request_in(&rig.link.take(any_message));
+    assert_eq!((next.tag, serials.insert(next.serial)), (free, true), "the tag that became free, for another invalidation");
+    assert!(!changes[0].is_over());
+    rig.device.reset().expect("plugged in").done();
+    changes.into_iter().for_each(Begun::finish);
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn invalidations_beyond_the_tags_are_sent_as_tags_become_free() {
+    let rig = Rig::new();
+    rig.link.hold(invalidation_requests);
+    let changes: Vec<Begun> = (0..100).map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE)))).collect();
+    assert_eq!(rig.link.deliver_all(any_message), 100);
+    changes.into_iter().for_each(Begun::finish);
+    let counts = rig.device.invalidation_counts();
+    assert_eq!((counts.sent, counts.completed, counts.unexpected), (100, 100, 0));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_completion_that_comes_twice_late_or_wrong_finishes_nothing() {
+    let rig = Rig::new();
+    rig.link.hold(|message| invalidation_requests(message) || invalidation_completions(message));
+    let first = rig.unmap(BASE);
+    rig.link.take(invalidation_requests).deliver();
+    let completion = rig.link.take(invalidation_completions);
+    let right = completion_in(&completion);
+    let unexpected = || rig.device.invalidation_counts().unexpected;
+    for wrong in [
+        InvalidationCompletion { serial: right.serial + 1, ..right },
+        InvalidationCompletion { tag: Itag::new(31).expect("0..=31"), ..right },
+    ] {
+        let before = unexpected();
+        completion.clone().changed(Message::Up(ToIommu::Invalidated(wrong))).deliver();
+        assert_eq!((first.is_over(), unexpected() - before), (false, 1), "{wrong:?}");
+    }
+    completion.clone().deliver();
+    first.finish();
+    let second = rig.unmap(BASE + PAGE);
+    let request = rig.link.take(invalidation_requests);
+    assert_eq!(request_in(&request).tag, right.tag, "used again");
+    completion.deliver();
+    assert_eq!((second.is_over(), unexpected()), (false, 3), "it was for an earlier use of the tag");
+    // The request twice: two completions, of which one fits.
+    request.clone().deliver();
+    request.deliver();
+    assert_eq!(rig.link.deliver_all(invalidation_completions), 2);
+    second.finish();
+    assert_eq!((unexpected(), rig.device.invalidation_counts().completed), (4, 2));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn an_invalidation_that_is_lost_is_sent_again_and_the_late_answer_to_the_first_fits_nothing() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(|message| invalidation_requests(message) || invalidation_completions(message));
+    let change = rig.unmap(BASE);
+    rig.link.take(invalidation_requests).deliver();
+    let late = rig.link.take(invalidation_completions);
+    rig.clock.advance(ANSWER - Duration::from_nanos(1));
+    rig.world.iommu.tick();
+    assert_eq!(rig.link.messages(), [], "it is not overdue yet");
+    rig.clock.advance(Duration::from_nanos(1));
+    rig.world.iommu.tick();
+    let again = rig.link.take(invalidation_requests);
+    late.deliver();
+    assert!(!change.is_over());
+    again.deliver();
+    rig.link.take(invalidation_completions).deliver();
+    change.finish();
+    let counts = rig.device.invalidation_counts();
+    assert_eq!((counts.sent, counts.timed_out, counts.unexpected, counts.completed, counts.moot), (2, 1, 1, 1, 0));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that_is_the_end_of_the_wait() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(invalidation_requests);
+    let (first, second) = (rig.unmap(BASE), rig.unmap(BASE + PAGE));
+    for n in 1..=u64::from(TRIES) {
+        assert_eq!((rig.link.lose_all(any_message), first.is_over(), rig.device.is_cut_off()), (2, false, false));
+        rig.answer_overdue();
+        assert_eq!(rig.device.invalidation_counts().timed_out, 2 * n);
+    }
+    assert!(rig.device.is_cut_off());
+    first.finish();
+    second.finish();
+    let counts = rig.device.invalidation_counts();
+    assert_eq!((counts.sent, counts.completed, counts.moot, rig.link.messages()), (2 * u64::from(TRIES), 0, 2, vec![]));
+    rig.answer_overdue();
+    assert_eq!((rig.world.cut_offs(rig.device.bdf()), rig.world.iommu.census().invalidations), (1, 0));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn whoever_waits_for_a_device_notices_by_itself_that_it_does_not_answer() {
+    let rig = Rig::new();
+    rig.link.hold(invalidation_requests);
+    std::thread::scope(|scope| {
+        scope.spawn(|| rig.space.unmap(BASE, PAGE));
+        for _ in 0..TRIES {
+            drop(rig.link.wait_for(invalidation_requests));
+            assert!(!rig.device.is_cut_off());
+            rig.clock.advance(ANSWER);
+        }
+    });
+    assert_eq!((rig.device.is_cut_off(), rig.world.cut_offs(rig.device.bdf())), (true, 1));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(invalidation_requests);
+    let change = rig.unmap(BASE + PAGE);
+    rig.let_it_be_cut_off();
+    change.finish();
+    let (plain, device) = (rig.device.port(), rig.device.bdf());
+    let shut = Some(FaultReason::DeviceBlocked);
+    assert_eq!(reason(plain.read(Some(rig.pasid), BASE, &mut [0; 8])), shut);
+    assert_eq!(reason(plain.write(None, PAGE, b"x")), shut);
+    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), shut, "it keeps the translation, and the request is refused");
+    assert!(matches!(rig.ask(BASE), Answer::Refused(_)));
+    assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
+    rig.unmap(BASE).finish();
+    assert_eq!((rig.link.messages(), rig.gated.frame_accesses()), (vec![], 0));
+    let bond = rig.bond().tag();
+    assert!(rig.world.events().contains(&Event::CutOff { device }));
+    assert!(rig.bond().is_live() && bond.pasid == rig.pasid, "its bonds stay");
+    rig.take_down();
+}
+
+// shows U1, U2
+#[test]
+fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
+    let mut rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(invalidation_requests);
+    let (bond, done) = (rig.take_bond(), Signal::new());
+    std::thread::scope(|scope| {
+        let unbind = scope.spawn(|| {
+            let report = bond.unbind();
+            done.raise();
+            report
+        });
+        let request = rig.link.wait_for(any_message);
+        let InvalidationRequest { pasid, range, .. } = request_in(&request);
+        assert_eq!((pasid, range), (Some(rig.pasid), AlignedRange::ALL));
+        assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NotBound), "the entry is not present");
+        assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().pasids), (false, 1, 1));
+        request.deliver();
+        assert!(!unbind.join().expect("no panic").deferred);
+    });
+    assert_eq!((rig.device.atc_len(), rig.world.iommu.census().pasids), (0, 0));
+    rig.take_down();
+}
+
+// shows U1
+#[test]
+fn an_unbind_that_was_begun_is_over_when_the_device_has_forgotten_and_keeps_the_slot_until_then() {
+    let mut rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(invalidation_requests);
+    let unbinding = rig.take_bond().begin_unbind();
+    assert!(unbinding.report().deferred && !unbinding.is_over());
+    let (device, pasid) = (rig.device.bdf(), rig.pasid);
+    let again = rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(())).map(drop);
+    assert!(matches!(again, Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p })) if (d, p) == (device, pasid)));
+    rig.link.take(any_message).deliver();
+    assert!(unbinding.is_over());
+    rig.take_down();
+}
+
+// shows U1
+#[test]
+fn an_unbind_does_not_wait_longer_for_a_device_than_it_takes_to_cut_it_off() {
+    let mut rig = Rig::new();
+    rig.fill(BASE);
+    rig.link.hold(invalidation_requests);
+    let unbinding = rig.take_bond().begin_unbind();
+    rig.let_it_be_cut_off();
+    assert!(unbinding.is_over());
+    rig.take_down();
+}
+
+// shows U3
+#[test]
+fn an_unbind_inside_an_access_by_a_translation_is_deferred_to_its_end() {
+    let mut rig = Rig::new();
+    rig.fill(BASE);
+    let (bond, report) = (rig.take_bond(), later());
+    let noted = report.clone();
+    rig.gated.at_next_frame(move || *noted.lock() = Some(bond.unbind()));
+    assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
+    let report = report.lock().take().expect("the hook ran");
+    assert_eq!((report.deferred, report.drained), (true, 1));
+    assert_eq!((rig.world.iommu.census().bonds, rig.device.atc_len()), (0, 0), "over with the access");
+    rig.take_down();
+}
+
+// shows U6, T3
+#[test]
+fn a_completion_for_an_earlier_owner_of_the_pasid_is_not_kept_for_the_next() {
+    for held in [translation_requests as Which, translation_completions] {
+        // One PASID, so that the next owner has the number of the last.
+        let mut rig = Rig::with(IommuConfig { pasid_width: width(1), ..config() });
+        rig.link.hold(held);
+        let asked = rig.send(BASE);
+        drop(rig.take_bond());
+        let (next, bond) = rig.bind_another();
+        assert_eq!(bond.pasid(), rig.pasid);
+        rig.link.hold(no_message);
+        rig.link.take(held).deliver();
+        assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(Answer::Outdated), 0));
+        rig.port.write(Some(rig.pasid), BASE, b"next").expect("it asks anew");
+        assert_eq!((next.peek(BASE, 4), rig.space.peek(BASE, 4)), (b"next".to_vec(), vec![0; 4]));
+        drop(bond);
+        rig.take_down();
+    }
+}
+
+// shows U4
+#[test]
+fn no_translation_of_a_space_that_has_ended_is_used() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.space.end(sva_core::EndReason::Exited);
+    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::SpaceEnded));
+    assert_eq!(rig.ask(BASE + PAGE), Answer::NoAccess);
+    assert_eq!(rig.port.try_read(Some(rig.pasid), BASE + PAGE, &mut [0; 8], AccessMode::READ).ok(), Some(None));
+    assert_eq!(rig.gated.frame_accesses(), 0);
+    rig.take_down();
+}

@@ -1,0 +1,322 @@
+//! A translating device over a link that the test works by hand, and a space that stops accesses on their way to its frames.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sva_core::ats::{Answer, RequestId};
+use sva_core::sync::Mutex;
+use sva_core::{
+    AccessMode, AddrRange, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, DmaError, EndReason, Event,
+    Features, Frame, HostFailure, IommuConfig, NoSuchFrame, Pasid, PasidCapability, PasidWidth, Plug, Segment, SpaceCapabilities,
+    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+};
+use sva_testkit::{Change, MemorySpace};
+
+use crate::held::*;
+use crate::support::*;
+
+/// For how long a completion is awaited, each of [`TRIES`] times.
+pub(crate) const ANSWER: Duration = Duration::from_secs(60);
+pub(crate) const TRIES: u8 = 3;
+
+/// ATS, page requests, and a PASID capability with everything.
+pub(crate) fn translating() -> Capabilities {
+    Capabilities {
+        pasid: Some(PasidCapability { width: PasidWidth::MAX, execute: true, privileged: true }),
+        ..Capabilities::translating(PasidWidth::MAX, 8)
+    }
+}
+
+pub(crate) fn config() -> IommuConfig {
+    IommuConfig { invalidation_limit: ANSWER, invalidation_tries: TRIES, ..IommuConfig::default() }
+}
+
+/// One device with ATS on, bound to one space, over a link that hands everything over unless the test holds it.
+pub(crate) struct Rig {
+    pub(crate) world: World,
+    pub(crate) clock: Arc<ScriptedClock>,
+    pub(crate) link: Arc<Held>,
+    pub(crate) device: Device,
+    pub(crate) port: AtsPort,
+    pub(crate) space: MemorySpace,
+    pub(crate) gated: Arc<GatedSpace>,
+    pub(crate) pasid: Pasid,
+    pub(crate) bond: Option<Bond<()>>,
+}
+
+impl Rig {
+    pub(crate) fn new() -> Self {
+        Self::with(config())
+    }
+
+    pub(crate) fn with(config: IommuConfig) -> Self {
+        let clock = ScriptedClock::new();
+        let world = World::with_clock(config, clock.clone());
+        let link = Held::new(no_message);
+        let device = world.plug_translating(1, &link);
+        let space = space();
+        // Unless a test is about large ones.
+        space.largest_translation(12);
+        let gated = GatedSpace::new(&space);
+        let handle: Arc<dyn AddressSpace> = gated.clone();
+        let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("nothing is in the way");
+        let (pasid, port) = (bond.pasid(), device.ats_port());
+        Self { world, clock, link, device, port, space, gated, pasid, bond: Some(bond) }
+    }
+
+    /// Another space, bound to the same device.
+    pub(crate) fn bind_another(&self) -> (MemorySpace, Bond<()>) {
+        let space = space();
+        let bond = self.world.bind(&self.device, &space);
+        (space, bond)
+    }
+
+    /// Has the device keep the translation of `address`, for any access that the page permits.
+    pub(crate) fn fill(&self, address: u64) {
+        assert_eq!(self.ask(address), Answer::Kept);
+    }
+
+    /// Sends a translation request for reading and answers what came of it.
+    pub(crate) fn ask(&self, address: u64) -> Answer {
+        let request = self.send(address);
+        self.port.translation(request).expect("nothing holds the answer")
+    }
+
+    /// Sends a translation request for reading.
+    pub(crate) fn send(&self, address: u64) -> RequestId {
+        self.port.ask_translation(Some(self.pasid), address, AccessMode::READ).expect("ATS is on")
+    }
+
+    /// Writes by a translation that the device keeps; false where it keeps none.
+    pub(crate) fn write_kept(&self, address: u64, data: &[u8]) -> Result<bool, DmaError> {
+        self.port.try_write(Some(self.pasid), address, data, AccessMode::WRITE).map(|done| done.is_some())
+    }
+
+    /// A write by a kept translation that stays inside the space's memory until it is let go.
+    pub(crate) fn park(&self, address: u64) -> ParkedWrite {
+        let (inside, go) = (Signal::new(), Signal::new());
+        let (entered, leave) = (inside.clone(), go.clone());
+        self.gated.at_next_frame(move || {
+            entered.raise();
+            leave.wait();
+        });
+        let (port, pasid) = (self.port.clone(), self.pasid);
+        let thread = std::thread::spawn(move || port.try_write(Some(pasid), address, b"parked", AccessMode::WRITE));
+        inside.wait();
+        ParkedWrite { go, thread: Some(thread) }
+    }
+
+    /// Begins to unmap a page.
+    pub(crate) fn unmap(&self, address: u64) -> Begun {
+        Begun(Some(self.space.begin_unmap(address, sva_testkit::PAGE)))
+    }
+
+    /// It is later by one limit, and somebody looks.
+    pub(crate) fn answer_overdue(&self) {
+        self.clock.advance(ANSWER);
+        self.world.iommu.tick();
+    }
+
+    /// Lets every limit of one invalidation pass, and loses what is sent meanwhile.
+    pub(crate) fn let_it_be_cut_off(&self) {
+        for _ in 0..TRIES {
+            self.link.lose_all(invalidation_requests);
+            self.answer_overdue();
+        }
+        assert!(self.device.is_cut_off());
+    }
+
+    pub(crate) fn bond(&self) -> &Bond<()> {
+        self.bond.as_ref().expect("not unbound yet")
+    }
+
+    /// Takes the bond, to end it.
+    pub(crate) fn take_bond(&mut self) -> Bond<()> {
+        self.bond.take().expect("not unbound yet")
+    }
+
+    /// Unbinds, removes all devices, and looks that nothing is left.
+    pub(crate) fn take_down(mut self) {
+        self.link.hold(no_message);
+        self.link.deliver_all(any_message);
+        drop(self.bond.take());
+        let _ = self.world.iommu.remove(&self.device, sva_core::Removal::Orderly);
+        assert_eq!(self.world.iommu.census(), Census::default());
+        assert_eq!((self.space.changes_under_way(), self.space.watches()), (0, 0));
+    }
+}
+
+impl Drop for Rig {
+    /// A test that fails must not wait for messages that it holds.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.bond.take());
+        }
+    }
+}
+
+/// A change of a space that has begun. One that is left behind by a failed test is not waited for.
+pub(crate) struct Begun(pub(crate) Option<Change>);
+
+impl Begun {
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.as_ref().is_none_or(Change::is_over)
+    }
+
+    /// Finishes it, which does not block.
+    pub(crate) fn finish(mut self) {
+        assert!(self.is_over(), "a device may still use what was changed");
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.0.take());
+        }
+    }
+}
+
+/// See [`Rig::park`].
+pub(crate) struct ParkedWrite {
+    go: Arc<Signal>,
+    thread: Option<std::thread::JoinHandle<Result<Option<usize>, DmaError>>>,
+}
+
+impl ParkedWrite {
+    /// Lets it go on and answers what came of it.
+    pub(crate) fn release(mut self) -> Result<Option<usize>, DmaError> {
+        self.go.raise();
+        let thread = self.thread.take().expect("released once");
+        thread.join().expect("the device's thread does not panic")
+    }
+}
+
+impl Drop for ParkedWrite {
+    fn drop(&mut self) {
+        self.go.raise();
+    }
+}
+
+impl World {
+    pub(crate) fn with_clock(config: IommuConfig, clock: Arc<ScriptedClock>) -> Self {
+        let World { bus, .. } = World::new();
+        Self { iommu: sva_core::Iommu::with_clock(bus.clone(), config, clock), bus }
+    }
+
+    /// A device with ATS on, over `link`.
+    pub(crate) fn plug_translating(&self, number: u8, link: &Arc<Held>) -> Device {
+        let device = self.plug_over(number, translating(), link);
+        device.enable_ats().expect("it has ATS");
+        device
+    }
+
+    pub(crate) fn plug_over(&self, number: u8, capabilities: Capabilities, link: &Arc<Held>) -> Device {
+        let plug = Plug::new(DeviceSpec { bdf: bdf(number), capabilities }).link(link.clone());
+        self.iommu.plug_in(plug).expect("the address is free").device
+    }
+
+    /// How often this device was cut off, by the log.
+    pub(crate) fn cut_offs(&self, device: Bdf) -> usize {
+        self.events().iter().filter(|event| matches!(event, Event::CutOff { device: cut } if *cut == device)).count()
+    }
+}
+
+/// All that a bond can grant.
+pub(crate) const ALL_FEATURES: Features = Features { execute: true, privileged: true, page_faults: true };
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// Passes everything on to a space, and runs a hook of the test's before the next access to a frame, or instead of the next translation.
+pub(crate) struct GatedSpace {
+    inner: Arc<dyn AddressSpace>,
+    hook: Later<Hook>,
+    failure: Later<HostFailure>,
+    frame_accesses: Mutex<usize>,
+}
+
+impl GatedSpace {
+    pub(crate) fn new(space: &MemorySpace) -> Arc<Self> {
+        Arc::new(Self { inner: space.handle(), hook: later(), failure: later(), frame_accesses: Mutex::new(0) })
+    }
+
+    /// Runs `hook` once, inside the next access by frame.
+    pub(crate) fn at_next_frame(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock() = Some(Box::new(hook));
+    }
+
+    /// Has the next translation fail.
+    pub(crate) fn fail_translation(&self, failure: HostFailure) {
+        *self.failure.lock() = Some(failure);
+    }
+
+    /// How many accesses came by frame.
+    pub(crate) fn frame_accesses(&self) -> usize {
+        *self.frame_accesses.lock()
+    }
+
+    fn frame_accessed(&self) {
+        *self.frame_accesses.lock() += 1;
+        let hook = self.hook.lock().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}
+
+impl AddressSpace for GatedSpace {
+    fn id(&self) -> SpaceId {
+        self.inner.id()
+    }
+
+    fn capabilities(&self) -> SpaceCapabilities {
+        self.inner.capabilities()
+    }
+
+    fn ended(&self) -> Option<EndReason> {
+        self.inner.ended()
+    }
+
+    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        self.inner.watch(watcher)
+    }
+
+    fn unwatch(&self, token: WatchToken) {
+        self.inner.unwatch(token);
+    }
+
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.inner.read(pieces, buf, mode)
+    }
+
+    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.inner.write(pieces, data, mode)
+    }
+
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        let failure = self.failure.lock().take();
+        match failure {
+            Some(failure) => Err(StopCause::Host(failure)),
+            None => self.inner.translate(address, privileged),
+        }
+    }
+
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+        self.inner.resolve(address, mode)
+    }
+
+    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
+        self.frame_accessed();
+        self.inner.read_frame(frame, buf)
+    }
+
+    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
+        self.frame_accessed();
+        self.inner.write_frame(frame, data)
+    }
+
+    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+        self.inner.mapped_within(windows)
+    }
+}
