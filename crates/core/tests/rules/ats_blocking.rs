@@ -4,6 +4,7 @@ use sva_core::ats::{Answer, AskTranslationError};
 use sva_core::{AccessMode, FaultReason, Removal, RequesterId, ServiceError};
 use sva_testkit::PAGE;
 
+use crate::held::everything;
 use crate::held::*;
 use crate::support::*;
 use crate::translating::*;
@@ -64,7 +65,7 @@ fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() 
     rig.fill(BASE);
     rig.link.hold(invalidation_requests);
     let before = rig.unmap(BASE);
-    assert_eq!((before.is_over(), rig.link.lose_all(any_message)), (false, 1));
+    assert_eq!((before.is_over(), rig.link.lose_all(everything)), (false, 1));
     let reset = rig.device.reset().expect("plugged in");
     assert!(before.is_over(), "the device has forgotten it");
     let during = rig.unmap(BASE + PAGE);
@@ -183,7 +184,7 @@ fn a_reset_lets_a_device_in_that_was_cut_off_and_it_has_forgotten_everything() {
     assert_eq!((rig.device.atc_len(), rig.device.is_cut_off()), (0, true));
     reset.done();
     assert_eq!((rig.device.is_cut_off(), rig.blocked()), (false, None));
-    rig.link.hold(no_message);
+    rig.link.hold(nothing);
     assert_eq!(rig.ask(BASE + PAGE), Answer::NoAccess, "it asks anew");
     rig.take_down();
 }
@@ -194,13 +195,13 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
     for after in [false, true] {
         let rig = Rig::new();
         rig.fill(BASE);
-        rig.link.hold(any_message);
+        rig.link.hold(everything);
         let asked = rig.send(BASE);
         let answered = rig.send(BASE + PAGE);
         rig.link.take(|message| matches!(message, Message::Up(sva_core::ToIommu::Translate(request)) if request.id == answered)).deliver();
         let (change, unanswered) = (rig.unmap(BASE + 2 * PAGE), rig.unmap(BASE + 3 * PAGE));
         rig.link.take(invalidation_requests).deliver();
-        let late: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
+        let late: Vec<Letter> = std::iter::from_fn(|| rig.link.find(everything)).collect();
         assert_eq!(late.len(), 4, "a request and a completion of each kind");
         let mut reset = rig.device.reset().ok();
         change.finish();
@@ -209,7 +210,7 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
             drop(reset.take());
         }
         let (kept, counts) = (rig.device.atc_counts(), rig.device.invalidation_counts());
-        rig.link.hold(no_message);
+        rig.link.hold(nothing);
         late.clone().into_iter().chain(late).for_each(Letter::deliver);
         assert_eq!(rig.device.atc_len(), 0);
         // What a device in reset is sent it does not see. Afterwards both completions that fit nothing are counted, and the second invalidation is answered once more each time.
@@ -282,132 +283,4 @@ fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_
     let reset = rig.device.reset().expect("plugged in");
     reset.done();
     rig.take_down();
-}
-
-// shows F7
-#[test]
-fn a_removed_device_cannot_be_switched_or_reset() {
-    let rig = Rig::new();
-    let device = rig.device.bdf();
-    rig.world.iommu.remove(&rig.device, Removal::Surprise).expect("plugged in");
-    assert_eq!(rig.device.reset().map(drop), Err(sva_core::ResetError::Gone { device }));
-    assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
-    let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
-    assert_eq!(asked, Err(AskTranslationError::StandsStill { device }));
-    assert_eq!(reason(rig.port.write(Some(rig.pasid), BASE, b"x")), Some(FaultReason::DeviceRemoved));
-    rig.take_down();
-}
-
-// shows T2
-#[test]
-fn a_device_goes_on_being_told_of_changes_when_one_that_shared_its_requester_id_is_removed() {
-    let rig = Rig::new();
-    rig.world.bus.alias(bdf(2), RequesterId(rig.device.bdf()));
-    let sibling = rig.world.plug_over(2, translating(), &rig.link);
-    rig.world.iommu.remove(&sibling, Removal::Orderly).expect("plugged in");
-    rig.fill(BASE);
-    rig.space.unmap(BASE, PAGE);
-    assert_eq!((rig.device.atc_len(), rig.device.invalidation_counts().completed), (0, 1));
-    rig.take_down();
-}
-
-/// What is under way when the device is removed; the answer is what happens afterwards.
-type Step = fn(&mut Rig) -> Box<dyn FnOnce()>;
-
-const STEPS: &[(&str, Step)] = &[
-    ("nothing", |_| Box::new(|| ())),
-    ("a translation request", |rig| {
-        rig.link.hold(translation_requests);
-        rig.send(BASE);
-        Box::new(|| ())
-    }),
-    ("a translation completion", |rig| {
-        rig.link.hold(translation_completions);
-        rig.send(BASE);
-        Box::new(|| ())
-    }),
-    ("an invalidation", |rig| {
-        rig.link.hold(invalidation_requests);
-        let change = rig.unmap(BASE);
-        Box::new(|| change.finish())
-    }),
-    ("an invalidation that is lost", |rig| {
-        rig.link.hold(invalidation_requests);
-        let change = rig.unmap(BASE);
-        rig.link.lose_all(any_message);
-        Box::new(|| change.finish())
-    }),
-    ("an invalidation completion", |rig| {
-        rig.link.hold(invalidation_completions);
-        let change = rig.unmap(BASE);
-        Box::new(|| change.finish())
-    }),
-    ("a change while it is cut off", |rig| {
-        rig.link.hold(invalidation_requests);
-        let change = rig.unmap(BASE);
-        rig.let_it_be_cut_off();
-        Box::new(|| change.finish())
-    }),
-    ("two resets", |rig| {
-        let resets = [rig.device.reset(), rig.device.reset()];
-        Box::new(|| drop(resets))
-    }),
-    ("a use of a translation", |rig| {
-        let held = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept");
-        let change = rig.unmap(BASE);
-        Box::new(move || {
-            assert_eq!(reason(held.write(b"x").map(drop)), Some(FaultReason::DeviceRemoved));
-            drop(held);
-            change.finish();
-        })
-    }),
-    ("a write by a translation", |rig| {
-        let (parked, change) = (rig.park(BASE), rig.unmap(BASE));
-        Box::new(|| {
-            assert!(!change.is_over(), "the write is inside the frame");
-            parked.release().expect("it had begun");
-            change.finish();
-        })
-    }),
-    ("a write by a translation over a reset", |rig| {
-        let parked = rig.park(BASE);
-        rig.device.begin_reset().expect("plugged in").done();
-        let change = rig.unmap(BASE);
-        Box::new(|| {
-            assert!(!change.is_over(), "the write is inside the frame");
-            parked.release().expect("it had begun");
-            change.finish();
-        })
-    }),
-    ("an unbind", |rig| {
-        rig.link.hold(invalidation_requests);
-        let unbinding = rig.take_bond().begin_unbind();
-        assert!(!unbinding.is_over());
-        Box::new(move || assert!(unbinding.is_over()))
-    }),
-    ("an end of the space", |rig| {
-        rig.space.end(sva_core::EndReason::Exited);
-        Box::new(|| ())
-    }),
-];
-
-// shows G5, F7, T2
-#[test]
-fn a_device_can_be_removed_at_any_step_and_nothing_is_left_of_it() {
-    watched(|| {
-        for (name, step) in STEPS {
-            for how in [Removal::Surprise, Removal::Orderly] {
-                println!("{how:?} removal during {name}");
-                let mut rig = Rig::new();
-                rig.fill(BASE);
-                let afterwards = step(&mut rig);
-                let removing = rig.world.iommu.begin_remove(&rig.device, how).expect("plugged in");
-                afterwards();
-                assert!(removing.is_over());
-                rig.link.deliver_all(any_message);
-                assert_eq!(reason(rig.port.write(Some(rig.pasid), BASE, b"x")), Some(FaultReason::DeviceRemoved));
-                rig.take_down();
-            }
-        }
-    });
 }

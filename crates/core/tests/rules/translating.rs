@@ -3,17 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::ats::{Answer, RequestId};
+use sva_core::ats::{Answer, RequestId, TranslationCompletion, TranslationRefusal};
 use sva_core::sync::Mutex;
 use sva_core::{
     AccessMode, AddrRange, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, DmaError, EndReason, Event,
     Features, Frame, HostFailure, IommuConfig, NoSuchFrame, Pasid, PasidCapability, PasidWidth, Plug, Segment, SpaceCapabilities,
-    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, ToDevice, Translation, WatchToken,
 };
 use sva_testkit::{Change, MemorySpace};
 
+use crate::held::everything;
 use crate::held::*;
 use crate::support::*;
+
+/// What the IOMMU says in a message to a device about a translation.
+pub(crate) fn translation_in(letter: &Letter) -> TranslationCompletion {
+    match letter.message {
+        Message::Down(ToDevice::Translated(completion)) => completion,
+        other => panic!("{other:?} is no translation completion"),
+    }
+}
 
 /// For how long a completion is awaited, each of [`TRIES`] times.
 pub(crate) const ANSWER: Duration = Duration::from_secs(60);
@@ -52,7 +61,7 @@ impl Rig {
     pub(crate) fn with(config: IommuConfig) -> Self {
         let clock = ScriptedClock::new();
         let world = World::with_clock(config, clock.clone());
-        let link = Held::new(no_message);
+        let link = Held::new(nothing);
         let device = world.plug_translating(1, &link);
         let space = space();
         // Unless a test is about large ones.
@@ -85,6 +94,22 @@ impl Rig {
     /// Sends a translation request for reading.
     pub(crate) fn send(&self, address: u64) -> RequestId {
         self.port.ask_translation(Some(self.pasid), address, AccessMode::READ).expect("ATS is on")
+    }
+
+    /// Sends a translation request and answers what the IOMMU says to it, which does not arrive.
+    pub(crate) fn look(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<Translation, TranslationRefusal> {
+        self.link.hold(translation_completions);
+        let request = self.port.ask_translation(pasid, address, mode).expect("ATS is on");
+        let completion = translation_in(&self.link.take(translation_completions));
+        assert_eq!(completion.id, request);
+        self.port.abandon_translation(request);
+        self.link.hold(nothing);
+        completion.result
+    }
+
+    /// The frame that an address leads to.
+    pub(crate) fn frame(&self, address: u64) -> Frame {
+        self.look(Some(self.pasid), address, AccessMode::READ).expect("looked at").frame.expect("a space that is synchronous")
     }
 
     /// Writes by a translation that the device keeps; false where it keeps none.
@@ -137,8 +162,8 @@ impl Rig {
 
     /// Unbinds, removes all devices, and looks that nothing is left.
     pub(crate) fn take_down(mut self) {
-        self.link.hold(no_message);
-        self.link.deliver_all(any_message);
+        self.link.hold(nothing);
+        self.link.deliver_all(everything);
         drop(self.bond.take());
         let _ = self.world.iommu.remove(&self.device, sva_core::Removal::Orderly);
         assert_eq!(self.world.iommu.census(), Census::default());
