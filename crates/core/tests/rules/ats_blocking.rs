@@ -1,10 +1,9 @@
 //! Reset, cut-off, switching off and removal of a device that keeps translations: at every step, with messages that come late (rules F7, G5, T2, T3).
 
 use sva_core::ats::{Answer, AskTranslationError};
-use sva_core::{AccessMode, FaultReason, Removal, RequesterId, ServiceError};
+use sva_core::{AccessMode, FaultReason, ServiceError};
 use sva_testkit::PAGE;
 
-use crate::held::everything;
 use crate::held::*;
 use crate::support::*;
 use crate::translating::*;
@@ -65,7 +64,7 @@ fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() 
     rig.fill(BASE);
     rig.link.hold(invalidation_requests);
     let before = rig.unmap(BASE);
-    assert_eq!((before.is_over(), rig.link.lose_all(everything)), (false, 1));
+    assert_eq!((before.is_over(), rig.link.lose_all(any_message)), (false, 1));
     let reset = rig.device.reset().expect("plugged in");
     assert!(before.is_over(), "the device has forgotten it");
     let during = rig.unmap(BASE + PAGE);
@@ -184,7 +183,7 @@ fn a_reset_lets_a_device_in_that_was_cut_off_and_it_has_forgotten_everything() {
     assert_eq!((rig.device.atc_len(), rig.device.is_cut_off()), (0, true));
     reset.done();
     assert_eq!((rig.device.is_cut_off(), rig.blocked()), (false, None));
-    rig.link.hold(nothing);
+    rig.link.hold(no_message);
     assert_eq!(rig.ask(BASE + PAGE), Answer::NoAccess, "it asks anew");
     rig.take_down();
 }
@@ -195,13 +194,13 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
     for after in [false, true] {
         let rig = Rig::new();
         rig.fill(BASE);
-        rig.link.hold(everything);
+        rig.link.hold(any_message);
         let asked = rig.send(BASE);
         let answered = rig.send(BASE + PAGE);
         rig.link.take(|message| matches!(message, Message::Up(sva_core::ToIommu::Translate(request)) if request.id == answered)).deliver();
         let (change, unanswered) = (rig.unmap(BASE + 2 * PAGE), rig.unmap(BASE + 3 * PAGE));
         rig.link.take(invalidation_requests).deliver();
-        let late: Vec<Letter> = std::iter::from_fn(|| rig.link.find(everything)).collect();
+        let late: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
         assert_eq!(late.len(), 4, "a request and a completion of each kind");
         let mut reset = rig.device.reset().ok();
         change.finish();
@@ -210,7 +209,7 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
             drop(reset.take());
         }
         let (kept, counts) = (rig.device.atc_counts(), rig.device.invalidation_counts());
-        rig.link.hold(nothing);
+        rig.link.hold(no_message);
         late.clone().into_iter().chain(late).for_each(Letter::deliver);
         assert_eq!(rig.device.atc_len(), 0);
         // What a device in reset is sent it does not see. Afterwards both completions that fit nothing are counted, and the second invalidation is answered once more each time.

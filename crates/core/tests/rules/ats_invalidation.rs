@@ -7,7 +7,6 @@ use sva_core::ats::{AlignedRange, Answer, InvalidationCompletion, InvalidationRe
 use sva_core::{AccessMode, Bind, BindError, Event, FaultReason, IommuConfig, Refusal, ServiceError, ToDevice, ToIommu};
 use sva_testkit::PAGE;
 
-use crate::held::everything;
 use crate::held::*;
 use crate::support::*;
 use crate::translating::*;
@@ -68,7 +67,7 @@ fn a_change_waits_for_every_device_that_may_keep_it_and_for_no_other() {
     change.finish();
     let sent = [&rig.device, &other, &stranger, &without].map(|device| device.invalidation_counts().sent);
     assert_eq!(sent, [1, 1, 0, 0]);
-    rig.link.hold(nothing);
+    rig.link.hold(no_message);
     drop((second, third, fourth));
 }
 
@@ -91,14 +90,14 @@ fn no_more_than_32_invalidations_are_in_flight_and_each_has_a_tag_of_its_own() {
     let rig = Rig::new();
     rig.link.hold(invalidation_requests);
     let changes: Vec<Begun> = (0..40).map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE)))).collect();
-    let letters: Vec<Letter> = std::iter::from_fn(|| rig.link.find(everything)).collect();
+    let letters: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
     let tags: BTreeSet<u8> = letters.iter().map(|letter| request_in(letter).tag.get()).collect();
     assert_eq!((letters.len(), tags.len(), rig.world.iommu.census().invalidations), (Itag::COUNT, Itag::COUNT, 40));
     let mut serials: BTreeSet<u64> = letters.iter().map(|letter| request_in(letter).serial).collect();
     let free = request_in(&letters[7]).tag;
     let mut letters = letters.into_iter();
     letters.by_ref().nth(7).expect("there are 32").deliver();
-    let next = request_in(&rig.link.take(everything));
+    let next = request_in(&rig.link.take(any_message));
     assert_eq!((next.tag, serials.insert(next.serial)), (free, true), "the tag that became free, for another invalidation");
     assert!(!changes[0].is_over());
     rig.device.reset().expect("plugged in").done();
@@ -112,7 +111,7 @@ fn invalidations_beyond_the_tags_are_sent_as_tags_become_free() {
     let rig = Rig::new();
     rig.link.hold(invalidation_requests);
     let changes: Vec<Begun> = (0..100).map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE)))).collect();
-    assert_eq!(rig.link.deliver_all(everything), 100);
+    assert_eq!(rig.link.deliver_all(any_message), 100);
     changes.into_iter().for_each(Begun::finish);
     let counts = rig.device.invalidation_counts();
     assert_eq!((counts.sent, counts.completed, counts.unexpected), (100, 100, 0));
@@ -186,7 +185,7 @@ fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that
     rig.link.hold(invalidation_requests);
     let (first, second) = (rig.unmap(BASE), rig.unmap(BASE + PAGE));
     for n in 1..=u64::from(TRIES) {
-        assert_eq!((rig.link.lose_all(everything), first.is_over(), rig.device.is_cut_off()), (2, false, false));
+        assert_eq!((rig.link.lose_all(any_message), first.is_over(), rig.device.is_cut_off()), (2, false, false));
         rig.answer_overdue();
         assert_eq!(rig.device.invalidation_counts().timed_out, 2 * n);
     }
@@ -254,7 +253,7 @@ fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
             done.raise();
             report
         });
-        let request = rig.link.wait_for(everything);
+        let request = rig.link.wait_for(any_message);
         let InvalidationRequest { pasid, range, .. } = request_in(&request);
         assert_eq!((pasid, range), (Some(rig.pasid), AlignedRange::ALL));
         assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NotBound), "the entry is not present");
@@ -277,7 +276,7 @@ fn an_unbind_that_was_begun_is_over_when_the_device_has_forgotten_and_keeps_the_
     let (device, pasid) = (rig.device.bdf(), rig.pasid);
     let again = rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(())).map(drop);
     assert!(matches!(again, Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p })) if (d, p) == (device, pasid)));
-    rig.link.take(everything).deliver();
+    rig.link.take(any_message).deliver();
     assert!(unbinding.is_over());
     rig.take_down();
 }
@@ -320,7 +319,7 @@ fn a_completion_for_an_earlier_owner_of_the_pasid_is_not_kept_for_the_next() {
         drop(rig.take_bond());
         let (next, bond) = rig.bind_another();
         assert_eq!(bond.pasid(), rig.pasid);
-        rig.link.hold(nothing);
+        rig.link.hold(no_message);
         rig.link.take(held).deliver();
         assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(Answer::Outdated), 0));
         rig.port.write(Some(rig.pasid), BASE, b"next").expect("it asks anew");

@@ -19,11 +19,11 @@ pub(crate) enum Message {
 /// Which messages are meant.
 pub(crate) type Which = fn(&Message) -> bool;
 
-pub(crate) fn everything(_: &Message) -> bool {
+pub(crate) fn any_message(_: &Message) -> bool {
     true
 }
 
-pub(crate) fn nothing(_: &Message) -> bool {
+pub(crate) fn no_message(_: &Message) -> bool {
     false
 }
 

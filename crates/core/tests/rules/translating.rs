@@ -12,7 +12,6 @@ use sva_core::{
 };
 use sva_testkit::{Change, MemorySpace};
 
-use crate::held::everything;
 use crate::held::*;
 use crate::support::*;
 
@@ -61,7 +60,7 @@ impl Rig {
     pub(crate) fn with(config: IommuConfig) -> Self {
         let clock = ScriptedClock::new();
         let world = World::with_clock(config, clock.clone());
-        let link = Held::new(nothing);
+        let link = Held::new(no_message);
         let device = world.plug_translating(1, &link);
         let space = space();
         // Unless a test is about large ones.
@@ -103,7 +102,7 @@ impl Rig {
         let completion = translation_in(&self.link.take(translation_completions));
         assert_eq!(completion.id, request);
         self.port.abandon_translation(request);
-        self.link.hold(nothing);
+        self.link.hold(no_message);
         completion.result
     }
 
@@ -162,8 +161,8 @@ impl Rig {
 
     /// Unbinds, removes all devices, and looks that nothing is left.
     pub(crate) fn take_down(mut self) {
-        self.link.hold(nothing);
-        self.link.deliver_all(everything);
+        self.link.hold(no_message);
+        self.link.deliver_all(any_message);
         drop(self.bond.take());
         let _ = self.world.iommu.remove(&self.device, sva_core::Removal::Orderly);
         assert_eq!(self.world.iommu.census(), Census::default());
