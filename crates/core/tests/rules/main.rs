@@ -3,8 +3,11 @@
 //! Nothing here sleeps: what has to happen at a certain moment is held there by a resolver or a model, and every wait has a limit.
 #![cfg(not(loom))]
 
+mod ats;
 mod ats_blocking;
+mod ats_cache;
 mod ats_invalidation;
+mod ats_removal;
 mod binding;
 mod callbacks;
 mod containers;

@@ -1,0 +1,264 @@
+//! Translation requests, what a device keeps of the answers, and the requests that it makes by them (rules T1, T3, T4, B7, U4).
+
+use std::io;
+
+use sva_core::ats::{Answer, AskTranslationError, TranslationRefusal};
+use sva_core::{
+    Access, AccessMode, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame, HostFailure, OnAbsent, PeerWindow,
+    Permissions, RequesterId, ServiceError, Translation,
+};
+use sva_testkit::{PAGE, Protection};
+
+use crate::held::*;
+use crate::support::*;
+use crate::translating::*;
+
+const PRIVILEGED_READ: AccessMode = AccessMode { access: Access::Read, privileged: true, on_absent: OnAbsent::Resolve };
+const EXECUTE: AccessMode = AccessMode { access: Access::Execute, ..AccessMode::READ };
+
+fn permits(text: &str) -> Permissions {
+    Permissions { read: text.contains('r'), write: text.contains('w'), execute: text.contains('x') }
+}
+
+// shows T1
+#[test]
+fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
+    let without = Features::default();
+    let execute = Features { execute: true, ..without };
+    let privileged = Features { privileged: true, ..without };
+    for (protection, features, mode, expected) in [
+        (Protection::READ, without, AccessMode::READ, "r"),
+        (Protection::READ, without, AccessMode::WRITE, "r"),
+        (Protection::READ_WRITE, without, AccessMode::READ, "rw"),
+        (Protection::READ_EXECUTE, without, EXECUTE, "r"),
+        (Protection::READ_EXECUTE, execute, EXECUTE, "rx"),
+        (Protection::READ_EXECUTE, execute, AccessMode::READ, "rx"),
+        (Protection::NONE, execute, AccessMode::READ, ""),
+        (Protection::READ.privileged(), without, AccessMode::READ, ""),
+        (Protection::READ.privileged(), without, PRIVILEGED_READ, ""),
+        (Protection::READ.privileged(), privileged, AccessMode::READ, ""),
+        (Protection::READ.privileged(), privileged, PRIVILEGED_READ, "r"),
+    ] {
+        let mut rig = Rig::new();
+        drop(rig.take_bond());
+        let bond = rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(()).features(features)).expect("free");
+        rig.space.protect(BASE, PAGE, protection);
+        let found = rig.look(Some(bond.pasid()), BASE, mode).expect("looked at");
+        assert_eq!(found.permits, permits(expected), "{protection} {features:?} {mode:?}");
+        assert_eq!(found.frame.is_none(), expected.is_empty(), "without permission there is nothing to keep");
+        drop(bond);
+        rig.take_down();
+    }
+}
+
+// shows T1
+#[test]
+fn what_was_translated_for_unprivileged_accesses_is_not_used_for_privileged_ones() {
+    let mut rig = Rig::new();
+    drop(rig.take_bond());
+    rig.bond = Some(rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(()).features(ALL_FEATURES)).expect("free"));
+    rig.pasid = rig.bond().pasid();
+    rig.fill(BASE);
+    assert!(rig.port.hold(Some(rig.pasid), BASE, AccessMode::READ).is_some());
+    assert!(rig.port.hold(Some(rig.pasid), BASE, PRIVILEGED_READ).is_none());
+    assert!(rig.port.hold(Some(rig.pasid), BASE, EXECUTE).is_none(), "the page is not executable");
+    rig.take_down();
+}
+
+#[test]
+fn a_translation_is_as_large_as_its_mapping_and_the_space_allow() {
+    let rig = Rig::new();
+    for (largest, address, first, bits) in [
+        (12, BASE + 5 * PAGE + 7, BASE + 5 * PAGE, 12),
+        (14, BASE + 5 * PAGE, BASE + 4 * PAGE, 14),
+        (21, BASE + 5 * PAGE, BASE, 16),
+        (21, BASE + 15 * PAGE, BASE, 16),
+    ] {
+        rig.space.largest_translation(largest);
+        let range = rig.look(Some(rig.pasid), address, AccessMode::READ).expect("looked at").range;
+        assert_eq!((range.first(), range.bits()), (first, bits), "2^{largest} at {address:#x}");
+    }
+    rig.space.unmap(BASE, PAGE);
+    let range = rig.look(Some(rig.pasid), BASE + 5 * PAGE, AccessMode::READ).expect("looked at").range;
+    assert_eq!((range.first(), range.bits()), (BASE + 4 * PAGE, 14), "what is left of the mapping has no larger aligned part there");
+    rig.take_down();
+}
+
+// shows F5, U4
+#[test]
+fn a_translation_request_that_leads_nowhere_is_answered_that_nothing_is_permitted() {
+    let rig = Rig::new();
+    rig.space.absent(BASE + PAGE, PAGE);
+    let nothing_at = |address| assert_eq!(rig.look(Some(rig.pasid), address, AccessMode::READ), Ok(Translation::none(address)));
+    nothing_at(BASE - PAGE);
+    nothing_at(BASE + PAGE);
+    nothing_at(u64::MAX);
+    assert_eq!(rig.space.resolved(), 0, "a translation request brings nothing in");
+    rig.space.end_unannounced(EndReason::Exited);
+    nothing_at(BASE);
+    rig.space.announce().into_iter().for_each(drop);
+    nothing_at(BASE);
+    rig.take_down();
+}
+
+// shows B8
+#[test]
+fn a_translation_request_with_a_pasid_that_is_not_the_devices_is_not_looked_at() {
+    let mut rig = Rig::new();
+    let (other, narrow) =
+        (rig.world.plug_translating(2, &rig.link), rig.world.plug_over(3, Capabilities { ats: true, ..plain() }, &rig.link));
+    narrow.enable_ats().expect("it has ATS");
+    for port in [other.ats_port(), narrow.ats_port()] {
+        let request = port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ).expect("ATS is on");
+        assert_eq!(port.translation(request), Some(Answer::Refused(TranslationRefusal::Unsupported)));
+        let error = reason(port.read(Some(rig.pasid), BASE, &mut [0; 8]));
+        assert_eq!(error, Some(FaultReason::Untranslatable(TranslationRefusal::Unsupported)));
+    }
+    // While it is being unbound, it is the device's no more.
+    rig.fill(BASE);
+    let parked = rig.park(BASE);
+    let unbinding = rig.take_bond().begin_unbind();
+    assert_eq!(rig.look(Some(rig.pasid), BASE, AccessMode::READ), Err(TranslationRefusal::Unsupported));
+    parked.release().expect("it had begun");
+    assert!(unbinding.is_over());
+    assert_eq!(rig.look(Some(rig.pasid), BASE, AccessMode::READ), Err(TranslationRefusal::Unsupported));
+}
+
+// shows T8
+#[test]
+fn without_a_pasid_a_device_learns_what_its_domain_permits_and_keeps_nothing() {
+    let rig = Rig::new();
+    rig.space.poke(BASE, b"mapped");
+    let target = space();
+    target.poke(BASE, b"mapped");
+    let mut request = mapping(0x10000, 1, &target, BASE);
+    rig.world.iommu.map(rig.device.group(), &request).expect("free");
+    (request.iova, request.protection.write) = (0x20000, false);
+    rig.world.iommu.map(rig.device.group(), &request).expect("free");
+    for (iova, expected) in [(0x10000, "rw"), (0x20abc, "r"), (0x30000, "")] {
+        let expected = Translation { permits: permits(expected), ..Translation::none(iova) };
+        assert_eq!(rig.look(None, iova, AccessMode::READ), Ok(expected));
+    }
+    let mut buf = [0; 6];
+    rig.port.read(None, 0x10000, &mut buf).expect("untranslated");
+    assert_eq!((&buf, rig.device.atc_len()), (b"mapped", 0));
+    assert_eq!(reason(rig.port.read(None, 0x30000, &mut buf)), Some(FaultReason::NoTranslation));
+    rig.world.iommu.unmap(rig.device.group(), 0, 1 << 20).expect("whole mappings");
+    rig.take_down();
+}
+
+#[test]
+fn a_translation_that_the_machine_below_cannot_make_is_aborted_and_logged() {
+    let rig = Rig::new();
+    let source = io::Error::from_raw_os_error(5);
+    rig.gated.fail_translation(HostFailure { call: "walk", source });
+    assert_eq!(rig.ask(BASE), Answer::Refused(TranslationRefusal::Aborted));
+    let device = rig.device.bdf();
+    assert!(rig.world.events().contains(&Event::HostFailure { device, call: "walk", errno: Some(5) }));
+    rig.take_down();
+}
+
+// shows B7
+#[test]
+fn a_port_that_blocks_translation_lets_neither_requests_for_it_nor_requests_by_it_through() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    rig.world.bus.block_translation(rig.device.bdf(), Some(bdf(30)));
+    assert_eq!(rig.ask(BASE + PAGE), Answer::Refused(TranslationRefusal::Unsupported));
+    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::TranslationBlocked(bdf(30))));
+    rig.device.port().write(Some(rig.pasid), BASE, b"plain").expect("untranslated requests are not stopped");
+    assert_eq!(rig.gated.frame_accesses(), 0);
+    rig.world.bus.block_translation(rig.device.bdf(), None);
+    assert!(rig.write_kept(BASE, b"x").expect("nothing is in the way"));
+    rig.take_down();
+}
+
+// shows B7
+#[test]
+fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never_sees_them() {
+    let rig = Rig::new();
+    rig.space.poke(BASE, b"kept");
+    rig.fill(BASE);
+    let frame = rig.port.hold(Some(rig.pasid), BASE, AccessMode::READ).expect("kept").frame();
+    let range = AddrRange::new(frame.0, PAGE).expect("a page");
+    let window = PeerWindow { range, decoder: bdf(9), claimed: true };
+    rig.world.bus.translated_windows(rig.device.bdf(), Some(&[window]));
+    assert!(rig.write_kept(BASE, b"peer").expect("the peer takes it"));
+    let caught = rig.world.bus.caught();
+    assert_eq!((caught.len(), caught[0].decoder, caught[0].address, &caught[0].bytes[..]), (1, bdf(9), frame.0, &b"peer"[..]));
+    assert_eq!((rig.space.peek(BASE, 4), rig.gated.frame_accesses()), (b"kept".to_vec(), 0));
+    let (device, pasid, range) = (rig.device.bdf(), Some(rig.pasid), AddrRange::new(frame.0, 4).expect("4 bytes"));
+    assert_eq!(rig.world.events(), [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]);
+    let over = rig.device.port().write_translated(pasid, Frame(frame.0 + PAGE - 2), b"over");
+    assert_eq!(reason(over), Some(FaultReason::PeerAbort(bdf(9))), "a request does not leave the window half way");
+    rig.take_down();
+}
+
+#[test]
+fn a_device_without_translation_services_cannot_have_them_switched_on() {
+    let world = World::new();
+    let device = world.plug(1);
+    assert_eq!(device.enable_ats(), Err(ServiceError::NoAts { device: device.bdf() }));
+    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: device.bdf() }));
+}
+
+// shows T2
+#[test]
+fn a_device_that_shares_a_requester_id_cannot_keep_translations() {
+    let (world, link) = (World::new(), Held::new(any_message));
+    let requester = RequesterId(bdf(30));
+    world.bus.alias(bdf(1), requester);
+    let device = world.plug_over(1, translating(), &link);
+    assert_eq!(device.enable_ats(), Err(ServiceError::SharedRequesterId { device: bdf(1), requester }));
+    let off = device.ats_port().ask_translation(None, 0, AccessMode::READ);
+    assert_eq!((off, link.messages()), (Err(AskTranslationError::Off { device: bdf(1) }), vec![]));
+}
+
+#[test]
+fn services_are_switched_on_and_off_in_order() {
+    let (world, link) = (World::new(), Held::new(no_message));
+    let device = world.plug_over(1, translating(), &link);
+    let bdf = device.bdf();
+    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: bdf }));
+    assert_eq!(device.enable_pri(), Err(ServiceError::AtsOff { device: bdf }));
+    device.enable_ats().expect("it is off");
+    device.enable_pri().expect("ATS is on");
+    assert_eq!(device.disable_ats(), Err(ServiceError::PriOn { device: bdf }));
+    assert!(device.ats_port().ask_translation(None, 0, AccessMode::READ).is_ok(), "a refusal changes nothing");
+    device.disable_pri().expect("it is on");
+    device.disable_ats().expect("page requests are off");
+}
+
+// regression 25: two callers set up one device at once, and each took itself for the one who had.
+#[test]
+fn of_those_who_switch_ats_on_at_once_one_succeeds_and_the_others_are_told() {
+    let (world, link) = (World::new(), Held::new(no_message));
+    let device = world.plug_over(1, translating(), &link);
+    let start = std::sync::Barrier::new(8);
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| (start.wait(), device.enable_ats()).1)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let refused = Err(ServiceError::AlreadyOn { device: device.bdf() });
+    assert_eq!((outcomes.iter().filter(|o| o.is_ok()).count(), outcomes.iter().filter(|o| **o == refused).count()), (1, 7));
+}
+
+#[test]
+fn page_requests_are_never_on_with_ats_off_whoever_switches_at_the_same_time() {
+    let (world, link) = (World::new(), Held::new(no_message));
+    let device = world.plug_over(1, translating(), &link);
+    for _ in 0..2000 {
+        device.enable_ats().expect("it is off");
+        let start = std::sync::Barrier::new(2);
+        let (off, on) = std::thread::scope(|scope| {
+            let off = scope.spawn(|| (start.wait(), device.disable_ats()).1);
+            let on = scope.spawn(|| (start.wait(), device.enable_pri()).1);
+            (off.join().expect("no panic"), on.join().expect("no panic"))
+        });
+        assert_ne!(off.is_ok(), on.is_ok(), "one of them comes first: {off:?} {on:?}");
+        if on.is_ok() {
+            device.disable_pri().expect("it is on");
+            device.disable_ats().expect("page requests are off");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What a device keeps of translations, and the requests that it makes by them (rules T1 to T4).
+
+use sva_core::ats::{AlignedRange, Answer, TranslationCompletion, TranslationRefusal};
+use sva_core::{Access, AccessMode, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation};
+use sva_testkit::PAGE;
+
+use crate::held::*;
+use crate::support::*;
+use crate::translating::*;
+
+// regression 30: a cache that was full was emptied to make room for one entry.
+#[test]
+fn a_cache_that_is_full_gives_up_one_translation_for_another() {
+    let rig = Rig::with(IommuConfig { atc_entries: 4, ..config() });
+    for n in 0..PAGES {
+        rig.fill(BASE + n * PAGE);
+        assert_eq!(rig.device.atc_len() as u64, (n + 1).min(4));
+    }
+    let counts = rig.device.atc_counts();
+    assert_eq!((counts.fills, counts.evicted), (PAGES, PAGES - 4));
+    rig.take_down();
+}
+
+// regression 29: entries were found by their page, and what was found was not the caller's.
+#[test]
+fn two_processes_that_use_one_address_do_not_throw_each_other_out() {
+    let rig = Rig::new();
+    let (other, bond) = rig.bind_another();
+    for (space, pasid, data) in [(&rig.space, rig.pasid, b"one"), (&other, bond.pasid(), b"two")] {
+        rig.port.write(Some(pasid), BASE, data).expect("mapped");
+        assert_eq!(space.peek(BASE, 3), data);
+    }
+    assert_eq!(rig.device.atc_len(), 2);
+    let before = rig.device.atc_counts();
+    for _ in 0..4 {
+        for (pasid, data) in [(rig.pasid, b"one"), (bond.pasid(), b"two")] {
+            let mut buf = [0; 3];
+            rig.port.read(Some(pasid), BASE, &mut buf).expect("kept");
+            assert_eq!(&buf, data);
+        }
+    }
+    let after = rig.device.atc_counts();
+    assert_eq!((after.hits - before.hits, after.misses - before.misses), (8, 0));
+    drop(bond);
+    assert_eq!(rig.device.atc_len(), 1, "what was the other's stays");
+    rig.take_down();
+}
+
+// shows T4
+// regression 19: a change inside of a large page was invalidated as small as it was asked for.
+#[test]
+fn a_change_of_a_part_takes_the_large_translation_that_holds_it() {
+    let rig = Rig::new();
+    rig.space.largest_translation(21);
+    rig.fill(BASE);
+    assert!(rig.write_kept(BASE + 15 * PAGE, b"all").expect("one translation holds all pages"));
+    rig.space.unmap(BASE + 7 * PAGE, PAGE);
+    assert_eq!(rig.device.atc_len(), 0);
+    assert!(!rig.write_kept(BASE + 7 * PAGE, b"stale").expect("nothing is kept"));
+    rig.take_down();
+}
+
+// shows T3
+#[test]
+fn a_completion_that_a_change_overtook_is_not_kept() {
+    for (largest, changed) in [(12, BASE), (21, BASE + 9 * PAGE)] {
+        let rig = Rig::new();
+        rig.space.largest_translation(largest);
+        rig.link.hold(translation_completions);
+        let asked = rig.send(BASE);
+        rig.space.unmap(changed, PAGE);
+        rig.link.take(translation_completions).deliver();
+        assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(Answer::Outdated), 0), "unmapped {changed:#x}");
+        assert_eq!(rig.device.atc_counts().outdated, 1);
+        rig.take_down();
+    }
+}
+
+// shows T3
+#[test]
+fn a_completion_is_kept_where_the_change_meanwhile_was_elsewhere() {
+    let rig = Rig::new();
+    let (other, bond) = rig.bind_another();
+    rig.link.hold(translation_completions);
+    let asked = rig.send(BASE);
+    rig.space.unmap(BASE + PAGE, PAGE);
+    other.unmap(BASE, PAGE);
+    rig.link.take(translation_completions).deliver();
+    assert_eq!(rig.port.translation(asked), Some(Answer::Kept));
+    drop(bond);
+    rig.take_down();
+}
+
+// shows T3
+#[test]
+fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
+    let rig = Rig::new();
+    rig.link.hold(|message| translation_completions(message) || invalidation_requests(message));
+    let asked = rig.send(BASE);
+    let change = rig.unmap(BASE);
+    rig.link.take(translation_completions).deliver();
+    assert_eq!((rig.port.translation(asked), change.is_over()), (Some(Answer::Kept), false));
+    assert!(rig.write_kept(BASE, b"old").expect("the change is not over"), "the old frame is there as long as that");
+    rig.link.take(invalidation_requests).deliver();
+    assert_eq!(rig.device.atc_len(), 0);
+    change.finish();
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn an_invalidation_waits_for_an_access_whose_translation_has_been_evicted() {
+    let rig = Rig::with(IommuConfig { atc_entries: 1, ..config() });
+    rig.fill(BASE);
+    let parked = rig.park(BASE);
+    rig.fill(BASE + PAGE);
+    assert!(rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).is_none(), "evicted");
+    let change = rig.unmap(BASE);
+    assert!(!change.is_over(), "the write is inside the frame");
+    assert_eq!(parked.release().expect("it had begun"), Some(6));
+    change.finish();
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_device_with_ats_off_never_uses_a_translated_address() {
+    let rig = Rig::new();
+    let frame = rig.frame(BASE);
+    rig.fill(BASE);
+    rig.device.disable_ats().expect("it is on");
+    rig.link.hold(any_message);
+    rig.port.write(Some(rig.pasid), BASE, b"plain").expect("untranslated");
+    assert_eq!((rig.space.peek(BASE, 5), rig.gated.frame_accesses(), rig.link.messages()), (b"plain".to_vec(), 0, vec![]));
+    let plain = rig.device.port();
+    assert_eq!(reason(plain.write_translated(Some(rig.pasid), frame, b"x")), Some(FaultReason::TranslatedRefused));
+    let read = plain.read_translated(Some(rig.pasid), frame, &mut [0], Access::Read);
+    assert_eq!((reason(read), rig.gated.frame_accesses()), (Some(FaultReason::TranslatedRefused), 0));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn a_translation_request_that_arrives_after_ats_was_switched_off_is_refused() {
+    let rig = Rig::new();
+    rig.link.hold(any_message);
+    let asked = rig.send(BASE);
+    rig.device.disable_ats().expect("it is on");
+    rig.link.take(translation_requests).deliver();
+    let completion = rig.link.take(translation_completions);
+    assert_eq!(translation_in(&completion).result, Err(TranslationRefusal::Unsupported));
+    completion.deliver();
+    assert_eq!((rig.port.translation(asked), rig.device.atc_counts().unexpected), (Some(Answer::Outdated), 1), "it was forgotten");
+    rig.take_down();
+}
+
+// shows T1, S2
+#[test]
+fn a_translated_request_reaches_no_place_that_is_not_the_spaces_own() {
+    let rig = Rig::new();
+    let (other, bond) = rig.bind_another();
+    let (own, theirs) = (rig.frame(BASE), other.handle().translate(BASE, false).expect("mapped").frame.expect("synchronous"));
+    let plain = rig.device.port();
+    let write = |pasid, frame, data: &[u8]| reason(plain.write_translated(pasid, frame, data));
+    assert_eq!(write(Some(rig.pasid), own, b"own"), None);
+    for made_up in [theirs, Frame(0), Frame(own.0 + PAGES * PAGE), Frame(u64::MAX)] {
+        assert_eq!(write(Some(rig.pasid), made_up, b"xx"), Some(FaultReason::NoSuchFrame), "{made_up}");
+        let read = reason(plain.read_translated(Some(rig.pasid), made_up, &mut [0; 2], Access::Read));
+        assert_eq!(read, Some(FaultReason::NoSuchFrame), "{made_up}");
+    }
+    let past_the_end = Frame(own.0 + PAGES * PAGE - 1);
+    assert_eq!(write(Some(rig.pasid), past_the_end, b"xx"), Some(FaultReason::NoSuchFrame));
+    assert_eq!(rig.space.peek(BASE + PAGES * PAGE - 1, 1), [0], "refused as a whole");
+    assert_eq!(write(Some(bond.pasid()), own, b"xx"), Some(FaultReason::NoSuchFrame), "by the other's PASID");
+    assert_eq!(write(None, own, b"xx"), Some(FaultReason::TranslatedRefused), "no frame belongs to a domain");
+    assert_eq!(write(Some(Pasid::new(999).expect("20 bits")), own, b"xx"), Some(FaultReason::NotBound));
+    assert_eq!(other.peek(BASE, 2), [0, 0]);
+    drop(bond);
+    rig.take_down();
+}
+
+// shows S2
+#[test]
+fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
+    let rig = Rig::new();
+    rig.link.hold(translation_completions);
+    let asked = rig.send(BASE);
+    let letter = rig.link.take(translation_completions);
+    let completion = translation_in(&letter);
+    let translation = completion.result.expect("mapped");
+    let elsewhere = Translation { range: AlignedRange::page(BASE + PAGE), ..translation };
+    letter.clone().changed(Message::Down(ToDevice::Translated(TranslationCompletion { result: Ok(elsewhere), ..completion }))).deliver();
+    assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(Answer::NoAccess), 0), "not the page that was asked for");
+    letter.clone().deliver();
+    assert_eq!((rig.device.atc_len(), rig.device.atc_counts().unexpected), (0, 1), "the question was answered");
+    let asked = rig.send(BASE);
+    let right = rig.link.take(translation_completions);
+    letter.deliver();
+    assert_eq!(rig.port.translation(asked), None, "an answer to another request");
+    right.clone().deliver();
+    right.deliver();
+    assert_eq!((rig.port.translation(asked), rig.device.atc_len(), rig.device.atc_counts().unexpected), (Some(Answer::Kept), 1, 3));
+    rig.take_down();
+}
+
+// shows S2
+#[test]
+fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
+    let rig = Rig::new();
+    rig.link.hold(translation_completions);
+    let asked = rig.send(BASE);
+    let letter = rig.link.take(translation_completions);
+    let completion = translation_in(&letter);
+    let forged = completion.result.map(|translation| Translation {
+        frame: Some(Frame(0x1000)),
+        permits: Permissions { execute: true, ..Permissions::READ_WRITE },
+        ..translation
+    });
+    letter.changed(Message::Down(ToDevice::Translated(TranslationCompletion { result: forged, ..completion }))).deliver();
+    assert_eq!(rig.port.translation(asked), Some(Answer::Kept), "a device believes what it is told");
+    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
+    rig.take_down();
+}
+
+// shows T2
+#[test]
+fn an_answer_that_does_not_come_ends_the_access_after_its_limit() {
+    let rig = Rig::new();
+    rig.link.hold(translation_requests);
+    let limit = rig.world.iommu.config().response_limit;
+    let outcome = std::thread::scope(|scope| {
+        let access = scope.spawn(|| rig.port.write(Some(rig.pasid), BASE, b"x"));
+        let late = rig.link.wait_for(translation_requests);
+        rig.clock.advance(limit);
+        let outcome = access.join().expect("no panic");
+        late.deliver();
+        outcome
+    });
+    assert_eq!((reason(outcome), rig.device.atc_len()), (Some(FaultReason::Overdue), 0));
+    rig.take_down();
+}
