@@ -24,7 +24,10 @@ impl Iommu {
                 device.services.to_device(ToDevice::Translated(completion));
             }
             ToIommu::Invalidated(completion) => self.invalidation_completed(device, completion),
-            ToIommu::Page(request) => self.with_pages(|pages, out| pages.receive(device, device.services.key, request, out)),
+            ToIommu::Page(request) => {
+                let now = self.now();
+                self.with_pages(|pages, out| pages.receive(device, device.services.key, request, now, out));
+            }
             ToIommu::Stop(marker) => self.with_pages(|pages, out| pages.receive_stop(device.services.key, marker, out)),
         }
     }

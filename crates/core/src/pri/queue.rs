@@ -230,8 +230,19 @@ impl PageRequests {
     }
 
     /// A request has come.
-    pub(crate) fn receive(&mut self, device: &Arc<DeviceInner>, key: DeviceKey, request: PageRequest, out: &mut Outbox) {
+    pub(crate) fn receive(
+        &mut self,
+        device: &Arc<DeviceInner>,
+        key: DeviceKey,
+        request: PageRequest,
+        now: Option<Duration>,
+        out: &mut Outbox,
+    ) {
         self.counts.requests += 1;
+        if !self.overflow && self.holders.get(&key).is_some_and(|holder| holder.held >= holder.allocation && holder.stops > 0) {
+            // A stop marker that is queued gives back what its device gave up before.
+            self.sort_all(now, out);
+        }
         let answer = |code| Outgoing { device: Arc::clone(device), response: response(device, request.pasid, request.index, code) };
         let Some(holder) = self.holders.get_mut(&key).filter(|holder| holder.accepting && !holder.failed) else {
             self.counts.dropped += 1;

@@ -1,0 +1,469 @@
+//! Page request groups, their answers, and what is refused (rules F1, F2, F3, F5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
+use sva_core::{
+    Access, AccessMode, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason, Features, HostFailure, Iommu,
+    IommuConfig, OnAbsent, Pasid, ResponseCode, Segment, ServiceError, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
+    Stopped, ToDevice, Translation, WatchToken,
+};
+use sva_testkit::{PAGE, Protection};
+
+use crate::held::*;
+use crate::paging::*;
+use crate::support::{World, bdf, reason, watched};
+
+fn number(n: u32) -> Pasid {
+    Pasid::new(n).expect("not zero, and 20 bits")
+}
+
+fn response(message: Message) -> sva_core::pri::PageResponse {
+    match message {
+        Message::Down(ToDevice::Response(response)) => response,
+        other => panic!("no response but {other:?}"),
+    }
+}
+
+// shows F1
+#[test]
+fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
+    let world = World::new();
+    let asker = world.asker(1, Capabilities { pri: Some(600), ..asking() });
+    let space = absent();
+    let bond = world.bind(&asker.device, &space);
+    let groups: Vec<PrgIndex> = (0..512).map(|n| asker.ask(Some(bond.pasid()), &[page(n % 16)])).collect();
+    let mut indexes: Vec<u16> = groups.iter().map(|group| group.get()).collect();
+    indexes.sort_unstable();
+    assert_eq!(indexes, (0..512).collect::<Vec<u16>>());
+    assert_eq!(asker.port.open_group(Some(bond.pasid())), Err(AskError::NoIndex));
+    assert_eq!(world.resolve(), 512);
+    assert!(groups.iter().all(|group| asker.outcome(*group) == SUCCESS));
+    let again = asker.port.open_group(Some(bond.pasid())).expect("the indexes are free again");
+    asker.finish(again, page(0));
+    drop(bond);
+    world.take_down(&[&asker]);
+}
+
+// shows F1
+#[test]
+fn a_group_is_resolved_in_the_order_of_its_requests_and_answered_once_after_the_last() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    let resolved = note_resolved(&space);
+    asker.link.hold(page_responses);
+    let group = asker.ask_part(Some(bond.pasid()), &[page(2), page(0)]);
+    assert_eq!((world.resolve(), world.pages_under_way()), (0, (2, 0)), "not complete");
+    asker.finish(group, page(1));
+    assert_eq!(world.resolve(), 1);
+    assert_eq!(*resolved.lock(), [page(2), page(0), page(1)]);
+    assert_eq!(asker.link.messages().len(), 1, "one answer for three requests");
+    asker.link.deliver_all(page_responses);
+    assert_eq!((asker.outcome(group), world.resolve()), (SUCCESS, 0));
+    let counts = world.iommu.page_counts();
+    assert_eq!((counts.requests, counts.groups, counts.succeeded), (3, 1, 1));
+}
+
+// shows F1
+#[test]
+fn requests_of_groups_that_are_sent_by_turns_stay_in_their_groups() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    let resolved = note_resolved(&space);
+    let first = asker.ask_part(Some(bond.pasid()), &[page(0)]);
+    let second = asker.ask_part(Some(bond.pasid()), &[page(1)]);
+    asker.port.ask_page(first, page(2), AccessMode::READ, false).expect("open");
+    asker.finish(second, page(3));
+    assert_eq!(world.resolve(), 1, "the second one alone is complete");
+    assert_eq!((asker.outcome(first), asker.outcome(second)), (None, SUCCESS));
+    asker.finish(first, page(4));
+    assert_eq!(world.resolve(), 1);
+    assert_eq!((asker.outcome(first), &*resolved.lock()), (SUCCESS, &vec![page(1), page(3), page(0), page(2), page(4)]));
+}
+
+// shows F1
+#[test]
+fn one_index_names_another_group_for_each_pasid_and_without_one() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    let other = absent();
+    let other_bond = world.bind(&asker.device, &other);
+    let (resolved, resolved_other) = (note_resolved(&space), note_resolved(&other));
+    asker.send(Some(bond.pasid()), 5, page(0), false);
+    asker.send(None, 5, page(1), false);
+    asker.send(Some(other_bond.pasid()), 5, page(2), true);
+    assert_eq!((world.resolve(), world.pages_under_way()), (1, (2, 0)));
+    assert_eq!((resolved.lock().len(), &*resolved_other.lock()), (0, &vec![page(2)]));
+    asker.send(Some(bond.pasid()), 5, page(3), true);
+    assert_eq!((world.resolve(), world.pages_under_way()), (1, (1, 0)));
+    assert_eq!(*resolved.lock(), [page(0), page(3)]);
+}
+
+// shows F1, F3
+#[test]
+fn a_stop_marker_pushes_what_came_before_it_discards_partial_groups_of_its_pasid_and_is_never_answered() {
+    let Setting { world, asker, space: _space, bond } = Setting::new();
+    let other = absent();
+    let other_bond = world.bind(&asker.device, &other);
+    let whole = asker.ask(Some(bond.pasid()), &[page(0)]);
+    let part = asker.ask_part(Some(bond.pasid()), &[page(1), page(2)]);
+    let others = asker.ask_part(Some(other_bond.pasid()), &[page(3)]);
+    let without = asker.ask_part(None, &[page(3)]);
+    asker.link.hold(page_responses);
+    asker.port.send_stop_marker(bond.pasid());
+    assert_eq!(world.sort(), 6);
+    assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((2, 1), 2));
+    assert_eq!(asker.link.messages(), [], "nothing is answered by it");
+    asker.link.hold(no_message);
+    asker.finish(others, page(4));
+    assert_eq!(world.resolve(), 2);
+    assert_eq!((asker.outcome(whole), asker.outcome(others)), (SUCCESS, SUCCESS));
+    assert_eq!((asker.outcome(part), asker.outcome(without)), (Some(GroupOutcome::Forgotten), None));
+    assert_eq!(asker.device.page_request_counts().unexpected, 0);
+}
+
+// shows F1
+#[test]
+fn a_device_has_no_more_requests_outstanding_than_it_was_allowed_and_gets_credit_back_with_each_answer() {
+    let Setting { world, asker, space: _space, bond } = Setting::new();
+    let pasid = Some(bond.pasid());
+    let whole = asker.ask(pasid, &[page(0), page(1), page(2)]);
+    let part = asker.ask_part(pasid, &[page(3), page(4), page(5), page(6), page(7)]);
+    let none_left = AskError::NoCredit { outstanding: CREDIT, allowed: CREDIT };
+    assert_eq!(asker.port.open_group(pasid), Err(none_left));
+    assert_eq!(asker.port.ask_page(part, page(0), AccessMode::READ, true), Err(none_left));
+    world.resolve();
+    assert_eq!(asker.outcome(whole), SUCCESS);
+    asker.finish(part, page(8));
+    assert_eq!(asker.port.ask_page(part, page(0), AccessMode::READ, true), Err(AskError::NotOpen(part)));
+    world.resolve();
+    let given_up = asker.ask_part(pasid, &[page(0); 8]);
+    asker.port.send_stop_marker(bond.pasid());
+    assert_eq!(asker.outcome(given_up), Some(GroupOutcome::Forgotten));
+    asker.ask(pasid, &[page(0); 8]);
+    assert_eq!(world.resolve(), 1, "what was given up counts on neither side");
+    assert_eq!(world.iommu.page_counts().lost, 0);
+}
+
+// shows F1, F3, S2
+#[test]
+fn requests_beyond_the_allocation_are_lost_and_counted_and_the_device_recovers() {
+    let Setting { world, asker, space: _space, bond } = Setting::new();
+    let pasid = Some(bond.pasid());
+    for n in 0..CREDIT as u16 {
+        asker.send(pasid, n, page(0), false);
+    }
+    assert_eq!((world.sort(), world.pages_under_way()), (CREDIT as usize, (CREDIT as usize, 0)));
+    asker.link.hold(page_responses);
+    asker.send(pasid, 100, page(1), false);
+    assert_eq!(asker.link.messages(), [], "only the last of a group is answered");
+    for n in 0..CREDIT as u16 {
+        asker.send(pasid, n, page(0), false);
+    }
+    asker.send(pasid, 101, page(1), true);
+    let answer = response(asker.link.take(page_responses).message);
+    assert_eq!((answer.index.get(), answer.code), (101, ResponseCode::Success), "it is to look again");
+    assert_eq!(world.iommu.page_counts().lost, 2);
+    asker.link.hold(no_message);
+    world.sort();
+    asker.send(pasid, 102, page(1), true);
+    assert_eq!(world.pages_under_way(), (0, 0), "the groups that nobody finishes are gone with the first one too many");
+    let group = asker.ask(pasid, &[page(1)]);
+    assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
+}
+
+// shows F5
+#[test]
+fn what_cannot_be_had_answers_invalid_with_the_reason_in_the_log() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    let pasid = Some(bond.pasid());
+    space.protect(page(1), PAGE, Protection::READ);
+    space.unmap(page(2), PAGE);
+    let asked = [
+        (pasid, page(1), AccessMode::WRITE, FaultReason::Denied),
+        (pasid, page(2), AccessMode::READ, FaultReason::NotMapped),
+        (None, page(0), AccessMode::READ, FaultReason::NoDomainMapping),
+    ];
+    for (pasid, address, mode, why) in asked {
+        let group = asker.ask_as(pasid, address, mode);
+        world.resolve();
+        assert_eq!((asker.outcome(group), world.reasons()), (INVALID, vec![why]));
+    }
+    space.on_resolve(|_| false);
+    let group = asker.ask(pasid, &[page(3)]);
+    world.resolve();
+    assert_eq!((asker.outcome(group), world.reasons()), (INVALID, vec![FaultReason::NotPresent]));
+    let stranger = asker.ask(Some(number(77)), &[page(0)]);
+    assert_eq!((world.resolve(), asker.outcome(stranger)), (0, INVALID), "no entry: no work");
+    assert_eq!(world.iommu.page_counts().invalid, 5);
+}
+
+// shows F1, F5
+#[test]
+fn the_first_page_that_cannot_be_had_ends_the_group_and_the_next_group_goes_on() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    let resolved = note_resolved(&space);
+    space.unmap(page(1), PAGE);
+    let group = asker.ask(Some(bond.pasid()), &[page(0), page(1), page(2)]);
+    let next = asker.ask(Some(bond.pasid()), &[page(3)]);
+    assert_eq!(world.resolve(), 2);
+    assert_eq!((asker.outcome(group), asker.outcome(next)), (INVALID, SUCCESS));
+    assert_eq!(*resolved.lock(), [page(0), page(3)]);
+}
+
+// shows F5
+#[test]
+fn execute_and_privileged_requests_are_granted_by_the_bond_or_answer_invalid() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    space.protect(page(0), PAGE, Protection { execute: true, ..Protection::READ_WRITE });
+    let execute = AccessMode { access: Access::Execute, ..AccessMode::READ };
+    let privileged = AccessMode { privileged: true, ..AccessMode::READ };
+    for mode in [privileged, execute] {
+        let group = asker.ask_as(Some(bond.pasid()), page(0), mode);
+        world.resolve();
+        assert_eq!((asker.outcome(group), world.reasons()), (INVALID, vec![FaultReason::NotGranted]));
+    }
+    drop(bond);
+    let features = Features { execute: true, privileged: true, page_faults: true };
+    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).features(features)).expect("it has both");
+    space.protect(page(1), PAGE, Protection { privileged: true, ..Protection::READ_WRITE });
+    for (address, mode) in [(page(0), execute), (page(1), privileged)] {
+        space.absent(address, PAGE);
+        let group = asker.ask_as(Some(bond.pasid()), address, mode);
+        let before = space.resolved();
+        world.resolve();
+        assert_eq!((asker.outcome(group), space.resolved() - before), (SUCCESS, 1));
+    }
+}
+
+// shows F5, F6
+#[test]
+fn a_bond_without_page_faults_has_no_page_brought_in() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    drop(bond);
+    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).features(Features::NONE)).expect("free");
+    let group = asker.ask(Some(bond.pasid()), &[page(0)]);
+    assert_eq!((world.resolve(), asker.outcome(group), space.resolved()), (0, INVALID, 0));
+    assert_eq!(reason(asker.device.port().read(Some(bond.pasid()), page(0), &mut [0; 8])), Some(FaultReason::NotPresent));
+}
+
+// shows F5, U4
+#[test]
+fn a_request_for_a_space_that_has_ended_answers_invalid() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    space.end(EndReason::Exited);
+    let group = asker.ask(Some(bond.pasid()), &[page(0)]);
+    assert_eq!((world.resolve(), asker.outcome(group), space.resolved()), (0, INVALID, 0));
+}
+
+// shows F1, T8
+#[test]
+fn a_request_without_pasid_brings_in_what_the_domain_maps() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    drop(bond);
+    world.iommu.map(asker.device.group(), &crate::support::mapping(0x1000, 2, &space, page(4))).expect("free");
+    let resolved = note_resolved(&space);
+    let group = asker.ask(None, &[0x2000, 0x1000]);
+    assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
+    assert_eq!(*resolved.lock(), [page(5), page(4)]);
+    let beyond = asker.ask(None, &[0x3000]);
+    assert_eq!((world.resolve(), asker.outcome(beyond), world.reasons()), (1, INVALID, vec![FaultReason::NoDomainMapping]));
+}
+
+// shows F2
+#[test]
+fn a_response_names_the_pasid_where_the_device_wants_it() {
+    for response_pasid in [true, false] {
+        let world = World::new();
+        let asker = world.asker(1, Capabilities { response_pasid, ..asking() });
+        let space = absent();
+        let bond = world.bind(&asker.device, &space);
+        asker.link.hold(page_responses);
+        let group = asker.ask(Some(bond.pasid()), &[page(0)]);
+        world.resolve();
+        let letter = asker.link.take(page_responses);
+        let sent = response(letter.message);
+        assert_eq!((sent.pasid, sent.index), (Some(bond.pasid()).filter(|_| response_pasid), group));
+        letter.deliver();
+        assert_eq!(asker.outcome(group), SUCCESS);
+    }
+}
+
+// shows F2, U6
+#[test]
+fn a_response_that_fits_no_group_that_waits_is_counted_and_answers_nobody() {
+    let Setting { world, asker, space: _space, bond } = Setting::new();
+    let unexpected = || asker.device.page_request_counts().unexpected;
+    let (sent, open) = (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask_part(Some(bond.pasid()), &[page(1)]));
+    asker.link.hold(page_responses);
+    world.resolve();
+    let letter = asker.link.take(page_responses);
+    let right = response(letter.message);
+    let wrong = [
+        sva_core::pri::PageResponse { pasid: Some(number(9)), ..right },
+        sva_core::pri::PageResponse { pasid: None, ..right },
+        sva_core::pri::PageResponse { index: PrgIndex::new(300).expect("small"), ..right },
+        sva_core::pri::PageResponse { index: open, ..right },
+    ];
+    for (n, wrong) in wrong.into_iter().enumerate() {
+        letter.clone().changed(Message::Down(ToDevice::Response(wrong))).deliver();
+        assert_eq!((asker.outcome(sent), asker.outcome(open), unexpected()), (None, None, n as u64 + 1), "{wrong:?}");
+    }
+    letter.clone().deliver();
+    letter
+        .changed(Message::Down(ToDevice::Response(sva_core::pri::PageResponse { code: ResponseCode::InvalidRequest, ..right })))
+        .deliver();
+    assert_eq!((asker.outcome(sent), unexpected()), (SUCCESS, 5), "the second answer changes nothing");
+}
+
+// shows F2
+#[test]
+fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
+    let world = World::new();
+    let asker = world.asker(1, asking());
+    let broken: Arc<dyn AddressSpace> = Arc::new(Broken(SpaceId::unique()));
+    let bond = world.iommu.bind_device(&asker.device, &broken, Bind::new(())).expect("free");
+    let sound = absent();
+    let sound_bond = world.bind(&asker.device, &sound);
+    let group = asker.ask(Some(bond.pasid()), &[page(0)]);
+    let waiting = asker.ask_part(Some(sound_bond.pasid()), &[page(0)]);
+    world.resolve();
+    assert_eq!(asker.outcome(group), FAILURE);
+    let failure = Event::HostFailure { device: bdf(1), call: "resolve", errno: Some(5) };
+    assert_eq!(world.events(), [failure]);
+    assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(AskError::Failed));
+    assert_eq!(asker.port.ask_page(waiting, page(1), AccessMode::READ, true), Err(AskError::Failed));
+    // A device that goes on all the same is told again, and nothing is resolved for it.
+    let before = world.iommu.page_counts();
+    asker.send(Some(sound_bond.pasid()), 40, page(2), false);
+    asker.send(Some(sound_bond.pasid()), 40, page(3), true);
+    let after = world.iommu.page_counts();
+    assert_eq!((after.dropped - before.dropped, after.failed - before.failed, world.resolve()), (2, 1, 0));
+    asker.device.reset().expect("plugged").done();
+    let group = asker.ask(Some(sound_bond.pasid()), &[page(0)]);
+    assert_eq!((world.resolve(), asker.outcome(group), sound.resolved()), (1, SUCCESS, 1));
+}
+
+// shows F2
+#[test]
+fn a_group_without_an_answer_in_time_is_given_up_and_its_index_kept_from_use_until_a_reset() {
+    let clock = ScriptedClock::new();
+    let config = IommuConfig { response_limit: Duration::from_secs(10), ..IommuConfig::default() };
+    let world = World { iommu: Iommu::with_clock(World::new().bus, config, clock.clone()), ..World::new() };
+    let asker = world.asker(1, asking());
+    let space = absent();
+    let bond = world.bind(&asker.device, &space);
+    let group = asker.ask(Some(bond.pasid()), &[page(0)]);
+    asker.link.hold(page_responses);
+    world.resolve();
+    clock.advance(Duration::from_millis(9_999));
+    world.iommu.tick();
+    assert_eq!(asker.outcome(group), None);
+    clock.advance(Duration::from_millis(1));
+    world.iommu.tick();
+    assert_eq!(asker.outcome(group), Some(GroupOutcome::TimedOut));
+    assert_eq!(world.events(), [Event::ResponseOverdue { device: bdf(1), groups: 1 }]);
+    asker.link.hold(no_message);
+    for _ in 0..600 {
+        let next = asker.ask(Some(bond.pasid()), &[page(1)]);
+        assert_ne!(next, group, "the late answer would be taken for this group's");
+        world.resolve();
+        assert_eq!(asker.outcome(next), SUCCESS);
+    }
+    asker.link.deliver_all(page_responses);
+    assert_eq!((asker.outcome(group), asker.device.page_request_counts().unexpected), (Some(GroupOutcome::TimedOut), 1));
+    asker.device.reset().expect("plugged").done();
+    assert_eq!(asker.outcome(group), Some(GroupOutcome::Forgotten));
+}
+
+// shows F2, G5
+#[test]
+fn an_access_whose_credit_is_lost_for_good_ends_as_overdue() {
+    watched(|| {
+        let clock = ScriptedClock::new();
+        let world = World { iommu: Iommu::with_clock(World::new().bus, IommuConfig::default(), clock.clone()), ..World::new() };
+        let asker = world.asker(1, Capabilities { pri: Some(1), ..asking() });
+        let space = absent();
+        let bond = world.bind(&asker.device, &space);
+        asker.link.hold(page_responses);
+        for _ in 0..2 {
+            let (port, pasid) = (asker.port.clone(), bond.pasid());
+            let access = std::thread::spawn(move || reason(port.read(Some(pasid), page(0), &mut [0; 8])));
+            while !access.is_finished() {
+                world.resolve();
+                space.absent(page(0), PAGE);
+                clock.advance(Duration::from_secs(1));
+                std::thread::yield_now();
+            }
+            assert_eq!(access.join().expect("no panic"), Some(FaultReason::Overdue));
+        }
+        asker.device.reset().expect("plugged").done();
+        asker.link.hold(no_message);
+        let group = asker.ask(Some(bond.pasid()), &[page(0)]);
+        assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
+    });
+}
+
+// shows F7
+#[test]
+fn after_page_requests_are_switched_off_nothing_is_pending_and_nothing_is_taken() {
+    let Setting { world, asker, space: _space, bond } = Setting::new();
+    let pasid = Some(bond.pasid());
+    let (queued, part) = (asker.ask(pasid, &[page(0)]), asker.ask_part(pasid, &[page(1)]));
+    asker.device.disable_pri().expect("it was on");
+    assert_eq!((asker.outcome(queued), world.pages_under_way()), (INVALID, (0, 0)));
+    assert_eq!(asker.port.open_group(pasid), Err(AskError::Disabled));
+    assert_eq!(asker.port.ask_page(part, page(2), AccessMode::READ, true), Err(AskError::Disabled));
+    assert_eq!(asker.device.disable_pri(), Err(ServiceError::NotOn { device: bdf(1) }));
+    // What a device sends all the same.
+    asker.send(pasid, 70, page(3), false);
+    asker.send(pasid, 70, page(4), true);
+    asker.send_stop(bond.pasid());
+    assert_eq!((world.sort(), world.pages_under_way(), world.iommu.page_counts().dropped), (0, (0, 0), 3));
+    assert_eq!(reason(asker.port.read(pasid, page(0), &mut [0; 8])), Some(FaultReason::NoTranslation), "it cannot wait for the page");
+    asker.device.enable_pri().expect("it is off");
+    let again = asker.ask(pasid, &[page(0)]);
+    assert_eq!((world.resolve(), asker.outcome(again)), (1, SUCCESS));
+}
+
+/// A space whose machine fails whenever a page is to be brought in.
+struct Broken(SpaceId);
+
+impl AddressSpace for Broken {
+    fn id(&self) -> SpaceId {
+        self.0
+    }
+
+    fn capabilities(&self) -> SpaceCapabilities {
+        SpaceCapabilities { page_faults: true, ..SpaceCapabilities::default() }
+    }
+
+    fn ended(&self) -> Option<EndReason> {
+        None
+    }
+
+    fn watch(&self, _: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        Ok(WatchToken(0))
+    }
+
+    fn unwatch(&self, _: WatchToken) {}
+
+    fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), Stopped> {
+        Err(Stopped { done: 0, cause: StopCause::NotPresent })
+    }
+
+    fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
+        Err(Stopped { done: 0, cause: StopCause::NotPresent })
+    }
+
+    fn translate(&self, _: u64, _: bool) -> Result<Translation, StopCause> {
+        Err(StopCause::NotPresent)
+    }
+
+    fn resolve(&self, _: u64, mode: AccessMode) -> Result<(), StopCause> {
+        assert_eq!(mode.on_absent, OnAbsent::Resolve);
+        Err(StopCause::Host(HostFailure { call: "resolve", source: std::io::Error::from_raw_os_error(5) }))
+    }
+
+    fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+        Ok(Vec::new())
+    }
+}

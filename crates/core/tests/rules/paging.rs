@@ -1,0 +1,224 @@
+//! A device that asks for pages over a link that the test works by hand, and nobody who sorts and resolves but the test.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use sva_core::pri::{GroupOutcome, PageRequest, PrgIndex, StopMarker};
+use sva_core::sync::Mutex;
+use sva_core::{
+    AccessMode, AtsPort, Bond, Capabilities, Census, Device, DeviceSpec, Fault, FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug,
+    Removal, ResponseCode, ToIommu,
+};
+use sva_testkit::{MemorySpace, PAGE};
+
+use crate::held::*;
+use crate::support::*;
+
+/// Page requests that a device may have outstanding.
+pub(crate) const CREDIT: u32 = 8;
+
+pub(crate) const SUCCESS: Option<GroupOutcome> = Some(GroupOutcome::Response(ResponseCode::Success));
+pub(crate) const INVALID: Option<GroupOutcome> = Some(GroupOutcome::Response(ResponseCode::InvalidRequest));
+pub(crate) const FAILURE: Option<GroupOutcome> = Some(GroupOutcome::Response(ResponseCode::ResponseFailure));
+
+/// What all devices here can do: everything, with [`CREDIT`].
+pub(crate) fn asking() -> Capabilities {
+    Capabilities { pasid: everything().pasid, ..Capabilities::translating(PasidWidth::MAX, CREDIT) }
+}
+
+/// The address of a page of a test space.
+pub(crate) fn page(number: u64) -> u64 {
+    BASE + number * PAGE
+}
+
+/// A device that asks for pages.
+pub(crate) struct Asker {
+    pub(crate) device: Device,
+    pub(crate) port: AtsPort,
+    pub(crate) link: Arc<Held>,
+    /// Any message of it, to be changed.
+    wire: Letter,
+}
+
+impl World {
+    /// Plugs a device in, with ATS and page requests on. Its link holds nothing yet.
+    pub(crate) fn asker(&self, number: u8, capabilities: Capabilities) -> Asker {
+        let link = Held::new(no_message);
+        let plug = Plug::new(DeviceSpec { bdf: bdf(number), capabilities }).link(link.clone());
+        let device = self.iommu.plug_in(plug).expect("the address is free").device;
+        device.enable_ats().expect("it has ATS");
+        device.enable_pri().expect("and page requests");
+        let port = device.ats_port();
+        link.hold(page_messages);
+        port.send_stop_marker(Pasid::new(1).expect("small"));
+        let wire = link.take(page_messages);
+        link.hold(no_message);
+        Asker { device, port, link, wire }
+    }
+
+    /// Sorts all that is in the queue. Answers how many steps that took.
+    pub(crate) fn sort(&self) -> usize {
+        std::iter::repeat_with(|| self.iommu.sort_page_request()).take_while(|done| *done).count()
+    }
+
+    /// Sorts all, and resolves one group after the other until none is left. Answers how many groups that were.
+    pub(crate) fn resolve(&self) -> usize {
+        self.sort();
+        std::iter::from_fn(|| self.iommu.next_page_work().map(|work| work.run())).count()
+    }
+
+    /// Page requests that are not in a complete group, and groups that are not answered.
+    pub(crate) fn pages_under_way(&self) -> (usize, usize) {
+        let census = self.iommu.census();
+        (census.page_requests, census.page_groups)
+    }
+
+    /// Why page requests were refused, by the log.
+    pub(crate) fn reasons(&self) -> Vec<FaultReason> {
+        let faults = self.events().into_iter().filter_map(|event| match event {
+            sva_core::Event::Fault(Fault { reason, .. }) => Some(reason),
+            _ => None,
+        });
+        faults.collect()
+    }
+
+    /// Removes these devices, and looks that nothing is left.
+    pub(crate) fn take_down(&self, askers: &[&Asker]) {
+        for asker in askers {
+            asker.link.hold(no_message);
+            asker.link.lose_all(any_message);
+            self.iommu.remove(&asker.device, Removal::Orderly).expect("plugged");
+        }
+        assert_eq!(self.iommu.census(), Census::default());
+    }
+}
+
+impl Asker {
+    /// Asks for pages to read, as one whole group.
+    pub(crate) fn ask(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
+        let (last, before) = addresses.split_last().expect("a group has a request");
+        let group = self.ask_part(pasid, before);
+        self.finish(group, *last);
+        group
+    }
+
+    /// Asks for pages to read, with more to follow.
+    pub(crate) fn ask_part(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
+        let group = self.port.open_group(pasid).expect("an index is free");
+        for address in addresses {
+            self.port.ask_page(group, *address, AccessMode::READ, false).expect("there is credit");
+        }
+        group
+    }
+
+    /// Asks for the last page of a group.
+    pub(crate) fn finish(&self, group: PrgIndex, address: u64) {
+        self.port.ask_page(group, address, AccessMode::READ, true).expect("there is credit");
+    }
+
+    /// Asks for one page with this kind of access.
+    pub(crate) fn ask_as(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> PrgIndex {
+        let group = self.port.open_group(pasid).expect("an index is free");
+        self.port.ask_page(group, address, mode, true).expect("there is credit");
+        group
+    }
+
+    /// A page request arrives that the device's own interface has not sent.
+    pub(crate) fn send(&self, pasid: Option<Pasid>, index: u16, address: u64, last: bool) {
+        let index = PrgIndex::new(index).expect("0..=511");
+        let request = PageRequest { pasid, address, read: true, write: false, execute: false, privileged: false, index, last };
+        self.wire.clone().changed(Message::Up(ToIommu::Page(request))).deliver();
+    }
+
+    /// A stop marker arrives that the device's own interface has not sent.
+    pub(crate) fn send_stop(&self, pasid: Pasid) {
+        self.wire.clone().changed(Message::Up(ToIommu::Stop(StopMarker { pasid }))).deliver();
+    }
+
+    /// What came of a group, once.
+    pub(crate) fn outcome(&self, group: PrgIndex) -> Option<GroupOutcome> {
+        self.port.outcome(group)
+    }
+}
+
+/// A space whose resolver stands still until it is let go.
+pub(crate) struct Slow {
+    /// The resolver is in it.
+    pub(crate) inside: Arc<Signal>,
+    go: Arc<Signal>,
+}
+
+impl Slow {
+    /// From now on every page of `space` that is brought in waits.
+    pub(crate) fn new(space: &MemorySpace) -> Self {
+        let (inside, go) = (Signal::new(), Signal::new());
+        let (entered, leave) = (inside.clone(), go.clone());
+        space.on_resolve(move |_| {
+            entered.raise();
+            leave.wait();
+            true
+        });
+        Self { inside, go }
+    }
+
+    pub(crate) fn let_go(&self) {
+        self.go.raise();
+    }
+}
+
+impl Drop for Slow {
+    /// A test that fails must not leave others waiting.
+    fn drop(&mut self) {
+        self.go.raise();
+    }
+}
+
+/// Takes the next group and resolves it on a thread of its own.
+pub(crate) fn resolve_aside(iommu: &Iommu) -> JoinHandle<()> {
+    let work = iommu.next_page_work().expect("a group waits");
+    std::thread::spawn(move || work.run())
+}
+
+/// The pages that a space is asked to bring in, in their order.
+pub(crate) fn note_resolved(space: &MemorySpace) -> Noted<u64> {
+    let noted: Noted<u64> = Arc::new(Mutex::new(Vec::new()));
+    let notes = noted.clone();
+    space.on_resolve(move |address| {
+        notes.lock().push(address);
+        true
+    });
+    noted
+}
+
+/// A world with one asker that is bound to one space whose pages are all absent.
+pub(crate) struct Setting {
+    pub(crate) world: World,
+    pub(crate) asker: Asker,
+    pub(crate) space: MemorySpace,
+    pub(crate) bond: Bond<()>,
+}
+
+impl Setting {
+    pub(crate) fn new() -> Self {
+        Self::with(IommuConfig::default())
+    }
+
+    pub(crate) fn with(config: IommuConfig) -> Self {
+        let world = World::with(config);
+        let asker = world.asker(1, asking());
+        let space = absent();
+        let bond = world.bind(&asker.device, &space);
+        Self { world, asker, space, bond }
+    }
+
+    pub(crate) fn pasid(&self) -> Option<Pasid> {
+        Some(self.bond.pasid())
+    }
+}
+
+/// A space whose pages are all absent.
+pub(crate) fn absent() -> MemorySpace {
+    let space = space();
+    space.absent(BASE, PAGES * PAGE);
+    space
+}
