@@ -70,9 +70,9 @@ impl Device {
         self.inner().services.side.lock().atc.in_use()
     }
 
-    /// Groups of page requests that are open or that no answer has come to.
+    /// Groups of page requests that were sent as a whole and that no answer has come to.
     pub fn groups_waiting(&self) -> usize {
-        self.inner().services.side.lock().interface.under_way()
+        self.inner().services.side.lock().interface.unanswered()
     }
 
     /// Invalidations that it has not completed.

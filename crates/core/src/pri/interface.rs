@@ -115,8 +115,12 @@ impl Interface {
         }
     }
 
+    /// Switches it on, or off: groups that are still open cannot become complete then and are given up.
     pub(crate) fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
+        if !enabled {
+            self.outstanding -= self.drop_groups(|group| group.state == State::Open);
+        }
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
@@ -126,6 +130,11 @@ impl Interface {
     /// Groups that are open or not answered.
     pub(crate) fn under_way(&self) -> usize {
         self.groups.values().filter(|group| matches!(group.state, State::Open | State::Sent(_))).count()
+    }
+
+    /// Groups that are complete and not answered.
+    pub(crate) fn unanswered(&self) -> usize {
+        self.groups.values().filter(|group| matches!(group.state, State::Sent(_))).count()
     }
 
     fn check(&self) -> Result<(), AskError> {
@@ -218,8 +227,12 @@ impl Interface {
         match sent {
             Some(_) => {
                 self.counts.responses += 1;
-                self.failed |= response.code == ResponseCode::ResponseFailure;
-                self.counts.failures += u64::from(response.code == ResponseCode::ResponseFailure);
+                if response.code == ResponseCode::ResponseFailure {
+                    self.failed = true;
+                    self.counts.failures += 1;
+                    // No request follows that could complete them.
+                    self.outstanding -= self.drop_groups(|group| group.state == State::Open);
+                }
             }
             None => self.counts.unexpected += 1,
         }

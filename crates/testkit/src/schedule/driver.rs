@@ -23,7 +23,7 @@ pub trait Driver: Send {
     /// The device was reset: it knows nothing any more but its bindings.
     fn reset(&mut self);
 
-    /// Whether nothing is under way.
+    /// Whether it has nothing to do but wait for answers.
     fn is_idle(&self) -> bool;
 
     /// Gives up what it has under way, as at the end of a run; a step may follow to see to it.
@@ -101,6 +101,8 @@ struct Job {
     at: At,
     /// It ends as soon as it can.
     cancelled: bool,
+    /// It waits for the credit of others.
+    starved: bool,
     rounds: u32,
 }
 
@@ -127,13 +129,13 @@ impl WellBehaved {
         {
             let address = page + u64::from(choices.below(512)) * 8;
             let write = choices.below(2) == 1;
-            self.jobs.push(Job { pasid: *pasid, address, write, at: At::Start, cancelled: false, rounds: 0 });
+            self.jobs.push(Job { pasid: *pasid, address, write, at: At::Start, cancelled: false, starved: false, rounds: 0 });
         }
     }
 }
 
 impl Job {
-    fn step(&mut self, view: &mut View<'_>, choices: &mut Choices) {
+    fn step(&mut self, view: &mut View<'_>, choices: &mut Choices, may_ask: bool) {
         let at = std::mem::replace(&mut self.at, At::Done);
         self.at = match at {
             At::Done => At::Done,
@@ -155,14 +157,17 @@ impl Job {
                     view.access_untranslated(self.pasid, self.address, self.write);
                     At::Done
                 }
-                Some(Answer::Untranslated(_) | Answer::NoAccess) => self.ask(view, choices),
+                Some(Answer::Untranslated(_) | Answer::NoAccess) if may_ask => self.ask(view, choices),
+                Some(Answer::Untranslated(_) | Answer::NoAccess) => self.again(),
                 Some(Answer::Refused(_)) => At::Done,
             },
             At::Asking(group, left) => {
                 let last = left == 0;
                 // The others of the group ask for the pages before this one.
                 let address = self.address.wrapping_sub(u64::from(left) * 4096);
-                match view.port().ask_page(group, address, mode(self.write), last) {
+                let asked = view.port().ask_page(group, address, mode(self.write), last);
+                self.starved = matches!(asked, Err(sva_core::pri::AskError::NoCredit { .. }));
+                match asked {
                     Ok(()) if last => At::Waiting(group),
                     Ok(()) => At::Asking(group, left - 1),
                     Err(sva_core::pri::AskError::NoCredit { .. }) => At::Asking(group, left),
@@ -244,7 +249,9 @@ impl Driver for WellBehaved {
         }
         if !self.jobs.is_empty() {
             let at = choices.below(self.jobs.len() as u32) as usize;
-            self.jobs[at].step(view, choices);
+            // Two groups that are half sent can hold all credit, and neither can be completed then.
+            let may_ask = !self.jobs.iter().any(|job| matches!(job.at, At::Asking(..)));
+            self.jobs[at].step(view, choices, may_ask);
             self.jobs.retain(|job| !matches!(job.at, At::Done));
         }
     }
@@ -254,7 +261,7 @@ impl Driver for WellBehaved {
     }
 
     fn is_idle(&self) -> bool {
-        self.jobs.is_empty()
+        self.jobs.iter().all(|job| matches!(job.at, At::Waiting(_)) || job.starved)
     }
 
     fn wind_down(&mut self) {

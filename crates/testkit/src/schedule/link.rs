@@ -278,9 +278,14 @@ fn corrupted(message: Message, choices: &mut Choices) -> Vec<Message> {
     }
 }
 
+/// The first bit of a response that says something: the index begins there, and the code ends 16 bits later.
+const INDEX_AND_CODE: u32 = 32;
+
 fn flipped_response(response: PageResponse, choices: &mut Choices) -> Option<PageResponse> {
     let tlp = PageResponseTlp::encode(&response);
-    let word = PageResponseWord::from_bits(tlp.word.into_bits() ^ 1 << choices.below(64));
+    // The others are reserved, or route the message: a receiver refuses it, or never gets it.
+    let bit = INDEX_AND_CODE + choices.below(16);
+    let word = PageResponseWord::from_bits(tlp.word.into_bits() ^ 1 << bit);
     PageResponseTlp { word, ..tlp }.decode().ok()
 }
 

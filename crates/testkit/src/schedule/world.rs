@@ -26,7 +26,7 @@ use super::races::Races;
 use crate::space::{Change, MemorySpace, PAGE, Protection};
 use crate::topology::FlatTopology;
 
-pub(super) use oracle::Eyes;
+pub(crate) use oracle::Eyes;
 
 /// Where the memory of every space begins: the same in all, as it is in processes.
 const BASE: u64 = 0x10_0000;
@@ -55,7 +55,7 @@ pub struct WorldConfig {
 impl Default for WorldConfig {
     /// Four devices, three spaces of eight pages, three PASIDs; everything happens.
     fn default() -> Self {
-        Self { devices: 4, spaces: 3, pages: 8, pasid_bits: 2, message_faults: 6, device_faults: true, exits: true }
+        Self { devices: 4, spaces: 3, pages: 8, pasid_bits: 2, message_faults: 10, device_faults: true, exits: true }
     }
 }
 
@@ -131,6 +131,8 @@ struct Bound {
     bond: Bonded,
     tag: PasidTag,
     space: usize,
+    /// Its device has been removed.
+    inert: bool,
 }
 
 struct UnderWay {
@@ -177,7 +179,7 @@ impl World {
         let settings = IommuConfig {
             pasid_width: PasidWidth::new(config.pasid_bits).expect("1 to 20 bits"),
             event_capacity: 4,
-            page_queue: 5,
+            page_queue: 3,
             atc_entries: 3,
             invalidation_limit: LIMIT,
             invalidation_tries: 2,

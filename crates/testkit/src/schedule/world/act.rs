@@ -16,24 +16,24 @@ use crate::schedule::link::{Fate, HeldLink, Message};
 use crate::schedule::races::Race;
 use crate::space::{PAGE, Protection};
 
-/// What a step does, with how often in a hundred.
+/// What a step does, with how often among the others.
 const WEIGHTS: [(u32, fn(&mut World, &mut Choices)); 16] = [
-    (30, World::drive),
-    (27, World::deliver),
-    (8, World::sort),
-    (6, World::begin_work),
-    (6, World::run_work),
-    (4, World::bind),
-    (2, World::unbind),
+    (60, World::drive),
+    (50, World::deliver),
+    (7, World::sort),
+    (8, World::begin_work),
+    (8, World::run_work),
+    (6, World::bind),
+    (4, World::unbind),
     (5, World::change),
-    (4, World::finish_change),
+    (7, World::finish_change),
     (1, World::end_space),
-    (1, World::announce),
-    (1, World::reset),
-    (1, World::end_reset),
-    (1, World::remove_or_plug),
-    (1, World::switch),
-    (2, World::pass_time),
+    (2, World::announce),
+    (2, World::reset),
+    (4, World::end_reset),
+    (3, World::remove_or_plug),
+    (2, World::switch),
+    (3, World::pass_time),
 ];
 
 impl World {
@@ -52,6 +52,17 @@ impl World {
 
     fn any_slot(&self, choices: &mut Choices) -> usize {
         choices.below(self.slots.len() as u32) as usize
+    }
+
+    /// Mostly one that a group is being resolved for, or that has an invalidation to complete: what happens to a device that has nothing under way is of less interest.
+    fn busy_slot(&self, choices: &mut Choices) -> usize {
+        let resolving = |slot: &Slot| self.works.iter().any(|work| work.device() == slot.bdf);
+        let invalidating = |slot: &Slot| slot.device.as_ref().is_some_and(|device| device.invalidations_under_way() > 0);
+        let busy: Vec<usize> = (0..self.slots.len()).filter(|at| resolving(&self.slots[*at]) || invalidating(&self.slots[*at])).collect();
+        match choices.below(2) {
+            1 if !busy.is_empty() => *choices.pick(&busy).unwrap_or(&0),
+            _ => self.any_slot(choices),
+        }
     }
 
     fn any_space(&self, choices: &mut Choices) -> usize {
@@ -143,7 +154,7 @@ impl World {
         for member in members {
             self.joined(member, tag.pasid, space);
         }
-        self.bound.push(Bound { bond, tag, space });
+        self.bound.push(Bound { bond, tag, space, inert: false });
     }
 
     fn joined(&mut self, at: usize, pasid: Pasid, space: usize) {
@@ -174,14 +185,17 @@ impl World {
     }
 
     fn unbind(&mut self, choices: &mut Choices) {
-        if !self.bound.is_empty() {
-            let at = choices.below(self.bound.len() as u32) as usize;
+        // An owner who has heard of the end unbinds soon.
+        let ended: Vec<usize> = (0..self.bound.len()).filter(|at| self.spaces[self.bound[*at].space].announced).collect();
+        let all: Vec<usize> = (0..self.bound.len()).collect();
+        let from = if ended.is_empty() { &all } else { &ended };
+        if let Some(&at) = choices.pick(from) {
             self.unbind_one(at);
         }
     }
 
     pub(super) fn unbind_one(&mut self, at: usize) {
-        let Bound { bond, tag, space } = self.bound.swap_remove(at);
+        let Bound { bond, tag, space, inert } = self.bound.swap_remove(at);
         self.note_unbind(tag, space);
         let of_group = matches!(bond, Bonded::Group(_));
         for (number, slot) in self.slots.iter_mut().enumerate() {
@@ -189,7 +203,7 @@ impl World {
                 Bonded::Device(bond) => slot.bdf == bond.device(),
                 Bonded::Group(_) => number < 2,
             };
-            if member && slot.bonds.get(&tag.pasid) == Some(&space) {
+            if member && !inert && slot.bonds.get(&tag.pasid) == Some(&space) {
                 slot.bonds.remove(&tag.pasid);
             }
         }
@@ -232,13 +246,13 @@ impl World {
         let page = u64::from(choices.below((self.config.pages - len + 1) as u32));
         let (address, bytes) = (BASE + page * PAGE, len * PAGE);
         let space = &self.spaces[at].space;
-        let (name, change) = match choices.below(7) {
+        let (name, change) = match choices.below(9) {
             0 => ("unmap", space.begin_unmap(address, bytes)),
             1 => ("map", space.begin_map(address, bytes, Protection::READ_WRITE)),
             2 => ("protect for reading", space.begin_protect(address, bytes, Protection::READ)),
             3 => ("protect for reading and writing", space.begin_protect(address, bytes, Protection::READ_WRITE)),
             4 => ("replace", space.begin_replace(address, bytes)),
-            5 => ("make absent", space.begin_absent(address, bytes)),
+            5..=7 => ("make absent", space.begin_absent(address, bytes)),
             _ => {
                 let to = if page + len <= half { BASE + half * PAGE } else { BASE };
                 let fits = to.abs_diff(address) >= bytes && to + bytes <= BASE + self.config.pages * PAGE;
@@ -263,7 +277,7 @@ impl World {
 
     fn end_space(&mut self, choices: &mut Choices) {
         let at = self.any_space(choices);
-        if !self.config.exits || self.spaces[at].ended {
+        if !self.config.exits || self.spaces[at].ended || choices.below(3) > 0 {
             return;
         }
         let space = &mut self.spaces[at];
@@ -308,9 +322,9 @@ impl World {
     }
 
     fn reset(&mut self, choices: &mut Choices) {
-        let at = self.any_slot(choices);
+        let at = self.busy_slot(choices);
         let Some(device) = self.slots[at].device.clone().filter(|_| self.config.device_faults) else { return };
-        if self.slots[at].resets.len() >= 2 {
+        if self.slots[at].resets.len() >= 2 || choices.below(4) > 0 && !device.is_cut_off() {
             return;
         }
         let resolving = self.works.iter().any(|work| work.device() == self.slots[at].bdf);
@@ -341,11 +355,14 @@ impl World {
     }
 
     fn remove_or_plug(&mut self, choices: &mut Choices) {
-        let at = self.any_slot(choices);
+        let at = self.busy_slot(choices);
         if !self.config.device_faults {
             return;
         }
         if self.slots[at].device.is_some() {
+            if choices.below(4) > 0 {
+                return;
+            }
             let removal = if choices.below(2) == 0 { Removal::Orderly } else { Removal::Surprise };
             self.remove(at, removal);
         } else {
@@ -369,6 +386,8 @@ impl World {
         if self.iommu.begin_remove(&device, removal).is_err() {
             self.wrong = Some(format!("device {at} cannot be removed"));
         }
+        let own = |bound: &&mut Bound| matches!(&bound.bond, Bonded::Device(bond) if bond.device() == device.bdf());
+        self.bound.iter_mut().filter(own).for_each(|bound| bound.inert = true);
         let slot = &mut self.slots[at];
         slot.resets.clear();
         slot.bonds.clear();
@@ -403,7 +422,7 @@ impl World {
         slot.ats_on = plugged.device.enable_ats().and_then(|()| plugged.device.enable_pri()).is_ok();
         slot.device = Some(plugged.device);
         for pasid in plugged.joined {
-            if let Some(space) = self.bound.iter().find(|bound| bound.tag.pasid == pasid).map(|bound| bound.space) {
+            if let Some(space) = self.bound.iter().find(|bound| bound.tag.pasid == pasid && !bound.inert).map(|bound| bound.space) {
                 self.joined(at, pasid, space);
             }
         }
@@ -416,6 +435,9 @@ impl World {
         let slot = &mut self.slots[at];
         let Some(device) = slot.device.as_ref().filter(|_| slot.resets.is_empty()) else { return };
         if slot.ats_on {
+            if choices.below(4) > 0 {
+                return;
+            }
             if device.invalidations_under_way() > 0 {
                 self.races.reached(Race::DisableDuringInvalidation);
             }

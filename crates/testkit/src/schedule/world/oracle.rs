@@ -8,7 +8,7 @@ use crate::schedule::driver::{Tried, mode};
 use crate::schedule::races::{Race, Races};
 
 /// What looks at the accesses of a driver.
-pub trait Eyes {
+pub(crate) trait Eyes {
     /// Accesses a word by a translation that is held.
     fn access_by(&mut self, held: &Held, pasid: Pasid, address: u64, write: bool) -> Tried;
 
