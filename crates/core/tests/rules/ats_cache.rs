@@ -231,7 +231,11 @@ fn an_answer_that_does_not_come_ends_the_access_after_its_limit() {
     let outcome = std::thread::scope(|scope| {
         let access = scope.spawn(|| rig.port.write(Some(rig.pasid), BASE, b"x"));
         let late = rig.link.wait_for(translation_requests);
-        rig.clock.advance(limit);
+        // Its time begins when it begins to wait, which is after this.
+        eventually("the access gives up", || {
+            rig.clock.advance(limit);
+            access.is_finished()
+        });
         let outcome = access.join().expect("no panic");
         late.deliver();
         outcome
