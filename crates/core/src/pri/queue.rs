@@ -136,6 +136,8 @@ pub(crate) struct Work {
 /// An answer that is to be sent.
 pub(crate) struct Outgoing {
     pub(crate) device: Arc<DeviceInner>,
+    /// The group's, which the response need not name.
+    pasid: Option<Pasid>,
     pub(crate) response: PageResponse,
 }
 
@@ -243,7 +245,7 @@ impl PageRequests {
             // A stop marker that is queued gives back what its device gave up before.
             self.sort_all(now, out);
         }
-        let answer = |code| Outgoing { device: Arc::clone(device), response: response(device, request.pasid, request.index, code) };
+        let answer = |code| Outgoing::new(device, request.pasid, request.index, code);
         let Some(holder) = self.holders.get_mut(&key).filter(|holder| holder.accepting && !holder.failed) else {
             self.counts.dropped += 1;
             if request.last {
@@ -435,11 +437,12 @@ impl PageRequests {
     }
 
     /// Hardware, then software (rule U1): sorts the whole queue, throws partial groups away and answers what is pending as invalid. What is being resolved right now is answered by
-    /// whoever does that, inside the gate that the caller has closed. Answers how many groups that were.
+    /// whoever does that, inside the gate that the caller has closed. Answers how many groups were answered.
     pub(crate) fn drain(&mut self, key: DeviceKey, what: Drained<'_>, now: Option<Duration>, out: &mut Outbox) -> usize {
         if mutation::is_on(12) && matches!(what, Drained::Domain(_)) {
             return 0;
         }
+        let before = out.answers.len();
         self.sort_all(now, out);
         let pasid = match what {
             Drained::Space(attachment) => Some(Some(attachment.record.tag.pasid)),
@@ -457,10 +460,13 @@ impl PageRequests {
         let mut found: Vec<Cookie> = found.map(|(&cookie, _)| cookie).collect();
         // In the order in which they became complete, so that a run can be repeated.
         found.sort_unstable();
-        for cookie in &found {
-            self.answer(*cookie, ResponseCode::InvalidRequest, out);
+        for cookie in found {
+            self.answer(cookie, ResponseCode::InvalidRequest, out);
         }
-        found.len()
+        // Those included that were complete in the queue and found nobody any more when they were sorted.
+        let Some(holder) = self.holders.get(&key) else { return 0 };
+        let own = |answer: &&Outgoing| Arc::ptr_eq(&answer.device, &holder.device) && pasid.is_none_or(|pasid| answer.pasid == pasid);
+        out.answers[before..].iter().filter(own).count()
     }
 
     /// Forgets all that a device has in here, which nobody can be answered for: it was reset, or is gone (then `gone`, and its last trace goes as well).
@@ -515,11 +521,14 @@ impl PageRequests {
             ResponseCode::InvalidRequest => self.counts.invalid += 1,
             ResponseCode::ResponseFailure => self.counts.failed += 1,
         }
-        out.answers.push(Outgoing { device: Arc::clone(device), response: response(device, pasid, index, code) });
+        out.answers.push(Outgoing::new(device, pasid, index, code));
     }
 }
 
-/// A response carries the PASID where the device wants it (PRG Response PASID Required).
-fn response(device: &DeviceInner, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode) -> PageResponse {
-    PageResponse { pasid: pasid.filter(|_| device.spec.capabilities.response_pasid), index, code }
+impl Outgoing {
+    /// The response carries the PASID where the device wants it (PRG Response PASID Required).
+    fn new(device: &Arc<DeviceInner>, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode) -> Self {
+        let named = pasid.filter(|_| device.spec.capabilities.response_pasid);
+        Self { device: Arc::clone(device), pasid, response: PageResponse { pasid: named, index, code } }
+    }
 }

@@ -210,10 +210,6 @@ impl Setting {
         let bond = world.bind(&asker.device, &space);
         Self { world, asker, space, bond }
     }
-
-    pub(crate) fn pasid(&self) -> Option<Pasid> {
-        Some(self.bond.pasid())
-    }
 }
 
 /// A space whose pages are all absent.

@@ -1,0 +1,419 @@
+//! Draining: what becomes of page requests when a bond, a domain, a space or a device goes (rules U1 to U6, F4, F7).
+
+use std::sync::{Arc, Weak};
+
+use sva_core::pri::{AnswerError, GroupOutcome};
+use sva_core::sync::Mutex;
+use sva_core::{
+    AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Link, LinkEnds, PageRequestGroup, Plug, Removal,
+    ResponseCode, SpaceId, ToDevice, ToIommu,
+};
+use sva_testkit::{MemorySpace, PAGE};
+
+use crate::held::*;
+use crate::paging::*;
+use crate::support::{Later, Noted, Signal, World, bdf, eventually, later, mapping, reason, watched, width};
+
+/// A handler that keeps what it gets.
+fn keeping() -> (Noted<PageRequestGroup>, Arc<dyn sva_core::PageRequestHandler>) {
+    let kept: Noted<PageRequestGroup> = Arc::new(Mutex::new(Vec::new()));
+    let keep = kept.clone();
+    (kept, Arc::new(move |group| keep.lock().push(group)))
+}
+
+// shows U1, U2
+#[test]
+fn an_unbind_answers_what_is_queued_and_what_waits_as_invalid_and_discards_what_is_partial() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    let other_space = absent();
+    let other_bond = world.bind(&asker.device, &other_space);
+    let pasid = Some(bond.pasid());
+    let waiting = asker.ask(pasid, &[page(0)]);
+    let partial = asker.ask_part(pasid, &[page(1)]);
+    world.sort();
+    let queued = asker.ask(pasid, &[page(2)]);
+    let half_queued = asker.ask_part(pasid, &[page(3)]);
+    let others = asker.ask(Some(other_bond.pasid()), &[page(4)]);
+    let others_part = asker.ask_part(Some(other_bond.pasid()), &[page(5)]);
+    let report = bond.unbind();
+    assert_eq!((report.page_groups, report.deferred, space.resolved()), (2, false, 0));
+    assert_eq!((asker.outcome(waiting), asker.outcome(queued)), (INVALID, INVALID));
+    assert_eq!((asker.outcome(partial), asker.outcome(half_queued)), (None, None), "nobody asked for an answer");
+    assert_eq!(world.pages_under_way(), (1, 1), "what is another PASID's stays");
+    asker.finish(others_part, page(6));
+    assert_eq!((world.resolve(), asker.outcome(others), asker.outcome(others_part)), (2, SUCCESS, SUCCESS));
+}
+
+// shows U1, B8
+#[test]
+fn an_unbind_drains_its_own_device_and_leaves_the_others_requests_of_the_same_space() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    let other = world.asker(2, asking());
+    let other_bond = world.bind(&other.device, &space);
+    assert_eq!(bond.pasid(), other_bond.pasid());
+    let (first, second) = (asker.ask(Some(bond.pasid()), &[page(0)]), other.ask(Some(bond.pasid()), &[page(1)]));
+    assert_eq!(bond.unbind().page_groups, 1);
+    assert_eq!((world.resolve(), asker.outcome(first), other.outcome(second)), (1, INVALID, SUCCESS));
+}
+
+// shows U1, U2, U6
+#[test]
+fn an_unbind_answers_what_an_owner_has_not_and_the_owner_s_late_answer_is_dropped_and_counted() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    drop(bond);
+    let (kept, handler) = keeping();
+    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler)).expect("free");
+    let groups = [asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)])];
+    assert_eq!((world.resolve(), world.pages_under_way()), (2, (0, 2)));
+    assert_eq!(bond.unbind().page_groups, 2);
+    assert!(groups.iter().all(|group| asker.outcome(*group) == INVALID));
+    let late = kept.lock().remove(0);
+    assert!(!late.is_pending());
+    let cookie = late.cookie();
+    assert_eq!(late.answer(ResponseCode::Success), Err(AnswerError::NotPending { cookie }));
+    kept.lock().clear();
+    assert_eq!((world.iommu.page_counts().late_answers, asker.device.page_request_counts().unexpected), (2, 0));
+}
+
+// shows U1, U2
+#[test]
+fn an_unbind_waits_for_the_group_that_is_being_resolved() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        let slow = Slow::new(&space);
+        let pasid = bond.pasid();
+        let group = asker.ask(Some(pasid), &[page(0)]);
+        world.sort();
+        let resolving = resolve_aside(&world.iommu);
+        slow.inside.wait();
+        let over = Signal::new();
+        let unbinding = std::thread::spawn({
+            let over = over.clone();
+            move || {
+                let report = bond.unbind();
+                over.raise();
+                report
+            }
+        });
+        let port = asker.device.port();
+        eventually("the entry is closed", || reason(port.read(Some(pasid), page(99), &mut [0; 8])) == Some(FaultReason::NotBound));
+        (0..1000).for_each(|_| std::thread::yield_now());
+        assert!(!over.is_on(), "the provider is still at work for the bond");
+        slow.let_go();
+        assert!(!unbinding.join().expect("no panic").deferred);
+        assert_eq!(asker.outcome(group), INVALID, "the answer came before the unbind was over, and says that the entry is gone");
+        resolving.join().expect("no panic");
+    });
+}
+
+// shows U1, U2, U3
+#[test]
+fn a_begun_unbind_does_not_wait_for_the_group_that_is_being_resolved_and_is_over_with_it() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        let slow = Slow::new(&space);
+        let pasid = Some(bond.pasid());
+        let (first, second) = (asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)]));
+        world.sort();
+        let resolving = resolve_aside(&world.iommu);
+        slow.inside.wait();
+        let unbinding = bond.begin_unbind();
+        assert_eq!((unbinding.report().deferred, unbinding.report().page_groups, unbinding.is_over()), (true, 1, false));
+        assert_eq!((asker.outcome(first), asker.outcome(second)), (None, INVALID));
+        slow.let_go();
+        resolving.join().expect("no panic");
+        assert_eq!((unbinding.is_over(), asker.outcome(first), world.pages_under_way()), (true, INVALID, (0, 0)));
+        assert_eq!(world.iommu.census().pasids, 0);
+    });
+}
+
+// shows U3, F4
+#[test]
+fn an_unbind_from_inside_the_resolver_of_its_own_group_is_deferred_until_that_has_returned() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        let pasid = Some(bond.pasid());
+        let held: Later<Bond<()>> = later();
+        *held.lock() = Some(bond);
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let (slot, notes) = (held.clone(), reports.clone());
+        space.on_resolve(move |_| {
+            let bond = slot.lock().take();
+            notes.lock().extend(bond.map(Bond::unbind));
+            true
+        });
+        let (first, waiting) = (asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)]));
+        assert_eq!(world.resolve(), 1, "the other one was drained");
+        let report = reports.lock()[0];
+        assert_eq!((report.deferred, report.page_groups), (true, 1));
+        assert_eq!((asker.outcome(first), asker.outcome(waiting)), (INVALID, INVALID));
+        assert_eq!((world.iommu.census().bonds, world.iommu.census().pasids, space.watches()), (0, 0, 0));
+    });
+}
+
+// shows F4
+#[test]
+fn a_resolver_may_drop_the_last_handle_of_its_own_space_and_its_bond() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        let pasid = Some(bond.pasid());
+        let handle: Weak<dyn AddressSpace> = Arc::downgrade(&space.handle());
+        let held: Later<(MemorySpace, Bond<()>)> = later();
+        let slot = held.clone();
+        space.on_resolve(move |_| {
+            let last = slot.lock().take();
+            drop(last);
+            true
+        });
+        *held.lock() = Some((space, bond));
+        let (first, waiting) = (asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)]));
+        world.resolve();
+        assert_eq!((asker.outcome(first), asker.outcome(waiting)), (INVALID, INVALID));
+        assert_eq!((world.iommu.census().spaces, handle.strong_count()), (0, 0), "nothing kept it");
+        world.take_down(&[&asker]);
+    });
+}
+
+// shows U4, F5
+#[test]
+fn groups_that_wait_or_are_being_resolved_when_the_space_ends_are_answered_invalid() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        let slow = Slow::new(&space);
+        let pasid = Some(bond.pasid());
+        let (resolving, waiting) = (asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)]));
+        world.sort();
+        let thread = resolve_aside(&world.iommu);
+        slow.inside.wait();
+        let queued = asker.ask(pasid, &[page(2)]);
+        space.end(EndReason::Exited);
+        slow.let_go();
+        thread.join().expect("no panic");
+        assert_eq!(asker.outcome(resolving), INVALID);
+        assert_eq!(world.resolve(), 1, "the one that waited; the queued one finds no space any more");
+        assert_eq!((asker.outcome(waiting), asker.outcome(queued), space.resolved()), (INVALID, INVALID, 1));
+        assert!(bond.unbind().space_ended);
+    });
+}
+
+// shows U4, F5
+#[test]
+fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    drop(bond);
+    let (kept, handler) = keeping();
+    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler)).expect("free");
+    let (given, waiting) = (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)]));
+    world.sort();
+    world.iommu.next_page_work().expect("two wait").run();
+    space.end(EndReason::Exited);
+    world.resolve();
+    let group = kept.lock().remove(0);
+    assert_eq!((group.answer(ResponseCode::Success), kept.lock().len()), (Ok(()), 0));
+    assert_eq!((asker.outcome(given), asker.outcome(waiting)), (INVALID, INVALID));
+}
+
+// shows U1, U9, G3
+#[test]
+fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_container() {
+    let Setting { world, asker, space, bond } = Setting::new();
+    drop(bond);
+    let (kept, handler) = keeping();
+    let registered = world.iommu.handle_page_requests(asker.device.group(), handler).expect("nobody has them");
+    let handed_out = asker.ask(None, &[0x9000]);
+    world.resolve();
+    let (waiting, part) = (asker.ask(None, &[0xa000]), asker.ask_part(None, &[0xb000]));
+    world.sort();
+    assert_eq!(world.pages_under_way(), (1, 2));
+    let container = world.container(&[asker.device.group()]);
+    assert_eq!((asker.outcome(handed_out), asker.outcome(waiting), world.pages_under_way()), (INVALID, INVALID, (0, 0)));
+    assert!(!kept.lock().remove(0).is_pending());
+    asker.device.reset().expect("plugged").done();
+    assert_eq!(asker.outcome(part), Some(GroupOutcome::Forgotten));
+    drop(registered);
+
+    container.map(&mapping(0x1000, 4, &space, page(0))).expect("free");
+    for close in [false, true] {
+        let (waiting, part) = (asker.ask(None, &[0x1000]), asker.ask_part(None, &[0x2000]));
+        world.sort();
+        assert_eq!(world.pages_under_way(), (1, 1));
+        if close {
+            break;
+        }
+        container.remove(asker.device.group()).expect("it is in it");
+        assert_eq!((asker.outcome(waiting), asker.outcome(part), world.pages_under_way()), (INVALID, None, (0, 0)));
+        container.add(asker.device.group()).expect("it is free");
+    }
+    container.close();
+    assert_eq!((world.pages_under_way(), space.resolved()), ((0, 0), 0));
+}
+
+// shows U1, U9
+#[test]
+fn leaving_a_container_waits_for_a_group_without_pasid_that_is_being_resolved() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        drop(bond);
+        let container = world.container(&[asker.device.group()]);
+        container.map(&mapping(0x1000, 2, &space, page(0))).expect("free");
+        space.present(page(1), PAGE);
+        let slow = Slow::new(&space);
+        let group = asker.ask(None, &[0x1000]);
+        world.sort();
+        let resolving = resolve_aside(&world.iommu);
+        slow.inside.wait();
+        let over = Signal::new();
+        let leaving = std::thread::spawn({
+            let (over, member) = (over.clone(), asker.device.group());
+            move || {
+                container.remove(member).expect("it is in it");
+                over.raise();
+            }
+        });
+        let port = asker.device.port();
+        eventually("it has left", || reason(port.read(None, 0x2000, &mut [0; 8])) == Some(FaultReason::NoDomainMapping));
+        (0..1000).for_each(|_| std::thread::yield_now());
+        assert!(!over.is_on());
+        slow.let_go();
+        leaving.join().expect("no panic");
+        assert_eq!(asker.outcome(group), INVALID);
+        resolving.join().expect("no panic");
+    });
+}
+
+// shows U5, U6
+#[test]
+fn a_number_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_before() {
+    // One bit: there is PASID 1 and no other.
+    let Setting { world, asker, space, bond } = Setting::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
+    drop(bond);
+    let (kept, handler) = keeping();
+    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler)).expect("free");
+    let pasid = bond.pasid();
+    let given = asker.ask(Some(pasid), &[page(0)]);
+    world.resolve();
+    asker.link.hold(page_messages);
+    let late = asker.ask(Some(pasid), &[page(1)]);
+    drop(bond);
+    let next = world.asker(2, asking());
+    let next_space = absent();
+    let next_bond = world.bind(&next.device, &next_space);
+    assert_eq!(next_bond.pasid(), pasid);
+    let pending = next.ask(Some(pasid), &[page(2)]);
+    assert_eq!(pending.get(), given.get(), "even the index is the same");
+    world.sort();
+    let answer = kept.lock().remove(0);
+    assert!(answer.answer(ResponseCode::ResponseFailure).is_err());
+    asker.link.deliver_all(page_messages);
+    world.resolve();
+    assert_eq!((asker.outcome(given), asker.outcome(late)), (INVALID, INVALID));
+    assert_eq!((next.outcome(pending), next_space.resolved()), (SUCCESS, 1));
+    assert_eq!((world.iommu.page_counts().late_answers, next.device.page_request_counts().unexpected), (1, 0));
+}
+
+/// Runs something of the test's when the next invalidation is sent.
+struct AtInvalidation(Later<Box<dyn FnOnce() + Send>>);
+
+impl Link for AtInvalidation {
+    fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
+        ends.to_iommu(message);
+    }
+
+    fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
+        ends.to_device(message);
+        if matches!(message, ToDevice::Invalidate(_)) {
+            let hook = self.0.lock().take();
+            hook.into_iter().for_each(|hook| hook());
+        }
+    }
+}
+
+// shows U1, U5
+#[test]
+fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
+    watched(|| {
+        let world = World::new();
+        let hook = later();
+        let plug = Plug::new(DeviceSpec { bdf: bdf(1), capabilities: asking() }).link(Arc::new(AtInvalidation(hook.clone())));
+        let device = world.iommu.plug_in(plug).expect("free").device;
+        device.enable_ats().expect("it has it");
+        device.enable_pri().expect("it has them");
+        let space = absent();
+        let id: SpaceId = space.handle().id();
+        let bond = world.bind(&device, &space);
+        let slow = Slow::new(&space);
+        let (port, pasid) = (device.ats_port(), bond.pasid());
+        let access = std::thread::spawn({
+            let port = device.port();
+            move || port.read(Some(pasid), page(0), &mut [0; 8])
+        });
+        slow.inside.wait();
+        let group = port.open_group(Some(pasid)).expect("free");
+        port.ask_page(group, page(1), sva_core::AccessMode::READ, true).expect("there is credit");
+        // The device has forgotten, and then the last access leaves: all before the unbind comes to the queue.
+        let (iommu, left) = (world.iommu.clone(), Arc::new(Mutex::new(None)));
+        let seen = left.clone();
+        *hook.lock() = Some(Box::new(move || {
+            slow.let_go();
+            let _ = access.join().expect("no panic");
+            *seen.lock() = Some((iommu.pasid_of(id).is_some(), iommu.census().page_requests));
+        }));
+        assert_eq!(bond.unbind().page_groups, 1);
+        assert_eq!(*left.lock(), Some((true, 1)), "the number is held as long as a request with it is queued");
+        assert_eq!((port.outcome(group), world.iommu.pasid_of(id)), (INVALID, None));
+    });
+}
+
+// shows F7, G5
+#[test]
+fn an_orderly_removal_answers_what_is_pending_and_a_surprise_counts_it_as_unanswerable() {
+    for removal in [Removal::Orderly, Removal::Surprise] {
+        let Setting { world, asker, space: _space, bond } = Setting::new();
+        asker.link.hold(page_responses);
+        asker.ask(Some(bond.pasid()), &[page(0)]);
+        asker.ask_part(Some(bond.pasid()), &[page(1)]);
+        asker.ask(None, &[0x1000]);
+        world.sort();
+        asker.ask_part(Some(bond.pasid()), &[page(2)]);
+        world.iommu.remove(&asker.device, removal).expect("plugged");
+        let orderly = removal == Removal::Orderly;
+        let counts = world.iommu.page_counts();
+        assert_eq!(asker.link.count(page_responses), if orderly { 2 } else { 0 });
+        assert_eq!((counts.invalid, counts.unanswerable, counts.dropped), if orderly { (2, 0, 0) } else { (0, 2, 1) });
+        assert_eq!((counts.discarded, world.pages_under_way()), (if orderly { 2 } else { 1 }, (0, 0)));
+        // What is still on its way when the device is gone.
+        asker.send(Some(bond.pasid()), 90, page(3), true);
+        assert_eq!((world.sort(), world.pages_under_way()), (0, (0, 0)));
+        assert!(bond.unbind().already_ended);
+        asker.link.lose_all(any_message);
+        assert_eq!(world.iommu.census(), sva_core::Census::default());
+    }
+}
+
+// shows F2, U6
+#[test]
+fn a_reset_forgets_groups_on_both_sides_and_their_late_answers_reach_nobody() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        let slow = Slow::new(&space);
+        let pasid = Some(bond.pasid());
+        let (resolving, waiting) = (asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)]));
+        world.sort();
+        let thread = resolve_aside(&world.iommu);
+        slow.inside.wait();
+        let part = asker.ask_part(pasid, &[page(2)]);
+        let reset = asker.device.begin_reset().expect("plugged");
+        assert_eq!((world.pages_under_way(), world.iommu.page_counts().unanswerable), ((0, 0), 2));
+        for group in [resolving, waiting, part] {
+            assert_eq!(asker.outcome(group), Some(GroupOutcome::Forgotten));
+        }
+        slow.let_go();
+        thread.join().expect("no panic");
+        assert_eq!(world.iommu.page_counts().late_answers, 1);
+        assert!(reset.is_quiet());
+        reset.done();
+        let again = asker.ask(pasid, &[page(3)]);
+        assert_eq!((world.resolve(), asker.outcome(again)), (1, SUCCESS));
+        assert_eq!(asker.device.page_request_counts().unexpected, 0);
+    });
+}
