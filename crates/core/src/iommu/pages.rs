@@ -44,9 +44,23 @@ impl Iommu {
         self.with_pages(|pages, out| pages.sort(now, out))
     }
 
-    /// Takes the group that is next to be resolved; `None` where none waits. Does not block.
+    /// Takes the group that is next to be resolved; `None` where none waits. Groups whose bond or domain is gone are answered as invalid on the way. Does not block.
     pub fn next_page_work(&self) -> Option<PageWork> {
-        let work = self.0.pages.lock().next_work()?;
+        // Into the target's gate under the lock with which a drain follows its closing: who drains finds a group in its line, or waits for the one that has it. In between a
+        // group would be pending when its unbind has returned.
+        let mut refused = Vec::new();
+        let work = self.with_pages(|pages, out| {
+            loop {
+                let work = pages.next_work()?;
+                if work.target.enter() {
+                    return Some(work);
+                }
+                pages.answer(work.cookie, ResponseCode::InvalidRequest, out);
+                pages.line_free(work.line, out);
+                // It may be the last that holds its space, whose drop is foreign code: not under the lock.
+                refused.push(work);
+            }
+        })?;
         Some(PageWork::begin(self.clone(), work))
     }
 
@@ -125,16 +139,6 @@ impl Iommu {
     }
 }
 
-/// What a resolution is inside of.
-enum Entered {
-    /// Device and target are open: the group can be resolved.
-    Both,
-    /// The target is gone: the group is invalid.
-    Device,
-    /// The device is gone or stands still.
-    Neither,
-}
-
 /// A group that is being resolved: between [`Iommu::next_page_work`] and [`run`](PageWork::run) it is inside the gates that an unbind waits for.
 ///
 /// Dropping it without running it answers that the request is invalid.
@@ -142,20 +146,16 @@ enum Entered {
 pub struct PageWork {
     iommu: Iommu,
     work: Work,
-    entered: Entered,
+    /// Inside the device's gate too; where not, the device is gone or stands still, and the group is invalid.
+    in_device: bool,
     answered: bool,
 }
 
 impl PageWork {
+    /// For a group whose target has been entered.
     fn begin(iommu: Iommu, work: Work) -> Self {
-        let entered = if !work.device.gate.enter() {
-            Entered::Neither
-        } else if work.target.enter() {
-            Entered::Both
-        } else {
-            Entered::Device
-        };
-        Self { iommu, work, entered, answered: false }
+        let in_device = work.device.gate.enter();
+        Self { iommu, work, in_device, answered: false }
     }
 
     /// The device that asks.
@@ -184,7 +184,7 @@ impl PageWork {
 
     /// The answer; `None` where the owner has the group.
     fn resolve(&mut self) -> Option<ResponseCode> {
-        if !matches!(self.entered, Entered::Both) && !mutation::is_on(6) {
+        if !self.in_device && !mutation::is_on(6) {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.work.target {
@@ -196,20 +196,20 @@ impl PageWork {
             Target::Domain(used) => used.domain.handler(),
         };
         match handler {
-            Some(handler) => {
-                self.hand_out(&*handler);
-                None
-            }
+            Some(handler) => self.hand_out(&*handler),
             None => Some(self.resolve_pages()),
         }
     }
 
-    fn hand_out(&self, handler: &dyn PageRequestHandler) {
-        if self.iommu.0.pages.lock().hand_out(self.work.cookie) {
-            let group = PageRequestGroup::new(self.iommu.clone(), self.work.cookie, self.device(), self.work.pages.to_vec());
-            // A handler that panics drops the group, which answers it.
-            let _ = catch_unwind(AssertUnwindSafe(|| handler.page_requests(group)));
+    /// As [`resolve`](Self::resolve), by the owner.
+    fn hand_out(&self, handler: &dyn PageRequestHandler) -> Option<ResponseCode> {
+        if !self.iommu.0.pages.lock().hand_out(self.work.cookie) {
+            return Some(ResponseCode::InvalidRequest);
         }
+        let group = PageRequestGroup::new(self.iommu.clone(), self.work.cookie, self.device(), self.work.pages.to_vec());
+        // A handler that panics drops the group, which answers it.
+        let _ = catch_unwind(AssertUnwindSafe(|| handler.page_requests(group)));
+        None
     }
 
     /// By the provider: all requests, in their order, up to the first that cannot be had.
@@ -294,10 +294,8 @@ impl Drop for PageWork {
             self.answer(ResponseCode::InvalidRequest);
         }
         self.iommu.with_pages(|pages, out| pages.line_free(self.work.line, out));
-        if matches!(self.entered, Entered::Both) {
-            self.work.target.leave(&self.iommu);
-        }
-        if !matches!(self.entered, Entered::Neither) && self.work.device.gate.leave() {
+        self.work.target.leave(&self.iommu);
+        if self.in_device && self.work.device.gate.leave() {
             self.iommu.last_left(Last::Wake);
         }
     }

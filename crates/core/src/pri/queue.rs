@@ -58,6 +58,13 @@ impl Target {
         }
     }
 
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Space(entry) => entry.gate.is_closed(),
+            Self::Domain(used) => used.gate.is_closed(),
+        }
+    }
+
     /// Whether pages can be asked for through it now.
     pub(crate) fn is_open(&self) -> bool {
         match self {
@@ -396,9 +403,11 @@ impl PageRequests {
         }
     }
 
-    /// The group has been handed to an owner, who answers by its cookie. False where it has been answered before.
+    /// The group is about to be handed to an owner, who answers by its cookie. False where it is too late for that: the group has been forgotten, or its target has been closed, so
+    /// that the drain which would answer an owner's groups may have passed.
     pub(crate) fn hand_out(&mut self, cookie: Cookie) -> bool {
-        self.pending.get_mut(&cookie).map(|group| group.stage = Stage::Out).is_some()
+        let group = self.pending.get_mut(&cookie).filter(|group| !group.target.is_closed());
+        group.map(|group| group.stage = Stage::Out).is_some()
     }
 
     /// What a group is for, while it is pending.
