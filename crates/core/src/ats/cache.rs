@@ -371,3 +371,6 @@ impl Atc {
 /// No such request is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Forgotten;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -261,3 +261,6 @@ impl Invalidator {
         self.abandon(quiet, todo);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

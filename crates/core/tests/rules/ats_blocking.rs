@@ -1,6 +1,9 @@
 //! Reset, cut-off, switching off and removal of a device that keeps translations: at every step, with messages that come late (rules F7, G5, T2, T3).
 
+use std::sync::Arc;
+
 use sva_core::ats::{Answer, AskTranslationError};
+use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{AccessMode, FaultReason, ServiceError};
 use sva_testkit::PAGE;
 
@@ -133,21 +136,33 @@ fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of
 #[test]
 fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves() {
     watched(|| {
-        for round in 0..1000 {
-            let rig = Rig::new();
+        let rig = Rig::new();
+        // The moment is as short as a lock takes: each round comes to it at another time.
+        for round in 0..4000 {
             rig.fill(BASE);
-            let parked = rig.park(BASE);
+            let (inside, go) = (Signal::new(), Arc::new(AtomicBool::new(false)));
+            let (entered, leave) = (inside.clone(), go.clone());
+            rig.gated.at_next_frame(move || {
+                entered.raise();
+                while !leave.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                }
+            });
+            let (port, pasid) = (rig.port.clone(), rig.pasid);
+            let write = std::thread::spawn(move || port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE));
+            inside.wait();
             let reset = rig.device.begin_reset().expect("plugged in");
-            let change = rig.unmap(BASE);
-            let leaving = std::thread::spawn(move || parked.release());
-            while !reset.is_quiet() {
+            let change = Begun(Some(rig.space.begin_replace(BASE, PAGE)));
+            go.store(true, Ordering::Release);
+            for _ in 0..round % 400 {
                 std::hint::spin_loop();
             }
             reset.done();
-            leaving.join().expect("no panic").expect("it had begun");
+            write.join().expect("no panic").expect("it had begun");
             assert!(change.is_over(), "round {round}");
             change.finish();
         }
+        rig.take_down();
     });
 }
 
@@ -241,25 +256,27 @@ fn translations_that_were_kept_when_ats_was_switched_off_are_gone_when_it_is_on_
 // shows T2
 #[test]
 fn switching_ats_off_waits_for_translated_requests_and_not_for_completions() {
-    let rig = Rig::new();
-    rig.fill(BASE);
-    rig.link.hold(invalidation_requests);
-    let change = rig.unmap(BASE + PAGE);
-    let parked = rig.park(BASE);
-    let (device, done) = (rig.device.clone(), Signal::new());
-    let returned = done.clone();
-    let switching = std::thread::spawn(move || {
-        device.disable_ats().expect("it is on");
-        returned.raise();
+    watched(|| {
+        let rig = Rig::new();
+        rig.fill(BASE);
+        rig.link.hold(invalidation_requests);
+        let change = rig.unmap(BASE + PAGE);
+        let parked = rig.park(BASE);
+        let (device, done) = (rig.device.clone(), Signal::new());
+        let returned = done.clone();
+        let switching = std::thread::spawn(move || {
+            device.disable_ats().expect("it is on");
+            returned.raise();
+        });
+        let frame = sva_core::Frame(0);
+        let translated = || reason(rig.device.port().write_translated(Some(rig.pasid), frame, b"x"));
+        eventually("translated requests are refused", || translated() == Some(FaultReason::TranslatedRefused));
+        assert!(!done.is_on() && !change.is_over());
+        parked.release().expect("it had begun");
+        switching.join().expect("no panic");
+        change.finish();
+        rig.take_down();
     });
-    let frame = sva_core::Frame(0);
-    let translated = || reason(rig.device.port().write_translated(Some(rig.pasid), frame, b"x"));
-    eventually("translated requests are refused", || translated() == Some(FaultReason::TranslatedRefused));
-    assert!(!done.is_on() && !change.is_over());
-    parked.release().expect("it had begun");
-    switching.join().expect("no panic");
-    change.finish();
-    rig.take_down();
 }
 
 // shows U3

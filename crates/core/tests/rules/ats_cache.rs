@@ -225,21 +225,23 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
 // shows T2
 #[test]
 fn an_answer_that_does_not_come_ends_the_access_after_its_limit() {
-    let rig = Rig::new();
-    rig.link.hold(translation_requests);
-    let limit = rig.world.iommu.config().response_limit;
-    let outcome = std::thread::scope(|scope| {
-        let access = scope.spawn(|| rig.port.write(Some(rig.pasid), BASE, b"x"));
-        let late = rig.link.wait_for(translation_requests);
-        // Its time begins when it begins to wait, which is after this.
-        eventually("the access gives up", || {
-            rig.clock.advance(limit);
-            access.is_finished()
+    watched(|| {
+        let rig = Rig::new();
+        rig.link.hold(translation_requests);
+        let limit = rig.world.iommu.config().response_limit;
+        let outcome = std::thread::scope(|scope| {
+            let access = scope.spawn(|| rig.port.write(Some(rig.pasid), BASE, b"x"));
+            let late = rig.link.wait_for(translation_requests);
+            // Its time begins when it begins to wait, which is after this.
+            eventually("the access gives up", || {
+                rig.clock.advance(limit);
+                access.is_finished()
+            });
+            let outcome = access.join().expect("no panic");
+            late.deliver();
+            outcome
         });
-        let outcome = access.join().expect("no panic");
-        late.deliver();
-        outcome
+        assert_eq!((reason(outcome), rig.device.atc_len()), (Some(FaultReason::Overdue), 0));
+        rig.take_down();
     });
-    assert_eq!((reason(outcome), rig.device.atc_len()), (Some(FaultReason::Overdue), 0));
-    rig.take_down();
 }

@@ -28,25 +28,27 @@ fn completion_in(letter: &Letter) -> InvalidationCompletion {
 // shows T2
 #[test]
 fn a_change_of_a_space_returns_when_the_device_has_completed_and_not_before() {
-    let rig = Rig::new();
-    rig.fill(BASE);
-    rig.link.hold(|message| invalidation_requests(message) || invalidation_completions(message));
-    let done = Signal::new();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            rig.space.unmap(BASE, PAGE);
-            done.raise();
+    watched(|| {
+        let rig = Rig::new();
+        rig.fill(BASE);
+        rig.link.hold(|message| invalidation_requests(message) || invalidation_completions(message));
+        let done = Signal::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                rig.space.unmap(BASE, PAGE);
+                done.raise();
+            });
+            let request = rig.link.wait_for(invalidation_requests);
+            let InvalidationRequest { pasid, global, range, .. } = request_in(&request);
+            assert_eq!((pasid, global, range), (Some(rig.pasid), false, AlignedRange::page(BASE)));
+            assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 1, 1));
+            request.deliver();
+            assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 0, 1));
+            rig.link.take(invalidation_completions).deliver();
         });
-        let request = rig.link.wait_for(invalidation_requests);
-        let InvalidationRequest { pasid, global, range, .. } = request_in(&request);
-        assert_eq!((pasid, global, range), (Some(rig.pasid), false, AlignedRange::page(BASE)));
-        assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 1, 1));
-        request.deliver();
-        assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 0, 1));
-        rig.link.take(invalidation_completions).deliver();
+        assert!(done.is_on());
+        rig.take_down();
     });
-    assert!(done.is_on());
-    rig.take_down();
 }
 
 // shows T2
@@ -202,18 +204,20 @@ fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that
 // shows T2
 #[test]
 fn whoever_waits_for_a_device_notices_by_itself_that_it_does_not_answer() {
-    let rig = Rig::new();
-    rig.link.hold(invalidation_requests);
-    std::thread::scope(|scope| {
-        scope.spawn(|| rig.space.unmap(BASE, PAGE));
-        for _ in 0..TRIES {
-            drop(rig.link.wait_for(invalidation_requests));
-            assert!(!rig.device.is_cut_off());
-            rig.clock.advance(ANSWER);
-        }
+    watched(|| {
+        let rig = Rig::new();
+        rig.link.hold(invalidation_requests);
+        std::thread::scope(|scope| {
+            scope.spawn(|| rig.space.unmap(BASE, PAGE));
+            for _ in 0..TRIES {
+                drop(rig.link.wait_for(invalidation_requests));
+                assert!(!rig.device.is_cut_off());
+                rig.clock.advance(ANSWER);
+            }
+        });
+        assert_eq!((rig.device.is_cut_off(), rig.world.cut_offs(rig.device.bdf())), (true, 1));
+        rig.take_down();
     });
-    assert_eq!((rig.device.is_cut_off(), rig.world.cut_offs(rig.device.bdf())), (true, 1));
-    rig.take_down();
 }
 
 // shows T2
@@ -243,26 +247,28 @@ fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
 // shows U1, U2
 #[test]
 fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
-    let mut rig = Rig::new();
-    rig.fill(BASE);
-    rig.link.hold(invalidation_requests);
-    let (bond, done) = (rig.take_bond(), Signal::new());
-    std::thread::scope(|scope| {
-        let unbind = scope.spawn(|| {
-            let report = bond.unbind();
-            done.raise();
-            report
+    watched(|| {
+        let mut rig = Rig::new();
+        rig.fill(BASE);
+        rig.link.hold(invalidation_requests);
+        let (bond, done) = (rig.take_bond(), Signal::new());
+        std::thread::scope(|scope| {
+            let unbind = scope.spawn(|| {
+                let report = bond.unbind();
+                done.raise();
+                report
+            });
+            let request = rig.link.wait_for(any_message);
+            let InvalidationRequest { pasid, range, .. } = request_in(&request);
+            assert_eq!((pasid, range), (Some(rig.pasid), AlignedRange::ALL));
+            assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NotBound), "the entry is not present");
+            assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().pasids), (false, 1, 1));
+            request.deliver();
+            assert!(!unbind.join().expect("no panic").deferred);
         });
-        let request = rig.link.wait_for(any_message);
-        let InvalidationRequest { pasid, range, .. } = request_in(&request);
-        assert_eq!((pasid, range), (Some(rig.pasid), AlignedRange::ALL));
-        assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NotBound), "the entry is not present");
-        assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().pasids), (false, 1, 1));
-        request.deliver();
-        assert!(!unbind.join().expect("no panic").deferred);
+        assert_eq!((rig.device.atc_len(), rig.world.iommu.census().pasids), (0, 0));
+        rig.take_down();
     });
-    assert_eq!((rig.device.atc_len(), rig.world.iommu.census().pasids), (0, 0));
-    rig.take_down();
 }
 
 // shows U1
