@@ -178,6 +178,10 @@ impl Pool {
             let before = self.finished.load(Ordering::Relaxed);
             let (threads, _) = self.attention.wait_timeout(threads, STUCK);
             drop(threads);
+            if self.all_are_busy() {
+                // Nobody else does: what is queued behind a slow space may be another's.
+                while self.iommu.sort_page_request() {}
+            }
             let stuck = self.finished.load(Ordering::Relaxed) == before && self.all_are_busy() && self.iommu.has_page_work();
             if !stuck || self.stop.load(Ordering::Acquire) {
                 continue;
