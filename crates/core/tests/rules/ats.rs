@@ -3,6 +3,7 @@
 use std::io;
 
 use sva_core::ats::{Answer, AskTranslationError, TranslationRefusal};
+use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{
     Access, AccessMode, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame, HostFailure, OnAbsent, PeerWindow,
     Permissions, RequesterId, ServiceError, Translation,
@@ -245,20 +246,32 @@ fn of_those_who_switch_ats_on_at_once_one_succeeds_and_the_others_are_told() {
 
 #[test]
 fn page_requests_are_never_on_with_ats_off_whoever_switches_at_the_same_time() {
-    let (world, link) = (World::new(), Held::new(no_message));
-    let device = world.plug_over(1, translating(), &link);
-    for _ in 0..2000 {
-        device.enable_ats().expect("it is off");
-        let start = std::sync::Barrier::new(2);
-        let (off, on) = std::thread::scope(|scope| {
-            let off = scope.spawn(|| (start.wait(), device.disable_ats()).1);
-            let on = scope.spawn(|| (start.wait(), device.enable_pri()).1);
-            (off.join().expect("no panic"), on.join().expect("no panic"))
-        });
-        assert_ne!(off.is_ok(), on.is_ok(), "one of them comes first: {off:?} {on:?}");
-        if on.is_ok() {
-            device.disable_pri().expect("it is on");
-            device.disable_ats().expect("page requests are off");
+    watched(|| {
+        let (world, link) = (World::new(), Held::new(no_message));
+        let device = world.plug_over(1, translating(), &link);
+        for round in 0..4000 {
+            device.enable_ats().expect("it is off");
+            let (ready, go) = (AtomicBool::new(false), AtomicBool::new(false));
+            let (off, on) = std::thread::scope(|scope| {
+                let off = scope.spawn(|| {
+                    ready.store(true, Ordering::Release);
+                    eventually("it is time", || go.load(Ordering::Acquire));
+                    device.disable_ats()
+                });
+                eventually("the other is there", || ready.load(Ordering::Acquire));
+                go.store(true, Ordering::Release);
+                // Each round meets the other at another moment.
+                for _ in 0..round % 200 {
+                    std::hint::spin_loop();
+                }
+                let on = device.enable_pri();
+                (off.join().expect("no panic"), on)
+            });
+            assert_ne!(off.is_ok(), on.is_ok(), "one of them comes first: {off:?} {on:?}");
+            if on.is_ok() {
+                device.disable_pri().expect("it is on");
+                device.disable_ats().expect("page requests are off");
+            }
         }
-    }
+    });
 }

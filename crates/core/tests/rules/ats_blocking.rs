@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sva_core::ats::{Answer, AskTranslationError};
+use sva_core::pri::GroupOutcome;
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{AccessMode, FaultReason, ServiceError};
 use sva_testkit::PAGE;
@@ -234,6 +235,32 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
         assert_eq!([asked, answered].map(|request| rig.port.translation(request)), [Some(Answer::Outdated); 2], "forgotten");
         drop(reset);
         assert_eq!(rig.blocked(), None);
+        rig.take_down();
+    }
+}
+
+// shows F2, U6
+#[test]
+fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
+    for after in [false, true] {
+        let rig = Rig::new();
+        rig.device.enable_pri().expect("ATS is on");
+        rig.link.hold(page_responses);
+        let group = rig.port.open_group(Some(rig.pasid)).expect("there is credit");
+        rig.port.ask_page(group, BASE, AccessMode::READ, true).expect("there is credit");
+        assert!(rig.world.iommu.sort_page_request());
+        rig.world.iommu.next_page_work().expect("a group").run();
+        let mut reset = rig.device.reset().ok();
+        if after {
+            drop(reset.take());
+        }
+        rig.link.take(page_responses).deliver();
+        let counts = rig.device.page_request_counts();
+        assert_eq!((counts.responses, counts.unexpected), (0, u64::from(after)), "a device in reset sees nothing");
+        assert_eq!(rig.port.outcome(group), Some(GroupOutcome::Forgotten));
+        drop(reset);
+        assert_eq!(rig.world.iommu.census().page_groups, 0);
+        rig.device.disable_pri().expect("a reset leaves it on");
         rig.take_down();
     }
 }

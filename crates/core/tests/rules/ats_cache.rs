@@ -60,6 +60,19 @@ fn a_change_of_a_part_takes_the_large_translation_that_holds_it() {
     rig.take_down();
 }
 
+// shows T4
+#[test]
+fn a_change_of_several_pages_takes_the_translations_of_all_of_them() {
+    let rig = Rig::new();
+    (0..PAGES).for_each(|n| rig.fill(BASE + n * PAGE));
+    rig.space.unmap(BASE + 5 * PAGE, 6 * PAGE);
+    for n in 0..PAGES {
+        let kept = rig.write_kept(BASE + n * PAGE, b"x").expect("what is kept is mapped");
+        assert!(!kept || !(5..11).contains(&n), "page {n} is not mapped any more");
+    }
+    rig.take_down();
+}
+
 // shows T3
 #[test]
 fn a_completion_that_a_change_overtook_is_not_kept() {

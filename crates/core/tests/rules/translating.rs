@@ -257,12 +257,13 @@ pub(crate) struct GatedSpace {
     inner: Arc<dyn AddressSpace>,
     hook: Later<Hook>,
     failure: Later<HostFailure>,
+    watchers: Noted<Arc<dyn SpaceWatcher>>,
     frame_accesses: Mutex<usize>,
 }
 
 impl GatedSpace {
     pub(crate) fn new(space: &MemorySpace) -> Arc<Self> {
-        Arc::new(Self { inner: space.handle(), hook: later(), failure: later(), frame_accesses: Mutex::new(0) })
+        Arc::new(Self { inner: space.handle(), hook: later(), failure: later(), watchers: Noted::default(), frame_accesses: Mutex::new(0) })
     }
 
     /// Runs `hook` once, inside the next access by frame.
@@ -273,6 +274,12 @@ impl GatedSpace {
     /// Has the next translation fail.
     pub(crate) fn fail_translation(&self, failure: HostFailure) {
         *self.failure.lock() = Some(failure);
+    }
+
+    /// Says that the space has ended, which it has not.
+    pub(crate) fn announce(&self, reason: EndReason) {
+        let watchers = std::mem::take(&mut *self.watchers.lock());
+        watchers.into_iter().for_each(|watcher| watcher.space_ended(self.id(), reason).run());
     }
 
     /// How many accesses came by frame.
@@ -303,6 +310,7 @@ impl AddressSpace for GatedSpace {
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        self.watchers.lock().push(watcher.clone());
         self.inner.watch(watcher)
     }
 

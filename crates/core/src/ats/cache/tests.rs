@@ -313,7 +313,7 @@ proptest! {
 fn one_that_is_used_again_and_again_stays_while_others_come_and_go() {
     let mut atc = Atc::new(4);
     let pasid = Pasid::new(1);
-    let mut fill = |atc: &mut Atc, page: u64| {
+    let fill = |atc: &mut Atc, page: u64| {
         let request = atc.ask(pasid, page * PAGE, AccessMode::READ);
         let range = AlignedRange::page(page * PAGE);
         let translation = Translation { range, frame: Some(Frame(page << 32)), permits: Permissions::READ_WRITE, global: false };
