@@ -203,6 +203,24 @@ fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that
 
 // shows T2
 #[test]
+fn where_a_device_is_cut_off_during_a_write_the_change_waits_for_that_write() {
+    let rig = Rig::new();
+    rig.fill(BASE);
+    let parked = rig.park(BASE);
+    let change = rig.unmap(BASE);
+    for _ in 0..TRIES {
+        rig.answer_overdue();
+    }
+    assert!(rig.device.is_cut_off() && !change.is_over());
+    assert_eq!(parked.release().expect("it had begun"), Some(6));
+    change.finish();
+    let counts = rig.device.invalidation_counts();
+    assert_eq!((counts.completed, counts.unexpected), (0, u64::from(TRIES)), "its answers come too late");
+    rig.take_down();
+}
+
+// shows T2
+#[test]
 fn whoever_waits_for_a_device_notices_by_itself_that_it_does_not_answer() {
     watched(|| {
         let rig = Rig::new();
