@@ -3,6 +3,10 @@
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sva_core::sync::Mutex;
 
 use super::choices::{Choices, Step};
 
@@ -38,12 +42,14 @@ pub struct Exploration {
     pub steps: usize,
     /// Runs that are spent on making a failure small.
     pub shrinking: usize,
+    /// For how long a step may take before the program is ended: with the seed and the step in its last words.
+    pub patience: Duration,
 }
 
 impl Default for Exploration {
-    /// A hundred seeds with a thousand steps each, and a thousand runs to make a failure small.
+    /// A hundred seeds with a thousand steps each, a thousand runs to make a failure small, a minute for a step.
     fn default() -> Self {
-        Self { seeds: 0..100, steps: 1000, shrinking: 1000 }
+        Self { seeds: 0..100, steps: 1000, shrinking: 1000, patience: Duration::from_secs(60) }
     }
 }
 
@@ -80,14 +86,19 @@ impl Exploration {
     /// # Errors
     /// The first failure, made small.
     pub fn run<S: Subject>(&self, make: impl Fn() -> S, mut done: impl FnMut(u64, S)) -> Result<(), Box<Failure>> {
+        let watched = Watchdog::start(self.patience);
         for seed in self.seeds.clone() {
             let mut choices = Choices::seeded(seed);
-            let (subject, outcome) = one_run(make(), &mut choices, Some(self.steps));
+            let (subject, outcome) = one_run(make(), &mut choices, Some(self.steps), |step| watched.beat(seed, step));
             match outcome {
-                Ok(()) => done(seed, subject),
+                Ok(()) => {
+                    watched.beat(seed, self.steps);
+                    done(seed, subject);
+                }
                 Err(what) => {
                     // A subject that failed may be in any state: its destructors are not to hide what was found.
                     std::mem::forget(subject);
+                    drop(watched);
                     return Err(Box::new(self.shrink(&make, seed, choices.into_taken(), what)));
                 }
             }
@@ -137,7 +148,7 @@ pub fn replay<S: Subject>(make: &impl Fn() -> S, steps: &[Step], trace: bool) ->
     if trace {
         subject.trace();
     }
-    let (subject, outcome) = one_run(subject, &mut Choices::recorded(steps), None);
+    let (subject, outcome) = one_run(subject, &mut Choices::recorded(steps), None, |_| {});
     outcome.map_err(|what| {
         let lines = subject.lines();
         std::mem::forget(subject);
@@ -146,13 +157,15 @@ pub fn replay<S: Subject>(make: &impl Fn() -> S, steps: &[Step], trace: bool) ->
 }
 
 /// Without a number of steps: to the end of the recording.
-fn one_run<S: Subject>(mut subject: S, choices: &mut Choices, steps: Option<usize>) -> (S, Result<(), String>) {
+fn one_run<S: Subject>(mut subject: S, choices: &mut Choices, steps: Option<usize>, beat: impl Fn(usize)) -> (S, Result<(), String>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut made = 0;
         while steps.is_none_or(|steps| made < steps) && choices.begin() {
+            beat(made);
             subject.step(choices)?;
             made += 1;
         }
+        beat(made);
         subject.finish()
     }));
     let outcome = outcome.unwrap_or_else(|panic| {
@@ -160,6 +173,54 @@ fn one_run<S: Subject>(mut subject: S, choices: &mut Choices, steps: Option<usiz
         Err(format!("panicked: {}", text.unwrap_or_else(|| "without a text".to_owned())))
     });
     (subject, outcome)
+}
+
+/// Ends the program where a step takes too long: a subject that waits for ever cannot be ended otherwise.
+struct Watchdog {
+    state: Arc<Mutex<Watched>>,
+}
+
+struct Watched {
+    seed: u64,
+    step: usize,
+    since: Instant,
+    over: bool,
+}
+
+impl Watchdog {
+    fn start(patience: Duration) -> Self {
+        let state = Arc::new(Mutex::new(Watched { seed: 0, step: 0, since: Instant::now(), over: false }));
+        let watched = Arc::clone(&state);
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(patience.min(Duration::from_millis(200)));
+                let watched = watched.lock();
+                if watched.over {
+                    return;
+                }
+                if watched.since.elapsed() > patience {
+                    eprintln!("seed {}: step {} has not ended after {patience:?}: a deadlock", watched.seed, watched.step);
+                    std::process::abort();
+                }
+            }
+        });
+        Self { state }
+    }
+
+    fn beat(&self, seed: u64, step: usize) {
+        // The time is read now and then only: a step takes less than reading it.
+        let mut watched = self.state.lock();
+        (watched.seed, watched.step) = (seed, step);
+        if step.is_multiple_of(64) {
+            watched.since = Instant::now();
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.state.lock().over = true;
+    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -195,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_made_as_small_as_it_gets_and_can_be_run_again() {
-        let exploration = Exploration { seeds: 0..10, steps: 1000, shrinking: 1000 };
+        let exploration = Exploration { seeds: 0..10, ..Exploration::default() };
         let failure = exploration.run(Sequence::default, |_, _| {}).expect_err("there is one");
         assert_eq!((&failure.steps, failure.what.as_str()), (&vec![vec![3], vec![7]], "7 after 3"));
         assert_eq!(failure.lines, ["3", "7"]);

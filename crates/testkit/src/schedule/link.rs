@@ -13,7 +13,7 @@ use sva_core::ats::{InvalidationCompletion, RequestId, TranslationRefusal};
 use sva_core::pri::PageResponse;
 use sva_core::pri::layout::{PageResponseTlp, PageResponseWord};
 use sva_core::sync::Mutex;
-use sva_core::{Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::{Link, LinkEnds, Pasid, ToDevice, ToIommu};
 
 use super::choices::Choices;
 
@@ -79,6 +79,50 @@ impl Message {
     /// It can be lost, doubled or changed.
     pub fn can_fail(&self) -> bool {
         matches!(self, Self::Up(ToIommu::Invalidated(_)) | Self::Down(ToDevice::Translated(_) | ToDevice::Response(_)))
+    }
+}
+
+impl fmt::Display for Message {
+    /// Without frames: their numbers are those of the program, not of the run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |pasid: Option<Pasid>| pasid.map_or_else(|| "no PASID".to_owned(), |pasid| format!("PASID {pasid}"));
+        match self {
+            Self::Up(ToIommu::Translate(request)) => {
+                write!(f, "translation request {} ({}, {} at {:#x})", request.id.0, of(request.pasid), request.access(), request.address)
+            }
+            Self::Up(ToIommu::Invalidated(done)) => write!(f, "invalidation completion (tag {}, use {})", done.tag.get(), done.serial),
+            Self::Up(ToIommu::Page(page)) => {
+                let (group, last, access) =
+                    (page.index, if page.last { ", the last" } else { "" }, if page.write { "write" } else { "read" });
+                write!(f, "page request (group {group}{last}, {}, {access} at {:#x})", of(page.pasid), page.address)
+            }
+            Self::Up(ToIommu::Stop(marker)) => write!(f, "stop marker (PASID {})", marker.pasid),
+            Self::Down(ToDevice::Translated(completion)) => {
+                write!(f, "translation completion {}: ", completion.id.0)?;
+                match completion.result {
+                    Ok(found) if found.permits.is_none() => f.write_str("no access"),
+                    Ok(found) => {
+                        write!(f, "2^{} bytes at {:#x}, may be written: {}", found.range.bits(), found.range.first(), found.permits.write)
+                    }
+                    Err(refusal) => refusal.fmt(f),
+                }
+            }
+            Self::Down(ToDevice::Invalidate(request)) => {
+                let (tag, range) = (request.tag.get(), request.range);
+                write!(
+                    f,
+                    "invalidation (tag {tag}, use {}, {}, 2^{} bytes at {:#x})",
+                    request.serial,
+                    of(request.pasid),
+                    range.bits(),
+                    range.first()
+                )
+            }
+            Self::Down(ToDevice::Response(response)) => {
+                write!(f, "response (group {}, {}): {}", response.index, of(response.pasid), response.code)
+            }
+            other => write!(f, "{other:?}"),
+        }
     }
 }
 

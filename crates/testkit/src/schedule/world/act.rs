@@ -103,8 +103,19 @@ impl World {
             often if choices.one_in(often) => *choices.pick(&[Fate::Double, Fate::Lose, Fate::Corrupt]).unwrap_or(&Fate::Deliver),
             _ => Fate::Deliver,
         };
-        let message = link.release(at, fate, choices);
-        self.say(|| format!("deliver {at} of the link: {message:?} ({fate:?})"));
+        let whose = self.slots.iter().position(|slot| Arc::ptr_eq(&slot.link, link));
+        let Some(message) = link.release(at, fate, choices) else { return };
+        self.say(|| {
+            let whose = whose.map_or_else(|| "a device that is gone".to_owned(), |at| format!("device {at}"));
+            let fate = match fate {
+                _ if !message.can_fail() => "is delivered",
+                Fate::Deliver => "is delivered",
+                Fate::Double => "is delivered, and will be once more",
+                Fate::Lose => "is lost",
+                Fate::Corrupt => "is delivered corrupted",
+            };
+            format!("{whose}: {message} {fate}")
+        });
     }
 
     fn sort(&mut self, _: &mut Choices) {
@@ -119,7 +130,7 @@ impl World {
         if self.works.len() < 4
             && let Some(work) = self.iommu.next_page_work()
         {
-            self.say(|| format!("begin to resolve {:?}", work.requests()));
+            self.say(|| format!("begin to resolve group {} of {}", work.requests()[0].index, work.device()));
             self.works.push(work);
         }
     }
@@ -127,7 +138,7 @@ impl World {
     fn run_work(&mut self, choices: &mut Choices) {
         if !self.works.is_empty() {
             let work = self.works.swap_remove(choices.below(self.works.len() as u32) as usize);
-            self.say(|| format!("resolve {:?}", work.requests()));
+            self.say(|| format!("resolve group {} of {}", work.requests()[0].index, work.device()));
             work.run();
         }
     }
@@ -211,7 +222,9 @@ impl World {
             Bonded::Device(bond) => bond.begin_unbind(),
             Bonded::Group(bond) => bond.begin_unbind(),
         };
-        self.say(|| format!("unbind PASID {} of space {space} (group: {of_group}): {:?}", tag.pasid, unbinding.report()));
+        self.say(|| {
+            format!("unbind PASID {} of space {space} (group: {of_group}); over at once: {}", tag.pasid, !unbinding.report().deferred)
+        });
         self.unbindings.push(UnderWay { unbinding, tag, space });
     }
 

@@ -82,13 +82,20 @@ impl World {
     fn unrest(&self) -> String {
         let changes: usize = self.spaces.iter().map(|space| space.changes.len()).sum();
         let pasids: Vec<u32> = self.unbindings.iter().map(|under_way| under_way.tag.pasid.get()).collect();
-        format!("{:?}, {changes} changes, unbinding PASIDs {pasids:?}, {:?}", self.iommu.census(), self.iommu.page_counts())
+        let busy = |slot: &&super::Slot| slot.device.is_some() && !slot.driver.lock().is_idle();
+        let busy: Vec<String> = self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
+        let (census, counts) = (self.iommu.census(), self.iommu.page_counts());
+        format!("{changes} changes, unbinding PASIDs {pasids:?}, drivers at work {busy:?}, {census:?}, {counts:?}")
     }
 
-    /// Groups without an answer are those whose answers the links have lost.
+    /// Groups without an answer are those whose answers the links have lost, and a driver that winds down holds no translation.
     fn nobody_waits_in_vain(&mut self) -> Result<(), String> {
         for (at, slot) in self.slots.iter_mut().enumerate() {
             slot.lost_responses += slot.link.take_lost_responses();
+            let held = slot.device.as_ref().map_or(0, sva_core::Device::atc_in_use);
+            if held > 0 {
+                return Err(format!("device {at} holds {held} translations with nothing left to do: changes of its spaces wait for them"));
+            }
             let waiting = slot.device.as_ref().map_or(0, sva_core::Device::groups_waiting) as u64;
             if waiting > slot.lost_responses {
                 let counts = slot.device.as_ref().map(sva_core::Device::page_request_counts);

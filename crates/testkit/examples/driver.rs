@@ -1,0 +1,81 @@
+//! Does my driver survive? Two drivers under the same schedules: one that caches what it should give back, and one that does it right.
+//!
+//! `cargo run --release -p sva-testkit --example driver`
+
+use sva_core::ats::{Answer, Held, RequestId};
+use sva_core::{AccessMode, AtsPort, Pasid};
+use sva_testkit::schedule::{Choices, Driver, Exploration, Tried, View, World, WorldConfig};
+
+/// Reads one word of its buffer over and over. Keeps the translation of it as long as it can.
+struct Polling {
+    /// The mistake: it gives the translation back when it is told to stop, and at no other time.
+    greedy: bool,
+    buffer: Option<(Pasid, u64)>,
+    asked: Option<RequestId>,
+    held: Option<Held>,
+    ending: bool,
+}
+
+impl Polling {
+    fn new(greedy: bool) -> Self {
+        Self { greedy, buffer: None, asked: None, held: None, ending: false }
+    }
+}
+
+impl Driver for Polling {
+    fn bound(&mut self, pasid: Pasid, pages: &[u64]) {
+        self.buffer = pages.first().map(|page| (pasid, *page));
+    }
+
+    fn stop(&mut self, pasid: Pasid, port: &AtsPort) {
+        self.buffer.take_if(|(of, _)| *of == pasid);
+        self.held = None;
+        port.send_stop_marker(pasid);
+    }
+
+    fn step(&mut self, view: &mut View<'_>, _: &mut Choices) {
+        let Some((pasid, address)) = self.buffer.filter(|_| !self.ending) else { return };
+        if let Some(request) = self.asked.take() {
+            match view.port().translation(request) {
+                // Whatever came of it, the next look finds it, or asks again.
+                Some(Answer::Kept | Answer::Outdated | Answer::NoAccess | Answer::Refused(_)) => {}
+                Some(Answer::Untranslated(_)) => drop(view.access_untranslated(pasid, address, false)),
+                None => self.asked = Some(request),
+            }
+            return;
+        }
+        let held = self.held.take().or_else(|| view.hold(pasid, address, false));
+        match held {
+            None => self.asked = view.port().ask_translation(Some(pasid), address, AccessMode::READ).ok(),
+            Some(held) => {
+                let tried = view.access_by(&held, pasid, address, false);
+                self.held = Some(held).filter(|_| self.greedy && tried == Tried::Done);
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        (self.asked, self.held) = (None, None);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.ending || self.buffer.is_none()
+    }
+
+    fn wind_down(&mut self) {
+        self.ending = true;
+    }
+}
+
+fn main() {
+    let exploration = Exploration { seeds: 0..200, steps: 2000, ..Exploration::default() };
+    let config = WorldConfig { message_faults: 0, ..WorldConfig::default() };
+    for (name, greedy) in [("the greedy driver", true), ("the modest driver", false)] {
+        let make = || World::with_drivers(config.clone(), move |_| Box::new(Polling::new(greedy)));
+        let mut accesses = 0;
+        match exploration.run(make, |_, world| accesses += world.accesses()) {
+            Ok(()) => println!("{name} survives {} schedules, with {accesses} accesses", exploration.seeds.end),
+            Err(failure) => println!("{name} does not survive:\n{failure}\n"),
+        }
+    }
+}
