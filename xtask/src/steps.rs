@@ -22,6 +22,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "test", what: "the tests", run: test },
     Step { name: "loom", what: "model checking of the core's races", run: loom },
     Step { name: "mutate", what: "the defects of others, put back in, are found by the tests that are named for them", run: mutate::check },
+    Step { name: "schedule", what: "20,000,000 steps of the whole system by schedules, under the eyes of the oracle", run: schedule },
     Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
     Step { name: "keeper", what: "the host provider's tests where it cannot have a stopper of its own, as under Yama", run: keeper },
     Step { name: "docs", what: "the documentation builds without a warning", run: docs },
@@ -56,6 +57,15 @@ fn loom(context: &Context) -> Result<Outcome, String> {
     if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", "64");
     }
+    context.run(command, minutes(10))?;
+    Ok(Outcome::Passed)
+}
+
+/// The test of the ordinary run with enough seeds and steps that each race has to be reached a thousand times.
+fn schedule(context: &Context) -> Result<Outcome, String> {
+    let words = ["test", "--release", "-p", "sva-testkit", "--test", "schedule", "--locked", "--", "--nocapture", "no_order_of_events"];
+    let mut command = context.cargo(&words);
+    command.env("SVA_SCHEDULE_SEEDS", "1000").env("SVA_SCHEDULE_STEPS", "20000");
     context.run(command, minutes(10))?;
     Ok(Outcome::Passed)
 }

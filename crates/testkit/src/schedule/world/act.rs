@@ -16,8 +16,11 @@ use crate::schedule::link::{Fate, HeldLink, Message};
 use crate::schedule::races::Race;
 use crate::space::{PAGE, Protection};
 
+/// One of the things that a step can do.
+type Action = fn(&mut World, &mut Choices);
+
 /// What a step does, with how often among the others.
-const WEIGHTS: [(u32, fn(&mut World, &mut Choices)); 16] = [
+const WEIGHTS: [(u32, Action); 16] = [
     (60, World::drive),
     (50, World::deliver),
     (7, World::sort),
