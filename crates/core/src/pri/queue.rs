@@ -86,7 +86,8 @@ pub(crate) enum Drained<'a> {
 }
 
 enum Entry {
-    Request(DeviceKey, PageRequest),
+    /// One without PASID is for the domain that was in use when it came, and for no later one (rule U1).
+    Request(DeviceKey, PageRequest, Option<Arc<DomainUse>>),
     Stop(DeviceKey, Pasid),
 }
 
@@ -279,7 +280,8 @@ impl PageRequests {
             return;
         }
         holder.held += 1;
-        self.ring.push_back(Entry::Request(key, request));
+        let used = request.pasid.is_none().then(|| device.face.translation.current());
+        self.ring.push_back(Entry::Request(key, request, used));
         out.work = true;
     }
 
@@ -309,7 +311,7 @@ impl PageRequests {
     /// Takes one entry out of the queue and puts it where it belongs; clears an overflow when the queue is empty. False where there was nothing to do.
     pub(crate) fn sort(&mut self, now: Option<Duration>, out: &mut Outbox) -> bool {
         match self.ring.pop_front() {
-            Some(Entry::Request(key, request)) => self.sort_request(key, request, now, out),
+            Some(Entry::Request(key, request, used)) => self.sort_request(key, request, used, now, out),
             Some(Entry::Stop(key, pasid)) => {
                 if let Some(holder) = self.holders.get_mut(&key) {
                     holder.stops = holder.stops.saturating_sub(1);
@@ -331,7 +333,14 @@ impl PageRequests {
         while self.sort(now, out) {}
     }
 
-    fn sort_request(&mut self, key: DeviceKey, request: PageRequest, now: Option<Duration>, out: &mut Outbox) {
+    fn sort_request(
+        &mut self,
+        key: DeviceKey,
+        request: PageRequest,
+        used: Option<Arc<DomainUse>>,
+        now: Option<Duration>,
+        out: &mut Outbox,
+    ) {
         let at = (key, request.index, request.pasid);
         if !request.last {
             self.partial.entry(at).or_default().push(request);
@@ -344,7 +353,7 @@ impl PageRequests {
         self.counts.groups += 1;
         let target = match request.pasid {
             Some(pasid) => device.requester.table.read().get(&pasid).cloned().map(Target::Space),
-            None => Some(Target::Domain(device.face.translation.current())),
+            None => used.map(Target::Domain),
         };
         let Some(target) = target.filter(Target::is_open) else {
             self.release(key, pages.len() as u32);
@@ -481,7 +490,7 @@ impl PageRequests {
     /// Forgets all that a device has in here, which nobody can be answered for: it was reset, or is gone (then `gone`, and its last trace goes as well).
     pub(crate) fn forget(&mut self, key: DeviceKey, gone: bool) {
         let before = self.ring.len();
-        self.ring.retain(|entry| !matches!(entry, Entry::Request(of, _) | Entry::Stop(of, _) if *of == key));
+        self.ring.retain(|entry| !matches!(entry, Entry::Request(of, ..) | Entry::Stop(of, _) if *of == key));
         self.counts.dropped += (before - self.ring.len()) as u64;
         self.discard_partial(|(device, _, _)| *device == key);
         let mut found: Vec<Cookie> = self.pending.iter().filter(|(_, group)| group.device == key).map(|(&cookie, _)| cookie).collect();
@@ -525,6 +534,10 @@ impl PageRequests {
     }
 
     fn send(&mut self, device: &Arc<DeviceInner>, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode, out: &mut Outbox) {
+        if device.gate.is_closed() {
+            self.counts.unanswerable += 1;
+            return;
+        }
         match code {
             ResponseCode::Success => self.counts.succeeded += 1,
             ResponseCode::InvalidRequest => self.counts.invalid += 1,
@@ -541,3 +554,6 @@ impl Outgoing {
         Self { device: Arc::clone(device), pasid, response: PageResponse { pasid: named, index, code } }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

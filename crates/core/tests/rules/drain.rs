@@ -224,9 +224,11 @@ fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_contain
     world.resolve();
     let (waiting, part) = (asker.ask(None, &[0xa000]), asker.ask_part(None, &[0xb000]));
     world.sort();
-    assert_eq!(world.pages_under_way(), (1, 2));
+    let queued = asker.ask(None, &[0xc000]);
+    assert_eq!(world.pages_under_way(), (2, 2));
     let container = world.container(&[asker.device.group()]);
     assert_eq!((asker.outcome(handed_out), asker.outcome(waiting), world.pages_under_way()), (INVALID, INVALID, (0, 0)));
+    assert_eq!(asker.outcome(queued), INVALID, "it came for the domain of before");
     assert!(!kept.lock().remove(0).is_pending());
     asker.device.reset().expect("plugged").done();
     assert_eq!(asker.outcome(part), Some(GroupOutcome::Forgotten));
