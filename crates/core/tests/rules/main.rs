@@ -26,6 +26,7 @@ mod pages;
 mod paging;
 mod pasids;
 mod regressions;
+mod responses;
 mod rollback;
 mod services;
 mod support;

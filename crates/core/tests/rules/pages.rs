@@ -1,29 +1,15 @@
-//! Page request groups, their answers, and what is refused (rules F1, F2, F3, F5).
-
-use std::sync::Arc;
-use std::time::Duration;
+//! Page request groups, their answers, and what is refused (rules F1, F3, F5).
 
 use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
-use sva_core::{
-    Access, AccessMode, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason, Features, HostFailure, Iommu,
-    IommuConfig, OnAbsent, Pasid, ResponseCode, Segment, ServiceError, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
-    Stopped, ToDevice, Translation, WatchToken,
-};
+use sva_core::{Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, Pasid, ResponseCode, ServiceError};
 use sva_testkit::{PAGE, Protection};
 
 use crate::held::*;
 use crate::paging::*;
-use crate::support::{World, bdf, reason, watched};
+use crate::support::{World, bdf, reason};
 
 fn number(n: u32) -> Pasid {
     Pasid::new(n).expect("not zero, and 20 bits")
-}
-
-fn response(message: Message) -> sva_core::pri::PageResponse {
-    match message {
-        Message::Down(ToDevice::Response(response)) => response,
-        other => panic!("no response but {other:?}"),
-    }
 }
 
 // shows F1
@@ -268,140 +254,6 @@ fn a_request_without_pasid_brings_in_what_the_domain_maps() {
     assert_eq!((world.resolve(), asker.outcome(beyond), world.reasons()), (1, INVALID, vec![FaultReason::NoDomainMapping]));
 }
 
-// shows F2
-#[test]
-fn a_response_names_the_pasid_where_the_device_wants_it() {
-    for response_pasid in [true, false] {
-        let world = World::new();
-        let asker = world.asker(1, Capabilities { response_pasid, ..asking() });
-        let space = absent();
-        let bond = world.bind(&asker.device, &space);
-        asker.link.hold(page_responses);
-        let group = asker.ask(Some(bond.pasid()), &[page(0)]);
-        world.resolve();
-        let letter = asker.link.take(page_responses);
-        let sent = response(letter.message);
-        assert_eq!((sent.pasid, sent.index), (Some(bond.pasid()).filter(|_| response_pasid), group));
-        letter.deliver();
-        assert_eq!(asker.outcome(group), SUCCESS);
-    }
-}
-
-// shows F2, U6
-#[test]
-fn a_response_that_fits_no_group_that_waits_is_counted_and_answers_nobody() {
-    let Setting { world, asker, space: _space, bond } = Setting::new();
-    let unexpected = || asker.device.page_request_counts().unexpected;
-    let (sent, open) = (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask_part(Some(bond.pasid()), &[page(1)]));
-    asker.link.hold(page_responses);
-    world.resolve();
-    let letter = asker.link.take(page_responses);
-    let right = response(letter.message);
-    let wrong = [
-        sva_core::pri::PageResponse { pasid: Some(number(9)), ..right },
-        sva_core::pri::PageResponse { pasid: None, ..right },
-        sva_core::pri::PageResponse { index: PrgIndex::new(300).expect("small"), ..right },
-        sva_core::pri::PageResponse { index: open, ..right },
-    ];
-    for (n, wrong) in wrong.into_iter().enumerate() {
-        letter.clone().changed(Message::Down(ToDevice::Response(wrong))).deliver();
-        assert_eq!((asker.outcome(sent), asker.outcome(open), unexpected()), (None, None, n as u64 + 1), "{wrong:?}");
-    }
-    letter.clone().deliver();
-    letter
-        .changed(Message::Down(ToDevice::Response(sva_core::pri::PageResponse { code: ResponseCode::InvalidRequest, ..right })))
-        .deliver();
-    assert_eq!((asker.outcome(sent), unexpected()), (SUCCESS, 5), "the second answer changes nothing");
-}
-
-// shows F2
-#[test]
-fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
-    let world = World::new();
-    let asker = world.asker(1, asking());
-    let broken: Arc<dyn AddressSpace> = Arc::new(Broken(SpaceId::unique()));
-    let bond = world.iommu.bind_device(&asker.device, &broken, Bind::new(())).expect("free");
-    let sound = absent();
-    let sound_bond = world.bind(&asker.device, &sound);
-    let group = asker.ask(Some(bond.pasid()), &[page(0)]);
-    let waiting = asker.ask_part(Some(sound_bond.pasid()), &[page(0)]);
-    world.resolve();
-    assert_eq!(asker.outcome(group), FAILURE);
-    let failure = Event::HostFailure { device: bdf(1), call: "resolve", errno: Some(5) };
-    assert_eq!(world.events(), [failure]);
-    assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(AskError::Failed));
-    assert_eq!(asker.port.ask_page(waiting, page(1), AccessMode::READ, true), Err(AskError::Failed));
-    // A device that goes on all the same is told again, and nothing is resolved for it.
-    let before = world.iommu.page_counts();
-    asker.send(Some(sound_bond.pasid()), 40, page(2), false);
-    asker.send(Some(sound_bond.pasid()), 40, page(3), true);
-    let after = world.iommu.page_counts();
-    assert_eq!((after.dropped - before.dropped, after.failed - before.failed, world.resolve()), (2, 1, 0));
-    asker.device.reset().expect("plugged").done();
-    let group = asker.ask(Some(sound_bond.pasid()), &[page(0)]);
-    assert_eq!((world.resolve(), asker.outcome(group), sound.resolved()), (1, SUCCESS, 1));
-}
-
-// shows F2
-#[test]
-fn a_group_without_an_answer_in_time_is_given_up_and_its_index_kept_from_use_until_a_reset() {
-    let clock = ScriptedClock::new();
-    let config = IommuConfig { response_limit: Duration::from_secs(10), ..IommuConfig::default() };
-    let world = World { iommu: Iommu::with_clock(World::new().bus, config, clock.clone()), ..World::new() };
-    let asker = world.asker(1, asking());
-    let space = absent();
-    let bond = world.bind(&asker.device, &space);
-    let group = asker.ask(Some(bond.pasid()), &[page(0)]);
-    asker.link.hold(page_responses);
-    world.resolve();
-    clock.advance(Duration::from_millis(9_999));
-    world.iommu.tick();
-    assert_eq!(asker.outcome(group), None);
-    clock.advance(Duration::from_millis(1));
-    world.iommu.tick();
-    assert_eq!(asker.outcome(group), Some(GroupOutcome::TimedOut));
-    assert_eq!(world.events(), [Event::ResponseOverdue { device: bdf(1), groups: 1 }]);
-    asker.link.hold(no_message);
-    for _ in 0..600 {
-        let next = asker.ask(Some(bond.pasid()), &[page(1)]);
-        assert_ne!(next, group, "the late answer would be taken for this group's");
-        world.resolve();
-        assert_eq!(asker.outcome(next), SUCCESS);
-    }
-    asker.link.deliver_all(page_responses);
-    assert_eq!((asker.outcome(group), asker.device.page_request_counts().unexpected), (Some(GroupOutcome::TimedOut), 1));
-    asker.device.reset().expect("plugged").done();
-    assert_eq!(asker.outcome(group), Some(GroupOutcome::Forgotten));
-}
-
-// shows F2, G5
-#[test]
-fn an_access_whose_credit_is_lost_for_good_ends_as_overdue() {
-    watched(|| {
-        let clock = ScriptedClock::new();
-        let world = World { iommu: Iommu::with_clock(World::new().bus, IommuConfig::default(), clock.clone()), ..World::new() };
-        let asker = world.asker(1, Capabilities { pri: Some(1), ..asking() });
-        let space = absent();
-        let bond = world.bind(&asker.device, &space);
-        asker.link.hold(page_responses);
-        for _ in 0..2 {
-            let (port, pasid) = (asker.port.clone(), bond.pasid());
-            let access = std::thread::spawn(move || reason(port.read(Some(pasid), page(0), &mut [0; 8])));
-            while !access.is_finished() {
-                world.resolve();
-                space.absent(page(0), PAGE);
-                clock.advance(Duration::from_secs(1));
-                std::thread::yield_now();
-            }
-            assert_eq!(access.join().expect("no panic"), Some(FaultReason::Overdue));
-        }
-        asker.device.reset().expect("plugged").done();
-        asker.link.hold(no_message);
-        let group = asker.ask(Some(bond.pasid()), &[page(0)]);
-        assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
-    });
-}
-
 // shows F7
 #[test]
 fn after_page_requests_are_switched_off_nothing_is_pending_and_nothing_is_taken() {
@@ -422,48 +274,4 @@ fn after_page_requests_are_switched_off_nothing_is_pending_and_nothing_is_taken(
     asker.device.enable_pri().expect("it is off");
     let again = asker.ask(pasid, &[page(0)]);
     assert_eq!((world.resolve(), asker.outcome(again)), (1, SUCCESS));
-}
-
-/// A space whose machine fails whenever a page is to be brought in.
-struct Broken(SpaceId);
-
-impl AddressSpace for Broken {
-    fn id(&self) -> SpaceId {
-        self.0
-    }
-
-    fn capabilities(&self) -> SpaceCapabilities {
-        SpaceCapabilities { page_faults: true, ..SpaceCapabilities::default() }
-    }
-
-    fn ended(&self) -> Option<EndReason> {
-        None
-    }
-
-    fn watch(&self, _: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        Ok(WatchToken(0))
-    }
-
-    fn unwatch(&self, _: WatchToken) {}
-
-    fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), Stopped> {
-        Err(Stopped { done: 0, cause: StopCause::NotPresent })
-    }
-
-    fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
-        Err(Stopped { done: 0, cause: StopCause::NotPresent })
-    }
-
-    fn translate(&self, _: u64, _: bool) -> Result<Translation, StopCause> {
-        Err(StopCause::NotPresent)
-    }
-
-    fn resolve(&self, _: u64, mode: AccessMode) -> Result<(), StopCause> {
-        assert_eq!(mode.on_absent, OnAbsent::Resolve);
-        Err(StopCause::Host(HostFailure { call: "resolve", source: std::io::Error::from_raw_os_error(5) }))
-    }
-
-    fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        Ok(Vec::new())
-    }
 }

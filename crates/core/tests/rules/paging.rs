@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use sva_core::pri::{GroupOutcome, PageRequest, PrgIndex, StopMarker};
+use sva_core::pri::{GroupOutcome, PageRequest, PageResponse, PrgIndex, StopMarker};
 use sva_core::sync::Mutex;
 use sva_core::{
     AccessMode, AtsPort, Bond, Capabilities, Census, Device, DeviceSpec, Fault, FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug,
-    Removal, ResponseCode, ToIommu,
+    Removal, ResponseCode, ToDevice, ToIommu,
 };
 use sva_testkit::{MemorySpace, PAGE};
 
@@ -217,4 +217,12 @@ pub(crate) fn absent() -> MemorySpace {
     let space = space();
     space.absent(BASE, PAGES * PAGE);
     space
+}
+
+/// What a message says, which is a response.
+pub(crate) fn response(message: Message) -> PageResponse {
+    match message {
+        Message::Down(ToDevice::Response(response)) => response,
+        other => panic!("no response but {other:?}"),
+    }
 }

@@ -1,0 +1,132 @@
+//! A device, a bus and spaces, as far as the queue looks at them.
+
+use super::*;
+use crate::device::{Capabilities, DeviceSpec};
+use crate::domain::Translation;
+use crate::fault::{AccessMode, HostFailure};
+use crate::gate::Gate;
+use crate::ids::{Bdf, GroupId, PasidTag, PasidWidth, RequesterId, SpaceId};
+use crate::iommu::IommuConfig;
+use crate::iommu::parts::{GroupFace, Isolation, Requester, SpaceRecord};
+use crate::iommu::services::Services;
+use crate::link::{DirectLink, LinkEnds};
+use crate::range::{AddrRange, Segment};
+use crate::space::{AddressSpace, EndReason, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken};
+use crate::sync::RwLock;
+use crate::sync::atomic::AtomicBool;
+use crate::topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology};
+
+/// A device that nobody has plugged in: the state machine looks at its entries, its domain and its gate.
+pub(super) fn device(key: u64) -> Arc<DeviceInner> {
+    let bdf = Bdf::new(0, 1, key as u8 + 1, 0).expect("small");
+    let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, ALLOCATION) };
+    let face = GroupFace { translation: Translation::blocking(), alone: AtomicBool::new(true) };
+    Arc::new_cyclic(|me| DeviceInner {
+        spec,
+        group: GroupId(key as u32),
+        requester: Requester::new(RequesterId(bdf)),
+        face: Arc::new(face),
+        gate: Gate::new(),
+        unplugged: AtomicBool::new(false),
+        isolation: RwLock::new(Isolation::ask(&NoBus, bdf)),
+        services: Services::new(
+            key,
+            LinkEnds::new(bdf, std::sync::Weak::new(), me.clone()),
+            Arc::new(DirectLink),
+            &IommuConfig::default(),
+            &spec,
+        ),
+    })
+}
+
+/// A space of its own for a PASID.
+pub(super) fn space(number: u32) -> Arc<SpaceRecord> {
+    let space: Arc<dyn AddressSpace> = Arc::new(NoMemory(SpaceId::unique()));
+    // The identity of the space does for a generation: neither comes again.
+    let generation = crate::ids::Generation(space.id().get());
+    Arc::new(SpaceRecord::new(&space, PasidTag { pasid: pasid(number), generation }))
+}
+
+/// A bus on which nothing is in the way.
+struct NoBus;
+
+impl Topology for NoBus {
+    fn policy(&self) -> PathPolicy {
+        PathPolicy::Permissive
+    }
+
+    fn requester(&self, device: Bdf) -> RequesterId {
+        RequesterId(device)
+    }
+
+    fn group(&self, device: Bdf) -> GroupKey {
+        GroupKey(device)
+    }
+
+    fn why_shared(&self, _: Bdf, _: Bdf) -> SharedBecause {
+        unreachable!("nothing is shared")
+    }
+
+    fn path_defect(&self, _: Bdf) -> Option<PathDefect> {
+        None
+    }
+
+    fn windows(&self, _: Bdf) -> Vec<PeerWindow> {
+        Vec::new()
+    }
+
+    fn read_peer(&self, from: Bdf, _: &PeerWindow, _: u64, _: &mut [u8], _: crate::fault::Access) -> Result<(), PeerAborted> {
+        Err(PeerAborted(from))
+    }
+
+    fn write_peer(&self, from: Bdf, _: &PeerWindow, _: u64, _: &[u8]) -> Result<(), PeerAborted> {
+        Err(PeerAborted(from))
+    }
+
+    fn reserved(&self, _: Bdf) -> Vec<AddrRange> {
+        Vec::new()
+    }
+}
+
+/// A space that has an identity and nothing else.
+struct NoMemory(SpaceId);
+
+impl AddressSpace for NoMemory {
+    fn id(&self) -> SpaceId {
+        self.0
+    }
+
+    fn capabilities(&self) -> SpaceCapabilities {
+        SpaceCapabilities::default()
+    }
+
+    fn ended(&self) -> Option<EndReason> {
+        None
+    }
+
+    fn watch(&self, _: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        Ok(WatchToken(0))
+    }
+
+    fn unwatch(&self, _: WatchToken) {}
+
+    fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), Stopped> {
+        Err(Stopped { done: 0, cause: StopCause::NotMapped })
+    }
+
+    fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
+        Err(Stopped { done: 0, cause: StopCause::NotMapped })
+    }
+
+    fn translate(&self, _: u64, _: bool) -> Result<crate::ats::message::Translation, StopCause> {
+        Err(StopCause::NotMapped)
+    }
+
+    fn resolve(&self, _: u64, _: AccessMode) -> Result<(), StopCause> {
+        Err(StopCause::NotMapped)
+    }
+
+    fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+        Ok(Vec::new())
+    }
+}
