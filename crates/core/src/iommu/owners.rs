@@ -7,6 +7,7 @@ use super::{Container, Iommu};
 use crate::domain::Domain;
 use crate::error::HandlerError;
 use crate::ids::GroupId;
+use crate::mutation;
 use crate::pri::owner::PageRequestHandler;
 
 /// The page requests of a domain go to a handler as long as this lives. A call of the handler that is under way when it is dropped may finish after.
@@ -15,7 +16,12 @@ pub struct HandlerRegistration(Arc<Domain>);
 
 impl HandlerRegistration {
     pub(super) fn new(domain: Arc<Domain>, handler: Arc<dyn PageRequestHandler>) -> Result<Self, HandlerError> {
-        if domain.set_handler(handler) { Ok(Self(domain)) } else { Err(HandlerError::Taken) }
+        let free = domain.set_handler(handler);
+        if mutation::is_on(14) && !free {
+            // The drop of what was never had gives it back, and its owner will again.
+            drop(Self(Arc::clone(&domain)));
+        }
+        if free { Ok(Self(domain)) } else { Err(HandlerError::Taken) }
     }
 }
 

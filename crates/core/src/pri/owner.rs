@@ -296,7 +296,10 @@ impl Drop for FaultQueue {
             (std::mem::take(&mut groups.unread), std::mem::take(&mut groups.read))
         };
         if mutation::is_on(5) {
-            std::mem::forget(left);
+            for group in left.0.into_iter().chain(left.1.into_values()) {
+                let _ = group.iommu.answer_group(group.cookie, ResponseCode::InvalidRequest);
+                std::mem::forget(group);
+            }
             return;
         }
         drop(left);
