@@ -1,13 +1,16 @@
 //! Why a request to the IOMMU was refused: one enum per operation, the values in the variant.
 
+mod services;
+
 use std::fmt;
 
 use crate::device::Feature;
 use crate::fault::HostFailure;
-use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidWidth, RequesterId, SpaceId};
+use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidWidth, SpaceId};
 use crate::range::AddrRange;
 use crate::space::SpaceEnded;
 use crate::topology::{PathDefect, SharedBecause};
+pub use services::{HandlerError, ResetError, ServiceError};
 
 /// Another member of a device's group, and why it cannot be isolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -461,95 +464,4 @@ pub enum LeaveError {
         /// The container.
         container: ContainerId,
     },
-}
-
-/// Why a service of a device cannot be switched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServiceError {
-    /// The device has no address translation services.
-    #[error("{device} has no address translation services; plug it in with the capability `ats`")]
-    NoAts {
-        /// The device.
-        device: Bdf,
-    },
-    /// The device has no page request interface.
-    #[error("{device} has no page request interface; plug it in with the capability `pri`")]
-    NoPri {
-        /// The device.
-        device: Bdf,
-    },
-    /// Its requests reach the IOMMU under another's requester ID, to which no invalidation could be sent.
-    #[error("{device} issues requests as {requester}: invalidations could not be sent to it")]
-    SharedRequesterId {
-        /// The device.
-        device: Bdf,
-        /// What the IOMMU sees of it.
-        requester: RequesterId,
-    },
-    /// Page requests rest on address translation services.
-    #[error("the address translation services of {device} are off; enable them first")]
-    AtsOff {
-        /// The device.
-        device: Bdf,
-    },
-    /// Address translation services cannot be switched off under page requests.
-    #[error("{device} uses page requests; disable them first")]
-    PriOn {
-        /// The device.
-        device: Bdf,
-    },
-    /// It is on.
-    #[error("the service of {device} is on already")]
-    AlreadyOn {
-        /// The device.
-        device: Bdf,
-    },
-    /// It is off.
-    #[error("the service of {device} is not on")]
-    NotOn {
-        /// The device.
-        device: Bdf,
-    },
-    /// The device is being reset, was cut off, or has been removed.
-    #[error("{device} is being reset, was cut off or has been removed; end the reset, or reset it first")]
-    StandsStill {
-        /// The device.
-        device: Bdf,
-    },
-}
-
-/// Why a device cannot be reset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ResetError {
-    /// It has been removed.
-    #[error("{device} has been removed")]
-    Gone {
-        /// The device.
-        device: Bdf,
-    },
-}
-
-/// Why the page requests of a domain cannot be given to an owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum HandlerError {
-    /// No such group.
-    #[error("{group} does not exist")]
-    NoSuchGroup {
-        /// Which.
-        group: GroupId,
-    },
-    /// The group uses the domain of its container.
-    #[error("{group} is in {container}; register with the container")]
-    InContainer {
-        /// The group.
-        group: GroupId,
-        /// The container.
-        container: ContainerId,
-    },
-    /// Somebody else has them.
-    #[error("the page requests of this domain have an owner already; drop its registration first")]
-    Taken,
 }

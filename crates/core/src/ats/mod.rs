@@ -6,15 +6,17 @@
 //! | [`layout`] | the same bit by bit, both ways |
 
 pub(crate) mod cache;
+mod held;
 pub(crate) mod invalidate;
 pub mod layout;
 pub mod message;
 pub mod port;
 
 pub use cache::{Answer, AtcCounts};
+pub use held::Held;
 pub use invalidate::InvalidationCounts;
 pub use message::{
     AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Itag, Permissions, RequestId, Translation, TranslationCompletion,
     TranslationRefusal, TranslationRequest,
 };
-pub use port::{AskTranslationError, AtsPort, Held};
+pub use port::{AskTranslationError, AtsPort};

@@ -4,8 +4,11 @@
 //! the model and by the space's [audit](crate::MemorySpace::audit) at that instant; one that the model permits is not to be refused without a reason.
 
 mod act;
+mod bonds;
+mod devices;
 mod end;
 mod oracle;
+mod spaces;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
