@@ -280,5 +280,6 @@ fn capabilities(it: &PciFunction, notes: &mut Vec<Note>) -> Capabilities {
     if pasid.is_some() && pri.is_none() {
         notes.push(Note::PageFaults { bdf: it.bdf });
     }
-    Capabilities { pasid, ats, pri, page_faults: pasid.is_some() || pri.is_some() }
+    // As in a fabric file: the bit for it is not among what is read of a machine.
+    Capabilities { pasid, ats, pri, response_pasid: pri.is_some(), page_faults: pasid.is_some() || pri.is_some() }
 }
