@@ -169,6 +169,10 @@ fn closing_the_queue_answers_everything_in_it_and_what_comes_later_and_leaves_no
     assert_eq!((world.resolve(), asker.outcome(later), world.pages_under_way()), (1, INVALID, (0, 0)));
     drop(bond);
     world.take_down(&[&asker]);
+    // A group that is left somewhere keeps its system.
+    let bus = world.bus.clone();
+    drop((world, asker));
+    assert_eq!(Arc::strong_count(&bus), 1);
 }
 
 // shows S2
