@@ -128,7 +128,7 @@ fn deny(context: &Context) -> Result<Outcome, String> {
 
 fn bench(context: &Context) -> Result<Outcome, String> {
     context.run(context.cargo(&["build", "--release", "-p", "sva-bench", "--locked"]), minutes(10))?;
-    for suite in ["host", "topology"] {
+    for suite in ["host", "topology", "faults"] {
         let words = ["run", "--release", "--quiet", "-p", "sva-bench", "--", suite, "--json", "--quick"];
         let kept = context.keep(context.cargo(&words), minutes(3))?;
         if !kept.status.success() {

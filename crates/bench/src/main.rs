@@ -1,9 +1,11 @@
 //! Benchmarks of sva, each figure beside a baseline that is measured in the same run.
 //!
-//! `cargo run --release -p sva-bench -- (host|topology) [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
+//! `cargo run --release -p sva-bench -- (host|topology|faults) [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
 #![forbid(unsafe_code)]
 
+mod faults;
 mod host;
+mod resident;
 mod row;
 mod target;
 mod topology;
@@ -42,17 +44,29 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// Page requests: round trips, a storm, memory.
+    Faults {
+        /// Print a JSON array of rows instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// A smaller run, to see that everything works; the figures mean little.
+        #[arg(long)]
+        quick: bool,
+    },
     /// The process that is measured on; started by the others.
     #[command(hide = true)]
     Target {
         /// Bytes of memory to have.
         bytes: usize,
+        /// Leave all of its pages to be made by whoever needs them.
+        #[arg(long)]
+        untouched: bool,
     },
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().subject {
-        Subject::Target { bytes } => target::run(bytes),
+        Subject::Target { bytes, untouched } => target::run(bytes, untouched),
         Subject::Host { json, quick } => {
             let mut rows = Rows::new(json);
             host::run(quick, &mut rows).and_then(|()| rows.finish())
@@ -60,6 +74,10 @@ fn main() -> ExitCode {
         Subject::Topology { json, quick } => {
             let mut rows = Rows::new(json);
             topology::run(quick, &mut rows).and_then(|()| rows.finish())
+        }
+        Subject::Faults { json, quick } => {
+            let mut rows = Rows::new(json);
+            faults::run(quick, &mut rows).and_then(|()| rows.finish())
         }
     };
     match outcome {

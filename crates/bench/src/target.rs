@@ -1,27 +1,37 @@
 //! A process with memory to be measured on: this program again, under another subcommand.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// The target's side: has memory, says where, and stays until its input closes.
-pub(crate) fn run(bytes: usize) -> Result<(), Box<dyn Error>> {
-    let mut memory = vec![0u8; bytes];
-    // Touched, so that no page has to be made while somebody measures.
-    for (n, page) in memory.chunks_mut(4096).enumerate() {
-        page.fill(n as u8 | 1);
+/// The target's side: has memory and says where; a line of input has it take other memory instead. Ends with its input.
+pub(crate) fn run(bytes: usize, untouched: bool) -> Result<(), Box<dyn Error>> {
+    if untouched {
+        // A touch is to make one page, and not the five hundred around it.
+        nix::sys::prctl::set_thp_disable(true)?;
     }
-    let mut out = std::io::stdout();
-    writeln!(out, "{}", memory.as_ptr() as usize)?;
-    out.flush()?;
-    std::io::stdin().read_to_end(&mut Vec::new())?;
-    drop(memory);
-    Ok(())
+    let mut input = std::io::stdin().lines();
+    loop {
+        let mut memory = vec![0u8; bytes];
+        if !untouched {
+            // So that no page has to be made while somebody measures.
+            for (n, page) in memory.chunks_mut(4096).enumerate() {
+                page.fill(n as u8 | 1);
+            }
+        }
+        let mut out = std::io::stdout();
+        writeln!(out, "{}", memory.as_ptr() as usize)?;
+        out.flush()?;
+        if input.next().transpose()?.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// A running target.
 pub(crate) struct Target {
     child: Child,
+    answers: BufReader<ChildStdout>,
     /// Where its memory begins.
     pub(crate) address: u64,
 }
@@ -29,16 +39,35 @@ pub(crate) struct Target {
 impl Target {
     /// Starts one with `bytes` of touched memory.
     pub(crate) fn start(bytes: usize) -> Result<Self, Box<dyn Error>> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("target")
-            .arg(bytes.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Self::launch(bytes, &[])
+    }
+
+    /// Starts one with `bytes` of memory of which no page is there yet. 64 MiB or more: the allocator takes less from what it was given back.
+    pub(crate) fn untouched(bytes: usize) -> Result<Self, Box<dyn Error>> {
+        Self::launch(bytes, &["--untouched"])
+    }
+
+    fn launch(bytes: usize, more: &[&str]) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("target").arg(bytes.to_string()).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let answers = BufReader::new(child.stdout.take().ok_or("the target has no output")?);
+        let mut target = Self { child, answers, address: 0 };
+        target.read_address()?;
+        Ok(target)
+    }
+
+    fn read_address(&mut self) -> Result<(), Box<dyn Error>> {
         let mut line = String::new();
-        BufReader::new(child.stdout.take().ok_or("the target has no output")?).read_line(&mut line)?;
-        let address = line.trim().parse()?;
-        Ok(Self { child, address })
+        self.answers.read_line(&mut line)?;
+        self.address = line.trim().parse()?;
+        Ok(())
+    }
+
+    /// Has it take other memory: of an untouched target no page is there again.
+    pub(crate) fn renew(&mut self) -> Result<(), Box<dyn Error>> {
+        writeln!(self.child.stdin.as_mut().ok_or("the target has no input")?)?;
+        self.read_address()
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -29,6 +29,7 @@ compile_error!("sva-host is built for x86-64 Linux only: its anchors are made wi
 mod access;
 mod anchor;
 mod calls;
+mod clock;
 mod error;
 mod gate;
 mod keeper;
@@ -48,6 +49,7 @@ mod tracee;
 
 use std::sync::Arc;
 
+pub use clock::MonotonicClock;
 pub use error::{AttachError, Denial};
 pub use regions::{FindError, Region, RegionsError, Unusable, find as find_region, regions};
 pub use space::HostSpace;

@@ -11,6 +11,7 @@ use sva_core::{AddressSpace, Bind, Bond, Device, Iommu, IommuConfig, PasidWidth}
 use sva_testkit::{FlatTopology, MemorySpace};
 
 use super::spec;
+use crate::resident::resident;
 use crate::row::{Goal, Rows, median};
 
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
@@ -114,11 +115,4 @@ fn table_entry_bytes(entries: usize) -> Result<f64, Box<dyn Error>> {
     let after = resident()?;
     black_box(&table);
     Ok((after - before) / entries as f64)
-}
-
-/// Resident bytes of this process.
-fn resident() -> Result<f64, Box<dyn Error>> {
-    let statm = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: f64 = statm.split_whitespace().nth(1).ok_or("no resident size")?.parse()?;
-    Ok(pages * 4096.0)
 }

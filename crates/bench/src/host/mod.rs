@@ -38,7 +38,7 @@ impl Bound {
 }
 
 /// The `n`th of up to 65,536 devices, each on its own.
-fn spec(n: u16, width: PasidWidth) -> Result<DeviceSpec, Box<dyn Error>> {
+pub(crate) fn spec(n: u16, width: PasidWidth) -> Result<DeviceSpec, Box<dyn Error>> {
     let [high, low] = n.to_be_bytes();
     let bdf = Bdf::new(high.into(), low, 0, 0).ok_or("no such device")?;
     Ok(DeviceSpec { bdf, capabilities: Capabilities::sva(width) })

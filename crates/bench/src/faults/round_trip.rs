@@ -1,0 +1,165 @@
+//! One fault at a time in memory: with a worker thread beside the bare hand-over between two threads, and on one thread beside an access that brings its page in itself.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use sva_core::ats::Answer;
+use sva_core::pri::{GroupOutcome, Histogram};
+use sva_core::sync::{Condvar, Mutex};
+use sva_core::{AccessMode, AtsPort, Bind, FaultTimes, Iommu, IommuConfig, Pasid, ResponseCode, WorkerConfig, Workers};
+use sva_testkit::PAGE;
+
+use super::{BASE, absent_space, asking, parts, system, us};
+use crate::row::{Goal, Rows};
+
+/// Faults in a round; then the baseline has its turn.
+const BATCH: usize = 200;
+
+/// Answers the times of the faults with a worker thread.
+pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<FaultTimes, Box<dyn Error>> {
+    let rounds = if quick { 5 } else { 200 };
+    let times = with_a_worker(rounds, rows)?;
+    on_one_thread(rounds, rows)?;
+    Ok(times)
+}
+
+fn with_a_worker(rounds: usize, rows: &mut Rows) -> Result<FaultTimes, Box<dyn Error>> {
+    let iommu = system(IommuConfig::default());
+    let device = asking(&iommu, 0, 32, None)?;
+    let space = absent_space(1);
+    let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()))?;
+    let _workers = Workers::start(&iommu, WorkerConfig { threads: 1, most: 1 })?;
+    let port = device.ats_port();
+    let (echo, mut handed_over) = (Echo::start(), Histogram::default());
+    for _ in 0..rounds {
+        for _ in 0..BATCH {
+            space.absent(BASE, PAGE);
+            port.read(Some(bond.pasid()), BASE, black_box(&mut [0; 64]))?;
+        }
+        for _ in 0..BATCH {
+            let begun = Instant::now();
+            echo.there_and_back();
+            handed_over.record(begun.elapsed());
+        }
+    }
+    let times = bond.fault_times();
+    all_faulted(times.response.count(), rounds)?;
+    for percent in [50, 99] {
+        let goal = if percent == 50 { Goal::RatioAtMost(2.0) } else { Goal::None };
+        let case = format!("fault, one worker, p{percent}, two condvar wake-ups");
+        rows.add(case, "us", us(&times.response, percent), us(&handed_over, percent), goal);
+    }
+    parts("fault, one worker", &times, rows);
+    Ok(times)
+}
+
+fn all_faulted(faults: u64, rounds: usize) -> Result<(), Box<dyn Error>> {
+    let expected = (rounds * BATCH) as u64;
+    if faults == expected { Ok(()) } else { Err(format!("{faults} faults where {expected} were to be").into()) }
+}
+
+/// Two threads that wake one another, and do nothing else.
+struct Echo {
+    shared: Arc<(Mutex<Turn>, Condvar, Condvar)>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Ours,
+    Theirs,
+    Over,
+}
+
+impl Echo {
+    fn start() -> Self {
+        let shared = Arc::new((Mutex::new(Turn::Ours), Condvar::new(), Condvar::new()));
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            let (turn, there, back) = &*theirs;
+            let mut turn = turn.lock();
+            while *turn != Turn::Over {
+                if *turn == Turn::Theirs {
+                    *turn = Turn::Ours;
+                    back.notify_one();
+                }
+                turn = there.wait(turn);
+            }
+        });
+        Self { shared, thread: Some(thread) }
+    }
+
+    fn there_and_back(&self) {
+        let (turn, there, back) = &*self.shared;
+        *turn.lock() = Turn::Theirs;
+        there.notify_one();
+        let mut turn = turn.lock();
+        while *turn != Turn::Ours {
+            turn = back.wait(turn);
+        }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        *self.shared.0.lock() = Turn::Over;
+        self.shared.1.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn on_one_thread(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let iommu = system(IommuConfig::default());
+    let device = asking(&iommu, 0, 32, None)?;
+    let space = absent_space(1);
+    let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()))?;
+    let (port, plain) = (device.ats_port(), device.port());
+    let (mut stepwise, mut resolving) = (Histogram::default(), Histogram::default());
+    for _ in 0..rounds {
+        for _ in 0..BATCH {
+            space.absent(BASE, PAGE);
+            let begun = Instant::now();
+            fault(&iommu, &port, bond.pasid())?;
+            stepwise.record(begun.elapsed());
+        }
+        for _ in 0..BATCH {
+            space.absent(BASE, PAGE);
+            let begun = Instant::now();
+            plain.read(Some(bond.pasid()), BASE, black_box(&mut [0; 64]))?;
+            resolving.record(begun.elapsed());
+        }
+    }
+    all_faulted(bond.fault_times().response.count(), rounds)?;
+    for percent in [50, 99] {
+        let case = format!("fault, all on one thread, p{percent}, access that resolves");
+        rows.add(case, "us", us(&stepwise, percent), us(&resolving, percent), Goal::None);
+    }
+    parts("fault, all on one thread", &bond.fault_times(), rows);
+    Ok(())
+}
+
+/// Asks for a translation, which there is none of, then for the page, resolves it, and reads by the translation that there is then.
+fn fault(iommu: &Iommu, port: &AtsPort, pasid: Pasid) -> Result<(), Box<dyn Error>> {
+    let asked = port.ask_translation(Some(pasid), BASE, AccessMode::READ)?;
+    if port.translation(asked) != Some(Answer::NoAccess) {
+        return Err("the page was there".into());
+    }
+    let group = port.open_group(Some(pasid))?;
+    port.ask_page(group, BASE, AccessMode::READ, true)?;
+    while iommu.sort_page_request() {}
+    iommu.next_page_work().ok_or("there is nothing to resolve")?.run();
+    if port.outcome(group) != Some(GroupOutcome::Response(ResponseCode::Success)) {
+        return Err("the page cannot be had".into());
+    }
+    let asked = port.ask_translation(Some(pasid), BASE, AccessMode::READ)?;
+    if port.translation(asked) != Some(Answer::Kept) {
+        return Err("there is no translation after the fault".into());
+    }
+    let read = port.try_read(Some(pasid), BASE, black_box(&mut [0; 64]), AccessMode::READ)?;
+    if read == Some(64) { Ok(()) } else { Err("the translation cannot be used".into()) }
+}
