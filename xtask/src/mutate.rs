@@ -82,7 +82,7 @@ pub(crate) fn task(arguments: &[&str]) -> Result<ExitCode, String> {
 pub(crate) fn check(context: &Context) -> Result<Outcome, String> {
     let reports = examine(context, chosen(context, &Options::default())?)?;
     show(&reports);
-    let failures = failures(&reports, false);
+    let failures = failures(&reports, true);
     if failures.is_empty() { Ok(Outcome::Passed) } else { Err(failures.join("\n!!! ")) }
 }
 

@@ -370,9 +370,7 @@ fn a_container_whose_groups_and_devices_have_gone_can_be_unbound_and_closed() {
     });
 }
 
-// regression 20: a reset that began inside a reset returned busy and left the group without a domain. Here leaving a container and joining another
-// from inside a callback of the first leaves the group with a domain at every step.
-// regression 21: hot-unplug left a freed domain attached: there must always be a blocking state to go to.
+// regression 21: leaving a container and joining another, from inside an access through the first, leaves the group with a domain at every step.
 #[test]
 fn a_group_always_has_a_domain_to_go_to() {
     watched(|| {
@@ -406,7 +404,7 @@ fn a_group_always_has_a_domain_to_go_to() {
     });
 }
 
-// regression 24: group, address-space and driver locks were taken in two different orders. Here everything that takes more than one lock runs against everything else.
+// regression 24: everything that takes more than one lock runs against everything else.
 #[test]
 fn joins_binds_maps_and_ends_from_four_threads_do_not_deadlock() {
     watched(|| {

@@ -163,7 +163,7 @@ fn unmap_returns_when_the_access_in_flight_is_over_and_no_other_starts_meanwhile
     });
 }
 
-// regression 18: unmap dropped its lock in a loop and then removed an area that was created meanwhile.
+// regression 18: the mapping is made where the unmap has been, before that returns.
 #[test]
 fn a_mapping_made_while_an_unmap_waits_survives_it() {
     watched(|| {

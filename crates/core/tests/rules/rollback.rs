@@ -167,7 +167,7 @@ fn a_refused_container_bind_leaves_nothing_in_any_of_its_groups() {
 }
 
 // shows G3, B3
-// regression 4: an error return after taking a group reference leaked the group.
+// regression 4: whatever the refusal is, the group can be given to the next.
 #[test]
 fn a_refused_join_leaves_the_group_free_and_the_container_as_it_was() {
     let world = World::new();

@@ -160,7 +160,7 @@ fn a_late_transaction_of_an_earlier_owner_is_dropped_and_counted_and_never_reach
     assert_eq!(refused(&device.port(), old.pasid), None, "a device without owners in mind is bound to it now (U5)");
 }
 
-// regression 8: an entry was cleared while it was present, and the walker read half of it. Here it is made non-present first and keeps its slot
+// regression 8: it is made non-present first and keeps its slot
 // until the last access has left, so that nothing can be programmed over it.
 #[test]
 fn an_entry_is_made_non_present_before_it_is_cleared() {
@@ -181,7 +181,7 @@ fn an_entry_is_made_non_present_before_it_is_cleared() {
     });
 }
 
-// regression 1: the PASID was freed when the space died, while a bond held elsewhere unbound later: the unbind hit the next owner.
+// regression 1: the number is given back with the last bond, however long the space has been dead.
 // shows U5, U6
 #[test]
 fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_its_number() {
@@ -202,7 +202,7 @@ fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_
     assert_eq!((world.iommu.census().bonds, world.iommu.census().pasids), (1, 1));
 }
 
-// regression 2: unbind touched the space's PASID record after it had dropped the last reference to it. Here the space's own handle goes first, the bond last.
+// regression 2: every handle of the space goes before the bond does.
 #[test]
 fn the_last_bond_may_outlive_every_other_handle_of_its_space() {
     let world = World::new();
@@ -221,8 +221,7 @@ fn the_last_bond_may_outlive_every_other_handle_of_its_space() {
     assert_ne!(world.bind(&device, &next).tag(), tag);
 }
 
-// regression 9: the detach path assumed a per-PASID record that was not there.
-// regression 10: an error path removed a node that was never inserted.
+// regression 9: the removal has taken the only attachment out before the owner unbinds.
 #[test]
 fn unbinding_what_is_gone_already_changes_nothing() {
     let world = World::grouped(2);
@@ -242,7 +241,7 @@ fn unbinding_what_is_gone_already_changes_nothing() {
     world.assert_nothing_is_left();
 }
 
-// regression 26: `unbind_all(device)` walked the domain's list and tore down siblings.
+// regression 26: the others that are bound to the same space stay.
 #[test]
 fn removing_one_device_tears_down_its_own_bonds_alone() {
     let world = World::new();
