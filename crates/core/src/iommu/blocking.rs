@@ -328,7 +328,7 @@ impl Device {
             side.reset();
         });
         device.services.news.notify_all();
-        iommu.0.pages.lock().forget(device.services.key, false);
+        iommu.with_pages(|pages, out| pages.forget(device.services.key, false, out));
         tracing::debug!(device = %device.bdf(), "reset begun");
         Ok(Reset { device: self.clone() })
     }
@@ -361,7 +361,7 @@ impl Drop for Reset {
     fn drop(&mut self) {
         let device = self.device.inner();
         // What a device sent before it noticed the reset.
-        self.device.iommu().0.pages.lock().forget(device.services.key, false);
+        self.device.iommu().with_pages(|pages, out| pages.forget(device.services.key, false, out));
         self.device.iommu().with_invalidator(device, |invalidator, _, todo| {
             if !invalidator.end_reset() {
                 return;
@@ -398,7 +398,7 @@ impl Iommu {
 
     /// Lets go of the last of a removed device's page requests.
     pub(super) fn forget_pages(&self, device: &Arc<DeviceInner>) {
-        self.0.pages.lock().forget(device.services.key, true);
+        self.with_pages(|pages, out| pages.forget(device.services.key, true, out));
     }
 
     /// Drains what a device has pending for `what`, and sends the answers.

@@ -9,6 +9,9 @@
 //!    it is answered with success at once, which has the device look again; sorting throws away the partial groups, which may have lost a member (rule F3).
 //! 4. Groups of one space are resolved one at a time, in the order in which they became complete; spaces take turns (rule S3).
 
+mod drain;
+mod parts;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,146 +19,13 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
-use crate::domain::DomainUse;
-use crate::ids::{Generation, Pasid};
-use crate::iommu::parts::{Attachment, DeviceInner};
+use super::message::{PageRequest, PrgIndex, ResponseCode, StopMarker};
+use crate::ids::Pasid;
+use crate::iommu::parts::DeviceInner;
 use crate::mutation;
-use crate::sync::atomic::Ordering;
-
-/// Stop markers of one device that the queue holds.
-const STOPS: u32 = 32;
-
-/// Names a pending group; never used again, so that a late answer meets no other group (rule U6).
-pub type Cookie = u64;
-
-/// Requests of a group; mostly one.
-pub(crate) type Requests = SmallVec<[PageRequest; 1]>;
-
-/// Names a device as it was plugged in: an address can be used again, this number not.
-pub(crate) type DeviceKey = u64;
-
-/// What a group's pages belong to.
-#[derive(Clone)]
-pub(crate) enum Target {
-    Space(Arc<Attachment>),
-    Domain(Arc<DomainUse>),
-}
-
-/// A line of groups that are resolved one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LineKey {
-    Space(Generation),
-    /// The address of a use of a domain that the waiting groups keep alive.
-    Domain(usize),
-}
-
-impl Target {
-    fn line(&self) -> LineKey {
-        match self {
-            Self::Space(attachment) => LineKey::Space(attachment.record.tag.generation),
-            Self::Domain(used) => LineKey::Domain(Arc::as_ptr(used) as usize),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Space(entry) => entry.gate.is_closed(),
-            Self::Domain(used) => used.gate.is_closed(),
-        }
-    }
-
-    /// Whether pages can be asked for through it now.
-    pub(crate) fn is_open(&self) -> bool {
-        match self {
-            Self::Space(entry) => {
-                let open = !entry.gate.is_closed() && entry.published.load(Ordering::Acquire) && !entry.record.ended();
-                open && entry.features.page_faults
-            }
-            Self::Domain(used) => !used.gate.is_closed(),
-        }
-    }
-}
-
-/// What is to be drained: what one device has for this.
-#[derive(Clone, Copy)]
-pub(crate) enum Drained<'a> {
-    Space(&'a Arc<Attachment>),
-    Domain(&'a Arc<DomainUse>),
-    Everything,
-}
-
-enum Entry {
-    /// One without PASID is for the domain that was in use when it came, and for no later one (rule U1).
-    Request(DeviceKey, PageRequest, Option<Arc<DomainUse>>),
-    Stop(DeviceKey, Pasid),
-}
-
-struct Holder {
-    device: Arc<DeviceInner>,
-    /// Requests that it may have in here.
-    allocation: u32,
-    /// Requests that it has.
-    held: u32,
-    /// Stop markers of it that are not sorted yet.
-    stops: u32,
-    accepting: bool,
-    /// A response failure was sent: nothing is taken before a reset.
-    failed: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    Resolving,
-    /// An owner has it and will answer by its cookie.
-    Out,
-}
-
-struct Pending {
-    device: DeviceKey,
-    pasid: Option<Pasid>,
-    index: PrgIndex,
-    requests: u32,
-    line: LineKey,
-    target: Target,
-    stage: Stage,
-    /// Until it is handed out.
-    pages: Requests,
-    complete_at: Option<Duration>,
-}
-
-#[derive(Default)]
-struct Line {
-    waiting: VecDeque<Cookie>,
-    busy: bool,
-}
-
-/// A group that is to be resolved.
-pub(crate) struct Work {
-    pub(crate) cookie: Cookie,
-    pub(crate) line: LineKey,
-    pub(crate) device: Arc<DeviceInner>,
-    pub(crate) target: Target,
-    pub(crate) pages: Requests,
-    pub(crate) complete_at: Option<Duration>,
-}
-
-/// An answer that is to be sent.
-pub(crate) struct Outgoing {
-    pub(crate) device: Arc<DeviceInner>,
-    /// The group's, which the response need not name.
-    pasid: Option<Pasid>,
-    pub(crate) response: PageResponse,
-}
-
-/// What follows from a call; to be done with no lock held.
-#[derive(Default)]
-pub(crate) struct Outbox {
-    pub(crate) answers: SmallVec<[Outgoing; 1]>,
-    /// There is something to sort or to resolve that was not there before.
-    pub(crate) work: bool,
-}
+pub use parts::Cookie;
+pub(crate) use parts::{DeviceKey, Drained, LineKey, Outbox, Outgoing, Requests, Target, Work};
+use parts::{Entry, Holder, Line, Pending, STOPS, Stage};
 
 /// What happened to page requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -311,7 +181,7 @@ impl PageRequests {
     /// Takes one entry out of the queue and puts it where it belongs; clears an overflow when the queue is empty. False where there was nothing to do.
     pub(crate) fn sort(&mut self, now: Option<Duration>, out: &mut Outbox) -> bool {
         match self.ring.pop_front() {
-            Some(Entry::Request(key, request, used)) => self.sort_request(key, request, used, now, out),
+            Some(Entry::Request(key, request, used)) => self.sort_request(key, request, used.map(Target::Domain), now, out),
             Some(Entry::Stop(key, pasid)) => {
                 if let Some(holder) = self.holders.get_mut(&key) {
                     holder.stops = holder.stops.saturating_sub(1);
@@ -333,33 +203,28 @@ impl PageRequests {
         while self.sort(now, out) {}
     }
 
-    fn sort_request(
-        &mut self,
-        key: DeviceKey,
-        request: PageRequest,
-        used: Option<Arc<DomainUse>>,
-        now: Option<Duration>,
-        out: &mut Outbox,
-    ) {
+    /// `domain` is what a request without PASID is for.
+    fn sort_request(&mut self, key: DeviceKey, request: PageRequest, domain: Option<Target>, now: Option<Duration>, out: &mut Outbox) {
         let at = (key, request.index, request.pasid);
         if !request.last {
             self.partial.entry(at).or_default().push(request);
+            out.retired.extend(domain);
             return;
         }
         let mut pages = self.partial.remove(&at).unwrap_or_default();
         pages.push(request);
-        let Some(holder) = self.holders.get(&key) else { return };
+        let Some(holder) = self.holders.get(&key) else { return out.retired.extend(domain) };
         let device = Arc::clone(&holder.device);
         self.counts.groups += 1;
-        let target = match request.pasid {
-            Some(pasid) => device.requester.table.read().get(&pasid).cloned().map(Target::Space),
-            None => used.map(Target::Domain),
-        };
-        let Some(target) = target.filter(Target::is_open) else {
+        let bound = |pasid| device.requester.table.read().get(&pasid).cloned().map(Target::Space);
+        let target = request.pasid.map_or(domain, bound);
+        if !target.as_ref().is_some_and(Target::is_open) {
+            out.retired.extend(target);
             self.release(key, pages.len() as u32);
             self.send(&device, request.pasid, request.index, ResponseCode::InvalidRequest, out);
             return;
-        };
+        }
+        let Some(target) = target else { return };
         let (cookie, line, requests) = (self.next_cookie, target.line(), pages.len() as u32);
         self.next_cookie += 1;
         let (pasid, index) = (request.pasid, request.index);
@@ -419,95 +284,6 @@ impl PageRequests {
         group.map(|group| group.stage = Stage::Out).is_some()
     }
 
-    /// What a group is for, while it is pending.
-    pub(crate) fn target_of(&self, cookie: Cookie) -> Option<&Target> {
-        self.pending.get(&cookie).map(|group| &group.target)
-    }
-
-    /// Answers a pending group. False where it is not pending any more: dropped and counted.
-    pub(crate) fn answer(&mut self, cookie: Cookie, code: ResponseCode, out: &mut Outbox) -> bool {
-        let Some(group) = self.pending.remove(&cookie) else {
-            self.counts.late_answers += 1;
-            return false;
-        };
-        self.unqueue(cookie, &group);
-        self.release(group.device, group.requests);
-        if let Some(holder) = self.holders.get_mut(&group.device) {
-            holder.failed |= code == ResponseCode::ResponseFailure;
-            let device = Arc::clone(&holder.device);
-            self.send(&device, group.pasid, group.index, code, out);
-        }
-        true
-    }
-
-    /// Takes a group that waits out of its line.
-    fn unqueue(&mut self, cookie: Cookie, group: &Pending) {
-        if group.stage != Stage::Waiting {
-            return;
-        }
-        if let Some(line) = self.lines.get_mut(&group.line) {
-            line.waiting.retain(|waiting| *waiting != cookie);
-            if line.waiting.is_empty() && !line.busy {
-                self.lines.remove(&group.line);
-                self.turn.retain(|turn| *turn != group.line);
-            }
-        }
-    }
-
-    /// Hardware, then software (rule U1): sorts the whole queue, throws partial groups away and answers what is pending as invalid. What is being resolved right now is answered by
-    /// whoever does that, inside the gate that the caller has closed. Answers how many groups were answered.
-    pub(crate) fn drain(&mut self, key: DeviceKey, what: Drained<'_>, now: Option<Duration>, out: &mut Outbox) -> usize {
-        if mutation::is_on(12) && matches!(what, Drained::Domain(_)) {
-            return 0;
-        }
-        let before = out.answers.len();
-        self.sort_all(now, out);
-        let pasid = match what {
-            Drained::Space(attachment) => Some(Some(attachment.record.tag.pasid)),
-            Drained::Domain(_) => Some(None),
-            Drained::Everything => None,
-        };
-        self.discard_partial(|(device, _, of)| *device == key && pasid.is_none_or(|pasid| *of == pasid));
-        let meant = |group: &Pending| match (what, &group.target) {
-            (Drained::Everything, _) => true,
-            (Drained::Space(a), Target::Space(b)) => Arc::ptr_eq(a, b),
-            (Drained::Domain(a), Target::Domain(b)) => Arc::ptr_eq(a, b),
-            _ => false,
-        };
-        let found = self.pending.iter().filter(|(_, group)| group.device == key && group.stage != Stage::Resolving && meant(group));
-        let mut found: Vec<Cookie> = found.map(|(&cookie, _)| cookie).collect();
-        // In the order in which they became complete, so that a run can be repeated.
-        found.sort_unstable();
-        for cookie in found {
-            self.answer(cookie, ResponseCode::InvalidRequest, out);
-        }
-        // Those included that were complete in the queue and found nobody any more when they were sorted.
-        let Some(holder) = self.holders.get(&key) else { return 0 };
-        let own = |answer: &&Outgoing| Arc::ptr_eq(&answer.device, &holder.device) && pasid.is_none_or(|pasid| answer.pasid == pasid);
-        out.answers[before..].iter().filter(own).count()
-    }
-
-    /// Forgets all that a device has in here, which nobody can be answered for: it was reset, or is gone (then `gone`, and its last trace goes as well).
-    pub(crate) fn forget(&mut self, key: DeviceKey, gone: bool) {
-        let before = self.ring.len();
-        self.ring.retain(|entry| !matches!(entry, Entry::Request(of, ..) | Entry::Stop(of, _) if *of == key));
-        self.counts.dropped += (before - self.ring.len()) as u64;
-        self.discard_partial(|(device, _, _)| *device == key);
-        let mut found: Vec<Cookie> = self.pending.iter().filter(|(_, group)| group.device == key).map(|(&cookie, _)| cookie).collect();
-        found.sort_unstable();
-        for cookie in found {
-            if let Some(group) = self.pending.remove(&cookie) {
-                self.unqueue(cookie, &group);
-                self.counts.unanswerable += 1;
-            }
-        }
-        if gone {
-            self.holders.remove(&key);
-        } else if let Some(holder) = self.holders.get_mut(&key) {
-            (holder.held, holder.stops, holder.failed) = (0, 0, false);
-        }
-    }
-
     /// What is in here: requests that are queued or in partial groups, and groups that are pending.
     pub(crate) fn under_way(&self) -> (usize, usize) {
         (self.ring.len() + self.partial.values().map(SmallVec::len).sum::<usize>(), self.pending.len())
@@ -544,14 +320,6 @@ impl PageRequests {
             ResponseCode::ResponseFailure => self.counts.failed += 1,
         }
         out.answers.push(Outgoing::new(device, pasid, index, code));
-    }
-}
-
-impl Outgoing {
-    /// The response carries the PASID where the device wants it (PRG Response PASID Required).
-    fn new(device: &Arc<DeviceInner>, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode) -> Self {
-        let named = pasid.filter(|_| device.spec.capabilities.response_pasid);
-        Self { device: Arc::clone(device), pasid, response: PageResponse { pasid: named, index, code } }
     }
 }
 

@@ -6,6 +6,7 @@ mod stubs;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sync::atomic::Ordering;
 use bench::Bench;
 
 const DEVICES: u64 = 3;

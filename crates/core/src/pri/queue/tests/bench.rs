@@ -7,6 +7,7 @@ use crate::ids::PasidWidth;
 use crate::iommu::parts::SpaceRecord;
 use crate::iommu::state::{BondKind, State};
 use crate::pasid::PasidAllocator;
+use crate::sync::atomic::Ordering;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Place {
@@ -349,7 +350,7 @@ impl Bench {
     }
 
     fn forget(&mut self, key: u64, gone: bool) {
-        self.queue.forget(key, gone);
+        self.queue.forget(key, gone, &mut Outbox::default());
         let ring: Vec<Item> = self.items.iter().filter(|item| item.device == key && item.place == Place::Ring).copied().collect();
         self.counts.dropped += ring.len() as u64;
         self.lasts.1 += ring.iter().filter(|item| item.last).count() as u64;
