@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, Bind, Bond, EndReason, FaultQueue, FaultReason, Frame, HostFailure, NoSuchFrame, Removal, Segment,
+    AccessMode, AddrRange, AddressSpace, Bind, Bond, EndReason, FaultReason, Frame, HostFailure, NoSuchFrame, Removal, Segment,
     SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, UnbindReport, WatchToken,
 };
 
-use crate::paging::*;
 use crate::support::*;
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -107,23 +106,4 @@ fn a_group_whose_container_is_gone_reaches_what_is_its_own_and_nothing_else() {
     }
     assert!(blocked(&leaver, 0x20000) && blocked(&back, 0x10000), "not the other's");
     assert_eq!((shared.peek(BASE, 3), own.peek(BASE, 3)), (vec![0; 3], b"own".to_vec()));
-}
-
-// shows F3, G5; regression 5: a group that is answered is also let go of, whether its owner had read it or not.
-#[test]
-fn a_fault_queue_that_is_closed_keeps_nothing_of_the_groups_that_were_in_it() {
-    let Setting { world, asker, space, bond } = Setting::new();
-    drop(bond);
-    let queue = FaultQueue::new(8, || {});
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(queue.handler())).expect("free");
-    let groups = [asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1), page(2)])];
-    assert_eq!((world.resolve(), queue.read(1, |_, _, _| {}), queue.len()), (2, Ok(1), (1, 1)));
-    drop(queue);
-    assert!(groups.iter().all(|group| asker.outcome(*group) == INVALID));
-    drop(bond);
-    world.take_down(&[&asker]);
-    let World { bus, iommu } = world;
-    drop((asker, space, iommu));
-    // Each group has a handle of the system, and the system one of the bus.
-    assert_eq!(Arc::strong_count(&bus), 1);
 }
