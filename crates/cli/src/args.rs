@@ -60,6 +60,12 @@ pub(crate) struct DemoArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    /// Show a storm of page requests instead: devices with ATS and PRI that fault all the time, and what can befall them
+    #[arg(long)]
+    pub(crate) faults: bool,
+    /// Print page requests, responses and invalidations to standard error as they happen, with device, PASID and address
+    #[arg(long, requires = "faults")]
+    pub(crate) trace: bool,
     /// Where the random data comes from; without it another one each time
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -182,5 +183,73 @@ fn no_child_is_left_behind_whatever_ends_it() {
             assert!(begun.elapsed() < LIMIT, "left behind: {:?}", marked(&mark));
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+#[test]
+fn every_claim_of_the_storm_is_made_and_holds() {
+    let report = json(&["--faults", "--json", "--seed", "7"]);
+    assert_eq!((&report["seed"], &report["failed"]), (&Value::from(7), &Value::from(0)), "{report}");
+    let rules = ["F1", "S3", "F3", "F5", "U4", "U1", "U2", "T1", "T2", "F2"];
+    for rule in rules {
+        let shows = |claim: &&Value| claim["rules"].as_array().is_some_and(|rules| rules.iter().any(|shown| shown == rule));
+        assert!(claims(&report).iter().any(|claim| shows(&claim)), "no claim shows {rule}");
+    }
+    assert!(claims(&report).iter().all(|claim| claim["held"] == true && claim["chapter"] == "storm"), "{report}");
+    // Three devices and five spaces; each bond has had faults, and the parts of them are in order.
+    let bonds = report["bonds"].as_array().expect("times");
+    assert_eq!(bonds.len(), 15);
+    for bond in bonds {
+        assert!(bond["responses"].as_u64().is_some_and(|count| count > 0), "{bond}");
+        for part in ["request", "resolve", "response", "retry"] {
+            let of = |key: &str| bond[part][key].as_f64().expect("a time");
+            assert!(0.0 < of("p50_us") && of("p50_us") <= of("p99_us") && of("p99_us") <= of("longest_us"), "{part}: {bond}");
+        }
+    }
+}
+
+#[test]
+fn people_get_a_table_of_times_after_the_storm() {
+    let output = finish(demo(&["--faults", "--seed", "3"]).spawn().expect("it starts"));
+    let text = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.lines().next().is_some_and(|line| line.contains("seed 3")), "{text}");
+    assert_eq!(
+        text.lines().filter(|line| line.starts_with("01:00.0") || line.starts_with("02:00.0") || line.starts_with("03:00.0")).count(),
+        15
+    );
+    assert_eq!(text.lines().find(|line| line.chars().count() > 100), None);
+}
+
+#[test]
+fn a_trace_says_which_device_asked_for_which_address_of_which_pasid() {
+    let mut command = demo(&["--faults", "--trace", "--seed", "3"]);
+    // Into a file: nobody reads a pipe meanwhile.
+    let events = tempfile::NamedTempFile::new().expect("a file");
+    let output = finish(command.stderr(events.reopen().expect("the file")).spawn().expect("it starts"));
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+    let events = std::fs::read_to_string(events.path()).expect("text");
+    let tells = |line: &str| {
+        ["page requests answered", "device=0000:0", "pasid=Some(", "address=Some(", "code=success"].iter().all(|word| line.contains(word))
+    };
+    assert!(events.lines().any(tells), "{}", events.lines().take(5).collect::<String>());
+    assert!(events.lines().any(|line| line.contains("page response") && line.contains("group=")));
+}
+
+#[test]
+fn a_signal_ends_the_storm_and_its_process() {
+    let mark = format!("{}-storm", std::process::id());
+    let mut child = demo(&["--faults", "--seed", "4"]).env("SVA_DEMO_TEST", &mark).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    // In the middle: the storm rages from its first claim to its last.
+    assert!(lines.any(|line| line.is_ok_and(|line| line.contains("fault in four spaces"))), "it begins");
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(sent.success());
+    assert!(lines.all(|line| line.is_ok_and(|line| !line.contains('✗') && !line.contains("all held"))), "no claim fails for it");
+    assert_eq!(finish(child).status.code(), Some(130));
+    let (mark, begun) = (format!("SVA_DEMO_TEST={mark}"), Instant::now());
+    while !marked(&mark).is_empty() {
+        assert!(begun.elapsed() < LIMIT, "left behind: {:?}", marked(&mark));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | (at the start) | `ready`, and what `buffer` answers where the command line asks for one |
 //! | `buffer BYTES SEED` | number, address |
+//! | `fresh BYTES` | number, address (of a page) of a buffer whose pages nobody has touched |
 //! | `crc NUMBER OFFSET BYTES` | CRC32C |
 //! | `free NUMBER` | (nothing): the buffer's memory is given back to the kernel |
 //! | `list NODES SEED` | head, offset of the next pointer, offset of the payload, bytes of payload |
@@ -21,6 +22,7 @@ use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
 use std::io::{self, Write};
 use std::mem::offset_of;
+use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::str::SplitAsciiWhitespace;
@@ -28,6 +30,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use fastrand::Rng;
 use nix::sys::personality::{self, Persona};
+use zerocopy::FromZeros as _;
 
 /// The first word of the command line that makes the command a child.
 pub(crate) const WORD: &str = "demo-child";
@@ -58,9 +61,15 @@ struct Graph {
     distances: Vec<AtomicU32>,
 }
 
+/// Memory of which some words are for devices.
+struct Buffer {
+    memory: Vec<AtomicU64>,
+    words: Range<usize>,
+}
+
 #[derive(Default)]
 struct Memory {
-    buffers: Vec<Option<Vec<AtomicU64>>>,
+    buffers: Vec<Option<Buffer>>,
     /// Nodes by their addresses.
     nodes: HashMap<u64, Box<Node>>,
     head: u64,
@@ -99,15 +108,27 @@ impl Memory {
         let words = &mut words;
         Some(match question {
             "buffer" => {
-                let buffer = random_words(number::<usize>(words)? / 8, number(words)?);
-                let address = buffer.as_ptr() as u64;
-                self.buffers.push(Some(buffer));
+                let memory = random_words(number::<usize>(words)? / 8, number(words)?);
+                let address = memory.as_ptr() as u64;
+                let words = 0..memory.len();
+                self.buffers.push(Some(Buffer { memory, words }));
+                format!("{} {address}", self.buffers.len() - 1)
+            }
+            "fresh" => {
+                // One touch is to make one page. Where it is refused there are fewer faults to be seen, and no other difference.
+                let _refused = nix::sys::prctl::set_thp_disable(true);
+                let len = number::<usize>(words)?;
+                // So large that the allocator gets it from the kernel, zero and untouched; a page more than asked for, to begin at one.
+                let memory = AtomicU64::new_vec_zeroed(len / 8 + 512).ok()?;
+                let skipped = memory.as_ptr().align_offset(4096);
+                let address = memory.as_ptr().wrapping_add(skipped) as u64;
+                self.buffers.push(Some(Buffer { memory, words: skipped..skipped + len / 8 }));
                 format!("{} {address}", self.buffers.len() - 1)
             }
             "crc" => {
                 let buffer = self.buffers.get(number::<usize>(words)?)?.as_ref()?;
                 let (offset, len) = (number::<usize>(words)?, number::<usize>(words)?);
-                crc(buffer.get(offset / 8..offset.checked_add(len)? / 8)?).to_string()
+                crc(buffer.memory.get(buffer.words.clone())?.get(offset / 8..offset.checked_add(len)? / 8)?).to_string()
             }
             "free" => {
                 self.buffers.get_mut(number::<usize>(words)?)?.take()?;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sva_core::error::{RemoveError, SpaceRefusal};
+use sva_core::error::{RemoveError, ServiceError, SpaceRefusal};
+use sva_core::pri::AskError;
 use sva_core::{
     BindError, BindGroupError, ContainerBindError, ContainerUnbindError, DmaError, JoinError, LeaveError, MapError, PlugError, UnmapError,
 };
@@ -11,6 +12,7 @@ use sva_host::{AttachError, RegionsError};
 use sva_pci::{AddError, ConfigError};
 
 use super::process::ProcessError;
+use crate::interrupt::Interrupted;
 
 /// One of the many things that a chapter does was refused or failed. The chapter ends there, with a claim that did not hold.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,18 @@ pub(crate) enum Failure {
     /// A space.
     #[error(transparent)]
     Space(#[from] SpaceRefusal),
+    /// ATS or page requests cannot be enabled.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The threads that resolve page requests.
+    #[error("cannot start threads for page requests: {0}")]
+    Workers(#[source] std::io::Error),
+    /// A page request.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// A signal came; the whole demonstration ends.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
     /// A transaction.
     #[error(transparent)]
     Dma(#[from] DmaError),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sva_core::{Bdf, Device, DeviceOps, GroupId, Iommu, IommuConfig, PasidWidth};
 use sva_devices::{DataMover, DataMoverConfig, InFlight, Walker, WalkerConfig};
+use sva_host::MonotonicClock;
 use sva_pci::Fabric;
 
 use super::failure::Failure;
@@ -34,9 +35,20 @@ impl Machine {
         Self::with(sva_pci::DEFAULT_TOML, IommuConfig { pasid_width, ..IommuConfig::default() })
     }
 
+    /// The fabric that `toml` describes, with a clock.
+    pub(crate) fn timed(toml: &str, config: IommuConfig) -> Result<Self, Failure> {
+        let fabric = Arc::new(Fabric::from_toml(toml)?);
+        let iommu = Iommu::with_clock(fabric.clone(), config, Arc::new(MonotonicClock::new()));
+        Self::populated(fabric, iommu)
+    }
+
     fn with(toml: &str, config: IommuConfig) -> Result<Self, Failure> {
         let fabric = Arc::new(Fabric::from_toml(toml)?);
         let iommu = Iommu::new(fabric.clone(), config);
+        Self::populated(fabric, iommu)
+    }
+
+    fn populated(fabric: Arc<Fabric>, iommu: Iommu) -> Result<Self, Failure> {
         let mut devices = Vec::new();
         for spec in fabric.devices() {
             let in_flight = InFlight::new();

@@ -10,6 +10,8 @@ mod failure;
 mod hammer;
 mod machine;
 mod process;
+mod storm;
+mod trace;
 mod watchdog;
 
 use std::ffi::OsString;
@@ -30,6 +32,7 @@ use chapters::Chapter;
 use claim::{Claim, Figures};
 use failure::Failure;
 use process::{Process, ProcessError};
+use storm::BondTimes;
 use watchdog::Watchdog;
 
 /// The longest that anything is waited for.
@@ -69,21 +72,33 @@ fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
     let interrupts = Interrupts::install().map_err(Error::Signals)?;
     try_out()?;
     let seed = args.seed.unwrap_or_else(|| u64::from(fastrand::u32(..)));
-    if !voice.json {
-        voice.say(&format!("sva demo: software devices on the memory of live processes, with random data from seed {seed}"))?;
+    if args.trace {
+        trace::install();
     }
-    let mut claims = Vec::new();
-    for (n, chapter) in chapters::ALL.iter().enumerate() {
+    let (story, chapters) = if args.faults {
+        ("sva demo --faults: software devices ask for pages", chapters::FAULTS)
+    } else {
+        ("sva demo: software devices on the memory of live processes", chapters::ALL)
+    };
+    if !voice.json {
+        voice.say(&format!("{story}, with random data from seed {seed}"))?;
+    }
+    let (mut claims, mut bonds) = (Vec::new(), Vec::new());
+    for (n, chapter) in chapters.iter().enumerate() {
         interrupts.check()?;
         if !voice.json {
             voice.say(&format!("\n{}", chapter.title))?;
         }
         // A seed of its own for each chapter: what one draws changes no other.
         let rng = Rng::with_seed(seed.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut stage = Stage { chapter, rng, voice, claims: Vec::new(), unsaid: None };
+        let interrupts = interrupts.clone();
+        let mut stage = Stage { chapter, rng, voice, traced: args.trace, interrupts, claims: Vec::new(), bonds: Vec::new(), unsaid: None };
         let watched = Watchdog::over(chapter.name, voice);
         let told = (chapter.tell)(&mut stage);
         drop(watched);
+        if let Err(Failure::Interrupted(interrupted)) = told {
+            return Err(interrupted.into());
+        }
         if let Err(failure) = told {
             stage.claim(&[], "the chapter came to its end", false, Figures::new().said("failure", &failure));
         }
@@ -91,9 +106,13 @@ fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
             return Err(error);
         }
         claims.append(&mut stage.claims);
+        bonds.append(&mut stage.bonds);
     }
     interrupts.check()?;
-    conclude(seed, &claims, begun.elapsed(), voice)
+    if !voice.json && !bonds.is_empty() {
+        voice.say(&storm::text(&bonds))?;
+    }
+    conclude(args, &Told { seed, claims, bonds, elapsed: begun.elapsed() }, voice)
 }
 
 /// Whether children can be started and attached at all: where not, nothing can be claimed.
@@ -106,11 +125,20 @@ fn try_out() -> Result<(), Error> {
     Ok(())
 }
 
-fn conclude(seed: u64, claims: &[Claim], elapsed: Duration, voice: Voice) -> Result<u8, Error> {
+/// All that was told.
+struct Told {
+    seed: u64,
+    claims: Vec<Claim>,
+    bonds: Vec<BondTimes>,
+    elapsed: Duration,
+}
+
+fn conclude(args: &DemoArgs, told: &Told, voice: Voice) -> Result<u8, Error> {
+    let Told { seed, claims, bonds, elapsed } = told;
     let failed = claims.iter().filter(|claim| !claim.held).count();
     if voice.json {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        voice.say(&report::object(&Report { seed, claims, held: claims.len() - failed, failed, elapsed_ms })?)?;
+        voice.say(&report::object(&Report { seed: *seed, claims, bonds, held: claims.len() - failed, failed, elapsed_ms })?)?;
     } else if failed == 0 {
         voice.say(&format!("\n{} claims, all held, {:.1} s", claims.len(), elapsed.as_secs_f64()))?;
     } else {
@@ -118,7 +146,8 @@ fn conclude(seed: u64, claims: &[Claim], elapsed: Duration, voice: Voice) -> Res
         for claim in claims.iter().filter(|claim| !claim.held) {
             text.push_str(&format!("\n  {}: {}", claim.chapter, claim.text));
         }
-        text.push_str(&format!("\nsva demo --seed {seed} repeats it with the same data"));
+        let faults = if args.faults { " --faults" } else { "" };
+        text.push_str(&format!("\nsva demo{faults} --seed {seed} repeats it with the same data"));
         voice.say(&text)?;
     }
     Ok(if failed == 0 { exit::DONE } else { exit::FAULT })
@@ -129,6 +158,8 @@ fn conclude(seed: u64, claims: &[Claim], elapsed: Duration, voice: Voice) -> Res
 struct Report<'a> {
     seed: u64,
     claims: &'a [Claim],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    bonds: &'a [BondTimes],
     held: usize,
     failed: usize,
     elapsed_ms: u64,
@@ -139,7 +170,11 @@ struct Stage {
     chapter: &'static Chapter,
     rng: Rng,
     voice: Voice,
+    /// Events are printed as they happen.
+    traced: bool,
+    interrupts: Interrupts,
     claims: Vec<Claim>,
+    bonds: Vec<BondTimes>,
     /// Why a claim could not be printed.
     unsaid: Option<Error>,
 }
@@ -152,6 +187,11 @@ impl Stage {
             self.unsaid = self.voice.say(&claim.lines()).err();
         }
         self.claims.push(claim);
+    }
+
+    /// Whether nothing is to be shown beside the claims.
+    fn is_silent(&self) -> bool {
+        self.voice.json || self.traced
     }
 
     /// Starts a child and attaches its memory.

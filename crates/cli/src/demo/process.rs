@@ -115,6 +115,12 @@ impl Process {
         Ok(Buffer { number: number as usize, address, len })
     }
 
+    /// Makes a buffer of zeros that it does not touch: none of its pages is there yet.
+    pub(crate) fn fresh(&mut self, len: u64) -> Result<Buffer, ProcessError> {
+        let [number, address] = self.ask(&format!("fresh {len}"))?;
+        Ok(Buffer { number: number as usize, address, len })
+    }
+
     /// The CRC32C of a buffer as the process sees it.
     pub(crate) fn crc(&mut self, buffer: &Buffer) -> Result<u32, ProcessError> {
         self.crc_of(buffer, 0, buffer.len)

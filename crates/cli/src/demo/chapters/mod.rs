@@ -9,8 +9,8 @@ mod pasids;
 mod protection;
 mod windows;
 
-use super::Stage;
 use super::failure::Failure;
+use super::{Stage, storm};
 
 /// A part of the story.
 pub(super) struct Chapter {
@@ -22,7 +22,10 @@ pub(super) struct Chapter {
     pub(super) tell: fn(&mut Stage) -> Result<(), Failure>,
 }
 
-/// All of them.
+/// `sva demo --faults`.
+pub(super) const FAULTS: &[Chapter] = &[Chapter { name: "storm", title: "A storm of page requests", tell: storm::tell }];
+
+/// `sva demo`.
 pub(super) const ALL: &[Chapter] = &[
     Chapter { name: "pasids", title: "One PASID for each process", tell: pasids::tell },
     Chapter { name: "compute", title: "Devices work with a process's own pointers", tell: compute::tell },
