@@ -251,6 +251,7 @@ impl PageRequests {
     }
 
     /// Whether a group waits that [`next_work`](Self::next_work) would hand out.
+    #[cfg(not(loom))]
     pub(crate) fn has_work(&self) -> bool {
         !self.turn.is_empty()
     }
@@ -261,6 +262,7 @@ impl PageRequests {
     }
 
     /// Whether there is something to sort.
+    #[cfg(not(loom))]
     pub(crate) fn has_unsorted(&self) -> bool {
         !self.ring.is_empty() || self.overflow
     }

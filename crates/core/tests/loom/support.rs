@@ -1,0 +1,265 @@
+//! What the models share: how far a model is explored, a bus with few states, links and a clock that do as they are told.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom::model::Builder;
+use sva_core::ats::message::PAGE;
+use sva_core::sync::Mutex;
+use sva_core::*;
+
+pub(crate) use crate::probe::{PAGE_AT, Probe};
+
+/// What a model counts with. Not part of what is modelled, so that it adds no states; what two threads could see in two orders stands behind a lock of the model
+/// instead, as what a [`Probe`] knows does.
+#[derive(Default)]
+#[expect(clippy::disallowed_types, reason = "not part of the model")]
+pub(crate) struct Count(std::sync::atomic::AtomicUsize);
+
+impl Count {
+    pub(crate) fn up(&self) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+/// Tries every schedule of a model, or all with fewer forced switches than `LOOM_MAX_PREEMPTIONS` where that is set.
+pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {
+    explore(Builder::new(), run);
+}
+
+/// Tries every schedule in which threads are interrupted at most `switches` times together; a thread that waits or ends gives way for free.
+pub(crate) fn bounded(switches: usize, run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(builder.preemption_bound.map_or(switches, |set| set.min(switches)));
+    explore(builder, run);
+}
+
+fn explore(mut builder: Builder, run: impl Fn() + Send + Sync + 'static) {
+    // Steps of one schedule. What is done before the threads start counts too.
+    builder.max_branches = 4000;
+    let schedules = Arc::new(Count::default());
+    let counted = Arc::clone(&schedules);
+    let begun = std::time::Instant::now();
+    builder.check(move || {
+        counted.up();
+        run();
+    });
+    println!("{} schedules in {:.1} s", schedules.get(), begun.elapsed().as_secs_f32());
+}
+
+/// A bus on which every device stands alone, or all of one slot together.
+struct Bus {
+    shared: bool,
+}
+
+impl Topology for Bus {
+    fn policy(&self) -> PathPolicy {
+        PathPolicy::Strict
+    }
+    fn requester(&self, device: Bdf) -> RequesterId {
+        RequesterId(device)
+    }
+    fn group(&self, device: Bdf) -> GroupKey {
+        GroupKey(if self.shared { device.slot() } else { device })
+    }
+    fn why_shared(&self, a: Bdf, _: Bdf) -> SharedBecause {
+        SharedBecause::Multifunction { slot: a.slot() }
+    }
+    fn path_defect(&self, _: Bdf) -> Option<PathDefect> {
+        None
+    }
+    fn windows(&self, _: Bdf) -> Vec<PeerWindow> {
+        Vec::new()
+    }
+    fn read_peer(&self, _: Bdf, window: &PeerWindow, _: u64, _: &mut [u8], _: Access) -> Result<(), PeerAborted> {
+        Err(PeerAborted(window.decoder))
+    }
+    fn write_peer(&self, _: Bdf, window: &PeerWindow, _: u64, _: &[u8]) -> Result<(), PeerAborted> {
+        Err(PeerAborted(window.decoder))
+    }
+    fn reserved(&self, _: Bdf) -> Vec<AddrRange> {
+        Vec::new()
+    }
+}
+
+/// Settings with `bits` PASID bits (one bit is one PASID, so that reuse is at once) and next to no room anywhere.
+pub(crate) fn tiny(bits: u8) -> IommuConfig {
+    let pasid_width = PasidWidth::new(bits).expect("1 to 20");
+    IommuConfig { pasid_width, event_capacity: 4, page_queue: 2, atc_entries: 1, invalidation_tries: 1, ..IommuConfig::default() }
+}
+
+/// A system without a clock; with `shared`, all functions of one slot are one group.
+pub(crate) fn system(shared: bool, bits: u8) -> Iommu {
+    Iommu::new(Arc::new(Bus { shared }), tiny(bits))
+}
+
+/// As [`system`], with these settings.
+pub(crate) fn system_with(config: IommuConfig) -> Iommu {
+    Iommu::new(Arc::new(Bus { shared: false }), config)
+}
+
+/// A system with one PASID whose time is always the clock's.
+pub(crate) fn timed(clock: &Arc<Hand>) -> Iommu {
+    Iommu::with_clock(Arc::new(Bus { shared: false }), tiny(1), Arc::clone(clock) as _)
+}
+
+/// A clock that is set by hand, a second at a time. Set only while one thread runs.
+#[derive(Default)]
+pub(crate) struct Hand(pub(crate) Count);
+
+impl Clock for Hand {
+    fn now(&self) -> Duration {
+        Duration::from_secs(self.0.get() as u64)
+    }
+}
+
+pub(crate) fn function(number: u8) -> Bdf {
+    Bdf::new(0, 1, 0, number).expect("a function")
+}
+
+pub(crate) fn plug(iommu: &Iommu, number: u8) -> Device {
+    let spec = DeviceSpec { bdf: function(number), capabilities: Capabilities::sva(PasidWidth::MAX) };
+    iommu.plug(spec).expect("a free address").device
+}
+
+/// Function 0 with ATS and `requests` page requests, both switched on, behind `link`.
+pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>) -> Device {
+    let spec = DeviceSpec { bdf: function(0), capabilities: Capabilities::translating(PasidWidth::MAX, requests) };
+    let device = iommu.plug_in(Plug::new(spec).link(link)).expect("a free address").device;
+    device.enable_ats().expect("it has ATS");
+    device.enable_pri().expect("and page requests");
+    device
+}
+
+/// What uses a translation that the device keeps, from now until it has been run.
+pub(crate) fn use_held(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool + Send + 'static {
+    let held = port.hold(Some(pasid), PAGE_AT, AccessMode::READ).expect("it is kept");
+    move || held.read(&mut [0]).is_ok()
+}
+
+pub(crate) fn bind(iommu: &Iommu, device: &Device, probe: &Arc<Probe>) -> Bond<()> {
+    iommu.bind_device(device, &probe.space(), Bind::new(())).expect("nothing is in the way")
+}
+
+/// Has the device ask what the page means; what it learns it keeps, where it may.
+pub(crate) fn fill(port: &AtsPort, pasid: Pasid) {
+    if let Ok(request) = port.ask_translation(Some(pasid), PAGE_AT, AccessMode::READ) {
+        let _ = port.translation(request);
+    }
+}
+
+/// Reads the page by what the device keeps, where it keeps it; true where that reached the space.
+pub(crate) fn read_kept(port: &AtsPort, pasid: Pasid) -> bool {
+    matches!(port.try_read(Some(pasid), PAGE_AT, &mut [0], AccessMode::READ), Ok(Some(1)))
+}
+
+/// Sends page request number `page` of an open group.
+pub(crate) fn ask(port: &AtsPort, group: sva_core::pri::PrgIndex, page: u64, last: bool) -> bool {
+    port.ask_page(group, PAGE_AT + page * PAGE, AccessMode::READ, last).is_ok()
+}
+
+/// An owner that keeps the group that it is given.
+pub(crate) fn owner() -> (Arc<Mutex<Option<PageRequestGroup>>>, Arc<dyn PageRequestHandler>) {
+    let held = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&held);
+    (held, Arc::new(move |group| *slot.lock() = Some(group)))
+}
+
+/// What a worker does until there is nothing to do at this moment.
+pub(crate) fn work(iommu: &Iommu) {
+    while iommu.sort_page_request() {}
+    if let Some(work) = iommu.next_page_work() {
+        work.run();
+    }
+}
+
+/// A link that keeps back what the IOMMU tells the device, as far as it is `wanted`, until it is let go. The other way everything passes.
+pub(crate) struct Keeper {
+    wanted: fn(&ToDevice) -> bool,
+    kept: Mutex<VecDeque<(LinkEnds, ToDevice)>>,
+}
+
+impl Keeper {
+    pub(crate) fn of(wanted: fn(&ToDevice) -> bool) -> Arc<Self> {
+        Arc::new(Self { wanted, kept: Mutex::default() })
+    }
+
+    pub(crate) fn link(self: &Arc<Self>) -> Arc<dyn Link> {
+        Arc::clone(self) as _
+    }
+
+    /// Hands over the oldest that is kept back; false where there is none.
+    pub(crate) fn let_go(&self) -> bool {
+        let kept = self.kept.lock().pop_front();
+        let Some((ends, message)) = kept else { return false };
+        ends.to_device(message);
+        true
+    }
+}
+
+impl Link for Keeper {
+    fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
+        ends.to_iommu(message);
+    }
+
+    fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
+        if (self.wanted)(&message) {
+            self.kept.lock().push_back((ends.clone(), message));
+        } else {
+            ends.to_device(message);
+        }
+    }
+}
+
+/// A link on which invalidations get lost.
+pub(crate) struct LosesInvalidations;
+
+impl Link for LosesInvalidations {
+    fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
+        ends.to_iommu(message);
+    }
+
+    fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
+        if !matches!(message, ToDevice::Invalidate(_)) {
+            ends.to_device(message);
+        }
+    }
+}
+
+/// A link on which whoever sends a page request does the worker's part as well.
+#[derive(Default)]
+pub(crate) struct SelfService(pub(crate) Mutex<Option<Iommu>>);
+
+impl Link for SelfService {
+    fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
+        ends.to_iommu(message);
+        let iommu = self.0.lock().clone();
+        let Some(iommu) = iommu.filter(|_| matches!(message, ToIommu::Page(_))) else { return };
+        while iommu.sort_page_request() {}
+        // Again after each: whoever came while the line was busy has found nothing to do.
+        while let Some(work) = iommu.next_page_work() {
+            work.run();
+        }
+    }
+
+    fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
+        ends.to_device(message);
+    }
+}
+
+/// Nothing is left but `devices` devices.
+pub(crate) fn assert_clean(iommu: &Iommu, devices: usize) {
+    let census = iommu.census();
+    assert_eq!((census.devices, census.bonds, census.spaces, census.pasids), (devices, 0, 0, 0));
+    assert_idle(iommu);
+}
+
+/// Nothing is queued, asked, waited for or used.
+pub(crate) fn assert_idle(iommu: &Iommu) {
+    let census = iommu.census();
+    assert_eq!((census.page_requests, census.page_groups, census.invalidations, census.device_work), (0, 0, 0, 0));
+}
