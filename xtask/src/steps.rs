@@ -143,6 +143,9 @@ fn bench(context: &Context) -> Result<Outcome, String> {
 
 fn demo(context: &Context) -> Result<Outcome, String> {
     context.run(context.cargo(&["build", "--release", "-p", "sva-cli", "--locked"]), minutes(10))?;
-    context.run(context.cargo(&["run", "--release", "--quiet", "-p", "sva-cli", "--", "demo"]), minutes(1))?;
+    for story in [&[][..], &["--faults"]] {
+        let words = [&["run", "--release", "--quiet", "-p", "sva-cli", "--", "demo"], story].concat();
+        context.run(context.cargo(&words), minutes(1))?;
+    }
     Ok(Outcome::Passed)
 }
