@@ -4,15 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::iommu::Iommu;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Counts down once to zero; whoever makes the last step is told so.
-pub(crate) struct Countdown(AtomicUsize);
+pub(crate) struct Countdown(AtomicU32);
 
 impl Countdown {
     /// From `steps` on.
-    pub(crate) fn new(steps: usize) -> Self {
-        Self(AtomicUsize::new(steps))
+    pub(crate) fn new(steps: u32) -> Self {
+        Self(AtomicU32::new(steps))
     }
 
     /// One step; true for the last.

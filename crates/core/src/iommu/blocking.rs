@@ -119,7 +119,7 @@ impl Iommu {
         if users.is_empty() {
             return Invalidation::none();
         }
-        let left = Arc::new(Countdown::new(users.len() + 1));
+        let left = Arc::new(Countdown::new(users.len() as u32 + 1));
         for (device, pasid) in &users {
             self.start_invalidation(device, Some(*pasid), AlignedRange::covering(range), Waiter::Change(Arc::clone(&left)));
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Iommu;
 use super::inside::Last;
 use super::parts::DeviceInner;
+use super::state::BondKey;
 use crate::callback::InCallback;
 use crate::domain::{Domain, DomainUse};
 use crate::event::Event;
@@ -117,6 +118,11 @@ impl Iommu {
         if pending { Ok(()) } else { Err(AnswerError::NotPending { cookie }) }
     }
 
+    /// Who gets the page requests of a bond, where somebody wants them.
+    fn handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
+        self.lock().bond(bond).and_then(|bond| bond.handler.clone())
+    }
+
     /// Whether a group can still be answered.
     pub(crate) fn is_pending(&self, cookie: Cookie) -> bool {
         self.0.pages.lock().target_of(cookie).is_some()
@@ -192,7 +198,7 @@ impl PageWork {
                 self.refuse(&self.work.pages[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
-            Target::Space(entry) => entry.handler.clone(),
+            Target::Space(entry) => self.iommu.handler_of(entry.bond),
             Target::Domain(used) => used.domain.handler(),
         };
         match handler {

@@ -16,7 +16,6 @@ use crate::fault::FaultReason;
 use crate::gate::Gate;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
 use crate::invalidation::Countdown;
-use crate::pri::owner::PageRequestHandler;
 use crate::pri::times::FaultTimes;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
@@ -159,14 +158,13 @@ pub(crate) struct Attachment {
     pub(crate) requester: Arc<Requester>,
     /// What is left to do before it can be taken out, once its gate has been closed: [`Self::STEPS`] steps.
     pub(crate) left: Countdown,
-    pub(crate) handler: Option<Arc<dyn PageRequestHandler>>,
     /// Of its faults; made with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
 }
 
 impl Attachment {
     /// The last access leaves the gate; the device forgets its translations; its page requests are drained.
-    pub(crate) const STEPS: usize = 3;
+    pub(crate) const STEPS: u32 = 3;
 }
 
 /// What the data path knows of a bound space.

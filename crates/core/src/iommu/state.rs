@@ -287,7 +287,6 @@ impl State {
             bond: key,
             requester: Arc::clone(requester),
             left: Countdown::new(Attachment::STEPS),
-            handler: bond.handler.clone(),
             times: Mutex::default(),
         });
         requester.table.write().insert(bond.record.tag.pasid, Arc::clone(&attachment));
