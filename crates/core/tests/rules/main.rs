@@ -16,6 +16,7 @@ mod domains;
 mod drain;
 mod ending;
 mod hammer;
+mod hammer_translating;
 mod held;
 mod hooked;
 mod hotplug;
