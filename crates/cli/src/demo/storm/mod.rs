@@ -224,7 +224,7 @@ fn stills(stage: &mut Stage, mut scene: Scene) -> Result<(), Failure> {
 
     let times: Vec<BondTimes> = scene.ties.iter().filter_map(|tie| tie.times()).collect();
     stage.bonds.extend(times);
-    let kept = stage.bonds.iter().filter(|bond| bond.responses() > 0).count();
+    let kept = stage.bonds.iter().filter(|bond| bond.is_complete()).count();
     let all = kept == scene.ties.len();
     stage.claim(&[], "each bond kept the times of its faults", all, Figures::new().count("bonds", kept as u64));
 

@@ -17,6 +17,8 @@ pub(crate) struct BondTimes {
     resolve: Part,
     response: Part,
     retry: Part,
+    #[serde(skip)]
+    complete: bool,
 }
 
 /// Microseconds of one part of a bond's faults.
@@ -58,11 +60,13 @@ impl BondTimes {
             resolve: Part::of(&times.resolve),
             response: Part::of(&times.response),
             retry: Part::of(&times.retry),
+            complete: [&times.request, &times.resolve, &times.response, &times.retry].iter().all(|part| part.count() > 0),
         }
     }
 
-    pub(super) fn responses(&self) -> u64 {
-        self.responses
+    /// Whether there were times of each part.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
     }
 }
 
