@@ -82,7 +82,7 @@ pub enum Event {
         /// How many groups.
         groups: usize,
     },
-    /// Slow spaces hold as many threads as there may be, and page requests of others wait for one. Said once.
+    /// Slow spaces hold as many threads as there may be, and page requests of others wait for one. Said once by each [`Workers`](crate::workers).
     WorkersExhausted {
         /// Threads that there are.
         threads: usize,

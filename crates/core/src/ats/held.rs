@@ -11,7 +11,9 @@ use crate::link::ToIommu;
 use crate::port::{Buffer, Device};
 use crate::pri::interface::InterfaceCounts;
 
-/// A kept translation that an access uses: an invalidation of it is not complete before this is gone. A reset of the device voids it.
+/// A kept translation that an access uses: an invalidation of it is not complete before this is gone. A reset of the device voids it, and so does switching ATS off.
+///
+/// Where the system has a clock, a device that holds one past [`invalidation_limit`](crate::IommuConfig::invalidation_limit), for all its tries, is cut off.
 #[must_use = "use it; an invalidation waits until it is gone"]
 pub struct Held {
     port: AtsPort,

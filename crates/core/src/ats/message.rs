@@ -142,7 +142,7 @@ pub struct Translation {
     pub frame: Option<Frame>,
     /// What is permitted, for the privilege that was asked for.
     pub permits: Permissions,
-    /// It holds for all PASIDs (Global).
+    /// It holds for all PASIDs (Global). A device may keep it for all of them; the ones here keep it for the PASID that they asked with.
     pub global: bool,
 }
 
@@ -211,7 +211,8 @@ pub struct TranslationCompletion {
     pub id: RequestId,
     /// The translation.
     pub result: Result<Translation, TranslationRefusal>,
-    /// Whose translation it is, inside the system: a device never uses it for a later owner of the PASID (rule U6).
+    /// Whose translation it is, inside the system. A device refuses one with another PASID than it asked with. That it keeps none for a later owner of the PASID (rule U6) follows from
+    /// the request ID, which is never used again, and from the invalidation that each unbind sends.
     pub owner: Option<PasidTag>,
 }
 
@@ -243,7 +244,7 @@ pub struct InvalidationRequest {
     pub serial: u64,
     /// The PASID whose translations go; without one all go.
     pub pasid: Option<Pasid>,
-    /// Also those that hold for all PASIDs (Global Invalidate).
+    /// Also those that hold for all PASIDs (Global Invalidate). This IOMMU never asks for that: no device keeps such a translation.
     pub global: bool,
     /// Whatever overlaps it goes.
     pub range: AlignedRange,

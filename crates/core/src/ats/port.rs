@@ -35,7 +35,7 @@ pub enum AskTranslationError {
         device: Bdf,
     },
     /// The device is being reset or has been removed.
-    #[error("{device} is being reset or has been removed")]
+    #[error("{device} is being reset or has been removed; end the reset first")]
     StandsStill {
         /// The device.
         device: Bdf,
@@ -56,9 +56,6 @@ impl Device {
         AtsPort { iommu: self.iommu().clone(), device: Arc::clone(self.inner()), port: self.port() }
     }
 }
-
-/// Why a page could not be had, short of the rest of a [`DmaError`].
-type Refusal = FaultReason;
 
 impl AtsPort {
     /// The device that it issues as.
@@ -263,9 +260,9 @@ impl AtsPort {
         address: u64,
         mode: AccessMode,
         answered: &mut Option<Duration>,
-    ) -> Result<Option<usize>, Refusal> {
+    ) -> Result<Option<usize>, FaultReason> {
         let index = self.ask_one_page(pasid, address, mode)?;
-        match self.await_group(index)? {
+        match self.await_group(index) {
             GroupOutcome::Response(ResponseCode::Success) => {
                 *answered = self.iommu.now();
                 Ok(None)
@@ -277,7 +274,7 @@ impl AtsPort {
     }
 
     /// Asks for a page in a group of its own, once the device may.
-    fn ask_one_page(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<PrgIndex, Refusal> {
+    fn ask_one_page(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<PrgIndex, FaultReason> {
         let begun = self.iommu.now();
         let mut side = self.side();
         let request = loop {
@@ -309,7 +306,7 @@ impl AtsPort {
         }
     }
 
-    fn await_translation(&self, request: RequestId) -> Result<Answer, Refusal> {
+    fn await_translation(&self, request: RequestId) -> Result<Answer, FaultReason> {
         let begun = self.iommu.now();
         let mut side = self.side();
         loop {
@@ -326,11 +323,11 @@ impl AtsPort {
         }
     }
 
-    fn await_group(&self, index: PrgIndex) -> Result<GroupOutcome, Refusal> {
+    fn await_group(&self, index: PrgIndex) -> GroupOutcome {
         let mut side = self.side();
         loop {
             if let Some(outcome) = side.interface.outcome(index) {
-                return Ok(outcome);
+                return outcome;
             }
             side = self.wait(side);
         }

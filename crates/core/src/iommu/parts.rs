@@ -130,7 +130,7 @@ pub(crate) struct Requester {
     pub(crate) table: RwLock<FxHashMap<Pasid, Arc<Attachment>>>,
     /// The models of the devices that issue requests as this requester, where they want to be told.
     pub(crate) ops: RwLock<Models>,
-    /// The one device that issues requests as this requester, while its ATS is on: invalidations go to a requester ID.
+    /// The one device that issues requests as this requester, from the first time that its ATS is switched on until it has been removed and is quiet: invalidations go to a requester ID.
     pub(crate) translating: RwLock<Option<Arc<DeviceInner>>>,
 }
 

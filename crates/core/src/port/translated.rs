@@ -11,7 +11,10 @@ use crate::sync::atomic::Ordering;
 use crate::topology::PeerWindow;
 
 impl DmaPort {
-    /// Reads by a translated address, as a device does that keeps translations (PCIe 6.0, section 10.2.1: AT = 10b). Asks no page table.
+    /// Reads by a translated address, as a device does that keeps translations (PCIe 6.0, section 10.2.1: AT = 10b). Asks no page table. `access` is to read or to execute; to write counts
+    /// as to read.
+    ///
+    /// For devices that do wrong: no invalidation waits for this request, so that it can come after the change of the space that took the frame. [`Held`](crate::ats::Held) is waited for.
     ///
     /// # Errors
     /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated requests, the PASID is not bound, or the frame is not the space's.

@@ -13,8 +13,8 @@ use crate::ids::Pasid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AskError {
-    /// The page request interface is off.
-    #[error("page requests are not enabled for this device; enable them first")]
+    /// The page request interface is off, or the device is being reset or has been removed.
+    #[error("page requests are off, or the device is being reset or has been removed; enable them, or end the reset first")]
     Disabled,
     /// The IOMMU answered with a response failure.
     #[error("the IOMMU answered a page request with a response failure; reset the device")]

@@ -45,11 +45,11 @@ pub struct PageCounts {
     pub failed: u64,
     /// Times that the queue overflowed.
     pub overflows: u64,
-    /// Requests lost to an overflow, or beyond a device's allocation.
+    /// Page requests and stop markers lost to an overflow, or beyond what a device may have in the queue.
     pub lost: u64,
     /// Requests of partial groups that were thrown away.
     pub discarded: u64,
-    /// Requests of devices that were removed, reset or not enabled: dropped.
+    /// Page requests and stop markers dropped because their device was removed, reset or not enabled; page requests also after a response failure.
     pub dropped: u64,
     /// Groups that nobody could be answered for: the device was gone or had been reset.
     pub unanswerable: u64,
