@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::hint::black_box;
+use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use sva_core::pri::PageRequest;
@@ -10,7 +11,7 @@ use sva_testkit::PAGE;
 
 use super::{BASE, absent_space, asking, system};
 use crate::resident::resident;
-use crate::row::{Goal, Rows};
+use crate::row::{Goal, Rows, median};
 
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     outstanding(if quick { 40 } else { 200 }, rows)?;
@@ -39,6 +40,19 @@ fn outstanding(devices: u16, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let bytes = (resident()? - before) / groups as f64;
     let case = format!("memory of a fault outstanding, {groups} of them, plain table entry");
     rows.add(case, "bytes", bytes, entry_bytes(groups)?, Goal::None);
+    // All wait in the line of one space: the first unbind finds it long, the last finds its own only.
+    let mut each = Vec::with_capacity(bonds.len());
+    for (bond, _) in bonds {
+        let begun = Instant::now();
+        let report = bond.unbind();
+        each.push(begun.elapsed().as_secs_f64() * 1e6);
+        if report.page_groups != CREDIT as usize {
+            return Err(format!("an unbind has answered {} groups and not {CREDIT}", report.page_groups).into());
+        }
+    }
+    let last = each.len() - 5;
+    let (value, baseline) = (median(&mut each[..5]), median(&mut each[last..]));
+    rows.add(format!("unbind that answers {CREDIT} groups, of {groups} in line; the last ones"), "us", value, baseline, Goal::None);
     Ok(())
 }
 

@@ -36,7 +36,10 @@ impl PageRequests {
             return;
         }
         if let Some(line) = self.lines.get_mut(&group.line) {
-            line.waiting.retain(|waiting| *waiting != cookie);
+            // Cookies only grow, and a line is in the order in which they were given. Looking at all of them would make a drain of many groups hold up everybody.
+            if let Ok(at) = line.waiting.binary_search(&cookie) {
+                line.waiting.remove(at);
+            }
             if line.waiting.is_empty() && !line.busy {
                 self.lines.remove(&group.line);
                 self.turn.retain(|turn| *turn != group.line);
