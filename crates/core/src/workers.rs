@@ -92,13 +92,11 @@ impl Drop for Workers {
         self.pool.stop.store(true, Ordering::Release);
         self.pool.iommu.wake_workers();
         self.pool.call_supervisor();
-        // The supervisor starts no thread any more once it has ended.
-        if let Some(supervisor) = self.supervisor.take() {
-            let _ = supervisor.join();
-        }
-        let threads = std::mem::take(&mut *self.pool.threads.lock());
+        // First the supervisor, which starts no thread any more once it has ended.
+        let supervisor = self.supervisor.take();
+        let threads = supervisor.into_iter().chain(std::iter::from_fn(|| self.pool.threads.lock().pop()));
         for thread in threads {
-            // A worker that drops the last handle of its own pool cannot wait for itself.
+            // What a thread of the pool drops may hold the pool: it cannot wait for itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }

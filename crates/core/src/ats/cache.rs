@@ -346,7 +346,10 @@ impl Atc {
         if uses.is_empty() {
             return Some(completion);
         }
-        self.closing.push(Closing { completion, uses });
+        // Once, however often a link repeats it.
+        if !self.closing.iter().any(|closing| closing.completion == completion) {
+            self.closing.push(Closing { completion, uses });
+        }
         None
     }
 

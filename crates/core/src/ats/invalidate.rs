@@ -77,6 +77,8 @@ pub(crate) struct Invalidator {
     /// By tag. Empty until the first: most devices have none.
     flights: Vec<Option<Flight>>,
     waiting: VecDeque<Job>,
+    /// Somebody sends those that wait, and looks again after each message.
+    sending: bool,
     /// What is over when no translated request is under way any more.
     until_quiet: Vec<Waiter>,
     next_serial: u64,
@@ -95,6 +97,7 @@ impl Invalidator {
             gone: false,
             flights: Vec::new(),
             waiting: VecDeque::new(),
+            sending: false,
             until_quiet: Vec::new(),
             next_serial: 0,
             limit,
@@ -144,8 +147,18 @@ impl Invalidator {
         self.send_waiting(now, todo);
     }
 
+    /// Whether the caller is to send those that wait, until there is no more to send: one at a time does that, see [`Iommu`](crate::Iommu).
+    pub(crate) fn begin_sending(&mut self) -> bool {
+        !self.waiting.is_empty() && !std::mem::replace(&mut self.sending, true)
+    }
+
+    /// The caller has sent all that can be sent, or has failed to.
+    pub(crate) fn end_sending(&mut self) {
+        self.sending = false;
+    }
+
     /// Sends as many of those that wait as there are free tags.
-    fn send_waiting(&mut self, now: Option<Duration>, todo: &mut Todo) {
+    pub(crate) fn send_waiting(&mut self, now: Option<Duration>, todo: &mut Todo) {
         while let Some(tag) = self.free_tag() {
             let Some(job) = self.waiting.pop_front() else { return };
             let tries = self.tries - 1;
@@ -170,14 +183,13 @@ impl Invalidator {
         Itag::new(at? as u8)
     }
 
-    /// The device says that it has forgotten.
-    pub(crate) fn complete(&mut self, completion: InvalidationCompletion, now: Option<Duration>, todo: &mut Todo) {
+    /// The device says that it has forgotten. Where a tag is free with that and somebody waits for one, [`send_waiting`](Self::send_waiting) comes next.
+    pub(crate) fn complete(&mut self, completion: InvalidationCompletion, todo: &mut Todo) {
         let slot = self.flights.get_mut(usize::from(completion.tag.get()));
         match slot.and_then(|slot| slot.take_if(|flight| flight.serial == completion.serial)) {
             Some(flight) => {
                 self.counts.completed += 1;
                 todo.finished.push(flight.job.waiter);
-                self.send_waiting(now, todo);
             }
             None => self.counts.unexpected += 1,
         }

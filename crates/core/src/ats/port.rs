@@ -343,8 +343,8 @@ impl AtsPort {
         let services = &self.device.services;
         #[cfg(not(loom))]
         if self.iommu.now().is_some() {
-            let (side, timed_out) = services.news.wait_timeout(side, Duration::from_millis(5));
-            if !timed_out {
+            let (side, timed_out) = services.news.wait_timeout(side, crate::iommu::OVERDUE_EVERY);
+            if !timed_out && !self.iommu.is_tick_due() {
                 return side;
             }
             drop(side);

@@ -70,8 +70,29 @@ impl Iommu {
 
     /// The device says that it has forgotten.
     pub(super) fn invalidation_completed(&self, device: &Arc<DeviceInner>, completion: InvalidationCompletion) {
+        let more = self.with_invalidator(device, |invalidator, _, todo| {
+            invalidator.complete(completion, todo);
+            invalidator.begin_sending()
+        });
+        if more {
+            self.send_waiting(device);
+        }
+    }
+
+    /// Sends what waits for a tag. One thread at a time and in a loop: a link may deliver a message, and what the device answers, inside the call that sends it. If each answer
+    /// sent the next message, the stack would grow with the number of those that wait.
+    fn send_waiting(&self, device: &Arc<DeviceInner>) {
+        let sending = Sending(device);
         let now = self.now();
-        self.with_invalidator(device, |invalidator, _, todo| invalidator.complete(completion, now, todo));
+        while self.with_invalidator(device, |invalidator, _, todo| {
+            invalidator.send_waiting(now, todo);
+            if todo.send.is_empty() {
+                invalidator.end_sending();
+            }
+            !todo.send.is_empty()
+        }) {}
+        // Ended above, under the lock under which there was no more to send.
+        std::mem::forget(sending);
     }
 
     /// No translated request of the device is under way, and none starts.
@@ -102,7 +123,7 @@ impl Iommu {
     fn forget_translating(&self, device: &Arc<DeviceInner>) {
         let mut translating = device.requester.translating.write();
         // Another device may have the requester ID that this one shared.
-        if translating.take_if(|held| Arc::ptr_eq(held, device)).is_some() {
+        if translating.take_if(|held| std::ptr::eq(held.as_ptr(), Arc::as_ptr(device))).is_some() {
             self.0.translating.fetch_sub(1, Ordering::Release);
         }
     }
@@ -130,8 +151,7 @@ impl Iommu {
 
     /// What follows when an entry has been made non-present (rule U1): its device forgets, its page requests are drained. Answers how many groups were answered.
     pub(super) fn flush(&self, attachment: &Arc<Attachment>) -> usize {
-        let translating = attachment.requester.translating.read().clone();
-        let Some(device) = translating else {
+        let Some(device) = attachment.requester.translating() else {
             // No device of it has ever sent a page request or kept a translation.
             self.attachment_step(attachment);
             self.attachment_step(attachment);
@@ -156,6 +176,7 @@ impl Iommu {
     /// Whoever waits for a device calls this by itself; call it as well where nobody waits, such as between the steps of an event loop.
     pub fn tick(&self) {
         let Some(now) = self.now() else { return };
+        self.0.ticked.store(now.as_nanos() as u64, Ordering::Relaxed);
         let devices: Vec<_> = self.lock().devices.values().filter(|device| device.spec.capabilities.ats).cloned().collect();
         for device in devices {
             self.tick_device(&device, now);
@@ -187,6 +208,15 @@ impl Iommu {
     }
 }
 
+/// Ends the sending of those that wait where a link panics: the next completion begins it again.
+struct Sending<'a>(&'a DeviceInner);
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.services.invalidator.lock().end_sending();
+    }
+}
+
 impl Device {
     /// Switches address translation services on: translation requests are answered, and translated requests pass.
     ///
@@ -208,7 +238,7 @@ impl Device {
             if invalidator.is_enabled() && !mutation::is_on(25) {
                 return Err(ServiceError::AlreadyOn { device: bdf });
             }
-            if device.requester.translating.write().replace(Arc::clone(device)).is_none() {
+            if device.requester.translating.write().replace(Arc::downgrade(device)).is_none() {
                 iommu.0.translating.fetch_add(1, Ordering::Release);
             }
             invalidator.enable();

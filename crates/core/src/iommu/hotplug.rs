@@ -319,7 +319,6 @@ impl Iommu {
         if !callback::inside() {
             self.wait_until(|state| removing.is_over_in(state));
         }
-        self.forget_pages(device.inner());
         Ok(())
     }
 
@@ -328,9 +327,7 @@ impl Iommu {
     /// # Errors
     /// It has been removed before.
     pub fn begin_remove(&self, device: &Device, removal: Removal) -> Result<Removing, RemoveError> {
-        let removing = self.take_out(device, removal)?;
-        self.forget_pages(device.inner());
-        Ok(removing)
+        self.take_out(device, removal)
     }
 
     fn take_out(&self, device: &Device, removal: Removal) -> Result<Removing, RemoveError> {
@@ -344,6 +341,8 @@ impl Iommu {
         self.end_services(inner, removal == Removal::Orderly);
         // Where somebody is inside, the last one to leave wakes us; where nobody is, there is nobody to wake.
         let _drained = inner.gate.close();
+        // Before an attachment can be taken out: no group of a bond that is gone is pending (rule U2).
+        self.forget_pages(inner);
         self.close_all(&closing);
         for (device, pasid) in ended {
             self.log(Event::BondEnded { device, pasid });

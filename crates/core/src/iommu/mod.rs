@@ -48,7 +48,7 @@ use state::{Aftermath, State};
 
 /// How often whoever waits for a device looks for what is overdue.
 #[cfg(not(loom))]
-const OVERDUE_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const OVERDUE_EVERY: Duration = Duration::from_millis(5);
 
 /// Settings of an [`Iommu`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,8 @@ pub(crate) struct Inner {
     events: EventLog,
     stale_dropped: AtomicU64,
     clock: Option<Arc<dyn Clock>>,
+    /// When somebody looked last for what is overdue: nanoseconds of the clock.
+    ticked: AtomicU64,
     /// Devices that an invalidation may have to be sent to.
     translating: AtomicUsize,
     pages: Mutex<PageRequests>,
@@ -174,6 +176,7 @@ impl Iommu {
             events: EventLog::new(config.event_capacity),
             stale_dropped: AtomicU64::new(0),
             clock,
+            ticked: AtomicU64::new(0),
             translating: AtomicUsize::new(0),
             pages: Mutex::new(PageRequests::new(config.page_queue)),
             work: Condvar::new(),
@@ -272,7 +275,7 @@ impl Iommu {
         #[cfg(not(loom))]
         if self.0.clock.is_some() && self.0.translating.load(Ordering::Relaxed) > 0 {
             let (state, timed_out) = self.0.changed.wait_timeout(state, OVERDUE_EVERY);
-            if !timed_out {
+            if !timed_out && !self.is_tick_due() {
                 return state;
             }
             drop(state);
@@ -280,6 +283,13 @@ impl Iommu {
             return self.lock();
         }
         self.0.changed.wait(state)
+    }
+
+    /// Whether it is time to look for what is overdue, in a wait that ended with news before its limit. Where news come all the time, no wait ever reaches its limit.
+    #[cfg(not(loom))]
+    pub(crate) fn is_tick_due(&self) -> bool {
+        let limit = OVERDUE_EVERY.as_nanos() as u64;
+        self.now().is_some_and(|now| (now.as_nanos() as u64).saturating_sub(self.0.ticked.load(Ordering::Relaxed)) >= limit)
     }
 
     /// Waits until devices have answered. Also from inside a callback: what is waited for is no callback.

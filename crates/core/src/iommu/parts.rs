@@ -3,7 +3,7 @@
 //! A port goes from its device through these to the space without the control lock; each part that changes has a lock, a gate or an atomic of its own. Who writes holds the
 //! control lock as well.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -131,12 +131,18 @@ pub(crate) struct Requester {
     /// The models of the devices that issue requests as this requester, where they want to be told.
     pub(crate) ops: RwLock<Models>,
     /// The one device that issues requests as this requester, from the first time that its ATS is switched on until it has been removed and is quiet: invalidations go to a requester ID.
-    pub(crate) translating: RwLock<Option<Arc<DeviceInner>>>,
+    /// Weak: the device has its requester, and one that is never removed is to go with the system all the same.
+    pub(crate) translating: RwLock<Option<Weak<DeviceInner>>>,
 }
 
 impl Requester {
     pub(crate) fn new(id: RequesterId) -> Arc<Self> {
         Arc::new(Self { id, table: RwLock::default(), ops: RwLock::default(), translating: RwLock::default() })
+    }
+
+    /// The device whose ATS is, or was, on. There is one as long as a translated request of it may be under way.
+    pub(crate) fn translating(&self) -> Option<Arc<DeviceInner>> {
+        self.translating.read().as_ref().and_then(Weak::upgrade)
     }
 
     /// Lets go of the model of a device that is unplugged.

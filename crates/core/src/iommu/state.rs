@@ -377,7 +377,7 @@ impl State {
         let pasid = state.record.tag.pasid;
         let bonds = state.bonds.iter().filter_map(|key| self.bonds.get(key.index as usize).filter(|bond| bond.serial == key.serial));
         let requesters = bonds.flat_map(|bond| &bond.attachments).map(|attachment| &attachment.requester);
-        requesters.filter_map(|requester| requester.translating.read().clone()).map(|device| (device, pasid)).collect()
+        requesters.filter_map(|requester| requester.translating()).map(|device| (device, pasid)).collect()
     }
 
     /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its last bond (rule U5).

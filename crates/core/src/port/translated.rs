@@ -52,7 +52,7 @@ impl DmaPort {
         let isolation = self.device.isolation(self.iommu.topology());
         let decodes = |window: &&PeerWindow| window.range.contains(frame.0);
         if let Some(window) = isolation.translated_windows().iter().find(decodes) {
-            if buffer.len() as u64 > window.range.last() - frame.0 + 1 {
+            if buffer.len() as u64 > (window.range.last() - frame.0).saturating_add(1) {
                 // One request lies in one page, and windows are made of whole pages.
                 return abort(FaultReason::PeerAbort(window.decoder));
             }

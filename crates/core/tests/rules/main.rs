@@ -20,6 +20,7 @@ mod hammer_translating;
 mod held;
 mod hooked;
 mod hotplug;
+mod misuse;
 mod model;
 mod overflow;
 mod owners;

@@ -176,7 +176,10 @@ impl World {
         let over: BTreeSet<usize> = self.in_flight().filter(fits).collect();
         *(if over.is_empty() { &mut self.counts.unexpected } else { &mut self.counts.completed }) += 1;
         let now = self.now;
-        self.then(over, |invalidator, todo| invalidator.complete(completion, Some(now), todo));
+        self.then(over, |invalidator, todo| {
+            invalidator.complete(completion, todo);
+            invalidator.send_waiting(Some(now), todo);
+        });
     }
 
     fn later(&mut self, by: Duration) {
