@@ -184,15 +184,16 @@ impl Asker {
 
 fn storm(faults: usize, alone: &FaultTimes, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let mut random = fastrand::Rng::with_seed(3);
-    let (mut scene, mut plain) = (Scene::new(64)?, Scene::new(64)?);
-    // Both once unmeasured and small: threads, tables and frames are made.
-    scene.rage(faults / 100, &mut random)?;
-    plain.resolve(faults / 100, &mut random)?;
     let grown = |before: f64| -> Result<f64, Box<dyn Error>> { Ok((peak()? - before) / f64::from(1 << 20)) };
+    // Growth counts from before the unmeasured first faults: with them most bonds get their histograms.
+    let mut scene = Scene::new(64)?;
     let (before, ()) = (resident()?, forget_peak()?);
+    scene.rage(faults / 100, &mut random)?;
     let seconds = scene.rage(faults, &mut random)?;
     let storm_grown = grown(before)?;
+    let mut plain = Scene::new(64)?;
     let (before, ()) = (resident()?, forget_peak()?);
+    plain.resolve(faults / 100, &mut random)?;
     let plain_seconds = plain.resolve(faults, &mut random)?;
     let plain_grown = grown(before)?;
     let what = format!("storm: {faults} faults, 64 spaces, {DEVICES} devices");
