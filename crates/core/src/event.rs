@@ -70,6 +70,13 @@ pub enum Event {
         /// For which owner.
         tag: PasidTag,
     },
+    /// A device did not complete invalidations in time. They are sent again, or it is cut off.
+    InvalidationsOverdue {
+        /// Which.
+        device: Bdf,
+        /// How many.
+        invalidations: u64,
+    },
     /// A device did not answer invalidations in time and gets nothing through until it is reset.
     CutOff {
         /// Which.

@@ -159,7 +159,10 @@ impl AtsPort {
 
     /// Sends a stop marker: all page requests of the PASID have been sent before it. A model does this when it is told to [stop](crate::DeviceOps::stop_pasid).
     pub fn send_stop_marker(&self, pasid: Pasid) {
-        let marker = self.side().interface.stop(pasid);
+        let marker = {
+            let mut side = self.side();
+            side.interface.stop(pasid).filter(|_| !side.resetting)
+        };
         if let Some(marker) = marker {
             self.device.services.to_iommu(ToIommu::Stop(marker));
         }

@@ -192,15 +192,20 @@ impl Iommu {
     ///
     /// Both in one step: a reset or a completion that came in between would have been answer enough.
     fn tick_device(&self, device: &Arc<DeviceInner>, now: Duration) {
-        let cut_off = self.with_invalidator(device, |invalidator, _, todo| {
+        let (overdue, cut_off) = self.with_invalidator(device, |invalidator, _, todo| {
+            let before = invalidator.counts.timed_out;
             let hopeless = invalidator.tick(now, todo);
             if hopeless {
                 let _inside = device.gate.pause();
                 let quiet = device.services.translated.pause() == 0;
                 invalidator.cut_off(quiet, todo);
             }
-            hopeless
+            (invalidator.counts.timed_out - before, hopeless)
         });
+        if overdue > 0 {
+            tracing::debug!(device = %device.bdf(), overdue, "invalidations were not completed in time");
+            self.log(Event::InvalidationsOverdue { device: device.bdf(), invalidations: overdue });
+        }
         if cut_off {
             tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
             self.log(Event::CutOff { device: device.bdf() });
@@ -287,7 +292,8 @@ impl Device {
     pub fn enable_pri(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.inner());
         let bdf = device.bdf();
-        let Some(allocation) = device.spec.capabilities.pri else { return Err(ServiceError::NoPri { device: bdf }) };
+        let Some(capacity) = device.spec.capabilities.pri else { return Err(ServiceError::NoPri { device: bdf }) };
+        let allocation = capacity.min(iommu.config().page_requests_each);
         // Both sides under the first lock: one that switches ATS off meanwhile comes before or after.
         let invalidator = device.services.invalidator.lock();
         if !invalidator.is_enabled() {
@@ -311,12 +317,17 @@ impl Device {
     /// It was off.
     pub fn disable_pri(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.inner());
-        if !device.services.side.lock().interface.is_enabled() {
-            return Err(ServiceError::NotOn { device: device.bdf() });
+        {
+            // As it is switched on: of several at once one succeeds, and both sides agree.
+            let _invalidator = device.services.invalidator.lock();
+            let mut side = device.services.side.lock();
+            if !side.interface.is_enabled() {
+                return Err(ServiceError::NotOn { device: device.bdf() });
+            }
+            iommu.0.pages.lock().stop_reception(device.services.key);
+            side.interface.set_enabled(false);
         }
-        iommu.0.pages.lock().stop_reception(device.services.key);
         iommu.drain_pages(device, Drained::Everything);
-        device.services.side.lock().interface.set_enabled(false);
         device.services.news.notify_all();
         Ok(())
     }
@@ -412,7 +423,7 @@ impl Iommu {
         let mut answered = 0;
         self.0.pages.lock().stop_reception(device.services.key);
         if orderly {
-            answered = self.drain_pages(device, Drained::Everything);
+            answered = self.drain_pages(device, Drained::Device);
         }
         self.with_invalidator(device, |invalidator, _, todo| {
             let quiet = device.services.translated.close().is_none_or(|inside| inside == 0);

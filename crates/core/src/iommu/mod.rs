@@ -63,6 +63,8 @@ pub struct IommuConfig {
     pub event_capacity: usize,
     /// Page requests that the queue holds before they are sorted.
     pub page_queue: usize,
+    /// Outstanding page requests that one device is allocated at the most, whatever its capacity: a share of the queue, so that one device does not fill it.
+    pub page_requests_each: u32,
     /// Translations that the cache of one device holds.
     pub atc_entries: usize,
     /// For how long the completion of an invalidation is awaited, each time. Hardware may take a minute (PCIe 6.0, section 10.3.1); needs a clock.
@@ -74,7 +76,7 @@ pub struct IommuConfig {
 }
 
 impl Default for IommuConfig {
-    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests, 1,024 translations a device; an invalidation is awaited for a second and sent
+    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of which a device has 512, 1,024 translations a device; an invalidation is awaited for a second and sent
     /// twice, a response for ten seconds.
     fn default() -> Self {
         Self {
@@ -83,6 +85,7 @@ impl Default for IommuConfig {
             max_mappings: 65_535,
             event_capacity: 1024,
             page_queue: 4096,
+            page_requests_each: 512,
             atc_entries: 1024,
             invalidation_limit: Duration::from_secs(1),
             invalidation_tries: 2,

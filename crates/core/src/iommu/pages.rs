@@ -31,7 +31,7 @@ impl Iommu {
     pub(super) fn send_answers(&self, out: Outbox) {
         for outgoing in out.answers {
             let response = outgoing.response;
-            tracing::trace!(device = %outgoing.device.bdf(), pasid = ?response.pasid.map(Pasid::get), group = %response.index, code = %response.code, "page response");
+            tracing::trace!(device = %outgoing.device.bdf(), pasid = outgoing.pasid.map(Pasid::get), group = %response.index, code = %response.code, "page response");
             outgoing.device.services.to_device(ToDevice::Response(response));
         }
         if out.work {
@@ -241,8 +241,9 @@ impl PageWork {
                         return ResponseCode::InvalidRequest;
                     }
                     Err(Failure::Host(call, errno)) => {
+                        // Not a response failure: that would stop the device's requests for all its spaces, at the wish of one (rule S3).
                         self.iommu.log(Event::HostFailure { device: self.device(), call, errno });
-                        return ResponseCode::ResponseFailure;
+                        return ResponseCode::InvalidRequest;
                     }
                 }
             }
@@ -267,7 +268,7 @@ impl PageWork {
     fn refuse(&self, request: &PageRequest, reason: FaultReason) {
         let access = modes(request).next().map_or(Access::Read, |mode| mode.access);
         let fault = Fault { device: self.device(), pasid: request.pasid, address: request.address, access, reason };
-        tracing::debug!(device = %fault.device, pasid = ?fault.pasid.map(Pasid::get), address = fault.address, %reason, "page request refused");
+        tracing::debug!(device = %fault.device, pasid = fault.pasid.map(Pasid::get), address = fault.address, %reason, "page request refused");
         self.iommu.log(Event::Fault(fault));
     }
 
@@ -275,7 +276,7 @@ impl PageWork {
         self.answered = true;
         let first = self.work.pages.first();
         tracing::debug!(
-            device = %self.device(), pasid = ?first.and_then(|request| request.pasid).map(Pasid::get), address = ?first.map(|request| request.address),
+            device = %self.device(), pasid = first.and_then(|request| request.pasid).map(Pasid::get), address = first.map(|request| request.address),
             pages = self.work.pages.len(), %code, "page requests answered",
         );
         // Where it is not pending any more it has been drained, or its device was reset or is gone: counted there.

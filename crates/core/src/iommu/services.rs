@@ -46,13 +46,14 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn new(key: DeviceKey, ends: LinkEnds, link: Arc<dyn Link>, config: &IommuConfig, spec: &DeviceSpec) -> Self {
         let capabilities = spec.capabilities;
+        let allocation = capabilities.pri.unwrap_or_default().min(config.page_requests_each);
         Self {
             key,
             ends,
             link,
             side: Mutex::new(DeviceSide {
                 atc: Atc::new(config.atc_entries),
-                interface: Interface::new(capabilities.pri.unwrap_or_default(), capabilities.response_pasid),
+                interface: Interface::new(allocation, capabilities.response_pasid),
                 resetting: false,
             }),
             news: Condvar::new(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::Iommu;
 use super::inside::{Inside, Last};
 use super::parts::DeviceInner;
-use crate::ats::message::{Permissions, Translation, TranslationCompletion, TranslationRefusal, TranslationRequest};
+use crate::ats::message::{AlignedRange, Permissions, Translation, TranslationCompletion, TranslationRefusal, TranslationRequest};
+use crate::callback::InCallback;
 use crate::event::Event;
 use crate::ids::{Pasid, PasidTag};
 use crate::link::{ToDevice, ToIommu};
@@ -19,6 +20,7 @@ impl Iommu {
     pub(crate) fn take_upstream(&self, device: &Arc<DeviceInner>, message: ToIommu) {
         match message {
             ToIommu::Translate(request) => {
+                tracing::trace!(device = %device.bdf(), pasid = request.pasid.map(Pasid::get), address = request.address, access = %request.access(), "translation request");
                 let (result, owner) = self.translate(device, &request);
                 let completion = TranslationCompletion { id: request.id, result, owner };
                 device.services.to_device(ToDevice::Translated(completion));
@@ -67,9 +69,17 @@ impl Iommu {
         request: &TranslationRequest,
     ) -> (Result<Translation, TranslationRefusal>, Option<PasidTag>) {
         let unsupported = (Err(TranslationRefusal::Unsupported), None);
+        // What the last one out drops is foreign code.
+        let _callback = InCallback::enter();
         let Some(_inside) = Inside::enter(&device.gate, self, Last::Wake) else { return unsupported };
-        let blocked_on_the_way = device.isolation(self.topology()).translation_blocked.is_some();
-        if blocked_on_the_way || device.services.invalidator.lock().is_blocked() {
+        let isolation = device.isolation(self.topology());
+        if let Some(window) = isolation.windows().iter().find(|window| window.range.contains(request.address)) {
+            // It is routed like any other request: the peer gets it, and has no translations to give (rule B7).
+            let (pasid, range) = (request.pasid, AlignedRange::page(request.address).range());
+            self.log(Event::Misrouted { device: device.bdf(), pasid, range, decoder: window.decoder, claimed: window.claimed });
+            return unsupported;
+        }
+        if isolation.translation_blocked.is_some() || device.services.invalidator.lock().is_blocked() {
             return unsupported;
         }
         match request.pasid {

@@ -123,12 +123,10 @@ impl PageRequests {
             // A stop marker that is queued gives back what its device gave up before.
             self.sort_all(now, out);
         }
-        let answer = |code| Outgoing::new(device, request.pasid, request.index, code);
         let Some(holder) = self.holders.get_mut(&key).filter(|holder| holder.accepting && !holder.failed) else {
             self.counts.dropped += 1;
             if request.last {
-                self.counts.failed += 1;
-                out.answers.push(answer(ResponseCode::ResponseFailure));
+                self.send(device, request.pasid, request.index, ResponseCode::ResponseFailure, out);
             }
             return;
         };
@@ -141,8 +139,7 @@ impl PageRequests {
                 out.work = true;
             }
             if request.last {
-                self.counts.succeeded += 1;
-                out.answers.push(answer(ResponseCode::Success));
+                self.send(device, request.pasid, request.index, ResponseCode::Success, out);
             }
             if beyond {
                 self.discard_partial(|(device, _, _)| *device == key);
@@ -219,6 +216,8 @@ impl PageRequests {
         let bound = |pasid| device.requester.table.read().get(&pasid).cloned().map(Target::Space);
         let target = request.pasid.map_or(domain, bound);
         if !target.as_ref().is_some_and(Target::is_open) {
+            let (pasid, address) = (request.pasid.map(Pasid::get), request.address);
+            tracing::debug!(device = %device.bdf(), pasid, address, "page request for what is not bound, has ended or takes no page faults");
             out.retired.extend(target);
             self.release(key, pages.len() as u32);
             self.send(&device, request.pasid, request.index, ResponseCode::InvalidRequest, out);

@@ -176,6 +176,19 @@ fn a_port_that_blocks_translation_lets_neither_requests_for_it_nor_requests_by_i
 
 // shows B7
 #[test]
+fn a_translation_request_that_a_peer_decodes_gets_no_translation() {
+    let rig = Rig::new();
+    let range = AddrRange::new(BASE, PAGE).expect("a page");
+    rig.world.bus.windows(rig.device.bdf(), &[PeerWindow { range, decoder: bdf(9), claimed: true }]);
+    assert_eq!(rig.ask(BASE + 8), Answer::Refused(TranslationRefusal::Unsupported));
+    let (device, pasid) = (rig.device.bdf(), Some(rig.pasid));
+    assert_eq!(rig.world.events(), [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]);
+    assert_eq!(rig.ask(BASE + PAGE), Answer::Kept);
+    rig.take_down();
+}
+
+// shows B7
+#[test]
 fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never_sees_them() {
     let rig = Rig::new();
     rig.space.poke(BASE, b"kept");

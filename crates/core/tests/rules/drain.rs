@@ -419,3 +419,25 @@ fn a_reset_forgets_groups_on_both_sides_and_their_late_answers_reach_nobody() {
         assert_eq!(asker.device.page_request_counts().unexpected, 0);
     });
 }
+
+// shows F7
+#[test]
+fn an_orderly_removal_answers_also_the_group_that_is_being_resolved() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        let slow = Slow::new(&space);
+        let pasid = Some(bond.pasid());
+        asker.ask(pasid, &[page(0)]);
+        asker.ask(pasid, &[page(1)]);
+        world.sort();
+        let thread = resolve_aside(&world.iommu);
+        slow.inside.wait();
+        let removing = world.iommu.begin_remove(&asker.device, Removal::Orderly).expect("plugged");
+        let counts = world.iommu.page_counts();
+        assert_eq!((counts.invalid, counts.unanswerable, removing.is_over()), (2, 0, false));
+        slow.let_go();
+        thread.join().expect("no panic");
+        assert_eq!((world.iommu.page_counts().late_answers, removing.is_over()), (1, true));
+        drop(bond);
+    });
+}

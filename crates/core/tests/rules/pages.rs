@@ -1,7 +1,7 @@
 //! Page request groups, their answers, and what is refused (rules F1, F3, F5).
 
 use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
-use sva_core::{Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, Pasid, ResponseCode, ServiceError};
+use sva_core::{Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, IommuConfig, Pasid, ResponseCode, ServiceError};
 use sva_testkit::{PAGE, Protection};
 
 use crate::held::*;
@@ -15,7 +15,7 @@ fn number(n: u32) -> Pasid {
 // shows F1
 #[test]
 fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
-    let world = World::new();
+    let world = World::with(IommuConfig { page_requests_each: 600, ..IommuConfig::default() });
     let asker = world.asker(1, Capabilities { pri: Some(600), ..asking() });
     let space = absent();
     let bond = world.bind(&asker.device, &space);
@@ -30,6 +30,23 @@ fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
     asker.finish(again, page(0));
     drop(bond);
     world.take_down(&[&asker]);
+}
+
+// shows S3
+#[test]
+fn a_device_is_allocated_a_share_of_the_queue_whatever_its_capacity() {
+    let world = World::with(IommuConfig { page_queue: 8, page_requests_each: 4, ..IommuConfig::default() });
+    let (greedy, modest) = (world.asker(1, Capabilities { pri: Some(600), ..asking() }), world.asker(2, asking()));
+    let space = absent();
+    let (bond, other) = (world.bind(&greedy.device, &space), world.bind(&modest.device, &space));
+    let groups: Vec<PrgIndex> = (0..4).map(|n| greedy.ask(Some(bond.pasid()), &[page(n)])).collect();
+    assert_eq!(greedy.port.open_group(Some(bond.pasid())), Err(AskError::NoCredit { outstanding: 4, allowed: 4 }));
+    let group = modest.ask(Some(other.pasid()), &[page(5)]);
+    assert!(!world.iommu.page_queue_overflowed());
+    assert_eq!(world.resolve(), 5);
+    assert!(groups.iter().all(|group| greedy.outcome(*group) == SUCCESS) && modest.outcome(group) == SUCCESS);
+    drop((bond, other));
+    world.take_down(&[&greedy, &modest]);
 }
 
 // shows F1

@@ -6,8 +6,8 @@ use std::time::Duration;
 use sva_core::pri::{AskError, GroupOutcome, PageResponse, PrgIndex};
 use sva_core::{
     AccessMode, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason, HostFailure, Iommu, IommuConfig, OnAbsent,
-    Pasid, ResponseCode, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, ToDevice, Translation,
-    WatchToken,
+    PageRequestGroup, Pasid, ResponseCode, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, ToDevice,
+    Translation, WatchToken,
 };
 use sva_testkit::PAGE;
 
@@ -68,16 +68,15 @@ fn a_response_that_fits_no_group_that_waits_is_counted_and_answers_nobody() {
 fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     let world = World::new();
     let asker = world.asker(1, asking());
-    let broken: Arc<dyn AddressSpace> = Arc::new(Broken(SpaceId::unique()));
-    let bond = world.iommu.bind_device(&asker.device, &broken, Bind::new(())).expect("free");
+    let owned = absent();
+    let fail = Arc::new(|group: PageRequestGroup| group.answer(ResponseCode::ResponseFailure).expect("it is pending"));
+    let bond = world.iommu.bind_device(&asker.device, &owned.handle(), Bind::new(()).on_page_requests(fail)).expect("free");
     let sound = absent();
     let sound_bond = world.bind(&asker.device, &sound);
     let group = asker.ask(Some(bond.pasid()), &[page(0)]);
     let waiting = asker.ask_part(Some(sound_bond.pasid()), &[page(0)]);
     world.resolve();
     assert_eq!(asker.outcome(group), FAILURE);
-    let failure = Event::HostFailure { device: bdf(1), call: "resolve", errno: Some(5) };
-    assert_eq!(world.events(), [failure]);
     assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(AskError::Failed));
     assert_eq!(asker.port.ask_page(waiting, page(1), AccessMode::READ, true), Err(AskError::Failed));
     // A device that goes on all the same is told again, and nothing is resolved for it.
@@ -89,6 +88,23 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     asker.device.reset().expect("plugged").done();
     let group = asker.ask(Some(sound_bond.pasid()), &[page(0)]);
     assert_eq!((world.resolve(), asker.outcome(group), sound.resolved()), (1, SUCCESS, 1));
+}
+
+// shows S3, F5
+#[test]
+fn a_space_whose_machine_fails_takes_nothing_from_the_devices_other_spaces() {
+    let world = World::new();
+    let asker = world.asker(1, asking());
+    let broken: Arc<dyn AddressSpace> = Arc::new(Broken(SpaceId::unique()));
+    let bond = world.iommu.bind_device(&asker.device, &broken, Bind::new(())).expect("free");
+    let sound = absent();
+    let sound_bond = world.bind(&asker.device, &sound);
+    let (failing, group) = (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(sound_bond.pasid()), &[page(0)]));
+    world.resolve();
+    assert_eq!(asker.outcome(failing), Some(GroupOutcome::Response(ResponseCode::InvalidRequest)));
+    let failure = Event::HostFailure { device: bdf(1), call: "resolve", errno: Some(5) };
+    assert_eq!(world.events(), [failure]);
+    assert_eq!((asker.outcome(group), sound.resolved()), (SUCCESS, 1));
 }
 
 // shows F2

@@ -132,6 +132,7 @@ struct DeviceText {
     #[serde(default)]
     ats: bool,
     pri: Option<u32>,
+    response_pasid: Option<bool>,
     #[serde(default)]
     page_faults: bool,
     acs: Option<Vec<Parsed<AcsBits>>>,
@@ -235,8 +236,8 @@ impl DeviceText {
         let pasid = self.pasid.map(|pasid| pasid.into_capability(bdf)).transpose()?;
         let mut function = FunctionSpec::new(self.parent, bdf);
         function.model = self.model;
-        function.capabilities =
-            Capabilities { pasid, ats: self.ats, pri: self.pri, response_pasid: self.pri.is_some(), page_faults: self.page_faults };
+        let response_pasid = self.response_pasid.unwrap_or(self.pri.is_some());
+        function.capabilities = Capabilities { pasid, ats: self.ats, pri: self.pri, response_pasid, page_faults: self.page_faults };
         function.acs = acs(self.acs, self.acs_implemented, Acs::function);
         for (n, bar) in self.bars.into_iter().enumerate() {
             let index = bar.index.unwrap_or(u8::try_from(n).unwrap_or(u8::MAX));

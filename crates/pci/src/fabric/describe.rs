@@ -92,6 +92,9 @@ fn function(f: &mut Formatter<'_>, function: &FunctionSpec) -> fmt::Result {
     if let Some(requests) = capabilities.pri {
         writeln!(f, "pri = {requests}")?;
     }
+    if capabilities.response_pasid != capabilities.pri.is_some() {
+        writeln!(f, "response_pasid = {}", capabilities.response_pasid)?;
+    }
     if capabilities.page_faults {
         writeln!(f, "page_faults = true")?;
     }

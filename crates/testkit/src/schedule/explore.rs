@@ -74,7 +74,8 @@ impl fmt::Display for Failure {
         for line in &self.lines {
             writeln!(f, "    {line}")?;
         }
-        write!(f, "replay(&{:?})", self.steps)
+        let steps: Vec<String> = self.steps.iter().map(|step| format!("vec!{step:?}")).collect();
+        write!(f, "replay(&make, &[{}], true)", steps.join(", "))
     }
 }
 

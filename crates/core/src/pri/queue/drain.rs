@@ -58,16 +58,18 @@ impl PageRequests {
         let pasid = match what {
             Drained::Space(attachment) => Some(Some(attachment.record.tag.pasid)),
             Drained::Domain(_) => Some(None),
-            Drained::Everything => None,
+            Drained::Everything | Drained::Device => None,
         };
         self.discard_partial(|(device, _, of)| *device == key && pasid.is_none_or(|pasid| *of == pasid));
         let meant = |group: &Pending| match (what, &group.target) {
-            (Drained::Everything, _) => true,
+            (Drained::Everything | Drained::Device, _) => true,
             (Drained::Space(a), Target::Space(b)) => Arc::ptr_eq(a, b),
             (Drained::Domain(a), Target::Domain(b)) => Arc::ptr_eq(a, b),
             _ => false,
         };
-        let found = self.pending.iter().filter(|(_, group)| group.device == key && group.stage != Stage::Resolving && meant(group));
+        let found = self.pending.iter().filter(|(_, group)| {
+            group.device == key && (group.stage != Stage::Resolving || matches!(what, Drained::Device)) && meant(group)
+        });
         let mut found: Vec<Cookie> = found.map(|(&cookie, _)| cookie).collect();
         // In the order in which they became complete, so that a run can be repeated.
         found.sort_unstable();

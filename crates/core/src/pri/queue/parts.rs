@@ -71,7 +71,10 @@ impl Target {
 pub(crate) enum Drained<'a> {
     Space(&'a Arc<Attachment>),
     Domain(&'a Arc<DomainUse>),
+    /// Whatever it has, but for what is being resolved right now.
     Everything,
+    /// The device is about to go: also what is being resolved. The answer of whoever does that is dropped.
+    Device,
 }
 
 pub(super) enum Entry {
@@ -134,7 +137,7 @@ pub(crate) struct Work {
 pub(crate) struct Outgoing {
     pub(crate) device: Arc<DeviceInner>,
     /// The group's, which the response need not name.
-    pub(super) pasid: Option<Pasid>,
+    pub(crate) pasid: Option<Pasid>,
     pub(crate) response: PageResponse,
 }
 
