@@ -25,6 +25,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "schedule", what: "20,000,000 steps of the whole system by schedules, under the eyes of the oracle", run: schedule },
     Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
     Step { name: "keeper", what: "the host provider's tests where it cannot have a stopper of its own, as under Yama", run: keeper },
+    Step { name: "miri", what: "the core's unit tests under Miri, where the toolchain has it", run: miri },
     Step { name: "docs", what: "the documentation builds without a warning", run: docs },
     Step { name: "deny", what: "licences, sources and advisories of the dependencies", run: deny },
     Step { name: "bench", what: "the benchmarks run and print their rows", run: bench },
@@ -95,6 +96,19 @@ fn naive(context: &Context) -> Result<Outcome, String> {
 fn keeper(context: &Context) -> Result<Outcome, String> {
     let words = ["test", "-p", "sva-host", "--test", "identity", "--test", "programs", "--test", "undisturbed", "--locked"];
     context.run(context.cargo_with_flags("--cfg sva_keeper_stops", "keeper", &words), minutes(10))?;
+    Ok(Outcome::Passed)
+}
+
+/// Unsafe code is in the host provider alone, which is system calls: what of it can run under Miri is what calls none.
+fn miri(context: &Context) -> Result<Outcome, String> {
+    let installed = context.keep(context.cargo(&["miri", "--version"]), minutes(1))?;
+    if !installed.status.success() {
+        return Ok(Outcome::Skipped("the pinned toolchain has no component miri (it comes with nightly toolchains)".to_owned()));
+    }
+    let mut command = context.cargo(&["miri", "test", "-p", "sva-core", "--lib", "--locked"]);
+    // Property tests are slow there: a few cases each.
+    command.env("PROPTEST_CASES", "4").env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    context.run(command, minutes(20))?;
     Ok(Outcome::Passed)
 }
 

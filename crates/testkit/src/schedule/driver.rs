@@ -73,7 +73,7 @@ impl View<'_> {
 
     /// Accesses a word without a translation.
     pub fn access_untranslated(&mut self, pasid: Pasid, address: u64, write: bool) -> Tried {
-        self.eyes.access_untranslated(self.port, pasid, address, write)
+        self.eyes.access_untranslated(pasid, address, write)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Judges every access.
 
 use sva_core::ats::Held;
-use sva_core::{AtsPort, DmaError, FaultReason, Pasid};
+use sva_core::{DmaError, FaultReason, Pasid};
 
 use super::{Slot, SpaceSlot};
 use crate::schedule::driver::{Tried, mode};
@@ -13,7 +13,7 @@ pub(crate) trait Eyes {
     fn access_by(&mut self, held: &Held, pasid: Pasid, address: u64, write: bool) -> Tried;
 
     /// Accesses a word without a translation.
-    fn access_untranslated(&mut self, port: &AtsPort, pasid: Pasid, address: u64, write: bool) -> Tried;
+    fn access_untranslated(&mut self, pasid: Pasid, address: u64, write: bool) -> Tried;
 }
 
 /// What one device may do now, by the model.
@@ -99,8 +99,7 @@ impl Eyes for Oracle<'_> {
         tried
     }
 
-    fn access_untranslated(&mut self, port: &AtsPort, pasid: Pasid, address: u64, write: bool) -> Tried {
-        let _ = port;
+    fn access_untranslated(&mut self, pasid: Pasid, address: u64, write: bool) -> Tried {
         let Some(device) = &self.slot.device else { return Tried::Miss };
         let (port, mode) = (device.port(), mode(write).stop_on_absent());
         let piece = [sva_core::Segment { address, len: 8 }];
