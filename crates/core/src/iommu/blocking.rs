@@ -32,7 +32,7 @@ impl Iommu {
     /// Does what a step of a device's invalidations left to do. With no lock held.
     fn carry_out(&self, device: &Arc<DeviceInner>, todo: Todo) {
         for request in todo.send {
-            tracing::trace!(device = %device.bdf(), pasid = ?request.pasid.map(Pasid::get), address = request.range.first(), bits = request.range.bits(), "invalidate");
+            tracing::trace!(device = %device.bdf(), pasid = request.pasid.map(Pasid::get), address = request.range.first(), bits = request.range.bits(), "invalidate");
             device.services.to_device(ToDevice::Invalidate(request));
         }
         for waiter in todo.finished {
