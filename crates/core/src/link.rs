@@ -35,7 +35,7 @@ pub enum ToDevice {
     Response(PageResponse),
 }
 
-/// Carries the messages of one device, both ways. Called with no lock of the core held, from any thread.
+/// Carries the messages of one device, both ways. Called with no lock of the core held, from any thread; it is not to block, since other messages of the device may wait behind the call.
 ///
 /// Page requests and stop markers of a device arrive in the order in which they were sent; everything else may come late, never, twice or in another order, and what is wrong in it
 /// is refused and counted by whoever gets it. Holding a message back longer than its limit ends as losing it does.

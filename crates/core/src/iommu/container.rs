@@ -20,6 +20,7 @@ use crate::error::{ContainerBindError, ContainerUnbindError, JoinError, LeaveErr
 use crate::event::Overlap;
 use crate::ids::{ContainerId, GroupId, Pasid, PasidTag, SpaceId};
 use crate::mutation;
+use crate::pri::times::FaultTimes;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
 use crate::sync::MutexGuard;
@@ -178,6 +179,12 @@ impl Container {
             .get(&self.id)
             .map(|container| container.bonds.iter().map(|bond| bond.space).collect())
             .unwrap_or_default()
+    }
+
+    /// How long the faults of its binding of `space` took so far, over all its devices; `None` where the space is not bound to it.
+    pub fn fault_times(&self, space: SpaceId) -> Option<FaultTimes> {
+        let key = self.iommu.lock().containers.get(&self.id)?.bonds.iter().find(|bond| bond.space == space)?.key;
+        Some(self.iommu.fault_times(key))
     }
 
     /// Adds a group: it gets all mappings and all bindings, or nothing changes (rule G3). A group without a capable member may join.

@@ -1,8 +1,11 @@
 //! Translation services and page requests together, as a device uses them (rules F1, F4, T2).
 
-use sva_core::{Bind, Capabilities, PasidWidth, WorkerConfig, Workers};
+use std::time::Duration;
+
+use sva_core::{Bind, Capabilities, FaultTimes, IommuConfig, PasidWidth, WorkerConfig, Workers};
 use sva_testkit::PAGE;
 
+use crate::held::ScriptedClock;
 use crate::support::*;
 
 fn translating() -> Capabilities {
@@ -36,4 +39,32 @@ fn a_translating_device_faults_pages_in_keeps_what_it_learned_and_forgets_it_wit
     assert!(!report.deferred);
     assert_eq!(device.atc_len(), 0);
     assert_eq!((world.iommu.census().bonds, world.iommu.census().invalidations, world.iommu.census().page_groups), (0, 0, 0));
+}
+
+// shows F1
+#[test]
+fn a_binding_keeps_the_times_of_its_faults_part_by_part() {
+    let clock = ScriptedClock::new();
+    let world = World::with_clock(IommuConfig::default(), clock.clone());
+    let device = world.plug_as(1, translating()).device;
+    device.enable_ats().and_then(|()| device.enable_pri()).expect("it has both");
+    let _workers = Workers::start(&world.iommu, WorkerConfig::default()).expect("threads");
+    let (space, took) = (space(), Duration::from_millis(3));
+    space.absent(BASE, 2 * PAGE);
+    space.on_resolve(move |_| {
+        clock.advance(took);
+        true
+    });
+    let container = world.container(&[device.group()]);
+    let bound = container.bind(&space.handle(), Bind::new(())).expect("capable");
+    let mut buf = [0; 8];
+    for page in 0..2 {
+        device.ats_port().read(Some(bound.pasid), BASE + page * PAGE, &mut buf).expect("resolved");
+    }
+    let times = || container.fault_times(space.handle().id()).expect("bound");
+    let counts = |times: FaultTimes| [times.request, times.resolve, times.response, times.retry].map(|part| part.count());
+    // The thread that hands a response over notes its time when the device has it.
+    eventually(|| counts(times()) == [2; 4]);
+    assert_eq!((times().resolve.longest(), times().response.longest()), (took, took));
+    assert!(container.fault_times(crate::support::space().handle().id()).is_none());
 }
