@@ -64,7 +64,7 @@ fn a_binding_keeps_the_times_of_its_faults_part_by_part() {
     let times = || container.fault_times(space.handle().id()).expect("bound");
     let counts = |times: FaultTimes| [times.request, times.resolve, times.response, times.retry].map(|part| part.count());
     // The thread that hands a response over notes its time when the device has it.
-    eventually(|| counts(times()) == [2; 4]);
+    eventually("all parts are noted", || counts(times()) == [2; 4]);
     assert_eq!((times().resolve.longest(), times().response.longest()), (took, took));
     assert!(container.fault_times(crate::support::space().handle().id()).is_none());
 }
