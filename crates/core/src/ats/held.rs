@@ -45,7 +45,7 @@ impl Held {
     /// Reads as many bytes as it is good for, which are answered.
     ///
     /// # Errors
-    /// The request was aborted; see [`DmaPort::read_translated`].
+    /// The request was aborted; see [`DmaPort::read_translated`](crate::DmaPort::read_translated).
     pub fn read(&self, buf: &mut [u8]) -> Result<usize, DmaError> {
         let len = (buf.len() as u64).min(self.used.len) as usize;
         let port = &self.port.port;
@@ -56,7 +56,7 @@ impl Held {
     /// Writes as many bytes as it is good for, which are answered.
     ///
     /// # Errors
-    /// The request was aborted; see [`DmaPort::write_translated`].
+    /// The request was aborted; see [`DmaPort::write_translated`](crate::DmaPort::write_translated).
     pub fn write(&self, data: &[u8]) -> Result<usize, DmaError> {
         let len = (data.len() as u64).min(self.used.len) as usize;
         let port = &self.port.port;
