@@ -49,10 +49,9 @@ struct Pool {
     stop: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
     running: AtomicUsize,
-    busy: AtomicUsize,
     finished: AtomicU64,
-    /// With `threads`: all are busy, or it is time to end.
-    attention: Condvar,
+    /// With `threads`: it is time to end.
+    over: Condvar,
 }
 
 impl Workers {
@@ -69,9 +68,8 @@ impl Workers {
             stop: AtomicBool::new(false),
             threads: Mutex::default(),
             running: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
             finished: AtomicU64::new(0),
-            attention: Condvar::new(),
+            over: Condvar::new(),
         });
         let mut workers = Self { pool: Arc::clone(&pool), supervisor: None };
         for _ in 0..threads {
@@ -91,7 +89,7 @@ impl Drop for Workers {
     fn drop(&mut self) {
         self.pool.stop.store(true, Ordering::Release);
         self.pool.iommu.wake_workers();
-        self.pool.call_supervisor();
+        self.pool.end_pause();
         // First the supervisor, which starts no thread any more once it has ended.
         let supervisor = self.supervisor.take();
         let threads = supervisor.into_iter().chain(std::iter::from_fn(|| self.pool.threads.lock().pop()));
@@ -112,8 +110,8 @@ impl Pool {
         let started = thread::Builder::new().name("sva-worker".to_owned()).spawn(move || {
             pool.work(idle);
             pool.running.fetch_sub(1, Ordering::Relaxed);
-            // Those that are left may all be busy: nobody else would say so.
-            pool.call_supervisor();
+            // It counted as idle until now: what came meanwhile may have been left to it.
+            pool.iommu.call_worker();
         });
         match started {
             Ok(thread) => {
@@ -129,59 +127,40 @@ impl Pool {
         }
     }
 
+    fn is_over(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
     fn work(&self, idle: Option<Duration>) {
-        while !self.stop.load(Ordering::Acquire) {
+        while !self.is_over() {
             while self.iommu.sort_page_request() {}
             if let Some(work) = self.iommu.next_page_work() {
-                self.now_busy();
+                // Others have their turn meanwhile, or a supervisor learns that there is nobody for it.
+                self.iommu.call_worker();
                 // A provider that panics has had its turn: the drop of the work has answered its group, and the thread goes on for the others (rule S3).
                 if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
                     tracing::error!("a page request was answered as invalid: its resolver panicked");
                 }
                 self.finished.fetch_add(1, Ordering::Relaxed);
-                self.busy.fetch_sub(1, Ordering::Relaxed);
-            } else if !self.iommu.await_page_work(idle, || self.stop.load(Ordering::Acquire)) && idle.is_some() {
+            } else if !self.iommu.await_page_work(idle, || self.is_over()) && idle.is_some() {
                 return;
             }
         }
     }
 
-    fn now_busy(&self) {
-        let busy = self.busy.fetch_add(1, Ordering::Relaxed) + 1;
-        if busy >= self.running.load(Ordering::Relaxed) {
-            self.call_supervisor();
-        } else if self.iommu.has_page_work() {
-            self.iommu.wake_workers();
-        }
-    }
-
-    /// Has the supervisor look.
-    fn call_supervisor(&self) {
-        let _threads = self.threads.lock();
-        self.attention.notify_all();
-    }
-
-    fn all_are_busy(&self) -> bool {
-        self.busy.load(Ordering::Relaxed) >= self.running.load(Ordering::Relaxed)
-    }
-
     /// Starts threads while all are stuck and somebody waits.
     fn supervise(self: &Arc<Self>) {
         let mut told = false;
-        while !self.stop.load(Ordering::Acquire) {
-            let mut threads = self.threads.lock();
-            while !self.stop.load(Ordering::Acquire) && !self.all_are_busy() {
-                threads = self.attention.wait(threads);
-            }
+        while !self.is_over() {
+            self.iommu.await_backlog(|| self.is_over());
             let before = self.finished.load(Ordering::Relaxed);
-            let (threads, _) = self.attention.wait_timeout(threads, STUCK);
-            drop(threads);
-            if self.all_are_busy() {
-                // Nobody else does: what is queued behind a slow space may be another's.
-                while self.iommu.sort_page_request() {}
+            self.pause();
+            if self.finished.load(Ordering::Relaxed) != before {
+                continue;
             }
-            let stuck = self.finished.load(Ordering::Relaxed) == before && self.all_are_busy() && self.iommu.has_page_work();
-            if !stuck || self.stop.load(Ordering::Acquire) {
+            // Nobody else does: what is queued behind a slow space may be another's.
+            while self.iommu.sort_page_request() {}
+            if !self.iommu.has_stuck_work() || self.is_over() {
                 continue;
             }
             let running = self.running.load(Ordering::Relaxed);
@@ -192,6 +171,19 @@ impl Pool {
                 self.iommu.log(Event::WorkersExhausted { threads: running });
             }
         }
+    }
+
+    /// Gives the threads time to get on.
+    fn pause(&self) {
+        let threads = self.threads.lock();
+        if !self.is_over() {
+            let _ = self.over.wait_timeout(threads, STUCK);
+        }
+    }
+
+    fn end_pause(&self) {
+        let _threads = self.threads.lock();
+        self.over.notify_all();
     }
 }
 

@@ -4,6 +4,8 @@
 //! the address space's `watch`, `id`, `ended` and `capabilities`, which are short and call nobody, and never while anything is waited for. The data path does not take it: a port goes from its device to the PASID
 //! table or the domain, each behind a reader's lock of its own, and through [gates](crate::gate) that unbind, unmap and removal close.
 
+#[cfg(not(loom))]
+mod attendance;
 mod bind;
 mod blocking;
 mod container;
@@ -43,6 +45,8 @@ use crate::space::{EndReason, ExitWork, SpaceWatcher};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::topology::Topology;
+#[cfg(not(loom))]
+use attendance::Attendance;
 use parts::{Attachment, DeviceInner};
 use state::{Aftermath, State};
 
@@ -137,8 +141,8 @@ pub(crate) struct Inner {
     /// Devices that an invalidation may have to be sent to.
     translating: AtomicUsize,
     pages: Mutex<PageRequests>,
-    /// Signalled when there is a page request to sort or a group to resolve, or workers are to look whether they are to end.
-    work: Condvar,
+    #[cfg(not(loom))]
+    attendance: Attendance,
     watcher: Arc<Watcher>,
 }
 
@@ -182,7 +186,8 @@ impl Iommu {
             ticked: AtomicU64::new(0),
             translating: AtomicUsize::new(0),
             pages: Mutex::new(PageRequests::new(config.page_queue)),
-            work: Condvar::new(),
+            #[cfg(not(loom))]
+            attendance: Attendance::default(),
             watcher: Arc::new(Watcher(Weak::clone(me))),
         }))
     }

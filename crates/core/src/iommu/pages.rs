@@ -34,8 +34,9 @@ impl Iommu {
             tracing::trace!(device = %outgoing.device.bdf(), pasid = outgoing.pasid.map(Pasid::get), group = %response.index, code = %response.code, "page response");
             outgoing.device.services.to_device(ToDevice::Response(response));
         }
+        #[cfg(not(loom))]
         if out.work {
-            self.0.work.notify_all();
+            self.0.attendance.call();
         }
     }
 
@@ -63,39 +64,6 @@ impl Iommu {
             }
         })?;
         Some(PageWork::begin(self.clone(), work))
-    }
-
-    /// Wakes the threads that work, to look again.
-    #[cfg(not(loom))]
-    pub(crate) fn wake_workers(&self) {
-        // With the lock, so that it comes before or after the look of one that is about to wait.
-        let _pages = self.0.pages.lock();
-        self.0.work.notify_all();
-    }
-
-    /// Whether a group waits to be resolved.
-    #[cfg(not(loom))]
-    pub(crate) fn has_page_work(&self) -> bool {
-        self.0.pages.lock().has_work()
-    }
-
-    /// Waits until there is something to sort or to resolve, or `stop`. False where that took longer than the limit.
-    #[cfg(not(loom))]
-    pub(crate) fn await_page_work(&self, limit: Option<Duration>, stop: impl Fn() -> bool) -> bool {
-        let mut pages = self.0.pages.lock();
-        while !pages.has_work() && !pages.has_unsorted() && !stop() {
-            match limit {
-                None => pages = self.0.work.wait(pages),
-                Some(limit) => {
-                    let timed_out;
-                    (pages, timed_out) = self.0.work.wait_timeout(pages, limit);
-                    if timed_out {
-                        return pages.has_work() || pages.has_unsorted();
-                    }
-                }
-            }
-        }
-        true
     }
 
     /// Whether the page request queue has overflowed and takes nothing before it has been sorted out.
