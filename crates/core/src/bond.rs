@@ -138,9 +138,7 @@ impl<T> Owned<T> {
     }
 
     fn begin_unbind(&mut self) -> Unbinding {
-        let (iommu, key) = (self.iommu.clone(), self.key.take());
-        let report = key.map_or_else(UnbindReport::default, |key| iommu.begin_unbind(key));
-        Unbinding { iommu, key, report }
+        Unbinding::begin(self.iommu.clone(), self.key.take())
     }
 
     fn fault_times(&self) -> FaultTimes {
@@ -167,6 +165,11 @@ pub struct Unbinding {
 }
 
 impl Unbinding {
+    pub(crate) fn begin(iommu: Iommu, key: Option<BondKey>) -> Self {
+        let report = key.map_or_else(UnbindReport::default, |key| iommu.begin_unbind(key));
+        Self { iommu, key, report }
+    }
+
     /// What was found when it was begun. `deferred` says that it was not over then.
     pub fn report(&self) -> UnbindReport {
         self.report

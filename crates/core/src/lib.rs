@@ -44,8 +44,8 @@ pub use fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, Host
 pub use ids::{Bdf, ContainerId, Generation, GroupId, Pasid, PasidTag, PasidWidth, RequesterId, SpaceId};
 pub use invalidation::Invalidation;
 pub use iommu::{
-    Census, Container, ContainerBound, GroupInfo, HandlerRegistration, Iommu, IommuConfig, Joined, Mapped, NotJoined, PageWork, Plug,
-    Plugged, Removal, Removing, Reset, Unmapped,
+    Census, Container, ContainerBound, GroupInfo, HandlerRegistration, Iommu, IommuConfig, Joined, Leaving, Mapped, NotJoined, PageWork,
+    Plug, Plugged, Removal, Removing, Reset, Unmapped,
 };
 pub use link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
 pub use port::{Device, DmaPort};

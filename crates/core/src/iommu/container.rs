@@ -10,13 +10,11 @@ use super::Iommu;
 use super::bind::{Candidates, refusal};
 use super::map::check_reserved;
 use super::parts::{DeviceInner, Isolation};
-use super::state::{Aftermath, BondKey, BondKind, ContainerBond, ContainerState, Phase, State};
-use super::unbind::Closing;
+use super::state::{BondKey, BondKind, ContainerBond, ContainerState, Phase, State};
 use super::{Mapped, Unmapped};
-use crate::bond::{AnyData, Bind, UnbindReport};
-use crate::callback;
-use crate::domain::{Domain, DomainUse, MapRequest};
-use crate::error::{ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError, Refusal, UnmapError};
+use crate::bond::{AnyData, Bind, UnbindReport, Unbinding};
+use crate::domain::{Domain, MapRequest};
+use crate::error::{ContainerBindError, ContainerUnbindError, JoinError, MapError, Refusal, UnmapError};
 use crate::event::Overlap;
 use crate::ids::{ContainerId, GroupId, Pasid, PasidTag, SpaceId};
 use crate::mutation;
@@ -54,8 +52,8 @@ pub struct Joined {
 /// One owner's set of groups. Dropping it closes it: its bindings are unbound, its mappings removed, its groups free (rule U9).
 #[must_use = "dropping a container closes it"]
 pub struct Container {
-    iommu: Iommu,
-    id: ContainerId,
+    pub(super) iommu: Iommu,
+    pub(super) id: ContainerId,
 }
 
 impl Iommu {
@@ -68,13 +66,6 @@ impl Iommu {
         drop(state);
         Container { iommu: self.clone(), id }
     }
-}
-
-/// What a group that leaves takes along.
-struct Leaving {
-    members: Vec<Arc<DeviceInner>>,
-    ended: Arc<DomainUse>,
-    closing: Closing,
 }
 
 impl State {
@@ -125,29 +116,6 @@ impl State {
             joined.push(key);
         }
         Ok((candidates, joined))
-    }
-
-    /// Takes a group out of a container: its entries and its use of the domain are to be closed by the caller.
-    fn leave(&mut self, id: ContainerId, group: GroupId) -> Option<Leaving> {
-        let container = self.containers.get_mut(&id)?;
-        if !container.groups.remove(&group) {
-            return None;
-        }
-        let found = self.groups.get_mut(&group)?;
-        found.container = None;
-        found.changed();
-        let fallback = if mutation::is_on(21) { &container.domain } else { &found.own };
-        let ended = found.face.translation.switch(Arc::clone(fallback));
-        let members = found.members.clone();
-        let mut closing = Closing::default();
-        for requester in Candidates::of(&members).requesters() {
-            for attachment in requester.table.read().values() {
-                closing.add(attachment);
-            }
-        }
-        self.close_use(&ended);
-        self.forget_empty_group(group);
-        Some(Leaving { members, ended, closing })
     }
 
     fn members_of(&self, id: ContainerId) -> impl Iterator<Item = &Arc<DeviceInner>> {
@@ -230,20 +198,6 @@ impl Container {
         }
         self.iommu.report_overlaps(&joined.overlaps);
         Ok(joined)
-    }
-
-    /// Takes a group out: its devices lose all bindings and mappings of the container (rule U9). Blocks until their accesses in flight are over, unless called from inside a
-    /// callback.
-    ///
-    /// # Errors
-    /// The group is not in this container.
-    pub fn remove(&self, group: GroupId) -> Result<(), LeaveError> {
-        let mut state = self.iommu.lock();
-        let leaving = state.leave(self.id, group);
-        self.iommu.unlock(state);
-        let leaving = leaving.ok_or(LeaveError::NotIn { group, container: self.id })?;
-        self.iommu.finish_leave(&[leaving]);
-        Ok(())
     }
 
     /// Maps memory for every device of the container (rule G2).
@@ -357,60 +311,26 @@ impl Container {
     /// # Errors
     /// The space is not bound here.
     pub fn unbind(&self, space: SpaceId) -> Result<UnbindReport, ContainerUnbindError> {
-        let bond = {
-            let mut state = self.iommu.lock();
-            let bonds = state.containers.get_mut(&self.id).map(|container| &mut container.bonds);
-            bonds.and_then(|bonds| bonds.iter().position(|bond| bond.space == space).map(|at| bonds.remove(at)))
-        };
-        let bond = bond.ok_or(ContainerUnbindError::NotBound { container: self.id, space })?;
-        Ok(self.iommu.unbind(bond.key))
+        Ok(self.iommu.unbind(self.take_bond(space)?.key))
     }
 
-    /// Closes the container, as dropping it does.
-    pub fn close(self) {}
+    /// Begins to undo the BIND of a space and does not wait, as [`Bond::begin_unbind`](crate::Bond::begin_unbind).
+    ///
+    /// # Errors
+    /// The space is not bound here.
+    pub fn begin_unbind(&self, space: SpaceId) -> Result<Unbinding, ContainerUnbindError> {
+        Ok(Unbinding::begin(self.iommu.clone(), Some(self.take_bond(space)?.key)))
+    }
+
+    fn take_bond(&self, space: SpaceId) -> Result<ContainerBond, ContainerUnbindError> {
+        let mut state = self.iommu.lock();
+        let bonds = state.containers.get_mut(&self.id).map(|container| &mut container.bonds);
+        let bond = bonds.and_then(|bonds| bonds.iter().position(|bond| bond.space == space).map(|at| bonds.remove(at)));
+        bond.ok_or(ContainerUnbindError::NotBound { container: self.id, space })
+    }
 
     fn isolations(&self) -> Vec<(Arc<DeviceInner>, Isolation)> {
         self.iommu.isolations(&self.groups())
-    }
-}
-
-impl Iommu {
-    /// Stops what leaves and waits for it, unless inside a callback.
-    fn finish_leave(&self, leaving: &[Leaving]) {
-        for Leaving { members, ended, .. } in leaving {
-            self.drain_domain(members, ended);
-        }
-        for group in leaving {
-            self.stop_access(&group.closing);
-        }
-        if !callback::inside() {
-            self.wait_until(|state| leaving.iter().all(|group| group.ended.gate.is_drained() && group.closing.is_over(state)));
-        }
-    }
-}
-
-impl Drop for Container {
-    fn drop(&mut self) {
-        let bonds = {
-            let mut state = self.iommu.lock();
-            state.containers.get_mut(&self.id).map(|container| std::mem::take(&mut container.bonds)).unwrap_or_default()
-        };
-        for bond in &bonds {
-            self.iommu.unbind(bond.key);
-        }
-        let removed = self.iommu.lock().containers.get(&self.id).map(|container| container.domain.clear()).unwrap_or_default();
-        self.iommu.finish_unmap(&removed);
-        let leaving: Vec<Leaving> = {
-            let mut after = Aftermath::default();
-            let mut state = self.iommu.lock();
-            let groups = state.containers.get(&self.id).map(|container| container.groups.clone()).unwrap_or_default();
-            let leaving = groups.into_iter().filter_map(|group| state.leave(self.id, group)).collect();
-            state.containers.remove(&self.id);
-            after.container_bonds = bonds;
-            self.iommu.unlock(state);
-            leaving
-        };
-        self.iommu.finish_leave(&leaving);
     }
 }
 

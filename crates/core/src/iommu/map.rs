@@ -167,17 +167,22 @@ impl Iommu {
 
     /// Closes mappings that have been taken out of their domain and waits for the accesses in flight. Not under the control lock.
     pub(super) fn finish_unmap(&self, removed: &[Arc<Mapping>]) -> Unmapped {
-        let mut bytes = 0u64;
-        let mut busy = false;
+        let mut unmapped = Self::begin_unmap(removed);
+        if unmapped.deferred && !callback::inside() {
+            self.wait_until(|_| removed.iter().all(|mapping| mapping.gate.is_drained()));
+            unmapped.deferred = false;
+        }
+        unmapped
+    }
+
+    /// Closes mappings that have been taken out of their domain; `deferred` says that there are accesses in flight.
+    pub(super) fn begin_unmap(removed: &[Arc<Mapping>]) -> Unmapped {
+        let mut unmapped = Unmapped::default();
         for mapping in removed {
             // A container that closes can have mapped all of 2^64 bytes, which no one UNMAP can.
-            bytes = bytes.saturating_add(mapping.range.len());
-            busy |= mapping.gate.close() != Some(0);
+            unmapped.bytes = unmapped.bytes.saturating_add(mapping.range.len());
+            unmapped.deferred |= mapping.gate.close() != Some(0);
         }
-        let deferred = busy && callback::inside();
-        if busy && !deferred {
-            self.wait_until(|_| removed.iter().all(|mapping| mapping.gate.is_drained()));
-        }
-        Unmapped { bytes, deferred }
+        unmapped
     }
 }

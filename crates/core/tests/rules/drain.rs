@@ -250,6 +250,56 @@ fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_contain
     assert_eq!((world.pages_under_way(), space.resolved()), ((0, 0), 0));
 }
 
+// shows U9, U1, U2
+#[test]
+fn what_a_container_gives_up_can_be_begun_and_is_over_when_the_device_has_forgotten_it() {
+    watched(|| {
+        let Setting { world, asker, space, bond } = Setting::new();
+        drop(bond);
+        let group = asker.device.group();
+        for way in 0..3 {
+            let container = world.container(&[group]);
+            container.map(&mapping(0x1000, 1, &space, page(0))).expect("free");
+            let pasid = container.bind(&space.handle(), Bind::new(())).expect("capable").pasid;
+            let waiting = [asker.ask(Some(pasid), &[page(0)]), asker.ask(None, &[0x1000])];
+            world.sort();
+            asker.link.hold(invalidation_requests);
+            // What is refused at once; over when the invalidation that is held has been answered.
+            let over: Box<dyn Fn() -> bool> = match way {
+                0 => {
+                    let unbinding = container.begin_unbind(space.handle().id()).expect("bound");
+                    assert!(container.begin_unbind(space.handle().id()).is_err(), "there is one to undo");
+                    Box::new(move || unbinding.is_over())
+                }
+                1 => {
+                    let leaving = container.begin_remove(group).expect("in it");
+                    assert!(container.begin_remove(group).is_err(), "it has left");
+                    Box::new(move || leaving.is_over())
+                }
+                _ => {
+                    let leaving = container.begin_close();
+                    assert_eq!((world.iommu.census().containers, world.iommu.census().bonds), (0, 1));
+                    Box::new(move || leaving.is_over())
+                }
+            };
+            let port = asker.device.port();
+            assert_eq!(reason(port.read(Some(pasid), page(99), &mut [0; 8])), Some(FaultReason::NotBound), "{way}");
+            assert_eq!(asker.outcome(waiting[0]), INVALID, "{way}");
+            if way > 0 {
+                assert_eq!(reason(port.read(None, 0x1000, &mut [0; 8])), Some(FaultReason::NoDomainMapping), "{way}");
+                assert_eq!(asker.outcome(waiting[1]), INVALID, "{way}");
+            }
+            assert!(!over(), "{way}: the device has not forgotten");
+            asker.link.hold(no_message);
+            asker.link.deliver_all(any_message);
+            assert!(over(), "{way}");
+            world.resolve();
+        }
+        assert_eq!((world.iommu.census().bonds, world.iommu.census().containers), (0, 0));
+        world.take_down(&[&asker]);
+    });
+}
+
 // shows U1, U9
 #[test]
 fn leaving_a_container_waits_for_a_group_without_pasid_that_is_being_resolved() {
