@@ -70,6 +70,12 @@ impl Gate {
         self.0.load(Ordering::Acquire) & CLOSED != 0
     }
 
+    /// Whether nobody gets in now.
+    #[inline]
+    pub(crate) fn is_shut(&self) -> bool {
+        self.0.load(Ordering::Acquire) & SHUT != 0
+    }
+
     /// Whether it is shut and nobody is inside.
     pub(crate) fn is_drained(&self) -> bool {
         let now = self.0.load(Ordering::Acquire);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::iommu::Iommu;
+use crate::iotlb::UnderWay;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Counts down once to zero; whoever makes the last step is told so.
@@ -30,27 +31,40 @@ impl Countdown {
 
 /// An invalidation that is under way; see [`SpaceWatcher::invalidate`](crate::SpaceWatcher::invalidate).
 #[must_use = "the change of the space is over when this is"]
-pub struct Invalidation(Option<(Iommu, Arc<Countdown>)>);
+pub struct Invalidation {
+    /// Accesses through what the IOMMU has kept.
+    under_way: UnderWay,
+    /// Devices that have kept something, and pins.
+    devices: Vec<(Iommu, Arc<Countdown>)>,
+}
 
 impl Invalidation {
     /// Nobody kept anything.
-    pub const fn none() -> Self {
-        Self(None)
+    pub fn none() -> Self {
+        Self { under_way: UnderWay::default(), devices: Vec::new() }
     }
 
-    pub(crate) fn new(iommu: Iommu, left: Arc<Countdown>) -> Self {
-        Self(Some((iommu, left)))
+    pub(crate) fn new(under_way: UnderWay, devices: Option<(Iommu, Arc<Countdown>)>) -> Self {
+        Self { under_way, devices: devices.into_iter().collect() }
+    }
+
+    /// This one and another one: one barrier will do for what has been invalidated in both, and so for many pages at once.
+    pub fn and(mut self, other: Self) -> Self {
+        self.under_way.and(other.under_way);
+        self.devices.extend(other.devices);
+        self
     }
 
     /// Whether no device uses what was invalidated any more. Does not block.
     pub fn is_over(&self) -> bool {
-        self.0.as_ref().is_none_or(|(_, left)| left.is_over())
+        self.devices.iter().all(|(_, left)| left.is_over()) && self.under_way.is_over()
     }
 
     /// Blocks until [`is_over`](Self::is_over). A device that does not answer is cut off when its time is over, where the system has a clock; without one this waits for the
     /// device.
     pub fn wait(self) {
-        if let Some((iommu, left)) = &self.0 {
+        self.under_way.wait();
+        for (iommu, left) in &self.devices {
             iommu.wait_for_devices(left);
         }
     }

@@ -29,6 +29,7 @@ pub mod workers;
 
 mod callback;
 mod gate;
+mod iotlb;
 
 pub use ats::{AtsPort, Frame, Permissions, Translation};
 pub use bond::{Bind, Bond, BondEnd, GroupBond, IsolationChange, UnbindReport, Unbinding};
@@ -47,12 +48,13 @@ pub use iommu::{
     Census, Container, ContainerBound, GroupInfo, HandlerRegistration, Iommu, IommuConfig, Joined, Leaving, Mapped, NotJoined, PageWork,
     Plug, Plugged, Removal, Removing, Reset, Unmapped,
 };
+pub use iotlb::IotlbUsage;
 pub use link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
 pub use port::{Device, DmaPort};
 pub use pri::{FaultQueue, FaultTimes, PageCounts, PageRequestGroup, PageRequestHandler, ResponseCode};
 pub use range::{AddrRange, Segment};
 pub use space::{
-    AddressSpace, EndReason, ExitWork, NoSuchFrame, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken,
+    AddressSpace, EndReason, ExitWork, NoSuchFrame, Run, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken,
 };
 pub use topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology};
 #[cfg(not(loom))]

@@ -2,30 +2,27 @@
 //!
 //! A transaction goes through the device's gate, then by its address: to the peer whose window decodes it, or to the IOMMU. There a PASID leads to the requester's table entry
 //! and through its gate to the space; without one the group's domain leads to a mapping and through its gate to the mapped space. No lock is held while the space or a peer
-//! is accessed; the gates are what unbind, unmap and removal wait for.
+//! is accessed; the gates are what unbind, unmap and removal wait for. That is the [long way](path); what a port remembers of it makes the [short one](lane).
 //!
 //! A gather or scatter goes to the provider in one call as long as its pieces take one way.
 
+mod lane;
+mod path;
 mod translated;
 
+use std::cell::RefCell;
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
-use crate::callback::InCallback;
 use crate::device::Capabilities;
-use crate::domain::{DomainUse, Mapping};
-use crate::event::Event;
-use crate::fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, OnAbsent};
+use crate::fault::{Access, AccessMode, DmaError};
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId};
 use crate::iommu::Iommu;
-use crate::iommu::inside::{Inside, Last};
-use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
-use crate::mutation;
-use crate::range::{AddrRange, Segment};
-use crate::space::{AddressSpace, StopCause, Stopped};
-use crate::sync::atomic::Ordering;
-use crate::topology::PeerWindow;
+use crate::iommu::parts::DeviceInner;
+use crate::range::Segment;
+use lane::Lane;
+pub(crate) use lane::Learner;
+pub(crate) use path::{Buffer, Path};
 
 /// A handle of a device that has been plugged in. It keeps working, with errors, after the device was removed.
 #[derive(Clone)]
@@ -77,9 +74,13 @@ impl Device {
         self.inner.gate.is_closed()
     }
 
+    pub(crate) fn path(&self) -> Path {
+        Path { iommu: self.iommu.clone(), device: Arc::clone(&self.inner), owner: None }
+    }
+
     /// A port through which a model of this device issues transactions.
     pub fn port(&self) -> DmaPort {
-        DmaPort { iommu: self.iommu.clone(), device: Arc::clone(&self.inner), owner: None }
+        DmaPort::new(self.path())
     }
 }
 
@@ -89,72 +90,45 @@ impl fmt::Debug for Device {
     }
 }
 
-/// Issues transactions as one device. Cheap to clone; for any number of threads.
-#[derive(Clone)]
+/// Issues transactions as one device.
+///
+/// It remembers what it has accessed, and so is for one thread at a time; clone it for each thread. A clone is cheap and remembers nothing yet. It holds on to up to 16 spaces that it has used and
+/// that can be accessed in place, until it forgets them for others or is dropped: to their memory, not to any permission.
 pub struct DmaPort {
-    iommu: Iommu,
-    device: Arc<DeviceInner>,
-    owner: Option<PasidTag>,
+    path: Path,
+    lane: RefCell<Option<Box<Lane>>>,
 }
 
-/// The device's side of a transfer.
-pub(crate) enum Buffer<'a> {
-    Into(&'a mut [u8]),
-    From(&'a [u8]),
-}
-
-impl Buffer<'_> {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Buffer::Into(buf) => buf.len(),
-            Buffer::From(data) => data.len(),
-        }
-    }
-
-    pub(crate) fn part(&mut self, range: Range<usize>) -> Buffer<'_> {
-        match self {
-            Buffer::Into(buf) => Buffer::Into(&mut buf[range]),
-            Buffer::From(data) => Buffer::From(&data[range]),
-        }
-    }
-}
-
-/// One way that a transaction can take.
-#[derive(Clone, Copy)]
-pub(crate) enum Way {
-    Upstream,
-    Peer(PeerWindow),
-}
-
-impl Isolation {
-    /// Which way the first bytes of `range` take, and how many of them (at least 1).
-    fn route(&self, range: AddrRange) -> (Way, u64) {
-        let at = self.windows().partition_point(|window| window.range.last() < range.first());
-        match self.windows().get(at) {
-            Some(window) if window.range.contains(range.first()) => {
-                (Way::Peer(*window), window.range.last().min(range.last()) - range.first() + 1)
-            }
-            Some(window) if window.range.overlaps(range) => (Way::Upstream, window.range.first() - range.first()),
-            _ => (Way::Upstream, range.len()),
-        }
+impl Clone for DmaPort {
+    fn clone(&self) -> Self {
+        Self::new(self.path.clone())
     }
 }
 
 impl DmaPort {
+    fn new(path: Path) -> Self {
+        Self { path, lane: RefCell::new(None) }
+    }
+
     /// The device that it issues as.
     pub fn device(&self) -> Bdf {
-        self.device.bdf()
+        self.path.device.bdf()
+    }
+
+    /// The owner that its transactions reach, where they are to reach no other; see [`for_owner`](Self::for_owner).
+    pub fn owner(&self) -> Option<PasidTag> {
+        self.path.owner
     }
 
     /// The owner that a PASID has at this device now.
     pub fn owner_of(&self, pasid: Pasid) -> Option<PasidTag> {
-        let table = self.device.requester.table.read();
+        let table = self.path.device.requester.table.read();
         table.get(&pasid).filter(|attachment| !attachment.gate.is_closed()).map(|attachment| attachment.record.tag)
     }
 
     /// A port whose transactions with `tag`'s PASID reach that owner and no later one: they are dropped and counted once the owner is gone (rule U6).
     pub fn for_owner(&self, tag: PasidTag) -> Self {
-        Self { owner: Some(tag), ..self.clone() }
+        Self::new(Path { owner: Some(tag), ..self.path.clone() })
     }
 
     /// Reads `buf.len()` bytes at `address`.
@@ -162,7 +136,7 @@ impl DmaPort {
     /// # Errors
     /// What was read before is in `buf`; see [`DmaError`].
     pub fn read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError> {
-        self.gather(pasid, &[Segment { address, len: buf.len() as u64 }], buf, AccessMode::READ)
+        self.one(pasid, address, Buffer::Into(buf), AccessMode::READ)
     }
 
     /// Writes `data` at `address`.
@@ -170,7 +144,7 @@ impl DmaPort {
     /// # Errors
     /// What was written before stays; see [`DmaError`].
     pub fn write(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError> {
-        self.scatter(pasid, &[Segment { address, len: data.len() as u64 }], data, AccessMode::WRITE)
+        self.one(pasid, address, Buffer::From(data), AccessMode::WRITE)
     }
 
     /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs. `mode.access` is to be read or execute; a write is taken for a read.
@@ -179,7 +153,7 @@ impl DmaPort {
     /// What was read before is in `buf`; see [`DmaError`].
     pub fn gather(&self, pasid: Option<Pasid>, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), DmaError> {
         let access = if mode.access == Access::Write { Access::Read } else { mode.access };
-        self.transfer(pasid, pieces, Buffer::Into(buf), AccessMode { access, ..mode })
+        self.pieces(pasid, pieces, Buffer::Into(buf), AccessMode { access, ..mode })
     }
 
     /// Writes `data` to the pieces one after the other; its length is the sum of theirs. `mode.access` is taken for a write.
@@ -187,267 +161,68 @@ impl DmaPort {
     /// # Errors
     /// What was written before stays; see [`DmaError`].
     pub fn scatter(&self, pasid: Option<Pasid>, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), DmaError> {
-        self.transfer(pasid, pieces, Buffer::From(data), AccessMode { access: Access::Write, ..mode })
+        self.pieces(pasid, pieces, Buffer::From(data), AccessMode { access: Access::Write, ..mode })
     }
 
-    fn transfer(&self, pasid: Option<Pasid>, pieces: &[Segment], mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
-        let total = pieces.iter().fold(0u64, |sum, piece| sum.saturating_add(piece.len));
-        if total != buffer.len() as u64 {
-            return Err(DmaError { done: 0, cause: DmaCause::Length { pieces: total, buffer: buffer.len() as u64 } });
+    /// One piece, as long as the buffer.
+    #[inline]
+    fn one(&self, pasid: Option<Pasid>, address: u64, mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
+        let len = buffer.len();
+        let done = self.short_way(pasid, address, &mut buffer, mode);
+        if done == len && len > 0 {
+            return Ok(());
         }
-        let start = pieces.first().map_or(0, |piece| piece.address);
-        // From here to the end, since more than the provider and the peers is foreign code: so is what the last access out of a bond drops. An unbind or a removal from
-        // there does not wait (rule U3): this transaction would be what it waits for.
-        let _callback = InCallback::enter();
-        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else {
-            return Err(self.fault(0, pasid, start, mode.access, self.device.why_shut()));
-        };
-        let isolation = self.device.isolation(self.iommu.topology());
-        // Without a byte there is nothing that a peer could decode.
-        if total == 0 || isolation.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
-            return self.upstream(pasid, pieces, buffer, mode);
-        }
+        let rest = [Segment { address: address.wrapping_add(done as u64), len: (len - done) as u64 }];
+        self.long_way(pasid, &rest, buffer, done, mode)
+    }
+
+    fn pieces(&self, pasid: Option<Pasid>, pieces: &[Segment], mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
+        buffer.fits(pieces)?;
         let mut done = 0;
-        let mut batch = Vec::new();
-        for piece in pieces {
-            done += self.routed(pasid, *piece, &isolation, &mut batch, &mut buffer, mode, done)?;
-        }
-        self.flush(pasid, &mut batch, &mut buffer, mode, done).map(drop)
-    }
-
-    /// Sends one piece its ways: what goes upstream is put into `batch`, which is flushed before a peer is accessed. `done` counts what came before, the batch not
-    /// included; answers by how much that grows.
-    #[expect(clippy::too_many_arguments, reason = "the state of one loop, which would be no clearer in a struct of its own")]
-    fn routed(
-        &self,
-        pasid: Option<Pasid>,
-        piece: Segment,
-        isolation: &Isolation,
-        batch: &mut Vec<Segment>,
-        buffer: &mut Buffer<'_>,
-        mode: AccessMode,
-        done: u64,
-    ) -> Result<u64, DmaError> {
-        let mut grown = 0;
-        if piece.wraps() {
-            grown += self.flush(pasid, batch, buffer, mode, done)?;
-            return Err(self.fault(done + grown, pasid, piece.address, mode.access, FaultReason::Wraps));
-        }
-        let mut rest = piece.range();
-        while let Some(range) = rest {
-            let (way, len) = isolation.route(range);
-            match way {
-                Way::Upstream => batch.push(Segment { address: range.first(), len }),
-                Way::Peer(window) => {
-                    grown += self.flush(pasid, batch, buffer, mode, done + grown)?;
-                    let at = (done + grown) as usize;
-                    self.to_peer(pasid, &window, range.first(), buffer.part(at..at + len as usize), mode.access, done + grown)?;
-                    grown += len;
-                }
+        for (n, piece) in pieces.iter().enumerate() {
+            let len = piece.len as usize;
+            let short = self.short_way(pasid, piece.address, &mut buffer.part(done..done + len), mode);
+            done += short;
+            if short < len {
+                let mut rest = pieces[n..].to_vec();
+                rest[0] = Segment { address: piece.address.wrapping_add(short as u64), len: (len - short) as u64 };
+                return self.long_way(pasid, &rest, buffer, done, mode);
             }
-            rest = range.first().checked_add(len).and_then(|next| AddrRange::inclusive(next, range.last()));
         }
-        Ok(grown)
+        if done > 0 { Ok(()) } else { self.long_way(pasid, pieces, buffer, 0, mode) }
     }
 
-    /// Sends the batch to the IOMMU, answers its bytes and leaves it empty.
-    fn flush(
+    /// How many bytes, from the first on, went by what is kept.
+    #[inline]
+    fn short_way(&self, pasid: Option<Pasid>, address: u64, buffer: &mut Buffer<'_>, mode: AccessMode) -> usize {
+        let Some(pasid) = pasid else { return 0 };
+        let (mut done, len) = (0, buffer.len());
+        while done < len {
+            let Some(at) = address.checked_add(done as u64) else { break };
+            let Some(more) = self.hit(pasid, at, len - done, mode, |memory| Some(buffer.copy(done, &memory))) else { break };
+            done += more;
+        }
+        done
+    }
+
+    /// All that is left of a transaction of which `done` bytes are done.
+    #[cold]
+    fn long_way(
         &self,
         pasid: Option<Pasid>,
-        batch: &mut Vec<Segment>,
-        buffer: &mut Buffer<'_>,
+        rest: &[Segment],
+        mut buffer: Buffer<'_>,
+        done: usize,
         mode: AccessMode,
-        done: u64,
-    ) -> Result<u64, DmaError> {
-        if batch.is_empty() {
-            // The IOMMU is not to judge what it never sees.
-            return Ok(0);
-        }
-        let len: u64 = batch.iter().map(|piece| piece.len).sum();
-        let at = done as usize;
-        let sent = self.upstream(pasid, batch, buffer.part(at..at + len as usize), mode);
-        batch.clear();
-        sent.map(|()| len).map_err(|error| DmaError { done: done + error.done, ..error })
-    }
-
-    /// A peer decodes the address: the IOMMU never sees the transaction (rule B7).
-    fn to_peer(
-        &self,
-        pasid: Option<Pasid>,
-        window: &PeerWindow,
-        address: u64,
-        buffer: Buffer<'_>,
-        access: Access,
-        done: u64,
     ) -> Result<(), DmaError> {
-        let device = self.device.bdf();
-        if let Some(range) = AddrRange::new(address, buffer.len() as u64) {
-            self.iommu.log(Event::Misrouted { device, pasid, range, decoder: window.decoder, claimed: window.claimed });
-        }
-        let topology = self.iommu.topology();
-        match buffer {
-            Buffer::Into(buf) => topology.read_peer(device, window, address, buf, access),
-            Buffer::From(data) => topology.write_peer(device, window, address, data),
-        }
-        .map_err(|aborted| self.fault(done, pasid, address, access, FaultReason::PeerAbort(aborted.0)))
-    }
-
-    /// The IOMMU: pieces that no peer decodes and that do not wrap.
-    fn upstream(&self, pasid: Option<Pasid>, pieces: &[Segment], buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
-        match pasid {
-            Some(pasid) => self.by_pasid(pasid, pieces, buffer, mode),
-            None => self.by_domain(pieces, buffer, mode),
-        }
-    }
-
-    fn by_pasid(&self, pasid: Pasid, pieces: &[Segment], buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
-        let start = pieces.first().map_or(0, |piece| piece.address);
-        let abort = |reason| Err(self.fault(0, Some(pasid), start, mode.access, reason));
-        if !self.device.can_issue(pasid) {
-            return abort(FaultReason::CannotIssuePasid);
-        }
-        let Some(mut entry) = self.look_up(pasid) else { return abort(self.not_bound(pasid)) };
-        if self.owner.is_some_and(|owner| owner.pasid == pasid && owner != entry.record.tag) {
-            return abort(self.not_bound(pasid));
-        }
-        if mutation::is_on(7) {
-            // The owner from one reading of the entry, the rest from another.
-            entry = self.look_up(pasid).unwrap_or(entry);
-        }
-        let Some(_inside) = Inside::enter(&entry.gate, &self.iommu, Last::Attachment(&entry)) else { return abort(self.not_bound(pasid)) };
-        if !entry.published.load(Ordering::Acquire) {
-            return abort(FaultReason::NotBound);
-        }
-        if entry.record.ended() {
-            return abort(FaultReason::SpaceEnded);
-        }
-        if mode.privileged && !entry.features.privileged || mode.access == Access::Execute && !entry.features.execute {
-            return abort(FaultReason::NotGranted);
-        }
-        let on_absent = if entry.features.page_faults { mode.on_absent } else { OnAbsent::Stop };
-        access(&*entry.record.space, pieces, buffer, AccessMode { on_absent, ..mode })
-            .map_err(|stopped| self.stopped(stopped, Some(pasid), pieces, mode.access))
-    }
-
-    /// The table entry that the PASID has at this device now.
-    fn look_up(&self, pasid: Pasid) -> Option<Arc<Attachment>> {
-        let table = self.device.requester.table.read();
-        if mutation::is_on(24) {
-            // Takes the control lock, which comes first.
-            self.iommu.census();
-        }
-        table.get(&pasid).cloned()
-    }
-
-    /// Nobody owns the PASID here; counts where the port is for an owner that had it before.
-    fn not_bound(&self, pasid: Pasid) -> FaultReason {
-        if let Some(tag) = self.owner.filter(|owner| owner.pasid == pasid) {
-            self.iommu.count_stale(&self.device, tag);
-        }
-        FaultReason::NotBound
-    }
-
-    fn by_domain(&self, pieces: &[Segment], mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
-        let domain = loop {
-            let domain = self.device.face.translation.current();
-            // A closed use has been replaced before it was closed: the next look finds its successor.
-            if domain.gate.enter() {
-                break domain;
-            }
-        };
-        let _inside = Inside::entered(&domain.gate, &self.iommu, Last::Wake);
-        let mut done = 0;
-        for piece in pieces {
-            let mut rest = piece.range();
-            while let Some(range) = rest {
-                let len = self.by_mapping(&domain, range, &mut buffer, done, mode)?;
-                done += len;
-                rest = range.first().checked_add(len).and_then(|next| AddrRange::inclusive(next, range.last()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Accesses the first bytes of `range` through the mapping that holds them, and answers how many.
-    fn by_mapping(
-        &self,
-        domain: &DomainUse,
-        range: AddrRange,
-        buffer: &mut Buffer<'_>,
-        done: u64,
-        mode: AccessMode,
-    ) -> Result<u64, DmaError> {
-        let iova = range.first();
-        let abort = |done, address, reason| self.fault(done, None, address, mode.access, reason);
-        let found: Option<Arc<Mapping>> = domain.domain.find(iova);
-        let mapping = found.ok_or_else(|| abort(done, iova, FaultReason::NoDomainMapping))?;
-        let Some(_inside) = Inside::enter(&mapping.gate, &self.iommu, Last::Wake) else {
-            return Err(abort(done, iova, FaultReason::NoDomainMapping));
-        };
-        if !mapping.protection.permits(mode.access) {
-            return Err(abort(done, iova, FaultReason::Denied));
-        }
-        let len = mapping.range.last().min(range.last()) - iova + 1;
-        let target = Segment { address: mapping.address + (iova - mapping.range.first()), len };
-        let part = buffer.part(done as usize..(done + len) as usize);
-        // The mapping is user memory of its space, whatever the transaction says.
-        let mode = AccessMode { privileged: false, ..mode };
-        access(&*mapping.space, &[target], part, mode).map_err(|stopped| {
-            let error = self.stopped(stopped, None, &[Segment { address: iova, len }], mode.access);
-            DmaError { done: done + error.done, ..error }
-        })?;
-        Ok(len)
-    }
-
-    /// What a provider's stop is to the device: a fault at the address where it stopped, or a host failure.
-    fn stopped(&self, stopped: Stopped, pasid: Option<Pasid>, pieces: &[Segment], access: Access) -> DmaError {
-        let Stopped { done, cause } = stopped;
-        let reason = match cause {
-            StopCause::NotMapped => FaultReason::NotMapped,
-            StopCause::NotPresent => FaultReason::NotPresent,
-            StopCause::Denied => FaultReason::Denied,
-            StopCause::Ended => FaultReason::SpaceEnded,
-            StopCause::Host(failure) => {
-                let errno = failure.source.raw_os_error();
-                self.iommu.log(Event::HostFailure { device: self.device.bdf(), call: failure.call, errno });
-                return DmaError { done, cause: DmaCause::Host(failure) };
-            }
-        };
-        self.fault(done, pasid, address_after(pieces, done), access, reason)
-    }
-
-    /// Makes a fault and logs it (rule F6).
-    pub(crate) fn fault(&self, done: u64, pasid: Option<Pasid>, address: u64, access: Access, reason: FaultReason) -> DmaError {
-        let fault = Fault { device: self.device.bdf(), pasid, address, access, reason };
-        self.iommu.log(Event::Fault(fault));
-        DmaError { done, cause: DmaCause::Fault(fault) }
-    }
-}
-
-/// The address of the byte after the first `done` bytes of the pieces.
-fn address_after(pieces: &[Segment], done: u64) -> u64 {
-    let mut left = done;
-    let mut last = 0;
-    for piece in pieces {
-        if left < piece.len {
-            return piece.address + left;
-        }
-        left -= piece.len;
-        last = piece.address.wrapping_add(piece.len);
-    }
-    last
-}
-
-/// Calls the provider, which may run a resolver.
-fn access(space: &dyn AddressSpace, pieces: &[Segment], buffer: Buffer<'_>, mode: AccessMode) -> Result<(), Stopped> {
-    match buffer {
-        Buffer::Into(buf) => space.read(pieces, buf, mode),
-        Buffer::From(data) => space.write(pieces, data, mode),
+        let all = done..buffer.len();
+        let sent = self.path.transfer(pasid, rest, buffer.part(all), mode, Learner::of(self));
+        sent.map_err(|error| DmaError { done: done as u64 + error.done, ..error })
     }
 }
 
 impl fmt::Debug for DmaPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DmaPort").field("device", &self.device.bdf()).field("owner", &self.owner).finish()
+        f.debug_struct("DmaPort").field("device", &self.path.device.bdf()).field("owner", &self.path.owner).finish()
     }
 }

@@ -12,6 +12,9 @@ pub struct AddrRange {
 }
 
 impl AddrRange {
+    /// All 2^64 addresses.
+    pub const ALL: Self = Self { first: 0, last: u64::MAX };
+
     /// `len` bytes from `first`; `None` where `len` is 0 or the end wraps.
     pub const fn new(first: u64, len: u64) -> Option<Self> {
         if len == 0 {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::ats::{Frame, Translation};
+use vm_memory::VolatileSlice;
+
+use crate::ats::{Frame, Permissions, Translation};
 use crate::fault::{AccessMode, HostFailure};
 use crate::ids::SpaceId;
 use crate::invalidation::Invalidation;
@@ -150,6 +152,17 @@ impl Drop for ExitWork {
     }
 }
 
+/// Contiguous addresses that lead to contiguous places, with one permission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The addresses, the one asked for among them.
+    pub range: AddrRange,
+    /// Where the first of them leads.
+    pub frame: Frame,
+    /// What is permitted, for the privilege that was asked for.
+    pub permits: Permissions,
+}
+
 /// Names one watch of one space, to take it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchToken(pub u64);
@@ -199,6 +212,24 @@ pub trait AddressSpace: Send + Sync {
     /// # Errors
     /// Why there is no translation; the count of bytes means nothing here.
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause>;
+
+    /// As [`translate`](Self::translate), for as many addresses around `address` as the provider can name at once, whether aligned or not. `None` where nothing is to be kept.
+    ///
+    /// # Errors
+    /// As of [`translate`](Self::translate).
+    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+        let found = self.translate(address, privileged)?;
+        Ok(found.frame.map(|frame| Run { range: found.range.range(), frame, permits: found.permits }))
+    }
+
+    /// The memory at a place that [`run`](Self::run) or [`translate`](Self::translate) named, where it can be accessed in place ([`SpaceCapabilities::in_place`]). For each access once: takes no lock,
+    /// allocates nothing, calls nobody. `write`: it may be written to; where that is to be noted (dirty pages), it is noted now.
+    ///
+    /// It is used only while an invalidation of the place would wait for that.
+    fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
+        let _ = (frame, len, write);
+        None
+    }
 
     /// Brings the page of `address` in for an access of this kind, as a page fault of the CPU does (copy-on-write included, where the provider can). May block.
     ///

@@ -92,6 +92,46 @@ pub mod atomic {
     }
 }
 
+#[cfg(not(loom))]
+pub(crate) mod barrier;
+
+/// Loom knows fences and no kernel.
+#[cfg(loom)]
+pub(crate) mod barrier {
+    use super::atomic::{Ordering, fence};
+
+    pub(crate) fn light() {
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn heavy() {
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn prepare() {}
+}
+
+/// Waits for another thread that is about to be done: spins, then gives the processor away.
+#[derive(Default)]
+pub(crate) struct Backoff {
+    #[cfg(not(loom))]
+    steps: crossbeam_utils::Backoff,
+}
+
+impl Backoff {
+    pub(crate) fn wait(&mut self) {
+        #[cfg(loom)]
+        loom::thread::yield_now();
+        #[cfg(not(loom))]
+        if self.steps.is_completed() {
+            // It is not running: its processor has been taken from it in the middle.
+            std::thread::sleep(std::time::Duration::from_micros(50));
+        } else {
+            self.steps.snooze();
+        }
+    }
+}
+
 #[cfg(loom)]
 pub(crate) use loom::thread_local;
 #[cfg(not(loom))]

@@ -106,6 +106,7 @@ mod tests {
 
     use super::*;
     use crate::in_flight::InFlight;
+    use crate::ports::Ports;
 
     // shows U5: the next owner of a number gets nothing of what was submitted before
     #[test]
@@ -119,7 +120,8 @@ mod tests {
         let width = PasidWidth::new(1).expect("1..=20");
         let device = iommu.plug(DeviceSpec { bdf, capabilities: Capabilities::sva(width) }).expect("the slot is free").device;
         let in_flight = InFlight::new();
-        let begin = || in_flight.begin(&device.port(), Pasid::new(1));
+        let ports = Ports::new(device.port());
+        let begin = || in_flight.begin(&ports, Pasid::new(1));
         let (early, late) = (begin(), begin());
         let read = |run: &Run<'_>| Access::resolving(run).read(PAGE, &mut [0; 8]);
         let Part { done: 0, halt: Some(Halt::Dma(DmaCause::Fault(fault))) } = read(&early) else { panic!("nobody is bound") };

@@ -14,6 +14,8 @@ use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{DmaPort, Pasid, PasidTag};
 
+use crate::ports::Ports;
+
 /// The work that one device has under way. To be plugged in with the device and given to what issues its transactions.
 #[derive(Default)]
 pub struct InFlight {
@@ -36,13 +38,13 @@ impl InFlight {
         self.runs.lock().len()
     }
 
-    /// Begins a piece of work behind `port`; it ends when the answer is dropped.
-    pub(crate) fn begin(&self, port: &DmaPort, pasid: Option<Pasid>) -> Run<'_> {
-        let owner = pasid.and_then(|pasid| port.owner_of(pasid));
-        let port = owner.map_or_else(|| port.clone(), |owner| port.for_owner(owner));
+    /// Begins a piece of work behind one of `ports`; it ends when the answer is dropped.
+    pub(crate) fn begin<'a>(&'a self, ports: &'a Ports, pasid: Option<Pasid>) -> Run<'a> {
+        let owner = pasid.and_then(|pasid| ports.owner_of(pasid));
+        let port = ports.take(owner);
         let mark = Arc::new(Mark { owner, stopped: AtomicBool::new(false) });
         self.runs.lock().push(mark.clone());
-        Run { table: self, mark, port, pasid }
+        Run { table: self, mark, ports, port, pasid }
     }
 }
 
@@ -58,6 +60,7 @@ impl DeviceOps for InFlight {
 pub(crate) struct Run<'a> {
     table: &'a InFlight,
     mark: Arc<Mark>,
+    ports: &'a Ports,
     port: DmaPort,
     pasid: Option<Pasid>,
 }
@@ -93,5 +96,9 @@ impl Drop for Run<'_> {
         if let Some(at) = runs.iter().position(|mark| Arc::ptr_eq(mark, &self.mark)) {
             runs.swap_remove(at);
         }
+        drop(runs);
+        // A clone remembers nothing.
+        let forgetful = self.port.clone();
+        self.ports.give_back(std::mem::replace(&mut self.port, forgetful));
     }
 }

@@ -7,6 +7,7 @@
 mod access;
 mod in_flight;
 pub mod mover;
+mod ports;
 pub mod spec;
 pub mod walker;
 

@@ -244,7 +244,7 @@ fn an_anchor_keeps_no_descriptor_directory_or_session_of_the_process() {
     let space = target.attach();
     let text = format!("{space:?}");
     let anchor = support::numbers("/proc").into_iter().find(|task| text.contains(&format!("Some({task})"))).unwrap();
-    assert_eq!(support::numbers(&format!("/proc/{anchor}/fd")), []);
+    assert_eq!(support::numbers(&format!("/proc/{anchor}/fd")), [0u32; 0]);
     assert_eq!(std::fs::read_link(format!("/proc/{anchor}/cwd")).unwrap(), std::path::Path::new("/"));
     assert!(status(anchor, "NSsid").ends_with(&anchor.to_string()) && status(anchor, "NSpgid").ends_with(&anchor.to_string()));
     assert_ne!(status(anchor, "PPid"), target.pid().to_string());

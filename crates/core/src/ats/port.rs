@@ -15,7 +15,7 @@ use crate::iommu::Iommu;
 use crate::iommu::parts::DeviceInner;
 use crate::iommu::services::DeviceSide;
 use crate::link::ToIommu;
-use crate::port::{Buffer, Device, DmaPort};
+use crate::port::{Buffer, Device, Learner, Path};
 use crate::pri::interface::{AskError, GroupOutcome};
 use crate::pri::message::{PrgIndex, ResponseCode};
 use crate::range::Segment;
@@ -47,13 +47,13 @@ pub enum AskTranslationError {
 pub struct AtsPort {
     iommu: Iommu,
     pub(super) device: Arc<DeviceInner>,
-    pub(super) port: DmaPort,
+    pub(super) port: Path,
 }
 
 impl Device {
     /// A port that keeps translations, where ATS is on, and asks for pages, where page requests are on.
     pub fn ats_port(&self) -> AtsPort {
-        AtsPort { iommu: self.iommu().clone(), device: Arc::clone(self.inner()), port: self.port() }
+        AtsPort { iommu: self.iommu().clone(), device: Arc::clone(self.inner()), port: self.path() }
     }
 }
 
@@ -303,10 +303,7 @@ impl AtsPort {
 
     fn untranslated(&self, pasid: Option<Pasid>, address: u64, buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
         let piece = [Segment { address, len: buffer.len() as u64 }];
-        match buffer {
-            Buffer::Into(buf) => self.port.gather(pasid, &piece, buf, mode),
-            Buffer::From(data) => self.port.scatter(pasid, &piece, data, mode),
-        }
+        self.port.transfer(pasid, &piece, buffer, mode, Learner::NONE)
     }
 
     fn await_translation(&self, request: RequestId) -> Result<Answer, FaultReason> {

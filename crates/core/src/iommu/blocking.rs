@@ -16,6 +16,7 @@ use crate::error::{ResetError, ServiceError};
 use crate::event::Event;
 use crate::ids::{Pasid, SpaceId};
 use crate::invalidation::{Countdown, Invalidation};
+use crate::iotlb::UnderWay;
 use crate::link::ToDevice;
 use crate::mutation;
 use crate::port::Device;
@@ -130,15 +131,15 @@ impl Iommu {
 
     /// A space has changed: has every device that may keep a translation of it forget.
     pub(super) fn invalidate_space(&self, space: SpaceId, range: AddrRange) -> Invalidation {
-        if self.0.translating.load(Ordering::Acquire) == 0 {
-            return Invalidation::none();
-        }
-        let users = {
+        let (kept, users) = {
             let mut state = self.lock();
-            state.translating_users(space)
+            let any = self.0.translating.load(Ordering::Acquire) > 0;
+            (state.kept_of(space), if any { state.translating_users(space) } else { Vec::new() })
         };
+        // Before the devices forget: none is to be told again what the IOMMU is about to forget.
+        let under_way = kept.map_or_else(UnderWay::default, |kept| kept.invalidate(range));
         if users.is_empty() {
-            return Invalidation::none();
+            return Invalidation::new(under_way, None);
         }
         let left = Arc::new(Countdown::new(users.len() as u32 + 1));
         for (device, pasid) in &users {
@@ -146,7 +147,7 @@ impl Iommu {
         }
         // Ours, so that it is not over before all have been started.
         let _ = left.step();
-        Invalidation::new(self.clone(), left)
+        Invalidation::new(under_way, Some((self.clone(), left)))
     }
 
     /// What follows when an entry has been made non-present (rule U1): its device forgets, its page requests are drained. Answers how many groups were answered.
@@ -207,6 +208,7 @@ impl Iommu {
             self.log(Event::InvalidationsOverdue { device: device.bdf(), invalidations: overdue });
         }
         if cut_off {
+            device.readers.under_way(None).wait();
             tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
             self.log(Event::CutOff { device: device.bdf() });
         }
@@ -368,6 +370,7 @@ impl Device {
             side.resetting = true;
             side.reset();
         });
+        device.readers.under_way(None).wait();
         device.services.news.notify_all();
         iommu.with_pages(|pages, out| pages.forget(device.services.key, false, out));
         tracing::debug!(device = %device.bdf(), "reset begun");

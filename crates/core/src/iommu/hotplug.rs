@@ -16,6 +16,7 @@ use crate::error::{PlugError, Refusal, RemoveError};
 use crate::event::{Event, Overlap};
 use crate::gate::Gate;
 use crate::ids::{Bdf, Pasid, SpaceId};
+use crate::iotlb::Readers;
 use crate::link::{DirectLink, Link, LinkEnds};
 use crate::mutation;
 use crate::port::Device;
@@ -123,6 +124,7 @@ impl State {
             gate: Gate::new(),
             unplugged: AtomicBool::new(false),
             isolation: RwLock::new(seat.isolation),
+            readers: Readers::default(),
             services: Services::new(key, LinkEnds::new(spec.bdf, Arc::downgrade(&iommu.0), Weak::clone(me)), link, iommu.config(), &spec),
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
@@ -341,6 +343,7 @@ impl Iommu {
         self.end_services(inner, removal == Removal::Orderly);
         // Where somebody is inside, the last one to leave wakes us; where nobody is, there is nobody to wake.
         let _drained = inner.gate.close();
+        inner.readers.under_way(None).wait();
         // Before an attachment can be taken out: no group of a bond that is gone is pending (rule U2).
         if !mutation::is_on(6) {
             self.forget_pages(inner);

@@ -16,6 +16,7 @@ use crate::fault::FaultReason;
 use crate::gate::Gate;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
 use crate::invalidation::Countdown;
+use crate::iotlb::{Kept, Readers, Table};
 use crate::pri::times::FaultTimes;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
@@ -51,6 +52,12 @@ impl Isolation {
         }
     }
 
+    /// Whether the bus is still as it was.
+    #[inline]
+    pub(crate) fn is_of(&self, topology: &dyn Topology) -> bool {
+        self.version == topology.version()
+    }
+
     pub(crate) fn translated_windows(&self) -> &[PeerWindow] {
         self.translated.as_deref().unwrap_or_default()
     }
@@ -80,6 +87,8 @@ pub(crate) struct DeviceInner {
     pub(crate) unplugged: AtomicBool,
     pub(crate) isolation: RwLock<Isolation>,
     pub(crate) services: Services,
+    /// The ports that remember something.
+    pub(crate) readers: Readers,
 }
 
 impl DeviceInner {
@@ -178,13 +187,18 @@ pub(crate) struct SpaceRecord {
     pub(crate) space: Arc<dyn AddressSpace>,
     pub(crate) id: SpaceId,
     pub(crate) tag: PasidTag,
-    /// Written under the control lock, read by every access.
+    /// Written under the control lock, read by every access that goes the long way.
     ended: AtomicBool,
+    /// What is kept of it, where its memory can be accessed in place.
+    pub(crate) kept: Option<Arc<Kept>>,
 }
 
 impl SpaceRecord {
-    pub(crate) fn new(space: &Arc<dyn AddressSpace>, tag: PasidTag) -> Self {
-        Self { space: Arc::clone(space), id: space.id(), tag, ended: AtomicBool::new(false) }
+    /// `table` is asked for where the space says that what is kept of it can be accessed in place, and that it tells of every change.
+    pub(crate) fn new(space: &Arc<dyn AddressSpace>, tag: PasidTag, table: impl FnOnce() -> Arc<Table>) -> Self {
+        let can = space.capabilities();
+        let kept = (can.in_place && can.synchronous).then(|| Arc::new(Kept::new(&table(), tag.generation)));
+        Self { space: Arc::clone(space), id: space.id(), tag, ended: AtomicBool::new(false), kept }
     }
 
     /// From here on every access aborts. Under the control lock.

@@ -17,6 +17,7 @@ use crate::domain::{Domain, DomainUse, Translation};
 use crate::gate::Gate;
 use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
 use crate::invalidation::Countdown;
+use crate::iotlb::{Kept, Table};
 use crate::mutation;
 use crate::pasid::PasidAllocator;
 use crate::pri::owner::PageRequestHandler;
@@ -173,10 +174,13 @@ pub(crate) struct State {
     pub(crate) waiters: usize,
     /// Something that a waiter may wait for has happened since the lock was taken.
     pub(crate) news: bool,
+    /// What is kept of all spaces; made with the first that needs it.
+    iotlb: Option<Arc<Table>>,
+    iotlb_entries: usize,
 }
 
 impl State {
-    pub(crate) fn new(pasids: PasidAllocator) -> Self {
+    pub(crate) fn new(pasids: PasidAllocator, iotlb_entries: usize) -> Self {
         Self {
             devices: FxHashMap::default(),
             requesters: FxHashMap::default(),
@@ -192,6 +196,8 @@ impl State {
             next_device: 0,
             waiters: 0,
             news: false,
+            iotlb: None,
+            iotlb_entries,
         }
     }
 
@@ -236,7 +242,9 @@ impl State {
 
     /// Enters a space that has no bond yet, and watches it.
     pub(crate) fn enter_space(&mut self, space: &Arc<dyn AddressSpace>, tag: PasidTag, watch: WatchToken) {
-        let record = SpaceRecord::new(space, tag);
+        let entries = self.iotlb_entries;
+        let table = &mut self.iotlb;
+        let record = SpaceRecord::new(space, tag, || Arc::clone(table.get_or_insert_with(|| Arc::new(Table::new(entries)))));
         let state = SpaceState { record: Arc::new(record), end: None, bonds: FxHashSet::default(), watch };
         self.spaces.insert(space.id(), state);
     }
@@ -369,6 +377,16 @@ impl State {
             }
         }
         Some(End { pasid, bonds: keys.len(), queued })
+    }
+
+    /// What is kept of all spaces.
+    pub(crate) fn iotlb(&self) -> Option<Arc<Table>> {
+        self.iotlb.clone()
+    }
+
+    /// What is kept of a space that has a bond.
+    pub(crate) fn kept_of(&self, space: SpaceId) -> Option<Arc<Kept>> {
+        self.spaces.get(&space)?.record.kept.clone()
     }
 
     /// The devices that may keep translations of a space, each with the PASID that it has there. Those included whose entries are being taken out.

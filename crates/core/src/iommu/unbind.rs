@@ -19,6 +19,7 @@ use crate::event::Event;
 use crate::ids::{Bdf, PasidTag, SpaceId};
 use crate::mutation;
 use crate::pri::times::FaultTimes;
+use crate::range::AddrRange;
 use crate::space::{EndReason, ExitWork};
 
 /// What there is to close once a bond has been claimed.
@@ -169,8 +170,12 @@ impl Iommu {
     /// A space has ended: stops all access to it and answers the exit handlers that are to run.
     pub(super) fn space_ended(self, space: SpaceId, reason: EndReason) -> ExitWork {
         let mut state = self.lock();
+        let kept = state.kept_of(space);
         let ended = state.end_space(space, reason);
         self.unlock(state);
+        if let Some(kept) = kept {
+            kept.invalidate(AddrRange::ALL).wait();
+        }
         let Some(End { pasid, bonds, queued }) = ended else { return ExitWork::none() };
         self.log(Event::SpaceEnded { space, pasid, reason, bonds });
         if queued.is_empty() {

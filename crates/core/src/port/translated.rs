@@ -1,6 +1,6 @@
 //! Requests with translated addresses.
 
-use super::{Buffer, DmaPort};
+use super::{Buffer, DmaPort, Path};
 use crate::ats::Frame;
 use crate::callback::InCallback;
 use crate::fault::{Access, DmaError, FaultReason};
@@ -20,7 +20,7 @@ impl DmaPort {
     /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated requests, the PASID is not bound, or the frame is not the space's.
     pub fn read_translated(&self, pasid: Option<Pasid>, frame: Frame, buf: &mut [u8], access: Access) -> Result<(), DmaError> {
         let access = if access == Access::Write { Access::Read } else { access };
-        self.translated_while(pasid, frame, Buffer::Into(buf), access, || true)
+        self.path.translated_while(pasid, frame, Buffer::Into(buf), access, || true)
     }
 
     /// Writes by a translated address, as [`read_translated`](Self::read_translated) reads.
@@ -28,9 +28,11 @@ impl DmaPort {
     /// # Errors
     /// Nothing was written; as for reading.
     pub fn write_translated(&self, pasid: Option<Pasid>, frame: Frame, data: &[u8]) -> Result<(), DmaError> {
-        self.translated_while(pasid, frame, Buffer::From(data), Access::Write, || true)
+        self.path.translated_while(pasid, frame, Buffer::From(data), Access::Write, || true)
     }
+}
 
+impl Path {
     /// `holds` is asked from inside the gates that a reset shuts: what it said no to is not accessed.
     pub(crate) fn translated_while(
         &self,

@@ -93,14 +93,14 @@ fn a_resolver_that_unbinds_does_not_wait_for_the_access_that_it_is_inside_of() {
         let bond = world.bind(&device, &space);
         let pasid = bond.pasid();
         *slot.lock() = Some(bond);
-        let (mine, port, iommu) = (slot.clone(), device.port(), world.iommu.clone());
+        let (mine, same, iommu) = (slot.clone(), device.clone(), world.iommu.clone());
         let id = space.handle().id();
         space.absent(BASE, PAGE);
         space.on_resolve(move |_| {
             let Some(bond) = mine.lock().take() else { return true };
             let report = bond.unbind();
             assert_eq!(report, UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
-            assert_eq!(refused(&port, pasid), Some(FaultReason::NotBound), "access has stopped at once");
+            assert_eq!(refused(&same.port(), pasid), Some(FaultReason::NotBound), "access has stopped at once");
             assert!(iommu.pasid_of(id).is_some(), "the PASID is held for the access in flight");
             true
         });
@@ -220,12 +220,12 @@ fn a_handler_that_is_dropped_unused_is_dropped_when_access_has_stopped() {
     watched(|| {
         let world = World::new();
         let (space, device) = (space(), world.plug(1));
-        let (port, pasid): (_, Later<sva_core::Pasid>) = (device.port(), later());
+        let (same, pasid): (_, Later<sva_core::Pasid>) = (device.clone(), later());
         let seen: Noted<Option<FaultReason>> = Noted::default();
         let (number, results) = (pasid.clone(), seen.clone());
         let look = WhenDropped(Some(Box::new(move || {
             let pasid = number.lock().take().expect("bound");
-            results.lock().push(refused(&port, pasid));
+            results.lock().push(refused(&same.port(), pasid));
             panic!("as the test wants");
         })));
         let bind = Bind::new(()).on_exit(move |_, ()| drop(look));
@@ -302,15 +302,15 @@ fn a_container_can_be_changed_and_closed_inside_a_resolver_that_works_for_it() {
         let pasid = container.bind(&bound.handle(), Bind::new(())).expect("capable").pasid;
         *slot.lock() = Some(container);
         backing.absent(PARK, PAGE);
-        let (mine, port) = (slot.clone(), device.port());
+        let (mine, same) = (slot.clone(), device.clone());
         backing.on_resolve(move |_| {
             let Some(container) = mine.lock().take() else { return true };
             let unmapped = container.unmap(0x10000, PAGE).expect("mapped");
             assert_eq!((unmapped.bytes, unmapped.deferred), (PAGE, true), "this very access goes through it");
             assert!(!container.unmap(0x20000, PAGE).expect("mapped").deferred, "nobody is in that one");
             container.close();
-            assert_eq!(reason(port.read(None, 0x10000, &mut [0])), Some(FaultReason::NoDomainMapping));
-            assert_eq!(refused(&port, pasid), Some(FaultReason::NotBound));
+            assert_eq!(reason(same.port().read(None, 0x10000, &mut [0])), Some(FaultReason::NoDomainMapping));
+            assert_eq!(refused(&same.port(), pasid), Some(FaultReason::NotBound));
             true
         });
         device.port().read(None, 0x10000, &mut [0; 8]).expect("it was under way");

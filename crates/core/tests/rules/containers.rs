@@ -381,18 +381,18 @@ fn a_group_always_has_a_domain_to_go_to() {
         backing.absent(PARK, PAGE);
         let slot = later();
         *slot.lock() = Some(first);
-        let (mine, port, group) = (slot.clone(), device.port(), device.group());
+        let (mine, same, group) = (slot.clone(), device.clone(), device.group());
         let done = Signal::new();
         let moved = done.clone();
         backing.on_resolve(move |_| {
             if let Some(first) = mine.lock().take() {
                 first.remove(group).expect("in it");
-                assert_eq!(reason(port.read(None, 0x10000, &mut [0])), Some(FaultReason::NoDomainMapping));
+                assert_eq!(reason(same.port().read(None, 0x10000, &mut [0])), Some(FaultReason::NoDomainMapping));
                 first.add(group).expect("free again, at once");
                 first.remove(group).expect("in it");
                 second.add(group).expect("free");
                 drop(first);
-                assert_eq!(reason(port.read(None, 0x10000, &mut [0])), Some(FaultReason::NoDomainMapping));
+                assert_eq!(reason(same.port().read(None, 0x10000, &mut [0])), Some(FaultReason::NoDomainMapping));
                 moved.raise();
             }
             true

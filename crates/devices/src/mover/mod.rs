@@ -25,6 +25,7 @@ use zerocopy::IntoBytes;
 
 use crate::access::{Access, Halt};
 use crate::in_flight::{InFlight, Run};
+use crate::ports::Ports;
 use crate::spec::{CompletionRecord, Descriptor, Status};
 use decode::{Operation, Place};
 use outcome::{End, Outcome, Progress};
@@ -57,7 +58,7 @@ impl Default for DataMoverConfig {
 
 /// A bus master that executes descriptors. Any number of threads may submit at once.
 pub struct DataMover {
-    port: DmaPort,
+    ports: Ports,
     in_flight: Arc<InFlight>,
     config: DataMoverConfig,
     /// Buffers that no descriptor uses now. Locked for a push or a pop only.
@@ -116,7 +117,7 @@ impl DataMover {
     /// A data mover behind `port`, which is the port of the device that `in_flight` was plugged in with.
     pub fn new(port: DmaPort, in_flight: Arc<InFlight>, config: DataMoverConfig) -> Self {
         let chunk = config.chunk.clamp(1, 1 << 30).next_multiple_of(crate::access::PAGE as usize);
-        Self { port, in_flight, config: DataMoverConfig { chunk, ..config }, idle: Mutex::new(Vec::new()) }
+        Self { ports: Ports::new(port), in_flight, config: DataMoverConfig { chunk, ..config }, idle: Mutex::new(Vec::new()) }
     }
 
     /// Executes one descriptor and returns when it is complete. May block to resolve pages.
@@ -126,7 +127,7 @@ impl DataMover {
     /// # Errors
     /// The PASID was stopped meanwhile. Everything else, also a bad descriptor, is a completion.
     pub fn execute(&self, pasid: Option<Pasid>, descriptor: &Descriptor) -> Result<Completion, Abandoned> {
-        let run = self.in_flight.begin(&self.port, pasid);
+        let run = self.in_flight.begin(&self.ports, pasid);
         self.complete(&run, descriptor, Place::Queue)
     }
 

@@ -59,7 +59,7 @@ impl DataMover {
         progress: &mut dyn FnMut(u64),
         mut step: impl FnMut(&Access<'_>, u64, Range<usize>) -> Part,
     ) -> Result<(), TransferError> {
-        let run = self.in_flight.begin(&self.port, pasid);
+        let run = self.in_flight.begin(&self.ports, pasid);
         let access = Access::resolving(&run);
         // A range that wraps is one transaction, which the port refuses whole.
         let most = if (Segment { address, len: len as u64 }).wraps() { len } else { STEP };

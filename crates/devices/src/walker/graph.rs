@@ -163,7 +163,7 @@ impl Walker {
         let mut distances = Vec::new();
         distances.try_reserve_exact(vertices as usize).map_err(|_| SearchError::TooManyVertices { vertices, max })?;
         distances.resize(vertices as usize, SearchReport::UNREACHED);
-        let run = self.in_flight.begin(&self.port, pasid);
+        let run = self.in_flight.begin(&self.ports, pasid);
         let access = Access::resolving(&run);
         let report = SearchReport { distances, reached: 0, depth: 0, edges: 0 };
         let mut search = Search { graph, access, chunk: self.config.chunk, report, buffer: Vec::new() };

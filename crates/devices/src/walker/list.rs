@@ -97,7 +97,7 @@ impl Walker {
         if len > max {
             return Err(ListError::PayloadTooLarge { len, max });
         }
-        let run = self.in_flight.begin(&self.port, pasid);
+        let run = self.in_flight.begin(&self.ports, pasid);
         let access = Access::resolving(&run);
         let mut buffer = vec![0; 8 + len as usize];
         let mut report = ListReport { nodes: 0, checksum: 0 };

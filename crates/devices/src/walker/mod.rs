@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sva_core::DmaPort;
 
 use crate::in_flight::InFlight;
+use crate::ports::Ports;
 
 pub use graph::{GraphSearch, IndexWidth, SearchError, SearchReport};
 pub use list::{ListError, ListReport, ListWalk};
@@ -34,7 +35,7 @@ impl Default for WalkerConfig {
 
 /// A bus master that follows pointers. Any number of threads may use it at once.
 pub struct Walker {
-    port: DmaPort,
+    ports: Ports,
     in_flight: Arc<InFlight>,
     config: WalkerConfig,
 }
@@ -42,6 +43,6 @@ pub struct Walker {
 impl Walker {
     /// A walker behind `port`, which is the port of the device that `in_flight` was plugged in with.
     pub fn new(port: DmaPort, in_flight: Arc<InFlight>, config: WalkerConfig) -> Self {
-        Self { port, in_flight, config: WalkerConfig { chunk: config.chunk.max(64), ..config } }
+        Self { ports: Ports::new(port), in_flight, config: WalkerConfig { chunk: config.chunk.max(64), ..config } }
     }
 }

@@ -75,7 +75,7 @@ impl Bench {
         devices.iter().zip(0..).for_each(|(device, key)| queue.admit(device, key, ALLOCATION));
         let mut bench = Self {
             queue,
-            state: State::new(PasidAllocator::new(PasidWidth::MAX)),
+            state: State::new(PasidAllocator::new(PasidWidth::MAX), 1),
             devices,
             spaces: Vec::new(),
             closed: None,

@@ -9,6 +9,7 @@ use crate::ids::{Bdf, GroupId, PasidTag, PasidWidth, RequesterId, SpaceId};
 use crate::iommu::IommuConfig;
 use crate::iommu::parts::{GroupFace, Isolation, Requester, SpaceRecord};
 use crate::iommu::services::Services;
+use crate::iotlb::Readers;
 use crate::link::{DirectLink, LinkEnds};
 use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, EndReason, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken};
@@ -29,6 +30,7 @@ pub(super) fn device(key: u64) -> Arc<DeviceInner> {
         gate: Gate::new(),
         unplugged: AtomicBool::new(false),
         isolation: RwLock::new(Isolation::ask(&NoBus, bdf)),
+        readers: Readers::default(),
         services: Services::new(
             key,
             LinkEnds::new(bdf, std::sync::Weak::new(), me.clone()),
@@ -44,7 +46,7 @@ pub(super) fn space(number: u32) -> Arc<SpaceRecord> {
     let space: Arc<dyn AddressSpace> = Arc::new(NoMemory(SpaceId::unique()));
     // The identity of the space does for a generation: neither comes again.
     let generation = crate::ids::Generation(space.id().get());
-    Arc::new(SpaceRecord::new(&space, PasidTag { pasid: pasid(number), generation }))
+    Arc::new(SpaceRecord::new(&space, PasidTag { pasid: pasid(number), generation }, || unreachable!("it has no memory")))
 }
 
 /// A bus on which nothing is in the way.

@@ -1,0 +1,130 @@
+//! What is kept of one space: its generation, where its entries are, and who uses them.
+
+use std::sync::Arc;
+
+use super::entry::{Block, Entry, Key, Size};
+use super::section::{Readers, UnderWay};
+use super::table::{Place, Table};
+use crate::fault::Access;
+use crate::ids::Generation;
+use crate::range::AddrRange;
+use crate::space::Run;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// See the module.
+pub(crate) struct Kept {
+    table: Arc<Table>,
+    owner: Generation,
+    /// Counts invalidations, and the end of the space.
+    generation: AtomicU64,
+    /// Sizes of blocks that something has been entered under.
+    sizes: AtomicU8,
+    fills: Mutex<Fills>,
+    readers: Readers,
+}
+
+/// Where entries have been made. Who has the lock fills, or invalidates (rule T3).
+struct Fills {
+    /// One for each entry, and some that have been overwritten since.
+    places: Vec<Place>,
+    /// At this length those are thrown out.
+    compact_at: usize,
+}
+
+const COMPACT_FROM: usize = 64;
+
+impl Kept {
+    /// Nothing yet, of this owner of a PASID.
+    pub(crate) fn new(table: &Arc<Table>, owner: Generation) -> Self {
+        Self {
+            table: Arc::clone(table),
+            owner,
+            generation: AtomicU64::new(0),
+            sizes: AtomicU8::new(0),
+            fills: Mutex::new(Fills { places: Vec::new(), compact_at: COMPACT_FROM }),
+            readers: Readers::default(),
+        }
+    }
+
+    /// Whose it is.
+    pub(crate) fn owner(&self) -> Generation {
+        self.owner
+    }
+
+    /// What has been found since may still hold, and what was found before may not.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The ports that have used the space.
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// What is entered for an address, where it permits the access. In a section.
+    #[inline]
+    pub(crate) fn find(&self, address: u64, access: Access, privileged: bool) -> Option<Entry> {
+        let (key, sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
+        let used = Size::all().filter(|size| sizes & size.bit() != 0);
+        used.map(|size| Block::of(address, size)).find_map(|block| self.table.find(key, address, access, block))
+    }
+
+    /// Enters a run that the provider has named after the generation was read, unless that has moved on since.
+    pub(crate) fn fill(&self, generation: u64, run: &Run, address: u64, privileged: bool) {
+        let Some((entry, block)) = Entry::of(run, address) else { return };
+        let mut fills = self.fills.lock();
+        if self.generation() != generation {
+            return;
+        }
+        self.sizes.fetch_or(block.size.bit(), Ordering::Relaxed);
+        let place = self.table.insert(Key::new(self.owner, privileged), address, &entry, block);
+        fills.places.push(place);
+        if fills.places.len() >= fills.compact_at {
+            self.compact(&mut fills);
+        }
+    }
+
+    fn compact(&self, fills: &mut Fills) {
+        fills.places.sort_unstable();
+        fills.places.dedup();
+        self.table.remove_at(self.keys(), &mut fills.places, |_| false);
+        fills.compact_at = (fills.places.len() * 2).max(COMPACT_FROM);
+    }
+
+    /// Nothing that was kept of `range` is found any more; answers who may still be using it.
+    pub(crate) fn invalidate(&self, range: AddrRange) -> UnderWay {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let mut fills = self.fills.lock();
+        let sizes = self.sizes.load(Ordering::Relaxed);
+        let goes = |entry: &Entry| entry.range().is_none_or(|held| held.overlaps(range));
+        let used = || Size::all().filter(move |size| sizes & size.bit() != 0).map(|size| Block::meeting(range, size));
+        let blocks = used().fold(0u64, |sum, (_, count)| sum.saturating_add(count));
+        if blocks > fills.places.len() as u64 {
+            self.table.remove_at(self.keys(), &mut fills.places, goes);
+        } else {
+            used().flat_map(|(blocks, _)| blocks).for_each(|block| self.table.remove(self.keys(), block, goes));
+        }
+        drop(fills);
+        self.readers.under_way(Some(self.owner))
+    }
+
+    /// How many places it has on its list: each entry, and some that have been overwritten since.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.fills.lock().places.len()
+    }
+
+    fn keys(&self) -> [Key; 2] {
+        [Key::new(self.owner, false), Key::new(self.owner, true)]
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // No owner of a PASID comes twice: nobody would find them, but they would take the place of others.
+        let places = &mut self.fills.lock().places;
+        self.table.remove_at(self.keys(), places, |_| true);
+    }
+}

@@ -1,0 +1,17 @@
+//! The translation cache of the IOMMU (IOTLB): what an access that hits needs, and what an invalidation takes away.
+//!
+//! Design: docs/design/translation.md. [`table`] holds the entries of all spaces; [`kept`] is what a space knows of its own; [`section`] is how an access through them is waited for; [`lane`] is
+//! what one port remembers.
+
+mod entry;
+mod kept;
+mod section;
+mod table;
+
+pub(crate) use kept::Kept;
+pub(crate) use section::{Readers, Slot, UnderWay};
+pub use table::IotlbUsage;
+pub(crate) use table::Table;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

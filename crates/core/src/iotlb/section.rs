@@ -1,0 +1,109 @@
+//! Sections: how an access through a kept translation says that it is under way, and how an invalidation waits for it.
+//!
+//! The reader stores in its slot whose memory it accesses, then looks whether it may, then accesses, then clears the slot; all are plain loads and stores. Whoever takes something
+//! away makes that visible first (a gate closed, a generation counted up, an entry taken out), then looks which slots there are, has a barrier pass on every running thread, and looks
+//! into the slots. Either the reader's store was before the barrier, then it is seen and waited for; or its look was after, then it sees what has been taken away.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::ids::Generation;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Backoff, Mutex, barrier};
+
+/// Bits of a slot's word that count sections, so that one section can be told from the next of the same owner.
+const COUNT_BITS: u32 = 16;
+
+/// Says whose memory a port accesses right now through what it has kept; 0: nobody's. It has one writer, and a line of its own.
+#[derive(Default)]
+#[repr(align(128))]
+pub(crate) struct Slot(AtomicU64);
+
+impl Slot {
+    /// Begins the section of this port that has this number.
+    #[inline]
+    pub(crate) fn enter(&self, owner: Generation, number: u16) -> Section<'_> {
+        // Generations count binds: 2^48 are not reached.
+        self.0.store(owner.0 << COUNT_BITS | u64::from(number), Ordering::Relaxed);
+        barrier::light();
+        Section(self)
+    }
+}
+
+/// An access through a kept translation is under way as long as this lives.
+pub(crate) struct Section<'a>(&'a Slot);
+
+impl Drop for Section<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: what was accessed was accessed before.
+        self.0.0.store(0, Ordering::Release);
+    }
+}
+
+/// The ports whose sections somebody may have to wait for: those of a device, or those that have used a space.
+#[derive(Default)]
+pub(crate) struct Readers(Mutex<Vec<Arc<Slot>>>);
+
+impl Readers {
+    /// From now on this slot is looked at. Whoever does not find it there has taken away before, and the reader, which looks after this, sees it.
+    pub(crate) fn add(&self, slot: &Arc<Slot>) {
+        self.0.lock().push(Arc::clone(slot));
+    }
+
+    /// The port is gone, or has forgotten the space.
+    pub(crate) fn remove(&self, slot: &Arc<Slot>) {
+        let mut slots = self.0.lock();
+        if let Some(at) = slots.iter().position(|held| Arc::ptr_eq(held, slot)) {
+            slots.swap_remove(at);
+        }
+    }
+
+    /// Those whose sections are to end, of one owner or of all. What is taken away has been before this.
+    pub(crate) fn under_way(&self, owner: Option<Generation>) -> UnderWay {
+        UnderWay(self.0.lock().iter().map(|slot| (Arc::clone(slot), owner)).collect())
+    }
+}
+
+/// Sections that may be under way; each is one copy, or one atomic operation, and runs no foreign code.
+#[derive(Default)]
+#[must_use = "what was taken away may still be in use"]
+pub(crate) struct UnderWay(SmallVec<[(Arc<Slot>, Option<Generation>); 2]>);
+
+impl UnderWay {
+    /// These as well: one barrier will do for all.
+    pub(crate) fn and(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// Whether none of them is under way. Does not block.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_empty() || {
+            barrier::heavy();
+            self.0.iter().all(|(slot, owner)| Self::sections(slot, *owner).is_none())
+        }
+    }
+
+    /// Waits until none of them is under way.
+    pub(crate) fn wait(self) {
+        if self.0.is_empty() {
+            return;
+        }
+        barrier::heavy();
+        for (slot, owner) in self.0 {
+            let mut backoff = Backoff::default();
+            let begun = Self::sections(&slot, owner);
+            // The next section of the same port began after the barrier.
+            while begun.is_some() && Self::sections(&slot, owner) == begun {
+                backoff.wait();
+            }
+        }
+    }
+
+    fn sections(slot: &Slot, owner: Option<Generation>) -> Option<u64> {
+        // Acquire: what was accessed in a section that is over was accessed before.
+        let word = slot.0.load(Ordering::Acquire);
+        (word != 0 && owner.is_none_or(|owner| word >> COUNT_BITS == owner.0)).then_some(word)
+    }
+}

@@ -1,0 +1,200 @@
+//! The table of entries: readers only read, writers hold the lock of a stripe.
+//!
+//! A bucket is 128 bytes, two lines that are fetched as one: a sequence number, odd while it is written, and five entries. A (key, block) has two buckets, both in one stripe. Invariants:
+//!
+//! 1. Words of a bucket are written with the lock of its stripe, between two steps of its sequence number. A reader that sees the same even number before and after has read words that
+//!    belong together.
+//! 2. A place holds one entry of one key. Overwriting never takes more than one entry out, and only where both buckets are full.
+
+use super::entry::{Block, Entry, Key};
+use crate::fault::Access;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
+
+#[cfg(not(loom))]
+const WAYS: usize = 5;
+/// Few, so that a model comes to evict.
+#[cfg(loom)]
+const WAYS: usize = 1;
+/// The most entries that are entered for each place, in percent: above it, some keys find both of their buckets full.
+const FILL_PERCENT: usize = 75;
+/// Buckets that one lock covers, a power of two: among them are both of a (key, block).
+#[cfg(not(loom))]
+const STRIPE: usize = 32;
+#[cfg(loom)]
+const STRIPE: usize = 2;
+/// Places are numbered with 32 bits.
+const MOST_STRIPES: usize = u32::MAX as usize / (WAYS * STRIPE);
+/// For how often a reader tries again where a bucket changes under it; then it goes the long way, which is always right.
+const TRIES: u32 = 4;
+
+/// A place in the table.
+pub(super) type Place = u32;
+
+#[repr(align(128))]
+struct Bucket {
+    sequence: AtomicU64,
+    ways: [[AtomicU64; 3]; WAYS],
+}
+
+impl Default for Bucket {
+    fn default() -> Self {
+        Self { sequence: AtomicU64::new(0), ways: Default::default() }
+    }
+}
+
+impl Bucket {
+    #[inline]
+    fn find(&self, key: Key, address: u64, access: Access) -> Option<Entry> {
+        for _ in 0..TRIES {
+            let before = self.sequence.load(Ordering::Acquire);
+            let found = self.scan(key, |entry| entry.holds(address) && entry.permits().permits(access)).map(|(_, entry)| entry);
+            // The words are read before the number is, once more.
+            fence(Ordering::Acquire);
+            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+                return found;
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn scan(&self, key: Key, fits: impl Fn(&Entry) -> bool) -> Option<(usize, Entry)> {
+        self.ways.iter().enumerate().find_map(|(way, words)| {
+            if words[0].load(Ordering::Relaxed) != key.word() {
+                return None;
+            }
+            let entry = Entry::unpack([words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed)]);
+            fits(&entry).then_some((way, entry))
+        })
+    }
+
+    fn free_way(&self) -> Option<usize> {
+        self.ways.iter().position(|words| words[0].load(Ordering::Relaxed) == 0)
+    }
+
+    /// With the lock of the stripe.
+    fn write(&self, way: usize, words: [u64; 3]) {
+        let before = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(before + 1, Ordering::Relaxed);
+        // A reader that sees a word of this also sees the odd number.
+        fence(Ordering::Release);
+        for (held, word) in self.ways[way].iter().zip(words) {
+            held.store(word, Ordering::Relaxed);
+        }
+        self.sequence.store(before + 2, Ordering::Release);
+    }
+
+    /// What a way holds, of this owner. With the lock of the stripe.
+    fn of_owner(&self, way: usize, owner: [Key; 2]) -> Option<Entry> {
+        let words = self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
+        owner.iter().any(|key| key.word() == words[0]).then(|| Entry::unpack([words[1], words[2]]))
+    }
+}
+
+/// How much of the translation cache is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct IotlbUsage {
+    /// Translations that are held.
+    pub entries: usize,
+    /// How many there is room for; the last quarter is filled only by chance.
+    pub places: usize,
+    /// Memory that the table takes, in bytes. Each space has 4 to 8 bytes more for each of its translations.
+    pub bytes: usize,
+}
+
+/// See the module.
+pub(crate) struct Table {
+    buckets: Box<[Bucket]>,
+    /// Each with a counter that chooses what is overwritten.
+    stripes: Box<[Mutex<usize>]>,
+}
+
+impl Table {
+    /// Room for about `entries`.
+    pub(crate) fn new(entries: usize) -> Self {
+        let places = entries.max(1).saturating_mul(100) / FILL_PERCENT;
+        let stripes = places.div_ceil(WAYS * STRIPE).min(MOST_STRIPES);
+        Self {
+            buckets: (0..stripes * STRIPE).map(|_| Bucket::default()).collect(),
+            stripes: (0..stripes).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    /// An entry of `key` that permits the access to `address`, among those that are found by this block of it.
+    #[inline]
+    pub(super) fn find(&self, key: Key, address: u64, access: Access, block: Block) -> Option<Entry> {
+        let [one, other] = self.buckets_of(key, block);
+        self.buckets[one].find(key, address, access).or_else(|| self.buckets[other].find(key, address, access))
+    }
+
+    /// Enters what holds `address`, and answers where. What was entered for the address before is overwritten.
+    pub(super) fn insert(&self, key: Key, address: u64, entry: &Entry, block: Block) -> Place {
+        let both = self.buckets_of(key, block);
+        let mut turn = self.stripe(both[0]).lock();
+        let known = both.iter().find_map(|&at| self.buckets[at].scan(key, |held| held.holds(address)).map(|(way, _)| (at, way)));
+        let free = || both.iter().find_map(|&at| self.buckets[at].free_way().map(|way| (at, way)));
+        let (at, way) = known.or_else(free).unwrap_or_else(|| {
+            *turn = turn.wrapping_add(1);
+            (both[*turn % 2], *turn / 2 % WAYS)
+        });
+        let [whence, whither] = entry.pack();
+        self.buckets[at].write(way, [key.word(), whence, whither]);
+        (at * WAYS + way) as Place
+    }
+
+    /// Takes out what is entered under a block, of both privileges, where it meets what `goes` says.
+    pub(super) fn remove(&self, owner: [Key; 2], block: Block, goes: impl Fn(&Entry) -> bool) {
+        for key in owner {
+            let both = self.buckets_of(key, block);
+            let _turn = self.stripe(both[0]).lock();
+            for at in both {
+                (0..WAYS).for_each(|way| self.remove_way(at, way, owner, &goes));
+            }
+        }
+    }
+
+    /// Takes out what is in one of `places`, where it is the owner's and `goes` says so; keeps the places that are still the owner's.
+    pub(super) fn remove_at(&self, owner: [Key; 2], places: &mut Vec<Place>, goes: impl Fn(&Entry) -> bool) {
+        places.retain(|place| {
+            let (at, way) = (*place as usize / WAYS, *place as usize % WAYS);
+            let _turn = self.stripe(at).lock();
+            self.remove_way(at, way, owner, &goes);
+            self.buckets[at].of_owner(way, owner).is_some()
+        });
+    }
+
+    /// With the lock of the stripe.
+    fn remove_way(&self, at: usize, way: usize, owner: [Key; 2], goes: &impl Fn(&Entry) -> bool) {
+        let bucket = &self.buckets[at];
+        if bucket.of_owner(way, owner).is_some_and(|entry| goes(&entry)) {
+            bucket.write(way, [0; 3]);
+        }
+    }
+
+    pub(crate) fn usage(&self) -> IotlbUsage {
+        let used = |bucket: &Bucket| bucket.ways.iter().filter(|words| words[0].load(Ordering::Relaxed) != 0).count();
+        let bytes = size_of_val(&*self.buckets) + size_of_val(&*self.stripes);
+        IotlbUsage { entries: self.buckets.iter().map(used).sum(), places: self.buckets.len() * WAYS, bytes }
+    }
+
+    fn stripe(&self, bucket: usize) -> &Mutex<usize> {
+        &self.stripes[bucket / STRIPE]
+    }
+
+    #[inline]
+    fn buckets_of(&self, key: Key, block: Block) -> [usize; 2] {
+        let hash = mix(key.word(), block.code());
+        // The high bits choose, since their number need not be a power of two; the low ones choose another one of the same stripe.
+        let one = ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize;
+        [one, one ^ (hash as usize & (STRIPE - 1) | 1)]
+    }
+}
+
+/// Spreads two words over all bits: the halves of a product, folded.
+#[inline]
+fn mix(one: u64, other: u64) -> u64 {
+    let product = u128::from(one ^ 0x9e37_79b9_7f4a_7c15) * u128::from(other ^ 0xd6e8_feb8_6659_fd93);
+    product as u64 ^ (product >> 64) as u64
+}
