@@ -6,6 +6,7 @@
 //!
 //! A gather or scatter goes to the provider in one call as long as its pieces take one way.
 
+mod atomic;
 mod lane;
 mod path;
 mod translated;
@@ -20,8 +21,10 @@ use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId};
 use crate::iommu::Iommu;
 use crate::iommu::parts::DeviceInner;
 use crate::range::Segment;
+pub use atomic::AtomicWord;
 use lane::Lane;
 pub(crate) use lane::Learner;
+use lane::Need;
 pub(crate) use path::{Buffer, Path};
 
 /// A handle of a device that has been plugged in. It keeps working, with errors, after the device was removed.
@@ -199,7 +202,7 @@ impl DmaPort {
         let (mut done, len) = (0, buffer.len());
         while done < len {
             let Some(at) = address.checked_add(done as u64) else { break };
-            let Some(more) = self.hit(pasid, at, len - done, mode, |memory| Some(buffer.copy(done, &memory))) else { break };
+            let Some(more) = self.hit(pasid, at, len - done, Need::of(mode), |memory| Some(buffer.copy(done, &memory))) else { break };
             done += more;
         }
         done

@@ -123,6 +123,20 @@ impl Permissions {
         Self { read: self.read && other.read, write: self.write && other.write, execute: self.execute && other.execute }
     }
 
+    /// What an access of this kind needs.
+    pub const fn needed_by(access: Access) -> Self {
+        match access {
+            Access::Read => Self { read: true, ..Self::NONE },
+            Access::Write => Self { write: true, ..Self::NONE },
+            Access::Execute => Self { execute: true, ..Self::NONE },
+        }
+    }
+
+    /// Whether it permits all that `other` does.
+    pub const fn covers(self, other: Self) -> bool {
+        (self.read || !other.read) && (self.write || !other.write) && (self.execute || !other.execute)
+    }
+
     /// Whether it permits `access`.
     pub const fn permits(self, access: Access) -> bool {
         match access {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::entry::{Block, Entry, Key, Size};
 use super::section::{Readers, UnderWay};
 use super::table::{Place, Table};
-use crate::fault::Access;
+use crate::ats::Permissions;
 use crate::ids::Generation;
 use crate::range::AddrRange;
 use crate::space::Run;
@@ -63,12 +63,12 @@ impl Kept {
         &self.readers
     }
 
-    /// What is entered for an address, where it permits the access. In a section.
+    /// What is entered for an address, where it permits what is needed. In a section.
     #[inline]
-    pub(crate) fn find(&self, address: u64, access: Access, privileged: bool) -> Option<Entry> {
+    pub(crate) fn find(&self, address: u64, need: Permissions, privileged: bool) -> Option<Entry> {
         let (key, sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
         let used = Size::all().filter(|size| sizes & size.bit() != 0);
-        used.map(|size| Block::of(address, size)).find_map(|block| self.table.find(key, address, access, block))
+        used.map(|size| Block::of(address, size)).find_map(|block| self.table.find(key, address, need, block))
     }
 
     /// Enters a run that the provider has named after the generation was read, unless that has moved on since.

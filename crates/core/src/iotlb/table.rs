@@ -7,7 +7,7 @@
 //! 2. A place holds one entry of one key. Overwriting never takes more than one entry out, and only where both buckets are full.
 
 use super::entry::{Block, Entry, Key};
-use crate::fault::Access;
+use crate::ats::Permissions;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -45,32 +45,36 @@ impl Default for Bucket {
 
 impl Bucket {
     #[inline]
-    fn find(&self, key: Key, address: u64, access: Access) -> Option<Entry> {
+    fn find(&self, key: Key, address: u64, need: Permissions, preferred: usize) -> Option<Entry> {
         for _ in 0..TRIES {
             let before = self.sequence.load(Ordering::Acquire);
-            let found = self.scan(key, |entry| entry.holds(address) && entry.permits().permits(access)).map(|(_, entry)| entry);
+            let found = self.scan(key, preferred, |entry| entry.holds(address) && entry.permits().covers(need));
             // The words are read before the number is, once more.
             fence(Ordering::Acquire);
             if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
-                return found;
+                return found.map(|(_, entry)| entry);
             }
         }
         None
     }
 
     #[inline]
-    fn scan(&self, key: Key, fits: impl Fn(&Entry) -> bool) -> Option<(usize, Entry)> {
-        self.ways.iter().enumerate().find_map(|(way, words)| {
+    fn scan(&self, key: Key, preferred: usize, fits: impl Fn(&Entry) -> bool) -> Option<(usize, Entry)> {
+        let look = |way: usize| {
+            let words = &self.ways[way];
             if words[0].load(Ordering::Relaxed) != key.word() {
                 return None;
             }
             let entry = Entry::unpack([words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed)]);
             fits(&entry).then_some((way, entry))
-        })
+        };
+        // The order depends on the key: where a look-up ends is guessed right by the processor more often than where it is anywhere.
+        look(preferred).or_else(|| (0..WAYS).filter(|way| *way != preferred).find_map(look))
     }
 
-    fn free_way(&self) -> Option<usize> {
-        self.ways.iter().position(|words| words[0].load(Ordering::Relaxed) == 0)
+    fn free_way(&self, preferred: usize) -> Option<usize> {
+        let is_free = |way: &usize| self.ways[*way][0].load(Ordering::Relaxed) == 0;
+        Some(preferred).filter(is_free).or_else(|| (0..WAYS).find(is_free))
     }
 
     /// With the lock of the stripe.
@@ -90,6 +94,12 @@ impl Bucket {
         let words = self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
         owner.iter().any(|key| key.word() == words[0]).then(|| Entry::unpack([words[1], words[2]]))
     }
+}
+
+/// Where a (key, block) may be: its two buckets, and the way that is looked at first.
+struct Home {
+    buckets: [usize; 2],
+    way: usize,
 }
 
 /// How much of the translation cache is in use.
@@ -122,19 +132,19 @@ impl Table {
         }
     }
 
-    /// An entry of `key` that permits the access to `address`, among those that are found by this block of it.
+    /// An entry of `key` that permits what is needed at `address`, among those that are found by this block of it.
     #[inline]
-    pub(super) fn find(&self, key: Key, address: u64, access: Access, block: Block) -> Option<Entry> {
-        let [one, other] = self.buckets_of(key, block);
-        self.buckets[one].find(key, address, access).or_else(|| self.buckets[other].find(key, address, access))
+    pub(super) fn find(&self, key: Key, address: u64, need: Permissions, block: Block) -> Option<Entry> {
+        let Home { buckets: [one, other], way } = self.home(key, block);
+        self.buckets[one].find(key, address, need, way).or_else(|| self.buckets[other].find(key, address, need, way))
     }
 
     /// Enters what holds `address`, and answers where. What was entered for the address before is overwritten.
     pub(super) fn insert(&self, key: Key, address: u64, entry: &Entry, block: Block) -> Place {
-        let both = self.buckets_of(key, block);
+        let Home { buckets: both, way } = self.home(key, block);
         let mut turn = self.stripe(both[0]).lock();
-        let known = both.iter().find_map(|&at| self.buckets[at].scan(key, |held| held.holds(address)).map(|(way, _)| (at, way)));
-        let free = || both.iter().find_map(|&at| self.buckets[at].free_way().map(|way| (at, way)));
+        let known = both.iter().find_map(|&at| self.buckets[at].scan(key, way, |held| held.holds(address)).map(|(way, _)| (at, way)));
+        let free = || both.iter().find_map(|&at| self.buckets[at].free_way(way).map(|way| (at, way)));
         let (at, way) = known.or_else(free).unwrap_or_else(|| {
             *turn = turn.wrapping_add(1);
             (both[*turn % 2], *turn / 2 % WAYS)
@@ -147,7 +157,7 @@ impl Table {
     /// Takes out what is entered under a block, of both privileges, where it meets what `goes` says.
     pub(super) fn remove(&self, owner: [Key; 2], block: Block, goes: impl Fn(&Entry) -> bool) {
         for key in owner {
-            let both = self.buckets_of(key, block);
+            let both = self.home(key, block).buckets;
             let _turn = self.stripe(both[0]).lock();
             for at in both {
                 (0..WAYS).for_each(|way| self.remove_way(at, way, owner, &goes));
@@ -184,11 +194,12 @@ impl Table {
     }
 
     #[inline]
-    fn buckets_of(&self, key: Key, block: Block) -> [usize; 2] {
+    fn home(&self, key: Key, block: Block) -> Home {
         let hash = mix(key.word(), block.code());
         // The high bits choose, since their number need not be a power of two; the low ones choose another one of the same stripe.
         let one = ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize;
-        [one, one ^ (hash as usize & (STRIPE - 1) | 1)]
+        let buckets = [one, one ^ (hash as usize & (STRIPE - 1) | 1)];
+        Home { buckets, way: (hash as u32 >> 8) as usize % WAYS }
     }
 }
 

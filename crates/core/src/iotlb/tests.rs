@@ -25,7 +25,7 @@ fn kept(table: &Arc<Table>, owner: u64) -> Kept {
 
 /// Where an address leads, by what is entered.
 fn lookup(kept: &Kept, address: u64) -> Option<u64> {
-    let entry = kept.find(address, Access::Read, false)?;
+    let entry = kept.find(address, Permissions::needed_by(Access::Read), false)?;
     let range = entry.range()?;
     assert!(range.contains(address), "{address:#x} is not in {range}");
     Some(entry.frame().0 + (address - range.first()))

@@ -8,7 +8,7 @@ use vm_memory::VolatileSlice;
 use super::DmaPort;
 use super::path::Path;
 use crate::ats::{Frame, Permissions};
-use crate::fault::{Access, AccessMode};
+use crate::fault::AccessMode;
 use crate::ids::Pasid;
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
 use crate::iotlb::{Kept, Slot};
@@ -59,8 +59,24 @@ impl Memo {
         Self { known: 0, pasid: 0, privileged: false, range: AddrRange::ALL, frame: Frame(0), permits: Permissions::NONE, generation: 0 };
 
     #[inline]
-    fn is_about(&self, pasid: Pasid, address: u64, mode: AccessMode) -> bool {
-        self.pasid == pasid.get() && self.privileged == mode.privileged && self.range.contains(address) && self.permits.permits(mode.access)
+    fn is_about(&self, pasid: Pasid, address: u64, need: Need) -> bool {
+        self.pasid == pasid.get() && self.privileged == need.privileged && self.range.contains(address) && self.permits.covers(need.permits)
+    }
+}
+
+/// What an access needs of a translation.
+#[derive(Clone, Copy)]
+pub(super) struct Need {
+    permits: Permissions,
+    privileged: bool,
+}
+
+impl Need {
+    /// To read and to write, in user mode.
+    pub(super) const ATOMIC: Self = Self { permits: Permissions::READ_WRITE, privileged: false };
+
+    pub(super) fn of(mode: AccessMode) -> Self {
+        Self { permits: Permissions::needed_by(mode.access), privileged: mode.privileged }
     }
 }
 
@@ -74,13 +90,13 @@ impl DmaPort {
         pasid: Pasid,
         address: u64,
         len: usize,
-        mode: AccessMode,
+        need: Need,
         op: impl FnOnce(VolatileSlice<'_>) -> Option<R>,
     ) -> Option<R> {
         // Not where this thread is in the middle of one further up.
         let mut lane = self.lane.try_borrow_mut().ok()?;
         let Lane { slot, number, last, known, isolation, .. } = lane.as_deref_mut()?;
-        let hot = last.is_about(pasid, address, mode);
+        let hot = last.is_about(pasid, address, need);
         let at = if hot { last.known } else { known.iter().position(|known| known.pasid == pasid)? };
         let known = known.get(at)?;
         *number = number.wrapping_add(1);
@@ -90,30 +106,30 @@ impl DmaPort {
         }
         let generation = known.kept.generation();
         if !hot || last.generation != generation {
-            *last = known.find(address, mode, generation, isolation)?;
+            *last = known.find(address, need, generation, isolation)?;
             last.known = at;
         }
         let frame = last.frame.offset(address - last.range.first())?;
         let here = usize::try_from(last.range.last() - address).map_or(len, |after| len.min(after.saturating_add(1)));
-        let done = op(known.space.memory(frame, here, mode.access == Access::Write)?);
+        let done = op(known.space.memory(frame, here, need.permits.write)?);
         drop(section);
         done
     }
 }
 
 impl Known {
-    fn find(&self, address: u64, mode: AccessMode, generation: u64, isolation: &Isolation) -> Option<Memo> {
+    fn find(&self, address: u64, need: Need, generation: u64, isolation: &Isolation) -> Option<Memo> {
         let granted = self.attachment.features;
-        if mode.privileged && !granted.privileged || mode.access == Access::Execute && !granted.execute {
+        if need.privileged && !granted.privileged || need.permits.execute && !granted.execute {
             return None;
         }
-        let entry = self.kept.find(address, mode.access, mode.privileged)?;
+        let entry = self.kept.find(address, need.permits, need.privileged)?;
         let permits = entry.permits().and(Permissions { read: true, write: true, execute: granted.execute });
         let whole = entry.range()?;
         // As far as no peer decodes the address (rule B7).
         let range = whole.intersection(isolation.upstream(address)?)?;
         let frame = entry.frame().offset(range.first() - whole.first())?;
-        Some(Memo { known: 0, pasid: self.pasid.get(), privileged: mode.privileged, range, frame, permits, generation })
+        Some(Memo { known: 0, pasid: self.pasid.get(), privileged: need.privileged, range, frame, permits, generation })
     }
 }
 
@@ -175,7 +191,7 @@ impl<'a> Learner<'a> {
     }
 
     /// Enters what the provider says about the addresses of a transaction that went well, and knows the bond from now on. Inside the gates of that transaction: its bond is there.
-    pub(super) fn learn(self, path: &Path, entry: &Arc<Attachment>, pieces: &[Segment], mode: AccessMode) {
+    pub(super) fn learn(self, path: &Path, entry: &Arc<Attachment>, pieces: &[Segment], need: Need) {
         let (Some(lane), Some(kept)) = (self.0, &entry.record.kept) else { return };
         let Ok(mut lane) = lane.try_borrow_mut() else { return };
         let lane = lane.get_or_insert_with(|| Lane::new(path));
@@ -186,7 +202,7 @@ impl<'a> Learner<'a> {
             let mut rest = piece.range();
             while let Some(range) = rest.filter(|_| budget > 0) {
                 budget -= 1;
-                let Some(last) = learn_run(kept, &*entry.record.space, range.first(), mode) else { break };
+                let Some(last) = learn_run(kept, &*entry.record.space, range.first(), need) else { break };
                 rest = last.checked_add(1).and_then(|next| AddrRange::inclusive(next, range.last()));
             }
         }
@@ -194,13 +210,13 @@ impl<'a> Learner<'a> {
 }
 
 /// Enters the run that holds `address`, where there is none yet, and answers its last address.
-fn learn_run(kept: &Kept, space: &dyn AddressSpace, address: u64, mode: AccessMode) -> Option<u64> {
-    if let Some(entry) = kept.find(address, mode.access, mode.privileged) {
+fn learn_run(kept: &Kept, space: &dyn AddressSpace, address: u64, need: Need) -> Option<u64> {
+    if let Some(entry) = kept.find(address, need.permits, need.privileged) {
         return entry.range().map(AddrRange::last);
     }
     // Before the provider is asked: a change that comes after makes the answer one that is not entered (rule T3).
     let generation = kept.generation();
-    let run = space.run(address, mode.privileged).ok()??;
-    kept.fill(generation, &run, address, mode.privileged);
+    let run = space.run(address, need.privileged).ok()??;
+    kept.fill(generation, &run, address, need.privileged);
     Some(run.range.last())
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
-use super::lane::Learner;
+use super::lane::{Learner, Need};
+use crate::ats::Permissions;
 use crate::callback::InCallback;
 use crate::domain::{DomainUse, Mapping};
 use crate::event::Event;
@@ -234,6 +235,22 @@ impl Path {
         learner: Learner<'_>,
     ) -> Result<(), DmaError> {
         let start = pieces.first().map_or(0, |piece| piece.address);
+        self.by_entry(pasid, start, mode, |entry| {
+            access(&*entry.record.space, pieces, buffer, mode_of(entry, mode))
+                .map_err(|stopped| self.stopped(stopped, Some(pasid), pieces, mode.access))?;
+            learner.learn(self, entry, pieces, Need::of(mode));
+            Ok(())
+        })
+    }
+
+    /// Does something through the table entry of a PASID, inside its gate.
+    fn by_entry<R>(
+        &self,
+        pasid: Pasid,
+        start: u64,
+        mode: AccessMode,
+        then: impl FnOnce(&Arc<Attachment>) -> Result<R, DmaError>,
+    ) -> Result<R, DmaError> {
         let abort = |reason| Err(self.fault(0, Some(pasid), start, mode.access, reason));
         if !self.device.can_issue(pasid) {
             return abort(FaultReason::CannotIssuePasid);
@@ -256,11 +273,41 @@ impl Path {
         if mode.privileged && !entry.features.privileged || mode.access == Access::Execute && !entry.features.execute {
             return abort(FaultReason::NotGranted);
         }
-        let on_absent = if entry.features.page_faults { mode.on_absent } else { OnAbsent::Stop };
-        access(&*entry.record.space, pieces, buffer, AccessMode { on_absent, ..mode })
-            .map_err(|stopped| self.stopped(stopped, Some(pasid), pieces, mode.access))?;
-        learner.learn(self, &entry, pieces, mode);
-        Ok(())
+        then(&entry)
+    }
+
+    /// Brings in what an atomic operation of `len` bytes needs, and has a port learn it; it can be tried again then.
+    pub(super) fn prepare_atomic(&self, pasid: Pasid, address: u64, len: u64, learner: Learner<'_>) -> Result<(), DmaError> {
+        let mode = AccessMode::WRITE;
+        let abort = |reason| Err(self.fault(0, Some(pasid), address, mode.access, reason));
+        let _callback = InCallback::enter();
+        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else { return abort(self.device.why_shut()) };
+        let isolation = self.device.isolation(self.iommu.topology());
+        let piece = [Segment { address, len }];
+        if isolation.upstream(address).is_none() {
+            // It would have to be routed to the peer, which has no way to answer it.
+            return abort(FaultReason::NoAtomics);
+        }
+        self.by_entry(pasid, address, mode, |entry| {
+            if entry.record.kept.is_none() {
+                return abort(FaultReason::NoAtomics);
+            }
+            let stopped = |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, mode.access);
+            let space = &*entry.record.space;
+            match space.run(address, false) {
+                Ok(Some(run)) if run.permits.covers(Permissions::READ_WRITE) => {
+                    learner.learn(self, entry, &piece, Need::ATOMIC);
+                    Ok(())
+                }
+                Ok(None) => abort(FaultReason::NoAtomics),
+                Ok(Some(run)) if !run.permits.read => abort(FaultReason::Denied),
+                Err(cause @ (StopCause::NotMapped | StopCause::Denied | StopCause::Ended | StopCause::Host(_))) => Err(stopped(cause)),
+                Ok(Some(_)) if mode_of(entry, mode).on_absent == OnAbsent::Stop => abort(FaultReason::Denied),
+                Err(cause @ StopCause::NotPresent) if mode_of(entry, mode).on_absent == OnAbsent::Stop => Err(stopped(cause)),
+                // Absent, or to be copied before it is written to.
+                Ok(Some(_)) | Err(StopCause::NotPresent) => space.resolve(address, mode).map_err(stopped),
+            }
+        })
     }
 
     /// The table entry that the PASID has at this device now.
@@ -370,6 +417,12 @@ fn address_after(pieces: &[Segment], done: u64) -> u64 {
         last = piece.address.wrapping_add(piece.len);
     }
     last
+}
+
+/// How an access is made by the bond's terms.
+fn mode_of(entry: &Attachment, mode: AccessMode) -> AccessMode {
+    let on_absent = if entry.features.page_faults { mode.on_absent } else { OnAbsent::Stop };
+    AccessMode { on_absent, ..mode }
 }
 
 /// Calls the provider, which may run a resolver.
