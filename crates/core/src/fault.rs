@@ -101,6 +101,8 @@ pub enum FaultReason {
     NoTranslation,
     /// A translation or a page was asked for, and no answer came in time.
     Overdue,
+    /// The memory, or some of it, cannot be accessed in place.
+    NotInPlace,
     /// The memory cannot be accessed in place, so that an operation on it would not be atomic against its owner's.
     NoAtomics,
     /// An atomic operation at an address that is not a multiple of its size.
@@ -130,6 +132,7 @@ impl fmt::Display for FaultReason {
             Self::PageRefused(code) => write!(f, "the page request was answered: {code}"),
             Self::NoTranslation => f.write_str("there is no translation for it"),
             Self::Overdue => f.write_str("the IOMMU did not answer in time"),
+            Self::NotInPlace => f.write_str("the memory cannot be accessed in place; read it or write it"),
             Self::NoAtomics => f.write_str("there can be no atomic operation on this memory, which is not accessed in place"),
             Self::Misaligned => f.write_str("an atomic operation has to be at a multiple of its size"),
             Self::PeerAbort(peer) => write!(f, "{peer} decoded the address and aborted the request"),

@@ -16,6 +16,11 @@ impl Countdown {
         Self(AtomicU32::new(steps))
     }
 
+    /// More steps, before the last one is made.
+    pub(crate) fn extend(&self, steps: u32) {
+        self.0.fetch_add(steps, Ordering::Relaxed);
+    }
+
     /// One step; true for the last.
     #[must_use = "the last one does what comes after"]
     pub(crate) fn step(&self) -> bool {

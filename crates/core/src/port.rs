@@ -9,6 +9,7 @@
 mod atomic;
 mod lane;
 mod path;
+mod pin;
 mod translated;
 
 use std::cell::RefCell;

@@ -121,15 +121,27 @@ pub(crate) struct Backoff {
 impl Backoff {
     pub(crate) fn wait(&mut self) {
         #[cfg(loom)]
-        loom::thread::yield_now();
+        thread::yield_now();
         #[cfg(not(loom))]
         if self.steps.is_completed() {
             // It is not running: its processor has been taken from it in the middle.
-            std::thread::sleep(std::time::Duration::from_micros(50));
+            thread::sleep(std::time::Duration::from_micros(50));
         } else {
             self.steps.snooze();
         }
     }
+}
+
+#[cfg(loom)]
+use loom::thread;
+#[cfg(not(loom))]
+use std::thread;
+
+pub(crate) use thread::ThreadId;
+
+/// Which thread this is.
+pub(crate) fn this_thread() -> ThreadId {
+    thread::current().id()
 }
 
 #[cfg(loom)]

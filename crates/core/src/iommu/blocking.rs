@@ -137,11 +137,15 @@ impl Iommu {
             (state.kept_of(space), if any { state.translating_users(space) } else { Vec::new() })
         };
         // Before the devices forget: none is to be told again what the IOMMU is about to forget.
-        let under_way = kept.map_or_else(UnderWay::default, |kept| kept.invalidate(range));
-        if users.is_empty() {
+        let under_way = kept.as_ref().map_or_else(UnderWay::default, |kept| kept.invalidate(range));
+        let pins = kept.filter(|kept| kept.is_pinned());
+        if users.is_empty() && pins.is_none() {
             return Invalidation::new(under_way, None);
         }
         let left = Arc::new(Countdown::new(users.len() as u32 + 1));
+        if let Some(pins) = pins {
+            pins.await_pins(range, &left);
+        }
         for (device, pasid) in &users {
             self.start_invalidation(device, Some(*pasid), AlignedRange::covering(range), Waiter::Change(Arc::clone(&left)));
         }

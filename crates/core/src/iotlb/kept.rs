@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use super::entry::{Block, Entry, Key, Size};
+use super::pins::Pins;
 use super::section::{Readers, UnderWay};
 use super::table::{Place, Table};
 use crate::ats::Permissions;
 use crate::ids::Generation;
+use crate::invalidation::Countdown;
 use crate::range::AddrRange;
 use crate::space::Run;
 use crate::sync::Mutex;
@@ -22,6 +24,7 @@ pub(crate) struct Kept {
     sizes: AtomicU8,
     fills: Mutex<Fills>,
     readers: Readers,
+    pins: Pins,
 }
 
 /// Where entries have been made. Who has the lock fills, or invalidates (rule T3).
@@ -44,6 +47,7 @@ impl Kept {
             sizes: AtomicU8::new(0),
             fills: Mutex::new(Fills { places: Vec::new(), compact_at: COMPACT_FROM }),
             readers: Readers::default(),
+            pins: Pins::default(),
         }
     }
 
@@ -108,6 +112,26 @@ impl Kept {
         }
         drop(fills);
         self.readers.under_way(Some(self.owner))
+    }
+
+    /// A change of the range waits from now on, until [`unpin`](Self::unpin) with the number that is answered.
+    pub(crate) fn pin(&self, range: AddrRange) -> usize {
+        self.pins.pin(range)
+    }
+
+    /// Ends a pin. Whoever is answered has one less to wait for.
+    pub(crate) fn unpin(&self, number: usize) -> Vec<Arc<Countdown>> {
+        self.pins.unpin(number)
+    }
+
+    /// Whether there is a pin.
+    pub(crate) fn is_pinned(&self) -> bool {
+        !self.pins.is_empty()
+    }
+
+    /// Has `left`, which is not over, wait for the pins of a range that has changed.
+    pub(crate) fn await_pins(&self, range: AddrRange, left: &Arc<Countdown>) {
+        self.pins.add_waiter(range, left);
     }
 
     /// How many places it has on its list: each entry, and some that have been overwritten since.

@@ -244,7 +244,7 @@ impl Path {
     }
 
     /// Does something through the table entry of a PASID, inside its gate.
-    fn by_entry<R>(
+    pub(super) fn by_entry<R>(
         &self,
         pasid: Pasid,
         start: u64,
@@ -381,7 +381,7 @@ impl Path {
     }
 
     /// What a provider's stop is to the device: a fault at the address where it stopped, or a host failure.
-    fn stopped(&self, stopped: Stopped, pasid: Option<Pasid>, pieces: &[Segment], access: Access) -> DmaError {
+    pub(super) fn stopped(&self, stopped: Stopped, pasid: Option<Pasid>, pieces: &[Segment], access: Access) -> DmaError {
         let Stopped { done, cause } = stopped;
         let reason = match cause {
             StopCause::NotMapped => FaultReason::NotMapped,
@@ -420,7 +420,7 @@ fn address_after(pieces: &[Segment], done: u64) -> u64 {
 }
 
 /// How an access is made by the bond's terms.
-fn mode_of(entry: &Attachment, mode: AccessMode) -> AccessMode {
+pub(super) fn mode_of(entry: &Attachment, mode: AccessMode) -> AccessMode {
     let on_absent = if entry.features.page_faults { mode.on_absent } else { OnAbsent::Stop };
     AccessMode { on_absent, ..mode }
 }
