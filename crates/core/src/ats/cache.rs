@@ -175,10 +175,11 @@ impl Atc {
 
     /// A completion has come.
     pub(crate) fn complete(&mut self, completion: TranslationCompletion) {
-        // One that names another owner was meant for another request.
+        // One that names another owner, or speaks of another privilege, was meant for another request.
         let fits = |asked: &&mut Asked| {
             let owner = completion.owner.map(|owner| owner.pasid);
-            asked.answer.is_none() && owner.is_none_or(|owner| asked.request.pasid == Some(owner))
+            let same_privilege = completion.privileged == asked.request.privileged;
+            asked.answer.is_none() && same_privilege && owner.is_none_or(|owner| asked.request.pasid == Some(owner))
         };
         let Some(asked) = self.asked.get_mut(&completion.id).filter(fits) else {
             self.counts.unexpected += 1;

@@ -187,7 +187,7 @@ impl CompletionTlp {
             Self::NoData(Self::UNSUPPORTED_REQUEST | 0b011 | 0b101..=0b111) => Err(TranslationRefusal::Unsupported),
             Self::NoData(status) => return Err(DecodeError::Status { status }),
         };
-        Ok(TranslationCompletion { id: request.id, result, owner })
+        Ok(TranslationCompletion { id: request.id, result, privileged: request.privileged, owner })
     }
 }
 

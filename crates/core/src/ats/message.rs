@@ -225,6 +225,8 @@ pub struct TranslationCompletion {
     pub id: RequestId,
     /// The translation.
     pub result: Result<Translation, TranslationRefusal>,
+    /// The permissions are those of privileged accesses (Priv). A device refuses a completion that does not say what its request asked for (PCIe 6.0, section 10.2.3.7).
+    pub privileged: bool,
     /// Whose translation it is, inside the system. A device refuses one with another PASID than it asked with. That it keeps none for a later owner of the PASID (rule U6) follows from
     /// the request ID, which is never used again, and from the invalidation that each unbind sends.
     pub owner: Option<PasidTag>,

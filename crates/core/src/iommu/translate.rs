@@ -22,7 +22,7 @@ impl Iommu {
             ToIommu::Translate(request) => {
                 tracing::trace!(device = %device.bdf(), pasid = request.pasid.map(Pasid::get), address = request.address, access = %request.access(), "translation request");
                 let (result, owner) = self.translate(device, &request);
-                let completion = TranslationCompletion { id: request.id, result, owner };
+                let completion = TranslationCompletion { id: request.id, result, privileged: request.privileged, owner };
                 device.services.to_device(ToDevice::Translated(completion));
             }
             ToIommu::Invalidated(completion) => self.invalidation_completed(device, completion),

@@ -216,6 +216,26 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
     rig.take_down();
 }
 
+// shows T1
+#[test]
+fn a_completion_for_privileged_accesses_does_not_answer_a_user_s_request() {
+    let rig = Rig::new();
+    rig.space.protect(BASE, PAGE, sva_testkit::Protection::READ_WRITE.privileged());
+    rig.link.hold(translation_completions);
+    let user = rig.send(BASE);
+    let refused = rig.link.take(translation_completions);
+    let id = translation_in(&refused).id;
+    let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode { privileged: true, ..AccessMode::READ });
+    asked.expect("ATS is on");
+    let letter = rig.link.take(translation_completions);
+    let completion = translation_in(&letter);
+    letter.changed(Message::Down(ToDevice::Translated(TranslationCompletion { id, ..completion }))).deliver();
+    assert_eq!((rig.port.translation(user), rig.device.atc_len(), rig.device.atc_counts().unexpected), (None, 0, 1));
+    refused.deliver();
+    assert_eq!((rig.port.translation(user), rig.device.atc_len()), (Some(Answer::NoAccess), 0));
+    rig.take_down();
+}
+
 // shows S2
 #[test]
 fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {

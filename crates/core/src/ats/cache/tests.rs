@@ -153,13 +153,14 @@ impl Reference {
         let Some(id) = self.pick(which) else { return };
         let asked = self.asked.iter_mut().find(|asked| asked.request.id == id && asked.answer.is_none());
         let address = asked.as_ref().map_or(0, |asked| asked.request.address);
+        let privileged = asked.as_ref().is_some_and(|asked| asked.request.privileged);
         self.frames += 1;
         let at = if reply == Reply::Elsewhere { address ^ (1 << LARGEST) } else { address };
         let frame = (reply != Reply::Untranslated).then_some(Frame(self.frames << 32));
         let translation = Translation { range: around(at, bits), frame, permits, global: false };
         let result = if reply == Reply::Refused { Err(TranslationRefusal::Unsupported) } else { Ok(translation) };
         let unused = atc.unused();
-        atc.complete(TranslationCompletion { id, result, owner: None });
+        atc.complete(TranslationCompletion { id, result, privileged, owner: None });
         let Some(asked) = asked else {
             self.counts.unexpected += 1;
             return;
@@ -317,7 +318,7 @@ fn one_that_is_used_again_and_again_stays_while_others_come_and_go() {
         let request = atc.ask(pasid, page * PAGE, AccessMode::READ);
         let range = AlignedRange::page(page * PAGE);
         let translation = Translation { range, frame: Some(Frame(page << 32)), permits: Permissions::READ_WRITE, global: false };
-        atc.complete(TranslationCompletion { id: request.id, result: Ok(translation), owner: None });
+        atc.complete(TranslationCompletion { id: request.id, result: Ok(translation), privileged: false, owner: None });
         assert_eq!(atc.answer(request.id), Ok(Some(Answer::Kept)));
     };
     for page in 0..5 {

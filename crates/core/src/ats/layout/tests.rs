@@ -76,7 +76,7 @@ fn a_translation_holds_for_the_range_that_its_size_bits_say() {
         let asked = asks_plainly(range(first, bits).last());
         let permits = Permissions::READ_WRITE;
         let result = Translation { range: range(first, bits), frame: Some(Frame(first)), permits, global: false };
-        let completion = TranslationCompletion { id: RequestId(7), result: Ok(result), owner: None };
+        let completion = TranslationCompletion { id: RequestId(7), result: Ok(result), privileged: asked.privileged, owner: None };
         assert_eq!(CompletionTlp::encode(&completion, &asked), Ok(entry(word | R | W)), "{result:?}");
         assert_eq!(entry(word | R | W).decode(&asked, None), Ok(completion), "{word:#x}");
     }
@@ -160,7 +160,7 @@ fn an_answer_says_no_more_than_its_request_allows() {
     let everything = Permissions { read: true, write: true, execute: true };
     let word = |permits, frame, asked: &TranslationRequest| {
         let translation = Translation { range: range(0x6000, 13), frame, permits, global: true };
-        let completion = TranslationCompletion { id: asked.id, result: Ok(translation), owner: None };
+        let completion = TranslationCompletion { id: asked.id, result: Ok(translation), privileged: asked.privileged, owner: None };
         CompletionTlp::encode(&completion, asked)
     };
     let (plain, all, to) = (asks_plainly(0x7000), asks_all(0x7000), Some(Frame(0x2000)));
@@ -254,7 +254,8 @@ proptest! {
         let global = global && (read || write) && asked.pasid.is_some();
         let range = around(asked.address, bits).expect("12..=64");
         let owner = asked.pasid.map(|pasid| PasidTag { pasid, generation: Generation(3) });
-        let completion = TranslationCompletion { id: asked.id, result: Ok(Translation { range, frame, permits, global }), owner };
+        let (result, privileged) = (Ok(Translation { range, frame, permits, global }), asked.privileged);
+        let completion = TranslationCompletion { id: asked.id, result, privileged, owner };
         let tlp = CompletionTlp::encode(&completion, &asked).expect("has bits");
         prop_assert_eq!(tlp.decode(&asked, owner), Ok(completion));
     }
