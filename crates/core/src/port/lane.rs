@@ -13,7 +13,7 @@ use crate::ids::Pasid;
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
 use crate::iotlb::{Kept, Slot};
 use crate::range::{AddrRange, Segment};
-use crate::space::AddressSpace;
+use crate::space::{AddressSpace, Run};
 
 /// Spaces that a port knows at once.
 const KNOWN: usize = 16;
@@ -81,6 +81,14 @@ impl Need {
 }
 
 impl DmaPort {
+    /// What is kept for an address, where it permits the access: found as an access finds it, and held by nothing once it is answered.
+    ///
+    /// For models that want to know what an access would cost, and for measuring. Asks no provider; `None` before the first access there.
+    #[inline]
+    pub fn kept(&self, pasid: Pasid, address: u64, mode: AccessMode) -> Option<Run> {
+        self.in_section(pasid, address, Need::of(mode), |_, last| Some(Run { range: last.range, frame: last.frame, permits: last.permits }))
+    }
+
     /// Has `op` access the first bytes, up to `len`, of what is kept for `address`. `None`, with nothing done, where the access has to go the long way.
     ///
     /// `op` runs in a section: it is short and calls nobody.
@@ -93,6 +101,15 @@ impl DmaPort {
         need: Need,
         op: impl FnOnce(VolatileSlice<'_>) -> Option<R>,
     ) -> Option<R> {
+        self.in_section(pasid, address, need, |known, last| {
+            let frame = last.frame.offset(address - last.range.first())?;
+            let here = usize::try_from(last.range.last() - address).map_or(len, |after| len.min(after.saturating_add(1)));
+            op(known.space.memory(frame, here, need.permits.write)?)
+        })
+    }
+
+    #[inline]
+    fn in_section<R>(&self, pasid: Pasid, address: u64, need: Need, then: impl FnOnce(&Known, &Memo) -> Option<R>) -> Option<R> {
         // Not where this thread is in the middle of one further up.
         let mut lane = self.lane.try_borrow_mut().ok()?;
         let Lane { slot, number, last, known, isolation, .. } = lane.as_deref_mut()?;
@@ -100,7 +117,7 @@ impl DmaPort {
         let at = if hot { last.known } else { known.iter().position(|known| known.pasid == pasid)? };
         let known = known.get(at)?;
         *number = number.wrapping_add(1);
-        let section = slot.enter(known.kept.owner(), *number);
+        let _section = slot.enter(known.kept.owner(), *number);
         if self.path.device.gate.is_shut() || known.attachment.gate.is_shut() || !isolation.is_of(self.path.iommu.topology()) {
             return None;
         }
@@ -109,11 +126,7 @@ impl DmaPort {
             *last = known.find(address, need, generation, isolation)?;
             last.known = at;
         }
-        let frame = last.frame.offset(address - last.range.first())?;
-        let here = usize::try_from(last.range.last() - address).map_or(len, |after| len.min(after.saturating_add(1)));
-        let done = op(known.space.memory(frame, here, need.permits.write)?);
-        drop(section);
-        done
+        then(known, last)
     }
 }
 
