@@ -43,6 +43,8 @@ pub mod atomic {
 
                 $(
                     /// As the method of std's type with this name.
+                    // Without the attribute other crates call a function, which then finds out at run time which ordering it was given.
+                    #[inline]
                     pub fn $method(&self, $($arg: $kind),*) -> $result {
                         self.0.$method($($arg),*)
                     }
