@@ -6,15 +6,13 @@
 mod faults;
 mod host;
 mod resident;
-mod row;
 mod target;
 mod topology;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use row::Rows;
+use sva_bench::row::Rows;
 
 /// Benchmarks of sva beside their baselines.
 #[derive(Parser)]

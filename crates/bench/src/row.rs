@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 /// What a row is to reach. Written out in the row, so that anyone can recompute `met`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Goal {
+pub enum Goal {
     /// value / baseline is at least this.
     RatioAtLeast(f64),
     /// value / baseline is at most this.
@@ -50,13 +50,14 @@ struct Row {
 }
 
 /// The rows of a run, printed as they come or together as JSON.
-pub(crate) struct Rows {
+pub struct Rows {
     json: bool,
     rows: Vec<Row>,
 }
 
 impl Rows {
-    pub(crate) fn new(json: bool) -> Self {
+    /// None yet. Without `json` each is printed as it comes.
+    pub fn new(json: bool) -> Self {
         if !json {
             println!("{:<58} {:>14} {:>14} {:>7}  {:<16} met", "case", "value", "baseline", "ratio", "goal");
         }
@@ -64,7 +65,7 @@ impl Rows {
     }
 
     /// Adds a row. What the baseline is stands in the case's name or in docs/performance.md.
-    pub(crate) fn add(&mut self, case: impl Into<String>, unit: &'static str, value: f64, baseline: f64, goal: Goal) {
+    pub fn add(&mut self, case: impl Into<String>, unit: &'static str, value: f64, baseline: f64, goal: Goal) {
         let ratio = value / baseline;
         let met = match goal {
             Goal::RatioAtLeast(goal) => ratio >= goal,
@@ -82,7 +83,10 @@ impl Rows {
     }
 
     /// Prints what is to be printed at the end. A missed goal is a figure, not an error.
-    pub(crate) fn finish(self) -> Result<(), Box<dyn Error>> {
+    ///
+    /// # Errors
+    /// A figure that JSON cannot say.
+    pub fn finish(self) -> Result<(), Box<dyn Error>> {
         if self.json {
             println!("{}", serde_json::to_string_pretty(&self.rows)?);
         }
@@ -91,12 +95,12 @@ impl Rows {
 }
 
 /// The middle of some figures.
-pub(crate) fn median(figures: &mut [f64]) -> f64 {
+pub fn median(figures: &mut [f64]) -> f64 {
     percentile(figures, 50)
 }
 
 /// The smallest figure that `percent` of all do not exceed.
-pub(crate) fn percentile(figures: &mut [f64], percent: usize) -> f64 {
+pub fn percentile(figures: &mut [f64], percent: usize) -> f64 {
     figures.sort_by(f64::total_cmp);
     let rank = (figures.len() * percent).div_ceil(100).max(1);
     figures.get(rank - 1).copied().unwrap_or(f64::NAN)

@@ -3,12 +3,11 @@
 use std::error::Error;
 use std::time::Instant;
 
+use sva_bench::row::{Goal, Rows, median};
 use sva_core::Bdf;
 use sva_pci::AcsBits;
 use sva_pci::groups::{Grouping, Policy};
 use sva_pci::machine::{AcsCapability, Bridge, Express, ExpressKind, Fact, Header, Host, Ids, Machine, PciFunction};
-
-use crate::row::{Goal, Rows, median};
 
 /// What 10,000 functions may take.
 const LIMIT_MS: f64 = 200.0;

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
+use sva_bench::row::{Goal, Rows};
 use sva_core::pri::Histogram;
 use sva_core::{AddressSpace, Bind, IommuConfig, WorkerConfig, Workers};
 use sva_testkit::PAGE;
 
 use super::{asking, parts, system, us};
-use crate::row::{Goal, Rows};
 use crate::target::Target;
 
 /// Pages of the target: each is faulted in once, by the device or by the baseline.

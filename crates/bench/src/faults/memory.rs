@@ -5,13 +5,13 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
+use sva_bench::row::{Goal, Rows, median};
 use sva_core::pri::PageRequest;
 use sva_core::{AccessMode, Bind, IommuConfig, Pasid};
 use sva_testkit::PAGE;
 
 use super::{BASE, absent_space, asking, system};
 use crate::resident::resident;
-use crate::row::{Goal, Rows, median};
 
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     outstanding(if quick { 40 } else { 200 }, rows)?;

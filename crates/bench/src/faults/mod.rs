@@ -8,13 +8,13 @@ mod storm;
 use std::error::Error;
 use std::sync::Arc;
 
+use sva_bench::row::{Goal, Rows};
 use sva_core::pri::Histogram;
 use sva_core::{Capabilities, Device, DeviceSpec, FaultTimes, Iommu, IommuConfig, Link, PasidWidth, Plug};
 use sva_host::MonotonicClock;
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
 use crate::host::spec;
-use crate::row::{Goal, Rows};
 
 /// Where the memory of a space begins.
 const BASE: u64 = 0x7000_0000_0000;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use sva_bench::processor::{Allowed, run_on};
+use sva_bench::row::{Goal, Rows};
 use sva_core::ats::Answer;
 use sva_core::pri::{GroupOutcome, Histogram};
 use sva_core::sync::{Condvar, Mutex};
@@ -15,7 +15,6 @@ use sva_core::{AccessMode, AtsPort, Bind, FaultTimes, Iommu, IommuConfig, Pasid,
 use sva_testkit::PAGE;
 
 use super::{BASE, absent_space, asking, parts, system, us};
-use crate::row::{Goal, Rows};
 
 /// Faults in a round; then the baseline has its turn.
 const BATCH: usize = 200;
@@ -24,23 +23,16 @@ const BATCH: usize = 200;
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<FaultTimes, Box<dyn Error>> {
     let rounds = if quick { 5 } else { 200 };
     // Where the two threads run decides how long a wake-up takes, tenfold: the scheduler is not left to choose, differently for value and baseline.
-    let allowed = sched_getaffinity(Pid::from_raw(0))?;
-    let mut processors = (0..CpuSet::count()).filter(|processor| allowed.is_set(*processor).unwrap_or(false));
+    let allowed = Allowed::now()?;
+    let mut processors = allowed.processors();
     let first = processors.next().ok_or("no processor")?;
     let same = with_a_worker("same processor", first, first, rounds, rows);
     let other = processors.next().map(|second| with_a_worker("another processor", first, second, rounds, rows));
-    sched_setaffinity(Pid::from_raw(0), &allowed)?;
+    allowed.restore()?;
     let times = same?;
     other.transpose()?;
     on_one_thread(rounds, rows)?;
     Ok(times)
-}
-
-/// Has this thread, and those that it starts from now on, run on one processor.
-fn run_on(processor: usize) -> Result<(), Box<dyn Error>> {
-    let mut set = CpuSet::new();
-    set.set(processor)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
 fn with_a_worker(place: &str, own: usize, workers: usize, rounds: usize, rows: &mut Rows) -> Result<FaultTimes, Box<dyn Error>> {

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
+use sva_bench::row::{Goal, Rows, median};
 use sva_core::ats::Answer;
 use sva_core::pri::{GroupOutcome, PrgIndex};
 use sva_core::{
@@ -17,7 +18,6 @@ use sva_testkit::{MemorySpace, PAGE};
 
 use super::{BASE, absent_space, asking, parts, system, us};
 use crate::resident::{forget_peak, peak, resident};
-use crate::row::{Goal, Rows, median};
 
 const DEVICES: u16 = 4;
 /// Page requests that a device has outstanding.

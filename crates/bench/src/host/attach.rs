@@ -6,8 +6,8 @@ use std::time::Instant;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use sva_bench::row::{Goal, Rows, percentile};
 
-use crate::row::{Goal, Rows, percentile};
 use crate::target::Target;
 
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustc_hash::FxHashMap;
+use sva_bench::row::{Goal, Rows, median};
 use sva_core::sync::Mutex;
 use sva_core::{AddressSpace, Bind, Bond, Device, Iommu, IommuConfig, PasidWidth};
 use sva_testkit::{FlatTopology, MemorySpace};
 
 use super::spec;
 use crate::resident::resident;
-use crate::row::{Goal, Rows, median};
 
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     rate(quick, rows)?;

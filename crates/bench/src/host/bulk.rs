@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
+use sva_bench::row::{Goal, Rows, median};
 use sva_core::{AccessMode, Segment};
 
 use super::Bound;
-use crate::row::{Goal, Rows, median};
 use crate::target::Target;
 
 const MIB: usize = 1 << 20;

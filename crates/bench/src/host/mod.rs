@@ -7,11 +7,10 @@ mod bulk;
 use std::error::Error;
 use std::sync::Arc;
 
+use sva_bench::row::Rows;
 use sva_core::{AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Iommu, IommuConfig, PasidWidth};
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_testkit::FlatTopology;
-
-use crate::row::Rows;
 
 /// Runs all of it.
 pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
