@@ -5,15 +5,20 @@
 //! [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
 #![forbid(unsafe_code)]
 
+pub mod arena;
 pub mod iommu_groups;
+mod life;
 mod memory;
+mod ranges;
 pub mod record;
 pub mod reference;
 #[cfg(not(loom))]
 pub mod schedule;
 pub mod space;
+mod table;
 pub mod topology;
 
+pub use arena::ArenaSpace;
 pub use record::{Recorded, RecordingSpace};
 pub use space::{Change, MemorySpace, PAGE, Protection, Stale, StaleBecause};
 pub use topology::{FlatTopology, PeerAccess};

@@ -10,12 +10,12 @@ mod change;
 mod protection;
 mod provider;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sva_core::sync::{Mutex, RwLock};
-use sva_core::{AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId, SpaceWatcher};
+use sva_core::sync::RwLock;
+use sva_core::{AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId};
 
+use crate::life::Life;
 use crate::memory::Memory;
 pub use crate::memory::{Stale, StaleBecause};
 pub use change::Change;
@@ -26,9 +26,6 @@ pub const PAGE: u64 = 4096;
 
 /// The largest translation that is answered unless [`MemorySpace::largest_translation`] says otherwise, as a power of two: 2 MiB.
 const LARGEST: u8 = 21;
-
-/// Decides whether an absent page can be brought in; gets the page's first address.
-pub type Resolver = dyn Fn(u64) -> bool + Send + Sync;
 
 /// The owner of an address space in memory; dropping it ends the space.
 ///
@@ -41,16 +38,7 @@ struct Shared {
     id: SpaceId,
     capabilities: SpaceCapabilities,
     memory: RwLock<Memory>,
-    life: Mutex<Life>,
-}
-
-#[derive(Default)]
-struct Life {
-    ended: Option<EndReason>,
-    next_token: u64,
-    watchers: BTreeMap<u64, Arc<dyn SpaceWatcher>>,
-    resolver: Option<Arc<Resolver>>,
-    resolved: u64,
+    life: Life,
 }
 
 impl Default for MemorySpace {
@@ -75,7 +63,7 @@ impl MemorySpace {
     /// An empty space that claims `capabilities`. Without `page_faults` absent pages are not resolved; without `synchronous` no
     /// translation names a frame and no change tells the watchers; the rest is only claimed.
     pub fn with_capabilities(capabilities: SpaceCapabilities) -> Self {
-        let (memory, life) = (RwLock::new(Memory::new(LARGEST)), Mutex::new(Life::default()));
+        let (memory, life) = (RwLock::new(Memory::new(LARGEST)), Life::default());
         Self { shared: Arc::new(Shared { id: SpaceId::unique(), capabilities, memory, life }) }
     }
 
@@ -98,24 +86,24 @@ impl MemorySpace {
     /// # Panics
     /// As [`unmap`](Self::unmap).
     pub fn present(&self, address: u64, len: u64) {
-        self.shared.memory.write().set_present(whole_pages(address, len));
+        self.shared.memory.write().table.set_present(whole_pages(address, len));
     }
 
     /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no lock held and may block, unbind, or change the space.
     ///
     /// Where it answers `false` the access stops with [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can be brought in.
     pub fn on_resolve(&self, resolver: impl Fn(u64) -> bool + Send + Sync + 'static) {
-        self.shared.life.lock().resolver = Some(Arc::new(resolver));
+        self.shared.life.on_resolve(resolver);
     }
 
     /// How many absent pages have been brought in.
     pub fn resolved(&self) -> u64 {
-        self.shared.life.lock().resolved
+        self.shared.life.resolved()
     }
 
     /// How many watches are registered.
     pub fn watches(&self) -> usize {
-        self.shared.life.lock().watchers.len()
+        self.shared.life.watches()
     }
 
     /// How many frames there are, in pages: those that addresses lead to, and those that changes under way have taken and not freed.
@@ -179,8 +167,8 @@ impl MemorySpace {
 
     /// Ends the space without telling the watchers yet: a provider that has not noticed. When it returns, no access is under way.
     pub fn end_unannounced(&self, reason: EndReason) {
-        self.shared.life.lock().ended.get_or_insert(reason);
-        self.shared.memory.write().ended = true;
+        self.shared.life.end(reason);
+        self.shared.memory.write().table.ended = true;
     }
 
     /// Calls the watchers of a space that has ended; each watch hears of it once.
@@ -188,12 +176,7 @@ impl MemorySpace {
     /// # Panics
     /// The space has not ended.
     pub fn announce(&self) -> Vec<ExitWork> {
-        let (reason, watchers) = {
-            let mut life = self.shared.life.lock();
-            let reason = life.ended.expect("announce() after end_unannounced()");
-            (reason, std::mem::take(&mut life.watchers))
-        };
-        watchers.into_values().map(|watcher| watcher.space_ended(self.shared.id, reason)).collect()
+        self.shared.life.announce(self.shared.id)
     }
 }
 
@@ -203,7 +186,7 @@ impl Drop for MemorySpace {
     }
 }
 
-fn whole_pages(address: u64, len: u64) -> AddrRange {
+pub(crate) fn whole_pages(address: u64, len: u64) -> AddrRange {
     let range = AddrRange::new(address, len).filter(|_| address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE));
     range.unwrap_or_else(|| panic!("{len:#x} bytes at {address:#x} are not whole pages of {PAGE} bytes"))
 }
@@ -212,7 +195,7 @@ fn whole_pages(address: u64, len: u64) -> AddrRange {
 fn all_mapped(memory: &Memory, address: u64, len: usize) -> Option<AddrRange> {
     let range = AddrRange::new(address, len as u64);
     assert!(range.is_some() || len == 0, "{len:#x} bytes at {address:#x} wrap");
-    assert!(range.is_none_or(|range| memory.covers(range)), "{len:#x} bytes at {address:#x} are not all mapped");
+    assert!(range.is_none_or(|range| memory.table.covers(range)), "{len:#x} bytes at {address:#x} are not all mapped");
     range
 }
 

@@ -47,13 +47,13 @@ impl Memory {
     pub(crate) fn audit(&self, address: u64, mode: AccessMode, used: Frame) -> Result<(), Stale> {
         let AccessMode { access, privileged, .. } = mode;
         let stale = |because| Err(Stale { access, privileged, address, used, because });
-        if self.ended {
+        if self.table.ended {
             return stale(StaleBecause::Ended);
         }
         if !AddrRange::new(used.0, 1).is_some_and(|place| self.frames.are_live(place)) {
             return stale(StaleBecause::Freed);
         }
-        let now = self.table.get(&address).filter(|mapping| mapping.present);
+        let now = self.table.get(address).filter(|mapping| mapping.present);
         let not_over = self.changes.values().filter_map(|change| change.old.get(&address));
         let leads_there = now.into_iter().chain(not_over).filter(|mapping| mapping.frame(address) == used.0);
         let mut permitted = leads_there.map(|mapping| mapping.protection);

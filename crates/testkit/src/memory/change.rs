@@ -4,7 +4,7 @@ use rangemap::RangeInclusiveMap;
 use sva_core::AddrRange;
 
 use super::frames::fresh;
-use super::{Mapping, Memory, parts, shifted, span};
+use super::{Mapping, Memory, shifted, span};
 use crate::space::Protection;
 
 /// What a change took away, kept until it is over.
@@ -35,29 +35,29 @@ impl Memory {
     pub(crate) fn map(&mut self, range: AddrRange, protection: Protection) -> Taken {
         let taken = self.unmap(range);
         let shift = fresh(range, self.largest).wrapping_sub(range.first());
-        let mapping = Mapping { shift, protection, present: true };
+        let mapping = Mapping::new(shift, protection);
         self.frames.create(mapping.frames(range));
-        self.table.insert(span(range), mapping);
+        self.table.insert(range, mapping);
         taken
     }
 
     pub(crate) fn unmap(&mut self, range: AddrRange) -> Taken {
         let mut taken = Taken::from(range);
-        for (part, mapping) in parts(&self.table, range) {
+        for (part, mapping) in self.table.parts(range) {
             taken.note(part, mapping);
             taken.frames.push(mapping.frames(part));
         }
-        self.table.remove(span(range));
+        self.table.remove(range);
         taken
     }
 
     pub(crate) fn protect(&mut self, range: AddrRange, protection: Protection) -> Taken {
         let mut taken = Taken::from(range);
-        for (part, mapping) in parts(&self.table, range) {
+        for (part, mapping) in self.table.parts(range) {
             if !protection.includes(mapping.protection) {
                 taken.note(part, mapping);
             }
-            self.table.insert(span(part), Mapping { protection, ..mapping });
+            self.table.insert(part, Mapping { protection, ..mapping });
         }
         taken
     }
@@ -67,11 +67,11 @@ impl Memory {
         let by = to.wrapping_sub(from.first());
         let mut taken = self.unmap(shifted(from, by));
         taken.ranges.push(from);
-        for (part, mapping) in parts(&self.table, from) {
+        for (part, mapping) in self.table.parts(from) {
             taken.note(part, mapping);
-            self.table.insert(span(shifted(part, by)), Mapping { shift: mapping.shift.wrapping_sub(by), ..mapping });
+            self.table.insert(shifted(part, by), Mapping { shift: mapping.shift.wrapping_sub(by), ..mapping });
         }
-        self.table.remove(span(from));
+        self.table.remove(from);
         taken
     }
 
@@ -79,21 +79,14 @@ impl Memory {
     pub(crate) fn renew(&mut self, range: AddrRange, present: bool) -> Taken {
         let mut taken = Taken::from(range);
         let shift = fresh(range, self.largest).wrapping_sub(range.first());
-        for (part, old) in parts(&self.table, range).into_iter().filter(|(_, mapping)| mapping.present) {
+        for (part, old) in self.table.parts(range).into_iter().filter(|(_, mapping)| mapping.present) {
             let new = Mapping { shift, present, ..old };
             self.frames.alias(old.frames(part), new.frames(part).first());
-            self.table.insert(span(part), new);
+            self.table.insert(part, new);
             taken.note(part, old);
             taken.frames.push(old.frames(part));
         }
         taken
-    }
-
-    /// Makes mapped pages present, which takes nothing from anybody.
-    pub(crate) fn set_present(&mut self, range: AddrRange) {
-        for (part, mapping) in parts(&self.table, range) {
-            self.table.insert(span(part), Mapping { present: true, ..mapping });
-        }
     }
 
     /// Notes a change as under way. Answers its number, and which ranges the watchers must be told of.

@@ -165,8 +165,6 @@ impl Shared {
         if !self.capabilities.synchronous {
             return Vec::new();
         }
-        // One that comes to watch from here on translates by the new table.
-        let watchers: Vec<_> = self.life.lock().watchers.values().cloned().collect();
-        watchers.iter().map(|watcher| watcher.invalidate(self.id, range)).collect()
+        self.life.tell(self.id, range)
     }
 }

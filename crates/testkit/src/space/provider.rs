@@ -8,7 +8,7 @@ use sva_core::{
 };
 
 use super::Shared;
-use crate::memory::{Cursor, Halt};
+use crate::table::{Cursor, Halt, through};
 
 impl Shared {
     /// Brings in the page, or says why not.
@@ -16,29 +16,12 @@ impl Shared {
         if !self.capabilities.page_faults {
             return Err(StopCause::NotPresent);
         }
-        let resolver = self.life.lock().resolver.clone();
-        if resolver.is_some_and(|resolver| !resolver(page.first())) {
-            return Err(StopCause::NotPresent);
-        }
-        self.memory.write().set_present(page);
-        self.life.lock().resolved += 1;
-        Ok(())
-    }
-
-    /// Repeats `pass`, which goes on where it halted, until it is through or has stopped for good.
-    fn through(&self, mut pass: impl FnMut() -> Result<(), Halt>) -> Result<(), StopCause> {
-        loop {
-            match pass() {
-                Ok(()) => return Ok(()),
-                Err(Halt::Absent(page)) => self.bring_in(page)?,
-                Err(Halt::Stop(cause)) => return Err(cause),
-            }
-        }
+        self.life.resolve(page, || self.memory.write().table.set_present(page))
     }
 
     fn transfer(&self, pieces: &[Segment], mut pass: impl FnMut(&mut Cursor<'_>) -> Result<(), Halt>) -> Result<(), Stopped> {
         let mut cursor = Cursor::new(pieces);
-        self.through(|| pass(&mut cursor)).map_err(|cause| Stopped { done: cursor.done, cause })
+        through(|| pass(&mut cursor), |page| self.bring_in(page)).map_err(|cause| Stopped { done: cursor.done, cause })
     }
 }
 
@@ -52,24 +35,15 @@ impl AddressSpace for Shared {
     }
 
     fn ended(&self) -> Option<EndReason> {
-        self.life.lock().ended
+        self.life.ended()
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        let mut life = self.life.lock();
-        if let Some(reason) = life.ended {
-            return Err(SpaceEnded(reason));
-        }
-        let token = life.next_token;
-        life.next_token += 1;
-        life.watchers.insert(token, watcher);
-        Ok(WatchToken(token))
+        self.life.watch(watcher)
     }
 
     fn unwatch(&self, token: WatchToken) {
-        // The watcher may be dropped here, and with it what it owns: not under the lock.
-        let watcher = self.life.lock().watchers.remove(&token.0);
-        drop(watcher);
+        self.life.unwatch(token);
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
@@ -88,7 +62,7 @@ impl AddressSpace for Shared {
 
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
         let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
-        self.through(|| self.memory.read().check(address, mode).map(drop))
+        through(|| self.memory.read().check(address, mode).map(drop), |page| self.bring_in(page))
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
@@ -100,9 +74,6 @@ impl AddressSpace for Shared {
     }
 
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        let mapped = self.memory.read().mapped();
-        let mut found: Vec<_> = mapped.iter().flat_map(|region| windows.iter().filter_map(|window| region.intersection(*window))).collect();
-        found.sort_unstable();
-        Ok(found)
+        Ok(self.memory.read().table.mapped_within(windows))
     }
 }

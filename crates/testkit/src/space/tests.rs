@@ -5,8 +5,9 @@ mod frames;
 mod hammer;
 mod model;
 
+use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
-use sva_core::{Invalidation, NoSuchFrame, OnAbsent, Permissions, Segment, SpaceEnded, StopCause, Stopped};
+use sva_core::{Invalidation, NoSuchFrame, OnAbsent, Permissions, Segment, SpaceEnded, SpaceWatcher, StopCause, Stopped};
 
 use super::*;
 

@@ -1,0 +1,198 @@
+//! Changes of a space, and how one that takes something away waits for those that access the memory in place (rule T2).
+//!
+//! A change has four steps: the table changes under the lock; with no lock held every watcher is told of the range; what they answered is waited for; the memory that was taken is freed,
+//! and may serve another address from then on. [`ArenaSpace::unmap`] and its kin make all four. Each has a form that begins the change and hands the rest back as a [`Change`], so that many
+//! can be waited for at once.
+
+use std::sync::Arc;
+
+use sva_core::{Invalidation, mutation};
+
+use super::state::{State, Taken};
+use super::{ArenaSpace, Shared};
+use crate::space::{Protection, whole_pages};
+
+/// Changes that are under way: the new state holds, and accesses through the old one may not be over.
+///
+/// Dropping it is finishing it. One that is forgotten keeps its memory.
+#[must_use = "dropping it waits for the devices and frees what the change took"]
+pub struct Change {
+    begun: Vec<(Arc<Shared>, u64)>,
+    left: Invalidation,
+}
+
+impl Change {
+    /// This one and another one, be it of the same space or not: they are waited for together, at the price of one.
+    pub fn and(mut self, mut other: Self) -> Self {
+        self.begun.append(&mut other.begun);
+        self.left = take(&mut self.left).and(take(&mut other.left));
+        self
+    }
+
+    /// Whether nobody uses the old state any more. Does not block.
+    pub fn is_over(&self) -> bool {
+        self.left.is_over()
+    }
+
+    /// Frees what was taken away. Blocks until [`is_over`](Self::is_over); see [`Invalidation::wait`] for how long that can be.
+    pub fn finish(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        take(&mut self.left).wait();
+        self.begun.iter().for_each(|(space, number)| space.finish(*number));
+    }
+}
+
+fn take(left: &mut Invalidation) -> Invalidation {
+    std::mem::replace(left, Invalidation::none())
+}
+
+impl ArenaSpace {
+    /// Maps `len` bytes of zeros at `address`, replacing what was there. Their memory is in one piece where that is to be had, and as aligned as the address up to 2 MiB. Blocks as
+    /// [`unmap`](Self::unmap) if something was there.
+    ///
+    /// # Panics
+    /// The range is empty, wraps, or is not made of whole pages; or the arena has no `len` bytes left.
+    pub fn map(&self, address: u64, len: u64, protection: Protection) {
+        self.begin_map(address, len, protection).finish();
+    }
+
+    /// Begins [`map`](Self::map).
+    ///
+    /// # Panics
+    /// As [`map`](Self::map).
+    pub fn begin_map(&self, address: u64, len: u64, protection: Protection) -> Change {
+        let range = whole_pages(address, len);
+        let frames = self.shared.take(range, true);
+        self.begin(|state| state.map(range, protection, &frames))
+    }
+
+    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule T2): it blocks until the devices have forgotten them.
+    ///
+    /// # Panics
+    /// The range is empty, wraps, or is not made of whole pages.
+    pub fn unmap(&self, address: u64, len: u64) {
+        self.begin_unmap(address, len).finish();
+    }
+
+    /// Begins [`unmap`](Self::unmap).
+    ///
+    /// # Panics
+    /// As [`unmap`](Self::unmap).
+    pub fn begin_unmap(&self, address: u64, len: u64) -> Change {
+        let range = whole_pages(address, len);
+        self.begin(|state| state.unmap(range))
+    }
+
+    /// Changes the protection of what is mapped there. When it returns, no access under the old one is under way (rule T2): it blocks where the new one permits less.
+    ///
+    /// # Panics
+    /// As [`unmap`](Self::unmap).
+    pub fn protect(&self, address: u64, len: u64, protection: Protection) {
+        self.begin_protect(address, len, protection).finish();
+    }
+
+    /// Begins [`protect`](Self::protect).
+    ///
+    /// # Panics
+    /// As [`unmap`](Self::unmap).
+    pub fn begin_protect(&self, address: u64, len: u64, protection: Protection) -> Change {
+        let range = whole_pages(address, len);
+        self.begin(|state| state.protect(range, protection))
+    }
+
+    /// Moves what is mapped at `from..from + len` to `to`, as `mremap` does: memory, protection and absence go along, what was at `to` goes. Blocks as [`unmap`](Self::unmap).
+    ///
+    /// # Panics
+    /// A range is empty, wraps, or is not made of whole pages; or the two overlap.
+    pub fn remap(&self, from: u64, len: u64, to: u64) {
+        self.begin_remap(from, len, to).finish();
+    }
+
+    /// Begins [`remap`](Self::remap).
+    ///
+    /// # Panics
+    /// As [`remap`](Self::remap).
+    pub fn begin_remap(&self, from: u64, len: u64, to: u64) -> Change {
+        let (from, target) = (whole_pages(from, len), whole_pages(to, len));
+        assert!(!from.overlaps(target), "{from} is moved onto itself, to {target}");
+        self.begin(|state| state.remap(from, to))
+    }
+
+    /// Gives the present pages there other memory with the same contents, as compaction and migration do. Blocks as [`unmap`](Self::unmap).
+    ///
+    /// Until nobody accesses the old memory any more nothing is to be kept of these pages, and the provider's copies go on in the old memory; then it is copied. A page that
+    /// somebody brings in meanwhile to keep it, or that another change takes, stays where it is: so does a page that is in use when a kernel migrates.
+    ///
+    /// # Panics
+    /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left.
+    pub fn replace(&self, address: u64, len: u64) {
+        self.begin_replace(address, len).finish();
+    }
+
+    /// Begins [`replace`](Self::replace).
+    ///
+    /// # Panics
+    /// As [`replace`](Self::replace).
+    pub fn begin_replace(&self, address: u64, len: u64) -> Change {
+        let range = whole_pages(address, len);
+        let frames = self.shared.take(range, false);
+        self.begin(|state| state.replace(range, frames))
+    }
+
+    /// Makes the mapped pages there absent and drops their contents, as `madvise(MADV_DONTNEED)` does: they come back as zeros. Blocks as [`unmap`](Self::unmap).
+    ///
+    /// # Panics
+    /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left, which is where the pages will come back.
+    pub fn absent(&self, address: u64, len: u64) {
+        self.begin_absent(address, len).finish();
+    }
+
+    /// Begins [`absent`](Self::absent).
+    ///
+    /// # Panics
+    /// As [`absent`](Self::absent).
+    pub fn begin_absent(&self, address: u64, len: u64) -> Change {
+        let range = whole_pages(address, len);
+        let frames = self.shared.take(range, true);
+        self.begin(|state| state.absent(range, &frames))
+    }
+
+    fn begin(&self, change: impl FnOnce(&mut State) -> Taken) -> Change {
+        let shared = &self.shared;
+        let (number, to_tell) = {
+            let mut state = shared.state.write();
+            let taken = change(&mut state);
+            state.begin(taken)
+        };
+        // Put back in on purpose (docs/regressions.md, 3): what devices may still use is freed, and may be used for something else, before they are told.
+        if mutation::is_on(3) {
+            shared.free_taken(number);
+        }
+        let answers = to_tell.into_iter().flat_map(|range| shared.life.tell(shared.id, range));
+        Change { begun: vec![(shared.clone(), number)], left: answers.fold(Invalidation::none(), Invalidation::and) }
+    }
+}
+
+impl Shared {
+    /// Nobody uses what the change took any more.
+    fn finish(&self, number: u64) {
+        while self.step(number) {}
+        self.free_taken(number);
+        self.state.write().finish(number);
+    }
+
+    /// Moves a chunk of pages; the lock is had by others between two of them.
+    fn step(&self, number: u64) -> bool {
+        self.state.write().step(number, &self.arena)
+    }
+
+    fn free_taken(&self, number: u64) {
+        let freed = self.state.write().take_freed(number);
+        self.give_back(&freed);
+    }
+}

@@ -1,0 +1,132 @@
+//! The space as the core sees it.
+
+use std::sync::Arc;
+
+use sva_core::space::Run;
+use sva_core::{
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent, Segment, SpaceCapabilities, SpaceEnded,
+    SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+};
+use vm_memory::VolatileSlice;
+
+use super::Shared;
+use crate::table::{Cursor, Halt, through};
+
+/// The largest translation that is answered, as a power of two: 1 GiB.
+const LARGEST: u8 = 30;
+
+impl Shared {
+    fn bring_in(&self, page: AddrRange) -> Result<(), StopCause> {
+        self.life.resolve(page, || self.state.write().table.set_present(page))
+    }
+
+    /// Copies all pieces, a run at a time; `copy` gets the place in the buffer and the memory. The lock is given up only to resolve an absent page.
+    fn transfer(&self, pieces: &[Segment], mode: AccessMode, mut copy: impl FnMut(usize, VolatileSlice<'_>)) -> Result<(), Stopped> {
+        let mut cursor = Cursor::new(pieces);
+        let pass = || {
+            let state = self.state.read();
+            while let Some((address, rest)) = cursor.rest() {
+                let (run, mapping) = state.table.check(address, mode)?;
+                // A piece that wraps meets the end of a run at the last address.
+                let len = (rest - 1).min(run.last() - address) + 1;
+                let frames = AddrRange::new(mapping.frame(address), len).ok_or(Halt::Stop(StopCause::NotMapped))?;
+                copy(cursor.done as usize, self.arena.own(frames));
+                cursor.advance(len as usize);
+            }
+            Ok(())
+        };
+        let outcome = through(pass, |page| self.bring_in(page));
+        outcome.map_err(|cause| Stopped { done: cursor.done, cause })
+    }
+
+    /// The memory of frames that are the space's, while the lock is held.
+    fn taken(&self, frame: Frame, len: usize, access: impl FnOnce(VolatileSlice<'_>)) -> Result<(), NoSuchFrame> {
+        let state = self.state.read();
+        let frames = AddrRange::new(frame.0, len as u64);
+        if state.table.ended || !frames.is_none_or(|frames| state.free.are_taken(frames)) {
+            return Err(NoSuchFrame(frame));
+        }
+        if let Some(frames) = frames {
+            access(self.arena.own(frames));
+        }
+        Ok(())
+    }
+}
+
+impl AddressSpace for Shared {
+    fn id(&self) -> SpaceId {
+        self.id
+    }
+
+    fn capabilities(&self) -> SpaceCapabilities {
+        SpaceCapabilities { synchronous: true, atomics: true, in_place: true, execute: true, privileged: true, page_faults: true }
+    }
+
+    fn ended(&self) -> Option<EndReason> {
+        self.life.ended()
+    }
+
+    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        self.life.watch(watcher)
+    }
+
+    fn unwatch(&self, token: WatchToken) {
+        self.life.unwatch(token);
+    }
+
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.transfer(pieces, mode, |at, memory| {
+            memory.copy_to(&mut buf[at..at + memory.len()]);
+        })
+    }
+
+    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.transfer(pieces, mode, |at, memory| memory.copy_from(&data[at..at + memory.len()]))
+    }
+
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        self.state.read().table.translate(address, privileged, LARGEST)
+    }
+
+    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+        let (range, mapping) = self.state.read().table.run(address)?;
+        let permits = mapping.protection.permissions(privileged);
+        Ok(Some(Run { range, frame: Frame(mapping.frame(range.first())), permits }))
+    }
+
+    #[inline]
+    fn memory(&self, frame: Frame, len: usize, _write: bool) -> Option<VolatileSlice<'_>> {
+        self.arena.slice(frame, len)
+    }
+
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+        let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
+        let mut found = None;
+        through(
+            || {
+                found = Some(self.state.read().table.check(address, mode)?);
+                Ok(())
+            },
+            |page| self.bring_in(page),
+        )?;
+        // Who asks wants to keep it.
+        if found.is_some_and(|(_, mapping)| mapping.moving.is_some()) {
+            self.state.write().table.settle(address);
+        }
+        Ok(())
+    }
+
+    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
+        self.taken(frame, buf.len(), |memory| {
+            memory.copy_to(buf);
+        })
+    }
+
+    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
+        self.taken(frame, data.len(), |memory| memory.copy_from(data))
+    }
+
+    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+        Ok(self.state.read().table.mapped_within(windows))
+    }
+}

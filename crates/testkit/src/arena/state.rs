@@ -1,0 +1,180 @@
+//! What the lock guards: the table, the free frames, the changes under way. And what each change does to them.
+
+use std::collections::BTreeMap;
+
+use sva_core::AddrRange;
+
+use super::memory::{Arena, Free, Piece};
+use crate::ranges::shifted;
+use crate::space::Protection;
+use crate::table::{Mapping, Table};
+
+/// Bytes that are copied to other frames at a time, with the lock held.
+const CHUNK: u64 = 1 << 21;
+
+pub(super) struct State {
+    pub(super) table: Table,
+    pub(super) free: Free,
+    changes: BTreeMap<u64, Taken>,
+    next_change: u64,
+}
+
+/// What a change took away, kept until it is over.
+pub(super) struct Taken {
+    /// All addresses that were asked for.
+    ranges: Vec<AddrRange>,
+    /// Those of them that meant something which could have been kept.
+    lost: Vec<AddrRange>,
+    /// Frames that no address leads to any more.
+    freed: Vec<AddrRange>,
+    /// New frames for the pages that are marked as moving.
+    target: Vec<Piece>,
+}
+
+impl Taken {
+    fn from(range: AddrRange) -> Self {
+        Self { ranges: vec![range], lost: Vec::new(), freed: Vec::new(), target: Vec::new() }
+    }
+
+    /// `range` no longer means what it did. An absent page was nothing that could be kept.
+    fn note(&mut self, range: AddrRange, mapping: Mapping) {
+        self.lost.extend(mapping.present.then_some(range));
+    }
+
+    fn lost(&self, range: AddrRange) -> bool {
+        self.lost.iter().any(|lost| lost.overlaps(range))
+    }
+}
+
+impl State {
+    pub(super) fn new(frames: AddrRange) -> Self {
+        Self { table: Table::default(), free: Free::all(frames), changes: BTreeMap::new(), next_change: 0 }
+    }
+
+    pub(super) fn map(&mut self, range: AddrRange, protection: Protection, frames: &[Piece]) -> Taken {
+        let taken = self.unmap(range);
+        for piece in frames {
+            self.table.insert(piece.range, Mapping::new(piece.shift, protection));
+        }
+        taken
+    }
+
+    pub(super) fn unmap(&mut self, range: AddrRange) -> Taken {
+        let mut taken = Taken::from(range);
+        for (part, mapping) in self.table.parts(range) {
+            taken.note(part, mapping);
+            taken.freed.push(mapping.frames(part));
+        }
+        self.table.remove(range);
+        taken
+    }
+
+    pub(super) fn protect(&mut self, range: AddrRange, protection: Protection) -> Taken {
+        let mut taken = Taken::from(range);
+        for (part, mapping) in self.table.parts(range) {
+            if !protection.includes(mapping.protection) {
+                taken.note(part, mapping);
+            }
+            self.table.insert(part, Mapping { protection, ..mapping });
+        }
+        taken
+    }
+
+    /// Moves what is at `from` to the addresses from `to` on; neither touches the other. A page that was about to get another frame keeps its own.
+    pub(super) fn remap(&mut self, from: AddrRange, to: u64) -> Taken {
+        let by = to.wrapping_sub(from.first());
+        let mut taken = self.unmap(shifted(from, by));
+        taken.ranges.push(from);
+        for (part, mapping) in self.table.parts(from) {
+            taken.note(part, mapping);
+            self.table.insert(shifted(part, by), Mapping { shift: mapping.shift.wrapping_sub(by), moving: None, ..mapping });
+        }
+        self.table.remove(from);
+        taken
+    }
+
+    /// Makes the present pages absent, and has them come back in `frames`. Those of them that are not needed are freed with the change.
+    pub(super) fn absent(&mut self, range: AddrRange, frames: &[Piece]) -> Taken {
+        let mut taken = Taken::from(range);
+        for piece in frames {
+            let mut unused = vec![piece.frames()];
+            for (part, old) in self.table.parts(piece.range).into_iter().filter(|(_, mapping)| mapping.present) {
+                taken.note(part, old);
+                taken.freed.push(old.frames(part));
+                let new = Mapping { shift: piece.shift, present: false, moving: None, ..old };
+                self.table.insert(part, new);
+                carve(&mut unused, new.frames(part));
+            }
+            taken.freed.extend(unused);
+        }
+        taken
+    }
+
+    /// Permits nothing to be kept of the present pages, until [`step`](Self::step) has moved them into `target`.
+    pub(super) fn replace(&mut self, range: AddrRange, target: Vec<Piece>) -> Taken {
+        let mut taken = Taken::from(range);
+        let moving = Some(self.next_change);
+        for (part, mapping) in self.table.parts(range).into_iter().filter(|(_, mapping)| mapping.present) {
+            taken.note(part, mapping);
+            self.table.insert(part, Mapping { moving, ..mapping });
+        }
+        taken.target = target;
+        taken
+    }
+
+    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told of.
+    ///
+    /// That is also where this change took nothing but an earlier one did that is not over: who unmaps what another is just unmapping may not return while devices still write to it.
+    pub(super) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
+        let to_tell = |range: &AddrRange| taken.lost(*range) || self.changes.values().any(|earlier| earlier.lost(*range));
+        let told = taken.ranges.iter().copied().filter(to_tell).collect();
+        let number = self.next_change;
+        self.next_change += 1;
+        self.changes.insert(number, taken);
+        (number, told)
+    }
+
+    /// Moves some pages of a change whose old frames nobody uses into their new ones; false where there are none left.
+    ///
+    /// A page that was brought in meanwhile, or that another change has taken, is left where it is.
+    pub(super) fn step(&mut self, number: u64, arena: &Arena) -> bool {
+        let Some(taken) = self.changes.get_mut(&number) else { return false };
+        let Some(piece) = taken.target.pop() else { return false };
+        let len = piece.range.len().min(CHUNK);
+        let here = AddrRange::new(piece.range.first(), len).expect("a piece has pages");
+        if let Some(rest) = AddrRange::new(here.last().wrapping_add(1), piece.range.len() - len) {
+            taken.target.push(Piece { range: rest, ..piece });
+        }
+        let mut unused = vec![shifted(here, piece.shift)];
+        for (part, old) in self.table.parts(here).into_iter().filter(|(_, mapping)| mapping.moving == Some(number)) {
+            let new = Mapping { shift: piece.shift, moving: None, ..old };
+            arena.own(old.frames(part)).copy_to_volatile_slice(arena.own(new.frames(part)));
+            self.table.insert(part, new);
+            taken.freed.push(old.frames(part));
+            carve(&mut unused, new.frames(part));
+        }
+        taken.freed.extend(unused);
+        true
+    }
+
+    /// What the change took, to be freed.
+    pub(super) fn take_freed(&mut self, number: u64) -> Vec<AddrRange> {
+        self.changes.get_mut(&number).map(|taken| std::mem::take(&mut taken.freed)).unwrap_or_default()
+    }
+
+    /// The change is over.
+    pub(super) fn finish(&mut self, number: u64) {
+        self.changes.remove(&number);
+    }
+
+    pub(super) fn changes_under_way(&self) -> usize {
+        self.changes.len()
+    }
+}
+
+/// Takes `out` from the last of these ranges, which holds it: what is taken comes in order.
+fn carve(ranges: &mut Vec<AddrRange>, out: AddrRange) {
+    let Some(last) = ranges.pop() else { return };
+    ranges.extend(AddrRange::new(last.first(), out.first() - last.first()));
+    ranges.extend(AddrRange::new(out.last().wrapping_add(1), last.last() - out.last()));
+}

@@ -1,0 +1,24 @@
+//! Maps from ranges of numbers, be they addresses or frames.
+
+use std::ops::RangeInclusive;
+
+use rangemap::RangeInclusiveMap;
+use sva_core::AddrRange;
+
+/// What of the map's ranges lies in `range`.
+pub(crate) fn parts<V: Copy + Eq>(map: &RangeInclusiveMap<u64, V>, range: AddrRange) -> Vec<(AddrRange, V)> {
+    map.overlapping(span(range)).filter_map(|(run, value)| Some((range_of(run).intersection(range)?, *value))).collect()
+}
+
+pub(crate) fn span(range: AddrRange) -> RangeInclusive<u64> {
+    range.first()..=range.last()
+}
+
+pub(crate) fn range_of(run: &RangeInclusive<u64>) -> AddrRange {
+    AddrRange::inclusive(*run.start(), *run.end()).expect("a map's ranges are in order")
+}
+
+/// The range `by` bytes further on; the numbers wrap, the range does not.
+pub(crate) fn shifted(range: AddrRange, by: u64) -> AddrRange {
+    AddrRange::new(range.first().wrapping_add(by), range.len()).expect("frames and addresses are moved as whole ranges")
+}

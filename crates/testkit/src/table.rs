@@ -1,0 +1,200 @@
+//! From addresses to frames: the table of a space, and the walk of an access through it. Knows no locks.
+//!
+//! The table holds runs of pages that are alike and have contiguous frames, and joins neighbours that are: what one run holds, one translation may cover.
+
+use rangemap::RangeInclusiveMap;
+use sva_core::ats::AlignedRange;
+use sva_core::{AccessMode, AddrRange, Frame, OnAbsent, Segment, StopCause, Translation};
+
+use crate::ranges::{parts, range_of, shifted, span};
+use crate::space::{PAGE, Protection};
+
+/// What a run of addresses means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mapping {
+    /// What to add to an address to get its frame's number; wraps.
+    pub(crate) shift: u64,
+    pub(crate) protection: Protection,
+    pub(crate) present: bool,
+    /// The change that is about to give it other frames: until then the provider's own copies use these, and nothing is to be kept of them.
+    pub(crate) moving: Option<u64>,
+}
+
+impl Mapping {
+    /// Present, and staying where it is.
+    pub(crate) fn new(shift: u64, protection: Protection) -> Self {
+        Self { shift, protection, present: true, moving: None }
+    }
+
+    pub(crate) fn frame(self, address: u64) -> u64 {
+        address.wrapping_add(self.shift)
+    }
+
+    pub(crate) fn frames(self, range: AddrRange) -> AddrRange {
+        shifted(range, self.shift)
+    }
+}
+
+/// Why a walk over the pieces paused.
+pub(crate) enum Halt {
+    /// At this page, which is absent and is to be resolved; then the walk goes on.
+    Absent(AddrRange),
+    /// For good.
+    Stop(StopCause),
+}
+
+/// Repeats `pass`, which goes on where it halted, until it is through or has stopped for good.
+pub(crate) fn through(
+    mut pass: impl FnMut() -> Result<(), Halt>,
+    bring_in: impl Fn(AddrRange) -> Result<(), StopCause>,
+) -> Result<(), StopCause> {
+    loop {
+        match pass() {
+            Ok(()) => return Ok(()),
+            Err(Halt::Absent(page)) => bring_in(page)?,
+            Err(Halt::Stop(cause)) => return Err(cause),
+        }
+    }
+}
+
+/// A position in a list of pieces.
+pub(crate) struct Cursor<'a> {
+    pieces: &'a [Segment],
+    offset: u64,
+    pub(crate) done: u64,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(pieces: &'a [Segment]) -> Self {
+        Self { pieces, offset: 0, done: 0 }
+    }
+
+    /// The next address and how many bytes of its piece are left; `None` at the end.
+    pub(crate) fn rest(&mut self) -> Option<(u64, u64)> {
+        while let Some((piece, rest)) = self.pieces.split_first() {
+            if self.offset < piece.len {
+                return Some((piece.address.wrapping_add(self.offset), piece.len - self.offset));
+            }
+            (self.pieces, self.offset) = (rest, 0);
+        }
+        None
+    }
+
+    /// The next address and how many bytes of its piece share its page; `None` at the end.
+    pub(crate) fn step(&mut self) -> Option<(u64, usize)> {
+        self.rest().map(|(address, rest)| (address, rest.min(PAGE - address % PAGE) as usize))
+    }
+
+    pub(crate) fn advance(&mut self, len: usize) {
+        self.offset += len as u64;
+        self.done += len as u64;
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Table {
+    runs: RangeInclusiveMap<u64, Mapping>,
+    /// Set once, at the end of the space.
+    pub(crate) ended: bool,
+}
+
+impl Table {
+    pub(crate) fn insert(&mut self, range: AddrRange, mapping: Mapping) {
+        self.runs.insert(span(range), mapping);
+    }
+
+    pub(crate) fn remove(&mut self, range: AddrRange) {
+        self.runs.remove(span(range));
+    }
+
+    pub(crate) fn get(&self, address: u64) -> Option<&Mapping> {
+        self.runs.get(&address)
+    }
+
+    /// What of its runs lies in `range`.
+    pub(crate) fn parts(&self, range: AddrRange) -> Vec<(AddrRange, Mapping)> {
+        parts(&self.runs, range)
+    }
+
+    /// The run of `address`, if this access is permitted there.
+    pub(crate) fn check(&self, address: u64, mode: AccessMode) -> Result<(AddrRange, Mapping), Halt> {
+        if self.ended {
+            return Err(Halt::Stop(StopCause::Ended));
+        }
+        let Some((run, mapping)) = self.runs.get_key_value(&address) else {
+            return Err(Halt::Stop(StopCause::NotMapped));
+        };
+        if !mapping.protection.permits(mode) {
+            return Err(Halt::Stop(StopCause::Denied));
+        }
+        if !mapping.present {
+            return Err(match mode.on_absent {
+                OnAbsent::Resolve => Halt::Absent(AlignedRange::page(address).range()),
+                OnAbsent::Stop => Halt::Stop(StopCause::NotPresent),
+            });
+        }
+        Ok((range_of(run), *mapping))
+    }
+
+    /// The run of `address`, if something may be kept of it.
+    pub(crate) fn run(&self, address: u64) -> Result<(AddrRange, Mapping), StopCause> {
+        if self.ended {
+            return Err(StopCause::Ended);
+        }
+        let (run, mapping) = self.runs.get_key_value(&address).ok_or(StopCause::NotMapped)?;
+        if !mapping.present || mapping.moving.is_some() {
+            return Err(StopCause::NotPresent);
+        }
+        Ok((range_of(run), *mapping))
+    }
+
+    /// The largest translation of `address` that the table has, of 2^`largest` bytes at most.
+    pub(crate) fn translate(&self, address: u64, privileged: bool, largest: u8) -> Result<Translation, StopCause> {
+        let (run, mapping) = self.run(address)?;
+        let permits = mapping.protection.permissions(privileged);
+        // Where the shift is a multiple of the size, the frame is as aligned as the address.
+        let largest = largest.min(mapping.shift.trailing_zeros() as u8);
+        let around = |bits: u8| AlignedRange::new(address >> bits << bits, bits);
+        let range = (12..=largest).rev().filter_map(around).find(|range| run.covers(range.range()));
+        let range = range.unwrap_or(AlignedRange::page(address));
+        let frame = (!permits.is_none()).then(|| Frame(mapping.frame(range.first())));
+        Ok(Translation { range, frame, permits, global: false })
+    }
+
+    /// Makes mapped pages present, which takes nothing from anybody.
+    pub(crate) fn set_present(&mut self, range: AddrRange) {
+        for (part, mapping) in self.parts(range) {
+            self.insert(part, Mapping { present: true, ..mapping });
+        }
+    }
+
+    /// Has the page of `address` stay where it is, if it was about to be moved.
+    pub(crate) fn settle(&mut self, address: u64) {
+        for (part, mapping) in self.parts(AlignedRange::page(address).range()) {
+            self.insert(part, Mapping { moving: None, ..mapping });
+        }
+    }
+
+    /// Whether all of `range` is mapped, with whatever protection.
+    pub(crate) fn covers(&self, range: AddrRange) -> bool {
+        self.runs.gaps(&span(range)).next().is_none()
+    }
+
+    /// What is mapped in `windows`, in order; neighbours of one protection are one mapping.
+    pub(crate) fn mapped_within(&self, windows: &[AddrRange]) -> Vec<AddrRange> {
+        let mut mapped: Vec<(AddrRange, Protection)> = Vec::new();
+        for (run, mapping) in self.runs.iter() {
+            let run = range_of(run);
+            match mapped.last_mut() {
+                Some((before, protection)) if before.last() + 1 == run.first() && *protection == mapping.protection => {
+                    *before = range_of(&(before.first()..=run.last()));
+                }
+                _ => mapped.push((run, mapping.protection)),
+            }
+        }
+        let mut found: Vec<_> =
+            mapped.iter().flat_map(|(region, _)| windows.iter().filter_map(|window| region.intersection(*window))).collect();
+        found.sort_unstable();
+        found
+    }
+}
