@@ -56,6 +56,6 @@ pub use range::{AddrRange, Segment};
 pub use space::{
     AddressSpace, EndReason, ExitWork, NoSuchFrame, Run, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken,
 };
-pub use topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology};
+pub use topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version};
 #[cfg(not(loom))]
 pub use workers::{WorkerConfig, Workers};

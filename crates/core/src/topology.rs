@@ -1,10 +1,13 @@
 //! The topology trait: what the core asks of the bus that its devices sit on.
 
+use std::sync::Arc;
+
 use std::fmt;
 
 use crate::fault::Access;
 use crate::ids::{Bdf, RequesterId};
 use crate::range::AddrRange;
+use crate::sync::atomic::Ordering;
 
 /// What a bind demands of the path to the root (rule B1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -100,15 +103,33 @@ pub struct PeerWindow {
 #[error("{0} aborted the request")]
 pub struct PeerAborted(pub Bdf);
 
+/// A counter of changes. Clones are one counter.
+///
+/// Not from the shim: each transaction looks at it, and no model changes its bus.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::disallowed_types, reason = "it would double the schedules of every model")]
+pub struct Version(Arc<std::sync::atomic::AtomicU64>);
+
+impl Version {
+    /// What it stands at: another number than before means that something has changed.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Something has changed, and is to be seen by whoever looks from now on.
+    pub fn changed(&self) {
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// The bus: who shares what with whom, and which addresses a peer decodes before the IOMMU sees them.
 ///
 /// All answers depend on the bus alone and never on a PASID. No method is called with a lock of the core held; none calls back into the core,
 /// but for [`read_peer`](Self::read_peer) and [`write_peer`](Self::write_peer), which run device models.
 pub trait Topology: Send + Sync {
-    /// Counts the changes of the bus: another number means that every other answer may be another. Called with each transaction, so it is to be one atomic load.
-    fn version(&self) -> u64 {
-        0
-    }
+    /// Counts the changes of the bus: another number means that every other answer may be another. The same counter each time: each transaction looks at it.
+    fn version(&self) -> &Version;
 
     /// What a bind demands of the path.
     fn policy(&self) -> PathPolicy;

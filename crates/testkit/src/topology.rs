@@ -1,15 +1,14 @@
 //! A bus by script: every device alone in its group, with nothing in its way, unless the test says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 
-use sva_core::{Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology};
+use sva_core::{
+    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology, Version,
+};
 
 // The script is the test's own data and never waits: a lock from the shim would only add states to every model.
 #[expect(clippy::disallowed_types, reason = "not part of what is modelled")]
 type Lock<T> = std::sync::RwLock<T>;
-#[expect(clippy::disallowed_types, reason = "not part of what is modelled")]
-type Counter = std::sync::atomic::AtomicU64;
 
 /// A transaction that a peer's window caught.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +30,7 @@ pub struct PeerAccess {
 #[derive(Default)]
 pub struct FlatTopology {
     script: Lock<Script>,
-    version: Counter,
+    version: Version,
 }
 
 #[derive(Default)]
@@ -138,7 +137,7 @@ impl FlatTopology {
         let mut script = self.locked();
         change(&mut script);
         // Under the lock and after the change: whoever sees the new number waits for the new answers.
-        self.version.fetch_add(1, Ordering::Release);
+        self.version.changed();
         drop(script);
         self
     }
@@ -157,8 +156,8 @@ fn sorted(device: Bdf, windows: &[PeerWindow]) -> Vec<PeerWindow> {
 }
 
 impl Topology for FlatTopology {
-    fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    fn version(&self) -> &Version {
+        &self.version
     }
 
     fn policy(&self) -> PathPolicy {
@@ -246,16 +245,16 @@ mod tests {
     #[test]
     fn every_change_of_the_script_is_a_new_version() {
         let topology = FlatTopology::new();
-        let before = topology.version();
+        let before = topology.version().now();
         topology.windows(bdf(1), &[]);
-        let after = topology.version();
+        let after = topology.version().now();
         topology.caught();
         assert_ne!(before, after);
-        assert_eq!(after, topology.version(), "a look at the record changes nothing");
+        assert_eq!(after, topology.version().now(), "a look at the record changes nothing");
         topology.translated_windows(bdf(1), Some(&[])).translated_windows(bdf(1), None);
-        assert_eq!(topology.version() - after, 2, "also where the answer is as before");
+        assert_eq!(topology.version().now() - after, 2, "also where the answer is as before");
         topology.block_translation(bdf(1), Some(bdf(30))).block_translation(bdf(1), None);
-        assert_eq!(topology.version() - after, 4);
+        assert_eq!(topology.version().now() - after, 4);
     }
 
     // shows B7

@@ -212,7 +212,7 @@ impl Iommu {
             self.log(Event::InvalidationsOverdue { device: device.bdf(), invalidations: overdue });
         }
         if cut_off {
-            device.readers.under_way(None).wait();
+            UnderWay::of_device(&device.readers).wait();
             tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
             self.log(Event::CutOff { device: device.bdf() });
         }
@@ -374,7 +374,7 @@ impl Device {
             side.resetting = true;
             side.reset();
         });
-        device.readers.under_way(None).wait();
+        UnderWay::of_device(&device.readers).wait();
         device.services.news.notify_all();
         iommu.with_pages(|pages, out| pages.forget(device.services.key, false, out));
         tracing::debug!(device = %device.bdf(), "reset begun");

@@ -16,7 +16,7 @@ use crate::error::{PlugError, Refusal, RemoveError};
 use crate::event::{Event, Overlap};
 use crate::gate::Gate;
 use crate::ids::{Bdf, Pasid, SpaceId};
-use crate::iotlb::Readers;
+use crate::iotlb::{Readers, UnderWay};
 use crate::link::{DirectLink, Link, LinkEnds};
 use crate::mutation;
 use crate::port::Device;
@@ -343,7 +343,7 @@ impl Iommu {
         self.end_services(inner, removal == Removal::Orderly);
         // Where somebody is inside, the last one to leave wakes us; where nobody is, there is nobody to wake.
         let _drained = inner.gate.close();
-        inner.readers.under_way(None).wait();
+        UnderWay::of_device(&inner.readers).wait();
         // Before an attachment can be taken out: no group of a bond that is gone is pending (rule U2).
         if !mutation::is_on(6) {
             self.forget_pages(inner);

@@ -39,7 +39,7 @@ use crate::clock::Clock;
 use crate::event::{Drained, Event, EventLog};
 use crate::ids::{PasidTag, PasidWidth, SpaceId};
 use crate::invalidation::{Countdown, Invalidation};
-use crate::iotlb::IotlbUsage;
+use crate::iotlb::{IotlbUsage, UnderWay};
 use crate::mutation;
 use crate::pasid::PasidAllocator;
 use crate::pri::queue::PageRequests;
@@ -74,8 +74,9 @@ pub struct IommuConfig {
     pub page_requests_each: u32,
     /// Translations that the cache of one device holds.
     pub atc_entries: usize,
-    /// Translations that the cache of the IOMMU (IOTLB) holds, of all spaces that can be accessed in place; about 35 bytes each, taken with the first bond of such a space.
-    pub iotlb_entries: usize,
+    /// Bytes that the translation cache of the IOMMU (IOTLB) takes, for all spaces that can be accessed in place, with the first bond of such a space; rounded down to a power of two. It holds a translation
+    /// for each 48 of them, and more with some luck.
+    pub iotlb_bytes: usize,
     /// For how long the completion of an invalidation is awaited, each time. Hardware may take a minute (PCIe 6.0, section 10.3.1); needs a clock.
     pub invalidation_limit: Duration,
     /// How often an invalidation is sent before the device is cut off: 1 or more.
@@ -85,7 +86,7 @@ pub struct IommuConfig {
 }
 
 impl Default for IommuConfig {
-    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of which a device has 512, 1,024 translations a device, 65,536 in the IOTLB; an invalidation is awaited for a second and sent
+    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of which a device has 512, 1,024 translations a device, 4 MiB for the IOTLB; an invalidation is awaited for a second and sent
     /// twice, a response for ten seconds.
     fn default() -> Self {
         Self {
@@ -96,7 +97,7 @@ impl Default for IommuConfig {
             page_queue: 4096,
             page_requests_each: 512,
             atc_entries: 1024,
-            iotlb_entries: 65_536,
+            iotlb_bytes: 4 << 20,
             invalidation_limit: Duration::from_secs(1),
             invalidation_tries: 2,
             response_limit: Duration::from_secs(10),
@@ -184,7 +185,7 @@ impl Iommu {
         Self(Arc::new_cyclic(|me| Inner {
             topology,
             config,
-            state: Mutex::new(State::new(PasidAllocator::new(config.pasid_width), config.iotlb_entries)),
+            state: Mutex::new(State::new(PasidAllocator::new(config.pasid_width), config.iotlb_bytes)),
             changed: Condvar::new(),
             events: EventLog::new(config.event_capacity),
             stale_dropped: AtomicU64::new(0),
@@ -339,7 +340,7 @@ impl Iommu {
         }
         let Some(inside) = attachment.gate.close() else { return (0, 0) };
         if let Some(kept) = &attachment.record.kept {
-            kept.readers().under_way(Some(kept.owner())).wait();
+            UnderWay::of_space(kept, None).wait();
         }
         let answered = self.flush(attachment);
         if inside == 0 {

@@ -22,7 +22,7 @@ use crate::range::AddrRange;
 use crate::space::AddressSpace;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, RwLock};
-use crate::topology::{PathDefect, PathPolicy, PeerWindow, Topology};
+use crate::topology::{PathDefect, PathPolicy, PeerWindow, Topology, Version};
 
 /// What the bus says about a device, as of one version of the bus. The lists are shared, and absent where they are empty: a copy of what most devices have is
 /// a few words and touches no other memory.
@@ -42,7 +42,7 @@ impl Isolation {
     pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
         // The version first: a change in between makes the answer be asked again, never be taken for newer than it is.
         Self {
-            version: topology.version(),
+            version: topology.version().now(),
             policy: topology.policy(),
             defect: topology.path_defect(device),
             windows: shared(topology.windows(device)),
@@ -54,8 +54,8 @@ impl Isolation {
 
     /// Whether the bus is still as it was.
     #[inline]
-    pub(crate) fn is_of(&self, topology: &dyn Topology) -> bool {
-        self.version == topology.version()
+    pub(crate) fn is_of(&self, bus: &Version) -> bool {
+        self.version == bus.now()
     }
 
     pub(crate) fn translated_windows(&self) -> &[PeerWindow] {
@@ -108,7 +108,7 @@ impl DeviceInner {
 
     /// What the bus says now. Asks it again where it has changed; not to be called under the control lock.
     pub(crate) fn isolation(&self, topology: &dyn Topology) -> Isolation {
-        let version = topology.version();
+        let version = topology.version().now();
         let known = self.known_isolation();
         if known.version == version {
             return known;

@@ -176,11 +176,11 @@ pub(crate) struct State {
     pub(crate) news: bool,
     /// What is kept of all spaces; made with the first that needs it.
     iotlb: Option<Arc<Table>>,
-    iotlb_entries: usize,
+    iotlb_bytes: usize,
 }
 
 impl State {
-    pub(crate) fn new(pasids: PasidAllocator, iotlb_entries: usize) -> Self {
+    pub(crate) fn new(pasids: PasidAllocator, iotlb_bytes: usize) -> Self {
         Self {
             devices: FxHashMap::default(),
             requesters: FxHashMap::default(),
@@ -197,7 +197,7 @@ impl State {
             waiters: 0,
             news: false,
             iotlb: None,
-            iotlb_entries,
+            iotlb_bytes,
         }
     }
 
@@ -242,9 +242,9 @@ impl State {
 
     /// Enters a space that has no bond yet, and watches it.
     pub(crate) fn enter_space(&mut self, space: &Arc<dyn AddressSpace>, tag: PasidTag, watch: WatchToken) {
-        let entries = self.iotlb_entries;
+        let bytes = self.iotlb_bytes;
         let table = &mut self.iotlb;
-        let record = SpaceRecord::new(space, tag, || Arc::clone(table.get_or_insert_with(|| Arc::new(Table::new(entries)))));
+        let record = SpaceRecord::new(space, tag, || Arc::clone(table.get_or_insert_with(|| Arc::new(Table::new(bytes)))));
         let state = SpaceState { record: Arc::new(record), end: None, bonds: FxHashSet::default(), watch };
         self.spaces.insert(space.id(), state);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::entry::{Block, Entry, Key, Size};
 use super::pins::Pins;
-use super::section::{Readers, UnderWay};
+use super::section::{Readers, Slot, UnderWay};
 use super::table::{Place, Table};
 use crate::ats::Permissions;
 use crate::ids::Generation;
@@ -62,7 +62,7 @@ impl Kept {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The ports that have used the space.
+    /// The ports that read what is kept.
     pub(crate) fn readers(&self) -> &Readers {
         &self.readers
     }
@@ -98,8 +98,8 @@ impl Kept {
     }
 
     /// Nothing that was kept of `range` is found any more; answers who may still be using it.
-    pub(crate) fn invalidate(&self, range: AddrRange) -> UnderWay {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn invalidate(self: &Arc<Self>, range: AddrRange) -> UnderWay {
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         let mut fills = self.fills.lock();
         let sizes = self.sizes.load(Ordering::Relaxed);
         let goes = |entry: &Entry| entry.range().is_none_or(|held| held.overlaps(range));
@@ -111,7 +111,14 @@ impl Kept {
             used().flat_map(|(blocks, _)| blocks).for_each(|block| self.table.remove(self.keys(), block, goes));
         }
         drop(fills);
-        self.readers.under_way(Some(self.owner))
+        UnderWay::of_space(self, Some(generation))
+    }
+
+    /// Has invalidations from now on wait for a port; answers the generation up to which they do. Not in a section.
+    pub(crate) fn register(&self, slot: &Arc<Slot>) -> u64 {
+        let generation = self.generation();
+        self.readers.add(slot, generation);
+        generation
     }
 
     /// A change of the range waits from now on, until [`unpin`](Self::unpin) with the number that is answered.

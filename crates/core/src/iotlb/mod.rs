@@ -10,7 +10,7 @@ mod section;
 mod table;
 
 pub(crate) use kept::Kept;
-pub(crate) use section::{Readers, Slot, UnderWay};
+pub(crate) use section::{Readers, Section, Slot, UnderWay};
 pub use table::IotlbUsage;
 pub(crate) use table::Table;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::kept::Kept;
 use crate::ids::Generation;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Backoff, Mutex, barrier};
@@ -42,36 +43,66 @@ impl Drop for Section<'_> {
     }
 }
 
-/// The ports whose sections somebody may have to wait for: those of a device, or those that have used a space.
+/// The ports whose sections somebody may have to wait for: those of a device, or those that read what is kept of a space. Each with the generation at which it came.
 #[derive(Default)]
-pub(crate) struct Readers(Mutex<Vec<Arc<Slot>>>);
+pub(crate) struct Readers(Mutex<Vec<(Arc<Slot>, u64)>>);
 
 impl Readers {
     /// From now on this slot is looked at. Whoever does not find it there has taken away before, and the reader, which looks after this, sees it.
-    pub(crate) fn add(&self, slot: &Arc<Slot>) {
-        self.0.lock().push(Arc::clone(slot));
+    pub(crate) fn add(&self, slot: &Arc<Slot>, generation: u64) {
+        let mut slots = self.0.lock();
+        match slots.iter_mut().find(|(held, _)| Arc::ptr_eq(held, slot)) {
+            Some((_, came)) => *came = generation,
+            None => slots.push((Arc::clone(slot), generation)),
+        }
     }
 
     /// The port is gone, or has forgotten the space.
     pub(crate) fn remove(&self, slot: &Arc<Slot>) {
-        let mut slots = self.0.lock();
-        if let Some(at) = slots.iter().position(|held| Arc::ptr_eq(held, slot)) {
-            slots.swap_remove(at);
-        }
+        self.0.lock().retain(|(held, _)| !Arc::ptr_eq(held, slot));
     }
 
-    /// Those whose sections are to end, of one owner or of all. What is taken away has been before this.
-    pub(crate) fn under_way(&self, owner: Option<Generation>) -> UnderWay {
-        UnderWay(self.0.lock().iter().map(|slot| (Arc::clone(slot), owner)).collect())
+    /// Those that are in it now. What is taken away has been before this.
+    fn now(&self) -> SmallVec<[(Arc<Slot>, u64); 2]> {
+        self.0.lock().iter().cloned().collect()
+    }
+
+    /// They have seen, or will see before they access anything, that the generation has moved on: they come back when they have, and until then nobody has to wait for them. Otherwise
+    /// each invalidation would interrupt every running thread of the process for a port that has not been used for long.
+    fn retire(&self, seen: &[(Arc<Slot>, u64)]) {
+        self.0.lock().retain(|(held, came)| !seen.iter().any(|(slot, then)| came == then && Arc::ptr_eq(held, slot)));
     }
 }
 
 /// Sections that may be under way; each is one copy, or one atomic operation, and runs no foreign code.
 #[derive(Default)]
 #[must_use = "what was taken away may still be in use"]
-pub(crate) struct UnderWay(SmallVec<[(Arc<Slot>, Option<Generation>); 2]>);
+pub(crate) struct UnderWay(SmallVec<[Watched; 1]>);
+
+/// Of one device, or of one space.
+struct Watched {
+    slots: SmallVec<[(Arc<Slot>, u64); 2]>,
+    owner: Option<Generation>,
+    /// Those that came before this generation are retired once they have been waited for.
+    retire: Option<(Arc<Kept>, u64)>,
+}
 
 impl UnderWay {
+    /// All sections of the ports of a device, which has been shut.
+    pub(crate) fn of_device(readers: &Readers) -> Self {
+        Self::watch(Watched { slots: readers.now(), owner: None, retire: None })
+    }
+
+    /// The sections that read a space, of which something has been taken away: `generation` says so to those that come after.
+    pub(crate) fn of_space(kept: &Arc<Kept>, generation: Option<u64>) -> Self {
+        let retire = generation.map(|generation| (Arc::clone(kept), generation));
+        Self::watch(Watched { slots: kept.readers().now(), owner: Some(kept.owner()), retire })
+    }
+
+    fn watch(watched: Watched) -> Self {
+        Self((!watched.slots.is_empty()).then_some(watched).into_iter().collect())
+    }
+
     /// These as well: one barrier will do for all.
     pub(crate) fn and(&mut self, other: Self) {
         self.0.extend(other.0);
@@ -81,7 +112,7 @@ impl UnderWay {
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_empty() || {
             barrier::heavy();
-            self.0.iter().all(|(slot, owner)| Self::sections(slot, *owner).is_none())
+            self.0.iter().all(|watched| watched.slots.iter().all(|(slot, _)| section_of(slot, watched.owner).is_none()))
         }
     }
 
@@ -91,19 +122,28 @@ impl UnderWay {
             return;
         }
         barrier::heavy();
-        for (slot, owner) in self.0 {
-            let mut backoff = Backoff::default();
-            let begun = Self::sections(&slot, owner);
-            // The next section of the same port began after the barrier.
-            while begun.is_some() && Self::sections(&slot, owner) == begun {
-                backoff.wait();
+        for Watched { mut slots, owner, retire } in self.0 {
+            slots.iter().for_each(|(slot, _)| wait_for(slot, owner));
+            if let Some((kept, generation)) = retire {
+                slots.retain(|(_, came)| *came < generation);
+                kept.readers().retire(&slots);
             }
         }
     }
+}
 
-    fn sections(slot: &Slot, owner: Option<Generation>) -> Option<u64> {
-        // Acquire: what was accessed in a section that is over was accessed before.
-        let word = slot.0.load(Ordering::Acquire);
-        (word != 0 && owner.is_none_or(|owner| word >> COUNT_BITS == owner.0)).then_some(word)
+fn wait_for(slot: &Slot, owner: Option<Generation>) {
+    let mut backoff = Backoff::default();
+    let begun = section_of(slot, owner);
+    // The next section of the same port began after the barrier.
+    while begun.is_some() && section_of(slot, owner) == begun {
+        backoff.wait();
     }
+}
+
+/// The section that a port is in, where it is one of that owner's memory.
+fn section_of(slot: &Slot, owner: Option<Generation>) -> Option<u64> {
+    // Acquire: what was accessed in a section that is over was accessed before.
+    let word = slot.0.load(Ordering::Acquire);
+    (word != 0 && owner.is_none_or(|owner| word >> COUNT_BITS == owner.0)).then_some(word)
 }

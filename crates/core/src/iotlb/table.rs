@@ -16,15 +16,13 @@ const WAYS: usize = 5;
 /// Few, so that a model comes to evict.
 #[cfg(loom)]
 const WAYS: usize = 1;
-/// The most entries that are entered for each place, in percent: above it, some keys find both of their buckets full.
-const FILL_PERCENT: usize = 75;
 /// Buckets that one lock covers, a power of two: among them are both of a (key, block).
 #[cfg(not(loom))]
 const STRIPE: usize = 32;
 #[cfg(loom)]
 const STRIPE: usize = 2;
 /// Places are numbered with 32 bits.
-const MOST_STRIPES: usize = u32::MAX as usize / (WAYS * STRIPE);
+const MOST_BYTES: usize = 1 << 36;
 /// For how often a reader tries again where a bucket changes under it; then it goes the long way, which is always right.
 const TRIES: u32 = 4;
 
@@ -44,32 +42,30 @@ impl Default for Bucket {
 }
 
 impl Bucket {
+    /// What one way holds, where it is of this key and fits. Sound only between two equal even sequence numbers.
     #[inline]
-    fn find(&self, key: Key, address: u64, need: Permissions, preferred: usize) -> Option<Entry> {
-        for _ in 0..TRIES {
-            let before = self.sequence.load(Ordering::Acquire);
-            let found = self.scan(key, preferred, |entry| entry.holds(address) && entry.permits().covers(need));
-            // The words are read before the number is, once more.
-            fence(Ordering::Acquire);
-            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
-                return found.map(|(_, entry)| entry);
-            }
+    fn look(&self, way: usize, key: Key, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        let words = &self.ways[way];
+        if words[0].load(Ordering::Relaxed) != key.word() {
+            return None;
         }
-        None
+        let entry = Entry::unpack([words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed)]);
+        fits(&entry).then_some(entry)
     }
 
+    /// What `read` reads, where the bucket was not written meanwhile.
     #[inline]
-    fn scan(&self, key: Key, preferred: usize, fits: impl Fn(&Entry) -> bool) -> Option<(usize, Entry)> {
-        let look = |way: usize| {
-            let words = &self.ways[way];
-            if words[0].load(Ordering::Relaxed) != key.word() {
-                return None;
-            }
-            let entry = Entry::unpack([words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed)]);
-            fits(&entry).then_some((way, entry))
-        };
-        // The order depends on the key: where a look-up ends is guessed right by the processor more often than where it is anywhere.
-        look(preferred).or_else(|| (0..WAYS).filter(|way| *way != preferred).find_map(look))
+    fn unchanged<T>(&self, read: impl FnOnce() -> Option<T>) -> Option<Option<T>> {
+        let before = self.sequence.load(Ordering::Acquire);
+        let found = read();
+        // The words are read before the number is, once more.
+        fence(Ordering::Acquire);
+        (before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before).then_some(found)
+    }
+
+    /// The way that holds what fits. With the lock of the stripe.
+    fn way_of(&self, key: Key, fits: impl Fn(&Entry) -> bool) -> Option<usize> {
+        (0..WAYS).find(|way| self.look(*way, key, &fits).is_some())
     }
 
     fn free_way(&self, preferred: usize) -> Option<usize> {
@@ -98,8 +94,15 @@ impl Bucket {
 
 /// Where a (key, block) may be: its two buckets, and the way that is looked at first.
 struct Home {
-    buckets: [usize; 2],
+    one: usize,
+    other: usize,
     way: usize,
+}
+
+impl Home {
+    fn buckets(&self) -> [usize; 2] {
+        [self.one, self.other]
+    }
 }
 
 /// How much of the translation cache is in use.
@@ -119,31 +122,50 @@ pub(crate) struct Table {
     buckets: Box<[Bucket]>,
     /// Each with a counter that chooses what is overwritten.
     stripes: Box<[Mutex<usize>]>,
+    /// The bits of a hash that do not choose the first bucket.
+    shift: u32,
 }
 
 impl Table {
-    /// Room for about `entries`.
-    pub(crate) fn new(entries: usize) -> Self {
-        let places = entries.max(1).saturating_mul(100) / FILL_PERCENT;
-        let stripes = places.div_ceil(WAYS * STRIPE).min(MOST_STRIPES);
+    /// As much as `bytes` hold, rounded down to a power of two; at least one stripe.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let most = bytes.clamp(STRIPE * size_of::<Bucket>(), MOST_BYTES) / size_of::<Bucket>();
+        let bits = most.ilog2();
         Self {
-            buckets: (0..stripes * STRIPE).map(|_| Bucket::default()).collect(),
-            stripes: (0..stripes).map(|_| Mutex::default()).collect(),
+            buckets: (0..1usize << bits).map(|_| Bucket::default()).collect(),
+            stripes: (0..(1usize << bits) / STRIPE).map(|_| Mutex::default()).collect(),
+            shift: u64::BITS - bits,
         }
     }
 
     /// An entry of `key` that permits what is needed at `address`, among those that are found by this block of it.
     #[inline]
     pub(super) fn find(&self, key: Key, address: u64, need: Permissions, block: Block) -> Option<Entry> {
-        let Home { buckets: [one, other], way } = self.home(key, block);
-        self.buckets[one].find(key, address, need, way).or_else(|| self.buckets[other].find(key, address, need, way))
+        // In one straight line where it mostly is: a scan of random length costs more in wrong guesses of the processor than in comparisons.
+        let home = self.home(key, block);
+        let fits = |entry: &Entry| entry.holds(address) && entry.permits().covers(need);
+        let bucket = &self.buckets[home.one];
+        match bucket.unchanged(|| bucket.look(home.way, key, fits)) {
+            Some(Some(entry)) => Some(entry),
+            _ => self.find_elsewhere(key, &home, fits),
+        }
+    }
+
+    #[inline(never)]
+    fn find_elsewhere(&self, key: Key, home: &Home, fits: impl Fn(&Entry) -> bool + Copy) -> Option<Entry> {
+        home.buckets().into_iter().find_map(|at| {
+            let bucket = &self.buckets[at];
+            let mut tries = (0..TRIES).map(|_| bucket.unchanged(|| (0..WAYS).find_map(|way| bucket.look(way, key, fits))));
+            tries.find_map(|read| read).flatten()
+        })
     }
 
     /// Enters what holds `address`, and answers where. What was entered for the address before is overwritten.
     pub(super) fn insert(&self, key: Key, address: u64, entry: &Entry, block: Block) -> Place {
-        let Home { buckets: both, way } = self.home(key, block);
-        let mut turn = self.stripe(both[0]).lock();
-        let known = both.iter().find_map(|&at| self.buckets[at].scan(key, way, |held| held.holds(address)).map(|(way, _)| (at, way)));
+        let home = self.home(key, block);
+        let (both, way) = (home.buckets(), home.way);
+        let mut turn = self.stripe(home.one).lock();
+        let known = both.iter().find_map(|&at| self.buckets[at].way_of(key, |held| held.holds(address)).map(|way| (at, way)));
         let free = || both.iter().find_map(|&at| self.buckets[at].free_way(way).map(|way| (at, way)));
         let (at, way) = known.or_else(free).unwrap_or_else(|| {
             *turn = turn.wrapping_add(1);
@@ -157,7 +179,7 @@ impl Table {
     /// Takes out what is entered under a block, of both privileges, where it meets what `goes` says.
     pub(super) fn remove(&self, owner: [Key; 2], block: Block, goes: impl Fn(&Entry) -> bool) {
         for key in owner {
-            let both = self.home(key, block).buckets;
+            let both = self.home(key, block).buckets();
             let _turn = self.stripe(both[0]).lock();
             for at in both {
                 (0..WAYS).for_each(|way| self.remove_way(at, way, owner, &goes));
@@ -196,16 +218,14 @@ impl Table {
     #[inline]
     fn home(&self, key: Key, block: Block) -> Home {
         let hash = mix(key.word(), block.code());
-        // The high bits choose, since their number need not be a power of two; the low ones choose another one of the same stripe.
-        let one = ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize;
-        let buckets = [one, one ^ (hash as usize & (STRIPE - 1) | 1)];
-        Home { buckets, way: (hash as u32 >> 8) as usize % WAYS }
+        let one = (hash >> self.shift) as usize;
+        Home { one, other: one ^ (hash as usize & (STRIPE - 1) | 1), way: (hash as u32 >> 8) as usize % WAYS }
     }
 }
 
-/// Spreads two words over all bits: the halves of a product, folded.
+/// Spreads two words over the high bits of one, and some of the low ones.
 #[inline]
 fn mix(one: u64, other: u64) -> u64 {
-    let product = u128::from(one ^ 0x9e37_79b9_7f4a_7c15) * u128::from(other ^ 0xd6e8_feb8_6659_fd93);
-    product as u64 ^ (product >> 64) as u64
+    let product = (one.rotate_left(32) ^ other).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
 }

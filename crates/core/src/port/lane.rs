@@ -1,22 +1,26 @@
 //! What one port remembers, and the short way of an access through that: docs/design/translation.md.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
 use super::DmaPort;
 use super::path::Path;
+use crate::ats::message::PAGE;
 use crate::ats::{Frame, Permissions};
 use crate::fault::AccessMode;
 use crate::ids::Pasid;
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
-use crate::iotlb::{Kept, Slot};
+use crate::iotlb::{Kept, Section, Slot};
 use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, Run};
+use crate::topology::Version;
 
 /// Spaces that a port knows at once.
 const KNOWN: usize = 16;
+/// Translations that a port remembers, each in the place that its page's number says: a power of two.
+const MEMOS: usize = 64;
 /// Runs that are learned from one transaction.
 const LEARNED: usize = 1024;
 
@@ -25,12 +29,13 @@ pub(super) struct Lane {
     device: Arc<DeviceInner>,
     slot: Arc<Slot>,
     /// Of the section: counts on, and wraps.
-    number: u16,
-    last: Memo,
+    number: Cell<u16>,
+    memos: [Memo; MEMOS],
     known: Vec<Known>,
     /// Which of them goes next where there are enough.
     turn: usize,
     isolation: Isolation,
+    bus: Version,
 }
 
 /// A bond of the device with a space in place, by which the port has accessed that.
@@ -39,24 +44,27 @@ struct Known {
     attachment: Arc<Attachment>,
     kept: Arc<Kept>,
     space: Arc<dyn AddressSpace>,
+    /// The generation of which invalidations know that this port reads.
+    registered: u64,
 }
 
-/// What was found last.
+/// A translation that was found.
+#[derive(Clone, Copy)]
 struct Memo {
-    /// Which of the [`Lane::known`].
-    known: usize,
-    pasid: u32,
-    privileged: bool,
     range: AddrRange,
     frame: Frame,
-    permits: Permissions,
     generation: u64,
+    pasid: u32,
+    /// Which of the [`Lane::known`].
+    known: u8,
+    privileged: bool,
+    permits: Permissions,
 }
 
 impl Memo {
     /// Nothing: no access has PASID 0.
     const NONE: Self =
-        Self { known: 0, pasid: 0, privileged: false, range: AddrRange::ALL, frame: Frame(0), permits: Permissions::NONE, generation: 0 };
+        Self { range: AddrRange::ALL, frame: Frame(0), generation: 0, pasid: 0, known: 0, privileged: false, permits: Permissions::NONE };
 
     #[inline]
     fn is_about(&self, pasid: Pasid, address: u64, need: Need) -> bool {
@@ -75,6 +83,7 @@ impl Need {
     /// To read and to write, in user mode.
     pub(super) const ATOMIC: Self = Self { permits: Permissions::READ_WRITE, privileged: false };
 
+    #[inline]
     pub(super) fn of(mode: AccessMode) -> Self {
         Self { permits: Permissions::needed_by(mode.access), privileged: mode.privileged }
     }
@@ -86,7 +95,7 @@ impl DmaPort {
     /// For models that want to know what an access would cost, and for measuring. Asks no provider; `None` before the first access there.
     #[inline]
     pub fn kept(&self, pasid: Pasid, address: u64, mode: AccessMode) -> Option<Run> {
-        self.in_section(pasid, address, Need::of(mode), |_, last| Some(Run { range: last.range, frame: last.frame, permits: last.permits }))
+        self.in_section(pasid, address, Need::of(mode), |_, memo| Some(Run { range: memo.range, frame: memo.frame, permits: memo.permits }))
     }
 
     /// Has `op` access the first bytes, up to `len`, of what is kept for `address`. `None`, with nothing done, where the access has to go the long way.
@@ -101,37 +110,66 @@ impl DmaPort {
         need: Need,
         op: impl FnOnce(VolatileSlice<'_>) -> Option<R>,
     ) -> Option<R> {
-        self.in_section(pasid, address, need, |known, last| {
-            let frame = last.frame.offset(address - last.range.first())?;
-            let here = usize::try_from(last.range.last() - address).map_or(len, |after| len.min(after.saturating_add(1)));
-            op(known.space.memory(frame, here, need.permits.write)?)
+        self.in_section(pasid, address, need, |space, memo| {
+            let frame = memo.frame.offset(address - memo.range.first())?;
+            let here = usize::try_from(memo.range.last() - address).map_or(len, |after| len.min(after.saturating_add(1)));
+            op(space.memory(frame, here, need.permits.write)?)
         })
     }
 
     #[inline]
-    fn in_section<R>(&self, pasid: Pasid, address: u64, need: Need, then: impl FnOnce(&Known, &Memo) -> Option<R>) -> Option<R> {
+    fn in_section<R>(&self, pasid: Pasid, address: u64, need: Need, then: impl FnOnce(&dyn AddressSpace, &Memo) -> Option<R>) -> Option<R> {
         // Not where this thread is in the middle of one further up.
         let mut lane = self.lane.try_borrow_mut().ok()?;
-        let Lane { slot, number, last, known, isolation, .. } = lane.as_deref_mut()?;
-        let hot = last.is_about(pasid, address, need);
-        let at = if hot { last.known } else { known.iter().position(|known| known.pasid == pasid)? };
-        let known = known.get(at)?;
-        *number = number.wrapping_add(1);
-        let _section = slot.enter(known.kept.owner(), *number);
-        if self.path.device.gate.is_shut() || known.attachment.gate.is_shut() || !isolation.is_of(self.path.iommu.topology()) {
-            return None;
+        let lane = &mut **lane.as_mut()?;
+        let place = (address / PAGE) as usize % MEMOS;
+        let memo = &lane.memos[place];
+        if memo.is_about(pasid, address, need)
+            && let Some(known) = lane.known.get(usize::from(memo.known))
+        {
+            let (_section, generation) = lane.enter(known)?;
+            if memo.generation == generation {
+                return then(&*known.space, memo);
+            }
         }
-        let generation = known.kept.generation();
-        if !hot || last.generation != generation {
-            *last = known.find(address, need, generation, isolation)?;
-            last.known = at;
+        let known = lane.find_known(pasid)?;
+        let (_section, generation) = lane.enter(&lane.known[known])?;
+        let memo = lane.known[known].find(address, need, generation, &lane.isolation)?;
+        let done = then(&*lane.known[known].space, &memo);
+        drop(_section);
+        lane.memos[place] = Memo { known: known as u8, ..memo };
+        done
+    }
+}
+
+impl Lane {
+    /// Begins a section, and answers the generation that it sees. `None` where the access may not, or not by the short way.
+    #[inline]
+    fn enter<'a>(&'a self, known: &Known) -> Option<(Section<'a>, u64)> {
+        self.number.set(self.number.get().wrapping_add(1));
+        let section = self.slot.enter(known.kept.owner(), self.number.get());
+        let shut = self.device.gate.is_shut() || known.attachment.gate.is_shut() || !self.isolation.is_of(&self.bus);
+        (!shut).then(|| (section, known.kept.generation()))
+    }
+
+    /// The bond of a PASID, by which this port is one that invalidations wait for.
+    #[inline]
+    fn find_known(&mut self, pasid: Pasid) -> Option<usize> {
+        let at = self.known.iter().position(|known| known.pasid == pasid)?;
+        let known = &mut self.known[at];
+        if known.registered != known.kept.generation() {
+            known.registered = known.kept.register(&self.slot);
         }
-        then(known, last)
+        Some(at)
     }
 }
 
 impl Known {
     fn find(&self, address: u64, need: Need, generation: u64, isolation: &Isolation) -> Option<Memo> {
+        // An invalidation that came in between may have counted on this port not reading.
+        if self.registered != generation {
+            return None;
+        }
         let granted = self.attachment.features;
         if need.privileged && !granted.privileged || need.permits.execute && !granted.execute {
             return None;
@@ -142,23 +180,23 @@ impl Known {
         // As far as no peer decodes the address (rule B7).
         let range = whole.intersection(isolation.upstream(address)?)?;
         let frame = entry.frame().offset(range.first() - whole.first())?;
-        Some(Memo { known: 0, pasid: self.pasid.get(), privileged: need.privileged, range, frame, permits, generation })
+        Some(Memo { range, frame, generation, pasid: self.pasid.get(), known: 0, privileged: need.privileged, permits })
     }
 }
 
 impl Lane {
     fn new(path: &Path) -> Box<Self> {
-        crate::sync::barrier::prepare();
         let slot = Arc::default();
-        path.device.readers.add(&slot);
+        path.device.readers.add(&slot, 0);
         Box::new(Self {
             device: Arc::clone(&path.device),
             slot,
-            number: 0,
-            last: Memo::NONE,
+            number: Cell::new(0),
+            memos: [Memo::NONE; MEMOS],
             known: Vec::new(),
             turn: 0,
             isolation: path.device.known_isolation(),
+            bus: path.iommu.topology().version().clone(),
         })
     }
 
@@ -168,17 +206,18 @@ impl Lane {
         if self.known.iter().any(|known| Arc::ptr_eq(&known.attachment, entry)) {
             return;
         }
-        kept.readers().add(&self.slot);
-        let new = Known { pasid, attachment: Arc::clone(entry), kept: Arc::clone(kept), space: Arc::clone(&entry.record.space) };
+        let (attachment, kept, space) = (Arc::clone(entry), Arc::clone(kept), Arc::clone(&entry.record.space));
+        let registered = kept.register(&self.slot);
+        let new = Known { pasid, attachment, kept, space, registered };
         // In the place of an earlier owner of the number, or of one whose bond has gone.
         let gone = self.known.iter().position(|known| known.pasid == pasid || known.attachment.gate.is_closed());
-        self.last = Memo::NONE;
         match gone {
             None if self.known.len() < KNOWN => self.known.push(new),
             _ => {
                 self.turn = (self.turn + 1) % KNOWN;
                 let at = gone.unwrap_or(self.turn);
                 std::mem::replace(&mut self.known[at], new).kept.readers().remove(&self.slot);
+                self.memos = [Memo::NONE; MEMOS];
             }
         }
     }
@@ -209,7 +248,11 @@ impl<'a> Learner<'a> {
         let Ok(mut lane) = lane.try_borrow_mut() else { return };
         let lane = lane.get_or_insert_with(|| Lane::new(path));
         lane.know(entry, kept);
-        lane.isolation = path.device.isolation(path.iommu.topology());
+        if !lane.isolation.is_of(&lane.bus) {
+            lane.isolation = path.device.isolation(path.iommu.topology());
+            // They end where a peer's window began.
+            lane.memos = [Memo::NONE; MEMOS];
+        }
         let mut budget = LEARNED;
         for piece in pieces {
             let mut rest = piece.range();

@@ -54,9 +54,13 @@ fn explore(mut builder: Builder, run: impl Fn() + Send + Sync + 'static) {
 /// A bus on which every device stands alone, or all of one slot together.
 struct Bus {
     shared: bool,
+    version: Version,
 }
 
 impl Topology for Bus {
+    fn version(&self) -> &Version {
+        &self.version
+    }
     fn policy(&self) -> PathPolicy {
         PathPolicy::Strict
     }
@@ -94,17 +98,17 @@ pub(crate) fn tiny(bits: u8) -> IommuConfig {
 
 /// A system without a clock; with `shared`, all functions of one slot are one group.
 pub(crate) fn system(shared: bool, bits: u8) -> Iommu {
-    Iommu::new(Arc::new(Bus { shared }), tiny(bits))
+    Iommu::new(Arc::new(Bus { shared, version: Version::default() }), tiny(bits))
 }
 
 /// As [`system`], with these settings.
 pub(crate) fn system_with(config: IommuConfig) -> Iommu {
-    Iommu::new(Arc::new(Bus { shared: false }), config)
+    Iommu::new(Arc::new(Bus { shared: false, version: Version::default() }), config)
 }
 
 /// A system with one PASID whose time is always the clock's.
 pub(crate) fn timed(clock: &Arc<Hand>) -> Iommu {
-    Iommu::with_clock(Arc::new(Bus { shared: false }), tiny(1), Arc::clone(clock) as _)
+    Iommu::with_clock(Arc::new(Bus { shared: false, version: Version::default() }), tiny(1), Arc::clone(clock) as _)
 }
 
 /// A clock that is set by hand, a second at a time. Set only while one thread runs.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sva_core::{Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology};
+use sva_core::{
+    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology, Version,
+};
 use sva_testkit::FlatTopology;
 
 use crate::support::{Later, later};
@@ -37,7 +39,7 @@ fn run(hook: &Later<Hook>) {
 }
 
 impl Topology for HookedBus {
-    fn version(&self) -> u64 {
+    fn version(&self) -> &Version {
         self.bus().version()
     }
 

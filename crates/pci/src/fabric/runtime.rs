@@ -8,9 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use sva_core::sync::RwLock;
-use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
-    Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology,
+    Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology, Version,
 };
 
 use crate::acs::{Acs, AcsBits};
@@ -34,7 +33,7 @@ use crate::fabric::windows;
 pub struct Fabric {
     policy: PathPolicy,
     /// How many trees there have been. Raised with the lock held, once the new tree is in: whoever sees the new count gets the new tree.
-    version: AtomicU64,
+    version: Version,
     state: RwLock<State>,
 }
 
@@ -67,7 +66,7 @@ impl Fabric {
         let mut state = State { spec, control: BTreeMap::new(), models: BTreeMap::new(), tree: Arc::new(tree) };
         let functions = state.spec.functions.clone();
         functions.iter().for_each(|function| state.give_memory(function));
-        Ok(Self { policy: state.spec.policy, version: AtomicU64::new(0), state: RwLock::new(state) })
+        Ok(Self { policy: state.spec.policy, version: Version::default(), state: RwLock::new(state) })
     }
 
     /// Reads and builds a fabric; the format is in docs/fabric-config.md.
@@ -223,7 +222,7 @@ impl Fabric {
 
     fn publish(&self, state: &mut State, tree: Tree) {
         state.tree = Arc::new(tree);
-        self.version.fetch_add(1, Ordering::Release);
+        self.version.changed();
     }
 
     /// The fabric as it is now.
@@ -278,8 +277,8 @@ fn find_acs(tree: &Tree, bdf: Bdf) -> Option<Option<Acs>> {
 }
 
 impl Topology for Fabric {
-    fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    fn version(&self) -> &Version {
+        &self.version
     }
 
     fn policy(&self) -> PathPolicy {

@@ -15,7 +15,7 @@ use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, EndReason, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken};
 use crate::sync::RwLock;
 use crate::sync::atomic::AtomicBool;
-use crate::topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology};
+use crate::topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version};
 
 /// A device that nobody has plugged in: the state machine looks at its entries, its domain and its gate.
 pub(super) fn device(key: u64) -> Arc<DeviceInner> {
@@ -29,7 +29,7 @@ pub(super) fn device(key: u64) -> Arc<DeviceInner> {
         face: Arc::new(face),
         gate: Gate::new(),
         unplugged: AtomicBool::new(false),
-        isolation: RwLock::new(Isolation::ask(&NoBus, bdf)),
+        isolation: RwLock::new(Isolation::ask(&NoBus::default(), bdf)),
         readers: Readers::default(),
         services: Services::new(
             key,
@@ -50,9 +50,14 @@ pub(super) fn space(number: u32) -> Arc<SpaceRecord> {
 }
 
 /// A bus on which nothing is in the way.
-struct NoBus;
+#[derive(Default)]
+struct NoBus(Version);
 
 impl Topology for NoBus {
+    fn version(&self) -> &Version {
+        &self.0
+    }
+
     fn policy(&self) -> PathPolicy {
         PathPolicy::Permissive
     }
