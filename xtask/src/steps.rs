@@ -141,9 +141,9 @@ fn deny(context: &Context) -> Result<Outcome, String> {
 }
 
 fn bench(context: &Context) -> Result<Outcome, String> {
-    context.run(context.cargo(&["build", "--release", "-p", "sva-bench", "--locked"]), minutes(10))?;
-    for suite in ["host", "topology", "faults"] {
-        let words = ["run", "--release", "--quiet", "-p", "sva-bench", "--", suite, "--json", "--quick"];
+    context.run(context.cargo(&["build", "--release", "-p", "sva-bench", "-p", "sva-bench-peers", "--locked"]), minutes(10))?;
+    for (package, suite) in [("sva-bench", "host"), ("sva-bench", "topology"), ("sva-bench", "faults"), ("sva-bench-peers", "mechanisms")] {
+        let words = ["run", "--release", "--quiet", "-p", package, "--", suite, "--json", "--quick"];
         let kept = context.keep(context.cargo(&words), minutes(3))?;
         if !kept.status.success() {
             return Err(format!("the benchmarks `{suite}` ended with {}:\n{}", kept.status, kept.stderr));

@@ -1,0 +1,164 @@
+//! The ways themselves. Those that have a way to wait for the accesses in flight implement [`Wait`] too.
+
+use std::hint::spin_loop;
+use std::io;
+use std::sync::atomic::compiler_fence;
+
+use arc_swap::ArcSwap;
+use crossbeam_utils::CachePadded;
+use rustix::thread::{MembarrierCommand, membarrier};
+use sva_core::sync::RwLock;
+use sva_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+
+use super::Section;
+
+/// Waits until each access that had begun is over.
+pub(crate) trait Wait: Section {
+    /// Spins until then. What begins meanwhile need not be waited for.
+    fn wait(&self);
+}
+
+#[derive(Default)]
+pub(crate) struct Nothing;
+
+impl Section for Nothing {
+    #[inline(always)]
+    fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
+        access();
+    }
+}
+
+/// A slot for each reader, which only it writes, and a generation that all read. With `FENCE` the reader has the fence between the two, without it whoever waits has the kernel pass one on all
+/// processors that run this process.
+#[derive(Default)]
+pub(crate) struct Slots<const FENCE: bool> {
+    slots: [CachePadded<AtomicU64>; 2],
+    generation: CachePadded<AtomicU64>,
+}
+
+impl Slots<false> {
+    /// Once, before anybody waits.
+    pub(crate) fn register() -> io::Result<()> {
+        Ok(membarrier(MembarrierCommand::RegisterPrivateExpedited)?)
+    }
+}
+
+impl<const FENCE: bool> Section for Slots<FENCE> {
+    #[inline(always)]
+    fn during(&self, reader: usize, number: u64, mut access: impl FnMut()) {
+        let slot = &self.slots[reader];
+        slot.store(number << 1 | 1, Ordering::Relaxed);
+        if FENCE {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+        // A port compares it with that of what it has found; here all of them are right.
+        if self.generation.load(Ordering::Acquire) != u64::MAX {
+            access();
+        }
+        slot.store(0, Ordering::Release);
+    }
+}
+
+impl<const FENCE: bool> Wait for Slots<FENCE> {
+    fn wait(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        if FENCE || membarrier(MembarrierCommand::PrivateExpedited).is_err() {
+            fence(Ordering::SeqCst);
+        }
+        for slot in &self.slots {
+            let begun = slot.load(Ordering::Acquire);
+            while begun != 0 && slot.load(Ordering::Acquire) == begun {
+                spin_loop();
+            }
+        }
+    }
+}
+
+/// One number for all readers, with a bit that keeps them out.
+#[derive(Default)]
+pub(crate) struct Counted(CachePadded<AtomicUsize>);
+
+const SHUT: usize = 1 << (usize::BITS - 1);
+
+impl Section for Counted {
+    #[inline(always)]
+    fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
+        while self.0.fetch_add(1, Ordering::Acquire) & SHUT != 0 {
+            self.0.fetch_sub(1, Ordering::Release);
+            spin_loop();
+        }
+        access();
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl Wait for Counted {
+    fn wait(&self) {
+        self.0.fetch_or(SHUT, Ordering::AcqRel);
+        while self.0.load(Ordering::Acquire) != SHUT {
+            spin_loop();
+        }
+        self.0.fetch_and(!SHUT, Ordering::AcqRel);
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Locked(RwLock<u64>);
+
+impl Section for Locked {
+    #[inline(always)]
+    fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
+        let _held = self.0.read();
+        access();
+    }
+}
+
+impl Wait for Locked {
+    fn wait(&self) {
+        *self.0.write() += 1;
+    }
+}
+
+/// Its collector defers what is to be freed; nobody can wait for it.
+#[derive(Default)]
+pub(crate) struct Epoch;
+
+impl Section for Epoch {
+    #[inline(always)]
+    fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
+        let _pinned = crossbeam_epoch::pin();
+        access();
+    }
+}
+
+/// A writer can only learn that nobody holds the old value by looking at its count.
+#[derive(Default)]
+pub(crate) struct Swapped(ArcSwap<u64>);
+
+impl Section for Swapped {
+    #[inline(always)]
+    fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
+        let _held = self.0.load();
+        access();
+    }
+}
+
+/// Looks afterwards whether something has changed, and does it again: a write could not be taken back, and what is read may be gone.
+#[derive(Default)]
+pub(crate) struct Validated(CachePadded<AtomicU64>);
+
+impl Section for Validated {
+    #[inline(always)]
+    fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
+        loop {
+            let before = self.0.load(Ordering::Acquire);
+            access();
+            fence(Ordering::Acquire);
+            if self.0.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+}
