@@ -1,6 +1,6 @@
 //! Benchmarks of sva, each figure beside a baseline that is measured in the same run.
 //!
-//! `cargo run --release -p sva-bench -- (host|topology|faults) [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
+//! `cargo run --release -p sva-bench -- (host|topology|faults|translate) [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
 #![forbid(unsafe_code)]
 
 mod faults;
@@ -8,6 +8,7 @@ mod host;
 mod resident;
 mod target;
 mod topology;
+mod translate;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,15 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// Translation: hits, accesses, invalidations, memory.
+    Translate {
+        /// Print a JSON array of rows instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// A smaller run, to see that everything works; the figures mean little.
+        #[arg(long)]
+        quick: bool,
+    },
     /// The process that is measured on; started by the others.
     #[command(hide = true)]
     Target {
@@ -76,6 +86,10 @@ fn main() -> ExitCode {
         Subject::Faults { json, quick } => {
             let mut rows = Rows::new(json);
             faults::run(quick, &mut rows).and_then(|()| rows.finish())
+        }
+        Subject::Translate { json, quick } => {
+            let mut rows = Rows::new(json);
+            translate::run(quick, &mut rows).and_then(|()| rows.finish())
         }
     };
     match outcome {

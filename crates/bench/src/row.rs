@@ -14,6 +14,10 @@ pub enum Goal {
     RatioAtMost(f64),
     /// The value is at least this, in the row's unit.
     ValueAtLeast(f64),
+    /// The value is at most this, in the row's unit.
+    ValueAtMost(f64),
+    /// value - baseline is at most this, in the row's unit.
+    MoreAtMost(f64),
     /// None: the figure is for information.
     None,
 }
@@ -24,6 +28,8 @@ impl fmt::Display for Goal {
             Self::RatioAtLeast(goal) => write!(f, "ratio >= {goal}"),
             Self::RatioAtMost(goal) => write!(f, "ratio <= {goal}"),
             Self::ValueAtLeast(goal) => write!(f, "value >= {goal}"),
+            Self::ValueAtMost(goal) => write!(f, "value <= {goal}"),
+            Self::MoreAtMost(goal) => write!(f, "value - baseline <= {goal}"),
             Self::None => f.write_str("none"),
         }
     }
@@ -71,6 +77,8 @@ impl Rows {
             Goal::RatioAtLeast(goal) => ratio >= goal,
             Goal::RatioAtMost(goal) => ratio <= goal,
             Goal::ValueAtLeast(goal) => value >= goal,
+            Goal::ValueAtMost(goal) => value <= goal,
+            Goal::MoreAtMost(goal) => value - baseline <= goal,
             Goal::None => true,
         };
         let row = Row { case: case.into(), unit, value, baseline, ratio, goal, met };

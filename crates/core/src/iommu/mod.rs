@@ -46,7 +46,7 @@ use crate::pri::queue::PageRequests;
 use crate::range::AddrRange;
 use crate::space::{EndReason, ExitWork, SpaceWatcher};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, barrier};
 use crate::topology::Topology;
 #[cfg(not(loom))]
 use attendance::Attendance;
@@ -182,6 +182,8 @@ impl Iommu {
     }
 
     fn make(topology: Arc<dyn Topology>, config: IommuConfig, clock: Option<Arc<dyn Clock>>) -> Self {
+        // Here, once in a process: where there are other threads the kernel takes some milliseconds, which no access and no invalidation is to wait for.
+        barrier::prepare();
         Self(Arc::new_cyclic(|me| Inner {
             topology,
             config,
