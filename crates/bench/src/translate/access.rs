@@ -1,0 +1,139 @@
+//! Accesses through kept translations, beside the bare copy or operation at the same addresses.
+
+use std::error::Error;
+use std::hint::black_box;
+
+use sva_bench::row::{Goal, Rows};
+use sva_core::{AddressSpace, DmaPort, Frame};
+use vm_memory::{VolatileMemory, VolatileSlice};
+
+use super::hit::look_up;
+use super::scene::Scene;
+use super::{Effort, turns};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    copies(effort, Case { what: "64 B, hot", runs: 4, run: 4 * KIB, len: 64, more: 5.0 }, rows)?;
+    copies(effort, Case { what: "4 KiB, hot", runs: 4, run: 64 * KIB, len: 4 * KIB, more: 10.0 }, rows)?;
+    copies(effort, Case { what: "1 MiB, hot", runs: 1, run: MIB, len: MIB, more: 10.0 }, rows)?;
+    let scale = effort.of(1, 16) as u64;
+    for (what, run) in [
+        ("64 B over 1 GiB, 1 range of 1 GiB", 1024 * MIB),
+        ("64 B over 1 GiB, ranges of 2 MiB", 2 * MIB),
+        ("64 B over 1 GiB, ranges of 4 KiB", 4 * KIB),
+    ] {
+        let runs = (1024 * MIB / run / scale).max(1);
+        copies(effort, Case { what, runs, run, len: 64, more: 5.0 }, rows)?;
+    }
+    atomics(effort, rows)
+}
+
+struct Case {
+    what: &'static str,
+    runs: u64,
+    run: u64,
+    len: u64,
+    /// Nanoseconds above the bare copy.
+    more: f64,
+}
+
+fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let Case { what, runs, run, len, more } = case;
+    let scene = Scene::new(runs, run)?;
+    let (port, pasid) = (scene.port()?, scene.pasid());
+    let handle = scene.space.handle();
+    let addresses = scene.addresses(if len > 64 * KIB { 64 } else { 16_384 }, len);
+    // The same memory, found beforehand.
+    let places: Vec<_> =
+        addresses.iter().map(|address| memory(&*handle, look_up(&port, pasid, *address), len)).collect::<Option<_>>().ok_or("no memory")?;
+    let mut buffer = vec![0u8; len as usize];
+    let mut other = vec![0u8; len as usize];
+    let rounds = effort.of(101, 5);
+    for dependent in [false, true] {
+        let (value, baseline) = turns(
+            rounds,
+            addresses.len(),
+            |_| read_all(&port, pasid, &addresses, &mut buffer, dependent),
+            |_| copy_all(&places, &mut other, dependent),
+        );
+        let how = if dependent { "dependent" } else { "independent" };
+        rows.add(format!("read {what}, {how}; bare copy of the same addresses"), "ns", value, baseline, Goal::MoreAtMost(more));
+        if len > 64 {
+            // What is read decides nothing where the copy takes long.
+            break;
+        }
+    }
+    let (value, baseline) = turns(
+        rounds,
+        addresses.len(),
+        |_| write_all(&port, pasid, &addresses, &buffer),
+        |_| {
+            places.iter().for_each(|place| place.copy_from(&other[..]));
+        },
+    );
+    rows.add(format!("write {what}; bare copy of the same addresses"), "ns", value, baseline, Goal::MoreAtMost(more));
+    Ok(())
+}
+
+fn memory(space: &dyn AddressSpace, frame: u64, len: u64) -> Option<VolatileSlice<'_>> {
+    space.memory(Frame(frame), len as usize, true)
+}
+
+/// The memory is zero, which the processor does not know: with `dependent` the next address waits for what was read.
+fn read_all(port: &DmaPort, pasid: sva_core::Pasid, addresses: &[u64], buffer: &mut [u8], dependent: bool) {
+    let mut carried = 0;
+    for address in addresses {
+        let read = port.read(Some(pasid), *address + carried, buffer);
+        assert!(read.is_ok(), "{read:?}");
+        carried = if dependent { u64::from(buffer[0]) } else { 0 };
+    }
+    black_box(buffer);
+}
+
+fn copy_all(places: &[VolatileSlice<'_>], buffer: &mut [u8], dependent: bool) {
+    let mut carried = 0;
+    for place in places {
+        let at = if dependent { place.offset(carried).unwrap_or(*place) } else { *place };
+        at.copy_to(buffer);
+        carried = if dependent { usize::from(buffer[0]) } else { 0 };
+    }
+    black_box(buffer);
+}
+
+fn write_all(port: &DmaPort, pasid: sva_core::Pasid, addresses: &[u64], data: &[u8]) {
+    for address in addresses {
+        let written = port.write(Some(pasid), *address, data);
+        assert!(written.is_ok(), "{written:?}");
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "the space's memory, and nothing that a model would see")]
+fn atomics(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let scene = Scene::new(1, 4 * KIB)?;
+    let (port, pasid) = (scene.port()?, scene.pasid());
+    let handle = scene.space.handle();
+    let addresses = scene.addresses(512, 8);
+    let places: Vec<_> =
+        addresses.iter().map(|address| memory(&*handle, look_up(&port, pasid, *address), 8)).collect::<Option<_>>().ok_or("no memory")?;
+    let words: Vec<&AtomicU64> = places.iter().map(|place| place.get_atomic_ref(0)).collect::<Result<_, _>>()?;
+    let (value, baseline) = turns(
+        effort.of(301, 11),
+        addresses.len(),
+        |_| {
+            for address in &addresses {
+                let added = port.fetch_add(Some(pasid), *address, 1u64);
+                assert!(added.is_ok(), "{added:?}");
+            }
+        },
+        |_| {
+            words.iter().for_each(|word| {
+                black_box(word.fetch_add(1, Ordering::SeqCst));
+            });
+        },
+    );
+    rows.add("atomic fetch-add, hot; the bare one", "ns", value, baseline, Goal::MoreAtMost(5.0));
+    Ok(())
+}

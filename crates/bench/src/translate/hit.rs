@@ -1,0 +1,110 @@
+//! What it costs to find a translation that is kept, without an access.
+
+use std::error::Error;
+use std::hint::black_box;
+
+use rustc_hash::FxHashMap;
+use sva_bench::row::{Goal, Rows};
+use sva_core::{AccessMode, DmaPort, Pasid};
+
+use super::scene::Scene;
+use super::{Effort, turns};
+
+const PAGE: u64 = 4096;
+/// Look-ups of one batch.
+const BATCH: usize = 20_000;
+
+pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    same(effort, rows)?;
+    for runs in [16, 1024, 65_536] {
+        random(effort, runs, rows)?;
+    }
+    memory(effort, rows)
+}
+
+/// What a look-up answers: where the address leads.
+#[inline]
+pub(super) fn look_up(port: &DmaPort, pasid: Pasid, address: u64) -> u64 {
+    match port.kept(pasid, address, AccessMode::READ) {
+        Some(run) => run.frame.0 + (address - run.range.first()),
+        None => panic!("{address:#x} is not kept"),
+    }
+}
+
+/// All in one run, as a descriptor ring or a buffer is.
+fn same(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let scene = Scene::new(1, PAGE)?;
+    let (port, pasid) = (scene.port()?, scene.pasid());
+    let table = plain_table(&scene, &port);
+    let addresses = scene.addresses(512, 8);
+    let (value, baseline) = turns(
+        effort.of(301, 11),
+        BATCH,
+        |count| sum(count, &addresses, |address| look_up(&port, pasid, address)),
+        |count| sum(count, &addresses, |address| plain(&table, address)),
+    );
+    rows.add("hit, same range as last time, 1 page of 4 KiB; plain hash table", "ns", value, baseline, Goal::ValueAtMost(4.0));
+    Ok(())
+}
+
+fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let scene = Scene::new(runs, PAGE)?;
+    let (port, pasid) = (scene.port()?, scene.pasid());
+    let table = plain_table(&scene, &port);
+    let addresses = scene.addresses(BATCH, 8);
+    let rounds = effort.of(101, 5);
+    let (value, baseline) = turns(
+        rounds,
+        BATCH,
+        |count| sum(count, &addresses, |address| look_up(&port, pasid, address)),
+        |count| sum(count, &addresses, |address| plain(&table, address)),
+    );
+    rows.add(format!("hit, {runs} ranges of 4 KiB, independent; plain hash table"), "ns", value, baseline, Goal::None);
+    let (value, baseline) = turns(
+        rounds,
+        BATCH,
+        |count| chain(count, &addresses, |address| look_up(&port, pasid, address)),
+        |count| chain(count, &addresses, |address| plain(&table, address)),
+    );
+    rows.add(format!("hit, {runs} ranges of 4 KiB, dependent; plain hash table"), "ns", value, baseline, Goal::None);
+    Ok(())
+}
+
+/// Nobody waits for the result of one before the next begins.
+fn sum(count: usize, addresses: &[u64], look_up: impl Fn(u64) -> u64) {
+    let found = addresses.iter().cycle().take(count).fold(0u64, |sum, address| sum.wrapping_add(look_up(*address)));
+    black_box(found);
+}
+
+/// Each address depends on what the one before led to.
+fn chain(count: usize, addresses: &[u64], look_up: impl Fn(u64) -> u64) {
+    let mut carried = 0;
+    for address in addresses.iter().cycle().take(count) {
+        // A frame's lowest bits are the address's, which are a multiple of 8.
+        carried = look_up(*address | carried) & 7;
+    }
+    black_box(carried);
+}
+
+/// Page -> what to add: what a look-up costs that checks nothing and that nothing may change.
+pub(super) fn plain_table(scene: &Scene, port: &DmaPort) -> FxHashMap<u64, u64> {
+    let pages = (0..scene.runs).map(|run| scene.first(run));
+    pages.map(|first| (first / PAGE, look_up(port, scene.pasid(), first).wrapping_sub(first))).collect()
+}
+
+#[inline]
+pub(super) fn plain(table: &FxHashMap<u64, u64>, address: u64) -> u64 {
+    table.get(&(address / PAGE)).map_or(0, |shift| address.wrapping_add(*shift))
+}
+
+/// Bytes of an entry, in a table that has been filled as far as it fills without giving much up.
+fn memory(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let runs = effort.of(90_000, 90_000) as u64;
+    let scene = Scene::new(runs, PAGE)?;
+    let _port = scene.port()?;
+    let usage = scene.iommu.iotlb_usage();
+    let bytes = usage.bytes as f64 / usage.entries as f64;
+    let case = format!("memory of an entry, {} kept of {runs} entered, {} places; plain table entry", usage.entries, usage.places);
+    rows.add(case, "bytes", bytes, 16.0 * 8.0 / 7.0, Goal::ValueAtMost(48.0));
+    Ok(())
+}

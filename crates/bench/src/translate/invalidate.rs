@@ -1,0 +1,202 @@
+//! What an invalidation costs: of a page, by who reads; of many pages at once; of a PASID among many.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::thread::{MembarrierCommand, membarrier};
+use sva_bench::processor::{Allowed, run_on};
+use sva_bench::row::{Goal, Rows, median, percentile};
+use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use sva_core::{AddrRange, Bind, Bond, Invalidation, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher};
+use sva_testkit::{ArenaSpace, FlatTopology, Protection};
+
+use super::Effort;
+use super::scene::{BASE, Scene};
+use crate::host::spec;
+
+const PAGE: u64 = 4096;
+/// Pages that are invalidated together.
+const MANY: u64 = 64;
+
+pub(super) fn run(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    one_page(effort, allowed, rows)?;
+    one_pasid(effort, rows)
+}
+
+/// Tells the watcher of a space of changes, as its provider would, without the provider's own work.
+struct Teller {
+    space: SpaceId,
+    watcher: Arc<dyn SpaceWatcher>,
+}
+
+impl Teller {
+    fn of(scene: &Scene) -> Result<Self, Box<dyn Error>> {
+        let watcher = scene.watched.as_ref().and_then(|watched| watched.watcher()).ok_or("nobody watches the space")?;
+        Ok(Self { space: scene.space.handle().id(), watcher })
+    }
+
+    fn tell(&self, page: u64) -> Invalidation {
+        let range = AddrRange::new(page, PAGE).unwrap_or(AddrRange::ALL);
+        self.watcher.invalidate(self.space, range)
+    }
+}
+
+fn one_page(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let scene = Scene::watched(MANY, PAGE)?;
+    let teller = Teller::of(&scene)?;
+    let page = scene.first(1);
+    let count = effort.of(5_000, 200);
+    let clock = median(&mut times(count, || ()));
+    let bare = median(&mut times(count, barrier));
+    let mut add = |case: &str, value: f64, goal| {
+        rows.add(format!("invalidate one page, {case}; bare membarrier"), "ns", value - clock, bare - clock, goal)
+    };
+
+    add("no reader", median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(100.0));
+    let port = scene.port()?;
+    let mut idle = Vec::with_capacity(count);
+    for _ in 0..count {
+        // Brings the entry back, and the port with it.
+        port.read(Some(scene.pasid()), page, &mut [0; 64])?;
+        idle.extend(times(1, || teller.tell(page).wait()));
+    }
+    add("1 idle reader that had read it", median(&mut idle), Goal::ValueAtMost(1000.0));
+    add("1 reader that has not read since the last", median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(1000.0));
+    let mut together = Vec::with_capacity(count);
+    for _ in 0..count {
+        port.read(Some(scene.pasid()), page, &mut [0; 64])?;
+        together.extend(times(1, || all(&teller, &scene).wait()).iter().map(|ns| ns / MANY as f64));
+    }
+    add(&format!("each of {MANY} at once, 1 idle reader"), median(&mut together), Goal::None);
+    busy(effort, allowed, &scene, &teller, rows)
+}
+
+/// As many pages as a provider would take away at once, one by one.
+fn all(teller: &Teller, scene: &Scene) -> Invalidation {
+    (0..MANY).fold(Invalidation::none(), |sum, run| sum.and(teller.tell(scene.first(run))))
+}
+
+/// A reader on another processor that does nothing but read the page.
+fn busy(effort: Effort, allowed: &Allowed, scene: &Scene, teller: &Teller, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let Some(other) = allowed.processors().nth(1) else {
+        eprintln!("SKIPPED: invalidations with a busy reader, which need a second processor");
+        return Ok(());
+    };
+    let page = scene.first(1);
+    let (stop, reads, long) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let count = effort.of(20_000, 500);
+    let (port, pasid) = (scene.device.port(), scene.pasid());
+    let (mut bare, mut value) = std::thread::scope(|scope| {
+        let (stop, reads, long) = (&stop, &reads, &long);
+        let reader = scope.spawn(move || -> Result<(), String> {
+            run_on(other).map_err(|error| error.to_string())?;
+            while !stop.load(Ordering::Relaxed) {
+                let is_kept = port.kept(pasid, page, sva_core::AccessMode::READ).is_some();
+                long.store(long.load(Ordering::Relaxed) + u64::from(!is_kept), Ordering::Relaxed);
+                port.read(Some(pasid), page, &mut [0; 64]).map_err(|error| error.to_string())?;
+                reads.store(reads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        while reads.load(Ordering::Relaxed) < 1000 && !reader.is_finished() {
+            std::hint::spin_loop();
+        }
+        let mut paired = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for _ in 0..count {
+            paired.0.extend(times(1, barrier));
+            paired.1.extend(times(1, || teller.tell(page).wait()));
+        }
+        stop.store(true, Ordering::Relaxed);
+        reader.join().map_err(|_| "the reader has panicked".to_owned()).and_then(|done| done).map(|()| paired)
+    })?;
+    let (all, refilled) = (reads.load(Ordering::Relaxed), long.load(Ordering::Relaxed));
+    for percent in [50, 99, 100] {
+        let case = format!("invalidate one page, busy reader, p{percent}, {all} reads, {refilled} refills; membarrier");
+        rows.add(case, "ns", percentile(&mut value, percent), percentile(&mut bare, percent), Goal::None);
+    }
+    Ok(())
+}
+
+fn barrier() {
+    let passed = membarrier(MembarrierCommand::PrivateExpedited);
+    assert!(passed.is_ok(), "{passed:?}");
+}
+
+/// Nanoseconds of each call, the clock's included.
+fn times(count: usize, mut call: impl FnMut()) -> Vec<f64> {
+    let one = |_| {
+        let begun = Instant::now();
+        call();
+        begun.elapsed().as_nanos() as f64
+    };
+    (0..count).map(one).collect()
+}
+
+/// The last bond of a space goes, and with it all that is kept of it: among as many entries of others as there are, and alone.
+fn one_pasid(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    const OWN: u64 = 100;
+    let others = effort.of(10_000, 200);
+    let crowd = Crowd::new(others, OWN)?;
+    let alone = Crowd::new(0, OWN)?;
+    let usage = crowd.iommu.iotlb_usage();
+    let rounds = effort.of(301, 21);
+    let (mut value, mut baseline) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
+    for _ in 0..rounds {
+        value.push(crowd.one_more()?);
+        baseline.push(alone.one_more()?);
+    }
+    let case = format!("invalidate one PASID of {OWN} entries among {others} with {}; the only PASID", usage.entries);
+    rows.add(case, "ns", median(&mut value), median(&mut baseline), Goal::RatioAtMost(2.0));
+    Ok(())
+}
+
+/// Many processes, each with entries.
+struct Crowd {
+    iommu: Iommu,
+    device: sva_core::Device,
+    own: u64,
+    _others: Vec<(ArenaSpace, Bond<()>)>,
+    last: ArenaSpace,
+}
+
+impl Crowd {
+    fn new(others: usize, own: u64) -> Result<Self, Box<dyn Error>> {
+        let config = IommuConfig { iotlb_bytes: 64 << 20, ..IommuConfig::default() };
+        let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
+        let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;
+        let mut crowd = Self { iommu, device, own, _others: Vec::with_capacity(others), last: space(own) };
+        for _ in 0..others {
+            let space = space(own);
+            let bond = crowd.bind(&space)?;
+            crowd._others.push((space, bond));
+        }
+        Ok(crowd)
+    }
+
+    fn bind(&self, space: &ArenaSpace) -> Result<Bond<()>, Box<dyn Error>> {
+        let bond = self.iommu.bind_device(&self.device, &space.handle(), Bind::new(()))?;
+        let port = self.device.port();
+        for page in 0..self.own {
+            port.read(Some(bond.pasid()), BASE + page * 2 * PAGE, &mut [0; 8])?;
+        }
+        Ok(bond)
+    }
+
+    /// Nanoseconds until the bond of one more space is gone.
+    fn one_more(&self) -> Result<f64, Box<dyn Error>> {
+        let bond = self.bind(&self.last)?;
+        let begun = Instant::now();
+        bond.unbind();
+        Ok(begun.elapsed().as_nanos() as f64)
+    }
+}
+
+/// A space whose pages are not contiguous.
+fn space(pages: u64) -> ArenaSpace {
+    let space = ArenaSpace::new(pages * PAGE);
+    for page in 0..pages {
+        space.map(BASE + page * 2 * PAGE, PAGE, Protection::READ_WRITE);
+    }
+    space
+}

@@ -1,0 +1,58 @@
+//! Translation: what a hit costs, what an access through it costs beside the bare copy, what invalidations cost, and what an entry takes.
+//!
+//! Comparisons with other crates are in `sva-bench-peers`, so that their dependencies stay out of here.
+
+mod access;
+mod hit;
+mod invalidate;
+mod scene;
+mod threads;
+mod watched;
+
+use std::error::Error;
+use std::time::Instant;
+
+use sva_bench::processor::{Allowed, run_on};
+use sva_bench::row::{Rows, median};
+
+/// Runs all of it.
+pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let allowed = Allowed::now()?;
+    // Each figure is of one thread that stays where it is; the cases with several threads place them.
+    run_on(allowed.processors().next().ok_or("no processor")?)?;
+    let effort = Effort { quick };
+    hit::run(effort, rows)?;
+    access::run(effort, rows)?;
+    invalidate::run(effort, &allowed, rows)?;
+    threads::run(effort, &allowed, rows)?;
+    Ok(allowed.restore()?)
+}
+
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Effort {
+    quick: bool,
+}
+
+impl Effort {
+    fn of(self, full: usize, quick: usize) -> usize {
+        if self.quick { quick } else { full }
+    }
+}
+
+/// Nanoseconds of one of `count` operations of each, in the middle of `rounds` rounds in which they take turns.
+fn turns(rounds: usize, count: usize, mut value: impl FnMut(usize), mut baseline: impl FnMut(usize)) -> (f64, f64) {
+    let mut each = [Vec::with_capacity(rounds), Vec::with_capacity(rounds)];
+    for _ in 0..rounds {
+        each[0].push(timed(count, &mut value));
+        each[1].push(timed(count, &mut baseline));
+    }
+    let [mut value, mut baseline] = each;
+    (median(&mut value), median(&mut baseline))
+}
+
+fn timed(count: usize, operation: &mut impl FnMut(usize)) -> f64 {
+    let begun = Instant::now();
+    operation(count);
+    begun.elapsed().as_secs_f64() * 1e9 / count as f64
+}
