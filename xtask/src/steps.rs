@@ -22,7 +22,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "test", what: "the tests", run: test },
     Step { name: "loom", what: "model checking of the core's races", run: loom },
     Step { name: "mutate", what: "the defects of others, put back in, are found by the tests that are named for them", run: mutate::check },
-    Step { name: "schedule", what: "20,000,000 steps of the whole system by schedules, under the eyes of the oracle", run: schedule },
+    Step { name: "schedule", what: "60,000,000 steps of the whole system by schedules, under the eyes of the oracle", run: schedule },
     Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
     Step { name: "keeper", what: "the host provider's tests where it cannot have a stopper of its own, as under Yama", run: keeper },
     Step { name: "miri", what: "the core's unit tests under Miri, where the toolchain has it", run: miri },
@@ -66,7 +66,7 @@ fn loom(context: &Context) -> Result<Outcome, String> {
 fn schedule(context: &Context) -> Result<Outcome, String> {
     let words = ["test", "--release", "-p", "sva-testkit", "--test", "schedule", "--locked", "--", "--nocapture", "no_order_of_events"];
     let mut command = context.cargo(&words);
-    command.env("SVA_SCHEDULE_SEEDS", "1000").env("SVA_SCHEDULE_STEPS", "20000");
+    command.env("SVA_SCHEDULE_SEEDS", "1000").env("SVA_SCHEDULE_STEPS", "60000");
     context.run(command, minutes(10))?;
     Ok(Outcome::Passed)
 }

@@ -39,16 +39,16 @@ impl Driver for Polling {
             match view.port().translation(request) {
                 // Whatever came of it, the next look finds it, or asks again.
                 Some(Answer::Kept | Answer::Outdated | Answer::NoAccess | Answer::Refused(_)) => {}
-                Some(Answer::Untranslated(_)) => drop(view.access_untranslated(pasid, address, false)),
+                Some(Answer::Untranslated(_)) => drop(view.access_untranslated(Some(pasid), address, AccessMode::READ)),
                 None => self.asked = Some(request),
             }
             return;
         }
-        let held = self.held.take().or_else(|| view.hold(pasid, address, false));
+        let held = self.held.take().or_else(|| view.hold(Some(pasid), address, AccessMode::READ));
         match held {
             None => self.asked = view.port().ask_translation(Some(pasid), address, AccessMode::READ).ok(),
             Some(held) => {
-                let tried = view.access_by(&held, pasid, address, false);
+                let tried = view.access_by(&held, Some(pasid), address, AccessMode::READ);
                 self.held = Some(held).filter(|_| self.greedy && tried == Tried::Done);
             }
         }

@@ -4,13 +4,19 @@ use std::collections::BTreeSet;
 
 use sva_core::ats::{Answer, Held, RequestId};
 use sva_core::pri::{GroupOutcome, PrgIndex};
-use sva_core::{AccessMode, AtsPort, FaultReason, Pasid};
+use sva_core::{Access, AccessMode, AtsPort, FaultReason, Pasid};
 
 use super::choices::Choices;
 use super::world::Eyes;
 
 /// A device model under test. What it may not do, the world finds out: use a PASID after it was told to stop, keep a translation past its invalidation, leave a group behind.
 pub trait Driver: Send {
+    /// What the device may use without a PASID, classic DMA: these addresses of its domain, of 4 KiB pages. Memory is mapped and unmapped there all the time; an access that meets none
+    /// is aborted. Comes once, before anything else; a driver that has no use for it does nothing.
+    fn plugged(&mut self, iovas: &[u64]) {
+        let _ = iovas;
+    }
+
     /// The device may use this PASID from now on, at `pages` addresses of 4 KiB pages.
     fn bound(&mut self, pasid: Pasid, pages: &[u64]);
 
@@ -54,37 +60,34 @@ impl View<'_> {
     }
 
     /// Accesses a word by a translation that the device keeps.
-    pub fn access(&mut self, pasid: Pasid, address: u64, write: bool) -> Tried {
-        match self.port.hold(Some(pasid), address, mode(write)) {
-            Some(held) => self.access_by(&held, pasid, address, write),
+    pub fn access(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
+        match self.port.hold(pasid, address, mode) {
+            Some(held) => self.access_by(&held, pasid, address, mode),
             None => Tried::Miss,
         }
     }
 
     /// Holds a translation that the device keeps, to use it in later steps.
-    pub fn hold(&mut self, pasid: Pasid, address: u64, write: bool) -> Option<Held> {
-        self.port.hold(Some(pasid), address, mode(write))
+    pub fn hold(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Option<Held> {
+        self.port.hold(pasid, address, mode)
     }
 
-    /// Accesses a word by a translation that is held.
-    pub fn access_by(&mut self, held: &Held, pasid: Pasid, address: u64, write: bool) -> Tried {
-        self.eyes.access_by(held, pasid, address, write)
+    /// Accesses a word by a translation that is held; the mode is the one that it was taken with.
+    pub fn access_by(&mut self, held: &Held, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
+        self.eyes.access_by(held, pasid, address, mode)
     }
 
     /// Accesses a word without a translation.
-    pub fn access_untranslated(&mut self, pasid: Pasid, address: u64, write: bool) -> Tried {
-        self.eyes.access_untranslated(pasid, address, write)
+    pub fn access_untranslated(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
+        self.eyes.access_untranslated(pasid, address, mode)
     }
 }
 
-/// How an access is made.
-pub(super) fn mode(write: bool) -> AccessMode {
-    if write { AccessMode::WRITE } else { AccessMode::READ }
-}
-
-/// A device that does everything right: translates, asks for pages in groups, uses what it keeps, stops when told.
+/// A device that does everything right: translates, asks for pages in groups, uses what it keeps, stops when told. It accesses in every way that there is: reads, writes, executes,
+/// with privilege and without, with a PASID and without.
 #[derive(Default)]
 pub struct WellBehaved {
+    iovas: Vec<u64>,
     bindings: Vec<(Pasid, Vec<u64>)>,
     stopped: BTreeSet<u32>,
     jobs: Vec<Job>,
@@ -95,9 +98,9 @@ pub struct WellBehaved {
 const JOBS: usize = 3;
 
 struct Job {
-    pasid: Pasid,
+    pasid: Option<Pasid>,
     address: u64,
-    write: bool,
+    mode: AccessMode,
     at: At,
     /// It ends as soon as it can.
     cancelled: bool,
@@ -124,14 +127,26 @@ impl WellBehaved {
 
     fn begin(&mut self, choices: &mut Choices) {
         let usable: Vec<_> = self.bindings.iter().filter(|(pasid, _)| !self.stopped.contains(&pasid.get())).collect();
-        if let Some((pasid, pages)) = choices.pick(&usable)
-            && let Some(page) = choices.pick(pages)
-        {
-            let address = page + u64::from(choices.below(512)) * 8;
-            let write = choices.below(2) == 1;
-            self.jobs.push(Job { pasid: *pasid, address, write, at: At::Start, cancelled: false, starved: false, rounds: 0 });
-        }
+        let (pasid, pages) = match choices.pick(&usable) {
+            Some((pasid, pages)) if self.iovas.is_empty() || !choices.one_in(6) => (Some(*pasid), pages),
+            _ => (None, &self.iovas),
+        };
+        let Some(page) = choices.pick(pages) else { return };
+        let (address, mode) = (page + u64::from(choices.below(512)) * 8, any_mode(choices));
+        self.jobs.push(Job { pasid, address, mode, at: At::Start, cancelled: false, starved: false, rounds: 0 });
     }
+}
+
+/// Mostly a user's read or write.
+fn any_mode(choices: &mut Choices) -> AccessMode {
+    let (access, privileged) = match choices.below(16) {
+        0..=5 => (Access::Read, false),
+        6..=11 => (Access::Write, false),
+        12 | 13 => (Access::Execute, false),
+        14 => (Access::Read, true),
+        _ => (Access::Write, true),
+    };
+    AccessMode { access, privileged, ..AccessMode::READ }
 }
 
 impl Job {
@@ -153,9 +168,11 @@ impl Job {
                 }
                 None => At::Translating(request),
                 Some(Answer::Kept | Answer::Outdated) => self.again(),
-                Some(Answer::Untranslated(permits)) if permits.permits(mode(self.write).access) => {
-                    view.access_untranslated(self.pasid, self.address, self.write);
-                    At::Done
+                Some(Answer::Untranslated(permits)) if permits.permits(self.mode.access) => {
+                    match view.access_untranslated(self.pasid, self.address, self.mode) {
+                        Tried::Aborted(FaultReason::NotPresent) if may_ask => self.ask(view, choices),
+                        _ => At::Done,
+                    }
                 }
                 Some(Answer::Untranslated(_) | Answer::NoAccess) if may_ask => self.ask(view, choices),
                 Some(Answer::Untranslated(_) | Answer::NoAccess) => self.again(),
@@ -165,7 +182,7 @@ impl Job {
                 let last = left == 0;
                 // The others of the group ask for the pages before this one.
                 let address = self.address.wrapping_sub(u64::from(left) * 4096);
-                let asked = view.port().ask_page(group, address, mode(self.write), last);
+                let asked = view.port().ask_page(group, address, self.mode, last);
                 self.starved = matches!(asked, Err(sva_core::pri::AskError::NoCredit { .. }));
                 match asked {
                     Ok(()) if last => At::Waiting(group),
@@ -180,10 +197,10 @@ impl Job {
                 Some(_) => At::Done,
             },
             At::Holding(held) => {
-                if self.cancelled || choices.below(2) == 0 {
+                if self.cancelled || choices.below(8) == 0 {
                     At::Done
                 } else {
-                    view.access_by(&held, self.pasid, self.address, self.write);
+                    view.access_by(&held, self.pasid, self.address, self.mode);
                     At::Holding(held)
                 }
             }
@@ -196,18 +213,18 @@ impl Job {
     }
 
     fn start(&mut self, view: &mut View<'_>, choices: &mut Choices) -> At {
-        if choices.below(3) == 2
-            && let Some(held) = view.hold(self.pasid, self.address, self.write)
+        if choices.below(2) == 1
+            && let Some(held) = view.hold(self.pasid, self.address, self.mode)
         {
-            view.access_by(&held, self.pasid, self.address, self.write);
+            view.access_by(&held, self.pasid, self.address, self.mode);
             return At::Holding(held);
         }
-        match view.access(self.pasid, self.address, self.write) {
+        match view.access(self.pasid, self.address, self.mode) {
             Tried::Done | Tried::Aborted(_) => At::Done,
-            Tried::Miss => match view.port().ask_translation(Some(self.pasid), self.address, mode(self.write)) {
+            Tried::Miss => match view.port().ask_translation(self.pasid, self.address, self.mode) {
                 Ok(request) => At::Translating(request),
                 Err(sva_core::ats::AskTranslationError::Off { .. }) => {
-                    view.access_untranslated(self.pasid, self.address, self.write);
+                    view.access_untranslated(self.pasid, self.address, self.mode);
                     At::Done
                 }
                 Err(_) => At::Done,
@@ -216,7 +233,7 @@ impl Job {
     }
 
     fn ask(&mut self, view: &mut View<'_>, choices: &mut Choices) -> At {
-        match view.port().open_group(Some(self.pasid)) {
+        match view.port().open_group(self.pasid) {
             Ok(group) => At::Asking(group, choices.below(3)),
             Err(_) => At::Done,
         }
@@ -224,6 +241,10 @@ impl Job {
 }
 
 impl Driver for WellBehaved {
+    fn plugged(&mut self, iovas: &[u64]) {
+        self.iovas = iovas.to_vec();
+    }
+
     fn bound(&mut self, pasid: Pasid, pages: &[u64]) {
         self.stopped.remove(&pasid.get());
         self.bindings.retain(|(known, _)| *known != pasid);
@@ -233,7 +254,7 @@ impl Driver for WellBehaved {
     fn stop(&mut self, pasid: Pasid, port: &AtsPort) {
         self.stopped.insert(pasid.get());
         self.bindings.retain(|(known, _)| *known != pasid);
-        for job in self.jobs.iter_mut().filter(|job| job.pasid == pasid) {
+        for job in self.jobs.iter_mut().filter(|job| job.pasid == Some(pasid)) {
             job.cancelled = true;
             if let At::Asking(..) = job.at {
                 // The stop marker gives the open group up.

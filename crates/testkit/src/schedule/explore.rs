@@ -99,8 +99,7 @@ impl Exploration {
                 Err(what) => {
                     // A subject that failed may be in any state: its destructors are not to hide what was found.
                     std::mem::forget(subject);
-                    drop(watched);
-                    return Err(Box::new(self.shrink(&make, seed, choices.into_taken(), what)));
+                    return Err(Box::new(self.shrink(&make, seed, choices.into_taken(), what, &watched)));
                 }
             }
         }
@@ -108,7 +107,10 @@ impl Exploration {
     }
 
     /// Takes out steps, in ever smaller pieces, as long as what is left fails too.
-    fn shrink<S: Subject>(&self, make: &impl Fn() -> S, seed: u64, mut steps: Vec<Step>, mut what: String) -> Failure {
+    ///
+    /// A smaller run may wait for ever where the first one failed: the watchdog looks at these as well.
+    fn shrink<S: Subject>(&self, make: &impl Fn() -> S, seed: u64, mut steps: Vec<Step>, mut what: String, watched: &Watchdog) -> Failure {
+        let again = |steps: &[Step], trace| replay_watched(make, steps, trace, |step| watched.beat(seed, step));
         let found_after = steps.len();
         let mut runs = 0;
         let mut piece = steps.len().div_ceil(2).max(1);
@@ -119,7 +121,7 @@ impl Exploration {
                 let end = (at + piece).min(steps.len());
                 let fewer = [&steps[..at], &steps[end..]].concat();
                 runs += 1;
-                match replay(make, &fewer, false) {
+                match again(&fewer, false) {
                     Err((now, _)) => (steps, what, shrunk) = (fewer, now, true),
                     Ok(()) => at = end,
                 }
@@ -129,7 +131,7 @@ impl Exploration {
             }
             piece = piece.div_ceil(2).max(1);
         }
-        let lines = match replay(make, &steps, true) {
+        let lines = match again(&steps, true) {
             Err((now, lines)) => {
                 what = now;
                 lines
@@ -145,11 +147,20 @@ impl Exploration {
 /// # Errors
 /// What is wrong; with `trace`, also what happened.
 pub fn replay<S: Subject>(make: &impl Fn() -> S, steps: &[Step], trace: bool) -> Result<(), (String, Vec<String>)> {
+    replay_watched(make, steps, trace, |_| {})
+}
+
+fn replay_watched<S: Subject>(
+    make: &impl Fn() -> S,
+    steps: &[Step],
+    trace: bool,
+    beat: impl Fn(usize),
+) -> Result<(), (String, Vec<String>)> {
     let mut subject = make();
     if trace {
         subject.trace();
     }
-    let (subject, outcome) = one_run(subject, &mut Choices::recorded(steps), None, |_| {});
+    let (subject, outcome) = one_run(subject, &mut Choices::recorded(steps), None, beat);
     outcome.map_err(|what| {
         let lines = subject.lines();
         std::mem::forget(subject);

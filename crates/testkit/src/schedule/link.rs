@@ -157,7 +157,7 @@ pub struct LinkCounts {
 type Action = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
-struct Held {
+struct Contents {
     ends: Option<LinkEnds>,
     queue: VecDeque<Message>,
     counts: LinkCounts,
@@ -168,7 +168,7 @@ struct Held {
 
 /// See the module. One for each device.
 #[derive(Default)]
-pub struct HeldLink(Mutex<Held>);
+pub struct HeldLink(Mutex<Contents>);
 
 impl HeldLink {
     /// Holds nothing yet.
@@ -269,6 +269,17 @@ impl HeldLink {
         (0..limit).any(|_| self.release(0, Fate::Deliver, &mut choices).is_none())
     }
 
+    /// Delivers the page requests and stop markers that are on their way: the read by which software learns that a reset is over, or that page requests are off,
+    /// pushes what was posted before.
+    pub fn push_posted(&self) {
+        let mut choices = Choices::recorded(&[]);
+        loop {
+            let first = self.0.lock().queue.iter().position(Message::is_ordered);
+            let Some(at) = first else { return };
+            self.release(at, Fate::Deliver, &mut choices);
+        }
+    }
+
     /// The device is gone: so is what was on its way.
     pub fn clear(&self) {
         let mut held = self.0.lock();
@@ -278,7 +289,7 @@ impl HeldLink {
     }
 }
 
-impl Held {
+impl Contents {
     /// What comes to the receiver.
     fn arrive(&mut self, message: Message, fate: Fate, choices: &mut Choices) -> Vec<Message> {
         let response = matches!(message, Message::Down(ToDevice::Response(_)));

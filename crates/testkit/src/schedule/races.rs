@@ -58,11 +58,61 @@ pub enum Race {
     UseDuringChange,
     /// ATS was switched off while an invalidation was under way.
     DisableDuringInvalidation,
+    /// A mapping of a domain was unmapped while a page request for it was being resolved or with an owner.
+    UnmapWithFaultPending,
+    /// A mapping of a domain was unmapped while the completion of a translation request for it was on its way.
+    UnmapWithTranslationOnItsWay,
+    /// A mapping of a domain was unmapped from inside the resolving of a page of it.
+    UnmapWhileResolving,
+    /// A device used an address of its domain after the unmap of it.
+    UseAfterUnmap,
+    /// An unbind began while an owner had a group of that PASID.
+    UnbindWithOwner,
+    /// A space ended while an owner had a group of it.
+    EndWithOwner,
+    /// A device was removed while an owner had a group of it.
+    RemovalWithOwner,
+    /// A reset began while an owner had a group of the device.
+    ResetWithOwner,
+    /// An owner answered a group before an earlier one of the same device.
+    AnswerOutOfOrder,
+    /// An owner answered a group that had been drained or forgotten.
+    LateAnswer,
+    /// An owner answered by the cookie of a group that it had answered before.
+    SecondAnswer,
+    /// An owner closed its queue with groups in it.
+    OwnerGone,
+    /// A group joined a container while a page request for its own domain was being resolved or with an owner.
+    JoinWithFaultPending,
+    /// A group joined a container while something was being unbound.
+    JoinDuringUnbind,
+    /// A group left a container while a page request of it was being resolved or with an owner.
+    LeaveWithFaultPending,
+    /// A group left a container while a translation was in use.
+    LeaveWhileInUse,
+    /// A container closed while a page request of it was being resolved or with an owner.
+    CloseWithFaultPending,
+    /// A container closed while a translation was in use.
+    CloseWhileInUse,
+    /// A space was bound, to a device or to a container, while a group was leaving one.
+    BindDuringLeave,
+    /// A device came into a group whose container has bindings.
+    HotplugIntoContainer,
+    /// A space ended that was bound to a container.
+    EndInContainer,
+    /// A device made an access that its bond does not grant.
+    NotGranted,
+    /// A device tried to execute what may not be executed.
+    ExecuteRefused,
+    /// A device executed by a translation whose change was under way.
+    ExecuteDuringChange,
+    /// A device made a privileged access by a translation whose change was under way.
+    PrivilegedDuringChange,
 }
 
 impl Race {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 51] = [
         Self::FillOvertaken,
         Self::UnbindWithResponseOnItsWay,
         Self::UnbindWhileResolving,
@@ -89,6 +139,31 @@ impl Race {
         Self::ResponseFailure,
         Self::UseDuringChange,
         Self::DisableDuringInvalidation,
+        Self::UnmapWithFaultPending,
+        Self::UnmapWithTranslationOnItsWay,
+        Self::UnmapWhileResolving,
+        Self::UseAfterUnmap,
+        Self::UnbindWithOwner,
+        Self::EndWithOwner,
+        Self::RemovalWithOwner,
+        Self::ResetWithOwner,
+        Self::AnswerOutOfOrder,
+        Self::LateAnswer,
+        Self::SecondAnswer,
+        Self::OwnerGone,
+        Self::JoinWithFaultPending,
+        Self::JoinDuringUnbind,
+        Self::LeaveWithFaultPending,
+        Self::LeaveWhileInUse,
+        Self::CloseWithFaultPending,
+        Self::CloseWhileInUse,
+        Self::BindDuringLeave,
+        Self::HotplugIntoContainer,
+        Self::EndInContainer,
+        Self::NotGranted,
+        Self::ExecuteRefused,
+        Self::ExecuteDuringChange,
+        Self::PrivilegedDuringChange,
     ];
 }
 

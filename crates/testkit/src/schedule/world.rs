@@ -5,9 +5,13 @@
 
 mod act;
 mod bonds;
+mod containers;
 mod devices;
+mod domains;
 mod end;
+mod model;
 mod oracle;
+mod owners;
 mod spaces;
 
 use std::collections::BTreeMap;
@@ -16,18 +20,18 @@ use std::time::Duration;
 
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
-use sva_core::{
-    AtsPort, Bdf, Bond, Capabilities, Clock, Device, DeviceOps, GroupBond, Iommu, IommuConfig, PageWork, Pasid, PasidTag, PasidWidth,
-    Reset, SharedBecause, Unbinding,
-};
+use sva_core::{Bdf, Capabilities, Clock, Iommu, IommuConfig, PasidCapability, PasidWidth, SharedBecause};
 
 use super::choices::Choices;
 use super::driver::{Driver, WellBehaved};
 use super::explore::Subject;
 use super::link::HeldLink;
-use super::races::Races;
-use crate::space::{Change, MemorySpace, PAGE, Protection};
+use super::races::{Race, Races};
+use crate::space::PAGE;
 use crate::topology::FlatTopology;
+use containers::ContainerSlot;
+use model::{Bound, Group, Slot, SpaceSlot, UnderWay, Working};
+use owners::{Owner, OwnerId};
 
 pub(crate) use oracle::Eyes;
 
@@ -39,8 +43,10 @@ const LIMIT: Duration = Duration::from_millis(10);
 /// How large a world is, and what may happen in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorldConfig {
-    /// Devices; the first two share a group.
+    /// Devices; the first two share a group. The last one can neither execute nor be privileged.
     pub devices: u8,
+    /// Containers at a time, that groups join and leave; 0: none.
+    pub containers: u8,
     /// Spaces at a time.
     pub spaces: u8,
     /// Pages of each space: 8 or more.
@@ -49,16 +55,31 @@ pub struct WorldConfig {
     pub pasid_bits: u8,
     /// One message in so many of those that can is lost, doubled or corrupted; 0: none.
     pub message_faults: u32,
-    /// Devices are reset, removed and plugged in.
+    /// Devices are reset, removed and plugged in. Without it only those are reset that were cut off, which nothing else ends.
     pub device_faults: bool,
     /// Spaces end.
     pub exits: bool,
+    /// Memory is mapped for transactions without PASID.
+    pub mappings: bool,
+    /// Bonds and domains have owners who answer page requests.
+    pub owners: bool,
 }
 
 impl Default for WorldConfig {
-    /// Four devices, three spaces of eight pages, three PASIDs; everything happens.
+    /// Four devices, two containers, three spaces of eight pages, three PASIDs; everything happens.
     fn default() -> Self {
-        Self { devices: 4, spaces: 3, pages: 8, pasid_bits: 2, message_faults: 10, device_faults: true, exits: true }
+        Self {
+            devices: 4,
+            containers: 2,
+            spaces: 3,
+            pages: 8,
+            pasid_bits: 2,
+            message_faults: 10,
+            device_faults: true,
+            exits: true,
+            mappings: true,
+            owners: true,
+        }
     }
 }
 
@@ -72,78 +93,6 @@ impl Clock for ScheduleClock {
     }
 }
 
-type SharedDriver = Arc<Mutex<Box<dyn Driver>>>;
-
-/// Has the driver stop on the thread that unbinds.
-struct Stopper {
-    driver: SharedDriver,
-    port: Mutex<Option<AtsPort>>,
-}
-
-impl DeviceOps for Stopper {
-    fn stop_pasid(&self, tag: PasidTag) {
-        let port = self.port.lock().clone();
-        if let Some(port) = port {
-            self.driver.lock().stop(tag.pasid, &port);
-        }
-    }
-}
-
-/// A place for a device.
-struct Slot {
-    bdf: Bdf,
-    device: Option<Device>,
-    driver: SharedDriver,
-    link: Arc<HeldLink>,
-    /// What the model says: PASIDs that it can use, each with the space.
-    bonds: BTreeMap<Pasid, usize>,
-    resets: Vec<Reset>,
-    ats_on: bool,
-    /// Responses that did not come as they were sent, since the device last forgot its groups.
-    lost_responses: u64,
-}
-
-impl Slot {
-    fn is_blocked(&self) -> bool {
-        !self.resets.is_empty() || self.device.as_ref().is_some_and(Device::is_cut_off)
-    }
-}
-
-struct SpaceSlot {
-    space: MemorySpace,
-    changes: Vec<Change>,
-    ended: bool,
-    announced: bool,
-}
-
-impl SpaceSlot {
-    fn new(pages: u64) -> Self {
-        let space = MemorySpace::new();
-        space.largest_translation(14);
-        space.map(BASE, pages * PAGE, Protection::READ_WRITE);
-        Self { space, changes: Vec::new(), ended: false, announced: false }
-    }
-}
-
-enum Bonded {
-    Device(Bond<()>),
-    Group(GroupBond<()>),
-}
-
-struct Bound {
-    bond: Bonded,
-    tag: PasidTag,
-    space: usize,
-    /// Its device has been removed.
-    inert: bool,
-}
-
-struct UnderWay {
-    unbinding: Unbinding,
-    tag: PasidTag,
-    space: usize,
-}
-
 type MakeDriver = Box<dyn Fn(usize) -> Box<dyn Driver>>;
 
 /// See the module.
@@ -153,10 +102,16 @@ pub struct World {
     clock: Arc<ScheduleClock>,
     make_driver: MakeDriver,
     slots: Vec<Slot>,
+    groups: Vec<Group>,
     spaces: Vec<SpaceSlot>,
+    /// Spaces that there have been.
+    spaces_made: u64,
     bound: Vec<Bound>,
+    containers: Vec<ContainerSlot>,
+    owners: BTreeMap<OwnerId, Owner>,
+    next_owner: OwnerId,
     unbindings: Vec<UnderWay>,
-    works: Vec<PageWork>,
+    works: Vec<Working>,
     /// Links of devices that are gone, with messages that are late.
     old_links: Vec<Arc<HeldLink>>,
     races: Races,
@@ -193,7 +148,9 @@ impl World {
         let iommu = Iommu::with_clock(Arc::new(bus), settings, clock.clone());
         let slots = (0..config.devices).map(|number| Slot {
             bdf: bdf(number),
+            capabilities: capabilities(&config, number + 1 == config.devices),
             device: None,
+            plugged: 0,
             driver: Arc::new(Mutex::new(make_driver(usize::from(number)))),
             link: HeldLink::new(),
             bonds: BTreeMap::new(),
@@ -203,7 +160,12 @@ impl World {
         });
         let mut world = Self {
             slots: slots.collect(),
-            spaces: (0..config.spaces).map(|_| SpaceSlot::new(config.pages)).collect(),
+            groups: (0..config.devices.saturating_sub(1).max(1)).map(|_| Group::default()).collect(),
+            spaces: (0..config.spaces).map(|number| SpaceSlot::new(config.pages, u64::from(number))).collect(),
+            spaces_made: u64::from(config.spaces),
+            containers: (0..config.containers).map(|_| ContainerSlot::new(iommu.container())).collect(),
+            owners: BTreeMap::new(),
+            next_owner: 0,
             config,
             iommu,
             clock,
@@ -242,13 +204,14 @@ impl World {
         &self.iommu
     }
 
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::translating(PasidWidth::new(self.config.pasid_bits).expect("checked when it was made"), 4)
-    }
-
     /// The addresses that devices are told of: one more than is mapped.
     fn pages(&self) -> Vec<u64> {
         (0..=self.config.pages).map(|page| BASE + page * PAGE).collect()
+    }
+
+    /// Counts the races that were reached.
+    fn note(&mut self, races: impl IntoIterator<Item = (Race, bool)>) {
+        races.into_iter().filter(|(_, reached)| *reached).for_each(|(race, _)| self.races.reached(race));
     }
 
     fn say(&mut self, line: impl FnOnce() -> String) {
@@ -260,6 +223,13 @@ impl World {
     fn verdict(&mut self) -> Result<(), String> {
         self.wrong.take().map_or(Ok(()), Err)
     }
+}
+
+/// What a device can do: everything; or all but execute and be privileged.
+fn capabilities(config: &WorldConfig, plain: bool) -> Capabilities {
+    let width = PasidWidth::new(config.pasid_bits).expect("1 to 20 bits");
+    let pasid = PasidCapability { width, execute: !plain, privileged: !plain };
+    Capabilities { pasid: Some(pasid), ..Capabilities::translating(width, 4) }
 }
 
 impl Subject for World {

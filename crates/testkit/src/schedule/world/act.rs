@@ -6,8 +6,9 @@ use std::time::Duration;
 use sva_core::Device;
 use sva_core::sync::atomic::Ordering;
 
+use super::World;
+use super::model::{Place, Slot, Working};
 use super::oracle::Oracle;
-use super::{Slot, World};
 use crate::schedule::choices::Choices;
 use crate::schedule::driver::View;
 use crate::schedule::link::{Fate, HeldLink};
@@ -17,23 +18,27 @@ use crate::schedule::races::Race;
 type Action = fn(&mut World, &mut Choices);
 
 /// What a step does, with how often among the others.
-const WEIGHTS: [(u32, Action); 16] = [
-    (60, World::drive),
-    (50, World::deliver),
+const WEIGHTS: [(u32, Action); 20] = [
+    (70, World::drive),
+    (80, World::deliver),
     (7, World::sort),
     (8, World::begin_work),
     (8, World::run_work),
-    (6, World::bind),
+    (10, World::bind),
     (4, World::unbind),
     (5, World::change),
     (7, World::finish_change),
-    (1, World::end_space),
+    (2, World::end_space),
     (2, World::announce),
     (2, World::reset),
-    (4, World::end_reset),
+    (2, World::end_reset),
     (3, World::remove_or_plug),
     (2, World::switch),
     (3, World::pass_time),
+    (8, World::change_mappings),
+    (6, World::own),
+    (1, World::change_owner),
+    (18, World::contain),
 ];
 
 impl World {
@@ -46,7 +51,7 @@ impl World {
             }
             left -= weight;
         }
-        self.unbindings.retain(|under_way| !under_way.unbinding.is_over());
+        self.unbindings.retain(|under_way| !under_way.is_over());
         self.renew_spaces();
     }
 
@@ -54,11 +59,11 @@ impl World {
         choices.below(self.slots.len() as u32) as usize
     }
 
-    /// Mostly one that a group is being resolved for, or that has an invalidation to complete: what happens to a device that has nothing under way is of less interest.
+    /// Mostly one that has a page request, an access or an invalidation under way: what happens to a device that has nothing under way is of less interest.
     pub(super) fn busy_slot(&self, choices: &mut Choices) -> usize {
-        let resolving = |slot: &Slot| self.works.iter().any(|work| work.device() == slot.bdf);
         let invalidating = |slot: &Slot| slot.device.as_ref().is_some_and(|device| device.invalidations_under_way() > 0);
-        let busy: Vec<usize> = (0..self.slots.len()).filter(|at| resolving(&self.slots[*at]) || invalidating(&self.slots[*at])).collect();
+        let busy = |at: usize| self.has_fault(at, None) || self.is_in_use(at) || invalidating(&self.slots[at]);
+        let busy: Vec<usize> = (0..self.slots.len()).filter(|at| busy(*at)).collect();
         match choices.below(2) {
             1 if !busy.is_empty() => *choices.pick(&busy).unwrap_or(&0),
             _ => self.any_slot(choices),
@@ -80,8 +85,14 @@ impl World {
         let Some(device) = &slot.device else { return };
         let port = device.ats_port();
         let driver = Arc::clone(&slot.driver);
+        // Field by field: the oracle writes to others.
+        let domain = match self.place_of(at) {
+            Place::Group(group) => &self.groups[group].own,
+            Place::Container(container) => &self.containers[container].domain,
+        };
         let mut oracle = Oracle {
             slot,
+            domain,
             spaces: &self.spaces,
             races: &mut self.races,
             wrong: &mut self.wrong,
@@ -127,19 +138,52 @@ impl World {
     }
 
     fn begin_work(&mut self, _: &mut Choices) {
-        if self.works.len() < 4
-            && let Some(work) = self.iommu.next_page_work()
-        {
-            self.say(|| format!("begin to resolve group {} of {}", work.requests()[0].index, work.device()));
-            self.works.push(work);
+        if self.works.len() < 4 {
+            self.begin_one_work();
         }
+    }
+
+    /// Takes the group that is next to be resolved; false where none waits.
+    pub(super) fn begin_one_work(&mut self) -> bool {
+        let Some(work) = self.iommu.next_page_work() else { return false };
+        self.say(|| format!("begin to resolve group {} of {}", work.requests()[0].index, work.device()));
+        let of = self.slots.iter().position(|slot| slot.bdf == work.device() && slot.device.is_some());
+        match of {
+            Some(at) => {
+                let (plugged, switches) = (self.slots[at].plugged, self.groups[Self::group_of(at)].switches);
+                self.works.push(Working { work, at, plugged, switches });
+            }
+            None => drop(self.wrong.get_or_insert(format!("a group of {} is to be resolved, which is gone", work.device()))),
+        }
+        true
     }
 
     fn run_work(&mut self, choices: &mut Choices) {
         if !self.works.is_empty() {
-            let work = self.works.swap_remove(choices.below(self.works.len() as u32) as usize);
-            self.say(|| format!("resolve group {} of {}", work.requests()[0].index, work.device()));
-            work.run();
+            self.run_one_work(choices.below(self.works.len() as u32) as usize);
+        }
+    }
+
+    pub(super) fn run_one_work(&mut self, number: usize) {
+        let working = self.works.swap_remove(number);
+        let inside = self.unmap_inside(&working);
+        let Working { work, at, plugged, .. } = working;
+        let requests = work.requests().to_vec();
+        self.say(|| format!("resolve group {} of {}", requests[0].index, work.device()));
+        work.run();
+        self.look_at_desks(at, plugged, &requests);
+        self.unmapped_inside(inside);
+    }
+
+    fn change_mappings(&mut self, choices: &mut Choices) {
+        if self.config.mappings {
+            self.map_or_unmap(choices);
+        }
+    }
+
+    fn change_owner(&mut self, choices: &mut Choices) {
+        if self.config.owners {
+            self.register(choices);
         }
     }
 

@@ -1,52 +1,109 @@
-//! Binds and unbinds.
+//! Binds and unbinds of devices and groups.
 
-use sva_core::{Bind, Pasid, PasidTag, ToDevice};
+use sva_core::{Bind, Features, Pasid, PasidTag, ToDevice};
 
-use super::{Bonded, Bound, Slot, UnderWay, World};
+use super::World;
+use super::model::{Bonded, Bound, Ending, Grant, UnderWay};
+use super::owners::OwnerId;
 use crate::schedule::choices::Choices;
 use crate::schedule::link::Message;
 use crate::schedule::races::Race;
+
+/// Mostly the default ones.
+pub(super) fn any_features(choices: &mut Choices) -> Features {
+    let default = Features::default();
+    match choices.below(12) {
+        6 | 7 => Features { execute: true, ..default },
+        8 => Features { privileged: true, ..default },
+        9 | 10 => Features { execute: true, privileged: true, ..default },
+        11 => Features::NONE,
+        _ => default,
+    }
+}
+
+/// What a line tells of a bond beyond the usual.
+pub(super) fn told(features: Features, owner: Option<OwnerId>) -> String {
+    let default = Features::default();
+    let mut more = String::new();
+    for (differs, what) in [
+        (features.execute != default.execute, ", may execute"),
+        (features.privileged != default.privileged, ", may be privileged"),
+        (features.page_faults != default.page_faults, ", without page faults"),
+    ] {
+        more += if differs { what } else { "" };
+    }
+    owner.map_or_else(|| more.clone(), |owner| format!("{more}, page requests to owner {owner}"))
+}
 
 impl World {
     pub(super) fn bind(&mut self, choices: &mut Choices) {
         let (at, space) = (self.any_slot(choices), self.any_space(choices));
         let Some(device) = self.slots[at].device.clone() else { return };
-        let handle = self.spaces[space].space.handle();
-        let bonded = if at < 2 {
-            self.iommu.bind_group(device.group(), &handle, Bind::new(())).map(|bond| (bond.tag(), Bonded::Group(bond))).ok()
+        if self.is_leaving() && choices.below(2) == 1 {
+            return self.bind_used_container(choices);
+        }
+        if let Some(container) = self.groups[Self::group_of(at)].container
+            && choices.below(4) > 0
+        {
+            return self.bind_container(container, choices);
+        }
+        let (handle, features) = (self.spaces[space].space.handle(), any_features(choices));
+        let mut bind = Bind::new(()).features(features);
+        let owner = self.any_owner(choices);
+        let id = owner.as_ref().map(|(id, _)| *id);
+        if let Some((_, handler)) = owner {
+            bind = bind.on_page_requests(handler);
+        }
+        let group = Self::group_of(at);
+        let places = self.places_of(group);
+        let bonded = if places.len() > 1 {
+            self.iommu.bind_group(device.group(), &handle, bind).map(|bond| (bond.tag(), Bonded::Group(bond))).ok()
         } else {
-            self.iommu.bind_device(&device, &handle, Bind::new(())).map(|bond| (bond.tag(), Bonded::Device(bond))).ok()
+            self.iommu.bind_device(&device, &handle, bind).map(|bond| (bond.tag(), Bonded::Device(bond))).ok()
         };
-        let Some((tag, bond)) = bonded else { return };
-        self.say(|| format!("bind device {at} to space {space}: PASID {}", tag.pasid));
+        let Some((tag, bond)) = bonded else {
+            id.map(|id| self.owners.remove(&id));
+            return;
+        };
+        let can = self.can_grant(&places, space, features);
+        let contained = self.groups[group].container.is_some();
+        if !can || contained || self.spaces[space].ended {
+            self.wrong
+                .get_or_insert(format!("device {at} was bound to space {space}: it can be granted {can}, in a container {contained}"));
+        }
+        self.say(|| format!("bind device {at} to space {space}: PASID {}{}", tag.pasid, told(features, id)));
         self.note_bind(space, tag);
+        let grant = Grant { space, features, owner: id };
         let members: Vec<usize> = match &bond {
             Bonded::Device(_) => vec![at],
             Bonded::Group(bond) => {
                 let members = bond.members();
-                (0..self.slots.len()).filter(|at| members.contains(&self.slots[*at].bdf)).collect()
+                places.into_iter().filter(|at| members.contains(&self.slots[*at].bdf)).collect()
             }
         };
         for member in members {
-            self.joined(member, tag.pasid, space);
+            self.joined(member, tag.pasid, grant);
         }
-        self.bound.push(Bound { bond, tag, space, inert: false });
+        self.bound.push(Bound { bond, tag, group, grant, inert: false });
     }
 
-    pub(super) fn joined(&mut self, at: usize, pasid: Pasid, space: usize) {
+    pub(super) fn joined(&mut self, at: usize, pasid: Pasid, grant: Grant) {
         let pages = self.pages();
-        self.slots[at].bonds.insert(pasid, space);
+        self.slots[at].bonds.insert(pasid, grant);
         self.slots[at].driver.lock().bound(pasid, &pages);
     }
 
+    /// Devices can use a PASID no more.
+    pub(super) fn withdraw(&mut self, places: &[usize], pasid: Pasid) {
+        for &at in places {
+            if self.slots[at].bonds.remove(&pasid).is_some() {
+                self.void(at, Some(Some(pasid)));
+            }
+        }
+    }
+
     /// Counts the races that a bind is part of.
-    fn note_bind(&mut self, space: usize, tag: PasidTag) {
-        if !self.spaces[space].changes.is_empty() {
-            self.races.reached(Race::BindDuringChange);
-        }
-        if self.unbindings.iter().any(|under_way| under_way.space == space) {
-            self.races.reached(Race::BindDuringUnbind);
-        }
+    pub(super) fn note_bind(&mut self, space: usize, tag: PasidTag) {
         let of_another = |message: &Message| match message {
             Message::Down(ToDevice::Translated(completion)) => {
                 completion.owner.is_some_and(|owner| owner.pasid == tag.pasid && owner != tag)
@@ -54,15 +111,21 @@ impl World {
             Message::Down(ToDevice::Response(response)) => response.pasid == Some(tag.pasid),
             _ => false,
         };
-        let first_use = !self.bound.iter().any(|bound| bound.tag == tag);
-        if first_use && self.slots.iter().any(|slot| slot.link.messages().iter().any(of_another)) {
-            self.races.reached(Race::ReuseWithLateMessage);
-        }
+        let tags = self.bound.iter().map(|bound| bound.tag);
+        let contained = self.containers.iter().flat_map(|container| &container.bonds).map(|bond| bond.tag);
+        let first_use = !tags.chain(contained).any(|other| other == tag);
+        let late = first_use && self.slots.iter().any(|slot| slot.link.messages().iter().any(of_another));
+        self.note([
+            (Race::BindDuringChange, !self.spaces[space].changes.is_empty()),
+            (Race::BindDuringUnbind, self.unbindings.iter().any(|under_way| under_way.spaces.contains(&space))),
+            (Race::BindDuringLeave, self.is_leaving()),
+            (Race::ReuseWithLateMessage, late),
+        ]);
     }
 
     pub(super) fn unbind(&mut self, choices: &mut Choices) {
         // An owner who has heard of the end unbinds soon.
-        let ended: Vec<usize> = (0..self.bound.len()).filter(|at| self.spaces[self.bound[*at].space].announced).collect();
+        let ended: Vec<usize> = (0..self.bound.len()).filter(|at| self.spaces[self.bound[*at].grant.space].announced).collect();
         let all: Vec<usize> = (0..self.bound.len()).collect();
         let from = if ended.is_empty() { &all } else { &ended };
         if let Some(&at) = choices.pick(from) {
@@ -71,45 +134,38 @@ impl World {
     }
 
     pub(super) fn unbind_one(&mut self, at: usize) {
-        let Bound { bond, tag, space, inert } = self.bound.swap_remove(at);
-        self.note_unbind(tag, space);
-        let of_group = matches!(bond, Bonded::Group(_));
-        for (number, slot) in self.slots.iter_mut().enumerate() {
-            let member = match &bond {
-                Bonded::Device(bond) => slot.bdf == bond.device(),
-                Bonded::Group(_) => number < 2,
-            };
-            if member && !inert && slot.bonds.get(&tag.pasid) == Some(&space) {
-                slot.bonds.remove(&tag.pasid);
-            }
-        }
+        let Bound { bond, tag, group, grant, inert } = self.bound.swap_remove(at);
+        let places = if inert { Vec::new() } else { self.places_of(group) };
+        self.note_unbind(tag, &places);
         let unbinding = match bond {
             Bonded::Device(bond) => bond.begin_unbind(),
             Bonded::Group(bond) => bond.begin_unbind(),
         };
+        self.withdraw(&places, tag.pasid);
+        self.end_owner(grant.owner);
         self.say(|| {
-            format!("unbind PASID {} of space {space} (group: {of_group}); over at once: {}", tag.pasid, !unbinding.report().deferred)
+            let (space, over) = (grant.space, !unbinding.report().deferred);
+            format!("unbind PASID {} of space {space} from group {group}; over at once: {over}", tag.pasid)
         });
-        self.unbindings.push(UnderWay { unbinding, tag, space });
+        self.unbindings.push(UnderWay { ending: Ending::Unbinding(unbinding), spaces: vec![grant.space] });
     }
 
-    fn note_unbind(&mut self, tag: PasidTag, space: usize) {
-        let users: Vec<&Slot> = self.slots.iter().filter(|slot| slot.bonds.get(&tag.pasid) == Some(&space)).collect();
+    /// Counts the races that an unbind at these places is part of.
+    pub(super) fn note_unbind(&mut self, tag: PasidTag, places: &[usize]) {
+        let users: Vec<usize> = places.iter().copied().filter(|at| self.slots[*at].bonds.contains_key(&tag.pasid)).collect();
         let response =
             |message: &Message| matches!(message, Message::Down(ToDevice::Response(response)) if response.pasid == Some(tag.pasid));
-        let on_its_way = users.iter().any(|slot| slot.link.messages().iter().any(response));
-        let in_use = users.iter().any(|slot| slot.device.as_ref().is_some_and(|device| device.atc_in_use() > 0));
-        let bdfs: Vec<_> = users.iter().map(|slot| slot.bdf).collect();
-        let resolving = self.works.iter().any(|work| bdfs.contains(&work.device()) && work.requests()[0].pasid == Some(tag.pasid));
-        for (race, reached) in [
+        let on_its_way = users.iter().any(|at| self.slots[*at].link.messages().iter().any(response));
+        let in_use = users.iter().any(|at| self.is_in_use(*at));
+        let mut works = self.works.iter();
+        let resolving = works.any(|working| users.contains(&working.at) && working.work.requests()[0].pasid == Some(tag.pasid));
+        let with_owner = users.iter().any(|at| self.owner_has(*at, Some(Some(tag.pasid))));
+        self.note([
             (Race::UnbindWithResponseOnItsWay, on_its_way),
             (Race::UnbindWhileInUse, in_use),
             (Race::UnbindWhileResolving, resolving),
+            (Race::UnbindWithOwner, with_owner),
             (Race::UnbindDuringOverflow, self.iommu.page_queue_overflowed()),
-        ] {
-            if reached {
-                self.races.reached(race);
-            }
-        }
+        ]);
     }
 }

@@ -4,31 +4,37 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;
-use sva_core::{Device, DeviceSpec, Plug, Removal};
+use sva_core::{Device, DeviceSpec, GroupId, Pasid, Plug, Removal};
 
-use super::{Bonded, Bound, Stopper, World};
+use super::World;
+use super::model::{Bonded, Bound, Group, Stopper};
 use crate::schedule::choices::Choices;
 use crate::schedule::link::HeldLink;
 use crate::schedule::races::Race;
 
 impl World {
     pub(super) fn reset(&mut self, choices: &mut Choices) {
-        let at = self.busy_slot(choices);
-        let Some(device) = self.slots[at].device.clone().filter(|_| self.config.device_faults) else { return };
+        let cut_off = (0..self.slots.len()).find(|at| self.slots[*at].device.as_ref().is_some_and(Device::is_cut_off));
+        let at = cut_off.filter(|_| choices.below(2) == 0).unwrap_or_else(|| self.busy_slot(choices));
+        // One that was cut off needs it.
+        let Some(device) = self.slots[at].device.clone().filter(|device| self.config.device_faults || device.is_cut_off()) else { return };
         if self.slots[at].resets.len() >= 2 || choices.below(4) > 0 && !device.is_cut_off() {
             return;
         }
-        let resolving = self.works.iter().any(|work| work.device() == self.slots[at].bdf);
-        let invalidating = device.invalidations_under_way() > 0;
-        let nested = !self.slots[at].resets.is_empty();
-        for (race, reached) in
-            [(Race::NestedReset, nested), (Race::ResetWhileResolving, resolving), (Race::ResetDuringInvalidation, invalidating)]
-        {
-            if reached {
-                self.races.reached(race);
+        self.note([
+            (Race::NestedReset, !self.slots[at].resets.is_empty()),
+            (Race::ResetWhileResolving, self.is_resolving(at)),
+            (Race::ResetDuringInvalidation, device.invalidations_under_way() > 0),
+            (Race::ResetWithOwner, self.owner_has(at, None)),
+        ]);
+        let reset = match device.begin_reset() {
+            Ok(reset) => reset,
+            Err(error) => {
+                self.wrong.get_or_insert(format!("device {at} cannot be reset: {error}"));
+                return;
             }
-        }
-        let Ok(reset) = device.begin_reset() else { return };
+        };
+        self.void(at, None);
         let slot = &mut self.slots[at];
         slot.resets.push(reset);
         slot.driver.lock().reset();
@@ -38,18 +44,22 @@ impl World {
     }
 
     pub(super) fn end_reset(&mut self, choices: &mut Choices) {
-        let at = self.any_slot(choices);
+        let in_reset: Vec<usize> = (0..self.slots.len()).filter(|at| !self.slots[*at].resets.is_empty()).collect();
+        let Some(&at) = choices.pick(&in_reset) else { return };
+        self.slots[at].link.push_posted();
         if let Some(reset) = self.slots[at].resets.pop() {
             reset.done();
+            self.void(at, None);
             self.say(|| format!("a reset of device {at} is done"));
         }
     }
 
     pub(super) fn remove_or_plug(&mut self, choices: &mut Choices) {
-        let at = self.busy_slot(choices);
         if !self.config.device_faults {
             return;
         }
+        let absent = (0..self.slots.len()).find(|at| self.slots[*at].device.is_none());
+        let at = absent.filter(|_| choices.below(3) > 0).unwrap_or_else(|| self.busy_slot(choices));
         if self.slots[at].device.is_some() {
             if choices.below(4) > 0 {
                 return;
@@ -63,20 +73,17 @@ impl World {
 
     pub(super) fn remove(&mut self, at: usize, removal: Removal) {
         let Some(device) = self.slots[at].device.take() else { return };
-        let resolving = self.works.iter().any(|work| work.device() == self.slots[at].bdf);
-        for (race, reached) in [
-            (Race::RemovalWhileResolving, resolving),
+        self.note([
+            (Race::RemovalWhileResolving, self.is_resolving(at)),
             (Race::RemovalDuringInvalidation, device.invalidations_under_way() > 0),
             (Race::RemovalWhileInUse, device.atc_in_use() > 0),
-        ] {
-            if reached {
-                self.races.reached(race);
-            }
-        }
+            (Race::RemovalWithOwner, self.owner_has(at, None)),
+        ]);
         self.count_device(&device);
         if self.iommu.begin_remove(&device, removal).is_err() {
             self.wrong = Some(format!("device {at} cannot be removed"));
         }
+        self.void(at, None);
         let own = |bound: &&mut Bound| matches!(&bound.bond, Bonded::Device(bond) if bond.device() == device.bdf());
         self.bound.iter_mut().filter(own).for_each(|bound| bound.inert = true);
         let slot = &mut self.slots[at];
@@ -93,17 +100,23 @@ impl World {
         self.say(|| format!("device {at} is removed ({removal:?})"));
     }
 
+    /// Whether a group of the device is being resolved.
+    fn is_resolving(&self, at: usize) -> bool {
+        self.works.iter().any(|working| working.at == at)
+    }
+
     pub(super) fn plug(&mut self, at: usize) {
-        if !self.unbindings.is_empty() {
-            self.races.reached(Race::HotplugDuringUnbind);
+        let driver = Arc::new(Mutex::new((self.make_driver)(at)));
+        if self.config.mappings {
+            driver.lock().plugged(&Self::iovas());
         }
-        let (capabilities, driver) = (self.capabilities(), Arc::new(Mutex::new((self.make_driver)(at))));
         let slot = &mut self.slots[at];
         slot.driver = Arc::clone(&driver);
         slot.link = HeldLink::new();
         slot.bonds = BTreeMap::new();
+        slot.plugged += 1;
         let stopper = Arc::new(Stopper { driver, port: Mutex::new(None) });
-        let spec = DeviceSpec { bdf: slot.bdf, capabilities };
+        let spec = DeviceSpec { bdf: slot.bdf, capabilities: slot.capabilities };
         let plugged = self.iommu.plug_in(Plug::new(spec).model(stopper.clone()).link(slot.link.clone()));
         let Ok(plugged) = plugged else {
             self.wrong = Some(format!("device {at} cannot be plugged in"));
@@ -111,13 +124,36 @@ impl World {
         };
         *stopper.port.lock() = Some(plugged.device.ats_port());
         slot.ats_on = plugged.device.enable_ats().and_then(|()| plugged.device.enable_pri()).is_ok();
+        let group = plugged.device.group();
         slot.device = Some(plugged.device);
-        for pasid in plugged.joined {
-            if let Some(space) = self.bound.iter().find(|bound| bound.tag.pasid == pasid && !bound.inert).map(|bound| bound.space) {
-                self.joined(at, pasid, space);
-            }
+        self.in_group(at, group);
+        let joins = self.to_join(at);
+        let contained = self.groups[Self::group_of(at)].container.is_some();
+        self.note([(Race::HotplugDuringUnbind, !self.unbindings.is_empty()), (Race::HotplugIntoContainer, contained && !joins.is_empty())]);
+        let mut expected: Vec<Pasid> = joins.iter().map(|(pasid, _)| *pasid).collect();
+        let mut found = plugged.joined;
+        expected.sort();
+        found.sort();
+        if expected != found {
+            self.wrong.get_or_insert(format!("device {at} joined {found:?}, and not {expected:?}"));
         }
+        joins.into_iter().for_each(|(pasid, grant)| self.joined(at, pasid, grant));
         self.say(|| format!("device {at} is plugged in"));
+    }
+
+    /// A group that had nothing left was forgotten: the device is in a new one then.
+    fn in_group(&mut self, at: usize, id: GroupId) {
+        let number = Self::group_of(at);
+        let group = &mut self.groups[number];
+        if group.id == Some(id) {
+            return;
+        }
+        if !group.own.mapped.is_empty() || group.container.is_some() {
+            self.wrong.get_or_insert(format!("group {number} was forgotten with mappings or in a container"));
+        }
+        let owner = group.own.owner();
+        *group = Group { id: Some(id), switches: group.switches + 1, ..Group::default() };
+        self.end_owner(owner);
     }
 
     /// ATS and page requests are switched off, or on.
@@ -132,12 +168,13 @@ impl World {
             if device.invalidations_under_way() > 0 {
                 self.races.reached(Race::DisableDuringInvalidation);
             }
-            let off = device.disable_pri().and_then(|()| device.disable_ats());
-            slot.ats_on = off.is_err();
+            slot.link.push_posted();
+            slot.ats_on = device.disable_pri().and_then(|()| device.disable_ats()).is_err();
+            self.void(at, None);
         } else {
             slot.ats_on = device.enable_ats().and_then(|()| device.enable_pri()).is_ok();
         }
-        let on = slot.ats_on;
+        let on = self.slots[at].ats_on;
         self.say(|| format!("the services of device {at}: on is {on}"));
     }
 

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use sva_core::{Census, Removal};
 
+use super::model::Slot;
 use super::{LIMIT, World};
 use crate::schedule::choices::Choices;
+use crate::space::Change;
 
 /// Rounds in which a system has to come to rest; each delivers all that there is.
 const ROUNDS: usize = 100;
@@ -14,7 +16,13 @@ impl World {
     pub(super) fn take_down(&mut self) -> Result<(), String> {
         self.say(|| "--- the end".to_owned());
         self.slots.iter().for_each(|slot| slot.driver.lock().wind_down());
-        self.slots.iter_mut().for_each(|slot| slot.resets.clear());
+        for at in 0..self.slots.len() {
+            self.slots[at].link.push_posted();
+            if !self.slots[at].resets.is_empty() {
+                self.slots[at].resets.clear();
+                self.void(at, None);
+            }
+        }
         for at in 0..self.spaces.len() {
             if self.spaces[at].ended && !self.spaces[at].announced {
                 self.announce_one(at);
@@ -25,6 +33,9 @@ impl World {
         while !self.bound.is_empty() {
             self.unbind_one(0);
         }
+        self.close_containers();
+        self.unmap_all();
+        self.close_owners();
         self.rest("without bonds")?;
         self.nobody_waits_in_vain()?;
         for at in 0..self.slots.len() {
@@ -43,19 +54,20 @@ impl World {
                 link.settle(10_000);
             }
             while self.iommu.sort_page_request() {}
-            self.works.drain(..).for_each(sva_core::PageWork::run);
-            while let Some(work) = self.iommu.next_page_work() {
-                work.run();
+            while self.begin_one_work() {}
+            while !self.works.is_empty() {
+                self.run_one_work(0);
             }
+            self.serve_all(&mut quiet);
             for at in 0..self.slots.len() {
                 (0..8).for_each(|_| self.drive_one(at, &mut quiet));
             }
             for space in &mut self.spaces {
-                while let Some(over) = space.changes.iter().position(super::Change::is_over) {
+                while let Some(over) = space.changes.iter().position(Change::is_over) {
                     space.changes.remove(over).finish();
                 }
             }
-            self.unbindings.retain(|under_way| !under_way.unbinding.is_over());
+            self.unbindings.retain(|under_way| !under_way.is_over());
             self.verdict()?;
             if self.is_at_rest() {
                 return Ok(());
@@ -70,36 +82,50 @@ impl World {
         let links = self.slots.iter().map(|slot| &slot.link).chain(&self.old_links);
         let census = self.iommu.census();
         links.into_iter().all(|link| link.is_empty())
-            // A device whose credit went with lost responses cannot complete a group before it stops.
-            && (census.page_requests == 0 || !self.bound.is_empty())
-            && census.page_groups == 0
+            // A device whose credit went with lost responses, or is with a silent owner, cannot complete a group before it stops.
+            && (census.page_requests == 0 || !self.bound.is_empty() || self.may_be_stuck())
+            && census.page_groups == self.pending_with_owners().count()
             && census.invalidations == 0
             && self.slots.iter().all(|slot| slot.device.is_none() || slot.driver.lock().is_idle())
             && self.unbindings.is_empty()
             && self.spaces.iter().all(|space| space.changes.is_empty())
     }
 
-    fn unrest(&self) -> String {
-        let changes: usize = self.spaces.iter().map(|space| space.changes.len()).sum();
-        let pasids: Vec<u32> = self.unbindings.iter().map(|under_way| under_way.tag.pasid.get()).collect();
-        let busy = |slot: &&super::Slot| slot.device.is_some() && !slot.driver.lock().is_idle();
-        let busy: Vec<String> = self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
-        let (census, counts) = (self.iommu.census(), self.iommu.page_counts());
-        format!("{changes} changes, unbinding PASIDs {pasids:?}, drivers at work {busy:?}, {census:?}, {counts:?}")
+    /// Whether a device may have a group without PASID that it cannot complete, for want of credit or after a response failure: no stop marker gives that up.
+    fn may_be_stuck(&self) -> bool {
+        let failed = |slot: &Slot| slot.device.as_ref().is_some_and(|device| device.page_request_counts().failures > 0);
+        !self.containers.is_empty() || self.slots.iter().any(|slot| slot.device.is_some() && (slot.lost_responses > 0 || failed(slot)))
     }
 
-    /// Groups without an answer are those whose answers the links have lost, and a driver that winds down holds no translation.
+    fn unrest(&self) -> String {
+        let changes: usize = self.spaces.iter().map(|space| space.changes.len()).sum();
+        let ending: Vec<&Vec<usize>> = self.unbindings.iter().map(|under_way| &under_way.spaces).collect();
+        let busy = |slot: &&Slot| slot.device.is_some() && !slot.driver.lock().is_idle();
+        let busy: Vec<String> = self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
+        let (census, counts) = (self.iommu.census(), self.iommu.page_counts());
+        format!(
+            "{changes} changes, unbinding from spaces {ending:?}, with owners {}, drivers at work {busy:?}, {census:?}, {counts:?}",
+            self.pending_with_owners().count()
+        )
+    }
+
+    /// Groups without an answer are those whose answers the links have lost or silent owners withhold, and a driver that winds down holds no translation.
     fn nobody_waits_in_vain(&mut self) -> Result<(), String> {
+        let with_owners: Vec<usize> = self.pending_with_owners().map(|group| group.device).collect();
         for (at, slot) in self.slots.iter_mut().enumerate() {
+            let withheld = with_owners.iter().filter(|device| **device == at).count() as u64;
             slot.lost_responses += slot.link.take_lost_responses();
             let held = slot.device.as_ref().map_or(0, sva_core::Device::atc_in_use);
             if held > 0 {
                 return Err(format!("device {at} holds {held} translations with nothing left to do: changes of its spaces wait for them"));
             }
             let waiting = slot.device.as_ref().map_or(0, sva_core::Device::groups_waiting) as u64;
-            if waiting > slot.lost_responses {
+            if waiting > slot.lost_responses + withheld {
                 let counts = slot.device.as_ref().map(sva_core::Device::page_request_counts);
-                return Err(format!("device {at} waits for {waiting} groups, and {} responses were lost: {counts:?}", slot.lost_responses));
+                return Err(format!(
+                    "device {at} waits for {waiting} groups, {} responses were lost, owners withhold {withheld}: {counts:?}",
+                    slot.lost_responses
+                ));
             }
         }
         Ok(())

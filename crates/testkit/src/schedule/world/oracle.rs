@@ -1,24 +1,28 @@
 //! Judges every access.
 
-use sva_core::ats::Held;
-use sva_core::{DmaError, FaultReason, Pasid};
+use std::sync::Arc;
 
-use super::{Slot, SpaceSlot};
-use crate::schedule::driver::{Tried, mode};
+use sva_core::ats::Held;
+use sva_core::{Access, AccessMode, AddressSpace, DmaError, FaultReason, Features, Frame, Pasid, Segment, StopCause};
+
+use super::model::{Domain, Grant, Slot, SpaceSlot};
+use crate::schedule::driver::Tried;
 use crate::schedule::races::{Race, Races};
 
 /// What looks at the accesses of a driver.
 pub(crate) trait Eyes {
     /// Accesses a word by a translation that is held.
-    fn access_by(&mut self, held: &Held, pasid: Pasid, address: u64, write: bool) -> Tried;
+    fn access_by(&mut self, held: &Held, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried;
 
     /// Accesses a word without a translation.
-    fn access_untranslated(&mut self, pasid: Pasid, address: u64, write: bool) -> Tried;
+    fn access_untranslated(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried;
 }
 
 /// What one device may do now, by the model.
 pub(super) struct Oracle<'a> {
     pub(super) slot: &'a Slot,
+    /// In use by its group.
+    pub(super) domain: &'a Domain,
     pub(super) spaces: &'a [SpaceSlot],
     pub(super) races: &'a mut Races,
     pub(super) wrong: &'a mut Option<String>,
@@ -26,86 +30,204 @@ pub(super) struct Oracle<'a> {
     pub(super) lines: Option<&'a mut Vec<String>>,
 }
 
+/// What an access without a translation is to come to.
+enum Verdict {
+    /// It reaches this place of this space.
+    Reaches(Arc<dyn AddressSpace>, Frame),
+    /// It is aborted for one of these reasons.
+    Aborts(&'static [FaultReason]),
+}
+
+fn granted(features: Features, mode: AccessMode) -> bool {
+    (features.privileged || !mode.privileged) && (features.execute || mode.access != Access::Execute)
+}
+
 impl Oracle<'_> {
-    /// The space that the device reaches with this PASID.
-    fn reached(&self, pasid: Pasid) -> Option<&SpaceSlot> {
-        let space = self.slot.bonds.get(&pasid).filter(|_| !self.slot.is_blocked())?;
-        self.spaces.get(*space)
+    /// What the device can do with this PASID, and the space.
+    fn reached(&self, pasid: Option<Pasid>) -> Option<(&Grant, &SpaceSlot)> {
+        let grant = self.slot.bonds.get(&pasid?).filter(|_| !self.slot.is_blocked())?;
+        Some((grant, self.spaces.get(grant.space)?))
     }
 
     fn accuse(&mut self, what: String) {
         self.wrong.get_or_insert(what);
     }
 
-    /// Why this refusal is no surprise.
-    fn explains(&self, pasid: Pasid, reason: FaultReason) -> bool {
-        let Some(space) = self.reached(pasid) else { return reason != FaultReason::NoSuchFrame };
+    fn line(&mut self, what: &str, tried: Tried) {
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("  {} {what}: {tried:?}", self.slot.bdf));
+        }
+    }
+
+    /// Why a refusal of a translated access is no surprise.
+    fn explains(&self, pasid: Option<Pasid>, reason: FaultReason) -> bool {
+        let Some((_, space)) = self.reached(pasid) else { return reason != FaultReason::NoSuchFrame };
         match reason {
             // A reset or a switch of ATS in between has voided the translation.
             FaultReason::DeviceBlocked => true,
             FaultReason::TranslatedRefused => !self.slot.ats_on,
-            FaultReason::SpaceEnded | FaultReason::NoSuchFrame => space.ended,
-            FaultReason::NotMapped | FaultReason::NotPresent | FaultReason::Denied => true,
+            FaultReason::SpaceEnded => space.ended,
+            // What one change has moved away, and still waits for, another may have taken at its new address.
+            FaultReason::NoSuchFrame => space.ended || !space.changes.is_empty(),
             _ => false,
         }
     }
 
-    fn judge(&mut self, outcome: Result<(), DmaError>, what: impl Fn() -> String, pasid: Pasid) -> Tried {
-        let line = |came: &str| format!("  {} {}: {came}", self.slot.bdf, what());
-        let tried = match &outcome {
-            Ok(()) => Tried::Done,
-            Err(error) => error.fault().map_or(Tried::Miss, |fault| Tried::Aborted(fault.reason)),
-        };
-        let line = line(&format!("{tried:?}"));
-        if let Some(lines) = &mut self.lines {
-            lines.push(line);
+    /// What an access without a translation is to come to at this instant (rules T1, T8, F6).
+    fn expect(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Verdict {
+        if self.slot.is_blocked() {
+            return Verdict::Aborts(&[FaultReason::DeviceBlocked]);
         }
-        match tried {
-            Tried::Done => {
-                *self.accesses += 1;
-                match self.reached(pasid) {
-                    None => self.accuse(format!("{} went through: {} is not bound or is blocked", what(), self.slot.bdf)),
-                    Some(space) if !space.changes.is_empty() => self.races.reached(Race::UseDuringChange),
-                    Some(_) => {}
+        let (space, address, mode) = match pasid {
+            Some(_) => {
+                let Some((grant, slot)) = self.reached(pasid) else { return Verdict::Aborts(&[FaultReason::NotBound]) };
+                if slot.announced {
+                    return Verdict::Aborts(&[FaultReason::SpaceEnded]);
                 }
+                if !granted(grant.features, mode) {
+                    return Verdict::Aborts(&[FaultReason::NotGranted]);
+                }
+                (slot.space.handle(), address, mode)
             }
-            Tried::Aborted(reason) if !self.explains(pasid, reason) => {
-                self.accuse(format!("{} of {} was refused without a reason: {reason}", what(), self.slot.bdf));
+            None => {
+                let Some((mapping, target)) = self.domain.find(address) else {
+                    return Verdict::Aborts(&[FaultReason::NoDomainMapping]);
+                };
+                let permitted = match mode.access {
+                    Access::Read => mapping.protection.read,
+                    Access::Write => mapping.protection.write,
+                    Access::Execute => false,
+                };
+                if !permitted {
+                    return Verdict::Aborts(&[FaultReason::Denied]);
+                }
+                (Arc::clone(&mapping.space), target, AccessMode { privileged: false, ..mode })
             }
-            _ => {}
+        };
+        match space.translate(address, mode.privileged) {
+            Ok(found) if found.permits.permits(mode.access) => match found.frame {
+                Some(frame) => Verdict::Reaches(space, Frame(frame.0 + (address - found.range.first()))),
+                None => Verdict::Aborts(&[]),
+            },
+            Ok(_) => Verdict::Aborts(&[FaultReason::Denied]),
+            Err(StopCause::Ended) => Verdict::Aborts(&[FaultReason::SpaceEnded]),
+            Err(StopCause::NotMapped) => Verdict::Aborts(&[FaultReason::NotMapped]),
+            // Of an absent page a translation does not tell the protection.
+            Err(_) => Verdict::Aborts(&[FaultReason::NotPresent, FaultReason::Denied]),
         }
-        if tried == Tried::Aborted(FaultReason::SpaceEnded) && self.reached(pasid).is_some_and(|space| !space.announced) {
-            self.races.reached(Race::UseBeforeAnnouncement);
-        }
-        tried
+    }
+
+    /// The races that an access without a translation shows.
+    fn note(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode, tried: Tried) {
+        let page = address & !(crate::space::PAGE - 1);
+        let race = match tried {
+            Tried::Aborted(FaultReason::SpaceEnded) if self.reached(pasid).is_some_and(|(_, space)| !space.announced) => {
+                Race::UseBeforeAnnouncement
+            }
+            Tried::Aborted(FaultReason::NoDomainMapping) if self.domain.unmapped.contains(&page) => Race::UseAfterUnmap,
+            Tried::Aborted(FaultReason::NotGranted) => Race::NotGranted,
+            Tried::Aborted(FaultReason::Denied) if mode.access == Access::Execute && pasid.is_some() => Race::ExecuteRefused,
+            Tried::Done if self.reached(pasid).is_some_and(|(_, space)| !space.changes.is_empty()) => Race::UseDuringChange,
+            _ => return,
+        };
+        self.races.reached(race);
+    }
+}
+
+/// How a line names an access.
+fn named(how: &str, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> String {
+    let privileged = if mode.privileged { "privileged " } else { "" };
+    let of = pasid.map_or_else(|| "without a PASID".to_owned(), |pasid| format!("with PASID {pasid}"));
+    format!("{how} {privileged}{} at {address:#x} {of}", mode.access)
+}
+
+fn came_of(outcome: &Result<(), DmaError>) -> Tried {
+    match outcome {
+        Ok(()) => Tried::Done,
+        Err(error) => error.fault().map_or(Tried::Miss, |fault| Tried::Aborted(fault.reason)),
     }
 }
 
 impl Eyes for Oracle<'_> {
-    fn access_by(&mut self, held: &Held, pasid: Pasid, address: u64, write: bool) -> Tried {
+    fn access_by(&mut self, held: &Held, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
         // Before the access, as the space wants it; nothing happens in between.
-        let audit = self.reached(pasid).map(|space| space.space.audit(address, mode(write), held.frame()));
-        let outcome = if write { held.write(&[7; 8]) } else { held.read(&mut [0; 8]) };
-        let what = || format!("a translated {} at {address:#x} with PASID {pasid}", if write { "write" } else { "read" });
-        let tried = self.judge(outcome.map(drop), what, pasid);
-        if let (Tried::Done, Some(Err(stale))) = (tried, audit) {
-            // Frames are numbered through the whole program: what a line says must not depend on them.
-            let because = match stale.because {
-                crate::StaleBecause::Elsewhere(_) => "the address leads elsewhere".to_owned(),
-                because => because.to_string(),
-            };
-            self.accuse(format!("stale: {} of {}: {because}", what(), self.slot.bdf));
+        let audit = self.reached(pasid).map(|(_, space)| space.space.audit(address, mode, held.frame()));
+        let outcome = if mode.access == Access::Write { held.write(&[7; 8]) } else { held.read(&mut [0; 8]) };
+        let tried = came_of(&outcome.map(drop));
+        let what = || named("a translated", pasid, address, mode);
+        if self.lines.is_some() {
+            self.line(&what(), tried);
+        }
+        match (tried, audit) {
+            (Tried::Done, Some(Err(stale))) => {
+                // Frames are numbered through the whole program: what a line says must not depend on them.
+                let because = match stale.because {
+                    crate::StaleBecause::Elsewhere(_) => "the address leads elsewhere".to_owned(),
+                    because => because.to_string(),
+                };
+                self.accuse(format!("stale: {} of {}: {because}", what(), self.slot.bdf));
+            }
+            (Tried::Done, None) => self.accuse(format!("{} went through: {} is not bound or is blocked", what(), self.slot.bdf)),
+            (Tried::Done, Some(Ok(()))) => {
+                *self.accesses += 1;
+                let reached = self.reached(pasid);
+                let (may, changing) =
+                    reached.map_or((false, false), |(grant, space)| (granted(grant.features, mode), !space.changes.is_empty()));
+                if !may {
+                    self.accuse(format!("{} of {} went through, and the bond does not grant it", what(), self.slot.bdf));
+                }
+                let executes = changing && mode.access == Access::Execute;
+                let privileged = changing && mode.privileged;
+                for (race, reached) in
+                    [(Race::UseDuringChange, changing), (Race::ExecuteDuringChange, executes), (Race::PrivilegedDuringChange, privileged)]
+                {
+                    self.races.add(race, u64::from(reached));
+                }
+            }
+            (Tried::Aborted(reason), _) => {
+                if !self.explains(pasid, reason) {
+                    self.accuse(format!("{} of {} was refused without a reason: {reason}", what(), self.slot.bdf));
+                }
+                self.note(pasid, address, mode, tried);
+            }
+            (Tried::Miss, _) => {}
         }
         tried
     }
 
-    fn access_untranslated(&mut self, pasid: Pasid, address: u64, write: bool) -> Tried {
+    fn access_untranslated(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
         let Some(device) = &self.slot.device else { return Tried::Miss };
-        let (port, mode) = (device.port(), mode(write).stop_on_absent());
-        let piece = [sva_core::Segment { address, len: 8 }];
-        let outcome =
-            if write { port.scatter(Some(pasid), &piece, &[7; 8], mode) } else { port.gather(Some(pasid), &piece, &mut [0; 8], mode) };
-        let what = || format!("an untranslated {} at {address:#x} with PASID {pasid}", if write { "write" } else { "read" });
-        self.judge(outcome, what, pasid)
+        let (port, how) = (device.port(), mode.stop_on_absent());
+        let verdict = self.expect(pasid, address, mode);
+        let piece = [Segment { address, len: 8 }];
+        let mut word = (*self.accesses).to_le_bytes();
+        let outcome = match mode.access {
+            Access::Write => port.scatter(pasid, &piece, &word, how),
+            _ => port.gather(pasid, &piece, &mut word, how),
+        };
+        let tried = came_of(&outcome);
+        let what = || named("an untranslated", pasid, address, mode);
+        if self.lines.is_some() {
+            self.line(&what(), tried);
+        }
+        match (tried, verdict) {
+            (Tried::Done, Verdict::Reaches(space, frame)) => {
+                *self.accesses += 1;
+                let mut there = [0; 8];
+                if space.read_frame(frame, &mut there).is_err() || there != word {
+                    self.accuse(format!("{} of {} reached another place", what(), self.slot.bdf));
+                }
+            }
+            (Tried::Done, Verdict::Aborts(because)) => {
+                self.accuse(format!("{} of {} went through, and is to be aborted: {because:?}", what(), self.slot.bdf));
+            }
+            (Tried::Aborted(reason), Verdict::Aborts(because)) if because.contains(&reason) => {}
+            (Tried::Aborted(reason), _) => {
+                self.accuse(format!("{} of {} was refused without a reason: {reason}", what(), self.slot.bdf));
+            }
+            (Tried::Miss, _) => {}
+        }
+        self.note(pasid, address, mode, tried);
+        tried
     }
 }
