@@ -17,7 +17,7 @@ use std::sync::Arc;
 use sva_core::sync::RwLock;
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceId};
-use vm_memory::Bytes;
+use vm_memory::{Bytes, VolatileSlice};
 
 use crate::life::Life;
 use crate::space::whole_pages;
@@ -136,7 +136,7 @@ impl ArenaSpace {
     }
 
     /// Does something with the memory of a range, piece by piece, each with its place in the range.
-    fn mapped(&self, address: u64, len: usize, mut each: impl FnMut(usize, vm_memory::VolatileSlice<'_>)) {
+    fn mapped(&self, address: u64, len: usize, mut each: impl FnMut(usize, VolatileSlice<'_>)) {
         let Some(range) = AddrRange::new(address, len as u64) else {
             assert!(len == 0, "{len:#x} bytes at {address:#x} wrap");
             return;

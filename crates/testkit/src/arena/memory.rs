@@ -4,7 +4,7 @@ use rangemap::RangeInclusiveSet;
 use sva_core::{AddrRange, Frame};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use crate::ranges::{range_of, span};
+use crate::ranges::{range_of, shifted, span};
 use crate::space::PAGE;
 
 /// The number of the first frame: above every address that a bus has.
@@ -87,8 +87,13 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn frames(self) -> AddrRange {
-        crate::ranges::shifted(self.range, self.shift)
+        shifted(self.range, self.shift)
     }
+}
+
+/// As aligned as an address of a range of this length can be of use for: a translation is not longer than the range.
+fn alignment(range: AddrRange) -> u8 {
+    ALIGNED.min(range.len().ilog2() as u8)
 }
 
 impl Free {
@@ -103,7 +108,7 @@ impl Free {
     /// # Panics
     /// There are not as many.
     pub(super) fn take(&mut self, range: AddrRange) -> (Vec<Piece>, Vec<AddrRange>) {
-        let pieces = match self.fit(range, ALIGNED).or_else(|| self.fit(range, 12)) {
+        let pieces = match self.fit(range, alignment(range)).or_else(|| self.fit(range, 12)) {
             Some(first) => vec![Piece { range, shift: first.wrapping_sub(range.first()) }],
             None => self.patchwork(range),
         };

@@ -10,7 +10,7 @@ use sva_core::{
 use vm_memory::VolatileSlice;
 
 use super::Shared;
-use crate::table::{Cursor, Halt, through};
+use crate::table::{Cursor, through};
 
 /// The largest translation that is answered, as a power of two: 1 GiB.
 const LARGEST: u8 = 30;
@@ -27,10 +27,9 @@ impl Shared {
             let state = self.state.read();
             while let Some((address, rest)) = cursor.rest() {
                 let (run, mapping) = state.table.check(address, mode)?;
-                // A piece that wraps meets the end of a run at the last address.
                 let len = (rest - 1).min(run.last() - address) + 1;
-                let frames = AddrRange::new(mapping.frame(address), len).ok_or(Halt::Stop(StopCause::NotMapped))?;
-                copy(cursor.done as usize, self.arena.own(frames));
+                let here = AddrRange::new(address, len).expect("a part of a run");
+                copy(cursor.done as usize, self.arena.own(mapping.frames(here)));
                 cursor.advance(len as usize);
             }
             Ok(())

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rangemap::RangeInclusiveMap;
 use sva_core::AddrRange;
 
 use super::memory::{Arena, Free, Piece};
-use crate::ranges::shifted;
+use crate::ranges::{parts, shifted, span};
 use crate::space::Protection;
 use crate::table::{Mapping, Table};
 
@@ -16,6 +17,8 @@ pub(super) struct State {
     pub(super) table: Table,
     pub(super) free: Free,
     changes: BTreeMap<u64, Taken>,
+    /// Addresses that meant something before a change that is not over -> the last such change.
+    lost: RangeInclusiveMap<u64, u64>,
     next_change: u64,
 }
 
@@ -40,15 +43,11 @@ impl Taken {
     fn note(&mut self, range: AddrRange, mapping: Mapping) {
         self.lost.extend(mapping.present.then_some(range));
     }
-
-    fn lost(&self, range: AddrRange) -> bool {
-        self.lost.iter().any(|lost| lost.overlaps(range))
-    }
 }
 
 impl State {
     pub(super) fn new(frames: AddrRange) -> Self {
-        Self { table: Table::default(), free: Free::all(frames), changes: BTreeMap::new(), next_change: 0 }
+        Self { table: Table::default(), free: Free::all(frames), changes: BTreeMap::new(), lost: RangeInclusiveMap::new(), next_change: 0 }
     }
 
     pub(super) fn map(&mut self, range: AddrRange, protection: Protection, frames: &[Piece]) -> Taken {
@@ -126,10 +125,12 @@ impl State {
     ///
     /// That is also where this change took nothing but an earlier one did that is not over: who unmaps what another is just unmapping may not return while devices still write to it.
     pub(super) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
-        let to_tell = |range: &AddrRange| taken.lost(*range) || self.changes.values().any(|earlier| earlier.lost(*range));
-        let told = taken.ranges.iter().copied().filter(to_tell).collect();
         let number = self.next_change;
         self.next_change += 1;
+        for lost in &taken.lost {
+            self.lost.insert(span(*lost), number);
+        }
+        let told = taken.ranges.iter().copied().filter(|range| self.lost.overlaps(&span(*range))).collect();
         self.changes.insert(number, taken);
         (number, told)
     }
@@ -162,9 +163,14 @@ impl State {
         self.changes.get_mut(&number).map(|taken| std::mem::take(&mut taken.freed)).unwrap_or_default()
     }
 
-    /// The change is over.
+    /// The change is over: nobody uses what its addresses meant before it. That goes for what an earlier one took there too, since the watchers were told of it again.
     pub(super) fn finish(&mut self, number: u64) {
-        self.changes.remove(&number);
+        let Some(over) = self.changes.remove(&number) else { return };
+        for lost in over.lost {
+            for (part, _) in parts(&self.lost, lost).into_iter().filter(|(_, last)| *last == number) {
+                self.lost.remove(span(part));
+            }
+        }
     }
 
     pub(super) fn changes_under_way(&self) -> usize {
