@@ -3,7 +3,7 @@
 use sva_core::{Bind, Features, Pasid, PasidTag, ToDevice};
 
 use super::World;
-use super::model::{Bonded, Bound, Ending, Grant, UnderWay};
+use super::model::{Bonded, Bound, Ending, Grant};
 use super::owners::OwnerId;
 use crate::schedule::choices::Choices;
 use crate::schedule::link::Message;
@@ -137,6 +137,7 @@ impl World {
         let Bound { bond, tag, group, grant, inert } = self.bound.swap_remove(at);
         let places = if inert { Vec::new() } else { self.places_of(group) };
         self.note_unbind(tag, &places);
+        let users = self.users_of(&places, tag.pasid);
         let unbinding = match bond {
             Bonded::Device(bond) => bond.begin_unbind(),
             Bonded::Group(bond) => bond.begin_unbind(),
@@ -147,12 +148,12 @@ impl World {
             let (space, over) = (grant.space, !unbinding.report().deferred);
             format!("unbind PASID {} of space {space} from group {group}; over at once: {over}", tag.pasid)
         });
-        self.unbindings.push(UnderWay { ending: Ending::Unbinding(unbinding), spaces: vec![grant.space] });
+        self.begun(Ending::Unbinding(unbinding), vec![grant.space], &users);
     }
 
     /// Counts the races that an unbind at these places is part of.
     pub(super) fn note_unbind(&mut self, tag: PasidTag, places: &[usize]) {
-        let users: Vec<usize> = places.iter().copied().filter(|at| self.slots[*at].bonds.contains_key(&tag.pasid)).collect();
+        let users = self.users_of(places, tag.pasid);
         let response =
             |message: &Message| matches!(message, Message::Down(ToDevice::Response(response)) if response.pasid == Some(tag.pasid));
         let on_its_way = users.iter().any(|at| self.slots[*at].link.messages().iter().any(response));

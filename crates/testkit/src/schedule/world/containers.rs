@@ -6,7 +6,7 @@ use sva_core::{Bind, Container, ContainerBindError, Features, JoinError, Pasid, 
 
 use super::World;
 use super::bonds::{any_features, told};
-use super::model::{Domain, Ending, Grant, Place, UnderWay};
+use super::model::{Domain, Ending, Grant, Place};
 use crate::schedule::choices::Choices;
 use crate::schedule::races::Race;
 
@@ -125,6 +125,11 @@ impl World {
         }
     }
 
+    /// The places of these groups at which there is a PASID to use.
+    fn bound_places(&self, groups: &[usize]) -> Vec<usize> {
+        groups.iter().flat_map(|group| self.places_of(*group)).filter(|at| !self.slots[*at].bonds.is_empty()).collect()
+    }
+
     /// Whether devices of these groups have page requests under way, and whether they use translations.
     fn under_way_in(&self, groups: &[usize]) -> (bool, bool) {
         let places: Vec<usize> = groups.iter().flat_map(|group| self.places_of(*group)).collect();
@@ -152,11 +157,12 @@ impl World {
         let Some(id) = self.groups[group].id else { return };
         let (fault, in_use) = self.under_way_in(&[group]);
         self.note([(Race::LeaveWithFaultPending, fault), (Race::LeaveWhileInUse, in_use)]);
+        let users = self.bound_places(&[group]);
         self.containers[container].groups.remove(&group);
         match self.containers[container].container.begin_remove(id) {
             Ok(leaving) => {
                 let spaces = self.containers[container].bonds.iter().map(|bond| bond.grant.space).collect();
-                self.unbindings.push(UnderWay { ending: Ending::Leaving(leaving), spaces });
+                self.begun(Ending::Leaving(leaving), spaces, &users);
             }
             Err(error) => drop(self.wrong.get_or_insert(format!("group {group} cannot leave container {container}: {error}"))),
         }
@@ -234,11 +240,10 @@ impl World {
         let ContainerBond { tag, grant, .. } = self.containers[container].bonds.remove(at);
         let places = self.places_in(container);
         self.note_unbind(tag, &places);
+        let users = self.users_of(&places, tag.pasid);
         let space = self.spaces[grant.space].space.handle().id();
         match self.containers[container].container.begin_unbind(space) {
-            Ok(unbinding) => {
-                self.unbindings.push(UnderWay { ending: Ending::Unbinding(unbinding), spaces: vec![grant.space] });
-            }
+            Ok(unbinding) => self.begun(Ending::Unbinding(unbinding), vec![grant.space], &users),
             Err(error) => drop(self.wrong.get_or_insert(format!("container {container} cannot be unbound: {error}"))),
         }
         self.withdraw(&places, tag.pasid);
@@ -252,9 +257,10 @@ impl World {
         let groups: Vec<usize> = groups.into_iter().collect();
         let (fault, in_use) = self.under_way_in(&groups);
         self.note([(Race::CloseWithFaultPending, fault), (Race::CloseWhileInUse, in_use)]);
+        let users = self.bound_places(&groups);
         let leaving = closed.begin_close();
         let spaces = bonds.iter().map(|bond| bond.grant.space).collect();
-        self.unbindings.push(UnderWay { ending: Ending::Leaving(leaving), spaces });
+        self.begun(Ending::Leaving(leaving), spaces, &users);
         groups.into_iter().for_each(|group| self.left(group));
         bonds.iter().for_each(|bond| self.end_owner(bond.grant.owner));
         let owner = domain.owner();

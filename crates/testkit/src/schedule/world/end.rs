@@ -7,7 +7,6 @@ use sva_core::{Census, Removal};
 use super::model::Slot;
 use super::{LIMIT, World};
 use crate::schedule::choices::Choices;
-use crate::space::Change;
 
 /// Rounds in which a system has to come to rest; each delivers all that there is.
 const ROUNDS: usize = 100;
@@ -63,9 +62,7 @@ impl World {
                 (0..8).for_each(|_| self.drive_one(at, &mut quiet));
             }
             for space in &mut self.spaces {
-                while let Some(over) = space.changes.iter().position(Change::is_over) {
-                    space.changes.remove(over).finish();
-                }
+                while space.finish_one() {}
             }
             self.unbindings.retain(|under_way| !under_way.is_over());
             self.verdict()?;

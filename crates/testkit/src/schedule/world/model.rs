@@ -68,15 +68,31 @@ impl Slot {
 /// Something that is to happen while a page is being resolved, and happens once.
 pub(super) type Script = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
+/// A change of a space that is under way.
+pub(super) struct Changing {
+    pub(super) change: Change,
+    /// It moves pages to other addresses.
+    pub(super) moves: bool,
+}
+
 pub(super) struct SpaceSlot {
     pub(super) space: MemorySpace,
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<Changing>,
     pub(super) ended: bool,
     pub(super) announced: bool,
     pub(super) while_resolving: Script,
 }
 
 impl SpaceSlot {
+    /// Finishes a change that no device waits for any more, where there is one.
+    pub(super) fn finish_one(&mut self) -> bool {
+        let over = self.changes.iter().position(|changing| changing.change.is_over());
+        if let Some(over) = over {
+            self.changes.remove(over).change.finish();
+        }
+        over.is_some()
+    }
+
     /// The last two of its pages are to execute, and for privileged accesses. One space in four provides neither kind of access.
     pub(super) fn new(pages: u64, number: u64) -> Self {
         let mut capabilities = MemorySpace::new().handle().capabilities();
@@ -241,6 +257,22 @@ impl World {
     /// Whether a device uses a translation that it keeps.
     pub(super) fn is_in_use(&self, at: usize) -> bool {
         self.slots[at].device.as_ref().is_some_and(|device| device.atc_in_use() > 0)
+    }
+
+    /// What was begun for devices at these places, to which it mattered. Each of them has an invalidation to answer first, and nobody can have answered yet (rule U1).
+    pub(super) fn begun(&mut self, ending: Ending, spaces: Vec<usize>, users: &[usize]) {
+        let under_way = UnderWay { ending, spaces };
+        let owes = |at: &&usize| self.slots[**at].device.is_some() && self.slots[**at].ats_on && !self.slots[**at].is_blocked();
+        let owing = users.iter().find(owes).copied();
+        if let Some(at) = owing.filter(|_| under_way.is_over()) {
+            self.wrong.get_or_insert(format!("an unbind is over before device {at} has forgotten its translations"));
+        }
+        self.unbindings.push(under_way);
+    }
+
+    /// The places among these at which a PASID can be used.
+    pub(super) fn users_of(&self, places: &[usize], pasid: Pasid) -> Vec<usize> {
+        places.iter().copied().filter(|at| self.slots[*at].bonds.contains_key(&pasid)).collect()
     }
 
     /// Whether a page request of the place is being resolved or with an owner: of this PASID or of none, or `None`: of any.

@@ -67,8 +67,8 @@ impl Oracle<'_> {
             FaultReason::DeviceBlocked => true,
             FaultReason::TranslatedRefused => !self.slot.ats_on,
             FaultReason::SpaceEnded => space.ended,
-            // What one change has moved away, and still waits for, another may have taken at its new address.
-            FaultReason::NoSuchFrame => space.ended || !space.changes.is_empty(),
+            // What one change moves and still waits for, another may have taken at its new address.
+            FaultReason::NoSuchFrame => space.ended || space.changes.iter().any(|changing| changing.moves),
             _ => false,
         }
     }

@@ -2,11 +2,11 @@
 
 use sva_core::{EndReason, ExitWork, Pasid};
 
-use super::model::SpaceSlot;
+use super::model::{Changing, SpaceSlot};
 use super::{BASE, World};
 use crate::schedule::choices::Choices;
 use crate::schedule::races::Race;
-use crate::space::{Change, PAGE, Protection};
+use crate::space::{PAGE, Protection};
 
 impl World {
     /// A space changes.
@@ -39,15 +39,13 @@ impl World {
                 ("move", space.begin_remap(address, bytes, to))
             }
         };
-        self.spaces[at].changes.push(change);
+        self.spaces[at].changes.push(Changing { change, moves: name == "move" });
         self.say(|| format!("{name} {len} pages at {address:#x} of space {at}"));
     }
 
     pub(super) fn finish_change(&mut self, choices: &mut Choices) {
         let at = self.any_space(choices);
-        let over = self.spaces[at].changes.iter().position(Change::is_over);
-        if let Some(over) = over {
-            self.spaces[at].changes.remove(over).finish();
+        if self.spaces[at].finish_one() {
             self.say(|| format!("a change of space {at} is over"));
         }
     }
