@@ -60,6 +60,9 @@ enum Subject {
         /// A smaller run, to see that everything works; the figures mean little.
         #[arg(long)]
         quick: bool,
+        /// One part only.
+        #[arg(long)]
+        only: Option<translate::Part>,
     },
     /// The process that is measured on; started by the others.
     #[command(hide = true)]
@@ -87,9 +90,9 @@ fn main() -> ExitCode {
             let mut rows = Rows::new(json);
             faults::run(quick, &mut rows).and_then(|()| rows.finish())
         }
-        Subject::Translate { json, quick } => {
+        Subject::Translate { json, quick, only } => {
             let mut rows = Rows::new(json);
-            translate::run(quick, &mut rows).and_then(|()| rows.finish())
+            translate::run(quick, only, &mut rows).and_then(|()| rows.finish())
         }
     };
     match outcome {

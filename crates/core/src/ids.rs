@@ -124,6 +124,7 @@ impl Pasid {
     }
 
     /// The number on the wire.
+    #[inline]
     pub const fn get(self) -> u32 {
         self.0.get()
     }

@@ -16,6 +16,7 @@ impl AddrRange {
     pub const ALL: Self = Self { first: 0, last: u64::MAX };
 
     /// `len` bytes from `first`; `None` where `len` is 0 or the end wraps.
+    #[inline]
     pub const fn new(first: u64, len: u64) -> Option<Self> {
         if len == 0 {
             return None;
@@ -27,16 +28,19 @@ impl AddrRange {
     }
 
     /// From `first` to `last`, both inside; `None` where `last` is below `first`.
+    #[inline]
     pub const fn inclusive(first: u64, last: u64) -> Option<Self> {
         if first <= last { Some(Self { first, last }) } else { None }
     }
 
     /// The first address.
+    #[inline]
     pub const fn first(self) -> u64 {
         self.first
     }
 
     /// The last address (inclusive).
+    #[inline]
     pub const fn last(self) -> u64 {
         self.last
     }
@@ -52,16 +56,19 @@ impl AddrRange {
     }
 
     /// Whether `address` is inside.
+    #[inline]
     pub const fn contains(self, address: u64) -> bool {
         self.first <= address && address <= self.last
     }
 
     /// Whether all of `other` is inside.
+    #[inline]
     pub const fn covers(self, other: Self) -> bool {
         self.first <= other.first && other.last <= self.last
     }
 
     /// What both have in common.
+    #[inline]
     pub fn intersection(self, other: Self) -> Option<Self> {
         Self::inclusive(self.first.max(other.first), self.last.min(other.last))
     }

@@ -26,7 +26,7 @@ pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>>
 #[inline]
 pub(super) fn look_up(port: &DmaPort, pasid: Pasid, address: u64) -> u64 {
     match port.kept(pasid, address, AccessMode::READ) {
-        Some(run) => run.frame.0 + (address - run.range.first()),
+        Some(frame) => frame.0,
         None => panic!("{address:#x} is not kept"),
     }
 }

@@ -15,16 +15,38 @@ use std::time::Instant;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Rows, median};
 
-/// Runs all of it.
-pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+/// A part of the measurements.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Finding what is kept, and its memory.
+    Hit,
+    /// Reads, writes and atomic operations.
+    Access,
+    /// Invalidations.
+    Invalidate,
+    /// Two threads.
+    Threads,
+}
+
+/// Runs all of it, or one part.
+pub(crate) fn run(quick: bool, only: Option<Part>, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let wanted = |part| only.is_none_or(|only| only == part);
     let allowed = Allowed::now()?;
     // Each figure is of one thread that stays where it is; the cases with several threads place them.
     run_on(allowed.processors().next().ok_or("no processor")?)?;
     let effort = Effort { quick };
-    hit::run(effort, rows)?;
-    access::run(effort, rows)?;
-    invalidate::run(effort, &allowed, rows)?;
-    threads::run(effort, &allowed, rows)?;
+    if wanted(Part::Hit) {
+        hit::run(effort, rows)?;
+    }
+    if wanted(Part::Access) {
+        access::run(effort, rows)?;
+    }
+    if wanted(Part::Invalidate) {
+        invalidate::run(effort, &allowed, rows)?;
+    }
+    if wanted(Part::Threads) {
+        threads::run(effort, &allowed, rows)?;
+    }
     Ok(allowed.restore()?)
 }
 

@@ -62,6 +62,7 @@ impl Isolation {
         self.translated.as_deref().unwrap_or_default()
     }
 
+    #[inline]
     pub(crate) fn windows(&self) -> &[PeerWindow] {
         self.windows.as_deref().unwrap_or_default()
     }

@@ -2,7 +2,8 @@
 
 use bitfield_struct::bitfield;
 
-use crate::ats::{Frame, Permissions};
+use crate::ats::Permissions;
+use crate::fault::Access;
 use crate::ids::Generation;
 use crate::range::AddrRange;
 use crate::space::Run;
@@ -16,11 +17,13 @@ const PAGE: u64 = 1 << PAGE_BITS;
 pub(crate) struct Key(u64);
 
 impl Key {
+    #[inline]
     pub(crate) fn new(owner: Generation, privileged: bool) -> Self {
         // Generations count up from 1: the top bit is not reached.
         Self(owner.0 << 1 | u64::from(privileged))
     }
 
+    #[inline]
     pub(super) fn word(self) -> u64 {
         self.0
     }
@@ -40,10 +43,18 @@ impl Size {
         (0..Self::COUNT as u8).map(Self)
     }
 
+    /// The smallest one of a set, each of which is its [`bit`](Self::bit).
+    #[inline]
+    pub(super) fn smallest_of(set: u8) -> Option<Self> {
+        (set != 0).then(|| Self(set.trailing_zeros() as u8))
+    }
+
+    #[inline]
     fn bits(self) -> u32 {
         SIZES[usize::from(self.0)]
     }
 
+    #[inline]
     pub(super) fn bit(self) -> u8 {
         1 << self.0
     }
@@ -57,11 +68,13 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    #[inline]
     pub(super) fn of(address: u64, size: Size) -> Self {
         Self { number: address >> size.bits(), size }
     }
 
     /// One number for size and place.
+    #[inline]
     pub(super) fn code(self) -> u64 {
         self.number << 2 | u64::from(self.size.0)
     }
@@ -77,38 +90,76 @@ impl Block {
     }
 }
 
+/// [`Permissions`] as bits, to be compared at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Permits(u8);
+
+impl Permits {
+    pub(crate) const NONE: Self = Self(0);
+    pub(crate) const WRITE: Self = Self(2);
+    pub(crate) const EXECUTE: Self = Self(4);
+    pub(crate) const READ_WRITE: Self = Self(3);
+
+    #[inline]
+    pub(crate) fn of(access: Access) -> Self {
+        match access {
+            Access::Read => Self(1),
+            Access::Write => Self::WRITE,
+            Access::Execute => Self::EXECUTE,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn covers(self, needed: Self) -> bool {
+        self.0 & needed.0 == needed.0
+    }
+
+    #[inline]
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl From<Permissions> for Permits {
+    fn from(from: Permissions) -> Self {
+        Self(u8::from(from.read) | u8::from(from.write) << 1 | u8::from(from.execute) << 2)
+    }
+}
+
 /// Contiguous pages that lead to contiguous frames with one permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The number of the first page.
-    first: u64,
-    /// 1..=2^18: 1 GiB at the most.
-    pages: u64,
-    /// The number of the first frame, in pages.
-    frame: u64,
-    permits: Permissions,
+    /// The first address, of a page.
+    pub(crate) first: u64,
+    /// How many addresses follow it: less than 1 GiB, and the last is the last of a page.
+    pub(crate) more: u64,
+    /// Where the first leads.
+    pub(crate) frame: u64,
+    pub(crate) permits: Permits,
 }
 
 #[bitfield(u64)]
 struct Whence {
-    #[bits(12)]
-    more_pages_low: u64,
+    #[bits(3)]
+    permits: u8,
+    #[bits(9)]
+    more_pages_high: u64,
     #[bits(52)]
-    first: u64,
+    first_page: u64,
 }
 
 #[bitfield(u64)]
 struct Whither {
-    read: bool,
-    write: bool,
-    execute: bool,
-    #[bits(6)]
-    more_pages_high: u64,
+    #[bits(9)]
+    more_pages_low: u64,
     #[bits(3)]
     unused: u8,
     #[bits(52)]
-    frame: u64,
+    frame_page: u64,
 }
+
+/// Bits of a number of pages that are in the second word.
+const LOW_BITS: u32 = 9;
 
 impl Entry {
     /// The part of a run around `address` that is entered, and the block that it is found by: the largest block of which the run covers a quarter at least, so that no more than four
@@ -123,48 +174,39 @@ impl Entry {
     }
 
     fn of_part(run: &Run, part: AddrRange) -> Option<Self> {
-        let frame = run.frame.offset(part.first() - run.range.first())?;
-        let whole = part.first().is_multiple_of(PAGE) && part.len().is_multiple_of(PAGE) && frame.0.is_multiple_of(PAGE);
-        let (first, pages) = (part.first() >> PAGE_BITS, part.len() >> PAGE_BITS);
-        whole.then_some(Self { first, pages, frame: frame.0 >> PAGE_BITS, permits: run.permits })
+        let frame = run.frame.offset(part.first() - run.range.first())?.0;
+        let whole = part.first().is_multiple_of(PAGE) && part.len().is_multiple_of(PAGE) && frame.is_multiple_of(PAGE);
+        whole.then(|| Self { first: part.first(), more: part.len() - 1, frame, permits: run.permits.into() })
     }
 
     /// Whether `address` is one of its addresses.
+    #[inline]
     pub(super) fn holds(&self, address: u64) -> bool {
-        (address >> PAGE_BITS).wrapping_sub(self.first) < self.pages
+        address.wrapping_sub(self.first) <= self.more
     }
 
     /// Its addresses.
-    pub(crate) fn range(&self) -> Option<AddrRange> {
-        AddrRange::new(self.first << PAGE_BITS, self.pages << PAGE_BITS)
-    }
-
-    /// Where its first address leads.
-    pub(crate) fn frame(&self) -> Frame {
-        Frame(self.frame << PAGE_BITS)
-    }
-
-    /// What is permitted there.
-    pub(crate) fn permits(&self) -> Permissions {
-        self.permits
+    pub(crate) fn range(&self) -> AddrRange {
+        AddrRange::inclusive(self.first, self.first.saturating_add(self.more)).unwrap_or(AddrRange::ALL)
     }
 
     pub(super) fn pack(&self) -> [u64; 2] {
-        let more = self.pages - 1;
-        let whence = Whence::new().with_first(self.first).with_more_pages_low(more & 0xfff);
-        let Permissions { read, write, execute } = self.permits;
-        let whither = Whither::new().with_frame(self.frame).with_more_pages_high(more >> 12);
-        [whence.into_bits(), whither.with_read(read).with_write(write).with_execute(execute).into_bits()]
+        let more = self.more >> PAGE_BITS;
+        let whence = Whence::new().with_first_page(self.first >> PAGE_BITS).with_more_pages_high(more >> LOW_BITS);
+        let whither = Whither::new().with_frame_page(self.frame >> PAGE_BITS).with_more_pages_low(more & ((1 << LOW_BITS) - 1));
+        [whence.with_permits(self.permits.0).into_bits(), whither.into_bits()]
     }
 
     /// The contrary of [`pack`](Self::pack); for any words, since a reader unpacks before it knows that they belong together.
+    #[inline(always)]
     pub(super) fn unpack(words: [u64; 2]) -> Self {
         let (whence, whither) = (Whence::from_bits(words[0]), Whither::from_bits(words[1]));
+        let more = whence.more_pages_high() << LOW_BITS | whither.more_pages_low();
         Self {
-            first: whence.first(),
-            pages: (whither.more_pages_high() << 12 | whence.more_pages_low()) + 1,
-            frame: whither.frame(),
-            permits: Permissions { read: whither.read(), write: whither.write(), execute: whither.execute() },
+            first: whence.first_page() << PAGE_BITS,
+            more: more << PAGE_BITS | (PAGE - 1),
+            frame: whither.frame_page() << PAGE_BITS,
+            permits: Permits(whence.permits()),
         }
     }
 }

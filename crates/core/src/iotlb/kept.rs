@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use super::entry::{Block, Entry, Key, Size};
+use super::entry::{Block, Entry, Key, Permits, Size};
 use super::pins::Pins;
 use super::section::{Readers, Slot, UnderWay};
 use super::table::{Place, Table};
-use crate::ats::Permissions;
 use crate::ids::Generation;
 use crate::invalidation::Countdown;
 use crate::range::AddrRange;
@@ -52,6 +51,7 @@ impl Kept {
     }
 
     /// Whose it is.
+    #[inline]
     pub(crate) fn owner(&self) -> Generation {
         self.owner
     }
@@ -68,11 +68,16 @@ impl Kept {
     }
 
     /// What is entered for an address, where it permits what is needed. In a section.
-    #[inline]
-    pub(crate) fn find(&self, address: u64, need: Permissions, privileged: bool) -> Option<Entry> {
-        let (key, sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
-        let used = Size::all().filter(|size| sizes & size.bit() != 0);
-        used.map(|size| Block::of(address, size)).find_map(|block| self.table.find(key, address, need, block))
+    #[inline(always)]
+    pub(crate) fn find(&self, address: u64, need: Permits, privileged: bool) -> Option<Entry> {
+        let (key, mut sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
+        while let Some(size) = Size::smallest_of(sizes) {
+            if let Some(entry) = self.table.find(key, address, need, Block::of(address, size)) {
+                return Some(entry);
+            }
+            sizes &= !size.bit();
+        }
+        None
     }
 
     /// Enters a run that the provider has named after the generation was read, unless that has moved on since.
@@ -99,10 +104,9 @@ impl Kept {
 
     /// Nothing that was kept of `range` is found any more; answers who may still be using it.
     pub(crate) fn invalidate(self: &Arc<Self>, range: AddrRange) -> UnderWay {
-        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         let mut fills = self.fills.lock();
         let sizes = self.sizes.load(Ordering::Relaxed);
-        let goes = |entry: &Entry| entry.range().is_none_or(|held| held.overlaps(range));
+        let goes = |entry: &Entry| entry.range().overlaps(range);
         let used = || Size::all().filter(move |size| sizes & size.bit() != 0).map(|size| Block::meeting(range, size));
         let blocks = used().fold(0u64, |sum, (_, count)| sum.saturating_add(count));
         if blocks > fills.places.len() as u64 {
@@ -110,6 +114,9 @@ impl Kept {
         } else {
             used().flat_map(|(blocks, _)| blocks).for_each(|block| self.table.remove(self.keys(), block, goes));
         }
+        // After the removal: who sees the new generation finds nothing of the old state, and remembers nothing of it under the new number. Before the lock is released: a fill comes before
+        // the removal, or sees the new generation (rule T3).
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         drop(fills);
         UnderWay::of_space(self, Some(generation))
     }

@@ -9,6 +9,7 @@ mod pins;
 mod section;
 mod table;
 
+pub(crate) use entry::{Entry, Permits};
 pub(crate) use kept::Kept;
 pub(crate) use section::{Readers, Section, Slot, UnderWay};
 pub use table::IotlbUsage;

@@ -6,8 +6,7 @@
 //!    belong together.
 //! 2. A place holds one entry of one key. Overwriting never takes more than one entry out, and only where both buckets are full.
 
-use super::entry::{Block, Entry, Key};
-use crate::ats::Permissions;
+use super::entry::{Block, Entry, Key, Permits};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -43,7 +42,7 @@ impl Default for Bucket {
 
 impl Bucket {
     /// What one way holds, where it is of this key and fits. Sound only between two equal even sequence numbers.
-    #[inline]
+    #[inline(always)]
     fn look(&self, way: usize, key: Key, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let words = &self.ways[way];
         if words[0].load(Ordering::Relaxed) != key.word() {
@@ -54,7 +53,7 @@ impl Bucket {
     }
 
     /// What `read` reads, where the bucket was not written meanwhile.
-    #[inline]
+    #[inline(always)]
     fn unchanged<T>(&self, read: impl FnOnce() -> Option<T>) -> Option<Option<T>> {
         let before = self.sequence.load(Ordering::Acquire);
         let found = read();
@@ -139,21 +138,22 @@ impl Table {
     }
 
     /// An entry of `key` that permits what is needed at `address`, among those that are found by this block of it.
-    #[inline]
-    pub(super) fn find(&self, key: Key, address: u64, need: Permissions, block: Block) -> Option<Entry> {
+    #[inline(always)]
+    pub(super) fn find(&self, key: Key, address: u64, need: Permits, block: Block) -> Option<Entry> {
         // In one straight line where it mostly is: a scan of random length costs more in wrong guesses of the processor than in comparisons.
         let home = self.home(key, block);
-        let fits = |entry: &Entry| entry.holds(address) && entry.permits().covers(need);
+        let fits = |entry: &Entry| entry.holds(address) && entry.permits.covers(need);
         let bucket = &self.buckets[home.one];
         match bucket.unchanged(|| bucket.look(home.way, key, fits)) {
             Some(Some(entry)) => Some(entry),
-            _ => self.find_elsewhere(key, &home, fits),
+            _ => self.find_elsewhere(key, address, need, block),
         }
     }
 
     #[inline(never)]
-    fn find_elsewhere(&self, key: Key, home: &Home, fits: impl Fn(&Entry) -> bool + Copy) -> Option<Entry> {
-        home.buckets().into_iter().find_map(|at| {
+    fn find_elsewhere(&self, key: Key, address: u64, need: Permits, block: Block) -> Option<Entry> {
+        let fits = |entry: &Entry| entry.holds(address) && entry.permits.covers(need);
+        self.home(key, block).buckets().into_iter().find_map(|at| {
             let bucket = &self.buckets[at];
             let mut tries = (0..TRIES).map(|_| bucket.unchanged(|| (0..WAYS).find_map(|way| bucket.look(way, key, fits))));
             tries.find_map(|read| read).flatten()
@@ -215,7 +215,7 @@ impl Table {
         &self.stripes[bucket / STRIPE]
     }
 
-    #[inline]
+    #[inline(always)]
     fn home(&self, key: Key, block: Block) -> Home {
         let hash = mix(key.word(), block.code());
         let one = (hash >> self.shift) as usize;

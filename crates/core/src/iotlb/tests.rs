@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::entry::Entry;
+use super::entry::{Entry, Permits};
 use super::{Kept, Table};
 use crate::ats::{Frame, Permissions};
 use crate::fault::Access;
@@ -25,10 +25,10 @@ fn kept(table: &Arc<Table>, owner: u64) -> Arc<Kept> {
 
 /// Where an address leads, by what is entered.
 fn lookup(kept: &Kept, address: u64) -> Option<u64> {
-    let entry = kept.find(address, Permissions::needed_by(Access::Read), false)?;
-    let range = entry.range()?;
+    let entry = kept.find(address, Permits::of(Access::Read), false)?;
+    let range = entry.range();
     assert!(range.contains(address), "{address:#x} is not in {range}");
-    Some(entry.frame().0 + (address - range.first()))
+    Some(entry.frame + (address - range.first()))
 }
 
 fn fill(kept: &Kept, run: &Run, address: u64) {

@@ -7,14 +7,14 @@ use vm_memory::VolatileSlice;
 
 use super::DmaPort;
 use super::path::Path;
+use crate::ats::Frame;
 use crate::ats::message::PAGE;
-use crate::ats::{Frame, Permissions};
 use crate::fault::AccessMode;
 use crate::ids::Pasid;
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
-use crate::iotlb::{Kept, Section, Slot};
+use crate::iotlb::{Entry, Kept, Permits, Section, Slot};
 use crate::range::{AddrRange, Segment};
-use crate::space::{AddressSpace, Run};
+use crate::space::AddressSpace;
 use crate::topology::Version;
 
 /// Spaces that a port knows at once.
@@ -51,51 +51,66 @@ struct Known {
 /// A translation that was found.
 #[derive(Clone, Copy)]
 struct Memo {
-    range: AddrRange,
+    whose: Whose,
+    /// The first address, and how many follow it.
+    first: u64,
+    more: u64,
     frame: Frame,
     generation: u64,
-    pasid: u32,
+    permits: Permits,
     /// Which of the [`Lane::known`].
     known: u8,
-    privileged: bool,
-    permits: Permissions,
 }
 
 impl Memo {
     /// Nothing: no access has PASID 0.
-    const NONE: Self =
-        Self { range: AddrRange::ALL, frame: Frame(0), generation: 0, pasid: 0, known: 0, privileged: false, permits: Permissions::NONE };
+    const NONE: Self = Self { whose: Whose(0), first: 0, more: 0, frame: Frame(0), generation: 0, permits: Permits::NONE, known: 0 };
 
     #[inline]
-    fn is_about(&self, pasid: Pasid, address: u64, need: Need) -> bool {
-        self.pasid == pasid.get() && self.privileged == need.privileged && self.range.contains(address) && self.permits.covers(need.permits)
+    fn is_about(&self, whose: Whose, address: u64, need: Need) -> bool {
+        self.whose == whose && address.wrapping_sub(self.first) <= self.more && self.permits.covers(need.permits)
+    }
+}
+
+/// A PASID, and whether with privilege.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Whose(u64);
+
+impl Whose {
+    #[inline]
+    fn new(pasid: Pasid, privileged: bool) -> Self {
+        Self(u64::from(pasid.get()) << 1 | u64::from(privileged))
     }
 }
 
 /// What an access needs of a translation.
 #[derive(Clone, Copy)]
 pub(super) struct Need {
-    permits: Permissions,
+    permits: Permits,
     privileged: bool,
 }
 
 impl Need {
     /// To read and to write, in user mode.
-    pub(super) const ATOMIC: Self = Self { permits: Permissions::READ_WRITE, privileged: false };
+    pub(super) const ATOMIC: Self = Self { permits: Permits::READ_WRITE, privileged: false };
 
     #[inline]
     pub(super) fn of(mode: AccessMode) -> Self {
-        Self { permits: Permissions::needed_by(mode.access), privileged: mode.privileged }
+        Self { permits: Permits::of(mode.access), privileged: mode.privileged }
+    }
+
+    fn write(self) -> bool {
+        self.permits.covers(Permits::WRITE)
     }
 }
 
 impl DmaPort {
-    /// What is kept for an address, where it permits the access: found as an access finds it, and held by nothing once it is answered.
+    /// Where an address leads by what is kept, where that permits the access: found as an access finds it, and held by nothing once it is answered.
     ///
     /// For models that want to know what an access would cost, and for measuring. Asks no provider; `None` before the first access there.
     #[inline]
-    pub fn kept(&self, pasid: Pasid, address: u64, mode: AccessMode) -> Option<Run> {
-        self.in_section(pasid, address, Need::of(mode), |_, memo| Some(Run { range: memo.range, frame: memo.frame, permits: memo.permits }))
+    pub fn kept(&self, pasid: Pasid, address: u64, mode: AccessMode) -> Option<Frame> {
+        self.in_section(pasid, address, Need::of(mode), |_, memo| Some(Frame(memo.frame.0 + (address - memo.first))))
     }
 
     /// Has `op` access the first bytes, up to `len`, of what is kept for `address`. `None`, with nothing done, where the access has to go the long way.
@@ -111,9 +126,10 @@ impl DmaPort {
         op: impl FnOnce(VolatileSlice<'_>) -> Option<R>,
     ) -> Option<R> {
         self.in_section(pasid, address, need, |space, memo| {
-            let frame = memo.frame.offset(address - memo.range.first())?;
-            let here = usize::try_from(memo.range.last() - address).map_or(len, |after| len.min(after.saturating_add(1)));
-            op(space.memory(frame, here, need.permits.write)?)
+            let offset = address - memo.first;
+            let after = memo.more - offset;
+            let here = if after < len as u64 { after as usize + 1 } else { len };
+            op(space.memory(Frame(memo.frame.0 + offset), here, need.write())?)
         })
     }
 
@@ -122,9 +138,8 @@ impl DmaPort {
         // Not where this thread is in the middle of one further up.
         let mut lane = self.lane.try_borrow_mut().ok()?;
         let lane = &mut **lane.as_mut()?;
-        let place = (address / PAGE) as usize % MEMOS;
-        let memo = &lane.memos[place];
-        if memo.is_about(pasid, address, need)
+        let memo = &lane.memos[place_of(address)];
+        if memo.is_about(Whose::new(pasid, need.privileged), address, need)
             && let Some(known) = lane.known.get(usize::from(memo.known))
         {
             let (_section, generation) = lane.enter(known)?;
@@ -132,14 +147,14 @@ impl DmaPort {
                 return then(&*known.space, memo);
             }
         }
-        let known = lane.find_known(pasid)?;
-        let (_section, generation) = lane.enter(&lane.known[known])?;
-        let memo = lane.known[known].find(address, need, generation, &lane.isolation)?;
-        let done = then(&*lane.known[known].space, &memo);
-        drop(_section);
-        lane.memos[place] = Memo { known: known as u8, ..memo };
-        done
+        lane.in_section_anew(pasid, address, need, then)
     }
+}
+
+/// The place of an address among a lane's memos.
+#[inline]
+fn place_of(address: u64) -> usize {
+    (address / PAGE) as usize % MEMOS
 }
 
 impl Lane {
@@ -150,6 +165,25 @@ impl Lane {
         let section = self.slot.enter(known.kept.owner(), self.number.get());
         let shut = self.device.gate.is_shut() || known.attachment.gate.is_shut() || !self.isolation.is_of(&self.bus);
         (!shut).then(|| (section, known.kept.generation()))
+    }
+
+    /// As [`DmaPort::in_section`], by what the IOMMU has kept. Out of line, so that the other way stays short.
+    #[inline(never)]
+    fn in_section_anew<R>(
+        &mut self,
+        pasid: Pasid,
+        address: u64,
+        need: Need,
+        then: impl FnOnce(&dyn AddressSpace, &Memo) -> Option<R>,
+    ) -> Option<R> {
+        let at = self.find_known(pasid)?;
+        let known = &self.known[at];
+        let (section, generation) = self.enter(known)?;
+        let memo = Memo { known: at as u8, ..known.find(address, need, generation, &self.isolation)? };
+        let done = then(&*known.space, &memo);
+        drop(section);
+        self.memos[place_of(address)] = memo;
+        done
     }
 
     /// The bond of a PASID, by which this port is one that invalidations wait for.
@@ -165,23 +199,33 @@ impl Lane {
 }
 
 impl Known {
+    // Always: what it answers is not to go through memory, where it is written in other pieces than it is read.
+    #[inline(always)]
     fn find(&self, address: u64, need: Need, generation: u64, isolation: &Isolation) -> Option<Memo> {
         // An invalidation that came in between may have counted on this port not reading.
         if self.registered != generation {
             return None;
         }
         let granted = self.attachment.features;
-        if need.privileged && !granted.privileged || need.permits.execute && !granted.execute {
+        if need.privileged && !granted.privileged || need.permits.covers(Permits::EXECUTE) && !granted.execute {
             return None;
         }
-        let entry = self.kept.find(address, need.permits, need.privileged)?;
-        let permits = entry.permits().and(Permissions { read: true, write: true, execute: granted.execute });
-        let whole = entry.range()?;
-        // As far as no peer decodes the address (rule B7).
-        let range = whole.intersection(isolation.upstream(address)?)?;
-        let frame = entry.frame().offset(range.first() - whole.first())?;
-        Some(Memo { range, frame, generation, pasid: self.pasid.get(), known: 0, privileged: need.privileged, permits })
+        let mut entry = self.kept.find(address, need.permits, need.privileged)?;
+        if !isolation.windows().is_empty() {
+            entry = upstream_part(entry, address, isolation)?;
+        }
+        let Entry { first, more, frame, permits } = entry;
+        let permits = if granted.execute { permits } else { permits.without(Permits::EXECUTE) };
+        Some(Memo { whose: Whose::new(self.pasid, need.privileged), first, more, frame: Frame(frame), generation, permits, known: 0 })
     }
+}
+
+/// As far around the address as no peer decodes it (rule B7).
+#[cold]
+fn upstream_part(entry: Entry, address: u64, isolation: &Isolation) -> Option<Entry> {
+    let range = entry.range().intersection(isolation.upstream(address)?)?;
+    let (first, more) = (range.first(), range.last() - range.first());
+    Some(Entry { first, more, frame: entry.frame + (first - entry.first), ..entry })
 }
 
 impl Lane {
@@ -207,19 +251,23 @@ impl Lane {
             return;
         }
         let (attachment, kept, space) = (Arc::clone(entry), Arc::clone(kept), Arc::clone(&entry.record.space));
-        let registered = kept.register(&self.slot);
-        let new = Known { pasid, attachment, kept, space, registered };
-        // In the place of an earlier owner of the number, or of one whose bond has gone.
-        let gone = self.known.iter().position(|known| known.pasid == pasid || known.attachment.gate.is_closed());
-        match gone {
-            None if self.known.len() < KNOWN => self.known.push(new),
-            _ => {
-                self.turn = (self.turn + 1) % KNOWN;
-                let at = gone.unwrap_or(self.turn);
-                std::mem::replace(&mut self.known[at], new).kept.readers().remove(&self.slot);
-                self.memos = [Memo::NONE; MEMOS];
-            }
+        // In the place of an earlier bond of the number, so that there is one of each; else of one that has gone.
+        let same = self.known.iter().position(|known| known.pasid == pasid);
+        let gone = same.or_else(|| self.known.iter().position(|known| known.attachment.gate.is_closed()));
+        let full = self.known.len() == KNOWN;
+        if let Some(at) = gone.or_else(|| full.then(|| self.next_turn())) {
+            let old = self.known.swap_remove(at);
+            // Before the new one is registered: where the space has other bonds, both are of what is kept of it.
+            old.kept.readers().remove(&self.slot);
+            self.memos = [Memo::NONE; MEMOS];
         }
+        let registered = kept.register(&self.slot);
+        self.known.push(Known { pasid, attachment, kept, space, registered });
+    }
+
+    fn next_turn(&mut self) -> usize {
+        self.turn = (self.turn + 1) % KNOWN;
+        self.turn
     }
 }
 
@@ -268,7 +316,7 @@ impl<'a> Learner<'a> {
 /// Enters the run that holds `address`, where there is none yet, and answers its last address.
 fn learn_run(kept: &Kept, space: &dyn AddressSpace, address: u64, need: Need) -> Option<u64> {
     if let Some(entry) = kept.find(address, need.permits, need.privileged) {
-        return entry.range().map(AddrRange::last);
+        return Some(entry.range().last());
     }
     // Before the provider is asked: a change that comes after makes the answer one that is not entered (rule T3).
     let generation = kept.generation();
