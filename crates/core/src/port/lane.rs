@@ -31,9 +31,8 @@ pub(super) struct Lane {
     /// Of the section: counts on, and wraps.
     number: Cell<u16>,
     memos: [Memo; MEMOS],
+    /// One of each PASID; the oldest first.
     known: Vec<Known>,
-    /// Which of them goes next where there are enough.
-    turn: usize,
     isolation: Isolation,
     bus: Version,
 }
@@ -238,7 +237,6 @@ impl Lane {
             number: Cell::new(0),
             memos: [Memo::NONE; MEMOS],
             known: Vec::new(),
-            turn: 0,
             isolation: path.device.known_isolation(),
             bus: path.iommu.topology().version().clone(),
         })
@@ -255,19 +253,15 @@ impl Lane {
         let same = self.known.iter().position(|known| known.pasid == pasid);
         let gone = same.or_else(|| self.known.iter().position(|known| known.attachment.gate.is_closed()));
         let full = self.known.len() == KNOWN;
-        if let Some(at) = gone.or_else(|| full.then(|| self.next_turn())) {
-            let old = self.known.swap_remove(at);
+        // The oldest is the first.
+        if let Some(at) = gone.or(full.then_some(0)) {
+            let old = self.known.remove(at);
             // Before the new one is registered: where the space has other bonds, both are of what is kept of it.
             old.kept.readers().remove(&self.slot);
             self.memos = [Memo::NONE; MEMOS];
         }
         let registered = kept.register(&self.slot);
         self.known.push(Known { pasid, attachment, kept, space, registered });
-    }
-
-    fn next_turn(&mut self) -> usize {
-        self.turn = (self.turn + 1) % KNOWN;
-        self.turn
     }
 }
 
