@@ -55,6 +55,14 @@ impl AccessMode {
     /// A plain user-mode write that resolves absent pages.
     pub const WRITE: Self = Self { access: Access::Write, privileged: false, on_absent: OnAbsent::Resolve };
 
+    /// The same access as one that reads: what is not to execute is to read.
+    pub(crate) const fn reading(self) -> Self {
+        match self.access {
+            Access::Read | Access::Execute => self,
+            Access::Write => Self { access: Access::Read, ..self },
+        }
+    }
+
     /// The same access, stopping at an absent page.
     pub const fn stop_on_absent(self) -> Self {
         Self { on_absent: OnAbsent::Stop, ..self }

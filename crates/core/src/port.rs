@@ -27,59 +27,59 @@ use lane::Lane;
 pub(crate) use lane::Learner;
 use lane::Need;
 pub(crate) use path::{Buffer, Path};
+pub use pin::Pin;
 
 /// A handle of a device that has been plugged in. It keeps working, with errors, after the device was removed.
 #[derive(Clone)]
 pub struct Device {
-    iommu: Iommu,
-    inner: Arc<DeviceInner>,
+    path: Path,
 }
 
 impl Device {
     pub(crate) fn new(iommu: Iommu, inner: Arc<DeviceInner>) -> Self {
-        Self { iommu, inner }
+        Self { path: Path { iommu, device: inner, owner: None } }
     }
 
     pub(crate) fn inner(&self) -> &Arc<DeviceInner> {
-        &self.inner
+        &self.path.device
     }
 
     pub(crate) fn iommu(&self) -> &Iommu {
-        &self.iommu
+        &self.path.iommu
     }
 
     /// Whether it was plugged into this IOMMU.
     pub(crate) fn is_of(&self, iommu: &Iommu) -> bool {
-        self.iommu.same(iommu)
+        self.path.iommu.same(iommu)
     }
 
     /// Where it sits.
     pub fn bdf(&self) -> Bdf {
-        self.inner.bdf()
+        self.path.device.bdf()
     }
 
     /// What the IOMMU sees of it.
     pub fn requester(&self) -> RequesterId {
-        self.inner.requester.id
+        self.path.device.requester.id
     }
 
     /// What it can do.
     pub fn capabilities(&self) -> Capabilities {
-        self.inner.spec.capabilities
+        self.path.device.spec.capabilities
     }
 
     /// Its group.
     pub fn group(&self) -> GroupId {
-        self.inner.group
+        self.path.device.group
     }
 
     /// Whether it has been removed.
     pub fn is_removed(&self) -> bool {
-        self.inner.gate.is_closed()
+        self.path.device.gate.is_closed()
     }
 
     pub(crate) fn path(&self) -> Path {
-        Path { iommu: self.iommu.clone(), device: Arc::clone(&self.inner), owner: None }
+        self.path.clone()
     }
 
     /// A port through which a model of this device issues transactions.
@@ -135,7 +135,7 @@ impl DmaPort {
         Self::new(Path { owner: Some(tag), ..self.path.clone() })
     }
 
-    /// Reads `buf.len()` bytes at `address`.
+    /// Reads `buf.len()` bytes at `address`. Where that is none nothing is accessed, and a PASID has to be bound all the same, as for any other transaction.
     ///
     /// # Errors
     /// What was read before is in `buf`; see [`DmaError`].
@@ -143,7 +143,7 @@ impl DmaPort {
         self.one(pasid, address, Buffer::Into(buf), AccessMode::READ)
     }
 
-    /// Writes `data` at `address`.
+    /// Writes `data` at `address`. Where that is none nothing is accessed, as for [`read`](Self::read).
     ///
     /// # Errors
     /// What was written before stays; see [`DmaError`].
@@ -156,8 +156,7 @@ impl DmaPort {
     /// # Errors
     /// What was read before is in `buf`; see [`DmaError`].
     pub fn gather(&self, pasid: Option<Pasid>, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), DmaError> {
-        let access = if mode.access == Access::Write { Access::Read } else { mode.access };
-        self.pieces(pasid, pieces, Buffer::Into(buf), AccessMode { access, ..mode })
+        self.pieces(pasid, pieces, Buffer::Into(buf), mode.reading())
     }
 
     /// Writes `data` to the pieces one after the other; its length is the sum of theirs. `mode.access` is taken for a write.

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p sva-testkit --example driver`
 
-use sva_core::ats::{Answer, Held, RequestId};
+use sva_core::ats::{Held, RequestId, TranslationAnswer};
 use sva_core::{AccessMode, AtsPort, Pasid};
 use sva_testkit::schedule::{Choices, Driver, Exploration, Tried, View, World, WorldConfig};
 
@@ -38,8 +38,10 @@ impl Driver for Polling {
         if let Some(request) = self.asked.take() {
             match view.port().translation(request) {
                 // Whatever came of it, the next look finds it, or asks again.
-                Some(Answer::Kept | Answer::Outdated | Answer::NoAccess | Answer::Refused(_)) => {}
-                Some(Answer::Untranslated(_)) => drop(view.access_untranslated(Some(pasid), address, AccessMode::READ)),
+                Some(
+                    TranslationAnswer::Kept | TranslationAnswer::Outdated | TranslationAnswer::NoAccess | TranslationAnswer::Refused(_),
+                ) => {}
+                Some(TranslationAnswer::Untranslated(_)) => drop(view.access_untranslated(Some(pasid), address, AccessMode::READ)),
                 None => self.asked = Some(request),
             }
             return;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::Answer;
+use sva_core::ats::TranslationAnswer;
 use sva_core::sync::Mutex;
 use sva_core::{
     AccessMode, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, EndReason, Iommu, IommuConfig, PasidWidth, Plug, Removal,
@@ -88,7 +88,7 @@ impl System {
         let port = self.device.ats_port();
         if let Ok(request) = port.ask_translation(Some(pasid), BASE, AccessMode::READ) {
             self.link.settle(100);
-            let kept = port.translation(request) == Some(Answer::Kept);
+            let kept = port.translation(request) == Some(TranslationAnswer::Kept);
             let held = port.hold(Some(pasid), BASE, AccessMode::READ).filter(|_| kept);
             drop(held.map(|held| held.read(&mut [0; 8])));
         }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sva_core::ats::{Answer, Held};
+use sva_core::ats::{Held, TranslationAnswer};
 use sva_core::pri::GroupOutcome;
 use sva_core::sync::Mutex;
 use sva_core::{
@@ -117,7 +117,7 @@ fn a_race_can_be_scripted_at_a_named_point() {
     let messages = system.link.messages();
     assert!(matches!(messages[..], [Message::Down(ToDevice::Invalidate(_)), Message::Down(ToDevice::Translated(_))]), "{messages:?}");
     assert!(system.link.settle(10));
-    assert_eq!(port.translation(request), Some(Answer::Outdated));
+    assert_eq!(port.translation(request), Some(TranslationAnswer::Outdated));
     assert!(port.hold(system.pasid(), BASE, AccessMode::READ).is_none(), "it is not kept");
     let change = begun.lock().take();
     assert!(change.is_some_and(|change| change.is_over()));

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows};
-use sva_core::ats::Answer;
+use sva_core::ats::TranslationAnswer;
 use sva_core::pri::{GroupOutcome, Histogram};
 use sva_core::sync::{Condvar, Mutex};
 use sva_core::{AccessMode, AtsPort, Bind, FaultTimes, Iommu, IommuConfig, Pasid, ResponseCode, WorkerConfig, Workers};
@@ -157,7 +157,7 @@ fn on_one_thread(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
 /// Asks for a translation, which there is none of, then for the page, resolves it, and reads by the translation that there is then.
 fn fault(iommu: &Iommu, port: &AtsPort, pasid: Pasid) -> Result<(), Box<dyn Error>> {
     let asked = port.ask_translation(Some(pasid), BASE, AccessMode::READ)?;
-    if port.translation(asked) != Some(Answer::NoAccess) {
+    if port.translation(asked) != Some(TranslationAnswer::NoAccess) {
         return Err("the page was there".into());
     }
     let group = port.open_group(Some(pasid))?;
@@ -168,7 +168,7 @@ fn fault(iommu: &Iommu, port: &AtsPort, pasid: Pasid) -> Result<(), Box<dyn Erro
         return Err("the page cannot be had".into());
     }
     let asked = port.ask_translation(Some(pasid), BASE, AccessMode::READ)?;
-    if port.translation(asked) != Some(Answer::Kept) {
+    if port.translation(asked) != Some(TranslationAnswer::Kept) {
         return Err("there is no translation after the fault".into());
     }
     let read = port.try_read(Some(pasid), BASE, black_box(&mut [0; 64]), AccessMode::READ)?;

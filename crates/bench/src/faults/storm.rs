@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows, median};
-use sva_core::ats::Answer;
+use sva_core::ats::TranslationAnswer;
 use sva_core::pri::{GroupOutcome, PrgIndex};
 use sva_core::{
     AccessMode, AtsPort, Bind, Bond, Device, FaultTimes, IommuConfig, Link, LinkEnds, Pasid, ResponseCode, ToDevice, ToIommu, WorkerConfig,
@@ -156,14 +156,14 @@ impl Asker {
         }
     }
 
-    fn translate(&self, pasid: Pasid, page: u64, expected: Answer) -> Result<(), String> {
+    fn translate(&self, pasid: Pasid, page: u64, expected: TranslationAnswer) -> Result<(), String> {
         let asked = self.port.ask_translation(Some(pasid), page, AccessMode::READ).map_err(|error| error.to_string())?;
         let answer = self.port.translation(asked);
         if answer == Some(expected) { Ok(()) } else { Err(format!("{answer:?} where {expected:?} was to come")) }
     }
 
     fn ask(&mut self, pasid: Pasid, page: u64) -> Result<(), String> {
-        self.translate(pasid, page, Answer::NoAccess)?;
+        self.translate(pasid, page, TranslationAnswer::NoAccess)?;
         let group = self.port.open_group(Some(pasid)).map_err(|error| error.to_string())?;
         // Before the answer can come.
         self.outstanding.insert(group, (pasid, page));
@@ -176,7 +176,7 @@ impl Asker {
         if outcome != Some(GroupOutcome::Response(ResponseCode::Success)) {
             return Err(format!("{outcome:?} where success was to come"));
         }
-        self.translate(pasid, page, Answer::Kept)?;
+        self.translate(pasid, page, TranslationAnswer::Kept)?;
         let read = self.port.try_read(Some(pasid), page, black_box(&mut [0; 64]), AccessMode::READ).map_err(|error| error.to_string())?;
         if read == Some(64) { Ok(()) } else { Err("the translation cannot be used".to_owned()) }
     }

@@ -49,12 +49,12 @@ struct Entry {
 struct Asked {
     request: TranslationRequest,
     since: SmallVec<[AlignedRange; REMEMBERED]>,
-    answer: Option<Answer>,
+    answer: Option<TranslationAnswer>,
 }
 
 /// What came of a translation request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum TranslationAnswer {
     /// It is kept now.
     Kept,
     /// Untranslated access only, with these permissions.
@@ -85,6 +85,7 @@ struct Used {
     void: bool,
 }
 
+/// An invalidation that waits for accesses. At most one for each tag: of two with one tag the later use of it counts, since nobody waits for the earlier one any more.
 struct Closing {
     completion: InvalidationCompletion,
     uses: Vec<u64>,
@@ -92,6 +93,7 @@ struct Closing {
 
 /// What happened to a device's cache, since it was plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct AtcCounts {
     /// Accesses that found their translation.
     pub hits: u64,
@@ -112,6 +114,8 @@ pub struct AtcCounts {
 /// See the module.
 pub(crate) struct Atc {
     capacity: usize,
+    /// Requests that may have been asked and not collected.
+    allowed: usize,
     entries: BTreeMap<Key, Entry>,
     /// Where the search for an entry to evict goes on.
     hand: Key,
@@ -124,10 +128,11 @@ pub(crate) struct Atc {
 }
 
 impl Atc {
-    /// Empty, for at most `capacity` translations (at least one).
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Empty, for at most `capacity` translations and `allowed` requests that are asked and not collected (at least one of each).
+    pub(crate) fn new(capacity: usize, allowed: usize) -> Self {
         Self {
             capacity: capacity.max(1),
+            allowed: allowed.max(1),
             entries: BTreeMap::new(),
             hand: (0, 0),
             asked: FxHashMap::default(),
@@ -149,18 +154,26 @@ impl Atc {
         self.asked.len() + self.uses.len() + self.closing.len()
     }
 
-    /// Takes note of a request that is about to be sent.
-    pub(crate) fn ask(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> TranslationRequest {
+    /// Whether no request can be asked before one has been collected or given up.
+    pub(crate) fn is_full(&self) -> bool {
+        self.asked.len() >= self.allowed
+    }
+
+    /// Takes note of a request that is about to be sent; where it [is full](Self::is_full), answers how many are outstanding.
+    pub(crate) fn ask(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<TranslationRequest, usize> {
+        if self.is_full() {
+            return Err(self.asked.len());
+        }
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let (write, execute) = (mode.access == Access::Write, mode.access == Access::Execute);
         let request = TranslationRequest { id, pasid, address, write, execute, privileged: mode.privileged };
         self.asked.insert(id, Asked { request, since: SmallVec::new(), answer: None });
-        request
+        Ok(request)
     }
 
     /// The answer to a request, once; `Ok(None)` while it is awaited. `Err` where no such request is known: it was forgotten by a reset.
-    pub(crate) fn answer(&mut self, id: RequestId) -> Result<Option<Answer>, Forgotten> {
+    pub(crate) fn answer(&mut self, id: RequestId) -> Result<Option<TranslationAnswer>, Forgotten> {
         let answer = self.asked.get(&id).ok_or(Forgotten)?.answer;
         if answer.is_some() {
             self.asked.remove(&id);
@@ -187,23 +200,23 @@ impl Atc {
         };
         let request = asked.request;
         let answer = match completion.result {
-            Err(refusal) => Answer::Refused(refusal),
-            Ok(translation) if translation.permits.is_none() => Answer::NoAccess,
+            Err(refusal) => TranslationAnswer::Refused(refusal),
+            Ok(translation) if translation.permits.is_none() => TranslationAnswer::NoAccess,
             Ok(translation) => match translation.frame {
-                None => Answer::Untranslated(translation.permits),
-                Some(_) if asked.since.iter().any(|range| range.range().overlaps(translation.range.range())) => Answer::Outdated,
+                None => TranslationAnswer::Untranslated(translation.permits),
+                Some(_) if asked.since.iter().any(|range| range.range().overlaps(translation.range.range())) => TranslationAnswer::Outdated,
                 // What does not hold the address that was asked for answers another question.
-                Some(_) if !translation.range.range().contains(request.address) => Answer::NoAccess,
-                Some(_) => Answer::Kept,
+                Some(_) if !translation.range.range().contains(request.address) => TranslationAnswer::NoAccess,
+                Some(_) => TranslationAnswer::Kept,
             },
         };
         // A translation that does not permit this access is kept for others.
         let permitted = |translation: &Translation| translation.permits.permits(request.access());
-        let useful = answer != Answer::Kept || completion.result.as_ref().is_ok_and(permitted);
-        asked.answer = Some(if useful { answer } else { Answer::NoAccess });
+        let useful = answer != TranslationAnswer::Kept || completion.result.as_ref().is_ok_and(permitted);
+        asked.answer = Some(if useful { answer } else { TranslationAnswer::NoAccess });
         match (answer, completion.result) {
-            (Answer::Outdated, _) => self.counts.outdated += 1,
-            (Answer::Kept, Ok(translation)) => {
+            (TranslationAnswer::Outdated, _) => self.counts.outdated += 1,
+            (TranslationAnswer::Kept, Ok(translation)) => {
                 if let Some(frame) = translation.frame {
                     let (pasid, privileged) = (request.pasid, request.privileged);
                     self.keep(Entry { pasid, range: translation.range, frame, permits: translation.permits, privileged, used: true });
@@ -347,9 +360,11 @@ impl Atc {
         if uses.is_empty() {
             return Some(completion);
         }
-        // Once, however often a link repeats it.
-        if !self.closing.iter().any(|closing| closing.completion == completion) {
-            self.closing.push(Closing { completion, uses });
+        // Once, however often a link repeats it or whatever serials it makes up.
+        match self.closing.iter_mut().find(|closing| closing.completion.tag == request.tag) {
+            Some(closing) if closing.completion.serial < request.serial => *closing = Closing { completion, uses },
+            Some(_) => {}
+            None => self.closing.push(Closing { completion, uses }),
         }
         None
     }

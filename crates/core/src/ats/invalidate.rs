@@ -6,33 +6,19 @@
 //!    of it is under way. A blocked device gets no translated request through and forgets all translations before it is let in again.
 //! 2. A tag is used for one invalidation at a time, with a serial number that no other use has: a completion that comes late or twice finishes nothing.
 //! 3. Nothing is sent to a blocked device: it could not answer (each message would time out by itself).
+//! 4. At most [`Itag::COUNT`] messages are in flight and [`WAITING`](waiting::WAITING) more wait, whatever a device leaves unanswered and with or without a clock ([`waiting`]).
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+mod waiting;
+
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::message::{AlignedRange, InvalidationCompletion, InvalidationRequest, Itag};
-use crate::ids::Pasid;
-use crate::invalidation::Countdown;
-use crate::iommu::parts::Attachment;
+use super::message::{InvalidationCompletion, InvalidationRequest, Itag};
 use crate::mutation;
 
-/// Who waits for an invalidation.
-pub(crate) enum Waiter {
-    /// A change of a space.
-    Change(Arc<Countdown>),
-    /// The unbind of an attachment.
-    Unbind(Arc<Attachment>),
-}
-
-/// What is to be forgotten, and who waits for that.
-pub(crate) struct Job {
-    pub(crate) pasid: Option<Pasid>,
-    pub(crate) range: AlignedRange,
-    pub(crate) waiter: Waiter,
-}
+pub(crate) use waiting::{Job, Waiter};
+use waiting::{Waiters, Waiting};
 
 struct Flight {
     serial: u64,
@@ -52,9 +38,14 @@ pub(crate) struct Todo {
 
 /// What happened, since the device was plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct InvalidationCounts {
     /// Messages sent, repetitions included.
     pub sent: u64,
+    /// Invalidations that went into the message of another one, while all tags were in use.
+    pub joined: u64,
+    /// Times that a message came to name all of a PASID or of the device, because too many were waiting.
+    pub widened: u64,
     /// Invalidations that the device completed.
     pub completed: u64,
     /// Times that a completion did not come in time.
@@ -76,11 +67,11 @@ pub(crate) struct Invalidator {
     gone: bool,
     /// By tag. Empty until the first: most devices have none.
     flights: Vec<Option<Flight>>,
-    waiting: VecDeque<Job>,
+    waiting: Waiting,
     /// Somebody sends those that wait, and looks again after each message.
     sending: bool,
     /// What is over when no translated request is under way any more.
-    until_quiet: Vec<Waiter>,
+    until_quiet: Waiters,
     next_serial: u64,
     limit: Duration,
     tries: u8,
@@ -96,9 +87,9 @@ impl Invalidator {
             cut: false,
             gone: false,
             flights: Vec::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             sending: false,
-            until_quiet: Vec::new(),
+            until_quiet: Waiters::default(),
             next_serial: 0,
             limit,
             tries: tries.max(1),
@@ -130,7 +121,8 @@ impl Invalidator {
 
     /// What is not finished yet.
     pub(crate) fn under_way(&self) -> usize {
-        self.flights.iter().flatten().count() + self.waiting.len() + self.until_quiet.len()
+        let in_flight: usize = self.flights.iter().flatten().map(|flight| flight.job.waiters.asked).sum();
+        in_flight + self.waiting.asked() + self.until_quiet.asked
     }
 
     /// Has the device forget. `quiet`: no translated request of it is under way.
@@ -138,12 +130,12 @@ impl Invalidator {
         if self.is_blocked() && !mutation::is_on(28) {
             self.counts.moot += 1;
             match quiet {
-                true => todo.finished.push(job.waiter),
-                false => self.until_quiet.push(job.waiter),
+                true => job.waiters.finish(&mut todo.finished),
+                false => self.until_quiet.join(job.waiters),
             }
             return;
         }
-        self.waiting.push_back(job);
+        self.waiting.add(job, &mut self.counts);
         self.send_waiting(now, todo);
     }
 
@@ -160,7 +152,7 @@ impl Invalidator {
     /// Sends as many of those that wait as there are free tags.
     pub(crate) fn send_waiting(&mut self, now: Option<Duration>, todo: &mut Todo) {
         while let Some(tag) = self.free_tag() {
-            let Some(job) = self.waiting.pop_front() else { return };
+            let Some(job) = self.waiting.next() else { return };
             let tries = self.tries - 1;
             self.launch(tag, job, tries, now, todo);
         }
@@ -188,8 +180,8 @@ impl Invalidator {
         let slot = self.flights.get_mut(usize::from(completion.tag.get()));
         match slot.and_then(|slot| slot.take_if(|flight| flight.serial == completion.serial)) {
             Some(flight) => {
-                self.counts.completed += 1;
-                todo.finished.push(flight.job.waiter);
+                self.counts.completed += flight.job.waiters.asked as u64;
+                flight.job.waiters.finish(&mut todo.finished);
             }
             None => self.counts.unexpected += 1,
         }
@@ -220,18 +212,18 @@ impl Invalidator {
             return;
         }
         let flights = self.flights.iter_mut().filter_map(Option::take).map(|flight| flight.job);
-        let jobs: Vec<Job> = flights.chain(self.waiting.drain(..)).collect();
-        self.counts.moot += jobs.len() as u64;
-        let waiters = jobs.into_iter().map(|job| job.waiter);
-        match quiet {
-            true => todo.finished.extend(waiters),
-            false => self.until_quiet.extend(waiters),
+        for Job { waiters, .. } in flights.chain(self.waiting.take_all()) {
+            self.counts.moot += waiters.asked as u64;
+            match quiet {
+                true => waiters.finish(&mut todo.finished),
+                false => self.until_quiet.join(waiters),
+            }
         }
     }
 
     /// No translated request is under way any more, and none can start.
     pub(crate) fn is_quiet_now(&mut self, todo: &mut Todo) {
-        todo.finished.append(&mut self.until_quiet);
+        std::mem::take(&mut self.until_quiet).finish(&mut todo.finished);
     }
 
     /// Switches ATS on; the device has forgotten everything before.

@@ -12,7 +12,7 @@ pub mod layout;
 pub mod message;
 pub mod port;
 
-pub use cache::{Answer, AtcCounts};
+pub use cache::{AtcCounts, TranslationAnswer};
 pub use held::Held;
 pub use invalidate::InvalidationCounts;
 pub use message::{

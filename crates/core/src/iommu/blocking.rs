@@ -44,7 +44,7 @@ impl Iommu {
     fn finish(&self, waiter: Waiter) {
         match waiter {
             Waiter::Change(left) => {
-                if left.step() {
+                if left.upgrade().is_some_and(|left| left.step()) {
                     self.gate_drained();
                 }
             }
@@ -66,7 +66,7 @@ impl Iommu {
     /// Has a device forget; `waiter` waits for it.
     fn start_invalidation(&self, device: &Arc<DeviceInner>, pasid: Option<Pasid>, range: AlignedRange, waiter: Waiter) {
         let now = self.now();
-        self.with_invalidator(device, |invalidator, quiet, todo| invalidator.start(Job { pasid, range, waiter }, quiet, now, todo));
+        self.with_invalidator(device, |invalidator, quiet, todo| invalidator.start(Job::new(pasid, range, waiter), quiet, now, todo));
     }
 
     /// The device says that it has forgotten.
@@ -83,7 +83,7 @@ impl Iommu {
     /// Sends what waits for a tag. One thread at a time and in a loop: a link may deliver a message, and what the device answers, inside the call that sends it. If each answer
     /// sent the next message, the stack would grow with the number of those that wait.
     fn send_waiting(&self, device: &Arc<DeviceInner>) {
-        let sending = Sending(device);
+        let sending = Sending(Some(device));
         let now = self.now();
         while self.with_invalidator(device, |invalidator, _, todo| {
             invalidator.send_waiting(now, todo);
@@ -92,8 +92,7 @@ impl Iommu {
             }
             !todo.send.is_empty()
         }) {}
-        // Ended above, under the lock under which there was no more to send.
-        std::mem::forget(sending);
+        sending.finish();
     }
 
     /// No translated request of the device is under way, and none starts.
@@ -147,7 +146,7 @@ impl Iommu {
             pins.await_pins(range, &left);
         }
         for (device, pasid) in &users {
-            self.start_invalidation(device, Some(*pasid), AlignedRange::covering(range), Waiter::Change(Arc::clone(&left)));
+            self.start_invalidation(device, Some(*pasid), AlignedRange::covering(range), Waiter::Change(Arc::downgrade(&left)));
         }
         // Ours, so that it is not over before all have been started.
         let _ = left.step();
@@ -220,11 +219,20 @@ impl Iommu {
 }
 
 /// Ends the sending of those that wait where a link panics: the next completion begins it again.
-struct Sending<'a>(&'a DeviceInner);
+struct Sending<'a>(Option<&'a DeviceInner>);
+
+impl Sending<'_> {
+    /// It has been ended, under the lock under which there was no more to send.
+    fn finish(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
-        self.0.services.invalidator.lock().end_sending();
+        if let Some(device) = self.0 {
+            device.services.invalidator.lock().end_sending();
+        }
     }
 }
 
@@ -280,8 +288,8 @@ impl Device {
             if !mutation::is_on(11) {
                 device.services.side.lock().atc.reset();
             }
-            let waiter = Waiter::Change(Arc::clone(&left));
-            invalidator.start(Job { pasid: None, range: AlignedRange::ALL, waiter }, quiet, None, todo);
+            let waiter = Waiter::Change(Arc::downgrade(&left));
+            invalidator.start(Job::new(None, AlignedRange::ALL, waiter), quiet, None, todo);
             Ok(())
         })?;
         device.services.news.notify_all();

@@ -74,6 +74,8 @@ pub struct IommuConfig {
     pub page_requests_each: u32,
     /// Translations that the cache of one device holds.
     pub atc_entries: usize,
+    /// Translation requests that one device may have outstanding: asked, and their answer neither collected nor given up. At least one.
+    pub translation_requests_each: usize,
     /// Bytes that the translation cache of the IOMMU (IOTLB) takes, for all spaces that can be accessed in place, with the first bond of such a space; rounded down to a power of two. It holds a translation
     /// for each 48 of them, and more with some luck.
     pub iotlb_bytes: usize,
@@ -86,7 +88,7 @@ pub struct IommuConfig {
 }
 
 impl Default for IommuConfig {
-    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of which a device has 512, 1,024 translations a device, 4 MiB for the IOTLB; an invalidation is awaited for a second and sent
+    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of which a device has 512, 1,024 translations and 1,024 translation requests a device, 4 MiB for the IOTLB; an invalidation is awaited for a second and sent
     /// twice, a response for ten seconds.
     fn default() -> Self {
         Self {
@@ -97,6 +99,7 @@ impl Default for IommuConfig {
             page_queue: 4096,
             page_requests_each: 512,
             atc_entries: 1024,
+            translation_requests_each: 1024,
             iotlb_bytes: 4 << 20,
             invalidation_limit: Duration::from_secs(1),
             invalidation_tries: 2,

@@ -23,6 +23,11 @@ pub(crate) struct DeviceSide {
 }
 
 impl DeviceSide {
+    /// Whether something cannot be asked before something else has been collected: a translation request, a group index.
+    pub(crate) fn is_full(&self) -> bool {
+        self.atc.is_full() || self.interface.is_full()
+    }
+
     /// Forgets everything, as a function reset does.
     pub(crate) fn reset(&mut self) {
         self.atc.reset();
@@ -52,7 +57,7 @@ impl Services {
             ends,
             link,
             side: Mutex::new(DeviceSide {
-                atc: Atc::new(config.atc_entries),
+                atc: Atc::new(config.atc_entries, config.translation_requests_each),
                 interface: Interface::new(allocation, capabilities.response_pasid),
                 resetting: false,
             }),

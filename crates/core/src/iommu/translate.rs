@@ -110,7 +110,9 @@ impl Iommu {
         }
         match entry.record.space.translate(request.address, request.privileged) {
             Ok(found) => {
-                let granted = Permissions { read: true, write: true, execute: entry.features.execute };
+                // Execute permission is given where it was asked for, and as a kind of reading (Exe: PCIe 6.0, section 10.2.3).
+                let execute = entry.features.execute && request.execute && found.permits.read;
+                let granted = Permissions { read: true, write: true, execute };
                 (Ok(Translation { permits: found.permits.and(granted), ..found }), tag)
             }
             Err(StopCause::Host(failure)) => {

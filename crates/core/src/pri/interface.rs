@@ -65,6 +65,7 @@ pub enum GroupOutcome {
 
 /// What happened, since the device was plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct InterfaceCounts {
     /// Requests sent.
     pub requests: u64,
@@ -135,6 +136,11 @@ impl Interface {
     /// Groups that are complete and not answered.
     pub(crate) fn unanswered(&self) -> usize {
         self.groups.values().filter(|group| matches!(group.state, State::Sent(_))).count()
+    }
+
+    /// Whether all group indexes are in use.
+    pub(crate) fn is_full(&self) -> bool {
+        self.groups.len() == PrgIndex::COUNT
     }
 
     fn check(&self) -> Result<(), AskError> {

@@ -14,6 +14,6 @@ pub mod times;
 
 pub use interface::{AskError, GroupOutcome, InterfaceCounts};
 pub use message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
-pub use owner::{Answer, AnswerError, AnswersError, FaultQueue, NoRoom, PageRequestGroup, PageRequestHandler};
+pub use owner::{AnswerError, AnswersError, FaultQueue, GroupAnswer, NoRoom, PageRequestGroup, PageRequestHandler};
 pub use queue::{Cookie, PageCounts};
 pub use times::{FaultTimes, Histogram};

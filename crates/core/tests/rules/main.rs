@@ -5,9 +5,11 @@
 
 mod ats;
 mod ats_blocking;
+mod ats_bounds;
 mod ats_cache;
 mod ats_invalidation;
 mod ats_removal;
+mod ats_transfer;
 mod binding;
 mod callbacks;
 mod containers;

@@ -118,7 +118,7 @@ fn a_bond_of_a_device_that_vanished_is_not_unbound_while_a_group_of_it_can_still
         let remover = std::thread::spawn(move || iommu.remove(&gone, Removal::Surprise));
         eventually("the removal has begun", || device.is_removed());
         assert!(bond.unbind().already_ended);
-        let answer = sva_core::pri::Answer { cookie: cookies[0], code: ResponseCode::Success };
+        let answer = sva_core::pri::GroupAnswer { cookie: cookies[0], code: ResponseCode::Success };
         assert!(queue.answer(&[answer]).is_err(), "a group of a bond that is gone was answered");
         assert_eq!(world.iommu.census().page_groups, 0);
         parked.release().expect("it was under way");

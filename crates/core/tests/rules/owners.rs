@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sva_core::pri::{Answer, AnswerError, AnswersError, NoRoom, PrgIndex};
+use sva_core::pri::{AnswerError, AnswersError, GroupAnswer, NoRoom, PrgIndex};
 use sva_core::sync::Mutex;
 use sva_core::{
     Bind, Bond, FaultQueue, FaultReason, HandlerError, Iommu, PageRequestGroup, PageRequestHandler, Pasid, Removal, ResponseCode,
@@ -58,8 +58,8 @@ impl Owned {
     }
 }
 
-fn success(cookie: u64) -> Answer {
-    Answer { cookie, code: ResponseCode::Success }
+fn success(cookie: u64) -> GroupAnswer {
+    GroupAnswer { cookie, code: ResponseCode::Success }
 }
 
 // shows F1
@@ -76,7 +76,10 @@ fn the_handler_of_a_bond_gets_whole_groups_instead_of_the_provider_and_answers_b
     });
     assert_eq!(read, Ok(2));
     assert_eq!((&seen[0].1, &seen[1].1, owned.queue.len()), (&vec![page(0), page(1)], &vec![page(0)], (0, 2)));
-    owned.queue.answer(&[Answer { cookie: seen[1].0, code: ResponseCode::InvalidRequest }, success(seen[0].0)]).expect("both are pending");
+    owned
+        .queue
+        .answer(&[GroupAnswer { cookie: seen[1].0, code: ResponseCode::InvalidRequest }, success(seen[0].0)])
+        .expect("both are pending");
     assert_eq!(owned.outcomes(&[first, second]), [SUCCESS, INVALID]);
     assert!(owned.queue.is_empty());
 }
@@ -90,7 +93,7 @@ fn a_reader_without_room_for_a_group_gets_no_part_of_it() {
     assert_eq!(read.iter().map(|(_, requests)| *requests).collect::<Vec<_>>(), [2], "a whole group, and not the half of another");
     let rest = owned.read(3).expect("there is room for both");
     assert_eq!(rest.iter().map(|(_, requests)| *requests).collect::<Vec<_>>(), [2, 1]);
-    let answers: Vec<Answer> = read.iter().chain(&rest).map(|(cookie, _)| success(*cookie)).collect();
+    let answers: Vec<GroupAnswer> = read.iter().chain(&rest).map(|(cookie, _)| success(*cookie)).collect();
     owned.queue.answer(&answers).expect("all are pending");
     assert_eq!(owned.outcomes(&groups), [SUCCESS; 3]);
 }

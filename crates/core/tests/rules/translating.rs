@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::ats::{Answer, RequestId, TranslationCompletion, TranslationRefusal};
+use sva_core::ats::{InvalidationRequest, RequestId, TranslationAnswer, TranslationCompletion, TranslationRefusal};
 use sva_core::sync::Mutex;
 use sva_core::{
     AccessMode, AddrRange, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, DmaError, EndReason, Event,
@@ -20,6 +20,14 @@ pub(crate) fn translation_in(letter: &Letter) -> TranslationCompletion {
     match letter.message {
         Message::Down(ToDevice::Translated(completion)) => completion,
         other => panic!("{other:?} is no translation completion"),
+    }
+}
+
+/// What the IOMMU asks of a device in a message.
+pub(crate) fn request_in(letter: &Letter) -> InvalidationRequest {
+    match letter.message {
+        Message::Down(ToDevice::Invalidate(request)) => request,
+        other => panic!("{other:?} is no invalidation"),
     }
 }
 
@@ -81,11 +89,11 @@ impl Rig {
 
     /// Has the device keep the translation of `address`, for any access that the page permits.
     pub(crate) fn fill(&self, address: u64) {
-        assert_eq!(self.ask(address), Answer::Kept);
+        assert_eq!(self.ask(address), TranslationAnswer::Kept);
     }
 
     /// Sends a translation request for reading and answers what came of it.
-    pub(crate) fn ask(&self, address: u64) -> Answer {
+    pub(crate) fn ask(&self, address: u64) -> TranslationAnswer {
         let request = self.send(address);
         self.port.translation(request).expect("nothing holds the answer")
     }

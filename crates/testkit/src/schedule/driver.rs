@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use sva_core::ats::{Answer, Held, RequestId};
+use sva_core::ats::{Held, RequestId, TranslationAnswer};
 use sva_core::pri::{GroupOutcome, PrgIndex};
 use sva_core::{Access, AccessMode, AtsPort, FaultReason, Pasid};
 
@@ -167,16 +167,16 @@ impl Job {
                     self.again()
                 }
                 None => At::Translating(request),
-                Some(Answer::Kept | Answer::Outdated) => self.again(),
-                Some(Answer::Untranslated(permits)) if permits.permits(self.mode.access) => {
+                Some(TranslationAnswer::Kept | TranslationAnswer::Outdated) => self.again(),
+                Some(TranslationAnswer::Untranslated(permits)) if permits.permits(self.mode.access) => {
                     match view.access_untranslated(self.pasid, self.address, self.mode) {
                         Tried::Aborted(FaultReason::NotPresent) if may_ask => self.ask(view, choices),
                         _ => At::Done,
                     }
                 }
-                Some(Answer::Untranslated(_) | Answer::NoAccess) if may_ask => self.ask(view, choices),
-                Some(Answer::Untranslated(_) | Answer::NoAccess) => self.again(),
-                Some(Answer::Refused(_)) => At::Done,
+                Some(TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess) if may_ask => self.ask(view, choices),
+                Some(TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess) => self.again(),
+                Some(TranslationAnswer::Refused(_)) => At::Done,
             },
             At::Asking(group, left) => {
                 let last = left == 0;

@@ -2,16 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
+use super::super::message::AlignedRange;
+use super::waiting::WAITING;
 use super::*;
+use crate::ids::Pasid;
+use crate::invalidation::Countdown;
 
 const LIMIT: Duration = Duration::from_secs(10);
 const TRIES: u8 = 3;
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    Start,
+    Start {
+        pasid: u32,
+        page: u64,
+        bits: u8,
+    },
     /// The completion of a message that has been sent at some time comes.
     Complete {
         which: usize,
@@ -48,10 +58,32 @@ enum At {
     Over,
 }
 
+/// One invalidation, as it was asked for.
+struct Asked {
+    left: Arc<Countdown>,
+    pasid: Pasid,
+    range: AlignedRange,
+    at: At,
+}
+
+impl Asked {
+    fn is_covered_by(&self, request: &InvalidationRequest) -> bool {
+        let (mine, named) = (self.range, request.range);
+        request.pasid.is_none_or(|pasid| pasid == self.pasid) && named.first() <= mine.first() && mine.last() <= named.last()
+    }
+
+    fn pages(&self) -> impl Iterator<Item = (u32, u64)> {
+        let pasid = self.pasid.get();
+        (self.range.first() >> 12..=self.range.last() >> 12).map(move |page| (pasid, page))
+    }
+}
+
 /// The invalidator, with what its caller has: the gate of translated requests and the clock.
 struct World {
     invalidator: Invalidator,
-    waiters: Vec<(Arc<Countdown>, At)>,
+    waiters: Vec<Asked>,
+    /// More invalidations have waited at a time than messages may, since none did: what is sent may name more than was asked for.
+    crowded: bool,
     sent: Vec<InvalidationRequest>,
     serials: BTreeSet<u64>,
     now: Duration,
@@ -65,6 +97,7 @@ impl World {
         Self {
             invalidator: Invalidator::new(LIMIT, TRIES),
             waiters: Vec::new(),
+            crowded: false,
             sent: Vec::new(),
             serials: BTreeSet::new(),
             now: Duration::ZERO,
@@ -79,12 +112,12 @@ impl World {
     }
 
     fn in_flight(&self) -> impl Iterator<Item = usize> + '_ {
-        let flies = |(n, (_, at)): (usize, &(_, At))| matches!(at, At::InFlight { .. }).then_some(n);
+        let flies = |(n, asked): (usize, &Asked)| matches!(asked.at, At::InFlight { .. }).then_some(n);
         self.waiters.iter().enumerate().filter_map(flies)
     }
 
     fn serial_of(&self, waiter: usize) -> Option<u64> {
-        if let At::InFlight { serial, .. } = self.waiters[waiter].1 { Some(serial) } else { None }
+        if let At::InFlight { serial, .. } = self.waiters[waiter].at { Some(serial) } else { None }
     }
 
     /// Makes a step and checks all that follows from it. `over`: whose wait it ends.
@@ -94,43 +127,66 @@ impl World {
         let mut finished = BTreeSet::new();
         for waiter in todo.finished {
             let Waiter::Change(left) = waiter else { panic!("the test started changes only") };
-            let n = self.waiters.iter().position(|(known, _)| Arc::ptr_eq(known, &left)).expect("one of the test's");
+            let left = left.upgrade().expect("the test keeps them all");
+            let n = self.waiters.iter().position(|known| Arc::ptr_eq(&known.left, &left)).expect("one of the test's");
             assert!(left.step(), "finished twice");
             assert!(finished.insert(n));
-            self.waiters[n].1 = At::Over;
+            self.waiters[n].at = At::Over;
         }
         assert_eq!(finished, over);
         for request in todo.send {
             self.note_sent(request);
         }
-        let flights: Vec<usize> = self.in_flight().collect();
-        let tags: BTreeSet<u8> = flights.iter().map(|n| if let At::InFlight { tag, .. } = self.waiters[*n].1 { tag } else { 0 }).collect();
+        let flights: BTreeSet<u64> = self.in_flight().filter_map(|n| self.serial_of(n)).collect();
+        let tag_of = |n: usize| if let At::InFlight { tag, .. } = self.waiters[n].at { tag } else { 0 };
+        let tags: BTreeSet<u8> = self.in_flight().map(tag_of).collect();
         assert_eq!(tags.len(), flights.len(), "each has a tag of its own");
-        let waiting = self.waiters.iter().filter(|(_, at)| *at == At::Waiting).count();
+        let waiting = self.waiting();
         assert!(waiting == 0 || flights.len() == Itag::COUNT, "one waits for nothing else than a tag");
-        let under_way = self.waiters.iter().filter(|(_, at)| *at != At::Over).count();
+        let messages = self.invalidator.waiting.messages();
+        assert!(messages <= WAITING.min(waiting), "{messages} for {waiting}");
+        self.crowded &= waiting > 0;
+        let under_way = self.waiters.iter().filter(|asked| asked.at != At::Over).count();
+        let InvalidationCounts { joined, widened, .. } = self.invalidator.counts;
+        assert!(self.crowded || widened == self.counts.widened);
+        (self.counts.joined, self.counts.widened) = (joined, widened);
         assert_eq!((self.invalidator.under_way(), self.invalidator.counts), (under_way, self.counts));
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiters.iter().filter(|asked| asked.at == At::Waiting).count()
     }
 
     fn note_sent(&mut self, request: InvalidationRequest) {
         assert!(!self.invalidator.is_blocked(), "it could not answer");
-        let n = (request.range.first() >> 12) as usize;
-        let tries = match self.waiters[n].1 {
-            At::Waiting => {
-                assert!(self.waiters[..n].iter().all(|(_, at)| *at != At::Waiting), "in the order in which they were started");
-                TRIES - 1
-            }
-            At::InFlight { due, tries, .. } => {
-                assert!(due <= self.now && tries > 0, "it is not overdue");
-                tries - 1
-            }
-            other => panic!("sent while {other:?}"),
-        };
         assert!(self.serials.insert(request.serial), "used before");
         self.counts.sent += 1;
+        let again: Vec<usize> =
+            self.in_flight().filter(|n| matches!(self.waiters[*n].at, At::InFlight { tag, .. } if tag == request.tag.get())).collect();
+        let (sent, tries) = match again.first().map(|n| self.waiters[*n].at) {
+            Some(At::InFlight { serial, due, tries, .. }) => {
+                assert!(due <= self.now && tries > 0, "it is not overdue");
+                let earlier = self.sent.iter().find(|sent| sent.serial == serial).expect("sent");
+                assert_eq!((request.pasid, request.range), (earlier.pasid, earlier.range));
+                (again, tries - 1)
+            }
+            _ => (self.note_first(&request), TRIES - 1),
+        };
         self.sent.push(request);
-        let due = self.now + LIMIT;
-        self.waiters[n].1 = At::InFlight { tag: request.tag.get(), serial: request.serial, due, tries };
+        let at = At::InFlight { tag: request.tag.get(), serial: request.serial, due: self.now + LIMIT, tries };
+        sent.into_iter().for_each(|n| self.waiters[n].at = at);
+    }
+
+    /// A message that has waited is for all that it covers, and for the one that has waited longest; it names nothing else unless too many waited.
+    fn note_first(&self, request: &InvalidationRequest) -> Vec<usize> {
+        let waits = |n: &usize| self.waiters[*n].at == At::Waiting;
+        let all = 0..self.waiters.len();
+        let covered: Vec<usize> = all.clone().filter(waits).filter(|n| self.waiters[*n].is_covered_by(request)).collect();
+        assert_eq!(covered.first().copied(), all.clone().find(waits), "in the order in which they were started");
+        let asked: BTreeSet<(u32, u64)> = covered.iter().flat_map(|n| self.waiters[*n].pages()).collect();
+        let named = 1u128 << (request.range.bits() - 12);
+        assert!(self.crowded || request.pasid.is_some() && named == asked.len() as u128, "{request:?} for {asked:?}");
+        covered
     }
 
     /// Shuts the gate; answers whose wait ends by a step that blocks the device, and notes who waits until it is quiet.
@@ -138,13 +194,13 @@ impl World {
         self.open = false;
         let quiet = self.quiet();
         let mut over = BTreeSet::new();
-        for (n, (_, at)) in self.waiters.iter_mut().enumerate() {
-            if matches!(at, At::Waiting | At::InFlight { .. }) {
+        for (n, asked) in self.waiters.iter_mut().enumerate() {
+            if matches!(asked.at, At::Waiting | At::InFlight { .. }) {
                 self.counts.moot += 1;
                 if quiet {
                     over.insert(n);
                 } else {
-                    *at = At::UntilQuiet;
+                    asked.at = At::UntilQuiet;
                 }
             }
         }
@@ -154,27 +210,29 @@ impl World {
     /// As the caller settles the gate: nobody is inside and it is shut.
     fn settle(&mut self) {
         if self.quiet() {
-            let over = self.waiters.iter().enumerate().filter(|(_, (_, at))| *at == At::UntilQuiet).map(|(n, _)| n).collect();
+            let over = self.waiters.iter().enumerate().filter(|(_, asked)| asked.at == At::UntilQuiet).map(|(n, _)| n).collect();
             self.then(over, |invalidator, todo| invalidator.is_quiet_now(todo));
             self.open = !self.invalidator.is_blocked();
         }
     }
 
-    fn start(&mut self) {
+    fn start(&mut self, pasid: Pasid, range: AlignedRange) {
         let (n, quiet, now, left) = (self.waiters.len(), self.quiet(), self.now, Arc::new(Countdown::new(1)));
-        let range = AlignedRange::page((n as u64) << 12);
         let blocked = self.invalidator.is_blocked();
         self.counts.moot += u64::from(blocked);
-        self.waiters.push((Arc::clone(&left), if blocked { At::UntilQuiet } else { At::Waiting }));
+        let waiter = Waiter::Change(Arc::downgrade(&left));
+        self.waiters.push(Asked { left, pasid, range, at: if blocked { At::UntilQuiet } else { At::Waiting } });
+        self.crowded |= self.waiting() > WAITING;
         let over = if blocked && quiet { BTreeSet::from([n]) } else { BTreeSet::new() };
-        let job = Job { pasid: None, range, waiter: Waiter::Change(left) };
+        let job = Job::new(Some(pasid), range, waiter);
         self.then(over, |invalidator, todo| invalidator.start(job, quiet, Some(now), todo));
     }
 
     fn complete(&mut self, completion: InvalidationCompletion) {
-        let fits = |n: &usize| matches!(self.waiters[*n].1, At::InFlight { tag, serial, .. } if (tag, serial) == (completion.tag.get(), completion.serial));
+        let fits = |n: &usize| matches!(self.waiters[*n].at, At::InFlight { tag, serial, .. } if (tag, serial) == (completion.tag.get(), completion.serial));
         let over: BTreeSet<usize> = self.in_flight().filter(fits).collect();
-        *(if over.is_empty() { &mut self.counts.unexpected } else { &mut self.counts.completed }) += 1;
+        self.counts.unexpected += u64::from(over.is_empty());
+        self.counts.completed += over.len() as u64;
         let now = self.now;
         self.then(over, |invalidator, todo| {
             invalidator.complete(completion, todo);
@@ -187,9 +245,11 @@ impl World {
         let now = self.now;
         let late: BTreeMap<usize, u8> = self
             .in_flight()
-            .filter_map(|n| if let At::InFlight { due, tries, .. } = self.waiters[n].1 { (due <= now).then_some((n, tries)) } else { None })
+            .filter_map(
+                |n| if let At::InFlight { due, tries, .. } = self.waiters[n].at { (due <= now).then_some((n, tries)) } else { None },
+            )
             .collect();
-        self.counts.timed_out += late.len() as u64;
+        self.counts.timed_out += late.keys().filter_map(|n| self.serial_of(*n)).collect::<BTreeSet<u64>>().len() as u64;
         let mut hopeless = false;
         self.then(BTreeSet::new(), |invalidator, todo| hopeless = invalidator.tick(now, todo));
         assert_eq!(hopeless, late.values().any(|tries| *tries == 0));
@@ -199,14 +259,17 @@ impl World {
             self.then(over, |invalidator, todo| invalidator.cut_off(quiet, todo));
             assert!(self.invalidator.is_cut_off() && self.invalidator.stands_still());
         } else {
-            let again = late.keys().all(|n| matches!(self.waiters[*n].1, At::InFlight { due, .. } if due == now + LIMIT));
+            let again = late.keys().all(|n| matches!(self.waiters[*n].at, At::InFlight { due, .. } if due == now + LIMIT));
             assert!(again, "all that is late has been sent again");
         }
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Start => self.start(),
+            Step::Start { pasid, page, bits } => {
+                let range = AlignedRange::new(page << 12 >> bits << bits, bits).expect("aligned");
+                self.start(Pasid::new(pasid).expect("small"), range);
+            }
             Step::Complete { which } => {
                 let flights: Vec<u64> = self.in_flight().filter_map(|n| self.serial_of(n)).collect();
                 let in_flight = flights.get(which / 2 % flights.len().max(1)).filter(|_| which.is_multiple_of(2));
@@ -254,7 +317,8 @@ impl World {
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        24 => Just(Step::Start),
+        36 => (1..40u32, 0..64u64, 12..=14u8).prop_map(|(pasid, page, bits)| Step::Start { pasid, page, bits }),
+        12 => (1..3u32, 0..64u64, 12..=14u8).prop_map(|(pasid, page, bits)| Step::Start { pasid, page, bits }),
         12 => (0..1000usize).prop_map(|which| Step::Complete { which }),
         2 => (0..32u8, 0..64u64).prop_map(|(tag, serial)| Step::CompleteWrong { tag, serial }),
         6 => (0..12u64).prop_map(|seconds| Step::Later { seconds }),
@@ -262,7 +326,7 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => Just(Step::Leave),
         4 => Just(Step::Enable),
         1 => Just(Step::Disable),
-        2 => Just(Step::BeginReset),
+        1 => Just(Step::BeginReset),
         3 => Just(Step::EndReset),
     ]
 }
@@ -284,9 +348,87 @@ proptest! {
         while world.inside > 0 {
             world.step(Step::Leave);
         }
-        assert!(world.waiters.iter().all(|(left, at)| left.is_over() && *at == At::Over));
+        assert!(world.waiters.iter().all(|asked| asked.left.is_over() && asked.at == At::Over));
         assert_eq!(world.invalidator.under_way(), 0);
         let counts = world.invalidator.counts;
         assert_eq!(counts.completed + counts.moot, world.waiters.len() as u64);
     }
+}
+
+/// One whose tags are all in use, without a clock, for PASIDs that the tests do not use.
+fn without_a_free_tag() -> Invalidator {
+    let mut invalidator = Invalidator::new(LIMIT, TRIES);
+    invalidator.enable();
+    for n in 0..Itag::COUNT as u32 {
+        start(&mut invalidator, 1000 + n, AlignedRange::ALL);
+    }
+    invalidator
+}
+
+/// Starts one whose countdown nobody else keeps unless the caller does.
+fn start(invalidator: &mut Invalidator, pasid: u32, range: AlignedRange) -> Arc<Countdown> {
+    let left = Arc::new(Countdown::new(1));
+    let job = Job::new(Pasid::new(pasid), range, Waiter::Change(Arc::downgrade(&left)));
+    invalidator.start(job, false, None, &mut Todo::default());
+    left
+}
+
+/// Completes the first in flight and answers what is sent in its place.
+fn next_message(invalidator: &mut Invalidator) -> Option<(Option<Pasid>, AlignedRange)> {
+    let flight = invalidator.flights[0].as_ref().expect("in flight");
+    let mut todo = Todo::default();
+    invalidator.complete(InvalidationCompletion { tag: Itag::new(0).expect("0..=31"), serial: flight.serial }, &mut todo);
+    invalidator.send_waiting(None, &mut todo);
+    todo.send.first().map(|request| (request.pasid, request.range))
+}
+
+// shows T7
+#[test]
+fn where_too_many_wait_all_of_the_pasid_with_most_of_them_goes_and_nothing_of_the_others() {
+    let mut invalidator = without_a_free_tag();
+    let mut kept = vec![start(&mut invalidator, 1, AlignedRange::page(0x5000))];
+    // Every second page, so that none can be joined.
+    kept.extend((0..WAITING as u64).map(|n| start(&mut invalidator, 2, AlignedRange::page(n << 13))));
+    assert_eq!((invalidator.waiting.messages(), invalidator.counts.widened), (2, 1));
+    assert_eq!(next_message(&mut invalidator), Some((Pasid::new(1), AlignedRange::page(0x5000))));
+    assert_eq!(next_message(&mut invalidator), Some((Pasid::new(2), AlignedRange::ALL)));
+    assert_eq!(invalidator.under_way(), Itag::COUNT - 1 + WAITING);
+    next_message(&mut invalidator);
+    assert_eq!(kept.len(), 1 + WAITING);
+}
+
+// shows T4
+#[test]
+fn where_too_many_pasids_wait_everything_goes() {
+    let mut invalidator = without_a_free_tag();
+    let _kept: Vec<_> = (0..WAITING as u32 + 1).map(|n| start(&mut invalidator, 1 + n, AlignedRange::page(0))).collect();
+    assert_eq!(invalidator.waiting.messages(), 1);
+    assert_eq!(next_message(&mut invalidator), Some((None, AlignedRange::ALL)));
+}
+
+// shows T4, T7
+#[test]
+fn pages_that_are_taken_one_by_one_wait_in_as_few_messages_as_name_them_and_nothing_else() {
+    let mut invalidator = without_a_free_tag();
+    let _kept: Vec<_> = (0..11).map(|n| start(&mut invalidator, 1, AlignedRange::page(n << 12))).collect();
+    let ranges: Vec<_> =
+        std::iter::from_fn(|| next_message(&mut invalidator)).map(|(_, range)| (range.first() >> 12, range.bits())).collect();
+    assert_eq!(ranges, [(0, 15), (8, 13), (10, 12)]);
+    assert_eq!((invalidator.counts.joined, invalidator.counts.widened), (8, 0));
+}
+
+// shows S2
+#[test]
+fn nothing_is_kept_for_callers_that_have_let_go() {
+    let mut waiting = without_a_free_tag();
+    for n in 0..100_000u64 {
+        drop(start(&mut waiting, 1 + (n % 100) as u32, AlignedRange::page(n << 13)));
+    }
+    let mut todo = Todo::default();
+    waiting.remove(false, &mut todo);
+    assert!(todo.finished.is_empty(), "a request is under way");
+    waiting.is_quiet_now(&mut todo);
+    let finished = todo.finished.len();
+    assert!(finished < 2 * (Itag::COUNT + WAITING) + 2, "{finished} waiters");
+    assert_eq!((waiting.counts.moot, waiting.under_way()), (100_000 + Itag::COUNT as u64, 0));
 }

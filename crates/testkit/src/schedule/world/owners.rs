@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sva_core::pri::{Answer, AnswerError, Cookie, PageRequest};
+use sva_core::pri::{AnswerError, Cookie, GroupAnswer, PageRequest};
 use sva_core::sync::Mutex;
 use sva_core::{Access, AccessMode, AddressSpace, Bdf, FaultQueue, PageRequestGroup, PageRequestHandler, Pasid, ResponseCode};
 
@@ -345,10 +345,10 @@ impl World {
             let again = choices.one_in(6);
             let old = choices.pick(&owner.answered).copied().filter(|_| again);
             match (old, choices.pick(&read)) {
-                (Some(cookie), _) => answers.push(Answer { cookie, code: ResponseCode::Success }),
+                (Some(cookie), _) => answers.push(GroupAnswer { cookie, code: ResponseCode::Success }),
                 (None, Some(&at)) => {
                     let code = self.serve(&owner.groups[at], choices);
-                    answers.push(Answer { cookie: owner.groups[at].cookie, code });
+                    answers.push(GroupAnswer { cookie: owner.groups[at].cookie, code });
                     self.note_answer(id, at);
                 }
                 (None, None) => {}
@@ -359,7 +359,7 @@ impl World {
         let taken = queue.answer(&answers).map_err(|error| (error.done, error.cause));
         let mut expected = Ok(());
         let mut again = false;
-        for (done, Answer { cookie, .. }) in answers.iter().enumerate() {
+        for (done, GroupAnswer { cookie, .. }) in answers.iter().enumerate() {
             let Some(at) = owner.find(*cookie) else {
                 again = true;
                 expected = Err((done, AnswerError::Unknown { cookie: *cookie }));
