@@ -126,6 +126,13 @@ impl From<Permissions> for Permits {
     }
 }
 
+impl From<Permits> for Permissions {
+    fn from(from: Permits) -> Self {
+        let has = |bit| from.0 & bit != 0;
+        Self { read: has(1), write: has(2), execute: has(4) }
+    }
+}
+
 /// Contiguous pages that lead to contiguous frames with one permission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -156,6 +163,31 @@ struct Whither {
     unused: u8,
     #[bits(52)]
     frame_page: u64,
+}
+
+/// The words of an entry, of which 0 is none: as one value it is passed in registers, also where there may be none. Through memory, where it is written in two pieces and read in
+/// one, each look-up would wait for its own writes.
+#[derive(Clone, Copy)]
+pub(super) struct Packed(u128);
+
+impl Packed {
+    pub(super) const NONE: Self = Self(0);
+
+    #[inline(always)]
+    pub(super) fn new(whence: u64, whither: u64) -> Self {
+        Self(u128::from(whence) << 64 | u128::from(whither))
+    }
+
+    #[inline(always)]
+    pub(super) fn words(self) -> [u64; 2] {
+        [(self.0 >> 64) as u64, self.0 as u64]
+    }
+
+    /// Whether it permits anything: an entry does.
+    #[inline(always)]
+    pub(super) fn is_some(self) -> bool {
+        self.0 != 0
+    }
 }
 
 /// Bits of a number of pages that are in the second word.
@@ -190,17 +222,18 @@ impl Entry {
         AddrRange::inclusive(self.first, self.first.saturating_add(self.more)).unwrap_or(AddrRange::ALL)
     }
 
-    pub(super) fn pack(&self) -> [u64; 2] {
+    pub(super) fn pack(&self) -> Packed {
         let more = self.more >> PAGE_BITS;
         let whence = Whence::new().with_first_page(self.first >> PAGE_BITS).with_more_pages_high(more >> LOW_BITS);
         let whither = Whither::new().with_frame_page(self.frame >> PAGE_BITS).with_more_pages_low(more & ((1 << LOW_BITS) - 1));
-        [whence.with_permits(self.permits.0).into_bits(), whither.into_bits()]
+        Packed::new(whence.with_permits(self.permits.0).into_bits(), whither.into_bits())
     }
 
     /// The contrary of [`pack`](Self::pack); for any words, since a reader unpacks before it knows that they belong together.
     #[inline(always)]
-    pub(super) fn unpack(words: [u64; 2]) -> Self {
-        let (whence, whither) = (Whence::from_bits(words[0]), Whither::from_bits(words[1]));
+    pub(super) fn unpack(packed: Packed) -> Self {
+        let [whence, whither] = packed.words();
+        let (whence, whither) = (Whence::from_bits(whence), Whither::from_bits(whither));
         let more = whence.more_pages_high() << LOW_BITS | whither.more_pages_low();
         Self {
             first: whence.first_page() << PAGE_BITS,

@@ -72,8 +72,9 @@ impl Kept {
     pub(crate) fn find(&self, address: u64, need: Permits, privileged: bool) -> Option<Entry> {
         let (key, mut sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
         while let Some(size) = Size::smallest_of(sizes) {
-            if let Some(entry) = self.table.find(key, address, need, Block::of(address, size)) {
-                return Some(entry);
+            let found = self.table.find(key, address, need, Block::of(address, size));
+            if found.is_some() {
+                return Some(Entry::unpack(found));
             }
             sizes &= !size.bit();
         }

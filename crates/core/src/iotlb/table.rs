@@ -6,7 +6,7 @@
 //!    belong together.
 //! 2. A place holds one entry of one key. Overwriting never takes more than one entry out, and only where both buckets are full.
 
-use super::entry::{Block, Entry, Key, Permits};
+use super::entry::{Block, Entry, Key, Packed, Permits};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -43,23 +43,33 @@ impl Default for Bucket {
 impl Bucket {
     /// What one way holds, where it is of this key and fits. Sound only between two equal even sequence numbers.
     #[inline(always)]
-    fn look(&self, way: usize, key: Key, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    fn look(&self, way: usize, key: Key, fits: impl Fn(&Entry) -> bool) -> Packed {
         let words = &self.ways[way];
         if words[0].load(Ordering::Relaxed) != key.word() {
-            return None;
+            return Packed::NONE;
         }
-        let entry = Entry::unpack([words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed)]);
-        fits(&entry).then_some(entry)
+        let packed = Packed::new(words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed));
+        if fits(&Entry::unpack(packed)) { packed } else { Packed::NONE }
     }
 
-    /// What `read` reads, where the bucket was not written meanwhile.
+    /// What is in any of the ways.
+    fn look_around(&self, key: Key, fits: impl Fn(&Entry) -> bool) -> Packed {
+        let mut ways = (0..WAYS).map(|way| self.look(way, key, &fits));
+        ways.find(|found| found.is_some()).unwrap_or(Packed::NONE)
+    }
+
+    /// The sequence number, to be compared after the look; odd while the bucket is written.
     #[inline(always)]
-    fn unchanged<T>(&self, read: impl FnOnce() -> Option<T>) -> Option<Option<T>> {
-        let before = self.sequence.load(Ordering::Acquire);
-        let found = read();
+    fn begin(&self) -> u64 {
+        self.sequence.load(Ordering::Acquire)
+    }
+
+    /// Whether the bucket was not written since [`begin`](Self::begin).
+    #[inline(always)]
+    fn is_unchanged(&self, before: u64) -> bool {
         // The words are read before the number is, once more.
         fence(Ordering::Acquire);
-        (before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before).then_some(found)
+        before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before
     }
 
     /// The way that holds what fits. With the lock of the stripe.
@@ -87,7 +97,7 @@ impl Bucket {
     /// What a way holds, of this owner. With the lock of the stripe.
     fn of_owner(&self, way: usize, owner: [Key; 2]) -> Option<Entry> {
         let words = self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
-        owner.iter().any(|key| key.word() == words[0]).then(|| Entry::unpack([words[1], words[2]]))
+        owner.iter().any(|key| key.word() == words[0]).then(|| Entry::unpack(Packed::new(words[1], words[2])))
     }
 }
 
@@ -139,25 +149,30 @@ impl Table {
 
     /// An entry of `key` that permits what is needed at `address`, among those that are found by this block of it.
     #[inline(always)]
-    pub(super) fn find(&self, key: Key, address: u64, need: Permits, block: Block) -> Option<Entry> {
+    pub(super) fn find(&self, key: Key, address: u64, need: Permits, block: Block) -> Packed {
         // In one straight line where it mostly is: a scan of random length costs more in wrong guesses of the processor than in comparisons.
         let home = self.home(key, block);
-        let fits = |entry: &Entry| entry.holds(address) && entry.permits.covers(need);
         let bucket = &self.buckets[home.one];
-        match bucket.unchanged(|| bucket.look(home.way, key, fits)) {
-            Some(Some(entry)) => Some(entry),
-            _ => self.find_elsewhere(key, address, need, block),
-        }
+        let before = bucket.begin();
+        let found = bucket.look(home.way, key, |entry| entry.holds(address) && entry.permits.covers(need));
+        if found.is_some() && bucket.is_unchanged(before) { found } else { self.find_elsewhere(key, address, need, block) }
     }
 
     #[inline(never)]
-    fn find_elsewhere(&self, key: Key, address: u64, need: Permits, block: Block) -> Option<Entry> {
-        let fits = |entry: &Entry| entry.holds(address) && entry.permits.covers(need);
-        self.home(key, block).buckets().into_iter().find_map(|at| {
+    fn find_elsewhere(&self, key: Key, address: u64, need: Permits, block: Block) -> Packed {
+        for at in self.home(key, block).buckets() {
             let bucket = &self.buckets[at];
-            let mut tries = (0..TRIES).map(|_| bucket.unchanged(|| (0..WAYS).find_map(|way| bucket.look(way, key, fits))));
-            tries.find_map(|read| read).flatten()
-        })
+            for _ in 0..TRIES {
+                let before = bucket.begin();
+                let found = bucket.look_around(key, |entry| entry.holds(address) && entry.permits.covers(need));
+                match (bucket.is_unchanged(before), found.is_some()) {
+                    (true, true) => return found,
+                    (true, false) => break,
+                    (false, _) => {}
+                }
+            }
+        }
+        Packed::NONE
     }
 
     /// Enters what holds `address`, and answers where. What was entered for the address before is overwritten.
@@ -171,7 +186,7 @@ impl Table {
             *turn = turn.wrapping_add(1);
             (both[*turn % 2], *turn / 2 % WAYS)
         });
-        let [whence, whither] = entry.pack();
+        let [whence, whither] = entry.pack().words();
         self.buckets[at].write(way, [key.word(), whence, whither]);
         (at * WAYS + way) as Place
     }

@@ -26,13 +26,18 @@ const LEARNED: usize = 1024;
 
 /// See the module. There is one once a port has accessed memory that can be accessed in place.
 pub(super) struct Lane {
+    entrance: Entrance,
+    memos: [Memo; MEMOS],
+    /// One of each PASID; the oldest first.
+    known: Vec<Known>,
+}
+
+/// Where sections of a port begin, and what says whether they may.
+struct Entrance {
     device: Arc<DeviceInner>,
     slot: Arc<Slot>,
     /// Of the section: counts on, and wraps.
     number: Cell<u16>,
-    memos: [Memo; MEMOS],
-    /// One of each PASID; the oldest first.
-    known: Vec<Known>,
     isolation: Isolation,
     bus: Version,
 }
@@ -141,7 +146,7 @@ impl DmaPort {
         if memo.is_about(Whose::new(pasid, need.privileged), address, need)
             && let Some(known) = lane.known.get(usize::from(memo.known))
         {
-            let (_section, generation) = lane.enter(known)?;
+            let (_section, generation) = lane.entrance.enter(known)?;
             if memo.generation == generation {
                 return then(&*known.space, memo);
             }
@@ -156,16 +161,18 @@ fn place_of(address: u64) -> usize {
     (address / PAGE) as usize % MEMOS
 }
 
-impl Lane {
+impl Entrance {
     /// Begins a section, and answers the generation that it sees. `None` where the access may not, or not by the short way.
     #[inline]
-    fn enter<'a>(&'a self, known: &Known) -> Option<(Section<'a>, u64)> {
+    fn enter(&self, known: &Known) -> Option<(Section<'_>, u64)> {
         self.number.set(self.number.get().wrapping_add(1));
         let section = self.slot.enter(known.kept.owner(), self.number.get());
         let shut = self.device.gate.is_shut() || known.attachment.gate.is_shut() || !self.isolation.is_of(&self.bus);
         (!shut).then(|| (section, known.kept.generation()))
     }
+}
 
+impl Lane {
     /// As [`DmaPort::in_section`], by what the IOMMU has kept. Out of line, so that the other way stays short.
     #[inline(never)]
     fn in_section_anew<R>(
@@ -177,12 +184,18 @@ impl Lane {
     ) -> Option<R> {
         let at = self.find_known(pasid)?;
         let known = &self.known[at];
-        let (section, generation) = self.enter(known)?;
-        let memo = Memo { known: at as u8, ..known.find(address, need, generation, &self.isolation)? };
-        let done = then(&*known.space, &memo);
-        drop(section);
-        self.memos[place_of(address)] = memo;
-        done
+        let (_section, generation) = self.entrance.enter(known)?;
+        let Entry { first, more, frame, permits } = known.find(address, need, generation, &self.entrance.isolation)?;
+        // Word by word, as it is read.
+        let memo = &mut self.memos[place_of(address)];
+        memo.whose = Whose::new(pasid, need.privileged);
+        memo.first = first;
+        memo.more = more;
+        memo.frame = Frame(frame);
+        memo.generation = generation;
+        memo.permits = permits;
+        memo.known = at as u8;
+        then(&*known.space, memo)
     }
 
     /// The bond of a PASID, by which this port is one that invalidations wait for.
@@ -191,7 +204,7 @@ impl Lane {
         let at = self.known.iter().position(|known| known.pasid == pasid)?;
         let known = &mut self.known[at];
         if known.registered != known.kept.generation() {
-            known.registered = known.kept.register(&self.slot);
+            known.registered = known.kept.register(&self.entrance.slot);
         }
         Some(at)
     }
@@ -200,7 +213,7 @@ impl Lane {
 impl Known {
     // Always: what it answers is not to go through memory, where it is written in other pieces than it is read.
     #[inline(always)]
-    fn find(&self, address: u64, need: Need, generation: u64, isolation: &Isolation) -> Option<Memo> {
+    fn find(&self, address: u64, need: Need, generation: u64, isolation: &Isolation) -> Option<Entry> {
         // An invalidation that came in between may have counted on this port not reading.
         if self.registered != generation {
             return None;
@@ -213,9 +226,10 @@ impl Known {
         if !isolation.windows().is_empty() {
             entry = upstream_part(entry, address, isolation)?;
         }
-        let Entry { first, more, frame, permits } = entry;
-        let permits = if granted.execute { permits } else { permits.without(Permits::EXECUTE) };
-        Some(Memo { whose: Whose::new(self.pasid, need.privileged), first, more, frame: Frame(frame), generation, permits, known: 0 })
+        if !granted.execute {
+            entry.permits = entry.permits.without(Permits::EXECUTE);
+        }
+        Some(entry)
     }
 }
 
@@ -231,15 +245,14 @@ impl Lane {
     fn new(path: &Path) -> Box<Self> {
         let slot = Arc::default();
         path.device.readers.add(&slot, 0);
-        Box::new(Self {
+        let entrance = Entrance {
             device: Arc::clone(&path.device),
             slot,
             number: Cell::new(0),
-            memos: [Memo::NONE; MEMOS],
-            known: Vec::new(),
             isolation: path.device.known_isolation(),
             bus: path.iommu.topology().version().clone(),
-        })
+        };
+        Box::new(Self { entrance, memos: [Memo::NONE; MEMOS], known: Vec::new() })
     }
 
     /// The bond is one to look for from now on.
@@ -257,18 +270,19 @@ impl Lane {
         if let Some(at) = gone.or(full.then_some(0)) {
             let old = self.known.remove(at);
             // Before the new one is registered: where the space has other bonds, both are of what is kept of it.
-            old.kept.readers().remove(&self.slot);
+            old.kept.readers().remove(&self.entrance.slot);
             self.memos = [Memo::NONE; MEMOS];
         }
-        let registered = kept.register(&self.slot);
+        let registered = kept.register(&self.entrance.slot);
         self.known.push(Known { pasid, attachment, kept, space, registered });
     }
 }
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        self.known.iter().for_each(|known| known.kept.readers().remove(&self.slot));
-        self.device.readers.remove(&self.slot);
+        let Entrance { device, slot, .. } = &self.entrance;
+        self.known.iter().for_each(|known| known.kept.readers().remove(slot));
+        device.readers.remove(slot);
     }
 }
 
@@ -290,8 +304,8 @@ impl<'a> Learner<'a> {
         let Ok(mut lane) = lane.try_borrow_mut() else { return };
         let lane = lane.get_or_insert_with(|| Lane::new(path));
         lane.know(entry, kept);
-        if !lane.isolation.is_of(&lane.bus) {
-            lane.isolation = path.device.isolation(path.iommu.topology());
+        if !lane.entrance.isolation.is_of(&lane.entrance.bus) {
+            lane.entrance.isolation = path.device.isolation(path.iommu.topology());
             // They end where a peer's window began.
             lane.memos = [Memo::NONE; MEMOS];
         }
