@@ -10,7 +10,7 @@ use crate::ids::{Bdf, ContainerId, GroupId, Pasid, PasidWidth, SpaceId};
 use crate::range::AddrRange;
 use crate::space::SpaceEnded;
 use crate::topology::{PathDefect, SharedBecause};
-pub use services::{HandlerError, ResetError, ServiceError};
+pub use services::{DomainOf, HandlerError, ResetError, Service, ServiceError};
 
 /// Another member of a device's group, and why it cannot be isolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@ pub mod ids;
 pub mod invalidation;
 pub mod iommu;
 pub mod link;
+#[doc(hidden)]
 pub mod mutation;
 pub mod pasid;
 pub mod port;
@@ -31,14 +32,14 @@ mod callback;
 mod gate;
 mod iotlb;
 
-pub use ats::{AtsPort, Frame, Permissions, Translation};
+pub use ats::{AtcCounts, AtsPort, Frame, InvalidationCounts, Permissions, Translation, TranslationAnswer};
 pub use bond::{Bind, Bond, BondEnd, GroupBond, IsolationChange, UnbindReport, Unbinding};
 pub use clock::Clock;
 pub use device::{Capabilities, DeviceOps, DeviceSpec, Feature, Features, PasidCapability};
 pub use domain::{MapRequest, Protection};
 pub use error::{
-    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, HandlerError, JoinError, LeaveError, MapError, PlugError, Refusal,
-    RemoveError, ResetError, ServiceError, Sibling, SpaceRefusal, UnmapError,
+    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, DomainOf, HandlerError, JoinError, LeaveError, MapError,
+    PlugError, Refusal, RemoveError, ResetError, Service, ServiceError, Sibling, SpaceRefusal, UnmapError,
 };
 pub use event::{Drained, Event, Overlap};
 pub use fault::{Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, HostFailure, OnAbsent};
@@ -51,7 +52,7 @@ pub use iommu::{
 pub use iotlb::IotlbUsage;
 pub use link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
 pub use port::{Device, DmaPort, Pin};
-pub use pri::{FaultQueue, FaultTimes, PageCounts, PageRequestGroup, PageRequestHandler, ResponseCode};
+pub use pri::{FaultQueue, FaultTimes, GroupAnswer, InterfaceCounts, PageCounts, PageRequestGroup, PageRequestHandler, ResponseCode};
 pub use range::{AddrRange, Segment};
 pub use space::{
     AddressSpace, EndReason, ExitWork, NoSuchFrame, Run, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken,

@@ -1,6 +1,46 @@
 //! Errors of translation services, resets and page requests.
 
+use std::fmt;
+
 use crate::ids::{Bdf, ContainerId, GroupId, RequesterId};
+
+/// A service of a device that is switched on and off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Service {
+    /// Address translation services.
+    Ats,
+    /// Page requests.
+    Pri,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ats => "address translation services",
+            Self::Pri => "page requests",
+        })
+    }
+}
+
+/// Whose a domain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DomainOf {
+    /// A group's own.
+    Group(GroupId),
+    /// A container's.
+    Container(ContainerId),
+}
+
+impl fmt::Display for DomainOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group(group) => group.fmt(f),
+            Self::Container(container) => container.fmt(f),
+        }
+    }
+}
 
 /// Why a service of a device cannot be switched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,16 +79,20 @@ pub enum ServiceError {
         device: Bdf,
     },
     /// It is on.
-    #[error("the service of {device} is on already")]
+    #[error("the {service} of {device} are on already; use them, or disable them first")]
     AlreadyOn {
         /// The device.
         device: Bdf,
+        /// What is on.
+        service: Service,
     },
     /// It is off.
-    #[error("the service of {device} is not on")]
+    #[error("the {service} of {device} are off; enable them first")]
     NotOn {
         /// The device.
         device: Bdf,
+        /// What is off.
+        service: Service,
     },
     /// The device is being reset, was cut off, or has been removed.
     #[error("{device} is being reset, was cut off or has been removed; end the reset, or reset it first")]
@@ -89,6 +133,9 @@ pub enum HandlerError {
         container: ContainerId,
     },
     /// Somebody else has them.
-    #[error("the page requests of this domain have an owner already; drop its registration first")]
-    Taken,
+    #[error("the page requests of the domain of {domain} have an owner already; drop its registration first")]
+    Taken {
+        /// Whose domain it is.
+        domain: DomainOf,
+    },
 }

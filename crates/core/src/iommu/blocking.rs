@@ -12,7 +12,7 @@ use super::parts::{Attachment, DeviceInner};
 use crate::ats::invalidate::{Invalidator, Job, Todo, Waiter};
 use crate::ats::message::{AlignedRange, InvalidationCompletion};
 use crate::callback;
-use crate::error::{ResetError, ServiceError};
+use crate::error::{ResetError, Service, ServiceError};
 use crate::event::Event;
 use crate::ids::{Pasid, SpaceId};
 use crate::invalidation::{Countdown, Invalidation};
@@ -255,7 +255,7 @@ impl Device {
                 return Err(ServiceError::StandsStill { device: bdf });
             }
             if invalidator.is_enabled() && !mutation::is_on(25) {
-                return Err(ServiceError::AlreadyOn { device: bdf });
+                return Err(ServiceError::AlreadyOn { device: bdf, service: Service::Ats });
             }
             if device.requester.translating.write().replace(Arc::downgrade(device)).is_none() {
                 iommu.0.translating.fetch_add(1, Ordering::Release);
@@ -277,7 +277,7 @@ impl Device {
         let left = Arc::new(Countdown::new(1));
         iommu.with_invalidator(device, |invalidator, _, todo| {
             if !invalidator.is_enabled() {
-                return Err(ServiceError::NotOn { device: bdf });
+                return Err(ServiceError::NotOn { device: bdf, service: Service::Ats });
             }
             if device.services.side.lock().interface.is_enabled() {
                 return Err(ServiceError::PriOn { device: bdf });
@@ -299,7 +299,8 @@ impl Device {
         Ok(())
     }
 
-    /// Switches page requests on.
+    /// Switches page requests on. That does not end a response failure, nor does switching them off before: only a [reset](Self::reset) of the device does (rule F2). In PCIe, too,
+    /// Response Failure is a status that Enable leaves as it is (PCIe 6.0, section 10.5.2.3).
     ///
     /// # Errors
     /// See [`ServiceError`]; nothing has changed then.
@@ -318,7 +319,7 @@ impl Device {
         }
         let mut side = device.services.side.lock();
         if side.interface.is_enabled() {
-            return Err(ServiceError::AlreadyOn { device: bdf });
+            return Err(ServiceError::AlreadyOn { device: bdf, service: Service::Pri });
         }
         iommu.0.pages.lock().admit(device, device.services.key, allocation);
         side.interface.set_enabled(true);
@@ -336,7 +337,7 @@ impl Device {
             let _invalidator = device.services.invalidator.lock();
             let mut side = device.services.side.lock();
             if !side.interface.is_enabled() {
-                return Err(ServiceError::NotOn { device: device.bdf() });
+                return Err(ServiceError::NotOn { device: device.bdf(), service: Service::Pri });
             }
             iommu.0.pages.lock().stop_reception(device.services.key);
             side.interface.set_enabled(false);

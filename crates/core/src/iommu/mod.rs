@@ -110,6 +110,7 @@ impl Default for IommuConfig {
 
 /// Counts of what is alive; all are zero in a system that has been taken down without a leak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Census {
     /// Devices plugged in.
     pub devices: usize,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Container, Iommu};
 use crate::domain::Domain;
-use crate::error::HandlerError;
+use crate::error::{DomainOf, HandlerError};
 use crate::ids::GroupId;
 use crate::mutation;
 use crate::pri::owner::PageRequestHandler;
@@ -15,13 +15,13 @@ use crate::pri::owner::PageRequestHandler;
 pub struct HandlerRegistration(Arc<Domain>);
 
 impl HandlerRegistration {
-    pub(super) fn new(domain: Arc<Domain>, handler: Arc<dyn PageRequestHandler>) -> Result<Self, HandlerError> {
+    fn new(domain: Arc<Domain>, of: DomainOf, handler: Arc<dyn PageRequestHandler>) -> Result<Self, HandlerError> {
         let free = domain.set_handler(handler);
         if mutation::is_on(14) && !free {
             // The drop of what was never had gives it back, and its owner will again.
             drop(Self(Arc::clone(&domain)));
         }
-        if free { Ok(Self(domain)) } else { Err(HandlerError::Taken) }
+        if free { Ok(Self(domain)) } else { Err(HandlerError::Taken { domain: of }) }
     }
 }
 
@@ -41,6 +41,9 @@ impl fmt::Debug for HandlerRegistration {
 impl Iommu {
     /// Gives the page requests without PASID of a group that is in no container to `handler`: for IOVAs that the owner manages.
     ///
+    /// The handler is one of the group's own domain. A group that joins a container uses the container's domain instead, and its requests go to the handler of that, where there is one; this
+    /// one gets nothing until the group has left, and then again. What it was handed before is answered as invalid with the join.
+    ///
     /// # Errors
     /// See [`HandlerError`].
     pub fn handle_page_requests(&self, group: GroupId, handler: Arc<dyn PageRequestHandler>) -> Result<HandlerRegistration, HandlerError> {
@@ -52,16 +55,16 @@ impl Iommu {
             }
             Arc::clone(&found.own)
         };
-        HandlerRegistration::new(domain, handler)
+        HandlerRegistration::new(domain, DomainOf::Group(group), handler)
     }
 }
 
 impl Container {
-    /// Gives the page requests without PASID of all its groups to `handler`.
+    /// Gives the page requests without PASID of all its groups to `handler`, those of groups that join later included. A group that leaves takes its requests to its own domain again.
     ///
     /// # Errors
     /// Somebody else has them.
     pub fn handle_page_requests(&self, handler: Arc<dyn PageRequestHandler>) -> Result<HandlerRegistration, HandlerError> {
-        HandlerRegistration::new(self.domain(), handler)
+        HandlerRegistration::new(self.domain(), DomainOf::Container(self.id()), handler)
     }
 }

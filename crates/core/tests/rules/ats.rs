@@ -6,7 +6,7 @@ use sva_core::ats::{AskTranslationError, TranslationAnswer, TranslationRefusal};
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{
     Access, AccessMode, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame, HostFailure, OnAbsent, PeerWindow,
-    Permissions, RequesterId, ServiceError, Translation,
+    Permissions, RequesterId, Service, ServiceError, Translation,
 };
 use sva_testkit::{PAGE, Protection};
 
@@ -213,7 +213,7 @@ fn a_device_without_translation_services_cannot_have_them_switched_on() {
     let world = World::new();
     let device = world.plug(1);
     assert_eq!(device.enable_ats(), Err(ServiceError::NoAts { device: device.bdf() }));
-    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: device.bdf() }));
+    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: device.bdf(), service: Service::Ats }));
 }
 
 // shows T2
@@ -233,7 +233,7 @@ fn services_are_switched_on_and_off_in_order() {
     let (world, link) = (World::new(), Held::new(no_message));
     let device = world.plug_over(1, translating(), &link);
     let bdf = device.bdf();
-    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: bdf }));
+    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: bdf, service: Service::Ats }));
     assert_eq!(device.enable_pri(), Err(ServiceError::AtsOff { device: bdf }));
     device.enable_ats().expect("it is off");
     device.enable_pri().expect("ATS is on");
@@ -253,7 +253,7 @@ fn of_those_who_switch_ats_on_at_once_one_succeeds_and_the_others_are_told() {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| (start.wait(), device.enable_ats()).1)).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
-    let refused = Err(ServiceError::AlreadyOn { device: device.bdf() });
+    let refused = Err(ServiceError::AlreadyOn { device: device.bdf(), service: Service::Ats });
     assert_eq!((outcomes.iter().filter(|o| o.is_ok()).count(), outcomes.iter().filter(|o| **o == refused).count()), (1, 7));
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sva_core::pri::{AnswerError, AnswersError, GroupAnswer, NoRoom, PrgIndex};
 use sva_core::sync::Mutex;
 use sva_core::{
-    Bind, Bond, FaultQueue, FaultReason, HandlerError, Iommu, PageRequestGroup, PageRequestHandler, Pasid, Removal, ResponseCode,
+    Bind, Bond, DomainOf, FaultQueue, FaultReason, HandlerError, Iommu, PageRequestGroup, PageRequestHandler, Pasid, Removal, ResponseCode,
 };
 use sva_testkit::MemorySpace;
 
@@ -225,7 +225,7 @@ fn a_domain_has_one_handler_and_the_next_one_when_that_is_gone() {
         })
     };
     let first = world.iommu.handle_page_requests(group, handler(1)).expect("nobody has them");
-    assert_eq!(world.iommu.handle_page_requests(group, handler(2)).err(), Some(HandlerError::Taken));
+    assert_eq!(world.iommu.handle_page_requests(group, handler(2)).err(), Some(HandlerError::Taken { domain: DomainOf::Group(group) }));
     let others = world.iommu.handle_page_requests(other.device.group(), handler(3)).expect("another domain");
     let ask = |asker: &Asker| {
         let group = asker.ask(None, &[0x1000]);
@@ -258,7 +258,8 @@ fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
     assert_eq!(world.iommu.handle_page_requests(nowhere, unheard()).err(), Some(HandlerError::NoSuchGroup { group: nowhere }));
     let queue = FaultQueue::new(8, || {});
     let registered = container.handle_page_requests(queue.handler()).expect("nobody has them");
-    assert_eq!(container.handle_page_requests(unheard()).err(), Some(HandlerError::Taken));
+    let taken = HandlerError::Taken { domain: DomainOf::Container(container.id()) };
+    assert_eq!(container.handle_page_requests(unheard()).err(), Some(taken));
     let groups = [askers[0].ask(None, &[0x1000]), askers[1].ask(None, &[0x2000])];
     world.resolve();
     let mut seen = Vec::new();
@@ -269,6 +270,34 @@ fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
     queue.answer(&seen.iter().map(|(answer, _)| *answer).collect::<Vec<_>>()).expect("pending");
     assert_eq!((askers[0].outcome(groups[0]), askers[1].outcome(groups[1])), (SUCCESS, SUCCESS));
     drop((container, own));
+}
+
+// shows G6
+#[test]
+fn a_group_s_own_handler_gets_nothing_in_a_container_and_the_requests_again_after() {
+    let world = World::new();
+    let asker = world.asker(1, asking());
+    let group = asker.device.group();
+    let (own, shared) = (FaultQueue::new(8, || {}), FaultQueue::new(8, || {}));
+    let registered = world.iommu.handle_page_requests(group, own.handler()).expect("nobody has them");
+    let ask = || {
+        let index = asker.ask(None, &[0x1000]);
+        world.resolve();
+        index
+    };
+    let before = ask();
+    let container = world.container(&[group]);
+    assert_eq!((asker.outcome(before), own.read(8, |_, _, _| panic!("drained"))), (INVALID, Ok(0)), "with the join");
+    assert_eq!(asker.outcome(ask()), INVALID, "the container has no handler, and its own is not asked");
+    let of_container = container.handle_page_requests(shared.handler()).expect("nobody has them");
+    let inside = ask();
+    assert_eq!((asker.outcome(inside), own.len(), shared.len()), (None, (0, 0), (1, 0)));
+    container.remove(group).expect("it is in there");
+    assert_eq!(asker.outcome(inside), INVALID, "with the leave");
+    let after = ask();
+    assert_eq!((asker.outcome(after), own.len()), (None, (1, 0)));
+    drop((of_container, container, registered, own, shared));
+    world.take_down(&[&asker]);
 }
 
 // shows F1

@@ -1,7 +1,9 @@
 //! Page request groups, their answers, and what is refused (rules F1, F3, F5).
 
 use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
-use sva_core::{Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, IommuConfig, Pasid, ResponseCode, ServiceError};
+use sva_core::{
+    Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, IommuConfig, Pasid, ResponseCode, Service, ServiceError,
+};
 use sva_testkit::{PAGE, Protection};
 
 use crate::held::*;
@@ -281,7 +283,7 @@ fn after_page_requests_are_switched_off_nothing_is_pending_and_nothing_is_taken(
     assert_eq!((asker.outcome(queued), world.pages_under_way()), (INVALID, (0, 0)));
     assert_eq!(asker.port.open_group(pasid), Err(AskError::Disabled));
     assert_eq!(asker.port.ask_page(part, page(2), AccessMode::READ, true), Err(AskError::Disabled));
-    assert_eq!(asker.device.disable_pri(), Err(ServiceError::NotOn { device: bdf(1) }));
+    assert_eq!(asker.device.disable_pri(), Err(ServiceError::NotOn { device: bdf(1), service: Service::Pri }));
     // What a device sends all the same.
     asker.send(pasid, 70, page(3), false);
     asker.send(pasid, 70, page(4), true);

@@ -85,6 +85,12 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     asker.send(Some(sound_bond.pasid()), 40, page(3), true);
     let after = world.iommu.page_counts();
     assert_eq!((after.dropped - before.dropped, after.failed - before.failed, world.resolve()), (2, 1, 0));
+    // Switching page requests off and on again is no reset.
+    asker.device.disable_pri().expect("they were on");
+    asker.device.enable_pri().expect("they were off");
+    assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(AskError::Failed));
+    asker.send(Some(sound_bond.pasid()), 41, page(3), true);
+    assert_eq!((world.iommu.page_counts().failed - after.failed, world.resolve()), (1, 0));
     asker.device.reset().expect("plugged").done();
     let group = asker.ask(Some(sound_bond.pasid()), &[page(0)]);
     assert_eq!((world.resolve(), asker.outcome(group), sound.resolved()), (1, SUCCESS, 1));

@@ -141,6 +141,7 @@ pub enum Fate {
 
 /// What happened on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct LinkCounts {
     /// Messages delivered.
     pub delivered: u64,
