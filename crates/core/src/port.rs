@@ -10,6 +10,7 @@ mod atomic;
 mod lane;
 mod path;
 mod pin;
+mod place;
 mod translated;
 
 use std::cell::RefCell;
@@ -202,7 +203,7 @@ impl DmaPort {
         let (mut done, len) = (0, buffer.len());
         while done < len {
             let Some(at) = address.checked_add(done as u64) else { break };
-            let Some(more) = self.hit(pasid, at, len - done, Need::of(mode), |memory| Some(buffer.copy(done, &memory))) else { break };
+            let Some(more) = self.hit(pasid, at, len - done, Need::of(mode), |place| place.copy(buffer, done)) else { break };
             done += more;
         }
         done

@@ -223,9 +223,11 @@ pub trait AddressSpace: Send + Sync {
     }
 
     /// The memory at a place that [`run`](Self::run) or [`translate`](Self::translate) named, where it can be accessed in place ([`SpaceCapabilities::in_place`]). For each access once: takes no lock,
-    /// allocates nothing, calls nobody. `write`: it may be written to; where that is to be noted (dirty pages), it is noted now.
+    /// allocates nothing, calls nobody. `write`: it may be written to.
     ///
-    /// It is used only while an invalidation of the place would wait for that.
+    /// It is used only while an invalidation of the place would wait for that. `None` where the provider has to make the access itself, by [`read_frame`](Self::read_frame) and
+    /// [`write_frame`](Self::write_frame): where pages that were written to are to be marked dirty, since a mark that comes before the write can be taken for one of earlier writes. Such memory has no
+    /// atomic operations.
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
         let _ = (frame, len, write);
         None
@@ -237,7 +239,7 @@ pub trait AddressSpace: Send + Sync {
     /// Why it cannot be had.
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause>;
 
-    /// Reads from a place that [`translate`](Self::translate) named. Asks no page table: that is what the translation was for. Does not block.
+    /// Reads from a place that [`run`](Self::run) or [`translate`](Self::translate) named. Asks no page table: that is what the translation was for. Does not block, and calls nobody.
     ///
     /// # Errors
     /// The place, or a part of it, is not the space's.
@@ -246,7 +248,7 @@ pub trait AddressSpace: Send + Sync {
         Err(NoSuchFrame(frame))
     }
 
-    /// Writes to a place that [`translate`](Self::translate) named, as [`read_frame`](Self::read_frame) reads.
+    /// Writes to a place that [`run`](Self::run) or [`translate`](Self::translate) named, as [`read_frame`](Self::read_frame) reads.
     ///
     /// # Errors
     /// The place, or a part of it, is not the space's; nothing has been written then.

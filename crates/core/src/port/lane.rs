@@ -3,10 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use vm_memory::VolatileSlice;
-
 use super::DmaPort;
 use super::path::Path;
+use super::place::Place;
 use crate::ats::Frame;
 use crate::ats::message::PAGE;
 use crate::fault::AccessMode;
@@ -121,19 +120,12 @@ impl DmaPort {
     ///
     /// `op` runs in a section: it is short and calls nobody.
     #[inline]
-    pub(super) fn hit<R>(
-        &self,
-        pasid: Pasid,
-        address: u64,
-        len: usize,
-        need: Need,
-        op: impl FnOnce(VolatileSlice<'_>) -> Option<R>,
-    ) -> Option<R> {
+    pub(super) fn hit<R>(&self, pasid: Pasid, address: u64, len: usize, need: Need, op: impl FnOnce(Place<'_>) -> Option<R>) -> Option<R> {
         self.in_section(pasid, address, need, |space, memo| {
             let offset = address - memo.first;
             let after = memo.more - offset;
             let here = if after < len as u64 { after as usize + 1 } else { len };
-            op(space.memory(Frame(memo.frame.0 + offset), here, need.write())?)
+            op(Place { space, frame: Frame(memo.frame.0 + offset), len: here, write: need.write() })
         })
     }
 

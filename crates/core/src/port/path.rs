@@ -296,6 +296,10 @@ impl Path {
             let space = &*entry.record.space;
             match space.run(address, false) {
                 Ok(Some(run)) if run.permits.covers(Permissions::READ_WRITE) => {
+                    let frame = address.checked_sub(run.range.first()).and_then(|offset| run.frame.offset(offset));
+                    if frame.and_then(|frame| space.memory(frame, len as usize, true)).is_none() {
+                        return abort(FaultReason::NoAtomics);
+                    }
                     learner.learn(self, entry, &piece, Need::ATOMIC);
                     Ok(())
                 }
