@@ -22,6 +22,7 @@ mod hammer_translating;
 mod held;
 mod hooked;
 mod hotplug;
+mod in_place;
 mod misuse;
 mod model;
 mod overflow;

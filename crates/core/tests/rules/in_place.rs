@@ -1,0 +1,268 @@
+//! Memory that is accessed in place, by what the IOMMU has kept: whatever takes an access away takes it away from a port that remembers, at once (rules B7, U1, U2, U4, U5, F7, T1, T2, T6).
+
+use sva_core::{
+    Access, AccessMode, AddrRange, Bind, Bond, Device, DmaPort, EndReason, Event, FaultReason, Features, Pasid, PeerWindow, Segment,
+    UnbindReport,
+};
+use sva_testkit::{ArenaSpace, PAGE, Protection};
+
+use crate::support::{BASE, World, bdf, capable, everything, reason, space, watched, width};
+
+/// A device bound to memory in place, and a port that remembers all of its pages.
+struct Remembering {
+    world: World,
+    device: Device,
+    space: ArenaSpace,
+    bond: Bond<()>,
+    port: DmaPort,
+}
+
+const PAGES: u64 = 8;
+
+fn arena() -> ArenaSpace {
+    let space = ArenaSpace::new(4 * PAGES * PAGE).poisoning();
+    space.map(BASE, PAGES * PAGE, Protection::READ_WRITE);
+    space
+}
+
+impl Remembering {
+    fn new() -> Self {
+        let world = World::new();
+        let (device, space) = (world.plug(1), arena());
+        let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+        let remembering = Self { port: device.port(), world, device, space, bond };
+        remembering.touch();
+        remembering
+    }
+
+    fn pasid(&self) -> Option<Pasid> {
+        Some(self.bond.pasid())
+    }
+
+    fn touch(&self) {
+        touch(&self.port, self.bond.pasid());
+    }
+}
+
+/// Has the port remember every page.
+fn touch(port: &DmaPort, pasid: Pasid) {
+    port.read(Some(pasid), BASE, &mut [0; (PAGES * PAGE) as usize]).expect("it is all there");
+    assert!(is_kept(port, pasid), "it is kept from the first access on");
+}
+
+fn is_kept(port: &DmaPort, pasid: Pasid) -> bool {
+    (0..PAGES).all(|page| port.kept(pasid, BASE + page * PAGE, AccessMode::READ).is_some())
+}
+
+fn read(port: &DmaPort, pasid: Option<Pasid>) -> Option<FaultReason> {
+    reason(port.read(pasid, BASE, &mut [0; 8]))
+}
+
+// shows U1, U2, U3
+#[test]
+fn an_unbind_takes_what_a_port_remembers() {
+    let Remembering { bond, port, .. } = Remembering::new();
+    let pasid = Some(bond.pasid());
+    bond.unbind();
+    assert_eq!(read(&port, pasid), Some(FaultReason::NotBound));
+}
+
+// shows F7, G5
+#[test]
+fn a_removal_takes_what_a_port_remembers() {
+    let held = Remembering::new();
+    held.world.iommu.remove(&held.device, sva_core::Removal::Surprise).expect("it is plugged in");
+    assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::DeviceRemoved));
+}
+
+// shows U4
+#[test]
+fn the_end_of_a_space_takes_what_a_port_remembers() {
+    let held = Remembering::new();
+    held.space.end(EndReason::Exited);
+    assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::SpaceEnded));
+}
+
+#[test]
+fn a_reset_holds_back_what_a_port_remembers_until_it_is_done() {
+    let held = Remembering::new();
+    let reset = held.device.reset().expect("it is plugged in");
+    assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::DeviceBlocked));
+    reset.done();
+    assert_eq!(read(&held.port, held.pasid()), None);
+}
+
+// shows U5, U6: a port that remembers the earlier owner of a number reaches the next one only if it is to
+#[test]
+fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_own_table() {
+    let world = World::with(sva_core::IommuConfig { pasid_width: width(1), ..sva_core::IommuConfig::default() });
+    let device = world.plug_as(1, capable(1)).device;
+    let (first, second) = (arena(), arena());
+    first.poke(BASE, &[1; 8]);
+    second.poke(BASE, &[2; 8]);
+    let bond = world.iommu.bind_device(&device, &first.handle(), Bind::new(())).expect("free");
+    let tag = device.port().owner_of(bond.pasid()).expect("bound");
+    let (port, pinned) = (device.port(), device.port().for_owner(tag));
+    touch(&port, bond.pasid());
+    touch(&pinned, bond.pasid());
+    bond.unbind();
+    let bond = world.iommu.bind_device(&device, &second.handle(), Bind::new(())).expect("free again");
+    assert_eq!(bond.pasid(), tag.pasid, "there is one number");
+    let mut bytes = [0; 8];
+    port.read(Some(bond.pasid()), BASE, &mut bytes).expect("bound");
+    assert_eq!(bytes, [2; 8]);
+    assert_eq!(read(&pinned, Some(bond.pasid())), Some(FaultReason::NotBound), "for the first owner and no other");
+}
+
+// shows B7
+#[test]
+fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses() {
+    let held = Remembering::new();
+    let window = AddrRange::new(BASE + PAGE, PAGE).expect("a page");
+    let catches = PeerWindow { range: window, decoder: bdf(9), claimed: true };
+    held.world.bus.windows(held.device.bdf(), &[catches]);
+    let outcome = held.port.read(held.pasid(), BASE + PAGE - 8, &mut [0; 16]);
+    let events = held.world.events();
+    assert!(matches!(events[..], [Event::Misrouted { .. }, ..]), "{events:?} after {outcome:?}");
+    // And around it goes on as before: what is kept ends where the window begins.
+    held.port.read(held.pasid(), BASE, &mut [0; PAGE as usize]).expect("below it");
+    held.port.read(held.pasid(), BASE + 2 * PAGE, &mut [0; 8]).expect("above it");
+    assert!(held.port.kept(held.bond.pasid(), BASE + PAGE - 1, AccessMode::READ).is_some());
+    assert_eq!(held.port.kept(held.bond.pasid(), BASE + PAGE, AccessMode::READ), None, "that is not the IOMMU's");
+}
+
+// shows T1
+#[test]
+fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
+    let world = World::new();
+    let (device, space) = (world.plug_as(1, everything()).device, ArenaSpace::new(4 * PAGE));
+    space.map(BASE, PAGE, Protection::READ);
+    space.map(BASE + PAGE, PAGE, Protection { execute: true, ..Protection::READ });
+    space.map(BASE + 2 * PAGE, PAGE, Protection { privileged: true, ..Protection::READ_WRITE });
+    let features = Features { privileged: true, ..Features::default() };
+    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("free");
+    let (port, pasid) = (device.port(), Some(bond.pasid()));
+    let execute = AccessMode { access: Access::Execute, ..AccessMode::READ };
+    let privileged = AccessMode { privileged: true, ..AccessMode::READ };
+    let at = |page: u64| Segment { address: BASE + page * PAGE, len: 8 };
+    // Twice: the second time by what the first one left.
+    for _ in 0..2 {
+        assert_eq!(reason(port.gather(pasid, &[at(0)], &mut [0; 8], AccessMode::READ)), None);
+        assert_eq!(reason(port.scatter(pasid, &[at(0)], &[0; 8], AccessMode::WRITE)), Some(FaultReason::Denied));
+        assert_eq!(reason(port.gather(pasid, &[at(1)], &mut [0; 8], AccessMode::READ)), None);
+        assert_eq!(reason(port.gather(pasid, &[at(1)], &mut [0; 8], execute)), Some(FaultReason::NotGranted));
+        assert_eq!(reason(port.gather(pasid, &[at(2)], &mut [0; 8], privileged)), None);
+        assert_eq!(reason(port.gather(pasid, &[at(2)], &mut [0; 8], AccessMode::READ)), Some(FaultReason::Denied));
+    }
+}
+
+// shows T6
+#[test]
+fn atomic_operations_of_both_sizes_do_what_the_processor_does() {
+    let Remembering { port, bond, space, .. } = Remembering::new();
+    let pasid = Some(bond.pasid());
+    assert_eq!(port.fetch_add(pasid, BASE, 5u64).expect("in place"), 0);
+    assert_eq!(port.fetch_add(pasid, BASE, u64::MAX).expect("in place"), 5, "and wraps");
+    assert_eq!(port.swap(pasid, BASE, 7u64).expect("in place"), 4);
+    assert_eq!(port.compare_exchange(pasid, BASE, 7u64, 9).expect("in place"), Ok(7));
+    assert_eq!(port.compare_exchange(pasid, BASE, 7u64, 1).expect("in place"), Err(9));
+    assert_eq!(port.fetch_add(pasid, BASE + 12, 3u32).expect("in place"), 0);
+    assert_eq!(port.swap(pasid, BASE + 12, 1u32).expect("in place"), 3);
+    assert_eq!(space.peek(BASE, 16), [9u64.to_ne_bytes(), [0, 0, 0, 0, 1, 0, 0, 0]].concat());
+}
+
+// shows T6
+#[test]
+fn atomic_operations_that_would_not_be_atomic_are_refused_and_change_nothing() {
+    let held = Remembering::new();
+    let why = |outcome: Result<u64, sva_core::DmaError>| reason(outcome.map(drop));
+    assert_eq!(why(held.port.fetch_add(held.pasid(), BASE + 4, 1u64)), Some(FaultReason::Misaligned));
+    assert_eq!(why(held.port.fetch_add(None, BASE, 1u64)), Some(FaultReason::NoAtomics), "nothing is kept of domains");
+    held.space.protect(BASE, PAGE, Protection::READ);
+    assert_eq!(why(held.port.fetch_add(held.pasid(), BASE, 1u64)), Some(FaultReason::Denied));
+    assert_eq!(held.space.peek(BASE, 16), [0; 16]);
+    // A provider that copies: another thread's operation could come between the reading and the writing.
+    let (world, copied) = (World::new(), space());
+    let device = world.plug(1);
+    let bond = world.bind(&device, &copied);
+    assert_eq!(why(device.port().fetch_add(Some(bond.pasid()), BASE, 1u64)), Some(FaultReason::NoAtomics));
+    assert_eq!(copied.peek(BASE, 8), [0; 8]);
+}
+
+// shows T6
+#[test]
+fn an_atomic_operation_brings_an_absent_page_in() {
+    let held = Remembering::new();
+    held.space.absent(BASE, PAGE);
+    assert_eq!(held.port.fetch_add(held.pasid(), BASE, 1u64).expect("brought in"), 0);
+    assert_eq!(held.space.resolved(), 1);
+}
+
+// shows U3: from inside, the unbind does not wait for itself
+#[test]
+fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
+    watched(|| {
+        let Remembering { port, bond, space, .. } = Remembering::new();
+        let (pasid, piece) = (Some(bond.pasid()), Segment { address: BASE, len: 2 * PAGE });
+        let report = port.with_memory(pasid, piece, AccessMode::WRITE, |slices| {
+            assert_eq!(slices.iter().map(|slice| slice.len() as u64).sum::<u64>(), 2 * PAGE);
+            slices[0].copy_from(&[7u8; 8]);
+            space.unmap(BASE + PAGE, PAGE);
+            bond.unbind()
+        });
+        assert_eq!(report.expect("in place"), UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
+        assert_eq!(space.peek(BASE, 8), [7; 8]);
+        assert_eq!(read(&port, pasid), Some(FaultReason::NotBound));
+    });
+}
+
+#[test]
+fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
+    let held = Remembering::new();
+    let piece = |address, len| Segment { address, len };
+    let refused = |pasid, piece| reason(held.port.with_memory(pasid, piece, AccessMode::READ, |_| panic!("it does not run")));
+    assert_eq!(refused(None, piece(BASE, 8)), Some(FaultReason::NotInPlace));
+    assert_eq!(refused(held.pasid(), piece(u64::MAX, 8)), Some(FaultReason::Wraps));
+    assert_eq!(refused(held.pasid(), piece(BASE + PAGES * PAGE - 4, 8)), Some(FaultReason::NotMapped));
+    let (world, copied) = (World::new(), space());
+    let device = world.plug(1);
+    let bond = world.bind(&device, &copied);
+    let outcome = device.port().with_memory(Some(bond.pasid()), piece(BASE, 8), AccessMode::READ, |_| panic!("it does not run"));
+    assert_eq!(reason(outcome), Some(FaultReason::NotInPlace));
+}
+
+// shows T4, T7: no more goes than was asked for, and a port that does not read costs nothing
+#[test]
+fn an_invalidation_of_one_page_leaves_the_others_kept() {
+    let world = World::new();
+    let (device, space) = (world.plug(1), ArenaSpace::new(2 * PAGES * PAGE));
+    // Apart, so that each is a run of its own.
+    let at = |page: u64| BASE + 2 * page * PAGE;
+    (0..PAGES).for_each(|page| space.map(at(page), PAGE, Protection::READ_WRITE));
+    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
+    let port = device.port();
+    (0..PAGES).for_each(|page| port.read(Some(bond.pasid()), at(page), &mut [0; 8]).expect("mapped"));
+    assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize);
+    space.unmap(at(3), PAGE);
+    assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize - 1);
+    let kept = |page| port.kept(bond.pasid(), at(page), AccessMode::READ).is_some();
+    assert_eq!((0..PAGES).filter(|page| kept(*page)).count() as u64, PAGES - 1);
+    bond.unbind();
+    assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize - 1, "the port holds on to what it knew");
+    drop(port);
+    assert_eq!(world.iommu.iotlb_usage().entries, 0, "with the last that knows the owner goes what was kept of it");
+}
+
+// A port can be moved to another thread, and a handle of the device can be shared.
+#[test]
+fn each_thread_has_a_port_of_its_own() {
+    let held = Remembering::new();
+    let pasid = held.pasid();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let port = held.device.port();
+            scope.spawn(move || (0..1000).for_each(|_| drop(port.fetch_add(pasid, BASE, 1u64).expect("in place"))));
+        }
+    });
+    assert_eq!(held.space.peek(BASE, 8), 2000u64.to_ne_bytes());
+}
