@@ -122,6 +122,12 @@ impl Kept {
         UnderWay::of_space(self, Some(generation))
     }
 
+    /// Takes all out, in proportion to what there is (rule T7). The last bond of the owner has gone, and no owner comes twice: nobody would find it, but it would take the place of others.
+    pub(crate) fn forget(&self) {
+        let places = std::mem::take(&mut self.fills.lock().places);
+        self.table.remove_at(self.keys(), &mut { places }, |_| true);
+    }
+
     /// Has invalidations from now on wait for a port; answers the generation up to which they do. Not in a section.
     pub(crate) fn register(&self, slot: &Arc<Slot>) -> u64 {
         let generation = self.generation();
@@ -157,13 +163,5 @@ impl Kept {
 
     fn keys(&self) -> [Key; 2] {
         [Key::new(self.owner, false), Key::new(self.owner, true)]
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        // No owner of a PASID comes twice: nobody would find them, but they would take the place of others.
-        let places = &mut self.fills.lock().places;
-        self.table.remove_at(self.keys(), places, |_| true);
     }
 }

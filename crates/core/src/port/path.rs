@@ -81,7 +81,12 @@ pub(crate) enum Way {
 
 impl Isolation {
     /// The addresses around one that no peer decodes; `None` where one decodes it.
+    #[inline]
     pub(super) fn upstream(&self, address: u64) -> Option<AddrRange> {
+        if self.windows().is_empty() { Some(AddrRange::ALL) } else { self.between_windows(address) }
+    }
+
+    fn between_windows(&self, address: u64) -> Option<AddrRange> {
         let at = self.windows().partition_point(|window| window.range.last() < address);
         let first = at.checked_sub(1).map_or(0, |before| self.windows()[before].range.last() + 1);
         let last = self.windows().get(at).map_or(Some(u64::MAX), |window| window.range.first().checked_sub(1))?;
