@@ -11,6 +11,7 @@ mod blocking;
 mod container;
 mod hotplug;
 pub(crate) mod inside;
+mod invalidate;
 mod leave;
 mod map;
 mod owners;
@@ -208,6 +209,11 @@ impl Iommu {
     /// Whether both are clones of one.
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The time, where the system has a clock.
+    pub(crate) fn now(&self) -> Option<Duration> {
+        self.0.clock.as_ref().map(|clock| clock.now())
     }
 
     /// Its settings.

@@ -2,24 +2,17 @@
 
 use std::sync::{Arc, Weak};
 
-use sva_core::pri::{AnswerError, GroupOutcome};
+use sva_core::pri::AnswerError;
 use sva_core::sync::Mutex;
 use sva_core::{
-    AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Link, LinkEnds, PageRequestGroup, Plug, Removal,
-    ResponseCode, SpaceId, ToDevice, ToIommu,
+    AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Link, LinkEnds, Plug, ResponseCode, SpaceId, ToDevice,
+    ToIommu,
 };
-use sva_testkit::{MemorySpace, PAGE};
+use sva_testkit::MemorySpace;
 
 use crate::held::*;
 use crate::paging::*;
-use crate::support::{Later, Noted, Signal, World, bdf, eventually, later, mapping, reason, watched, width};
-
-/// A handler that keeps what it gets.
-fn keeping() -> (Noted<PageRequestGroup>, Arc<dyn sva_core::PageRequestHandler>) {
-    let kept: Noted<PageRequestGroup> = Arc::new(Mutex::new(Vec::new()));
-    let keep = kept.clone();
-    (kept, Arc::new(move |group| keep.lock().push(group)))
-}
+use crate::support::{Later, Signal, World, bdf, eventually, later, reason, watched, width};
 
 // shows U1, U2
 #[test]
@@ -213,126 +206,6 @@ fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
     assert_eq!((asker.outcome(given), asker.outcome(waiting)), (INVALID, INVALID));
 }
 
-// shows U1, U9, G3
-#[test]
-fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_container() {
-    let Setting { world, asker, space, bond } = Setting::new();
-    drop(bond);
-    let (kept, handler) = keeping();
-    let registered = world.iommu.handle_page_requests(asker.device.group(), handler).expect("nobody has them");
-    let handed_out = asker.ask(None, &[0x9000]);
-    world.resolve();
-    let (waiting, part) = (asker.ask(None, &[0xa000]), asker.ask_part(None, &[0xb000]));
-    world.sort();
-    let queued = asker.ask(None, &[0xc000]);
-    assert_eq!(world.pages_under_way(), (2, 2));
-    let container = world.container(&[asker.device.group()]);
-    assert_eq!((asker.outcome(handed_out), asker.outcome(waiting), world.pages_under_way()), (INVALID, INVALID, (0, 0)));
-    assert_eq!(asker.outcome(queued), INVALID, "it came for the domain of before");
-    assert!(!kept.lock().remove(0).is_pending());
-    asker.device.reset().expect("plugged").done();
-    assert_eq!(asker.outcome(part), Some(GroupOutcome::Forgotten));
-    drop(registered);
-
-    container.map(&mapping(0x1000, 4, &space, page(0))).expect("free");
-    for close in [false, true] {
-        let (waiting, part) = (asker.ask(None, &[0x1000]), asker.ask_part(None, &[0x2000]));
-        world.sort();
-        assert_eq!(world.pages_under_way(), (1, 1));
-        if close {
-            break;
-        }
-        container.remove(asker.device.group()).expect("it is in it");
-        assert_eq!((asker.outcome(waiting), asker.outcome(part), world.pages_under_way()), (INVALID, None, (0, 0)));
-        container.add(asker.device.group()).expect("it is free");
-    }
-    container.close();
-    assert_eq!((world.pages_under_way(), space.resolved()), ((0, 0), 0));
-}
-
-// shows U9, U1, U2
-#[test]
-fn what_a_container_gives_up_can_be_begun_and_is_over_when_the_device_has_forgotten_it() {
-    watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
-        drop(bond);
-        let group = asker.device.group();
-        for way in 0..3 {
-            let container = world.container(&[group]);
-            container.map(&mapping(0x1000, 1, &space, page(0))).expect("free");
-            let pasid = container.bind(&space.handle(), Bind::new(())).expect("capable").pasid;
-            let waiting = [asker.ask(Some(pasid), &[page(0)]), asker.ask(None, &[0x1000])];
-            world.sort();
-            asker.link.hold(invalidation_requests);
-            // What is refused at once; over when the invalidation that is held has been answered.
-            let over: Box<dyn Fn() -> bool> = match way {
-                0 => {
-                    let unbinding = container.begin_unbind(space.handle().id()).expect("bound");
-                    assert!(container.begin_unbind(space.handle().id()).is_err(), "there is one to undo");
-                    Box::new(move || unbinding.is_over())
-                }
-                1 => {
-                    let leaving = container.begin_remove(group).expect("in it");
-                    assert!(container.begin_remove(group).is_err(), "it has left");
-                    Box::new(move || leaving.is_over())
-                }
-                _ => {
-                    let leaving = container.begin_close();
-                    assert_eq!((world.iommu.census().containers, world.iommu.census().bonds), (0, 1));
-                    Box::new(move || leaving.is_over())
-                }
-            };
-            let port = asker.device.port();
-            assert_eq!(reason(port.read(Some(pasid), page(99), &mut [0; 8])), Some(FaultReason::NotBound), "{way}");
-            assert_eq!(asker.outcome(waiting[0]), INVALID, "{way}");
-            if way > 0 {
-                assert_eq!(reason(port.read(None, 0x1000, &mut [0; 8])), Some(FaultReason::NoDomainMapping), "{way}");
-                assert_eq!(asker.outcome(waiting[1]), INVALID, "{way}");
-            }
-            assert!(!over(), "{way}: the device has not forgotten");
-            asker.link.hold(no_message);
-            asker.link.deliver_all(any_message);
-            assert!(over(), "{way}");
-            world.resolve();
-        }
-        assert_eq!((world.iommu.census().bonds, world.iommu.census().containers), (0, 0));
-        world.take_down(&[&asker]);
-    });
-}
-
-// shows U1, U9
-#[test]
-fn leaving_a_container_waits_for_a_group_without_pasid_that_is_being_resolved() {
-    watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
-        drop(bond);
-        let container = world.container(&[asker.device.group()]);
-        container.map(&mapping(0x1000, 2, &space, page(0))).expect("free");
-        space.present(page(1), PAGE);
-        let slow = Slow::new(&space);
-        let group = asker.ask(None, &[0x1000]);
-        world.sort();
-        let resolving = resolve_aside(&world.iommu);
-        slow.inside.wait();
-        let over = Signal::new();
-        let leaving = std::thread::spawn({
-            let (over, member) = (over.clone(), asker.device.group());
-            move || {
-                container.remove(member).expect("it is in it");
-                over.raise();
-            }
-        });
-        let port = asker.device.port();
-        eventually("it has left", || reason(port.read(None, 0x2000, &mut [0; 8])) == Some(FaultReason::NoDomainMapping));
-        (0..1000).for_each(|_| std::thread::yield_now());
-        assert!(!over.is_on());
-        slow.let_go();
-        leaving.join().expect("no panic");
-        assert_eq!(asker.outcome(group), INVALID);
-        resolving.join().expect("no panic");
-    });
-}
-
 // shows U5, U6
 #[test]
 fn a_number_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_before() {
@@ -413,81 +286,5 @@ fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
         assert_eq!(bond.unbind().page_groups, 1);
         assert_eq!(*left.lock(), Some((true, 1)), "the number is held as long as a request with it is queued");
         assert_eq!((port.outcome(group), world.iommu.pasid_of(id)), (INVALID, None));
-    });
-}
-
-// shows F7, G5
-#[test]
-fn an_orderly_removal_answers_what_is_pending_and_a_surprise_counts_it_as_unanswerable() {
-    for removal in [Removal::Orderly, Removal::Surprise] {
-        let Setting { world, asker, space: _space, bond } = Setting::new();
-        asker.link.hold(page_responses);
-        asker.ask(Some(bond.pasid()), &[page(0)]);
-        asker.ask_part(Some(bond.pasid()), &[page(1)]);
-        asker.ask(None, &[0x1000]);
-        world.sort();
-        asker.ask_part(Some(bond.pasid()), &[page(2)]);
-        world.iommu.remove(&asker.device, removal).expect("plugged");
-        let orderly = removal == Removal::Orderly;
-        let counts = world.iommu.page_counts();
-        assert_eq!(asker.link.count(page_responses), if orderly { 2 } else { 0 });
-        assert_eq!((counts.invalid, counts.unanswerable, counts.dropped), if orderly { (2, 0, 0) } else { (0, 2, 1) });
-        assert_eq!((counts.discarded, world.pages_under_way()), (if orderly { 2 } else { 1 }, (0, 0)));
-        // What is still on its way when the device is gone.
-        asker.send(Some(bond.pasid()), 90, page(3), true);
-        assert_eq!((world.sort(), world.pages_under_way()), (0, (0, 0)));
-        assert!(bond.unbind().already_ended);
-        asker.link.lose_all(any_message);
-        assert_eq!(world.iommu.census(), sva_core::Census::default());
-    }
-}
-
-// shows F2, U6
-#[test]
-fn a_reset_forgets_groups_on_both_sides_and_their_late_answers_reach_nobody() {
-    watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
-        let slow = Slow::new(&space);
-        let pasid = Some(bond.pasid());
-        let (resolving, waiting) = (asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)]));
-        world.sort();
-        let thread = resolve_aside(&world.iommu);
-        slow.inside.wait();
-        let part = asker.ask_part(pasid, &[page(2)]);
-        let reset = asker.device.begin_reset().expect("plugged");
-        assert_eq!((world.pages_under_way(), world.iommu.page_counts().unanswerable), ((0, 0), 2));
-        for group in [resolving, waiting, part] {
-            assert_eq!(asker.outcome(group), Some(GroupOutcome::Forgotten));
-        }
-        slow.let_go();
-        thread.join().expect("no panic");
-        assert_eq!(world.iommu.page_counts().late_answers, 1);
-        assert!(reset.is_quiet());
-        reset.done();
-        let again = asker.ask(pasid, &[page(3)]);
-        assert_eq!((world.resolve(), asker.outcome(again)), (1, SUCCESS));
-        assert_eq!(asker.device.page_request_counts().unexpected, 0);
-    });
-}
-
-// shows F7
-#[test]
-fn an_orderly_removal_answers_also_the_group_that_is_being_resolved() {
-    watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
-        let slow = Slow::new(&space);
-        let pasid = Some(bond.pasid());
-        asker.ask(pasid, &[page(0)]);
-        asker.ask(pasid, &[page(1)]);
-        world.sort();
-        let thread = resolve_aside(&world.iommu);
-        slow.inside.wait();
-        let removing = world.iommu.begin_remove(&asker.device, Removal::Orderly).expect("plugged");
-        let counts = world.iommu.page_counts();
-        assert_eq!((counts.invalid, counts.unanswerable, removing.is_over()), (2, 0, false));
-        slow.let_go();
-        thread.join().expect("no panic");
-        assert_eq!((world.iommu.page_counts().late_answers, removing.is_over()), (1, true));
-        drop(bond);
     });
 }

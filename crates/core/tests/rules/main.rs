@@ -16,6 +16,7 @@ mod containers;
 mod data_path;
 mod domains;
 mod drain;
+mod drain_leaving;
 mod ending;
 mod hammer;
 mod hammer_translating;

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use sva_core::pri::{GroupOutcome, PageRequest, PageResponse, PrgIndex, StopMarker};
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AtsPort, Bond, Capabilities, Census, Device, DeviceSpec, Fault, FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug,
-    Removal, ResponseCode, ToDevice, ToIommu,
+    AccessMode, AtsPort, Bond, Capabilities, Census, Device, DeviceSpec, Fault, FaultReason, Iommu, IommuConfig, PageRequestGroup,
+    PageRequestHandler, Pasid, PasidWidth, Plug, Removal, ResponseCode, ToDevice, ToIommu,
 };
 use sva_testkit::{MemorySpace, PAGE};
 
@@ -225,4 +225,11 @@ pub(crate) fn response(message: Message) -> PageResponse {
         Message::Down(ToDevice::Response(response)) => response,
         other => panic!("no response but {other:?}"),
     }
+}
+
+/// A handler that keeps what it gets.
+pub(crate) fn keeping() -> (Noted<PageRequestGroup>, Arc<dyn PageRequestHandler>) {
+    let kept: Noted<PageRequestGroup> = Arc::new(Mutex::new(Vec::new()));
+    let keep = kept.clone();
+    (kept, Arc::new(move |group| keep.lock().push(group)))
 }
