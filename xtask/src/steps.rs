@@ -142,7 +142,15 @@ fn deny(context: &Context) -> Result<Outcome, String> {
 
 fn bench(context: &Context) -> Result<Outcome, String> {
     context.run(context.cargo(&["build", "--release", "-p", "sva-bench", "-p", "sva-bench-peers", "--locked"]), minutes(10))?;
-    for (package, suite) in [("sva-bench", "host"), ("sva-bench", "topology"), ("sva-bench", "faults"), ("sva-bench-peers", "mechanisms")] {
+    let suites = [
+        ("sva-bench", "host"),
+        ("sva-bench", "topology"),
+        ("sva-bench", "faults"),
+        ("sva-bench", "translate"),
+        ("sva-bench-peers", "mechanisms"),
+        ("sva-bench-peers", "translate"),
+    ];
+    for (package, suite) in suites {
         let words = ["run", "--release", "--quiet", "-p", package, "--", suite, "--json", "--quick"];
         let kept = context.keep(context.cargo(&words), minutes(3))?;
         if !kept.status.success() {

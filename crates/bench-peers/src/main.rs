@@ -1,6 +1,6 @@
 //! What sva is made of, measured beside what else it could be made of: other crates' tables, other ways to wait for accesses in flight.
 //!
-//! `cargo run --release -p sva-bench-peers -- mechanisms [--json] [--quick]`. A crate of its own, so that the dependencies stay out of all others. What was chosen by these figures, and why, is in
+//! `cargo run --release -p sva-bench-peers -- (mechanisms|translate) [--json] [--quick]`. A crate of its own, so that the dependencies stay out of all others. What was chosen by these figures, and why, is in
 //! docs/design/translation.md.
 #![forbid(unsafe_code)]
 
@@ -8,9 +8,11 @@ mod lookup;
 mod section;
 mod turns;
 
+use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use lookup::What;
 use sva_bench::row::Rows;
 
 /// What sva is made of, beside what else it could be made of.
@@ -32,17 +34,39 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
+    /// What sva has: look-ups by a port.
+    Translate {
+        /// Print a JSON array of rows instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// A smaller run, to see that everything works; the figures mean little.
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> ExitCode {
-    let Subject::Mechanisms { json, quick } = Cli::parse().subject;
-    let mut rows = Rows::new(json);
-    let outcome = lookup::run(quick, &mut rows).and_then(|()| section::run(quick, &mut rows)).and_then(|()| rows.finish());
-    match outcome {
+    match run(Cli::parse().subject) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sva-bench-peers: {error}");
             ExitCode::from(2)
+        }
+    }
+}
+
+fn run(subject: Subject) -> Result<(), Box<dyn Error>> {
+    match subject {
+        Subject::Mechanisms { json, quick } => {
+            let mut rows = Rows::new(json);
+            lookup::run(What::Shapes, quick, &mut rows)?;
+            section::run(quick, &mut rows)?;
+            rows.finish()
+        }
+        Subject::Translate { json, quick } => {
+            let mut rows = Rows::new(json);
+            lookup::run(What::Own, quick, &mut rows)?;
+            rows.finish()
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Every subject holds the same pages, at random addresses, and is asked for the same addresses in the same order. *Independent*: the processor may begin a look-up before the one before has been
 //! answered. *Dependent*: it may not, since the next address contains the last answer.
 
+mod own;
 mod peers;
 mod table;
 
@@ -36,8 +37,17 @@ pub(crate) trait Lookup {
     fn find(&self, address: u64) -> Option<u64>;
 }
 
+/// What is measured beside the baseline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// What a table could be made of.
+    Shapes,
+    /// What sva has.
+    Own,
+}
+
 /// Adds the rows of all sizes.
-pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(what: What, quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let allowed = Allowed::now()?;
     sva_bench::processor::run_on(allowed.processors().last().ok_or("no processor")?)?;
     let rounds = if quick { 3 } else { 41 };
@@ -46,8 +56,8 @@ pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         let mut rng = Rng::with_seed(7);
         let accesses = if ranges > 1_024 { 1 << 17 } else { 1 << 13 };
         let addresses: Vec<u64> = (0..accesses).map(|_| mappings[rng.usize(..ranges)].page + rng.u64(0..PAGE / 8) * 8).collect();
-        measure::<false>(rounds, "independent", &mappings, &addresses, rows)?;
-        measure::<true>(rounds, "dependent", &mappings, &addresses, rows)?;
+        measure::<false>(what, rounds, "independent", &mappings, &addresses, rows)?;
+        measure::<true>(what, rounds, "dependent", &mappings, &addresses, rows)?;
     }
     Ok(allowed.restore()?)
 }
@@ -65,13 +75,14 @@ fn mappings(count: usize) -> Vec<Mapping> {
 }
 
 fn measure<const DEPENDENT: bool>(
+    what: What,
     rounds: usize,
     order: &str,
     mappings: &[Mapping],
     addresses: &[u64],
     rows: &mut Rows,
 ) -> Result<(), Box<dyn Error>> {
-    let mut subjects = subjects::<DEPENDENT>(mappings, addresses)?;
+    let mut subjects = subjects::<DEPENDENT>(what, mappings, addresses)?;
     let expected = subjects.iter().map(|subject| subject.sum).collect::<BTreeSet<_>>();
     if expected.len() != 1 {
         return Err("the tables do not agree about where the addresses lead".into());
@@ -94,7 +105,7 @@ struct Subject<'a> {
 }
 
 /// The baseline, and then the others.
-fn subjects<'a, const DEPENDENT: bool>(mappings: &[Mapping], addresses: &'a [u64]) -> Result<Vec<Subject<'a>>, Box<dyn Error>> {
+fn subjects<'a, const DEPENDENT: bool>(what: What, mappings: &[Mapping], addresses: &'a [u64]) -> Result<Vec<Subject<'a>>, Box<dyn Error>> {
     fn subject<'a, const DEPENDENT: bool>(name: &'static str, goal: Goal, lookup: impl Lookup + 'a, addresses: &'a [u64]) -> Subject<'a> {
         let sum = walk::<DEPENDENT>(&lookup, addresses);
         let turn = Box::new(move || {
@@ -105,6 +116,12 @@ fn subjects<'a, const DEPENDENT: bool>(mappings: &[Mapping], addresses: &'a [u64
     }
     macro_rules! subjects {
         ($($name:literal, $goal:expr, $lookup:expr;)*) => { vec![$(subject::<DEPENDENT>($name, $goal, $lookup, addresses)),*] };
+    }
+    if what == What::Own {
+        return Ok(subjects! {
+            "vm-memory Iotlb in RwLock", Goal::None, peers::LockedIotlb::new(mappings)?;
+            "a port's look-up", if mappings.len() > 1 { GOAL } else { Goal::None }, own::Port::new(mappings)?;
+        });
     }
     Ok(subjects! {
         "vm-memory Iotlb in RwLock", Goal::None, peers::LockedIotlb::new(mappings)?;

@@ -34,10 +34,14 @@ pub(super) fn run(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<
             });
             threads.map(|thread| thread.join().unwrap_or_else(|_| Err("a thread has panicked".to_owned())))
         });
+        run_on(first)?;
+        let alone = one(first, &scene, &table, &Barrier::new(1), rounds)?;
         for (thread, figures) in figures.into_iter().enumerate() {
             let (value, baseline) = figures?;
             let case = format!("two threads, {runs} same ranges of 4 KiB, thread {thread}; plain hash table, two threads");
             rows.add(case, "M look-ups/s", 1e3 / value, 1e3 / baseline, Goal::RatioAtLeast(0.9));
+            let case = format!("thread {thread} of two beside one alone, {runs} ranges; the plain table's");
+            rows.add(case, "share", alone.0 / value, alone.1 / baseline, Goal::RatioAtLeast(0.9));
         }
     }
     Ok(())

@@ -1,0 +1,47 @@
+//! What sva has: a port's look-up by what the IOMMU has kept, with all that an access checks before it may.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use sva_core::{AccessMode, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaPort, Iommu, IommuConfig, Pasid, PasidWidth};
+use sva_testkit::{ArenaSpace, FlatTopology, Protection};
+
+use super::{Lookup, Mapping, PAGE};
+
+pub(super) struct Port {
+    port: DmaPort,
+    pasid: Pasid,
+    /// Where the first page leads.
+    base: u64,
+    _bond: Bond<()>,
+    _space: ArenaSpace,
+}
+
+impl Port {
+    pub(super) fn new(mappings: &[Mapping]) -> Result<Self, Box<dyn Error>> {
+        // So large that nothing is overwritten: what a miss costs is not the question here.
+        let iotlb_bytes = (mappings.len() * 256).max(IommuConfig::default().iotlb_bytes);
+        let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig { iotlb_bytes, ..IommuConfig::default() });
+        let bdf = Bdf::new(0, 1, 0, 0).ok_or("no such device")?;
+        let device = iommu.plug(DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) })?.device;
+        let space = ArenaSpace::new(mappings.len() as u64 * PAGE);
+        // An arena gives its frames out in order.
+        let mut in_order = mappings.to_vec();
+        in_order.sort_unstable_by_key(|mapping| mapping.frame);
+        in_order.iter().for_each(|mapping| space.map(mapping.page, PAGE, Protection::READ_WRITE));
+        let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()))?;
+        let (port, pasid) = (device.port(), bond.pasid());
+        for mapping in mappings {
+            port.read(Some(pasid), mapping.page, &mut [0; 8])?;
+        }
+        let first = in_order.first().ok_or("no mappings")?.page;
+        let base = port.kept(pasid, first, AccessMode::READ).ok_or("nothing is kept")?.0;
+        Ok(Self { port, pasid, base, _bond: bond, _space: space })
+    }
+}
+
+impl Lookup for Port {
+    fn find(&self, address: u64) -> Option<u64> {
+        Some(self.port.kept(self.pasid, address, AccessMode::READ)?.0 - self.base)
+    }
+}
