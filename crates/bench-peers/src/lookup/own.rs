@@ -20,7 +20,7 @@ pub(super) struct Port {
 impl Port {
     pub(super) fn new(mappings: &[Mapping]) -> Result<Self, Box<dyn Error>> {
         // So large that nothing is overwritten: what a miss costs is not the question here.
-        let iotlb_bytes = (mappings.len() * 256).max(IommuConfig::default().iotlb_bytes);
+        let iotlb_bytes = (mappings.len() * 128).max(IommuConfig::default().iotlb_bytes);
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig { iotlb_bytes, ..IommuConfig::default() });
         let bdf = Bdf::new(0, 1, 0, 0).ok_or("no such device")?;
         let device = iommu.plug(DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) })?.device;

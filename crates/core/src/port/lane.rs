@@ -19,7 +19,7 @@ use crate::topology::Version;
 /// Spaces that a port knows at once.
 const KNOWN: usize = 16;
 /// Translations that a port remembers, each in the place that its page's number says: a power of two.
-const MEMOS: usize = 64;
+const MEMOS: usize = 256;
 /// Runs that are learned from one transaction.
 const LEARNED: usize = 1024;
 
