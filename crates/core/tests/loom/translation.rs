@@ -197,3 +197,32 @@ fn concurrent_unbind_and_space_change() {
         assert_clean(&iommu, 1);
     });
 }
+
+// shows S2
+// Two threads: read; the only translation request that may be outstanding is collected, or given up. Every schedule, 16 each. Without the news of room it is a deadlock.
+#[test]
+fn concurrent_read_and_collection_of_the_only_translation_request() {
+    for collects in [true, false] {
+        model(move || {
+            let iommu = system_with(IommuConfig { translation_requests_each: 1, ..tiny(1) });
+            let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
+            let (port, probe) = (device.ats_port(), Probe::new());
+            let bond = bind(&iommu, &device, &probe);
+            let pasid = bond.pasid();
+            // For a page that is not there: nothing is kept that the read could use.
+            let asked = port.ask_translation(Some(pasid), !PAGE_AT, AccessMode::READ).expect("the only one");
+            let reader = thread::spawn({
+                let port = port.clone();
+                move || port.read(Some(pasid), PAGE_AT, &mut [0]).is_ok()
+            });
+            if collects {
+                assert!(port.translation(asked).is_some());
+            } else {
+                port.abandon_translation(asked);
+            }
+            assert!(reader.join().expect("ends"));
+            drop(bond);
+            assert_clean(&iommu, 1);
+        });
+    }
+}

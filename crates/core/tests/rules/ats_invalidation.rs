@@ -271,6 +271,8 @@ fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
                 report
             });
             let request = rig.link.wait_for(any_message);
+            // It has sent the message; give it time to wait for the answer.
+            (0..1000).for_each(|_| std::thread::yield_now());
             let InvalidationRequest { pasid, range, .. } = request_in(&request);
             assert_eq!((pasid, range), (Some(rig.pasid), AlignedRange::ALL));
             assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NotBound), "the entry is not present");
