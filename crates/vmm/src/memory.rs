@@ -1,0 +1,210 @@
+//! What device models of rust-vmm take: guest memory by I/O virtual addresses.
+//!
+//! Both types here pin what they translate ([`Device::pin`]) for as long as their answer lives: the iterator of slices, or vm-memory's own iterator over an `Iotlb`. All accesses of vm-memory's
+//! `Bytes` are made while that lives, so an invalidation waits for them (rule T2).
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use sva_core::{AccessMode, Device, DmaCause, DmaError, FaultReason, Pasid, Permissions, Pin, Segment, SpaceId};
+use vm_memory::bitmap::MS;
+use vm_memory::guest_memory::{self, GuestMemorySliceIterator};
+use vm_memory::iommu::{Error, IotlbIterator, IovaRange};
+use vm_memory::{GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, Iommu, Iotlb, VolatileSlice};
+
+use crate::space::Shared;
+
+/// Translates as one device with one PASID: vm-memory's IOMMU, for any number of threads.
+///
+/// vm-memory wants an [`Iotlb`] of its own for each answer. It is made anew for each access, of what the core's cache holds, so that it never has to be kept in step; that costs an allocation, which
+/// [`DeviceMemory`] saves.
+#[derive(Clone)]
+pub struct DeviceIommu {
+    device: Device,
+    pasid: Pasid,
+    space: SpaceId,
+}
+
+impl DeviceIommu {
+    pub(crate) fn new(device: Device, pasid: Pasid, space: SpaceId) -> Self {
+        Self { device, pasid, space }
+    }
+
+    /// Holds what the range means. An access that needs nothing is taken for a read.
+    fn pin(&self, address: GuestAddress, len: usize, access: guest_memory::Permissions) -> Result<Pin<'_>, Error> {
+        let mode = if access.has_write() { AccessMode::WRITE } else { AccessMode::READ };
+        let piece = Segment { address: address.0, len: len as u64 };
+        let pin = self.device.pin(self.pasid, piece, mode).map_err(|error| error_of(&error, piece))?;
+        if pin.space() != self.space {
+            let reason = format!("PASID {} leads to {}, which is not the one that this memory is of", self.pasid, pin.space());
+            return Err(Error::IommuMisconfigured { reason });
+        }
+        if access.allow(guest_memory::Permissions::Read)
+            && let Some(run) = pin.runs().iter().find(|run| !run.permits.read)
+        {
+            return Err(unresolved(piece, run.range.first(), "it may be written to and not be read".to_owned()));
+        }
+        Ok(pin)
+    }
+}
+
+/// What a device model is told of a transaction that failed.
+fn error_of(error: &DmaError, piece: Segment) -> Error {
+    match &error.cause {
+        DmaCause::Fault(fault) if !is_about_the_bond(fault.reason) => unresolved(piece, fault.address, fault.to_string()),
+        cause => Error::IommuMisconfigured { reason: cause.to_string() },
+    }
+}
+
+/// No address would fare better.
+fn is_about_the_bond(reason: FaultReason) -> bool {
+    use FaultReason as F;
+    matches!(reason, F::CannotIssuePasid | F::NotBound | F::SpaceEnded | F::NotGranted | F::DeviceRemoved | F::DeviceBlocked)
+}
+
+/// From `at` on.
+fn unresolved(piece: Segment, at: u64, reason: String) -> Error {
+    let before = at.wrapping_sub(piece.address).min(piece.len);
+    let iova_range = IovaRange { base: GuestAddress(piece.address.wrapping_add(before)), length: (piece.len - before) as usize };
+    Error::CannotResolve { iova_range, reason }
+}
+
+/// An [`Iotlb`] that says what some addresses mean, and that does not change as long as this lives.
+#[derive(Debug)]
+pub struct PinnedIotlb<'a> {
+    iotlb: Iotlb,
+    _pin: Pin<'a>,
+}
+
+impl Deref for PinnedIotlb<'_> {
+    type Target = Iotlb;
+
+    fn deref(&self) -> &Iotlb {
+        &self.iotlb
+    }
+}
+
+impl Iommu for DeviceIommu {
+    type IotlbGuard<'a> = PinnedIotlb<'a>;
+
+    /// # Errors
+    /// [`Error::CannotResolve`] where an address is at fault, from that on; [`Error::IommuMisconfigured`] where the bond is, or the device. The fault is in the event log of the IOMMU.
+    fn translate(
+        &self,
+        iova: GuestAddress,
+        length: usize,
+        access: guest_memory::Permissions,
+    ) -> Result<IotlbIterator<PinnedIotlb<'_>>, Error> {
+        let piece = Segment { address: iova.0, len: length as u64 };
+        if iova.0.checked_add(length as u64).is_none() {
+            return Err(unresolved(piece, iova.0, "vm-memory's Iotlb cannot name the last address, nor any beyond".to_owned()));
+        }
+        let pin = self.pin(iova, length, access)?;
+        let mut iotlb = Iotlb::new();
+        for run in pin.runs() {
+            iotlb.set_mapping(
+                GuestAddress(run.range.first()),
+                GuestAddress(run.frame.0),
+                run.range.len() as usize,
+                permissions(run.permits),
+            )?;
+        }
+        Iotlb::lookup(PinnedIotlb { iotlb, _pin: pin }, iova, length, access)
+            .map_err(|fails| unresolved(piece, iova.0, format!("not permitted: {fails:?}")))
+    }
+}
+
+fn permissions(permits: Permissions) -> guest_memory::Permissions {
+    match (permits.read, permits.write) {
+        (true, true) => guest_memory::Permissions::ReadWrite,
+        (true, false) => guest_memory::Permissions::Read,
+        (false, true) => guest_memory::Permissions::Write,
+        (false, false) => guest_memory::Permissions::No,
+    }
+}
+
+impl fmt::Debug for DeviceIommu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceIommu").field("device", &self.device.bdf()).field("pasid", &self.pasid).finish()
+    }
+}
+
+/// A guest's memory as one device sees it with one PASID, for device models that are written against vm-memory; for any number of threads, and as an `Arc` or a reference what they call
+/// a `GuestAddressSpace`.
+///
+/// Writes are marked in the guest memory's own dirty bitmaps, by guest physical address: what migration wants. ([`IommuMemory`](vm_memory::IommuMemory) marks in another one, by I/O
+/// virtual address: what vhost-user wants.)
+///
+/// An access is all or nothing: where part of the range cannot be had, nothing is accessed. A probe that fails is in the event log, as the access would be.
+///
+/// **What it cannot promise.** An invalidation waits for the iterator of slices, and so for every access of vm-memory's `Bytes`; a slice can be taken out of the iterator and outlive it. Such a
+/// slice stays memory of the guest, and nothing waits for it: an access through it can come after the translation has changed (rule T2 is lost). virtio-queue's `Reader` and `Writer` keep slices.
+/// Before a monitor changes what a device may reach it has to have such models finish the requests they have begun, as for an unbind.
+pub struct DeviceMemory<M: GuestMemoryBackend + Send + Sync + 'static> {
+    shared: Arc<Shared<M>>,
+    iommu: DeviceIommu,
+}
+
+impl<M: GuestMemoryBackend + Send + Sync + 'static> DeviceMemory<M> {
+    pub(crate) fn new(shared: Arc<Shared<M>>, iommu: DeviceIommu) -> Self {
+        Self { shared, iommu }
+    }
+}
+
+impl<M: GuestMemoryBackend + Send + Sync + 'static> Clone for DeviceMemory<M> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), iommu: self.iommu.clone() }
+    }
+}
+
+impl<M: GuestMemoryBackend + Send + Sync + 'static> fmt::Debug for DeviceMemory<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceMemory").field("iommu", &self.iommu).finish()
+    }
+}
+
+impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestMemory for DeviceMemory<M> {
+    type PhysicalMemory = M;
+    type Bitmap = <M::R as GuestMemoryRegion>::B;
+
+    fn check_range(&self, addr: GuestAddress, count: usize, access: guest_memory::Permissions) -> bool {
+        self.iommu.pin(addr, count, access).is_ok()
+    }
+
+    fn get_slices<'a>(
+        &'a self,
+        addr: GuestAddress,
+        count: usize,
+        access: guest_memory::Permissions,
+    ) -> guest_memory::Result<impl GuestMemorySliceIterator<'a, MS<'a, M>>> {
+        let pin = self.iommu.pin(addr, count, access).map_err(GuestMemoryError::IommuError)?;
+        Ok(PinnedSlices { memory: &self.shared.memory, pin, next: 0 })
+    }
+}
+
+/// The slices of a range, which no invalidation takes away as long as this lives.
+#[derive(Debug)]
+pub struct PinnedSlices<'a, M> {
+    memory: &'a M,
+    pin: Pin<'a>,
+    /// Which run comes next.
+    next: usize,
+}
+
+impl<'a, M: GuestMemoryBackend> Iterator for PinnedSlices<'a, M> {
+    type Item = guest_memory::Result<VolatileSlice<'a, MS<'a, M>>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let run = self.pin.runs().get(self.next)?;
+        // A run of a guest's space lies in one region.
+        let slice = self.memory.get_slice(GuestAddress(run.frame.0), run.range.len() as usize);
+        self.next = if slice.is_ok() { self.next + 1 } else { usize::MAX };
+        Some(slice)
+    }
+}
+
+impl<M: GuestMemoryBackend> FusedIterator for PinnedSlices<'_, M> {}
+
+impl<'a, M: GuestMemoryBackend> GuestMemorySliceIterator<'a, MS<'a, M>> for PinnedSlices<'a, M> {}

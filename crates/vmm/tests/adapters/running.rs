@@ -1,0 +1,172 @@
+//! Changes of the monitor's tables while devices run.
+
+use std::sync::mpsc;
+use std::thread;
+
+use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use sva_core::{AccessMode, AddrRange, Permissions, Segment};
+use vm_memory::bitmap::{AtomicBitmap, NewBitmap};
+use vm_memory::guest_memory::Permissions as VmPermissions;
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, Iommu, IommuMemory};
+
+use crate::support::{BASE, LONG, Machine, PAGE, range};
+
+/// Changes that the monitor makes.
+const ROUNDS: u64 = 3000;
+/// What a page holds that is no longer mapped; no device writes it.
+const FREED: u8 = 0xf5;
+
+/// Has `device` write to page 0 for as long as the monitor changes what that means, and checks that no write comes after a change.
+fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(machine: &Machine<M>, device: impl Fn(u8) -> bool + Sync) {
+    let (over, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    machine.map(0, 0, 1, Permissions::READ_WRITE);
+    let late = thread::scope(|scope| {
+        for byte in [1, 2] {
+            let (over, written, device) = (&over, &written, &device);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    written.fetch_add(u64::from(device(byte)), Ordering::Relaxed);
+                }
+            });
+        }
+        let mut late = None;
+        let mut seen = 0;
+        for round in 1..=ROUNDS {
+            let (before, after) = ((round - 1) % 8, round % 8);
+            machine.map(0, after, 1, Permissions::READ_WRITE);
+            machine.space.invalidate([range(0, 1)]);
+            // The old page has found another use.
+            machine.memory.write_slice(&[FREED; PAGE as usize], GuestAddress(before * PAGE)).expect("the guest's");
+            if round % 64 == 0 {
+                // Time for the devices to run, without which nothing is shown.
+                while written.load(Ordering::Relaxed) == seen {
+                    thread::yield_now();
+                }
+                seen = written.load(Ordering::Relaxed);
+            }
+            let mut page = [0; PAGE as usize];
+            machine.memory.read_slice(&mut page, GuestAddress(before * PAGE)).expect("the guest's");
+            late = late.or(page.iter().any(|byte| *byte != FREED).then_some(round));
+        }
+        over.store(true, Ordering::Relaxed);
+        late
+    });
+    assert_eq!(late, None, "a write came after the change had returned");
+}
+
+// shows T2, T3
+#[test]
+fn a_port_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
+    let machine = Machine::plain();
+    let ports = machine.device.clone();
+    thread_local!(static PORT: std::cell::RefCell<Option<sva_core::DmaPort>> = const { std::cell::RefCell::new(None) });
+    writes_while_pages_move(&machine, |byte| {
+        PORT.with_borrow_mut(|port| {
+            let port = port.get_or_insert_with(|| ports.port());
+            port.write(Some(machine.pasid()), BASE, &[byte; PAGE as usize]).is_ok()
+        })
+    });
+}
+
+// shows T2, T3
+#[test]
+fn a_port_does_not_write_to_a_page_with_a_dirty_bitmap_that_the_monitor_has_taken_away() {
+    let machine = Machine::logged();
+    let ports = machine.device.clone();
+    thread_local!(static PORT: std::cell::RefCell<Option<sva_core::DmaPort>> = const { std::cell::RefCell::new(None) });
+    writes_while_pages_move(&machine, |byte| {
+        PORT.with_borrow_mut(|port| {
+            let port = port.get_or_insert_with(|| ports.port());
+            port.write(Some(machine.pasid()), BASE, &[byte; PAGE as usize]).is_ok()
+        })
+    });
+}
+
+// shows T2
+#[test]
+fn the_provider_itself_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
+    let machine = Machine::plain();
+    let handle = machine.space.handle();
+    let piece = [Segment { address: BASE, len: PAGE }];
+    writes_while_pages_move(&machine, |byte| handle.write(&piece, &[byte; PAGE as usize], AccessMode::WRITE).is_ok());
+}
+
+// shows T2, T3
+#[test]
+fn a_model_of_rust_vmm_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
+    let machine = Machine::logged();
+    let seen = machine.space.device_memory(&machine.device, machine.pasid());
+    writes_while_pages_move(&machine, |byte| seen.write_slice(&[byte; PAGE as usize], GuestAddress(BASE)).is_ok());
+    let iommu = machine.space.device_iommu(&machine.device, machine.pasid());
+    let seen = IommuMemory::new(machine.memory.clone(), iommu, true, AtomicBitmap::with_len(1 << 31));
+    writes_while_pages_move(&machine, |byte| seen.write_slice(&[byte; PAGE as usize], GuestAddress(BASE)).is_ok());
+}
+
+// shows T2
+#[test]
+fn an_invalidation_waits_for_slices_in_an_iterator_and_for_translations_in_hand() {
+    let machine = Machine::plain();
+    machine.map(0, 3, 2, Permissions::READ_WRITE);
+    let seen = machine.space.device_memory(&machine.device, machine.pasid());
+    let iommu = machine.space.device_iommu(&machine.device, machine.pasid());
+    let hold_slices: &(dyn Fn(&dyn Fn()) + Sync) = &|held| {
+        let slices = seen.get_slices(GuestAddress(BASE), 8, VmPermissions::Read).expect("mapped");
+        held();
+        drop(slices);
+    };
+    let hold_translation: &(dyn Fn(&dyn Fn()) + Sync) = &|held| {
+        let translation = iommu.translate(GuestAddress(BASE), 8, VmPermissions::Read).expect("mapped");
+        held();
+        drop(translation);
+    };
+    for hold in [hold_slices, hold_translation] {
+        let ((entered, has_entered), (let_go, may_let_go)) = (mpsc::channel(), mpsc::channel());
+        thread::scope(|scope| {
+            let holder = scope.spawn(move || {
+                hold(&|| {
+                    entered.send(()).expect("somebody waits");
+                    may_let_go.recv_timeout(LONG).expect("somebody says so");
+                });
+            });
+            has_entered.recv_timeout(LONG).expect("it is mapped");
+            assert!(machine.space.begin_invalidate([range(1, 1)]).is_over(), "the other page");
+            let change = machine.space.begin_invalidate([range(0, 1)]);
+            assert!(!change.is_over());
+            let_go.send(()).expect("it waits");
+            holder.join().expect("no panic");
+            assert!(change.is_over());
+            change.wait();
+        });
+    }
+}
+
+/// What is not promised, so that nobody takes it for granted.
+#[test]
+fn an_invalidation_does_not_wait_for_a_slice_that_has_left_its_iterator() {
+    let machine = Machine::plain();
+    machine.map(0, 3, 1, Permissions::READ_WRITE);
+    let seen = machine.space.device_memory(&machine.device, machine.pasid());
+    let slice = seen.get_slices(GuestAddress(BASE), 8, VmPermissions::Write).expect("mapped").next().expect("one").expect("the guest's");
+    machine.table.unmap(0);
+    let change = thread::scope(|scope| scope.spawn(|| machine.space.begin_invalidate([AddrRange::ALL]).is_over()).join());
+    assert!(change.expect("no panic"));
+    assert!(!seen.check_range(GuestAddress(BASE), 8, VmPermissions::Write));
+    slice.copy_from(&[9u8; 8]);
+    assert_eq!(machine.memory.read_obj::<[u8; 8]>(GuestAddress(3 * PAGE)).expect("the guest's"), [9; 8]);
+}
+
+// shows T2, U3
+#[test]
+fn a_thread_that_holds_slices_can_change_the_space_and_unbind() {
+    let machine = Machine::plain();
+    machine.map(0, 3, 1, Permissions::READ_WRITE);
+    let seen = machine.space.device_memory(&machine.device, machine.pasid());
+    let slices = seen.get_slices(GuestAddress(BASE), 8, VmPermissions::Read).expect("mapped");
+    machine.table.unmap(0);
+    machine.space.invalidate([AddrRange::ALL]);
+    let (bond, iommu) = (machine.bond, machine.iommu);
+    bond.unbind();
+    assert_eq!(iommu.census().pasids, 1, "deferred, for the slices");
+    drop(slices);
+    assert_eq!(iommu.census().pasids, 0);
+}

@@ -1,0 +1,153 @@
+//! A machine: guest memory, the page tables of a monitor, an IOMMU and a device that is bound to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sva_core::sync::{RwLock, RwLockReadGuard};
+use sva_core::{
+    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, FaultReason, Features, Frame, Iommu, IommuConfig, Pasid,
+    PasidWidth, Permissions, Plug, Run, StopCause,
+};
+use sva_testkit::FlatTopology;
+use sva_vmm::GuestSpace;
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::guest_memory::Permissions as VmPermissions;
+use vm_memory::iommu::{Error, IotlbIterator, IovaRange};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, Iotlb};
+
+pub(crate) const PAGE: u64 = 4096;
+/// The guest's pages.
+pub(crate) const PAGES: u64 = 64;
+/// Where I/O virtual addresses begin in these tests.
+pub(crate) const BASE: u64 = 0x7000_0000;
+/// For what comes at once unless something is wrong.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+pub(crate) const READ: Permissions = Permissions { read: true, write: false, execute: false };
+
+/// In one region.
+pub(crate) fn plain_memory() -> GuestMemoryMmap {
+    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), (PAGES * PAGE) as usize)]).expect("memory")
+}
+
+pub(crate) type Logged = GuestMemoryMmap<AtomicBitmap>;
+
+/// In two regions that follow one another, with a dirty bitmap.
+pub(crate) fn logged_memory() -> Logged {
+    let half = PAGES / 2 * PAGE;
+    Logged::from_ranges(&[(GuestAddress(0), half as usize), (GuestAddress(half), half as usize)]).expect("memory")
+}
+
+/// Bytes that tell every page of the guest from every other.
+pub(crate) fn fill(memory: &impl GuestMemoryBackend) {
+    for page in 0..PAGES {
+        memory.write_slice(&[page as u8 + 1; PAGE as usize], GuestAddress(page * PAGE)).expect("the guest's");
+    }
+}
+
+pub(crate) fn range(page: u64, pages: u64) -> AddrRange {
+    AddrRange::new(BASE + page * PAGE, pages * PAGE).expect("not empty")
+}
+
+/// A monitor's page tables: pages from [`BASE`] on to pages of the guest, or absent.
+#[derive(Default)]
+pub(crate) struct Table(RwLock<BTreeMap<u64, Option<(u64, Permissions)>>>);
+
+impl Table {
+    pub(crate) fn map(&self, page: u64, to: u64, permits: Permissions) {
+        self.0.write().insert(page, Some((to, permits)));
+    }
+
+    pub(crate) fn make_absent(&self, page: u64) {
+        self.0.write().insert(page, None);
+    }
+
+    pub(crate) fn unmap(&self, page: u64) {
+        self.0.write().remove(&page);
+    }
+
+    /// The walk: as many neighbours as are alike and contiguous.
+    pub(crate) fn run(&self, address: u64) -> Result<Run, StopCause> {
+        let table = self.0.read();
+        let page = address.checked_sub(BASE).ok_or(StopCause::NotMapped)? / PAGE;
+        let (to, permits) = table.get(&page).ok_or(StopCause::NotMapped)?.ok_or(StopCause::NotPresent)?;
+        let is_alike = |other: u64| table.get(&other) == Some(&(to + other).checked_sub(page).map(|frame| (frame, permits)));
+        let first = (0..page).rev().take_while(|other| is_alike(*other)).last().unwrap_or(page);
+        let last = (page + 1..).take_while(|other| is_alike(*other)).last().unwrap_or(page);
+        Ok(Run { range: range(first, last - first + 1), frame: Frame((to - (page - first)) * PAGE), permits })
+    }
+}
+
+pub(crate) struct Machine<M: GuestMemoryBackend + Send + Sync + 'static> {
+    /// First, so that it is unbound first.
+    pub(crate) bond: Bond<()>,
+    pub(crate) device: Device,
+    pub(crate) iommu: Iommu,
+    pub(crate) space: GuestSpace<M>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) memory: M,
+}
+
+impl Machine<GuestMemoryMmap> {
+    pub(crate) fn plain() -> Self {
+        let memory = plain_memory();
+        Self::new(memory.clone(), |table| GuestSpace::new(memory, move |address, _| table.run(address)))
+    }
+}
+
+impl Machine<Logged> {
+    pub(crate) fn logged() -> Self {
+        let memory = logged_memory();
+        Self::new(memory.clone(), |table| GuestSpace::with_dirty_bitmap(memory, move |address, _| table.run(address)))
+    }
+}
+
+impl<M: GuestMemoryBackend + Send + Sync + 'static> Machine<M> {
+    pub(crate) fn new(memory: M, space: impl FnOnce(Arc<Table>) -> GuestSpace<M>) -> Self {
+        fill(&memory);
+        let table = Arc::<Table>::default();
+        let space = space(Arc::clone(&table));
+        let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
+        let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
+        let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
+        let device = iommu.plug_in(Plug::new(spec)).expect("free").device;
+        let features = Features { page_faults: space.handle().capabilities().page_faults, ..Features::NONE };
+        let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("free");
+        Self { bond, device, iommu, space, table, memory }
+    }
+
+    pub(crate) fn pasid(&self) -> Pasid {
+        self.bond.pasid()
+    }
+
+    /// Maps pages from `page` on to the guest's pages from `to` on.
+    pub(crate) fn map(&self, page: u64, to: u64, pages: u64, permits: Permissions) {
+        (0..pages).for_each(|n| self.table.map(page + n, to + n, permits));
+    }
+}
+
+/// How many bytes were done, and why no more.
+pub(crate) fn fault(error: DmaError) -> (u64, FaultReason) {
+    (error.done, error.fault().expect("no host failure").reason)
+}
+
+/// vm-memory's own way: an [`Iotlb`] that somebody has filled, in a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Filled(pub(crate) RwLock<Iotlb>);
+
+impl Filled {
+    pub(crate) fn set(&self, page: u64, to: u64, permits: VmPermissions) {
+        let iova = GuestAddress(BASE + page * PAGE);
+        self.0.write().set_mapping(iova, GuestAddress(to * PAGE), PAGE as usize, permits).expect("a page");
+    }
+}
+
+impl vm_memory::Iommu for Filled {
+    type IotlbGuard<'a> = RwLockReadGuard<'a, Iotlb>;
+
+    fn translate(&self, iova: GuestAddress, length: usize, access: VmPermissions) -> Result<IotlbIterator<Self::IotlbGuard<'_>>, Error> {
+        Iotlb::lookup(self.0.read(), iova, length, access)
+            .map_err(|fails| Error::CannotResolve { iova_range: IovaRange { base: iova, length }, reason: format!("{fails:?}") })
+    }
+}
