@@ -13,6 +13,8 @@ mod blocking;
 mod bonds;
 mod domains;
 mod hotplug;
+mod in_place;
+mod iotlb;
 mod pages;
 mod probe;
 mod support;

@@ -17,7 +17,7 @@ pub(crate) struct Probe {
 }
 
 /// How it ended, and who wants to know.
-type Life = (Option<EndReason>, Option<Arc<dyn SpaceWatcher>>);
+pub(crate) type Life = (Option<EndReason>, Option<Arc<dyn SpaceWatcher>>);
 
 /// Each look at it is a step of the model: what it says is what every thread sees.
 #[derive(Clone, Copy)]

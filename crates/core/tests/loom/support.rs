@@ -54,6 +54,8 @@ fn explore(mut builder: Builder, run: impl Fn() + Send + Sync + 'static) {
 /// A bus on which every device stands alone, or all of one slot together.
 struct Bus {
     shared: bool,
+    /// All functions of a slot have the requester ID of the first.
+    aliased: bool,
     version: Version,
 }
 
@@ -65,7 +67,7 @@ impl Topology for Bus {
         PathPolicy::Strict
     }
     fn requester(&self, device: Bdf) -> RequesterId {
-        RequesterId(device)
+        RequesterId(if self.aliased { device.slot() } else { device })
     }
     fn group(&self, device: Bdf) -> GroupKey {
         GroupKey(if self.shared { device.slot() } else { device })
@@ -93,22 +95,35 @@ impl Topology for Bus {
 /// Settings with `bits` PASID bits (one bit is one PASID, so that reuse is at once) and next to no room anywhere.
 pub(crate) fn tiny(bits: u8) -> IommuConfig {
     let pasid_width = PasidWidth::new(bits).expect("1 to 20");
-    IommuConfig { pasid_width, event_capacity: 4, page_queue: 2, atc_entries: 1, invalidation_tries: 1, ..IommuConfig::default() }
+    IommuConfig {
+        pasid_width,
+        event_capacity: 4,
+        page_queue: 2,
+        atc_entries: 1,
+        iotlb_bytes: 0,
+        invalidation_tries: 1,
+        ..IommuConfig::default()
+    }
 }
 
 /// A system without a clock; with `shared`, all functions of one slot are one group.
 pub(crate) fn system(shared: bool, bits: u8) -> Iommu {
-    Iommu::new(Arc::new(Bus { shared, version: Version::default() }), tiny(bits))
+    Iommu::new(Arc::new(Bus { shared, aliased: false, version: Version::default() }), tiny(bits))
+}
+
+/// A system with one PASID; all functions of one slot have one requester ID, and so are one group.
+pub(crate) fn aliased() -> Iommu {
+    Iommu::new(Arc::new(Bus { shared: true, aliased: true, version: Version::default() }), tiny(1))
 }
 
 /// As [`system`], with these settings.
 pub(crate) fn system_with(config: IommuConfig) -> Iommu {
-    Iommu::new(Arc::new(Bus { shared: false, version: Version::default() }), config)
+    Iommu::new(Arc::new(Bus { shared: false, aliased: false, version: Version::default() }), config)
 }
 
 /// A system with one PASID whose time is always the clock's.
 pub(crate) fn timed(clock: &Arc<Hand>) -> Iommu {
-    Iommu::with_clock(Arc::new(Bus { shared: false, version: Version::default() }), tiny(1), Arc::clone(clock) as _)
+    Iommu::with_clock(Arc::new(Bus { shared: false, aliased: false, version: Version::default() }), tiny(1), Arc::clone(clock) as _)
 }
 
 /// A clock that is set by hand, a second at a time. Set only while one thread runs.
