@@ -159,7 +159,7 @@ impl AtsPort {
     /// Reads by a translation that the device keeps: as many bytes as it is good for, which are answered. `None` where there is none for this access.
     ///
     /// # Errors
-    /// The request was aborted; see [`DmaPort::read_translated`].
+    /// The request was aborted; see [`DmaPort::read_translated`](crate::DmaPort::read_translated).
     pub fn try_read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8], mode: AccessMode) -> Result<Option<usize>, DmaError> {
         self.try_transfer(pasid, address, Buffer::Into(buf), mode)
     }
@@ -167,7 +167,7 @@ impl AtsPort {
     /// Writes by a translation that the device keeps, as [`try_read`](Self::try_read) reads.
     ///
     /// # Errors
-    /// The request was aborted; see [`DmaPort::write_translated`].
+    /// The request was aborted; see [`DmaPort::write_translated`](crate::DmaPort::write_translated).
     pub fn try_write(&self, pasid: Option<Pasid>, address: u64, data: &[u8], mode: AccessMode) -> Result<Option<usize>, DmaError> {
         self.try_transfer(pasid, address, Buffer::From(data), mode)
     }
