@@ -18,6 +18,7 @@ pub struct Frame(pub u64);
 
 impl Frame {
     /// The place `offset` bytes further on; `None` past the last number.
+    #[inline]
     pub const fn offset(self, offset: u64) -> Option<Self> {
         match self.0.checked_add(offset) {
             Some(at) => Some(Self(at)),
@@ -119,11 +120,13 @@ impl Permissions {
     }
 
     /// What both permit.
+    #[inline]
     pub const fn and(self, other: Self) -> Self {
         Self { read: self.read && other.read, write: self.write && other.write, execute: self.execute && other.execute }
     }
 
     /// What an access of this kind needs.
+    #[inline]
     pub const fn needed_by(access: Access) -> Self {
         match access {
             Access::Read => Self { read: true, ..Self::NONE },
@@ -133,6 +136,7 @@ impl Permissions {
     }
 
     /// Whether it permits all that `other` does.
+    #[inline]
     pub const fn covers(self, other: Self) -> bool {
         (self.read || !other.read) && (self.write || !other.write) && (self.execute || !other.execute)
     }
