@@ -1,5 +1,6 @@
 //! The adapters for virtual machine monitors, with vm-memory's and virtio-queue's own types.
 
+mod marks;
 mod models;
 mod reference;
 mod running;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use sva_core::{EndReason, Event, FaultReason, Permissions};
+use sva_core::{Bdf, EndReason, Event, FaultReason, PeerWindow, Permissions};
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use virtio_queue::mock::MockSplitQueue;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
@@ -13,7 +13,7 @@ use vm_memory::guest_memory::Permissions as VmPermissions;
 use vm_memory::iommu::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, Iommu, IommuMemory};
 
-use crate::support::{BASE, Filled, Logged, Machine, PAGE, PAGES, READ};
+use crate::support::{BASE, Filled, Logged, Machine, PAGE, READ, harvest, range};
 
 /// Flags of a descriptor (virtio 1.3, section 2.7.5).
 const NEXT: u16 = 1;
@@ -77,16 +77,6 @@ fn drive<M: GuestMemory>(machine: &Machine<Logged>, seen: &M) {
     }
 }
 
-fn harvest(memory: &Logged) -> BTreeSet<u64> {
-    let marked = |page: &u64| {
-        let region = memory.find_region(GuestAddress(page * PAGE)).expect("the guest's");
-        region.bitmap().dirty_at((page * PAGE - region.start_addr().0) as usize)
-    };
-    let pages = (0..PAGES).filter(marked).collect();
-    memory.iter().for_each(|region| region.get_mmap().bitmap().reset());
-    pages
-}
-
 // shows T1
 #[test]
 fn a_virtqueue_is_served_through_the_guests_memory_as_the_device_sees_it() {
@@ -147,6 +137,25 @@ fn what_a_device_may_not_access_is_an_error_of_vm_memory_from_there_on() {
     }
     let none: Vec<_> = iommu.translate(GuestAddress(BASE), 0, VmPermissions::Read).expect("nothing").collect();
     assert_eq!(none, []);
+}
+
+// shows B7
+#[test]
+fn what_a_peer_decodes_is_no_memory_of_the_guest() {
+    let machine = Machine::plain();
+    machine.map(0, 4, 3, Permissions::READ_WRITE);
+    let seen = machine.space.device_memory(&machine.device, machine.pasid());
+    seen.write_slice(&[1; 3 * PAGE as usize], GuestAddress(BASE)).expect("mapped, and kept");
+    let decoder = Bdf::new(0, 3, 0, 0).expect("a function");
+    machine.bus.windows(machine.device.bdf(), &[PeerWindow { range: range(1, 1), decoder, claimed: true }]);
+    for (at, len) in [(BASE + PAGE, 1), (BASE, PAGE + 1), (BASE + 2 * PAGE - 1, 2)] {
+        let error = seen.write_slice(&vec![2; len as usize], GuestAddress(at)).expect_err("not all of it is the guest's");
+        assert!(matches!(error, GuestMemoryError::IommuError(Error::CannotResolve { .. })), "{error}");
+    }
+    seen.write_slice(&[3; PAGE as usize], GuestAddress(BASE)).expect("before the window");
+    seen.write_slice(&[3; PAGE as usize], GuestAddress(BASE + 2 * PAGE)).expect("behind it");
+    let first = [4, 5, 6].map(|page| machine.memory.read_obj::<u8>(GuestAddress(page * PAGE)).expect("the guest's"));
+    assert_eq!(first, [3, 1, 3]);
 }
 
 // shows U2, U4, U6

@@ -1,15 +1,17 @@
 //! Changes of the monitor's tables while devices run.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
+use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{AccessMode, AddrRange, Permissions, Segment};
+use sva_vmm::GuestSpace;
 use vm_memory::bitmap::{AtomicBitmap, NewBitmap};
 use vm_memory::guest_memory::Permissions as VmPermissions;
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, Iommu, IommuMemory};
 
-use crate::support::{BASE, LONG, Machine, PAGE, range};
+use crate::support::{BASE, LONG, Machine, PAGE, plain_memory, range};
 
 /// Changes that the monitor makes.
 const ROUNDS: u64 = 3000;
@@ -89,6 +91,53 @@ fn the_provider_itself_does_not_write_to_a_page_that_the_monitor_has_taken_away(
     let handle = machine.space.handle();
     let piece = [Segment { address: BASE, len: PAGE }];
     writes_while_pages_move(&machine, |byte| handle.write(&piece, &[byte; PAGE as usize], AccessMode::WRITE).is_ok());
+}
+
+// shows T2, T3
+#[test]
+fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
+    type Hook = Mutex<Option<Box<dyn FnOnce() + Send>>>;
+    let (memory, hook) = (plain_memory(), Arc::<Hook>::default());
+    let machine = Machine::new(memory.clone(), |table| {
+        let hook = Arc::clone(&hook);
+        GuestSpace::new(memory, move |address, _| {
+            let run = table.run(address);
+            let then = hook.lock().take();
+            then.into_iter().for_each(|then| then());
+            run
+        })
+    });
+    let Machine { bond, device, space, table, memory, .. } = machine;
+    let (space, pasid, port) = (Arc::new(space), bond.pasid(), device.port());
+    let (seen, handle) = (space.device_memory(&device, pasid), space.handle());
+    let piece = [Segment { address: BASE, len: 1 }];
+    let accesses: [&dyn Fn(u8); 3] = [
+        &|byte| handle.write(&piece, &[byte], AccessMode::WRITE).expect("mapped"),
+        &|byte| port.write(Some(pasid), BASE, &[byte]).expect("mapped"),
+        &|byte| seen.write_slice(&[byte], GuestAddress(BASE)).expect("mapped"),
+    ];
+    for (n, access) in (1..).zip(accesses) {
+        let (old, new) = (10, 10 + n);
+        let first = |page: u64| memory.read_obj::<u8>(GuestAddress(page * PAGE)).expect("the guest's");
+        table.map(0, old, Permissions::READ_WRITE);
+        space.invalidate([AddrRange::ALL]);
+        let (walked, changed) = (Arc::clone(&table), Arc::clone(&space));
+        *hook.lock() = Some(Box::new(move || {
+            // A walk is on its way with the old answer. Another thread makes the change.
+            thread::spawn(move || {
+                walked.map(0, new, Permissions::READ_WRITE);
+                drop(changed.begin_invalidate([AddrRange::ALL]));
+            })
+            .join()
+            .expect("no panic");
+        }));
+        access(77);
+        // The change waits for what has pinned the range, so that this may still go to the old page.
+        let expected = if n == 3 { (77, 10 + 3 + 1) } else { (11, 77) };
+        assert_eq!((first(old), first(new)), expected, "access {n}");
+        access(78);
+        assert_eq!(first(new), 78, "nothing stale was kept of it");
+    }
 }
 
 // shows T2, T3

@@ -9,10 +9,9 @@ use sva_core::{
     Permissions, Plug, Run, Segment, StopCause,
 };
 use sva_vmm::{GuestSpace, linear};
-use vm_memory::bitmap::Bitmap;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use crate::support::{BASE, Logged, Machine, PAGE, PAGES, READ, fault, logged_memory, plain_memory, range};
+use crate::support::{BASE, Machine, PAGE, PAGES, READ, fault, harvest, logged_memory, plain_memory, range};
 
 fn read<M: GuestMemoryBackend + Send + Sync>(
     machine: &Machine<M>,
@@ -74,17 +73,6 @@ fn regions_of_guest_memory_that_follow_one_another_are_one_to_a_device() {
     assert_eq!(kept, [Some(Frame(middle - 1)), Some(Frame(middle))]);
     let run = machine.space.handle().run(middle, false).expect("mapped").expect("named");
     assert_eq!((run.range, run.frame), (AddrRange::new(middle, middle).expect("half of it"), Frame(middle)));
-}
-
-/// The pages that are marked, and no longer after this.
-fn harvest(memory: &Logged) -> BTreeSet<u64> {
-    let marked = |page: &u64| {
-        let region = memory.find_region(GuestAddress(page * PAGE)).expect("the guest's");
-        region.bitmap().dirty_at((page * PAGE - region.start_addr().0) as usize)
-    };
-    let pages = (0..PAGES).filter(marked).collect();
-    memory.iter().for_each(|region| region.get_mmap().bitmap().reset());
-    pages
 }
 
 #[test]

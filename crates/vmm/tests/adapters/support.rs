@@ -1,6 +1,6 @@
 //! A machine: guest memory, the page tables of a monitor, an IOMMU and a device that is bound to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use sva_core::{
 };
 use sva_testkit::FlatTopology;
 use sva_vmm::GuestSpace;
-use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::guest_memory::Permissions as VmPermissions;
 use vm_memory::iommu::{Error, IotlbIterator, IovaRange};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, Iotlb};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, Iotlb};
 
 pub(crate) const PAGE: u64 = 4096;
 /// The guest's pages.
@@ -44,6 +44,17 @@ pub(crate) fn fill(memory: &impl GuestMemoryBackend) {
     for page in 0..PAGES {
         memory.write_slice(&[page as u8 + 1; PAGE as usize], GuestAddress(page * PAGE)).expect("the guest's");
     }
+}
+
+/// The pages that are marked, and no longer after this.
+pub(crate) fn harvest(memory: &Logged) -> BTreeSet<u64> {
+    let marked = |page: &u64| {
+        let region = memory.find_region(GuestAddress(page * PAGE)).expect("the guest's");
+        region.bitmap().dirty_at((page * PAGE - region.start_addr().0) as usize)
+    };
+    let pages = (0..PAGES).filter(marked).collect();
+    memory.iter().for_each(|region| region.get_mmap().bitmap().reset());
+    pages
 }
 
 pub(crate) fn range(page: u64, pages: u64) -> AddrRange {
@@ -84,6 +95,7 @@ pub(crate) struct Machine<M: GuestMemoryBackend + Send + Sync + 'static> {
     pub(crate) bond: Bond<()>,
     pub(crate) device: Device,
     pub(crate) iommu: Iommu,
+    pub(crate) bus: Arc<FlatTopology>,
     pub(crate) space: GuestSpace<M>,
     pub(crate) table: Arc<Table>,
     pub(crate) memory: M,
@@ -108,13 +120,14 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> Machine<M> {
         fill(&memory);
         let table = Arc::<Table>::default();
         let space = space(Arc::clone(&table));
-        let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
+        let bus = Arc::new(FlatTopology::new());
+        let iommu = Iommu::new(bus.clone(), IommuConfig::default());
         let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
         let device = iommu.plug_in(Plug::new(spec)).expect("free").device;
         let features = Features { page_faults: space.handle().capabilities().page_faults, ..Features::NONE };
         let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("free");
-        Self { bond, device, iommu, space, table, memory }
+        Self { bond, device, iommu, bus, space, table, memory }
     }
 
     pub(crate) fn pasid(&self) -> Pasid {
