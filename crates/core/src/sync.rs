@@ -142,8 +142,16 @@ use std::thread;
 pub(crate) use thread::ThreadId;
 
 /// Which thread this is.
+#[cfg(loom)]
 pub(crate) fn this_thread() -> ThreadId {
     thread::current().id()
+}
+
+/// Which thread this is. Asked once a thread: std's handle is counted each time that it is asked for.
+#[cfg(not(loom))]
+pub(crate) fn this_thread() -> ThreadId {
+    std::thread_local!(static ID: ThreadId = thread::current().id());
+    ID.try_with(|id| *id).unwrap_or_else(|_| thread::current().id())
 }
 
 #[cfg(loom)]

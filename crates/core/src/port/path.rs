@@ -29,6 +29,28 @@ pub(crate) struct Path {
     pub(super) owner: Option<PasidTag>,
 }
 
+/// Inside the gate of a table entry as long as this lives.
+pub(super) struct Entered<'a> {
+    pub(super) iommu: &'a Iommu,
+    pub(super) entry: Arc<Attachment>,
+}
+
+impl<'a> Entered<'a> {
+    /// `None` where the gate is shut.
+    fn enter(iommu: &'a Iommu, entry: Arc<Attachment>) -> Option<Self> {
+        // Lazily: a guard that was never inside must not leave.
+        entry.gate.enter().then(|| Self { iommu, entry })
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if self.entry.gate.leave() {
+            self.iommu.last_left(Last::Attachment(&self.entry));
+        }
+    }
+}
+
 /// The device's side of a transfer.
 pub(crate) enum Buffer<'a> {
     Into(&'a mut [u8]),
@@ -256,6 +278,12 @@ impl Path {
         mode: AccessMode,
         then: impl FnOnce(&Arc<Attachment>) -> Result<R, DmaError>,
     ) -> Result<R, DmaError> {
+        let entered = self.enter_entry(pasid, start, mode)?;
+        then(&entered.entry)
+    }
+
+    /// Goes into the gate of the table entry of a PASID, where that permits such a transaction.
+    pub(super) fn enter_entry(&self, pasid: Pasid, start: u64, mode: AccessMode) -> Result<Entered<'_>, DmaError> {
         let abort = |reason| Err(self.fault(0, Some(pasid), start, mode.access, reason));
         if !self.device.can_issue(pasid) {
             return abort(FaultReason::CannotIssuePasid);
@@ -268,7 +296,8 @@ impl Path {
             // The owner from one reading of the entry, the rest from another.
             entry = self.look_up(pasid).unwrap_or(entry);
         }
-        let Some(_inside) = Inside::enter(&entry.gate, &self.iommu, Last::Attachment(&entry)) else { return abort(self.not_bound(pasid)) };
+        let Some(entered) = Entered::enter(&self.iommu, entry) else { return abort(self.not_bound(pasid)) };
+        let entry = &entered.entry;
         if !entry.published.load(Ordering::Acquire) {
             return abort(FaultReason::NotBound);
         }
@@ -278,7 +307,7 @@ impl Path {
         if mode.privileged && !entry.features.privileged || mode.access == Access::Execute && !entry.features.execute {
             return abort(FaultReason::NotGranted);
         }
-        then(&entry)
+        Ok(entered)
     }
 
     /// Brings in what an atomic operation of `len` bytes needs, and has a port learn it; it can be tried again then.

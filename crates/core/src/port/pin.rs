@@ -3,18 +3,16 @@
 //! Not by the short way: what runs meanwhile is foreign code. It is inside the gates, which unbind and removal wait for, and the range is pinned, which a change of it waits for.
 
 use std::fmt;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
-use super::path::{Path, mode_of};
+use super::path::{Entered, Path, mode_of};
 use super::{Device, DmaPort};
 use crate::ats::{Frame, Permissions};
 use crate::callback::InCallback;
 use crate::fault::{AccessMode, DmaError, FaultReason, OnAbsent};
 use crate::ids::{Pasid, SpaceId};
-use crate::iommu::Iommu;
 use crate::iommu::inside::{Inside, Last};
 use crate::iommu::parts::Attachment;
 use crate::iotlb::{Kept, Permits};
@@ -63,8 +61,8 @@ impl Device {
 /// Addresses of a space whose meaning does not change as long as this lives; see [`Device::pin`]. For the thread that made it.
 #[must_use = "what it says holds as long as it lives"]
 pub struct Pin<'a> {
-    runs: SmallVec<[Run; 2]>,
-    held: Held<'a>,
+    runs: SmallVec<[Run; 1]>,
+    pinned: Pinned<'a>,
     _inside: Inside<'a>,
     // The last to go: what the others let go of is foreign code as well.
     _callback: InCallback,
@@ -94,31 +92,26 @@ impl Path {
         if piece.range().is_some_and(|range| !is_upstream(range)) {
             return Err(fault(FaultReason::NotInPlace));
         }
-        let found = self.by_entry(pasid, piece.address, mode, |entry| {
-            let Some(kept) = &entry.record.kept else { return Err(fault(FaultReason::NotInPlace)) };
-            let Some(held) = Held::new(&self.iommu, entry, kept, piece) else { return Err(fault(self.not_bound(pasid))) };
-            match find_runs(entry, kept, piece, mode) {
-                Ok(runs) => Ok(Some((runs, held))),
-                Err(Halt::Absent(address)) => {
-                    // Unpinned: what brings it in may change the space.
-                    drop(held);
-                    let outcome = entry.record.space.resolve(address, mode);
-                    outcome
-                        .map(|()| None)
-                        .map_err(|cause| self.stopped(Stopped { done: address - piece.address, cause }, Some(pasid), &[piece], mode.access))
-                }
-                Err(Halt::Stop(stopped)) => Err(self.stopped(stopped, Some(pasid), &[piece], mode.access)),
-                Err(Halt::NotInPlace) => Err(fault(FaultReason::NotInPlace)),
+        let mut pinned = Pinned::new(self.enter_entry(pasid, piece.address, mode)?, piece);
+        let stopped = |stopped| self.stopped(stopped, Some(pasid), &[piece], mode.access);
+        match find_runs(&pinned.entered.entry, piece, mode) {
+            Ok(runs) => Ok(Some(Pin { runs, pinned, _inside: inside, _callback: callback })),
+            Err(Halt::Absent(address)) => {
+                // What brings it in may change the space.
+                pinned.unpin();
+                let outcome = pinned.entered.entry.record.space.resolve(address, mode);
+                outcome.map(|()| None).map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
             }
-        });
-        Ok(found?.map(|(runs, held)| Pin { runs, held, _inside: inside, _callback: callback }))
+            Err(Halt::Stop(why)) => Err(stopped(why)),
+            Err(Halt::NotInPlace) => Err(fault(FaultReason::NotInPlace)),
+        }
     }
 }
 
 impl Pin<'_> {
     /// Which space it is.
     pub fn space(&self) -> SpaceId {
-        self.held.entry.record.id
+        self.pinned.entered.entry.record.id
     }
 
     /// What the addresses mean: parts of the piece in order, and all of it together. None where the piece is empty.
@@ -128,13 +121,14 @@ impl Pin<'_> {
 
     /// The memory; `None` where the provider gives no slices of it.
     fn slices(&self, write: bool) -> Option<SmallVec<[VolatileSlice<'_>; 4]>> {
-        let slice = |run: &Run| self.held.entry.record.space.memory(run.frame, usize::try_from(run.range.len()).ok()?, write);
+        let slice = |run: &Run| self.pinned.entered.entry.record.space.memory(run.frame, usize::try_from(run.range.len()).ok()?, write);
         self.runs.iter().map(slice).collect()
     }
 }
 
 /// The runs of a piece that has been pinned: by what is kept, or by what the provider says now.
-fn find_runs(entry: &Attachment, kept: &Kept, piece: Segment, mode: AccessMode) -> Result<SmallVec<[Run; 2]>, Halt> {
+fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<SmallVec<[Run; 1]>, Halt> {
+    let kept = entry.record.kept.as_deref().ok_or(Halt::NotInPlace)?;
     let may_bring_in = mode_of(entry, mode).on_absent == OnAbsent::Resolve;
     let mut runs = SmallVec::new();
     let mut rest = piece.range();
@@ -177,32 +171,31 @@ enum Halt {
     Stop(Stopped),
 }
 
-/// Inside the gate of a table entry, with a range pinned.
-struct Held<'a> {
-    iommu: &'a Iommu,
-    entry: Arc<Attachment>,
-    /// `None` where the piece is empty.
+/// Inside the gate of a table entry, with a range pinned where the space is one in place.
+struct Pinned<'a> {
+    entered: Entered<'a>,
     number: Option<usize>,
 }
 
-impl<'a> Held<'a> {
-    /// `None` where the gate is shut.
-    fn new(iommu: &'a Iommu, entry: &Arc<Attachment>, kept: &Kept, piece: Segment) -> Option<Self> {
-        entry.gate.enter().then(|| Self { iommu, entry: Arc::clone(entry), number: piece.range().map(|range| kept.pin(range)) })
+impl<'a> Pinned<'a> {
+    fn new(entered: Entered<'a>, piece: Segment) -> Self {
+        let kept = entered.entry.record.kept.as_ref();
+        let number = kept.zip(piece.range()).map(|(kept, range)| kept.pin(range));
+        Self { entered, number }
+    }
+
+    fn unpin(&mut self) {
+        let kept = self.entered.entry.record.kept.as_ref();
+        let Some((kept, number)) = kept.zip(self.number.take()) else { return };
+        if kept.unpin(number).into_iter().filter(|left| left.step()).count() > 0 {
+            self.entered.iommu.gate_drained();
+        }
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Pinned<'_> {
     fn drop(&mut self) {
-        if let (Some(kept), Some(number)) = (&self.entry.record.kept, self.number) {
-            let waiting = kept.unpin(number);
-            if waiting.into_iter().filter(|left| left.step()).count() > 0 {
-                self.iommu.gate_drained();
-            }
-        }
-        if self.entry.gate.leave() {
-            self.iommu.last_left(Last::Attachment(&self.entry));
-        }
+        self.unpin();
     }
 }
 
