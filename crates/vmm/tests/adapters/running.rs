@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Instant;
 
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -32,7 +33,7 @@ fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(machine: &Machin
             });
         }
         let mut late = None;
-        let mut seen = 0;
+        let (mut seen, mut stuck) = (0, false);
         for round in 1..=ROUNDS {
             let (before, after) = ((round - 1) % 8, round % 8);
             machine.map(0, after, 1, Permissions::READ_WRITE);
@@ -41,16 +42,22 @@ fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(machine: &Machin
             machine.memory.write_slice(&[FREED; PAGE as usize], GuestAddress(before * PAGE)).expect("the guest's");
             if round % 64 == 0 {
                 // Time for the devices to run, without which nothing is shown.
-                while written.load(Ordering::Relaxed) == seen {
+                let begun = Instant::now();
+                while written.load(Ordering::Relaxed) == seen && begun.elapsed() < LONG {
                     thread::yield_now();
                 }
+                stuck |= written.load(Ordering::Relaxed) == seen;
                 seen = written.load(Ordering::Relaxed);
             }
             let mut page = [0; PAGE as usize];
             machine.memory.read_slice(&mut page, GuestAddress(before * PAGE)).expect("the guest's");
             late = late.or(page.iter().any(|byte| *byte != FREED).then_some(round));
+            if stuck {
+                break;
+            }
         }
         over.store(true, Ordering::Relaxed);
+        assert!(!stuck, "the devices no longer come to write");
         late
     });
     assert_eq!(late, None, "a write came after the change had returned");
