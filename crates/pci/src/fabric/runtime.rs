@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use sva_core::sync::RwLock;
 use sva_core::{
-    Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology, Version,
+    Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology,
+    Version,
 };
 
 use crate::acs::{Acs, AcsBits};
