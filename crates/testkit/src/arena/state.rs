@@ -30,13 +30,15 @@ pub(super) struct Taken {
     lost: Vec<AddrRange>,
     /// Frames that no address leads to any more.
     freed: Vec<AddrRange>,
+    /// Frames that went to another address: until the change is over devices may use them by the old one, whatever becomes of the new one.
+    moved: Vec<AddrRange>,
     /// New frames for the pages that are marked as moving.
     target: Vec<Piece>,
 }
 
 impl Taken {
     fn from(range: AddrRange) -> Self {
-        Self { ranges: vec![range], lost: Vec::new(), freed: Vec::new(), target: Vec::new() }
+        Self { ranges: vec![range], lost: Vec::new(), freed: Vec::new(), moved: Vec::new(), target: Vec::new() }
     }
 
     /// `range` no longer means what it did. An absent page was nothing that could be kept.
@@ -86,6 +88,7 @@ impl State {
         taken.ranges.push(from);
         for (part, mapping) in self.table.parts(from) {
             taken.note(part, mapping);
+            taken.moved.push(mapping.frames(part));
             self.table.insert(shifted(part, by), Mapping { shift: mapping.shift.wrapping_sub(by), moving: None, ..mapping });
         }
         self.table.remove(from);
@@ -137,8 +140,9 @@ impl State {
 
     /// Moves some pages of a change whose old frames nobody uses into their new ones; false where there are none left.
     ///
-    /// A page that was brought in meanwhile, or that another change has taken, is left where it is.
+    /// A page that was brought in meanwhile, or that another change has taken, is left where it is; so is one that devices may still use by an earlier address.
     pub(super) fn step(&mut self, number: u64, arena: &Arena) -> bool {
+        self.settle_moved(number);
         let Some(taken) = self.changes.get_mut(&number) else { return false };
         let Some(piece) = taken.target.pop() else { return false };
         let len = piece.range.len().min(CHUNK);
@@ -158,9 +162,31 @@ impl State {
         true
     }
 
-    /// What the change took, to be freed.
+    /// Has the pages stay that a change is about to give other frames, and that another change which is not over has brought where they are.
+    fn settle_moved(&mut self, number: u64) {
+        let Some(taken) = self.changes.get(&number) else { return };
+        let about = taken.target.iter().flat_map(|piece| self.table.parts(piece.range));
+        let in_use = about.filter(|(part, mapping)| mapping.moving == Some(number) && self.is_moved(mapping.frames(*part)));
+        for (part, mapping) in in_use.collect::<Vec<_>>() {
+            self.table.insert(part, Mapping { moving: None, ..mapping });
+        }
+    }
+
+    /// Whether some of these frames went to another address by a change that is not over.
+    fn is_moved(&self, frames: AddrRange) -> bool {
+        self.changes.values().any(|other| other.moved.iter().any(|moved| moved.overlaps(frames)))
+    }
+
+    /// What the change took, to be freed. What a change that is not over had moved before is left to that one to free.
     pub(super) fn take_freed(&mut self, number: u64) -> Vec<AddrRange> {
-        self.changes.get_mut(&number).map(|taken| std::mem::take(&mut taken.freed)).unwrap_or_default()
+        let Some(taken) = self.changes.get_mut(&number) else { return Vec::new() };
+        taken.moved.clear();
+        let mut freed = std::mem::take(&mut taken.freed);
+        for other in self.changes.values_mut() {
+            let Taken { moved, freed: later, .. } = other;
+            later.extend(freed.extract_if(.., |frames| moved.iter().any(|moved| moved.overlaps(*frames))));
+        }
+        freed
     }
 
     /// The change is over: nobody uses what its addresses meant before it. That goes for what an earlier one took there too, since the watchers were told of it again.

@@ -199,3 +199,29 @@ fn a_write_to_freed_memory_is_seen_before_and_after_the_memory_is_used_again() {
     assert_eq!(space.peek(BASE, 4 * PAGE as usize), [0; 4 * PAGE as usize]);
     assert_eq!(space.stale_write(), Some(frame), "it is not forgotten");
 }
+
+// shows T2: a device may use the page by its old address until the move is over, whatever becomes of it at the new one
+#[test]
+fn memory_that_is_being_moved_to_another_address_is_neither_freed_nor_replaced_before_that_is_over() {
+    let ends: [fn(&ArenaSpace); 3] = [
+        |space| space.unmap(BASE + PAGE, PAGE),
+        |space| space.absent(BASE + PAGE, PAGE),
+        |space| space.remap(BASE + PAGE, PAGE, BASE + 2 * PAGE),
+    ];
+    for end in ends {
+        let space = ArenaSpace::new(4 * PAGE).poisoning();
+        space.map(BASE, PAGE, Protection::READ_WRITE);
+        space.poke(BASE, &[7; 8]);
+        let frame = frame_of(&space, 0);
+        let moving = space.begin_remap(BASE, PAGE, BASE + PAGE);
+        space.replace(BASE + PAGE, PAGE);
+        assert_eq!(frame_of(&space, 1), frame);
+        end(&space);
+        space.unmap(BASE + 2 * PAGE, PAGE);
+        assert_eq!(in_place(&space, frame, 8), [7; 8]);
+        moving.finish();
+        space.unmap(BASE, 3 * PAGE);
+        assert_eq!((space.free(), space.changes_under_way()), (4 * PAGE, 0));
+        assert_ne!(in_place(&space, frame, 8), [7; 8], "it is freed now");
+    }
+}
