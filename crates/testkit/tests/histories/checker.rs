@@ -49,7 +49,10 @@ fn with_effect(calls: &[Call], present: &[usize], number: usize, from: HashSet<R
                 continue;
             }
         }
-        for &next in present.iter().filter(|next| effective & 1 << calls[**next].thread == 0) {
+        let left = || present.iter().copied().filter(|next| effective & 1 << calls[*next].thread == 0);
+        // What leaves the state as it is cannot do so too early: nothing else needs to be tried.
+        let first = left().find(|next| calls[*next].is_pure() && !state.effects(*next, &calls[*next]).is_empty());
+        for next in left().filter(|next| first.is_none_or(|first| first == *next)) {
             let effective = effective | 1 << calls[next].thread;
             let new = state.effects(next, &calls[next]).into_iter().map(|state| (state, effective));
             to_do.extend(new.filter(|reached| seen.insert(reached.clone())));
@@ -61,16 +64,16 @@ fn with_effect(calls: &[Call], present: &[usize], number: usize, from: HashSet<R
 /// As small a part as is found that has no order either: up to the call that cannot be, of one page where that will do, without what changes nothing.
 pub(crate) fn smallest(calls: &[Call]) -> Vec<Call> {
     let mut left = until_impossible(calls);
-    // A page's words come from no other page, unless one is moved.
+    // What becomes of a page depends on no other one, unless one is moved.
     let moves = left.iter().any(|call| matches!(call.operation, Operation::Remap { .. }));
-    let of_page = |page| left.iter().filter(|call| !call.is_access() || call.operation.pages() == [page]).cloned().collect::<Vec<_>>();
+    let of_page = |page| left.iter().filter(|call| call.operation.pages().contains(&page)).cloned().collect::<Vec<_>>();
     if let Some(fewer) = (0..PAGES).filter(|_| !moves).map(of_page).find(|calls| check(calls).is_err()) {
         left = fewer;
     }
     left = until_impossible(&left);
     for at in (0..left.len()).rev() {
         let mut fewer = left.clone();
-        if fewer.remove(at).changes_nothing() && check(&fewer).is_err() {
+        if fewer.remove(at).can_be_left_out() && check(&fewer).is_err() {
             left = fewer;
         }
     }

@@ -1,4 +1,4 @@
-//! Short random histories of devices that access a space in place while its owner changes it, each checked for an order that a slow reference could have gone through (rules T1, T2, T3, T6).
+//! Short random histories of devices that access a space in place while its owner changes it, each checked for an order that a slow reference could have gone through (rules T1 to T4, T6).
 
 mod checked;
 mod checker;
@@ -68,7 +68,7 @@ fn listing(calls: &[Call]) -> String {
     })
 }
 
-// shows T1, T2, T3, T6: what was taken away is used until its change returns and never after; what moves loses nothing
+// shows T1, T2, T3, T4, T6: what was taken away is used until its change returns and never after; what moves loses nothing
 #[test]
 fn every_history_of_accesses_and_changes_has_an_order() {
     let seed = std::env::var("SVA_HISTORY_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed);

@@ -9,8 +9,8 @@ use std::ops::Range;
 use sva_core::{Access, FaultReason};
 use sva_testkit::Protection;
 
-/// So few that nearly everything meets.
-pub(crate) const PAGES: usize = 3;
+/// So few that nearly everything meets, and as many as a run needs to be kept in one entry: a quarter of 64 KiB.
+pub(crate) const PAGES: usize = 4;
 
 /// What is done to the first word of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -236,10 +236,10 @@ impl Call {
         matches!(self.operation, Operation::Device { .. } | Operation::Owner { .. })
     }
 
-    /// Whether the others can do without it: it leaves the words as they are and takes nothing away, so that any order of the others with it is one without it.
-    pub(crate) fn changes_nothing(&self) -> bool {
+    /// Whether it leaves every state as it is.
+    pub(crate) fn is_pure(&self) -> bool {
         match (&self.operation, self.outcome) {
-            (Operation::Replace { .. }, _) | (_, Outcome::Fault(_)) => true,
+            (_, Outcome::Fault(_)) => true,
             (Operation::Device { word, .. } | Operation::Owner { word, .. }, outcome) => match word {
                 Word::Read => true,
                 Word::CompareExchange { expected, .. } => outcome != Outcome::Value(*expected),
@@ -247,5 +247,10 @@ impl Call {
             },
             _ => false,
         }
+    }
+
+    /// Whether any order of the others with it is one without it, so that they can be judged alone.
+    pub(crate) fn can_be_left_out(&self) -> bool {
+        self.is_pure() || matches!(self.operation, Operation::Replace { .. })
     }
 }

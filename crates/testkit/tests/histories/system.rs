@@ -34,7 +34,7 @@ pub(crate) struct System {
 }
 
 impl System {
-    /// A table of the least size, and so little memory that what is freed is used again at once: what is mapped, and what each owner takes and has not freed.
+    /// A table of the least size, and so little memory that what is freed is soon used again: for what is mapped, what each owner takes, and what each has taken away and not freed.
     pub(crate) fn new() -> Self {
         let space = ArenaSpace::new((PAGES + 2 * OWNERS * PAGES) as u64 * PAGE).poisoning();
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig { iotlb_bytes: 0, ..IommuConfig::default() });
