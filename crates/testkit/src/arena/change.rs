@@ -126,7 +126,7 @@ impl ArenaSpace {
     /// Gives the present pages there other memory with the same contents, as compaction and migration do. Blocks as [`unmap`](Self::unmap).
     ///
     /// Until nobody accesses the old memory any more nothing is to be kept of these pages, and the provider's copies go on in the old memory; then it is copied. A page that
-    /// somebody brings in meanwhile to keep it, or that another change takes, stays where it is: so does a page that is in use when a kernel migrates.
+    /// somebody brings in meanwhile to keep it, that another change takes, or that is just being moved to these addresses stays where it is: so does a page that is in use when a kernel migrates.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left.
