@@ -1,6 +1,6 @@
 //! What sva is made of, measured beside what else it could be made of: other crates' tables, other ways to wait for accesses in flight.
 //!
-//! `cargo run --release -p sva-bench-peers -- (mechanisms|translate) [--json] [--quick]`. A crate of its own, so that the dependencies stay out of all others. What was chosen by these figures, and why, is in
+//! `cargo run --release -p sva-bench-peers -- (mechanisms|translate) [--json] [--quick]`, and `translate --instructions`. A crate of its own, so that the dependencies stay out of all others. What was chosen by these figures, and why, is in
 //! docs/design/translation.md.
 #![forbid(unsafe_code)]
 
@@ -13,7 +13,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use lookup::What;
+use sva_bench::counted::counts_of;
 use sva_bench::row::Rows;
+use turns::Figures;
 
 /// What sva is made of, beside what else it could be made of.
 #[derive(Parser)]
@@ -42,7 +44,13 @@ enum Subject {
         /// A smaller run, to see that everything works; the figures mean little.
         #[arg(long)]
         quick: bool,
+        /// Count instructions as well, with valgrind: rows of their own, beside those of time.
+        #[arg(long)]
+        instructions: bool,
     },
+    /// What callgrind counts of it: rows of operations; started by itself.
+    #[command(hide = true)]
+    TranslateCounted,
 }
 
 fn main() -> ExitCode {
@@ -55,17 +63,29 @@ fn main() -> ExitCode {
     }
 }
 
+fn rounds(quick: bool) -> usize {
+    if quick { 3 } else { 41 }
+}
+
 fn run(subject: Subject) -> Result<(), Box<dyn Error>> {
     match subject {
         Subject::Mechanisms { json, quick } => {
             let mut rows = Rows::new(json);
-            lookup::run(What::Shapes, quick, &mut rows)?;
+            lookup::run(What::Shapes, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
             section::run(quick, &mut rows)?;
             rows.finish()
         }
-        Subject::Translate { json, quick } => {
+        Subject::Translate { json, quick, instructions } => {
             let mut rows = Rows::new(json);
-            lookup::run(What::Own, quick, &mut rows)?;
+            if instructions {
+                rows.beside(counts_of(&std::env::current_exe()?, &["translate-counted"])?.unwrap_or_default());
+            }
+            lookup::run(What::Own, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
+            rows.finish()
+        }
+        Subject::TranslateCounted => {
+            let mut rows = Rows::new(true);
+            lookup::run(What::Own, Figures::Operations, &mut rows)?;
             rows.finish()
         }
     }

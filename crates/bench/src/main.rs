@@ -10,9 +10,11 @@ mod target;
 mod topology;
 mod translate;
 
+use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use sva_bench::counted::counts_of;
 use sva_bench::row::Rows;
 
 /// Benchmarks of sva beside their baselines.
@@ -63,6 +65,19 @@ enum Subject {
         /// One part only.
         #[arg(long)]
         only: Option<translate::Part>,
+        /// Count instructions as well, with valgrind: rows of their own, beside those of time.
+        #[arg(long)]
+        instructions: bool,
+    },
+    /// What callgrind counts of it: rows of operations; started by itself.
+    #[command(hide = true)]
+    TranslateCounted {
+        /// A smaller run.
+        #[arg(long)]
+        quick: bool,
+        /// One part only.
+        #[arg(long)]
+        only: Option<translate::Part>,
     },
     /// The process that is measured on; started by the others.
     #[command(hide = true)]
@@ -73,6 +88,18 @@ enum Subject {
         #[arg(long)]
         untouched: bool,
     },
+}
+
+fn translated(json: bool, quick: bool, only: Option<translate::Part>, instructions: bool) -> Result<(), Box<dyn Error>> {
+    let mut rows = Rows::new(json);
+    if instructions {
+        let part = only.and_then(|only| Some(only.to_possible_value()?.get_name().to_owned()));
+        let arguments =
+            ["translate-counted"].into_iter().chain(quick.then_some("--quick")).chain(part.iter().flat_map(|part| ["--only", part]));
+        rows.beside(counts_of(&std::env::current_exe()?, &arguments.collect::<Vec<_>>())?.unwrap_or_default());
+    }
+    translate::run(quick, only, &mut rows)?;
+    rows.finish()
 }
 
 fn main() -> ExitCode {
@@ -90,9 +117,10 @@ fn main() -> ExitCode {
             let mut rows = Rows::new(json);
             faults::run(quick, &mut rows).and_then(|()| rows.finish())
         }
-        Subject::Translate { json, quick, only } => {
-            let mut rows = Rows::new(json);
-            translate::run(quick, only, &mut rows).and_then(|()| rows.finish())
+        Subject::Translate { json, quick, only, instructions } => translated(json, quick, only, instructions),
+        Subject::TranslateCounted { quick, only } => {
+            let mut rows = Rows::new(true);
+            translate::count(quick, only, &mut rows).and_then(|()| rows.finish())
         }
     };
     match outcome {

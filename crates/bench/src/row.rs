@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
+use crate::counted::Count;
+
 /// What a row is to reach. Written out in the row, so that anyone can recompute `met`.
 #[derive(Debug, Clone, Copy)]
 pub enum Goal {
@@ -59,6 +61,7 @@ struct Row {
 pub struct Rows {
     json: bool,
     rows: Vec<Row>,
+    counts: Vec<Count>,
 }
 
 impl Rows {
@@ -67,11 +70,27 @@ impl Rows {
         if !json {
             println!("{:<58} {:>14} {:>14} {:>7}  {:<16} met", "case", "value", "baseline", "ratio", "goal");
         }
-        Self { json, rows: Vec::new() }
+        Self { json, rows: Vec::new(), counts: Vec::new() }
+    }
+
+    /// Each of these counts comes as a row of its own, in instructions, behind the row of the same case; or at the end, where there is none.
+    pub fn beside(&mut self, counts: Vec<Count>) {
+        self.counts = counts;
     }
 
     /// Adds a row. What the baseline is stands in the case's name or in docs/performance.md.
     pub fn add(&mut self, case: impl Into<String>, unit: &'static str, value: f64, baseline: f64, goal: Goal) {
+        let case = case.into();
+        let count = self.counts.iter().position(|count| count.case == case).map(|at| self.counts.remove(at));
+        self.push(case, unit, value, baseline, goal);
+        self.push_counts(count);
+    }
+
+    fn push_counts(&mut self, counts: impl IntoIterator<Item = Count>) {
+        counts.into_iter().for_each(|count| self.push(count.case, "instructions", count.value, count.baseline, Goal::None));
+    }
+
+    fn push(&mut self, case: String, unit: &'static str, value: f64, baseline: f64, goal: Goal) {
         let ratio = value / baseline;
         let met = match goal {
             Goal::RatioAtLeast(goal) => ratio >= goal,
@@ -81,7 +100,7 @@ impl Rows {
             Goal::MoreAtMost(goal) => value - baseline <= goal,
             Goal::None => true,
         };
-        let row = Row { case: case.into(), unit, value, baseline, ratio, goal, met };
+        let row = Row { case, unit, value, baseline, ratio, goal, met };
         if !self.json {
             let goal = row.goal.to_string();
             let met = if met { "yes" } else { "NO" };
@@ -94,7 +113,9 @@ impl Rows {
     ///
     /// # Errors
     /// A figure that JSON cannot say.
-    pub fn finish(self) -> Result<(), Box<dyn Error>> {
+    pub fn finish(mut self) -> Result<(), Box<dyn Error>> {
+        let rest = std::mem::take(&mut self.counts);
+        self.push_counts(rest);
         if self.json {
             println!("{}", serde_json::to_string_pretty(&self.rows)?);
         }

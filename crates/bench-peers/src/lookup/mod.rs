@@ -15,7 +15,7 @@ use fastrand::Rng;
 use sva_bench::processor::Allowed;
 use sva_bench::row::{Goal, Rows};
 
-use crate::turns::{Turn, medians};
+use crate::turns::{Figures, Turn, beside_the_first};
 use table::{Slots, Table};
 
 const PAGE: u64 = 4096;
@@ -47,17 +47,16 @@ pub(crate) enum What {
 }
 
 /// Adds the rows of all sizes.
-pub(crate) fn run(what: What, quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(what: What, figures: Figures, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let allowed = Allowed::now()?;
     sva_bench::processor::run_on(allowed.processors().last().ok_or("no processor")?)?;
-    let rounds = if quick { 3 } else { 41 };
     for ranges in [1, 16, 1_024, 65_536] {
         let mappings = mappings(ranges);
         let mut rng = Rng::with_seed(7);
         let accesses = if ranges > 1_024 { 1 << 17 } else { 1 << 13 };
         let addresses: Vec<u64> = (0..accesses).map(|_| mappings[rng.usize(..ranges)].page + rng.u64(0..PAGE / 8) * 8).collect();
-        measure::<false>(what, rounds, "independent", &mappings, &addresses, rows)?;
-        measure::<true>(what, rounds, "dependent", &mappings, &addresses, rows)?;
+        measure::<false>(what, figures, "independent", &mappings, &addresses, rows)?;
+        measure::<true>(what, figures, "dependent", &mappings, &addresses, rows)?;
     }
     Ok(allowed.restore()?)
 }
@@ -76,7 +75,7 @@ fn mappings(count: usize) -> Vec<Mapping> {
 
 fn measure<const DEPENDENT: bool>(
     what: What,
-    rounds: usize,
+    figures: Figures,
     order: &str,
     mappings: &[Mapping],
     addresses: &[u64],
@@ -88,10 +87,10 @@ fn measure<const DEPENDENT: bool>(
         return Err("the tables do not agree about where the addresses lead".into());
     }
     let mut turns: Vec<Turn<'_>> = subjects.iter_mut().map(|subject| std::mem::replace(&mut subject.turn, Box::new(|| 0))).collect();
-    let each = medians(rounds, &mut turns);
-    for (subject, value) in subjects.iter().zip(&each) {
+    let each = beside_the_first(figures, &mut turns);
+    for (subject, (value, baseline)) in subjects.iter().zip(each) {
         let case = format!("{} ranges, {order}: {}", mappings.len(), subject.name);
-        rows.add(case, "ns", *value, each[0], subject.goal);
+        rows.add(case, "ns", value, baseline, subject.goal);
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
     let rounds = effort.of(101, 5);
     for dependent in [false, true] {
         let (value, baseline) = turns(
+            effort,
             rounds,
             addresses.len(),
             |_| read_all(&port, pasid, &addresses, &mut buffer, dependent),
@@ -66,6 +67,7 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
         }
     }
     let (value, baseline) = turns(
+        effort,
         rounds,
         addresses.len(),
         |_| write_all(&port, pasid, &addresses, &buffer),
@@ -120,6 +122,7 @@ fn atomics(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         addresses.iter().map(|address| memory(&*handle, look_up(&port, pasid, *address), 8)).collect::<Option<_>>().ok_or("no memory")?;
     let words: Vec<&AtomicU64> = places.iter().map(|place| place.get_atomic_ref(0)).collect::<Result<_, _>>()?;
     let (value, baseline) = turns(
+        effort,
         effort.of(301, 11),
         addresses.len(),
         |_| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::thread::{MembarrierCommand, membarrier};
+use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median, percentile};
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,10 +19,56 @@ use crate::host::spec;
 const PAGE: u64 = 4096;
 /// Pages that are invalidated together.
 const MANY: u64 = 64;
+/// Pages of a process, each an entry.
+const OWN: u64 = 100;
+/// Further processes, in a full run and in a quick one.
+const OTHERS: (usize, usize) = (10_000, 200);
 
 pub(super) fn run(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     one_page(effort, allowed, rows)?;
     one_pasid(effort, rows)
+}
+
+/// The instructions of this thread: what it costs others, and the kernel, is not among them.
+pub(super) fn count(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let scene = Scene::watched(MANY, PAGE)?;
+    let teller = Teller::of(&scene)?;
+    let (page, pasid, times) = (scene.first(1), scene.pasid(), effort.of(100, 10));
+    let nothing = || ();
+    let mut add = |who: &str, prepare: &dyn Fn(), share: usize, tell: &dyn Fn()| {
+        let value = counted::each(times, prepare, tell) * share as f64;
+        rows.add(by_reader(who), "operations", value, counted::each(times, nothing, barrier), Goal::None);
+    };
+    let tell = || teller.tell(page).wait();
+    add(NO_READER, &nothing, 1, &tell);
+    let port = scene.port()?;
+    let read = || {
+        let read = port.read(Some(pasid), page, &mut [0; 64]);
+        assert!(read.is_ok(), "{read:?}");
+    };
+    add(IDLE_READER, &read, 1, &tell);
+    add(LATE_READER, &nothing, 1, &tell);
+    add(&many_at_once(), &read, MANY as usize, &|| all(&teller, &scene).wait());
+    let (crowd, alone) = (Crowd::new(effort.of(OTHERS.0, OTHERS.1), OWN)?, Crowd::new(0, OWN)?);
+    let unbind = |crowd: &Crowd| {
+        let bond = std::cell::RefCell::new(None);
+        counted::each(effort.of(10, 3), || *bond.borrow_mut() = crowd.bind(&crowd.last).ok(), || drop(bond.take()))
+    };
+    let (value, baseline) = (unbind(&crowd), unbind(&alone));
+    rows.add(crowd.case(), "operations", value, baseline, Goal::None);
+    Ok(())
+}
+
+const NO_READER: &str = "no reader";
+const IDLE_READER: &str = "1 idle reader that had read it";
+const LATE_READER: &str = "1 reader that has not read since the last";
+
+fn many_at_once() -> String {
+    format!("each of {MANY} at once, 1 idle reader")
+}
+
+fn by_reader(reader: &str) -> String {
+    format!("invalidate one page, {reader}; bare membarrier")
 }
 
 /// Tells the watcher of a space of changes, as its provider would, without the provider's own work.
@@ -49,11 +96,9 @@ fn one_page(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Bo
     let count = effort.of(5_000, 200);
     let clock = median(&mut times(count, || ()));
     let bare = median(&mut times(count, barrier));
-    let mut add = |case: &str, value: f64, goal| {
-        rows.add(format!("invalidate one page, {case}; bare membarrier"), "ns", value - clock, bare - clock, goal)
-    };
+    let mut add = |case: &str, value: f64, goal| rows.add(by_reader(case), "ns", value - clock, bare - clock, goal);
 
-    add("no reader", median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(100.0));
+    add(NO_READER, median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(100.0));
     let port = scene.port()?;
     let mut idle = Vec::with_capacity(count);
     for _ in 0..count {
@@ -61,14 +106,14 @@ fn one_page(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Bo
         port.read(Some(scene.pasid()), page, &mut [0; 64])?;
         idle.extend(times(1, || teller.tell(page).wait()));
     }
-    add("1 idle reader that had read it", median(&mut idle), Goal::ValueAtMost(1000.0));
-    add("1 reader that has not read since the last", median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(1000.0));
+    add(IDLE_READER, median(&mut idle), Goal::ValueAtMost(1000.0));
+    add(LATE_READER, median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(1000.0));
     let mut together = Vec::with_capacity(count);
     for _ in 0..count {
         port.read(Some(scene.pasid()), page, &mut [0; 64])?;
         together.extend(times(1, || all(&teller, &scene).wait()).iter().map(|ns| ns / MANY as f64));
     }
-    add(&format!("each of {MANY} at once, 1 idle reader"), median(&mut together), Goal::None);
+    add(&many_at_once(), median(&mut together), Goal::None);
     busy(effort, allowed, &scene, &teller, rows)
 }
 
@@ -135,19 +180,15 @@ fn times(count: usize, mut call: impl FnMut()) -> Vec<f64> {
 
 /// The last bond of a space goes, and with it all that is kept of it: among as many entries of others as there are, and alone.
 fn one_pasid(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    const OWN: u64 = 100;
-    let others = effort.of(10_000, 200);
-    let crowd = Crowd::new(others, OWN)?;
+    let crowd = Crowd::new(effort.of(OTHERS.0, OTHERS.1), OWN)?;
     let alone = Crowd::new(0, OWN)?;
-    let usage = crowd.iommu.iotlb_usage();
     let rounds = effort.of(301, 21);
     let (mut value, mut baseline) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
     for _ in 0..rounds {
         value.push(crowd.one_more()?);
         baseline.push(alone.one_more()?);
     }
-    let case = format!("invalidate one PASID of {OWN} entries among {others} with {}; the only PASID", usage.entries);
-    rows.add(case, "ns", median(&mut value), median(&mut baseline), Goal::RatioAtMost(2.0));
+    rows.add(crowd.case(), "ns", median(&mut value), median(&mut baseline), Goal::RatioAtMost(2.0));
     Ok(())
 }
 
@@ -156,7 +197,7 @@ struct Crowd {
     iommu: Iommu,
     device: sva_core::Device,
     own: u64,
-    _others: Vec<(ArenaSpace, Bond<()>)>,
+    others: Vec<(ArenaSpace, Bond<()>)>,
     last: ArenaSpace,
 }
 
@@ -165,11 +206,11 @@ impl Crowd {
         let config = IommuConfig { iotlb_bytes: 64 << 20, ..IommuConfig::default() };
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;
-        let mut crowd = Self { iommu, device, own, _others: Vec::with_capacity(others), last: space(own) };
+        let mut crowd = Self { iommu, device, own, others: Vec::with_capacity(others), last: space(own) };
         for _ in 0..others {
             let space = space(own);
             let bond = crowd.bind(&space)?;
-            crowd._others.push((space, bond));
+            crowd.others.push((space, bond));
         }
         Ok(crowd)
     }
@@ -181,6 +222,12 @@ impl Crowd {
             port.read(Some(bond.pasid()), BASE + page * 2 * PAGE, &mut [0; 8])?;
         }
         Ok(bond)
+    }
+
+    /// While nobody is bound but the others.
+    fn case(&self) -> String {
+        let (others, entries) = (self.others.len(), self.iommu.iotlb_usage().entries);
+        format!("invalidate one PASID of {} entries among {others} with {entries}; the only PASID", self.own)
     }
 
     /// Nanoseconds until the bond of one more space is gone.

@@ -12,6 +12,7 @@ mod watched;
 use std::error::Error;
 use std::time::Instant;
 
+use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Rows, median};
 
@@ -34,7 +35,7 @@ pub(crate) fn run(quick: bool, only: Option<Part>, rows: &mut Rows) -> Result<()
     let allowed = Allowed::now()?;
     // Each figure is of one thread that stays where it is; the cases with several threads place them.
     run_on(allowed.processors().next().ok_or("no processor")?)?;
-    let effort = Effort { quick };
+    let effort = Effort { quick, counted: false };
     if wanted(Part::Hit) {
         hit::run(effort, rows)?;
     }
@@ -50,10 +51,28 @@ pub(crate) fn run(quick: bool, only: Option<Part>, rows: &mut Rows) -> Result<()
     Ok(allowed.restore()?)
 }
 
+/// As [`run`], in a program that callgrind runs: what is not timed, or takes two threads, is left out.
+pub(crate) fn count(quick: bool, only: Option<Part>, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let wanted = |part| only.is_none_or(|only| only == part);
+    let effort = Effort { quick, counted: true };
+    if wanted(Part::Hit) {
+        hit::run(effort, rows)?;
+    }
+    if wanted(Part::Access) {
+        access::run(effort, rows)?;
+    }
+    if wanted(Part::Invalidate) {
+        invalidate::count(effort, rows)?;
+    }
+    Ok(())
+}
+
 /// How much is measured.
 #[derive(Clone, Copy)]
 struct Effort {
     quick: bool,
+    /// Instructions are, and not time.
+    counted: bool,
 }
 
 impl Effort {
@@ -63,7 +82,16 @@ impl Effort {
 }
 
 /// Nanoseconds of one of `count` operations of each, in the middle of `rounds` rounds in which they take turns.
-fn turns(rounds: usize, count: usize, mut value: impl FnMut(usize), mut baseline: impl FnMut(usize)) -> (f64, f64) {
+fn turns(effort: Effort, rounds: usize, count: usize, mut value: impl FnMut(usize), mut baseline: impl FnMut(usize)) -> (f64, f64) {
+    if effort.counted {
+        let operations = |work: &mut dyn FnMut(usize)| {
+            counted::figure(&mut || {
+                work(count);
+                count
+            })
+        };
+        return (operations(&mut value), operations(&mut baseline));
+    }
     let mut each = [Vec::with_capacity(rounds), Vec::with_capacity(rounds)];
     for _ in 0..rounds {
         each[0].push(timed(count, &mut value));
