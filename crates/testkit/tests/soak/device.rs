@@ -1,0 +1,331 @@
+//! A thread that accesses as a device, and checks each access against what held meanwhile.
+
+use std::sync::Arc;
+
+use sva_core::sync::atomic::{AtomicU64, Ordering, fence};
+use sva_core::{AccessMode, DmaError, DmaPort, FaultReason, Pasid, Segment};
+use sva_testkit::PAGE;
+
+use crate::life::{Look, Reach, Span, State, TieLook};
+use crate::page::{LINE, OWNED, line_of, word_of};
+use crate::spy;
+use crate::tally::Tally;
+use crate::world::{LEDGER, PAGES, Site, World};
+
+/// Pages of one transaction at most.
+const MOST: usize = 16;
+/// Words that are stored before some transactions, each in a line that the processor's caches lack: what is stored after them takes its time to be seen by others.
+const COLD: usize = 24;
+const COLD_WORDS: usize = 1 << 20;
+
+/// A transaction is wrong: in words.
+type Defect = String;
+
+pub(crate) struct DeviceThread {
+    world: Arc<World>,
+    number: usize,
+    device: usize,
+    port: DmaPort,
+    rng: fastrand::Rng,
+    tally: Tally,
+    buf: Vec<u8>,
+    /// Writes and atomic operations, each with a number of its own.
+    written: u64,
+    /// What this thread knows to stand in its line and its word of a page, and in which contents.
+    lines: Vec<Option<(u32, u64)>>,
+    words: Vec<Option<(u32, u64)>>,
+    cold: Vec<AtomicU64>,
+}
+
+/// A transaction that was made: what held meanwhile, and how far it went.
+struct Made {
+    spans: [Span; MOST],
+    /// Pieces that were accessed.
+    done: usize,
+}
+
+impl DeviceThread {
+    pub(crate) fn new(world: Arc<World>, number: usize, seed: u64) -> Self {
+        let device = number % world.devices.len();
+        let (port, own) = (world.devices[device].port(), world.sites.len() * PAGES);
+        Self {
+            number,
+            device,
+            port,
+            rng: fastrand::Rng::with_seed(seed),
+            tally: Tally::default(),
+            buf: vec![0; MOST * PAGE as usize],
+            written: 0,
+            lines: vec![None; own],
+            words: vec![None; own],
+            cold: (0..COLD_WORDS).map(|_| AtomicU64::new(0)).collect(),
+            world,
+        }
+    }
+
+    /// Until the devices are told that it is over.
+    pub(crate) fn run(mut self) -> Tally {
+        let world = Arc::clone(&self.world);
+        while !world.devices_over.load(Ordering::Relaxed) {
+            for _ in 0..256 {
+                if let Err(defect) = self.step(&world) {
+                    world.report(format!("thread {} as device {}: {defect}", self.number, self.device));
+                    return self.tally;
+                }
+            }
+            world.accesses[self.number].store(self.tally.accesses, Ordering::Relaxed);
+        }
+        self.tally
+    }
+
+    fn step(&mut self, world: &World) -> Result<(), Defect> {
+        let site = &world.sites[self.rng.usize(0..world.sites.len())];
+        let page = self.rng.usize(0..PAGES);
+        match self.rng.u8(..) {
+            0..=159 => self.read_stamps(site, page),
+            160..=191 => self.write_line(site, page),
+            192..=209 => self.read_line(site, page),
+            210..=227 => self.operate(site, page),
+            228..=231 => self.add(site),
+            232..=239 => self.gather(site, page),
+            240..=247 => self.scatter(site, page),
+            248..=251 => self.read_long(site, page),
+            _ => self.look(site, page),
+        }
+    }
+
+    /// Makes a transaction of pieces of `each` bytes, one in each of `pages`, and judges what came of it; `op` makes it, with the PASID that the device has, or had last. `None` before the first bind.
+    #[inline]
+    fn made(
+        &mut self,
+        site: &Site,
+        pages: &[usize],
+        each: usize,
+        write: bool,
+        op: impl FnOnce(&DmaPort, Pasid, &mut [u8]) -> Result<(), DmaError>,
+    ) -> Result<Option<Made>, Defect> {
+        let tie = site.ties[self.device].look();
+        let Some(pasid) = tie.pasid() else { return Ok(None) };
+        let mut spans = [Span { before: Look::NONE, after: Look::NONE }; MOST];
+        for (span, page) in spans.iter_mut().zip(pages) {
+            span.before = site.pages[*page].look();
+        }
+        let asked = spy::asked();
+        let result = op(&self.port, pasid, &mut self.buf[..pages.len() * each]);
+        let kept = spy::asked() == asked;
+        // What was accessed was accessed before.
+        fence(Ordering::Acquire);
+        let mut moved = false;
+        let mut began = false;
+        for (span, page) in spans.iter_mut().zip(pages) {
+            span.after = site.pages[*page].look();
+            moved |= span.settled().is_none();
+            began |= span.began();
+        }
+        let ties = (tie, site.ties[self.device].look());
+        let bound = ties.0.bound_until(ties.1);
+        self.tally.count(result.is_ok(), kept, moved || !bound && !ties.0.unbound_until(ties.1), began);
+        let done = judge(site, pages, each, write, &spans, ties, &result)?;
+        Ok(Some(Made { spans, done }))
+    }
+
+    fn read_stamps(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        let at = self.rng.usize(0..OWNED / LINE) * LINE;
+        let made = self.made(site, &[page], LINE, false, |port, pasid, buf| port.read(Some(pasid), site.address(page) + at as u64, buf))?;
+        self.check(site, &[page], at, LINE, made)
+    }
+
+    fn write_line(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        self.scatter_to(site, &[page])
+    }
+
+    fn scatter(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        let pages: [usize; 4] = std::array::from_fn(|n| (page + 5 * n) % PAGES);
+        let count = self.rng.usize(2..=pages.len());
+        self.scatter_to(site, &pages[..count])
+    }
+
+    /// Writes to the thread's own lines of pages.
+    fn scatter_to(&mut self, site: &Site, pages: &[usize]) -> Result<(), Defect> {
+        let at = line_of(self.number);
+        self.written += 1;
+        let (thread, number) = (self.number, self.written);
+        let made = self.made(site, pages, LINE, true, |port, pasid, buf| {
+            for (line, page) in buf.chunks_exact_mut(LINE).zip(pages) {
+                let mark = site.name(*page).mark(thread, number).to_ne_bytes();
+                line.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&mark));
+            }
+            match pages {
+                [page] => port.write(Some(pasid), site.address(*page) + at as u64, buf),
+                _ => port.scatter(Some(pasid), &pieces(site, pages, at, LINE)[..pages.len()], buf, AccessMode::WRITE),
+            }
+        })?;
+        let Some(made) = made else { return Ok(()) };
+        for (n, page) in pages.iter().enumerate() {
+            let known = &mut self.lines[site.number * PAGES + page];
+            *known = match made.spans[n].settled() {
+                Some(state) if n < made.done => Some((state.content, site.name(*page).mark(thread, number))),
+                // It was not written to.
+                Some(_) => *known,
+                None => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// Reads the thread's own line of a page: what it knows to have written there has to be there.
+    fn read_line(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        let at = line_of(self.number);
+        let made = self.made(site, &[page], LINE, false, |port, pasid, buf| port.read(Some(pasid), site.address(page) + at as u64, buf))?;
+        let settled = made.as_ref().filter(|made| made.done == 1).and_then(|made| made.spans[0].settled());
+        self.check(site, &[page], at, LINE, made)?;
+        let Some(State { content, .. }) = settled else { return Ok(()) };
+        let words: Vec<u64> = self.buf[..LINE].chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight"))).collect();
+        let known = &mut self.lines[site.number * PAGES + page];
+        let expected = known.filter(|known| known.0 == content).map_or(words[0], |known| known.1);
+        if words.iter().any(|word| *word != expected) {
+            return Err(format!("its own line in {:?} holds {words:x?}, and it was {expected:#x} since contents {content}", site.name(page)));
+        }
+        *known = Some((content, expected));
+        Ok(())
+    }
+
+    /// A swap or a compare-exchange of the thread's own word of a page, which nobody else writes to.
+    fn operate(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        let (at, index) = (word_of(self.number), site.number * PAGES + page);
+        self.written += 1;
+        let new = site.name(page).mark(self.number, self.written);
+        let guess = self.rng.bool().then(|| self.words[index]).flatten();
+        let mut was = (0, true);
+        let made = self.made(site, &[page], 8, true, |port, pasid, _| {
+            let (pasid, address) = (Some(pasid), site.address(page) + at as u64);
+            was = match guess {
+                Some((_, guess)) => port.compare_exchange(pasid, address, guess, new)?.map_or_else(|was| (was, false), |was| (was, true)),
+                None => (port.swap(pasid, address, new)?, true),
+            };
+            Ok(())
+        })?;
+        let Some(Made { spans, done }) = made else { return Ok(()) };
+        let (was, replaced) = was;
+        if done == 1 {
+            if let Some((at, word)) = site.name(page).foreign(spans[0], at, &was.to_ne_bytes()) {
+                return Err(format!("an atomic operation met {word:#x} at {at:#x} of {:?}, which was {}", site.name(page), spans[0]));
+            }
+            if guess.is_some_and(|(_, guess)| replaced != (guess == was)) {
+                return Err(format!("a compare-exchange met {was:#x} and replaced {guess:x?}: {replaced}"));
+            }
+        }
+        let known = &mut self.words[index];
+        *known = match spans[0].settled() {
+            Some(state) if done == 1 => {
+                if let Some((_, expected)) = known.filter(|known| known.0 == state.content && known.1 != was) {
+                    return Err(format!("its own word in {:?} was {was:#x}, and it had left {expected:#x} there", site.name(page)));
+                }
+                Some((state.content, if replaced { new } else { was }))
+            }
+            Some(_) => *known,
+            None => None,
+        };
+        Ok(())
+    }
+
+    /// One is added to the ledger: what the threads have added and what is found there has to agree in the end.
+    fn add(&mut self, site: &Site) -> Result<(), Defect> {
+        let made = self.made(site, &[LEDGER], 8, true, |port, pasid, _| port.fetch_add(Some(pasid), site.address(LEDGER), 1u64).map(drop))?;
+        self.tally.added += made.map_or(0, |made| made.done as u64);
+        Ok(())
+    }
+
+    fn gather(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        let pages: [usize; 4] = std::array::from_fn(|n| (page + 7 * n) % PAGES);
+        let pages = &pages[..self.rng.usize(2..=pages.len())];
+        let at = self.rng.usize(0..PAGE as usize / LINE) * LINE;
+        let made = self.made(site, pages, LINE, false, |port, pasid, buf| {
+            port.gather(Some(pasid), &pieces(site, pages, at, LINE)[..pages.len()], buf, AccessMode::READ)
+        })?;
+        self.check(site, pages, at, LINE, made)
+    }
+
+    /// Whole pages in one piece; often so that others are late to see that it has begun.
+    fn read_long(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        let pages: [usize; MOST] = std::array::from_fn(|n| page + n);
+        let pages = &pages[..self.rng.usize(1..=MOST).min(PAGES - page)];
+        if self.rng.bool() {
+            for _ in 0..COLD {
+                self.cold[self.rng.usize(0..COLD_WORDS)].store(1, Ordering::Relaxed);
+            }
+        }
+        let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| port.read(Some(pasid), site.address(page), buf))?;
+        self.check(site, pages, 0, PAGE as usize, made)
+    }
+
+    /// Works on slices of whole pages in place.
+    fn look(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
+        let pages: [usize; 4] = std::array::from_fn(|n| page + n);
+        let pages = &pages[..self.rng.usize(1..=4).min(PAGES - page)];
+        let piece = Segment { address: site.address(page), len: pages.len() as u64 * PAGE };
+        let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| {
+            port.with_memory(Some(pasid), piece, AccessMode::READ, |slices| {
+                slices.iter().fold(0, |at, slice| at + slice.copy_to(&mut buf[at..]));
+            })
+        })?;
+        // All or nothing: what comes before a fault has not been looked at.
+        self.check(site, pages, 0, PAGE as usize, made.filter(|made| made.done == pages.len()))
+    }
+
+    /// Looks at what was read from `at` on of the pages that were.
+    #[inline]
+    fn check(&self, site: &Site, pages: &[usize], at: usize, each: usize, made: Option<Made>) -> Result<(), Defect> {
+        let Some(Made { spans, done }) = made else { return Ok(()) };
+        for (n, page) in pages.iter().enumerate().take(done) {
+            if let Some((at, word)) = site.name(*page).foreign(spans[n], at, &self.buf[n * each..][..each]) {
+                return Err(format!("{word:#x} was read at {at:#x} of {:?}, which was {}", site.name(*page), spans[n]));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `each` bytes from `at` on of each of up to [`MOST`] pages.
+fn pieces(site: &Site, pages: &[usize], at: usize, each: usize) -> [Segment; MOST] {
+    let piece = |page: usize| Segment { address: site.address(page) + at as u64, len: each as u64 };
+    std::array::from_fn(|n| piece(pages.get(n).copied().unwrap_or(0)))
+}
+
+/// How many pieces a transaction has accessed, where all that may be.
+#[inline]
+fn judge(
+    site: &Site,
+    pages: &[usize],
+    each: usize,
+    write: bool,
+    spans: &[Span; MOST],
+    ties: (TieLook, TieLook),
+    result: &Result<(), DmaError>,
+) -> Result<usize, Defect> {
+    let done = match result {
+        Ok(()) => pages.len(),
+        Err(error) => error.done as usize / each,
+    };
+    let what = if write { "written to" } else { "read" };
+    if done > 0 && ties.0.unbound_until(ties.1) {
+        return Err(format!("{:?} was {what} by a device that was not bound", site.name(pages[0])));
+    }
+    if let Some(n) = (0..done).find(|n| !spans[*n].may(|state| state.permits(write))) {
+        return Err(format!("{:?} was {what}, and it was {}", site.name(pages[n]), spans[n]));
+    }
+    let Err(error) = result else { return Ok(done) };
+    let Some(fault) = error.fault() else { return Err(format!("no fault: {error}")) };
+    let bound = ties.0.bound_until(ties.1);
+    let (name, span) = (site.name(pages[done]), spans[done]);
+    let right = error.done as usize % each == 0
+        && match fault.reason {
+            FaultReason::NotMapped => !bound || span.may(|state| !state.mapped()),
+            FaultReason::Denied => !bound || span.may(|state| state.mapped() && !state.permits(write)),
+            FaultReason::NotBound | FaultReason::SpaceEnded => !bound,
+            // It was brought in a thousand times, and gone each time.
+            FaultReason::NotPresent => span.settled().is_none() && span.may(|state| state.reach != Reach::Gone),
+            _ => false,
+        };
+    if right { Ok(done) } else { Err(format!("{name:?} was not {what} after {} bytes: {fault}; it was {span}", error.done)) }
+}

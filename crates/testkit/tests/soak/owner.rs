@@ -1,0 +1,111 @@
+//! A thread that owns sites: it changes what is mapped there, unbinds and binds devices, ends spaces and puts others in their place; and looks for what devices have done to memory that they may not touch.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use sva_core::sync::atomic::Ordering;
+
+use crate::life::Reach;
+use crate::tenant::{Kind, Tenant};
+use crate::world::{PAGES, World};
+
+/// Changes between two looks at all memory that is free.
+const LOOKS: u64 = 256;
+/// How long devices have a site for themselves now and then, at most, in microseconds.
+const PAUSE: u64 = 50;
+
+pub(crate) struct OwnerThread {
+    world: Arc<World>,
+    rng: fastrand::Rng,
+    tenants: Vec<Tenant>,
+}
+
+impl OwnerThread {
+    /// Puts a space, to which all devices are bound, at each of these sites.
+    pub(crate) fn new(world: Arc<World>, sites: impl Iterator<Item = usize>, seed: u64, dawdles: bool) -> Self {
+        let tenants = sites.map(|site| Tenant::new(&world, site, dawdles)).collect();
+        Self { rng: fastrand::Rng::with_seed(seed), tenants, world }
+    }
+
+    /// Until the owners are told that it is over. Answers what was added to the ledgers.
+    pub(crate) fn run(mut self) -> u64 {
+        let world = Arc::clone(&self.world);
+        let mut changes = 0;
+        let mut outcome = Ok(());
+        while outcome.is_ok() && !world.owners_over.load(Ordering::Relaxed) {
+            outcome = self.step(&world, changes);
+            changes += 1;
+            world.changes.fetch_add(1, Ordering::Relaxed);
+            self.pause();
+        }
+        let found = outcome.and_then(|()| self.tenants.iter_mut().map(|tenant| tenant.close(&world)).sum());
+        found.unwrap_or_else(|defect| {
+            world.report(defect);
+            0
+        })
+    }
+
+    fn step(&mut self, world: &World, number: u64) -> Result<(), String> {
+        let Self { rng, tenants, .. } = self;
+        let chosen = rng.usize(0..tenants.len());
+        let tenant = &mut tenants[chosen];
+        if number % LOOKS == 0 {
+            tenant.look_at_free()?;
+        }
+        match rng.u8(..) {
+            0 => tenant.succeed(world),
+            1..=8 => {
+                tenant.rebind(world, rng.usize(0..world.devices.len()), Duration::from_micros(rng.u64(0..PAUSE)));
+                Ok(())
+            }
+            9..=16 => tenant.put_aside(world, &range(rng, PAGES + 1)),
+            17..=48 => {
+                let cut = rng.usize(1..PAGES);
+                let (one, other) = (range(rng, cut), range(rng, PAGES - cut));
+                let steps = [(kind(rng), one), (kind(rng), other.start + cut..other.end + cut)];
+                tenant.change(world, &steps)
+            }
+            _ => {
+                let kind = kind(rng);
+                // The ledger keeps what is in it.
+                let pages = if matches!(kind, Kind::Protect(_) | Kind::Replace) { PAGES + 1 } else { PAGES };
+                tenant.change(world, &[(kind, range(rng, pages))])
+            }
+        }
+    }
+
+    fn pause(&mut self) {
+        match self.rng.u8(0..4) {
+            0 => thread::sleep(Duration::from_micros(self.rng.u64(0..PAUSE))),
+            1 => thread::yield_now(),
+            _ => {}
+        }
+    }
+}
+
+/// Some of the first `pages`: mostly few, sometimes all.
+fn range(rng: &mut fastrand::Rng, pages: usize) -> Range<usize> {
+    let most = match rng.u8(0..16) {
+        0 => return 0..pages,
+        1..=4 => pages,
+        _ => pages.min(4),
+    };
+    let len = rng.usize(1..=most);
+    let first = rng.usize(0..=pages - len);
+    first..first + len
+}
+
+fn kind(rng: &mut fastrand::Rng) -> Kind {
+    match rng.u8(0..16) {
+        0..=1 => Kind::Unmap,
+        2..=5 => Kind::Fresh,
+        6 => Kind::Map,
+        7 => Kind::Protect(Reach::Nothing),
+        8..=9 => Kind::Protect(Reach::Read),
+        10..=12 => Kind::Protect(Reach::ReadWrite),
+        13..=14 => Kind::Replace,
+        _ => Kind::Absent,
+    }
+}

@@ -1,0 +1,120 @@
+//! A space that counts, for the thread that accesses, what goes the long way, and that lets others go on now and then at the steps that matter.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::thread;
+
+use sva_core::space::Run;
+use sva_core::{
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment, SpaceCapabilities, SpaceEnded, SpaceId,
+    SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+};
+use vm_memory::VolatileSlice;
+
+/// Of so many accesses in place one gives up its turn in the middle, and of so many answers that are to be kept one is late.
+const ACCESSES: u32 = 2048;
+const ANSWERS: u32 = 16;
+
+thread_local! {
+    static ASKED: Cell<u64> = const { Cell::new(0) };
+    static ACCESSED: Cell<u32> = const { Cell::new(0) };
+    static ANSWERED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// How often this thread has asked a space for something that is not kept.
+#[inline]
+pub(crate) fn asked() -> u64 {
+    ASKED.get()
+}
+
+/// See the module.
+pub(crate) struct Spy {
+    space: Arc<dyn AddressSpace>,
+    dawdles: bool,
+}
+
+impl Spy {
+    pub(crate) fn new(space: Arc<dyn AddressSpace>, dawdles: bool) -> Self {
+        Self { space, dawdles }
+    }
+
+    fn ask(&self) -> &dyn AddressSpace {
+        ASKED.set(ASKED.get() + 1);
+        &*self.space
+    }
+
+    #[inline]
+    fn dawdle(&self, counter: &'static thread::LocalKey<Cell<u32>>, one_of: u32) {
+        if self.dawdles {
+            let n = counter.get().wrapping_add(1);
+            counter.set(n);
+            if n % one_of == 0 {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+impl AddressSpace for Spy {
+    fn id(&self) -> SpaceId {
+        self.space.id()
+    }
+
+    fn capabilities(&self) -> SpaceCapabilities {
+        self.space.capabilities()
+    }
+
+    fn ended(&self) -> Option<EndReason> {
+        self.space.ended()
+    }
+
+    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        self.space.watch(watcher)
+    }
+
+    fn unwatch(&self, token: WatchToken) {
+        self.space.unwatch(token);
+    }
+
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.ask().read(pieces, buf, mode)
+    }
+
+    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
+        self.ask().write(pieces, data, mode)
+    }
+
+    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+        self.space.translate(address, privileged)
+    }
+
+    /// Late between the answer and what is made of it: a fill.
+    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+        let run = self.ask().run(address, privileged);
+        self.dawdle(&ANSWERED, ANSWERS);
+        run
+    }
+
+    /// In a section, before the access.
+    #[inline]
+    fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
+        self.dawdle(&ACCESSED, ACCESSES);
+        self.space.memory(frame, len, write)
+    }
+
+    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+        self.ask().resolve(address, mode)
+    }
+
+    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
+        self.space.read_frame(frame, buf)
+    }
+
+    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
+        self.space.write_frame(frame, data)
+    }
+
+    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+        self.space.mapped_within(windows)
+    }
+}
