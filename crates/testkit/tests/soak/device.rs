@@ -10,6 +10,7 @@ use crate::life::{Look, Reach, Span, State, TieLook};
 use crate::page::{LINE, OWNED, line_of, word_of};
 use crate::spy;
 use crate::tally::Tally;
+use crate::tenant::BURIED;
 use crate::world::{LEDGER, PAGES, Site, World};
 
 /// Pages of one transaction at most.
@@ -42,6 +43,8 @@ struct Made {
     spans: [Span; MOST],
     /// Pieces that were accessed.
     done: usize,
+    /// Whether the device was bound all the time.
+    bound: bool,
 }
 
 impl DeviceThread {
@@ -81,17 +84,18 @@ impl DeviceThread {
     fn step(&mut self, world: &World) -> Result<(), Defect> {
         let site = &world.sites[self.rng.usize(0..world.sites.len())];
         let page = self.rng.usize(0..PAGES);
-        match self.rng.u8(..) {
-            0..=159 => self.read_stamps(site, page),
-            160..=191 => self.write_line(site, page),
-            192..=209 => self.read_line(site, page),
-            210..=227 => self.operate(site, page),
-            228..=231 => self.add(site),
-            232..=239 => self.gather(site, page),
-            240..=247 => self.scatter(site, page),
-            248..=251 => self.read_long(site, page),
-            _ => self.look(site, page),
-        }
+        let (what, outcome) = match self.rng.u8(..) {
+            0..=159 => ("a read", self.read_stamps(site, page)),
+            160..=191 => ("a write", self.scatter_to(site, &[page])),
+            192..=209 => ("a read of its own", self.read_line(site, page)),
+            210..=227 => ("an atomic operation", self.operate(site, page)),
+            228..=231 => ("an addition", self.add(site)),
+            232..=239 => ("a gather", self.gather(site, page)),
+            240..=247 => ("a scatter", self.scatter(site, page)),
+            248..=251 => ("a long read", self.read_long(site, page)),
+            _ => ("a look at slices", self.look(site, page)),
+        };
+        outcome.map_err(|defect| format!("{what}: {defect}"))
     }
 
     /// Makes a transaction of pieces of `each` bytes, one in each of `pages`, and judges what came of it; `op` makes it, with the PASID that the device has, or had last. `None` before the first bind.
@@ -126,17 +130,13 @@ impl DeviceThread {
         let bound = ties.0.bound_until(ties.1);
         self.tally.count(result.is_ok(), kept, moved || !bound && !ties.0.unbound_until(ties.1), began);
         let done = judge(site, pages, each, write, &spans, ties, &result)?;
-        Ok(Some(Made { spans, done }))
+        Ok(Some(Made { spans, done, bound }))
     }
 
     fn read_stamps(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let at = self.rng.usize(0..OWNED / LINE) * LINE;
         let made = self.made(site, &[page], LINE, false, |port, pasid, buf| port.read(Some(pasid), site.address(page) + at as u64, buf))?;
         self.check(site, &[page], at, LINE, made)
-    }
-
-    fn write_line(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
-        self.scatter_to(site, &[page])
     }
 
     fn scatter(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
@@ -184,7 +184,10 @@ impl DeviceThread {
         let known = &mut self.lines[site.number * PAGES + page];
         let expected = known.filter(|known| known.0 == content).map_or(words[0], |known| known.1);
         if words.iter().any(|word| *word != expected) {
-            return Err(format!("its own line in {:?} holds {words:x?}, and it was {expected:#x} since contents {content}", site.name(page)));
+            return Err(format!(
+                "its own line in {:?} holds {words:x?}, and it was {expected:#x} since contents {content}",
+                site.name(page)
+            ));
         }
         *known = Some((content, expected));
         Ok(())
@@ -205,7 +208,7 @@ impl DeviceThread {
             };
             Ok(())
         })?;
-        let Some(Made { spans, done }) = made else { return Ok(()) };
+        let Some(Made { spans, done, .. }) = made else { return Ok(()) };
         let (was, replaced) = was;
         if done == 1 {
             if let Some((at, word)) = site.name(page).foreign(spans[0], at, &was.to_ne_bytes()) {
@@ -231,7 +234,8 @@ impl DeviceThread {
 
     /// One is added to the ledger: what the threads have added and what is found there has to agree in the end.
     fn add(&mut self, site: &Site) -> Result<(), Defect> {
-        let made = self.made(site, &[LEDGER], 8, true, |port, pasid, _| port.fetch_add(Some(pasid), site.address(LEDGER), 1u64).map(drop))?;
+        let made =
+            self.made(site, &[LEDGER], 8, true, |port, pasid, _| port.fetch_add(Some(pasid), site.address(LEDGER), 1u64).map(drop))?;
         self.tally.added += made.map_or(0, |made| made.done as u64);
         Ok(())
     }
@@ -270,13 +274,19 @@ impl DeviceThread {
             })
         })?;
         // All or nothing: what comes before a fault has not been looked at.
-        self.check(site, pages, 0, PAGE as usize, made.filter(|made| made.done == pages.len()))
+        let Some(made) = made.filter(|made| made.done == pages.len()) else { return Ok(()) };
+        if made.bound {
+            return self.check(site, pages, 0, PAGE as usize, Some(made));
+        }
+        // Slices in hand outlive the end of a space, which waits for nobody's code, but no unbind.
+        let late = self.buf[..pages.len() * PAGE as usize].chunks_exact(8).any(|word| *word == BURIED[..8]);
+        if late { Err(format!("{:?} was read when the device had been unbound", site.name(page))) } else { Ok(()) }
     }
 
     /// Looks at what was read from `at` on of the pages that were.
     #[inline]
     fn check(&self, site: &Site, pages: &[usize], at: usize, each: usize, made: Option<Made>) -> Result<(), Defect> {
-        let Some(Made { spans, done }) = made else { return Ok(()) };
+        let Some(Made { spans, done, .. }) = made else { return Ok(()) };
         for (n, page) in pages.iter().enumerate().take(done) {
             if let Some((at, word)) = site.name(*page).foreign(spans[n], at, &self.buf[n * each..][..each]) {
                 return Err(format!("{word:#x} was read at {at:#x} of {:?}, which was {}", site.name(*page), spans[n]));

@@ -99,8 +99,8 @@ fn range(rng: &mut fastrand::Rng, pages: usize) -> Range<usize> {
 
 fn kind(rng: &mut fastrand::Rng) -> Kind {
     match rng.u8(0..16) {
-        0..=1 => Kind::Unmap,
-        2..=5 => Kind::Fresh,
+        0 => Kind::Unmap,
+        1..=5 => Kind::Fresh,
         6 => Kind::Map,
         7 => Kind::Protect(Reach::Nothing),
         8..=9 => Kind::Protect(Reach::Read),

@@ -18,6 +18,8 @@ use crate::world::{LEDGER, PAGES, Site, World};
 const MEMORY: u64 = (2 * (PAGES as u64 + 1) + 2) * PAGE;
 /// What stands in the memory of a space that has ended.
 const DEAD: [u8; PAGE as usize] = [0xda; PAGE as usize];
+/// And when nobody is bound to it any more.
+pub(crate) const BURIED: [u8; PAGE as usize] = [0xdb; PAGE as usize];
 
 /// Something was found that no space has permitted: in words.
 type Defect = String;
@@ -180,14 +182,13 @@ impl Tenant {
     fn inspect(&self, world: &World, page: usize) -> Result<(), Defect> {
         let (site, state) = (self.at(world), self.states[page]);
         match self.sums[page] {
-            Some(sum) if self.sum(site.address(page)) != sum => {
-                Err(format!("{:?} was written to while it was {state:?}", site.name(page)))
-            }
+            Some(sum) if self.sum(site.address(page)) != sum => Err(format!("{:?} was written to while it was {state:?}", site.name(page))),
             None if state.mapped() && page != LEDGER => {
                 let now = site.pages[page].look();
                 let bytes = self.space.peek(site.address(page), PAGE as usize);
                 let foreign = site.name(page).foreign(Span { before: now, after: now }, 0, &bytes);
-                foreign.map_or(Ok(()), |(at, word)| Err(format!("{word:#x} stood at {at:#x} of {:?}, which was {state:?}", site.name(page))))
+                foreign
+                    .map_or(Ok(()), |(at, word)| Err(format!("{word:#x} stood at {at:#x} of {:?}, which was {state:?}", site.name(page))))
             }
             _ => Ok(()),
         }
@@ -217,6 +218,7 @@ impl Tenant {
         self.look_at_free()?;
         (0..self.bonds.len()).for_each(|device| self.unbind(world, device));
         site.ties.iter().for_each(|tie| tie.settle(None));
+        mapped.iter().for_each(|page| self.space.poke(site.address(*page), &BURIED));
         self.dig(world)?;
         self.buried = Some((std::mem::replace(&mut self.space, arena()), mapped));
         self.settle_in(world);
@@ -227,7 +229,7 @@ impl Tenant {
     fn dig(&mut self, world: &World) -> Result<(), Defect> {
         let site = self.at(world);
         let Some((space, pages)) = self.buried.take() else { return Ok(()) };
-        match pages.iter().find(|page| space.peek(site.address(**page), PAGE as usize) != DEAD) {
+        match pages.iter().find(|page| space.peek(site.address(**page), PAGE as usize) != BURIED) {
             Some(page) => Err(format!("{:?} of a space was written to when that had ended", site.name(*page))),
             None => Ok(()),
         }
