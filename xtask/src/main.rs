@@ -8,6 +8,7 @@ mod mutate;
 mod outputs;
 mod rules;
 mod scan;
+mod soak;
 mod steps;
 
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ usage: cargo xtask ci [--only STEP,...] [--skip STEP,...]   run the steps, all o
        cargo xtask steps                                    list them
        cargo xtask rules                                    write the lists of tests in docs/rules.md
        cargo xtask mutate [--only N,...] [--strict] [--list] [--json]
-                                                            put each defect of docs/regressions.md back in; its test has to fail";
+                                                            put each defect of docs/regressions.md back in; its test has to fail
+       cargo xtask soak [--accesses N] [--seed N]           access and change memory with many threads, and check each access";
 
 /// What a step came to.
 enum Outcome {
@@ -54,6 +56,10 @@ fn main() -> ExitCode {
             }
         },
         ["mutate", options @ ..] => mutate::task(options).unwrap_or_else(|message| {
+            eprintln!("xtask: {message}");
+            ExitCode::from(2)
+        }),
+        ["soak", options @ ..] => soak::task(options).unwrap_or_else(|message| {
             eprintln!("xtask: {message}");
             ExitCode::from(2)
         }),

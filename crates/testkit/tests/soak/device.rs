@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::atomic::{AtomicU64, Ordering, fence};
+use sva_core::sync::atomic::{Ordering, fence};
 use sva_core::{AccessMode, DmaError, DmaPort, FaultReason, Pasid, Segment};
 use sva_testkit::PAGE;
 
@@ -15,9 +15,8 @@ use crate::world::{LEDGER, PAGES, Site, World};
 
 /// Pages of one transaction at most.
 const MOST: usize = 16;
-/// Words that are stored before some transactions, each in a line that the processor's caches lack: what is stored after them takes its time to be seen by others.
-const COLD: usize = 24;
-const COLD_WORDS: usize = 1 << 20;
+/// Words that are stored before a read that is to be seen late.
+const COLD: usize = 40;
 
 /// A transaction is wrong: in words.
 type Defect = String;
@@ -35,7 +34,6 @@ pub(crate) struct DeviceThread {
     /// What this thread knows to stand in its line and its word of a page, and in which contents.
     lines: Vec<Option<(u32, u64)>>,
     words: Vec<Option<(u32, u64)>>,
-    cold: Vec<AtomicU64>,
 }
 
 /// A transaction that was made: what held meanwhile, and how far it went.
@@ -61,7 +59,6 @@ impl DeviceThread {
             written: 0,
             lines: vec![None; own],
             words: vec![None; own],
-            cold: (0..COLD_WORDS).map(|_| AtomicU64::new(0)).collect(),
             world,
         }
     }
@@ -85,7 +82,8 @@ impl DeviceThread {
         let site = &world.sites[self.rng.usize(0..world.sites.len())];
         let page = self.rng.usize(0..PAGES);
         let (what, outcome) = match self.rng.u8(..) {
-            0..=159 => ("a read", self.read_stamps(site, page)),
+            0..=155 => ("a read", self.read_stamps(site, page)),
+            156..=159 => ("a late read", self.read_late(world, site, page)),
             160..=191 => ("a write", self.scatter_to(site, &[page])),
             192..=209 => ("a read of its own", self.read_line(site, page)),
             210..=227 => ("an atomic operation", self.operate(site, page)),
@@ -137,6 +135,16 @@ impl DeviceThread {
         let at = self.rng.usize(0..OWNED / LINE) * LINE;
         let made = self.made(site, &[page], LINE, false, |port, pasid, buf| port.read(Some(pasid), site.address(page) + at as u64, buf))?;
         self.check(site, &[page], at, LINE, made)
+    }
+
+    /// A read that others are late to see the beginning of, and that is late itself when it has begun. Stores become visible in their order: the one that begins it waits for those in lines that
+    /// the processor's caches lack, while it goes on.
+    fn read_late(&mut self, world: &World, site: &Site, page: usize) -> Result<(), Defect> {
+        for _ in 0..COLD {
+            world.cold[self.rng.usize(0..world.cold.len())].store(1, Ordering::Relaxed);
+        }
+        spy::linger();
+        self.read_stamps(site, page)
     }
 
     fn scatter(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
@@ -250,15 +258,10 @@ impl DeviceThread {
         self.check(site, pages, at, LINE, made)
     }
 
-    /// Whole pages in one piece; often so that others are late to see that it has begun.
+    /// Whole pages in one piece.
     fn read_long(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let pages: [usize; MOST] = std::array::from_fn(|n| page + n);
         let pages = &pages[..self.rng.usize(1..=MOST).min(PAGES - page)];
-        if self.rng.bool() {
-            for _ in 0..COLD {
-                self.cold[self.rng.usize(0..COLD_WORDS)].store(1, Ordering::Relaxed);
-            }
-        }
         let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| port.read(Some(pasid), site.address(page), buf))?;
         self.check(site, pages, 0, PAGE as usize, made)
     }
@@ -328,7 +331,7 @@ fn judge(
     let Some(fault) = error.fault() else { return Err(format!("no fault: {error}")) };
     let bound = ties.0.bound_until(ties.1);
     let (name, span) = (site.name(pages[done]), spans[done]);
-    let right = error.done as usize % each == 0
+    let right = (error.done as usize).is_multiple_of(each)
         && match fault.reason {
             FaultReason::NotMapped => !bound || span.may(|state| !state.mapped()),
             FaultReason::Denied => !bound || span.may(|state| state.mapped() && !state.permits(write)),

@@ -94,12 +94,12 @@ impl Look {
         self.0 & 1 != 0
     }
 
-    fn old(self) -> State {
+    fn from(self) -> State {
         State::unpack(self.0 >> 1, (self.0 >> 8) as u32 & 0xff_ffff)
     }
 
-    fn new(self) -> State {
-        State::unpack(self.0 >> 4, self.old().content + u32::from(self.0 & 0x80 != 0))
+    fn to(self) -> State {
+        State::unpack(self.0 >> 4, self.from().content + u32::from(self.0 & 0x80 != 0))
     }
 
     fn count(self) -> u32 {
@@ -118,7 +118,7 @@ impl Span {
     /// What it was all the time.
     #[inline]
     pub(crate) fn settled(self) -> Option<State> {
-        (self.before == self.after && !self.before.changing()).then(|| self.before.old())
+        (self.before == self.after && !self.before.changing()).then(|| self.before.from())
     }
 
     /// Whether a change began while the access was under way.
@@ -129,20 +129,20 @@ impl Span {
     /// Whether it may have been of this kind. Of more than one change in between nothing is known but where they began and ended.
     pub(crate) fn may(self, kind: impl Fn(State) -> bool) -> bool {
         let Self { before, after } = self;
-        after.count().wrapping_sub(before.count()) > 2 || [before.old(), before.new(), after.old(), after.new()].into_iter().any(kind)
+        after.count().wrapping_sub(before.count()) > 2 || [before.from(), before.to(), after.from(), after.to()].into_iter().any(kind)
     }
 
     /// Contents that it may have had.
     pub(crate) fn contents(self) -> RangeInclusive<u32> {
-        self.before.old().content..=self.after.new().content
+        self.before.from().content..=self.after.to().content
     }
 }
 
 impl std::fmt::Display for Span {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let one = |f: &mut std::fmt::Formatter<'_>, look: Look| match look.changing() {
-            true => write!(f, "[{}] {:?} on its way to {:?}", look.count(), look.old(), look.new()),
-            false => write!(f, "[{}] {:?}", look.count(), look.old()),
+            true => write!(f, "[{}] {:?} on its way to {:?}", look.count(), look.from(), look.to()),
+            false => write!(f, "[{}] {:?}", look.count(), look.from()),
         };
         one(f, self.before)?;
         if self.before != self.after {

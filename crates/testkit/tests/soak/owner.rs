@@ -51,7 +51,7 @@ impl OwnerThread {
         let Self { rng, tenants, .. } = self;
         let chosen = rng.usize(0..tenants.len());
         let tenant = &mut tenants[chosen];
-        if number % LOOKS == 0 {
+        if number.is_multiple_of(LOOKS) {
             tenant.look_at_free()?;
         }
         match rng.u8(..) {

@@ -1,6 +1,7 @@
 //! A space that counts, for the thread that accesses, what goes the long way, and that lets others go on now and then at the steps that matter.
 
 use std::cell::Cell;
+use std::hint;
 use std::sync::Arc;
 use std::thread;
 
@@ -11,6 +12,8 @@ use sva_core::{
 };
 use vm_memory::VolatileSlice;
 
+/// Loops of one who lingers: a few microseconds, in which others can make a change.
+const LOOPS: u32 = 400;
 /// Of so many accesses in place one gives up its turn in the middle, and of so many answers that are to be kept one is late.
 const ACCESSES: u32 = 2048;
 const ANSWERS: u32 = 16;
@@ -18,6 +21,7 @@ const ANSWERS: u32 = 16;
 thread_local! {
     static ASKED: Cell<u64> = const { Cell::new(0) };
     static ACCESSED: Cell<u32> = const { Cell::new(0) };
+    static LINGERS: Cell<bool> = const { Cell::new(false) };
     static ANSWERED: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -25,6 +29,12 @@ thread_local! {
 #[inline]
 pub(crate) fn asked() -> u64 {
     ASKED.get()
+}
+
+/// Has the next access in place of this thread take its time before it touches the memory.
+#[inline]
+pub(crate) fn linger() {
+    LINGERS.set(true);
 }
 
 /// See the module.
@@ -48,7 +58,7 @@ impl Spy {
         if self.dawdles {
             let n = counter.get().wrapping_add(1);
             counter.set(n);
-            if n % one_of == 0 {
+            if n.is_multiple_of(one_of) {
                 thread::yield_now();
             }
         }
@@ -98,6 +108,9 @@ impl AddressSpace for Spy {
     /// In a section, before the access.
     #[inline]
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
+        if LINGERS.replace(false) {
+            (0..LOOPS).for_each(|_| hint::spin_loop());
+        }
         self.dawdle(&ACCESSED, ACCESSES);
         self.space.memory(frame, len, write)
     }

@@ -13,6 +13,9 @@ pub(crate) const PAGES: usize = 32;
 /// The page to whose first word all devices add.
 pub(crate) const LEDGER: usize = PAGES;
 
+/// Words in more memory than the processor's caches hold.
+const COLD: usize = 1 << 24;
+
 const BASE: u64 = 0x7000_0000_0000;
 /// Sites are that far apart, so that who comes to another space by a PASID that has a new owner finds nothing there.
 const SITE: u64 = 1 << 30;
@@ -57,6 +60,8 @@ pub(crate) struct World {
     /// Accesses of each thread, as far as it has told.
     pub(crate) accesses: Vec<AtomicU64>,
     pub(crate) changes: AtomicU64,
+    /// To be written to, and never read.
+    pub(crate) cold: Vec<AtomicU64>,
     /// Owners wait for the devices to be told, lest a change is made that no device sees.
     pub(crate) devices_over: AtomicBool,
     pub(crate) owners_over: AtomicBool,
@@ -71,6 +76,7 @@ impl World {
             devices,
             accesses: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             changes: AtomicU64::new(0),
+            cold: (0..COLD).map(|_| AtomicU64::new(0)).collect(),
             devices_over: AtomicBool::new(false),
             owners_over: AtomicBool::new(false),
             defect: Mutex::default(),
