@@ -26,7 +26,8 @@ impl Slot {
     #[inline]
     pub(crate) fn enter(&self, owner: Generation, number: u16) -> Section<'_> {
         // Generations count binds: 2^48 are not reached.
-        self.0.store(owner.0 << COUNT_BITS | u64::from(number), Ordering::Relaxed);
+        // Release: who finds this section knows that those before it are over, and what they accessed was accessed before.
+        self.0.store(owner.0 << COUNT_BITS | u64::from(number), Ordering::Release);
         barrier::light();
         Section(self)
     }
