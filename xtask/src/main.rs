@@ -7,6 +7,7 @@ mod links;
 mod mutate;
 mod outputs;
 mod rules;
+mod sanitize;
 mod scan;
 mod soak;
 mod steps;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::{Outcome, fence, links, mutate, outputs, rules, soak};
+use crate::{Outcome, fence, links, mutate, outputs, rules, sanitize, soak};
 
 /// One step.
 pub(crate) struct Step {
@@ -27,13 +27,15 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
     Step { name: "keeper", what: "the host provider's tests where it cannot have a stopper of its own, as under Yama", run: keeper },
     Step { name: "miri", what: "the core's unit tests under Miri, where the toolchain has it", run: miri },
+    Step { name: "tsan", what: "no race but those of accesses in a space's memory, by ThreadSanitizer", run: sanitize::thread },
+    Step { name: "asan", what: "the tests of what has unsafe code, under AddressSanitizer", run: sanitize::address },
     Step { name: "docs", what: "the documentation builds without a warning", run: docs },
     Step { name: "deny", what: "licences, sources and advisories of the dependencies", run: deny },
     Step { name: "bench", what: "the benchmarks run and print their rows", run: bench },
     Step { name: "demo", what: "every claim of the demonstration holds", run: demo },
 ];
 
-const fn minutes(n: u64) -> Duration {
+pub(crate) const fn minutes(n: u64) -> Duration {
     Duration::from_secs(60 * n)
 }
 
@@ -100,7 +102,7 @@ fn keeper(context: &Context) -> Result<Outcome, String> {
     Ok(Outcome::Passed)
 }
 
-/// Unsafe code is in the host provider alone, which is system calls: what of it can run under Miri is what calls none.
+/// Unsafe code is in the host provider alone, which is system calls that Miri does not know. So the core's unit tests, which call no kernel and meet the unsafe code of others (vm-memory's slices, slab, smallvec).
 fn miri(context: &Context) -> Result<Outcome, String> {
     let installed = context.keep(context.cargo(&["miri", "--version"]), minutes(1))?;
     if !installed.status.success() {
