@@ -1,12 +1,13 @@
 //! What sva is made of, measured beside what else it could be made of: other crates' tables, other ways to wait for accesses in flight.
 //!
-//! `cargo run --release -p sva-bench-peers -- (mechanisms|translate) [--json] [--quick]`, and `translate --instructions`. A crate of its own, so that the dependencies stay out of all others. What was chosen by these figures, and why, is in
+//! `cargo run --release -p sva-bench-peers -- (mechanisms|translate|vmm) [--json] [--quick]`, and `translate --instructions`. A crate of its own, so that the dependencies stay out of all others. What was chosen by these figures, and why, is in
 //! docs/design/translation.md.
 #![forbid(unsafe_code)]
 
 mod lookup;
 mod section;
 mod turns;
+mod vmm;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -48,6 +49,15 @@ enum Subject {
         #[arg(long)]
         instructions: bool,
     },
+    /// What sva has: guest memory for device models of rust-vmm.
+    Vmm {
+        /// Print a JSON array of rows instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// A smaller run, to see that everything works; the figures mean little.
+        #[arg(long)]
+        quick: bool,
+    },
     /// What callgrind counts of it: rows of operations; started by itself.
     #[command(hide = true)]
     TranslateCounted,
@@ -81,6 +91,11 @@ fn run(subject: Subject) -> Result<(), Box<dyn Error>> {
                 rows.beside(counts_of(&std::env::current_exe()?, &["translate-counted"])?.unwrap_or_default());
             }
             lookup::run(What::Own, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
+            rows.finish()
+        }
+        Subject::Vmm { json, quick } => {
+            let mut rows = Rows::new(json);
+            vmm::run(rounds(quick), &mut rows)?;
             rows.finish()
         }
         Subject::TranslateCounted => {
