@@ -5,16 +5,18 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-crate::sync::thread_local! {
-    #[cfg_attr(not(loom), expect(clippy::missing_const_for_thread_local, reason = "loom's form takes no const block"))]
-    static DEPTH: Cell<u32> = Cell::new(0);
-}
+// Loom's form takes no const block.
+#[cfg(loom)]
+crate::sync::thread_local!(static DEPTH: Cell<u32> = Cell::new(0));
+#[cfg(not(loom))]
+crate::sync::thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
 
 /// This thread is inside a callback as long as this lives. Not `Send`.
 pub(crate) struct InCallback(PhantomData<*const ()>);
 
 impl InCallback {
     /// Enters.
+    #[inline]
     pub(crate) fn enter() -> Self {
         change(|depth| depth + 1);
         Self(PhantomData)
@@ -22,6 +24,7 @@ impl InCallback {
 }
 
 impl Drop for InCallback {
+    #[inline]
     fn drop(&mut self) {
         change(|depth| depth - 1);
     }
@@ -33,6 +36,7 @@ pub(crate) fn inside() -> bool {
 }
 
 /// A thread that is past its end, dropping a bond from another thread-local value, is inside no callback that could return.
+#[inline]
 fn change(by: impl FnOnce(u32) -> u32) {
     let _ = DEPTH.try_with(|depth| depth.set(by(depth.get())));
 }

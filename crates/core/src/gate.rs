@@ -48,6 +48,11 @@ impl Gate {
         before & SHUT != 0 && before & !SHUT == 1
     }
 
+    /// Counts one who is inside already, also where the gate is shut, as is known otherwise. Followed by one [`leave`](Self::leave).
+    pub(crate) fn count_in(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Closes for good, and answers how many are inside: where it is nobody, the one who closes finishes the work. `None` where it was closed before, which changes nothing.
     #[must_use = "if nobody is inside, the one who closes finishes the work"]
     pub(crate) fn close(&self) -> Option<usize> {

@@ -3,9 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::iommu::Iommu;
-use crate::iotlb::UnderWay;
+use crate::iotlb::{Held, Kept, UnderWay, Waiter};
+use crate::range::AddrRange;
 use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, this_thread};
 
 /// Counts down once to zero; whoever makes the last step is told so.
 pub(crate) struct Countdown(AtomicU32);
@@ -39,38 +43,88 @@ impl Countdown {
 pub struct Invalidation {
     /// Accesses through what the IOMMU has kept.
     under_way: UnderWay,
+    others: Mutex<Others>,
+}
+
+/// What may last.
+#[derive(Default)]
+struct Others {
+    /// Where nobody has looked yet for those who have memory in hand: they are known when the accesses are over.
+    unseen: SmallVec<[Unseen; 1]>,
     /// Devices that have kept something, and pins.
-    devices: Vec<(Iommu, Arc<Countdown>)>,
+    left: SmallVec<[(Iommu, Arc<Countdown>); 1]>,
+}
+
+/// A range that somebody may have in hand.
+pub(crate) struct Unseen {
+    pub(crate) iommu: Iommu,
+    pub(crate) kept: Arc<Kept>,
+    pub(crate) range: AddrRange,
 }
 
 impl Invalidation {
     /// Nobody kept anything.
     pub fn none() -> Self {
-        Self { under_way: UnderWay::default(), devices: Vec::new() }
+        Self::new(UnderWay::default(), None, None)
     }
 
-    pub(crate) fn new(under_way: UnderWay, devices: Option<(Iommu, Arc<Countdown>)>) -> Self {
-        Self { under_way, devices: devices.into_iter().collect() }
+    pub(crate) fn new(under_way: UnderWay, unseen: Option<Unseen>, devices: Option<(Iommu, Arc<Countdown>)>) -> Self {
+        let others = Others { unseen: unseen.into_iter().collect(), left: devices.into_iter().collect() };
+        Self { under_way, others: Mutex::new(others) }
     }
 
     /// This one and another one: one barrier will do for what has been invalidated in both, and so for many pages at once.
     pub fn and(mut self, other: Self) -> Self {
         self.under_way.and(other.under_way);
-        self.devices.extend(other.devices);
+        let more = std::mem::take(&mut *other.others.lock());
+        let mut others = self.others.lock();
+        others.unseen.extend(more.unseen);
+        others.left.extend(more.left);
+        drop(others);
         self
     }
 
     /// Whether no device uses what was invalidated any more. Does not block.
     pub fn is_over(&self) -> bool {
-        self.devices.iter().all(|(_, left)| left.is_over()) && self.under_way.is_over()
+        let mut others = self.others.lock();
+        others.are_over() && self.under_way.is_over() && {
+            others.look();
+            others.are_over()
+        }
     }
 
     /// Blocks until [`is_over`](Self::is_over). A device that does not answer is cut off when its time is over, where the system has a clock; without one this waits for the
     /// device.
     pub fn wait(self) {
         self.under_way.wait();
-        for (iommu, left) in &self.devices {
+        let mut others = std::mem::take(&mut *self.others.lock());
+        others.look();
+        for (iommu, left) in &others.left {
             iommu.wait_for_devices(left);
+        }
+    }
+}
+
+impl Others {
+    fn are_over(&self) -> bool {
+        self.left.iter().all(|(_, left)| left.is_over())
+    }
+
+    /// Waits from now on for those who have memory in hand. The accesses are over by which they came to it. What a thread itself has in hand while it makes a change is its own affair: to wait for that
+    /// would be to wait for ever.
+    fn look(&mut self) {
+        for Unseen { iommu, kept, range } in self.unseen.drain(..) {
+            let left = Arc::new(Countdown::new(1));
+            let meets = |held: &Held| held.is_of(kept.owner()) && held.range.overlaps(range) && held.thread != this_thread();
+            let found = kept.pins().wait_for(meets, || {
+                left.extend(1);
+                Waiter::Change(Arc::downgrade(&left))
+            });
+            // Ours, so that it is not over before all have been found.
+            let _ = left.step();
+            if found > 0 {
+                self.left.push((iommu, left));
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ use lane::Lane;
 pub(crate) use lane::Learner;
 use lane::Need;
 pub(crate) use path::{Buffer, Path};
+use pin::Idle;
 pub use pin::Pin;
 
 /// A handle of a device that has been plugged in. It keeps working, with errors, after the device was removed.
@@ -102,6 +103,7 @@ impl fmt::Debug for Device {
 pub struct DmaPort {
     path: Path,
     lane: RefCell<Option<Box<Lane>>>,
+    idle: Idle,
 }
 
 impl Clone for DmaPort {
@@ -112,7 +114,7 @@ impl Clone for DmaPort {
 
 impl DmaPort {
     fn new(path: Path) -> Self {
-        Self { path, lane: RefCell::new(None) }
+        Self { path, lane: RefCell::new(None), idle: Idle::default() }
     }
 
     /// The device that it issues as.

@@ -139,19 +139,25 @@ use loom::thread;
 #[cfg(not(loom))]
 use std::thread;
 
-pub(crate) use thread::ThreadId;
+/// Which thread this is, of all that the process ever has; 0 is none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ThreadNumber(pub(crate) u64);
 
-/// Which thread this is.
-#[cfg(loom)]
-pub(crate) fn this_thread() -> ThreadId {
-    thread::current().id()
-}
-
-/// Which thread this is. Asked once a thread: std's handle is counted each time that it is asked for.
-#[cfg(not(loom))]
-pub(crate) fn this_thread() -> ThreadId {
-    std::thread_local!(static ID: ThreadId = thread::current().id());
-    ID.try_with(|id| *id).unwrap_or_else(|_| thread::current().id())
+/// Which thread this is. A number of ours, since std's handle is counted each time that it is asked for, and its number cannot be kept in an atomic.
+#[inline]
+pub(crate) fn this_thread() -> ThreadNumber {
+    #[cfg(loom)]
+    loom::thread_local!(static NUMBER: std::cell::Cell<u64> = std::cell::Cell::new(0));
+    #[cfg(not(loom))]
+    std::thread_local!(static NUMBER: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
+    // No state of a model: numbers are only compared.
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    NUMBER.with(|number| {
+        if number.get() == 0 {
+            number.set(NEXT.fetch_add(1, atomic::Ordering::Relaxed));
+        }
+        ThreadNumber(number.get())
+    })
 }
 
 #[cfg(loom)]

@@ -1,14 +1,16 @@
 //! What device models of rust-vmm take: guest memory by I/O virtual addresses.
 //!
-//! Both types here pin what they translate ([`Device::pin`]) for as long as their answer lives: the iterator of slices, or vm-memory's own iterator over an `Iotlb`. All accesses of vm-memory's
+//! Both types here pin what they translate ([`DmaPort::pin`]) for as long as their answer lives: the iterator of slices, or vm-memory's own iterator over an `Iotlb`. All accesses of vm-memory's
 //! `Bytes` are made while that lives, so an invalidation waits for them (rule T2).
 
+use std::cell::RefCell;
 use std::fmt;
 use std::iter::FusedIterator;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use sva_core::{AccessMode, Device, DmaCause, DmaError, FaultReason, Pasid, Permissions, Pin, Segment, SpaceId};
+use sva_core::{AccessMode, Device, DmaCause, DmaError, DmaPort, FaultReason, Pasid, Pin, Run, Segment, SpaceId};
+use thread_local::ThreadLocal;
 use vm_memory::bitmap::MS;
 use vm_memory::guest_memory::{self, GuestMemorySliceIterator};
 use vm_memory::iommu::{Error, IotlbIterator, IovaRange};
@@ -16,37 +18,54 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError,
 
 use crate::space::Shared;
 
-/// Translates as one device with one PASID: vm-memory's IOMMU, for any number of threads.
+/// Translates as one device with one PASID: vm-memory's IOMMU, for any number of threads, each of which has a port of its own. Clones share them.
 ///
-/// vm-memory wants an [`Iotlb`] of its own for each answer. It is made anew for each access, of what the core's cache holds, so that it never has to be kept in step; that costs an allocation, which
-/// [`DeviceMemory`] saves.
+/// vm-memory wants an [`Iotlb`] for each answer, which is a tree. Those that a thread has made are used again, for what leads as far away; what they are asked for has been pinned each time.
 #[derive(Clone)]
 pub struct DeviceIommu {
-    device: Device,
+    shared: Arc<PerThread>,
     pasid: Pasid,
     space: SpaceId,
 }
 
+struct PerThread {
+    device: Device,
+    ports: ThreadLocal<Port>,
+}
+
 impl DeviceIommu {
     pub(crate) fn new(device: Device, pasid: Pasid, space: SpaceId) -> Self {
-        Self { device, pasid, space }
+        Self { shared: Arc::new(PerThread { device, ports: ThreadLocal::new() }), pasid, space }
+    }
+
+    /// This thread's own.
+    #[inline]
+    fn port(&self) -> &Port {
+        self.shared.ports.get_or(|| Port::new(self.shared.device.port()))
     }
 
     /// Holds what the range means. An access that needs nothing is taken for a read.
-    fn pin(&self, address: GuestAddress, len: usize, access: guest_memory::Permissions) -> Result<Pin<'_>, Error> {
-        let mode = if access.has_write() { AccessMode::WRITE } else { AccessMode::READ };
+    #[inline]
+    fn pin<'a>(&self, port: &'a DmaPort, address: GuestAddress, len: usize, access: guest_memory::Permissions) -> Result<Pin<'a>, Error> {
         let piece = Segment { address: address.0, len: len as u64 };
-        let pin = self.device.pin(self.pasid, piece, mode).map_err(|error| error_of(&error, piece))?;
-        if pin.space() != self.space {
-            let reason = format!("PASID {} leads to {}, which is not the one that this memory is of", self.pasid, pin.space());
-            return Err(Error::IommuMisconfigured { reason });
-        }
-        if access.allow(guest_memory::Permissions::Read)
-            && let Some(run) = pin.runs().iter().find(|run| !run.permits.read)
-        {
-            return Err(unresolved(piece, run.range.first(), "it may be written to and not be read".to_owned()));
+        let pin = self.pin_for(port, piece, if access.has_write() { AccessMode::WRITE } else { AccessMode::READ })?;
+        if access == guest_memory::Permissions::ReadWrite {
+            // A pin is for one of them. What the other one finds holds as long as the first is there.
+            drop(self.pin_for(port, piece, AccessMode::READ)?);
         }
         Ok(pin)
+    }
+
+    #[inline]
+    fn pin_for<'a>(&self, port: &'a DmaPort, piece: Segment, mode: AccessMode) -> Result<Pin<'a>, Error> {
+        let pin = port.pin(self.pasid, piece, mode).map_err(|error| error_of(&error, piece))?;
+        if pin.space() == self.space { Ok(pin) } else { Err(self.astray(pin.space())) }
+    }
+
+    #[cold]
+    fn astray(&self, space: SpaceId) -> Error {
+        let reason = format!("PASID {} leads to {space}, which is not the one that this memory is of", self.pasid);
+        Error::IommuMisconfigured { reason }
     }
 }
 
@@ -71,18 +90,95 @@ fn unresolved(piece: Segment, at: u64, reason: String) -> Error {
     Error::CannotResolve { iova_range, reason }
 }
 
-/// An [`Iotlb`] that says what some addresses mean, and that does not change as long as this lives.
+/// What a thread has for itself.
+struct Port {
+    dma: DmaPort,
+    trees: RefCell<[Option<Box<Tree>>; TREES]>,
+}
+
+impl Port {
+    fn new(dma: DmaPort) -> Self {
+        Self { dma, trees: RefCell::new([const { None }; TREES]) }
+    }
+
+    /// A tree that says what the runs say, at least.
+    fn tree_of(&self, runs: &[Run], access: guest_memory::Permissions) -> Result<Box<Tree>, Error> {
+        if let [run] = runs {
+            let by = run.frame.0.wrapping_sub(run.range.first());
+            let kept = self.trees.borrow_mut()[place_of(by)].take();
+            return kept.filter(|tree| (tree.by, tree.access) == (Some(by), access)).map_or_else(|| Tree::of_all(by, access), Ok);
+        }
+        Tree::of(runs, access)
+    }
+
+    /// For the next one that asks for the like.
+    fn give_back(&self, tree: Box<Tree>) {
+        if let Some(by) = tree.by {
+            self.trees.borrow_mut()[place_of(by)] = Some(tree);
+        }
+    }
+}
+
+/// Trees that a thread keeps, each in the place that its distance says: a power of two.
+const TREES: usize = 64;
+
+/// The place of a distance among them: by its pages, well mixed.
+fn place_of(by: u64) -> usize {
+    ((by >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - TREES.ilog2())) as usize
+}
+
+/// An [`Iotlb`] that permits one kind of access.
 #[derive(Debug)]
-pub struct PinnedIotlb<'a> {
+struct Tree {
     iotlb: Iotlb,
-    _pin: Pin<'a>,
+    access: guest_memory::Permissions,
+    /// How far away every address leads, where that is so.
+    by: Option<u64>,
+}
+
+impl Tree {
+    /// From every address as far away.
+    fn of_all(by: u64, access: guest_memory::Permissions) -> Result<Box<Self>, Error> {
+        let mut iotlb = Iotlb::new();
+        iotlb.set_mapping(GuestAddress(0), GuestAddress(by), usize::MAX, access)?;
+        Ok(Box::new(Self { iotlb, access, by: Some(by) }))
+    }
+
+    fn of(runs: &[Run], access: guest_memory::Permissions) -> Result<Box<Self>, Error> {
+        let mut iotlb = Iotlb::new();
+        for run in runs {
+            iotlb.set_mapping(GuestAddress(run.range.first()), GuestAddress(run.frame.0), run.range.len() as usize, access)?;
+        }
+        Ok(Box::new(Self { iotlb, access, by: None }))
+    }
+}
+
+/// An [`Iotlb`] that says what some addresses mean, and what it says of those does not change as long as this lives. Of others it may say anything.
+pub struct PinnedIotlb<'a> {
+    /// There until the drop.
+    tree: Option<Box<Tree>>,
+    port: &'a Port,
+    pin: Pin<'a>,
 }
 
 impl Deref for PinnedIotlb<'_> {
     type Target = Iotlb;
 
+    #[inline]
     fn deref(&self) -> &Iotlb {
-        &self.iotlb
+        &self.tree.as_ref().expect("there until the drop").iotlb
+    }
+}
+
+impl Drop for PinnedIotlb<'_> {
+    fn drop(&mut self) {
+        self.tree.take().into_iter().for_each(|tree| self.port.give_back(tree));
+    }
+}
+
+impl fmt::Debug for PinnedIotlb<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinnedIotlb").field("pin", &self.pin).finish_non_exhaustive()
     }
 }
 
@@ -101,33 +197,17 @@ impl Iommu for DeviceIommu {
         if iova.0.checked_add(length as u64).is_none() {
             return Err(unresolved(piece, iova.0, "vm-memory's Iotlb cannot name the last address, nor any beyond".to_owned()));
         }
-        let pin = self.pin(iova, length, access)?;
-        let mut iotlb = Iotlb::new();
-        for run in pin.runs() {
-            iotlb.set_mapping(
-                GuestAddress(run.range.first()),
-                GuestAddress(run.frame.0),
-                run.range.len() as usize,
-                permissions(run.permits),
-            )?;
-        }
-        Iotlb::lookup(PinnedIotlb { iotlb, _pin: pin }, iova, length, access)
+        let port = self.port();
+        let pin = self.pin(&port.dma, iova, length, access)?;
+        let tree = Some(port.tree_of(pin.runs(), access)?);
+        Iotlb::lookup(PinnedIotlb { tree, port, pin }, iova, length, access)
             .map_err(|fails| unresolved(piece, iova.0, format!("not permitted: {fails:?}")))
-    }
-}
-
-fn permissions(permits: Permissions) -> guest_memory::Permissions {
-    match (permits.read, permits.write) {
-        (true, true) => guest_memory::Permissions::ReadWrite,
-        (true, false) => guest_memory::Permissions::Read,
-        (false, true) => guest_memory::Permissions::Write,
-        (false, false) => guest_memory::Permissions::No,
     }
 }
 
 impl fmt::Debug for DeviceIommu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceIommu").field("device", &self.device.bdf()).field("pasid", &self.pasid).finish()
+        f.debug_struct("DeviceIommu").field("device", &self.shared.device.bdf()).field("pasid", &self.pasid).finish()
     }
 }
 
@@ -170,7 +250,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestMemory for DeviceMemory
     type Bitmap = <M::R as GuestMemoryRegion>::B;
 
     fn check_range(&self, addr: GuestAddress, count: usize, access: guest_memory::Permissions) -> bool {
-        self.iommu.pin(addr, count, access).is_ok()
+        self.iommu.pin(&self.iommu.port().dma, addr, count, access).is_ok()
     }
 
     fn get_slices<'a>(
@@ -179,7 +259,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestMemory for DeviceMemory
         count: usize,
         access: guest_memory::Permissions,
     ) -> guest_memory::Result<impl GuestMemorySliceIterator<'a, MS<'a, M>>> {
-        let pin = self.iommu.pin(addr, count, access).map_err(GuestMemoryError::IommuError)?;
+        let pin = self.iommu.pin(&self.iommu.port().dma, addr, count, access).map_err(GuestMemoryError::IommuError)?;
         Ok(PinnedSlices { memory: &self.shared.memory, pin, next: 0 })
     }
 }

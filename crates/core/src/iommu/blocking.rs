@@ -13,7 +13,6 @@ use crate::ats::message::AlignedRange;
 use crate::callback;
 use crate::error::{ResetError, Service, ServiceError};
 use crate::invalidation::Countdown;
-use crate::iotlb::UnderWay;
 use crate::mutation;
 use crate::port::Device;
 use crate::pri::queue::{Drained, Outbox};
@@ -233,7 +232,7 @@ impl Device {
             side.resetting = true;
             side.reset();
         });
-        UnderWay::of_device(&device.readers).wait();
+        device.await_hits();
         device.services.news.notify_all();
         iommu.with_pages(|pages, out| pages.forget(device.services.key, false, out));
         tracing::debug!(device = %device.bdf(), "reset begun");

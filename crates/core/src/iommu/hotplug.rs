@@ -16,7 +16,7 @@ use crate::error::{PlugError, Refusal, RemoveError};
 use crate::event::{Event, Overlap};
 use crate::gate::Gate;
 use crate::ids::{Bdf, Pasid, SpaceId};
-use crate::iotlb::{Readers, UnderWay};
+use crate::iotlb::{Pins, Readers};
 use crate::link::{DirectLink, Link, LinkEnds};
 use crate::mutation;
 use crate::port::Device;
@@ -125,6 +125,7 @@ impl State {
             unplugged: AtomicBool::new(false),
             isolation: RwLock::new(seat.isolation),
             readers: Readers::default(),
+            pins: Pins::default(),
             services: Services::new(key, LinkEnds::new(spec.bdf, Arc::downgrade(&iommu.0), Weak::clone(me)), link, iommu.config(), &spec),
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
@@ -343,7 +344,7 @@ impl Iommu {
         self.end_services(inner, removal == Removal::Orderly);
         // Where somebody is inside, the last one to leave wakes us; where nobody is, there is nobody to wake.
         let _drained = inner.gate.close();
-        UnderWay::of_device(&inner.readers).wait();
+        inner.await_hits();
         // Before an attachment can be taken out: no group of a bond that is gone is pending (rule U2).
         if !mutation::is_on(6) {
             self.forget_pages(inner);

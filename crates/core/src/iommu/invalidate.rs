@@ -11,7 +11,7 @@ use crate::ats::invalidate::{Invalidator, Job, Todo, Waiter};
 use crate::ats::message::{AlignedRange, InvalidationCompletion};
 use crate::event::Event;
 use crate::ids::{Pasid, SpaceId};
-use crate::invalidation::{Countdown, Invalidation};
+use crate::invalidation::{Countdown, Invalidation, Unseen};
 use crate::iotlb::UnderWay;
 use crate::link::ToDevice;
 use crate::pri::queue::Drained;
@@ -93,20 +93,17 @@ impl Iommu {
         };
         // Before the devices forget: none is to be told again what the IOMMU is about to forget.
         let under_way = kept.as_ref().map_or_else(UnderWay::default, |kept| kept.invalidate(range));
-        let pins = kept.filter(|kept| kept.is_pinned());
-        if users.is_empty() && pins.is_none() {
-            return Invalidation::new(under_way, None);
+        let pins = kept.filter(|kept| !kept.pins().is_empty()).map(|kept| Unseen { iommu: self.clone(), kept, range });
+        if users.is_empty() {
+            return Invalidation::new(under_way, pins, None);
         }
         let left = Arc::new(Countdown::new(users.len() as u32 + 1));
-        if let Some(pins) = pins {
-            pins.await_pins(range, &left);
-        }
         for (device, pasid) in &users {
             self.start_invalidation(device, Some(*pasid), AlignedRange::covering(range), Waiter::Change(Arc::downgrade(&left)));
         }
         // Ours, so that it is not over before all have been started.
         let _ = left.step();
-        Invalidation::new(under_way, Some((self.clone(), left)))
+        Invalidation::new(under_way, pins, Some((self.clone(), left)))
     }
 
     /// What follows when an entry has been made non-present (rule U1): its device forgets, its page requests are drained. Answers how many groups were answered.
@@ -167,7 +164,7 @@ impl Iommu {
             self.log(Event::InvalidationsOverdue { device: device.bdf(), invalidations: overdue });
         }
         if cut_off {
-            UnderWay::of_device(&device.readers).wait();
+            device.await_hits();
             tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
             self.log(Event::CutOff { device: device.bdf() });
         }

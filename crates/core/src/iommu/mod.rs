@@ -40,7 +40,7 @@ use crate::clock::Clock;
 use crate::event::{Drained, Event, EventLog};
 use crate::ids::{PasidTag, PasidWidth, SpaceId};
 use crate::invalidation::{Countdown, Invalidation};
-use crate::iotlb::{IotlbUsage, UnderWay};
+use crate::iotlb::IotlbUsage;
 use crate::mutation;
 use crate::pasid::PasidAllocator;
 use crate::pri::queue::PageRequests;
@@ -351,14 +351,12 @@ impl Iommu {
             self.retire(attachment);
         }
         let Some(inside) = attachment.gate.close() else { return (0, 0) };
-        if let Some(kept) = &attachment.record.kept {
-            UnderWay::of_space(kept, None).wait();
-        }
+        let in_hand = attachment.await_hits();
         let answered = self.flush(attachment);
         if inside == 0 {
             self.attachment_step(attachment);
         }
-        (inside, answered)
+        (inside + in_hand, answered)
     }
 
     /// A gate without a follow-up has been drained: whoever waits for it looks again.

@@ -16,7 +16,7 @@ use crate::fault::FaultReason;
 use crate::gate::Gate;
 use crate::ids::{Bdf, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
 use crate::invalidation::Countdown;
-use crate::iotlb::{Kept, Readers, Table};
+use crate::iotlb::{Kept, Pins, Readers, Table};
 use crate::pri::times::FaultTimes;
 use crate::range::AddrRange;
 use crate::space::AddressSpace;
@@ -90,6 +90,8 @@ pub(crate) struct DeviceInner {
     pub(crate) services: Services,
     /// The ports that remember something.
     pub(crate) readers: Readers,
+    /// The slots of its ports that may have memory in hand.
+    pub(crate) pins: Pins,
 }
 
 impl DeviceInner {

@@ -7,7 +7,6 @@ use super::pins::Pins;
 use super::section::{Readers, Slot, UnderWay};
 use super::table::{Place, Table};
 use crate::ids::Generation;
-use crate::invalidation::Countdown;
 use crate::range::AddrRange;
 use crate::space::Run;
 use crate::sync::Mutex;
@@ -135,24 +134,9 @@ impl Kept {
         generation
     }
 
-    /// A change of the range waits from now on, until [`unpin`](Self::unpin) with the number that is answered.
-    pub(crate) fn pin(&self, range: AddrRange) -> usize {
-        self.pins.pin(range)
-    }
-
-    /// Ends a pin. Whoever is answered has one less to wait for.
-    pub(crate) fn unpin(&self, number: usize) -> Vec<Arc<Countdown>> {
-        self.pins.unpin(number)
-    }
-
-    /// Whether there is a pin.
-    pub(crate) fn is_pinned(&self) -> bool {
-        !self.pins.is_empty()
-    }
-
-    /// Has `left`, which is not over, wait for the pins of a range that has changed.
-    pub(crate) fn await_pins(&self, range: AddrRange, left: &Arc<Countdown>) {
-        self.pins.add_waiter(range, left);
+    /// Those who may have some of its memory in hand.
+    pub(crate) fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// How many places it has on its list: each entry, and some that have been overwritten since.

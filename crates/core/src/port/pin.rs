@@ -1,26 +1,35 @@
 //! Memory of a space in hand: what addresses mean, and slices that code of the device model works on.
 //!
-//! Not by the short way: what runs meanwhile is foreign code. It is inside the gates, which unbind and removal wait for, and the range is pinned, which a change of it waits for.
+//! What runs meanwhile is foreign code, so this is no section, for which others spin: the range is said in a slot ([`PinSlot`]), at which a change of it, an unbind and a removal leave word. A range that is kept is
+//! pinned in the section in which it is found; else by the long way, inside the gates.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
-use super::path::{Entered, Path, mode_of};
-use super::{Device, DmaPort};
+use super::DmaPort;
+use super::lane::{Learner, Need};
+use super::path::mode_of;
 use crate::ats::{Frame, Permissions};
 use crate::callback::InCallback;
 use crate::fault::{AccessMode, DmaError, FaultReason, OnAbsent};
 use crate::ids::{Pasid, SpaceId};
 use crate::iommu::inside::{Inside, Last};
-use crate::iommu::parts::Attachment;
-use crate::iotlb::{Kept, Permits};
+use crate::iommu::parts::{Attachment, DeviceInner};
+use crate::iotlb::{Kept, Permits, PinSlot};
 use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, Run, StopCause, Stopped};
+use crate::sync::this_thread;
 
 /// Times that absent pages are brought in before it is given up.
 const ROUNDS: u32 = 1000;
+/// Bonds that a holder knows at once.
+const KNOWN: usize = 16;
+
+type Runs = SmallVec<[Run; 1]>;
 
 impl DmaPort {
     /// Has `work` work on the memory of `piece` in place: slices that together are as long, in order, with a boundary wherever the memory is not contiguous. `mode.access` says whether it may be written to.
@@ -37,100 +46,263 @@ impl DmaPort {
         mode: AccessMode,
         work: impl FnOnce(&[VolatileSlice<'_>]) -> R,
     ) -> Result<R, DmaError> {
-        let pin = self.path.pin(pasid, piece, mode)?;
-        let slices = pin.slices(Permissions::needed_by(mode.access).write);
-        let slices = slices.ok_or_else(|| self.path.fault(0, pasid, piece.address, mode.access, FaultReason::NotInPlace))?;
+        let not_in_place = || self.path.fault(0, pasid, piece.address, mode.access, FaultReason::NotInPlace);
+        let pin = self.pin(pasid.ok_or_else(not_in_place)?, piece, mode)?;
+        let slices = pin.slices(Permissions::needed_by(mode.access).write).ok_or_else(not_in_place)?;
         Ok(work(&slices))
     }
-}
 
-impl Device {
-    /// What the addresses of `piece` mean, held as long as the answer lives: for models that reach the memory of its frames by themselves, and for any number of threads. Absent pages are
-    /// brought in; what the IOMMU keeps is used, and added to.
+    /// What the addresses of `piece` mean, held as long as the answer lives: for models that reach the memory of its frames by themselves. What the IOMMU keeps is used, and added to; absent pages are
+    /// brought in. A port may have any number of them at a time.
     ///
     /// A change of the space that takes some of it away waits for the [`Pin`] to be dropped, as do an unbind and a removal of the device; on the thread that has it those are deferred, and
     /// a change does not wait for this thread's own. So it is not to be kept while waiting for another thread that may change the space.
     ///
     /// # Errors
     /// See [`DmaError`]. [`FaultReason::NotInPlace`] where the space, or a peer that decodes some of the addresses, cannot be accessed in place.
+    #[inline]
     pub fn pin(&self, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Pin<'_>, DmaError> {
-        self.path.pin(Some(pasid), piece, mode)
+        let callback = InCallback::enter();
+        let mut hand = Hand::of(self);
+        let runs = match self.pin_kept(&mut hand, pasid, piece, mode) {
+            Some(runs) => runs,
+            None => self.pin_the_long_way(&mut hand, pasid, piece, mode)?,
+        };
+        Ok(Pin { runs, hand, _callback: callback })
+    }
+
+    /// Pins what is kept of all of the piece; `None` where that is not enough.
+    #[inline]
+    fn pin_kept(&self, hand: &mut Hand<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Option<Runs> {
+        let range = piece.range()?;
+        let holder = hand.holder();
+        let (need, permits) = (Need::of(mode), Permissions::needed_by(mode.access));
+        let at = holder.known.iter().position(|bond| bond.record.tag.pasid == pasid)?;
+        holder.current = at;
+        let mut runs = Runs::new();
+        let mut rest = range;
+        loop {
+            let left = usize::try_from(rest.last() - rest.first()).ok()?.checked_add(1)?;
+            let run = self.hit(pasid, rest.first(), left, need, |place| {
+                // The bond that the port has found, since no other one of the number is open; or one that came after, which this holder is not yet found by.
+                if holder.known.get(at)?.gate.is_shut() {
+                    return None;
+                }
+                if runs.is_empty() {
+                    // Whoever takes something away and has waited for this section sees it.
+                    holder.pin(range);
+                }
+                let here = AddrRange::new(rest.first(), place.len as u64)?;
+                Some(Run { range: here, frame: place.frame, permits })
+            })?;
+            runs.push(run);
+            if run.range.last() == range.last() {
+                return Some(runs);
+            }
+            rest = AddrRange::inclusive(run.range.last() + 1, range.last())?;
+        }
+    }
+
+    #[cold]
+    fn pin_the_long_way(&self, hand: &mut Hand<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Runs, DmaError> {
+        // What it was about to have.
+        hand.let_go();
+        for _ in 0..ROUNDS {
+            if let Some(runs) = self.try_pin(hand, pasid, piece, mode)? {
+                return Ok(runs);
+            }
+        }
+        Err(self.path.fault(0, Some(pasid), piece.address, mode.access, FaultReason::NotPresent))
+    }
+
+    /// `None` where a page had to be brought in first.
+    fn try_pin(&self, hand: &mut Hand<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Option<Runs>, DmaError> {
+        let path = &self.path;
+        let fault = |reason| Err(path.fault(0, Some(pasid), piece.address, mode.access, reason));
+        let Some(_inside) = Inside::enter(&path.device.gate, &path.iommu, Last::Wake) else { return fault(path.device.why_shut()) };
+        if piece.wraps() {
+            return fault(FaultReason::Wraps);
+        }
+        let isolation = path.device.isolation(path.iommu.topology());
+        let is_upstream = |range: AddrRange| isolation.upstream(range.first()).is_some_and(|gap| gap.covers(range));
+        if piece.range().is_some_and(|range| !is_upstream(range)) {
+            return fault(FaultReason::NotInPlace);
+        }
+        let entered = path.enter_entry(pasid, piece.address, mode)?;
+        let entry = &entered.entry;
+        let Some(kept) = &entry.record.kept else { return fault(FaultReason::NotInPlace) };
+        let holder = hand.holder();
+        holder.know(entry);
+        if let Some(range) = piece.range() {
+            holder.pin(range);
+        }
+        // After it is said what is in hand: who takes something away looks before, then that is seen below; or after, and waits.
+        kept.pins().add(&holder.slot);
+        path.device.pins.add(&holder.slot);
+        if path.device.gate.is_shut() {
+            return fault(path.device.why_shut());
+        }
+        if entry.gate.is_shut() {
+            return fault(path.not_bound(pasid));
+        }
+        let stopped = |stopped| path.stopped(stopped, Some(pasid), &[piece], mode.access);
+        match find_runs(entry, piece, mode) {
+            Ok(runs) => {
+                Learner::of(self).learn(path, entry, &[piece], Need::of(mode));
+                Ok(Some(runs))
+            }
+            Err(Halt::Absent(address)) => {
+                // What brings it in may change the space.
+                hand.let_go();
+                let outcome = entry.record.space.resolve(address, mode);
+                outcome.map(|()| None).map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
+            }
+            Err(Halt::Stop(why)) => Err(stopped(why)),
+            Err(Halt::NotInPlace) => fault(FaultReason::NotInPlace),
+        }
     }
 }
 
-/// Addresses of a space whose meaning does not change as long as this lives; see [`Device::pin`]. For the thread that made it.
+/// Addresses of a space whose meaning does not change as long as this lives; see [`DmaPort::pin`]. For the thread that made it.
 #[must_use = "what it says holds as long as it lives"]
 pub struct Pin<'a> {
-    runs: SmallVec<[Run; 1]>,
-    pinned: Pinned<'a>,
-    _inside: Inside<'a>,
+    runs: Runs,
+    hand: Hand<'a>,
     // The last to go: what the others let go of is foreign code as well.
     _callback: InCallback,
 }
 
-impl Path {
-    fn pin(&self, pasid: Option<Pasid>, piece: Segment, mode: AccessMode) -> Result<Pin<'_>, DmaError> {
-        for _ in 0..ROUNDS {
-            if let Some(pin) = self.try_pin(pasid, piece, mode)? {
-                return Ok(pin);
-            }
-        }
-        Err(self.fault(0, pasid, piece.address, mode.access, FaultReason::NotPresent))
-    }
-
-    /// `None` where a page had to be brought in first.
-    fn try_pin(&self, pasid: Option<Pasid>, piece: Segment, mode: AccessMode) -> Result<Option<Pin<'_>>, DmaError> {
-        let fault = |reason| self.fault(0, pasid, piece.address, mode.access, reason);
-        let callback = InCallback::enter();
-        let Some(inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else { return Err(fault(self.device.why_shut())) };
-        let Some(pasid) = pasid else { return Err(fault(FaultReason::NotInPlace)) };
-        if piece.wraps() {
-            return Err(fault(FaultReason::Wraps));
-        }
-        let isolation = self.device.isolation(self.iommu.topology());
-        let is_upstream = |range: AddrRange| isolation.upstream(range.first()).is_some_and(|gap| gap.covers(range));
-        if piece.range().is_some_and(|range| !is_upstream(range)) {
-            return Err(fault(FaultReason::NotInPlace));
-        }
-        let mut pinned = Pinned::new(self.enter_entry(pasid, piece.address, mode)?, piece);
-        let stopped = |stopped| self.stopped(stopped, Some(pasid), &[piece], mode.access);
-        match find_runs(&pinned.entered.entry, piece, mode) {
-            Ok(runs) => Ok(Some(Pin { runs, pinned, _inside: inside, _callback: callback })),
-            Err(Halt::Absent(address)) => {
-                // What brings it in may change the space.
-                pinned.unpin();
-                let outcome = pinned.entered.entry.record.space.resolve(address, mode);
-                outcome.map(|()| None).map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
-            }
-            Err(Halt::Stop(why)) => Err(stopped(why)),
-            Err(Halt::NotInPlace) => Err(fault(FaultReason::NotInPlace)),
-        }
-    }
-}
-
 impl Pin<'_> {
     /// Which space it is.
+    #[inline]
     pub fn space(&self) -> SpaceId {
-        self.pinned.entered.entry.record.id
+        self.hand.bond().record.id
     }
 
-    /// What the addresses mean: parts of the piece in order, and all of it together. None where the piece is empty.
+    /// What the addresses mean: parts of the piece in order, and all of it together; what they permit is what was asked for, and may be more. None where the piece is empty.
+    #[inline]
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }
 
     /// The memory; `None` where the provider gives no slices of it.
     fn slices(&self, write: bool) -> Option<SmallVec<[VolatileSlice<'_>; 4]>> {
-        let slice = |run: &Run| self.pinned.entered.entry.record.space.memory(run.frame, usize::try_from(run.range.len()).ok()?, write);
+        let space = &*self.hand.bond().record.space;
+        let slice = |run: &Run| space.memory(run.frame, usize::try_from(run.range.len()).ok()?, write);
         self.runs.iter().map(slice).collect()
     }
 }
 
+/// The holders of a port that have nothing in hand: as many as it has ever had pins at a time.
+pub(super) type Idle = RefCell<Vec<Box<Holder>>>;
+
+/// A slot, and the bonds by whose spaces it is found.
+pub(super) struct Holder {
+    slot: Arc<PinSlot>,
+    device: Arc<DeviceInner>,
+    /// Of the pin: counts on, and wraps.
+    number: u16,
+    /// One of each PASID; the oldest first.
+    known: Vec<Arc<Attachment>>,
+    /// Which of them was used last.
+    current: usize,
+}
+
+impl Holder {
+    #[cold]
+    fn new(device: &Arc<DeviceInner>) -> Box<Self> {
+        let slot = Arc::new(PinSlot::new(device.requester.id));
+        Box::new(Self { slot, device: Arc::clone(device), number: 0, known: Vec::new(), current: 0 })
+    }
+
+    /// Says that it has a range of the current bond's space in hand.
+    #[inline]
+    fn pin(&mut self, range: AddrRange) {
+        let Some(bond) = self.known.get(self.current) else { return };
+        self.number = self.number.wrapping_add(1);
+        self.slot.pin(bond.record.tag.generation, self.number, range, this_thread());
+    }
+
+    /// The bond is the current one from now on. With nothing in hand.
+    fn know(&mut self, bond: &Arc<Attachment>) {
+        if let Some(at) = self.known.iter().position(|known| Arc::ptr_eq(known, bond)) {
+            self.current = at;
+            return;
+        }
+        let same = self.known.iter().position(|known| known.record.tag.pasid == bond.record.tag.pasid);
+        let gone = same.or_else(|| self.known.iter().position(|known| known.gate.is_closed()));
+        let full = self.known.len() == KNOWN;
+        if let Some(at) = gone.or(full.then_some(0)) {
+            self.forget(at);
+        }
+        self.current = self.known.len();
+        self.known.push(Arc::clone(bond));
+    }
+
+    fn forget(&mut self, at: usize) {
+        if let Some(kept) = &self.known.remove(at).record.kept {
+            kept.pins().remove(&self.slot);
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        while !self.known.is_empty() {
+            self.forget(0);
+        }
+        self.device.pins.remove(&self.slot);
+    }
+}
+
+/// A holder as long as somebody has something in hand with it.
+struct Hand<'a> {
+    port: &'a DmaPort,
+    /// There until the drop.
+    holder: Option<Box<Holder>>,
+}
+
+impl<'a> Hand<'a> {
+    #[inline]
+    fn of(port: &'a DmaPort) -> Self {
+        let idle = port.idle.borrow_mut().pop();
+        Self { port, holder: Some(idle.unwrap_or_else(|| Holder::new(&port.path.device))) }
+    }
+
+    #[inline]
+    fn holder(&mut self) -> &mut Holder {
+        self.holder.as_mut().expect("there until the drop")
+    }
+
+    #[inline]
+    fn bond(&self) -> &Attachment {
+        let holder = self.holder.as_ref().expect("there until the drop");
+        &holder.known[holder.current]
+    }
+
+    /// Has nothing in hand any more.
+    #[inline]
+    fn let_go(&mut self) {
+        let waiters = self.holder().slot.unpin();
+        if !waiters.is_empty() {
+            self.port.path.iommu.let_go(&self.port.path.device, waiters);
+        }
+    }
+}
+
+impl Drop for Hand<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.let_go();
+        self.port.idle.borrow_mut().extend(self.holder.take());
+    }
+}
+
 /// The runs of a piece that has been pinned: by what is kept, or by what the provider says now.
-fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<SmallVec<[Run; 1]>, Halt> {
+fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<Runs, Halt> {
     let kept = entry.record.kept.as_deref().ok_or(Halt::NotInPlace)?;
     let may_bring_in = mode_of(entry, mode).on_absent == OnAbsent::Resolve;
-    let mut runs = SmallVec::new();
+    let mut runs = Runs::new();
     let mut rest = piece.range();
     while let Some(range) = rest {
         let at = range.first();
@@ -145,7 +317,7 @@ fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<Sma
         };
         let here = run.range.intersection(range).filter(|here| here.first() == at).ok_or(Halt::NotInPlace)?;
         let frame = run.frame.offset(at - run.range.first()).ok_or(Halt::NotInPlace)?;
-        runs.push(Run { range: here, frame, ..run });
+        runs.push(Run { range: here, frame, permits: Permissions::needed_by(mode.access) });
         rest = here.last().checked_add(1).and_then(|next| AddrRange::inclusive(next, range.last()));
     }
     Ok(runs)
@@ -169,34 +341,6 @@ enum Halt {
     Absent(u64),
     NotInPlace,
     Stop(Stopped),
-}
-
-/// Inside the gate of a table entry, with a range pinned where the space is one in place.
-struct Pinned<'a> {
-    entered: Entered<'a>,
-    number: Option<usize>,
-}
-
-impl<'a> Pinned<'a> {
-    fn new(entered: Entered<'a>, piece: Segment) -> Self {
-        let kept = entered.entry.record.kept.as_ref();
-        let number = kept.zip(piece.range()).map(|(kept, range)| kept.pin(range));
-        Self { entered, number }
-    }
-
-    fn unpin(&mut self) {
-        let kept = self.entered.entry.record.kept.as_ref();
-        let Some((kept, number)) = kept.zip(self.number.take()) else { return };
-        if kept.unpin(number).into_iter().filter(|left| left.step()).count() > 0 {
-            self.entered.iommu.gate_drained();
-        }
-    }
-}
-
-impl Drop for Pinned<'_> {
-    fn drop(&mut self) {
-        self.unpin();
-    }
 }
 
 impl fmt::Debug for Pin<'_> {

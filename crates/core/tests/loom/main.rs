@@ -16,6 +16,7 @@ mod hotplug;
 mod in_place;
 mod iotlb;
 mod pages;
+mod pins;
 mod probe;
 mod support;
 mod translation;

@@ -9,7 +9,7 @@ use crate::ids::{Bdf, GroupId, PasidTag, PasidWidth, RequesterId, SpaceId};
 use crate::iommu::IommuConfig;
 use crate::iommu::parts::{GroupFace, Isolation, Requester, SpaceRecord};
 use crate::iommu::services::Services;
-use crate::iotlb::Readers;
+use crate::iotlb::{Pins, Readers};
 use crate::link::{DirectLink, LinkEnds};
 use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, EndReason, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken};
@@ -31,6 +31,7 @@ pub(super) fn device(key: u64) -> Arc<DeviceInner> {
         unplugged: AtomicBool::new(false),
         isolation: RwLock::new(Isolation::ask(&NoBus::default(), bdf)),
         readers: Readers::default(),
+        pins: Pins::default(),
         services: Services::new(
             key,
             LinkEnds::new(bdf, std::sync::Weak::new(), me.clone()),
