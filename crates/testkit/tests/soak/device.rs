@@ -24,6 +24,8 @@ type Defect = String;
 pub(crate) struct DeviceThread {
     world: Arc<World>,
     number: usize,
+    /// Of 256 accesses so many are late.
+    late: u8,
     device: usize,
     port: DmaPort,
     rng: fastrand::Rng,
@@ -46,11 +48,12 @@ struct Made {
 }
 
 impl DeviceThread {
-    pub(crate) fn new(world: Arc<World>, number: usize, seed: u64) -> Self {
+    pub(crate) fn new(world: Arc<World>, number: usize, late: u8, seed: u64) -> Self {
         let device = number % world.devices.len();
         let (port, own) = (world.devices[device].port(), world.sites.len() * PAGES);
         Self {
             number,
+            late,
             device,
             port,
             rng: fastrand::Rng::with_seed(seed),
@@ -80,10 +83,12 @@ impl DeviceThread {
 
     fn step(&mut self, world: &World) -> Result<(), Defect> {
         let site = &world.sites[self.rng.usize(0..world.sites.len())];
-        let page = self.rng.usize(0..PAGES);
+        let page = self.rng.usize(0..world.pages);
+        if self.rng.u8(..) < self.late {
+            return self.read_late(world, site, page).map_err(|defect| format!("a late read: {defect}"));
+        }
         let (what, outcome) = match self.rng.u8(..) {
-            0..=155 => ("a read", self.read_stamps(site, page)),
-            156..=159 => ("a late read", self.read_late(world, site, page)),
+            0..=159 => ("a read", self.read_stamps(site, page)),
             160..=191 => ("a write", self.scatter_to(site, &[page])),
             192..=209 => ("a read of its own", self.read_line(site, page)),
             210..=227 => ("an atomic operation", self.operate(site, page)),
@@ -148,7 +153,7 @@ impl DeviceThread {
     }
 
     fn scatter(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
-        let pages: [usize; 4] = std::array::from_fn(|n| (page + 5 * n) % PAGES);
+        let pages: [usize; 4] = std::array::from_fn(|n| (page + 5 * n) % self.world.pages);
         let count = self.rng.usize(2..=pages.len());
         self.scatter_to(site, &pages[..count])
     }
@@ -249,7 +254,7 @@ impl DeviceThread {
     }
 
     fn gather(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
-        let pages: [usize; 4] = std::array::from_fn(|n| (page + 7 * n) % PAGES);
+        let pages: [usize; 4] = std::array::from_fn(|n| (page + 7 * n) % self.world.pages);
         let pages = &pages[..self.rng.usize(2..=pages.len())];
         let at = self.rng.usize(0..PAGE as usize / LINE) * LINE;
         let made = self.made(site, pages, LINE, false, |port, pasid, buf| {
@@ -261,7 +266,7 @@ impl DeviceThread {
     /// Whole pages in one piece.
     fn read_long(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let pages: [usize; MOST] = std::array::from_fn(|n| page + n);
-        let pages = &pages[..self.rng.usize(1..=MOST).min(PAGES - page)];
+        let pages = &pages[..self.rng.usize(1..=MOST).min(self.world.pages - page)];
         let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| port.read(Some(pasid), site.address(page), buf))?;
         self.check(site, pages, 0, PAGE as usize, made)
     }
@@ -269,7 +274,7 @@ impl DeviceThread {
     /// Works on slices of whole pages in place.
     fn look(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let pages: [usize; 4] = std::array::from_fn(|n| page + n);
-        let pages = &pages[..self.rng.usize(1..=4).min(PAGES - page)];
+        let pages = &pages[..self.rng.usize(1..=4).min(self.world.pages - page)];
         let piece = Segment { address: site.address(page), len: pages.len() as u64 * PAGE };
         let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| {
             port.with_memory(Some(pasid), piece, AccessMode::READ, |slices| {

@@ -1,5 +1,6 @@
 //! A thread that owns sites: it changes what is mapped there, unbinds and binds devices, ends spaces and puts others in their place; and looks for what devices have done to memory that they may not touch.
 
+use std::hint;
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
@@ -9,12 +10,14 @@ use sva_core::sync::atomic::Ordering;
 
 use crate::life::Reach;
 use crate::tenant::{Kind, Tenant};
-use crate::world::{PAGES, World};
+use crate::world::{LEDGER, World};
 
 /// Changes between two looks at all memory that is free.
 const LOOKS: u64 = 256;
-/// How long devices have a site for themselves now and then, at most, in microseconds.
+/// How long owners sleep now and then, in microseconds.
 const PAUSE: u64 = 50;
+/// How often they go round at most where they wait without sleeping.
+const SPINS: u32 = 1000;
 
 pub(crate) struct OwnerThread {
     world: Arc<World>,
@@ -54,32 +57,35 @@ impl OwnerThread {
         if number.is_multiple_of(LOOKS) {
             tenant.look_at_free()?;
         }
+        let pages = world.pages;
         match rng.u8(..) {
             0 => tenant.succeed(world),
             1..=8 => {
-                tenant.rebind(world, rng.usize(0..world.devices.len()), Duration::from_micros(rng.u64(0..PAUSE)));
+                tenant.rebind(world, rng.usize(0..world.devices.len()), rng.bool());
                 Ok(())
             }
-            9..=16 => tenant.put_aside(world, &range(rng, PAGES + 1)),
-            17..=48 => {
-                let cut = rng.usize(1..PAGES);
-                let (one, other) = (range(rng, cut), range(rng, PAGES - cut));
+            9..=16 => tenant.put_aside(world, &range(rng, pages)),
+            17..=20 => tenant.put_aside(world, &(LEDGER..LEDGER + 1)),
+            21..=28 => {
+                let kind = [Kind::Protect(Reach::Read), Kind::Protect(Reach::ReadWrite), Kind::Replace][rng.usize(0..3)];
+                tenant.change(world, &[(kind, LEDGER..LEDGER + 1)])
+            }
+            29..=60 => {
+                let cut = rng.usize(1..pages);
+                let (one, other) = (range(rng, cut), range(rng, pages - cut));
                 let steps = [(kind(rng), one), (kind(rng), other.start + cut..other.end + cut)];
                 tenant.change(world, &steps)
             }
-            _ => {
-                let kind = kind(rng);
-                // The ledger keeps what is in it.
-                let pages = if matches!(kind, Kind::Protect(_) | Kind::Replace) { PAGES + 1 } else { PAGES };
-                tenant.change(world, &[(kind, range(rng, pages))])
-            }
+            _ => tenant.change(world, &[(kind(rng), range(rng, pages))]),
         }
     }
 
+    /// Devices have the sites for themselves for a moment: mostly without a sleep, which is long where there are few processors.
     fn pause(&mut self) {
-        match self.rng.u8(0..4) {
-            0 => thread::sleep(Duration::from_micros(self.rng.u64(0..PAUSE))),
-            1 => thread::yield_now(),
+        match self.rng.u8(0..32) {
+            0 => thread::sleep(Duration::from_micros(PAUSE)),
+            1..=8 => thread::yield_now(),
+            9..=16 => (0..self.rng.u32(0..SPINS)).for_each(|_| hint::spin_loop()),
             _ => {}
         }
     }

@@ -24,20 +24,29 @@ const TICK: Duration = Duration::from_millis(20);
 /// Who takes part.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
+    /// Of all accesses.
+    pub(crate) percent: u64,
     pub(crate) owners: usize,
     /// Threads that access, each with a port of its own; two have a device together where there are more than two.
     pub(crate) threads: usize,
     /// At each a space at any time.
     pub(crate) sites: usize,
+    /// Of each site, that devices access.
+    pub(crate) pages: usize,
     pub(crate) iotlb_bytes: usize,
+    /// Of 256 accesses so many begin, and read, later than others see.
+    pub(crate) late: u8,
     /// Whether threads give up their turns where it matters.
     pub(crate) dawdles: bool,
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { owners, threads, sites, iotlb_bytes, dawdles } = self;
-        write!(f, "{owners} owners of {sites} spaces, {threads} threads that access, a table of {iotlb_bytes} bytes")?;
+        let Self { owners, threads, sites, pages, iotlb_bytes, late, dawdles, .. } = self;
+        write!(
+            f,
+            "owners: {owners}, threads that access: {threads}, spaces: {sites}, pages of each: {pages}, late: {late}/256, table: {iotlb_bytes} bytes"
+        )?;
         if *dawdles { f.write_str(", with pauses where it matters") } else { Ok(()) }
     }
 }
@@ -53,7 +62,7 @@ pub(crate) struct Round {
 impl Round {
     /// Answers what was done, and how many changes were made.
     pub(crate) fn run(self, begun: Instant) -> (Tally, u64) {
-        let Shape { owners, threads, sites, dawdles, .. } = self.shape;
+        let Shape { owners, threads, sites, late, dawdles, .. } = self.shape;
         assert!(threads <= THREADS, "a page has room for {THREADS} threads");
         let world = Arc::new(self.world());
         let seed = |thread: usize| self.seed << 8 | thread as u64;
@@ -68,7 +77,7 @@ impl Round {
             .map(|n| {
                 let world = Arc::clone(&world);
                 let seed = seed(n);
-                thread::spawn(move || DeviceThread::new(world, n, seed).run())
+                thread::spawn(move || DeviceThread::new(world, n, late, seed).run())
             })
             .collect();
         self.watch(&world, begun, || devices.iter().any(|thread| thread.is_finished()) || owners.iter().any(|thread| thread.is_finished()));
@@ -85,13 +94,13 @@ impl Round {
     }
 
     fn world(&self) -> World {
-        let Shape { threads, sites, iotlb_bytes, .. } = self.shape;
+        let Shape { threads, sites, pages, iotlb_bytes, .. } = self.shape;
         // So few PASIDs that a number soon has another owner.
         let width = PasidWidth::new((2 * sites as u32).ilog2() as u8 + 2).expect("1 to 20 bits");
         let config = IommuConfig { iotlb_bytes, pasid_width: width, ..IommuConfig::default() };
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let devices = (0..threads.div_ceil(if threads > 2 { 2 } else { 1 })).map(|n| plug(&iommu, n, width)).collect();
-        World::new(iommu, devices, sites, threads)
+        World::new(iommu, devices, sites, pages, threads)
     }
 
     /// Until there are as many accesses as there are to be, or the time is over, or a thread has ended, which then says why.

@@ -1,10 +1,8 @@
 //! What lives at a site: a space, with the bonds of all devices, and its changes.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use sva_core::{AddressSpace, Bind, Bond, EndReason};
 use sva_testkit::arena::Change;
@@ -70,7 +68,7 @@ impl Tenant {
 
     fn settle_in(&mut self, world: &World) {
         (0..self.bonds.len()).for_each(|device| self.bind(world, device));
-        self.make(world, &[(Kind::Fresh, 0..PAGES), (Kind::Map, LEDGER..LEDGER + 1)]);
+        self.make(world, &[(Kind::Fresh, 0..world.pages), (Kind::Map, LEDGER..LEDGER + 1)]);
     }
 
     fn bind(&mut self, world: &World, device: usize) {
@@ -90,10 +88,12 @@ impl Tenant {
         tie.settle(None);
     }
 
-    /// Unbinds a device, and binds it again after a while.
-    pub(crate) fn rebind(&mut self, world: &World, device: usize, pause: Duration) {
+    /// Unbinds a device, and binds it again at once or when others have had their turn.
+    pub(crate) fn rebind(&mut self, world: &World, device: usize, at_once: bool) {
         self.unbind(world, device);
-        thread::sleep(pause);
+        if !at_once {
+            thread::yield_now();
+        }
         self.bind(world, device);
     }
 
@@ -248,9 +248,10 @@ impl Tenant {
     }
 
     fn sum(&self, address: u64) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&self.space.peek(address, PAGE as usize));
-        hasher.finish()
+        let bytes = self.space.peek(address, PAGE as usize);
+        let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")));
+        // Odd: no difference is lost on the way.
+        words.fold(0, |sum: u64, word| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     fn at<'a>(&self, world: &'a World) -> &'a Site {

@@ -8,7 +8,7 @@ use sva_testkit::PAGE;
 use crate::life::{Life, Tie};
 use crate::page::Name;
 
-/// Pages of a site whose contents come and go. One more, the ledger, keeps its contents as long as the space lives.
+/// Pages of a site whose contents come and go, at most. One more, the ledger, keeps its contents as long as the space lives.
 pub(crate) const PAGES: usize = 32;
 /// The page to whose first word all devices add.
 pub(crate) const LEDGER: usize = PAGES;
@@ -57,6 +57,8 @@ pub(crate) struct World {
     pub(crate) iommu: Iommu,
     pub(crate) devices: Vec<Device>,
     pub(crate) sites: Vec<Site>,
+    /// Of each site, that devices access; not the ledger.
+    pub(crate) pages: usize,
     /// Accesses of each thread, as far as it has told.
     pub(crate) accesses: Vec<AtomicU64>,
     pub(crate) changes: AtomicU64,
@@ -69,11 +71,12 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(iommu: Iommu, devices: Vec<Device>, sites: usize, threads: usize) -> Self {
+    pub(crate) fn new(iommu: Iommu, devices: Vec<Device>, sites: usize, pages: usize, threads: usize) -> Self {
         Self {
             iommu,
             sites: (0..sites).map(|number| Site::new(number, devices.len())).collect(),
             devices,
+            pages,
             accesses: (0..threads).map(|_| AtomicU64::new(0)).collect(),
             changes: AtomicU64::new(0),
             cold: (0..COLD).map(|_| AtomicU64::new(0)).collect(),
