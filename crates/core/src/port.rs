@@ -7,6 +7,7 @@
 //! A gather or scatter goes to the provider in one call as long as its pieces take one way.
 
 mod atomic;
+mod holder;
 mod lane;
 mod path;
 mod pin;
@@ -24,11 +25,11 @@ use crate::iommu::Iommu;
 use crate::iommu::parts::DeviceInner;
 use crate::range::Segment;
 pub use atomic::AtomicWord;
+use holder::Idle;
 use lane::Lane;
 pub(crate) use lane::Learner;
 use lane::Need;
 pub(crate) use path::{Buffer, Path};
-use pin::Idle;
 pub use pin::Pin;
 
 /// A handle of a device that has been plugged in. It keeps working, with errors, after the device was removed.

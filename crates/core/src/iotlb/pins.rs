@@ -80,18 +80,20 @@ impl PinSlot {
         self.word.store(owner.0 << COUNT_BITS | u64::from(number), Ordering::Release);
     }
 
-    /// Has nothing in hand any more. Whoever is answered has one less to wait for.
+    /// Has nothing in hand any more. Answers whether there may be [waiters](Self::take_waiters).
     #[inline]
-    pub(crate) fn unpin(&self) -> Vec<Waiter> {
+    #[must_use = "somebody may wait"]
+    pub(crate) fn unpin(&self) -> bool {
         // Release: what was accessed was accessed before.
         self.word.store(0, Ordering::Release);
         barrier::light();
         // Either the barrier of the one that waits was before this, then what it has left is seen here; or the store was before that barrier, then it sees the store and does not wait.
-        if self.awaited.load(Ordering::Acquire) { self.take_waiters() } else { Vec::new() }
+        self.awaited.load(Ordering::Acquire)
     }
 
+    /// Those who have one less to wait for.
     #[cold]
-    fn take_waiters(&self) -> Vec<Waiter> {
+    pub(crate) fn take_waiters(&self) -> Vec<Waiter> {
         let mut waiting = self.waiting.lock();
         self.awaited.store(false, Ordering::Relaxed);
         std::mem::take(&mut waiting)

@@ -3,14 +3,13 @@
 //! What runs meanwhile is foreign code, so this is no section, for which others spin: the range is said in a slot ([`PinSlot`]), at which a change of it, an unbind and a removal leave word. A range that is kept is
 //! pinned in the section in which it is found; else by the long way, inside the gates.
 
-use std::cell::RefCell;
 use std::fmt;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
 
 use super::DmaPort;
+use super::holder::Holder;
 use super::lane::{Learner, Need};
 use super::path::mode_of;
 use crate::ats::{Frame, Permissions};
@@ -18,19 +17,13 @@ use crate::callback::InCallback;
 use crate::fault::{AccessMode, DmaError, FaultReason, OnAbsent};
 use crate::ids::{Pasid, SpaceId};
 use crate::iommu::inside::{Inside, Last};
-use crate::iommu::parts::{Attachment, DeviceInner};
-use crate::iotlb::{Kept, Permits, PinSlot};
+use crate::iommu::parts::{Attachment, SpaceRecord};
+use crate::iotlb::{Kept, Permits};
 use crate::range::{AddrRange, Segment};
 use crate::space::{AddressSpace, Run, StopCause, Stopped};
-use crate::sync::this_thread;
 
 /// Times that absent pages are brought in before it is given up.
 const ROUNDS: u32 = 1000;
-/// Bonds that a holder knows at once.
-const KNOWN: usize = 16;
-
-type Runs = SmallVec<[Run; 1]>;
-
 impl DmaPort {
     /// Has `work` work on the memory of `piece` in place: slices that together are as long, in order, with a boundary wherever the memory is not contiguous. `mode.access` says whether it may be written to.
     ///
@@ -62,61 +55,43 @@ impl DmaPort {
     /// See [`DmaError`]. [`FaultReason::NotInPlace`] where the space, or a peer that decodes some of the addresses, cannot be accessed in place.
     #[inline]
     pub fn pin(&self, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Pin<'_>, DmaError> {
-        let callback = InCallback::enter();
-        let mut hand = Hand::of(self);
-        let runs = match self.pin_kept(&mut hand, pasid, piece, mode) {
-            Some(runs) => runs,
-            None => self.pin_the_long_way(&mut hand, pasid, piece, mode)?,
-        };
-        Ok(Pin { runs, hand, _callback: callback })
-    }
-
-    /// Pins what is kept of all of the piece; `None` where that is not enough.
-    #[inline]
-    fn pin_kept(&self, hand: &mut Hand<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Option<Runs> {
-        let range = piece.range()?;
-        let holder = hand.holder();
-        let (need, permits) = (Need::of(mode), Permissions::needed_by(mode.access));
-        let at = holder.known.iter().position(|bond| bond.record.tag.pasid == pasid)?;
-        holder.current = at;
-        let mut runs = Runs::new();
-        let mut rest = range;
-        loop {
-            let left = usize::try_from(rest.last() - rest.first()).ok()?.checked_add(1)?;
-            let run = self.hit(pasid, rest.first(), left, need, |place| {
-                // The bond that the port has found, since no other one of the number is open; or one that came after, which this holder is not yet found by.
-                if holder.known.get(at)?.gate.is_shut() {
-                    return None;
-                }
-                if runs.is_empty() {
-                    // Whoever takes something away and has waited for this section sees it.
-                    holder.pin(range);
-                }
-                let here = AddrRange::new(rest.first(), place.len as u64)?;
-                Some(Run { range: here, frame: place.frame, permits })
-            })?;
-            runs.push(run);
-            if run.range.last() == range.last() {
-                return Some(runs);
-            }
-            rest = AddrRange::inclusive(run.range.last() + 1, range.last())?;
+        match self.pin_kept(pasid, piece, mode) {
+            Some(pin) => Ok(pin),
+            None => self.pin_the_long_way(pasid, piece, mode),
         }
     }
 
+    /// Pins what is kept of all of the piece; `None` where that is not enough. The answer is two words, in registers.
+    fn pin_kept(&self, pasid: Pasid, piece: Segment, mode: AccessMode) -> Option<Pin<'_>> {
+        let range = piece.range()?;
+        let mut pin = Pin::of(self);
+        let holder = pin.holder_mut();
+        holder.find(pasid)?;
+        let (mut at, mut left) = (piece.address, piece.len);
+        while left > 0 {
+            let len = self.hit(pasid, at, usize::try_from(left).ok()?, Need::of(mode), |place| {
+                holder.pin_part(range, AddrRange::new(at, place.len as u64)?, place.frame, mode)
+            })?;
+            // Wraps where it ends at the top, and nothing is left.
+            at = at.wrapping_add(len);
+            left -= len;
+        }
+        Some(pin)
+    }
+
     #[cold]
-    fn pin_the_long_way(&self, hand: &mut Hand<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Runs, DmaError> {
-        // What it was about to have.
-        hand.let_go();
+    fn pin_the_long_way(&self, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Pin<'_>, DmaError> {
+        let mut pin = Pin::of(self);
         for _ in 0..ROUNDS {
-            if let Some(runs) = self.try_pin(hand, pasid, piece, mode)? {
-                return Ok(runs);
+            if self.try_pin(&mut pin, pasid, piece, mode)? {
+                return Ok(pin);
             }
         }
         Err(self.path.fault(0, Some(pasid), piece.address, mode.access, FaultReason::NotPresent))
     }
 
-    /// `None` where a page had to be brought in first.
-    fn try_pin(&self, hand: &mut Hand<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Option<Runs>, DmaError> {
+    /// False where a page had to be brought in first.
+    fn try_pin(&self, pin: &mut Pin<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<bool, DmaError> {
         let path = &self.path;
         let fault = |reason| Err(path.fault(0, Some(pasid), piece.address, mode.access, reason));
         let Some(_inside) = Inside::enter(&path.device.gate, &path.iommu, Last::Wake) else { return fault(path.device.why_shut()) };
@@ -131,7 +106,7 @@ impl DmaPort {
         let entered = path.enter_entry(pasid, piece.address, mode)?;
         let entry = &entered.entry;
         let Some(kept) = &entry.record.kept else { return fault(FaultReason::NotInPlace) };
-        let holder = hand.holder();
+        let holder = pin.holder_mut();
         holder.know(entry);
         if let Some(range) = piece.range() {
             holder.pin(range);
@@ -148,14 +123,15 @@ impl DmaPort {
         let stopped = |stopped| path.stopped(stopped, Some(pasid), &[piece], mode.access);
         match find_runs(entry, piece, mode) {
             Ok(runs) => {
+                pin.holder_mut().runs = runs;
                 Learner::of(self).learn(path, entry, &[piece], Need::of(mode));
-                Ok(Some(runs))
+                Ok(true)
             }
             Err(Halt::Absent(address)) => {
                 // What brings it in may change the space.
-                hand.let_go();
+                pin.let_go();
                 let outcome = entry.record.space.resolve(address, mode);
-                outcome.map(|()| None).map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
+                outcome.map(|()| false).map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
             }
             Err(Halt::Stop(why)) => Err(stopped(why)),
             Err(Halt::NotInPlace) => fault(FaultReason::NotInPlace),
@@ -166,143 +142,87 @@ impl DmaPort {
 /// Addresses of a space whose meaning does not change as long as this lives; see [`DmaPort::pin`]. For the thread that made it.
 #[must_use = "what it says holds as long as it lives"]
 pub struct Pin<'a> {
-    runs: Runs,
-    hand: Hand<'a>,
-    // The last to go: what the others let go of is foreign code as well.
+    port: &'a DmaPort,
+    /// There until the drop.
+    holder: Option<Box<Holder>>,
+    // The last to go: what is let go of is foreign code as well.
     _callback: InCallback,
 }
 
-impl Pin<'_> {
+impl<'a> Pin<'a> {
+    /// Of nothing yet.
+    #[inline]
+    fn of(port: &'a DmaPort) -> Self {
+        let callback = InCallback::enter();
+        let idle = port.idle.borrow_mut().pop();
+        Self { port, holder: Some(idle.unwrap_or_else(|| Holder::new(&port.path.device))), _callback: callback }
+    }
+
     /// Which space it is.
     #[inline]
     pub fn space(&self) -> SpaceId {
-        self.hand.bond().record.id
+        self.record().id
     }
 
     /// What the addresses mean: parts of the piece in order, and all of it together; what they permit is what was asked for, and may be more. None where the piece is empty.
     #[inline]
     pub fn runs(&self) -> &[Run] {
-        &self.runs
+        &self.holder().runs
     }
 
     /// The memory; `None` where the provider gives no slices of it.
     fn slices(&self, write: bool) -> Option<SmallVec<[VolatileSlice<'_>; 4]>> {
-        let space = &*self.hand.bond().record.space;
+        let space = &*self.record().space;
         let slice = |run: &Run| space.memory(run.frame, usize::try_from(run.range.len()).ok()?, write);
-        self.runs.iter().map(slice).collect()
-    }
-}
-
-/// The holders of a port that have nothing in hand: as many as it has ever had pins at a time.
-pub(super) type Idle = RefCell<Vec<Box<Holder>>>;
-
-/// A slot, and the bonds by whose spaces it is found.
-pub(super) struct Holder {
-    slot: Arc<PinSlot>,
-    device: Arc<DeviceInner>,
-    /// Of the pin: counts on, and wraps.
-    number: u16,
-    /// One of each PASID; the oldest first.
-    known: Vec<Arc<Attachment>>,
-    /// Which of them was used last.
-    current: usize,
-}
-
-impl Holder {
-    #[cold]
-    fn new(device: &Arc<DeviceInner>) -> Box<Self> {
-        let slot = Arc::new(PinSlot::new(device.requester.id));
-        Box::new(Self { slot, device: Arc::clone(device), number: 0, known: Vec::new(), current: 0 })
-    }
-
-    /// Says that it has a range of the current bond's space in hand.
-    #[inline]
-    fn pin(&mut self, range: AddrRange) {
-        let Some(bond) = self.known.get(self.current) else { return };
-        self.number = self.number.wrapping_add(1);
-        self.slot.pin(bond.record.tag.generation, self.number, range, this_thread());
-    }
-
-    /// The bond is the current one from now on. With nothing in hand.
-    fn know(&mut self, bond: &Arc<Attachment>) {
-        if let Some(at) = self.known.iter().position(|known| Arc::ptr_eq(known, bond)) {
-            self.current = at;
-            return;
-        }
-        let same = self.known.iter().position(|known| known.record.tag.pasid == bond.record.tag.pasid);
-        let gone = same.or_else(|| self.known.iter().position(|known| known.gate.is_closed()));
-        let full = self.known.len() == KNOWN;
-        if let Some(at) = gone.or(full.then_some(0)) {
-            self.forget(at);
-        }
-        self.current = self.known.len();
-        self.known.push(Arc::clone(bond));
-    }
-
-    fn forget(&mut self, at: usize) {
-        if let Some(kept) = &self.known.remove(at).record.kept {
-            kept.pins().remove(&self.slot);
-        }
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        while !self.known.is_empty() {
-            self.forget(0);
-        }
-        self.device.pins.remove(&self.slot);
-    }
-}
-
-/// A holder as long as somebody has something in hand with it.
-struct Hand<'a> {
-    port: &'a DmaPort,
-    /// There until the drop.
-    holder: Option<Box<Holder>>,
-}
-
-impl<'a> Hand<'a> {
-    #[inline]
-    fn of(port: &'a DmaPort) -> Self {
-        let idle = port.idle.borrow_mut().pop();
-        Self { port, holder: Some(idle.unwrap_or_else(|| Holder::new(&port.path.device))) }
+        self.runs().iter().map(slice).collect()
     }
 
     #[inline]
-    fn holder(&mut self) -> &mut Holder {
+    fn record(&self) -> &SpaceRecord {
+        &self.holder().bond().expect("there is no pin without a bond").record
+    }
+
+    #[inline]
+    fn holder(&self) -> &Holder {
+        self.holder.as_ref().expect("there until the drop")
+    }
+
+    #[inline]
+    fn holder_mut(&mut self) -> &mut Holder {
         self.holder.as_mut().expect("there until the drop")
-    }
-
-    #[inline]
-    fn bond(&self) -> &Attachment {
-        let holder = self.holder.as_ref().expect("there until the drop");
-        &holder.known[holder.current]
     }
 
     /// Has nothing in hand any more.
     #[inline]
     fn let_go(&mut self) {
-        let waiters = self.holder().slot.unpin();
-        if !waiters.is_empty() {
-            self.port.path.iommu.let_go(&self.port.path.device, waiters);
+        let holder = self.holder_mut();
+        holder.runs.clear();
+        if holder.slot.unpin() {
+            self.tell_waiters();
+        }
+    }
+
+    #[cold]
+    fn tell_waiters(&self) {
+        self.port.path.iommu.let_go(&self.port.path.device, self.holder().slot.take_waiters());
+    }
+}
+
+impl Drop for Pin<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.let_go();
+        if let Some(holder) = self.holder.take() {
+            self.port.idle.borrow_mut().push(holder);
         }
     }
 }
 
-impl Drop for Hand<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.let_go();
-        self.port.idle.borrow_mut().extend(self.holder.take());
-    }
-}
-
 /// The runs of a piece that has been pinned: by what is kept, or by what the provider says now.
-fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<Runs, Halt> {
+fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<Vec<Run>, Halt> {
     let kept = entry.record.kept.as_deref().ok_or(Halt::NotInPlace)?;
     let may_bring_in = mode_of(entry, mode).on_absent == OnAbsent::Resolve;
-    let mut runs = Runs::new();
+    let mut runs = Vec::new();
     let mut rest = piece.range();
     while let Some(range) = rest {
         let at = range.first();
@@ -345,6 +265,6 @@ enum Halt {
 
 impl fmt::Debug for Pin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pin").field("space", &self.space()).field("runs", &self.runs).finish()
+        f.debug_struct("Pin").field("space", &self.space()).field("runs", &self.runs()).finish()
     }
 }
