@@ -8,11 +8,14 @@
 
 mod atomic;
 mod holder;
+mod known;
 mod lane;
+mod memo;
 mod path;
 mod pin;
 mod place;
 mod translated;
+mod value;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -28,7 +31,7 @@ pub use atomic::AtomicWord;
 use holder::Idle;
 use lane::Lane;
 pub(crate) use lane::Learner;
-use lane::Need;
+use memo::Need;
 pub(crate) use path::{Buffer, Path};
 pub use pin::Pin;
 
@@ -143,7 +146,15 @@ impl DmaPort {
     ///
     /// # Errors
     /// What was read before is in `buf`; see [`DmaError`].
+    #[inline]
     pub fn read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+        // All of it in one run, as it mostly is.
+        if let Some(pasid) = pasid
+            && !buf.is_empty()
+            && self.hit(pasid, address, buf.len(), Need::of(AccessMode::READ), |place| place.read(buf)).is_some()
+        {
+            return Ok(());
+        }
         self.one(pasid, address, Buffer::Into(buf), AccessMode::READ)
     }
 
@@ -151,7 +162,14 @@ impl DmaPort {
     ///
     /// # Errors
     /// What was written before stays; see [`DmaError`].
+    #[inline]
     pub fn write(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        if let Some(pasid) = pasid
+            && !data.is_empty()
+            && self.hit(pasid, address, data.len(), Need::of(AccessMode::WRITE), |place| place.write(data)).is_some()
+        {
+            return Ok(());
+        }
         self.one(pasid, address, Buffer::From(data), AccessMode::WRITE)
     }
 
@@ -172,7 +190,7 @@ impl DmaPort {
     }
 
     /// One piece, as long as the buffer.
-    #[inline]
+    #[cold]
     fn one(&self, pasid: Option<Pasid>, address: u64, mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
         let len = buffer.len();
         let done = self.short_way(pasid, address, &mut buffer, mode);

@@ -102,6 +102,19 @@ pub(crate) mod barrier;
 pub(crate) mod barrier {
     use super::atomic::{Ordering, fence};
 
+    #[derive(Clone, Copy)]
+    pub(crate) struct Light;
+
+    impl Light {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn pass(self) {
+            fence(Ordering::SeqCst);
+        }
+    }
+
     pub(crate) fn light() {
         fence(Ordering::SeqCst);
     }

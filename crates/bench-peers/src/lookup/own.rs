@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
+use sva_core::ats::Frame;
 use sva_core::{AccessMode, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaPort, Iommu, IommuConfig, Pasid, PasidWidth};
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
@@ -19,7 +20,7 @@ pub(super) struct Port {
 
 impl Port {
     pub(super) fn new(mappings: &[Mapping]) -> Result<Self, Box<dyn Error>> {
-        // So large that nothing is overwritten: what a miss costs is not the question here.
+        // So large that hardly anything is overwritten.
         let iotlb_bytes = (mappings.len() * 128).max(IommuConfig::default().iotlb_bytes);
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig { iotlb_bytes, ..IommuConfig::default() });
         let bdf = Bdf::new(0, 1, 0, 0).ok_or("no such device")?;
@@ -40,8 +41,22 @@ impl Port {
     }
 }
 
+impl Port {
+    #[inline]
+    fn kept(&self, address: u64) -> Option<Frame> {
+        self.port.kept(self.pasid, address, AccessMode::READ).or_else(|| self.missed(address))
+    }
+
+    /// The table has overwritten it: as for any access, the provider is asked and the answer is entered.
+    #[cold]
+    fn missed(&self, address: u64) -> Option<Frame> {
+        self.port.read(Some(self.pasid), address, &mut [0]).ok()?;
+        self.port.kept(self.pasid, address, AccessMode::READ)
+    }
+}
+
 impl Lookup for Port {
     fn find(&self, address: u64) -> Option<u64> {
-        Some(self.port.kept(self.pasid, address, AccessMode::READ)?.0 - self.base)
+        Some(self.kept(address)?.0 - self.base)
     }
 }

@@ -44,14 +44,14 @@ impl Size {
     }
 
     /// The smallest one of a set, each of which is its [`bit`](Self::bit).
-    #[inline]
+    #[inline(always)]
     pub(super) fn smallest_of(set: u8) -> Option<Self> {
         (set != 0).then(|| Self(set.trailing_zeros() as u8))
     }
 
     #[inline]
     fn bits(self) -> u32 {
-        SIZES[usize::from(self.0)]
+        SIZES[usize::from(self.0) % Self::COUNT]
     }
 
     #[inline]
@@ -99,6 +99,9 @@ impl Permits {
     pub(crate) const WRITE: Self = Self(2);
     pub(crate) const EXECUTE: Self = Self(4);
     pub(crate) const READ_WRITE: Self = Self(3);
+    /// Requests of this mode, for a port; no entry has it.
+    pub(crate) const PRIVILEGED: Self = Self(8);
+    pub(crate) const USER: Self = Self(16);
 
     #[inline]
     pub(crate) fn of(access: Access) -> Self {
@@ -115,8 +118,23 @@ impl Permits {
     }
 
     #[inline]
-    pub(crate) fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
+    pub(crate) fn with(self, more: Self) -> Self {
+        Self(self.0 | more.0)
+    }
+
+    #[inline]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    #[inline]
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Self(bits)
     }
 }
 
@@ -187,6 +205,11 @@ impl Packed {
     #[inline(always)]
     pub(super) fn is_some(self) -> bool {
         self.0 != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn entry(self) -> Option<Entry> {
+        self.is_some().then(|| Entry::unpack(self))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Block, Entry, Key, Permits, Size};
+use super::entry::{Block, Entry, Key, Packed, Permits, Size};
 use super::pins::Pins;
 use super::section::{Readers, Slot, UnderWay};
 use super::table::{Place, Table};
@@ -69,15 +69,24 @@ impl Kept {
     /// What is entered for an address, where it permits what is needed. In a section.
     #[inline(always)]
     pub(crate) fn find(&self, address: u64, need: Permits, privileged: bool) -> Option<Entry> {
-        let (key, mut sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
-        while let Some(size) = Size::smallest_of(sizes) {
-            let found = self.table.find(key, address, need, Block::of(address, size));
-            if found.is_some() {
-                return Some(Entry::unpack(found));
+        let (key, sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
+        // No iterator: its state would go through memory.
+        let mut left = sizes;
+        while let Some(size) = Size::smallest_of(left) {
+            if let Some(entry) = self.table.glance(key, address, need, Block::of(address, size)) {
+                return Some(entry);
             }
-            sizes &= !size.bit();
+            left &= !size.bit();
         }
-        None
+        self.search(key, address, need, sizes).entry()
+    }
+
+    // Out of line, and what it answers in registers.
+    #[inline(never)]
+    fn search(&self, key: Key, address: u64, need: Permits, sizes: u8) -> Packed {
+        let of_size =
+            |size: Size| if sizes & size.bit() != 0 { self.table.find(key, address, need, Block::of(address, size)) } else { Packed::NONE };
+        Size::all().map(of_size).find(|found| found.is_some()).unwrap_or(Packed::NONE)
     }
 
     /// Enters a run that the provider has named after the generation was read, unless that has moved on since.

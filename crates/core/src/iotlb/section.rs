@@ -1,8 +1,8 @@
 //! Sections: how an access through a kept translation says that it is under way, and how an invalidation waits for it.
 //!
-//! The reader stores in its slot whose memory it accesses, then looks whether it may, then accesses, then clears the slot; all are plain loads and stores. Whoever takes something
-//! away makes that visible first (a gate closed, a generation counted up, an entry taken out), then looks which slots there are, has a barrier pass on every running thread, and looks
-//! into the slots. Either the reader's store was before the barrier, then it is seen and waited for; or its look was after, then it sees what has been taken away.
+//! The reader stores in its slot whose memory it accesses, then looks whether there is news for it, then accesses, then clears the slot; all are plain loads and stores. Whoever takes something
+//! away makes that visible first (a gate closed, an entry taken out, a generation counted up), then tells the slots that it concerns, has a barrier pass on every running thread, and looks
+//! into the slots. Either the reader's store was before the barrier, then it is seen and waited for; or its look was after, then it sees that there is news, and what that is.
 
 use std::sync::Arc;
 
@@ -13,23 +13,39 @@ use crate::ids::Generation;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Backoff, Mutex, barrier};
 
-/// Bits of a slot's word that count sections, so that one section can be told from the next of the same owner.
-const COUNT_BITS: u32 = 16;
+/// Bits of a slot's word that say up to which news a section is, so that one before them can be told from one after.
+const NEWS_BITS: u32 = 16;
 
-/// Says whose memory a port accesses right now through what it has kept; 0: nobody's. It has one writer, and a line of its own.
+/// What one port and those that take something away say to one another. It has a line of its own.
 #[derive(Default)]
 #[repr(align(128))]
-pub(crate) struct Slot(AtomicU64);
+pub(crate) struct Slot {
+    /// Whose memory the port accesses right now through what it has kept; 0: nobody's. The port alone writes it.
+    section: AtomicU64,
+    /// Counted up by whoever has taken something away. A hit looks at this instead of at each thing that can be.
+    news: AtomicU64,
+}
 
 impl Slot {
-    /// Begins the section of this port that has this number.
-    #[inline]
-    pub(crate) fn enter(&self, owner: Generation, number: u16) -> Section<'_> {
+    /// Begins a section of a port that knows of `news`. The next one after there was news is told from this one by that number.
+    #[inline(always)]
+    pub(crate) fn enter(&self, owner: Generation, news: u64, barrier: barrier::Light) -> Section<'_> {
         // Generations count binds: 2^48 are not reached.
-        // Release: who finds this section knows that those before it are over, and what they accessed was accessed before.
-        self.0.store(owner.0 << COUNT_BITS | u64::from(number), Ordering::Release);
-        barrier::light();
+        // Release: who finds this section instead of the one before knows that what that has accessed was accessed before.
+        self.section.store(owner.0 << NEWS_BITS | news & ((1 << NEWS_BITS) - 1), Ordering::Release);
+        barrier.pass();
         Section(self)
+    }
+
+    /// Another number than before means that something has been taken away: it is seen by whoever looks from now on.
+    #[inline]
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Ordering::Acquire)
+    }
+
+    fn tell(&self) {
+        // Release: what has been taken away is, for whoever sees this.
+        self.news.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -40,7 +56,7 @@ impl Drop for Section<'_> {
     #[inline]
     fn drop(&mut self) {
         // Release: what was accessed was accessed before.
-        self.0.0.store(0, Ordering::Release);
+        self.0.section.store(0, Ordering::Release);
     }
 }
 
@@ -63,12 +79,16 @@ impl Readers {
         self.0.lock().retain(|(held, _)| !Arc::ptr_eq(held, slot));
     }
 
-    /// Those that are in it now. What is taken away has been before this.
-    fn now(&self) -> SmallVec<[(Arc<Slot>, u64); 2]> {
-        self.0.lock().iter().cloned().collect()
+    /// Tells those that are in it now, and answers who they are. What is taken away has been before this; who comes later sees it.
+    fn tell(&self) -> SmallVec<[(Arc<Slot>, u64); 2]> {
+        let told = |(slot, came): &(Arc<Slot>, u64)| {
+            slot.tell();
+            (Arc::clone(slot), *came)
+        };
+        self.0.lock().iter().map(told).collect()
     }
 
-    /// They have seen, or will see before they access anything, that the generation has moved on: they come back when they have, and until then nobody has to wait for them. Otherwise
+    /// They see before they access anything more that the generation has moved on: they come back when they have, and until then nobody has to tell them or wait for them. Otherwise
     /// each invalidation would interrupt every running thread of the process for a port that has not been used for long.
     fn retire(&self, seen: &[(Arc<Slot>, u64)]) {
         self.0.lock().retain(|(held, came)| !seen.iter().any(|(slot, then)| came == then && Arc::ptr_eq(held, slot)));
@@ -91,13 +111,13 @@ struct Watched {
 impl UnderWay {
     /// All sections of the ports of a device, which has been shut.
     pub(crate) fn of_device(readers: &Readers) -> Self {
-        Self::watch(Watched { slots: readers.now(), owner: None, retire: None })
+        Self::watch(Watched { slots: readers.tell(), owner: None, retire: None })
     }
 
     /// The sections that read a space, of which something has been taken away: `generation` says so to those that come after.
     pub(crate) fn of_space(kept: &Arc<Kept>, generation: Option<u64>) -> Self {
         let retire = generation.map(|generation| (Arc::clone(kept), generation));
-        Self::watch(Watched { slots: kept.readers().now(), owner: Some(kept.owner()), retire })
+        Self::watch(Watched { slots: kept.readers().tell(), owner: Some(kept.owner()), retire })
     }
 
     fn watch(watched: Watched) -> Self {
@@ -136,7 +156,7 @@ impl UnderWay {
 fn wait_for(slot: &Slot, owner: Option<Generation>) {
     let mut backoff = Backoff::default();
     let begun = section_of(slot, owner);
-    // The next section of the same port began after the barrier.
+    // The next section of the same port that gets as far as to access anything has had the news.
     while begun.is_some() && section_of(slot, owner) == begun {
         backoff.wait();
     }
@@ -145,6 +165,6 @@ fn wait_for(slot: &Slot, owner: Option<Generation>) {
 /// The section that a port is in, where it is one of that owner's memory.
 fn section_of(slot: &Slot, owner: Option<Generation>) -> Option<u64> {
     // Acquire: what was accessed in a section that is over was accessed before.
-    let word = slot.0.load(Ordering::Acquire);
-    (word != 0 && owner.is_none_or(|owner| word >> COUNT_BITS == owner.0)).then_some(word)
+    let word = slot.section.load(Ordering::Acquire);
+    (word != 0 && owner.is_none_or(|owner| word >> NEWS_BITS == owner.0)).then_some(word)
 }

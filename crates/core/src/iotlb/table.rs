@@ -1,20 +1,29 @@
 //! The table of entries: readers only read, writers hold the lock of a stripe.
 //!
-//! A bucket is 128 bytes, two lines that are fetched as one: a sequence number, odd while it is written, and five entries. A (key, block) has two buckets, both in one stripe. Invariants:
+//! A line of 64 bytes, one of the processor's, is two entries and a header: a sequence number, odd while the line is written, and a mark of the second entry. Two lines are a bucket. A (key,
+//! block) has two buckets, both in one stripe.
+//! Invariants:
 //!
-//! 1. Words of a bucket are written with the lock of its stripe, between two steps of its sequence number. A reader that sees the same even number before and after has read words that
+//! 1. Words of a line are written with the lock of its stripe, between two steps of its sequence number. A reader that sees the same header, of an even number, before and after has read words that
 //!    belong together.
 //! 2. A place holds one entry of one key. Overwriting never takes more than one entry out, and only where both buckets are full.
+
+use bitfield_struct::bitfield;
 
 use super::entry::{Block, Entry, Key, Packed, Permits};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
+/// Entries of a line, lines of a bucket.
 #[cfg(not(loom))]
-const WAYS: usize = 5;
+const WAYS: usize = 2;
+#[cfg(not(loom))]
+const LINES: usize = 2;
 /// Few, so that a model comes to evict.
 #[cfg(loom)]
 const WAYS: usize = 1;
+#[cfg(loom)]
+const LINES: usize = 1;
 /// Buckets that one lock covers, a power of two: among them are both of a (key, block).
 #[cfg(not(loom))]
 const STRIPE: usize = 32;
@@ -22,76 +31,80 @@ const STRIPE: usize = 32;
 const STRIPE: usize = 2;
 /// Places are numbered with 32 bits.
 const MOST_BYTES: usize = 1 << 36;
-/// For how often a reader tries again where a bucket changes under it; then it goes the long way, which is always right.
+/// For how often a reader tries again where a line changes under it; then it goes the long way, which is always right.
 const TRIES: u32 = 4;
 
 /// A place in the table.
 pub(super) type Place = u32;
 
-#[repr(align(128))]
-struct Bucket {
-    sequence: AtomicU64,
+#[derive(Default)]
+#[repr(align(64))]
+struct Line {
+    header: AtomicU64,
     ways: [[AtomicU64; 3]; WAYS],
 }
 
-impl Default for Bucket {
-    fn default() -> Self {
-        Self { sequence: AtomicU64::new(0), ways: Default::default() }
-    }
+/// What the header of a line says.
+#[bitfield(u64)]
+struct Header {
+    #[bits(56)]
+    sequence: u64,
+    /// Some bits of the hash by which the second entry was entered, so that it shows which of the two is looked for: a comparison that the processor has to guess right costs more than
+    /// all else. 0: there is no such entry.
+    #[bits(8)]
+    mark: u8,
 }
 
-impl Bucket {
-    /// What one way holds, where it is of this key and fits. Sound only between two equal even sequence numbers.
+impl Line {
+    /// What one way holds, where it is of this key. Sound only between two equal even sequence numbers.
     #[inline(always)]
-    fn look(&self, way: usize, key: Key, fits: impl Fn(&Entry) -> bool) -> Packed {
+    fn look(&self, way: usize, key: Key) -> Option<Entry> {
         let words = &self.ways[way];
-        if words[0].load(Ordering::Relaxed) != key.word() {
-            return Packed::NONE;
-        }
-        let packed = Packed::new(words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed));
-        if fits(&Entry::unpack(packed)) { packed } else { Packed::NONE }
+        (words[0].load(Ordering::Relaxed) == key.word())
+            .then(|| Entry::unpack(Packed::new(words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed))))
     }
 
-    /// What is in any of the ways.
+    /// What is in any of the ways, where it is of this key and fits.
     fn look_around(&self, key: Key, fits: impl Fn(&Entry) -> bool) -> Packed {
-        let mut ways = (0..WAYS).map(|way| self.look(way, key, &fits));
-        ways.find(|found| found.is_some()).unwrap_or(Packed::NONE)
+        let mut ways = (0..WAYS).filter_map(|way| self.look(way, key));
+        ways.find(|entry| fits(entry)).map_or(Packed::NONE, |entry| entry.pack())
     }
 
-    /// The sequence number, to be compared after the look; odd while the bucket is written.
+    /// To be compared after the look.
     #[inline(always)]
-    fn begin(&self) -> u64 {
-        self.sequence.load(Ordering::Acquire)
+    fn begin(&self) -> Header {
+        Header::from_bits(self.header.load(Ordering::Acquire))
     }
 
-    /// Whether the bucket was not written since [`begin`](Self::begin).
+    /// Whether the line was not written since [`begin`](Self::begin).
     #[inline(always)]
-    fn is_unchanged(&self, before: u64) -> bool {
-        // The words are read before the number is, once more.
+    fn is_unchanged(&self, before: Header) -> bool {
+        // The words are read before the header is, once more.
         fence(Ordering::Acquire);
-        before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before
+        before.into_bits() & 1 == 0 && self.header.load(Ordering::Relaxed) == before.into_bits()
     }
 
     /// The way that holds what fits. With the lock of the stripe.
     fn way_of(&self, key: Key, fits: impl Fn(&Entry) -> bool) -> Option<usize> {
-        (0..WAYS).find(|way| self.look(*way, key, &fits).is_some())
+        (0..WAYS).find(|way| self.look(*way, key).is_some_and(|entry| fits(&entry)))
     }
 
-    fn free_way(&self, preferred: usize) -> Option<usize> {
-        let is_free = |way: &usize| self.ways[*way][0].load(Ordering::Relaxed) == 0;
-        Some(preferred).filter(is_free).or_else(|| (0..WAYS).find(is_free))
+    fn free_way(&self) -> Option<usize> {
+        (0..WAYS).find(|way| self.ways[*way][0].load(Ordering::Relaxed) == 0)
     }
 
     /// With the lock of the stripe.
-    fn write(&self, way: usize, words: [u64; 3]) {
-        let before = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(before + 1, Ordering::Relaxed);
+    fn write(&self, way: usize, words: [u64; 3], mark: u8) {
+        let before = Header::from_bits(self.header.load(Ordering::Relaxed));
+        let step = |header: Header| header.with_sequence(header.sequence().wrapping_add(1) & (u64::MAX >> 8));
+        self.header.store(step(before).into_bits(), Ordering::Relaxed);
         // A reader that sees a word of this also sees the odd number.
         fence(Ordering::Release);
         for (held, word) in self.ways[way].iter().zip(words) {
             held.store(word, Ordering::Relaxed);
         }
-        self.sequence.store(before + 2, Ordering::Release);
+        let mark = if way == 1 { mark } else { before.mark() };
+        self.header.store(step(step(before)).with_mark(mark).into_bits(), Ordering::Release);
     }
 
     /// What a way holds, of this owner. With the lock of the stripe.
@@ -101,16 +114,17 @@ impl Bucket {
     }
 }
 
-/// Where a (key, block) may be: its two buckets, and the way that is looked at first.
+/// Where a (key, block) may be: the line that is looked at first, and one of the other bucket.
 struct Home {
-    one: usize,
+    line: usize,
     other: usize,
-    way: usize,
+    mark: u8,
 }
 
 impl Home {
-    fn buckets(&self) -> [usize; 2] {
-        [self.one, self.other]
+    /// The lines of both buckets, in the order in which they are filled.
+    fn lines(&self) -> impl Iterator<Item = usize> + use<> {
+        [self.line, self.other].into_iter().flat_map(|line| (0..LINES).map(move |n| line ^ n))
     }
 }
 
@@ -128,7 +142,7 @@ pub struct IotlbUsage {
 
 /// See the module.
 pub(crate) struct Table {
-    buckets: Box<[Bucket]>,
+    lines: Box<[Line]>,
     /// Each with a counter that chooses what is overwritten.
     stripes: Box<[Mutex<usize>]>,
     /// The bits of a hash that do not choose the first bucket.
@@ -138,34 +152,35 @@ pub(crate) struct Table {
 impl Table {
     /// As much as `bytes` hold, rounded down to a power of two; at least one stripe.
     pub(crate) fn new(bytes: usize) -> Self {
-        let most = bytes.clamp(STRIPE * size_of::<Bucket>(), MOST_BYTES) / size_of::<Bucket>();
+        let bucket = LINES * size_of::<Line>();
+        let most = bytes.clamp(STRIPE * bucket, MOST_BYTES) / bucket;
         let bits = most.ilog2();
         Self {
-            buckets: (0..1usize << bits).map(|_| Bucket::default()).collect(),
+            lines: (0..LINES << bits).map(|_| Line::default()).collect(),
             stripes: (0..(1usize << bits) / STRIPE).map(|_| Mutex::default()).collect(),
             shift: u64::BITS - bits,
         }
     }
 
-    /// An entry of `key` that permits what is needed at `address`, among those that are found by this block of it.
+    /// An entry of `key` that permits what is needed at `address`, where it is in the place that is the likeliest one for those that are found by this block of it.
     #[inline(always)]
-    pub(super) fn find(&self, key: Key, address: u64, need: Permits, block: Block) -> Packed {
-        // In one straight line where it mostly is: a scan of random length costs more in wrong guesses of the processor than in comparisons.
+    pub(super) fn glance(&self, key: Key, address: u64, need: Permits, block: Block) -> Option<Entry> {
+        // In one straight line: a scan of random length costs more in wrong guesses of the processor than in comparisons.
         let home = self.home(key, block);
-        let bucket = &self.buckets[home.one];
-        let before = bucket.begin();
-        let found = bucket.look(home.way, key, |entry| entry.holds(address) && entry.permits.covers(need));
-        if found.is_some() && bucket.is_unchanged(before) { found } else { self.find_elsewhere(key, address, need, block) }
+        let line = &self.lines[home.line];
+        let before = line.begin();
+        let entry = line.look(usize::from(before.mark() == home.mark) & (WAYS - 1), key)?;
+        (entry.holds(address) && entry.permits.covers(need) && line.is_unchanged(before)).then_some(entry)
     }
 
-    #[inline(never)]
-    fn find_elsewhere(&self, key: Key, address: u64, need: Permits, block: Block) -> Packed {
-        for at in self.home(key, block).buckets() {
-            let bucket = &self.buckets[at];
+    /// The same in any of the places.
+    pub(super) fn find(&self, key: Key, address: u64, need: Permits, block: Block) -> Packed {
+        for at in self.home(key, block).lines() {
+            let line = &self.lines[at];
             for _ in 0..TRIES {
-                let before = bucket.begin();
-                let found = bucket.look_around(key, |entry| entry.holds(address) && entry.permits.covers(need));
-                match (bucket.is_unchanged(before), found.is_some()) {
+                let before = line.begin();
+                let found = line.look_around(key, |entry| entry.holds(address) && entry.permits.covers(need));
+                match (line.is_unchanged(before), found.is_some()) {
                     (true, true) => return found,
                     (true, false) => break,
                     (false, _) => {}
@@ -178,25 +193,25 @@ impl Table {
     /// Enters what holds `address`, and answers where. What was entered for the address before is overwritten.
     pub(super) fn insert(&self, key: Key, address: u64, entry: &Entry, block: Block) -> Place {
         let home = self.home(key, block);
-        let (both, way) = (home.buckets(), home.way);
-        let mut turn = self.stripe(home.one).lock();
-        let known = both.iter().find_map(|&at| self.buckets[at].way_of(key, |held| held.holds(address)).map(|way| (at, way)));
-        let free = || both.iter().find_map(|&at| self.buckets[at].free_way(way).map(|way| (at, way)));
+        let mut turn = self.stripe(home.line).lock();
+        let known = home.lines().find_map(|at| self.lines[at].way_of(key, |held| held.holds(address)).map(|way| (at, way)));
+        let free = || home.lines().find_map(|at| self.lines[at].free_way().map(|way| (at, way)));
         let (at, way) = known.or_else(free).unwrap_or_else(|| {
             *turn = turn.wrapping_add(1);
-            (both[*turn % 2], *turn / 2 % WAYS)
+            let line = home.lines().nth(*turn % (2 * LINES)).unwrap_or(home.line);
+            (line, *turn / (2 * LINES) % WAYS)
         });
         let [whence, whither] = entry.pack().words();
-        self.buckets[at].write(way, [key.word(), whence, whither]);
+        self.lines[at].write(way, [key.word(), whence, whither], home.mark);
         (at * WAYS + way) as Place
     }
 
     /// Takes out what is entered under a block, of both privileges, where it meets what `goes` says.
     pub(super) fn remove(&self, owner: [Key; 2], block: Block, goes: impl Fn(&Entry) -> bool) {
         for key in owner {
-            let both = self.home(key, block).buckets();
-            let _turn = self.stripe(both[0]).lock();
-            for at in both {
+            let home = self.home(key, block);
+            let _turn = self.stripe(home.line).lock();
+            for at in home.lines() {
                 (0..WAYS).for_each(|way| self.remove_way(at, way, owner, &goes));
             }
         }
@@ -208,33 +223,35 @@ impl Table {
             let (at, way) = (*place as usize / WAYS, *place as usize % WAYS);
             let _turn = self.stripe(at).lock();
             self.remove_way(at, way, owner, &goes);
-            self.buckets[at].of_owner(way, owner).is_some()
+            self.lines[at].of_owner(way, owner).is_some()
         });
     }
 
     /// With the lock of the stripe.
     fn remove_way(&self, at: usize, way: usize, owner: [Key; 2], goes: &impl Fn(&Entry) -> bool) {
-        let bucket = &self.buckets[at];
-        if bucket.of_owner(way, owner).is_some_and(|entry| goes(&entry)) {
-            bucket.write(way, [0; 3]);
+        let line = &self.lines[at];
+        if line.of_owner(way, owner).is_some_and(|entry| goes(&entry)) {
+            line.write(way, [0; 3], 0);
         }
     }
 
     pub(crate) fn usage(&self) -> IotlbUsage {
-        let used = |bucket: &Bucket| bucket.ways.iter().filter(|words| words[0].load(Ordering::Relaxed) != 0).count();
-        let bytes = size_of_val(&*self.buckets) + size_of_val(&*self.stripes);
-        IotlbUsage { entries: self.buckets.iter().map(used).sum(), places: self.buckets.len() * WAYS, bytes }
+        let used = |line: &Line| line.ways.iter().filter(|words| words[0].load(Ordering::Relaxed) != 0).count();
+        let bytes = size_of_val(&*self.lines) + size_of_val(&*self.stripes);
+        IotlbUsage { entries: self.lines.iter().map(used).sum(), places: self.lines.len() * WAYS, bytes }
     }
 
-    fn stripe(&self, bucket: usize) -> &Mutex<usize> {
-        &self.stripes[bucket / STRIPE]
+    fn stripe(&self, line: usize) -> &Mutex<usize> {
+        &self.stripes[line / (STRIPE * LINES)]
     }
 
     #[inline(always)]
     fn home(&self, key: Key, block: Block) -> Home {
         let hash = mix(key.word(), block.code());
-        let one = (hash >> self.shift) as usize;
-        Home { one, other: one ^ (hash as usize & (STRIPE - 1) | 1), way: (hash as u32 >> 8) as usize % WAYS }
+        let bucket = (hash >> self.shift) as usize;
+        let other = bucket ^ (hash as usize & (STRIPE - 1) | 1);
+        let line = hash as usize >> 8 & (LINES - 1);
+        Home { line: (bucket * LINES) | line, other: (other * LINES) | line, mark: (hash >> 16) as u8 | 1 }
     }
 }
 

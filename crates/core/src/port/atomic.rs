@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use vm_memory::VolatileSlice;
 
-use super::lane::Need;
+use super::memo::Need;
 use super::{DmaPort, Learner};
 use crate::fault::{Access, DmaError, FaultReason};
 use crate::ids::Pasid;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
-use super::lane::{Learner, Need};
+use super::lane::Learner;
+use super::memo::Need;
 use crate::ats::Permissions;
 use crate::callback::InCallback;
 use crate::domain::{DomainUse, Mapping};
@@ -108,6 +109,7 @@ impl Isolation {
         if self.windows().is_empty() { Some(AddrRange::ALL) } else { self.between_windows(address) }
     }
 
+    #[cold]
     fn between_windows(&self, address: u64) -> Option<AddrRange> {
         let at = self.windows().partition_point(|window| window.range.last() < address);
         let first = at.checked_sub(1).map_or(0, |before| self.windows()[before].range.last() + 1);

@@ -10,7 +10,8 @@ use vm_memory::VolatileSlice;
 
 use super::DmaPort;
 use super::holder::Holder;
-use super::lane::{Learner, Need};
+use super::lane::Learner;
+use super::memo::Need;
 use super::path::mode_of;
 use crate::ats::{Frame, Permissions};
 use crate::callback::InCallback;

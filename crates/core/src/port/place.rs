@@ -1,6 +1,6 @@
 //! A place in memory that an access has found by what is kept.
 
-use vm_memory::VolatileSlice;
+use vm_memory::{ByteValued, VolatileMemory, VolatileSlice};
 
 use super::path::Buffer;
 use crate::ats::Frame;
@@ -19,6 +19,49 @@ impl<'a> Place<'a> {
     #[inline]
     pub(super) fn memory(&self) -> Option<VolatileSlice<'a>> {
         self.space.memory(self.frame, self.len, self.write)
+    }
+
+    /// Reads as much as `buf` takes. `None`, with nothing done, where that is not all here or it cannot be accessed so.
+    #[inline(always)]
+    pub(super) fn read(&self, buf: &mut [u8]) -> Option<()> {
+        if self.len < buf.len() {
+            return None;
+        }
+        match self.memory() {
+            Some(memory) => {
+                memory.copy_to(buf);
+                Some(())
+            }
+            None => self.space.read_frame(self.frame, buf).ok(),
+        }
+    }
+
+    /// Writes all of `data`, as [`read`](Self::read).
+    #[inline(always)]
+    pub(super) fn write(&self, data: &[u8]) -> Option<()> {
+        if self.len < data.len() {
+            return None;
+        }
+        match self.memory() {
+            Some(memory) => {
+                memory.copy_from(data);
+                Some(())
+            }
+            None => self.space.write_frame(self.frame, data).ok(),
+        }
+    }
+
+    /// The value that is here, as [`read`](Self::read) but by slices alone.
+    #[inline(always)]
+    pub(super) fn load<T: ByteValued>(&self) -> Option<T> {
+        Some(self.memory()?.get_ref::<T>(0).ok()?.load())
+    }
+
+    /// Puts a value here, as [`load`](Self::load).
+    #[inline(always)]
+    pub(super) fn store<T: ByteValued>(&self, value: T) -> Option<()> {
+        self.memory()?.get_ref::<T>(0).ok()?.store(value);
+        Some(())
     }
 
     /// Copies between it and the buffer's bytes from `at` on; answers how many. `None` where it cannot be accessed so, with nothing done.

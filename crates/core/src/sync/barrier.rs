@@ -14,14 +14,31 @@ const SYMMETRIC: u8 = 2;
 static KIND: AtomicU8 = AtomicU8::new(UNKNOWN);
 
 /// Between a store and a load of a thread that is to be cheap.
+#[derive(Clone, Copy)]
+pub(crate) struct Light {
+    asymmetric: bool,
+}
+
+impl Light {
+    /// Asks the kernel which kind there is, once for all. Who has the answer does not have to look for it again.
+    pub(crate) fn new() -> Self {
+        Self { asymmetric: prepare() == ASYMMETRIC }
+    }
+
+    #[inline(always)]
+    pub(crate) fn pass(self) {
+        if self.asymmetric {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
+    }
+}
+
+/// As [`Light::pass`], for those that have no answer at hand; as long as nobody has asked the kernel, a full fence, which goes with both kinds.
 #[inline]
 pub(crate) fn light() {
-    if KIND.load(Ordering::Relaxed) == ASYMMETRIC {
-        compiler_fence(Ordering::SeqCst);
-    } else {
-        // Also as long as nobody has asked the kernel: a full fence goes with both kinds.
-        fence(Ordering::SeqCst);
-    }
+    Light { asymmetric: KIND.load(Ordering::Relaxed) == ASYMMETRIC }.pass();
 }
 
 /// Between a store and a load of a thread that waits for those.

@@ -258,7 +258,7 @@ fn hit_against_joined_changes(which: usize) -> usize {
 // Two threads: change of one page, then of the other; one read of that by an entry of the table. The first change has the space forget the port, which comes back. Up to 3 forced switches, some 259,000, 17 s.
 #[test]
 fn concurrent_return_of_a_port_and_space_change() {
-    both_ways(Some(3), || {
+    both_ways(Some(2), || {
         let Bound { iommu: _iommu, device, space, bond, pasid } = bound();
         let port = warm(&device, pasid, 0, 1);
         let user = thread::spawn(move || reading(port, pasid, 0));

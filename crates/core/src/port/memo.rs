@@ -1,0 +1,166 @@
+//! What a port remembers of translations that it has found, and what an access asks of one.
+
+use bitfield_struct::bitfield;
+
+use crate::ats::Frame;
+use crate::ats::message::PAGE;
+use crate::fault::AccessMode;
+use crate::iotlb::{Entry, Permits};
+
+/// Translations that a port remembers: as many as the first at the beginning, and up to the second where it has use for them. Powers of two.
+const FEWEST: usize = 64;
+const MOST: usize = 4096;
+/// So often each place is taken anew until there are to be more of them.
+const TURNS: usize = 2;
+
+/// What an access needs of a translation.
+#[derive(Clone, Copy)]
+pub(super) struct Need {
+    pub(super) permits: Permits,
+    pub(super) privileged: bool,
+}
+
+impl Need {
+    /// To read and to write, in user mode.
+    pub(super) const ATOMIC: Self = Self { permits: Permits::READ_WRITE, privileged: false };
+
+    #[inline]
+    pub(super) fn of(mode: AccessMode) -> Self {
+        Self { permits: Permits::of(mode.access), privileged: mode.privileged }
+    }
+
+    pub(super) fn write(self) -> bool {
+        self.permits.covers(Permits::WRITE)
+    }
+
+    /// With the mode as one thing more to be permitted: what was found for one mode says nothing of the other.
+    #[inline]
+    pub(super) fn all(self) -> Permits {
+        self.permits.with(if self.privileged { Permits::PRIVILEGED } else { Permits::USER })
+    }
+}
+
+/// What one word of a memo says.
+#[bitfield(u64)]
+struct Tag {
+    /// Accesses and the mode.
+    #[bits(8)]
+    permits: u8,
+    /// Which bond of those that the port knows.
+    #[bits(8)]
+    known: u8,
+    /// Which state of that, counted over all bonds that the port has known.
+    #[bits(48)]
+    stamp: u64,
+}
+
+/// A translation that was found.
+#[derive(Clone, Copy)]
+pub(super) struct Memo {
+    /// The first address, and how many follow it.
+    first: u64,
+    more: u64,
+    /// Added to an address, modulo 2^64, it makes the frame.
+    shift: u64,
+    tag: Tag,
+}
+
+impl Memo {
+    /// Nothing: it permits nothing.
+    const NONE: Self = Self { first: 0, more: 0, shift: 0, tag: Tag::new() };
+
+    /// `entry` was found for a bond in the state of this stamp.
+    #[inline(always)]
+    pub(super) fn set(&mut self, entry: Entry, need: Need, known: usize, stamp: u64) {
+        let permits = Need { permits: entry.permits, ..need }.all();
+        // Word by word, as it is read.
+        self.first = entry.first;
+        self.more = entry.more;
+        self.shift = entry.frame.wrapping_sub(entry.first);
+        self.tag = Tag::new().with_permits(permits.bits()).with_known(known as u8).with_stamp(stamp);
+    }
+
+    /// Whether it says where an access leads; it has to be of the access's bond.
+    #[inline]
+    pub(super) fn serves(&self, address: u64, need: Need) -> bool {
+        address.wrapping_sub(self.first) <= self.more && Permits::from_bits(self.tag.permits()).covers(need.all())
+    }
+
+    /// Which bond it is of.
+    #[inline]
+    pub(super) fn known(&self) -> usize {
+        usize::from(self.tag.known())
+    }
+
+    /// Which state of the bond.
+    #[inline]
+    pub(super) fn stamp(&self) -> u64 {
+        self.tag.stamp()
+    }
+
+    /// Where an address of it leads.
+    #[inline]
+    pub(super) fn frame(&self, address: u64) -> Frame {
+        Frame(address.wrapping_add(self.shift))
+    }
+
+    /// How many bytes from an address of it on are of it, up to `len`.
+    #[inline]
+    pub(super) fn len_from(&self, address: u64, len: usize) -> usize {
+        let after = self.more - (address - self.first);
+        if after < len as u64 { after as usize + 1 } else { len }
+    }
+}
+
+/// Each in the place that its page's number says.
+pub(super) struct Memos {
+    places: Box<[Memo]>,
+    /// Places that have been taken anew since there are as many as there are.
+    taken: usize,
+}
+
+impl Memos {
+    pub(super) fn new() -> Self {
+        Self::with(FEWEST)
+    }
+
+    fn with(places: usize) -> Self {
+        Self { places: vec![Memo::NONE; places].into(), taken: 0 }
+    }
+
+    /// What is remembered in the place of an address, whatever that is.
+    #[inline]
+    pub(super) fn at(&self, address: u64) -> Option<&Memo> {
+        self.places.get(place_of(address) & (self.places.len() - 1))
+    }
+
+    /// The place of an address, which is taken anew.
+    #[inline(always)]
+    pub(super) fn take(&mut self, address: u64) -> Option<&mut Memo> {
+        self.taken += 1;
+        let last = self.places.len() - 1;
+        self.places.get_mut(place_of(address) & last)
+    }
+
+    /// Whether it is time to [`grow`](Self::grow).
+    #[inline]
+    pub(super) fn are_scarce(&self) -> bool {
+        self.taken > self.places.len() * TURNS
+    }
+
+    /// Doubles the places, which are empty then; where there are as many as there may be it only begins to count again.
+    #[cold]
+    pub(super) fn grow(&mut self) {
+        if self.places.len() < MOST {
+            *self = Self::with(self.places.len() * 2);
+        }
+        self.taken = 0;
+    }
+}
+
+#[inline]
+fn place_of(address: u64) -> usize {
+    // Folded once: regions often lie a power of two apart.
+    let page = address / PAGE;
+    (page ^ page >> MOST.trailing_zeros()) as usize
+}
