@@ -264,3 +264,45 @@ fn each_thread_has_a_port_of_its_own() {
     });
     assert_eq!(held.space.peek(BASE, 8), 2000u64.to_ne_bytes());
 }
+
+// shows T1, T4
+#[test]
+fn values_are_what_their_bytes_are_wherever_they_lie() {
+    let Remembering { space, bond, port, .. } = Remembering::new();
+    let pasid = Some(bond.pasid());
+    // Aligned, not aligned, and over the boundary of a page.
+    for at in [BASE + 64, BASE + 3, BASE + PAGE - 5] {
+        port.write_obj(pasid, at, 0x0102_0304_0506_0708u64).expect("it may be written");
+        assert_eq!(space.peek(at, 8), 0x0102_0304_0506_0708u64.to_ne_bytes());
+        assert_eq!(port.read_obj::<u64>(pasid, at).expect("it may be read"), 0x0102_0304_0506_0708);
+        port.write_obj(pasid, at, [7u32; 4]).expect("it may be written");
+        assert_eq!(port.read_obj::<[u32; 4]>(pasid, at).expect("it may be read"), [7; 4]);
+    }
+    space.protect(BASE, PAGE, Protection::READ);
+    assert_eq!(reason(port.write_obj(pasid, BASE, 1u8)), Some(FaultReason::Denied));
+    assert_eq!(port.read_obj::<u8>(pasid, BASE + 64).expect("it may be read"), 7);
+    let without = reason(port.read_obj::<u16>(None, BASE).map(drop));
+    assert!(without.is_some() && without == reason(port.read(None, BASE, &mut [0; 2])));
+}
+
+// shows T2
+#[test]
+fn a_port_that_remembers_thousands_of_pages_finds_each_where_it_is() {
+    const MANY: u64 = 3000;
+    let world = World::new();
+    let (device, space) = (world.plug(1), ArenaSpace::new(2 * MANY * PAGE));
+    // Apart, so that no two are one run.
+    let page = |n: u64| BASE + 2 * n * PAGE;
+    (0..MANY).for_each(|n| space.map(page(n), PAGE, Protection::READ_WRITE));
+    (0..MANY).for_each(|n| space.poke(page(n), &n.to_ne_bytes()));
+    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+    let (port, pasid) = (device.port(), Some(bond.pasid()));
+    let all = || (0..MANY).for_each(|n| assert_eq!(port.read_obj::<u64>(pasid, page(n)).expect("it is there"), n));
+    (0..4).for_each(|_| all());
+    let gone = page(MANY / 2);
+    space.unmap(gone, PAGE);
+    assert_eq!(reason(port.read_obj::<u64>(pasid, gone).map(drop)), Some(FaultReason::NotMapped));
+    space.map(gone, PAGE, Protection::READ_WRITE);
+    space.poke(gone, &(MANY / 2).to_ne_bytes());
+    (0..2).for_each(|_| all());
+}
