@@ -45,7 +45,8 @@ impl DeviceIommu {
     }
 
     /// Holds what the range means. An access that needs nothing is taken for a read.
-    #[inline]
+    // Always, as all the way up to vm-memory's own: an answer that goes through memory is written in other pieces than it is read, for which the processor waits.
+    #[inline(always)]
     fn pin<'a>(&self, port: &'a DmaPort, address: GuestAddress, len: usize, access: guest_memory::Permissions) -> Result<Pin<'a>, Error> {
         let piece = Segment { address: address.0, len: len as u64 };
         let pin = self.pin_for(port, piece, if access.has_write() { AccessMode::WRITE } else { AccessMode::READ })?;
@@ -56,7 +57,7 @@ impl DeviceIommu {
         Ok(pin)
     }
 
-    #[inline]
+    #[inline(always)]
     fn pin_for<'a>(&self, port: &'a DmaPort, piece: Segment, mode: AccessMode) -> Result<Pin<'a>, Error> {
         let pin = port.pin(self.pasid, piece, mode).map_err(|error| error_of(&error, piece))?;
         if pin.space() == self.space { Ok(pin) } else { Err(self.astray(pin.space())) }
@@ -70,6 +71,7 @@ impl DeviceIommu {
 }
 
 /// What a device model is told of a transaction that failed.
+#[cold]
 fn error_of(error: &DmaError, piece: Segment) -> Error {
     match &error.cause {
         DmaCause::Fault(fault) if !is_about_the_bond(fault.reason) => unresolved(piece, fault.address, fault.to_string()),
@@ -187,6 +189,7 @@ impl Iommu for DeviceIommu {
 
     /// # Errors
     /// [`Error::CannotResolve`] where an address is at fault, from that on; [`Error::IommuMisconfigured`] where the bond is, or the device. The fault is in the event log of the IOMMU.
+    #[inline(always)]
     fn translate(
         &self,
         iova: GuestAddress,
@@ -253,7 +256,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestMemory for DeviceMemory
         self.iommu.pin(&self.iommu.port().dma, addr, count, access).is_ok()
     }
 
-    #[inline]
+    #[inline(always)]
     fn get_slices<'a>(
         &'a self,
         addr: GuestAddress,

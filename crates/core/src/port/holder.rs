@@ -3,8 +3,6 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::ats::{Frame, Permissions};
-use crate::fault::AccessMode;
 use crate::ids::{Generation, Pasid};
 use crate::iommu::parts::{Attachment, DeviceInner};
 use crate::iotlb::PinSlot;
@@ -90,7 +88,7 @@ impl Holder {
     /// Has a part of `range` in hand, the next one, and says so with the first; answers its length. `None` where the bond is none any more. In the section in which the part was found: whoever takes something
     /// away and has waited for that sees what is said here.
     #[inline]
-    pub(super) fn pin_part(&mut self, range: AddrRange, part: AddrRange, frame: Frame, mode: AccessMode) -> Option<u64> {
+    pub(super) fn pin_part(&mut self, range: AddrRange, part: Run) -> Option<u64> {
         // The port may have found a later bond of the number, which this holder is not yet found by: this one is shut then.
         if self.bond()?.gate.is_shut() {
             return None;
@@ -98,8 +96,8 @@ impl Holder {
         if self.runs.is_empty() {
             self.pin(range);
         }
-        self.runs.push(Run { range: part, frame, permits: Permissions::needed_by(mode.access) });
-        Some(part.len())
+        self.runs.push(part);
+        Some(part.range.len())
     }
 
     fn forget(&mut self, at: usize) {

@@ -68,10 +68,11 @@ impl DmaPort {
         let mut pin = Pin::of(self);
         let holder = pin.holder_mut();
         holder.find(pasid)?;
+        let (need, permits) = (Need::of(mode), Permissions::needed_by(mode.access));
         let (mut at, mut left) = (piece.address, piece.len);
         while left > 0 {
-            let len = self.hit(pasid, at, usize::try_from(left).ok()?, Need::of(mode), |place| {
-                holder.pin_part(range, AddrRange::new(at, place.len as u64)?, place.frame, mode)
+            let len = self.hit(pasid, at, usize::try_from(left).ok()?, need, |place| {
+                holder.pin_part(range, Run { range: AddrRange::new(at, place.len as u64)?, frame: place.frame, permits })
             })?;
             // Wraps where it ends at the top, and nothing is left.
             at = at.wrapping_add(len);
