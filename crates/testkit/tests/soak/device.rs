@@ -16,7 +16,7 @@ use crate::world::{LEDGER, PAGES, Site, World};
 /// Pages of one transaction at most.
 const MOST: usize = 16;
 /// Words that are stored before a read that is to be seen late.
-const COLD: usize = 40;
+const COLD: usize = 100;
 
 /// A transaction is wrong: in words.
 type Defect = String;

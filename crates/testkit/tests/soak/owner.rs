@@ -14,8 +14,8 @@ use crate::world::{LEDGER, World};
 
 /// Changes between two looks at all memory that is free.
 const LOOKS: u64 = 256;
-/// How long owners sleep now and then, in microseconds.
-const PAUSE: u64 = 50;
+/// How long owners that dawdle sleep now and then.
+const PAUSE: Duration = Duration::from_micros(50);
 /// How often they go round at most where they wait without sleeping.
 const SPINS: u32 = 1000;
 
@@ -23,13 +23,14 @@ pub(crate) struct OwnerThread {
     world: Arc<World>,
     rng: fastrand::Rng,
     tenants: Vec<Tenant>,
+    dawdles: bool,
 }
 
 impl OwnerThread {
     /// Puts a space, to which all devices are bound, at each of these sites.
     pub(crate) fn new(world: Arc<World>, sites: impl Iterator<Item = usize>, seed: u64, dawdles: bool) -> Self {
         let tenants = sites.map(|site| Tenant::new(&world, site, dawdles)).collect();
-        Self { rng: fastrand::Rng::with_seed(seed), tenants, world }
+        Self { rng: fastrand::Rng::with_seed(seed), tenants, dawdles, world }
     }
 
     /// Until the owners are told that it is over. Answers what was added to the ledgers.
@@ -61,7 +62,7 @@ impl OwnerThread {
         match rng.u8(..) {
             0 => tenant.succeed(world),
             1..=8 => {
-                tenant.rebind(world, rng.usize(0..world.devices.len()), rng.bool());
+                tenant.rebind(world, rng.usize(0..world.devices.len()));
                 Ok(())
             }
             9..=16 => tenant.put_aside(world, &range(rng, pages)),
@@ -80,11 +81,11 @@ impl OwnerThread {
         }
     }
 
-    /// Devices have the sites for themselves for a moment: mostly without a sleep, which is long where there are few processors.
+    /// Devices have the sites for themselves for a moment. Who gives up a turn where there are few processors is away for long.
     fn pause(&mut self) {
         match self.rng.u8(0..32) {
-            0 => thread::sleep(Duration::from_micros(PAUSE)),
-            1..=8 => thread::yield_now(),
+            0 if self.dawdles => thread::sleep(PAUSE),
+            1..=8 if self.dawdles => thread::yield_now(),
             9..=16 => (0..self.rng.u32(0..SPINS)).for_each(|_| hint::spin_loop()),
             _ => {}
         }

@@ -12,8 +12,8 @@ use sva_core::{
 };
 use vm_memory::VolatileSlice;
 
-/// Loops of one who lingers: a microsecond or two, in which another can make a change.
-const LOOPS: u32 = 50;
+/// Loops of one who lingers: some microseconds, in which another can make a change.
+const LOOPS: u32 = 150;
 /// Of so many accesses in place one gives up its turn in the middle, and of so many answers that are to be kept one is late.
 const ACCESSES: u32 = 2048;
 const ANSWERS: u32 = 16;

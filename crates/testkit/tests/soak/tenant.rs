@@ -88,10 +88,10 @@ impl Tenant {
         tie.settle(None);
     }
 
-    /// Unbinds a device, and binds it again at once or when others have had their turn.
-    pub(crate) fn rebind(&mut self, world: &World, device: usize, at_once: bool) {
+    /// Unbinds a device, and binds it again.
+    pub(crate) fn rebind(&mut self, world: &World, device: usize) {
         self.unbind(world, device);
-        if !at_once {
+        if self.dawdles {
             thread::yield_now();
         }
         self.bind(world, device);
@@ -170,7 +170,9 @@ impl Tenant {
         let there: Vec<usize> = pages.clone().filter(|page| self.aside[*page].mapped()).collect();
         let sums = || there.iter().map(|page| self.sum(site.aside(*page))).collect::<Vec<_>>();
         let before = sums();
-        thread::yield_now();
+        if self.dawdles {
+            thread::yield_now();
+        }
         if before != sums() {
             return Err(format!("site {}: pages {there:?} were written to when they had been put aside", self.site));
         }
