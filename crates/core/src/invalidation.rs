@@ -110,8 +110,8 @@ impl Others {
         self.left.iter().all(|(_, left)| left.is_over())
     }
 
-    /// Waits from now on for those who have memory in hand. The accesses are over by which they came to it. What a thread itself has in hand while it makes a change is its own affair: to wait for that
-    /// would be to wait for ever.
+    /// Waits from now on for those who have memory in hand. The accesses are over by which they came to it. What the thread that waits has in hand itself is its own affair: to wait for that would be to wait for
+    /// ever.
     fn look(&mut self) {
         for Unseen { iommu, kept, range } in self.unseen.drain(..) {
             let left = Arc::new(Countdown::new(1));

@@ -160,3 +160,33 @@ impl Pins {
         self.0.lock().iter().cloned().collect()
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::ids::Bdf;
+    use crate::sync::this_thread;
+
+    // shows S2: what is left at a pin is bounded by those that wait for it
+    #[test]
+    fn changes_that_nobody_waits_for_leave_nothing_at_a_pin() {
+        let slot = Arc::new(PinSlot::new(RequesterId(Bdf::new(0, 1, 0, 0).expect("a function"))));
+        let (pins, range) = (Pins::default(), AddrRange::new(0x1000, 0x1000).expect("a page"));
+        pins.add(&slot);
+        slot.pin(Generation(7), 1, range, this_thread());
+        let wait = || {
+            let left = Arc::new(Countdown::new(1));
+            let found = pins.wait_for(|held| held.is_of(Generation(7)), || Waiter::Change(Arc::downgrade(&left)));
+            assert_eq!(found, 1);
+            left
+        };
+        (0..10_000).for_each(|_| drop(wait()));
+        let waits = wait();
+        assert!(slot.waiting.lock().capacity() < 64);
+        assert!(slot.unpin());
+        let alive = |waiter: &Waiter| matches!(waiter, Waiter::Change(left) if left.strong_count() > 0);
+        assert_eq!(slot.take_waiters().iter().filter(|waiter| alive(waiter)).count(), 1);
+        drop(waits);
+        assert!(!slot.unpin(), "who comes next finds nothing of it");
+    }
+}

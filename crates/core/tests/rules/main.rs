@@ -23,6 +23,7 @@ mod hammer_translating;
 mod held;
 mod hooked;
 mod hotplug;
+mod in_hand;
 mod in_place;
 mod misuse;
 mod model;

@@ -139,6 +139,45 @@ fn what_a_device_may_not_access_is_an_error_of_vm_memory_from_there_on() {
     assert_eq!(none, []);
 }
 
+// shows T1
+#[test]
+fn memory_that_may_be_written_to_and_not_be_read_is_refused_to_those_who_want_both() {
+    let machine = Machine::plain();
+    let write_only = Permissions { read: false, ..Permissions::READ_WRITE };
+    machine.map(0, 4, 1, write_only);
+    let seen = machine.space.device_memory(&machine.device, machine.pasid());
+    // The second time by what is kept.
+    for _ in 0..2 {
+        let may = [VmPermissions::Write, VmPermissions::ReadWrite, VmPermissions::Read]
+            .map(|access| seen.check_range(GuestAddress(BASE), 8, access));
+        assert_eq!(may, [true, false, false]);
+    }
+}
+
+// shows T1
+#[test]
+fn translations_that_a_thread_has_at_a_time_do_not_disturb_one_another() {
+    let machine = Machine::plain();
+    machine.map(0, 7, 3, Permissions::READ_WRITE);
+    machine.map(3, 2, 1, READ);
+    let iommu = machine.space.device_iommu(&machine.device, machine.pasid());
+    let translate = |page: u64, len, access| iommu.translate(GuestAddress(BASE + page * PAGE), len, access).expect("mapped");
+    let page = PAGE as usize;
+    // The first two lead as far away, for one kind of access and for another; then one of several runs, and one that leads elsewhere.
+    for _ in 0..3 {
+        let all = [
+            translate(0, 8, VmPermissions::Read),
+            translate(1, 8, VmPermissions::Read),
+            translate(1, 8, VmPermissions::Write),
+            translate(2, 2 * page, VmPermissions::Read),
+            translate(3, 8, VmPermissions::Read),
+        ];
+        let ranges = all.map(|one| one.map(|range| (range.base.0 / PAGE, range.length)).collect::<Vec<_>>());
+        assert_eq!(ranges, [vec![(7, 8)], vec![(8, 8)], vec![(8, 8)], vec![(9, page), (2, page)], vec![(2, 8)]]);
+        assert!(iommu.translate(GuestAddress(BASE + 3 * PAGE), 8, VmPermissions::Write).is_err());
+    }
+}
+
 // shows B7
 #[test]
 fn what_a_peer_decodes_is_no_memory_of_the_guest() {
