@@ -65,7 +65,7 @@ impl Entrance {
             known.stamp = self.next_stamp();
         }
         // After the registration: who has taken something away without telling this port has done so before that.
-        let holds = !self.device.gate.is_shut() && !known.attachment.gate.is_shut() && known.generation == known.kept.generation();
+        let holds = !self.device.gate.is_shut() && !known.attachment.gate.is_shut();
         if holds {
             known.news = news;
         }

@@ -54,7 +54,7 @@ impl DmaPort {
         // Not where this thread is in the middle of one further up.
         if let Ok(lane) = self.lane.try_borrow_mut()
             && let Some(lane) = lane.as_deref()
-            && let Some(memo) = lane.memos.at(address)
+            && let Some(memo) = lane.memos.at(pasid, address)
             && let Some(known) = lane.known.get(memo.known())
             && memo.stamp() == known.stamp
             && known.pasid == pasid
@@ -88,7 +88,7 @@ impl DmaPort {
         }
         let _section = entrance.enter(known)?;
         let entry = known.find(address, need, &entrance.isolation)?;
-        let memo = memos.take(address)?;
+        let memo = memos.take(pasid, address)?;
         memo.set(entry, need, at, known.stamp);
         then(&*known.space, memo)
     }

@@ -5,6 +5,7 @@ use bitfield_struct::bitfield;
 use crate::ats::Frame;
 use crate::ats::message::PAGE;
 use crate::fault::AccessMode;
+use crate::ids::Pasid;
 use crate::iotlb::{Entry, Permits};
 
 /// Translations that a port remembers: as many as the first at the beginning, and up to the second where it has use for them. Powers of two.
@@ -112,7 +113,7 @@ impl Memo {
     }
 }
 
-/// Each in the place that its page's number says.
+/// Each in the place that its page's number and its PASID say.
 pub(super) struct Memos {
     places: Box<[Memo]>,
     /// Places that have been taken anew since there are as many as there are.
@@ -130,16 +131,16 @@ impl Memos {
 
     /// What is remembered in the place of an address, whatever that is.
     #[inline]
-    pub(super) fn at(&self, address: u64) -> Option<&Memo> {
-        self.places.get(place_of(address) & (self.places.len() - 1))
+    pub(super) fn at(&self, pasid: Pasid, address: u64) -> Option<&Memo> {
+        self.places.get(place_of(pasid, address) & (self.places.len() - 1))
     }
 
     /// The place of an address, which is taken anew.
     #[inline(always)]
-    pub(super) fn take(&mut self, address: u64) -> Option<&mut Memo> {
+    pub(super) fn take(&mut self, pasid: Pasid, address: u64) -> Option<&mut Memo> {
         self.taken += 1;
         let last = self.places.len() - 1;
-        self.places.get_mut(place_of(address) & last)
+        self.places.get_mut(place_of(pasid, address) & last)
     }
 
     /// Whether it is time to [`grow`](Self::grow).
@@ -159,8 +160,8 @@ impl Memos {
 }
 
 #[inline]
-fn place_of(address: u64) -> usize {
-    // Folded once: regions often lie a power of two apart.
+fn place_of(pasid: Pasid, address: u64) -> usize {
+    // Folded once: regions often lie a power of two apart. Processes have the same addresses; neighbouring pages are used together, so numbers are some way apart.
     let page = address / PAGE;
-    (page ^ page >> MOST.trailing_zeros()) as usize
+    (page ^ page >> MOST.trailing_zeros()).wrapping_add(u64::from(pasid.get()) * 37) as usize
 }
