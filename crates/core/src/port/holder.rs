@@ -1,9 +1,9 @@
 //! What a port has memory in hand with: a slot in which that is said, and what the slot is found by.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use crate::ids::{Generation, Pasid};
+use crate::ids::{Generation, Pasid, SpaceId};
 use crate::iommu::parts::{Attachment, DeviceInner};
 use crate::iotlb::PinSlot;
 use crate::range::AddrRange;
@@ -14,7 +14,38 @@ use crate::sync::this_thread;
 const KNOWN: usize = 16;
 
 /// The holders of a port that have nothing in hand: as many as it has ever had pins at a time.
-pub(super) type Idle = RefCell<Vec<Box<Holder>>>;
+#[derive(Default)]
+pub(super) struct Idle {
+    /// The one that was used last: all that most ports ever have.
+    last: Cell<Option<Box<Holder>>>,
+    #[expect(clippy::vec_box, reason = "they are given away in their boxes")]
+    others: RefCell<Vec<Box<Holder>>>,
+}
+
+impl Idle {
+    /// One that has nothing in hand, of a port of this device.
+    #[inline]
+    pub(super) fn take(&self, device: &Arc<DeviceInner>) -> Box<Holder> {
+        self.last.take().unwrap_or_else(|| self.take_other(device))
+    }
+
+    #[cold]
+    fn take_other(&self, device: &Arc<DeviceInner>) -> Box<Holder> {
+        self.others.borrow_mut().pop().unwrap_or_else(|| Holder::new(device))
+    }
+
+    #[inline]
+    pub(super) fn give_back(&self, holder: Box<Holder>) {
+        if let Some(other) = self.last.replace(Some(holder)) {
+            self.give_back_other(other);
+        }
+    }
+
+    #[cold]
+    fn give_back_other(&self, holder: Box<Holder>) {
+        self.others.borrow_mut().push(holder);
+    }
+}
 
 /// Has memory of one space in hand at a time. It stays where it is, and what is in hand with it: a pin is moved as a pointer.
 pub(super) struct Holder {
@@ -33,12 +64,12 @@ pub(super) struct Holder {
 struct Known {
     pasid: Pasid,
     owner: Generation,
+    space: SpaceId,
     bond: Arc<Attachment>,
 }
 
 impl Holder {
-    #[cold]
-    pub(super) fn new(device: &Arc<DeviceInner>) -> Box<Self> {
+    fn new(device: &Arc<DeviceInner>) -> Box<Self> {
         let slot = Arc::new(PinSlot::new(device.requester.id));
         Box::new(Self { slot, device: Arc::clone(device), number: 0, known: Vec::new(), current: 0, runs: Vec::new() })
     }
@@ -47,6 +78,12 @@ impl Holder {
     #[inline]
     pub(super) fn bond(&self) -> Option<&Attachment> {
         self.known.get(self.current).map(|known| &*known.bond)
+    }
+
+    /// That bond's space.
+    #[inline]
+    pub(super) fn space(&self) -> Option<SpaceId> {
+        self.known.get(self.current).map(|known| known.space)
     }
 
     /// Has the bond of a PASID be the one in use; `None` where it knows none.
@@ -73,7 +110,7 @@ impl Holder {
             self.forget(at);
         }
         self.current = self.known.len();
-        self.known.push(Known { pasid: tag.pasid, owner: tag.generation, bond: Arc::clone(bond) });
+        self.known.push(Known { pasid: tag.pasid, owner: tag.generation, space: bond.record.id, bond: Arc::clone(bond) });
     }
 
     /// Says that it has `range` in hand.

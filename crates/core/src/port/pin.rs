@@ -156,14 +156,13 @@ impl<'a> Pin<'a> {
     #[inline]
     fn of(port: &'a DmaPort) -> Self {
         let callback = InCallback::enter();
-        let idle = port.idle.borrow_mut().pop();
-        Self { port, holder: Some(idle.unwrap_or_else(|| Holder::new(&port.path.device))), _callback: callback }
+        Self { port, holder: Some(port.idle.take(&port.path.device)), _callback: callback }
     }
 
     /// Which space it is.
     #[inline]
     pub fn space(&self) -> SpaceId {
-        self.record().id
+        self.holder().space().expect("there is no pin without a bond")
     }
 
     /// What the addresses mean: parts of the piece in order, and all of it together; what they permit is what was asked for, and may be more. None where the piece is empty.
@@ -215,7 +214,7 @@ impl Drop for Pin<'_> {
     fn drop(&mut self) {
         self.let_go();
         if let Some(holder) = self.holder.take() {
-            self.port.idle.borrow_mut().push(holder);
+            self.port.idle.give_back(holder);
         }
     }
 }
