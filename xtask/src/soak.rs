@@ -7,7 +7,7 @@ use crate::Outcome;
 use crate::context::Context;
 
 /// Of a short run.
-const FEW: u64 = 10_000_000;
+const FEW: u64 = 5_000_000;
 /// To build it.
 const BUILD: Duration = Duration::from_secs(600);
 /// The test has a bound of its own, before this.

@@ -23,7 +23,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "loom", what: "model checking of the core's races", run: loom },
     Step { name: "mutate", what: "the defects of others, put back in, are found by the tests that are named for them", run: mutate::check },
     Step { name: "schedule", what: "60,000,000 steps of the whole system by schedules, under the eyes of the oracle", run: schedule },
-    Step { name: "soak", what: "10,000,000 accesses by many threads while memory is taken away, each checked", run: soak::check },
+    Step { name: "soak", what: "5,000,000 accesses by many threads while memory is taken away, each checked", run: soak::check },
     Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
     Step { name: "keeper", what: "the host provider's tests where it cannot have a stopper of its own, as under Yama", run: keeper },
     Step { name: "miri", what: "the core's unit tests under Miri, where the toolchain has it", run: miri },

@@ -88,7 +88,8 @@ impl DeviceThread {
             return self.read_late(world, site, page).map_err(|defect| format!("a late read: {defect}"));
         }
         let (what, outcome) = match self.rng.u8(..) {
-            0..=159 => ("a read", self.read_stamps(site, page)),
+            0..=155 => ("a read", self.read_stamps(site, page)),
+            156..=159 => ("a stray read", self.stray(world, site, page)),
             160..=191 => ("a write", self.scatter_to(site, &[page])),
             192..=209 => ("a read of its own", self.read_line(site, page)),
             210..=227 => ("an atomic operation", self.operate(site, page)),
@@ -150,6 +151,23 @@ impl DeviceThread {
         }
         spy::linger();
         self.read_stamps(site, page)
+    }
+
+    /// A read by the PASID of another space, which has nothing there.
+    fn stray(&mut self, world: &World, site: &Site, page: usize) -> Result<(), Defect> {
+        let other = &world.sites[self.rng.usize(0..world.sites.len())];
+        let tie = other.ties[self.device].look();
+        let Some(pasid) = tie.pasid().filter(|_| other.number != site.number) else { return Ok(()) };
+        let result = self.port.read(Some(pasid), site.address(page), &mut self.buf[..LINE]);
+        fence(Ordering::Acquire);
+        self.tally.count(result.is_ok(), false, false, false);
+        // Where the bond has gone, the number may be this space's by now.
+        let bound = tie.bound_until(other.ties[self.device].look());
+        match result.as_ref().map_err(|error| error.fault().map(|fault| fault.reason)) {
+            Err(Some(FaultReason::NotMapped)) => Ok(()),
+            _ if !bound => Ok(()),
+            _ => Err(format!("{:?} was read by the PASID of site {}: {result:?}", site.name(page), other.number)),
+        }
     }
 
     fn scatter(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
