@@ -123,8 +123,9 @@ struct Home {
 
 impl Home {
     /// The lines of both buckets, in the order in which they are filled.
-    fn lines(&self) -> impl Iterator<Item = usize> + use<> {
-        [self.line, self.other].into_iter().flat_map(|line| (0..LINES).map(move |n| line ^ n))
+    #[inline]
+    fn lines(&self) -> [usize; 2 * LINES] {
+        std::array::from_fn(|n| if n < LINES { self.line ^ n } else { self.other ^ (n - LINES) })
     }
 }
 
@@ -194,12 +195,11 @@ impl Table {
     pub(super) fn insert(&self, key: Key, address: u64, entry: &Entry, block: Block) -> Place {
         let home = self.home(key, block);
         let mut turn = self.stripe(home.line).lock();
-        let known = home.lines().find_map(|at| self.lines[at].way_of(key, |held| held.holds(address)).map(|way| (at, way)));
-        let free = || home.lines().find_map(|at| self.lines[at].free_way().map(|way| (at, way)));
+        let known = home.lines().into_iter().find_map(|at| self.lines[at].way_of(key, |held| held.holds(address)).map(|way| (at, way)));
+        let free = || home.lines().into_iter().find_map(|at| self.lines[at].free_way().map(|way| (at, way)));
         let (at, way) = known.or_else(free).unwrap_or_else(|| {
             *turn = turn.wrapping_add(1);
-            let line = home.lines().nth(*turn % (2 * LINES)).unwrap_or(home.line);
-            (line, *turn / (2 * LINES) % WAYS)
+            (home.lines()[*turn % (2 * LINES)], *turn / (2 * LINES) % WAYS)
         });
         let [whence, whither] = entry.pack().words();
         self.lines[at].write(way, [key.word(), whence, whither], home.mark);
