@@ -2,6 +2,7 @@
 //!
 //! The pinned compiler has them; that their flags count as unstable is what `RUSTC_BOOTSTRAP` is for, here and nowhere else.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::Outcome;
@@ -33,6 +34,12 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     if !std::path::Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/Cargo.lock").is_file() {
         return Ok(Outcome::Skipped("the standard library's sources are not there (rustup component add rust-src)".to_owned()));
     }
+    let Some(symbolizer) = symbolizer() else {
+        return Ok(Outcome::Skipped(
+            "neither addr2line (of binutils) nor llvm-symbolizer is there, and a report is told by its functions' names".to_owned(),
+        ));
+    };
+    let symbolizer = symbolizer.display();
     let packages = ["-Zbuild-std", "-p", "sva-core", "-p", "sva-testkit", "-p", "sva-vmm", "-p", "sva-host"];
     let in_place = ["rules", "arena", "histories", "schedule", "adapters"];
     // Those of the host provider whose processes are no copies of this one, which the sanitizer's runtime would have to follow.
@@ -41,7 +48,11 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     let words: Vec<&str> = packages.into_iter().chain(["--lib"]).chain(tests).chain(["--", "--skip", "stopper::"]).collect();
     let mut command = sanitized(context, "thread", "--cfg sva_keeper_stops", &words);
     // Every report, also where one like it has been: an expected one must not hide another. They decide here, so that the exit status is that of the tests.
-    command.env("TSAN_OPTIONS", "exitcode=0 suppress_equal_stacks=0 suppress_equal_addresses=0");
+    // The names decide too, those of inlined functions among them: without a symbolizer it writes none of those, so one is named.
+    command.env(
+        "TSAN_OPTIONS",
+        format!("exitcode=0 suppress_equal_stacks=0 suppress_equal_addresses=0 external_symbolizer_path={symbolizer}"),
+    );
     let kept = context.keep(command, minutes(10))?;
     let verdict = judge(&kept.stderr);
     println!("reports: {} of accesses that raced in a space's memory, as they may; {} others", verdict.accesses, verdict.others.len());
@@ -81,6 +92,12 @@ fn unavailable(context: &Context) -> Result<Option<String>, String> {
     Ok((!is_target).then(|| format!("the sanitizers are run on {TARGET} only")))
 }
 
+/// What names the functions of a report. First the one that a C linker brings along.
+fn symbolizer() -> Option<PathBuf> {
+    let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
+    ["addr2line", "llvm-symbolizer"].iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
+}
+
 fn rustc(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     command.args(arguments);
@@ -90,8 +107,9 @@ fn rustc(arguments: &[&str]) -> Command {
 /// `cargo test` of these, optimised: there are more races to be met.
 fn sanitized(context: &Context, sanitizer: &str, flags: &str, words: &[&str]) -> Command {
     let all = [&["test", "--profile", "model", "--locked", "--target", TARGET], words].concat();
-    let mut command = context.cargo_with_flags(&format!("-Zsanitizer={sanitizer} -Cdebuginfo=1 {flags}"), sanitizer, &all);
-    command.env("RUSTC_BOOTSTRAP", "1");
+    let mut command = context.cargo_with_flags(&format!("-Zsanitizer={sanitizer} {flags}"), sanitizer, &all);
+    // Reports name inlined functions by this. Asked of cargo: behind its back it would be stripped again.
+    command.env("CARGO_PROFILE_MODEL_DEBUG", "1").env("RUSTC_BOOTSTRAP", "1");
     command
 }
 
