@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::iommu::Iommu;
 use crate::iotlb::{Held, Kept, UnderWay, Waiter};
 use crate::range::AddrRange;
@@ -43,16 +41,17 @@ impl Countdown {
 pub struct Invalidation {
     /// Accesses through what the IOMMU has kept.
     under_way: UnderWay,
-    others: Mutex<Others>,
+    /// Most have none.
+    others: Option<Box<Mutex<Others>>>,
 }
 
 /// What may last.
 #[derive(Default)]
 struct Others {
     /// Where nobody has looked yet for those who have memory in hand: they are known when the accesses are over.
-    unseen: SmallVec<[Unseen; 1]>,
+    unseen: Vec<Unseen>,
     /// Devices that have kept something, and pins.
-    left: SmallVec<[(Iommu, Arc<Countdown>); 1]>,
+    left: Vec<(Iommu, Arc<Countdown>)>,
 }
 
 /// A range that somebody may have in hand.
@@ -69,24 +68,26 @@ impl Invalidation {
     }
 
     pub(crate) fn new(under_way: UnderWay, unseen: Option<Unseen>, devices: Option<(Iommu, Arc<Countdown>)>) -> Self {
-        let others = Others { unseen: unseen.into_iter().collect(), left: devices.into_iter().collect() };
-        Self { under_way, others: Mutex::new(others) }
+        let others = (unseen.is_some() || devices.is_some())
+            .then(|| Box::new(Mutex::new(Others { unseen: unseen.into_iter().collect(), left: devices.into_iter().collect() })));
+        Self { under_way, others }
     }
 
     /// This one and another one: one barrier will do for what has been invalidated in both, and so for many pages at once.
     pub fn and(mut self, other: Self) -> Self {
         self.under_way.and(other.under_way);
-        let more = std::mem::take(&mut *other.others.lock());
-        let mut others = self.others.lock();
-        others.unseen.extend(more.unseen);
-        others.left.extend(more.left);
-        drop(others);
+        match (&mut self.others, other.others) {
+            (Some(others), Some(more)) => others.get_mut().extend(more.into_inner()),
+            (None, more) => self.others = more,
+            (Some(_), None) => {}
+        }
         self
     }
 
     /// Whether no device uses what was invalidated any more. Does not block.
     pub fn is_over(&self) -> bool {
-        let mut others = self.others.lock();
+        let Some(others) = &self.others else { return self.under_way.is_over() };
+        let mut others = others.lock();
         others.are_over() && self.under_way.is_over() && {
             others.look();
             others.are_over()
@@ -97,7 +98,8 @@ impl Invalidation {
     /// device.
     pub fn wait(self) {
         self.under_way.wait();
-        let mut others = std::mem::take(&mut *self.others.lock());
+        let Some(others) = self.others else { return };
+        let mut others = others.into_inner();
         others.look();
         for (iommu, left) in &others.left {
             iommu.wait_for_devices(left);
@@ -106,6 +108,11 @@ impl Invalidation {
 }
 
 impl Others {
+    fn extend(&mut self, more: Self) {
+        self.unseen.extend(more.unseen);
+        self.left.extend(more.left);
+    }
+
     fn are_over(&self) -> bool {
         self.left.iter().all(|(_, left)| left.is_over())
     }

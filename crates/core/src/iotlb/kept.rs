@@ -18,8 +18,8 @@ pub(crate) struct Kept {
     owner: Generation,
     /// Counts invalidations, and the end of the space.
     generation: AtomicU64,
-    /// Sizes of blocks that something has been entered under.
-    sizes: AtomicU8,
+    /// Sizes of blocks that something has been entered under, of either privilege.
+    sizes: [AtomicU8; 2],
     fills: Mutex<Fills>,
     readers: Readers,
     pins: Pins,
@@ -42,7 +42,7 @@ impl Kept {
             table: Arc::clone(table),
             owner,
             generation: AtomicU64::new(0),
-            sizes: AtomicU8::new(0),
+            sizes: Default::default(),
             fills: Mutex::new(Fills { places: Vec::new(), compact_at: COMPACT_FROM }),
             readers: Readers::default(),
             pins: Pins::default(),
@@ -69,7 +69,7 @@ impl Kept {
     /// What is entered for an address, where it permits what is needed. In a section.
     #[inline(always)]
     pub(crate) fn find(&self, address: u64, need: Permits, privileged: bool) -> Option<Entry> {
-        let (key, sizes) = (Key::new(self.owner, privileged), self.sizes.load(Ordering::Relaxed));
+        let (key, sizes) = (Key::new(self.owner, privileged), self.sizes(privileged));
         // No iterator: its state would go through memory.
         let mut left = sizes;
         while let Some(size) = Size::smallest_of(left) {
@@ -96,7 +96,7 @@ impl Kept {
         if self.generation() != generation {
             return;
         }
-        self.sizes.fetch_or(block.size.bit(), Ordering::Relaxed);
+        self.sizes[usize::from(privileged)].fetch_or(block.size.bit(), Ordering::Relaxed);
         let place = self.table.insert(Key::new(self.owner, privileged), address, &entry, block);
         fills.places.push(place);
         if fills.places.len() >= fills.compact_at {
@@ -114,14 +114,19 @@ impl Kept {
     /// Nothing that was kept of `range` is found any more; answers who may still be using it.
     pub(crate) fn invalidate(self: &Arc<Self>, range: AddrRange) -> UnderWay {
         let mut fills = self.fills.lock();
-        let sizes = self.sizes.load(Ordering::Relaxed);
         let goes = |entry: &Entry| entry.range().overlaps(range);
-        let used = || Size::all().filter(move |size| sizes & size.bit() != 0).map(|size| Block::meeting(range, size));
-        let blocks = used().fold(0u64, |sum, (_, count)| sum.saturating_add(count));
+        let used = |privileged| {
+            let sizes = self.sizes(privileged);
+            Size::all().filter(move |size| sizes & size.bit() != 0).map(move |size| Block::meeting(range, size))
+        };
+        let blocks = used(false).chain(used(true)).fold(0u64, |sum, (_, count)| sum.saturating_add(count));
         if blocks > fills.places.len() as u64 {
             self.table.remove_at(self.keys(), &mut fills.places, goes);
         } else {
-            used().flat_map(|(blocks, _)| blocks).for_each(|block| self.table.remove(self.keys(), block, goes));
+            for privileged in [false, true] {
+                let key = Key::new(self.owner, privileged);
+                used(privileged).flat_map(|(blocks, _)| blocks).for_each(|block| self.table.remove(key, block, goes));
+            }
         }
         // After the removal: who sees the new generation finds nothing of the old state, and remembers nothing of it under the new number. Before the lock is released: a fill comes before
         // the removal, or sees the new generation (rule T3).
@@ -152,6 +157,11 @@ impl Kept {
     #[cfg(test)]
     pub(super) fn places(&self) -> usize {
         self.fills.lock().places.len()
+    }
+
+    #[inline(always)]
+    fn sizes(&self, privileged: bool) -> u8 {
+        self.sizes[usize::from(privileged)].load(Ordering::Relaxed)
     }
 
     fn keys(&self) -> [Key; 2] {

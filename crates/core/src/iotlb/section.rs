@@ -6,8 +6,6 @@
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::kept::Kept;
 use crate::ids::Generation;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -80,48 +78,45 @@ impl Readers {
     }
 
     /// Tells those that are in it now, and answers who they are. What is taken away has been before this; who comes later sees it.
-    fn tell(&self) -> SmallVec<[(Arc<Slot>, u64); 2]> {
-        let told = |(slot, came): &(Arc<Slot>, u64)| {
-            slot.tell();
-            (Arc::clone(slot), *came)
-        };
-        self.0.lock().iter().map(told).collect()
+    fn tell<W>(&self, watch: impl Fn(Arc<Slot>, u64) -> W) -> Vec<W> {
+        let slots = self.0.lock();
+        slots.iter().for_each(|(slot, _)| slot.tell());
+        slots.iter().map(|(slot, came)| watch(Arc::clone(slot), *came)).collect()
     }
 
-    /// They see before they access anything more that the generation has moved on: they come back when they have, and until then nobody has to tell them or wait for them. Otherwise
+    /// It sees before it accesses anything more that the generation has moved on: it comes back when it has, and until then nobody has to tell it or wait for it. Otherwise
     /// each invalidation would interrupt every running thread of the process for a port that has not been used for long.
-    fn retire(&self, seen: &[(Arc<Slot>, u64)]) {
-        self.0.lock().retain(|(held, came)| !seen.iter().any(|(slot, then)| came == then && Arc::ptr_eq(held, slot)));
+    fn retire(&self, slot: &Arc<Slot>, came: u64) {
+        let mut slots = self.0.lock();
+        if let Some(at) = slots.iter().position(|(held, then)| *then == came && Arc::ptr_eq(held, slot)) {
+            slots.swap_remove(at);
+        }
     }
 }
 
 /// Sections that may be under way; each is one copy, or one atomic operation, and runs no foreign code.
 #[derive(Default)]
 #[must_use = "what was taken away may still be in use"]
-pub(crate) struct UnderWay(SmallVec<[Watched; 1]>);
+pub(crate) struct UnderWay(Vec<Watched>);
 
-/// Of one device, or of one space.
+/// One port, and whose memory it would be in.
 struct Watched {
-    slots: SmallVec<[(Arc<Slot>, u64); 2]>,
+    slot: Arc<Slot>,
     owner: Option<Generation>,
-    /// Those that came before this generation are retired once they have been waited for.
+    /// It came before there was anything to see: it is retired once it has been waited for.
     retire: Option<(Arc<Kept>, u64)>,
 }
 
 impl UnderWay {
     /// All sections of the ports of a device, which has been shut.
     pub(crate) fn of_device(readers: &Readers) -> Self {
-        Self::watch(Watched { slots: readers.tell(), owner: None, retire: None })
+        Self(readers.tell(|slot, _| Watched { slot, owner: None, retire: None }))
     }
 
     /// The sections that read a space, of which something has been taken away: `generation` says so to those that come after.
     pub(crate) fn of_space(kept: &Arc<Kept>, generation: Option<u64>) -> Self {
-        let retire = generation.map(|generation| (Arc::clone(kept), generation));
-        Self::watch(Watched { slots: kept.readers().tell(), owner: Some(kept.owner()), retire })
-    }
-
-    fn watch(watched: Watched) -> Self {
-        Self((!watched.slots.is_empty()).then_some(watched).into_iter().collect())
+        let retire = |came| generation.is_some_and(|generation| came < generation).then(|| (Arc::clone(kept), came));
+        Self(kept.readers().tell(|slot, came| Watched { slot, owner: Some(kept.owner()), retire: retire(came) }))
     }
 
     /// These as well: one barrier will do for all.
@@ -133,7 +128,7 @@ impl UnderWay {
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_empty() || {
             barrier::heavy();
-            self.0.iter().all(|watched| watched.slots.iter().all(|(slot, _)| section_of(slot, watched.owner).is_none()))
+            self.0.iter().all(|watched| section_of(&watched.slot, watched.owner).is_none())
         }
     }
 
@@ -143,11 +138,10 @@ impl UnderWay {
             return;
         }
         barrier::heavy();
-        for Watched { mut slots, owner, retire } in self.0 {
-            slots.iter().for_each(|(slot, _)| wait_for(slot, owner));
-            if let Some((kept, generation)) = retire {
-                slots.retain(|(_, came)| *came < generation);
-                kept.readers().retire(&slots);
+        for Watched { slot, owner, retire } in self.0 {
+            wait_for(&slot, owner);
+            if let Some((kept, came)) = retire {
+                kept.readers().retire(&slot, came);
             }
         }
     }

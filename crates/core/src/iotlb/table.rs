@@ -206,14 +206,12 @@ impl Table {
         (at * WAYS + way) as Place
     }
 
-    /// Takes out what is entered under a block, of both privileges, where it meets what `goes` says.
-    pub(super) fn remove(&self, owner: [Key; 2], block: Block, goes: impl Fn(&Entry) -> bool) {
-        for key in owner {
-            let home = self.home(key, block);
-            let _turn = self.stripe(home.line).lock();
-            for at in home.lines() {
-                (0..WAYS).for_each(|way| self.remove_way(at, way, owner, &goes));
-            }
+    /// Takes out what is entered under a block, where `goes` says so.
+    pub(super) fn remove(&self, key: Key, block: Block, goes: impl Fn(&Entry) -> bool) {
+        let home = self.home(key, block);
+        let _turn = self.stripe(home.line).lock();
+        for at in home.lines() {
+            (0..WAYS).for_each(|way| self.remove_way(at, way, [key, key], &goes));
         }
     }
 
