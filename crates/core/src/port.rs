@@ -34,6 +34,7 @@ pub(crate) use lane::Learner;
 use memo::Need;
 pub(crate) use path::{Buffer, Path};
 pub use pin::Pin;
+use place::Place;
 
 /// A handle of a device that has been plugged in. It keeps working, with errors, after the device was removed.
 #[derive(Clone)]
@@ -146,12 +147,12 @@ impl DmaPort {
     ///
     /// # Errors
     /// What was read before is in `buf`; see [`DmaError`].
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError> {
         // All of it in one run, as it mostly is.
         if let Some(pasid) = pasid
             && !buf.is_empty()
-            && self.hit(pasid, address, buf.len(), Need::of(AccessMode::READ), |place| place.read(buf)).is_some()
+            && self.remembered(pasid, address, buf.len(), Need::of(AccessMode::READ), |place| place.read(buf)).is_some()
         {
             return Ok(());
         }
@@ -162,11 +163,11 @@ impl DmaPort {
     ///
     /// # Errors
     /// What was written before stays; see [`DmaError`].
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError> {
         if let Some(pasid) = pasid
             && !data.is_empty()
-            && self.hit(pasid, address, data.len(), Need::of(AccessMode::WRITE), |place| place.write(data)).is_some()
+            && self.remembered(pasid, address, data.len(), Need::of(AccessMode::WRITE), |place| place.write(data)).is_some()
         {
             return Ok(());
         }
@@ -189,11 +190,11 @@ impl DmaPort {
         self.pieces(pasid, pieces, Buffer::From(data), AccessMode { access: Access::Write, ..mode })
     }
 
-    /// One piece, as long as the buffer.
+    /// One piece, as long as the buffer, of which the port does not remember all.
     #[cold]
     fn one(&self, pasid: Option<Pasid>, address: u64, mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
         let len = buffer.len();
-        let done = self.short_way(pasid, address, &mut buffer, mode);
+        let done = self.short_way(pasid, address, &mut buffer, mode, false);
         if done == len && len > 0 {
             return Ok(());
         }
@@ -206,7 +207,7 @@ impl DmaPort {
         let mut done = 0;
         for (n, piece) in pieces.iter().enumerate() {
             let len = piece.len as usize;
-            let short = self.short_way(pasid, piece.address, &mut buffer.part(done..done + len), mode);
+            let short = self.short_way(pasid, piece.address, &mut buffer.part(done..done + len), mode, true);
             done += short;
             if short < len {
                 let mut rest = pieces[n..].to_vec();
@@ -217,15 +218,18 @@ impl DmaPort {
         if done > 0 { Ok(()) } else { self.long_way(pasid, pieces, buffer, 0, mode) }
     }
 
-    /// How many bytes, from the first on, went by what is kept.
+    /// How many bytes, from the first on, went by what is kept; the port may remember the first, or does not.
     #[inline]
-    fn short_way(&self, pasid: Option<Pasid>, address: u64, buffer: &mut Buffer<'_>, mode: AccessMode) -> usize {
+    fn short_way(&self, pasid: Option<Pasid>, address: u64, buffer: &mut Buffer<'_>, mode: AccessMode, mut may_remember: bool) -> usize {
         let Some(pasid) = pasid else { return 0 };
         let (mut done, len) = (0, buffer.len());
         while done < len {
             let Some(at) = address.checked_add(done as u64) else { break };
-            let Some(more) = self.hit(pasid, at, len - done, Need::of(mode), |place| place.copy(buffer, done)) else { break };
+            let (left, need, copy) = (len - done, Need::of(mode), |place: Place<'_>| place.copy(buffer, done));
+            let found = if may_remember { self.hit(pasid, at, left, need, copy) } else { self.recalled(pasid, at, left, need, copy) };
+            let Some(more) = found else { break };
             done += more;
+            may_remember = true;
         }
         done
     }

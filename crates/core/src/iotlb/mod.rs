@@ -12,7 +12,7 @@ mod table;
 pub(crate) use entry::{Entry, Permits};
 pub(crate) use kept::Kept;
 pub(crate) use pins::{Held, PinSlot, Pins, Waiter};
-pub(crate) use section::{Readers, Section, Slot, UnderWay};
+pub(crate) use section::{Readers, Section, Slot, UnderWay, Word};
 pub use table::IotlbUsage;
 pub(crate) use table::Table;
 

@@ -24,13 +24,23 @@ pub(crate) struct Slot {
     news: AtomicU64,
 }
 
-impl Slot {
-    /// Begins a section of a port that knows of `news`. The next one after there was news is told from this one by that number.
-    #[inline(always)]
-    pub(crate) fn enter(&self, owner: Generation, news: u64, barrier: barrier::Light) -> Section<'_> {
+/// What a slot says in a section: whose memory is accessed, and by whoever knows of which news. The next section after there was news is told from the one before by that.
+#[derive(Clone, Copy)]
+pub(crate) struct Word(u64);
+
+impl Word {
+    pub(crate) fn new(owner: Generation, news: u64) -> Self {
         // Generations count binds: 2^48 are not reached.
+        Self(owner.0 << NEWS_BITS | news & ((1 << NEWS_BITS) - 1))
+    }
+}
+
+impl Slot {
+    /// Begins a section.
+    #[inline(always)]
+    pub(crate) fn enter(&self, word: Word, barrier: barrier::Light) -> Section<'_> {
         // Release: who finds this section instead of the one before knows that what that has accessed was accessed before.
-        self.section.store(owner.0 << NEWS_BITS | news & ((1 << NEWS_BITS) - 1), Ordering::Release);
+        self.section.store(word.0, Ordering::Release);
         barrier.pass();
         Section(self)
     }

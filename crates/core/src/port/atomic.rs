@@ -101,7 +101,7 @@ impl DmaPort {
     ) -> Result<R, DmaError> {
         let len = size_of::<T>();
         if let Some(pasid) = pasid
-            && let Some(done) = self.hit(pasid, address, len, Need::ATOMIC, |place| operate(&place.memory()?))
+            && let Some(done) = self.remembered(pasid, address, len, Need::ATOMIC, |place| operate(&place.memory()?))
         {
             return Ok(done);
         }
@@ -122,10 +122,10 @@ impl DmaPort {
         }
         let Some(pasid) = pasid else { return abort(FaultReason::NoAtomics) };
         for _ in 0..ROUNDS {
-            self.path.prepare_atomic(pasid, address, len, Learner::of(self))?;
             if let Some(done) = self.hit(pasid, address, len as usize, Need::ATOMIC, |place| operate(&place.memory()?)) {
                 return Ok(done);
             }
+            self.path.prepare_atomic(pasid, address, len, Learner::of(self))?;
         }
         abort(FaultReason::NotPresent)
     }

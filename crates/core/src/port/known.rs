@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::memo::Need;
-use crate::ids::{Generation, Pasid};
+use crate::ids::Pasid;
 use crate::iommu::parts::{Attachment, DeviceInner, Isolation};
-use crate::iotlb::{Entry, Kept, Permits, Section, Slot};
+use crate::iotlb::{Entry, Kept, Permits, Section, Slot, Word};
 use crate::space::AddressSpace;
 use crate::sync::barrier;
 use crate::topology::Version;
@@ -24,9 +24,9 @@ pub(super) struct Entrance {
 /// A bond of the device with a space in place, by which the port has accessed that.
 pub(super) struct Known {
     pub(super) pasid: Pasid,
-    pub(super) owner: Generation,
-    /// Up to which news this is right.
+    /// Up to which news this is right, and what a section says that knows of them.
     news: u64,
+    word: Word,
     /// Another one whenever what was found before may be wrong.
     pub(super) stamp: u64,
     /// What the bond grants at most.
@@ -45,7 +45,7 @@ impl Entrance {
     /// Begins a section, unless there is news. Whatever says that an access may not is news, but for the bus, which tells nobody.
     #[inline(always)]
     pub(super) fn enter(&self, known: &Known) -> Option<Section<'_>> {
-        let section = self.slot.enter(known.owner, known.news, self.barrier);
+        let section = self.slot.enter(known.word, self.barrier);
         (self.slot.news() == known.news && self.isolation.is_of(&self.bus)).then_some(section)
     }
 
@@ -67,7 +67,7 @@ impl Entrance {
         // After the registration: who has taken something away without telling this port has done so before that.
         let holds = !self.device.gate.is_shut() && !known.attachment.gate.is_shut();
         if holds {
-            known.news = news;
+            (known.news, known.word) = (news, Word::new(known.kept.owner(), news));
         }
         holds
     }
@@ -86,8 +86,8 @@ impl Known {
         let may = |what, is_granted| if is_granted { what } else { Permits::NONE };
         Self {
             pasid: attachment.record.tag.pasid,
-            owner: kept.owner(),
             news: NEVER,
+            word: Word::new(kept.owner(), NEVER),
             stamp: entrance.next_stamp(),
             granted: Permits::READ_WRITE
                 .with(Permits::USER)

@@ -19,6 +19,8 @@ use crate::sync::barrier;
 
 /// Spaces that a port knows at once.
 const KNOWN: usize = 16;
+/// Places that say where the bond of a PASID is: a power of two, and some more than there are bonds.
+const PLACES: usize = 64;
 /// Runs that are learned from one transaction.
 const LEARNED: usize = 1024;
 
@@ -28,6 +30,8 @@ pub(super) struct Lane {
     memos: Memos,
     /// One of each PASID; the oldest first.
     known: Vec<Known>,
+    /// Where among them the bond is that was looked for last by a PASID with these lowest bits. Not in the memo: the bond is at hand before that is, and the access does not wait for both, one after the other.
+    places: [u8; PLACES],
 }
 
 impl DmaPort {
@@ -36,38 +40,86 @@ impl DmaPort {
     /// For models that want to know what an access would cost, and for measuring. Asks no provider; `None` before the first access there.
     #[inline]
     pub fn kept(&self, pasid: Pasid, address: u64, mode: AccessMode) -> Option<Frame> {
-        self.in_section(pasid, address, Need::of(mode), |_, memo| Some(memo.frame(address)))
+        let (need, then) = (Need::of(mode), move |_: &dyn AddressSpace, memo: &Memo| Some(memo.frame(address)));
+        match self.in_section(pasid, address, 1, need, then) {
+            // The last thing that is done, so that nothing has to be saved for afterwards by those that need it not.
+            None => self.in_section_anew(pasid, address, need, then),
+            found => found,
+        }
     }
 
-    /// Has `op` access the first bytes, up to `len`, of what is kept for `address`. `None`, with nothing done, where the access has to go the long way.
+    /// Has `op` access `len` bytes by what the port remembers. `None`, with nothing done, where it does not remember all of them: then [`hit`](Self::hit), or the long way.
     ///
     /// `op` runs in a section: it is short and calls nobody.
     #[inline(always)]
-    pub(super) fn hit<R>(&self, pasid: Pasid, address: u64, len: usize, need: Need, op: impl FnOnce(Place<'_>) -> Option<R>) -> Option<R> {
-        self.in_section(pasid, address, need, |space, memo| {
+    pub(super) fn remembered<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        need: Need,
+        op: impl FnOnce(Place<'_>) -> Option<R>,
+    ) -> Option<R> {
+        self.in_section(pasid, address, len, need, |space, memo| op(Place { space, frame: memo.frame(address), len, write: need.write() }))
+    }
+
+    /// As [`remembered`](Self::remembered) for the first bytes, up to `len`, as many as are together, and also of what the IOMMU has kept. `None` where the access has to go the long way.
+    #[inline]
+    pub(super) fn hit<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        need: Need,
+        mut op: impl FnMut(Place<'_>) -> Option<R>,
+    ) -> Option<R> {
+        let then = |space: &dyn AddressSpace, memo: &Memo| {
+            op(Place { space, frame: memo.frame(address), len: memo.len_from(address, len), write: need.write() })
+        };
+        self.in_section(pasid, address, 1, need, then).or_else(|| self.recalled(pasid, address, len, need, op))
+    }
+
+    /// As [`hit`](Self::hit), where the port does not remember the address.
+    #[inline]
+    pub(super) fn recalled<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        need: Need,
+        op: impl FnOnce(Place<'_>) -> Option<R>,
+    ) -> Option<R> {
+        self.in_section_anew(pasid, address, need, |space, memo| {
             op(Place { space, frame: memo.frame(address), len: memo.len_from(address, len), write: need.write() })
         })
     }
 
+    /// Has `then` look at what is remembered of `len` bytes.
     #[inline(always)]
-    fn in_section<R>(&self, pasid: Pasid, address: u64, need: Need, then: impl FnOnce(&dyn AddressSpace, &Memo) -> Option<R>) -> Option<R> {
+    fn in_section<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        need: Need,
+        then: impl FnOnce(&dyn AddressSpace, &Memo) -> Option<R>,
+    ) -> Option<R> {
         // Not where this thread is in the middle of one further up.
         if let Ok(lane) = self.lane.try_borrow_mut()
             && let Some(lane) = lane.as_deref()
             && let Some(memo) = lane.memos.at(pasid, address)
-            && let Some(known) = lane.known.get(memo.known())
-            && memo.stamp() == known.stamp
+            && let Some(known) = lane.known_by(pasid)
             && known.pasid == pasid
-            && memo.serves(address, need)
+            && memo.stamp() == known.stamp
+            && memo.serves(address, len, need)
             && let Some(_section) = lane.entrance.enter(known)
         {
             return then(&*known.space, memo);
         }
-        // The last thing that is done, so that nothing has to be saved for afterwards by those that need it not.
-        self.in_section_anew(pasid, address, need, then)
+        None
     }
 
-    /// As [`in_section`](Self::in_section), by what the IOMMU has kept.
+    /// As [`in_section`](Self::in_section) of one byte, by what the IOMMU has kept, which is remembered.
     #[inline(never)]
     fn in_section_anew<R>(
         &self,
@@ -77,19 +129,20 @@ impl DmaPort {
         then: impl FnOnce(&dyn AddressSpace, &Memo) -> Option<R>,
     ) -> Option<R> {
         let mut lane = self.lane.try_borrow_mut().ok()?;
-        let Lane { entrance, memos, known } = &mut **lane.as_mut()?;
+        let Lane { entrance, memos, known, places } = &mut **lane.as_mut()?;
         if memos.are_scarce() {
             memos.grow();
         }
         let at = known.iter().position(|known| known.pasid == pasid)?;
         let known = &mut known[at];
+        places[place_of(pasid)] = at as u8;
         if !entrance.is_up_to_date(known) {
             return None;
         }
         let _section = entrance.enter(known)?;
         let entry = known.find(address, need, &entrance.isolation)?;
-        let memo = memos.take(pasid, address)?;
-        memo.set(entry, need, at, known.stamp);
+        let memo = memos.take(pasid, address, known.kept.grain(need.privileged)?)?;
+        memo.set(entry, need, known.stamp);
         then(&*known.space, memo)
     }
 }
@@ -106,7 +159,13 @@ impl Lane {
             bus: path.iommu.topology().version().clone(),
             stamp: 0,
         };
-        Box::new(Self { entrance, memos: Memos::new(), known: Vec::new() })
+        Box::new(Self { entrance, memos: Memos::new(), known: Vec::new(), places: [0; PLACES] })
+    }
+
+    /// The bond of a PASID, or another.
+    #[inline(always)]
+    fn known_by(&self, pasid: Pasid) -> Option<&Known> {
+        self.known.get(usize::from(self.places[place_of(pasid)]))
     }
 
     /// The bond is one to look for from now on.
@@ -124,8 +183,6 @@ impl Lane {
             let old = all.remove(at);
             // Before the new one is registered: where the space has other bonds, both are of what is kept of it.
             old.kept.readers().remove(&entrance.slot);
-            // They have other places now.
-            all.iter_mut().for_each(|known| known.stamp = entrance.next_stamp());
         }
         let mut new = Known::new(entry, kept, entrance);
         // While the transaction that has brought it here is inside.
@@ -149,6 +206,11 @@ impl Drop for Lane {
         self.known.iter().for_each(|known| known.kept.readers().remove(slot));
         device.readers.remove(slot);
     }
+}
+
+#[inline(always)]
+fn place_of(pasid: Pasid) -> usize {
+    pasid.get() as usize % PLACES
 }
 
 /// Learns from transactions that went the long way, for a port that remembers.

@@ -3,7 +3,6 @@
 use bitfield_struct::bitfield;
 
 use crate::ats::Frame;
-use crate::ats::message::PAGE;
 use crate::fault::AccessMode;
 use crate::ids::Pasid;
 use crate::iotlb::{Entry, Permits};
@@ -47,11 +46,8 @@ struct Tag {
     /// Accesses and the mode.
     #[bits(8)]
     permits: u8,
-    /// Which bond of those that the port knows.
-    #[bits(8)]
-    known: u8,
-    /// Which state of that, counted over all bonds that the port has known.
-    #[bits(48)]
+    /// Which state of which bond, counted over all bonds that the port has known.
+    #[bits(56)]
     stamp: u64,
 }
 
@@ -72,28 +68,24 @@ impl Memo {
 
     /// `entry` was found for a bond in the state of this stamp.
     #[inline(always)]
-    pub(super) fn set(&mut self, entry: Entry, need: Need, known: usize, stamp: u64) {
+    pub(super) fn set(&mut self, entry: Entry, need: Need, stamp: u64) {
         let permits = Need { permits: entry.permits, ..need }.all();
         // Word by word, as it is read.
         self.first = entry.first;
         self.more = entry.more;
         self.shift = entry.frame.wrapping_sub(entry.first);
-        self.tag = Tag::new().with_permits(permits.bits()).with_known(known as u8).with_stamp(stamp);
+        self.tag = Tag::new().with_permits(permits.bits()).with_stamp(stamp);
     }
 
-    /// Whether it says where an access leads; it has to be of the access's bond.
+    /// Whether it says where all of an access leads; it has to be of the access's bond.
     #[inline]
-    pub(super) fn serves(&self, address: u64, need: Need) -> bool {
-        address.wrapping_sub(self.first) <= self.more && Permits::from_bits(self.tag.permits()).covers(need.all())
+    pub(super) fn serves(&self, address: u64, len: usize, need: Need) -> bool {
+        // Of an address before the first one this is too large, whatever is added.
+        let last = address.wrapping_sub(self.first).saturating_add(len.saturating_sub(1) as u64);
+        last <= self.more && Permits::from_bits(self.tag.permits()).covers(need.all())
     }
 
-    /// Which bond it is of.
-    #[inline]
-    pub(super) fn known(&self) -> usize {
-        usize::from(self.tag.known())
-    }
-
-    /// Which state of the bond.
+    /// Which state of which bond it is of.
     #[inline]
     pub(super) fn stamp(&self) -> u64 {
         self.tag.stamp()
@@ -113,34 +105,37 @@ impl Memo {
     }
 }
 
-/// Each in the place that its page's number and its PASID say.
+/// Each in the place that the address and the PASID say.
 pub(super) struct Memos {
     places: Box<[Memo]>,
+    /// All addresses that agree but for so many of the lowest bits have one place, so that a large translation has few: that many are of each translation at least.
+    grain: u32,
     /// Places that have been taken anew since there are as many as there are.
     taken: usize,
 }
 
 impl Memos {
     pub(super) fn new() -> Self {
-        Self::with(FEWEST)
+        Self::with(FEWEST, u64::BITS - 1)
     }
 
-    fn with(places: usize) -> Self {
-        Self { places: vec![Memo::NONE; places].into(), taken: 0 }
+    fn with(places: usize, grain: u32) -> Self {
+        Self { places: vec![Memo::NONE; places].into(), grain, taken: 0 }
     }
 
     /// What is remembered in the place of an address, whatever that is.
     #[inline]
     pub(super) fn at(&self, pasid: Pasid, address: u64) -> Option<&Memo> {
-        self.places.get(place_of(pasid, address) & (self.places.len() - 1))
+        self.places.get(place_of(pasid, address >> self.grain) & (self.places.len() - 1))
     }
 
-    /// The place of an address, which is taken anew.
+    /// The place of an address, which is taken anew for a translation that may be as small as `grain`. What had a place by a larger one is not found any more.
     #[inline(always)]
-    pub(super) fn take(&mut self, pasid: Pasid, address: u64) -> Option<&mut Memo> {
+    pub(super) fn take(&mut self, pasid: Pasid, address: u64, grain: u32) -> Option<&mut Memo> {
         self.taken += 1;
+        self.grain = self.grain.min(grain);
         let last = self.places.len() - 1;
-        self.places.get_mut(place_of(pasid, address) & last)
+        self.places.get_mut(place_of(pasid, address >> self.grain) & last)
     }
 
     /// Whether it is time to [`grow`](Self::grow).
@@ -153,15 +148,14 @@ impl Memos {
     #[cold]
     pub(super) fn grow(&mut self) {
         if self.places.len() < MOST {
-            *self = Self::with(self.places.len() * 2);
+            *self = Self::with(self.places.len() * 2, self.grain);
         }
         self.taken = 0;
     }
 }
 
 #[inline]
-fn place_of(pasid: Pasid, address: u64) -> usize {
+fn place_of(pasid: Pasid, number: u64) -> usize {
     // Folded once: regions often lie a power of two apart. Processes have the same addresses; neighbouring pages are used together, so numbers are some way apart.
-    let page = address / PAGE;
-    (page ^ page >> MOST.trailing_zeros()).wrapping_add(u64::from(pasid.get()) * 37) as usize
+    (number ^ number >> MOST.trailing_zeros()).wrapping_add(u64::from(pasid.get()) * 37) as usize
 }

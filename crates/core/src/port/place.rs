@@ -27,13 +27,8 @@ impl<'a> Place<'a> {
         if self.len < buf.len() {
             return None;
         }
-        match self.memory() {
-            Some(memory) => {
-                memory.copy_to(buf);
-                Some(())
-            }
-            None => self.space.read_frame(self.frame, buf).ok(),
-        }
+        let is_done = self.space.read_memory(self.frame, buf) || self.space.read_frame(self.frame, buf).is_ok();
+        is_done.then_some(())
     }
 
     /// Writes all of `data`, as [`read`](Self::read).
@@ -42,13 +37,8 @@ impl<'a> Place<'a> {
         if self.len < data.len() {
             return None;
         }
-        match self.memory() {
-            Some(memory) => {
-                memory.copy_from(data);
-                Some(())
-            }
-            None => self.space.write_frame(self.frame, data).ok(),
-        }
+        let is_done = self.space.write_memory(self.frame, data) || self.space.write_frame(self.frame, data).is_ok();
+        is_done.then_some(())
     }
 
     /// The value that is here, as [`read`](Self::read) but by slices alone.

@@ -2,8 +2,8 @@
 
 use vm_memory::ByteValued;
 
-use super::DmaPort;
 use super::memo::Need;
+use super::{Buffer, DmaPort};
 use crate::fault::{AccessMode, DmaError};
 use crate::ids::Pasid;
 
@@ -17,12 +17,12 @@ impl DmaPort {
     #[inline]
     pub fn read_obj<T: ByteValued>(&self, pasid: Option<Pasid>, address: u64) -> Result<T, DmaError> {
         if let Some(pasid) = pasid
-            && let Some(value) = self.hit(pasid, address, size_of::<T>(), Need::of(AccessMode::READ), |place| place.load())
+            && let Some(value) = self.remembered(pasid, address, size_of::<T>(), Need::of(AccessMode::READ), |place| place.load())
         {
             return Ok(value);
         }
         let mut value = T::zeroed();
-        self.read(pasid, address, value.as_mut_slice())?;
+        self.one(pasid, address, Buffer::Into(value.as_mut_slice()), AccessMode::READ)?;
         Ok(value)
     }
 
@@ -33,10 +33,10 @@ impl DmaPort {
     #[inline]
     pub fn write_obj<T: ByteValued>(&self, pasid: Option<Pasid>, address: u64, value: T) -> Result<(), DmaError> {
         if let Some(pasid) = pasid
-            && self.hit(pasid, address, size_of::<T>(), Need::of(AccessMode::WRITE), |place| place.store(value)).is_some()
+            && self.remembered(pasid, address, size_of::<T>(), Need::of(AccessMode::WRITE), |place| place.store(value)).is_some()
         {
             return Ok(());
         }
-        self.write(pasid, address, value.as_slice())
+        self.one(pasid, address, Buffer::From(value.as_slice()), AccessMode::WRITE)
     }
 }
