@@ -271,6 +271,26 @@ fn concurrent_return_of_a_port_and_space_change() {
     });
 }
 
+// shows T2
+// Two threads: change of one page, then of the other; a look and a read of that by a port that has yet to come back from a change before. It may come back while the first of the two is made, which then must not
+// have the space forget it. Up to 2 forced switches, some 632,000, 40 s.
+#[test]
+fn concurrent_late_return_of_a_port_and_space_changes() {
+    both_ways(Some(2), || {
+        let Bound { iommu: _iommu, device, space, bond, pasid } = bound();
+        let port = warm(&device, pasid, 0, 1);
+        space.unmap(1);
+        let before = space.in_place();
+        let user = thread::spawn(move || (port.kept(pasid, 0, AccessMode::READ), read(&port, pasid, 0), port));
+        space.unmap(1);
+        let used = space.unmap(0);
+        let port = user.join().expect("ends");
+        assert_eq!(space.uses(0), used, "an access was under way, or began, after the change");
+        drop((port, bond));
+        space.in_place() - before
+    });
+}
+
 /// One device that is bound to two spaces, and a port that remembers the first page of both.
 fn bound_to_two() -> (Iommu, [Arc<InPlace>; 2], [Bond<()>; 2], DmaPort) {
     let (iommu, spaces) = (system(false, 2), [1, 2].map(InPlace::with_frames));

@@ -6,7 +6,7 @@ use sva_core::{
 };
 use sva_testkit::{ArenaSpace, PAGE, Protection};
 
-use crate::support::{BASE, World, bdf, capable, everything, reason, space, watched, width};
+use crate::support::{BASE, World, bdf, capable, everything, reason, space, stop, watched, width};
 
 /// A device bound to memory in place, and a port that remembers all of its pages.
 struct Remembering {
@@ -154,6 +154,27 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
         assert_eq!(reason(port.gather(pasid, &[at(2)], &mut [0; 8], privileged)), None);
         assert_eq!(reason(port.gather(pasid, &[at(2)], &mut [0; 8], AccessMode::READ)), Some(FaultReason::Denied));
     }
+}
+
+// shows T2, U2: what was found with privilege goes with the rest
+#[test]
+fn a_change_takes_what_was_kept_of_privileged_accesses() {
+    let world = World::new();
+    let (device, space) = (world.plug_as(1, everything()).device, ArenaSpace::new(8 * PAGE));
+    // Apart, so that each is a run of its own.
+    let at = |page: u64| Segment { address: BASE + 2 * page * PAGE, len: 8 };
+    (0..3).for_each(|page| space.map(at(page).address, PAGE, Protection { privileged: true, ..Protection::READ_WRITE }));
+    let features = Features { privileged: true, ..Features::default() };
+    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("free");
+    let (port, pasid) = (device.port(), Some(bond.pasid()));
+    let read = |page| reason(port.gather(pasid, &[at(page)], &mut [0; 8], AccessMode { privileged: true, ..AccessMode::READ }));
+    (0..6).for_each(|n| assert_eq!(read(n % 3), None));
+    assert_eq!(world.iommu.iotlb_usage().entries, 3);
+    space.unmap(at(1).address, PAGE);
+    assert_eq!(world.iommu.iotlb_usage().entries, 2);
+    assert_eq!([0, 1, 2].map(read), [None, Some(FaultReason::NotMapped), None]);
+    bond.unbind();
+    assert_eq!(world.iommu.iotlb_usage().entries, 0);
 }
 
 // shows T6
@@ -305,4 +326,60 @@ fn a_port_that_remembers_thousands_of_pages_finds_each_where_it_is() {
     space.map(gone, PAGE, Protection::READ_WRITE);
     space.poke(gone, &(MANY / 2).to_ne_bytes());
     (0..2).for_each(|_| all());
+}
+
+// shows T2, U6: what is remembered by a number serves no other, however many there are
+#[test]
+fn a_port_of_more_processes_than_it_remembers_finds_the_memory_of_each() {
+    const MANY: u64 = 140;
+    let (world, pages) = (World::new(), 3);
+    let device = world.plug(1);
+    let bound = |n: u64| {
+        let space = ArenaSpace::new(pages * PAGE);
+        space.map(BASE, pages * PAGE, Protection::READ_WRITE);
+        (0..pages).for_each(|page| space.poke(BASE + page * PAGE, &(n * pages + page).to_ne_bytes()));
+        let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+        (space, bond)
+    };
+    let all: Vec<_> = (0..MANY).map(bound).collect();
+    let port = device.port();
+    let read = |n: u64, page: u64| {
+        let value = port.read_obj::<u64>(Some(all[n as usize].1.pasid()), BASE + page * PAGE);
+        assert_eq!(value.expect("it is there"), n * pages + page, "process {n}, page {page}");
+    };
+    // One after the other; a few in turns, neighbours and some whose numbers differ by a power of two.
+    (0..2 * MANY).for_each(|n| (0..pages).for_each(|page| read(n % MANY, page)));
+    for apart in [1, 16, 32, 64, 128] {
+        for round in 0..30 {
+            read(3 + round % 3 * apart % MANY, round % pages);
+            read(3 + apart, (round + 1) % pages);
+        }
+    }
+}
+
+// shows T2, T6
+#[test]
+fn an_access_over_the_edge_of_what_is_remembered_is_a_fault_of_what_is_outside() {
+    let (world, len) = (World::new(), 401 * PAGE);
+    let (device, space) = (world.plug(1), ArenaSpace::new(2 * len));
+    // Neither end is that of any block.
+    let (first, end) = (BASE + 37 * PAGE, BASE + 37 * PAGE + len);
+    space.map(first, len, Protection::READ_WRITE);
+    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+    let (port, pasid) = (device.port(), Some(bond.pasid()));
+    (0..2).for_each(|_| {
+        (0..len).step_by(PAGE as usize).for_each(|at| port.write(pasid, first + at, &[1; 64]).expect("it is there"));
+    });
+    for outside in 1..64u64 {
+        let (done, fault) = stop(port.write(pasid, first - outside, &[2; 64]));
+        assert_eq!((done, fault.reason), (0, FaultReason::NotMapped), "{outside} bytes before");
+        let (done, fault) = stop(port.write(pasid, end - 64 + outside, &[2; 64]));
+        assert_eq!((done, fault.reason), (64 - outside, FaultReason::NotMapped), "{outside} bytes after");
+        assert_eq!(reason(port.read(pasid, first - outside, &mut [0; 64])), Some(FaultReason::NotMapped));
+        assert_eq!(reason(port.read_obj::<[u64; 8]>(pasid, first - outside).map(drop)), Some(FaultReason::NotMapped));
+        assert_eq!(reason(port.read_obj::<[u64; 8]>(pasid, end - 64 + outside).map(drop)), Some(FaultReason::NotMapped));
+        assert!(port.kept(bond.pasid(), first - outside, AccessMode::READ).is_none());
+    }
+    assert_eq!(space.peek(first, 64), [1; 64]);
+    assert_eq!(space.peek(end - 64, 64)[..2], [0, 2]);
 }
