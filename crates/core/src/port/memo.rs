@@ -159,3 +159,46 @@ fn place_of(pasid: Pasid, number: u64) -> usize {
     // Folded once: regions often lie a power of two apart. Processes have the same addresses; neighbouring pages are used together, so numbers are some way apart.
     (number ^ number >> MOST.trailing_zeros()).wrapping_add(u64::from(pasid.get()) * 37) as usize
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+    const READ: Need = Need { permits: Permits::READ_WRITE, privileged: false };
+
+    fn pasid(number: u32) -> Pasid {
+        Pasid::new(number).expect("one of 20 bits")
+    }
+
+    fn learn(memos: &mut Memos, of: u32, first: u64, bytes: u64, grain: u32) {
+        let entry = Entry { first, more: bytes - 1, frame: u64::from(of) << 40, permits: Permits::READ_WRITE };
+        memos.take(pasid(of), first, grain).expect("there is a place").set(entry, READ, u64::from(of));
+    }
+
+    fn remembers(memos: &Memos, of: u32, address: u64) -> bool {
+        memos.at(pasid(of), address).is_some_and(|memo| memo.stamp() == u64::from(of) && memo.serves(address, 8, READ))
+    }
+
+    // regression 29, at what a port remembers
+    #[test]
+    fn two_processes_that_use_one_address_do_not_take_each_others_place() {
+        for of in [1, 2, 63, 64, 4095] {
+            let mut memos = Memos::new();
+            let pages = (0..16).map(|page| 0x7000_0000_0000 + page * PAGE);
+            pages.clone().for_each(|page| [of, of + 1].iter().for_each(|of| learn(&mut memos, *of, page, PAGE, 12)));
+            assert!(pages.clone().all(|page| remembers(&memos, of, page) && remembers(&memos, of + 1, page)), "{of} and the next");
+        }
+    }
+
+    #[test]
+    fn a_large_translation_has_few_places_and_smaller_ones_beside_it_have_theirs() {
+        let (mut memos, first, bytes) = (Memos::new(), 0x7000_0000_0000, 2 << 20);
+        (0..4).for_each(|part| learn(&mut memos, 1, first + part * (bytes / 4), bytes - part * (bytes / 4), 19));
+        assert!((0..bytes).step_by(PAGE as usize).all(|at| remembers(&memos, 1, first + at)));
+        // Of the same process, further up.
+        (0..4).for_each(|page| learn(&mut memos, 1, first + 2 * bytes + 2 * page * PAGE, PAGE, 12));
+        assert!((0..4).all(|page| remembers(&memos, 1, first + 2 * bytes + 2 * page * PAGE)));
+        assert!(!remembers(&memos, 1, first + 2 * bytes + PAGE), "nothing has been learned of it");
+    }
+}
