@@ -34,7 +34,6 @@ pub(crate) use lane::Learner;
 use memo::Need;
 pub(crate) use path::{Buffer, Path};
 pub use pin::Pin;
-use place::Place;
 
 /// A handle of a device that has been plugged in. It keeps working, with errors, after the device was removed.
 #[derive(Clone)]
@@ -156,6 +155,19 @@ impl DmaPort {
         {
             return Ok(());
         }
+        self.read_elsewhere(pasid, address, buf)
+    }
+
+    /// Reads what the port does not remember all of.
+    // Out of line, as the last thing that is done: those that need it not have nothing to save for afterwards.
+    #[inline(never)]
+    fn read_elsewhere(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+        if let Some(pasid) = pasid
+            && !buf.is_empty()
+            && self.recalled(pasid, address, buf.len(), Need::of(AccessMode::READ), |place| place.read(buf)).is_some()
+        {
+            return Ok(());
+        }
         self.one(pasid, address, Buffer::Into(buf), AccessMode::READ)
     }
 
@@ -168,6 +180,18 @@ impl DmaPort {
         if let Some(pasid) = pasid
             && !data.is_empty()
             && self.remembered(pasid, address, data.len(), Need::of(AccessMode::WRITE), |place| place.write(data)).is_some()
+        {
+            return Ok(());
+        }
+        self.write_elsewhere(pasid, address, data)
+    }
+
+    /// Writes where the port does not remember all of it, as [`read_elsewhere`](Self::read_elsewhere) reads.
+    #[inline(never)]
+    fn write_elsewhere(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        if let Some(pasid) = pasid
+            && !data.is_empty()
+            && self.recalled(pasid, address, data.len(), Need::of(AccessMode::WRITE), |place| place.write(data)).is_some()
         {
             return Ok(());
         }
@@ -190,11 +214,11 @@ impl DmaPort {
         self.pieces(pasid, pieces, Buffer::From(data), AccessMode { access: Access::Write, ..mode })
     }
 
-    /// One piece, as long as the buffer, of which the port does not remember all.
+    /// One piece, as long as the buffer.
     #[cold]
     fn one(&self, pasid: Option<Pasid>, address: u64, mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
         let len = buffer.len();
-        let done = self.short_way(pasid, address, &mut buffer, mode, false);
+        let done = self.short_way(pasid, address, &mut buffer, mode);
         if done == len && len > 0 {
             return Ok(());
         }
@@ -207,7 +231,7 @@ impl DmaPort {
         let mut done = 0;
         for (n, piece) in pieces.iter().enumerate() {
             let len = piece.len as usize;
-            let short = self.short_way(pasid, piece.address, &mut buffer.part(done..done + len), mode, true);
+            let short = self.short_way(pasid, piece.address, &mut buffer.part(done..done + len), mode);
             done += short;
             if short < len {
                 let mut rest = pieces[n..].to_vec();
@@ -218,18 +242,15 @@ impl DmaPort {
         if done > 0 { Ok(()) } else { self.long_way(pasid, pieces, buffer, 0, mode) }
     }
 
-    /// How many bytes, from the first on, went by what is kept; the port may remember the first, or does not.
+    /// How many bytes, from the first on, went by what is kept.
     #[inline]
-    fn short_way(&self, pasid: Option<Pasid>, address: u64, buffer: &mut Buffer<'_>, mode: AccessMode, mut may_remember: bool) -> usize {
+    fn short_way(&self, pasid: Option<Pasid>, address: u64, buffer: &mut Buffer<'_>, mode: AccessMode) -> usize {
         let Some(pasid) = pasid else { return 0 };
         let (mut done, len) = (0, buffer.len());
         while done < len {
             let Some(at) = address.checked_add(done as u64) else { break };
-            let (left, need, copy) = (len - done, Need::of(mode), |place: Place<'_>| place.copy(buffer, done));
-            let found = if may_remember { self.hit(pasid, at, left, need, copy) } else { self.recalled(pasid, at, left, need, copy) };
-            let Some(more) = found else { break };
+            let Some(more) = self.hit(pasid, at, len - done, Need::of(mode), |place| place.copy(buffer, done)) else { break };
             done += more;
-            may_remember = true;
         }
         done
     }

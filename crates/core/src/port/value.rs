@@ -2,8 +2,8 @@
 
 use vm_memory::ByteValued;
 
+use super::DmaPort;
 use super::memo::Need;
-use super::{Buffer, DmaPort};
 use crate::fault::{AccessMode, DmaError};
 use crate::ids::Pasid;
 
@@ -22,7 +22,7 @@ impl DmaPort {
             return Ok(value);
         }
         let mut value = T::zeroed();
-        self.one(pasid, address, Buffer::Into(value.as_mut_slice()), AccessMode::READ)?;
+        self.read_elsewhere(pasid, address, value.as_mut_slice())?;
         Ok(value)
     }
 
@@ -37,6 +37,6 @@ impl DmaPort {
         {
             return Ok(());
         }
-        self.one(pasid, address, Buffer::From(value.as_slice()), AccessMode::WRITE)
+        self.write_elsewhere(pasid, address, value.as_slice())
     }
 }
