@@ -1,5 +1,6 @@
 //! Accesses through kept translations, beside the bare copy or operation at the same addresses.
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::hint::black_box;
 
@@ -45,20 +46,27 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
     let scene = Scene::new(runs, run)?;
     let (port, pasid) = (scene.port()?, scene.pasid());
     let handle = scene.space.handle();
-    let addresses = scene.addresses(if len > 64 * KIB { 64 } else { 16_384 }, len);
+    // Of much memory so many that no cache near by holds what they lead to; instructions are the same for fewer.
+    let count = match runs * run {
+        _ if len > 64 * KIB => 64,
+        all if all > 64 * MIB && !effort.counted => effort.of(1 << 18, 1 << 14),
+        _ => 1 << 14,
+    };
+    let addresses = scene.addresses(count, len);
     // The same memory, found beforehand.
     let places: Vec<_> =
         addresses.iter().map(|address| memory(&*handle, look_up(&port, pasid, *address), len)).collect::<Option<_>>().ok_or("no memory")?;
-    let mut buffers = [vec![0u8; len as usize + LINE], vec![0u8; len as usize + LINE]];
-    let [buffer, other] = buffers.each_mut().map(|buffer| aligned(buffer, len as usize));
-    let rounds = effort.of(101, 5);
+    // One for both: two are not equally far from the memory in the caches.
+    let mut buffer = vec![0u8; len as usize + LINE];
+    let buffer = RefCell::new(aligned(&mut buffer, len as usize));
+    let rounds = effort.of(if count > 1 << 14 { 15 } else { 301 }, 5);
     for dependent in [false, true] {
         let (value, baseline) = turns(
             effort,
             rounds,
             addresses.len(),
-            |_| read_all(&port, pasid, &addresses, buffer, dependent),
-            |_| copy_all(&places, other, dependent),
+            |_| read_all(&port, pasid, &addresses, &mut buffer.borrow_mut(), dependent),
+            |_| copy_all(&places, &mut buffer.borrow_mut(), dependent),
         );
         let how = if dependent { "dependent" } else { "independent" };
         rows.add(format!("read {what}, {how}; bare copy of the same addresses"), "ns", value, baseline, Goal::MoreAtMost(more));
@@ -71,16 +79,14 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
         effort,
         rounds,
         addresses.len(),
-        |_| write_all(&port, pasid, &addresses, buffer),
-        |_| {
-            places.iter().for_each(|place| place.copy_from(&other[..]));
-        },
+        |_| write_all(&port, pasid, &addresses, &buffer.borrow()),
+        |_| put_all(&places, &buffer.borrow()),
     );
     rows.add(format!("write {what}; bare copy of the same addresses"), "ns", value, baseline, Goal::MoreAtMost(more));
     Ok(())
 }
 
-/// The part that begins where a line of the processor's cache does: a copy that goes over the end of one takes longer, and the one buffer is to be like the other.
+/// The part that begins where a line of the processor's cache does: a copy that goes over the end of one takes longer, in one run and not in the next.
 fn aligned(buffer: &mut [u8], len: usize) -> &mut [u8] {
     let at = buffer.as_ptr().align_offset(LINE);
     &mut buffer[at..at + len]
@@ -109,6 +115,10 @@ fn copy_all(places: &[VolatileSlice<'_>], buffer: &mut [u8], dependent: bool) {
         carried = if dependent { usize::from(buffer[0]) } else { 0 };
     }
     black_box(buffer);
+}
+
+fn put_all(places: &[VolatileSlice<'_>], data: &[u8]) {
+    places.iter().for_each(|place| place.copy_from(data));
 }
 
 fn write_all(port: &DmaPort, pasid: sva_core::Pasid, addresses: &[u64], data: &[u8]) {

@@ -11,7 +11,7 @@ use super::scene::Scene;
 use super::{Effort, turns};
 
 const PAGE: u64 = 4096;
-/// Look-ups of one batch.
+/// Look-ups of one batch, where there are not more ranges: each is to be looked up.
 const BATCH: usize = 20_000;
 
 pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
@@ -53,12 +53,13 @@ fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Erro
     let scene = Scene::new(runs, PAGE)?;
     let (port, pasid) = (scene.port()?, scene.pasid());
     let table = plain_table(&scene, &port);
-    let addresses = scene.addresses(BATCH, 8);
+    let addresses = scene.addresses(BATCH.max(2 * runs as usize), 8);
+    let batch = addresses.len();
     let rounds = effort.of(101, 5);
     let (value, baseline) = turns(
         effort,
         rounds,
-        BATCH,
+        batch,
         |count| sum(count, &addresses, |address| look_up(&port, pasid, address)),
         |count| sum(count, &addresses, |address| plain(&table, address)),
     );
@@ -66,7 +67,7 @@ fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Erro
     let (value, baseline) = turns(
         effort,
         rounds,
-        BATCH,
+        batch,
         |count| chain(count, &addresses, |address| look_up(&port, pasid, address)),
         |count| chain(count, &addresses, |address| plain(&table, address)),
     );
