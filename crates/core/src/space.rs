@@ -238,13 +238,13 @@ pub trait AddressSpace: Send + Sync {
     /// It is a method so that each provider has one of its own, in which the slice stays in registers: what a call through `dyn` hands back goes through the stack, and an access would wait for that.
     #[inline]
     fn read_memory(&self, frame: Frame, buf: &mut [u8]) -> bool {
-        self.memory(frame, buf.len(), false).is_some_and(|memory| memory.copy_to(buf) == buf.len())
+        self.memory(frame, buf.len(), false).filter(|memory| memory.len() == buf.len()).map(|memory| memory.copy_to(buf)).is_some()
     }
 
     /// Writes to [`memory`](Self::memory), as [`read_memory`](Self::read_memory) reads.
     #[inline]
     fn write_memory(&self, frame: Frame, data: &[u8]) -> bool {
-        self.memory(frame, data.len(), true).map(|memory| memory.copy_from(data)).is_some()
+        self.memory(frame, data.len(), true).filter(|memory| memory.len() == data.len()).map(|memory| memory.copy_from(data)).is_some()
     }
 
     /// Brings the page of `address` in for an access of this kind, as a page fault of the CPU does (copy-on-write included, where the provider can). May block.
