@@ -32,9 +32,6 @@ impl Key {
 /// The sizes of blocks that entries are found by, as powers of two: 4 KiB, 64 KiB, 2 MiB, 1 GiB. A run of 16 KiB is found by its 64 KiB.
 const SIZES: [u32; 4] = [12, 16, 21, 30];
 
-/// Entries that one block may have, as a power of two.
-const PARTS_BITS: u32 = 2;
-
 /// Which of the [`SIZES`] something is about, the smallest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size(u8);
@@ -55,12 +52,6 @@ impl Size {
     #[inline]
     fn bits(self) -> u32 {
         SIZES[usize::from(self.0) % Self::COUNT]
-    }
-
-    /// The least that an [entry](Entry::of) of a block has of it, as a power of two.
-    #[inline]
-    pub(super) fn least_bits(self) -> u32 {
-        (self.bits() - PARTS_BITS).max(PAGE_BITS)
     }
 
     #[inline]
@@ -232,7 +223,7 @@ impl Entry {
         Size::all().rev().find_map(|size| {
             let block = Block::of(address, size);
             let part = run.range.intersection(block.range()?)?;
-            (part.len() >= 1 << (size.bits() - PARTS_BITS)).then_some(())?;
+            (part.len() >= 1 << (size.bits() - 2)).then_some(())?;
             Some((Self::of_part(run, part)?, block))
         })
     }

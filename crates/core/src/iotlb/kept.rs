@@ -89,12 +89,6 @@ impl Kept {
         Size::all().map(of_size).find(|found| found.is_some()).unwrap_or(Packed::NONE)
     }
 
-    /// The least that any entry has had, as a power of two of bytes; `None` before there was one.
-    #[inline]
-    pub(crate) fn grain(&self, privileged: bool) -> Option<u32> {
-        Size::smallest_of(self.sizes(privileged)).map(Size::least_bits)
-    }
-
     /// Enters a run that the provider has named after the generation was read, unless that has moved on since.
     pub(crate) fn fill(&self, generation: u64, run: &Run, address: u64, privileged: bool) {
         let Some((entry, block)) = Entry::of(run, address) else { return };

@@ -133,15 +133,18 @@ impl DmaPort {
         if memos.are_scarce() {
             memos.grow();
         }
-        let at = known.iter().position(|known| known.pasid == pasid)?;
+        let mut at = usize::from(places[place_of(pasid)]);
+        if known.get(at).is_none_or(|known| known.pasid != pasid) {
+            at = known.iter().position(|known| known.pasid == pasid)?;
+            places[place_of(pasid)] = at as u8;
+        }
         let known = &mut known[at];
-        places[place_of(pasid)] = at as u8;
         if !entrance.is_up_to_date(known) {
             return None;
         }
         let _section = entrance.enter(known)?;
         let entry = known.find(address, need, &entrance.isolation)?;
-        let memo = memos.take(pasid, address, known.kept.grain(need.privileged)?)?;
+        let memo = memos.take(pasid, address, entry.more)?;
         memo.set(entry, need, known.stamp);
         then(&*known.space, memo)
     }

@@ -108,7 +108,7 @@ impl Memo {
 /// Each in the place that the address and the PASID say.
 pub(super) struct Memos {
     places: Box<[Memo]>,
-    /// All addresses that agree but for so many of the lowest bits have one place, so that a large translation has few: that many are of each translation at least.
+    /// All addresses that agree but for so many of the lowest bits have one place, so that a large translation has few: as many as the smallest has addresses, rounded down to a power of two.
     grain: u32,
     /// Places that have been taken anew since there are as many as there are.
     taken: usize,
@@ -129,11 +129,11 @@ impl Memos {
         self.places.get(place_of(pasid, address >> self.grain) & (self.places.len() - 1))
     }
 
-    /// The place of an address, which is taken anew for a translation that may be as small as `grain`. What had a place by a larger one is not found any more.
+    /// The place of an address, which is taken anew for a translation of one address and so many `more`. Where none was as small before, what others had is not found any more.
     #[inline(always)]
-    pub(super) fn take(&mut self, pasid: Pasid, address: u64, grain: u32) -> Option<&mut Memo> {
+    pub(super) fn take(&mut self, pasid: Pasid, address: u64, more: u64) -> Option<&mut Memo> {
         self.taken += 1;
-        self.grain = self.grain.min(grain);
+        self.grain = self.grain.min(((more + 1) | 1).ilog2());
         let last = self.places.len() - 1;
         self.places.get_mut(place_of(pasid, address >> self.grain) & last)
     }
@@ -171,9 +171,9 @@ mod tests {
         Pasid::new(number).expect("one of 20 bits")
     }
 
-    fn learn(memos: &mut Memos, of: u32, first: u64, bytes: u64, grain: u32) {
+    fn learn(memos: &mut Memos, of: u32, first: u64, bytes: u64) {
         let entry = Entry { first, more: bytes - 1, frame: u64::from(of) << 40, permits: Permits::READ_WRITE };
-        memos.take(pasid(of), first, grain).expect("there is a place").set(entry, READ, u64::from(of));
+        memos.take(pasid(of), first, entry.more).expect("there is a place").set(entry, READ, u64::from(of));
     }
 
     fn remembers(memos: &Memos, of: u32, address: u64) -> bool {
@@ -186,7 +186,7 @@ mod tests {
         for of in [1, 2, 63, 64, 4095] {
             let mut memos = Memos::new();
             let pages = (0..16).map(|page| 0x7000_0000_0000 + page * PAGE);
-            pages.clone().for_each(|page| [of, of + 1].iter().for_each(|of| learn(&mut memos, *of, page, PAGE, 12)));
+            pages.clone().for_each(|page| [of, of + 1].iter().for_each(|of| learn(&mut memos, *of, page, PAGE)));
             assert!(pages.clone().all(|page| remembers(&memos, of, page) && remembers(&memos, of + 1, page)), "{of} and the next");
         }
     }
@@ -194,11 +194,11 @@ mod tests {
     #[test]
     fn a_large_translation_has_few_places_and_smaller_ones_beside_it_have_theirs() {
         let (mut memos, first, bytes) = (Memos::new(), 0x7000_0000_0000, 2 << 20);
-        (0..4).for_each(|part| learn(&mut memos, 1, first + part * (bytes / 4), bytes - part * (bytes / 4), 19));
-        assert!((0..bytes).step_by(PAGE as usize).all(|at| remembers(&memos, 1, first + at)));
-        // Of the same process, further up.
-        (0..4).for_each(|page| learn(&mut memos, 1, first + 2 * bytes + 2 * page * PAGE, PAGE, 12));
-        assert!((0..4).all(|page| remembers(&memos, 1, first + 2 * bytes + 2 * page * PAGE)));
-        assert!(!remembers(&memos, 1, first + 2 * bytes + PAGE), "nothing has been learned of it");
+        learn(&mut memos, 1, first, bytes);
+        assert!((0..bytes).step_by(PAGE as usize).all(|at| remembers(&memos, 1, first + at)), "it has one place");
+        let page = |n: u64| first + 2 * bytes + 2 * n * PAGE;
+        (0..16).for_each(|n| learn(&mut memos, 1, page(n), PAGE));
+        assert!((0..16).all(|n| remembers(&memos, 1, page(n))), "each has its own");
+        assert!(!remembers(&memos, 1, page(3) + PAGE), "nothing has been learned of it");
     }
 }
