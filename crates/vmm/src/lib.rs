@@ -2,7 +2,8 @@
 //! vm-memory (rust-vmm).
 //!
 //! A monitor that has a page walk of its own gives it as a closure to [`GuestSpace`], binds its devices to that, and tells it of changes. A model of its own then uses a
-//! [`DmaPort`](sva_core::DmaPort); one of rust-vmm's takes [`DeviceMemory`] for its guest memory, or [`IommuMemory`](vm_memory::IommuMemory) with [`DeviceIommu`].
+//! [`DmaPort`](sva_core::DmaPort); one of rust-vmm's takes [`DeviceMemory`] for its guest memory, or [`IommuMemory`](vm_memory::IommuMemory) with [`DeviceIommu`]: these two by the feature `iommu`, which
+//! is on by default.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -30,9 +31,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "iommu")]
 mod memory;
 mod provider;
 mod space;
 
+#[cfg(feature = "iommu")]
 pub use memory::{DeviceIommu, DeviceMemory, PinnedIotlb, PinnedSlices};
 pub use space::{GuestSpace, linear};

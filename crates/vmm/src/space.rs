@@ -9,11 +9,13 @@ use std::sync::Arc;
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::sync::{Mutex, RwLock};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, Device, EndReason, ExitWork, Frame, Invalidation, Pasid, Permissions, Run, SpaceId, SpaceWatcher,
-    StopCause,
+    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, Permissions, Run, SpaceId, SpaceWatcher, StopCause,
 };
+#[cfg(feature = "iommu")]
+use sva_core::{Device, Pasid};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
+#[cfg(feature = "iommu")]
 use crate::memory::{DeviceIommu, DeviceMemory};
 
 /// What an address means, with or without privilege: guest physical addresses as frames.
@@ -130,11 +132,13 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
     }
 
     /// The guest's memory as `device` sees it with `pasid`, for device models that are written against vm-memory. See [`DeviceMemory`].
+    #[cfg(feature = "iommu")]
     pub fn device_memory(&self, device: &Device, pasid: Pasid) -> DeviceMemory<M> {
         DeviceMemory::new(Arc::clone(&self.shared), self.device_iommu(device, pasid))
     }
 
     /// The translation alone, for [`IommuMemory`](vm_memory::IommuMemory) over the same guest memory. See [`DeviceIommu`].
+    #[cfg(feature = "iommu")]
     pub fn device_iommu(&self, device: &Device, pasid: Pasid) -> DeviceIommu {
         DeviceIommu::new(device.clone(), pasid, self.shared.id)
     }
@@ -142,7 +146,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
     /// What these addresses meant has changed: the monitor calls this after its `translate` answers the new state, wherever that permits less than before or leads elsewhere. When it returns, no access
     /// through the old translation is under way or will start (rule T2). All ranges share one barrier.
     ///
-    /// Blocks for as long as an access takes, and for pins ([`DmaPort::with_memory`](sva_core::DmaPort::with_memory), [`DeviceMemory`]) of other threads. Not to be called with a lock held that
+    /// Blocks for as long as an access takes, and for pins ([`DmaPort::with_memory`](sva_core::DmaPort::with_memory), `DeviceMemory`) of other threads. Not to be called with a lock held that
     /// `translate` takes: who has pinned a range may be asking for its translation.
     pub fn invalidate(&self, ranges: impl IntoIterator<Item = AddrRange>) {
         self.begin_invalidate(ranges).wait();
