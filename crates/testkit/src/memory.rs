@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use sva_core::{AccessMode, AddrRange, Frame, NoSuchFrame, StopCause, Translation};
 
-use crate::ranges::{parts, shifted, span};
+use crate::ranges::{parts, range_of, shifted, span};
 use crate::table::{Cursor, Halt, Mapping, Table};
 pub use audit::{Stale, StaleBecause};
 pub(crate) use change::Taken;

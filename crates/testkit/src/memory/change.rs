@@ -1,10 +1,10 @@
 //! What changes the meaning of addresses, and what each change took away.
 
-use rangemap::RangeInclusiveMap;
+use rangemap::{RangeInclusiveMap, RangeInclusiveSet};
 use sva_core::AddrRange;
 
 use super::frames::fresh;
-use super::{Mapping, Memory, shifted, span};
+use super::{Mapping, Memory, range_of, shifted, span};
 use crate::space::Protection;
 
 /// What a change took away, kept until it is over.
@@ -13,20 +13,30 @@ pub(crate) struct Taken {
     ranges: Vec<AddrRange>,
     /// Address -> what it meant before, where a translation could have named it.
     pub(super) old: RangeInclusiveMap<u64, Mapping>,
-    /// Frames that no address leads to any more.
-    frames: Vec<AddrRange>,
+    /// Frames that no address leads to any more, which are this change's to free.
+    frames: RangeInclusiveSet<u64>,
 }
 
 impl Taken {
     /// Nothing yet.
     fn from(range: AddrRange) -> Self {
-        Self { ranges: vec![range], old: RangeInclusiveMap::new(), frames: Vec::new() }
+        Self { ranges: vec![range], old: RangeInclusiveMap::new(), frames: RangeInclusiveSet::new() }
     }
 
     /// `range` no longer means what it did. An absent page was nothing that could be kept.
     fn note(&mut self, range: AddrRange, mapping: Mapping) {
         if mapping.present {
             self.old.insert(span(range), mapping);
+        }
+    }
+
+    /// Takes over those of another change's frames that devices may still use by an address that led there before this one.
+    fn keep_in_use(&mut self, frames: &mut RangeInclusiveSet<u64>) {
+        for (run, mapping) in self.old.iter() {
+            let used = mapping.frames(range_of(run));
+            let kept: Vec<_> = frames.overlapping(span(used)).filter_map(|run| range_of(run).intersection(used)).collect();
+            kept.into_iter().for_each(|kept| self.frames.insert(span(kept)));
+            frames.remove(span(used));
         }
     }
 }
@@ -45,7 +55,7 @@ impl Memory {
         let mut taken = Taken::from(range);
         for (part, mapping) in self.table.parts(range) {
             taken.note(part, mapping);
-            taken.frames.push(mapping.frames(part));
+            taken.frames.insert(span(mapping.frames(part)));
         }
         self.table.remove(range);
         taken
@@ -84,7 +94,7 @@ impl Memory {
             self.frames.alias(old.frames(part), new.frames(part).first());
             self.table.insert(part, new);
             taken.note(part, old);
-            taken.frames.push(old.frames(part));
+            taken.frames.insert(span(old.frames(part)));
         }
         taken
     }
@@ -105,19 +115,25 @@ impl Memory {
         (number, told)
     }
 
-    /// Frees the frames that the change took.
+    /// Frees the frames that the change took, whoever may still use them.
     pub(crate) fn free(&mut self, change: u64) {
         let frames = self.changes.get_mut(&change).map(|taken| std::mem::take(&mut taken.frames));
-        frames.into_iter().flatten().for_each(|frames| self.frames.release(frames));
+        self.release(frames.unwrap_or_default());
     }
 
-    /// The change is over: nobody uses what its ranges meant before it, be it this change or an earlier one that took it.
+    /// The change is over: nobody uses what its ranges meant before it, be it this change or an earlier one that took it. Its frames are freed, but for those that an earlier change has
+    /// moved to these addresses, or from address to address on their way, and that is not over: the last such change has them from now on.
     pub(crate) fn finish(&mut self, change: u64) {
-        self.free(change);
-        let Some(over) = self.changes.remove(&change) else { return };
-        for (_, earlier) in self.changes.range_mut(..change) {
+        let Some(mut over) = self.changes.remove(&change) else { return };
+        for (_, earlier) in self.changes.range_mut(..change).rev() {
             over.ranges.iter().for_each(|range| earlier.old.remove(span(*range)));
+            earlier.keep_in_use(&mut over.frames);
         }
+        self.release(over.frames);
+    }
+
+    fn release(&mut self, frames: RangeInclusiveSet<u64>) {
+        frames.iter().for_each(|run| self.frames.release(range_of(run)));
     }
 
     /// How many changes are under way.

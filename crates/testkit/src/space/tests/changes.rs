@@ -158,3 +158,50 @@ fn a_later_change_that_is_over_first_keeps_what_was_given_after_the_earlier_one(
     later.finish();
     space.audit(BASE, AccessMode::WRITE, frame).expect_err("both are over");
 }
+
+// shows T2: a device may use the page by its old address until the move is over, whatever becomes of it at the new one
+#[test]
+fn a_frame_that_is_being_moved_to_another_address_is_not_freed_before_that_is_over() {
+    let ends: [fn(&MemorySpace); 5] = [
+        |space| space.unmap(BASE + PAGE, 2 * PAGE),
+        |space| space.map(BASE + PAGE, 2 * PAGE, Protection::READ),
+        |space| space.replace(BASE + PAGE, 2 * PAGE),
+        |space| space.absent(BASE + PAGE, 2 * PAGE),
+        |space| space.remap(BASE + 3 * PAGE, 2 * PAGE, BASE + PAGE),
+    ];
+    for (at, end) in ends.into_iter().enumerate() {
+        let (space, _watcher) = watched();
+        let handle = space.handle();
+        // The second page comes together with one that is not being moved.
+        space.map(BASE + 2 * PAGE, 3 * PAGE, Protection::READ_WRITE);
+        space.map(BASE, PAGE, Protection::READ_WRITE);
+        let (frame, beside) = (frame_of(&space, 0), frame_of(&space, 2));
+        let moving = space.begin_remap(BASE, PAGE, BASE + PAGE);
+        end(&space);
+        assert_eq!(handle.read_frame(beside, &mut [0]), Err(NoSuchFrame(beside)), "{at}: the end is over");
+        handle.write_frame(frame, &[7; 8]).expect("the move is not over");
+        space.audit(BASE, AccessMode::WRITE, frame).expect("the move is not over");
+        space.audit(BASE + PAGE, AccessMode::WRITE, frame).expect_err("it leads there no more");
+        moving.finish();
+        assert_eq!(handle.read_frame(frame, &mut [0]), Err(NoSuchFrame(frame)), "{at}: it is freed now");
+        space.unmap(BASE, 5 * PAGE);
+        assert_eq!((space.frames(), space.changes_under_way(), space.shared.memory.read().stored()), (0, 0, 0), "{at}");
+    }
+}
+
+// shows T2
+#[test]
+fn a_frame_that_has_been_moved_twice_is_freed_when_both_moves_are_over() {
+    for first in [0, 1] {
+        let (space, _watcher) = watched();
+        space.map(BASE, PAGE, Protection::READ_WRITE);
+        let frame = frame_of(&space, 0);
+        let mut moves = vec![space.begin_remap(BASE, PAGE, BASE + PAGE), space.begin_remap(BASE + PAGE, PAGE, BASE + 2 * PAGE)];
+        space.unmap(BASE + 2 * PAGE, PAGE);
+        moves.remove(first).finish();
+        let audit = |page: u64| space.audit(BASE + page * PAGE, AccessMode::WRITE, frame).is_ok();
+        assert_eq!([0, 1, 2].map(audit), [first == 1, first == 0, false], "one move is not over");
+        drop(moves);
+        assert_eq!(space.frames(), 0);
+    }
+}
