@@ -111,7 +111,7 @@ impl<T: PartialEq + Send + Sync + 'static> AnyData for T {
 pub struct UnbindReport {
     /// It was asked from inside a callback: access has stopped, and the rest follows when those callbacks have returned (rule U3).
     pub deferred: bool,
-    /// Accesses that were in flight when access was stopped; all are over, unless deferred.
+    /// Accesses that were in flight when access was stopped, and ranges in hand ([`DmaPort::pin`](crate::DmaPort::pin)), each once; all are over, unless deferred.
     pub drained: usize,
     /// Groups of page requests that waited and were answered as invalid (rule U1).
     pub page_groups: usize,

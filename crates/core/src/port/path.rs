@@ -38,7 +38,7 @@ pub(super) struct Entered<'a> {
 
 impl<'a> Entered<'a> {
     /// `None` where the gate is shut.
-    fn enter(iommu: &'a Iommu, entry: Arc<Attachment>) -> Option<Self> {
+    pub(super) fn enter(iommu: &'a Iommu, entry: Arc<Attachment>) -> Option<Self> {
         // Lazily: a guard that was never inside must not leave.
         entry.gate.enter().then(|| Self { iommu, entry })
     }

@@ -1,9 +1,10 @@
 //! Memory of a space in hand: what addresses mean, and slices that code of the device model works on.
 //!
 //! What runs meanwhile is foreign code, so this is no section, for which others spin: the range is said in a slot ([`PinSlot`]), at which a change of it, an unbind and a removal leave word. A range that is kept is
-//! pinned in the section in which it is found; else by the long way, inside the gates.
+//! pinned in the section in which it is found; else by the long way, past the gates.
 
 use std::fmt;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use vm_memory::VolatileSlice;
@@ -12,7 +13,7 @@ use super::DmaPort;
 use super::holder::Holder;
 use super::lane::Learner;
 use super::memo::Need;
-use super::path::mode_of;
+use super::path::{Entered, mode_of};
 use crate::ats::{Frame, Permissions};
 use crate::callback::InCallback;
 use crate::fault::{AccessMode, DmaError, FaultReason, OnAbsent};
@@ -105,11 +106,15 @@ impl DmaPort {
         if piece.range().is_some_and(|range| !is_upstream(range)) {
             return fault(FaultReason::NotInPlace);
         }
-        let entered = path.enter_entry(pasid, piece.address, mode)?;
-        let entry = &entered.entry;
+        // Not inside the entry's gate from here on: what is said to be in hand keeps the bond, and an unbind that finds both would count one access twice. Nor is it to be said where
+        // the gate has been shut by now: that unbind may have counted this as inside.
+        let entry = Arc::clone(&path.enter_entry(pasid, piece.address, mode)?.entry);
+        if entry.gate.is_shut() {
+            return fault(path.not_bound(pasid));
+        }
         let Some(kept) = &entry.record.kept else { return fault(FaultReason::NotInPlace) };
         let holder = pin.holder_mut();
-        holder.know(entry);
+        holder.know(&entry);
         if let Some(range) = piece.range() {
             holder.pin(range);
         }
@@ -123,16 +128,17 @@ impl DmaPort {
             return fault(path.not_bound(pasid));
         }
         let stopped = |stopped| path.stopped(stopped, Some(pasid), &[piece], mode.access);
-        match find_runs(entry, piece, mode) {
+        match find_runs(&entry, piece, mode) {
             Ok(runs) => {
                 pin.holder_mut().runs = runs;
-                Learner::of(self).learn(path, entry, &[piece], Need::of(mode));
+                Learner::of(self).learn(path, &entry, &[piece], Need::of(mode));
                 Ok(true)
             }
             Err(Halt::Absent(address)) => {
                 // What brings it in may change the space.
                 pin.let_go();
-                let outcome = entry.record.space.resolve(address, mode);
+                let Some(entered) = Entered::enter(&path.iommu, entry) else { return fault(path.not_bound(pasid)) };
+                let outcome = entered.entry.record.space.resolve(address, mode);
                 outcome.map(|()| false).map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
             }
             Err(Halt::Stop(why)) => Err(stopped(why)),

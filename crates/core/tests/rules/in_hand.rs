@@ -1,12 +1,17 @@
 //! Memory in hand: who takes it away waits for those who have it, and for nobody else (rules F7, T2, T4, U1, U2, U3).
 
+use std::sync::Arc;
 use std::thread;
 
-use sva_core::{AccessMode, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal, Segment, UnbindReport};
+use sva_core::sync::Mutex;
+use sva_core::{
+    AccessMode, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal, Segment, UnbindReport, Unbinding,
+};
 use sva_testkit::arena::Change;
 use sva_testkit::{ArenaSpace, PAGE, Protection};
 
-use crate::support::{BASE, World, capable, reason, watched, width};
+use crate::asked::AskedSpace;
+use crate::support::{BASE, Later, World, capable, later, reason, watched, width};
 
 struct Held {
     world: World,
@@ -168,6 +173,63 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
             let census = world.iommu.census();
             assert_eq!((census.bonds, census.pasids), (0, 0));
         }
+    });
+}
+
+/// Begins to unbind `bond` when `space` is next asked for a run, or for the page that it brings in; what that is like then.
+fn unbind_in_the_middle(bond: Bond<()>) -> (impl FnOnce() + Send + 'static, Later<(Unbinding, bool)>) {
+    let begun = later();
+    let to = begun.clone();
+    let begin = move || {
+        let unbinding = bond.begin_unbind();
+        let over = unbinding.is_over();
+        *to.lock() = Some((unbinding, over));
+    };
+    (begin, begun)
+}
+
+// shows U1, U2
+#[test]
+fn an_unbind_counts_once_what_is_just_being_taken_in_hand() {
+    watched(|| {
+        let (world, space) = (World::new(), ArenaSpace::new(4 * PAGE));
+        space.map(BASE, PAGE, Protection::READ_WRITE);
+        let (asked, device) = (AskedSpace::new(&space), world.plug(1));
+        let handle: Arc<dyn AddressSpace> = asked.clone();
+        let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("nothing is in the way");
+        let (port, pasid) = (device.port(), bond.pasid());
+        let (begin, begun) = unbind_in_the_middle(bond);
+        asked.at_next_run(begin);
+        let pin = port.pin(pasid, Segment { address: BASE, len: 8 }, AccessMode::READ).expect("it was said to be in hand before");
+        let (unbinding, over) = begun.lock().take().expect("asked");
+        assert_eq!(unbinding.report(), UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
+        assert_eq!([over, unbinding.is_over()], [false, false]);
+        drop(pin);
+        assert!(unbinding.is_over());
+    });
+}
+
+// shows U1, U2, F4: what brings a page in for a pin is inside the gate, and nothing is in hand meanwhile
+#[test]
+fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_taken_in_hand() {
+    watched(|| {
+        let Held { device, space, bond, .. } = Held::new();
+        space.absent(BASE, PAGE);
+        let (port, pasid) = (device.port(), bond.pasid());
+        let (begin, begun) = unbind_in_the_middle(bond);
+        let begin = Mutex::new(Some(begin));
+        space.on_resolve(move |_| {
+            if let Some(begin) = begin.lock().take() {
+                begin();
+            }
+            true
+        });
+        let pinned = port.pin(pasid, Segment { address: BASE, len: 8 }, AccessMode::READ);
+        assert_eq!(reason(pinned.map(drop)), Some(FaultReason::NotBound));
+        let (unbinding, over) = begun.lock().take().expect("resolved");
+        assert_eq!(unbinding.report(), UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
+        assert_eq!([over, unbinding.is_over()], [false, true]);
+        assert_eq!(space.resolved(), 1);
     });
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here sleeps: what has to happen at a certain moment is held there by a resolver or a model, and every wait has a limit.
 #![cfg(not(loom))]
 
+mod asked;
 mod ats;
 mod ats_blocking;
 mod ats_bounds;
