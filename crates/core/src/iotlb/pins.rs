@@ -16,6 +16,7 @@ use crate::sync::{Mutex, ThreadNumber, barrier};
 
 /// Bits of a slot's word that count pins, so that one can be told from the next of the same owner.
 const COUNT_BITS: u32 = 16;
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
 /// Says which range of whose memory one holder has in hand. It has one writer, and a line of its own.
 #[repr(align(128))]
@@ -69,15 +70,15 @@ impl PinSlot {
         }
     }
 
-    /// Has a range in hand, from the moment on at which others see it: in a section, or where the lists that the slot is on are locked after this.
+    /// Has a range in hand, from the moment on at which others see it: in a section, or where the lists that the slot is on are locked after this. Of `number` the lowest 16 bits are used.
     #[inline]
-    pub(crate) fn pin(&self, owner: Generation, number: u16, range: AddrRange, thread: ThreadNumber) {
+    pub(crate) fn pin(&self, owner: Generation, number: u64, range: AddrRange, thread: ThreadNumber) {
         // Release, each: who reads one of these and then the word again sees that an earlier pin is over.
         self.first.store(range.first(), Ordering::Release);
         self.last.store(range.last(), Ordering::Release);
         self.thread.store(thread.0, Ordering::Release);
         // Generations count binds: 2^48 are not reached.
-        self.word.store(owner.0 << COUNT_BITS | u64::from(number), Ordering::Release);
+        self.word.store(owner.0 << COUNT_BITS | number & COUNT, Ordering::Release);
     }
 
     /// Has nothing in hand any more. Answers whether there may be [waiters](Self::take_waiters).
@@ -166,6 +167,19 @@ mod tests {
     use super::*;
     use crate::ids::Bdf;
     use crate::sync::this_thread;
+
+    // shows U1
+    #[test]
+    fn a_pin_is_of_its_owner_however_many_there_have_been() {
+        let slot = PinSlot::new(RequesterId(Bdf::new(0, 1, 0, 0).expect("a function")));
+        let range = AddrRange::new(0x1000, 0x1000).expect("a page");
+        for number in [1, COUNT, COUNT + 1, COUNT + 2, u64::MAX] {
+            slot.pin(Generation(6), number, range, this_thread());
+            let held = slot.held().expect("in hand");
+            assert!(held.is_of(Generation(6)), "pin {number:#x} is of another");
+            assert_eq!(slot.word.load(Ordering::Relaxed) & COUNT, number & COUNT, "told from the next");
+        }
+    }
 
     // shows S2: what is left at a pin is bounded by those that wait for it
     #[test]

@@ -51,8 +51,8 @@ impl Idle {
 pub(super) struct Holder {
     pub(super) slot: Arc<PinSlot>,
     device: Arc<DeviceInner>,
-    /// Of the pin: counts on, and wraps.
-    number: u16,
+    /// Of the pin: counts on, and the slot takes the lowest bits. No smaller: a compiler may read more than was written, from the padding beside it, and each pin would wait for the last one's store.
+    number: u64,
     /// One of each PASID; the oldest first. Their spaces find the slot.
     known: Vec<Known>,
     /// Which of them is in use, or was last.
@@ -117,7 +117,7 @@ impl Holder {
     #[inline]
     pub(super) fn pin(&mut self, range: AddrRange) {
         if let Some(known) = self.known.get(self.current) {
-            self.number = self.number.wrapping_add(1);
+            self.number += 1;
             self.slot.pin(known.owner, self.number, range, this_thread());
         }
     }
