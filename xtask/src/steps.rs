@@ -64,7 +64,7 @@ fn loom(context: &Context) -> Result<Outcome, String> {
     if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", "64");
     }
-    context.run(command, minutes(10))?;
+    context.run(command, minutes(15))?;
     Ok(Outcome::Passed)
 }
 

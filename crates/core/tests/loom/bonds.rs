@@ -40,7 +40,7 @@ fn concurrent_bind_and_exit() {
 }
 
 // shows U2, U4
-// Two threads: unbind; end of the space with its handler. Every schedule, some 100, below 0.1 s.
+// Two threads: unbind; end of the space with its handler. Every schedule, some 130, below 0.1 s.
 #[test]
 fn concurrent_unbind_and_exit() {
     model(|| {
@@ -88,7 +88,7 @@ fn concurrent_unbind_and_access() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; one read for the first owner. Every schedule, some 100, below 0.1 s. One PASID.
+// Two threads: unbind and bind of another space; one read for the first owner. Every schedule, some 130, below 0.1 s. One PASID.
 #[test]
 fn concurrent_pasid_release_and_late_access() {
     model(|| {
