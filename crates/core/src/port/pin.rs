@@ -1,6 +1,6 @@
 //! Memory of a space in hand: what addresses mean, and slices that code of the device model works on.
 //!
-//! What runs meanwhile is foreign code, so this is no section, for which others spin: the range is said in a slot ([`PinSlot`]), at which a change of it, an unbind and a removal leave word. A range that is kept is
+//! What runs meanwhile is foreign code, so this is no section, for which others spin: the range is said in a slot ([`PinSlot`](crate::iotlb::PinSlot)), at which a change of it, an unbind and a removal leave word. A range that is kept is
 //! pinned in the section in which it is found; else by the long way, past the gates.
 
 use std::fmt;

@@ -96,12 +96,16 @@ impl Bound {
         }
     }
 
-    fn begin_unbind(self) {
+    fn begin_unbind(self, iommu: &Iommu) {
         let unbinding = match self {
             Self::Device(bond) => bond.begin_unbind(),
             Self::Group(bond) => bond.begin_unbind(),
         };
-        eventually("an unbind that was begun is over", || unbinding.is_over());
+        eventually("an unbind that was begun is over", || {
+            // The link loses invalidations, and who only looks repeats none.
+            iommu.tick();
+            unbinding.is_over()
+        });
     }
 }
 
@@ -188,7 +192,7 @@ impl System {
         }
         match random.bool() {
             true => assert!(!bond.unbind().deferred),
-            false => bond.begin_unbind(),
+            false => bond.begin_unbind(&self.iommu),
         }
         let late = device.port().for_owner(tag).write(Some(tag.pasid), written_at(page, number), &[0xff; 32]);
         assert!(late.is_err(), "a transaction for an owner that is gone");
@@ -269,7 +273,10 @@ impl System {
 
     /// Takes it down; nothing is left, and every group was answered.
     fn end(&self) {
-        eventually("invalidations are over", || self.iommu.census().invalidations == 0);
+        eventually("invalidations are over", || {
+            self.iommu.tick();
+            self.iommu.census().invalidations == 0
+        });
         let _workers = Workers::start(&self.iommu, WorkerConfig::default()).expect("threads");
         eventually("page requests are answered", || {
             let Census { page_requests, page_groups, .. } = self.iommu.census();
@@ -281,7 +288,8 @@ impl System {
         assert_eq!(self.iommu.census(), Census::default());
         for space in &self.spaces {
             let space = space.lock();
-            assert_eq!((space.memory.watches(), space.memory.changes_under_way()), (0, 0));
+            // A worker that has ended the last bond takes the watch off after that.
+            eventually("nobody watches", || (space.memory.watches(), space.memory.changes_under_way()) == (0, 0));
         }
         let counts = self.iommu.page_counts();
         println!("{counts:?}\n{:?}", self.counts);
