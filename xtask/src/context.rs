@@ -32,11 +32,15 @@ pub(crate) struct Captured {
 impl Context {
     /// The workspace that this program was built from.
     pub(crate) fn find() -> Result<Self, String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask lies at the top of the file system")?.to_path_buf();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .ok_or("xtask lies at the top of the file system")?
+            .to_path_buf();
         if !root.join("Cargo.toml").is_file() {
             return Err(format!("{} is no longer a workspace; build xtask again", root.display()));
         }
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+        let target = std::env::var_os("CARGO_TARGET_DIR")
+            .map_or_else(|| root.join("target"), |dir| root.join(dir));
         Ok(Self { root, target })
     }
 
@@ -47,8 +51,14 @@ impl Context {
         command
     }
 
-    /// The same with other compiler flags, which need a build folder of their own lest each run throws the other's away.
-    pub(crate) fn cargo_with_flags(&self, flags: &str, folder: &str, arguments: &[&str]) -> Command {
+    /// The same with other compiler flags, which need a build folder of their own lest each run
+    /// throws the other's away.
+    pub(crate) fn cargo_with_flags(
+        &self,
+        flags: &str,
+        folder: &str,
+        arguments: &[&str],
+    ) -> Command {
         let mut command = self.cargo(arguments);
         command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", self.target.join(folder));
         command
@@ -59,7 +69,11 @@ impl Context {
         show(&command);
         let child = spawn(&mut command)?;
         let status = wait(child, &command, limit)?.ok_or_else(|| late(&command, limit))?;
-        if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", text(&command))) }
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("{} ended with {status}", text(&command)))
+        }
     }
 
     /// Runs `command` and keeps its output; an error only where it cannot be run or passes `limit`.
@@ -70,20 +84,29 @@ impl Context {
         Ok(Kept { status, stdout, stderr })
     }
 
-    /// Runs `command` and keeps its output, without a word of its own; passing `limit` is an outcome like any other.
-    pub(crate) fn capture(&self, command: &mut Command, limit: Duration) -> Result<Captured, String> {
-        // Files, not pipes: nothing has to read while it waits, and a killed run leaves what it said.
+    /// Runs `command` and keeps its output, without a word of its own; passing `limit` is an
+    /// outcome like any other.
+    pub(crate) fn capture(
+        &self,
+        command: &mut Command,
+        limit: Duration,
+    ) -> Result<Captured, String> {
+        // Files, not pipes: nothing has to read while it waits, and a killed run leaves what it
+        // said.
         let folder = self.target.join("xtask");
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         let file = |name: &str| {
             let path = folder.join(name);
-            File::create(&path).map_err(|e| format!("{}: {e}", path.display())).map(|file| (path, file))
+            File::create(&path)
+                .map_err(|e| format!("{}: {e}", path.display()))
+                .map(|file| (path, file))
         };
         let (out_path, out) = file("stdout")?;
         let (err_path, err) = file("stderr")?;
         let child = spawn(command.stdout(out).stderr(err))?;
         let status = wait(child, command, limit)?;
-        let read = |path: &Path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let read =
+            |path: &Path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         let stdout = read(&out_path).map_err(|e| format!("{}: {e}", out_path.display()))?;
         let stderr = read(&err_path).map_err(|e| format!("{}: {e}", err_path.display()))?;
         Ok(Captured { status, stdout, stderr })
@@ -96,13 +119,17 @@ fn text(command: &Command) -> String {
 }
 
 fn show(command: &Command) {
-    let flags = command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)));
-    let flags: String = flags.filter(|(name, _)| name.contains("FLAGS")).map(|(name, value)| format!("{name}=\"{value}\" ")).collect();
+    let flags =
+        command.get_envs().filter_map(|(name, value)| Some((name.to_str()?, value?.to_str()?)));
+    let flags: String = flags
+        .filter(|(name, _)| name.contains("FLAGS"))
+        .map(|(name, value)| format!("{name}=\"{value}\" "))
+        .collect();
     println!("$ {flags}{}", text(command));
 }
 
-/// In CI each command leads a process group, so that passing its limit ends all that it started. At a terminal it stays in the
-/// terminal's own group: Ctrl-C must reach it.
+/// In CI each command leads a process group, so that passing its limit ends all that it started. At
+/// a terminal it stays in the terminal's own group: Ctrl-C must reach it.
 fn grouped() -> bool {
     std::env::var_os("CI").is_some()
 }
@@ -120,7 +147,11 @@ fn late(command: &Command, limit: Duration) -> String {
 }
 
 /// Waits for the child, or ends it and answers none.
-fn wait(mut child: Child, command: &Command, limit: Duration) -> Result<Option<ExitStatus>, String> {
+fn wait(
+    mut child: Child,
+    command: &Command,
+    limit: Duration,
+) -> Result<Option<ExitStatus>, String> {
     let started = Instant::now();
     loop {
         match child.try_wait() {

@@ -7,23 +7,36 @@ use crate::context::Context;
 use crate::scan;
 
 /// Documents that must be there.
-const REQUIRED: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "docs/design.md", "docs/glossary.md"];
+const REQUIRED: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "docs/design.md",
+    "docs/glossary.md",
+];
 
 /// Top folders: a path in backquotes that begins with one is checked.
 const TOP: &[&str] = &["crates/", "docs/", "xtask/", ".ci/", "fuzz/"];
 
 /// The step.
 pub(crate) fn check(context: &Context) -> Result<Outcome, String> {
-    let mut wrong: Vec<String> =
-        REQUIRED.iter().filter(|name| !context.root.join(name).exists()).map(|name| format!("{name} is missing")).collect();
+    let mut wrong: Vec<String> = REQUIRED
+        .iter()
+        .filter(|name| !context.root.join(name).exists())
+        .map(|name| format!("{name} is missing"))
+        .collect();
     let documents = scan::files(&context.root, "md")?;
     let mut checked = 0;
     for document in &documents {
         let text = without_fences(&scan::read(&context.root, document)?);
         for (line, target) in links(&text) {
             checked += 1;
-            wrong.extend(broken_link(&context.root, document, &target).map(|why| format!("{}:{line}: {why}", document.display())));
+            wrong.extend(
+                broken_link(&context.root, document, &target)
+                    .map(|why| format!("{}:{line}: {why}", document.display())),
+            );
         }
         for (line, path) in named_paths(&text) {
             checked += 1;
@@ -51,8 +64,18 @@ fn without_fences(text: &str) -> String {
 fn links(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate() {
-        let plain: String = line.split('`').enumerate().map(|(n, part)| if n % 2 == 0 { part } else { "" }).collect();
-        found.extend(plain.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| (number + 1, target.to_owned())));
+        let plain: String = line
+            .split('`')
+            .enumerate()
+            .map(|(n, part)| if n % 2 == 0 { part } else { "" })
+            .collect();
+        found.extend(
+            plain
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| rest.split_once(')'))
+                .map(|(target, _)| (number + 1, target.to_owned())),
+        );
     }
     found
 }
@@ -62,8 +85,12 @@ fn named_paths(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let quoted = line.split('`').skip(1).step_by(2);
-        let paths = quoted.filter(|word| TOP.iter().any(|top| word.starts_with(top)) && !word.contains([' ', '<', '*', '{']));
-        found.extend(paths.map(|path| (number + 1, path.split("::").next().unwrap_or(path).to_owned())));
+        let paths = quoted.filter(|word| {
+            TOP.iter().any(|top| word.starts_with(top)) && !word.contains([' ', '<', '*', '{'])
+        });
+        found.extend(
+            paths.map(|path| (number + 1, path.split("::").next().unwrap_or(path).to_owned())),
+        );
     }
     found
 }
@@ -79,8 +106,13 @@ fn broken_link(root: &Path, document: &Path, target: &str) -> Option<String> {
     if target.contains("://") || target.starts_with("mailto:") {
         return None;
     }
-    let (path, anchor) = target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
-    let file: PathBuf = if path.is_empty() { document.to_path_buf() } else { document.parent().unwrap_or(Path::new("")).join(path) };
+    let (path, anchor) =
+        target.split_once('#').map_or((target, None), |(path, anchor)| (path, Some(anchor)));
+    let file: PathBuf = if path.is_empty() {
+        document.to_path_buf()
+    } else {
+        document.parent().unwrap_or(Path::new("")).join(path)
+    };
     if !root.join(&file).exists() {
         return Some(format!("{target} leads nowhere"));
     }
@@ -93,7 +125,11 @@ fn broken_link(root: &Path, document: &Path, target: &str) -> Option<String> {
 /// The anchor that a heading gets.
 fn slug(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
-    words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_')).map(|c| if c == ' ' { '-' } else { c }).collect()
+    words
+        .chars()
+        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+        .map(|c| if c == ' ' { '-' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -102,7 +138,9 @@ mod tests {
 
     #[test]
     fn links_and_paths_are_found_with_their_lines() {
-        let text = without_fences("a [b](c.md#d)\n```\n[x](y) `crates/z`\n```\nsee `crates/core/src/lib.rs` and `[no](link)`");
+        let text = without_fences(
+            "a [b](c.md#d)\n```\n[x](y) `crates/z`\n```\nsee `crates/core/src/lib.rs` and `[no](link)`",
+        );
         assert_eq!(links(&text), [(1, "c.md#d".to_owned())]);
         assert_eq!(named_paths(&text), [(5, "crates/core/src/lib.rs".to_owned())]);
     }

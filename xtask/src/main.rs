@@ -83,8 +83,11 @@ fn select(options: &[&str]) -> Result<Vec<&'static Step>, String> {
     let mut selected: Vec<&'static Step> = STEPS.iter().collect();
     let mut rest = options.iter();
     while let Some(option) = rest.next() {
-        let names: Vec<&str> = rest.next().ok_or(format!("{option} needs a list of steps"))?.split(',').collect();
-        if let Some(unknown) = names.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
+        let names: Vec<&str> =
+            rest.next().ok_or(format!("{option} needs a list of steps"))?.split(',').collect();
+        if let Some(unknown) =
+            names.iter().find(|name| STEPS.iter().all(|step| step.name != **name))
+        {
             return Err(format!("there is no step `{unknown}`; cargo xtask steps lists them"));
         }
         match *option {
@@ -114,7 +117,9 @@ fn ci(selected: &[&Step]) -> ExitCode {
         match &outcome {
             Outcome::Passed => println!("--- {}: passed in {:.1} s", step.name, took.as_secs_f64()),
             Outcome::Skipped(why) => println!("*** {}: SKIPPED\n*** because: {why}", step.name),
-            Outcome::Failed(why) => println!("!!! {}: FAILED after {:.1} s\n!!! {why}", step.name, took.as_secs_f64()),
+            Outcome::Failed(why) => {
+                println!("!!! {}: FAILED after {:.1} s\n!!! {why}", step.name, took.as_secs_f64())
+            }
         }
         done.push((step, outcome, took));
     }
@@ -136,7 +141,12 @@ fn summary(done: &[(&Step, Outcome, Duration)], took: Duration) -> ExitCode {
                 ("FAILED", why.as_str())
             }
         };
-        println!("{:<8} {word:<8} {:>7.1} s  {}", step.name, took.as_secs_f64(), why.lines().next().unwrap_or(""));
+        println!(
+            "{:<8} {word:<8} {:>7.1} s  {}",
+            step.name,
+            took.as_secs_f64(),
+            why.lines().next().unwrap_or("")
+        );
     }
     println!("{} steps in {:.0} s", done.len(), took.as_secs_f64());
     println!("steps: {} passed, {failed} failed, {skipped} skipped", done.len() - failed - skipped);

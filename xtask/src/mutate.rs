@@ -1,7 +1,9 @@
-//! `cargo xtask mutate`: puts each defect of docs/regressions.md back in and expects the test that the document names to find it.
+//! `cargo xtask mutate`: puts each defect of docs/regressions.md back in and expects the test that
+//! the document names to find it.
 //!
-//! The tests are built once with `--cfg sva_mutate`, with which the variable `SVA_MUTATE` switches one defect on at run time (crates/core/src/mutation.rs), and the models
-//! once more for model checking. Each test runs twice: without a defect it has to pass, with it to fail.
+//! The tests are built once with `--cfg sva_mutate`, with which the variable `SVA_MUTATE` switches
+//! one defect on at run time (crates/core/src/mutation.rs), and the models once more for model
+//! checking. Each test runs twice: without a defect it has to pass, with it to fail.
 
 mod run;
 mod table;
@@ -36,7 +38,8 @@ enum Fate {
     NotBuilt,
     /// The test passes with the defect.
     Survived,
-    /// Nothing was shown: the test is not there, or fails without the defect, or ended in a way that says nothing.
+    /// Nothing was shown: the test is not there, or fails without the defect, or ended in a way
+    /// that says nothing.
     Broken,
 }
 
@@ -75,7 +78,11 @@ pub(crate) fn task(arguments: &[&str]) -> Result<ExitCode, String> {
     } else {
         show(&reports)
     }
-    Ok(if failures(&reports, options.strict).is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failures(&reports, options.strict).is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The step.
@@ -96,7 +103,9 @@ fn parse(arguments: &[&str]) -> Result<Options, String> {
             "--strict" => options.strict = true,
             "--only" => {
                 let numbers = rest.next().ok_or("--only needs a list of numbers")?.split(',');
-                let number = |text: &str| text.parse().map_err(|_| format!("`{text}` is not the number of a scenario"));
+                let number = |text: &str| {
+                    text.parse().map_err(|_| format!("`{text}` is not the number of a scenario"))
+                };
                 options.only = numbers.map(number).collect::<Result<_, _>>()?;
             }
             other => return Err(format!("`{other}` is not an option")),
@@ -108,7 +117,9 @@ fn parse(arguments: &[&str]) -> Result<Options, String> {
 /// The rows that were asked for.
 fn chosen(context: &Context, options: &Options) -> Result<Vec<Row>, String> {
     let mut rows = table::read(context)?;
-    if let Some(unknown) = options.only.iter().find(|number| rows.iter().all(|row| row.number != **number)) {
+    if let Some(unknown) =
+        options.only.iter().find(|number| rows.iter().all(|row| row.number != **number))
+    {
         return Err(format!("{} has no row {unknown}", table::DOCUMENT));
     }
     rows.retain(|row| options.only.is_empty() || options.only.contains(&row.number));
@@ -122,16 +133,26 @@ fn examine(context: &Context, rows: Vec<Row>) -> Result<Vec<Report>, String> {
         let file = context.root.join(&test.file);
         targets.iter().find_map(|target| target.modules_of(&file).map(|modules| (target, modules)))
     };
-    let mut needed: Vec<&Target> = rows.iter().filter_map(|row| row.test.as_ref()).filter_map(find).map(|(target, _)| target).collect();
+    let mut needed: Vec<&Target> = rows
+        .iter()
+        .filter_map(|row| row.test.as_ref())
+        .filter_map(find)
+        .map(|(target, _)| target)
+        .collect();
     needed.sort();
     needed.dedup();
-    let mut bench = Bench { context, programs: run::build(context, &needed)?, passed: BTreeMap::new() };
+    let mut bench =
+        Bench { context, programs: run::build(context, &needed)?, passed: BTreeMap::new() };
     let mut reports = Vec::new();
     for row in rows {
         let (fate, words, took) = match row.test.as_ref().map(|test| (test, find(test))) {
             None => (Fate::NotBuilt, "its row names no test".to_owned(), Duration::ZERO),
-            Some((test, None)) => (Fate::Broken, format!("{} is no part of a test", test.file), Duration::ZERO),
-            Some((test, Some((target, modules)))) => bench.try_one(row.number, test, target, &modules)?,
+            Some((test, None)) => {
+                (Fate::Broken, format!("{} is no part of a test", test.file), Duration::ZERO)
+            }
+            Some((test, Some((target, modules)))) => {
+                bench.try_one(row.number, test, target, &modules)?
+            }
         };
         eprintln!("{:>2} {}", row.number, fate.word());
         reports.push(Report { row, fate, words, took });
@@ -148,7 +169,13 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn try_one(&mut self, number: u8, row: &Test, target: &Target, modules: &str) -> Result<(Fate, String, Duration), String> {
+    fn try_one(
+        &mut self,
+        number: u8,
+        row: &Test,
+        target: &Target,
+        modules: &str,
+    ) -> Result<(Fate, String, Duration), String> {
         let program = self.programs.get(target).ok_or(format!("{target:?} was not built"))?;
         let test = match run::find(self.context, target, program, modules, &row.name) {
             Ok(test) => test,
@@ -175,7 +202,9 @@ fn judge(with: Verdict, hangs: bool) -> (Fate, String) {
     match with {
         Verdict::Failed(words) => (Fate::Found, words),
         Verdict::Hangs if hangs => (Fate::Found, format!("does not end within {limit} s")),
-        Verdict::Hangs => (Fate::Broken, format!("does not end within {limit} s, and its row does not say so")),
+        Verdict::Hangs => {
+            (Fate::Broken, format!("does not end within {limit} s, and its row does not say so"))
+        }
         Verdict::Passed => (Fate::Survived, "the test does not see the defect".to_owned()),
         Verdict::Odd(why) => (Fate::Broken, why),
     }
@@ -188,13 +217,20 @@ fn failures(reports: &[Report], strict: bool) -> Vec<String> {
         Fate::NotBuilt => strict,
         Fate::Survived | Fate::Broken => true,
     };
-    reports.iter().filter(bad).map(|report| format!("{} {}: {}", report.row.number, report.fate.word(), report.words)).collect()
+    reports
+        .iter()
+        .filter(bad)
+        .map(|report| format!("{} {}: {}", report.row.number, report.fate.word(), report.words))
+        .collect()
 }
 
 /// The test of a row and the files of its mutation.
 fn place(row: &Row) -> String {
     let files: Vec<&str> = row.mutation.iter().map(String::as_str).collect();
-    let test = row.test.as_ref().map_or_else(|| Fate::NotBuilt.word().to_owned(), |test| format!("{} in {}", test.name, test.file));
+    let test = row.test.as_ref().map_or_else(
+        || Fate::NotBuilt.word().to_owned(),
+        |test| format!("{} in {}", test.name, test.file),
+    );
     if files.is_empty() { test } else { format!("{test}; switched in {}", files.join(", ")) }
 }
 
@@ -202,14 +238,24 @@ fn show(reports: &[Report]) {
     for Report { row, fate, words, took } in reports {
         match &row.test {
             Some(test) => {
-                println!("{:>2}  {:<13}  {:>5.1} s  {}\n{:>28}{words}", row.number, fate.word(), took.as_secs_f64(), test.name, "")
+                println!(
+                    "{:>2}  {:<13}  {:>5.1} s  {}\n{:>28}{words}",
+                    row.number,
+                    fate.word(),
+                    took.as_secs_f64(),
+                    test.name,
+                    ""
+                )
             }
             None => println!("{:>2}  {}", row.number, fate.word()),
         }
     }
     let count = |fate: Fate| reports.iter().filter(|report| report.fate == fate).count();
-    let [found, later, survived, broken] = [Fate::Found, Fate::NotBuilt, Fate::Survived, Fate::Broken].map(count);
-    println!("mutations: {found} found, {survived} survived, {broken} broken, {later} not there yet");
+    let [found, later, survived, broken] =
+        [Fate::Found, Fate::NotBuilt, Fate::Survived, Fate::Broken].map(count);
+    println!(
+        "mutations: {found} found, {survived} survived, {broken} broken, {later} not there yet"
+    );
 }
 
 fn json(reports: &[Report]) {
@@ -238,14 +284,21 @@ mod tests {
     fn options_are_read_and_unknown_ones_refused() {
         let all = Options { only: vec![7, 19], list: false, json: true, strict: true };
         assert_eq!(parse(&["--only", "7,19", "--json", "--strict"]), Ok(all));
-        assert!(parse(&["--only", "seven"]).is_err() && parse(&["--only"]).is_err() && parse(&["--loose"]).is_err());
+        assert!(
+            parse(&["--only", "seven"]).is_err()
+                && parse(&["--only"]).is_err()
+                && parse(&["--loose"]).is_err()
+        );
     }
 
     #[test]
     fn a_test_that_passes_with_the_defect_or_hangs_unannounced_is_a_failure() {
         assert_eq!(judge(Verdict::Failed("words".to_owned()), false).0, Fate::Found);
         assert_eq!(judge(Verdict::Passed, false).0, Fate::Survived);
-        assert_eq!((judge(Verdict::Hangs, true).0, judge(Verdict::Hangs, false).0), (Fate::Found, Fate::Broken));
+        assert_eq!(
+            (judge(Verdict::Hangs, true).0, judge(Verdict::Hangs, false).0),
+            (Fate::Found, Fate::Broken)
+        );
         assert_eq!(judge(Verdict::Odd("killed".to_owned()), true).0, Fate::Broken);
         let report = |fate| Report {
             row: Row { number: 1, test: None, mutation: BTreeSet::new() },
@@ -253,7 +306,12 @@ mod tests {
             words: String::new(),
             took: Duration::ZERO,
         };
-        let reports = [report(Fate::Found), report(Fate::NotBuilt), report(Fate::Survived), report(Fate::Broken)];
+        let reports = [
+            report(Fate::Found),
+            report(Fate::NotBuilt),
+            report(Fate::Survived),
+            report(Fate::Broken),
+        ];
         assert_eq!((failures(&reports, false).len(), failures(&reports, true).len()), (2, 3));
         assert!(failures(&reports[..2], false).is_empty());
     }

@@ -2,12 +2,14 @@
 
 use serde_json::Value;
 
-/// The benchmarks' rows: an array of objects with exactly these keys. Answers how many there are and which goals were missed.
+/// The benchmarks' rows: an array of objects with exactly these keys. Answers how many there are
+/// and which goals were missed.
 ///
 /// A missed goal fails nothing: figures of a shared machine are reported, never tested.
 pub(crate) fn bench_rows(text: &str) -> Result<(usize, Vec<String>), String> {
     const KEYS: [&str; 7] = ["baseline", "case", "goal", "met", "ratio", "unit", "value"];
-    let value: Value = serde_json::from_str(text).map_err(|e| format!("the benchmarks' output is not JSON: {e}"))?;
+    let value: Value = serde_json::from_str(text)
+        .map_err(|e| format!("the benchmarks' output is not JSON: {e}"))?;
     let rows = value.as_array().ok_or("the benchmarks' output is not an array")?;
     if rows.is_empty() {
         return Err("the benchmarks measured nothing".to_owned());
@@ -32,7 +34,12 @@ pub(crate) fn bench_rows(text: &str) -> Result<(usize, Vec<String>), String> {
         if row["met"] == Value::Bool(false) {
             let number = |key: &str| row[key].as_f64().unwrap_or(f64::NAN);
             let unit = row["unit"].as_str().unwrap_or("");
-            missed.push(format!("{case}: {:.1} {unit}, ratio {:.2}, goal {}", number("value"), number("ratio"), row["goal"]));
+            missed.push(format!(
+                "{case}: {:.1} {unit}, ratio {:.2}, goal {}",
+                number("value"),
+                number("ratio"),
+                row["goal"]
+            ));
         }
     }
     Ok((rows.len(), missed))

@@ -1,7 +1,10 @@
-//! docs/rules.md: the contract's rules in words, and below each the tests that show it, found by their comments.
+//! docs/rules.md: the contract's rules in words, and below each the tests that show it, found by
+//! their comments.
 //!
-//! A test says `// shows U5` or `// shows U5, B3: why`, above itself or inside. `cargo xtask rules` writes the lists; the step `rules` fails where they are stale, where a
-//! rule has no test, and where a test names a rule that there is none of. (`// regression 8: the story` is for the reader: docs/regressions.md names the test of each.)
+//! A test says `// shows U5` or `// shows U5, B3: why`, above itself or inside. `cargo xtask rules`
+//! writes the lists; the step `rules` fails where they are stale, where a rule has no test, and
+//! where a test names a rule that there is none of. (`// regression 8: the story` is for the
+//! reader: docs/regressions.md names the test of each.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -61,10 +64,17 @@ fn collect(file: &str, source: &str, shown: &mut Shown) {
             continue;
         }
         // Above its test, with nothing but attributes and comments between; else inside of it.
-        let below = lines[at..].iter().find(|line| !(line.is_empty() || line.starts_with("//") || line.starts_with("#[")));
-        let test = below.and_then(|line| function(line)).or_else(|| lines[..at].iter().rev().find_map(|line| function(line)));
+        let below = lines[at..]
+            .iter()
+            .find(|line| !(line.is_empty() || line.starts_with("//") || line.starts_with("#[")));
+        let test = below
+            .and_then(|line| function(line))
+            .or_else(|| lines[..at].iter().rev().find_map(|line| function(line)));
         for rule in rules {
-            shown.entry(rule).or_default().extend(test.map(|test| (file.to_owned(), test.to_owned())));
+            shown
+                .entry(rule)
+                .or_default()
+                .extend(test.map(|test| (file.to_owned(), test.to_owned())));
         }
     }
 }
@@ -79,12 +89,17 @@ fn named(line: &str) -> Vec<String> {
 /// Such as `U5`.
 fn is_rule(word: &str) -> bool {
     let mut chars = word.chars();
-    chars.next().is_some_and(|c| c.is_ascii_uppercase()) && !chars.as_str().is_empty() && chars.all(|c| c.is_ascii_digit())
+    chars.next().is_some_and(|c| c.is_ascii_uppercase())
+        && !chars.as_str().is_empty()
+        && chars.all(|c| c.is_ascii_digit())
 }
 
 /// The name of the function that a line begins.
 fn function(line: &str) -> Option<&str> {
-    let rest = line.strip_prefix("fn ").or_else(|| line.strip_prefix("pub fn ")).or_else(|| line.strip_prefix("pub(crate) fn "))?;
+    let rest = line
+        .strip_prefix("fn ")
+        .or_else(|| line.strip_prefix("pub fn "))
+        .or_else(|| line.strip_prefix("pub(crate) fn "))?;
     Some(rest.split(['(', '<']).next().unwrap_or(rest))
 }
 
@@ -96,7 +111,10 @@ fn fill(document: &str, shown: &Shown) -> (String, Vec<String>) {
     for line in document.lines().filter(|line| !line.starts_with("  - `")) {
         out.push_str(line);
         out.push('\n');
-        let Some((rule, text)) = line.strip_prefix("- **").and_then(|rest| rest.split_once("**")) else { continue };
+        let Some((rule, text)) = line.strip_prefix("- **").and_then(|rest| rest.split_once("**"))
+        else {
+            continue;
+        };
         known.insert(rule);
         let tests = shown.get(rule).into_iter().flatten();
         tests.clone().for_each(|(file, test)| out.push_str(&format!("  - `{test}` in `{file}`\n")));
@@ -105,7 +123,9 @@ fn fill(document: &str, shown: &Shown) -> (String, Vec<String>) {
         }
     }
     let unknown = shown.iter().filter(|(rule, _)| !known.contains(rule.as_str()));
-    wrong.extend(unknown.map(|(rule, tests)| format!("{DOCUMENT} has no {rule}, which {tests:?} show")));
+    wrong.extend(
+        unknown.map(|(rule, tests)| format!("{DOCUMENT} has no {rule}, which {tests:?} show")),
+    );
     (out, wrong)
 }
 
@@ -136,8 +156,10 @@ fn none() {}
     fn tests_are_found_by_the_rules_that_they_name() {
         let mut shown = Shown::new();
         collect("f.rs", SOURCE, &mut shown);
-        let found: Vec<(&str, &str)> =
-            shown.iter().flat_map(|(rule, tests)| tests.iter().map(|(_, test)| (rule.as_str(), test.as_str()))).collect();
+        let found: Vec<(&str, &str)> = shown
+            .iter()
+            .flat_map(|(rule, tests)| tests.iter().map(|(_, test)| (rule.as_str(), test.as_str())))
+            .collect();
         let wanted = [("B1", "inside"), ("B3", "above"), ("G5", "both"), ("U5", "above")];
         assert_eq!(found, wanted);
     }
@@ -148,9 +170,16 @@ fn none() {}
         collect("f.rs", SOURCE, &mut shown);
         let document = "# Rules\n- **U5** text\n  - `old` in `g.rs`\n- **T7** text\n- **F1** text (not built yet)\n";
         let (once, wrong) = fill(document, &shown);
-        assert_eq!(once, "# Rules\n- **U5** text\n  - `above` in `f.rs`\n- **T7** text\n- **F1** text (not built yet)\n");
+        assert_eq!(
+            once,
+            "# Rules\n- **U5** text\n  - `above` in `f.rs`\n- **T7** text\n- **F1** text (not built yet)\n"
+        );
         assert_eq!(fill(&once, &shown).0, once);
-        assert!(wrong.iter().any(|why| why.contains("T7 has no test")) && wrong.iter().any(|why| why.contains("has no B1")), "{wrong:?}");
+        assert!(
+            wrong.iter().any(|why| why.contains("T7 has no test"))
+                && wrong.iter().any(|why| why.contains("has no B1")),
+            "{wrong:?}"
+        );
         assert!(!wrong.iter().any(|why| why.contains("F1")), "{wrong:?}");
     }
 }

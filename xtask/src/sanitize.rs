@@ -1,6 +1,7 @@
 //! The tests under sanitizers: docs/design/core-tests.md, "Sanitizers".
 //!
-//! The pinned compiler has them; that their flags count as unstable is what `RUSTC_BOOTSTRAP` is for, here and nowhere else.
+//! The pinned compiler has them; that their flags count as unstable is what `RUSTC_BOOTSTRAP` is
+//! for, here and nowhere else.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,8 +13,10 @@ use crate::steps::minutes;
 /// What the sanitizers' runtimes are there for.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// In a space's memory whoever has access may race: devices, their owner, the processor. A report whose two sides are both such accesses is what the tests are there for. One whose other side is anything else, above
-/// all a page that has been taken away and is zeroed or poisoned, is an access that nobody waited for.
+/// In a space's memory whoever has access may race: devices, their owner, the processor. A report
+/// whose two sides are both such accesses is what the tests are there for. One whose other side is
+/// anything else, above all a page that has been taken away and is zeroed or poisoned, is an access
+/// that nobody waited for.
 const ACCESSES: [&str; 8] = [
     "sva_core::port::DmaPort>",
     "sva_core::port::atomic::sealed::Word>",
@@ -25,14 +28,22 @@ const ACCESSES: [&str; 8] = [
     "vm_memory::iommu::IommuMemory<",
 ];
 
-/// ThreadSanitizer over the core, what accesses memory in place, and the host provider where it makes no process that shares our memory, which the sanitizer takes for a fork; with an instrumented standard library.
+/// ThreadSanitizer over the core, what accesses memory in place, and the host provider where it
+/// makes no process that shares our memory, which the sanitizer takes for a fork; with an
+/// instrumented standard library.
 pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     if let Some(why) = unavailable(context)? {
         return Ok(Outcome::Skipped(why));
     }
     let sysroot = context.keep(rustc(&["--print", "sysroot"]), minutes(1))?.stdout;
-    if !std::path::Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/Cargo.lock").is_file() {
-        return Ok(Outcome::Skipped("the standard library's sources are not there (rustup component add rust-src)".to_owned()));
+    if !std::path::Path::new(sysroot.trim())
+        .join("lib/rustlib/src/rust/library/Cargo.lock")
+        .is_file()
+    {
+        return Ok(Outcome::Skipped(
+            "the standard library's sources are not there (rustup component add rust-src)"
+                .to_owned(),
+        ));
     }
     let Some(symbolizer) = symbolizer() else {
         return Ok(Outcome::Skipped(
@@ -40,27 +51,42 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
         ));
     };
     let symbolizer = symbolizer.display();
-    let packages = ["-Zbuild-std", "-p", "sva-core", "-p", "sva-testkit", "-p", "sva-vmm", "-p", "sva-host"];
+    let packages =
+        ["-Zbuild-std", "-p", "sva-core", "-p", "sva-testkit", "-p", "sva-vmm", "-p", "sva-host"];
     let in_place = ["rules", "arena", "histories", "schedule", "adapters"];
-    // Those of the host provider whose processes are no copies of this one, which the sanitizer's runtime would have to follow.
+    // Those of the host provider whose processes are no copies of this one, which the sanitizer's
+    // runtime would have to follow.
     let host = ["access", "descriptors", "end", "hammer", "system"];
     let tests = in_place.iter().chain(&host).flat_map(|test| ["--test", test]);
-    let words: Vec<&str> = packages.into_iter().chain(["--lib"]).chain(tests).chain(["--", "--skip", "stopper::"]).collect();
+    let words: Vec<&str> = packages
+        .into_iter()
+        .chain(["--lib"])
+        .chain(tests)
+        .chain(["--", "--skip", "stopper::"])
+        .collect();
     let mut command = sanitized(context, "thread", "--cfg sva_keeper_stops", &words);
-    // Every report, also where one like it has been: an expected one must not hide another. They decide here, so that the exit status is that of the tests.
-    // The names decide too, those of inlined functions among them: without a symbolizer it writes none of those, so one is named.
+    // Every report, also where one like it has been: an expected one must not hide another. They
+    // decide here, so that the exit status is that of the tests. The names decide too, those of
+    // inlined functions among them: without a symbolizer it writes none of those, so one is named.
     command.env(
         "TSAN_OPTIONS",
         format!("exitcode=0 suppress_equal_stacks=0 suppress_equal_addresses=0 external_symbolizer_path={symbolizer}"),
     );
     let kept = context.keep(command, minutes(10))?;
     let verdict = judge(&kept.stderr);
-    println!("reports: {} of accesses that raced in a space's memory, as they may; {} others", verdict.accesses, verdict.others.len());
+    println!(
+        "reports: {} of accesses that raced in a space's memory, as they may; {} others",
+        verdict.accesses,
+        verdict.others.len()
+    );
     if let Some(first) = verdict.others.first() {
         return Err(format!("ThreadSanitizer, the first of {}:\n{first}", verdict.others.len()));
     }
     if !kept.status.success() {
-        return Err(format!("the tests ended with {}:\n{}\n{}", kept.status, kept.stdout, kept.stderr));
+        return Err(format!(
+            "the tests ended with {}:\n{}\n{}",
+            kept.status, kept.stdout, kept.stderr
+        ));
     }
     if verdict.accesses == 0 {
         return Err(
@@ -77,7 +103,17 @@ pub(crate) fn address(context: &Context) -> Result<Outcome, String> {
         return Ok(Outcome::Skipped(why));
     }
     // The one test that names an address at which nothing is: the sanitizer has its shadow there.
-    let words = ["-p", "sva-host", "-p", "sva-vmm", "--lib", "--tests", "--", "--skip", "our_own_pages_are_resolved_under_our_own_writes"];
+    let words = [
+        "-p",
+        "sva-host",
+        "-p",
+        "sva-vmm",
+        "--lib",
+        "--tests",
+        "--",
+        "--skip",
+        "our_own_pages_are_resolved_under_our_own_writes",
+    ];
     let mut command = sanitized(context, "address", "", &words);
     // Programs of the tests exit in the middle of their work.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
@@ -95,7 +131,9 @@ fn unavailable(context: &Context) -> Result<Option<String>, String> {
 /// What names the functions of a report. First the one that a C linker brings along.
 fn symbolizer() -> Option<PathBuf> {
     let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
-    ["addr2line", "llvm-symbolizer"].iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
+    ["addr2line", "llvm-symbolizer"]
+        .iter()
+        .find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
 }
 
 fn rustc(arguments: &[&str]) -> Command {
@@ -107,15 +145,21 @@ fn rustc(arguments: &[&str]) -> Command {
 /// `cargo test` of these, optimised: there are more races to be met.
 fn sanitized(context: &Context, sanitizer: &str, flags: &str, words: &[&str]) -> Command {
     let all = [&["test", "--profile", "model", "--locked", "--target", TARGET], words].concat();
-    let mut command = context.cargo_with_flags(&format!("-Zsanitizer={sanitizer} {flags}"), sanitizer, &all);
-    // Reports name inlined functions by this. Asked of cargo: behind its back it would be stripped again.
+    let mut command =
+        context.cargo_with_flags(&format!("-Zsanitizer={sanitizer} {flags}"), sanitizer, &all);
+    // Reports name inlined functions by this. Asked of cargo: behind its back it would be stripped
+    // again.
     command.env("CARGO_PROFILE_MODEL_DEBUG", "1").env("RUSTC_BOOTSTRAP", "1");
     command
 }
 
 /// How what it has to say begins; it also counts, at the end, what it has said.
-const REPORTS: [&str; 4] =
-    ["WARNING: ThreadSanitizer", "ERROR: ThreadSanitizer", "FATAL: ThreadSanitizer", "ThreadSanitizer: CHECK failed"];
+const REPORTS: [&str; 4] = [
+    "WARNING: ThreadSanitizer",
+    "ERROR: ThreadSanitizer",
+    "FATAL: ThreadSanitizer",
+    "ThreadSanitizer: CHECK failed",
+];
 
 /// What ThreadSanitizer has said.
 #[derive(Debug, Default, PartialEq)]
@@ -128,10 +172,18 @@ struct Verdict {
 
 fn judge(text: &str) -> Verdict {
     let mut verdict = Verdict::default();
-    for report in text.split("==================\n").filter(|report| REPORTS.iter().any(|head| report.contains(head))) {
-        // Each side is a paragraph; those that follow say where the memory and the threads come from.
-        let sides: Vec<&str> = report.split("\n\n").filter(|part| part.contains(" of size ") && part.contains(" by ")).collect();
-        let expected = sides.len() == 2 && sides.iter().all(|side| ACCESSES.iter().any(|access| side.contains(access)));
+    for report in text
+        .split("==================\n")
+        .filter(|report| REPORTS.iter().any(|head| report.contains(head)))
+    {
+        // Each side is a paragraph; those that follow say where the memory and the threads come
+        // from.
+        let sides: Vec<&str> = report
+            .split("\n\n")
+            .filter(|part| part.contains(" of size ") && part.contains(" by "))
+            .collect();
+        let expected = sides.len() == 2
+            && sides.iter().all(|side| ACCESSES.iter().any(|access| side.contains(access)));
         if expected {
             verdict.accesses += 1;
         } else {
@@ -158,9 +210,13 @@ mod tests {
 
     #[test]
     fn accesses_may_race_with_one_another_and_with_nothing_else() {
-        assert_eq!(judge("running 3 tests\nThreadSanitizer: reported 3 warnings\n"), Verdict::default());
+        assert_eq!(
+            judge("running 3 tests\nThreadSanitizer: reported 3 warnings\n"),
+            Verdict::default()
+        );
         assert_eq!(judge(&report(PORT, OWNER)), Verdict { accesses: 1, others: vec![] });
-        let verdict = judge(&[report(PORT, OWNER), report(PORT, POISON), report(POISON, POISON)].concat());
+        let verdict =
+            judge(&[report(PORT, OWNER), report(PORT, POISON), report(POISON, POISON)].concat());
         assert_eq!((verdict.accesses, verdict.others.len()), (1, 2));
         assert!(verdict.others[0].contains("Arena>::poison"));
     }

@@ -1,15 +1,18 @@
-//! Reads the repository's own text: which files there are, and Rust code without its comments and strings.
+//! Reads the repository's own text: which files there are, and Rust code without its comments and
+//! strings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All files below `root` that end in `.extension`, sorted, relative to it; build folders and hidden ones left out.
+/// All files below `root` that end in `.extension`, sorted, relative to it; build folders and
+/// hidden ones left out.
 pub(crate) fn files(root: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         let absolute = root.join(&folder);
-        let entries = fs::read_dir(&absolute).map_err(|e| format!("{}: {e}", absolute.display()))?;
+        let entries =
+            fs::read_dir(&absolute).map_err(|e| format!("{}: {e}", absolute.display()))?;
         for entry in entries {
             let entry = entry.map_err(|e| format!("{}: {e}", absolute.display()))?;
             let kind = entry.file_type().map_err(|e| format!("{}: {e}", entry.path().display()))?;
@@ -32,7 +35,8 @@ pub(crate) fn read(root: &Path, path: &Path) -> Result<String, String> {
     fs::read_to_string(root.join(path)).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// Rust source with comments, strings and character literals blanked out; line breaks stay where they are.
+/// Rust source with comments, strings and character literals blanked out; line breaks stay where
+/// they are.
 pub(crate) fn code_only(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -129,7 +133,12 @@ mod tests {
     fn comments_and_literals_are_blanked_and_code_is_kept() {
         let source = "let a = \"unsafe \\\" unsafe\"; // unsafe\n/* unsafe /* unsafe */ unsafe */ let b = r#\"unsafe \" \"#;\nlet c = '\"'; unsafe { f::<'static>() }";
         let code = code_only(source);
-        let with: Vec<usize> = code.lines().enumerate().filter(|(_, line)| has_word(line, "unsafe")).map(|(n, _)| n).collect();
+        let with: Vec<usize> = code
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| has_word(line, "unsafe"))
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(with, [2], "{code}");
         assert_eq!(code.lines().count(), source.lines().count());
         assert!(code.contains("let b =") && code.contains("f::<'static>()"));

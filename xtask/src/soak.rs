@@ -1,4 +1,5 @@
-//! `cargo xtask soak`: the stale-translation oracle under real threads, for as many accesses as are asked for. The step `soak` makes a short one.
+//! `cargo xtask soak`: the stale-translation oracle under real threads, for as many accesses as are
+//! asked for. The step `soak` makes a short one.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +25,9 @@ struct Options {
 pub(crate) fn task(arguments: &[&str]) -> Result<ExitCode, String> {
     let options = parse(arguments)?;
     let outcome = soak(&Context::find()?, &options);
-    outcome.inspect_err(|why| eprintln!("xtask: {why}")).map_or(Ok(ExitCode::FAILURE), |()| Ok(ExitCode::SUCCESS))
+    outcome
+        .inspect_err(|why| eprintln!("xtask: {why}"))
+        .map_or(Ok(ExitCode::FAILURE), |()| Ok(ExitCode::SUCCESS))
 }
 
 /// The step.
@@ -36,7 +39,8 @@ fn soak(context: &Context, options: &Options) -> Result<(), String> {
     let words = ["test", "--release", "-p", "sva-testkit", "--test", "soak", "--locked"];
     context.run(context.cargo(&[&words[..], &["--no-run"]].concat()), BUILD)?;
     let mut command = context.cargo(&[&words[..], &["--", "--ignored", "--nocapture"]].concat());
-    for (name, value) in [("SVA_SOAK_ACCESSES", options.accesses), ("SVA_SOAK_SEED", options.seed)] {
+    for (name, value) in [("SVA_SOAK_ACCESSES", options.accesses), ("SVA_SOAK_SEED", options.seed)]
+    {
         if let Some(value) = value {
             command.env(name, value.to_string());
         }
@@ -69,12 +73,19 @@ mod tests {
     fn what_is_left_out_is_left_to_the_test() {
         assert_eq!(parse(&[]), Ok(Options::default()));
         assert_eq!(parse(&["--seed", "7"]), Ok(Options { accesses: None, seed: Some(7) }));
-        assert_eq!(parse(&["--accesses", "2000000", "--seed", "7"]), Ok(Options { accesses: Some(2_000_000), seed: Some(7) }));
+        assert_eq!(
+            parse(&["--accesses", "2000000", "--seed", "7"]),
+            Ok(Options { accesses: Some(2_000_000), seed: Some(7) })
+        );
     }
 
     #[test]
     fn what_is_no_option_or_no_number_is_refused_by_name() {
-        for (arguments, word) in [(&["--acceses", "1"][..], "--acceses"), (&["--seed"], "--seed"), (&["--seed", "-1"], "-1")] {
+        for (arguments, word) in [
+            (&["--acceses", "1"][..], "--acceses"),
+            (&["--seed"], "--seed"),
+            (&["--seed", "-1"], "-1"),
+        ] {
             assert!(parse(arguments).is_err_and(|why| why.contains(word)), "{arguments:?}");
         }
     }

@@ -16,19 +16,63 @@ pub(crate) struct Step {
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", what: "the code is formatted", run: fmt },
     Step { name: "fence", what: "unsafe stands only where it may", run: fence::check },
-    Step { name: "rules", what: "every rule of the contract names the tests that show it", run: rules::check },
-    Step { name: "links", what: "paths and links in the documents lead somewhere", run: links::check },
-    Step { name: "clippy", what: "no warning, and every unsafe block says why it is sound", run: clippy },
+    Step {
+        name: "rules",
+        what: "every rule of the contract names the tests that show it",
+        run: rules::check,
+    },
+    Step {
+        name: "links",
+        what: "paths and links in the documents lead somewhere",
+        run: links::check,
+    },
+    Step {
+        name: "clippy",
+        what: "no warning, and every unsafe block says why it is sound",
+        run: clippy,
+    },
     Step { name: "test", what: "the tests", run: test },
     Step { name: "loom", what: "model checking of the core's races", run: loom },
-    Step { name: "mutate", what: "the defects of others, put back in, are found by the tests that are named for them", run: mutate::check },
-    Step { name: "schedule", what: "60,000,000 steps of the whole system by schedules, under the eyes of the oracle", run: schedule },
-    Step { name: "soak", what: "5,000,000 accesses by many threads while memory is taken away, each checked", run: soak::check },
-    Step { name: "naive", what: "the exec test fails when identity is checked per call by pid", run: naive },
-    Step { name: "keeper", what: "the host provider's tests where it cannot have a stopper of its own, as under Yama", run: keeper },
-    Step { name: "miri", what: "the core's unit tests under Miri, where the toolchain has it", run: miri },
-    Step { name: "tsan", what: "no race but those of accesses in a space's memory, by ThreadSanitizer", run: sanitize::thread },
-    Step { name: "asan", what: "the tests of what has unsafe code, under AddressSanitizer", run: sanitize::address },
+    Step {
+        name: "mutate",
+        what: "the defects of others, put back in, are found by the tests that are named for them",
+        run: mutate::check,
+    },
+    Step {
+        name: "schedule",
+        what: "60,000,000 steps of the whole system by schedules, under the eyes of the oracle",
+        run: schedule,
+    },
+    Step {
+        name: "soak",
+        what: "5,000,000 accesses by many threads while memory is taken away, each checked",
+        run: soak::check,
+    },
+    Step {
+        name: "naive",
+        what: "the exec test fails when identity is checked per call by pid",
+        run: naive,
+    },
+    Step {
+        name: "keeper",
+        what: "the host provider's tests where it cannot have a stopper of its own, as under Yama",
+        run: keeper,
+    },
+    Step {
+        name: "miri",
+        what: "the core's unit tests under Miri, where the toolchain has it",
+        run: miri,
+    },
+    Step {
+        name: "tsan",
+        what: "no race but those of accesses in a space's memory, by ThreadSanitizer",
+        run: sanitize::thread,
+    },
+    Step {
+        name: "asan",
+        what: "the tests of what has unsafe code, under AddressSanitizer",
+        run: sanitize::address,
+    },
     Step { name: "docs", what: "the documentation builds without a warning", run: docs },
     Step { name: "deny", what: "licences, sources and advisories of the dependencies", run: deny },
     Step { name: "bench", what: "the benchmarks run and print their rows", run: bench },
@@ -45,9 +89,31 @@ fn fmt(context: &Context) -> Result<Outcome, String> {
 }
 
 fn clippy(context: &Context) -> Result<Outcome, String> {
-    context.run(context.cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]), minutes(10))?;
+    context.run(
+        context.cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+        minutes(10),
+    )?;
     // For monitors with device models of their own.
-    let words = ["clippy", "-p", "sva-vmm", "--no-default-features", "--locked", "--quiet", "--", "-D", "warnings"];
+    let words = [
+        "clippy",
+        "-p",
+        "sva-vmm",
+        "--no-default-features",
+        "--locked",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ];
     context.run(context.cargo(&words), minutes(5))?;
     Ok(Outcome::Passed)
 }
@@ -60,7 +126,8 @@ fn test(context: &Context) -> Result<Outcome, String> {
 fn loom(context: &Context) -> Result<Outcome, String> {
     let words = ["test", "-p", "sva-core", "--test", "loom", "--profile", "model", "--locked"];
     let mut command = context.cargo_with_flags("--cfg loom", "loom", &words);
-    // More forced switches than any schedule of these models has: each goes as far as it says itself.
+    // More forced switches than any schedule of these models has: each goes as far as it says
+    // itself.
     if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", "64");
     }
@@ -68,16 +135,29 @@ fn loom(context: &Context) -> Result<Outcome, String> {
     Ok(Outcome::Passed)
 }
 
-/// The test of the ordinary run with enough seeds and steps that each race has to be reached a thousand times.
+/// The test of the ordinary run with enough seeds and steps that each race has to be reached a
+/// thousand times.
 fn schedule(context: &Context) -> Result<Outcome, String> {
-    let words = ["test", "--release", "-p", "sva-testkit", "--test", "schedule", "--locked", "--", "--nocapture", "no_order_of_events"];
+    let words = [
+        "test",
+        "--release",
+        "-p",
+        "sva-testkit",
+        "--test",
+        "schedule",
+        "--locked",
+        "--",
+        "--nocapture",
+        "no_order_of_events",
+    ];
     let mut command = context.cargo(&words);
     command.env("SVA_SCHEDULE_SEEDS", "1000").env("SVA_SCHEDULE_STEPS", "60000");
     context.run(command, minutes(10))?;
     Ok(Outcome::Passed)
 }
 
-/// A test that cannot fail shows nothing: with the unsound construction the exec test has to fail, and by a failed assertion.
+/// A test that cannot fail shows nothing: with the unsound construction the exec test has to fail,
+/// and by a failed assertion.
 fn naive(context: &Context) -> Result<Outcome, String> {
     let cargo = |more: &[&str]| {
         let mut words = vec!["test", "-p", "sva-host", "--test", "exec", "--locked"];
@@ -86,30 +166,55 @@ fn naive(context: &Context) -> Result<Outcome, String> {
     };
     context.run(cargo(&["--no-run"]), minutes(10))?;
     let kept = context.keep(cargo(&[]), minutes(5))?;
-    let report: Vec<&str> =
-        kept.stdout.lines().filter(|line| line.contains("FAILED") || line.contains("panicked") || line.starts_with("test ")).collect();
+    let report: Vec<&str> = kept
+        .stdout
+        .lines()
+        .filter(|line| {
+            line.contains("FAILED") || line.contains("panicked") || line.starts_with("test ")
+        })
+        .collect();
     println!("{}", report.join("\n"));
     if kept.status.success() {
         return Err("the exec test passes with the per-call check by pid: it does not see the race that it is there for".to_owned());
     }
     if !(kept.stdout.contains("test result: FAILED") && kept.stdout.contains("touched")) {
-        return Err(format!("the exec test ended with {} without a write in the new image:\n{}", kept.status, kept.stderr));
+        return Err(format!(
+            "the exec test ended with {} without a write in the new image:\n{}",
+            kept.status, kept.stderr
+        ));
     }
     Ok(Outcome::Passed)
 }
 
 /// The way that is taken where only an ancestor may trace; no such kernel is needed to test it.
 fn keeper(context: &Context) -> Result<Outcome, String> {
-    let words = ["test", "-p", "sva-host", "--test", "identity", "--test", "programs", "--test", "undisturbed", "--locked"];
-    context.run(context.cargo_with_flags("--cfg sva_keeper_stops", "keeper", &words), minutes(10))?;
+    let words = [
+        "test",
+        "-p",
+        "sva-host",
+        "--test",
+        "identity",
+        "--test",
+        "programs",
+        "--test",
+        "undisturbed",
+        "--locked",
+    ];
+    context
+        .run(context.cargo_with_flags("--cfg sva_keeper_stops", "keeper", &words), minutes(10))?;
     Ok(Outcome::Passed)
 }
 
-/// Unsafe code is in the host provider alone, which is system calls that Miri does not know. So the core's unit tests, which call no kernel and meet the unsafe code of others (vm-memory's slices, slab, smallvec).
+/// Unsafe code is in the host provider alone, which is system calls that Miri does not know. So the
+/// core's unit tests, which call no kernel and meet the unsafe code of others (vm-memory's slices,
+/// slab, smallvec).
 fn miri(context: &Context) -> Result<Outcome, String> {
     let installed = context.keep(context.cargo(&["miri", "--version"]), minutes(1))?;
     if !installed.status.success() {
-        return Ok(Outcome::Skipped("the pinned toolchain has no component miri (it comes with nightly toolchains)".to_owned()));
+        return Ok(Outcome::Skipped(
+            "the pinned toolchain has no component miri (it comes with nightly toolchains)"
+                .to_owned(),
+        ));
     }
     let mut command = context.cargo(&["miri", "test", "-p", "sva-core", "--lib", "--locked"]);
     // Property tests are slow there: a few cases each.
@@ -119,9 +224,17 @@ fn miri(context: &Context) -> Result<Outcome, String> {
 }
 
 fn docs(context: &Context) -> Result<Outcome, String> {
-    // Private items too: the modules' own heads explain the algorithms, and their links have to lead somewhere as well. A public module
-    // may therefore link to a private one, for whoever reads the code.
-    let mut command = context.cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked", "--quiet"]);
+    // Private items too: the modules' own heads explain the algorithms, and their links have to
+    // lead somewhere as well. A public module may therefore link to a private one, for whoever
+    // reads the code.
+    let mut command = context.cargo(&[
+        "doc",
+        "--workspace",
+        "--no-deps",
+        "--document-private-items",
+        "--locked",
+        "--quiet",
+    ]);
     command.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links");
     context.run(command, minutes(10))?;
     Ok(Outcome::Passed)
@@ -130,24 +243,63 @@ fn docs(context: &Context) -> Result<Outcome, String> {
 fn deny(context: &Context) -> Result<Outcome, String> {
     let installed = context.keep(context.cargo(&["deny", "--version"]), minutes(1))?;
     if !installed.status.success() {
-        return Ok(Outcome::Skipped("cargo-deny is not installed (cargo install --locked cargo-deny)".to_owned()));
+        return Ok(Outcome::Skipped(
+            "cargo-deny is not installed (cargo install --locked cargo-deny)".to_owned(),
+        ));
     }
-    context.run(context.cargo(&["deny", "--locked", "check", "--hide-inclusion-graph", "licenses", "bans", "sources"]), minutes(3))?;
-    // The advisories come over the network: a machine without one skips them, a machine that has them must pass.
-    let advisories = context.keep(context.cargo(&["deny", "--locked", "check", "advisories"]), minutes(3));
+    context.run(
+        context.cargo(&[
+            "deny",
+            "--locked",
+            "check",
+            "--hide-inclusion-graph",
+            "licenses",
+            "bans",
+            "sources",
+        ]),
+        minutes(3),
+    )?;
+    // The advisories come over the network: a machine without one skips them, a machine that has
+    // them must pass.
+    let advisories =
+        context.keep(context.cargo(&["deny", "--locked", "check", "advisories"]), minutes(3));
     match advisories {
         Ok(kept) if kept.status.success() => Ok(Outcome::Passed),
-        Ok(kept) if kept.stderr.contains("failed to fetch") || kept.stderr.contains("unable to fetch") => {
-            let why = kept.stderr.lines().find(|line| line.contains("fetch")).unwrap_or("no network").trim().to_owned();
-            Ok(Outcome::Skipped(format!("licences, bans and sources passed; advisories could not be fetched: {why}")))
+        Ok(kept)
+            if kept.stderr.contains("failed to fetch")
+                || kept.stderr.contains("unable to fetch") =>
+        {
+            let why = kept
+                .stderr
+                .lines()
+                .find(|line| line.contains("fetch"))
+                .unwrap_or("no network")
+                .trim()
+                .to_owned();
+            Ok(Outcome::Skipped(format!(
+                "licences, bans and sources passed; advisories could not be fetched: {why}"
+            )))
         }
         Ok(kept) => Err(format!("cargo deny check advisories:\n{}{}", kept.stdout, kept.stderr)),
-        Err(why) => Ok(Outcome::Skipped(format!("licences, bans and sources passed; advisories: {why}"))),
+        Err(why) => {
+            Ok(Outcome::Skipped(format!("licences, bans and sources passed; advisories: {why}")))
+        }
     }
 }
 
 fn bench(context: &Context) -> Result<Outcome, String> {
-    context.run(context.cargo(&["build", "--release", "-p", "sva-bench", "-p", "sva-bench-peers", "--locked"]), minutes(10))?;
+    context.run(
+        context.cargo(&[
+            "build",
+            "--release",
+            "-p",
+            "sva-bench",
+            "-p",
+            "sva-bench-peers",
+            "--locked",
+        ]),
+        minutes(10),
+    )?;
     let suites = [
         ("sva-bench", "host"),
         ("sva-bench", "topology"),
@@ -160,23 +312,37 @@ fn bench(context: &Context) -> Result<Outcome, String> {
         // Counted in instructions too, where there is valgrind.
         let counted = (suite == "translate").then_some("--instructions");
         let words: Vec<&str> =
-            ["run", "--release", "--quiet", "-p", package, "--", suite, "--json", "--quick"].into_iter().chain(counted).collect();
+            ["run", "--release", "--quiet", "-p", package, "--", suite, "--json", "--quick"]
+                .into_iter()
+                .chain(counted)
+                .collect();
         let kept = context.keep(context.cargo(&words), minutes(3))?;
-        kept.stderr.lines().filter(|line| line.starts_with("SKIPPED")).for_each(|line| println!("*** {suite}: {line}"));
+        kept.stderr
+            .lines()
+            .filter(|line| line.starts_with("SKIPPED"))
+            .for_each(|line| println!("*** {suite}: {line}"));
         if !kept.status.success() {
-            return Err(format!("the benchmarks `{suite}` ended with {}:\n{}", kept.status, kept.stderr));
+            return Err(format!(
+                "the benchmarks `{suite}` ended with {}:\n{}",
+                kept.status, kept.stderr
+            ));
         }
         let (rows, missed) = outputs::bench_rows(&kept.stdout)?;
-        println!("{suite}: {rows} rows; goals missed in this quick run (reported, never failed): {}", missed.len());
+        println!(
+            "{suite}: {rows} rows; goals missed in this quick run (reported, never failed): {}",
+            missed.len()
+        );
         missed.iter().for_each(|row| println!("    {row}"));
     }
     Ok(Outcome::Passed)
 }
 
 fn demo(context: &Context) -> Result<Outcome, String> {
-    context.run(context.cargo(&["build", "--release", "-p", "sva-cli", "--locked"]), minutes(10))?;
+    context
+        .run(context.cargo(&["build", "--release", "-p", "sva-cli", "--locked"]), minutes(10))?;
     for story in [&[][..], &["--faults"]] {
-        let words = [&["run", "--release", "--quiet", "-p", "sva-cli", "--", "demo"], story].concat();
+        let words =
+            [&["run", "--release", "--quiet", "-p", "sva-cli", "--", "demo"], story].concat();
         context.run(context.cargo(&words), minutes(1))?;
     }
     Ok(Outcome::Passed)

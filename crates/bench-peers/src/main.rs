@@ -1,7 +1,9 @@
-//! What sva is made of, measured beside what else it could be made of: other crates' tables, other ways to wait for accesses in flight.
+//! What sva is made of, measured beside what else it could be made of: other crates' tables, other
+//! ways to wait for accesses in flight.
 //!
-//! `cargo run --release -p sva-bench-peers -- (mechanisms|translate|vmm) [--json] [--quick]`, and `translate --instructions`. A crate of its own, so that the dependencies stay out of all others. What was chosen by these figures, and why, is in
-//! docs/design/translation.md.
+//! `cargo run --release -p sva-bench-peers -- (mechanisms|translate|vmm) [--json] [--quick]`, and
+//! `translate --instructions`. A crate of its own, so that the dependencies stay out of all others.
+//! What was chosen by these figures, and why, is in docs/design/translation.md.
 #![forbid(unsafe_code)]
 
 mod lookup;
@@ -88,7 +90,10 @@ fn run(subject: Subject) -> Result<(), Box<dyn Error>> {
         Subject::Translate { json, quick, instructions } => {
             let mut rows = Rows::new(json);
             if instructions {
-                rows.beside(counts_of(&std::env::current_exe()?, &["translate-counted"])?.unwrap_or_default());
+                rows.beside(
+                    counts_of(&std::env::current_exe()?, &["translate-counted"])?
+                        .unwrap_or_default(),
+                );
             }
             lookup::run(What::Own, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
             rows.finish()

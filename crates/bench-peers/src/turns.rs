@@ -28,13 +28,14 @@ pub(crate) fn beside_the_first(figures: Figures, subjects: &mut [Turn<'_>]) -> V
             each.iter().map(|value| (*value, each[0])).collect()
         }
         // Counted once more for each: every row has two figures.
-        Figures::Operations => {
-            (0..subjects.len()).map(|at| (counted::figure(&mut subjects[at]), counted::figure(&mut subjects[0]))).collect()
-        }
+        Figures::Operations => (0..subjects.len())
+            .map(|at| (counted::figure(&mut subjects[at]), counted::figure(&mut subjects[0])))
+            .collect(),
     }
 }
 
-/// The nanoseconds of one operation of each subject: the median of `rounds`. Before each turn that is timed comes one that is not, which brings what it needs back into the caches.
+/// The nanoseconds of one operation of each subject: the median of `rounds`. Before each turn that
+/// is timed comes one that is not, which brings what it needs back into the caches.
 pub(crate) fn medians(rounds: usize, subjects: &mut [Turn<'_>]) -> Vec<f64> {
     let mut figures = vec![Vec::with_capacity(rounds); subjects.len()];
     for _ in 0..rounds {

@@ -1,6 +1,8 @@
-//! A guest's memory as a device model of rust-vmm sees it: through the adapters, by a port, through vm-memory's own translation, and with none.
+//! A guest's memory as a device model of rust-vmm sees it: through the adapters, by a port, through
+//! vm-memory's own translation, and with none.
 //!
-//! The same accesses for all: at random ones of so many pages, none of which has its neighbour beside it in the guest.
+//! The same accesses for all: at random ones of so many pages, none of which has its neighbour
+//! beside it in the guest.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -12,8 +14,8 @@ use sva_bench::processor::Allowed;
 use sva_bench::row::{Goal, Rows};
 use sva_core::sync::{RwLock, RwLockReadGuard};
 use sva_core::{
-    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Frame, Iommu, IommuConfig, Pasid, PasidWidth, Permissions,
-    Plug, Run, StopCause,
+    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Frame, Iommu,
+    IommuConfig, Pasid, PasidWidth, Permissions, Plug, Run, StopCause,
 };
 use sva_testkit::FlatTopology;
 use sva_vmm::GuestSpace;
@@ -29,7 +31,8 @@ use crate::turns::{Turn, medians};
 const PAGE: u64 = 4096;
 /// Where the device's addresses begin.
 const BASE: u64 = 1 << 40;
-/// Pages of a virtqueue, behind all others: the first ones of a device's, and the same as the guest's own.
+/// Pages of a virtqueue, behind all others: the first ones of a device's, and the same as the
+/// guest's own.
 const QUEUE_PAGES: u64 = 8;
 const QUEUE_SIZE: u16 = 256;
 /// Descriptors of a chain.
@@ -73,8 +76,12 @@ impl vm_memory::Iommu for Locked {
         length: usize,
         access: VmPermissions,
     ) -> Result<IotlbIterator<Self::IotlbGuard<'_>>, IommuError> {
-        Iotlb::lookup(self.0.read(), iova, length, access)
-            .map_err(|fails| IommuError::CannotResolve { iova_range: IovaRange { base: iova, length }, reason: format!("{fails:?}") })
+        Iotlb::lookup(self.0.read(), iova, length, access).map_err(|fails| {
+            IommuError::CannotResolve {
+                iova_range: IovaRange { base: iova, length },
+                reason: format!("{fails:?}"),
+            }
+        })
     }
 }
 
@@ -104,19 +111,32 @@ impl Scene {
         let mut iotlb = Iotlb::new();
         for (page, to) in (0..).zip(&to) {
             let at = GuestAddress(to * PAGE);
-            iotlb.set_mapping(GuestAddress(BASE + page * PAGE), at, PAGE as usize, VmPermissions::ReadWrite)?;
+            iotlb.set_mapping(
+                GuestAddress(BASE + page * PAGE),
+                at,
+                PAGE as usize,
+                VmPermissions::ReadWrite,
+            )?;
             // Each word says where the device finds it.
-            (0..PAGE / 8).try_for_each(|word| guest.write_obj(page * PAGE + word * 8, GuestAddress(at.0 + word * 8)))?;
+            (0..PAGE / 8).try_for_each(|word| {
+                guest.write_obj(page * PAGE + word * 8, GuestAddress(at.0 + word * 8))
+            })?;
         }
         let locked = IommuMemory::new(guest.clone(), Locked(RwLock::new(iotlb)), true, ());
         let space = GuestSpace::new(guest.clone(), move |address, _| walk(&to, address));
         // So large that nothing is overwritten: what a miss costs is not the question here.
         let iotlb_bytes = (pages as usize * 128).max(IommuConfig::default().iotlb_bytes);
-        let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig { iotlb_bytes, ..IommuConfig::default() });
-        let spec =
-            DeviceSpec { bdf: Bdf::new(0, 1, 0, 0).ok_or("no such device")?, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
+        let iommu = Iommu::new(
+            Arc::new(FlatTopology::new()),
+            IommuConfig { iotlb_bytes, ..IommuConfig::default() },
+        );
+        let spec = DeviceSpec {
+            bdf: Bdf::new(0, 1, 0, 0).ok_or("no such device")?,
+            capabilities: Capabilities::translating(PasidWidth::MAX, 8),
+        };
         let device = iommu.plug_in(Plug::new(spec))?.device;
-        let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()).features(Features::NONE))?;
+        let bond =
+            iommu.bind_device(&device, &space.handle(), Bind::new(()).features(Features::NONE))?;
         Ok(Self { bond, device, space, guest, locked, pages })
     }
 
@@ -125,22 +145,41 @@ impl Scene {
     }
 
     fn through_iommu(&self) -> IommuMemory<Guest, sva_vmm::DeviceIommu> {
-        IommuMemory::new(self.guest.clone(), self.space.device_iommu(&self.device, self.pasid()), true, ())
+        IommuMemory::new(
+            self.guest.clone(),
+            self.space.device_iommu(&self.device, self.pasid()),
+            true,
+            (),
+        )
     }
 
     /// Reads of so many bytes.
-    fn reads<const LEN: usize>(&self, rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    fn reads<const LEN: usize>(
+        &self,
+        rounds: usize,
+        rows: &mut Rows,
+    ) -> Result<(), Box<dyn Error>> {
         let mut rng = Rng::with_seed(7);
-        let offsets: Vec<u64> = (0..1 << 13).map(|_| rng.u64(..self.pages) * PAGE + rng.u64(..PAGE / LEN as u64) * LEN as u64).collect();
+        let offsets: Vec<u64> = (0..1 << 13)
+            .map(|_| rng.u64(..self.pages) * PAGE + rng.u64(..PAGE / LEN as u64) * LEN as u64)
+            .collect();
         let to = scattered(self.pages);
-        let of_guest: Vec<u64> = offsets.iter().map(|offset| to[(offset / PAGE) as usize] * PAGE + offset % PAGE).collect();
+        let of_guest: Vec<u64> = offsets
+            .iter()
+            .map(|offset| to[(offset / PAGE) as usize] * PAGE + offset % PAGE)
+            .collect();
         let of_device: Vec<u64> = offsets.iter().map(|offset| BASE + offset).collect();
-        let (seen, iommu) = (self.space.device_memory(&self.device, self.pasid()), self.through_iommu());
+        let (seen, iommu) =
+            (self.space.device_memory(&self.device, self.pasid()), self.through_iommu());
         let (port, pasid) = (self.device.port(), Some(self.pasid()));
         let mut subjects: [Box<dyn FnMut() -> u64>; 5] = [
             Box::new(|| read::<LEN>(&self.guest, &of_guest)),
             Box::new(|| read::<LEN>(&self.locked, &of_device)),
-            Box::new(|| sum(&of_device, |at, bytes: &mut [u8; LEN]| port.read(pasid, at, bytes).expect("bound and mapped"))),
+            Box::new(|| {
+                sum(&of_device, |at, bytes: &mut [u8; LEN]| {
+                    port.read(pasid, at, bytes).expect("bound and mapped")
+                })
+            }),
             Box::new(|| read::<LEN>(&seen, &of_device)),
             Box::new(|| read::<LEN>(&iommu, &of_device)),
         ];
@@ -149,7 +188,12 @@ impl Scene {
             return Err("not all of them read what there is".into());
         }
         let case = format!("{} pages, {LEN} bytes", self.pages);
-        self.rows(rounds, &case, &mut subjects.map(|subject| counted(subject, offsets.len())), rows);
+        self.rows(
+            rounds,
+            &case,
+            &mut subjects.map(|subject| counted(subject, offsets.len())),
+            rows,
+        );
         Ok(())
     }
 
@@ -158,7 +202,8 @@ impl Scene {
         let own = (self.pages + QUEUE_PAGES) * 2 * PAGE;
         let of_guest = offer(&self.guest, own)?;
         let of_device = offer(&self.locked, BASE + self.pages * PAGE)?;
-        let (seen, iommu) = (self.space.device_memory(&self.device, self.pasid()), self.through_iommu());
+        let (seen, iommu) =
+            (self.space.device_memory(&self.device, self.pasid()), self.through_iommu());
         let mut subjects: [Box<dyn FnMut() -> u64>; 4] = [
             Box::new(|| pop(&of_guest, &self.guest)),
             Box::new(|| pop(&of_device, &self.locked)),
@@ -169,10 +214,16 @@ impl Scene {
         if subjects.iter_mut().any(|subject| subject() != all) {
             return Err("not all descriptors were found".into());
         }
-        let [none, iotlb, seen, iommu] = subjects.map(|subject| counted(subject, usize::from(QUEUE_SIZE / CHAIN)));
+        let [none, iotlb, seen, iommu] =
+            subjects.map(|subject| counted(subject, usize::from(QUEUE_SIZE / CHAIN)));
         let figures = medians(rounds, &mut [none, iotlb, seen, iommu]);
         let case = format!("{} pages, chain of {CHAIN} descriptors", self.pages);
-        add(&case, &[figures[0], figures[1], figures[2], figures[3]], &["GuestMemoryMmap", IOTLB, "DeviceMemory", DEVICE_IOMMU], rows);
+        add(
+            &case,
+            &[figures[0], figures[1], figures[2], figures[3]],
+            &["GuestMemoryMmap", IOTLB, "DeviceMemory", DEVICE_IOMMU],
+            rows,
+        );
         Ok(())
     }
 
@@ -185,7 +236,8 @@ impl Scene {
 const IOTLB: &str = "IommuMemory, Iotlb in RwLock";
 const DEVICE_IOMMU: &str = "IommuMemory, DeviceIommu";
 
-/// The first is memory without translation: the baseline of all but the last, whose baseline is the second.
+/// The first is memory without translation: the baseline of all but the last, whose baseline is the
+/// second.
 fn add(case: &str, figures: &[f64], names: &[&str], rows: &mut Rows) {
     for (name, value) in names.iter().zip(figures) {
         let (baseline, goal) = match *name {
@@ -213,7 +265,9 @@ fn counted<'a>(mut subject: Box<dyn FnMut() -> u64 + 'a>, operations: usize) -> 
 
 /// Reads everything, as a model does it that knows only vm-memory.
 fn read<const LEN: usize>(memory: &impl GuestMemory, addresses: &[u64]) -> u64 {
-    sum(addresses, |at, bytes: &mut [u8; LEN]| memory.read_slice(bytes, GuestAddress(at)).expect("mapped"))
+    sum(addresses, |at, bytes: &mut [u8; LEN]| {
+        memory.read_slice(bytes, GuestAddress(at)).expect("mapped")
+    })
 }
 
 /// At the beginning of a page for all: what a copy costs depends on that.
@@ -231,7 +285,10 @@ fn sum<const LEN: usize>(addresses: &[u64], read: impl Fn(u64, &mut [u8; LEN])) 
 }
 
 /// A queue at `at` that is full of chains.
-fn offer(memory: &impl GuestMemory<Bitmap = ()>, at: u64) -> Result<RefCell<Queue>, Box<dyn Error>> {
+fn offer(
+    memory: &impl GuestMemory<Bitmap = ()>,
+    at: u64,
+) -> Result<RefCell<Queue>, Box<dyn Error>> {
     let rings = MockSplitQueue::create(memory, GuestAddress(at), QUEUE_SIZE);
     let chains = QUEUE_SIZE / CHAIN;
     for n in 0..chains * CHAIN {
@@ -240,7 +297,12 @@ fn offer(memory: &impl GuestMemory<Bitmap = ()>, at: u64) -> Result<RefCell<Queu
         rings.desc_table().store(n, one).map_err(|error| format!("{error:?}"))?;
     }
     for n in 0..chains {
-        rings.avail().ring().ref_at(n.into()).map_err(|error| format!("{error:?}"))?.store((n * CHAIN).to_le());
+        rings
+            .avail()
+            .ring()
+            .ref_at(n.into())
+            .map_err(|error| format!("{error:?}"))?
+            .store((n * CHAIN).to_le());
     }
     rings.avail().idx().store(chains.to_le());
     Ok(RefCell::new(rings.create_queue()?))

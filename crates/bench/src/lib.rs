@@ -1,4 +1,5 @@
-//! What every benchmark of sva needs: rows beside their baselines, and threads that stay where they are.
+//! What every benchmark of sva needs: rows beside their baselines, and threads that stay where they
+//! are.
 #![forbid(unsafe_code)]
 
 pub mod counted;

@@ -1,6 +1,7 @@
 //! Benchmarks of sva, each figure beside a baseline that is measured in the same run.
 //!
-//! `cargo run --release -p sva-bench -- (host|topology|faults|translate) [--json] [--quick]`. Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
+//! `cargo run --release -p sva-bench -- (host|topology|faults|translate) [--json] [--quick]`.
+//! Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
 #![forbid(unsafe_code)]
 
 mod faults;
@@ -90,13 +91,23 @@ enum Subject {
     },
 }
 
-fn translated(json: bool, quick: bool, only: Option<translate::Part>, instructions: bool) -> Result<(), Box<dyn Error>> {
+fn translated(
+    json: bool,
+    quick: bool,
+    only: Option<translate::Part>,
+    instructions: bool,
+) -> Result<(), Box<dyn Error>> {
     let mut rows = Rows::new(json);
     if instructions {
         let part = only.and_then(|only| Some(only.to_possible_value()?.get_name().to_owned()));
-        let arguments =
-            ["translate-counted"].into_iter().chain(quick.then_some("--quick")).chain(part.iter().flat_map(|part| ["--only", part]));
-        rows.beside(counts_of(&std::env::current_exe()?, &arguments.collect::<Vec<_>>())?.unwrap_or_default());
+        let arguments = ["translate-counted"]
+            .into_iter()
+            .chain(quick.then_some("--quick"))
+            .chain(part.iter().flat_map(|part| ["--only", part]));
+        rows.beside(
+            counts_of(&std::env::current_exe()?, &arguments.collect::<Vec<_>>())?
+                .unwrap_or_default(),
+        );
     }
     translate::run(quick, only, &mut rows)?;
     rows.finish()
@@ -117,7 +128,9 @@ fn main() -> ExitCode {
             let mut rows = Rows::new(json);
             faults::run(quick, &mut rows).and_then(|()| rows.finish())
         }
-        Subject::Translate { json, quick, only, instructions } => translated(json, quick, only, instructions),
+        Subject::Translate { json, quick, only, instructions } => {
+            translated(json, quick, only, instructions)
+        }
         Subject::TranslateCounted { quick, only } => {
             let mut rows = Rows::new(true);
             translate::count(quick, only, &mut rows).and_then(|()| rows.finish())

@@ -1,4 +1,5 @@
-//! Which processors a thread runs on. Left to the scheduler, one and the same program has ratios that differ tenfold.
+//! Which processors a thread runs on. Left to the scheduler, one and the same program has ratios
+//! that differ tenfold.
 
 use std::io;
 

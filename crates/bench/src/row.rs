@@ -68,26 +68,43 @@ impl Rows {
     /// None yet. Without `json` each is printed as it comes.
     pub fn new(json: bool) -> Self {
         if !json {
-            println!("{:<58} {:>14} {:>14} {:>7}  {:<16} met", "case", "value", "baseline", "ratio", "goal");
+            println!(
+                "{:<58} {:>14} {:>14} {:>7}  {:<16} met",
+                "case", "value", "baseline", "ratio", "goal"
+            );
         }
         Self { json, rows: Vec::new(), counts: Vec::new() }
     }
 
-    /// Each of these counts comes as a row of its own, in instructions, behind the row of the same case; or at the end, where there is none.
+    /// Each of these counts comes as a row of its own, in instructions, behind the row of the same
+    /// case; or at the end, where there is none.
     pub fn beside(&mut self, counts: Vec<Count>) {
         self.counts = counts;
     }
 
     /// Adds a row. What the baseline is stands in the case's name or in docs/performance.md.
-    pub fn add(&mut self, case: impl Into<String>, unit: &'static str, value: f64, baseline: f64, goal: Goal) {
+    pub fn add(
+        &mut self,
+        case: impl Into<String>,
+        unit: &'static str,
+        value: f64,
+        baseline: f64,
+        goal: Goal,
+    ) {
         let case = case.into();
-        let count = self.counts.iter().position(|count| count.case == case).map(|at| self.counts.remove(at));
+        let count = self
+            .counts
+            .iter()
+            .position(|count| count.case == case)
+            .map(|at| self.counts.remove(at));
         self.push(case, unit, value, baseline, goal);
         self.push_counts(count);
     }
 
     fn push_counts(&mut self, counts: impl IntoIterator<Item = Count>) {
-        counts.into_iter().for_each(|count| self.push(count.case, "instructions", count.value, count.baseline, Goal::None));
+        counts.into_iter().for_each(|count| {
+            self.push(count.case, "instructions", count.value, count.baseline, Goal::None)
+        });
     }
 
     fn push(&mut self, case: String, unit: &'static str, value: f64, baseline: f64, goal: Goal) {
@@ -104,7 +121,10 @@ impl Rows {
         if !self.json {
             let goal = row.goal.to_string();
             let met = if met { "yes" } else { "NO" };
-            println!("{:<58} {value:>14.1} {baseline:>14.1} {ratio:>7.3}  {goal:<16} {met}  {unit}", row.case);
+            println!(
+                "{:<58} {value:>14.1} {baseline:>14.1} {ratio:>7.3}  {goal:<16} {met}  {unit}",
+                row.case
+            );
         }
         self.rows.push(row);
     }

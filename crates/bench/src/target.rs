@@ -4,7 +4,8 @@ use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-/// The target's side: has memory and says where; a line of input has it take other memory instead. Ends with its input.
+/// The target's side: has memory and says where; a line of input has it take other memory instead.
+/// Ends with its input.
 pub(crate) fn run(bytes: usize, untouched: bool) -> Result<(), Box<dyn Error>> {
     if untouched {
         // A touch is to make one page, and not the five hundred around it.
@@ -42,14 +43,20 @@ impl Target {
         Self::launch(bytes, &[])
     }
 
-    /// Starts one with `bytes` of memory of which no page is there yet. 64 MiB or more: the allocator takes less from what it was given back.
+    /// Starts one with `bytes` of memory of which no page is there yet. 64 MiB or more: the
+    /// allocator takes less from what it was given back.
     pub(crate) fn untouched(bytes: usize) -> Result<Self, Box<dyn Error>> {
         Self::launch(bytes, &["--untouched"])
     }
 
     fn launch(bytes: usize, more: &[&str]) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("target").arg(bytes.to_string()).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg("target")
+            .arg(bytes.to_string())
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn()?;
         let answers = BufReader::new(child.stdout.take().ok_or("the target has no output")?);
         let mut target = Self { child, answers, address: 0 };

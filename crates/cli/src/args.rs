@@ -34,7 +34,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Draw the software fabric: ports, ACS, devices, capabilities, groups
     Fabric(FabricArgs),
-    /// Tell which devices of a machine share an IOMMU group, why, and which of them can share a process's address space
+    /// Tell which devices of a machine share an IOMMU group, why, and which of them can share a
+    /// process's address space
     Topology(TopologyArgs),
     /// Let a data mover work on a process's memory
     #[command(subcommand)]
@@ -60,10 +61,12 @@ pub(crate) struct DemoArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
-    /// Show a storm of page requests instead: devices with ATS and PRI that fault all the time, and what can befall them
+    /// Show a storm of page requests instead: devices with ATS and PRI that fault all the time,
+    /// and what can befall them
     #[arg(long)]
     pub(crate) faults: bool,
-    /// Print page requests, responses and invalidations to standard error as they happen, with device, PASID and address
+    /// Print page requests, responses and invalidations to standard error as they happen, with
+    /// device, PASID and address
     #[arg(long, requires = "faults")]
     pub(crate) trace: bool,
     /// Where the random data comes from; without it another one each time
@@ -77,7 +80,8 @@ pub(crate) struct FabricArgs {
     /// The fabric's description (TOML); without it the built-in one
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The fabric of a real machine: a dump of it (sva topology --save, or the text of lspci -vvv); - is standard input
+    /// The fabric of a real machine: a dump of it (sva topology --save, or the text of lspci
+    /// -vvv); - is standard input
     #[arg(long, value_name = "DUMP", conflicts_with = "config")]
     pub(crate) from: Option<PathBuf>,
     /// Group the machine's functions by this policy: linux, reachable-set or override
@@ -101,13 +105,15 @@ pub(crate) struct TopologyArgs {
     /// What to do instead of looking at one machine.
     #[command(subcommand)]
     pub(crate) command: Option<TopologyCommand>,
-    /// A saved dump or the text of lspci -vvv, best with -nn and -xxxx; - is standard input. Without it this machine (as root all can be read)
+    /// A saved dump or the text of lspci -vvv, best with -nn and -xxxx; - is standard input.
+    /// Without it this machine (as root all can be read)
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
     /// A kernel log of the same machine: its groups, and what it says of IOMMUs
     #[arg(long, value_name = "FILE")]
     pub(crate) dmesg: Option<PathBuf>,
-    /// The rules: linux, reachable-set (as proposed for a later Linux) or override (as the out-of-tree ACS override patch)
+    /// The rules: linux, reachable-set (as proposed for a later Linux) or override (as the
+    /// out-of-tree ACS override patch)
     #[arg(long, value_name = "P", default_value_t = Policy::Linux)]
     pub(crate) policy: Policy,
     /// Print one JSON object
@@ -122,7 +128,8 @@ pub(crate) struct TopologyArgs {
     /// Print per device whether it can share a process's address space, and which gate it fails
     #[arg(long)]
     pub(crate) sva: bool,
-    /// Write a self-contained dump that --from reads back; it holds no serial numbers. - is standard output
+    /// Write a self-contained dump that --from reads back; it holds no serial numbers. - is
+    /// standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) save: Option<PathBuf>,
     /// Draw the machine as SVG; - is standard output
@@ -183,10 +190,12 @@ pub(crate) struct Target {
     /// The fabric's description (TOML); without it the built-in one
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The fabric of a real machine, as sva fabric --from draws it; its functions with PASIDs are data movers
+    /// The fabric of a real machine, as sva fabric --from draws it; its functions with PASIDs are
+    /// data movers
     #[arg(long, value_name = "DUMP", conflicts_with = "config")]
     pub(crate) from: Option<PathBuf>,
-    /// Bind the device's whole group: its members cannot be told apart, and each of them gets the access
+    /// Bind the device's whole group: its members cannot be told apart, and each of them gets the
+    /// access
     #[arg(long)]
     pub(crate) group: bool,
     /// Print one JSON object
@@ -242,7 +251,8 @@ pub(crate) struct ReadArgs {
     /// How many bytes; K, M, G and T are powers of 1024
     #[arg(long, value_name = "N", value_parser = number::length)]
     pub(crate) len: u64,
-    /// Where to; - is standard output (the report then goes to standard error). Without it the bytes are shown in hexadecimal
+    /// Where to; - is standard output (the report then goes to standard error). Without it the
+    /// bytes are shown in hexadecimal
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }

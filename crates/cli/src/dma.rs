@@ -98,7 +98,8 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
 
     let mut work = Work::new(&session, &interrupts, voice.bytes_on_stdout);
     let begun = Instant::now();
-    // On a thread of its own: this one stays free to take signals while the target keeps an access waiting.
+    // On a thread of its own: this one stays free to take signals while the target keeps an access
+    // waiting.
     let outcome = thread::scope(|scope| {
         let working = scope.spawn(|| operate(command, input, &session, &mut work, voice.json));
         working.join().unwrap_or_else(|panic| resume_unwind(panic))
@@ -141,11 +142,20 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
 
 impl DmaCommand {
     fn nothing_found(&self) -> Found {
-        Found { result: Value::Null, difference_at: matches!(self, Self::Compare(_)).then_some(Value::Null) }
+        Found {
+            result: Value::Null,
+            difference_at: matches!(self, Self::Compare(_)).then_some(Value::Null),
+        }
     }
 }
 
-fn operate(command: &DmaCommand, input: Option<Stream>, session: &Session, work: &mut Work<'_>, json: bool) -> Result<Found, Halt> {
+fn operate(
+    command: &DmaCommand,
+    input: Option<Stream>,
+    session: &Session,
+    work: &mut Work<'_>,
+    json: bool,
+) -> Result<Found, Halt> {
     let mut found = command.nothing_found();
     match command {
         DmaCommand::Crc32c(args) => {
@@ -157,12 +167,17 @@ fn operate(command: &DmaCommand, input: Option<Stream>, session: &Session, work:
             found.result = format!("0x{:08x}", work.crc(address, len)?).into();
         }
         DmaCommand::Read(args) => found.result = read(args, work, json)?,
-        DmaCommand::Write(args) => input.map_or(Ok(()), |mut input| work.write(args.addr, &mut input))?,
+        DmaCommand::Write(args) => {
+            input.map_or(Ok(()), |mut input| work.write(args.addr, &mut input))?
+        }
         DmaCommand::Copy(args) => work.copy(args.src, args.dst, args.len)?,
         DmaCommand::Fill(args) => work.fill(args.addr, args.len, args.byte)?,
         DmaCommand::Compare(args) => {
             let difference = work.compare(args.a, args.b, args.len)?;
-            found = Found { result: difference.is_none().into(), difference_at: Some(difference.into()) };
+            found = Found {
+                result: difference.is_none().into(),
+                difference_at: Some(difference.into()),
+            };
         }
     }
     Ok(found)
@@ -173,7 +188,9 @@ fn read(args: &ReadArgs, work: &mut Work<'_>, json: bool) -> Result<Value, Halt>
     let interrupts = work.interrupts();
     if let Some(path) = &args.out {
         let mut output = Stream::output(path)?;
-        return work.read(args.addr, args.len, |bytes| Ok(output.drain(bytes, interrupts)?)).map(|()| Value::Null);
+        return work
+            .read(args.addr, args.len, |bytes| Ok(output.drain(bytes, interrupts)?))
+            .map(|()| Value::Null);
     }
     if json {
         let mut text = String::new();
@@ -188,7 +205,9 @@ fn read(args: &ReadArgs, work: &mut Work<'_>, json: bool) -> Result<Value, Halt>
     }
     let mut output = Stream::output(Path::new("-"))?;
     let mut dump = HexDump::new(args.addr);
-    let outcome = work.read(args.addr, args.len, |bytes| Ok(output.drain(dump.push(bytes).as_bytes(), interrupts)?));
+    let outcome = work.read(args.addr, args.len, |bytes| {
+        Ok(output.drain(dump.push(bytes).as_bytes(), interrupts)?)
+    });
     // The line that a fault cut short; after a signal nothing more is written.
     if !matches!(outcome, Err(Halt::Interrupted(_))) {
         output.drain(dump.finish().as_bytes(), interrupts)?;

@@ -99,7 +99,9 @@ pub(crate) enum Error {
     )]
     NoMoverAtAll,
     /// The fabric has no data mover that can be bound alone.
-    #[error("the fabric has no data mover that can be bound alone; name a device with --device, or take its whole group with --group")]
+    #[error(
+        "the fabric has no data mover that can be bound alone; name a device with --device, or take its whole group with --group"
+    )]
     NoMover,
     /// `--group` binds, but not this member of the group.
     #[error("{device} is left out of its group's bond: {}", list(why))]
@@ -139,7 +141,9 @@ pub(crate) enum Error {
         len: u64,
     },
     /// More bytes than a JSON object should hold.
-    #[error("{len} bytes are more than the {limit} that --json shows; write them to a file with --out")]
+    #[error(
+        "{len} bytes are more than the {limit} that --json shows; write them to a file with --out"
+    )]
     TooLongForJson {
         /// What was asked for.
         len: u64,
@@ -147,7 +151,9 @@ pub(crate) enum Error {
         limit: u64,
     },
     /// The work failed for a reason that says nothing about the process's memory.
-    #[error("after {done} bytes: {source}; this is no fault of the process's memory: try again, and report it where it stays")]
+    #[error(
+        "after {done} bytes: {source}; this is no fault of the process's memory: try again, and report it where it stays"
+    )]
     Dma {
         /// Bytes done before.
         done: u64,
@@ -235,10 +241,19 @@ impl Error {
             | Self::NoMover
             | Self::Plug(_) => "device",
             Self::Attach(_) => "attach",
-            Self::Bind(_) | Self::BindShared(_) | Self::BindGroup(_) | Self::LeftOut { .. } => "bind",
+            Self::Bind(_) | Self::BindShared(_) | Self::BindGroup(_) | Self::LeftOut { .. } => {
+                "bind"
+            }
             Self::Regions(_) | Self::Find(_) => "regions",
-            Self::StandardInputTwice | Self::OutputTwice | Self::Wraps { .. } | Self::TooLongForJson { .. } => "usage",
-            Self::Dma { .. } | Self::Abandoned { .. } | Self::Rejected { .. } | Self::Signals(_) | Self::Demo { .. } => "host",
+            Self::StandardInputTwice
+            | Self::OutputTwice
+            | Self::Wraps { .. }
+            | Self::TooLongForJson { .. } => "usage",
+            Self::Dma { .. }
+            | Self::Abandoned { .. }
+            | Self::Rejected { .. }
+            | Self::Signals(_)
+            | Self::Demo { .. } => "host",
             Self::Interrupted(_) => "interrupted",
         }
     }

@@ -58,9 +58,15 @@ struct Object {
 /// # Errors
 /// The file cannot be read, or is no fabric and no dump of a machine.
 pub(crate) fn of(target: &Target) -> Result<(Fabric, Option<String>), Error> {
-    let Some(dump) = &target.from else { return Ok((configured(target.config.as_deref())?.fabric, None)) };
+    let Some(dump) = &target.from else {
+        return Ok((configured(target.config.as_deref())?.fabric, None));
+    };
     let described = mirrored(dump, Policy::Linux)?;
-    let hint = |count| format!("the fabric differs from the machine in {count} things, which sva fabric --from lists");
+    let hint = |count| {
+        format!(
+            "the fabric differs from the machine in {count} things, which sva fabric --from lists"
+        )
+    };
     let count = described.notes.len();
     Ok((described.fabric, (count > 0).then(|| hint(count))))
 }
@@ -84,7 +90,8 @@ fn configured(path: Option<&Path>) -> Result<Described, Error> {
 /// The fabric that mirrors the machine of the dump at `path`.
 fn mirrored(path: &Path, policy: Policy) -> Result<Described, Error> {
     let name = if path == Path::new("-") { Path::new("standard input") } else { path };
-    let machine = read::from_text(&bytes(path, read::LONGEST)?).map_err(|source| Error::Dump { path: name.to_path_buf(), source })?;
+    let machine = read::from_text(&bytes(path, read::LONGEST)?)
+        .map_err(|source| Error::Dump { path: name.to_path_buf(), source })?;
     let failed = |source| Error::Mirror { path: name.to_path_buf(), source };
     let mirror = mirror::mirror(&machine, &Grouping::compute(&machine, policy)).map_err(failed)?;
     let fabric = Fabric::new(mirror.spec.clone()).map_err(|source| failed(source.into()))?;
@@ -92,17 +99,23 @@ fn mirrored(path: &Path, policy: Policy) -> Result<Described, Error> {
 }
 
 fn config(path: &Path) -> Result<String, Error> {
-    let invalid = |_| Error::File { path: path.to_path_buf(), source: io::ErrorKind::InvalidData.into() };
+    let invalid =
+        |_| Error::File { path: path.to_path_buf(), source: io::ErrorKind::InvalidData.into() };
     String::from_utf8(bytes(path, sva_pci::limit::TEXT)?).map_err(invalid)
 }
 
-/// What a file holds, or standard input for `-`; one byte more than `most` at most: the reader then says that it is too long.
+/// What a file holds, or standard input for `-`; one byte more than `most` at most: the reader then
+/// says that it is too long.
 ///
 /// # Errors
 /// It cannot be read.
 pub(crate) fn bytes(path: &Path, most: usize) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File { path: path.to_path_buf(), source };
-    let input: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(failed)?) };
+    let input: Box<dyn Read> = if path == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(failed)?)
+    };
     let mut bytes = Vec::new();
     input.take(most as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)

@@ -1,7 +1,9 @@
-//! Signals that would end the command end the work between two chunks instead, so that the bond is dropped and nothing is left in the target.
+//! Signals that would end the command end the work between two chunks instead, so that the bond is
+//! dropped and nothing is left in the target.
 //!
-//! Dying of the signal's default action was rejected: it can fall into the moment in which the host provider has the target stopped
-//! with foreign registers. A second signal ends the command at once all the same: an access can wait for as long as the target likes (userfaultfd, FUSE).
+//! Dying of the signal's default action was rejected: it can fall into the moment in which the host
+//! provider has the target stopped with foreign registers. A second signal ends the command at once
+//! all the same: an access can wait for as long as the target likes (userfaultfd, FUSE).
 
 use std::io;
 use std::sync::Arc;
@@ -24,7 +26,8 @@ fn name(signal: i32) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
 }
 
-/// All signals that end a program by default and that somebody may send it: any of them could fall into that moment.
+/// All signals that end a program by default and that somebody may send it: any of them could fall
+/// into that moment.
 const FATAL: [i32; 8] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU];
 
 /// Takes note of signals; cloning shares the note.
@@ -35,8 +38,8 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
-    /// From now on the signals are noted and do nothing else. One that was ignored at the start (nohup, a shell's background job) stays
-    /// ignored.
+    /// From now on the signals are noted and do nothing else. One that was ignored at the start
+    /// (nohup, a shell's background job) stays ignored.
     ///
     /// # Errors
     /// The kernel refused a handler.
@@ -48,9 +51,17 @@ impl Interrupts {
         for signal in FATAL {
             if ignored & 1 << (signal - 1) == 0 {
                 // In this order: the first signal finds the flag clear and sets it.
-                signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))?;
+                signal_hook::flag::register_conditional_shutdown(
+                    signal,
+                    128 + signal,
+                    Arc::clone(&again),
+                )?;
                 signal_hook::flag::register(signal, Arc::clone(&again))?;
-                signal_hook::flag::register_usize(signal, Arc::clone(&interrupts.seen), signal.unsigned_abs() as usize)?;
+                signal_hook::flag::register_usize(
+                    signal,
+                    Arc::clone(&interrupts.seen),
+                    signal.unsigned_abs() as usize,
+                )?;
             }
         }
         Ok(interrupts)

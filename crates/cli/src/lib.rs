@@ -1,4 +1,5 @@
-//! The command `sva`: thin, over the libraries that do the work. What programs may rely on is in docs/cli.md.
+//! The command `sva`: thin, over the libraries that do the work. What programs may rely on is in
+//! docs/cli.md.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -45,7 +46,10 @@ pub fn main() -> ExitCode {
     }
     let code = match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(&cli.command),
-        Err(error) => misused(&error, Voice { json: arguments.iter().any(|word| word == "--json"), bytes_on_stdout: false }),
+        Err(error) => misused(
+            &error,
+            Voice { json: arguments.iter().any(|word| word == "--json"), bytes_on_stdout: false },
+        ),
     };
     ExitCode::from(code)
 }

@@ -18,7 +18,8 @@ pub(crate) fn completions(shell: Shell) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// The manual page of the command, in roff; with a `folder` its pages and those of all subcommands are written there, and nothing is left to say.
+/// The manual page of the command, in roff; with a `folder` its pages and those of all subcommands
+/// are written there, and nothing is left to say.
 ///
 /// # Errors
 /// A file cannot be written.
@@ -32,7 +33,8 @@ pub(crate) fn text(folder: Option<&Path>) -> Result<String, Error> {
     Ok(String::new())
 }
 
-/// sva(1): the exit codes, which the help has at its end, under their usual heading, and no word of sva-help(1), which nobody writes.
+/// sva(1): the exit codes, which the help has at its end, under their usual heading, and no word of
+/// sva-help(1), which nobody writes.
 fn page() -> io::Result<String> {
     let mut out = Vec::new();
     let command = Cli::command().disable_help_subcommand(true);

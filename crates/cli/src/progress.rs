@@ -1,4 +1,5 @@
-//! The progress bar: only on a terminal, only when the work turns out to be long, and gone when it ends.
+//! The progress bar: only on a terminal, only when the work turns out to be long, and gone when it
+//! ends.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -29,11 +30,15 @@ impl Progress {
             return Self::none();
         }
         let template = match total {
-            Some(_) => "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+            Some(_) => {
+                "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
+            }
             None => "{spinner} {binary_bytes}  {binary_bytes_per_sec}",
         };
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_style(style);
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar =
+            ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_style(style);
         Self { begun: Instant::now(), bar: Some(bar), shown: false }
     }
 

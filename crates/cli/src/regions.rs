@@ -37,7 +37,10 @@ pub(crate) fn text(args: &RegionsArgs) -> Result<String, Error> {
         let (first, size) = (region.range.first(), size(region.range.len()));
         let end = region.range.last().wrapping_add(1);
         let why = why.map_or_else(String::new, |why| format!("  ({why})"));
-        let line = format!("{first:016x}  {end:016x}  {size:>9}  {rights:6}  {device:6}  {}{why}", printable(&region.name));
+        let line = format!(
+            "{first:016x}  {end:016x}  {size:>9}  {rights:6}  {device:6}  {}{why}",
+            printable(&region.name)
+        );
         let _ = writeln!(out, "{}", line.trim_end());
     }
     Ok(out)
@@ -46,7 +49,12 @@ pub(crate) fn text(args: &RegionsArgs) -> Result<String, Error> {
 impl<'a> Shape<'a> {
     fn of(region: &'a Region) -> Self {
         let flag = |set: bool, letter| if set { letter } else { '-' };
-        let rights = [flag(region.read, 'r'), flag(region.write, 'w'), flag(region.execute, 'x'), if region.shared { 's' } else { 'p' }];
+        let rights = [
+            flag(region.read, 'r'),
+            flag(region.write, 'w'),
+            flag(region.execute, 'x'),
+            if region.shared { 's' } else { 'p' },
+        ];
         let (read, write) = (region.unusable(Access::Read), region.unusable(Access::Write));
         Self {
             start: format!("{:#x}", region.range.first()),

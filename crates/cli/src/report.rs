@@ -57,7 +57,11 @@ fn fault<S: serde::Serializer>(fault: &Option<Fault>, serializer: S) -> Result<S
         access: String,
         reason: String,
     }
-    let shape = |f: Fault| Shape { address: format!("{:#x}", f.address), access: f.access.to_string(), reason: f.reason.to_string() };
+    let shape = |f: Fault| Shape {
+        address: format!("{:#x}", f.address),
+        access: f.access.to_string(),
+        reason: f.reason.to_string(),
+    };
     fault.map(shape).serialize(serializer)
 }
 
@@ -84,7 +88,14 @@ impl DmaReport<'_> {
         if let Some(result) = self.result_text() {
             let _ = write!(line, "{result}  ");
         }
-        let _ = write!(line, "{verb} {}  {} PASID {}  {}", bytes(self.bytes), self.device, self.pasid, duration(self.elapsed));
+        let _ = write!(
+            line,
+            "{verb} {}  {} PASID {}  {}",
+            bytes(self.bytes),
+            self.device,
+            self.pasid,
+            duration(self.elapsed)
+        );
         let seconds = self.elapsed.as_secs_f64();
         if self.bytes >= 1 << 20 && seconds > 0.0 {
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -97,7 +108,9 @@ impl DmaReport<'_> {
     fn result_text(&self) -> Option<String> {
         match (&self.result, &self.difference_at) {
             (Value::Bool(true), _) => Some("equal".to_owned()),
-            (Value::Bool(false), Some(Value::Number(at))) => Some(format!("different at offset {at}")),
+            (Value::Bool(false), Some(Value::Number(at))) => {
+                Some(format!("different at offset {at}"))
+            }
             (Value::String(text), _) => Some(text.clone()),
             _ => None,
         }
@@ -123,7 +136,8 @@ fn duration(value: Duration) -> String {
 /// # Errors
 /// Never, in fact: no map here has other keys than strings.
 pub(crate) fn object(value: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|e| Error::File { path: "standard output".into(), source: e.into() })
+    serde_json::to_string(value)
+        .map_err(|e| Error::File { path: "standard output".into(), source: e.into() })
 }
 
 /// Shows bytes as sixteen a line: address, hexadecimal, text.
@@ -164,7 +178,11 @@ impl HexDump {
                 None => write!(out, "{gap}   "),
             };
         }
-        let text: String = self.kept.iter().map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' }).collect();
+        let text: String = self
+            .kept
+            .iter()
+            .map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' })
+            .collect();
         let _ = writeln!(out, "  |{text}|");
         self.next = self.next.wrapping_add(self.kept.len() as u64);
         self.kept.clear();
@@ -189,16 +207,29 @@ mod tests {
             assert_eq!(parts, whole);
         }
         assert_eq!(whole.lines().count(), 7);
-        assert_eq!(whole.lines().nth(2), Some("0000000000001020  20 21 22 23 24 25 26 27  28 29 2a 2b 2c 2d 2e 2f  | !\"#$%&'()*+,-./|"));
-        assert_eq!(whole.lines().last(), Some("0000000000001060  60 61 62 63                                       |`abc|"));
+        assert_eq!(
+            whole.lines().nth(2),
+            Some(
+                "0000000000001020  20 21 22 23 24 25 26 27  28 29 2a 2b 2c 2d 2e 2f  | !\"#$%&'()*+,-./|"
+            )
+        );
+        assert_eq!(
+            whole.lines().last(),
+            Some("0000000000001060  60 61 62 63                                       |`abc|")
+        );
     }
 
     #[test]
     fn the_object_has_exactly_the_keys_that_it_promises() {
         let device = Bdf::new(0, 1, 0, 0).expect("in range");
         let pasid = Pasid::new(7).expect("in range");
-        let fault =
-            Fault { device, pasid: Some(pasid), address: 0x1000, access: sva_core::Access::Read, reason: sva_core::FaultReason::NotMapped };
+        let fault = Fault {
+            device,
+            pasid: Some(pasid),
+            address: 0x1000,
+            access: sva_core::Access::Read,
+            reason: sva_core::FaultReason::NotMapped,
+        };
         let report = DmaReport {
             device,
             pasid,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sva_core::{
-    AddrRange, AddressSpace, Bdf, Bind, BindError, Bond, Device, Event, Features, GroupBond, Iommu, IommuConfig, Overlap, Pasid,
-    PathPolicy, Topology,
+    AddrRange, AddressSpace, Bdf, Bind, BindError, Bond, Device, Event, Features, GroupBond, Iommu,
+    IommuConfig, Overlap, Pasid, PathPolicy, Topology,
 };
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_host::HostSpace;
@@ -35,18 +35,26 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Builds the fabric, attaches the process, binds it. Blocks while the process is attached, for as long as `sva_host::attach` states; a
-    /// signal that comes meanwhile is seen afterwards.
+    /// Builds the fabric, attaches the process, binds it. Blocks while the process is attached, for
+    /// as long as `sva_host::attach` states; a signal that comes meanwhile is seen afterwards.
     ///
     /// # Errors
     /// Any of the steps is refused.
-    pub(crate) fn open(target: &Target, fabric: Fabric, interrupts: &Interrupts) -> Result<Self, Error> {
+    pub(crate) fn open(
+        target: &Target,
+        fabric: Fabric,
+        interrupts: &Interrupts,
+    ) -> Result<Self, Error> {
         let fabric = Arc::new(fabric);
         let iommu = Iommu::new(fabric.clone(), IommuConfig::default());
-        // All devices are plugged in, for groups are made of what is there; only the movers have a model behind them.
+        // All devices are plugged in, for groups are made of what is there; only the movers have a
+        // model behind them.
         let mut movers = Vec::new();
         for spec in fabric.devices() {
-            if fabric.function(spec.bdf).is_some_and(|function| function.model.as_deref() == Some(MODEL)) {
+            if fabric
+                .function(spec.bdf)
+                .is_some_and(|function| function.model.as_deref() == Some(MODEL))
+            {
                 let in_flight = InFlight::new();
                 movers.push((iommu.plug_with(spec, in_flight.clone())?.device, in_flight));
             } else {
@@ -93,7 +101,8 @@ impl Session {
         Ok((range.first(), range.len()))
     }
 
-    /// Who has caught transactions before they reached the process (rule B7), since this was asked last.
+    /// Who has caught transactions before they reached the process (rule B7), since this was asked
+    /// last.
     pub(crate) fn misrouted(&self) -> Misrouted {
         let mut caught: BTreeMap<Bdf, (AddrRange, u64)> = BTreeMap::new();
         let drained = self.iommu.drain_events();
@@ -111,7 +120,8 @@ impl Session {
 pub(crate) struct Misrouted {
     /// For each peer the addresses of the first one that is known, and how many are.
     caught: BTreeMap<Bdf, (AddrRange, u64)>,
-    /// The log, which keeps the newest, has lost some: neither the numbers nor the first ones are known.
+    /// The log, which keeps the newest, has lost some: neither the numbers nor the first ones are
+    /// known.
     incomplete: bool,
 }
 
@@ -123,7 +133,8 @@ impl Misrouted {
 
     /// A sentence for each peer.
     pub(crate) fn sentences(&self) -> impl Iterator<Item = String> {
-        let (least, one) = if self.incomplete { ("at least ", "one of them") } else { ("", "the first") };
+        let (least, one) =
+            if self.incomplete { ("at least ", "one of them") } else { ("", "the first") };
         self.caught.iter().map(move |(decoder, (range, count))| {
             format!("{least}{count} transactions, {one} at {range}, were caught by {decoder} and never reached the process")
         })
@@ -132,8 +143,14 @@ impl Misrouted {
 
 type Mover = (Device, Arc<InFlight>);
 
-/// The named data mover, or the first one that the bind would not refuse for what the bus says of it.
-fn choose(iommu: &Iommu, fabric: &Fabric, mut movers: Vec<Mover>, target: &Target) -> Result<Mover, Error> {
+/// The named data mover, or the first one that the bind would not refuse for what the bus says of
+/// it.
+fn choose(
+    iommu: &Iommu,
+    fabric: &Fabric,
+    mut movers: Vec<Mover>,
+    target: &Target,
+) -> Result<Mover, Error> {
     let position = match target.device {
         None if movers.is_empty() => return Err(Error::NoMoverAtAll),
         Some(bdf) => {
@@ -141,9 +158,18 @@ fn choose(iommu: &Iommu, fabric: &Fabric, mut movers: Vec<Mover>, target: &Targe
             found.ok_or_else(|| not_a_mover(fabric, &movers, bdf))?
         }
         None => {
-            let sound = |device: &Device| fabric.policy() == PathPolicy::Permissive || fabric.path_defect(device.bdf()).is_none();
-            let alone = |device: &Device| iommu.group(device.group()).is_some_and(|group| group.members.len() == 1);
-            let fits = |device: &Device| device.capabilities().pasid.is_some() && sound(device) && (target.group || alone(device));
+            let sound = |device: &Device| {
+                fabric.policy() == PathPolicy::Permissive
+                    || fabric.path_defect(device.bdf()).is_none()
+            };
+            let alone = |device: &Device| {
+                iommu.group(device.group()).is_some_and(|group| group.members.len() == 1)
+            };
+            let fits = |device: &Device| {
+                device.capabilities().pasid.is_some()
+                    && sound(device)
+                    && (target.group || alone(device))
+            };
             movers.iter().position(|(device, _)| fits(device)).ok_or(Error::NoMover)?
         }
     };
@@ -154,16 +180,26 @@ fn not_a_mover(fabric: &Fabric, movers: &[Mover], device: Bdf) -> Error {
     match (fabric.function(device), movers) {
         (None, _) => Error::NoSuchDevice { device },
         (Some(_), []) => Error::NoMoverAtAll,
-        (Some(_), movers) => Error::NotAMover { device, movers: movers.iter().map(|(device, _)| device.bdf()).collect() },
+        (Some(_), movers) => Error::NotAMover {
+            device,
+            movers: movers.iter().map(|(device, _)| device.bdf()).collect(),
+        },
     }
 }
 
-fn bind(iommu: &Iommu, device: &Device, space: &Arc<dyn AddressSpace>, group: bool) -> Result<Tie, Error> {
+fn bind(
+    iommu: &Iommu,
+    device: &Device,
+    space: &Arc<dyn AddressSpace>,
+    group: bool,
+) -> Result<Tie, Error> {
     let terms = Bind::new(()).features(Features { page_faults: true, ..Features::default() });
     if !group {
-        return iommu.bind_device(device, space, terms).map(Tie::Device).map_err(|refusal| match refusal {
-            BindError::NotSingleton { .. } => Error::BindShared(refusal),
-            _ => Error::Bind(refusal),
+        return iommu.bind_device(device, space, terms).map(Tie::Device).map_err(|refusal| {
+            match refusal {
+                BindError::NotSingleton { .. } => Error::BindShared(refusal),
+                _ => Error::Bind(refusal),
+            }
         });
     }
     let bond = iommu.bind_group(device.group(), space, terms)?;

@@ -1,7 +1,8 @@
 //! Bytes from and to files, pipes and terminals, in bounded pieces and without missing a signal.
 //!
-//! Signal handlers restart blocking calls, so a plain read of an idle pipe would not see the signal. Each call is therefore made
-//! only when it will not block; between them the signals are looked at.
+//! Signal handlers restart blocking calls, so a plain read of an idle pipe would not see the
+//! signal. Each call is therefore made only when it will not block; between them the signals are
+//! looked at.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -53,7 +54,10 @@ impl Stream {
     /// The file cannot be opened.
     pub(crate) fn input(path: &Path) -> Result<Self, StreamError> {
         if path == Path::new("-") {
-            return Self::new(io::stdin().as_fd().try_clone_to_owned().map(File::from), Path::new("standard input"));
+            return Self::new(
+                io::stdin().as_fd().try_clone_to_owned().map(File::from),
+                Path::new("standard input"),
+            );
         }
         Self::new(File::open(path), path)
     }
@@ -64,11 +68,22 @@ impl Stream {
     /// The file cannot be made or opened; a FIFO without a reader.
     pub(crate) fn output(path: &Path) -> Result<Self, StreamError> {
         if path == Path::new("-") {
-            return Self::new(io::stdout().as_fd().try_clone_to_owned().map(File::from), Path::new("standard output"));
+            return Self::new(
+                io::stdout().as_fd().try_clone_to_owned().map(File::from),
+                Path::new("standard output"),
+            );
         }
         // Non-blocking, or a FIFO without a reader would hold up a bound device for ever.
         let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        Self::new(OpenOptions::new().write(true).create(true).truncate(true).custom_flags(nonblocking).open(path), path)
+        Self::new(
+            OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .custom_flags(nonblocking)
+                .open(path),
+            path,
+        )
     }
 
     fn new(opened: io::Result<File>, path: &Path) -> Result<Self, StreamError> {
@@ -78,7 +93,12 @@ impl Stream {
         if metadata.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
-        Ok(Self { file, path: path.to_path_buf(), regular: metadata.is_file(), len: metadata.len() })
+        Ok(Self {
+            file,
+            path: path.to_path_buf(),
+            regular: metadata.is_file(),
+            len: metadata.len(),
+        })
     }
 
     /// Bytes that it holds, where that is known.
@@ -86,11 +106,16 @@ impl Stream {
         self.regular.then_some(self.len)
     }
 
-    /// Reads until `buf` is full, the end, or nothing more comes for a moment; answers how many bytes, 0 only at the end.
+    /// Reads until `buf` is full, the end, or nothing more comes for a moment; answers how many
+    /// bytes, 0 only at the end.
     ///
     /// # Errors
     /// The read failed, or a signal came.
-    pub(crate) fn fill(&mut self, buf: &mut [u8], interrupts: &Interrupts) -> Result<usize, StreamError> {
+    pub(crate) fn fill(
+        &mut self,
+        buf: &mut [u8],
+        interrupts: &Interrupts,
+    ) -> Result<usize, StreamError> {
         let mut done = 0;
         while done < buf.len() {
             if !self.ready(PollFlags::IN, interrupts)? {
@@ -112,7 +137,11 @@ impl Stream {
     ///
     /// # Errors
     /// The write failed, the reader is gone, or a signal came.
-    pub(crate) fn drain(&mut self, mut data: &[u8], interrupts: &Interrupts) -> Result<(), StreamError> {
+    pub(crate) fn drain(
+        &mut self,
+        mut data: &[u8],
+        interrupts: &Interrupts,
+    ) -> Result<(), StreamError> {
         while !data.is_empty() {
             if !self.ready(PollFlags::OUT, interrupts)? {
                 continue;

@@ -1,4 +1,5 @@
-//! Where things are said: results on standard output, complaints on standard error, and neither panics when nobody listens.
+//! Where things are said: results on standard output, complaints on standard error, and neither
+//! panics when nobody listens.
 
 use std::io::{self, Write};
 
@@ -25,9 +26,11 @@ impl Voice {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|source| match source.kind() {
-            io::ErrorKind::BrokenPipe => Error::BrokenPipe,
-            _ => Error::File { path: "standard output".into(), source },
+        write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|source| {
+            match source.kind() {
+                io::ErrorKind::BrokenPipe => Error::BrokenPipe,
+                _ => Error::File { path: "standard output".into(), source },
+            }
         })
     }
 

@@ -79,17 +79,22 @@ impl<'a> Work<'a> {
     pub(crate) fn copy(&mut self, source: u64, destination: u64, len: u64) -> Result<(), Halt> {
         self.begin(Some(len));
         let mut pieces: Vec<(u64, u32)> = pieces(len).collect();
-        // Each descriptor is right by itself; the pieces must not overwrite what a later one has to read.
+        // Each descriptor is right by itself; the pieces must not overwrite what a later one has to
+        // read.
         if source < destination && destination - source < len {
             pieces.reverse();
         }
-        pieces.into_iter().try_for_each(|(at, piece)| self.execute(Descriptor::memory_move(source + at, destination + at, piece)).map(drop))
+        pieces.into_iter().try_for_each(|(at, piece)| {
+            self.execute(Descriptor::memory_move(source + at, destination + at, piece)).map(drop)
+        })
     }
 
     /// Fills `len` bytes.
     pub(crate) fn fill(&mut self, address: u64, len: u64, byte: u8) -> Result<(), Halt> {
         self.begin(Some(len));
-        pieces(len).try_for_each(|(at, piece)| self.execute(Descriptor::fill([byte; 8], address + at, piece)).map(drop))
+        pieces(len).try_for_each(|(at, piece)| {
+            self.execute(Descriptor::fill([byte; 8], address + at, piece)).map(drop)
+        })
     }
 
     /// Where the first difference of two ranges of `len` bytes is.
@@ -105,13 +110,23 @@ impl<'a> Work<'a> {
     }
 
     /// Reads `len` bytes; each piece that was read goes to `sink`, also the one before a fault.
-    pub(crate) fn read(&mut self, address: u64, len: u64, mut sink: impl FnMut(&[u8]) -> Result<(), Halt>) -> Result<(), Halt> {
+    pub(crate) fn read(
+        &mut self,
+        address: u64,
+        len: u64,
+        mut sink: impl FnMut(&[u8]) -> Result<(), Halt>,
+    ) -> Result<(), Halt> {
         self.begin(Some(len));
         let mut buffer = vec![0; usize::try_from(len).map_or(BUFFER, |len| len.min(BUFFER))];
         while self.done < len {
             self.interrupts.check().map_err(Halt::Interrupted)?;
             let want = usize::try_from(len - self.done).map_or(BUFFER, |rest| rest.min(BUFFER));
-            let outcome = self.session.mover.export(Some(self.session.pasid()), address + self.done, &mut buffer[..want], &mut |_| ());
+            let outcome = self.session.mover.export(
+                Some(self.session.pasid()),
+                address + self.done,
+                &mut buffer[..want],
+                &mut |_| (),
+            );
             let (got, halt) = self.moved(want, outcome);
             sink(&buffer[..got])?;
             self.advance(got as u64);
@@ -131,7 +146,12 @@ impl<'a> Work<'a> {
             }
             let wraps = || Halt::Failed(Error::Wraps { address, len: self.done + got as u64 });
             let destination = address.checked_add(self.done).ok_or_else(wraps)?;
-            let outcome = self.session.mover.import(Some(self.session.pasid()), destination, &buffer[..got], &mut |_| ());
+            let outcome = self.session.mover.import(
+                Some(self.session.pasid()),
+                destination,
+                &buffer[..got],
+                &mut |_| (),
+            );
             let (done, halt) = self.moved(got, outcome);
             self.advance(done as u64);
             halt.map_or(Ok(()), Err)?;
@@ -141,8 +161,10 @@ impl<'a> Work<'a> {
     /// Executes one descriptor, which moves no more than a piece, and counts what it did.
     fn execute(&mut self, descriptor: Descriptor) -> Result<CompletionRecord, Halt> {
         self.interrupts.check().map_err(Halt::Interrupted)?;
-        // No completion address: the completion comes back here, and nothing is left in the process.
-        let outcome = self.session.mover.execute(Some(self.session.pasid()), &descriptor.block_on_fault());
+        // No completion address: the completion comes back here, and nothing is left in the
+        // process.
+        let outcome =
+            self.session.mover.execute(Some(self.session.pasid()), &descriptor.block_on_fault());
         let completion = match outcome {
             Ok(completion) => completion,
             Err(abandoned) => {

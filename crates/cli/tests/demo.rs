@@ -14,7 +14,12 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 fn demo(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sva"));
-    command.arg("demo").args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg("demo")
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command
 }
 
@@ -42,20 +47,28 @@ fn claims(report: &Value) -> &[Value] {
 }
 
 fn texts(report: &Value) -> Vec<String> {
-    claims(report).iter().map(|claim| format!("{} {} {}", claim["chapter"], claim["rules"], claim["claim"])).collect()
+    claims(report)
+        .iter()
+        .map(|claim| format!("{} {} {}", claim["chapter"], claim["rules"], claim["claim"]))
+        .collect()
 }
 
 /// The children that `parent` has now.
 fn children(parent: u32) -> Vec<u32> {
-    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))
+        .unwrap_or_default();
     list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
-/// Every process that has `mark` in its environment: children, their images after exec, and what attaches them.
+/// Every process that has `mark` in its environment: children, their images after exec, and what
+/// attaches them.
 fn marked(mark: &str) -> Vec<String> {
-    let entries = std::fs::read_dir("/proc").expect("it is there").filter_map(|entry| Some(entry.ok()?.path()));
+    let entries = std::fs::read_dir("/proc")
+        .expect("it is there")
+        .filter_map(|entry| Some(entry.ok()?.path()));
     let has = |path: &std::path::PathBuf| {
-        std::fs::read(path.join("environ")).is_ok_and(|all| all.split(|byte| *byte == 0).any(|word| word == mark.as_bytes()))
+        std::fs::read(path.join("environ"))
+            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|word| word == mark.as_bytes()))
     };
     entries.filter(has).map(|path| path.display().to_string()).collect()
 }
@@ -66,11 +79,16 @@ fn every_claim_of_the_story_is_made_and_holds() {
     assert_eq!(report["seed"], 7);
     assert_eq!(report["failed"], 0);
     assert_eq!(report["held"], claims(&report).len());
-    assert!(report["elapsed_ms"].as_u64().is_some_and(|ms| u128::from(ms) < LIMIT.as_millis()), "{}", report["elapsed_ms"]);
+    assert!(
+        report["elapsed_ms"].as_u64().is_some_and(|ms| u128::from(ms) < LIMIT.as_millis()),
+        "{}",
+        report["elapsed_ms"]
+    );
     for claim in claims(&report) {
         assert_eq!(claim["held"], true, "{claim}");
     }
-    // The chapter, a rule that it shows (none where the contract has no number for it), and words of the sentence.
+    // The chapter, a rule that it shows (none where the contract has no number for it), and words
+    // of the sentence.
     let story = [
         ("pasids", "B1", "two devices has one PASID"),
         ("pasids", "B1", "another process has another"),
@@ -108,10 +126,19 @@ fn every_claim_of_the_story_is_made_and_holds() {
         ("containers", "T8", "UNMAP says"),
     ];
     for (chapter, rule, words) in story {
-        let tells = |claim: &&Value| claim["chapter"] == chapter && claim["claim"].as_str().is_some_and(|text| text.contains(words));
-        let claim = claims(&report).iter().find(tells).unwrap_or_else(|| panic!("{chapter}: no claim says `{words}`"));
+        let tells = |claim: &&Value| {
+            claim["chapter"] == chapter
+                && claim["claim"].as_str().is_some_and(|text| text.contains(words))
+        };
+        let claim = claims(&report)
+            .iter()
+            .find(tells)
+            .unwrap_or_else(|| panic!("{chapter}: no claim says `{words}`"));
         let rules = claim["rules"].as_array().expect("a list");
-        assert!(rule.is_empty() || rules.iter().any(|shown| shown == rule), "{claim} does not show {rule}");
+        assert!(
+            rule.is_empty() || rules.iter().any(|shown| shown == rule),
+            "{claim} does not show {rule}"
+        );
     }
 }
 
@@ -119,23 +146,42 @@ fn every_claim_of_the_story_is_made_and_holds() {
 fn the_figures_are_of_this_run() {
     let report = json(&["--json"]);
     let figures = |words: &str| {
-        let found = claims(&report).iter().find(|claim| claim["claim"].as_str().is_some_and(|text| text.contains(words)));
+        let found = claims(&report)
+            .iter()
+            .find(|claim| claim["claim"].as_str().is_some_and(|text| text.contains(words)));
         found.unwrap_or_else(|| panic!("{words}"))["figures"].clone()
     };
-    assert!(figures("execs in the middle")["writes"].as_u64().is_some_and(|writes| writes >= 16 * 256), "a round of 256 writes each");
+    assert!(
+        figures("execs in the middle")["writes"].as_u64().is_some_and(|writes| writes >= 16 * 256),
+        "a round of 256 writes each"
+    );
     assert!(figures("kill -9")["writes"].as_u64().is_some_and(|writes| writes >= 256));
     assert!(figures("CRC32C")["gigabytes_per_second"].as_f64().is_some_and(|rate| rate > 0.0));
-    assert!(figures("refused: by whom")["refusal"].as_str().is_some_and(|said| said.contains("0000:07:00.0") && said.contains("ACS")));
-    assert!(figures("left out")["left_out"].as_str().is_some_and(|said| said.contains("0000:07:00.0") && said.contains("PASID")));
+    assert!(
+        figures("refused: by whom")["refusal"]
+            .as_str()
+            .is_some_and(|said| said.contains("0000:07:00.0") && said.contains("ACS"))
+    );
+    assert!(
+        figures("left out")["left_out"]
+            .as_str()
+            .is_some_and(|said| said.contains("0000:07:00.0") && said.contains("PASID"))
+    );
 }
 
 #[test]
 fn one_seed_tells_one_story() {
-    let (a, b, other) = (json(&["--json", "--seed", "1"]), json(&["--json", "--seed", "1"]), json(&["--json", "--seed", "2"]));
+    let (a, b, other) = (
+        json(&["--json", "--seed", "1"]),
+        json(&["--json", "--seed", "1"]),
+        json(&["--json", "--seed", "2"]),
+    );
     assert_eq!(texts(&a), texts(&b));
     assert_eq!(texts(&a), texts(&other), "sentences do not depend on the data");
     let reached = |report: &Value| {
-        let found = claims(report).iter().find(|claim| claim["claim"].as_str().is_some_and(|text| text.contains("breadth-first")));
+        let found = claims(report).iter().find(|claim| {
+            claim["claim"].as_str().is_some_and(|text| text.contains("breadth-first"))
+        });
         found.and_then(|claim| claim["figures"]["vertices"].as_u64()).expect("a count")
     };
     assert_eq!(reached(&a), reached(&b), "the data depends on the seed");
@@ -149,7 +195,12 @@ fn people_get_a_line_a_claim_and_a_sum() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.lines().next().is_some_and(|line| line.contains("seed 3")), "{text}");
     let lines = text.lines().filter(|line| line.trim_start().starts_with('✓')).count();
-    assert!(text.lines().last().is_some_and(|line| line.starts_with(&format!("{lines} claims, all held"))), "{text}");
+    assert!(
+        text.lines()
+            .last()
+            .is_some_and(|line| line.starts_with(&format!("{lines} claims, all held"))),
+        "{text}"
+    );
     assert_eq!(text.lines().find(|line| line.chars().count() > 100), None);
 }
 
@@ -158,14 +209,16 @@ fn no_child_is_left_behind_whatever_ends_it() {
     // By itself, by Ctrl-C, and by a kill that it cannot know of.
     for signal in [None, Some("INT"), Some("KILL")] {
         let mark = format!("{}-{signal:?}", std::process::id());
-        let mut child = demo(&["--seed", "4"]).env("SVA_DEMO_TEST", &mark).spawn().expect("it starts");
+        let mut child =
+            demo(&["--seed", "4"]).env("SVA_DEMO_TEST", &mark).spawn().expect("it starts");
         let (pid, mark) = (child.id(), format!("SVA_DEMO_TEST={mark}"));
         let (mut seen, mut signalled, begun) = (BTreeSet::new(), false, Instant::now());
         while child.try_wait().expect("a child can be waited for").is_none() {
             assert!(begun.elapsed() < 2 * LIMIT, "it did not end");
             seen.extend(children(pid));
             if let (Some(signal), false, true) = (signal, signalled, seen.len() > 3) {
-                let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
+                let sent =
+                    Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status();
                 signalled = sent.expect("kill runs").success();
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -173,7 +226,12 @@ fn no_child_is_left_behind_whatever_ends_it() {
         let output = child.wait_with_output().expect("it can be read");
         match signal {
             None => assert_eq!(output.status.code(), Some(0)),
-            Some("INT") => assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stdout)),
+            Some("INT") => assert_eq!(
+                output.status.code(),
+                Some(130),
+                "{}",
+                String::from_utf8_lossy(&output.stdout)
+            ),
             Some(_) => assert_eq!(output.status.signal(), Some(9)),
         }
         assert!(seen.len() > 3, "children were seen: {seen:?}");
@@ -189,13 +247,22 @@ fn no_child_is_left_behind_whatever_ends_it() {
 #[test]
 fn every_claim_of_the_storm_is_made_and_holds() {
     let report = json(&["--faults", "--json", "--seed", "7"]);
-    assert_eq!((&report["seed"], &report["failed"]), (&Value::from(7), &Value::from(0)), "{report}");
+    assert_eq!(
+        (&report["seed"], &report["failed"]),
+        (&Value::from(7), &Value::from(0)),
+        "{report}"
+    );
     let rules = ["F1", "S3", "F3", "F5", "U4", "U1", "U2", "T1", "T2", "F2"];
     for rule in rules {
-        let shows = |claim: &&Value| claim["rules"].as_array().is_some_and(|rules| rules.iter().any(|shown| shown == rule));
+        let shows = |claim: &&Value| {
+            claim["rules"].as_array().is_some_and(|rules| rules.iter().any(|shown| shown == rule))
+        };
         assert!(claims(&report).iter().any(|claim| shows(&claim)), "no claim shows {rule}");
     }
-    assert!(claims(&report).iter().all(|claim| claim["held"] == true && claim["chapter"] == "storm"), "{report}");
+    assert!(
+        claims(&report).iter().all(|claim| claim["held"] == true && claim["chapter"] == "storm"),
+        "{report}"
+    );
     // Three devices and five spaces; each bond has had faults, and the parts of them are in order.
     let bonds = report["bonds"].as_array().expect("times");
     assert_eq!(bonds.len(), 15);
@@ -203,7 +270,12 @@ fn every_claim_of_the_storm_is_made_and_holds() {
         assert!(bond["responses"].as_u64().is_some_and(|count| count > 0), "{bond}");
         for part in ["request", "resolve", "response", "retry"] {
             let of = |key: &str| bond[part][key].as_f64().expect("a time");
-            assert!(0.0 < of("p50_us") && of("p50_us") <= of("p99_us") && of("p99_us") <= of("longest_us"), "{part}: {bond}");
+            assert!(
+                0.0 < of("p50_us")
+                    && of("p50_us") <= of("p99_us")
+                    && of("p99_us") <= of("longest_us"),
+                "{part}: {bond}"
+            );
         }
     }
 }
@@ -215,7 +287,11 @@ fn people_get_a_table_of_times_after_the_storm() {
     assert_eq!(output.status.code(), Some(0), "{text}");
     assert!(text.lines().next().is_some_and(|line| line.contains("seed 3")), "{text}");
     assert_eq!(
-        text.lines().filter(|line| line.starts_with("01:00.0") || line.starts_with("02:00.0") || line.starts_with("03:00.0")).count(),
+        text.lines()
+            .filter(|line| line.starts_with("01:00.0")
+                || line.starts_with("02:00.0")
+                || line.starts_with("03:00.0"))
+            .count(),
         15
     );
     assert_eq!(text.lines().find(|line| line.chars().count() > 100), None);
@@ -226,11 +302,14 @@ fn a_trace_says_which_device_asked_for_which_address_of_which_pasid() {
     let mut command = demo(&["--faults", "--trace", "--seed", "3"]);
     // Into a file: nobody reads a pipe meanwhile.
     let events = tempfile::NamedTempFile::new().expect("a file");
-    let output = finish(command.stderr(events.reopen().expect("the file")).spawn().expect("it starts"));
+    let output =
+        finish(command.stderr(events.reopen().expect("the file")).spawn().expect("it starts"));
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
     let events = std::fs::read_to_string(events.path()).expect("text");
     let tells = |line: &str| {
-        ["page requests answered", "device=0000:0", "pasid=", "address=", "code=success"].iter().all(|word| line.contains(word))
+        ["page requests answered", "device=0000:0", "pasid=", "address=", "code=success"]
+            .iter()
+            .all(|word| line.contains(word))
     };
     assert!(events.lines().any(tells), "{}", events.lines().take(5).collect::<String>());
     assert!(events.lines().any(|line| line.contains("page response") && line.contains("group=")));
@@ -239,13 +318,21 @@ fn a_trace_says_which_device_asked_for_which_address_of_which_pasid() {
 #[test]
 fn a_signal_ends_the_storm_and_its_process() {
     let mark = format!("{}-storm", std::process::id());
-    let mut child = demo(&["--faults", "--seed", "4"]).env("SVA_DEMO_TEST", &mark).spawn().expect("it starts");
+    let mut child =
+        demo(&["--faults", "--seed", "4"]).env("SVA_DEMO_TEST", &mark).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     // In the middle: the storm rages from its first claim to its last.
-    assert!(lines.any(|line| line.is_ok_and(|line| line.contains("fault in four spaces"))), "it begins");
-    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
+    assert!(
+        lines.any(|line| line.is_ok_and(|line| line.contains("fault in four spaces"))),
+        "it begins"
+    );
+    let sent =
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs");
     assert!(sent.success());
-    assert!(lines.all(|line| line.is_ok_and(|line| !line.contains('✗') && !line.contains("all held"))), "no claim fails for it");
+    assert!(
+        lines.all(|line| line.is_ok_and(|line| !line.contains('✗') && !line.contains("all held"))),
+        "no claim fails for it"
+    );
     assert_eq!(finish(child).status.code(), Some(130));
     let (mark, begun) = (format!("SVA_DEMO_TEST={mark}"), Instant::now());
     while !marked(&mark).is_empty() {

@@ -29,7 +29,8 @@ pub struct BondEnd {
 pub struct IsolationChange {
     /// The bound device.
     pub device: Bdf,
-    /// The device that it is not isolated from any more. It is not bound and cannot reach the space.
+    /// The device that it is not isolated from any more. It is not bound and cannot reach the
+    /// space.
     pub newcomer: Bdf,
 }
 
@@ -38,8 +39,8 @@ type OnIsolation<T> = Box<dyn Fn(&IsolationChange, &T) + Send + Sync>;
 
 /// What a bind asks for beside device and space.
 ///
-/// Handlers run with no lock of the core held, on a thread of the provider or on the one that unbinds. They may unbind any bond, their own included; such an unbind does
-/// not wait (rule U3).
+/// Handlers run with no lock of the core held, on a thread of the provider or on the one that
+/// unbinds. They may unbind any bond, their own included; such an unbind does not wait (rule U3).
 pub struct Bind<T> {
     pub(crate) features: Features,
     pub(crate) data: Arc<T>,
@@ -49,9 +50,16 @@ pub struct Bind<T> {
 }
 
 impl<T: Send + Sync + 'static> Bind<T> {
-    /// The default features, no handlers. `drvdata` belongs to the bond and is passed to its handlers (rule B6).
+    /// The default features, no handlers. `drvdata` belongs to the bond and is passed to its
+    /// handlers (rule B6).
     pub fn new(drvdata: T) -> Self {
-        Self { features: Features::default(), data: Arc::new(drvdata), on_exit: None, on_isolation: None, on_pages: None }
+        Self {
+            features: Features::default(),
+            data: Arc::new(drvdata),
+            on_exit: None,
+            on_isolation: None,
+            on_pages: None,
+        }
     }
 
     /// Grants these features instead of the default ones.
@@ -66,13 +74,18 @@ impl<T: Send + Sync + 'static> Bind<T> {
         self
     }
 
-    /// Has `handler` run when a device bond's device, alone in its group until then, gets a sibling (rule G4).
-    pub fn on_isolation_change(mut self, handler: impl Fn(&IsolationChange, &T) + Send + Sync + 'static) -> Self {
+    /// Has `handler` run when a device bond's device, alone in its group until then, gets a sibling
+    /// (rule G4).
+    pub fn on_isolation_change(
+        mut self,
+        handler: impl Fn(&IsolationChange, &T) + Send + Sync + 'static,
+    ) -> Self {
         self.on_isolation = Some(Box::new(handler));
         self
     }
 
-    /// Has `handler` get the page requests of this bond, by whole groups, instead of the provider of the space: for page tables that the owner manages, such as a guest's.
+    /// Has `handler` get the page requests of this bond, by whole groups, instead of the provider
+    /// of the space: for page tables that the owner manages, such as a guest's.
     pub fn on_page_requests(mut self, handler: Arc<dyn PageRequestHandler>) -> Self {
         self.on_pages = Some(handler);
         self
@@ -109,9 +122,11 @@ impl<T: PartialEq + Send + Sync + 'static> AnyData for T {
 /// What an unbind found and did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnbindReport {
-    /// It was asked from inside a callback: access has stopped, and the rest follows when those callbacks have returned (rule U3).
+    /// It was asked from inside a callback: access has stopped, and the rest follows when those
+    /// callbacks have returned (rule U3).
     pub deferred: bool,
-    /// Accesses that were in flight when access was stopped, and ranges in hand ([`DmaPort::pin`](crate::DmaPort::pin)), each once; all are over, unless deferred.
+    /// Accesses that were in flight when access was stopped, and ranges in hand
+    /// ([`DmaPort::pin`](crate::DmaPort::pin)), each once; all are over, unless deferred.
     pub drained: usize,
     /// Groups of page requests that waited and were answered as invalid (rule U1).
     pub page_groups: usize,
@@ -156,7 +171,8 @@ impl<T> Drop for Owned<T> {
     }
 }
 
-/// An unbind that was begun and is not waited for. Dropping it changes nothing: what is left to do follows all the same.
+/// An unbind that was begun and is not waited for. Dropping it changes nothing: what is left to do
+/// follows all the same.
 #[derive(Debug)]
 pub struct Unbinding {
     iommu: Iommu,
@@ -181,7 +197,8 @@ impl Unbinding {
     }
 }
 
-/// A device bound to an address space. Dropping it unbinds, which may block until accesses in flight and handlers are over (rules U1 to U3).
+/// A device bound to an address space. Dropping it unbinds, which may block until accesses in
+/// flight and handlers are over (rules U1 to U3).
 #[must_use = "dropping a bond unbinds it"]
 pub struct Bond<T> {
     owned: Owned<T>,
@@ -227,12 +244,14 @@ impl<T: Send + Sync + 'static> Bond<T> {
         &self.owned.data
     }
 
-    /// Memory of the space that the device cannot reach, because a peer decodes its addresses: as found at the bind (rule B7).
+    /// Memory of the space that the device cannot reach, because a peer decodes its addresses: as
+    /// found at the bind (rule B7).
     pub fn overlaps(&self) -> &[Overlap] {
         &self.overlaps
     }
 
-    /// Whether the device can use the PASID: the space has not ended and the device has not been removed.
+    /// Whether the device can use the PASID: the space has not ended and the device has not been
+    /// removed.
     pub fn is_live(&self) -> bool {
         self.owned.is_live()
     }
@@ -247,7 +266,8 @@ impl<T: Send + Sync + 'static> Bond<T> {
         self.owned.unbind()
     }
 
-    /// Begins to unbind and does not wait: access stops at once, and the rest follows when accesses in flight, handlers and devices are done. For event loops and schedulers.
+    /// Begins to unbind and does not wait: access stops at once, and the rest follows when accesses
+    /// in flight, handlers and devices are done. For event loops and schedulers.
     pub fn begin_unbind(mut self) -> Unbinding {
         self.owned.begin_unbind()
     }
@@ -297,7 +317,8 @@ impl<T: Send + Sync + 'static> GroupBond<T> {
         self.group
     }
 
-    /// The members that are bound now, by address. Members that were hotplugged since and could join are among them.
+    /// The members that are bound now, by address. Members that were hotplugged since and could
+    /// join are among them.
     pub fn members(&self) -> Vec<Bdf> {
         self.owned.key.map(|key| self.owned.iommu.bond_members(key)).unwrap_or_default()
     }
@@ -312,7 +333,8 @@ impl<T: Send + Sync + 'static> GroupBond<T> {
         &self.owned.data
     }
 
-    /// Memory of the space that a member cannot reach, because a peer decodes its addresses: as found at the bind (rule B7).
+    /// Memory of the space that a member cannot reach, because a peer decodes its addresses: as
+    /// found at the bind (rule B7).
     pub fn overlaps(&self) -> &[Overlap] {
         &self.overlaps
     }

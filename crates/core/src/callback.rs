@@ -1,6 +1,8 @@
-//! Knows whether this thread is inside a callback: a handler, a device model, or a transaction with all that it runs (resolvers, peers, the drop of what it was the last to use).
+//! Knows whether this thread is inside a callback: a handler, a device model, or a transaction with
+//! all that it runs (resolvers, peers, the drop of what it was the last to use).
 //!
-//! An unbind from there must not wait (rule U3): what it would wait for may be the very call that it is inside of.
+//! An unbind from there must not wait (rule U3): what it would wait for may be the very call that
+//! it is inside of.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -35,7 +37,8 @@ pub(crate) fn inside() -> bool {
     DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false)
 }
 
-/// A thread that is past its end, dropping a bond from another thread-local value, is inside no callback that could return.
+/// A thread that is past its end, dropping a bond from another thread-local value, is inside no
+/// callback that could return.
 #[inline]
 fn change(by: impl FnOnce(u32) -> u32) {
     let _ = DEPTH.try_with(|depth| depth.set(by(depth.get())));

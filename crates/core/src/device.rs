@@ -24,7 +24,8 @@ pub struct Capabilities {
     pub ats: bool,
     /// Page request interface: outstanding page requests that it can have.
     pub pri: Option<u32>,
-    /// Responses to its page requests are to name their PASID (PRG Response PASID Required, PCIe 6.0, section 10.5.2.3).
+    /// Responses to its page requests are to name their PASID (PRG Response PASID Required, PCIe
+    /// 6.0, section 10.5.2.3).
     pub response_pasid: bool,
     /// It can wait for a page fault (by PRI or by a means of its own).
     pub page_faults: bool,
@@ -37,7 +38,8 @@ impl Capabilities {
         Self { pasid, ats: false, pri: None, response_pasid: false, page_faults: true }
     }
 
-    /// As [`sva`](Self::sva), with address translation services and `requests` outstanding page requests, whose responses name their PASID.
+    /// As [`sva`](Self::sva), with address translation services and `requests` outstanding page
+    /// requests, whose responses name their PASID.
     pub const fn translating(width: PasidWidth, requests: u32) -> Self {
         Self { ats: true, pri: Some(requests), response_pasid: true, ..Self::sva(width) }
     }
@@ -59,7 +61,8 @@ pub struct Features {
     pub execute: bool,
     /// Privileged requests.
     pub privileged: bool,
-    /// Absent pages are resolved. Without it a miss aborts (rule F6), also where the device asked to wait.
+    /// Absent pages are resolved. Without it a miss aborts (rule F6), also where the device asked
+    /// to wait.
     pub page_faults: bool,
 }
 
@@ -69,7 +72,8 @@ impl Features {
 }
 
 impl Default for Features {
-    /// Page faults, as shared virtual addressing lives by them; neither execute nor privileged requests.
+    /// Page faults, as shared virtual addressing lives by them; neither execute nor privileged
+    /// requests.
     fn default() -> Self {
         Self { page_faults: true, ..Self::NONE }
     }
@@ -96,10 +100,12 @@ impl fmt::Display for Feature {
     }
 }
 
-/// What the core tells a device model. Called with no lock of the core held; a call may come from any thread.
+/// What the core tells a device model. Called with no lock of the core held; a call may come from
+/// any thread.
 pub trait DeviceOps: Send + Sync {
-    /// The device is to stop issuing this PASID (the first step of an unbind, rule U1). Returns without waiting for descriptors that are under way: the core
-    /// waits for their accesses itself.
+    /// The device is to stop issuing this PASID (the first step of an unbind, rule U1). Returns
+    /// without waiting for descriptors that are under way: the core waits for their accesses
+    /// itself.
     fn stop_pasid(&self, tag: PasidTag) {
         let _ = tag;
     }

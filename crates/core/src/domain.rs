@@ -1,8 +1,9 @@
 //! A domain: the IOVA mappings for transactions that carry no PASID.
 //!
-//! Mappings never overlap and are never split. Each has a [`Gate`]: an access goes through it, an unmap closes it and waits for those inside, so that no access through a
-//! mapping is under way when its unmap has returned (rule T2). Changes are made under the control lock, which decides what is removed before anything
-//! is waited for: a mapping made meanwhile is not touched.
+//! Mappings never overlap and are never split. Each has a [`Gate`]: an access goes through it, an
+//! unmap closes it and waits for those inside, so that no access through a mapping is under way
+//! when its unmap has returned (rule T2). Changes are made under the control lock, which decides
+//! what is removed before anything is waited for: a mapping made meanwhile is not touched.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,7 +83,10 @@ impl Domain {
     /// The first mapping that meets `range`.
     pub(crate) fn meets(&self, range: AddrRange) -> Option<AddrRange> {
         let maps = self.by_first.read();
-        let before = maps.range(..range.first()).next_back().filter(|(_, mapping)| mapping.range.overlaps(range));
+        let before = maps
+            .range(..range.first())
+            .next_back()
+            .filter(|(_, mapping)| mapping.range.overlaps(range));
         let (_, mapping) = before.or_else(|| maps.range(range.first()..=range.last()).next())?;
         Some(mapping.range)
     }
@@ -92,7 +96,8 @@ impl Domain {
         self.by_first.write().insert(mapping.range.first(), Arc::new(mapping));
     }
 
-    /// Removes all mappings inside `range` and answers them, or the first that it would split and removes nothing.
+    /// Removes all mappings inside `range` and answers them, or the first that it would split and
+    /// removes nothing.
     pub(crate) fn remove(&self, range: AddrRange) -> Result<Vec<Arc<Mapping>>, AddrRange> {
         let mut maps = self.by_first.write();
         let mut inside = Vec::new();
@@ -130,7 +135,8 @@ impl Domain {
         free
     }
 
-    /// Takes its page requests from whoever has them, and answers who that was: its drop is foreign code.
+    /// Takes its page requests from whoever has them, and answers who that was: its drop is foreign
+    /// code.
     pub(crate) fn take_handler(&self) -> Option<Arc<dyn PageRequestHandler>> {
         self.handler.write().take()
     }
@@ -146,7 +152,8 @@ impl Domain {
     }
 }
 
-/// A domain in use by one group: switching the group to another domain closes this use and waits for it, without touching the other groups of the domain.
+/// A domain in use by one group: switching the group to another domain closes this use and waits
+/// for it, without touching the other groups of the domain.
 pub(crate) struct DomainUse {
     pub(crate) domain: Arc<Domain>,
     pub(crate) gate: Gate,
@@ -171,7 +178,8 @@ impl Translation {
         Arc::clone(&self.0.read())
     }
 
-    /// Puts another domain into use and answers the use that ended; its gate is for the caller to close.
+    /// Puts another domain into use and answers the use that ended; its gate is for the caller to
+    /// close.
     pub(crate) fn switch(&self, to: Arc<Domain>) -> Arc<DomainUse> {
         std::mem::replace(&mut *self.0.write(), DomainUse::new(to))
     }

@@ -9,7 +9,9 @@ use std::fmt;
 
 use crate::ids::Bdf;
 use crate::topology::SharedBecause;
-pub use bind::{BindError, BindGroupError, ContainerBindError, ContainerUnbindError, Refusal, SpaceRefusal};
+pub use bind::{
+    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, Refusal, SpaceRefusal,
+};
 pub use map::{MapError, UnmapError};
 pub use member::{JoinError, LeaveError, PlugError, RemoveError};
 pub use services::{DomainOf, HandlerError, ResetError, Service, ServiceError};

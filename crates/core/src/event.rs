@@ -82,14 +82,16 @@ pub enum Event {
         /// Which.
         device: Bdf,
     },
-    /// Groups of page requests of a device got no answer in time; their indexes are not used again before a reset.
+    /// Groups of page requests of a device got no answer in time; their indexes are not used again
+    /// before a reset.
     ResponseOverdue {
         /// The device.
         device: Bdf,
         /// How many groups.
         groups: usize,
     },
-    /// Slow spaces hold as many threads as there may be, and page requests of others wait for one. Said once by each [`Workers`](crate::workers).
+    /// Slow spaces hold as many threads as there may be, and page requests of others wait for one.
+    /// Said once by each [`Workers`](crate::workers).
     WorkersExhausted {
         /// Threads that there are.
         threads: usize,
@@ -118,7 +120,11 @@ pub struct Overlap {
 
 impl std::fmt::Display for Overlap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {} is decoded by {} and never reaches the IOMMU", self.device, self.range, self.decoder)
+        write!(
+            f,
+            "{}: {} is decoded by {} and never reaches the IOMMU",
+            self.device, self.range, self.decoder
+        )
     }
 }
 
@@ -131,7 +137,8 @@ pub struct Drained {
     pub lost: u64,
 }
 
-/// The log; when it is full the oldest event goes. Its lock is a leaf: held for a push or a drain only.
+/// The log; when it is full the oldest event goes. Its lock is a leaf: held for a push or a drain
+/// only.
 pub(crate) struct EventLog {
     capacity: usize,
     ring: Mutex<(VecDeque<Event>, u64)>,

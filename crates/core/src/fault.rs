@@ -1,4 +1,5 @@
-//! What a transaction can come to: a fault (data, for the device and the event log) or a host failure (an error of the machine below).
+//! What a transaction can come to: a fault (data, for the device and the event log) or a host
+//! failure (an error of the machine below).
 
 use std::fmt;
 use std::io;
@@ -51,9 +52,11 @@ pub struct AccessMode {
 
 impl AccessMode {
     /// A plain user-mode read that resolves absent pages.
-    pub const READ: Self = Self { access: Access::Read, privileged: false, on_absent: OnAbsent::Resolve };
+    pub const READ: Self =
+        Self { access: Access::Read, privileged: false, on_absent: OnAbsent::Resolve };
     /// A plain user-mode write that resolves absent pages.
-    pub const WRITE: Self = Self { access: Access::Write, privileged: false, on_absent: OnAbsent::Resolve };
+    pub const WRITE: Self =
+        Self { access: Access::Write, privileged: false, on_absent: OnAbsent::Resolve };
 
     /// The same access as one that reads: what is not to execute is to read.
     pub(crate) const fn reading(self) -> Self {
@@ -93,13 +96,16 @@ pub enum FaultReason {
     Wraps,
     /// The device is gone.
     DeviceRemoved,
-    /// The device is being reset, or was cut off because it did not answer; a reset lets it in again.
+    /// The device is being reset, or was cut off because it did not answer; a reset lets it in
+    /// again.
     DeviceBlocked,
-    /// A request with a translated address from a device whose address translation services are off.
+    /// A request with a translated address from a device whose address translation services are
+    /// off.
     TranslatedRefused,
     /// This port on the way stops requests with translated addresses (ACS Translation Blocking).
     TranslationBlocked(Bdf),
-    /// The translated address is no place in the memory of the space: the translation is not, or no longer, the space's.
+    /// The translated address is no place in the memory of the space: the translation is not, or no
+    /// longer, the space's.
     NoSuchFrame,
     /// The IOMMU did not look at the device's translation request.
     Untranslatable(TranslationRefusal),
@@ -111,7 +117,8 @@ pub enum FaultReason {
     Overdue,
     /// The memory, or some of it, cannot be accessed in place.
     NotInPlace,
-    /// The memory cannot be accessed in place, so that an operation on it would not be atomic against its owner's.
+    /// The memory cannot be accessed in place, so that an operation on it would not be atomic
+    /// against its owner's.
     NoAtomics,
     /// An atomic operation at an address that is not a multiple of its size.
     Misaligned,
@@ -133,17 +140,33 @@ impl fmt::Display for FaultReason {
             Self::Wraps => f.write_str("the range wraps past the last address"),
             Self::DeviceRemoved => f.write_str("the device has been removed"),
             Self::DeviceBlocked => f.write_str("the device is being reset or was cut off"),
-            Self::TranslatedRefused => f.write_str("the device's address translation services are off"),
-            Self::TranslationBlocked(port) => write!(f, "{port} blocks translated requests (ACS TB)"),
-            Self::NoSuchFrame => f.write_str("the translated address is no place in the space's memory"),
-            Self::Untranslatable(refusal) => write!(f, "the translation request was refused ({refusal})"),
+            Self::TranslatedRefused => {
+                f.write_str("the device's address translation services are off")
+            }
+            Self::TranslationBlocked(port) => {
+                write!(f, "{port} blocks translated requests (ACS TB)")
+            }
+            Self::NoSuchFrame => {
+                f.write_str("the translated address is no place in the space's memory")
+            }
+            Self::Untranslatable(refusal) => {
+                write!(f, "the translation request was refused ({refusal})")
+            }
             Self::PageRefused(code) => write!(f, "the page request was answered: {code}"),
             Self::NoTranslation => f.write_str("there is no translation for it"),
             Self::Overdue => f.write_str("the IOMMU did not answer in time"),
-            Self::NotInPlace => f.write_str("the memory cannot be accessed in place; read it or write it"),
-            Self::NoAtomics => f.write_str("there can be no atomic operation on this memory, which is not accessed in place"),
-            Self::Misaligned => f.write_str("an atomic operation has to be at a multiple of its size"),
-            Self::PeerAbort(peer) => write!(f, "{peer} decoded the address and aborted the request"),
+            Self::NotInPlace => {
+                f.write_str("the memory cannot be accessed in place; read it or write it")
+            }
+            Self::NoAtomics => f.write_str(
+                "there can be no atomic operation on this memory, which is not accessed in place",
+            ),
+            Self::Misaligned => {
+                f.write_str("an atomic operation has to be at a multiple of its size")
+            }
+            Self::PeerAbort(peer) => {
+                write!(f, "{peer} decoded the address and aborted the request")
+            }
         }
     }
 }
@@ -207,7 +230,8 @@ pub enum DmaCause {
 #[derive(Debug, thiserror::Error)]
 #[error("after {done} bytes: {cause}")]
 pub struct DmaError {
-    /// Bytes transferred before the end, exactly (rule T5); in a gather or scatter counted over all pieces in order.
+    /// Bytes transferred before the end, exactly (rule T5); in a gather or scatter counted over
+    /// all pieces in order.
     pub done: u64,
     /// Why it ended.
     #[source]

@@ -1,11 +1,13 @@
 //! A gate that counts those inside: how an unbind waits for the accesses in flight.
 //!
-//! The state is one word: the top bit says closed, the next one paused, the others count those inside. Once it is closed or paused nobody gets in, so the count reaches zero
-//! once: in the call that closes or pauses it when nobody is inside, or in the [`Gate::leave`] of the last one. Whoever makes that step is told so and
-//! finishes the work; nobody else is. Closing is for good; a pause ends by [`Gate::resume`].
+//! The state is one word: the top bit says closed, the next one paused, the others count those
+//! inside. Once it is closed or paused nobody gets in, so the count reaches zero once: in the call
+//! that closes or pauses it when nobody is inside, or in the [`Gate::leave`] of the last one.
+//! Whoever makes that step is told so and finishes the work; nobody else is. Closing is for good; a
+//! pause ends by [`Gate::resume`].
 //!
-//! Rejected: counting up first and looking at the bit afterwards. A latecomer would then count down again from a closed gate and could be told
-//! "drained" a second time.
+//! Rejected: counting up first and looking at the bit afterwards. A latecomer would then count down
+//! again from a closed gate and could be told "drained" a second time.
 
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,12 +29,14 @@ impl Gate {
         Self(AtomicUsize::new(PAUSED))
     }
 
-    /// Goes in; false where the gate is shut. Each `true` is followed by one [`leave`](Self::leave).
+    /// Goes in; false where the gate is shut. Each `true` is followed by one
+    /// [`leave`](Self::leave).
     pub(crate) fn enter(&self) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed);
         while seen & SHUT == 0 {
             // Acquire: what the access does next cannot move before it is counted.
-            match self.0.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
@@ -43,17 +47,20 @@ impl Gate {
     /// Goes out; true for the last one out of a shut gate, who finishes the work.
     #[must_use = "the last one out of a shut gate finishes the work"]
     pub(crate) fn leave(&self) -> bool {
-        // Release: the access is over before it is uncounted; acquire: the last one sees all that the others did.
+        // Release: the access is over before it is uncounted; acquire: the last one sees all that
+        // the others did.
         let before = self.0.fetch_sub(1, Ordering::AcqRel);
         before & SHUT != 0 && before & !SHUT == 1
     }
 
-    /// Counts one who is inside already, also where the gate is shut, as is known otherwise. Followed by one [`leave`](Self::leave).
+    /// Counts one who is inside already, also where the gate is shut, as is known otherwise.
+    /// Followed by one [`leave`](Self::leave).
     pub(crate) fn count_in(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Closes for good, and answers how many are inside: where it is nobody, the one who closes finishes the work. `None` where it was closed before, which changes nothing.
+    /// Closes for good, and answers how many are inside: where it is nobody, the one who closes
+    /// finishes the work. `None` where it was closed before, which changes nothing.
     #[must_use = "if nobody is inside, the one who closes finishes the work"]
     pub(crate) fn close(&self) -> Option<usize> {
         let before = self.0.fetch_or(CLOSED, Ordering::AcqRel);

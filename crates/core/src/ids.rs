@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 /// Where a PCI function sits: segment, bus, device (5 bits), function (3 bits).
 ///
-/// Written `ssss:bb:dd.f` in lower-case hexadecimal, as lspci does; the segment may have more than four digits (VMD child domains).
+/// Written `ssss:bb:dd.f` in lower-case hexadecimal, as lspci does; the segment may have more than
+/// four digits (VMD child domains).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bdf {
     segment: u32,
@@ -63,7 +64,9 @@ impl fmt::Debug for Bdf {
 
 /// The text is not a PCI address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a PCI address; write segment:bus:device.function in hexadecimal, such as 0000:01:00.0 or 01:00.0")]
+#[error(
+    "`{text}` is not a PCI address; write segment:bus:device.function in hexadecimal, such as 0000:01:00.0 or 01:00.0"
+)]
 pub struct BadBdf {
     /// What was given.
     pub text: String,
@@ -76,7 +79,9 @@ impl FromStr for Bdf {
     fn from_str(text: &str) -> Result<Self, BadBdf> {
         fn parse(text: &str) -> Option<Bdf> {
             let hex = |part: &str, most: usize| {
-                let plain = !part.is_empty() && part.len() <= most && part.bytes().all(|b| b.is_ascii_hexdigit());
+                let plain = !part.is_empty()
+                    && part.len() <= most
+                    && part.bytes().all(|b| b.is_ascii_hexdigit());
                 plain.then(|| u32::from_str_radix(part, 16).ok()).flatten()
             };
             let (rest, function) = text.rsplit_once('.')?;
@@ -91,7 +96,8 @@ impl FromStr for Bdf {
 
 /// What the IOMMU sees of a device: the requester ID that its transactions carry.
 ///
-/// Mostly the device's own [`Bdf`]; behind a bridge that takes ownership of requests it is the bridge's.
+/// Mostly the device's own [`Bdf`]; behind a bridge that takes ownership of requests it is the
+/// bridge's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequesterId(pub Bdf);
 
@@ -186,7 +192,8 @@ pub struct PasidTag {
 
 /// The identity of an address space: two handles with one identity are one space (rule B5).
 ///
-/// The provider makes one for each space that it can tell apart and never gives it to a second space.
+/// The provider makes one for each space that it can tell apart and never gives it to a second
+/// space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpaceId(NonZeroU64);
 

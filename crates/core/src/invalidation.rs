@@ -1,4 +1,5 @@
-//! What a change of a space waits for: that every device that kept a translation has forgotten it, or has been cut off.
+//! What a change of a space waits for: that every device that kept a translation has forgotten it,
+//! or has been cut off.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +27,8 @@ impl Countdown {
     /// One step; true for the last.
     #[must_use = "the last one does what comes after"]
     pub(crate) fn step(&self) -> bool {
-        // Release: what was done before the step is seen by the one that makes the last; acquire: that one sees it.
+        // Release: what was done before the step is seen by the one that makes the last; acquire:
+        // that one sees it.
         self.0.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
@@ -36,7 +38,8 @@ impl Countdown {
     }
 }
 
-/// An invalidation that is under way; see [`SpaceWatcher::invalidate`](crate::SpaceWatcher::invalidate).
+/// An invalidation that is under way; see
+/// [`SpaceWatcher::invalidate`](crate::SpaceWatcher::invalidate).
 #[must_use = "the change of the space is over when this is"]
 pub struct Invalidation {
     /// Accesses through what the IOMMU has kept.
@@ -48,7 +51,8 @@ pub struct Invalidation {
 /// What may last.
 #[derive(Default)]
 struct Others {
-    /// Where nobody has looked yet for those who have memory in hand: they are known when the accesses are over.
+    /// Where nobody has looked yet for those who have memory in hand: they are known when the
+    /// accesses are over.
     unseen: Vec<Unseen>,
     /// Devices that have kept something, and pins.
     left: Vec<(Iommu, Arc<Countdown>)>,
@@ -67,13 +71,22 @@ impl Invalidation {
         Self::new(UnderWay::default(), None, None)
     }
 
-    pub(crate) fn new(under_way: UnderWay, unseen: Option<Unseen>, devices: Option<(Iommu, Arc<Countdown>)>) -> Self {
-        let others = (unseen.is_some() || devices.is_some())
-            .then(|| Box::new(Mutex::new(Others { unseen: unseen.into_iter().collect(), left: devices.into_iter().collect() })));
+    pub(crate) fn new(
+        under_way: UnderWay,
+        unseen: Option<Unseen>,
+        devices: Option<(Iommu, Arc<Countdown>)>,
+    ) -> Self {
+        let others = (unseen.is_some() || devices.is_some()).then(|| {
+            Box::new(Mutex::new(Others {
+                unseen: unseen.into_iter().collect(),
+                left: devices.into_iter().collect(),
+            }))
+        });
         Self { under_way, others }
     }
 
-    /// This one and another one: one barrier will do for what has been invalidated in both, and so for many pages at once.
+    /// This one and another one: one barrier will do for what has been invalidated in both, and so
+    /// for many pages at once.
     pub fn and(mut self, other: Self) -> Self {
         self.under_way.and(other.under_way);
         match (&mut self.others, other.others) {
@@ -94,8 +107,8 @@ impl Invalidation {
         }
     }
 
-    /// Blocks until [`is_over`](Self::is_over). A device that does not answer is cut off when its time is over, where the system has a clock; without one this waits for the
-    /// device.
+    /// Blocks until [`is_over`](Self::is_over). A device that does not answer is cut off when its
+    /// time is over, where the system has a clock; without one this waits for the device.
     pub fn wait(self) {
         self.under_way.wait();
         let Some(others) = self.others else { return };
@@ -117,12 +130,17 @@ impl Others {
         self.left.iter().all(|(_, left)| left.is_over())
     }
 
-    /// Waits from now on for those who have memory in hand. The accesses are over by which they came to it. What the thread that waits has in hand itself is its own affair: to wait for that would be to wait for
-    /// ever.
+    /// Waits from now on for those who have memory in hand. The accesses are over by which they
+    /// came to it. What the thread that waits has in hand itself is its own affair: to wait for
+    /// that would be to wait for ever.
     fn look(&mut self) {
         for Unseen { iommu, kept, range } in self.unseen.drain(..) {
             let left = Arc::new(Countdown::new(1));
-            let meets = |held: &Held| held.is_of(kept.owner()) && held.range.overlaps(range) && held.thread != this_thread();
+            let meets = |held: &Held| {
+                held.is_of(kept.owner())
+                    && held.range.overlaps(range)
+                    && held.thread != this_thread()
+            };
             let found = kept.pins().wait_for(meets, || {
                 left.extend(1);
                 Waiter::Change(Arc::downgrade(&left))

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::ats::{InvalidationCompletion, InvalidationRequest, TranslationCompletion, TranslationRequest};
+use crate::ats::{
+    InvalidationCompletion, InvalidationRequest, TranslationCompletion, TranslationRequest,
+};
 use crate::ids::Bdf;
 use crate::iommu::parts::DeviceInner;
 use crate::iommu::{Inner, Iommu};
@@ -35,10 +37,13 @@ pub enum ToDevice {
     Response(PageResponse),
 }
 
-/// Carries the messages of one device, both ways. Called with no lock of the core held, from any thread; it is not to block, since other messages of the device may wait behind the call.
+/// Carries the messages of one device, both ways. Called with no lock of the core held, from any
+/// thread; it is not to block, since other messages of the device may wait behind the call.
 ///
-/// Page requests and stop markers of a device arrive in the order in which they were sent; everything else may come late, never, twice or in another order, and what is wrong in it
-/// is refused and counted by whoever gets it. Holding a message back longer than its limit ends as losing it does.
+/// Page requests and stop markers of a device arrive in the order in which they were sent;
+/// everything else may come late, never, twice or in another order, and what is wrong in it
+/// is refused and counted by whoever gets it. Holding a message back longer than its limit ends as
+/// losing it does.
 pub trait Link: Send + Sync {
     /// The device has sent `message`, which is to come to [`LinkEnds::to_iommu`], now or later.
     fn upstream(&self, ends: &LinkEnds, message: ToIommu);
@@ -61,7 +66,8 @@ impl Link for DirectLink {
     }
 }
 
-/// Where the messages of one device come to. Keeps neither the system nor the device; what comes too late for them is dropped.
+/// Where the messages of one device come to. Keeps neither the system nor the device; what comes
+/// too late for them is dropped.
 #[derive(Clone)]
 pub struct LinkEnds {
     bdf: Bdf,
@@ -79,14 +85,16 @@ impl LinkEnds {
         self.bdf
     }
 
-    /// The IOMMU gets a message of the device, and does what follows from it on this thread. Does not block.
+    /// The IOMMU gets a message of the device, and does what follows from it on this thread. Does
+    /// not block.
     pub fn to_iommu(&self, message: ToIommu) {
         if let Some((iommu, device)) = self.both() {
             iommu.take_upstream(&device, message);
         }
     }
 
-    /// The device gets a message of the IOMMU, and does what follows from it on this thread. Does not block.
+    /// The device gets a message of the IOMMU, and does what follows from it on this thread. Does
+    /// not block.
     pub fn to_device(&self, message: ToDevice) {
         if let Some((iommu, device)) = self.both() {
             iommu.take_downstream(&device, message);

@@ -1,8 +1,10 @@
 //! The PASID allocator: 20 bits, cyclic, a generation for each life of a number.
 //!
-//! A tree of bitmaps: a bit of level 0 says that a PASID is taken, a bit of level n+1 that a word of level n is full. Finding the next free number touches a word or two a level
-//! (four levels for 20 bits), however full the space is. Each width has a cursor of its own: a narrow device that goes round its few numbers
-//! does not make the wide ones be used again sooner (rule U5 rests on late reuse).
+//! A tree of bitmaps: a bit of level 0 says that a PASID is taken, a bit of level n+1 that a word
+//! of level n is full. Finding the next free number touches a word or two a level (four levels for
+//! 20 bits), however full the space is. Each width has a cursor of its own: a narrow device that
+//! goes round its few numbers does not make the wide ones be used again sooner (rule U5 rests on
+//! late reuse).
 
 use crate::ids::{Generation, Pasid, PasidTag, PasidWidth};
 
@@ -46,7 +48,13 @@ impl PasidAllocator {
             }
             bits = words;
         }
-        let mut made = Self { width, levels, cursors: [1; PasidWidth::MAX.bits() as usize + 1], in_use: 0, next_generation: 1 };
+        let mut made = Self {
+            width,
+            levels,
+            cursors: [1; PasidWidth::MAX.bits() as usize + 1],
+            in_use: 0,
+            next_generation: 1,
+        };
         made.mark(0, true);
         made
     }
@@ -77,7 +85,8 @@ impl PasidAllocator {
             .ok_or(Exhausted { width, in_use: self.in_use })?;
         self.mark(found.get(), true);
         self.in_use += 1;
-        self.cursors[usize::from(width.bits())] = if found.get() == last { 1 } else { found.get() + 1 };
+        self.cursors[usize::from(width.bits())] =
+            if found.get() == last { 1 } else { found.get() + 1 };
         let generation = Generation(self.next_generation);
         self.next_generation += 1;
         Ok(PasidTag { pasid: found, generation })
@@ -95,7 +104,8 @@ impl PasidAllocator {
 
     /// Whether a number is taken, or is past the allocator's width.
     pub fn is_taken(&self, pasid: Pasid) -> bool {
-        !pasid.fits(self.width) || self.levels[0][(pasid.get() / BITS) as usize] & 1 << (pasid.get() % BITS) != 0
+        !pasid.fits(self.width)
+            || self.levels[0][(pasid.get() / BITS) as usize] & 1 << (pasid.get() % BITS) != 0
     }
 
     /// The first clear bit of `level` at or above `from`.

@@ -93,7 +93,8 @@ impl fmt::Debug for AddrRange {
 
 /// One piece of a gather or scatter: `len` bytes from `address`; may be empty.
 ///
-/// Unlike [`AddrRange`] it is foreign input: its end may wrap, and whoever uses it checks. Laid out as the system's `iovec`, so that a provider can hand a list of them on as it is.
+/// Unlike [`AddrRange`] it is foreign input: its end may wrap, and whoever uses it checks. Laid out
+/// as the system's `iovec`, so that a provider can hand a list of them on as it is.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Segment {

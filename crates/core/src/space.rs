@@ -13,7 +13,8 @@ use crate::range::{AddrRange, Segment};
 /// What a provider can promise about its spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SpaceCapabilities {
-    /// When a change of the space returns, no access through the old translation is under way or will start (rule T2).
+    /// When a change of the space returns, no access through the old translation is under way or
+    /// will start (rule T2).
     pub synchronous: bool,
     /// Atomic operations are atomic against the space's owner (rule T6).
     pub atomics: bool,
@@ -78,7 +79,8 @@ pub enum StopCause {
     Host(HostFailure),
 }
 
-/// An access that stopped: how many bytes were done, counted over all pieces in order, and why no more.
+/// An access that stopped: how many bytes were done, counted over all pieces in order, and why no
+/// more.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped after {done} bytes: {cause}")]
 pub struct Stopped {
@@ -93,16 +95,19 @@ pub struct Stopped {
 ///
 /// Called by the provider once for each watch, with no lock of the provider held.
 pub trait SpaceWatcher: Send + Sync {
-    /// From the return of this call on, the watcher begins no access to the space; one that it had begun may still reach the provider, which refuses it
-    /// (see [`AddressSpace::read`]). Does not block and runs no callback.
+    /// From the return of this call on, the watcher begins no access to the space; one that it had
+    /// begun may still reach the provider, which refuses it (see [`AddressSpace::read`]). Does
+    /// not block and runs no callback.
     ///
-    /// The answer is the work that is left: running exit handlers, which may block. The provider runs it on a thread whose delay holds up
-    /// no other space.
+    /// The answer is the work that is left: running exit handlers, which may block. The provider
+    /// runs it on a thread whose delay holds up no other space.
     fn space_ended(&self, space: SpaceId, reason: EndReason) -> ExitWork;
 
-    /// What `range` of the space meant has changed. A *synchronous* provider calls this for each change that takes something away (unmapping, moving, less permission,
-    /// another frame): after a new [`translate`](AddressSpace::translate) finds the new state, and before it lets go of the old frames or returns from the change. It
-    /// waits for the answer in between (rule T2).
+    /// What `range` of the space meant has changed. A *synchronous* provider calls this for each
+    /// change that takes something away (unmapping, moving, less permission, another frame):
+    /// after a new [`translate`](AddressSpace::translate) finds the new state, and before it lets
+    /// go of the old frames or returns from the change. It waits for the answer in between
+    /// (rule T2).
     ///
     /// Does not block; the answer is what to wait for.
     fn invalidate(&self, space: SpaceId, range: AddrRange) -> Invalidation {
@@ -169,7 +174,8 @@ pub struct WatchToken(pub u64);
 
 /// Memory that a device can be bound to: a live process, a guest's page tables, or test memory.
 ///
-/// Everything may be called from any thread at any time. An implementation holds none of its locks while it calls a watcher.
+/// Everything may be called from any thread at any time. An implementation holds none of its locks
+/// while it calls a watcher.
 pub trait AddressSpace: Send + Sync {
     /// Who this is; two handles of one space answer the same (rule B5).
     fn id(&self) -> SpaceId;
@@ -180,19 +186,22 @@ pub trait AddressSpace: Send + Sync {
     /// Whether, and how, the space has ended. Does not block.
     fn ended(&self) -> Option<EndReason>;
 
-    /// Asks to be told when the space ends. Does not block and does not call the watcher before it returns.
+    /// Asks to be told when the space ends. Does not block and does not call the watcher before it
+    /// returns.
     ///
     /// # Errors
     /// The space has ended already: the watcher will not be called.
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded>;
 
-    /// Takes a watch back; an unknown token is ignored. A call of the watcher that is under way is not waited for.
+    /// Takes a watch back; an unknown token is ignored. A call of the watcher that is under way is
+    /// not waited for.
     fn unwatch(&self, token: WatchToken);
 
     /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs.
     ///
-    /// May block to resolve pages. Pieces may be empty, unmapped or beyond any valid address; none wraps. From its end on the space refuses, whether the watchers have been
-    /// told or not: an access that the core began before may come here after.
+    /// May block to resolve pages. Pieces may be empty, unmapped or beyond any valid address; none
+    /// wraps. From its end on the space refuses, whether the watchers have been told or not: an
+    /// access that the core began before may come here after.
     ///
     /// # Errors
     /// [`Stopped`] at the first byte that could not be read; all bytes before it are in `buf`.
@@ -201,59 +210,82 @@ pub trait AddressSpace: Send + Sync {
     /// Writes `data` to the pieces one after the other; its length is the sum of theirs.
     ///
     /// # Errors
-    /// [`Stopped`] at the first byte that could not be written; all bytes before it are in the space.
+    /// [`Stopped`] at the first byte that could not be written; all bytes before it are in the
+    /// space.
     fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped>;
 
-    /// What `address` means now, and what it permits to accesses with or without privilege. Answers from the state as it is: brings no page in. May take short locks; calls nobody.
+    /// What `address` means now, and what it permits to accesses with or without privilege. Answers
+    /// from the state as it is: brings no page in. May take short locks; calls nobody.
     ///
-    /// Only a *synchronous* provider names a frame, since only that one tells its watchers of a change before the change is over; others say what is permitted and leave the
-    /// frame out, so that nothing is kept of it. A page that is mapped and not present is [`StopCause::NotPresent`].
+    /// Only a *synchronous* provider names a frame, since only that one tells its watchers of a
+    /// change before the change is over; others say what is permitted and leave the frame out,
+    /// so that nothing is kept of it. A page that is mapped and not present is
+    /// [`StopCause::NotPresent`].
     ///
     /// # Errors
     /// Why there is no translation; the count of bytes means nothing here.
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause>;
 
-    /// As [`translate`](Self::translate), for as many addresses around `address` as the provider can name at once, whether aligned or not. `None` where nothing is to be kept.
+    /// As [`translate`](Self::translate), for as many addresses around `address` as the provider
+    /// can name at once, whether aligned or not. `None` where nothing is to be kept.
     ///
     /// # Errors
     /// As of [`translate`](Self::translate).
     fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
         let found = self.translate(address, privileged)?;
-        Ok(found.frame.map(|frame| Run { range: found.range.range(), frame, permits: found.permits }))
+        Ok(found.frame.map(|frame| Run {
+            range: found.range.range(),
+            frame,
+            permits: found.permits,
+        }))
     }
 
-    /// The memory at a place that [`run`](Self::run) or [`translate`](Self::translate) named, where it can be accessed in place ([`SpaceCapabilities::in_place`]). For each access once: takes no lock,
-    /// allocates nothing, calls nobody. `write`: it may be written to.
+    /// The memory at a place that [`run`](Self::run) or [`translate`](Self::translate) named, where
+    /// it can be accessed in place ([`SpaceCapabilities::in_place`]). For each access once: takes
+    /// no lock, allocates nothing, calls nobody. `write`: it may be written to.
     ///
-    /// It is used only while an invalidation of the place would wait for that. `None` where the provider has to make the access itself, by [`read_frame`](Self::read_frame) and
-    /// [`write_frame`](Self::write_frame): where pages that were written to are to be marked dirty, since a mark that comes before the write can be taken for one of earlier writes. Such memory has no
-    /// atomic operations.
+    /// It is used only while an invalidation of the place would wait for that. `None` where the
+    /// provider has to make the access itself, by [`read_frame`](Self::read_frame) and
+    /// [`write_frame`](Self::write_frame): where pages that were written to are to be marked dirty,
+    /// since a mark that comes before the write can be taken for one of earlier writes. Such memory
+    /// has no atomic operations.
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
         let _ = (frame, len, write);
         None
     }
 
-    /// Reads [`memory`](Self::memory); `false`, with nothing done, where there is none. No provider has another way to do this.
+    /// Reads [`memory`](Self::memory); `false`, with nothing done, where there is none. No provider
+    /// has another way to do this.
     ///
-    /// It is a method so that each provider has one of its own, in which the slice stays in registers: what a call through `dyn` hands back goes through the stack, and an access would wait for that.
+    /// It is a method so that each provider has one of its own, in which the slice stays in
+    /// registers: what a call through `dyn` hands back goes through the stack, and an access would
+    /// wait for that.
     #[inline]
     fn read_memory(&self, frame: Frame, buf: &mut [u8]) -> bool {
-        self.memory(frame, buf.len(), false).filter(|memory| memory.len() == buf.len()).map(|memory| memory.copy_to(buf)).is_some()
+        self.memory(frame, buf.len(), false)
+            .filter(|memory| memory.len() == buf.len())
+            .map(|memory| memory.copy_to(buf))
+            .is_some()
     }
 
     /// Writes to [`memory`](Self::memory), as [`read_memory`](Self::read_memory) reads.
     #[inline]
     fn write_memory(&self, frame: Frame, data: &[u8]) -> bool {
-        self.memory(frame, data.len(), true).filter(|memory| memory.len() == data.len()).map(|memory| memory.copy_from(data)).is_some()
+        self.memory(frame, data.len(), true)
+            .filter(|memory| memory.len() == data.len())
+            .map(|memory| memory.copy_from(data))
+            .is_some()
     }
 
-    /// Brings the page of `address` in for an access of this kind, as a page fault of the CPU does (copy-on-write included, where the provider can). May block.
+    /// Brings the page of `address` in for an access of this kind, as a page fault of the CPU does
+    /// (copy-on-write included, where the provider can). May block.
     ///
     /// # Errors
     /// Why it cannot be had.
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause>;
 
-    /// Reads from a place that [`run`](Self::run) or [`translate`](Self::translate) named. Asks no page table: that is what the translation was for. Does not block, and calls nobody.
+    /// Reads from a place that [`run`](Self::run) or [`translate`](Self::translate) named. Asks no
+    /// page table: that is what the translation was for. Does not block, and calls nobody.
     ///
     /// # Errors
     /// The place, or a part of it, is not the space's.
@@ -262,7 +294,8 @@ pub trait AddressSpace: Send + Sync {
         Err(NoSuchFrame(frame))
     }
 
-    /// Writes to a place that [`run`](Self::run) or [`translate`](Self::translate) named, as [`read_frame`](Self::read_frame) reads.
+    /// Writes to a place that [`run`](Self::run) or [`translate`](Self::translate) named, as
+    /// [`read_frame`](Self::read_frame) reads.
     ///
     /// # Errors
     /// The place, or a part of it, is not the space's; nothing has been written then.
@@ -271,7 +304,8 @@ pub trait AddressSpace: Send + Sync {
         Err(NoSuchFrame(frame))
     }
 
-    /// Which parts of `windows` the space has memory at (rule B7). May block. The answer is sorted and holds at most one range a mapping and window.
+    /// Which parts of `windows` the space has memory at (rule B7). May block. The answer is sorted
+    /// and holds at most one range a mapping and window.
     ///
     /// # Errors
     /// The machine below could not tell.

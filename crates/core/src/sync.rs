@@ -1,7 +1,8 @@
 //! The only source of locks and atomics, so that model checking sees all of them.
 //!
-//! Under `--cfg loom` the same names are loom's. `Arc` is std's in both: no ordering here rests on a reference count. A lock that a panicking
-//! thread held is not poisoned: every critical section of this crate leaves its data consistent at each step that can panic.
+//! Under `--cfg loom` the same names are loom's. `Arc` is std's in both: no ordering here rests on
+//! a reference count. A lock that a panicking thread held is not poisoned: every critical section
+//! of this crate leaves its data consistent at each step that can panic.
 #![expect(clippy::disallowed_types, reason = "this is the shim")]
 
 use std::fmt;
@@ -156,7 +157,8 @@ use std::thread;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ThreadNumber(pub(crate) u64);
 
-/// Which thread this is. A number of ours, since std's handle is counted each time that it is asked for, and its number cannot be kept in an atomic.
+/// Which thread this is. A number of ours, since std's handle is counted each time that it is asked
+/// for, and its number cannot be kept in an atomic.
 #[inline]
 pub(crate) fn this_thread() -> ThreadNumber {
     #[cfg(loom)]
@@ -292,7 +294,8 @@ impl Condvar {
         Self(imp::Condvar::new())
     }
 
-    /// Gives the lock up, waits for a notification (or none: check the condition again), takes the lock again.
+    /// Gives the lock up, waits for a notification (or none: check the condition again), takes the
+    /// lock again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         match self.0.wait(guard) {
             Ok(guard) => guard,
@@ -302,7 +305,11 @@ impl Condvar {
 
     /// As [`wait`](Self::wait), for at most `limit`; the flag says whether the time ran out.
     #[cfg(not(loom))]
-    pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, limit: std::time::Duration) -> (MutexGuard<'a, T>, bool) {
+    pub fn wait_timeout<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        limit: std::time::Duration,
+    ) -> (MutexGuard<'a, T>, bool) {
         match self.0.wait_timeout(guard, limit) {
             Ok((guard, result)) => (guard, result.timed_out()),
             Err(poisoned) => {

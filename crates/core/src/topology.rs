@@ -12,7 +12,8 @@ use crate::sync::atomic::Ordering;
 /// What a bind demands of the path to the root (rule B1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PathPolicy {
-    /// Every port on the path redirects peer requests, forwards upstream and carries the TLP prefix.
+    /// Every port on the path redirects peer requests, forwards upstream and carries the TLP
+    /// prefix.
     #[default]
     Strict,
     /// Nothing: peers may catch transactions, and overlaps are only reported (rule B7).
@@ -28,9 +29,11 @@ impl fmt::Display for PathPolicy {
     }
 }
 
-/// What stands for a group on the bus: the point of the hierarchy up to which its members cannot be told apart.
+/// What stands for a group on the bus: the point of the hierarchy up to which its members cannot be
+/// told apart.
 ///
-/// Stable while devices come and go: function 0 of the slot of a multifunction device, or the bridge at which the members' paths become isolated.
+/// Stable while devices come and go: function 0 of the slot of a multifunction device, or the
+/// bridge at which the members' paths become isolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey(pub Bdf);
 
@@ -59,13 +62,16 @@ impl fmt::Display for SharedBecause {
         match self {
             Self::RequesterId(rid) => write!(f, "they issue requests as {rid}"),
             Self::NoAcs { port } => write!(f, "port {port} on the way has no sufficient ACS"),
-            Self::Multifunction { slot } => write!(f, "they are functions of {slot}, which has no ACS between functions"),
+            Self::Multifunction { slot } => {
+                write!(f, "they are functions of {slot}, which has no ACS between functions")
+            }
             Self::Declared => f.write_str("the description of the bus declares them one group"),
         }
     }
 }
 
-/// What a path to the root lacks, with the first on it that lacks it: the device itself, or a port above it.
+/// What a path to the root lacks, with the first on it that lacks it: the device itself, or a port
+/// above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PathDefect {
@@ -80,8 +86,12 @@ pub enum PathDefect {
 impl fmt::Display for PathDefect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoRequestRedirect(at) => write!(f, "{at} does not redirect peer requests (ACS RR)"),
-            Self::NoUpstreamForwarding(at) => write!(f, "{at} does not forward redirected requests upstream (ACS UF)"),
+            Self::NoRequestRedirect(at) => {
+                write!(f, "{at} does not redirect peer requests (ACS RR)")
+            }
+            Self::NoUpstreamForwarding(at) => {
+                write!(f, "{at} does not forward redirected requests upstream (ACS UF)")
+            }
             Self::NoTlpPrefix(at) => write!(f, "{at} does not carry the PASID TLP prefix"),
         }
     }
@@ -98,7 +108,8 @@ pub struct PeerWindow {
     pub claimed: bool,
 }
 
-/// The decoder of a window aborted the request (unsupported request, completer abort, or nobody there).
+/// The decoder of a window aborted the request (unsupported request, completer abort, or nobody
+/// there).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{0} aborted the request")]
 pub struct PeerAborted(pub Bdf);
@@ -123,12 +134,15 @@ impl Version {
     }
 }
 
-/// The bus: who shares what with whom, and which addresses a peer decodes before the IOMMU sees them.
+/// The bus: who shares what with whom, and which addresses a peer decodes before the IOMMU sees
+/// them.
 ///
-/// All answers depend on the bus alone and never on a PASID. No method is called with a lock of the core held; none calls back into the core,
-/// but for [`read_peer`](Self::read_peer) and [`write_peer`](Self::write_peer), which run device models.
+/// All answers depend on the bus alone and never on a PASID. No method is called with a lock of the
+/// core held; none calls back into the core, but for [`read_peer`](Self::read_peer) and
+/// [`write_peer`](Self::write_peer), which run device models.
 pub trait Topology: Send + Sync {
-    /// Counts the changes of the bus: another number means that every other answer may be another. The same counter each time: each transaction looks at it.
+    /// Counts the changes of the bus: another number means that every other answer may be another.
+    /// The same counter each time: each transaction looks at it.
     fn version(&self) -> &Version;
 
     /// What a bind demands of the path.
@@ -149,30 +163,46 @@ pub trait Topology: Send + Sync {
     /// The windows that catch transactions of `device`, sorted, without overlap.
     fn windows(&self, device: Bdf) -> Vec<PeerWindow>;
 
-    /// The port or function on the way from `device` to the root that stops requests with a translated address, and requests for translations (ACS Translation Blocking), where there
+    /// The port or function on the way from `device` to the root that stops requests with a
+    /// translated address, and requests for translations (ACS Translation Blocking), where there
     /// is one. What [`translated_windows`](Self::translated_windows) catches is caught before it.
     fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
         let _ = device;
         None
     }
 
-    /// The windows that catch *translated* requests of `device`, sorted, without overlap: those of [`windows`](Self::windows), and the ones to which a port that redirects other
+    /// The windows that catch *translated* requests of `device`, sorted, without overlap: those of
+    /// [`windows`](Self::windows), and the ones to which a port that redirects other
     /// requests lets translated ones through (ACS Direct Translated P2P).
     fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
         self.windows(device)
     }
 
-    /// Delivers a read that `window` caught; `address` and all of `buf` lie inside the window. May run a device model and block.
+    /// Delivers a read that `window` caught; `address` and all of `buf` lie inside the window. May
+    /// run a device model and block.
     ///
     /// # Errors
     /// The decoder aborted.
-    fn read_peer(&self, from: Bdf, window: &PeerWindow, address: u64, buf: &mut [u8], access: Access) -> Result<(), PeerAborted>;
+    fn read_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        buf: &mut [u8],
+        access: Access,
+    ) -> Result<(), PeerAborted>;
 
     /// Delivers a write that `window` caught. May run a device model and block.
     ///
     /// # Errors
     /// The decoder aborted; a posted write that nobody takes is lost without one.
-    fn write_peer(&self, from: Bdf, window: &PeerWindow, address: u64, data: &[u8]) -> Result<(), PeerAborted>;
+    fn write_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        data: &[u8],
+    ) -> Result<(), PeerAborted>;
 
     /// Addresses that no domain of `device` may map, such as the MSI doorbells. Sorted.
     fn reserved(&self, device: Bdf) -> Vec<AddrRange>;

@@ -1,7 +1,9 @@
 //! Threads that sort and resolve page requests.
 //!
-//! The number is a setting. Groups of one space are resolved one at a time, so a slow space holds one thread at the most; where slow spaces hold all of them and others wait, more
-//! threads are started, up to a bound that is a setting too (rule S3). They end when they have had nothing to do for a while.
+//! The number is a setting. Groups of one space are resolved one at a time, so a slow space holds
+//! one thread at the most; where slow spaces hold all of them and others wait, more threads are
+//! started, up to a bound that is a setting too (rule S3). They end when they have had nothing to
+//! do for a while.
 
 use std::fmt;
 use std::io;
@@ -15,7 +17,8 @@ use crate::iommu::Iommu;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex};
 
-/// For how long no group may be finished, while all threads are busy and a group waits, before another thread is started.
+/// For how long no group may be finished, while all threads are busy and a group waits, before
+/// another thread is started.
 const STUCK: Duration = Duration::from_millis(5);
 /// After how long an additional thread that has nothing to do ends.
 const IDLE: Duration = Duration::from_millis(500);
@@ -36,7 +39,8 @@ impl Default for WorkerConfig {
     }
 }
 
-/// Threads that work for an [`Iommu`]. Dropping it has them finish what they are at, and ends them; page requests then wait for somebody else to resolve them.
+/// Threads that work for an [`Iommu`]. Dropping it has them finish what they are at, and ends them;
+/// page requests then wait for somebody else to resolve them.
 #[must_use = "dropping it ends the threads"]
 pub struct Workers {
     pool: Arc<Pool>,
@@ -75,7 +79,11 @@ impl Workers {
         for _ in 0..threads {
             pool.add(None)?;
         }
-        workers.supervisor = Some(thread::Builder::new().name("sva-supervisor".to_owned()).spawn(move || pool.supervise())?);
+        workers.supervisor = Some(
+            thread::Builder::new()
+                .name("sva-supervisor".to_owned())
+                .spawn(move || pool.supervise())?,
+        );
         Ok(workers)
     }
 
@@ -92,7 +100,8 @@ impl Drop for Workers {
         self.pool.end_pause();
         // First the supervisor, which starts no thread any more once it has ended.
         let supervisor = self.supervisor.take();
-        let threads = supervisor.into_iter().chain(std::iter::from_fn(|| self.pool.threads.lock().pop()));
+        let threads =
+            supervisor.into_iter().chain(std::iter::from_fn(|| self.pool.threads.lock().pop()));
         for thread in threads {
             // What a thread of the pool drops may hold the pool: it cannot wait for itself.
             if thread.thread().id() != thread::current().id() {
@@ -135,11 +144,15 @@ impl Pool {
         while !self.is_over() {
             while self.iommu.sort_page_request() {}
             if let Some(work) = self.iommu.next_page_work() {
-                // Others have their turn meanwhile, or a supervisor learns that there is nobody for it.
+                // Others have their turn meanwhile, or a supervisor learns that there is nobody for
+                // it.
                 self.iommu.call_worker();
-                // A provider that panics has had its turn: the drop of the work has answered its group, and the thread goes on for the others (rule S3).
+                // A provider that panics has had its turn: the drop of the work has answered its
+                // group, and the thread goes on for the others (rule S3).
                 if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
-                    tracing::error!("a page request was answered as invalid: its resolver panicked");
+                    tracing::error!(
+                        "a page request was answered as invalid: its resolver panicked"
+                    );
                 }
                 self.finished.fetch_add(1, Ordering::Relaxed);
             } else if !self.iommu.await_page_work(idle, || self.is_over()) && idle.is_some() {
@@ -189,6 +202,9 @@ impl Pool {
 
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Workers").field("threads", &self.threads()).field("config", &self.pool.config).finish_non_exhaustive()
+        f.debug_struct("Workers")
+            .field("threads", &self.threads())
+            .field("config", &self.pool.config)
+            .finish_non_exhaustive()
     }
 }

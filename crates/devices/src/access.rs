@@ -1,4 +1,5 @@
-//! Transactions of one piece of work: each looks first whether the work is to stop, and says how far it came.
+//! Transactions of one piece of work: each looks first whether the work is to stop, and says how
+//! far it came.
 
 use sva_core::{AccessMode, DmaCause, DmaError, Segment};
 
@@ -52,7 +53,11 @@ impl<'a> Access<'a> {
     /// Page faults are resolved, or end the access.
     pub(crate) fn new(run: &'a Run<'a>, resolve: bool) -> Self {
         let this = Self::resolving(run);
-        if resolve { this } else { Self { read: this.read.stop_on_absent(), write: this.write.stop_on_absent(), ..this } }
+        if resolve {
+            this
+        } else {
+            Self { read: this.read.stop_on_absent(), write: this.write.stop_on_absent(), ..this }
+        }
     }
 
     pub(crate) fn read(&self, address: u64, buf: &mut [u8]) -> Part {
@@ -85,14 +90,19 @@ impl<'a> Access<'a> {
 
     fn part(&self, len: usize, outcome: Result<(), DmaError>) -> Part {
         if self.run.is_unowned() {
-            // Work for nobody issues one transaction, so that its fault is seen; should the number get an owner meanwhile, the work is not that owner's.
+            // Work for nobody issues one transaction, so that its fault is seen; should the number
+            // get an owner meanwhile, the work is not that owner's.
             self.run.stop();
         }
         match outcome {
             Ok(()) if self.run.is_unowned() => Part { done: len, halt: Some(Halt::Stopped) },
             Ok(()) => Part { done: len, halt: None },
-            // A count beyond the buffer would be the core's mistake; it must not become an index out of bounds.
-            Err(error) => Part { done: usize::try_from(error.done).map_or(len, |done| done.min(len)), halt: Some(Halt::Dma(error.cause)) },
+            // A count beyond the buffer would be the core's mistake; it must not become an index
+            // out of bounds.
+            Err(error) => Part {
+                done: usize::try_from(error.done).map_or(len, |done| done.min(len)),
+                halt: Some(Halt::Dma(error.cause)),
+            },
         }
     }
 }
@@ -101,7 +111,10 @@ impl<'a> Access<'a> {
 mod tests {
     use std::sync::Arc;
 
-    use sva_core::{AddressSpace, Bdf, Bind, Capabilities, DeviceSpec, FaultReason, Iommu, IommuConfig, Pasid, PasidWidth};
+    use sva_core::{
+        AddressSpace, Bdf, Bind, Capabilities, DeviceSpec, FaultReason, Iommu, IommuConfig, Pasid,
+        PasidWidth,
+    };
     use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection, RecordingSpace};
 
     use super::*;
@@ -118,13 +131,18 @@ mod tests {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let bdf = Bdf::new(0, 1, 0, 0).expect("a device number below 32");
         let width = PasidWidth::new(1).expect("1..=20");
-        let device = iommu.plug(DeviceSpec { bdf, capabilities: Capabilities::sva(width) }).expect("the slot is free").device;
+        let device = iommu
+            .plug(DeviceSpec { bdf, capabilities: Capabilities::sva(width) })
+            .expect("the slot is free")
+            .device;
         let in_flight = InFlight::new();
         let ports = Ports::new(device.port());
         let begin = || in_flight.begin(&ports, Pasid::new(1));
         let (early, late) = (begin(), begin());
         let read = |run: &Run<'_>| Access::resolving(run).read(PAGE, &mut [0; 8]);
-        let Part { done: 0, halt: Some(Halt::Dma(DmaCause::Fault(fault))) } = read(&early) else { panic!("nobody is bound") };
+        let Part { done: 0, halt: Some(Halt::Dma(DmaCause::Fault(fault))) } = read(&early) else {
+            panic!("nobody is bound")
+        };
         assert_eq!(fault.reason, FaultReason::NotBound);
         let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
         assert_eq!(Some(bond.pasid()), Pasid::new(1));

@@ -1,9 +1,13 @@
-//! Which work is under way, so that an unbind can stop it (rule U1), and for whom, so that it reaches nobody else (rules U5, U6).
+//! Which work is under way, so that an unbind can stop it (rule U1), and for whom, so that it
+//! reaches nobody else (rules U5, U6).
 //!
-//! Work is pinned to the owner that its PASID has when it begins: its transactions reach that owner or nobody, however often the number changes hands.
-//! The first step of an unbind asks the device to stop issuing the PASID. The owner's work that is under way is marked and looks at its mark before
-//! every transaction; the access that it may be inside of is the core's to wait for. Work that begins later is not refused here: it meets an empty table entry.
-//! Rejected: waiting here for marked work to end. The unbind may come from inside of that very work, by way of a resolver (rule U3).
+//! Work is pinned to the owner that its PASID has when it begins: its transactions reach that owner
+//! or nobody, however often the number changes hands. The first step of an unbind asks the device
+//! to stop issuing the PASID. The owner's work that is under way is marked and looks at its mark
+//! before every transaction; the access that it may be inside of is the core's to wait for. Work
+//! that begins later is not refused here: it meets an empty table entry. Rejected: waiting here for
+//! marked work to end. The unbind may come from inside of that very work, by way of a resolver
+//! (rule U3).
 //!
 //! One lock, held for a few instructions, never over a call of anything else.
 
@@ -16,7 +20,8 @@ use sva_core::{DmaPort, Pasid, PasidTag};
 
 use crate::ports::Ports;
 
-/// The work that one device has under way. To be plugged in with the device and given to what issues its transactions.
+/// The work that one device has under way. To be plugged in with the device and given to what
+/// issues its transactions.
 #[derive(Default)]
 pub struct InFlight {
     runs: Mutex<Vec<Arc<Mark>>>,

@@ -1,6 +1,7 @@
 //! The ports of one device model, for any number of threads.
 //!
-//! A port is for one thread at a time and remembers what it has accessed. Each piece of work has one for itself, pinned to an owner, and leaves it here for the next one of that owner.
+//! A port is for one thread at a time and remembers what it has accessed. Each piece of work has
+//! one for itself, pinned to an owner, and leaves it here for the next one of that owner.
 
 use sva_core::sync::Mutex;
 use sva_core::{DmaPort, Pasid, PasidTag};
@@ -36,7 +37,8 @@ impl Ports {
         })
     }
 
-    /// Takes a port back, in the place of the one that has not been used for longest where there are enough.
+    /// Takes a port back, in the place of the one that has not been used for longest where there
+    /// are enough.
     pub(crate) fn give_back(&self, port: DmaPort) {
         let mut idle = self.idle.lock();
         let oldest = (idle.len() >= IDLE).then(|| idle.remove(0));

@@ -1,8 +1,10 @@
 //! Reading and writing another task's memory by `process_vm_readv` and `process_vm_writev`.
 //!
-//! The calls honour page protection, resolve absent pages and break copy-on-write as the process's own access would (rule T1), stop at the first page that they cannot have, and count
-//! exactly what was done before it (rule T5). They do not say *why* they stopped: that is found out afterwards from the mapping at that address. The process may have changed it
-//! in between; an access that the mapping now permits is tried again.
+//! The calls honour page protection, resolve absent pages and break copy-on-write as the process's
+//! own access would (rule T1), stop at the first page that they cannot have, and count exactly what
+//! was done before it (rule T5). They do not say *why* they stopped: that is found out afterwards
+//! from the mapping at that address. The process may have changed it in between; an access that the
+//! mapping now permits is tried again.
 
 use std::io;
 
@@ -38,14 +40,18 @@ impl<'a> Cursor<'a> {
     fn rest(&mut self) -> Option<Segment> {
         while let Some((first, others)) = self.pieces.split_first() {
             if self.within < first.len {
-                return Some(Segment { address: first.address + self.within, len: first.len - self.within });
+                return Some(Segment {
+                    address: first.address + self.within,
+                    len: first.len - self.within,
+                });
             }
             *self = Self { pieces: others, within: 0 };
         }
         None
     }
 
-    /// The longest run of whole pieces that one call takes, with its bytes; empty where the first has to be split.
+    /// The longest run of whole pieces that one call takes, with its bytes; empty where the first
+    /// has to be split.
     fn run(&self) -> (&'a [Segment], u64) {
         if self.within > 0 {
             return (&[], 0);
@@ -73,7 +79,8 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// One transfer: `call` moves the bytes of some pieces from or to the buffer at an offset, and answers how many it has moved.
+/// One transfer: `call` moves the bytes of some pieces from or to the buffer at an offset, and
+/// answers how many it has moved.
 struct Transfer<'a, F> {
     remote: &'a Remote,
     mode: AccessMode,
@@ -81,31 +88,59 @@ struct Transfer<'a, F> {
 }
 
 /// Reads; see [`AddressSpace::read`](sva_core::AddressSpace::read).
-pub(crate) fn read(remote: &Remote, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
+pub(crate) fn read(
+    remote: &Remote,
+    pieces: &[Segment],
+    buf: &mut [u8],
+    mode: AccessMode,
+) -> Result<(), Stopped> {
     let call = |pieces: &[Segment], done: usize, bytes: usize| {
-        let room = buf.get_mut(done..done + bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
+        let room =
+            buf.get_mut(done..done + bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
         moved("process_vm_readv", room.and_then(|room| sys::read_memory(remote.tid, pieces, room)))
     };
     Transfer { remote, mode, call }.run(pieces)
 }
 
 /// Writes; see [`AddressSpace::write`](sva_core::AddressSpace::write).
-pub(crate) fn write(remote: &Remote, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
+pub(crate) fn write(
+    remote: &Remote,
+    pieces: &[Segment],
+    data: &[u8],
+    mode: AccessMode,
+) -> Result<(), Stopped> {
     let call = |pieces: &[Segment], done: usize, bytes: usize| {
-        let source = data.get(done..done + bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
-        moved("process_vm_writev", source.and_then(|source| sys::write_memory(remote.tid, pieces, source)))
+        let source =
+            data.get(done..done + bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
+        moved(
+            "process_vm_writev",
+            source.and_then(|source| sys::write_memory(remote.tid, pieces, source)),
+        )
     };
     Transfer { remote, mode, call }.run(pieces)
 }
 
-/// Brings the page of `address` in for an access of this kind, and changes no byte of it; see [`AddressSpace::resolve`](sva_core::AddressSpace::resolve).
+/// Brings the page of `address` in for an access of this kind, and changes no byte of it; see
+/// [`AddressSpace::resolve`](sva_core::AddressSpace::resolve).
 ///
-/// An access to one byte, in all but what is moved: a read is made and forgotten, a write is faulted in and not made. (Writing a byte back that was read before would undo what the process
+/// An access to one byte, in all but what is moved: a read is made and forgotten, a write is
+/// faulted in and not made. (Writing a byte back that was read before would undo what the process
 /// wrote in between.)
-pub(crate) fn resolve(remote: &Remote, address: u64, mode: AccessMode, source: &Unreadable) -> Result<(), Stopped> {
+pub(crate) fn resolve(
+    remote: &Remote,
+    address: u64,
+    mode: AccessMode,
+    source: &Unreadable,
+) -> Result<(), Stopped> {
     let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
     let byte = Segment { address, len: 1 };
-    let call = |_: &[Segment], _, _| if mode.access == Access::Write { fault_in(remote, byte, source) } else { read_byte(remote, byte) };
+    let call = |_: &[Segment], _, _| {
+        if mode.access == Access::Write {
+            fault_in(remote, byte, source)
+        } else {
+            read_byte(remote, byte)
+        }
+    };
     Transfer { remote, mode, call }.run(&[byte])
 }
 
@@ -115,10 +150,15 @@ fn read_byte(remote: &Remote, byte: Segment) -> Result<u64, StopCause> {
 
 /// Faults a page in for writing; 0 where it cannot be had.
 ///
-/// The call for it does not say what came of it. That the page can be had is seen by a read, where the process may read it, or else in the page map, which is not as good: the page may be gone
-/// again by then. What neither sees is a kernel that refuses to write to a page that is there, though the mapping permits it (a file system without room, a shadow stack): the access says so.
+/// The call for it does not say what came of it. That the page can be had is seen by a read, where
+/// the process may read it, or else in the page map, which is not as good: the page may be gone
+/// again by then. What neither sees is a kernel that refuses to write to a page that is there,
+/// though the mapping permits it (a file system without room, a shadow stack): the access says so.
 fn fault_in(remote: &Remote, byte: Segment, source: &Unreadable) -> Result<u64, StopCause> {
-    moved("process_vm_writev", sys::fault_in_for_write(remote.tid, byte.address, source).map(|()| 0))?;
+    moved(
+        "process_vm_writev",
+        sys::fault_in_for_write(remote.tid, byte.address, source).map(|()| 0),
+    )?;
     match mapping_at(remote.proc_number, byte.address)? {
         Some(mapping) if mapping.writable && mapping.readable => read_byte(remote, byte),
         Some(mapping) if mapping.writable => Ok(present_part(remote.proc_number, byte)?.len),
@@ -194,8 +234,13 @@ impl<F: FnMut(&[Segment], usize, usize) -> Result<u64, StopCause>> Transfer<'_, 
     fn why(&self, address: u64, failures: u32) -> Option<StopCause> {
         match mapping_at(self.remote.proc_number, address) {
             Ok(Some(mapping)) => {
-                let permitted = if self.mode.access == Access::Write { mapping.writable } else { mapping.readable };
-                // A mapping that permits it but has no page to give: past the end of its file, or not ordinary memory.
+                let permitted = if self.mode.access == Access::Write {
+                    mapping.writable
+                } else {
+                    mapping.readable
+                };
+                // A mapping that permits it but has no page to give: past the end of its file, or
+                // not ordinary memory.
                 (!permitted || failures >= ATTEMPTS).then_some(StopCause::Denied)
             }
             Ok(None) => Some(StopCause::NotMapped),

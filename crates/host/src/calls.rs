@@ -1,13 +1,16 @@
 //! What a stop does to a system call in progress (x86-64).
 //!
-//! A stop without a signal handler interrupts a sleeping call. Most calls are then restarted by the kernel as if nothing had happened (-ERESTARTSYS and
-//! its kin; `nanosleep`, `poll` and `futex` with the time that remains). Two kinds are not:
+//! A stop without a signal handler interrupts a sleeping call. Most calls are then restarted by the
+//! kernel as if nothing had happened (-ERESTARTSYS and its kin; `nanosleep`, `poll` and `futex`
+//! with the time that remains). Two kinds are not:
 //!
-//! - Some answer plain -EINTR (signal(7), "Interruption of system calls and library functions by stop signals"). Those for which nothing has been done
-//!   by then are restarted by us: the answer is turned into -ERESTARTNOHAND, which restarts the call unless a handler runs, and only then
-//!   answers EINTR, as it should. A relative time-out in such a call begins anew; where another thread can be stopped, it is.
-//! - Some have moved bytes and would answer a short count: blocking writes, transfers between descriptors, receives that wait for all. A thread in
-//!   such a call is not stopped.
+//! - Some answer plain -EINTR (signal(7), "Interruption of system calls and library functions by
+//!   stop signals"). Those for which nothing has been done by then are restarted by us: the answer
+//!   is turned into -ERESTARTNOHAND, which restarts the call unless a handler runs, and only then
+//!   answers EINTR, as it should. A relative time-out in such a call begins anew; where another
+//!   thread can be stopped, it is.
+//! - Some have moved bytes and would answer a short count: blocking writes, transfers between
+//!   descriptors, receives that wait for all. A thread in such a call is not stopped.
 //!
 //! Calls that are not listed are taken to be of the second kind.
 
@@ -39,29 +42,30 @@ const MSG_WAITALL: u64 = 0x100;
 
 /// Calls that the kernel itself restarts after a stop.
 const RESTARTED: &[i64] = &[
-    2,      // open (of a FIFO)
-    7,      // poll
-    23,     // select
-    34,     // pause
-    35,     // nanosleep
-    42,     // connect: a connection in progress is waited for again
-    69,     // msgsnd
-    70,     // msgrcv
-    72,     // fcntl (F_SETLKW)
-    73,     // flock
-    130,    // rt_sigsuspend
-    202,    // futex
-    219,    // restart_syscall: one of these, after an earlier stop
-    230,    // clock_nanosleep
-    240,    // mq_open
-    242,    // mq_timedsend
-    243,    // mq_timedreceive
-    257,    // openat (of a FIFO)
-    270,    // pselect6
-    271,    // ppoll
-    318,    // getrandom
-    437,    // openat2
-    WAIT4,  // -ERESTARTSYS; what we make in the thread's name has no exit signal, and is collected before the call is made again
+    2,   // open (of a FIFO)
+    7,   // poll
+    23,  // select
+    34,  // pause
+    35,  // nanosleep
+    42,  // connect: a connection in progress is waited for again
+    69,  // msgsnd
+    70,  // msgrcv
+    72,  // fcntl (F_SETLKW)
+    73,  // flock
+    130, // rt_sigsuspend
+    202, // futex
+    219, // restart_syscall: one of these, after an earlier stop
+    230, // clock_nanosleep
+    240, // mq_open
+    242, // mq_timedsend
+    243, // mq_timedreceive
+    257, // openat (of a FIFO)
+    270, // pselect6
+    271, // ppoll
+    318, // getrandom
+    437, // openat2
+    WAIT4, /* -ERESTARTSYS; what we make in the thread's name has no exit signal, and is
+          * collected before the call is made again */
     WAITID, // likewise
     449,    // futex_waitv
     455,    // futex_wait
@@ -74,7 +78,8 @@ const RESTARTED: &[i64] = &[
     IO_PGETEVENTS,
 ];
 
-/// Calls that answer -EINTR to a stop although nothing has been done: always, or (sockets) where a time-out is set.
+/// Calls that answer -EINTR to a stop although nothing has been done: always, or (sockets) where a
+/// time-out is set.
 const ANSWERS_EINTR: &[i64] = &[
     CONNECT,  // of a socket with SO_SNDTIMEO: the connection in progress is waited for again
     READ,     // of a socket with SO_RCVTIMEO
@@ -104,7 +109,8 @@ pub(crate) enum Stoppable {
     },
     /// It runs; what it runs cannot be seen.
     Perhaps,
-    /// It sleeps in a call that goes on, but whose time-out begins anew: one stop after the other would keep it from ever running out.
+    /// It sleeps in a call that goes on, but whose time-out begins anew: one stop after the other
+    /// would keep it from ever running out.
     Anew,
     /// It sleeps in a call that goes on as if nothing had happened.
     Unharmed,
@@ -133,7 +139,8 @@ pub(crate) fn judge(doing: &Doing) -> Stoppable {
     }
 }
 
-/// Whether a call that we have restarted has a relative time-out among its arguments. That of a socket cannot be seen, and is rare.
+/// Whether a call that we have restarted has a relative time-out among its arguments. That of a
+/// socket cannot be seen, and is rare.
 fn has_own_time_out(number: i64, arguments: &[u64; 6]) -> bool {
     const IORING_ENTER_EXT_ARG: u64 = 1 << 3;
     match number {
@@ -146,7 +153,8 @@ fn has_own_time_out(number: i64, arguments: &[u64; 6]) -> bool {
     }
 }
 
-/// Whether a thread waits for children of every kind, and so would see a task that we have another thread of its process make.
+/// Whether a thread waits for children of every kind, and so would see a task that we have another
+/// thread of its process make.
 pub(crate) fn waits_for_every_child(doing: &Doing) -> bool {
     const EVERY: u64 = (libc::__WALL | libc::__WCLONE) as u32 as u64;
     match *doing {
@@ -156,7 +164,8 @@ pub(crate) fn waits_for_every_child(doing: &Doing) -> bool {
     }
 }
 
-/// The answer that a stopped call is to be given instead of `answer`, so that the kernel restarts it unless a handler runs.
+/// The answer that a stopped call is to be given instead of `answer`, so that the kernel restarts
+/// it unless a handler runs.
 pub(crate) fn restartable_answer(call: i64, answer: i64) -> i64 {
     if answer == -EINTR && ANSWERS_EINTR.contains(&call) { -ERESTARTNOHAND } else { answer }
 }
@@ -164,8 +173,8 @@ pub(crate) fn restartable_answer(call: i64, answer: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::{
-        Doing, EPOLL_WAIT, IO_URING_ENTER, MSG_WAITALL, READ, RECVFROM, SEMTIMEDOP, Stoppable, WAIT4, WAITID, judge, restartable_answer,
-        waits_for_every_child,
+        Doing, EPOLL_WAIT, IO_URING_ENTER, MSG_WAITALL, READ, RECVFROM, SEMTIMEDOP, Stoppable,
+        WAIT4, WAITID, judge, restartable_answer, waits_for_every_child,
     };
 
     fn call(number: i64, arguments: [u64; 6]) -> Stoppable {
@@ -177,7 +186,10 @@ mod tests {
         let write = 1;
         assert_eq!(call(write, [0; 6]), Stoppable::No { call: write });
         assert_eq!(call(RECVFROM, [0, 0, 0, MSG_WAITALL, 0, 0]), Stoppable::No { call: RECVFROM });
-        assert_eq!(call(IO_URING_ENTER, [3, 1, 1, 1, 0, 0]), Stoppable::No { call: IO_URING_ENTER });
+        assert_eq!(
+            call(IO_URING_ENTER, [3, 1, 1, 1, 0, 0]),
+            Stoppable::No { call: IO_URING_ENTER }
+        );
         assert_eq!(call(9999, [0; 6]), Stoppable::No { call: 9999 });
         assert_eq!(call(RECVFROM, [0; 6]), Stoppable::Unharmed);
         assert_eq!(judge(&Doing::Running), Stoppable::Perhaps);
@@ -198,8 +210,13 @@ mod tests {
     fn a_wait_for_children_of_every_kind_is_recognised() {
         let waits = |number, arguments| waits_for_every_child(&Doing::Call { number, arguments });
         let every = libc::__WALL as u32 as u64;
-        assert!(waits(WAIT4, [u64::MAX, 0, every, 0, 0, 0]) && waits(WAITID, [0, 0, 0, every | 4, 0, 0]));
-        assert!(!waits(WAIT4, [u64::MAX, 0, 0, 0, 0, 0]) && !waits(READ, [0, 0, every, every, 0, 0]));
+        assert!(
+            waits(WAIT4, [u64::MAX, 0, every, 0, 0, 0])
+                && waits(WAITID, [0, 0, 0, every | 4, 0, 0])
+        );
+        assert!(
+            !waits(WAIT4, [u64::MAX, 0, 0, 0, 0, 0]) && !waits(READ, [0, 0, every, every, 0, 0])
+        );
         assert!(!waits_for_every_child(&Doing::Running));
     }
 

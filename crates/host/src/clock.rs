@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use sva_core::Clock;
 
-/// This machine's monotonic clock, for [`Iommu::with_clock`](sva_core::Iommu::with_clock): counts from the moment at which it was made, and stands still while the machine sleeps.
+/// This machine's monotonic clock, for [`Iommu::with_clock`](sva_core::Iommu::with_clock): counts
+/// from the moment at which it was made, and stands still while the machine sleeps.
 #[derive(Debug, Clone, Copy)]
 pub struct MonotonicClock(Instant);
 

@@ -64,7 +64,9 @@ pub enum AttachError {
         pid: u32,
     },
     /// Another tracer holds it.
-    #[error("thread {tid} is traced by {tracer} ({name}); a task has one tracer: detach that one first")]
+    #[error(
+        "thread {tid} is traced by {tracer} ({name}); a task has one tracer: detach that one first"
+    )]
     AlreadyTraced {
         /// The thread of the process.
         tid: u32,
@@ -124,7 +126,8 @@ pub enum AttachError {
     Busy {
         /// The thread that was looked at last.
         tid: u32,
-        /// The call's number; -1 where it is in none that could be seen, or is stopped and continued by others all the time.
+        /// The call's number; -1 where it is in none that could be seen, or is stopped and
+        /// continued by others all the time.
         call: i64,
     },
     /// Its cgroup is frozen.
@@ -134,7 +137,9 @@ pub enum AttachError {
         tid: u32,
     },
     /// The chosen thread did not stop.
-    #[error("thread {tid} did not stop within {waited:?}; try again when it is not in an uninterruptible call")]
+    #[error(
+        "thread {tid} did not stop within {waited:?}; try again when it is not in an uninterruptible call"
+    )]
     DidNotStop {
         /// The thread.
         tid: u32,
@@ -162,7 +167,9 @@ pub enum AttachError {
         pid: u32,
     },
     /// We are a child made by fork of the process that has the attachments.
-    #[error("this process was forked from one that uses sva; attach from a program of its own (after exec)")]
+    #[error(
+        "this process was forked from one that uses sva; attach from a program of its own (after exec)"
+    )]
     Forked,
     /// A call failed for a reason that says nothing about the process.
     #[error(transparent)]
@@ -172,7 +179,8 @@ pub enum AttachError {
 fn busy(call: i64) -> String {
     match call {
         0.. => format!("is in system call {call} that a stop could cut short"),
-        _ => "runs calls that a stop could cut short, or is stopped and continued by others".to_owned(),
+        _ => "runs calls that a stop could cut short, or is stopped and continued by others"
+            .to_owned(),
     }
 }
 

@@ -1,7 +1,9 @@
-//! The gate in front of an anchor: who is inside uses its number, and it is not reaped before all have left.
+//! The gate in front of an anchor: who is inside uses its number, and it is not reaped before all
+//! have left.
 //!
-//! One word: the highest bit says closed, the rest counts who is inside. After it has been closed the count only falls, so it reaches zero once, and
-//! whoever sees that (the closer, or the last to leave) is told to let the number go.
+//! One word: the highest bit says closed, the rest counts who is inside. After it has been closed
+//! the count only falls, so it reaches zero once, and whoever sees that (the closer, or the last to
+//! leave) is told to let the number go.
 
 use sva_core::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +21,8 @@ impl Gate {
             if word & CLOSED != 0 {
                 return false;
             }
-            match self.0.compare_exchange_weak(word, word + 1, Ordering::Acquire, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(word, word + 1, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return true,
                 Err(now) => word = now,
             }

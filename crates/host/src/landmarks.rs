@@ -1,4 +1,5 @@
-//! What a process has in its memory that the calls made in its name need: nothing of ours is ever mapped or written there.
+//! What a process has in its memory that the calls made in its name need: nothing of ours is ever
+//! mapped or written there.
 
 use sva_core::Segment;
 
@@ -16,7 +17,9 @@ pub(crate) struct Landmarks {
 }
 
 impl Landmarks {
-    /// Looks for them in what is present: elsewhere a read could wait for whoever provides the page (userfaultfd, a file system in user space), for ever. Still, not to be called on a thread that others wait for.
+    /// Looks for them in what is present: elsewhere a read could wait for whoever provides the page
+    /// (userfaultfd, a file system in user space), for ever. Still, not to be called on a thread
+    /// that others wait for.
     pub(crate) fn find(tid: Tid) -> Option<Self> {
         const SEARCHED: u64 = 16 << 20;
         let mut instruction = None;
@@ -31,9 +34,16 @@ impl Landmarks {
         for mapping in mappings {
             let mut from = mapping.range.first();
             while from < mapping.range.last() && left > 0 {
-                let piece = Segment { address: from, len: (buffer.len() as u64).min(mapping.range.last() - from + 1) };
+                let piece = Segment {
+                    address: from,
+                    len: (buffer.len() as u64).min(mapping.range.last() - from + 1),
+                };
                 // The vdso comes from the kernel.
-                let present = if mapping.name == "[vdso]" { piece.len } else { mapping::present_bytes(tid, piece).unwrap_or(0) };
+                let present = if mapping.name == "[vdso]" {
+                    piece.len
+                } else {
+                    mapping::present_bytes(tid, piece).unwrap_or(0)
+                };
                 if present == 0 {
                     from += PAGE;
                     left = left.saturating_sub(PAGE);
@@ -42,7 +52,12 @@ impl Landmarks {
                 let piece = Segment { len: present, ..piece };
                 let Some(room) = buffer.get_mut(..piece.len as usize) else { break };
                 let Ok(read @ 1..) = sys::read_memory(tid, &[piece], room) else { break };
-                let find = |pattern: [u8; 2]| room.get(..read)?.windows(2).position(|pair| pair == pattern).map(|at| from + at as u64);
+                let find = |pattern: [u8; 2]| {
+                    room.get(..read)?
+                        .windows(2)
+                        .position(|pair| pair == pattern)
+                        .map(|at| from + at as u64)
+                };
                 if mapping.execute && instruction.is_none() {
                     instruction = find([0x0f, 0x05]);
                 }
@@ -60,6 +75,7 @@ impl Landmarks {
     /// Whether the instruction is still there.
     pub(crate) fn still_holds(&self, tid: Tid) -> bool {
         let mut code = [0; 2];
-        sys::read_memory(tid, &[Segment { address: self.instruction, len: 2 }], &mut code).is_ok() && code == [0x0f, 0x05]
+        sys::read_memory(tid, &[Segment { address: self.instruction, len: 2 }], &mut code).is_ok()
+            && code == [0x0f, 0x05]
     }
 }

@@ -1,6 +1,7 @@
 //! What `/proc` says of single addresses: the mapping there, and whether its page is present.
 //!
-//! All of it is the state of one moment, which the process may have changed by the time we look at the answer.
+//! All of it is the state of one moment, which the process may have changed by the time we look at
+//! the answer.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,7 +12,8 @@ use sva_core::{AddrRange, HostFailure, Permissions, Segment, StopCause, Translat
 use crate::regions;
 use crate::sys::{self, Tid};
 
-/// The process's own half of the addresses ends here. Above it there may be pages that are the kernel's though a process can see them (`[vsyscall]`).
+/// The process's own half of the addresses ends here. Above it there may be pages that are the
+/// kernel's though a process can see them (`[vsyscall]`).
 pub(crate) const USER_END: u64 = 1 << 63;
 pub(crate) const PAGE: u64 = 4096;
 
@@ -25,7 +27,9 @@ pub(crate) struct Mapping {
 
 /// The mapping that `address` is in; `None` where there is none.
 pub(crate) fn mapping_at(tid: Tid, address: u64) -> Result<Option<Mapping>, StopCause> {
-    let found = open(tid, "maps").and_then(|maps| query(tid, &maps, address)).map_err(cause("read /proc/PID/maps"))?;
+    let found = open(tid, "maps")
+        .and_then(|maps| query(tid, &maps, address))
+        .map_err(cause("read /proc/PID/maps"))?;
     Ok(found.filter(|mapping| mapping.range.contains(address)))
 }
 
@@ -34,21 +38,31 @@ fn query(tid: Tid, maps: impl AsFd, address: u64) -> io::Result<Option<Mapping>>
     const READABLE: u64 = 1;
     const WRITABLE: u64 = 2;
     match sys::mapping_from(maps.as_fd(), address) {
-        Ok(found) => Ok(AddrRange::inclusive(found.start, found.end.saturating_sub(1)).map(|range| Mapping {
-            range,
-            readable: found.permissions & READABLE != 0,
-            writable: found.permissions & WRITABLE != 0,
-        })),
+        Ok(found) => {
+            Ok(AddrRange::inclusive(found.start, found.end.saturating_sub(1)).map(|range| {
+                Mapping {
+                    range,
+                    readable: found.permissions & READABLE != 0,
+                    writable: found.permissions & WRITABLE != 0,
+                }
+            }))
+        }
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
-            let region = regions::plain(tid)?.into_iter().find(|region| region.range.last() >= address);
-            Ok(region.map(|region| Mapping { range: region.range, readable: region.read, writable: region.write }))
+            let region =
+                regions::plain(tid)?.into_iter().find(|region| region.range.last() >= address);
+            Ok(region.map(|region| Mapping {
+                range: region.range,
+                readable: region.read,
+                writable: region.write,
+            }))
         }
         Err(error) => Err(error),
     }
 }
 
-/// What a failed look at `/proc` says: that the task has no memory any more, or that the call `name` failed.
+/// What a failed look at `/proc` says: that the task has no memory any more, or that the call
+/// `name` failed.
 fn cause(name: &'static str) -> impl Fn(io::Error) -> StopCause {
     move |source| match source.raw_os_error() {
         Some(libc::ESRCH | libc::ENOENT) => StopCause::Ended,
@@ -56,13 +70,15 @@ fn cause(name: &'static str) -> impl Fn(io::Error) -> StopCause {
     }
 }
 
-/// The part of `rest` up to the first page that is not present; empty where that is the first. Looks at some pages only.
+/// The part of `rest` up to the first page that is not present; empty where that is the first.
+/// Looks at some pages only.
 pub(crate) fn present_part(tid: Tid, rest: Segment) -> Result<Segment, StopCause> {
     let len = present_bytes(tid, rest).map_err(cause("read /proc/PID/pagemap"))?;
     Ok(Segment { len, ..rest })
 }
 
-/// How many bytes of `rest` come before the first page that is not present, as the page map of task `tid` says; looks at some pages only.
+/// How many bytes of `rest` come before the first page that is not present, as the page map of task
+/// `tid` says; looks at some pages only.
 pub(crate) fn present_bytes(tid: Tid, rest: Segment) -> io::Result<u64> {
     const ENTRIES: usize = 512;
     const PRESENT: u64 = 1 << 63;
@@ -72,20 +88,34 @@ pub(crate) fn present_bytes(tid: Tid, rest: Segment) -> io::Result<u64> {
     let room = entries.get_mut(..pages * 8).unwrap_or(&mut []);
     let file = open(tid, "pagemap")?;
     let read = rustix::io::pread(&file, &mut *room, first * 8)?;
-    let is_present = |entry: &&[u8]| <[u8; 8]>::try_from(*entry).is_ok_and(|entry| u64::from_le_bytes(entry) & PRESENT != 0);
-    let present = room.get(..read).unwrap_or(&[]).chunks_exact(8).take_while(is_present).count() as u64;
+    let is_present = |entry: &&[u8]| {
+        <[u8; 8]>::try_from(*entry).is_ok_and(|entry| u64::from_le_bytes(entry) & PRESENT != 0)
+    };
+    let present =
+        room.get(..read).unwrap_or(&[]).chunks_exact(8).take_while(is_present).count() as u64;
     Ok(((first + present) * PAGE).saturating_sub(rest.address).min(rest.len))
 }
 
 fn open(tid: Tid, name: &str) -> io::Result<rustix::fd::OwnedFd> {
-    Ok(rustix::fs::open(format!("/proc/{tid}/{name}"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::open(
+        format!("/proc/{tid}/{name}"),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
-/// What the page of `address` is to a device; see [`AddressSpace::translate`](sva_core::AddressSpace::translate).
+/// What the page of `address` is to a device; see
+/// [`AddressSpace::translate`](sva_core::AddressSpace::translate).
 ///
-/// The mapping's word: that the kernel has no page to give (a device's registers, the rest of a file), or has to copy one first, shows at the access. Execution is never permitted, since it cannot be
-/// checked at the access, and nothing to privileged accesses, since all pages are the user's.
-pub(crate) fn translate(tid: Tid, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+/// The mapping's word: that the kernel has no page to give (a device's registers, the rest of a
+/// file), or has to copy one first, shows at the access. Execution is never permitted, since it
+/// cannot be checked at the access, and nothing to privileged accesses, since all pages are the
+/// user's.
+pub(crate) fn translate(
+    tid: Tid,
+    address: u64,
+    privileged: bool,
+) -> Result<Translation, StopCause> {
     // Of the kernel's half nothing is asked.
     let mapping = if address < USER_END { mapping_at(tid, address)? } else { None };
     let mapping = mapping.ok_or(StopCause::NotMapped)?;
@@ -99,8 +129,12 @@ pub(crate) fn translate(tid: Tid, address: u64, privileged: bool) -> Result<Tran
     }
 }
 
-/// Which parts of `windows` have mappings; see [`AddressSpace::mapped_within`](sva_core::AddressSpace::mapped_within).
-pub(crate) fn mapped_within(tid: Tid, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
+/// Which parts of `windows` have mappings; see
+/// [`AddressSpace::mapped_within`](sva_core::AddressSpace::mapped_within).
+pub(crate) fn mapped_within(
+    tid: Tid,
+    windows: &[AddrRange],
+) -> Result<Vec<AddrRange>, HostFailure> {
     let failure = |source| HostFailure { call: "read /proc/PID/maps", source };
     let maps = open(tid, "maps").map_err(failure)?;
     let mut found = Vec::new();

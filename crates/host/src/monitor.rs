@@ -1,10 +1,14 @@
-//! The monitor: the one thread that notices that a space has ended, also when nobody uses it (rule U4).
+//! The monitor: the one thread that notices that a space has ended, also when nobody uses it (rule
+//! U4).
 //!
-//! Every [`TICK`] each space is asked for: is its anchor alive, and does the task that was last seen in the space share the anchor's memory still? That is two system calls.
-//! Only where it does not, all tasks of the system are asked, helpers left out; twice, since a task can appear where the scan has been already. A space in
-//! which nobody is found has ended: it is closed, its watchers are told, and their exit handlers run on a thread of their own for each space.
+//! Every [`TICK`] each space is asked for: is its anchor alive, and does the task that was last
+//! seen in the space share the anchor's memory still? That is two system calls. Only where it does
+//! not, all tasks of the system are asked, helpers left out; twice, since a task can appear where
+//! the scan has been already. A space in which nobody is found has ended: it is closed, its
+//! watchers are told, and their exit handlers run on a thread of their own for each space.
 //!
-//! Numbers may be used again between two ticks; that does no harm, since a task is asked what memory it has, not who it is.
+//! Numbers may be used again between two ticks; that does no harm, since a task is asked what
+//! memory it has, not who it is.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -57,7 +61,8 @@ fn look(provider: &'static Provider, spaces: Vec<Arc<HostSpace>>, waiting: &mut 
         }
     }
     if find_members(&mut suspects).is_err() {
-        // For want of descriptors, say. That nobody was found means nothing then; the next tick asks again.
+        // For want of descriptors, say. That nobody was found means nothing then; the next tick
+        // asks again.
         suspects.clear();
     }
     over.extend(suspects.into_iter().map(|space| {
@@ -76,11 +81,13 @@ fn look(provider: &'static Provider, spaces: Vec<Arc<HostSpace>>, waiting: &mut 
 }
 
 fn announce(space: &HostSpace, reason: EndReason) -> Vec<ExitWork> {
-    let tell = |watcher: Arc<dyn sva_core::SpaceWatcher>| watcher.space_ended(space.id_number(), reason);
+    let tell =
+        |watcher: Arc<dyn sva_core::SpaceWatcher>| watcher.space_ended(space.id_number(), reason);
     space.take_watchers().into_iter().map(tell).filter(|work| !work.is_none()).collect()
 }
 
-/// Runs the exit handlers of one space on a thread of their own; false where there is none to be had: they must not run here, and wait for the next tick.
+/// Runs the exit handlers of one space on a thread of their own; false where there is none to be
+/// had: they must not run here, and wait for the next tick.
 fn start(work: &Work) -> bool {
     let mine = Arc::clone(work);
     let run = move || {
@@ -124,11 +131,17 @@ fn any_of(space: &HostSpace, tasks: Vec<Tid>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Takes the spaces out of `suspects` that one of `tasks` is in. In an error nothing can be said of any of them.
+/// Takes the spaces out of `suspects` that one of `tasks` is in. In an error nothing can be said of
+/// any of them.
 ///
-/// Only tasks with as much code as a suspect are compared: to compare one waits while it is in `exec`, and the tasks of others must not hold up the monitor; and each
-/// with few, by the kernel's order, so that many spaces may end at once. An anchor that dies meanwhile compares at random, and may have led the search for others astray: then all is done again without it.
-fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> io::Result<Vec<Tid>>) -> io::Result<()> {
+/// Only tasks with as much code as a suspect are compared: to compare one waits while it is in
+/// `exec`, and the tasks of others must not hold up the monitor; and each with few, by the kernel's
+/// order, so that many spaces may end at once. An anchor that dies meanwhile compares at random,
+/// and may have led the search for others astray: then all is done again without it.
+fn sweep(
+    suspects: &mut Vec<Arc<HostSpace>>,
+    tasks: impl Fn(Tid) -> io::Result<Vec<Tid>>,
+) -> io::Result<()> {
     let (mut living, mut left) = (std::mem::take(suspects), Vec::new());
     loop {
         // Without an anchor nobody is a member.
@@ -136,7 +149,8 @@ fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> io::Result<V
         let mut alike = by_code(&living);
         // To find out of each anchor that it is one would be most of the time.
         let anchors: HashSet<Tid> = living.iter().filter_map(|space| space.anchor()).collect();
-        for process in procfs::processes()?.into_iter().filter(|process| !anchors.contains(process)) {
+        for process in procfs::processes()?.into_iter().filter(|process| !anchors.contains(process))
+        {
             for tid in tasks(process)? {
                 if let Some(found) = take_space_of(tid, &mut alike)? {
                     living.retain(|space| !Arc::ptr_eq(space, &found));
@@ -152,7 +166,10 @@ fn sweep(suspects: &mut Vec<Arc<HostSpace>>, tasks: impl Fn(Tid) -> io::Result<V
 }
 
 /// Takes the space out that task `tid` is in.
-fn take_space_of(tid: Tid, alike: &mut HashMap<u64, Vec<Arc<HostSpace>>>) -> io::Result<Option<Arc<HostSpace>>> {
+fn take_space_of(
+    tid: Tid,
+    alike: &mut HashMap<u64, Vec<Arc<HostSpace>>>,
+) -> io::Result<Option<Arc<HostSpace>>> {
     let pages = match procfs::code_pages(tid) {
         Err(error) if procfs::is_out_of_sight(&error) => return Ok(None),
         pages => pages?,
@@ -170,15 +187,17 @@ fn by_code(spaces: &[Arc<HostSpace>]) -> HashMap<u64, Vec<Arc<HostSpace>>> {
         // One that cannot say has lost its anchor, which is noticed at the end.
         let group = alike.entry(space.code_pages().unwrap_or(0)).or_default();
         // No sort of the library's: an order that changes in the middle could make it panic.
-        let (Ok(place) | Err(place)) =
-            group.binary_search_by(|known| space.anchor().map_or(Ordering::Less, |anchor| known.compare(anchor)));
+        let (Ok(place) | Err(place)) = group.binary_search_by(|known| {
+            space.anchor().map_or(Ordering::Less, |anchor| known.compare(anchor))
+        });
         group.insert(place, Arc::clone(space));
     }
     alike
 }
 
 fn adopt(space: &HostSpace, tid: Tid) -> io::Result<bool> {
-    let is_member = space.order(tid).is_ok_and(|order| order == Some(Ordering::Equal)) && !crate::anchor::is_helper(tid)?;
+    let is_member = space.order(tid).is_ok_and(|order| order == Some(Ordering::Equal))
+        && !crate::anchor::is_helper(tid)?;
     if is_member {
         space.set_member(tid);
     }

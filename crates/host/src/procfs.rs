@@ -1,10 +1,10 @@
 //! What `/proc` says about a task.
 //!
-//! A [`TaskDir`] is an open directory: it belongs to one task and never to a later one with the same number, so facts read through it cannot be
-//! another task's.
+//! A [`TaskDir`] is an open directory: it belongs to one task and never to a later one with the
+//! same number, so facts read through it cannot be another task's.
 //!
-//! [`status`], [`parent`], [`each_process`] and what a [`TaskDir`] says of its status allocate nothing and leave `errno` alone: they are used where both is not allowed
-//! (see `stopper`).
+//! [`status`], [`parent`], [`each_process`] and what a [`TaskDir`] says of its status allocate
+//! nothing and leave `errno` alone: they are used where both is not allowed (see `stopper`).
 
 use std::fmt;
 use std::fs;
@@ -55,7 +55,10 @@ impl Lines {
             "PPid" => self.parent = value.parse().unwrap_or(0),
             "TracerPid" => status.tracer = value.parse().unwrap_or(0),
             "Uid" => status.user = word(1).and_then(|n| n.parse().ok()).unwrap_or(u32::MAX),
-            "NStgid" => status.own_number = value.split_ascii_whitespace().last().and_then(|n| n.parse().ok()).unwrap_or(0),
+            "NStgid" => {
+                status.own_number =
+                    value.split_ascii_whitespace().last().and_then(|n| n.parse().ok()).unwrap_or(0)
+            }
             "Kthread" => (self.says_kernel_thread, status.is_kernel_thread) = (true, value == "1"),
             "VmSize" => status.has_memory = word(0).is_some(),
             "SigBlk" => status.blocked = u64::from_str_radix(value, 16).unwrap_or(0),
@@ -68,14 +71,17 @@ impl Lines {
 
     fn finish(self) -> Status {
         // Kernels before 6.8 do not say it: kthreadd is task 2, and the parent of the others.
-        let looks_like_it = !self.says_kernel_thread && !self.status.has_memory && (self.parent == 2 || self.is_kthreadd);
+        let looks_like_it = !self.says_kernel_thread
+            && !self.status.has_memory
+            && (self.parent == 2 || self.is_kthreadd);
         Status { is_kernel_thread: self.status.is_kernel_thread || looks_like_it, ..self.status }
     }
 }
 
 impl Status {
     fn read(mut file: impl Read) -> io::Result<Self> {
-        let mut lines = Lines { status: Self { state: '?', ..Self::default() }, ..Lines::default() };
+        let mut lines =
+            Lines { status: Self { state: '?', ..Self::default() }, ..Lines::default() };
         each_line(&mut file, |line| lines.take(line))?;
         Ok(lines.finish())
     }
@@ -131,7 +137,10 @@ impl TaskDir {
     }
 
     fn file(&self, name: &str) -> io::Result<File> {
-        Ok(File(rustix::fs::openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?.into()))
+        Ok(File(
+            rustix::fs::openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?
+                .into(),
+        ))
     }
 
     fn read(&self, name: &str) -> io::Result<String> {
@@ -145,10 +154,13 @@ impl TaskDir {
         Status::read(self.file("status")?)
     }
 
-    /// Whether its cgroup (v2) is frozen: it could be stopped, but would make no call before it is thawed. Best effort, since the kernel may not tell.
+    /// Whether its cgroup (v2) is frozen: it could be stopped, but would make no call before it is
+    /// thawed. Best effort, since the kernel may not tell.
     pub(crate) fn is_frozen(&self) -> bool {
-        // The one place where a task sleeps among its signals without being stopped; the compiler may inline the function.
-        self.read("wchan").is_ok_and(|place| matches!(place.as_str(), "do_freezer_trap" | "get_signal"))
+        // The one place where a task sleeps among its signals without being stopped; the compiler
+        // may inline the function.
+        self.read("wchan")
+            .is_ok_and(|place| matches!(place.as_str(), "do_freezer_trap" | "get_signal"))
     }
 
     /// `syscall`; needs the right to trace.
@@ -159,7 +171,10 @@ impl TaskDir {
 
     /// Whether children of this thread are made in another pid namespace than its own.
     pub(crate) fn makes_children_elsewhere(&self) -> io::Result<bool> {
-        let namespace = |name| rustix::fs::statat(&self.0, name, rustix::fs::AtFlags::empty()).map(|found| found.st_ino);
+        let namespace = |name| {
+            rustix::fs::statat(&self.0, name, rustix::fs::AtFlags::empty())
+                .map(|found| found.st_ino)
+        };
         let own = namespace("ns/pid")?;
         match namespace("ns/pid_for_children") {
             Ok(children) => Ok(children != own),
@@ -176,7 +191,12 @@ fn open(path: fmt::Arguments<'_>, flags: OFlags) -> io::Result<Descriptor> {
     let mut rest = &mut bytes[..];
     rest.write_fmt(path)?;
     let length = 64 - rest.len();
-    Ok(rustix::fs::open(bytes.get(..length).unwrap_or_default(), flags | OFlags::CLOEXEC, Mode::empty())?.into())
+    Ok(rustix::fs::open(
+        bytes.get(..length).unwrap_or_default(),
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?
+    .into())
 }
 
 /// An open file, read without `errno`.
@@ -224,12 +244,14 @@ fn each_line(file: &mut impl Read, mut take: impl FnMut(&str)) -> io::Result<()>
     }
 }
 
-/// Whether a read failed because there is no such task (any more), and for no reason of our own, such as want of descriptors.
+/// Whether a read failed because there is no such task (any more), and for no reason of our own,
+/// such as want of descriptors.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// Whether an error says that a task is gone or not ours to see (a `/proc` that hides the processes of others), and not that we could not look.
+/// Whether an error says that a task is gone or not ours to see (a `/proc` that hides the processes
+/// of others), and not that we could not look.
 pub(crate) fn is_out_of_sight(error: &io::Error) -> bool {
     is_gone(error) || error.kind() == io::ErrorKind::PermissionDenied
 }
@@ -244,16 +266,26 @@ fn stat_field(tid: Tid, field: usize) -> io::Result<u64> {
     let mut bytes = [0_u8; 2048];
     let read = File(open(format_args!("/proc/{tid}/stat"), OFlags::RDONLY)?).read(&mut bytes)?;
     // The name in parentheses may contain anything, also parentheses.
-    let after_name = bytes.get(..read).and_then(|bytes| bytes.rsplit(|&byte| byte == b')').next()).unwrap_or_default();
-    let word = str::from_utf8(after_name).unwrap_or_default().split_ascii_whitespace().nth(field.saturating_sub(3));
-    word.and_then(|word| word.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    let after_name = bytes
+        .get(..read)
+        .and_then(|bytes| bytes.rsplit(|&byte| byte == b')').next())
+        .unwrap_or_default();
+    let word = str::from_utf8(after_name)
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .nth(field.saturating_sub(3));
+    word.and_then(|word| word.parse().ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// How many pages of code a task's image has: the same for all tasks that share an address space, and zero while one is in `exec`. In `statm`, unlike `stat`, the kernel waits for
-/// no `exec`.
+/// How many pages of code a task's image has: the same for all tasks that share an address space,
+/// and zero while one is in `exec`. In `statm`, unlike `stat`, the kernel waits for no `exec`.
 pub(crate) fn code_pages(tid: Tid) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{tid}/statm"))?;
-    text.split_ascii_whitespace().nth(3).and_then(|word| word.parse().ok()).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    text.split_ascii_whitespace()
+        .nth(3)
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// When the process started, in clock ticks since boot: stays when it replaces its image.
@@ -275,7 +307,8 @@ pub(crate) fn command(tid: Tid) -> String {
 /// Runs `take` on each entry of a directory that is a number.
 fn each_number(directory: fmt::Arguments<'_>, mut take: impl FnMut(Tid)) -> io::Result<()> {
     let mut buffer = [MaybeUninit::uninit(); 4096];
-    let mut entries = RawDir::new(open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?, &mut buffer);
+    let mut entries =
+        RawDir::new(open(directory, OFlags::RDONLY | OFlags::DIRECTORY)?, &mut buffer);
     while let Some(entry) = entries.next() {
         if let Some(number) = entry?.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
             take(number);
@@ -320,7 +353,10 @@ mod tests {
                     NStgid:\t17\t2\nVmSize:\t  3000 kB\nSigBlk:\tfffffffe7ffbfeff\nNoNewPrivs:\t1\nSeccomp:\t1\nSeccomp_filters:\t0\n";
         let status = Status::read(text.as_bytes()).unwrap();
         assert_eq!((status.state, status.tgid, status.tracer), ('t', 17, 9));
-        assert_eq!((status.user, status.own_number, status.has_memory, status.seccomp), (1000, 2, true, 1));
+        assert_eq!(
+            (status.user, status.own_number, status.has_memory, status.seccomp),
+            (1000, 2, true, 1)
+        );
         assert!(!status.is_dead() && !status.is_kernel_thread);
         assert!(status.no_new_privileges && status.blocked == 0xffff_fffe_7ffb_feff);
     }
@@ -329,9 +365,15 @@ mod tests {
     fn a_long_line_hides_none_that_follow() {
         for length in [1, 4080, 4086, 4087, 4088, 4096, 9000, 100_000] {
             let groups = "7".repeat(length);
-            let text = format!("State:\tS\nGroups:\t{groups}\nNStgid:\t5\nVmSize:\t9 kB\nSeccomp:\t2\nSeccomp_filters:\t0");
+            let text = format!(
+                "State:\tS\nGroups:\t{groups}\nNStgid:\t5\nVmSize:\t9 kB\nSeccomp:\t2\nSeccomp_filters:\t0"
+            );
             let status = Status::read(text.as_bytes()).unwrap();
-            assert_eq!((status.state, status.own_number, status.has_memory, status.seccomp), ('S', 5, true, 2), "{length}");
+            assert_eq!(
+                (status.state, status.own_number, status.has_memory, status.seccomp),
+                ('S', 5, true, 2),
+                "{length}"
+            );
         }
     }
 
@@ -340,7 +382,10 @@ mod tests {
         assert_eq!(Doing::parse("running\n"), Some(Doing::Running));
         assert_eq!(Doing::parse("-1 0x7ffc 0x7f00\n"), Some(Doing::Asleep));
         let arguments = [3, 0xffff, 0, 0, 0, 6];
-        assert_eq!(Doing::parse("0 0x3 0xffff 0x0 0x0 0x0 0x6 0x7ffc 0x7f00\n"), Some(Doing::Call { number: 0, arguments }));
+        assert_eq!(
+            Doing::parse("0 0x3 0xffff 0x0 0x0 0x0 0x6 0x7ffc 0x7f00\n"),
+            Some(Doing::Call { number: 0, arguments })
+        );
         assert_eq!(Doing::parse("0 0x3"), None);
         assert_eq!(Doing::parse(""), None);
     }

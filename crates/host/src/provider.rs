@@ -1,7 +1,8 @@
 //! What is global in a process: the keeper, the monitor, and which spaces there are.
 //!
-//! Locks, outermost first: `attaching` (held over an attach: one at a time), `spaces` (short; held over a handful of `kcmp`). A space's own locks are inside both. Handles
-//! that are taken under `spaces` are dropped after it has been released, since the end of the last handle takes it.
+//! Locks, outermost first: `attaching` (held over an attach: one at a time), `spaces` (short; held
+//! over a handful of `kcmp`). A space's own locks are inside both. Handles that are taken under
+//! `spaces` are dropped after it has been released, since the end of the last handle takes it.
 
 use std::cmp::Ordering;
 use std::io;
@@ -55,7 +56,8 @@ enum Search {
 
 /// Looks for task `tid` among spaces in the kernel's order.
 ///
-/// Dead address spaces all compare alike, so each comparison counts only where the anchor was alive after it.
+/// Dead address spaces all compare alike, so each comparison counts only where the anchor was alive
+/// after it.
 fn search(known: &[Arc<HostSpace>], tid: Tid) -> io::Result<Search> {
     let (mut low, mut high) = (0, known.len());
     while low < high {
@@ -72,13 +74,16 @@ fn search(known: &[Arc<HostSpace>], tid: Tid) -> io::Result<Search> {
 }
 
 impl Provider {
-    /// The provider of this process, started on first use. Where it cannot be started, it cannot for good.
+    /// The provider of this process, started on first use. Where it cannot be started, it cannot
+    /// for good.
     pub(crate) fn get() -> Result<&'static Self, AttachError> {
         match PROVIDER.get_or_init(Self::start) {
             Ok(provider) if provider.is_ours() => Ok(provider),
             Ok(_) => Err(AttachError::Forked),
             Err(error) => {
-                let again = error.raw_os_error().map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error);
+                let again = error
+                    .raw_os_error()
+                    .map_or_else(|| io::Error::from(error.kind()), io::Error::from_raw_os_error);
                 Err(AttachError::host("start of the keeper")(again))
             }
         }
@@ -91,10 +96,18 @@ impl Provider {
                 monitor::run(provider);
             }
         })?;
-        Ok(Self { mark, unreadable, keeper, attaching: Mutex::default(), spaces: Mutex::default(), news: Condvar::new() })
+        Ok(Self {
+            mark,
+            unreadable,
+            keeper,
+            attaching: Mutex::default(),
+            spaces: Mutex::default(),
+            news: Condvar::new(),
+        })
     }
 
-    /// Whether this process is the one that the keeper lives in, and not a child made from it by fork.
+    /// Whether this process is the one that the keeper lives in, and not a child made from it by
+    /// fork.
     pub(crate) fn is_ours(&self) -> bool {
         self.mark.holds()
     }
@@ -103,20 +116,23 @@ impl Provider {
         self.spaces.lock()
     }
 
-    /// The space of task `pid`: known already, or attached now. A process that replaces its image meanwhile is tried again.
+    /// The space of task `pid`: known already, or attached now. A process that replaces its image
+    /// meanwhile is tried again.
     pub(crate) fn attach(&'static self, pid: Tid) -> Result<Arc<HostSpace>, AttachError> {
         const ATTEMPTS: u32 = 4;
         const PATIENCE: Duration = Duration::from_secs(1);
         let (mut attempt, begin) = (1, Instant::now());
         loop {
             match self.attach_once(pid) {
-                Err(AttachError::Gone { .. } | AttachError::NoSyscallInstruction { .. } | AttachError::Busy { .. })
-                    if attempt < ATTEMPTS =>
-                {
-                    attempt += 1
-                }
-                // By our own keeper or its stopper, for another thread's attach: the next look finds that one's space.
-                Err(AttachError::AlreadyTraced { tracer, .. }) if is_ours(tracer) && begin.elapsed() < PATIENCE => {}
+                Err(
+                    AttachError::Gone { .. }
+                    | AttachError::NoSyscallInstruction { .. }
+                    | AttachError::Busy { .. },
+                ) if attempt < ATTEMPTS => attempt += 1,
+                // By our own keeper or its stopper, for another thread's attach: the next look
+                // finds that one's space.
+                Err(AttachError::AlreadyTraced { tracer, .. })
+                    if is_ours(tracer) && begin.elapsed() < PATIENCE => {}
                 result => return result,
             }
         }
@@ -131,8 +147,10 @@ impl Provider {
             return Ok(space);
         }
         let chosen = target::choose(pid, &process)?;
-        // The process decides how long reading its memory takes: with no lock held, and not on the keeper's thread.
-        let landmarks = Landmarks::find(chosen.tid).ok_or(AttachError::NoSyscallInstruction { pid: pid as u32 })?;
+        // The process decides how long reading its memory takes: with no lock held, and not on the
+        // keeper's thread.
+        let landmarks = Landmarks::find(chosen.tid)
+            .ok_or(AttachError::NoSyscallInstruction { pid: pid as u32 })?;
         let _one_at_a_time = self.attaching.lock();
         // What took its time since may have made the choice stale.
         chosen.still_holds()?;
@@ -157,7 +175,9 @@ impl Provider {
         })
     }
 
-    /// Looks for the space of task `tid` by the kernel's order. No lock is held over it: a comparison waits while the task is in `exec`, for as long as the kernel takes to tear down its old memory.
+    /// Looks for the space of task `tid` by the kernel's order. No lock is held over it: a
+    /// comparison waits while the task is in `exec`, for as long as the kernel takes to tear down
+    /// its old memory.
     fn find(&self, tid: Tid) -> io::Result<Option<Arc<HostSpace>>> {
         let mut known = self.spaces().known();
         loop {
@@ -169,7 +189,9 @@ impl Provider {
         }
     }
 
-    /// Makes a space known, unless its memory is known already: then the space that has it. Searching and inserting are one step, so that the order holds; nothing is waited for, since anchors are never in `exec`.
+    /// Makes a space known, unless its memory is known already: then the space that has it.
+    /// Searching and inserting are one step, so that the order holds; nothing is waited for, since
+    /// anchors are never in `exec`.
     fn introduce(&self, space: &Arc<HostSpace>, anchor: Tid) -> io::Result<Option<Arc<HostSpace>>> {
         // Handles are dropped after the lock has been released.
         let all;
@@ -182,7 +204,10 @@ impl Provider {
                 Search::Dead => known.retain(|space| space.is_in_order()),
                 Search::Place(place) => {
                     known.insert(place, Arc::clone(space));
-                    spaces.ordered = known.iter().map(|space| (space.id_number(), Arc::downgrade(space))).collect();
+                    spaces.ordered = known
+                        .iter()
+                        .map(|space| (space.id_number(), Arc::downgrade(space)))
+                        .collect();
                     spaces.watched.push((space.id_number(), Arc::downgrade(space)));
                     self.news.notify_all();
                     return Ok(None);
@@ -206,7 +231,8 @@ impl Provider {
 /// Whether a task is a thread or a child of ours.
 fn is_ours(task: u32) -> bool {
     let is_thread = || std::path::Path::new(&format!("/proc/self/task/{task}")).exists();
-    is_thread() || procfs::parent(task as Tid).is_ok_and(|parent| parent == std::process::id() as Tid)
+    is_thread()
+        || procfs::parent(task as Tid).is_ok_and(|parent| parent == std::process::id() as Tid)
 }
 
 /// The calling thread's number.
@@ -220,12 +246,14 @@ impl Spaces {
         self.watched.is_empty()
     }
 
-    /// Those that can be found and that somebody still has a handle of. To be dropped after the lock has been released.
+    /// Those that can be found and that somebody still has a handle of. To be dropped after the
+    /// lock has been released.
     fn known(&self) -> Vec<Arc<HostSpace>> {
         self.ordered.iter().filter_map(|(_, space)| space.upgrade()).collect()
     }
 
-    /// The watched spaces that somebody still has a handle of. To be dropped after the lock has been released.
+    /// The watched spaces that somebody still has a handle of. To be dropped after the lock has
+    /// been released.
     pub(crate) fn alive(&mut self) -> Vec<Arc<HostSpace>> {
         let mut alive = Vec::with_capacity(self.watched.len());
         self.watched.retain(|(_, space)| space.upgrade().map(|space| alive.push(space)).is_some());

@@ -16,7 +16,8 @@ pub enum Unusable {
     NotReadable,
     /// The process itself may not write it.
     NotWritable,
-    /// It is not memory that can be pinned: a device's registers, or pages that belong to the kernel (VM_IO, VM_PFNMAP).
+    /// It is not memory that can be pinned: a device's registers, or pages that belong to the
+    /// kernel (VM_IO, VM_PFNMAP).
     NotMemory,
     /// Executing is not offered to devices.
     Execute,
@@ -48,7 +49,8 @@ pub struct Region {
     pub shared: bool,
     /// Bytes from the start of the file to the first address; 0 where no file is mapped.
     pub offset: u64,
-    /// As the kernel prints it: a path (a newline in it as `\012`, ` (deleted)` after it where the file has no name any more), a name in brackets such as `[heap]`, or nothing.
+    /// As the kernel prints it: a path (a newline in it as `\012`, ` (deleted)` after it where the
+    /// file has no name any more), a name in brackets such as `[heap]`, or nothing.
     pub name: String,
     memory: bool,
 }
@@ -65,11 +67,14 @@ impl Region {
         }
     }
 
-    /// Whether `name` names this mapping: the whole name, the path without ` (deleted)`, or the last part of either.
+    /// Whether `name` names this mapping: the whole name, the path without ` (deleted)`, or the
+    /// last part of either.
     fn is_named(&self, name: &str) -> bool {
         let whole = self.name.as_str();
         let path = whole.strip_suffix(" (deleted)").unwrap_or(whole);
-        [whole, path].iter().any(|&known| known == name || known.starts_with('/') && known.rsplit('/').next() == Some(name))
+        [whole, path].iter().any(|&known| {
+            known == name || known.starts_with('/') && known.rsplit('/').next() == Some(name)
+        })
     }
 
     /// Reads the first line of a mapping in `maps` or `smaps`; `None` for a line of another kind.
@@ -116,7 +121,9 @@ pub enum RegionsError {
         pid: u32,
     },
     /// The kernel does not let us look.
-    #[error("no right to see the mappings of process {pid}; run as its user, or with CAP_SYS_PTRACE")]
+    #[error(
+        "no right to see the mappings of process {pid}; run as its user, or with CAP_SYS_PTRACE"
+    )]
     NotPermitted {
         /// The number asked for.
         pid: u32,
@@ -137,7 +144,8 @@ pub enum RegionsError {
 
 /// The mappings of process `pid` at the moment, sorted by address. `pid` may be any task's number.
 ///
-/// The answer is about the process that has the number *now*; for a bound space see [`HostSpace::regions`](crate::HostSpace::regions).
+/// The answer is about the process that has the number *now*; for a bound space see
+/// [`HostSpace::regions`](crate::HostSpace::regions).
 ///
 /// # Errors
 /// The process is not there, not ours to see, or has no memory.
@@ -177,8 +185,11 @@ fn parse_detailed(text: &str) -> Vec<Region> {
     for line in text.lines() {
         if let Some(region) = Region::parse(line) {
             regions.push(region);
-        } else if let (Some(flags), Some(region)) = (line.strip_prefix("VmFlags:"), regions.last_mut()) {
-            region.memory &= !flags.split_ascii_whitespace().any(|flag| matches!(flag, "io" | "pf"));
+        } else if let (Some(flags), Some(region)) =
+            (line.strip_prefix("VmFlags:"), regions.last_mut())
+        {
+            region.memory &=
+                !flags.split_ascii_whitespace().any(|flag| matches!(flag, "io" | "pf"));
         }
     }
     regions
@@ -204,13 +215,15 @@ pub enum FindError {
     },
 }
 
-/// The one mapping that `name` stands for: a name in brackets (`[heap]`, `[stack]`), a file's path, or the last part of the path. A file is mostly mapped in several
-/// parts with different permissions: `name#N` is the N-th of them in order of addresses, counted from 0.
+/// The one mapping that `name` stands for: a name in brackets (`[heap]`, `[stack]`), a file's path,
+/// or the last part of the path. A file is mostly mapped in several parts with different
+/// permissions: `name#N` is the N-th of them in order of addresses, counted from 0.
 ///
 /// # Errors
 /// None has the name, or several have it and no number was given.
 pub fn find<'a>(regions: &'a [Region], name: &str) -> Result<&'a Region, FindError> {
-    let named = |wanted: &str| regions.iter().filter(|region| region.is_named(wanted)).collect::<Vec<_>>();
+    let named =
+        |wanted: &str| regions.iter().filter(|region| region.is_named(wanted)).collect::<Vec<_>>();
     match named(name).as_slice() {
         [one] => return Ok(one),
         [] => {}
@@ -219,7 +232,9 @@ pub fn find<'a>(regions: &'a [Region], name: &str) -> Result<&'a Region, FindErr
             return Err(FindError::Ambiguous { name: name.to_owned(), ranges });
         }
     }
-    let numbered = name.rsplit_once('#').and_then(|(name, number)| named(name).get(number.parse::<usize>().ok()?).copied());
+    let numbered = name
+        .rsplit_once('#')
+        .and_then(|(name, number)| named(name).get(number.parse::<usize>().ok()?).copied());
     numbered.ok_or_else(|| FindError::Unknown { name: name.to_owned() })
 }
 
@@ -250,8 +265,21 @@ VmFlags: ex
         let regions = parse_detailed(SMAPS);
         assert_eq!(regions.len(), 6);
         let names: Vec<_> = regions.iter().map(|region| region.name.as_str()).collect();
-        assert_eq!(names, ["/opt/a b/lib x.so (deleted)", "/opt/a b/lib x.so (deleted)", "[heap]", "/dev/x\\012y", "", "[vsyscall]"]);
-        assert_eq!((regions[1].range.first(), regions[1].range.last(), regions[1].offset), (0x55e0, 0x55ef, 0x1000));
+        assert_eq!(
+            names,
+            [
+                "/opt/a b/lib x.so (deleted)",
+                "/opt/a b/lib x.so (deleted)",
+                "[heap]",
+                "/dev/x\\012y",
+                "",
+                "[vsyscall]"
+            ]
+        );
+        assert_eq!(
+            (regions[1].range.first(), regions[1].range.last(), regions[1].offset),
+            (0x55e0, 0x55ef, 0x1000)
+        );
         assert!(regions[3].shared && !regions[2].shared);
     }
 
@@ -275,14 +303,23 @@ VmFlags: ex
         assert_eq!(first("[heap]"), Ok(0x6000));
         assert_eq!(first("lib x.so#1"), Ok(0x55e0));
         assert_eq!(first("/opt/a b/lib x.so#0"), Ok(0x55d0));
-        assert!(matches!(first("lib x.so"), Err(FindError::Ambiguous { ranges, .. }) if ranges.len() == 2));
+        assert!(
+            matches!(first("lib x.so"), Err(FindError::Ambiguous { ranges, .. }) if ranges.len() == 2)
+        );
         assert_eq!(first("lib x.so#2"), Err(FindError::Unknown { name: "lib x.so#2".into() }));
         assert!(matches!(first("heap"), Err(FindError::Unknown { .. })));
     }
 
     #[test]
     fn a_line_that_is_no_mapping_is_passed_over() {
-        for line in ["", "Size: 4 kB", "5-4 rw-p 0 0 0", "5-0 rw-p 0 0 0", "5-6 rw 0 0 0", "x-y rw-p 0 0:0 0"] {
+        for line in [
+            "",
+            "Size: 4 kB",
+            "5-4 rw-p 0 0 0",
+            "5-0 rw-p 0 0 0",
+            "5-6 rw 0 0 0",
+            "x-y rw-p 0 0:0 0",
+        ] {
             assert_eq!(Region::parse(line), None, "{line}");
         }
     }

@@ -16,7 +16,8 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// The state as it is to be after the stop: what the kernel would have changed by itself is changed.
+    /// The state as it is to be after the stop: what the kernel would have changed by itself is
+    /// changed.
     pub(crate) fn take(tracee: Tracee, group_stopped: bool) -> Result<Option<Self>, Trouble> {
         let Some(mut registers) = sys::registers(tracee.0)? else { return Ok(None) };
         let call = registers.orig_rax as i64;
@@ -30,8 +31,9 @@ impl Saved {
     }
 }
 
-/// Where a thread that is inside a restartable sequence has to go on: a stop aborts it. The kernel sees to that on the way back to user mode, by the instruction
-/// pointer that it finds then, which is not the thread's own while we make calls in its name.
+/// Where a thread that is inside a restartable sequence has to go on: a stop aborts it. The kernel
+/// sees to that on the way back to user mode, by the instruction pointer that it finds then, which
+/// is not the thread's own while we make calls in its name.
 fn rseq_abort(tid: Tid, rip: u64) -> Result<Option<u64>, Trouble> {
     let area = sys::rseq_area(tid)?;
     if area == 0 {
@@ -42,10 +44,13 @@ fn rseq_abort(tid: Tid, rip: u64) -> Result<Option<u64>, Trouble> {
         let read = sys::read_memory(tid, &[Segment { address, len: 8 }], &mut bytes).ok()?;
         (read == bytes.len()).then(|| u64::from_le_bytes(bytes))
     };
-    // struct rseq: the descriptor's address is at 8. struct rseq_cs: start at 8, length at 16, abort at 24.
+    // struct rseq: the descriptor's address is at 8. struct rseq_cs: start at 8, length at 16,
+    // abort at 24.
     let Some(descriptor @ 1..) = word(area.wrapping_add(8)) else { return Ok(None) };
     let field = |offset: u64| word(descriptor.wrapping_add(offset));
-    let (Some(start), Some(length), Some(abort)) = (field(8), field(16), field(24)) else { return Ok(None) };
+    let (Some(start), Some(length), Some(abort)) = (field(8), field(16), field(24)) else {
+        return Ok(None);
+    };
     Ok((rip.wrapping_sub(start) < length).then_some(abort))
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
-    Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
+    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
 };
 
 use crate::access::{self, Remote};
@@ -23,7 +23,8 @@ use crate::sys::{self, Tid};
 
 /// The address space of a live process, or of our own.
 ///
-/// Made by [`attach`](crate::attach). All handles of one address space are one object. The space is watched, and the anchor kept, as long as a handle exists.
+/// Made by [`attach`](crate::attach). All handles of one address space are one object. The space is
+/// watched, and the anchor kept, as long as a handle exists.
 pub struct HostSpace {
     id: SpaceId,
     provider: &'static Provider,
@@ -90,7 +91,11 @@ impl Drop for Inside<'_> {
 }
 
 impl HostSpace {
-    pub(crate) fn foreign(provider: &'static Provider, made: &Made, (tid, process): (Tid, Tid)) -> Self {
+    pub(crate) fn foreign(
+        provider: &'static Provider,
+        made: &Made,
+        (tid, process): (Tid, Tid),
+    ) -> Self {
         Self::new(provider, Some(made.anchor), made.stopped, Member::new(tid, process))
     }
 
@@ -99,9 +104,22 @@ impl HostSpace {
         Self::new(provider, None, Duration::ZERO, Member::new(process, process))
     }
 
-    fn new(provider: &'static Provider, anchor: Option<Tid>, stopped: Duration, member: Member) -> Self {
+    fn new(
+        provider: &'static Provider,
+        anchor: Option<Tid>,
+        stopped: Duration,
+        member: Member,
+    ) -> Self {
         let (state, member) = (Mutex::new(State::default()), Mutex::new(member));
-        Self { id: SpaceId::unique(), provider, anchor, gate: Gate::default(), stopped, state, member }
+        Self {
+            id: SpaceId::unique(),
+            provider,
+            anchor,
+            gate: Gate::default(),
+            stopped,
+            state,
+            member,
+        }
     }
 
     /// For how long a thread of the process was stopped to attach it; zero for our own process.
@@ -115,7 +133,9 @@ impl HostSpace {
     /// The space has ended, or the machine below failed.
     pub fn regions(&self) -> Result<Vec<Region>, RegionsError> {
         let inside = self.enter().ok_or(RegionsError::Ended)?;
-        regions::detailed(inside.tid).map_err(|source| RegionsError::Host(HostFailure { call: "read /proc/PID/smaps", source }))
+        regions::detailed(inside.tid).map_err(|source| {
+            RegionsError::Host(HostFailure { call: "read /proc/PID/smaps", source })
+        })
     }
 
     /// [`AddressSpace::id`], where the trait is not in scope.
@@ -137,7 +157,8 @@ impl HostSpace {
         }
     }
 
-    /// The kernel's order of this space and that of task `tid`; `None` where this one is dead or out of reach.
+    /// The kernel's order of this space and that of task `tid`; `None` where this one is dead or
+    /// out of reach.
     pub(crate) fn order(&self, tid: Tid) -> io::Result<Option<Ordering>> {
         let Some(inside) = self.enter() else { return Ok(None) };
         let order = sys::compare_spaces(inside.tid, tid);
@@ -167,13 +188,15 @@ impl HostSpace {
         procfs::code_pages(self.enter()?.tid).ok()
     }
 
-    /// The kernel's order of this space and that of task `tid`: a guess where this one's anchor is dead.
+    /// The kernel's order of this space and that of task `tid`: a guess where this one's anchor is
+    /// dead.
     pub(crate) fn compare(&self, tid: Tid) -> Ordering {
         let order = self.enter().and_then(|inside| sys::compare_spaces(inside.tid, tid).ok());
         order.unwrap_or(Ordering::Less)
     }
 
-    /// An anchor that dies gives up its memory before it counts as dead; tearing down a large one can take seconds.
+    /// An anchor that dies gives up its memory before it counts as dead; tearing down a large one
+    /// can take seconds.
     fn anchor_lives(&self, inside: &Inside<'_>) -> bool {
         self.anchor.is_none() || sys::is_alive(inside.tid) && sys::has_memory(inside.tid)
     }
@@ -187,7 +210,9 @@ impl HostSpace {
             Ok(Some(Ordering::Equal)) => Health::Lives,
             Ok(Some(_)) => Health::Suspect,
             // The task itself is out of sight: gone, or with an image that is not ours to see.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EPERM)) => Health::Suspect,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ESRCH | libc::EPERM)) => {
+                Health::Suspect
+            }
             // The kernel had no time for an answer; the next tick asks again.
             Err(_) => Health::Lives,
             Ok(None) => Health::Over(self.reason_of_loss()),
@@ -214,7 +239,8 @@ impl HostSpace {
         *self.member.lock() = Member::new(tid, process);
     }
 
-    /// Ends the space: no access begins from here on, and the anchor dies. Watchers are told by the monitor.
+    /// Ends the space: no access begins from here on, and the anchor dies. Watchers are told by the
+    /// monitor.
     pub(crate) fn declare(&self, reason: EndReason) {
         let inside = self.enter();
         {
@@ -227,7 +253,8 @@ impl HostSpace {
         if let Some(inside) = inside
             && self.anchor.is_some()
         {
-            // The number is ours as long as we are inside; the memory need not wait for those who are inside with us.
+            // The number is ours as long as we are inside; the memory need not wait for those who
+            // are inside with us.
             let _ = sys::kill(inside.tid);
         }
     }
@@ -241,13 +268,19 @@ impl HostSpace {
 
     /// The watchers, to be told of the end; none the second time.
     pub(crate) fn take_watchers(&self) -> Vec<Arc<dyn SpaceWatcher>> {
-        std::mem::take(&mut self.state.lock().watchers).into_iter().map(|(_, watcher)| watcher).collect()
+        std::mem::take(&mut self.state.lock().watchers)
+            .into_iter()
+            .map(|(_, watcher)| watcher)
+            .collect()
     }
 
     fn access<T>(&self, body: impl FnOnce(&Remote) -> Result<T, Stopped>) -> Result<T, Stopped> {
         let ended = |done| Stopped { done, cause: StopCause::Ended };
         let Some(inside) = self.enter() else { return Err(ended(0)) };
-        let remote = Remote { tid: self.number_for_access(&inside).ok_or(ended(0))?, proc_number: inside.tid };
+        let remote = Remote {
+            tid: self.number_for_access(&inside).ok_or(ended(0))?,
+            proc_number: inside.tid,
+        };
         let result = body(&remote);
         if let Err(Stopped { cause: StopCause::Ended, .. }) = result {
             // Somebody has killed the anchor. The monitor tells the watchers.
@@ -264,7 +297,8 @@ impl HostSpace {
         Some(inside.tid)
     }
 
-    /// The unsound construction that tests are to find: checks that the process has the space still, then names the process. An exec in between is missed.
+    /// The unsound construction that tests are to find: checks that the process has the space
+    /// still, then names the process. An exec in between is missed.
     #[cfg(sva_naive_check)]
     fn number_for_access(&self, inside: &Inside<'_>) -> Option<Tid> {
         let process = self.member.lock().process;
@@ -317,7 +351,11 @@ impl AddressSpace for HostSpace {
 
     fn unwatch(&self, token: WatchToken) {
         let mut state = self.state.lock();
-        let taken = state.watchers.iter().position(|(known, _)| *known == token).map(|at| state.watchers.swap_remove(at));
+        let taken = state
+            .watchers
+            .iter()
+            .position(|(known, _)| *known == token)
+            .map(|at| state.watchers.swap_remove(at));
         // What the watcher owns is dropped with no lock held.
         drop(state);
         drop(taken);
@@ -340,7 +378,8 @@ impl AddressSpace for HostSpace {
     }
 
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        let resolved = self.access(|remote| access::resolve(remote, address, mode, &self.provider.unreadable));
+        let resolved =
+            self.access(|remote| access::resolve(remote, address, mode, &self.provider.unreadable));
         resolved.map_err(|stopped| stopped.cause)
     }
 

@@ -1,19 +1,27 @@
-//! The stopper: a short-lived process of ours that stops a process's thread and has it make an anchor, and that finishes this when we are killed meanwhile.
+//! The stopper: a short-lived process of ours that stops a process's thread and has it make an
+//! anchor, and that finishes this when we are killed meanwhile.
 //!
-//! A tracer's death lets go what it traces, wherever it stands: a thread whose registers are those of a call made in its name would go on with them, and crash. So the tracer of that
-//! moment is a process of its own ([`Shared`]) that a signal to us does not reach. It lets the thread go, makes the anchor complete, and leaves it to the keeper:
+//! A tracer's death lets go what it traces, wherever it stands: a thread whose registers are those
+//! of a call made in its name would go on with them, and crash. So the tracer of that moment is a
+//! process of its own ([`Shared`]) that a signal to us does not reach. It lets the thread go, makes
+//! the anchor complete, and leaves it to the keeper:
 //!
-//! 1. The anchor is *parked*: stopped by SIGSTOP, with registers that make it exit should anybody have it go on, and let go by the stopper.
+//! 1. The anchor is *parked*: stopped by SIGSTOP, with registers that make it exit should anybody
+//!    have it go on, and let go by the stopper.
 //! 2. The stopper says that it is done (`DONE`) and watches.
 //! 3. The keeper seizes the anchor and says so (`TAKEN`). The stopper ends.
 //!
-//! If the keeper's thread dies before step 3, with its process or by the process's exec, the stopper kills the anchor. If the keeper gives up (`GIVEN_UP`), likewise. If the stopper dies, the keeper
-//! kills it. The anchor's pidfd says in all cases which task is meant. A thread that cannot be let go at once keeps the stopper alive until it can.
+//! If the keeper's thread dies before step 3, with its process or by the process's exec, the
+//! stopper kills the anchor. If the keeper gives up (`GIVEN_UP`), likewise. If the stopper dies,
+//! the keeper kills it. The anchor's pidfd says in all cases which task is meant. A thread that
+//! cannot be let go at once keeps the stopper alive until it can.
 //!
-//! What is not covered: a kill of both, such as that of a whole cgroup, or by the kernel for want of memory, which kills all that share it.
+//! What is not covered: a kill of both, such as that of a whole cgroup, or by the kernel for want
+//! of memory, which kills all that share it.
 //!
-//! Where only an ancestor may trace (Yama, mode 1, without CAP_SYS_PTRACE) the stopper would not be allowed what we are; there, and where it cannot be made, the keeper itself is the
-//! tracer from the beginning ([`is_possible`]).
+//! Where only an ancestor may trace (Yama, mode 1, without CAP_SYS_PTRACE) the stopper would not be
+//! allowed what we are; there, and where it cannot be made, the keeper itself is the tracer from
+//! the beginning ([`is_possible`]).
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -37,7 +45,8 @@ use crate::sys::{self, Descriptor, Registers, Tid};
 use crate::target::Chosen;
 use crate::tracee::{self, FIRST_STOP, NEXT_STOP, Tracee, Trouble};
 
-/// How long the keeper waits for a stopper that does not get on. What it does needs nothing but a processor, unless the process makes a look at its memory wait.
+/// How long the keeper waits for a stopper that does not get on. What it does needs nothing but a
+/// processor, unless the process makes a look at its memory wait.
 const LIMIT: Duration = NEXT_STOP.saturating_add(FIRST_STOP);
 
 const WORKING: u32 = 0;
@@ -50,7 +59,8 @@ const GIVEN_UP: u32 = 3;
 struct Order {
     /// Our process.
     program: Tid,
-    /// Its thread that takes the anchor over. It dies with the process, and also in its exec, which leaves the process's number alone.
+    /// Its thread that takes the anchor over. It dies with the process, and also in its exec,
+    /// which leaves the process's number alone.
     keeper: Tid,
     pid: Tid,
     chosen: Chosen,
@@ -86,8 +96,12 @@ pub(crate) struct Stopper(Shared<Order>);
 
 /// Whether a process of ours may trace what we may.
 pub(crate) fn is_possible() -> bool {
-    let only_ancestors = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() != "0");
-    let may_trace_all = || rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE));
+    let only_ancestors = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+        .is_ok_and(|scope| scope.trim() != "0");
+    let may_trace_all = || {
+        rustix::thread::capabilities(None)
+            .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_PTRACE))
+    };
     cfg!(not(sva_keeper_stops)) && (!only_ancestors || may_trace_all())
 }
 
@@ -97,10 +111,18 @@ impl Stopper {
     /// # Errors
     /// It cannot be made; what it was to work on comes back.
     #[allow(unsafe_code, reason = "`work` keeps to the contract that it is started under")]
-    pub(crate) fn start(pid: Tid, chosen: Chosen, landmarks: Landmarks) -> Result<Self, (Chosen, Landmarks)> {
-        // SAFETY: `work`, and all that it calls in `anchor`, `saved`, `tracee`, `procfs` and `sys`, makes bare system calls and uses its own stack. It takes the lock of
-        // `result` before it says that it is done, we after that; `parked` is set by it and only looked at by us.
-        unsafe { Shared::start(order(pid, chosen, landmarks), work) }.map(Self).map_err(|(order, _)| (order.chosen, order.landmarks))
+    pub(crate) fn start(
+        pid: Tid,
+        chosen: Chosen,
+        landmarks: Landmarks,
+    ) -> Result<Self, (Chosen, Landmarks)> {
+        // SAFETY: `work`, and all that it calls in `anchor`, `saved`, `tracee`, `procfs` and `sys`,
+        // makes bare system calls and uses its own stack. It takes the lock of
+        // `result` before it says that it is done, we after that; `parked` is set by it and only
+        // looked at by us.
+        unsafe { Shared::start(order(pid, chosen, landmarks), work) }
+            .map(Self)
+            .map_err(|(order, _)| (order.chosen, order.landmarks))
     }
 
     /// Waits for the anchor and takes it over. To be called once.
@@ -146,7 +168,10 @@ impl Stopper {
             }
             let late = begin.elapsed() > LIMIT;
             if late && self.order().progress.change(WORKING, GIVEN_UP) {
-                return Err(AttachError::DidNotStop { tid: self.order().chosen.tid as u32, waited: LIMIT });
+                return Err(AttachError::DidNotStop {
+                    tid: self.order().chosen.tid as u32,
+                    waited: LIMIT,
+                });
             }
         }
         Ok(())
@@ -161,7 +186,9 @@ impl Stopper {
     pub(crate) fn holds(&self, tgid: Tid) -> Option<Tid> {
         let Order { chosen, is_astray, progress, .. } = self.order();
         let holds = is_astray.load(SeqCst) || progress.get() == GIVEN_UP;
-        let in_the_way = chosen.tgid == tgid && holds && !procfs::status(chosen.tid).is_ok_and(|status| status.is_dead());
+        let in_the_way = chosen.tgid == tgid
+            && holds
+            && !procfs::status(chosen.tid).is_ok_and(|status| status.is_dead());
         in_the_way.then_some(chosen.tid)
     }
 
@@ -199,7 +226,10 @@ fn take_over(parked: &Parked) -> Result<(), Trouble> {
         let_go(anchor, None)?;
         return Err(Trouble::Gone);
     }
-    Ok(sys::set_options(parked.tid, libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXEC)?)
+    Ok(sys::set_options(
+        parked.tid,
+        libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACEEXEC,
+    )?)
 }
 
 impl Order {
@@ -227,8 +257,11 @@ fn work(order: &Order) {
     if !order.keeper_lives() {
         return;
     }
-    let Attempt { anchor, stopped, mut stray } = anchor::make(order.pid, &order.chosen, &order.landmarks);
-    let parked = anchor.and_then(|anchor| park(order, anchor).map_err(|trouble| Failure::Other(trouble.into_error(order.pid, anchor))));
+    let Attempt { anchor, stopped, mut stray } =
+        anchor::make(order.pid, &order.chosen, &order.landmarks);
+    let parked = anchor.and_then(|anchor| {
+        park(order, anchor).map_err(|trouble| Failure::Other(trouble.into_error(order.pid, anchor)))
+    });
     let is_parked = parked.is_ok();
     order.is_astray.store(stray.is_some(), SeqCst);
     *order.result.lock() = Some((parked, stopped));
@@ -244,14 +277,23 @@ fn work(order: &Order) {
     }
 }
 
-/// Lets an anchor go, stopped. Who it is is known to the keeper before: from the moment on that it is let go it does not die with us.
+/// Lets an anchor go, stopped. Who it is is known to the keeper before: from the moment on that it
+/// is let go it does not die with us.
 fn park(order: &Order, anchor: Tid) -> Result<(), Trouble> {
     let parked = (|| {
         let number = Pid::from_raw(anchor).ok_or(Trouble::Gone)?;
-        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty()).map_err(std::io::Error::from)?.into();
+        let pidfd = rustix::process::pidfd_open(number, PidfdFlags::empty())
+            .map_err(std::io::Error::from)?
+            .into();
         let _ = order.parked.set(Parked { tid: anchor, pidfd });
         let registers = sys::registers(anchor)?.ok_or(Trouble::Mode)?;
-        let exit = Registers { rip: order.landmarks.instruction, rax: libc::SYS_exit as u64, orig_rax: u64::MAX, rdi: 0, ..registers };
+        let exit = Registers {
+            rip: order.landmarks.instruction,
+            rax: libc::SYS_exit as u64,
+            orig_rax: u64::MAX,
+            rdi: 0,
+            ..registers
+        };
         sys::set_registers(anchor, &exit)?;
         Ok(sys::detach(anchor, libc::SIGSTOP)?)
     })();
@@ -264,7 +306,10 @@ fn park(order: &Order, anchor: Tid) -> Result<(), Trouble> {
 
 #[cfg(test)]
 mod tests {
-    use super::{AttachError, Chosen, DONE, Duration, Failure, Landmarks, Order, Shared, Stopper, WORKING, gettid, order, sys, tracee};
+    use super::{
+        AttachError, Chosen, DONE, Duration, Failure, Landmarks, Order, Shared, Stopper, WORKING,
+        gettid, order, sys, tracee,
+    };
     use crate::procfs::TaskDir;
 
     /// As on a machine that is short of processors.
@@ -273,7 +318,10 @@ mod tests {
             sys::pause(Duration::from_millis(500));
             tracee::get_on();
         }
-        *order.result.lock() = Some((Err(Failure::Seize(std::io::Error::from_raw_os_error(libc::EIO))), Duration::ZERO));
+        *order.result.lock() = Some((
+            Err(Failure::Seize(std::io::Error::from_raw_os_error(libc::EIO))),
+            Duration::ZERO,
+        ));
         order.progress.change(WORKING, DONE);
     }
 
@@ -281,11 +329,17 @@ mod tests {
     #[allow(unsafe_code, reason = "`slow` does nothing that `work` does not")]
     fn a_stopper_that_gets_on_slowly_is_waited_for() {
         let tid = gettid();
-        let chosen = Chosen { tid, directory: TaskDir::open(tid).unwrap(), tgid: tid, stands_in: false };
+        let chosen =
+            Chosen { tid, directory: TaskDir::open(tid).unwrap(), tgid: tid, stands_in: false };
         // SAFETY: it sleeps, counts, and fills in the result as `work` does.
-        let started = unsafe { Shared::start(order(tid, chosen, Landmarks { instruction: 0, root: None }), slow) };
+        let started = unsafe {
+            Shared::start(order(tid, chosen, Landmarks { instruction: 0, root: None }), slow)
+        };
         let mut stopper = Stopper(started.unwrap());
-        assert!(matches!(stopper.anchor(), Err(AttachError::Host(_))), "the answer of the stopper, not ours");
+        assert!(
+            matches!(stopper.anchor(), Err(AttachError::Host(_))),
+            "the answer of the stopper, not ours"
+        );
         while !stopper.is_over() {
             std::thread::yield_now();
         }

@@ -28,11 +28,14 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    /// Refuses where it has gone, since it was chosen, to sleep in a call that a stop could cut short.
+    /// Refuses where it has gone, since it was chosen, to sleep in a call that a stop could cut
+    /// short.
     pub(crate) fn still_holds(&self) -> Result<(), AttachError> {
         let doing = self.directory.doing().ok();
         match doing.map(|doing| calls::judge(&doing)) {
-            Some(Stoppable::No { call }) if self.directory.status().is_ok_and(|status| status.state != 'T') => {
+            Some(Stoppable::No { call })
+                if self.directory.status().is_ok_and(|status| status.state != 'T') =>
+            {
                 Err(AttachError::Busy { tid: self.tid as u32, call })
             }
             _ => Ok(()),
@@ -70,13 +73,18 @@ pub(crate) fn inspect(pid: Tid) -> Result<Process, AttachError> {
         return Ok(Process { tgid: status.tgid, alive: pid });
     }
     let lives = |&tid: &Tid| procfs::status(tid).is_ok_and(|thread| !thread.is_dead());
-    match procfs::threads(status.tgid).map_err(AttachError::host("read /proc"))?.into_iter().find(lives) {
+    match procfs::threads(status.tgid)
+        .map_err(AttachError::host("read /proc"))?
+        .into_iter()
+        .find(lives)
+    {
         Some(alive) => Ok(Process { tgid: status.tgid, alive }),
         None => Err(AttachError::Zombie { pid: number }),
     }
 }
 
-/// Picks the thread whose stop does least, and waits for a moment when one can be had. Blocks for at most [`PATIENCE`] (and the look at each thread).
+/// Picks the thread whose stop does least, and waits for a moment when one can be had. Blocks for
+/// at most [`PATIENCE`] (and the look at each thread).
 ///
 /// # Errors
 /// No thread can be stopped, with the reason that holds for the last that was looked at.
@@ -85,7 +93,8 @@ pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError>
     let mut seen = Seen::default();
     loop {
         seen.is_last = Instant::now() >= deadline;
-        // The leader last: signals to the process are handled by it where it can, and while it is stopped they would interrupt other threads.
+        // The leader last: signals to the process are handled by it where it can, and while it is
+        // stopped they would interrupt other threads.
         let mut threads = procfs::threads(process.tgid).map_err(AttachError::host("read /proc"))?;
         threads.sort_by_key(|&tid| tid == process.tgid);
         let reason = match best_of(pid, process, threads, &mut seen) {
@@ -93,7 +102,8 @@ pub(crate) fn choose(pid: Tid, process: &Process) -> Result<Chosen, AttachError>
             Err(Obstacle::Lasting(reason)) => return Err(reason),
             Err(Obstacle::Passing(reason)) => reason,
         };
-        // A vfork parent cannot be stopped before its child has gone; but the child shares its space.
+        // A vfork parent cannot be stopped before its child has gone; but the child shares its
+        // space.
         if let Ok(chosen) = best_of(pid, process, sharers(process)?, &mut seen) {
             return Ok(chosen);
         }
@@ -116,8 +126,9 @@ struct Found {
 
 /// What was seen of the threads of a process while it was looked at.
 ///
-/// A thread that runs may be inside a call that moves bytes and sleeps every now and then, such as a large write to a pipe; a stop cuts it short with near
-/// certainty. One that has not gone to sleep for a while computes.
+/// A thread that runs may be inside a call that moves bytes and sleeps every now and then, such as
+/// a large write to a pipe; a stop cuts it short with near certainty. One that has not gone to
+/// sleep for a while computes.
 #[derive(Default)]
 struct Seen {
     sleeps: HashMap<Tid, u64>,
@@ -134,7 +145,12 @@ impl Seen {
     }
 }
 
-fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>, seen: &mut Seen) -> Result<Chosen, Obstacle> {
+fn best_of(
+    pid: Tid,
+    process: &Process,
+    threads: Vec<Tid>,
+    seen: &mut Seen,
+) -> Result<Chosen, Obstacle> {
     let (mut best, mut obstacle): (Option<(bool, Stoppable, Chosen)>, _) = (None, None);
     // A thread that can be waited for beats one that never will do.
     let mut against = |found: Obstacle| {
@@ -145,7 +161,8 @@ fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>, seen: &mut Seen) -> R
     for tid in threads {
         let Ok(directory) = TaskDir::open(tid) else { continue };
         // With a good one at hand the others are of interest only where they would see it.
-        let at_hand = best.as_ref().is_some_and(|(_, stoppable, _)| *stoppable == Stoppable::Unharmed);
+        let at_hand =
+            best.as_ref().is_some_and(|(_, stoppable, _)| *stoppable == Stoppable::Unharmed);
         if at_hand && !directory.doing().is_ok_and(|doing| calls::waits_for_every_child(&doing)) {
             continue;
         }
@@ -155,7 +172,9 @@ fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>, seen: &mut Seen) -> R
                 against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call }));
                 continue;
             }
-            Ok(Found { stoppable: Stoppable::Perhaps, sleeps, .. }) if !seen.trusts(tid, sleeps) => {
+            Ok(Found { stoppable: Stoppable::Perhaps, sleeps, .. })
+                if !seen.trusts(tid, sleeps) =>
+            {
                 against(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call: -1 }));
                 continue;
             }
@@ -166,12 +185,21 @@ fn best_of(pid: Tid, process: &Process, threads: Vec<Tid>, seen: &mut Seen) -> R
             }
         };
         if found.sees_all && best.as_ref().is_some_and(|(sees_all, ..)| *sees_all) {
-            return Err(Obstacle::Passing(AttachError::Busy { tid: tid as u32, call: libc::SYS_wait4 }));
+            return Err(Obstacle::Passing(AttachError::Busy {
+                tid: tid as u32,
+                call: libc::SYS_wait4,
+            }));
         }
-        let is_better = best.as_ref().is_none_or(|(sees_all, stoppable, _)| !sees_all && (found.sees_all || found.stoppable > *stoppable));
+        let is_better = best.as_ref().is_none_or(|(sees_all, stoppable, _)| {
+            !sees_all && (found.sees_all || found.stoppable > *stoppable)
+        });
         if is_better {
             let stands_in = found.tgid != process.tgid;
-            best = Some((found.sees_all, found.stoppable, Chosen { tid, directory, tgid: found.tgid, stands_in }));
+            best = Some((
+                found.sees_all,
+                found.stoppable,
+                Chosen { tid, directory, tgid: found.tgid, stands_in },
+            ));
         }
     }
     match (best, obstacle) {
@@ -187,7 +215,13 @@ fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<Found, Obstacle> {
     let number = tid as u32;
     let status = directory.status().map_err(|_| Lasting(gone()))?;
     // A task on its way out has no memory and no namespaces any more.
-    let unless_dead = |error| if directory.status().is_ok_and(|status| !status.is_dead()) { Lasting(error) } else { Lasting(gone()) };
+    let unless_dead = |error| {
+        if directory.status().is_ok_and(|status| !status.is_dead()) {
+            Lasting(error)
+        } else {
+            Lasting(gone())
+        }
+    };
     if status.is_dead() {
         return Err(Lasting(gone()));
     }
@@ -197,12 +231,19 @@ fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<Found, Obstacle> {
     if status.tracer != 0 || status.state == 't' {
         // It passes where the tracer is another program's attach.
         let name = procfs::command(status.tracer);
-        return Err(Passing(AttachError::AlreadyTraced { tid: number, tracer: status.tracer as u32, name }));
+        return Err(Passing(AttachError::AlreadyTraced {
+            tid: number,
+            tracer: status.tracer as u32,
+            name,
+        }));
     }
     if status.seccomp != 0 {
         return Err(Lasting(AttachError::Seccomp { tid: number, mode: status.seccomp }));
     }
-    if directory.makes_children_elsewhere().map_err(|error| unless_dead(denied(pid, &status, error)))? {
+    if directory
+        .makes_children_elsewhere()
+        .map_err(|error| unless_dead(denied(pid, &status, error)))?
+    {
         return Err(unless_dead(AttachError::PidNamespace { tid: number }));
     }
     let doing = directory.doing().map_err(|error| unless_dead(denied(pid, &status, error)))?;
@@ -212,15 +253,24 @@ fn look_at(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<Found, Obstacle> {
     let stoppable = match status.state {
         // Stopped by a signal: what it was doing has been interrupted already.
         'T' => Stoppable::Unharmed,
-        'D' => Stoppable::No { call: if let procfs::Doing::Call { number, .. } = doing { number } else { -1 } },
+        'D' => Stoppable::No {
+            call: if let procfs::Doing::Call { number, .. } = doing { number } else { -1 },
+        },
         _ => calls::judge(&doing),
     };
-    Ok(Found { tgid: status.tgid, stoppable, sees_all: calls::waits_for_every_child(&doing), sleeps: status.sleeps })
+    Ok(Found {
+        tgid: status.tgid,
+        stoppable,
+        sees_all: calls::waits_for_every_child(&doing),
+        sleeps: status.sleeps,
+    })
 }
 
 fn denied(pid: Tid, status: &Status, error: io::Error) -> AttachError {
     match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted { pid: pid as u32, why: denial(status) },
+        Some(libc::EPERM | libc::EACCES) => {
+            AttachError::NotPermitted { pid: pid as u32, why: denial(status) }
+        }
         Some(libc::ENOENT | libc::ESRCH) => AttachError::Gone { pid: pid as u32 },
         _ => AttachError::host("read /proc")(error),
     }
@@ -236,7 +286,10 @@ fn missing(pid: u32, error: io::Error) -> AttachError {
 /// Why the kernel may have said no.
 pub(crate) fn denial(status: &Status) -> Denial {
     let ours = rustix::process::geteuid().as_raw();
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0);
     if ours != 0 && status.user != ours {
         Denial::OtherUser { theirs: status.user, ours }
     } else if scope > 0 {

@@ -1,9 +1,11 @@
 //! One traced task: its stops, and system calls made in its name. Used by its tracer only.
 //!
-//! Nothing here allocates or uses `errno`: see [`Shared::start`](crate::sys::shared::Shared::start).
+//! Nothing here allocates or uses `errno`: see
+//! [`Shared::start`](crate::sys::shared::Shared::start).
 //!
-//! A stop is learned from `waitpid` where possible, and from the stop's own siginfo otherwise: any thread of this process may collect a wait status of the
-//! keeper's tracees by waiting for all children, and must not be able to make an attach fail by it.
+//! A stop is learned from `waitpid` where possible, and from the stop's own siginfo otherwise: any
+//! thread of this process may collect a wait status of the keeper's tracees by waiting for all
+//! children, and must not be able to make an attach fail by it.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -17,15 +19,18 @@ use crate::sys::{self, EVENT_CLONE, EVENT_STOP, Registers, Tid, Waited};
 
 /// How long a task may take to stop at first.
 pub(crate) const FIRST_STOP: Duration = Duration::from_millis(250);
-/// How long it may take from one stop to the next: a bound against hanging only, since it has nothing to wait for but a processor.
+/// How long it may take from one stop to the next: a bound against hanging only, since it has
+/// nothing to wait for but a processor.
 pub(crate) const NEXT_STOP: Duration = Duration::from_secs(2);
-/// Stops come within microseconds; a task that takes longer than this waits for a processor, which we would only take from it.
+/// Stops come within microseconds; a task that takes longer than this waits for a processor, which
+/// we would only take from it.
 const SPIN: Duration = Duration::from_micros(300);
 
 /// Stops that tracers of this program have seen, the stopper's included.
 static SEEN: AtomicU32 = AtomicU32::new(0);
 
-/// Changes whenever a tracer of this program gets on: what only waits for a processor, on a machine that is short of them, is told by it from what hangs.
+/// Changes whenever a tracer of this program gets on: what only waits for a processor, on a machine
+/// that is short of them, is told by it from what hangs.
 pub(crate) fn progress() -> u32 {
     SEEN.load(Ordering::SeqCst)
 }
@@ -62,7 +67,11 @@ impl Stop {
     }
 
     fn from_info((signal, code): (i32, i32)) -> Self {
-        if code == libc::SIGTRAP | 0x80 { Self::Call } else { Self::new(signal, if code > 0xff { code >> 8 } else { 0 }) }
+        if code == libc::SIGTRAP | 0x80 {
+            Self::Call
+        } else {
+            Self::new(signal, if code > 0xff { code >> 8 } else { 0 })
+        }
     }
 }
 
@@ -93,7 +102,9 @@ impl Trouble {
         match self {
             Self::Gone => AttachError::Gone { pid: pid as u32 },
             // Killed in the middle of it.
-            Self::Request(error) if error.raw_os_error() == Some(libc::ESRCH) => AttachError::Gone { pid: pid as u32 },
+            Self::Request(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+                AttachError::Gone { pid: pid as u32 }
+            }
             Self::Late => AttachError::DidNotStop { tid: tid as u32, waited: FIRST_STOP },
             // Others stop it and have it go on, again and again.
             Self::Unexpected => AttachError::Busy { tid: tid as u32, call: -1 },
@@ -163,19 +174,25 @@ impl Tracee {
         }
     }
 
-    /// Collects a dead task of the process: as its tracer we are first to, and nobody else can before. A child of our own process is left to the program that made it.
+    /// Collects a dead task of the process: as its tracer we are first to, and nobody else can
+    /// before. A child of our own process is left to the program that made it.
     fn bury(self) {
         let leads = procfs::status(self.0).is_ok_and(|status| status.tgid == self.0);
-        let is_own_child = leads && procfs::parent(self.0).is_ok_and(|parent| parent == rustix::process::getpid().as_raw_nonzero().get());
+        let is_own_child = leads
+            && procfs::parent(self.0)
+                .is_ok_and(|parent| parent == rustix::process::getpid().as_raw_nonzero().get());
         if !is_own_child {
             let _ = sys::collect(self.0);
         }
     }
 
-    /// Whether the number is a task's that we trace. It may not be the same as before: a thread that execs takes over the number of the leader. Where that cannot be seen at the moment, since
-    /// our program has no descriptor left or has just closed this one, it counts as one: to give up a task that is traced would be the end of it.
+    /// Whether the number is a task's that we trace. It may not be the same as before: a thread
+    /// that execs takes over the number of the leader. Where that cannot be seen at the moment,
+    /// since our program has no descriptor left or has just closed this one, it counts as one:
+    /// to give up a task that is traced would be the end of it.
     pub(crate) fn is_traced(self) -> bool {
-        procfs::status(self.0).map_or_else(|error| !procfs::is_gone(&error), |status| status.tracer == gettid())
+        procfs::status(self.0)
+            .map_or_else(|error| !procfs::is_gone(&error), |status| status.tracer == gettid())
     }
 
     /// Waits for [`Stop::Interrupted`]; signals that come first are delivered.
@@ -197,8 +214,14 @@ impl Tracee {
         }
     }
 
-    /// Leads a stopped task into `call`, made by the instruction at `instruction`: it stands at the entry.
-    pub(crate) fn enter(self, registers: &Registers, instruction: u64, call: &Call) -> Result<(), Trouble> {
+    /// Leads a stopped task into `call`, made by the instruction at `instruction`: it stands at the
+    /// entry.
+    pub(crate) fn enter(
+        self,
+        registers: &Registers,
+        instruction: u64,
+        call: &Call,
+    ) -> Result<(), Trouble> {
         let [a, b, c, d] = call.arguments;
         // No number in orig_rax: what restarts interrupted calls must leave this one alone.
         let prepared = Registers {
@@ -230,8 +253,14 @@ impl Tracee {
         Err(Trouble::Unexpected)
     }
 
-    /// Makes one call in the task's name; it then stands at its return. The inner error is the kernel's answer.
-    pub(crate) fn call(self, registers: &Registers, instruction: u64, call: &Call) -> Result<io::Result<u64>, Trouble> {
+    /// Makes one call in the task's name; it then stands at its return. The inner error is the
+    /// kernel's answer.
+    pub(crate) fn call(
+        self,
+        registers: &Registers,
+        instruction: u64,
+        call: &Call,
+    ) -> Result<io::Result<u64>, Trouble> {
         self.enter(registers, instruction, call)?;
         sys::resume_to_call(self.0, 0)?;
         match self.stop(NEXT_STOP)? {
@@ -240,8 +269,14 @@ impl Tracee {
         }
     }
 
-    /// Makes a clone in the task's name; it then stands at the event, with the call not yet returned. Answers the new task.
-    pub(crate) fn clone(self, registers: &Registers, instruction: u64, call: &Call) -> Result<io::Result<Tid>, Trouble> {
+    /// Makes a clone in the task's name; it then stands at the event, with the call not yet
+    /// returned. Answers the new task.
+    pub(crate) fn clone(
+        self,
+        registers: &Registers,
+        instruction: u64,
+        call: &Call,
+    ) -> Result<io::Result<Tid>, Trouble> {
         const ERESTARTNOINTR: i32 = 513;
         for _ in 0..16 {
             self.enter(registers, instruction, call)?;
@@ -249,7 +284,8 @@ impl Tracee {
             match self.stop(NEXT_STOP)? {
                 Stop::Cloned => return Ok(Ok(sys::event_message(self.0)?)),
                 Stop::Call => match self.answer()? {
-                    // A stop was asked of the process meanwhile; on the next entry it has been seen to.
+                    // A stop was asked of the process meanwhile; on the next entry it has been seen
+                    // to.
                     Err(error) if error.raw_os_error() == Some(ERESTARTNOINTR) => {}
                     answer => return Ok(answer.map(|_| 0)),
                 },
@@ -259,7 +295,8 @@ impl Tracee {
         Err(Trouble::Unexpected)
     }
 
-    /// From inside a call to the stop that follows it, on the way back to user mode: the only kind of stop that registers with a restart in them may be left from.
+    /// From inside a call to the stop that follows it, on the way back to user mode: the only kind
+    /// of stop that registers with a restart in them may be left from.
     pub(crate) fn finish_call(self) -> Result<(), Trouble> {
         sys::interrupt(self.0)?;
         sys::resume(self.0, 0)?;
@@ -270,7 +307,11 @@ impl Tracee {
     pub(crate) fn answer(self) -> Result<io::Result<u64>, Trouble> {
         let registers = sys::registers(self.0)?.ok_or(Trouble::Mode)?;
         let answer = registers.rax as i64;
-        Ok(if (-4095..0).contains(&answer) { Err(io::Error::from_raw_os_error(-answer as i32)) } else { Ok(registers.rax) })
+        Ok(if (-4095..0).contains(&answer) {
+            Err(io::Error::from_raw_os_error(-answer as i32))
+        } else {
+            Ok(registers.rax)
+        })
     }
 
     /// Kills the task and collects it.
@@ -284,7 +325,8 @@ impl Tracee {
         Ok(sys::kill(self.0)?)
     }
 
-    /// Collects a task that dies. If it has a parent of its own, that one can collect it from now on.
+    /// Collects a task that dies. If it has a parent of its own, that one can collect it from now
+    /// on.
     pub(crate) fn collect(self) -> Result<(), Trouble> {
         let begin = Instant::now();
         loop {

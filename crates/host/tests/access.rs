@@ -62,7 +62,10 @@ fn code_of_the_process_is_not_written() {
     let target = Target::start("serve");
     let space = target.attach();
     let regions = space.regions().unwrap();
-    let code = regions.iter().find(|region| region.execute && region.read && region.name.ends_with("sva-host-target")).unwrap();
+    let code = regions
+        .iter()
+        .find(|region| region.execute && region.read && region.name.ends_with("sva-host-target"))
+        .unwrap();
     assert_stopped(write(&*space, code.range.first(), &[0xcc]), 0, "denied");
     assert_eq!(code.unusable(Access::Write), Some(Unusable::NotWritable));
     assert_eq!(code.unusable(Access::Read), None);
@@ -80,13 +83,24 @@ fn a_hole_stops_an_access_at_its_exact_byte() {
         assert_stopped(write(&*space, from, &data), before, "not mapped");
         assert_eq!(target.peek(from, before as usize), vec![0xab; before as usize]);
         let mut buf = vec![0; data.len()];
-        assert_stopped(space.read(&[piece(from, buf.len() as u64)], &mut buf, AccessMode::READ), before, "not mapped");
-        assert!(buf[..before as usize].iter().all(|&byte| byte == 0xab) && buf[before as usize..].iter().all(|&byte| byte == 0));
+        assert_stopped(
+            space.read(&[piece(from, buf.len() as u64)], &mut buf, AccessMode::READ),
+            before,
+            "not mapped",
+        );
+        assert!(
+            buf[..before as usize].iter().all(|&byte| byte == 0xab)
+                && buf[before as usize..].iter().all(|&byte| byte == 0)
+        );
     }
     // Over many pages, so that the kernel works in several steps.
     let big = target.map("private", 64 * PAGE);
     target.ask(&format!("unmap {:#x} {PAGE}", big + 63 * PAGE));
-    assert_stopped(write(&*space, big + 10, &vec![1; 64 * PAGE as usize]), 63 * PAGE - 10, "not mapped");
+    assert_stopped(
+        write(&*space, big + 10, &vec![1; 64 * PAGE as usize]),
+        63 * PAGE - 10,
+        "not mapped",
+    );
 }
 
 #[test]
@@ -95,7 +109,13 @@ fn the_pieces_of_a_gather_are_counted_in_order() {
     let mut target = Target::start("serve");
     let at = target.map("hole", 3 * PAGE);
     let space = target.attach();
-    let pieces = [piece(at + 2 * PAGE, 10), piece(at + 5, 0), piece(at, 20), piece(at + PAGE - 3, 8), piece(at, 100)];
+    let pieces = [
+        piece(at + 2 * PAGE, 10),
+        piece(at + 5, 0),
+        piece(at, 20),
+        piece(at + PAGE - 3, 8),
+        piece(at, 100),
+    ];
     let total: u64 = pieces.iter().map(|piece| piece.len).sum();
     let data: Vec<u8> = (0..total as u8).collect();
     assert_stopped(space.write(&pieces, &data, AccessMode::WRITE), 33, "not mapped");
@@ -123,8 +143,11 @@ fn gathers_of_more_pieces_than_one_call_takes_are_whole() {
                 piece(at + from, random.u64(..200).min(length - from))
             })
             .collect();
-        let expected: Vec<u8> =
-            pieces.iter().flat_map(|piece| &image[(piece.address - at) as usize..][..piece.len as usize]).copied().collect();
+        let expected: Vec<u8> = pieces
+            .iter()
+            .flat_map(|piece| &image[(piece.address - at) as usize..][..piece.len as usize])
+            .copied()
+            .collect();
         let mut buf = vec![0; expected.len()];
         space.read(&pieces, &mut buf, AccessMode::READ).unwrap();
         assert!(buf == expected, "{count} pieces, seed {seed}");
@@ -136,8 +159,17 @@ fn addresses_that_are_nobodys_are_not_mapped() {
     // shows T1, S2
     let target = Target::start("serve");
     let space = target.attach();
-    for address in [0, 1, 0x7fff_ffff_f000, 0x8000_0000_0000, 1 << 62, 1 << 63, 0xffff_8000_0000_0000, 0xffff_ffff_ff60_0000, u64::MAX - 7]
-    {
+    for address in [
+        0,
+        1,
+        0x7fff_ffff_f000,
+        0x8000_0000_0000,
+        1 << 62,
+        1 << 63,
+        0xffff_8000_0000_0000,
+        0xffff_ffff_ff60_0000,
+        u64::MAX - 7,
+    ] {
         assert_stopped(read(&*space, address, 8).map(drop), 0, "not mapped");
         assert_stopped(write(&*space, address, &[0; 8]), 0, "not mapped");
     }
@@ -154,12 +186,19 @@ fn execute_and_privileged_requests_are_denied() {
     let target = Target::start("serve");
     let space = target.attach();
     let at = piece(target.canary, 4);
-    for mode in [AccessMode { access: Access::Execute, ..AccessMode::READ }, AccessMode { privileged: true, ..AccessMode::READ }] {
+    for mode in [
+        AccessMode { access: Access::Execute, ..AccessMode::READ },
+        AccessMode { privileged: true, ..AccessMode::READ },
+    ] {
         assert_stopped(space.read(&[at], &mut [0; 4], mode), 0, "denied");
     }
     let capabilities = space.capabilities();
     assert!(
-        !capabilities.execute && !capabilities.privileged && !capabilities.synchronous && !capabilities.atomics && capabilities.page_faults
+        !capabilities.execute
+            && !capabilities.privileged
+            && !capabilities.synchronous
+            && !capabilities.atomics
+            && capabilities.page_faults
     );
 }
 
@@ -197,11 +236,20 @@ fn a_page_that_is_absent_stops_an_access_that_does_not_wait_for_it() {
     let (at, hole) = (target.map("private", 16 * PAGE), target.map("hole", 3 * PAGE));
     let space = target.attach();
     target.poke(at, 2 * PAGE, 1);
-    let (reading, writing) = (AccessMode::READ.stop_on_absent(), AccessMode::WRITE.stop_on_absent());
+    let (reading, writing) =
+        (AccessMode::READ.stop_on_absent(), AccessMode::WRITE.stop_on_absent());
     let mut buf = vec![0; 4 * PAGE as usize];
-    assert_stopped(space.read(&[piece(at + 8, buf.len() as u64)], &mut buf, reading), 2 * PAGE - 8, "not present");
+    assert_stopped(
+        space.read(&[piece(at + 8, buf.len() as u64)], &mut buf, reading),
+        2 * PAGE - 8,
+        "not present",
+    );
     assert_eq!(buf[2 * PAGE as usize - 9..][..2], [1, 0]);
-    assert_stopped(space.write(&[piece(at + PAGE, 3 * PAGE)], &[9; 3 * PAGE as usize], writing), PAGE, "not present");
+    assert_stopped(
+        space.write(&[piece(at + PAGE, 3 * PAGE)], &[9; 3 * PAGE as usize], writing),
+        PAGE,
+        "not present",
+    );
     assert_eq!(target.peek(at + 2 * PAGE - 1, 1), [9]);
     // Pieces before it are done; one after it is not.
     let pieces = [piece(at, 8), piece(at + 3 * PAGE, 8), piece(at, 8)];
@@ -262,8 +310,17 @@ fn windows_that_cover_memory_are_told() {
     let window = |first, last| AddrRange::inclusive(first, last).unwrap();
     let found = space.mapped_within(&[window(at, at + 3 * PAGE - 1)]).unwrap();
     assert_eq!(found, [window(at, at + PAGE - 1), window(at + 2 * PAGE, at + 3 * PAGE - 1)]);
-    assert_eq!(space.mapped_within(&[window(at + 10, at + 20)]).unwrap(), [window(at + 10, at + 20)]);
-    assert_eq!(space.mapped_within(&[window(at + PAGE, at + 2 * PAGE - 1), window(1 << 63, u64::MAX - 1)]).unwrap().len(), 0);
+    assert_eq!(
+        space.mapped_within(&[window(at + 10, at + 20)]).unwrap(),
+        [window(at + 10, at + 20)]
+    );
+    assert_eq!(
+        space
+            .mapped_within(&[window(at + PAGE, at + 2 * PAGE - 1), window(1 << 63, u64::MAX - 1)])
+            .unwrap()
+            .len(),
+        0
+    );
     assert!(space.mapped_within(&[window(0, u64::MAX)]).unwrap().len() > 10);
 }
 
@@ -277,8 +334,11 @@ fn mappings_that_cannot_be_seen_are_an_error() {
     target.tell("exit");
     support::until("a zombie", || target.status("State").starts_with('Z'));
     assert!(matches!(sva_host::regions(target.pid()), Err(RegionsError::NoMemory { .. })));
-    let mut gone =
-        std::process::Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg("exit").stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut gone = std::process::Command::new(env!("CARGO_BIN_EXE_sva-host-target"))
+        .arg("exit")
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     gone.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
     gone.wait().unwrap();
     assert!(matches!(sva_host::regions(gone.id()), Err(RegionsError::NoSuchProcess { .. })));
@@ -292,6 +352,8 @@ fn an_ended_space_says_so_rather_than_not_mapped() {
     let at = target.canary;
     target.child.kill().unwrap();
     target.child.wait().unwrap();
-    support::until("ended", || matches!(read(&*space, at, 1), Err(Stopped { cause: StopCause::Ended, .. })));
+    support::until("ended", || {
+        matches!(read(&*space, at, 1), Err(Stopped { cause: StopCause::Ended, .. }))
+    });
     assert!(space.ended().is_some());
 }

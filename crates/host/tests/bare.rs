@@ -1,6 +1,8 @@
-//! What the stopper runs never allocates: it has the thread-local storage and the heap of a program whose threads may be dead, with locks that nobody will give back.
+//! What the stopper runs never allocates: it has the thread-local storage and the heap of a program
+//! whose threads may be dead, with locks that nobody will give back.
 //!
-//! The allocator of this program ends any process but the program itself that comes to it. A stopper that ends so fails its attach.
+//! The allocator of this program ends any process but the program itself that comes to it. A
+//! stopper that ends so fails its attach.
 
 mod support;
 
@@ -47,14 +49,18 @@ unsafe impl GlobalAlloc for OfOneProcess {
 #[global_allocator]
 static ALLOCATOR: OfOneProcess = OfOneProcess;
 
-/// Attaches while `disturb` runs on a thread of its own; the stopper must not have ended before its time.
+/// Attaches while `disturb` runs on a thread of its own; the stopper must not have ended before its
+/// time.
 fn attach_while(target: &Target, disturb: impl FnOnce() + Send) -> Result<(), AttachError> {
     let result = std::thread::scope(|scope| {
         scope.spawn(disturb);
         attach(target.pid())
     });
     if let Err(error) = &result {
-        assert!(!error.to_string().contains("stopper process"), "it ended before its time: {error}");
+        assert!(
+            !error.to_string().contains("stopper process"),
+            "it ended before its time: {error}"
+        );
     }
     result.map(drop)
 }
@@ -87,7 +93,8 @@ fn the_stopper_never_allocates() {
 
     // Killed, or replaced by exec, or kept from going on, at any moment.
     let (mut failed, mut attached) = (0, 0);
-    let mut count = |result: Result<(), AttachError>| if result.is_ok() { attached += 1 } else { failed += 1 };
+    let mut count =
+        |result: Result<(), AttachError>| if result.is_ok() { attached += 1 } else { failed += 1 };
     for round in 0..40 {
         let moment = Duration::from_micros(round * 25 + 100);
         let target = Target::start("serve");
@@ -99,7 +106,8 @@ fn the_stopper_never_allocates() {
         target.tell("exec-by-thread");
         count(attach_while(&target, || wait(moment)));
         target.ready();
-        // What was made in the name of a thread that an exec kills that moment may be left to the new image: see docs/design/host.md.
+        // What was made in the name of a thread that an exec kills that moment may be left to the
+        // new image: see docs/design/host.md.
         target.ask("reap-any");
         count(attach_while(&target, || {
             for _ in 0..10 {

@@ -1,4 +1,5 @@
-//! A program that attaches while it has no descriptor to spare. A program of its own, since the limit is the whole program's.
+//! A program that attaches while it has no descriptor to spare. A program of its own, since the
+//! limit is the whole program's.
 
 mod support;
 
@@ -22,7 +23,8 @@ fn wait(time: Duration) {
 /// Takes all descriptors that are left, again and again.
 fn hoard(over: &AtomicBool) {
     while !over.load(SeqCst) {
-        let hoard: Vec<OwnedFd> = std::iter::from_fn(|| std::io::stdin().as_fd().try_clone_to_owned().ok()).collect();
+        let hoard: Vec<OwnedFd> =
+            std::iter::from_fn(|| std::io::stdin().as_fd().try_clone_to_owned().ok()).collect();
         wait(Duration::from_micros(20));
         drop(hoard);
         wait(Duration::from_micros(80));
@@ -96,7 +98,10 @@ fn a_page_that_cannot_be_looked_at_for_want_of_descriptors_is_no_fault_of_the_pr
     setrlimit(Resource::Nofile, old).unwrap();
     for failed in [translated, resolved] {
         let failed = failed.expect_err("there is none to open maps with");
-        assert!(matches!(&failed, StopCause::Host(failure) if failure.call == "read /proc/PID/maps"), "{failed}");
+        assert!(
+            matches!(&failed, StopCause::Host(failure) if failure.call == "read /proc/PID/maps"),
+            "{failed}"
+        );
     }
     read.expect("it needs none");
     assert!(space.ended().is_none());

@@ -49,7 +49,11 @@ fn the_exit_of_an_idle_process_is_noticed_in_time() {
     assert_eq!(reason, EndReason::Exited);
     assert_in_time(from, told);
     until("the handler has run", || witness.ran.load(Ordering::SeqCst) == 1);
-    until("no anchor is left", || traced_by(std::process::id()).iter().all(|&task| !shares_anchor(&format!("{space:?}"), task)));
+    until("no anchor is left", || {
+        traced_by(std::process::id())
+            .iter()
+            .all(|&task| !shares_anchor(&format!("{space:?}"), task))
+    });
 }
 
 fn shares_anchor(space: &str, task: u32) -> bool {
@@ -93,7 +97,10 @@ fn no_access_succeeds_after_the_end() {
     }
     assert!(space.watch(Witness::of_nothing()).is_err());
     assert!(space.regions().is_err());
-    assert_eq!(space.mapped_within(&[sva_core::AddrRange::inclusive(0, u64::MAX).unwrap()]).unwrap(), []);
+    assert_eq!(
+        space.mapped_within(&[sva_core::AddrRange::inclusive(0, u64::MAX).unwrap()]).unwrap(),
+        []
+    );
 }
 
 #[test]
@@ -161,7 +168,12 @@ fn dropping_the_last_handle_leaves_nothing_behind() {
 fn traces(pid: u32) -> (Vec<u32>, Vec<u32>, String, [String; 6]) {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let keys = ["TracerPid", "Threads", "SigBlk", "SigPnd", "ShdPnd", "SigIgn"];
-    (numbers(&format!("/proc/{pid}/task")), numbers(&format!("/proc/{pid}/fd")), maps, keys.map(|key| support::status(pid, key)))
+    (
+        numbers(&format!("/proc/{pid}/task")),
+        numbers(&format!("/proc/{pid}/fd")),
+        maps,
+        keys.map(|key| support::status(pid, key)),
+    )
 }
 
 #[test]
@@ -173,7 +185,11 @@ fn an_anchor_that_somebody_kills_ends_the_space() {
     let witness = Witness::of(&space);
     let text = format!("{space:?}");
     let anchor = numbers("/proc").into_iter().find(|&task| shares_anchor(&text, task)).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_raw(anchor as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(anchor as i32).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
     assert_eq!(witness.end().0, EndReason::RightsLost);
     assert!(read(&*space, at, 1).is_err());
     let anew = target.attach();
@@ -209,20 +225,26 @@ fn a_thousand_accesses_in_flight_end_with_the_space() {
     }
 }
 
-/// A process decides how long an access to its memory takes. That is its own affair: it holds up no other.
+/// A process decides how long an access to its memory takes. That is its own affair: it holds up no
+/// other.
 #[test]
 fn a_process_whose_memory_never_answers_holds_up_no_other() {
     // shows S3, U4
     let mut stuck = Target::start("serve");
     let answer = stuck.ask("unanswered");
-    let Some(at) = answer.strip_prefix("waiting 0x").and_then(|text| u64::from_str_radix(text, 16).ok()) else {
+    let Some(at) =
+        answer.strip_prefix("waiting 0x").and_then(|text| u64::from_str_radix(text, 16).ok())
+    else {
         eprintln!("SKIPPED: this user may not make a userfaultfd that stops the kernel ({answer})");
         return;
     };
     let pid = stuck.pid();
     let (sender, attached) = std::sync::mpsc::channel();
-    std::thread::spawn(move || drop(sender.send(sva_host::attach(pid).map_err(|error| error.to_string()))));
-    let space = attached.recv_timeout(PATIENCE).expect("the attach does not hang").expect("it attaches");
+    std::thread::spawn(move || {
+        drop(sender.send(sva_host::attach(pid).map_err(|error| error.to_string())))
+    });
+    let space =
+        attached.recv_timeout(PATIENCE).expect("the attach does not hang").expect("it attaches");
     let reading = std::thread::spawn(move || drop(read(&*space, at, 1)));
     std::thread::sleep(Duration::from_millis(50));
     assert!(!reading.is_finished(), "the access waits");

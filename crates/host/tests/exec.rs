@@ -1,4 +1,5 @@
-//! Exec under a writing device. CI runs this file also in a build with `--cfg sva_naive_check`, where it has to fail.
+//! Exec under a writing device. CI runs this file also in a build with `--cfg sva_naive_check`,
+//! where it has to fail.
 
 mod support;
 
@@ -10,7 +11,8 @@ use sva_core::{AddressSpace, StopCause};
 
 const ROUNDS: u32 = 250;
 
-/// One process without address randomisation has a device write to the page of its canary, then replaces its image by one that has its canary at the same address.
+/// One process without address randomisation has a device write to the page of its canary, then
+/// replaces its image by one that has its canary at the same address.
 #[test]
 fn exec_under_a_writing_device_leaves_the_new_image_untouched() {
     // shows U7, U4
@@ -26,7 +28,10 @@ fn exec_under_a_writing_device_leaves_the_new_image_untouched() {
                     match write(&*space, at, &[0xdd; 64]) {
                         Ok(()) => _ = writes.fetch_add(1, Ordering::Relaxed),
                         Err(stopped) => {
-                            assert!(matches!(stopped.cause, StopCause::Ended), "round {round}: {stopped}");
+                            assert!(
+                                matches!(stopped.cause, StopCause::Ended),
+                                "round {round}: {stopped}"
+                            );
                             std::thread::yield_now();
                         }
                     }

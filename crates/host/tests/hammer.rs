@@ -13,7 +13,11 @@ use sva_host::{AttachError, HostSpace};
 const ROUNDS: u32 = 25;
 
 /// Attaches, writes and lets go until told to stop; answers the spaces that it still has.
-fn attacker(pid: Arc<AtomicU32>, canary: Arc<sva_core::sync::atomic::AtomicU64>, seed: u64) -> Vec<Arc<HostSpace>> {
+fn attacker(
+    pid: Arc<AtomicU32>,
+    canary: Arc<sva_core::sync::atomic::AtomicU64>,
+    seed: u64,
+) -> Vec<Arc<HostSpace>> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut kept: Vec<Arc<HostSpace>> = Vec::new();
     loop {
@@ -27,7 +31,9 @@ fn attacker(pid: Arc<AtomicU32>, canary: Arc<sva_core::sync::atomic::AtomicU64>,
                 match read(&*space, at, 8) {
                     Ok(bytes) => assert_eq!(bytes, [0xc5; 8], "seed {seed}"),
                     // An image of another layout, or none any more.
-                    Err(stopped) => assert!(!matches!(stopped.cause, StopCause::Host(_)), "{stopped}"),
+                    Err(stopped) => {
+                        assert!(!matches!(stopped.cause, StopCause::Host(_)), "{stopped}")
+                    }
                 }
                 if random.bool() {
                     kept.push(space);
@@ -60,7 +66,10 @@ fn attaches_that_race_exec_exit_stop_and_kill_end_well() {
         for _ in 0..random.u32(..3) {
             target.ask("thread");
         }
-        let (pid, canary) = (Arc::new(AtomicU32::new(target.pid())), Arc::new(sva_core::sync::atomic::AtomicU64::new(target.canary)));
+        let (pid, canary) = (
+            Arc::new(AtomicU32::new(target.pid())),
+            Arc::new(sva_core::sync::atomic::AtomicU64::new(target.canary)),
+        );
         let attackers: Vec<_> = (0..3)
             .map(|_| {
                 let (pid, canary, seed) = (pid.clone(), canary.clone(), random.u64(..));
@@ -78,16 +87,23 @@ fn attaches_that_race_exec_exit_stop_and_kill_end_well() {
         std::thread::sleep(Duration::from_micros(random.u64(..2000)));
         target.child.wait().unwrap();
         pid.store(0, Ordering::SeqCst);
-        let kept: Vec<_> = attackers.into_iter().flat_map(|attacker| attacker.join().unwrap()).collect();
+        let kept: Vec<_> =
+            attackers.into_iter().flat_map(|attacker| attacker.join().unwrap()).collect();
         witness.end();
         for space in kept {
             until("ended", || space.ended().is_some());
-            assert!(matches!(write(&*space, canary.load(Ordering::SeqCst), &[0]).unwrap_err().cause, StopCause::Ended));
+            assert!(matches!(
+                write(&*space, canary.load(Ordering::SeqCst), &[0]).unwrap_err().cause,
+                StopCause::Ended
+            ));
         }
     }
     let own = std::process::id();
     until("no anchor is left", || traced_by(own).is_empty());
-    assert!(numbers("/proc").into_iter().all(|task| status(task, "PPid") != own.to_string()), "no child is left");
+    assert!(
+        numbers("/proc").into_iter().all(|task| status(task, "PPid") != own.to_string()),
+        "no child is left"
+    );
 }
 
 fn disturb(target: &mut Target, random: &mut fastrand::Rng) {
@@ -105,7 +121,8 @@ fn disturb(target: &mut Target, random: &mut fastrand::Rng) {
             std::thread::sleep(Duration::from_micros(random.u64(..2000)));
             target.signal(libc::SIGCONT);
         }
-        // Its threads would see a helper by `__WALL`, if one of them were stopped for it: only that much is not promised.
+        // Its threads would see a helper by `__WALL`, if one of them were stopped for it: only that
+        // much is not promised.
         3 => assert_eq!(target.ask("wait-loop 20 plain"), "-1 10"),
         4 => _ = target.ask("thread"),
         _ => _ = target.map("private", 1 << 20),

@@ -35,7 +35,8 @@ fn threads_that_attach_one_process_at_once_get_one_space() {
             assert_eq!(space.id(), first.id());
         }
     }
-    let distinct: std::collections::HashSet<_> = handles[0].iter().map(|space| space.id()).collect();
+    let distinct: std::collections::HashSet<_> =
+        handles[0].iter().map(|space| space.id()).collect();
     assert_eq!(distinct.len(), targets.len());
 }
 
@@ -80,7 +81,11 @@ fn threads_and_clone_vm_tasks_are_the_same_space() {
 }
 
 fn kill(pid: u32) {
-    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid as i32).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
 }
 
 #[test]
@@ -90,7 +95,10 @@ fn a_vfork_child_is_the_same_space_and_can_stand_in_for_its_parent() {
     let at = target.map("private", 4096);
     target.tell("vfork");
     until("the parent hangs in vfork", || target.status("State").starts_with('D'));
-    let child = support::numbers("/proc").into_iter().find(|&task| status(task, "PPid") == target.pid().to_string()).unwrap();
+    let child = support::numbers("/proc")
+        .into_iter()
+        .find(|&task| status(task, "PPid") == target.pid().to_string())
+        .unwrap();
     // The parent cannot be stopped.
     let space = target.attach();
     assert_eq!(attach(child).id(), space.id());
@@ -143,7 +151,8 @@ fn the_own_process_is_a_space_without_an_anchor() {
 fn start_as(pid: u32) -> Option<Target> {
     for _ in 0..200 {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).ok()?;
-        let target = Target::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg("serve"));
+        let target =
+            Target::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg("serve"));
         if target.pid() == pid {
             return Some(target);
         }

@@ -17,7 +17,8 @@ const MODES: [AccessMode; 2] = [AccessMode::READ, AccessMode::WRITE];
 
 #[track_caller]
 fn assert_permits(space: &dyn AddressSpace, address: u64, permits: Permissions) {
-    let expected = Translation { range: AlignedRange::page(address), frame: None, permits, global: false };
+    let expected =
+        Translation { range: AlignedRange::page(address), frame: None, permits, global: false };
     assert_eq!(space.translate(address, false).expect("translates"), expected, "{address:#x}");
 }
 
@@ -30,7 +31,8 @@ fn assert_stops<T: std::fmt::Debug>(result: Result<T, StopCause>, cause: &str) {
 fn a_translation_says_what_the_mapping_permits_and_names_no_frame() {
     // shows T1, T2: what nobody is told the end of is not kept
     let mut target = Target::start("serve");
-    let (at, readable, closed) = (target.map("private", PAGE), target.map("read", PAGE), target.map("none", PAGE));
+    let (at, readable, closed) =
+        (target.map("private", PAGE), target.map("read", PAGE), target.map("none", PAGE));
     target.poke(at, PAGE, 1);
     let space = target.attach();
     for address in [at, at + 1, at + PAGE - 1] {
@@ -56,12 +58,17 @@ fn a_translation_permits_neither_execution_nor_privileged_accesses() {
     let target = Target::start("serve");
     let space = target.attach();
     let regions = space.regions().unwrap();
-    let code = regions.iter().find(|region| region.execute && region.read && region.name.ends_with("sva-host-target")).unwrap();
+    let code = regions
+        .iter()
+        .find(|region| region.execute && region.read && region.name.ends_with("sva-host-target"))
+        .unwrap();
     read(&*space, code.range.first(), 1).unwrap();
     assert_permits(&*space, code.range.first(), READ);
     assert_eq!(space.translate(target.canary, true).unwrap(), Translation::none(target.canary));
-    let (execute, privileged) =
-        (AccessMode { access: Access::Execute, ..AccessMode::READ }, AccessMode { privileged: true, ..AccessMode::WRITE });
+    let (execute, privileged) = (
+        AccessMode { access: Access::Execute, ..AccessMode::READ },
+        AccessMode { privileged: true, ..AccessMode::WRITE },
+    );
     for mode in [execute, privileged] {
         assert_stops(space.resolve(code.range.first(), mode), "denied");
         assert_stops(space.resolve(target.canary, mode), "denied");
@@ -93,7 +100,13 @@ fn an_absent_page_is_brought_in_by_resolving_it_and_by_nothing_else() {
         assert_eq!(target.peek(at + PAGE, PAGE as usize), [0; PAGE as usize], "{kind}");
         // An access that does not wait is served now.
         let mut byte = [1];
-        space.read(&[sva_core::Segment { address: middle, len: 1 }], &mut byte, AccessMode::READ.stop_on_absent()).unwrap();
+        space
+            .read(
+                &[sva_core::Segment { address: middle, len: 1 }],
+                &mut byte,
+                AccessMode::READ.stop_on_absent(),
+            )
+            .unwrap();
         assert_eq!(byte, [0]);
     }
 }
@@ -117,12 +130,21 @@ fn a_page_shared_with_a_child_is_copied_when_resolved_for_writing_and_keeps_its_
 fn what_cannot_be_had_is_refused_as_the_access_would_be() {
     // shows F5, T1
     let mut target = Target::start("serve");
-    let (readable, closed, hole) = (target.map("read", PAGE), target.map("none", PAGE), target.map("hole", 3 * PAGE));
-    // Two pages over a file of one: the second has none behind it. Once more where the process may only write.
+    let (readable, closed, hole) =
+        (target.map("read", PAGE), target.map("none", PAGE), target.map("hole", 3 * PAGE));
+    // Two pages over a file of one: the second has none behind it. Once more where the process may
+    // only write.
     let (file, blind) = (target.map("file", 2 * PAGE), target.map("file", 2 * PAGE));
     target.ask(&format!("protect {blind:#x} {} write-only", 2 * PAGE));
     let space = target.attach();
-    let kernel = space.regions().unwrap().iter().find(|region| region.name == "[vvar]").unwrap().range.first();
+    let kernel = space
+        .regions()
+        .unwrap()
+        .iter()
+        .find(|region| region.name == "[vvar]")
+        .unwrap()
+        .range
+        .first();
     let denied = "denied";
     for (address, for_reading, for_writing) in [
         (readable, None, Some(denied)),
@@ -136,12 +158,21 @@ fn what_cannot_be_had_is_refused_as_the_access_would_be() {
     ] {
         for (mode, cause) in MODES.into_iter().zip([for_reading, for_writing]) {
             let resolved = space.resolve(address, mode).map_err(|cause| cause.to_string());
-            assert_eq!(resolved, cause.map_or(Ok(()), |cause| Err(cause.to_owned())), "{address:#x} for {}", mode.access);
+            assert_eq!(
+                resolved,
+                cause.map_or(Ok(()), |cause| Err(cause.to_owned())),
+                "{address:#x} for {}",
+                mode.access
+            );
         }
         // The access itself says the same.
         let accessed = [read(&*space, address, 1).map(drop), write(&*space, address, &[0x5a])];
         let accessed = accessed.map(|result| result.err().map(|stopped| stopped.cause.to_string()));
-        assert_eq!(accessed, [for_reading, for_writing].map(|cause| cause.map(str::to_owned)), "{address:#x}");
+        assert_eq!(
+            accessed,
+            [for_reading, for_writing].map(|cause| cause.map(str::to_owned)),
+            "{address:#x}"
+        );
     }
     assert_stops(space.translate(file + PAGE, false), "not present");
     assert_eq!(target.peek(readable, 4), [0x5a; 4]);
@@ -152,7 +183,17 @@ fn addresses_that_are_nobodys_have_no_translation_and_no_page() {
     // shows F5, S2
     let target = Target::start("serve");
     let space = target.attach();
-    for address in [0, 1, 0x7fff_ffff_f000, 0x8000_0000_0000, 1 << 62, (1 << 63) - 1, 1 << 63, 0xffff_ffff_ff60_0000, u64::MAX] {
+    for address in [
+        0,
+        1,
+        0x7fff_ffff_f000,
+        0x8000_0000_0000,
+        1 << 62,
+        (1 << 63) - 1,
+        1 << 63,
+        0xffff_ffff_ff60_0000,
+        u64::MAX,
+    ] {
         for privileged in [false, true] {
             assert_stops(space.translate(address, privileged), "not mapped");
         }
@@ -251,8 +292,16 @@ fn a_killed_anchor_is_an_end_to_who_resolves_before_anybody_noticed() {
         let space = target.attach();
         space.resolve(target.canary, AccessMode::READ).unwrap();
         let text = format!("{space:?}");
-        let anchor: i32 = text.split("anchor: Some(").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok()).expect("its number");
-        rustix::process::kill_process(rustix::process::Pid::from_raw(anchor).unwrap(), rustix::process::Signal::KILL).unwrap();
+        let anchor: i32 = text
+            .split("anchor: Some(")
+            .nth(1)
+            .and_then(|rest| rest.split(')').next()?.parse().ok())
+            .expect("its number");
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(anchor).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
         let look = || match mode {
             None => space.translate(target.canary, false).map(drop),
             Some(mode) => space.resolve(target.canary, mode),
@@ -272,7 +321,9 @@ fn a_resolve_that_waits_keeps_nobody_waiting_and_no_process_alive() {
     let mut stuck = Target::start("serve");
     // A page that is read-only until the process is attached, which looks for places in such ones.
     let answer = stuck.ask("unanswered");
-    let Some(at) = answer.strip_prefix("waiting 0x").and_then(|text| u64::from_str_radix(text, 16).ok()) else {
+    let Some(at) =
+        answer.strip_prefix("waiting 0x").and_then(|text| u64::from_str_radix(text, 16).ok())
+    else {
         eprintln!("SKIPPED: this user may not make a userfaultfd that stops the kernel ({answer})");
         return;
     };
@@ -281,7 +332,9 @@ fn a_resolve_that_waits_keeps_nobody_waiting_and_no_process_alive() {
     let (sender, results) = std::sync::mpsc::channel();
     for mode in MODES {
         let (space, sender) = (space.clone(), sender.clone());
-        std::thread::spawn(move || drop(sender.send(space.resolve(at, mode).map_err(|cause| cause.to_string()))));
+        std::thread::spawn(move || {
+            drop(sender.send(space.resolve(at, mode).map_err(|cause| cause.to_string())))
+        });
     }
     assert!(results.recv_timeout(Duration::from_millis(100)).is_err(), "both wait");
     // Translating does not.
@@ -318,7 +371,11 @@ fn our_own_pages_are_resolved_under_our_own_writes() {
     assert!(fresh.iter().all(|&byte| byte == 0));
     let counting = std::thread::spawn({
         let numbers = numbers.clone();
-        move || (0..TIMES).for_each(|_| numbers[0].store(numbers[0].load(Ordering::Relaxed) + 1, Ordering::Relaxed))
+        move || {
+            (0..TIMES).for_each(|_| {
+                numbers[0].store(numbers[0].load(Ordering::Relaxed) + 1, Ordering::Relaxed)
+            })
+        }
     });
     while !counting.is_finished() {
         MODES.iter().for_each(|&mode| space.resolve(at, mode).unwrap());

@@ -68,7 +68,10 @@ fn a_program_that_is_killed_while_it_attaches_harms_no_process_and_leaves_no_tas
         other.child.kill().unwrap();
         other.child.wait().unwrap();
         // What was begun is brought to its end.
-        let is_free = || status(target.pid(), "TracerPid") == "0" && status(target.pid(), "SigBlk") == "0000000000000000";
+        let is_free = || {
+            status(target.pid(), "TracerPid") == "0"
+                && status(target.pid(), "SigBlk") == "0000000000000000"
+        };
         until("it is let go as it was", is_free);
         until("only the target has its memory", || sharers(&target).is_empty());
         assert!(is_free(), "round {round}");
@@ -77,7 +80,8 @@ fn a_program_that_is_killed_while_it_attaches_harms_no_process_and_leaves_no_tas
     println!("{met} of {rounds} targets were traced that moment");
 }
 
-/// Execs at every moment of the attach: then nobody is left to take the anchor over, though the process's number lives on.
+/// Execs at every moment of the attach: then nobody is left to take the anchor over, though the
+/// process's number lives on.
 #[test]
 #[cfg_attr(sva_keeper_stops, ignore = "what a stopper of its own is for")]
 fn a_program_that_execs_while_it_attaches_harms_no_process_and_leaves_no_task_behind() {
@@ -87,7 +91,10 @@ fn a_program_that_execs_while_it_attaches_harms_no_process_and_leaves_no_task_be
         let mut target = Target::start("serve");
         program.tell(&format!("exec-while-attaching {} {}", target.pid(), round * 10));
         program.ready();
-        let is_free = || status(target.pid(), "TracerPid") == "0" && status(target.pid(), "SigBlk") == "0000000000000000";
+        let is_free = || {
+            status(target.pid(), "TracerPid") == "0"
+                && status(target.pid(), "SigBlk") == "0000000000000000"
+        };
         until("it is let go as it was", is_free);
         until("only the target has its memory", || sharers(&target).is_empty());
         until("the program has no helper any more", || children(program.pid()).is_empty());
@@ -98,7 +105,8 @@ fn a_program_that_execs_while_it_attaches_harms_no_process_and_leaves_no_task_be
 /// The standard library's debug assertions may end such a program, at any moment.
 #[test]
 #[cfg_attr(sva_keeper_stops, ignore = "what a stopper of its own is for")]
-fn a_program_that_closes_all_descriptors_while_it_attaches_harms_no_process_and_leaves_no_task_behind() {
+fn a_program_that_closes_all_descriptors_while_it_attaches_harms_no_process_and_leaves_no_task_behind()
+ {
     // shows U9
     let mut target = Target::start("serve");
     let mut attached = 0;
@@ -116,15 +124,21 @@ fn a_program_that_closes_all_descriptors_while_it_attaches_harms_no_process_and_
 
 /// Children of a process that are not dead.
 fn children(pid: u32) -> Vec<u32> {
-    let is_alive = |&task: &u32| status(task, "PPid") == pid.to_string() && !status(task, "State").starts_with('Z');
+    let is_alive = |&task: &u32| {
+        status(task, "PPid") == pid.to_string() && !status(task, "State").starts_with('Z')
+    };
     numbers("/proc").into_iter().filter(is_alive).collect()
 }
 
-/// Tasks that run the target's image under the target's session but are not the target: what would be left of an attach.
+/// Tasks that run the target's image under the target's session but are not the target: what would
+/// be left of an attach.
 fn sharers(target: &Target) -> Vec<u32> {
     let maps = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let own = maps(target.pid());
-    numbers("/proc").into_iter().filter(|&task| task != target.pid() && !own.is_empty() && maps(task) == own).collect()
+    numbers("/proc")
+        .into_iter()
+        .filter(|&task| task != target.pid() && !own.is_empty() && maps(task) == own)
+        .collect()
 }
 
 #[test]
@@ -156,7 +170,8 @@ fn a_program_that_execs_leaves_no_anchor() {
     until("the anchor is gone", || !std::path::Path::new(&format!("/proc/{anchor}")).exists());
 }
 
-/// A program may wait for "any child" in one of its threads, and so collect what the keeper waits for.
+/// A program may wait for "any child" in one of its threads, and so collect what the keeper waits
+/// for.
 #[test]
 fn a_program_that_waits_for_any_child_all_the_time_can_attach() {
     // shows U7, U4
@@ -170,7 +185,11 @@ fn a_program_that_waits_for_any_child_all_the_time_can_attach() {
         assert_eq!(target.ask("reap-any"), "-1 10");
         let [anchor] = traced_by(program.pid())[..] else { panic!("one anchor") };
         // The anchor is killed by somebody, and its death collected by the other thread.
-        rustix::process::kill_process(rustix::process::Pid::from_raw(anchor as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(anchor as i32).unwrap(),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
         until("ended", || program.ask("ended") == "Some(RightsLost)");
     }
 }

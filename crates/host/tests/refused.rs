@@ -1,4 +1,5 @@
-//! Processes that cannot be attached soundly are refused, each with its reason, and are none the worse for it.
+//! Processes that cannot be attached soundly are refused, each with its reason, and are none the
+//! worse for it.
 
 mod support;
 
@@ -12,7 +13,10 @@ use sva_host::{AttachError, Denial, attach};
 fn a_number_that_nobody_has_is_refused() {
     // shows S2
     for pid in [0, u32::MAX, 1 << 31, 4_000_000] {
-        assert!(matches!(attach(pid), Err(AttachError::NoSuchProcess { pid: said }) if said == pid), "{pid}");
+        assert!(
+            matches!(attach(pid), Err(AttachError::NoSuchProcess { pid: said }) if said == pid),
+            "{pid}"
+        );
     }
 }
 
@@ -22,14 +26,17 @@ fn a_zombie_is_refused() {
     let mut target = Target::start("serve");
     target.tell("exit");
     until("a zombie", || target.status("State").starts_with('Z'));
-    assert!(matches!(attach(target.pid()), Err(AttachError::Zombie { pid }) if pid == target.pid()));
+    assert!(
+        matches!(attach(target.pid()), Err(AttachError::Zombie { pid }) if pid == target.pid())
+    );
 }
 
 #[test]
 fn a_kernel_thread_is_refused() {
     // shows S2
-    let kernel =
-        support::numbers("/proc").into_iter().find(|&pid| status(pid, "Kthread") == "1" || pid == 2 && status(pid, "Name") == "kthreadd");
+    let kernel = support::numbers("/proc").into_iter().find(|&pid| {
+        status(pid, "Kthread") == "1" || pid == 2 && status(pid, "Name") == "kthreadd"
+    });
     let Some(kernel) = kernel else {
         eprintln!("SKIPPED: no kernel thread is visible in this pid namespace");
         return;
@@ -50,7 +57,9 @@ fn a_process_that_adopts_orphans_is_refused_and_gets_none_from_us() {
     let mut target = Target::start("serve");
     assert_eq!(target.ask("subreaper"), "0");
     for _ in 0..3 {
-        assert!(matches!(attach(target.pid()), Err(AttachError::AdoptsOrphans { pid }) if pid == target.pid()));
+        assert!(
+            matches!(attach(target.pid()), Err(AttachError::AdoptsOrphans { pid }) if pid == target.pid())
+        );
         assert_eq!(target.ask("reap-any"), "-1 10", "it has no child");
     }
     assert_eq!(target.status("TracerPid"), "0");
@@ -64,7 +73,9 @@ fn a_process_whose_children_live_in_another_pid_namespace_is_refused() {
         eprintln!("SKIPPED: no right to make a pid namespace");
         return;
     }
-    assert!(matches!(attach(target.pid()), Err(AttachError::PidNamespace { tid }) if tid == target.pid()));
+    assert!(
+        matches!(attach(target.pid()), Err(AttachError::PidNamespace { tid }) if tid == target.pid())
+    );
 }
 
 #[test]
@@ -78,16 +89,23 @@ fn the_first_process_of_a_pid_namespace_is_refused_and_others_in_it_are_not() {
     assert!(matches!(attach(init), Err(AttachError::AdoptsOrphans { pid }) if pid == init));
     let inner: u32 = outer.ask("child fork").parse().unwrap();
     assert_eq!(inner, 2, "a number of its own namespace");
-    let inner = support::numbers("/proc").into_iter().find(|&task| status(task, "PPid") == init.to_string()).unwrap();
+    let inner = support::numbers("/proc")
+        .into_iter()
+        .find(|&task| status(task, "PPid") == init.to_string())
+        .unwrap();
     let space = attach(inner).unwrap();
     assert_eq!(support::read(&*space, outer.canary, 4).unwrap(), [0xc5; 4]);
     drop(space);
     assert_eq!(outer.ask("child child reap-any"), "-1 10");
-    until("its init has seen to the anchor", || outer.ask("child reap-any").starts_with("0 ") || !has_zombie_child(init));
+    until("its init has seen to the anchor", || {
+        outer.ask("child reap-any").starts_with("0 ") || !has_zombie_child(init)
+    });
 }
 
 fn has_zombie_child(pid: u32) -> bool {
-    support::numbers("/proc").into_iter().any(|task| status(task, "PPid") == pid.to_string() && status(task, "State").starts_with('Z'))
+    support::numbers("/proc").into_iter().any(|task| {
+        status(task, "PPid") == pid.to_string() && status(task, "State").starts_with('Z')
+    })
 }
 
 #[test]
@@ -133,7 +151,10 @@ fn the_process_of_another_user_is_refused_to_one_without_privilege() {
     let target = Target::start("serve");
     let Some(mut attacher) = as_nobody(Target::start("serve")) else { return };
     let answer = attacher.ask(&format!("attach {}", target.pid()));
-    assert!(answer.contains("NotPermitted") && answer.contains("OtherUser { theirs: 0, ours: 65534 }"), "{answer}");
+    assert!(
+        answer.contains("NotPermitted") && answer.contains("OtherUser { theirs: 0, ours: 65534 }"),
+        "{answer}"
+    );
     assert!(answer.contains("CAP_SYS_PTRACE"), "it says what to do: {answer}");
     assert_eq!(target.status("TracerPid"), "0");
 }
@@ -141,15 +162,27 @@ fn the_process_of_another_user_is_refused_to_one_without_privilege() {
 #[test]
 fn a_process_that_is_not_dumpable_is_refused_to_its_own_user() {
     // shows S1
-    let (Some(target), Some(mut attacher)) = (as_nobody(Target::start("serve")), as_nobody(Target::start("serve"))) else { return };
+    let (Some(target), Some(mut attacher)) =
+        (as_nobody(Target::start("serve")), as_nobody(Target::start("serve")))
+    else {
+        return;
+    };
     let answer = attacher.ask(&format!("attach {}", target.pid()));
-    assert!(answer.contains("NotPermitted") && (answer.contains("Protected") || answer.contains("Yama")), "{answer}");
+    assert!(
+        answer.contains("NotPermitted")
+            && (answer.contains("Protected") || answer.contains("Yama")),
+        "{answer}"
+    );
 }
 
 #[test]
 fn a_user_without_privilege_attaches_processes_of_their_own() {
     // shows S1
-    let (Some(mut target), Some(mut attacher)) = (as_nobody(Target::start("serve")), as_nobody(Target::start("serve"))) else { return };
+    let (Some(mut target), Some(mut attacher)) =
+        (as_nobody(Target::start("serve")), as_nobody(Target::start("serve")))
+    else {
+        return;
+    };
     assert_eq!(target.ask("dumpable"), "0");
     let answer = attacher.ask(&format!("attach {}", target.pid()));
     if answer.contains("Yama") {
@@ -165,7 +198,11 @@ fn a_user_without_privilege_attaches_processes_of_their_own() {
 #[test]
 fn a_process_that_changes_its_user_ends_its_space_for_one_without_privilege() {
     // shows U4, S1
-    let (Some(mut target), Some(mut attacher)) = (as_nobody(Target::start("serve")), as_nobody(Target::start("serve"))) else { return };
+    let (Some(mut target), Some(mut attacher)) =
+        (as_nobody(Target::start("serve")), as_nobody(Target::start("serve")))
+    else {
+        return;
+    };
     assert_eq!(target.ask("dumpable"), "0");
     if attacher.ask(&format!("attach {}", target.pid())) != "attached" {
         eprintln!("SKIPPED: Yama");
@@ -180,5 +217,8 @@ fn a_command_without_input_is_no_process() {
     let mut gone = Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg("exit").spawn().unwrap();
     gone.wait().unwrap();
     assert!(matches!(attach(gone.id()), Err(AttachError::NoSuchProcess { .. })));
-    assert!(!matches!(attach(1), Err(AttachError::NotPermitted { why: Denial::Protected, .. })) || !is_root());
+    assert!(
+        !matches!(attach(1), Err(AttachError::NotPermitted { why: Denial::Protected, .. }))
+            || !is_root()
+    );
 }

@@ -1,6 +1,8 @@
-//! The whole system at once, on real processes: binds, unbinds, DMA, MAP, UNMAP, kill, exec and hotplug from several threads, at random from a seed, with an oracle in every byte.
+//! The whole system at once, on real processes: binds, unbinds, DMA, MAP, UNMAP, kill, exec and
+//! hotplug from several threads, at random from a seed, with an oracle in every byte.
 //!
-//! All processes are laid out alike. Devices write into the inner pages of a region, each process's own value; its outer pages are canaries. A byte of another value, a canary that changed, or
+//! All processes are laid out alike. Devices write into the inner pages of a region, each process's
+//! own value; its outer pages are canaries. A byte of another value, a canary that changed, or
 //! a new image that is not as it was made is a write that should not have been.
 
 mod support;
@@ -12,8 +14,9 @@ use support::{Target, traced_by, until};
 use sva_core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use sva_core::sync::{Mutex, RwLock};
 use sva_core::{
-    AddressSpace, Bdf, Bind, BindError, Bond, Capabilities, Device, DeviceSpec, DmaCause, DmaPort, GroupId, Iommu, IommuConfig, MapRequest,
-    Pasid, PasidWidth, Protection, Refusal, Removal, SpaceRefusal,
+    AddressSpace, Bdf, Bind, BindError, Bond, Capabilities, Device, DeviceSpec, DmaCause, DmaPort,
+    GroupId, Iommu, IommuConfig, MapRequest, Pasid, PasidWidth, Protection, Refusal, Removal,
+    SpaceRefusal,
 };
 use sva_testkit::FlatTopology;
 
@@ -51,7 +54,14 @@ impl System {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let devices = RwLock::new((0..DEVICES).map(|n| plug(&iommu, n)).collect());
         let (shots, over) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { iommu, devices, shots, over, landed: AtomicU64::new(0), aborted: AtomicU64::new(0) })
+        Arc::new(Self {
+            iommu,
+            devices,
+            shots,
+            over,
+            landed: AtomicU64::new(0),
+            aborted: AtomicU64::new(0),
+        })
     }
 
     fn device(&self, random: &mut fastrand::Rng) -> Device {
@@ -107,7 +117,10 @@ impl System {
 
 fn plug(iommu: &Iommu, n: u8) -> Device {
     let bdf = Bdf::new(0, n, 0, 0).expect("an address");
-    iommu.plug(DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) }).expect("free").device
+    iommu
+        .plug(DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) })
+        .expect("free")
+        .device
 }
 
 /// One process and all that is bound to it.
@@ -129,7 +142,17 @@ impl Slot {
     fn new(system: Arc<System>, value: u8, seed: u64) -> Self {
         let target = Target::start("fixed");
         let random = fastrand::Rng::with_seed(seed ^ u64::from(value));
-        let mut slot = Self { system, seed, value, target, region: 0, space: None, bonds: Vec::new(), mappings: Vec::new(), random };
+        let mut slot = Self {
+            system,
+            seed,
+            value,
+            target,
+            region: 0,
+            space: None,
+            bonds: Vec::new(),
+            mappings: Vec::new(),
+            random,
+        };
         slot.lay_out();
         slot
     }
@@ -145,9 +168,15 @@ impl Slot {
         for canary in [self.region, self.region + REGION - PAGE] {
             self.target.poke(canary, PAGE, CANARY);
         }
-        assert!(self.contents().iter().all(|&byte| byte == 0), "seed {seed}: a device wrote into an image that it is not bound to");
+        assert!(
+            self.contents().iter().all(|&byte| byte == 0),
+            "seed {seed}: a device wrote into an image that it is not bound to"
+        );
         let own = self.target.canary;
-        assert!(self.target.peek(own, 4096).iter().all(|&byte| byte == CANARY), "seed {seed}: a device wrote into a new image");
+        assert!(
+            self.target.peek(own, 4096).iter().all(|&byte| byte == CANARY),
+            "seed {seed}: a device wrote into a new image"
+        );
     }
 
     fn contents(&mut self) -> Vec<u8> {
@@ -158,7 +187,10 @@ impl Slot {
     fn check(&mut self) {
         let (seed, value) = (self.seed, self.value);
         for canary in [self.region, self.region + REGION - PAGE] {
-            assert!(self.target.peek(canary, PAGE as usize).iter().all(|&byte| byte == CANARY), "seed {seed}: a canary was overwritten");
+            assert!(
+                self.target.peek(canary, PAGE as usize).iter().all(|&byte| byte == CANARY),
+                "seed {seed}: a canary was overwritten"
+            );
         }
         let strange = self.contents().into_iter().find(|&byte| byte != 0 && byte != value);
         assert_eq!(strange, None, "seed {seed}: process {value} has a byte of another");
@@ -178,10 +210,17 @@ impl Slot {
         match self.system.iommu.bind_device(&device, &space, bind) {
             Ok(bond) => {
                 let port = device.port().for_owner(bond.tag());
-                self.system.load(Shot { port, pasid: Some(bond.pasid()), address: self.inner(), value: self.value });
+                self.system.load(Shot {
+                    port,
+                    pasid: Some(bond.pasid()),
+                    address: self.inner(),
+                    value: self.value,
+                });
                 self.bonds.push(bond);
             }
-            Err(BindError::Device(Refusal::AlreadyBound { .. } | Refusal::DeviceRemoved { .. })) => {}
+            Err(BindError::Device(
+                Refusal::AlreadyBound { .. } | Refusal::DeviceRemoved { .. },
+            )) => {}
             Err(error) => panic!("seed {}: {error}", self.seed),
         }
     }
@@ -189,17 +228,32 @@ impl Slot {
     fn map(&mut self) {
         let (space, device) = (self.space(), self.system.device(&mut self.random));
         let iova = u64::from(self.value) << 32;
-        let request = MapRequest { iova, len: INNER, space, address: self.inner(), protection: Protection::READ_WRITE };
+        let request = MapRequest {
+            iova,
+            len: INNER,
+            space,
+            address: self.inner(),
+            protection: Protection::READ_WRITE,
+        };
         // Mapped before, or the device has just been pulled out and its group with it.
         if self.system.iommu.map(device.group(), &request).is_ok() {
             self.mappings.push((device.group(), iova));
-            self.system.load(Shot { port: device.port(), pasid: None, address: iova, value: self.value });
+            self.system.load(Shot {
+                port: device.port(),
+                pasid: None,
+                address: iova,
+                value: self.value,
+            });
         }
     }
 
     fn unmap(&mut self, at: usize) {
         let (group, iova) = self.mappings.swap_remove(at);
-        let unmapped = self.system.iommu.unmap(group, iova, INNER).expect("a group stays while it has mappings");
+        let unmapped = self
+            .system
+            .iommu
+            .unmap(group, iova, INNER)
+            .expect("a group stays while it has mappings");
         assert_eq!(unmapped.bytes, INNER, "seed {}", self.seed);
     }
 
@@ -209,7 +263,11 @@ impl Slot {
         let report = bond.unbind();
         let ran = runs.load(SeqCst);
         assert_eq!(ran, u32::from(report.handler_ran), "seed {}: {report:?}", self.seed);
-        assert!(report.already_ended || report.handler_ran == report.space_ended, "seed {}: {report:?}", self.seed);
+        assert!(
+            report.already_ended || report.handler_ran == report.space_ended,
+            "seed {}: {report:?}",
+            self.seed
+        );
         std::thread::yield_now();
         assert_eq!(runs.load(SeqCst), ran, "seed {}: a handler ran after the unbind", self.seed);
     }
@@ -245,9 +303,17 @@ impl Slot {
         self.lay_out();
         if let Some(space) = ended {
             until("the end is noticed", || space.ended().is_some());
-            let late = self.system.iommu.bind_device(&self.system.device(&mut self.random), &space, Bind::new(()));
+            let late = self.system.iommu.bind_device(
+                &self.system.device(&mut self.random),
+                &space,
+                Bind::new(()),
+            );
             assert!(
-                matches!(late, Err(BindError::Space(SpaceRefusal::Ended(_)) | BindError::Device(Refusal::DeviceRemoved { .. }))),
+                matches!(
+                    late,
+                    Err(BindError::Space(SpaceRefusal::Ended(_))
+                        | BindError::Device(Refusal::DeviceRemoved { .. }))
+                ),
                 "seed {}",
                 self.seed
             );
@@ -278,7 +344,8 @@ impl Slot {
     }
 }
 
-/// Ends the whole program where the run hangs: a panic in one thread would leave the others waiting.
+/// Ends the whole program where the run hangs: a panic in one thread would leave the others
+/// waiting.
 fn watch_over(over: &Arc<AtomicBool>, seed: u64) {
     let over = Arc::clone(over);
     std::thread::spawn(move || {
@@ -296,7 +363,10 @@ fn watch_over(over: &Arc<AtomicBool>, seed: u64) {
 // shows U2, U4, U5, U6, U7, B3, B8, G5, T8
 #[test]
 fn a_hammer_on_real_processes_never_writes_a_byte_that_it_should_not() {
-    let seed = std::env::var("SVA_HAMMER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed = std::env::var("SVA_HAMMER_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed} (SVA_HAMMER_SEED={seed} repeats the choices)");
     let finished = Arc::new(AtomicBool::new(false));
     watch_over(&finished, seed);
@@ -306,18 +376,28 @@ fn a_hammer_on_real_processes_never_writes_a_byte_that_it_should_not() {
         std::thread::spawn(move || work(&system, fastrand::Rng::with_seed(seed.wrapping_add(n))))
     };
     let helpers = [spawn(1, System::fire), spawn(2, System::fire), spawn(3, System::pull)];
-    let slots: Vec<_> = (1..=SLOTS as u8).map(|value| Slot::new(Arc::clone(&system), value, seed)).collect();
-    let slots: Vec<_> = slots.into_iter().map(|slot| std::thread::spawn(move || slot.run())).collect();
+    let slots: Vec<_> =
+        (1..=SLOTS as u8).map(|value| Slot::new(Arc::clone(&system), value, seed)).collect();
+    let slots: Vec<_> =
+        slots.into_iter().map(|slot| std::thread::spawn(move || slot.run())).collect();
     let outcomes: Vec<_> = slots.into_iter().map(std::thread::JoinHandle::join).collect();
     system.over.store(true, SeqCst);
-    let helped = helpers.into_iter().map(std::thread::JoinHandle::join).all(|outcome| outcome.is_ok());
+    let helped =
+        helpers.into_iter().map(std::thread::JoinHandle::join).all(|outcome| outcome.is_ok());
     assert!(helped && outcomes.iter().all(Result::is_ok), "seed {seed}: see above");
     system.shots.lock().clear();
     let census = system.iommu.census();
-    assert_eq!((census.bonds, census.spaces, census.pasids, census.devices), (0, 0, 0, usize::from(DEVICES)), "seed {seed}");
+    assert_eq!(
+        (census.bonds, census.spaces, census.pasids, census.devices),
+        (0, 0, 0, usize::from(DEVICES)),
+        "seed {seed}"
+    );
     until("the anchors are gone", || traced_by(std::process::id()).is_empty());
     let (landed, aborted) = (system.landed.load(SeqCst), system.aborted.load(SeqCst));
     println!("{landed} writes landed, {aborted} were aborted");
-    assert!(landed > 0 && aborted > 0, "seed {seed}: the hammer missed ({landed} landed, {aborted} aborted)");
+    assert!(
+        landed > 0 && aborted > 0,
+        "seed {seed}: the hammer missed ({landed} landed, {aborted} aborted)"
+    );
     finished.store(true, SeqCst);
 }

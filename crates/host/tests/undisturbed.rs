@@ -21,7 +21,8 @@ fn parse(answer: &str) -> Vec<i64> {
     answer.split(' ').map(|word| word.parse().unwrap_or_else(|_| panic!("{answer}"))).collect()
 }
 
-/// The call runs out its time and answers as if nothing had happened. A call whose time-out begins anew may take twice the time and some more.
+/// The call runs out its time and answers as if nothing had happened. A call whose time-out begins
+/// anew may take twice the time and some more.
 fn sleeps_its_time(command: &str, call: &str, expected: (i64, i64), exact: bool) {
     const TIME: i64 = 400;
     let mut target = Target::start("serve");
@@ -115,7 +116,10 @@ fn a_signal_with_a_handler_still_interrupts_a_wait() {
         target.sleep_in(command, call);
         disturb(&target);
         assert_eq!(
-            std::fs::read_to_string(format!("/proc/{}/syscall", target.pid())).unwrap().split(' ').next(),
+            std::fs::read_to_string(format!("/proc/{}/syscall", target.pid()))
+                .unwrap()
+                .split(' ')
+                .next(),
             Some(call),
             "sleeps still"
         );
@@ -213,9 +217,14 @@ fn a_process_that_waits_for_any_child_sees_its_own_only() {
 fn nothing_of_an_attached_process_is_changed() {
     let mut target = Target::start("serve");
     assert_eq!(target.ask("thread"), "done");
-    let asleep = |&task: &u32| std::fs::read_to_string(format!("/proc/{task}/syscall")).is_ok_and(|text| text.starts_with("202 "));
+    let asleep = |&task: &u32| {
+        std::fs::read_to_string(format!("/proc/{task}/syscall"))
+            .is_ok_and(|text| text.starts_with("202 "))
+    };
     let tasks = format!("/proc/{}/task", target.pid());
-    until("the thread sleeps", || support::numbers(&tasks).iter().filter(|&&task| task != target.pid()).any(asleep));
+    until("the thread sleeps", || {
+        support::numbers(&tasks).iter().filter(|&&task| task != target.pid()).any(asleep)
+    });
     until("the first one waits for the next question", || target.status("State").starts_with('S'));
     let before = picture(target.pid());
     let space = target.attach();
@@ -230,23 +239,48 @@ fn nothing_of_an_attached_process_is_changed() {
 fn picture(pid: u32) -> Vec<String> {
     let list = |name: &str| format!("{:?}", support::numbers(&format!("/proc/{pid}/{name}")));
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let keys = ["State", "TracerPid", "Threads", "SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt", "Seccomp", "NoNewPrivs"];
+    let keys = [
+        "State",
+        "TracerPid",
+        "Threads",
+        "SigPnd",
+        "ShdPnd",
+        "SigBlk",
+        "SigIgn",
+        "SigCgt",
+        "Seccomp",
+        "NoNewPrivs",
+    ];
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     // Process group, session, terminal and their owner.
-    let jobs = stat.rsplit_once(')').unwrap().1.split(' ').skip(2).take(5).collect::<Vec<_>>().join(" ");
+    let jobs =
+        stat.rsplit_once(')').unwrap().1.split(' ').skip(2).take(5).collect::<Vec<_>>().join(" ");
     keys.iter().map(|key| status(pid, key)).chain([list("task"), list("fd"), maps, jobs]).collect()
 }
 
 #[test]
 fn an_anchor_keeps_no_descriptor_directory_or_session_of_the_process() {
     let directory = tempfile::tempdir().unwrap();
-    let target = Target::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg("serve").current_dir(directory.path()));
+    let target = Target::from_command(
+        Command::new(env!("CARGO_BIN_EXE_sva-host-target"))
+            .arg("serve")
+            .current_dir(directory.path()),
+    );
     let space = target.attach();
     let text = format!("{space:?}");
-    let anchor = support::numbers("/proc").into_iter().find(|task| text.contains(&format!("Some({task})"))).unwrap();
+    let anchor = support::numbers("/proc")
+        .into_iter()
+        .find(|task| text.contains(&format!("Some({task})")))
+        .unwrap();
     assert_eq!(support::numbers(&format!("/proc/{anchor}/fd")), [0u32; 0]);
-    assert_eq!(std::fs::read_link(format!("/proc/{anchor}/cwd")).unwrap(), std::path::Path::new("/"));
-    assert!(status(anchor, "NSsid").ends_with(&anchor.to_string()) && status(anchor, "NSpgid").ends_with(&anchor.to_string()));
+    assert_eq!(
+        std::fs::read_link(format!("/proc/{anchor}/cwd")).unwrap(),
+        std::path::Path::new("/")
+    );
+    assert!(
+        status(anchor, "NSsid").ends_with(&anchor.to_string())
+            && status(anchor, "NSpgid").ends_with(&anchor.to_string())
+    );
     assert_ne!(status(anchor, "PPid"), target.pid().to_string());
     assert!(status(anchor, "State").starts_with("t (tracing stop)"));
     assert_eq!(status(anchor, "Seccomp"), "1", "it could not exec even if it ran");
@@ -260,7 +294,8 @@ fn a_restartable_sequence_is_aborted_by_the_stop() {
         eprintln!("SKIPPED: the C library registers no rseq area");
         return;
     }
-    // Until the target answers: the sequence that it is in then has no other end than an abort either.
+    // Until the target answers: the sequence that it is in then has no other end than an abort
+    // either.
     let (pid, done) = (target.pid(), AtomicBool::new(false));
     let (answer, attached) = std::thread::scope(|scope| {
         let attacher = scope.spawn(|| {
@@ -275,7 +310,11 @@ fn a_restartable_sequence_is_aborted_by_the_stop() {
         done.store(true, Ordering::Relaxed);
         (answer, attacher.join().expect("it attached each time"))
     });
-    let aborted: u32 = answer.strip_prefix("aborted ").unwrap_or_else(|| panic!("{answer}, {attached} attaches")).parse().unwrap();
+    let aborted: u32 = answer
+        .strip_prefix("aborted ")
+        .unwrap_or_else(|| panic!("{answer}, {attached} attaches"))
+        .parse()
+        .unwrap();
     // An attach between two sequences, or after the last one, aborts none.
     assert!(aborted >= attached / 2, "{aborted} aborts, {attached} attaches");
 }

@@ -32,8 +32,15 @@ impl AcsBits {
     pub const FUNCTION_ISOLATION: Self = Self(Self::RR.0 | Self::CR.0);
 
     /// All services with their names, in the order of the register.
-    pub const NAMED: [(&'static str, Self); 7] =
-        [("SV", Self::SV), ("TB", Self::TB), ("RR", Self::RR), ("CR", Self::CR), ("UF", Self::UF), ("EC", Self::EC), ("DT", Self::DT)];
+    pub const NAMED: [(&'static str, Self); 7] = [
+        ("SV", Self::SV),
+        ("TB", Self::TB),
+        ("RR", Self::RR),
+        ("CR", Self::CR),
+        ("UF", Self::UF),
+        ("EC", Self::EC),
+        ("DT", Self::DT),
+    ];
 
     /// Whether all of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
@@ -50,7 +57,8 @@ impl AcsBits {
         Self(self.0 | other.0)
     }
 
-    /// The services in a capability or control register; the bits above are not services and left out.
+    /// The services in a capability or control register; the bits above are not services and left
+    /// out.
     pub const fn from_bits(bits: u16) -> Self {
         Self(bits & 0x7f)
     }

@@ -1,6 +1,7 @@
 //! What differs between two machines, or between two ways of grouping one machine.
 //!
-//! Group numbers say nothing across two boots, so groups are compared as partitions: a function is regrouped if, among the functions that both sides have, it has other company.
+//! Group numbers say nothing across two boots, so groups are compared as partitions: a function is
+//! regrouped if, among the functions that both sides have, it has other company.
 
 use std::collections::BTreeMap;
 
@@ -91,9 +92,18 @@ impl Difference {
             let missing = |function: &&PciFunction| other.machine.find(function.bdf).is_none();
             one.machine.functions().iter().filter(missing).map(|function| function.bdf).collect()
         };
-        let common: Vec<Pair> =
-            before.machine.functions().iter().enumerate().filter_map(|(index, _)| Pair::at(before, after, index)).collect();
-        let functions = || common.iter().map(|pair| (&before.machine.functions()[pair.before], &after.machine.functions()[pair.after]));
+        let common: Vec<Pair> = before
+            .machine
+            .functions()
+            .iter()
+            .enumerate()
+            .filter_map(|(index, _)| Pair::at(before, after, index))
+            .collect();
+        let functions = || {
+            common.iter().map(|pair| {
+                (&before.machine.functions()[pair.before], &after.machine.functions()[pair.after])
+            })
+        };
         Self {
             added: only(after, before),
             removed: only(before, after),
@@ -119,7 +129,10 @@ struct Pair {
 
 impl Pair {
     fn at(before: Side<'_>, after: Side<'_>, index: usize) -> Option<Self> {
-        after.machine.find(before.machine.functions()[index].bdf).map(|after| Self { before: index, after })
+        after
+            .machine
+            .find(before.machine.functions()[index].bdf)
+            .map(|after| Self { before: index, after })
     }
 }
 
@@ -140,7 +153,9 @@ fn regrouped(before: Side<'_>, after: Side<'_>, common: &[Pair]) -> Vec<Regroupe
         to.into_iter().for_each(|group| new.entry(group).or_default().push(bdf));
         pieces.entry(piece).or_default().push(bdf);
     }
-    let size = |groups: &BTreeMap<u32, Vec<Bdf>>, group: Option<u32>| group.and_then(|group| groups.get(&group)).map(Vec::len);
+    let size = |groups: &BTreeMap<u32, Vec<Bdf>>, group: Option<u32>| {
+        group.and_then(|group| groups.get(&group)).map(Vec::len)
+    };
     let moved = |(from, to): Piece, members: &[Bdf]| match (from, to) {
         (None, None) => false,
         _ => size(&old, from) != Some(members.len()) || size(&new, to) != Some(members.len()),
@@ -148,7 +163,12 @@ fn regrouped(before: Side<'_>, after: Side<'_>, common: &[Pair]) -> Vec<Regroupe
     let company = |groups: &BTreeMap<u32, Vec<Bdf>>, group: Option<u32>, members: &[Bdf]| {
         let (group, all) = group.and_then(|group| groups.get(&group).map(|all| (group, all)))?;
         // Both lists are in the order of addresses.
-        let some = all.iter().copied().filter(|other| members.binary_search(other).is_err()).take(NAMED).collect();
+        let some = all
+            .iter()
+            .copied()
+            .filter(|other| members.binary_search(other).is_err())
+            .take(NAMED)
+            .collect();
         Some(Company { group, others: all.len() - members.len(), some })
     };
     let mut regrouped: Vec<Regrouped> = pieces
@@ -164,15 +184,23 @@ fn regrouped(before: Side<'_>, after: Side<'_>, common: &[Pair]) -> Vec<Regroupe
     regrouped
 }
 
-/// Compares the registers' values where both sides have read them: an assumption that differs is no change of the machine.
+/// Compares the registers' values where both sides have read them: an assumption that differs is no
+/// change of the machine.
 fn acs_change(before: &PciFunction, after: &PciFunction) -> Option<AcsChange> {
     let known = |function: &PciFunction| {
-        let source = function.acs.value.map_or(function.acs.source, |acs| acs.implemented.source.weaker(acs.enabled.source));
+        let source = function
+            .acs
+            .value
+            .map_or(function.acs.source, |acs| acs.implemented.source.weaker(acs.enabled.source));
         let known = !matches!(source, Source::Assumed(_));
         known.then(|| function.acs.value.map(|acs| (acs.implemented.value, acs.enabled.value)))
     };
     let (before_acs, after_acs) = (known(before)?, known(after)?);
-    (before_acs != after_acs).then_some(AcsChange { function: before.bdf, before: before_acs, after: after_acs })
+    (before_acs != after_acs).then_some(AcsChange {
+        function: before.bdf,
+        before: before_acs,
+        after: after_acs,
+    })
 }
 
 fn readiness_changes(before: Side<'_>, after: Side<'_>) -> Vec<ReadinessChange> {
@@ -182,8 +210,11 @@ fn readiness_changes(before: Side<'_>, after: Side<'_>) -> Vec<ReadinessChange> 
     };
     let after = verdicts(after);
     let changed = |(function, before): (Bdf, Verdict)| {
-        let after =
-            after.binary_search_by_key(&function, |(bdf, _)| *bdf).ok().and_then(|at| after.get(at)).map(|(_, verdict)| *verdict)?;
+        let after = after
+            .binary_search_by_key(&function, |(bdf, _)| *bdf)
+            .ok()
+            .and_then(|at| after.get(at))
+            .map(|(_, verdict)| *verdict)?;
         (before != after).then_some(ReadinessChange { function, before, after })
     };
     verdicts(before).into_iter().filter_map(changed).collect()

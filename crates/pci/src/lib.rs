@@ -1,7 +1,8 @@
 //! A software PCI Express fabric: ports, windows, ACS, grouping and routing.
 //!
-//! A [`FabricSpec`] says what is there, in Rust ([`FabricSpec::new`]) or as TOML ([`FabricSpec::from_toml`]); a [`Fabric`] is it at run time and
-//! answers the core's questions ([`sva_core::Topology`]). Memory requests are routed by address, never by PASID.
+//! A [`FabricSpec`] says what is there, in Rust ([`FabricSpec::new`]) or as TOML
+//! ([`FabricSpec::from_toml`]); a [`Fabric`] is it at run time and answers the core's questions
+//! ([`sva_core::Topology`]). Memory requests are routed by address, never by PASID.
 //!
 //! ```
 //! use sva_core::{Bdf, PathDefect, Topology};
@@ -43,8 +44,9 @@ pub mod ready;
 
 pub use acs::{Acs, AcsBits, UnknownAcsBit};
 pub use fabric::{
-    AcsView, AddError, BarAborted, BarModel, BarSpec, BarView, CaughtView, ConfigError, ControlError, DEFAULT_TOML, Decoder, Fabric,
-    FabricSpec, FabricView, FunctionSpec, FunctionView, GroupView, HostBridgeSpec, HostBridgeView, ModelError, NodeView, NotPresent,
+    AcsView, AddError, BarAborted, BarModel, BarSpec, BarView, CaughtView, ConfigError,
+    ControlError, DEFAULT_TOML, Decoder, Fabric, FabricSpec, FabricView, FunctionSpec,
+    FunctionView, GroupView, HostBridgeSpec, HostBridgeView, ModelError, NodeView, NotPresent,
     PasidView, PortKind, PortSpec, PortView, RamBar, RangeView, Route, SpecError, limit, render,
 };
 pub use number::{BadNumber, parse_address, parse_size};

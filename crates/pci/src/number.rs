@@ -17,10 +17,15 @@ pub struct BadNumber {
 /// # Errors
 /// Not a number, or above 64 bits.
 pub fn parse_address(text: &str) -> Result<u64, BadNumber> {
-    digits(text).ok_or_else(|| BadNumber { text: shown(text), what: "an address", example: "0x80000000" })
+    digits(text).ok_or_else(|| BadNumber {
+        text: shown(text),
+        what: "an address",
+        example: "0x80000000",
+    })
 }
 
-/// Reads a size in bytes: as [`parse_address`], optionally followed by K, M, G or T (powers of 1024).
+/// Reads a size in bytes: as [`parse_address`], optionally followed by K, M, G or T (powers of
+/// 1024).
 ///
 /// # Errors
 /// Not a number, or above 64 bits.
@@ -51,7 +56,8 @@ fn digits(text: &str) -> Option<u64> {
         Some(rest) => (rest, 16),
         None => (text, 10),
     };
-    let separated = digits.split('_').all(|run| !run.is_empty() && run.chars().all(|c| c.is_digit(radix)));
+    let separated =
+        digits.split('_').all(|run| !run.is_empty() && run.chars().all(|c| c.is_digit(radix)));
     if !separated {
         return None;
     }
@@ -74,7 +80,20 @@ mod tests {
         assert_eq!(parse_address("4096"), Ok(4096));
         assert_eq!(parse_size("0x10K"), Ok(16 << 10));
         assert_eq!(parse_size("16777215T"), Ok(16_777_215 << 40));
-        for bad in ["", "0x", "_1", "1_", "1__2", "-1", "+1", "0x+1", "1M", " 1", "18446744073709551616", "é"] {
+        for bad in [
+            "",
+            "0x",
+            "_1",
+            "1_",
+            "1__2",
+            "-1",
+            "+1",
+            "0x+1",
+            "1M",
+            " 1",
+            "18446744073709551616",
+            "é",
+        ] {
             assert!(parse_address(bad).is_err(), "{bad}");
         }
         for bad in ["", "K", "1KK", "16777216T", "1 M", "é", "1é"] {
@@ -84,7 +103,15 @@ mod tests {
 
     #[test]
     fn sizes_are_written_as_they_are_read() {
-        for (bytes, text) in [(0, "0"), (1, "1"), (4096, "4K"), (3 << 20, "3M"), (1 << 30, "1G"), (1 << 50, "1024T"), (1536, "1536")] {
+        for (bytes, text) in [
+            (0, "0"),
+            (1, "1"),
+            (4096, "4K"),
+            (3 << 20, "3M"),
+            (1 << 30, "1G"),
+            (1 << 50, "1024T"),
+            (1536, "1536"),
+        ] {
             assert_eq!(size_text(bytes), text);
             assert_eq!(parse_size(text), Ok(bytes));
         }

@@ -1,11 +1,15 @@
-//! What a description can say beyond what the rules find: declared groups, windows kept apart; and that it is written as it is read.
+//! What a description can say beyond what the rules find: declared groups, windows kept apart; and
+//! that it is written as it is read.
 
 mod common;
 
 use common::{at, specs};
 use proptest::prelude::*;
 use sva_core::{AddrRange, Capabilities, PasidWidth, PathPolicy, SharedBecause, Topology};
-use sva_pci::{Acs, AcsBits, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec, Route, SpecError};
+use sva_pci::{
+    Acs, AcsBits, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec, Route,
+    SpecError,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -15,7 +19,9 @@ fn range(first: u64, last: u64) -> AddrRange {
 
 /// Two root ports that isolate, each with a device of one function.
 fn two_ports() -> FabricSpec {
-    let port = |id: &str, bdf, secondary| PortSpec::new(PortKind::Root, id, "rc", at(bdf), secondary).with_acs(Acs::isolating());
+    let port = |id: &str, bdf, secondary| {
+        PortSpec::new(PortKind::Root, id, "rc", at(bdf), secondary).with_acs(Acs::isolating())
+    };
     FabricSpec::new(PathPolicy::Strict)
         .host_bridge(HostBridgeSpec::new("rc", [range(0x8000_0000, 0x8fff_ffff)]))
         .port(port("a", "00:01.0", 1))
@@ -74,7 +80,11 @@ fn a_declared_group_joins_what_the_rules_keep_apart_and_says_so() {
 #[test]
 fn declared_groups_part_what_the_rules_join() {
     let mut spec = two_ports().function(FunctionSpec::new("a", at("01:00.1")));
-    assert_eq!(Fabric::new(spec.clone()).expect("a fabric").group(at("01:00.1")).0, at("01:00.0"), "no ACS between functions");
+    assert_eq!(
+        Fabric::new(spec.clone()).expect("a fabric").group(at("01:00.1")).0,
+        at("01:00.0"),
+        "no ACS between functions"
+    );
     spec = spec.group([at("01:00.0")]).group([at("01:00.1")]);
     let fabric = Fabric::new(spec).expect("a fabric");
     assert_ne!(fabric.group(at("01:00.0")), fabric.group(at("01:00.1")));
@@ -96,13 +106,22 @@ fn a_newcomer_joins_the_declared_group_that_has_the_port_where_its_path_runs_tog
 #[test]
 fn declared_groups_that_are_none_are_refused() {
     let refused = |spec| Fabric::new(spec).expect_err("refused");
-    assert_eq!(refused(two_ports().group([at("01:00.0")]).group([])), SpecError::EmptyGroup { number: 1 });
-    assert_eq!(refused(two_ports().group([at("01:00.0"), at("01:00.0")])), SpecError::InTwoGroups { bdf: at("01:00.0") });
+    assert_eq!(
+        refused(two_ports().group([at("01:00.0")]).group([])),
+        SpecError::EmptyGroup { number: 1 }
+    );
+    assert_eq!(
+        refused(two_ports().group([at("01:00.0"), at("01:00.0")])),
+        SpecError::InTwoGroups { bdf: at("01:00.0") }
+    );
     assert_eq!(
         refused(two_ports().group([at("01:00.0")]).group([at("02:00.0"), at("01:00.0")])),
         SpecError::InTwoGroups { bdf: at("01:00.0") }
     );
-    assert_eq!(refused(two_ports().group([at("03:00.0")])), SpecError::UnknownMember { bdf: at("03:00.0") });
+    assert_eq!(
+        refused(two_ports().group([at("03:00.0")])),
+        SpecError::UnknownMember { bdf: at("03:00.0") }
+    );
 }
 
 /// Root port `a` with two windows, and `b` between them.
@@ -110,8 +129,12 @@ fn interleaved() -> FabricSpec {
     let mut spec = two_ports();
     spec.ports[0].windows = vec![range(0x8000_0000, 0x800f_ffff), range(0x8030_0000, 0x803f_ffff)];
     spec.ports[0].acs = Some(Acs::port(AcsBits::RR));
-    for (function, addresses) in spec.functions.iter_mut().zip([vec![0x8000_0000, 0x8030_0000], vec![0x8010_0000]]) {
-        *function = addresses.into_iter().fold(function.clone(), |function, address| function.with_bar(address, 4096));
+    for (function, addresses) in
+        spec.functions.iter_mut().zip([vec![0x8000_0000, 0x8030_0000], vec![0x8010_0000]])
+    {
+        *function = addresses
+            .into_iter()
+            .fold(function.clone(), |function, address| function.with_bar(address, 4096));
     }
     spec
 }
@@ -122,7 +145,10 @@ fn several_windows_on_one_side_stay_apart_and_another_port_may_lie_between() {
     let fabric = Fabric::new(interleaved()).expect("a fabric");
     let device = at("01:00.0");
     assert_eq!(fabric.route(device, 0x8010_0000), Route::Upstream, "the window of the other port");
-    assert_eq!(fabric.route(device, 0x8000_0000 + MIB - 1), Route::Swallowed { bridge: at("00:01.0") });
+    assert_eq!(
+        fabric.route(device, 0x8000_0000 + MIB - 1),
+        Route::Swallowed { bridge: at("00:01.0") }
+    );
     let caught: Vec<AddrRange> = fabric.windows(device).iter().map(|window| window.range).collect();
     assert_eq!(caught, [range(0x8000_0000, 0x800f_ffff), range(0x8030_0000, 0x803f_ffff)]);
     // One window alone is widened to what is below, here over the other port's.
@@ -158,8 +184,14 @@ fn chipset() -> FabricSpec {
     spec.functions.retain(|function| function.bdf != at("02:00.0"));
     spec.ports.retain(|port| port.id == "a");
     spec.port(PortSpec::new(PortKind::Upstream, "up", "a", at("01:00.2"), 2).multifunction())
-        .port(PortSpec::new(PortKind::Downstream, "down", "up", at("02:00.0"), 3).with_acs(Acs::isolating()))
-        .function(FunctionSpec::new("a", at("01:00.1")).with_acs(Acs::function(AcsBits::FUNCTION_ISOLATION)))
+        .port(
+            PortSpec::new(PortKind::Downstream, "down", "up", at("02:00.0"), 3)
+                .with_acs(Acs::isolating()),
+        )
+        .function(
+            FunctionSpec::new("a", at("01:00.1"))
+                .with_acs(Acs::function(AcsBits::FUNCTION_ISOLATION)),
+        )
         .function(FunctionSpec::new("down", at("03:00.0")).with_bar(0x8000_0000, 4096))
 }
 
@@ -168,7 +200,8 @@ fn chipset() -> FabricSpec {
 fn what_is_beside_an_upstream_port_and_what_is_below_are_one_group_and_reach_each_other() {
     let mut spec = chipset();
     spec.functions.iter_mut().for_each(|function| function.acs = None);
-    let beside = spec.functions.iter().position(|function| function.bdf == at("01:00.0")).expect("there");
+    let beside =
+        spec.functions.iter().position(|function| function.bdf == at("01:00.0")).expect("there");
     spec.functions[beside] = spec.functions[beside].clone().with_bar(0x8010_0000, 4096);
     let fabric = Fabric::new(spec).expect("a fabric");
     let (below, beside) = (at("03:00.0"), at("01:00.0"));
@@ -176,7 +209,10 @@ fn what_is_beside_an_upstream_port_and_what_is_below_are_one_group_and_reach_eac
     assert_eq!(fabric.route(below, 0x8010_0000), Route::Peer { bdf: beside, bar: 0 });
     assert_eq!(fabric.route(beside, 0x8000_0000), Route::Peer { bdf: below, bar: 0 });
     assert_eq!(fabric.why_shared(below, beside), SharedBecause::NoAcs { port: at("01:00.2") });
-    assert_eq!(fabric.path_defect(below), Some(sva_core::PathDefect::NoRequestRedirect(at("01:00.2"))));
+    assert_eq!(
+        fabric.path_defect(below),
+        Some(sva_core::PathDefect::NoRequestRedirect(at("01:00.2")))
+    );
     fabric.remove(beside).expect("there");
     assert_eq!(fabric.group(below), fabric.group(at("01:00.1")), "groups stay when one leaves");
 }
@@ -188,7 +224,8 @@ fn only_an_upstream_port_that_says_so_has_endpoints_beside_it() {
     spec.functions.retain(|function| function.bdf != at("01:00.0"));
     Fabric::new(spec.clone()).expect("a fabric");
     spec.ports.iter_mut().for_each(|port| port.multifunction = false);
-    let mixed = SpecError::MixedSlot { a: at("01:00.2"), kind: PortKind::Upstream, b: at("01:00.1") };
+    let mixed =
+        SpecError::MixedSlot { a: at("01:00.2"), kind: PortKind::Upstream, b: at("01:00.1") };
     assert_eq!(Fabric::new(spec.clone()).expect_err("refused"), mixed);
     spec.ports[0].multifunction = true;
     let misplaced = SpecError::MultifunctionMisplaced { bdf: at("00:01.0"), kind: PortKind::Root };

@@ -1,4 +1,5 @@
-//! Random and damaged descriptions: nothing panics, everything ends, and what is refused is refused in few words.
+//! Random and damaged descriptions: nothing panics, everything ends, and what is refused is refused
+//! in few words.
 
 mod common;
 
@@ -48,7 +49,8 @@ fn damage(text: &str, edits: &[Edit]) -> String {
 
 /// One digit of a text replaced by a number.
 fn renumber(text: &str, at: prop::sample::Index, by: u64) -> String {
-    let digits: Vec<usize> = text.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
+    let digits: Vec<usize> =
+        text.match_indices(|c: char| c.is_ascii_digit()).map(|(at, _)| at).collect();
     let at = digits[at.index(digits.len())];
     format!("{}{by}{}", &text[..at], &text[at + 1..])
 }
@@ -58,7 +60,9 @@ fn distort(spec: &mut FabricSpec, what: u8, at: prop::sample::Index, value: u64)
     let hosts = spec.host_bridges.iter().map(|host| host.id.clone());
     let names: Vec<String> = hosts.chain(spec.ports.iter().map(|port| port.id.clone())).collect();
     let name = names[value as usize % names.len()].clone();
-    let bdf = Bdf::new(value as u32 >> 31, value as u8, (value >> 8) as u8 & 31, (value >> 13) as u8 & 7).expect("in range");
+    let bdf =
+        Bdf::new(value as u32 >> 31, value as u8, (value >> 8) as u8 & 31, (value >> 13) as u8 & 7)
+            .expect("in range");
     if what < 8 && !spec.ports.is_empty() {
         let n = at.index(spec.ports.len());
         let port = &mut spec.ports[n];
@@ -67,8 +71,14 @@ fn distort(spec: &mut FabricSpec, what: u8, at: prop::sample::Index, value: u64)
             1 => port.id = name,
             2 => port.secondary = value as u8,
             3 => port.bdf = bdf,
-            4 => port.kind = [PortKind::Root, PortKind::Upstream, PortKind::Downstream, PortKind::PciBridge][value as usize % 4],
-            5 => port.windows.extend(AddrRange::new(value & !0xf_ffff, value >> (value & 63) & !0xf_ffff)),
+            4 => {
+                port.kind =
+                    [PortKind::Root, PortKind::Upstream, PortKind::Downstream, PortKind::PciBridge]
+                        [value as usize % 4]
+            }
+            5 => port
+                .windows
+                .extend(AddrRange::new(value & !0xf_ffff, value >> (value & 63) & !0xf_ffff)),
             6 => port.acs = Some(Acs { implemented: AcsBits::RR, enabled: AcsBits::ISOLATION }),
             _ => port.acs = None,
         }
@@ -78,7 +88,11 @@ fn distort(spec: &mut FabricSpec, what: u8, at: prop::sample::Index, value: u64)
         match what & 3 {
             0 => function.bdf = bdf,
             1 => function.parent = name,
-            2 => function.bars.push(BarSpec { index: value as u8 & 7, address: value << (value & 31), size: 1 << (value >> 5 & 63) }),
+            2 => function.bars.push(BarSpec {
+                index: value as u8 & 7,
+                address: value << (value & 31),
+                size: 1 << (value >> 5 & 63),
+            }),
             _ => function.bars.iter_mut().for_each(|bar| bar.address ^= 1 << (value & 63)),
         }
     }

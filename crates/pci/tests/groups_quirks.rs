@@ -1,4 +1,5 @@
-//! Models that Linux' tables name: who isolates without saying so, who does not although it says so, whose requests carry other numbers.
+//! Models that Linux' tables name: who isolates without saying so, who does not although it says
+//! so, whose requests carry other numbers.
 
 #[path = "common/machines.rs"]
 mod machines;
@@ -15,7 +16,10 @@ fn port_isolates(vendor: u16, device: u16) -> bool {
 
 /// Whether two functions of this model without ACS are isolated from each other.
 fn functions_isolate(vendor: u16, device: u16) -> bool {
-    let pair = [endpoint("01:00.0").multifunction().ids(vendor, device), endpoint("01:00.1").ids(vendor, device)];
+    let pair = [
+        endpoint("01:00.0").multifunction().ids(vendor, device),
+        endpoint("01:00.1").ids(vendor, device),
+    ];
     groups(&machine([root("00:01.0", 1, 1).isolating()].into_iter().chain(pair))).len() == 3
 }
 
@@ -26,14 +30,30 @@ fn range(first: u16, last: u16) -> impl Iterator<Item = u16> {
 // shows G1
 #[test]
 fn intel_root_ports_before_skylake_isolate_by_registers_of_the_chipset() {
-    let ranges =
-        [(0x1c10, 0x1c1f), (0x1e10, 0x1e1f), (0x3b42, 0x3b51), (0x8c10, 0x8c1f), (0x8d10, 0x8d1e), (0x9c10, 0x9c1b), (0x9c90, 0x9c9b)];
+    let ranges = [
+        (0x1c10, 0x1c1f),
+        (0x1e10, 0x1e1f),
+        (0x3b42, 0x3b51),
+        (0x8c10, 0x8c1f),
+        (0x8d10, 0x8d1e),
+        (0x9c10, 0x9c1b),
+        (0x9c90, 0x9c9b),
+    ];
     for (first, last) in ranges {
-        assert!(range(first, last).all(|device| port_isolates(0x8086, device)), "{first:#06x}..={last:#06x}");
-        assert!(!port_isolates(0x8086, first - 1) && !port_isolates(0x8086, last + 1), "beside {first:#06x}..={last:#06x}");
+        assert!(
+            range(first, last).all(|device| port_isolates(0x8086, device)),
+            "{first:#06x}..={last:#06x}"
+        );
+        assert!(
+            !port_isolates(0x8086, first - 1) && !port_isolates(0x8086, last + 1),
+            "beside {first:#06x}..={last:#06x}"
+        );
     }
     for even in [0x1d10, 0x8c90] {
-        assert!(range(even, even + 15).all(|device| port_isolates(0x8086, device) == (device % 2 == 0)), "{even:#06x}");
+        assert!(
+            range(even, even + 15).all(|device| port_isolates(0x8086, device) == (device % 2 == 0)),
+            "{even:#06x}"
+        );
     }
     assert!(!port_isolates(0x10de, 0x1c10), "another vendor's");
 }
@@ -55,7 +75,8 @@ fn the_chipset_quirk_rests_on_linux_having_enabled_it() {
 fn sunrise_point_ports_have_their_control_register_two_bytes_further() {
     let all = u32::from(ALL.bits());
     let with = |device, dwords: Option<[u32; 2]>| {
-        // What a reader of the standard layout sees: the upper half of the capability dword, which is 0.
+        // What a reader of the standard layout sees: the upper half of the capability dword, which
+        // is 0.
         let port = root("00:1c.0", 1, 1).ids(0x8086, device).acs(ALL, AcsBits::NONE);
         let port = match dwords {
             Some(dwords) => port.dwords(dwords),
@@ -65,12 +86,21 @@ fn sunrise_point_ports_have_their_control_register_two_bytes_further() {
     };
     for device in [0xa110, 0xa11f, 0xa167, 0xa16a, 0xa290, 0xa29f, 0xa2e7, 0xa2ee, 0x9d10, 0x9d1b] {
         assert!(with(device, Some([all, all])), "{device:#06x}: both dwords read");
-        assert!(!with(device, Some([all, all & !u32::from(AcsBits::RR.bits())])), "{device:#06x}: RR is off in the second dword");
         assert!(
-            with(device, Some([all & !u32::from(AcsBits::RR.bits()), all & !u32::from(AcsBits::RR.bits())])),
+            !with(device, Some([all, all & !u32::from(AcsBits::RR.bits())])),
+            "{device:#06x}: RR is off in the second dword"
+        );
+        assert!(
+            with(
+                device,
+                Some([all & !u32::from(AcsBits::RR.bits()), all & !u32::from(AcsBits::RR.bits())])
+            ),
             "{device:#06x}: RR not implemented"
         );
-        assert!(with(device, None), "{device:#06x}: from text, where the second dword is not visible, Linux has enabled it");
+        assert!(
+            with(device, None),
+            "{device:#06x}: from text, where the second dword is not visible, Linux has enabled it"
+        );
     }
     for device in [0xa10f, 0xa120, 0xa166, 0xa16b, 0xa28f, 0xa2a0, 0xa2e6, 0xa2ef, 0x9d0f, 0x9d1c] {
         assert!(!with(device, Some([all, all])), "{device:#06x} has the standard layout");
@@ -79,7 +109,8 @@ fn sunrise_point_ports_have_their_control_register_two_bytes_further() {
     assert_eq!(groups(&bare).len(), 1, "a port without the capability has no quirk");
 }
 
-/// A port with a device below, as `lspci -nnvv` prints them, with all services implemented and none enabled.
+/// A port with a device below, as `lspci -nnvv` prints them, with all services implemented and none
+/// enabled.
 fn as_text(port: &str) -> String {
     let acs = "SrcValid{} TransBlk- ReqRedir{} CmpltRedir{} UpstreamFwd{} EgressCtrl- DirectTrans-";
     [
@@ -102,7 +133,8 @@ fn as_text(port: &str) -> String {
 // shows G1
 #[test]
 fn text_shows_the_wrong_control_register_of_sunrise_point_and_the_right_one_of_others() {
-    let of = |port| groups(&sva_pci::read::from_text(as_text(port).as_bytes()).expect("text of lspci"));
+    let of =
+        |port| groups(&sva_pci::read::from_text(as_text(port).as_bytes()).expect("text of lspci"));
     assert_eq!(of("8086:a294"), ["00:1c.0", "01:00.0"]);
     assert_eq!(of("8086:a394"), ["00:1c.0 01:00.0"]);
 }
@@ -115,7 +147,10 @@ fn any_integrated_endpoint_of_intel_isolates_and_no_other_vendors() {
         groups(&machine([function("00:14.0").multifunction(), function("00:14.2")])).len()
     };
     assert_eq!((pair(0x8086), pair(0x1022)), (2, 1));
-    let conventional = machine([pci("00:14.0").multifunction().ids(0x8086, 0x1234), pci("00:14.2").ids(0x8086, 0x1235)]);
+    let conventional = machine([
+        pci("00:14.0").multifunction().ids(0x8086, 0x1234),
+        pci("00:14.2").ids(0x8086, 0x1235),
+    ]);
     assert_eq!(groups(&conventional).len(), 1, "Intel's conventional functions do not");
 }
 
@@ -133,12 +168,21 @@ fn an_amd_southbridge_isolates_in_multifunction_devices_on_a_root_bus() {
         (0x1022, 0x780f),
     ];
     for (vendor, device) in models {
-        let all = machine([pci("00:14.0").multifunction().ids(vendor, device), pci("00:14.1"), pci("00:14.2")]);
+        let all = machine([
+            pci("00:14.0").multifunction().ids(vendor, device),
+            pci("00:14.1"),
+            pci("00:14.2"),
+        ]);
         assert_eq!(groups(&all), ["00:14.0", "00:14.1 00:14.2"], "{vendor:04x}:{device:04x}");
     }
-    let below = machine([root("00:01.0", 1, 1).isolating(), pci("01:14.0").multifunction().ids(0x1002, 0x4385), pci("01:14.1")]);
+    let below = machine([
+        root("00:01.0", 1, 1).isolating(),
+        pci("01:14.0").multifunction().ids(0x1002, 0x4385),
+        pci("01:14.1"),
+    ]);
     assert_eq!(groups(&below), ["00:01.0", "01:14.0 01:14.1"], "not on a root bus");
-    // A single function is not asked: it fails as a conventional bridge does, and what is below joins it.
+    // A single function is not asked: it fails as a conventional bridge does, and what is below
+    // joins it.
     let single = machine([pci("00:14.4").ids(0x1002, 0x4384).below(1, 1), pci("01:05.0")]);
     assert_eq!(groups(&single), ["00:14.4 01:05.0"]);
 }
@@ -172,7 +216,14 @@ fn nics_and_other_devices_that_vendors_vouch_for_are_split_without_acs() {
     for (vendor, device) in models {
         assert!(functions_isolate(vendor, device), "{vendor:04x}:{device:04x}");
     }
-    for (vendor, device) in [(0x8086, 0x10a4), (0x8086, 0x1525), (0x14e4, 0x1753), (0x177d, 0xa05a), (0x8088, 0x0110), (0x15b3, 0x1017)] {
+    for (vendor, device) in [
+        (0x8086, 0x10a4),
+        (0x8086, 0x1525),
+        (0x14e4, 0x1753),
+        (0x177d, 0xa05a),
+        (0x8088, 0x0110),
+        (0x15b3, 0x1017),
+    ] {
         assert!(!functions_isolate(vendor, device), "{vendor:04x}:{device:04x}");
     }
 }
@@ -208,7 +259,14 @@ fn root_ports_of_arm_and_other_servers_isolate_without_acs() {
     for (vendor, device) in models {
         assert!(port_isolates(vendor, device), "{vendor:04x}:{device:04x}");
     }
-    for (vendor, device) in [(0x177d, 0xa800), (0x1def, 0xe00d), (0x1957, 0x8d84), (0x0014, 0x7a79), (0x17cb, 0x0402), (0x1c36, 0x0032)] {
+    for (vendor, device) in [
+        (0x177d, 0xa800),
+        (0x1def, 0xe00d),
+        (0x1957, 0x8d84),
+        (0x0014, 0x7a79),
+        (0x17cb, 0x0402),
+        (0x1c36, 0x0032),
+    ] {
         assert!(!port_isolates(vendor, device), "{vendor:04x}:{device:04x}");
     }
 }
@@ -216,12 +274,23 @@ fn root_ports_of_arm_and_other_servers_isolate_without_acs() {
 // shows G1
 #[test]
 fn a_zhaoxin_port_or_wangxun_device_that_linux_does_not_know_fails_even_with_acs() {
-    let port = |device| groups(&machine([root("00:03.0", 1, 1).ids(0x1d17, device).isolating(), endpoint("01:00.0")])).len();
+    let port = |device| {
+        groups(&machine([
+            root("00:03.0", 1, 1).ids(0x1d17, device).isolating(),
+            endpoint("01:00.0"),
+        ]))
+        .len()
+    };
     assert_eq!((port(0x0720), port(0x0723)), (1, 2));
     assert_eq!(port(0xffff), 2, "a number that was not read is no reason");
     let nic = |device| {
         let function = |bdf: &str| endpoint(bdf).ids(0x8088, device).isolating();
-        groups(&machine([root("00:01.0", 1, 1).isolating(), function("01:00.0").multifunction(), function("01:00.1")])).len()
+        groups(&machine([
+            root("00:01.0", 1, 1).isolating(),
+            function("01:00.0").multifunction(),
+            function("01:00.1"),
+        ]))
+        .len()
     };
     assert_eq!((nic(0x7777), nic(0x0100)), (2, 3));
 }
@@ -229,19 +298,38 @@ fn a_zhaoxin_port_or_wangxun_device_that_linux_does_not_know_fails_even_with_acs
 // shows G1
 #[test]
 fn source_validation_of_two_idt_switches_counts_as_not_implemented() {
-    let port =
-        |device| groups(&machine([root("00:01.0", 1, 1).ids(0x111d, device).acs(ALL, ALL & !AcsBits::SV), endpoint("01:00.0")])).len();
+    let port = |device| {
+        groups(&machine([
+            root("00:01.0", 1, 1).ids(0x111d, device).acs(ALL, ALL & !AcsBits::SV),
+            endpoint("01:00.0"),
+        ]))
+        .len()
+    };
     assert_eq!((port(0x80b5), port(0x8090), port(0x8091)), (2, 2, 1));
 }
 
 // shows G1
 #[test]
 fn the_override_comes_after_what_quirks_deny_of_intel_and_before_what_they_deny_of_others() {
-    let port =
-        |vendor, device| groups_by(&machine([root("00:01.0", 1, 1).ids(vendor, device), endpoint("01:00.0")]), Policy::Override).len();
+    let port = |vendor, device| {
+        groups_by(
+            &machine([root("00:01.0", 1, 1).ids(vendor, device), endpoint("01:00.0")]),
+            Policy::Override,
+        )
+        .len()
+    };
     assert_eq!((port(0x1af4, 1), port(0x1d17, 0x0720)), (2, 2));
-    let bridge = machine([root("00:01.0", 1, 2).isolating(), to_pci("01:00.0", 2, 2), pci("02:00.0"), pci("02:00.1")]);
-    assert_eq!(groups_by(&bridge, Policy::Override), ["00:01.0", "01:00.0 02:00.0 02:00.1"], "no conventional PCI");
+    let bridge = machine([
+        root("00:01.0", 1, 2).isolating(),
+        to_pci("01:00.0", 2, 2),
+        pci("02:00.0"),
+        pci("02:00.1"),
+    ]);
+    assert_eq!(
+        groups_by(&bridge, Policy::Override),
+        ["00:01.0", "01:00.0 02:00.0 02:00.1"],
+        "no conventional PCI"
+    );
 }
 
 /// A function of a model on a bus that isolates, with two others.
@@ -257,25 +345,44 @@ fn among(function: machines::F, others: [&str; 2]) -> Vec<String> {
 // shows G1
 #[test]
 fn models_that_issue_requests_as_function_0_or_1_share_its_group() {
-    for (vendor, device) in [(0x1180, 0xe832), (0x1180, 0xe476), (0x6766, 0x3d40), (0x6766, 0x3d41)] {
+    for (vendor, device) in [(0x1180, 0xe832), (0x1180, 0xe476), (0x6766, 0x3d40), (0x6766, 0x3d41)]
+    {
         let it = endpoint("01:00.3").ids(vendor, device);
-        assert_eq!(among(it, ["01:00.0", "01:00.1"]), ["00:01.0", "01:00.0 01:00.3", "01:00.1"], "{vendor:04x}:{device:04x}");
+        assert_eq!(
+            among(it, ["01:00.0", "01:00.1"]),
+            ["00:01.0", "01:00.0 01:00.3", "01:00.1"],
+            "{vendor:04x}:{device:04x}"
+        );
     }
-    let marvell = [0x9120, 0x9123, 0x9125, 0x9128, 0x9130, 0x9170, 0x9172, 0x917a, 0x9182, 0x9183, 0x91a0, 0x9215, 0x9220, 0x9230, 0x9235];
+    let marvell = [
+        0x9120, 0x9123, 0x9125, 0x9128, 0x9130, 0x9170, 0x9172, 0x917a, 0x9182, 0x9183, 0x91a0,
+        0x9215, 0x9220, 0x9230, 0x9235,
+    ];
     let others = [(0x1103, 0x0642), (0x1103, 0x0645), (0x197b, 0x2392), (0x1c28, 0x0122)];
     for (vendor, device) in marvell.map(|device| (0x1b4b, device)).into_iter().chain(others) {
         let it = endpoint("01:00.0").multifunction().ids(vendor, device);
-        assert_eq!(among(it, ["01:00.1", "01:00.2"]), ["00:01.0", "01:00.0 01:00.1", "01:00.2"], "{vendor:04x}:{device:04x}");
+        assert_eq!(
+            among(it, ["01:00.1", "01:00.2"]),
+            ["00:01.0", "01:00.0 01:00.1", "01:00.2"],
+            "{vendor:04x}:{device:04x}"
+        );
     }
     let own = endpoint("01:00.0").multifunction().ids(0x1180, 0xe832);
-    assert_eq!(among(own, ["01:00.1", "01:00.2"]).len(), 4, "function 0 has no alias at function 0");
+    assert_eq!(
+        among(own, ["01:00.1", "01:00.2"]).len(),
+        4,
+        "function 0 has no alias at function 0"
+    );
 }
 
 // shows G1
 #[test]
 fn models_with_fixed_or_all_numbers_share_the_groups_of_what_is_there() {
     let adaptec = |subsystem| endpoint("01:0e.0").ids(0x9005, 0x0285).subsystem(0x9005, subsystem);
-    assert_eq!(among(adaptec(0x02bb), ["01:01.0", "01:02.0"]), ["00:01.0", "01:01.0 01:0e.0", "01:02.0"]);
+    assert_eq!(
+        among(adaptec(0x02bb), ["01:01.0", "01:02.0"]),
+        ["00:01.0", "01:01.0 01:0e.0", "01:02.0"]
+    );
     assert_eq!(among(adaptec(0x02bd), ["01:01.0", "01:02.0"]).len(), 4, "another subsystem");
     let x200 = endpoint("01:00.0").ids(0x8086, 0x2260);
     assert_eq!(among(x200, ["01:11.0", "01:13.0"]), ["00:01.0", "01:00.0 01:11.0", "01:13.0"]);
@@ -288,7 +395,8 @@ fn models_with_fixed_or_all_numbers_share_the_groups_of_what_is_there() {
 // shows G1
 #[test]
 fn shared_numbers_join_through_devices_that_do_not_isolate() {
-    // 01:00.0 has the number 01:01.0 too; 01:01.1 joined no one before it, and 01:01.0 is not isolated from it.
+    // 01:00.0 has the number 01:01.0 too; 01:01.1 joined no one before it, and 01:01.0 is not
+    // isolated from it.
     let all = machine([
         root("00:01.0", 1, 1).isolating(),
         endpoint("01:01.0").multifunction(),
@@ -315,7 +423,10 @@ fn a_bridge_at_which_the_iommu_sits_ends_the_search_for_requester_ids() {
         let grouping = Grouping::compute(&with(device), Policy::Linux);
         let joined = grouping.groups().iter().flat_map(|group| &group.reasons);
         assert!(
-            joined.clone().all(|reason| !matches!(reason.because, sva_pci::groups::Because::BridgeTakesRequests { .. })),
+            joined.clone().all(|reason| !matches!(
+                reason.because,
+                sva_pci::groups::Because::BridgeTakesRequests { .. }
+            )),
             "{device:#06x}: {joined:?}"
         );
     }
@@ -330,13 +441,20 @@ fn a_verdict_names_the_rule_and_the_bits() {
         root("00:1d.0", 3, 3),
         pci("00:1e.0"),
     ]);
-    let text: Vec<String> = (0..4).map(|index| acs_verdict(&all, index, ALL, Policy::Linux).to_string()).collect();
+    let text: Vec<String> =
+        (0..4).map(|index| acs_verdict(&all, index, ALL, Policy::Linux).to_string()).collect();
     assert_eq!(text[0], "lacks RR CR UF (implements SV RR CR UF; enabled SV)");
-    assert_eq!(text[1], "isolates by quirk: Intel PCH root port without ACS (pci_quirk_intel_pch_acs)");
+    assert_eq!(
+        text[1],
+        "isolates by quirk: Intel PCH root port without ACS (pci_quirk_intel_pch_acs)"
+    );
     assert_eq!(text[2], "is a root port without the ACS capability");
     assert_eq!(text[3], "is conventional PCI, which never isolates");
     let redirect = acs_verdict(&all, 0, AcsBits::SV, Policy::Linux);
-    assert!(redirect.given && matches!(redirect.rule, AcsRule::Capability { .. }), "other services can be asked for: {redirect:?}");
+    assert!(
+        redirect.given && matches!(redirect.rule, AcsRule::Capability { .. }),
+        "other services can be asked for: {redirect:?}"
+    );
 }
 
 // shows G1: a model that was guessed from its name may have a quirk only if its vendor has one.
@@ -349,7 +467,15 @@ fn that_no_quirk_applies_is_known_by_the_vendor_alone_where_the_table_has_none_o
     };
     assert_eq!(source(0x10de, Basis::VendorName), Source::Inferred(Basis::VendorName));
     for listed in [0x8086, 0x14e4, 0x111d] {
-        assert_eq!(source(listed, Basis::VendorName), Source::Assumed(Basis::VendorName), "{listed:x}");
+        assert_eq!(
+            source(listed, Basis::VendorName),
+            Source::Assumed(Basis::VendorName),
+            "{listed:x}"
+        );
     }
-    assert_eq!(source(0x10de, Basis::Name), Source::Assumed(Basis::Name), "several vendors have the name");
+    assert_eq!(
+        source(0x10de, Basis::Name),
+        Source::Assumed(Basis::Name),
+        "several vendors have the name"
+    );
 }

@@ -40,7 +40,8 @@ enum Model {
     /// A quirk: endpoint or port that is vouched for, or an unknown Wangxun device, that fails.
     VouchedFor,
     Denied,
-    /// A conventional bridge of a model that is a PCIe-to-PCI bridge where it sits below a PCI Express port.
+    /// A conventional bridge of a model that is a PCIe-to-PCI bridge where it sits below a PCI
+    /// Express port.
     Disguised,
 }
 
@@ -54,18 +55,26 @@ fn shape() -> impl Strategy<Value = Shape> {
         2 => Just(Model::Disguised),
     ];
     (model, 0..12u8, acs, any::<bool>(), prop::bool::weighted(0.97), prop::bool::weighted(0.05))
-        .prop_map(|(model, kind, acs, memory, translated, modest)| Shape { model, kind, acs, memory, translated, modest })
+        .prop_map(|(model, kind, acs, memory, translated, modest)| Shape {
+            model,
+            kind,
+            acs,
+            memory,
+            translated,
+            modest,
+        })
 }
 
 fn device() -> impl Strategy<Value = Device> {
     let leaf = (prop::collection::vec(shape(), 1..5), (0..3u8, 0..3u8));
-    let leaf = leaf.prop_map(|(functions, virtual_functions)| Device { functions, below: Vec::new(), virtual_functions });
+    let leaf = leaf.prop_map(|(functions, virtual_functions)| Device {
+        functions,
+        below: Vec::new(),
+        virtual_functions,
+    });
     leaf.prop_recursive(5, 48, 4, |inner| {
-        (prop::collection::vec(shape(), 1..3), prop::collection::vec(inner, 0..4)).prop_map(|(functions, below)| Device {
-            functions,
-            below,
-            virtual_functions: (0, 0),
-        })
+        (prop::collection::vec(shape(), 1..3), prop::collection::vec(inner, 0..4))
+            .prop_map(|(functions, below)| Device { functions, below, virtual_functions: (0, 0) })
     })
 }
 
@@ -85,7 +94,15 @@ impl Layout {
             let first = self.reference.len();
             for (number, shape) in device.functions.iter().enumerate() {
                 let bridge = number == 0 && !device.below.is_empty();
-                self.function(bus, slot as u8, number as u8, device.functions.len() > 1, shape, bridge, parent);
+                self.function(
+                    bus,
+                    slot as u8,
+                    number as u8,
+                    device.functions.len() > 1,
+                    shape,
+                    bridge,
+                    parent,
+                );
             }
             self.virtual_functions(bus, slot as u8, first, device.virtual_functions);
             if !device.below.is_empty() {
@@ -104,14 +121,29 @@ impl Layout {
     }
 
     /// A type that makes sense for the place.
-    fn kind(shape: &Shape, bridge: bool, root_bus: bool, parent: Option<Kind>) -> Option<(ExpressKind, Kind)> {
+    fn kind(
+        shape: &Shape,
+        bridge: bool,
+        root_bus: bool,
+        parent: Option<Kind>,
+    ) -> Option<(ExpressKind, Kind)> {
         let bridges = match parent {
-            _ if root_bus => [Some((ExpressKind::RootPort, Kind::Root)), None, Some((ExpressKind::PciToPcie, Kind::FromPci))],
+            _ if root_bus => [
+                Some((ExpressKind::RootPort, Kind::Root)),
+                None,
+                Some((ExpressKind::PciToPcie, Kind::FromPci)),
+            ],
             Some(Kind::Upstream) => [Some((ExpressKind::Downstream, Kind::Downstream)); 3],
-            Some(Kind::Root | Kind::Downstream) => {
-                [Some((ExpressKind::Upstream, Kind::Upstream)), Some((ExpressKind::PcieToPci, Kind::ToPci)), None]
-            }
-            _ => [None, Some((ExpressKind::PciToPcie, Kind::FromPci)), Some((ExpressKind::Upstream, Kind::Upstream))],
+            Some(Kind::Root | Kind::Downstream) => [
+                Some((ExpressKind::Upstream, Kind::Upstream)),
+                Some((ExpressKind::PcieToPci, Kind::ToPci)),
+                None,
+            ],
+            _ => [
+                None,
+                Some((ExpressKind::PciToPcie, Kind::FromPci)),
+                Some((ExpressKind::Upstream, Kind::Upstream)),
+            ],
         };
         let pick = [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2][usize::from(shape.kind)];
         if bridge {
@@ -119,7 +151,9 @@ impl Layout {
         }
         match shape.kind {
             // Inside a switch there are downstream ports, also such as lead nowhere.
-            0..=9 if parent == Some(Kind::Upstream) => Some((ExpressKind::Downstream, Kind::Downstream)),
+            0..=9 if parent == Some(Kind::Upstream) => {
+                Some((ExpressKind::Downstream, Kind::Downstream))
+            }
             0..=5 if root_bus => Some((ExpressKind::IntegratedEndpoint, Kind::Integrated)),
             0..=5 => Some((ExpressKind::Endpoint, Kind::Endpoint)),
             6..=7 => Some((ExpressKind::LegacyEndpoint, Kind::Endpoint)),
@@ -130,11 +164,22 @@ impl Layout {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the place of a function")]
-    fn function(&mut self, bus: u8, slot: u8, number: u8, several: bool, shape: &Shape, bridge: bool, parent: Option<Kind>) {
+    fn function(
+        &mut self,
+        bus: u8,
+        slot: u8,
+        number: u8,
+        several: bool,
+        shape: &Shape,
+        bridge: bool,
+        parent: Option<Kind>,
+    ) {
         let kind = Self::kind(
             shape,
             bridge,
-            self.reference.iter().all(|it| it.buses_below.is_none_or(|(first, _)| first != bus)) && parent.is_none() && bus == 0,
+            self.reference.iter().all(|it| it.buses_below.is_none_or(|(first, _)| first != bus))
+                && parent.is_none()
+                && bus == 0,
             parent,
         );
         let name = format!("{:x}:{bus:02x}:{slot:02x}.{number}", self.segment);
@@ -170,14 +215,20 @@ impl Layout {
             aliases,
             issuer: self.vmd,
             physical: None,
-            disguised: shape.model == Model::Disguised && bridge && kind.is_none() && parent.is_some_and(|above| above != Kind::ToPci),
+            disguised: shape.model == Model::Disguised
+                && bridge
+                && kind.is_none()
+                && parent.is_some_and(|above| above != Kind::ToPci),
             memory: shape.memory,
             translated: shape.translated,
         });
     }
 
     fn virtual_functions(&mut self, bus: u8, slot: u8, physical: usize, (near, far): (u8, u8)) {
-        if self.reference[physical].kind != Some(Kind::Endpoint) || !self.reference[physical].translated || slot > 15 {
+        if self.reference[physical].kind != Some(Kind::Endpoint)
+            || !self.reference[physical].translated
+            || slot > 15
+        {
             return;
         }
         let pf = self.machine[physical].0.bdf.to_string();
@@ -203,7 +254,9 @@ impl Layout {
             self.reference.push(of);
         };
         // The first one in the slot of the physical function, if there is room.
-        (0..near).for_each(|n| add(bus, if n == 0 && number < 8 { slot << 3 | number } else { (slot + 16) << 3 | n }));
+        (0..near).for_each(|n| {
+            add(bus, if n == 0 && number < 8 { slot << 3 | number } else { (slot + 16) << 3 | n })
+        });
         if far > 0 && bus > 0 && self.bus < 200 {
             self.bus += 1;
             let other = self.bus;
@@ -212,7 +265,8 @@ impl Layout {
     }
 }
 
-/// Numbers, a quirk's answer, and aliases of a model; written anew from the rules, so that the tables are tried too.
+/// Numbers, a quirk's answer, and aliases of a model; written anew from the rules, so that the
+/// tables are tried too.
 fn tables(model: Model, slot: u8, number: u8) -> ((u16, u16), Option<u16>, Vec<u8>) {
     let own = slot << 3;
     match model {
@@ -220,19 +274,33 @@ fn tables(model: Model, slot: u8, number: u8) -> ((u16, u16), Option<u16>, Vec<u
         Model::VouchedFor => ((0x1924, 0x0903), Some(ISOLATION), Vec::new()),
         Model::Denied => ((0x8088, 0x7777), Some(0), Vec::new()),
         Model::Disguised => ((0x1b21, 0x1080), None, Vec::new()),
-        Model::Alias(0) => ((0x1180, 0xe832), None, if number == 0 { Vec::new() } else { vec![own] }),
-        Model::Alias(1) => ((0x1b4b, 0x9123), None, if number == 1 { Vec::new() } else { vec![own | 1] }),
+        Model::Alias(0) => {
+            ((0x1180, 0xe832), None, if number == 0 { Vec::new() } else { vec![own] })
+        }
+        Model::Alias(1) => {
+            ((0x1b4b, 0x9123), None, if number == 1 { Vec::new() } else { vec![own | 1] })
+        }
         Model::Alias(2) => ((0x10b5, 0x87b0), None, (0..=255).collect()),
         Model::Alias(3) => ((0x10b5, 0x87b1), None, (0..=255).collect()),
-        Model::Alias(_) => ((0x197b, 0x2392), None, if number == 1 { Vec::new() } else { vec![own | 1] }),
+        Model::Alias(_) => {
+            ((0x197b, 0x2392), None, if number == 1 { Vec::new() } else { vec![own | 1] })
+        }
     }
 }
 
 fn build(devices: &[Device], below_vmd: &[Device]) -> (Machine, Vec<Function>) {
-    let mut layout = Layout { machine: Vec::new(), reference: Vec::new(), bus: 0, segment: 0, vmd: None };
+    let mut layout =
+        Layout { machine: Vec::new(), reference: Vec::new(), bus: 0, segment: 0, vmd: None };
     layout.bus(0, devices, None);
     if !below_vmd.is_empty() {
-        let shape = Shape { model: Model::Unknown, kind: 0, acs: None, memory: false, translated: true, modest: false };
+        let shape = Shape {
+            model: Model::Unknown,
+            kind: 0,
+            acs: None,
+            memory: false,
+            translated: true,
+            modest: false,
+        };
         layout.function(0, 31, 0, false, &shape, false, None);
         let vmd = layout.reference.len() - 1;
         let it = layout.machine.pop().expect("just added");
@@ -246,7 +314,11 @@ fn build(devices: &[Device], below_vmd: &[Device]) -> (Machine, Vec<Function>) {
 }
 
 fn partition<T: Copy + PartialEq>(of: &[Option<T>]) -> Vec<Option<usize>> {
-    of.iter().map(|group| group.map(|group| of.iter().position(|other| *other == Some(group)).expect("itself"))).collect()
+    of.iter()
+        .map(|group| {
+            group.map(|group| of.iter().position(|other| *other == Some(group)).expect("itself"))
+        })
+        .collect()
 }
 
 fn compare(devices: &[Device], below_vmd: &[Device]) -> Result<(), TestCaseError> {
@@ -258,20 +330,31 @@ fn compare(devices: &[Device], below_vmd: &[Device]) -> Result<(), TestCaseError
     let place: Vec<usize> = reference
         .iter()
         .map(|it| {
-            machine
-                .functions()
-                .iter()
-                .position(|f| (f.bdf.segment(), f.bdf.bus(), f.bdf.device() << 3 | f.bdf.function()) == (it.segment, it.bus, it.devfn))
+            machine.functions().iter().position(|f| {
+                (f.bdf.segment(), f.bdf.bus(), f.bdf.device() << 3 | f.bdf.function())
+                    == (it.segment, it.bus, it.devfn)
+            })
         })
         .map(|place| place.expect("both have it"))
         .collect();
-    for (policy, rules) in [(Policy::Linux, Rules::Linux), (Policy::ReachableSet, Rules::ReachableSet), (Policy::Override, Rules::Override)]
-    {
+    for (policy, rules) in [
+        (Policy::Linux, Rules::Linux),
+        (Policy::ReachableSet, Rules::ReachableSet),
+        (Policy::Override, Rules::Override),
+    ] {
         let grouping = Grouping::compute(&machine, policy);
         let fast: Vec<Option<u32>> = place.iter().map(|place| grouping.of(*place)).collect();
         let slow = iommu_groups::groups(&reference, rules);
-        let names: Vec<String> = place.iter().map(|place| machine.functions()[*place].bdf.to_string()).collect();
-        prop_assert_eq!(partition(&fast), partition(&slow), "{} over {:?}\n{:#?}", policy, names, reference);
+        let names: Vec<String> =
+            place.iter().map(|place| machine.functions()[*place].bdf.to_string()).collect();
+        prop_assert_eq!(
+            partition(&fast),
+            partition(&slow),
+            "{} over {:?}\n{:#?}",
+            policy,
+            names,
+            reference
+        );
         explained(&machine, &grouping)?;
     }
     Ok(())
@@ -285,7 +368,9 @@ fn explained(machine: &Machine, grouping: &Grouping) -> Result<(), TestCaseError
     for function in (0..count).step_by(count / 6 + 1) {
         let explanation = explain(machine, grouping, function);
         match explanation.steps.last().map(|step| step.kind) {
-            Some(StepKind::Joined { with, .. }) => prop_assert_eq!(grouping.of(with), grouping.of(function)),
+            Some(StepKind::Joined { with, .. }) => {
+                prop_assert_eq!(grouping.of(with), grouping.of(function))
+            }
             Some(StepKind::Founded) => prop_assert!(grouping.reason(function).is_none()),
             Some(StepKind::Untranslated(_)) => prop_assert_eq!(grouping.of(function), None),
             other => prop_assert!(false, "the last step of {function} is {other:?}"),
@@ -296,7 +381,9 @@ fn explained(machine: &Machine, grouping: &Grouping) -> Result<(), TestCaseError
         match (&pair.verdict, grouping.of(0), grouping.of(function)) {
             (PairVerdict::Same, ..) => prop_assert_eq!(function, 0),
             (PairVerdict::Untranslated { .. }, a, b) => prop_assert!(a.is_none() || b.is_none()),
-            (PairVerdict::Together { reasons, .. }, a, b) => prop_assert!(a == b && !reasons.is_empty()),
+            (PairVerdict::Together { reasons, .. }, a, b) => {
+                prop_assert!(a == b && !reasons.is_empty())
+            }
             (PairVerdict::Apart { .. }, a, b) => prop_assert_ne!(a, b),
             other => prop_assert!(false, "{other:?}"),
         }

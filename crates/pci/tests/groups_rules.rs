@@ -3,7 +3,9 @@
 #[path = "common/machines.rs"]
 mod machines;
 
-use machines::{ALL, at, downstream, endpoint, groups, groups_by, machine, pci, pcie, root, to_pci, upstream};
+use machines::{
+    ALL, at, downstream, endpoint, groups, groups_by, machine, pci, pcie, root, to_pci, upstream,
+};
 use sva_pci::AcsBits;
 use sva_pci::groups::{Grouping, Policy, Untranslated, acs_verdict};
 use sva_pci::machine::{Basis, ExpressKind, Fact, Host, Machine, Source};
@@ -22,8 +24,13 @@ fn each_of_the_four_services_is_needed_if_it_is_implemented() {
     for bit in [AcsBits::SV, AcsBits::RR, AcsBits::CR, AcsBits::UF] {
         let off = machine([root("00:01.0", 1, 1).acs(ALL, ALL & !bit), endpoint("01:00.0")]);
         assert_eq!(groups(&off), ["00:01.0 01:00.0"], "{bit} switched off");
-        let missing = machine([root("00:01.0", 1, 1).acs(ALL & !bit, ALL & !bit), endpoint("01:00.0")]);
-        assert_eq!(groups(&missing), ["00:01.0", "01:00.0"], "{bit} not implemented counts as given");
+        let missing =
+            machine([root("00:01.0", 1, 1).acs(ALL & !bit, ALL & !bit), endpoint("01:00.0")]);
+        assert_eq!(
+            groups(&missing),
+            ["00:01.0", "01:00.0"],
+            "{bit} not implemented counts as given"
+        );
     }
     let others = machine([root("00:01.0", 1, 1).acs(!AcsBits::NONE, ALL), endpoint("01:00.0")]);
     assert_eq!(groups(&others).len(), 2, "TB, EC and DT are not asked for");
@@ -52,23 +59,49 @@ fn one_port_without_acs_joins_everything_below_it_through_switches_that_isolate(
         ])
     };
     assert_eq!(groups(&nested(root("00:01.0", 1, 6).isolating())).len(), 8);
-    assert_eq!(groups(&nested(root("00:01.0", 1, 6))), ["00:01.0 01:00.0 02:00.0 02:01.0 03:00.0 04:00.0 05:00.0 06:00.0"]);
+    assert_eq!(
+        groups(&nested(root("00:01.0", 1, 6))),
+        ["00:01.0 01:00.0 02:00.0 02:01.0 03:00.0 04:00.0 05:00.0 06:00.0"]
+    );
 }
 
 // shows G1
 #[test]
-fn a_downstream_port_without_acs_keeps_what_is_below_to_itself_in_linux_and_opens_the_switch_in_the_rework() {
+fn a_downstream_port_without_acs_keeps_what_is_below_to_itself_in_linux_and_opens_the_switch_in_the_rework()
+ {
     let switch = |ports: [machines::F; 2]| {
         let [a, b] = ports;
-        machine([root("00:01.0", 1, 4).isolating(), upstream("01:00.0", 2, 4), a, b, endpoint("03:00.0"), endpoint("04:00.0")])
+        machine([
+            root("00:01.0", 1, 4).isolating(),
+            upstream("01:00.0", 2, 4),
+            a,
+            b,
+            endpoint("03:00.0"),
+            endpoint("04:00.0"),
+        ])
     };
-    let one = || switch([downstream("02:00.0", 3, 3).isolating(), downstream("02:01.0", 4, 4).acs(ALL, ALL & !AcsBits::RR)]);
+    let one = || {
+        switch([
+            downstream("02:00.0", 3, 3).isolating(),
+            downstream("02:01.0", 4, 4).acs(ALL, ALL & !AcsBits::RR),
+        ])
+    };
     assert_eq!(groups(&one()), ["00:01.0", "01:00.0", "02:00.0", "02:01.0 04:00.0", "03:00.0"]);
-    assert_eq!(groups_by(&one(), Policy::ReachableSet), ["00:01.0", "01:00.0", "02:00.0 02:01.0 03:00.0 04:00.0"]);
+    assert_eq!(
+        groups_by(&one(), Policy::ReachableSet),
+        ["00:01.0", "01:00.0", "02:00.0 02:01.0 03:00.0 04:00.0"]
+    );
     let bare = switch([downstream("02:00.0", 3, 3).isolating(), downstream("02:01.0", 4, 4)]);
-    assert_eq!(groups_by(&bare, Policy::ReachableSet), ["00:01.0", "01:00.0 02:00.0 02:01.0 03:00.0 04:00.0"]);
+    assert_eq!(
+        groups_by(&bare, Policy::ReachableSet),
+        ["00:01.0", "01:00.0 02:00.0 02:01.0 03:00.0 04:00.0"]
+    );
     assert_eq!(groups_by(&bare, Policy::Override).len(), 6);
-    assert_eq!(groups_by(&one(), Policy::Override), groups(&one()), "the override leaves devices with ACS alone");
+    assert_eq!(
+        groups_by(&one(), Policy::Override),
+        groups(&one()),
+        "the override leaves devices with ACS alone"
+    );
 }
 
 // shows G1
@@ -79,19 +112,32 @@ fn functions_of_one_device_join_where_neither_is_isolated() {
         all.extend::<Vec<machines::F>>(list);
         groups(&machine(all))
     };
-    let mixed = vec![endpoint("01:00.0").multifunction(), endpoint("01:00.1").isolating(), endpoint("01:00.2").acs(ALL, AcsBits::SV)];
+    let mixed = vec![
+        endpoint("01:00.0").multifunction(),
+        endpoint("01:00.1").isolating(),
+        endpoint("01:00.2").acs(ALL, AcsBits::SV),
+    ];
     assert_eq!(functions(mixed), ["00:01.0", "01:00.0 01:00.2", "01:00.1"]);
     // Only what a function implements is asked of it.
     let redirects = AcsBits::FUNCTION_ISOLATION;
-    let apart = vec![endpoint("01:00.0").multifunction().acs(redirects, redirects), endpoint("01:00.1").acs(redirects, redirects)];
+    let apart = vec![
+        endpoint("01:00.0").multifunction().acs(redirects, redirects),
+        endpoint("01:00.1").acs(redirects, redirects),
+    ];
     assert_eq!(functions(apart), ["00:01.0", "01:00.0", "01:00.1"]);
 }
 
 // shows G1
 #[test]
 fn a_device_without_any_acs_is_split_by_the_rework_and_one_open_function_joins_all() {
-    let device =
-        |third: machines::F| machine([root("00:01.0", 1, 1).isolating(), endpoint("01:00.0").multifunction(), endpoint("01:00.1"), third]);
+    let device = |third: machines::F| {
+        machine([
+            root("00:01.0", 1, 1).isolating(),
+            endpoint("01:00.0").multifunction(),
+            endpoint("01:00.1"),
+            third,
+        ])
+    };
     let none = device(endpoint("01:00.2"));
     assert_eq!(groups(&none), ["00:01.0", "01:00.0 01:00.1 01:00.2"]);
     assert_eq!(groups_by(&none, Policy::ReachableSet).len(), 4);
@@ -122,38 +168,67 @@ fn conventional_cards_share_the_group_of_the_bridge_whatever_is_above_it() {
         ]
     };
     assert_eq!(groups(&machine(all())), ["00:01.0", "01:00.0 02:00.0 02:01.0 02:02.0 03:00.0"]);
-    // The rework leaves out a bridge without memory of its own: only what is below it shares requester IDs.
-    assert_eq!(groups_by(&machine(all()), Policy::ReachableSet), ["00:01.0", "01:00.0", "02:00.0 02:01.0 02:02.0 03:00.0"]);
+    // The rework leaves out a bridge without memory of its own: only what is below it shares
+    // requester IDs.
+    assert_eq!(
+        groups_by(&machine(all()), Policy::ReachableSet),
+        ["00:01.0", "01:00.0", "02:00.0 02:01.0 02:02.0 03:00.0"]
+    );
     let memory = all().map(|it| if it.0.bdf == at("01:00.0") { it.bar() } else { it });
-    assert_eq!(groups_by(&machine(memory), Policy::ReachableSet), ["00:01.0", "01:00.0 02:00.0 02:01.0 02:02.0 03:00.0"]);
+    assert_eq!(
+        groups_by(&machine(memory), Policy::ReachableSet),
+        ["00:01.0", "01:00.0 02:00.0 02:01.0 02:02.0 03:00.0"]
+    );
 }
 
 // shows G1
 #[test]
 fn a_bridge_in_disguise_takes_requests_like_one_that_says_so() {
     let bridge = |vendor, device| {
-        machine([root("00:01.0", 1, 2).isolating(), pci("01:00.0").below(2, 2).ids(vendor, device), pci("02:00.0"), pci("02:01.0")])
+        machine([
+            root("00:01.0", 1, 2).isolating(),
+            pci("01:00.0").below(2, 2).ids(vendor, device),
+            pci("02:00.0"),
+            pci("02:01.0"),
+        ])
     };
-    for (vendor, device) in [(0x1b21, 0x1080), (0x10e3, 0x8113), (0x1283, 0x8892), (0x1283, 0x8893), (0x8086, 0x244e)] {
+    for (vendor, device) in
+        [(0x1b21, 0x1080), (0x10e3, 0x8113), (0x1283, 0x8892), (0x1283, 0x8893), (0x8086, 0x244e)]
+    {
         let machine = bridge(vendor, device);
         assert_eq!(groups(&machine), ["00:01.0", "01:00.0 02:00.0 02:01.0"]);
-        assert_eq!(groups_by(&machine, Policy::ReachableSet), ["00:01.0", "01:00.0", "02:00.0 02:01.0"]);
+        assert_eq!(
+            groups_by(&machine, Policy::ReachableSet),
+            ["00:01.0", "01:00.0", "02:00.0 02:01.0"]
+        );
     }
-    // An unknown one has no PCI Express capability as far as Linux knows: the bus above is conventional too.
-    assert_eq!(groups_by(&bridge(0x1af4, 0x9999), Policy::ReachableSet), ["00:01.0", "01:00.0 02:00.0 02:01.0"]);
+    // An unknown one has no PCI Express capability as far as Linux knows: the bus above is
+    // conventional too.
+    assert_eq!(
+        groups_by(&bridge(0x1af4, 0x9999), Policy::ReachableSet),
+        ["00:01.0", "01:00.0 02:00.0 02:01.0"]
+    );
 }
 
 // shows G1
 #[test]
 fn conventional_functions_of_one_device_on_a_root_bus_join_and_single_ones_do_not() {
-    let all = machine([pci("00:1f.0").multifunction(), pci("00:1f.2"), pci("00:1f.3"), pci("00:1d.0"), pci("00:1e.0")]);
+    let all = machine([
+        pci("00:1f.0").multifunction(),
+        pci("00:1f.2"),
+        pci("00:1f.3"),
+        pci("00:1d.0"),
+        pci("00:1e.0"),
+    ]);
     assert_eq!(groups(&all), ["00:1d.0", "00:1e.0", "00:1f.0 00:1f.2 00:1f.3"]);
 }
 
 // shows G1
 #[test]
 fn an_event_collector_is_never_isolated_from_its_device() {
-    let all = |other: machines::F| groups(&machine([other, pcie("00:02.4", ExpressKind::EventCollector).isolating()]));
+    let all = |other: machines::F| {
+        groups(&machine([other, pcie("00:02.4", ExpressKind::EventCollector).isolating()]))
+    };
     let integrated = || pcie("00:02.0", ExpressKind::IntegratedEndpoint).multifunction();
     assert_eq!(all(integrated()), ["00:02.0 00:02.4"]);
     assert_eq!(all(integrated().isolating()), ["00:02.0", "00:02.4"]);
@@ -162,7 +237,8 @@ fn an_event_collector_is_never_isolated_from_its_device() {
 // shows G1
 #[test]
 fn a_single_function_that_is_no_port_passes_without_acs() {
-    let kinds = [ExpressKind::Endpoint, ExpressKind::LegacyEndpoint, ExpressKind::IntegratedEndpoint];
+    let kinds =
+        [ExpressKind::Endpoint, ExpressKind::LegacyEndpoint, ExpressKind::IntegratedEndpoint];
     for kind in kinds {
         assert_eq!(groups(&machine([pcie("00:02.0", kind), pcie("00:03.0", kind)])).len(), 2);
         let two = machine([pcie("00:02.0", kind).multifunction(), pcie("00:02.1", kind)]);
@@ -175,7 +251,11 @@ fn a_single_function_that_is_no_port_passes_without_acs() {
         downstream("02:00.0", 3, 3).isolating(),
         endpoint("03:00.0"),
     ]);
-    assert_eq!(groups(&upstreams), ["00:01.0", "01:00.0 01:00.1 02:00.0 03:00.0"], "an upstream port with siblings does not pass");
+    assert_eq!(
+        groups(&upstreams),
+        ["00:01.0", "01:00.0 01:00.1 02:00.0 03:00.0"],
+        "an upstream port with siblings does not pass"
+    );
 }
 
 // shows G1
@@ -217,7 +297,10 @@ fn virtual_functions_are_isolated_by_the_way_up_on_their_own_bus_or_another() {
         ])
     };
     let isolated = with(root("00:01.0", 1, 2).isolating());
-    assert_eq!(groups(&isolated), ["00:01.0", "01:00.0 01:00.1", "01:10.0", "01:10.1", "02:00.0", "02:00.1"]);
+    assert_eq!(
+        groups(&isolated),
+        ["00:01.0", "01:00.0 01:00.1", "01:10.0", "01:10.1", "02:00.0", "02:00.1"]
+    );
     let open = with(root("00:01.0", 1, 2));
     assert_eq!(groups(&open), ["00:01.0 01:00.0 01:00.1 01:10.0 01:10.1 02:00.0 02:00.1"]);
 }
@@ -232,7 +315,9 @@ fn an_iommu_and_what_the_kernel_left_out_have_no_group() {
         pci("00:02.0"),
     ]);
     let grouping = Grouping::compute(&all, Policy::Linux);
-    let of = |bdf| all.find(at(bdf)).map(|index| (grouping.of(index).is_some(), grouping.untranslated(index)));
+    let of = |bdf| {
+        all.find(at(bdf)).map(|index| (grouping.of(index).is_some(), grouping.untranslated(index)))
+    };
     assert_eq!(of("00:00.0"), Some((true, None)));
     assert_eq!(of("00:00.2"), Some((false, Some(Untranslated::IsIommu))));
     assert_eq!(of("00:01.0"), Some((false, Some(Untranslated::KernelHasNone))));
@@ -255,13 +340,19 @@ fn a_group_is_known_no_better_than_the_weakest_fact_that_it_rests_on() {
     assert_eq!(port(Fact::read(ALL)), (Source::Read, Source::Read));
     let assumed = Source::Assumed(Basis::LinuxEnablesAcs);
     assert_eq!(port(Fact::assumed(ALL, Basis::LinuxEnablesAcs)), (assumed, assumed));
-    assert_eq!(port(Fact::assumed(AcsBits::NONE, Basis::NotPrinted)).1, Source::Assumed(Basis::NotPrinted));
+    assert_eq!(
+        port(Fact::assumed(AcsBits::NONE, Basis::NotPrinted)).1,
+        Source::Assumed(Basis::NotPrinted)
+    );
 }
 
 // shows G1
 #[test]
 fn a_bus_whose_bridge_is_not_in_the_dump_counts_as_a_root_bus() {
-    let part = Machine::new([upstream("03:00.0", 4, 5), downstream("04:00.0", 5, 5)].map(|it| it.0).to_vec(), Host::default());
+    let part = Machine::new(
+        [upstream("03:00.0", 4, 5), downstream("04:00.0", 5, 5)].map(|it| it.0).to_vec(),
+        Host::default(),
+    );
     assert_eq!(groups(&part), ["03:00.0", "04:00.0"]);
 }
 
@@ -271,37 +362,55 @@ fn policies_are_read_back_by_their_names_and_others_are_refused_in_few_words() {
     for policy in Policy::ALL {
         assert_eq!(policy.to_string().parse(), Ok(policy));
     }
-    let error = format!("\u{1b}{}", "x".repeat(500)).parse::<Policy>().expect_err("no policy").to_string();
+    let error =
+        format!("\u{1b}{}", "x".repeat(500)).parse::<Policy>().expect_err("no policy").to_string();
     assert!(error.len() < 200 && !error.contains('\u{1b}'), "{error}");
 }
 
 // shows G1
 #[test]
 fn acs_that_is_off_counts_as_linux_would_have_it_only_where_no_iommu_is_in_use() {
-    let grouped = |in_use: Option<bool>, option: Option<&str>, enabled, dwords: Option<[u32; 2]>| {
-        let port = root("00:1c.0", 1, 1).acs(ALL, enabled);
-        let port = match dwords {
-            Some(dwords) => port.ids(0x8086, 0xa110).dwords(dwords),
-            None => port,
+    let grouped =
+        |in_use: Option<bool>, option: Option<&str>, enabled, dwords: Option<[u32; 2]>| {
+            let port = root("00:1c.0", 1, 1).acs(ALL, enabled);
+            let port = match dwords {
+                Some(dwords) => port.ids(0x8086, 0xa110).dwords(dwords),
+                None => port,
+            };
+            let options = option.map(|option| vec![option.to_owned()]);
+            let host = Host { iommu_in_use: in_use.map(Fact::read), options, ..Host::default() };
+            let machine = Machine::new([port, endpoint("01:00.0")].map(|it| it.0).to_vec(), host);
+            let verdict = acs_verdict(&machine, 0, ALL, Policy::Linux);
+            assert_eq!(verdict.given, groups(&machine).len() == 2);
+            (verdict.given, verdict.source)
         };
-        let options = option.map(|option| vec![option.to_owned()]);
-        let host = Host { iommu_in_use: in_use.map(Fact::read), options, ..Host::default() };
-        let machine = Machine::new([port, endpoint("01:00.0")].map(|it| it.0).to_vec(), host);
-        let verdict = acs_verdict(&machine, 0, ALL, Policy::Linux);
-        assert_eq!(verdict.given, groups(&machine).len() == 2);
-        (verdict.given, verdict.source)
-    };
     let enables = Source::Inferred(Basis::LinuxEnablesAcs);
     let off = AcsBits::NONE;
     assert_eq!(grouped(Some(false), None, off, None), (true, enables));
     assert_eq!(grouped(Some(false), None, ALL, None), (true, Source::Read), "on anyway");
     assert_eq!(grouped(Some(true), None, off, None), (false, Source::Read), "Linux had its chance");
-    assert_eq!(grouped(None, None, off, None), (false, Source::Read), "what was read is never overruled by a guess");
+    assert_eq!(
+        grouped(None, None, off, None),
+        (false, Source::Read),
+        "what was read is never overruled by a guess"
+    );
     for option in ["pci=disable_acs_redir=00:1c.0", "pci=config_acs=0000000@00:1c.0"] {
-        assert_eq!(grouped(Some(false), Some(option), off, None), (false, Source::Read), "{option}");
+        assert_eq!(
+            grouped(Some(false), Some(option), off, None),
+            (false, Source::Read),
+            "{option}"
+        );
     }
     assert_eq!(grouped(Some(false), Some("intel_iommu=off"), off, None), (true, enables));
     let all = u32::from(ALL.bits());
-    assert_eq!(grouped(Some(false), None, off, Some([all, 0])), (true, enables), "Sunrise Point's dwords");
-    assert_eq!(grouped(None, None, off, Some([all, 0])), (false, Source::Read), "Sunrise Point's dwords");
+    assert_eq!(
+        grouped(Some(false), None, off, Some([all, 0])),
+        (true, enables),
+        "Sunrise Point's dwords"
+    );
+    assert_eq!(
+        grouped(None, None, off, Some([all, 0])),
+        (false, Source::Read),
+        "Sunrise Point's dwords"
+    );
 }

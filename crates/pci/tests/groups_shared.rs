@@ -1,6 +1,8 @@
-//! Real machines whose kernel's groups are known: a folder of folders, each with `lspci.txt` and `groups.txt` (a line for each device: address, group).
+//! Real machines whose kernel's groups are known: a folder of folders, each with `lspci.txt` and
+//! `groups.txt` (a line for each device: address, group).
 //!
-//! The folder is named by the environment variable `SVA_TOPOLOGY_DIR`; without it there is nothing to check.
+//! The folder is named by the environment variable `SVA_TOPOLOGY_DIR`; without it there is nothing
+//! to check.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,9 +17,12 @@ fn machines() -> Vec<PathBuf> {
         eprintln!("SVA_TOPOLOGY_DIR is not set: no real machines are checked");
         return Vec::new();
     };
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("SVA_TOPOLOGY_DIR={folder}: {error}"));
-    let mut all: Vec<PathBuf> =
-        entries.map(|entry| entry.expect("a readable folder").path()).filter(|path| path.join("groups.txt").is_file()).collect();
+    let entries =
+        fs::read_dir(&folder).unwrap_or_else(|error| panic!("SVA_TOPOLOGY_DIR={folder}: {error}"));
+    let mut all: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.join("groups.txt").is_file())
+        .collect();
     all.sort();
     assert!(!all.is_empty(), "SVA_TOPOLOGY_DIR={folder} has no folder with a groups.txt");
     all
@@ -28,14 +33,20 @@ fn kernel_groups(folder: &Path) -> BTreeMap<Bdf, u32> {
     let text = fs::read_to_string(folder.join("groups.txt")).expect("groups.txt can be read");
     let pair = |line: &str| {
         let mut words = line.split_whitespace();
-        let pair = words.next().and_then(|bdf| bdf.parse().ok()).zip(words.next().and_then(|group| group.parse().ok()));
+        let pair = words
+            .next()
+            .and_then(|bdf| bdf.parse().ok())
+            .zip(words.next().and_then(|group| group.parse().ok()));
         pair.unwrap_or_else(|| panic!("{}: `{line}` is no address and group", folder.display()))
     };
     text.lines().filter(|line| !line.trim().is_empty()).map(pair).collect()
 }
 
 /// The members of each group among `known`.
-fn partition(known: &BTreeMap<Bdf, u32>, of: impl Fn(Bdf) -> Option<u32>) -> BTreeSet<BTreeSet<Bdf>> {
+fn partition(
+    known: &BTreeMap<Bdf, u32>,
+    of: impl Fn(Bdf) -> Option<u32>,
+) -> BTreeSet<BTreeSet<Bdf>> {
     let mut groups: BTreeMap<Option<u32>, BTreeSet<Bdf>> = BTreeMap::new();
     for bdf in known.keys() {
         groups.entry(of(*bdf)).or_default().insert(*bdf);
@@ -54,17 +65,26 @@ fn differences(folder: &Path) -> Vec<String> {
     let grouping = Grouping::compute(&machine, Policy::Linux);
     let ours = partition(&kernel, |bdf| machine.find(bdf).and_then(|index| grouping.of(index)));
     let theirs = partition(&kernel, |bdf| kernel.get(&bdf).copied());
-    let mut found: Vec<String> =
-        kernel.keys().filter(|bdf| machine.find(**bdf).is_none()).map(|bdf| format!("{bdf} was not read")).collect();
+    let mut found: Vec<String> = kernel
+        .keys()
+        .filter(|bdf| machine.find(**bdf).is_none())
+        .map(|bdf| format!("{bdf} was not read"))
+        .collect();
     for group in theirs.symmetric_difference(&ours) {
         let side = if theirs.contains(group) { "kernel" } else { "computed" };
         found.push(format!("{side}: {group:?}"));
         for bdf in group {
-            let lines = machine.find(*bdf).map(|index| explain(&machine, &grouping, index).lines(&machine)).unwrap_or_default();
+            let lines = machine
+                .find(*bdf)
+                .map(|index| explain(&machine, &grouping, index).lines(&machine))
+                .unwrap_or_default();
             found.extend(lines.into_iter().map(|line| format!("    {line}")));
         }
     }
-    found.into_iter().map(|line| format!("{}: {line}", folder.file_name().unwrap_or_default().to_string_lossy())).collect()
+    found
+        .into_iter()
+        .map(|line| format!("{}: {line}", folder.file_name().unwrap_or_default().to_string_lossy()))
+        .collect()
 }
 
 // shows G1

@@ -20,7 +20,8 @@ const PEER: u64 = 0x8000_0000;
 fn two_functions() -> String {
     let text = ONE_PORT.replace("CmpltRedir- UpstreamFwd-", "CmpltRedir+ UpstreamFwd+");
     let (_, card) = text.split_once("\n01:00.0").expect("the card");
-    let second = format!("01:00.1{}", card.split("\n\n").next().expect("its description")).replace("80000000", "81000000");
+    let second = format!("01:00.1{}", card.split("\n\n").next().expect("its description"))
+        .replace("80000000", "81000000");
     format!("{}\n\n{second}\n\n", text.trim_end())
 }
 
@@ -28,26 +29,39 @@ fn two_functions() -> String {
 #[test]
 fn a_dump_s_group_is_bound_joined_by_hotplug_and_reached_past_the_iommu_as_on_the_machine() {
     let machine = machine(&two_functions());
-    let mut mirror = mirror(&machine, &Grouping::compute(&machine, Policy::Linux)).expect("it can be mirrored");
+    let mut mirror =
+        mirror(&machine, &Grouping::compute(&machine, Policy::Linux)).expect("it can be mirrored");
     mirror.spec.policy = PathPolicy::Permissive;
     let fabric = Arc::new(Fabric::new(mirror.spec).expect("a fabric"));
     let iommu = Iommu::new(fabric.clone(), IommuConfig::default());
-    let devices: Vec<Device> = fabric.devices().into_iter().map(|spec| iommu.plug(spec).expect("a free place").device).collect();
-    assert_eq!(devices.iter().map(Device::bdf).collect::<Vec<_>>(), [bdf("01:00.0"), bdf("01:00.1")]);
+    let devices: Vec<Device> = fabric
+        .devices()
+        .into_iter()
+        .map(|spec| iommu.plug(spec).expect("a free place").device)
+        .collect();
+    assert_eq!(
+        devices.iter().map(Device::bdf).collect::<Vec<_>>(),
+        [bdf("01:00.0"), bdf("01:00.1")]
+    );
     let space = MemorySpace::new();
     for address in [FREE, PEER] {
         space.map(address, 4096, Protection::READ_WRITE);
     }
 
     let refused = iommu.bind_device(&devices[0], &space.handle(), Bind::new(())).map(drop);
-    assert!(matches!(refused, Err(BindError::NotSingleton { siblings, .. }) if siblings[0].device == bdf("01:00.1")));
-    let bond = iommu.bind_group(devices[0].group(), &space.handle(), Bind::new(())).expect("both can send PASIDs");
+    assert!(
+        matches!(refused, Err(BindError::NotSingleton { siblings, .. }) if siblings[0].device == bdf("01:00.1"))
+    );
+    let bond = iommu
+        .bind_group(devices[0].group(), &space.handle(), Bind::new(()))
+        .expect("both can send PASIDs");
     let pasid = Some(bond.pasid());
     devices[0].port().write(pasid, FREE, b"first").expect("bound");
 
     let _report = iommu.remove(&devices[1], Removal::Orderly);
     assert!(devices[1].port().write(pasid, FREE, b"gone").is_err());
-    let again = fabric.devices().into_iter().find(|spec| spec.bdf == bdf("01:00.1")).expect("it is there");
+    let again =
+        fabric.devices().into_iter().find(|spec| spec.bdf == bdf("01:00.1")).expect("it is there");
     let again = iommu.plug(again).expect("the place is free").device;
     let mut seen = [0; 5];
     again.port().read(pasid, FREE, &mut seen).expect("it joined the bond");

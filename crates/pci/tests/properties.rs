@@ -21,7 +21,8 @@ enum End {
     Blocked(Bdf),
 }
 
-/// What the windows say about one address, the request being stopped by `blocked` where none catches it.
+/// What the windows say about one address, the request being stopped by `blocked` where none
+/// catches it.
 fn by_windows(windows: &[PeerWindow], blocked: Option<Bdf>, address: u64) -> End {
     let hit: Vec<_> = windows.iter().filter(|window| window.range.contains(address)).collect();
     assert!(hit.len() < 2, "windows overlap at {address:#x}");
@@ -42,8 +43,16 @@ fn by_route(route: Route) -> End {
 }
 
 /// All that the fabric says of the way of a device's requests.
-fn ways(fabric: &Fabric, device: Bdf) -> (Vec<PeerWindow>, Vec<PeerWindow>, Option<Bdf>, Option<PathDefect>) {
-    (fabric.windows(device), fabric.translated_windows(device), fabric.translation_blocked(device), fabric.path_defect(device))
+fn ways(
+    fabric: &Fabric,
+    device: Bdf,
+) -> (Vec<PeerWindow>, Vec<PeerWindow>, Option<Bdf>, Option<PathDefect>) {
+    (
+        fabric.windows(device),
+        fabric.translated_windows(device),
+        fabric.translation_blocked(device),
+        fabric.path_defect(device),
+    )
 }
 
 fn sorted_and_disjoint(windows: &[PeerWindow]) -> bool {
@@ -56,35 +65,65 @@ fn ports_above(spec: &FabricSpec, bdf: Bdf) -> Vec<&PortSpec> {
     std::iter::successors(above(bdf.bus()), |port| above(port.bdf.bus())).collect()
 }
 
-/// The rules of grouping once more, from the flat lists: every weak point joins all functions whose way passes it.
+/// The rules of grouping once more, from the flat lists: every weak point joins all functions whose
+/// way passes it.
 fn flat_groups(spec: &FabricSpec) -> BTreeSet<BTreeSet<Bdf>> {
     let way = |bdf: Bdf| {
         let ports = ports_above(spec, bdf);
         let root_bus = ports.last().map_or(bdf.bus(), |port| port.bdf.bus());
         (ports, root_bus)
     };
-    let isolates = |acs: Option<Acs>, bits: AcsBits| acs.is_some_and(|acs| acs.enabled.contains(bits));
+    let isolates =
+        |acs: Option<Acs>, bits: AcsBits| acs.is_some_and(|acs| acs.enabled.contains(bits));
     let mut joined: Vec<BTreeSet<Bdf>> = Vec::new();
     let functions: Vec<Bdf> = spec.functions.iter().map(|function| function.bdf).collect();
-    for port in spec.ports.iter().filter(|port| port.kind != PortKind::Upstream && !isolates(port.acs, AcsBits::ISOLATION)) {
+    for port in spec
+        .ports
+        .iter()
+        .filter(|port| port.kind != PortKind::Upstream && !isolates(port.acs, AcsBits::ISOLATION))
+    {
         let (above, root_bus) = way(port.bdf);
-        let root = spec.host_bridges.iter().find(|host| host.bus == root_bus).expect("a way ends at a host bridge");
+        let root = spec
+            .host_bridges
+            .iter()
+            .find(|host| host.bus == root_bus)
+            .expect("a way ends at a host bridge");
         let point = if port.kind == PortKind::Downstream { above[0].bdf } else { port.bdf };
-        joined.push(functions.iter().copied().filter(|bdf| way(*bdf).0.iter().any(|port| port.bdf == point)).collect());
+        joined.push(
+            functions
+                .iter()
+                .copied()
+                .filter(|bdf| way(*bdf).0.iter().any(|port| port.bdf == point))
+                .collect(),
+        );
         if root.p2p && port.parent == root.id {
             joined.push(functions.iter().copied().filter(|bdf| way(*bdf).1 == root_bus).collect());
         }
     }
     for port in spec.ports.iter().filter(|port| port.multifunction) {
         let below = |bdf: Bdf| way(bdf).0.iter().any(|other| other.bdf == port.bdf);
-        joined.push(functions.iter().copied().filter(|bdf| bdf.slot() == port.bdf.slot() || below(*bdf)).collect());
+        joined.push(
+            functions
+                .iter()
+                .copied()
+                .filter(|bdf| bdf.slot() == port.bdf.slot() || below(*bdf))
+                .collect(),
+        );
     }
-    for function in spec.functions.iter().filter(|function| !isolates(function.acs, AcsBits::FUNCTION_ISOLATION)) {
-        joined.push(functions.iter().copied().filter(|bdf| bdf.slot() == function.bdf.slot()).collect());
+    for function in spec
+        .functions
+        .iter()
+        .filter(|function| !isolates(function.acs, AcsBits::FUNCTION_ISOLATION))
+    {
+        joined.push(
+            functions.iter().copied().filter(|bdf| bdf.slot() == function.bdf.slot()).collect(),
+        );
     }
-    let mut groups: Vec<BTreeSet<Bdf>> = functions.iter().map(|bdf| BTreeSet::from([*bdf])).collect();
+    let mut groups: Vec<BTreeSet<Bdf>> =
+        functions.iter().map(|bdf| BTreeSet::from([*bdf])).collect();
     for set in joined {
-        let (touched, rest): (Vec<_>, Vec<_>) = groups.into_iter().partition(|group| !group.is_disjoint(&set));
+        let (touched, rest): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|group| !group.is_disjoint(&set));
         groups = rest;
         groups.extend(touched.into_iter().reduce(|a, b| &a | &b));
     }

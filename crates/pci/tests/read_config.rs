@@ -42,7 +42,10 @@ impl Root {
         let word = |at: usize| u16::from_le_bytes([config[at], config[at + 1]]);
         self.write(&format!("{folder}/vendor"), format!("{:#06x}\n", word(0)));
         self.write(&format!("{folder}/device"), format!("{:#06x}\n", word(2)));
-        self.write(&format!("{folder}/class"), format!("0x{:02x}{:02x}{:02x}\n", config[11], config[10], config[9]));
+        self.write(
+            &format!("{folder}/class"),
+            format!("0x{:02x}{:02x}{:02x}\n", config[11], config[10], config[9]),
+        );
         self.write(&format!("{folder}/config"), config);
     }
 }
@@ -52,7 +55,12 @@ fn card_config() -> Vec<u8> {
     let mut config = Config(vec![0; 4096]);
     config.word(0, 0x1af4).word(2, 0x0102).word(6, 0x0010).dword(8, 0x0200_0001);
     // BAR 0 has 64 bits, BAR 2 is I/O.
-    config.dword(0x10, 0x8000_0004).dword(0x14, 0x12).dword(0x18, 0x2001).dword(0x2c, 0x0007_1af4).dword(0x34, 0x40);
+    config
+        .dword(0x10, 0x8000_0004)
+        .dword(0x14, 0x12)
+        .dword(0x18, 0x2001)
+        .dword(0x2c, 0x0007_1af4)
+        .dword(0x34, 0x40);
     config.word(0x40, 0x0010).word(0x42, 0x0002);
     config.dword(0x100, 0x1101_000f).word(0x106, 1 << 15);
     config.dword(0x110, 0x1201_0013).word(0x114, 1).dword(0x118, 0x200);
@@ -65,13 +73,19 @@ fn machine_root() -> Root {
     let root = Root::new();
     root.function("0000:00:01.0", &port_config());
     root.function("0000:01:00.0", &card_config());
-    root.write("sys/bus/pci/devices/0000:01:00.0/resource", "0x0000001280000000 0x0000001280ffffff 0x000000000014220c\n0x0 0x0 0x0\n");
+    root.write(
+        "sys/bus/pci/devices/0000:01:00.0/resource",
+        "0x0000001280000000 0x0000001280ffffff 0x000000000014220c\n0x0 0x0 0x0\n",
+    );
     root.link("sys/bus/pci/devices/0000:01:00.0/driver", "../../../bus/pci/drivers/made_up");
     root.link("sys/bus/pci/devices/0000:01:00.0/iommu_group", "../../../kernel/iommu_groups/7");
     root.write("sys/kernel/iommu_groups/7/type", "DMA\n");
     root.write("proc/sys/kernel/osrelease", "6.18.0-test\n");
     root.write("proc/sys/kernel/arch", "x86_64\n");
-    root.write("proc/cmdline", "root=/dev/sda1 password=secret intel_iommu=on,sm_on iommu.passthrough=0 pci=noats quiet\n");
+    root.write(
+        "proc/cmdline",
+        "root=/dev/sda1 password=secret intel_iommu=on,sm_on iommu.passthrough=0 pci=noats quiet\n",
+    );
     root
 }
 
@@ -83,21 +97,47 @@ fn four_kilobytes_tell_all_that_groups_and_readiness_rest_on() {
     let port = function(&machine, "00:01.0");
     let Header::Bridge(bridge) = &port.header.value else { panic!("{:?}", port.header) };
     assert_eq!((bridge.secondary, bridge.subordinate, port.multifunction.value), (1, 2, true));
-    assert_eq!(bridge.windows.iter().map(|window| (window.first(), window.last())).collect::<Vec<_>>(), [(0x8000_0000, 0x81ff_ffff)]);
-    assert_eq!(port.express.value.map(|express| (express.kind, express.end_to_end_prefix.value)), Some((ExpressKind::RootPort, true)));
-    let acs = port.acs.value.expect("it has ACS");
-    assert_eq!((acs.implemented.value, acs.enabled.value), (AcsBits::ISOLATION | AcsBits::TB | AcsBits::DT, AcsBits::ISOLATION));
-    let card = function(&machine, "01:00.0");
-    assert_eq!(card.express.value.map(|express| (express.kind, express.end_to_end_prefix.value)), Some((ExpressKind::Endpoint, false)));
     assert_eq!(
-        card.pasid.value.map(|pasid| (pasid.width.value, pasid.execute, pasid.privileged, pasid.enabled.value)),
+        bridge.windows.iter().map(|window| (window.first(), window.last())).collect::<Vec<_>>(),
+        [(0x8000_0000, 0x81ff_ffff)]
+    );
+    assert_eq!(
+        port.express.value.map(|express| (express.kind, express.end_to_end_prefix.value)),
+        Some((ExpressKind::RootPort, true))
+    );
+    let acs = port.acs.value.expect("it has ACS");
+    assert_eq!(
+        (acs.implemented.value, acs.enabled.value),
+        (AcsBits::ISOLATION | AcsBits::TB | AcsBits::DT, AcsBits::ISOLATION)
+    );
+    let card = function(&machine, "01:00.0");
+    assert_eq!(
+        card.express.value.map(|express| (express.kind, express.end_to_end_prefix.value)),
+        Some((ExpressKind::Endpoint, false))
+    );
+    assert_eq!(
+        card.pasid.value.map(|pasid| (
+            pasid.width.value,
+            pasid.execute,
+            pasid.privileged,
+            pasid.enabled.value
+        )),
         Some((20, true, true, false))
     );
-    assert_eq!(card.pri.value.map(|pri| (pri.capacity, pri.enabled.value)), Some((Some(0x200), true)));
+    assert_eq!(
+        card.pri.value.map(|pri| (pri.capacity, pri.enabled.value)),
+        Some((Some(0x200), true))
+    );
     assert_eq!(card.ats.value.map(|ats| ats.enabled.value), Some(true));
     assert_eq!(card.subsystem.map(|ids| ids.value), Some(Ids { vendor: 0x1af4, device: 7 }));
-    assert_eq!(card.bars.iter().map(|bar| (bar.index, bar.address, bar.size)).collect::<Vec<_>>(), [(0, 0x12_8000_0000, Some(1 << 24))]);
-    assert_eq!((card.driver.as_deref(), card.kernel_group, port.kernel_group), (Some("made_up"), Some(Some(7)), Some(None)));
+    assert_eq!(
+        card.bars.iter().map(|bar| (bar.index, bar.address, bar.size)).collect::<Vec<_>>(),
+        [(0, 0x12_8000_0000, Some(1 << 24))]
+    );
+    assert_eq!(
+        (card.driver.as_deref(), card.kernel_group, port.kernel_group),
+        (Some("made_up"), Some(Some(7)), Some(None))
+    );
 }
 
 // shows S2: of the command line nothing is kept that may be a secret.
@@ -105,17 +145,30 @@ fn four_kilobytes_tell_all_that_groups_and_readiness_rest_on() {
 fn the_host_keeps_its_kernel_and_only_the_options_that_concern_it() {
     let machine = live(machine_root().path()).expect("it reads");
     let host = machine.host();
-    assert_eq!((host.kernel.as_deref(), host.architecture.as_deref()), (Some("6.18.0-test"), Some("x86_64")));
-    assert_eq!(host.options.as_deref(), Some(["intel_iommu=on,sm_on", "iommu.passthrough=0", "pci=noats"].map(str::to_owned).as_slice()));
+    assert_eq!(
+        (host.kernel.as_deref(), host.architecture.as_deref()),
+        (Some("6.18.0-test"), Some("x86_64"))
+    );
+    assert_eq!(
+        host.options.as_deref(),
+        Some(
+            ["intel_iommu=on,sm_on", "iommu.passthrough=0", "pci=noats"]
+                .map(str::to_owned)
+                .as_slice()
+        )
+    );
     assert_eq!(host.iommu_in_use.map(|fact| (fact.value, fact.source)), Some((true, Source::Read)));
 }
 
-// shows G1: names of tables are told from a folder that is hidden, and Arm's, which may describe no IOMMU.
+// shows G1: names of tables are told from a folder that is hidden, and Arm's, which may describe no
+// IOMMU.
 #[test]
 fn acpis_tables_tell_whether_firmware_describes_an_iommu() {
     let described = |tables: &[&str]| {
         let root = machine_root();
-        tables.iter().for_each(|table| root.write(&format!("sys/firmware/acpi/tables/{table}"), ""));
+        tables
+            .iter()
+            .for_each(|table| root.write(&format!("sys/firmware/acpi/tables/{table}"), ""));
         live(root.path()).expect("it reads").host().iommu_described
     };
     assert_eq!(described(&["DSDT", "FACP", "DMAR"]), Some(Fact::read(true)));
@@ -139,7 +192,10 @@ fn sixty_four_bytes_hide_the_capabilities() {
         (port.express.value.map(|express| express.kind), port.express.source),
         (Some(ExpressKind::RootPort), Source::Assumed(Basis::Position))
     );
-    assert_eq!(function(&machine, "01:00.0").pasid.source, Source::Assumed(Basis::CapabilitiesHidden));
+    assert_eq!(
+        function(&machine, "01:00.0").pasid.source,
+        Source::Assumed(Basis::CapabilitiesHidden)
+    );
 }
 
 // shows G1
@@ -148,7 +204,11 @@ fn conventional_space_alone_hides_the_extended_capabilities_only() {
     let root = machine_root();
     root.function("0000:01:00.0", &card_config()[..256]);
     let reading = scan(root.path()).expect("it reads");
-    let card = reading.functions.iter().find(|function| function.bdf == bdf("01:00.0")).expect("it is there");
+    let card = reading
+        .functions
+        .iter()
+        .find(|function| function.bdf == bdf("01:00.0"))
+        .expect("it is there");
     assert_eq!(
         (card.capabilities, card.extended, card.express.map(|express| express.kind)),
         (ListState::Complete, ListState::Hidden, Some(0))
@@ -166,14 +226,26 @@ fn a_virtual_function_has_the_ids_that_sysfs_gives_it() {
     let folder = "sys/bus/pci/devices/0000:01:02.0";
     root.write(&format!("{folder}/vendor"), "0x1af4\n");
     root.write(&format!("{folder}/device"), "0x0103\n");
-    root.write(&format!("{folder}/resource"), "0x0000001290000000 0x0000001290003fff 0x000000000014220c\n");
+    root.write(
+        &format!("{folder}/resource"),
+        "0x0000001290000000 0x0000001290003fff 0x000000000014220c\n",
+    );
     root.link(&format!("{folder}/physfn"), "../0000:01:00.0");
     let machine = live(root.path()).expect("it reads");
     let virtual_function = function(&machine, "01:02.0");
-    assert_eq!(virtual_function.ids.map(|ids| ids.value), Some(Ids { vendor: 0x1af4, device: 0x0103 }));
-    assert_eq!(virtual_function.physical_function.map(|fact| (fact.value, fact.source)), Some((bdf("01:00.0"), Source::Read)));
+    assert_eq!(
+        virtual_function.ids.map(|ids| ids.value),
+        Some(Ids { vendor: 0x1af4, device: 0x0103 })
+    );
+    assert_eq!(
+        virtual_function.physical_function.map(|fact| (fact.value, fact.source)),
+        Some((bdf("01:00.0"), Source::Read))
+    );
     assert_eq!(virtual_function.bars.len(), 1);
-    assert_eq!(virtual_function.express.value.map(|express| express.kind), Some(ExpressKind::Endpoint));
+    assert_eq!(
+        virtual_function.express.value.map(|express| express.kind),
+        Some(ExpressKind::Endpoint)
+    );
 }
 
 // shows S2: D3cold, surprise removal.
@@ -199,7 +271,9 @@ fn damaged_lists_end_and_are_not_complete() {
         ("a conventional list into the header", |config| config.word(0x40, 0x0809)),
         ("an extended list in a circle", |config| config.dword(0x130, 0x1001_0010)),
         ("an extended list into conventional space", |config| config.dword(0x130, 0x0501_0010)),
-        ("an extended capability over the end", |config| config.dword(0x130, 0xffc1_0010).dword(0xffc, 0xffd1_000d)),
+        ("an extended capability over the end", |config| {
+            config.dword(0x130, 0xffc1_0010).dword(0xffc, 0xffd1_000d)
+        }),
     ];
     for (what, damage) in damages {
         let root = machine_root();
@@ -207,8 +281,15 @@ fn damaged_lists_end_and_are_not_complete() {
         damage(&mut config);
         root.function("0000:01:00.0", &config.0);
         let reading = scan(root.path()).expect("it reads");
-        let card = reading.functions.iter().find(|function| function.bdf == bdf("01:00.0")).expect("it is there");
-        assert!(card.capabilities == ListState::Truncated || card.extended == ListState::Truncated, "{what}: {card:?}");
+        let card = reading
+            .functions
+            .iter()
+            .find(|function| function.bdf == bdf("01:00.0"))
+            .expect("it is there");
+        assert!(
+            card.capabilities == ListState::Truncated || card.extended == ListState::Truncated,
+            "{what}: {card:?}"
+        );
         assert_eq!(card.acs, None, "{what}");
     }
 }
@@ -217,32 +298,45 @@ fn damaged_lists_end_and_are_not_complete() {
 #[test]
 fn iommus_are_decoded_from_the_registers_in_sysfs() {
     let root = machine_root();
-    // PASID of 20 bits, page requests, device TLBs, scalable mode with first stage; and an old unit with none of them.
+    // PASID of 20 bits, page requests, device TLBs, scalable mode with first stage; and an old unit
+    // with none of them.
     let able = 1_u64 << 40 | 19 << 35 | 1 << 29 | 1 << 2 | 1 << 43 | 1 << 47;
     for (name, extended) in [("dmar0", able), ("dmar1", 0xf0_101a)] {
         root.write(&format!("sys/class/iommu/{name}/intel-iommu/cap"), "d2008c40660462\n");
         root.write(&format!("sys/class/iommu/{name}/intel-iommu/ecap"), format!("{extended:x}\n"));
     }
-    root.link("sys/class/iommu/dmar0/devices/0000:01:00.0", "../../../../bus/pci/devices/0000:01:00.0");
+    root.link(
+        "sys/class/iommu/dmar0/devices/0000:01:00.0",
+        "../../../../bus/pci/devices/0000:01:00.0",
+    );
     // PPR, guest translation, 16 bits; the second register comes first in some kernels.
     let features = 1_u64 << 1 | 1 << 4 | 15 << 32 | 1 << 40;
     root.write("sys/class/iommu/ivhd0/amd-iommu/cap", "40b10000\n".replace("40b1", "41b1"));
     root.write("sys/class/iommu/ivhd0/amd-iommu/features", format!("10:{features:x}\n"));
     root.link("sys/class/iommu/ivhd0/device", "../../../devices/pci0000:00/0000:00:00.2");
     let machine = live(root.path()).expect("it reads");
-    let unit = |name: &str| machine.host().iommus.iter().find(|unit| unit.name == name).cloned().expect("it is listed");
+    let unit = |name: &str| {
+        machine.host().iommus.iter().find(|unit| unit.name == name).cloned().expect("it is listed")
+    };
     let able = |name: &str| {
         let unit = unit(name);
         (
             unit.pasid_width.map(|fact| fact.value),
-            [unit.page_requests, unit.device_tlb, unit.first_stage].map(|fact| fact.map(|fact| fact.value)),
+            [unit.page_requests, unit.device_tlb, unit.first_stage]
+                .map(|fact| fact.map(|fact| fact.value)),
         )
     };
     assert_eq!(able("dmar0"), (Some(20), [Some(true); 3]));
     assert_eq!(able("dmar1"), (Some(0), [Some(false); 3]));
     assert_eq!(able("ivhd0"), (Some(16), [Some(true); 3]));
-    assert_eq!((unit("dmar0").kind, unit("dmar0").devices), (IommuKind::VtD, Some(vec![bdf("01:00.0")])));
-    assert_eq!((unit("ivhd0").kind, unit("ivhd0").function), (IommuKind::AmdVi, Some(bdf("00:00.2"))));
+    assert_eq!(
+        (unit("dmar0").kind, unit("dmar0").devices),
+        (IommuKind::VtD, Some(vec![bdf("01:00.0")]))
+    );
+    assert_eq!(
+        (unit("ivhd0").kind, unit("ivhd0").function),
+        (IommuKind::AmdVi, Some(bdf("00:00.2")))
+    );
 }
 
 // shows S2
@@ -250,7 +344,10 @@ fn iommus_are_decoded_from_the_registers_in_sysfs() {
 fn a_machine_without_pci_is_an_error_that_names_the_folder() {
     let root = Root::new();
     let error = live(root.path()).expect_err("nothing there");
-    assert!(matches!(&error, ReadError::Live { path, .. } if path.ends_with("sys/bus/pci/devices")), "{error:?}");
+    assert!(
+        matches!(&error, ReadError::Live { path, .. } if path.ends_with("sys/bus/pci/devices")),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("is /sys mounted"), "{error}");
 }
 
@@ -260,7 +357,11 @@ fn serial_numbers_do_not_get_into_a_dump() {
     let root = machine_root();
     let mut config = Config(card_config());
     // A device serial number capability, and the same number in what sysfs knows of the device.
-    config.dword(0x130, 0x1501_0010).dword(0x150, 0x0001_0003).dword(0x154, 0xdead_beef).dword(0x158, 0x1234_5678);
+    config
+        .dword(0x130, 0x1501_0010)
+        .dword(0x150, 0x0001_0003)
+        .dword(0x154, 0xdead_beef)
+        .dword(0x158, 0x1234_5678);
     root.function("0000:01:00.0", &config.0);
     root.write("sys/bus/pci/devices/0000:01:00.0/serial_number", "12-34-56-78-de-ad-be-ef\n");
     let dump = save(&scan(root.path()).expect("it reads")).to_lowercase();

@@ -6,19 +6,25 @@ mod texts;
 use proptest::prelude::*;
 use sva_core::{AddrRange, Bdf};
 use sva_pci::machine::{
-    AcsReading, AtsReading, BarReading, Basis, Buses, Class, ExpressReading, Fact, FunctionReading, HeaderReading, Hex, HostReading, Ids,
-    IommuKind, IommuReading, ListState, PasidReading, PriReading, Reading, Source, SriovReading,
+    AcsReading, AtsReading, BarReading, Basis, Buses, Class, ExpressReading, Fact, FunctionReading,
+    HeaderReading, Hex, HostReading, Ids, IommuKind, IommuReading, ListState, PasidReading,
+    PriReading, Reading, Source, SriovReading,
 };
 use sva_pci::read::{LogMatch, ReadError, add_dmesg, from_text, parse, save};
 use texts::{ONE_PORT, bdf, function};
 
 fn name() -> impl Strategy<Value = Option<String>> {
-    prop::option::of("[ -~é]{0,40}".prop_map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")))
+    prop::option::of(
+        "[ -~é]{0,40}".prop_map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")),
+    )
 }
 
 fn address() -> impl Strategy<Value = Bdf> {
-    (prop_oneof![Just(0), Just(0x10000), any::<u32>()], any::<u8>(), 0..32_u8, 0..8_u8)
-        .prop_map(|(segment, bus, device, function)| Bdf::new(segment, bus, device, function).expect("in range"))
+    (prop_oneof![Just(0), Just(0x10000), any::<u32>()], any::<u8>(), 0..32_u8, 0..8_u8).prop_map(
+        |(segment, bus, device, function)| {
+            Bdf::new(segment, bus, device, function).expect("in range")
+        },
+    )
 }
 
 fn ids() -> impl Strategy<Value = Option<Ids>> {
@@ -26,11 +32,17 @@ fn ids() -> impl Strategy<Value = Option<Ids>> {
 }
 
 fn state() -> impl Strategy<Value = ListState> {
-    prop::sample::select(vec![ListState::Complete, ListState::Hidden, ListState::NotPrinted, ListState::Truncated])
+    prop::sample::select(vec![
+        ListState::Complete,
+        ListState::Hidden,
+        ListState::NotPrinted,
+        ListState::Truncated,
+    ])
 }
 
 fn ranges() -> impl Strategy<Value = Vec<AddrRange>> {
-    let range = any::<(u64, u64)>().prop_map(|(a, b)| AddrRange::inclusive(a.min(b), a.max(b)).expect("in order"));
+    let range = any::<(u64, u64)>()
+        .prop_map(|(a, b)| AddrRange::inclusive(a.min(b), a.max(b)).expect("in order"));
     prop::collection::vec(range, 0..4)
 }
 
@@ -119,13 +131,20 @@ fn problem(text: &str) -> (usize, usize, String) {
 #[test]
 fn a_damaged_dump_is_an_error_with_line_and_column() {
     let dump = save(&parse(ONE_PORT.as_bytes()).expect("it reads"));
-    let line = dump.lines().position(|line| line.contains("\"secondary\"")).expect("it is there") + 1;
-    let (at, column, message) = problem(&dump.replacen("\"secondary\": 1", "\"secondary\": 999", 1));
+    let line =
+        dump.lines().position(|line| line.contains("\"secondary\"")).expect("it is there") + 1;
+    let (at, column, message) =
+        problem(&dump.replacen("\"secondary\": 1", "\"secondary\": 999", 1));
     assert_eq!(at, line, "{message}");
-    assert!(column > 1 && message.starts_with(&format!("line {line}, column {column}: ")), "{message}");
-    let (_, _, message) = problem(&dump.replacen("\"bdf\": \"0000:00:01.0\"", "\"bdf\": \"somewhere\"", 1));
+    assert!(
+        column > 1 && message.starts_with(&format!("line {line}, column {column}: ")),
+        "{message}"
+    );
+    let (_, _, message) =
+        problem(&dump.replacen("\"bdf\": \"0000:00:01.0\"", "\"bdf\": \"somewhere\"", 1));
     assert!(message.contains("`somewhere` is not a PCI address"), "{message}");
-    let (_, _, message) = problem(&dump.replacen("\"buses\"", "\"bus\u{1b}es\"", 1).replace('\u{1b}', "\\u001b"));
+    let (_, _, message) =
+        problem(&dump.replacen("\"buses\"", "\"bus\u{1b}es\"", 1).replace('\u{1b}', "\\u001b"));
     assert!(!message.contains('\u{1b}') && message.contains("unknown field"), "{message}");
     problem(&dump[..dump.len() / 2]);
     problem("{}");
@@ -141,14 +160,21 @@ fn lists_are_bounded_while_they_are_read() {
     );
     let (line, _, message) = problem(&text);
     assert!(line == 1 && message.contains("more than 8 entries"), "{message}");
-    let deep = |depth| format!("{{\"sva_topology_dump\":1,\"machine\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    let deep = |depth| {
+        format!(
+            "{{\"sva_topology_dump\":1,\"machine\":{}{}}}",
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
     problem(&deep(1_000_000));
 }
 
 // shows S2
 #[test]
 fn a_dump_of_another_version_is_refused_by_its_number() {
-    let error = parse(b"{\n  \"sva_topology_dump\": 7,\n  \"machines\": []\n}").expect_err("another version");
+    let error = parse(b"{\n  \"sva_topology_dump\": 7,\n  \"machines\": []\n}")
+        .expect_err("another version");
     assert!(matches!(error, ReadError::Version { line: 2, column: 3, found: 7 }), "{error:?}");
     assert!(error.to_string().contains("version 7"), "{error}");
 }
@@ -156,7 +182,8 @@ fn a_dump_of_another_version_is_refused_by_its_number() {
 // shows S2
 #[test]
 fn a_dump_without_functions_is_refused() {
-    let error = parse(b"{\"sva_topology_dump\": 1, \"machine\": {\"functions\": []}}\n").expect_err("nothing in it");
+    let error = parse(b"{\"sva_topology_dump\": 1, \"machine\": {\"functions\": []}}\n")
+        .expect_err("nothing in it");
     assert!(matches!(error, ReadError::NoFunctions { line: 2, column: 1 }), "{error:?}");
 }
 
@@ -176,33 +203,58 @@ fn a_kernel_log_gives_the_groups_the_iommus_and_the_options() {
     let prefixes: [fn(&str) -> String; 4] = [
         |line| line.to_owned(),
         |line| format!("> {line}"),
-        |line| format!("Nov 02 12:00:01 host kernel: {}", line.split_once("] ").map_or(line, |(_, said)| said)),
+        |line| {
+            format!(
+                "Nov 02 12:00:01 host kernel: {}",
+                line.split_once("] ").map_or(line, |(_, said)| said)
+            )
+        },
         |line| format!("<6>{line}\r"),
     ];
     for prefix in prefixes {
         let log: String = LOG.lines().map(|line| prefix(line) + "\n").collect();
         let mut reading = parse(ONE_PORT.as_bytes()).expect("it reads");
-        assert_eq!(add_dmesg(&mut reading, log.as_bytes()).expect("it reads"), LogMatch { placed: 2, named: 2, missing: 0 }, "{log}");
+        assert_eq!(
+            add_dmesg(&mut reading, log.as_bytes()).expect("it reads"),
+            LogMatch { placed: 2, named: 2, missing: 0 },
+            "{log}"
+        );
         let machine = reading.machine();
         assert_eq!(function(&machine, "00:01.0").kernel_group, Some(Some(4)));
-        assert_eq!(function(&machine, "01:00.0").kernel_group, Some(Some(5)), "the last line holds");
+        assert_eq!(
+            function(&machine, "01:00.0").kernel_group,
+            Some(Some(5)),
+            "the last line holds"
+        );
         let host = machine.host();
         assert_eq!(host.kernel.as_deref(), Some("6.18.1-test"));
         assert_eq!(host.options.as_deref(), Some(["intel_iommu=on".to_owned()].as_slice()));
         assert_eq!(host.iommu_in_use.map(|fact| fact.value), Some(true));
         let unit = host.iommus.first().expect("one IOMMU");
-        assert_eq!((unit.name.as_str(), unit.page_requests.map(|fact| fact.value)), ("dmar0", Some(true)));
+        assert_eq!(
+            (unit.name.as_str(), unit.page_requests.map(|fact| fact.value)),
+            ("dmar0", Some(true))
+        );
         assert_eq!(unit.pasid_width.map(|fact| fact.value), Some(1));
     }
 }
 
 #[test]
 fn a_log_of_another_machine_is_told_by_the_functions_that_it_names() {
-    let matched = |log: &str| add_dmesg(&mut parse(ONE_PORT.as_bytes()).expect("it reads"), log.as_bytes()).expect("it reads");
-    let found = |bdf: &str| format!("[    0.4] pci 0000:{bdf}: [8086:a0a3] type 00 class 0x060100 conventional PCI endpoint\n");
+    let matched = |log: &str| {
+        add_dmesg(&mut parse(ONE_PORT.as_bytes()).expect("it reads"), log.as_bytes())
+            .expect("it reads")
+    };
+    let found = |bdf: &str| {
+        format!(
+            "[    0.4] pci 0000:{bdf}: [8086:a0a3] type 00 class 0x060100 conventional PCI endpoint\n"
+        )
+    };
     let own = found("00:01.0") + &found("01:00.0") + "pci 0000:01:00.0: Adding to iommu group 4\n";
     assert_eq!(matched(&own), LogMatch { placed: 1, named: 2, missing: 0 });
-    let half = own.clone() + &found("00:1f.0") + "pci 0000:00:02.0: Adding to iommu group 1\npci 0000:00:03.0: [Firmware Bug]: x\n";
+    let half = own.clone()
+        + &found("00:1f.0")
+        + "pci 0000:00:02.0: Adding to iommu group 1\npci 0000:00:03.0: [Firmware Bug]: x\n";
     assert_eq!(matched(&half), LogMatch { placed: 1, named: 4, missing: 2 });
     assert!(!matched(&half).is_of_another_machine(), "no more than half is missing");
     let other = half + &found("00:1f.3");
@@ -227,25 +279,40 @@ fn the_words_of_older_kernels_and_other_iommus_are_known() {
         None,
         "the log does not begin at boot: a device without a line may have a group"
     );
-    let of = |kind| machine.host().iommus.iter().find(|unit| unit.kind == kind).cloned().expect("it is there");
+    let of = |kind| {
+        machine.host().iommus.iter().find(|unit| unit.kind == kind).cloned().expect("it is there")
+    };
     let amd = of(IommuKind::AmdVi);
-    assert_eq!((amd.function, amd.pasid_width.map(|fact| fact.value)), (Some(bdf("00:00.2")), Some(17)));
-    assert_eq!((amd.page_requests.map(|fact| fact.value), amd.first_stage.map(|fact| fact.value)), (Some(true), Some(true)));
+    assert_eq!(
+        (amd.function, amd.pasid_width.map(|fact| fact.value)),
+        (Some(bdf("00:00.2")), Some(17))
+    );
+    assert_eq!(
+        (amd.page_requests.map(|fact| fact.value), amd.first_stage.map(|fact| fact.value)),
+        (Some(true), Some(true))
+    );
     let arm = of(IommuKind::SmmuV3);
-    assert_eq!([arm.page_requests, arm.device_tlb, arm.first_stage].map(|fact| fact.map(|fact| fact.value)), [Some(true); 3]);
+    assert_eq!(
+        [arm.page_requests, arm.device_tlb, arm.first_stage]
+            .map(|fact| fact.map(|fact| fact.value)),
+        [Some(true); 3]
+    );
 }
 
 // shows G1: kernels from 6.7 on tell what AMD's IOMMUs can do without naming them.
 #[test]
 fn amd_features_without_a_named_iommu_are_those_of_the_functions_that_are_iommus() {
-    let text = format!("00:00.2 IOMMU: Advanced Micro Devices, Inc. [AMD] Strix IOMMU\n\tFlags: fast devsel, IRQ 29\n\n{ONE_PORT}");
+    let text = format!(
+        "00:00.2 IOMMU: Advanced Micro Devices, Inc. [AMD] Strix IOMMU\n\tFlags: fast devsel, IRQ 29\n\n{ONE_PORT}"
+    );
     let fault = "pci 0000:01:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0007 address=0xffffc02000 flags=0x0000]\n";
     for named in ["", "pci 0000:00:00.2: AMD-Vi: IOMMU performance counters supported\n"] {
         let log = format!("{named}{fault}AMD-Vi: Extended features (0x1000000012, 0x0): PPR GT\n");
         let mut reading = parse(text.as_bytes()).expect("it reads");
         add_dmesg(&mut reading, log.as_bytes()).expect("it reads");
         let machine = reading.machine();
-        let units: Vec<_> = machine.host().iommus.iter().map(|unit| (unit.function, unit.pasid_width)).collect();
+        let units: Vec<_> =
+            machine.host().iommus.iter().map(|unit| (unit.function, unit.pasid_width)).collect();
         assert_eq!(units, [(Some(bdf("00:00.2")), Some(Fact::read(17)))], "{log}");
     }
 }
@@ -266,7 +333,10 @@ fn an_iommu_in_the_list_of_functions_is_one() {
         "00:00.2 IOMMU [0806]: Advanced Micro Devices, Inc. [AMD] Renoir/Cezanne IOMMU [1022:1631]\n00:01.0 Host bridge: x\n",
     );
     let unit = machine.host().iommus.first().expect("one IOMMU");
-    assert_eq!((unit.kind, unit.function, unit.page_requests), (IommuKind::AmdVi, Some(bdf("00:00.2")), None));
+    assert_eq!(
+        (unit.kind, unit.function, unit.page_requests),
+        (IommuKind::AmdVi, Some(bdf("00:00.2")), None)
+    );
 }
 
 // shows G1

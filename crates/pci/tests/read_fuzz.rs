@@ -1,5 +1,6 @@
-//! Damaged dumps of all kinds: nothing panics, everything ends in good time, errors are short and say where. The seed of a failure is printed; set `SVA_FUZZ_SEED`
-//! to it to run that one again, and `SVA_FUZZ_ROUNDS` for longer runs.
+//! Damaged dumps of all kinds: nothing panics, everything ends in good time, errors are short and
+//! say where. The seed of a failure is printed; set `SVA_FUZZ_SEED` to it to run that one again,
+//! and `SVA_FUZZ_ROUNDS` for longer runs.
 
 #[path = "common/texts.rs"]
 mod texts;
@@ -86,12 +87,18 @@ fn rounds(usual: u64, check: impl Fn(&mut Rng)) {
     };
     for seed in first..first + rounds {
         let start = Instant::now();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&mut Rng::with_seed(seed))));
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            check(&mut Rng::with_seed(seed))
+        }));
         if let Err(panic) = result {
             eprintln!("SVA_FUZZ_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
-        assert!(start.elapsed() < Duration::from_secs(20), "SVA_FUZZ_SEED={seed} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "SVA_FUZZ_SEED={seed} took {:?}",
+            start.elapsed()
+        );
     }
 }
 
@@ -104,7 +111,9 @@ fn exercise(text: &[u8]) {
             for index in 0..machine.functions().len() {
                 assert!(machine.bridges_above(index).count() <= 256, "a walk up ends");
                 let function = &machine.functions()[index];
-                assert!(function.name.as_ref().is_none_or(|name| name.chars().count() <= 300 && !name.contains(char::is_control)));
+                assert!(function.name.as_ref().is_none_or(
+                    |name| name.chars().count() <= 300 && !name.contains(char::is_control)
+                ));
             }
             assert_eq!(parse(save(&reading).as_bytes()).expect("what was saved reads"), reading);
             add_dmesg(&mut reading, text).expect("it is short");
@@ -122,7 +131,8 @@ fn exercise(text: &[u8]) {
 fn damaged_text_reads_or_is_an_error_that_says_where() {
     let hex = ONE_PORT.replacen("\n\n", &format!("\n\n{}\n", hex_lines(&port_config())), 1);
     rounds(2_000, |rng| {
-        let mut text = if rng.u8(..8) == 0 { hex.clone() } else { ONE_PORT.to_owned() }.into_bytes();
+        let mut text =
+            if rng.u8(..8) == 0 { hex.clone() } else { ONE_PORT.to_owned() }.into_bytes();
         damage(&mut text, rng);
         exercise(&text);
     });
@@ -132,8 +142,11 @@ fn damaged_text_reads_or_is_an_error_that_says_where() {
 #[test]
 fn damaged_dumps_read_or_are_an_error_that_says_where() {
     let mut reading = parse(ONE_PORT.as_bytes()).expect("it reads");
-    add_dmesg(&mut reading, b"DMAR: dmar0: reg_base_addr 0 cap 1 ecap 2\npci 0000:01:00.0: Adding to iommu group 1\n")
-        .expect("it is short");
+    add_dmesg(
+        &mut reading,
+        b"DMAR: dmar0: reg_base_addr 0 cap 1 ecap 2\npci 0000:01:00.0: Adding to iommu group 1\n",
+    )
+    .expect("it is short");
     let dump = save(&reading);
     rounds(2_000, |rng| {
         let mut text = dump.clone().into_bytes();
@@ -172,7 +185,8 @@ fn damaged_kernel_logs_place_only_functions_that_are_there() {
         let (mut log, mut reading) = (LOG.as_bytes().to_vec(), machine.clone());
         damage(&mut log, rng);
         let matched = add_dmesg(&mut reading, &log).expect("it is short");
-        let grouped = reading.functions.iter().filter(|function| function.kernel_group.is_some()).count();
+        let grouped =
+            reading.functions.iter().filter(|function| function.kernel_group.is_some()).count();
         assert_eq!((reading.functions.len(), grouped), (machine.functions.len(), matched.placed));
         exercise(save(&reading).as_bytes());
     });
@@ -185,7 +199,11 @@ fn random_configuration_space_is_decoded_to_the_end() {
         let mut bytes = port_config();
         for _ in 0..rng.usize(1..400) {
             // Mostly where the lists begin and end.
-            let at = if rng.bool() { rng.usize(..bytes.len()) } else { [0x34, 0x40, 0x41, 0x100, 0x102, 0x220, 0x222][rng.usize(..7)] };
+            let at = if rng.bool() {
+                rng.usize(..bytes.len())
+            } else {
+                [0x34, 0x40, 0x41, 0x100, 0x102, 0x220, 0x222][rng.usize(..7)]
+            };
             bytes[at] = rng.u8(..);
         }
         bytes.truncate(if rng.bool() { 4096 } else { rng.usize(..4096) });
@@ -200,12 +218,20 @@ fn random_files_of_a_live_machine_do_not_stop_it() {
         let root = tempfile::tempdir().expect("a folder");
         let folder = root.path().join("sys/bus/pci/devices/0000:00:01.0");
         std::fs::create_dir_all(&folder).expect("a folder");
-        std::fs::create_dir_all(root.path().join("sys/class/iommu/dmar0/intel-iommu")).expect("a folder");
-        let names =
-            ["config", "resource", "class", "subsystem_vendor", "secondary_bus_number", "../../../../class/iommu/dmar0/intel-iommu/ecap"];
+        std::fs::create_dir_all(root.path().join("sys/class/iommu/dmar0/intel-iommu"))
+            .expect("a folder");
+        let names = [
+            "config",
+            "resource",
+            "class",
+            "subsystem_vendor",
+            "secondary_bus_number",
+            "../../../../class/iommu/dmar0/intel-iommu/ecap",
+        ];
         for name in names {
-            let bytes: Vec<u8> =
-                (0..rng.usize(..5_000)).map(|_| if rng.bool() { rng.u8(..) } else { b"0x1f \n"[rng.usize(..6)] }).collect();
+            let bytes: Vec<u8> = (0..rng.usize(..5_000))
+                .map(|_| if rng.bool() { rng.u8(..) } else { b"0x1f \n"[rng.usize(..6)] })
+                .collect();
             std::fs::write(folder.join(name), bytes).expect("a file");
         }
         std::fs::write(folder.join("vendor"), "0x8086").expect("a file");

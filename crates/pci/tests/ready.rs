@@ -5,8 +5,8 @@ use sva_pci::AcsBits;
 use sva_pci::diff::{Company, Difference, Side};
 use sva_pci::groups::{Grouping, Policy};
 use sva_pci::machine::{
-    AcsCapability, Ats, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids, IommuKind, IommuUnit, Machine, Pasid,
-    PciFunction, Pri, Source,
+    AcsCapability, Ats, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids,
+    IommuKind, IommuUnit, Machine, Pasid, PciFunction, Pri, Source,
 };
 use sva_pci::ready::{Check, Finding, Gate, Outcome, Readiness, Verdict, readiness};
 
@@ -35,7 +35,11 @@ fn port(at: &str, kind: ExpressKind, secondary: u8, subordinate: u8) -> PciFunct
 }
 
 fn acs(implemented: AcsBits, enabled: AcsBits) -> Fact<Option<AcsCapability>> {
-    Fact::read(Some(AcsCapability { implemented: Fact::read(implemented), enabled: Fact::read(enabled), dwords: None }))
+    Fact::read(Some(AcsCapability {
+        implemented: Fact::read(implemented),
+        enabled: Fact::read(enabled),
+        dwords: None,
+    }))
 }
 
 /// A device with all that shared virtual addressing wants, switched on.
@@ -43,7 +47,12 @@ fn accelerator(at: &str) -> PciFunction {
     PciFunction {
         ats: Fact::read(Some(Ats { enabled: Fact::read(true) })),
         pri: Fact::read(Some(Pri { enabled: Fact::read(true), capacity: Some(32) })),
-        pasid: Fact::read(Some(Pasid { enabled: Fact::read(true), width: Fact::read(20), execute: false, privileged: false })),
+        pasid: Fact::read(Some(Pasid {
+            enabled: Fact::read(true),
+            width: Fact::read(20),
+            execute: false,
+            privileged: false,
+        })),
         ..function(at, ExpressKind::Endpoint)
     }
 }
@@ -80,7 +89,11 @@ impl Parts {
             port("02:00.0", ExpressKind::Downstream, 3, 3),
             accelerator("03:00.0"),
         ];
-        let host = Host { iommu_in_use: Some(Fact::read(true)), iommus: vec![unit(IommuKind::VtD)], ..Host::default() };
+        let host = Host {
+            iommu_in_use: Some(Fact::read(true)),
+            iommus: vec![unit(IommuKind::VtD)],
+            ..Host::default()
+        };
         Self { functions, host }
     }
 
@@ -111,9 +124,18 @@ impl Parts {
 fn a_device_that_passes_every_gate_is_ready_and_bridges_have_no_row() {
     let row = Parts::after(|_| ());
     assert_eq!(row.verdict(), Verdict::Ready, "{row:?}");
-    assert_eq!(row.check(Gate::Pasid).map(|check| &check.finding), Some(&Finding::Pasid { width: Some(20), shared: None }));
-    assert_eq!(row.check(Gate::Prefix).map(|check| &check.finding), Some(&Finding::Prefix { ports: 3 }));
-    assert_eq!(row.check(Gate::Redirect).map(|check| &check.finding), Some(&Finding::Redirect { hops: 4 }));
+    assert_eq!(
+        row.check(Gate::Pasid).map(|check| &check.finding),
+        Some(&Finding::Pasid { width: Some(20), shared: None })
+    );
+    assert_eq!(
+        row.check(Gate::Prefix).map(|check| &check.finding),
+        Some(&Finding::Prefix { ports: 3 })
+    );
+    assert_eq!(
+        row.check(Gate::Redirect).map(|check| &check.finding),
+        Some(&Finding::Redirect { hops: 4 })
+    );
     assert!(row.checks.is_sorted_by_key(|check| check.gate), "in the order of the gates: {row:?}");
     let machine = Parts::new().machine();
     assert_eq!(readiness(&machine, &Grouping::compute(&machine, Policy::Linux)).len(), 1);
@@ -125,7 +147,11 @@ fn without_an_iommu_in_use_an_intel_machine_may_have_to_be_told_to_use_it() {
     let verdict = |vendor: u16, option: Option<&str>| {
         Parts::after(|parts| {
             let ids = Some(Fact::read(Ids { vendor, device: 1 }));
-            parts.functions.push(PciFunction { ids, class: Some(Fact::read(Class(0x06_0000))), ..accelerator("00:00.0") });
+            parts.functions.push(PciFunction {
+                ids,
+                class: Some(Fact::read(Class(0x06_0000))),
+                ..accelerator("00:00.0")
+            });
             (parts.host.iommus, parts.host.iommu_in_use) = (Vec::new(), Some(Fact::read(false)));
             option.into_iter().for_each(|option| parts.option(option));
         })
@@ -133,8 +159,16 @@ fn without_an_iommu_in_use_an_intel_machine_may_have_to_be_told_to_use_it() {
     };
     assert_eq!(verdict(0x8086, None), Verdict::SwitchedOff(Gate::InUse));
     assert_eq!(verdict(0x8086, Some("intel_iommu=sm_on")), Verdict::SwitchedOff(Gate::InUse));
-    assert_eq!(verdict(0x8086, Some("intel_iommu=on,sm_on")), Verdict::Fails(Gate::Iommu), "told, and found none");
-    assert_eq!(verdict(0x1022, None), Verdict::Fails(Gate::Iommu), "AMD's is used without being asked for");
+    assert_eq!(
+        verdict(0x8086, Some("intel_iommu=on,sm_on")),
+        Verdict::Fails(Gate::Iommu),
+        "told, and found none"
+    );
+    assert_eq!(
+        verdict(0x1022, None),
+        Verdict::Fails(Gate::Iommu),
+        "AMD's is used without being asked for"
+    );
 }
 
 // A machine whose firmware describes none is not told to switch one on; one whose firmware does is.
@@ -143,7 +177,11 @@ fn what_firmware_describes_decides_where_the_kernel_shows_no_iommu() {
     let row = |described: Option<bool>, vendor: u16, change: Change| {
         Parts::after(|parts| {
             let ids = Some(Fact::read(Ids { vendor, device: 1 }));
-            parts.functions.push(PciFunction { ids, class: Some(Fact::read(Class(0x06_0000))), ..accelerator("00:00.0") });
+            parts.functions.push(PciFunction {
+                ids,
+                class: Some(Fact::read(Class(0x06_0000))),
+                ..accelerator("00:00.0")
+            });
             (parts.host.iommus, parts.host.iommu_in_use) = (Vec::new(), Some(Fact::read(false)));
             parts.host.iommu_described = described.map(Fact::read);
             change(parts);
@@ -151,20 +189,35 @@ fn what_firmware_describes_decides_where_the_kernel_shows_no_iommu() {
     };
     let none = row(Some(false), 0x8086, |_| ());
     assert_eq!(none.verdict(), Verdict::Fails(Gate::Iommu));
-    assert_eq!(none.check(Gate::Iommu).map(|check| &check.finding), Some(&Finding::NoIommuDescribed));
+    assert_eq!(
+        none.check(Gate::Iommu).map(|check| &check.finding),
+        Some(&Finding::NoIommuDescribed)
+    );
     assert!(none.check(Gate::InUse).is_none() && none.check(Gate::Kernel).is_none(), "{none:?}");
-    assert_eq!(row(Some(false), 0x8086, |parts| parts.option("intel_iommu=off")).verdict(), Verdict::Fails(Gate::Iommu));
+    assert_eq!(
+        row(Some(false), 0x8086, |parts| parts.option("intel_iommu=off")).verdict(),
+        Verdict::Fails(Gate::Iommu)
+    );
     for vendor in [0x8086, 0x1022] {
         let described = row(Some(true), vendor, |_| ());
         assert_eq!(described.verdict(), Verdict::SwitchedOff(Gate::InUse), "{vendor:x}");
-        assert_eq!(described.check(Gate::Iommu).map(Check::outcome), Some(Outcome::Pass), "{vendor:x}");
+        assert_eq!(
+            described.check(Gate::Iommu).map(Check::outcome),
+            Some(Outcome::Pass),
+            "{vendor:x}"
+        );
     }
     // What is there is there, whatever firmware says.
     assert_eq!(
-        row(Some(false), 0x8086, |parts| parts.host.iommu_in_use = Some(Fact::read(true))).check(Gate::Iommu).map(Check::outcome),
+        row(Some(false), 0x8086, |parts| parts.host.iommu_in_use = Some(Fact::read(true)))
+            .check(Gate::Iommu)
+            .map(Check::outcome),
         Some(Outcome::Pass)
     );
-    assert_eq!(row(Some(false), 0x8086, |parts| parts.host.iommus.push(unit(IommuKind::VtD))).verdict(), Verdict::SwitchedOff(Gate::InUse));
+    assert_eq!(
+        row(Some(false), 0x8086, |parts| parts.host.iommus.push(unit(IommuKind::VtD))).verdict(),
+        Verdict::SwitchedOff(Gate::InUse)
+    );
 }
 
 type Change = fn(&mut Parts);
@@ -173,44 +226,139 @@ type Change = fn(&mut Parts);
 #[test]
 fn each_gate_decides_alone() {
     let cases: &[(&str, Change, Verdict)] = &[
-        ("no IOMMU", |p| (p.host.iommus, p.host.iommu_in_use) = (Vec::new(), Some(Fact::read(false))), Verdict::Fails(Gate::Iommu)),
-        ("nothing of an IOMMU", |p| (p.host.iommus, p.host.iommu_in_use) = (Vec::new(), None), Verdict::Unknown(Gate::Iommu)),
+        (
+            "no IOMMU",
+            |p| (p.host.iommus, p.host.iommu_in_use) = (Vec::new(), Some(Fact::read(false))),
+            Verdict::Fails(Gate::Iommu),
+        ),
+        (
+            "nothing of an IOMMU",
+            |p| (p.host.iommus, p.host.iommu_in_use) = (Vec::new(), None),
+            Verdict::Unknown(Gate::Iommu),
+        ),
         ("virtio-iommu", |p| p.unit().kind = IommuKind::Virtio, Verdict::Fails(Gate::Iommu)),
-        ("not in use", |p| p.host.iommu_in_use = Some(Fact::read(false)), Verdict::SwitchedOff(Gate::InUse)),
-        ("intel_iommu=off", |p| (p.host.iommu_in_use, ()) = (None, p.option("intel_iommu=off")), Verdict::SwitchedOff(Gate::InUse)),
+        (
+            "not in use",
+            |p| p.host.iommu_in_use = Some(Fact::read(false)),
+            Verdict::SwitchedOff(Gate::InUse),
+        ),
+        (
+            "intel_iommu=off",
+            |p| (p.host.iommu_in_use, ()) = (None, p.option("intel_iommu=off")),
+            Verdict::SwitchedOff(Gate::InUse),
+        ),
         ("use not read", |p| p.host.iommu_in_use = None, Verdict::Unknown(Gate::InUse)),
         ("in no group", |p| untranslated(p), Verdict::Fails(Gate::Translated)),
-        ("IOMMU without PASIDs", |p| p.unit().pasid_width = Some(Fact::read(0)), Verdict::Fails(Gate::IommuPasid)),
-        ("IOMMU's PASIDs not read", |p| p.unit().pasid_width = None, Verdict::Unknown(Gate::IommuPasid)),
-        ("scalable mode off", |p| p.option("intel_iommu=on,sm_off"), Verdict::SwitchedOff(Gate::IommuPasid)),
-        ("no first stage", |p| p.unit().first_stage = Some(Fact::read(false)), Verdict::Fails(Gate::FirstStage)),
-        ("no PASID capability", |p| p.functions[DEVICE].pasid = Fact::read(None), Verdict::Fails(Gate::Pasid)),
+        (
+            "IOMMU without PASIDs",
+            |p| p.unit().pasid_width = Some(Fact::read(0)),
+            Verdict::Fails(Gate::IommuPasid),
+        ),
+        (
+            "IOMMU's PASIDs not read",
+            |p| p.unit().pasid_width = None,
+            Verdict::Unknown(Gate::IommuPasid),
+        ),
+        (
+            "scalable mode off",
+            |p| p.option("intel_iommu=on,sm_off"),
+            Verdict::SwitchedOff(Gate::IommuPasid),
+        ),
+        (
+            "no first stage",
+            |p| p.unit().first_stage = Some(Fact::read(false)),
+            Verdict::Fails(Gate::FirstStage),
+        ),
+        (
+            "no PASID capability",
+            |p| p.functions[DEVICE].pasid = Fact::read(None),
+            Verdict::Fails(Gate::Pasid),
+        ),
         (
             "capabilities hidden",
             |p| p.functions[DEVICE].pasid = Fact::assumed(None, Basis::CapabilitiesHidden),
             Verdict::Unknown(Gate::Pasid),
         ),
         ("PASIDs of no bits", |p| pasid(p).width = Fact::read(0), Verdict::Fails(Gate::Pasid)),
-        ("no prefix at the device", |p| prefix(p, DEVICE, Fact::read(false)), Verdict::Fails(Gate::Prefix)),
-        ("no prefix in the switch", |p| prefix(p, DOWNSTREAM, Fact::read(false)), Verdict::Fails(Gate::Prefix)),
-        ("no prefix at the root port", |p| prefix(p, ROOT_PORT, Fact::read(false)), Verdict::Fails(Gate::Prefix)),
-        ("prefix not printed", |p| prefix(p, ROOT_PORT, Fact::assumed(true, Basis::NotPrinted)), Verdict::Unknown(Gate::Prefix)),
-        ("no ACS in the switch", |p| p.functions[DOWNSTREAM].acs = Fact::read(None), Verdict::Fails(Gate::Redirect)),
-        ("ACS switched off", |p| p.functions[DOWNSTREAM].acs = acs(AcsBits::ISOLATION, AcsBits::SV), Verdict::SwitchedOff(Gate::Redirect)),
-        ("several functions without ACS", |p| p.functions[DEVICE].multifunction = Fact::read(true), Verdict::Fails(Gate::Redirect)),
-        ("no ATS under VT-d", |p| p.functions[DEVICE].ats = Fact::read(None), Verdict::Fails(Gate::Ats)),
-        ("VT-d without device TLBs", |p| p.unit().device_tlb = Some(Fact::read(false)), Verdict::Fails(Gate::Ats)),
+        (
+            "no prefix at the device",
+            |p| prefix(p, DEVICE, Fact::read(false)),
+            Verdict::Fails(Gate::Prefix),
+        ),
+        (
+            "no prefix in the switch",
+            |p| prefix(p, DOWNSTREAM, Fact::read(false)),
+            Verdict::Fails(Gate::Prefix),
+        ),
+        (
+            "no prefix at the root port",
+            |p| prefix(p, ROOT_PORT, Fact::read(false)),
+            Verdict::Fails(Gate::Prefix),
+        ),
+        (
+            "prefix not printed",
+            |p| prefix(p, ROOT_PORT, Fact::assumed(true, Basis::NotPrinted)),
+            Verdict::Unknown(Gate::Prefix),
+        ),
+        (
+            "no ACS in the switch",
+            |p| p.functions[DOWNSTREAM].acs = Fact::read(None),
+            Verdict::Fails(Gate::Redirect),
+        ),
+        (
+            "ACS switched off",
+            |p| p.functions[DOWNSTREAM].acs = acs(AcsBits::ISOLATION, AcsBits::SV),
+            Verdict::SwitchedOff(Gate::Redirect),
+        ),
+        (
+            "several functions without ACS",
+            |p| p.functions[DEVICE].multifunction = Fact::read(true),
+            Verdict::Fails(Gate::Redirect),
+        ),
+        (
+            "no ATS under VT-d",
+            |p| p.functions[DEVICE].ats = Fact::read(None),
+            Verdict::Fails(Gate::Ats),
+        ),
+        (
+            "VT-d without device TLBs",
+            |p| p.unit().device_tlb = Some(Fact::read(false)),
+            Verdict::Fails(Gate::Ats),
+        ),
         ("pci=noats", |p| p.option("pci=realloc,noats"), Verdict::SwitchedOff(Gate::Ats)),
         (
             "AMD-Vi without page requests",
-            |p| (p.unit().kind, p.unit().page_requests) = (IommuKind::AmdVi, Some(Fact::read(false))),
+            |p| {
+                (p.unit().kind, p.unit().page_requests) =
+                    (IommuKind::AmdVi, Some(Fact::read(false)))
+            },
             Verdict::Fails(Gate::PageRequests),
         ),
-        ("page requests not read", |p| p.unit().page_requests = None, Verdict::Unknown(Gate::PageRequests)),
-        ("old kernel", |p| (p.unit().kind, p.host.kernel) = (IommuKind::AmdVi, Some("6.8.0".to_owned())), Verdict::Fails(Gate::Kernel)),
-        ("kernel of unknown updates", |p| p.host.kernel = Some("6.12.70".to_owned()), Verdict::Unknown(Gate::Kernel)),
-        ("PASIDs off", |p| pasid(p).enabled = Fact::read(false), Verdict::SwitchedOff(Gate::Enabled)),
-        ("vfio-pci", |p| p.functions[DEVICE].driver = Some("vfio-pci".to_owned()), Verdict::SwitchedOff(Gate::Enabled)),
+        (
+            "page requests not read",
+            |p| p.unit().page_requests = None,
+            Verdict::Unknown(Gate::PageRequests),
+        ),
+        (
+            "old kernel",
+            |p| (p.unit().kind, p.host.kernel) = (IommuKind::AmdVi, Some("6.8.0".to_owned())),
+            Verdict::Fails(Gate::Kernel),
+        ),
+        (
+            "kernel of unknown updates",
+            |p| p.host.kernel = Some("6.12.70".to_owned()),
+            Verdict::Unknown(Gate::Kernel),
+        ),
+        (
+            "PASIDs off",
+            |p| pasid(p).enabled = Fact::read(false),
+            Verdict::SwitchedOff(Gate::Enabled),
+        ),
+        (
+            "vfio-pci",
+            |p| p.functions[DEVICE].driver = Some("vfio-pci".to_owned()),
+            Verdict::SwitchedOff(Gate::Enabled),
+        ),
     ];
     for (what, change, expected) in cases {
         let row = Parts::after(change);
@@ -228,7 +376,8 @@ fn pasid(parts: &mut Parts) -> &mut Pasid {
 }
 
 fn prefix(parts: &mut Parts, function: usize, supported: Fact<bool>) {
-    parts.functions[function].express.value.as_mut().expect("Express").end_to_end_prefix = supported;
+    parts.functions[function].express.value.as_mut().expect("Express").end_to_end_prefix =
+        supported;
 }
 
 #[test]
@@ -237,15 +386,21 @@ fn what_linux_does_not_ask_for_does_not_fail_a_device() {
         ("iommu=pt", |p| p.option("iommu=pt")),
         ("iommu=noforce", |p| p.option("iommu=noforce")),
         ("an IOMMU in use whose option says off", |p| p.option("amd_iommu=off")),
-        ("no ATS under AMD-Vi", |p| (p.unit().kind, p.functions[DEVICE].ats) = (IommuKind::AmdVi, Fact::read(None))),
+        ("no ATS under AMD-Vi", |p| {
+            (p.unit().kind, p.functions[DEVICE].ats) = (IommuKind::AmdVi, Fact::read(None))
+        }),
         ("no page requests", |p| p.functions[DEVICE].pri = Fact::read(None)),
         ("VT-d without page requests", |p| p.unit().page_requests = Some(Fact::read(false))),
-        ("services that ports do not implement", |p| p.functions[DOWNSTREAM].acs = acs(AcsBits::SV, AcsBits::SV)),
+        ("services that ports do not implement", |p| {
+            p.functions[DOWNSTREAM].acs = acs(AcsBits::SV, AcsBits::SV)
+        }),
         ("a newer kernel", |p| p.host.kernel = Some("7.1.0".to_owned())),
         ("an integrated endpoint", |p| {
             p.functions[DEVICE] = PciFunction { bdf: bdf("03:00.0"), ..accelerator("03:00.0") };
-            p.functions[DEVICE].express =
-                Fact::read(Some(Express { kind: ExpressKind::IntegratedEndpoint, end_to_end_prefix: Fact::read(true) }));
+            p.functions[DEVICE].express = Fact::read(Some(Express {
+                kind: ExpressKind::IntegratedEndpoint,
+                end_to_end_prefix: Fact::read(true),
+            }));
             prefix(p, ROOT_PORT, Fact::read(false));
         }),
     ];
@@ -257,9 +412,16 @@ fn what_linux_does_not_ask_for_does_not_fail_a_device() {
         p.functions[DOWNSTREAM].acs = Fact::read(None);
         p.host.kernel = Some("6.1.9".to_owned());
     });
-    assert_eq!(row.check(Gate::Redirect).map(|check| &check.finding), Some(&Finding::RedirectNotWanted { release: (6, 1) }));
+    assert_eq!(
+        row.check(Gate::Redirect).map(|check| &check.finding),
+        Some(&Finding::RedirectNotWanted { release: (6, 1) })
+    );
     let row = Parts::after(|p| p.functions[DEVICE].pri = Fact::read(None));
-    assert_eq!(row.check(Gate::PageRequests).map(|check| check.outcome()), Some(Outcome::Limited), "but it is said");
+    assert_eq!(
+        row.check(Gate::PageRequests).map(|check| check.outcome()),
+        Some(Outcome::Limited),
+        "but it is said"
+    );
 }
 
 #[test]
@@ -292,9 +454,13 @@ fn a_virtual_function_has_the_pasids_of_its_physical_one() {
 
 #[test]
 fn units_that_differ_say_nothing_of_a_device_unless_one_is_known_to_translate_it() {
-    let two = |p: &mut Parts| p.host.iommus.push(IommuUnit { pasid_width: Some(Fact::read(0)), ..unit(IommuKind::VtD) });
+    let two = |p: &mut Parts| {
+        p.host.iommus.push(IommuUnit { pasid_width: Some(Fact::read(0)), ..unit(IommuKind::VtD) })
+    };
     assert_eq!(Parts::after(two).verdict(), Verdict::Unknown(Gate::IommuPasid));
-    let known = |unit: usize| Parts::after(|p| (two(p), p.host.iommus[unit].devices = Some(vec![bdf("03:00.0")])).1);
+    let known = |unit: usize| {
+        Parts::after(|p| (two(p), p.host.iommus[unit].devices = Some(vec![bdf("03:00.0")])).1)
+    };
     assert_eq!(known(0).verdict(), Verdict::Ready);
     assert_eq!(known(1).verdict(), Verdict::Fails(Gate::IommuPasid));
 }
@@ -311,13 +477,22 @@ fn siblings_that_get_the_access_are_named() {
     let rows = readiness(&machine, &Grouping::compute(&machine, Policy::Linux));
     let finding = |row: usize| rows[row].check(Gate::Group).map(|check| check.finding.clone());
     assert_eq!(finding(0), Some(Finding::Shared { others: 1, some: vec![bdf("03:00.1")] }));
-    assert_eq!(finding(2), Some(Finding::Shared { others: 2, some: vec![bdf("03:00.0"), bdf("03:00.1")] }));
+    assert_eq!(
+        finding(2),
+        Some(Finding::Shared { others: 2, some: vec![bdf("03:00.0"), bdf("03:00.1")] })
+    );
     // A sibling of which nobody knows makes it no better than assumed.
-    assert!(rows[0].check(Gate::Group).is_some_and(|check| check.source == Source::Read), "{rows:#?}");
+    assert!(
+        rows[0].check(Gate::Group).is_some_and(|check| check.source == Source::Read),
+        "{rows:#?}"
+    );
     parts.functions[5].pasid = Fact::assumed(None, Basis::CapabilitiesHidden);
     let machine = parts.machine();
     let rows = readiness(&machine, &Grouping::compute(&machine, Policy::Linux));
-    assert!(rows[0].check(Gate::Group).is_some_and(|check| matches!(check.source, Source::Assumed(_))), "{rows:#?}");
+    assert!(
+        rows[0].check(Gate::Group).is_some_and(|check| matches!(check.source, Source::Assumed(_))),
+        "{rows:#?}"
+    );
 }
 
 /// A chain of conventional bridges with full buses: one group of them all.
@@ -325,12 +500,19 @@ fn crowd(buses: u8) -> Machine {
     let mut functions = vec![port("00:01.0", ExpressKind::PcieToPci, 1, buses)];
     for bus in 1..=buses {
         let last = if bus < buses { 31 } else { 32 };
-        for (device, number) in (0..last).flat_map(|device| (0..8).map(move |number| (device, number))) {
-            functions.push(accelerator(&Bdf::new(0, bus, device, number).expect("in range").to_string()));
+        for (device, number) in
+            (0..last).flat_map(|device| (0..8).map(move |number| (device, number)))
+        {
+            functions.push(accelerator(
+                &Bdf::new(0, bus, device, number).expect("in range").to_string(),
+            ));
         }
         if bus < buses {
             let at = Bdf::new(0, bus, 31, 0).expect("in range").to_string();
-            functions.push(PciFunction { express: Fact::read(None), ..port(&at, ExpressKind::PcieToPci, bus + 1, buses) });
+            functions.push(PciFunction {
+                express: Fact::read(None),
+                ..port(&at, ExpressKind::PcieToPci, bus + 1, buses)
+            });
         }
     }
     Machine::new(functions, Host::default())
@@ -359,7 +541,10 @@ fn one_group_of_many_devices_takes_time_in_proportion() {
 fn difference(before: &Parts, after: &Parts, policies: (Policy, Policy)) -> Difference {
     let (before, after) = (before.machine(), after.machine());
     let groupings = (Grouping::compute(&before, policies.0), Grouping::compute(&after, policies.1));
-    Difference::between(Side { machine: &before, grouping: &groupings.0 }, Side { machine: &after, grouping: &groupings.1 })
+    Difference::between(
+        Side { machine: &before, grouping: &groupings.0 },
+        Side { machine: &after, grouping: &groupings.1 },
+    )
 }
 
 const LINUX: (Policy, Policy) = (Policy::Linux, Policy::Linux);
@@ -380,16 +565,27 @@ fn a_machine_does_not_differ_from_itself_whatever_its_groups_are_called() {
 fn a_flipped_acs_bit_is_named_with_whom_it_regroups_and_whose_readiness_it_ends() {
     let before = Parts::new();
     let mut after = before.clone();
-    after.functions[DOWNSTREAM].acs = acs(AcsBits::ISOLATION, AcsBits::SV | AcsBits::CR | AcsBits::UF);
+    after.functions[DOWNSTREAM].acs =
+        acs(AcsBits::ISOLATION, AcsBits::SV | AcsBits::CR | AcsBits::UF);
     let difference = difference(&before, &after, LINUX);
     assert_eq!(difference.acs.len(), 1);
     assert_eq!(difference.acs[0].function, bdf("02:00.0"));
     assert_eq!(difference.acs[0].before, Some((AcsBits::ISOLATION, AcsBits::ISOLATION)));
     assert_eq!(difference.readiness.len(), 1);
-    assert_eq!((difference.readiness[0].before, difference.readiness[0].after), (Verdict::Ready, Verdict::SwitchedOff(Gate::Redirect)));
-    let device = difference.regrouped.iter().find(|piece| piece.members == [bdf("03:00.0")]).expect("the device has other company");
+    assert_eq!(
+        (difference.readiness[0].before, difference.readiness[0].after),
+        (Verdict::Ready, Verdict::SwitchedOff(Gate::Redirect))
+    );
+    let device = difference
+        .regrouped
+        .iter()
+        .find(|piece| piece.members == [bdf("03:00.0")])
+        .expect("the device has other company");
     assert_eq!(device.before.as_ref().map(|company| company.others), Some(0));
-    assert!(matches!(&device.after, Some(Company { some, .. }) if some.contains(&bdf("02:00.0"))), "{device:?}");
+    assert!(
+        matches!(&device.after, Some(Company { some, .. }) if some.contains(&bdf("02:00.0"))),
+        "{device:?}"
+    );
 }
 
 #[test]
@@ -409,7 +605,10 @@ fn what_is_gone_or_something_else_is_named() {
     after.functions[DEVICE].ids = Some(Fact::read(Ids { vendor: 0x1234, device: 1 }));
     after.functions.remove(ROOT_PORT);
     let difference = difference(&before, &after, LINUX);
-    assert_eq!((difference.removed, difference.replaced), (vec![bdf("00:01.0")], vec![bdf("03:00.0")]));
+    assert_eq!(
+        (difference.removed, difference.replaced),
+        (vec![bdf("00:01.0")], vec![bdf("03:00.0")])
+    );
 }
 
 // shows G1

@@ -7,14 +7,20 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::at;
-use sva_core::{Access, AddrRange, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, Topology};
-use sva_pci::{Acs, AcsBits, BarAborted, BarModel, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec, Route};
+use sva_core::{
+    Access, AddrRange, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, Topology,
+};
+use sva_pci::{
+    Acs, AcsBits, BarAborted, BarModel, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind,
+    PortSpec, Route,
+};
 
 const A_BAR: u64 = 0x8000_0000;
 const B_BAR: u64 = 0x8010_0000;
 const HOLE: u64 = 0x8020_0000;
 
-/// A switch with two endpoints, all downstream ports with `acs`, and 1 MiB of the upstream port's window that no port below decodes.
+/// A switch with two endpoints, all downstream ports with `acs`, and 1 MiB of the upstream port's
+/// window that no port below decodes.
 fn switch(acs: Option<AcsBits>) -> Fabric {
     let with = |port: PortSpec| match acs {
         Some(bits) => port.with_acs(Acs::port(bits)),
@@ -23,7 +29,9 @@ fn switch(acs: Option<AcsBits>) -> Fabric {
     let hole = AddrRange::new(HOLE, 1 << 20).expect("a range");
     let spec = FabricSpec::new(PathPolicy::Strict)
         .host_bridge(HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30)))
-        .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()))
+        .port(
+            PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()),
+        )
         .port(PortSpec::new(PortKind::Upstream, "up", "rp", at("01:00.0"), 2).with_window(hole))
         .port(with(PortSpec::new(PortKind::Downstream, "da", "up", at("02:00.0"), 3)))
         .port(with(PortSpec::new(PortKind::Downstream, "db", "up", at("02:01.0"), 4)))
@@ -101,10 +109,17 @@ fn translated_requests_reach_a_peer_that_the_others_are_redirected_from_where_di
     let (a, b) = (at("03:00.0"), at("04:00.0"));
     assert_eq!((fabric.windows(a), fabric.path_defect(a)), (vec![], None));
     assert_eq!(fabric.route_translated(a, B_BAR), Route::Peer { bdf: b, bar: 0 });
-    assert_eq!(fabric.route_translated(a, B_BAR + 4096), Route::Swallowed { bridge: at("02:01.0") });
+    assert_eq!(
+        fabric.route_translated(a, B_BAR + 4096),
+        Route::Swallowed { bridge: at("02:01.0") }
+    );
     assert_eq!(fabric.route_translated(a, A_BAR), Route::Upstream, "the own port is no peer: UF");
     assert_eq!(fabric.route_translated(a, HOLE), Route::Upstream, "nor is a hole: RR");
-    let caught: Vec<_> = fabric.translated_windows(a).iter().map(|window| (window.range.first(), window.decoder, window.claimed)).collect();
+    let caught: Vec<_> = fabric
+        .translated_windows(a)
+        .iter()
+        .map(|window| (window.range.first(), window.decoder, window.claimed))
+        .collect();
     assert_eq!(caught, [(B_BAR, b, true), (B_BAR + 4096, at("02:01.0"), false)]);
     fabric.set_acs(at("02:00.0"), AcsBits::RR | AcsBits::UF).expect("the port has ACS");
     assert_eq!((fabric.translated_windows(a), fabric.translation_blocked(a)), (vec![], None));
@@ -125,16 +140,29 @@ fn a_port_that_blocks_translation_stops_what_no_peer_below_it_took() {
     fabric.set_acs(own, AcsBits::ISOLATION | AcsBits::DT | AcsBits::TB).expect("the port has ACS");
     assert_ne!(fabric.version().now(), before);
     assert_eq!((fabric.translation_blocked(a), fabric.translated_windows(a)), (Some(own), vec![]));
-    assert_eq!([A_BAR, B_BAR, 0x1000].map(|address| fabric.route_translated(a, address)), [Route::Blocked { port: own }; 3]);
-    assert_eq!((fabric.windows(a), fabric.path_defect(a)), (vec![], None), "the others go on as before");
-    assert_eq!(fabric.route_translated(b, A_BAR), Route::Peer { bdf: a, bar: 0 }, "what comes from above it does not stop");
+    assert_eq!(
+        [A_BAR, B_BAR, 0x1000].map(|address| fabric.route_translated(a, address)),
+        [Route::Blocked { port: own }; 3]
+    );
+    assert_eq!(
+        (fabric.windows(a), fabric.path_defect(a)),
+        (vec![], None),
+        "the others go on as before"
+    );
+    assert_eq!(
+        fabric.route_translated(b, A_BAR),
+        Route::Peer { bdf: a, bar: 0 },
+        "what comes from above it does not stop"
+    );
 }
 
 // shows B7
 #[test]
 fn between_root_ports_direct_counts_only_where_the_root_complex_forwards() {
     let services = AcsBits::ISOLATION | AcsBits::DT;
-    for (p2p, route) in [(false, Route::Upstream), (true, Route::Peer { bdf: at("02:00.0"), bar: 0 })] {
+    for (p2p, route) in
+        [(false, Route::Upstream), (true, Route::Peer { bdf: at("02:00.0"), bar: 0 })]
+    {
         let fabric = root_ports(p2p, Some(services));
         assert_eq!(fabric.route_translated(at("01:00.0"), B_BAR), route);
         assert_eq!(fabric.route(at("01:00.0"), B_BAR), Route::Upstream);
@@ -145,21 +173,31 @@ fn between_root_ports_direct_counts_only_where_the_root_complex_forwards() {
 #[test]
 fn functions_with_direct_reach_each_other_by_translated_requests_only() {
     let with = |acs: AcsBits| {
-        let function = |bdf, bar| FunctionSpec::new("rp", at(bdf)).with_bar(bar, 4096).with_acs(Acs::function(acs));
+        let function = |bdf, bar| {
+            FunctionSpec::new("rp", at(bdf)).with_bar(bar, 4096).with_acs(Acs::function(acs))
+        };
         let spec = FabricSpec::new(PathPolicy::Strict)
             .host_bridge(HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30)))
-            .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()))
+            .port(
+                PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1)
+                    .with_acs(Acs::isolating()),
+            )
             .function(function("01:00.0", A_BAR))
             .function(function("01:00.1", A_BAR + 4096));
         Fabric::new(spec).expect("a fabric")
     };
     let (a, b) = (at("01:00.0"), at("01:00.1"));
-    let (direct, redirected) = (with(AcsBits::FUNCTION_ISOLATION | AcsBits::DT), with(AcsBits::FUNCTION_ISOLATION));
+    let (direct, redirected) =
+        (with(AcsBits::FUNCTION_ISOLATION | AcsBits::DT), with(AcsBits::FUNCTION_ISOLATION));
     assert_eq!(direct.route_translated(a, A_BAR + 4096), Route::Peer { bdf: b, bar: 0 });
     assert_eq!(redirected.route_translated(a, A_BAR + 4096), Route::Upstream);
     for fabric in [direct, redirected] {
         assert_eq!(fabric.route(a, A_BAR + 4096), Route::Upstream);
-        assert_ne!(fabric.group(a), fabric.group(b), "a translation to a peer is the IOMMU's to give");
+        assert_ne!(
+            fabric.group(a),
+            fabric.group(b),
+            "a translation to a peer is the IOMMU's to give"
+        );
     }
 }
 
@@ -171,7 +209,9 @@ fn a_peer_that_took_a_translated_request_is_read_and_written() {
     let window = windows.iter().find(|window| window.claimed).expect("the peer's BAR");
     fabric.write_peer(at("03:00.0"), window, B_BAR + 8, b"direct").expect("memory takes it");
     let mut buf = [0; 6];
-    fabric.read_peer(at("03:00.0"), window, B_BAR + 8, &mut buf, Access::Read).expect("memory answers");
+    fabric
+        .read_peer(at("03:00.0"), window, B_BAR + 8, &mut buf, Access::Read)
+        .expect("memory answers");
     assert_eq!(&buf, b"direct");
 }
 
@@ -179,7 +219,10 @@ fn a_peer_that_took_a_translated_request_is_read_and_written() {
 #[test]
 fn the_first_defect_from_the_device_up_is_reported_with_its_port() {
     let fabric = switch(None);
-    assert_eq!(fabric.path_defect(at("04:00.0")), Some(PathDefect::NoRequestRedirect(at("02:01.0"))));
+    assert_eq!(
+        fabric.path_defect(at("04:00.0")),
+        Some(PathDefect::NoRequestRedirect(at("02:01.0")))
+    );
     let mut spec = FabricSpec::from_toml(sva_pci::DEFAULT_TOML).expect("the default");
     let port = spec.ports.iter_mut().find(|port| port.id == "sw4").expect("the upstream port");
     port.tlp_prefix = false;
@@ -209,7 +252,9 @@ fn root_ports_reach_each_other_only_where_the_host_bridge_forwards_and_nothing_r
 fn devices_behind_a_pci_bridge_share_its_requester_id_and_reach_each_other() {
     let spec = FabricSpec::new(PathPolicy::Permissive)
         .host_bridge(HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30)))
-        .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()))
+        .port(
+            PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0"), 1).with_acs(Acs::isolating()),
+        )
         .port(PortSpec::new(PortKind::PciBridge, "pci", "rp", at("01:00.0"), 2))
         .function(FunctionSpec::new("pci", at("02:03.0")).with_bar(A_BAR, 4096))
         .function(FunctionSpec::new("pci", at("02:04.0")).with_bar(A_BAR + 4096, 4096));
@@ -222,7 +267,10 @@ fn devices_behind_a_pci_bridge_share_its_requester_id_and_reach_each_other() {
     assert_eq!(fabric.route(a, A_BAR + 8192), Route::Swallowed { bridge: at("01:00.0") });
     assert_eq!(fabric.path_defect(a), Some(PathDefect::NoRequestRedirect(at("01:00.0"))));
     // Nothing on that bus could tell a translated address from another.
-    assert_eq!((fabric.translation_blocked(a), fabric.translated_windows(a)), (Some(at("01:00.0")), vec![]));
+    assert_eq!(
+        (fabric.translation_blocked(a), fabric.translated_windows(a)),
+        (Some(at("01:00.0")), vec![])
+    );
     assert_eq!(fabric.route_translated(a, A_BAR + 4096), Route::Blocked { port: at("01:00.0") });
 }
 
@@ -238,7 +286,9 @@ fn what_a_peer_decodes_is_read_and_written_in_its_memory() {
     let window = window_at(&fabric, "03:00.0", B_BAR);
     fabric.write_peer(at("03:00.0"), &window, B_BAR + 100, b"mine").expect("memory takes it");
     let mut buf = [0; 6];
-    fabric.read_peer(at("03:00.0"), &window, B_BAR + 99, &mut buf, Access::Read).expect("memory answers");
+    fabric
+        .read_peer(at("03:00.0"), &window, B_BAR + 99, &mut buf, Access::Read)
+        .expect("memory answers");
     assert_eq!(&buf, b"\0mine\0");
     let memory = fabric.memory(at("04:00.0"), 0).expect("the default model");
     assert_eq!((memory.reads(), memory.writes(), memory.peek(100, 4)), (1, 1, b"mine".to_vec()));
@@ -251,9 +301,14 @@ fn what_nobody_decodes_aborts_a_read_and_loses_a_write() {
     for (address, bridge) in [(A_BAR, "02:00.0"), (HOLE, "01:00.0")] {
         let window = window_at(&fabric, "03:00.0", address);
         let mut buf = [7; 4];
-        assert_eq!(fabric.read_peer(at("03:00.0"), &window, address, &mut buf, Access::Read), Err(PeerAborted(at(bridge))));
+        assert_eq!(
+            fabric.read_peer(at("03:00.0"), &window, address, &mut buf, Access::Read),
+            Err(PeerAborted(at(bridge)))
+        );
         assert_eq!(buf, [7; 4]);
-        fabric.write_peer(at("03:00.0"), &window, address, &[1; 4]).expect("a posted write is lost in silence");
+        fabric
+            .write_peer(at("03:00.0"), &window, address, &[1; 4])
+            .expect("a posted write is lost in silence");
     }
     assert_eq!(fabric.memory(at("03:00.0"), 0).expect("the default model").writes(), 0);
 }
@@ -274,8 +329,14 @@ fn a_model_that_aborts_is_named_as_the_peer_that_did() {
     fabric.attach_model(at("04:00.0"), 0, Arc::new(Refuses)).expect("a BAR");
     let window = window_at(&fabric, "03:00.0", B_BAR);
     let mut buf = [0; 4];
-    assert_eq!(fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read), Err(PeerAborted(at("04:00.0"))));
-    assert_eq!(fabric.write_peer(at("03:00.0"), &window, B_BAR, &buf), Err(PeerAborted(at("04:00.0"))));
+    assert_eq!(
+        fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read),
+        Err(PeerAborted(at("04:00.0")))
+    );
+    assert_eq!(
+        fabric.write_peer(at("03:00.0"), &window, B_BAR, &buf),
+        Err(PeerAborted(at("04:00.0")))
+    );
     assert!(fabric.memory(at("04:00.0"), 0).is_none());
 }
 
@@ -306,7 +367,9 @@ impl Drop for Changes {
 #[test]
 fn device_models_run_and_are_dropped_with_no_lock_of_the_fabric_held() {
     let fabric = Arc::new(switch(None));
-    fabric.attach_model(at("04:00.0"), 0, Arc::new(Changes(Arc::downgrade(&fabric)))).expect("a BAR");
+    fabric
+        .attach_model(at("04:00.0"), 0, Arc::new(Changes(Arc::downgrade(&fabric))))
+        .expect("a BAR");
     let (send, done) = mpsc::channel();
     std::thread::spawn(move || {
         let window = window_at(&fabric, "03:00.0", B_BAR);
@@ -340,9 +403,16 @@ fn a_model_that_is_replaced_or_removed_is_dropped_with_no_lock_of_the_fabric_hel
 #[test]
 fn reserved_ranges_are_sorted_and_merged_and_known_without_the_device() {
     let mut host = HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30));
-    host.reserved.extend([AddrRange::new(0xfef0_0000, 16), AddrRange::new(0x1000, 0x1000)].into_iter().flatten());
-    let fabric = Fabric::new(FabricSpec::new(PathPolicy::Strict).host_bridge(host)).expect("a fabric");
-    let expected: Vec<_> = [AddrRange::new(0x1000, 0x1000), AddrRange::inclusive(0xfee0_0000, 0xfef0_000f)].into_iter().flatten().collect();
+    host.reserved.extend(
+        [AddrRange::new(0xfef0_0000, 16), AddrRange::new(0x1000, 0x1000)].into_iter().flatten(),
+    );
+    let fabric =
+        Fabric::new(FabricSpec::new(PathPolicy::Strict).host_bridge(host)).expect("a fabric");
+    let expected: Vec<_> =
+        [AddrRange::new(0x1000, 0x1000), AddrRange::inclusive(0xfee0_0000, 0xfef0_000f)]
+            .into_iter()
+            .flatten()
+            .collect();
     assert_eq!(fabric.reserved(at("00:05.0")), expected);
     assert_eq!(fabric.reserved(at("77:00.0")), expected);
 }

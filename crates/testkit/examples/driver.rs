@@ -1,4 +1,5 @@
-//! Does my driver survive? Two drivers under the same schedules: one that caches what it should give back, and one that does it right.
+//! Does my driver survive? Two drivers under the same schedules: one that caches what it should
+//! give back, and one that does it right.
 //!
 //! `cargo run --release -p sva-testkit --example driver`
 
@@ -39,16 +40,24 @@ impl Driver for Polling {
             match view.port().translation(request) {
                 // Whatever came of it, the next look finds it, or asks again.
                 Some(
-                    TranslationAnswer::Kept | TranslationAnswer::Outdated | TranslationAnswer::NoAccess | TranslationAnswer::Refused(_),
+                    TranslationAnswer::Kept
+                    | TranslationAnswer::Outdated
+                    | TranslationAnswer::NoAccess
+                    | TranslationAnswer::Refused(_),
                 ) => {}
-                Some(TranslationAnswer::Untranslated(_)) => drop(view.access_untranslated(Some(pasid), address, AccessMode::READ)),
+                Some(TranslationAnswer::Untranslated(_)) => {
+                    drop(view.access_untranslated(Some(pasid), address, AccessMode::READ))
+                }
                 None => self.asked = Some(request),
             }
             return;
         }
         let held = self.held.take().or_else(|| view.hold(Some(pasid), address, AccessMode::READ));
         match held {
-            None => self.asked = view.port().ask_translation(Some(pasid), address, AccessMode::READ).ok(),
+            None => {
+                self.asked =
+                    view.port().ask_translation(Some(pasid), address, AccessMode::READ).ok()
+            }
             Some(held) => {
                 let tried = view.access_by(&held, Some(pasid), address, AccessMode::READ);
                 self.held = Some(held).filter(|_| self.greedy && tried == Tried::Done);
@@ -76,7 +85,10 @@ fn main() {
         let make = || World::with_drivers(config.clone(), move |_| Box::new(Polling::new(greedy)));
         let mut accesses = 0;
         match exploration.run(make, |_, world| accesses += world.accesses()) {
-            Ok(()) => println!("{name} survives {} schedules, with {accesses} accesses", exploration.seeds.end),
+            Ok(()) => println!(
+                "{name} survives {} schedules, with {accesses} accesses",
+                exploration.seeds.end
+            ),
             Err(failure) => println!("{name} does not survive:\n{failure}\n"),
         }
     }

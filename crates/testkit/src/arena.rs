@@ -1,11 +1,15 @@
 //! An address space whose memory is accessed in place: the fast provider of the test kit.
 //!
-//! [`MemorySpace`](crate::MemorySpace) is the slow reference that knows whether an access was permitted. This one is what a real provider looks like: all of its memory is one mapping of this process,
-//! a frame is a number in it, and whoever has kept a translation accesses the memory with no lock and no call. So nothing but the protocol of changes keeps an access off pages that have
+//! [`MemorySpace`](crate::MemorySpace) is the slow reference that knows whether an access was
+//! permitted. This one is what a real provider looks like: all of its memory is one mapping of this
+//! process, a frame is a number in it, and whoever has kept a translation accesses the memory with
+//! no lock and no call. So nothing but the protocol of changes keeps an access off pages that have
 //! found another use ([`Change`]).
 //!
-//! One reader-writer lock guards the table and the free frames. The provider's own copies share it for reading, which makes them synchronous by themselves (rule T2). No other lock is taken
-//! under it; watchers and the resolver run with no lock held. Memory is zeroed and poisoned with no lock held: whoever does it has the frames for itself.
+//! One reader-writer lock guards the table and the free frames. The provider's own copies share it
+//! for reading, which makes them synchronous by themselves (rule T2). No other lock is taken
+//! under it; watchers and the resolver run with no lock held. Memory is zeroed and poisoned with no
+//! lock held: whoever does it has the frames for itself.
 
 mod change;
 mod memory;
@@ -43,32 +47,46 @@ struct Shared {
 }
 
 impl ArenaSpace {
-    /// An empty space with `bytes` of memory, of which untouched pages cost nothing. It checks execution and privilege, resolves absent pages, and is synchronous.
+    /// An empty space with `bytes` of memory, of which untouched pages cost nothing. It checks
+    /// execution and privilege, resolves absent pages, and is synchronous.
     ///
     /// # Panics
     /// `bytes` is 0 or no whole number of pages, or the system does not have as much.
     pub fn new(bytes: u64) -> Self {
         let arena = Arena::new(bytes);
         let state = RwLock::new(State::new(arena.frames()));
-        let (life, poisoning, disturbed) = (Life::default(), AtomicBool::default(), AtomicU64::default());
-        Self { shared: Arc::new(Shared { id: SpaceId::unique(), arena, state, life, poisoning, disturbed }) }
+        let (life, poisoning, disturbed) =
+            (Life::default(), AtomicBool::default(), AtomicU64::default());
+        Self {
+            shared: Arc::new(Shared {
+                id: SpaceId::unique(),
+                arena,
+                state,
+                life,
+                poisoning,
+                disturbed,
+            }),
+        }
     }
 
-    /// Fills freed memory with a pattern from now on, so that a stale read brings what nobody wrote, and a stale write is seen by [`stale_write`](Self::stale_write). To be called before
+    /// Fills freed memory with a pattern from now on, so that a stale read brings what nobody
+    /// wrote, and a stale write is seen by [`stale_write`](Self::stale_write). To be called before
     /// anything is mapped.
     pub fn poisoning(self) -> Self {
         self.shared.poisoning.store(true, Ordering::Relaxed);
         self
     }
 
-    /// A frame that was written to while it was free; `None` where no such write was seen. Looks at all free memory.
+    /// A frame that was written to while it was free; `None` where no such write was seen. Looks at
+    /// all free memory.
     pub fn stale_write(&self) -> Option<Frame> {
         if !self.shared.poisoning.load(Ordering::Relaxed) {
             return None;
         }
         // Under the lock, so that nobody takes them meanwhile.
         let state = self.shared.state.read();
-        let now = state.free.freed().into_iter().find_map(|frames| self.shared.arena.disturbed(frames));
+        let now =
+            state.free.freed().into_iter().find_map(|frames| self.shared.arena.disturbed(frames));
         let before = self.shared.disturbed.load(Ordering::Relaxed);
         now.or((before != 0).then_some(Frame(before)))
     }
@@ -86,9 +104,12 @@ impl ArenaSpace {
         self.shared.state.write().table.set_present(whole_pages(address, len));
     }
 
-    /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no lock held and may block, unbind, or change the space.
+    /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no
+    /// lock held and may block, unbind, or change the space.
     ///
-    /// Where it answers `false` the access stops with [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can be brought in.
+    /// Where it answers `false` the access stops with
+    /// [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can
+    /// be brought in.
     pub fn on_resolve(&self, resolver: impl Fn(u64) -> bool + Send + Sync + 'static) {
         self.shared.life.on_resolve(resolver);
     }
@@ -144,17 +165,23 @@ impl ArenaSpace {
         let state = self.shared.state.read();
         assert!(state.table.covers(range), "{len:#x} bytes at {address:#x} are not all mapped");
         for (part, mapping) in state.table.parts(range) {
-            each((part.first() - range.first()) as usize, self.shared.arena.own(mapping.frames(part)));
+            each(
+                (part.first() - range.first()) as usize,
+                self.shared.arena.own(mapping.frames(part)),
+            );
         }
     }
 
-    /// Ends the space: the watchers are called, then their exit work runs on this thread. From the return of this call on no access by address is made; one in place that a watcher had begun is
-    /// the watcher's to wait for. Only the first end counts. What is mapped stays for [`peek`](Self::peek).
+    /// Ends the space: the watchers are called, then their exit work runs on this thread. From the
+    /// return of this call on no access by address is made; one in place that a watcher had begun
+    /// is the watcher's to wait for. Only the first end counts. What is mapped stays for
+    /// [`peek`](Self::peek).
     pub fn end(&self, reason: EndReason) {
         self.end_deferred(reason).into_iter().for_each(ExitWork::run);
     }
 
-    /// As [`end`](Self::end), but hands the exit work back for the test to run when and where it likes.
+    /// As [`end`](Self::end), but hands the exit work back for the test to run when and where it
+    /// likes.
     pub fn end_deferred(&self, reason: EndReason) -> Vec<ExitWork> {
         self.shared.life.end(reason);
         self.shared.state.write().table.ended = true;

@@ -1,7 +1,9 @@
-//! IOMMU groups of PCI functions, the slow way: one function after the other as Linux finds them, each decision a scan over the whole list, nothing remembered but who is
-//! in which group. For property tests to compare a fast grouping with.
+//! IOMMU groups of PCI functions, the slow way: one function after the other as Linux finds them,
+//! each decision a scan over the whole list, nothing remembered but who is in which group. For
+//! property tests to compare a fast grouping with.
 //!
-//! What a table of models says of a function (a quirk's answer, aliases) is part of the input: the reference is for the rules, not for the tables.
+//! What a table of models says of a function (a quirk's answer, aliases) is part of the input: the
+//! reference is for the rules, not for the tables.
 
 /// One PCI function. Indexes are places in the list of all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +22,8 @@ pub struct Function {
     pub multifunction: bool,
     /// ACS capability and control register.
     pub acs: Option<(u16, u16)>,
-    /// Services that a quirk of its model gives, whatever the registers say; a quirk may give none.
+    /// Services that a quirk of its model gives, whatever the registers say; a quirk may give
+    /// none.
     pub quirk: Option<u16>,
     /// Numbers of its bus that its requests may carry beside its own.
     pub aliases: Vec<u8>,
@@ -73,7 +76,8 @@ pub const ISOLATION: u16 = 0b1_1101;
 
 /// The group of each function, as a number that only says who is together.
 pub fn groups(functions: &[Function], rules: Rules) -> Vec<Option<usize>> {
-    let mut world = World { all: functions, rules, of: vec![None; functions.len()], spreads: Vec::new() };
+    let mut world =
+        World { all: functions, rules, of: vec![None; functions.len()], spreads: Vec::new() };
     for function in world.enumeration() {
         if !functions[function].translated {
             continue;
@@ -108,7 +112,8 @@ enum Above {
 }
 
 impl World<'_> {
-    /// Buses depth first, a bus's functions before what is below its bridges; virtual functions after all others.
+    /// Buses depth first, a bus's functions before what is below its bridges; virtual functions
+    /// after all others.
     fn enumeration(&self) -> Vec<usize> {
         let mut order = Vec::new();
         let mut roots: Vec<(u32, u8)> = self.all.iter().map(|it| (it.segment, it.bus)).collect();
@@ -136,17 +141,23 @@ impl World<'_> {
     }
 
     fn on_bus(&self, segment: u32, bus: u8) -> Vec<usize> {
-        let mut here: Vec<usize> = (0..self.all.len()).filter(|it| self.all[*it].segment == segment && self.all[*it].bus == bus).collect();
+        let mut here: Vec<usize> = (0..self.all.len())
+            .filter(|it| self.all[*it].segment == segment && self.all[*it].bus == bus)
+            .collect();
         here.sort_by_key(|it| self.all[*it].devfn);
         here
     }
 
     fn above(&self, segment: u32, bus: u8) -> Above {
         let bridges = || (0..self.all.len()).filter(move |it| self.all[*it].segment == segment);
-        if let Some(bridge) = bridges().find(|it| self.all[*it].buses_below.is_some_and(|(first, _)| first == bus)) {
+        if let Some(bridge) =
+            bridges().find(|it| self.all[*it].buses_below.is_some_and(|(first, _)| first == bus))
+        {
             return Above::Bridge(bridge);
         }
-        let holds = |it: &usize| self.all[*it].buses_below.filter(|(first, last)| *first < bus && bus <= *last);
+        let holds = |it: &usize| {
+            self.all[*it].buses_below.filter(|(first, last)| *first < bus && bus <= *last)
+        };
         match bridges().filter_map(|it| holds(&it)).max() {
             Some((innermost, _)) => Above::Virtual(innermost),
             None => Above::Root,
@@ -173,7 +184,8 @@ impl World<'_> {
         let it = &self.all[function];
         let ports = matches!(it.kind, Some(Kind::Root | Kind::Downstream));
         let inner = matches!(it.kind, Some(Kind::Endpoint | Kind::Upstream | Kind::Integrated));
-        if self.rules == Rules::Override && it.acs.is_none() && (ports || inner && it.multifunction) {
+        if self.rules == Rules::Override && it.acs.is_none() && (ports || inner && it.multifunction)
+        {
             return true;
         }
         // The override comes before the quirks that deny anything.
@@ -183,7 +195,8 @@ impl World<'_> {
         if inner && !it.multifunction {
             return true;
         }
-        (ports || inner) && it.acs.is_some_and(|(implemented, enabled)| ISOLATION & implemented & !enabled == 0)
+        (ports || inner)
+            && it.acs.is_some_and(|(implemented, enabled)| ISOLATION & implemented & !enabled == 0)
     }
 
     fn way_isolates(&self, bridge: usize) -> bool {
@@ -204,7 +217,9 @@ impl World<'_> {
 
     fn share_ids(&self, a: usize, b: usize) -> bool {
         let (fa, fb) = (&self.all[a], &self.all[b]);
-        a != b && self.same_bus(a, b) && (fa.aliases.contains(&fb.devfn) || fb.aliases.contains(&fa.devfn))
+        a != b
+            && self.same_bus(a, b)
+            && (fa.aliases.contains(&fb.devfn) || fb.aliases.contains(&fa.devfn))
     }
 
     fn linux(&self, function: usize) -> Option<usize> {
@@ -318,10 +333,16 @@ impl World<'_> {
     fn device(&self, function: usize) -> (Option<usize>, bool) {
         let mut set = vec![function];
         let here = self.on_bus(self.all[function].segment, self.all[function].bus);
-        while let Some(more) = here.iter().find(|it| !set.contains(it) && set.iter().any(|member| self.reach(*member, **it))) {
+        while let Some(more) = here
+            .iter()
+            .find(|it| !set.contains(it) && set.iter().any(|member| self.reach(*member, **it)))
+        {
             set.push(*more);
         }
-        let group = here.into_iter().filter(|it| *it != function && set.contains(it)).find_map(|it| self.of[it]);
+        let group = here
+            .into_iter()
+            .filter(|it| *it != function && set.contains(it))
+            .find_map(|it| self.of[it]);
         (group, set.len() > 1)
     }
 
@@ -368,11 +389,22 @@ mod tests {
     }
 
     fn switch(ports: [Option<(u16, u16)>; 2]) -> Vec<Function> {
-        let port = |devfn, acs, below| Function { acs, buses_below: Some((below, below)), ..function(2, devfn, Kind::Downstream) };
-        let root = Function { acs: Some((ISOLATION, ISOLATION)), buses_below: Some((1, 4)), ..function(0, 8, Kind::Root) };
+        let port = |devfn, acs, below| Function {
+            acs,
+            buses_below: Some((below, below)),
+            ..function(2, devfn, Kind::Downstream)
+        };
+        let root = Function {
+            acs: Some((ISOLATION, ISOLATION)),
+            buses_below: Some((1, 4)),
+            ..function(0, 8, Kind::Root)
+        };
         let upstream = Function { buses_below: Some((2, 4)), ..function(1, 0, Kind::Upstream) };
         let ends = [function(3, 0, Kind::Endpoint), function(4, 0, Kind::Endpoint)];
-        [root, upstream, port(0, ports[0], 3), port(8, ports[1], 4)].into_iter().chain(ends).collect()
+        [root, upstream, port(0, ports[0], 3), port(8, ports[1], 4)]
+            .into_iter()
+            .chain(ends)
+            .collect()
     }
 
     // shows G1

@@ -1,8 +1,9 @@
-//! What tests of the core, of devices and of drivers stand on: an in-memory address space, a scripted topology, slow reference models, and
-//! schedules that bring about every order of events from a seed.
+//! What tests of the core, of devices and of drivers stand on: an in-memory address space, a
+//! scripted topology, slow reference models, and schedules that bring about every order of events
+//! from a seed.
 //!
-//! Everything here is under the test's control and panics on the test's own mistakes; what comes through
-//! [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
+//! Everything here is under the test's control and panics on the test's own mistakes; what comes
+//! through [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
 #![forbid(unsafe_code)]
 
 pub mod arena;

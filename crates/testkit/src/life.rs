@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;
-use sva_core::{AddrRange, EndReason, ExitWork, Invalidation, SpaceEnded, SpaceId, SpaceWatcher, StopCause, WatchToken};
+use sva_core::{
+    AddrRange, EndReason, ExitWork, Invalidation, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
+    WatchToken,
+};
 
 /// Decides whether an absent page can be brought in; gets the page's first address.
 type Resolver = dyn Fn(u64) -> bool + Send + Sync;
@@ -61,7 +64,11 @@ impl Life {
     }
 
     /// Has the resolver decide about a page; `bring_in` is what makes it present.
-    pub(crate) fn resolve(&self, page: AddrRange, bring_in: impl FnOnce()) -> Result<(), StopCause> {
+    pub(crate) fn resolve(
+        &self,
+        page: AddrRange,
+        bring_in: impl FnOnce(),
+    ) -> Result<(), StopCause> {
         let resolver = self.0.lock().resolver.clone();
         if resolver.is_some_and(|resolver| !resolver(page.first())) {
             return Err(StopCause::NotPresent);

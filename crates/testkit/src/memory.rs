@@ -1,4 +1,5 @@
-//! What a [`MemorySpace`](crate::MemorySpace) is made of: a table that leads from addresses to frames, the frames, and the changes under way. Knows no locks.
+//! What a [`MemorySpace`](crate::MemorySpace) is made of: a table that leads from addresses to
+//! frames, the frames, and the changes under way. Knows no locks.
 
 mod audit;
 mod change;
@@ -31,7 +32,12 @@ impl Memory {
         Self { table, frames, changes, next_change: 0, largest }
     }
 
-    pub(crate) fn read(&self, cursor: &mut Cursor<'_>, buf: &mut [u8], mode: AccessMode) -> Result<(), Halt> {
+    pub(crate) fn read(
+        &self,
+        cursor: &mut Cursor<'_>,
+        buf: &mut [u8],
+        mode: AccessMode,
+    ) -> Result<(), Halt> {
         while let Some((address, len)) = cursor.step() {
             let frame = self.check(address, mode)?;
             let at = cursor.done as usize;
@@ -41,7 +47,12 @@ impl Memory {
         Ok(())
     }
 
-    pub(crate) fn write(&mut self, cursor: &mut Cursor<'_>, data: &[u8], mode: AccessMode) -> Result<(), Halt> {
+    pub(crate) fn write(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        data: &[u8],
+        mode: AccessMode,
+    ) -> Result<(), Halt> {
         while let Some((address, len)) = cursor.step() {
             let frame = self.check(address, mode)?;
             let at = cursor.done as usize;
@@ -57,7 +68,11 @@ impl Memory {
     }
 
     /// The largest translation of `address` that the table has.
-    pub(crate) fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
+    pub(crate) fn translate(
+        &self,
+        address: u64,
+        privileged: bool,
+    ) -> Result<Translation, StopCause> {
         self.table.translate(address, privileged, self.largest)
     }
 
@@ -78,7 +93,10 @@ impl Memory {
     }
 
     fn has(&self, frame: Frame, len: usize) -> bool {
-        !self.table.ended && (len == 0 || AddrRange::new(frame.0, len as u64).is_some_and(|frames| self.frames.are_live(frames)))
+        !self.table.ended
+            && (len == 0
+                || AddrRange::new(frame.0, len as u64)
+                    .is_some_and(|frames| self.frames.are_live(frames)))
     }
 
     /// Copies out, whatever protection and presence say; all of it is mapped.

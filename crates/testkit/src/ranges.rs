@@ -6,8 +6,13 @@ use rangemap::RangeInclusiveMap;
 use sva_core::AddrRange;
 
 /// What of the map's ranges lies in `range`.
-pub(crate) fn parts<V: Copy + Eq>(map: &RangeInclusiveMap<u64, V>, range: AddrRange) -> Vec<(AddrRange, V)> {
-    map.overlapping(span(range)).filter_map(|(run, value)| Some((range_of(run).intersection(range)?, *value))).collect()
+pub(crate) fn parts<V: Copy + Eq>(
+    map: &RangeInclusiveMap<u64, V>,
+    range: AddrRange,
+) -> Vec<(AddrRange, V)> {
+    map.overlapping(span(range))
+        .filter_map(|(run, value)| Some((range_of(run).intersection(range)?, *value)))
+        .collect()
 }
 
 pub(crate) fn span(range: AddrRange) -> RangeInclusive<u64> {
@@ -20,5 +25,6 @@ pub(crate) fn range_of(run: &RangeInclusive<u64>) -> AddrRange {
 
 /// The range `by` bytes further on; the numbers wrap, the range does not.
 pub(crate) fn shifted(range: AddrRange, by: u64) -> AddrRange {
-    AddrRange::new(range.first().wrapping_add(by), range.len()).expect("frames and addresses are moved as whole ranges")
+    AddrRange::new(range.first().wrapping_add(by), range.len())
+        .expect("frames and addresses are moved as whole ranges")
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    Access, AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment, SpaceCapabilities, SpaceEnded,
-    SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    Access, AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame,
+    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    WatchToken,
 };
 
 /// One piece of one access, as far as it was done.
@@ -28,7 +29,8 @@ impl Recorded {
     }
 }
 
-/// Passes everything on to another space and records each access. The order is exact for one thread at a time.
+/// Passes everything on to another space and records each access. The order is exact for one thread
+/// at a time.
 pub struct RecordingSpace {
     inner: Arc<dyn AddressSpace>,
     log: Mutex<(u64, Vec<Recorded>)>,
@@ -45,7 +47,13 @@ impl RecordingSpace {
         std::mem::take(&mut self.log.lock().1)
     }
 
-    fn record(&self, pieces: &[Segment], bytes: &[u8], access: Access, outcome: &Result<(), Stopped>) {
+    fn record(
+        &self,
+        pieces: &[Segment],
+        bytes: &[u8],
+        access: Access,
+        outcome: &Result<(), Stopped>,
+    ) {
         let mut left = match outcome {
             Ok(()) => bytes,
             Err(stopped) => &bytes[..stopped.done as usize],

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sva_core::{AddrRange, PasidWidth};
 
-/// PASID allocation: the first free number from a cursor on, cyclically, within the width asked for. Each width has a cursor; the taken numbers are common to all.
+/// PASID allocation: the first free number from a cursor on, cyclically, within the width asked
+/// for. Each width has a cursor; the taken numbers are common to all.
 #[derive(Debug, Clone, Default)]
 pub struct Pasids {
     used: BTreeSet<u32>,
@@ -12,8 +13,8 @@ pub struct Pasids {
 }
 
 impl Pasids {
-    /// Takes the first free number at or after the width's cursor, else the first free one from 1 on; the cursor then stands after it.
-    /// `None` where all of 1..=`width.last()` are taken.
+    /// Takes the first free number at or after the width's cursor, else the first free one from 1
+    /// on; the cursor then stands after it. `None` where all of 1..=`width.last()` are taken.
     pub fn allocate(&mut self, width: PasidWidth) -> Option<u32> {
         let (first, last) = (self.cursors.get(&width).copied().unwrap_or(1), width.last());
         let found = (first..=last).chain(1..=last).find(|n| !self.used.contains(n))?;
@@ -81,14 +82,17 @@ impl Domain {
     /// Adds a mapping of `len` bytes.
     ///
     /// # Errors
-    /// The first refusal in the order of [`Refusal`]'s variants, with the lowest range that stands in the way.
+    /// The first refusal in the order of [`Refusal`]'s variants, with the lowest range that stands
+    /// in the way.
     pub fn map(&mut self, iova: u64, len: u64, target: u64, write: bool) -> Result<(), Refusal> {
         let iova = AddrRange::new(iova, len).ok_or(Refusal::BadRange)?;
         AddrRange::new(target, len).ok_or(Refusal::TargetWraps)?;
         if self.width < 64 && iova.last() >> self.width != 0 {
             return Err(Refusal::PastWidth);
         }
-        if let Some(reserved) = self.reserved.iter().filter(|reserved| reserved.overlaps(iova)).min() {
+        if let Some(reserved) =
+            self.reserved.iter().filter(|reserved| reserved.overlaps(iova)).min()
+        {
             return Err(Refusal::Reserved(*reserved));
         }
         if let Some(other) = self.touching(iova).min() {
@@ -152,11 +156,17 @@ mod tests {
         let mut domain = Domain::new(32, &[reserved]);
         domain.map(0x1000, 0x2000, 0x9000, true).expect("free");
         domain.map(0x3000, 0x1000, 0, false).expect("beside it");
-        assert_eq!(domain.map(0x2fff, 1, 0, true), Err(Refusal::Touches(AddrRange::new(0x1000, 0x2000).expect("a range"))));
+        assert_eq!(
+            domain.map(0x2fff, 1, 0, true),
+            Err(Refusal::Touches(AddrRange::new(0x1000, 0x2000).expect("a range")))
+        );
         assert_eq!(domain.map(0xffff_f000, 0x1001, 0, true), Err(Refusal::PastWidth));
         assert_eq!(domain.map(u64::MAX, 2, 0, true), Err(Refusal::BadRange));
         assert_eq!(domain.map(0xfedf_ffff, 2, 0, true), Err(Refusal::Reserved(reserved)));
-        assert_eq!((domain.translate(0x2fff), domain.translate(0x4000)), (Some((0xafff, true)), None));
+        assert_eq!(
+            (domain.translate(0x2fff), domain.translate(0x4000)),
+            (Some((0xafff, true)), None)
+        );
         assert!(matches!(domain.unmap(0x1000, 0x1000), Err(Refusal::Touches(_))));
         assert_eq!((domain.unmap(0, 0x10_0000), domain.unmap(0, 0x10_0000)), (Ok(0x3000), Ok(0)));
     }

@@ -1,10 +1,12 @@
 //! An address space made of memory: exact, synchronous, and ended when its owner says so.
 //!
-//! One reader-writer lock guards the table of pages, the frames and their contents, and is held over each access, so that a change that has returned has no access through the
-//! table as it was behind it (rule T2). What devices have kept of the table is another matter: each change that takes something away tells the watchers and waits for them,
-//! see [`Change`]. Copies from the space share the lock, copies into it do not: slow and certainly right, which is what a reference is for.
-//! The lock is given up only to resolve an absent page, as a processor gives up an instruction; no other lock is taken under it.
-//! Watchers and the resolver run with no lock held.
+//! One reader-writer lock guards the table of pages, the frames and their contents, and is held
+//! over each access, so that a change that has returned has no access through the table as it was
+//! behind it (rule T2). What devices have kept of the table is another matter: each change that
+//! takes something away tells the watchers and waits for them, see [`Change`]. Copies from the
+//! space share the lock, copies into it do not: slow and certainly right, which is what a reference
+//! is for. The lock is given up only to resolve an absent page, as a processor gives up an
+//! instruction; no other lock is taken under it. Watchers and the resolver run with no lock held.
 
 mod change;
 mod protection;
@@ -13,7 +15,9 @@ mod provider;
 use std::sync::Arc;
 
 use sva_core::sync::RwLock;
-use sva_core::{AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId};
+use sva_core::{
+    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId,
+};
 
 use crate::life::Life;
 use crate::memory::Memory;
@@ -24,7 +28,8 @@ pub use protection::Protection;
 /// Bytes in a page.
 pub const PAGE: u64 = 4096;
 
-/// The largest translation that is answered unless [`MemorySpace::largest_translation`] says otherwise, as a power of two: 2 MiB.
+/// The largest translation that is answered unless [`MemorySpace::largest_translation`] says
+/// otherwise, as a power of two: 2 MiB.
 const LARGEST: u8 = 21;
 
 /// The owner of an address space in memory; dropping it ends the space.
@@ -48,7 +53,8 @@ impl Default for MemorySpace {
 }
 
 impl MemorySpace {
-    /// An empty space that checks execution and privilege, resolves absent pages and is synchronous.
+    /// An empty space that checks execution and privilege, resolves absent pages and is
+    /// synchronous.
     pub fn new() -> Self {
         Self::with_capabilities(SpaceCapabilities {
             synchronous: true,
@@ -60,8 +66,9 @@ impl MemorySpace {
         })
     }
 
-    /// An empty space that claims `capabilities`. Without `page_faults` absent pages are not resolved; without `synchronous` no
-    /// translation names a frame and no change tells the watchers; the rest is only claimed.
+    /// An empty space that claims `capabilities`. Without `page_faults` absent pages are not
+    /// resolved; without `synchronous` no translation names a frame and no change tells the
+    /// watchers; the rest is only claimed.
     pub fn with_capabilities(capabilities: SpaceCapabilities) -> Self {
         let (memory, life) = (RwLock::new(Memory::new(LARGEST)), Life::default());
         Self { shared: Arc::new(Shared { id: SpaceId::unique(), capabilities, memory, life }) }
@@ -72,7 +79,8 @@ impl MemorySpace {
         self.shared.clone()
     }
 
-    /// Answers translations of at most 2^`bits` bytes from now on, and makes frames of later mappings as aligned as their addresses up to that size. Without it: 2^21, 2 MiB.
+    /// Answers translations of at most 2^`bits` bytes from now on, and makes frames of later
+    /// mappings as aligned as their addresses up to that size. Without it: 2^21, 2 MiB.
     ///
     /// # Panics
     /// `bits` is not 12..=30.
@@ -89,9 +97,12 @@ impl MemorySpace {
         self.shared.memory.write().table.set_present(whole_pages(address, len));
     }
 
-    /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no lock held and may block, unbind, or change the space.
+    /// Has `resolver` asked for every absent page that an access is to bring in. It runs with no
+    /// lock held and may block, unbind, or change the space.
     ///
-    /// Where it answers `false` the access stops with [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can be brought in.
+    /// Where it answers `false` the access stops with
+    /// [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can
+    /// be brought in.
     pub fn on_resolve(&self, resolver: impl Fn(u64) -> bool + Send + Sync + 'static) {
         self.shared.life.on_resolve(resolver);
     }
@@ -106,7 +117,8 @@ impl MemorySpace {
         self.shared.life.watches()
     }
 
-    /// How many frames there are, in pages: those that addresses lead to, and those that changes under way have taken and not freed.
+    /// How many frames there are, in pages: those that addresses lead to, and those that changes
+    /// under way have taken and not freed.
     pub fn frames(&self) -> u64 {
         self.shared.memory.read().frames()
     }
@@ -116,10 +128,13 @@ impl MemorySpace {
         self.shared.memory.read().changes_under_way()
     }
 
-    /// Whether an access of this kind that touches `used` for `address` is permitted at this instant: the table leads there and permits it, or did so before a change that is not over.
+    /// Whether an access of this kind that touches `used` for `address` is permitted at this
+    /// instant: the table leads there and permits it, or did so before a change that is not over.
     ///
-    /// Where a second change of the same addresses is over, the first one excuses nothing there any more. Ask with everything held that makes a change wait for the access, and
-    /// before the frame is touched: from the other side of the access an end of the space in between would look like a stale access.
+    /// Where a second change of the same addresses is over, the first one excuses nothing there any
+    /// more. Ask with everything held that makes a change wait for the access, and before the
+    /// frame is touched: from the other side of the access an end of the space in between would
+    /// look like a stale access.
     ///
     /// # Errors
     /// What is wrong with the access.
@@ -151,21 +166,24 @@ impl MemorySpace {
         }
     }
 
-    /// Ends the space: accesses stop, by address and by frame, then the watchers are called, then their exit work runs on this thread. Only the first end
-    /// counts. What is mapped stays for [`peek`](Self::peek).
+    /// Ends the space: accesses stop, by address and by frame, then the watchers are called, then
+    /// their exit work runs on this thread. Only the first end counts. What is mapped stays for
+    /// [`peek`](Self::peek).
     pub fn end(&self, reason: EndReason) {
         for work in self.end_deferred(reason) {
             work.run();
         }
     }
 
-    /// As [`end`](Self::end), but hands the exit work back for the test to run when and where it likes.
+    /// As [`end`](Self::end), but hands the exit work back for the test to run when and where it
+    /// likes.
     pub fn end_deferred(&self, reason: EndReason) -> Vec<ExitWork> {
         self.end_unannounced(reason);
         self.announce()
     }
 
-    /// Ends the space without telling the watchers yet: a provider that has not noticed. When it returns, no access is under way.
+    /// Ends the space without telling the watchers yet: a provider that has not noticed. When it
+    /// returns, no access is under way.
     pub fn end_unannounced(&self, reason: EndReason) {
         self.shared.life.end(reason);
         self.shared.memory.write().table.ended = true;
@@ -187,15 +205,21 @@ impl Drop for MemorySpace {
 }
 
 pub(crate) fn whole_pages(address: u64, len: u64) -> AddrRange {
-    let range = AddrRange::new(address, len).filter(|_| address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE));
-    range.unwrap_or_else(|| panic!("{len:#x} bytes at {address:#x} are not whole pages of {PAGE} bytes"))
+    let range = AddrRange::new(address, len)
+        .filter(|_| address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE));
+    range.unwrap_or_else(|| {
+        panic!("{len:#x} bytes at {address:#x} are not whole pages of {PAGE} bytes")
+    })
 }
 
 /// The range, if it is not empty.
 fn all_mapped(memory: &Memory, address: u64, len: usize) -> Option<AddrRange> {
     let range = AddrRange::new(address, len as u64);
     assert!(range.is_some() || len == 0, "{len:#x} bytes at {address:#x} wrap");
-    assert!(range.is_none_or(|range| memory.table.covers(range)), "{len:#x} bytes at {address:#x} are not all mapped");
+    assert!(
+        range.is_none_or(|range| memory.table.covers(range)),
+        "{len:#x} bytes at {address:#x} are not all mapped"
+    );
     range
 }
 

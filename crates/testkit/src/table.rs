@@ -1,6 +1,8 @@
-//! From addresses to frames: the table of a space, and the walk of an access through it. Knows no locks.
+//! From addresses to frames: the table of a space, and the walk of an access through it. Knows no
+//! locks.
 //!
-//! The table holds runs of pages that are alike and have contiguous frames, and joins neighbours that are: what one run holds, one translation may cover.
+//! The table holds runs of pages that are alike and have contiguous frames, and joins neighbours
+//! that are: what one run holds, one translation may cover.
 
 use rangemap::RangeInclusiveMap;
 use sva_core::ats::AlignedRange;
@@ -16,7 +18,8 @@ pub(crate) struct Mapping {
     pub(crate) shift: u64,
     pub(crate) protection: Protection,
     pub(crate) present: bool,
-    /// The change that is about to give it other frames: until then the provider's own copies use these, and nothing is to be kept of them.
+    /// The change that is about to give it other frames: until then the provider's own copies use
+    /// these, and nothing is to be kept of them.
     pub(crate) moving: Option<u64>,
 }
 
@@ -117,7 +120,11 @@ impl Table {
     }
 
     /// The run of `address`, if this access is permitted there.
-    pub(crate) fn check(&self, address: u64, mode: AccessMode) -> Result<(AddrRange, Mapping), Halt> {
+    pub(crate) fn check(
+        &self,
+        address: u64,
+        mode: AccessMode,
+    ) -> Result<(AddrRange, Mapping), Halt> {
         if self.ended {
             return Err(Halt::Stop(StopCause::Ended));
         }
@@ -149,7 +156,12 @@ impl Table {
     }
 
     /// The largest translation of `address` that the table has, of 2^`largest` bytes at most.
-    pub(crate) fn translate(&self, address: u64, privileged: bool, largest: u8) -> Result<Translation, StopCause> {
+    pub(crate) fn translate(
+        &self,
+        address: u64,
+        privileged: bool,
+        largest: u8,
+    ) -> Result<Translation, StopCause> {
         let (run, mapping) = self.run(address)?;
         let permits = mapping.protection.permissions(privileged);
         // Where the shift is a multiple of the size, the frame is as aligned as the address.
@@ -186,14 +198,20 @@ impl Table {
         for (run, mapping) in self.runs.iter() {
             let run = range_of(run);
             match mapped.last_mut() {
-                Some((before, protection)) if before.last() + 1 == run.first() && *protection == mapping.protection => {
+                Some((before, protection))
+                    if before.last() + 1 == run.first() && *protection == mapping.protection =>
+                {
                     *before = range_of(&(before.first()..=run.last()));
                 }
                 _ => mapped.push((run, mapping.protection)),
             }
         }
-        let mut found: Vec<_> =
-            mapped.iter().flat_map(|(region, _)| windows.iter().filter_map(|window| region.intersection(*window))).collect();
+        let mut found: Vec<_> = mapped
+            .iter()
+            .flat_map(|(region, _)| {
+                windows.iter().filter_map(|window| region.intersection(*window))
+            })
+            .collect();
         found.sort_unstable();
         found
     }

@@ -1,12 +1,15 @@
-//! A bus by script: every device alone in its group, with nothing in its way, unless the test says otherwise.
+//! A bus by script: every device alone in its group, with nothing in its way, unless the test says
+//! otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sva_core::{
-    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology, Version,
+    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId,
+    SharedBecause, Topology, Version,
 };
 
-// The script is the test's own data and never waits: a lock from the shim would only add states to every model.
+// The script is the test's own data and never waits: a lock from the shim would only add states to
+// every model.
 #[expect(clippy::disallowed_types, reason = "not part of what is modelled")]
 type Lock<T> = std::sync::RwLock<T>;
 
@@ -25,8 +28,8 @@ pub struct PeerAccess {
     pub bytes: Vec<u8>,
 }
 
-/// A topology that answers what it was told. Methods that change it may be called at any time; each is a new [`version`](Topology::version) of the bus, so that the core
-/// asks again.
+/// A topology that answers what it was told. Methods that change it may be called at any time; each
+/// is a new [`version`](Topology::version) of the bus, so that the core asks again.
 #[derive(Default)]
 pub struct FlatTopology {
     script: Lock<Script>,
@@ -59,18 +62,23 @@ impl FlatTopology {
         self.change(|script| script.policy = policy)
     }
 
-    /// Puts `members` in one group, which the first of them stands for, whether they are plugged in yet or not.
+    /// Puts `members` in one group, which the first of them stands for, whether they are plugged in
+    /// yet or not.
     ///
     /// # Panics
     /// There is no member.
     pub fn share(&self, members: &[Bdf], because: SharedBecause) -> &Self {
         let key = GroupKey(*members.first().expect("a group has a member"));
-        self.change(|script| script.groups.extend(members.iter().map(|member| (*member, (key, because)))))
+        self.change(|script| {
+            script.groups.extend(members.iter().map(|member| (*member, (key, because))))
+        })
     }
 
-    /// Has `device` issue its transactions as `requester`. Devices with one requester ID also share a group.
+    /// Has `device` issue its transactions as `requester`. Devices with one requester ID also share
+    /// a group.
     ///
-    /// The group is [`share`](Self::share)'s business, so that a test can also build what no bus would.
+    /// The group is [`share`](Self::share)'s business, so that a test can also build what no bus
+    /// would.
     pub fn alias(&self, device: Bdf, requester: RequesterId) -> &Self {
         self.change(|script| script.aliases.insert(device, requester))
     }
@@ -92,7 +100,8 @@ impl FlatTopology {
         self.change(|script| script.windows.insert(device, windows))
     }
 
-    /// Sets the windows that catch `device`'s translated requests; `None`: those of [`windows`](Self::windows), whatever they are then.
+    /// Sets the windows that catch `device`'s translated requests; `None`: those of
+    /// [`windows`](Self::windows), whatever they are then.
     ///
     /// # Panics
     /// Two of them overlap.
@@ -136,7 +145,8 @@ impl FlatTopology {
     fn change<Old>(&self, change: impl FnOnce(&mut Script) -> Old) -> &Self {
         let mut script = self.locked();
         change(&mut script);
-        // Under the lock and after the change: whoever sees the new number waits for the new answers.
+        // Under the lock and after the change: whoever sees the new number waits for the new
+        // answers.
         self.version.changed();
         drop(script);
         self
@@ -151,7 +161,10 @@ impl FlatTopology {
 fn sorted(device: Bdf, windows: &[PeerWindow]) -> Vec<PeerWindow> {
     let mut windows = windows.to_vec();
     windows.sort_by_key(|window| window.range);
-    assert!(windows.is_sorted_by(|a, b| a.range.last() < b.range.first()), "windows of {device} overlap");
+    assert!(
+        windows.is_sorted_by(|a, b| a.range.last() < b.range.first()),
+        "windows of {device} overlap"
+    );
     windows
 }
 
@@ -173,7 +186,12 @@ impl Topology for FlatTopology {
     }
 
     fn why_shared(&self, a: Bdf, _b: Bdf) -> SharedBecause {
-        self.ask(|script| script.groups.get(&a).map_or(SharedBecause::Multifunction { slot: a.slot() }, |(_, because)| *because))
+        self.ask(|script| {
+            script
+                .groups
+                .get(&a)
+                .map_or(SharedBecause::Multifunction { slot: a.slot() }, |(_, because)| *because)
+        })
     }
 
     fn path_defect(&self, device: Bdf) -> Option<PathDefect> {
@@ -189,29 +207,56 @@ impl Topology for FlatTopology {
     }
 
     fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
-        let windows = |script: &Script| script.translated_windows.get(&device).or_else(|| script.windows.get(&device)).cloned();
+        let windows = |script: &Script| {
+            script.translated_windows.get(&device).or_else(|| script.windows.get(&device)).cloned()
+        };
         self.ask(windows).unwrap_or_default()
     }
 
-    fn read_peer(&self, from: Bdf, window: &PeerWindow, address: u64, buf: &mut [u8], access: Access) -> Result<(), PeerAborted> {
+    fn read_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        buf: &mut [u8],
+        access: Access,
+    ) -> Result<(), PeerAborted> {
         let mut script = self.locked();
         let decoder = window.decoder;
         for (address, byte) in (address..).zip(buf.iter_mut()) {
             *byte = script.peer_memory.get(&(decoder, address)).copied().unwrap_or(0);
         }
         script.caught.push(PeerAccess { from, decoder, access, address, bytes: buf.to_vec() });
-        if script.aborting.contains(&decoder) || !window.claimed { Err(PeerAborted(decoder)) } else { Ok(()) }
+        if script.aborting.contains(&decoder) || !window.claimed {
+            Err(PeerAborted(decoder))
+        } else {
+            Ok(())
+        }
     }
 
-    fn write_peer(&self, from: Bdf, window: &PeerWindow, address: u64, data: &[u8]) -> Result<(), PeerAborted> {
+    fn write_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        data: &[u8],
+    ) -> Result<(), PeerAborted> {
         let mut script = self.locked();
         let decoder = window.decoder;
-        script.caught.push(PeerAccess { from, decoder, access: Access::Write, address, bytes: data.to_vec() });
+        script.caught.push(PeerAccess {
+            from,
+            decoder,
+            access: Access::Write,
+            address,
+            bytes: data.to_vec(),
+        });
         if script.aborting.contains(&decoder) {
             return Err(PeerAborted(decoder));
         }
         if window.claimed {
-            script.peer_memory.extend((address..).zip(data).map(|(address, byte)| ((decoder, address), *byte)));
+            script
+                .peer_memory
+                .extend((address..).zip(data).map(|(address, byte)| ((decoder, address), *byte)));
         }
         Ok(())
     }
@@ -234,10 +279,15 @@ mod tests {
     fn devices_share_a_group_only_where_the_script_says_so() {
         let topology = FlatTopology::new();
         let port = bdf(30);
-        topology.share(&[bdf(1), bdf(2)], SharedBecause::NoAcs { port }).alias(bdf(2), RequesterId(port));
+        topology
+            .share(&[bdf(1), bdf(2)], SharedBecause::NoAcs { port })
+            .alias(bdf(2), RequesterId(port));
         assert_eq!(topology.group(bdf(1)), topology.group(bdf(2)));
         assert_eq!(topology.why_shared(bdf(1), bdf(2)), SharedBecause::NoAcs { port });
-        assert_eq!((topology.requester(bdf(1)), topology.requester(bdf(2))), (RequesterId(bdf(1)), RequesterId(port)));
+        assert_eq!(
+            (topology.requester(bdf(1)), topology.requester(bdf(2))),
+            (RequesterId(bdf(1)), RequesterId(port))
+        );
         assert_ne!(topology.group(bdf(3)), topology.group(bdf(1)));
     }
 
@@ -268,7 +318,10 @@ mod tests {
         topology.windows(bdf(1), &[low]);
         assert_eq!(translated(bdf(1)), [low]);
         topology.translated_windows(bdf(1), Some(&[high, low])).windows(bdf(1), &[]);
-        assert_eq!((translated(bdf(1)), Topology::windows(&topology, bdf(1))), (vec![low, high], vec![]));
+        assert_eq!(
+            (translated(bdf(1)), Topology::windows(&topology, bdf(1))),
+            (vec![low, high], vec![])
+        );
         topology.translated_windows(bdf(1), None);
         assert_eq!(translated(bdf(1)), []);
         topology.block_translation(bdf(1), Some(bdf(30)));
@@ -290,7 +343,10 @@ mod tests {
         topology.read_peer(bdf(1), &claimed, 0x1ffd, &mut buf, Access::Read).expect("answered");
         assert_eq!(&buf, b"abc");
         topology.write_peer(bdf(1), &lost, 0x1000, b"abc").expect("a posted write reports nothing");
-        assert_eq!(topology.read_peer(bdf(1), &lost, 0x1000, &mut buf, Access::Read), Err(PeerAborted(bdf(3))));
+        assert_eq!(
+            topology.read_peer(bdf(1), &lost, 0x1000, &mut buf, Access::Read),
+            Err(PeerAborted(bdf(3)))
+        );
         topology.abort(bdf(2));
         assert_eq!(topology.write_peer(bdf(1), &claimed, 0x1000, b"x"), Err(PeerAborted(bdf(2))));
         assert_eq!(topology.caught().len(), 5);

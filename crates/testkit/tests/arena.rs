@@ -1,4 +1,5 @@
-//! A device that accesses an arena in place, by way of what the IOMMU has kept of it, while the arena changes (rules T1 to T6, U2, U4).
+//! A device that accesses an arena in place, by way of what the IOMMU has kept of it, while the
+//! arena changes (rules T1 to T6, U2, U4).
 
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -6,8 +7,8 @@ use std::time::Duration;
 
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{
-    AccessMode, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, DmaPort, EndReason, FaultReason, Iommu, IommuConfig, Pasid,
-    PasidWidth, Plug, Segment,
+    AccessMode, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, DmaPort, EndReason,
+    FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug, Segment,
 };
 use sva_testkit::arena::Change;
 use sva_testkit::{ArenaSpace, FlatTopology, PAGE, Protection};
@@ -42,7 +43,12 @@ impl System {
         self.bond.pasid()
     }
 
-    fn read(&self, port: &DmaPort, address: u64, len: usize) -> Result<Vec<u8>, (u64, FaultReason)> {
+    fn read(
+        &self,
+        port: &DmaPort,
+        address: u64,
+        len: usize,
+    ) -> Result<Vec<u8>, (u64, FaultReason)> {
         let mut buf = vec![0xaa; len];
         port.read(Some(self.pasid()), address, &mut buf).map(|()| buf).map_err(fault)
     }
@@ -71,15 +77,27 @@ fn an_access_by_what_is_kept_is_one_by_address() {
     space.poke(BASE, &bytes);
     assert!(!system.keeps(&port, BASE));
     for _ in 0..3 {
-        assert_eq!(system.read(&port, BASE + 5, 3 * PAGE as usize), Ok(bytes[5..5 + 3 * PAGE as usize].to_vec()));
-        assert!(system.keeps(&port, BASE) && system.keeps(&port, BASE + ALL - 1), "a run is kept as a whole");
+        assert_eq!(
+            system.read(&port, BASE + 5, 3 * PAGE as usize),
+            Ok(bytes[5..5 + 3 * PAGE as usize].to_vec())
+        );
+        assert!(
+            system.keeps(&port, BASE) && system.keeps(&port, BASE + ALL - 1),
+            "a run is kept as a whole"
+        );
     }
     system.write(&port, BASE + PAGE - 1, &[1, 2]).expect("mapped");
-    assert_eq!(space.peek(BASE + PAGE - 2, 4), [bytes[PAGE as usize - 2], 1, 2, bytes[PAGE as usize + 1]]);
+    assert_eq!(
+        space.peek(BASE + PAGE - 2, 4),
+        [bytes[PAGE as usize - 2], 1, 2, bytes[PAGE as usize + 1]]
+    );
     space.protect(BASE + 2 * PAGE, PAGE, Protection::READ);
     assert!(!system.keeps(&port, BASE + 2 * PAGE));
     for _ in 0..2 {
-        assert_eq!(system.write(&port, BASE, &[7; ALL as usize]), Err((2 * PAGE, FaultReason::Denied)));
+        assert_eq!(
+            system.write(&port, BASE, &[7; ALL as usize]),
+            Err((2 * PAGE, FaultReason::Denied))
+        );
         assert_eq!(system.read(&port, BASE + ALL - 3, 4), Err((3, FaultReason::NotMapped)));
     }
     assert_eq!(space.peek(BASE + 2 * PAGE - 1, 2), [7, bytes[2 * PAGE as usize]]);
@@ -123,7 +141,10 @@ fn changes_that_are_joined_take_all_away_when_they_have_begun() {
     let (space, port) = (&system.space, system.device.port());
     space.map(BASE, ALL, Protection::READ_WRITE);
     system.read(&port, BASE, ALL as usize).expect("mapped");
-    let joined = (0..PAGES as u64).map(|page| space.begin_unmap(BASE + page * PAGE, PAGE)).reduce(Change::and).expect("some");
+    let joined = (0..PAGES as u64)
+        .map(|page| space.begin_unmap(BASE + page * PAGE, PAGE))
+        .reduce(Change::and)
+        .expect("some");
     assert_eq!(system.read(&port, BASE, 1), Err((0, FaultReason::NotMapped)));
     joined.finish();
     assert_eq!((space.free(), space.changes_under_way()), (1 << 22, 0));
@@ -152,7 +173,8 @@ fn memory_that_a_device_has_in_hand_is_not_freed_before_it_lets_go() {
         let change = system.space.begin_unmap(BASE, ALL);
         assert!(!change.is_over());
         scope.spawn(move || {
-            // Time for a change that does not wait to free the memory; one that waits is right however long this is.
+            // Time for a change that does not wait to free the memory; one that waits is right
+            // however long this is.
             thread::sleep(Duration::from_millis(50));
             let_go.send(()).expect("the device waits");
         });
@@ -174,9 +196,14 @@ struct Oldest([AtomicU64; PAGES]);
 
 impl Oldest {
     fn check(&self, page: usize, from: u64, words: &[u8]) -> Result<(), String> {
-        for word in words.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes"))) {
+        for word in words
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")))
+        {
             if word != 0 && (word >> 32 != page as u64 + 1 || word & u64::from(u32::MAX) < from) {
-                return Err(format!("page {page} held {word:#x}, where the oldest is of round {from}"));
+                return Err(format!(
+                    "page {page} held {word:#x}, where the oldest is of round {from}"
+                ));
             }
         }
         Ok(())
@@ -189,7 +216,8 @@ fn live(system: &System, oldest: &Oldest, over: &AtomicBool, writes: bool) -> Re
     let mut hits = 0;
     while !over.load(Ordering::Relaxed) {
         for page in 0..PAGES {
-            let (address, from) = (BASE + page as u64 * PAGE, oldest.0[page].load(Ordering::SeqCst));
+            let (address, from) =
+                (BASE + page as u64 * PAGE, oldest.0[page].load(Ordering::SeqCst));
             let kept = system.keeps(&port, address);
             let done = if writes {
                 let data = canary(page, u32::MAX).to_ne_bytes().repeat(32);
@@ -255,7 +283,14 @@ fn no_atomic_operation_is_lost_while_the_memory_moves() {
             .map(|_| {
                 scope.spawn(|| {
                     let port = system.device.port();
-                    (0..ADDED).try_for_each(|turn| port.fetch_add(Some(system.pasid()), BASE + turn % PAGES as u64 * PAGE, 1u64).map(drop))
+                    (0..ADDED).try_for_each(|turn| {
+                        port.fetch_add(
+                            Some(system.pasid()),
+                            BASE + turn % PAGES as u64 * PAGE,
+                            1u64,
+                        )
+                        .map(drop)
+                    })
                 })
             })
             .collect();

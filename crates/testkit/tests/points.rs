@@ -1,11 +1,13 @@
-//! Spaces that end, devices that go, resets and unbinds at every named point of a fault (rules U1 to U6, F7, G5).
+//! Spaces that end, devices that go, resets and unbinds at every named point of a fault (rules U1
+//! to U6, F7, G5).
 
 use std::sync::Arc;
 
 use sva_core::ats::TranslationAnswer;
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, EndReason, Iommu, IommuConfig, PasidWidth, Plug, Removal,
+    AccessMode, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, EndReason, Iommu,
+    IommuConfig, PasidWidth, Plug, Removal,
 };
 use sva_testkit::schedule::{HeldLink, Moment, Point};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
@@ -21,7 +23,13 @@ enum Blow {
     Unbound,
 }
 
-const BLOWS: [Blow; 5] = [Blow::SpaceEnds, Blow::Removed(Removal::Orderly), Blow::Removed(Removal::Surprise), Blow::Reset, Blow::Unbound];
+const BLOWS: [Blow; 5] = [
+    Blow::SpaceEnds,
+    Blow::Removed(Removal::Orderly),
+    Blow::Removed(Removal::Surprise),
+    Blow::Reset,
+    Blow::Unbound,
+];
 
 /// Every kind of message, as it is sent and before it is delivered.
 fn points() -> Vec<Point> {
@@ -71,7 +79,9 @@ impl System {
             *note.lock() = true;
             match blow {
                 Blow::SpaceEnds => space.end(EndReason::Exited),
-                Blow::Removed(removal) => drop(iommu.begin_remove(&device, removal).expect("it is there")),
+                Blow::Removed(removal) => {
+                    drop(iommu.begin_remove(&device, removal).expect("it is there"))
+                }
                 Blow::Reset => device.begin_reset().expect("it is there").done(),
                 Blow::Unbound => {
                     let bond = bond.lock().take();

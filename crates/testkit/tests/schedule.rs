@@ -1,4 +1,5 @@
-//! The whole system under schedules, with the oracle (rules T1 to T4, T8, U1 to U6, U9, F1 to F7, B5, G2 to G6).
+//! The whole system under schedules, with the oracle (rules T1 to T4, T8, U1 to U6, U9, F1 to F7,
+//! B5, G2 to G6).
 
 use std::process::Command;
 use std::sync::Arc;
@@ -8,15 +9,17 @@ use sva_core::ats::{Held, TranslationAnswer};
 use sva_core::pri::GroupOutcome;
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid, PasidWidth, Plug, ResponseCode,
-    ToDevice,
+    AccessMode, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
+    Pasid, PasidWidth, Plug, ResponseCode, ToDevice,
 };
 use sva_testkit::schedule::{
-    Choices, Driver, Exploration, Fate, HeldLink, Message, Moment, Point, Race, Races, Subject, View, World, WorldConfig, replay,
+    Choices, Driver, Exploration, Fate, HeldLink, Message, Moment, Point, Race, Races, Subject,
+    View, World, WorldConfig, replay,
 };
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
-/// Runs worlds through seeds and answers the races that they reached, the steps, and the accesses that the oracle saw.
+/// Runs worlds through seeds and answers the races that they reached, the steps, and the accesses
+/// that the oracle saw.
 fn explore(config: &WorldConfig, exploration: &Exploration) -> (Races, u64, u64) {
     let (mut races, mut steps, mut accesses) = (Races::default(), 0, 0);
     let config = config.clone();
@@ -44,10 +47,19 @@ fn no_order_of_events_breaks_the_contract() {
     let first = number("SVA_SCHEDULE_SEED", 0);
     let seeds = number("SVA_SCHEDULE_SEEDS", 40);
     let steps = number("SVA_SCHEDULE_STEPS", 1500) as usize;
-    // Every second run without resets and removals, and with few messages that fail: what takes longer to come about is not cut short there.
-    let calm = WorldConfig { containers: 1, device_faults: false, message_faults: 40, ..WorldConfig::default() };
+    // Every second run without resets and removals, and with few messages that fail: what takes
+    // longer to come about is not cut short there.
+    let calm = WorldConfig {
+        containers: 1,
+        device_faults: false,
+        message_faults: 40,
+        ..WorldConfig::default()
+    };
     let (mut races, mut made, mut accesses) = (Races::default(), 0, 0);
-    for (config, seeds) in [(WorldConfig::default(), first..first + seeds.div_ceil(2)), (calm, first + seeds.div_ceil(2)..first + seeds)] {
+    for (config, seeds) in [
+        (WorldConfig::default(), first..first + seeds.div_ceil(2)),
+        (calm, first + seeds.div_ceil(2)..first + seeds),
+    ] {
         let found = explore(&config, &Exploration { seeds, steps, ..Exploration::default() });
         races.merge(&found.0);
         (made, accesses) = (made + found.1, accesses + found.2);
@@ -58,10 +70,17 @@ fn no_order_of_events_breaks_the_contract() {
         println!("{:8} {race}", races.count(race));
     }
     if steps >= 10_000_000 {
-        let rare: Vec<String> = Race::ALL.iter().filter(|race| races.count(**race) < 1000).map(Race::to_string).collect();
+        let rare: Vec<String> = Race::ALL
+            .iter()
+            .filter(|race| races.count(**race) < 1000)
+            .map(Race::to_string)
+            .collect();
         assert!(rare.is_empty(), "reached less than 1,000 times: {rare:?}");
     }
-    assert!(accesses > steps / 200, "the devices hardly got anywhere: {accesses} accesses in {steps} steps");
+    assert!(
+        accesses > steps / 200,
+        "the devices hardly got anywhere: {accesses} accesses in {steps} steps"
+    );
 }
 
 /// A device whose messages are held, and a space of four pages that it is bound to.
@@ -109,13 +128,22 @@ fn a_race_can_be_scripted_at_a_named_point() {
     let port = system.device.ats_port();
     let begun = Arc::new(Mutex::new(None));
     let (space, change) = (Arc::clone(&system.space), Arc::clone(&begun));
-    // The page goes between the walk and the completion: the invalidation is sent after it and overtakes it.
-    system.link.at(Point::TranslationCompletion(Moment::Sent), 0, move || *change.lock() = Some(space.begin_unmap(BASE, PAGE)));
+    // The page goes between the walk and the completion: the invalidation is sent after it and
+    // overtakes it.
+    system.link.at(Point::TranslationCompletion(Moment::Sent), 0, move || {
+        *change.lock() = Some(space.begin_unmap(BASE, PAGE))
+    });
     let request = port.ask_translation(system.pasid(), BASE, AccessMode::READ).expect("it is on");
     let mut quiet = Choices::seeded(0);
     system.link.release(0, Fate::Deliver, &mut quiet);
     let messages = system.link.messages();
-    assert!(matches!(messages[..], [Message::Down(ToDevice::Invalidate(_)), Message::Down(ToDevice::Translated(_))]), "{messages:?}");
+    assert!(
+        matches!(
+            messages[..],
+            [Message::Down(ToDevice::Invalidate(_)), Message::Down(ToDevice::Translated(_))]
+        ),
+        "{messages:?}"
+    );
     assert!(system.link.settle(10));
     assert_eq!(port.translation(request), Some(TranslationAnswer::Outdated));
     assert!(port.hold(system.pasid(), BASE, AccessMode::READ).is_none(), "it is not kept");
@@ -128,7 +156,10 @@ fn a_race_can_be_scripted_at_a_named_point() {
 fn a_lost_a_doubled_and_a_corrupted_response_leave_nobody_with_a_wrong_answer() {
     for (fate, outcomes) in [
         (Fate::Lose, [None, None]),
-        (Fate::Double, [Some(GroupOutcome::Response(ResponseCode::Success)), Some(GroupOutcome::Forgotten)]),
+        (
+            Fate::Double,
+            [Some(GroupOutcome::Response(ResponseCode::Success)), Some(GroupOutcome::Forgotten)],
+        ),
         (Fate::Corrupt, [None, None]),
     ] {
         let system = OneDevice::new();
@@ -173,15 +204,23 @@ fn a_smaller_run_that_waits_for_ever_ends_the_program_with_its_seed() {
     const INSIDE: &str = "SVA_SCHEDULE_WAITS";
     if std::env::var_os(INSIDE).is_some() {
         let patience = Duration::from_millis(500);
-        let _ = Exploration { seeds: 7..8, patience, ..Exploration::default() }.run(|| Waits(0), |_, _| {});
+        let _ = Exploration { seeds: 7..8, patience, ..Exploration::default() }
+            .run(|| Waits(0), |_, _| {});
         return;
     }
     let program = std::env::current_exe().expect("this test is a program");
     let name = "a_smaller_run_that_waits_for_ever_ends_the_program_with_its_seed";
     let begun = Instant::now();
-    let ended = Command::new(program).args([name, "--exact", "--nocapture"]).env(INSIDE, "1").output().expect("it starts");
+    let ended = Command::new(program)
+        .args([name, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .output()
+        .expect("it starts");
     let words = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert!(!ended.status.success() && words.contains("seed 7: step") && words.contains("a deadlock"), "{words}");
+    assert!(
+        !ended.status.success() && words.contains("seed 7: step") && words.contains("a deadlock"),
+        "{words}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
@@ -210,8 +249,11 @@ fn a_failure_comes_with_a_recording_that_shows_it_again() {
             self.0 = None;
         }
     }
-    let make = || World::with_drivers(WorldConfig::default(), |_| Box::new(Hoarder(None, Vec::new())));
-    let failure = Exploration { seeds: 0..20, ..Exploration::default() }.run(make, |_, _| {}).expect_err("it holds what it has");
+    let make =
+        || World::with_drivers(WorldConfig::default(), |_| Box::new(Hoarder(None, Vec::new())));
+    let failure = Exploration { seeds: 0..20, ..Exploration::default() }
+        .run(make, |_, _| {})
+        .expect_err("it holds what it has");
     assert!(failure.what.contains("holds"), "{failure}");
     assert!(failure.steps.len() < 12, "{failure}");
     let (again, lines) = replay(&make, &failure.steps, true).expect_err("the same recording");

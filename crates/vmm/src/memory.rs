@@ -1,6 +1,7 @@
 //! What device models of rust-vmm take: guest memory by I/O virtual addresses.
 //!
-//! Both types here pin what they translate ([`DmaPort::pin`]) for as long as their answer lives: the iterator of slices, or vm-memory's own iterator over an `Iotlb`. All accesses of vm-memory's
+//! Both types here pin what they translate ([`DmaPort::pin`]) for as long as their answer lives:
+//! the iterator of slices, or vm-memory's own iterator over an `Iotlb`. All accesses of vm-memory's
 //! `Bytes` are made while that lives, so an invalidation waits for them (rule T2).
 
 use std::cell::RefCell;
@@ -9,18 +10,25 @@ use std::iter::FusedIterator;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use sva_core::{AccessMode, Device, DmaCause, DmaError, DmaPort, FaultReason, Pasid, Pin, Run, Segment, SpaceId};
+use sva_core::{
+    AccessMode, Device, DmaCause, DmaError, DmaPort, FaultReason, Pasid, Pin, Run, Segment, SpaceId,
+};
 use thread_local::ThreadLocal;
 use vm_memory::bitmap::MS;
 use vm_memory::guest_memory::{self, GuestMemorySliceIterator};
 use vm_memory::iommu::{Error, IotlbIterator, IovaRange};
-use vm_memory::{GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, Iommu, Iotlb, VolatileSlice};
+use vm_memory::{
+    GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion, Iommu,
+    Iotlb, VolatileSlice,
+};
 
 use crate::space::Shared;
 
-/// Translates as one device with one PASID: vm-memory's IOMMU, for any number of threads, each of which has a port of its own. Clones share them.
+/// Translates as one device with one PASID: vm-memory's IOMMU, for any number of threads, each of
+/// which has a port of its own. Clones share them.
 ///
-/// vm-memory wants an [`Iotlb`] for each answer, which is a tree. Those that a thread has made are used again, for what leads as far away; what they are asked for has been pinned each time.
+/// vm-memory wants an [`Iotlb`] for each answer, which is a tree. Those that a thread has made are
+/// used again, for what leads as far away; what they are asked for has been pinned each time.
 #[derive(Clone)]
 pub struct DeviceIommu {
     shared: Arc<PerThread>,
@@ -45,27 +53,47 @@ impl DeviceIommu {
     }
 
     /// Holds what the range means. An access that needs nothing is taken for a read.
-    // Always, as all the way up to vm-memory's own: an answer that goes through memory is written in other pieces than it is read, for which the processor waits.
+    // Always, as all the way up to vm-memory's own: an answer that goes through memory is written
+    // in other pieces than it is read, for which the processor waits.
     #[inline(always)]
-    fn pin<'a>(&self, port: &'a DmaPort, address: GuestAddress, len: usize, access: guest_memory::Permissions) -> Result<Pin<'a>, Error> {
+    fn pin<'a>(
+        &self,
+        port: &'a DmaPort,
+        address: GuestAddress,
+        len: usize,
+        access: guest_memory::Permissions,
+    ) -> Result<Pin<'a>, Error> {
         let piece = Segment { address: address.0, len: len as u64 };
-        let pin = self.pin_for(port, piece, if access.has_write() { AccessMode::WRITE } else { AccessMode::READ })?;
+        let pin = self.pin_for(
+            port,
+            piece,
+            if access.has_write() { AccessMode::WRITE } else { AccessMode::READ },
+        )?;
         if access == guest_memory::Permissions::ReadWrite {
-            // A pin is for one of them. What the other one finds holds as long as the first is there.
+            // A pin is for one of them. What the other one finds holds as long as the first is
+            // there.
             drop(self.pin_for(port, piece, AccessMode::READ)?);
         }
         Ok(pin)
     }
 
     #[inline(always)]
-    fn pin_for<'a>(&self, port: &'a DmaPort, piece: Segment, mode: AccessMode) -> Result<Pin<'a>, Error> {
+    fn pin_for<'a>(
+        &self,
+        port: &'a DmaPort,
+        piece: Segment,
+        mode: AccessMode,
+    ) -> Result<Pin<'a>, Error> {
         let pin = port.pin(self.pasid, piece, mode).map_err(|error| error_of(&error, piece))?;
         if pin.space() == self.space { Ok(pin) } else { Err(self.astray(pin.space())) }
     }
 
     #[cold]
     fn astray(&self, space: SpaceId) -> Error {
-        let reason = format!("PASID {} leads to {space}, which is not the one that this memory is of", self.pasid);
+        let reason = format!(
+            "PASID {} leads to {space}, which is not the one that this memory is of",
+            self.pasid
+        );
         Error::IommuMisconfigured { reason }
     }
 }
@@ -74,7 +102,9 @@ impl DeviceIommu {
 #[cold]
 fn error_of(error: &DmaError, piece: Segment) -> Error {
     match &error.cause {
-        DmaCause::Fault(fault) if !is_about_the_bond(fault.reason) => unresolved(piece, fault.address, fault.to_string()),
+        DmaCause::Fault(fault) if !is_about_the_bond(fault.reason) => {
+            unresolved(piece, fault.address, fault.to_string())
+        }
         cause => Error::IommuMisconfigured { reason: cause.to_string() },
     }
 }
@@ -82,13 +112,24 @@ fn error_of(error: &DmaError, piece: Segment) -> Error {
 /// No address would fare better.
 fn is_about_the_bond(reason: FaultReason) -> bool {
     use FaultReason as F;
-    matches!(reason, F::CannotIssuePasid | F::NotBound | F::SpaceEnded | F::NotGranted | F::DeviceRemoved | F::DeviceBlocked)
+    matches!(
+        reason,
+        F::CannotIssuePasid
+            | F::NotBound
+            | F::SpaceEnded
+            | F::NotGranted
+            | F::DeviceRemoved
+            | F::DeviceBlocked
+    )
 }
 
 /// From `at` on.
 fn unresolved(piece: Segment, at: u64, reason: String) -> Error {
     let before = at.wrapping_sub(piece.address).min(piece.len);
-    let iova_range = IovaRange { base: GuestAddress(piece.address.wrapping_add(before)), length: (piece.len - before) as usize };
+    let iova_range = IovaRange {
+        base: GuestAddress(piece.address.wrapping_add(before)),
+        length: (piece.len - before) as usize,
+    };
     Error::CannotResolve { iova_range, reason }
 }
 
@@ -108,7 +149,9 @@ impl Port {
         if let [run] = runs {
             let by = run.frame.0.wrapping_sub(run.range.first());
             let kept = self.trees.borrow_mut()[place_of(by)].take();
-            return kept.filter(|tree| (tree.by, tree.access) == (Some(by), access)).map_or_else(|| Tree::of_all(by, access), Ok);
+            return kept
+                .filter(|tree| (tree.by, tree.access) == (Some(by), access))
+                .map_or_else(|| Tree::of_all(by, access), Ok);
         }
         Tree::of(runs, access)
     }
@@ -149,13 +192,19 @@ impl Tree {
     fn of(runs: &[Run], access: guest_memory::Permissions) -> Result<Box<Self>, Error> {
         let mut iotlb = Iotlb::new();
         for run in runs {
-            iotlb.set_mapping(GuestAddress(run.range.first()), GuestAddress(run.frame.0), run.range.len() as usize, access)?;
+            iotlb.set_mapping(
+                GuestAddress(run.range.first()),
+                GuestAddress(run.frame.0),
+                run.range.len() as usize,
+                access,
+            )?;
         }
         Ok(Box::new(Self { iotlb, access, by: None }))
     }
 }
 
-/// An [`Iotlb`] that says what some addresses mean, and what it says of those does not change as long as this lives. Of others it may say anything.
+/// An [`Iotlb`] that says what some addresses mean, and what it says of those does not change as
+/// long as this lives. Of others it may say anything.
 pub struct PinnedIotlb<'a> {
     /// There until the drop.
     tree: Option<Box<Tree>>,
@@ -188,7 +237,9 @@ impl Iommu for DeviceIommu {
     type IotlbGuard<'a> = PinnedIotlb<'a>;
 
     /// # Errors
-    /// [`Error::CannotResolve`] where an address is at fault, from that on; [`Error::IommuMisconfigured`] where the bond is, or the device. The fault is in the event log of the IOMMU.
+    /// [`Error::CannotResolve`] where an address is at fault, from that on;
+    /// [`Error::IommuMisconfigured`] where the bond is, or the device. The fault is in the event
+    /// log of the IOMMU.
     #[inline(always)]
     fn translate(
         &self,
@@ -198,7 +249,11 @@ impl Iommu for DeviceIommu {
     ) -> Result<IotlbIterator<PinnedIotlb<'_>>, Error> {
         let piece = Segment { address: iova.0, len: length as u64 };
         if iova.0.checked_add(length as u64).is_none() {
-            return Err(unresolved(piece, iova.0, "vm-memory's Iotlb cannot name the last address, nor any beyond".to_owned()));
+            return Err(unresolved(
+                piece,
+                iova.0,
+                "vm-memory's Iotlb cannot name the last address, nor any beyond".to_owned(),
+            ));
         }
         let port = self.port();
         let pin = self.pin(&port.dma, iova, length, access)?;
@@ -210,21 +265,30 @@ impl Iommu for DeviceIommu {
 
 impl fmt::Debug for DeviceIommu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeviceIommu").field("device", &self.shared.device.bdf()).field("pasid", &self.pasid).finish()
+        f.debug_struct("DeviceIommu")
+            .field("device", &self.shared.device.bdf())
+            .field("pasid", &self.pasid)
+            .finish()
     }
 }
 
-/// A guest's memory as one device sees it with one PASID, for device models that are written against vm-memory; for any number of threads, and as an `Arc` or a reference what they call
+/// A guest's memory as one device sees it with one PASID, for device models that are written
+/// against vm-memory; for any number of threads, and as an `Arc` or a reference what they call
 /// a `GuestAddressSpace`.
 ///
-/// Writes are marked in the guest memory's own dirty bitmaps, by guest physical address: what migration wants. ([`IommuMemory`](vm_memory::IommuMemory) marks in another one, by I/O
+/// Writes are marked in the guest memory's own dirty bitmaps, by guest physical address: what
+/// migration wants. ([`IommuMemory`](vm_memory::IommuMemory) marks in another one, by I/O
 /// virtual address: what vhost-user wants.)
 ///
-/// An access is all or nothing: where part of the range cannot be had, nothing is accessed. A probe that fails is in the event log, as the access would be.
+/// An access is all or nothing: where part of the range cannot be had, nothing is accessed. A probe
+/// that fails is in the event log, as the access would be.
 ///
-/// **What it cannot promise.** An invalidation waits for the iterator of slices, and so for every access of vm-memory's `Bytes`; a slice can be taken out of the iterator and outlive it. Such a
-/// slice stays memory of the guest, and nothing waits for it: an access through it can come after the translation has changed (rule T2 is lost). virtio-queue's `Reader` and `Writer` keep slices.
-/// Before a monitor changes what a device may reach it has to have such models finish the requests they have begun, as for an unbind.
+/// **What it cannot promise.** An invalidation waits for the iterator of slices, and so for every
+/// access of vm-memory's `Bytes`; a slice can be taken out of the iterator and outlive it. Such a
+/// slice stays memory of the guest, and nothing waits for it: an access through it can come after
+/// the translation has changed (rule T2 is lost). virtio-queue's `Reader` and `Writer` keep slices.
+/// Before a monitor changes what a device may reach it has to have such models finish the requests
+/// they have begun, as for an unbind.
 pub struct DeviceMemory<M: GuestMemoryBackend + Send + Sync + 'static> {
     shared: Arc<Shared<M>>,
     iommu: DeviceIommu,
@@ -252,7 +316,12 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestMemory for DeviceMemory
     type PhysicalMemory = M;
     type Bitmap = <M::R as GuestMemoryRegion>::B;
 
-    fn check_range(&self, addr: GuestAddress, count: usize, access: guest_memory::Permissions) -> bool {
+    fn check_range(
+        &self,
+        addr: GuestAddress,
+        count: usize,
+        access: guest_memory::Permissions,
+    ) -> bool {
         self.iommu.pin(&self.iommu.port().dma, addr, count, access).is_ok()
     }
 
@@ -263,7 +332,10 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestMemory for DeviceMemory
         count: usize,
         access: guest_memory::Permissions,
     ) -> guest_memory::Result<impl GuestMemorySliceIterator<'a, MS<'a, M>>> {
-        let pin = self.iommu.pin(&self.iommu.port().dma, addr, count, access).map_err(GuestMemoryError::IommuError)?;
+        let pin = self
+            .iommu
+            .pin(&self.iommu.port().dma, addr, count, access)
+            .map_err(GuestMemoryError::IommuError)?;
         Ok(PinnedSlices { memory: &self.shared.memory, pin, next: 0 })
     }
 }
@@ -300,9 +372,13 @@ impl<'a, M: GuestMemoryBackend> Iterator for PinnedSlices<'a, M> {
 impl<M: GuestMemoryBackend> FusedIterator for PinnedSlices<'_, M> {}
 
 impl<'a, M: GuestMemoryBackend> GuestMemorySliceIterator<'a, MS<'a, M>> for PinnedSlices<'a, M> {
-    // What the provided one does. That takes the first slice by changing the iterator, which is moved right after: the processor waits for its own stores then, a quarter of the whole access.
+    // What the provided one does. That takes the first slice by changing the iterator, which is
+    // moved right after: the processor waits for its own stores then, a quarter of the whole
+    // access.
     #[inline]
-    fn stop_on_error(self) -> guest_memory::Result<impl Iterator<Item = VolatileSlice<'a, MS<'a, M>>>> {
+    fn stop_on_error(
+        self,
+    ) -> guest_memory::Result<impl Iterator<Item = VolatileSlice<'a, MS<'a, M>>>> {
         let first = self.slice(self.next).transpose()?;
         let rest = Self { next: self.next.saturating_add(1), ..self };
         Ok(first.into_iter().chain(rest.map_while(Result::ok)))

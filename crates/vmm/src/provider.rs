@@ -6,8 +6,9 @@ use std::sync::Arc;
 use sva_core::ats::message::AlignedRange;
 use sva_core::sync::atomic::Ordering;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent, Run, Segment, SpaceCapabilities, SpaceEnded,
-    SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent, Run,
+    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    WatchToken,
 };
 use vm_memory::bitmap::MS;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
@@ -56,7 +57,8 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
         Err(StopCause::NotPresent)
     }
 
-    /// Copies the first bytes of `range`, and answers how many: through a translation that still holds while they are copied (rule T2).
+    /// Copies the first bytes of `range`, and answers how many: through a translation that still
+    /// holds while they are copied (rule T2).
     fn copy_some(
         &self,
         range: AddrRange,
@@ -97,14 +99,21 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
                 });
                 let len = copied.map_err(|cause| Stopped { done, cause })?;
                 done += len;
-                rest = range.first().checked_add(len).and_then(|next| AddrRange::inclusive(next, range.last()));
+                rest = range
+                    .first()
+                    .checked_add(len)
+                    .and_then(|next| AddrRange::inclusive(next, range.last()));
             }
         }
         Ok(())
     }
 
     /// The memory of a frame that somebody was told of.
-    fn slice_of(&self, frame: Frame, len: usize) -> Result<VolatileSlice<'_, MS<'_, M>>, NoSuchFrame> {
+    fn slice_of(
+        &self,
+        frame: Frame,
+        len: usize,
+    ) -> Result<VolatileSlice<'_, MS<'_, M>>, NoSuchFrame> {
         let alive = !self.over.load(Ordering::Acquire);
         let slice = alive.then(|| self.memory.get_slice(GuestAddress(frame.0), len).ok()).flatten();
         slice.ok_or(NoSuchFrame(frame))
@@ -124,7 +133,10 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
 
 /// A region of guest memory that this process cannot reach.
 fn no_slice(error: vm_memory::GuestMemoryError) -> StopCause {
-    StopCause::Host(HostFailure { call: "GuestMemoryBackend::get_slice", source: io::Error::other(error) })
+    StopCause::Host(HostFailure {
+        call: "GuestMemoryBackend::get_slice",
+        source: io::Error::other(error),
+    })
 }
 
 impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
@@ -177,13 +189,18 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
         let run = self.look_up(address, privileged)?;
         // Where the difference is a multiple of the size, the frame is as aligned as the address.
-        let largest = LARGEST.min(run.frame.0.wrapping_sub(run.range.first()).trailing_zeros()) as u8;
-        let around = |bits: u8| AlignedRange::new(address >> bits << bits, bits).filter(|range| run.range.covers(range.range()));
+        let largest =
+            LARGEST.min(run.frame.0.wrapping_sub(run.range.first()).trailing_zeros()) as u8;
+        let around = |bits: u8| {
+            AlignedRange::new(address >> bits << bits, bits)
+                .filter(|range| run.range.covers(range.range()))
+        };
         let Some(range) = (12..=largest).rev().find_map(around) else {
             // Less than a page, or askew: nothing that a translation could name.
             return Ok(Translation { permits: run.permits, ..Translation::none(address) });
         };
-        let frame = run.frame.offset(range.first() - run.range.first()).filter(|_| !run.permits.is_none());
+        let frame =
+            run.frame.offset(range.first() - run.range.first()).filter(|_| !run.permits.is_none());
         Ok(Translation { range, frame, permits: run.permits, global: false })
     }
 
@@ -227,7 +244,10 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
                         None
                     }
                 };
-                rest = here.last().checked_add(1).and_then(|next| AddrRange::inclusive(next, range.last()));
+                rest = here
+                    .last()
+                    .checked_add(1)
+                    .and_then(|next| AddrRange::inclusive(next, range.last()));
             }
             found.extend(open);
         }

@@ -29,13 +29,18 @@ pub(super) struct Target {
 impl Target {
     /// All of the workspace.
     pub(super) fn all(context: &Context) -> Result<Vec<Self>, String> {
-        let mut command = context.cargo(&["metadata", "--no-deps", "--format-version", "1", "--locked"]);
-        let metadata: Value = serde_json::from_str(&output(context, &mut command)?).map_err(|e| format!("cargo metadata: {e}"))?;
+        let mut command =
+            context.cargo(&["metadata", "--no-deps", "--format-version", "1", "--locked"]);
+        let metadata: Value = serde_json::from_str(&output(context, &mut command)?)
+            .map_err(|e| format!("cargo metadata: {e}"))?;
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut found = Vec::new();
         for package in list(&metadata["packages"]) {
-            let folder = PathBuf::from(word(&package["manifest_path"])).parent().map(Path::to_path_buf).unwrap_or_default();
+            let folder = PathBuf::from(word(&package["manifest_path"]))
+                .parent()
+                .map(Path::to_path_buf)
+                .unwrap_or_default();
             for target in list(&package["targets"]) {
                 let kinds: Vec<String> = list(&target["kind"]).iter().map(word).collect();
                 let test = match kinds.first().map(String::as_str) {
@@ -44,21 +49,31 @@ impl Target {
                     _ => continue,
                 };
                 let source = PathBuf::from(word(&target["src_path"]));
-                found.push(Self { package: word(&package["name"]), test, source, folder: folder.clone() });
+                found.push(Self {
+                    package: word(&package["name"]),
+                    test,
+                    source,
+                    folder: folder.clone(),
+                });
             }
         }
         Ok(found)
     }
 
-    /// The modules that `file` stands for in this target, as `a::b`; none where it is no part of it.
+    /// The modules that `file` stands for in this target, as `a::b`; none where it is no part of
+    /// it.
     pub(super) fn modules_of(&self, file: &Path) -> Option<String> {
         if file == self.source {
             return Some(String::new());
         }
-        // Integration tests of one file each lie side by side: only a root with a folder of its own has modules.
-        let root = self.source.file_name().is_some_and(|name| name == "main.rs" || name == "lib.rs");
-        let inside = file.strip_prefix(self.source.parent()?).ok().filter(|_| root)?.with_extension("");
-        let names: Vec<_> = inside.iter().map(|name| name.to_string_lossy()).filter(|name| name != "mod").collect();
+        // Integration tests of one file each lie side by side: only a root with a folder of its own
+        // has modules.
+        let root =
+            self.source.file_name().is_some_and(|name| name == "main.rs" || name == "lib.rs");
+        let inside =
+            file.strip_prefix(self.source.parent()?).ok().filter(|_| root)?.with_extension("");
+        let names: Vec<_> =
+            inside.iter().map(|name| name.to_string_lossy()).filter(|name| name != "mod").collect();
         Some(names.join("::"))
     }
 
@@ -69,14 +84,22 @@ impl Target {
 }
 
 /// Builds `targets` and answers the program of each. A compiler that fails says so.
-pub(super) fn build(context: &Context, targets: &[&Target]) -> Result<BTreeMap<Target, PathBuf>, String> {
+pub(super) fn build(
+    context: &Context,
+    targets: &[&Target],
+) -> Result<BTreeMap<Target, PathBuf>, String> {
     let mut built = BTreeMap::new();
-    for (models, flags, folder) in [(false, "--cfg sva_mutate", "mutate"), (true, "--cfg sva_mutate --cfg loom", "mutate-loom")] {
-        let chosen: Vec<&Target> = targets.iter().copied().filter(|target| target.is_model() == models).collect();
+    for (models, flags, folder) in [
+        (false, "--cfg sva_mutate", "mutate"),
+        (true, "--cfg sva_mutate --cfg loom", "mutate-loom"),
+    ] {
+        let chosen: Vec<&Target> =
+            targets.iter().copied().filter(|target| target.is_model() == models).collect();
         if chosen.is_empty() {
             continue;
         }
-        let mut words = vec!["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"];
+        let mut words =
+            vec!["test", "--no-run", "--locked", "--message-format=json-render-diagnostics"];
         for target in &chosen {
             words.extend(["-p", &target.package]);
             match &target.test {
@@ -88,7 +111,10 @@ pub(super) fn build(context: &Context, targets: &[&Target]) -> Result<BTreeMap<T
         let said = output(context, &mut context.cargo_with_flags(flags, folder, &words))?;
         for target in chosen {
             let program = said.lines().find_map(|line| program(line, &target.source));
-            built.insert(target.clone(), program.ok_or(format!("cargo built no test of {}", target.source.display()))?);
+            built.insert(
+                target.clone(),
+                program.ok_or(format!("cargo built no test of {}", target.source.display()))?,
+            );
         }
     }
     Ok(built)
@@ -97,7 +123,8 @@ pub(super) fn build(context: &Context, targets: &[&Target]) -> Result<BTreeMap<T
 /// The test program of the root file `source`, where this is cargo's line about it.
 fn program(line: &str, source: &Path) -> Option<PathBuf> {
     let message: Value = serde_json::from_str(line).ok()?;
-    let is_it = message["profile"]["test"] == true && message["target"]["src_path"].as_str().map(Path::new) == Some(source);
+    let is_it = message["profile"]["test"] == true
+        && message["target"]["src_path"].as_str().map(Path::new) == Some(source);
     message["executable"].as_str().filter(|_| is_it).map(PathBuf::from)
 }
 
@@ -112,8 +139,17 @@ fn output(context: &Context, command: &mut Command) -> Result<String, String> {
 }
 
 /// The full name of the one test that is called `name` in `modules` or in a module inside of them.
-pub(super) fn find(context: &Context, target: &Target, program: &Path, modules: &str, name: &str) -> Result<String, String> {
-    let list = output(context, Command::new(program).args(["--list", "--format", "terse"]).current_dir(&target.folder))?;
+pub(super) fn find(
+    context: &Context,
+    target: &Target,
+    program: &Path,
+    modules: &str,
+    name: &str,
+) -> Result<String, String> {
+    let list = output(
+        context,
+        Command::new(program).args(["--list", "--format", "terse"]).current_dir(&target.folder),
+    )?;
     let tests = list.lines().filter_map(|line| line.strip_suffix(": test"));
     let found: Vec<&str> = tests.filter(|test| in_modules(test, modules, name)).collect();
     match found[..] {
@@ -125,7 +161,9 @@ pub(super) fn find(context: &Context, target: &Target, program: &Path, modules: 
 
 fn in_modules(test: &str, modules: &str, name: &str) -> bool {
     let Some(path) = test.strip_suffix(name) else { return false };
-    let inside = path.strip_prefix(modules).is_some_and(|rest| rest.is_empty() || modules.is_empty() || rest.starts_with("::"));
+    let inside = path
+        .strip_prefix(modules)
+        .is_some_and(|rest| rest.is_empty() || modules.is_empty() || rest.starts_with("::"));
     inside && (path.is_empty() || path.ends_with("::"))
 }
 
@@ -152,7 +190,10 @@ pub(super) fn run(
     let mut command = Command::new(program);
     command.args(["--exact", test]).current_dir(&target.folder);
     // A property that fails on purpose is not to leave its seed in the sources.
-    command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true").env("RUST_BACKTRACE", "0").env_remove("SVA_MUTATE");
+    command
+        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true")
+        .env("RUST_BACKTRACE", "0")
+        .env_remove("SVA_MUTATE");
     if target.is_model() && std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         // More than any schedule of the models has, as for the step `loom`.
         command.env("LOOM_MAX_PREEMPTIONS", "64");
@@ -172,7 +213,11 @@ fn judge(status: Option<ExitStatus>, stdout: &str, stderr: &str) -> Verdict {
     let Some(status) = status else { return Verdict::Hangs };
     if status.success() {
         let passed = stdout.contains("test result: ok. 1 passed; 0 failed; 0 ignored;");
-        return if passed { Verdict::Passed } else { Verdict::Odd("the test is ignored".to_owned()) };
+        return if passed {
+            Verdict::Passed
+        } else {
+            Verdict::Odd("the test is ignored".to_owned())
+        };
     }
     // A panic while another one unwinds ends the program before the test's own report.
     match panic_in(stdout).or_else(|| panic_in(stderr)) {
@@ -196,13 +241,21 @@ mod tests {
 
     fn target(source: &str, test: Option<&str>) -> Target {
         let test = test.map(str::to_owned);
-        Target { package: "p".to_owned(), test, source: PathBuf::from(source), folder: PathBuf::from("/w") }
+        Target {
+            package: "p".to_owned(),
+            test,
+            source: PathBuf::from(source),
+            folder: PathBuf::from("/w"),
+        }
     }
 
     #[test]
     fn a_file_is_found_in_the_target_that_it_is_a_module_of() {
         let modules = |target: &Target, file: &str| target.modules_of(Path::new(file));
-        let (rules, loom) = (target("/w/tests/rules/main.rs", Some("rules")), target("/w/tests/loom.rs", Some("loom")));
+        let (rules, loom) = (
+            target("/w/tests/rules/main.rs", Some("rules")),
+            target("/w/tests/loom.rs", Some("loom")),
+        );
         let lib = target("/w/src/lib.rs", None);
         assert_eq!(modules(&rules, "/w/tests/rules/ending.rs").as_deref(), Some("ending"));
         assert_eq!(modules(&rules, "/w/tests/rules/a/mod.rs").as_deref(), Some("a"));
@@ -225,16 +278,29 @@ mod tests {
 
     #[test]
     fn only_a_panic_of_the_one_test_counts_as_found() {
-        let (fine, failed, killed) = (ExitStatus::from_raw(0), ExitStatus::from_raw(101 << 8), ExitStatus::from_raw(9));
+        let (fine, failed, killed) =
+            (ExitStatus::from_raw(0), ExitStatus::from_raw(101 << 8), ExitStatus::from_raw(9));
         let passed = "running 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\n";
         let panic = "running 1 test\nthread 't' (1) panicked at f.rs:1:2:\nthe words\ntest result: FAILED. 0 passed; 1 failed\n";
         assert_eq!(judge(Some(fine), passed, ""), Verdict::Passed);
-        assert_eq!(judge(Some(failed), panic, ""), Verdict::Failed("the words (f.rs:1:2)".to_owned()));
-        assert_eq!(judge(Some(ExitStatus::from_raw(6)), "running 1 test\n", panic), Verdict::Failed("the words (f.rs:1:2)".to_owned()));
+        assert_eq!(
+            judge(Some(failed), panic, ""),
+            Verdict::Failed("the words (f.rs:1:2)".to_owned())
+        );
+        assert_eq!(
+            judge(Some(ExitStatus::from_raw(6)), "running 1 test\n", panic),
+            Verdict::Failed("the words (f.rs:1:2)".to_owned())
+        );
         assert_eq!(judge(None, "running 1 test\n", ""), Verdict::Hangs);
         let odd = |status, text: &str| matches!(judge(Some(status), text, ""), Verdict::Odd(_));
-        assert!(odd(fine, "running 0 tests\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured\n"));
-        assert!(odd(fine, "running 1 test\ntest result: ok. 0 passed; 0 failed; 1 ignored; 0 measured\n"));
+        assert!(odd(
+            fine,
+            "running 0 tests\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 measured\n"
+        ));
+        assert!(odd(
+            fine,
+            "running 1 test\ntest result: ok. 0 passed; 0 failed; 1 ignored; 0 measured\n"
+        ));
         assert!(odd(killed, "running 1 test\n"));
         assert!(odd(failed, ""));
     }

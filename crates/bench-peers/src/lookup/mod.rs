@@ -1,6 +1,8 @@
-//! From an address to where it leads: vm-memory's cache behind a lock is the baseline, beside it tables of other crates and the shapes of table that were considered for our own.
+//! From an address to where it leads: vm-memory's cache behind a lock is the baseline, beside it
+//! tables of other crates and the shapes of table that were considered for our own.
 //!
-//! Every subject holds the same pages, at random addresses, and is asked for the same addresses in the same order. *Independent*: the processor may begin a look-up before the one before has been
+//! Every subject holds the same pages, at random addresses, and is asked for the same addresses in
+//! the same order. *Independent*: the processor may begin a look-up before the one before has been
 //! answered. *Dependent*: it may not, since the next address contains the last answer.
 
 mod own;
@@ -54,7 +56,9 @@ pub(crate) fn run(what: What, figures: Figures, rows: &mut Rows) -> Result<(), B
         let mappings = mappings(ranges);
         let mut rng = Rng::with_seed(7);
         let accesses = if ranges > 1_024 { 1 << 17 } else { 1 << 13 };
-        let addresses: Vec<u64> = (0..accesses).map(|_| mappings[rng.usize(..ranges)].page + rng.u64(0..PAGE / 8) * 8).collect();
+        let addresses: Vec<u64> = (0..accesses)
+            .map(|_| mappings[rng.usize(..ranges)].page + rng.u64(0..PAGE / 8) * 8)
+            .collect();
         measure::<false>(what, figures, "independent", &mappings, &addresses, rows)?;
         measure::<true>(what, figures, "dependent", &mappings, &addresses, rows)?;
     }
@@ -68,7 +72,11 @@ fn mappings(count: usize) -> Vec<Mapping> {
     while pages.len() < count {
         pages.insert(rng.u64(..1 << 36) * PAGE);
     }
-    let mut mappings: Vec<Mapping> = pages.into_iter().zip(0..).map(|(page, number)| Mapping { page, frame: number * PAGE }).collect();
+    let mut mappings: Vec<Mapping> = pages
+        .into_iter()
+        .zip(0..)
+        .map(|(page, number)| Mapping { page, frame: number * PAGE })
+        .collect();
     rng.shuffle(&mut mappings);
     mappings
 }
@@ -86,7 +94,10 @@ fn measure<const DEPENDENT: bool>(
     if expected.len() != 1 {
         return Err("the tables do not agree about where the addresses lead".into());
     }
-    let mut turns: Vec<Turn<'_>> = subjects.iter_mut().map(|subject| std::mem::replace(&mut subject.turn, Box::new(|| 0))).collect();
+    let mut turns: Vec<Turn<'_>> = subjects
+        .iter_mut()
+        .map(|subject| std::mem::replace(&mut subject.turn, Box::new(|| 0)))
+        .collect();
     let each = beside_the_first(figures, &mut turns);
     for (subject, (value, baseline)) in subjects.iter().zip(each) {
         let case = format!("{} ranges, {order}: {}", mappings.len(), subject.name);
@@ -104,8 +115,17 @@ struct Subject<'a> {
 }
 
 /// The baseline, and then the others.
-fn subjects<'a, const DEPENDENT: bool>(what: What, mappings: &[Mapping], addresses: &'a [u64]) -> Result<Vec<Subject<'a>>, Box<dyn Error>> {
-    fn subject<'a, const DEPENDENT: bool>(name: &'static str, goal: Goal, lookup: impl Lookup + 'a, addresses: &'a [u64]) -> Subject<'a> {
+fn subjects<'a, const DEPENDENT: bool>(
+    what: What,
+    mappings: &[Mapping],
+    addresses: &'a [u64],
+) -> Result<Vec<Subject<'a>>, Box<dyn Error>> {
+    fn subject<'a, const DEPENDENT: bool>(
+        name: &'static str,
+        goal: Goal,
+        lookup: impl Lookup + 'a,
+        addresses: &'a [u64],
+    ) -> Subject<'a> {
         let sum = walk::<DEPENDENT>(&lookup, addresses);
         let turn = Box::new(move || {
             black_box(walk::<DEPENDENT>(&lookup, black_box(addresses)));
@@ -137,7 +157,8 @@ fn subjects<'a, const DEPENDENT: bool>(what: What, mappings: &[Mapping], address
     })
 }
 
-/// Looks all of them up. A parameter of the type and no argument: as an argument it becomes a conditional move, on which the independent ones would depend as well.
+/// Looks all of them up. A parameter of the type and no argument: as an argument it becomes a
+/// conditional move, on which the independent ones would depend as well.
 fn walk<const DEPENDENT: bool>(lookup: &impl Lookup, addresses: &[u64]) -> u64 {
     let (mut sum, mut found) = (0u64, 0);
     for address in addresses {

@@ -1,10 +1,14 @@
-//! What sva has: a port's look-up by what the IOMMU has kept, with all that an access checks before it may.
+//! What sva has: a port's look-up by what the IOMMU has kept, with all that an access checks before
+//! it may.
 
 use std::error::Error;
 use std::sync::Arc;
 
 use sva_core::ats::Frame;
-use sva_core::{AccessMode, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaPort, Iommu, IommuConfig, Pasid, PasidWidth};
+use sva_core::{
+    AccessMode, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaPort, Iommu, IommuConfig, Pasid,
+    PasidWidth,
+};
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
 use super::{Lookup, Mapping, PAGE};
@@ -22,9 +26,14 @@ impl Port {
     pub(super) fn new(mappings: &[Mapping]) -> Result<Self, Box<dyn Error>> {
         // Room for twice as many, as in the rows of `sva-bench`: hardly anything is overwritten.
         let iotlb_bytes = (mappings.len() * 64).max(IommuConfig::default().iotlb_bytes);
-        let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig { iotlb_bytes, ..IommuConfig::default() });
+        let iommu = Iommu::new(
+            Arc::new(FlatTopology::new()),
+            IommuConfig { iotlb_bytes, ..IommuConfig::default() },
+        );
         let bdf = Bdf::new(0, 1, 0, 0).ok_or("no such device")?;
-        let device = iommu.plug(DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) })?.device;
+        let device = iommu
+            .plug(DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) })?
+            .device;
         let space = ArenaSpace::new(mappings.len() as u64 * PAGE);
         // An arena gives its frames out in order.
         let mut in_order = mappings.to_vec();
@@ -47,7 +56,8 @@ impl Port {
         self.port.kept(self.pasid, address, AccessMode::READ).or_else(|| self.missed(address))
     }
 
-    /// The table has overwritten it: as for any access, the provider is asked and the answer is entered.
+    /// The table has overwritten it: as for any access, the provider is asked and the answer is
+    /// entered.
     #[cold]
     fn missed(&self, address: u64) -> Option<Frame> {
         self.port.read(Some(self.pasid), address, &mut [0]).ok()?;

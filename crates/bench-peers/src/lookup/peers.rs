@@ -1,4 +1,5 @@
-//! The tables of other crates. All but the first and the last find whole pages only, and know no ranges.
+//! The tables of other crates. All but the first and the last find whole pages only, and know no
+//! ranges.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +13,20 @@ use vm_memory::{GuestAddress, Permissions};
 
 use super::{Lookup, Mapping, OWNER, PAGE};
 
-/// rust-vmm's cache, as its documentation has it: in a readers-writer lock, one for each address space, so that there is no owner to find.
+/// rust-vmm's cache, as its documentation has it: in a readers-writer lock, one for each address
+/// space, so that there is no owner to find.
 pub(crate) struct LockedIotlb(RwLock<Iotlb>);
 
 impl LockedIotlb {
     pub(crate) fn new(mappings: &[Mapping]) -> Result<Self, Error> {
         let mut iotlb = Iotlb::new();
         for Mapping { page, frame } in mappings {
-            iotlb.set_mapping(GuestAddress(*page), GuestAddress(*frame), PAGE as usize, Permissions::ReadWrite)?;
+            iotlb.set_mapping(
+                GuestAddress(*page),
+                GuestAddress(*frame),
+                PAGE as usize,
+                Permissions::ReadWrite,
+            )?;
         }
         Ok(Self(RwLock::new(iotlb)))
     }

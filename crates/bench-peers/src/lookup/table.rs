@@ -1,4 +1,5 @@
-//! Shapes of a table that readers only read: buckets with a sequence number and a few entries of three words each; an address has two buckets.
+//! Shapes of a table that readers only read: buckets with a sequence number and a few entries of
+//! three words each; an address has two buckets.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
@@ -7,7 +8,8 @@ use sva_core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{Lookup, Mapping, OWNER, PAGE};
 
-/// The first page's address, with the number of further pages below it; how far that is from where it leads, with the permissions below it.
+/// The first page's address, with the number of further pages below it; how far that is from where
+/// it leads, with the permissions below it.
 type Words = [u64; 2];
 const BELOW: u64 = PAGE - 1;
 
@@ -28,7 +30,8 @@ impl<const WAYS: usize> Bucket<WAYS> {
     /// What one way says about an address; the answer counts only where the sequence has not moved.
     #[inline(always)]
     fn hit(&self, way: usize, owner: u64, address: u64) -> Option<u64> {
-        let [held, whence, whither] = self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
+        let [held, whence, whither] =
+            self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
         let covered = (address / PAGE).wrapping_sub(whence / PAGE) <= whence & BELOW;
         (held == owner && covered).then(|| (whither & !BELOW).wrapping_add(address))
     }
@@ -39,7 +42,8 @@ impl<const WAYS: usize> Bucket<WAYS> {
         let before = self.sequence.load(Ordering::Acquire);
         let found = self.hit(way, owner, address);
         fence(Ordering::Acquire);
-        found.filter(|_| before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before)
+        found
+            .filter(|_| before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before)
     }
 
     #[inline(always)]
@@ -60,7 +64,9 @@ impl<const WAYS: usize> Bucket<WAYS> {
     }
 
     fn free(&self, from: usize) -> Option<usize> {
-        (0..WAYS).map(|step| (from + step) % WAYS).find(|way| self.ways[*way][0].load(Ordering::Relaxed) == 0)
+        (0..WAYS)
+            .map(|step| (from + step) % WAYS)
+            .find(|way| self.ways[*way][0].load(Ordering::Relaxed) == 0)
     }
 
     /// There is one writer: the one who fills the table before it is measured.
@@ -75,7 +81,8 @@ impl<const WAYS: usize> Bucket<WAYS> {
     }
 }
 
-/// With `PREFERRED`, the hash names a way of the first bucket that is looked at first, in a straight line; all else is a function of its own. Without, the ways are looked at in order.
+/// With `PREFERRED`, the hash names a way of the first bucket that is looked at first, in a
+/// straight line; all else is a function of its own. Without, the ways are looked at in order.
 pub(crate) struct Table<const WAYS: usize, const PREFERRED: bool> {
     buckets: Box<[Bucket<WAYS>]>,
     shift: u32,
@@ -86,8 +93,13 @@ impl<const WAYS: usize, const PREFERRED: bool> Table<WAYS, PREFERRED> {
     pub(crate) fn new(mappings: &[Mapping]) -> Self {
         let mut count = (mappings.len() * 2).div_ceil(WAYS).next_power_of_two().max(16);
         loop {
-            let table = Self { buckets: (0..count).map(|_| Bucket::empty()).collect(), shift: 64 - count.trailing_zeros() };
-            let all_fit = mappings.iter().all(|mapping| table.insert([mapping.page, mapping.frame.wrapping_sub(mapping.page) | 7], true));
+            let table = Self {
+                buckets: (0..count).map(|_| Bucket::empty()).collect(),
+                shift: 64 - count.trailing_zeros(),
+            };
+            let all_fit = mappings.iter().all(|mapping| {
+                table.insert([mapping.page, mapping.frame.wrapping_sub(mapping.page) | 7], true)
+            });
             if all_fit {
                 return table;
             }
@@ -95,7 +107,8 @@ impl<const WAYS: usize, const PREFERRED: bool> Table<WAYS, PREFERRED> {
         }
     }
 
-    /// Both buckets, and the way that is preferred in either. One multiplication: its high bits depend on all of the address.
+    /// Both buckets, and the way that is preferred in either. One multiplication: its high bits
+    /// depend on all of the address.
     #[inline(always)]
     fn places(&self, address: u64) -> ([usize; 2], usize) {
         let hash = (OWNER.rotate_left(40) ^ (address / PAGE)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -104,7 +117,8 @@ impl<const WAYS: usize, const PREFERRED: bool> Table<WAYS, PREFERRED> {
         ([first as usize, second as usize], ((hash >> 24 & 0xff) as usize * WAYS) >> 8)
     }
 
-    /// Into the first bucket with room; where there is none, one that lives there moves to its other bucket.
+    /// Into the first bucket with room; where there is none, one that lives there moves to its
+    /// other bucket.
     fn insert(&self, words: Words, may_move: bool) -> bool {
         let (both, preferred) = self.places(words[0]);
         let room = || both.iter().find_map(|at| Some((*at, self.buckets[*at].free(preferred)?)));
@@ -127,7 +141,9 @@ impl<const WAYS: usize, const PREFERRED: bool> Lookup for Table<WAYS, PREFERRED>
     fn find(&self, address: u64) -> Option<u64> {
         let (both, preferred) = self.places(address);
         if PREFERRED {
-            self.buckets[both[0]].straight(preferred, OWNER, address).or_else(|| self.find_elsewhere(both, address))
+            self.buckets[both[0]]
+                .straight(preferred, OWNER, address)
+                .or_else(|| self.find_elsewhere(both, address))
         } else {
             both.iter().find_map(|at| self.buckets[*at].scan(OWNER, address))
         }
@@ -142,7 +158,8 @@ struct Slot {
     generation: u64,
 }
 
-/// What one port remembers in front of a table: the page is found by its low bits, and holds as long as the space's generation does.
+/// What one port remembers in front of a table: the page is found by its low bits, and holds as
+/// long as the space's generation does.
 pub(crate) struct Slots<L, const COUNT: usize> {
     slots: [Cell<Slot>; COUNT],
     generation: AtomicU64,
@@ -152,7 +169,11 @@ pub(crate) struct Slots<L, const COUNT: usize> {
 impl<L: Lookup, const COUNT: usize> Slots<L, COUNT> {
     /// Remembers nothing yet.
     pub(crate) fn over(table: L) -> Self {
-        Self { slots: std::array::from_fn(|_| Cell::default()), generation: AtomicU64::new(1), table }
+        Self {
+            slots: std::array::from_fn(|_| Cell::default()),
+            generation: AtomicU64::new(1),
+            table,
+        }
     }
 }
 
@@ -166,7 +187,11 @@ impl<L: Lookup, const COUNT: usize> Lookup for Slots<L, COUNT> {
             return Some(slot.distance.wrapping_add(address));
         }
         let found = self.table.find(address)?;
-        cell.set(Slot { page: address & !BELOW, distance: found.wrapping_sub(address), generation });
+        cell.set(Slot {
+            page: address & !BELOW,
+            distance: found.wrapping_sub(address),
+            generation,
+        });
         Some(found)
     }
 }

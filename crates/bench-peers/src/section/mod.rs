@@ -1,4 +1,5 @@
-//! Ways for an access to say that it is under way: what each costs the access, and what it costs to wait for those in flight.
+//! Ways for an access to say that it is under way: what each costs the access, and what it costs to
+//! wait for those in flight.
 
 mod peers;
 mod wait;
@@ -39,7 +40,8 @@ const KINDS: [&str; 8] = [
 /// Calls `$body` with each kind, in the order of [`KINDS`], and answers the results.
 macro_rules! for_each_kind {
     ($kinds:expr, |$kind:ident| $body:expr) => {{
-        let Kinds { nothing, asymmetric, symmetric, counted, locked, epoch, swapped, validated } = $kinds;
+        let Kinds { nothing, asymmetric, symmetric, counted, locked, epoch, swapped, validated } =
+            $kinds;
         let all: [_; KINDS.len()] = [
             {
                 let $kind = nothing;
@@ -91,7 +93,8 @@ struct Kinds {
     validated: Validated,
 }
 
-/// Adds all rows. The baseline of an access is the same access in no section; that of a wait is two readings of the clock.
+/// Adds all rows. The baseline of an access is the same access in no section; that of a wait is two
+/// readings of the clock.
 pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     // Before there are threads: afterwards it takes the kernel some 10 ms.
     Slots::<false>::register()?;
@@ -135,9 +138,11 @@ fn alone(quick: bool, kinds: &Kinds, rows: &mut Rows) {
     add(rows, "64-byte copy, hot", &medians(if quick { 3 } else { 401 }, &mut turns));
 }
 
-/// Memory that is in no cache. Many misses are under way at once, so that each instruction between them counts, and each fence more.
+/// Memory that is in no cache. Many misses are under way at once, so that each instruction between
+/// them counts, and each fence more.
 fn far_apart(quick: bool, kinds: &Kinds, rows: &mut Rows) {
-    let (blocks, rounds, size) = if quick { (1 << 18, 3, "16 MiB") } else { (1 << 24, 61, "1 GiB") };
+    let (blocks, rounds, size) =
+        if quick { (1 << 18, 3, "16 MiB") } else { (1 << 24, 61, "1 GiB") };
     let memory: Vec<Block> = (0..blocks).map(|number| [number as u8; 64]).collect();
     let memory = memory.as_slice();
     let mut turns = for_each_kind!(kinds, |kind| {
@@ -157,7 +162,12 @@ fn far_apart(quick: bool, kinds: &Kinds, rows: &mut Rows) {
 }
 
 /// Two threads, each on its processor, do the same at the same time: what they share shows.
-fn side_by_side(quick: bool, kinds: &Kinds, processors: [usize; 2], rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+fn side_by_side(
+    quick: bool,
+    kinds: &Kinds,
+    processors: [usize; 2],
+    rows: &mut Rows,
+) -> Result<(), Box<dyn Error>> {
     let rounds = if quick { 3 } else { 301 };
     let meeting = AtomicUsize::new(0);
     let reader = |reader: usize| -> Result<Vec<f64>, String> {
@@ -189,7 +199,8 @@ fn side_by_side(quick: bool, kinds: &Kinds, processors: [usize; 2], rows: &mut R
         threads.map(|thread| thread.join().unwrap_or_else(|_| Err("a reader panicked".to_owned())))
     });
     let [one, other] = each;
-    let mean: Vec<f64> = one?.into_iter().zip(other?).map(|(one, other)| (one + other) / 2.0).collect();
+    let mean: Vec<f64> =
+        one?.into_iter().zip(other?).map(|(one, other)| (one + other) / 2.0).collect();
     add(rows, "64-byte copy, two threads", &mean);
     Ok(())
 }

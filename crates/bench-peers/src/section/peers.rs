@@ -1,4 +1,5 @@
-//! The ways themselves. Those that have a way to wait for the accesses in flight implement [`Wait`] too.
+//! The ways themselves. Those that have a way to wait for the accesses in flight implement [`Wait`]
+//! too.
 
 use std::hint::spin_loop;
 use std::io;
@@ -28,7 +29,8 @@ impl Section for Nothing {
     }
 }
 
-/// A slot for each reader, which only it writes, and a generation that all read. With `FENCE` the reader has the fence between the two, without it whoever waits has the kernel pass one on all
+/// A slot for each reader, which only it writes, and a generation that all read. With `FENCE` the
+/// reader has the fence between the two, without it whoever waits has the kernel pass one on all
 /// processors that run this process.
 #[derive(Default)]
 pub(crate) struct Slots<const FENCE: bool> {
@@ -145,7 +147,8 @@ impl Section for Swapped {
     }
 }
 
-/// Looks afterwards whether something has changed, and does it again: a write could not be taken back, and what is read may be gone.
+/// Looks afterwards whether something has changed, and does it again: a write could not be taken
+/// back, and what is read may be gone.
 #[derive(Default)]
 pub(crate) struct Validated(CachePadded<AtomicU64>);
 

@@ -23,9 +23,18 @@ enum Other {
     Stranger,
 }
 
-pub(super) fn run(quick: bool, kinds: &Kinds, processors: [usize; 2], rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+pub(super) fn run(
+    quick: bool,
+    kinds: &Kinds,
+    processors: [usize; 2],
+    rows: &mut Rows,
+) -> Result<(), Box<dyn Error>> {
     let samples = if quick { 200 } else { 20_000 };
-    for (other, state) in [(Other::Asleep, "reader asleep"), (Other::Reader, "reader busy"), (Other::Stranger, "stranger busy")] {
+    for (other, state) in [
+        (Other::Asleep, "reader asleep"),
+        (Other::Reader, "reader busy"),
+        (Other::Stranger, "stranger busy"),
+    ] {
         for (name, mut figures) in [
             ("slot, membarrier", measure(samples, &kinds.asymmetric, other, processors)?),
             ("slot, fence", measure(samples, &kinds.symmetric, other, processors)?),
@@ -33,8 +42,17 @@ pub(super) fn run(quick: bool, kinds: &Kinds, processors: [usize; 2], rows: &mut
             ("RwLock", measure(samples, &kinds.locked, other, processors)?),
         ] {
             for percent in [50, 99] {
-                let (value, baseline) = (percentile(&mut figures.waits, percent), percentile(&mut figures.clock, percent));
-                rows.add(format!("wait, {state}, p{percent}: {name}"), "ns", value, baseline, Goal::None);
+                let (value, baseline) = (
+                    percentile(&mut figures.waits, percent),
+                    percentile(&mut figures.clock, percent),
+                );
+                rows.add(
+                    format!("wait, {state}, p{percent}: {name}"),
+                    "ns",
+                    value,
+                    baseline,
+                    Goal::None,
+                );
             }
         }
     }
@@ -47,7 +65,12 @@ struct Figures {
     clock: Vec<f64>,
 }
 
-fn measure(samples: usize, section: &impl Wait, other: Other, processors: [usize; 2]) -> Result<Figures, Box<dyn Error>> {
+fn measure(
+    samples: usize,
+    section: &impl Wait,
+    other: Other,
+    processors: [usize; 2],
+) -> Result<Figures, Box<dyn Error>> {
     let (stop, beats) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -75,7 +98,8 @@ fn busy(section: &impl Section, beats: &AtomicUsize) {
     beats.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Where the other one should be running, only those moments count in which it is: on a shared machine its processor is often taken from it.
+/// Where the other one should be running, only those moments count in which it is: on a shared
+/// machine its processor is often taken from it.
 fn sample(samples: usize, section: &impl Wait, other: Other, beats: &AtomicUsize) -> Figures {
     let (mut figures, end) = (Figures::default(), Instant::now() + Duration::from_secs(10));
     while figures.waits.len() < samples && Instant::now() < end {

@@ -1,4 +1,5 @@
-//! One fault at a time in a live process: page request, resolving, response and the access again, beside one bare `process_vm_readv` of a page that is not there either.
+//! One fault at a time in a live process: page request, resolving, response and the access again,
+//! beside one bare `process_vm_readv` of a page that is not there either.
 
 use std::error::Error;
 use std::io::IoSliceMut;
@@ -45,20 +46,32 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
             for page in pages.by_ref().take(BATCH as usize) {
                 let begun = Instant::now();
                 let remote = [RemoteIoVec { base: page as usize, len: 64 }];
-                process_vm_readv(Pid::from_raw(target.pid() as i32), &mut [IoSliceMut::new(&mut [0; 64])], &remote)?;
+                process_vm_readv(
+                    Pid::from_raw(target.pid() as i32),
+                    &mut [IoSliceMut::new(&mut [0; 64])],
+                    &remote,
+                )?;
                 bare.record(begun.elapsed());
             }
         }
     }
     let times = bond.fault_times();
     if times.response.count() != access.count() {
-        return Err(format!("{} of {} accesses faulted", times.response.count(), access.count()).into());
+        return Err(
+            format!("{} of {} accesses faulted", times.response.count(), access.count()).into()
+        );
     }
     for percent in [50, 99] {
         let baseline = us(&bare, percent);
         let case = |what| format!("live process: {what}, p{percent}, bare readv of an absent page");
         rows.add(case("whole faulting access"), "us", us(&access, percent), baseline, Goal::None);
-        rows.add(case("fault round trip"), "us", us(&times.response, percent), baseline, Goal::None);
+        rows.add(
+            case("fault round trip"),
+            "us",
+            us(&times.response, percent),
+            baseline,
+            Goal::None,
+        );
     }
     parts("live process", &times, rows);
     Ok(())

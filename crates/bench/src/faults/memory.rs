@@ -26,7 +26,8 @@ fn outstanding(devices: u16, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let mut bonds = Vec::new();
     for n in 0..devices {
         let device = asking(&iommu, n, CREDIT, None)?;
-        bonds.push((iommu.bind_device(&device, &space.handle(), Bind::new(()))?, device.ats_port()));
+        bonds
+            .push((iommu.bind_device(&device, &space.handle(), Bind::new(()))?, device.ats_port()));
     }
     let before = resident()?;
     for (bond, port) in &bonds {
@@ -40,19 +41,30 @@ fn outstanding(devices: u16, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let bytes = (resident()? - before) / groups as f64;
     let case = format!("memory of a fault outstanding, {groups} of them, plain table entry");
     rows.add(case, "bytes", bytes, entry_bytes(groups)?, Goal::None);
-    // All wait in the line of one space: the first unbind finds it long, the last finds its own only.
+    // All wait in the line of one space: the first unbind finds it long, the last finds its own
+    // only.
     let mut each = Vec::with_capacity(bonds.len());
     for (bond, _) in bonds {
         let begun = Instant::now();
         let report = bond.unbind();
         each.push(begun.elapsed().as_secs_f64() * 1e6);
         if report.page_groups != CREDIT as usize {
-            return Err(format!("an unbind has answered {} groups and not {CREDIT}", report.page_groups).into());
+            return Err(format!(
+                "an unbind has answered {} groups and not {CREDIT}",
+                report.page_groups
+            )
+            .into());
         }
     }
     let last = each.len() - 5;
     let (value, baseline) = (median(&mut each[..5]), median(&mut each[last..]));
-    rows.add(format!("unbind that answers {CREDIT} groups, of {groups} in line; the last ones"), "us", value, baseline, Goal::None);
+    rows.add(
+        format!("unbind that answers {CREDIT} groups, of {groups} in line; the last ones"),
+        "us",
+        value,
+        baseline,
+        Goal::None,
+    );
     Ok(())
 }
 
@@ -83,10 +95,14 @@ fn bonds(count: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let (plain, port) = (device.port(), device.ats_port());
     let spaces: Vec<_> = (0..count).map(|_| absent_space(1)).collect();
     let before = resident()?;
-    let bonds = spaces.iter().map(|space| iommu.bind_device(&device, &space.handle(), Bind::new(()))).collect::<Result<Vec<_>, _>>()?;
+    let bonds = spaces
+        .iter()
+        .map(|space| iommu.bind_device(&device, &space.handle(), Bind::new(())))
+        .collect::<Result<Vec<_>, _>>()?;
     let bound = resident()?;
     for (bond, space) in bonds.iter().zip(&spaces) {
-        // Once without the protocol, so that the frame and the like are not counted as the protocol's.
+        // Once without the protocol, so that the frame and the like are not counted as the
+        // protocol's.
         plain.read(Some(bond.pasid()), BASE, &mut [0; 8])?;
         space.absent(BASE, PAGE);
     }
@@ -104,6 +120,12 @@ fn bonds(count: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         return Err(format!("{kept} of {count} bonds have times").into());
     }
     let each = |from: f64, to: f64| (to - from) / count as f64;
-    rows.add("memory of a bond's fault times, the bond without", "bytes", each(read, faulted), each(before, bound), Goal::None);
+    rows.add(
+        "memory of a bond's fault times, the bond without",
+        "bytes",
+        each(read, faulted),
+        each(before, bound),
+        Goal::None,
+    );
     Ok(())
 }

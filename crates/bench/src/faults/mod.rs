@@ -1,4 +1,5 @@
-//! Page requests: how long a fault takes through the whole protocol, how many a second in a storm, and what they cost in memory.
+//! Page requests: how long a fault takes through the whole protocol, how many a second in a storm,
+//! and what they cost in memory.
 
 mod live;
 mod memory;
@@ -10,7 +11,9 @@ use std::sync::Arc;
 
 use sva_bench::row::{Goal, Rows};
 use sva_core::pri::Histogram;
-use sva_core::{Capabilities, Device, DeviceSpec, FaultTimes, Iommu, IommuConfig, Link, PasidWidth, Plug};
+use sva_core::{
+    Capabilities, Device, DeviceSpec, FaultTimes, Iommu, IommuConfig, Link, PasidWidth, Plug,
+};
 use sva_host::MonotonicClock;
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
@@ -33,8 +36,14 @@ fn system(config: IommuConfig) -> Iommu {
     Iommu::with_clock(Arc::new(FlatTopology::new()), config, Arc::new(MonotonicClock::new()))
 }
 
-/// Plugs the `n`th device in, with ATS and PRI on and `credit` page requests that may be outstanding.
-fn asking(iommu: &Iommu, n: u16, credit: u32, link: Option<Arc<dyn Link>>) -> Result<Device, Box<dyn Error>> {
+/// Plugs the `n`th device in, with ATS and PRI on and `credit` page requests that may be
+/// outstanding.
+fn asking(
+    iommu: &Iommu,
+    n: u16,
+    credit: u32,
+    link: Option<Arc<dyn Link>>,
+) -> Result<Device, Box<dyn Error>> {
     let capabilities = Capabilities::translating(PasidWidth::MAX, credit);
     let plug = Plug::new(DeviceSpec { capabilities, ..spec(n, PasidWidth::MAX)? });
     let plug = link.into_iter().fold(plug, Plug::link);
@@ -59,12 +68,21 @@ fn us(times: &Histogram, percent: u32) -> f64 {
 
 /// Rows for the parts of a fault beside the whole of it: the ratio is the share.
 fn parts(what: &str, times: &FaultTimes, rows: &mut Rows) {
-    let all =
-        [("request: until resolving begins", &times.request), ("resolve", &times.resolve), ("retry: from response to bytes", &times.retry)];
+    let all = [
+        ("request: until resolving begins", &times.request),
+        ("resolve", &times.resolve),
+        ("retry: from response to bytes", &times.retry),
+    ];
     for (part, histogram) in all.into_iter().filter(|(_, histogram)| histogram.count() > 0) {
         for percent in [50, 99] {
             let (value, whole) = (us(histogram, percent), us(&times.response, percent));
-            rows.add(format!("{what}, {part}, p{percent}; the whole"), "us", value, whole, Goal::None);
+            rows.add(
+                format!("{what}, {part}, p{percent}; the whole"),
+                "us",
+                value,
+                whole,
+                Goal::None,
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One fault at a time in memory: with a worker thread beside the bare hand-over between two threads, and on one thread beside an access that brings its page in itself.
+//! One fault at a time in memory: with a worker thread beside the bare hand-over between two
+//! threads, and on one thread beside an access that brings its page in itself.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -11,7 +12,10 @@ use sva_bench::row::{Goal, Rows};
 use sva_core::ats::TranslationAnswer;
 use sva_core::pri::{GroupOutcome, Histogram};
 use sva_core::sync::{Condvar, Mutex};
-use sva_core::{AccessMode, AtsPort, Bind, FaultTimes, Iommu, IommuConfig, Pasid, ResponseCode, WorkerConfig, Workers};
+use sva_core::{
+    AccessMode, AtsPort, Bind, FaultTimes, Iommu, IommuConfig, Pasid, ResponseCode, WorkerConfig,
+    Workers,
+};
 use sva_testkit::PAGE;
 
 use super::{BASE, absent_space, asking, parts, system, us};
@@ -22,12 +26,15 @@ const BATCH: usize = 200;
 /// Answers the times of the faults with a worker thread.
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<FaultTimes, Box<dyn Error>> {
     let rounds = if quick { 5 } else { 200 };
-    // Where the two threads run decides how long a wake-up takes, tenfold: the scheduler is not left to choose, differently for value and baseline.
+    // Where the two threads run decides how long a wake-up takes, tenfold: the scheduler is not
+    // left to choose, differently for value and baseline.
     let allowed = Allowed::now()?;
     let mut processors = allowed.processors();
     let first = processors.next().ok_or("no processor")?;
     let same = with_a_worker("same processor", first, first, rounds, rows);
-    let other = processors.next().map(|second| with_a_worker("another processor", first, second, rounds, rows));
+    let other = processors
+        .next()
+        .map(|second| with_a_worker("another processor", first, second, rounds, rows));
     allowed.restore()?;
     let times = same?;
     other.transpose()?;
@@ -35,7 +42,13 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<FaultTimes, Box<dyn Er
     Ok(times)
 }
 
-fn with_a_worker(place: &str, own: usize, workers: usize, rounds: usize, rows: &mut Rows) -> Result<FaultTimes, Box<dyn Error>> {
+fn with_a_worker(
+    place: &str,
+    own: usize,
+    workers: usize,
+    rounds: usize,
+    rows: &mut Rows,
+) -> Result<FaultTimes, Box<dyn Error>> {
     let iommu = system(IommuConfig::default());
     let device = asking(&iommu, 0, 32, None)?;
     let space = absent_space(1);
@@ -69,7 +82,11 @@ fn with_a_worker(place: &str, own: usize, workers: usize, rounds: usize, rows: &
 
 fn all_faulted(faults: u64, rounds: usize) -> Result<(), Box<dyn Error>> {
     let expected = (rounds * BATCH) as u64;
-    if faults == expected { Ok(()) } else { Err(format!("{faults} faults where {expected} were to be").into()) }
+    if faults == expected {
+        Ok(())
+    } else {
+        Err(format!("{faults} faults where {expected} were to be").into())
+    }
 }
 
 /// Two threads that wake one another, and do nothing else.
@@ -154,7 +171,8 @@ fn on_one_thread(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Asks for a translation, which there is none of, then for the page, resolves it, and reads by the translation that there is then.
+/// Asks for a translation, which there is none of, then for the page, resolves it, and reads by the
+/// translation that there is then.
 fn fault(iommu: &Iommu, port: &AtsPort, pasid: Pasid) -> Result<(), Box<dyn Error>> {
     let asked = port.ask_translation(Some(pasid), BASE, AccessMode::READ)?;
     if port.translation(asked) != Some(TranslationAnswer::NoAccess) {

@@ -1,4 +1,5 @@
-//! A storm: several devices with all their page requests outstanding at once, over many spaces; and how the cost of a fault grows with the number of spaces.
+//! A storm: several devices with all their page requests outstanding at once, over many spaces; and
+//! how the cost of a fault grows with the number of spaces.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -11,8 +12,8 @@ use sva_bench::row::{Goal, Rows, median};
 use sva_core::ats::TranslationAnswer;
 use sva_core::pri::{GroupOutcome, PrgIndex};
 use sva_core::{
-    AccessMode, AtsPort, Bind, Bond, Device, FaultTimes, IommuConfig, Link, LinkEnds, Pasid, ResponseCode, ToDevice, ToIommu, WorkerConfig,
-    Workers,
+    AccessMode, AtsPort, Bind, Bond, Device, FaultTimes, IommuConfig, Link, LinkEnds, Pasid,
+    ResponseCode, ToDevice, ToIommu, WorkerConfig, Workers,
 };
 use sva_testkit::{MemorySpace, PAGE};
 
@@ -22,7 +23,8 @@ use crate::resident::{forget_peak, peak, resident};
 const DEVICES: u16 = 4;
 /// Page requests that a device has outstanding.
 const CREDIT: u32 = 32;
-/// Pages of a space; all numbers of spaces have spaces of one size, since looking up a page takes longer in a larger one.
+/// Pages of a space; all numbers of spaces have spaces of one size, since looking up a page takes
+/// longer in a larger one.
 const PAGES: u64 = 256;
 
 /// `alone`: the times of faults that come one at a time.
@@ -74,7 +76,12 @@ impl Scene {
         for n in 0..DEVICES {
             let (ring, answered) = channel();
             let device = asking(&iommu, n, CREDIT, Some(Arc::new(Doorbell(ring))))?;
-            askers.push(Asker { port: device.ats_port(), device, answered, outstanding: FxHashMap::default() });
+            askers.push(Asker {
+                port: device.ats_port(),
+                device,
+                answered,
+                outstanding: FxHashMap::default(),
+            });
         }
         let spaces: Vec<_> = (0..spaces).map(|_| absent_space(PAGES)).collect();
         let (mut bonds, mut pasids) = (Vec::new(), Vec::new());
@@ -87,16 +94,23 @@ impl Scene {
         Ok(Self { spaces, askers, bonds, pasids, _workers: workers })
     }
 
-    /// Has `faults` pages faulted in, in random order, by all devices at once. Answers the seconds, without those in which the pages are taken away again.
+    /// Has `faults` pages faulted in, in random order, by all devices at once. Answers the seconds,
+    /// without those in which the pages are taken away again.
     fn rage(&mut self, faults: usize, random: &mut fastrand::Rng) -> Result<f64, Box<dyn Error>> {
         self.in_rounds(faults, random, |asker, pages| asker.fault_in(pages))
     }
 
     /// The same pages, by accesses that bring them in themselves.
-    fn resolve(&mut self, faults: usize, random: &mut fastrand::Rng) -> Result<f64, Box<dyn Error>> {
+    fn resolve(
+        &mut self,
+        faults: usize,
+        random: &mut fastrand::Rng,
+    ) -> Result<f64, Box<dyn Error>> {
         self.in_rounds(faults, random, |asker, pages| {
             let port = asker.device.port();
-            pages.iter().try_for_each(|(pasid, page)| port.read(Some(*pasid), *page, black_box(&mut [0; 64])).map_err(|e| e.to_string()))
+            pages.iter().try_for_each(|(pasid, page)| {
+                port.read(Some(*pasid), *page, black_box(&mut [0; 64])).map_err(|e| e.to_string())
+            })
         })
     }
 
@@ -106,8 +120,11 @@ impl Scene {
         random: &mut fastrand::Rng,
         work: impl Fn(&mut Asker, &[(Pasid, u64)]) -> Result<(), String> + Sync,
     ) -> Result<f64, Box<dyn Error>> {
-        let mut all: Vec<(Pasid, u64)> =
-            self.pasids.iter().flat_map(|&pasid| (0..PAGES).map(move |page| (pasid, BASE + page * PAGE))).collect();
+        let mut all: Vec<(Pasid, u64)> = self
+            .pasids
+            .iter()
+            .flat_map(|&pasid| (0..PAGES).map(move |page| (pasid, BASE + page * PAGE)))
+            .collect();
         let (mut left, mut seconds) = (faults, 0.0);
         while left > 0 {
             random.shuffle(&mut all);
@@ -122,7 +139,9 @@ impl Scene {
                     .zip(all[..round].chunks(share))
                     .map(|(asker, pages)| scope.spawn(|| work(asker, pages)))
                     .collect();
-                threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a device panicked".to_owned())))
+                threads.into_iter().try_for_each(|thread| {
+                    thread.join().unwrap_or_else(|_| Err("a device panicked".to_owned()))
+                })
             });
             seconds += begun.elapsed().as_secs_f64();
             done?;
@@ -156,10 +175,22 @@ impl Asker {
         }
     }
 
-    fn translate(&self, pasid: Pasid, page: u64, expected: TranslationAnswer) -> Result<(), String> {
-        let asked = self.port.ask_translation(Some(pasid), page, AccessMode::READ).map_err(|error| error.to_string())?;
+    fn translate(
+        &self,
+        pasid: Pasid,
+        page: u64,
+        expected: TranslationAnswer,
+    ) -> Result<(), String> {
+        let asked = self
+            .port
+            .ask_translation(Some(pasid), page, AccessMode::READ)
+            .map_err(|error| error.to_string())?;
         let answer = self.port.translation(asked);
-        if answer == Some(expected) { Ok(()) } else { Err(format!("{answer:?} where {expected:?} was to come")) }
+        if answer == Some(expected) {
+            Ok(())
+        } else {
+            Err(format!("{answer:?} where {expected:?} was to come"))
+        }
     }
 
     fn ask(&mut self, pasid: Pasid, page: u64) -> Result<(), String> {
@@ -177,15 +208,21 @@ impl Asker {
             return Err(format!("{outcome:?} where success was to come"));
         }
         self.translate(pasid, page, TranslationAnswer::Kept)?;
-        let read = self.port.try_read(Some(pasid), page, black_box(&mut [0; 64]), AccessMode::READ).map_err(|error| error.to_string())?;
+        let read = self
+            .port
+            .try_read(Some(pasid), page, black_box(&mut [0; 64]), AccessMode::READ)
+            .map_err(|error| error.to_string())?;
         if read == Some(64) { Ok(()) } else { Err("the translation cannot be used".to_owned()) }
     }
 }
 
 fn storm(faults: usize, alone: &FaultTimes, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let mut random = fastrand::Rng::with_seed(3);
-    let grown = |before: f64| -> Result<f64, Box<dyn Error>> { Ok((peak()? - before) / f64::from(1 << 20)) };
-    // Growth counts from before the unmeasured first faults: with them most bonds get their histograms.
+    let grown = |before: f64| -> Result<f64, Box<dyn Error>> {
+        Ok((peak()? - before) / f64::from(1 << 20))
+    };
+    // Growth counts from before the unmeasured first faults: with them most bonds get their
+    // histograms.
     let mut scene = Scene::new(64)?;
     let (before, ()) = (resident()?, forget_peak()?);
     scene.rage(faults / 100, &mut random)?;
@@ -197,12 +234,30 @@ fn storm(faults: usize, alone: &FaultTimes, rows: &mut Rows) -> Result<(), Box<d
     let plain_seconds = plain.resolve(faults, &mut random)?;
     let plain_grown = grown(before)?;
     let what = format!("storm: {faults} faults, 64 spaces, {DEVICES} devices");
-    rows.add(format!("{what}; plain resolving"), "faults/s", faults as f64 / seconds, faults as f64 / plain_seconds, Goal::None);
-    rows.add("storm: peak memory growth; plain resolving", "MiB", storm_grown, plain_grown, Goal::None);
+    rows.add(
+        format!("{what}; plain resolving"),
+        "faults/s",
+        faults as f64 / seconds,
+        faults as f64 / plain_seconds,
+        Goal::None,
+    );
+    rows.add(
+        "storm: peak memory growth; plain resolving",
+        "MiB",
+        storm_grown,
+        plain_grown,
+        Goal::None,
+    );
     let times = scene.times();
     for percent in [50, 99] {
         let case = format!("storm: round trip, p{percent}; one fault alone");
-        rows.add(case, "us", us(&times.response, percent), us(&alone.response, percent), Goal::None);
+        rows.add(
+            case,
+            "us",
+            us(&times.response, percent),
+            us(&alone.response, percent),
+            Goal::None,
+        );
     }
     parts("storm", &times, rows);
     Ok(())
@@ -212,7 +267,8 @@ fn storm(faults: usize, alone: &FaultTimes, rows: &mut Rows) -> Result<(), Box<d
 fn growth(faults: usize, rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     const SPACES: [usize; 4] = [8, 1, 64, 256];
     let mut random = fastrand::Rng::with_seed(4);
-    let mut scenes = SPACES.iter().map(|spaces| Scene::new(*spaces)).collect::<Result<Vec<_>, _>>()?;
+    let mut scenes =
+        SPACES.iter().map(|spaces| Scene::new(*spaces)).collect::<Result<Vec<_>, _>>()?;
     let mut each = vec![Vec::new(); scenes.len()];
     for _ in 0..rounds {
         for (scene, each) in scenes.iter_mut().zip(&mut each) {
@@ -222,7 +278,13 @@ fn growth(faults: usize, rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn E
     let figures: Vec<f64> = each.iter_mut().map(|each| median(each)).collect();
     for (spaces, figure) in SPACES.iter().zip(&figures).skip(1) {
         let goal = if *spaces == 256 { Goal::RatioAtMost(1.5) } else { Goal::None };
-        rows.add(format!("storm: a fault, spaces {spaces}; spaces 8"), "ns", *figure, figures[0], goal);
+        rows.add(
+            format!("storm: a fault, spaces {spaces}; spaces 8"),
+            "ns",
+            *figure,
+            figures[0],
+            goal,
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! The first bind of a foreign process: how long it is stopped, beside a debugger's stop that does nothing.
+//! The first bind of a foreign process: how long it is stopped, beside a debugger's stop that does
+//! nothing.
 
 use std::error::Error;
 use std::time::Instant;
@@ -16,7 +17,8 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let (mut stopped, mut whole, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let start = Instant::now();
-        // The handle goes at the end of the round, and the anchor with it: each round is a first bind.
+        // The handle goes at the end of the round, and the anchor with it: each round is a first
+        // bind.
         let space = sva_host::attach(target.pid())?;
         whole.push(start.elapsed().as_secs_f64() * 1e6);
         stopped.push(space.stop_time().as_secs_f64() * 1e6);
@@ -25,7 +27,13 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     }
     for percent in [50, 90, 99, 100] {
         let (value, baseline) = (percentile(&mut stopped, percent), percentile(&mut bare, percent));
-        rows.add(format!("first bind: target stopped, p{percent}, bare ptrace stop"), "us", value, baseline, Goal::None);
+        rows.add(
+            format!("first bind: target stopped, p{percent}, bare ptrace stop"),
+            "us",
+            value,
+            baseline,
+            Goal::None,
+        );
     }
     let (value, baseline) = (percentile(&mut whole, 50), percentile(&mut bare, 50));
     rows.add("first bind: whole attach, p50, bare ptrace stop", "us", value, baseline, Goal::None);

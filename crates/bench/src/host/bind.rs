@@ -1,4 +1,5 @@
-//! `bind_device` and unbind on the in-memory provider: the rate, and how it grows with the bonds that are alive.
+//! `bind_device` and unbind on the in-memory provider: the rate, and how it grows with the bonds
+//! that are alive.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -19,7 +20,8 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     growth(quick, rows)
 }
 
-/// A system of devices and spaces in which everything is bound to everything, and some more spaces that are bound to nothing.
+/// A system of devices and spaces in which everything is bound to everything, and some more spaces
+/// that are bound to nothing.
 struct Full {
     devices: Vec<Device>,
     more: Vec<(MemorySpace, Arc<dyn AddressSpace>)>,
@@ -30,9 +32,16 @@ struct Full {
 }
 
 impl Full {
-    fn new(devices: u16, spaces: usize, width: PasidWidth, more: usize) -> Result<Self, Box<dyn Error>> {
+    fn new(
+        devices: u16,
+        spaces: usize,
+        width: PasidWidth,
+        more: usize,
+    ) -> Result<Self, Box<dyn Error>> {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
-        let devices = (0..devices).map(|n| Ok(iommu.plug(spec(n, width)?)?.device)).collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+        let devices = (0..devices)
+            .map(|n| Ok(iommu.plug(spec(n, width)?)?.device))
+            .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
         let space = || {
             let space = MemorySpace::new();
             let handle = space.handle();
@@ -45,10 +54,17 @@ impl Full {
                 bonds.push(iommu.bind_device(device, handle, Bind::new(()))?);
             }
         }
-        Ok(Self { devices, more: (0..more).map(|_| space()).collect(), iommu, bonds, _spaces: owners })
+        Ok(Self {
+            devices,
+            more: (0..more).map(|_| space()).collect(),
+            iommu,
+            bonds,
+            _spaces: owners,
+        })
     }
 
-    /// Nanoseconds for one more bind and its unbind, of a device and a further space chosen at random.
+    /// Nanoseconds for one more bind and its unbind, of a device and a further space chosen at
+    /// random.
     fn one_more(&self, pairs: usize, random: &mut fastrand::Rng) -> Result<f64, Box<dyn Error>> {
         let start = Instant::now();
         for _ in 0..pairs {
@@ -82,12 +98,19 @@ fn rate(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         baselines.push(1e9 / bare_table(pairs, &mut random));
     }
     let (value, baseline) = (median(&mut values), median(&mut baselines));
-    rows.add("bind_device + unbind, one core, bare locked table", "pairs/s", value, baseline, Goal::ValueAtLeast(250_000.0));
+    rows.add(
+        "bind_device + unbind, one core, bare locked table",
+        "pairs/s",
+        value,
+        baseline,
+        Goal::ValueAtLeast(250_000.0),
+    );
     Ok(())
 }
 
 fn growth(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    // 10 bits: 1,023 PASIDs, of which 972 are 95 %; a space more or less is neither here nor there, so that the million is round.
+    // 10 bits: 1,023 PASIDs, of which 972 are 95 %; a space more or less is neither here nor there,
+    // so that the million is round.
     let width = PasidWidth::new(10).ok_or("10 bits")?;
     let (devices, spaces) = if quick { (100, 972) } else { (1000, 1000) };
     let more = 20;
@@ -104,14 +127,21 @@ fn growth(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     }
     let case = format!("one more bind + unbind, {} bonds alive, 10 bonds", large.bonds.len());
     rows.add(case, "ns/pair", median(&mut values), median(&mut baselines), Goal::RatioAtMost(2.0));
-    rows.add("memory per bond, bare table entry", "bytes", bytes, table_entry_bytes(large.bonds.len())?, Goal::None);
+    rows.add(
+        "memory per bond, bare table entry",
+        "bytes",
+        bytes,
+        table_entry_bytes(large.bonds.len())?,
+        Goal::None,
+    );
     Ok(())
 }
 
 /// Bytes per entry of a plain table with as many entries: key, and a counted value of its own.
 fn table_entry_bytes(entries: usize) -> Result<f64, Box<dyn Error>> {
     let before = resident()?;
-    let table: FxHashMap<(u32, u32), Arc<u32>> = (0..entries as u32).map(|n| ((n, n), Arc::new(n))).collect();
+    let table: FxHashMap<(u32, u32), Arc<u32>> =
+        (0..entries as u32).map(|n| ((n, n), Arc::new(n))).collect();
     let after = resident()?;
     black_box(&table);
     Ok((after - before) / entries as f64)

@@ -73,21 +73,36 @@ fn read(
         rate,
         || {
             for _ in 0..repeats {
-                bound.mover.export(Some(bound.bond.pasid()), target.address, black_box(&mut buf), &mut |_| ())?;
+                bound.mover.export(
+                    Some(bound.bond.pasid()),
+                    target.address,
+                    black_box(&mut buf),
+                    &mut |_| (),
+                )?;
             }
             Ok(())
         },
         || {
             for _ in 0..repeats {
                 let remote = [RemoteIoVec { base: target.address as usize, len: size }];
-                let done = process_vm_readv(pid(target), &mut [IoSliceMut::new(black_box(&mut bare))], &remote)?;
+                let done = process_vm_readv(
+                    pid(target),
+                    &mut [IoSliceMut::new(black_box(&mut bare))],
+                    &remote,
+                )?;
                 assert_eq!(done, size);
             }
             Ok(())
         },
     )?;
     assert_eq!(buf, bare, "both read the same");
-    rows.add(format!("read {} MiB, bare process_vm_readv", size / MIB), "MiB/s", value, baseline, Goal::RatioAtLeast(0.9));
+    rows.add(
+        format!("read {} MiB, bare process_vm_readv", size / MIB),
+        "MiB/s",
+        value,
+        baseline,
+        Goal::RatioAtLeast(0.9),
+    );
     Ok(())
 }
 
@@ -106,43 +121,74 @@ fn write(
         rate,
         || {
             for _ in 0..repeats {
-                bound.mover.import(Some(bound.bond.pasid()), target.address, black_box(&data), &mut |_| ())?;
+                bound.mover.import(
+                    Some(bound.bond.pasid()),
+                    target.address,
+                    black_box(&data),
+                    &mut |_| (),
+                )?;
             }
             Ok(())
         },
         || {
             for _ in 0..repeats {
                 let remote = [RemoteIoVec { base: target.address as usize, len: size }];
-                let done = process_vm_writev(pid(target), &[IoSlice::new(black_box(&data))], &remote)?;
+                let done =
+                    process_vm_writev(pid(target), &[IoSlice::new(black_box(&data))], &remote)?;
                 assert_eq!(done, size);
             }
             Ok(())
         },
     )?;
-    rows.add(format!("write {} MiB, bare process_vm_writev", size / MIB), "MiB/s", value, baseline, Goal::RatioAtLeast(0.9));
+    rows.add(
+        format!("write {} MiB, bare process_vm_writev", size / MIB),
+        "MiB/s",
+        value,
+        baseline,
+        Goal::RatioAtLeast(0.9),
+    );
     Ok(())
 }
 
-/// 1,024 pieces of 64 bytes, one a page, in one gather: beside one bare call with as many pieces, and beside as many bare calls.
+/// 1,024 pieces of 64 bytes, one a page, in one gather: beside one bare call with as many pieces,
+/// and beside as many bare calls.
 fn gather(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let target = Target::start(PIECES * 4096)?;
     let space = sva_host::attach(target.pid())?;
     let bound = Bound::to(&(space as _))?;
     let address = |n: usize| target.address as usize + n * 4096 + (n * 192) % 4032;
-    let pieces: Vec<Segment> = (0..PIECES).map(|n| Segment { address: address(n) as u64, len: PIECE as u64 }).collect();
-    let remote: Vec<RemoteIoVec> = (0..PIECES).map(|n| RemoteIoVec { base: address(n), len: PIECE }).collect();
+    let pieces: Vec<Segment> =
+        (0..PIECES).map(|n| Segment { address: address(n) as u64, len: PIECE as u64 }).collect();
+    let remote: Vec<RemoteIoVec> =
+        (0..PIECES).map(|n| RemoteIoVec { base: address(n), len: PIECE }).collect();
     let port = bound.device.port();
-    let (mut buf, mut bare, mut single) = (vec![0; PIECES * PIECE], vec![0; PIECES * PIECE], vec![0; PIECES * PIECE]);
-    let mut sva = || Ok(port.gather(Some(bound.bond.pasid()), black_box(&pieces), &mut buf, AccessMode::READ)?);
+    let (mut buf, mut bare, mut single) =
+        (vec![0; PIECES * PIECE], vec![0; PIECES * PIECE], vec![0; PIECES * PIECE]);
+    let mut sva = || {
+        Ok(port.gather(Some(bound.bond.pasid()), black_box(&pieces), &mut buf, AccessMode::READ)?)
+    };
     let one_call = || {
-        assert_eq!(process_vm_readv(pid(&target), &mut [IoSliceMut::new(&mut bare)], black_box(&remote))?, PIECES * PIECE);
+        assert_eq!(
+            process_vm_readv(pid(&target), &mut [IoSliceMut::new(&mut bare)], black_box(&remote))?,
+            PIECES * PIECE
+        );
         Ok(())
     };
     let (value, baseline) = in_turn(rounds, PIECES as f64, &mut sva, one_call)?;
-    rows.add("gather 1024 x 64 B, one bare call of 1024 pieces", "pieces/s", value, baseline, Goal::RatioAtLeast(0.9));
+    rows.add(
+        "gather 1024 x 64 B, one bare call of 1024 pieces",
+        "pieces/s",
+        value,
+        baseline,
+        Goal::RatioAtLeast(0.9),
+    );
     let single_calls = || {
         for (piece, into) in remote.iter().zip(single.chunks_mut(PIECE)) {
-            process_vm_readv(pid(&target), &mut [IoSliceMut::new(into)], black_box(std::slice::from_ref(piece)))?;
+            process_vm_readv(
+                pid(&target),
+                &mut [IoSliceMut::new(into)],
+                black_box(std::slice::from_ref(piece)),
+            )?;
         }
         Ok(())
     };

@@ -8,7 +8,10 @@ use std::error::Error;
 use std::sync::Arc;
 
 use sva_bench::row::Rows;
-use sva_core::{AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Iommu, IommuConfig, PasidWidth};
+use sva_core::{
+    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Iommu, IommuConfig,
+    PasidWidth,
+};
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_testkit::FlatTopology;
 
@@ -30,9 +33,15 @@ impl Bound {
     fn to(space: &Arc<dyn AddressSpace>) -> Result<Self, Box<dyn Error>> {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let in_flight = Arc::new(InFlight::default());
-        let device = iommu.plug_with(spec(0, PasidWidth::MAX)?, Arc::clone(&in_flight) as _)?.device;
-        let bond = iommu.bind_device(&device, space, Bind::new(()).features(Features::default()))?;
-        Ok(Self { mover: DataMover::new(device.port(), in_flight, DataMoverConfig::default()), bond, device })
+        let device =
+            iommu.plug_with(spec(0, PasidWidth::MAX)?, Arc::clone(&in_flight) as _)?.device;
+        let bond =
+            iommu.bind_device(&device, space, Bind::new(()).features(Features::default()))?;
+        Ok(Self {
+            mover: DataMover::new(device.port(), in_flight, DataMoverConfig::default()),
+            bond,
+            device,
+        })
     }
 }
 

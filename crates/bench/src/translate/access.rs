@@ -18,7 +18,11 @@ const LINE: usize = 64;
 
 pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     copies(effort, Case { what: "64 B, hot", runs: 4, run: 4 * KIB, len: 64, more: 5.0 }, rows)?;
-    copies(effort, Case { what: "4 KiB, hot", runs: 4, run: 64 * KIB, len: 4 * KIB, more: 10.0 }, rows)?;
+    copies(
+        effort,
+        Case { what: "4 KiB, hot", runs: 4, run: 64 * KIB, len: 4 * KIB, more: 10.0 },
+        rows,
+    )?;
     copies(effort, Case { what: "1 MiB, hot", runs: 1, run: MIB, len: MIB, more: 10.0 }, rows)?;
     let scale = effort.of(1, 16) as u64;
     for (what, run) in [
@@ -46,7 +50,8 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
     let scene = Scene::new(runs, run)?;
     let (port, pasid) = (scene.port()?, scene.pasid());
     let handle = scene.space.handle();
-    // Of much memory so many that no cache near by holds what they lead to; instructions are the same for fewer.
+    // Of much memory so many that no cache near by holds what they lead to; instructions are the
+    // same for fewer.
     let count = match runs * run {
         _ if len > 64 * KIB => 64,
         all if all > 64 * MIB && !effort.counted => effort.of(1 << 18, 1 << 14),
@@ -54,8 +59,11 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
     };
     let addresses = scene.addresses(count, len);
     // The same memory, found beforehand.
-    let places: Vec<_> =
-        addresses.iter().map(|address| memory(&*handle, look_up(&port, pasid, *address), len)).collect::<Option<_>>().ok_or("no memory")?;
+    let places: Vec<_> = addresses
+        .iter()
+        .map(|address| memory(&*handle, look_up(&port, pasid, *address), len))
+        .collect::<Option<_>>()
+        .ok_or("no memory")?;
     // One for both: two are not equally far from the memory in the caches.
     let mut buffer = vec![0u8; len as usize + LINE];
     let buffer = RefCell::new(aligned(&mut buffer, len as usize));
@@ -69,7 +77,13 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
             |_| copy_all(&places, &mut buffer.borrow_mut(), dependent),
         );
         let how = if dependent { "dependent" } else { "independent" };
-        rows.add(format!("read {what}, {how}; bare copy of the same addresses"), "ns", value, baseline, Goal::MoreAtMost(more));
+        rows.add(
+            format!("read {what}, {how}; bare copy of the same addresses"),
+            "ns",
+            value,
+            baseline,
+            Goal::MoreAtMost(more),
+        );
         if len > 64 {
             // What is read decides nothing where the copy takes long.
             break;
@@ -82,11 +96,18 @@ fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Err
         |_| write_all(&port, pasid, &addresses, &buffer.borrow()),
         |_| put_all(&places, &buffer.borrow()),
     );
-    rows.add(format!("write {what}; bare copy of the same addresses"), "ns", value, baseline, Goal::MoreAtMost(more));
+    rows.add(
+        format!("write {what}; bare copy of the same addresses"),
+        "ns",
+        value,
+        baseline,
+        Goal::MoreAtMost(more),
+    );
     Ok(())
 }
 
-/// The part that begins where a line of the processor's cache does: a copy that goes over the end of one takes longer, in one run and not in the next.
+/// The part that begins where a line of the processor's cache does: a copy that goes over the end
+/// of one takes longer, in one run and not in the next.
 fn aligned(buffer: &mut [u8], len: usize) -> &mut [u8] {
     let at = buffer.as_ptr().align_offset(LINE);
     &mut buffer[at..at + len]
@@ -96,8 +117,15 @@ fn memory(space: &dyn AddressSpace, frame: u64, len: u64) -> Option<VolatileSlic
     space.memory(Frame(frame), len as usize, true)
 }
 
-/// The memory is zero, which the processor does not know: with `dependent` the next address waits for what was read.
-fn read_all(port: &DmaPort, pasid: sva_core::Pasid, addresses: &[u64], buffer: &mut [u8], dependent: bool) {
+/// The memory is zero, which the processor does not know: with `dependent` the next address waits
+/// for what was read.
+fn read_all(
+    port: &DmaPort,
+    pasid: sva_core::Pasid,
+    addresses: &[u64],
+    buffer: &mut [u8],
+    dependent: bool,
+) {
     let mut carried = 0;
     for address in addresses {
         let read = port.read(Some(pasid), *address + carried, buffer);
@@ -128,16 +156,23 @@ fn write_all(port: &DmaPort, pasid: sva_core::Pasid, addresses: &[u64], data: &[
     }
 }
 
-#[expect(clippy::disallowed_types, reason = "the space's memory, and nothing that a model would see")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "the space's memory, and nothing that a model would see"
+)]
 fn atomics(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     use std::sync::atomic::{AtomicU64, Ordering};
     let scene = Scene::new(1, 4 * KIB)?;
     let (port, pasid) = (scene.port()?, scene.pasid());
     let handle = scene.space.handle();
     let addresses = scene.addresses(512, 8);
-    let places: Vec<_> =
-        addresses.iter().map(|address| memory(&*handle, look_up(&port, pasid, *address), 8)).collect::<Option<_>>().ok_or("no memory")?;
-    let words: Vec<&AtomicU64> = places.iter().map(|place| place.get_atomic_ref(0)).collect::<Result<_, _>>()?;
+    let places: Vec<_> = addresses
+        .iter()
+        .map(|address| memory(&*handle, look_up(&port, pasid, *address), 8))
+        .collect::<Option<_>>()
+        .ok_or("no memory")?;
+    let words: Vec<&AtomicU64> =
+        places.iter().map(|place| place.get_atomic_ref(0)).collect::<Result<_, _>>()?;
     let (value, baseline) = turns(
         effort,
         effort.of(301, 11),

@@ -45,7 +45,13 @@ fn same(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         |count| sum(count, &addresses, |address| look_up(&port, pasid, address)),
         |count| sum(count, &addresses, |address| plain(&table, address)),
     );
-    rows.add("hit, same range as last time, 1 page of 4 KiB; plain hash table", "ns", value, baseline, Goal::ValueAtMost(4.0));
+    rows.add(
+        "hit, same range as last time, 1 page of 4 KiB; plain hash table",
+        "ns",
+        value,
+        baseline,
+        Goal::ValueAtMost(4.0),
+    );
     Ok(())
 }
 
@@ -63,7 +69,13 @@ fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Erro
         |count| sum(count, &addresses, |address| look_up(&port, pasid, address)),
         |count| sum(count, &addresses, |address| plain(&table, address)),
     );
-    rows.add(format!("hit, {runs} ranges of 4 KiB, independent; plain hash table"), "ns", value, baseline, Goal::None);
+    rows.add(
+        format!("hit, {runs} ranges of 4 KiB, independent; plain hash table"),
+        "ns",
+        value,
+        baseline,
+        Goal::None,
+    );
     let (value, baseline) = turns(
         effort,
         rounds,
@@ -71,13 +83,23 @@ fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Erro
         |count| chain(count, &addresses, |address| look_up(&port, pasid, address)),
         |count| chain(count, &addresses, |address| plain(&table, address)),
     );
-    rows.add(format!("hit, {runs} ranges of 4 KiB, dependent; plain hash table"), "ns", value, baseline, Goal::None);
+    rows.add(
+        format!("hit, {runs} ranges of 4 KiB, dependent; plain hash table"),
+        "ns",
+        value,
+        baseline,
+        Goal::None,
+    );
     Ok(())
 }
 
 /// Nobody waits for the result of one before the next begins.
 fn sum(count: usize, addresses: &[u64], look_up: impl Fn(u64) -> u64) {
-    let found = addresses.iter().cycle().take(count).fold(0u64, |sum, address| sum.wrapping_add(look_up(*address)));
+    let found = addresses
+        .iter()
+        .cycle()
+        .take(count)
+        .fold(0u64, |sum, address| sum.wrapping_add(look_up(*address)));
     black_box(found);
 }
 
@@ -94,7 +116,9 @@ fn chain(count: usize, addresses: &[u64], look_up: impl Fn(u64) -> u64) {
 /// Page -> what to add: what a look-up costs that checks nothing and that nothing may change.
 pub(super) fn plain_table(scene: &Scene, port: &DmaPort) -> FxHashMap<u64, u64> {
     let pages = (0..scene.runs).map(|run| scene.first(run));
-    pages.map(|first| (first / PAGE, look_up(port, scene.pasid(), first).wrapping_sub(first))).collect()
+    pages
+        .map(|first| (first / PAGE, look_up(port, scene.pasid(), first).wrapping_sub(first)))
+        .collect()
 }
 
 #[inline]
@@ -109,7 +133,10 @@ fn memory(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let _port = scene.port()?;
     let usage = scene.iommu.iotlb_usage();
     let bytes = usage.bytes as f64 / usage.entries as f64;
-    let case = format!("memory of an entry, {} kept of {runs} entered, {} places; plain table entry", usage.entries, usage.places);
+    let case = format!(
+        "memory of an entry, {} kept of {runs} entered, {} places; plain table entry",
+        usage.entries, usage.places
+    );
     rows.add(case, "bytes", bytes, 16.0 * 8.0 / 7.0, Goal::ValueAtMost(48.0));
     Ok(())
 }

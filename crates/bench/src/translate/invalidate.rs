@@ -1,4 +1,5 @@
-//! What an invalidation costs: of a page, by who reads; of many pages at once; of a PASID among many.
+//! What an invalidation costs: of a page, by who reads; of many pages at once; of a PASID among
+//! many.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median, percentile};
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use sva_core::{AddrRange, Bind, Bond, Invalidation, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher};
+use sva_core::{
+    AddrRange, Bind, Bond, Invalidation, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher,
+};
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
 use super::Effort;
@@ -24,7 +27,11 @@ const OWN: u64 = 100;
 /// Further processes, in a full run and in a quick one.
 const OTHERS: (usize, usize) = (10_000, 200);
 
-pub(super) fn run(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+pub(super) fn run(
+    effort: Effort,
+    allowed: &Allowed,
+    rows: &mut Rows,
+) -> Result<(), Box<dyn Error>> {
     one_page(effort, allowed, rows)?;
     one_pasid(effort, rows)
 }
@@ -37,7 +44,13 @@ pub(super) fn count(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error
     let nothing = || ();
     let mut add = |who: &str, prepare: &dyn Fn(), share: usize, tell: &dyn Fn()| {
         let value = counted::each(times, prepare, tell) * share as f64;
-        rows.add(by_reader(who), "operations", value, counted::each(times, nothing, barrier), Goal::None);
+        rows.add(
+            by_reader(who),
+            "operations",
+            value,
+            counted::each(times, nothing, barrier),
+            Goal::None,
+        );
     };
     let tell = || teller.tell(page).wait();
     add(NO_READER, &nothing, 1, &tell);
@@ -52,7 +65,11 @@ pub(super) fn count(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error
     let (crowd, alone) = (Crowd::new(effort.of(OTHERS.0, OTHERS.1), OWN)?, Crowd::new(0, OWN)?);
     let unbind = |crowd: &Crowd| {
         let bond = std::cell::RefCell::new(None);
-        counted::each(effort.of(10, 3), || *bond.borrow_mut() = crowd.bind(&crowd.last).ok(), || drop(bond.take()))
+        counted::each(
+            effort.of(10, 3),
+            || *bond.borrow_mut() = crowd.bind(&crowd.last).ok(),
+            || drop(bond.take()),
+        )
     };
     let (value, baseline) = (unbind(&crowd), unbind(&alone));
     rows.add(crowd.case(), "operations", value, baseline, Goal::None);
@@ -79,7 +96,11 @@ struct Teller {
 
 impl Teller {
     fn of(scene: &Scene) -> Result<Self, Box<dyn Error>> {
-        let watcher = scene.watched.as_ref().and_then(|watched| watched.watcher()).ok_or("nobody watches the space")?;
+        let watcher = scene
+            .watched
+            .as_ref()
+            .and_then(|watched| watched.watcher())
+            .ok_or("nobody watches the space")?;
         Ok(Self { space: scene.space.handle().id(), watcher })
     }
 
@@ -96,9 +117,15 @@ fn one_page(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Bo
     let count = effort.of(5_000, 200);
     let clock = median(&mut times(count, || ()));
     let bare = median(&mut times(count, barrier));
-    let mut add = |case: &str, value: f64, goal| rows.add(by_reader(case), "ns", value - clock, bare - clock, goal);
+    let mut add = |case: &str, value: f64, goal| {
+        rows.add(by_reader(case), "ns", value - clock, bare - clock, goal)
+    };
 
-    add(NO_READER, median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(100.0));
+    add(
+        NO_READER,
+        median(&mut times(count, || teller.tell(page).wait())),
+        Goal::ValueAtMost(100.0),
+    );
     let port = scene.port()?;
     let mut idle = Vec::with_capacity(count);
     for _ in 0..count {
@@ -107,7 +134,11 @@ fn one_page(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Bo
         idle.extend(times(1, || teller.tell(page).wait()));
     }
     add(IDLE_READER, median(&mut idle), Goal::ValueAtMost(1000.0));
-    add(LATE_READER, median(&mut times(count, || teller.tell(page).wait())), Goal::ValueAtMost(1000.0));
+    add(
+        LATE_READER,
+        median(&mut times(count, || teller.tell(page).wait())),
+        Goal::ValueAtMost(1000.0),
+    );
     let mut together = Vec::with_capacity(count);
     for _ in 0..count {
         port.read(Some(scene.pasid()), page, &mut [0; 64])?;
@@ -123,7 +154,13 @@ fn all(teller: &Teller, scene: &Scene) -> Invalidation {
 }
 
 /// A reader on another processor that does nothing but read the page.
-fn busy(effort: Effort, allowed: &Allowed, scene: &Scene, teller: &Teller, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+fn busy(
+    effort: Effort,
+    allowed: &Allowed,
+    scene: &Scene,
+    teller: &Teller,
+    rows: &mut Rows,
+) -> Result<(), Box<dyn Error>> {
     let Some(other) = allowed.processors().nth(1) else {
         eprintln!("SKIPPED: invalidations with a busy reader, which need a second processor");
         return Ok(());
@@ -153,12 +190,24 @@ fn busy(effort: Effort, allowed: &Allowed, scene: &Scene, teller: &Teller, rows:
             paired.1.extend(times(1, || teller.tell(page).wait()));
         }
         stop.store(true, Ordering::Relaxed);
-        reader.join().map_err(|_| "the reader has panicked".to_owned()).and_then(|done| done).map(|()| paired)
+        reader
+            .join()
+            .map_err(|_| "the reader has panicked".to_owned())
+            .and_then(|done| done)
+            .map(|()| paired)
     })?;
     let (all, refilled) = (reads.load(Ordering::Relaxed), long.load(Ordering::Relaxed));
     for percent in [50, 99, 100] {
-        let case = format!("invalidate one page, busy reader, p{percent}, {all} reads, {refilled} refills; membarrier");
-        rows.add(case, "ns", percentile(&mut value, percent), percentile(&mut bare, percent), Goal::None);
+        let case = format!(
+            "invalidate one page, busy reader, p{percent}, {all} reads, {refilled} refills; membarrier"
+        );
+        rows.add(
+            case,
+            "ns",
+            percentile(&mut value, percent),
+            percentile(&mut bare, percent),
+            Goal::None,
+        );
     }
     Ok(())
 }
@@ -178,7 +227,8 @@ fn times(count: usize, mut call: impl FnMut()) -> Vec<f64> {
     (0..count).map(one).collect()
 }
 
-/// The last bond of a space goes, and with it all that is kept of it: among as many entries of others as there are, and alone.
+/// The last bond of a space goes, and with it all that is kept of it: among as many entries of
+/// others as there are, and alone.
 fn one_pasid(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let crowd = Crowd::new(effort.of(OTHERS.0, OTHERS.1), OWN)?;
     let alone = Crowd::new(0, OWN)?;
@@ -206,7 +256,8 @@ impl Crowd {
         let config = IommuConfig { iotlb_bytes: 64 << 20, ..IommuConfig::default() };
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;
-        let mut crowd = Self { iommu, device, own, others: Vec::with_capacity(others), last: space(own) };
+        let mut crowd =
+            Self { iommu, device, own, others: Vec::with_capacity(others), last: space(own) };
         for _ in 0..others {
             let space = space(own);
             let bond = crowd.bind(&space)?;
@@ -227,7 +278,10 @@ impl Crowd {
     /// While nobody is bound but the others.
     fn case(&self) -> String {
         let (others, entries) = (self.others.len(), self.iommu.iotlb_usage().entries);
-        format!("invalidate one PASID of {} entries among {others} with {entries}; the only PASID", self.own)
+        format!(
+            "invalidate one PASID of {} entries among {others} with {entries}; the only PASID",
+            self.own
+        )
     }
 
     /// Nanoseconds until the bond of one more space is gone.

@@ -1,6 +1,8 @@
-//! Translation: what a hit costs, what an access through it costs beside the bare copy, what invalidations cost, and what an entry takes.
+//! Translation: what a hit costs, what an access through it costs beside the bare copy, what
+//! invalidations cost, and what an entry takes.
 //!
-//! Comparisons with other crates are in `sva-bench-peers`, so that their dependencies stay out of here.
+//! Comparisons with other crates are in `sva-bench-peers`, so that their dependencies stay out of
+//! here.
 
 mod access;
 mod hit;
@@ -33,7 +35,8 @@ pub(crate) enum Part {
 pub(crate) fn run(quick: bool, only: Option<Part>, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let wanted = |part| only.is_none_or(|only| only == part);
     let allowed = Allowed::now()?;
-    // Each figure is of one thread that stays where it is; the cases with several threads place them.
+    // Each figure is of one thread that stays where it is; the cases with several threads place
+    // them.
     run_on(allowed.processors().next().ok_or("no processor")?)?;
     let effort = Effort { quick, counted: false };
     if wanted(Part::Hit) {
@@ -51,8 +54,13 @@ pub(crate) fn run(quick: bool, only: Option<Part>, rows: &mut Rows) -> Result<()
     Ok(allowed.restore()?)
 }
 
-/// As [`run`], in a program that callgrind runs: what is not timed, or takes two threads, is left out.
-pub(crate) fn count(quick: bool, only: Option<Part>, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+/// As [`run`], in a program that callgrind runs: what is not timed, or takes two threads, is left
+/// out.
+pub(crate) fn count(
+    quick: bool,
+    only: Option<Part>,
+    rows: &mut Rows,
+) -> Result<(), Box<dyn Error>> {
     let wanted = |part| only.is_none_or(|only| only == part);
     let effort = Effort { quick, counted: true };
     if wanted(Part::Hit) {
@@ -81,8 +89,15 @@ impl Effort {
     }
 }
 
-/// Nanoseconds of one of `count` operations of each, in the middle of `rounds` rounds in which they take turns.
-fn turns(effort: Effort, rounds: usize, count: usize, mut value: impl FnMut(usize), mut baseline: impl FnMut(usize)) -> (f64, f64) {
+/// Nanoseconds of one of `count` operations of each, in the middle of `rounds` rounds in which they
+/// take turns.
+fn turns(
+    effort: Effort,
+    rounds: usize,
+    count: usize,
+    mut value: impl FnMut(usize),
+    mut baseline: impl FnMut(usize),
+) -> (f64, f64) {
     if effort.counted {
         let operations = |work: &mut dyn FnMut(usize)| {
             counted::figure(&mut || {

@@ -28,7 +28,10 @@ impl Scene {
     /// A space of `runs` runs of `run` bytes, each contiguous and apart from the others.
     pub(super) fn new(runs: u64, run: u64) -> Result<Self, Box<dyn Error>> {
         let iotlb_bytes = (runs as usize * 64).max(IommuConfig::default().iotlb_bytes);
-        let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig { iotlb_bytes, ..IommuConfig::default() });
+        let iommu = Iommu::new(
+            Arc::new(FlatTopology::new()),
+            IommuConfig { iotlb_bytes, ..IommuConfig::default() },
+        );
 
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;
         let space = ArenaSpace::new(runs * run * 2);
@@ -72,6 +75,8 @@ impl Scene {
     /// Addresses of `len` bytes, aligned, at random places of random runs; the same for each seed.
     pub(super) fn addresses(&self, count: usize, len: u64) -> Vec<u64> {
         let mut random = fastrand::Rng::with_seed(5);
-        (0..count).map(|_| self.first(random.u64(0..self.runs)) + random.u64(0..self.run / len) * len).collect()
+        (0..count)
+            .map(|_| self.first(random.u64(0..self.runs)) + random.u64(0..self.run / len) * len)
+            .collect()
     }
 }

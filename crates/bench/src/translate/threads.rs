@@ -1,4 +1,5 @@
-//! Two threads that look the same ranges up, each on its own processor, beside two that look them up in a plain table.
+//! Two threads that look the same ranges up, each on its own processor, beside two that look them
+//! up in a plain table.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -16,7 +17,11 @@ use super::scene::Scene;
 const PAGE: u64 = 4096;
 const BATCH: usize = 20_000;
 
-pub(super) fn run(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+pub(super) fn run(
+    effort: Effort,
+    allowed: &Allowed,
+    rows: &mut Rows,
+) -> Result<(), Box<dyn Error>> {
     let processors: Vec<_> = allowed.processors().take(2).collect();
     let [first, second] = processors[..] else {
         eprintln!("SKIPPED: two threads, which need two processors");
@@ -30,17 +35,26 @@ pub(super) fn run(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<
         let figures = std::thread::scope(|scope| {
             let threads = [first, second].map(|processor| {
                 let (scene, table, together) = (&scene, &table, &together);
-                scope.spawn(move || one(processor, scene, table, together, rounds).map_err(|error| error.to_string()))
+                scope.spawn(move || {
+                    one(processor, scene, table, together, rounds)
+                        .map_err(|error| error.to_string())
+                })
             });
-            threads.map(|thread| thread.join().unwrap_or_else(|_| Err("a thread has panicked".to_owned())))
+            threads.map(|thread| {
+                thread.join().unwrap_or_else(|_| Err("a thread has panicked".to_owned()))
+            })
         });
         run_on(first)?;
         let alone = one(first, &scene, &table, &Barrier::new(1), rounds)?;
         for (thread, figures) in figures.into_iter().enumerate() {
             let (value, baseline) = figures?;
-            let case = format!("two threads, {runs} same ranges of 4 KiB, thread {thread}; plain hash table, two threads");
+            let case = format!(
+                "two threads, {runs} same ranges of 4 KiB, thread {thread}; plain hash table, two threads"
+            );
             rows.add(case, "M look-ups/s", 1e3 / value, 1e3 / baseline, Goal::RatioAtLeast(0.9));
-            let case = format!("thread {thread} of two beside one alone, {runs} ranges; the plain table's");
+            let case = format!(
+                "thread {thread} of two beside one alone, {runs} ranges; the plain table's"
+            );
             rows.add(case, "share", alone.0 / value, alone.1 / baseline, Goal::RatioAtLeast(0.9));
         }
     }

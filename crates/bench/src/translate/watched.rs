@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, Run, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher,
-    StopCause, Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, Run, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    WatchToken,
 };
 use vm_memory::VolatileSlice;
 

@@ -1,6 +1,8 @@
-//! The child's side of the demonstration: a process of its own with random data in its memory, which recomputes itself what devices do to it.
+//! The child's side of the demonstration: a process of its own with random data in its memory,
+//! which recomputes itself what devices do to it.
 //!
-//! It answers lines on its standard output to lines on its standard input, and exits when that ends, so that no child outlives the demonstration. What it holds are atomics: a device
+//! It answers lines on its standard output to lines on its standard input, and exits when that
+//! ends, so that no child outlives the demonstration. What it holds are atomics: a device
 //! changes them behind the compiler's back.
 //!
 //! | question | answer |
@@ -16,7 +18,10 @@
 //! | `search SOURCE` | vertices reached, depth, distances in memory that are not those it finds |
 //! | `constant` | address, bytes, CRC32C of memory that it may only read |
 //! | `exec BYTES SEED` | the start of the new image |
-#![expect(clippy::disallowed_types, reason = "memory for devices: nothing is synchronised by it, and its layout is to be the plain one")]
+#![expect(
+    clippy::disallowed_types,
+    reason = "memory for devices: nothing is synchronised by it, and its layout is to be the plain one"
+)]
 
 use std::collections::{HashMap, VecDeque};
 use std::hint::black_box;
@@ -79,7 +84,11 @@ struct Memory {
 /// Runs as a child until standard input ends. `words` is the command line after [`WORD`].
 pub(crate) fn main(words: &[String]) -> u8 {
     let mut memory = Memory::default();
-    let first = if words.is_empty() { Some(String::new()) } else { memory.answer(&format!("buffer {}", words.join(" "))) };
+    let first = if words.is_empty() {
+        Some(String::new())
+    } else {
+        memory.answer(&format!("buffer {}", words.join(" ")))
+    };
     let Some(first) = first else { return 2 };
     let mut answer = format!("ready {first}");
     let mut lines = io::stdin().lines();
@@ -115,10 +124,12 @@ impl Memory {
                 format!("{} {address}", self.buffers.len() - 1)
             }
             "fresh" => {
-                // One touch is to make one page. Where it is refused there are fewer faults to be seen, and no other difference.
+                // One touch is to make one page. Where it is refused there are fewer faults to be
+                // seen, and no other difference.
                 let _refused = nix::sys::prctl::set_thp_disable(true);
                 let len = number::<usize>(words)?;
-                // So large that the allocator gets it from the kernel, zero and untouched; a page more than asked for, to begin at one.
+                // So large that the allocator gets it from the kernel, zero and untouched; a page
+                // more than asked for, to begin at one.
                 let memory = AtomicU64::new_vec_zeroed(len / 8 + 512).ok()?;
                 let skipped = memory.as_ptr().align_offset(4096);
                 let address = memory.as_ptr().wrapping_add(skipped) as u64;
@@ -128,7 +139,11 @@ impl Memory {
             "crc" => {
                 let buffer = self.buffers.get(number::<usize>(words)?)?.as_ref()?;
                 let (offset, len) = (number::<usize>(words)?, number::<usize>(words)?);
-                crc(buffer.memory.get(buffer.words.clone())?.get(offset / 8..offset.checked_add(len)? / 8)?).to_string()
+                crc(buffer
+                    .memory
+                    .get(buffer.words.clone())?
+                    .get(offset / 8..offset.checked_add(len)? / 8)?)
+                .to_string()
             }
             "free" => {
                 self.buffers.get_mut(number::<usize>(words)?)?.take()?;
@@ -136,7 +151,11 @@ impl Memory {
             }
             "list" => self.build_list(number(words)?, &mut Rng::with_seed(number(words)?)),
             "walk" => self.walk_list(),
-            "graph" => self.build_graph(number(words)?, number(words)?, &mut Rng::with_seed(number(words)?)),
+            "graph" => self.build_graph(
+                number(words)?,
+                number(words)?,
+                &mut Rng::with_seed(number(words)?),
+            ),
             "search" => self.graph.as_ref()?.search(number(words)?)?,
             "constant" => {
                 // Not the compiler's opinion of a constant, but the memory's.
@@ -145,8 +164,10 @@ impl Memory {
             }
             // Returns only where it fails.
             "exec" => {
-                // Where it is refused (some container runtimes do), the new image lies elsewhere, and the parent sees it.
-                let _unchanged = personality::get().and_then(|now| personality::set(now | Persona::ADDR_NO_RANDOMIZE));
+                // Where it is refused (some container runtimes do), the new image lies elsewhere,
+                // and the parent sees it.
+                let _unchanged = personality::get()
+                    .and_then(|now| personality::set(now | Persona::ADDR_NO_RANDOMIZE));
                 let _refused = Command::new(SELF).arg(WORD).args(words).exec();
                 return None;
             }
@@ -156,7 +177,13 @@ impl Memory {
 
     /// Nodes in random order all over the heap.
     fn build_list(&mut self, nodes: usize, rng: &mut Rng) -> String {
-        let node = |_| Box::new(Node { key: word(rng), next: AtomicU64::new(0), payload: std::array::from_fn(|_| word(rng)) });
+        let node = |_| {
+            Box::new(Node {
+                key: word(rng),
+                next: AtomicU64::new(0),
+                payload: std::array::from_fn(|_| word(rng)),
+            })
+        };
         let mut boxes: Vec<Box<Node>> = (0..nodes).map(node).collect();
         rng.shuffle(&mut boxes);
         self.head = 0;
@@ -166,7 +193,13 @@ impl Memory {
             self.head = &raw const *node as u64;
             self.nodes.insert(self.head, node);
         }
-        format!("{} {} {} {}", self.head, offset_of!(Node, next), offset_of!(Node, payload), size_of::<[AtomicU64; 6]>())
+        format!(
+            "{} {} {} {}",
+            self.head,
+            offset_of!(Node, next),
+            offset_of!(Node, payload),
+            size_of::<[AtomicU64; 6]>()
+        )
     }
 
     /// Follows the pointers; each is the address of a node that it has.
@@ -184,7 +217,8 @@ impl Memory {
     fn build_graph(&mut self, vertices: u32, edges: usize, rng: &mut Rng) -> String {
         let mut neighbours = vec![Vec::new(); vertices as usize];
         for edge in 0..edges {
-            // The first vertex gets some in any case: a search that begins at a dead end would show nothing.
+            // The first vertex gets some in any case: a search that begins at a dead end would show
+            // nothing.
             let from = if edge < 16 { 0 } else { rng.usize(..vertices as usize) };
             neighbours[from].push(rng.u32(..vertices));
         }
@@ -196,7 +230,12 @@ impl Memory {
         let columns = neighbours.iter().flatten().map(|&vertex| AtomicU32::new(vertex)).collect();
         let distances = (0..vertices).map(|_| AtomicU32::new(0)).collect();
         let graph = self.graph.insert(Graph { rows, columns, distances });
-        format!("{} {} {}", graph.rows.as_ptr() as u64, graph.columns.as_ptr() as u64, graph.distances.as_ptr() as u64)
+        format!(
+            "{} {} {}",
+            graph.rows.as_ptr() as u64,
+            graph.columns.as_ptr() as u64,
+            graph.distances.as_ptr() as u64
+        )
     }
 }
 
@@ -207,7 +246,8 @@ impl Graph {
         *found.get_mut(source as usize)? = 0;
         let mut queue = VecDeque::from([source as usize]);
         while let Some(vertex) = queue.pop_front() {
-            let row = self.rows[vertex].load(Relaxed) as usize..self.rows[vertex + 1].load(Relaxed) as usize;
+            let row = self.rows[vertex].load(Relaxed) as usize
+                ..self.rows[vertex + 1].load(Relaxed) as usize;
             for neighbour in self.columns[row].iter().map(|column| column.load(Relaxed) as usize) {
                 if found[neighbour] == UNREACHED {
                     found[neighbour] = found[vertex] + 1;
@@ -216,7 +256,11 @@ impl Graph {
             }
         }
         let reached = found.iter().filter(|distance| **distance != UNREACHED);
-        let wrong = found.iter().zip(&self.distances).filter(|(found, there)| **found != there.load(Relaxed)).count();
+        let wrong = found
+            .iter()
+            .zip(&self.distances)
+            .filter(|(found, there)| **found != there.load(Relaxed))
+            .count();
         Some(format!("{} {} {wrong}", reached.clone().count(), reached.max()?))
     }
 }

@@ -7,7 +7,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use sva_core::Pasid;
 
-/// A checked sentence. The same seed gives the same sentences; what differs from run to run is in the figures.
+/// A checked sentence. The same seed gives the same sentences; what differs from run to run is in
+/// the figures.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Claim {
     /// The chapter's name.
@@ -27,7 +28,12 @@ impl Claim {
     /// For people: one line, and one more for each thing that was said.
     pub(crate) fn lines(&self) -> String {
         let mark = if self.held { '✓' } else { '✗' };
-        let mut text = format!("  {mark} {:<5} {:<66} {:>23}", self.rules.join(" "), self.text, self.figures.short());
+        let mut text = format!(
+            "  {mark} {:<5} {:<66} {:>23}",
+            self.rules.join(" "),
+            self.text,
+            self.figures.short()
+        );
         text.truncate(text.trim_end().len());
         for said in self.figures.0.iter().filter_map(|figure| figure.said()) {
             text.push_str(&wrapped(said, 100 - INDENT.len(), INDENT));
@@ -39,7 +45,8 @@ impl Claim {
 /// Of what was said, below its claim.
 const INDENT: &str = "\n            ";
 
-/// The words of `text` in lines of at most `width` characters, where no word is longer; each line begins with `indent`.
+/// The words of `text` in lines of at most `width` characters, where no word is longer; each line
+/// begins with `indent`.
 fn wrapped(text: &str, width: usize, indent: &str) -> String {
     let (mut lines, mut column) = (String::new(), usize::MAX);
     for word in text.split(' ') {
@@ -113,7 +120,11 @@ impl Figures {
         #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
         let rate = bytes as f64 / time.as_secs_f64().max(1e-9) / 1e9;
         let rounded = (rate * 100.0).round() / 100.0;
-        self.with("bytes", bytes, Some(size(bytes))).with("gigabytes_per_second", rounded, Some(format!("{rounded:.2} GB/s")))
+        self.with("bytes", bytes, Some(size(bytes))).with(
+            "gigabytes_per_second",
+            rounded,
+            Some(format!("{rounded:.2} GB/s")),
+        )
     }
 
     /// A size or a count of bytes.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sva_core::error::{RemoveError, ServiceError, SpaceRefusal};
 use sva_core::pri::AskError;
 use sva_core::{
-    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, DmaError, JoinError, LeaveError, MapError, PlugError, UnmapError,
+    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, DmaError, JoinError,
+    LeaveError, MapError, PlugError, UnmapError,
 };
 use sva_devices::{Abandoned, ListError, SearchError};
 use sva_host::{AttachError, RegionsError};
@@ -14,7 +15,8 @@ use sva_pci::{AddError, ConfigError};
 use super::process::ProcessError;
 use crate::interrupt::Interrupted;
 
-/// One of the many things that a chapter does was refused or failed. The chapter ends there, with a claim that did not hold.
+/// One of the many things that a chapter does was refused or failed. The chapter ends there, with a
+/// claim that did not hold.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Failure {

@@ -10,10 +10,12 @@ use super::failure::Failure;
 use super::process::Buffer;
 use super::{PATIENCE, wait_until};
 
-/// Bytes in a write. Small: an unsound provider errs between its check and its write, and that is to be most of the time.
+/// Bytes in a write. Small: an unsound provider errs between its check and its write, and that is
+/// to be most of the time.
 const CHUNK: usize = 4096;
 
-/// A thread that writes to a buffer, round and round, until a write is aborted. Dropping it ends it.
+/// A thread that writes to a buffer, round and round, until a write is aborted. Dropping it ends
+/// it.
 pub(crate) struct Hammer {
     stop: Arc<AtomicBool>,
     writes: Arc<AtomicU64>,
@@ -29,7 +31,8 @@ pub(crate) struct Struck {
 }
 
 impl Hammer {
-    /// Begins to write everywhere in `buffer`, never the same bytes twice; returns when it has gone round once.
+    /// Begins to write everywhere in `buffer`, never the same bytes twice; returns when it has gone
+    /// round once.
     ///
     /// # Errors
     /// It did not come round.
@@ -71,7 +74,8 @@ impl Hammer {
     pub(crate) fn wait(mut self) -> Result<Struck, Failure> {
         wait_until("the end of the writes", || self.is_over())?;
         let error = self.thread.take().and_then(|thread| thread.join().ok()).flatten();
-        let error = error.ok_or(Failure::Late { what: "the abort of a write", waited: PATIENCE })?;
+        let error =
+            error.ok_or(Failure::Late { what: "the abort of a write", waited: PATIENCE })?;
         let fault = error.fault().ok_or(error)?;
         Ok(Struck { writes: self.writes(), fault })
     }

@@ -29,9 +29,11 @@ impl Machine {
         Self::with(toml, IommuConfig::default())
     }
 
-    /// The built-in fabric with an IOMMU that has PASIDs of `bits` bits only: numbers come back soon.
+    /// The built-in fabric with an IOMMU that has PASIDs of `bits` bits only: numbers come back
+    /// soon.
     pub(crate) fn narrow(bits: u8) -> Result<Self, Failure> {
-        let pasid_width = PasidWidth::new(bits).ok_or_else(|| Failure::Missing { what: format!("PASID of {bits} bits") })?;
+        let pasid_width = PasidWidth::new(bits)
+            .ok_or_else(|| Failure::Missing { what: format!("PASID of {bits} bits") })?;
         Self::with(sva_pci::DEFAULT_TOML, IommuConfig { pasid_width, ..IommuConfig::default() })
     }
 
@@ -52,13 +54,19 @@ impl Machine {
         let mut devices = Vec::new();
         for spec in fabric.devices() {
             let in_flight = InFlight::new();
-            devices.push((iommu.plug_with(spec, in_flight.clone() as Arc<dyn DeviceOps>)?.device, in_flight));
+            devices.push((
+                iommu.plug_with(spec, in_flight.clone() as Arc<dyn DeviceOps>)?.device,
+                in_flight,
+            ));
         }
         Ok(Self { fabric, iommu, devices })
     }
 
     fn find(&self, bdf: &str) -> Result<&(Device, Arc<InFlight>), Failure> {
-        let found = bdf.parse::<Bdf>().ok().and_then(|bdf| self.devices.iter().find(|(device, _)| device.bdf() == bdf));
+        let found = bdf
+            .parse::<Bdf>()
+            .ok()
+            .and_then(|bdf| self.devices.iter().find(|(device, _)| device.bdf() == bdf));
         found.ok_or_else(|| Failure::Missing { what: format!("device {bdf}") })
     }
 

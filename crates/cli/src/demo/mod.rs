@@ -1,7 +1,9 @@
-//! `sva demo`: tells what the contract promises, with real child processes, and checks every sentence of it.
+//! `sva demo`: tells what the contract promises, with real child processes, and checks every
+//! sentence of it.
 //!
-//! A *chapter* is a function that does things on a [`Stage`] and makes *claims*. A chapter that fails makes a claim that did not hold, and the next one goes on. The
-//! children ([`child`]) are this command again; what devices do to them they recompute themselves.
+//! A *chapter* is a function that does things on a [`Stage`] and makes *claims*. A chapter that
+//! fails makes a claim that did not hold, and the next one goes on. The children ([`child`]) are
+//! this command again; what devices do to them they recompute themselves.
 
 mod chapters;
 mod child;
@@ -53,12 +55,18 @@ fn wait_until(what: &'static str, mut done: impl FnMut() -> bool) -> Result<Dura
     Ok(begun.elapsed())
 }
 
-/// Where this command was started as a child of a demonstration: runs as one and answers the exit code.
+/// Where this command was started as a child of a demonstration: runs as one and answers the exit
+/// code.
 ///
-/// Not a subcommand of the command line's definition: it is nobody's to type, and has no place in help and completions.
+/// Not a subcommand of the command line's definition: it is nobody's to type, and has no place in
+/// help and completions.
 pub(crate) fn child_code(arguments: &[OsString]) -> Option<u8> {
     let (word, rest) = arguments.get(1..)?.split_first()?;
-    (word == child::WORD).then(|| child::main(&rest.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>()))
+    (word == child::WORD).then(|| {
+        child::main(
+            &rest.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        )
+    })
 }
 
 /// Runs it; answers the exit code.
@@ -92,7 +100,16 @@ fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
         // A seed of its own for each chapter: what one draws changes no other.
         let rng = Rng::with_seed(seed.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let interrupts = interrupts.clone();
-        let mut stage = Stage { chapter, rng, voice, traced: args.trace, interrupts, claims: Vec::new(), bonds: Vec::new(), unsaid: None };
+        let mut stage = Stage {
+            chapter,
+            rng,
+            voice,
+            traced: args.trace,
+            interrupts,
+            claims: Vec::new(),
+            bonds: Vec::new(),
+            unsaid: None,
+        };
         let watched = Watchdog::over(chapter.name, voice);
         let told = (chapter.tell)(&mut stage);
         drop(watched);
@@ -100,7 +117,12 @@ fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
             return Err(interrupted.into());
         }
         if let Err(failure) = told {
-            stage.claim(&[], "the chapter came to its end", false, Figures::new().said("failure", &failure));
+            stage.claim(
+                &[],
+                "the chapter came to its end",
+                false,
+                Figures::new().said("failure", &failure),
+            );
         }
         if let Some(error) = stage.unsaid {
             return Err(error);
@@ -138,11 +160,26 @@ fn conclude(args: &DemoArgs, told: &Told, voice: Voice) -> Result<u8, Error> {
     let failed = claims.iter().filter(|claim| !claim.held).count();
     if voice.json {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        voice.say(&report::object(&Report { seed: *seed, claims, bonds, held: claims.len() - failed, failed, elapsed_ms })?)?;
+        voice.say(&report::object(&Report {
+            seed: *seed,
+            claims,
+            bonds,
+            held: claims.len() - failed,
+            failed,
+            elapsed_ms,
+        })?)?;
     } else if failed == 0 {
-        voice.say(&format!("\n{} claims, all held, {:.1} s", claims.len(), elapsed.as_secs_f64()))?;
+        voice.say(&format!(
+            "\n{} claims, all held, {:.1} s",
+            claims.len(),
+            elapsed.as_secs_f64()
+        ))?;
     } else {
-        let mut text = format!("\n{} claims, {failed} did not hold, {:.1} s:", claims.len(), elapsed.as_secs_f64());
+        let mut text = format!(
+            "\n{} claims, {failed} did not hold, {:.1} s:",
+            claims.len(),
+            elapsed.as_secs_f64()
+        );
         for claim in claims.iter().filter(|claim| !claim.held) {
             text.push_str(&format!("\n  {}: {}", claim.chapter, claim.text));
         }
@@ -181,7 +218,13 @@ struct Stage {
 
 impl Stage {
     /// Takes a claim, and shows it to a person.
-    fn claim(&mut self, rules: &'static [&'static str], text: &'static str, held: bool, figures: Figures) {
+    fn claim(
+        &mut self,
+        rules: &'static [&'static str],
+        text: &'static str,
+        held: bool,
+        figures: Figures,
+    ) {
         let claim = Claim { chapter: self.chapter.name, rules, text, held, figures };
         if !self.voice.json && self.unsaid.is_none() {
             self.unsaid = self.voice.say(&claim.lines()).err();

@@ -1,4 +1,5 @@
-//! The parent's side of a child: starts it, asks it, ends it. Every wait is bounded, and dropping it leaves no process behind.
+//! The parent's side of a child: starts it, asks it, ends it. Every wait is bounded, and dropping
+//! it leaves no process behind.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -27,7 +28,9 @@ pub(crate) enum ProcessError {
         source: io::Error,
     },
     /// It ended, or was silent for too long.
-    #[error("child {pid} did not answer `{question}`: it has ended, or took longer than {PATIENCE:?}")]
+    #[error(
+        "child {pid} did not answer `{question}`: it has ended, or took longer than {PATIENCE:?}"
+    )]
     Silent {
         /// Its number.
         pid: u32,
@@ -90,7 +93,8 @@ impl Process {
     /// It cannot be started, or says nothing.
     pub(crate) fn start() -> Result<Self, ProcessError> {
         let mut command = Command::new(SELF);
-        // A process group of its own: Ctrl-C is for the demonstration, which ends its children itself.
+        // A process group of its own: Ctrl-C is for the demonstration, which ends its children
+        // itself.
         command.arg(WORD).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(ProcessError::Start)?;
         let input = child.stdin.take();
@@ -100,7 +104,10 @@ impl Process {
             std::thread::spawn(move || read(stdout, &sender));
         }
         let process = Self { child, input, answers };
-        process.numbers::<0>("ready", process.answer("ready")?.strip_prefix("ready").unwrap_or("not ready"))?;
+        process.numbers::<0>(
+            "ready",
+            process.answer("ready")?.strip_prefix("ready").unwrap_or("not ready"),
+        )?;
         Ok(process)
     }
 
@@ -127,7 +134,12 @@ impl Process {
     }
 
     /// The same for a part of it; both numbers are multiples of 8.
-    pub(crate) fn crc_of(&mut self, buffer: &Buffer, offset: u64, len: u64) -> Result<u32, ProcessError> {
+    pub(crate) fn crc_of(
+        &mut self,
+        buffer: &Buffer,
+        offset: u64,
+        len: u64,
+    ) -> Result<u32, ProcessError> {
         let [crc] = self.ask(&format!("crc {} {offset} {len}", buffer.number))?;
         Ok(crc as u32)
     }
@@ -139,8 +151,15 @@ impl Process {
 
     /// Has it build a linked list.
     pub(crate) fn build_list(&mut self, nodes: u64, seed: u64) -> Result<ListWalk, ProcessError> {
-        let [head, next_offset, payload_offset, payload] = self.ask(&format!("list {nodes} {seed}"))?;
-        Ok(ListWalk { head, next_offset, payload_offset, payload_len: payload as u32, max_nodes: nodes })
+        let [head, next_offset, payload_offset, payload] =
+            self.ask(&format!("list {nodes} {seed}"))?;
+        Ok(ListWalk {
+            head,
+            next_offset,
+            payload_offset,
+            payload_len: payload as u32,
+            max_nodes: nodes,
+        })
     }
 
     /// How many nodes it finds in its list, and the CRC32C of their payloads.
@@ -150,13 +169,28 @@ impl Process {
     }
 
     /// Has it build a random graph; a search writes its distances into the process's memory.
-    pub(crate) fn build_graph(&mut self, vertices: u32, edges: u64, seed: u64) -> Result<GraphSearch, ProcessError> {
+    pub(crate) fn build_graph(
+        &mut self,
+        vertices: u32,
+        edges: u64,
+        seed: u64,
+    ) -> Result<GraphSearch, ProcessError> {
         let [rows, columns, distances] = self.ask(&format!("graph {vertices} {edges} {seed}"))?;
         let (row_width, column_width) = (IndexWidth::U64, IndexWidth::U32);
-        Ok(GraphSearch { rows, row_width, columns, column_width, vertices, edges, source: 0, distances: Some(distances) })
+        Ok(GraphSearch {
+            rows,
+            row_width,
+            columns,
+            column_width,
+            vertices,
+            edges,
+            source: 0,
+            distances: Some(distances),
+        })
     }
 
-    /// How many vertices it reaches from `source`, the largest distance, and how many distances in its memory are not those it finds.
+    /// How many vertices it reaches from `source`, the largest distance, and how many distances in
+    /// its memory are not those it finds.
     pub(crate) fn search_graph(&mut self, source: u32) -> Result<(u32, u32, u64), ProcessError> {
         let [reached, depth, wrong] = self.ask(&format!("search {source}"))?;
         Ok((reached as u32, depth as u32, wrong))
@@ -168,20 +202,26 @@ impl Process {
         Ok((address, len, checksum as u32))
     }
 
-    /// Has it replace its image by another that has one buffer. Addresses are not randomised from there on, where the kernel permits it: a further exec with numbers
-    /// of the same lengths puts its buffer at the same address.
+    /// Has it replace its image by another that has one buffer. Addresses are not randomised from
+    /// there on, where the kernel permits it: a further exec with numbers of the same lengths
+    /// puts its buffer at the same address.
     pub(crate) fn exec(&mut self, len: u64, seed: u64) -> Result<Buffer, ProcessError> {
         let question = format!("exec {len} {seed}");
         self.say(&question)?;
         let answer = self.answer(&question)?;
-        let [number, address] = self.numbers(&question, answer.strip_prefix("ready").unwrap_or("not ready"))?;
+        let [number, address] =
+            self.numbers(&question, answer.strip_prefix("ready").unwrap_or("not ready"))?;
         Ok(Buffer { number: number as usize, address, len })
     }
 
     /// Kills it with SIGKILL and collects it.
     pub(crate) fn kill(&mut self) -> Result<(), ProcessError> {
         let pid = self.pid();
-        self.child.kill().and_then(|()| self.child.wait()).map(|_| ()).map_err(|source| ProcessError::End { pid, source })
+        self.child
+            .kill()
+            .and_then(|()| self.child.wait())
+            .map(|_| ())
+            .map_err(|source| ProcessError::End { pid, source })
     }
 
     fn ask<const N: usize>(&mut self, question: &str) -> Result<[u64; N], ProcessError> {
@@ -191,17 +231,30 @@ impl Process {
 
     fn say(&mut self, question: &str) -> Result<(), ProcessError> {
         let pid = self.pid();
-        let Some(input) = &mut self.input else { return Err(ProcessError::Deaf { pid, source: io::ErrorKind::BrokenPipe.into() }) };
+        let Some(input) = &mut self.input else {
+            return Err(ProcessError::Deaf { pid, source: io::ErrorKind::BrokenPipe.into() });
+        };
         writeln!(input, "{question}").map_err(|source| ProcessError::Deaf { pid, source })
     }
 
     fn answer(&self, question: &str) -> Result<String, ProcessError> {
-        self.answers.recv_timeout(PATIENCE).map_err(|_| ProcessError::Silent { pid: self.pid(), question: question.to_owned() })
+        self.answers
+            .recv_timeout(PATIENCE)
+            .map_err(|_| ProcessError::Silent { pid: self.pid(), question: question.to_owned() })
     }
 
-    fn numbers<const N: usize>(&self, question: &str, answer: &str) -> Result<[u64; N], ProcessError> {
-        let parsed: Result<Vec<u64>, _> = answer.split_ascii_whitespace().map(u64::from_str).collect();
-        let unclear = || ProcessError::Unclear { pid: self.pid(), question: question.to_owned(), answer: answer.to_owned() };
+    fn numbers<const N: usize>(
+        &self,
+        question: &str,
+        answer: &str,
+    ) -> Result<[u64; N], ProcessError> {
+        let parsed: Result<Vec<u64>, _> =
+            answer.split_ascii_whitespace().map(u64::from_str).collect();
+        let unclear = || ProcessError::Unclear {
+            pid: self.pid(),
+            question: question.to_owned(),
+            answer: answer.to_owned(),
+        };
         parsed.ok().and_then(|numbers| numbers.try_into().ok()).ok_or_else(unclear)
     }
 }

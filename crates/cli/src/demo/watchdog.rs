@@ -1,4 +1,5 @@
-//! What ends the demonstration when a chapter does not: every wait in a chapter is bounded, but a defect of what it shows could be an endless one.
+//! What ends the demonstration when a chapter does not: every wait in a chapter is bounded, but a
+//! defect of what it shows could be an endless one.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -7,7 +8,8 @@ use std::time::Duration;
 use crate::error::exit;
 use crate::voice::Voice;
 
-/// What is counted. One wait for the whole time was rejected: a demonstration that was stopped (Ctrl-Z) and goes on would be late at once, and so loses one tick.
+/// What is counted. One wait for the whole time was rejected: a demonstration that was stopped
+/// (Ctrl-Z) and goes on would be late at once, and so loses one tick.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The ticks that a chapter may take; it takes less than one.
@@ -21,14 +23,20 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// From now on. A chapter that takes too long is named, and the program ended with the code of a claim that did not hold. The children see their input closed
-    /// and end, as they do whenever their parent is gone.
+    /// From now on. A chapter that takes too long is named, and the program ended with the code of
+    /// a claim that did not hold. The children see their input closed and end, as they do
+    /// whenever their parent is gone.
     pub(super) fn over(chapter: &'static str, voice: Voice) -> Self {
         let (over, ended) = mpsc::channel();
         thread::spawn(move || {
             if is_late(&ended, TICK, TICKS) {
-                voice
-                    .refuse("host", &format!("chapter {chapter} does not end within {} s; report this", TICK.as_secs() * u64::from(TICKS)));
+                voice.refuse(
+                    "host",
+                    &format!(
+                        "chapter {chapter} does not end within {} s; report this",
+                        TICK.as_secs() * u64::from(TICKS)
+                    ),
+                );
                 std::process::exit(exit::FAULT.into());
             }
         });

@@ -25,16 +25,24 @@ pub(super) fn text(args: &DiffArgs) -> Result<String, Error> {
         return Err(Error::StandardInputTwice);
     }
     let before = source::reading(Some(&args.before))?.machine();
-    let after = if args.after.is_some() { Some(source::reading(Some(second))?.machine()) } else { None };
+    let after =
+        if args.after.is_some() { Some(source::reading(Some(second))?.machine()) } else { None };
     let after: &Machine = after.as_ref().unwrap_or(&before);
     let (first_policy, second_policy) = match args.policies[..] {
         [first, second] => (first, second),
         _ => (args.policy, args.policy),
     };
-    let groupings = (Grouping::compute(&before, first_policy), Grouping::compute(after, second_policy));
-    let difference =
-        Difference::between(Side { machine: &before, grouping: &groupings.0 }, Side { machine: after, grouping: &groupings.1 });
-    if args.json { report::object(&object(&difference, first_policy, second_policy)) } else { Ok(sentences(&difference)) }
+    let groupings =
+        (Grouping::compute(&before, first_policy), Grouping::compute(after, second_policy));
+    let difference = Difference::between(
+        Side { machine: &before, grouping: &groupings.0 },
+        Side { machine: after, grouping: &groupings.1 },
+    );
+    if args.json {
+        report::object(&object(&difference, first_policy, second_policy))
+    } else {
+        Ok(sentences(&difference))
+    }
 }
 
 fn sentences(difference: &Difference) -> String {
@@ -42,9 +50,11 @@ fn sentences(difference: &Difference) -> String {
         return "no difference\n".to_owned();
     }
     let mut out = String::new();
-    for (what, functions) in
-        [("only in A", &difference.removed), ("only in B", &difference.added), ("another device", &difference.replaced)]
-    {
+    for (what, functions) in [
+        ("only in A", &difference.removed),
+        ("only in B", &difference.added),
+        ("another device", &difference.replaced),
+    ] {
         if !functions.is_empty() {
             let _ = writeln!(out, "{what}: {}", list(functions));
         }
@@ -59,10 +69,22 @@ fn sentences(difference: &Difference) -> String {
         );
     }
     for change in &difference.acs {
-        let _ = writeln!(out, "ACS of {}\n  A: {}\n  B: {}", change.function, acs(change.before), acs(change.after));
+        let _ = writeln!(
+            out,
+            "ACS of {}\n  A: {}\n  B: {}",
+            change.function,
+            acs(change.before),
+            acs(change.after)
+        );
     }
     for change in &difference.readiness {
-        let _ = writeln!(out, "shared addressing of {}\n  A: {}\n  B: {}", change.function, verdict(change.before), verdict(change.after));
+        let _ = writeln!(
+            out,
+            "shared addressing of {}\n  A: {}\n  B: {}",
+            change.function,
+            verdict(change.before),
+            verdict(change.after)
+        );
     }
     out
 }
@@ -82,7 +104,10 @@ fn company(company: Option<&Company>) -> String {
 }
 
 fn acs(bits: Option<(AcsBits, AcsBits)>) -> String {
-    bits.map_or_else(|| "no capability".to_owned(), |(implemented, enabled)| format!("implements {implemented}; enabled {enabled}"))
+    bits.map_or_else(
+        || "no capability".to_owned(),
+        |(implemented, enabled)| format!("implements {implemented}; enabled {enabled}"),
+    )
 }
 
 fn verdict(verdict: Verdict) -> String {

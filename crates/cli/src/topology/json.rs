@@ -1,9 +1,12 @@
-//! The object of `sva topology --json`. Its keys are described in docs/topology.md: keys may be added, never renamed or removed.
+//! The object of `sva topology --json`. Its keys are described in docs/topology.md: keys may be
+//! added, never renamed or removed.
 
 use serde::{Serialize, Serializer};
 use sva_core::Bdf;
 use sva_pci::AcsBits;
-use sva_pci::groups::{self, Difference, Explanation, Group, Grouping, Pair, PairVerdict, SelfCheck};
+use sva_pci::groups::{
+    self, Difference, Explanation, Group, Grouping, Pair, PairVerdict, SelfCheck,
+};
 use sva_pci::machine::{Fact, Ids, Machine, PciFunction, Source};
 use sva_pci::ready::{Check, Readiness};
 
@@ -24,14 +27,27 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// All of a subject and what is to be said of it; with the explanation of one function and of a pair, given as indexes.
-    pub(super) fn new(subject: &Subject, notes: Vec<String>, explained: Option<usize>, pair: Option<(usize, usize)>) -> Self {
+    /// All of a subject and what is to be said of it; with the explanation of one function and of a
+    /// pair, given as indexes.
+    pub(super) fn new(
+        subject: &Subject,
+        notes: Vec<String>,
+        explained: Option<usize>,
+        pair: Option<(usize, usize)>,
+    ) -> Self {
         let Subject { machine, grouping, check, readiness, .. } = subject;
-        let explanation = |function| ExplanationObject::new(machine, &groups::explain(machine, grouping, function));
-        let pair_object = |(a, b)| PairObject::new(machine, &groups::why_not(machine, grouping, a, b));
+        let explanation = |function| {
+            ExplanationObject::new(machine, &groups::explain(machine, grouping, function))
+        };
+        let pair_object =
+            |(a, b)| PairObject::new(machine, &groups::why_not(machine, grouping, a, b));
         Self {
             devices: devices(machine, grouping, readiness),
-            groups: grouping.groups().iter().map(|group| GroupObject::new(machine, grouping, group)).collect(),
+            groups: grouping
+                .groups()
+                .iter()
+                .map(|group| GroupObject::new(machine, grouping, group))
+                .collect(),
             self_check: SelfCheckObject::new(machine, check),
             policy: grouping.policy().to_string(),
             host: HostObject::new(machine),
@@ -72,7 +88,11 @@ struct Known<T> {
 
 impl<T> Known<T> {
     fn new(value: T, source: Source) -> Self {
-        Self { value, source: source.word(), because: source.basis().map(|basis| basis.to_string()) }
+        Self {
+            value,
+            source: source.word(),
+            because: source.basis().map(|basis| basis.to_string()),
+        }
     }
 }
 
@@ -102,14 +122,36 @@ fn devices(machine: &Machine, grouping: &Grouping, readiness: &[Readiness]) -> V
     let mut rows = readiness.iter().peekable();
     let functions = machine.functions().iter().enumerate();
     // Both lists are in the order of addresses.
-    functions.map(|(index, function)| Device::new(machine, grouping, index, function, rows.next_if(|row| row.function == index))).collect()
+    functions
+        .map(|(index, function)| {
+            Device::new(
+                machine,
+                grouping,
+                index,
+                function,
+                rows.next_if(|row| row.function == index),
+            )
+        })
+        .collect()
 }
 
 impl Device {
-    fn new(machine: &Machine, grouping: &Grouping, index: usize, function: &PciFunction, row: Option<&Readiness>) -> Self {
+    fn new(
+        machine: &Machine,
+        grouping: &Grouping,
+        index: usize,
+        function: &PciFunction,
+        row: Option<&Readiness>,
+    ) -> Self {
         let ids = |Ids { vendor, device }| format!("{vendor:04x}:{device:04x}");
-        let acs = function.acs.value.map(|acs| AcsObject { implemented: names(acs.implemented), enabled: names(acs.enabled) });
-        let read = function.acs.value.map_or(function.acs.source, |acs| acs.implemented.source.weaker(acs.enabled.source));
+        let acs = function.acs.value.map(|acs| AcsObject {
+            implemented: names(acs.implemented),
+            enabled: names(acs.enabled),
+        });
+        let read = function
+            .acs
+            .value
+            .map_or(function.acs.source, |acs| acs.implemented.source.weaker(acs.enabled.source));
         Self {
             bdf: function.bdf,
             group: grouping.of(index),
@@ -117,7 +159,11 @@ impl Device {
             ids: function.ids.map(|fact| ids(fact.value)),
             class: function.class.map(|fact| format!("{:06x}", fact.value.0)),
             kind: function.express.value.map(|express| express.kind.name()),
-            parent: machine.bridges_above(index).next().and_then(|bridge| machine.functions().get(bridge)).map(|bridge| bridge.bdf),
+            parent: machine
+                .bridges_above(index)
+                .next()
+                .and_then(|bridge| machine.functions().get(bridge))
+                .map(|bridge| bridge.bdf),
             driver: function.driver.clone(),
             multifunction: Known::new(function.multifunction.value, function.multifunction.source),
             acs: Known::new(acs, function.acs.source.weaker(read)),
@@ -179,7 +225,11 @@ impl GroupObject {
             source: reason.source.word(),
             because: reason.source.basis().map(|basis| basis.to_string()),
         };
-        Self { id: group.id, members: texts(machine, &group.members), reasons: group.reasons.iter().map(reason).collect() }
+        Self {
+            id: group.id,
+            members: texts(machine, &group.members),
+            reasons: group.reasons.iter().map(reason).collect(),
+        }
     }
 }
 
@@ -198,8 +248,10 @@ struct DifferenceObject {
 
 impl SelfCheckObject {
     fn new(machine: &Machine, check: &SelfCheck) -> Self {
-        let difference =
-            |difference: &Difference| DifferenceObject { text: difference.describe(machine), members: concerned(machine, difference) };
+        let difference = |difference: &Difference| DifferenceObject {
+            text: difference.describe(machine),
+            members: concerned(machine, difference),
+        };
         Self {
             compared: check.compared,
             agrees: (check.compared > 0).then(|| check.agrees()),
@@ -211,8 +263,12 @@ impl SelfCheckObject {
 /// All functions that a difference is about.
 fn concerned(machine: &Machine, difference: &Difference) -> Vec<String> {
     match difference {
-        Difference::KernelJoins { parts, .. } => parts.iter().flat_map(|(_, members)| texts(machine, members)).collect(),
-        Difference::KernelSplits { parts, .. } => parts.iter().flat_map(|(_, members)| texts(machine, members)).collect(),
+        Difference::KernelJoins { parts, .. } => {
+            parts.iter().flat_map(|(_, members)| texts(machine, members)).collect()
+        }
+        Difference::KernelSplits { parts, .. } => {
+            parts.iter().flat_map(|(_, members)| texts(machine, members)).collect()
+        }
         Difference::OnlyKernel { function, .. } => texts(machine, &[*function]),
         _ => Vec::new(),
     }

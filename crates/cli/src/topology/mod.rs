@@ -1,4 +1,5 @@
-//! `sva topology`: a real machine's groups and readiness for shared virtual addressing, explained, drawn and compared.
+//! `sva topology`: a real machine's groups and readiness for shared virtual addressing, explained,
+//! drawn and compared.
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -48,7 +49,8 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
     }
     let (reading, matched) = match args.dmesg.as_deref() {
         None => (source::reading(args.from.as_deref())?, None),
-        Some(log) => source::reading_with(args.from.as_deref(), log).map(|(reading, matched)| (reading, Some(matched)))?,
+        Some(log) => source::reading_with(args.from.as_deref(), log)
+            .map(|(reading, matched)| (reading, Some(matched)))?,
     };
     let machine = reading.machine();
     let grouping = Grouping::compute(&machine, args.policy);
@@ -79,7 +81,12 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
         parts.push(picture::text(&subject.machine, &subject.grouping));
     }
     parts.extend(explained.map(|function| explanation(&subject, function)));
-    parts.extend(pair.map(|(a, b)| groups::why_not(&subject.machine, &subject.grouping, a, b).lines(&subject.machine).join("\n") + "\n"));
+    parts.extend(pair.map(|(a, b)| {
+        groups::why_not(&subject.machine, &subject.grouping, a, b)
+            .lines(&subject.machine)
+            .join("\n")
+            + "\n"
+    }));
     if args.sva {
         parts.push(sva::table(&subject.machine, &subject.grouping, &subject.readiness));
     }
@@ -98,30 +105,41 @@ fn write_files(args: &TopologyArgs, subject: &Subject) -> Result<Option<String>,
         (args.html.as_deref(), &|| picture::html(machine, grouping)),
     ];
     let to_output = files.iter().filter(|(path, _)| path.is_some_and(source::is_standard)).count();
-    if to_output > 1 || to_output == 1 && (args.json || args.sva || args.explain.is_some() || !args.why_not.is_empty()) {
+    if to_output > 1
+        || to_output == 1
+            && (args.json || args.sva || args.explain.is_some() || !args.why_not.is_empty())
+    {
         return Err(Error::OutputTwice);
     }
     let mut output = None;
-    for (path, content) in files.into_iter().filter_map(|(path, content)| path.map(|path| (path, content()))) {
+    for (path, content) in
+        files.into_iter().filter_map(|(path, content)| path.map(|path| (path, content())))
+    {
         if source::is_standard(path) {
             output = Some(content);
         } else {
-            replace::replace(path, content.as_bytes()).map_err(|source| Error::File { path: path.to_path_buf(), source })?;
+            replace::replace(path, content.as_bytes())
+                .map_err(|source| Error::File { path: path.to_path_buf(), source })?;
         }
     }
     Ok(output)
 }
 
-/// How the groups compare with the kernel's own, differences first; none where there is nothing to compare with.
+/// How the groups compare with the kernel's own, differences first; none where there is nothing to
+/// compare with.
 fn self_check(subject: &Subject) -> Option<String> {
     let Subject { check, machine, grouping, .. } = subject;
     if check.compared == 0 {
         return None;
     }
     if check.agrees() {
-        return Some(format!("The kernel's own groups of {} functions are the same.\n", check.compared));
+        return Some(format!(
+            "The kernel's own groups of {} functions are the same.\n",
+            check.compared
+        ));
     }
-    let mut out = format!("The kernel's own groups differ from those of the policy {}:\n", grouping.policy());
+    let mut out =
+        format!("The kernel's own groups differ from those of the policy {}:\n", grouping.policy());
     for difference in &check.differences {
         let _ = writeln!(out, "  {}", difference.describe(machine));
     }

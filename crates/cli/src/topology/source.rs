@@ -1,4 +1,5 @@
-//! Where a machine comes from: this one, a folder with a copy of its `/sys` and `/proc`, a dump, the text of lspci; and a kernel log beside it.
+//! Where a machine comes from: this one, a folder with a copy of its `/sys` and `/proc`, a dump,
+//! the text of lspci; and a kernel log beside it.
 
 use std::path::Path;
 
@@ -30,13 +31,17 @@ pub(super) fn reading(from: Option<&Path>) -> Result<Reading, Error> {
 ///
 /// # Errors
 /// As [`reading`]; the log cannot be read.
-pub(super) fn reading_with(from: Option<&Path>, dmesg: &Path) -> Result<(Reading, LogMatch), Error> {
+pub(super) fn reading_with(
+    from: Option<&Path>,
+    dmesg: &Path,
+) -> Result<(Reading, LogMatch), Error> {
     if from.is_some_and(is_standard) && is_standard(dmesg) {
         return Err(Error::StandardInputTwice);
     }
     let mut reading = reading(from)?;
     let log = bytes(dmesg, read::LONGEST)?;
-    let matched = read::add_dmesg(&mut reading, &log).map_err(|source| Error::Dump { path: name(dmesg), source })?;
+    let matched = read::add_dmesg(&mut reading, &log)
+        .map_err(|source| Error::Dump { path: name(dmesg), source })?;
     Ok((reading, matched))
 }
 
@@ -45,7 +50,11 @@ fn of_path(path: &Path) -> Result<Reading, Error> {
     if path.is_dir() && !path.join(DEVICES).is_dir() {
         return Err(Error::NoMachineIn { path: path.to_path_buf(), wanted: DEVICES });
     }
-    if path.is_dir() { read::scan(path).map_err(dump) } else { read::parse(&bytes(path, read::LONGEST)?).map_err(dump) }
+    if path.is_dir() {
+        read::scan(path).map_err(dump)
+    } else {
+        read::parse(&bytes(path, read::LONGEST)?).map_err(dump)
+    }
 }
 
 pub(super) fn is_standard(path: &Path) -> bool {
@@ -61,10 +70,13 @@ fn name(path: &Path) -> std::path::PathBuf {
 /// # Errors
 /// There is none; the error names near ones.
 pub(super) fn find(machine: &Machine, bdf: Bdf) -> Result<usize, Error> {
-    machine.find(bdf).ok_or_else(|| Error::NoSuchFunction { function: bdf, near: near(machine, bdf) })
+    machine
+        .find(bdf)
+        .ok_or_else(|| Error::NoSuchFunction { function: bdf, near: near(machine, bdf) })
 }
 
-/// The functions that are nearest to an address that there is none at: in another segment, in the same slot, on the same bus, and then any.
+/// The functions that are nearest to an address that there is none at: in another segment, in the
+/// same slot, on the same bus, and then any.
 fn near(machine: &Machine, bdf: Bdf) -> Vec<Bdf> {
     let distance = |other: &Bdf| {
         let (bus, slot) = (other.bus() == bdf.bus(), other.device() == bdf.device());

@@ -1,4 +1,5 @@
-//! `sva topology --sva`: which devices can share a process's address space, as a table, and gate by gate for one of them.
+//! `sva topology --sva`: which devices can share a process's address space, as a table, and gate by
+//! gate for one of them.
 
 use std::fmt::Write as _;
 
@@ -14,7 +15,10 @@ pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) 
     if rows.is_empty() {
         return "no device here could issue requests for a process\n".to_owned();
     }
-    let mut out = format!("{:<13}  {:<NAME$}  PASID  ATS  PRI  prefix  RR+UF  IOMMU  enabled  group  verdict\n", "device", "name");
+    let mut out = format!(
+        "{:<13}  {:<NAME$}  PASID  ATS  PRI  prefix  RR+UF  IOMMU  enabled  group  verdict\n",
+        "device", "name"
+    );
     for row in rows {
         let Some(function) = machine.functions().get(row.function) else { continue };
         line(&mut out, function, grouping.of(row.function), row);
@@ -22,22 +26,29 @@ pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) 
     for shut in shut_by_settings(rows) {
         let _ = write!(out, "\nshut by a setting of this machine: {shut}");
     }
-    let count = |wanted: fn(&Verdict) -> bool| rows.iter().filter(|row| wanted(&row.verdict())).count();
+    let count =
+        |wanted: fn(&Verdict) -> bool| rows.iter().filter(|row| wanted(&row.verdict())).count();
     let ready = count(|verdict| matches!(verdict, Verdict::Ready));
     let unknown = match count(|verdict| matches!(verdict, Verdict::Unknown(_))) {
         0 => String::new(),
         unknown => format!("; of {unknown} it is not known"),
     };
-    let _ = writeln!(out, "\n{ready} of {} devices can share a process's address space{unknown}", rows.len());
+    let _ = writeln!(
+        out,
+        "\n{ready} of {} devices can share a process's address space{unknown}",
+        rows.len()
+    );
     out.push_str("yes passed, no failed, off switched off, - no such capability, ? not known, * assumed; --explain BDF shows all gates of a device\n");
     out
 }
 
-/// What settings of the machine shut for its devices, whatever else stops those: the kernel's options, and an IOMMU that is not used.
+/// What settings of the machine shut for its devices, whatever else stops those: the kernel's
+/// options, and an IOMMU that is not used.
 fn shut_by_settings(rows: &[Readiness]) -> Vec<String> {
     let mut shut: Vec<&Check> = Vec::new();
     for check in rows.iter().flat_map(|row| &row.checks) {
-        let of_machine = matches!(check.gate, Gate::InUse | Gate::IommuPasid | Gate::Ats) && check.outcome() == Outcome::Off;
+        let of_machine = matches!(check.gate, Gate::InUse | Gate::IommuPasid | Gate::Ats)
+            && check.outcome() == Outcome::Off;
         if of_machine && !shut.iter().any(|known| known.finding == check.finding) {
             shut.push(check);
         }
@@ -65,12 +76,17 @@ fn line(out: &mut String, function: &PciFunction, group: Option<u32>, row: &Read
     );
 }
 
-/// The end of a name, which tells devices of one vendor apart. It is foreign text: what a terminal would obey is replaced.
+/// The end of a name, which tells devices of one vendor apart. It is foreign text: what a terminal
+/// would obey is replaced.
 fn shortened(name: &str) -> String {
     let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
     let length = name.chars().count();
     let skipped = if length > NAME { length - NAME + 1 } else { 0 };
-    (skipped > 0).then_some('…').into_iter().chain(name.chars().skip(skipped).map(printable)).collect()
+    (skipped > 0)
+        .then_some('…')
+        .into_iter()
+        .chain(name.chars().skip(skipped).map(printable))
+        .collect()
 }
 
 fn pasid_cell(check: &Check) -> String {
@@ -124,7 +140,9 @@ pub(super) fn verdict(row: &Readiness) -> String {
     let finding = row.decisive().map(|check| check.finding.to_string()).unwrap_or_default();
     match row.verdict() {
         Verdict::Ready => "ready".to_owned(),
-        Verdict::SwitchedOff(gate) if row.checks.iter().all(|check| check.outcome() != Outcome::Unknown) => {
+        Verdict::SwitchedOff(gate)
+            if row.checks.iter().all(|check| check.outcome() != Outcome::Unknown) =>
+        {
             format!("capable, but off: {gate}: {finding}")
         }
         Verdict::SwitchedOff(gate) => format!("off: {gate}: {finding}"),
@@ -139,11 +157,21 @@ pub(super) fn gates(row: &Readiness) -> String {
     for check in &row.checks {
         let known = match (check.outcome(), check.source) {
             // That it was not said is the finding itself.
-            (_, Source::Read) | (Outcome::Unknown, Source::Assumed(Basis::NotPrinted)) => String::new(),
-            (Outcome::Unknown, source) => source.basis().map(|basis| format!(" [{basis}]")).unwrap_or_default(),
+            (_, Source::Read) | (Outcome::Unknown, Source::Assumed(Basis::NotPrinted)) => {
+                String::new()
+            }
+            (Outcome::Unknown, source) => {
+                source.basis().map(|basis| format!(" [{basis}]")).unwrap_or_default()
+            }
             (_, source) => format!(" [{source}]"),
         };
-        let _ = writeln!(out, "  {:<7}  {:<31}  {}{known}", check.outcome().word(), check.gate.to_string(), check.finding);
+        let _ = writeln!(
+            out,
+            "  {:<7}  {:<31}  {}{known}",
+            check.outcome().word(),
+            check.gate.to_string(),
+            check.finding
+        );
     }
     out
 }

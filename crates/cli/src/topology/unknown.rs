@@ -1,4 +1,5 @@
-//! What a machine's source does not tell, and what in it cannot be: said below every answer, for the answers rest on it.
+//! What a machine's source does not tell, and what in it cannot be: said below every answer, for
+//! the answers rest on it.
 
 use sva_pci::groups::{Grouping, Policy};
 use sva_pci::machine::{Basis, Machine, PciFunction, Source};
@@ -21,14 +22,16 @@ pub(super) fn of_log(matched: &LogMatch) -> Option<String> {
 pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let functions = machine.functions();
-    let hidden = functions.iter().filter(|function| rests_on(function, Basis::CapabilitiesHidden)).count();
+    let hidden =
+        functions.iter().filter(|function| rests_on(function, Basis::CapabilitiesHidden)).count();
     if hidden > 0 {
         lines.push(format!(
             "the capabilities of {hidden} of {} functions could not be read, so ACS, PASID, ATS and PRI are not known there: read as root",
             functions.len()
         ));
     }
-    let assumed: Vec<usize> = (0..functions.len()).filter(|index| is_guess(machine, grouping, *index)).collect();
+    let assumed: Vec<usize> =
+        (0..functions.len()).filter(|index| is_guess(machine, grouping, *index)).collect();
     if !assumed.is_empty() {
         lines.push(format!(
             "{} by something that was assumed, not read: {}; --explain BDF says what, and lspci -vvv -nn as root tells more",
@@ -44,7 +47,8 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
     if host.iommu_in_use.is_some_and(|fact| !fact.value) {
         lines.push("the kernel uses no IOMMU for these devices: these are the groups that it would make with one".to_owned());
     }
-    let overridden = host.options.iter().flatten().any(|option| option.starts_with("pcie_acs_override"));
+    let overridden =
+        host.options.iter().flatten().any(|option| option.starts_with("pcie_acs_override"));
     if overridden && grouping.policy() != Policy::Override {
         lines.push("the kernel was given pcie_acs_override: if it has that patch, --policy override is nearer to its groups".to_owned());
     }
@@ -52,14 +56,17 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
     lines
 }
 
-/// Whether a function's group, or that it is alone in one, rests on something that was assumed. That a device has one function where a listing shows one is no
-/// guess worth a note.
+/// Whether a function's group, or that it is alone in one, rests on something that was assumed.
+/// That a device has one function where a listing shows one is no guess worth a note.
 fn is_guess(machine: &Machine, grouping: &Grouping, index: usize) -> bool {
-    let guess = |source: Source| matches!(source, Source::Assumed(basis) if basis != Basis::NoSiblings);
+    let guess =
+        |source: Source| matches!(source, Source::Assumed(basis) if basis != Basis::NoSiblings);
     match grouping.reason(index) {
         Some(reason) => guess(reason.source),
         None if grouping.of(index).is_none() => false,
-        None => std::iter::once(index).chain(machine.bridges_above(index)).any(|hop| guess(grouping.verdict(machine, hop).source)),
+        None => std::iter::once(index)
+            .chain(machine.bridges_above(index))
+            .any(|hop| guess(grouping.verdict(machine, hop).source)),
     }
 }
 
@@ -73,5 +80,7 @@ fn first(machine: &Machine, functions: &[usize]) -> String {
 }
 
 fn rests_on(function: &PciFunction, basis: Basis) -> bool {
-    [function.express.source, function.acs.source, function.pasid.source].iter().any(|source| source.basis() == Some(basis))
+    [function.express.source, function.acs.source, function.pasid.source]
+        .iter()
+        .any(|source| source.basis() == Some(basis))
 }

@@ -11,7 +11,10 @@ fn a_write_to_a_read_only_page_faults_and_changes_nothing() {
     let mut target = Target::new(SEED);
     let before = target.constant_crc();
     let (address, len) = target.constant;
-    let said = run(&format!("dma fill --pid {} --addr {address} --len {len} --byte 0 --json", target.pid()));
+    let said = run(&format!(
+        "dma fill --pid {} --addr {address} --len {len} --byte 0 --json",
+        target.pid()
+    ));
     assert_eq!(said.code, 1, "{said:?}");
     let report = said.json();
     assert_eq!((report["bytes"].as_u64(), report["result"].is_null()), (Some(0), true), "{report}");
@@ -28,16 +31,30 @@ fn a_hole_faults_at_its_first_byte_and_the_bytes_before_it_are_done() {
     let hole = target.edge(8192);
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("out");
-    let said = run(&format!("dma read --pid {} --addr {} --len 8192 --out {} --json", target.pid(), hole - 5000, file.display()));
+    let said = run(&format!(
+        "dma read --pid {} --addr {} --len 8192 --out {} --json",
+        target.pid(),
+        hole - 5000,
+        file.display()
+    ));
     assert_eq!(said.code, 1, "{said:?}");
     let report = said.json();
-    assert_eq!((report["bytes"].as_u64(), &report["fault"]["address"]), (Some(5000), &format!("{hole:#x}").into()), "{report}");
+    assert_eq!(
+        (report["bytes"].as_u64(), &report["fault"]["address"]),
+        (Some(5000), &format!("{hole:#x}").into()),
+        "{report}"
+    );
     assert_eq!(report["fault"]["access"], "read");
     assert_eq!(std::fs::metadata(&file).expect("written").len(), 5000);
     assert!(said.stderr.contains(&format!("{hole:#x}")), "people are told too: {said:?}");
 
-    let said = run(&format!("dma crc32c --pid {} --addr {} --len 8K --json", target.pid(), hole - 5000));
-    assert_eq!((said.code, said.json()["result"].is_null()), (1, true), "no checksum of a part: {said:?}");
+    let said =
+        run(&format!("dma crc32c --pid {} --addr {} --len 8K --json", target.pid(), hole - 5000));
+    assert_eq!(
+        (said.code, said.json()["result"].is_null()),
+        (1, true),
+        "no checksum of a part: {said:?}"
+    );
     assert_eq!(said.json()["fault"]["address"], format!("{hole:#x}"));
 }
 
@@ -47,9 +64,15 @@ fn kernel_and_non_canonical_addresses_fault_for_every_operation() {
     let mut target = Target::new(SEED);
     let pid = target.pid();
     let good = target.base;
-    for bad in
-        ["0", "0x7ffffffff000", "0x800000000000", "0x8000000000000000", "0xffff800000000000", "0xffffffff81000000", "0xfffffffffffff000"]
-    {
+    for bad in [
+        "0",
+        "0x7ffffffff000",
+        "0x800000000000",
+        "0x8000000000000000",
+        "0xffff800000000000",
+        "0xffffffff81000000",
+        "0xfffffffffffff000",
+    ] {
         for line in [
             format!("dma crc32c --pid {pid} --addr {bad} --len 4K --json"),
             format!("dma read --pid {pid} --addr {bad} --len 4K --json"),
@@ -62,7 +85,8 @@ fn kernel_and_non_canonical_addresses_fault_for_every_operation() {
             let said = run(&line);
             assert_eq!(said.code, 1, "{line}: {said:?}");
             let fault = &said.json()["fault"];
-            let address = fault["address"].as_str().and_then(|text| u64::from_str_radix(&text[2..], 16).ok());
+            let address =
+                fault["address"].as_str().and_then(|text| u64::from_str_radix(&text[2..], 16).ok());
             assert_eq!(address, sva_pci::parse_address(bad).ok(), "{line}: {said:?}");
         }
     }

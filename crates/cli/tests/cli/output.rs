@@ -10,7 +10,11 @@ const SEED: u64 = 0x5eed_0004;
 fn the_fabric_is_drawn_and_the_example_draws_the_same() {
     let built_in = run("fabric");
     assert_eq!(built_in.code, 0, "{built_in:?}");
-    assert!(built_in.text().contains("0000:01:00.0") && built_in.text().contains("group"), "{}", built_in.text());
+    assert!(
+        built_in.text().contains("0000:01:00.0") && built_in.text().contains("group"),
+        "{}",
+        built_in.text()
+    );
     assert!(built_in.text().lines().all(|line| line.chars().count() <= 100), "it fits a terminal");
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -21,7 +25,8 @@ fn the_fabric_is_drawn_and_the_example_draws_the_same() {
     assert!(json.code == 0 && json.json().is_object(), "{json:?}");
 }
 
-/// Two root ports of one device without ACS, each with a card; the second card is a DMA engine with PASIDs.
+/// Two root ports of one device without ACS, each with a card; the second card is a DMA engine with
+/// PASIDs.
 const DUMP: &str = "\
 00:01.0 PCI bridge [0604]: Example Port [1af4:0001] (prog-if 00 [Normal decode])
 \tFlags: bus master, fast devsel, latency 0
@@ -57,8 +62,11 @@ fn a_dump_becomes_a_fabric_with_the_kernel_s_groups_and_a_list_of_what_differs()
     std::fs::write(&dump, DUMP).expect("written");
     let drawn = run(&format!("fabric --from {}", dump.display()));
     assert_eq!(drawn.code, 0, "{drawn:?}");
-    let (fabric, differs) =
-        drawn.text().split_once("\nwhat differs from the machine\n").map(|(a, b)| (a.to_owned(), b.to_owned())).expect("two parts");
+    let (fabric, differs) = drawn
+        .text()
+        .split_once("\nwhat differs from the machine\n")
+        .map(|(a, b)| (a.to_owned(), b.to_owned()))
+        .expect("two parts");
     assert!(fabric.contains("0000:01:00.0 0000:02:00.0"), "one group: {fabric}");
     assert!(differs.contains("BAR 2 of 0000:01:00.0 at 0x90000000 left out"), "{differs}");
     let toml = run(&format!("fabric --from {} --toml", dump.display()));
@@ -78,8 +86,12 @@ fn a_device_of_a_dump_is_bound_as_on_the_machine() {
     let folder = tempfile::tempdir().expect("a folder");
     let dump = folder.path().join("lspci.txt");
     std::fs::write(&dump, DUMP).expect("written");
-    let said =
-        run(&format!("dma crc32c --pid {} --addr {:#x} --len 4K --device 02:00.0 --from {}", target.pid(), target.base, dump.display()));
+    let said = run(&format!(
+        "dma crc32c --pid {} --addr {:#x} --len 4K --device 02:00.0 --from {}",
+        target.pid(),
+        target.base,
+        dump.display()
+    ));
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("0000:01:00.0"), "the sibling is named: {said:?}");
     assert!(said.stderr.contains("sva fabric --from lists"), "{said:?}");
@@ -92,7 +104,8 @@ fn what_is_no_dump_is_refused_with_its_place() {
     assert_eq!((said.code, said.json()["error"]["kind"].clone()), (2, "dump".into()));
     let folder = tempfile::tempdir().expect("a folder");
     let dump = folder.path().join("lspci.txt");
-    std::fs::write(&dump, "00:00.0 Host bridge [0600]: Example Bridge [1af4:0001]\n").expect("written");
+    std::fs::write(&dump, "00:00.0 Host bridge [0600]: Example Bridge [1af4:0001]\n")
+        .expect("written");
     let said = run(&format!("fabric --from {}", dump.display()));
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("can be in a fabric"), "{said:?}");
@@ -109,9 +122,15 @@ fn regions_are_those_of_the_process() {
     assert_eq!(regions.len(), maps.lines().count());
     for (region, line) in regions.iter().zip(maps.lines()) {
         assert_eq!(keys(region), ["device", "end", "name", "offset", "rights", "start", "why"]);
-        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
-        let hex = |text| u64::from_str_radix(text, 16).map(|n| format!("{n:#x}")).expect("hexadecimal");
-        assert_eq!((&region["start"], &region["end"]), (&hex(from).into(), &hex(to).into()), "{line}");
+        let (from, to) =
+            line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+        let hex =
+            |text| u64::from_str_radix(text, 16).map(|n| format!("{n:#x}")).expect("hexadecimal");
+        assert_eq!(
+            (&region["start"], &region["end"]),
+            (&hex(from).into(), &hex(to).into()),
+            "{line}"
+        );
         assert_eq!(region["rights"], line.split(' ').nth(1).expect("rights"), "{line}");
     }
     let text = run(&format!("regions --pid {}", target.pid())).text();
@@ -134,7 +153,12 @@ fn a_reader_that_goes_away_is_no_panic() {
         let child = sva(&words).stdout(writer).stderr(Stdio::piped()).spawn().expect("it starts");
         let output = finish(child);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(141) && !stderr.contains("panicked") && !stderr.contains("sva:"), "{line}: {output:?}");
+        assert!(
+            output.status.code() == Some(141)
+                && !stderr.contains("panicked")
+                && !stderr.contains("sva:"),
+            "{line}: {output:?}"
+        );
     }
 }
 
@@ -142,11 +166,17 @@ fn a_reader_that_goes_away_is_no_panic() {
 fn completions_and_manual_name_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let said = run(&format!("completions {shell}"));
-        assert!(said.code == 0 && said.text().contains("crc32c") && said.text().contains("region"), "{shell}");
+        assert!(
+            said.code == 0 && said.text().contains("crc32c") && said.text().contains("region"),
+            "{shell}"
+        );
     }
     let manual = run("man").text();
     assert!(manual.contains(".TH sva 1"));
-    assert!(manual.contains(".SH \"EXIT STATUS\"\n0 done;") && !manual.contains("EXTRA"), "{manual}");
+    assert!(
+        manual.contains(".SH \"EXIT STATUS\"\n0 done;") && !manual.contains("EXTRA"),
+        "{manual}"
+    );
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(run(&format!("man --out {}", folder.path().join("man1").display())).code, 0);
     for page in [
@@ -163,10 +193,17 @@ fn completions_and_manual_name_every_command() {
     }
     assert_eq!(std::fs::read_to_string(folder.path().join("man1/sva.1")).expect("written"), manual);
     for page in std::fs::read_dir(folder.path().join("man1")).expect("a folder") {
-        let text = std::fs::read_to_string(page.expect("a page").path()).expect("written").replace("\\-", "-");
-        for named in text.split(|c: char| c.is_whitespace()).filter_map(|word| word.strip_suffix("(1)")) {
+        let text = std::fs::read_to_string(page.expect("a page").path())
+            .expect("written")
+            .replace("\\-", "-");
+        for named in
+            text.split(|c: char| c.is_whitespace()).filter_map(|word| word.strip_suffix("(1)"))
+        {
             let named = named.trim_start_matches("\\fB").replace("\\fR", "");
-            assert!(folder.path().join(format!("man1/{named}.1")).exists(), "a page speaks of {named}(1), which is not written");
+            assert!(
+                folder.path().join(format!("man1/{named}.1")).exists(),
+                "a page speaks of {named}(1), which is not written"
+            );
         }
     }
     assert_eq!(run("--help").code, 0);

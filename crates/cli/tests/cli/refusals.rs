@@ -15,7 +15,11 @@ fn refused(line: &str, kind: &str) -> String {
     let said = run(&format!("{line} --json"));
     assert_eq!(said.code, 2, "{line}: {said:?}");
     let object = said.json();
-    assert_eq!((keys(&object), keys(&object["error"])), (vec!["error"], vec!["kind", "message"]), "{object}");
+    assert_eq!(
+        (keys(&object), keys(&object["error"])),
+        (vec!["error"], vec!["kind", "message"]),
+        "{object}"
+    );
     assert_eq!(object["error"]["kind"], kind, "{line}: {object}");
     object["error"]["message"].as_str().expect("text").to_owned()
 }
@@ -64,7 +68,11 @@ fn lengths_that_wrap_are_refused() {
 // shows S1
 #[test]
 fn a_process_that_does_not_exist_any_more_is_refused() {
-    let mut child = Command::new(std::env::current_exe().expect("a path")).arg("--list").stdout(Stdio::null()).spawn().expect("it starts");
+    let mut child = Command::new(std::env::current_exe().expect("a path"))
+        .arg("--list")
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
     let pid = child.id();
     wait(&mut child);
     let message = refused(&format!("dma read --pid {pid} --addr 0x1000 --len 1"), "attach");
@@ -77,7 +85,8 @@ fn a_refusal_is_one_object_where_a_program_reads() {
     // Standard output belongs to the bytes: the object is alone on standard error.
     let said = run("dma read --pid 4194305 --addr 0 --len 1 --out - --json");
     assert_eq!((said.code, said.stdout.len()), (2, 0), "{said:?}");
-    let object: serde_json::Value = serde_json::from_str(&said.stderr).expect("one object and nothing else");
+    let object: serde_json::Value =
+        serde_json::from_str(&said.stderr).expect("one object and nothing else");
     assert_eq!(object["error"]["kind"], "attach");
     // Too long to be shown; refused before the process is looked at.
     let long = run("dma read --pid 4194305 --addr 0 --len 65537 --json");
@@ -102,14 +111,35 @@ fn a_process_of_another_user_is_refused_with_what_to_do() {
         .tempdir()
         .expect("a folder");
     let program = folder.path().join("sva");
-    // By a process of its own: a file that this one had open for writing, and that a test in another thread forked with, could not be started (ETXTBSY).
-    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_sva")).arg(&program).status().expect("cp starts").success());
+    // By a process of its own: a file that this one had open for writing, and that a test in
+    // another thread forked with, could not be started (ETXTBSY).
+    assert!(
+        Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_sva"))
+            .arg(&program)
+            .status()
+            .expect("cp starts")
+            .success()
+    );
     let mut command = Command::new(&program);
-    command.args(["dma", "read", "--len", "16", "--json", "--addr", &target.base.to_string(), "--pid", &target.pid().to_string()]);
+    command.args([
+        "dma",
+        "read",
+        "--len",
+        "16",
+        "--json",
+        "--addr",
+        &target.base.to_string(),
+        "--pid",
+        &target.pid().to_string(),
+    ]);
     let said = said(command.stdin(Stdio::null()).uid(65534).gid(65534).current_dir("/"));
     assert_eq!(said.code, 2, "{said:?}");
     assert_eq!(said.json()["error"]["kind"], "attach", "{said:?}");
-    assert!(said.stderr.contains("same user") && said.stderr.contains("CAP_SYS_PTRACE"), "{said:?}");
+    assert!(
+        said.stderr.contains("same user") && said.stderr.contains("CAP_SYS_PTRACE"),
+        "{said:?}"
+    );
     assert_eq!(target.status("TracerPid"), "0");
 }
 
@@ -120,7 +150,12 @@ fn a_device_that_shares_its_group_is_refused_by_name_and_bound_with_its_group() 
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("fabric.toml");
     std::fs::write(&file, SHARED).expect("written");
-    let place = format!("--pid {} --addr {} --len 1M --config {}", target.pid(), target.base, file.display());
+    let place = format!(
+        "--pid {} --addr {} --len 1M --config {}",
+        target.pid(),
+        target.base,
+        file.display()
+    );
     let message = refused(&format!("dma crc32c {place} --device 02:00.0"), "bind");
     assert!(message.contains("0000:02:00.1") && message.contains("--group"), "{message}");
     let message = refused(&format!("dma crc32c {place}"), "device");
@@ -136,7 +171,10 @@ fn a_device_that_shares_its_group_is_refused_by_name_and_bound_with_its_group() 
     std::fs::write(&file, SHARED.replace("data-mover", "memory")).expect("written");
     for words in ["", " --group", " --device 02:00.0"] {
         let message = refused(&format!("dma crc32c {place}{words}"), "device");
-        assert!(message.contains("has no data mover") && message.contains("model = \"data-mover\""), "{message}");
+        assert!(
+            message.contains("has no data mover") && message.contains("model = \"data-mover\""),
+            "{message}"
+        );
         assert!(!message.contains("--device"), "{message}");
     }
 }
@@ -176,19 +214,35 @@ fn a_file_that_is_no_fabric_is_refused_with_the_place() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("fabric.toml");
     let whole = run("fabric --example").text();
-    let twice = format!("{whole}\n{}", whole.lines().find(|line| line.starts_with("policy")).expect("it states its policy"));
-    for (text, why) in [("policy = ", "line 1"), ("colour = \"red\"", "colour"), (&twice, "policy"), ("", "host"), ("\u{0}", "line 1")] {
+    let twice = format!(
+        "{whole}\n{}",
+        whole.lines().find(|line| line.starts_with("policy")).expect("it states its policy")
+    );
+    for (text, why) in [
+        ("policy = ", "line 1"),
+        ("colour = \"red\"", "colour"),
+        (&twice, "policy"),
+        ("", "host"),
+        ("\u{0}", "line 1"),
+    ] {
         std::fs::write(&file, text).expect("written");
         for line in ["fabric --config", "dma read --pid 1 --addr 0 --len 1 --config"] {
             let message = refused(&format!("{line} {}", file.display()), "config");
             assert!(message.contains(why) && message.contains("fabric.toml"), "{text}: {message}");
         }
     }
-    let message = refused(&format!("fabric --config {}", folder.path().join("missing").display()), "file");
+    let message =
+        refused(&format!("fabric --config {}", folder.path().join("missing").display()), "file");
     assert!(message.ends_with("check the path"), "{message}");
-    std::fs::write(&file, format!("policy = \"\u{1b}[31m{}", "x".repeat(200_000))).expect("written");
+    std::fs::write(&file, format!("policy = \"\u{1b}[31m{}", "x".repeat(200_000)))
+        .expect("written");
     let message = refused(&format!("fabric --config {}", file.display()), "config");
-    assert!(message.len() < 600 && message.matches("line 1").count() == 1 && !message.contains('\u{1b}'), "{message:.600}");
+    assert!(
+        message.len() < 600
+            && message.matches("line 1").count() == 1
+            && !message.contains('\u{1b}'),
+        "{message:.600}"
+    );
     let message = refused("fabric --config /dev/zero", "config");
     assert!(message.contains("bytes"), "{message}");
 }
@@ -197,12 +251,16 @@ fn a_file_that_is_no_fabric_is_refused_with_the_place() {
 fn files_that_cannot_be_used_are_refused_by_name() {
     let target = Target::new(SEED);
     let place = format!("--pid {} --addr {}", target.pid(), target.base);
-    for line in
-        [format!("dma write {place} --in /nonexistent"), format!("dma read {place} --len 1 --out /"), format!("dma write {place} --in /")]
-    {
+    for line in [
+        format!("dma write {place} --in /nonexistent"),
+        format!("dma read {place} --len 1 --out /"),
+        format!("dma write {place} --in /"),
+    ] {
         refused(&line, "file");
     }
-    let full = said(&mut sva(&format!("dma read {place} --len 1M --out /dev/full").split(' ').collect::<Vec<_>>()));
+    let full = said(&mut sva(&format!("dma read {place} --len 1M --out /dev/full")
+        .split(' ')
+        .collect::<Vec<_>>()));
     assert_eq!(full.code, 2, "{full:?}");
     assert!(full.stderr.contains("/dev/full"), "{full:?}");
 }

@@ -1,13 +1,18 @@
-//! The translations that a device keeps (its ATC): a bounded map, the requests it has sent, and the accesses that use what it keeps.
+//! The translations that a device keeps (its ATC): a bounded map, the requests it has sent, and the
+//! accesses that use what it keeps.
 //!
 //! A state machine without locks or time; the device's own lock is around it. Invariants:
 //!
-//! 1. Entries of one PASID do not overlap. Keys begin with the PASID: two processes at one address never meet, and what belongs to one is found without looking at the others.
-//! 2. A request in flight remembers every invalidation that came since it was sent; a completion that one of them covers is not kept (rule T3). Comparing with the request's own
-//!    page would not do: the answer may be a large page.
-//! 3. An invalidation is complete when no access uses what it took. Accesses are counted apart from the entries, since an entry can be evicted under the access that uses it.
+//! 1. Entries of one PASID do not overlap. Keys begin with the PASID: two processes at one address
+//!    never meet, and what belongs to one is found without looking at the others.
+//! 2. A request in flight remembers every invalidation that came since it was sent; a completion
+//!    that one of them covers is not kept (rule T3). Comparing with the request's own page would
+//!    not do: the answer may be a large page.
+//! 3. An invalidation is complete when no access uses what it took. Accesses are counted apart from
+//!    the entries, since an entry can be evicted under the access that uses it.
 //!
-//! When it is full one entry goes that has not been used since it was last passed over (second chance).
+//! When it is full one entry goes that has not been used since it was last passed over (second
+//! chance).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -16,8 +21,8 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::message::{
-    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Permissions, RequestId, Translation, TranslationCompletion,
-    TranslationRefusal, TranslationRequest,
+    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Permissions, RequestId,
+    Translation, TranslationCompletion, TranslationRefusal, TranslationRequest,
 };
 use crate::fault::{Access, AccessMode};
 use crate::ids::Pasid;
@@ -85,7 +90,8 @@ struct Used {
     void: bool,
 }
 
-/// An invalidation that waits for accesses. At most one for each tag: of two with one tag the later use of it counts, since nobody waits for the earlier one any more.
+/// An invalidation that waits for accesses. At most one for each tag: of two with one tag the later
+/// use of it counts, since nobody waits for the earlier one any more.
 struct Closing {
     completion: InvalidationCompletion,
     uses: Vec<u64>,
@@ -128,7 +134,8 @@ pub(crate) struct Atc {
 }
 
 impl Atc {
-    /// Empty, for at most `capacity` translations and `allowed` requests that are asked and not collected (at least one of each).
+    /// Empty, for at most `capacity` translations and `allowed` requests that are asked and not
+    /// collected (at least one of each).
     pub(crate) fn new(capacity: usize, allowed: usize) -> Self {
         Self {
             capacity: capacity.max(1),
@@ -159,20 +166,28 @@ impl Atc {
         self.asked.len() >= self.allowed
     }
 
-    /// Takes note of a request that is about to be sent; where it [is full](Self::is_full), answers how many are outstanding.
-    pub(crate) fn ask(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<TranslationRequest, usize> {
+    /// Takes note of a request that is about to be sent; where it [is full](Self::is_full), answers
+    /// how many are outstanding.
+    pub(crate) fn ask(
+        &mut self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Result<TranslationRequest, usize> {
         if self.is_full() {
             return Err(self.asked.len());
         }
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let (write, execute) = (mode.access == Access::Write, mode.access == Access::Execute);
-        let request = TranslationRequest { id, pasid, address, write, execute, privileged: mode.privileged };
+        let request =
+            TranslationRequest { id, pasid, address, write, execute, privileged: mode.privileged };
         self.asked.insert(id, Asked { request, since: SmallVec::new(), answer: None });
         Ok(request)
     }
 
-    /// The answer to a request, once; `Ok(None)` while it is awaited. `Err` where no such request is known: it was forgotten by a reset.
+    /// The answer to a request, once; `Ok(None)` while it is awaited. `Err` where no such request
+    /// is known: it was forgotten by a reset.
     pub(crate) fn answer(&mut self, id: RequestId) -> Result<Option<TranslationAnswer>, Forgotten> {
         let answer = self.asked.get(&id).ok_or(Forgotten)?.answer;
         if answer.is_some() {
@@ -188,11 +203,14 @@ impl Atc {
 
     /// A completion has come.
     pub(crate) fn complete(&mut self, completion: TranslationCompletion) {
-        // One that names another owner, or speaks of another privilege, was meant for another request.
+        // One that names another owner, or speaks of another privilege, was meant for another
+        // request.
         let fits = |asked: &&mut Asked| {
             let owner = completion.owner.map(|owner| owner.pasid);
             let same_privilege = completion.privileged == asked.request.privileged;
-            asked.answer.is_none() && same_privilege && owner.is_none_or(|owner| asked.request.pasid == Some(owner))
+            asked.answer.is_none()
+                && same_privilege
+                && owner.is_none_or(|owner| asked.request.pasid == Some(owner))
         };
         let Some(asked) = self.asked.get_mut(&completion.id).filter(fits) else {
             self.counts.unexpected += 1;
@@ -204,22 +222,39 @@ impl Atc {
             Ok(translation) if translation.permits.is_none() => TranslationAnswer::NoAccess,
             Ok(translation) => match translation.frame {
                 None => TranslationAnswer::Untranslated(translation.permits),
-                Some(_) if asked.since.iter().any(|range| range.range().overlaps(translation.range.range())) => TranslationAnswer::Outdated,
+                Some(_)
+                    if asked
+                        .since
+                        .iter()
+                        .any(|range| range.range().overlaps(translation.range.range())) =>
+                {
+                    TranslationAnswer::Outdated
+                }
                 // What does not hold the address that was asked for answers another question.
-                Some(_) if !translation.range.range().contains(request.address) => TranslationAnswer::NoAccess,
+                Some(_) if !translation.range.range().contains(request.address) => {
+                    TranslationAnswer::NoAccess
+                }
                 Some(_) => TranslationAnswer::Kept,
             },
         };
         // A translation that does not permit this access is kept for others.
         let permitted = |translation: &Translation| translation.permits.permits(request.access());
-        let useful = answer != TranslationAnswer::Kept || completion.result.as_ref().is_ok_and(permitted);
+        let useful =
+            answer != TranslationAnswer::Kept || completion.result.as_ref().is_ok_and(permitted);
         asked.answer = Some(if useful { answer } else { TranslationAnswer::NoAccess });
         match (answer, completion.result) {
             (TranslationAnswer::Outdated, _) => self.counts.outdated += 1,
             (TranslationAnswer::Kept, Ok(translation)) => {
                 if let Some(frame) = translation.frame {
                     let (pasid, privileged) = (request.pasid, request.privileged);
-                    self.keep(Entry { pasid, range: translation.range, frame, permits: translation.permits, privileged, used: true });
+                    self.keep(Entry {
+                        pasid,
+                        range: translation.range,
+                        frame,
+                        permits: translation.permits,
+                        privileged,
+                        used: true,
+                    });
                 }
             }
             _ => {}
@@ -270,11 +305,16 @@ impl Atc {
 
     /// Removes what overlaps `range`, and answers how many that were.
     fn take(&mut self, pasid: Option<Pasid>, range: AlignedRange) -> usize {
-        let meets = |entry: &Entry| entry.pasid == pasid && entry.range.range().overlaps(range.range());
-        let covered = |entry: &Entry| !mutation::is_on(19) || range.range().covers(entry.range.range());
-        // Entries do not overlap: of those that begin before the range only the last can reach into it.
+        let meets =
+            |entry: &Entry| entry.pasid == pasid && entry.range.range().overlaps(range.range());
+        let covered =
+            |entry: &Entry| !mutation::is_on(19) || range.range().covers(entry.range.range());
+        // Entries do not overlap: of those that begin before the range only the last can reach into
+        // it.
         let before = self.entries.range(..key(pasid, range.first())).next_back();
-        let first = before.filter(|(_, entry)| meets(entry)).map_or(key(pasid, range.first()), |(&at, _)| at);
+        let first = before
+            .filter(|(_, entry)| meets(entry))
+            .map_or(key(pasid, range.first()), |(&at, _)| at);
         let taken: Vec<Key> = self
             .entries
             .range(first..=key(pasid, range.last()))
@@ -287,9 +327,16 @@ impl Atc {
         taken.len()
     }
 
-    /// Finds the translation of `address` for an access, and counts the access as under way until [`give_back`](Self::give_back).
-    pub(crate) fn begin_use(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Option<Use> {
-        let found = self.entries.range_mut(..=key(pasid, address)).next_back().map(|(_, entry)| entry);
+    /// Finds the translation of `address` for an access, and counts the access as under way until
+    /// [`give_back`](Self::give_back).
+    pub(crate) fn begin_use(
+        &mut self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Option<Use> {
+        let found =
+            self.entries.range_mut(..=key(pasid, address)).next_back().map(|(_, entry)| entry);
         let fits = |entry: &&mut Entry| {
             entry.pasid == pasid
                 && entry.range.range().contains(address)
@@ -303,7 +350,8 @@ impl Atc {
         entry.used = true;
         self.counts.hits += 1;
         let offset = address - entry.range.first();
-        let (frame, len) = (Frame(entry.frame.0.wrapping_add(offset)), entry.range.last() - address);
+        let (frame, len) =
+            (Frame(entry.frame.0.wrapping_add(offset)), entry.range.last() - address);
         let id = self.next_use;
         self.next_use += 1;
         self.uses.insert(id, Used { pasid: entry.pasid, range: entry.range, void: false });
@@ -335,7 +383,10 @@ impl Atc {
     }
 
     /// Forgets what it is told to. Answers the completion, where no access uses any of it.
-    pub(crate) fn invalidate(&mut self, request: InvalidationRequest) -> Option<InvalidationCompletion> {
+    pub(crate) fn invalidate(
+        &mut self,
+        request: InvalidationRequest,
+    ) -> Option<InvalidationCompletion> {
         // Without a PASID it is for all (PCIe 6.0, section 10.3.8).
         let all = request.global || request.pasid.is_none();
         let meant = |pasid: Option<Pasid>| all || pasid == request.pasid;
@@ -346,7 +397,11 @@ impl Atc {
             self.take(request.pasid, request.range)
         };
         self.counts.invalidated += taken as u64;
-        for asked in self.asked.values_mut().filter(|asked| asked.answer.is_none() && meant(asked.request.pasid)) {
+        for asked in self
+            .asked
+            .values_mut()
+            .filter(|asked| asked.answer.is_none() && meant(asked.request.pasid))
+        {
             if asked.since.len() == REMEMBERED {
                 asked.since.clear();
                 asked.since.push(AlignedRange::ALL);
@@ -354,15 +409,19 @@ impl Atc {
                 asked.since.push(request.range);
             }
         }
-        let touched = |used: &Used| meant(used.pasid) && used.range.range().overlaps(request.range.range());
-        let uses: Vec<u64> = self.uses.iter().filter(|(_, used)| touched(used)).map(|(&id, _)| id).collect();
+        let touched =
+            |used: &Used| meant(used.pasid) && used.range.range().overlaps(request.range.range());
+        let uses: Vec<u64> =
+            self.uses.iter().filter(|(_, used)| touched(used)).map(|(&id, _)| id).collect();
         let completion = InvalidationCompletion { tag: request.tag, serial: request.serial };
         if uses.is_empty() {
             return Some(completion);
         }
         // Once, however often a link repeats it or whatever serials it makes up.
         match self.closing.iter_mut().find(|closing| closing.completion.tag == request.tag) {
-            Some(closing) if closing.completion.serial < request.serial => *closing = Closing { completion, uses },
+            Some(closing) if closing.completion.serial < request.serial => {
+                *closing = Closing { completion, uses }
+            }
             Some(_) => {}
             None => self.closing.push(Closing { completion, uses }),
         }
@@ -377,8 +436,10 @@ impl Atc {
         pasids
     }
 
-    /// Forgets everything, as a function reset does: entries, requests in flight, invalidations that are not complete. Accesses under way are void and stay counted until they are
-    /// given back: an invalidation that comes after the reset waits for them. The caller has shut the gates that they go through.
+    /// Forgets everything, as a function reset does: entries, requests in flight, invalidations
+    /// that are not complete. Accesses under way are void and stay counted until they are given
+    /// back: an invalidation that comes after the reset waits for them. The caller has shut the
+    /// gates that they go through.
     pub(crate) fn reset(&mut self) {
         self.uses.values_mut().for_each(|used| used.void = true);
         self.entries.clear();

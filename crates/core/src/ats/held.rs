@@ -11,9 +11,11 @@ use crate::link::ToIommu;
 use crate::port::{Buffer, Device};
 use crate::pri::interface::InterfaceCounts;
 
-/// A kept translation that an access uses: an invalidation of it is not complete before this is gone. A reset of the device voids it, and so does switching ATS off.
+/// A kept translation that an access uses: an invalidation of it is not complete before this is
+/// gone. A reset of the device voids it, and so does switching ATS off.
 ///
-/// Where the system has a clock, a device that holds one past [`invalidation_limit`](crate::IommuConfig::invalidation_limit), for all its tries, is cut off.
+/// Where the system has a clock, a device that holds one past
+/// [`invalidation_limit`](crate::IommuConfig::invalidation_limit), for all its tries, is cut off.
 #[must_use = "use it; an invalidation waits until it is gone"]
 pub struct Held {
     port: AtsPort,
@@ -49,22 +51,36 @@ impl Held {
     pub fn read(&self, buf: &mut [u8]) -> Result<usize, DmaError> {
         let len = (buf.len() as u64).min(self.used.len) as usize;
         let port = &self.port.port;
-        port.translated_while(self.pasid, self.used.frame, Buffer::Into(&mut buf[..len]), self.mode.access, || self.is_valid())?;
+        port.translated_while(
+            self.pasid,
+            self.used.frame,
+            Buffer::Into(&mut buf[..len]),
+            self.mode.access,
+            || self.is_valid(),
+        )?;
         Ok(len)
     }
 
     /// Writes as many bytes as it is good for, which are answered.
     ///
     /// # Errors
-    /// The request was aborted; see [`DmaPort::write_translated`](crate::DmaPort::write_translated).
+    /// The request was aborted; see
+    /// [`DmaPort::write_translated`](crate::DmaPort::write_translated).
     pub fn write(&self, data: &[u8]) -> Result<usize, DmaError> {
         let len = (data.len() as u64).min(self.used.len) as usize;
         let port = &self.port.port;
-        port.translated_while(self.pasid, self.used.frame, Buffer::From(&data[..len]), Access::Write, || self.is_valid())?;
+        port.translated_while(
+            self.pasid,
+            self.used.frame,
+            Buffer::From(&data[..len]),
+            Access::Write,
+            || self.is_valid(),
+        )?;
         Ok(len)
     }
 
-    /// Whether no reset has voided it. Asked from inside the gates that a reset shuts before it does so.
+    /// Whether no reset has voided it. Asked from inside the gates that a reset shuts before it
+    /// does so.
     fn is_valid(&self) -> bool {
         self.port.side().atc.is_valid(self.used.id)
     }
@@ -81,7 +97,10 @@ impl Drop for Held {
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Held").field("frame", &self.frame()).field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Held")
+            .field("frame", &self.frame())
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }
 

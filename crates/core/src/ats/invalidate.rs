@@ -1,12 +1,19 @@
-//! The IOMMU's side of invalidations to one device: tags in flight, time-outs, and the blocked state in which there is nothing to wait for.
+//! The IOMMU's side of invalidations to one device: tags in flight, time-outs, and the blocked
+//! state in which there is nothing to wait for.
 //!
-//! A state machine without locks, links or clock. What it answers says what is to be sent and who has waited long enough; the caller does both with no lock held. Invariants:
+//! A state machine without locks, links or clock. What it answers says what is to be sent and who
+//! has waited long enough; the caller does both with no lock held. Invariants:
 //!
-//! 1. Everything that was started is finished exactly once: by its completion, or because the device is blocked (in reset, cut off, removed, ATS off) and no translated request
-//!    of it is under way. A blocked device gets no translated request through and forgets all translations before it is let in again.
-//! 2. A tag is used for one invalidation at a time, with a serial number that no other use has: a completion that comes late or twice finishes nothing.
-//! 3. Nothing is sent to a blocked device: it could not answer (each message would time out by itself).
-//! 4. At most [`Itag::COUNT`] messages are in flight and [`WAITING`](waiting::WAITING) more wait, whatever a device leaves unanswered and with or without a clock ([`waiting`]).
+//! 1. Everything that was started is finished exactly once: by its completion, or because the
+//!    device is blocked (in reset, cut off, removed, ATS off) and no translated request of it is
+//!    under way. A blocked device gets no translated request through and forgets all translations
+//!    before it is let in again.
+//! 2. A tag is used for one invalidation at a time, with a serial number that no other use has: a
+//!    completion that comes late or twice finishes nothing.
+//! 3. Nothing is sent to a blocked device: it could not answer (each message would time out by
+//!    itself).
+//! 4. At most [`Itag::COUNT`] messages are in flight and [`WAITING`](waiting::WAITING) more wait,
+//!    whatever a device leaves unanswered and with or without a clock ([`waiting`]).
 
 mod waiting;
 
@@ -44,7 +51,8 @@ pub struct InvalidationCounts {
     pub sent: u64,
     /// Invalidations that went into the message of another one, while all tags were in use.
     pub joined: u64,
-    /// Times that a message came to name all of a PASID or of the device, because too many were waiting.
+    /// Times that a message came to name all of a PASID or of the device, because too many were
+    /// waiting.
     pub widened: u64,
     /// Invalidations that the device completed.
     pub completed: u64,
@@ -121,7 +129,8 @@ impl Invalidator {
 
     /// What is not finished yet.
     pub(crate) fn under_way(&self) -> usize {
-        let in_flight: usize = self.flights.iter().flatten().map(|flight| flight.job.waiters.asked).sum();
+        let in_flight: usize =
+            self.flights.iter().flatten().map(|flight| flight.job.waiters.asked).sum();
         in_flight + self.waiting.asked() + self.until_quiet.asked
     }
 
@@ -139,7 +148,8 @@ impl Invalidator {
         self.send_waiting(now, todo);
     }
 
-    /// Whether the caller is to send those that wait, until there is no more to send: one at a time does that, see [`Iommu`](crate::Iommu).
+    /// Whether the caller is to send those that wait, until there is no more to send: one at a time
+    /// does that, see [`Iommu`](crate::Iommu).
     pub(crate) fn begin_sending(&mut self) -> bool {
         !self.waiting.is_empty() && !std::mem::replace(&mut self.sending, true)
     }
@@ -161,7 +171,13 @@ impl Invalidator {
     fn launch(&mut self, tag: Itag, job: Job, tries: u8, now: Option<Duration>, todo: &mut Todo) {
         let serial = self.next_serial;
         self.next_serial += 1;
-        todo.send.push(InvalidationRequest { tag, serial, pasid: job.pasid, global: false, range: job.range });
+        todo.send.push(InvalidationRequest {
+            tag,
+            serial,
+            pasid: job.pasid,
+            global: false,
+            range: job.range,
+        });
         self.counts.sent += 1;
         let due = now.map(|now| now.saturating_add(self.limit));
         if self.flights.is_empty() {
@@ -171,11 +187,16 @@ impl Invalidator {
     }
 
     fn free_tag(&self) -> Option<Itag> {
-        let at = if self.flights.is_empty() { Some(0) } else { self.flights.iter().position(Option::is_none) };
+        let at = if self.flights.is_empty() {
+            Some(0)
+        } else {
+            self.flights.iter().position(Option::is_none)
+        };
         Itag::new(at? as u8)
     }
 
-    /// The device says that it has forgotten. Where a tag is free with that and somebody waits for one, [`send_waiting`](Self::send_waiting) comes next.
+    /// The device says that it has forgotten. Where a tag is free with that and somebody waits for
+    /// one, [`send_waiting`](Self::send_waiting) comes next.
     pub(crate) fn complete(&mut self, completion: InvalidationCompletion, todo: &mut Todo) {
         let slot = self.flights.get_mut(usize::from(completion.tag.get()));
         match slot.and_then(|slot| slot.take_if(|flight| flight.serial == completion.serial)) {
@@ -187,12 +208,15 @@ impl Invalidator {
         }
     }
 
-    /// It is `now`: what is overdue is tried again. True where that has been done often enough for one of them: the device is to be cut off, which finishes them all.
+    /// It is `now`: what is overdue is tried again. True where that has been done often enough for
+    /// one of them: the device is to be cut off, which finishes them all.
     #[must_use = "the device is to be cut off"]
     pub(crate) fn tick(&mut self, now: Duration, todo: &mut Todo) -> bool {
         let overdue = |flight: &Flight| flight.due.is_some_and(|due| due <= now);
         let late = self.flights.iter().flatten().filter(|flight| overdue(flight));
-        let (count, hopeless) = late.fold((0, false), |(count, hopeless), flight| (count + 1, hopeless || flight.tries == 0));
+        let (count, hopeless) = late.fold((0, false), |(count, hopeless), flight| {
+            (count + 1, hopeless || flight.tries == 0)
+        });
         self.counts.timed_out += count;
         if hopeless {
             return true;
@@ -206,7 +230,8 @@ impl Invalidator {
         false
     }
 
-    /// Everything that was to be forgotten is over: at once where the device is `quiet`, else when it is.
+    /// Everything that was to be forgotten is over: at once where the device is `quiet`, else when
+    /// it is.
     fn abandon(&mut self, quiet: bool, todo: &mut Todo) {
         if mutation::is_on(28) {
             return;

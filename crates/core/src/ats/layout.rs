@@ -1,17 +1,21 @@
-//! ATS messages bit by bit (PCIe 6.0, sections 10.2.3, 10.3.1 and 10.3.2), and the PASID TLP prefix (section 6.20.2), to and from the checked values of [`message`](super::message).
+//! ATS messages bit by bit (PCIe 6.0, sections 10.2.3, 10.3.1 and 10.3.2), and the PASID TLP prefix
+//! (section 6.20.2), to and from the checked values of [`message`](super::message).
 //!
-//! A word is a number; its most significant byte goes first over the wire, as the figures of the specification draw it (`to_be_bytes` of its bits). Of a header the
-//! words here are bytes 8 to 15; what comes before is the same for all messages and routes them.
+//! A word is a number; its most significant byte goes first over the wire, as the figures of the
+//! specification draw it (`to_be_bytes` of its bits). Of a header the words here are bytes 8 to 15;
+//! what comes before is the same for all messages and routes them.
 //!
-//! Foreign bits come in by `from_bits`; `with_*` is for numbers of our own and panics, in debug builds, where one does not fit its field.
-//! Decoding never panics: any bits are a value or a [`DecodeError`]. Reserved bits are refused. The specification has receivers ignore them, so that a later revision may give
-//! them a meaning; here such a meaning would be lost without a word, and a sender's mistake with it.
+//! Foreign bits come in by `from_bits`; `with_*` is for numbers of our own and panics, in debug
+//! builds, where one does not fit its field. Decoding never panics: any bits are a value or a
+//! [`DecodeError`]. Reserved bits are refused. The specification has receivers ignore them, so that
+//! a later revision may give them a meaning; here such a meaning would be lost without a word, and
+//! a sender's mistake with it.
 
 use bitfield_struct::bitfield;
 
 use super::message::{
-    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Itag, Permissions, Translation, TranslationCompletion,
-    TranslationRefusal, TranslationRequest,
+    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Itag, Permissions,
+    Translation, TranslationCompletion, TranslationRefusal, TranslationRequest,
 };
 use crate::ids::PasidTag;
 
@@ -32,9 +36,12 @@ pub enum DecodeError {
         bits: u64,
     },
     /// S and all address bits 63:12 are set, which is undefined (section 10.2.3.2).
-    #[error("S and all address bits are set, which names no range; clear bit 63 to name all addresses")]
+    #[error(
+        "S and all address bits are set, which names no range; clear bit 63 to name all addresses"
+    )]
     NoRange,
-    /// No completion status of a translation without data: success, request retry (not allowed here), or more than three bits.
+    /// No completion status of a translation without data: success, request retry (not allowed
+    /// here), or more than three bits.
     #[error("a translation completion without data has no status {status:#05b}; send 001b or 100b")]
     Status {
         /// The status.
@@ -46,8 +53,11 @@ pub enum DecodeError {
     /// Exe in answer to a request that did not ask for it (section 10.2.3.6).
     #[error("execution is permitted though it was not requested; clear Exe")]
     ExecuteNotRequested,
-    /// Permissions for another privilege than was asked for (section 10.2.3.7): they say nothing about the one in question.
-    #[error("asked with privileged mode {requested}, answered with {answered}; the answer is of no use")]
+    /// Permissions for another privilege than was asked for (section 10.2.3.7): they say nothing
+    /// about the one in question.
+    #[error(
+        "asked with privileged mode {requested}, answered with {answered}; the answer is of no use"
+    )]
     Privilege {
         /// Privileged Mode Requested.
         requested: bool,
@@ -83,7 +93,8 @@ pub enum EncodeError {
         /// Its size is 2^this bytes.
         bits: u8,
     },
-    /// A completion does not say which addresses it is for: they are those around the one that was asked for.
+    /// A completion does not say which addresses it is for: they are those around the one that was
+    /// asked for.
     #[error("the translation does not hold for {address:#x}, which was asked for")]
     OtherAddress {
         /// The address of the request.
@@ -97,7 +108,8 @@ pub enum EncodeError {
     GlobalWithoutPasid,
 }
 
-/// A range in S and address bits 63:12 (section 10.2.3.2): from bit 12 upward a 1 doubles the size, and the first 0 ends the count. Rule T4: nothing is rounded.
+/// A range in S and address bits 63:12 (section 10.2.3.2): from bit 12 upward a 1 doubles the size,
+/// and the first 0 ends the count. Rule T4: nothing is rounded.
 const fn from_range(range: AlignedRange) -> (bool, u64) {
     let page = range.first() >> 12;
     match range.bits() {
@@ -136,7 +148,8 @@ pub struct CompletionEntry {
     pub privileged: bool,
     /// Bit 5: the translation holds for all PASIDs.
     pub global: bool,
-    /// Bits 8:6: ATS Memory Attributes, and bit 9: CXL.io. Both reserved for functions without these capabilities, as all are here.
+    /// Bits 8:6: ATS Memory Attributes, and bit 9: CXL.io. Both reserved for functions without
+    /// these capabilities, as all are here.
     #[bits(4)]
     reserved: u8,
     /// Bit 10: N, accesses are to be snooped. All are.
@@ -163,12 +176,16 @@ impl CompletionTlp {
 
     /// The bits of `completion`, which answers `request`.
     ///
-    /// What the specification has cleared in the answer to such a request is cleared: Exe where it was not requested or R is clear, Global where there is no PASID; all but the range
-    /// where neither R nor W is set.
+    /// What the specification has cleared in the answer to such a request is cleared: Exe where it
+    /// was not requested or R is clear, Global where there is no PASID; all but the range where
+    /// neither R nor W is set.
     ///
     /// # Errors
     /// A request or an answer that has no bits.
-    pub fn encode(completion: &TranslationCompletion, request: &TranslationRequest) -> Result<Self, EncodeError> {
+    pub fn encode(
+        completion: &TranslationCompletion,
+        request: &TranslationRequest,
+    ) -> Result<Self, EncodeError> {
         match completion.result {
             Ok(translation) => Ok(Self::Data(CompletionEntry::encode(&translation, request)?)),
             Err(TranslationRefusal::Unsupported) => Ok(Self::NoData(Self::UNSUPPORTED_REQUEST)),
@@ -176,15 +193,22 @@ impl CompletionTlp {
         }
     }
 
-    /// The answer to `request`; `owner` is known inside the system only. A reserved status counts as Unsupported Request (table 10-2).
+    /// The answer to `request`; `owner` is known inside the system only. A reserved status counts
+    /// as Unsupported Request (table 10-2).
     ///
     /// # Errors
     /// Bits that are no answer to this request.
-    pub fn decode(self, request: &TranslationRequest, owner: Option<PasidTag>) -> Result<TranslationCompletion, DecodeError> {
+    pub fn decode(
+        self,
+        request: &TranslationRequest,
+        owner: Option<PasidTag>,
+    ) -> Result<TranslationCompletion, DecodeError> {
         let result = match self {
             Self::Data(entry) => Ok(entry.decode(request)?),
             Self::NoData(Self::COMPLETER_ABORT) => Err(TranslationRefusal::Aborted),
-            Self::NoData(Self::UNSUPPORTED_REQUEST | 0b011 | 0b101..=0b111) => Err(TranslationRefusal::Unsupported),
+            Self::NoData(Self::UNSUPPORTED_REQUEST | 0b011 | 0b101..=0b111) => {
+                Err(TranslationRefusal::Unsupported)
+            }
             Self::NoData(status) => return Err(DecodeError::Status { status }),
         };
         Ok(TranslationCompletion { id: request.id, result, privileged: request.privileged, owner })
@@ -194,7 +218,10 @@ impl CompletionTlp {
 impl CompletionEntry {
     const RESERVED: u64 = Self::new().with_reserved(0b1111).into_bits();
 
-    fn encode(translation: &Translation, request: &TranslationRequest) -> Result<Self, EncodeError> {
+    fn encode(
+        translation: &Translation,
+        request: &TranslationRequest,
+    ) -> Result<Self, EncodeError> {
         let Translation { range, frame, permits, global } = *translation;
         if !range.range().contains(request.address) {
             return Err(EncodeError::OtherAddress { address: request.address });
@@ -205,7 +232,8 @@ impl CompletionEntry {
         let permitted = permits.read || permits.write;
         let frame = frame.filter(|_| permitted);
         let to = frame.unwrap_or(Frame(0));
-        let place = AlignedRange::new(to.0, range.bits()).ok_or(EncodeError::Misaligned { frame: to, bits: range.bits() })?;
+        let place = AlignedRange::new(to.0, range.bits())
+            .ok_or(EncodeError::Misaligned { frame: to, bits: range.bits() })?;
         let (size, page) = from_range(place);
         let entry = Self::new().with_size(size).with_page(page);
         if !permitted {
@@ -220,7 +248,8 @@ impl CompletionEntry {
             .with_untranslated_only(frame.is_none()))
     }
 
-    /// With neither R nor W, all but the range means nothing (section 10.2.3.5). N asks for no more than what all accesses here are.
+    /// With neither R nor W, all but the range means nothing (section 10.2.3.5). N asks for no more
+    /// than what all accesses here are.
     fn decode(self, request: &TranslationRequest) -> Result<Translation, DecodeError> {
         let reserved = self.into_bits() & Self::RESERVED;
         if reserved != 0 {
@@ -229,21 +258,31 @@ impl CompletionEntry {
         let place = to_range(self.size(), self.page()).ok_or(DecodeError::NoRange)?;
         let range = around(request.address, place.bits()).ok_or(DecodeError::NoRange)?;
         if !self.read() && !self.write() {
-            return Ok(Translation { range, frame: None, permits: Permissions::NONE, global: false });
+            return Ok(Translation {
+                range,
+                frame: None,
+                permits: Permissions::NONE,
+                global: false,
+            });
         }
         self.fits(request)?;
         let frame = (!self.untranslated_only()).then_some(Frame(place.first()));
-        let permits = Permissions { read: self.read(), write: self.write(), execute: self.execute() };
+        let permits =
+            Permissions { read: self.read(), write: self.write(), execute: self.execute() };
         Ok(Translation { range, frame, permits, global: self.global() })
     }
 
-    /// The checks that the specification leaves to the function (section 10.2.3.7). All are made here.
+    /// The checks that the specification leaves to the function (section 10.2.3.7). All are made
+    /// here.
     fn fits(self, request: &TranslationRequest) -> Result<(), DecodeError> {
         if self.privileged() && request.pasid.is_none() {
             return Err(DecodeError::PrivilegedWithoutPasid);
         }
         if self.privileged() != request.privileged {
-            return Err(DecodeError::Privilege { requested: request.privileged, answered: self.privileged() });
+            return Err(DecodeError::Privilege {
+                requested: request.privileged,
+                answered: self.privileged(),
+            });
         }
         if self.execute() && !self.read() {
             return Err(DecodeError::ExecuteWithoutRead);
@@ -296,7 +335,8 @@ impl InvalidateTlp {
             return Err(EncodeError::GlobalWithoutPasid);
         }
         let (size, page) = from_range(request.range);
-        let body = InvalidateBody::new().with_global(request.global).with_size(size).with_page(page);
+        let body =
+            InvalidateBody::new().with_global(request.global).with_size(size).with_page(page);
         Ok(Self { prefix: request.pasid.map(PasidPrefix::of), itag: request.tag.get(), body })
     }
 
@@ -325,12 +365,14 @@ impl InvalidateTlp {
 pub struct InvalidateDone {
     /// Bits 31:0: one for each ITag that is completed.
     pub itag_vector: u32,
-    /// Bits 34:32: Completion Count, how many such messages there are for each of them; 0 says eight.
+    /// Bits 34:32: Completion Count, how many such messages there are for each of them; 0 says
+    /// eight.
     #[bits(3)]
     pub count: u8,
     #[bits(13)]
     reserved: u16,
-    /// Bits 63:48: the requester ID of the IOMMU, which routes the message and says nothing about the invalidation.
+    /// Bits 63:48: the requester ID of the IOMMU, which routes the message and says nothing about
+    /// the invalidation.
     pub destination: u16,
 }
 
@@ -342,7 +384,8 @@ pub struct CompletedTags {
 }
 
 impl CompletedTags {
-    /// Of `tags`, sent `copies` times, once on each traffic class in use; `None` where there is no tag or `copies` is not 1..=8.
+    /// Of `tags`, sent `copies` times, once on each traffic class in use; `None` where there is no
+    /// tag or `copies` is not 1..=8.
     pub fn new(tags: impl IntoIterator<Item = Itag>, copies: u8) -> Option<Self> {
         let itag_vector = tags.into_iter().fold(0, |vector, tag| vector | 1 << tag.get());
         (itag_vector != 0 && (1..=8).contains(&copies)).then_some(Self { itag_vector, copies })
@@ -354,8 +397,12 @@ impl CompletedTags {
     }
 
     /// The completions in it, in the order of their tags; `serial` is known inside the system only.
-    pub fn completions(self, serial: impl Fn(Itag) -> u64) -> impl Iterator<Item = InvalidationCompletion> {
-        let tags = (0..32).filter(move |tag| self.itag_vector >> tag & 1 != 0).filter_map(Itag::new);
+    pub fn completions(
+        self,
+        serial: impl Fn(Itag) -> u64,
+    ) -> impl Iterator<Item = InvalidationCompletion> {
+        let tags =
+            (0..32).filter(move |tag| self.itag_vector >> tag & 1 != 0).filter_map(Itag::new);
         tags.map(move |tag| InvalidationCompletion { tag, serial: serial(tag) })
     }
 }

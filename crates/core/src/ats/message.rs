@@ -9,10 +9,12 @@ use crate::range::AddrRange;
 /// The smallest page that a translation has: 4 KiB (PCIe 6.0, section 10.2.2).
 pub const PAGE: u64 = 4096;
 
-/// A place in memory that stays what it is when an address is mapped anew: what a translation leads to, as a host physical address does in hardware.
+/// A place in memory that stays what it is when an address is mapped anew: what a translation leads
+/// to, as a host physical address does in hardware.
 ///
-/// A number that its provider gives to no other place as long as a translation to it may be in use. Frames of spaces are numbered apart from bus addresses
-/// unless a provider says otherwise: a peer's window that holds the number takes a translated request to it.
+/// A number that its provider gives to no other place as long as a translation to it may be in use.
+/// Frames of spaces are numbered apart from bus addresses unless a provider says otherwise: a
+/// peer's window that holds the number takes a translated request to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frame(pub u64);
 
@@ -39,7 +41,8 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// A range of whole pages whose size is a power of two and whose start is a multiple of its size: what one translation or one invalidation message can name.
+/// A range of whole pages whose size is a power of two and whose start is a multiple of its size:
+/// what one translation or one invalidation message can name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AlignedRange {
     first: u64,
@@ -50,7 +53,8 @@ impl AlignedRange {
     /// All 2^64 addresses.
     pub const ALL: Self = Self { first: 0, bits: 64 };
 
-    /// `2^bits` bytes from `first`; `None` where `bits` is not 12..=64 or `first` is not a multiple of the size.
+    /// `2^bits` bytes from `first`; `None` where `bits` is not 12..=64 or `first` is not a multiple
+    /// of the size.
     pub const fn new(first: u64, bits: u8) -> Option<Self> {
         let fits = match bits {
             12..=63 => first & ((1 << bits) - 1) == 0,
@@ -65,7 +69,8 @@ impl AlignedRange {
         Self { first: address & !(PAGE - 1), bits: 12 }
     }
 
-    /// The smallest one that holds all of `range`: more than was asked for is invalidated, never less (rule T4).
+    /// The smallest one that holds all of `range`: more than was asked for is invalidated, never
+    /// less (rule T4).
     pub const fn covering(range: AddrRange) -> Self {
         let differ = 64 - (range.first() ^ range.last()).leading_zeros() as u8;
         let bits = if differ < 12 { 12 } else { differ };
@@ -122,7 +127,11 @@ impl Permissions {
     /// What both permit.
     #[inline]
     pub const fn and(self, other: Self) -> Self {
-        Self { read: self.read && other.read, write: self.write && other.write, execute: self.execute && other.execute }
+        Self {
+            read: self.read && other.read,
+            write: self.write && other.write,
+            execute: self.execute && other.execute,
+        }
     }
 
     /// What an access of this kind needs.
@@ -138,7 +147,9 @@ impl Permissions {
     /// Whether it permits all that `other` does.
     #[inline]
     pub const fn covers(self, other: Self) -> bool {
-        (self.read || !other.read) && (self.write || !other.write) && (self.execute || !other.execute)
+        (self.read || !other.read)
+            && (self.write || !other.write)
+            && (self.execute || !other.execute)
     }
 
     /// Whether it permits `access`.
@@ -156,22 +167,30 @@ impl Permissions {
 pub struct Translation {
     /// The addresses that it holds for, the one asked for among them.
     pub range: AlignedRange,
-    /// Where the first of them leads to. `None`: untranslated access only (U), with nothing to keep.
+    /// Where the first of them leads to. `None`: untranslated access only (U), with nothing to
+    /// keep.
     pub frame: Option<Frame>,
     /// What is permitted, for the privilege that was asked for.
     pub permits: Permissions,
-    /// It holds for all PASIDs (Global). A device may keep it for all of them; the ones here keep it for the PASID that they asked with.
+    /// It holds for all PASIDs (Global). A device may keep it for all of them; the ones here keep
+    /// it for the PASID that they asked with.
     pub global: bool,
 }
 
 impl Translation {
     /// No access to the page of `address`.
     pub const fn none(address: u64) -> Self {
-        Self { range: AlignedRange::page(address), frame: None, permits: Permissions::NONE, global: false }
+        Self {
+            range: AlignedRange::page(address),
+            frame: None,
+            permits: Permissions::NONE,
+            global: false,
+        }
     }
 }
 
-/// Tells translation requests of one device apart; never used twice, so that a late or doubled completion meets no other request.
+/// Tells translation requests of one device apart; never used twice, so that a late or doubled
+/// completion meets no other request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
@@ -207,7 +226,8 @@ impl TranslationRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TranslationRefusal {
-    /// Unsupported Request: ATS is not enabled for the device, or the PASID is not bound to it. The device is not to ask again.
+    /// Unsupported Request: ATS is not enabled for the device, or the PASID is not bound to it. The
+    /// device is not to ask again.
     Unsupported,
     /// Completer Abort: the machine below failed.
     Aborted,
@@ -229,10 +249,13 @@ pub struct TranslationCompletion {
     pub id: RequestId,
     /// The translation.
     pub result: Result<Translation, TranslationRefusal>,
-    /// The permissions are those of privileged accesses (Priv). A device refuses a completion that does not say what its request asked for (PCIe 6.0, section 10.2.3.7).
+    /// The permissions are those of privileged accesses (Priv). A device refuses a completion that
+    /// does not say what its request asked for (PCIe 6.0, section 10.2.3.7).
     pub privileged: bool,
-    /// Whose translation it is, inside the system. A device refuses one with another PASID than it asked with. That it keeps none for a later owner of the PASID (rule U6) follows from
-    /// the request ID, which is never used again, and from the invalidation that each unbind sends.
+    /// Whose translation it is, inside the system. A device refuses one with another PASID than it
+    /// asked with. That it keeps none for a later owner of the PASID (rule U6) follows from
+    /// the request ID, which is never used again, and from the invalidation that each unbind
+    /// sends.
     pub owner: Option<PasidTag>,
 }
 
@@ -260,17 +283,20 @@ impl Itag {
 pub struct InvalidationRequest {
     /// Which of those in flight.
     pub tag: Itag,
-    /// Counts the uses of a tag inside the system: a completion that was meant for an earlier use is dropped and counted (rule U6).
+    /// Counts the uses of a tag inside the system: a completion that was meant for an earlier use
+    /// is dropped and counted (rule U6).
     pub serial: u64,
     /// The PASID whose translations go; without one all go.
     pub pasid: Option<Pasid>,
-    /// Also those that hold for all PASIDs (Global Invalidate). This IOMMU never asks for that: no device keeps such a translation.
+    /// Also those that hold for all PASIDs (Global Invalidate). This IOMMU never asks for that: no
+    /// device keeps such a translation.
     pub global: bool,
     /// Whatever overlaps it goes.
     pub range: AlignedRange,
 }
 
-/// The device has forgotten, and no request that used what it forgot is under way (PCIe 6.0, section 10.3.2).
+/// The device has forgotten, and no request that used what it forgot is under way (PCIe 6.0,
+/// section 10.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InvalidationCompletion {
     /// Which of those in flight.
@@ -305,7 +331,12 @@ mod tests {
     #[test]
     fn a_range_that_is_not_aligned_or_too_small_cannot_be_made() {
         assert_eq!(
-            [AlignedRange::new(0x1000, 13), AlignedRange::new(0, 11), AlignedRange::new(0, 65), AlignedRange::new(1, 64)],
+            [
+                AlignedRange::new(0x1000, 13),
+                AlignedRange::new(0, 11),
+                AlignedRange::new(0, 65),
+                AlignedRange::new(1, 64)
+            ],
             [None; 4]
         );
         assert_eq!((Itag::new(31).map(Itag::get), Itag::new(32)), (Some(31), None));

@@ -1,4 +1,5 @@
-//! Address translation services (PCIe 6.0, sections 10.1 to 10.3): what a device and the IOMMU say to one another about translations, and what each keeps of it.
+//! Address translation services (PCIe 6.0, sections 10.1 to 10.3): what a device and the IOMMU say
+//! to one another about translations, and what each keeps of it.
 //!
 //! | module | what |
 //! |---|---|
@@ -16,7 +17,7 @@ pub use cache::{AtcCounts, TranslationAnswer};
 pub use held::Held;
 pub use invalidate::InvalidationCounts;
 pub use message::{
-    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Itag, Permissions, RequestId, Translation, TranslationCompletion,
-    TranslationRefusal, TranslationRequest,
+    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, Itag, Permissions, RequestId,
+    Translation, TranslationCompletion, TranslationRefusal, TranslationRequest,
 };
 pub use port::{AskTranslationError, AtsPort};

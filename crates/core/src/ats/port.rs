@@ -1,6 +1,7 @@
 //! A port of a device that translates for itself: keeps translations, uses them, asks for pages.
 //!
-//! The steps are there one by one for schedulers and event-driven models; [whole transfers](transfer) do all of them and wait in between.
+//! The steps are there one by one for schedulers and event-driven models; [whole
+//! transfers](transfer) do all of them and wait in between.
 
 mod transfer;
 
@@ -39,13 +40,16 @@ pub enum AskTranslationError {
         device: Bdf,
     },
     /// All translation requests that the device may have outstanding are.
-    #[error("{device} has {outstanding} of {allowed} translation requests outstanding; collect an answer or give a request up")]
+    #[error(
+        "{device} has {outstanding} of {allowed} translation requests outstanding; collect an answer or give a request up"
+    )]
     TooMany {
         /// The device.
         device: Bdf,
         /// Requests whose answer was neither collected nor given up.
         outstanding: usize,
-        /// Requests that may be: [`translation_requests_each`](crate::IommuConfig::translation_requests_each).
+        /// Requests that may be:
+        /// [`translation_requests_each`](crate::IommuConfig::translation_requests_each).
         allowed: usize,
     },
 }
@@ -59,7 +63,8 @@ pub struct AtsPort {
 }
 
 impl Device {
-    /// A port that keeps translations, where ATS is on, and asks for pages, where page requests are on.
+    /// A port that keeps translations, where ATS is on, and asks for pages, where page requests are
+    /// on.
     pub fn ats_port(&self) -> AtsPort {
         AtsPort { iommu: self.iommu().clone(), device: Arc::clone(self.inner()), port: self.path() }
     }
@@ -75,7 +80,8 @@ impl AtsPort {
         self.device.services.side.lock()
     }
 
-    /// Takes something from the device's side, and wakes those that wait for the room that this makes.
+    /// Takes something from the device's side, and wakes those that wait for the room that this
+    /// makes.
     fn collect<R>(&self, take: impl FnOnce(&mut DeviceSide) -> R) -> R {
         let mut side = self.side();
         let was_full = side.is_full();
@@ -84,7 +90,8 @@ impl AtsPort {
         taken
     }
 
-    /// Unlocks the device's side; where it was full and is not any more, wakes those that wait for room.
+    /// Unlocks the device's side; where it was full and is not any more, wakes those that wait for
+    /// room.
     fn leave(&self, side: MutexGuard<'_, DeviceSide>, was_full: bool) {
         let has_room = !side.is_full();
         drop(side);
@@ -93,7 +100,8 @@ impl AtsPort {
         }
     }
 
-    /// Waits until `look` finds something in the device's side, and takes it as [`collect`](Self::collect) does.
+    /// Waits until `look` finds something in the device's side, and takes it as
+    /// [`collect`](Self::collect) does.
     fn await_news<R>(&self, look: impl Fn(&mut DeviceSide) -> Option<R>) -> R {
         let mut side = self.side();
         loop {
@@ -106,16 +114,23 @@ impl AtsPort {
         }
     }
 
-    /// Sends a translation request. The answer comes by [`translation`](Self::translation), and is to be collected or [given up](Self::abandon_translation): a device may have
+    /// Sends a translation request. The answer comes by [`translation`](Self::translation), and is
+    /// to be collected or [given up](Self::abandon_translation): a device may have
     /// [so many](crate::IommuConfig::translation_requests_each) outstanding.
     ///
     /// # Errors
     /// See [`AskTranslationError`]; nothing was sent.
-    pub fn ask_translation(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<RequestId, AskTranslationError> {
+    pub fn ask_translation(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Result<RequestId, AskTranslationError> {
         self.send_translation_request(pasid, address, mode, false)
     }
 
-    /// As [`ask_translation`](Self::ask_translation); one that is `patient` waits while too many are outstanding, up to the limit of a response.
+    /// As [`ask_translation`](Self::ask_translation); one that is `patient` waits while too many
+    /// are outstanding, up to the limit of a response.
     fn send_translation_request(
         &self,
         pasid: Option<Pasid>,
@@ -146,7 +161,8 @@ impl AtsPort {
         Ok(request.id)
     }
 
-    /// What came of a translation request, once; `None` while it is awaited. A request that a reset made the device forget was [`TranslationAnswer::Outdated`].
+    /// What came of a translation request, once; `None` while it is awaited. A request that a reset
+    /// made the device forget was [`TranslationAnswer::Outdated`].
     pub fn translation(&self, request: RequestId) -> Option<TranslationAnswer> {
         self.collect(|side| side.atc.answer(request)).unwrap_or(Some(TranslationAnswer::Outdated))
     }
@@ -156,29 +172,50 @@ impl AtsPort {
         self.collect(|side| side.atc.abandon(request));
     }
 
-    /// Reads by a translation that the device keeps: as many bytes as it is good for, which are answered. `None` where there is none for this access.
+    /// Reads by a translation that the device keeps: as many bytes as it is good for, which are
+    /// answered. `None` where there is none for this access.
     ///
     /// # Errors
     /// The request was aborted; see [`DmaPort::read_translated`](crate::DmaPort::read_translated).
-    pub fn try_read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8], mode: AccessMode) -> Result<Option<usize>, DmaError> {
+    pub fn try_read(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        buf: &mut [u8],
+        mode: AccessMode,
+    ) -> Result<Option<usize>, DmaError> {
         self.try_transfer(pasid, address, Buffer::Into(buf), mode)
     }
 
     /// Writes by a translation that the device keeps, as [`try_read`](Self::try_read) reads.
     ///
     /// # Errors
-    /// The request was aborted; see [`DmaPort::write_translated`](crate::DmaPort::write_translated).
-    pub fn try_write(&self, pasid: Option<Pasid>, address: u64, data: &[u8], mode: AccessMode) -> Result<Option<usize>, DmaError> {
+    /// The request was aborted; see
+    /// [`DmaPort::write_translated`](crate::DmaPort::write_translated).
+    pub fn try_write(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        data: &[u8],
+        mode: AccessMode,
+    ) -> Result<Option<usize>, DmaError> {
         self.try_transfer(pasid, address, Buffer::From(data), mode)
     }
 
-    /// Finds the translation that the device keeps for this access, and holds it. `None` where there is none.
+    /// Finds the translation that the device keeps for this access, and holds it. `None` where
+    /// there is none.
     pub fn hold(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Option<Held> {
         let used = self.side().atc.begin_use(pasid, address, mode)?;
         Some(Held::new(self.clone(), pasid, mode, used))
     }
 
-    fn try_transfer(&self, pasid: Option<Pasid>, address: u64, buffer: Buffer<'_>, mode: AccessMode) -> Result<Option<usize>, DmaError> {
+    fn try_transfer(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        buffer: Buffer<'_>,
+        mode: AccessMode,
+    ) -> Result<Option<usize>, DmaError> {
         let Some(held) = self.hold(pasid, address, mode) else { return Ok(None) };
         match buffer {
             Buffer::Into(buf) => held.read(buf),
@@ -199,7 +236,13 @@ impl AtsPort {
     ///
     /// # Errors
     /// See [`AskError`]; nothing was sent.
-    pub fn ask_page(&self, group: PrgIndex, address: u64, mode: AccessMode, last: bool) -> Result<(), AskError> {
+    pub fn ask_page(
+        &self,
+        group: PrgIndex,
+        address: u64,
+        mode: AccessMode,
+        last: bool,
+    ) -> Result<(), AskError> {
         let now = self.iommu.now();
         let request = {
             let mut side = self.side();
@@ -217,7 +260,8 @@ impl AtsPort {
         self.collect(|side| side.interface.outcome(group))
     }
 
-    /// Sends a stop marker: all page requests of the PASID have been sent before it. A model does this when it is told to [stop](crate::DeviceOps::stop_pasid).
+    /// Sends a stop marker: all page requests of the PASID have been sent before it. A model does
+    /// this when it is told to [stop](crate::DeviceOps::stop_pasid).
     pub fn send_stop_marker(&self, pasid: Pasid) {
         let marker = {
             let mut side = self.side();
@@ -237,7 +281,8 @@ impl AtsPort {
         now.saturating_sub(since) >= self.iommu.config().response_limit
     }
 
-    /// Waits for news of the device; where there is a clock, looks for what is overdue from time to time.
+    /// Waits for news of the device; where there is a clock, looks for what is overdue from time to
+    /// time.
     fn wait<'a>(&'a self, side: MutexGuard<'a, DeviceSide>) -> MutexGuard<'a, DeviceSide> {
         let services = &self.device.services;
         #[cfg(not(loom))]

@@ -42,15 +42,20 @@ pub enum Refusal {
         feature: Feature,
     },
     /// There is a bond of this device and this space already.
-    #[error("{device} is bound to this address space already, with PASID {pasid}; unbind that first or use it")]
+    #[error(
+        "{device} is bound to this address space already, with PASID {pasid}; unbind that first or use it"
+    )]
     AlreadyBound {
         /// The device.
         device: Bdf,
         /// The PASID of the bond that there is.
         pasid: Pasid,
     },
-    /// The last bond of this device and this space is being unbound and waits for a callback to return.
-    #[error("{device}: the unbind of PASID {pasid} still waits for a callback to return; try again after it")]
+    /// The last bond of this device and this space is being unbound and waits for a callback to
+    /// return.
+    #[error(
+        "{device}: the unbind of PASID {pasid} still waits for a callback to return; try again after it"
+    )]
     StillUnbinding {
         /// The device.
         device: Bdf,
@@ -178,7 +183,9 @@ pub enum ContainerBindError {
         left_out: Vec<Refusal>,
     },
     /// The space is bound here with other features or other drvdata.
-    #[error("{container} has bound {space} already, with PASID {pasid} and other features or drvdata; unbind that first")]
+    #[error(
+        "{container} has bound {space} already, with PASID {pasid} and other features or drvdata; unbind that first"
+    )]
     Different {
         /// The container.
         container: ContainerId,

@@ -56,7 +56,8 @@ pub enum JoinError {
         /// How many bonds it has, those still being unbound included.
         bonds: usize,
     },
-    /// The group has bonds that none of its members uses now, but that a device which comes back would join.
+    /// The group has bonds that none of its members uses now, but that a device which comes back
+    /// would join.
     #[error("{group} has {bonds} bonds of its own; unbind them first")]
     HasGroupBonds {
         /// The group.
@@ -73,7 +74,9 @@ pub enum JoinError {
         mappings: usize,
     },
     /// A mapping of the container meets a region reserved for a member.
-    #[error("the container's mapping {mapping} meets the region {reserved} that is reserved for {device}")]
+    #[error(
+        "the container's mapping {mapping} meets the region {reserved} that is reserved for {device}"
+    )]
     Reserved {
         /// The mapping.
         mapping: AddrRange,

@@ -58,7 +58,8 @@ pub enum ServiceError {
         /// The device.
         device: Bdf,
     },
-    /// Its requests reach the IOMMU under another's requester ID, to which no invalidation could be sent.
+    /// Its requests reach the IOMMU under another's requester ID, to which no invalidation could be
+    /// sent.
     #[error("{device} issues requests as {requester}: invalidations could not be sent to it")]
     SharedRequesterId {
         /// The device.
@@ -95,7 +96,9 @@ pub enum ServiceError {
         service: Service,
     },
     /// The device is being reset, was cut off, or has been removed.
-    #[error("{device} is being reset, was cut off or has been removed; end the reset, or reset it first")]
+    #[error(
+        "{device} is being reset, was cut off or has been removed; end the reset, or reset it first"
+    )]
     StandsStill {
         /// The device.
         device: Bdf,
@@ -133,7 +136,9 @@ pub enum HandlerError {
         container: ContainerId,
     },
     /// Somebody else has them.
-    #[error("the page requests of the domain of {domain} have an owner already; drop its registration first")]
+    #[error(
+        "the page requests of the domain of {domain} have an owner already; drop its registration first"
+    )]
     Taken {
         /// Whose domain it is.
         domain: DomainOf,

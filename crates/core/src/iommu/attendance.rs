@@ -1,7 +1,10 @@
-//! Who waits for page requests: the threads of [`Workers`](crate::workers::Workers) that have nothing to do, and their supervisors.
+//! Who waits for page requests: the threads of [`Workers`](crate::workers::Workers) that have
+//! nothing to do, and their supervisors.
 //!
-//! The counts change under the lock of the page requests and are read after it: whoever is not counted yet when a request has come looks after that, and finds it. So a request wakes one
-//! thread that is idle, and only where there is none a supervisor; a fault that comes alone costs one wake-up there and one back.
+//! The counts change under the lock of the page requests and are read after it: whoever is not
+//! counted yet when a request has come looks after that, and finds it. So a request wakes one
+//! thread that is idle, and only where there is none a supervisor; a fault that comes alone costs
+//! one wake-up there and one back.
 
 use std::time::Duration;
 
@@ -54,7 +57,8 @@ impl Iommu {
         self.0.attendance.backlog.notify_all();
     }
 
-    /// Waits until there is something to sort or to resolve, or `stop`. False where that took longer than the limit.
+    /// Waits until there is something to sort or to resolve, or `stop`. False where that took
+    /// longer than the limit.
     pub(crate) fn await_page_work(&self, limit: Option<Duration>, stop: impl Fn() -> bool) -> bool {
         let attendance = &self.0.attendance;
         let mut pages = self.0.pages.lock();
@@ -90,7 +94,11 @@ impl Iommu {
 }
 
 /// Waits for a change, up to the limit. True where it came in time.
-fn wait<'a>(change: &Condvar, pages: MutexGuard<'a, PageRequests>, limit: Option<Duration>) -> (MutexGuard<'a, PageRequests>, bool) {
+fn wait<'a>(
+    change: &Condvar,
+    pages: MutexGuard<'a, PageRequests>,
+    limit: Option<Duration>,
+) -> (MutexGuard<'a, PageRequests>, bool) {
     match limit {
         None => (change.wait(pages), true),
         Some(limit) => {

@@ -1,7 +1,8 @@
 //! Binding: reserve for all devices, program all table entries, publish (rules B1 to B5).
 //!
-//! What can block (asking the bus about a path, asking the space about overlaps) is done before the control lock is taken. Under it everything is checked before anything is
-//! changed, so that a refusal has nothing to take back but the PASID of a space that turns out to have ended.
+//! What can block (asking the bus about a path, asking the space about overlaps) is done before the
+//! control lock is taken. Under it everything is checked before anything is changed, so that a
+//! refusal has nothing to take back but the PASID of a space that turns out to have ended.
 
 use std::sync::Arc;
 
@@ -32,7 +33,8 @@ pub struct GroupInfo {
     pub container: Option<ContainerId>,
 }
 
-/// The devices of one bind, sorted into those that get an entry and those that cannot issue a PASID.
+/// The devices of one bind, sorted into those that get an entry and those that cannot issue a
+/// PASID.
 pub(super) struct Candidates {
     pub(super) capable: SmallVec<[Arc<DeviceInner>; 1]>,
     pub(super) left_out: Vec<Refusal>,
@@ -52,7 +54,11 @@ impl Candidates {
 
     /// The widest PASID that all of them can issue.
     fn width(&self) -> PasidWidth {
-        let widths = self.capable.iter().filter_map(|device| device.spec.capabilities.pasid).map(|pasid| pasid.width);
+        let widths = self
+            .capable
+            .iter()
+            .filter_map(|device| device.spec.capabilities.pasid)
+            .map(|pasid| pasid.width);
         widths.min().unwrap_or(PasidWidth::MAX)
     }
 
@@ -68,10 +74,18 @@ impl Candidates {
     }
 }
 
-/// Why `device` cannot be given a bond of `space` with `features`, judged from what cannot change under the control lock and what is known of the bus.
-pub(super) fn refusal(device: &DeviceInner, space: &dyn AddressSpace, features: Features, tag: Option<PasidTag>) -> Option<Refusal> {
+/// Why `device` cannot be given a bond of `space` with `features`, judged from what cannot change
+/// under the control lock and what is known of the bus.
+pub(super) fn refusal(
+    device: &DeviceInner,
+    space: &dyn AddressSpace,
+    features: Features,
+    tag: Option<PasidTag>,
+) -> Option<Refusal> {
     let bdf = device.bdf();
-    let Some(pasid) = device.spec.capabilities.pasid else { return Some(Refusal::NoPasidCapability { device: bdf }) };
+    let Some(pasid) = device.spec.capabilities.pasid else {
+        return Some(Refusal::NoPasidCapability { device: bdf });
+    };
     if let Some(defect) = device.isolation.read().refused_path() {
         return Some(Refusal::Path { device: bdf, defect });
     }
@@ -79,7 +93,12 @@ pub(super) fn refusal(device: &DeviceInner, space: &dyn AddressSpace, features: 
     let wanted = [
         (features.execute, Feature::Execute, pasid.execute, provided.execute),
         (features.privileged, Feature::Privileged, pasid.privileged, provided.privileged),
-        (features.page_faults, Feature::PageFaults, device.spec.capabilities.page_faults, provided.page_faults),
+        (
+            features.page_faults,
+            Feature::PageFaults,
+            device.spec.capabilities.page_faults,
+            provided.page_faults,
+        ),
     ];
     for (_, feature, by_device, by_space) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
         if !by_device {
@@ -136,19 +155,28 @@ impl State {
             return Err(ended(reason));
         }
         let known = known.map(|state| state.record.tag);
-        if let Some(refusal) = candidates.capable.iter().find_map(|device| refusal(device, &**space, bind.features, known)) {
+        if let Some(refusal) = candidates
+            .capable
+            .iter()
+            .find_map(|device| refusal(device, &**space, bind.features, known))
+        {
             if mutation::is_on(10)
                 && let Some(tag) = known
             {
                 // Undoes what has not been done.
-                candidates.requesters().iter().for_each(|requester| drop(requester.table.write().remove(&tag.pasid)));
+                candidates
+                    .requesters()
+                    .iter()
+                    .for_each(|requester| drop(requester.table.write().remove(&tag.pasid)));
             }
             return Err(Failed::Device(refusal));
         }
         let tag = match known {
             Some(tag) => tag,
             None => {
-                let full = |e: crate::pasid::Exhausted| Failed::Space(SpaceRefusal::NoPasidLeft { width: e.width, in_use: e.in_use });
+                let full = |e: crate::pasid::Exhausted| {
+                    Failed::Space(SpaceRefusal::NoPasidLeft { width: e.width, in_use: e.in_use })
+                };
                 let tag = self.pasids.allocate(candidates.width()).map_err(full)?;
                 match space.watch(Arc::clone(&iommu.0.watcher) as _) {
                     Ok(watch) => self.enter_space(space, tag, watch),
@@ -161,15 +189,27 @@ impl State {
             }
         };
         // Nothing below can fail.
-        let Some(record) = self.spaces.get(&space.id()).map(|state| Arc::clone(&state.record)) else { unreachable!("entered above") };
-        let key = self.enter_bond(kind, record, bind.features, bind.take_exit(), bind.take_isolation(), bind.take_pages());
+        let Some(record) = self.spaces.get(&space.id()).map(|state| Arc::clone(&state.record))
+        else {
+            unreachable!("entered above")
+        };
+        let key = self.enter_bond(
+            kind,
+            record,
+            bind.features,
+            bind.take_exit(),
+            bind.take_isolation(),
+            bind.take_pages(),
+        );
         self.attach(key, &candidates.requesters());
         Ok((key, tag))
     }
 
-    /// Gives a live bond further requesters, whose slots are free: programs all, then publishes all (rule B4).
+    /// Gives a live bond further requesters, whose slots are free: programs all, then publishes all
+    /// (rule B4).
     pub(super) fn attach(&mut self, key: BondKey, requesters: &[Arc<Requester>]) {
-        let programmed: SmallVec<[_; 1]> = requesters.iter().filter_map(|requester| self.program(key, requester)).collect();
+        let programmed: SmallVec<[_; 1]> =
+            requesters.iter().filter_map(|requester| self.program(key, requester)).collect();
         for attachment in &programmed {
             attachment.published.store(true, Ordering::Release);
         }
@@ -193,7 +233,8 @@ impl Iommu {
         let isolation = inner.isolation(self.topology());
         let overlaps = self.overlaps_of(inner, &isolation, &**space).map_err(BindError::Space)?;
         let mut state = self.lock();
-        // Also refused here: a device of another IOMMU, whose tables this control lock does not cover.
+        // Also refused here: a device of another IOMMU, whose tables this control lock does not
+        // cover.
         if !device.is_of(self) || inner.unplugged.load(Ordering::Relaxed) {
             return Err(Refusal::DeviceRemoved { device: inner.bdf() }.into());
         }
@@ -203,19 +244,27 @@ impl Iommu {
                 return Err(BindError::InContainer { device: inner.bdf(), container });
             }
             let members = group.into_iter().flat_map(|group| &group.members);
-            let others = members.map(|member| member.bdf()).filter(|bdf| *bdf != inner.bdf()).collect();
+            let others =
+                members.map(|member| member.bdf()).filter(|bdf| *bdf != inner.bdf()).collect();
             drop(state);
             return Err(self.not_singleton(inner, others));
         }
         let candidates = Candidates { capable: smallvec![Arc::clone(inner)], left_out: Vec::new() };
-        let bound = state.bind_candidates(self, BondKind::Device(inner.bdf()), &candidates, space, &mut bind);
+        let bound = state.bind_candidates(
+            self,
+            BondKind::Device(inner.bdf()),
+            &candidates,
+            space,
+            &mut bind,
+        );
         self.unlock(state);
         let (key, tag) = bound?;
         self.report_overlaps(&overlaps);
         Ok(Bond::new(self.clone(), key, tag, space.id(), bind.data, inner.bdf(), overlaps))
     }
 
-    /// Binds every member of `group` that can issue a PASID; the others are left out and listed (rule B2). Blocks as [`bind_device`](Self::bind_device) does.
+    /// Binds every member of `group` that can issue a PASID; the others are left out and listed
+    /// (rule B2). Blocks as [`bind_device`](Self::bind_device) does.
     ///
     /// # Errors
     /// See [`BindGroupError`]; nothing has changed then (rule B3).
@@ -225,7 +274,8 @@ impl Iommu {
         space: &Arc<dyn AddressSpace>,
         mut bind: Bind<T>,
     ) -> Result<GroupBond<T>, BindGroupError> {
-        let overlaps = self.overlaps(&self.isolations(&[group]), &**space).map_err(BindGroupError::Space)?;
+        let overlaps =
+            self.overlaps(&self.isolations(&[group]), &**space).map_err(BindGroupError::Space)?;
         let mut state = self.lock();
         let found = state.groups.get(&group).ok_or(BindGroupError::NoSuchGroup { group })?;
         if let Some(container) = found.container {
@@ -235,21 +285,35 @@ impl Iommu {
         if candidates.capable.is_empty() {
             return Err(BindGroupError::NoCapableMember { group, left_out: candidates.left_out });
         }
-        let bound = state.bind_candidates(self, BondKind::Group(group), &candidates, space, &mut bind);
+        let bound =
+            state.bind_candidates(self, BondKind::Group(group), &candidates, space, &mut bind);
         if let (Ok((key, _)), Some(found)) = (&bound, state.groups.get_mut(&group)) {
             found.bonds.push(*key);
         }
         self.unlock(state);
         let (key, tag) = bound?;
         self.report_overlaps(&overlaps);
-        Ok(GroupBond::new(self.clone(), key, tag, space.id(), bind.data, group, candidates.left_out, overlaps))
+        Ok(GroupBond::new(
+            self.clone(),
+            key,
+            tag,
+            space.id(),
+            bind.data,
+            group,
+            candidates.left_out,
+            overlaps,
+        ))
     }
 
     /// The group with its members as it is now.
     pub fn group(&self, group: GroupId) -> Option<GroupInfo> {
         let state = self.lock();
         let found = state.groups.get(&group)?;
-        Some(GroupInfo { id: group, members: found.members.iter().map(|member| member.bdf()).collect(), container: found.container })
+        Some(GroupInfo {
+            id: group,
+            members: found.members.iter().map(|member| member.bdf()).collect(),
+            container: found.container,
+        })
     }
 
     /// All groups, by number.
@@ -261,15 +325,23 @@ impl Iommu {
 
     fn not_singleton(&self, device: &DeviceInner, others: Vec<Bdf>) -> BindError {
         let because = |other| self.topology().why_shared(device.bdf(), other);
-        let siblings = others.into_iter().map(|other| Sibling { device: other, because: because(other) }).collect();
+        let siblings = others
+            .into_iter()
+            .map(|other| Sibling { device: other, because: because(other) })
+            .collect();
         BindError::NotSingleton { device: device.bdf(), group: device.group, siblings }
     }
 
-    /// The devices of the groups, each with what the bus says of it now. Not under the control lock.
+    /// The devices of the groups, each with what the bus says of it now. Not under the control
+    /// lock.
     pub(super) fn isolations(&self, groups: &[GroupId]) -> Vec<(Arc<DeviceInner>, Isolation)> {
         let members: Vec<Arc<DeviceInner>> = {
             let state = self.lock();
-            groups.iter().filter_map(|id| state.groups.get(id)).flat_map(|group| group.members.iter().cloned()).collect()
+            groups
+                .iter()
+                .filter_map(|id| state.groups.get(id))
+                .flat_map(|group| group.members.iter().cloned())
+                .collect()
         };
         let ask = |device: Arc<DeviceInner>| {
             let isolation = device.isolation(self.topology());
@@ -278,7 +350,8 @@ impl Iommu {
         members.into_iter().map(ask).collect()
     }
 
-    /// Where `space` has memory at addresses that a peer of a capable device decodes (rule B7). May block; not under the control lock.
+    /// Where `space` has memory at addresses that a peer of a capable device decodes (rule B7). May
+    /// block; not under the control lock.
     pub(super) fn overlaps(
         &self,
         devices: &[(Arc<DeviceInner>, Isolation)],
@@ -320,10 +393,18 @@ impl Isolation {
     }
 
     /// The parts of `range` that peers of `device` decode.
-    pub(super) fn overlaps(&self, device: Bdf, range: crate::range::AddrRange) -> impl Iterator<Item = Overlap> {
-        self.windows()
-            .iter()
-            .filter_map(move |window| window.range.intersection(range).map(|range| Overlap { device, range, decoder: window.decoder }))
+    pub(super) fn overlaps(
+        &self,
+        device: Bdf,
+        range: crate::range::AddrRange,
+    ) -> impl Iterator<Item = Overlap> {
+        self.windows().iter().filter_map(move |window| {
+            window.range.intersection(range).map(|range| Overlap {
+                device,
+                range,
+                decoder: window.decoder,
+            })
+        })
     }
 }
 
@@ -331,17 +412,23 @@ impl Iommu {
     pub(crate) fn bond_members(&self, key: BondKey) -> Vec<Bdf> {
         let mut state = self.lock();
         let Some(bond) = state.bond(key) else { return Vec::new() };
-        let requesters: Vec<Arc<Requester>> = bond.attachments.iter().map(|held| Arc::clone(&held.requester)).collect();
+        let requesters: Vec<Arc<Requester>> =
+            bond.attachments.iter().map(|held| Arc::clone(&held.requester)).collect();
         let bound = |device: &&Arc<DeviceInner>| {
-            device.spec.capabilities.pasid.is_some() && requesters.iter().any(|requester| Arc::ptr_eq(requester, &device.requester))
+            device.spec.capabilities.pasid.is_some()
+                && requesters.iter().any(|requester| Arc::ptr_eq(requester, &device.requester))
         };
-        let mut members: Vec<Bdf> = state.devices.values().filter(bound).map(|device| device.bdf()).collect();
+        let mut members: Vec<Bdf> =
+            state.devices.values().filter(bound).map(|device| device.bdf()).collect();
         members.sort();
         members
     }
 
     /// Not for use under the lock: an aftermath may follow.
-    pub(super) fn with_aftermath<R>(&self, change: impl FnOnce(&mut State, &mut Aftermath) -> R) -> R {
+    pub(super) fn with_aftermath<R>(
+        &self,
+        change: impl FnOnce(&mut State, &mut Aftermath) -> R,
+    ) -> R {
         let mut after = Aftermath::default();
         let mut state = self.lock();
         let result = change(&mut state, &mut after);

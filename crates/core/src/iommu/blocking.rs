@@ -1,8 +1,10 @@
 //! The blocked state, which ends all invalidations of a device: ATS off, reset, cut off, removed.
 //!
-//! A blocked device gets no translated request through and forgets its translations before it is let in again, so nothing has to be awaited from it; that is where an
-//! invalidation goes that is never answered. Being blocked is decided under the lock of the device's [`Invalidator`](crate::ats::invalidate), with its gates: there is no
-//! moment at which an invalidation finds it unblocked and its translated requests go on.
+//! A blocked device gets no translated request through and forgets its translations before it is
+//! let in again, so nothing has to be awaited from it; that is where an invalidation goes that is
+//! never answered. Being blocked is decided under the lock of the device's
+//! [`Invalidator`](crate::ats::invalidate), with its gates: there is no moment at which an
+//! invalidation finds it unblocked and its translated requests go on.
 
 use std::sync::Arc;
 
@@ -21,14 +23,17 @@ use crate::sync::atomic::Ordering;
 impl Iommu {
     /// No translated request of the device is under way, and none starts.
     pub(crate) fn device_is_quiet(&self, device: &Arc<DeviceInner>) {
-        self.with_invalidator(device, |invalidator, _, todo| self.settle(device, invalidator, todo));
+        self.with_invalidator(device, |invalidator, _, todo| {
+            self.settle(device, invalidator, todo)
+        });
         self.gate_drained();
     }
 
-    /// Where no translated request is under way and none starts: finishes what waited for that, and brings their gate in line with what holds now. Under the lock of the
-    /// invalidator.
+    /// Where no translated request is under way and none starts: finishes what waited for that, and
+    /// brings their gate in line with what holds now. Under the lock of the invalidator.
     ///
-    /// Whoever comes here first after the last request has left does both: a gate that were opened without the other would leave somebody waiting. Where some are under way, the
+    /// Whoever comes here first after the last request has left does both: a gate that were opened
+    /// without the other would leave somebody waiting. Where some are under way, the
     /// last of them comes here: new ones must not overtake what waits for their end.
     fn settle(&self, device: &Arc<DeviceInner>, invalidator: &mut Invalidator, todo: &mut Todo) {
         let gate = &device.services.translated;
@@ -43,7 +48,8 @@ impl Iommu {
         }
     }
 
-    /// Takes a removed device out of where invalidations find it. Only once it is quiet: a change of a space has to find the device as long as it may be using translations.
+    /// Takes a removed device out of where invalidations find it. Only once it is quiet: a change
+    /// of a space has to find the device as long as it may be using translations.
     fn forget_translating(&self, device: &Arc<DeviceInner>) {
         let mut translating = device.requester.translating.write();
         // Another device may have the requester ID that this one shared.
@@ -52,7 +58,8 @@ impl Iommu {
         }
     }
 
-    /// A device has been taken out: nothing is sent to it any more, and nothing awaited from it. Answers how many groups of page requests were answered.
+    /// A device has been taken out: nothing is sent to it any more, and nothing awaited from it.
+    /// Answers how many groups of page requests were answered.
     pub(super) fn end_services(&self, device: &Arc<DeviceInner>, orderly: bool) -> usize {
         let mut answered = 0;
         self.0.pages.lock().stop_reception(device.services.key);
@@ -86,7 +93,8 @@ impl Iommu {
 }
 
 impl Device {
-    /// Switches address translation services on: translation requests are answered, and translated requests pass.
+    /// Switches address translation services on: translation requests are answered, and translated
+    /// requests pass.
     ///
     /// # Errors
     /// See [`ServiceError`]; nothing has changed then.
@@ -97,7 +105,10 @@ impl Device {
             return Err(ServiceError::NoAts { device: bdf });
         }
         if device.requester.id.0 != bdf {
-            return Err(ServiceError::SharedRequesterId { device: bdf, requester: device.requester.id });
+            return Err(ServiceError::SharedRequesterId {
+                device: bdf,
+                requester: device.requester.id,
+            });
         }
         iommu.with_invalidator(device, |invalidator, _, todo| {
             if invalidator.stands_still() {
@@ -115,8 +126,9 @@ impl Device {
         })
     }
 
-    /// Switches address translation services off: stops translated requests, waits for those under way (unless called from inside a callback), and forgets all
-    /// translations. Invalidations that are under way are over with that.
+    /// Switches address translation services off: stops translated requests, waits for those under
+    /// way (unless called from inside a callback), and forgets all translations. Invalidations
+    /// that are under way are over with that.
     ///
     /// # Errors
     /// The device uses page requests, which rest on it; or it was off.
@@ -148,17 +160,21 @@ impl Device {
         Ok(())
     }
 
-    /// Switches page requests on. That does not end a response failure, nor does switching them off before: only a [reset](Self::reset) of the device does (rule F2). In PCIe, too,
-    /// Response Failure is a status that Enable leaves as it is (PCIe 6.0, section 10.5.2.3).
+    /// Switches page requests on. That does not end a response failure, nor does switching them off
+    /// before: only a [reset](Self::reset) of the device does (rule F2). In PCIe, too, Response
+    /// Failure is a status that Enable leaves as it is (PCIe 6.0, section 10.5.2.3).
     ///
     /// # Errors
     /// See [`ServiceError`]; nothing has changed then.
     pub fn enable_pri(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.inner());
         let bdf = device.bdf();
-        let Some(capacity) = device.spec.capabilities.pri else { return Err(ServiceError::NoPri { device: bdf }) };
+        let Some(capacity) = device.spec.capabilities.pri else {
+            return Err(ServiceError::NoPri { device: bdf });
+        };
         let allocation = capacity.min(iommu.config().page_requests_each);
-        // Both sides under the first lock: one that switches ATS off meanwhile comes before or after.
+        // Both sides under the first lock: one that switches ATS off meanwhile comes before or
+        // after.
         let invalidator = device.services.invalidator.lock();
         if !invalidator.is_enabled() {
             return Err(ServiceError::AtsOff { device: bdf });
@@ -175,7 +191,8 @@ impl Device {
         Ok(())
     }
 
-    /// Switches page requests off: none is taken any more, and what is pending is answered as invalid, but for what is being resolved right now.
+    /// Switches page requests off: none is taken any more, and what is pending is answered as
+    /// invalid, but for what is being resolved right now.
     ///
     /// # Errors
     /// It was off.
@@ -196,10 +213,12 @@ impl Device {
         Ok(())
     }
 
-    /// Begins a function reset: nothing of the device gets through until the answer is dropped, and with it any other reset of the device that was begun meanwhile.
+    /// Begins a function reset: nothing of the device gets through until the answer is dropped, and
+    /// with it any other reset of the device that was begun meanwhile.
     ///
-    /// All invalidations to it are over, its page requests are forgotten on both sides, it forgets its translations. Its bonds, and whether ATS and page requests are
-    /// on, stay. Blocks until its transactions under way are over, unless called from inside a callback.
+    /// All invalidations to it are over, its page requests are forgotten on both sides, it forgets
+    /// its translations. Its bonds, and whether ATS and page requests are on, stay. Blocks
+    /// until its transactions under way are over, unless called from inside a callback.
     ///
     /// # Errors
     /// The device has been removed.
@@ -211,7 +230,8 @@ impl Device {
         Ok(reset)
     }
 
-    /// Begins a function reset as [`reset`](Self::reset) does, and does not wait for the transactions under way: [`Reset::is_quiet`] tells when they are over. For event loops and
+    /// Begins a function reset as [`reset`](Self::reset) does, and does not wait for the
+    /// transactions under way: [`Reset::is_quiet`] tells when they are over. For event loops and
     /// schedulers.
     ///
     /// # Errors
@@ -245,7 +265,8 @@ impl Device {
     }
 }
 
-/// A function reset that is under way. Dropping it ends it; the last of those that were begun lets the device in again.
+/// A function reset that is under way. Dropping it ends it; the last of those that were begun lets
+/// the device in again.
 #[must_use = "dropping it ends the reset"]
 #[derive(Debug)]
 pub struct Reset {

@@ -1,7 +1,8 @@
 //! Containers: groups that share MAP/UNMAP and BIND/UNBIND (rules G2, G3, G6, U9).
 //!
-//! The groups of a container use one domain, so that a mapping is made or removed for all of them in one step; a bond of the container has an attachment for each requester
-//! of each group. A step is checked for every group first, under the control lock, and cannot fail after that.
+//! The groups of a container use one domain, so that a mapping is made or removed for all of them
+//! in one step; a bond of the container has an attachment for each requester of each group. A step
+//! is checked for every group first, under the control lock, and cannot fail after that.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use super::state::{BondKey, BondKind, ContainerBond, ContainerState, Phase, Stat
 use super::{Mapped, Unmapped};
 use crate::bond::{AnyData, Bind, UnbindReport, Unbinding};
 use crate::domain::{Domain, MapRequest};
-use crate::error::{ContainerBindError, ContainerUnbindError, JoinError, MapError, Refusal, UnmapError};
+use crate::error::{
+    ContainerBindError, ContainerUnbindError, JoinError, MapError, Refusal, UnmapError,
+};
 use crate::event::Overlap;
 use crate::ids::{ContainerId, GroupId, Pasid, PasidTag, SpaceId};
 use crate::mutation;
@@ -45,11 +48,13 @@ pub struct Joined {
     pub pasids: Vec<Pasid>,
     /// Members that were left out of the bindings, with the reason.
     pub left_out: Vec<Refusal>,
-    /// Memory that a member cannot reach (rule B7): of the container's mappings, and of the spaces bound to it.
+    /// Memory that a member cannot reach (rule B7): of the container's mappings, and of the spaces
+    /// bound to it.
     pub overlaps: Vec<Overlap>,
 }
 
-/// One owner's set of groups. Dropping it closes it: its bindings are unbound, its mappings removed, its groups free (rule U9).
+/// One owner's set of groups. Dropping it closes it: its bindings are unbound, its mappings
+/// removed, its groups free (rule U9).
 #[must_use = "dropping a container closes it"]
 pub struct Container {
     pub(super) iommu: Iommu,
@@ -69,8 +74,13 @@ impl Iommu {
 }
 
 impl State {
-    /// Checks whether a group can be given all that the container has, and answers the bonds that it is to join.
-    fn check_join(&mut self, id: ContainerId, group: GroupId) -> Result<(Candidates, Vec<BondKey>), JoinError> {
+    /// Checks whether a group can be given all that the container has, and answers the bonds that
+    /// it is to join.
+    fn check_join(
+        &mut self,
+        id: ContainerId,
+        group: GroupId,
+    ) -> Result<(Candidates, Vec<BondKey>), JoinError> {
         let found = self.groups.get_mut(&group).ok_or(JoinError::NoSuchGroup { group })?;
         if let Some(container) = found.container {
             return Err(JoinError::InContainer { group, container });
@@ -95,11 +105,9 @@ impl State {
         let container = &self.containers[&id];
         for mapping in container.domain.ranges() {
             for member in &members {
-                check_reserved(member, &member.known_isolation(), mapping).map_err(|(reserved, device)| JoinError::Reserved {
-                    mapping,
-                    reserved,
-                    device,
-                })?;
+                check_reserved(member, &member.known_isolation(), mapping).map_err(
+                    |(reserved, device)| JoinError::Reserved { mapping, reserved, device },
+                )?;
             }
         }
         let keys: Vec<BondKey> = container.bonds.iter().map(|bond| bond.key).collect();
@@ -107,9 +115,16 @@ impl State {
         let mut joined = Vec::new();
         for key in keys {
             // Ended spaces are left out.
-            let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.ended()) else { continue };
+            let Some(bond) =
+                self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.ended())
+            else {
+                continue;
+            };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
-            if let Some(refusal) = candidates.capable.iter().find_map(|member| refusal(member, &*record.space, features, Some(record.tag)))
+            if let Some(refusal) = candidates
+                .capable
+                .iter()
+                .find_map(|member| refusal(member, &*record.space, features, Some(record.tag)))
             {
                 return Err(refusal.into());
             }
@@ -136,7 +151,12 @@ impl Container {
 
     /// The groups in it.
     pub fn groups(&self) -> Vec<GroupId> {
-        self.iommu.lock().containers.get(&self.id).map(|container| container.groups.iter().copied().collect()).unwrap_or_default()
+        self.iommu
+            .lock()
+            .containers
+            .get(&self.id)
+            .map(|container| container.groups.iter().copied().collect())
+            .unwrap_or_default()
     }
 
     /// The spaces bound to it, in the order of their BINDs.
@@ -149,13 +169,23 @@ impl Container {
             .unwrap_or_default()
     }
 
-    /// How long the faults of its binding of `space` took so far, over all its devices; `None` where the space is not bound to it.
+    /// How long the faults of its binding of `space` took so far, over all its devices; `None`
+    /// where the space is not bound to it.
     pub fn fault_times(&self, space: SpaceId) -> Option<FaultTimes> {
-        let key = self.iommu.lock().containers.get(&self.id)?.bonds.iter().find(|bond| bond.space == space)?.key;
+        let key = self
+            .iommu
+            .lock()
+            .containers
+            .get(&self.id)?
+            .bonds
+            .iter()
+            .find(|bond| bond.space == space)?
+            .key;
         Some(self.iommu.fault_times(key))
     }
 
-    /// Adds a group: it gets all mappings and all bindings, or nothing changes (rule G3). A group without a capable member may join.
+    /// Adds a group: it gets all mappings and all bindings, or nothing changes (rule G3). A group
+    /// without a capable member may join.
     ///
     /// # Errors
     /// See [`JoinError`].
@@ -169,7 +199,9 @@ impl Container {
             state.attach(key, &requesters);
             spaces.extend(state.bond(key).map(|bond| Arc::clone(&bond.record)));
         }
-        let Some(container) = state.containers.get_mut(&self.id) else { unreachable!("the container lives as long as this value") };
+        let Some(container) = state.containers.get_mut(&self.id) else {
+            unreachable!("the container lives as long as this value")
+        };
         container.groups.insert(group);
         let (domain, mapped) = (Arc::clone(&container.domain), container.domain.ranges());
         let mut ended = None;
@@ -187,11 +219,16 @@ impl Container {
         }
         let mut joined = Joined { left_out: candidates.left_out, ..Joined::default() };
         for (device, isolation) in &members {
-            joined.overlaps.extend(mapped.iter().flat_map(|range| isolation.overlaps(device.bdf(), *range)));
+            joined
+                .overlaps
+                .extend(mapped.iter().flat_map(|range| isolation.overlaps(device.bdf(), *range)));
         }
         for record in spaces {
-            // The group is in: a space that cannot tell its mappings now is one whose accesses will say so themselves.
-            joined.overlaps.extend(self.iommu.overlaps(&members, &*record.space).unwrap_or_default());
+            // The group is in: a space that cannot tell its mappings now is one whose accesses will
+            // say so themselves.
+            joined
+                .overlaps
+                .extend(self.iommu.overlaps(&members, &*record.space).unwrap_or_default());
             if !candidates.capable.is_empty() {
                 joined.pasids.push(record.tag.pasid);
             }
@@ -218,7 +255,8 @@ impl Container {
         mapped.inspect(|mapped| self.iommu.report_overlaps(&mapped.overlaps))
     }
 
-    /// Unmaps all mappings inside `len` bytes at `iova`. Blocks until no access through them is in flight (rule T2), unless called from inside a callback.
+    /// Unmaps all mappings inside `len` bytes at `iova`. Blocks until no access through them is in
+    /// flight (rule T2), unless called from inside a callback.
     ///
     /// # Errors
     /// See [`UnmapError`]; nothing has changed then.
@@ -234,8 +272,9 @@ impl Container {
         self.iommu.lock().containers[&self.id].domain.ranges()
     }
 
-    /// Binds every capable device of the container to `space` (rule G2). A second BIND with equal features and drvdata changes nothing and answers the same
-    /// PASID (rule B5); its handlers are dropped unused.
+    /// Binds every capable device of the container to `space` (rule G2). A second BIND with equal
+    /// features and drvdata changes nothing and answers the same PASID (rule B5); its handlers
+    /// are dropped unused.
     ///
     /// # Errors
     /// See [`ContainerBindError`]; nothing has changed then.
@@ -245,7 +284,8 @@ impl Container {
         mut bind: Bind<T>,
     ) -> Result<ContainerBound, ContainerBindError> {
         let members = self.isolations();
-        let overlaps = self.iommu.overlaps(&members, &**space).map_err(ContainerBindError::Space)?;
+        let overlaps =
+            self.iommu.overlaps(&members, &**space).map_err(ContainerBindError::Space)?;
         let data: Arc<dyn AnyData> = Arc::clone(&bind.data) as _;
         let (mut state, existing) = self.compare(space.id(), &*data);
         let candidates = Candidates::of(state.members_of(self.id));
@@ -262,22 +302,43 @@ impl Container {
             return Err(ContainerBindError::NoGroup { container: self.id });
         }
         if candidates.capable.is_empty() {
-            return Err(ContainerBindError::NoCapableMember { container: self.id, left_out: candidates.left_out });
+            return Err(ContainerBindError::NoCapableMember {
+                container: self.id,
+                left_out: candidates.left_out,
+            });
         }
-        let bound = state.bind_candidates(&self.iommu, BondKind::Container(self.id), &candidates, space, &mut bind);
+        let bound = state.bind_candidates(
+            &self.iommu,
+            BondKind::Container(self.id),
+            &candidates,
+            space,
+            &mut bind,
+        );
         if let (Ok((key, _)), Some(container)) = (&bound, state.containers.get_mut(&self.id)) {
             container.bonds.push(ContainerBond { space: space.id(), key: *key, data });
         }
         self.iommu.unlock(state);
         let (_, tag) = bound?;
         self.iommu.report_overlaps(&overlaps);
-        Ok(ContainerBound { pasid: tag.pasid, tag, existing: false, left_out: candidates.left_out, overlaps })
+        Ok(ContainerBound {
+            pasid: tag.pasid,
+            tag,
+            existing: false,
+            left_out: candidates.left_out,
+            overlaps,
+        })
     }
 
-    /// Takes the control lock and answers the bond of a space that there is under it, and whether that was made with equal drvdata.
+    /// Takes the control lock and answers the bond of a space that there is under it, and whether
+    /// that was made with equal drvdata.
     ///
-    /// The comparison is the caller's code and runs with no lock held: where the bond has become another one meanwhile, it is made again.
-    fn compare(&self, space: SpaceId, data: &dyn AnyData) -> (MutexGuard<'_, State>, Option<(BondKey, bool)>) {
+    /// The comparison is the caller's code and runs with no lock held: where the bond has become
+    /// another one meanwhile, it is made again.
+    fn compare(
+        &self,
+        space: SpaceId,
+        data: &dyn AnyData,
+    ) -> (MutexGuard<'_, State>, Option<(BondKey, bool)>) {
         let mut compared: Option<(BondKey, bool)> = None;
         loop {
             let state = self.iommu.lock();
@@ -293,20 +354,31 @@ impl Container {
     }
 
     /// What a second BIND of a space comes to.
-    fn existing(&self, state: &mut State, key: BondKey, features: crate::Features, same: bool) -> Result<PasidTag, ContainerBindError> {
+    fn existing(
+        &self,
+        state: &mut State,
+        key: BondKey,
+        features: crate::Features,
+        same: bool,
+    ) -> Result<PasidTag, ContainerBindError> {
         let container = self.id;
-        let Some(bond) = state.bond(key) else { unreachable!("a container's bond lives until its UNBIND") };
+        let Some(bond) = state.bond(key) else {
+            unreachable!("a container's bond lives until its UNBIND")
+        };
         let (tag, space) = (bond.record.tag, bond.record.id);
         if !same || bond.features != features {
             return Err(ContainerBindError::Different { container, space, pasid: tag.pasid });
         }
         match state.spaces.get(&space).and_then(|space| space.end) {
-            Some(reason) => Err(crate::error::SpaceRefusal::Ended(crate::SpaceEnded(reason)).into()),
+            Some(reason) => {
+                Err(crate::error::SpaceRefusal::Ended(crate::SpaceEnded(reason)).into())
+            }
             None => Ok(tag),
         }
     }
 
-    /// Undoes the BIND of a space, however often it was asked for. Blocks as the drop of a bond does.
+    /// Undoes the BIND of a space, however often it was asked for. Blocks as the drop of a bond
+    /// does.
     ///
     /// # Errors
     /// The space is not bound here.
@@ -314,7 +386,8 @@ impl Container {
         Ok(self.iommu.unbind(self.take_bond(space)?.key))
     }
 
-    /// Begins to undo the BIND of a space and does not wait, as [`Bond::begin_unbind`](crate::Bond::begin_unbind).
+    /// Begins to undo the BIND of a space and does not wait, as
+    /// [`Bond::begin_unbind`](crate::Bond::begin_unbind).
     ///
     /// # Errors
     /// The space is not bound here.
@@ -325,7 +398,9 @@ impl Container {
     fn take_bond(&self, space: SpaceId) -> Result<ContainerBond, ContainerUnbindError> {
         let mut state = self.iommu.lock();
         let bonds = state.containers.get_mut(&self.id).map(|container| &mut container.bonds);
-        let bond = bonds.and_then(|bonds| bonds.iter().position(|bond| bond.space == space).map(|at| bonds.remove(at)));
+        let bond = bonds.and_then(|bonds| {
+            bonds.iter().position(|bond| bond.space == space).map(|at| bonds.remove(at))
+        });
         bond.ok_or(ContainerUnbindError::NotBound { container: self.id, space })
     }
 

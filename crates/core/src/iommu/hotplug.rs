@@ -42,13 +42,16 @@ pub struct NotJoined {
 pub struct Plugged {
     /// The device.
     pub device: Device,
-    /// PASIDs of the group's and container's bonds that it joined; with a shared requester ID, also those of its siblings' own bonds.
+    /// PASIDs of the group's and container's bonds that it joined; with a shared requester ID,
+    /// also those of its siblings' own bonds.
     pub joined: Vec<Pasid>,
     /// Bonds that it could not join.
     pub not_joined: Vec<NotJoined>,
-    /// Mappings of the group's domain that meet a region reserved for this device: it cannot use them.
+    /// Mappings of the group's domain that meet a region reserved for this device: it cannot use
+    /// them.
     pub reserved: Vec<AddrRange>,
-    /// Memory of the joined spaces and of the domain that it cannot reach, because a peer decodes the addresses (rule B7).
+    /// Memory of the joined spaces and of the domain that it cannot reach, because a peer decodes
+    /// the addresses (rule B7).
     pub overlaps: Vec<Overlap>,
 }
 
@@ -111,7 +114,8 @@ impl State {
             return Err(PlugError::Occupied { device: spec.bdf });
         }
         let shared = self.requesters.contains_key(&seat.requester.id);
-        let requester = Arc::clone(self.requesters.entry(seat.requester.id).or_insert(seat.requester));
+        let requester =
+            Arc::clone(self.requesters.entry(seat.requester.id).or_insert(seat.requester));
         requester.ops.write().extend(ops.map(|ops| (spec.bdf, ops)));
         let key = self.next_device;
         self.next_device += 1;
@@ -126,7 +130,13 @@ impl State {
             isolation: RwLock::new(seat.isolation),
             readers: Readers::default(),
             pins: Pins::default(),
-            services: Services::new(key, LinkEnds::new(spec.bdf, Arc::downgrade(&iommu.0), Weak::clone(me)), link, iommu.config(), &spec),
+            services: Services::new(
+                key,
+                LinkEnds::new(spec.bdf, Arc::downgrade(&iommu.0), Weak::clone(me)),
+                link,
+                iommu.config(),
+                &spec,
+            ),
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
         group.members.insert(at, Arc::clone(&device));
@@ -134,9 +144,20 @@ impl State {
         let (container, mut bonds) = (group.container, group.bonds.clone());
         let sole = (group.members.len() == 2).then(|| Arc::clone(&group.members[1 - at.min(1)]));
         let mapped = group.face.translation.current().domain.ranges();
-        bonds.extend(container.and_then(|id| self.containers.get(&id)).into_iter().flat_map(|c| c.bonds.iter().map(|bond| bond.key)));
+        bonds.extend(
+            container
+                .and_then(|id| self.containers.get(&id))
+                .into_iter()
+                .flat_map(|c| c.bonds.iter().map(|bond| bond.key)),
+        );
         self.devices.insert(spec.bdf, Arc::clone(&device));
-        let mut arrival = Arrival { device, joined: Vec::new(), not_joined: Vec::new(), mapped, told: Vec::new() };
+        let mut arrival = Arrival {
+            device,
+            joined: Vec::new(),
+            not_joined: Vec::new(),
+            mapped,
+            told: Vec::new(),
+        };
         self.join(&bonds, shared, &mut arrival);
         if let Some(sole) = sole {
             self.tell_owners(&sole, &mut arrival);
@@ -148,20 +169,33 @@ impl State {
     fn join(&mut self, bonds: &[BondKey], shared: bool, arrival: &mut Arrival) {
         let device = Arc::clone(&arrival.device);
         if let (true, Some(capability)) = (shared, device.spec.capabilities.pasid) {
-            // One requester ID is one table: what is in it is the newcomer's as well, as far as it can issue the number.
+            // One requester ID is one table: what is in it is the newcomer's as well, as far as it
+            // can issue the number.
             let table = device.requester.table.read();
-            let open = table.values().filter(|attachment| !attachment.gate.is_closed() && !attachment.record.ended());
+            let open = table
+                .values()
+                .filter(|attachment| !attachment.gate.is_closed() && !attachment.record.ended());
             let open = open.filter(|attachment| attachment.record.tag.pasid.fits(capability.width));
-            arrival.joined.extend(open.map(|attachment| (attachment.record.tag.pasid, Arc::clone(&attachment.record.space))));
+            arrival.joined.extend(open.map(|attachment| {
+                (attachment.record.tag.pasid, Arc::clone(&attachment.record.space))
+            }));
         }
         for &key in bonds {
-            let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.ended()) else { continue };
+            let Some(bond) =
+                self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.ended())
+            else {
+                continue;
+            };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
             if arrival.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
                 continue;
             }
             match refusal(&device, &*record.space, features, Some(record.tag)) {
-                Some(because) => arrival.not_joined.push(NotJoined { space: record.id, pasid: record.tag.pasid, because }),
+                Some(because) => arrival.not_joined.push(NotJoined {
+                    space: record.id,
+                    pasid: record.tag.pasid,
+                    because,
+                }),
                 None => {
                     self.attach(key, &[Arc::clone(&device.requester)]);
                     arrival.joined.push((record.tag.pasid, Arc::clone(&record.space)));
@@ -170,11 +204,20 @@ impl State {
         }
     }
 
-    /// The device that was alone until now: the owners of its device bonds are to hear of the newcomer.
+    /// The device that was alone until now: the owners of its device bonds are to hear of the
+    /// newcomer.
     fn tell_owners(&mut self, sole: &DeviceInner, arrival: &mut Arrival) {
-        let attachments: Vec<_> = sole.requester.table.read().values().map(|held| (held.bond, held.record.tag.pasid)).collect();
+        let attachments: Vec<_> = sole
+            .requester
+            .table
+            .read()
+            .values()
+            .map(|held| (held.bond, held.record.tag.pasid))
+            .collect();
         for (key, pasid) in attachments {
-            let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live && matches!(bond.kind, BondKind::Device(_))) else {
+            let Some(bond) = self.bond(key).filter(|bond| {
+                bond.phase == Phase::Live && matches!(bond.kind, BondKind::Device(_))
+            }) else {
                 continue;
             };
             bond.callbacks += 1;
@@ -182,8 +225,13 @@ impl State {
         }
     }
 
-    /// Takes a device out of its group and ends its bonds. Answers what is to be closed, and the bonds that ended.
-    fn unplug(&mut self, device: &Arc<DeviceInner>, after: &mut Aftermath) -> Option<(Closing, Vec<(Bdf, Pasid)>)> {
+    /// Takes a device out of its group and ends its bonds. Answers what is to be closed, and the
+    /// bonds that ended.
+    fn unplug(
+        &mut self,
+        device: &Arc<DeviceInner>,
+        after: &mut Aftermath,
+    ) -> Option<(Closing, Vec<(Bdf, Pasid)>)> {
         if !self.has(device) {
             return None;
         }
@@ -201,10 +249,13 @@ impl State {
         let mut held: Vec<_> = requester.table.read().values().cloned().collect();
         if mutation::is_on(26) {
             // Everybody's list, not the device's own.
-            self.devices.values().for_each(|other| held.extend(other.requester.table.read().values().cloned()));
+            self.devices
+                .values()
+                .for_each(|other| held.extend(other.requester.table.read().values().cloned()));
         }
         for attachment in held {
-            let own = self.bond(attachment.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
+            let own =
+                self.bond(attachment.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
             if own && self.claim(attachment.bond, after) {
                 ended.push((bdf, attachment.record.tag.pasid));
             }
@@ -232,7 +283,8 @@ struct Seat {
 }
 
 impl Iommu {
-    /// Plugs a device in: it becomes a member of its group, uses the group's domain and joins the bonds that it can (rule G4).
+    /// Plugs a device in: it becomes a member of its group, uses the group's domain and joins the
+    /// bonds that it can (rule G4).
     ///
     /// Blocks while the joined spaces are asked for overlaps, and while isolation handlers run.
     ///
@@ -246,7 +298,11 @@ impl Iommu {
     ///
     /// # Errors
     /// There is a device at this address.
-    pub fn plug_with(&self, spec: DeviceSpec, ops: Arc<dyn DeviceOps>) -> Result<Plugged, PlugError> {
+    pub fn plug_with(
+        &self,
+        spec: DeviceSpec,
+        ops: Arc<dyn DeviceOps>,
+    ) -> Result<Plugged, PlugError> {
         self.plug_in(Plug::new(spec).model(ops))
     }
 
@@ -261,7 +317,8 @@ impl Iommu {
             group: topology.group(spec.bdf),
             isolation: Isolation::ask(topology, spec.bdf),
         };
-        // A model that is refused is not to be dropped under the control lock: its drop is foreign code.
+        // A model that is refused is not to be dropped under the control lock: its drop is foreign
+        // code.
         let _kept = plug.clone();
         let mut state = self.lock();
         let arrival = state.plug(self, plug, seat);
@@ -271,7 +328,9 @@ impl Iommu {
         let isolation = device.known_isolation();
         let overlaps = self.overlaps_on_arrival(&device, &isolation, &joined, &mapped);
         self.report_overlaps(&overlaps);
-        let meets = |range: &AddrRange| isolation.reserved().iter().any(|reserved| reserved.overlaps(*range));
+        let meets = |range: &AddrRange| {
+            isolation.reserved().iter().any(|reserved| reserved.overlaps(*range))
+        };
         Ok(Plugged {
             device: Device::new(self.clone(), device),
             joined: joined.into_iter().map(|(pasid, _)| pasid).collect(),
@@ -288,9 +347,11 @@ impl Iommu {
         joined: &[(Pasid, Arc<dyn AddressSpace>)],
         mapped: &[AddrRange],
     ) -> Vec<Overlap> {
-        let mut overlaps: Vec<Overlap> = mapped.iter().flat_map(|range| isolation.overlaps(device.bdf(), *range)).collect();
+        let mut overlaps: Vec<Overlap> =
+            mapped.iter().flat_map(|range| isolation.overlaps(device.bdf(), *range)).collect();
         for (_, space) in joined {
-            // The device is in: a space that cannot tell its mappings now is a space whose accesses will say so themselves.
+            // The device is in: a space that cannot tell its mappings now is a space whose accesses
+            // will say so themselves.
             overlaps.extend(self.overlaps_of(device, isolation, &**space).unwrap_or_default());
         }
         overlaps
@@ -298,7 +359,8 @@ impl Iommu {
 
     /// Runs the isolation handlers of device bonds, with no lock held.
     fn tell(&self, newcomer: Bdf, told: Vec<(BondKey, Pasid, Bdf, Option<IsolationHandler>)>) {
-        // All of it is one callback: an unbind from here must not wait for a handler that this loop has not come to yet.
+        // All of it is one callback: an unbind from here must not wait for a handler that this loop
+        // has not come to yet.
         let _inside = InCallback::enter();
         for (key, pasid, device, handler) in told {
             self.log(Event::IsolationChanged { device, pasid, newcomer });
@@ -311,9 +373,11 @@ impl Iommu {
         }
     }
 
-    /// Removes a device: reception stops, its device bonds end, and it leaves the bonds of its group and container (rules F7, G5).
+    /// Removes a device: reception stops, its device bonds end, and it leaves the bonds of its
+    /// group and container (rules F7, G5).
     ///
-    /// Blocks until its transactions in flight are over, unless called from inside a callback: then they end after it.
+    /// Blocks until its transactions in flight are over, unless called from inside a callback: then
+    /// they end after it.
     ///
     /// # Errors
     /// It has been removed before.
@@ -325,7 +389,8 @@ impl Iommu {
         Ok(())
     }
 
-    /// Begins to remove a device as [`remove`](Self::remove) does, and does not wait. For event loops and schedulers.
+    /// Begins to remove a device as [`remove`](Self::remove) does, and does not wait. For event
+    /// loops and schedulers.
     ///
     /// # Errors
     /// It has been removed before.
@@ -336,16 +401,19 @@ impl Iommu {
     fn take_out(&self, device: &Device, removal: Removal) -> Result<Removing, RemoveError> {
         let inner = device.inner();
         let gone = RemoveError::Gone { device: inner.bdf() };
-        let (mut closing, ended) = self.with_aftermath(|state, after| state.unplug(inner, after)).ok_or(gone)?;
+        let (mut closing, ended) =
+            self.with_aftermath(|state, after| state.unplug(inner, after)).ok_or(gone)?;
         match removal {
             Removal::Orderly => self.ask_to_stop(&closing),
             Removal::Surprise => closing.forget_stops(),
         }
         self.end_services(inner, removal == Removal::Orderly);
-        // Where somebody is inside, the last one to leave wakes us; where nobody is, there is nobody to wake.
+        // Where somebody is inside, the last one to leave wakes us; where nobody is, there is
+        // nobody to wake.
         let _drained = inner.gate.close();
         inner.await_hits();
-        // Before an attachment can be taken out: no group of a bond that is gone is pending (rule U2).
+        // Before an attachment can be taken out: no group of a bond that is gone is pending (rule
+        // U2).
         if !mutation::is_on(6) {
             self.forget_pages(inner);
         }
@@ -365,7 +433,8 @@ pub struct Removing {
 }
 
 impl Removing {
-    /// Whether no transaction of the device is under way and nothing of its bonds is left. Does not block.
+    /// Whether no transaction of the device is under way and nothing of its bonds is left. Does not
+    /// block.
     pub fn is_over(&self) -> bool {
         self.is_over_in(&mut self.iommu.lock())
     }
@@ -377,6 +446,9 @@ impl Removing {
 
 impl fmt::Debug for Removing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Removing").field("device", &self.device.bdf()).field("is_over", &self.is_over()).finish()
+        f.debug_struct("Removing")
+            .field("device", &self.device.bdf())
+            .field("is_over", &self.is_over())
+            .finish()
     }
 }

@@ -47,7 +47,8 @@ impl Drop for Inside<'_> {
 }
 
 impl DeviceInner {
-    /// Waits for accesses by what is kept; the gate, which has been shut, keeps them from beginning again. Counts in the gate whoever has memory in hand.
+    /// Waits for accesses by what is kept; the gate, which has been shut, keeps them from beginning
+    /// again. Counts in the gate whoever has memory in hand.
     pub(crate) fn await_hits(&self) {
         UnderWay::of_device(&self.readers).wait();
         self.pins.wait_for(
@@ -61,7 +62,8 @@ impl DeviceInner {
 }
 
 impl Attachment {
-    /// As [`DeviceInner::await_hits`], of one bond: whoever has memory in hand by it is one more step to its end. Answers how many those are.
+    /// As [`DeviceInner::await_hits`], of one bond: whoever has memory in hand by it is one more
+    /// step to its end. Answers how many those are.
     pub(crate) fn await_hits(self: &Arc<Self>) -> usize {
         let Some(kept) = &self.record.kept else { return 0 };
         UnderWay::of_space(kept, None).wait();

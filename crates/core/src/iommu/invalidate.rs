@@ -1,6 +1,7 @@
 //! Invalidations: a change of a space, and an unbind, have the devices forget what they keep.
 //!
-//! What comes of one is decided by the device's [`Invalidator`](crate::ats::invalidate), under its lock. Messages are sent, and those that wait are told, with none held.
+//! What comes of one is decided by the device's [`Invalidator`](crate::ats::invalidate), under its
+//! lock. Messages are sent, and those that wait are told, with none held.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +42,13 @@ impl Iommu {
         }
     }
 
-    /// Changes a device's invalidations under their lock and does the rest without it. The flag says whether no translated request is under way.
-    pub(super) fn with_invalidator<R>(&self, device: &Arc<DeviceInner>, change: impl FnOnce(&mut Invalidator, bool, &mut Todo) -> R) -> R {
+    /// Changes a device's invalidations under their lock and does the rest without it. The flag
+    /// says whether no translated request is under way.
+    pub(super) fn with_invalidator<R>(
+        &self,
+        device: &Arc<DeviceInner>,
+        change: impl FnOnce(&mut Invalidator, bool, &mut Todo) -> R,
+    ) -> R {
         let mut todo = Todo::default();
         let result = {
             let mut invalidator = device.services.invalidator.lock();
@@ -53,13 +59,25 @@ impl Iommu {
     }
 
     /// Has a device forget; `waiter` waits for it.
-    fn start_invalidation(&self, device: &Arc<DeviceInner>, pasid: Option<Pasid>, range: AlignedRange, waiter: Waiter) {
+    fn start_invalidation(
+        &self,
+        device: &Arc<DeviceInner>,
+        pasid: Option<Pasid>,
+        range: AlignedRange,
+        waiter: Waiter,
+    ) {
         let now = self.now();
-        self.with_invalidator(device, |invalidator, quiet, todo| invalidator.start(Job::new(pasid, range, waiter), quiet, now, todo));
+        self.with_invalidator(device, |invalidator, quiet, todo| {
+            invalidator.start(Job::new(pasid, range, waiter), quiet, now, todo)
+        });
     }
 
     /// The device says that it has forgotten.
-    pub(super) fn invalidation_completed(&self, device: &Arc<DeviceInner>, completion: InvalidationCompletion) {
+    pub(super) fn invalidation_completed(
+        &self,
+        device: &Arc<DeviceInner>,
+        completion: InvalidationCompletion,
+    ) {
         let more = self.with_invalidator(device, |invalidator, _, todo| {
             invalidator.complete(completion, todo);
             invalidator.begin_sending()
@@ -69,8 +87,9 @@ impl Iommu {
         }
     }
 
-    /// Sends what waits for a tag. One thread at a time and in a loop: a link may deliver a message, and what the device answers, inside the call that sends it. If each answer
-    /// sent the next message, the stack would grow with the number of those that wait.
+    /// Sends what waits for a tag. One thread at a time and in a loop: a link may deliver a
+    /// message, and what the device answers, inside the call that sends it. If each answer sent
+    /// the next message, the stack would grow with the number of those that wait.
     fn send_waiting(&self, device: &Arc<DeviceInner>) {
         let sending = Sending(Some(device));
         let now = self.now();
@@ -93,20 +112,30 @@ impl Iommu {
         };
         // Before the devices forget: none is to be told again what the IOMMU is about to forget.
         let under_way = kept.as_ref().map_or_else(UnderWay::default, |kept| kept.invalidate(range));
-        let pins = kept.filter(|kept| !kept.pins().is_empty()).map(|kept| Unseen { iommu: self.clone(), kept, range });
+        let pins = kept.filter(|kept| !kept.pins().is_empty()).map(|kept| Unseen {
+            iommu: self.clone(),
+            kept,
+            range,
+        });
         if users.is_empty() {
             return Invalidation::new(under_way, pins, None);
         }
         let left = Arc::new(Countdown::new(users.len() as u32 + 1));
         for (device, pasid) in &users {
-            self.start_invalidation(device, Some(*pasid), AlignedRange::covering(range), Waiter::Change(Arc::downgrade(&left)));
+            self.start_invalidation(
+                device,
+                Some(*pasid),
+                AlignedRange::covering(range),
+                Waiter::Change(Arc::downgrade(&left)),
+            );
         }
         // Ours, so that it is not over before all have been started.
         let _ = left.step();
         Invalidation::new(under_way, pins, Some((self.clone(), left)))
     }
 
-    /// What follows when an entry has been made non-present (rule U1): its device forgets, its page requests are drained. Answers how many groups were answered.
+    /// What follows when an entry has been made non-present (rule U1): its device forgets, its page
+    /// requests are drained. Answers how many groups were answered.
     pub(super) fn flush(&self, attachment: &Arc<Attachment>) -> usize {
         let Some(device) = attachment.requester.translating() else {
             // No device of it has ever sent a page request or kept a translation.
@@ -114,9 +143,15 @@ impl Iommu {
             self.attachment_step(attachment);
             return 0;
         };
-        self.start_invalidation(&device, Some(attachment.record.tag.pasid), AlignedRange::ALL, Waiter::Unbind(Arc::clone(attachment)));
+        self.start_invalidation(
+            &device,
+            Some(attachment.record.tag.pasid),
+            AlignedRange::ALL,
+            Waiter::Unbind(Arc::clone(attachment)),
+        );
         let answered = self.drain_pages(&device, Drained::Space(attachment));
-        // A step of its own: the device may have forgotten before, and the number is not given back with requests for it in the queue.
+        // A step of its own: the device may have forgotten before, and the number is not given back
+        // with requests for it in the queue.
         self.attachment_step(attachment);
         answered
     }
@@ -128,16 +163,25 @@ impl Iommu {
         }
     }
 
-    /// Repeats invalidations that are overdue, and cuts a device off that has not answered often enough. Nothing is overdue without a clock. Does not block.
+    /// Repeats invalidations that are overdue, and cuts a device off that has not answered often
+    /// enough. Nothing is overdue without a clock. Does not block.
     ///
-    /// Whoever waits for a device calls this by itself; call it as well where nobody waits, such as between the steps of an event loop.
+    /// Whoever waits for a device calls this by itself; call it as well where nobody waits, such as
+    /// between the steps of an event loop.
     pub fn tick(&self) {
         let Some(now) = self.now() else { return };
         self.0.ticked.store(now.as_nanos() as u64, Ordering::Relaxed);
-        let devices: Vec<_> = self.lock().devices.values().filter(|device| device.spec.capabilities.ats).cloned().collect();
+        let devices: Vec<_> = self
+            .lock()
+            .devices
+            .values()
+            .filter(|device| device.spec.capabilities.ats)
+            .cloned()
+            .collect();
         for device in devices {
             self.tick_device(&device, now);
-            let expired = device.services.side.lock().interface.expire(now, self.config().response_limit);
+            let expired =
+                device.services.side.lock().interface.expire(now, self.config().response_limit);
             if expired > 0 {
                 self.log(Event::ResponseOverdue { device: device.bdf(), groups: expired });
                 device.services.news.notify_all();
@@ -145,9 +189,11 @@ impl Iommu {
         }
     }
 
-    /// Looks for invalidations of a device that are overdue. Where one has been tried often enough, nothing of the device gets through until it is reset: the last resort.
+    /// Looks for invalidations of a device that are overdue. Where one has been tried often enough,
+    /// nothing of the device gets through until it is reset: the last resort.
     ///
-    /// Both in one step: a reset or a completion that came in between would have been answer enough.
+    /// Both in one step: a reset or a completion that came in between would have been answer
+    /// enough.
     fn tick_device(&self, device: &Arc<DeviceInner>, now: Duration) {
         let (overdue, cut_off) = self.with_invalidator(device, |invalidator, _, todo| {
             let before = invalidator.counts.timed_out;

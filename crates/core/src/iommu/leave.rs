@@ -21,7 +21,8 @@ struct LeavingGroup {
     closing: Closing,
 }
 
-/// Groups that were begun to be taken out of their container and are not waited for. Dropping it changes nothing: what is left to do follows all the same.
+/// Groups that were begun to be taken out of their container and are not waited for. Dropping it
+/// changes nothing: what is left to do follows all the same.
 pub struct Leaving {
     iommu: Iommu,
     groups: Vec<LeavingGroup>,
@@ -30,16 +31,22 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// Whether nothing of the container is left to the groups: no access of theirs through its mappings or bindings is under way, and the bonds that went with it are gone. Does not
+    /// Whether nothing of the container is left to the groups: no access of theirs through its
+    /// mappings or bindings is under way, and the bonds that went with it are gone. Does not
     /// block.
     pub fn is_over(&self) -> bool {
         self.is_over_in(&mut self.iommu.lock())
     }
 
     fn is_over_in(&self, state: &mut State) -> bool {
-        let gone = |state: &mut State, key: BondKey| state.bond(key).is_none_or(|bond| bond.phase == Phase::Gone);
+        let gone = |state: &mut State, key: BondKey| {
+            state.bond(key).is_none_or(|bond| bond.phase == Phase::Gone)
+        };
         self.bonds.iter().all(|key| gone(state, *key))
-            && self.groups.iter().all(|group| group.ended.gate.is_drained() && group.closing.is_over(state))
+            && self
+                .groups
+                .iter()
+                .all(|group| group.ended.gate.is_drained() && group.closing.is_over(state))
     }
 
     /// Waits until it is over, unless inside a callback.
@@ -52,12 +59,16 @@ impl Leaving {
 
 impl fmt::Debug for Leaving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leaving").field("groups", &self.groups.len()).field("is_over", &self.is_over()).finish_non_exhaustive()
+        f.debug_struct("Leaving")
+            .field("groups", &self.groups.len())
+            .field("is_over", &self.is_over())
+            .finish_non_exhaustive()
     }
 }
 
 impl State {
-    /// Takes a group out of a container: its entries and its use of the domain are to be closed by the caller.
+    /// Takes a group out of a container: its entries and its use of the domain are to be closed by
+    /// the caller.
     fn leave(&mut self, id: ContainerId, group: GroupId) -> Option<LeavingGroup> {
         let container = self.containers.get_mut(&id)?;
         if !container.groups.remove(&group) {
@@ -82,8 +93,8 @@ impl State {
 }
 
 impl Container {
-    /// Takes a group out: its devices lose all bindings and mappings of the container (rule U9). Blocks until their accesses in flight are over, unless called from inside a
-    /// callback.
+    /// Takes a group out: its devices lose all bindings and mappings of the container (rule U9).
+    /// Blocks until their accesses in flight are over, unless called from inside a callback.
     ///
     /// # Errors
     /// The group is not in this container.
@@ -91,7 +102,8 @@ impl Container {
         self.begin_remove(group).map(Leaving::finish)
     }
 
-    /// Begins to take a group out as [`remove`](Self::remove) does, and does not wait. For event loops and schedulers.
+    /// Begins to take a group out as [`remove`](Self::remove) does, and does not wait. For event
+    /// loops and schedulers.
     ///
     /// # Errors
     /// The group is not in this container.
@@ -106,18 +118,24 @@ impl Container {
     /// Closes the container, as dropping it does.
     pub fn close(self) {}
 
-    /// Begins to close the container as dropping it does, and does not wait. Its groups are free at once: what still has entries of its bindings can be bound and can join when those are gone. For
-    /// event loops and schedulers.
+    /// Begins to close the container as dropping it does, and does not wait. Its groups are free at
+    /// once: what still has entries of its bindings can be bound and can join when those are gone.
+    /// For event loops and schedulers.
     pub fn begin_close(self) -> Leaving {
         // The drop that follows finds nothing left.
         self.release(false)
     }
 
-    /// Unbinds, unmaps, frees the groups, in this order; waits for each before the next where it is asked to.
+    /// Unbinds, unmaps, frees the groups, in this order; waits for each before the next where it is
+    /// asked to.
     fn release(&self, wait: bool) -> Leaving {
         let bonds = {
             let mut state = self.iommu.lock();
-            state.containers.get_mut(&self.id).map(|container| std::mem::take(&mut container.bonds)).unwrap_or_default()
+            state
+                .containers
+                .get_mut(&self.id)
+                .map(|container| std::mem::take(&mut container.bonds))
+                .unwrap_or_default()
         };
         let keys: Vec<BondKey> = bonds.iter().map(|bond| bond.key).collect();
         for key in &keys {
@@ -127,7 +145,13 @@ impl Container {
                 self.iommu.begin_unbind(*key)
             };
         }
-        let removed = self.iommu.lock().containers.get(&self.id).map(|container| container.domain.clear()).unwrap_or_default();
+        let removed = self
+            .iommu
+            .lock()
+            .containers
+            .get(&self.id)
+            .map(|container| container.domain.clear())
+            .unwrap_or_default();
         if wait {
             self.iommu.finish_unmap(&removed)
         } else {
@@ -136,8 +160,13 @@ impl Container {
         let groups: Vec<LeavingGroup> = {
             let mut after = Aftermath::default();
             let mut state = self.iommu.lock();
-            let groups = state.containers.get(&self.id).map(|container| container.groups.clone()).unwrap_or_default();
-            let leaving = groups.into_iter().filter_map(|group| state.leave(self.id, group)).collect();
+            let groups = state
+                .containers
+                .get(&self.id)
+                .map(|container| container.groups.clone())
+                .unwrap_or_default();
+            let leaving =
+                groups.into_iter().filter_map(|group| state.leave(self.id, group)).collect();
             state.containers.remove(&self.id);
             after.container_bonds = bonds;
             self.iommu.unlock(state);

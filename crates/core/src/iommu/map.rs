@@ -32,7 +32,8 @@ pub struct Mapped {
 pub struct Unmapped {
     /// Bytes that were mapped and are no more; 0 where nothing was.
     pub bytes: u64,
-    /// It was asked from inside a callback: no access starts any more, and those in flight end after that callback.
+    /// It was asked from inside a callback: no access starts any more, and those in flight end
+    /// after that callback.
     pub deferred: bool,
 }
 
@@ -42,7 +43,9 @@ impl MapRequest {
         if self.len == 0 {
             return Err(MapError::Empty { iova: self.iova });
         }
-        if let Some(value) = [self.iova, self.len, self.address].into_iter().find(|value| value % PAGE != 0) {
+        if let Some(value) =
+            [self.iova, self.len, self.address].into_iter().find(|value| value % PAGE != 0)
+        {
             return Err(MapError::Unaligned { value, page: PAGE });
         }
         if !self.protection.read && !self.protection.write {
@@ -63,7 +66,11 @@ impl MapRequest {
 }
 
 /// Checks `range` against what is reserved for a member.
-pub(super) fn check_reserved(device: &DeviceInner, isolation: &Isolation, range: AddrRange) -> Result<(), (AddrRange, crate::Bdf)> {
+pub(super) fn check_reserved(
+    device: &DeviceInner,
+    isolation: &Isolation,
+    range: AddrRange,
+) -> Result<(), (AddrRange, crate::Bdf)> {
     match isolation.reserved().iter().find(|reserved| reserved.overlaps(range)) {
         Some(reserved) => Err((*reserved, device.bdf())),
         None => Ok(()),
@@ -72,7 +79,12 @@ pub(super) fn check_reserved(device: &DeviceInner, isolation: &Isolation, range:
 
 impl Domain {
     /// Adds the mapping that was asked for, or says why not. Under the control lock.
-    pub(super) fn map(&self, request: &MapRequest, range: AddrRange, limit: usize) -> Result<(), MapError> {
+    pub(super) fn map(
+        &self,
+        request: &MapRequest,
+        range: AddrRange,
+        limit: usize,
+    ) -> Result<(), MapError> {
         if let Some(existing) = self.meets(range) {
             return Err(MapError::Overlaps { range, existing });
         }
@@ -120,9 +132,11 @@ impl Iommu {
         mapped.inspect(|mapped| self.report_overlaps(&mapped.overlaps))
     }
 
-    /// Unmaps all mappings inside `len` bytes at `iova` from the domain of a group that is in no container.
+    /// Unmaps all mappings inside `len` bytes at `iova` from the domain of a group that is in no
+    /// container.
     ///
-    /// Blocks until no access through them is in flight (rule T2), unless called from inside a callback.
+    /// Blocks until no access through them is in flight (rule T2), unless called from inside a
+    /// callback.
     ///
     /// # Errors
     /// See [`UnmapError`]; nothing has changed then.
@@ -132,7 +146,9 @@ impl Iommu {
             let mut state = self.lock();
             let domain = state.own_domain(group).map_err(|error| match error {
                 GroupDomainError::NoSuchGroup => UnmapError::NoSuchGroup { group },
-                GroupDomainError::InContainer(container) => UnmapError::InContainer { group, container },
+                GroupDomainError::InContainer(container) => {
+                    UnmapError::InContainer { group, container }
+                }
             })?;
             let removed = domain.remove(range);
             // Its mappings may have been all that kept a group whose devices are gone.
@@ -148,7 +164,8 @@ impl Iommu {
         Ok(unmapped)
     }
 
-    /// Maps into a domain for its members as they are now: under the control lock, so that none comes in between. What the bus says of them has been asked before.
+    /// Maps into a domain for its members as they are now: under the control lock, so that none
+    /// comes in between. What the bus says of them has been asked before.
     pub(super) fn map_for<'a>(
         &self,
         members: impl Iterator<Item = &'a Arc<DeviceInner>>,
@@ -158,14 +175,19 @@ impl Iommu {
     ) -> Result<Mapped, MapError> {
         let members: Vec<_> = members.map(|device| (device, device.known_isolation())).collect();
         for (device, isolation) in &members {
-            check_reserved(device, isolation, range).map_err(|(reserved, device)| MapError::Reserved { range, reserved, device })?;
+            check_reserved(device, isolation, range)
+                .map_err(|(reserved, device)| MapError::Reserved { range, reserved, device })?;
         }
         domain.map(request, range, self.config().max_mappings)?;
-        let overlaps = members.iter().flat_map(|(device, isolation)| isolation.overlaps(device.bdf(), range)).collect();
+        let overlaps = members
+            .iter()
+            .flat_map(|(device, isolation)| isolation.overlaps(device.bdf(), range))
+            .collect();
         Ok(Mapped { range, overlaps })
     }
 
-    /// Closes mappings that have been taken out of their domain and waits for the accesses in flight. Not under the control lock.
+    /// Closes mappings that have been taken out of their domain and waits for the accesses in
+    /// flight. Not under the control lock.
     pub(super) fn finish_unmap(&self, removed: &[Arc<Mapping>]) -> Unmapped {
         let mut unmapped = Self::begin_unmap(removed);
         if unmapped.deferred && !callback::inside() {
@@ -175,7 +197,8 @@ impl Iommu {
         unmapped
     }
 
-    /// Closes mappings that have been taken out of their domain; `deferred` says that there are accesses in flight.
+    /// Closes mappings that have been taken out of their domain; `deferred` says that there are
+    /// accesses in flight.
     pub(super) fn begin_unmap(removed: &[Arc<Mapping>]) -> Unmapped {
         let mut unmapped = Unmapped::default();
         for mapping in removed {

@@ -1,8 +1,11 @@
 //! The IOMMU: who owns what, and every operation on it.
 //!
-//! One *control lock* ([`Inner::state`]) covers all that changes by request: devices, groups, containers, bonds, PASIDs. It is held for short, bounded steps that call nobody but
-//! the address space's `watch`, `id`, `ended` and `capabilities`, which are short and call nobody, and never while anything is waited for. The data path does not take it: a port goes from its device to the PASID
-//! table or the domain, each behind a reader's lock of its own, and through [gates](crate::gate) that unbind, unmap and removal close.
+//! One *control lock* ([`Inner::state`]) covers all that changes by request: devices, groups,
+//! containers, bonds, PASIDs. It is held for short, bounded steps that call nobody but the address
+//! space's `watch`, `id`, `ended` and `capabilities`, which are short and call nobody, and never
+//! while anything is waited for. The data path does not take it: a port goes from its device to the
+//! PASID table or the domain, each behind a reader's lock of its own, and through
+//! [gates](crate::gate) that unbind, unmap and removal close.
 
 #[cfg(not(loom))]
 mod attendance;
@@ -71,16 +74,20 @@ pub struct IommuConfig {
     pub event_capacity: usize,
     /// Page requests that the queue holds before they are sorted.
     pub page_queue: usize,
-    /// Outstanding page requests that one device is allocated at the most, whatever its capacity: a share of the queue, so that one device does not fill it.
+    /// Outstanding page requests that one device is allocated at the most, whatever its capacity:
+    /// a share of the queue, so that one device does not fill it.
     pub page_requests_each: u32,
     /// Translations that the cache of one device holds.
     pub atc_entries: usize,
-    /// Translation requests that one device may have outstanding: asked, and their answer neither collected nor given up. At least one.
+    /// Translation requests that one device may have outstanding: asked, and their answer neither
+    /// collected nor given up. At least one.
     pub translation_requests_each: usize,
-    /// Bytes that the translation cache of the IOMMU (IOTLB) takes, for all spaces that can be accessed in place, with the first bond of such a space; rounded down to a power of two. It holds a translation
-    /// for each 48 of them, and more with some luck.
+    /// Bytes that the translation cache of the IOMMU (IOTLB) takes, for all spaces that can be
+    /// accessed in place, with the first bond of such a space; rounded down to a power of two. It
+    /// holds a translation for each 48 of them, and more with some luck.
     pub iotlb_bytes: usize,
-    /// For how long the completion of an invalidation is awaited, each time. Hardware may take a minute (PCIe 6.0, section 10.3.1); needs a clock.
+    /// For how long the completion of an invalidation is awaited, each time. Hardware may take a
+    /// minute (PCIe 6.0, section 10.3.1); needs a clock.
     pub invalidation_limit: Duration,
     /// How often an invalidation is sent before the device is cut off: 1 or more.
     pub invalidation_tries: u8,
@@ -89,8 +96,10 @@ pub struct IommuConfig {
 }
 
 impl Default for IommuConfig {
-    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of which a device has 512, 1,024 translations and 1,024 translation requests a device, 4 MiB for the IOTLB; an invalidation is awaited for a second and sent
-    /// twice, a response for ten seconds.
+    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of
+    /// which a device has 512, 1,024 translations and 1,024 translation requests a device, 4 MiB
+    /// for the IOTLB; an invalidation is awaited for a second and sent twice, a response for
+    /// ten seconds.
     fn default() -> Self {
         Self {
             pasid_width: PasidWidth::MAX,
@@ -131,11 +140,13 @@ pub struct Census {
     pub page_groups: usize,
     /// Invalidations that a device has not completed.
     pub invalidations: usize,
-    /// What devices have under way themselves: translation requests, translated requests, groups that they wait for.
+    /// What devices have under way themselves: translation requests, translated requests, groups
+    /// that they wait for.
     pub device_work: usize,
 }
 
-/// A software IOMMU: devices, groups, containers, bonds, PASIDs and domains over one bus. Cheap to clone; all clones are one.
+/// A software IOMMU: devices, groups, containers, bonds, PASIDs and domains over one bus. Cheap to
+/// clone; all clones are one.
 #[derive(Clone)]
 pub struct Iommu(Arc<Inner>);
 
@@ -143,7 +154,8 @@ pub(crate) struct Inner {
     topology: Arc<dyn Topology>,
     config: IommuConfig,
     state: Mutex<State>,
-    /// Signalled, with the control lock, when an attachment was retired, a handler returned, or a gate drained.
+    /// Signalled, with the control lock, when an attachment was retired, a handler returned, or a
+    /// gate drained.
     changed: Condvar,
     events: EventLog,
     stale_dropped: AtomicU64,
@@ -163,22 +175,31 @@ struct Watcher(Weak<Inner>);
 
 impl SpaceWatcher for Watcher {
     fn space_ended(&self, space: SpaceId, reason: EndReason) -> ExitWork {
-        self.0.upgrade().map_or_else(ExitWork::none, |inner| Iommu(inner).space_ended(space, reason))
+        self.0
+            .upgrade()
+            .map_or_else(ExitWork::none, |inner| Iommu(inner).space_ended(space, reason))
     }
 
     fn invalidate(&self, space: SpaceId, range: AddrRange) -> Invalidation {
-        self.0.upgrade().map_or_else(Invalidation::none, |inner| Iommu(inner).invalidate_space(space, range))
+        self.0
+            .upgrade()
+            .map_or_else(Invalidation::none, |inner| Iommu(inner).invalidate_space(space, range))
     }
 }
 
 impl Iommu {
-    /// An IOMMU without devices over `topology`. It has no clock: nothing times out, and the times of faults are not kept.
+    /// An IOMMU without devices over `topology`. It has no clock: nothing times out, and the times
+    /// of faults are not kept.
     pub fn new(topology: Arc<dyn Topology>, config: IommuConfig) -> Self {
         Self::make(topology, config, None)
     }
 
     /// As [`new`](Self::new), with a clock.
-    pub fn with_clock(topology: Arc<dyn Topology>, config: IommuConfig, clock: Arc<dyn Clock>) -> Self {
+    pub fn with_clock(
+        topology: Arc<dyn Topology>,
+        config: IommuConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self::make(topology, config, Some(clock))
     }
 
@@ -186,13 +207,21 @@ impl Iommu {
         Self(inner)
     }
 
-    fn make(topology: Arc<dyn Topology>, config: IommuConfig, clock: Option<Arc<dyn Clock>>) -> Self {
-        // Here, once in a process: where there are other threads the kernel takes some milliseconds, which no access and no invalidation is to wait for.
+    fn make(
+        topology: Arc<dyn Topology>,
+        config: IommuConfig,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Self {
+        // Here, once in a process: where there are other threads the kernel takes some
+        // milliseconds, which no access and no invalidation is to wait for.
         barrier::prepare();
         Self(Arc::new_cyclic(|me| Inner {
             topology,
             config,
-            state: Mutex::new(State::new(PasidAllocator::new(config.pasid_width), config.iotlb_bytes)),
+            state: Mutex::new(State::new(
+                PasidAllocator::new(config.pasid_width),
+                config.iotlb_bytes,
+            )),
             changed: Condvar::new(),
             events: EventLog::new(config.event_capacity),
             stale_dropped: AtomicU64::new(0),
@@ -230,7 +259,8 @@ impl Iommu {
     pub fn census(&self) -> Census {
         let (page_requests, page_groups) = self.0.pages.lock().under_way();
         let state = self.lock();
-        let devices: Vec<_> = state.devices.values().map(|device| device.services.under_way()).collect();
+        let devices: Vec<_> =
+            state.devices.values().map(|device| device.services.under_way()).collect();
         Census {
             devices: state.devices.len(),
             groups: state.groups.len(),
@@ -245,7 +275,8 @@ impl Iommu {
         }
     }
 
-    /// How much of the translation cache is in use; nothing before the first bond of a space that can be accessed in place. Looks at all of it, so that it takes a while.
+    /// How much of the translation cache is in use; nothing before the first bond of a space that
+    /// can be accessed in place. Looks at all of it, so that it takes a while.
     pub fn iotlb_usage(&self) -> IotlbUsage {
         let table = self.lock().iotlb();
         table.map(|table| table.usage()).unwrap_or_default()
@@ -287,7 +318,8 @@ impl Iommu {
         }
     }
 
-    /// Waits, with the control lock, until `done` holds. Never called from inside a callback (rule U3).
+    /// Waits, with the control lock, until `done` holds. Never called from inside a callback (rule
+    /// U3).
     fn wait_until(&self, mut done: impl FnMut(&mut State) -> bool) {
         debug_assert!(!callback::inside(), "a callback must not wait");
         let mut state = self.lock();
@@ -298,7 +330,8 @@ impl Iommu {
         state.waiters -= 1;
     }
 
-    /// Waits for news; where a device may owe an answer and there is a clock, also looks for what is overdue.
+    /// Waits for news; where a device may owe an answer and there is a clock, also looks for what
+    /// is overdue.
     fn wait_a_moment<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         if mutation::is_on(23) {
             // Whoever would finish what is waited for needs the lock.
@@ -318,14 +351,18 @@ impl Iommu {
         self.0.changed.wait(state)
     }
 
-    /// Whether it is time to look for what is overdue, in a wait that ended with news before its limit. Where news come all the time, no wait ever reaches its limit.
+    /// Whether it is time to look for what is overdue, in a wait that ended with news before its
+    /// limit. Where news come all the time, no wait ever reaches its limit.
     #[cfg(not(loom))]
     pub(crate) fn is_tick_due(&self) -> bool {
         let limit = OVERDUE_EVERY.as_nanos() as u64;
-        self.now().is_some_and(|now| (now.as_nanos() as u64).saturating_sub(self.0.ticked.load(Ordering::Relaxed)) >= limit)
+        self.now().is_some_and(|now| {
+            (now.as_nanos() as u64).saturating_sub(self.0.ticked.load(Ordering::Relaxed)) >= limit
+        })
     }
 
-    /// Waits until devices have answered. Also from inside a callback: what is waited for is no callback.
+    /// Waits until devices have answered. Also from inside a callback: what is waited for is no
+    /// callback.
     pub(crate) fn wait_for_devices(&self, left: &Countdown) {
         let mut state = self.lock();
         state.waiters += 1;
@@ -343,7 +380,8 @@ impl Iommu {
         self.unlock(state);
     }
 
-    /// Closes an attachment: no access starts through it any more, its device forgets, its page requests are drained. Answers how many accesses were in flight and how many groups
+    /// Closes an attachment: no access starts through it any more, its device forgets, its page
+    /// requests are drained. Answers how many accesses were in flight and how many groups
     /// of page requests were answered.
     fn close(&self, attachment: &Arc<Attachment>) -> (usize, usize) {
         if mutation::is_on(8) {

@@ -1,7 +1,9 @@
 //! Page requests: sorting, resolving, answering.
 //!
-//! Each is a step that somebody calls: the threads of [`Workers`](crate::workers::Workers), a scheduler, an event loop. Resolving runs with no lock held, inside the gates that an access through
-//! the same bond would be inside of: that is what an unbind waits for, and why its drain never waits for a worker.
+//! Each is a step that somebody calls: the threads of [`Workers`](crate::workers::Workers), a
+//! scheduler, an event loop. Resolving runs with no lock held, inside the gates that an access
+//! through the same bond would be inside of: that is what an unbind waits for, and why its drain
+//! never waits for a worker.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,15 +42,18 @@ impl Iommu {
         }
     }
 
-    /// Takes one request out of the queue and sorts it into its group. False where there was none. Does not block.
+    /// Takes one request out of the queue and sorts it into its group. False where there was none.
+    /// Does not block.
     pub fn sort_page_request(&self) -> bool {
         let now = self.now();
         self.with_pages(|pages, out| pages.sort(now, out))
     }
 
-    /// Takes the group that is next to be resolved; `None` where none waits. Groups whose bond or domain is gone are answered as invalid on the way. Does not block.
+    /// Takes the group that is next to be resolved; `None` where none waits. Groups whose bond or
+    /// domain is gone are answered as invalid on the way. Does not block.
     pub fn next_page_work(&self) -> Option<PageWork> {
-        // Into the target's gate under the lock with which a drain follows its closing: who drains finds a group in its line, or waits for the one that has it. In between a
+        // Into the target's gate under the lock with which a drain follows its closing: who drains
+        // finds a group in its line, or waits for the one that has it. In between a
         // group would be pending when its unbind has returned.
         let mut refused = Vec::new();
         let work = self.with_pages(|pages, out| {
@@ -59,14 +64,16 @@ impl Iommu {
                 }
                 pages.answer(work.cookie, ResponseCode::InvalidRequest, out);
                 pages.line_free(work.line, out);
-                // It may be the last that holds its space, whose drop is foreign code: not under the lock.
+                // It may be the last that holds its space, whose drop is foreign code: not under
+                // the lock.
                 refused.push(work);
             }
         })?;
         Some(PageWork::begin(self.clone(), work))
     }
 
-    /// Whether the page request queue has overflowed and takes nothing before it has been sorted out.
+    /// Whether the page request queue has overflowed and takes nothing before it has been sorted
+    /// out.
     pub fn page_queue_overflowed(&self) -> bool {
         self.0.pages.lock().has_overflowed()
     }
@@ -76,11 +83,20 @@ impl Iommu {
         self.0.pages.lock().counts
     }
 
-    /// Answers a group. Where the space has ended meanwhile, or its entry is gone, the device learns that whatever the answer is.
-    pub(crate) fn answer_group(&self, cookie: Cookie, code: ResponseCode) -> Result<(), AnswerError> {
+    /// Answers a group. Where the space has ended meanwhile, or its entry is gone, the device
+    /// learns that whatever the answer is.
+    pub(crate) fn answer_group(
+        &self,
+        cookie: Cookie,
+        code: ResponseCode,
+    ) -> Result<(), AnswerError> {
         let pending = self.with_pages(|pages, out| {
             let gone = pages.target_of(cookie).is_some_and(|target| !target.is_open());
-            let code = if gone && code == ResponseCode::Success { ResponseCode::InvalidRequest } else { code };
+            let code = if gone && code == ResponseCode::Success {
+                ResponseCode::InvalidRequest
+            } else {
+                code
+            };
             pages.answer(cookie, code, out)
         });
         if pending { Ok(()) } else { Err(AnswerError::NotPending { cookie }) }
@@ -97,7 +113,12 @@ impl Iommu {
     }
 
     /// Records times of a fault of a device, where it has a bond of that PASID.
-    pub(crate) fn with_times(&self, device: &DeviceInner, pasid: Option<Pasid>, record: impl FnOnce(&mut FaultTimes)) {
+    pub(crate) fn with_times(
+        &self,
+        device: &DeviceInner,
+        pasid: Option<Pasid>,
+        record: impl FnOnce(&mut FaultTimes),
+    ) {
         let Some(pasid) = pasid else { return };
         let entry = device.requester.table.read().get(&pasid).cloned();
         if let Some(entry) = entry {
@@ -105,7 +126,8 @@ impl Iommu {
         }
     }
 
-    /// A use of a domain has ended: what its devices have pending for it is answered as invalid (rule U1, without a PASID).
+    /// A use of a domain has ended: what its devices have pending for it is answered as invalid
+    /// (rule U1, without a PASID).
     pub(super) fn drain_domain(&self, members: &[Arc<DeviceInner>], ended: &Arc<DomainUse>) {
         for device in members.iter().filter(|device| device.spec.capabilities.pri.is_some()) {
             self.drain_pages(device, Drained::Domain(ended));
@@ -113,14 +135,16 @@ impl Iommu {
     }
 }
 
-/// A group that is being resolved: between [`Iommu::next_page_work`] and [`run`](PageWork::run) it is inside the gates that an unbind waits for.
+/// A group that is being resolved: between [`Iommu::next_page_work`] and [`run`](PageWork::run) it
+/// is inside the gates that an unbind waits for.
 ///
 /// Dropping it without running it answers that the request is invalid.
 #[must_use = "run it"]
 pub struct PageWork {
     iommu: Iommu,
     work: Work,
-    /// Inside the device's gate too; where not, the device is gone or stands still, and the group is invalid.
+    /// Inside the device's gate too; where not, the device is gone or stands still, and the group
+    /// is invalid.
     in_device: bool,
     answered: bool,
 }
@@ -142,7 +166,8 @@ impl PageWork {
         &self.work.pages
     }
 
-    /// Resolves the group and answers it, or hands it to its owner. Blocks as long as the provider takes; runs its resolvers, or the owner's handler.
+    /// Resolves the group and answers it, or hands it to its owner. Blocks as long as the provider
+    /// takes; runs its resolvers, or the owner's handler.
     pub fn run(mut self) {
         let _callback = InCallback::enter();
         let begun = self.iommu.now();
@@ -162,7 +187,9 @@ impl PageWork {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.work.target {
-            Target::Space(entry) if !entry.published.load(Ordering::Acquire) || entry.record.ended() => {
+            Target::Space(entry)
+                if !entry.published.load(Ordering::Acquire) || entry.record.ended() =>
+            {
                 self.refuse(&self.work.pages[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
@@ -180,7 +207,12 @@ impl PageWork {
         if !self.iommu.0.pages.lock().hand_out(self.work.cookie) {
             return Some(ResponseCode::InvalidRequest);
         }
-        let group = PageRequestGroup::new(self.iommu.clone(), self.work.cookie, self.device(), self.work.pages.to_vec());
+        let group = PageRequestGroup::new(
+            self.iommu.clone(),
+            self.work.cookie,
+            self.device(),
+            self.work.pages.to_vec(),
+        );
         // A handler that panics drops the group, which answers it.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.page_requests(group)));
         None
@@ -193,7 +225,8 @@ impl PageWork {
                 let resolved = match &self.work.target {
                     Target::Space(entry) => {
                         let features = entry.features;
-                        let granted = (features.privileged || !mode.privileged) && (features.execute || mode.access != Access::Execute);
+                        let granted = (features.privileged || !mode.privileged)
+                            && (features.execute || mode.access != Access::Execute);
                         if granted {
                             resolve_in(&*entry.record.space, request.address, mode)
                         } else {
@@ -209,7 +242,8 @@ impl PageWork {
                         return ResponseCode::InvalidRequest;
                     }
                     Err(Failure::Host(call, errno)) => {
-                        // Not a response failure: that would stop the device's requests for all its spaces, at the wish of one (rule S3).
+                        // Not a response failure: that would stop the device's requests for all its
+                        // spaces, at the wish of one (rule S3).
                         self.iommu.log(Event::HostFailure { device: self.device(), call, errno });
                         return ResponseCode::InvalidRequest;
                     }
@@ -219,10 +253,18 @@ impl PageWork {
         ResponseCode::Success
     }
 
-    fn resolve_mapped(&self, domain: &Domain, request: &PageRequest, mode: AccessMode) -> Result<(), Failure> {
+    fn resolve_mapped(
+        &self,
+        domain: &Domain,
+        request: &PageRequest,
+        mode: AccessMode,
+    ) -> Result<(), Failure> {
         let refused = |reason| Err(Failure::Refused(reason));
-        let Some(mapping) = domain.find(request.address) else { return refused(FaultReason::NoDomainMapping) };
-        let Some(_inside) = super::inside::Inside::enter(&mapping.gate, &self.iommu, Last::Wake) else {
+        let Some(mapping) = domain.find(request.address) else {
+            return refused(FaultReason::NoDomainMapping);
+        };
+        let Some(_inside) = super::inside::Inside::enter(&mapping.gate, &self.iommu, Last::Wake)
+        else {
             return refused(FaultReason::NoDomainMapping);
         };
         if !mapping.protection.permits(mode.access) {
@@ -235,7 +277,13 @@ impl PageWork {
     /// Logs why a page cannot be had (rule F6).
     fn refuse(&self, request: &PageRequest, reason: FaultReason) {
         let access = modes(request).next().map_or(Access::Read, |mode| mode.access);
-        let fault = Fault { device: self.device(), pasid: request.pasid, address: request.address, access, reason };
+        let fault = Fault {
+            device: self.device(),
+            pasid: request.pasid,
+            address: request.address,
+            access,
+            reason,
+        };
         tracing::debug!(device = %fault.device, pasid = fault.pasid.map(Pasid::get), address = fault.address, %reason, "page request refused");
         self.iommu.log(Event::Fault(fault));
     }
@@ -247,12 +295,16 @@ impl PageWork {
             device = %self.device(), pasid = first.and_then(|request| request.pasid).map(Pasid::get), address = first.map(|request| request.address),
             pages = self.work.pages.len(), %code, "page requests answered",
         );
-        // Where it is not pending any more it has been drained, or its device was reset or is gone: counted there.
+        // Where it is not pending any more it has been drained, or its device was reset or is gone:
+        // counted there.
         let _ = self.iommu.answer_group(self.work.cookie, code);
     }
 
     fn record(&self, begun: Option<Duration>, done: Option<Duration>) {
-        let (Target::Space(entry), Some(begun), Some(done)) = (&self.work.target, begun, done) else { return };
+        let (Target::Space(entry), Some(begun), Some(done)) = (&self.work.target, begun, done)
+        else {
+            return;
+        };
         let mut times = entry.times.lock();
         let times = times.get_or_insert_default();
         if let Some(complete) = self.work.complete_at {
@@ -278,7 +330,10 @@ impl Drop for PageWork {
 
 impl fmt::Debug for PageWork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PageWork").field("device", &self.device()).field("requests", &self.requests()).finish_non_exhaustive()
+        f.debug_struct("PageWork")
+            .field("device", &self.device())
+            .field("requests", &self.requests())
+            .finish_non_exhaustive()
     }
 }
 
@@ -306,9 +361,17 @@ enum Failure {
 
 /// The accesses that a request asks for.
 fn modes(request: &PageRequest) -> impl Iterator<Item = AccessMode> {
-    let wanted = [(request.read, Access::Read), (request.write, Access::Write), (request.execute, Access::Execute)];
+    let wanted = [
+        (request.read, Access::Read),
+        (request.write, Access::Write),
+        (request.execute, Access::Execute),
+    ];
     let privileged = request.privileged;
-    wanted.into_iter().filter(|(wanted, _)| *wanted).map(move |(_, access)| AccessMode { access, privileged, on_absent: OnAbsent::Resolve })
+    wanted.into_iter().filter(|(wanted, _)| *wanted).map(move |(_, access)| AccessMode {
+        access,
+        privileged,
+        on_absent: OnAbsent::Resolve,
+    })
 }
 
 fn resolve_in(space: &dyn AddressSpace, address: u64, mode: AccessMode) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
-//! What the control state and the data path share: devices, requesters, table entries, records of spaces.
+//! What the control state and the data path share: devices, requesters, table entries, records of
+//! spaces.
 //!
-//! A port goes from its device through these to the space without the control lock; each part that changes has a lock, a gate or an atomic of its own. Who writes holds the
-//! control lock as well.
+//! A port goes from its device through these to the space without the control lock; each part that
+//! changes has a lock, a gate or an atomic of its own. Who writes holds the control lock as well.
 
 use std::sync::{Arc, Weak};
 
@@ -24,8 +25,9 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::topology::{PathDefect, PathPolicy, PeerWindow, Topology, Version};
 
-/// What the bus says about a device, as of one version of the bus. The lists are shared, and absent where they are empty: a copy of what most devices have is
-/// a few words and touches no other memory.
+/// What the bus says about a device, as of one version of the bus. The lists are shared, and absent
+/// where they are empty: a copy of what most devices have is a few words and touches no other
+/// memory.
 #[derive(Clone)]
 pub(crate) struct Isolation {
     version: u64,
@@ -40,7 +42,8 @@ pub(crate) struct Isolation {
 
 impl Isolation {
     pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
-        // The version first: a change in between makes the answer be asked again, never be taken for newer than it is.
+        // The version first: a change in between makes the answer be asked again, never be taken
+        // for newer than it is.
         Self {
             version: topology.version().now(),
             policy: topology.policy(),
@@ -84,7 +87,8 @@ pub(crate) struct DeviceInner {
     pub(crate) face: Arc<GroupFace>,
     /// Every transaction goes through it; removal closes it.
     pub(crate) gate: Gate,
-    /// It has been taken out, and its gate is about to close. Written and read under the control lock: a bind need not look the device up.
+    /// It has been taken out, and its gate is about to close. Written and read under the control
+    /// lock: a bind need not look the device up.
     pub(crate) unplugged: AtomicBool,
     pub(crate) isolation: RwLock<Isolation>,
     pub(crate) services: Services,
@@ -109,7 +113,8 @@ impl DeviceInner {
         if self.gate.is_closed() { FaultReason::DeviceRemoved } else { FaultReason::DeviceBlocked }
     }
 
-    /// What the bus says now. Asks it again where it has changed; not to be called under the control lock.
+    /// What the bus says now. Asks it again where it has changed; not to be called under the
+    /// control lock.
     pub(crate) fn isolation(&self, topology: &dyn Topology) -> Isolation {
         let version = topology.version().now();
         let known = self.known_isolation();
@@ -137,22 +142,31 @@ pub(crate) type Models = SmallVec<[(Bdf, Arc<dyn DeviceOps>); 1]>;
 /// One requester ID as the IOMMU sees it, with its PASID table.
 pub(crate) struct Requester {
     pub(crate) id: RequesterId,
-    /// A slot stays taken, by an attachment whose gate is closed, until the accesses in flight have left: that keeps a new bond of the same device
-    /// and space out until then.
+    /// A slot stays taken, by an attachment whose gate is closed, until the accesses in flight
+    /// have left: that keeps a new bond of the same device and space out until then.
     pub(crate) table: RwLock<FxHashMap<Pasid, Arc<Attachment>>>,
-    /// The models of the devices that issue requests as this requester, where they want to be told.
+    /// The models of the devices that issue requests as this requester, where they want to be
+    /// told.
     pub(crate) ops: RwLock<Models>,
-    /// The one device that issues requests as this requester, from the first time that its ATS is switched on until it has been removed and is quiet: invalidations go to a requester ID.
-    /// Weak: the device has its requester, and one that is never removed is to go with the system all the same.
+    /// The one device that issues requests as this requester, from the first time that its ATS is
+    /// switched on until it has been removed and is quiet: invalidations go to a requester ID.
+    /// Weak: the device has its requester, and one that is never removed is to go with the system
+    /// all the same.
     pub(crate) translating: RwLock<Option<Weak<DeviceInner>>>,
 }
 
 impl Requester {
     pub(crate) fn new(id: RequesterId) -> Arc<Self> {
-        Arc::new(Self { id, table: RwLock::default(), ops: RwLock::default(), translating: RwLock::default() })
+        Arc::new(Self {
+            id,
+            table: RwLock::default(),
+            ops: RwLock::default(),
+            translating: RwLock::default(),
+        })
     }
 
-    /// The device whose ATS is, or was, on. There is one as long as a translated request of it may be under way.
+    /// The device whose ATS is, or was, on. There is one as long as a translated request of it may
+    /// be under way.
     pub(crate) fn translating(&self) -> Option<Arc<DeviceInner>> {
         self.translating.read().as_ref().and_then(Weak::upgrade)
     }
@@ -174,14 +188,16 @@ pub(crate) struct Attachment {
     pub(crate) features: Features,
     pub(crate) bond: BondKey,
     pub(crate) requester: Arc<Requester>,
-    /// What is left to do before it can be taken out, once its gate has been closed: [`Self::STEPS`] steps.
+    /// What is left to do before it can be taken out, once its gate has been closed:
+    /// [`Self::STEPS`] steps.
     pub(crate) left: Countdown,
     /// Of its faults; made with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
 }
 
 impl Attachment {
-    /// The last access leaves the gate; the device forgets its translations; its page requests are drained.
+    /// The last access leaves the gate; the device forgets its translations; its page requests are
+    /// drained.
     pub(crate) const STEPS: u32 = 3;
 }
 
@@ -197,10 +213,16 @@ pub(crate) struct SpaceRecord {
 }
 
 impl SpaceRecord {
-    /// `table` is asked for where the space says that what is kept of it can be accessed in place, and that it tells of every change.
-    pub(crate) fn new(space: &Arc<dyn AddressSpace>, tag: PasidTag, table: impl FnOnce() -> Arc<Table>) -> Self {
+    /// `table` is asked for where the space says that what is kept of it can be accessed in place,
+    /// and that it tells of every change.
+    pub(crate) fn new(
+        space: &Arc<dyn AddressSpace>,
+        tag: PasidTag,
+        table: impl FnOnce() -> Arc<Table>,
+    ) -> Self {
         let can = space.capabilities();
-        let kept = (can.in_place && can.synchronous).then(|| Arc::new(Kept::new(&table(), tag.generation)));
+        let kept = (can.in_place && can.synchronous)
+            .then(|| Arc::new(Kept::new(&table(), tag.generation)));
         Self { space: Arc::clone(space), id: space.id(), tag, ended: AtomicBool::new(false), kept }
     }
 
@@ -217,7 +239,8 @@ impl SpaceRecord {
 /// What a device sees of its group without looking into the control state.
 pub(crate) struct GroupFace {
     pub(crate) translation: Translation,
-    /// The group has one member and is in no container: that device can be bound by itself. Written under the control lock, with what it follows from, and
-    /// read under it: a bind need not look the group up, which counts where there are thousands.
+    /// The group has one member and is in no container: that device can be bound by itself.
+    /// Written under the control lock, with what it follows from, and read under it: a bind
+    /// need not look the group up, which counts where there are thousands.
     pub(crate) alone: AtomicBool,
 }

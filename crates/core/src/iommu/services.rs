@@ -1,6 +1,8 @@
-//! What each device has for translation services and page requests: its own side of them, the IOMMU's side, and the link in between.
+//! What each device has for translation services and page requests: its own side of them, the
+//! IOMMU's side, and the link in between.
 //!
-//! Locks: `invalidator`, then `side`; both are leaves otherwise, and neither is held while a message is sent.
+//! Locks: `invalidator`, then `side`; both are leaves otherwise, and neither is held while a
+//! message is sent.
 
 use std::sync::Arc;
 
@@ -23,7 +25,8 @@ pub(crate) struct DeviceSide {
 }
 
 impl DeviceSide {
-    /// Whether something cannot be asked before something else has been collected: a translation request, a group index.
+    /// Whether something cannot be asked before something else has been collected: a translation
+    /// request, a group index.
     pub(crate) fn is_full(&self) -> bool {
         self.atc.is_full() || self.interface.is_full()
     }
@@ -44,12 +47,19 @@ pub(crate) struct Services {
     /// Signalled, with `side`, when a completion or a response has come or the device was reset.
     pub(crate) news: Condvar,
     pub(crate) invalidator: Mutex<Invalidator>,
-    /// Translated requests go through it. Paused while ATS is off or the device stands still, under the lock of `invalidator`.
+    /// Translated requests go through it. Paused while ATS is off or the device stands still,
+    /// under the lock of `invalidator`.
     pub(crate) translated: Gate,
 }
 
 impl Services {
-    pub(crate) fn new(key: DeviceKey, ends: LinkEnds, link: Arc<dyn Link>, config: &IommuConfig, spec: &DeviceSpec) -> Self {
+    pub(crate) fn new(
+        key: DeviceKey,
+        ends: LinkEnds,
+        link: Arc<dyn Link>,
+        config: &IommuConfig,
+        spec: &DeviceSpec,
+    ) -> Self {
         let capabilities = spec.capabilities;
         let allocation = capabilities.pri.unwrap_or_default().min(config.page_requests_each);
         Self {
@@ -62,7 +72,10 @@ impl Services {
                 resetting: false,
             }),
             news: Condvar::new(),
-            invalidator: Mutex::new(Invalidator::new(config.invalidation_limit, config.invalidation_tries)),
+            invalidator: Mutex::new(Invalidator::new(
+                config.invalidation_limit,
+                config.invalidation_tries,
+            )),
             translated: Gate::paused(),
         }
     }

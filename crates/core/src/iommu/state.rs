@@ -1,7 +1,8 @@
 //! All control state, under the one control lock.
 //!
-//! The methods here change state and call nobody. What has to happen once the lock is released (handlers and spaces to drop, watches to take back) they put into an
-//! [`Aftermath`], which the caller declares before it takes the lock.
+//! The methods here change state and call nobody. What has to happen once the lock is released
+//! (handlers and spaces to drop, watches to take back) they put into an [`Aftermath`], which the
+//! caller declares before it takes the lock.
 
 mod bonds;
 
@@ -49,7 +50,9 @@ pub(crate) struct GroupState {
 impl GroupState {
     /// To be called after a change of the members or the container.
     pub(crate) fn changed(&self) {
-        self.face.alone.store(self.members.len() == 1 && self.container.is_none(), Ordering::Relaxed);
+        self.face
+            .alone
+            .store(self.members.len() == 1 && self.container.is_none(), Ordering::Relaxed);
     }
 }
 
@@ -67,7 +70,8 @@ pub(crate) struct ContainerState {
     pub(crate) bonds: Vec<ContainerBond>,
 }
 
-/// A space whose last bond is gone. Dropping it forgets what was kept of it, takes the watch back and lets go of the space.
+/// A space whose last bond is gone. Dropping it forgets what was kept of it, takes the watch back
+/// and lets go of the space.
 struct Released {
     record: Arc<SpaceRecord>,
     watch: WatchToken,
@@ -157,16 +161,29 @@ impl State {
             GroupId(*next - 1)
         });
         self.groups.entry(id).or_insert_with(|| {
-            let face = GroupFace { translation: Translation::blocking(), alone: AtomicBool::new(false) };
+            let face =
+                GroupFace { translation: Translation::blocking(), alone: AtomicBool::new(false) };
             let own = Arc::clone(&face.translation.current().domain);
-            GroupState { id, key, members: Vec::new(), face: Arc::new(face), own, container: None, bonds: Vec::new() }
+            GroupState {
+                id,
+                key,
+                members: Vec::new(),
+                face: Arc::new(face),
+                own,
+                container: None,
+                bonds: Vec::new(),
+            }
         })
     }
 
     /// Drops the group where nothing is in it and nobody holds it.
     pub(crate) fn forget_empty_group(&mut self, id: GroupId) {
-        let idle =
-            |group: &GroupState| group.members.is_empty() && group.container.is_none() && group.bonds.is_empty() && group.own.len() == 0;
+        let idle = |group: &GroupState| {
+            group.members.is_empty()
+                && group.container.is_none()
+                && group.bonds.is_empty()
+                && group.own.len() == 0
+        };
         if let Some(group) = self.groups.get(&id).filter(|group| idle(group)) {
             self.group_of.remove(&group.key);
             self.groups.remove(&id);
@@ -174,11 +191,19 @@ impl State {
     }
 
     /// Enters a space that has no bond yet, and watches it.
-    pub(crate) fn enter_space(&mut self, space: &Arc<dyn AddressSpace>, tag: PasidTag, watch: WatchToken) {
+    pub(crate) fn enter_space(
+        &mut self,
+        space: &Arc<dyn AddressSpace>,
+        tag: PasidTag,
+        watch: WatchToken,
+    ) {
         let bytes = self.iotlb_bytes;
         let table = &mut self.iotlb;
-        let record = SpaceRecord::new(space, tag, || Arc::clone(table.get_or_insert_with(|| Arc::new(Table::new(bytes)))));
-        let state = SpaceState { record: Arc::new(record), end: None, bonds: FxHashSet::default(), watch };
+        let record = SpaceRecord::new(space, tag, || {
+            Arc::clone(table.get_or_insert_with(|| Arc::new(Table::new(bytes))))
+        });
+        let state =
+            SpaceState { record: Arc::new(record), end: None, bonds: FxHashSet::default(), watch };
         self.spaces.insert(space.id(), state);
     }
 

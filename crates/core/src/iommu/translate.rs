@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::Iommu;
 use super::inside::{Inside, Last};
 use super::parts::DeviceInner;
-use crate::ats::message::{AlignedRange, Permissions, Translation, TranslationCompletion, TranslationRefusal, TranslationRequest};
+use crate::ats::message::{
+    AlignedRange, Permissions, Translation, TranslationCompletion, TranslationRefusal,
+    TranslationRequest,
+};
 use crate::callback::InCallback;
 use crate::event::Event;
 use crate::ids::{Pasid, PasidTag};
@@ -22,15 +25,24 @@ impl Iommu {
             ToIommu::Translate(request) => {
                 tracing::trace!(device = %device.bdf(), pasid = request.pasid.map(Pasid::get), address = request.address, access = %request.access(), "translation request");
                 let (result, owner) = self.translate(device, &request);
-                let completion = TranslationCompletion { id: request.id, result, privileged: request.privileged, owner };
+                let completion = TranslationCompletion {
+                    id: request.id,
+                    result,
+                    privileged: request.privileged,
+                    owner,
+                };
                 device.services.to_device(ToDevice::Translated(completion));
             }
             ToIommu::Invalidated(completion) => self.invalidation_completed(device, completion),
             ToIommu::Page(request) => {
                 let now = self.now();
-                self.with_pages(|pages, out| pages.receive(device, device.services.key, request, now, out));
+                self.with_pages(|pages, out| {
+                    pages.receive(device, device.services.key, request, now, out)
+                });
             }
-            ToIommu::Stop(marker) => self.with_pages(|pages, out| pages.receive_stop(device.services.key, marker, out)),
+            ToIommu::Stop(marker) => {
+                self.with_pages(|pages, out| pages.receive_stop(device.services.key, marker, out))
+            }
         }
     }
 
@@ -54,8 +66,12 @@ impl Iommu {
             ToDevice::Response(response) => {
                 let fitting = side.interface.respond(response);
                 drop(side);
-                if let (Some(Fitting { pasid, sent: Some(sent) }), Some(now)) = (fitting, self.now()) {
-                    self.with_times(device, pasid, |times| times.response.record(now.saturating_sub(sent)));
+                if let (Some(Fitting { pasid, sent: Some(sent) }), Some(now)) =
+                    (fitting, self.now())
+                {
+                    self.with_times(device, pasid, |times| {
+                        times.response.record(now.saturating_sub(sent))
+                    });
                 }
             }
         }
@@ -71,20 +87,34 @@ impl Iommu {
         let unsupported = (Err(TranslationRefusal::Unsupported), None);
         // What the last one out drops is foreign code.
         let _callback = InCallback::enter();
-        let Some(_inside) = Inside::enter(&device.gate, self, Last::Wake) else { return unsupported };
+        let Some(_inside) = Inside::enter(&device.gate, self, Last::Wake) else {
+            return unsupported;
+        };
         let isolation = device.isolation(self.topology());
-        if let Some(window) = isolation.windows().iter().find(|window| window.range.contains(request.address)) {
-            // It is routed like any other request: the peer gets it, and has no translations to give (rule B7).
+        if let Some(window) =
+            isolation.windows().iter().find(|window| window.range.contains(request.address))
+        {
+            // It is routed like any other request: the peer gets it, and has no translations to
+            // give (rule B7).
             let (pasid, range) = (request.pasid, AlignedRange::page(request.address).range());
-            self.log(Event::Misrouted { device: device.bdf(), pasid, range, decoder: window.decoder, claimed: window.claimed });
+            self.log(Event::Misrouted {
+                device: device.bdf(),
+                pasid,
+                range,
+                decoder: window.decoder,
+                claimed: window.claimed,
+            });
             return unsupported;
         }
-        if isolation.translation_blocked.is_some() || device.services.invalidator.lock().is_blocked() {
+        if isolation.translation_blocked.is_some()
+            || device.services.invalidator.lock().is_blocked()
+        {
             return unsupported;
         }
         match request.pasid {
             Some(pasid) => self.translate_in_space(device, pasid, request),
-            // What a domain maps can be unmapped under the mapped space's feet and the other way round: nothing of it is kept.
+            // What a domain maps can be unmapped under the mapped space's feet and the other way
+            // round: nothing of it is kept.
             None => (Ok(self.translate_in_domain(device, request)), None),
         }
     }
@@ -97,7 +127,9 @@ impl Iommu {
     ) -> (Result<Translation, TranslationRefusal>, Option<PasidTag>) {
         let none = Translation::none(request.address);
         let entry = device.requester.table.read().get(&pasid).cloned();
-        let Some(entry) = entry.filter(|_| device.can_issue(pasid)) else { return (Err(TranslationRefusal::Unsupported), None) };
+        let Some(entry) = entry.filter(|_| device.can_issue(pasid)) else {
+            return (Err(TranslationRefusal::Unsupported), None);
+        };
         let Some(_inside) = Inside::enter(&entry.gate, self, Last::Attachment(&entry)) else {
             return (Err(TranslationRefusal::Unsupported), None);
         };
@@ -110,7 +142,8 @@ impl Iommu {
         }
         match entry.record.space.translate(request.address, request.privileged) {
             Ok(found) => {
-                // Execute permission is given where it was asked for, and as a kind of reading (Exe: PCIe 6.0, section 10.2.3).
+                // Execute permission is given where it was asked for, and as a kind of reading
+                // (Exe: PCIe 6.0, section 10.2.3).
                 let execute = entry.features.execute && request.execute && found.permits.read;
                 let granted = Permissions { read: true, write: true, execute };
                 (Ok(Translation { permits: found.permits.and(granted), ..found }), tag)
@@ -124,18 +157,29 @@ impl Iommu {
         }
     }
 
-    fn translate_in_domain(&self, device: &Arc<DeviceInner>, request: &TranslationRequest) -> Translation {
+    fn translate_in_domain(
+        &self,
+        device: &Arc<DeviceInner>,
+        request: &TranslationRequest,
+    ) -> Translation {
         let none = Translation::none(request.address);
         let domain = device.face.translation.current();
         let Some(mapping) = domain.domain.find(request.address) else { return none };
-        let permits = Permissions { read: mapping.protection.read, write: mapping.protection.write, execute: false };
+        let permits = Permissions {
+            read: mapping.protection.read,
+            write: mapping.protection.write,
+            execute: false,
+        };
         Translation { permits, ..none }
     }
 }
 
 impl Iommu {
     /// Changes the page requests under their lock, and sends and wakes without it.
-    pub(crate) fn with_pages<R>(&self, change: impl FnOnce(&mut PageRequests, &mut Outbox) -> R) -> R {
+    pub(crate) fn with_pages<R>(
+        &self,
+        change: impl FnOnce(&mut PageRequests, &mut Outbox) -> R,
+    ) -> R {
         let mut out = Outbox::default();
         let result = change(&mut self.0.pages.lock(), &mut out);
         self.send_answers(out);

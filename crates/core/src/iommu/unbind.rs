@@ -1,8 +1,9 @@
 //! Unbinding and the end of a space (rules U1 to U5).
 //!
-//! An unbind claims the bond, has the devices stop, closes the gates, and then waits until the bond is gone, unless it runs inside a callback (rule U3). Whoever takes the last
-//! thing out of a claimed bond (the last access out of a gate, the last handler) finishes it: so the one that waits and the one that
-//! does not go the same way.
+//! An unbind claims the bond, has the devices stop, closes the gates, and then waits until the bond
+//! is gone, unless it runs inside a callback (rule U3). Whoever takes the last thing out of a
+//! claimed bond (the last access out of a gate, the last handler) finishes it: so the one that
+//! waits and the one that does not go the same way.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -48,7 +49,8 @@ impl Closing {
     pub(super) fn add(&mut self, attachment: &Arc<Attachment>) {
         self.attachments.push(Arc::clone(attachment));
         let tag = attachment.record.tag;
-        self.stops.extend(attachment.requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
+        self.stops
+            .extend(attachment.requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
     }
 
     /// The model of one device is to stop, and the attachment stays.
@@ -73,7 +75,8 @@ impl Closing {
 }
 
 impl Iommu {
-    /// The devices stop issuing, then the entries become non-present, then devices forget and page requests are drained (rule U1). Answers how many accesses were in flight, and
+    /// The devices stop issuing, then the entries become non-present, then devices forget and page
+    /// requests are drained (rule U1). Answers how many accesses were in flight, and
     /// how many groups of page requests were answered.
     pub(super) fn stop_access(&self, closing: &Closing) -> (usize, usize) {
         self.ask_to_stop(closing);
@@ -91,7 +94,8 @@ impl Iommu {
         }
     }
 
-    /// Makes the entries non-present, and does what follows from that. Answers as [`stop_access`](Self::stop_access).
+    /// Makes the entries non-present, and does what follows from that. Answers as
+    /// [`stop_access`](Self::stop_access).
     pub(super) fn close_all(&self, closing: &Closing) -> (usize, usize) {
         let closed = closing.attachments.iter().map(|attachment| self.close(attachment));
         closed.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
@@ -102,14 +106,16 @@ impl Iommu {
         self.unbind_and(key, !callback::inside() || mutation::is_on(13))
     }
 
-    /// As [`unbind`](Self::unbind) from inside a callback: waits for nothing, wherever it is called.
+    /// As [`unbind`](Self::unbind) from inside a callback: waits for nothing, wherever it is
+    /// called.
     pub(crate) fn begin_unbind(&self, key: BondKey) -> UnbindReport {
         self.unbind_and(key, false)
     }
 
     fn unbind_and(&self, key: BondKey, wait: bool) -> UnbindReport {
         let mut report = UnbindReport { deferred: !wait, ..UnbindReport::default() };
-        // Declared first, dropped last: dropping the unused handler runs foreign code, which may take its time or panic. Access has stopped by then.
+        // Declared first, dropped last: dropping the unused handler runs foreign code, which may
+        // take its time or panic. Access has stopped by then.
         let mut after = Aftermath::default();
         let mut state = self.lock();
         let claimed = state.claim(key, &mut after);
@@ -119,7 +125,8 @@ impl Iommu {
             closing = Closing::of_bond(&mut state, key);
         }
         if !claimed {
-            // A removal has claimed it and is asking the device to stop. It is waited for, or in a callback not even that: access stops here and now.
+            // A removal has claimed it and is asking the device to stop. It is waited for, or in a
+            // callback not even that: access stops here and now.
             closing.forget_stops();
         }
         self.unlock(state);
@@ -131,14 +138,19 @@ impl Iommu {
         }
         self.with_aftermath(|state, after| {
             if let Some(bond) = state.bond(key) {
-                report.handler_ran = matches!(bond.exit, Exit::Done | Exit::Running | Exit::Queued(_));
+                report.handler_ran =
+                    matches!(bond.exit, Exit::Done | Exit::Running | Exit::Queued(_));
                 report.deferred &= bond.phase != Phase::Gone;
             }
             if mutation::is_on(2)
                 && let Some(pasid) = state.bond(key).map(|bond| bond.record.tag.pasid)
             {
-                // The number was given back when the bond was gone: the slot may be the next owner's.
-                state.requesters.values().for_each(|requester| drop(requester.table.write().remove(&pasid)));
+                // The number was given back when the bond was gone: the slot may be the next
+                // owner's.
+                state
+                    .requesters
+                    .values()
+                    .for_each(|requester| drop(requester.table.write().remove(&pasid)));
             }
             state.disown(key, after);
         });
@@ -184,7 +196,8 @@ impl Iommu {
         ExitWork::new(move || queued.into_iter().for_each(|key| self.run_exit(key)))
     }
 
-    /// Runs the bond's exit handler where it is queued. Both the provider's thread and an unbind that does not want to wait for it come here; one of them gets it.
+    /// Runs the bond's exit handler where it is queued. Both the provider's thread and an unbind
+    /// that does not want to wait for it come here; one of them gets it.
     fn run_exit(&self, key: BondKey) {
         let mut state = self.lock();
         let Some(bond) = state.bond(key) else { return };
@@ -192,7 +205,8 @@ impl Iommu {
         let Some(handler) = handler.take() else { return };
         bond.exit = Exit::Running;
         let record = Arc::clone(&bond.record);
-        let reason = state.spaces.get(&record.id).and_then(|space| space.end).unwrap_or(EndReason::Closed);
+        let reason =
+            state.spaces.get(&record.id).and_then(|space| space.end).unwrap_or(EndReason::Closed);
         drop(state);
         let end = BondEnd { space: record.id, pasid: record.tag.pasid, reason };
         let inside = InCallback::enter();

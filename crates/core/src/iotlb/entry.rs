@@ -29,7 +29,8 @@ impl Key {
     }
 }
 
-/// The sizes of blocks that entries are found by, as powers of two: 4 KiB, 64 KiB, 2 MiB, 1 GiB. A run of 16 KiB is found by its 64 KiB.
+/// The sizes of blocks that entries are found by, as powers of two: 4 KiB, 64 KiB, 2 MiB, 1 GiB. A
+/// run of 16 KiB is found by its 64 KiB.
 const SIZES: [u32; 4] = [12, 16, 21, 30];
 
 /// Which of the [`SIZES`] something is about, the smallest first.
@@ -183,7 +184,8 @@ struct Whither {
     frame_page: u64,
 }
 
-/// The words of an entry, of which 0 is none: as one value it is passed in registers, also where there may be none. Through memory, where it is written in two pieces and read in
+/// The words of an entry, of which 0 is none: as one value it is passed in registers, also where
+/// there may be none. Through memory, where it is written in two pieces and read in
 /// one, each look-up would wait for its own writes.
 #[derive(Clone, Copy)]
 pub(super) struct Packed(u128);
@@ -217,7 +219,8 @@ impl Packed {
 const LOW_BITS: u32 = 9;
 
 impl Entry {
-    /// The part of a run around `address` that is entered, and the block that it is found by: the largest block of which the run covers a quarter at least, so that no more than four
+    /// The part of a run around `address` that is entered, and the block that it is found by: the
+    /// largest block of which the run covers a quarter at least, so that no more than four
     /// entries have one block. `None` where the run is not made of whole pages.
     pub(super) fn of(run: &Run, address: u64) -> Option<(Self, Block)> {
         Size::all().rev().find_map(|size| {
@@ -230,8 +233,15 @@ impl Entry {
 
     fn of_part(run: &Run, part: AddrRange) -> Option<Self> {
         let frame = run.frame.offset(part.first() - run.range.first())?.0;
-        let whole = part.first().is_multiple_of(PAGE) && part.len().is_multiple_of(PAGE) && frame.is_multiple_of(PAGE);
-        whole.then(|| Self { first: part.first(), more: part.len() - 1, frame, permits: run.permits.into() })
+        let whole = part.first().is_multiple_of(PAGE)
+            && part.len().is_multiple_of(PAGE)
+            && frame.is_multiple_of(PAGE);
+        whole.then(|| Self {
+            first: part.first(),
+            more: part.len() - 1,
+            frame,
+            permits: run.permits.into(),
+        })
     }
 
     /// Whether `address` is one of its addresses.
@@ -242,17 +252,23 @@ impl Entry {
 
     /// Its addresses.
     pub(crate) fn range(&self) -> AddrRange {
-        AddrRange::inclusive(self.first, self.first.saturating_add(self.more)).unwrap_or(AddrRange::ALL)
+        AddrRange::inclusive(self.first, self.first.saturating_add(self.more))
+            .unwrap_or(AddrRange::ALL)
     }
 
     pub(super) fn pack(&self) -> Packed {
         let more = self.more >> PAGE_BITS;
-        let whence = Whence::new().with_first_page(self.first >> PAGE_BITS).with_more_pages_high(more >> LOW_BITS);
-        let whither = Whither::new().with_frame_page(self.frame >> PAGE_BITS).with_more_pages_low(more & ((1 << LOW_BITS) - 1));
+        let whence = Whence::new()
+            .with_first_page(self.first >> PAGE_BITS)
+            .with_more_pages_high(more >> LOW_BITS);
+        let whither = Whither::new()
+            .with_frame_page(self.frame >> PAGE_BITS)
+            .with_more_pages_low(more & ((1 << LOW_BITS) - 1));
         Packed::new(whence.with_permits(self.permits.0).into_bits(), whither.into_bits())
     }
 
-    /// The contrary of [`pack`](Self::pack); for any words, since a reader unpacks before it knows that they belong together.
+    /// The contrary of [`pack`](Self::pack); for any words, since a reader unpacks before it knows
+    /// that they belong together.
     #[inline(always)]
     pub(super) fn unpack(packed: Packed) -> Self {
         let [whence, whither] = packed.words();

@@ -84,12 +84,18 @@ impl Kept {
     // Out of line, and what it answers in registers.
     #[inline(never)]
     fn search(&self, key: Key, address: u64, need: Permits, sizes: u8) -> Packed {
-        let of_size =
-            |size: Size| if sizes & size.bit() != 0 { self.table.find(key, address, need, Block::of(address, size)) } else { Packed::NONE };
+        let of_size = |size: Size| {
+            if sizes & size.bit() != 0 {
+                self.table.find(key, address, need, Block::of(address, size))
+            } else {
+                Packed::NONE
+            }
+        };
         Size::all().map(of_size).find(|found| found.is_some()).unwrap_or(Packed::NONE)
     }
 
-    /// Enters a run that the provider has named after the generation was read, unless that has moved on since.
+    /// Enters a run that the provider has named after the generation was read, unless that has
+    /// moved on since.
     pub(crate) fn fill(&self, generation: u64, run: &Run, address: u64, privileged: bool) {
         let Some((entry, block)) = Entry::of(run, address) else { return };
         let mut fills = self.fills.lock();
@@ -117,31 +123,39 @@ impl Kept {
         let goes = |entry: &Entry| entry.range().overlaps(range);
         let used = |privileged| {
             let sizes = self.sizes(privileged);
-            Size::all().filter(move |size| sizes & size.bit() != 0).map(move |size| Block::meeting(range, size))
+            Size::all()
+                .filter(move |size| sizes & size.bit() != 0)
+                .map(move |size| Block::meeting(range, size))
         };
-        let blocks = used(false).chain(used(true)).fold(0u64, |sum, (_, count)| sum.saturating_add(count));
+        let blocks =
+            used(false).chain(used(true)).fold(0u64, |sum, (_, count)| sum.saturating_add(count));
         if blocks > fills.places.len() as u64 {
             self.table.remove_at(self.keys(), &mut fills.places, goes);
         } else {
             for privileged in [false, true] {
                 let key = Key::new(self.owner, privileged);
-                used(privileged).flat_map(|(blocks, _)| blocks).for_each(|block| self.table.remove(key, block, goes));
+                used(privileged)
+                    .flat_map(|(blocks, _)| blocks)
+                    .for_each(|block| self.table.remove(key, block, goes));
             }
         }
-        // After the removal: who sees the new generation finds nothing of the old state, and remembers nothing of it under the new number. Before the lock is released: a fill comes before
-        // the removal, or sees the new generation (rule T3).
+        // After the removal: who sees the new generation finds nothing of the old state, and
+        // remembers nothing of it under the new number. Before the lock is released: a fill comes
+        // before the removal, or sees the new generation (rule T3).
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         drop(fills);
         UnderWay::of_space(self, Some(generation))
     }
 
-    /// Takes all out, in proportion to what there is (rule T7). The last bond of the owner has gone, and no owner comes twice: nobody would find it, but it would take the place of others.
+    /// Takes all out, in proportion to what there is (rule T7). The last bond of the owner has
+    /// gone, and no owner comes twice: nobody would find it, but it would take the place of others.
     pub(crate) fn forget(&self) {
         let places = std::mem::take(&mut self.fills.lock().places);
         self.table.remove_at(self.keys(), &mut { places }, |_| true);
     }
 
-    /// Has invalidations from now on wait for a port; answers the generation up to which they do. Not in a section.
+    /// Has invalidations from now on wait for a port; answers the generation up to which they do.
+    /// Not in a section.
     pub(crate) fn register(&self, slot: &Arc<Slot>) -> u64 {
         let generation = self.generation();
         self.readers.add(slot, generation);

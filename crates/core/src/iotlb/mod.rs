@@ -1,6 +1,8 @@
-//! The translation cache of the IOMMU (IOTLB): what an access that hits needs, and what an invalidation takes away.
+//! The translation cache of the IOMMU (IOTLB): what an access that hits needs, and what an
+//! invalidation takes away.
 //!
-//! Design: docs/design/translation.md. [`table`] holds the entries of all spaces; [`kept`] is what a space knows of its own; [`section`] is how an access through them is waited for; the lane of a
+//! Design: docs/design/translation.md. [`table`] holds the entries of all spaces; [`kept`] is what
+//! a space knows of its own; [`section`] is how an access through them is waited for; the lane of a
 //! port (`crate::port::lane`) is what that remembers.
 
 mod entry;

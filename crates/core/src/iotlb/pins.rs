@@ -1,7 +1,10 @@
-//! Pins: ranges of spaces that somebody has in hand, and how a change of such a range, an unbind and a removal wait for them.
+//! Pins: ranges of spaces that somebody has in hand, and how a change of such a range, an unbind
+//! and a removal wait for them.
 //!
-//! Unlike a section a pin lasts as long as foreign code likes, so nobody spins for it: whoever has to wait leaves word at the slot, and the holder looks for that when it lets go. A pin that nobody
-//! waits for costs its holder plain stores and loads; whoever waits pays for the barrier (docs/design/translation.md, "Pins").
+//! Unlike a section a pin lasts as long as foreign code likes, so nobody spins for it: whoever has
+//! to wait leaves word at the slot, and the holder looks for that when it lets go. A pin that
+//! nobody waits for costs its holder plain stores and loads; whoever waits pays for the barrier
+//! (docs/design/translation.md, "Pins").
 
 use std::sync::{Arc, Weak};
 
@@ -18,7 +21,8 @@ use crate::sync::{Mutex, ThreadNumber, barrier};
 const COUNT_BITS: u32 = 16;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
-/// Says which range of whose memory one holder has in hand. It has one writer, and a line of its own.
+/// Says which range of whose memory one holder has in hand. It has one writer, and a line of its
+/// own.
 #[repr(align(128))]
 pub(crate) struct PinSlot {
     /// The owner and the number of the pin; 0: nothing is in hand.
@@ -70,10 +74,18 @@ impl PinSlot {
         }
     }
 
-    /// Has a range in hand, from the moment on at which others see it: in a section, or where the lists that the slot is on are locked after this. Of `number` the lowest 16 bits are used.
+    /// Has a range in hand, from the moment on at which others see it: in a section, or where the
+    /// lists that the slot is on are locked after this. Of `number` the lowest 16 bits are used.
     #[inline]
-    pub(crate) fn pin(&self, owner: Generation, number: u64, range: AddrRange, thread: ThreadNumber) {
-        // Release, each: who reads one of these and then the word again sees that an earlier pin is over.
+    pub(crate) fn pin(
+        &self,
+        owner: Generation,
+        number: u64,
+        range: AddrRange,
+        thread: ThreadNumber,
+    ) {
+        // Release, each: who reads one of these and then the word again sees that an earlier pin is
+        // over.
         self.first.store(range.first(), Ordering::Release);
         self.last.store(range.last(), Ordering::Release);
         self.thread.store(thread.0, Ordering::Release);
@@ -88,7 +100,8 @@ impl PinSlot {
         // Release: what was accessed was accessed before.
         self.word.store(0, Ordering::Release);
         barrier::light();
-        // Either the barrier of the one that waits was before this, then what it has left is seen here; or the store was before that barrier, then it sees the store and does not wait.
+        // Either the barrier of the one that waits was before this, then what it has left is seen
+        // here; or the store was before that barrier, then it sees the store and does not wait.
         self.awaited.load(Ordering::Acquire)
     }
 
@@ -100,7 +113,8 @@ impl PinSlot {
         std::mem::take(&mut waiting)
     }
 
-    /// What is in hand now. One that is let go while this looks is none, and so is one that comes meanwhile: that one has seen what has been taken away.
+    /// What is in hand now. One that is let go while this looks is none, and so is one that comes
+    /// meanwhile: that one has seen what has been taken away.
     fn held(&self) -> Option<Held> {
         let word = self.word.load(Ordering::Acquire);
         let (first, last) = (self.first.load(Ordering::Acquire), self.last.load(Ordering::Acquire));
@@ -108,7 +122,12 @@ impl PinSlot {
         if word == 0 || self.word.load(Ordering::Acquire) != word {
             return None;
         }
-        Some(Held { word, range: AddrRange::inclusive(first, last)?, thread, requester: self.requester })
+        Some(Held {
+            word,
+            range: AddrRange::inclusive(first, last)?,
+            thread,
+            requester: self.requester,
+        })
     }
 
     /// Has somebody wait for what is in hand, where it still is.
@@ -121,7 +140,9 @@ impl PinSlot {
             return false;
         }
         if waiting.len() == waiting.capacity() {
-            waiting.retain(|waiter| !matches!(waiter, Waiter::Change(left) if left.strong_count() == 0));
+            waiting.retain(
+                |waiter| !matches!(waiter, Waiter::Change(left) if left.strong_count() == 0),
+            );
         }
         waiting.push(waiter());
         true
@@ -133,7 +154,8 @@ impl PinSlot {
 pub(crate) struct Pins(Mutex<Vec<Arc<PinSlot>>>);
 
 impl Pins {
-    /// From now on this slot is looked at. Whoever does not find it there has taken away before, and the holder, which looks after this, sees it.
+    /// From now on this slot is looked at. Whoever does not find it there has taken away before,
+    /// and the holder, which looks after this, sees it.
     pub(crate) fn add(&self, slot: &Arc<PinSlot>) {
         let mut slots = self.0.lock();
         if !slots.iter().any(|held| Arc::ptr_eq(held, slot)) {
@@ -151,10 +173,20 @@ impl Pins {
         self.0.lock().is_empty()
     }
 
-    /// Has a waiter wait for each pin that is meant; answers for how many. What is taken away has been before this, and the sections that saw it are over. The waiters are made for pins that are there
-    /// until they have been made.
-    pub(crate) fn wait_for(&self, is_meant: impl Fn(&Held) -> bool, waiter: impl Fn() -> Waiter) -> usize {
-        self.now().iter().filter(|slot| slot.held().is_some_and(|held| is_meant(&held) && slot.wait_for(&held, &waiter))).count()
+    /// Has a waiter wait for each pin that is meant; answers for how many. What is taken away has
+    /// been before this, and the sections that saw it are over. The waiters are made for pins that
+    /// are there until they have been made.
+    pub(crate) fn wait_for(
+        &self,
+        is_meant: impl Fn(&Held) -> bool,
+        waiter: impl Fn() -> Waiter,
+    ) -> usize {
+        self.now()
+            .iter()
+            .filter(|slot| {
+                slot.held().is_some_and(|held| is_meant(&held) && slot.wait_for(&held, &waiter))
+            })
+            .count()
     }
 
     fn now(&self) -> SmallVec<[Arc<PinSlot>; 2]> {
@@ -177,7 +209,11 @@ mod tests {
             slot.pin(Generation(6), number, range, this_thread());
             let held = slot.held().expect("in hand");
             assert!(held.is_of(Generation(6)), "pin {number:#x} is of another");
-            assert_eq!(slot.word.load(Ordering::Relaxed) & COUNT, number & COUNT, "told from the next");
+            assert_eq!(
+                slot.word.load(Ordering::Relaxed) & COUNT,
+                number & COUNT,
+                "told from the next"
+            );
         }
     }
 
@@ -190,7 +226,10 @@ mod tests {
         slot.pin(Generation(7), 1, range, this_thread());
         let wait = || {
             let left = Arc::new(Countdown::new(1));
-            let found = pins.wait_for(|held| held.is_of(Generation(7)), || Waiter::Change(Arc::downgrade(&left)));
+            let found = pins.wait_for(
+                |held| held.is_of(Generation(7)),
+                || Waiter::Change(Arc::downgrade(&left)),
+            );
             assert_eq!(found, 1);
             left
         };
@@ -198,7 +237,8 @@ mod tests {
         let waits = wait();
         assert!(slot.waiting.lock().capacity() < 64);
         assert!(slot.unpin());
-        let alive = |waiter: &Waiter| matches!(waiter, Waiter::Change(left) if left.strong_count() > 0);
+        let alive =
+            |waiter: &Waiter| matches!(waiter, Waiter::Change(left) if left.strong_count() > 0);
         assert_eq!(slot.take_waiters().iter().filter(|waiter| alive(waiter)).count(), 1);
         drop(waits);
         assert!(!slot.unpin(), "who comes next finds nothing of it");

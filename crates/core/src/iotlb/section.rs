@@ -1,8 +1,12 @@
-//! Sections: how an access through a kept translation says that it is under way, and how an invalidation waits for it.
+//! Sections: how an access through a kept translation says that it is under way, and how an
+//! invalidation waits for it.
 //!
-//! The reader stores in its slot whose memory it accesses, then looks whether there is news for it, then accesses, then clears the slot; all are plain loads and stores. Whoever takes something
-//! away makes that visible first (a gate closed, an entry taken out, a generation counted up), then tells the slots that it concerns, has a barrier pass on every running thread, and looks
-//! into the slots. Either the reader's store was before the barrier, then it is seen and waited for; or its look was after, then it sees that there is news, and what that is.
+//! The reader stores in its slot whose memory it accesses, then looks whether there is news for it,
+//! then accesses, then clears the slot; all are plain loads and stores. Whoever takes something
+//! away makes that visible first (a gate closed, an entry taken out, a generation counted up), then
+//! tells the slots that it concerns, has a barrier pass on every running thread, and looks into the
+//! slots. Either the reader's store was before the barrier, then it is seen and waited for; or its
+//! look was after, then it sees that there is news, and what that is.
 
 use std::sync::Arc;
 
@@ -11,20 +15,24 @@ use crate::ids::Generation;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Backoff, Mutex, barrier};
 
-/// Bits of a slot's word that say up to which news a section is, so that one before them can be told from one after.
+/// Bits of a slot's word that say up to which news a section is, so that one before them can be
+/// told from one after.
 const NEWS_BITS: u32 = 16;
 
 /// What one port and those that take something away say to one another. It has a line of its own.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct Slot {
-    /// Whose memory the port accesses right now through what it has kept; 0: nobody's. The port alone writes it.
+    /// Whose memory the port accesses right now through what it has kept; 0: nobody's. The port
+    /// alone writes it.
     section: AtomicU64,
-    /// Counted up by whoever has taken something away. A hit looks at this instead of at each thing that can be.
+    /// Counted up by whoever has taken something away. A hit looks at this instead of at each
+    /// thing that can be.
     news: AtomicU64,
 }
 
-/// What a slot says in a section: whose memory is accessed, and by whoever knows of which news. The next section after there was news is told from the one before by that.
+/// What a slot says in a section: whose memory is accessed, and by whoever knows of which news. The
+/// next section after there was news is told from the one before by that.
 #[derive(Clone, Copy)]
 pub(crate) struct Word(u64);
 
@@ -39,13 +47,15 @@ impl Slot {
     /// Begins a section.
     #[inline(always)]
     pub(crate) fn enter(&self, word: Word, barrier: barrier::Light) -> Section<'_> {
-        // Release: who finds this section instead of the one before knows that what that has accessed was accessed before.
+        // Release: who finds this section instead of the one before knows that what that has
+        // accessed was accessed before.
         self.section.store(word.0, Ordering::Release);
         barrier.pass();
         Section(self)
     }
 
-    /// Another number than before means that something has been taken away: it is seen by whoever looks from now on.
+    /// Another number than before means that something has been taken away: it is seen by whoever
+    /// looks from now on.
     #[inline]
     pub(crate) fn news(&self) -> u64 {
         self.news.load(Ordering::Acquire)
@@ -68,12 +78,14 @@ impl Drop for Section<'_> {
     }
 }
 
-/// The ports whose sections somebody may have to wait for: those of a device, or those that read what is kept of a space. Each with the generation at which it came.
+/// The ports whose sections somebody may have to wait for: those of a device, or those that read
+/// what is kept of a space. Each with the generation at which it came.
 #[derive(Default)]
 pub(crate) struct Readers(Mutex<Vec<(Arc<Slot>, u64)>>);
 
 impl Readers {
-    /// From now on this slot is looked at. Whoever does not find it there has taken away before, and the reader, which looks after this, sees it.
+    /// From now on this slot is looked at. Whoever does not find it there has taken away before,
+    /// and the reader, which looks after this, sees it.
     pub(crate) fn add(&self, slot: &Arc<Slot>, generation: u64) {
         let mut slots = self.0.lock();
         match slots.iter_mut().find(|(held, _)| Arc::ptr_eq(held, slot)) {
@@ -87,24 +99,30 @@ impl Readers {
         self.0.lock().retain(|(held, _)| !Arc::ptr_eq(held, slot));
     }
 
-    /// Tells those that are in it now, and answers who they are. What is taken away has been before this; who comes later sees it.
+    /// Tells those that are in it now, and answers who they are. What is taken away has been before
+    /// this; who comes later sees it.
     fn tell<W>(&self, watch: impl Fn(Arc<Slot>, u64) -> W) -> Vec<W> {
         let slots = self.0.lock();
         slots.iter().for_each(|(slot, _)| slot.tell());
         slots.iter().map(|(slot, came)| watch(Arc::clone(slot), *came)).collect()
     }
 
-    /// It sees before it accesses anything more that the generation has moved on: it comes back when it has, and until then nobody has to tell it or wait for it. Otherwise
-    /// each invalidation would interrupt every running thread of the process for a port that has not been used for long.
+    /// It sees before it accesses anything more that the generation has moved on: it comes back
+    /// when it has, and until then nobody has to tell it or wait for it. Otherwise
+    /// each invalidation would interrupt every running thread of the process for a port that has
+    /// not been used for long.
     fn retire(&self, slot: &Arc<Slot>, came: u64) {
         let mut slots = self.0.lock();
-        if let Some(at) = slots.iter().position(|(held, then)| *then == came && Arc::ptr_eq(held, slot)) {
+        if let Some(at) =
+            slots.iter().position(|(held, then)| *then == came && Arc::ptr_eq(held, slot))
+        {
             slots.swap_remove(at);
         }
     }
 }
 
-/// Sections that may be under way; each is one copy, or one atomic operation, and runs no foreign code.
+/// Sections that may be under way; each is one copy, or one atomic operation, and runs no foreign
+/// code.
 #[derive(Default)]
 #[must_use = "what was taken away may still be in use"]
 pub(crate) struct UnderWay(Vec<Watched>);
@@ -123,10 +141,17 @@ impl UnderWay {
         Self(readers.tell(|slot, _| Watched { slot, owner: None, retire: None }))
     }
 
-    /// The sections that read a space, of which something has been taken away: `generation` says so to those that come after.
+    /// The sections that read a space, of which something has been taken away: `generation` says so
+    /// to those that come after.
     pub(crate) fn of_space(kept: &Arc<Kept>, generation: Option<u64>) -> Self {
-        let retire = |came| generation.is_some_and(|generation| came < generation).then(|| (Arc::clone(kept), came));
-        Self(kept.readers().tell(|slot, came| Watched { slot, owner: Some(kept.owner()), retire: retire(came) }))
+        let retire = |came| {
+            generation.is_some_and(|generation| came < generation).then(|| (Arc::clone(kept), came))
+        };
+        Self(kept.readers().tell(|slot, came| Watched {
+            slot,
+            owner: Some(kept.owner()),
+            retire: retire(came),
+        }))
     }
 
     /// These as well: one barrier will do for all.

@@ -1,12 +1,15 @@
 //! The table of entries: readers only read, writers hold the lock of a stripe.
 //!
-//! A line of 64 bytes, one of the processor's, is two entries and a header: a sequence number, odd while the line is written, and a mark of the second entry. Two lines are a bucket. A (key,
+//! A line of 64 bytes, one of the processor's, is two entries and a header: a sequence number, odd
+//! while the line is written, and a mark of the second entry. Two lines are a bucket. A (key,
 //! block) has two buckets, both in one stripe.
 //! Invariants:
 //!
-//! 1. Words of a line are written with the lock of its stripe, between two steps of its sequence number. A reader that sees the same header, of an even number, before and after has read words that
-//!    belong together.
-//! 2. A place holds one entry of one key. Overwriting never takes more than one entry out, and only where both buckets are full.
+//! 1. Words of a line are written with the lock of its stripe, between two steps of its sequence
+//!    number. A reader that sees the same header, of an even number, before and after has read
+//!    words that belong together.
+//! 2. A place holds one entry of one key. Overwriting never takes more than one entry out, and only
+//!    where both buckets are full.
 
 use bitfield_struct::bitfield;
 
@@ -31,7 +34,8 @@ const STRIPE: usize = 32;
 const STRIPE: usize = 2;
 /// Places are numbered with 32 bits.
 const MOST_BYTES: usize = 1 << 36;
-/// For how often a reader tries again where a line changes under it; then it goes the long way, which is always right.
+/// For how often a reader tries again where a line changes under it; then it goes the long way,
+/// which is always right.
 const TRIES: u32 = 4;
 
 /// A place in the table.
@@ -49,19 +53,25 @@ struct Line {
 struct Header {
     #[bits(56)]
     sequence: u64,
-    /// Some bits of the hash by which the second entry was entered, so that it shows which of the two is looked for: a comparison that the processor has to guess right costs more than
+    /// Some bits of the hash by which the second entry was entered, so that it shows which of the
+    /// two is looked for: a comparison that the processor has to guess right costs more than
     /// all else. 0: there is no such entry.
     #[bits(8)]
     mark: u8,
 }
 
 impl Line {
-    /// What one way holds, where it is of this key. Sound only between two equal even sequence numbers.
+    /// What one way holds, where it is of this key. Sound only between two equal even sequence
+    /// numbers.
     #[inline(always)]
     fn look(&self, way: usize, key: Key) -> Option<Entry> {
         let words = &self.ways[way];
-        (words[0].load(Ordering::Relaxed) == key.word())
-            .then(|| Entry::unpack(Packed::new(words[1].load(Ordering::Relaxed), words[2].load(Ordering::Relaxed))))
+        (words[0].load(Ordering::Relaxed) == key.word()).then(|| {
+            Entry::unpack(Packed::new(
+                words[1].load(Ordering::Relaxed),
+                words[2].load(Ordering::Relaxed),
+            ))
+        })
     }
 
     /// What is in any of the ways, where it is of this key and fits.
@@ -96,7 +106,9 @@ impl Line {
     /// With the lock of the stripe.
     fn write(&self, way: usize, words: [u64; 3], mark: u8) {
         let before = Header::from_bits(self.header.load(Ordering::Relaxed));
-        let step = |header: Header| header.with_sequence(header.sequence().wrapping_add(1) & (u64::MAX >> 8));
+        let step = |header: Header| {
+            header.with_sequence(header.sequence().wrapping_add(1) & (u64::MAX >> 8))
+        };
         self.header.store(step(before).into_bits(), Ordering::Relaxed);
         // A reader that sees a word of this also sees the odd number.
         fence(Ordering::Release);
@@ -110,7 +122,10 @@ impl Line {
     /// What a way holds, of this owner. With the lock of the stripe.
     fn of_owner(&self, way: usize, owner: [Key; 2]) -> Option<Entry> {
         let words = self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
-        owner.iter().any(|key| key.word() == words[0]).then(|| Entry::unpack(Packed::new(words[1], words[2])))
+        owner
+            .iter()
+            .any(|key| key.word() == words[0])
+            .then(|| Entry::unpack(Packed::new(words[1], words[2])))
     }
 }
 
@@ -137,7 +152,8 @@ pub struct IotlbUsage {
     pub entries: usize,
     /// How many there is room for; the last quarter is filled only by chance.
     pub places: usize,
-    /// Memory that the table takes, in bytes. Each space has 4 to 8 bytes more for each of its translations.
+    /// Memory that the table takes, in bytes. Each space has 4 to 8 bytes more for each of its
+    /// translations.
     pub bytes: usize,
 }
 
@@ -163,15 +179,24 @@ impl Table {
         }
     }
 
-    /// An entry of `key` that permits what is needed at `address`, where it is in the place that is the likeliest one for those that are found by this block of it.
+    /// An entry of `key` that permits what is needed at `address`, where it is in the place that is
+    /// the likeliest one for those that are found by this block of it.
     #[inline(always)]
-    pub(super) fn glance(&self, key: Key, address: u64, need: Permits, block: Block) -> Option<Entry> {
-        // In one straight line: a scan of random length costs more in wrong guesses of the processor than in comparisons.
+    pub(super) fn glance(
+        &self,
+        key: Key,
+        address: u64,
+        need: Permits,
+        block: Block,
+    ) -> Option<Entry> {
+        // In one straight line: a scan of random length costs more in wrong guesses of the
+        // processor than in comparisons.
         let home = self.home(key, block);
         let line = &self.lines[home.line];
         let before = line.begin();
         let entry = line.look(usize::from(before.mark() == home.mark) & (WAYS - 1), key)?;
-        (entry.holds(address) && entry.permits.covers(need) && line.is_unchanged(before)).then_some(entry)
+        (entry.holds(address) && entry.permits.covers(need) && line.is_unchanged(before))
+            .then_some(entry)
     }
 
     /// The same in any of the places.
@@ -180,7 +205,8 @@ impl Table {
             let line = &self.lines[at];
             for _ in 0..TRIES {
                 let before = line.begin();
-                let found = line.look_around(key, |entry| entry.holds(address) && entry.permits.covers(need));
+                let found = line
+                    .look_around(key, |entry| entry.holds(address) && entry.permits.covers(need));
                 match (line.is_unchanged(before), found.is_some()) {
                     (true, true) => return found,
                     (true, false) => break,
@@ -191,12 +217,17 @@ impl Table {
         Packed::NONE
     }
 
-    /// Enters what holds `address`, and answers where. What was entered for the address before is overwritten.
+    /// Enters what holds `address`, and answers where. What was entered for the address before is
+    /// overwritten.
     pub(super) fn insert(&self, key: Key, address: u64, entry: &Entry, block: Block) -> Place {
         let home = self.home(key, block);
         let mut turn = self.stripe(home.line).lock();
-        let known = home.lines().into_iter().find_map(|at| self.lines[at].way_of(key, |held| held.holds(address)).map(|way| (at, way)));
-        let free = || home.lines().into_iter().find_map(|at| self.lines[at].free_way().map(|way| (at, way)));
+        let known = home.lines().into_iter().find_map(|at| {
+            self.lines[at].way_of(key, |held| held.holds(address)).map(|way| (at, way))
+        });
+        let free = || {
+            home.lines().into_iter().find_map(|at| self.lines[at].free_way().map(|way| (at, way)))
+        };
         let (at, way) = known.or_else(free).unwrap_or_else(|| {
             *turn = turn.wrapping_add(1);
             (home.lines()[*turn % (2 * LINES)], *turn / (2 * LINES) % WAYS)
@@ -215,8 +246,14 @@ impl Table {
         }
     }
 
-    /// Takes out what is in one of `places`, where it is the owner's and `goes` says so; keeps the places that are still the owner's.
-    pub(super) fn remove_at(&self, owner: [Key; 2], places: &mut Vec<Place>, goes: impl Fn(&Entry) -> bool) {
+    /// Takes out what is in one of `places`, where it is the owner's and `goes` says so; keeps the
+    /// places that are still the owner's.
+    pub(super) fn remove_at(
+        &self,
+        owner: [Key; 2],
+        places: &mut Vec<Place>,
+        goes: impl Fn(&Entry) -> bool,
+    ) {
         places.retain(|place| {
             let (at, way) = (*place as usize / WAYS, *place as usize % WAYS);
             let _turn = self.stripe(at).lock();
@@ -234,9 +271,15 @@ impl Table {
     }
 
     pub(crate) fn usage(&self) -> IotlbUsage {
-        let used = |line: &Line| line.ways.iter().filter(|words| words[0].load(Ordering::Relaxed) != 0).count();
+        let used = |line: &Line| {
+            line.ways.iter().filter(|words| words[0].load(Ordering::Relaxed) != 0).count()
+        };
         let bytes = size_of_val(&*self.lines) + size_of_val(&*self.stripes);
-        IotlbUsage { entries: self.lines.iter().map(used).sum(), places: self.lines.len() * WAYS, bytes }
+        IotlbUsage {
+            entries: self.lines.iter().map(used).sum(),
+            places: self.lines.len() * WAYS,
+            bytes,
+        }
     }
 
     fn stripe(&self, line: usize) -> &Mutex<usize> {
@@ -249,7 +292,11 @@ impl Table {
         let bucket = (hash >> self.shift) as usize;
         let other = bucket ^ (hash as usize & (STRIPE - 1) | 1);
         let line = hash as usize >> 8 & (LINES - 1);
-        Home { line: (bucket * LINES) | line, other: (other * LINES) | line, mark: (hash >> 16) as u8 | 1 }
+        Home {
+            line: (bucket * LINES) | line,
+            other: (other * LINES) | line,
+            mark: (hash >> 16) as u8 | 1,
+        }
     }
 }
 

@@ -38,13 +38,23 @@ fn fill(kept: &Kept, run: &Run, address: u64) {
 #[test]
 fn an_entry_says_what_its_run_says_about_each_of_its_addresses() {
     for pages in [1, 2, 4, 5, 16, 511, 512, 1000, 1 << 18, 3 << 18] {
-        for first in [0, PAGE, 0x7000_0000_3000, 0x1_0000_0000 - 5 * PAGE, (u64::MAX - pages * PAGE + 1) & !(PAGE - 1)] {
+        for first in [
+            0,
+            PAGE,
+            0x7000_0000_3000,
+            0x1_0000_0000 - 5 * PAGE,
+            (u64::MAX - pages * PAGE + 1) & !(PAGE - 1),
+        ] {
             let run = run(first, pages, 1 << 60);
             for address in [first, first + (pages / 2) * PAGE + 17, first + (pages * PAGE - 1)] {
                 let table = Arc::new(Table::new(0));
                 let kept = kept(&table, 1);
                 fill(&kept, &run, address);
-                assert_eq!(lookup(&kept, address), Some((1 << 60) + (address - first)), "{pages} pages from {first:#x}, at {address:#x}");
+                assert_eq!(
+                    lookup(&kept, address),
+                    Some((1 << 60) + (address - first)),
+                    "{pages} pages from {first:#x}, at {address:#x}"
+                );
             }
         }
     }
@@ -55,9 +65,16 @@ fn an_entry_says_what_its_run_says_about_each_of_its_addresses() {
 fn at_most_four_entries_are_found_by_one_block() {
     for quarter in [1, 4, 128, 1 << 16] {
         let pieces = (0..4).map(|n| run(n * 2 * quarter * PAGE, quarter, n << 50));
-        let blocks: Vec<_> = pieces.filter_map(|run| Entry::of(&run, run.range.first())).map(|(_, block)| block).collect();
+        let blocks: Vec<_> = pieces
+            .filter_map(|run| Entry::of(&run, run.range.first()))
+            .map(|(_, block)| block)
+            .collect();
         assert_eq!(blocks.len(), 4);
-        assert!(blocks.iter().all(|block| block.range().is_some_and(|range| quarter * PAGE >= range.len() / 4)));
+        assert!(
+            blocks
+                .iter()
+                .all(|block| block.range().is_some_and(|range| quarter * PAGE >= range.len() / 4))
+        );
     }
 }
 
@@ -70,13 +87,18 @@ fn runs_that_are_not_made_of_whole_pages_are_not_entered() {
         frame: Frame(frame),
         permits: Permissions::READ_WRITE,
     };
-    for (run, address) in [(odd(0x1800, 0x800, 0), 0x1800), (odd(0x1000, 0x1800, 0), 0x2400), (odd(0x1000, 0x1000, 0x10), 0x1800)] {
+    for (run, address) in [
+        (odd(0x1800, 0x800, 0), 0x1800),
+        (odd(0x1000, 0x1800, 0), 0x2400),
+        (odd(0x1000, 0x1000, 0x10), 0x1800),
+    ] {
         fill(&kept, &run, address);
         assert_eq!(lookup(&kept, address), None);
     }
 }
 
-// regression 29: two owners at one address do not take each other's place; 30: a full table makes room for one entry at a time.
+// regression 29: two owners at one address do not take each other's place; 30: a full table makes
+// room for one entry at a time.
 #[test]
 fn a_full_table_gives_up_one_entry_for_one() {
     let table = Arc::new(Table::new(16 << 10));
@@ -112,10 +134,19 @@ fn the_list_of_a_space_stays_as_long_as_what_it_has_in_the_table() {
     let table = Arc::new(Table::new(4 << 10));
     let [one, other] = [kept(&table, 1), kept(&table, 2)];
     for n in 0..10_000u64 {
-        fill(if n % 10 == 0 { &one } else { &other }, &run(n * PAGE * 16, 1, n * PAGE), n * PAGE * 16);
+        fill(
+            if n % 10 == 0 { &one } else { &other },
+            &run(n * PAGE * 16, 1, n * PAGE),
+            n * PAGE * 16,
+        );
     }
     let places = table.usage().places;
-    assert!(one.places() <= 2 * places + 64 && other.places() <= 2 * places + 64, "{} and {}", one.places(), other.places());
+    assert!(
+        one.places() <= 2 * places + 64 && other.places() <= 2 * places + 64,
+        "{} and {}",
+        one.places(),
+        other.places()
+    );
     other.forget();
     one.forget();
     assert_eq!(table.usage().entries, 0, "with its owner goes what is kept of it");
@@ -133,13 +164,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let first = (base, 0u64..64).prop_map(|(base, page)| base + page * PAGE);
     let pages = prop_oneof![1u64..6, 1u64..20, Just(512), Just(1024), Just(1 << 18)];
     let owner = 0usize..2;
-    let fill = (owner.clone(), first.clone(), pages.clone(), any::<u64>()).prop_map(|(owner, first, pages, at)| Step::Fill {
+    let fill = (owner.clone(), first.clone(), pages.clone(), any::<u64>()).prop_map(
+        |(owner, first, pages, at)| Step::Fill {
+            owner,
+            first,
+            pages,
+            at: first + at % (pages * PAGE),
+        },
+    );
+    let invalidate = (owner, first, pages).prop_map(|(owner, first, pages)| Step::Invalidate {
         owner,
         first,
         pages,
-        at: first + at % (pages * PAGE),
     });
-    let invalidate = (owner, first, pages).prop_map(|(owner, first, pages)| Step::Invalidate { owner, first, pages });
     prop::collection::vec(prop_oneof![3 => fill, 1 => invalidate], 1..80)
 }
 
@@ -183,7 +220,13 @@ proptest! {
 
 /// What is left of a range, each with how far it is from the beginning.
 fn without(held: AddrRange, gone: AddrRange) -> Vec<(AddrRange, u64)> {
-    let before = gone.first().checked_sub(1).and_then(|last| AddrRange::inclusive(held.first(), held.last().min(last)));
-    let after = gone.last().checked_add(1).and_then(|first| AddrRange::inclusive(held.first().max(first), held.last()));
+    let before = gone
+        .first()
+        .checked_sub(1)
+        .and_then(|last| AddrRange::inclusive(held.first(), held.last().min(last)));
+    let after = gone
+        .last()
+        .checked_add(1)
+        .and_then(|first| AddrRange::inclusive(held.first().max(first), held.last()));
     [before, after].into_iter().flatten().map(|part| (part, part.first() - held.first())).collect()
 }

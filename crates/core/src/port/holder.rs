@@ -1,4 +1,5 @@
-//! What a port has memory in hand with: a slot in which that is said, and what the slot is found by.
+//! What a port has memory in hand with: a slot in which that is said, and what the slot is found
+//! by.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -47,11 +48,14 @@ impl Idle {
     }
 }
 
-/// Has memory of one space in hand at a time. It stays where it is, and what is in hand with it: a pin is moved as a pointer.
+/// Has memory of one space in hand at a time. It stays where it is, and what is in hand with it: a
+/// pin is moved as a pointer.
 pub(super) struct Holder {
     pub(super) slot: Arc<PinSlot>,
     device: Arc<DeviceInner>,
-    /// Of the pin: counts on, and the slot takes the lowest bits. No smaller: a compiler may read more than was written, from the padding beside it, and each pin would wait for the last one's store.
+    /// Of the pin: counts on, and the slot takes the lowest bits. No smaller: a compiler may read
+    /// more than was written, from the padding beside it, and each pin would wait for the last
+    /// one's store.
     number: u64,
     /// One of each PASID; the oldest first. Their spaces find the slot.
     known: Vec<Known>,
@@ -71,7 +75,14 @@ struct Known {
 impl Holder {
     fn new(device: &Arc<DeviceInner>) -> Box<Self> {
         let slot = Arc::new(PinSlot::new(device.requester.id));
-        Box::new(Self { slot, device: Arc::clone(device), number: 0, known: Vec::new(), current: 0, runs: Vec::new() })
+        Box::new(Self {
+            slot,
+            device: Arc::clone(device),
+            number: 0,
+            known: Vec::new(),
+            current: 0,
+            runs: Vec::new(),
+        })
     }
 
     /// The bond that is in use, or was last.
@@ -102,7 +113,8 @@ impl Holder {
             return;
         }
         let tag = bond.record.tag;
-        // In the place of an earlier bond of the number, so that there is one of each; else of one that has gone.
+        // In the place of an earlier bond of the number, so that there is one of each; else of one
+        // that has gone.
         let same = self.known.iter().position(|known| known.pasid == tag.pasid);
         let gone = same.or_else(|| self.known.iter().position(|known| known.bond.gate.is_closed()));
         let full = self.known.len() == KNOWN;
@@ -110,7 +122,12 @@ impl Holder {
             self.forget(at);
         }
         self.current = self.known.len();
-        self.known.push(Known { pasid: tag.pasid, owner: tag.generation, space: bond.record.id, bond: Arc::clone(bond) });
+        self.known.push(Known {
+            pasid: tag.pasid,
+            owner: tag.generation,
+            space: bond.record.id,
+            bond: Arc::clone(bond),
+        });
     }
 
     /// Says that it has `range` in hand.
@@ -122,11 +139,13 @@ impl Holder {
         }
     }
 
-    /// Has a part of `range` in hand, the next one, and says so with the first; answers its length. `None` where the bond is none any more. In the section in which the part was found: whoever takes something
-    /// away and has waited for that sees what is said here.
+    /// Has a part of `range` in hand, the next one, and says so with the first; answers its length.
+    /// `None` where the bond is none any more. In the section in which the part was found: whoever
+    /// takes something away and has waited for that sees what is said here.
     #[inline]
     pub(super) fn pin_part(&mut self, range: AddrRange, part: Run) -> Option<u64> {
-        // The port may have found a later bond of the number, which this holder is not yet found by: this one is shut then.
+        // The port may have found a later bond of the number, which this holder is not yet found
+        // by: this one is shut then.
         if self.bond()?.gate.is_shut() {
             return None;
         }

@@ -42,7 +42,8 @@ pub(super) struct Known {
 const NEVER: u64 = u64::MAX;
 
 impl Entrance {
-    /// Begins a section, unless there is news. Whatever says that an access may not is news, but for the bus, which tells nobody.
+    /// Begins a section, unless there is news. Whatever says that an access may not is news, but
+    /// for the bus, which tells nobody.
     #[inline(always)]
     pub(super) fn enter(&self, known: &Known) -> Option<Section<'_>> {
         let section = self.slot.enter(known.word, self.barrier);
@@ -64,7 +65,8 @@ impl Entrance {
             known.generation = known.kept.register(&self.slot);
             known.stamp = self.next_stamp();
         }
-        // After the registration: who has taken something away without telling this port has done so before that.
+        // After the registration: who has taken something away without telling this port has done
+        // so before that.
         let holds = !self.device.gate.is_shut() && !known.attachment.gate.is_shut();
         if holds {
             (known.news, known.word) = (news, Word::new(known.kept.owner(), news));
@@ -80,8 +82,13 @@ impl Entrance {
 }
 
 impl Known {
-    pub(super) fn new(attachment: &Arc<Attachment>, kept: &Arc<Kept>, entrance: &mut Entrance) -> Self {
-        let (attachment, kept, space) = (Arc::clone(attachment), Arc::clone(kept), Arc::clone(&attachment.record.space));
+    pub(super) fn new(
+        attachment: &Arc<Attachment>,
+        kept: &Arc<Kept>,
+        entrance: &mut Entrance,
+    ) -> Self {
+        let (attachment, kept, space) =
+            (Arc::clone(attachment), Arc::clone(kept), Arc::clone(&attachment.record.space));
         let (execute, privileged) = (attachment.features.execute, attachment.features.privileged);
         let may = |what, is_granted| if is_granted { what } else { Permits::NONE };
         Self {
@@ -100,7 +107,8 @@ impl Known {
         }
     }
 
-    // Always: what it answers is not to go through memory, where it is written in other pieces than it is read.
+    // Always: what it answers is not to go through memory, where it is written in other pieces than
+    // it is read.
     #[inline(always)]
     pub(super) fn find(&self, address: u64, need: Need, isolation: &Isolation) -> Option<Entry> {
         if !self.granted.covers(need.all()) {
@@ -110,7 +118,8 @@ impl Known {
         if !isolation.windows().is_empty() {
             // As far around the address as no peer decodes it (rule B7).
             let gap = isolation.upstream(address)?;
-            let (first, last) = (entry.first.max(gap.first()), (entry.first + entry.more).min(gap.last()));
+            let (first, last) =
+                (entry.first.max(gap.first()), (entry.first + entry.more).min(gap.last()));
             entry.frame += first - entry.first;
             (entry.first, entry.more) = (first, last - first);
         }

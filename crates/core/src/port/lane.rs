@@ -1,4 +1,5 @@
-//! What one port knows by itself, and the short way of an access through that: docs/design/translation.md.
+//! What one port knows by itself, and the short way of an access through that:
+//! docs/design/translation.md.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,7 +20,8 @@ use crate::sync::barrier;
 
 /// Spaces that a port knows at once.
 const KNOWN: usize = 16;
-/// Places that say where the bond of a PASID is: a power of two, and some more than there are bonds.
+/// Places that say where the bond of a PASID is: a power of two, and some more than there are
+/// bonds.
 const PLACES: usize = 64;
 /// Runs that are learned from one transaction.
 const LEARNED: usize = 1024;
@@ -30,25 +32,32 @@ pub(super) struct Lane {
     memos: Memos,
     /// One of each PASID; the oldest first.
     known: Vec<Known>,
-    /// Where among them the bond is that was looked for last by a PASID with these lowest bits. Not in the memo: the bond is at hand before that is, and the access does not wait for both, one after the other.
+    /// Where among them the bond is that was looked for last by a PASID with these lowest bits.
+    /// Not in the memo: the bond is at hand before that is, and the access does not wait for both,
+    /// one after the other.
     places: [u8; PLACES],
 }
 
 impl DmaPort {
-    /// Where an address leads by what is kept, where that permits the access: found as an access finds it, and held by nothing once it is answered.
+    /// Where an address leads by what is kept, where that permits the access: found as an access
+    /// finds it, and held by nothing once it is answered.
     ///
-    /// For models that want to know what an access would cost, and for measuring. Asks no provider; `None` before the first access there.
+    /// For models that want to know what an access would cost, and for measuring. Asks no provider;
+    /// `None` before the first access there.
     #[inline]
     pub fn kept(&self, pasid: Pasid, address: u64, mode: AccessMode) -> Option<Frame> {
-        let (need, then) = (Need::of(mode), move |_: &dyn AddressSpace, memo: &Memo| Some(memo.frame(address)));
+        let (need, then) =
+            (Need::of(mode), move |_: &dyn AddressSpace, memo: &Memo| Some(memo.frame(address)));
         match self.in_section(pasid, address, 1, need, then) {
-            // The last thing that is done, so that nothing has to be saved for afterwards by those that need it not.
+            // The last thing that is done, so that nothing has to be saved for afterwards by those
+            // that need it not.
             None => self.in_section_anew(pasid, address, need, then),
             found => found,
         }
     }
 
-    /// Has `op` access `len` bytes by what the port remembers. `None`, with nothing done, where it does not remember all of them: then [`hit`](Self::hit), or the long way.
+    /// Has `op` access `len` bytes by what the port remembers. `None`, with nothing done, where it
+    /// does not remember all of them: then [`hit`](Self::hit), or the long way.
     ///
     /// `op` runs in a section: it is short and calls nobody.
     #[inline(always)]
@@ -60,10 +69,14 @@ impl DmaPort {
         need: Need,
         op: impl FnOnce(Place<'_>) -> Option<R>,
     ) -> Option<R> {
-        self.in_section(pasid, address, len, need, |space, memo| op(Place { space, frame: memo.frame(address), len, write: need.write() }))
+        self.in_section(pasid, address, len, need, |space, memo| {
+            op(Place { space, frame: memo.frame(address), len, write: need.write() })
+        })
     }
 
-    /// As [`remembered`](Self::remembered) for the first bytes, up to `len`, as many as are together, and also of what the IOMMU has kept. `None` where the access has to go the long way.
+    /// As [`remembered`](Self::remembered) for the first bytes, up to `len`, as many as are
+    /// together, and also of what the IOMMU has kept. `None` where the access has to go the long
+    /// way.
     #[inline]
     pub(super) fn hit<R>(
         &self,
@@ -74,9 +87,15 @@ impl DmaPort {
         mut op: impl FnMut(Place<'_>) -> Option<R>,
     ) -> Option<R> {
         let then = |space: &dyn AddressSpace, memo: &Memo| {
-            op(Place { space, frame: memo.frame(address), len: memo.len_from(address, len), write: need.write() })
+            op(Place {
+                space,
+                frame: memo.frame(address),
+                len: memo.len_from(address, len),
+                write: need.write(),
+            })
         };
-        self.in_section(pasid, address, 1, need, then).or_else(|| self.recalled(pasid, address, len, need, op))
+        self.in_section(pasid, address, 1, need, then)
+            .or_else(|| self.recalled(pasid, address, len, need, op))
     }
 
     /// As [`hit`](Self::hit), where the port does not remember the address.
@@ -90,7 +109,12 @@ impl DmaPort {
         op: impl FnOnce(Place<'_>) -> Option<R>,
     ) -> Option<R> {
         self.in_section_anew(pasid, address, need, |space, memo| {
-            op(Place { space, frame: memo.frame(address), len: memo.len_from(address, len), write: need.write() })
+            op(Place {
+                space,
+                frame: memo.frame(address),
+                len: memo.len_from(address, len),
+                write: need.write(),
+            })
         })
     }
 
@@ -119,7 +143,8 @@ impl DmaPort {
         None
     }
 
-    /// As [`in_section`](Self::in_section) of one byte, by what the IOMMU has kept, which is remembered.
+    /// As [`in_section`](Self::in_section) of one byte, by what the IOMMU has kept, which is
+    /// remembered.
     #[inline(never)]
     fn in_section_anew<R>(
         &self,
@@ -177,14 +202,16 @@ impl Lane {
         if all.iter().any(|known| Arc::ptr_eq(&known.attachment, entry)) {
             return;
         }
-        // In the place of an earlier bond of the number, so that there is one of each; else of one that has gone.
+        // In the place of an earlier bond of the number, so that there is one of each; else of one
+        // that has gone.
         let same = all.iter().position(|known| known.pasid == entry.record.tag.pasid);
         let gone = same.or_else(|| all.iter().position(|known| known.attachment.gate.is_closed()));
         // The oldest is the first.
         let leaves = gone.or((all.len() == KNOWN).then_some(0));
         if let Some(at) = leaves {
             let old = all.remove(at);
-            // Before the new one is registered: where the space has other bonds, both are of what is kept of it.
+            // Before the new one is registered: where the space has other bonds, both are of what
+            // is kept of it.
             old.kept.readers().remove(&entrance.slot);
         }
         let mut new = Known::new(entry, kept, entrance);
@@ -228,8 +255,15 @@ impl<'a> Learner<'a> {
         Self(Some(&port.lane))
     }
 
-    /// Enters what the provider says about the addresses of a transaction that went well, and knows the bond from now on. Inside the gates of that transaction: its bond is there.
-    pub(super) fn learn(self, path: &Path, entry: &Arc<Attachment>, pieces: &[Segment], need: Need) {
+    /// Enters what the provider says about the addresses of a transaction that went well, and knows
+    /// the bond from now on. Inside the gates of that transaction: its bond is there.
+    pub(super) fn learn(
+        self,
+        path: &Path,
+        entry: &Arc<Attachment>,
+        pieces: &[Segment],
+        need: Need,
+    ) {
         let (Some(lane), Some(kept)) = (self.0, &entry.record.kept) else { return };
         let Ok(mut lane) = lane.try_borrow_mut() else { return };
         let lane = lane.get_or_insert_with(|| Lane::new(path));
@@ -240,8 +274,11 @@ impl<'a> Learner<'a> {
             let mut rest = piece.range();
             while let Some(range) = rest.filter(|_| budget > 0) {
                 budget -= 1;
-                let Some(last) = learn_run(kept, &*entry.record.space, range.first(), need) else { break };
-                rest = last.checked_add(1).and_then(|next| AddrRange::inclusive(next, range.last()));
+                let Some(last) = learn_run(kept, &*entry.record.space, range.first(), need) else {
+                    break;
+                };
+                rest =
+                    last.checked_add(1).and_then(|next| AddrRange::inclusive(next, range.last()));
             }
         }
     }
@@ -252,7 +289,8 @@ fn learn_run(kept: &Kept, space: &dyn AddressSpace, address: u64, need: Need) ->
     if let Some(entry) = kept.find(address, need.permits, need.privileged) {
         return Some(entry.range().last());
     }
-    // Before the provider is asked: a change that comes after makes the answer one that is not entered (rule T3).
+    // Before the provider is asked: a change that comes after makes the answer one that is not
+    // entered (rule T3).
     let generation = kept.generation();
     let run = space.run(address, need.privileged).ok()??;
     kept.fill(generation, &run, address, need.privileged);

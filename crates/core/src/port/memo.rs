@@ -7,7 +7,8 @@ use crate::fault::AccessMode;
 use crate::ids::Pasid;
 use crate::iotlb::{Entry, Permits};
 
-/// Translations that a port remembers: as many as the first at the beginning, and up to the second where it has use for them. Powers of two.
+/// Translations that a port remembers: as many as the first at the beginning, and up to the second
+/// where it has use for them. Powers of two.
 const FEWEST: usize = 64;
 const MOST: usize = 4096;
 /// So often each place is taken anew until there are to be more of them.
@@ -33,7 +34,8 @@ impl Need {
         self.permits.covers(Permits::WRITE)
     }
 
-    /// With the mode as one thing more to be permitted: what was found for one mode says nothing of the other.
+    /// With the mode as one thing more to be permitted: what was found for one mode says nothing of
+    /// the other.
     #[inline]
     pub(super) fn all(self) -> Permits {
         self.permits.with(if self.privileged { Permits::PRIVILEGED } else { Permits::USER })
@@ -108,7 +110,8 @@ impl Memo {
 /// Each in the place that the address and the PASID say.
 pub(super) struct Memos {
     places: Box<[Memo]>,
-    /// All addresses that agree but for so many of the lowest bits have one place, so that a large translation has few: as many as the smallest has addresses, rounded down to a power of two.
+    /// All addresses that agree but for so many of the lowest bits have one place, so that a large
+    /// translation has few: as many as the smallest has addresses, rounded down to a power of two.
     grain: u32,
     /// Places that have been taken anew since there are as many as there are.
     taken: usize,
@@ -129,7 +132,8 @@ impl Memos {
         self.places.get(place_of(pasid, address >> self.grain) & (self.places.len() - 1))
     }
 
-    /// The place of an address, which is taken anew for a translation of one address and so many `more`. Where none was as small before, what others had is not found any more.
+    /// The place of an address, which is taken anew for a translation of one address and so many
+    /// `more`. Where none was as small before, what others had is not found any more.
     #[inline(always)]
     pub(super) fn take(&mut self, pasid: Pasid, address: u64, more: u64) -> Option<&mut Memo> {
         self.taken += 1;
@@ -144,7 +148,8 @@ impl Memos {
         self.taken > self.places.len() * TURNS
     }
 
-    /// Doubles the places, which are empty then; where there are as many as there may be it only begins to count again.
+    /// Doubles the places, which are empty then; where there are as many as there may be it only
+    /// begins to count again.
     #[cold]
     pub(super) fn grow(&mut self) {
         if self.places.len() < MOST {
@@ -156,7 +161,8 @@ impl Memos {
 
 #[inline]
 fn place_of(pasid: Pasid, number: u64) -> usize {
-    // Folded once: regions often lie a power of two apart. Processes have the same addresses; neighbouring pages are used together, so numbers are some way apart.
+    // Folded once: regions often lie a power of two apart. Processes have the same addresses;
+    // neighbouring pages are used together, so numbers are some way apart.
     (number ^ number >> MOST.trailing_zeros()).wrapping_add(u64::from(pasid.get()) * 37) as usize
 }
 
@@ -172,12 +178,23 @@ mod tests {
     }
 
     fn learn(memos: &mut Memos, of: u32, first: u64, bytes: u64) {
-        let entry = Entry { first, more: bytes - 1, frame: u64::from(of) << 40, permits: Permits::READ_WRITE };
-        memos.take(pasid(of), first, entry.more).expect("there is a place").set(entry, READ, u64::from(of));
+        let entry = Entry {
+            first,
+            more: bytes - 1,
+            frame: u64::from(of) << 40,
+            permits: Permits::READ_WRITE,
+        };
+        memos.take(pasid(of), first, entry.more).expect("there is a place").set(
+            entry,
+            READ,
+            u64::from(of),
+        );
     }
 
     fn remembers(memos: &Memos, of: u32, address: u64) -> bool {
-        memos.at(pasid(of), address).is_some_and(|memo| memo.stamp() == u64::from(of) && memo.serves(address, 8, READ))
+        memos
+            .at(pasid(of), address)
+            .is_some_and(|memo| memo.stamp() == u64::from(of) && memo.serves(address, 8, READ))
     }
 
     // regression 29, at what a port remembers
@@ -186,8 +203,15 @@ mod tests {
         for of in [1, 2, 63, 64, 4095] {
             let mut memos = Memos::new();
             let pages = (0..16).map(|page| 0x7000_0000_0000 + page * PAGE);
-            pages.clone().for_each(|page| [of, of + 1].iter().for_each(|of| learn(&mut memos, *of, page, PAGE)));
-            assert!(pages.clone().all(|page| remembers(&memos, of, page) && remembers(&memos, of + 1, page)), "{of} and the next");
+            pages.clone().for_each(|page| {
+                [of, of + 1].iter().for_each(|of| learn(&mut memos, *of, page, PAGE))
+            });
+            assert!(
+                pages
+                    .clone()
+                    .all(|page| remembers(&memos, of, page) && remembers(&memos, of + 1, page)),
+                "{of} and the next"
+            );
         }
     }
 
@@ -195,7 +219,10 @@ mod tests {
     fn a_large_translation_has_few_places_and_smaller_ones_beside_it_have_theirs() {
         let (mut memos, first, bytes) = (Memos::new(), 0x7000_0000_0000, 2 << 20);
         learn(&mut memos, 1, first, bytes);
-        assert!((0..bytes).step_by(PAGE as usize).all(|at| remembers(&memos, 1, first + at)), "it has one place");
+        assert!(
+            (0..bytes).step_by(PAGE as usize).all(|at| remembers(&memos, 1, first + at)),
+            "it has one place"
+        );
         let page = |n: u64| first + 2 * bytes + 2 * n * PAGE;
         (0..16).for_each(|n| learn(&mut memos, 1, page(n), PAGE));
         assert!((0..16).all(|n| remembers(&memos, 1, page(n))), "each has its own");

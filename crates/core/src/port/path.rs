@@ -72,7 +72,10 @@ impl Buffer<'_> {
         if total == self.len() as u64 {
             return Ok(total);
         }
-        Err(DmaError { done: 0, cause: DmaCause::Length { pieces: total, buffer: self.len() as u64 } })
+        Err(DmaError {
+            done: 0,
+            cause: DmaCause::Length { pieces: total, buffer: self.len() as u64 },
+        })
     }
 
     /// Copies between its bytes from `at` on and all of `memory`; answers how many.
@@ -113,7 +116,10 @@ impl Isolation {
     fn between_windows(&self, address: u64) -> Option<AddrRange> {
         let at = self.windows().partition_point(|window| window.range.last() < address);
         let first = at.checked_sub(1).map_or(0, |before| self.windows()[before].range.last() + 1);
-        let last = self.windows().get(at).map_or(Some(u64::MAX), |window| window.range.first().checked_sub(1))?;
+        let last = self
+            .windows()
+            .get(at)
+            .map_or(Some(u64::MAX), |window| window.range.first().checked_sub(1))?;
         AddrRange::inclusive(first, last).filter(|gap| gap.contains(address))
     }
 
@@ -124,7 +130,9 @@ impl Isolation {
             Some(window) if window.range.contains(range.first()) => {
                 (Way::Peer(*window), window.range.last().min(range.last()) - range.first() + 1)
             }
-            Some(window) if window.range.overlaps(range) => (Way::Upstream, window.range.first() - range.first()),
+            Some(window) if window.range.overlaps(range) => {
+                (Way::Upstream, window.range.first() - range.first())
+            }
             _ => (Way::Upstream, range.len()),
         }
     }
@@ -142,28 +150,43 @@ impl Path {
     ) -> Result<(), DmaError> {
         let total = buffer.fits(pieces)?;
         let start = pieces.first().map_or(0, |piece| piece.address);
-        // From here to the end, since more than the provider and the peers is foreign code: so is what the last access out of a bond drops. An unbind or a removal from
-        // there does not wait (rule U3): this transaction would be what it waits for.
+        // From here to the end, since more than the provider and the peers is foreign code: so is
+        // what the last access out of a bond drops. An unbind or a removal from there does
+        // not wait (rule U3): this transaction would be what it waits for.
         let _callback = InCallback::enter();
         let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else {
             return Err(self.fault(0, pasid, start, mode.access, self.device.why_shut()));
         };
         let isolation = self.device.isolation(self.iommu.topology());
         // Without a byte there is nothing that a peer could decode.
-        if total == 0 || isolation.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
+        if total == 0 || isolation.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps())
+        {
             return self.upstream(pasid, pieces, buffer, mode, learner);
         }
         let mut done = 0;
         let mut batch = Vec::new();
         for piece in pieces {
-            done += self.routed(pasid, *piece, &isolation, &mut batch, &mut buffer, mode, learner, done)?;
+            done += self.routed(
+                pasid,
+                *piece,
+                &isolation,
+                &mut batch,
+                &mut buffer,
+                mode,
+                learner,
+                done,
+            )?;
         }
         self.flush(pasid, &mut batch, &mut buffer, mode, learner, done).map(drop)
     }
 
-    /// Sends one piece its ways: what goes upstream is put into `batch`, which is flushed before a peer is accessed. `done` counts what came before, the batch not
-    /// included; answers by how much that grows.
-    #[expect(clippy::too_many_arguments, reason = "the state of one loop, which would be no clearer in a struct of its own")]
+    /// Sends one piece its ways: what goes upstream is put into `batch`, which is flushed before a
+    /// peer is accessed. `done` counts what came before, the batch not included; answers by how
+    /// much that grows.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the state of one loop, which would be no clearer in a struct of its own"
+    )]
     fn routed(
         &self,
         pasid: Option<Pasid>,
@@ -178,7 +201,13 @@ impl Path {
         let mut grown = 0;
         if piece.wraps() {
             grown += self.flush(pasid, batch, buffer, mode, learner, done)?;
-            return Err(self.fault(done + grown, pasid, piece.address, mode.access, FaultReason::Wraps));
+            return Err(self.fault(
+                done + grown,
+                pasid,
+                piece.address,
+                mode.access,
+                FaultReason::Wraps,
+            ));
         }
         let mut rest = piece.range();
         while let Some(range) = rest {
@@ -188,11 +217,21 @@ impl Path {
                 Way::Peer(window) => {
                     grown += self.flush(pasid, batch, buffer, mode, learner, done + grown)?;
                     let at = (done + grown) as usize;
-                    self.to_peer(pasid, &window, range.first(), buffer.part(at..at + len as usize), mode.access, done + grown)?;
+                    self.to_peer(
+                        pasid,
+                        &window,
+                        range.first(),
+                        buffer.part(at..at + len as usize),
+                        mode.access,
+                        done + grown,
+                    )?;
                     grown += len;
                 }
             }
-            rest = range.first().checked_add(len).and_then(|next| AddrRange::inclusive(next, range.last()));
+            rest = range
+                .first()
+                .checked_add(len)
+                .and_then(|next| AddrRange::inclusive(next, range.last()));
         }
         Ok(grown)
     }
@@ -230,14 +269,22 @@ impl Path {
     ) -> Result<(), DmaError> {
         let device = self.device.bdf();
         if let Some(range) = AddrRange::new(address, buffer.len() as u64) {
-            self.iommu.log(Event::Misrouted { device, pasid, range, decoder: window.decoder, claimed: window.claimed });
+            self.iommu.log(Event::Misrouted {
+                device,
+                pasid,
+                range,
+                decoder: window.decoder,
+                claimed: window.claimed,
+            });
         }
         let topology = self.iommu.topology();
         match buffer {
             Buffer::Into(buf) => topology.read_peer(device, window, address, buf, access),
             Buffer::From(data) => topology.write_peer(device, window, address, data),
         }
-        .map_err(|aborted| self.fault(done, pasid, address, access, FaultReason::PeerAbort(aborted.0)))
+        .map_err(|aborted| {
+            self.fault(done, pasid, address, access, FaultReason::PeerAbort(aborted.0))
+        })
     }
 
     /// The IOMMU: pieces that no peer decodes and that do not wrap.
@@ -285,7 +332,12 @@ impl Path {
     }
 
     /// Goes into the gate of the table entry of a PASID, where that permits such a transaction.
-    pub(super) fn enter_entry(&self, pasid: Pasid, start: u64, mode: AccessMode) -> Result<Entered<'_>, DmaError> {
+    pub(super) fn enter_entry(
+        &self,
+        pasid: Pasid,
+        start: u64,
+        mode: AccessMode,
+    ) -> Result<Entered<'_>, DmaError> {
         let abort = |reason| Err(self.fault(0, Some(pasid), start, mode.access, reason));
         if !self.device.can_issue(pasid) {
             return abort(FaultReason::CannotIssuePasid);
@@ -298,7 +350,9 @@ impl Path {
             // The owner from one reading of the entry, the rest from another.
             entry = self.look_up(pasid).unwrap_or(entry);
         }
-        let Some(entered) = Entered::enter(&self.iommu, entry) else { return abort(self.not_bound(pasid)) };
+        let Some(entered) = Entered::enter(&self.iommu, entry) else {
+            return abort(self.not_bound(pasid));
+        };
         let entry = &entered.entry;
         if !entry.published.load(Ordering::Acquire) {
             return abort(FaultReason::NotBound);
@@ -306,18 +360,29 @@ impl Path {
         if entry.record.ended() {
             return abort(FaultReason::SpaceEnded);
         }
-        if mode.privileged && !entry.features.privileged || mode.access == Access::Execute && !entry.features.execute {
+        if mode.privileged && !entry.features.privileged
+            || mode.access == Access::Execute && !entry.features.execute
+        {
             return abort(FaultReason::NotGranted);
         }
         Ok(entered)
     }
 
-    /// Brings in what an atomic operation of `len` bytes needs, and has a port learn it; it can be tried again then.
-    pub(super) fn prepare_atomic(&self, pasid: Pasid, address: u64, len: u64, learner: Learner<'_>) -> Result<(), DmaError> {
+    /// Brings in what an atomic operation of `len` bytes needs, and has a port learn it; it can be
+    /// tried again then.
+    pub(super) fn prepare_atomic(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: u64,
+        learner: Learner<'_>,
+    ) -> Result<(), DmaError> {
         let mode = AccessMode::WRITE;
         let abort = |reason| Err(self.fault(0, Some(pasid), address, mode.access, reason));
         let _callback = InCallback::enter();
-        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else { return abort(self.device.why_shut()) };
+        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else {
+            return abort(self.device.why_shut());
+        };
         let isolation = self.device.isolation(self.iommu.topology());
         let piece = [Segment { address, len }];
         if isolation.upstream(address).is_none() {
@@ -328,11 +393,14 @@ impl Path {
             if entry.record.kept.is_none() {
                 return abort(FaultReason::NoAtomics);
             }
-            let stopped = |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, mode.access);
+            let stopped =
+                |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, mode.access);
             let space = &*entry.record.space;
             match space.run(address, false) {
                 Ok(Some(run)) if run.permits.covers(Permissions::READ_WRITE) => {
-                    let frame = address.checked_sub(run.range.first()).and_then(|offset| run.frame.offset(offset));
+                    let frame = address
+                        .checked_sub(run.range.first())
+                        .and_then(|offset| run.frame.offset(offset));
                     if frame.and_then(|frame| space.memory(frame, len as usize, true)).is_none() {
                         return abort(FaultReason::NoAtomics);
                     }
@@ -341,11 +409,24 @@ impl Path {
                 }
                 Ok(None) => abort(FaultReason::NoAtomics),
                 Ok(Some(run)) if !run.permits.read => abort(FaultReason::Denied),
-                Err(cause @ (StopCause::NotMapped | StopCause::Denied | StopCause::Ended | StopCause::Host(_))) => Err(stopped(cause)),
-                Ok(Some(_)) if mode_of(entry, mode).on_absent == OnAbsent::Stop => abort(FaultReason::Denied),
-                Err(cause @ StopCause::NotPresent) if mode_of(entry, mode).on_absent == OnAbsent::Stop => Err(stopped(cause)),
+                Err(
+                    cause @ (StopCause::NotMapped
+                    | StopCause::Denied
+                    | StopCause::Ended
+                    | StopCause::Host(_)),
+                ) => Err(stopped(cause)),
+                Ok(Some(_)) if mode_of(entry, mode).on_absent == OnAbsent::Stop => {
+                    abort(FaultReason::Denied)
+                }
+                Err(cause @ StopCause::NotPresent)
+                    if mode_of(entry, mode).on_absent == OnAbsent::Stop =>
+                {
+                    Err(stopped(cause))
+                }
                 // Absent, or to be copied before it is written to.
-                Ok(Some(_)) | Err(StopCause::NotPresent) => space.resolve(address, mode).map_err(stopped),
+                Ok(Some(_)) | Err(StopCause::NotPresent) => {
+                    space.resolve(address, mode).map_err(stopped)
+                }
             }
         })
     }
@@ -368,10 +449,16 @@ impl Path {
         FaultReason::NotBound
     }
 
-    fn by_domain(&self, pieces: &[Segment], mut buffer: Buffer<'_>, mode: AccessMode) -> Result<(), DmaError> {
+    fn by_domain(
+        &self,
+        pieces: &[Segment],
+        mut buffer: Buffer<'_>,
+        mode: AccessMode,
+    ) -> Result<(), DmaError> {
         let domain = loop {
             let domain = self.device.face.translation.current();
-            // A closed use has been replaced before it was closed: the next look finds its successor.
+            // A closed use has been replaced before it was closed: the next look finds its
+            // successor.
             if domain.gate.enter() {
                 break domain;
             }
@@ -383,13 +470,17 @@ impl Path {
             while let Some(range) = rest {
                 let len = self.by_mapping(&domain, range, &mut buffer, done, mode)?;
                 done += len;
-                rest = range.first().checked_add(len).and_then(|next| AddrRange::inclusive(next, range.last()));
+                rest = range
+                    .first()
+                    .checked_add(len)
+                    .and_then(|next| AddrRange::inclusive(next, range.last()));
             }
         }
         Ok(())
     }
 
-    /// Accesses the first bytes of `range` through the mapping that holds them, and answers how many.
+    /// Accesses the first bytes of `range` through the mapping that holds them, and answers how
+    /// many.
     fn by_mapping(
         &self,
         domain: &DomainUse,
@@ -420,8 +511,15 @@ impl Path {
         Ok(len)
     }
 
-    /// What a provider's stop is to the device: a fault at the address where it stopped, or a host failure.
-    pub(super) fn stopped(&self, stopped: Stopped, pasid: Option<Pasid>, pieces: &[Segment], access: Access) -> DmaError {
+    /// What a provider's stop is to the device: a fault at the address where it stopped, or a host
+    /// failure.
+    pub(super) fn stopped(
+        &self,
+        stopped: Stopped,
+        pasid: Option<Pasid>,
+        pieces: &[Segment],
+        access: Access,
+    ) -> DmaError {
         let Stopped { done, cause } = stopped;
         let reason = match cause {
             StopCause::NotMapped => FaultReason::NotMapped,
@@ -430,7 +528,11 @@ impl Path {
             StopCause::Ended => FaultReason::SpaceEnded,
             StopCause::Host(failure) => {
                 let errno = failure.source.raw_os_error();
-                self.iommu.log(Event::HostFailure { device: self.device.bdf(), call: failure.call, errno });
+                self.iommu.log(Event::HostFailure {
+                    device: self.device.bdf(),
+                    call: failure.call,
+                    errno,
+                });
                 return DmaError { done, cause: DmaCause::Host(failure) };
             }
         };
@@ -438,7 +540,14 @@ impl Path {
     }
 
     /// Makes a fault and logs it (rule F6).
-    pub(crate) fn fault(&self, done: u64, pasid: Option<Pasid>, address: u64, access: Access, reason: FaultReason) -> DmaError {
+    pub(crate) fn fault(
+        &self,
+        done: u64,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+        reason: FaultReason,
+    ) -> DmaError {
         let fault = Fault { device: self.device.bdf(), pasid, address, access, reason };
         self.iommu.log(Event::Fault(fault));
         DmaError { done, cause: DmaCause::Fault(fault) }
@@ -466,7 +575,12 @@ pub(super) fn mode_of(entry: &Attachment, mode: AccessMode) -> AccessMode {
 }
 
 /// Calls the provider, which may run a resolver.
-fn access(space: &dyn AddressSpace, pieces: &[Segment], buffer: Buffer<'_>, mode: AccessMode) -> Result<(), Stopped> {
+fn access(
+    space: &dyn AddressSpace,
+    pieces: &[Segment],
+    buffer: Buffer<'_>,
+    mode: AccessMode,
+) -> Result<(), Stopped> {
     match buffer {
         Buffer::Into(buf) => space.read(pieces, buf, mode),
         Buffer::From(data) => space.write(pieces, data, mode),

@@ -1,7 +1,10 @@
-//! Memory of a space in hand: what addresses mean, and slices that code of the device model works on.
+//! Memory of a space in hand: what addresses mean, and slices that code of the device model works
+//! on.
 //!
-//! What runs meanwhile is foreign code, so this is no section, for which others spin: the range is said in a slot ([`PinSlot`](crate::iotlb::PinSlot)), at which a change of it, an unbind and a removal leave word. A range that is kept is
-//! pinned in the section in which it is found; else by the long way, past the gates.
+//! What runs meanwhile is foreign code, so this is no section, for which others spin: the range is
+//! said in a slot ([`PinSlot`](crate::iotlb::PinSlot)), at which a change of it, an unbind and a
+//! removal leave word. A range that is kept is pinned in the section in which it is found; else by
+//! the long way, past the gates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,13 +30,19 @@ use crate::space::{AddressSpace, Run, StopCause, Stopped};
 /// Times that absent pages are brought in before it is given up.
 const ROUNDS: u32 = 1000;
 impl DmaPort {
-    /// Has `work` work on the memory of `piece` in place: slices that together are as long, in order, with a boundary wherever the memory is not contiguous. `mode.access` says whether it may be written to.
+    /// Has `work` work on the memory of `piece` in place: slices that together are as long, in
+    /// order, with a boundary wherever the memory is not contiguous. `mode.access` says whether it
+    /// may be written to.
     ///
-    /// A change of the space that takes the memory away waits for `work`, as do an unbind and a removal of the device; from inside `work` those are deferred, and a change does not wait for this thread's own.
-    /// So it is to be short, and not to wait for another thread that may change the space.
+    /// A change of the space that takes the memory away waits for `work`, as do an unbind and a
+    /// removal of the device; from inside `work` those are deferred, and a change does not wait for
+    /// this thread's own. So it is to be short, and not to wait for another thread that may
+    /// change the space.
     ///
     /// # Errors
-    /// See [`DmaError`]; `work` has not run then. [`FaultReason::NotInPlace`] where there is no PASID, or the space, or a peer that decodes some of the addresses, cannot be accessed in place.
+    /// See [`DmaError`]; `work` has not run then. [`FaultReason::NotInPlace`] where there is no
+    /// PASID, or the space, or a peer that decodes some of the addresses, cannot be accessed in
+    /// place.
     pub fn with_memory<R>(
         &self,
         pasid: Option<Pasid>,
@@ -41,20 +50,26 @@ impl DmaPort {
         mode: AccessMode,
         work: impl FnOnce(&[VolatileSlice<'_>]) -> R,
     ) -> Result<R, DmaError> {
-        let not_in_place = || self.path.fault(0, pasid, piece.address, mode.access, FaultReason::NotInPlace);
+        let not_in_place =
+            || self.path.fault(0, pasid, piece.address, mode.access, FaultReason::NotInPlace);
         let pin = self.pin(pasid.ok_or_else(not_in_place)?, piece, mode)?;
-        let slices = pin.slices(Permissions::needed_by(mode.access).write).ok_or_else(not_in_place)?;
+        let slices =
+            pin.slices(Permissions::needed_by(mode.access).write).ok_or_else(not_in_place)?;
         Ok(work(&slices))
     }
 
-    /// What the addresses of `piece` mean, held as long as the answer lives: for models that reach the memory of its frames by themselves. What the IOMMU keeps is used, and added to; absent pages are
-    /// brought in. A port may have any number of them at a time.
+    /// What the addresses of `piece` mean, held as long as the answer lives: for models that reach
+    /// the memory of its frames by themselves. What the IOMMU keeps is used, and added to; absent
+    /// pages are brought in. A port may have any number of them at a time.
     ///
-    /// A change of the space that takes some of it away waits for the [`Pin`] to be dropped, as do an unbind and a removal of the device; on the thread that has it those are deferred, and
-    /// a change does not wait for this thread's own. So it is not to be kept while waiting for another thread that may change the space.
+    /// A change of the space that takes some of it away waits for the [`Pin`] to be dropped, as do
+    /// an unbind and a removal of the device; on the thread that has it those are deferred, and
+    /// a change does not wait for this thread's own. So it is not to be kept while waiting for
+    /// another thread that may change the space.
     ///
     /// # Errors
-    /// See [`DmaError`]. [`FaultReason::NotInPlace`] where the space, or a peer that decodes some of the addresses, cannot be accessed in place.
+    /// See [`DmaError`]. [`FaultReason::NotInPlace`] where the space, or a peer that decodes some
+    /// of the addresses, cannot be accessed in place.
     #[inline]
     pub fn pin(&self, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Pin<'_>, DmaError> {
         match self.pin_kept(pasid, piece, mode) {
@@ -63,7 +78,8 @@ impl DmaPort {
         }
     }
 
-    /// Pins what is kept of all of the piece; `None` where that is not enough. The answer is two words, in registers.
+    /// Pins what is kept of all of the piece; `None` where that is not enough. The answer is two
+    /// words, in registers.
     fn pin_kept(&self, pasid: Pasid, piece: Segment, mode: AccessMode) -> Option<Pin<'_>> {
         let range = piece.range()?;
         let mut pin = Pin::of(self);
@@ -73,7 +89,14 @@ impl DmaPort {
         let (mut at, mut left) = (piece.address, piece.len);
         while left > 0 {
             let len = self.hit(pasid, at, usize::try_from(left).ok()?, need, |place| {
-                holder.pin_part(range, Run { range: AddrRange::new(at, place.len as u64)?, frame: place.frame, permits })
+                holder.pin_part(
+                    range,
+                    Run {
+                        range: AddrRange::new(at, place.len as u64)?,
+                        frame: place.frame,
+                        permits,
+                    },
+                )
             })?;
             // Wraps where it ends at the top, and nothing is left.
             at = at.wrapping_add(len);
@@ -83,7 +106,12 @@ impl DmaPort {
     }
 
     #[cold]
-    fn pin_the_long_way(&self, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<Pin<'_>, DmaError> {
+    fn pin_the_long_way(
+        &self,
+        pasid: Pasid,
+        piece: Segment,
+        mode: AccessMode,
+    ) -> Result<Pin<'_>, DmaError> {
         let mut pin = Pin::of(self);
         for _ in 0..ROUNDS {
             if self.try_pin(&mut pin, pasid, piece, mode)? {
@@ -94,19 +122,30 @@ impl DmaPort {
     }
 
     /// False where a page had to be brought in first.
-    fn try_pin(&self, pin: &mut Pin<'_>, pasid: Pasid, piece: Segment, mode: AccessMode) -> Result<bool, DmaError> {
+    fn try_pin(
+        &self,
+        pin: &mut Pin<'_>,
+        pasid: Pasid,
+        piece: Segment,
+        mode: AccessMode,
+    ) -> Result<bool, DmaError> {
         let path = &self.path;
         let fault = |reason| Err(path.fault(0, Some(pasid), piece.address, mode.access, reason));
-        let Some(_inside) = Inside::enter(&path.device.gate, &path.iommu, Last::Wake) else { return fault(path.device.why_shut()) };
+        let Some(_inside) = Inside::enter(&path.device.gate, &path.iommu, Last::Wake) else {
+            return fault(path.device.why_shut());
+        };
         if piece.wraps() {
             return fault(FaultReason::Wraps);
         }
         let isolation = path.device.isolation(path.iommu.topology());
-        let is_upstream = |range: AddrRange| isolation.upstream(range.first()).is_some_and(|gap| gap.covers(range));
+        let is_upstream = |range: AddrRange| {
+            isolation.upstream(range.first()).is_some_and(|gap| gap.covers(range))
+        };
         if piece.range().is_some_and(|range| !is_upstream(range)) {
             return fault(FaultReason::NotInPlace);
         }
-        // Not inside the entry's gate from here on: what is said to be in hand keeps the bond, and an unbind that finds both would count one access twice. Nor is it to be said where
+        // Not inside the entry's gate from here on: what is said to be in hand keeps the bond, and
+        // an unbind that finds both would count one access twice. Nor is it to be said where
         // the gate has been shut by now: that unbind may have counted this as inside.
         let entry = Arc::clone(&path.enter_entry(pasid, piece.address, mode)?.entry);
         if entry.gate.is_shut() {
@@ -118,7 +157,8 @@ impl DmaPort {
         if let Some(range) = piece.range() {
             holder.pin(range);
         }
-        // After it is said what is in hand: who takes something away looks before, then that is seen below; or after, and waits.
+        // After it is said what is in hand: who takes something away looks before, then that is
+        // seen below; or after, and waits.
         kept.pins().add(&holder.slot);
         path.device.pins.add(&holder.slot);
         if path.device.gate.is_shut() {
@@ -137,9 +177,13 @@ impl DmaPort {
             Err(Halt::Absent(address)) => {
                 // What brings it in may change the space.
                 pin.let_go();
-                let Some(entered) = Entered::enter(&path.iommu, entry) else { return fault(path.not_bound(pasid)) };
+                let Some(entered) = Entered::enter(&path.iommu, entry) else {
+                    return fault(path.not_bound(pasid));
+                };
                 let outcome = entered.entry.record.space.resolve(address, mode);
-                outcome.map(|()| false).map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
+                outcome
+                    .map(|()| false)
+                    .map_err(|cause| stopped(Stopped { done: address - piece.address, cause }))
             }
             Err(Halt::Stop(why)) => Err(stopped(why)),
             Err(Halt::NotInPlace) => fault(FaultReason::NotInPlace),
@@ -147,7 +191,8 @@ impl DmaPort {
     }
 }
 
-/// Addresses of a space whose meaning does not change as long as this lives; see [`DmaPort::pin`]. For the thread that made it.
+/// Addresses of a space whose meaning does not change as long as this lives; see [`DmaPort::pin`].
+/// For the thread that made it.
 #[must_use = "what it says holds as long as it lives"]
 pub struct Pin<'a> {
     port: &'a DmaPort,
@@ -171,7 +216,8 @@ impl<'a> Pin<'a> {
         self.holder().space().expect("there is no pin without a bond")
     }
 
-    /// What the addresses mean: parts of the piece in order, and all of it together; what they permit is what was asked for, and may be more. None where the piece is empty.
+    /// What the addresses mean: parts of the piece in order, and all of it together; what they
+    /// permit is what was asked for, and may be more. None where the piece is empty.
     #[inline]
     pub fn runs(&self) -> &[Run] {
         &self.holder().runs
@@ -180,7 +226,8 @@ impl<'a> Pin<'a> {
     /// The memory; `None` where the provider gives no slices of it.
     fn slices(&self, write: bool) -> Option<SmallVec<[VolatileSlice<'_>; 4]>> {
         let space = &*self.record().space;
-        let slice = |run: &Run| space.memory(run.frame, usize::try_from(run.range.len()).ok()?, write);
+        let slice =
+            |run: &Run| space.memory(run.frame, usize::try_from(run.range.len()).ok()?, write);
         self.runs().iter().map(slice).collect()
     }
 
@@ -238,11 +285,17 @@ fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<Vec
             Ok(Some(run)) if run.permits.permits(mode.access) => run,
             Ok(None) => return Err(Halt::NotInPlace),
             // It may be one that is to be copied before it is written to.
-            Ok(Some(_)) | Err(StopCause::NotPresent) if may_bring_in => return Err(Halt::Absent(at)),
+            Ok(Some(_)) | Err(StopCause::NotPresent) if may_bring_in => {
+                return Err(Halt::Absent(at));
+            }
             Ok(Some(_)) => return stop(StopCause::Denied),
             Err(cause) => return stop(cause),
         };
-        let here = run.range.intersection(range).filter(|here| here.first() == at).ok_or(Halt::NotInPlace)?;
+        let here = run
+            .range
+            .intersection(range)
+            .filter(|here| here.first() == at)
+            .ok_or(Halt::NotInPlace)?;
         let frame = run.frame.offset(at - run.range.first()).ok_or(Halt::NotInPlace)?;
         runs.push(Run { range: here, frame, permits: Permissions::needed_by(mode.access) });
         rest = here.last().checked_add(1).and_then(|next| AddrRange::inclusive(next, range.last()));
@@ -250,12 +303,23 @@ fn find_runs(entry: &Attachment, piece: Segment, mode: AccessMode) -> Result<Vec
     Ok(runs)
 }
 
-/// What an address that has been pinned means. What is kept of it holds: an invalidation has taken it away before it asks for pins.
-fn run_at(kept: &Kept, space: &dyn AddressSpace, address: u64, mode: AccessMode) -> Result<Option<Run>, StopCause> {
+/// What an address that has been pinned means. What is kept of it holds: an invalidation has taken
+/// it away before it asks for pins.
+fn run_at(
+    kept: &Kept,
+    space: &dyn AddressSpace,
+    address: u64,
+    mode: AccessMode,
+) -> Result<Option<Run>, StopCause> {
     if let Some(entry) = kept.find(address, Permits::of(mode.access), mode.privileged) {
-        return Ok(Some(Run { range: entry.range(), frame: Frame(entry.frame), permits: entry.permits.into() }));
+        return Ok(Some(Run {
+            range: entry.range(),
+            frame: Frame(entry.frame),
+            permits: entry.permits.into(),
+        }));
     }
-    // Before the provider is asked: a change that comes after makes the answer one that is not entered (rule T3).
+    // Before the provider is asked: a change that comes after makes the answer one that is not
+    // entered (rule T3).
     let generation = kept.generation();
     let run = space.run(address, mode.privileged)?;
     if let Some(run) = run.as_ref().filter(|run| run.range.contains(address)) {

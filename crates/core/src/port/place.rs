@@ -21,13 +21,15 @@ impl<'a> Place<'a> {
         self.space.memory(self.frame, self.len, self.write)
     }
 
-    /// Reads as much as `buf` takes. `None`, with nothing done, where that is not all here or it cannot be accessed so.
+    /// Reads as much as `buf` takes. `None`, with nothing done, where that is not all here or it
+    /// cannot be accessed so.
     #[inline(always)]
     pub(super) fn read(&self, buf: &mut [u8]) -> Option<()> {
         if self.len < buf.len() {
             return None;
         }
-        let is_done = self.space.read_memory(self.frame, buf) || self.space.read_frame(self.frame, buf).is_ok();
+        let is_done = self.space.read_memory(self.frame, buf)
+            || self.space.read_frame(self.frame, buf).is_ok();
         is_done.then_some(())
     }
 
@@ -37,7 +39,8 @@ impl<'a> Place<'a> {
         if self.len < data.len() {
             return None;
         }
-        let is_done = self.space.write_memory(self.frame, data) || self.space.write_frame(self.frame, data).is_ok();
+        let is_done = self.space.write_memory(self.frame, data)
+            || self.space.write_frame(self.frame, data).is_ok();
         is_done.then_some(())
     }
 
@@ -54,7 +57,8 @@ impl<'a> Place<'a> {
         Some(())
     }
 
-    /// Copies between it and the buffer's bytes from `at` on; answers how many. `None` where it cannot be accessed so, with nothing done.
+    /// Copies between it and the buffer's bytes from `at` on; answers how many. `None` where it
+    /// cannot be accessed so, with nothing done.
     #[inline]
     pub(super) fn copy(&self, buffer: &mut Buffer<'_>, at: usize) -> Option<usize> {
         match self.memory() {
@@ -63,7 +67,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Out of line: for providers that have something to do after a write, such as to mark the page dirty.
+    /// Out of line: for providers that have something to do after a write, such as to mark the page
+    /// dirty.
     #[inline(never)]
     fn copy_by_provider(&self, buffer: &mut Buffer<'_>, at: usize) -> Option<usize> {
         match buffer.part(at..at + self.len) {

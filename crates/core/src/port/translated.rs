@@ -11,14 +11,23 @@ use crate::sync::atomic::Ordering;
 use crate::topology::PeerWindow;
 
 impl DmaPort {
-    /// Reads by a translated address, as a device does that keeps translations (PCIe 6.0, section 10.2.1: AT = 10b). Asks no page table. `access` is to read or to execute; to write counts
+    /// Reads by a translated address, as a device does that keeps translations (PCIe 6.0, section
+    /// 10.2.1: AT = 10b). Asks no page table. `access` is to read or to execute; to write counts
     /// as to read.
     ///
-    /// For devices that do wrong: no invalidation waits for this request, so that it can come after the change of the space that took the frame. [`Held`](crate::ats::Held) is waited for.
+    /// For devices that do wrong: no invalidation waits for this request, so that it can come after
+    /// the change of the space that took the frame. [`Held`](crate::ats::Held) is waited for.
     ///
     /// # Errors
-    /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated requests, the PASID is not bound, or the frame is not the space's.
-    pub fn read_translated(&self, pasid: Option<Pasid>, frame: Frame, buf: &mut [u8], access: Access) -> Result<(), DmaError> {
+    /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated
+    /// requests, the PASID is not bound, or the frame is not the space's.
+    pub fn read_translated(
+        &self,
+        pasid: Option<Pasid>,
+        frame: Frame,
+        buf: &mut [u8],
+        access: Access,
+    ) -> Result<(), DmaError> {
         let access = if access == Access::Write { Access::Read } else { access };
         self.path.translated_while(pasid, frame, Buffer::Into(buf), access, || true)
     }
@@ -27,13 +36,19 @@ impl DmaPort {
     ///
     /// # Errors
     /// Nothing was written; as for reading.
-    pub fn write_translated(&self, pasid: Option<Pasid>, frame: Frame, data: &[u8]) -> Result<(), DmaError> {
+    pub fn write_translated(
+        &self,
+        pasid: Option<Pasid>,
+        frame: Frame,
+        data: &[u8],
+    ) -> Result<(), DmaError> {
         self.path.translated_while(pasid, frame, Buffer::From(data), Access::Write, || true)
     }
 }
 
 impl Path {
-    /// `holds` is asked from inside the gates that a reset shuts: what it said no to is not accessed.
+    /// `holds` is asked from inside the gates that a reset shuts: what it said no to is not
+    /// accessed.
     pub(crate) fn translated_while(
         &self,
         pasid: Option<Pasid>,
@@ -44,8 +59,12 @@ impl Path {
     ) -> Result<(), DmaError> {
         let abort = |reason| Err(self.fault(0, pasid, frame.0, access, reason));
         let _callback = InCallback::enter();
-        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else { return abort(self.device.why_shut()) };
-        let Some(_translated) = Inside::enter(&self.device.services.translated, &self.iommu, Last::Quiet(&self.device)) else {
+        let Some(_inside) = Inside::enter(&self.device.gate, &self.iommu, Last::Wake) else {
+            return abort(self.device.why_shut());
+        };
+        let Some(_translated) =
+            Inside::enter(&self.device.services.translated, &self.iommu, Last::Quiet(&self.device))
+        else {
             return abort(FaultReason::TranslatedRefused);
         };
         if !holds() {
@@ -64,9 +83,16 @@ impl Path {
         if let Some(port) = isolation.translation_blocked {
             return abort(FaultReason::TranslationBlocked(port));
         }
-        let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else { return abort(FaultReason::TranslatedRefused) };
-        let Some(entry) = self.device.requester.table.read().get(&pasid).cloned() else { return abort(self.not_bound(pasid)) };
-        let Some(_inside) = Inside::enter(&entry.gate, &self.iommu, Last::Attachment(&entry)) else { return abort(self.not_bound(pasid)) };
+        let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else {
+            return abort(FaultReason::TranslatedRefused);
+        };
+        let Some(entry) = self.device.requester.table.read().get(&pasid).cloned() else {
+            return abort(self.not_bound(pasid));
+        };
+        let Some(_inside) = Inside::enter(&entry.gate, &self.iommu, Last::Attachment(&entry))
+        else {
+            return abort(self.not_bound(pasid));
+        };
         if !entry.published.load(Ordering::Acquire) {
             return abort(FaultReason::NotBound);
         }

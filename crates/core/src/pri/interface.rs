@@ -1,4 +1,5 @@
-//! The device's page request interface: how many requests it may have outstanding, which group indexes are in use, and what the groups were answered.
+//! The device's page request interface: how many requests it may have outstanding, which group
+//! indexes are in use, and what the groups were answered.
 //!
 //! A state machine without locks, links or clock (PCIe 6.0, sections 10.4 and 10.5.2).
 
@@ -14,7 +15,9 @@ use crate::ids::Pasid;
 #[non_exhaustive]
 pub enum AskError {
     /// The page request interface is off, or the device is being reset or has been removed.
-    #[error("page requests are off, or the device is being reset or has been removed; enable them, or end the reset first")]
+    #[error(
+        "page requests are off, or the device is being reset or has been removed; enable them, or end the reset first"
+    )]
     Disabled,
     /// The IOMMU answered with a response failure.
     #[error("the IOMMU answered a page request with a response failure; reset the device")]
@@ -30,7 +33,8 @@ pub enum AskError {
     /// All group indexes are in use.
     #[error("all {0} group indexes are in use; wait for a response", PrgIndex::COUNT)]
     NoIndex,
-    /// No such group is open: it was never opened, its last request has been sent, or the device was reset.
+    /// No such group is open: it was never opened, its last request has been sent, or the device
+    /// was reset.
     #[error("page request group {0} is not open")]
     NotOpen(PrgIndex),
 }
@@ -116,7 +120,8 @@ impl Interface {
         }
     }
 
-    /// Switches it on, or off: groups that are still open cannot become complete then and are given up.
+    /// Switches it on, or off: groups that are still open cannot become complete then and are given
+    /// up.
     pub(crate) fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
         if !enabled {
@@ -130,7 +135,10 @@ impl Interface {
 
     /// Groups that are open or not answered.
     pub(crate) fn under_way(&self) -> usize {
-        self.groups.values().filter(|group| matches!(group.state, State::Open | State::Sent(_))).count()
+        self.groups
+            .values()
+            .filter(|group| matches!(group.state, State::Open | State::Sent(_)))
+            .count()
     }
 
     /// Groups that are complete and not answered.
@@ -151,7 +159,10 @@ impl Interface {
             return Err(AskError::Failed);
         }
         if self.outstanding >= self.allowed {
-            return Err(AskError::NoCredit { outstanding: self.outstanding, allowed: self.allowed });
+            return Err(AskError::NoCredit {
+                outstanding: self.outstanding,
+                allowed: self.allowed,
+            });
         }
         Ok(())
     }
@@ -160,14 +171,17 @@ impl Interface {
     pub(crate) fn open(&mut self, pasid: Option<Pasid>) -> Result<PrgIndex, AskError> {
         self.check()?;
         let count = PrgIndex::COUNT as u16;
-        let free = (0..count).filter_map(|n| PrgIndex::new((self.next + n) % count)).find(|index| !self.groups.contains_key(index));
+        let free = (0..count)
+            .filter_map(|n| PrgIndex::new((self.next + n) % count))
+            .find(|index| !self.groups.contains_key(index));
         let index = free.ok_or(AskError::NoIndex)?;
         self.next = (index.get() + 1) % count;
         self.groups.insert(index, Group { pasid, requests: 0, state: State::Open });
         Ok(index)
     }
 
-    /// Adds a request to an open group; with `last` the group is complete. Answers the message to send.
+    /// Adds a request to an open group; with `last` the group is complete. Answers the message to
+    /// send.
     pub(crate) fn add(
         &mut self,
         index: PrgIndex,
@@ -177,7 +191,11 @@ impl Interface {
         now: Option<Duration>,
     ) -> Result<PageRequest, AskError> {
         self.check()?;
-        let group = self.groups.get_mut(&index).filter(|group| group.state == State::Open).ok_or(AskError::NotOpen(index))?;
+        let group = self
+            .groups
+            .get_mut(&index)
+            .filter(|group| group.state == State::Open)
+            .ok_or(AskError::NotOpen(index))?;
         group.requests += 1;
         self.outstanding += 1;
         self.counts.requests += 1;
@@ -197,9 +215,11 @@ impl Interface {
         })
     }
 
-    /// The device stops to use a PASID: groups of it that are still open are given up. Answers the message to send; `None` where the interface is off.
+    /// The device stops to use a PASID: groups of it that are still open are given up. Answers the
+    /// message to send; `None` where the interface is off.
     pub(crate) fn stop(&mut self, pasid: Pasid) -> Option<StopMarker> {
-        let given_up: u32 = self.drop_groups(|group| group.state == State::Open && group.pasid == Some(pasid));
+        let given_up: u32 =
+            self.drop_groups(|group| group.state == State::Open && group.pasid == Some(pasid));
         self.outstanding -= given_up;
         self.enabled.then(|| {
             self.counts.stop_markers += 1;
@@ -221,7 +241,10 @@ impl Interface {
     /// A response has come. Answers the group that is not answered yet and that it fits (rule F2).
     pub(crate) fn respond(&mut self, response: PageResponse) -> Option<Fitting> {
         let names_pasid = self.names_pasid;
-        let group = self.groups.get_mut(&response.index).filter(|group| response.pasid == group.pasid.filter(|_| names_pasid));
+        let group = self
+            .groups
+            .get_mut(&response.index)
+            .filter(|group| response.pasid == group.pasid.filter(|_| names_pasid));
         let sent = group.and_then(|group| match group.state {
             State::Sent(at) => {
                 group.state = State::Answered(response.code);
@@ -274,7 +297,8 @@ impl Interface {
         expired
     }
 
-    /// Forgets everything, as a function reset does; it stays enabled, as an operating system restores it.
+    /// Forgets everything, as a function reset does; it stays enabled, as an operating system
+    /// restores it.
     pub(crate) fn reset(&mut self) {
         self.groups.clear();
         self.outstanding = 0;

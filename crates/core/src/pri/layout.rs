@@ -1,7 +1,10 @@
-//! Page requests, stop markers and responses bit by bit (PCIe 6.0, section 10.4), to and from the checked values of [`message`](super::message).
+//! Page requests, stop markers and responses bit by bit (PCIe 6.0, section 10.4), to and from the
+//! checked values of [`message`](super::message).
 //!
-//! A word is bytes 8 to 15 of a message's header as a number, the first byte the most significant one; the PASID prefix is kept beside it. Decoding never panics: any bits
-//! are a value or a [`DecodeError`]. Reserved bits are refused, for the reason that [`ats::layout`](crate::ats::layout) gives.
+//! A word is bytes 8 to 15 of a message's header as a number, the first byte the most significant
+//! one; the PASID prefix is kept beside it. Decoding never panics: any bits are a value or a
+//! [`DecodeError`]. Reserved bits are refused, for the reason that
+//! [`ats::layout`](crate::ats::layout) gives.
 
 use bitfield_struct::bitfield;
 
@@ -21,7 +24,8 @@ pub enum DecodeError {
         /// Those that are set, in their places.
         bits: u64,
     },
-    /// A page request that wants neither to read nor to write, and is not the last of its group, which would make it a stop marker.
+    /// A page request that wants neither to read nor to write, and is not the last of its group,
+    /// which would make it a stop marker.
     #[error("a page of group {index} is requested for no access; set R or W")]
     NoAccess {
         /// The group.
@@ -61,7 +65,9 @@ pub enum EncodeError {
     #[error("a page is requested to execute and not to read; set read too")]
     ExecuteWithoutRead,
     /// Execute Requested and Privileged Mode Requested are bits of the PASID prefix.
-    #[error("a request without PASID can ask neither to execute nor for privileged mode; clear them")]
+    #[error(
+        "a request without PASID can ask neither to execute nor for privileged mode; clear them"
+    )]
     FlagsWithoutPasid,
 }
 
@@ -76,7 +82,8 @@ const fn index_into_bits(index: PrgIndex) -> u64 {
     index.get() as u64
 }
 
-/// Bytes 8 to 15 of the header of a page request (section 10.4.1). L set, R and W clear is a stop marker: [`StopMarkerWord`].
+/// Bytes 8 to 15 of the header of a page request (section 10.4.1). L set, R and W clear is a stop
+/// marker: [`StopMarkerWord`].
 #[bitfield(u64)]
 #[derive(PartialEq, Eq, Hash)]
 pub struct PageRequestWord {
@@ -100,7 +107,8 @@ impl PageRequestWord {
         self.last() && !self.read() && !self.write()
     }
 
-    /// The device awaits an answer to its group from now on, be the rest of the message right or wrong: whoever refuses it answers [`index`](Self::index).
+    /// The device awaits an answer to its group from now on, be the rest of the message right or
+    /// wrong: whoever refuses it answers [`index`](Self::index).
     pub const fn awaits_answer(self) -> bool {
         self.last() && !self.is_marker()
     }
@@ -156,7 +164,8 @@ impl PageRequestTlp {
     }
 
     fn request(request: &PageRequest) -> Result<Self, EncodeError> {
-        let PageRequest { pasid, address, read, write, execute, privileged, index, last } = *request;
+        let PageRequest { pasid, address, read, write, execute, privileged, index, last } =
+            *request;
         if address & 0xfff != 0 {
             return Err(EncodeError::Misaligned { address });
         }
@@ -169,15 +178,22 @@ impl PageRequestTlp {
         if pasid.is_none() && (execute || privileged) {
             return Err(EncodeError::FlagsWithoutPasid);
         }
-        let prefix = pasid.map(|pasid| PasidPrefix::of(pasid).with_execute(execute).with_privileged(privileged));
-        let word = PageRequestWord::new().with_read(read).with_write(write).with_last(last).with_index(index).with_page(address >> 12);
+        let prefix = pasid
+            .map(|pasid| PasidPrefix::of(pasid).with_execute(execute).with_privileged(privileged));
+        let word = PageRequestWord::new()
+            .with_read(read)
+            .with_write(write)
+            .with_last(last)
+            .with_index(index)
+            .with_page(address >> 12);
         Ok(Self { prefix, word })
     }
 
     /// What it says.
     ///
     /// # Errors
-    /// Bits that say nothing. The group may await an answer all the same: [`PageRequestWord::awaits_answer`].
+    /// Bits that say nothing. The group may await an answer all the same:
+    /// [`PageRequestWord::awaits_answer`].
     pub fn decode(self) -> Result<PageMessage, DecodeError> {
         if self.word.is_marker() {
             return self.decode_marker().map(PageMessage::Stop);
@@ -232,21 +248,24 @@ pub struct PageResponseWord {
     /// Bits 47:44: the response code (section 10.4.2.1).
     #[bits(4)]
     pub code: u8,
-    /// Bits 63:48: the requester ID of the device, which routes the message and says nothing about the group.
+    /// Bits 63:48: the requester ID of the device, which routes the message and says nothing about
+    /// the group.
     pub destination: u16,
 }
 
 /// A page request group response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageResponseTlp {
-    /// The PASID prefix, whose flags are reserved. There for devices that say PRG Response PASID Required (section 10.5.2.3).
+    /// The PASID prefix, whose flags are reserved. There for devices that say PRG Response PASID
+    /// Required (section 10.5.2.3).
     pub prefix: Option<PasidPrefix>,
     /// The rest.
     pub word: PageResponseWord,
 }
 
 impl PageResponseTlp {
-    const RESERVED: u64 = PageResponseWord::new().with_reserved_low(u32::MAX).with_reserved(0b111).into_bits();
+    const RESERVED: u64 =
+        PageResponseWord::new().with_reserved_low(u32::MAX).with_reserved(0b111).into_bits();
 
     /// The bits of `response`, to destination 0: whoever routes the message sets that.
     pub fn encode(response: &PageResponse) -> Self {
@@ -259,7 +278,8 @@ impl PageResponseTlp {
         Self { prefix: response.pasid.map(PasidPrefix::of), word }
     }
 
-    /// What it says. An unused code counts as a response failure, as the specification has it (table 10-8). The destination is not looked at.
+    /// What it says. An unused code counts as a response failure, as the specification has it
+    /// (table 10-8). The destination is not looked at.
     ///
     /// # Errors
     /// The prefix has no meaning, or reserved bits are set.

@@ -29,7 +29,8 @@ impl fmt::Display for PrgIndex {
     }
 }
 
-/// A device asks for a page (PCIe 6.0, section 10.4.1). With neither `read` nor `write` and with `last` it would be a stop marker; `execute` comes with `read`.
+/// A device asks for a page (PCIe 6.0, section 10.4.1). With neither `read` nor `write` and with
+/// `last` it would be a stop marker; `execute` comes with `read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageRequest {
     /// In which space; without one in the domain of its group.
@@ -50,7 +51,8 @@ pub struct PageRequest {
     pub last: bool,
 }
 
-/// A device has stopped to use a PASID: all its requests of it have been sent before this (PCIe 6.0, section 10.4.1.2). Never answered.
+/// A device has stopped to use a PASID: all its requests of it have been sent before this (PCIe
+/// 6.0, section 10.4.1.2). Never answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StopMarker {
     /// Which PASID.
@@ -64,7 +66,8 @@ pub enum ResponseCode {
     Success,
     /// A page cannot be had: no mapping, no permission, no such PASID, or the space has ended.
     InvalidRequest,
-    /// The IOMMU cannot answer this device any more: it sends no page request until it has been reset.
+    /// The IOMMU cannot answer this device any more: it sends no page request until it has been
+    /// reset.
     ResponseFailure,
 }
 

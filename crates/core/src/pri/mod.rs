@@ -1,4 +1,5 @@
-//! The page request interface (PCIe 6.0, section 10.4): what a device that can wait for a page says, what the IOMMU keeps of it, and what it answers.
+//! The page request interface (PCIe 6.0, section 10.4): what a device that can wait for a page
+//! says, what the IOMMU keeps of it, and what it answers.
 //!
 //! | module | what |
 //! |---|---|
@@ -14,6 +15,9 @@ pub mod times;
 
 pub use interface::{AskError, GroupOutcome, InterfaceCounts};
 pub use message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
-pub use owner::{AnswerError, AnswersError, FaultQueue, GroupAnswer, NoRoom, PageRequestGroup, PageRequestHandler};
+pub use owner::{
+    AnswerError, AnswersError, FaultQueue, GroupAnswer, NoRoom, PageRequestGroup,
+    PageRequestHandler,
+};
 pub use queue::{Cookie, PageCounts};
 pub use times::{FaultTimes, Histogram};

@@ -1,4 +1,5 @@
-//! Owners of page tables: handlers that get whole groups of page requests and answer them by cookie, now or later.
+//! Owners of page tables: handlers that get whole groups of page requests and answer them by
+//! cookie, now or later.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,8 +16,9 @@ use crate::sync::Mutex;
 
 /// Gets the page requests of a domain or a bond, instead of the provider of the memory.
 ///
-/// Called with no lock of the core held, on the thread that resolves; while it runs the bond cannot be unbound nor the domain be left (rule U2), so it is to hand the group on
-/// rather than wait. A group that it drops is answered as invalid.
+/// Called with no lock of the core held, on the thread that resolves; while it runs the bond cannot
+/// be unbound nor the domain be left (rule U2), so it is to hand the group on rather than wait. A
+/// group that it drops is answered as invalid.
 pub trait PageRequestHandler: Send + Sync {
     /// Here is a whole group.
     fn page_requests(&self, group: PageRequestGroup);
@@ -46,7 +48,8 @@ pub enum AnswerError {
     },
 }
 
-/// A group of page requests that waits for its answer. Dropping it answers that the request is invalid.
+/// A group of page requests that waits for its answer. Dropping it answers that the request is
+/// invalid.
 #[must_use = "dropping it answers the device that its request is invalid"]
 pub struct PageRequestGroup {
     iommu: Iommu,
@@ -58,7 +61,12 @@ pub struct PageRequestGroup {
 }
 
 impl PageRequestGroup {
-    pub(crate) fn new(iommu: Iommu, cookie: Cookie, device: Bdf, requests: Vec<PageRequest>) -> Self {
+    pub(crate) fn new(
+        iommu: Iommu,
+        cookie: Cookie,
+        device: Bdf,
+        requests: Vec<PageRequest>,
+    ) -> Self {
         let pasid = requests.first().and_then(|request| request.pasid);
         Self { iommu, cookie, device, pasid, requests, answered: false }
     }
@@ -83,7 +91,8 @@ impl PageRequestGroup {
         &self.requests
     }
 
-    /// Whether it can still be answered: its bond, its domain and its device are there, and no reset has made the device forget it.
+    /// Whether it can still be answered: its bond, its domain and its device are there, and no
+    /// reset has made the device forget it.
     pub fn is_pending(&self) -> bool {
         self.iommu.is_pending(self.cookie)
     }
@@ -145,7 +154,9 @@ pub struct AnswersError {
 
 /// The room is too small for the next group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the next group has {requests} page requests and there is room for {room}; read with more room")]
+#[error(
+    "the next group has {requests} page requests and there is room for {room}; read with more room"
+)]
 pub struct NoRoom {
     /// Requests in the next group.
     pub requests: usize,
@@ -169,16 +180,20 @@ impl Groups {
 
     /// Takes out what is not pending any more.
     fn take_drained(&mut self) -> VecDeque<PageRequestGroup> {
-        let (pending, mut drained): (VecDeque<_>, VecDeque<_>) = self.unread.drain(..).partition(PageRequestGroup::is_pending);
+        let (pending, mut drained): (VecDeque<_>, VecDeque<_>) =
+            self.unread.drain(..).partition(PageRequestGroup::is_pending);
         self.unread = pending;
-        drained.extend(self.read.extract_if(|_, group| !group.is_pending()).map(|(_, group)| group));
+        drained
+            .extend(self.read.extract_if(|_, group| !group.is_pending()).map(|(_, group)| group));
         drained
     }
 }
 
-/// A queue of page request groups between the system and an owner who reads and answers in its own time, such as a VMM on behalf of a guest.
+/// A queue of page request groups between the system and an owner who reads and answers in its own
+/// time, such as a VMM on behalf of a guest.
 ///
-/// It is the handler of a domain or a bond through [`handler`](Self::handler). Dropping the queue answers everything in it as invalid, and what comes later as well.
+/// It is the handler of a domain or a bond through [`handler`](Self::handler). Dropping the queue
+/// answers everything in it as invalid, and what comes later as well.
 pub struct FaultQueue(Arc<Queue>);
 
 struct Queue {
@@ -188,10 +203,15 @@ struct Queue {
 }
 
 impl FaultQueue {
-    /// A queue for at most `capacity` groups (at least one), read and unread together; what comes beyond is answered as invalid. `notify` is called after each group that was put
+    /// A queue for at most `capacity` groups (at least one), read and unread together; what comes
+    /// beyond is answered as invalid. `notify` is called after each group that was put
     /// in, on the thread that resolves, with no lock held: it is to wake the reader and return.
     pub fn new(capacity: usize, notify: impl Fn() + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Queue { groups: Mutex::default(), capacity: capacity.max(1), notify: Box::new(notify) }))
+        Self(Arc::new(Queue {
+            groups: Mutex::default(),
+            capacity: capacity.max(1),
+            notify: Box::new(notify),
+        }))
     }
 
     /// What to register.
@@ -199,12 +219,18 @@ impl FaultQueue {
         Arc::clone(&self.0) as _
     }
 
-    /// Hands whole groups to `sink`, oldest first, as long as they have at most `room` requests together; answers how many groups that were. Groups that have been drained
-    /// meanwhile are left out (rule U2). `sink` runs with no lock held: it may block, and may itself cause page requests of this queue.
+    /// Hands whole groups to `sink`, oldest first, as long as they have at most `room` requests
+    /// together; answers how many groups that were. Groups that have been drained meanwhile are
+    /// left out (rule U2). `sink` runs with no lock held: it may block, and may itself cause page
+    /// requests of this queue.
     ///
     /// # Errors
     /// There is a group, and it alone has more than `room` requests; nothing was read.
-    pub fn read(&self, room: usize, mut sink: impl FnMut(Cookie, Bdf, &[PageRequest])) -> Result<usize, NoRoom> {
+    pub fn read(
+        &self,
+        room: usize,
+        mut sink: impl FnMut(Cookie, Bdf, &[PageRequest]),
+    ) -> Result<usize, NoRoom> {
         let mut left = room;
         let mut count = 0;
         loop {
@@ -252,11 +278,14 @@ impl FaultQueue {
     /// Answers groups that were read, in this order.
     ///
     /// # Errors
-    /// The first one that could not be answered, and how many were before it: those are answered, none after is.
+    /// The first one that could not be answered, and how many were before it: those are answered,
+    /// none after is.
     pub fn answer(&self, answers: &[GroupAnswer]) -> Result<(), AnswersError> {
         for (done, answer) in answers.iter().enumerate() {
             let group = self.0.groups.lock().read.remove(&answer.cookie);
-            let taken = group.ok_or(AnswerError::Unknown { cookie: answer.cookie }).and_then(|group| group.answer(answer.code));
+            let taken = group
+                .ok_or(AnswerError::Unknown { cookie: answer.cookie })
+                .and_then(|group| group.answer(answer.code));
             if let Err(cause) = taken {
                 if mutation::is_on(15) {
                     return Ok(());
@@ -271,7 +300,8 @@ impl FaultQueue {
 impl PageRequestHandler for Queue {
     fn page_requests(&self, group: PageRequestGroup) {
         let mut groups = self.groups.lock();
-        let drained = if groups.len() >= self.capacity { groups.take_drained() } else { VecDeque::new() };
+        let drained =
+            if groups.len() >= self.capacity { groups.take_drained() } else { VecDeque::new() };
         let refused = if groups.closed || groups.len() >= self.capacity {
             Some(group)
         } else {
@@ -309,6 +339,9 @@ impl Drop for FaultQueue {
 impl fmt::Debug for FaultQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unread, read) = self.len();
-        f.debug_struct("FaultQueue").field("unread", &unread).field("read", &read).finish_non_exhaustive()
+        f.debug_struct("FaultQueue")
+            .field("unread", &unread)
+            .field("read", &read)
+            .finish_non_exhaustive()
     }
 }

@@ -1,13 +1,21 @@
-//! The IOMMU's side of page requests: its queue, the groups that are not complete yet, and those that wait for their answer.
+//! The IOMMU's side of page requests: its queue, the groups that are not complete yet, and those
+//! that wait for their answer.
 //!
-//! A state machine without locks, links or clock; one lock of the IOMMU is around all of it, so that nothing has an order to get wrong. Each call is short and
-//! bounded by the queue's capacity. Nothing is resolved here: [`PageRequests::next_work`] hands a group out, [`PageRequests::answer`] takes its answer. Invariants:
+//! A state machine without locks, links or clock; one lock of the IOMMU is around all of it, so
+//! that nothing has an order to get wrong. Each call is short and bounded by the queue's capacity.
+//! Nothing is resolved here: [`PageRequests::next_work`] hands a group out,
+//! [`PageRequests::answer`] takes its answer. Invariants:
 //!
-//! 1. A group goes partial, pending, answered, and is answered once. Who drains takes it out; an answer that comes after is dropped and counted.
-//! 2. What a device may have in here is bounded by its allocation, all of it by the devices; the queue by its capacity.
-//! 3. When the queue is full its overflow flag is set and everything is refused until it has been sorted out. A lost request leaves nobody waiting: where it was the last of its group
-//!    it is answered with success at once, which has the device look again; sorting throws away the partial groups, which may have lost a member (rule F3).
-//! 4. Groups of one space are resolved one at a time, in the order in which they became complete; spaces take turns (rule S3).
+//! 1. A group goes partial, pending, answered, and is answered once. Who drains takes it out; an
+//!    answer that comes after is dropped and counted.
+//! 2. What a device may have in here is bounded by its allocation, all of it by the devices; the
+//!    queue by its capacity.
+//! 3. When the queue is full its overflow flag is set and everything is refused until it has been
+//!    sorted out. A lost request leaves nobody waiting: where it was the last of its group it is
+//!    answered with success at once, which has the device look again; sorting throws away the
+//!    partial groups, which may have lost a member (rule F3).
+//! 4. Groups of one space are resolved one at a time, in the order in which they became complete;
+//!    spaces take turns (rule S3).
 
 mod drain;
 mod parts;
@@ -45,11 +53,13 @@ pub struct PageCounts {
     pub failed: u64,
     /// Times that the queue overflowed.
     pub overflows: u64,
-    /// Page requests and stop markers lost to an overflow, or beyond what a device may have in the queue.
+    /// Page requests and stop markers lost to an overflow, or beyond what a device may have in the
+    /// queue.
     pub lost: u64,
     /// Requests of partial groups that were thrown away.
     pub discarded: u64,
-    /// Page requests and stop markers dropped because their device was removed, reset or not enabled; page requests also after a response failure.
+    /// Page requests and stop markers dropped because their device was removed, reset or not
+    /// enabled; page requests also after a response failure.
     pub dropped: u64,
     /// Groups that nobody could be answered for: the device was gone or had been reset.
     pub unanswerable: u64,
@@ -119,11 +129,18 @@ impl PageRequests {
         out: &mut Outbox,
     ) {
         self.counts.requests += 1;
-        if !self.overflow && self.holders.get(&key).is_some_and(|holder| holder.held >= holder.allocation && holder.stops > 0) {
+        if !self.overflow
+            && self
+                .holders
+                .get(&key)
+                .is_some_and(|holder| holder.held >= holder.allocation && holder.stops > 0)
+        {
             // A stop marker that is queued gives back what its device gave up before.
             self.sort_all(now, out);
         }
-        let Some(holder) = self.holders.get_mut(&key).filter(|holder| holder.accepting && !holder.failed) else {
+        let Some(holder) =
+            self.holders.get_mut(&key).filter(|holder| holder.accepting && !holder.failed)
+        else {
             self.counts.dropped += 1;
             if request.last {
                 self.send(device, request.pasid, request.index, ResponseCode::ResponseFailure, out);
@@ -160,7 +177,8 @@ impl PageRequests {
             return;
         };
         if holder.stops >= STOPS {
-            // More than a device has a use for: it is not to fill the queue of the others (rule S3).
+            // More than a device has a use for: it is not to fill the queue of the others (rule
+            // S3).
             self.counts.lost += 1;
             self.discard_partial(|(device, _, of)| *device == key && *of == Some(marker.pasid));
         } else if self.overflow || self.ring.len() >= self.capacity {
@@ -175,10 +193,13 @@ impl PageRequests {
         }
     }
 
-    /// Takes one entry out of the queue and puts it where it belongs; clears an overflow when the queue is empty. False where there was nothing to do.
+    /// Takes one entry out of the queue and puts it where it belongs; clears an overflow when the
+    /// queue is empty. False where there was nothing to do.
     pub(crate) fn sort(&mut self, now: Option<Duration>, out: &mut Outbox) -> bool {
         match self.ring.pop_front() {
-            Some(Entry::Request(key, request, used)) => self.sort_request(key, request, used.map(Target::Domain), now, out),
+            Some(Entry::Request(key, request, used)) => {
+                self.sort_request(key, request, used.map(Target::Domain), now, out)
+            }
             Some(Entry::Stop(key, pasid)) => {
                 if let Some(holder) = self.holders.get_mut(&key) {
                     holder.stops = holder.stops.saturating_sub(1);
@@ -201,7 +222,14 @@ impl PageRequests {
     }
 
     /// `domain` is what a request without PASID is for.
-    fn sort_request(&mut self, key: DeviceKey, request: PageRequest, domain: Option<Target>, now: Option<Duration>, out: &mut Outbox) {
+    fn sort_request(
+        &mut self,
+        key: DeviceKey,
+        request: PageRequest,
+        domain: Option<Target>,
+        now: Option<Duration>,
+        out: &mut Outbox,
+    ) {
         let at = (key, request.index, request.pasid);
         if !request.last {
             self.partial.entry(at).or_default().push(request);
@@ -228,7 +256,20 @@ impl PageRequests {
         self.next_cookie += 1;
         let (pasid, index) = (request.pasid, request.index);
         let stage = Stage::Waiting;
-        self.pending.insert(cookie, Pending { device: key, pasid, index, requests, line, target, stage, pages, complete_at: now });
+        self.pending.insert(
+            cookie,
+            Pending {
+                device: key,
+                pasid,
+                index,
+                requests,
+                line,
+                target,
+                stage,
+                pages,
+                complete_at: now,
+            },
+        );
         let entry = self.lines.entry(line).or_default();
         entry.waiting.push_back(cookie);
         if !entry.busy && entry.waiting.len() == 1 {
@@ -236,7 +277,8 @@ impl PageRequests {
         }
     }
 
-    /// The group of the space that has waited longest; its line is busy until [`line_free`](Self::line_free).
+    /// The group of the space that has waited longest; its line is busy until
+    /// [`line_free`](Self::line_free).
     pub(crate) fn next_work(&mut self) -> Option<Work> {
         let line = self.turn.pop_front()?;
         let entry = self.lines.get_mut(&line)?;
@@ -246,7 +288,14 @@ impl PageRequests {
         group.stage = Stage::Resolving;
         let device = Arc::clone(&self.holders.get(&group.device)?.device);
         let pages = std::mem::take(&mut group.pages);
-        Some(Work { cookie, line, device, target: group.target.clone(), pages, complete_at: group.complete_at })
+        Some(Work {
+            cookie,
+            line,
+            device,
+            target: group.target.clone(),
+            pages,
+            complete_at: group.complete_at,
+        })
     }
 
     /// Whether a group waits that [`next_work`](Self::next_work) would hand out.
@@ -278,7 +327,8 @@ impl PageRequests {
         }
     }
 
-    /// The group is about to be handed to an owner, who answers by its cookie. False where it is too late for that: the group has been forgotten, or its target has been closed, so
+    /// The group is about to be handed to an owner, who answers by its cookie. False where it is
+    /// too late for that: the group has been forgotten, or its target has been closed, so
     /// that the drain which would answer an owner's groups may have passed.
     pub(crate) fn hand_out(&mut self, cookie: Cookie) -> bool {
         let group = self.pending.get_mut(&cookie).filter(|group| !group.target.is_closed());
@@ -287,7 +337,10 @@ impl PageRequests {
 
     /// What is in here: requests that are queued or in partial groups, and groups that are pending.
     pub(crate) fn under_way(&self) -> (usize, usize) {
-        (self.ring.len() + self.partial.values().map(SmallVec::len).sum::<usize>(), self.pending.len())
+        (
+            self.ring.len() + self.partial.values().map(SmallVec::len).sum::<usize>(),
+            self.pending.len(),
+        )
     }
 
     fn discard_partial(&mut self, which: impl Fn(&(DeviceKey, PrgIndex, Option<Pasid>)) -> bool) {
@@ -310,7 +363,14 @@ impl PageRequests {
         }
     }
 
-    fn send(&mut self, device: &Arc<DeviceInner>, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode, out: &mut Outbox) {
+    fn send(
+        &mut self,
+        device: &Arc<DeviceInner>,
+        pasid: Option<Pasid>,
+        index: PrgIndex,
+        code: ResponseCode,
+        out: &mut Outbox,
+    ) {
         if device.gate.is_closed() {
             self.counts.unanswerable += 1;
             return;

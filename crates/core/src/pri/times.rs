@@ -10,7 +10,8 @@ const BUCKETS: usize = (PARTS * DOUBLINGS) as usize;
 
 /// Counts durations in buckets that grow with them; knows quantiles to an eighth.
 ///
-/// Rejected: `hdrhistogram`, some 20 KiB each at the same precision, where there can be four for each of a million bonds.
+/// Rejected: `hdrhistogram`, some 20 KiB each at the same precision, where there can be four for
+/// each of a million bonds.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: Box<[u32; BUCKETS]>,
@@ -29,7 +30,8 @@ impl Histogram {
         let nanos = nanos.max(1);
         let doubling = nanos.ilog2();
         // The bits after the leading one, as far as they tell parts of a doubling apart.
-        let part = if doubling >= 3 { nanos >> (doubling - 3) & 7 } else { nanos << (3 - doubling) & 7 };
+        let part =
+            if doubling >= 3 { nanos >> (doubling - 3) & 7 } else { nanos << (3 - doubling) & 7 };
         ((doubling * PARTS) as usize + part as usize).min(BUCKETS - 1)
     }
 
@@ -41,7 +43,8 @@ impl Histogram {
 
     /// Counts one.
     pub fn record(&mut self, took: Duration) {
-        let slot = &mut self.buckets[Self::bucket(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))];
+        let slot =
+            &mut self.buckets[Self::bucket(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))];
         *slot = slot.saturating_add(1);
         self.count += 1;
         self.longest = self.longest.max(took);
@@ -57,7 +60,8 @@ impl Histogram {
         self.longest
     }
 
-    /// The duration that `share` (0.0..=1.0) of them did not exceed, rounded up by at most an eighth; zero where none was counted.
+    /// The duration that `share` (0.0..=1.0) of them did not exceed, rounded up by at most an
+    /// eighth; zero where none was counted.
     pub fn quantile(&self, share: f64) -> Duration {
         let wanted = ((self.count as f64 * share.clamp(0.0, 1.0)).ceil() as u64).max(1);
         let mut seen = 0;
@@ -82,7 +86,14 @@ impl Histogram {
 
 impl std::fmt::Debug for Histogram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} times, p50 {:?}, p99 {:?}, longest {:?}", self.count, self.quantile(0.5), self.quantile(0.99), self.longest)
+        write!(
+            f,
+            "{} times, p50 {:?}, p99 {:?}, longest {:?}",
+            self.count,
+            self.quantile(0.5),
+            self.quantile(0.99),
+            self.longest
+        )
     }
 }
 
@@ -93,7 +104,8 @@ pub struct FaultTimes {
     pub request: Histogram,
     /// Resolving: the provider, or the owner's handler.
     pub resolve: Histogram,
-    /// From the device's last request of a group to the response that it took: the whole round trip.
+    /// From the device's last request of a group to the response that it took: the whole round
+    /// trip.
     pub response: Histogram,
     /// From the response to the access that was tried again and succeeded.
     pub retry: Histogram,
@@ -122,9 +134,15 @@ mod tests {
         for share in [0.01, 0.25, 0.5, 0.9, 0.99] {
             let exact = 100_000.0 * share;
             let told = histogram.quantile(share).as_nanos() as f64;
-            assert!(told >= exact * 0.99 && told <= exact * 1.13 + 1.0, "{share}: {told} for {exact}");
+            assert!(
+                told >= exact * 0.99 && told <= exact * 1.13 + 1.0,
+                "{share}: {told} for {exact}"
+            );
         }
-        assert_eq!((histogram.quantile(1.0), histogram.count()), (Duration::from_nanos(100_000), 100_000));
+        assert_eq!(
+            (histogram.quantile(1.0), histogram.count()),
+            (Duration::from_nanos(100_000), 100_000)
+        );
     }
 
     #[test]

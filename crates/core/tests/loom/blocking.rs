@@ -8,7 +8,8 @@ use sva_core::*;
 use crate::support::*;
 
 // shows T2
-// Three threads: change; translated read under way; begun reset. Up to 4 forced switches, some 121,000, 9 s.
+// Three threads: change; translated read under way; begun reset. Up to 4 forced switches, some
+// 121,000, 9 s.
 #[test]
 fn concurrent_reset_and_space_change() {
     bounded(4, || {
@@ -36,7 +37,8 @@ fn concurrent_reset_and_space_change() {
 }
 
 // shows T2
-// Three threads: change; translated read under way; reset, begun and done. Up to 3 forced switches, some 27,000, 3 s.
+// Three threads: change; translated read under way; reset, begun and done. Up to 3 forced switches,
+// some 27,000, 3 s.
 #[test]
 fn concurrent_reset_that_ends_and_space_change() {
     bounded(3, || {
@@ -61,7 +63,8 @@ fn concurrent_reset_that_ends_and_space_change() {
 }
 
 // shows T2
-// Two threads: reset; another one, begun and done. Up to 5 forced switches, some 31,000, 1 s; every schedule would be 920,000.
+// Two threads: reset; another one, begun and done. Up to 5 forced switches, some 31,000, 1 s; every
+// schedule would be 920,000.
 #[test]
 fn concurrent_nested_resets() {
     bounded(5, || {
@@ -88,7 +91,8 @@ fn concurrent_nested_resets() {
 }
 
 // shows T2, U1
-// Three threads: wait for a change; tick; translated read and completion. Up to 4 forced switches, some 40,000, 3 s. An invalidation is tried once; time stands still.
+// Three threads: wait for a change; tick; translated read and completion. Up to 4 forced switches,
+// some 40,000, 3 s. An invalidation is tried once; time stands still.
 #[test]
 fn concurrent_cut_off_and_late_completion() {
     bounded(4, || {

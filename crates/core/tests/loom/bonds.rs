@@ -20,7 +20,11 @@ fn concurrent_bind_and_exit() {
             move || probe.end()
         });
         let counted = Arc::clone(&runs);
-        let bond = iommu.bind_device(&device, &probe.space(), Bind::new(()).on_exit(move |_, ()| counted.up()));
+        let bond = iommu.bind_device(
+            &device,
+            &probe.space(),
+            Bind::new(()).on_exit(move |_, ()| counted.up()),
+        );
         ender.join().expect("ends");
         match bond {
             // The end was published while the bond lived: its handler has run, once.
@@ -88,7 +92,8 @@ fn concurrent_unbind_and_access() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; one read for the first owner. Every schedule, some 130, below 0.1 s. One PASID.
+// Two threads: unbind and bind of another space; one read for the first owner. Every schedule, some
+// 130, below 0.1 s. One PASID.
 #[test]
 fn concurrent_pasid_release_and_late_access() {
     model(|| {
@@ -99,7 +104,9 @@ fn concurrent_pasid_release_and_late_access() {
         let port = device.port().for_owner(tag);
         let late = thread::spawn(move || port.read(Some(tag.pasid), 0, &mut [0]).is_ok());
         bond.unbind();
-        let next = iommu.bind_device(&device, &new.space(), Bind::new(())).expect("the one PASID is free again");
+        let next = iommu
+            .bind_device(&device, &new.space(), Bind::new(()))
+            .expect("the one PASID is free again");
         assert_eq!(next.pasid(), tag.pasid);
         assert_ne!(next.tag(), tag);
         let reached = late.join().expect("ends");
@@ -119,7 +126,8 @@ fn concurrent_handlers_that_unbind_each_other() {
     model(|| {
         let iommu = system(false, 2);
         let device = plug(&iommu, 0);
-        let slots: [Arc<Mutex<Option<Bond<()>>>>; 2] = std::array::from_fn(|_| Arc::new(Mutex::new(None)));
+        let slots: [Arc<Mutex<Option<Bond<()>>>>; 2] =
+            std::array::from_fn(|_| Arc::new(Mutex::new(None)));
         let probes = [Probe::new(), Probe::new()];
         for own in 0..2 {
             let other = Arc::clone(&slots[1 - own]);
@@ -127,7 +135,8 @@ fn concurrent_handlers_that_unbind_each_other() {
                 let taken = other.lock().take();
                 drop(taken);
             });
-            *slots[own].lock() = Some(iommu.bind_device(&device, &probes[own].space(), bind).expect("binds"));
+            *slots[own].lock() =
+                Some(iommu.bind_device(&device, &probes[own].space(), bind).expect("binds"));
         }
         let ender = thread::spawn({
             let probe = Arc::clone(&probes[0]);
@@ -177,8 +186,12 @@ fn concurrent_group_bind_and_access() {
             let last = ports[1].read(Some(pasid), 0, &mut [0]).is_ok();
             !last || ports[0].read(Some(pasid), 0, &mut [0]).is_ok()
         });
-        let bond = iommu.bind_group(devices[0].group(), &probe.space(), Bind::new(())).expect("binds");
-        assert!(early.join().expect("ends"), "an entry was published before all had been programmed");
+        let bond =
+            iommu.bind_group(devices[0].group(), &probe.space(), Bind::new(())).expect("binds");
+        assert!(
+            early.join().expect("ends"),
+            "an entry was published before all had been programmed"
+        );
         assert_eq!(bond.members().len(), 2);
         drop(bond);
         assert_clean(&iommu, 2);

@@ -14,7 +14,13 @@ fn concurrent_container_leave_and_classic_dma() {
         let device = plug(&iommu, 0);
         let container = iommu.container();
         container.add(device.group()).expect("joins");
-        let request = MapRequest { iova: 0, len: 4096, space: probe.space(), address: 0, protection: Protection::READ_WRITE };
+        let request = MapRequest {
+            iova: 0,
+            len: 4096,
+            space: probe.space(),
+            address: 0,
+            protection: Protection::READ_WRITE,
+        };
         container.map(&request).expect("maps");
         let port = device.port();
         let user = thread::spawn(move || port.read(None, 0, &mut [0]).is_ok());
@@ -35,11 +41,20 @@ fn concurrent_unmap_and_classic_dma() {
     model(|| {
         let (iommu, probe) = (system(false, 1), Probe::new());
         let device = plug(&iommu, 0);
-        let request = MapRequest { iova: 0, len: 4096, space: probe.space(), address: 0, protection: Protection::READ_WRITE };
+        let request = MapRequest {
+            iova: 0,
+            len: 4096,
+            space: probe.space(),
+            address: 0,
+            protection: Protection::READ_WRITE,
+        };
         iommu.map(device.group(), &request).expect("maps");
         let port = device.port();
         let user = thread::spawn(move || drop(port.read(None, 0, &mut [0])));
-        assert_eq!(iommu.unmap(device.group(), 0, 4096), Ok(Unmapped { bytes: 4096, deferred: false }));
+        assert_eq!(
+            iommu.unmap(device.group(), 0, 4096),
+            Ok(Unmapped { bytes: 4096, deferred: false })
+        );
         assert_eq!(probe.inside(), 0);
         let hits = probe.hits();
         user.join().expect("ends");

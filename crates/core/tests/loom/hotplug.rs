@@ -119,7 +119,8 @@ fn concurrent_orderly_removal_and_page_request() {
 }
 
 // shows F7, G5
-// Two threads: removal; worker. Up to 7 forced switches, some seconds: every schedule takes more than ten minutes.
+// Two threads: removal; worker. Up to 7 forced switches, some seconds: every schedule takes more
+// than ten minutes.
 #[test]
 fn concurrent_orderly_removal_and_a_group_on_its_way_to_its_owner() {
     bounded(7, || {
@@ -146,7 +147,8 @@ fn concurrent_orderly_removal_and_a_group_on_its_way_to_its_owner() {
 }
 
 // shows T2, G5
-// Three threads: change; translated read under way; begun removal. Up to 3 forced switches, some 41,000, 2 s.
+// Three threads: change; translated read under way; begun removal. Up to 3 forced switches, some
+// 41,000, 2 s.
 #[test]
 fn concurrent_surprise_removal_and_space_change() {
     bounded(3, || {

@@ -14,10 +14,13 @@ use crate::support::Count;
 /// Pages that an [`InPlace`] has, from address 0 on.
 const PAGES: usize = 2;
 
-/// A space of two pages that counts uses of its frames, changes when told, and ends when told. Synchronous.
+/// A space of two pages that counts uses of its frames, changes when told, and ends when told.
+/// Synchronous.
 ///
-/// Uses are counted by relaxed additions, which order nothing. So whoever loads a count, relaxed too, is shown each value that it need not have seen already: it is sure of all uses only where
-/// what it has waited for orders them before. Where the load at the moment at which a frame goes to others and the one after the end of all threads agree in each schedule, every use
+/// Uses are counted by relaxed additions, which order nothing. So whoever loads a count, relaxed
+/// too, is shown each value that it need not have seen already: it is sure of all uses only where
+/// what it has waited for orders them before. Where the load at the moment at which a frame goes to
+/// others and the one after the end of all threads agree in each schedule, every use
 /// happened before that moment, and none came after.
 pub(crate) struct InPlace {
     id: SpaceId,
@@ -35,7 +38,8 @@ pub(crate) struct InPlace {
 }
 
 impl InPlace {
-    /// Its frames are those with this number; no other space's are the same where that has another number.
+    /// Its frames are those with this number; no other space's are the same where that has another
+    /// number.
     pub(crate) fn with_frames(number: u64) -> Arc<Self> {
         Arc::new(Self {
             id: SpaceId::unique(),
@@ -69,7 +73,8 @@ impl InPlace {
         }
     }
 
-    /// Takes a page away: the table, then the watchers, then the wait. Answers the uses of its frame up to the moment at which that may go to others.
+    /// Takes a page away: the table, then the watchers, then the wait. Answers the uses of its
+    /// frame up to the moment at which that may go to others.
     pub(crate) fn unmap(&self, page: usize) -> usize {
         self.begin_unmap(page).wait();
         self.uses(page)
@@ -79,7 +84,9 @@ impl InPlace {
     pub(crate) fn begin_unmap(&self, page: usize) -> Invalidation {
         self.mapped.lock()[page] = false;
         let watcher = self.life.lock().1.clone();
-        watcher.map_or_else(Invalidation::none, |watcher| watcher.invalidate(self.id, AlignedRange::page(page as u64 * PAGE).range()))
+        watcher.map_or_else(Invalidation::none, |watcher| {
+            watcher.invalidate(self.id, AlignedRange::page(page as u64 * PAGE).range())
+        })
     }
 
     /// How often the frame of a page has been used, as far as the caller is sure of that.
@@ -105,11 +112,13 @@ impl InPlace {
 
     /// Where a place is, if it is this space's.
     fn offset_of(&self, frame: Frame) -> Option<usize> {
-        let offset = frame.0.checked_sub(self.frame).and_then(|offset| usize::try_from(offset).ok());
+        let offset =
+            frame.0.checked_sub(self.frame).and_then(|offset| usize::try_from(offset).ok());
         offset.filter(|offset| *offset < PAGES * PAGE as usize)
     }
 
-    /// Accesses the pieces the long way. The lock of the page table is what orders it before a change.
+    /// Accesses the pieces the long way. The lock of the page table is what orders it before a
+    /// change.
     fn transfer(&self, pieces: &[Segment]) -> Result<(), Stopped> {
         let mapped = self.mapped.lock();
         let mut done = 0;
@@ -127,7 +136,10 @@ impl InPlace {
 
 impl Drop for InPlace {
     fn drop(&mut self) {
-        assert!(std::thread::panicking() || self.astray.get() == 0, "an access by a place that was never this space's");
+        assert!(
+            std::thread::panicking() || self.astray.get() == 0,
+            "an access by a place that was never this space's"
+        );
     }
 }
 
@@ -136,7 +148,13 @@ impl AddressSpace for InPlace {
         self.id
     }
     fn capabilities(&self) -> SpaceCapabilities {
-        SpaceCapabilities { synchronous: true, atomics: true, in_place: true, page_faults: true, ..SpaceCapabilities::default() }
+        SpaceCapabilities {
+            synchronous: true,
+            atomics: true,
+            in_place: true,
+            page_faults: true,
+            ..SpaceCapabilities::default()
+        }
     }
     fn ended(&self) -> Option<EndReason> {
         self.life.lock().0
@@ -165,7 +183,12 @@ impl AddressSpace for InPlace {
             return Err(StopCause::NotMapped);
         }
         let frame = Some(Frame(self.frame + page as u64 * PAGE));
-        Ok(Translation { range: AlignedRange::page(address), frame, permits: Permissions::READ_WRITE, global: false })
+        Ok(Translation {
+            range: AlignedRange::page(address),
+            frame,
+            permits: Permissions::READ_WRITE,
+            global: false,
+        })
     }
     fn memory(&self, frame: Frame, len: usize, _: bool) -> Option<VolatileSlice<'_>> {
         let Some(offset) = self.offset_of(frame) else {

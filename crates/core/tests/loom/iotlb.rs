@@ -1,6 +1,7 @@
 //! Accesses through translations that the IOMMU keeps, against what takes those away.
 //!
-//! A port is *warm* where its reads hit: by the table after the first one, by what the port itself remembers after the second. Each model wants to have seen its access go both ways, by what is
+//! A port is *warm* where its reads hit: by the table after the first one, by what the port itself
+//! remembers after the second. Each model wants to have seen its access go both ways, by what is
 //! kept and not: one in which it always goes the same way shows nothing.
 
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use sva_core::*;
 use crate::in_place::InPlace;
 use crate::support::*;
 
-/// Tries the schedules with at most so many forced switches, or every one. The model answers how many accesses went by what is kept.
+/// Tries the schedules with at most so many forced switches, or every one. The model answers how
+/// many accesses went by what is kept.
 pub(crate) fn both_ways(switches: Option<usize>, run: impl Fn() -> usize + Send + Sync + 'static) {
     let (hits, misses) = (Arc::new(Count::default()), Arc::new(Count::default()));
     let counted = (Arc::clone(&hits), Arc::clone(&misses));
@@ -21,7 +23,12 @@ pub(crate) fn both_ways(switches: Option<usize>, run: impl Fn() -> usize + Send 
         Some(switches) => bounded(switches, run),
         None => model(run),
     }
-    assert!(hits.get() > 0 && misses.get() > 0, "{} schedules in which it hit, {} in which it did not", hits.get(), misses.get());
+    assert!(
+        hits.get() > 0 && misses.get() > 0,
+        "{} schedules in which it hit, {} in which it did not",
+        hits.get(),
+        misses.get()
+    );
 }
 
 pub(crate) fn bind_in_place(iommu: &Iommu, device: &Device, space: &Arc<InPlace>) -> Bond<()> {
@@ -61,8 +68,13 @@ pub(crate) fn bound() -> Bound {
     Bound { iommu, device, space, bond, pasid }
 }
 
-/// A read of the first page by a port that has read it so often, against `end`, which has made an end of its access when it returns. What that answers is dropped last. Answers how many reads hit.
-fn read_against<K>(reads: usize, end: impl FnOnce(&Iommu, &Device, &Arc<InPlace>, Bond<()>) -> K) -> usize {
+/// A read of the first page by a port that has read it so often, against `end`, which has made an
+/// end of its access when it returns. What that answers is dropped last. Answers how many reads
+/// hit.
+fn read_against<K>(
+    reads: usize,
+    end: impl FnOnce(&Iommu, &Device, &Arc<InPlace>, Bond<()>) -> K,
+) -> usize {
     let Bound { iommu, device, space, bond, pasid } = bound();
     let port = warm(&device, pasid, 0, reads);
     let before = space.in_place();
@@ -70,7 +82,11 @@ fn read_against<K>(reads: usize, end: impl FnOnce(&Iommu, &Device, &Arc<InPlace>
     let kept = end(&iommu, &device, &space, bond);
     let used = space.uses(0);
     user.join().expect("ends");
-    assert_eq!(space.uses(0), used, "an access was under way, or began, when there were to be none");
+    assert_eq!(
+        space.uses(0),
+        used,
+        "an access was under way, or began, when there were to be none"
+    );
     drop(kept);
     space.in_place() - before
 }
@@ -88,7 +104,8 @@ fn concurrent_hit_and_space_change() {
 }
 
 // shows T2
-// Two threads: change; two reads, the first by an entry of the table, the second by what the port remembers of that. Up to 1 forced switch, some 144,000, 10 s.
+// Two threads: change; two reads, the first by an entry of the table, the second by what the port
+// remembers of that. Up to 1 forced switch, some 144,000, 10 s.
 #[test]
 fn concurrent_look_up_and_space_change() {
     both_ways(Some(1), || {
@@ -116,7 +133,8 @@ fn concurrent_hit_and_unbind() {
 }
 
 // shows U4
-// Two threads: end of the space; one read by what the port remembers. Every schedule, some 12,000, 1.2 s.
+// Two threads: end of the space; one read by what the port remembers. Every schedule, some 12,000,
+// 1.2 s.
 #[test]
 fn concurrent_hit_and_exit() {
     both_ways(None, || {
@@ -128,7 +146,8 @@ fn concurrent_hit_and_exit() {
 }
 
 // shows G5, U2
-// Two threads: removal; one read by what the port remembers. Up to 3 forced switches, some 2,200, 0.1 s; every schedule would be 310,000.
+// Two threads: removal; one read by what the port remembers. Up to 3 forced switches, some 2,200,
+// 0.1 s; every schedule would be 310,000.
 #[test]
 fn concurrent_hit_and_surprise_removal() {
     both_ways(Some(3), || {
@@ -140,13 +159,16 @@ fn concurrent_hit_and_surprise_removal() {
 }
 
 // shows G5, U2
-// Two threads: removal of one of two devices with one requester ID, whose bond stays for the other; one read by what its port remembers. Every schedule, some 620, below 0.1 s.
+// Two threads: removal of one of two devices with one requester ID, whose bond stays for the other;
+// one read by what its port remembers. Every schedule, some 620, below 0.1 s.
 #[test]
 fn concurrent_hit_and_removal_from_behind_an_alias() {
     both_ways(None, || {
         let (iommu, space) = (aliased(), InPlace::new());
         let devices = [plug(&iommu, 0), plug(&iommu, 1)];
-        let bond = iommu.bind_group(devices[0].group(), &space.space(), Bind::new(())).expect("nothing is in the way");
+        let bond = iommu
+            .bind_group(devices[0].group(), &space.space(), Bind::new(()))
+            .expect("nothing is in the way");
         let pasid = bond.pasid();
         let port = warm(&devices[1], pasid, 0, 2);
         let before = space.in_place();
@@ -176,7 +198,8 @@ fn concurrent_hit_and_reset() {
 }
 
 // shows T3
-// Two threads: change; two reads by a port that remembers nothing, the first of which enters what it learns. Up to 3 forced switches, some 87,000, 12 s.
+// Two threads: change; two reads by a port that remembers nothing, the first of which enters what
+// it learns. Up to 3 forced switches, some 87,000, 12 s.
 #[test]
 fn concurrent_iotlb_fill_and_space_change() {
     both_ways(Some(3), || {
@@ -194,7 +217,8 @@ fn concurrent_iotlb_fill_and_space_change() {
 }
 
 // shows T2
-// Two threads: fills of another space, which take both places of the table; one read by an entry of it. Up to 1 forced switch, some 26,000, 2 s.
+// Two threads: fills of another space, which take both places of the table; one read by an entry of
+// it. Up to 1 forced switch, some 26,000, 2 s.
 #[test]
 fn concurrent_look_up_and_eviction() {
     both_ways(Some(1), || {
@@ -214,7 +238,8 @@ fn concurrent_look_up_and_eviction() {
 }
 
 // shows T2
-// Three threads: change; a read each of two ports by what they remember. Up to 1 forced switch, some 2,800, 0.3 s.
+// Three threads: change; a read each of two ports by what they remember. Up to 1 forced switch,
+// some 2,800, 0.3 s.
 #[test]
 fn concurrent_hits_of_two_ports_and_space_change() {
     both_ways(Some(1), || {
@@ -231,7 +256,8 @@ fn concurrent_hits_of_two_ports_and_space_change() {
 }
 
 // shows T2
-// Two threads: a change of each of two spaces, joined into one; one read of either by what the port remembers. Every schedule, some 4,100 for either, 0.5 s.
+// Two threads: a change of each of two spaces, joined into one; one read of either by what the port
+// remembers. Every schedule, some 4,100 for either, 0.5 s.
 #[test]
 fn concurrent_hit_and_joined_changes() {
     (0..2).for_each(|read| both_ways(None, move || hit_against_joined_changes(read)));
@@ -255,7 +281,9 @@ fn hit_against_joined_changes(which: usize) -> usize {
 }
 
 // shows T2
-// Two threads: change of one page, then of the other; one read of that by an entry of the table. The first change has the space forget the port, which comes back. Up to 1 forced switch, some 30,000, 1 s.
+// Two threads: change of one page, then of the other; one read of that by an entry of the table.
+// The first change has the space forget the port, which comes back. Up to 1 forced switch, some
+// 30,000, 1 s.
 #[test]
 fn concurrent_return_of_a_port_and_space_change() {
     both_ways(Some(1), || {
@@ -272,8 +300,9 @@ fn concurrent_return_of_a_port_and_space_change() {
 }
 
 // shows T2
-// Two threads: change of one page, then of the other; a look and a read of that by a port that has yet to come back from a change before. It may come back while the first of the two is made, which then must not
-// have the space forget it. Up to 2 forced switches, some 2,900,000, two minutes.
+// Two threads: change of one page, then of the other; a look and a read of that by a port that has
+// yet to come back from a change before. It may come back while the first of the two is made, which
+// then must not have the space forget it. Up to 2 forced switches, some 2,900,000, two minutes.
 #[test]
 fn concurrent_late_return_of_a_port_and_space_changes() {
     both_ways(Some(2), || {
@@ -281,7 +310,9 @@ fn concurrent_late_return_of_a_port_and_space_changes() {
         let port = warm(&device, pasid, 0, 1);
         space.unmap(1);
         let before = space.in_place();
-        let user = thread::spawn(move || (port.kept(pasid, 0, AccessMode::READ), read(&port, pasid, 0), port));
+        let user = thread::spawn(move || {
+            (port.kept(pasid, 0, AccessMode::READ), read(&port, pasid, 0), port)
+        });
         space.unmap(1);
         let used = space.unmap(0);
         let port = user.join().expect("ends");
@@ -302,7 +333,8 @@ fn bound_to_two() -> (Iommu, [Arc<InPlace>; 2], [Bond<()>; 2], DmaPort) {
 }
 
 // shows T2
-// Two threads: change of a space; two reads of it by what the port remembers, which has news of another space to catch up with. Up to 2 forced switches, some 221,000, 24 s.
+// Two threads: change of a space; two reads of it by what the port remembers, which has news of
+// another space to catch up with. Up to 2 forced switches, some 221,000, 24 s.
 #[test]
 fn concurrent_news_of_another_space_and_space_change() {
     both_ways(Some(2), || {
@@ -319,7 +351,8 @@ fn concurrent_news_of_another_space_and_space_change() {
 }
 
 // shows T2
-// Two threads: change; one read by what the port remembers of a bond that was unbound and bound again, while the space had another bond. Every schedule, some 4,100, 0.4 s.
+// Two threads: change; one read by what the port remembers of a bond that was unbound and bound
+// again, while the space had another bond. Every schedule, some 4,100, 0.4 s.
 #[test]
 fn concurrent_hit_after_a_second_bind_and_space_change() {
     both_ways(None, || {
@@ -340,7 +373,8 @@ fn concurrent_hit_after_a_second_bind_and_space_change() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; two reads by a port that remembers the first. Up to 3 forced switches, some 3,600, 0.3 s. One PASID.
+// Two threads: unbind and bind of another space; two reads by a port that remembers the first. Up
+// to 3 forced switches, some 3,600, 0.3 s. One PASID.
 #[test]
 fn concurrent_hit_and_pasid_reuse() {
     both_ways(Some(3), || {
@@ -354,7 +388,8 @@ fn concurrent_hit_and_pasid_reuse() {
         assert_eq!(next.pasid(), pasid);
         let (.., port) = user.join().expect("ends");
         assert_eq!(old.uses(0), used, "an access was under way, or began, after the unbind");
-        // The device is the next owner's as well. That nothing of the old one's is used there its own memory says.
+        // The device is the next owner's as well. That nothing of the old one's is used there its
+        // own memory says.
         assert!((0..2).all(|_| read(&port, pasid, 0)));
         drop((port, next));
         old.in_place() - before
@@ -362,7 +397,8 @@ fn concurrent_hit_and_pasid_reuse() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; two reads for the first owner by what the port remembers. Up to 3 forced switches, some 2,900, 0.2 s. One PASID.
+// Two threads: unbind and bind of another space; two reads for the first owner by what the port
+// remembers. Up to 3 forced switches, some 2,900, 0.2 s. One PASID.
 #[test]
 fn concurrent_hit_for_an_owner_and_pasid_reuse() {
     both_ways(Some(3), || {
@@ -375,14 +411,19 @@ fn concurrent_hit_for_an_owner_and_pasid_reuse() {
         let used = old.uses(0);
         let next = bind_in_place(&iommu, &device, &new);
         let reached = user.join().expect("ends");
-        assert_eq!((old.uses(0), new.uses(0)), (used, 0), "a late access, or one that reached the next owner");
+        assert_eq!(
+            (old.uses(0), new.uses(0)),
+            (used, 0),
+            "a late access, or one that reached the next owner"
+        );
         drop((reached, next));
         old.in_place() - before
     });
 }
 
 // shows T2, T6
-// Two threads: change; one atomic operation by what the port remembers. Every schedule, some 10,000, 2 s.
+// Two threads: change; one atomic operation by what the port remembers. Every schedule, some
+// 10,000, 2 s.
 #[test]
 fn concurrent_atomic_operation_and_space_change() {
     both_ways(None, || {

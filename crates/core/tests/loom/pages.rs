@@ -1,4 +1,5 @@
-//! Page requests: sorting, resolving and answering against what ends it. A worker is a thread that makes the same steps.
+//! Page requests: sorting, resolving and answering against what ends it. A worker is a thread that
+//! makes the same steps.
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ fn assert_answered(device: &Device, responses: u64) {
     assert_eq!((counts.responses, counts.unexpected), (responses, 0));
 }
 
-/// Every group is decided (rule U2). A response that is on its way to its device may get there later, as on any link.
+/// Every group is decided (rule U2). A response that is on its way to its device may get there
+/// later, as on any link.
 fn assert_nothing_pends(iommu: &Iommu) {
     let census = iommu.census();
     assert_eq!((census.page_requests, census.page_groups), (0, 0));
@@ -78,7 +80,8 @@ fn concurrent_begin_unbind_and_the_last_page_work() {
 }
 
 // shows F3, U1, U2
-// Three threads: unbind; a group of two requests; sorting. Up to 5 forced switches, some 117,000, 11 s. A queue for one request.
+// Three threads: unbind; a group of two requests; sorting. Up to 5 forced switches, some 117,000,
+// 11 s. A queue for one request.
 #[test]
 fn concurrent_queue_overflow_and_drain() {
     bounded(5, || {
@@ -102,13 +105,17 @@ fn concurrent_queue_overflow_and_drain() {
             move || while iommu.sort_page_request() {}
         });
         bond.unbind();
-        // What was in the queue before has been decided, and in its order: no other group was refused before it.
+        // What was in the queue before has been decided, and in its order: no other group was
+        // refused before it.
         assert!(iommu.page_counts().invalid > 0);
         assert_eq!(iommu.census().page_groups, 0);
         asker.join().expect("ends");
         sorter.join().expect("ends");
         while iommu.sort_page_request() {}
-        assert_eq!(port.outcome(groups[0]), Some(GroupOutcome::Response(ResponseCode::InvalidRequest)));
+        assert_eq!(
+            port.outcome(groups[0]),
+            Some(GroupOutcome::Response(ResponseCode::InvalidRequest))
+        );
         // Lost and told to try again, or refused: answered, once.
         assert!(matches!(port.outcome(groups[1]), Some(GroupOutcome::Response(_))));
         assert_answered(&device, 2);
@@ -135,11 +142,16 @@ fn concurrent_owners_late_answer_and_drain() {
         bond.unbind();
         assert_nothing_pends(&iommu);
         let answer = answerer.join().expect("ends");
-        let Some(GroupOutcome::Response(code)) = port.outcome(group) else { panic!("not answered") };
+        let Some(GroupOutcome::Response(code)) = port.outcome(group) else {
+            panic!("not answered")
+        };
         // An answer that is taken while the bond is closed says that it is.
         match answer {
             Ok(()) => assert_eq!(iommu.page_counts().late_answers, 0),
-            Err(AnswerError::NotPending { .. }) => assert_eq!((code, iommu.page_counts().late_answers), (ResponseCode::InvalidRequest, 1)),
+            Err(AnswerError::NotPending { .. }) => assert_eq!(
+                (code, iommu.page_counts().late_answers),
+                (ResponseCode::InvalidRequest, 1)
+            ),
             Err(other) => panic!("{other}"),
         }
         assert_answered(&device, 1);
@@ -176,7 +188,8 @@ fn concurrent_unbind_and_a_group_on_its_way_to_its_owner() {
 }
 
 // shows F1, F4
-// Two threads: a read that faults; another one. Up to 2 forced switches, some 15,000, 1 s. One page request at a time.
+// Two threads: a read that faults; another one. Up to 2 forced switches, some 15,000, 1 s. One page
+// request at a time.
 #[test]
 fn concurrent_faults_that_share_one_credit() {
     bounded(2, || {
@@ -207,7 +220,8 @@ fn concurrent_owners_that_unbind_each_other() {
         let iommu = system(false, 2);
         let device = plug_translating(&iommu, 2, Arc::new(DirectLink));
         let port = device.ats_port();
-        let slots: [Arc<Mutex<Option<Bond<()>>>>; 2] = std::array::from_fn(|_| Arc::new(Mutex::new(None)));
+        let slots: [Arc<Mutex<Option<Bond<()>>>>; 2] =
+            std::array::from_fn(|_| Arc::new(Mutex::new(None)));
         for own in 0..2 {
             let other = Arc::clone(&slots[1 - own]);
             let handler = move |_: PageRequestGroup| {
@@ -215,7 +229,9 @@ fn concurrent_owners_that_unbind_each_other() {
                 drop(taken);
             };
             let bind = Bind::new(()).on_page_requests(Arc::new(handler));
-            let bond = iommu.bind_device(&device, &Probe::new().space(), bind).expect("nothing is in the way");
+            let bond = iommu
+                .bind_device(&device, &Probe::new().space(), bind)
+                .expect("nothing is in the way");
             let group = port.open_group(Some(bond.pasid())).expect("it has credit");
             assert!(ask(&port, group, 0, true));
             *slots[own].lock() = Some(bond);

@@ -1,7 +1,8 @@
 //! Work on memory in hand, against what takes that away.
 //!
-//! A port is *practised* where it has had the page in hand before: then it pins what is kept, in a section. Else it goes the long way, inside the gates. Each model wants to have seen the work done and
-//! refused: one in which it always goes the same way shows nothing.
+//! A port is *practised* where it has had the page in hand before: then it pins what is kept, in a
+//! section. Else it goes the long way, inside the gates. Each model wants to have seen the work
+//! done and refused: one in which it always goes the same way shows nothing.
 
 use std::sync::Arc;
 
@@ -26,8 +27,12 @@ fn practised(device: &Device, pasid: Pasid, space: &InPlace) -> DmaPort {
     port
 }
 
-/// Work on the first page against `end`, which has made an end of it when it returns. What that answers is dropped last. Answers whether the work was done.
-fn work_against<K>(practise: bool, end: impl FnOnce(&Iommu, &Device, &Arc<InPlace>, Bond<()>) -> K) -> usize {
+/// Work on the first page against `end`, which has made an end of it when it returns. What that
+/// answers is dropped last. Answers whether the work was done.
+fn work_against<K>(
+    practise: bool,
+    end: impl FnOnce(&Iommu, &Device, &Arc<InPlace>, Bond<()>) -> K,
+) -> usize {
     let Bound { iommu, device, space, bond, pasid } = bound();
     let port = if practise { practised(&device, pasid, &space) } else { device.port() };
     let user = thread::spawn({
@@ -67,7 +72,8 @@ fn concurrent_pin_of_what_is_kept_and_space_change() {
 }
 
 // shows T2
-// Two threads: a change that is asked again and again whether it is over; work on memory that is kept. Up to 3 forced switches.
+// Two threads: a change that is asked again and again whether it is over; work on memory that is
+// kept. Up to 3 forced switches.
 #[test]
 fn concurrent_pin_of_what_is_kept_and_a_change_that_is_not_waited_for() {
     both_ways(Some(3), || {
@@ -82,7 +88,8 @@ fn concurrent_pin_of_what_is_kept_and_a_change_that_is_not_waited_for() {
 }
 
 // shows T2
-// Two threads: change of one page, then of the other; work on that one, which is kept. The first change has the space forget the port, and not what it has in hand. Up to 2 forced switches.
+// Two threads: change of one page, then of the other; work on that one, which is kept. The first
+// change has the space forget the port, and not what it has in hand. Up to 2 forced switches.
 #[test]
 fn concurrent_pin_of_what_is_kept_and_two_changes() {
     both_ways(Some(2), || {
@@ -136,13 +143,16 @@ fn concurrent_pin_and_reset() {
 }
 
 // shows G5, U2
-// Two threads: removal of one of two devices with one requester ID, whose bond stays for the other; work by its port on memory that is kept. Up to 3 forced switches.
+// Two threads: removal of one of two devices with one requester ID, whose bond stays for the other;
+// work by its port on memory that is kept. Up to 3 forced switches.
 #[test]
 fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
     both_ways(Some(3), || {
         let (iommu, space) = (aliased(), InPlace::new());
         let devices = [plug(&iommu, 0), plug(&iommu, 1)];
-        let bond = iommu.bind_group(devices[0].group(), &space.space(), Bind::new(())).expect("nothing is in the way");
+        let bond = iommu
+            .bind_group(devices[0].group(), &space.space(), Bind::new(()))
+            .expect("nothing is in the way");
         let pasid = bond.pasid();
         let port = practised(&devices[1], pasid, &space);
         let user = thread::spawn({
@@ -161,7 +171,8 @@ fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; work on memory of the first that is kept, twice. Up to 2 forced switches. One PASID.
+// Two threads: unbind and bind of another space; work on memory of the first that is kept, twice.
+// Up to 2 forced switches. One PASID.
 #[test]
 fn concurrent_pin_of_what_is_kept_and_pasid_reuse() {
     both_ways(Some(2), || {
@@ -170,7 +181,9 @@ fn concurrent_pin_of_what_is_kept_and_pasid_reuse() {
         let before = old.in_place();
         let user = thread::spawn(move || {
             let piece = Segment { address: 0, len: 8 };
-            (0..2).for_each(|_| port.with_memory(Some(pasid), piece, AccessMode::READ, |_| ()).unwrap_or_default());
+            (0..2).for_each(|_| {
+                port.with_memory(Some(pasid), piece, AccessMode::READ, |_| ()).unwrap_or_default()
+            });
             port
         });
         bond.unbind();

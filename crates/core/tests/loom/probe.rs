@@ -9,7 +9,8 @@ use sva_core::*;
 /// The first address of the one page that a [`Probe`] has.
 pub(crate) const PAGE_AT: u64 = 0;
 
-/// A space of one page with few states: counts who is inside, changes when told, and ends when told. Synchronous.
+/// A space of one page with few states: counts who is inside, changes when told, and ends when
+/// told. Synchronous.
 pub(crate) struct Probe {
     id: SpaceId,
     life: Mutex<Life>,
@@ -43,8 +44,20 @@ impl Probe {
 
     /// Its page is the frame with this number.
     pub(crate) fn with_frame(number: u64) -> Arc<Self> {
-        let memory = Memory { frame: Frame(number << 60), mapped: true, absent: false, freed: false, inside: 0, hits: 0, stale: 0 };
-        Arc::new(Self { id: SpaceId::unique(), life: Mutex::new((None, None)), memory: Mutex::new(memory) })
+        let memory = Memory {
+            frame: Frame(number << 60),
+            mapped: true,
+            absent: false,
+            freed: false,
+            inside: 0,
+            hits: 0,
+            stale: 0,
+        };
+        Arc::new(Self {
+            id: SpaceId::unique(),
+            life: Mutex::new((None, None)),
+            memory: Mutex::new(memory),
+        })
     }
 
     /// Its page is not present until it is resolved.
@@ -70,7 +83,8 @@ impl Probe {
         }
     }
 
-    /// Takes the page away as a synchronous provider does: the table, then the watchers, then the wait, then the frame goes to others.
+    /// Takes the page away as a synchronous provider does: the table, then the watchers, then the
+    /// wait, then the frame goes to others.
     pub(crate) fn unmap(&self) {
         self.begin_unmap().wait();
         self.free();
@@ -80,7 +94,9 @@ impl Probe {
     pub(crate) fn begin_unmap(&self) -> Invalidation {
         self.memory.lock().mapped = false;
         let watcher = self.life.lock().1.clone();
-        watcher.map_or_else(Invalidation::none, |watcher| watcher.invalidate(self.id, AlignedRange::page(PAGE_AT).range()))
+        watcher.map_or_else(Invalidation::none, |watcher| {
+            watcher.invalidate(self.id, AlignedRange::page(PAGE_AT).range())
+        })
     }
 
     /// The frame goes to others: nothing may be using it, or use it from now on.
@@ -167,7 +183,12 @@ impl AddressSpace for Probe {
             (true, true) => return Err(StopCause::NotPresent),
             (false, _) => return Err(StopCause::NotMapped),
         }
-        Ok(Translation { range: AlignedRange::page(address), frame: Some(memory.frame), permits: Permissions::READ_WRITE, global: false })
+        Ok(Translation {
+            range: AlignedRange::page(address),
+            frame: Some(memory.frame),
+            permits: Permissions::READ_WRITE,
+            global: false,
+        })
     }
     fn resolve(&self, _: u64, _: AccessMode) -> Result<(), StopCause> {
         self.access().map_err(|stopped| stopped.cause)?;

@@ -1,4 +1,5 @@
-//! What the models share: how far a model is explored, a bus with few states, links and a clock that do as they are told.
+//! What the models share: how far a model is explored, a bus with few states, links and a clock
+//! that do as they are told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,8 +12,9 @@ use sva_core::*;
 
 pub(crate) use crate::probe::{PAGE_AT, Probe};
 
-/// What a model counts with. Not part of what is modelled, so that it adds no states; what two threads could see in two orders stands behind a lock of the model
-/// instead, as what a [`Probe`] knows does.
+/// What a model counts with. Not part of what is modelled, so that it adds no states; what two
+/// threads could see in two orders stands behind a lock of the model instead, as what a [`Probe`]
+/// knows does.
 #[derive(Default)]
 #[expect(clippy::disallowed_types, reason = "not part of the model")]
 pub(crate) struct Count(std::sync::atomic::AtomicUsize);
@@ -26,15 +28,18 @@ impl Count {
     }
 }
 
-/// Tries every schedule of a model, or all with fewer forced switches than `LOOM_MAX_PREEMPTIONS` where that is set.
+/// Tries every schedule of a model, or all with fewer forced switches than `LOOM_MAX_PREEMPTIONS`
+/// where that is set.
 pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {
     explore(Builder::new(), run);
 }
 
-/// Tries every schedule in which threads are interrupted at most `switches` times together; a thread that waits or ends gives way for free.
+/// Tries every schedule in which threads are interrupted at most `switches` times together; a
+/// thread that waits or ends gives way for free.
 pub(crate) fn bounded(switches: usize, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(builder.preemption_bound.map_or(switches, |set| set.min(switches)));
+    builder.preemption_bound =
+        Some(builder.preemption_bound.map_or(switches, |set| set.min(switches)));
     explore(builder, run);
 }
 
@@ -81,7 +86,14 @@ impl Topology for Bus {
     fn windows(&self, _: Bdf) -> Vec<PeerWindow> {
         Vec::new()
     }
-    fn read_peer(&self, _: Bdf, window: &PeerWindow, _: u64, _: &mut [u8], _: Access) -> Result<(), PeerAborted> {
+    fn read_peer(
+        &self,
+        _: Bdf,
+        window: &PeerWindow,
+        _: u64,
+        _: &mut [u8],
+        _: Access,
+    ) -> Result<(), PeerAborted> {
         Err(PeerAborted(window.decoder))
     }
     fn write_peer(&self, _: Bdf, window: &PeerWindow, _: u64, _: &[u8]) -> Result<(), PeerAborted> {
@@ -92,7 +104,8 @@ impl Topology for Bus {
     }
 }
 
-/// Settings with `bits` PASID bits (one bit is one PASID, so that reuse is at once) and next to no room anywhere.
+/// Settings with `bits` PASID bits (one bit is one PASID, so that reuse is at once) and next to no
+/// room anywhere.
 pub(crate) fn tiny(bits: u8) -> IommuConfig {
     let pasid_width = PasidWidth::new(bits).expect("1 to 20");
     IommuConfig {
@@ -123,7 +136,11 @@ pub(crate) fn system_with(config: IommuConfig) -> Iommu {
 
 /// A system with one PASID whose time is always the clock's.
 pub(crate) fn timed(clock: &Arc<Hand>) -> Iommu {
-    Iommu::with_clock(Arc::new(Bus { shared: false, aliased: false, version: Version::default() }), tiny(1), Arc::clone(clock) as _)
+    Iommu::with_clock(
+        Arc::new(Bus { shared: false, aliased: false, version: Version::default() }),
+        tiny(1),
+        Arc::clone(clock) as _,
+    )
 }
 
 /// A clock that is set by hand, a second at a time. Set only while one thread runs.
@@ -141,13 +158,17 @@ pub(crate) fn function(number: u8) -> Bdf {
 }
 
 pub(crate) fn plug(iommu: &Iommu, number: u8) -> Device {
-    let spec = DeviceSpec { bdf: function(number), capabilities: Capabilities::sva(PasidWidth::MAX) };
+    let spec =
+        DeviceSpec { bdf: function(number), capabilities: Capabilities::sva(PasidWidth::MAX) };
     iommu.plug(spec).expect("a free address").device
 }
 
 /// Function 0 with ATS and `requests` page requests, both switched on, behind `link`.
 pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>) -> Device {
-    let spec = DeviceSpec { bdf: function(0), capabilities: Capabilities::translating(PasidWidth::MAX, requests) };
+    let spec = DeviceSpec {
+        bdf: function(0),
+        capabilities: Capabilities::translating(PasidWidth::MAX, requests),
+    };
     let device = iommu.plug_in(Plug::new(spec).link(link)).expect("a free address").device;
     device.enable_ats().expect("it has ATS");
     device.enable_pri().expect("and page requests");
@@ -196,7 +217,8 @@ pub(crate) fn work(iommu: &Iommu) {
     }
 }
 
-/// A link that keeps back what the IOMMU tells the device, as far as it is `wanted`, until it is let go. The other way everything passes.
+/// A link that keeps back what the IOMMU tells the device, as far as it is `wanted`, until it is
+/// let go. The other way everything passes.
 pub(crate) struct Keeper {
     wanted: fn(&ToDevice) -> bool,
     kept: Mutex<VecDeque<(LinkEnds, ToDevice)>>,
@@ -280,5 +302,8 @@ pub(crate) fn assert_clean(iommu: &Iommu, devices: usize) {
 /// Nothing is queued, asked, waited for or used.
 pub(crate) fn assert_idle(iommu: &Iommu) {
     let census = iommu.census();
-    assert_eq!((census.page_requests, census.page_groups, census.invalidations, census.device_work), (0, 0, 0, 0));
+    assert_eq!(
+        (census.page_requests, census.page_groups, census.invalidations, census.device_work),
+        (0, 0, 0, 0)
+    );
 }

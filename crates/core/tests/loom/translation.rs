@@ -37,7 +37,8 @@ fn concurrent_fill_and_space_change() {
     });
 }
 
-/// A device that does not wait to be told: asks with the only PASID that there is, and uses what it learns.
+/// A device that does not wait to be told: asks with the only PASID that there is, and uses what it
+/// learns.
 fn impatient(port: AtsPort) -> impl FnOnce() + Send + 'static {
     let pasid = Pasid::new(1).expect("the only one");
     move || {
@@ -74,7 +75,10 @@ fn concurrent_bind_and_space_change() {
 fn concurrent_ats_enable_and_space_change() {
     bounded(4, || {
         let iommu = system(false, 1);
-        let spec = DeviceSpec { bdf: function(0), capabilities: Capabilities::translating(PasidWidth::MAX, 1) };
+        let spec = DeviceSpec {
+            bdf: function(0),
+            capabilities: Capabilities::translating(PasidWidth::MAX, 1),
+        };
         let device = iommu.plug(spec).expect("a free address").device;
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
@@ -117,7 +121,8 @@ fn concurrent_unbind_and_fill() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; completion and read. Every schedule, some 5,200, 0.4 s. One PASID.
+// Two threads: unbind and bind of another space; completion and read. Every schedule, some 5,200,
+// 0.4 s. One PASID.
 #[test]
 fn concurrent_pasid_reuse_and_late_completion() {
     model(|| {
@@ -128,7 +133,8 @@ fn concurrent_pasid_reuse_and_late_completion() {
         let (old, new) = (Probe::with_frame(1), Probe::with_frame(2));
         let bond = bind(&iommu, &device, &old);
         let tag = bond.tag();
-        let request = port.ask_translation(Some(tag.pasid), PAGE_AT, AccessMode::READ).expect("ATS is on");
+        let request =
+            port.ask_translation(Some(tag.pasid), PAGE_AT, AccessMode::READ).expect("ATS is on");
         // Its completion is on the way.
         let late = thread::spawn({
             let port = port.clone();
@@ -144,7 +150,11 @@ fn concurrent_pasid_reuse_and_late_completion() {
         assert_ne!(next.tag(), tag);
         late.join().expect("ends");
         assert_eq!((inside, old.hits()), (0, hits), "no access after the unbind");
-        assert_eq!((new.hits(), new.stale()), (0, 0), "a late completion never reaches the next owner");
+        assert_eq!(
+            (new.hits(), new.stale()),
+            (0, 0),
+            "a late completion never reaches the next owner"
+        );
         let _ = port.translation(request);
         drop(next);
         assert_clean(&iommu, 1);
@@ -176,7 +186,8 @@ fn concurrent_translated_request_and_ats_disable() {
 }
 
 // shows T2, U1
-// Three threads: unbind; translated read under way; change. Up to 3 forced switches, some 28,000, 3 s.
+// Three threads: unbind; translated read under way; change. Up to 3 forced switches, some 28,000, 3
+// s.
 #[test]
 fn concurrent_unbind_and_space_change() {
     bounded(3, || {
@@ -199,7 +210,8 @@ fn concurrent_unbind_and_space_change() {
 }
 
 // shows S2
-// Two threads: read; the only translation request that may be outstanding is collected, or given up. Every schedule, 16 each. Without the news of room it is a deadlock.
+// Two threads: read; the only translation request that may be outstanding is collected, or given
+// up. Every schedule, 16 each. Without the news of room it is a deadlock.
 #[test]
 fn concurrent_read_and_collection_of_the_only_translation_request() {
     for collects in [true, false] {
@@ -210,7 +222,9 @@ fn concurrent_read_and_collection_of_the_only_translation_request() {
             let bond = bind(&iommu, &device, &probe);
             let pasid = bond.pasid();
             // For a page that is not there: nothing is kept that the read could use.
-            let asked = port.ask_translation(Some(pasid), !PAGE_AT, AccessMode::READ).expect("the only one");
+            let asked = port
+                .ask_translation(Some(pasid), !PAGE_AT, AccessMode::READ)
+                .expect("the only one");
             let reader = thread::spawn({
                 let port = port.clone();
                 move || port.read(Some(pasid), PAGE_AT, &mut [0]).is_ok()

@@ -1,11 +1,13 @@
-//! A space in place that does something of the test's when it is next asked for a run: in the middle of an access that goes the long way.
+//! A space in place that does something of the test's when it is next asked for a run: in the
+//! middle of an access that goes the long way.
 
 use std::sync::Arc;
 
 use sva_core::space::Run;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment, SpaceCapabilities, SpaceEnded, SpaceId,
-    SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    WatchToken,
 };
 use sva_testkit::ArenaSpace;
 use vm_memory::VolatileSlice;

@@ -1,12 +1,14 @@
-//! Translation requests, what a device keeps of the answers, and the requests that it makes by them (rules T1, T3, T4, B7, U4).
+//! Translation requests, what a device keeps of the answers, and the requests that it makes by them
+//! (rules T1, T3, T4, B7, U4).
 
 use std::io;
 
 use sva_core::ats::{AskTranslationError, TranslationAnswer, TranslationRefusal};
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame, HostFailure, OnAbsent, PeerWindow,
-    Permissions, RequesterId, Service, ServiceError, Translation,
+    Access, AccessMode, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features,
+    Frame, HostFailure, OnAbsent, PeerWindow, Permissions, RequesterId, Service, ServiceError,
+    Translation,
 };
 use sva_testkit::{PAGE, Protection};
 
@@ -14,7 +16,8 @@ use crate::held::*;
 use crate::support::*;
 use crate::translating::*;
 
-const PRIVILEGED_READ: AccessMode = AccessMode { access: Access::Read, privileged: true, on_absent: OnAbsent::Resolve };
+const PRIVILEGED_READ: AccessMode =
+    AccessMode { access: Access::Read, privileged: true, on_absent: OnAbsent::Resolve };
 const EXECUTE: AccessMode = AccessMode { access: Access::Execute, ..AccessMode::READ };
 
 fn permits(text: &str) -> Permissions {
@@ -42,11 +45,19 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
     ] {
         let mut rig = Rig::new();
         drop(rig.take_bond());
-        let bond = rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(()).features(features)).expect("free");
+        let bond = rig
+            .world
+            .iommu
+            .bind_device(&rig.device, &rig.space.handle(), Bind::new(()).features(features))
+            .expect("free");
         rig.space.protect(BASE, PAGE, protection);
         let found = rig.look(Some(bond.pasid()), BASE, mode).expect("looked at");
         assert_eq!(found.permits, permits(expected), "{protection} {features:?} {mode:?}");
-        assert_eq!(found.frame.is_none(), expected.is_empty(), "without permission there is nothing to keep");
+        assert_eq!(
+            found.frame.is_none(),
+            expected.is_empty(),
+            "without permission there is nothing to keep"
+        );
         drop(bond);
         rig.take_down();
     }
@@ -57,7 +68,12 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
 fn what_was_translated_for_unprivileged_accesses_is_not_used_for_privileged_ones() {
     let mut rig = Rig::new();
     drop(rig.take_bond());
-    rig.bond = Some(rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(()).features(ALL_FEATURES)).expect("free"));
+    rig.bond = Some(
+        rig.world
+            .iommu
+            .bind_device(&rig.device, &rig.space.handle(), Bind::new(()).features(ALL_FEATURES))
+            .expect("free"),
+    );
     rig.pasid = rig.bond().pasid();
     rig.fill(BASE);
     assert!(rig.port.hold(Some(rig.pasid), BASE, AccessMode::READ).is_some());
@@ -80,8 +96,13 @@ fn a_translation_is_as_large_as_its_mapping_and_the_space_allow() {
         assert_eq!((range.first(), range.bits()), (first, bits), "2^{largest} at {address:#x}");
     }
     rig.space.unmap(BASE, PAGE);
-    let range = rig.look(Some(rig.pasid), BASE + 5 * PAGE, AccessMode::READ).expect("looked at").range;
-    assert_eq!((range.first(), range.bits()), (BASE + 4 * PAGE, 14), "what is left of the mapping has no larger aligned part there");
+    let range =
+        rig.look(Some(rig.pasid), BASE + 5 * PAGE, AccessMode::READ).expect("looked at").range;
+    assert_eq!(
+        (range.first(), range.bits()),
+        (BASE + 4 * PAGE, 14),
+        "what is left of the mapping has no larger aligned part there"
+    );
     rig.take_down();
 }
 
@@ -90,7 +111,12 @@ fn a_translation_is_as_large_as_its_mapping_and_the_space_allow() {
 fn a_translation_request_that_leads_nowhere_is_answered_that_nothing_is_permitted() {
     let rig = Rig::new();
     rig.space.absent(BASE + PAGE, PAGE);
-    let nothing_at = |address| assert_eq!(rig.look(Some(rig.pasid), address, AccessMode::READ), Ok(Translation::none(address)));
+    let nothing_at = |address| {
+        assert_eq!(
+            rig.look(Some(rig.pasid), address, AccessMode::READ),
+            Ok(Translation::none(address))
+        )
+    };
     nothing_at(BASE - PAGE);
     nothing_at(BASE + PAGE);
     nothing_at(u64::MAX);
@@ -106,12 +132,18 @@ fn a_translation_request_that_leads_nowhere_is_answered_that_nothing_is_permitte
 #[test]
 fn a_translation_request_with_a_pasid_that_is_not_the_devices_is_not_looked_at() {
     let mut rig = Rig::new();
-    let (other, narrow) =
-        (rig.world.plug_translating(2, &rig.link), rig.world.plug_over(3, Capabilities { ats: true, ..plain() }, &rig.link));
+    let (other, narrow) = (
+        rig.world.plug_translating(2, &rig.link),
+        rig.world.plug_over(3, Capabilities { ats: true, ..plain() }, &rig.link),
+    );
     narrow.enable_ats().expect("it has ATS");
     for port in [other.ats_port(), narrow.ats_port()] {
-        let request = port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ).expect("ATS is on");
-        assert_eq!(port.translation(request), Some(TranslationAnswer::Refused(TranslationRefusal::Unsupported)));
+        let request =
+            port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ).expect("ATS is on");
+        assert_eq!(
+            port.translation(request),
+            Some(TranslationAnswer::Refused(TranslationRefusal::Unsupported))
+        );
         let error = reason(port.read(Some(rig.pasid), BASE, &mut [0; 8]));
         assert_eq!(error, Some(FaultReason::Untranslatable(TranslationRefusal::Unsupported)));
     }
@@ -119,10 +151,16 @@ fn a_translation_request_with_a_pasid_that_is_not_the_devices_is_not_looked_at()
     rig.fill(BASE);
     let parked = rig.park(BASE);
     let unbinding = rig.take_bond().begin_unbind();
-    assert_eq!(rig.look(Some(rig.pasid), BASE, AccessMode::READ), Err(TranslationRefusal::Unsupported));
+    assert_eq!(
+        rig.look(Some(rig.pasid), BASE, AccessMode::READ),
+        Err(TranslationRefusal::Unsupported)
+    );
     parked.release().expect("it had begun");
     assert!(unbinding.is_over());
-    assert_eq!(rig.look(Some(rig.pasid), BASE, AccessMode::READ), Err(TranslationRefusal::Unsupported));
+    assert_eq!(
+        rig.look(Some(rig.pasid), BASE, AccessMode::READ),
+        Err(TranslationRefusal::Unsupported)
+    );
 }
 
 // shows T8
@@ -155,7 +193,11 @@ fn a_translation_that_the_machine_below_cannot_make_is_aborted_and_logged() {
     rig.gated.fail_translation(HostFailure { call: "walk", source });
     assert_eq!(rig.ask(BASE), TranslationAnswer::Refused(TranslationRefusal::Aborted));
     let device = rig.device.bdf();
-    assert!(rig.world.events().contains(&Event::HostFailure { device, call: "walk", errno: Some(5) }));
+    assert!(rig.world.events().contains(&Event::HostFailure {
+        device,
+        call: "walk",
+        errno: Some(5)
+    }));
     rig.take_down();
 }
 
@@ -166,8 +208,14 @@ fn a_port_that_blocks_translation_lets_neither_requests_for_it_nor_requests_by_i
     rig.fill(BASE);
     rig.world.bus.block_translation(rig.device.bdf(), Some(bdf(30)));
     assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Refused(TranslationRefusal::Unsupported));
-    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::TranslationBlocked(bdf(30))));
-    rig.device.port().write(Some(rig.pasid), BASE, b"plain").expect("untranslated requests are not stopped");
+    assert_eq!(
+        reason(rig.write_kept(BASE, b"x").map(drop)),
+        Some(FaultReason::TranslationBlocked(bdf(30)))
+    );
+    rig.device
+        .port()
+        .write(Some(rig.pasid), BASE, b"plain")
+        .expect("untranslated requests are not stopped");
     assert_eq!(rig.gated.frame_accesses(), 0);
     rig.world.bus.block_translation(rig.device.bdf(), None);
     assert!(rig.write_kept(BASE, b"x").expect("nothing is in the way"));
@@ -179,10 +227,15 @@ fn a_port_that_blocks_translation_lets_neither_requests_for_it_nor_requests_by_i
 fn a_translation_request_that_a_peer_decodes_gets_no_translation() {
     let rig = Rig::new();
     let range = AddrRange::new(BASE, PAGE).expect("a page");
-    rig.world.bus.windows(rig.device.bdf(), &[PeerWindow { range, decoder: bdf(9), claimed: true }]);
+    rig.world
+        .bus
+        .windows(rig.device.bdf(), &[PeerWindow { range, decoder: bdf(9), claimed: true }]);
     assert_eq!(rig.ask(BASE + 8), TranslationAnswer::Refused(TranslationRefusal::Unsupported));
     let (device, pasid) = (rig.device.bdf(), Some(rig.pasid));
-    assert_eq!(rig.world.events(), [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]);
+    assert_eq!(
+        rig.world.events(),
+        [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]
+    );
     assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Kept);
     rig.take_down();
 }
@@ -199,12 +252,23 @@ fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never
     rig.world.bus.translated_windows(rig.device.bdf(), Some(&[window]));
     assert!(rig.write_kept(BASE, b"peer").expect("the peer takes it"));
     let caught = rig.world.bus.caught();
-    assert_eq!((caught.len(), caught[0].decoder, caught[0].address, &caught[0].bytes[..]), (1, bdf(9), frame.0, &b"peer"[..]));
+    assert_eq!(
+        (caught.len(), caught[0].decoder, caught[0].address, &caught[0].bytes[..]),
+        (1, bdf(9), frame.0, &b"peer"[..])
+    );
     assert_eq!((rig.space.peek(BASE, 4), rig.gated.frame_accesses()), (b"kept".to_vec(), 0));
-    let (device, pasid, range) = (rig.device.bdf(), Some(rig.pasid), AddrRange::new(frame.0, 4).expect("4 bytes"));
-    assert_eq!(rig.world.events(), [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]);
+    let (device, pasid, range) =
+        (rig.device.bdf(), Some(rig.pasid), AddrRange::new(frame.0, 4).expect("4 bytes"));
+    assert_eq!(
+        rig.world.events(),
+        [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]
+    );
     let over = rig.device.port().write_translated(pasid, Frame(frame.0 + PAGE - 2), b"over");
-    assert_eq!(reason(over), Some(FaultReason::PeerAbort(bdf(9))), "a request does not leave the window half way");
+    assert_eq!(
+        reason(over),
+        Some(FaultReason::PeerAbort(bdf(9))),
+        "a request does not leave the window half way"
+    );
     rig.take_down();
 }
 
@@ -213,7 +277,10 @@ fn a_device_without_translation_services_cannot_have_them_switched_on() {
     let world = World::new();
     let device = world.plug(1);
     assert_eq!(device.enable_ats(), Err(ServiceError::NoAts { device: device.bdf() }));
-    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: device.bdf(), service: Service::Ats }));
+    assert_eq!(
+        device.disable_ats(),
+        Err(ServiceError::NotOn { device: device.bdf(), service: Service::Ats })
+    );
 }
 
 // shows T2
@@ -223,7 +290,10 @@ fn a_device_that_shares_a_requester_id_cannot_keep_translations() {
     let requester = RequesterId(bdf(30));
     world.bus.alias(bdf(1), requester);
     let device = world.plug_over(1, translating(), &link);
-    assert_eq!(device.enable_ats(), Err(ServiceError::SharedRequesterId { device: bdf(1), requester }));
+    assert_eq!(
+        device.enable_ats(),
+        Err(ServiceError::SharedRequesterId { device: bdf(1), requester })
+    );
     let off = device.ats_port().ask_translation(None, 0, AccessMode::READ);
     assert_eq!((off, link.messages()), (Err(AskTranslationError::Off { device: bdf(1) }), vec![]));
 }
@@ -233,12 +303,18 @@ fn services_are_switched_on_and_off_in_order() {
     let (world, link) = (World::new(), Held::new(no_message));
     let device = world.plug_over(1, translating(), &link);
     let bdf = device.bdf();
-    assert_eq!(device.disable_ats(), Err(ServiceError::NotOn { device: bdf, service: Service::Ats }));
+    assert_eq!(
+        device.disable_ats(),
+        Err(ServiceError::NotOn { device: bdf, service: Service::Ats })
+    );
     assert_eq!(device.enable_pri(), Err(ServiceError::AtsOff { device: bdf }));
     device.enable_ats().expect("it is off");
     device.enable_pri().expect("ATS is on");
     assert_eq!(device.disable_ats(), Err(ServiceError::PriOn { device: bdf }));
-    assert!(device.ats_port().ask_translation(None, 0, AccessMode::READ).is_ok(), "a refusal changes nothing");
+    assert!(
+        device.ats_port().ask_translation(None, 0, AccessMode::READ).is_ok(),
+        "a refusal changes nothing"
+    );
     device.disable_pri().expect("it is on");
     device.disable_ats().expect("page requests are off");
 }
@@ -250,11 +326,18 @@ fn of_those_who_switch_ats_on_at_once_one_succeeds_and_the_others_are_told() {
     let device = world.plug_over(1, translating(), &link);
     let start = std::sync::Barrier::new(8);
     let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| (start.wait(), device.enable_ats()).1)).collect();
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| (start.wait(), device.enable_ats()).1)).collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
     let refused = Err(ServiceError::AlreadyOn { device: device.bdf(), service: Service::Ats });
-    assert_eq!((outcomes.iter().filter(|o| o.is_ok()).count(), outcomes.iter().filter(|o| **o == refused).count()), (1, 7));
+    assert_eq!(
+        (
+            outcomes.iter().filter(|o| o.is_ok()).count(),
+            outcomes.iter().filter(|o| **o == refused).count()
+        ),
+        (1, 7)
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Reset, cut-off, switching off and removal of a device that keeps translations: at every step, with messages that come late (rules F7, G5, T2, T3).
+//! Reset, cut-off, switching off and removal of a device that keeps translations: at every step,
+//! with messages that come late (rules F7, G5, T2, T3).
 
 use std::sync::Arc;
 
@@ -15,12 +16,16 @@ use crate::translating::*;
 impl Rig {
     /// Why nothing of the device gets through, by whatever way; `None` where all of it does.
     fn blocked(&self) -> Option<FaultReason> {
-        let (plain, frame) = (self.device.port(), self.space.handle().translate(BASE, false).expect("mapped").frame.expect("synchronous"));
+        let (plain, frame) = (
+            self.device.port(),
+            self.space.handle().translate(BASE, false).expect("mapped").frame.expect("synchronous"),
+        );
         let ways = [
             reason(plain.read(Some(self.pasid), BASE, &mut [0; 8])),
             reason(plain.write_translated(Some(self.pasid), frame, b"raw")),
             reason(self.port.write(Some(self.pasid), BASE, b"by itself")),
-            reason(plain.write(None, PAGE, b"x")).filter(|reason| *reason != FaultReason::NoDomainMapping),
+            reason(plain.write(None, PAGE, b"x"))
+                .filter(|reason| *reason != FaultReason::NoDomainMapping),
         ];
         assert_eq!(ways, [ways[0]; 4], "untranslated, translated, either, and without PASID");
         ways[0]
@@ -51,7 +56,10 @@ fn resets_may_overlap_and_the_last_to_end_lets_the_device_in() {
     for first_ends_first in [true, false] {
         let rig = Rig::new();
         let mut resets = [rig.device.reset().ok(), rig.device.reset().ok()];
-        assert!(resets.iter().all(Option::is_some), "a reset of a device that is being reset is one too");
+        assert!(
+            resets.iter().all(Option::is_some),
+            "a reset of a device that is being reset is one too"
+        );
         drop(resets[usize::from(!first_ends_first)].take());
         assert_eq!(rig.blocked(), Some(FaultReason::DeviceBlocked), "the other one is not over");
         drop(resets);
@@ -61,7 +69,8 @@ fn resets_may_overlap_and_the_last_to_end_lets_the_device_in() {
 }
 
 // shows T2
-// regression 28: invalidations were sent to a device that was being reset, and each waited for its whole limit.
+// regression 28: invalidations were sent to a device that was being reset, and each waited for its
+// whole limit.
 #[test]
 fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() {
     let rig = Rig::new();
@@ -99,7 +108,10 @@ fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
     assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
     assert_eq!(rig.space.peek(BASE, 9), b"under way");
     let (quiet_inside, reset) = slot.lock().take().expect("the hook ran");
-    assert_eq!((quiet_inside, reset.is_quiet(), rig.blocked()), (false, true, Some(FaultReason::DeviceBlocked)));
+    assert_eq!(
+        (quiet_inside, reset.is_quiet(), rig.blocked()),
+        (false, true, Some(FaultReason::DeviceBlocked))
+    );
     reset.done();
     assert_eq!(rig.blocked(), None);
     rig.take_down();
@@ -150,7 +162,9 @@ fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves(
                 }
             });
             let (port, pasid) = (rig.port.clone(), rig.pasid);
-            let write = std::thread::spawn(move || port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE));
+            let write = std::thread::spawn(move || {
+                port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE)
+            });
             inside.wait();
             let reset = rig.device.begin_reset().expect("plugged in");
             let change = Begun(Some(rig.space.begin_replace(BASE, PAGE)));
@@ -178,7 +192,10 @@ fn a_translation_that_was_held_over_a_reset_is_not_used_after_it() {
     assert!(during.is_over(), "no request is under way");
     during.finish();
     reset.done();
-    assert_eq!(held.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)), Err(Some(FaultReason::DeviceBlocked)));
+    assert_eq!(
+        held.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)),
+        Err(Some(FaultReason::DeviceBlocked))
+    );
     assert_eq!(rig.gated.frame_accesses(), 0);
     drop(held);
     rig.take_down();
@@ -228,11 +245,16 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
         rig.link.hold(no_message);
         late.clone().into_iter().chain(late).for_each(Letter::deliver);
         assert_eq!(rig.device.atc_len(), 0);
-        // What a device in reset is sent it does not see. Afterwards both completions that fit nothing are counted, and the second invalidation is answered once more each time.
+        // What a device in reset is sent it does not see. Afterwards both completions that fit
+        // nothing are counted, and the second invalidation is answered once more each time.
         let (unexpected, invalidations) = if after { (4, 4) } else { (0, 2) };
         assert_eq!(rig.device.atc_counts().unexpected - kept.unexpected, unexpected);
         assert_eq!(rig.device.invalidation_counts().unexpected - counts.unexpected, invalidations);
-        assert_eq!([asked, answered].map(|request| rig.port.translation(request)), [Some(TranslationAnswer::Outdated); 2], "forgotten");
+        assert_eq!(
+            [asked, answered].map(|request| rig.port.translation(request)),
+            [Some(TranslationAnswer::Outdated); 2],
+            "forgotten"
+        );
         drop(reset);
         assert_eq!(rig.blocked(), None);
         rig.take_down();
@@ -256,7 +278,11 @@ fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
         }
         rig.link.take(page_responses).deliver();
         let counts = rig.device.page_request_counts();
-        assert_eq!((counts.responses, counts.unexpected), (0, u64::from(after)), "a device in reset sees nothing");
+        assert_eq!(
+            (counts.responses, counts.unexpected),
+            (0, u64::from(after)),
+            "a device in reset sees nothing"
+        );
         assert_eq!(rig.port.outcome(group), Some(GroupOutcome::Forgotten));
         drop(reset);
         assert_eq!(rig.world.iommu.census().page_groups, 0);
@@ -265,8 +291,8 @@ fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
     }
 }
 
-// regression 11: translations that a device had kept outlived the time in which nobody told it of changes.
-// shows T2
+// regression 11: translations that a device had kept outlived the time in which nobody told it of
+// changes. shows T2
 #[test]
 fn translations_that_were_kept_when_ats_was_switched_off_are_gone_when_it_is_on_again() {
     let rig = Rig::new();
@@ -296,8 +322,11 @@ fn switching_ats_off_waits_for_translated_requests_and_not_for_completions() {
             returned.raise();
         });
         let frame = sva_core::Frame(0);
-        let translated = || reason(rig.device.port().write_translated(Some(rig.pasid), frame, b"x"));
-        eventually("translated requests are refused", || translated() == Some(FaultReason::TranslatedRefused));
+        let translated =
+            || reason(rig.device.port().write_translated(Some(rig.pasid), frame, b"x"));
+        eventually("translated requests are refused", || {
+            translated() == Some(FaultReason::TranslatedRefused)
+        });
         assert!(!done.is_on() && !change.is_over());
         parked.release().expect("it had begun");
         switching.join().expect("no panic");
@@ -308,7 +337,8 @@ fn switching_ats_off_waits_for_translated_requests_and_not_for_completions() {
 
 // shows U3
 #[test]
-fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_before_others_pass() {
+fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_before_others_pass()
+{
     let rig = Rig::new();
     rig.fill(BASE);
     let (device, pasid, port) = (rig.device.clone(), rig.pasid, rig.port.clone());
@@ -318,7 +348,8 @@ fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_
         device.disable_ats().expect("it is on");
         device.enable_ats().expect("it is off");
         port.ask_translation(Some(pasid), BASE, AccessMode::WRITE).expect("it is on");
-        *noted.lock() = Some(reason(port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE).map(drop)));
+        *noted.lock() =
+            Some(reason(port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE).map(drop)));
     });
     assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
     assert_eq!(*inside.lock(), Some(Some(FaultReason::TranslatedRefused)));

@@ -1,4 +1,5 @@
-//! What is bounded where a device never collects, never completes, or a link makes messages up (rules S2, T4, T7).
+//! What is bounded where a device never collects, never completes, or a link makes messages up
+//! (rules S2, T4, T7).
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ fn one_at_a_time() -> IommuConfig {
 fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more() {
     let rig = Rig::with(IommuConfig { translation_requests_each: 2, ..config() });
     let ask = || rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
-    let full = Err(AskTranslationError::TooMany { device: rig.device.bdf(), outstanding: 2, allowed: 2 });
+    let full =
+        Err(AskTranslationError::TooMany { device: rig.device.bdf(), outstanding: 2, allowed: 2 });
     for round in 0..4 {
         let (first, second) = (ask().expect("room for two"), ask().expect("room for two"));
         for _ in 0..100 {
@@ -115,7 +117,10 @@ fn a_device_owes_one_completion_for_each_tag_whatever_serials_a_link_makes_up() 
     letter.deliver();
     drop(held);
     let counts = rig.device.invalidation_counts();
-    assert_eq!((counts.completed, counts.unexpected, rig.world.iommu.census().device_work), (0, Itag::COUNT as u64, 0));
+    assert_eq!(
+        (counts.completed, counts.unexpected, rig.world.iommu.census().device_work),
+        (0, Itag::COUNT as u64, 0)
+    );
     assert!(!change.is_over(), "a link that makes up messages has lost the one that counts");
     rig.answer_overdue();
     change.finish();
@@ -131,18 +136,28 @@ fn changes_that_a_silent_device_keeps_waiting_need_a_bounded_number_of_messages_
         let link = Held::new(no_message);
         let device = world.plug_translating(1, &link);
         let port = device.ats_port();
-        let bound: Vec<_> = (0..SPACES).map(|_| space()).map(|space| (world.bind(&device, &space), space)).collect();
+        let bound: Vec<_> = (0..SPACES)
+            .map(|_| space())
+            .map(|space| (world.bind(&device, &space), space))
+            .collect();
         for (bond, space) in &bound {
             space.largest_translation(12);
-            (0..PAGES).for_each(|page| port.read(Some(bond.pasid()), BASE + page * PAGE, &mut [0]).expect("mapped"));
+            (0..PAGES).for_each(|page| {
+                port.read(Some(bond.pasid()), BASE + page * PAGE, &mut [0]).expect("mapped")
+            });
         }
         let all = SPACES * PAGES as usize;
         assert_eq!(device.atc_len(), all);
         link.hold(invalidation_requests);
         // One of each space in turn, so that neighbours do not follow one another.
-        let pages = (0..PAGES).flat_map(|page| bound.iter().map(move |(_, space)| (space, BASE + page * PAGE)));
-        let changes: Vec<Begun> = pages.map(|(space, page)| Begun(Some(space.begin_unmap(page, PAGE)))).collect();
-        assert_eq!((link.count(invalidation_requests), world.iommu.census().invalidations), (Itag::COUNT, all));
+        let pages = (0..PAGES)
+            .flat_map(|page| bound.iter().map(move |(_, space)| (space, BASE + page * PAGE)));
+        let changes: Vec<Begun> =
+            pages.map(|(space, page)| Begun(Some(space.begin_unmap(page, PAGE)))).collect();
+        assert_eq!(
+            (link.count(invalidation_requests), world.iommu.census().invalidations),
+            (Itag::COUNT, all)
+        );
         assert!(changes.iter().all(|change| !change.is_over()));
         assert!(link.deliver_all(invalidation_requests) <= 2 * Itag::COUNT);
         assert_eq!(device.atc_len(), 0);

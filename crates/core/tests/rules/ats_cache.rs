@@ -1,7 +1,9 @@
 //! What a device keeps of translations, and the requests that it makes by them (rules T1 to T4).
 
 use sva_core::ats::{AlignedRange, TranslationAnswer, TranslationCompletion, TranslationRefusal};
-use sva_core::{Access, AccessMode, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation};
+use sva_core::{
+    Access, AccessMode, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation,
+};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -83,7 +85,11 @@ fn a_completion_that_a_change_overtook_is_not_kept() {
         let asked = rig.send(BASE);
         rig.space.unmap(changed, PAGE);
         rig.link.take(translation_completions).deliver();
-        assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(TranslationAnswer::Outdated), 0), "unmapped {changed:#x}");
+        assert_eq!(
+            (rig.port.translation(asked), rig.device.atc_len()),
+            (Some(TranslationAnswer::Outdated), 0),
+            "unmapped {changed:#x}"
+        );
         assert_eq!(rig.device.atc_counts().outdated, 1);
         rig.take_down();
     }
@@ -112,8 +118,14 @@ fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
     let asked = rig.send(BASE);
     let change = rig.unmap(BASE);
     rig.link.take(translation_completions).deliver();
-    assert_eq!((rig.port.translation(asked), change.is_over()), (Some(TranslationAnswer::Kept), false));
-    assert!(rig.write_kept(BASE, b"old").expect("the change is not over"), "the old frame is there as long as that");
+    assert_eq!(
+        (rig.port.translation(asked), change.is_over()),
+        (Some(TranslationAnswer::Kept), false)
+    );
+    assert!(
+        rig.write_kept(BASE, b"old").expect("the change is not over"),
+        "the old frame is there as long as that"
+    );
     rig.link.take(invalidation_requests).deliver();
     assert_eq!(rig.device.atc_len(), 0);
     change.finish();
@@ -144,11 +156,20 @@ fn a_device_with_ats_off_never_uses_a_translated_address() {
     rig.device.disable_ats().expect("it is on");
     rig.link.hold(any_message);
     rig.port.write(Some(rig.pasid), BASE, b"plain").expect("untranslated");
-    assert_eq!((rig.space.peek(BASE, 5), rig.gated.frame_accesses(), rig.link.messages()), (b"plain".to_vec(), 0, vec![]));
+    assert_eq!(
+        (rig.space.peek(BASE, 5), rig.gated.frame_accesses(), rig.link.messages()),
+        (b"plain".to_vec(), 0, vec![])
+    );
     let plain = rig.device.port();
-    assert_eq!(reason(plain.write_translated(Some(rig.pasid), frame, b"x")), Some(FaultReason::TranslatedRefused));
+    assert_eq!(
+        reason(plain.write_translated(Some(rig.pasid), frame, b"x")),
+        Some(FaultReason::TranslatedRefused)
+    );
     let read = plain.read_translated(Some(rig.pasid), frame, &mut [0], Access::Read);
-    assert_eq!((reason(read), rig.gated.frame_accesses()), (Some(FaultReason::TranslatedRefused), 0));
+    assert_eq!(
+        (reason(read), rig.gated.frame_accesses()),
+        (Some(FaultReason::TranslatedRefused), 0)
+    );
     rig.take_down();
 }
 
@@ -176,21 +197,40 @@ fn a_translation_request_that_arrives_after_ats_was_switched_off_is_refused() {
 fn a_translated_request_reaches_no_place_that_is_not_the_spaces_own() {
     let rig = Rig::new();
     let (other, bond) = rig.bind_another();
-    let (own, theirs) = (rig.frame(BASE), other.handle().translate(BASE, false).expect("mapped").frame.expect("synchronous"));
+    let (own, theirs) = (
+        rig.frame(BASE),
+        other.handle().translate(BASE, false).expect("mapped").frame.expect("synchronous"),
+    );
     let plain = rig.device.port();
     let write = |pasid, frame, data: &[u8]| reason(plain.write_translated(pasid, frame, data));
     assert_eq!(write(Some(rig.pasid), own, b"own"), None);
     for made_up in [theirs, Frame(0), Frame(own.0 + PAGES * PAGE), Frame(u64::MAX)] {
-        assert_eq!(write(Some(rig.pasid), made_up, b"xx"), Some(FaultReason::NoSuchFrame), "{made_up}");
-        let read = reason(plain.read_translated(Some(rig.pasid), made_up, &mut [0; 2], Access::Read));
+        assert_eq!(
+            write(Some(rig.pasid), made_up, b"xx"),
+            Some(FaultReason::NoSuchFrame),
+            "{made_up}"
+        );
+        let read =
+            reason(plain.read_translated(Some(rig.pasid), made_up, &mut [0; 2], Access::Read));
         assert_eq!(read, Some(FaultReason::NoSuchFrame), "{made_up}");
     }
     let past_the_end = Frame(own.0 + PAGES * PAGE - 1);
     assert_eq!(write(Some(rig.pasid), past_the_end, b"xx"), Some(FaultReason::NoSuchFrame));
     assert_eq!(rig.space.peek(BASE + PAGES * PAGE - 1, 1), [0], "refused as a whole");
-    assert_eq!(write(Some(bond.pasid()), own, b"xx"), Some(FaultReason::NoSuchFrame), "by the other's PASID");
-    assert_eq!(write(None, own, b"xx"), Some(FaultReason::TranslatedRefused), "no frame belongs to a domain");
-    assert_eq!(write(Some(Pasid::new(999).expect("20 bits")), own, b"xx"), Some(FaultReason::NotBound));
+    assert_eq!(
+        write(Some(bond.pasid()), own, b"xx"),
+        Some(FaultReason::NoSuchFrame),
+        "by the other's PASID"
+    );
+    assert_eq!(
+        write(None, own, b"xx"),
+        Some(FaultReason::TranslatedRefused),
+        "no frame belongs to a domain"
+    );
+    assert_eq!(
+        write(Some(Pasid::new(999).expect("20 bits")), own, b"xx"),
+        Some(FaultReason::NotBound)
+    );
     assert_eq!(other.peek(BASE, 2), [0, 0]);
     drop(bond);
     rig.take_down();
@@ -206,14 +246,24 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
     let completion = translation_in(&letter);
     let translation = completion.result.expect("mapped");
     let elsewhere = Translation { range: AlignedRange::page(BASE + PAGE), ..translation };
-    letter.clone().changed(Message::Down(ToDevice::Translated(TranslationCompletion { result: Ok(elsewhere), ..completion }))).deliver();
+    letter
+        .clone()
+        .changed(Message::Down(ToDevice::Translated(TranslationCompletion {
+            result: Ok(elsewhere),
+            ..completion
+        })))
+        .deliver();
     assert_eq!(
         (rig.port.translation(asked), rig.device.atc_len()),
         (Some(TranslationAnswer::NoAccess), 0),
         "not the page that was asked for"
     );
     letter.clone().deliver();
-    assert_eq!((rig.device.atc_len(), rig.device.atc_counts().unexpected), (0, 1), "the question was answered");
+    assert_eq!(
+        (rig.device.atc_len(), rig.device.atc_counts().unexpected),
+        (0, 1),
+        "the question was answered"
+    );
     let asked = rig.send(BASE);
     let right = rig.link.take(translation_completions);
     letter.deliver();
@@ -236,14 +286,26 @@ fn a_completion_for_privileged_accesses_does_not_answer_a_user_s_request() {
     let user = rig.send(BASE);
     let refused = rig.link.take(translation_completions);
     let id = translation_in(&refused).id;
-    let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode { privileged: true, ..AccessMode::READ });
+    let asked = rig.port.ask_translation(
+        Some(rig.pasid),
+        BASE,
+        AccessMode { privileged: true, ..AccessMode::READ },
+    );
     asked.expect("ATS is on");
     let letter = rig.link.take(translation_completions);
     let completion = translation_in(&letter);
-    letter.changed(Message::Down(ToDevice::Translated(TranslationCompletion { id, ..completion }))).deliver();
-    assert_eq!((rig.port.translation(user), rig.device.atc_len(), rig.device.atc_counts().unexpected), (None, 0, 1));
+    letter
+        .changed(Message::Down(ToDevice::Translated(TranslationCompletion { id, ..completion })))
+        .deliver();
+    assert_eq!(
+        (rig.port.translation(user), rig.device.atc_len(), rig.device.atc_counts().unexpected),
+        (None, 0, 1)
+    );
     refused.deliver();
-    assert_eq!((rig.port.translation(user), rig.device.atc_len()), (Some(TranslationAnswer::NoAccess), 0));
+    assert_eq!(
+        (rig.port.translation(user), rig.device.atc_len()),
+        (Some(TranslationAnswer::NoAccess), 0)
+    );
     rig.take_down();
 }
 
@@ -260,8 +322,17 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
         permits: Permissions { execute: true, ..Permissions::READ_WRITE },
         ..translation
     });
-    letter.changed(Message::Down(ToDevice::Translated(TranslationCompletion { result: forged, ..completion }))).deliver();
-    assert_eq!(rig.port.translation(asked), Some(TranslationAnswer::Kept), "a device believes what it is told");
+    letter
+        .changed(Message::Down(ToDevice::Translated(TranslationCompletion {
+            result: forged,
+            ..completion
+        })))
+        .deliver();
+    assert_eq!(
+        rig.port.translation(asked),
+        Some(TranslationAnswer::Kept),
+        "a device believes what it is told"
+    );
     assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
     rig.take_down();
 }

@@ -1,10 +1,15 @@
-//! Invalidations: a change of a space, and an unbind, wait for the devices; tags, late and lost messages, the cut-off (rules T2, T3, T4, U1, U3, U6).
+//! Invalidations: a change of a space, and an unbind, wait for the devices; tags, late and lost
+//! messages, the cut-off (rules T2, T3, T4, U1, U3, U6).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sva_core::ats::{AlignedRange, InvalidationCompletion, InvalidationRequest, Itag, TranslationAnswer};
-use sva_core::{Bind, BindError, EndReason, Event, FaultReason, IommuConfig, Refusal, ServiceError, ToIommu};
+use sva_core::ats::{
+    AlignedRange, InvalidationCompletion, InvalidationRequest, Itag, TranslationAnswer,
+};
+use sva_core::{
+    Bind, BindError, EndReason, Event, FaultReason, IommuConfig, Refusal, ServiceError, ToIommu,
+};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -24,7 +29,8 @@ fn a_change_of_a_space_returns_when_the_device_has_completed_and_not_before() {
     watched(|| {
         let rig = Rig::new();
         rig.fill(BASE);
-        rig.link.hold(|message| invalidation_requests(message) || invalidation_completions(message));
+        rig.link
+            .hold(|message| invalidation_requests(message) || invalidation_completions(message));
         let done = Signal::new();
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -34,9 +40,15 @@ fn a_change_of_a_space_returns_when_the_device_has_completed_and_not_before() {
             let request = rig.link.wait_for(invalidation_requests);
             let InvalidationRequest { pasid, global, range, .. } = request_in(&request);
             assert_eq!((pasid, global, range), (Some(rig.pasid), false, AlignedRange::page(BASE)));
-            assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 1, 1));
+            assert_eq!(
+                (done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations),
+                (false, 1, 1)
+            );
             request.deliver();
-            assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations), (false, 0, 1));
+            assert_eq!(
+                (done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations),
+                (false, 0, 1)
+            );
             rig.link.take(invalidation_completions).deliver();
         });
         assert!(done.is_on());
@@ -48,19 +60,25 @@ fn a_change_of_a_space_returns_when_the_device_has_completed_and_not_before() {
 #[test]
 fn a_change_waits_for_every_device_that_may_keep_it_and_for_no_other() {
     let rig = Rig::new();
-    let (other, stranger) = (rig.world.plug_translating(2, &rig.link), rig.world.plug_translating(3, &rig.link));
+    let (other, stranger) =
+        (rig.world.plug_translating(2, &rig.link), rig.world.plug_translating(3, &rig.link));
     let without = rig.world.plug_over(4, translating(), &rig.link);
     let second = rig.world.bind(&other, &rig.space);
     let third = rig.world.bind(&stranger, &space());
     let fourth = rig.world.bind(&without, &rig.space);
     rig.link.hold(invalidation_requests);
     let change = rig.unmap(BASE);
-    assert_eq!(rig.link.count(invalidation_requests), 2, "of the two that have ATS on and are bound to the space");
+    assert_eq!(
+        rig.link.count(invalidation_requests),
+        2,
+        "of the two that have ATS on and are bound to the space"
+    );
     rig.link.take(invalidation_requests).deliver();
     assert!(!change.is_over());
     rig.link.take(invalidation_requests).deliver();
     change.finish();
-    let sent = [&rig.device, &other, &stranger, &without].map(|device| device.invalidation_counts().sent);
+    let sent =
+        [&rig.device, &other, &stranger, &without].map(|device| device.invalidation_counts().sent);
     assert_eq!(sent, [1, 1, 0, 0]);
     rig.link.hold(no_message);
     drop((second, third, fourth));
@@ -84,16 +102,26 @@ fn an_invalidation_completes_when_the_accesses_that_use_it_are_over() {
 fn no_more_than_32_invalidations_are_in_flight_and_each_has_a_tag_of_its_own() {
     let rig = Rig::new();
     rig.link.hold(invalidation_requests);
-    let changes: Vec<Begun> = (0..40).map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE)))).collect();
+    let changes: Vec<Begun> = (0..40)
+        .map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE))))
+        .collect();
     let letters: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
     let tags: BTreeSet<u8> = letters.iter().map(|letter| request_in(letter).tag.get()).collect();
-    assert_eq!((letters.len(), tags.len(), rig.world.iommu.census().invalidations), (Itag::COUNT, Itag::COUNT, 40));
-    let mut serials: BTreeSet<u64> = letters.iter().map(|letter| request_in(letter).serial).collect();
+    assert_eq!(
+        (letters.len(), tags.len(), rig.world.iommu.census().invalidations),
+        (Itag::COUNT, Itag::COUNT, 40)
+    );
+    let mut serials: BTreeSet<u64> =
+        letters.iter().map(|letter| request_in(letter).serial).collect();
     let free = request_in(&letters[7]).tag;
     let mut letters = letters.into_iter();
     letters.by_ref().nth(7).expect("there are 32").deliver();
     let next = request_in(&rig.link.take(any_message));
-    assert_eq!((next.tag, serials.insert(next.serial)), (free, true), "the tag that became free, for another invalidation");
+    assert_eq!(
+        (next.tag, serials.insert(next.serial)),
+        (free, true),
+        "the tag that became free, for another invalidation"
+    );
     assert!(!changes[0].is_over());
     rig.device.reset().expect("plugged in").done();
     changes.into_iter().for_each(Begun::finish);
@@ -105,12 +133,18 @@ fn no_more_than_32_invalidations_are_in_flight_and_each_has_a_tag_of_its_own() {
 fn invalidations_beyond_the_tags_are_sent_as_tags_become_free() {
     let rig = Rig::new();
     rig.link.hold(invalidation_requests);
-    let changes: Vec<Begun> = (0..100).map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE)))).collect();
-    // What waits for a tag is all of the space's pages, each again and again: one message names them.
+    let changes: Vec<Begun> = (0..100)
+        .map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE))))
+        .collect();
+    // What waits for a tag is all of the space's pages, each again and again: one message names
+    // them.
     assert_eq!(rig.link.deliver_all(any_message), Itag::COUNT + 1);
     changes.into_iter().for_each(Begun::finish);
     let counts = rig.device.invalidation_counts();
-    assert_eq!((counts.sent, counts.joined, counts.widened, counts.completed, counts.unexpected), (33, 67, 0, 100, 0));
+    assert_eq!(
+        (counts.sent, counts.joined, counts.widened, counts.completed, counts.unexpected),
+        (33, 67, 0, 100, 0)
+    );
     rig.take_down();
 }
 
@@ -138,7 +172,11 @@ fn a_completion_that_comes_twice_late_or_wrong_finishes_nothing() {
     let request = rig.link.take(invalidation_requests);
     assert_eq!(request_in(&request).tag, right.tag, "used again");
     completion.deliver();
-    assert_eq!((second.is_over(), unexpected()), (false, 3), "it was for an earlier use of the tag");
+    assert_eq!(
+        (second.is_over(), unexpected()),
+        (false, 3),
+        "it was for an earlier use of the tag"
+    );
     // The request twice: two completions, of which one fits.
     request.clone().deliver();
     request.deliver();
@@ -169,19 +207,26 @@ fn an_invalidation_that_is_lost_is_sent_again_and_the_late_answer_to_the_first_f
     rig.link.take(invalidation_completions).deliver();
     change.finish();
     let counts = rig.device.invalidation_counts();
-    assert_eq!((counts.sent, counts.timed_out, counts.unexpected, counts.completed, counts.moot), (2, 1, 1, 1, 0));
+    assert_eq!(
+        (counts.sent, counts.timed_out, counts.unexpected, counts.completed, counts.moot),
+        (2, 1, 1, 1, 0)
+    );
     rig.take_down();
 }
 
 // shows T2
 #[test]
-fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that_is_the_end_of_the_wait() {
+fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that_is_the_end_of_the_wait()
+ {
     let rig = Rig::new();
     rig.fill(BASE);
     rig.link.hold(invalidation_requests);
     let (first, second) = (rig.unmap(BASE), rig.unmap(BASE + PAGE));
     for n in 1..=u64::from(TRIES) {
-        assert_eq!((rig.link.lose_all(any_message), first.is_over(), rig.device.is_cut_off()), (2, false, false));
+        assert_eq!(
+            (rig.link.lose_all(any_message), first.is_over(), rig.device.is_cut_off()),
+            (2, false, false)
+        );
         rig.answer_overdue();
         assert_eq!(rig.device.invalidation_counts().timed_out, 2 * n);
     }
@@ -189,9 +234,15 @@ fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that
     first.finish();
     second.finish();
     let counts = rig.device.invalidation_counts();
-    assert_eq!((counts.sent, counts.completed, counts.moot, rig.link.messages()), (2 * u64::from(TRIES), 0, 2, vec![]));
+    assert_eq!(
+        (counts.sent, counts.completed, counts.moot, rig.link.messages()),
+        (2 * u64::from(TRIES), 0, 2, vec![])
+    );
     rig.answer_overdue();
-    assert_eq!((rig.world.cut_offs(rig.device.bdf()), rig.world.iommu.census().invalidations), (1, 0));
+    assert_eq!(
+        (rig.world.cut_offs(rig.device.bdf()), rig.world.iommu.census().invalidations),
+        (1, 0)
+    );
     rig.take_down();
 }
 
@@ -209,7 +260,11 @@ fn where_a_device_is_cut_off_during_a_write_the_change_waits_for_that_write() {
     assert_eq!(parked.release().expect("it had begun"), Some(6));
     change.finish();
     let counts = rig.device.invalidation_counts();
-    assert_eq!((counts.completed, counts.unexpected), (0, 1), "its answer to the last of them comes too late");
+    assert_eq!(
+        (counts.completed, counts.unexpected),
+        (0, 1),
+        "its answer to the last of them comes too late"
+    );
     rig.take_down();
 }
 
@@ -245,7 +300,11 @@ fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
     let shut = Some(FaultReason::DeviceBlocked);
     assert_eq!(reason(plain.read(Some(rig.pasid), BASE, &mut [0; 8])), shut);
     assert_eq!(reason(plain.write(None, PAGE, b"x")), shut);
-    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), shut, "it keeps the translation, and the request is refused");
+    assert_eq!(
+        reason(rig.write_kept(BASE, b"x").map(drop)),
+        shut,
+        "it keeps the translation, and the request is refused"
+    );
     assert!(matches!(rig.ask(BASE), TranslationAnswer::Refused(_)));
     assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
     rig.unmap(BASE).finish();
@@ -275,8 +334,15 @@ fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
             (0..1000).for_each(|_| std::thread::yield_now());
             let InvalidationRequest { pasid, range, .. } = request_in(&request);
             assert_eq!((pasid, range), (Some(rig.pasid), AlignedRange::ALL));
-            assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NotBound), "the entry is not present");
-            assert_eq!((done.is_on(), rig.device.atc_len(), rig.world.iommu.census().pasids), (false, 1, 1));
+            assert_eq!(
+                reason(rig.write_kept(BASE, b"x").map(drop)),
+                Some(FaultReason::NotBound),
+                "the entry is not present"
+            );
+            assert_eq!(
+                (done.is_on(), rig.device.atc_len(), rig.world.iommu.census().pasids),
+                (false, 1, 1)
+            );
             request.deliver();
             assert!(!unbind.join().expect("no panic").deferred);
         });
@@ -294,8 +360,11 @@ fn an_unbind_that_was_begun_is_over_when_the_device_has_forgotten_and_keeps_the_
     let unbinding = rig.take_bond().begin_unbind();
     assert!(unbinding.report().deferred && !unbinding.is_over());
     let (device, pasid) = (rig.device.bdf(), rig.pasid);
-    let again = rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(())).map(drop);
-    assert!(matches!(again, Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p })) if (d, p) == (device, pasid)));
+    let again =
+        rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(())).map(drop);
+    assert!(
+        matches!(again, Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p })) if (d, p) == (device, pasid))
+    );
     rig.link.take(any_message).deliver();
     assert!(unbinding.is_over());
     rig.take_down();
@@ -324,7 +393,11 @@ fn an_unbind_inside_an_access_by_a_translation_is_deferred_to_its_end() {
     assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
     let report = report.lock().take().expect("the hook ran");
     assert_eq!((report.deferred, report.drained), (true, 1));
-    assert_eq!((rig.world.iommu.census().bonds, rig.device.atc_len()), (0, 0), "over with the access");
+    assert_eq!(
+        (rig.world.iommu.census().bonds, rig.device.atc_len()),
+        (0, 0),
+        "over with the access"
+    );
     rig.take_down();
 }
 
@@ -341,7 +414,10 @@ fn a_completion_for_an_earlier_owner_of_the_pasid_is_not_kept_for_the_next() {
         assert_eq!(bond.pasid(), rig.pasid);
         rig.link.hold(no_message);
         rig.link.take(held).deliver();
-        assert_eq!((rig.port.translation(asked), rig.device.atc_len()), (Some(TranslationAnswer::Outdated), 0));
+        assert_eq!(
+            (rig.port.translation(asked), rig.device.atc_len()),
+            (Some(TranslationAnswer::Outdated), 0)
+        );
         rig.port.write(Some(rig.pasid), BASE, b"next").expect("it asks anew");
         assert_eq!((next.peek(BASE, 4), rig.space.peek(BASE, 4)), (b"next".to_vec(), vec![0; 4]));
         drop(bond);
@@ -357,6 +433,9 @@ fn from_the_moment_when_a_space_is_said_to_have_ended_no_translation_of_it_is_ma
     // The provider has said so and still answers, as one that is slow to close.
     rig.gated.announce(EndReason::Exited);
     assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::SpaceEnded));
-    assert_eq!((rig.ask(BASE + PAGE), rig.gated.frame_accesses()), (TranslationAnswer::NoAccess, 0));
+    assert_eq!(
+        (rig.ask(BASE + PAGE), rig.gated.frame_accesses()),
+        (TranslationAnswer::NoAccess, 0)
+    );
     rig.take_down();
 }

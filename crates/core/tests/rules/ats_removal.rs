@@ -1,4 +1,5 @@
-//! A device that keeps translations is removed, at every step of what it has under way (rules F7, G5, T2).
+//! A device that keeps translations is removed, at every step of what it has under way (rules F7,
+//! G5, T2).
 
 use sva_core::ats::AskTranslationError;
 use sva_core::{AccessMode, FaultReason, Removal, RequesterId, ServiceError};
@@ -18,7 +19,10 @@ fn a_removed_device_cannot_be_switched_or_reset() {
     assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
     let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
     assert_eq!(asked, Err(AskTranslationError::StandsStill { device }));
-    assert_eq!(reason(rig.port.write(Some(rig.pasid), BASE, b"x")), Some(FaultReason::DeviceRemoved));
+    assert_eq!(
+        reason(rig.port.write(Some(rig.pasid), BASE, b"x")),
+        Some(FaultReason::DeviceRemoved)
+    );
     rig.take_down();
 }
 
@@ -129,7 +133,10 @@ fn a_device_can_be_removed_at_any_step_and_nothing_is_left_of_it() {
                 afterwards();
                 assert!(removing.is_over());
                 rig.link.deliver_all(any_message);
-                assert_eq!(reason(rig.port.write(Some(rig.pasid), BASE, b"x")), Some(FaultReason::DeviceRemoved));
+                assert_eq!(
+                    reason(rig.port.write(Some(rig.pasid), BASE, b"x")),
+                    Some(FaultReason::DeviceRemoved)
+                );
                 rig.take_down();
             }
         }

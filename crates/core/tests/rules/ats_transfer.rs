@@ -1,6 +1,9 @@
-//! Whole transfers of a device that translates: by the rules of any other port, and in any mode (rules T1, T5).
+//! Whole transfers of a device that translates: by the rules of any other port, and in any mode
+//! (rules T1, T5).
 
-use sva_core::{Access, AccessMode, Bind, DmaCause, DmaError, FaultReason, OnAbsent, Pasid, Segment};
+use sva_core::{
+    Access, AccessMode, Bind, DmaCause, DmaError, FaultReason, OnAbsent, Pasid, Segment,
+};
 use sva_testkit::{PAGE, Protection};
 
 use crate::support::*;
@@ -12,7 +15,11 @@ impl Rig {
     /// A bond that grants everything, in place of the one that there is.
     fn grant_everything(&mut self) {
         drop(self.take_bond());
-        let bond = self.world.iommu.bind_device(&self.device, &self.space.handle(), Bind::new(()).features(ALL_FEATURES)).expect("free");
+        let bond = self
+            .world
+            .iommu
+            .bind_device(&self.device, &self.space.handle(), Bind::new(()).features(ALL_FEATURES))
+            .expect("free");
         self.pasid = bond.pasid();
         self.bond = Some(bond);
     }
@@ -21,7 +28,9 @@ impl Rig {
 /// What an access comes to, without the log's view of it.
 fn outcome(result: Result<(), DmaError>) -> Option<(u64, String)> {
     result.err().map(|error| match &error.cause {
-        DmaCause::Fault(fault) => (error.done, format!("{:?} at {:#x}", fault.reason, fault.address)),
+        DmaCause::Fault(fault) => {
+            (error.done, format!("{:?} at {:#x}", fault.reason, fault.address))
+        }
         other => (error.done, format!("{other:?}")),
     })
 }
@@ -52,13 +61,26 @@ fn gathers_and_scatters_that_translate_come_to_what_those_of_any_other_port_do()
         for mode in [AccessMode::READ, AccessMode::WRITE, EXECUTE, privileged] {
             for pasid in [Some(rig.pasid), Some(unbound), None] {
                 let (mut mine, mut theirs) = (vec![0; len], vec![0; len]);
-                let read = [own.gather(pasid, pieces, &mut mine, mode), plain.gather(pasid, pieces, &mut theirs, mode)].map(outcome);
+                let read = [
+                    own.gather(pasid, pieces, &mut mine, mode),
+                    plain.gather(pasid, pieces, &mut theirs, mode),
+                ]
+                .map(outcome);
                 assert_eq!(mine, theirs);
                 let data = vec![pieces.len() as u8; len];
-                let written = [own.scatter(pasid, pieces, &data, mode), plain.scatter(pasid, pieces, &data, mode)].map(outcome);
+                let written = [
+                    own.scatter(pasid, pieces, &data, mode),
+                    plain.scatter(pasid, pieces, &data, mode),
+                ]
+                .map(outcome);
                 for [mine, theirs] in [read, written] {
-                    let done = |outcome: &Option<(u64, String)>| outcome.as_ref().map(|(done, _)| *done);
-                    assert_eq!(done(&mine), done(&theirs), "{pasid:?} {pieces:?} {mode:?}: {mine:?}, {theirs:?}");
+                    let done =
+                        |outcome: &Option<(u64, String)>| outcome.as_ref().map(|(done, _)| *done);
+                    assert_eq!(
+                        done(&mine),
+                        done(&theirs),
+                        "{pasid:?} {pieces:?} {mode:?}: {mine:?}, {theirs:?}"
+                    );
                 }
             }
         }
@@ -82,12 +104,21 @@ fn a_privileged_and_an_execute_gather_use_translations_of_their_own() {
     port.gather(pasid, &piece(0), &mut [0; 8], privileged).expect("granted");
     port.scatter(pasid, &piece(0), b"a system", privileged).expect("granted");
     assert_eq!(rig.space.peek(BASE, 8), b"a system");
-    assert!(port.hold(pasid, BASE, privileged).is_some() && port.hold(pasid, BASE, AccessMode::READ).is_none());
+    assert!(
+        port.hold(pasid, BASE, privileged).is_some()
+            && port.hold(pasid, BASE, AccessMode::READ).is_none()
+    );
     assert!(port.read(pasid, BASE, &mut [0; 8]).is_err(), "a user's");
     port.read(pasid, BASE + PAGE, &mut [0; 8]).expect("readable");
-    assert!(port.hold(pasid, BASE + PAGE, EXECUTE).is_none(), "execute permission was not asked for");
+    assert!(
+        port.hold(pasid, BASE + PAGE, EXECUTE).is_none(),
+        "execute permission was not asked for"
+    );
     port.gather(pasid, &piece(1), &mut [0; 8], EXECUTE).expect("granted");
-    assert!(port.hold(pasid, BASE + PAGE, EXECUTE).is_some() && port.hold(pasid, BASE + PAGE, AccessMode::READ).is_some());
+    assert!(
+        port.hold(pasid, BASE + PAGE, EXECUTE).is_some()
+            && port.hold(pasid, BASE + PAGE, AccessMode::READ).is_some()
+    );
     rig.take_down();
 }
 

@@ -1,15 +1,25 @@
 //! Binding: what is refused, with which values and which advice (rules B1, B2, B4 to B8).
 
 use sva_core::{
-    Bind, BindError, Feature, Features, PathDefect, PathPolicy, Refusal, SharedBecause, SpaceCapabilities, SpaceEnded, SpaceRefusal,
+    Bind, BindError, Feature, Features, PathDefect, PathPolicy, Refusal, SharedBecause,
+    SpaceCapabilities, SpaceEnded, SpaceRefusal,
 };
 use sva_core::{EndReason, FaultReason, IommuConfig, Removal, Sibling};
 use sva_testkit::MemorySpace;
 
 use crate::support::*;
 
-fn refusal(world: &World, device: &sva_core::Device, space: &MemorySpace, features: Features) -> BindError {
-    world.iommu.bind_device(device, &space.handle(), Bind::new(()).features(features)).map(drop).expect_err("refused")
+fn refusal(
+    world: &World,
+    device: &sva_core::Device,
+    space: &MemorySpace,
+    features: Features,
+) -> BindError {
+    world
+        .iommu
+        .bind_device(device, &space.handle(), Bind::new(()).features(features))
+        .map(drop)
+        .expect_err("refused")
 }
 
 fn device_refusal(error: BindError) -> (Refusal, String) {
@@ -32,7 +42,11 @@ fn a_bound_device_reaches_the_memory_by_the_space_s_pasid_and_by_no_other() {
     assert_eq!(space.peek(BASE + 8190, 4), b"back");
     let other = sva_core::Pasid::new(bond.pasid().get() + 1).expect("small");
     assert_eq!(refused(&device.port(), other), Some(FaultReason::NotBound));
-    assert_eq!(reason(device.port().read(None, BASE, &mut buf)), Some(FaultReason::NoDomainMapping), "no PASID, no bond");
+    assert_eq!(
+        reason(device.port().read(None, BASE, &mut buf)),
+        Some(FaultReason::NoDomainMapping),
+        "no PASID, no bond"
+    );
 }
 
 // shows B1
@@ -45,10 +59,15 @@ fn bind_device_in_a_group_names_the_other_members_and_says_to_bind_the_group() {
     let _ = world.plug_as(3, plain());
     world.plug(2);
     let error = refusal(&world, &device, &space, Features::default());
-    let BindError::NotSingleton { device: named, group, ref siblings } = error else { panic!("another refusal: {error}") };
+    let BindError::NotSingleton { device: named, group, ref siblings } = error else {
+        panic!("another refusal: {error}")
+    };
     let because = SharedBecause::NoAcs { port: bdf(30) };
     assert_eq!((named, group), (bdf(1), device.group()));
-    assert_eq!(siblings[..], [Sibling { device: bdf(2), because }, Sibling { device: bdf(3), because }]);
+    assert_eq!(
+        siblings[..],
+        [Sibling { device: bdf(2), because }, Sibling { device: bdf(3), because }]
+    );
     assert_eq!(
         error.to_string(),
         "0000:01:01.0 shares group 0 with 0000:01:02.0 (port 0000:01:1e.0 on the way has no sufficient ACS), \
@@ -63,17 +82,24 @@ fn a_device_without_pasid_is_refused_and_pointed_to_the_domain() {
     let device = world.plug_as(1, plain()).device;
     let (refusal, text) = device_refusal(refusal(&world, &device, &space(), Features::default()));
     assert_eq!(refusal, Refusal::NoPasidCapability { device: bdf(1) });
-    assert_eq!(text, "0000:01:01.0 has no PASID capability: it can only use the group's domain (map)");
+    assert_eq!(
+        text,
+        "0000:01:01.0 has no PASID capability: it can only use the group's domain (map)"
+    );
 }
 
 // shows B1
 #[test]
-fn each_defect_of_the_path_is_refused_under_the_strict_policy_and_passed_under_the_permissive_one() {
+fn each_defect_of_the_path_is_refused_under_the_strict_policy_and_passed_under_the_permissive_one()
+{
     let world = World::new();
     let (space, device) = (space(), world.plug(1));
     let defects = [
         (PathDefect::NoRequestRedirect(bdf(30)), "does not redirect peer requests (ACS RR)"),
-        (PathDefect::NoUpstreamForwarding(bdf(30)), "does not forward redirected requests upstream (ACS UF)"),
+        (
+            PathDefect::NoUpstreamForwarding(bdf(30)),
+            "does not forward redirected requests upstream (ACS UF)",
+        ),
         (PathDefect::NoTlpPrefix(bdf(30)), "does not carry the PASID TLP prefix"),
     ];
     for (defect, what) in defects {
@@ -93,7 +119,8 @@ fn each_defect_of_the_path_is_refused_under_the_strict_policy_and_passed_under_t
 #[test]
 fn each_feature_that_the_device_or_the_provider_lacks_is_refused_by_name() {
     let world = World::new();
-    let poor = world.plug_as(1, sva_core::Capabilities { page_faults: false, ..capable(20) }).device;
+    let poor =
+        world.plug_as(1, sva_core::Capabilities { page_faults: false, ..capable(20) }).device;
     let rich = world.plug(2);
     let bare = MemorySpace::with_capabilities(SpaceCapabilities::default());
     let none = Features::NONE;
@@ -109,10 +136,17 @@ fn each_feature_that_the_device_or_the_provider_lacks_is_refused_by_name() {
         let (by_space, text) = device_refusal(refusal(&world, &rich, &bare, features));
         assert_eq!(by_space, Refusal::SpaceLacks { space: bare.handle().id(), feature });
         assert_eq!(text, format!("{} cannot provide {name}; bind without it", bare.handle().id()));
-        let bond = world.iommu.bind_device(&rich, &space().handle(), Bind::new(()).features(features)).map(drop);
+        let bond = world
+            .iommu
+            .bind_device(&rich, &space().handle(), Bind::new(()).features(features))
+            .map(drop);
         bond.expect("the device and the provider have it");
     }
-    world.iommu.bind_device(&poor, &bare.handle(), Bind::new(()).features(none)).map(drop).expect("nothing is asked for");
+    world
+        .iommu
+        .bind_device(&poor, &bare.handle(), Bind::new(()).features(none))
+        .map(drop)
+        .expect("nothing is asked for");
 }
 
 // shows B1, B5
@@ -124,7 +158,10 @@ fn a_second_bind_is_refused_with_the_pasid_and_the_first_bond_lives_on() {
     // Another handle of the same space.
     let (again, text) = device_refusal(refusal(&world, &device, &space, Features::default()));
     assert_eq!(again, Refusal::AlreadyBound { device: bdf(1), pasid: bond.pasid() });
-    assert_eq!(text, "0000:01:01.0 is bound to this address space already, with PASID 1; unbind that first or use it");
+    assert_eq!(
+        text,
+        "0000:01:01.0 is bound to this address space already, with PASID 1; unbind that first or use it"
+    );
     assert_eq!(refused(&device.port(), bond.pasid()), None);
     bond.unbind();
     drop(world.bind(&device, &space));
@@ -141,8 +178,15 @@ fn a_pasid_that_a_narrow_device_cannot_issue_is_refused_with_both_numbers() {
     let (refusal, text) = device_refusal(refusal(&world, &narrow, &late, Features::default()));
     let pasid = sva_core::Pasid::new(2).expect("small");
     assert_eq!(refusal, Refusal::PasidTooWide { device: bdf(2), pasid, width: width(1) });
-    assert_eq!(text, "0000:01:02.0 issues PASIDs of 1 bits, and the address space has PASID 2; bind the narrowest device first");
-    assert_eq!(world.bind(&narrow, &first).pasid().get(), 1, "one PASID a space, and this one fits");
+    assert_eq!(
+        text,
+        "0000:01:02.0 issues PASIDs of 1 bits, and the address space has PASID 2; bind the narrowest device first"
+    );
+    assert_eq!(
+        world.bind(&narrow, &first).pasid().get(),
+        1,
+        "one PASID a space, and this one fits"
+    );
 }
 
 // shows B1
@@ -155,8 +199,14 @@ fn the_last_pasid_of_a_width_gone_is_refused_with_the_number_in_use() {
     let _wide = world.bind(&wide, &spaces[4]);
     let error = refusal(&world, &narrow, &spaces[3], Features::default());
     let text = error.to_string();
-    assert!(matches!(error, BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 4 }) if w == width(2)), "{error:?}");
-    assert_eq!(text, "no PASID of 2 bits is left: 4 are in use; unbind address spaces that have ended");
+    assert!(
+        matches!(error, BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 4 }) if w == width(2)),
+        "{error:?}"
+    );
+    assert_eq!(
+        text,
+        "no PASID of 2 bits is left: 4 are in use; unbind address spaces that have ended"
+    );
     assert_eq!(bonds[2].pasid().get(), 3);
     drop(bonds);
     drop(world.bind(&narrow, &spaces[3]));
@@ -169,7 +219,10 @@ fn the_iommu_s_own_width_limits_a_wide_device() {
     let (device, first, second) = (world.plug(1), space(), space());
     let _first = world.bind(&device, &first);
     let error = refusal(&world, &device, &second, Features::default());
-    assert!(matches!(error, BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 1 }) if w == width(1)), "{error:?}");
+    assert!(
+        matches!(error, BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 1 }) if w == width(1)),
+        "{error:?}"
+    );
 }
 
 // shows B1, U4
@@ -190,7 +243,10 @@ fn a_space_that_has_ended_is_refused_with_the_way_it_ended() {
         for gone in [&bound, &fresh] {
             let error = refusal(&world, &device, gone, Features::default());
             assert_eq!(error.to_string(), format!("the address space has ended: {text}"));
-            assert!(matches!(error, BindError::Space(SpaceRefusal::Ended(SpaceEnded(r))) if r == reason), "{error:?}");
+            assert!(
+                matches!(error, BindError::Space(SpaceRefusal::Ended(SpaceEnded(r))) if r == reason),
+                "{error:?}"
+            );
         }
         drop(bond);
     }
@@ -206,7 +262,10 @@ fn a_device_in_a_container_is_bound_there_and_nowhere_else() {
     let container = world.container(&[device.group()]);
     let error = refusal(&world, &device, &space, Features::default());
     assert_eq!(error.to_string(), "0000:01:01.0 is in container 0; bind there");
-    assert!(matches!(error, BindError::InContainer { device: d, container: c } if d == bdf(1) && c == container.id()), "{error:?}");
+    assert!(
+        matches!(error, BindError::InContainer { device: d, container: c } if d == bdf(1) && c == container.id()),
+        "{error:?}"
+    );
     drop(container);
     drop(world.bind(&device, &space));
 }

@@ -1,9 +1,13 @@
-//! Unbinding from inside handlers, resolvers and device models (rule U3). A hang here is found by the watchdog.
+//! Unbinding from inside handlers, resolvers and device models (rule U3). A hang here is found by
+//! the watchdog.
 
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;
-use sva_core::{AddrRange, Bind, Bond, Container, EndReason, FaultReason, Iommu, PeerWindow, Removal, UnbindReport};
+use sva_core::{
+    AddrRange, Bind, Bond, Container, EndReason, FaultReason, Iommu, PeerWindow, Removal,
+    UnbindReport,
+};
 use sva_testkit::PAGE;
 
 use crate::hooked::HookedBus;
@@ -24,7 +28,12 @@ fn an_exit_handler_can_unbind_its_own_bond() {
         });
         *slot.lock() = Some(world.iommu.bind_device(&device, &space.handle(), bind).expect("free"));
         space.end(EndReason::Exited);
-        let report = UnbindReport { deferred: true, space_ended: true, handler_ran: true, ..UnbindReport::default() };
+        let report = UnbindReport {
+            deferred: true,
+            space_ended: true,
+            handler_ran: true,
+            ..UnbindReport::default()
+        };
         assert_eq!(reports.lock()[..], [report]);
         assert_eq!(world.iommu.census().bonds, 0, "the handler has returned, and the bond is gone");
         assert_eq!(space.watches(), 0);
@@ -46,10 +55,15 @@ fn two_handlers_in_two_threads_unbind_each_other_s_bonds() {
             let bind = Bind::new(()).on_exit(move |_, ()| {
                 meet.wait();
                 let bond = other.lock().take().expect("bound");
-                assert!(bond.unbind().deferred, "the other's handler is running, and this one does not wait for it");
+                assert!(
+                    bond.unbind().deferred,
+                    "the other's handler is running, and this one does not wait for it"
+                );
                 meet.wait();
             });
-            *slots[n].lock() = Some(world.iommu.bind_device(&devices[n], &spaces[n].handle(), bind).expect("free"));
+            *slots[n].lock() = Some(
+                world.iommu.bind_device(&devices[n], &spaces[n].handle(), bind).expect("free"),
+            );
         }
         std::thread::scope(|scope| {
             scope.spawn(|| left.end(EndReason::Exited));
@@ -75,7 +89,8 @@ fn two_handlers_of_one_space_in_one_thread_unbind_each_other_s_bonds_and_both_ru
                 drop(other.lock().take());
             });
             let device = world.plug(n as u8 + 1);
-            *slots[n].lock() = Some(world.iommu.bind_device(&device, &space.handle(), bind).expect("free"));
+            *slots[n].lock() =
+                Some(world.iommu.bind_device(&device, &space.handle(), bind).expect("free"));
         }
         space.end(EndReason::Exited);
         assert_eq!(*ran.lock(), 2, "the end was published before the unbinds began (U4)");
@@ -99,14 +114,25 @@ fn a_resolver_that_unbinds_does_not_wait_for_the_access_that_it_is_inside_of() {
         space.on_resolve(move |_| {
             let Some(bond) = mine.lock().take() else { return true };
             let report = bond.unbind();
-            assert_eq!(report, UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
-            assert_eq!(refused(&same.port(), pasid), Some(FaultReason::NotBound), "access has stopped at once");
+            assert_eq!(
+                report,
+                UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() }
+            );
+            assert_eq!(
+                refused(&same.port(), pasid),
+                Some(FaultReason::NotBound),
+                "access has stopped at once"
+            );
             assert!(iommu.pasid_of(id).is_some(), "the PASID is held for the access in flight");
             true
         });
         device.port().read(Some(pasid), BASE, &mut [0; 8]).expect("it was under way");
         assert!(slot.lock().is_none());
-        assert_eq!((world.iommu.pasid_of(id), world.iommu.census().bonds), (None, 0), "the last access has finished it");
+        assert_eq!(
+            (world.iommu.pasid_of(id), world.iommu.census().bonds),
+            (None, 0),
+            "the last access has finished it"
+        );
         assert_eq!(space.watches(), 0);
     });
 }
@@ -122,7 +148,10 @@ fn a_resolver_can_remove_the_very_device_that_it_works_for() {
         space.absent(BASE, PAGE);
         space.on_resolve(move |_| iommu.remove(&gone, Removal::Surprise).is_ok());
         device.port().read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("it was under way");
-        assert_eq!(reason(device.port().read(Some(bond.pasid()), BASE, &mut [0; 8])), Some(FaultReason::DeviceRemoved));
+        assert_eq!(
+            reason(device.port().read(Some(bond.pasid()), BASE, &mut [0; 8])),
+            Some(FaultReason::DeviceRemoved)
+        );
         drop(bond);
         world.assert_nothing_is_left();
     });
@@ -145,8 +174,12 @@ fn a_model_that_a_peer_write_reaches_can_unbind_and_the_rest_of_that_access_is_c
             assert!(!bond.unbind().already_ended);
             model.remove(&gone, Removal::Orderly).expect("plugged");
         }));
-        let (done, fault) = stop(device.port().write(Some(pasid), BASE + PAGE - 4, &vec![5; PAGE as usize + 8]));
-        assert_eq!((done, fault.address, fault.reason), (4 + PAGE, BASE + 2 * PAGE, FaultReason::NotBound));
+        let (done, fault) =
+            stop(device.port().write(Some(pasid), BASE + PAGE - 4, &vec![5; PAGE as usize + 8]));
+        assert_eq!(
+            (done, fault.address, fault.reason),
+            (4 + PAGE, BASE + 2 * PAGE, FaultReason::NotBound)
+        );
         assert_eq!(space.peek(BASE + 2 * PAGE, 4), [0; 4]);
         assert_eq!(iommu.census(), sva_core::Census::default());
     });
@@ -158,7 +191,8 @@ fn a_model_can_unbind_from_the_call_that_tells_it_to_stop() {
     watched(|| {
         let world = World::new();
         let (first, second) = (space(), space());
-        let (slot, refusals): (Later<Bond<()>>, Noted<Option<FaultReason>>) = (later(), Noted::default());
+        let (slot, refusals): (Later<Bond<()>>, Noted<Option<FaultReason>>) =
+            (later(), Noted::default());
         let port: Later<sva_core::DmaPort> = later();
         let (other, seen, way) = (slot.clone(), refusals.clone(), port.clone());
         let device = world.plug_model(
@@ -184,7 +218,8 @@ fn a_model_that_unbinds_while_its_own_removal_asks_it_to_stop_has_no_access_afte
     watched(|| {
         let world = World::new();
         let space = space();
-        let (slot, seen): (Later<(Bond<()>, sva_core::DmaPort)>, Noted<_>) = (later(), Noted::default());
+        let (slot, seen): (Later<(Bond<()>, sva_core::DmaPort)>, Noted<_>) =
+            (later(), Noted::default());
         let (mine, into) = (slot.clone(), seen.clone());
         let device = world.plug_model(
             1,
@@ -198,7 +233,11 @@ fn a_model_that_unbinds_while_its_own_removal_asks_it_to_stop_has_no_access_afte
         world.iommu.remove(&device, Removal::Orderly).expect("plugged");
         let seen = seen.lock();
         assert!(seen[0].0.already_ended, "the removal has ended it");
-        assert_eq!(seen[0].1, Some(FaultReason::NotBound), "an unbind stops access at once, wherever it is called");
+        assert_eq!(
+            seen[0].1,
+            Some(FaultReason::NotBound),
+            "an unbind stops access at once, wherever it is called"
+        );
         world.assert_nothing_is_left();
     });
 }
@@ -235,7 +274,11 @@ fn a_handler_that_is_dropped_unused_is_dropped_when_access_has_stopped() {
         let unbound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || bond.unbind()));
         assert!(unbound.is_err(), "the panic is the caller's");
         assert_eq!(seen.lock()[..], [Some(FaultReason::NotBound)]);
-        assert_eq!(refused(&device.port(), number), Some(FaultReason::NotBound), "whatever its drop did, the bond is gone");
+        assert_eq!(
+            refused(&device.port(), number),
+            Some(FaultReason::NotBound),
+            "whatever its drop did, the bond is gone"
+        );
         assert_eq!(world.iommu.census().bonds, 0);
     });
 }
@@ -252,7 +295,8 @@ fn drvdata_that_the_device_s_own_access_drops_may_remove_that_device() {
             iommu.remove(&gone, Removal::Surprise).expect("plugged");
             done.raise();
         })));
-        // The handler keeps the drvdata in the core until the bond is gone, which the device's own access brings about.
+        // The handler keeps the drvdata in the core until the bond is gone, which the device's own
+        // access brings about.
         let bind = Bind::new(data).on_isolation_change(|_, _| ());
         let slot = later();
         let bond = world.iommu.bind_device(&device, &space.handle(), bind).expect("free");
@@ -277,7 +321,8 @@ fn isolation_handlers_can_unbind_the_bonds_of_the_handlers_that_come_after_them(
         let slots: [Later<Bond<WhenDropped>>; 2] = [later(), later()];
         for n in 0..2 {
             let (own, other) = (slots[n].clone(), slots[1 - n].clone());
-            // The handler unbinds its own bond; the drvdata goes with it, and takes the other bond along.
+            // The handler unbinds its own bond; the drvdata goes with it, and takes the other bond
+            // along.
             let data = WhenDropped(Some(Box::new(move || drop(other.lock().take()))));
             let bind = Bind::new(data).on_isolation_change(move |_, _| drop(own.lock().take()));
             let bond = world.iommu.bind_device(&device, &spaces[n].handle(), bind).expect("alone");
@@ -306,10 +351,20 @@ fn a_container_can_be_changed_and_closed_inside_a_resolver_that_works_for_it() {
         backing.on_resolve(move |_| {
             let Some(container) = mine.lock().take() else { return true };
             let unmapped = container.unmap(0x10000, PAGE).expect("mapped");
-            assert_eq!((unmapped.bytes, unmapped.deferred), (PAGE, true), "this very access goes through it");
-            assert!(!container.unmap(0x20000, PAGE).expect("mapped").deferred, "nobody is in that one");
+            assert_eq!(
+                (unmapped.bytes, unmapped.deferred),
+                (PAGE, true),
+                "this very access goes through it"
+            );
+            assert!(
+                !container.unmap(0x20000, PAGE).expect("mapped").deferred,
+                "nobody is in that one"
+            );
             container.close();
-            assert_eq!(reason(same.port().read(None, 0x10000, &mut [0])), Some(FaultReason::NoDomainMapping));
+            assert_eq!(
+                reason(same.port().read(None, 0x10000, &mut [0])),
+                Some(FaultReason::NoDomainMapping)
+            );
             assert_eq!(refused(&same.port(), pasid), Some(FaultReason::NotBound));
             true
         });

@@ -1,8 +1,9 @@
-//! What a transaction comes to: exact counts, routing, grants, the event log (rules T1, T5, B7, F6).
+//! What a transaction comes to: exact counts, routing, grants, the event log (rules T1, T5, B7,
+//! F6).
 
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, DmaCause, Event, Fault, FaultReason, Features, IommuConfig, OnAbsent, Overlap, Pasid, PathPolicy,
-    PeerWindow, Segment,
+    Access, AccessMode, AddrRange, Bind, DmaCause, Event, Fault, FaultReason, Features,
+    IommuConfig, OnAbsent, Overlap, Pasid, PathPolicy, PeerWindow, Segment,
 };
 use sva_testkit::{PAGE, PeerAccess, Protection, RecordingSpace};
 
@@ -29,11 +30,23 @@ fn an_access_that_runs_off_its_mapping_counts_its_bytes_and_names_the_address() 
     let end = BASE + PAGES * PAGE;
     let mut buf = vec![7; 3 * PAGE as usize];
     let (done, fault) = stop(device.port().read(Some(pasid), end - PAGE - 5, &mut buf));
-    let expected = Fault { device: bdf(1), pasid: Some(pasid), address: end, access: Access::Read, reason: FaultReason::NotMapped };
+    let expected = Fault {
+        device: bdf(1),
+        pasid: Some(pasid),
+        address: end,
+        access: Access::Read,
+        reason: FaultReason::NotMapped,
+    };
     assert_eq!((done, fault), (PAGE + 5, expected));
-    assert!(buf[..done as usize].iter().all(|byte| *byte == 0) && buf[done as usize..].iter().all(|byte| *byte == 7));
+    assert!(
+        buf[..done as usize].iter().all(|byte| *byte == 0)
+            && buf[done as usize..].iter().all(|byte| *byte == 7)
+    );
     assert_eq!(world.events(), [Event::Fault(expected)]);
-    assert_eq!(expected.to_string(), format!("0000:01:01.0: read at {end:#x} with PASID 1: nothing is mapped there"));
+    assert_eq!(
+        expected.to_string(),
+        format!("0000:01:01.0: read at {end:#x} with PASID 1: nothing is mapped there")
+    );
 }
 
 // shows T1, T5, F6
@@ -43,10 +56,21 @@ fn a_scatter_that_meets_a_read_only_page_counts_over_all_its_pieces_and_changes_
     let (space, device) = (space(), world.plug(1));
     let pasid = world.bind_forever(&device, &space);
     space.protect(BASE + PAGE, PAGE, Protection::READ);
-    let pieces = [piece(BASE + 100, 10), piece(BASE, 0), piece(BASE + PAGE - 6, 20), piece(BASE + 5 * PAGE, 4)];
+    let pieces = [
+        piece(BASE + 100, 10),
+        piece(BASE, 0),
+        piece(BASE + PAGE - 6, 20),
+        piece(BASE + 5 * PAGE, 4),
+    ];
     let data: Vec<u8> = (1..=34).collect();
     let (done, fault) = stop(device.port().scatter(Some(pasid), &pieces, &data, AccessMode::WRITE));
-    let expected = Fault { device: bdf(1), pasid: Some(pasid), address: BASE + PAGE, access: Access::Write, reason: FaultReason::Denied };
+    let expected = Fault {
+        device: bdf(1),
+        pasid: Some(pasid),
+        address: BASE + PAGE,
+        access: Access::Write,
+        reason: FaultReason::Denied,
+    };
     assert_eq!((done, fault), (16, expected));
     assert_eq!(space.peek(BASE + 100, 10), data[..10]);
     assert_eq!(space.peek(BASE + PAGE - 6, 6), data[10..16]);
@@ -64,15 +88,25 @@ fn pieces_that_take_one_way_go_to_the_provider_in_one_call() {
     let handle: std::sync::Arc<dyn sva_core::AddressSpace> = recording.clone();
     let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("free");
     let pieces: Vec<Segment> = (0..1024).map(|n| piece(BASE + n * 33, 8)).collect();
-    device.port().gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], AccessMode::READ).expect("mapped");
+    device
+        .port()
+        .gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], AccessMode::READ)
+        .expect("mapped");
     let record = recording.take();
     assert_eq!(record.len(), 1024);
     assert!(record.iter().all(|piece| piece.call == 0));
     world.bus.windows(bdf(1), &[window(BASE + 33 * 512, 8, true)]);
-    device.port().gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], AccessMode::READ).expect("mapped");
+    device
+        .port()
+        .gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], AccessMode::READ)
+        .expect("mapped");
     let record = recording.take();
     let calls: std::collections::BTreeSet<u64> = record.iter().map(|piece| piece.call).collect();
-    assert_eq!((record.len(), calls.len()), (1023, 2), "one before the peer's piece and one after it");
+    assert_eq!(
+        (record.len(), calls.len()),
+        (1023, 2),
+        "one before the peer's piece and one after it"
+    );
 }
 
 // shows T5, S2
@@ -104,10 +138,16 @@ fn a_buffer_that_does_not_fit_the_pieces_is_an_error_of_the_model_and_no_fault()
     let (space, device) = (space(), world.plug(1));
     let pasid = world.bind_forever(&device, &space);
     let pieces = [piece(BASE, u64::MAX), piece(BASE, u64::MAX)];
-    let error = device.port().gather(Some(pasid), &pieces, &mut [0; 8], AccessMode::READ).expect_err("too small");
+    let error = device
+        .port()
+        .gather(Some(pasid), &pieces, &mut [0; 8], AccessMode::READ)
+        .expect_err("too small");
     assert!(matches!(error.cause, DmaCause::Length { pieces: u64::MAX, buffer: 8 }), "{error}");
     assert_eq!((error.done, error.fault()), (0, None));
-    assert_eq!(error.to_string(), "after 0 bytes: the pieces are 18446744073709551615 bytes and the buffer is 8");
+    assert_eq!(
+        error.to_string(),
+        "after 0 bytes: the pieces are 18446744073709551615 bytes and the buffer is 8"
+    );
     assert!(device.port().scatter(Some(pasid), &[], &[1], AccessMode::WRITE).is_err());
     assert_eq!(world.events(), []);
 }
@@ -145,10 +185,21 @@ fn what_a_peer_decodes_goes_there_and_the_rest_of_the_same_access_to_memory() {
     assert_eq!(space.peek(BASE, page), data[..page]);
     assert_eq!(space.peek(BASE + PAGE, page), vec![0; page], "the peer has swallowed it");
     assert_eq!(space.peek(BASE + 2 * PAGE, page), data[2 * page..]);
-    let access =
-        PeerAccess { from: bdf(1), decoder: bdf(9), access: Access::Write, address: BASE + PAGE, bytes: data[page..2 * page].to_vec() };
+    let access = PeerAccess {
+        from: bdf(1),
+        decoder: bdf(9),
+        access: Access::Write,
+        address: BASE + PAGE,
+        bytes: data[page..2 * page].to_vec(),
+    };
     assert_eq!(world.bus.caught(), [access]);
-    let event = Event::Misrouted { device: bdf(1), pasid: Some(pasid), range: caught_range, decoder: bdf(9), claimed: true };
+    let event = Event::Misrouted {
+        device: bdf(1),
+        pasid: Some(pasid),
+        range: caught_range,
+        decoder: bdf(9),
+        claimed: true,
+    };
     assert_eq!(world.events(), [event]);
     let mut back = vec![0; data.len()];
     device.port().read(Some(pasid), BASE, &mut back).expect("both answer");
@@ -185,7 +236,11 @@ fn routing_never_looks_at_the_pasid() {
         world.bus.windows(bdf(number), &[window(0x5000, PAGE, true)]);
         for pasid in [None, Some(stranger)] {
             let written = device.port().write(pasid, 0x5000, b"here");
-            assert_eq!(reason(written), None, "the peer is reached with {pasid:?}, whatever the IOMMU would say");
+            assert_eq!(
+                reason(written),
+                None,
+                "the peer is reached with {pasid:?}, whatever the IOMMU would say"
+            );
             let caught = world.bus.caught();
             assert_eq!((caught.len(), &caught[0].bytes[..]), (1, &b"here"[..]));
         }
@@ -201,13 +256,28 @@ fn a_peer_that_aborts_ends_the_access_at_the_window_s_first_byte() {
     let lost = PeerWindow { range: range(BASE + 4 * PAGE, PAGE), decoder: bdf(10), claimed: false };
     world.bus.windows(bdf(1), &[window(BASE + PAGE, PAGE, true), lost]).abort(bdf(9));
     let pieces = [piece(BASE, 8), piece(BASE + PAGE - 8, 16)];
-    let (done, fault) = stop(device.port().gather(Some(pasid), &pieces, &mut [0; 24], AccessMode::READ));
-    assert_eq!((done, fault.address, fault.reason), (16, BASE + PAGE, FaultReason::PeerAbort(bdf(9))));
-    assert_eq!(fault.reason.to_string(), "0000:01:09.0 decoded the address and aborted the request");
+    let (done, fault) =
+        stop(device.port().gather(Some(pasid), &pieces, &mut [0; 24], AccessMode::READ));
+    assert_eq!(
+        (done, fault.address, fault.reason),
+        (16, BASE + PAGE, FaultReason::PeerAbort(bdf(9)))
+    );
+    assert_eq!(
+        fault.reason.to_string(),
+        "0000:01:09.0 decoded the address and aborted the request"
+    );
     let events = world.events();
-    assert!(matches!(events[..], [Event::Misrouted { claimed: true, .. }, Event::Fault(logged)] if logged == fault), "{events:?}");
-    device.port().write(Some(pasid), BASE + 4 * PAGE, b"lost").expect("a posted write reports nothing");
-    assert!(matches!(world.events()[..], [Event::Misrouted { claimed: false, decoder, .. }] if decoder == bdf(10)));
+    assert!(
+        matches!(events[..], [Event::Misrouted { claimed: true, .. }, Event::Fault(logged)] if logged == fault),
+        "{events:?}"
+    );
+    device
+        .port()
+        .write(Some(pasid), BASE + 4 * PAGE, b"lost")
+        .expect("a posted write reports nothing");
+    assert!(
+        matches!(world.events()[..], [Event::Misrouted { claimed: false, decoder, .. }] if decoder == bdf(10))
+    );
     let (_, fault) = stop(device.port().read(Some(pasid), BASE + 4 * PAGE, &mut [0; 4]));
     assert_eq!(fault.reason, FaultReason::PeerAbort(bdf(10)));
 }
@@ -220,8 +290,12 @@ fn a_fault_behind_a_window_counts_the_bytes_before_it_on_both_ways() {
     let pasid = world.bind_forever(&device, &space);
     space.protect(BASE + 2 * PAGE, PAGE, Protection::READ);
     world.bus.windows(bdf(1), &[window(BASE + PAGE, PAGE, true)]);
-    let (done, fault) = stop(device.port().write(Some(pasid), BASE + PAGE - 10, &vec![1; 2 * PAGE as usize]));
-    assert_eq!((done, fault.address, fault.reason), (10 + PAGE, BASE + 2 * PAGE, FaultReason::Denied));
+    let (done, fault) =
+        stop(device.port().write(Some(pasid), BASE + PAGE - 10, &vec![1; 2 * PAGE as usize]));
+    assert_eq!(
+        (done, fault.address, fault.reason),
+        (10 + PAGE, BASE + 2 * PAGE, FaultReason::Denied)
+    );
 }
 
 // shows B7
@@ -254,7 +328,9 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     space.protect(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
     let execute = AccessMode { access: Access::Execute, ..AccessMode::READ };
     let privileged = AccessMode { privileged: true, ..AccessMode::READ };
-    let fetch = |pasid, at, mode| reason(device.port().gather(Some(pasid), &[piece(at, 4)], &mut [0; 4], mode));
+    let fetch = |pasid, at, mode| {
+        reason(device.port().gather(Some(pasid), &[piece(at, 4)], &mut [0; 4], mode))
+    };
 
     let bond = world.bind(&device, &space);
     assert_eq!(fetch(bond.pasid(), BASE, execute), Some(FaultReason::NotGranted));
@@ -262,14 +338,26 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, AccessMode::READ), Some(FaultReason::Denied));
     bond.unbind();
     let features = Features { execute: true, privileged: true, ..Features::default() };
-    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("capable");
+    let bond = world
+        .iommu
+        .bind_device(&device, &space.handle(), Bind::new(()).features(features))
+        .expect("capable");
     assert_eq!(fetch(bond.pasid(), BASE, execute), None);
-    assert_eq!(fetch(bond.pasid(), BASE + 2 * PAGE, execute), Some(FaultReason::Denied), "the page does not permit it");
+    assert_eq!(
+        fetch(bond.pasid(), BASE + 2 * PAGE, execute),
+        Some(FaultReason::Denied),
+        "the page does not permit it"
+    );
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, privileged), None);
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, AccessMode::READ), Some(FaultReason::Denied));
     let write = AccessMode { privileged: true, ..AccessMode::WRITE };
-    assert_eq!(reason(device.port().scatter(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &[1; 4], write)), None);
-    let mut logged = world.events().into_iter().filter_map(|event| if let Event::Fault(fault) = event { Some(fault.access) } else { None });
+    assert_eq!(
+        reason(device.port().scatter(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &[1; 4], write)),
+        None
+    );
+    let mut logged = world.events().into_iter().filter_map(|event| {
+        if let Event::Fault(fault) = event { Some(fault.access) } else { None }
+    });
     assert_eq!(logged.next(), Some(Access::Execute));
 }
 
@@ -279,8 +367,12 @@ fn without_the_page_fault_feature_an_absent_page_aborts_even_where_the_device_wo
     let world = World::new();
     let (space, device) = (space(), world.plug(1));
     space.absent(BASE + PAGE, PAGE);
-    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()).features(Features::NONE)).expect("free");
-    let (done, fault) = stop(device.port().read(Some(bond.pasid()), BASE, &mut vec![0; 2 * PAGE as usize]));
+    let bond = world
+        .iommu
+        .bind_device(&device, &space.handle(), Bind::new(()).features(Features::NONE))
+        .expect("free");
+    let (done, fault) =
+        stop(device.port().read(Some(bond.pasid()), BASE, &mut vec![0; 2 * PAGE as usize]));
     assert_eq!((done, fault.address, fault.reason), (PAGE, BASE + PAGE, FaultReason::NotPresent));
     assert_eq!(world.events(), [Event::Fault(fault)]);
     assert_eq!(space.resolved(), 0);
@@ -288,7 +380,8 @@ fn without_the_page_fault_feature_an_absent_page_aborts_even_where_the_device_wo
 
     let bond = world.bind(&device, &space);
     let stopping = AccessMode { on_absent: OnAbsent::Stop, ..AccessMode::READ };
-    let refused = device.port().gather(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &mut [0; 4], stopping);
+    let refused =
+        device.port().gather(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &mut [0; 4], stopping);
     assert_eq!(reason(refused), Some(FaultReason::NotPresent), "as the device asked");
     device.port().read(Some(bond.pasid()), BASE + PAGE, &mut [0; 4]).expect("resolved");
     assert_eq!(space.resolved(), 1);
@@ -307,7 +400,11 @@ fn the_event_log_keeps_the_newest_and_counts_what_it_lost() {
     assert_eq!((drained.events, drained.lost), (kept, 2));
     let _ = device.port().write(Some(pasid), 40, &[0]);
     let drained = world.iommu.drain_events();
-    assert_eq!((drained.events, drained.lost), (vec![not_bound(&device, pasid, 40, Access::Write)], 0), "each loss is told once");
+    assert_eq!(
+        (drained.events, drained.lost),
+        (vec![not_bound(&device, pasid, 40, Access::Write)], 0),
+        "each loss is told once"
+    );
 }
 
 // shows F6
@@ -315,16 +412,27 @@ fn the_event_log_keeps_the_newest_and_counts_what_it_lost() {
 fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
     let world = World::new();
     let device = world.plug(1);
-    let handle: std::sync::Arc<dyn sva_core::AddressSpace> = std::sync::Arc::new(Broken(space().handle()));
+    let handle: std::sync::Arc<dyn sva_core::AddressSpace> =
+        std::sync::Arc::new(Broken(space().handle()));
     let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("free");
     let error = device.port().read(Some(bond.pasid()), BASE, &mut [0; 8]).expect_err("broken");
     assert_eq!((error.done, error.fault()), (3, None));
-    assert_eq!(error.to_string(), "after 3 bytes: process_vm_readv failed: Cannot allocate memory (os error 12)");
+    assert_eq!(
+        error.to_string(),
+        "after 3 bytes: process_vm_readv failed: Cannot allocate memory (os error 12)"
+    );
     let DmaCause::Host(failure) = &error.cause else { panic!("{error}") };
     assert_eq!(failure.source.raw_os_error(), Some(12));
-    assert_eq!(world.events(), [Event::HostFailure { device: bdf(1), call: "process_vm_readv", errno: Some(12) }]);
+    assert_eq!(
+        world.events(),
+        [Event::HostFailure { device: bdf(1), call: "process_vm_readv", errno: Some(12) }]
+    );
     world.bus.policy(PathPolicy::Permissive).windows(bdf(2), &[window(0x5000, PAGE, true)]);
-    let error = world.iommu.bind_device(&world.plug(2), &handle, Bind::new(())).map(drop).expect_err("broken");
+    let error = world
+        .iommu
+        .bind_device(&world.plug(2), &handle, Bind::new(()))
+        .map(drop)
+        .expect_err("broken");
     let text = "the overlaps with peer windows could not be determined: process_vm_readv failed: Cannot allocate memory (os error 12)";
     assert_eq!(error.to_string(), text);
     assert_eq!(world.iommu.census().bonds, 1);
@@ -334,7 +442,10 @@ fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
 struct Broken(std::sync::Arc<dyn sva_core::AddressSpace>);
 
 fn failure() -> sva_core::HostFailure {
-    sva_core::HostFailure { call: "process_vm_readv", source: std::io::Error::from_raw_os_error(12) }
+    sva_core::HostFailure {
+        call: "process_vm_readv",
+        source: std::io::Error::from_raw_os_error(12),
+    }
 }
 
 impl sva_core::AddressSpace for Broken {
@@ -347,7 +458,10 @@ impl sva_core::AddressSpace for Broken {
     fn ended(&self) -> Option<sva_core::EndReason> {
         None
     }
-    fn watch(&self, _: std::sync::Arc<dyn sva_core::SpaceWatcher>) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
+    fn watch(
+        &self,
+        _: std::sync::Arc<dyn sva_core::SpaceWatcher>,
+    ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
         Ok(sva_core::WatchToken(0))
     }
     fn unwatch(&self, _: sva_core::WatchToken) {}

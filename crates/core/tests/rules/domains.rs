@@ -1,7 +1,10 @@
 //! MAP and UNMAP (rules T8, T2, T5) against their refusals and against a slow model.
 
 use proptest::prelude::*;
-use sva_core::{AddrRange, EndReason, FaultReason, IommuConfig, MapError, MapRequest, Protection, Removal, UnmapError};
+use sva_core::{
+    AddrRange, EndReason, FaultReason, IommuConfig, MapError, MapRequest, Protection, Removal,
+    UnmapError,
+};
 use sva_testkit::{PAGE, reference};
 
 use crate::support::*;
@@ -13,7 +16,8 @@ fn range(first: u64, len: u64) -> AddrRange {
 // shows T8, S2
 #[test]
 fn every_map_that_cannot_be_is_refused_with_its_values() {
-    let world = World::with(IommuConfig { address_width: 40, max_mappings: 2, ..IommuConfig::default() });
+    let world =
+        World::with(IommuConfig { address_width: 40, max_mappings: 2, ..IommuConfig::default() });
     let (space, dead, device) = (space(), space(), world.plug(1));
     dead.end(EndReason::Exited);
     let reserved = range(0xfee0_0000, 0x10_0000);
@@ -22,15 +26,30 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
     let good = mapping(0x10000, 2, &space, BASE);
     world.iommu.map(group, &good).expect("free");
     let refusals = [
-        (MapRequest { len: 0, ..good.clone() }, "a mapping of 0 bytes at IOVA 0x10000; give a length"),
-        (MapRequest { iova: 0x10800, ..good.clone() }, "0x10800 is not a multiple of the page size 0x1000"),
-        (MapRequest { len: 0x1001, ..good.clone() }, "0x1001 is not a multiple of the page size 0x1000"),
-        (MapRequest { address: BASE + 1, ..good.clone() }, "0x700000000001 is not a multiple of the page size 0x1000"),
+        (
+            MapRequest { len: 0, ..good.clone() },
+            "a mapping of 0 bytes at IOVA 0x10000; give a length",
+        ),
+        (
+            MapRequest { iova: 0x10800, ..good.clone() },
+            "0x10800 is not a multiple of the page size 0x1000",
+        ),
+        (
+            MapRequest { len: 0x1001, ..good.clone() },
+            "0x1001 is not a multiple of the page size 0x1000",
+        ),
+        (
+            MapRequest { address: BASE + 1, ..good.clone() },
+            "0x700000000001 is not a multiple of the page size 0x1000",
+        ),
         (
             MapRequest { protection: Protection { read: false, write: false }, ..good.clone() },
             "a mapping at IOVA 0x10000 that permits nothing; permit read or write",
         ),
-        (MapRequest { iova: u64::MAX - 0xfff, ..good.clone() }, "0x2000 bytes at 0xfffffffffffff000 wrap past the last address"),
+        (
+            MapRequest { iova: u64::MAX - 0xfff, ..good.clone() },
+            "0x2000 bytes at 0xfffffffffffff000 wrap past the last address",
+        ),
         (
             MapRequest { iova: 0x20000, address: u64::MAX - 0xfff, ..good.clone() },
             "0x2000 bytes at 0xfffffffffffff000 wrap past the last address",
@@ -43,7 +62,10 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
             MapRequest { iova: 0xfedf_f000, ..good.clone() },
             "[0xfedff000, 0xfee00fff] meets the region [0xfee00000, 0xfeefffff] that is reserved for 0000:01:01.0",
         ),
-        (MapRequest { iova: 0x11000, ..good.clone() }, "[0x11000, 0x12fff] meets the mapping [0x10000, 0x11fff]; unmap that first"),
+        (
+            MapRequest { iova: 0x11000, ..good.clone() },
+            "[0x11000, 0x12fff] meets the mapping [0x10000, 0x11fff]; unmap that first",
+        ),
         (
             MapRequest { space: dead.handle(), iova: 0x40000, ..good.clone() },
             "the target of the mapping: the address space has ended: its last task exited",
@@ -53,10 +75,17 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
         let error = world.iommu.map(group, &request).expect_err(text);
         assert_eq!(error.to_string(), text);
     }
-    world.iommu.map(group, &MapRequest { iova: (1 << 40) - 2 * PAGE, ..good.clone() }).expect("up to the last page of the width");
-    let error = world.iommu.map(group, &mapping(0x50000, 1, &space, BASE)).expect_err("one too many");
+    world
+        .iommu
+        .map(group, &MapRequest { iova: (1 << 40) - 2 * PAGE, ..good.clone() })
+        .expect("up to the last page of the width");
+    let error =
+        world.iommu.map(group, &mapping(0x50000, 1, &space, BASE)).expect_err("one too many");
     assert_eq!(error, MapError::TooMany { limit: 2 });
-    assert_eq!(error.to_string(), "the domain holds 2 mappings, its limit; unmap some or map larger ranges");
+    assert_eq!(
+        error.to_string(),
+        "the domain holds 2 mappings, its limit; unmap some or map larger ranges"
+    );
     world.iommu.remove(&device, Removal::Orderly).expect("plugged");
     world.iommu.unmap(group, 0, 1 << 40).expect("the group is there as long as it has mappings");
     let error = world.iommu.map(group, &good).expect_err("no group");
@@ -80,14 +109,21 @@ fn unmap_counts_its_bytes_and_never_splits_a_mapping() {
     ] {
         let error = world.iommu.unmap(group, iova, len).expect_err("would split");
         assert_eq!(error, UnmapError::WouldSplit { range: range(iova, len), mapping: split });
-        assert_eq!(error.to_string(), format!("{} would split the mapping {split}; unmap all of it", range(iova, len)));
+        assert_eq!(
+            error.to_string(),
+            format!("{} would split the mapping {split}; unmap all of it", range(iova, len))
+        );
     }
     for (iova, len) in [(0x10000, 0), (u64::MAX, 2)] {
         assert_eq!(world.iommu.unmap(group, iova, len), Err(UnmapError::NoRange { iova, len }));
     }
     let mut buf = vec![0; 5 * PAGE as usize];
     let (done, fault) = stop(device.port().read(None, 0x10000, &mut buf));
-    assert_eq!((done, fault.address, fault.reason), (3 * PAGE, 0x13000, FaultReason::NoDomainMapping), "all is still mapped");
+    assert_eq!(
+        (done, fault.address, fault.reason),
+        (3 * PAGE, 0x13000, FaultReason::NoDomainMapping),
+        "all is still mapped"
+    );
     assert_eq!(world.iommu.unmap(group, 0x30000, 0x10000).map(|unmapped| unmapped.bytes), Ok(0));
     assert_eq!(world.iommu.unmap(group, 0, u64::MAX).map(|unmapped| unmapped.bytes), Ok(6 * PAGE));
     assert_eq!(world.iommu.unmap(group, 0, u64::MAX).map(|unmapped| unmapped.bytes), Ok(0));
@@ -107,9 +143,15 @@ fn the_widest_mappings_there_can_be_are_mapped_and_taken_down() {
     }
     device.port().write(None, half + BASE, b"top").expect("mapped");
     assert_eq!(space.peek(BASE, 3), b"top");
-    assert!(container.unmap(0, u64::MAX).is_err(), "2^64 - 1 bytes do not cover the last byte of the second");
+    assert!(
+        container.unmap(0, u64::MAX).is_err(),
+        "2^64 - 1 bytes do not cover the last byte of the second"
+    );
     container.close();
-    assert_eq!(reason(device.port().read(None, BASE, &mut [0])), Some(FaultReason::NoDomainMapping));
+    assert_eq!(
+        reason(device.port().read(None, BASE, &mut [0])),
+        Some(FaultReason::NoDomainMapping)
+    );
 }
 
 // shows T8, T1
@@ -118,9 +160,18 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
     let world = World::new();
     let (space, device) = (space(), world.plug(1));
     let group = device.group();
-    world.iommu.map(group, &MapRequest { protection: Protection::READ, ..mapping(0x10000, 1, &space, BASE) }).expect("free");
+    world
+        .iommu
+        .map(
+            group,
+            &MapRequest { protection: Protection::READ, ..mapping(0x10000, 1, &space, BASE) },
+        )
+        .expect("free");
     let write_only = Protection { read: false, write: true };
-    world.iommu.map(group, &MapRequest { protection: write_only, ..mapping(0x11000, 1, &space, BASE) }).expect("free");
+    world
+        .iommu
+        .map(group, &MapRequest { protection: write_only, ..mapping(0x11000, 1, &space, BASE) })
+        .expect("free");
     world.iommu.map(group, &mapping(0x12000, 1, &space, BASE + PAGE)).expect("free");
     space.protect(BASE + PAGE, PAGE, sva_testkit::Protection::READ);
     let port = device.port();
@@ -129,15 +180,23 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
     assert_eq!(reason(port.write(None, 0x10000, &buf)), Some(FaultReason::Denied));
     assert_eq!(reason(port.read(None, 0x11000, &mut buf)), Some(FaultReason::Denied));
     assert_eq!(reason(port.write(None, 0x11000, &buf)), None);
-    assert_eq!(reason(port.write(None, 0x12000, &buf)), Some(FaultReason::Denied), "a page that the process may not write");
-    let execute = sva_core::AccessMode { access: sva_core::Access::Execute, ..sva_core::AccessMode::READ };
+    assert_eq!(
+        reason(port.write(None, 0x12000, &buf)),
+        Some(FaultReason::Denied),
+        "a page that the process may not write"
+    );
+    let execute =
+        sva_core::AccessMode { access: sva_core::Access::Execute, ..sva_core::AccessMode::READ };
     let piece = sva_core::Segment { address: 0x10000, len: 4 };
     assert_eq!(reason(port.gather(None, &[piece], &mut buf, execute)), Some(FaultReason::Denied));
     let (done, fault) = stop(port.write(None, 0x11ffe, &[1; 4]));
     assert_eq!((done, fault.address), (2, 0x12000), "counted across mappings (T5)");
     space.end(EndReason::Exited);
     let (done, fault) = stop(port.read(None, 0x10010, &mut buf));
-    assert_eq!((done, fault.address, fault.reason, fault.pasid), (0, 0x10010, FaultReason::SpaceEnded, None));
+    assert_eq!(
+        (done, fault.address, fault.reason, fault.pasid),
+        (0, 0x10010, FaultReason::SpaceEnded, None)
+    );
 }
 
 // shows T2
@@ -151,7 +210,9 @@ fn unmap_returns_when_the_access_in_flight_is_over_and_no_other_starts_meanwhile
         let parked = Parked::at(&space, &device.port(), None, 0x10000);
         let iommu = world.iommu.clone();
         let unmapping = std::thread::spawn(move || iommu.unmap(group, 0x10000, PAGE));
-        eventually("unmapped", || world.iommu.map(group, &mapping(0x10000, 1, &space, BASE)).is_ok());
+        eventually("unmapped", || {
+            world.iommu.map(group, &mapping(0x10000, 1, &space, BASE)).is_ok()
+        });
         assert!(!unmapping.is_finished());
         space.poke(BASE, b"new");
         let mut buf = [0; 3];
@@ -176,15 +237,23 @@ fn a_mapping_made_while_an_unmap_waits_survives_it() {
         let iommu = world.iommu.clone();
         let unmapping = std::thread::spawn(move || iommu.unmap(group, 0x10000, 4 * PAGE));
         for iova in [0x11000, 0x12000] {
-            eventually("removed", || world.iommu.map(group, &mapping(iova, 1, &space, BASE + PAGE)).is_ok());
+            eventually("removed", || {
+                world.iommu.map(group, &mapping(iova, 1, &space, BASE + PAGE)).is_ok()
+            });
         }
-        // The first one may have been mapped before the unmap began; what counts was mapped after 0x12000 had gone.
-        let survivors: Vec<u64> =
-            (0x10000..0x14000).step_by(PAGE as usize).filter(|iova| device.port().write(None, *iova, &[1]).is_ok()).collect();
+        // The first one may have been mapped before the unmap began; what counts was mapped after
+        // 0x12000 had gone.
+        let survivors: Vec<u64> = (0x10000..0x14000)
+            .step_by(PAGE as usize)
+            .filter(|iova| device.port().write(None, *iova, &[1]).is_ok())
+            .collect();
         parked.release().expect("under way");
         unmapping.join().expect("no panic").expect("mapped");
         for iova in &survivors {
-            device.port().write(None, *iova, &[2]).expect("it was made after the unmap had taken the others out");
+            device
+                .port()
+                .write(None, *iova, &[2])
+                .expect("it was made after the unmap had taken the others out");
         }
         assert!(survivors.contains(&0x12000));
     });

@@ -1,12 +1,13 @@
-//! Draining: what becomes of page requests when a bond, a domain, a space or a device goes (rules U1 to U6, F4, F7).
+//! Draining: what becomes of page requests when a bond, a domain, a space or a device goes (rules
+//! U1 to U6, F4, F7).
 
 use std::sync::{Arc, Weak};
 
 use sva_core::pri::AnswerError;
 use sva_core::sync::Mutex;
 use sva_core::{
-    AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Link, LinkEnds, Plug, ResponseCode, SpaceId, ToDevice,
-    ToIommu,
+    AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Link, LinkEnds,
+    Plug, ResponseCode, SpaceId, ToDevice, ToIommu,
 };
 use sva_testkit::MemorySpace;
 
@@ -31,10 +32,17 @@ fn an_unbind_answers_what_is_queued_and_what_waits_as_invalid_and_discards_what_
     let report = bond.unbind();
     assert_eq!((report.page_groups, report.deferred, space.resolved()), (2, false, 0));
     assert_eq!((asker.outcome(waiting), asker.outcome(queued)), (INVALID, INVALID));
-    assert_eq!((asker.outcome(partial), asker.outcome(half_queued)), (None, None), "nobody asked for an answer");
+    assert_eq!(
+        (asker.outcome(partial), asker.outcome(half_queued)),
+        (None, None),
+        "nobody asked for an answer"
+    );
     assert_eq!(world.pages_under_way(), (1, 1), "what is another PASID's stays");
     asker.finish(others_part, page(6));
-    assert_eq!((world.resolve(), asker.outcome(others), asker.outcome(others_part)), (2, SUCCESS, SUCCESS));
+    assert_eq!(
+        (world.resolve(), asker.outcome(others), asker.outcome(others_part)),
+        (2, SUCCESS, SUCCESS)
+    );
 }
 
 // shows U1, B8
@@ -44,9 +52,13 @@ fn an_unbind_drains_its_own_device_and_leaves_the_others_requests_of_the_same_sp
     let other = world.asker(2, asking());
     let other_bond = world.bind(&other.device, &space);
     assert_eq!(bond.pasid(), other_bond.pasid());
-    let (first, second) = (asker.ask(Some(bond.pasid()), &[page(0)]), other.ask(Some(bond.pasid()), &[page(1)]));
+    let (first, second) =
+        (asker.ask(Some(bond.pasid()), &[page(0)]), other.ask(Some(bond.pasid()), &[page(1)]));
     assert_eq!(bond.unbind().page_groups, 1);
-    assert_eq!((world.resolve(), asker.outcome(first), other.outcome(second)), (1, INVALID, SUCCESS));
+    assert_eq!(
+        (world.resolve(), asker.outcome(first), other.outcome(second)),
+        (1, INVALID, SUCCESS)
+    );
 }
 
 // shows U1, U2, U6
@@ -55,8 +67,12 @@ fn an_unbind_answers_what_an_owner_has_not_and_the_owner_s_late_answer_is_droppe
     let Setting { world, asker, space, bond } = Setting::new();
     drop(bond);
     let (kept, handler) = keeping();
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler)).expect("free");
-    let groups = [asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)])];
+    let bond = world
+        .iommu
+        .bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler))
+        .expect("free");
+    let groups =
+        [asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)])];
     assert_eq!((world.resolve(), world.pages_under_way()), (2, (0, 2)));
     assert_eq!(bond.unbind().page_groups, 2);
     assert!(groups.iter().all(|group| asker.outcome(*group) == INVALID));
@@ -65,7 +81,10 @@ fn an_unbind_answers_what_an_owner_has_not_and_the_owner_s_late_answer_is_droppe
     let cookie = late.cookie();
     assert_eq!(late.answer(ResponseCode::Success), Err(AnswerError::NotPending { cookie }));
     kept.lock().clear();
-    assert_eq!((world.iommu.page_counts().late_answers, asker.device.page_request_counts().unexpected), (2, 0));
+    assert_eq!(
+        (world.iommu.page_counts().late_answers, asker.device.page_request_counts().unexpected),
+        (2, 0)
+    );
 }
 
 // shows U1, U2
@@ -89,12 +108,18 @@ fn an_unbind_waits_for_the_group_that_is_being_resolved() {
             }
         });
         let port = asker.device.port();
-        eventually("the entry is closed", || reason(port.read(Some(pasid), page(99), &mut [0; 8])) == Some(FaultReason::NotBound));
+        eventually("the entry is closed", || {
+            reason(port.read(Some(pasid), page(99), &mut [0; 8])) == Some(FaultReason::NotBound)
+        });
         (0..1000).for_each(|_| std::thread::yield_now());
         assert!(!over.is_on(), "the provider is still at work for the bond");
         slow.let_go();
         assert!(!unbinding.join().expect("no panic").deferred);
-        assert_eq!(asker.outcome(group), INVALID, "the answer came before the unbind was over, and says that the entry is gone");
+        assert_eq!(
+            asker.outcome(group),
+            INVALID,
+            "the answer came before the unbind was over, and says that the entry is gone"
+        );
         resolving.join().expect("no panic");
     });
 }
@@ -111,11 +136,17 @@ fn a_begun_unbind_does_not_wait_for_the_group_that_is_being_resolved_and_is_over
         let resolving = resolve_aside(&world.iommu);
         slow.inside.wait();
         let unbinding = bond.begin_unbind();
-        assert_eq!((unbinding.report().deferred, unbinding.report().page_groups, unbinding.is_over()), (true, 1, false));
+        assert_eq!(
+            (unbinding.report().deferred, unbinding.report().page_groups, unbinding.is_over()),
+            (true, 1, false)
+        );
         assert_eq!((asker.outcome(first), asker.outcome(second)), (None, INVALID));
         slow.let_go();
         resolving.join().expect("no panic");
-        assert_eq!((unbinding.is_over(), asker.outcome(first), world.pages_under_way()), (true, INVALID, (0, 0)));
+        assert_eq!(
+            (unbinding.is_over(), asker.outcome(first), world.pages_under_way()),
+            (true, INVALID, (0, 0))
+        );
         assert_eq!(world.iommu.census().pasids, 0);
     });
 }
@@ -140,7 +171,10 @@ fn an_unbind_from_inside_the_resolver_of_its_own_group_is_deferred_until_that_ha
         let report = reports.lock()[0];
         assert_eq!((report.deferred, report.page_groups), (true, 1));
         assert_eq!((asker.outcome(first), asker.outcome(waiting)), (INVALID, INVALID));
-        assert_eq!((world.iommu.census().bonds, world.iommu.census().pasids, space.watches()), (0, 0, 0));
+        assert_eq!(
+            (world.iommu.census().bonds, world.iommu.census().pasids, space.watches()),
+            (0, 0, 0)
+        );
     });
 }
 
@@ -183,8 +217,15 @@ fn groups_that_wait_or_are_being_resolved_when_the_space_ends_are_answered_inval
         slow.let_go();
         thread.join().expect("no panic");
         assert_eq!(asker.outcome(resolving), INVALID);
-        assert_eq!(world.resolve(), 1, "the one that waited; the queued one finds no space any more");
-        assert_eq!((asker.outcome(waiting), asker.outcome(queued), space.resolved()), (INVALID, INVALID, 1));
+        assert_eq!(
+            world.resolve(),
+            1,
+            "the one that waited; the queued one finds no space any more"
+        );
+        assert_eq!(
+            (asker.outcome(waiting), asker.outcome(queued), space.resolved()),
+            (INVALID, INVALID, 1)
+        );
         assert!(bond.unbind().space_ended);
     });
 }
@@ -195,8 +236,12 @@ fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
     let Setting { world, asker, space, bond } = Setting::new();
     drop(bond);
     let (kept, handler) = keeping();
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler)).expect("free");
-    let (given, waiting) = (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)]));
+    let bond = world
+        .iommu
+        .bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler))
+        .expect("free");
+    let (given, waiting) =
+        (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)]));
     world.sort();
     world.iommu.next_page_work().expect("two wait").run();
     space.end(EndReason::Exited);
@@ -210,10 +255,14 @@ fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
 #[test]
 fn a_number_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_before() {
     // One bit: there is PASID 1 and no other.
-    let Setting { world, asker, space, bond } = Setting::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
+    let Setting { world, asker, space, bond } =
+        Setting::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
     drop(bond);
     let (kept, handler) = keeping();
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler)).expect("free");
+    let bond = world
+        .iommu
+        .bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler))
+        .expect("free");
     let pasid = bond.pasid();
     let given = asker.ask(Some(pasid), &[page(0)]);
     world.resolve();
@@ -233,7 +282,10 @@ fn a_number_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_
     world.resolve();
     assert_eq!((asker.outcome(given), asker.outcome(late)), (INVALID, INVALID));
     assert_eq!((next.outcome(pending), next_space.resolved()), (SUCCESS, 1));
-    assert_eq!((world.iommu.page_counts().late_answers, next.device.page_request_counts().unexpected), (1, 0));
+    assert_eq!(
+        (world.iommu.page_counts().late_answers, next.device.page_request_counts().unexpected),
+        (1, 0)
+    );
 }
 
 /// Runs something of the test's when the next invalidation is sent.
@@ -259,7 +311,8 @@ fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
     watched(|| {
         let world = World::new();
         let hook = later();
-        let plug = Plug::new(DeviceSpec { bdf: bdf(1), capabilities: asking() }).link(Arc::new(AtInvalidation(hook.clone())));
+        let plug = Plug::new(DeviceSpec { bdf: bdf(1), capabilities: asking() })
+            .link(Arc::new(AtInvalidation(hook.clone())));
         let device = world.iommu.plug_in(plug).expect("free").device;
         device.enable_ats().expect("it has it");
         device.enable_pri().expect("it has them");
@@ -275,7 +328,8 @@ fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
         slow.inside.wait();
         let group = port.open_group(Some(pasid)).expect("free");
         port.ask_page(group, page(1), sva_core::AccessMode::READ, true).expect("there is credit");
-        // The device has forgotten, and then the last access leaves: all before the unbind comes to the queue.
+        // The device has forgotten, and then the last access leaves: all before the unbind comes to
+        // the queue.
         let (iommu, left) = (world.iommu.clone(), Arc::new(Mutex::new(None)));
         let seen = left.clone();
         *hook.lock() = Some(Box::new(move || {
@@ -284,7 +338,11 @@ fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
             *seen.lock() = Some((iommu.pasid_of(id).is_some(), iommu.census().page_requests));
         }));
         assert_eq!(bond.unbind().page_groups, 1);
-        assert_eq!(*left.lock(), Some((true, 1)), "the number is held as long as a request with it is queued");
+        assert_eq!(
+            *left.lock(),
+            Some((true, 1)),
+            "the number is held as long as a request with it is queued"
+        );
         assert_eq!((port.outcome(group), world.iommu.pasid_of(id)), (INVALID, None));
     });
 }

@@ -1,4 +1,5 @@
-//! Draining: what becomes of page requests when a group leaves a domain, and when a device is removed or reset (rules U1, U2, U6, U9, G3, F2, F7).
+//! Draining: what becomes of page requests when a group leaves a domain, and when a device is
+//! removed or reset (rules U1, U2, U6, U9, G3, F2, F7).
 
 use sva_core::pri::GroupOutcome;
 use sva_core::{Bind, FaultReason, Removal};
@@ -14,7 +15,8 @@ fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_contain
     let Setting { world, asker, space, bond } = Setting::new();
     drop(bond);
     let (kept, handler) = keeping();
-    let registered = world.iommu.handle_page_requests(asker.device.group(), handler).expect("nobody has them");
+    let registered =
+        world.iommu.handle_page_requests(asker.device.group(), handler).expect("nobody has them");
     let handed_out = asker.ask(None, &[0x9000]);
     world.resolve();
     let (waiting, part) = (asker.ask(None, &[0xa000]), asker.ask_part(None, &[0xb000]));
@@ -22,7 +24,10 @@ fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_contain
     let queued = asker.ask(None, &[0xc000]);
     assert_eq!(world.pages_under_way(), (2, 2));
     let container = world.container(&[asker.device.group()]);
-    assert_eq!((asker.outcome(handed_out), asker.outcome(waiting), world.pages_under_way()), (INVALID, INVALID, (0, 0)));
+    assert_eq!(
+        (asker.outcome(handed_out), asker.outcome(waiting), world.pages_under_way()),
+        (INVALID, INVALID, (0, 0))
+    );
     assert_eq!(asker.outcome(queued), INVALID, "it came for the domain of before");
     assert!(!kept.lock().remove(0).is_pending());
     asker.device.reset().expect("plugged").done();
@@ -38,7 +43,10 @@ fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_contain
             break;
         }
         container.remove(asker.device.group()).expect("it is in it");
-        assert_eq!((asker.outcome(waiting), asker.outcome(part), world.pages_under_way()), (INVALID, None, (0, 0)));
+        assert_eq!(
+            (asker.outcome(waiting), asker.outcome(part), world.pages_under_way()),
+            (INVALID, None, (0, 0))
+        );
         container.add(asker.device.group()).expect("it is free");
     }
     container.close();
@@ -63,7 +71,10 @@ fn what_a_container_gives_up_can_be_begun_and_is_over_when_the_device_has_forgot
             let over: Box<dyn Fn() -> bool> = match way {
                 0 => {
                     let unbinding = container.begin_unbind(space.handle().id()).expect("bound");
-                    assert!(container.begin_unbind(space.handle().id()).is_err(), "there is one to undo");
+                    assert!(
+                        container.begin_unbind(space.handle().id()).is_err(),
+                        "there is one to undo"
+                    );
                     Box::new(move || unbinding.is_over())
                 }
                 1 => {
@@ -73,15 +84,26 @@ fn what_a_container_gives_up_can_be_begun_and_is_over_when_the_device_has_forgot
                 }
                 _ => {
                     let leaving = container.begin_close();
-                    assert_eq!((world.iommu.census().containers, world.iommu.census().bonds), (0, 1));
+                    assert_eq!(
+                        (world.iommu.census().containers, world.iommu.census().bonds),
+                        (0, 1)
+                    );
                     Box::new(move || leaving.is_over())
                 }
             };
             let port = asker.device.port();
-            assert_eq!(reason(port.read(Some(pasid), page(99), &mut [0; 8])), Some(FaultReason::NotBound), "{way}");
+            assert_eq!(
+                reason(port.read(Some(pasid), page(99), &mut [0; 8])),
+                Some(FaultReason::NotBound),
+                "{way}"
+            );
             assert_eq!(asker.outcome(waiting[0]), INVALID, "{way}");
             if way > 0 {
-                assert_eq!(reason(port.read(None, 0x1000, &mut [0; 8])), Some(FaultReason::NoDomainMapping), "{way}");
+                assert_eq!(
+                    reason(port.read(None, 0x1000, &mut [0; 8])),
+                    Some(FaultReason::NoDomainMapping),
+                    "{way}"
+                );
                 assert_eq!(asker.outcome(waiting[1]), INVALID, "{way}");
             }
             assert!(!over(), "{way}: the device has not forgotten");
@@ -118,7 +140,9 @@ fn leaving_a_container_waits_for_a_group_without_pasid_that_is_being_resolved() 
             }
         });
         let port = asker.device.port();
-        eventually("it has left", || reason(port.read(None, 0x2000, &mut [0; 8])) == Some(FaultReason::NoDomainMapping));
+        eventually("it has left", || {
+            reason(port.read(None, 0x2000, &mut [0; 8])) == Some(FaultReason::NoDomainMapping)
+        });
         (0..1000).for_each(|_| std::thread::yield_now());
         assert!(!over.is_on());
         slow.let_go();
@@ -143,8 +167,14 @@ fn an_orderly_removal_answers_what_is_pending_and_a_surprise_counts_it_as_unansw
         let orderly = removal == Removal::Orderly;
         let counts = world.iommu.page_counts();
         assert_eq!(asker.link.count(page_responses), if orderly { 2 } else { 0 });
-        assert_eq!((counts.invalid, counts.unanswerable, counts.dropped), if orderly { (2, 0, 0) } else { (0, 2, 1) });
-        assert_eq!((counts.discarded, world.pages_under_way()), (if orderly { 2 } else { 1 }, (0, 0)));
+        assert_eq!(
+            (counts.invalid, counts.unanswerable, counts.dropped),
+            if orderly { (2, 0, 0) } else { (0, 2, 1) }
+        );
+        assert_eq!(
+            (counts.discarded, world.pages_under_way()),
+            (if orderly { 2 } else { 1 }, (0, 0))
+        );
         // What is still on its way when the device is gone.
         asker.send(Some(bond.pasid()), 90, page(3), true);
         assert_eq!((world.sort(), world.pages_under_way()), (0, (0, 0)));

@@ -35,13 +35,19 @@ fn the_end_runs_each_handler_once_with_its_drvdata_and_cuts_the_devices_off() {
     let mut seen = ends.lock().clone();
     seen.sort_by_key(|(_, data)| *data);
     assert_eq!(seen, [(end, "first"), (end, "second")]);
-    assert_eq!(world.events(), [Event::SpaceEnded { space: id, pasid, reason: EndReason::Execed, bonds: 2 }]);
+    assert_eq!(
+        world.events(),
+        [Event::SpaceEnded { space: id, pasid, reason: EndReason::Execed, bonds: 2 }]
+    );
     for (device, bond) in devices.iter().zip(&bonds) {
         assert_eq!(refused(&device.port(), pasid), Some(FaultReason::SpaceEnded));
         assert!(!bond.is_live());
     }
     let [first, second] = bonds;
-    assert_eq!(first.unbind(), UnbindReport { space_ended: true, handler_ran: true, ..UnbindReport::default() });
+    assert_eq!(
+        first.unbind(),
+        UnbindReport { space_ended: true, handler_ran: true, ..UnbindReport::default() }
+    );
     assert_eq!(world.iommu.pasid_of(id), Some(tag), "held until the last bond is gone (U5)");
     drop(second);
     assert_eq!((world.iommu.pasid_of(id), world.iommu.census().pasids), (None, 0));
@@ -64,25 +70,45 @@ impl AddressSpace for Undead {
     fn ended(&self) -> Option<EndReason> {
         None
     }
-    fn watch(&self, watcher: Arc<dyn sva_core::SpaceWatcher>) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
+    fn watch(
+        &self,
+        watcher: Arc<dyn sva_core::SpaceWatcher>,
+    ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
         self.life.watch(watcher)
     }
     fn unwatch(&self, token: sva_core::WatchToken) {
         self.life.unwatch(token);
     }
-    fn read(&self, pieces: &[sva_core::Segment], buf: &mut [u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
+    fn read(
+        &self,
+        pieces: &[sva_core::Segment],
+        buf: &mut [u8],
+        mode: sva_core::AccessMode,
+    ) -> Result<(), sva_core::Stopped> {
         self.memory.read(pieces, buf, mode)
     }
-    fn write(&self, pieces: &[sva_core::Segment], data: &[u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
+    fn write(
+        &self,
+        pieces: &[sva_core::Segment],
+        data: &[u8],
+        mode: sva_core::AccessMode,
+    ) -> Result<(), sva_core::Stopped> {
         self.memory.write(pieces, data, mode)
     }
-    fn translate(&self, address: u64, privileged: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
+    fn translate(
+        &self,
+        address: u64,
+        privileged: bool,
+    ) -> Result<sva_core::Translation, sva_core::StopCause> {
         self.memory.translate(address, privileged)
     }
     fn resolve(&self, address: u64, mode: sva_core::AccessMode) -> Result<(), sva_core::StopCause> {
         self.memory.resolve(address, mode)
     }
-    fn mapped_within(&self, windows: &[sva_core::AddrRange]) -> Result<Vec<sva_core::AddrRange>, sva_core::HostFailure> {
+    fn mapped_within(
+        &self,
+        windows: &[sva_core::AddrRange],
+    ) -> Result<Vec<sva_core::AddrRange>, sva_core::HostFailure> {
         self.memory.mapped_within(windows)
     }
 }
@@ -92,18 +118,21 @@ impl AddressSpace for Undead {
 fn the_core_itself_cuts_a_space_off_whose_end_was_announced_and_binds_it_to_nobody_else() {
     let world = World::new();
     let (life, memory, device, other) = (space(), space(), world.plug(1), world.plug(2));
-    let handle: Arc<dyn AddressSpace> = Arc::new(Undead { life: life.handle(), memory: memory.handle() });
+    let handle: Arc<dyn AddressSpace> =
+        Arc::new(Undead { life: life.handle(), memory: memory.handle() });
     let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("alive");
     assert_eq!(refused(&device.port(), bond.pasid()), None);
     life.end(EndReason::RightsLost);
     assert_eq!(refused(&device.port(), bond.pasid()), Some(FaultReason::SpaceEnded));
-    let error = world.iommu.bind_device(&other, &handle, Bind::new(())).map(drop).expect_err("ended");
+    let error =
+        world.iommu.bind_device(&other, &handle, Bind::new(())).map(drop).expect_err("ended");
     assert_eq!(error.to_string(), "the address space has ended: the right to access it was lost");
 }
 
 // shows U4
 #[test]
-fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_the_announcement_by_the_core() {
+fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_the_announcement_by_the_core()
+ {
     let world = World::new();
     let (space, device, ends) = (space(), world.plug(1), Ends::default());
     let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
@@ -121,13 +150,18 @@ fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_
 
 // shows U4, U2
 #[test]
-fn an_unbind_after_the_end_was_published_runs_the_handler_itself_and_the_provider_does_not_run_it_again() {
+fn an_unbind_after_the_end_was_published_runs_the_handler_itself_and_the_provider_does_not_run_it_again()
+ {
     let world = World::new();
     let (space, device, ends) = (space(), world.plug(1), Ends::default());
-    let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "drvdata")).expect("free");
+    let bond =
+        world.iommu.bind_device(&device, &space.handle(), noting(&ends, "drvdata")).expect("free");
     let work = space.end_deferred(EndReason::Exited);
     let report = bond.unbind();
-    assert_eq!(report, UnbindReport { space_ended: true, handler_ran: true, ..UnbindReport::default() });
+    assert_eq!(
+        report,
+        UnbindReport { space_ended: true, handler_ran: true, ..UnbindReport::default() }
+    );
     assert_eq!(ends.lock().len(), 1);
     for work in work {
         work.run();
@@ -154,7 +188,8 @@ fn a_space_that_ends_while_its_bond_is_being_unbound_does_not_run_the_handler() 
     watched(|| {
         let world = World::new();
         let (space, device, ends) = (space(), world.plug(1), Ends::default());
-        let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
+        let bond =
+            world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
         let pasid = bond.pasid();
         let parked = Parked::by_pasid(&space, &device.port(), pasid);
         let unbinding = std::thread::spawn(move || bond.unbind());
@@ -162,7 +197,10 @@ fn a_space_that_ends_while_its_bond_is_being_unbound_does_not_run_the_handler() 
         space.end(EndReason::Exited);
         assert!(parked.release().is_err(), "the space has ended under it");
         let report = unbinding.join().expect("no panic");
-        assert!(!report.space_ended && !report.handler_ran, "the end came after the unbind had begun");
+        assert!(
+            !report.space_ended && !report.handler_ran,
+            "the end came after the unbind had begun"
+        );
         assert_eq!(ends.lock().len(), 0);
         world.iommu.remove(&device, sva_core::Removal::Orderly).expect("plugged");
         world.assert_nothing_is_left();
@@ -191,7 +229,10 @@ fn unbind_waits_for_its_own_handler_that_runs_on_another_thread() {
             told.send(over.is_on()).expect("the test waits");
             report
         });
-        assert!(hear.recv_timeout(std::time::Duration::from_millis(20)).is_err(), "the handler is still running");
+        assert!(
+            hear.recv_timeout(std::time::Duration::from_millis(20)).is_err(),
+            "the handler is still running"
+        );
         go.raise();
         assert!(hear.recv().expect("told"), "it had returned when unbind did");
         assert!(unbinding.join().expect("no panic").handler_ran);
@@ -229,7 +270,8 @@ fn an_end_that_races_an_unbind_runs_the_handler_at_most_once_and_the_report_tell
         for _ in 0..300 {
             let world = World::new();
             let (space, device, ends) = (space(), world.plug(1), Ends::default());
-            let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
+            let bond =
+                world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
             let start = Arc::new(std::sync::Barrier::new(2));
             let at = start.clone();
             let ending = std::thread::spawn(move || {
@@ -239,7 +281,11 @@ fn an_end_that_races_an_unbind_runs_the_handler_at_most_once_and_the_report_tell
             start.wait();
             let report = bond.unbind();
             let runs = ends.lock().len();
-            assert_eq!(runs, usize::from(report.handler_ran), "when unbind has returned, no handler will run any more");
+            assert_eq!(
+                runs,
+                usize::from(report.handler_ran),
+                "when unbind has returned, no handler will run any more"
+            );
             ending.join().expect("no panic");
             assert_eq!(ends.lock().len(), runs);
             ran += runs;
@@ -252,7 +298,8 @@ fn an_end_that_races_an_unbind_runs_the_handler_at_most_once_and_the_report_tell
 
 // shows U5, U6
 #[test]
-fn the_pasid_of_an_ended_space_is_not_given_away_while_a_bond_holds_it_and_comes_again_with_a_new_generation() {
+fn the_pasid_of_an_ended_space_is_not_given_away_while_a_bond_holds_it_and_comes_again_with_a_new_generation()
+ {
     let world = World::new();
     let device = world.plug_as(1, capable(2)).device;
     let dead = space();
@@ -266,7 +313,8 @@ fn the_pasid_of_an_ended_space_is_not_given_away_while_a_bond_holds_it_and_comes
     drop(held);
     let spaces: Vec<MemorySpace> = (0..3).map(|_| space()).collect();
     let bonds: Vec<_> = spaces.iter().map(|space| world.bind(&device, space)).collect();
-    let again = bonds.iter().find(|bond| bond.pasid() == tag.pasid).expect("all three numbers are in use");
+    let again =
+        bonds.iter().find(|bond| bond.pasid() == tag.pasid).expect("all three numbers are in use");
     assert!(again.tag().generation > tag.generation);
 }
 
@@ -275,7 +323,8 @@ fn the_pasid_of_an_ended_space_is_not_given_away_while_a_bond_holds_it_and_comes
 fn a_forgotten_bond_leaks_its_pasid_and_its_watch_and_nothing_worse() {
     let world = World::new();
     let (space, device, ends) = (space(), world.plug(1), Ends::default());
-    let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "leaked")).expect("free");
+    let bond =
+        world.iommu.bind_device(&device, &space.handle(), noting(&ends, "leaked")).expect("free");
     let pasid = bond.pasid();
     std::mem::forget(bond);
     assert_eq!(refused(&device.port(), pasid), None);
@@ -284,11 +333,17 @@ fn a_forgotten_bond_leaks_its_pasid_and_its_watch_and_nothing_worse() {
     assert_eq!((world.iommu.census().pasids, space.watches()), (0, 0), "the removal has ended it");
 
     let again = world.plug(1);
-    let bond = world.iommu.bind_device(&again, &space.handle(), noting(&ends, "leaked too")).expect("free");
+    let bond = world
+        .iommu
+        .bind_device(&again, &space.handle(), noting(&ends, "leaked too"))
+        .expect("free");
     std::mem::forget(bond);
     space.end(EndReason::Exited);
     assert_eq!(ends.lock().len(), 1, "its handler runs all the same");
-    assert!(refused(&again.port(), world.iommu.pasid_of(space.handle().id()).expect("held").pasid).is_some());
+    assert!(
+        refused(&again.port(), world.iommu.pasid_of(space.handle().id()).expect("held").pasid)
+            .is_some()
+    );
     assert_eq!(world.iommu.census().pasids, 1);
 }
 
@@ -319,7 +374,10 @@ fn the_core_lets_go_of_its_handle_and_its_watch_with_the_last_bond() {
     drop(first);
     assert!(Arc::strong_count(&handle) > before && space.watches() == 1);
     drop(second);
-    assert_eq!((Arc::strong_count(&handle), space.watches(), world.iommu.pasid_of(id)), (before, 0, None));
+    assert_eq!(
+        (Arc::strong_count(&handle), space.watches(), world.iommu.pasid_of(id)),
+        (before, 0, None)
+    );
 }
 
 // shows U7
@@ -330,7 +388,8 @@ fn providers_do_not_keep_the_system_alive_and_a_late_announcement_finds_nothing(
     let work = {
         let world = World::new();
         let device = world.plug(1);
-        let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
+        let bond =
+            world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
         let work = space.end_deferred(EndReason::Exited);
         drop(bond);
         work
@@ -353,7 +412,11 @@ fn an_end_in_the_middle_of_an_access_stops_it_at_a_byte_that_is_told() {
             dying.end(EndReason::Exited);
             true
         });
-        let (done, fault) = stop(device.port().read(Some(pasid), BASE + 10, &mut vec![0; 2 * PAGE as usize]));
-        assert_eq!((done, fault.address, fault.reason), (PAGE - 10, BASE + PAGE, FaultReason::SpaceEnded));
+        let (done, fault) =
+            stop(device.port().read(Some(pasid), BASE + 10, &mut vec![0; 2 * PAGE as usize]));
+        assert_eq!(
+            (done, fault.address, fault.reason),
+            (PAGE - 10, BASE + PAGE, FaultReason::SpaceEnded)
+        );
     });
 }

@@ -1,14 +1,19 @@
-//! Everything at once from several threads, with oracles that look at bytes (rules U2, U4, U6, B8, G5, T2).
+//! Everything at once from several threads, with oracles that look at bytes (rules U2, U4, U6, B8,
+//! G5, T2).
 //!
-//! Each device writes only to its own page of a space, so that a byte tells who wrote it. Each binding thread has devices of its own: once it has unbound one from a space, nobody
-//! may write that device's page there until it binds it again. A space carries its mark in a page that nobody writes: a read through one owner's tag that succeeds must
-//! find that owner's mark.
+//! Each device writes only to its own page of a space, so that a byte tells who wrote it. Each
+//! binding thread has devices of its own: once it has unbound one from a space, nobody
+//! may write that device's page there until it binds it again. A space carries its mark in a page
+//! that nobody writes: a read through one owner's tag that succeeds must find that owner's mark.
 
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use sva_core::{Bind, Census, Device, DeviceSpec, EndReason, Event, FaultReason, Iommu, IommuConfig, PasidTag, Removal};
+use sva_core::{
+    Bind, Census, Device, DeviceSpec, EndReason, Event, FaultReason, Iommu, IommuConfig, PasidTag,
+    Removal,
+};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE};
 
 use crate::support::*;
@@ -66,12 +71,15 @@ impl System {
     fn binder(&self, which: u8, random: &mut fastrand::Rng) {
         for _ in 0..ROUNDS {
             let number = which * DEVICES_EACH + random.u8(1..=DEVICES_EACH);
-            let (device, space) = (self.device(number), self.spaces[random.usize(..SPACES)].lock().clone());
+            let (device, space) =
+                (self.device(number), self.spaces[random.usize(..SPACES)].lock().clone());
             let runs = Arc::new(AtomicU32::new(0));
             let bind = Bind::new(runs.clone()).on_exit(|_, runs| {
                 runs.fetch_add(1, Ordering::Relaxed);
             });
-            let Ok(bond) = self.iommu.bind_device(&device, &space.memory.handle(), bind) else { continue };
+            let Ok(bond) = self.iommu.bind_device(&device, &space.memory.handle(), bind) else {
+                continue;
+            };
             self.owners.lock().push((bond.tag(), space.mark));
             for _ in 0..random.u32(..4) {
                 let _ = device.port().write(Some(bond.pasid()), page_of(number), &[0xff; 32]);
@@ -80,12 +88,21 @@ impl System {
             let tag = bond.tag();
             let report = bond.unbind();
             assert!(!report.deferred);
-            assert_eq!(runs.load(Ordering::Relaxed), u32::from(report.handler_ran), "once, or never, and before unbind has returned");
+            assert_eq!(
+                runs.load(Ordering::Relaxed),
+                u32::from(report.handler_ran),
+                "once, or never, and before unbind has returned"
+            );
             space.memory.poke(page_of(number), &[0; 32]);
-            let late = device.port().for_owner(tag).write(Some(tag.pasid), page_of(number), &[0xff; 32]);
+            let late =
+                device.port().for_owner(tag).write(Some(tag.pasid), page_of(number), &[0xff; 32]);
             assert!(late.is_err(), "a transaction for an owner that is gone");
             std::thread::yield_now();
-            assert_eq!(space.memory.peek(page_of(number), 32), [0; 32], "device {number} wrote after its unbind");
+            assert_eq!(
+                space.memory.peek(page_of(number), 32),
+                [0; 32],
+                "device {number} wrote after its unbind"
+            );
             assert_eq!(runs.load(Ordering::Relaxed), u32::from(report.handler_ran));
         }
     }
@@ -103,7 +120,11 @@ impl System {
             let port = self.device(number).port().for_owner(tag);
             let mut found = [0; 8];
             if port.read(Some(tag.pasid), MARK, &mut found).is_ok() {
-                assert_eq!(u64::from_le_bytes(found), mark, "device {number} read another owner's memory");
+                assert_eq!(
+                    u64::from_le_bytes(found),
+                    mark,
+                    "device {number} read another owner's memory"
+                );
                 self.reads.fetch_add(1, Ordering::Relaxed);
             }
             let _ = port.write(Some(tag.pasid), page_of(number), &[0xff; 32]);
@@ -119,7 +140,10 @@ impl System {
             if let Some(tag) = self.iommu.pasid_of(old.memory.handle().id()) {
                 for number in 1..=DEVICES {
                     let port = self.device(number).port().for_owner(tag);
-                    assert!(port.read(Some(tag.pasid), MARK, &mut [0; 8]).is_err(), "an ended space was read");
+                    assert!(
+                        port.read(Some(tag.pasid), MARK, &mut [0; 8]).is_err(),
+                        "an ended space was read"
+                    );
                 }
             }
             old.check_canaries();
@@ -158,15 +182,27 @@ impl System {
             });
             for _ in 0..ROUNDS {
                 let page = random.u64(..PAGES);
-                self.iommu.map(device.group(), &mapping(0x1000, 1, &space, BASE + page * PAGE)).expect("free");
+                self.iommu
+                    .map(device.group(), &mapping(0x1000, 1, &space, BASE + page * PAGE))
+                    .expect("free");
                 let mut found = [0; 8];
                 device.port().read(None, 0x1000, &mut found).expect("mapped");
                 assert_eq!(found, [page as u8 + 1; 8]);
-                assert_eq!(self.iommu.unmap(device.group(), 0, 1 << 30).expect("no split").bytes, PAGE);
+                assert_eq!(
+                    self.iommu.unmap(device.group(), 0, 1 << 30).expect("no split").bytes,
+                    PAGE
+                );
                 space.poke(BASE + page * PAGE + 8, &[0; 8]);
                 std::thread::yield_now();
-                assert_eq!(space.peek(BASE + page * PAGE + 8, 8), [0; 8], "written after its unmap (T2)");
-                assert_eq!(reason(device.port().read(None, 0x1000, &mut found)), Some(FaultReason::NoDomainMapping));
+                assert_eq!(
+                    space.peek(BASE + page * PAGE + 8, 8),
+                    [0; 8],
+                    "written after its unmap (T2)"
+                );
+                assert_eq!(
+                    reason(device.port().read(None, 0x1000, &mut found)),
+                    Some(FaultReason::NoDomainMapping)
+                );
             }
             done.store(true, Ordering::Relaxed);
         });
@@ -180,7 +216,11 @@ impl Marked {
         let mut page = vec![0; PAGE as usize];
         page[..8].copy_from_slice(&self.mark.to_le_bytes());
         assert_eq!(self.memory.peek(MARK, PAGE as usize), page);
-        assert_eq!(self.memory.peek(BASE, PAGE as usize), vec![0; PAGE as usize], "no device has page 0");
+        assert_eq!(
+            self.memory.peek(BASE, PAGE as usize),
+            vec![0; PAGE as usize],
+            "no device has page 0"
+        );
     }
 }
 
@@ -197,7 +237,8 @@ fn plug(iommu: &Iommu, number: u8) -> Device {
 // shows U2, U4, U5, U6, B8, G5, T2
 #[test]
 fn a_hammer_of_binds_ends_removals_and_dma_never_lets_a_byte_through_that_it_should_not() {
-    let seed = std::env::var("SVA_HAMMER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed);
+    let seed =
+        std::env::var("SVA_HAMMER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed);
     println!("seed {seed}; another one with SVA_HAMMER_SEED");
     watched(move || {
         let system = System::new();
@@ -214,7 +255,9 @@ fn a_hammer_of_binds_ends_removals_and_dma_never_lets_a_byte_through_that_it_sho
             let mut others = Vec::new();
             for which in 0..BINDERS {
                 let system = &system;
-                others.push(scope.spawn(move || system.binder(which, &mut random(10 + u64::from(which)))));
+                others.push(
+                    scope.spawn(move || system.binder(which, &mut random(10 + u64::from(which)))),
+                );
             }
             others.push(scope.spawn(|| system.reaper(&mut random(20))));
             others.push(scope.spawn(|| system.plugger(&mut random(21))));
@@ -235,7 +278,10 @@ fn a_hammer_of_binds_ends_removals_and_dma_never_lets_a_byte_through_that_it_sho
             space.lock().check_canaries();
             assert_eq!(space.lock().memory.watches(), 0);
         }
-        assert!(system.reads.load(Ordering::Relaxed) > 0, "the masters reached what they may reach");
+        assert!(
+            system.reads.load(Ordering::Relaxed) > 0,
+            "the masters reached what they may reach"
+        );
         let drained = system.iommu.drain_events();
         assert!(drained.events.len() <= system.iommu.config().event_capacity && drained.lost > 0);
         assert!(drained.events.iter().all(|event| !matches!(event, Event::HandlerPanicked { .. })));

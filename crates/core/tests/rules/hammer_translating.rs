@@ -1,10 +1,15 @@
-//! Devices that translate for themselves, with everything at once from several threads (rules T2, T3, U1, U2, U6, F1 to F4, F7).
+//! Devices that translate for themselves, with everything at once from several threads (rules T2,
+//! T3, U1, U2, U6, F1 to F4, F7).
 //!
-//! Every page of a space has a stamp: whose it is, where, and since which change. Whatever a device reads has to be what the page held at an instant between the begin and the end of
-//! the read. Each device writes to 32 bytes of its own in every page, and only who binds it says whether it may. While a translation is [held](sva_core::ats::Held), the space is asked whether the
-//! translation is still right: where it is not, what is done through it has to be refused. Some messages come late, twice or never, and time runs.
+//! Every page of a space has a stamp: whose it is, where, and since which change. Whatever a device
+//! reads has to be what the page held at an instant between the begin and the end of the read. Each
+//! device writes to 32 bytes of its own in every page, and only who binds it says whether it may.
+//! While a translation is [held](sva_core::ats::Held), the space is asked whether the translation
+//! is still right: where it is not, what is done through it has to be refused. Some messages come
+//! late, twice or never, and time runs.
 //!
-//! `SVA_HAMMER_SEED` chooses another seed, `SVA_HAMMER_SECONDS` a longer time, in rounds of two seconds with a system and a seed of its own each.
+//! `SVA_HAMMER_SEED` chooses another seed, `SVA_HAMMER_SECONDS` a longer time, in rounds of two
+//! seconds with a system and a seed of its own each.
 
 mod late_link;
 mod marked;
@@ -17,8 +22,9 @@ use std::time::{Duration, Instant};
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{
-    Bind, Bond, Capabilities, Census, Clock, Device, DeviceSpec, EndReason, FaultReason, GroupBond, Iommu, IommuConfig, PasidTag, Plug,
-    Removal, SharedBecause, UnbindReport, WorkerConfig, Workers,
+    Bind, Bond, Capabilities, Census, Clock, Device, DeviceSpec, EndReason, FaultReason, GroupBond,
+    Iommu, IommuConfig, PasidTag, Plug, Removal, SharedBecause, UnbindReport, WorkerConfig,
+    Workers,
 };
 use sva_testkit::FlatTopology;
 
@@ -113,7 +119,8 @@ impl System {
     fn new(seed: u64, courier: Sender<Letter>) -> Self {
         let bus = Arc::new(FlatTopology::new());
         bus.share(&[bdf(DEVICES - 1), bdf(DEVICES)], SharedBecause::NoAcs { port: bdf(30) });
-        // Few of everything, so that all of it is used again at once; short limits, so that they are met.
+        // Few of everything, so that all of it is used again at once; short limits, so that they
+        // are met.
         let config = IommuConfig {
             pasid_width: width(2),
             page_queue: 4,
@@ -124,9 +131,15 @@ impl System {
             ..IommuConfig::default()
         };
         let iommu = Iommu::with_clock(bus, config, Arc::new(RunningClock(Instant::now())));
-        let devices = (1..=DEVICES).map(|number| Mutex::new(plug(&iommu, number, &courier, seed))).collect();
+        let devices =
+            (1..=DEVICES).map(|number| Mutex::new(plug(&iommu, number, &courier, seed))).collect();
         let spaces = (1..=SPACES as u64).map(|mark| Mutex::new(Marked::new(mark))).collect();
-        let (owners, marks, stop, counts) = (Mutex::default(), AtomicU64::new(SPACES as u64), AtomicBool::new(false), Counts::default());
+        let (owners, marks, stop, counts) = (
+            Mutex::default(),
+            AtomicU64::new(SPACES as u64),
+            AtomicBool::new(false),
+            Counts::default(),
+        );
         Self { iommu, devices, spaces, owners, marks, stop, seed, courier, counts }
     }
 
@@ -146,7 +159,10 @@ impl System {
     fn binder(&self, numbers: &[u8], random: &mut fastrand::Rng) {
         let mut bonds: Vec<(Bound, Device, Arc<Marked>)> = Vec::new();
         while self.running() {
-            let (space, device) = (self.any_space(random), self.device(*random.choice(numbers).expect("a binder has devices")));
+            let (space, device) = (
+                self.any_space(random),
+                self.device(*random.choice(numbers).expect("a binder has devices")),
+            );
             if bonds.len() < 2
                 && let Some(bond) = self.bind(&device, &space)
             {
@@ -159,10 +175,13 @@ impl System {
             }
             for _ in 0..random.u32(..20) {
                 let Some((bond, device, space)) = random.choice(&bonds) else { break };
-                // A group keeps its bond when a member is replaced; a device's bond ends with it, and its PASID may be another's at the next one.
+                // A group keeps its bond when a member is replaced; a device's bond ends with it,
+                // and its PASID may be another's at the next one.
                 let device = match bond {
                     Bound::Device(_) => device.clone(),
-                    Bound::Group(_) => self.device(*random.choice(numbers).expect("a binder has devices")),
+                    Bound::Group(_) => {
+                        self.device(*random.choice(numbers).expect("a binder has devices"))
+                    }
                 };
                 self.access(&device, bond.tag(), space, true, random);
             }
@@ -179,13 +198,24 @@ impl System {
     fn bind(&self, device: &Device, space: &Marked) -> Option<Bound> {
         let handle = space.memory.handle();
         if device.bdf().device() >= DEVICES - 1 {
-            return self.iommu.bind_group(device.group(), &handle, Bind::new(())).ok().map(Bound::Group);
+            return self
+                .iommu
+                .bind_group(device.group(), &handle, Bind::new(()))
+                .ok()
+                .map(Bound::Group);
         }
         self.iommu.bind_device(device, &handle, Bind::new(())).ok().map(Bound::Device)
     }
 
-    /// Unbinds; the device does nothing as the owner that it was any more, and writes no more to a space that no other bond of it has.
-    fn unbind(&self, device: &Device, bond: Bound, alone: Option<&Marked>, random: &mut fastrand::Rng) {
+    /// Unbinds; the device does nothing as the owner that it was any more, and writes no more to a
+    /// space that no other bond of it has.
+    fn unbind(
+        &self,
+        device: &Device,
+        bond: Bound,
+        alone: Option<&Marked>,
+        random: &mut fastrand::Rng,
+    ) {
         let (tag, page, number) = (bond.tag(), random.u64(..DATA), device.bdf().device());
         if random.u32(..4) == 0 {
             device.ats_port().send_stop_marker(tag.pasid);
@@ -194,7 +224,11 @@ impl System {
             true => assert!(!bond.unbind().deferred),
             false => bond.begin_unbind(&self.iommu),
         }
-        let late = device.port().for_owner(tag).write(Some(tag.pasid), written_at(page, number), &[0xff; 32]);
+        let late = device.port().for_owner(tag).write(
+            Some(tag.pasid),
+            written_at(page, number),
+            &[0xff; 32],
+        );
         assert!(late.is_err(), "a transaction for an owner that is gone");
         if let Some(space) = alone {
             space.stays_unwritten(page, number);
@@ -228,8 +262,12 @@ impl System {
             // Not under the slot's lock: the others go on with a device that is leaving.
             let old = self.device(number);
             self.iommu.remove(&old, removal).expect("plugged, and by nobody else removed");
-            assert_eq!(reason(old.port().read(None, 0, &mut [0])), Some(FaultReason::DeviceRemoved));
-            *self.devices[usize::from(number) - 1].lock() = plug(&self.iommu, number, &self.courier, self.seed ^ random.u64(..));
+            assert_eq!(
+                reason(old.port().read(None, 0, &mut [0])),
+                Some(FaultReason::DeviceRemoved)
+            );
+            *self.devices[usize::from(number) - 1].lock() =
+                plug(&self.iommu, number, &self.courier, self.seed ^ random.u64(..));
         }
     }
 
@@ -265,7 +303,11 @@ impl System {
     fn foreman(&self, random: &mut fastrand::Rng) {
         while self.running() {
             let threads = random.usize(1..=4);
-            let workers = Workers::start(&self.iommu, WorkerConfig { threads, most: threads + random.usize(..3) }).expect("threads");
+            let workers = Workers::start(
+                &self.iommu,
+                WorkerConfig { threads, most: threads + random.usize(..3) },
+            )
+            .expect("threads");
             std::thread::sleep(Duration::from_millis(random.u64(5..200)));
             drop(workers);
         }
@@ -289,13 +331,19 @@ impl System {
         for space in &self.spaces {
             let space = space.lock();
             // A worker that has ended the last bond takes the watch off after that.
-            eventually("nobody watches", || (space.memory.watches(), space.memory.changes_under_way()) == (0, 0));
+            eventually("nobody watches", || {
+                (space.memory.watches(), space.memory.changes_under_way()) == (0, 0)
+            });
         }
         let counts = self.iommu.page_counts();
         println!("{counts:?}\n{:?}", self.counts);
-        // All groups are of one request here; markers that were refused are among the lost and the dropped.
+        // All groups are of one request here; markers that were refused are among the lost and the
+        // dropped.
         let ended = counts.groups + counts.lost + counts.dropped;
-        assert!(ended >= counts.requests && ended <= counts.requests + counts.stop_markers, "{counts:?}");
+        assert!(
+            ended >= counts.requests && ended <= counts.requests + counts.stop_markers,
+            "{counts:?}"
+        );
         let answers = counts.succeeded + counts.invalid + counts.failed + counts.unanswerable;
         assert!(answers >= counts.groups && answers <= counts.requests, "{counts:?}");
         let Counts { reads, writes, held, binds, changes, resets, switches, .. } = &self.counts;
@@ -306,7 +354,8 @@ impl System {
 }
 
 fn plug(iommu: &Iommu, number: u8, courier: &Sender<Letter>, seed: u64) -> Device {
-    let spec = DeviceSpec { bdf: bdf(number), capabilities: Capabilities::translating(width(20), 6) };
+    let spec =
+        DeviceSpec { bdf: bdf(number), capabilities: Capabilities::translating(width(20), 6) };
     let plug = Plug::new(spec);
     let late = number.is_multiple_of(2);
     let plug = if late { plug.link(Arc::new(LateLink::new(courier.clone(), seed))) } else { plug };
@@ -344,7 +393,10 @@ fn round(seed: u64) {
         system.stop.store(true, Ordering::Relaxed);
         let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
         let result = ended.into_iter().find_map(Result::err);
-        let result = result.map_or_else(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| system.end())), Err);
+        let result = result.map_or_else(
+            || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| system.end())),
+            Err,
+        );
         end.store(true, Ordering::Relaxed);
         if let Err(panic) = result {
             std::panic::resume_unwind(panic);

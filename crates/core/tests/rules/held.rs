@@ -75,7 +75,8 @@ impl Letter {
     }
 }
 
-/// Holds messages until the test takes them out: each can be delivered, lost, doubled, reordered or changed. One link may be that of several devices.
+/// Holds messages until the test takes them out: each can be delivered, lost, doubled, reordered or
+/// changed. One link may be that of several devices.
 pub(crate) struct Held {
     /// What is held; all else is handed over at once.
     holds: Mutex<Which>,
@@ -113,14 +114,20 @@ impl Held {
 
     /// As [`find`](Self::find), where the test knows that there is one.
     pub(crate) fn take(&self, which: impl Fn(&Message) -> bool) -> Letter {
-        self.find(which).unwrap_or_else(|| panic!("no such message is held, but {:?}", self.messages()))
+        self.find(which)
+            .unwrap_or_else(|| panic!("no such message is held, but {:?}", self.messages()))
     }
 
-    /// As [`take`](Self::take), of a message that another thread is about to send. Panics after [`LIMIT`].
+    /// As [`take`](Self::take), of a message that another thread is about to send. Panics after
+    /// [`LIMIT`].
     pub(crate) fn wait_for(&self, which: Which) -> Letter {
         let mut letters = self.letters.lock();
         loop {
-            if let Some(letter) = letters.iter().position(|letter| which(&letter.message)).and_then(|at| letters.remove(at)) {
+            if let Some(letter) = letters
+                .iter()
+                .position(|letter| which(&letter.message))
+                .and_then(|at| letters.remove(at))
+            {
                 return letter;
             }
             let (guard, late) = self.sent.wait_timeout(letters, LIMIT);
@@ -129,7 +136,8 @@ impl Held {
         }
     }
 
-    /// Delivers all of these, oldest first, also those that follow from them. Answers how many that were.
+    /// Delivers all of these, oldest first, also those that follow from them. Answers how many that
+    /// were.
     pub(crate) fn deliver_all(&self, which: Which) -> usize {
         std::iter::from_fn(|| self.find(which)).map(Letter::deliver).count()
     }

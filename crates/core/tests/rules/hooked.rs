@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sva_core::{
-    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology, Version,
+    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId,
+    SharedBecause, Topology, Version,
 };
 use sva_testkit::FlatTopology;
 
@@ -22,7 +23,11 @@ pub(crate) struct HookedBus {
 
 impl HookedBus {
     pub(crate) fn new(device: Bdf) -> Arc<Self> {
-        Arc::new(Self { script: FlatTopology::new(), on_reserved: (device, later()), on_write: later() })
+        Arc::new(Self {
+            script: FlatTopology::new(),
+            on_reserved: (device, later()),
+            on_write: later(),
+        })
     }
 
     /// The script's answers; its setters have the same names.
@@ -67,11 +72,24 @@ impl Topology for HookedBus {
         self.bus().windows(device)
     }
 
-    fn read_peer(&self, from: Bdf, window: &PeerWindow, address: u64, buf: &mut [u8], access: Access) -> Result<(), PeerAborted> {
+    fn read_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        buf: &mut [u8],
+        access: Access,
+    ) -> Result<(), PeerAborted> {
         self.bus().read_peer(from, window, address, buf, access)
     }
 
-    fn write_peer(&self, from: Bdf, window: &PeerWindow, address: u64, data: &[u8]) -> Result<(), PeerAborted> {
+    fn write_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        data: &[u8],
+    ) -> Result<(), PeerAborted> {
         run(&self.on_write);
         self.bus().write_peer(from, window, address, data)
     }

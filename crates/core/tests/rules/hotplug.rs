@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    AddrRange, Bind, Device, Event, FaultReason, Feature, Features, IsolationChange, Overlap, PathDefect, PathPolicy, PeerWindow,
-    PlugError, Refusal, Removal, RemoveError, RequesterId,
+    AddrRange, Bind, Device, Event, FaultReason, Feature, Features, IsolationChange, Overlap,
+    PathDefect, PathPolicy, PeerWindow, PlugError, Refusal, Removal, RemoveError, RequesterId,
 };
 use sva_testkit::PAGE;
 
@@ -13,7 +13,11 @@ use crate::hooked::HookedBus;
 use crate::support::*;
 
 fn window(first: u64, len: u64, decoder: u8) -> PeerWindow {
-    PeerWindow { range: AddrRange::new(first, len).expect("a range"), decoder: bdf(decoder), claimed: true }
+    PeerWindow {
+        range: AddrRange::new(first, len).expect("a range"),
+        decoder: bdf(decoder),
+        claimed: true,
+    }
 }
 
 // shows G4
@@ -22,7 +26,8 @@ fn a_newcomer_sees_the_mappings_and_joins_the_bonds_of_its_group() {
     let world = World::grouped(3);
     let (space, first) = (space(), world.plug(1));
     world.iommu.map(first.group(), &mapping(0x10000, 1, &space, BASE)).expect("free");
-    let bond = world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
+    let bond =
+        world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
     let plugged = world.plug_as(2, everything());
     assert_eq!((&plugged.joined[..], &plugged.not_joined[..]), (&[bond.pasid()][..], &[][..]));
     assert_eq!((plugged.reserved.len(), plugged.overlaps.len()), (0, 0));
@@ -31,9 +36,16 @@ fn a_newcomer_sees_the_mappings_and_joins_the_bonds_of_its_group() {
     port.write(None, 0x10010, b"mapped").expect("the group's domain is the newcomer's");
     assert_eq!(space.peek(BASE + 0x10, 6), b"mapped");
     assert_eq!(bond.members(), [bdf(1), bdf(2)]);
-    assert!(world.events().iter().all(|event| !matches!(event, Event::IsolationChanged { .. })), "no device bond, no such event");
+    assert!(
+        world.events().iter().all(|event| !matches!(event, Event::IsolationChanged { .. })),
+        "no device bond, no such event"
+    );
     bond.unbind();
-    assert_eq!(refused(&port, plugged.joined[0]), Some(FaultReason::NotBound), "one bond, undone for all");
+    assert_eq!(
+        refused(&port, plugged.joined[0]),
+        Some(FaultReason::NotBound),
+        "one bond, undone for all"
+    );
 }
 
 // shows G4
@@ -50,7 +62,10 @@ fn a_newcomer_in_a_container_gets_its_mappings_and_bindings() {
     plugged.device.port().write(None, 0x11000, b"x").expect("mapped");
     drop(container);
     assert_eq!(refused(&plugged.device.port(), bound.pasid), Some(FaultReason::NotBound));
-    assert_eq!(reason(plugged.device.port().write(None, 0x11000, b"x")), Some(FaultReason::NoDomainMapping));
+    assert_eq!(
+        reason(plugged.device.port().write(None, 0x11000, b"x")),
+        Some(FaultReason::NoDomainMapping)
+    );
 }
 
 // shows G4, B8
@@ -58,11 +73,18 @@ fn a_newcomer_in_a_container_gets_its_mappings_and_bindings() {
 fn what_a_newcomer_could_not_join_is_reported_with_the_reason_and_stays_closed_to_it() {
     let world = World::grouped(4);
     let (wide, rich, first) = (space(), space(), world.plug(1));
-    let narrow_one = world.iommu.bind_group(first.group(), &wide.handle(), Bind::new(())).expect("capable");
+    let narrow_one =
+        world.iommu.bind_group(first.group(), &wide.handle(), Bind::new(())).expect("capable");
     let features = Features { execute: true, ..Features::default() };
-    let second = world.iommu.bind_group(first.group(), &rich.handle(), Bind::new(()).features(features)).expect("capable");
+    let second = world
+        .iommu
+        .bind_group(first.group(), &rich.handle(), Bind::new(()).features(features))
+        .expect("capable");
     let third_space = space();
-    let third = world.iommu.bind_group(first.group(), &third_space.handle(), Bind::new(())).expect("capable");
+    let third = world
+        .iommu
+        .bind_group(first.group(), &third_space.handle(), Bind::new(()))
+        .expect("capable");
 
     let plugged = world.plug_as(2, capable(1));
     assert_eq!(plugged.joined, [narrow_one.pasid()]);
@@ -71,17 +93,30 @@ fn what_a_newcomer_could_not_join_is_reported_with_the_reason_and_stays_closed_t
     let too_wide = Refusal::PasidTooWide { device: bdf(2), pasid: third.pasid(), width: width(1) };
     assert_eq!(because, [(second.pasid(), lacks), (third.pasid(), too_wide)]);
     assert_eq!(plugged.not_joined[0].space, rich.handle().id());
-    assert_eq!(refused(&plugged.device.port(), second.pasid()), Some(FaultReason::CannotIssuePasid));
+    assert_eq!(
+        refused(&plugged.device.port(), second.pasid()),
+        Some(FaultReason::CannotIssuePasid)
+    );
 
     let without = world.plug_as(3, plain());
     assert!(without.joined.is_empty());
-    assert!(without.not_joined.iter().all(|not| not.because == Refusal::NoPasidCapability { device: bdf(3) }));
+    assert!(
+        without
+            .not_joined
+            .iter()
+            .all(|not| not.because == Refusal::NoPasidCapability { device: bdf(3) })
+    );
     assert_eq!(without.not_joined.len(), 3);
 
     let defect = PathDefect::NoRequestRedirect(bdf(30));
     world.bus.defect(bdf(4), Some(defect));
     let bad_path = world.plug_as(4, everything());
-    assert!(bad_path.not_joined.iter().all(|not| not.because == Refusal::Path { device: bdf(4), defect }));
+    assert!(
+        bad_path
+            .not_joined
+            .iter()
+            .all(|not| not.because == Refusal::Path { device: bdf(4), defect })
+    );
     assert_eq!(refused(&bad_path.device.port(), second.pasid()), Some(FaultReason::NotBound));
 }
 
@@ -92,19 +127,27 @@ fn the_owner_of_a_device_bond_hears_of_a_newcomer_that_stays_blocked() {
     let (space, first) = (space(), world.plug(1));
     let heard: Noted<(IsolationChange, &str)> = Noted::default();
     let ears = heard.clone();
-    let bind = Bind::new("drvdata").on_isolation_change(move |change, data| ears.lock().push((*change, *data)));
+    let bind = Bind::new("drvdata")
+        .on_isolation_change(move |change, data| ears.lock().push((*change, *data)));
     let bond = world.iommu.bind_device(&first, &space.handle(), bind).expect("alone in its group");
     let plugged = world.plug_as(2, everything());
     let change = IsolationChange { device: bdf(1), newcomer: bdf(2) };
     assert_eq!(heard.lock()[..], [(change, "drvdata")]);
     let event = Event::IsolationChanged { device: bdf(1), pasid: bond.pasid(), newcomer: bdf(2) };
     assert_eq!(world.events(), [event]);
-    assert!(plugged.joined.is_empty() && plugged.not_joined.is_empty(), "a device bond is its device's alone");
+    assert!(
+        plugged.joined.is_empty() && plugged.not_joined.is_empty(),
+        "a device bond is its device's alone"
+    );
     assert_eq!(refused(&plugged.device.port(), bond.pasid()), Some(FaultReason::NotBound));
     assert_eq!(refused(&first.port(), bond.pasid()), None, "the bond lives on");
     let other = crate::support::space();
     for device in [&first, &plugged.device] {
-        let error = world.iommu.bind_device(device, &other.handle(), Bind::new(())).map(drop).expect_err("two in the group");
+        let error = world
+            .iommu
+            .bind_device(device, &other.handle(), Bind::new(()))
+            .map(drop)
+            .expect_err("two in the group");
         assert!(matches!(error, sva_core::BindError::NotSingleton { .. }), "{error:?}");
     }
 }
@@ -128,13 +171,22 @@ fn reserved_regions_and_peer_windows_that_the_newcomer_brings_are_reported() {
     let (space, first) = (space(), world.plug(1));
     world.iommu.map(first.group(), &mapping(0x10000, 2, &space, BASE)).expect("free");
     world.iommu.map(first.group(), &mapping(0x20000, 1, &space, BASE)).expect("free");
-    let bond = world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
+    let bond =
+        world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
     world.bus.reserve(bdf(2), &[AddrRange::new(0x11000, PAGE).expect("a range")]);
     world.bus.windows(bdf(2), &[window(0x20800, PAGE, 9), window(BASE + 2 * PAGE, PAGE, 8)]);
     let plugged = world.plug_as(2, everything());
     assert_eq!(plugged.reserved, [AddrRange::new(0x10000, 2 * PAGE).expect("a range")]);
-    let in_domain = Overlap { device: bdf(2), range: AddrRange::new(0x20800, 0x800).expect("a range"), decoder: bdf(9) };
-    let in_space = Overlap { device: bdf(2), range: AddrRange::new(BASE + 2 * PAGE, PAGE).expect("a range"), decoder: bdf(8) };
+    let in_domain = Overlap {
+        device: bdf(2),
+        range: AddrRange::new(0x20800, 0x800).expect("a range"),
+        decoder: bdf(9),
+    };
+    let in_space = Overlap {
+        device: bdf(2),
+        range: AddrRange::new(BASE + 2 * PAGE, PAGE).expect("a range"),
+        decoder: bdf(8),
+    };
     assert_eq!(plugged.overlaps, [in_domain, in_space]);
     assert_eq!(world.events(), [Event::Overlap(in_domain), Event::Overlap(in_space)]);
     drop(bond);
@@ -153,7 +205,11 @@ fn devices_with_one_requester_id_share_a_table_and_the_newcomer_is_told_what_is_
     let plugged = world.plug_as(2, everything());
     assert_eq!(plugged.joined.len(), 2);
     assert!(plugged.joined.contains(&narrow.pasid()) && plugged.joined.contains(&wide.pasid()));
-    assert_eq!(refused(&plugged.device.port(), narrow.pasid()), None, "the IOMMU cannot tell the two apart");
+    assert_eq!(
+        refused(&plugged.device.port(), narrow.pasid()),
+        None,
+        "the IOMMU cannot tell the two apart"
+    );
     let third = world.plug_as(3, capable(1));
     assert_eq!(third.joined, [narrow.pasid()], "it cannot issue the other");
     assert_eq!(refused(&third.device.port(), wide.pasid()), Some(FaultReason::CannotIssuePasid));
@@ -165,19 +221,25 @@ fn devices_with_one_requester_id_share_a_table_and_the_newcomer_is_told_what_is_
 
 // shows G4
 #[test]
-fn a_newcomer_with_a_shared_requester_id_is_told_what_it_cannot_issue_and_not_of_spaces_that_have_ended() {
+fn a_newcomer_with_a_shared_requester_id_is_told_what_it_cannot_issue_and_not_of_spaces_that_have_ended()
+ {
     let world = World::grouped(2);
     for number in 1..=2 {
         world.bus.alias(bdf(number), RequesterId(bdf(20)));
     }
     let (gone, wide, first) = (space(), space(), world.plug(1));
-    let _ended = world.iommu.bind_group(first.group(), &gone.handle(), Bind::new(())).expect("capable");
-    let bond = world.iommu.bind_group(first.group(), &wide.handle(), Bind::new(())).expect("capable");
+    let _ended =
+        world.iommu.bind_group(first.group(), &gone.handle(), Bind::new(())).expect("capable");
+    let bond =
+        world.iommu.bind_group(first.group(), &wide.handle(), Bind::new(())).expect("capable");
     gone.end(sva_core::EndReason::Exited);
     let plugged = world.plug_as(2, capable(1));
     assert!(plugged.joined.is_empty(), "{:?}", plugged.joined);
     let because: Vec<_> = plugged.not_joined.iter().map(|not| not.because).collect();
-    assert_eq!(because, [Refusal::PasidTooWide { device: bdf(2), pasid: bond.pasid(), width: width(1) }]);
+    assert_eq!(
+        because,
+        [Refusal::PasidTooWide { device: bdf(2), pasid: bond.pasid(), width: width(1) }]
+    );
 }
 
 // shows G4
@@ -212,11 +274,16 @@ fn an_orderly_removal_asks_the_device_to_stop_first_and_a_surprise_one_asks_noth
         world.iommu.remove(&device, removal).expect("plugged");
         slot.lock().take();
         match removal {
-            Removal::Orderly => assert_eq!(flushed.lock()[..], [None], "what it had under way got through"),
+            Removal::Orderly => {
+                assert_eq!(flushed.lock()[..], [None], "what it had under way got through")
+            }
             Removal::Surprise => assert!(flushed.lock().is_empty()),
         }
         assert!(device.is_removed() && !bond.is_live());
-        assert_eq!(reason(device.port().read(Some(bond.pasid()), BASE, &mut [0])), Some(FaultReason::DeviceRemoved));
+        assert_eq!(
+            reason(device.port().read(Some(bond.pasid()), BASE, &mut [0])),
+            Some(FaultReason::DeviceRemoved)
+        );
         assert!(world.events().contains(&Event::BondEnded { device: bdf(1), pasid: bond.pasid() }));
         let again = world.iommu.remove(&device, removal).expect_err("gone");
         assert_eq!(again, RemoveError::Gone { device: bdf(1) });
@@ -232,20 +299,28 @@ fn a_device_that_is_asked_to_stop_for_its_removal_cannot_be_bound_any_more() {
         let world = World::grouped(members);
         let (one, two) = (space(), Arc::new(space()));
         let (slot, refusals): (Later<Device>, Noted<String>) = (later(), Noted::default());
-        let (mine, iommu, other, texts) = (slot.clone(), world.iommu.clone(), two.clone(), refusals.clone());
+        let (mine, iommu, other, texts) =
+            (slot.clone(), world.iommu.clone(), two.clone(), refusals.clone());
         let device = world.plug_model(
             1,
             Arc::new(OnStop(move |_| {
                 let device = mine.lock().take().expect("plugged");
-                let bound = iommu.bind_device(&device, &other.handle(), Bind::new(())).map(std::mem::forget);
-                texts.lock().push(bound.map_or_else(|error| error.to_string(), |()| "bound".to_owned()));
+                let bound = iommu
+                    .bind_device(&device, &other.handle(), Bind::new(()))
+                    .map(std::mem::forget);
+                texts
+                    .lock()
+                    .push(bound.map_or_else(|error| error.to_string(), |()| "bound".to_owned()));
             })),
         );
         let bond = world.bind(&device, &one);
         let sibling = (members == 2).then(|| world.plug(2));
         *slot.lock() = Some(device.clone());
         world.iommu.remove(&device, Removal::Orderly).expect("plugged");
-        assert_eq!(refusals.lock()[..], ["0000:01:01.0 has been removed from this IOMMU; plug it in again"]);
+        assert_eq!(
+            refusals.lock()[..],
+            ["0000:01:01.0 has been removed from this IOMMU; plug it in again"]
+        );
         drop(bond);
         if let Some(sibling) = sibling {
             world.iommu.remove(&sibling, Removal::Orderly).expect("plugged");
@@ -266,11 +341,20 @@ fn removing_one_of_two_devices_with_one_requester_id_ends_its_own_bond_and_no_ot
     let first = world.plug_model(1, model.clone());
     let bond = world.bind(&first, &own);
     let second = world.plug(2);
-    let group = world.iommu.bind_group(first.group(), &common.handle(), Bind::new(())).expect("capable");
+    let group =
+        world.iommu.bind_group(first.group(), &common.handle(), Bind::new(())).expect("capable");
     world.iommu.remove(&first, Removal::Orderly).expect("plugged");
     assert!(!bond.is_live(), "its device is gone");
-    assert_eq!(refused(&second.port(), bond.pasid()), Some(FaultReason::NotBound), "it was there by the other's bond alone");
-    assert_eq!(refused(&second.port(), group.pasid()), None, "the group's bond is this device's as well");
+    assert_eq!(
+        refused(&second.port(), bond.pasid()),
+        Some(FaultReason::NotBound),
+        "it was there by the other's bond alone"
+    );
+    assert_eq!(
+        refused(&second.port(), group.pasid()),
+        None,
+        "the group's bond is this device's as well"
+    );
     let mut stopped = model.stopped();
     stopped.sort_by_key(|tag| tag.pasid);
     assert_eq!(stopped, [bond.tag(), group.tag()], "the device that goes is asked to stop both");
@@ -365,7 +449,11 @@ fn a_removal_that_races_a_bind_leaves_either_a_refusal_or_an_ended_bond() {
             let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()));
             removing.join().expect("no panic").expect("plugged");
             match bond {
-                Ok(bond) => assert!(!bond.is_live() && refused(&device.port(), bond.pasid()) == Some(FaultReason::DeviceRemoved)),
+                Ok(bond) => assert!(
+                    !bond.is_live()
+                        && refused(&device.port(), bond.pasid())
+                            == Some(FaultReason::DeviceRemoved)
+                ),
                 Err(error) => assert!(error.to_string().contains("has been removed"), "{error}"),
             }
             world.assert_nothing_is_left();
@@ -379,7 +467,8 @@ fn a_removal_that_races_a_bind_leaves_either_a_refusal_or_an_ended_bond() {
 fn a_removal_leaves_a_group_bond_to_the_others_and_the_returning_device_joins_again() {
     let world = World::grouped(2);
     let (space, first, second) = (space(), world.plug(1), world.plug(2));
-    let bond = world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
+    let bond =
+        world.iommu.bind_group(first.group(), &space.handle(), Bind::new(())).expect("capable");
     world.iommu.remove(&first, Removal::Surprise).expect("plugged");
     assert!(bond.is_live());
     assert_eq!(bond.members(), [bdf(2)]);
@@ -389,7 +478,11 @@ fn a_removal_leaves_a_group_bond_to_the_others_and_the_returning_device_joins_ag
     let again = world.plug_as(1, everything());
     assert_eq!(again.joined, [bond.pasid()]);
     assert_eq!(refused(&again.device.port(), bond.pasid()), None);
-    assert_eq!(refused(&first.port(), bond.pasid()), Some(FaultReason::DeviceRemoved), "the handle of the old device stays dead");
+    assert_eq!(
+        refused(&first.port(), bond.pasid()),
+        Some(FaultReason::DeviceRemoved),
+        "the handle of the old device stays dead"
+    );
 }
 
 /// Answers the census when it is dropped: as a model does that owns bonds, it calls into the core.
@@ -410,7 +503,8 @@ fn a_model_is_dropped_with_no_lock_of_the_core_held() {
     watched(|| {
         let world = World::new();
         let (kept, refused) = (Signal::new(), Signal::new());
-        let device = world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), kept.clone())));
+        let device =
+            world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), kept.clone())));
         let spec = sva_core::DeviceSpec { bdf: bdf(1), capabilities: plain() };
         let model = Arc::new(AsksWhenDropped(world.iommu.clone(), refused.clone()));
         world.iommu.plug_with(spec, model).map(drop).expect_err("occupied");
@@ -456,6 +550,9 @@ fn a_reserved_region_of_a_device_that_comes_during_a_map_is_noticed_by_one_of_th
         }));
         let mapped = iommu.map(first.group(), &mapping(0x10000, 1, &space, BASE));
         let reserved = plugged.lock().take().expect("the device came");
-        assert!(mapped.is_err() || !reserved.is_empty(), "mapped over a region reserved for a member, and nobody was told");
+        assert!(
+            mapped.is_err() || !reserved.is_empty(),
+            "mapped over a region reserved for a member, and nobody was told"
+        );
     });
 }

@@ -1,11 +1,13 @@
-//! Memory in hand: who takes it away waits for those who have it, and for nobody else (rules F7, T2, T4, U1, U2, U3).
+//! Memory in hand: who takes it away waits for those who have it, and for nobody else (rules F7,
+//! T2, T4, U1, U2, U3).
 
 use std::sync::Arc;
 use std::thread;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal, Segment, UnbindReport, Unbinding,
+    AccessMode, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal,
+    Segment, UnbindReport, Unbinding,
 };
 use sva_testkit::arena::Change;
 use sva_testkit::{ArenaSpace, PAGE, Protection};
@@ -28,7 +30,10 @@ impl Held {
         let (world, space) = (World::new(), ArenaSpace::new(4 * PAGES * PAGE).poisoning());
         let device = world.plug(1);
         (0..PAGES).rev().for_each(|page| space.map(at(page), PAGE, Protection::READ_WRITE));
-        let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+        let bond = world
+            .iommu
+            .bind_device(&device, &space.handle(), Bind::new(()))
+            .expect("nothing is in the way");
         Self { world, device, space, bond }
     }
 
@@ -43,7 +48,8 @@ impl Held {
         port
     }
 
-    /// Begins to take a page's permission to be written to away, on a thread that has nothing in hand.
+    /// Begins to take a page's permission to be written to away, on a thread that has nothing in
+    /// hand.
     fn take_away(&self, page: u64) -> Change {
         elsewhere(|| self.space.begin_protect(at(page), PAGE, Protection::READ))
     }
@@ -87,7 +93,8 @@ fn a_port_has_any_number_of_ranges_in_hand_and_each_is_waited_for_by_itself() {
         let port = held.practised();
         // Twice, the second time by the same slots.
         for _ in 0..2 {
-            let mut pins: Vec<Option<Pin<'_>>> = (0..PAGES).map(|page| Some(held.pin(&port, at(page), 16))).collect();
+            let mut pins: Vec<Option<Pin<'_>>> =
+                (0..PAGES).map(|page| Some(held.pin(&port, at(page), 16))).collect();
             let changes: Vec<Change> = (0..PAGES).map(|page| held.take_away(page)).collect();
             for page in [3, 0, 7, 1, 2, 6, 5, 4] {
                 assert!(!is_over(&changes[page]));
@@ -126,14 +133,18 @@ fn a_pin_says_what_all_of_the_piece_means_or_nothing() {
     // The long way, and then by what is kept.
     for _ in 0..2 {
         let pin = held.pin(&port, at(1) + 100, 2 * PAGE);
-        let ranges: Vec<_> = pin.runs().iter().map(|run| (run.range.first(), run.range.last())).collect();
+        let ranges: Vec<_> =
+            pin.runs().iter().map(|run| (run.range.first(), run.range.last())).collect();
         assert_eq!(ranges, [(at(1) + 100, at(2) - 1), (at(2), at(3) - 1), (at(3), at(3) + 99)]);
         assert_eq!(pin.space(), held.space.handle().id());
         drop(pin);
     }
     held.space.protect(at(3), PAGE, Protection::READ);
     let piece = Segment { address: at(1) + 100, len: 2 * PAGE };
-    assert_eq!(reason(port.pin(held.bond.pasid(), piece, AccessMode::WRITE).map(drop)), Some(FaultReason::Denied));
+    assert_eq!(
+        reason(port.pin(held.bond.pasid(), piece, AccessMode::WRITE).map(drop)),
+        Some(FaultReason::Denied)
+    );
     assert!(port.pin(held.bond.pasid(), piece, AccessMode::READ).is_ok());
     assert!(is_over(&held.take_away(1)), "what failed has nothing in hand");
     held.space.absent(at(2), PAGE);
@@ -149,7 +160,10 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
         for practised in [false, true] {
             let Held { world, device, space, bond } = Held::new();
             let other = world.plug(2);
-            let beside = world.iommu.bind_device(&other, &space.handle(), Bind::new(())).expect("nothing is in the way");
+            let beside = world
+                .iommu
+                .bind_device(&other, &space.handle(), Bind::new(()))
+                .expect("nothing is in the way");
             let pasid = bond.pasid();
             let piece = Segment { address: BASE, len: 8 };
             let (port, port_beside) = (device.port(), other.port());
@@ -158,9 +172,13 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
                 drop(pin().expect("mapped"));
             }
             let pins = [pin().expect("mapped"), pin().expect("mapped")];
-            let of_the_other = port_beside.pin(pasid, piece, AccessMode::READ).expect("bound as well");
+            let of_the_other =
+                port_beside.pin(pasid, piece, AccessMode::READ).expect("bound as well");
             let unbinding = bond.begin_unbind();
-            assert_eq!(unbinding.report(), UnbindReport { deferred: true, drained: 2, ..UnbindReport::default() });
+            assert_eq!(
+                unbinding.report(),
+                UnbindReport { deferred: true, drained: 2, ..UnbindReport::default() }
+            );
             assert_eq!(reason(pin().map(drop)), Some(FaultReason::NotBound));
             let mut over = vec![unbinding.is_over()];
             for pin in pins {
@@ -176,8 +194,11 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
     });
 }
 
-/// Begins to unbind `bond` when `space` is next asked for a run, or for the page that it brings in; what that is like then.
-fn unbind_in_the_middle(bond: Bond<()>) -> (impl FnOnce() + Send + 'static, Later<(Unbinding, bool)>) {
+/// Begins to unbind `bond` when `space` is next asked for a run, or for the page that it brings in;
+/// what that is like then.
+fn unbind_in_the_middle(
+    bond: Bond<()>,
+) -> (impl FnOnce() + Send + 'static, Later<(Unbinding, bool)>) {
     let begun = later();
     let to = begun.clone();
     let begin = move || {
@@ -196,20 +217,29 @@ fn an_unbind_counts_once_what_is_just_being_taken_in_hand() {
         space.map(BASE, PAGE, Protection::READ_WRITE);
         let (asked, device) = (AskedSpace::new(&space), world.plug(1));
         let handle: Arc<dyn AddressSpace> = asked.clone();
-        let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("nothing is in the way");
+        let bond = world
+            .iommu
+            .bind_device(&device, &handle, Bind::new(()))
+            .expect("nothing is in the way");
         let (port, pasid) = (device.port(), bond.pasid());
         let (begin, begun) = unbind_in_the_middle(bond);
         asked.at_next_run(begin);
-        let pin = port.pin(pasid, Segment { address: BASE, len: 8 }, AccessMode::READ).expect("it was said to be in hand before");
+        let pin = port
+            .pin(pasid, Segment { address: BASE, len: 8 }, AccessMode::READ)
+            .expect("it was said to be in hand before");
         let (unbinding, over) = begun.lock().take().expect("asked");
-        assert_eq!(unbinding.report(), UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
+        assert_eq!(
+            unbinding.report(),
+            UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() }
+        );
         assert_eq!([over, unbinding.is_over()], [false, false]);
         drop(pin);
         assert!(unbinding.is_over());
     });
 }
 
-// shows U1, U2, F4: what brings a page in for a pin is inside the gate, and nothing is in hand meanwhile
+// shows U1, U2, F4: what brings a page in for a pin is inside the gate, and nothing is in hand
+// meanwhile
 #[test]
 fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_taken_in_hand() {
     watched(|| {
@@ -227,13 +257,17 @@ fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_taken_in_hand() {
         let pinned = port.pin(pasid, Segment { address: BASE, len: 8 }, AccessMode::READ);
         assert_eq!(reason(pinned.map(drop)), Some(FaultReason::NotBound));
         let (unbinding, over) = begun.lock().take().expect("resolved");
-        assert_eq!(unbinding.report(), UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
+        assert_eq!(
+            unbinding.report(),
+            UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() }
+        );
         assert_eq!([over, unbinding.is_over()], [false, true]);
         assert_eq!(space.resolved(), 1);
     });
 }
 
-// shows T2, U5: a port knows the next owner of a number from reading, and what it has pinned with knows the first
+// shows T2, U5: a port knows the next owner of a number from reading, and what it has pinned with
+// knows the first
 #[test]
 fn what_is_in_hand_of_the_next_owner_of_a_number_is_found_by_its_changes() {
     watched(|| {
@@ -241,7 +275,9 @@ fn what_is_in_hand_of_the_next_owner_of_a_number_is_found_by_its_changes() {
         let device = world.plug_as(1, capable(1)).device;
         let spaces = [(); 2].map(|()| ArenaSpace::new(4 * PAGE));
         spaces.iter().for_each(|space| space.map(BASE, PAGE, Protection::READ_WRITE));
-        let bind = |space: &ArenaSpace| world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
+        let bind = |space: &ArenaSpace| {
+            world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free")
+        };
         let (port, piece) = (device.port(), Segment { address: BASE, len: 8 });
         let bond = bind(&spaces[0]);
         (0..2).for_each(|_| drop(port.pin(bond.pasid(), piece, AccessMode::READ).expect("mapped")));
@@ -264,10 +300,14 @@ fn a_removal_is_over_when_the_device_has_nothing_in_hand() {
         let held = Held::new();
         let port = held.practised();
         let pin = held.pin(&port, BASE, 8);
-        let removing = held.world.iommu.begin_remove(&held.device, Removal::Surprise).expect("there");
+        let removing =
+            held.world.iommu.begin_remove(&held.device, Removal::Surprise).expect("there");
         assert!(!removing.is_over());
         let piece = Segment { address: BASE, len: 8 };
-        assert_eq!(reason(port.pin(held.bond.pasid(), piece, AccessMode::READ).map(drop)), Some(FaultReason::DeviceRemoved));
+        assert_eq!(
+            reason(port.pin(held.bond.pasid(), piece, AccessMode::READ).map(drop)),
+            Some(FaultReason::DeviceRemoved)
+        );
         drop(pin);
         assert!(removing.is_over());
     });
@@ -280,7 +320,8 @@ fn a_reset_is_quiet_when_the_device_has_nothing_in_hand() {
         let held = Held::new();
         let port = held.practised();
         let pin = held.pin(&port, BASE, 8);
-        let resets = [held.device.begin_reset().expect("there"), held.device.begin_reset().expect("there")];
+        let resets =
+            [held.device.begin_reset().expect("there"), held.device.begin_reset().expect("there")];
         assert!(!resets[0].is_quiet());
         drop(pin);
         assert!(resets[0].is_quiet() && resets[1].is_quiet());

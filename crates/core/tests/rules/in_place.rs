@@ -1,8 +1,9 @@
-//! Memory that is accessed in place, by what the IOMMU has kept: whatever takes an access away takes it away from a port that remembers, at once (rules B7, U1, U2, U4, U5, F7, T1, T2, T6).
+//! Memory that is accessed in place, by what the IOMMU has kept: whatever takes an access away
+//! takes it away from a port that remembers, at once (rules B7, U1, U2, U4, U5, F7, T1, T2, T6).
 
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, Bond, Device, DmaPort, EndReason, Event, FaultReason, Features, Pasid, PeerWindow, Segment,
-    UnbindReport,
+    Access, AccessMode, AddrRange, Bind, Bond, Device, DmaPort, EndReason, Event, FaultReason,
+    Features, Pasid, PeerWindow, Segment, UnbindReport,
 };
 use sva_testkit::{ArenaSpace, PAGE, Protection};
 
@@ -29,7 +30,10 @@ impl Remembering {
     fn new() -> Self {
         let world = World::new();
         let (device, space) = (world.plug(1), arena());
-        let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+        let bond = world
+            .iommu
+            .bind_device(&device, &space.handle(), Bind::new(()))
+            .expect("nothing is in the way");
         let remembering = Self { port: device.port(), world, device, space, bond };
         remembering.touch();
         remembering
@@ -92,10 +96,14 @@ fn a_reset_holds_back_what_a_port_remembers_until_it_is_done() {
     assert_eq!(read(&held.port, held.pasid()), None);
 }
 
-// shows U5, U6: a port that remembers the earlier owner of a number reaches the next one only if it is to
+// shows U5, U6: a port that remembers the earlier owner of a number reaches the next one only if it
+// is to
 #[test]
 fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_own_table() {
-    let world = World::with(sva_core::IommuConfig { pasid_width: width(1), ..sva_core::IommuConfig::default() });
+    let world = World::with(sva_core::IommuConfig {
+        pasid_width: width(1),
+        ..sva_core::IommuConfig::default()
+    });
     let device = world.plug_as(1, capable(1)).device;
     let (first, second) = (arena(), arena());
     first.poke(BASE, &[1; 8]);
@@ -106,12 +114,17 @@ fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_
     touch(&port, bond.pasid());
     touch(&pinned, bond.pasid());
     bond.unbind();
-    let bond = world.iommu.bind_device(&device, &second.handle(), Bind::new(())).expect("free again");
+    let bond =
+        world.iommu.bind_device(&device, &second.handle(), Bind::new(())).expect("free again");
     assert_eq!(bond.pasid(), tag.pasid, "there is one number");
     let mut bytes = [0; 8];
     port.read(Some(bond.pasid()), BASE, &mut bytes).expect("bound");
     assert_eq!(bytes, [2; 8]);
-    assert_eq!(read(&pinned, Some(bond.pasid())), Some(FaultReason::NotBound), "for the first owner and no other");
+    assert_eq!(
+        read(&pinned, Some(bond.pasid())),
+        Some(FaultReason::NotBound),
+        "for the first owner and no other"
+    );
 }
 
 // shows B7
@@ -128,7 +141,11 @@ fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses
     held.port.read(held.pasid(), BASE, &mut [0; PAGE as usize]).expect("below it");
     held.port.read(held.pasid(), BASE + 2 * PAGE, &mut [0; 8]).expect("above it");
     assert!(held.port.kept(held.bond.pasid(), BASE + PAGE - 1, AccessMode::READ).is_some());
-    assert_eq!(held.port.kept(held.bond.pasid(), BASE + PAGE, AccessMode::READ), None, "that is not the IOMMU's");
+    assert_eq!(
+        held.port.kept(held.bond.pasid(), BASE + PAGE, AccessMode::READ),
+        None,
+        "that is not the IOMMU's"
+    );
 }
 
 // shows T1
@@ -140,7 +157,10 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
     space.map(BASE + PAGE, PAGE, Protection { execute: true, ..Protection::READ });
     space.map(BASE + 2 * PAGE, PAGE, Protection { privileged: true, ..Protection::READ_WRITE });
     let features = Features { privileged: true, ..Features::default() };
-    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("free");
+    let bond = world
+        .iommu
+        .bind_device(&device, &space.handle(), Bind::new(()).features(features))
+        .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     let execute = AccessMode { access: Access::Execute, ..AccessMode::READ };
     let privileged = AccessMode { privileged: true, ..AccessMode::READ };
@@ -148,11 +168,20 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
     // Twice: the second time by what the first one left.
     for _ in 0..2 {
         assert_eq!(reason(port.gather(pasid, &[at(0)], &mut [0; 8], AccessMode::READ)), None);
-        assert_eq!(reason(port.scatter(pasid, &[at(0)], &[0; 8], AccessMode::WRITE)), Some(FaultReason::Denied));
+        assert_eq!(
+            reason(port.scatter(pasid, &[at(0)], &[0; 8], AccessMode::WRITE)),
+            Some(FaultReason::Denied)
+        );
         assert_eq!(reason(port.gather(pasid, &[at(1)], &mut [0; 8], AccessMode::READ)), None);
-        assert_eq!(reason(port.gather(pasid, &[at(1)], &mut [0; 8], execute)), Some(FaultReason::NotGranted));
+        assert_eq!(
+            reason(port.gather(pasid, &[at(1)], &mut [0; 8], execute)),
+            Some(FaultReason::NotGranted)
+        );
         assert_eq!(reason(port.gather(pasid, &[at(2)], &mut [0; 8], privileged)), None);
-        assert_eq!(reason(port.gather(pasid, &[at(2)], &mut [0; 8], AccessMode::READ)), Some(FaultReason::Denied));
+        assert_eq!(
+            reason(port.gather(pasid, &[at(2)], &mut [0; 8], AccessMode::READ)),
+            Some(FaultReason::Denied)
+        );
     }
 }
 
@@ -163,11 +192,23 @@ fn a_change_takes_what_was_kept_of_privileged_accesses() {
     let (device, space) = (world.plug_as(1, everything()).device, ArenaSpace::new(8 * PAGE));
     // Apart, so that each is a run of its own.
     let at = |page: u64| Segment { address: BASE + 2 * page * PAGE, len: 8 };
-    (0..3).for_each(|page| space.map(at(page).address, PAGE, Protection { privileged: true, ..Protection::READ_WRITE }));
+    (0..3).for_each(|page| {
+        space.map(at(page).address, PAGE, Protection { privileged: true, ..Protection::READ_WRITE })
+    });
     let features = Features { privileged: true, ..Features::default() };
-    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("free");
+    let bond = world
+        .iommu
+        .bind_device(&device, &space.handle(), Bind::new(()).features(features))
+        .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
-    let read = |page| reason(port.gather(pasid, &[at(page)], &mut [0; 8], AccessMode { privileged: true, ..AccessMode::READ }));
+    let read = |page| {
+        reason(port.gather(
+            pasid,
+            &[at(page)],
+            &mut [0; 8],
+            AccessMode { privileged: true, ..AccessMode::READ },
+        ))
+    };
     (0..6).for_each(|n| assert_eq!(read(n % 3), None));
     assert_eq!(world.iommu.iotlb_usage().entries, 3);
     space.unmap(at(1).address, PAGE);
@@ -197,16 +238,27 @@ fn atomic_operations_of_both_sizes_do_what_the_processor_does() {
 fn atomic_operations_that_would_not_be_atomic_are_refused_and_change_nothing() {
     let held = Remembering::new();
     let why = |outcome: Result<u64, sva_core::DmaError>| reason(outcome.map(drop));
-    assert_eq!(why(held.port.fetch_add(held.pasid(), BASE + 4, 1u64)), Some(FaultReason::Misaligned));
-    assert_eq!(why(held.port.fetch_add(None, BASE, 1u64)), Some(FaultReason::NoAtomics), "nothing is kept of domains");
+    assert_eq!(
+        why(held.port.fetch_add(held.pasid(), BASE + 4, 1u64)),
+        Some(FaultReason::Misaligned)
+    );
+    assert_eq!(
+        why(held.port.fetch_add(None, BASE, 1u64)),
+        Some(FaultReason::NoAtomics),
+        "nothing is kept of domains"
+    );
     held.space.protect(BASE, PAGE, Protection::READ);
     assert_eq!(why(held.port.fetch_add(held.pasid(), BASE, 1u64)), Some(FaultReason::Denied));
     assert_eq!(held.space.peek(BASE, 16), [0; 16]);
-    // A provider that copies: another thread's operation could come between the reading and the writing.
+    // A provider that copies: another thread's operation could come between the reading and the
+    // writing.
     let (world, copied) = (World::new(), space());
     let device = world.plug(1);
     let bond = world.bind(&device, &copied);
-    assert_eq!(why(device.port().fetch_add(Some(bond.pasid()), BASE, 1u64)), Some(FaultReason::NoAtomics));
+    assert_eq!(
+        why(device.port().fetch_add(Some(bond.pasid()), BASE, 1u64)),
+        Some(FaultReason::NoAtomics)
+    );
     assert_eq!(copied.peek(BASE, 8), [0; 8]);
 }
 
@@ -231,7 +283,10 @@ fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
             space.unmap(BASE + PAGE, PAGE);
             bond.unbind()
         });
-        assert_eq!(report.expect("in place"), UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() });
+        assert_eq!(
+            report.expect("in place"),
+            UnbindReport { deferred: true, drained: 1, ..UnbindReport::default() }
+        );
         assert_eq!(space.peek(BASE, 8), [7; 8]);
         assert_eq!(read(&port, pasid), Some(FaultReason::NotBound));
     });
@@ -241,14 +296,22 @@ fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
 fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
     let held = Remembering::new();
     let piece = |address, len| Segment { address, len };
-    let refused = |pasid, piece| reason(held.port.with_memory(pasid, piece, AccessMode::READ, |_| panic!("it does not run")));
+    let refused = |pasid, piece| {
+        reason(held.port.with_memory(pasid, piece, AccessMode::READ, |_| panic!("it does not run")))
+    };
     assert_eq!(refused(None, piece(BASE, 8)), Some(FaultReason::NotInPlace));
     assert_eq!(refused(held.pasid(), piece(u64::MAX, 8)), Some(FaultReason::Wraps));
-    assert_eq!(refused(held.pasid(), piece(BASE + PAGES * PAGE - 4, 8)), Some(FaultReason::NotMapped));
+    assert_eq!(
+        refused(held.pasid(), piece(BASE + PAGES * PAGE - 4, 8)),
+        Some(FaultReason::NotMapped)
+    );
     let (world, copied) = (World::new(), space());
     let device = world.plug(1);
     let bond = world.bind(&device, &copied);
-    let outcome = device.port().with_memory(Some(bond.pasid()), piece(BASE, 8), AccessMode::READ, |_| panic!("it does not run"));
+    let outcome =
+        device.port().with_memory(Some(bond.pasid()), piece(BASE, 8), AccessMode::READ, |_| {
+            panic!("it does not run")
+        });
     assert_eq!(reason(outcome), Some(FaultReason::NotInPlace));
 }
 
@@ -262,14 +325,19 @@ fn an_invalidation_of_one_page_leaves_the_others_kept() {
     (0..PAGES).for_each(|page| space.map(at(page), PAGE, Protection::READ_WRITE));
     let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
     let port = device.port();
-    (0..PAGES).for_each(|page| port.read(Some(bond.pasid()), at(page), &mut [0; 8]).expect("mapped"));
+    (0..PAGES)
+        .for_each(|page| port.read(Some(bond.pasid()), at(page), &mut [0; 8]).expect("mapped"));
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize);
     space.unmap(at(3), PAGE);
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize - 1);
     let kept = |page| port.kept(bond.pasid(), at(page), AccessMode::READ).is_some();
     assert_eq!((0..PAGES).filter(|page| kept(*page)).count() as u64, PAGES - 1);
     bond.unbind();
-    assert_eq!(world.iommu.iotlb_usage().entries, 0, "with the last bond of the owner goes what was kept of it");
+    assert_eq!(
+        world.iommu.iotlb_usage().entries,
+        0,
+        "with the last bond of the owner goes what was kept of it"
+    );
 }
 
 // A port can be moved to another thread, and a handle of the device can be shared.
@@ -280,7 +348,10 @@ fn each_thread_has_a_port_of_its_own() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             let port = held.device.port();
-            scope.spawn(move || (0..1000).for_each(|_| assert!(port.fetch_add(pasid, BASE, 1u64).is_ok(), "in place")));
+            scope.spawn(move || {
+                (0..1000)
+                    .for_each(|_| assert!(port.fetch_add(pasid, BASE, 1u64).is_ok(), "in place"))
+            });
         }
     });
     assert_eq!(held.space.peek(BASE, 8), 2000u64.to_ne_bytes());
@@ -316,9 +387,15 @@ fn a_port_that_remembers_thousands_of_pages_finds_each_where_it_is() {
     let page = |n: u64| BASE + 2 * n * PAGE;
     (0..MANY).for_each(|n| space.map(page(n), PAGE, Protection::READ_WRITE));
     (0..MANY).for_each(|n| space.poke(page(n), &n.to_ne_bytes()));
-    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+    let bond = world
+        .iommu
+        .bind_device(&device, &space.handle(), Bind::new(()))
+        .expect("nothing is in the way");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
-    let all = || (0..MANY).for_each(|n| assert_eq!(port.read_obj::<u64>(pasid, page(n)).expect("it is there"), n));
+    let all = || {
+        (0..MANY)
+            .for_each(|n| assert_eq!(port.read_obj::<u64>(pasid, page(n)).expect("it is there"), n))
+    };
     (0..4).for_each(|_| all());
     let gone = page(MANY / 2);
     space.unmap(gone, PAGE);
@@ -337,8 +414,12 @@ fn a_port_of_more_processes_than_it_remembers_finds_the_memory_of_each() {
     let bound = |n: u64| {
         let space = ArenaSpace::new(pages * PAGE);
         space.map(BASE, pages * PAGE, Protection::READ_WRITE);
-        (0..pages).for_each(|page| space.poke(BASE + page * PAGE, &(n * pages + page).to_ne_bytes()));
-        let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+        (0..pages)
+            .for_each(|page| space.poke(BASE + page * PAGE, &(n * pages + page).to_ne_bytes()));
+        let bond = world
+            .iommu
+            .bind_device(&device, &space.handle(), Bind::new(()))
+            .expect("nothing is in the way");
         (space, bond)
     };
     let all: Vec<_> = (0..MANY).map(bound).collect();
@@ -347,7 +428,8 @@ fn a_port_of_more_processes_than_it_remembers_finds_the_memory_of_each() {
         let value = port.read_obj::<u64>(Some(all[n as usize].1.pasid()), BASE + page * PAGE);
         assert_eq!(value.expect("it is there"), n * pages + page, "process {n}, page {page}");
     };
-    // One after the other; a few in turns, neighbours and some whose numbers differ by a power of two.
+    // One after the other; a few in turns, neighbours and some whose numbers differ by a power of
+    // two.
     (0..2 * MANY).for_each(|n| (0..pages).for_each(|page| read(n % MANY, page)));
     for apart in [1, 16, 32, 64, 128] {
         for round in 0..30 {
@@ -365,19 +447,37 @@ fn an_access_over_the_edge_of_what_is_remembered_is_a_fault_of_what_is_outside()
     // Neither end is that of any block.
     let (first, end) = (BASE + 37 * PAGE, BASE + 37 * PAGE + len);
     space.map(first, len, Protection::READ_WRITE);
-    let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("nothing is in the way");
+    let bond = world
+        .iommu
+        .bind_device(&device, &space.handle(), Bind::new(()))
+        .expect("nothing is in the way");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     (0..2).for_each(|_| {
-        (0..len).step_by(PAGE as usize).for_each(|at| port.write(pasid, first + at, &[1; 64]).expect("it is there"));
+        (0..len)
+            .step_by(PAGE as usize)
+            .for_each(|at| port.write(pasid, first + at, &[1; 64]).expect("it is there"));
     });
     for outside in 1..64u64 {
         let (done, fault) = stop(port.write(pasid, first - outside, &[2; 64]));
         assert_eq!((done, fault.reason), (0, FaultReason::NotMapped), "{outside} bytes before");
         let (done, fault) = stop(port.write(pasid, end - 64 + outside, &[2; 64]));
-        assert_eq!((done, fault.reason), (64 - outside, FaultReason::NotMapped), "{outside} bytes after");
-        assert_eq!(reason(port.read(pasid, first - outside, &mut [0; 64])), Some(FaultReason::NotMapped));
-        assert_eq!(reason(port.read_obj::<[u64; 8]>(pasid, first - outside).map(drop)), Some(FaultReason::NotMapped));
-        assert_eq!(reason(port.read_obj::<[u64; 8]>(pasid, end - 64 + outside).map(drop)), Some(FaultReason::NotMapped));
+        assert_eq!(
+            (done, fault.reason),
+            (64 - outside, FaultReason::NotMapped),
+            "{outside} bytes after"
+        );
+        assert_eq!(
+            reason(port.read(pasid, first - outside, &mut [0; 64])),
+            Some(FaultReason::NotMapped)
+        );
+        assert_eq!(
+            reason(port.read_obj::<[u64; 8]>(pasid, first - outside).map(drop)),
+            Some(FaultReason::NotMapped)
+        );
+        assert_eq!(
+            reason(port.read_obj::<[u64; 8]>(pasid, end - 64 + outside).map(drop)),
+            Some(FaultReason::NotMapped)
+        );
         assert!(port.kept(bond.pasid(), first - outside, AccessMode::READ).is_none());
     }
     assert_eq!(space.peek(first, 64), [1; 64]);

@@ -1,6 +1,8 @@
-//! The contract's rules, one by one, against the production types. docs/rules.md says which test shows which rule.
+//! The contract's rules, one by one, against the production types. docs/rules.md says which test
+//! shows which rule.
 //!
-//! Nothing here sleeps: what has to happen at a certain moment is held there by a resolver or a model, and every wait has a limit.
+//! Nothing here sleeps: what has to happen at a certain moment is held there by a resolver or a
+//! model, and every wait has a limit.
 #![cfg(not(loom))]
 
 mod asked;

@@ -1,4 +1,5 @@
-//! What a careless device, link or driver can do to translation services and page requests, and what is left when all handles are gone.
+//! What a careless device, link or driver can do to translation services and page requests, and
+//! what is left when all handles are gone.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,12 +7,15 @@ use std::time::{Duration, Instant};
 use sva_core::ats::Frame;
 use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, Capabilities, Clock, Device, DeviceSpec, FaultQueue, FaultReason, Iommu, IommuConfig, OnAbsent,
-    PeerWindow, Plug, Removal, ResponseCode, WorkerConfig, Workers,
+    Access, AccessMode, AddrRange, Bind, Capabilities, Clock, Device, DeviceSpec, FaultQueue,
+    FaultReason, Iommu, IommuConfig, OnAbsent, PeerWindow, Plug, Removal, ResponseCode,
+    WorkerConfig, Workers,
 };
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
-use crate::held::{Held, any_message, invalidation_completions, invalidation_requests, no_message, page_responses};
+use crate::held::{
+    Held, any_message, invalidation_completions, invalidation_requests, no_message, page_responses,
+};
 use crate::support::*;
 
 fn translating() -> Capabilities {
@@ -37,7 +41,8 @@ impl Clock for RunningClock {
 
 fn with_short_limits() -> Iommu {
     let limit = Duration::from_millis(20);
-    let config = IommuConfig { invalidation_limit: limit, response_limit: limit, ..IommuConfig::default() };
+    let config =
+        IommuConfig { invalidation_limit: limit, response_limit: limit, ..IommuConfig::default() };
     Iommu::with_clock(Arc::new(FlatTopology::new()), config, Arc::new(RunningClock(Instant::now())))
 }
 
@@ -61,7 +66,11 @@ fn a_device_that_does_not_answer_is_cut_off_however_much_else_goes_on() {
             while !done.load(Ordering::Acquire) && start.elapsed() < LIMIT / 6 {
                 iommu.bind_device(&busy, &others.handle(), Bind::new(())).expect("free").unbind();
             }
-            assert!(done.load(Ordering::Acquire), "the change still waits after {:?}", start.elapsed());
+            assert!(
+                done.load(Ordering::Acquire),
+                "the change still waits after {:?}",
+                start.elapsed()
+            );
         });
         assert!(silent.is_cut_off());
     });
@@ -86,10 +95,15 @@ fn an_answer_that_is_lost_is_given_up_however_much_else_the_device_is_told() {
             });
             let (other, start) = (device.ats_port(), Instant::now());
             while !done.load(Ordering::Acquire) && start.elapsed() < LIMIT / 6 {
-                let request = other.ask_translation(pasid, BASE + PAGE, AccessMode::READ).expect("ATS is on");
+                let request =
+                    other.ask_translation(pasid, BASE + PAGE, AccessMode::READ).expect("ATS is on");
                 other.abandon_translation(request);
             }
-            assert!(done.load(Ordering::Acquire), "the access still waits after {:?}", start.elapsed());
+            assert!(
+                done.load(Ordering::Acquire),
+                "the access still waits after {:?}",
+                start.elapsed()
+            );
             assert_eq!(reason(asker.join().expect("no panic")), Some(FaultReason::Overdue));
         });
     });
@@ -103,7 +117,10 @@ fn a_bond_of_a_device_that_vanished_is_not_unbound_while_a_group_of_it_can_still
         let device = plug(&world.iommu, 1, &Held::new(no_message));
         let (bound, mapped) = (space(), space());
         let queue = FaultQueue::new(4, || {});
-        let bond = world.iommu.bind_device(&device, &bound.handle(), Bind::new(()).on_page_requests(queue.handler())).expect("free");
+        let bond = world
+            .iommu
+            .bind_device(&device, &bound.handle(), Bind::new(()).on_page_requests(queue.handler()))
+            .expect("free");
         let port = device.ats_port();
         let group = port.open_group(Some(bond.pasid())).expect("credit");
         port.ask_page(group, BASE, AccessMode::READ, true).expect("credit");
@@ -153,7 +170,8 @@ fn any_number_of_changes_waits_for_one_use_and_ends_with_it() {
     const CHANGES: usize = 20_000;
     let run = || {
         let world = World::new();
-        // A link that hands messages over at once: what follows from a completion comes inside the call that delivers it.
+        // A link that hands messages over at once: what follows from a completion comes inside the
+        // call that delivers it.
         let device = world.plug_as(1, translating()).device;
         device.enable_ats().expect("it has ATS");
         let space = space();
@@ -166,7 +184,12 @@ fn any_number_of_changes_waits_for_one_use_and_ends_with_it() {
         drop(held);
         assert!(changes.iter().all(sva_testkit::Change::is_over));
     };
-    std::thread::Builder::new().stack_size(1 << 20).spawn(run).expect("a thread").join().expect("no panic");
+    std::thread::Builder::new()
+        .stack_size(1 << 20)
+        .spawn(run)
+        .expect("a thread")
+        .join()
+        .expect("no panic");
 }
 
 // shows T4
@@ -188,12 +211,22 @@ fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
     assert_eq!(page[PAGE as usize - 1], 7);
     let untranslated = AccessMode { on_absent: OnAbsent::Stop, ..AccessMode::READ };
     assert_eq!(port.try_read(pasid, u64::MAX, &mut [0; 9], untranslated).expect("kept"), Some(1));
-    assert_eq!(reason(device.port().read_translated(pasid, Frame(u64::MAX), &mut [0; 2], Access::Read)), Some(FaultReason::NoSuchFrame));
+    assert_eq!(
+        reason(device.port().read_translated(pasid, Frame(u64::MAX), &mut [0; 2], Access::Read)),
+        Some(FaultReason::NoSuchFrame)
+    );
     space.unmap(top, PAGE);
     assert_eq!(device.atc_len(), 0);
-    let everything = PeerWindow { range: AddrRange::inclusive(0, u64::MAX).expect("in order"), decoder: bdf(9), claimed: true };
+    let everything = PeerWindow {
+        range: AddrRange::inclusive(0, u64::MAX).expect("in order"),
+        decoder: bdf(9),
+        claimed: true,
+    };
     world.bus.translated_windows(device.bdf(), Some(&[everything]));
-    device.port().read_translated(pasid, Frame(0), &mut [0; 8], Access::Read).expect("the peer answers");
+    device
+        .port()
+        .read_translated(pasid, Frame(0), &mut [0; 8], Access::Read)
+        .expect("the peer answers");
 }
 
 #[test]
@@ -215,5 +248,8 @@ fn an_invalidation_that_a_link_repeats_for_ever_is_kept_once() {
     drop(held);
     assert_eq!(work, 2, "the use, and the invalidation that waits for it");
     assert!(change.is_over());
-    assert_eq!((device.invalidation_counts().completed, device.invalidation_counts().unexpected), (1, 0));
+    assert_eq!(
+        (device.invalidation_counts().completed, device.invalidation_counts().unexpected),
+        (1, 0)
+    );
 }

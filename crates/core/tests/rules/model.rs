@@ -1,12 +1,17 @@
-//! Random histories of a small system against a slow model of who may reach what (rules B3, B5, B8, G2 to G6, U2 to U5).
+//! Random histories of a small system against a slow model of who may reach what (rules B3, B5, B8,
+//! G2 to G6, U2 to U5).
 //!
-//! The model is a list of bonds, each with its owner and the devices in it. It knows nothing of tables, gates or attachments: a device reaches a space exactly if a bond
-//! of that space lists it and the space is alive. After each step every device is tried with every PASID that was ever given out.
+//! The model is a list of bonds, each with its owner and the devices in it. It knows nothing of
+//! tables, gates or attachments: a device reaches a space exactly if a bond of that space lists it
+//! and the space is alive. After each step every device is tried with every PASID that was ever
+//! given out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sva_core::{Bind, Bond, Census, Container, Device, EndReason, Features, GroupBond, Pasid, PasidTag, Removal};
+use sva_core::{
+    Bind, Bond, Census, Container, Device, EndReason, Features, GroupBond, Pasid, PasidTag, Removal,
+};
 use sva_testkit::MemorySpace;
 
 use crate::support::*;
@@ -50,7 +55,8 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (device, space, group, container) = (|| 1..=DEVICES, || 0..SPACES, || 0..4usize, || 0..CONTAINERS);
+    let (device, space, group, container) =
+        (|| 1..=DEVICES, || 0..SPACES, || 0..4usize, || 0..CONTAINERS);
     prop_oneof![
         5 => device().prop_map(Step::Plug),
         1 => (device(), any::<bool>()).prop_map(|(device, surprise)| Step::Remove(device, surprise)),
@@ -104,7 +110,9 @@ struct History {
 
 impl History {
     fn holder(&self, group: usize) -> Option<usize> {
-        self.containers.iter().position(|container| container.as_ref().is_some_and(|(_, groups)| groups.contains(&group)))
+        self.containers.iter().position(|container| {
+            container.as_ref().is_some_and(|(_, groups)| groups.contains(&group))
+        })
     }
 
     fn alive(&self, space: usize) -> bool {
@@ -112,14 +120,20 @@ impl History {
     }
 
     fn tag(&self, space: usize) -> Option<PasidTag> {
-        self.bonds.iter().find(|(bond, _)| bond.space == space && !bond.over).map(|(bond, _)| bond.tag)
+        self.bonds
+            .iter()
+            .find(|(bond, _)| bond.space == space && !bond.over)
+            .map(|(bond, _)| bond.tag)
     }
 
     fn reaches(&self, device: u8, space: usize) -> bool {
-        self.bonds.iter().any(|(bond, _)| bond.space == space && !bond.over && bond.devices.contains(&device))
+        self.bonds
+            .iter()
+            .any(|(bond, _)| bond.space == space && !bond.over && bond.devices.contains(&device))
     }
 
-    /// Whether `device`, which is plugged in and capable, can be given `space`; `None` for a new PASID stands for one that fits, which is checked by what happens.
+    /// Whether `device`, which is plugged in and capable, can be given `space`; `None` for a new
+    /// PASID stands for one that fits, which is checked by what happens.
     fn can_join(&self, device: u8, space: usize, execute: bool) -> bool {
         let fits = self.tag(space).is_none_or(|tag| device != 6 || tag.pasid.fits(width(2)));
         fits && !(execute && device == 6) && !self.reaches(device, space)
@@ -130,18 +144,34 @@ impl History {
         all.filter(|device| *device != 5 && self.plugged.contains_key(device)).collect()
     }
 
-    /// Whether a bind of `devices` to `space` is to succeed, but for PASIDs of a narrow device running out.
+    /// Whether a bind of `devices` to `space` is to succeed, but for PASIDs of a narrow device
+    /// running out.
     fn allows(&self, devices: &BTreeSet<u8>, space: usize, execute: bool) -> bool {
-        !devices.is_empty() && self.alive(space) && devices.iter().all(|device| self.can_join(*device, space, execute))
+        !devices.is_empty()
+            && self.alive(space)
+            && devices.iter().all(|device| self.can_join(*device, space, execute))
     }
 
     /// Numbers that a narrow device can issue are all taken.
     fn narrow_exhausted(&self) -> bool {
-        let taken: BTreeSet<Pasid> = self.bonds.iter().filter(|(bond, _)| !bond.over).map(|(bond, _)| bond.tag.pasid).collect();
+        let taken: BTreeSet<Pasid> = self
+            .bonds
+            .iter()
+            .filter(|(bond, _)| !bond.over)
+            .map(|(bond, _)| bond.tag.pasid)
+            .collect();
         (1..=3).all(|number| taken.contains(&Pasid::new(number).expect("small")))
     }
 
-    fn note(&mut self, owner: Owner, space: usize, tag: PasidTag, execute: bool, devices: BTreeSet<u8>, held: Held) {
+    fn note(
+        &mut self,
+        owner: Owner,
+        space: usize,
+        tag: PasidTag,
+        execute: bool,
+        devices: BTreeSet<u8>,
+        held: Held,
+    ) {
         if let Some(known) = self.tag(space) {
             assert_eq!(known, tag, "one PASID a space");
         }
@@ -149,11 +179,18 @@ impl History {
         self.bonds.push((Modelled { owner, space, tag, execute, devices, over: false }, held));
     }
 
-    fn check_bind<E: std::fmt::Display>(&self, outcome: &Result<PasidTag, E>, devices: &BTreeSet<u8>, space: usize, allowed: bool) {
+    fn check_bind<E: std::fmt::Display>(
+        &self,
+        outcome: &Result<PasidTag, E>,
+        devices: &BTreeSet<u8>,
+        space: usize,
+        allowed: bool,
+    ) {
         match outcome {
             Ok(_) => assert!(allowed, "bound {devices:?} to space {space}"),
             Err(error) => {
-                let exhausted = self.tag(space).is_none() && devices.contains(&6) && self.narrow_exhausted();
+                let exhausted =
+                    self.tag(space).is_none() && devices.contains(&6) && self.narrow_exhausted();
                 assert!(!allowed || exhausted, "refused {devices:?} for space {space}: {error}");
             }
         }
@@ -176,7 +213,8 @@ impl History {
             }
             Step::Renew(_) => {}
             Step::Open(at) => {
-                self.containers[at].get_or_insert_with(|| (world.iommu.container(), BTreeSet::new()));
+                self.containers[at]
+                    .get_or_insert_with(|| (world.iommu.container(), BTreeSet::new()));
             }
             Step::Close(at) => {
                 if let Some((container, _)) = self.containers[at].take() {
@@ -189,7 +227,9 @@ impl History {
             Step::ContainerBind(at, space, execute) => self.container_bind(at, space, execute),
             Step::ContainerUnbind(at, space) => {
                 let Some((container, _)) = &self.containers[at] else { return };
-                let found = self.bonds.iter().position(|(bond, _)| bond.owner == Owner::Container(at) && bond.space == space);
+                let found = self.bonds.iter().position(|(bond, _)| {
+                    bond.owner == Owner::Container(at) && bond.space == space
+                });
                 let outcome = container.unbind(self.spaces[space].0.handle().id());
                 assert_eq!(outcome.is_ok(), found.is_some());
                 found.map(|at| self.bonds.remove(at));
@@ -206,7 +246,8 @@ impl History {
         let (mut joined, mut left) = (BTreeSet::new(), 0);
         for at in 0..self.bonds.len() {
             let bond = &self.bonds[at].0;
-            let mine = bond.owner == Owner::Group(group) || self.holder(group).is_some_and(|holder| bond.owner == Owner::Container(holder));
+            let mine = bond.owner == Owner::Group(group)
+                || self.holder(group).is_some_and(|holder| bond.owner == Owner::Container(holder));
             if !mine || !self.alive(bond.space) {
                 continue;
             }
@@ -237,8 +278,12 @@ impl History {
         let group = group_of(device);
         let alone = members(group).filter(|member| self.plugged.contains_key(member)).count() == 1;
         let devices = BTreeSet::from([device]);
-        let allowed = alone && device != 5 && self.holder(group).is_none() && self.allows(&devices, space, false);
-        let outcome = world.iommu.bind_device(handle, &self.spaces[space].0.handle(), Bind::new(space));
+        let allowed = alone
+            && device != 5
+            && self.holder(group).is_none()
+            && self.allows(&devices, space, false);
+        let outcome =
+            world.iommu.bind_device(handle, &self.spaces[space].0.handle(), Bind::new(space));
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
@@ -247,10 +292,16 @@ impl History {
     }
 
     fn bind_group(&mut self, world: &World, group: usize, space: usize) {
-        let Some(member) = members(group).find_map(|member| self.plugged.get(&member)) else { return };
+        let Some(member) = members(group).find_map(|member| self.plugged.get(&member)) else {
+            return;
+        };
         let devices = self.capable_members(&BTreeSet::from([group]));
         let allowed = self.holder(group).is_none() && self.allows(&devices, space, false);
-        let outcome = world.iommu.bind_group(member.group(), &self.spaces[space].0.handle(), Bind::new(space));
+        let outcome = world.iommu.bind_group(
+            member.group(),
+            &self.spaces[space].0.handle(),
+            Bind::new(space),
+        );
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
@@ -259,7 +310,9 @@ impl History {
     }
 
     fn unbind(&mut self, at: usize) {
-        let owned: Vec<usize> = (0..self.bonds.len()).filter(|at| !matches!(self.bonds[*at].1, Held::Container)).collect();
+        let owned: Vec<usize> = (0..self.bonds.len())
+            .filter(|at| !matches!(self.bonds[*at].1, Held::Container))
+            .collect();
         if owned.is_empty() {
             return;
         }
@@ -273,7 +326,9 @@ impl History {
     }
 
     fn add(&mut self, at: usize, group: usize) {
-        let Some(member) = members(group).find_map(|member| self.plugged.get(&member)) else { return };
+        let Some(member) = members(group).find_map(|member| self.plugged.get(&member)) else {
+            return;
+        };
         if self.containers[at].is_none() {
             return;
         }
@@ -285,8 +340,11 @@ impl History {
             Owner::Group(owner) => owner == group,
             Owner::Container(_) => false,
         });
-        let theirs = bonds.filter(|(bond, _)| bond.owner == Owner::Container(at) && self.alive(bond.space));
-        let all = theirs.clone().all(|(bond, _)| devices.iter().all(|device| self.can_join(*device, bond.space, bond.execute)));
+        let theirs =
+            bonds.filter(|(bond, _)| bond.owner == Owner::Container(at) && self.alive(bond.space));
+        let all = theirs.clone().all(|(bond, _)| {
+            devices.iter().all(|device| self.can_join(*device, bond.space, bond.execute))
+        });
         let allowed = free && !own && all;
         let (container, _) = self.containers[at].as_ref().expect("looked at above");
         let outcome = container.add(member.group());
@@ -303,11 +361,15 @@ impl History {
     }
 
     fn leave(&mut self, at: usize, group: usize) {
-        let Some(member) = members(group).find_map(|member| self.plugged.get(&member)) else { return };
+        let Some(member) = members(group).find_map(|member| self.plugged.get(&member)) else {
+            return;
+        };
         let Some((container, groups)) = &mut self.containers[at] else { return };
         assert_eq!(container.remove(member.group()).is_ok(), groups.remove(&group));
         if self.holder(group).is_none() {
-            for (bond, _) in self.bonds.iter_mut().filter(|(bond, _)| bond.owner == Owner::Container(at)) {
+            for (bond, _) in
+                self.bonds.iter_mut().filter(|(bond, _)| bond.owner == Owner::Container(at))
+            {
                 bond.devices.retain(|device| group_of(*device) != group);
             }
         }
@@ -316,13 +378,20 @@ impl History {
     fn container_bind(&mut self, at: usize, space: usize, execute: bool) {
         let Some((container, groups)) = &self.containers[at] else { return };
         let devices = self.capable_members(groups);
-        let known =
-            self.bonds.iter().find(|(bond, _)| bond.owner == Owner::Container(at) && bond.space == space).map(|(bond, _)| bond.execute);
+        let known = self
+            .bonds
+            .iter()
+            .find(|(bond, _)| bond.owner == Owner::Container(at) && bond.space == space)
+            .map(|(bond, _)| bond.execute);
         let bind = Bind::new(space).features(Features { execute, ..Features::default() });
         let outcome = container.bind(&self.spaces[space].0.handle(), bind);
         if let Some(before) = known {
             assert_eq!(outcome.is_ok(), before == execute && self.alive(space), "{outcome:?}");
-            assert!(outcome.is_ok_and(|bound| bound.existing) || before != execute || !self.alive(space));
+            assert!(
+                outcome.is_ok_and(|bound| bound.existing)
+                    || before != execute
+                    || !self.alive(space)
+            );
             return;
         }
         let allowed = self.allows(&devices, space, execute);
@@ -336,19 +405,33 @@ impl History {
 
     /// Tries every device with every number, and compares the counts.
     fn compare(&self, world: &World) {
-        let owners: BTreeMap<Pasid, usize> =
-            self.bonds.iter().filter(|(bond, _)| !bond.over).map(|(bond, _)| (bond.tag.pasid, bond.space)).collect();
+        let owners: BTreeMap<Pasid, usize> = self
+            .bonds
+            .iter()
+            .filter(|(bond, _)| !bond.over)
+            .map(|(bond, _)| (bond.tag.pasid, bond.space))
+            .collect();
         for (device, handle) in &self.plugged {
             for pasid in &self.seen {
-                let reached = owners.get(pasid).filter(|space| self.alive(**space) && self.reaches(*device, **space));
+                let reached = owners
+                    .get(pasid)
+                    .filter(|space| self.alive(**space) && self.reaches(*device, **space));
                 let mut mark = [0];
                 let read = handle.port().read(Some(*pasid), BASE, &mut mark);
-                assert_eq!(read.is_ok(), reached.is_some(), "device {device} with {pasid:?}: {read:?}");
-                assert!(reached.is_none_or(|space| mark[0] == *space as u8 + 1), "device {device} reached another space");
+                assert_eq!(
+                    read.is_ok(),
+                    reached.is_some(),
+                    "device {device} with {pasid:?}: {read:?}"
+                );
+                assert!(
+                    reached.is_none_or(|space| mark[0] == *space as u8 + 1),
+                    "device {device} reached another space"
+                );
             }
         }
         let census = world.iommu.census();
-        let spaces: BTreeSet<usize> = self.bonds.iter().filter(|(bond, _)| !bond.over).map(|(bond, _)| bond.space).collect();
+        let spaces: BTreeSet<usize> =
+            self.bonds.iter().filter(|(bond, _)| !bond.over).map(|(bond, _)| bond.space).collect();
         let bonds = self.bonds.iter().filter(|(bond, _)| !bond.over).count();
         assert_eq!(
             (census.devices, census.bonds, census.spaces, census.pasids as usize),

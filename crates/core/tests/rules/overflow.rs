@@ -1,4 +1,5 @@
-//! A queue of page requests that is full, and devices that send more than they may (rules F3, S2, S3).
+//! A queue of page requests that is full, and devices that send more than they may (rules F3, S2,
+//! S3).
 
 use sva_core::pri::PrgIndex;
 use sva_core::{IommuConfig, ResponseCode, ToDevice};
@@ -24,7 +25,8 @@ fn answers(asker: &Asker) -> Vec<(u16, ResponseCode)> {
 
 // shows F3
 #[test]
-fn a_full_queue_refuses_everything_until_it_is_sorted_answers_the_last_of_a_group_and_is_counted_once() {
+fn a_full_queue_refuses_everything_until_it_is_sorted_answers_the_last_of_a_group_and_is_counted_once()
+ {
     let Setting { world, asker, space, bond } = Setting::with(tight());
     let pasid = Some(bond.pasid());
     let taken: Vec<PrgIndex> = (0..QUEUE as u64).map(|n| asker.ask(pasid, &[page(n)])).collect();
@@ -36,18 +38,31 @@ fn a_full_queue_refuses_everything_until_it_is_sorted_answers_the_last_of_a_grou
         "a request that is not the last of its group gets no answer"
     );
     asker.finish(lost, page(9));
-    assert_eq!(answers(&asker), [(lost.get(), ResponseCode::Success)], "the device is to look again");
+    assert_eq!(
+        answers(&asker),
+        [(lost.get(), ResponseCode::Success)],
+        "the device is to look again"
+    );
     assert!(world.iommu.sort_page_request(), "there is room, but the flag stands");
     let also_lost = asker.ask(pasid, &[page(10)]);
     asker.link.hold(no_message);
     asker.link.deliver_all(page_responses);
     assert_eq!((asker.outcome(lost), asker.outcome(also_lost)), (SUCCESS, SUCCESS));
     let counts = world.iommu.page_counts();
-    assert_eq!((counts.overflows, counts.lost, counts.requests, space.resolved()), (1, 3, QUEUE as u64 + 3, 0));
+    assert_eq!(
+        (counts.overflows, counts.lost, counts.requests, space.resolved()),
+        (1, 3, QUEUE as u64 + 3, 0)
+    );
     assert_eq!(world.resolve(), QUEUE);
-    assert!(taken.iter().all(|group| asker.outcome(*group) == SUCCESS), "what was in the queue is answered as ever");
+    assert!(
+        taken.iter().all(|group| asker.outcome(*group) == SUCCESS),
+        "what was in the queue is answered as ever"
+    );
     let again = asker.ask(pasid, &[page(10)]);
-    assert_eq!((world.resolve(), asker.outcome(again), world.iommu.page_counts().overflows), (1, SUCCESS, 1));
+    assert_eq!(
+        (world.resolve(), asker.outcome(again), world.iommu.page_counts().overflows),
+        (1, SUCCESS, 1)
+    );
     assert_eq!(asker.device.page_request_counts().unexpected, 0, "nobody was answered twice");
 }
 
@@ -65,10 +80,14 @@ fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
     for n in 0..QUEUE as u16 {
         other.send(None, 100 + n, 0, true);
     }
-    asker.port.ask_page(partial, page(3), sva_core::AccessMode::READ, false).expect("there is credit");
+    asker
+        .port
+        .ask_page(partial, page(3), sva_core::AccessMode::READ, false)
+        .expect("there is credit");
     world.resolve();
     assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((0, 0), 3));
-    // Both go on with what they had begun: they get what is left of it, and ask once more for the rest.
+    // Both go on with what they had begun: they get what is left of it, and ask once more for the
+    // rest.
     asker.finish(partial, page(4));
     other.finish(others, page(5));
     assert_eq!((world.resolve(), &*resolved.lock()), (2, &vec![page(4), page(5)]));
@@ -96,7 +115,10 @@ fn a_stop_marker_that_finds_the_queue_full_has_partial_groups_thrown_away_all_th
     }
     asker.port.send_stop_marker(bond.pasid());
     let counts = world.iommu.page_counts();
-    assert_eq!((counts.lost, counts.overflows, counts.stop_markers, world.pages_under_way()), (1, 1, 1, (1 + QUEUE, 0)));
+    assert_eq!(
+        (counts.lost, counts.overflows, counts.stop_markers, world.pages_under_way()),
+        (1, 1, 1, (1 + QUEUE, 0))
+    );
     world.resolve();
     assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((0, 0), 1));
 }
@@ -113,7 +135,10 @@ fn a_flood_of_stop_markers_leaves_the_queue_to_the_others_and_still_discards() {
         flooder.send_stop(flooder_bond.pasid());
     }
     let counts = world.iommu.page_counts();
-    assert_eq!((counts.stop_markers, counts.lost, counts.overflows, counts.discarded), (10_000, 10_000 - 32, 0, 1));
+    assert_eq!(
+        (counts.stop_markers, counts.lost, counts.overflows, counts.discarded),
+        (10_000, 10_000 - 32, 0, 1)
+    );
     assert_eq!(world.iommu.census().page_requests, 32);
     let group = asker.ask(Some(bond.pasid()), &[page(1)]);
     assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
@@ -122,7 +147,8 @@ fn a_flood_of_stop_markers_leaves_the_queue_to_the_others_and_still_discards() {
 // shows F3, S2, S3
 #[test]
 fn a_device_that_floods_the_queue_takes_its_own_share_and_no_other() {
-    let Setting { world, asker, space, bond } = Setting::with(IommuConfig { page_queue: 2 * CREDIT as usize, ..IommuConfig::default() });
+    let Setting { world, asker, space, bond } =
+        Setting::with(IommuConfig { page_queue: 2 * CREDIT as usize, ..IommuConfig::default() });
     let flooder = world.asker(2, asking());
     let flooder_bond = world.bind(&flooder.device, &space);
     for n in 0..10_000 {
@@ -130,7 +156,8 @@ fn a_device_that_floods_the_queue_takes_its_own_share_and_no_other() {
     }
     let counts = world.iommu.page_counts();
     assert_eq!((counts.lost, counts.overflows), (10_000 - u64::from(CREDIT), 0));
-    let groups: Vec<PrgIndex> = (0..u64::from(CREDIT)).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
+    let groups: Vec<PrgIndex> =
+        (0..u64::from(CREDIT)).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
     world.resolve();
     assert!(groups.iter().all(|group| asker.outcome(*group) == SUCCESS));
     assert_eq!(world.iommu.page_counts().overflows, 0);
@@ -146,14 +173,28 @@ fn an_unbind_while_the_queue_has_overflowed_leaves_nothing_of_the_bond_in_it() {
     world.sort();
     let queued = asker.ask(Some(bond.pasid()), &[page(1)]);
     let others = other.ask(Some(other_bond.pasid()), &[page(2)]);
-    let more = [asker.ask_part(Some(bond.pasid()), &[page(3)]), asker.ask_part(Some(bond.pasid()), &[page(4)])];
+    let more = [
+        asker.ask_part(Some(bond.pasid()), &[page(3)]),
+        asker.ask_part(Some(bond.pasid()), &[page(4)]),
+    ];
     let lost = asker.ask(Some(bond.pasid()), &[page(5)]);
     assert_eq!((world.iommu.page_counts().overflows, asker.outcome(lost)), (1, SUCCESS));
     let report = bond.unbind();
     assert_eq!((report.deferred, report.page_groups, world.pages_under_way()), (false, 1, (0, 1)));
     assert_eq!((asker.outcome(queued), asker.outcome(part)), (INVALID, None));
-    assert!(more.into_iter().all(|group| asker.outcome(group).is_none()), "partial groups are never answered");
-    assert_eq!((world.resolve(), other.outcome(others)), (1, SUCCESS), "the others' requests are resolved as ever");
+    assert!(
+        more.into_iter().all(|group| asker.outcome(group).is_none()),
+        "partial groups are never answered"
+    );
+    assert_eq!(
+        (world.resolve(), other.outcome(others)),
+        (1, SUCCESS),
+        "the others' requests are resolved as ever"
+    );
     let again = other.ask(Some(other_bond.pasid()), &[page(2)]);
-    assert_eq!((world.resolve(), other.outcome(again)), (1, SUCCESS), "the queue takes requests again");
+    assert_eq!(
+        (world.resolve(), other.outcome(again)),
+        (1, SUCCESS),
+        "the queue takes requests again"
+    );
 }

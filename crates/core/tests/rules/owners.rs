@@ -1,11 +1,13 @@
-//! Owners of page requests: handlers of bonds and domains, and the queue that one reads in its own time (section 5, rules F1, F2, U2, U3).
+//! Owners of page requests: handlers of bonds and domains, and the queue that one reads in its own
+//! time (section 5, rules F1, F2, U2, U3).
 
 use std::sync::Arc;
 
 use sva_core::pri::{AnswerError, AnswersError, GroupAnswer, NoRoom, PrgIndex};
 use sva_core::sync::Mutex;
 use sva_core::{
-    Bind, Bond, DomainOf, FaultQueue, FaultReason, HandlerError, Iommu, PageRequestGroup, PageRequestHandler, Pasid, Removal, ResponseCode,
+    Bind, Bond, DomainOf, FaultQueue, FaultReason, HandlerError, Iommu, PageRequestGroup,
+    PageRequestHandler, Pasid, Removal, ResponseCode,
 };
 use sva_testkit::MemorySpace;
 
@@ -30,13 +32,21 @@ impl Owned {
         let notified: Noted<()> = Arc::new(Mutex::new(Vec::new()));
         let notes = notified.clone();
         let queue = FaultQueue::new(capacity, move || notes.lock().push(()));
-        let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(queue.handler())).expect("free");
+        let bond = world
+            .iommu
+            .bind_device(
+                &asker.device,
+                &space.handle(),
+                Bind::new(()).on_page_requests(queue.handler()),
+            )
+            .expect("free");
         Self { world, asker, space, queue, bond, notified }
     }
 
     /// Asks for a group of so many pages, and has it delivered.
     fn ask(&self, pages: u64) -> PrgIndex {
-        let group = self.asker.ask(Some(self.bond.pasid()), &(0..pages).map(page).collect::<Vec<_>>());
+        let group =
+            self.asker.ask(Some(self.bond.pasid()), &(0..pages).map(page).collect::<Vec<_>>());
         assert_eq!(self.world.resolve(), 1);
         group
     }
@@ -44,13 +54,18 @@ impl Owned {
     /// Reads with this room. Answers the cookies, each with the number of its requests.
     fn read(&self, room: usize) -> Result<Vec<(u64, usize)>, NoRoom> {
         let mut groups = Vec::new();
-        let count = self.queue.read(room, |cookie, _, requests| groups.push((cookie, requests.len())))?;
+        let count =
+            self.queue.read(room, |cookie, _, requests| groups.push((cookie, requests.len())))?;
         assert_eq!(groups.len(), count);
         Ok(groups)
     }
 
     fn read_all(&self) -> Vec<u64> {
-        self.read(usize::MAX).expect("there is room").into_iter().map(|(cookie, _)| cookie).collect()
+        self.read(usize::MAX)
+            .expect("there is room")
+            .into_iter()
+            .map(|(cookie, _)| cookie)
+            .collect()
     }
 
     fn outcomes(&self, groups: &[PrgIndex]) -> Vec<Option<sva_core::pri::GroupOutcome>> {
@@ -67,7 +82,10 @@ fn success(cookie: u64) -> GroupAnswer {
 fn the_handler_of_a_bond_gets_whole_groups_instead_of_the_provider_and_answers_by_cookie() {
     let owned = Owned::new(8);
     let (first, second) = (owned.ask(2), owned.ask(1));
-    assert_eq!((owned.space.resolved(), owned.notified.lock().len(), owned.queue.len()), (0, 2, (2, 0)));
+    assert_eq!(
+        (owned.space.resolved(), owned.notified.lock().len(), owned.queue.len()),
+        (0, 2, (2, 0))
+    );
     let mut seen = Vec::new();
     let read = owned.queue.read(8, |cookie, device, requests| {
         assert_eq!(device, owned.asker.device.bdf());
@@ -75,10 +93,16 @@ fn the_handler_of_a_bond_gets_whole_groups_instead_of_the_provider_and_answers_b
         seen.push((cookie, requests.iter().map(|request| request.address).collect::<Vec<_>>()));
     });
     assert_eq!(read, Ok(2));
-    assert_eq!((&seen[0].1, &seen[1].1, owned.queue.len()), (&vec![page(0), page(1)], &vec![page(0)], (0, 2)));
+    assert_eq!(
+        (&seen[0].1, &seen[1].1, owned.queue.len()),
+        (&vec![page(0), page(1)], &vec![page(0)], (0, 2))
+    );
     owned
         .queue
-        .answer(&[GroupAnswer { cookie: seen[1].0, code: ResponseCode::InvalidRequest }, success(seen[0].0)])
+        .answer(&[
+            GroupAnswer { cookie: seen[1].0, code: ResponseCode::InvalidRequest },
+            success(seen[0].0),
+        ])
         .expect("both are pending");
     assert_eq!(owned.outcomes(&[first, second]), [SUCCESS, INVALID]);
     assert!(owned.queue.is_empty());
@@ -90,10 +114,15 @@ fn a_reader_without_room_for_a_group_gets_no_part_of_it() {
     let owned = Owned::new(8);
     let groups = [owned.ask(2), owned.ask(2), owned.ask(1)];
     let read = owned.read(3).expect("there is room for the first");
-    assert_eq!(read.iter().map(|(_, requests)| *requests).collect::<Vec<_>>(), [2], "a whole group, and not the half of another");
+    assert_eq!(
+        read.iter().map(|(_, requests)| *requests).collect::<Vec<_>>(),
+        [2],
+        "a whole group, and not the half of another"
+    );
     let rest = owned.read(3).expect("there is room for both");
     assert_eq!(rest.iter().map(|(_, requests)| *requests).collect::<Vec<_>>(), [2, 1]);
-    let answers: Vec<GroupAnswer> = read.iter().chain(&rest).map(|(cookie, _)| success(*cookie)).collect();
+    let answers: Vec<GroupAnswer> =
+        read.iter().chain(&rest).map(|(cookie, _)| success(*cookie)).collect();
     owned.queue.answer(&answers).expect("all are pending");
     assert_eq!(owned.outcomes(&groups), [SUCCESS; 3]);
 }
@@ -107,7 +136,11 @@ fn a_group_that_is_larger_than_the_room_is_refused_with_both_numbers_and_stays()
         assert_eq!(owned.read(room), Err(NoRoom { requests: 3, room }));
     }
     assert_eq!((owned.queue.len(), owned.read(3).map(|read| read.len())), ((1, 0), Ok(1)));
-    assert_eq!((owned.asker.outcome(group), owned.read(0)), (None, Ok(vec![])), "an empty queue needs no room");
+    assert_eq!(
+        (owned.asker.outcome(group), owned.read(0)),
+        (None, Ok(vec![])),
+        "an empty queue needs no room"
+    );
 }
 
 // shows F2, S2
@@ -117,10 +150,22 @@ fn answers_are_taken_exactly_up_to_the_first_that_cannot_be() {
     let groups = [owned.ask(1), owned.ask(1), owned.ask(1)];
     let cookies = owned.read_all();
     let unknown = 12_345;
-    let result = owned.queue.answer(&[success(cookies[0]), success(cookies[1]), success(unknown), success(cookies[2])]);
-    assert_eq!(result, Err(AnswersError { done: 2, cause: AnswerError::Unknown { cookie: unknown } }));
+    let result = owned.queue.answer(&[
+        success(cookies[0]),
+        success(cookies[1]),
+        success(unknown),
+        success(cookies[2]),
+    ]);
+    assert_eq!(
+        result,
+        Err(AnswersError { done: 2, cause: AnswerError::Unknown { cookie: unknown } })
+    );
     assert_eq!(owned.outcomes(&groups), [SUCCESS, SUCCESS, None], "the one after it is not taken");
-    assert_eq!(owned.queue.answer(&[success(cookies[0])]).map_err(|error| error.done), Err(0), "no second answer");
+    assert_eq!(
+        owned.queue.answer(&[success(cookies[0])]).map_err(|error| error.done),
+        Err(0),
+        "no second answer"
+    );
     owned.asker.device.reset().expect("plugged").done();
     let gone = AnswersError { done: 0, cause: AnswerError::NotPending { cookie: cookies[2] } };
     assert_eq!(owned.queue.answer(&[success(cookies[2])]), Err(gone));
@@ -135,7 +180,10 @@ fn a_group_that_was_not_read_cannot_be_answered() {
     let first = owned.read(1).expect("room for one")[0].0;
     let guessed = first + 1;
     let result = owned.queue.answer(&[success(guessed)]);
-    assert_eq!(result, Err(AnswersError { done: 0, cause: AnswerError::Unknown { cookie: guessed } }));
+    assert_eq!(
+        result,
+        Err(AnswersError { done: 0, cause: AnswerError::Unknown { cookie: guessed } })
+    );
     assert_eq!((owned.outcomes(&[group, other]), owned.queue.len()), (vec![None, None], (1, 1)));
 }
 
@@ -149,7 +197,8 @@ fn a_reader_that_causes_a_fault_of_its_own_queue_gets_that_group_as_well() {
         let count = owned.queue.read(8, |cookie, _, _| {
             read.push(cookie);
             if read.len() < 3 {
-                // What a copy to the reader's memory may come to, where that is reached through the device.
+                // What a copy to the reader's memory may come to, where that is reached through the
+                // device.
                 owned.ask(1);
             }
         });
@@ -169,7 +218,10 @@ fn closing_the_queue_answers_everything_in_it_and_what_comes_later_and_leaves_no
     assert!(groups.iter().all(|group| asker.outcome(*group) == INVALID));
     assert_eq!(world.pages_under_way(), (0, 0));
     let later = asker.ask(Some(bond.pasid()), &[page(0)]);
-    assert_eq!((world.resolve(), asker.outcome(later), world.pages_under_way()), (1, INVALID, (0, 0)));
+    assert_eq!(
+        (world.resolve(), asker.outcome(later), world.pages_under_way()),
+        (1, INVALID, (0, 0))
+    );
     drop(bond);
     world.take_down(&[&asker]);
     // A group that is left somewhere keeps its system.
@@ -183,7 +235,10 @@ fn closing_the_queue_answers_everything_in_it_and_what_comes_later_and_leaves_no
 fn groups_beyond_the_capacity_are_answered_invalid_and_an_answer_makes_room() {
     let owned = Owned::new(2);
     let groups = [owned.ask(1), owned.ask(1), owned.ask(1)];
-    assert_eq!((owned.outcomes(&groups), owned.queue.len(), owned.notified.lock().len()), (vec![None, None, INVALID], (2, 0), 2));
+    assert_eq!(
+        (owned.outcomes(&groups), owned.queue.len(), owned.notified.lock().len()),
+        (vec![None, None, INVALID], (2, 0), 2)
+    );
     let cookies = owned.read_all();
     let read_counts_as_well = owned.ask(1);
     assert_eq!(owned.asker.outcome(read_counts_as_well), INVALID);
@@ -202,10 +257,21 @@ fn groups_that_were_drained_are_not_read_any_more_and_take_no_room() {
     let Owned { world, asker, space, queue, bond, .. } = owned;
     assert_eq!(bond.unbind().page_groups, 2);
     assert_eq!(queue.read(8, |_, _, _| panic!("its bond is gone")), Ok(0));
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(queue.handler())).expect("free");
-    let groups = [asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)])];
+    let bond = world
+        .iommu
+        .bind_device(
+            &asker.device,
+            &space.handle(),
+            Bind::new(()).on_page_requests(queue.handler()),
+        )
+        .expect("free");
+    let groups =
+        [asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)])];
     world.resolve();
-    assert_eq!((asker.outcome(groups[0]), asker.outcome(groups[1]), queue.len()), (None, None, (2, 0)));
+    assert_eq!(
+        (asker.outcome(groups[0]), asker.outcome(groups[1]), queue.len()),
+        (None, None, (2, 0))
+    );
     assert!(queue.answer(&[success(cookie)]).is_err());
 }
 
@@ -225,8 +291,12 @@ fn a_domain_has_one_handler_and_the_next_one_when_that_is_gone() {
         })
     };
     let first = world.iommu.handle_page_requests(group, handler(1)).expect("nobody has them");
-    assert_eq!(world.iommu.handle_page_requests(group, handler(2)).err(), Some(HandlerError::Taken { domain: DomainOf::Group(group) }));
-    let others = world.iommu.handle_page_requests(other.device.group(), handler(3)).expect("another domain");
+    assert_eq!(
+        world.iommu.handle_page_requests(group, handler(2)).err(),
+        Some(HandlerError::Taken { domain: DomainOf::Group(group) })
+    );
+    let others =
+        world.iommu.handle_page_requests(other.device.group(), handler(3)).expect("another domain");
     let ask = |asker: &Asker| {
         let group = asker.ask(None, &[0x1000]);
         world.resolve();
@@ -234,7 +304,11 @@ fn a_domain_has_one_handler_and_the_next_one_when_that_is_gone() {
     };
     assert_eq!((ask(&asker), ask(&other), &*notes.lock()), (SUCCESS, SUCCESS, &vec![1, 3]));
     drop(first);
-    assert_eq!((ask(&asker), ask(&other)), (INVALID, SUCCESS), "the provider of nothing has nothing");
+    assert_eq!(
+        (ask(&asker), ask(&other)),
+        (INVALID, SUCCESS),
+        "the provider of nothing has nothing"
+    );
     let second = world.iommu.handle_page_requests(group, handler(2)).expect("it is free again");
     assert_eq!((ask(&asker), &*notes.lock()), (SUCCESS, &vec![1, 3, 3, 2]));
     drop((second, others));
@@ -247,7 +321,8 @@ fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
     let world = World::new();
     let askers = [world.asker(1, asking()), world.asker(2, asking())];
     let group = askers[0].device.group();
-    let unheard = || -> Arc<dyn PageRequestHandler> { Arc::new(|_: PageRequestGroup| panic!("not in use")) };
+    let unheard =
+        || -> Arc<dyn PageRequestHandler> { Arc::new(|_: PageRequestGroup| panic!("not in use")) };
     let own = world.iommu.handle_page_requests(group, unheard()).expect("nobody has them");
     let container = world.container(&[group, askers[1].device.group()]);
     let refused = world.iommu.handle_page_requests(group, unheard()).err();
@@ -255,7 +330,10 @@ fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
     let passing = world.plug(3);
     let nowhere = passing.group();
     world.iommu.remove(&passing, Removal::Orderly).expect("plugged");
-    assert_eq!(world.iommu.handle_page_requests(nowhere, unheard()).err(), Some(HandlerError::NoSuchGroup { group: nowhere }));
+    assert_eq!(
+        world.iommu.handle_page_requests(nowhere, unheard()).err(),
+        Some(HandlerError::NoSuchGroup { group: nowhere })
+    );
     let queue = FaultQueue::new(8, || {});
     let registered = container.handle_page_requests(queue.handler()).expect("nobody has them");
     let taken = HandlerError::Taken { domain: DomainOf::Container(container.id()) };
@@ -264,7 +342,10 @@ fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
     world.resolve();
     let mut seen = Vec::new();
     queue.read(8, |cookie, device, _| seen.push((success(cookie), device))).expect("room");
-    assert_eq!(seen.iter().map(|(_, device)| *device).collect::<Vec<_>>(), [askers[0].device.bdf(), askers[1].device.bdf()]);
+    assert_eq!(
+        seen.iter().map(|(_, device)| *device).collect::<Vec<_>>(),
+        [askers[0].device.bdf(), askers[1].device.bdf()]
+    );
     // What was handed out is its owner's to answer, registered or not.
     drop(registered);
     queue.answer(&seen.iter().map(|(answer, _)| *answer).collect::<Vec<_>>()).expect("pending");
@@ -279,7 +360,8 @@ fn a_group_s_own_handler_gets_nothing_in_a_container_and_the_requests_again_afte
     let asker = world.asker(1, asking());
     let group = asker.device.group();
     let (own, shared) = (FaultQueue::new(8, || {}), FaultQueue::new(8, || {}));
-    let registered = world.iommu.handle_page_requests(group, own.handler()).expect("nobody has them");
+    let registered =
+        world.iommu.handle_page_requests(group, own.handler()).expect("nobody has them");
     let ask = || {
         let index = asker.ask(None, &[0x1000]);
         world.resolve();
@@ -287,8 +369,16 @@ fn a_group_s_own_handler_gets_nothing_in_a_container_and_the_requests_again_afte
     };
     let before = ask();
     let container = world.container(&[group]);
-    assert_eq!((asker.outcome(before), own.read(8, |_, _, _| panic!("drained"))), (INVALID, Ok(0)), "with the join");
-    assert_eq!(asker.outcome(ask()), INVALID, "the container has no handler, and its own is not asked");
+    assert_eq!(
+        (asker.outcome(before), own.read(8, |_, _, _| panic!("drained"))),
+        (INVALID, Ok(0)),
+        "with the join"
+    );
+    assert_eq!(
+        asker.outcome(ask()),
+        INVALID,
+        "the container has no handler, and its own is not asked"
+    );
     let of_container = container.handle_page_requests(shared.handler()).expect("nobody has them");
     let inside = ask();
     assert_eq!((asker.outcome(inside), own.len(), shared.len()), (None, (0, 0), (1, 0)));
@@ -311,7 +401,14 @@ fn a_group_that_its_handler_drops_or_panics_over_is_answered_invalid_and_the_nex
         address if address == page(1) => panic!("a handler that cannot"),
         _ => group.answer(ResponseCode::Success).expect("pending"),
     };
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(Arc::new(handler))).expect("free");
+    let bond = world
+        .iommu
+        .bind_device(
+            &asker.device,
+            &space.handle(),
+            Bind::new(()).on_page_requests(Arc::new(handler)),
+        )
+        .expect("free");
     let groups: Vec<PrgIndex> = (0..3).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
     assert_eq!(world.resolve(), 3);
     let outcomes: Vec<_> = groups.iter().map(|group| asker.outcome(*group)).collect();
@@ -334,10 +431,19 @@ fn a_handler_that_unbinds_its_own_bond_does_not_wait_for_itself() {
             assert!(report.deferred, "what it would wait for is this call");
             assert_eq!(report.page_groups, 2, "its own group, and the one that waited");
             let cookie = group.cookie();
-            assert_eq!(group.answer(ResponseCode::Success), Err(AnswerError::NotPending { cookie }));
+            assert_eq!(
+                group.answer(ResponseCode::Success),
+                Err(AnswerError::NotPending { cookie })
+            );
         };
-        let bond =
-            world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(Arc::new(handler))).expect("free");
+        let bond = world
+            .iommu
+            .bind_device(
+                &asker.device,
+                &space.handle(),
+                Bind::new(()).on_page_requests(Arc::new(handler)),
+            )
+            .expect("free");
         let pasid = Some(bond.pasid());
         *held.lock() = Some(bond);
         let groups = [asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)])];
@@ -357,9 +463,16 @@ fn no_group_of_a_device_that_is_being_removed_is_handed_on() {
         let space = absent();
         let handed: Noted<Option<Pasid>> = Arc::new(Mutex::new(Vec::new()));
         let notes = handed.clone();
-        let handler: Arc<dyn PageRequestHandler> = Arc::new(move |group: PageRequestGroup| notes.lock().push(group.pasid()));
-        let registered = world.iommu.handle_page_requests(asker.device.group(), handler.clone()).expect("nobody has them");
-        let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler)).expect("free");
+        let handler: Arc<dyn PageRequestHandler> =
+            Arc::new(move |group: PageRequestGroup| notes.lock().push(group.pasid()));
+        let registered = world
+            .iommu
+            .handle_page_requests(asker.device.group(), handler.clone())
+            .expect("nobody has them");
+        let bond = world
+            .iommu
+            .bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler))
+            .expect("free");
         // An access in flight holds the removal up, and the groups wait meanwhile.
         let parked = Parked::by_pasid(&space, &asker.device.port(), bond.pasid());
         asker.ask(Some(bond.pasid()), &[page(0)]);
@@ -368,7 +481,9 @@ fn no_group_of_a_device_that_is_being_removed_is_handed_on() {
         let (iommu, device): (Iommu, _) = (world.iommu.clone(), asker.device.clone());
         let removing = std::thread::spawn(move || iommu.remove(&device, Removal::Surprise));
         let port = asker.device.port();
-        eventually("the removal has begun", || reason(port.read(None, 0, &mut [0; 8])) == Some(FaultReason::DeviceRemoved));
+        eventually("the removal has begun", || {
+            reason(port.read(None, 0, &mut [0; 8])) == Some(FaultReason::DeviceRemoved)
+        });
         world.resolve();
         assert_eq!(*handed.lock(), [], "reported to nobody");
         let _ = parked.release();
@@ -386,7 +501,10 @@ fn mappings_of_a_domain_with_a_handler_are_its_owner_s_affair() {
     let space = absent();
     world.iommu.map(asker.device.group(), &mapping(0x1000, 1, &space, page(0))).expect("free");
     let queue = FaultQueue::new(8, || {});
-    let registered = world.iommu.handle_page_requests(asker.device.group(), queue.handler()).expect("nobody has them");
+    let registered = world
+        .iommu
+        .handle_page_requests(asker.device.group(), queue.handler())
+        .expect("nobody has them");
     let group = asker.ask(None, &[0x1000]);
     world.resolve();
     assert_eq!((queue.len(), space.resolved()), ((1, 0), 0));

@@ -2,7 +2,8 @@
 
 use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
 use sva_core::{
-    Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, IommuConfig, Pasid, ResponseCode, Service, ServiceError,
+    Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, IommuConfig, Pasid,
+    ResponseCode, Service, ServiceError,
 };
 use sva_testkit::{PAGE, Protection};
 
@@ -21,7 +22,8 @@ fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
     let asker = world.asker(1, Capabilities { pri: Some(600), ..asking() });
     let space = absent();
     let bond = world.bind(&asker.device, &space);
-    let groups: Vec<PrgIndex> = (0..512).map(|n| asker.ask(Some(bond.pasid()), &[page(n % 16)])).collect();
+    let groups: Vec<PrgIndex> =
+        (0..512).map(|n| asker.ask(Some(bond.pasid()), &[page(n % 16)])).collect();
     let mut indexes: Vec<u16> = groups.iter().map(|group| group.get()).collect();
     indexes.sort_unstable();
     assert_eq!(indexes, (0..512).collect::<Vec<u16>>());
@@ -37,16 +39,25 @@ fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
 // shows S3
 #[test]
 fn a_device_is_allocated_a_share_of_the_queue_whatever_its_capacity() {
-    let world = World::with(IommuConfig { page_queue: 8, page_requests_each: 4, ..IommuConfig::default() });
-    let (greedy, modest) = (world.asker(1, Capabilities { pri: Some(600), ..asking() }), world.asker(2, asking()));
+    let world =
+        World::with(IommuConfig { page_queue: 8, page_requests_each: 4, ..IommuConfig::default() });
+    let (greedy, modest) =
+        (world.asker(1, Capabilities { pri: Some(600), ..asking() }), world.asker(2, asking()));
     let space = absent();
     let (bond, other) = (world.bind(&greedy.device, &space), world.bind(&modest.device, &space));
-    let groups: Vec<PrgIndex> = (0..4).map(|n| greedy.ask(Some(bond.pasid()), &[page(n)])).collect();
-    assert_eq!(greedy.port.open_group(Some(bond.pasid())), Err(AskError::NoCredit { outstanding: 4, allowed: 4 }));
+    let groups: Vec<PrgIndex> =
+        (0..4).map(|n| greedy.ask(Some(bond.pasid()), &[page(n)])).collect();
+    assert_eq!(
+        greedy.port.open_group(Some(bond.pasid())),
+        Err(AskError::NoCredit { outstanding: 4, allowed: 4 })
+    );
     let group = modest.ask(Some(other.pasid()), &[page(5)]);
     assert!(!world.iommu.page_queue_overflowed());
     assert_eq!(world.resolve(), 5);
-    assert!(groups.iter().all(|group| greedy.outcome(*group) == SUCCESS) && modest.outcome(group) == SUCCESS);
+    assert!(
+        groups.iter().all(|group| greedy.outcome(*group) == SUCCESS)
+            && modest.outcome(group) == SUCCESS
+    );
     drop((bond, other));
     world.take_down(&[&greedy, &modest]);
 }
@@ -82,7 +93,10 @@ fn requests_of_groups_that_are_sent_by_turns_stay_in_their_groups() {
     assert_eq!((asker.outcome(first), asker.outcome(second)), (None, SUCCESS));
     asker.finish(first, page(4));
     assert_eq!(world.resolve(), 1);
-    assert_eq!((asker.outcome(first), &*resolved.lock()), (SUCCESS, &vec![page(1), page(3), page(0), page(2), page(4)]));
+    assert_eq!(
+        (asker.outcome(first), &*resolved.lock()),
+        (SUCCESS, &vec![page(1), page(3), page(0), page(2), page(4)])
+    );
 }
 
 // shows F1
@@ -104,7 +118,8 @@ fn one_index_names_another_group_for_each_pasid_and_without_one() {
 
 // shows F1, F3
 #[test]
-fn a_stop_marker_pushes_what_came_before_it_discards_partial_groups_of_its_pasid_and_is_never_answered() {
+fn a_stop_marker_pushes_what_came_before_it_discards_partial_groups_of_its_pasid_and_is_never_answered()
+ {
     let Setting { world, asker, space: _space, bond } = Setting::new();
     let other = absent();
     let other_bond = world.bind(&asker.device, &other);
@@ -121,13 +136,17 @@ fn a_stop_marker_pushes_what_came_before_it_discards_partial_groups_of_its_pasid
     asker.finish(others, page(4));
     assert_eq!(world.resolve(), 2);
     assert_eq!((asker.outcome(whole), asker.outcome(others)), (SUCCESS, SUCCESS));
-    assert_eq!((asker.outcome(part), asker.outcome(without)), (Some(GroupOutcome::Forgotten), None));
+    assert_eq!(
+        (asker.outcome(part), asker.outcome(without)),
+        (Some(GroupOutcome::Forgotten), None)
+    );
     assert_eq!(asker.device.page_request_counts().unexpected, 0);
 }
 
 // shows F1
 #[test]
-fn a_device_has_no_more_requests_outstanding_than_it_was_allowed_and_gets_credit_back_with_each_answer() {
+fn a_device_has_no_more_requests_outstanding_than_it_was_allowed_and_gets_credit_back_with_each_answer()
+ {
     let Setting { world, asker, space: _space, bond } = Setting::new();
     let pasid = Some(bond.pasid());
     let whole = asker.ask(pasid, &[page(0), page(1), page(2)]);
@@ -138,7 +157,10 @@ fn a_device_has_no_more_requests_outstanding_than_it_was_allowed_and_gets_credit
     world.resolve();
     assert_eq!(asker.outcome(whole), SUCCESS);
     asker.finish(part, page(8));
-    assert_eq!(asker.port.ask_page(part, page(0), AccessMode::READ, true), Err(AskError::NotOpen(part)));
+    assert_eq!(
+        asker.port.ask_page(part, page(0), AccessMode::READ, true),
+        Err(AskError::NotOpen(part))
+    );
     world.resolve();
     let given_up = asker.ask_part(pasid, &[page(0); 8]);
     asker.port.send_stop_marker(bond.pasid());
@@ -165,12 +187,20 @@ fn requests_beyond_the_allocation_are_lost_and_counted_and_the_device_recovers()
     }
     asker.send(pasid, 101, page(1), true);
     let answer = response(asker.link.take(page_responses).message);
-    assert_eq!((answer.index.get(), answer.code), (101, ResponseCode::Success), "it is to look again");
+    assert_eq!(
+        (answer.index.get(), answer.code),
+        (101, ResponseCode::Success),
+        "it is to look again"
+    );
     assert_eq!(world.iommu.page_counts().lost, 2);
     asker.link.hold(no_message);
     world.sort();
     asker.send(pasid, 102, page(1), true);
-    assert_eq!(world.pages_under_way(), (0, 0), "the groups that nobody finishes are gone with the first one too many");
+    assert_eq!(
+        world.pages_under_way(),
+        (0, 0),
+        "the groups that nobody finishes are gone with the first one too many"
+    );
     let group = asker.ask(pasid, &[page(1)]);
     assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
 }
@@ -224,11 +254,17 @@ fn execute_and_privileged_requests_are_granted_by_the_bond_or_answer_invalid() {
     for mode in [privileged, execute] {
         let group = asker.ask_as(Some(bond.pasid()), page(0), mode);
         world.resolve();
-        assert_eq!((asker.outcome(group), world.reasons()), (INVALID, vec![FaultReason::NotGranted]));
+        assert_eq!(
+            (asker.outcome(group), world.reasons()),
+            (INVALID, vec![FaultReason::NotGranted])
+        );
     }
     drop(bond);
     let features = Features { execute: true, privileged: true, page_faults: true };
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).features(features)).expect("it has both");
+    let bond = world
+        .iommu
+        .bind_device(&asker.device, &space.handle(), Bind::new(()).features(features))
+        .expect("it has both");
     space.protect(page(1), PAGE, Protection { privileged: true, ..Protection::READ_WRITE });
     for (address, mode) in [(page(0), execute), (page(1), privileged)] {
         space.absent(address, PAGE);
@@ -244,10 +280,16 @@ fn execute_and_privileged_requests_are_granted_by_the_bond_or_answer_invalid() {
 fn a_bond_without_page_faults_has_no_page_brought_in() {
     let Setting { world, asker, space, bond } = Setting::new();
     drop(bond);
-    let bond = world.iommu.bind_device(&asker.device, &space.handle(), Bind::new(()).features(Features::NONE)).expect("free");
+    let bond = world
+        .iommu
+        .bind_device(&asker.device, &space.handle(), Bind::new(()).features(Features::NONE))
+        .expect("free");
     let group = asker.ask(Some(bond.pasid()), &[page(0)]);
     assert_eq!((world.resolve(), asker.outcome(group), space.resolved()), (0, INVALID, 0));
-    assert_eq!(reason(asker.device.port().read(Some(bond.pasid()), page(0), &mut [0; 8])), Some(FaultReason::NotPresent));
+    assert_eq!(
+        reason(asker.device.port().read(Some(bond.pasid()), page(0), &mut [0; 8])),
+        Some(FaultReason::NotPresent)
+    );
 }
 
 // shows F5, U4
@@ -264,13 +306,19 @@ fn a_request_for_a_space_that_has_ended_answers_invalid() {
 fn a_request_without_pasid_brings_in_what_the_domain_maps() {
     let Setting { world, asker, space, bond } = Setting::new();
     drop(bond);
-    world.iommu.map(asker.device.group(), &crate::support::mapping(0x1000, 2, &space, page(4))).expect("free");
+    world
+        .iommu
+        .map(asker.device.group(), &crate::support::mapping(0x1000, 2, &space, page(4)))
+        .expect("free");
     let resolved = note_resolved(&space);
     let group = asker.ask(None, &[0x2000, 0x1000]);
     assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
     assert_eq!(*resolved.lock(), [page(5), page(4)]);
     let beyond = asker.ask(None, &[0x3000]);
-    assert_eq!((world.resolve(), asker.outcome(beyond), world.reasons()), (1, INVALID, vec![FaultReason::NoDomainMapping]));
+    assert_eq!(
+        (world.resolve(), asker.outcome(beyond), world.reasons()),
+        (1, INVALID, vec![FaultReason::NoDomainMapping])
+    );
 }
 
 // shows F7
@@ -283,13 +331,23 @@ fn after_page_requests_are_switched_off_nothing_is_pending_and_nothing_is_taken(
     assert_eq!((asker.outcome(queued), world.pages_under_way()), (INVALID, (0, 0)));
     assert_eq!(asker.port.open_group(pasid), Err(AskError::Disabled));
     assert_eq!(asker.port.ask_page(part, page(2), AccessMode::READ, true), Err(AskError::Disabled));
-    assert_eq!(asker.device.disable_pri(), Err(ServiceError::NotOn { device: bdf(1), service: Service::Pri }));
+    assert_eq!(
+        asker.device.disable_pri(),
+        Err(ServiceError::NotOn { device: bdf(1), service: Service::Pri })
+    );
     // What a device sends all the same.
     asker.send(pasid, 70, page(3), false);
     asker.send(pasid, 70, page(4), true);
     asker.send_stop(bond.pasid());
-    assert_eq!((world.sort(), world.pages_under_way(), world.iommu.page_counts().dropped), (0, (0, 0), 3));
-    assert_eq!(reason(asker.port.read(pasid, page(0), &mut [0; 8])), Some(FaultReason::NoTranslation), "it cannot wait for the page");
+    assert_eq!(
+        (world.sort(), world.pages_under_way(), world.iommu.page_counts().dropped),
+        (0, (0, 0), 3)
+    );
+    assert_eq!(
+        reason(asker.port.read(pasid, page(0), &mut [0; 8])),
+        Some(FaultReason::NoTranslation),
+        "it cannot wait for the page"
+    );
     asker.device.enable_pri().expect("it is off");
     let again = asker.ask(pasid, &[page(0)]);
     assert_eq!((world.resolve(), asker.outcome(again)), (1, SUCCESS));

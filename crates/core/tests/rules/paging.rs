@@ -1,4 +1,5 @@
-//! A device that asks for pages over a link that the test works by hand, and nobody who sorts and resolves but the test.
+//! A device that asks for pages over a link that the test works by hand, and nobody who sorts and
+//! resolves but the test.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -6,8 +7,9 @@ use std::thread::JoinHandle;
 use sva_core::pri::{GroupOutcome, PageRequest, PageResponse, PrgIndex, StopMarker};
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AtsPort, Bond, Capabilities, Census, Device, DeviceSpec, Fault, FaultReason, Iommu, IommuConfig, PageRequestGroup,
-    PageRequestHandler, Pasid, PasidWidth, Plug, Removal, ResponseCode, ToDevice, ToIommu,
+    AccessMode, AtsPort, Bond, Capabilities, Census, Device, DeviceSpec, Fault, FaultReason, Iommu,
+    IommuConfig, PageRequestGroup, PageRequestHandler, Pasid, PasidWidth, Plug, Removal,
+    ResponseCode, ToDevice, ToIommu,
 };
 use sva_testkit::{MemorySpace, PAGE};
 
@@ -17,9 +19,12 @@ use crate::support::*;
 /// Page requests that a device may have outstanding.
 pub(crate) const CREDIT: u32 = 8;
 
-pub(crate) const SUCCESS: Option<GroupOutcome> = Some(GroupOutcome::Response(ResponseCode::Success));
-pub(crate) const INVALID: Option<GroupOutcome> = Some(GroupOutcome::Response(ResponseCode::InvalidRequest));
-pub(crate) const FAILURE: Option<GroupOutcome> = Some(GroupOutcome::Response(ResponseCode::ResponseFailure));
+pub(crate) const SUCCESS: Option<GroupOutcome> =
+    Some(GroupOutcome::Response(ResponseCode::Success));
+pub(crate) const INVALID: Option<GroupOutcome> =
+    Some(GroupOutcome::Response(ResponseCode::InvalidRequest));
+pub(crate) const FAILURE: Option<GroupOutcome> =
+    Some(GroupOutcome::Response(ResponseCode::ResponseFailure));
 
 /// What all devices here can do: everything, with [`CREDIT`].
 pub(crate) fn asking() -> Capabilities {
@@ -61,7 +66,8 @@ impl World {
         std::iter::repeat_with(|| self.iommu.sort_page_request()).take_while(|done| *done).count()
     }
 
-    /// Sorts all, and resolves one group after the other until none is left. Answers how many groups that were.
+    /// Sorts all, and resolves one group after the other until none is left. Answers how many
+    /// groups that were.
     pub(crate) fn resolve(&self) -> usize {
         self.sort();
         std::iter::from_fn(|| self.iommu.next_page_work().map(|work| work.run())).count()
@@ -126,7 +132,16 @@ impl Asker {
     /// A page request arrives that the device's own interface has not sent.
     pub(crate) fn send(&self, pasid: Option<Pasid>, index: u16, address: u64, last: bool) {
         let index = PrgIndex::new(index).expect("0..=511");
-        let request = PageRequest { pasid, address, read: true, write: false, execute: false, privileged: false, index, last };
+        let request = PageRequest {
+            pasid,
+            address,
+            read: true,
+            write: false,
+            execute: false,
+            privileged: false,
+            index,
+            last,
+        };
         self.wire.clone().changed(Message::Up(ToIommu::Page(request))).deliver();
     }
 

@@ -65,10 +65,17 @@ proptest! {
 #[test]
 fn all_20_bits_are_given_once_and_come_again_in_the_order_of_their_release() {
     let mut allocator = PasidAllocator::new(PasidWidth::MAX);
-    let mut tags: Vec<PasidTag> = (1..=Pasid::LAST).map(|_| allocator.allocate(PasidWidth::MAX).expect("free")).collect();
+    let mut tags: Vec<PasidTag> =
+        (1..=Pasid::LAST).map(|_| allocator.allocate(PasidWidth::MAX).expect("free")).collect();
     assert!(tags.iter().zip(1..).all(|(tag, number)| tag.pasid.get() == number), "0 is reserved");
-    assert_eq!(allocator.allocate(PasidWidth::MAX), Err(Exhausted { width: PasidWidth::MAX, in_use: Pasid::LAST }));
-    assert_eq!(allocator.allocate(width(1)), Err(Exhausted { width: width(1), in_use: Pasid::LAST }));
+    assert_eq!(
+        allocator.allocate(PasidWidth::MAX),
+        Err(Exhausted { width: PasidWidth::MAX, in_use: Pasid::LAST })
+    );
+    assert_eq!(
+        allocator.allocate(width(1)),
+        Err(Exhausted { width: width(1), in_use: Pasid::LAST })
+    );
     let mut random = fastrand::Rng::with_seed(7);
     random.shuffle(&mut tags);
     let mut freed: BTreeSet<u32> = BTreeSet::new();
@@ -77,7 +84,11 @@ fn all_20_bits_are_given_once_and_come_again_in_the_order_of_their_release() {
         freed.insert(tag.pasid.get());
     }
     for number in freed {
-        assert_eq!(allocator.allocate(PasidWidth::MAX).expect("free").pasid.get(), number, "cyclic, and none skipped");
+        assert_eq!(
+            allocator.allocate(PasidWidth::MAX).expect("free").pasid.get(),
+            number,
+            "cyclic, and none skipped"
+        );
     }
     assert!(allocator.allocate(PasidWidth::MAX).is_err());
 }
@@ -94,5 +105,9 @@ fn a_released_number_is_not_given_again_before_all_others_of_its_width() {
         allocator.release(tag);
     }
     assert_eq!(allocator.allocate(width(4)).expect("free").pasid, first.pasid);
-    assert_eq!(allocator.allocate(PasidWidth::MAX).expect("free").pasid.get(), 2, "a narrow width's turn is its own");
+    assert_eq!(
+        allocator.allocate(PasidWidth::MAX).expect("free").pasid.get(),
+        2,
+        "a narrow width's turn is its own"
+    );
 }

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, Bind, Bond, EndReason, FaultReason, Frame, HostFailure, NoSuchFrame, Removal, Segment,
-    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, UnbindReport, WatchToken,
+    AccessMode, AddrRange, AddressSpace, Bind, Bond, EndReason, FaultReason, Frame, HostFailure,
+    NoSuchFrame, Removal, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
+    Stopped, Translation, UnbindReport, WatchToken,
 };
 
 use crate::support::*;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// A space that does something of the test's, once, when a watch of it is taken back: which the core does when the PASID is free and the unbind has not returned.
+/// A space that does something of the test's, once, when a watch of it is taken back: which the
+/// core does when the PASID is free and the unbind has not returned.
 struct OnUnwatch {
     space: Arc<dyn AddressSpace>,
     hook: Later<Hook>,
@@ -60,7 +62,8 @@ impl AddressSpace for OnUnwatch {
     }
 }
 
-// shows U5, U2; regression 2: what comes after the release of the number is no business of the unbind's.
+// shows U5, U2; regression 2: what comes after the release of the number is no business of the
+// unbind's.
 #[test]
 fn an_unbind_leaves_alone_who_got_its_number_before_it_returned() {
     watched(|| {
@@ -68,12 +71,15 @@ fn an_unbind_leaves_alone_who_got_its_number_before_it_returned() {
         let device = world.plug_as(1, capable(1)).device;
         let (first, next) = (space(), space());
         let (hook, owner): (Later<Hook>, Later<Bond<()>>) = (later(), later());
-        let watched: Arc<dyn AddressSpace> = Arc::new(OnUnwatch { space: first.handle(), hook: hook.clone() });
+        let watched: Arc<dyn AddressSpace> =
+            Arc::new(OnUnwatch { space: first.handle(), hook: hook.clone() });
         let bond = world.iommu.bind_device(&device, &watched, Bind::new(())).expect("free");
         let pasid = bond.pasid();
-        let (iommu, bound, target, slot) = (world.iommu.clone(), device.clone(), next.handle(), owner.clone());
+        let (iommu, bound, target, slot) =
+            (world.iommu.clone(), device.clone(), next.handle(), owner.clone());
         *hook.lock() = Some(Box::new(move || {
-            let bond = iommu.bind_device(&bound, &target, Bind::new(())).expect("the one number is free");
+            let bond =
+                iommu.bind_device(&bound, &target, Bind::new(())).expect("the one number is free");
             *slot.lock() = Some(bond);
         }));
         assert_eq!(bond.unbind(), UnbindReport::default());
@@ -92,7 +98,9 @@ fn a_group_whose_container_is_gone_reaches_what_is_its_own_and_nothing_else() {
     let (leaver, gone) = (world.plug(1), world.plug(2));
     let container = world.container(&[leaver.group(), gone.group()]);
     container.map(&mapping(0x10000, 1, &shared, BASE)).expect("free");
-    let blocked = |device: &sva_core::Device, iova| reason(device.port().write(None, iova, &[1])) == Some(FaultReason::NoDomainMapping);
+    let blocked = |device: &sva_core::Device, iova| {
+        reason(device.port().write(None, iova, &[1])) == Some(FaultReason::NoDomainMapping)
+    };
     container.remove(leaver.group()).expect("in it");
     assert!(blocked(&leaver, 0x10000), "it has left, and the container lives on");
     world.iommu.remove(&gone, Removal::Surprise).expect("plugged");
@@ -101,7 +109,10 @@ fn a_group_whose_container_is_gone_reaches_what_is_its_own_and_nothing_else() {
     assert!(blocked(&leaver, 0x10000) && blocked(&back, 0x10000));
     for device in [&leaver, &back] {
         let iova = 0x10000 * u64::from(device.bdf().device());
-        world.iommu.map(device.group(), &mapping(iova, 1, &own, BASE)).expect("its own domain is empty");
+        world
+            .iommu
+            .map(device.group(), &mapping(iova, 1, &own, BASE))
+            .expect("its own domain is empty");
         device.port().write(None, iova, b"own").expect("mapped");
     }
     assert!(blocked(&leaver, 0x20000) && blocked(&back, 0x10000), "not the other's");

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use sva_core::pri::{AskError, GroupOutcome, PageResponse, PrgIndex};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason, HostFailure, Iommu, IommuConfig, OnAbsent,
-    PageRequestGroup, Pasid, ResponseCode, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, ToDevice,
+    AccessMode, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason,
+    HostFailure, Iommu, IommuConfig, OnAbsent, PageRequestGroup, Pasid, ResponseCode, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, ToDevice,
     Translation, WatchToken,
 };
 use sva_testkit::PAGE;
@@ -32,7 +33,10 @@ fn a_response_names_the_pasid_where_the_device_wants_it() {
         world.resolve();
         let letter = asker.link.take(page_responses);
         let sent = response(letter.message);
-        assert_eq!((sent.pasid, sent.index), (Some(bond.pasid()).filter(|_| response_pasid), group));
+        assert_eq!(
+            (sent.pasid, sent.index),
+            (Some(bond.pasid()).filter(|_| response_pasid), group)
+        );
         letter.deliver();
         assert_eq!(asker.outcome(group), SUCCESS);
     }
@@ -43,7 +47,8 @@ fn a_response_names_the_pasid_where_the_device_wants_it() {
 fn a_response_that_fits_no_group_that_waits_is_counted_and_answers_nobody() {
     let Setting { world, asker, space: _space, bond } = Setting::new();
     let unexpected = || asker.device.page_request_counts().unexpected;
-    let (sent, open) = (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask_part(Some(bond.pasid()), &[page(1)]));
+    let (sent, open) =
+        (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask_part(Some(bond.pasid()), &[page(1)]));
     asker.link.hold(page_responses);
     world.resolve();
     let letter = asker.link.take(page_responses);
@@ -56,11 +61,24 @@ fn a_response_that_fits_no_group_that_waits_is_counted_and_answers_nobody() {
     ];
     for (n, wrong) in wrong.into_iter().enumerate() {
         letter.clone().changed(Message::Down(ToDevice::Response(wrong))).deliver();
-        assert_eq!((asker.outcome(sent), asker.outcome(open), unexpected()), (None, None, n as u64 + 1), "{wrong:?}");
+        assert_eq!(
+            (asker.outcome(sent), asker.outcome(open), unexpected()),
+            (None, None, n as u64 + 1),
+            "{wrong:?}"
+        );
     }
     letter.clone().deliver();
-    letter.changed(Message::Down(ToDevice::Response(PageResponse { code: ResponseCode::InvalidRequest, ..right }))).deliver();
-    assert_eq!((asker.outcome(sent), unexpected()), (SUCCESS, 5), "the second answer changes nothing");
+    letter
+        .changed(Message::Down(ToDevice::Response(PageResponse {
+            code: ResponseCode::InvalidRequest,
+            ..right
+        })))
+        .deliver();
+    assert_eq!(
+        (asker.outcome(sent), unexpected()),
+        (SUCCESS, 5),
+        "the second answer changes nothing"
+    );
 }
 
 // shows F2
@@ -69,8 +87,13 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     let world = World::new();
     let asker = world.asker(1, asking());
     let owned = absent();
-    let fail = Arc::new(|group: PageRequestGroup| group.answer(ResponseCode::ResponseFailure).expect("it is pending"));
-    let bond = world.iommu.bind_device(&asker.device, &owned.handle(), Bind::new(()).on_page_requests(fail)).expect("free");
+    let fail = Arc::new(|group: PageRequestGroup| {
+        group.answer(ResponseCode::ResponseFailure).expect("it is pending")
+    });
+    let bond = world
+        .iommu
+        .bind_device(&asker.device, &owned.handle(), Bind::new(()).on_page_requests(fail))
+        .expect("free");
     let sound = absent();
     let sound_bond = world.bind(&asker.device, &sound);
     let group = asker.ask(Some(bond.pasid()), &[page(0)]);
@@ -78,13 +101,19 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     world.resolve();
     assert_eq!(asker.outcome(group), FAILURE);
     assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(AskError::Failed));
-    assert_eq!(asker.port.ask_page(waiting, page(1), AccessMode::READ, true), Err(AskError::Failed));
+    assert_eq!(
+        asker.port.ask_page(waiting, page(1), AccessMode::READ, true),
+        Err(AskError::Failed)
+    );
     // A device that goes on all the same is told again, and nothing is resolved for it.
     let before = world.iommu.page_counts();
     asker.send(Some(sound_bond.pasid()), 40, page(2), false);
     asker.send(Some(sound_bond.pasid()), 40, page(3), true);
     let after = world.iommu.page_counts();
-    assert_eq!((after.dropped - before.dropped, after.failed - before.failed, world.resolve()), (2, 1, 0));
+    assert_eq!(
+        (after.dropped - before.dropped, after.failed - before.failed, world.resolve()),
+        (2, 1, 0)
+    );
     // Switching page requests off and on again is no reset.
     asker.device.disable_pri().expect("they were on");
     asker.device.enable_pri().expect("they were off");
@@ -105,7 +134,10 @@ fn a_space_whose_machine_fails_takes_nothing_from_the_devices_other_spaces() {
     let bond = world.iommu.bind_device(&asker.device, &broken, Bind::new(())).expect("free");
     let sound = absent();
     let sound_bond = world.bind(&asker.device, &sound);
-    let (failing, group) = (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(sound_bond.pasid()), &[page(0)]));
+    let (failing, group) = (
+        asker.ask(Some(bond.pasid()), &[page(0)]),
+        asker.ask(Some(sound_bond.pasid()), &[page(0)]),
+    );
     world.resolve();
     assert_eq!(asker.outcome(failing), Some(GroupOutcome::Response(ResponseCode::InvalidRequest)));
     let failure = Event::HostFailure { device: bdf(1), call: "resolve", errno: Some(5) };
@@ -118,7 +150,8 @@ fn a_space_whose_machine_fails_takes_nothing_from_the_devices_other_spaces() {
 fn a_group_without_an_answer_in_time_is_given_up_and_its_index_kept_from_use_until_a_reset() {
     let clock = ScriptedClock::new();
     let config = IommuConfig { response_limit: Duration::from_secs(10), ..IommuConfig::default() };
-    let world = World { iommu: Iommu::with_clock(World::new().bus, config, clock.clone()), ..World::new() };
+    let world =
+        World { iommu: Iommu::with_clock(World::new().bus, config, clock.clone()), ..World::new() };
     let asker = world.asker(1, asking());
     let space = absent();
     let bond = world.bind(&asker.device, &space);
@@ -140,7 +173,10 @@ fn a_group_without_an_answer_in_time_is_given_up_and_its_index_kept_from_use_unt
         assert_eq!(asker.outcome(next), SUCCESS);
     }
     asker.link.deliver_all(page_responses);
-    assert_eq!((asker.outcome(group), asker.device.page_request_counts().unexpected), (Some(GroupOutcome::TimedOut), 1));
+    assert_eq!(
+        (asker.outcome(group), asker.device.page_request_counts().unexpected),
+        (Some(GroupOutcome::TimedOut), 1)
+    );
     asker.device.reset().expect("plugged").done();
     assert_eq!(asker.outcome(group), Some(GroupOutcome::Forgotten));
 }
@@ -150,14 +186,18 @@ fn a_group_without_an_answer_in_time_is_given_up_and_its_index_kept_from_use_unt
 fn an_access_whose_credit_is_lost_for_good_ends_as_overdue() {
     watched(|| {
         let clock = ScriptedClock::new();
-        let world = World { iommu: Iommu::with_clock(World::new().bus, IommuConfig::default(), clock.clone()), ..World::new() };
+        let world = World {
+            iommu: Iommu::with_clock(World::new().bus, IommuConfig::default(), clock.clone()),
+            ..World::new()
+        };
         let asker = world.asker(1, Capabilities { pri: Some(1), ..asking() });
         let space = absent();
         let bond = world.bind(&asker.device, &space);
         asker.link.hold(page_responses);
         for _ in 0..2 {
             let (port, pasid) = (asker.port.clone(), bond.pasid());
-            let access = std::thread::spawn(move || reason(port.read(Some(pasid), page(0), &mut [0; 8])));
+            let access =
+                std::thread::spawn(move || reason(port.read(Some(pasid), page(0), &mut [0; 8])));
             while !access.is_finished() {
                 world.resolve();
                 space.absent(page(0), PAGE);
@@ -209,7 +249,10 @@ impl AddressSpace for Broken {
 
     fn resolve(&self, _: u64, mode: AccessMode) -> Result<(), StopCause> {
         assert_eq!(mode.on_absent, OnAbsent::Resolve);
-        Err(StopCause::Host(HostFailure { call: "resolve", source: std::io::Error::from_raw_os_error(5) }))
+        Err(StopCause::Host(HostFailure {
+            call: "resolve",
+            source: std::io::Error::from_raw_os_error(5),
+        }))
     }
 
     fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {

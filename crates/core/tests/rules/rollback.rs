@@ -1,14 +1,16 @@
-//! All or nothing: what a refused bind, BIND, MAP or join leaves behind is what was there before (rules B2, B3, G2, G3).
+//! All or nothing: what a refused bind, BIND, MAP or join leaves behind is what was there before
+//! (rules B2, B3, G2, G3).
 
 use sva_core::{
-    AddrRange, Bind, BindGroupError, ContainerBindError, Device, EndReason, Feature, Features, JoinError, PathDefect, Refusal,
-    SpaceCapabilities, SpaceRefusal,
+    AddrRange, Bind, BindGroupError, ContainerBindError, Device, EndReason, Feature, Features,
+    JoinError, PathDefect, Refusal, SpaceCapabilities, SpaceRefusal,
 };
 use sva_testkit::{MemorySpace, PAGE};
 
 use crate::support::*;
 
-/// Runs an operation that is refused and checks that nothing of it is left: not in the system, not at the space, not in a table, not in the log, nor any drvdata.
+/// Runs an operation that is refused and checks that nothing of it is left: not in the system, not
+/// at the space, not in a table, not in the log, nor any drvdata.
 fn refused_without_a_trace<E: std::fmt::Debug>(
     world: &World,
     space: &MemorySpace,
@@ -19,8 +21,9 @@ fn refused_without_a_trace<E: std::fmt::Debug>(
     world.events();
     let before = Before::of(&world.iommu, space, devices);
     let tracer = Tracer(data.clone());
-    let bind =
-        Bind::new(tracer).on_exit(|_, _| panic!("a handler of a refused bind ran")).on_isolation_change(|_, _| panic!("so did this one"));
+    let bind = Bind::new(tracer)
+        .on_exit(|_, _| panic!("a handler of a refused bind ran"))
+        .on_isolation_change(|_, _| panic!("so did this one"));
     let error = operation(bind).expect_err("refused");
     assert_eq!(Before::of(&world.iommu, space, devices), before);
     assert_eq!(world.events(), []);
@@ -42,7 +45,8 @@ impl PartialEq for Tracer {
 fn a_refused_bind_device_leaves_nothing() {
     let world = World::new();
     let (held, fresh, ended) = (space(), space(), space());
-    let (device, narrow, bad_path) = (world.plug(1), world.plug_as(2, capable(1)).device, world.plug(3));
+    let (device, narrow, bad_path) =
+        (world.plug(1), world.plug_as(2, capable(1)).device, world.plug(3));
     ended.end(EndReason::Exited);
     world.bus.defect(bdf(3), Some(PathDefect::NoTlpPrefix(bdf(30))));
     let bond = world.bind(&device, &held);
@@ -62,7 +66,11 @@ fn a_refused_bind_device_leaves_nothing() {
     try_bind(&narrow, &fresh, Features { execute: true, ..default });
     let bare = MemorySpace::with_capabilities(SpaceCapabilities::default());
     try_bind(&device, &bare, default);
-    assert_eq!(refused(&device.port(), bond.pasid()), None, "the bonds that existed before still do");
+    assert_eq!(
+        refused(&device.port(), bond.pasid()),
+        None,
+        "the bonds that existed before still do"
+    );
 }
 
 // shows B3
@@ -80,34 +88,63 @@ fn a_space_that_ends_between_the_check_and_the_watch_costs_no_pasid() {
         fn ended(&self) -> Option<EndReason> {
             None
         }
-        fn watch(&self, watcher: std::sync::Arc<dyn sva_core::SpaceWatcher>) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
+        fn watch(
+            &self,
+            watcher: std::sync::Arc<dyn sva_core::SpaceWatcher>,
+        ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
             self.0.watch(watcher)
         }
         fn unwatch(&self, token: sva_core::WatchToken) {
             self.0.unwatch(token);
         }
-        fn read(&self, pieces: &[sva_core::Segment], buf: &mut [u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
+        fn read(
+            &self,
+            pieces: &[sva_core::Segment],
+            buf: &mut [u8],
+            mode: sva_core::AccessMode,
+        ) -> Result<(), sva_core::Stopped> {
             self.0.read(pieces, buf, mode)
         }
-        fn write(&self, pieces: &[sva_core::Segment], data: &[u8], mode: sva_core::AccessMode) -> Result<(), sva_core::Stopped> {
+        fn write(
+            &self,
+            pieces: &[sva_core::Segment],
+            data: &[u8],
+            mode: sva_core::AccessMode,
+        ) -> Result<(), sva_core::Stopped> {
             self.0.write(pieces, data, mode)
         }
-        fn translate(&self, address: u64, privileged: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
+        fn translate(
+            &self,
+            address: u64,
+            privileged: bool,
+        ) -> Result<sva_core::Translation, sva_core::StopCause> {
             self.0.translate(address, privileged)
         }
-        fn resolve(&self, address: u64, mode: sva_core::AccessMode) -> Result<(), sva_core::StopCause> {
+        fn resolve(
+            &self,
+            address: u64,
+            mode: sva_core::AccessMode,
+        ) -> Result<(), sva_core::StopCause> {
             self.0.resolve(address, mode)
         }
-        fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
+        fn mapped_within(
+            &self,
+            windows: &[AddrRange],
+        ) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
             self.0.mapped_within(windows)
         }
     }
     let world = World::new();
     let (space, device) = (space(), world.plug_as(1, capable(1)).device);
     space.end(EndReason::Execed);
-    let handle: std::sync::Arc<dyn sva_core::AddressSpace> = std::sync::Arc::new(Slipping(space.handle()));
-    let error = refused_without_a_trace(&world, &space, &[&device], |bind| world.iommu.bind_device(&device, &handle, bind).map(drop));
-    assert!(matches!(error, sva_core::BindError::Space(SpaceRefusal::Ended(e)) if e.0 == EndReason::Execed));
+    let handle: std::sync::Arc<dyn sva_core::AddressSpace> =
+        std::sync::Arc::new(Slipping(space.handle()));
+    let error = refused_without_a_trace(&world, &space, &[&device], |bind| {
+        world.iommu.bind_device(&device, &handle, bind).map(drop)
+    });
+    assert!(
+        matches!(error, sva_core::BindError::Space(SpaceRefusal::Ended(e)) if e.0 == EndReason::Execed)
+    );
     let other = crate::support::space();
     assert_eq!(world.bind(&device, &other).pasid().get(), 1, "the one PASID is free");
 }
@@ -124,8 +161,13 @@ fn a_refused_bind_group_leaves_nothing_and_the_bonds_of_before_live_on() {
     assert_eq!(bond.left_out(), [Refusal::NoPasidCapability { device: bdf(3) }]);
     assert_eq!(bond.members(), [bdf(1), bdf(2)]);
     let devices = [&first, &second];
-    let again = refused_without_a_trace(&world, &held, &devices, |bind| world.iommu.bind_group(group, &held.handle(), bind).map(drop));
-    assert!(matches!(again, BindGroupError::Device(Refusal::AlreadyBound { device, .. }) if device == bdf(1)), "{again:?}");
+    let again = refused_without_a_trace(&world, &held, &devices, |bind| {
+        world.iommu.bind_group(group, &held.handle(), bind).map(drop)
+    });
+    assert!(
+        matches!(again, BindGroupError::Device(Refusal::AlreadyBound { device, .. }) if device == bdf(1)),
+        "{again:?}"
+    );
     // The first member could be bound; the second cannot.
     let error = refused_without_a_trace(&world, &fresh, &devices, |bind| {
         let features = Features { execute: true, ..Features::default() };
@@ -134,7 +176,9 @@ fn a_refused_bind_group_leaves_nothing_and_the_bonds_of_before_live_on() {
     let lacks = Refusal::DeviceLacks { device: bdf(2), feature: Feature::Execute };
     assert!(matches!(error, BindGroupError::Device(refusal) if refusal == lacks), "{error:?}");
     world.bus.defect(bdf(2), Some(PathDefect::NoRequestRedirect(bdf(30))));
-    let error = refused_without_a_trace(&world, &fresh, &devices, |bind| world.iommu.bind_group(group, &fresh.handle(), bind).map(drop));
+    let error = refused_without_a_trace(&world, &fresh, &devices, |bind| {
+        world.iommu.bind_group(group, &fresh.handle(), bind).map(drop)
+    });
     assert!(matches!(error, BindGroupError::Device(Refusal::Path { .. })), "{error:?}");
     for device in devices {
         assert_eq!(refused(&device.port(), bond.pasid()), None);
@@ -156,10 +200,17 @@ fn a_refused_container_bind_leaves_nothing_in_any_of_its_groups() {
     });
     let lacks = Refusal::DeviceLacks { device: bdf(2), feature: Feature::Privileged };
     assert!(matches!(error, ContainerBindError::Device(refusal) if refusal == lacks), "{error:?}");
-    let error = refused_without_a_trace(&world, &held, &devices, |bind| container.bind(&held.handle(), bind).map(drop));
-    assert!(matches!(error, ContainerBindError::Different { pasid: p, .. } if p == pasid), "{error:?}");
+    let error = refused_without_a_trace(&world, &held, &devices, |bind| {
+        container.bind(&held.handle(), bind).map(drop)
+    });
+    assert!(
+        matches!(error, ContainerBindError::Different { pasid: p, .. } if p == pasid),
+        "{error:?}"
+    );
     gone.end(EndReason::Exited);
-    refused_without_a_trace(&world, &gone, &devices, |bind| container.bind(&gone.handle(), bind).map(drop));
+    refused_without_a_trace(&world, &gone, &devices, |bind| {
+        container.bind(&gone.handle(), bind).map(drop)
+    });
     assert_eq!(container.bound(), [held.handle().id()]);
     for device in devices {
         assert_eq!(refused(&device.port(), pasid), None);
@@ -181,14 +232,18 @@ fn a_refused_join_leaves_the_group_free_and_the_container_as_it_was() {
     let pasid = container.bind(&bound.handle(), Bind::new(())).expect("capable").pasid;
     assert_eq!(pasid.get(), 2);
     for _ in 0..3 {
-        let error = refused_without_a_trace(&world, &bound, &[&inside, &narrow], |_| container.add(narrow.group()).map(drop));
+        let error = refused_without_a_trace(&world, &bound, &[&inside, &narrow], |_| {
+            container.add(narrow.group()).map(drop)
+        });
         let too_wide = Refusal::PasidTooWide { device: bdf(2), pasid, width: width(1) };
         assert!(matches!(error, JoinError::Device(refusal) if refusal == too_wide), "{error:?}");
     }
     let reserved = AddrRange::new(0x10000, PAGE).expect("a range");
     world.bus.reserve(bdf(4), &[reserved]);
     let conflicting = world.plug(4);
-    let error = refused_without_a_trace(&world, &bound, &[&inside, &conflicting], |_| container.add(conflicting.group()).map(drop));
+    let error = refused_without_a_trace(&world, &bound, &[&inside, &conflicting], |_| {
+        container.add(conflicting.group()).map(drop)
+    });
     assert!(
         matches!(error, JoinError::Reserved { mapping, reserved: r, device } if mapping == reserved && r == reserved && device == bdf(4))
     );
@@ -197,7 +252,10 @@ fn a_refused_join_leaves_the_group_free_and_the_container_as_it_was() {
     assert_eq!(container.groups(), [inside.group()]);
     for free in [&narrow, &conflicting] {
         assert_eq!(world.iommu.group(free.group()).expect("there").container, None);
-        assert_eq!(reason(free.port().read(None, 0x10000, &mut [0])), Some(sva_core::FaultReason::NoDomainMapping));
+        assert_eq!(
+            reason(free.port().read(None, 0x10000, &mut [0])),
+            Some(sva_core::FaultReason::NoDomainMapping)
+        );
         world.container(&[free.group()]).close();
         world.iommu.remove(free, sva_core::Removal::Orderly).expect("plugged");
         assert!(world.iommu.group(free.group()).is_none(), "the group is not leaked");

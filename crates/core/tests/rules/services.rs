@@ -38,7 +38,14 @@ fn a_translating_device_faults_pages_in_keeps_what_it_learned_and_forgets_it_wit
     let report = bond.unbind();
     assert!(!report.deferred);
     assert_eq!(device.atc_len(), 0);
-    assert_eq!((world.iommu.census().bonds, world.iommu.census().invalidations, world.iommu.census().page_groups), (0, 0, 0));
+    assert_eq!(
+        (
+            world.iommu.census().bonds,
+            world.iommu.census().invalidations,
+            world.iommu.census().page_groups
+        ),
+        (0, 0, 0)
+    );
 }
 
 // shows F1
@@ -62,7 +69,9 @@ fn a_binding_keeps_the_times_of_its_faults_part_by_part() {
         device.ats_port().read(Some(bound.pasid), BASE + page * PAGE, &mut buf).expect("resolved");
     }
     let times = || container.fault_times(space.handle().id()).expect("bound");
-    let counts = |times: FaultTimes| [times.request, times.resolve, times.response, times.retry].map(|part| part.count());
+    let counts = |times: FaultTimes| {
+        [times.request, times.resolve, times.response, times.retry].map(|part| part.count())
+    };
     // The thread that hands a response over notes its time when the device has it.
     eventually("all parts are noted", || counts(times()) == [2; 4]);
     assert_eq!((times().resolve.longest(), times().response.longest()), (took, took));

@@ -1,4 +1,5 @@
-//! What the tests of the rules have in common: a small system, spaces with known contents, an access that is held in flight, and a watchdog.
+//! What the tests of the rules have in common: a small system, spaces with known contents, an
+//! access that is held in flight, and a watchdog.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -6,8 +7,9 @@ use std::time::Duration;
 
 use sva_core::sync::{Condvar, Mutex};
 use sva_core::{
-    Access, AddressSpace, Bdf, Bind, Bond, Capabilities, Census, Container, Device, DeviceOps, DeviceSpec, DmaError, DmaPort, Event, Fault,
-    FaultReason, GroupId, Iommu, IommuConfig, MapRequest, Pasid, PasidCapability, PasidTag, PasidWidth, Plugged, SharedBecause,
+    Access, AddressSpace, Bdf, Bind, Bond, Capabilities, Census, Container, Device, DeviceOps,
+    DeviceSpec, DmaError, DmaPort, Event, Fault, FaultReason, GroupId, Iommu, IommuConfig,
+    MapRequest, Pasid, PasidCapability, PasidTag, PasidWidth, Plugged, SharedBecause,
 };
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
@@ -18,7 +20,8 @@ pub(crate) const PAGES: u64 = 16;
 /// An address in it whose page [`Parked`] makes absent.
 pub(crate) const PARK: u64 = BASE + 15 * PAGE;
 
-/// Nothing in these tests takes longer unless it hangs. A defect that was put back in to see a test hang is the only thing that runs.
+/// Nothing in these tests takes longer unless it hangs. A defect that was put back in to see a test
+/// hang is the only thing that runs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(if cfg!(sva_mutate) { 10 } else { 60 });
 
 pub(crate) fn bdf(device: u8) -> Bdf {
@@ -38,7 +41,10 @@ pub(crate) fn capable(bits: u8) -> Capabilities {
 }
 
 pub(crate) fn everything() -> Capabilities {
-    Capabilities { pasid: Some(PasidCapability { width: PasidWidth::MAX, execute: true, privileged: true }), ..capable(20) }
+    Capabilities {
+        pasid: Some(PasidCapability { width: PasidWidth::MAX, execute: true, privileged: true }),
+        ..capable(20)
+    }
 }
 
 /// An IOMMU over a scripted bus.
@@ -84,7 +90,9 @@ impl World {
     }
 
     pub(crate) fn bind(&self, device: &Device, space: &MemorySpace) -> Bond<()> {
-        self.iommu.bind_device(device, &space.handle(), Bind::new(())).expect("nothing is in the way")
+        self.iommu
+            .bind_device(device, &space.handle(), Bind::new(()))
+            .expect("nothing is in the way")
     }
 
     /// A container with these groups.
@@ -116,12 +124,20 @@ pub(crate) fn space() -> MemorySpace {
 }
 
 pub(crate) fn mapping(iova: u64, pages: u64, space: &MemorySpace, address: u64) -> MapRequest {
-    MapRequest { iova, len: pages * PAGE, space: space.handle(), address, protection: sva_core::Protection::READ_WRITE }
+    MapRequest {
+        iova,
+        len: pages * PAGE,
+        space: space.handle(),
+        address,
+        protection: sva_core::Protection::READ_WRITE,
+    }
 }
 
 /// Why a transaction was aborted.
 pub(crate) fn reason(outcome: Result<(), DmaError>) -> Option<FaultReason> {
-    outcome.err().map(|error| error.fault().unwrap_or_else(|| panic!("no fault but {error}")).reason)
+    outcome
+        .err()
+        .map(|error| error.fault().unwrap_or_else(|| panic!("no fault but {error}")).reason)
 }
 
 /// How far a transaction got, and the fault.
@@ -139,7 +155,13 @@ pub(crate) fn refused(port: &DmaPort, pasid: Pasid) -> Option<FaultReason> {
 }
 
 pub(crate) fn not_bound(device: &Device, pasid: Pasid, address: u64, access: Access) -> Event {
-    Event::Fault(Fault { device: device.bdf(), pasid: Some(pasid), address, access, reason: FaultReason::NotBound })
+    Event::Fault(Fault {
+        device: device.bdf(),
+        pasid: Some(pasid),
+        address,
+        access,
+        reason: FaultReason::NotBound,
+    })
 }
 
 /// Something that happens once and that others wait for.
@@ -187,7 +209,12 @@ impl Parked {
     }
 
     /// Holds a read at `address`, which means [`PARK`] in `space`.
-    pub(crate) fn at(space: &MemorySpace, port: &DmaPort, pasid: Option<Pasid>, address: u64) -> Self {
+    pub(crate) fn at(
+        space: &MemorySpace,
+        port: &DmaPort,
+        pasid: Option<Pasid>,
+        address: u64,
+    ) -> Self {
         let (inside, go) = (Signal::new(), Signal::new());
         space.absent(PARK, PAGE);
         let (entered, leave) = (inside.clone(), go.clone());
@@ -217,7 +244,8 @@ impl Drop for Parked {
     }
 }
 
-/// Runs the test on a thread of its own and panics where it takes longer than [`LIMIT`]: a hang is a failure with a name.
+/// Runs the test on a thread of its own and panics where it takes longer than [`LIMIT`]: a hang is
+/// a failure with a name.
 pub(crate) fn watched<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'static) -> R {
     let (done, wait) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -234,7 +262,8 @@ pub(crate) fn watched<R: Send + 'static>(test: impl FnOnce() -> R + Send + 'stat
     }
 }
 
-/// Ends the whole run after ten times [`LIMIT`], for the tests that expect no wait at all and are not [`watched`]. The test runner has named those that hang by then.
+/// Ends the whole run after ten times [`LIMIT`], for the tests that expect no wait at all and are
+/// not [`watched`]. The test runner has named those that hang by then.
 fn end_a_run_that_hangs() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {

@@ -1,14 +1,18 @@
-//! A translating device over a link that the test works by hand, and a space that stops accesses on their way to its frames.
+//! A translating device over a link that the test works by hand, and a space that stops accesses on
+//! their way to its frames.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::ats::{InvalidationRequest, RequestId, TranslationAnswer, TranslationCompletion, TranslationRefusal};
+use sva_core::ats::{
+    InvalidationRequest, RequestId, TranslationAnswer, TranslationCompletion, TranslationRefusal,
+};
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, DmaError, EndReason, Event,
-    Features, Frame, HostFailure, IommuConfig, NoSuchFrame, Pasid, PasidCapability, PasidWidth, Plug, Segment, SpaceCapabilities,
-    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, ToDevice, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device,
+    DeviceSpec, DmaError, EndReason, Event, Features, Frame, HostFailure, IommuConfig, NoSuchFrame,
+    Pasid, PasidCapability, PasidWidth, Plug, Segment, SpaceCapabilities, SpaceEnded, SpaceId,
+    SpaceWatcher, StopCause, Stopped, ToDevice, Translation, WatchToken,
 };
 use sva_testkit::{Change, MemorySpace};
 
@@ -47,7 +51,8 @@ pub(crate) fn config() -> IommuConfig {
     IommuConfig { invalidation_limit: ANSWER, invalidation_tries: TRIES, ..IommuConfig::default() }
 }
 
-/// One device with ATS on, bound to one space, over a link that hands everything over unless the test holds it.
+/// One device with ATS on, bound to one space, over a link that hands everything over unless the
+/// test holds it.
 pub(crate) struct Rig {
     pub(crate) world: World,
     pub(crate) clock: Arc<ScriptedClock>,
@@ -75,7 +80,10 @@ impl Rig {
         space.largest_translation(12);
         let gated = GatedSpace::new(&space);
         let handle: Arc<dyn AddressSpace> = gated.clone();
-        let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("nothing is in the way");
+        let bond = world
+            .iommu
+            .bind_device(&device, &handle, Bind::new(()))
+            .expect("nothing is in the way");
         let (pasid, port) = (bond.pasid(), device.ats_port());
         Self { world, clock, link, device, port, space, gated, pasid, bond: Some(bond) }
     }
@@ -104,7 +112,12 @@ impl Rig {
     }
 
     /// Sends a translation request and answers what the IOMMU says to it, which does not arrive.
-    pub(crate) fn look(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Result<Translation, TranslationRefusal> {
+    pub(crate) fn look(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Result<Translation, TranslationRefusal> {
         self.link.hold(translation_completions);
         let request = self.port.ask_translation(pasid, address, mode).expect("ATS is on");
         let completion = translation_in(&self.link.take(translation_completions));
@@ -116,12 +129,17 @@ impl Rig {
 
     /// The frame that an address leads to.
     pub(crate) fn frame(&self, address: u64) -> Frame {
-        self.look(Some(self.pasid), address, AccessMode::READ).expect("looked at").frame.expect("a space that is synchronous")
+        self.look(Some(self.pasid), address, AccessMode::READ)
+            .expect("looked at")
+            .frame
+            .expect("a space that is synchronous")
     }
 
     /// Writes by a translation that the device keeps; false where it keeps none.
     pub(crate) fn write_kept(&self, address: u64, data: &[u8]) -> Result<bool, DmaError> {
-        self.port.try_write(Some(self.pasid), address, data, AccessMode::WRITE).map(|done| done.is_some())
+        self.port
+            .try_write(Some(self.pasid), address, data, AccessMode::WRITE)
+            .map(|done| done.is_some())
     }
 
     /// A write by a kept translation that stays inside the space's memory until it is let go.
@@ -133,7 +151,9 @@ impl Rig {
             leave.wait();
         });
         let (port, pasid) = (self.port.clone(), self.pasid);
-        let thread = std::thread::spawn(move || port.try_write(Some(pasid), address, b"parked", AccessMode::WRITE));
+        let thread = std::thread::spawn(move || {
+            port.try_write(Some(pasid), address, b"parked", AccessMode::WRITE)
+        });
         inside.wait();
         ParkedWrite { go, thread: Some(thread) }
     }
@@ -244,23 +264,33 @@ impl World {
         device
     }
 
-    pub(crate) fn plug_over(&self, number: u8, capabilities: Capabilities, link: &Arc<Held>) -> Device {
+    pub(crate) fn plug_over(
+        &self,
+        number: u8,
+        capabilities: Capabilities,
+        link: &Arc<Held>,
+    ) -> Device {
         let plug = Plug::new(DeviceSpec { bdf: bdf(number), capabilities }).link(link.clone());
         self.iommu.plug_in(plug).expect("the address is free").device
     }
 
     /// How often this device was cut off, by the log.
     pub(crate) fn cut_offs(&self, device: Bdf) -> usize {
-        self.events().iter().filter(|event| matches!(event, Event::CutOff { device: cut } if *cut == device)).count()
+        self.events()
+            .iter()
+            .filter(|event| matches!(event, Event::CutOff { device: cut } if *cut == device))
+            .count()
     }
 }
 
 /// All that a bond can grant.
-pub(crate) const ALL_FEATURES: Features = Features { execute: true, privileged: true, page_faults: true };
+pub(crate) const ALL_FEATURES: Features =
+    Features { execute: true, privileged: true, page_faults: true };
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Passes everything on to a space, and runs a hook of the test's before the next access to a frame, or instead of the next translation.
+/// Passes everything on to a space, and runs a hook of the test's before the next access to a
+/// frame, or instead of the next translation.
 pub(crate) struct GatedSpace {
     inner: Arc<dyn AddressSpace>,
     hook: Later<Hook>,
@@ -271,7 +301,13 @@ pub(crate) struct GatedSpace {
 
 impl GatedSpace {
     pub(crate) fn new(space: &MemorySpace) -> Arc<Self> {
-        Arc::new(Self { inner: space.handle(), hook: later(), failure: later(), watchers: Noted::default(), frame_accesses: Mutex::new(0) })
+        Arc::new(Self {
+            inner: space.handle(),
+            hook: later(),
+            failure: later(),
+            watchers: Noted::default(),
+            frame_accesses: Mutex::new(0),
+        })
     }
 
     /// Runs `hook` once, inside the next access by frame.

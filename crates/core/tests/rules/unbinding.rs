@@ -26,20 +26,34 @@ fn unbind_stops_the_device_first_then_access_and_releases_the_pasid_after_the_la
         );
         let bond = world.bind(&device, &space);
         let (pasid, id) = (bond.pasid(), space.handle().id());
-        *probe.lock() = Some((device.port(), MemoryProbe { iommu: world.iommu.clone(), space: id }));
+        *probe.lock() =
+            Some((device.port(), MemoryProbe { iommu: world.iommu.clone(), space: id }));
         let parked = Parked::by_pasid(&space, &device.port(), pasid);
         let unbinding = std::thread::spawn(move || bond.unbind());
         eventually("access stops", || device.port().owner_of(pasid).is_none());
         assert_eq!(refused(&device.port(), pasid), Some(FaultReason::NotBound));
         assert_eq!(at_stop.lock()[..], [None], "asked to stop once, while it still had access");
         assert!(!unbinding.is_finished(), "an access is in flight");
-        assert!(world.iommu.pasid_of(id).is_some() && world.iommu.census().pasids == 1, "the PASID is held for it");
-        let error = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).map(drop).expect_err("the slot is taken");
-        assert!(matches!(error, sva_core::BindError::Device(Refusal::StillUnbinding { pasid: p, .. }) if p == pasid), "{error}");
+        assert!(
+            world.iommu.pasid_of(id).is_some() && world.iommu.census().pasids == 1,
+            "the PASID is held for it"
+        );
+        let error = world
+            .iommu
+            .bind_device(&device, &space.handle(), Bind::new(()))
+            .map(drop)
+            .expect_err("the slot is taken");
+        assert!(
+            matches!(error, sva_core::BindError::Device(Refusal::StillUnbinding { pasid: p, .. }) if p == pasid),
+            "{error}"
+        );
         parked.release().expect("it was under way before the unbind");
         let report = unbinding.join().expect("no panic");
         assert_eq!(report, UnbindReport { drained: 1, ..UnbindReport::default() });
-        assert_eq!((world.iommu.pasid_of(id), world.iommu.census().pasids, space.watches()), (None, 0, 0));
+        assert_eq!(
+            (world.iommu.pasid_of(id), world.iommu.census().pasids, space.watches()),
+            (None, 0, 0)
+        );
     });
 }
 
@@ -61,13 +75,20 @@ fn every_member_of_a_group_is_asked_to_stop_before_the_first_loses_access() {
             world.plug_model(
                 number,
                 Arc::new(OnStop(move |tag: PasidTag| {
-                    let open = ports.lock().iter().filter(|port| refused(port, tag.pasid).is_none()).count();
+                    let open = ports
+                        .lock()
+                        .iter()
+                        .filter(|port| refused(port, tag.pasid).is_none())
+                        .count();
                     seen.lock().push(open);
                 })),
             )
         })
         .collect();
-    let bond = world.iommu.bind_group(devices[0].group(), &space.handle(), Bind::new(())).expect("capable");
+    let bond = world
+        .iommu
+        .bind_group(devices[0].group(), &space.handle(), Bind::new(()))
+        .expect("capable");
     ports.lock().extend(devices.iter().map(|device| device.port()));
     bond.unbind();
     assert_eq!(seen.lock()[..], [3, 3, 3]);
@@ -157,7 +178,11 @@ fn a_late_transaction_of_an_earlier_owner_is_dropped_and_counted_and_never_reach
     assert_eq!(world.events().iter().filter(|event| **event == stale).count(), 2);
     assert_eq!(refused(&device.port().for_owner(next.tag()), next.pasid()), None);
     assert_eq!(world.iommu.stale_dropped(), 4);
-    assert_eq!(refused(&device.port(), old.pasid), None, "a device without owners in mind is bound to it now (U5)");
+    assert_eq!(
+        refused(&device.port(), old.pasid),
+        None,
+        "a device without owners in mind is bound to it now (U5)"
+    );
 }
 
 // regression 8: it is made non-present first and keeps its slot
@@ -173,7 +198,11 @@ fn an_entry_is_made_non_present_before_it_is_cleared() {
         let unbinding = std::thread::spawn(move || bond.unbind());
         eventually("non-present", || device.port().owner_of(pasid).is_none());
         let other = crate::support::space();
-        let error = world.iommu.bind_device(&device, &other.handle(), Bind::new(())).map(drop).expect_err("the one PASID is held");
+        let error = world
+            .iommu
+            .bind_device(&device, &other.handle(), Bind::new(()))
+            .map(drop)
+            .expect_err("the one PASID is held");
         assert!(error.to_string().contains("no PASID of 1 bits is left: 1 are in use"), "{error}");
         parked.release().expect("under way");
         unbinding.join().expect("no panic");
@@ -190,7 +219,10 @@ fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_
     let (dead, next) = (space(), space());
     let bond = world.bind(&device, &dead);
     dead.end(sva_core::EndReason::Exited);
-    assert!(world.iommu.bind_device(&device, &next.handle(), Bind::new(())).is_err(), "the number is held until the bond is gone");
+    assert!(
+        world.iommu.bind_device(&device, &next.handle(), Bind::new(())).is_err(),
+        "the number is held until the bond is gone"
+    );
     // A removal ends the bond, so that its number is free while the owned value still exists.
     world.iommu.remove(&device, Removal::Surprise).expect("plugged");
     let device = world.plug_as(1, capable(1)).device;
@@ -230,7 +262,8 @@ fn unbinding_what_is_gone_already_changes_nothing() {
     assert!(container.unbind(space.handle().id()).is_err());
     let bond = world.bind(&first, &space);
     let second = world.plug(2);
-    let group = world.iommu.bind_group(first.group(), &other.handle(), Bind::new(())).expect("capable");
+    let group =
+        world.iommu.bind_group(first.group(), &other.handle(), Bind::new(())).expect("capable");
     for device in [&first, &second] {
         world.iommu.remove(device, Removal::Surprise).expect("plugged");
         assert!(world.iommu.remove(device, Removal::Surprise).is_err());
@@ -247,7 +280,12 @@ fn removing_one_device_tears_down_its_own_bonds_alone() {
     let world = World::new();
     let (one, two) = (space(), space());
     let (going, staying) = (world.plug(1), world.plug(2));
-    let bonds = [world.bind(&going, &one), world.bind(&going, &two), world.bind(&staying, &one), world.bind(&staying, &two)];
+    let bonds = [
+        world.bind(&going, &one),
+        world.bind(&going, &two),
+        world.bind(&staying, &one),
+        world.bind(&staying, &two),
+    ];
     world.iommu.remove(&going, Removal::Orderly).expect("plugged");
     assert_eq!(bonds.each_ref().map(|bond| bond.is_live()), [false, false, true, true]);
     for bond in &bonds[2..] {

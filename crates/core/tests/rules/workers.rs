@@ -1,4 +1,5 @@
-//! The threads that resolve page requests (rules S3, F4), and a storm of faults through all of it (rules F1, T2, U2).
+//! The threads that resolve page requests (rules S3, F4), and a storm of faults through all of it
+//! (rules F1, T2, U2).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ use crate::paging::*;
 use crate::support::{Noted, Signal, World, eventually, space, watched};
 
 fn workers(world: &World, threads: usize, most: usize) -> Workers {
-    Workers::start(&world.iommu, WorkerConfig { threads, most }).expect("the machine has room for threads")
+    Workers::start(&world.iommu, WorkerConfig { threads, most })
+        .expect("the machine has room for threads")
 }
 
 /// Waits for what comes of a group.
@@ -51,7 +53,10 @@ fn spaces_take_turns_and_the_groups_of_one_space_keep_their_order() {
     }
     asker.ask(Some(other_bond.pasid()), &[page(8)]);
     assert_eq!(world.resolve(), 5);
-    assert_eq!(*notes.lock(), [(0, page(0)), (1, page(8)), (0, page(1)), (0, page(2)), (0, page(3))]);
+    assert_eq!(
+        *notes.lock(),
+        [(0, page(0)), (1, page(8)), (0, page(1)), (0, page(2)), (0, page(3))]
+    );
 }
 
 // shows S3
@@ -72,7 +77,8 @@ fn the_groups_of_one_space_are_resolved_one_at_a_time_whatever_threads_there_are
         });
         let _workers = workers(&world, 4, 8);
         for _ in 0..16 {
-            let groups: Vec<PrgIndex> = (0..u64::from(CREDIT)).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
+            let groups: Vec<PrgIndex> =
+                (0..u64::from(CREDIT)).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
             assert!(groups.into_iter().all(|group| outcome_of(&asker, group) == SUCCESS));
             space.absent(page(0), PAGES_ASKED * PAGE);
         }
@@ -117,7 +123,8 @@ fn more_slow_spaces_than_threads_are_told_once_and_the_threads_end_when_those_ar
         let (_quick_space, quick_bond) = bound(&world, &asker);
         let slow: Vec<Slow> = spaces.iter().map(|(space, _)| Slow::new(space)).collect();
         let workers = workers(&world, 1, MOST);
-        let held: Vec<PrgIndex> = spaces.iter().map(|(_, bond)| asker.ask(Some(bond.pasid()), &[page(0)])).collect();
+        let held: Vec<PrgIndex> =
+            spaces.iter().map(|(_, bond)| asker.ask(Some(bond.pasid()), &[page(0)])).collect();
         slow.iter().for_each(|slow| slow.inside.wait());
         assert_eq!(workers.threads(), MOST, "one for each slow space");
         let waits = asker.ask(Some(quick_bond.pasid()), &[page(0)]);
@@ -134,7 +141,11 @@ fn more_slow_spaces_than_threads_are_told_once_and_the_threads_end_when_those_ar
         slow[2].let_go();
         assert_eq!((outcome_of(&asker, waits), outcome_of(&asker, held[2])), (SUCCESS, SUCCESS));
         slow.iter().for_each(Slow::let_go);
-        assert!(held.iter().enumerate().all(|(n, group)| n == 2 || outcome_of(&asker, *group) == SUCCESS));
+        assert!(
+            held.iter()
+                .enumerate()
+                .all(|(n, group)| n == 2 || outcome_of(&asker, *group) == SUCCESS)
+        );
         eventually("the threads end", || workers.threads() == 1);
         let again = asker.ask(Some(quick_bond.pasid()), &[page(1)]);
         assert_eq!((outcome_of(&asker, again), world.events()), (SUCCESS, vec![]));
@@ -151,7 +162,10 @@ fn workers_that_are_dropped_finish_what_they_are_at_and_leave_the_rest_to_the_ne
         let first = workers(&world, 1, 1);
         let held = asker.ask(Some(bond.pasid()), &[page(0)]);
         slow.inside.wait();
-        let left = [asker.ask(Some(bond.pasid()), &[page(1)]), asker.ask(Some(other_bond.pasid()), &[page(0)])];
+        let left = [
+            asker.ask(Some(bond.pasid()), &[page(1)]),
+            asker.ask(Some(other_bond.pasid()), &[page(0)]),
+        ];
         let over = Signal::new();
         let dropping = std::thread::spawn({
             let over = over.clone();
@@ -182,7 +196,10 @@ fn a_provider_that_panics_costs_its_group_and_no_thread() {
         space.on_resolve(|_| panic!("a provider that cannot"));
         let workers = workers(&world, 1, 1);
         for n in 0..4 {
-            let (broken, sound) = (asker.ask(Some(bond.pasid()), &[page(n)]), asker.ask(Some(sound_bond.pasid()), &[page(n)]));
+            let (broken, sound) = (
+                asker.ask(Some(bond.pasid()), &[page(n)]),
+                asker.ask(Some(sound_bond.pasid()), &[page(n)]),
+            );
             assert_eq!((outcome_of(&asker, broken), outcome_of(&asker, sound)), (INVALID, SUCCESS));
         }
         assert_eq!((workers.threads(), world.pages_under_way()), (1, (0, 0)));
@@ -205,8 +222,15 @@ fn slot(device: u8, thread: u64) -> u64 {
     64 + (u64::from(device) * THREADS_EACH + thread) * 8
 }
 
-/// Reads marks, and writes and reads back what is this thread's own. Every other page is gone when it comes there.
-fn storm(port: &AtsPort, spaces: &[MemorySpace], pasids: &[Pasid], at: u64, random: &mut fastrand::Rng) {
+/// Reads marks, and writes and reads back what is this thread's own. Every other page is gone when
+/// it comes there.
+fn storm(
+    port: &AtsPort,
+    spaces: &[MemorySpace],
+    pasids: &[Pasid],
+    at: u64,
+    random: &mut fastrand::Rng,
+) {
     let mut written = vec![[0u64; 16]; pasids.len()];
     for step in 1..=ACCESSES as u64 {
         let (which, number) = (random.usize(..pasids.len()), random.u64(..16));
@@ -215,32 +239,40 @@ fn storm(port: &AtsPort, spaces: &[MemorySpace], pasids: &[Pasid], at: u64, rand
             spaces[which].absent(address, PAGE);
         }
         let mut found = [0; 8];
-        port.read(pasid, address, &mut found).unwrap_or_else(|error| panic!("a mapped page: {error}"));
+        port.read(pasid, address, &mut found)
+            .unwrap_or_else(|error| panic!("a mapped page: {error}"));
         assert_eq!(found, mark(which, number), "another page's bytes");
         let own = &mut written[which][number as usize];
-        port.read(pasid, address + at, &mut found).unwrap_or_else(|error| panic!("a mapped page: {error}"));
+        port.read(pasid, address + at, &mut found)
+            .unwrap_or_else(|error| panic!("a mapped page: {error}"));
         assert_eq!(u64::from_le_bytes(found), *own, "a write was lost, or went elsewhere");
         *own = step;
-        port.write(pasid, address + at, &step.to_le_bytes()).unwrap_or_else(|error| panic!("a mapped page: {error}"));
+        port.write(pasid, address + at, &step.to_le_bytes())
+            .unwrap_or_else(|error| panic!("a mapped page: {error}"));
     }
 }
 
 // shows F1, F4, S3, T2, T3, U2
 #[test]
 fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_belongs() {
-    let seed = std::env::var("SVA_STORM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5707);
+    let seed =
+        std::env::var("SVA_STORM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5707);
     println!("seed {seed}; another one with SVA_STORM_SEED");
     watched(move || {
         let world = World::new();
         // Less credit than threads: one that waits for the other's answer must not miss it.
-        let askers: Vec<Asker> = (1..=DEVICES).map(|n| world.asker(n, Capabilities { pri: Some(1), ..asking() })).collect();
+        let askers: Vec<Asker> = (1..=DEVICES)
+            .map(|n| world.asker(n, Capabilities { pri: Some(1), ..asking() }))
+            .collect();
         let spaces: Vec<MemorySpace> = (0..SPACES).map(|_| space()).collect();
         for (which, space) in spaces.iter().enumerate() {
             (0..16).for_each(|number| space.poke(page(number), &mark(which, number)));
             space.absent(page(0), 16 * PAGE);
         }
-        let bonds: Vec<Vec<Bond<()>>> =
-            askers.iter().map(|asker| spaces.iter().map(|space| world.bind(&asker.device, space)).collect()).collect();
+        let bonds: Vec<Vec<Bond<()>>> = askers
+            .iter()
+            .map(|asker| spaces.iter().map(|space| world.bind(&asker.device, space)).collect())
+            .collect();
         let workers = workers(&world, 2, 4);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -249,9 +281,11 @@ fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_
             for (n, asker) in askers.iter().enumerate() {
                 let pasids: Vec<Pasid> = bonds[n].iter().map(Bond::pasid).collect();
                 for thread in 0..THREADS_EACH {
-                    let (port, pasids, at) = (asker.port.clone(), pasids.clone(), slot(n as u8, thread));
+                    let (port, pasids, at) =
+                        (asker.port.clone(), pasids.clone(), slot(n as u8, thread));
                     let mut random = fastrand::Rng::with_seed(seed ^ at);
-                    threads.push(scope.spawn(move || storm(&port, spaces, &pasids, at, &mut random)));
+                    threads
+                        .push(scope.spawn(move || storm(&port, spaces, &pasids, at, &mut random)));
                 }
             }
             scope.spawn(move || {
@@ -268,7 +302,9 @@ fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_
             });
             let ended: Vec<_> = threads.into_iter().map(|thread| thread.join()).collect();
             stop.store(true, Ordering::Relaxed);
-            ended.into_iter().for_each(|thread| thread.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            ended
+                .into_iter()
+                .for_each(|thread| thread.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         });
         for bond in bonds.into_iter().flatten() {
             assert!(!bond.unbind().deferred);
@@ -276,7 +312,11 @@ fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_
         drop(workers);
         let counts = world.iommu.page_counts();
         assert!(counts.groups >= 1000, "a storm: {counts:?}");
-        assert_eq!((counts.succeeded, counts.requests), (counts.groups, counts.groups), "{counts:?}");
+        assert_eq!(
+            (counts.succeeded, counts.requests),
+            (counts.groups, counts.groups),
+            "{counts:?}"
+        );
         assert_eq!((counts.lost, counts.late_answers, counts.overflows), (0, 0, 0));
         for asker in &askers {
             let own = asker.device.page_request_counts();

@@ -11,7 +11,8 @@ use crate::in_flight::Run;
 use crate::spec::{CompletionRecord, Descriptor, Status};
 
 impl DataMover {
-    /// Fetches `count` descriptors, which the configuration bounds, and executes those that could be read, in order (section 3.8).
+    /// Fetches `count` descriptors, which the configuration bounds, and executes those that could
+    /// be read, in order (section 3.8).
     ///
     /// A fenced descriptor after one that did not succeed abandons itself and the rest.
     pub(super) fn batch(&self, run: &Run<'_>, list: u64, count: u32) -> Result<Outcome, Abandoned> {
@@ -26,7 +27,8 @@ impl DataMover {
             if fenced {
                 break;
             }
-            let completion = self.complete(run, descriptor, Place::Batch).map_err(|_| Abandoned { done })?;
+            let completion =
+                self.complete(run, descriptor, Place::Batch).map_err(|_| Abandoned { done })?;
             failed |= !completion.is_success();
             done += 1;
         }
@@ -40,7 +42,12 @@ impl DataMover {
 
 fn ended(done: u32, failed: bool, cause: Option<DmaCause>) -> Outcome {
     let status = if failed { Status::BATCH_FAIL } else { Status::SUCCESS };
-    let mut record = CompletionRecord { status, result: failed.into(), bytes_completed: done.into(), ..CompletionRecord::default() };
+    let mut record = CompletionRecord {
+        status,
+        result: failed.into(),
+        bytes_completed: done.into(),
+        ..CompletionRecord::default()
+    };
     if let Some(cause) = &cause {
         fault(&mut record, cause, Status::BATCH_PAGE_FAULT);
     }

@@ -4,7 +4,13 @@ use super::copy::{forward, repeat};
 use super::{End, Progress, Scratch};
 use crate::access::{Access, Halt, Part};
 
-pub(super) fn buffers(access: &Access<'_>, scratch: &mut Scratch, buffers: [u64; 2], len: u32, expected: Option<u8>) -> Progress {
+pub(super) fn buffers(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    buffers: [u64; 2],
+    len: u32,
+    expected: Option<u8>,
+) -> Progress {
     let Scratch { first, second } = scratch;
     let mut differs = false;
     let (done, halt) = forward(access, first, buffers[0], len, |at, bytes| {
@@ -46,14 +52,19 @@ fn judged(done: u32, differs: bool, halt: Option<Halt>, expected: Option<u8>) ->
     if !differs && halt.is_some() {
         return Progress::up_to(done, halt);
     }
-    let end = if expected.is_none_or(|expected| expected == result) { End::Success } else { End::FalsePredicate };
+    let end = if expected.is_none_or(|expected| expected == result) {
+        End::Success
+    } else {
+        End::FalsePredicate
+    };
     Progress { done, result, value: 0, end }
 }
 
 /// Where two buffers of one length differ first.
 fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     const BLOCK: usize = 4096;
-    // Whole blocks first: comparing slices for equality is several times faster than looking for the place.
+    // Whole blocks first: comparing slices for equality is several times faster than looking for
+    // the place.
     let block = a.chunks(BLOCK).zip(b.chunks(BLOCK)).position(|(a, b)| a != b)? * BLOCK;
     a[block..].iter().zip(&b[block..]).position(|(a, b)| a != b).map(|at| block + at)
 }

@@ -5,8 +5,10 @@ use sva_core::Segment;
 use super::{Progress, Scratch};
 use crate::access::{Access, Halt, PAGE, Part};
 
-/// Reads `len` bytes at `source` in chunks and offers each to `sink`, with its offset. Ends where reading halts, or where the sink takes less than it was offered.
-/// Answers how many bytes the sink took in all and what halted it: what halted the sink counts before what halted the read, being earlier in the buffer.
+/// Reads `len` bytes at `source` in chunks and offers each to `sink`, with its offset. Ends where
+/// reading halts, or where the sink takes less than it was offered. Answers how many bytes the sink
+/// took in all and what halted it: what halted the sink counts before what halted the read, being
+/// earlier in the buffer.
 pub(super) fn forward(
     access: &Access<'_>,
     buffer: &mut [u8],
@@ -31,7 +33,13 @@ pub(super) fn forward(
     (done, None)
 }
 
-pub(super) fn memory_move(access: &Access<'_>, scratch: &mut Scratch, source: u64, destination: u64, len: u32) -> Progress {
+pub(super) fn memory_move(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    source: u64,
+    destination: u64,
+    len: u32,
+) -> Progress {
     if source < destination && destination - source < len.into() {
         let (done, halt) = backward(access, &mut scratch.first, source, destination, len);
         return Progress { result: 1, ..Progress::up_to(done, halt) };
@@ -43,9 +51,16 @@ pub(super) fn memory_move(access: &Access<'_>, scratch: &mut Scratch, source: u6
 
 /// Moves from the end to the front, for a destination that overlaps the source from above.
 ///
-/// When a fault ends it, what is done must be the end of the buffers, or the rest of the source would be lost. So each chunk is taken apart into
-/// pieces that cross no page, and the pieces are read and written from the last to the first; still one call each for all of them.
-fn backward(access: &Access<'_>, buffer: &mut [u8], source: u64, destination: u64, len: u32) -> (u32, Option<Halt>) {
+/// When a fault ends it, what is done must be the end of the buffers, or the rest of the source
+/// would be lost. So each chunk is taken apart into pieces that cross no page, and the pieces are
+/// read and written from the last to the first; still one call each for all of them.
+fn backward(
+    access: &Access<'_>,
+    buffer: &mut [u8],
+    source: u64,
+    destination: u64,
+    len: u32,
+) -> (u32, Option<Halt>) {
     let (mut from, mut to) = (Vec::new(), Vec::new());
     let mut left = u64::from(len);
     while left > 0 {
@@ -55,7 +70,10 @@ fn backward(access: &Access<'_>, buffer: &mut [u8], source: u64, destination: u6
         while taken < left && taken < buffer.len() as u64 {
             let last = left - taken - 1;
             let in_page = |first: u64| (first + last) % PAGE + 1;
-            let len = in_page(source).min(in_page(destination)).min(last + 1).min(buffer.len() as u64 - taken);
+            let len = in_page(source)
+                .min(in_page(destination))
+                .min(last + 1)
+                .min(buffer.len() as u64 - taken);
             from.push(Segment { address: source + (last + 1 - len), len });
             to.push(Segment { address: destination + (last + 1 - len), len });
             taken += len;
@@ -89,7 +107,13 @@ fn whole_pieces(pieces: &[Segment], done: usize) -> (usize, usize) {
     (count, bytes)
 }
 
-pub(super) fn dualcast(access: &Access<'_>, scratch: &mut Scratch, source: u64, destinations: [u64; 2], len: u32) -> Progress {
+pub(super) fn dualcast(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    source: u64,
+    destinations: [u64; 2],
+    len: u32,
+) -> Progress {
     let (done, halt) = forward(access, &mut scratch.first, source, len, |at, bytes| {
         let first = access.write(destinations[0] + u64::from(at), bytes);
         if first.done == 0 {
@@ -101,7 +125,13 @@ pub(super) fn dualcast(access: &Access<'_>, scratch: &mut Scratch, source: u64, 
     Progress::up_to(done, halt)
 }
 
-pub(super) fn fill(access: &Access<'_>, scratch: &mut Scratch, pattern: [u8; 8], destination: u64, len: u32) -> Progress {
+pub(super) fn fill(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    pattern: [u8; 8],
+    destination: u64,
+    len: u32,
+) -> Progress {
     let buffer = repeat(&mut scratch.first, pattern, len);
     let mut done = 0;
     while done < len {
@@ -115,7 +145,8 @@ pub(super) fn fill(access: &Access<'_>, scratch: &mut Scratch, pattern: [u8; 8],
     Progress::success(done)
 }
 
-/// Fills what `len` bytes need of a chunk with the pattern. A chunk is whole pages, so that each begins with the pattern's first byte.
+/// Fills what `len` bytes need of a chunk with the pattern. A chunk is whole pages, so that each
+/// begins with the pattern's first byte.
 pub(super) fn repeat(chunk: &mut [u8], pattern: [u8; 8], len: u32) -> &mut [u8] {
     let needed = chunk.len().min((len as usize).next_multiple_of(pattern.len()));
     let filled = &mut chunk[..needed];

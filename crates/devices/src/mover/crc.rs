@@ -1,8 +1,9 @@
 //! The two CRC kernels.
 //!
-//! The polynomial is that of CRC32C. The seed is inverted and reflected before, the result after, and each byte is taken least significant bit first, unless the flags say
-//! otherwise (section 8.3.10). The `crc32c` crate works on the reflected form and inverts at both ends, so that each flag turns into a change of its input or output:
-//! with seed 0 and no flags the two agree.
+//! The polynomial is that of CRC32C. The seed is inverted and reflected before, the result after,
+//! and each byte is taken least significant bit first, unless the flags say otherwise (section
+//! 8.3.10). The `crc32c` crate works on the reflected form and inverts at both ends, so that each
+//! flag turns into a change of its input or output: with seed 0 and no flags the two agree.
 
 use super::copy::forward;
 use super::{Progress, Scratch};
@@ -51,12 +52,27 @@ impl Crc {
     }
 }
 
-pub(super) fn generate(access: &Access<'_>, scratch: &mut Scratch, source: u64, len: u32, rule: CrcRule) -> Progress {
+pub(super) fn generate(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    source: u64,
+    len: u32,
+    rule: CrcRule,
+) -> Progress {
     run(access, scratch, source, len, rule, |_, bytes| Part { done: bytes.len(), halt: None })
 }
 
-pub(super) fn copy(access: &Access<'_>, scratch: &mut Scratch, source: u64, destination: u64, len: u32, rule: CrcRule) -> Progress {
-    run(access, scratch, source, len, rule, |at, bytes| access.write(destination + u64::from(at), bytes))
+pub(super) fn copy(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    source: u64,
+    destination: u64,
+    len: u32,
+    rule: CrcRule,
+) -> Progress {
+    run(access, scratch, source, len, rule, |at, bytes| {
+        access.write(destination + u64::from(at), bytes)
+    })
 }
 
 /// The CRC of the bytes that `sink` took. After a partial completion it is the seed to go on with.
@@ -95,10 +111,16 @@ mod tests {
 
     /// One bit at a time, most significant first, as the specification words it.
     fn reference(seed: u32, data: &[u8], flags: u8) -> u32 {
-        let outer = |value: u32| if flags & crc_flag::BYPASS_INVERSION != 0 { value } else { (!value).reverse_bits() };
+        let outer = |value: u32| {
+            if flags & crc_flag::BYPASS_INVERSION != 0 { value } else { (!value).reverse_bits() }
+        };
         let mut remainder = outer(seed);
         for byte in data {
-            let byte = if flags & crc_flag::BYPASS_DATA_REFLECTION != 0 { *byte } else { byte.reverse_bits() };
+            let byte = if flags & crc_flag::BYPASS_DATA_REFLECTION != 0 {
+                *byte
+            } else {
+                byte.reverse_bits()
+            };
             remainder ^= u32::from(byte) << 24;
             for _ in 0..8 {
                 remainder = (remainder << 1) ^ if remainder >> 31 == 1 { 0x1edc_6f41 } else { 0 };

@@ -1,13 +1,18 @@
 //! Descriptors into operations: the only place that looks at a descriptor's fields (rule S2).
 //!
-//! The checks stand in one order, so that a descriptor with several mistakes has one status: completion alignment, opcode, flags, privilege, reserved
-//! fields, interrupt handle, sizes, ranges, alignment, overlap. What passes has ranges that do not wrap and sizes within the mover's limits.
+//! The checks stand in one order, so that a descriptor with several mistakes has one status:
+//! completion alignment, opcode, flags, privilege, reserved fields, interrupt handle, sizes,
+//! ranges, alignment, overlap. What passes has ranges that do not wrap and sizes within the mover's
+//! limits.
 
 use sva_core::AddrRange;
 
 use super::DataMoverConfig;
 use super::crc::CrcRule;
-use crate::spec::{CompletionRecord, DELTA_MAX_TRANSFER, DELTA_MIN_RECORD, DeltaEntry, Descriptor, Flags, Opcode, Status, crc_flag};
+use crate::spec::{
+    CompletionRecord, DELTA_MAX_TRANSFER, DELTA_MIN_RECORD, DeltaEntry, Descriptor, Flags, Opcode,
+    Status, crc_flag,
+};
 
 /// Where a descriptor was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +71,11 @@ const THREE: Flags = TWO.with_address_3_class(true);
 
 /// Flags of operations that write to a destination.
 const fn writing(flags: Flags) -> Flags {
-    flags.with_cache_control(true).with_strict_ordering(true).with_destination_readback(true).with_destination_steering(true)
+    flags
+        .with_cache_control(true)
+        .with_strict_ordering(true)
+        .with_destination_readback(true)
+        .with_destination_steering(true)
 }
 
 /// The flags that mean something for the opcode; `None` where the opcode is not supported.
@@ -80,7 +89,9 @@ fn allowed(opcode: Opcode, place: Place) -> Option<Flags> {
         Opcode::COMPARE => TWO.with_check_result(true),
         Opcode::COMPARE_PATTERN => ONE.with_check_result(true),
         Opcode::CREATE_DELTA => writing(THREE).with_check_result(true),
-        Opcode::DUALCAST => writing(THREE).with_operation(crate::spec::dualcast_flag::DESTINATION_2_STEERING),
+        Opcode::DUALCAST => {
+            writing(THREE).with_operation(crate::spec::dualcast_flag::DESTINATION_2_STEERING)
+        }
         Opcode::CRC => ONE.with_address_3_class(true).with_operation(crc),
         Opcode::COPY_CRC => writing(THREE).with_operation(crc),
         _ => return None,
@@ -89,7 +100,11 @@ fn allowed(opcode: Opcode, place: Place) -> Option<Flags> {
 }
 
 /// Checks a descriptor and says what it asks for.
-pub(super) fn decode(descriptor: &Descriptor, place: Place, config: &DataMoverConfig) -> Result<Operation, Rejection> {
+pub(super) fn decode(
+    descriptor: &Descriptor,
+    place: Place,
+    config: &DataMoverConfig,
+) -> Result<Operation, Rejection> {
     let flags = descriptor.flags();
     let aligned = descriptor.completion.get().is_multiple_of(CompletionRecord::SIZE as u64);
     ensure(aligned || !flags.completion_valid(), Status::COMPLETION_ALIGNMENT)?;
@@ -102,13 +117,17 @@ pub(super) fn decode(descriptor: &Descriptor, place: Place, config: &DataMoverCo
         return Err(Rejection { status: Status::INVALID_FLAGS, flags: invalid });
     }
     ensure(descriptor.owner.get() & Descriptor::OWNER_PRIVILEGED == 0, Status::PRIVILEGE)?;
-    ensure(descriptor.owner.get() & Descriptor::OWNER_RESERVED == 0 && descriptor.reserved == 0, Status::RESERVED_FIELD)?;
+    ensure(
+        descriptor.owner.get() & Descriptor::OWNER_RESERVED == 0 && descriptor.reserved == 0,
+        Status::RESERVED_FIELD,
+    )?;
     if flags.request_interrupt() {
         ensure(descriptor.interrupt.get() < config.interrupt_handles, Status::INTERRUPT_HANDLE)?;
     } else {
         ensure(descriptor.interrupt == 0, Status::RESERVED_FIELD)?;
     }
-    Fields { descriptor, flags, max_transfer: config.max_transfer, max_batch: config.max_batch }.operation()
+    Fields { descriptor, flags, max_transfer: config.max_transfer, max_batch: config.max_batch }
+        .operation()
 }
 
 /// A descriptor whose common fields are sound.
@@ -125,7 +144,10 @@ impl Fields<'_> {
         let (source, destination) = (source.get(), destination.get());
         match self.descriptor.opcode {
             Opcode::NOOP => {
-                ensure(source == 0 && destination == 0 && self.descriptor.size == 0, Status::RESERVED_FIELD)?;
+                ensure(
+                    source == 0 && destination == 0 && self.descriptor.size == 0,
+                    Status::RESERVED_FIELD,
+                )?;
                 self.operands(|_| false)?;
                 Ok(Operation::NoOp)
             }
@@ -148,7 +170,12 @@ impl Fields<'_> {
             Opcode::COMPARE_PATTERN => {
                 let expected = self.expected_result()?;
                 let len = self.len_at([source])?;
-                Ok(Operation::ComparePattern { source, pattern: destination.to_le_bytes(), len, expected })
+                Ok(Operation::ComparePattern {
+                    source,
+                    pattern: destination.to_le_bytes(),
+                    len,
+                    expected,
+                })
             }
             Opcode::CREATE_DELTA => self.create_delta([source, destination]),
             Opcode::APPLY_DELTA => self.apply_delta(source, destination),
@@ -174,20 +201,26 @@ impl Fields<'_> {
         self.operands(|_| false)?;
         let count = self.descriptor.size.get();
         ensure((2..=self.max_batch).contains(&count), Status::DESCRIPTOR_COUNT)?;
-        ensure(AddrRange::new(list, u64::from(count) * Descriptor::SIZE as u64).is_some(), Status::DESCRIPTOR_COUNT)?;
+        ensure(
+            AddrRange::new(list, u64::from(count) * Descriptor::SIZE as u64).is_some(),
+            Status::DESCRIPTOR_COUNT,
+        )?;
         ensure(list.is_multiple_of(Descriptor::SIZE as u64), Status::LIST_ALIGNMENT)?;
         Ok(Operation::Batch { list, count })
     }
 
     fn create_delta(&self, sources: [u64; 2]) -> Result<Operation, Rejection> {
         self.operands(|at| at < 52 || at == 56)?;
-        let (record, max, mask) = (self.descriptor.u64_at(40), self.descriptor.u32_at(48), self.descriptor.operands[16]);
+        let (record, max, mask) =
+            (self.descriptor.u64_at(40), self.descriptor.u32_at(48), self.descriptor.operands[16]);
         let expected = self.flags.check_result().then_some(mask);
         // A mask without the check, and the mask's upper bits, are reserved.
         ensure(mask & !0b111 == 0 && (expected.is_some() || mask == 0), Status::RESERVED_FIELD)?;
         let len = self.len_at(sources)?;
         ensure(len <= DELTA_MAX_TRANSFER, Status::TRANSFER_SIZE)?;
-        let fits = max >= DELTA_MIN_RECORD && max <= self.max_transfer && max.is_multiple_of(DeltaEntry::SIZE);
+        let fits = max >= DELTA_MIN_RECORD
+            && max <= self.max_transfer
+            && max.is_multiple_of(DeltaEntry::SIZE);
         ensure(fits && AddrRange::new(record, max.into()).is_some(), Status::DELTA_RECORD_SIZE)?;
         self.units(len, sources)?;
         apart(&[(record, max), (sources[0], len)])?;
@@ -201,8 +234,12 @@ impl Fields<'_> {
         let len = self.len_at([destination])?;
         ensure(len <= DELTA_MAX_TRANSFER, Status::TRANSFER_SIZE)?;
         let most = DELTA_MAX_TRANSFER / DeltaEntry::UNIT * DeltaEntry::SIZE;
-        let fits = record_len > 0 && record_len <= most && record_len.is_multiple_of(DeltaEntry::SIZE);
-        ensure(fits && AddrRange::new(record, record_len.into()).is_some(), Status::DELTA_RECORD_SIZE)?;
+        let fits =
+            record_len > 0 && record_len <= most && record_len.is_multiple_of(DeltaEntry::SIZE);
+        ensure(
+            fits && AddrRange::new(record, record_len.into()).is_some(),
+            Status::DELTA_RECORD_SIZE,
+        )?;
         self.units(len, [destination])?;
         apart(&[(record, record_len), (destination, len)])?;
         Ok(Operation::ApplyDelta { record, record_len, destination, len })
@@ -220,14 +257,16 @@ impl Fields<'_> {
     /// The transfer size, where it takes none of the buffers past the last address.
     fn len_at<const N: usize>(&self, addresses: [u64; N]) -> Result<u32, Rejection> {
         let len = self.descriptor.size.get();
-        let sound = (1..=self.max_transfer).contains(&len) && addresses.iter().all(|first| AddrRange::new(*first, len.into()).is_some());
+        let sound = (1..=self.max_transfer).contains(&len)
+            && addresses.iter().all(|first| AddrRange::new(*first, len.into()).is_some());
         ensure(sound, Status::TRANSFER_SIZE)?;
         Ok(len)
     }
 
     fn units<const N: usize>(&self, len: u32, addresses: [u64; N]) -> Result<(), Rejection> {
         let unit = u64::from(DeltaEntry::UNIT);
-        let sound = len.is_multiple_of(DeltaEntry::UNIT) && addresses.iter().all(|address| address.is_multiple_of(unit));
+        let sound = len.is_multiple_of(DeltaEntry::UNIT)
+            && addresses.iter().all(|address| address.is_multiple_of(unit));
         ensure(sound, Status::ALIGNMENT)
     }
 
@@ -251,13 +290,21 @@ impl Fields<'_> {
         self.operands(|at| if read_seed { (48..56).contains(&at) } else { at < 44 })?;
         let seed_address = self.descriptor.u64_at(48);
         ensure(seed_address.is_multiple_of(4), Status::ALIGNMENT)?;
-        Ok(CrcRule { seed: self.descriptor.u32_at(40), seed_address: read_seed.then_some(seed_address), flags })
+        Ok(CrcRule {
+            seed: self.descriptor.u32_at(40),
+            seed_address: read_seed.then_some(seed_address),
+            flags,
+        })
     }
 }
 
 /// No two of the buffers overlap.
 fn apart(buffers: &[(u64, u32)]) -> Result<(), Rejection> {
-    let ranges: Vec<_> = buffers.iter().filter_map(|(first, len)| AddrRange::new(*first, (*len).into())).collect();
-    let apart = ranges.iter().enumerate().all(|(at, range)| ranges[at + 1..].iter().all(|other| !range.overlaps(*other)));
+    let ranges: Vec<_> =
+        buffers.iter().filter_map(|(first, len)| AddrRange::new(*first, (*len).into())).collect();
+    let apart = ranges
+        .iter()
+        .enumerate()
+        .all(|(at, range)| ranges[at + 1..].iter().all(|other| !range.overlaps(*other)));
     ensure(apart, Status::OVERLAP)
 }

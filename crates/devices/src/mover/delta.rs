@@ -1,4 +1,5 @@
-//! The two delta kernels: a record of 10-byte entries, each the place and the new contents of 8 bytes.
+//! The two delta kernels: a record of 10-byte entries, each the place and the new contents of 8
+//! bytes.
 
 use sva_core::Segment;
 use zerocopy::{FromBytes, IntoBytes};
@@ -40,7 +41,9 @@ pub(super) fn create(
         written += (recorded * ENTRY) as u32;
         full = recorded == fit && fit < entries.len();
         // Up to the first difference that is not in the record.
-        let done = entries.get(recorded).map_or(read.done / UNIT * UNIT, |entry| usize::from(entry.unit) * UNIT - at as usize);
+        let done = entries
+            .get(recorded)
+            .map_or(read.done / UNIT * UNIT, |entry| usize::from(entry.unit) * UNIT - at as usize);
         Part { done, halt: if full { None } else { write.halt.or(read.halt) } }
     });
     let result = if full { 2 } else { u8::from(written > 0) };
@@ -68,19 +71,33 @@ fn differences(at: u32, from: &[u8], to: &[u8]) -> Vec<DeltaEntry> {
 
 impl Access<'_> {
     fn write_entries(&self, address: u64, entries: &[DeltaEntry]) -> Part {
-        if entries.is_empty() { Part { done: 0, halt: None } } else { self.write(address, entries.as_bytes()) }
+        if entries.is_empty() {
+            Part { done: 0, halt: None }
+        } else {
+            self.write(address, entries.as_bytes())
+        }
     }
 }
 
-pub(super) fn apply(access: &Access<'_>, scratch: &mut Scratch, record: u64, record_len: u32, destination: u64, len: u32) -> Progress {
+pub(super) fn apply(
+    access: &Access<'_>,
+    scratch: &mut Scratch,
+    record: u64,
+    record_len: u32,
+    destination: u64,
+    len: u32,
+) -> Progress {
     let Scratch { first, second } = scratch;
     let whole = first.len() / ENTRY * ENTRY;
     let mut last_unit = None;
     let mut broken = None;
     let (done, halt) = forward(access, &mut first[..whole], record, record_len, |_, bytes| {
         let changes = Changes::parse(bytes, second, destination, len, &mut last_unit);
-        let applied =
-            if changes.data == 0 { Part { done: 0, halt: None } } else { access.scatter(&changes.pieces, &second[..changes.data]) };
+        let applied = if changes.data == 0 {
+            Part { done: 0, halt: None }
+        } else {
+            access.scatter(&changes.pieces, &second[..changes.data])
+        };
         // A fault on an entry comes before the broken rule of a later one.
         broken = changes.broken.filter(|_| applied.halt.is_none());
         Part { done: applied.done / UNIT * ENTRY, halt: applied.halt }
@@ -103,7 +120,13 @@ struct Changes {
 
 impl Changes {
     /// Takes the entries apart, their bytes into `data`, up to the first that breaks a rule.
-    fn parse(entries: &[u8], data: &mut [u8], destination: u64, len: u32, last_unit: &mut Option<u16>) -> Self {
+    fn parse(
+        entries: &[u8],
+        data: &mut [u8],
+        destination: u64,
+        len: u32,
+        last_unit: &mut Option<u16>,
+    ) -> Self {
         let mut changes = Self::default();
         for entry in entries.chunks_exact(ENTRY) {
             let Ok(entry) = DeltaEntry::read_from_bytes(entry) else { break };

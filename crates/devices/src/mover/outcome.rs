@@ -55,7 +55,8 @@ impl Progress {
             End::Failed(failed) => status(&mut record, failed),
             End::Halted(Halt::Stopped) => return Err(Abandoned { done: self.done }),
             End::Halted(Halt::Dma(cause)) => {
-                let page_fault = if block_on_fault { Status::PAGE_FAULT_UNRESOLVED } else { Status::PAGE_FAULT };
+                let page_fault =
+                    if block_on_fault { Status::PAGE_FAULT_UNRESOLVED } else { Status::PAGE_FAULT };
                 fault(&mut record, &cause, page_fault);
                 Some(cause)
             }
@@ -69,20 +70,32 @@ fn status(record: &mut CompletionRecord, status: Status) -> Option<DmaCause> {
     None
 }
 
-/// Enters a failed transaction: `page_fault` where the address is at fault, else what else went wrong.
+/// Enters a failed transaction: `page_fault` where the address is at fault, else what else went
+/// wrong.
 ///
-/// A page fault is what an ATS translation answers with neither read nor write permission; a PASID without an entry, or a right that the bond does not grant,
-/// fails the translation itself; the rest are failed requests.
+/// A page fault is what an ATS translation answers with neither read nor write permission; a PASID
+/// without an entry, or a right that the bond does not grant, fails the translation itself; the
+/// rest are failed requests.
 pub(super) fn fault(record: &mut CompletionRecord, cause: &DmaCause, page_fault: Status) {
     use FaultReason as Reason;
     record.status = Status::HARDWARE;
     let DmaCause::Fault(fault) = cause else { return };
     record.fault_address = fault.address.into();
     record.status = match fault.reason {
-        Reason::NotMapped | Reason::NotPresent | Reason::Denied | Reason::SpaceEnded | Reason::NoDomainMapping => {
-            if fault.access == Access::Write { page_fault.on_write() } else { page_fault }
+        Reason::NotMapped
+        | Reason::NotPresent
+        | Reason::Denied
+        | Reason::SpaceEnded
+        | Reason::NoDomainMapping => {
+            if fault.access == Access::Write {
+                page_fault.on_write()
+            } else {
+                page_fault
+            }
         }
-        Reason::NotBound | Reason::CannotIssuePasid | Reason::NotGranted | Reason::Wraps => Status::TRANSLATION,
+        Reason::NotBound | Reason::CannotIssuePasid | Reason::NotGranted | Reason::Wraps => {
+            Status::TRANSLATION
+        }
         _ => Status::HARDWARE,
     };
 }
@@ -95,8 +108,11 @@ pub(super) struct Outcome {
 
 impl From<Rejection> for Outcome {
     fn from(rejection: Rejection) -> Self {
-        let record =
-            CompletionRecord { status: rejection.status, value: rejection.flags.into_bits().into(), ..CompletionRecord::default() };
+        let record = CompletionRecord {
+            status: rejection.status,
+            value: rejection.flags.into_bits().into(),
+            ..CompletionRecord::default()
+        };
         Self { record, cause: None }
     }
 }

@@ -1,4 +1,5 @@
-//! Transfers that the host drives: between a process and memory of the device's own, without a descriptor and without a copy in between.
+//! Transfers that the host drives: between a process and memory of the device's own, without a
+//! descriptor and without a copy in between.
 
 use std::ops::Range;
 
@@ -7,7 +8,8 @@ use sva_core::{DmaCause, Pasid, Segment};
 use super::DataMover;
 use crate::access::{Access, Halt, Part};
 
-/// Bytes at a time: enough that the call's cost does not show, few enough that a stop is noticed within a millisecond or so.
+/// Bytes at a time: enough that the call's cost does not show, few enough that a stop is noticed
+/// within a millisecond or so.
 const STEP: usize = 2 << 20;
 
 /// Why a transfer ended early.
@@ -34,21 +36,40 @@ pub struct TransferError {
 }
 
 impl DataMover {
-    /// Reads `into.len()` bytes from `source` into the device. `progress` gets the bytes done so far after each step and must not block for long.
+    /// Reads `into.len()` bytes from `source` into the device. `progress` gets the bytes done so
+    /// far after each step and must not block for long.
     ///
     /// # Errors
-    /// [`TransferError`] at the first byte that could not be read; all bytes before it are in `into`.
-    pub fn export(&self, pasid: Option<Pasid>, source: u64, into: &mut [u8], progress: &mut dyn FnMut(u64)) -> Result<(), TransferError> {
+    /// [`TransferError`] at the first byte that could not be read; all bytes before it are in
+    /// `into`.
+    pub fn export(
+        &self,
+        pasid: Option<Pasid>,
+        source: u64,
+        into: &mut [u8],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TransferError> {
         let len = into.len();
-        self.steps(pasid, source, len, progress, |access, address, range| access.read(address, &mut into[range]))
+        self.steps(pasid, source, len, progress, |access, address, range| {
+            access.read(address, &mut into[range])
+        })
     }
 
     /// Writes `from` to `destination` out of the device. `progress` as in [`export`](Self::export).
     ///
     /// # Errors
-    /// [`TransferError`] at the first byte that could not be written; all bytes before it are in the process.
-    pub fn import(&self, pasid: Option<Pasid>, destination: u64, from: &[u8], progress: &mut dyn FnMut(u64)) -> Result<(), TransferError> {
-        self.steps(pasid, destination, from.len(), progress, |access, address, range| access.write(address, &from[range]))
+    /// [`TransferError`] at the first byte that could not be written; all bytes before it are in
+    /// the process.
+    pub fn import(
+        &self,
+        pasid: Option<Pasid>,
+        destination: u64,
+        from: &[u8],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TransferError> {
+        self.steps(pasid, destination, from.len(), progress, |access, address, range| {
+            access.write(address, &from[range])
+        })
     }
 
     fn steps(

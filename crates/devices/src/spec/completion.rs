@@ -5,18 +5,32 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Flags, Status};
 
-/// A completion record, 32 bytes (section 8.2, `struct dsa_completion_record`). Memory that holds one is 32-byte aligned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+/// A completion record, 32 bytes (section 8.2, `struct dsa_completion_record`). Memory that holds
+/// one is 32-byte aligned.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct CompletionRecord {
     /// What the descriptor came to; written last.
     pub status: Status,
-    /// The operation's result. Memory move: 1 if it went backward, so that what is done is the end of the buffers. Compare: 1 if they differ.
-    /// Create delta: 0 equal, 1 different, 2 the record is too small. Batch: 1 if a descriptor did not succeed.
+    /// The operation's result. Memory move: 1 if it went backward, so that what is done is the end
+    /// of the buffers. Compare: 1 if they differ. Create delta: 0 equal, 1 different, 2 the
+    /// record is too small. Batch: 1 if a descriptor did not succeed.
     pub result: u8,
     pub(crate) reserved: [u8; 2],
-    /// Bytes of the transfer that are done, exactly. Compare: where the first difference is. Apply delta: bytes of the delta record.
-    /// Batch: descriptors.
+    /// Bytes of the transfer that are done, exactly. Compare: where the first difference is. Apply
+    /// delta: bytes of the delta record. Batch: descriptors.
     pub bytes_completed: U32,
     /// Where the fault was.
     pub fault_address: U64,
@@ -50,6 +64,10 @@ impl CompletionRecord {
 impl fmt::Display for CompletionRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} after {} bytes, result {}", self.status, self.bytes_completed, self.result)?;
-        if self.fault_address != 0 { write!(f, ", fault at {:#x}", self.fault_address) } else { Ok(()) }
+        if self.fault_address != 0 {
+            write!(f, ", fault at {:#x}", self.fault_address)
+        } else {
+            Ok(())
+        }
     }
 }

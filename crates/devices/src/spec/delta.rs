@@ -8,7 +8,9 @@ pub const DELTA_MAX_TRANSFER: u32 = 0x8_0000;
 pub const DELTA_MIN_RECORD: u32 = 80;
 
 /// One entry of a delta record: 8 bytes that differ, and where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(C)]
 pub struct DeltaEntry {
     /// Offset from the start of the buffer, in units of 8 bytes.

@@ -3,13 +3,28 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{Flags, Opcode, crc_flag};
 
-/// A descriptor, 64 bytes (section 8.1, `struct dsa_hw_desc`). A list of them in memory is 64-byte aligned.
+/// A descriptor, 64 bytes (section 8.1, `struct dsa_hw_desc`). A list of them in memory is 64-byte
+/// aligned.
 ///
-/// The field names are those of a copy; what they mean for each operation is said at the constructors. Any 64 bytes are one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+/// The field names are those of a copy; what they mean for each operation is said at the
+/// constructors. Any 64 bytes are one.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Descriptor {
-    /// PASID in bits 19:0, privilege in bit 31. The PASID is not looked at: the submission's counts, as in a dedicated work queue.
+    /// PASID in bits 19:0, privilege in bit 31. The PASID is not looked at: the submission's
+    /// counts, as in a dedicated work queue.
     pub owner: U32,
     flags: [u8; 3],
     /// What to do.
@@ -99,14 +114,18 @@ impl Descriptor {
         Self::new(Opcode::COMPARE_PATTERN, source, u64::from_le_bytes(pattern), len)
     }
 
-    /// Writes to `record`, at most `max` bytes, what to change in the `len` bytes at `first` to make them those at `second`.
+    /// Writes to `record`, at most `max` bytes, what to change in the `len` bytes at `first` to
+    /// make them those at `second`.
     pub fn create_delta(first: u64, second: u64, len: u32, record: u64, max: u32) -> Self {
-        Self::new(Opcode::CREATE_DELTA, first, second, len).operand(40, record.to_le_bytes()).operand(48, max.to_le_bytes())
+        Self::new(Opcode::CREATE_DELTA, first, second, len)
+            .operand(40, record.to_le_bytes())
+            .operand(48, max.to_le_bytes())
     }
 
     /// Changes the `len` bytes at `destination` as the delta record says.
     pub fn apply_delta(record: u64, record_len: u32, destination: u64, len: u32) -> Self {
-        Self::new(Opcode::APPLY_DELTA, record, destination, len).operand(40, record_len.to_le_bytes())
+        Self::new(Opcode::APPLY_DELTA, record, destination, len)
+            .operand(40, record_len.to_le_bytes())
     }
 
     /// Copies `len` bytes to two places.
@@ -171,13 +190,15 @@ impl Descriptor {
         self.with_flags(flags)
     }
 
-    /// Completes with a false predicate unless a compare operation has this result (0 equal, 1 different).
+    /// Completes with a false predicate unless a compare operation has this result (0 equal, 1
+    /// different).
     pub fn expect_result(self, result: u8) -> Self {
         let flags = self.flags().with_check_result(true);
         self.operand(40, [result]).with_flags(flags)
     }
 
-    /// Completes with a false predicate unless the bit `1 << result` of the created delta record is set.
+    /// Completes with a false predicate unless the bit `1 << result` of the created delta record is
+    /// set.
     pub fn expect_delta(self, mask: u8) -> Self {
         let flags = self.flags().with_check_result(true);
         self.operand(56, [mask]).with_flags(flags)

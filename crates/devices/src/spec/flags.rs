@@ -4,13 +4,15 @@ use bitfield_struct::bitfield;
 #[bitfield(u32)]
 #[derive(PartialEq, Eq, Hash)]
 pub struct Flags {
-    /// Begin only after the earlier descriptors of the batch, and only if all of them succeeded. Reserved outside a batch.
+    /// Begin only after the earlier descriptors of the batch, and only if all of them succeeded.
+    /// Reserved outside a batch.
     pub fence: bool,
     /// Have page faults resolved instead of completing in part.
     pub block_on_fault: bool,
     /// The completion address is valid.
     pub completion_valid: bool,
-    /// Write a completion record in any case; without it, only when the descriptor does not succeed.
+    /// Write a completion record in any case; without it, only when the descriptor does not
+    /// succeed.
     pub request_completion: bool,
     /// Raise the completion interrupt.
     pub request_interrupt: bool,

@@ -2,8 +2,22 @@ use std::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What a descriptor came to (completion record byte 0): a code in bits 6:0 and, for page faults, in bit 7 whether the fault was on a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+/// What a descriptor came to (completion record byte 0): a code in bits 6:0 and, for page faults,
+/// in bit 7 whether the fault was on a write.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Default,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
 #[repr(transparent)]
 pub struct Status(pub u8);
 

@@ -1,8 +1,10 @@
 //! Breadth-first search over a graph in compressed sparse row form.
 //!
-//! Level by level: the frontier is sorted, so that neighbouring vertices make one run with one piece of the row array and one of the column array;
-//! the pieces of a whole frontier go into as few gathers as the chunk size permits. The process may change the arrays meanwhile: every number is checked where it
-//! is used, and the edges that are looked at in all are bounded by the edge count that the submitter gave.
+//! Level by level: the frontier is sorted, so that neighbouring vertices make one run with one
+//! piece of the row array and one of the column array; the pieces of a whole frontier go into as
+//! few gathers as the chunk size permits. The process may change the arrays meanwhile: every number
+//! is checked where it is used, and the edges that are looked at in all are bounded by the edge
+//! count that the submitter gave.
 
 use std::ops::Range;
 
@@ -51,7 +53,8 @@ pub struct GraphSearch {
     pub edges: u64,
     /// Where the search begins.
     pub source: u32,
-    /// Where to write the distances to, 4 bytes a vertex; [`SearchReport::UNREACHED`] where there is no way.
+    /// Where to write the distances to, 4 bytes a vertex; [`SearchReport::UNREACHED`] where there
+    /// is no way.
     pub distances: Option<u64>,
 }
 
@@ -111,7 +114,9 @@ pub enum SearchError {
         cause: DmaCause,
     },
     /// The row offsets of a vertex contradict each other or the edge count.
-    #[error("the row offsets {start} and {end} of vertex {vertex} do not lie in order within {edges} edges")]
+    #[error(
+        "the row offsets {start} and {end} of vertex {vertex} do not lie in order within {edges} edges"
+    )]
     RowOffsets {
         /// The vertex.
         vertex: u32,
@@ -132,7 +137,8 @@ pub enum SearchError {
         /// Vertices in the graph.
         vertices: u32,
     },
-    /// The rows together have more neighbours than there are edges: they changed while they were read.
+    /// The rows together have more neighbours than there are edges: they changed while they were
+    /// read.
     #[error("the rows overlap: more than {edges} edges")]
     TooManyEdges {
         /// Edges in the graph.
@@ -151,7 +157,11 @@ impl Walker {
     ///
     /// # Errors
     /// [`SearchError`]. Distances are written only after the search is through.
-    pub fn search_graph(&self, pasid: Option<Pasid>, graph: &GraphSearch) -> Result<SearchReport, SearchError> {
+    pub fn search_graph(
+        &self,
+        pasid: Option<Pasid>,
+        graph: &GraphSearch,
+    ) -> Result<SearchReport, SearchError> {
         let (vertices, max) = (graph.vertices, self.config.max_vertices);
         if vertices > max {
             return Err(SearchError::TooManyVertices { vertices, max });
@@ -161,12 +171,15 @@ impl Walker {
         }
         graph.check_arrays()?;
         let mut distances = Vec::new();
-        distances.try_reserve_exact(vertices as usize).map_err(|_| SearchError::TooManyVertices { vertices, max })?;
+        distances
+            .try_reserve_exact(vertices as usize)
+            .map_err(|_| SearchError::TooManyVertices { vertices, max })?;
         distances.resize(vertices as usize, SearchReport::UNREACHED);
         let run = self.in_flight.begin(&self.ports, pasid);
         let access = Access::resolving(&run);
         let report = SearchReport { distances, reached: 0, depth: 0, edges: 0 };
-        let mut search = Search { graph, access, chunk: self.config.chunk, report, buffer: Vec::new() };
+        let mut search =
+            Search { graph, access, chunk: self.config.chunk, report, buffer: Vec::new() };
         search.all()?;
         search.write_distances()?;
         Ok(search.report)
@@ -234,10 +247,14 @@ impl Search<'_> {
     fn edge_ranges(&mut self, vertices: &[u32]) -> Result<Vec<Range<u64>>, SearchError> {
         let width = self.graph.row_width.bytes();
         let runs: Vec<&[u32]> = vertices.chunk_by(|a, b| a + 1 == *b).collect();
-        let offsets = |run: &&[u32]| Segment { address: self.graph.rows + u64::from(run[0]) * width, len: (run.len() as u64 + 1) * width };
+        let offsets = |run: &&[u32]| Segment {
+            address: self.graph.rows + u64::from(run[0]) * width,
+            len: (run.len() as u64 + 1) * width,
+        };
         let pieces: Vec<_> = runs.iter().map(offsets).collect();
         self.gather(&pieces)?;
-        let mut values = self.buffer.chunks_exact(width as usize).map(|bytes| self.graph.row_width.read(bytes));
+        let mut values =
+            self.buffer.chunks_exact(width as usize).map(|bytes| self.graph.row_width.read(bytes));
         let edges = self.graph.edges;
         let mut ranges = Vec::with_capacity(runs.len());
         for run in runs {
@@ -252,11 +269,20 @@ impl Search<'_> {
             ranges.push(first..start);
         }
         self.report.edges += ranges.iter().map(|range| range.end - range.start).sum::<u64>();
-        if self.report.edges > edges { Err(SearchError::TooManyEdges { edges }) } else { Ok(ranges) }
+        if self.report.edges > edges {
+            Err(SearchError::TooManyEdges { edges })
+        } else {
+            Ok(ranges)
+        }
     }
 
     /// Reads the column indices in these ranges, a chunk at a time.
-    fn neighbours(&mut self, ranges: &[Range<u64>], distance: u32, next: &mut Vec<u32>) -> Result<(), SearchError> {
+    fn neighbours(
+        &mut self,
+        ranges: &[Range<u64>],
+        distance: u32,
+        next: &mut Vec<u32>,
+    ) -> Result<(), SearchError> {
         let most = self.chunk as u64 / self.graph.column_width.bytes();
         let mut batch: Vec<Range<u64>> = Vec::new();
         let mut room = most;
@@ -277,7 +303,12 @@ impl Search<'_> {
         self.visit(&batch, distance, next)
     }
 
-    fn visit(&mut self, batch: &[Range<u64>], distance: u32, next: &mut Vec<u32>) -> Result<(), SearchError> {
+    fn visit(
+        &mut self,
+        batch: &[Range<u64>],
+        distance: u32,
+        next: &mut Vec<u32>,
+    ) -> Result<(), SearchError> {
         let width = self.graph.column_width;
         let piece = |edges: &Range<u64>| Segment {
             address: self.graph.columns + edges.start * width.bytes(),
@@ -291,7 +322,13 @@ impl Search<'_> {
             let column = width.read(bytes);
             match u32::try_from(column) {
                 Ok(vertex) if vertex < self.graph.vertices => self.reach(vertex, distance, next),
-                _ => return Err(SearchError::Column { edge, column, vertices: self.graph.vertices }),
+                _ => {
+                    return Err(SearchError::Column {
+                        edge,
+                        column,
+                        vertices: self.graph.vertices,
+                    });
+                }
             }
         }
         self.buffer = buffer;

@@ -5,7 +5,8 @@ use sva_core::{DmaCause, Pasid, Segment};
 use super::Walker;
 use crate::access::{Access, Halt};
 
-/// A list to walk: each node holds the 8-byte address of the next one, little-endian; 0 ends the list.
+/// A list to walk: each node holds the 8-byte address of the next one, little-endian; 0 ends the
+/// list.
 #[derive(Debug, Clone, Copy)]
 pub struct ListWalk {
     /// The address of the first node, or 0.
@@ -85,14 +86,21 @@ pub enum ListError {
 }
 
 impl Walker {
-    /// Walks the list, one transaction a node, and shows each node's address and payload to `visit`.
+    /// Walks the list, one transaction a node, and shows each node's address and payload to
+    /// `visit`.
     ///
-    /// A cycle is found by Brent's algorithm: no memory, and less than three times the nodes before and in the cycle are visited. Rejected: a
-    /// set of the nodes seen, which the process could make as large as its list.
+    /// A cycle is found by Brent's algorithm: no memory, and less than three times the nodes before
+    /// and in the cycle are visited. Rejected: a set of the nodes seen, which the process could
+    /// make as large as its list.
     ///
     /// # Errors
     /// [`ListError`]; the nodes before have been shown, in a cycle some more than once.
-    pub fn walk_list(&self, pasid: Option<Pasid>, walk: &ListWalk, mut visit: impl FnMut(u64, &[u8])) -> Result<ListReport, ListError> {
+    pub fn walk_list(
+        &self,
+        pasid: Option<Pasid>,
+        walk: &ListWalk,
+        mut visit: impl FnMut(u64, &[u8]),
+    ) -> Result<ListReport, ListError> {
         let (len, max) = (walk.payload_len, self.config.max_payload);
         if len > max {
             return Err(ListError::PayloadTooLarge { len, max });
@@ -128,14 +136,25 @@ impl Walker {
 
 impl ListWalk {
     /// Reads the next pointer and the payload of one node; answers the pointer.
-    fn read_node(&self, access: &Access<'_>, node: u64, index: u64, buffer: &mut [u8]) -> Result<u64, ListError> {
+    fn read_node(
+        &self,
+        access: &Access<'_>,
+        node: u64,
+        index: u64,
+        buffer: &mut [u8],
+    ) -> Result<u64, ListError> {
         let field = |offset: u64, len: u64| {
             let segment = Segment { address: node.checked_add(offset)?, len };
             (!segment.wraps()).then_some(segment)
         };
-        let fields = field(self.next_offset, 8).zip(field(self.payload_offset, self.payload_len.into()));
+        let fields =
+            field(self.next_offset, 8).zip(field(self.payload_offset, self.payload_len.into()));
         let (next, payload) = fields.ok_or(ListError::Wraps { node, index })?;
-        let read = if payload.len == 0 { access.gather(&[next], buffer) } else { access.gather(&[next, payload], buffer) };
+        let read = if payload.len == 0 {
+            access.gather(&[next], buffer)
+        } else {
+            access.gather(&[next, payload], buffer)
+        };
         read.whole().map_err(|halt| match halt {
             Halt::Dma(cause) => ListError::Dma { node, index, cause },
             Halt::Stopped => ListError::Stopped { nodes: index },

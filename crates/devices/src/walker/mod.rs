@@ -1,7 +1,9 @@
-//! The walker: follows the pointers of a bound process, as an accelerator for lists and graphs would.
+//! The walker: follows the pointers of a bound process, as an accelerator for lists and graphs
+//! would.
 //!
-//! What it reads is untrusted (rule S2): a wild pointer, a cycle, or offsets that contradict each other end the walk with an error that names the place. Memory and
-//! work are bounded by what the submitter said and by [`WalkerConfig`], never by what the process says.
+//! What it reads is untrusted (rule S2): a wild pointer, a cycle, or offsets that contradict each
+//! other end the walk with an error that names the place. Memory and work are bounded by what the
+//! submitter said and by [`WalkerConfig`], never by what the process says.
 
 mod graph;
 mod list;
@@ -21,7 +23,8 @@ pub use list::{ListError, ListReport, ListWalk};
 pub struct WalkerConfig {
     /// The largest payload of a list node in bytes. 64 KiB where nothing is said.
     pub max_payload: u32,
-    /// The most vertices of a graph; a search needs 12 bytes for each, at most. 2^24 where nothing is said.
+    /// The most vertices of a graph; a search needs 12 bytes for each, at most. 2^24 where nothing
+    /// is said.
     pub max_vertices: u32,
     /// Bytes that are gathered at a time, at least 64. 256 KiB where nothing is said.
     pub chunk: usize,
@@ -41,8 +44,13 @@ pub struct Walker {
 }
 
 impl Walker {
-    /// A walker behind `port`, which is the port of the device that `in_flight` was plugged in with.
+    /// A walker behind `port`, which is the port of the device that `in_flight` was plugged in
+    /// with.
     pub fn new(port: DmaPort, in_flight: Arc<InFlight>, config: WalkerConfig) -> Self {
-        Self { ports: Ports::new(port), in_flight, config: WalkerConfig { chunk: config.chunk.max(64), ..config } }
+        Self {
+            ports: Ports::new(port),
+            in_flight,
+            config: WalkerConfig { chunk: config.chunk.max(64), ..config },
+        }
     }
 }

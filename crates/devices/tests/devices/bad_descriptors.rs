@@ -45,9 +45,21 @@ fn reserved_fields_and_flags_are_rejected() {
         let owner = |bits: u32| altered(descriptor, |descriptor| descriptor.owner = bits.into());
         assert_eq!(status(&rig, owner(1 << 20)), Status::RESERVED_FIELD, "{name}");
         assert_eq!(status(&rig, owner(1 << 31)), Status::PRIVILEGE, "{name}");
-        assert_eq!(status(&rig, owner(0xf_ffff)), Status::SUCCESS, "{name}: the submission's PASID counts");
-        assert_eq!(status(&rig, altered(descriptor, |descriptor| descriptor.interrupt = 1.into())), Status::RESERVED_FIELD, "{name}");
-        assert_eq!(status(&rig, altered(descriptor, |descriptor| descriptor.operands[23] = 1)), Status::RESERVED_FIELD, "{name}");
+        assert_eq!(
+            status(&rig, owner(0xf_ffff)),
+            Status::SUCCESS,
+            "{name}: the submission's PASID counts"
+        );
+        assert_eq!(
+            status(&rig, altered(descriptor, |descriptor| descriptor.interrupt = 1.into())),
+            Status::RESERVED_FIELD,
+            "{name}"
+        );
+        assert_eq!(
+            status(&rig, altered(descriptor, |descriptor| descriptor.operands[23] = 1)),
+            Status::RESERVED_FIELD,
+            "{name}"
+        );
         let mut bytes: [u8; 64] = zerocopy::transmute!(descriptor);
         bytes[39] = 1;
         assert_eq!(status(&rig, bytes.into()), Status::RESERVED_FIELD, "{name}");
@@ -57,23 +69,40 @@ fn reserved_fields_and_flags_are_rejected() {
             Flags::new().with_fence(true),
             Flags::new().with_request_completion(true),
         ] {
-            assert_eq!(status(&rig, descriptor.with_flags(flags)), Status::INVALID_FLAGS, "{name} with {flags:?}");
+            assert_eq!(
+                status(&rig, descriptor.with_flags(flags)),
+                Status::INVALID_FLAGS,
+                "{name} with {flags:?}"
+            );
         }
     }
-    let expecting = altered(Descriptor::compare(BASE, FAR, 8), |descriptor| descriptor.operands[0] = 1);
-    assert_eq!(status(&rig, expecting), Status::RESERVED_FIELD, "an expectation without the flag that checks it");
-    assert_eq!(status(&rig, Descriptor::compare(BASE, FAR, 8).expect_result(2)), Status::RESERVED_FIELD);
+    let expecting =
+        altered(Descriptor::compare(BASE, FAR, 8), |descriptor| descriptor.operands[0] = 1);
+    assert_eq!(
+        status(&rig, expecting),
+        Status::RESERVED_FIELD,
+        "an expectation without the flag that checks it"
+    );
+    assert_eq!(
+        status(&rig, Descriptor::compare(BASE, FAR, 8).expect_result(2)),
+        Status::RESERVED_FIELD
+    );
     assert_eq!(status(&rig, Descriptor::no_op().block_on_fault()), Status::INVALID_FLAGS);
-    assert_eq!(status(&rig, altered(Descriptor::crc(BASE, 8, 0), |crc| crc.destination = 8.into())), Status::RESERVED_FIELD);
+    assert_eq!(
+        status(&rig, altered(Descriptor::crc(BASE, 8, 0), |crc| crc.destination = 8.into())),
+        Status::RESERVED_FIELD
+    );
 }
 
 // shows S2
 #[test]
 fn unknown_and_unsupported_opcodes_are_rejected() {
     let rig = Rig::new(8);
-    let known: Vec<_> = valid().iter().map(|descriptor| descriptor.opcode).chain([Opcode::BATCH]).collect();
+    let known: Vec<_> =
+        valid().iter().map(|descriptor| descriptor.opcode).chain([Opcode::BATCH]).collect();
     for opcode in (0..=255).map(Opcode).filter(|opcode| !known.contains(opcode)) {
-        let descriptor = altered(Descriptor::memory_move(BASE, FAR, 8), |descriptor| descriptor.opcode = opcode);
+        let descriptor =
+            altered(Descriptor::memory_move(BASE, FAR, 8), |descriptor| descriptor.opcode = opcode);
         assert_eq!(status(&rig, descriptor), Status::UNSUPPORTED_OPCODE, "{opcode}");
     }
     assert!(rig.log.take().is_empty(), "nothing was touched");
@@ -86,7 +115,12 @@ fn sizes_are_checked_before_anything_is_touched() {
     for descriptor in valid().into_iter().filter(|descriptor| descriptor.opcode != Opcode::NOOP) {
         for size in [0, 0x10_0001, u32::MAX] {
             let wrong = altered(descriptor, |descriptor| descriptor.size = size.into());
-            assert_eq!(status(&rig, wrong), Status::TRANSFER_SIZE, "{} of {size:#x}", descriptor.opcode);
+            assert_eq!(
+                status(&rig, wrong),
+                Status::TRANSFER_SIZE,
+                "{} of {size:#x}",
+                descriptor.opcode
+            );
         }
     }
     let top = u64::MAX - 62;
@@ -103,11 +137,25 @@ fn sizes_are_checked_before_anything_is_touched() {
     ] {
         assert_eq!(status(&rig, descriptor), Status::TRANSFER_SIZE, "{}", descriptor.opcode);
     }
-    for (record, max) in [(BASE + PAGE, 70), (BASE + PAGE, 85), (BASE + PAGE, 0), (BASE + PAGE, 0x10_0004), (u64::MAX - 50, 80)] {
-        assert_eq!(status(&rig, Descriptor::create_delta(BASE, FAR, 64, record, max)), Status::DELTA_RECORD_SIZE, "{max} at {record:#x}");
+    for (record, max) in [
+        (BASE + PAGE, 70),
+        (BASE + PAGE, 85),
+        (BASE + PAGE, 0),
+        (BASE + PAGE, 0x10_0004),
+        (u64::MAX - 50, 80),
+    ] {
+        assert_eq!(
+            status(&rig, Descriptor::create_delta(BASE, FAR, 64, record, max)),
+            Status::DELTA_RECORD_SIZE,
+            "{max} at {record:#x}"
+        );
     }
     for len in [0, 15, 655_370] {
-        assert_eq!(status(&rig, Descriptor::apply_delta(BASE, len, FAR, 64)), Status::DELTA_RECORD_SIZE, "{len}");
+        assert_eq!(
+            status(&rig, Descriptor::apply_delta(BASE, len, FAR, 64)),
+            Status::DELTA_RECORD_SIZE,
+            "{len}"
+        );
     }
     assert!(rig.log.take().is_empty(), "nothing was touched");
 }
@@ -118,7 +166,10 @@ fn alignment_and_overlap_are_checked_where_the_operation_needs_them() {
     let rig = Rig::new(8);
     let seeded = Descriptor::crc(BASE, 8, 0).seed_from(BASE + 2);
     for (descriptor, wanted) in [
-        (Descriptor::fill([0; 8], BASE, 8).with_completion(BASE + 16), Status::COMPLETION_ALIGNMENT),
+        (
+            Descriptor::fill([0; 8], BASE, 8).with_completion(BASE + 16),
+            Status::COMPLETION_ALIGNMENT,
+        ),
         (Descriptor::create_delta(BASE + 4, FAR, 64, BASE + PAGE, 80), Status::ALIGNMENT),
         (Descriptor::create_delta(BASE, FAR + 1, 64, BASE + PAGE, 80), Status::ALIGNMENT),
         (Descriptor::create_delta(BASE, FAR, 60, BASE + PAGE, 80), Status::ALIGNMENT),
@@ -144,7 +195,10 @@ fn addresses_that_no_process_has_fault() {
         let read = rig.run(Descriptor::crc(address, 64, 0)).record;
         assert_eq!((read.status, read.fault_address.get()), (Status::PAGE_FAULT, address));
         let written = rig.run(Descriptor::fill([0; 8], address, 64).block_on_fault()).record;
-        assert_eq!((written.status, written.fault_address.get()), (Status::PAGE_FAULT_UNRESOLVED.on_write(), address));
+        assert_eq!(
+            (written.status, written.fault_address.get()),
+            (Status::PAGE_FAULT_UNRESOLVED.on_write(), address)
+        );
     }
 }
 
@@ -154,7 +208,8 @@ type Ranges = Vec<(u64, u64)>;
 /// What a descriptor's bytes name: the ranges that may be read and those that may be written.
 fn named(bytes: &[u8; 64]) -> (Ranges, Ranges) {
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-    let u32_at = |at: usize| u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes")));
+    let u32_at =
+        |at: usize| u64::from(u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes")));
     let (source, destination, size) = (u64_at(16), u64_at(24), u32_at(32));
     let (mut reads, mut writes) = match bytes[7] {
         1 => (vec![(source, size * 64)], vec![]),
@@ -179,12 +234,16 @@ fn named(bytes: &[u8; 64]) -> (Ranges, Ranges) {
 }
 
 fn inside(range: AddrRange, named: &[(u64, u64)]) -> bool {
-    named.iter().filter_map(|(first, len)| AddrRange::new(*first, *len)).any(|named| named.covers(range))
+    named
+        .iter()
+        .filter_map(|(first, len)| AddrRange::new(*first, *len))
+        .any(|named| named.covers(range))
 }
 
 /// An address in the memory, often aligned.
 fn address() -> impl Strategy<Value = u64> {
-    (0..8 * PAGE, prop_oneof![Just(1u64), Just(8), Just(64), Just(PAGE)]).prop_map(|(at, align)| BASE + at / align * align)
+    (0..8 * PAGE, prop_oneof![Just(1u64), Just(8), Just(64), Just(PAGE)])
+        .prop_map(|(at, align)| BASE + at / align * align)
 }
 
 /// A descriptor that mostly works.
@@ -202,9 +261,20 @@ fn near() -> impl Strategy<Value = [u8; 64]> {
                 4 => Descriptor::fill(operand.to_le_bytes(), other, size),
                 5 => Descriptor::compare(source, other, size),
                 6 => Descriptor::compare_pattern(source, [0; 8], size),
-                7 => Descriptor::create_delta(units(source), units(other), size & !7, operand, entries),
+                7 => Descriptor::create_delta(
+                    units(source),
+                    units(other),
+                    size & !7,
+                    operand,
+                    entries,
+                ),
                 8 => Descriptor::apply_delta(operand, entries, units(other), size & !7),
-                9 => Descriptor::dualcast(source, other, operand & !0xfff | other & 0xfff, size % 4096),
+                9 => Descriptor::dualcast(
+                    source,
+                    other,
+                    operand & !0xfff | other & 0xfff,
+                    size % 4096,
+                ),
                 0x10 => Descriptor::crc(source, size, small),
                 _ => Descriptor::copy_crc(source, other, size, small),
             };
@@ -218,11 +288,14 @@ fn near() -> impl Strategy<Value = [u8; 64]> {
 
 /// Any 64 bytes: such as work, such with a few bytes changed, and noise.
 fn any_descriptor() -> impl Strategy<Value = [u8; 64]> {
-    let bent = (near(), proptest::collection::vec((0usize..64, any::<u8>()), 1..4)).prop_map(|(mut bytes, changes)| {
-        changes.into_iter().for_each(|(at, byte)| bytes[at] = byte);
-        bytes
-    });
-    let noise = proptest::collection::vec(any::<u8>(), 64).prop_map(|bytes| bytes.try_into().expect("64 bytes"));
+    let bent = (near(), proptest::collection::vec((0usize..64, any::<u8>()), 1..4)).prop_map(
+        |(mut bytes, changes)| {
+            changes.into_iter().for_each(|(at, byte)| bytes[at] = byte);
+            bytes
+        },
+    );
+    let noise = proptest::collection::vec(any::<u8>(), 64)
+        .prop_map(|bytes| bytes.try_into().expect("64 bytes"));
     prop_oneof![4 => near(), 3 => bent, 1 => noise]
 }
 

@@ -36,7 +36,8 @@ fn a_batch_executes_its_descriptors_in_order() {
 fn a_batch_in_a_batch_is_refused_also_where_it_is_the_batch_itself() {
     let rig = Rig::new(6);
     let own = Descriptor::batch(BASE + LIST, 2);
-    let list = rig.list(LIST, &[own.with_completion(BASE), Descriptor::fill([1; 8], BASE + PAGE, 8)]);
+    let list =
+        rig.list(LIST, &[own.with_completion(BASE), Descriptor::fill([1; 8], BASE + PAGE, 8)]);
     let completion = rig.run(Descriptor::batch(list, 2));
     assert_eq!((completion.record.status, completion.record.result), (Status::BATCH_FAIL, 1));
     assert_eq!(completion.record.bytes_completed.get(), 2);
@@ -61,7 +62,12 @@ fn a_batch_that_overwrites_its_own_descriptors_executes_those_that_it_read() {
     assert!(rig.run(Descriptor::batch(list, 4)).is_success());
     assert_eq!(rig.space.peek(BASE, 24), [[2; 8], [3; 8], [4; 8]].concat());
     let in_list = |at: u64| (list..list + 256).contains(&at);
-    let fetches = rig.log.take().into_iter().filter(|done| done.access == Access::Read && in_list(done.address)).count();
+    let fetches = rig
+        .log
+        .take()
+        .into_iter()
+        .filter(|done| done.access == Access::Read && in_list(done.address))
+        .count();
     assert_eq!(fetches, 1, "one read of the list");
 }
 
@@ -73,7 +79,10 @@ fn a_fence_after_a_failure_abandons_the_rest() {
     let differs = Descriptor::compare_pattern(BASE, [1; 8], 8).expect_result(0);
     let list = rig.list(LIST, &[fill(1).fence(), differs, fill(2), fill(3).fence(), fill(4)]);
     let completion = rig.run(Descriptor::batch(list, 5));
-    assert_eq!((completion.record.status, completion.record.bytes_completed.get()), (Status::BATCH_FAIL, 3));
+    assert_eq!(
+        (completion.record.status, completion.record.bytes_completed.get()),
+        (Status::BATCH_FAIL, 3)
+    );
     assert_eq!(rig.space.peek(BASE, 40), [[0; 8], [1; 8], [2; 8], [0; 8], [0; 8]].concat());
 }
 
@@ -85,7 +94,10 @@ fn a_list_that_cannot_be_read_to_its_end_is_executed_as_far_as_it_was_read() {
     let fill = |byte: u8| Descriptor::fill([byte; 8], BASE + u64::from(byte) * 8, 8);
     let list = rig.list(5 * PAGE - 128, &[fill(1), fill(2)]);
     let completion = rig.run(Descriptor::batch(list, 4));
-    assert_eq!((completion.record.status, completion.record.fault_address.get()), (Status::BATCH_PAGE_FAULT, end));
+    assert_eq!(
+        (completion.record.status, completion.record.fault_address.get()),
+        (Status::BATCH_PAGE_FAULT, end)
+    );
     assert_eq!((completion.record.bytes_completed.get(), completion.record.result), (2, 0));
     assert_eq!(rig.space.peek(BASE, 24), [[0; 8], [1; 8], [2; 8]].concat());
 }
@@ -114,7 +126,14 @@ fn counts_and_addresses_of_lists_are_checked() {
         (u64::MAX - 127, 2, Status::BATCH_PAGE_FAULT),
         (list, 4, Status::SUCCESS),
     ] {
-        assert_eq!(rig.run(Descriptor::batch(address, count)).record.status, status, "{count} at {address:#x}");
+        assert_eq!(
+            rig.run(Descriptor::batch(address, count)).record.status,
+            status,
+            "{count} at {address:#x}"
+        );
     }
-    assert_eq!(rig.run(Descriptor::batch(list, 2).block_on_fault()).record.status, Status::INVALID_FLAGS);
+    assert_eq!(
+        rig.run(Descriptor::batch(list, 2).block_on_fault()).record.status,
+        Status::INVALID_FLAGS
+    );
 }

@@ -16,9 +16,11 @@ const RECORD: u64 = BASE + 3 * PAGE + 32;
 #[test]
 fn the_status_is_written_last_and_after_the_data() {
     let rig = Rig::new(4);
-    let completion = rig.run(Descriptor::fill([7; 8], BASE, PAGE as u32 + 8).with_completion(RECORD));
+    let completion =
+        rig.run(Descriptor::fill([7; 8], BASE, PAGE as u32 + 8).with_completion(RECORD));
     assert!(matches!(completion.delivery, Delivery::Written));
-    let writes: Vec<_> = rig.log.take().into_iter().filter(|done| done.access == Access::Write).collect();
+    let writes: Vec<_> =
+        rig.log.take().into_iter().filter(|done| done.access == Access::Write).collect();
     let [.., data, rest, status] = &writes[..] else { panic!("{writes:?}") };
     assert_eq!((data.address, data.bytes.len()), (BASE + PAGE, 8));
     assert_eq!((rest.address, rest.bytes.len()), (RECORD + 1, 31));
@@ -46,8 +48,14 @@ fn without_a_request_a_record_is_written_only_when_something_went_wrong() {
 fn a_submitter_without_memory_in_the_process_learns_the_outcome_too() {
     let rig = Rig::new(4);
     let completion = rig.run(Descriptor::crc(BASE, 64, 0));
-    assert_eq!((completion.record.status, completion.record.crc()), (Status::SUCCESS, crc32c::crc32c(&[0; 64])));
-    assert!(rig.log.take().iter().all(|done| done.access == Access::Read), "nothing is scribbled into the process");
+    assert_eq!(
+        (completion.record.status, completion.record.crc()),
+        (Status::SUCCESS, crc32c::crc32c(&[0; 64]))
+    );
+    assert!(
+        rig.log.take().iter().all(|done| done.access == Access::Read),
+        "nothing is scribbled into the process"
+    );
 }
 
 // shows S2
@@ -56,7 +64,9 @@ fn a_record_that_cannot_be_written_is_reported_to_the_submitter() {
     let rig = Rig::new(4);
     rig.space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
     let completion = rig.run(Descriptor::fill([1; 8], BASE, 8).with_completion(RECORD));
-    assert!(matches!(&completion.delivery, Delivery::Failed(sva_core::DmaCause::Fault(fault)) if fault.address == RECORD + 1));
+    assert!(
+        matches!(&completion.delivery, Delivery::Failed(sva_core::DmaCause::Fault(fault)) if fault.address == RECORD + 1)
+    );
     assert!(completion.record.status.is_success() && !completion.is_success());
     assert_eq!(rig.space.peek(BASE, 8), [1; 8]);
 }
@@ -76,22 +86,39 @@ fn a_completion_interrupt_comes_after_the_record_with_its_handle() {
     let raised = Arc::new(Mutex::new(Vec::new()));
     let log = raised.clone();
     let on_interrupt = Arc::new(move |handle| log.lock().push(handle));
-    let config = DataMoverConfig { interrupt_handles: 3, on_interrupt: Some(on_interrupt), ..page_by_page() };
+    let config = DataMoverConfig {
+        interrupt_handles: 3,
+        on_interrupt: Some(on_interrupt),
+        ..page_by_page()
+    };
     let rig = Rig::with(4, config);
     assert!(rig.run(Descriptor::no_op().with_interrupt(2).with_completion(RECORD)).is_success());
-    assert_eq!(rig.run(Descriptor::no_op().with_interrupt(3)).record.status, Status::INTERRUPT_HANDLE);
+    assert_eq!(
+        rig.run(Descriptor::no_op().with_interrupt(3)).record.status,
+        Status::INTERRUPT_HANDLE
+    );
     assert!(rig.run(Descriptor::no_op()).is_success());
     assert_eq!(*raised.lock(), [2]);
-    assert_eq!(Rig::new(4).run(Descriptor::no_op().with_interrupt(0)).record.status, Status::INTERRUPT_HANDLE);
+    assert_eq!(
+        Rig::new(4).run(Descriptor::no_op().with_interrupt(0)).record.status,
+        Status::INTERRUPT_HANDLE
+    );
 }
 
 // shows S2
 #[test]
 fn invalid_flags_are_named_in_the_record() {
     let rig = Rig::new(4);
-    let flags = Flags::new().with_completion_valid(true).with_request_completion(true).with_check_result(true).with_operation(0x80);
+    let flags = Flags::new()
+        .with_completion_valid(true)
+        .with_request_completion(true)
+        .with_check_result(true)
+        .with_operation(0x80);
     let completion = rig.run(Descriptor::no_op().with_completion(RECORD).with_flags(flags));
     assert_eq!(completion.record.status, Status::INVALID_FLAGS);
-    assert_eq!(completion.record.invalid_flags(), Flags::new().with_check_result(true).with_operation(0x80));
+    assert_eq!(
+        completion.record.invalid_flags(),
+        Flags::new().with_check_result(true).with_operation(0x80)
+    );
     assert_eq!(rig.space.peek(RECORD, 1), [Status::INVALID_FLAGS.0]);
 }

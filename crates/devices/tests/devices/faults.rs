@@ -37,7 +37,9 @@ fn an_absent_page_ends_an_operation_at_its_first_byte() {
         Descriptor::dualcast(far, at + 16 * PAGE, at, 3 * P),
     ];
     let all = reads.map(|descriptor| (descriptor, Status::PAGE_FAULT)).into_iter();
-    for (descriptor, status) in all.chain(writes.map(|descriptor| (descriptor, Status::PAGE_FAULT.on_write()))) {
+    for (descriptor, status) in
+        all.chain(writes.map(|descriptor| (descriptor, Status::PAGE_FAULT.on_write())))
+    {
         let rig = Rig::new(24);
         rig.space.absent(absent, PAGE);
         assert_eq!(facts(&rig.run(descriptor)), (status, bytes, absent), "{}", descriptor.opcode);
@@ -56,7 +58,10 @@ fn a_page_that_cannot_be_resolved_ends_an_operation_that_blocks_on_faults() {
     rig.space.on_resolve(|_| false);
     let hole = BASE + 8 * PAGE;
     let source = Descriptor::memory_move(BASE, BASE + 4 * PAGE, 2 * P);
-    assert_eq!(facts(&rig.run(source.block_on_fault())), (Status::PAGE_FAULT_UNRESOLVED, P, BASE + PAGE));
+    assert_eq!(
+        facts(&rig.run(source.block_on_fault())),
+        (Status::PAGE_FAULT_UNRESOLVED, P, BASE + PAGE)
+    );
     let past = Descriptor::memory_move(hole - PAGE, BASE + 4 * PAGE, 2 * P);
     assert_eq!(facts(&rig.run(past.block_on_fault())), (Status::PAGE_FAULT_UNRESOLVED, P, hole));
     assert_eq!(facts(&rig.run(past)), (Status::PAGE_FAULT, P, hole));
@@ -70,7 +75,10 @@ fn a_write_to_a_read_only_page_faults_and_changes_nothing() {
     rig.space.protect(BASE + PAGE, PAGE, Protection::READ);
     for (descriptor, status) in [
         (Descriptor::memory_move(BASE, BASE + PAGE, 64), Status::PAGE_FAULT),
-        (Descriptor::memory_move(BASE, BASE + PAGE, 64).block_on_fault(), Status::PAGE_FAULT_UNRESOLVED),
+        (
+            Descriptor::memory_move(BASE, BASE + PAGE, 64).block_on_fault(),
+            Status::PAGE_FAULT_UNRESOLVED,
+        ),
         (Descriptor::fill([1; 8], BASE + PAGE, 64), Status::PAGE_FAULT),
     ] {
         assert_eq!(facts(&rig.run(descriptor)), (status.on_write(), 0, BASE + PAGE));
@@ -114,7 +122,12 @@ fn the_crc_of_a_partial_copy_is_the_seed_of_the_rest() {
         let partial = rig.run(Descriptor::copy_crc(source, destination, 3 * P, 0));
         assert_eq!(facts(&partial), (Status::PAGE_FAULT.on_write(), done, BASE + 9 * PAGE));
         assert_eq!(partial.record.crc(), crc32c::crc32c(&bytes[..done as usize]));
-        let rest = Descriptor::copy_crc(source + u64::from(done), destination + u64::from(done), 3 * P - done, partial.record.crc());
+        let rest = Descriptor::copy_crc(
+            source + u64::from(done),
+            destination + u64::from(done),
+            3 * P - done,
+            partial.record.crc(),
+        );
         assert_eq!(rig.run(rest.block_on_fault()).record.crc(), crc32c::crc32c(&bytes));
     }
 }
@@ -184,7 +197,9 @@ fn a_pasid_that_is_not_bound_fails_the_translation() {
     drop(bond);
     let completion = rig.run(descriptor);
     assert_eq!(facts(&completion), (Status::TRANSLATION, 0, BASE));
-    assert!(matches!(&completion.cause, Some(sva_core::DmaCause::Fault(fault)) if fault.reason == FaultReason::NotBound));
+    assert!(
+        matches!(&completion.cause, Some(sva_core::DmaCause::Fault(fault)) if fault.reason == FaultReason::NotBound)
+    );
     assert!(matches!(completion.delivery, Delivery::Stopped) && !completion.is_success());
     let wide = rig.mover.execute(Pasid::new(Pasid::LAST), &descriptor).expect("nobody unbinds");
     assert_eq!(wide.record.status, Status::TRANSLATION, "the device has one PASID bit");
@@ -197,7 +212,10 @@ fn a_space_that_has_ended_answers_as_if_nothing_were_mapped() {
     let rig = Rig::new(2);
     rig.space.end(EndReason::Exited);
     assert_eq!(facts(&rig.run(Descriptor::crc(BASE, 8, 0))), (Status::PAGE_FAULT, 0, BASE));
-    assert_eq!(facts(&rig.run(Descriptor::crc(BASE, 8, 0).block_on_fault())), (Status::PAGE_FAULT_UNRESOLVED, 0, BASE));
+    assert_eq!(
+        facts(&rig.run(Descriptor::crc(BASE, 8, 0).block_on_fault())),
+        (Status::PAGE_FAULT_UNRESOLVED, 0, BASE)
+    );
 }
 
 // shows G5
@@ -215,5 +233,9 @@ fn a_device_that_was_removed_completes_with_an_error() {
 fn without_a_pasid_the_addresses_are_those_of_the_domain() {
     let rig = Rig::new(2);
     let completion = rig.mover.execute(None, &Descriptor::crc(BASE, 8, 0)).expect("nobody unbinds");
-    assert_eq!(facts(&completion), (Status::PAGE_FAULT, 0, BASE), "the domain has no mapping there");
+    assert_eq!(
+        facts(&completion),
+        (Status::PAGE_FAULT, 0, BASE),
+        "the domain has no mapping there"
+    );
 }

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid, PasidWidth};
-use sva_devices::{Completion, DataMover, DataMoverConfig, Descriptor, InFlight, Walker, WalkerConfig};
+use sva_core::{
+    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid,
+    PasidWidth,
+};
+use sva_devices::{
+    Completion, DataMover, DataMoverConfig, Descriptor, InFlight, Walker, WalkerConfig,
+};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection, RecordingSpace};
 
 /// Where the space has memory.
@@ -39,13 +44,30 @@ impl Rig {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let in_flight = InFlight::new();
         let bdf = Bdf::new(0, 1, 0, 0).expect("a device number below 32");
-        let spec = DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::new(1).expect("1..=20")) };
+        let spec = DeviceSpec {
+            bdf,
+            capabilities: Capabilities::sva(PasidWidth::new(1).expect("1..=20")),
+        };
         let device = iommu.plug_with(spec, in_flight.clone()).expect("the slot is free").device;
         let handle: Arc<dyn AddressSpace> = log.clone();
         let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
         let mover = DataMover::new(device.port(), in_flight.clone(), config);
-        let walker = Walker::new(device.port(), in_flight.clone(), WalkerConfig { chunk: 256, ..WalkerConfig::default() });
-        Self { space, log, iommu, device, in_flight, pasid: Some(bond.pasid()), bond: Some(bond), mover, walker }
+        let walker = Walker::new(
+            device.port(),
+            in_flight.clone(),
+            WalkerConfig { chunk: 256, ..WalkerConfig::default() },
+        );
+        Self {
+            space,
+            log,
+            iommu,
+            device,
+            in_flight,
+            pasid: Some(bond.pasid()),
+            bond: Some(bond),
+            mover,
+            walker,
+        }
     }
 
     /// Executes a descriptor that nothing stops.

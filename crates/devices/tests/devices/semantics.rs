@@ -142,12 +142,19 @@ fn a_delta_record_that_is_full_says_so_and_how_far_it_goes() {
     let create = Descriptor::create_delta(BASE, BASE + 2 * PAGE, 2 * PAGE as u32, record, max);
     let created = rig.run(create);
     assert_eq!((created.record.status, created.record.result), (Status::SUCCESS, 2));
-    assert_eq!((created.record.delta_record_size(), created.record.bytes_completed.get()), (90, 72));
+    assert_eq!(
+        (created.record.delta_record_size(), created.record.bytes_completed.get()),
+        (90, 72)
+    );
     assert_eq!(rig.space.peek(record + 90, 10), [0; 10], "nothing past the record");
     let applied = rig.run(Descriptor::apply_delta(record, 90, BASE, 2 * PAGE as u32));
     assert!(applied.is_success());
     assert_eq!(rig.space.peek(BASE, 80), [&after[..72], &[0; 8]].concat());
-    for (mask, status) in [(0b100, Status::SUCCESS), (0b011, Status::SUCCESS_FALSE_PREDICATE), (0, Status::SUCCESS_FALSE_PREDICATE)] {
+    for (mask, status) in [
+        (0b100, Status::SUCCESS),
+        (0b011, Status::SUCCESS_FALSE_PREDICATE),
+        (0, Status::SUCCESS_FALSE_PREDICATE),
+    ] {
         rig.run(Descriptor::fill([0; 8], BASE, 80));
         assert_eq!(rig.run(create.expect_delta(mask)).record.status, status, "mask {mask:#05b}");
     }
@@ -167,8 +174,16 @@ fn a_delta_record_is_applied_up_to_the_entry_that_breaks_the_rules() {
         let record: Vec<u8> = units.iter().flat_map(|unit| entry(*unit, 9)).collect();
         rig.space.poke(BASE, &record);
         let completion = rig.run(Descriptor::apply_delta(BASE, 30, BASE + PAGE, PAGE as u32));
-        assert_eq!((completion.record.status, completion.record.bytes_completed.get()), (status, applied * 10));
-        let changed: usize = rig.space.peek(BASE + PAGE, 2 * PAGE as usize).iter().filter(|byte| **byte == 9).count();
+        assert_eq!(
+            (completion.record.status, completion.record.bytes_completed.get()),
+            (status, applied * 10)
+        );
+        let changed: usize = rig
+            .space
+            .peek(BASE + PAGE, 2 * PAGE as usize)
+            .iter()
+            .filter(|byte| **byte == 9)
+            .count();
         assert_eq!(changed as u32, applied * 8);
     }
 }
@@ -215,11 +230,14 @@ fn export_and_import_move_bytes_between_the_process_and_the_device() {
     let bytes = rig.scribble(11, 5 << 20, 5);
     let mut local = vec![0; bytes.len()];
     let mut seen = Vec::new();
-    rig.mover.export(rig.pasid, BASE + 11, &mut local, &mut |done| seen.push(done)).expect("all of it is mapped");
+    rig.mover
+        .export(rig.pasid, BASE + 11, &mut local, &mut |done| seen.push(done))
+        .expect("all of it is mapped");
     assert!(local == bytes);
     assert_eq!(seen.last(), Some(&(bytes.len() as u64)));
     assert!(seen.is_sorted() && seen.len() > 1, "progress is reported on the way: {seen:?}");
     let last = BASE + 1300 * PAGE - 100;
-    let error = rig.mover.import(rig.pasid, last, &[7; 150], &mut |_| ()).expect_err("the memory ends");
+    let error =
+        rig.mover.import(rig.pasid, last, &[7; 150], &mut |_| ()).expect_err("the memory ends");
     assert_eq!((error.done, rig.space.peek(last, 100)), (100, vec![7; 100]));
 }

@@ -2,14 +2,17 @@
 
 use proptest::prelude::*;
 use sva_core::{Access, DmaCause};
-use sva_devices::{GraphSearch, IndexWidth, ListError, ListReport, ListWalk, SearchError, SearchReport};
+use sva_devices::{
+    GraphSearch, IndexWidth, ListError, ListReport, ListWalk, SearchError, SearchReport,
+};
 use sva_testkit::PAGE;
 
 use crate::rig::{BASE, Rig, noise};
 
 const NODE: u64 = 48;
 
-/// Puts a list of nodes in this order into memory: the next pointer at 16, a payload of 20 bytes at 24. The last one points to `end`.
+/// Puts a list of nodes in this order into memory: the next pointer at 16, a payload of 20 bytes at
+/// 24. The last one points to `end`.
 fn lay_out(rig: &Rig, order: &[u64], end: u64, seed: u64) -> Vec<u8> {
     let payloads = noise(order.len() * 20, seed);
     for (at, payload) in payloads.chunks(20).enumerate() {
@@ -21,7 +24,13 @@ fn lay_out(rig: &Rig, order: &[u64], end: u64, seed: u64) -> Vec<u8> {
 }
 
 fn walk(order: &[u64], max_nodes: u64) -> ListWalk {
-    ListWalk { head: order.first().map_or(0, |node| BASE + node * NODE), next_offset: 16, payload_offset: 24, payload_len: 20, max_nodes }
+    ListWalk {
+        head: order.first().map_or(0, |node| BASE + node * NODE),
+        next_offset: 16,
+        payload_offset: 24,
+        payload_len: 20,
+        max_nodes,
+    }
 }
 
 fn order(max: usize) -> impl Strategy<Value = Vec<u64>> {
@@ -61,11 +70,18 @@ proptest! {
 // shows S2, T5
 #[test]
 fn a_wild_pointer_ends_the_walk_with_its_address() {
-    for (wild, field) in [(0xdead_0000, 16), (BASE + 4 * PAGE - 30, 24), (0xffff_8000_0000_0000, 16)] {
+    for (wild, field) in
+        [(0xdead_0000, 16), (BASE + 4 * PAGE - 30, 24), (0xffff_8000_0000_0000, 16)]
+    {
         let rig = Rig::new(4);
         lay_out(&rig, &[0, 5, 3], wild, 1);
-        let error = rig.walker.walk_list(rig.pasid, &walk(&[0], 10), |_, _| ()).expect_err("nothing is there");
-        let ListError::Dma { node, index: 3, cause: DmaCause::Fault(fault) } = error else { panic!("{error}") };
+        let error = rig
+            .walker
+            .walk_list(rig.pasid, &walk(&[0], 10), |_, _| ())
+            .expect_err("nothing is there");
+        let ListError::Dma { node, index: 3, cause: DmaCause::Fault(fault) } = error else {
+            panic!("{error}")
+        };
         assert_eq!((node, fault.access), (wild, Access::Read));
         let missing = if field == 16 { wild + 16 } else { BASE + 4 * PAGE };
         assert_eq!(fault.address, missing, "the first byte that is not there");
@@ -81,11 +97,20 @@ fn a_wild_pointer_ends_the_walk_with_its_address() {
 fn a_list_that_is_longer_than_asked_for_ends_with_what_comes_next() {
     let rig = Rig::new(4);
     lay_out(&rig, &[4, 2, 7], 0, 1);
-    assert_eq!(rig.walker.walk_list(rig.pasid, &walk(&[4], 3), |_, _| ()).expect("just enough").nodes, 3);
+    assert_eq!(
+        rig.walker.walk_list(rig.pasid, &walk(&[4], 3), |_, _| ()).expect("just enough").nodes,
+        3
+    );
     let error = rig.walker.walk_list(rig.pasid, &walk(&[4], 2), |_, _| ()).expect_err("too long");
-    assert!(matches!(error, ListError::TooLong { max: 2, next } if next == BASE + 7 * NODE), "{error}");
+    assert!(
+        matches!(error, ListError::TooLong { max: 2, next } if next == BASE + 7 * NODE),
+        "{error}"
+    );
     let huge = ListWalk { payload_len: u32::MAX, ..walk(&[4], 3) };
-    assert!(matches!(rig.walker.walk_list(rig.pasid, &huge, |_, _| ()), Err(ListError::PayloadTooLarge { .. })));
+    assert!(matches!(
+        rig.walker.walk_list(rig.pasid, &huge, |_, _| ()),
+        Err(ListError::PayloadTooLarge { .. })
+    ));
 }
 
 struct Laid {
@@ -106,14 +131,26 @@ fn compressed(vertices: usize, edges: &[(usize, usize)]) -> Laid {
 
 fn search(rig: &Rig, laid: &Laid, row_width: IndexWidth, column_width: IndexWidth) -> GraphSearch {
     let bytes = |values: &[u64], width: IndexWidth| -> Vec<u8> {
-        values.iter().flat_map(|value| value.to_le_bytes()[..width.bytes() as usize].to_vec()).collect()
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes()[..width.bytes() as usize].to_vec())
+            .collect()
     };
     let (rows, columns) = (BASE + 24, BASE + 8 * PAGE + 4);
     rig.space.poke(rows, &bytes(&laid.rows, row_width));
     rig.space.poke(columns, &bytes(&laid.columns, column_width));
     let vertices = laid.rows.len() as u32 - 1;
     let edges = laid.columns.len() as u64;
-    GraphSearch { rows, row_width, columns, column_width, vertices, edges, source: 0, distances: None }
+    GraphSearch {
+        rows,
+        row_width,
+        columns,
+        column_width,
+        vertices,
+        edges,
+        source: 0,
+        distances: None,
+    }
 }
 
 fn reference(vertices: usize, edges: &[(usize, usize)], source: usize) -> Vec<u32> {
@@ -162,7 +199,8 @@ proptest! {
 fn a_frontier_is_gathered_in_few_calls_however_scattered_it_is() {
     let rig = Rig::new(24);
     // Every other vertex is in the one frontier, so that no two are neighbours in the arrays.
-    let edges: Vec<_> = (1..60).map(|leaf| (0, 2 * leaf)).chain((1..60).map(|leaf| (2 * leaf, 0))).collect();
+    let edges: Vec<_> =
+        (1..60).map(|leaf| (0, 2 * leaf)).chain((1..60).map(|leaf| (2 * leaf, 0))).collect();
     let graph = search(&rig, &compressed(120, &edges), IndexWidth::U32, IndexWidth::U32);
     rig.walker.search_graph(rig.pasid, &graph).expect("a sound graph");
     let calls = rig.log.take().iter().map(|done| done.call).max().expect("some") + 1;
@@ -184,26 +222,45 @@ fn a_graph_that_contradicts_itself_is_refused_where_it_does() {
     };
     let same = |_: &mut GraphSearch| ();
     let error = run(&|laid| laid.rows[2] = 1, &same);
-    assert!(matches!(error, SearchError::RowOffsets { vertex: 1, start: 2, end: 1, edges: 4 }), "{error}");
+    assert!(
+        matches!(error, SearchError::RowOffsets { vertex: 1, start: 2, end: 1, edges: 4 }),
+        "{error}"
+    );
     let error = run(&|laid| laid.rows[1] = u64::MAX, &same);
-    assert!(matches!(error, SearchError::RowOffsets { vertex: 0, start: 0, end: u64::MAX, edges: 4 }), "{error}");
+    assert!(
+        matches!(error, SearchError::RowOffsets { vertex: 0, start: 0, end: u64::MAX, edges: 4 }),
+        "{error}"
+    );
     let error = run(&|laid| laid.columns[1] = 4, &same);
     assert!(matches!(error, SearchError::Column { edge: 1, column: 4, vertices: 4 }), "{error}");
     let error = run(&|laid| laid.columns[2] = 1 << 32, &same);
-    assert!(matches!(error, SearchError::Column { edge: 2, column: 0x1_0000_0000, vertices: 4 }), "{error}");
+    assert!(
+        matches!(error, SearchError::Column { edge: 2, column: 0x1_0000_0000, vertices: 4 }),
+        "{error}"
+    );
     let error = run(&|_| (), &|graph| graph.source = 4);
-    assert!(matches!(error, SearchError::NoSuchSource { source_vertex: 4, vertices: 4 }), "{error}");
+    assert!(
+        matches!(error, SearchError::NoSuchSource { source_vertex: 4, vertices: 4 }),
+        "{error}"
+    );
     let error = run(&|_| (), &|graph| graph.vertices = u32::MAX);
     assert!(matches!(error, SearchError::TooManyVertices { .. }), "{error}");
     let error = run(&|_| (), &|graph| graph.columns = u64::MAX - 8);
     assert!(matches!(error, SearchError::Wraps { len: 32, .. }), "{error}");
     let error = run(&|_| (), &|graph| graph.columns = 0x5000);
-    assert!(matches!(error, SearchError::Dma { reached: 1, cause: DmaCause::Fault(fault) } if fault.address == 0x5000), "{error}");
+    assert!(
+        matches!(error, SearchError::Dma { reached: 1, cause: DmaCause::Fault(fault) } if fault.address == 0x5000),
+        "{error}"
+    );
     let error = run(&|_| (), &|graph| graph.distances = Some(BASE + 24 * PAGE - 8));
-    assert!(matches!(error, SearchError::Dma { reached: 4, cause: DmaCause::Fault(fault) } if fault.access == Access::Write), "{error}");
+    assert!(
+        matches!(error, SearchError::Dma { reached: 4, cause: DmaCause::Fault(fault) } if fault.access == Access::Write),
+        "{error}"
+    );
 }
 
-// shows S2: a process that changes its graph under the search cannot make it longer than the graph was said to be
+// shows S2: a process that changes its graph under the search cannot make it longer than the graph
+// was said to be
 #[test]
 fn rows_that_grow_while_they_are_read_end_the_search() {
     use std::sync::Arc;
@@ -211,7 +268,8 @@ fn rows_that_grow_while_they_are_read_end_the_search() {
     let star: Vec<_> = (1..=40).map(|leaf| (0, leaf)).collect();
     let graph = search(&rig, &compressed(41, &star), IndexWidth::U64, IndexWidth::U64);
     let space = Arc::downgrade(&rig.space);
-    // While the page with the neighbours of vertex 0 is brought in, vertex 1 comes to claim the same ones.
+    // While the page with the neighbours of vertex 0 is brought in, vertex 1 comes to claim the
+    // same ones.
     let columns = BASE + 12 * PAGE;
     let neighbours: Vec<u8> = (1..=40u64).flat_map(|leaf| leaf.to_le_bytes()).collect();
     rig.space.poke(columns, &neighbours);
@@ -222,6 +280,7 @@ fn rows_that_grow_while_they_are_read_end_the_search() {
         }
         true
     });
-    let error = rig.walker.search_graph(rig.pasid, &GraphSearch { columns, ..graph }).expect_err("it grew");
+    let error =
+        rig.walker.search_graph(rig.pasid, &GraphSearch { columns, ..graph }).expect_err("it grew");
     assert!(matches!(error, SearchError::TooManyEdges { edges: 40 }), "{error}");
 }

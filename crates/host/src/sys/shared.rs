@@ -1,7 +1,8 @@
-//! A process of its own that has our memory and descriptors in common with us, but not our life: it goes on when we are killed.
+//! A process of its own that has our memory and descriptors in common with us, but not our life: it
+//! goes on when we are killed.
 //!
-//! It runs on a stack of its own with the thread-local storage of the thread that made it, which may run at the same time. What that asks of its code is the
-//! contract of [`Shared::start`].
+//! It runs on a stack of its own with the thread-local storage of the thread that made it, which
+//! may run at the same time. What that asks of its code is the contract of [`Shared::start`].
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -37,24 +38,31 @@ struct Job<T> {
 }
 
 impl<T: Sync + 'static> Shared<T> {
-    /// Has `body` run on `data` in a process of its own, which ends when `body` returns. Nobody is signalled by its end.
+    /// Has `body` run on `data` in a process of its own, which ends when `body` returns. Nobody is
+    /// signalled by its end.
     ///
     /// # Errors
     /// The process, or its stack, cannot be made; the data comes back.
     ///
     /// # Safety
-    /// `body` must use no thread-local storage, since it has that of the calling thread: it must not allocate or free, use `errno`, call what the C library makes a cancellation point, or panic; nor drop
-    /// what does. It must not wait for a lock that a thread of ours may hold, since that thread may have been killed.
+    /// `body` must use no thread-local storage, since it has that of the calling thread: it must
+    /// not allocate or free, use `errno`, call what the C library makes a cancellation point, or
+    /// panic; nor drop what does. It must not wait for a lock that a thread of ours may hold,
+    /// since that thread may have been killed.
     pub(crate) unsafe fn start(data: T, body: fn(&T)) -> Result<Self, (T, io::Error)> {
         let stack = match Stack::new() {
             Ok(stack) => stack,
             Err(error) => return Err((data, error)),
         };
         let job = Box::new(Job { data, body });
-        // Not CLONE_FS: `exec` of a set-user-ID program by us would be denied its privilege while another process has our working directory in common with us.
+        // Not CLONE_FS: `exec` of a set-user-ID program by us would be denied its privilege while
+        // another process has our working directory in common with us.
         let flags = libc::CLONE_VM | libc::CLONE_FILES;
-        // SAFETY: the stack is fresh and the job boxed; both are kept until the process is over (`Drop`), or for ever.
-        let tid = unsafe { libc::clone(run::<T>, stack.top(), flags, ptr::from_ref(&*job).cast_mut().cast()) };
+        // SAFETY: the stack is fresh and the job boxed; both are kept until the process is over
+        // (`Drop`), or for ever.
+        let tid = unsafe {
+            libc::clone(run::<T>, stack.top(), flags, ptr::from_ref(&*job).cast_mut().cast())
+        };
         match check(tid.into()) {
             Ok(_) => {}
             Err(error) => return Err((job.data, error)),
@@ -86,7 +94,10 @@ impl<T: Sync + 'static> Drop for Shared<T> {
 
 /// A number that can be waited for across the two processes.
 #[derive(Debug)]
-#[allow(clippy::disallowed_types, reason = "the kernel takes a futex's own type; the two processes are nothing that can be model checked")]
+#[allow(
+    clippy::disallowed_types,
+    reason = "the kernel takes a futex's own type; the two processes are nothing that can be model checked"
+)]
 pub(crate) struct Word(std::sync::atomic::AtomicU32);
 
 #[allow(clippy::disallowed_types, reason = "see `Word`")]
@@ -132,7 +143,10 @@ impl Stack {
     const LENGTH: usize = Self::GUARD + (256 << 10);
 
     fn new() -> io::Result<Self> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK);
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK,
+        );
         // SAFETY: a fresh anonymous mapping at an address of the kernel's choice replaces nothing.
         let base = unsafe { libc::mmap(ptr::null_mut(), Self::LENGTH, protection, flags, -1, 0) };
         if base == libc::MAP_FAILED {

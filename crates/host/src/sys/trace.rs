@@ -1,4 +1,5 @@
-//! `ptrace` requests. Each acts on a task that the calling thread traces and answers ESRCH where it does not, or where the task is not stopped.
+//! `ptrace` requests. Each acts on a task that the calling thread traces and answers ESRCH where it
+//! does not, or where the task is not stopped.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
@@ -6,14 +7,18 @@ use std::ptr;
 
 use super::{Registers, Tid, call};
 
-/// Stop for an event whose number is in the status: the seized task stopped because of PTRACE_INTERRUPT or a group stop, or is new.
+/// Stop for an event whose number is in the status: the seized task stopped because of
+/// PTRACE_INTERRUPT or a group stop, or is new.
 pub(crate) const EVENT_STOP: i32 = libc::PTRACE_EVENT_STOP;
 /// A clone with an exit signal other than SIGCHLD was made.
 pub(crate) const EVENT_CLONE: i32 = libc::PTRACE_EVENT_CLONE;
 
 fn request(request: libc::c_uint, tid: Tid, address: usize, data: usize) -> io::Result<u64> {
-    // SAFETY: the callers in this module pass numbers, or the address of a live local of the size that the request works on.
-    unsafe { call(libc::SYS_ptrace, [u64::from(request), tid as u64, address as u64, data as u64, 0, 0]) }
+    // SAFETY: the callers in this module pass numbers, or the address of a live local of the size
+    // that the request works on.
+    unsafe {
+        call(libc::SYS_ptrace, [u64::from(request), tid as u64, address as u64, data as u64, 0, 0])
+    }
 }
 
 /// Begins to trace `tid` without stopping it; no options are set.
@@ -36,7 +41,8 @@ pub(crate) fn resume(tid: Tid, signal: i32) -> io::Result<()> {
     request(libc::PTRACE_CONT, tid, 0, signal as usize).map(drop)
 }
 
-/// Goes on to the next entry to or return from a system call, with `signal` delivered where it is not 0.
+/// Goes on to the next entry to or return from a system call, with `signal` delivered where it is
+/// not 0.
 pub(crate) fn resume_to_call(tid: Tid, signal: i32) -> io::Result<()> {
     request(libc::PTRACE_SYSCALL, tid, 0, signal as usize).map(drop)
 }
@@ -65,7 +71,8 @@ pub(crate) fn stop_info(tid: Tid) -> io::Result<(i32, i32)> {
 /// The registers; `None` where the task is in 32-bit mode.
 pub(crate) fn registers(tid: Tid) -> io::Result<Option<Registers>> {
     let mut registers = MaybeUninit::<Registers>::zeroed();
-    let mut window = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of::<Registers>() };
+    let mut window =
+        libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of::<Registers>() };
     request(libc::PTRACE_GETREGSET, tid, libc::NT_PRSTATUS as usize, &raw mut window as usize)?;
     if window.iov_len != size_of::<Registers>() {
         return Ok(None);
@@ -76,11 +83,16 @@ pub(crate) fn registers(tid: Tid) -> io::Result<Option<Registers>> {
 
 /// Sets the registers.
 pub(crate) fn set_registers(tid: Tid, registers: &Registers) -> io::Result<()> {
-    let mut window = libc::iovec { iov_base: ptr::from_ref(registers).cast_mut().cast(), iov_len: size_of::<Registers>() };
-    request(libc::PTRACE_SETREGSET, tid, libc::NT_PRSTATUS as usize, &raw mut window as usize).map(drop)
+    let mut window = libc::iovec {
+        iov_base: ptr::from_ref(registers).cast_mut().cast(),
+        iov_len: size_of::<Registers>(),
+    };
+    request(libc::PTRACE_SETREGSET, tid, libc::NT_PRSTATUS as usize, &raw mut window as usize)
+        .map(drop)
 }
 
-/// The blocked signals; inside a call that has replaced them for its duration, those that will be back after it.
+/// The blocked signals; inside a call that has replaced them for its duration, those that will be
+/// back after it.
 pub(crate) fn signal_mask(tid: Tid) -> io::Result<u64> {
     let mut mask = 0_u64;
     request(libc::PTRACE_GETSIGMASK, tid, size_of::<u64>(), &raw mut mask as usize)?;
@@ -104,7 +116,12 @@ pub(crate) fn rseq_area(tid: Tid) -> io::Result<u64> {
         padding: u32,
     }
     let mut configuration = Configuration::default();
-    let known = request(libc::PTRACE_GET_RSEQ_CONFIGURATION, tid, size_of::<Configuration>(), &raw mut configuration as usize);
+    let known = request(
+        libc::PTRACE_GET_RSEQ_CONFIGURATION,
+        tid,
+        size_of::<Configuration>(),
+        &raw mut configuration as usize,
+    );
     match known {
         Ok(_) => Ok(configuration.area),
         Err(error) if error.raw_os_error() == Some(libc::EIO) => Ok(0),
@@ -112,11 +129,13 @@ pub(crate) fn rseq_area(tid: Tid) -> io::Result<u64> {
     }
 }
 
-/// Whether the task has its system calls sent back to itself (syscall user dispatch); false where the kernel does not know it.
+/// Whether the task has its system calls sent back to itself (syscall user dispatch); false where
+/// the kernel does not know it.
 pub(crate) fn dispatches_own_calls(tid: Tid) -> io::Result<bool> {
     const GET_CONFIGURATION: libc::c_uint = 0x4211;
     let mut configuration = [0_u64; 4];
-    let known = request(GET_CONFIGURATION, tid, size_of::<[u64; 4]>(), configuration.as_mut_ptr() as usize);
+    let known =
+        request(GET_CONFIGURATION, tid, size_of::<[u64; 4]>(), configuration.as_mut_ptr() as usize);
     match known {
         Ok(_) => Ok(configuration[0] != 0),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => Ok(false),

@@ -6,7 +6,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sva_core::{AccessMode, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped};
+use sva_core::{
+    AccessMode, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped,
+};
 use sva_host::{AttachError, HostSpace};
 
 /// Longer than anything here takes, also on a machine that is busy with other things.
@@ -22,13 +24,18 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Starts one in the given mode (`serve`, or `fixed` without address randomisation) and waits until it is ready.
+    /// Starts one in the given mode (`serve`, or `fixed` without address randomisation) and waits
+    /// until it is ready.
     pub(crate) fn start(mode: &str) -> Self {
         Self::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg(mode))
     }
 
     pub(crate) fn from_command(command: &mut Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the target starts");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the target starts");
         let commands = child.stdin.take().expect("piped");
         let answers = BufReader::new(child.stdout.take().expect("piped"));
         let mut target = Self { child, commands, answers, canary: 0 };
@@ -75,7 +82,8 @@ impl Target {
     /// Has it map memory; the address.
     pub(crate) fn map(&mut self, kind: &str, length: u64) -> u64 {
         let answer = self.ask(&format!("map {kind} {length}"));
-        u64::from_str_radix(answer.trim_start_matches("0x"), 16).unwrap_or_else(|_| panic!("map: {answer}"))
+        u64::from_str_radix(answer.trim_start_matches("0x"), 16)
+            .unwrap_or_else(|_| panic!("map: {answer}"))
     }
 
     pub(crate) fn peek(&mut self, at: u64, length: usize) -> Vec<u8> {
@@ -90,7 +98,9 @@ impl Target {
     pub(crate) fn sleep_in(&mut self, command: &str, call: &str) {
         assert_eq!(self.ask(command), "begin");
         let path = format!("/proc/{}/syscall", self.pid());
-        until(&format!("asleep in {command}"), || std::fs::read_to_string(&path).is_ok_and(|text| text.split(' ').next() == Some(call)));
+        until(&format!("asleep in {command}"), || {
+            std::fs::read_to_string(&path).is_ok_and(|text| text.split(' ').next() == Some(call))
+        });
     }
 
     /// Sends a signal to it.
@@ -112,7 +122,8 @@ impl Drop for Target {
     }
 }
 
-/// Attaches. A thread that sleeps in an uninterruptible call for a while, as one that execs does where the disk is busy, is tried again, as the error says.
+/// Attaches. A thread that sleeps in an uninterruptible call for a while, as one that execs does
+/// where the disk is busy, is tried again, as the error says.
 pub(crate) fn attach(pid: u32) -> Arc<HostSpace> {
     let begin = Instant::now();
     loop {
@@ -124,7 +135,10 @@ pub(crate) fn attach(pid: u32) -> Arc<HostSpace> {
 }
 
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex")).collect()
+    text.as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("hex"), 16).expect("hex"))
+        .collect()
 }
 
 pub(crate) fn status(pid: u32, key: &str) -> String {
@@ -146,15 +160,25 @@ pub(crate) fn write(space: &dyn AddressSpace, address: u64, data: &[u8]) -> Resu
     space.write(&[Segment { address, len: data.len() as u64 }], data, AccessMode::WRITE)
 }
 
-pub(crate) fn read(space: &dyn AddressSpace, address: u64, length: usize) -> Result<Vec<u8>, Stopped> {
+pub(crate) fn read(
+    space: &dyn AddressSpace,
+    address: u64,
+    length: usize,
+) -> Result<Vec<u8>, Stopped> {
     let mut bytes = vec![0; length];
-    space.read(&[Segment { address, len: length as u64 }], &mut bytes, AccessMode::READ).map(|()| bytes)
+    space
+        .read(&[Segment { address, len: length as u64 }], &mut bytes, AccessMode::READ)
+        .map(|()| bytes)
 }
 
 /// Tasks of the system whose tracer is a thread of process `pid`.
 pub(crate) fn traced_by(pid: u32) -> Vec<u32> {
-    let threads: Vec<String> = numbers(&format!("/proc/{pid}/task")).iter().map(u32::to_string).collect();
-    numbers("/proc").into_iter().filter(|&task| threads.contains(&status(task, "TracerPid"))).collect()
+    let threads: Vec<String> =
+        numbers(&format!("/proc/{pid}/task")).iter().map(u32::to_string).collect();
+    numbers("/proc")
+        .into_iter()
+        .filter(|&task| threads.contains(&status(task, "TracerPid")))
+        .collect()
 }
 
 pub(crate) fn numbers(directory: &str) -> Vec<u32> {

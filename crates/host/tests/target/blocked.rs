@@ -1,4 +1,5 @@
-//! Calls that the target sleeps in while it is attached, each answering what it got and after how long.
+//! Calls that the target sleeps in while it is attached, each answering what it got and after how
+//! long.
 
 use std::ptr;
 use std::time::Instant;
@@ -16,12 +17,16 @@ fn timed(call: impl FnOnce() -> i64) -> String {
     crate::say("begin");
     let begin = Instant::now();
     let result = call();
-    let error = if result < 0 { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 };
+    let error =
+        if result < 0 { std::io::Error::last_os_error().raw_os_error().unwrap_or(0) } else { 0 };
     format!("{result} {error} {}", begin.elapsed().as_millis())
 }
 
 fn span(milliseconds: u64) -> libc::timespec {
-    libc::timespec { tv_sec: (milliseconds / 1000) as i64, tv_nsec: (milliseconds % 1000 * 1_000_000) as i64 }
+    libc::timespec {
+        tv_sec: (milliseconds / 1000) as i64,
+        tv_nsec: (milliseconds % 1000 * 1_000_000) as i64,
+    }
 }
 
 pub(crate) fn respond(command: &str, argument: u64, second: u64) -> Option<String> {
@@ -34,7 +39,13 @@ pub(crate) fn respond(command: &str, argument: u64, second: u64) -> Option<Strin
             let word = 0_u32;
             // SAFETY: as above.
             timed(|| unsafe {
-                libc::syscall(libc::SYS_futex, &raw const word, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, 0, &raw const time)
+                libc::syscall(
+                    libc::SYS_futex,
+                    &raw const word,
+                    libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+                    0,
+                    &raw const time,
+                )
             })
         }
         "poll" => {
@@ -117,7 +128,9 @@ fn semaphore(milliseconds: u64) -> String {
     let set = unsafe { libc::semget(libc::IPC_PRIVATE, 1, 0o600) };
     let mut down = libc::sembuf { sem_num: 0, sem_op: -1, sem_flg: 0 };
     // SAFETY: the operation lives across the call.
-    let answer = timed(|| unsafe { libc::syscall(libc::SYS_semtimedop, set, &raw mut down, 1, &raw const time) });
+    let answer = timed(|| unsafe {
+        libc::syscall(libc::SYS_semtimedop, set, &raw mut down, 1, &raw const time)
+    });
     // SAFETY: takes numbers only.
     unsafe { libc::semctl(set, 0, libc::IPC_RMID) };
     answer
@@ -131,7 +144,15 @@ fn receive(milliseconds: u64) -> String {
     let time = libc::timeval { tv_sec: 0, tv_usec: (milliseconds * 1000) as i64 };
     let length = size_of::<libc::timeval>() as u32;
     // SAFETY: the time lives across the call.
-    unsafe { libc::setsockopt(ends[0], libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const time).cast(), length) };
+    unsafe {
+        libc::setsockopt(
+            ends[0],
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const time).cast(),
+            length,
+        )
+    };
     let mut byte = 0_u8;
     // SAFETY: the byte lives across the call.
     timed(|| unsafe { libc::recv(ends[0], (&raw mut byte).cast(), 1, 0) } as i64)

@@ -28,8 +28,15 @@ pub(crate) fn respond(command: &str, first: u64, second: u64) -> Option<String> 
         "ended" => held(|space| format!("{:?}", space.ended())),
         "read" => held(|space| {
             let mut bytes = vec![0; second as usize];
-            let done = space.read(&[Segment { address: first, len: second }], &mut bytes, AccessMode::READ);
-            done.map_or_else(|stopped| format!("{:?}", stopped.cause), |()| bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+            let done = space.read(
+                &[Segment { address: first, len: second }],
+                &mut bytes,
+                AccessMode::READ,
+            );
+            done.map_or_else(
+                |stopped| format!("{:?}", stopped.cause),
+                |()| bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            )
         }),
         // The same in a child made by fork, which has inherited the handle.
         "read-in-child" => in_child(|| respond("read", first, second).unwrap_or_default()),
@@ -42,19 +49,24 @@ pub(crate) fn respond(command: &str, first: u64, second: u64) -> Option<String> 
     })
 }
 
-/// Replaces this image some microseconds after another thread of it has stopped the process that it attaches.
+/// Replaces this image some microseconds after another thread of it has stopped the process that it
+/// attaches.
 fn exec_while_attaching(pid: u32, microseconds: u64) -> String {
     std::thread::spawn(move || drop(sva_host::attach(pid)));
     let path = format!("/proc/{pid}/status");
     let begin = Instant::now();
-    while begin.elapsed().as_millis() < 20 && std::fs::read_to_string(&path).is_ok_and(|text| text.contains("TracerPid:\t0\n")) {}
+    while begin.elapsed().as_millis() < 20
+        && std::fs::read_to_string(&path).is_ok_and(|text| text.contains("TracerPid:\t0\n"))
+    {}
     let begin = Instant::now();
     while begin.elapsed().as_micros() < microseconds.into() {}
     crate::exec("serve")
 }
 
 fn held(look: impl FnOnce(&HostSpace) -> String) -> String {
-    HELD.with_borrow(|held| held.as_ref().map_or_else(|| "nothing held".into(), |space| look(space)))
+    HELD.with_borrow(|held| {
+        held.as_ref().map_or_else(|| "nothing held".into(), |space| look(space))
+    })
 }
 
 fn in_child(work: impl FnOnce() -> String) -> String {

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 use std::ptr;
 
-/// Maps `length` bytes: `private`, `shared`, `read` (filled, then read-only), `none` (filled, then inaccessible), `hole` (three pages, the middle one unmapped), `file` (two pages over a file of one).
+/// Maps `length` bytes: `private`, `shared`, `read` (filled, then read-only), `none` (filled, then
+/// inaccessible), `hole` (three pages, the middle one unmapped), `file` (two pages over a file of
+/// one).
 pub(crate) fn map(kind: &str, length: u64) -> String {
     let sharing = if kind == "shared" { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
     let length = length as usize;
@@ -26,7 +28,10 @@ pub(crate) fn map(kind: &str, length: u64) -> String {
 
 fn place(length: usize, flags: i32, file: i32) -> u64 {
     // SAFETY: a fresh mapping at an address of the kernel's choice.
-    unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, file, 0) as u64 }
+    unsafe {
+        libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, file, 0)
+            as u64
+    }
 }
 
 fn short_file(length: usize) -> u64 {
@@ -56,7 +61,8 @@ pub(crate) fn poke(at: u64, length: u64, value: u8) -> String {
     "done".into()
 }
 
-/// Adds one to the number at `at`, `times` times, by loads and stores that somebody else's may come between; what it comes to.
+/// Adds one to the number at `at`, `times` times, by loads and stores that somebody else's may come
+/// between; what it comes to.
 pub(crate) fn increment(at: u64, times: u64) -> String {
     let number = at as *mut u64;
     for _ in 0..times {
@@ -99,7 +105,8 @@ pub(crate) fn unmap(at: u64, length: u64) -> String {
     format!("unmapped {result}")
 }
 
-/// Maps a read-only page whose first access waits for an answer that nobody gives; `waiting 0xADDRESS`, or `refused ERRNO` where the process may not do that.
+/// Maps a read-only page whose first access waits for an answer that nobody gives; `waiting
+/// 0xADDRESS`, or `refused ERRNO` where the process may not do that.
 pub(crate) fn unanswered() -> String {
     // linux/userfaultfd.h
     const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
@@ -114,7 +121,16 @@ pub(crate) fn unanswered() -> String {
     // SAFETY: the structure is of the size that the request states.
     unsafe { libc::ioctl(faults, UFFDIO_API, &raw mut api) };
     // SAFETY: a fresh mapping at an address of the kernel's choice.
-    let at = unsafe { libc::mmap(ptr::null_mut(), 4096, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) } as u64;
+    let at = unsafe {
+        libc::mmap(
+            ptr::null_mut(),
+            4096,
+            libc::PROT_READ,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    } as u64;
     let mut range = [at, 4096, MISSING, 0];
     // SAFETY: as above; nothing of this program reads the page.
     match unsafe { libc::ioctl(faults, UFFDIO_REGISTER, &raw mut range) } {

@@ -1,4 +1,5 @@
-//! The process that the tests of `sva-host` attach to: it does what it is told on its standard input, a line a command, and answers a line each.
+//! The process that the tests of `sva-host` attach to: it does what it is told on its standard
+//! input, a line a command, and answers a line each.
 //!
 //! It has one thread unless told otherwise, so that the attach has no choice which one to stop.
 
@@ -14,7 +15,8 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Bytes at an address that is the same in every image of this program where addresses are not randomised. Never written by the program itself.
+/// Bytes at an address that is the same in every image of this program where addresses are not
+/// randomised. Never written by the program itself.
 #[repr(align(4096))]
 #[expect(dead_code, reason = "read through a pointer")]
 struct Canary([u8; 4096]);
@@ -66,7 +68,8 @@ fn say(answer: &str) {
 fn respond(line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (command, arguments) = words.split_first().unwrap_or((&"", &[]));
-    let number = |index: usize| arguments.get(index).and_then(|text: &&str| parse(text)).unwrap_or(0);
+    let number =
+        |index: usize| arguments.get(index).and_then(|text: &&str| parse(text)).unwrap_or(0);
     match *command {
         "exec" => exec(arguments.first().unwrap_or(&"serve")),
         "exit" => std::process::exit(0),
@@ -92,7 +95,8 @@ fn parse(text: &str) -> Option<u64> {
     }
 }
 
-/// The lines of standard input, without the lock that `std::io::stdin` has: its holder may be a thread that has died.
+/// The lines of standard input, without the lock that `std::io::stdin` has: its holder may be a
+/// thread that has died.
 fn lines() -> impl Iterator<Item = String> {
     let input = std::io::stdin().as_fd().try_clone_to_owned().map(std::fs::File::from);
     input.map(BufReader::new).into_iter().flat_map(|input| input.lines().map_while(Result::ok))

@@ -17,8 +17,9 @@ unsafe extern "C" {
     static __rseq_size: u32;
 }
 
-/// Spins inside a restartable sequence that has no other way out than its abort, for `milliseconds`; answers how often it was aborted. A sequence that
-/// was left without being aborted is not armed any more, and comes to its end after ten seconds or so: far longer than
+/// Spins inside a restartable sequence that has no other way out than its abort, for
+/// `milliseconds`; answers how often it was aborted. A sequence that was left without being aborted
+/// is not armed any more, and comes to its end after ten seconds or so: far longer than
 /// a test waits between two attaches.
 pub(crate) fn run(milliseconds: u64) -> String {
     // SAFETY: constants of the C library.
@@ -36,7 +37,8 @@ pub(crate) fn run(milliseconds: u64) -> String {
     while begin.elapsed().as_millis() < u128::from(milliseconds) {
         let mut descriptor = Descriptor { version: 0, flags: 0, start: 0, length: 0, abort: 0 };
         let mut spins: u64 = 40_000_000_000;
-        // SAFETY: the sequence writes to registers and to the thread's own rseq area; the four bytes before the abort are the signature that glibc registers.
+        // SAFETY: the sequence writes to registers and to the thread's own rseq area; the four
+        // bytes before the abort are the signature that glibc registers.
         unsafe {
             asm!(
                 "lea {scratch}, [rip + 2f]",

@@ -52,14 +52,22 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
         "reap-any" => reap_any(),
         "subreaper" => {
             // SAFETY: takes numbers only.
-            format!("{}", unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64) })
+            format!("{}", unsafe {
+                libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64)
+            })
         }
         // A thread that collects whatever can be waited for, as fast as it can.
         "thief" => {
             std::thread::spawn(|| {
                 loop {
                     // SAFETY: writes nothing.
-                    unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::__WALL | libc::WNOHANG | libc::WUNTRACED) };
+                    unsafe {
+                        libc::waitpid(
+                            -1,
+                            std::ptr::null_mut(),
+                            libc::__WALL | libc::WNOHANG | libc::WUNTRACED,
+                        )
+                    };
                 }
             });
             "done".into()
@@ -67,11 +75,15 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
         // A thread that closes whatever another one opens, as fast as it can.
         "closer" => {
             // The lowest number that is free; what is above is nobody's here.
-            let first = std::fs::File::open("/dev/null").map_or(i32::MAX, |file| file.as_raw_fd()) as u32;
-            let pause = std::time::Duration::from_micros(arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0));
+            let first =
+                std::fs::File::open("/dev/null").map_or(i32::MAX, |file| file.as_raw_fd()) as u32;
+            let pause = std::time::Duration::from_micros(
+                arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0),
+            );
             std::thread::spawn(move || {
                 loop {
-                    // SAFETY: takes numbers only. Nobody relies on a descriptor that is opened from now on.
+                    // SAFETY: takes numbers only. Nobody relies on a descriptor that is opened from
+                    // now on.
                     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) };
                     std::thread::sleep(pause);
                 }
@@ -142,7 +154,9 @@ fn tell_child(line: &str) -> String {
 fn leader_exit() -> String {
     std::thread::spawn(|| {
         // Until the leader is dead.
-        while std::fs::read_to_string("/proc/self/status").is_ok_and(|text| !text.contains("State:\tZ")) {
+        while std::fs::read_to_string("/proc/self/status")
+            .is_ok_and(|text| !text.contains("State:\tZ"))
+        {
             std::thread::yield_now();
         }
         crate::say("leader dead");
@@ -167,7 +181,8 @@ fn clone_sleeper(flags: i32) -> i32 {
     unsafe { libc::clone(sleep, stack.as_mut_ptr_range().end.cast(), flags, std::ptr::null_mut()) }
 }
 
-/// Makes children one after the other and waits for any child, of whatever kind: nobody else's may be seen.
+/// Makes children one after the other and waits for any child, of whatever kind: nobody else's may
+/// be seen.
 fn wait_loop(rounds: u32, options: i32) -> String {
     for round in 0..rounds {
         // SAFETY: the process has one thread here; the child only exits.
@@ -200,7 +215,9 @@ fn dispatch_own_calls() -> String {
     const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
     static SELECTOR: AtomicU8 = AtomicU8::new(0);
     // SAFETY: the kernel reads the byte at each call from now on; it is never freed.
-    format!("{}", unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 1_u64, 0_u64, 0_u64, &raw const SELECTOR) })
+    format!("{}", unsafe {
+        libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 1_u64, 0_u64, 0_u64, &raw const SELECTOR)
+    })
 }
 
 fn allow_all_filter() -> String {
@@ -209,5 +226,7 @@ fn allow_all_filter() -> String {
     // SAFETY: takes numbers only.
     unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1_u64, 0_u64, 0_u64, 0_u64) };
     // SAFETY: the program and its one instruction live across the call.
-    format!("{}", unsafe { libc::prctl(libc::PR_SET_SECCOMP, 2_u64, &raw const program, 0_u64, 0_u64) })
+    format!("{}", unsafe {
+        libc::prctl(libc::PR_SET_SECCOMP, 2_u64, &raw const program, 0_u64, 0_u64)
+    })
 }

@@ -11,9 +11,11 @@ pub struct BarAborted;
 
 /// A device model as its BAR's users see it.
 ///
-/// Called from any thread, several at once, with no lock of the fabric held; may block and may call the fabric.
+/// Called from any thread, several at once, with no lock of the fabric held; may block and may call
+/// the fabric.
 pub trait BarModel: Send + Sync {
-    /// Fills `buf` with what is at `offset` (bytes from the start of the BAR); `offset` and all of `buf` lie inside it.
+    /// Fills `buf` with what is at `offset` (bytes from the start of the BAR); `offset` and all of
+    /// `buf` lie inside it.
     ///
     /// # Errors
     /// The model aborts the request.
@@ -28,9 +30,11 @@ pub trait BarModel: Send + Sync {
 
 const PAGE: u64 = 4096;
 
-/// Memory behind a BAR, zero at first, that counts what reaches it; every BAR has one until another model is attached.
+/// Memory behind a BAR, zero at first, that counts what reaches it; every BAR has one until another
+/// model is attached.
 ///
-/// It keeps pages that were written, at most [`RamBar::PAGES`] of them; a write beyond that is aborted whole.
+/// It keeps pages that were written, at most [`RamBar::PAGES`] of them; a write beyond that is
+/// aborted whole.
 #[derive(Debug, Default)]
 pub struct RamBar(Mutex<Ram>);
 
@@ -72,7 +76,9 @@ impl Ram {
     fn copy_out(&self, offset: u64, buf: &mut [u8]) {
         for (page, within, piece) in pieces(offset, buf.len()) {
             match self.pages.get(&page) {
-                Some(bytes) => buf[piece.clone()].copy_from_slice(&bytes[within..within + piece.len()]),
+                Some(bytes) => {
+                    buf[piece.clone()].copy_from_slice(&bytes[within..within + piece.len()])
+                }
                 None => buf[piece].fill(0),
             }
         }
@@ -89,13 +95,15 @@ impl BarModel for RamBar {
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), BarAborted> {
         let mut ram = self.0.lock();
-        let new = pieces(offset, data.len()).filter(|(page, ..)| !ram.pages.contains_key(page)).count();
+        let new =
+            pieces(offset, data.len()).filter(|(page, ..)| !ram.pages.contains_key(page)).count();
         if ram.pages.len() + new > Self::PAGES {
             return Err(BarAborted);
         }
         ram.writes += 1;
         for (page, within, piece) in pieces(offset, data.len()) {
-            let bytes = ram.pages.entry(page).or_insert_with(|| vec![0; PAGE as usize].into_boxed_slice());
+            let bytes =
+                ram.pages.entry(page).or_insert_with(|| vec![0; PAGE as usize].into_boxed_slice());
             bytes[within..within + piece.len()].copy_from_slice(&data[piece]);
         }
         Ok(())

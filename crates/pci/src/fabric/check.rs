@@ -10,7 +10,8 @@ use crate::fabric::limit;
 use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 use crate::fabric::tree::{Above, Below, Port, Tree, host_bdf};
 
-/// Bridge windows are programmed in units of 1 MiB (PCI-to-PCI bridge architecture 1.2, section 3.2.5.8).
+/// Bridge windows are programmed in units of 1 MiB (PCI-to-PCI bridge architecture 1.2, section
+/// 3.2.5.8).
 pub(crate) const WINDOW_UNIT: u64 = 1 << 20;
 
 /// The first address of the upper window of a bridge.
@@ -26,14 +27,21 @@ pub(crate) fn elements(spec: &FabricSpec) -> Result<(), SpecError> {
     at_most("functions", spec.functions.len(), limit::FUNCTIONS)?;
 
     let mut ids = HashSet::new();
-    for id in spec.host_bridges.iter().map(|host| &host.id).chain(spec.ports.iter().map(|port| &port.id)) {
+    for id in
+        spec.host_bridges.iter().map(|host| &host.id).chain(spec.ports.iter().map(|port| &port.id))
+    {
         name(id)?;
         if !ids.insert(id) {
             return Err(SpecError::DuplicateId { id: id.clone() });
         }
     }
     distinct(spec.host_bridges.iter().map(host_bdf))?;
-    distinct(spec.ports.iter().map(|port| port.bdf).chain(spec.functions.iter().map(|function| function.bdf)))?;
+    distinct(
+        spec.ports
+            .iter()
+            .map(|port| port.bdf)
+            .chain(spec.functions.iter().map(|function| function.bdf)),
+    )?;
     groups(spec)?;
     spec.host_bridges.iter().try_for_each(host)?;
     spec.ports.iter().try_for_each(port)?;
@@ -48,10 +56,15 @@ fn distinct(addresses: impl Iterator<Item = Bdf>) -> Result<(), SpecError> {
     }
 }
 
-/// Checks that no group is empty and nothing is in two. Whether all members are there is asked once, of a new fabric: later they may leave.
+/// Checks that no group is empty and nothing is in two. Whether all members are there is asked
+/// once, of a new fabric: later they may leave.
 fn groups(spec: &FabricSpec) -> Result<(), SpecError> {
     at_most("groups", spec.groups.len(), limit::FUNCTIONS)?;
-    at_most("members of groups", spec.groups.iter().map(Vec::len).sum(), limit::FUNCTIONS + limit::PORTS + limit::HOST_BRIDGES)?;
+    at_most(
+        "members of groups",
+        spec.groups.iter().map(Vec::len).sum(),
+        limit::FUNCTIONS + limit::PORTS + limit::HOST_BRIDGES,
+    )?;
     if let Some(number) = spec.groups.iter().position(Vec::is_empty) {
         return Err(SpecError::EmptyGroup { number });
     }
@@ -65,8 +78,13 @@ fn groups(spec: &FabricSpec) -> Result<(), SpecError> {
 /// Checks that all members of declared groups are there.
 pub(crate) fn members(spec: &FabricSpec) -> Result<(), SpecError> {
     let ports = spec.ports.iter().map(|port| port.bdf);
-    let there: HashSet<Bdf> =
-        spec.host_bridges.iter().map(host_bdf).chain(ports).chain(spec.functions.iter().map(|function| function.bdf)).collect();
+    let there: HashSet<Bdf> = spec
+        .host_bridges
+        .iter()
+        .map(host_bdf)
+        .chain(ports)
+        .chain(spec.functions.iter().map(|function| function.bdf))
+        .collect();
     match spec.groups.iter().flatten().find(|bdf| !there.contains(bdf)) {
         Some(&bdf) => Err(SpecError::UnknownMember { bdf }),
         None => Ok(()),
@@ -100,7 +118,8 @@ fn host(host: &HostBridgeSpec) -> Result<(), SpecError> {
 }
 
 fn window_aligned(decoder: Decoder, range: AddrRange) -> Result<(), SpecError> {
-    let aligned = range.first().is_multiple_of(WINDOW_UNIT) && range.last() % WINDOW_UNIT == WINDOW_UNIT - 1;
+    let aligned =
+        range.first().is_multiple_of(WINDOW_UNIT) && range.last() % WINDOW_UNIT == WINDOW_UNIT - 1;
     if aligned { Ok(()) } else { Err(SpecError::Misaligned { decoder, range, to: WINDOW_UNIT }) }
 }
 
@@ -125,7 +144,9 @@ fn port(port: &PortSpec) -> Result<(), SpecError> {
         return Err(SpecError::PrefixOnPci { bdf });
     }
     match port.acs {
-        Some(_) if matches!(port.kind, PortKind::Upstream | PortKind::PciBridge) => Err(SpecError::AcsMisplaced { bdf, kind: port.kind }),
+        Some(_) if matches!(port.kind, PortKind::Upstream | PortKind::PciBridge) => {
+            Err(SpecError::AcsMisplaced { bdf, kind: port.kind })
+        }
         Some(acs) => consistent(bdf, acs),
         None => Ok(()),
     }
@@ -170,7 +191,8 @@ fn function(function: &FunctionSpec) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Checks that every element is on the bus below its parent, and that bus numbers nest. `order` has parents before children.
+/// Checks that every element is on the bus below its parent, and that bus numbers nest. `order` has
+/// parents before children.
 pub(crate) fn buses(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError> {
     for port in &tree.ports {
         placed(tree, port)?;
@@ -200,7 +222,9 @@ fn placed(tree: &Tree, port: &Port) -> Result<(), SpecError> {
     let fits = match port.above {
         Above::Host(_) => matches!(kind, PortKind::Root | PortKind::PciBridge),
         Above::Port(above) => match tree.ports[above].spec.kind {
-            PortKind::Root | PortKind::Downstream => matches!(kind, PortKind::Upstream | PortKind::PciBridge),
+            PortKind::Root | PortKind::Downstream => {
+                matches!(kind, PortKind::Upstream | PortKind::PciBridge)
+            }
             PortKind::Upstream => kind == PortKind::Downstream,
             PortKind::PciBridge => false,
         },
@@ -210,7 +234,12 @@ fn placed(tree: &Tree, port: &Port) -> Result<(), SpecError> {
             Above::Host(_) => "host bridge",
             Above::Port(above) => tree.ports[above].spec.kind.name(),
         };
-        return Err(SpecError::PortMisplaced { bdf: port.spec.bdf, kind, parent: port.spec.parent.clone(), parent_kind });
+        return Err(SpecError::PortMisplaced {
+            bdf: port.spec.bdf,
+            kind,
+            parent: port.spec.parent.clone(),
+            parent_kind,
+        });
     }
     on_bus(tree, port.spec.bdf, port.above)
 }
@@ -247,23 +276,46 @@ struct Buses {
 
 fn conflict(a: &Buses, b: &Buses) -> SpecError {
     let (port, first, last) = (a.owner, a.first, a.last);
-    SpecError::BusConflict { port, first, last, other: b.owner, other_first: b.first, other_last: b.last }
+    SpecError::BusConflict {
+        port,
+        first,
+        last,
+        other: b.owner,
+        other_first: b.first,
+        other_last: b.last,
+    }
 }
 
-/// Checks that the ranges of siblings are disjoint and above their parent's bus, as routing by bus number needs.
+/// Checks that the ranges of siblings are disjoint and above their parent's bus, as routing by bus
+/// number needs.
 fn nested(tree: &Tree, order: &[usize]) -> Result<(), SpecError> {
     let below = |port: usize| {
         let port = &tree.ports[port];
-        Buses { segment: port.spec.bdf.segment(), first: port.spec.secondary, last: port.subordinate, owner: port.spec.bdf }
+        Buses {
+            segment: port.spec.bdf.segment(),
+            first: port.spec.secondary,
+            last: port.subordinate,
+            owner: port.spec.bdf,
+        }
     };
     let ports_of = |children: &[Below]| -> Vec<Buses> {
-        children.iter().filter_map(|child| if let Below::Port(port) = child { Some(below(*port)) } else { None }).collect()
+        children
+            .iter()
+            .filter_map(
+                |child| if let Below::Port(port) = child { Some(below(*port)) } else { None },
+            )
+            .collect()
     };
     let mut roots = Vec::new();
     for host in &tree.hosts {
         let children = ports_of(&host.children);
         let last = children.iter().map(|range| range.last).fold(host.spec.bus, u8::max);
-        let own = Buses { segment: host.spec.segment, first: host.spec.bus, last: host.spec.bus, owner: host.bdf() };
+        let own = Buses {
+            segment: host.spec.segment,
+            first: host.spec.bus,
+            last: host.spec.bus,
+            owner: host.bdf(),
+        };
         siblings(children, &own)?;
         roots.push(Buses { last, ..own });
     }
@@ -284,13 +336,17 @@ fn siblings(children: Vec<Buses>, own: &Buses) -> Result<(), SpecError> {
 
 fn disjoint(mut ranges: Vec<Buses>) -> Result<(), SpecError> {
     ranges.sort_by_key(|range| (range.segment, range.first));
-    match ranges.windows(2).find(|pair| pair[0].segment == pair[1].segment && pair[1].first <= pair[0].last) {
+    match ranges
+        .windows(2)
+        .find(|pair| pair[0].segment == pair[1].segment && pair[1].first <= pair[0].last)
+    {
         Some(pair) => Err(conflict(&pair[0], &pair[1])),
         None => Ok(()),
     }
 }
 
-/// Checks what shares a device number: bridges are alone or among their like, endpoints may sit beside an upstream port that says so, and functions isolate all or none.
+/// Checks what shares a device number: bridges are alone or among their like, endpoints may sit
+/// beside an upstream port that says so, and functions isolate all or none.
 pub(crate) fn slots(tree: &Tree) -> Result<(), SpecError> {
     let mut ports: Vec<_> = tree.ports.iter().map(|port| &port.spec).collect();
     ports.sort_by_key(|port| port.bdf);
@@ -302,10 +358,18 @@ pub(crate) fn slots(tree: &Tree) -> Result<(), SpecError> {
     }
     for port in ports.into_iter().filter(|port| !port.multifunction) {
         if let Some(function) = tree.slot(port.bdf).next() {
-            return Err(SpecError::MixedSlot { a: port.bdf, kind: port.kind, b: function.spec.bdf });
+            return Err(SpecError::MixedSlot {
+                a: port.bdf,
+                kind: port.kind,
+                b: function.spec.bdf,
+            });
         }
     }
-    let mut isolating: Vec<_> = tree.functions.iter().map(|function| (function.spec.bdf, isolates(&function.spec))).collect();
+    let mut isolating: Vec<_> = tree
+        .functions
+        .iter()
+        .map(|function| (function.spec.bdf, isolates(&function.spec)))
+        .collect();
     isolating.sort();
     for pair in isolating.windows(2).filter(|pair| pair[0].0.slot() == pair[1].0.slot()) {
         match (pair[0], pair[1]) {
@@ -318,7 +382,8 @@ pub(crate) fn slots(tree: &Tree) -> Result<(), SpecError> {
     Ok(())
 }
 
-/// Whether a function redirects what is meant for the other functions of its device, as it was enumerated.
+/// Whether a function redirects what is meant for the other functions of its device, as it was
+/// enumerated.
 pub(crate) fn isolates(function: &FunctionSpec) -> bool {
     crate::acs::enabled(function.acs, AcsBits::FUNCTION_ISOLATION)
 }

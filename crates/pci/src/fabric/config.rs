@@ -1,7 +1,8 @@
 //! A description as TOML. The format is documented in docs/fabric-config.md.
 //!
-//! The text is foreign: its length is bounded before it is read, unknown keys are refused, and numbers are checked as they are read. What the elements
-//! say about each other is checked when the fabric is built.
+//! The text is foreign: its length is bounded before it is read, unknown keys are refused, and
+//! numbers are checked as they are read. What the elements say about each other is checked when the
+//! fabric is built.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,15 +25,21 @@ impl FabricSpec {
     /// Reads a description.
     ///
     /// # Errors
-    /// The text is too long, no TOML, not of the format (with line and column), or says something that no element can be. Whether the elements go
-    /// together is for [`Fabric::new`](crate::Fabric::new) to say.
+    /// The text is too long, no TOML, not of the format (with line and column), or says something
+    /// that no element can be. Whether the elements go together is for
+    /// [`Fabric::new`](crate::Fabric::new) to say.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         if text.len() > limit::TEXT {
             return Err(ConfigError::TooLong { len: text.len() });
         }
         let file: FileText = toml::from_str(text).map_err(|reason| {
             let (line, column) = position(text, reason.span().map_or(0, |span| span.start));
-            ConfigError::Toml { line, column, reason: Box::new(reason), excerpt: excerpt(text, line, column) }
+            ConfigError::Toml {
+                line,
+                column,
+                reason: Box::new(reason),
+                excerpt: excerpt(text, line, column),
+            }
         })?;
         Ok(file.into_spec()?)
     }
@@ -50,7 +57,10 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 fn excerpt(text: &str, line: usize, column: usize) -> String {
     let before = limit::EXCERPT / 4;
     let rest = text.split('\n').nth(line - 1).unwrap_or("").chars();
-    escaped(&rest.skip((column - 1).saturating_sub(before)).take(limit::EXCERPT).collect::<String>(), limit::EXCERPT)
+    escaped(
+        &rest.skip((column - 1).saturating_sub(before)).take(limit::EXCERPT).collect::<String>(),
+        limit::EXCERPT,
+    )
 }
 
 #[derive(serde::Deserialize)]
@@ -182,7 +192,11 @@ impl FileText {
         for device in self.device {
             spec.functions.push(device.into_spec()?);
         }
-        spec.groups.extend(self.group.into_iter().map(|group| group.members.into_iter().map(|member| member.0).collect()));
+        spec.groups.extend(
+            self.group
+                .into_iter()
+                .map(|group| group.members.into_iter().map(|member| member.0).collect()),
+        );
         Ok(spec)
     }
 }
@@ -203,7 +217,12 @@ fn ranges(texts: &[RangeText], decoder: Decoder) -> Result<Vec<AddrRange>, SpecE
 
 impl HostText {
     fn into_spec(self) -> Result<HostBridgeSpec, SpecError> {
-        let mut host = HostBridgeSpec { segment: self.segment, bus: self.bus, p2p: self.p2p, ..HostBridgeSpec::new(self.id, []) };
+        let mut host = HostBridgeSpec {
+            segment: self.segment,
+            bus: self.bus,
+            p2p: self.p2p,
+            ..HostBridgeSpec::new(self.id, [])
+        };
         let bdf = host_bdf(&host);
         host.windows = ranges(&self.windows, Decoder::HostBridge(bdf))?;
         if let Some(reserved) = self.reserved {
@@ -237,7 +256,13 @@ impl DeviceText {
         let mut function = FunctionSpec::new(self.parent, bdf);
         function.model = self.model;
         let response_pasid = self.response_pasid.unwrap_or(self.pri.is_some());
-        function.capabilities = Capabilities { pasid, ats: self.ats, pri: self.pri, response_pasid, page_faults: self.page_faults };
+        function.capabilities = Capabilities {
+            pasid,
+            ats: self.ats,
+            pri: self.pri,
+            response_pasid,
+            page_faults: self.page_faults,
+        };
         function.acs = acs(self.acs, self.acs_implemented, Acs::function);
         for (n, bar) in self.bars.into_iter().enumerate() {
             let index = bar.index.unwrap_or(u8::try_from(n).unwrap_or(u8::MAX));
@@ -249,17 +274,25 @@ impl DeviceText {
 
 impl PasidText {
     fn into_capability(self, bdf: Bdf) -> Result<PasidCapability, SpecError> {
-        let width = u8::try_from(self.width).ok().and_then(PasidWidth::new).ok_or(SpecError::PasidWidth { bdf, width: self.width })?;
+        let width = u8::try_from(self.width)
+            .ok()
+            .and_then(PasidWidth::new)
+            .ok_or(SpecError::PasidWidth { bdf, width: self.width })?;
         Ok(PasidCapability { width, execute: self.execute, privileged: self.privileged })
     }
 }
 
 /// Either list makes a capability; what is implemented is by default what `usual` says.
-fn acs(enabled: Option<Vec<Parsed<AcsBits>>>, implemented: Option<Vec<Parsed<AcsBits>>>, usual: fn(AcsBits) -> Acs) -> Option<Acs> {
+fn acs(
+    enabled: Option<Vec<Parsed<AcsBits>>>,
+    implemented: Option<Vec<Parsed<AcsBits>>>,
+    usual: fn(AcsBits) -> Acs,
+) -> Option<Acs> {
     if enabled.is_none() && implemented.is_none() {
         return None;
     }
-    let all = |bits: Vec<Parsed<AcsBits>>| bits.into_iter().fold(AcsBits::NONE, |all, bit| all | bit.0);
+    let all =
+        |bits: Vec<Parsed<AcsBits>>| bits.into_iter().fold(AcsBits::NONE, |all, bit| all | bit.0);
     let acs = usual(enabled.map_or(AcsBits::NONE, all));
     Some(Acs { implemented: implemented.map_or(acs.implemented, all), ..acs })
 }
@@ -314,7 +347,8 @@ impl<'de, K: Kind> Deserialize<'de> for Number<K> {
                 Ok(value)
             }
             fn visit_i64<E: Error>(self, value: i64) -> Result<u64, E> {
-                u64::try_from(value).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(value), &self))
+                u64::try_from(value)
+                    .map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(value), &self))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
                 K::parse(text).map_err(E::custom)

@@ -1,7 +1,7 @@
 //! The way back: a description as TOML, in the form that people write.
 //!
-//! Written by hand rather than by serde: tables of one line each for what belongs together, hexadecimal addresses and sizes with units, and nothing that is the
-//! default.
+//! Written by hand rather than by serde: tables of one line each for what belongs together,
+//! hexadecimal addresses and sizes with units, and nothing that is the default.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -12,8 +12,9 @@ use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortSpec};
 use crate::number::size_text;
 
 impl FabricSpec {
-    /// The description as a configuration file, which [`from_toml`](Self::from_toml) reads back to an equal one where every element is what one can be and the text
-    /// is no longer than [`limit::TEXT`](crate::limit::TEXT). The text ends with a line feed.
+    /// The description as a configuration file, which [`from_toml`](Self::from_toml) reads back to
+    /// an equal one where every element is what one can be and the text is no longer than
+    /// [`limit::TEXT`](crate::limit::TEXT). The text ends with a line feed.
     pub fn to_toml(&self) -> String {
         Toml(self).to_string()
     }
@@ -60,7 +61,13 @@ fn host_bridge(f: &mut Formatter<'_>, host: &HostBridgeSpec) -> fmt::Result {
 
 fn port(f: &mut Formatter<'_>, port: &PortSpec) -> fmt::Result {
     let usual = PortSpec::new(port.kind, "", "", port.bdf, port.secondary);
-    writeln!(f, "\n[[port]]\nid = {}\nparent = {}\nkind = \"{}\"", quoted(&port.id), quoted(&port.parent), port.kind)?;
+    writeln!(
+        f,
+        "\n[[port]]\nid = {}\nparent = {}\nkind = \"{}\"",
+        quoted(&port.id),
+        quoted(&port.parent),
+        port.kind
+    )?;
     writeln!(f, "bdf = \"{}\"\nsecondary = {:#04x}", port.bdf, port.secondary)?;
     acs(f, port.acs, Acs::port)?;
     if port.multifunction {
@@ -82,8 +89,10 @@ fn function(f: &mut Formatter<'_>, function: &FunctionSpec) -> fmt::Result {
     }
     let capabilities = function.capabilities;
     if let Some(pasid) = capabilities.pasid {
-        let (execute, privileged) =
-            (if pasid.execute { ", execute = true" } else { "" }, if pasid.privileged { ", privileged = true" } else { "" });
+        let (execute, privileged) = (
+            if pasid.execute { ", execute = true" } else { "" },
+            if pasid.privileged { ", privileged = true" } else { "" },
+        );
         writeln!(f, "pasid = {{ width = {}{execute}{privileged} }}", pasid.width.bits())?;
     }
     if capabilities.ats {
@@ -101,7 +110,12 @@ fn function(f: &mut Formatter<'_>, function: &FunctionSpec) -> fmt::Result {
     acs(f, function.acs, Acs::function)?;
     if !function.bars.is_empty() {
         let bar = |bar: &crate::BarSpec| {
-            format!("{{ index = {}, address = \"{:#x}\", size = \"{}\" }}", bar.index, bar.address, size_text(bar.size))
+            format!(
+                "{{ index = {}, address = \"{:#x}\", size = \"{}\" }}",
+                bar.index,
+                bar.address,
+                size_text(bar.size)
+            )
         };
         writeln!(f, "bars = {}", list(function.bars.iter().map(bar)))?;
     }
@@ -132,5 +146,9 @@ fn list(items: impl Iterator<Item = String>) -> String {
     const SHORT: usize = 100;
     let items: Vec<String> = items.collect();
     let line = items.join(", ");
-    if line.len() <= SHORT { format!("[{line}]") } else { format!("[\n    {},\n]", items.join(",\n    ")) }
+    if line.len() <= SHORT {
+        format!("[{line}]")
+    } else {
+        format!("[\n    {},\n]", items.join(",\n    "))
+    }
 }

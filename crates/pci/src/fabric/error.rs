@@ -54,7 +54,8 @@ pub enum SpecError {
         /// How many there may be.
         limit: usize,
     },
-    /// An id or model name is empty, too long, or has other characters than letters, digits, `.`, `_` and `-`.
+    /// An id or model name is empty, too long, or has other characters than letters, digits, `.`,
+    /// `_` and `-`.
     #[error("`{}` is no name; use 1 to {} of the characters A-Z a-z 0-9 . _ -", name.escape_debug(), limit::NAME)]
     BadName {
         /// The start of it.
@@ -66,7 +67,8 @@ pub enum SpecError {
         /// The id.
         id: String,
     },
-    /// Two elements sit at one PCI address. A host bridge may share its own, 00.0 of its root bus, with a port or function.
+    /// Two elements sit at one PCI address. A host bridge may share its own, 00.0 of its root bus,
+    /// with a port or function.
     #[error("two devices are at {bdf}; move one of them")]
     DuplicateAddress {
         /// The address.
@@ -85,7 +87,9 @@ pub enum SpecError {
         bdf: Bdf,
     },
     /// A member of a declared group that is not there.
-    #[error("{bdf} is in a declared group, but nothing is there; add it or leave it out of the group")]
+    #[error(
+        "{bdf} is in a declared group, but nothing is there; add it or leave it out of the group"
+    )]
     UnknownMember {
         /// The member.
         bdf: Bdf,
@@ -123,7 +127,9 @@ pub enum SpecError {
         parent_kind: &'static str,
     },
     /// An endpoint below an upstream port.
-    #[error("{bdf} cannot be below `{parent}`, the upstream port of a switch; put it below one of its downstream ports")]
+    #[error(
+        "{bdf} cannot be below `{parent}`, the upstream port of a switch; put it below one of its downstream ports"
+    )]
     FunctionMisplaced {
         /// The endpoint.
         bdf: Bdf,
@@ -150,8 +156,11 @@ pub enum SpecError {
         /// The port.
         port: Bdf,
     },
-    /// Bus numbers do not nest: a secondary bus not above its port's own, or two ranges that overlap.
-    #[error("the buses {first:02x}-{last:02x} below {port} conflict with bus {other_first:02x}-{other_last:02x} of {other}")]
+    /// Bus numbers do not nest: a secondary bus not above its port's own, or two ranges that
+    /// overlap.
+    #[error(
+        "the buses {first:02x}-{last:02x} below {port} conflict with bus {other_first:02x}-{other_last:02x} of {other}"
+    )]
     BusConflict {
         /// A port or host bridge.
         port: Bdf,
@@ -176,8 +185,11 @@ pub enum SpecError {
         /// Another function of the same device.
         b: Bdf,
     },
-    /// Some functions of a device isolate and others do not, so that its groups would change with what is plugged.
-    #[error("{with} enables ACS RR and CR between functions, but {without} of the same device does not; give both the same")]
+    /// Some functions of a device isolate and others do not, so that its groups would change with
+    /// what is plugged.
+    #[error(
+        "{with} enables ACS RR and CR between functions, but {without} of the same device does not; give both the same"
+    )]
     MixedFunctionAcs {
         /// A function that isolates.
         with: Bdf,
@@ -185,7 +197,9 @@ pub enum SpecError {
         without: Bdf,
     },
     /// ACS where it does not belong: an upstream port or a PCIe-to-PCI bridge.
-    #[error("{bdf} is a {kind}, which has no ACS here; put it on root ports, downstream ports and functions")]
+    #[error(
+        "{bdf} is a {kind}, which has no ACS here; put it on root ports, downstream ports and functions"
+    )]
     AcsMisplaced {
         /// The port.
         bdf: Bdf,
@@ -193,7 +207,9 @@ pub enum SpecError {
         kind: PortKind,
     },
     /// A port that is no upstream port is said to be one of several functions.
-    #[error("{bdf} is a {kind}; only upstream ports are said to be multifunction, for only they have endpoints beside them")]
+    #[error(
+        "{bdf} is a {kind}; only upstream ports are said to be multifunction, for only they have endpoints beside them"
+    )]
     MultifunctionMisplaced {
         /// The port.
         bdf: Bdf,
@@ -217,7 +233,9 @@ pub enum SpecError {
         bits: AcsBits,
     },
     /// ACS egress control is enabled, which is not modelled.
-    #[error("{bdf} enables ACS EC; it can be implemented but not enabled, for no egress vector is modelled")]
+    #[error(
+        "{bdf} enables ACS EC; it can be implemented but not enabled, for no egress vector is modelled"
+    )]
     EgressControl {
         /// The port or function.
         bdf: Bdf,
@@ -348,7 +366,8 @@ pub(crate) fn escaped(text: &str, characters: usize) -> String {
     shown
 }
 
-/// Escapes control characters, among them line feeds, and those that turn the direction of writing. Quotes stay as they are.
+/// Escapes control characters, among them line feeds, and those that turn the direction of writing.
+/// Quotes stay as they are.
 fn harmless(c: char) -> impl Iterator<Item = char> {
     let plain = c == '\\' || c == '\'' || c == '"';
     let escaped = (!plain).then(|| c.escape_debug());
@@ -372,9 +391,11 @@ pub enum ConfigError {
         line: usize,
         /// Column in characters, from 1.
         column: usize,
-        /// What the reader says. No `source`: its own text repeats place and reason, and prints the whole line as it is.
+        /// What the reader says. No `source`: its own text repeats place and reason, and prints
+        /// the whole line as it is.
         reason: Box<toml::de::Error>,
-        /// The line around the column, at most [`limit::EXCERPT`] characters before escaping, control characters escaped.
+        /// The line around the column, at most [`limit::EXCERPT`] characters before escaping,
+        /// control characters escaped.
         excerpt: String,
     },
     /// Well-formed, but no fabric.

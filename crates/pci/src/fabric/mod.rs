@@ -1,4 +1,5 @@
-//! A software PCI Express fabric: what is there ([`FabricSpec`]), and how it behaves at run time ([`Fabric`]).
+//! A software PCI Express fabric: what is there ([`FabricSpec`]), and how it behaves at run time
+//! ([`Fabric`]).
 //!
 //! | module | what lives there |
 //! |---|---|
@@ -36,7 +37,8 @@ pub use route::Route;
 pub use runtime::Fabric;
 pub use spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 pub use view::{
-    AcsView, BarView, CaughtView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView, PasidView, PortView, RangeView,
+    AcsView, BarView, CaughtView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView,
+    PasidView, PortView, RangeView,
 };
 
 /// Bounds of a fabric and of the text that describes one; what passes them is refused.
@@ -55,7 +57,8 @@ pub mod limit {
     pub const BARS: usize = 6;
     /// Windows or reserved ranges of one host bridge.
     pub const RANGES: usize = 16;
-    /// Ranges listed for one function in a [`FabricView`](crate::FabricView); a large fabric without ACS has millions in all.
+    /// Ranges listed for one function in a [`FabricView`](crate::FabricView); a large fabric
+    /// without ACS has millions in all.
     pub const CAUGHT: usize = 32;
     /// Bytes of an id or of a model's name.
     pub const NAME: usize = 32;

@@ -1,4 +1,5 @@
-//! What a device's requests carry and pass on their way to the root: requester ID, defects, reserved addresses.
+//! What a device's requests carry and pass on their way to the root: requester ID, defects,
+//! reserved addresses.
 
 use sva_core::{AddrRange, Bdf, PathDefect, RequesterId};
 
@@ -10,8 +11,9 @@ use crate::fabric::tree::{Above, Function, Tree, bus_zero};
 
 /// The requester ID that the IOMMU sees.
 ///
-/// A PCIe-to-PCI bridge issues the requests of its conventional bus as device 0, function 0 of that bus (PCIe to PCI/PCI-X bridge 1.0, section 2.3). Bridges do
-/// not nest, so at most one is on the way. Answers by position, so also for a device that is not there any more.
+/// A PCIe-to-PCI bridge issues the requests of its conventional bus as device 0, function 0 of that
+/// bus (PCIe to PCI/PCI-X bridge 1.0, section 2.3). Bridges do not nest, so at most one is on the
+/// way. Answers by position, so also for a device that is not there any more.
 pub(crate) fn requester(tree: &Tree, device: Bdf) -> RequesterId {
     match tree.bus_of(device) {
         Some(Above::Port(port)) if tree.ports[port].spec.kind == PortKind::PciBridge => {
@@ -39,9 +41,15 @@ pub(crate) fn defect(tree: &Tree, from: &Function) -> Option<PathDefect> {
             // A conventional bus redirects nothing.
             PortKind::PciBridge => Some(PathDefect::NoRequestRedirect(bdf)),
             // Nor does an upstream port between its switch and the functions beside it.
-            PortKind::Upstream if port.spec.multifunction => Some(PathDefect::NoRequestRedirect(bdf)),
-            PortKind::Root | PortKind::Downstream if !port.enables(AcsBits::RR) => Some(PathDefect::NoRequestRedirect(bdf)),
-            PortKind::Root | PortKind::Downstream if !port.enables(AcsBits::UF) => Some(PathDefect::NoUpstreamForwarding(bdf)),
+            PortKind::Upstream if port.spec.multifunction => {
+                Some(PathDefect::NoRequestRedirect(bdf))
+            }
+            PortKind::Root | PortKind::Downstream if !port.enables(AcsBits::RR) => {
+                Some(PathDefect::NoRequestRedirect(bdf))
+            }
+            PortKind::Root | PortKind::Downstream if !port.enables(AcsBits::UF) => {
+                Some(PathDefect::NoUpstreamForwarding(bdf))
+            }
             _ if !port.spec.tlp_prefix => Some(PathDefect::NoTlpPrefix(bdf)),
             _ => None,
         }
@@ -55,7 +63,8 @@ pub(crate) fn translation_blocked(tree: &Tree, from: &Function) -> Option<Bdf> {
     ports.into_iter().find(stops).map(|port| tree.ports[port].spec.bdf)
 }
 
-/// The reserved ranges of the host bridge above `device`, sorted and disjoint; of all host bridges where none is known.
+/// The reserved ranges of the host bridge above `device`, sorted and disjoint; of all host bridges
+/// where none is known.
 pub(crate) fn reserved(tree: &Tree, device: Bdf) -> Vec<AddrRange> {
     let ranges: Vec<AddrRange> = match tree.bus_of(device) {
         Some(above) => tree.hosts[tree.upward(above).1].spec.reserved.clone(),

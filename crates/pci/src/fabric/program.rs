@@ -1,4 +1,5 @@
-//! Programs the windows of bridges, from the leaves up, and checks that every address has at most one decoder on each bus.
+//! Programs the windows of bridges, from the leaves up, and checks that every address has at most
+//! one decoder on each bus.
 
 use sva_core::{AddrRange, Bdf};
 
@@ -7,7 +8,8 @@ use crate::fabric::error::{Decoder, SpecError};
 use crate::fabric::spec::{FunctionSpec, PortSpec};
 use crate::fabric::tree::{Above, Bar, Below, Host, Tree};
 
-/// The smallest memory BAR: the low four bits of the register are no address (PCIe 6.0, section 7.5.1.2.1, which wants 128 of native endpoints).
+/// The smallest memory BAR: the low four bits of the register are no address (PCIe 6.0, section
+/// 7.5.1.2.1, which wants 128 of native endpoints).
 const BAR_LEAST: u64 = 16;
 
 /// Checks the BARs of a function by themselves.
@@ -20,7 +22,8 @@ pub(crate) fn bars(function: &FunctionSpec) -> Result<Vec<Bar>, SpecError> {
         if size == 0 {
             return Err(SpecError::Empty { decoder, address });
         }
-        let range = AddrRange::new(address, size).ok_or(SpecError::Wraps { decoder, address, size })?;
+        let range =
+            AddrRange::new(address, size).ok_or(SpecError::Wraps { decoder, address, size })?;
         if !size.is_power_of_two() || size < BAR_LEAST {
             return Err(SpecError::BarSize { bdf, index, size });
         }
@@ -41,7 +44,11 @@ pub(crate) fn windows(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError>
     for function in &tree.functions {
         let (_, host) = tree.upward(function.above);
         for bar in &function.bars {
-            inside(&tree.hosts[host], Decoder::Bar { device: function.spec.bdf, index: bar.index }, bar.range)?;
+            inside(
+                &tree.hosts[host],
+                Decoder::Bar { device: function.spec.bdf, index: bar.index },
+                bar.range,
+            )?;
         }
     }
     for &port in order.iter().rev() {
@@ -54,7 +61,9 @@ pub(crate) fn windows(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError>
         let children = decoded(tree, Above::Host(n));
         children.iter().try_for_each(|(range, decoder)| inside(host, *decoder, *range))?;
         disjoint(&children)?;
-        tops.extend(host.spec.windows.iter().map(|range| (*range, Decoder::HostBridge(host.bdf()))));
+        tops.extend(
+            host.spec.windows.iter().map(|range| (*range, Decoder::HostBridge(host.bdf()))),
+        );
     }
     disjoint(&tops)
 }
@@ -73,12 +82,19 @@ fn decoded(tree: &Tree, above: Above) -> Vec<(AddrRange, Decoder)> {
         match *child {
             Below::Port(port) => {
                 let port = &tree.ports[port];
-                ranges.extend(port.windows.iter().map(|window| (*window, Decoder::Port(port.spec.bdf))));
+                ranges.extend(
+                    port.windows.iter().map(|window| (*window, Decoder::Port(port.spec.bdf))),
+                );
             }
             Below::Function(function) => {
                 let function = &tree.functions[function];
                 let device: Bdf = function.spec.bdf;
-                ranges.extend(function.bars.iter().map(|bar| (bar.range, Decoder::Bar { device, index: bar.index })));
+                ranges.extend(
+                    function
+                        .bars
+                        .iter()
+                        .map(|bar| (bar.range, Decoder::Bar { device, index: bar.index })),
+                );
             }
         }
     }
@@ -89,14 +105,22 @@ fn disjoint(ranges: &[(AddrRange, Decoder)]) -> Result<(), SpecError> {
     let mut sorted = ranges.to_vec();
     sorted.sort_by_key(|(range, _)| *range);
     match sorted.windows(2).find(|pair| pair[0].0.overlaps(pair[1].0)) {
-        Some(pair) => Err(SpecError::Overlap { a: pair[0].1, a_range: pair[0].0, b: pair[1].1, b_range: pair[1].0 }),
+        Some(pair) => Err(SpecError::Overlap {
+            a: pair[0].1,
+            a_range: pair[0].0,
+            b: pair[1].1,
+            b_range: pair[1].0,
+        }),
         None => Ok(()),
     }
 }
 
-/// The windows of a port on each side of 4 GiB: several as they are given, or else the smallest one that holds what is given and all of `children`, none of which
-/// crosses.
-fn programmed(port: &PortSpec, children: &[(AddrRange, Decoder)]) -> Result<Vec<AddrRange>, SpecError> {
+/// The windows of a port on each side of 4 GiB: several as they are given, or else the smallest one
+/// that holds what is given and all of `children`, none of which crosses.
+fn programmed(
+    port: &PortSpec,
+    children: &[(AddrRange, Decoder)],
+) -> Result<Vec<AddrRange>, SpecError> {
     let mut windows = Vec::new();
     for low in [true, false] {
         let side = |range: &AddrRange| (range.first() < FOUR_GIB) == low;
@@ -109,7 +133,11 @@ fn programmed(port: &PortSpec, children: &[(AddrRange, Decoder)]) -> Result<Vec<
         let given = joined(given);
         for (range, decoder) in inner {
             if !given.iter().any(|window| window.covers(*range)) {
-                return Err(SpecError::OutsideWindow { decoder: *decoder, range: *range, above: port.bdf });
+                return Err(SpecError::OutsideWindow {
+                    decoder: *decoder,
+                    range: *range,
+                    above: port.bdf,
+                });
             }
         }
         windows.extend(given);
@@ -124,7 +152,8 @@ pub(crate) fn joined(mut ranges: Vec<AddrRange>) -> Vec<AddrRange> {
     for range in ranges {
         match joined.last_mut() {
             Some(last) if last.last().checked_add(1).is_none_or(|next| range.first() <= next) => {
-                *last = AddrRange::inclusive(last.first(), last.last().max(range.last())).unwrap_or(*last);
+                *last = AddrRange::inclusive(last.first(), last.last().max(range.last()))
+                    .unwrap_or(*last);
             }
             _ => joined.push(range),
         }

@@ -1,15 +1,19 @@
 //! The fabric as a tree of text.
 
 use crate::fabric::runtime::Fabric;
-use crate::fabric::view::{AcsView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView, PortView, RangeView};
+use crate::fabric::view::{
+    AcsView, FabricView, FunctionView, GroupView, HostBridgeView, NodeView, PortView, RangeView,
+};
 use crate::number::size_text;
 
 /// Columns that a line may have, where its words permit.
 const WIDTH: usize = 100;
 
-/// Draws the fabric: ports with their ACS as lspci writes it, windows, functions with their capabilities, groups.
+/// Draws the fabric: ports with their ACS as lspci writes it, windows, functions with their
+/// capabilities, groups.
 ///
-/// Lines are wrapped at 100 columns. ACS shows the implemented services, `+` where enabled. The text ends with a line feed.
+/// Lines are wrapped at 100 columns. ACS shows the implemented services, `+` where enabled. The
+/// text ends with a line feed.
 pub fn render(fabric: &Fabric) -> String {
     let view = FabricView::new(fabric);
     let mut out = Drawing(String::new());
@@ -61,7 +65,8 @@ impl Drawing {
     }
 }
 
-/// The branches of one element: before its first line, before its further lines, before its children.
+/// The branches of one element: before its first line, before its further lines, before its
+/// children.
 struct Branch {
     head: String,
     body: String,
@@ -71,7 +76,11 @@ struct Branch {
 fn branch(before: &str, last: bool, has_children: bool) -> Branch {
     let (tee, bar) = if last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
     let inner = if has_children { "│    " } else { "     " };
-    Branch { head: format!("{before}{tee}"), body: format!("{before}{bar}{inner}"), below: format!("{before}{bar}") }
+    Branch {
+        head: format!("{before}{tee}"),
+        body: format!("{before}{bar}{inner}"),
+        below: format!("{before}{bar}"),
+    }
 }
 
 fn host_lines(out: &mut Drawing, host: &HostBridgeView) {
@@ -79,8 +88,12 @@ fn host_lines(out: &mut Drawing, host: &HostBridgeView) {
     out.line("", "  ", &format!("{} host bridge {}, {p2p}", host.bdf, host.id));
     let body = if host.children.is_empty() { "     " } else { "│    " };
     let continued = format!("{body}  ");
-    host.windows.iter().for_each(|window| out.line(body, &continued, &format!("window {}", range(window))));
-    host.reserved.iter().for_each(|reserved| out.line(body, &continued, &format!("reserved {}", range(reserved))));
+    host.windows
+        .iter()
+        .for_each(|window| out.line(body, &continued, &format!("window {}", range(window))));
+    host.reserved
+        .iter()
+        .for_each(|reserved| out.line(body, &continued, &format!("reserved {}", range(reserved))));
     nodes(out, "", &host.children);
 }
 
@@ -109,7 +122,9 @@ fn port_lines(out: &mut Drawing, before: &str, last: bool, port: &PortView) {
     if !port.tlp_prefix && port.kind != "pci-bridge" {
         out.line(&at.body, &continued, "drops TLP prefixes: no PASID passes");
     }
-    port.windows.iter().for_each(|window| out.line(&at.body, &continued, &format!("window {}", range(window))));
+    port.windows
+        .iter()
+        .for_each(|window| out.line(&at.body, &continued, &format!("window {}", range(window))));
     nodes(out, &at.below, &port.children);
 }
 
@@ -117,7 +132,11 @@ fn function_lines(out: &mut Drawing, before: &str, last: bool, function: &Functi
     let at = branch(before, last, false);
     let continued = format!("{}  ", at.body);
     let model = function.model.as_deref().unwrap_or("endpoint");
-    out.line(&at.head, &at.body, &format!("{} {model}, group {}: {}", function.bdf, function.group, capabilities(function)));
+    out.line(
+        &at.head,
+        &at.body,
+        &format!("{} {model}, group {}: {}", function.bdf, function.group, capabilities(function)),
+    );
     if function.requester != function.bdf {
         out.line(&at.body, &continued, &format!("issues requests as {}", function.requester));
     }
@@ -135,10 +154,18 @@ fn function_lines(out: &mut Drawing, before: &str, last: bool, function: &Functi
     }
     for caught in &function.caught {
         let what = if caught.claimed { "caught by" } else { "lost in" };
-        out.line(&at.body, &continued, &format!("{what} {}: {}", caught.decoder, range(&caught.range)));
+        out.line(
+            &at.body,
+            &continued,
+            &format!("{what} {}: {}", caught.decoder, range(&caught.range)),
+        );
     }
     if function.caught_more > 0 {
-        out.line(&at.body, &continued, &format!("and {} more ranges that do not reach the IOMMU", function.caught_more));
+        out.line(
+            &at.body,
+            &continued,
+            &format!("and {} more ranges that do not reach the IOMMU", function.caught_more),
+        );
     }
 }
 
@@ -147,7 +174,10 @@ fn capabilities(function: &FunctionView) -> String {
     match &function.pasid {
         Some(pasid) => {
             let mut text = format!("PASID {} bits", pasid.width);
-            [(pasid.execute, " exec"), (pasid.privileged, " priv")].iter().filter(|(on, _)| *on).for_each(|(_, name)| text.push_str(name));
+            [(pasid.execute, " exec"), (pasid.privileged, " priv")]
+                .iter()
+                .filter(|(on, _)| *on)
+                .for_each(|(_, name)| text.push_str(name));
             parts.push(text);
         }
         None => parts.push("no PASID".to_owned()),
@@ -161,7 +191,9 @@ fn capabilities(function: &FunctionView) -> String {
 fn acs(acs: Option<&AcsView>) -> String {
     let Some(acs) = acs else { return "no ACS".to_owned() };
     let sign = |name| if acs.enabled.contains(name) { '+' } else { '-' };
-    acs.implemented.iter().fold("ACS".to_owned(), |text, name| format!("{text} {name}{}", sign(name)))
+    acs.implemented
+        .iter()
+        .fold("ACS".to_owned(), |text, name| format!("{text} {name}{}", sign(name)))
 }
 
 fn range(range: &RangeView) -> String {

@@ -1,25 +1,33 @@
 //! Where one memory request goes: the bus's rules, hop by hop.
 //!
-//! By address and address type; a PASID, if there is one, is not looked at (PCIe 6.0, section 2.2.4.1). This is the literal form of the rules, one address at a
-//! time; `windows` has the same for all addresses.
+//! By address and address type; a PASID, if there is one, is not looked at (PCIe 6.0, section
+//! 2.2.4.1). This is the literal form of the rules, one address at a time; `windows` has the same
+//! for all addresses.
 //!
 //! From an endpoint up:
 //!
-//! 1. Inside a multifunction device, the BAR of another function takes the request unless the issuing function's RR redirects it, and so does a window of the upstream
-//!    port beside it; what leaves a switch through such a port is taken by the BARs beside that, for upstream ports have no ACS here. On a conventional
-//!    bus the BAR of any other device takes it, the bridge drops what lies in its own window, and the rest continues as the bridge's request.
-//! 2. A root or downstream port that a request enters from below, the address being in the port's own window: UF sends it further up, without
-//!    UF it is dropped. Elsewhere, with RR: further up.
-//! 3. Elsewhere, without RR: in a switch, the downstream port whose window decodes it takes it down; what then lies in the window of the
-//!    upstream port is dropped there; the rest goes further up. At the root complex, where the host bridge permits peer-to-peer, the other ports and integrated
-//!    endpoints are asked; an integrated endpoint's own requests go to the IOMMU at once.
+//! 1. Inside a multifunction device, the BAR of another function takes the request unless the
+//!    issuing function's RR redirects it, and so does a window of the upstream port beside it; what
+//!    leaves a switch through such a port is taken by the BARs beside that, for upstream ports have
+//!    no ACS here. On a conventional bus the BAR of any other device takes it, the bridge drops
+//!    what lies in its own window, and the rest continues as the bridge's request.
+//! 2. A root or downstream port that a request enters from below, the address being in the port's
+//!    own window: UF sends it further up, without UF it is dropped. Elsewhere, with RR: further up.
+//! 3. Elsewhere, without RR: in a switch, the downstream port whose window decodes it takes it
+//!    down; what then lies in the window of the upstream port is dropped there; the rest goes
+//!    further up. At the root complex, where the host bridge permits peer-to-peer, the other ports
+//!    and integrated endpoints are asked; an integrated endpoint's own requests go to the IOMMU at
+//!    once.
 //! 4. What leaves the root complex upward reaches the IOMMU.
 //!
 //! Translated requests go the same way, but for three things:
 //!
-//! - A root or downstream port with TB stops those that enter it from below, before all else that it does.
-//! - RR redirects none of those that a peer decodes where DT is set too, in a port or between functions. What no peer decodes is redirected all the same.
-//! - There are none on a conventional bus, which has no address types: its bridge stops them, and no device on it hears them.
+//! - A root or downstream port with TB stops those that enter it from below, before all else that
+//!   it does.
+//! - RR redirects none of those that a peer decodes where DT is set too, in a port or between
+//!   functions. What no peer decodes is redirected all the same.
+//! - There are none on a conventional bus, which has no address types: its bridge stops them, and
+//!   no device on it hears them.
 //!
 //! SV holds always here, for a device of this fabric issues no foreign requester ID.
 
@@ -41,12 +49,14 @@ pub enum Route {
         /// Which BAR.
         bar: u8,
     },
-    /// Nowhere: it is in the window of this port or bridge, and nobody behind decodes it, or it came from there.
+    /// Nowhere: it is in the window of this port or bridge, and nobody behind decodes it, or it
+    /// came from there.
     Swallowed {
         /// The port or bridge; for a device that is not on the fabric, that device.
         bridge: Bdf,
     },
-    /// At a port that stops requests with a translated address (ACS Translation Blocking), or a bridge to a bus that cannot carry one.
+    /// At a port that stops requests with a translated address (ACS Translation Blocking), or a
+    /// bridge to a bus that cannot carry one.
     Blocked {
         /// The port or bridge.
         port: Bdf,
@@ -55,7 +65,8 @@ pub enum Route {
 
 /// What the address of a memory request is, as its AT field says (PCIe 6.0, section 10.2.1).
 ///
-/// Translation requests, the third type, are routed as untranslated ones and stopped as translated ones; nobody follows them here.
+/// Translation requests, the third type, are routed as untranslated ones and stopped as translated
+/// ones; nobody follows them here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddressType {
     Untranslated,
@@ -63,7 +74,8 @@ pub(crate) enum AddressType {
 }
 
 impl AddressType {
-    /// Whether a port or function with `acs` sends such requests up although a peer decodes them: RR, which DT lifts for translated ones.
+    /// Whether a port or function with `acs` sends such requests up although a peer decodes them:
+    /// RR, which DT lifts for translated ones.
     pub(crate) fn redirected_by(self, acs: Option<Acs>) -> bool {
         let direct = self == Self::Translated && enabled(acs, AcsBits::DT);
         enabled(acs, AcsBits::RR) && !direct
@@ -81,11 +93,17 @@ impl AddressType {
 }
 
 /// Follows a request of `from` to `address`.
-pub(crate) fn route(tree: &Tree, from: &Function, address_type: AddressType, address: u64) -> Route {
+pub(crate) fn route(
+    tree: &Tree,
+    from: &Function,
+    address_type: AddressType,
+    address: u64,
+) -> Route {
     if let Some(caught) = in_device(tree, from, address_type, address) {
         return caught;
     }
-    // The bus that the request is on, the element that put it there, and whether that lets nothing but the way up take it.
+    // The bus that the request is on, the element that put it there, and whether that lets nothing
+    // but the way up take it.
     let mut at = from.above;
     let mut redirect = true;
     let mut source = from.spec.bdf;
@@ -102,8 +120,12 @@ pub(crate) fn route(tree: &Tree, from: &Function, address_type: AddressType, add
         match port.spec.kind {
             PortKind::PciBridge if own => return Route::Swallowed { bridge: source },
             PortKind::PciBridge => redirect = false,
-            PortKind::Root | PortKind::Downstream if own && !port.enables(AcsBits::UF) => return Route::Swallowed { bridge: source },
-            PortKind::Root | PortKind::Downstream => redirect = own || address_type.redirected_by(port.acs),
+            PortKind::Root | PortKind::Downstream if own && !port.enables(AcsBits::UF) => {
+                return Route::Swallowed { bridge: source };
+            }
+            PortKind::Root | PortKind::Downstream => {
+                redirect = own || address_type.redirected_by(port.acs)
+            }
             PortKind::Upstream if port.spec.multifunction => {
                 if let Some(taken) = tree.slot(source).find_map(|beside| claim(beside, address)) {
                     return taken;
@@ -111,7 +133,9 @@ pub(crate) fn route(tree: &Tree, from: &Function, address_type: AddressType, add
             }
             PortKind::Upstream => {}
         }
-        if let (PortKind::Downstream, Above::Port(upstream), false) = (port.spec.kind, port.above, redirect) {
+        if let (PortKind::Downstream, Above::Port(upstream), false) =
+            (port.spec.kind, port.above, redirect)
+        {
             if let Some(taken) = sideways(tree, Above::Port(upstream), source, address) {
                 return taken;
             }
@@ -124,16 +148,27 @@ pub(crate) fn route(tree: &Tree, from: &Function, address_type: AddressType, add
 }
 
 /// What takes a request before it leaves the device, or the conventional bus that the device is on.
-fn in_device(tree: &Tree, from: &Function, address_type: AddressType, address: u64) -> Option<Route> {
+fn in_device(
+    tree: &Tree,
+    from: &Function,
+    address_type: AddressType,
+    address: u64,
+) -> Option<Route> {
     match from.above {
-        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => match address_type {
-            AddressType::Untranslated => sideways(tree, from.above, from.spec.bdf, address),
-            AddressType::Translated => None,
-        },
+        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => {
+            match address_type {
+                AddressType::Untranslated => sideways(tree, from.above, from.spec.bdf, address),
+                AddressType::Translated => None,
+            }
+        }
         _ if address_type.redirected_by(from.acs) => None,
         _ => {
-            let siblings = tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf);
-            let below = || tree.beside(from.spec.bdf).and_then(|upstream| down(tree, Below::Port(upstream), address));
+            let siblings =
+                tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf);
+            let below = || {
+                tree.beside(from.spec.bdf)
+                    .and_then(|upstream| down(tree, Below::Port(upstream), address))
+            };
             siblings.filter_map(|sibling| claim(sibling, address)).next().or_else(below)
         }
     }
@@ -148,7 +183,10 @@ fn root_complex(tree: &Tree, host: usize, source: Bdf, redirect: bool, address: 
 
 /// The element of a bus, other than `source`, that takes the request.
 fn sideways(tree: &Tree, bus: Above, source: Bdf, address: u64) -> Option<Route> {
-    tree.children(bus).iter().filter(|child| tree.bdf_below(**child) != source).find_map(|child| down(tree, *child, address))
+    tree.children(bus)
+        .iter()
+        .filter(|child| tree.bdf_below(**child) != source)
+        .find_map(|child| down(tree, *child, address))
 }
 
 /// Where a request for `address` ends that `child` is offered; `None` where it does not decode it.

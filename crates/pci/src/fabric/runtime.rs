@@ -1,7 +1,8 @@
 //! The fabric at run time.
 //!
-//! One lock, below all locks of the core: it guards which tree is the current one and what answers behind the BARs. It is held to look up or to
-//! build a tree, which neither blocks nor calls out; never while a model runs.
+//! One lock, below all locks of the core: it guards which tree is the current one and what answers
+//! behind the BARs. It is held to look up or to build a tree, which neither blocks nor calls out;
+//! never while a model runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +10,16 @@ use std::sync::Arc;
 
 use sva_core::sync::RwLock;
 use sva_core::{
-    Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Topology,
-    Version,
+    Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow,
+    RequesterId, SharedBecause, Topology, Version,
 };
 
 use crate::acs::{Acs, AcsBits};
 use crate::fabric::bar::{BarModel, RamBar};
 use crate::fabric::check;
-use crate::fabric::error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
+use crate::fabric::error::{
+    AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError,
+};
 use crate::fabric::grouping;
 use crate::fabric::path;
 use crate::fabric::route::{self, AddressType, Route};
@@ -26,14 +29,16 @@ use crate::fabric::windows;
 
 /// A fabric: the bus that the devices of an IOMMU sit on.
 ///
-/// A function that is not there reaches nothing: its path has a defect, all addresses are caught, and reads and writes abort. It is answered so that a
-/// device that was removed while it was working fails safely; its group is the one of its position.
+/// A function that is not there reaches nothing: its path has a defect, all addresses are caught,
+/// and reads and writes abort. It is answered so that a device that was removed while it was
+/// working fails safely; its group is the one of its position.
 ///
-/// Each change ([`add`](Self::add), [`remove`](Self::remove), [`set_acs`](Self::set_acs)) raises the [`version`](Topology::version), by which an IOMMU
-/// learns that its copies are old.
+/// Each change ([`add`](Self::add), [`remove`](Self::remove), [`set_acs`](Self::set_acs)) raises
+/// the [`version`](Topology::version), by which an IOMMU learns that its copies are old.
 pub struct Fabric {
     policy: PathPolicy,
-    /// How many trees there have been. Raised with the lock held, once the new tree is in: whoever sees the new count gets the new tree.
+    /// How many trees there have been. Raised with the lock held, once the new tree is in: whoever
+    /// sees the new count gets the new tree.
     version: Version,
     state: RwLock<State>,
 }
@@ -64,10 +69,15 @@ impl Fabric {
         for (port, built) in spec.ports.iter_mut().zip(&tree.ports) {
             port.windows.clone_from(&built.windows);
         }
-        let mut state = State { spec, control: BTreeMap::new(), models: BTreeMap::new(), tree: Arc::new(tree) };
+        let mut state =
+            State { spec, control: BTreeMap::new(), models: BTreeMap::new(), tree: Arc::new(tree) };
         let functions = state.spec.functions.clone();
         functions.iter().for_each(|function| state.give_memory(function));
-        Ok(Self { policy: state.spec.policy, version: Version::default(), state: RwLock::new(state) })
+        Ok(Self {
+            policy: state.spec.policy,
+            version: Version::default(),
+            state: RwLock::new(state),
+        })
     }
 
     /// Reads and builds a fabric; the format is in docs/fabric-config.md.
@@ -78,10 +88,16 @@ impl Fabric {
         Ok(Self::new(FabricSpec::from_toml(text)?)?)
     }
 
-    /// The functions that are there, as they are plugged into an IOMMU, in the order of their addresses.
+    /// The functions that are there, as they are plugged into an IOMMU, in the order of their
+    /// addresses.
     pub fn devices(&self) -> Vec<DeviceSpec> {
         let tree = self.tree();
-        tree.in_order().map(|function| DeviceSpec { bdf: function.spec.bdf, capabilities: function.spec.capabilities }).collect()
+        tree.in_order()
+            .map(|function| DeviceSpec {
+                bdf: function.spec.bdf,
+                capabilities: function.spec.capabilities,
+            })
+            .collect()
     }
 
     /// What was said about the function at `bdf`.
@@ -89,7 +105,8 @@ impl Fabric {
         self.tree().function(bdf).map(|function| function.spec.clone())
     }
 
-    /// ACS of the port or function at `bdf` as it is now; `None` where it has no capability or is not there.
+    /// ACS of the port or function at `bdf` as it is now; `None` where it has no capability or is
+    /// not there.
     pub fn acs(&self, bdf: Bdf) -> Option<Acs> {
         find_acs(&self.tree(), bdf).flatten()
     }
@@ -116,16 +133,19 @@ impl Fabric {
         let tree = self.tree();
         match tree.function(device) {
             Some(function) => windows::windows(&tree, function, address_type),
-            None => {
-                AddrRange::inclusive(0, u64::MAX).map(|range| PeerWindow { range, decoder: device, claimed: false }).into_iter().collect()
-            }
+            None => AddrRange::inclusive(0, u64::MAX)
+                .map(|range| PeerWindow { range, decoder: device, claimed: false })
+                .into_iter()
+                .collect(),
         }
     }
 
-    /// Plugs a function in. Windows of bridges stay as they are, so its BARs must lie in those of its parent.
+    /// Plugs a function in. Windows of bridges stay as they are, so its BARs must lie in those of
+    /// its parent.
     ///
     /// # Errors
-    /// It does not fit, or would move a device that is there to another group. The fabric is unchanged.
+    /// It does not fit, or would move a device that is there to another group. The fabric is
+    /// unchanged.
     pub fn add(&self, function: FunctionSpec) -> Result<(), AddError> {
         let mut state = self.state.write();
         fits_programmed_windows(&state.tree, &function)?;
@@ -145,20 +165,28 @@ impl Fabric {
         Ok(())
     }
 
-    /// Takes the function at `bdf` out. Requests of others that are on their way to it may still arrive; later ones are aborted or lost.
+    /// Takes the function at `bdf` out. Requests of others that are on their way to it may still
+    /// arrive; later ones are aborted or lost.
     ///
     /// # Errors
     /// There is none.
     pub fn remove(&self, bdf: Bdf) -> Result<FunctionSpec, NotPresent> {
         let mut state = self.state.write();
-        let at = state.spec.functions.iter().position(|function| function.bdf == bdf).ok_or(NotPresent(bdf))?;
+        let at = state
+            .spec
+            .functions
+            .iter()
+            .position(|function| function.bdf == bdf)
+            .ok_or(NotPresent(bdf))?;
         let mut spec = state.spec.clone();
         let removed = spec.functions.swap_remove(at);
         let mut control = state.control.clone();
         control.remove(&bdf);
-        // A fabric without one of its functions is a fabric: every rule that holds for some functions holds for fewer.
+        // A fabric without one of its functions is a fabric: every rule that holds for some
+        // functions holds for fewer.
         let Ok(tree) = Tree::build(&spec, &control) else { return Err(NotPresent(bdf)) };
-        let models: Vec<_> = removed.bars.iter().filter_map(|bar| state.models.remove(&(bdf, bar.index))).collect();
+        let models: Vec<_> =
+            removed.bars.iter().filter_map(|bar| state.models.remove(&(bdf, bar.index))).collect();
         state.spec = spec;
         state.control = control;
         self.publish(&mut state, tree);
@@ -174,13 +202,16 @@ impl Fabric {
         functions.into_iter().filter_map(|function| self.remove(function).ok()).collect()
     }
 
-    /// Sets the ACS control of a port or function, as setpci would. Routing follows at once; groups stay as they were enumerated.
+    /// Sets the ACS control of a port or function, as setpci would. Routing follows at once; groups
+    /// stay as they were enumerated.
     ///
     /// # Errors
     /// Nothing there, no capability, or a service that it does not implement.
     pub fn set_acs(&self, bdf: Bdf, enabled: AcsBits) -> Result<(), ControlError> {
         let mut state = self.state.write();
-        let acs = find_acs(&state.tree, bdf).ok_or(ControlError::NotPresent(bdf))?.ok_or(ControlError::NoCapability(bdf))?;
+        let acs = find_acs(&state.tree, bdf)
+            .ok_or(ControlError::NotPresent(bdf))?
+            .ok_or(ControlError::NoCapability(bdf))?;
         let bits = enabled & !acs.implemented;
         if !bits.is_empty() {
             return Err(ControlError::NotImplemented { bdf, bits });
@@ -200,7 +231,12 @@ impl Fabric {
     ///
     /// # Errors
     /// No such function or BAR.
-    pub fn attach_model(&self, bdf: Bdf, index: u8, model: Arc<dyn BarModel>) -> Result<(), ModelError> {
+    pub fn attach_model(
+        &self,
+        bdf: Bdf,
+        index: u8,
+        model: Arc<dyn BarModel>,
+    ) -> Result<(), ModelError> {
         let mut state = self.state.write();
         if state.tree.function(bdf).is_none() {
             return Err(ModelError::NotPresent(bdf));
@@ -231,8 +267,14 @@ impl Fabric {
         Arc::clone(&self.state.read().tree)
     }
 
-    /// The model behind `window`, and the offset of `address` in its BAR; `None` where no BAR (any more) has all of the request.
-    fn behind(&self, window: &PeerWindow, address: u64, len: usize) -> Option<(Arc<dyn BarModel>, u64)> {
+    /// The model behind `window`, and the offset of `address` in its BAR; `None` where no BAR (any
+    /// more) has all of the request.
+    fn behind(
+        &self,
+        window: &PeerWindow,
+        address: u64,
+        len: usize,
+    ) -> Option<(Arc<dyn BarModel>, u64)> {
         let request = AddrRange::new(address, (len as u64).max(1))?;
         let state = self.state.read();
         let function = state.tree.function(window.decoder).filter(|_| window.claimed)?;
@@ -323,20 +365,36 @@ impl Topology for Fabric {
         self.windows_of(AddressType::Translated, device)
     }
 
-    fn read_peer(&self, from: Bdf, window: &PeerWindow, address: u64, buf: &mut [u8], _: Access) -> Result<(), PeerAborted> {
+    fn read_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        buf: &mut [u8],
+        _: Access,
+    ) -> Result<(), PeerAborted> {
         if self.tree().function(from).is_none() {
             return Err(PeerAborted(from));
         }
-        let (model, offset) = self.behind(window, address, buf.len()).ok_or(PeerAborted(window.decoder))?;
+        let (model, offset) =
+            self.behind(window, address, buf.len()).ok_or(PeerAborted(window.decoder))?;
         model.read(offset, buf).map_err(|_| PeerAborted(window.decoder))
     }
 
-    fn write_peer(&self, from: Bdf, window: &PeerWindow, address: u64, data: &[u8]) -> Result<(), PeerAborted> {
+    fn write_peer(
+        &self,
+        from: Bdf,
+        window: &PeerWindow,
+        address: u64,
+        data: &[u8],
+    ) -> Result<(), PeerAborted> {
         if self.tree().function(from).is_none() {
             return Err(PeerAborted(from));
         }
         match self.behind(window, address, data.len()) {
-            Some((model, offset)) => model.write(offset, data).map_err(|_| PeerAborted(window.decoder)),
+            Some((model, offset)) => {
+                model.write(offset, data).map_err(|_| PeerAborted(window.decoder))
+            }
             // A memory write is posted: nobody tells its sender that it was lost.
             None => Ok(()),
         }
@@ -351,6 +409,10 @@ impl fmt::Debug for Fabric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tree = self.tree();
         let counts = (tree.hosts.len(), tree.ports.len(), tree.functions.len());
-        write!(f, "Fabric({} host bridges, {} ports, {} functions, {})", counts.0, counts.1, counts.2, self.policy)
+        write!(
+            f,
+            "Fabric({} host bridges, {} ports, {} functions, {})",
+            counts.0, counts.1, counts.2, self.policy
+        )
     }
 }

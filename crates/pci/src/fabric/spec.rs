@@ -17,7 +17,10 @@ use crate::acs::Acs;
 /// let fabric = Fabric::new(
 ///     FabricSpec::new(PathPolicy::Strict)
 ///         .host_bridge(HostBridgeSpec::new("rc", memory))
-///         .port(PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0")?, 1).with_acs(Acs::isolating()))
+///         .port(
+///             PortSpec::new(PortKind::Root, "rp", "rc", at("00:01.0")?, 1)
+///                 .with_acs(Acs::isolating()),
+///         )
 ///         .function(
 ///             FunctionSpec::new("rp", at("01:00.0")?)
 ///                 .with_capabilities(Capabilities::sva(PasidWidth::MAX))
@@ -37,12 +40,15 @@ pub struct FabricSpec {
     pub ports: Vec<PortSpec>,
     /// Functions of endpoints, in any order.
     pub functions: Vec<FunctionSpec>,
-    /// Groups as they are to be, whatever the rules say: each a list of functions, and of ports and host bridges whose groups' newcomers are to join it. What no
-    /// list names is grouped by the rules. A real machine's groups are those that its kernel made, which need not be those of the rules here.
+    /// Groups as they are to be, whatever the rules say: each a list of functions, and of ports
+    /// and host bridges whose groups' newcomers are to join it. What no list names is grouped
+    /// by the rules. A real machine's groups are those that its kernel made, which need not be
+    /// those of the rules here.
     pub groups: Vec<Vec<Bdf>>,
 }
 
-/// A host bridge: function 00.0 of its root bus, unless something else is there (host bridges of Arm machines often are no function).
+/// A host bridge: function 00.0 of its root bus, unless something else is there (host bridges of
+/// Arm machines often are no function).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostBridgeSpec {
     /// Its name, by which children refer to it.
@@ -51,7 +57,8 @@ pub struct HostBridgeSpec {
     pub segment: u32,
     /// Its root bus.
     pub bus: u8,
-    /// Whether the root complex forwards requests from one of its ports or integrated endpoints to another, where their ACS does not redirect them.
+    /// Whether the root complex forwards requests from one of its ports or integrated endpoints to
+    /// another, where their ACS does not redirect them.
     pub p2p: bool,
     /// The addresses that it sends down; all BARs and bridge windows below lie inside.
     pub windows: Vec<AddrRange>,
@@ -63,7 +70,8 @@ impl HostBridgeSpec {
     /// The MSI doorbells of x86.
     pub const MSI_DOORBELLS: (u64, u64) = (0xfee0_0000, 0xfeef_ffff);
 
-    /// A host bridge of segment 0 and bus 0, without peer-to-peer, with the MSI doorbells of x86 reserved.
+    /// A host bridge of segment 0 and bus 0, without peer-to-peer, with the MSI doorbells of x86
+    /// reserved.
     pub fn new(id: impl Into<String>, windows: impl IntoIterator<Item = AddrRange>) -> Self {
         let reserved = AddrRange::inclusive(Self::MSI_DOORBELLS.0, Self::MSI_DOORBELLS.1);
         Self {
@@ -91,7 +99,8 @@ pub enum PortKind {
     Upstream,
     /// A downstream port of a switch, below its upstream port.
     Downstream,
-    /// A PCIe-to-PCI bridge: a conventional bus, whose devices' requests it issues under its own requester ID.
+    /// A PCIe-to-PCI bridge: a conventional bus, whose devices' requests it issues under its own
+    /// requester ID.
     PciBridge,
 }
 
@@ -128,18 +137,27 @@ pub struct PortSpec {
     pub secondary: u8,
     /// ACS, in root and downstream ports only. What is enabled here is what groups are made from.
     pub acs: Option<Acs>,
-    /// Whether it is one of several functions of its device, in upstream ports only: endpoints may sit beside it, and reach what is below it as that reaches them.
+    /// Whether it is one of several functions of its device, in upstream ports only: endpoints may
+    /// sit beside it, and reach what is below it as that reaches them.
     pub multifunction: bool,
     /// Whether it carries end-to-end TLP prefixes, and so PASIDs.
     pub tlp_prefix: bool,
-    /// Address space that it decodes, in units of 1 MiB; each range on one side of 4 GiB. One range on a side is widened to hold what its children need; several
-    /// (a bridge has a window for prefetchable memory and one for other) stay as they are, and hold all its children on that side.
+    /// Address space that it decodes, in units of 1 MiB; each range on one side of 4 GiB. One
+    /// range on a side is widened to hold what its children need; several (a bridge has a
+    /// window for prefetchable memory and one for other) stay as they are, and hold all its
+    /// children on that side.
     pub windows: Vec<AddrRange>,
 }
 
 impl PortSpec {
     /// A port with TLP prefixes, without ACS and extra windows.
-    pub fn new(kind: PortKind, id: impl Into<String>, parent: impl Into<String>, bdf: Bdf, secondary: u8) -> Self {
+    pub fn new(
+        kind: PortKind,
+        id: impl Into<String>,
+        parent: impl Into<String>,
+        bdf: Bdf,
+        secondary: u8,
+    ) -> Self {
         let tlp_prefix = kind != PortKind::PciBridge;
         Self {
             id: id.into(),
@@ -187,7 +205,8 @@ pub struct FunctionSpec {
     pub model: Option<String>,
     /// What it can do.
     pub capabilities: Capabilities,
-    /// ACS between the functions of its device. Either all functions of a device isolate (RR and CR) or none.
+    /// ACS between the functions of its device. Either all functions of a device isolate (RR and
+    /// CR) or none.
     pub acs: Option<Acs>,
     /// Its memory windows.
     pub bars: Vec<BarSpec>,
@@ -196,7 +215,14 @@ pub struct FunctionSpec {
 impl FunctionSpec {
     /// A function without capabilities, BARs and ACS.
     pub fn new(parent: impl Into<String>, bdf: Bdf) -> Self {
-        Self { parent: parent.into(), bdf, model: None, capabilities: Capabilities::default(), acs: None, bars: Vec::new() }
+        Self {
+            parent: parent.into(),
+            bdf,
+            model: None,
+            capabilities: Capabilities::default(),
+            acs: None,
+            bars: Vec::new(),
+        }
     }
 
     /// Gives it capabilities.
@@ -216,7 +242,8 @@ impl FunctionSpec {
 
     /// Adds a memory BAR of `size` bytes with the next free index.
     pub fn with_bar(mut self, address: u64, size: u64) -> Self {
-        let index = (0..=u8::MAX).find(|n| self.bars.iter().all(|bar| bar.index != *n)).unwrap_or(u8::MAX);
+        let index =
+            (0..=u8::MAX).find(|n| self.bars.iter().all(|bar| bar.index != *n)).unwrap_or(u8::MAX);
         self.bars.push(BarSpec { index, address, size });
         self
     }
@@ -236,7 +263,13 @@ pub struct BarSpec {
 impl FabricSpec {
     /// An empty fabric.
     pub fn new(policy: PathPolicy) -> Self {
-        Self { policy, host_bridges: Vec::new(), ports: Vec::new(), functions: Vec::new(), groups: Vec::new() }
+        Self {
+            policy,
+            host_bridges: Vec::new(),
+            ports: Vec::new(),
+            functions: Vec::new(),
+            groups: Vec::new(),
+        }
     }
 
     /// Adds a host bridge.

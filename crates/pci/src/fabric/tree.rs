@@ -1,6 +1,7 @@
 //! The hierarchy: a description linked, checked and with its bridge windows programmed.
 //!
-//! A tree is immutable: a change of the fabric builds another one. So whoever holds one sees one state of the bus, and no lock.
+//! A tree is immutable: a change of the fabric builds another one. So whoever holds one sees one
+//! state of the bus, and no lock.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -106,7 +107,10 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Checks and links `spec`; `control` holds ACS control that was changed since enumeration.
-    pub(crate) fn build(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Self, SpecError> {
+    pub(crate) fn build(
+        spec: &FabricSpec,
+        control: &BTreeMap<Bdf, AcsBits>,
+    ) -> Result<Self, SpecError> {
         check::elements(spec)?;
         let mut tree = link(spec, control)?;
         let order = tree.order()?;
@@ -129,7 +133,10 @@ impl Tree {
     /// The functions of the device that `bdf` is, or would be, a function of.
     pub(crate) fn slot(&self, bdf: Bdf) -> impl Iterator<Item = &Function> {
         let slot = bdf.slot();
-        self.by_bdf.range(slot..).take_while(move |(other, _)| other.slot() == slot).map(|(_, n)| &self.functions[*n])
+        self.by_bdf
+            .range(slot..)
+            .take_while(move |(other, _)| other.slot() == slot)
+            .map(|(_, n)| &self.functions[*n])
     }
 
     /// The upstream port of the device that `bdf` is, or would be, a function of.
@@ -178,11 +185,14 @@ impl Tree {
         }
     }
 
-    /// The ports, parents before children; also sets their depths. A port that no host bridge is above of is in a cycle.
+    /// The ports, parents before children; also sets their depths. A port that no host bridge is
+    /// above of is in a cycle.
     fn order(&mut self) -> Result<Vec<usize>, SpecError> {
         let mut order: Vec<usize> = Vec::with_capacity(self.ports.len());
         let ports_of = |children: &[Below]| {
-            let ports = children.iter().filter_map(|below| if let Below::Port(port) = below { Some(*port) } else { None });
+            let ports = children
+                .iter()
+                .filter_map(|below| if let Below::Port(port) = below { Some(*port) } else { None });
             ports.collect::<Vec<_>>()
         };
         for host in &self.hosts {
@@ -219,18 +229,32 @@ pub(crate) fn host_bdf(host: &HostBridgeSpec) -> Bdf {
 /// Device 00, function 0 of a bus.
 pub(crate) fn bus_zero(segment: u32, bus: u8) -> Bdf {
     const { assert!(Bdf::new(0, 0, 0, 0).is_some()) };
-    Bdf::new(segment, bus, 0, 0).unwrap_or_else(|| unreachable!("device 0 and function 0 are in range"))
+    Bdf::new(segment, bus, 0, 0)
+        .unwrap_or_else(|| unreachable!("device 0 and function 0 are in range"))
 }
 
 fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, SpecError> {
     let mut names = HashMap::new();
-    names.extend(spec.host_bridges.iter().enumerate().map(|(n, host)| (host.id.as_str(), Above::Host(n))));
+    names.extend(
+        spec.host_bridges.iter().enumerate().map(|(n, host)| (host.id.as_str(), Above::Host(n))),
+    );
     names.extend(spec.ports.iter().enumerate().map(|(n, port)| (port.id.as_str(), Above::Port(n))));
-    let parent = |bdf: Bdf, name: &str| names.get(name).copied().ok_or_else(|| SpecError::UnknownParent { bdf, parent: name.to_owned() });
-    let acs_now = |bdf: Bdf, acs: Option<Acs>| acs.map(|acs| Acs { enabled: control.get(&bdf).copied().unwrap_or(acs.enabled), ..acs });
+    let parent = |bdf: Bdf, name: &str| {
+        names
+            .get(name)
+            .copied()
+            .ok_or_else(|| SpecError::UnknownParent { bdf, parent: name.to_owned() })
+    };
+    let acs_now = |bdf: Bdf, acs: Option<Acs>| {
+        acs.map(|acs| Acs { enabled: control.get(&bdf).copied().unwrap_or(acs.enabled), ..acs })
+    };
 
     let mut tree = Tree {
-        hosts: spec.host_bridges.iter().map(|host| Host { spec: host.clone(), children: Vec::new() }).collect(),
+        hosts: spec
+            .host_bridges
+            .iter()
+            .map(|host| Host { spec: host.clone(), children: Vec::new() })
+            .collect(),
         ports: Vec::with_capacity(spec.ports.len()),
         functions: Vec::with_capacity(spec.functions.len()),
         by_bdf: BTreeMap::new(),
@@ -262,15 +286,24 @@ fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, Spe
 }
 
 fn declared(groups: &[Vec<Bdf>]) -> HashMap<Bdf, Bdf> {
-    let with_first = |members: &Vec<Bdf>| members.first().copied().into_iter().cycle().zip(members.clone());
+    let with_first =
+        |members: &Vec<Bdf>| members.first().copied().into_iter().cycle().zip(members.clone());
     groups.iter().flat_map(with_first).map(|(first, member)| (member, first)).collect()
 }
 
 /// Tells parents of their children and fills the indexes.
 fn adopt(tree: &mut Tree) {
-    let mut links: Vec<(Above, Below, Bdf)> = Vec::with_capacity(tree.ports.len() + tree.functions.len());
-    links.extend(tree.ports.iter().enumerate().map(|(n, port)| (port.above, Below::Port(n), port.spec.bdf)));
-    links.extend(tree.functions.iter().enumerate().map(|(n, function)| (function.above, Below::Function(n), function.spec.bdf)));
+    let mut links: Vec<(Above, Below, Bdf)> =
+        Vec::with_capacity(tree.ports.len() + tree.functions.len());
+    links.extend(
+        tree.ports.iter().enumerate().map(|(n, port)| (port.above, Below::Port(n), port.spec.bdf)),
+    );
+    links.extend(
+        tree.functions
+            .iter()
+            .enumerate()
+            .map(|(n, function)| (function.above, Below::Function(n), function.spec.bdf)),
+    );
     links.sort_by_key(|(_, _, bdf)| *bdf);
     for (above, below, bdf) in links {
         match above {
@@ -283,6 +316,16 @@ fn adopt(tree: &mut Tree) {
     }
     let multifunction = tree.ports.iter().enumerate().filter(|(_, port)| port.spec.multifunction);
     tree.beside.extend(multifunction.map(|(n, port)| (port.spec.bdf.slot(), n)));
-    tree.buses.extend(tree.hosts.iter().enumerate().map(|(n, host)| ((host.spec.segment, host.spec.bus), Above::Host(n))));
-    tree.buses.extend(tree.ports.iter().enumerate().map(|(n, port)| ((port.spec.bdf.segment(), port.spec.secondary), Above::Port(n))));
+    tree.buses.extend(
+        tree.hosts
+            .iter()
+            .enumerate()
+            .map(|(n, host)| ((host.spec.segment, host.spec.bus), Above::Host(n))),
+    );
+    tree.buses.extend(
+        tree.ports
+            .iter()
+            .enumerate()
+            .map(|(n, port)| ((port.spec.bdf.segment(), port.spec.secondary), Above::Port(n))),
+    );
 }

@@ -1,4 +1,5 @@
-//! The fabric as data, for machine-readable output. Field names and forms are stable; addresses are hexadecimal strings.
+//! The fabric as data, for machine-readable output. Field names and forms are stable; addresses are
+//! hexadecimal strings.
 
 use std::collections::BTreeMap;
 
@@ -111,7 +112,8 @@ pub struct FunctionView {
     pub path_defect: Option<String>,
     /// The first port or bridge on its path that stops its translated requests.
     pub translation_blocked: Option<String>,
-    /// What catches its untranslated requests before the IOMMU, sorted; the first [`limit::CAUGHT`] ranges.
+    /// What catches its untranslated requests before the IOMMU, sorted; the first
+    /// [`limit::CAUGHT`] ranges.
     pub caught: Vec<CaughtView>,
     /// How many more ranges there are.
     pub caught_more: usize,
@@ -164,7 +166,8 @@ pub struct RangeView {
 /// A group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupView {
-    /// Its number, from 0. An IOMMU numbers its groups alike when the devices are plugged in the order of their addresses.
+    /// Its number, from 0. An IOMMU numbers its groups alike when the devices are plugged in the
+    /// order of their addresses.
     pub number: usize,
     /// The point of the hierarchy up to which its members cannot be told apart.
     pub at: String,
@@ -181,7 +184,12 @@ impl FabricView {
         let groups = Groups::of(&tree);
         Self {
             policy: sva_core::Topology::policy(fabric).to_string(),
-            host_bridges: tree.hosts.iter().enumerate().map(|(n, host)| host_view(&tree, &groups, n, host)).collect(),
+            host_bridges: tree
+                .hosts
+                .iter()
+                .enumerate()
+                .map(|(n, host)| host_view(&tree, &groups, n, host))
+                .collect(),
             groups: groups.views(&tree),
         }
     }
@@ -213,7 +221,9 @@ impl Groups {
             number,
             at: key.0.to_string(),
             members: members.iter().map(Bdf::to_string).collect(),
-            because: members.get(1).map(|second| grouping::why(tree, members[0], *second).to_string()),
+            because: members
+                .get(1)
+                .map(|second| grouping::why(tree, members[0], *second).to_string()),
         };
         self.members.iter().enumerate().map(view).collect()
     }
@@ -255,8 +265,11 @@ fn port_view(tree: &Tree, groups: &Groups, n: usize, port: &Port) -> PortView {
 fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionView {
     let bdf = function.spec.bdf;
     let capabilities = function.spec.capabilities;
-    let pasid =
-        |pasid: sva_core::PasidCapability| PasidView { width: pasid.width.bits(), execute: pasid.execute, privileged: pasid.privileged };
+    let pasid = |pasid: sva_core::PasidCapability| PasidView {
+        width: pasid.width.bits(),
+        execute: pasid.execute,
+        privileged: pasid.privileged,
+    };
     let windows = windows::windows(tree, function, AddressType::Untranslated);
     let caught = windows.iter().take(limit::CAUGHT).map(|window| CaughtView {
         range: range_view(&window.range),
@@ -282,7 +295,10 @@ fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionV
 }
 
 fn acs_view(acs: Acs) -> AcsView {
-    AcsView { implemented: acs.implemented.names().collect(), enabled: acs.enabled.names().collect() }
+    AcsView {
+        implemented: acs.implemented.names().collect(),
+        enabled: acs.enabled.names().collect(),
+    }
 }
 
 fn bar_view(bar: &Bar) -> BarView {
@@ -290,5 +306,9 @@ fn bar_view(bar: &Bar) -> BarView {
 }
 
 fn range_view(range: &AddrRange) -> RangeView {
-    RangeView { first: format!("{:#x}", range.first()), last: format!("{:#x}", range.last()), size: range.len() }
+    RangeView {
+        first: format!("{:#x}", range.first()),
+        last: format!("{:#x}", range.last()),
+        size: range.len(),
+    }
 }

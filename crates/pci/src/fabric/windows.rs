@@ -1,9 +1,12 @@
-//! All addresses that a device's requests of one type cannot reach the IOMMU at: the rules of `route`, for ranges instead of one address.
+//! All addresses that a device's requests of one type cannot reach the IOMMU at: the rules of
+//! `route`, for ranges instead of one address.
 //!
-//! Where a port stops all requests of the type, nothing further up catches any: the windows are those that a request meets before.
+//! Where a port stops all requests of the type, nothing further up catches any: the windows are
+//! those that a request meets before.
 //!
-//! Catchers are noted in the order in which a request meets them, each for what is left of its range: the first one wins. So filling a bridge's
-//! whole window after everything behind it leaves exactly what nobody behind it decodes.
+//! Catchers are noted in the order in which a request meets them, each for what is left of its
+//! range: the first one wins. So filling a bridge's whole window after everything behind it leaves
+//! exactly what nobody behind it decodes.
 
 use std::collections::BTreeMap;
 
@@ -38,12 +41,18 @@ pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -
         let forwards_own = port.enables(AcsBits::UF);
         match port.spec.kind {
             PortKind::PciBridge => caught.fill(&port.windows, source, false),
-            PortKind::Root | PortKind::Downstream if !forwards_own => caught.fill(&port.windows, source, false),
-            PortKind::Upstream if port.spec.multifunction => tree.slot(source).for_each(|beside| caught.claim(beside)),
+            PortKind::Root | PortKind::Downstream if !forwards_own => {
+                caught.fill(&port.windows, source, false)
+            }
+            PortKind::Upstream if port.spec.multifunction => {
+                tree.slot(source).for_each(|beside| caught.claim(beside))
+            }
             PortKind::Root | PortKind::Downstream | PortKind::Upstream => {}
         }
         redirect = port.faces_down() && address_type.redirected_by(port.acs);
-        if let (PortKind::Downstream, Above::Port(upstream), false) = (port.spec.kind, port.above, redirect) {
+        if let (PortKind::Downstream, Above::Port(upstream), false) =
+            (port.spec.kind, port.above, redirect)
+        {
             caught.sideways(tree, port.above, source);
             let upstream = &tree.ports[upstream];
             if !port.enables(AcsBits::RR) {
@@ -57,13 +66,17 @@ pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -
 
 fn in_device(tree: &Tree, from: &Function, address_type: AddressType, caught: &mut Caught) {
     match from.above {
-        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => match address_type {
-            AddressType::Untranslated => caught.sideways(tree, from.above, from.spec.bdf),
-            AddressType::Translated => {}
-        },
+        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => {
+            match address_type {
+                AddressType::Untranslated => caught.sideways(tree, from.above, from.spec.bdf),
+                AddressType::Translated => {}
+            }
+        }
         _ if address_type.redirected_by(from.acs) => {}
         _ => {
-            for sibling in tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf) {
+            for sibling in
+                tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf)
+            {
                 caught.claim(sibling);
             }
             if let Some(upstream) = tree.beside(from.spec.bdf) {

@@ -1,13 +1,17 @@
-//! Whether a function keeps requests from its peers: ACS as Linux judges it (drivers/pci/pci.c, pci_acs_enabled).
+//! Whether a function keeps requests from its peers: ACS as Linux judges it (drivers/pci/pci.c,
+//! pci_acs_enabled).
 
 use std::fmt;
 
 use super::Policy;
 use super::quirks::{self, AcsEffect, AcsQuirk};
 use crate::acs::AcsBits;
-use crate::machine::{AcsCapability, Basis, ExpressKind, Fact, Host, IommuKind, Machine, PciFunction, Source};
+use crate::machine::{
+    AcsCapability, Basis, ExpressKind, Fact, Host, IommuKind, Machine, PciFunction, Source,
+};
 
-/// Whether a function gives the ACS services that were asked for, by which rule, and what that rests on.
+/// Whether a function gives the ACS services that were asked for, by which rule, and what that
+/// rests on.
 #[derive(Debug, Clone, Copy)]
 pub struct AcsVerdict {
     /// Whether all of `wanted` are given.
@@ -23,7 +27,8 @@ pub struct AcsVerdict {
 /// The rule that decided.
 #[derive(Debug, Clone, Copy)]
 pub enum AcsRule {
-    /// Linux has a quirk for this model. What of the wanted services it does not give is in `missing`.
+    /// Linux has a quirk for this model. What of the wanted services it does not give is in
+    /// `missing`.
     Quirk {
         /// The row of the table.
         quirk: &'static AcsQuirk,
@@ -34,7 +39,8 @@ pub enum AcsRule {
     Conventional,
     /// A PCIe-to-PCI bridge, its reverse, or an event collector: never isolated.
     Never(ExpressKind),
-    /// The capability: services that are wanted, implemented, and not enabled are missing. What is not implemented counts as hard-wired on.
+    /// The capability: services that are wanted, implemented, and not enabled are missing. What is
+    /// not implemented counts as hard-wired on.
     Capability {
         /// The capability register, without what is known to be broken.
         implemented: AcsBits,
@@ -66,23 +72,39 @@ impl fmt::Display for AcsVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.rule {
             AcsRule::Quirk { quirk, missing } => match quirk.effect {
-                AcsEffect::Denies => write!(f, "does not isolate: {} ({})", quirk.what, quirk.kernel),
-                _ if self.given => write!(f, "isolates by quirk: {} ({})", quirk.what, quirk.kernel),
+                AcsEffect::Denies => {
+                    write!(f, "does not isolate: {} ({})", quirk.what, quirk.kernel)
+                }
+                _ if self.given => {
+                    write!(f, "isolates by quirk: {} ({})", quirk.what, quirk.kernel)
+                }
                 _ => write!(f, "lacks {missing}: {} ({})", quirk.what, quirk.kernel),
             },
             AcsRule::Conventional => f.write_str("is conventional PCI, which never isolates"),
-            AcsRule::Never(kind) => write!(f, "is {} {}, which never isolates", article(kind), kind.name()),
+            AcsRule::Never(kind) => {
+                write!(f, "is {} {}, which never isolates", article(kind), kind.name())
+            }
             AcsRule::Capability { implemented, enabled, missing } if missing.is_empty() => {
                 write!(f, "gives {} (implements {implemented}; enabled {enabled})", self.wanted)?;
                 let wired = self.wanted & !implemented;
-                if wired.is_empty() { Ok(()) } else { write!(f, "; {wired} not implemented, which counts as given") }
+                if wired.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, "; {wired} not implemented, which counts as given")
+                }
             }
             AcsRule::Capability { implemented, enabled, missing } => {
                 write!(f, "lacks {missing} (implements {implemented}; enabled {enabled})")
             }
-            AcsRule::NoCapability(kind) => write!(f, "is {} {} without the ACS capability", article(kind), kind.name()),
-            AcsRule::SingleFunction => f.write_str("is a single function, which has no peer inside its device"),
-            AcsRule::Unmentioned(kind) => write!(f, "is {} {}, of which the rules ask nothing", article(kind), kind.name()),
+            AcsRule::NoCapability(kind) => {
+                write!(f, "is {} {} without the ACS capability", article(kind), kind.name())
+            }
+            AcsRule::SingleFunction => {
+                f.write_str("is a single function, which has no peer inside its device")
+            }
+            AcsRule::Unmentioned(kind) => {
+                write!(f, "is {} {}, of which the rules ask nothing", article(kind), kind.name())
+            }
         }
     }
 }
@@ -92,12 +114,22 @@ fn article(kind: ExpressKind) -> &'static str {
 }
 
 /// Judges one function. `function` is an index into [`Machine::functions`].
-pub fn acs_verdict(machine: &Machine, function: usize, wanted: AcsBits, policy: Policy) -> AcsVerdict {
+pub fn acs_verdict(
+    machine: &Machine,
+    function: usize,
+    wanted: AcsBits,
+    policy: Policy,
+) -> AcsVerdict {
     let it = &machine.functions()[function];
     for quirk in quirks::rows(it) {
         if let Some((missing, source)) = quirk_answer(machine, function, quirk, wanted, policy) {
             let source = it.ids.map_or(Source::Read, |ids| ids.source).weaker(source);
-            return AcsVerdict { given: missing.is_empty(), wanted, rule: AcsRule::Quirk { quirk, missing }, source };
+            return AcsVerdict {
+                given: missing.is_empty(),
+                wanted,
+                rule: AcsRule::Quirk { quirk, missing },
+                source,
+            };
         }
     }
     let (given, rule, source) = generic_answer(machine, it, wanted);
@@ -105,7 +137,13 @@ pub fn acs_verdict(machine: &Machine, function: usize, wanted: AcsBits, policy: 
 }
 
 /// What of `wanted` is missing according to a quirk; `None` where its conditions are not met.
-fn quirk_answer(machine: &Machine, function: usize, quirk: &AcsQuirk, wanted: AcsBits, policy: Policy) -> Option<(AcsBits, Source)> {
+fn quirk_answer(
+    machine: &Machine,
+    function: usize,
+    quirk: &AcsQuirk,
+    wanted: AcsBits,
+    policy: Policy,
+) -> Option<(AcsBits, Source)> {
     let it = &machine.functions()[function];
     let kind = it.express.source;
     match quirk.effect {
@@ -116,21 +154,37 @@ fn quirk_answer(machine: &Machine, function: usize, quirk: &AcsQuirk, wanted: Ac
                 return None;
             }
             let asked = wanted & AcsBits::FUNCTION_ISOLATION.union(AcsBits::EC).union(AcsBits::DT);
-            Some((asked & !AcsBits::FUNCTION_ISOLATION, it.multifunction.source.weaker(amd_iommu(machine))))
+            Some((
+                asked & !AcsBits::FUNCTION_ISOLATION,
+                it.multifunction.source.weaker(amd_iommu(machine)),
+            ))
         }
-        AcsEffect::IntelPch => Some((wanted & !AcsBits::ISOLATION, kind.weaker(enabled_by_linux(machine)))),
+        AcsEffect::IntelPch => {
+            Some((wanted & !AcsBits::ISOLATION, kind.weaker(enabled_by_linux(machine))))
+        }
         AcsEffect::IntelSunrisePoint => sunrise_point(machine, it.acs, wanted),
-        AcsEffect::Override if policy == Policy::Override && overridden(it) => Some((AcsBits::NONE, kind.weaker(it.multifunction.source))),
+        AcsEffect::Override if policy == Policy::Override && overridden(it) => {
+            Some((AcsBits::NONE, kind.weaker(it.multifunction.source)))
+        }
         AcsEffect::Override => None,
     }
 }
 
-/// The two registers as dwords; where only the first words are known, Linux has switched on what is implemented.
-fn sunrise_point(machine: &Machine, acs: Fact<Option<AcsCapability>>, wanted: AcsBits) -> Option<(AcsBits, Source)> {
+/// The two registers as dwords; where only the first words are known, Linux has switched on what is
+/// implemented.
+fn sunrise_point(
+    machine: &Machine,
+    acs: Fact<Option<AcsCapability>>,
+    wanted: AcsBits,
+) -> Option<(AcsBits, Source)> {
     let capability = acs.value?;
     if let Some([implemented, control]) = capability.dwords {
         let word = |dword: u32| AcsBits::from_bits((dword & 0xffff) as u16);
-        let enabled = enabled_with_iommu(machine, word(implemented), Fact { value: word(control), source: acs.source });
+        let enabled = enabled_with_iommu(
+            machine,
+            word(implemented),
+            Fact { value: word(control), source: acs.source },
+        );
         return Some((asked(wanted, word(implemented)) & !enabled.value, enabled.source));
     }
     let enabled = capability.implemented.value & AcsBits::ISOLATION;
@@ -138,12 +192,14 @@ fn sunrise_point(machine: &Machine, acs: Fact<Option<AcsCapability>>, wanted: Ac
     Some((asked(wanted, capability.implemented.value) & !enabled, source))
 }
 
-/// What of `wanted` has to be enabled: egress control in any case, of the others what is implemented.
+/// What of `wanted` has to be enabled: egress control in any case, of the others what is
+/// implemented.
 fn asked(wanted: AcsBits, implemented: AcsBits) -> AcsBits {
     wanted & (implemented | AcsBits::EC)
 }
 
-/// How sure it is that Linux has run its quirk: it does wherever it uses an IOMMU, and without one there are no groups.
+/// How sure it is that Linux has run its quirk: it does wherever it uses an IOMMU, and without one
+/// there are no groups.
 fn enabled_by_linux(machine: &Machine) -> Source {
     match machine.host().iommu_in_use {
         Some(Fact { value: true, .. }) => Source::Inferred(Basis::LinuxEnablesQuirk),
@@ -151,9 +207,15 @@ fn enabled_by_linux(machine: &Machine) -> Source {
     }
 }
 
-/// The control register as it would be with an IOMMU in use. Linux leaves ACS alone without one, so on a machine that is known to use none what is read as off says
-/// nothing of the groups that it would have: Linux enables what is implemented when it uses one. Options that say otherwise are not worked out: with one of them what was read stands.
-fn enabled_with_iommu(machine: &Machine, implemented: AcsBits, read: Fact<AcsBits>) -> Fact<AcsBits> {
+/// The control register as it would be with an IOMMU in use. Linux leaves ACS alone without one, so
+/// on a machine that is known to use none what is read as off says nothing of the groups that it
+/// would have: Linux enables what is implemented when it uses one. Options that say otherwise are
+/// not worked out: with one of them what was read stands.
+fn enabled_with_iommu(
+    machine: &Machine,
+    implemented: AcsBits,
+    read: Fact<AcsBits>,
+) -> Fact<AcsBits> {
     let host = machine.host();
     let unused = host.iommu_in_use.is_some_and(|in_use| !in_use.value);
     let enabled = read.value | (implemented & AcsBits::ISOLATION);
@@ -165,12 +227,20 @@ fn enabled_with_iommu(machine: &Machine, implemented: AcsBits, read: Fact<AcsBit
 
 /// The option of the kernel's command line that says which ACS services are on.
 pub(super) fn acs_option(host: &Host) -> Option<&String> {
-    host.options.as_ref()?.iter().find(|option| option.contains("disable_acs_redir") || option.contains("config_acs"))
+    host.options
+        .as_ref()?
+        .iter()
+        .find(|option| option.contains("disable_acs_redir") || option.contains("config_acs"))
 }
 
-/// How sure it is that the southbridge's machine has an AMD IOMMU: these chips sit in AMD machines only, and without an IOMMU there are no groups.
+/// How sure it is that the southbridge's machine has an AMD IOMMU: these chips sit in AMD machines
+/// only, and without an IOMMU there are no groups.
 fn amd_iommu(machine: &Machine) -> Source {
-    if machine.host().iommus.iter().any(|iommu| iommu.kind == IommuKind::AmdVi) { Source::Read } else { Source::Assumed(Basis::Name) }
+    if machine.host().iommus.iter().any(|iommu| iommu.kind == IommuKind::AmdVi) {
+        Source::Read
+    } else {
+        Source::Assumed(Basis::Name)
+    }
 }
 
 /// The out-of-tree override with `downstream,multifunction`.
@@ -179,9 +249,10 @@ fn overridden(it: &PciFunction) -> bool {
     it.acs.value.is_none()
         && match express.kind {
             ExpressKind::RootPort | ExpressKind::Downstream => true,
-            ExpressKind::Endpoint | ExpressKind::LegacyEndpoint | ExpressKind::Upstream | ExpressKind::IntegratedEndpoint => {
-                it.multifunction.value
-            }
+            ExpressKind::Endpoint
+            | ExpressKind::LegacyEndpoint
+            | ExpressKind::Upstream
+            | ExpressKind::IntegratedEndpoint => it.multifunction.value,
             _ => false,
         }
 }
@@ -192,17 +263,34 @@ fn generic_answer(machine: &Machine, it: &PciFunction, wanted: AcsBits) -> (bool
     let Some(express) = it.express.value else { return (false, AcsRule::Conventional, source) };
     let kind = express.kind;
     match kind {
-        ExpressKind::PcieToPci | ExpressKind::PciToPcie | ExpressKind::EventCollector => (false, AcsRule::Never(kind), source),
-        ExpressKind::RootPort | ExpressKind::Downstream => by_capability(machine, it, kind, wanted, source),
-        ExpressKind::Endpoint | ExpressKind::LegacyEndpoint | ExpressKind::Upstream | ExpressKind::IntegratedEndpoint => {
+        ExpressKind::PcieToPci | ExpressKind::PciToPcie | ExpressKind::EventCollector => {
+            (false, AcsRule::Never(kind), source)
+        }
+        ExpressKind::RootPort | ExpressKind::Downstream => {
+            by_capability(machine, it, kind, wanted, source)
+        }
+        ExpressKind::Endpoint
+        | ExpressKind::LegacyEndpoint
+        | ExpressKind::Upstream
+        | ExpressKind::IntegratedEndpoint => {
             let source = source.weaker(it.multifunction.source);
-            if it.multifunction.value { by_capability(machine, it, kind, wanted, source) } else { (true, AcsRule::SingleFunction, source) }
+            if it.multifunction.value {
+                by_capability(machine, it, kind, wanted, source)
+            } else {
+                (true, AcsRule::SingleFunction, source)
+            }
         }
         ExpressKind::Other(_) => (true, AcsRule::Unmentioned(kind), source),
     }
 }
 
-fn by_capability(machine: &Machine, it: &PciFunction, kind: ExpressKind, wanted: AcsBits, source: Source) -> (bool, AcsRule, Source) {
+fn by_capability(
+    machine: &Machine,
+    it: &PciFunction,
+    kind: ExpressKind,
+    wanted: AcsBits,
+    source: Source,
+) -> (bool, AcsRule, Source) {
     let source = source.weaker(it.acs.source);
     let Some(acs) = it.acs.value else { return (false, AcsRule::NoCapability(kind), source) };
     let broken = if quirks::broken_source_validation(it) { AcsBits::SV } else { AcsBits::NONE };

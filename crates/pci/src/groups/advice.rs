@@ -1,4 +1,5 @@
-//! What would make a function's group smaller. Each advice has been tried: the machine is changed accordingly and grouped again, and only what helps is given.
+//! What would make a function's group smaller. Each advice has been tried: the machine is changed
+//! accordingly and grouped again, and only what helps is given.
 
 use super::acs::{AcsRule, acs_option};
 use super::alias::is_vmd;
@@ -38,19 +39,22 @@ pub enum Advice {
         /// Others left: functions of the same device.
         left: usize,
     },
-    /// The bridge takes ownership of requests: only a PCI Express device in place of what is behind it helps.
+    /// The bridge takes ownership of requests: only a PCI Express device in place of what is behind
+    /// it helps.
     ReplaceBridge {
         /// The bridge, as an index.
         bridge: usize,
     },
-    /// The VMD function issues the requests of its domain; switched off in the firmware's setup, what is behind it sits below ordinary ports.
+    /// The VMD function issues the requests of its domain; switched off in the firmware's setup,
+    /// what is behind it sits below ordinary ports.
     LeaveVmd {
         /// The VMD function, as an index.
         vmd: usize,
         /// Others left.
         left: usize,
     },
-    /// The out-of-tree override would split the group. It declares isolated what is not known to be.
+    /// The out-of-tree override would split the group. It declares isolated what is not known to
+    /// be.
     Override {
         /// Others left.
         left: usize,
@@ -62,26 +66,44 @@ pub enum Advice {
 /// Ports that are named in an advice.
 const MOST_PORTS: usize = 4;
 
-pub(super) fn advise(rules: &Rules<'_>, grouping: &Grouping, function: usize, others: &[usize]) -> Vec<Advice> {
+pub(super) fn advise(
+    rules: &Rules<'_>,
+    grouping: &Grouping,
+    function: usize,
+    others: &[usize],
+) -> Vec<Advice> {
     if others.is_empty() {
         return Vec::new();
     }
     let machine = rules.machine;
     let mut advice = Vec::new();
     let suspects = suspects(rules, function, others);
-    let switched_off: Vec<usize> = suspects.iter().copied().filter(|it| !rules.verdicts[*it].rule.missing().is_empty()).collect();
+    let switched_off: Vec<usize> = suspects
+        .iter()
+        .copied()
+        .filter(|it| !rules.verdicts[*it].rule.missing().is_empty())
+        .collect();
     if let Some(left) = tried(rules, function, others, &switched_off, enable) {
-        advice.push(Advice::EnableAcs { functions: switched_off, kept_off_by: acs_option(machine.host()).cloned(), left });
+        advice.push(Advice::EnableAcs {
+            functions: switched_off,
+            kept_off_by: acs_option(machine.host()).cloned(),
+            left,
+        });
     }
-    let bare = |it: &usize| matches!(rules.verdicts[*it].rule, AcsRule::NoCapability(ExpressKind::RootPort | ExpressKind::Downstream));
+    let bare = |it: &usize| {
+        matches!(
+            rules.verdicts[*it].rule,
+            AcsRule::NoCapability(ExpressKind::RootPort | ExpressKind::Downstream)
+        )
+    };
     let hidden: Vec<usize> = suspects.into_iter().filter(bare).collect();
     if let Some(left) = tried(rules, function, others, &hidden, show) {
         advice.push(Advice::ShowAcs { ports: hidden, left });
     }
     advice.extend(other_slot(rules, function, others));
-    if let Some(bridge) = super::explain::chain(grouping, function)
-        .find_map(|reason| matches!(reason.because, Because::BridgeTakesRequests { .. }).then_some(reason.with))
-    {
+    if let Some(bridge) = super::explain::chain(grouping, function).find_map(|reason| {
+        matches!(reason.because, Because::BridgeTakesRequests { .. }).then_some(reason.with)
+    }) {
         advice.push(Advice::ReplaceBridge { bridge });
     }
     let vmd = rules.issuer(function);
@@ -91,7 +113,8 @@ pub(super) fn advise(rules: &Rules<'_>, grouping: &Grouping, function: usize, ot
         advice.push(Advice::LeaveVmd { vmd, left });
     }
     if rules.policy == Policy::Linux {
-        let left = super::explain::others(&Grouping::compute(machine, Policy::Override), function).len();
+        let left =
+            super::explain::others(&Grouping::compute(machine, Policy::Override), function).len();
         if left < others.len() {
             advice.push(Advice::Override { left });
         }
@@ -105,14 +128,26 @@ pub(super) fn advise(rules: &Rules<'_>, grouping: &Grouping, function: usize, ot
 /// Functions of the group, and ports above the function, that do not isolate.
 fn suspects(rules: &Rules<'_>, function: usize, others: &[usize]) -> Vec<usize> {
     let above = rules.machine.bridges_above(rules.issuer(function));
-    let mut all: Vec<usize> = others.iter().copied().chain([function]).chain(above).filter(|it| !rules.verdicts[*it].given).collect();
+    let mut all: Vec<usize> = others
+        .iter()
+        .copied()
+        .chain([function])
+        .chain(above)
+        .filter(|it| !rules.verdicts[*it].given)
+        .collect();
     all.sort_unstable();
     all.dedup();
     all
 }
 
 /// How many others would be left if `functions` were changed, where that is less than now.
-fn tried(rules: &Rules<'_>, function: usize, others: &[usize], functions: &[usize], change: Change) -> Option<usize> {
+fn tried(
+    rules: &Rules<'_>,
+    function: usize,
+    others: &[usize],
+    functions: &[usize],
+    change: Change,
+) -> Option<usize> {
     if functions.is_empty() {
         return None;
     }
@@ -137,7 +172,9 @@ pub(super) fn separates(rules: &Rules<'_>, advice: &Advice, a: usize, b: usize) 
         Advice::EnableAcs { functions, .. } => apart(changed(rules, functions, enable)),
         Advice::ShowAcs { ports, .. } => apart(changed(rules, ports, show)),
         Advice::Override { .. } => apart(Grouping::compute(rules.machine, Policy::Override)),
-        Advice::OtherSlot { .. } => !one_device || rules.verdicts[a].given || rules.verdicts[b].given,
+        Advice::OtherSlot { .. } => {
+            !one_device || rules.verdicts[a].given || rules.verdicts[b].given
+        }
         Advice::ReplaceBridge { .. } => !one_device,
         Advice::LeaveVmd { .. } => apart(changed(rules, &vmd_functions(rules.machine), leave_vmd)),
         Advice::Nothing => false,
@@ -147,16 +184,22 @@ pub(super) fn separates(rules: &Rules<'_>, advice: &Advice, a: usize, b: usize) 
 fn enable(it: &mut PciFunction) {
     if let Some(acs) = &mut it.acs.value {
         acs.enabled.value = acs.enabled.value | (acs.implemented.value & AcsBits::ISOLATION);
-        acs.dwords = acs.dwords.map(|[implemented, control]| [implemented, control | (implemented & u32::from(AcsBits::ISOLATION.bits()))]);
+        acs.dwords = acs.dwords.map(|[implemented, control]| {
+            [implemented, control | (implemented & u32::from(AcsBits::ISOLATION.bits()))]
+        });
     }
 }
 
 fn show(it: &mut PciFunction) {
-    it.acs.value =
-        Some(AcsCapability { implemented: Fact::read(AcsBits::ISOLATION), enabled: Fact::read(AcsBits::ISOLATION), dwords: None });
+    it.acs.value = Some(AcsCapability {
+        implemented: Fact::read(AcsBits::ISOLATION),
+        enabled: Fact::read(AcsBits::ISOLATION),
+        dwords: None,
+    });
 }
 
-/// All of them: which domain is whose goes by their order, so with one of them left the others would be taken for each other's.
+/// All of them: which domain is whose goes by their order, so with one of them left the others
+/// would be taken for each other's.
 fn vmd_functions(machine: &Machine) -> Vec<usize> {
     (0..machine.functions().len()).filter(|index| is_vmd(&machine.functions()[*index])).collect()
 }
@@ -166,27 +209,41 @@ fn leave_vmd(it: &mut PciFunction) {
     (it.ids, it.driver) = (None, None);
 }
 
-/// Ports below which the device would be alone, for a plug-in device that shares its group with others.
+/// Ports below which the device would be alone, for a plug-in device that shares its group with
+/// others.
 fn other_slot(rules: &Rules<'_>, function: usize, others: &[usize]) -> Option<Advice> {
     let machine = rules.machine;
     let it = &machine.functions()[function];
     let own: Vec<usize> = machine.slot_of(function).collect();
-    let pluggable = machine.bus_of(function).bridge.is_some() && it.header.value == Header::Endpoint && it.physical_function.is_none();
-    if !pluggable || rules.issuer(function) != function || others.iter().all(|other| own.contains(other)) {
+    let pluggable = machine.bus_of(function).bridge.is_some()
+        && it.header.value == Header::Endpoint
+        && it.physical_function.is_none();
+    if !pluggable
+        || rules.issuer(function) != function
+        || others.iter().all(|other| own.contains(other))
+    {
         return None;
     }
     let above: Vec<usize> = machine.bridges_above(function).collect();
     let isolates = |port: &usize| {
         let kind = machine.functions()[*port].express.value.map(|express| express.kind);
-        matches!(kind, Some(ExpressKind::RootPort | ExpressKind::Downstream)) && rules.blocked[*port].is_none() && !above.contains(port)
+        matches!(kind, Some(ExpressKind::RootPort | ExpressKind::Downstream))
+            && rules.blocked[*port].is_none()
+            && !above.contains(port)
     };
     let empty = |port: &usize| machine.below(*port).is_none_or(|bus| bus.functions.is_empty());
-    let (mut ports, used): (Vec<usize>, Vec<usize>) = (0..machine.functions().len()).filter(isolates).partition(empty);
+    let (mut ports, used): (Vec<usize>, Vec<usize>) =
+        (0..machine.functions().len()).filter(isolates).partition(empty);
     let free = ports.len().min(MOST_PORTS);
     ports.extend(used);
     ports.truncate(MOST_PORTS);
     // Functions of one device that are not isolated from each other move together.
-    let left = own.iter().filter(|other| **other != function && !rules.verdicts[**other].given && !rules.verdicts[function].given).count();
+    let left = own
+        .iter()
+        .filter(|other| {
+            **other != function && !rules.verdicts[**other].given && !rules.verdicts[function].given
+        })
+        .count();
     (!ports.is_empty() && left < others.len()).then_some(Advice::OtherSlot { ports, free, left })
 }
 

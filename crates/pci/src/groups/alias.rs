@@ -1,4 +1,5 @@
-//! Requester IDs that are not a function's own: quirks of models, bridges that take ownership of requests, VMD (drivers/pci/search.c, pci_for_each_dma_alias).
+//! Requester IDs that are not a function's own: quirks of models, bridges that take ownership of
+//! requests, VMD (drivers/pci/search.c, pci_for_each_dma_alias).
 
 use crate::machine::{ExpressKind, Header, Ids, Machine, PciFunction};
 
@@ -46,28 +47,61 @@ impl Devfns {
     }
 }
 
-const fn quirk(vendor: u16, devices: &'static [u16], numbers: Numbers, kernel: &'static str, what: &'static str) -> AliasQuirk {
+const fn quirk(
+    vendor: u16,
+    devices: &'static [u16],
+    numbers: Numbers,
+    kernel: &'static str,
+    what: &'static str,
+) -> AliasQuirk {
     AliasQuirk { kernel, what, vendor, devices, subsystems: &[], numbers }
 }
 
 static ALIASES: &[AliasQuirk] = &[
-    quirk(0x1180, &[0xe832, 0xe476], Numbers::OwnSlot(0), "quirk_dma_func0_alias", "Ricoh card reader"),
+    quirk(
+        0x1180,
+        &[0xe832, 0xe476],
+        Numbers::OwnSlot(0),
+        "quirk_dma_func0_alias",
+        "Ricoh card reader",
+    ),
     quirk(0x6766, &[0x3d40, 0x3d41], Numbers::OwnSlot(0), "quirk_dma_func0_alias", "Glenfly audio"),
     quirk(
         0x1b4b,
-        &[0x9120, 0x9123, 0x9125, 0x9128, 0x9130, 0x9170, 0x9172, 0x917a, 0x9182, 0x9183, 0x91a0, 0x9215, 0x9220, 0x9230, 0x9235],
+        &[
+            0x9120, 0x9123, 0x9125, 0x9128, 0x9130, 0x9170, 0x9172, 0x917a, 0x9182, 0x9183, 0x91a0,
+            0x9215, 0x9220, 0x9230, 0x9235,
+        ],
         Numbers::OwnSlot(1),
         "quirk_dma_func1_alias",
         "Marvell SATA controller",
     ),
-    quirk(0x1103, &[0x0642, 0x0645], Numbers::OwnSlot(1), "quirk_dma_func1_alias", "HighPoint SATA controller"),
+    quirk(
+        0x1103,
+        &[0x0642, 0x0645],
+        Numbers::OwnSlot(1),
+        "quirk_dma_func1_alias",
+        "HighPoint SATA controller",
+    ),
     quirk(0x197b, &[0x2392], Numbers::OwnSlot(1), "quirk_dma_func1_alias", "JMicron JMB388"),
     quirk(0x1c28, &[0x0122], Numbers::OwnSlot(1), "quirk_dma_func1_alias", "Plextor M6E"),
     AliasQuirk {
         subsystems: &[(0x9005, 0x02bb), (0x9005, 0x02bc)],
-        ..quirk(0x9005, &[0x0285], Numbers::Fixed(&[(1, 0)]), "quirk_fixed_dma_alias", "Adaptec RAID controller")
+        ..quirk(
+            0x9005,
+            &[0x0285],
+            Numbers::Fixed(&[(1, 0)]),
+            "quirk_fixed_dma_alias",
+            "Adaptec RAID controller",
+        )
     },
-    quirk(0x8086, &[0x2260, 0x2264], Numbers::Fixed(&[(0x10, 0), (0x11, 0), (0x12, 3)]), "quirk_mic_x200_dma_alias", "Intel MIC x200"),
+    quirk(
+        0x8086,
+        &[0x2260, 0x2264],
+        Numbers::Fixed(&[(0x10, 0), (0x11, 0), (0x12, 3)]),
+        "quirk_mic_x200_dma_alias",
+        "Intel MIC x200",
+    ),
     quirk(
         0x8086,
         &[0x2954, 0x2955, 0x2956, 0x2958, 0x2959, 0x295a],
@@ -75,7 +109,13 @@ static ALIASES: &[AliasQuirk] = &[
         "quirk_pex_vca_alias",
         "Intel Visual Compute Accelerator",
     ),
-    quirk(0x10b5, &[0x87b0, 0x87b1], Numbers::All, "quirk_plx_ntb_dma_alias", "PLX non-transparent bridge"),
+    quirk(
+        0x10b5,
+        &[0x87b0, 0x87b1],
+        Numbers::All,
+        "quirk_plx_ntb_dma_alias",
+        "PLX non-transparent bridge",
+    ),
 ];
 
 /// The numbers that a function's requests may carry beside its own, and why.
@@ -85,14 +125,19 @@ pub(super) fn aliases(it: &PciFunction) -> Option<(&'static AliasQuirk, Devfns)>
     let named = |quirk: &&AliasQuirk| {
         quirk.vendor == ids.vendor
             && quirk.devices.contains(&ids.device)
-            && (quirk.subsystems.is_empty() || subsystem.is_some_and(|subsystem| quirk.subsystems.contains(&subsystem)))
+            && (quirk.subsystems.is_empty()
+                || subsystem.is_some_and(|subsystem| quirk.subsystems.contains(&subsystem)))
     };
     let quirk = ALIASES.iter().find(named)?;
     let numbers: Vec<u8> = match quirk.numbers {
         Numbers::OwnSlot(function) if function == it.bdf.function() => return None,
         Numbers::OwnSlot(function) => vec![it.bdf.device() << 3 | function],
-        Numbers::Fixed(list) => list.iter().map(|(device, function)| device << 3 | function).collect(),
-        Numbers::EverySlot(functions) => (0..=u8::MAX).filter(|devfn| devfn & 7 < functions).collect(),
+        Numbers::Fixed(list) => {
+            list.iter().map(|(device, function)| device << 3 | function).collect()
+        }
+        Numbers::EverySlot(functions) => {
+            (0..=u8::MAX).filter(|devfn| devfn & 7 < functions).collect()
+        }
         Numbers::All => (0..=u8::MAX).collect(),
     };
     let mut set = Devfns::default();
@@ -133,12 +178,15 @@ pub(super) fn through(machine: &Machine, bridge: usize) -> RequesterThrough {
     }
 }
 
-/// A PCIe-to-PCI bridge that hides its PCI Express capability: a known model without it, below a PCI Express port.
+/// A PCIe-to-PCI bridge that hides its PCI Express capability: a known model without it, below a
+/// PCI Express port.
 pub(super) fn disguised(machine: &Machine, bridge: usize) -> bool {
-    const MODELS: [(u16, u16); 5] = [(0x1b21, 0x1080), (0x10e3, 0x8113), (0x1283, 0x8892), (0x1283, 0x8893), (0x8086, 0x244e)];
+    const MODELS: [(u16, u16); 5] =
+        [(0x1b21, 0x1080), (0x10e3, 0x8113), (0x1283, 0x8892), (0x1283, 0x8893), (0x8086, 0x244e)];
     let it = &machine.functions()[bridge];
     let known = it.ids.is_some_and(|ids| MODELS.contains(&(ids.value.vendor, ids.value.device)));
-    let above = machine.bus_of(bridge).bridge.and_then(|port| machine.functions()[port].express.value);
+    let above =
+        machine.bus_of(bridge).bridge.and_then(|port| machine.functions()[port].express.value);
     known
         && it.express.value.is_none()
         && matches!(it.header.value, Header::Bridge(_))
@@ -147,27 +195,37 @@ pub(super) fn disguised(machine: &Machine, bridge: usize) -> bool {
 
 /// The VMD function that issues the requests of each VMD domain, as `(segment, function)`.
 ///
-/// Linux numbers VMD domains from 0x10000 in the order in which it finds the VMD functions, so the n-th domain is the n-th function's. No dump says it outright; where
-/// some functions have no domain, the number decides.
+/// Linux numbers VMD domains from 0x10000 in the order in which it finds the VMD functions, so the
+/// n-th domain is the n-th function's. No dump says it outright; where some functions have no
+/// domain, the number decides.
 pub(super) fn vmd_domains(machine: &Machine) -> Vec<(u32, usize)> {
     const FIRST: u32 = 0x10000;
     let functions = machine.functions();
-    let mut owners: Vec<usize> = (0..functions.len()).filter(|index| is_vmd(&functions[*index])).collect();
+    let mut owners: Vec<usize> =
+        (0..functions.len()).filter(|index| is_vmd(&functions[*index])).collect();
     // A VMD function that has no driver has no domain.
     if owners.iter().any(|index| functions[*index].driver.is_some()) {
         owners.retain(|index| functions[*index].driver.as_deref() == Some("vmd"));
     }
-    let mut segments: Vec<u32> = functions.iter().map(|function| function.bdf.segment()).filter(|segment| *segment >= FIRST).collect();
+    let mut segments: Vec<u32> = functions
+        .iter()
+        .map(|function| function.bdf.segment())
+        .filter(|segment| *segment >= FIRST)
+        .collect();
     segments.dedup();
     if segments.len() == owners.len() {
         return segments.into_iter().zip(owners).collect();
     }
-    segments.into_iter().filter_map(|segment| Some((segment, *owners.get((segment - FIRST) as usize)?))).collect()
+    segments
+        .into_iter()
+        .filter_map(|segment| Some((segment, *owners.get((segment - FIRST) as usize)?)))
+        .collect()
 }
 
 /// Whether a function can have a VMD domain.
 pub(super) fn is_vmd(it: &PciFunction) -> bool {
-    const MODELS: [u16; 11] = [0x201d, 0x28c0, 0x467f, 0x4c3d, 0x7d0b, 0x9a0b, 0xa77f, 0xad0b, 0xb06f, 0xb07f, 0xb60b];
+    const MODELS: [u16; 11] =
+        [0x201d, 0x28c0, 0x467f, 0x4c3d, 0x7d0b, 0x9a0b, 0xa77f, 0xad0b, 0xb06f, 0xb07f, 0xb60b];
     let numbered = matches!(it.ids.map(|ids| ids.value), Some(Ids { vendor: 0x8086, device }) if MODELS.contains(&device));
     it.bdf.segment() < 0x10000 && (numbered || it.driver.as_deref() == Some("vmd"))
 }

@@ -54,26 +54,42 @@ impl Difference {
     pub fn describe(&self, machine: &Machine) -> String {
         match self {
             Self::KernelJoins { kernel, parts } => {
-                let parts: Vec<String> = parts.iter().map(|(_, members)| list(machine, members)).collect();
-                format!("the kernel has together in its group {kernel}, these rules apart: {}", parts.join(" | "))
+                let parts: Vec<String> =
+                    parts.iter().map(|(_, members)| list(machine, members)).collect();
+                format!(
+                    "the kernel has together in its group {kernel}, these rules apart: {}",
+                    parts.join(" | ")
+                )
             }
             Self::KernelSplits { group, parts } => {
-                let parts: Vec<String> =
-                    parts.iter().map(|(kernel, members)| format!("{} (its group {kernel})", list(machine, members))).collect();
-                format!("these rules have together in group {group}, the kernel apart: {}", parts.join(" | "))
+                let parts: Vec<String> = parts
+                    .iter()
+                    .map(|(kernel, members)| {
+                        format!("{} (its group {kernel})", list(machine, members))
+                    })
+                    .collect();
+                format!(
+                    "these rules have together in group {group}, the kernel apart: {}",
+                    parts.join(" | ")
+                )
             }
             Self::OnlyKernel { function, kernel } => {
-                format!("the kernel has {} in its group {kernel}, these rules in none", list(machine, &[*function]))
+                format!(
+                    "the kernel has {} in its group {kernel}, these rules in none",
+                    list(machine, &[*function])
+                )
             }
         }
     }
 }
 
-/// Compares `grouping` with the groups that the source of `machine` names, over the functions for which it does.
+/// Compares `grouping` with the groups that the source of `machine` names, over the functions for
+/// which it does.
 pub fn self_check(machine: &Machine, grouping: &Grouping) -> SelfCheck {
     let known = machine.functions().iter().enumerate();
-    let pairs: Vec<(usize, u32, Option<u32>)> =
-        known.filter_map(|(index, function)| Some((index, function.kernel_group??, grouping.of(index)))).collect();
+    let pairs: Vec<(usize, u32, Option<u32>)> = known
+        .filter_map(|(index, function)| Some((index, function.kernel_group??, grouping.of(index))))
+        .collect();
     let mut theirs: BTreeMap<u32, BTreeMap<Option<u32>, Vec<usize>>> = BTreeMap::new();
     let mut ours: BTreeMap<u32, BTreeMap<u32, Vec<usize>>> = BTreeMap::new();
     let mut differences = Vec::new();
@@ -85,8 +101,14 @@ pub fn self_check(machine: &Machine, grouping: &Grouping) -> SelfCheck {
         }
     }
     let joins = theirs.into_iter().filter(|(_, parts)| parts.len() > 1);
-    differences.extend(joins.map(|(kernel, parts)| Difference::KernelJoins { kernel, parts: parts.into_iter().collect() }));
+    differences.extend(joins.map(|(kernel, parts)| Difference::KernelJoins {
+        kernel,
+        parts: parts.into_iter().collect(),
+    }));
     let splits = ours.into_iter().filter(|(_, parts)| parts.len() > 1);
-    differences.extend(splits.map(|(group, parts)| Difference::KernelSplits { group, parts: parts.into_iter().collect() }));
+    differences.extend(splits.map(|(group, parts)| Difference::KernelSplits {
+        group,
+        parts: parts.into_iter().collect(),
+    }));
     SelfCheck { compared: pairs.len(), differences }
 }

@@ -29,7 +29,8 @@ pub struct Explanation {
 /// Members that joined through a function, as far as they are told in lines.
 const MOST_JOINED: usize = 16;
 
-/// Explains the group of `function`, an index into the functions of `machine`, of which `grouping` was computed.
+/// Explains the group of `function`, an index into the functions of `machine`, of which `grouping`
+/// was computed.
 ///
 /// An index that is not in the machine gives an explanation without steps.
 pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Explanation {
@@ -43,18 +44,28 @@ pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Expla
         advice: Vec::new(),
         links: Vec::new(),
     };
-    if function >= machine.functions().len() || grouping.state.rank.len() != machine.functions().len() {
+    if function >= machine.functions().len()
+        || grouping.state.rank.len() != machine.functions().len()
+    {
         return it;
     }
     if let Some(why) = grouping.untranslated(function) {
-        it.steps.push(Step { at: function, kind: StepKind::Untranslated(why), source: Source::Read });
+        it.steps.push(Step {
+            at: function,
+            kind: StepKind::Untranslated(why),
+            source: Source::Read,
+        });
         return it;
     }
     let rules = Rules::new(machine, grouping.policy());
     rules.decide(&grouping.state, function, &mut it.steps);
     it.chain = chain(grouping, function).skip(1).copied().collect();
     let group = it.group.and_then(|id| grouping.groups().get(id as usize));
-    it.joined_by = group.map(|group| group.reasons.iter().filter(|reason| reason.with == function).copied().collect()).unwrap_or_default();
+    it.joined_by = group
+        .map(|group| {
+            group.reasons.iter().filter(|reason| reason.with == function).copied().collect()
+        })
+        .unwrap_or_default();
     let told = it.chain.iter().chain(it.joined_by.iter().take(MOST_JOINED));
     it.links = told.map(|reason| format!("and {}", reason.describe(machine, grouping))).collect();
     if it.joined_by.len() > MOST_JOINED {
@@ -73,7 +84,9 @@ pub(super) fn chain(grouping: &Grouping, function: usize) -> impl Iterator<Item 
 /// The members of the group of `function` without itself.
 pub(super) fn others(grouping: &Grouping, function: usize) -> Vec<usize> {
     let group = grouping.of(function).and_then(|id| grouping.groups().get(id as usize));
-    group.map(|group| group.members.iter().copied().filter(|member| *member != function).collect()).unwrap_or_default()
+    group
+        .map(|group| group.members.iter().copied().filter(|member| *member != function).collect())
+        .unwrap_or_default()
 }
 
 impl Explanation {
@@ -82,14 +95,19 @@ impl Explanation {
         self.steps.iter().fold(Source::Read, |weakest, step| weakest.weaker(step.source))
     }
 
-    /// The explanation in words: a line for each hop, for each link to the founder, for the result, for each advice.
+    /// The explanation in words: a line for each hop, for each link to the founder, for the result,
+    /// for each advice.
     pub fn lines(&self, machine: &Machine) -> Vec<String> {
         let mut lines: Vec<String> = self.steps.iter().map(|step| step.describe(machine)).collect();
         lines.extend(self.links.iter().cloned());
         if let Some(group) = self.group {
             lines.push(match self.others.len() {
                 0 => format!("result: {} is alone in group {group}", name(machine, self.function)),
-                _ => format!("result: {} is in group {group} with {}", name(machine, self.function), list(machine, &self.others)),
+                _ => format!(
+                    "result: {} is in group {group} with {}",
+                    name(machine, self.function),
+                    list(machine, &self.others)
+                ),
             });
         }
         lines.extend(self.advice.iter().map(|advice| advice.describe(machine)));
@@ -100,7 +118,12 @@ impl Explanation {
 /// Addresses in a row; many are counted, not listed.
 pub(super) fn list(machine: &Machine, functions: &[usize]) -> String {
     const MOST: usize = 16;
-    let mut text = functions.iter().take(MOST).map(|function| name(machine, *function)).collect::<Vec<_>>().join(", ");
+    let mut text = functions
+        .iter()
+        .take(MOST)
+        .map(|function| name(machine, *function))
+        .collect::<Vec<_>>()
+        .join(", ");
     if functions.len() > MOST {
         text.push_str(&format!(" and {} more", functions.len() - MOST));
     }

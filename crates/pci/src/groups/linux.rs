@@ -1,16 +1,24 @@
 //! Groups as Linux makes them (drivers/iommu/iommu.c, pci_device_group).
 //!
-//! A function starts at itself. (1) Where another function issues its requests, or bridges on the way take ownership of them, it continues from there: the group of
-//! the first of these that has one is its own. (2) From there it climbs while the way from the bridge above to the root does not isolate; it joins the first bridge that has a
-//! group. (3) At the point that it reached it looks for groups of functions that share requester IDs on that bus, and (4) of functions of the same device where
-//! neither side is isolated, in both cases through any number of intermediate functions. Otherwise it founds a group.
+//! A function starts at itself. (1) Where another function issues its requests, or bridges on the
+//! way take ownership of them, it continues from there: the group of the first of these that has
+//! one is its own. (2) From there it climbs while the way from the bridge above to the root does
+//! not isolate; it joins the first bridge that has a group. (3) At the point that it reached it
+//! looks for groups of functions that share requester IDs on that bus, and (4) of functions of the
+//! same device where neither side is isolated, in both cases through any number of intermediate
+//! functions. Otherwise it founds a group.
 
 use super::alias::{Devfns, RequesterThrough};
 use super::rules::{Outcome, Rules, State};
 use super::step::{Because, Step, StepKind, Trace};
 use crate::machine::{Basis, Source};
 
-pub(super) fn decide(rules: &Rules<'_>, state: &State, function: usize, trace: &mut impl Trace) -> Outcome {
+pub(super) fn decide(
+    rules: &Rules<'_>,
+    state: &State,
+    function: usize,
+    trace: &mut impl Trace,
+) -> Outcome {
     let now = state.rank[function];
     let mut at = function;
     if let Some(outcome) = requester(rules, state, now, &mut at, trace) {
@@ -30,13 +38,23 @@ pub(super) fn decide(rules: &Rules<'_>, state: &State, function: usize, trace: &
 }
 
 /// Step 1: who issues the requests, as the IOMMU sees it.
-fn requester(rules: &Rules<'_>, state: &State, now: usize, at: &mut usize, trace: &mut impl Trace) -> Option<Outcome> {
+fn requester(
+    rules: &Rules<'_>,
+    state: &State,
+    now: usize,
+    at: &mut usize,
+    trace: &mut impl Trace,
+) -> Option<Outcome> {
     let issuer = rules.issuer(*at);
     if issuer != *at {
         *at = issuer;
         if state.group(issuer, now).is_some() {
             // Which VMD function a domain belongs to follows from the order of both.
-            return Some(Outcome::join(issuer, Because::IssuedBy, Source::Inferred(Basis::Position)));
+            return Some(Outcome::join(
+                issuer,
+                Because::IssuedBy,
+                Source::Inferred(Basis::Position),
+            ));
         }
     }
     if let Some(quirk) = rules.alias(*at) {
@@ -55,7 +73,11 @@ fn requester(rules: &Rules<'_>, state: &State, now: usize, at: &mut usize, trace
             RequesterThrough::BusBelow | RequesterThrough::Own => {
                 *at = bridge;
                 if state.group(bridge, now).is_some() {
-                    return Some(Outcome::join(bridge, Because::BridgeTakesRequests { through }, source));
+                    return Some(Outcome::join(
+                        bridge,
+                        Because::BridgeTakesRequests { through },
+                        source,
+                    ));
                 }
             }
         }
@@ -64,7 +86,13 @@ fn requester(rules: &Rules<'_>, state: &State, now: usize, at: &mut usize, trace
 }
 
 /// Step 2: up to where the way to the root isolates.
-fn climb(rules: &Rules<'_>, state: &State, now: usize, at: &mut usize, trace: &mut impl Trace) -> Option<Outcome> {
+fn climb(
+    rules: &Rules<'_>,
+    state: &State,
+    now: usize,
+    at: &mut usize,
+    trace: &mut impl Trace,
+) -> Option<Outcome> {
     if trace.keeps() {
         note_path(rules, *at, trace);
     }
@@ -72,7 +100,11 @@ fn climb(rules: &Rules<'_>, state: &State, now: usize, at: &mut usize, trace: &m
         let port = rules.blocked[bridge]?;
         *at = bridge;
         if state.group(bridge, now).is_some() {
-            return Some(Outcome::join(bridge, Because::PathNotIsolated { port }, rules.verdicts[port].source));
+            return Some(Outcome::join(
+                bridge,
+                Because::PathNotIsolated { port },
+                rules.verdicts[port].source,
+            ));
         }
     }
     None
@@ -92,7 +124,8 @@ fn note_path(rules: &Rules<'_>, at: usize, trace: &mut impl Trace) {
     }
 }
 
-/// Steps 3 and 4: a walk over one bus along shared requester IDs and devices that do not isolate, to the first function that has a group.
+/// Steps 3 and 4: a walk over one bus along shared requester IDs and devices that do not isolate,
+/// to the first function that has a group.
 struct Search<'r, 'm> {
     rules: &'r Rules<'m>,
     state: &'r State,
@@ -103,7 +136,8 @@ struct Search<'r, 'm> {
 type Found = Option<(usize, Because, Source)>;
 
 impl Search<'_, '_> {
-    /// The group of `at`, or of a function that shares requester IDs with it. `from` is where the walk comes from.
+    /// The group of `at`, or of a function that shares requester IDs with it. `from` is where the
+    /// walk comes from.
     fn by_alias(&mut self, from: usize, at: usize) -> Found {
         if self.seen.insert(self.rules.devfn(at)) {
             return None;
@@ -113,7 +147,9 @@ impl Search<'_, '_> {
         }
         let rules = self.rules;
         // The depth of this walk is bounded by `seen`: 256 functions.
-        rules.aliasing_with(at).find_map(|(other, _)| self.by_alias(at, other).or_else(|| self.by_function(other)))
+        rules
+            .aliasing_with(at)
+            .find_map(|(other, _)| self.by_alias(at, other).or_else(|| self.by_function(other)))
     }
 
     /// The group of a function of the same device, where neither it nor `at` is isolated.
@@ -123,7 +159,11 @@ impl Search<'_, '_> {
         if !rules.machine.functions()[at].multifunction.value || !open(at) {
             return None;
         }
-        rules.machine.slot_of(at).filter(|other| *other != at && open(*other)).find_map(|other| self.by_alias(at, other))
+        rules
+            .machine
+            .slot_of(at)
+            .filter(|other| *other != at && open(*other))
+            .find_map(|other| self.by_alias(at, other))
     }
 
     fn why(&self, from: usize, at: usize) -> Because {

@@ -1,8 +1,9 @@
 //! Which functions share an IOMMU group, and why.
 //!
-//! A group is the smallest set of functions whose requests cannot be kept apart before they reach the IOMMU. [`Grouping::compute`] makes the groups of a machine by the rules
-//! of one [`Policy`]; [`explain()`] takes one function's decision again, by the same code, and keeps its steps; [`why_not`] looks at a pair; [`self_check`] compares with what the
-//! machine's own kernel made.
+//! A group is the smallest set of functions whose requests cannot be kept apart before they reach
+//! the IOMMU. [`Grouping::compute`] makes the groups of a machine by the rules of one [`Policy`];
+//! [`explain()`] takes one function's decision again, by the same code, and keeps its steps;
+//! [`why_not`] looks at a pair; [`self_check`] compares with what the machine's own kernel made.
 //!
 //! ```
 //! use sva_pci::groups::{Grouping, Policy, explain};
@@ -13,7 +14,10 @@
 //! for group in grouping.groups() {
 //!     for member in &group.members {
 //!         println!("{}: {}", group.id, machine.functions()[*member].bdf);
-//!         explain(&machine, &grouping, *member).lines(&machine).iter().for_each(|line| println!("  {line}"));
+//!         explain(&machine, &grouping, *member)
+//!             .lines(&machine)
+//!             .iter()
+//!             .for_each(|line| println!("  {line}"));
 //!     }
 //! }
 //! ```
@@ -56,7 +60,8 @@ pub enum Policy {
     Linux,
     /// As the proposed rework would: ACS is egress only.
     ReachableSet,
-    /// As Linux does with the out-of-tree ACS override, `pcie_acs_override=downstream,multifunction`: it declares isolated what is not known to be.
+    /// As Linux does with the out-of-tree ACS override,
+    /// `pcie_acs_override=downstream,multifunction`: it declares isolated what is not known to be.
     Override,
 }
 
@@ -92,14 +97,18 @@ impl FromStr for Policy {
     type Err = UnknownPolicy;
 
     fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        Self::ALL.into_iter().find(|policy| policy.name() == text).ok_or_else(|| UnknownPolicy { text: text.to_owned() })
+        Self::ALL
+            .into_iter()
+            .find(|policy| policy.name() == text)
+            .ok_or_else(|| UnknownPolicy { text: text.to_owned() })
     }
 }
 
 /// One group.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Its number: groups are numbered from 0 in the order in which they are founded. The kernel's numbers differ where it probes in another order.
+    /// Its number: groups are numbered from 0 in the order in which they are founded. The kernel's
+    /// numbers differ where it probes in another order.
     pub id: u32,
     /// Its members, as indexes into [`Machine::functions`], ascending.
     pub members: Vec<usize>,
@@ -129,7 +138,8 @@ impl Grouping {
         let mut state = State::new(rules.ranks());
         let mut groups: Vec<Group> = Vec::new();
         let mut sources = vec![Source::Read; state.rank.len()];
-        let untranslated: Vec<_> = (0..machine.functions().len()).map(|function| rules.untranslated(function)).collect();
+        let untranslated: Vec<_> =
+            (0..machine.functions().len()).map(|function| rules.untranslated(function)).collect();
         let mut order: Vec<usize> = (0..state.rank.len()).collect();
         order.sort_unstable_by_key(|function| state.rank[*function]);
         for function in order.into_iter().filter(|function| untranslated[*function].is_none()) {
@@ -140,7 +150,11 @@ impl Grouping {
         groups.iter_mut().for_each(|group| group.members.sort_unstable());
         let mut reasons = vec![None; sources.len()];
         for group in &groups {
-            group.reasons.iter().enumerate().for_each(|(at, reason)| reasons[reason.member] = Some(at));
+            group
+                .reasons
+                .iter()
+                .enumerate()
+                .for_each(|(at, reason)| reasons[reason.member] = Some(at));
         }
         Self { policy, groups, state, untranslated, verdicts: rules.verdicts, reasons, sources }
     }
@@ -155,7 +169,8 @@ impl Grouping {
         &self.groups
     }
 
-    /// The number of the group of `function` (an index), which is its place in [`groups`](Self::groups); none where it is known that no IOMMU translates it.
+    /// The number of the group of `function` (an index), which is its place in
+    /// [`groups`](Self::groups); none where it is known that no IOMMU translates it.
     pub fn of(&self, function: usize) -> Option<u32> {
         self.state.of.get(function).copied().flatten()
     }
@@ -165,10 +180,13 @@ impl Grouping {
         self.untranslated.get(function).copied().flatten()
     }
 
-    /// Whether `function` (an index into `machine`'s) isolates by SV, RR, CR and UF, as these groups were made.
+    /// Whether `function` (an index into `machine`'s) isolates by SV, RR, CR and UF, as these
+    /// groups were made.
     pub fn verdict(&self, machine: &Machine, function: usize) -> AcsVerdict {
         let known = self.verdicts.get(function).copied();
-        known.unwrap_or_else(|| acs_verdict(machine, function, crate::AcsBits::ISOLATION, self.policy))
+        known.unwrap_or_else(|| {
+            acs_verdict(machine, function, crate::AcsBits::ISOLATION, self.policy)
+        })
     }
 
     /// Why `function` (an index) is in its group; none for the founder.
@@ -185,7 +203,8 @@ impl Grouping {
 /// Puts a function where its decision says.
 fn enter(groups: &mut Vec<Group>, state: &mut State, function: usize, outcome: Outcome) {
     let reason = |with, because| Reason { member: function, with, because, source: outcome.source };
-    let joined = outcome.joins.and_then(|(with, because)| Some((state.of[with]?, reason(with, because))));
+    let joined =
+        outcome.joins.and_then(|(with, because)| Some((state.of[with]?, reason(with, because))));
     let id = match joined {
         Some((id, reason)) => {
             groups[id as usize].reasons.push(reason);

@@ -20,7 +20,8 @@ pub struct Pair {
     pub along_with_a: Vec<usize>,
     /// The same for `b`.
     pub along_with_b: Vec<usize>,
-    /// What would put a pair of one group into two, and for which of them it would be done; tried as [`Advice`] is.
+    /// What would put a pair of one group into two, and for which of them it would be done; tried
+    /// as [`Advice`] is.
     pub advice: Vec<(usize, Advice)>,
     reasons: Vec<String>,
 }
@@ -58,18 +59,29 @@ pub enum PairVerdict {
     Unknown(usize),
 }
 
-/// Says what joins or separates the functions `a` and `b`, indexes into the functions of `machine`, of which `grouping` was computed.
+/// Says what joins or separates the functions `a` and `b`, indexes into the functions of `machine`,
+/// of which `grouping` was computed.
 pub fn why_not(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Pair {
     let verdict = verdict(machine, grouping, a, b);
     let reasons = match &verdict {
-        PairVerdict::Together { reasons, .. } => reasons.iter().map(|reason| reason.describe(machine, grouping)).collect(),
+        PairVerdict::Together { reasons, .. } => {
+            reasons.iter().map(|reason| reason.describe(machine, grouping)).collect()
+        }
         _ => Vec::new(),
     };
     let advice = match verdict {
         PairVerdict::Together { .. } => separating(machine, grouping, a, b),
         _ => Vec::new(),
     };
-    Pair { a, b, verdict, along_with_a: others(grouping, a), along_with_b: others(grouping, b), advice, reasons }
+    Pair {
+        a,
+        b,
+        verdict,
+        along_with_a: others(grouping, a),
+        along_with_b: others(grouping, b),
+        advice,
+        reasons,
+    }
 }
 
 /// The advice for either that would separate them; what is the same for both is told once.
@@ -78,7 +90,8 @@ fn separating(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Vec
     let mut all: Vec<(usize, Advice)> = Vec::new();
     for (it, other) in [(a, b), (b, a)] {
         for advice in advise(&rules, grouping, it, &others(grouping, it)) {
-            if separates(&rules, &advice, it, other) && all.iter().all(|(_, told)| *told != advice) {
+            if separates(&rules, &advice, it, other) && all.iter().all(|(_, told)| *told != advice)
+            {
                 all.push((it, advice));
             }
         }
@@ -100,8 +113,14 @@ fn verdict(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> PairVe
         }
     }
     match (grouping.of(a), grouping.of(b)) {
-        (Some(group), Some(other)) if group == other => PairVerdict::Together { group, reasons: links(grouping, a, b) },
-        (Some(group), Some(other)) => PairVerdict::Apart { a: group, b: other, separated_by: separated_by(machine, grouping, a, b) },
+        (Some(group), Some(other)) if group == other => {
+            PairVerdict::Together { group, reasons: links(grouping, a, b) }
+        }
+        (Some(group), Some(other)) => PairVerdict::Apart {
+            a: group,
+            b: other,
+            separated_by: separated_by(machine, grouping, a, b),
+        },
         // Every function that is translated has a group.
         (None, _) => PairVerdict::Unknown(a),
         (_, None) => PairVerdict::Unknown(b),
@@ -125,7 +144,8 @@ fn links(grouping: &Grouping, a: usize, b: usize) -> Vec<Reason> {
 /// The steps of both decisions that isolate, below the first bridge that is above both.
 fn separated_by(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Vec<Step> {
     let above_b: Vec<usize> = machine.bridges_above(b).collect();
-    let common: Vec<usize> = machine.bridges_above(a).filter(|bridge| above_b.contains(bridge)).collect();
+    let common: Vec<usize> =
+        machine.bridges_above(a).filter(|bridge| above_b.contains(bridge)).collect();
     let isolates = |step: &Step| match step.kind {
         StepKind::Hop(verdict) | StepKind::Function(verdict) => verdict.given,
         StepKind::Bus(isolation) => isolation == Isolation::Isolated,
@@ -139,15 +159,26 @@ fn separated_by(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> V
 impl Pair {
     /// The answer in words.
     pub fn lines(&self, machine: &Machine) -> Vec<String> {
-        let known = |function: usize| machine.functions().get(function).map_or_else(|| "?".to_owned(), |_| name(machine, function));
+        let known = |function: usize| {
+            machine
+                .functions()
+                .get(function)
+                .map_or_else(|| "?".to_owned(), |_| name(machine, function))
+        };
         let (a, b) = (known(self.a), known(self.b));
         let mut lines = match &self.verdict {
             PairVerdict::Same => vec![format!("{a} is one function")],
-            PairVerdict::Together { group, .. } => vec![format!("{a} and {b} are together, in group {group}:")],
-            PairVerdict::Apart { a: group, b: other, .. } => {
-                vec![format!("{a} is in group {group}, {b} in group {other}; what keeps them apart:")]
+            PairVerdict::Together { group, .. } => {
+                vec![format!("{a} and {b} are together, in group {group}:")]
             }
-            PairVerdict::Untranslated { function, why } => vec![format!("{} {why}", known(*function))],
+            PairVerdict::Apart { a: group, b: other, .. } => {
+                vec![format!(
+                    "{a} is in group {group}, {b} in group {other}; what keeps them apart:"
+                )]
+            }
+            PairVerdict::Untranslated { function, why } => {
+                vec![format!("{} {why}", known(*function))]
+            }
             PairVerdict::Unknown(_) => vec!["no such function".to_owned()],
         };
         lines.extend(self.reasons.iter().cloned());
@@ -157,11 +188,19 @@ impl Pair {
             }
             lines.extend(separated_by.iter().map(|step| step.describe(machine)));
         }
-        lines.extend(self.advice.iter().map(|(it, advice)| format!("{}: {}", known(*it), advice.describe(machine))));
+        lines.extend(
+            self.advice
+                .iter()
+                .map(|(it, advice)| format!("{}: {}", known(*it), advice.describe(machine))),
+        );
         let along = [(self.a, &self.along_with_a), (self.b, &self.along_with_b)];
         let shown = if matches!(self.verdict, PairVerdict::Apart { .. }) { 2 } else { 1 };
         lines.extend(
-            along.into_iter().take(shown).filter(|(_, others)| !others.is_empty()).map(|(it, others)| goes_along(machine, it, others)),
+            along
+                .into_iter()
+                .take(shown)
+                .filter(|(_, others)| !others.is_empty())
+                .map(|(it, others)| goes_along(machine, it, others)),
         );
         lines
     }
@@ -172,7 +211,10 @@ fn goes_along(machine: &Machine, function: usize, others: &[usize]) -> String {
     let port = |other: &usize| {
         let kind = machine.functions()[*other].express.value.map(|express| express.kind);
         machine.functions()[*other].bridge().is_some()
-            || matches!(kind, Some(ExpressKind::RootPort | ExpressKind::Downstream | ExpressKind::Upstream))
+            || matches!(
+                kind,
+                Some(ExpressKind::RootPort | ExpressKind::Downstream | ExpressKind::Upstream)
+            )
     };
     let (ports, endpoints): (Vec<usize>, Vec<usize>) = others.iter().partition(|other| port(other));
     let it = name(machine, function);

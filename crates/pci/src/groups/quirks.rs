@@ -1,6 +1,8 @@
-//! Models that Linux knows to isolate, or not to, whatever their ACS capability says (drivers/pci/quirks.c, as of 7.0).
+//! Models that Linux knows to isolate, or not to, whatever their ACS capability says
+//! (drivers/pci/quirks.c, as of 7.0).
 //!
-//! The table keeps the kernel's order: the first row that has an answer for a function gives it. A row whose conditions are not met has none.
+//! The table keeps the kernel's order: the first row that has an answer for a function gives it. A
+//! row whose conditions are not met has none.
 
 use crate::acs::AcsBits;
 use crate::machine::{Basis, ExpressKind, Fact, Ids, PciFunction, Source};
@@ -12,11 +14,13 @@ pub enum AcsEffect {
     Gives(AcsBits),
     /// As if none were enabled, even where it has a capability.
     Denies,
-    /// Functions of a multifunction device on a root bus of a machine with an AMD IOMMU redirect requests and completions (RR, CR); the other services are not asked of them.
+    /// Functions of a multifunction device on a root bus of a machine with an AMD IOMMU redirect
+    /// requests and completions (RR, CR); the other services are not asked of them.
     AmdSouthbridge,
     /// A root port without the capability, which Linux makes isolate by registers of its chipset.
     IntelPch,
-    /// What the out-of-tree override declares isolated: ports and multifunction devices without an ACS capability. Under [`Policy::Override`](super::Policy::Override) only.
+    /// What the out-of-tree override declares isolated: ports and multifunction devices without an
+    /// ACS capability. Under [`Policy::Override`](super::Policy::Override) only.
     Override,
     /// A root port whose control register is at 8, behind a capability register of 32 bits.
     IntelSunrisePoint,
@@ -47,12 +51,14 @@ enum Ports {
 }
 
 const ANY: &[(u16, u16)] = &[(0, 0xffff)];
-/// All but the number that stands for an unknown one: nothing is said against a model that was not read.
+/// All but the number that stands for an unknown one: nothing is said against a model that was not
+/// read.
 const ANY_KNOWN: &[(u16, u16)] = &[(0, 0xfffe)];
 /// SV, RR, CR and UF.
 const PORT: AcsEffect = AcsEffect::Gives(AcsBits::ISOLATION);
 /// All services but egress control: the vendor says that the functions have no path to each other.
-const ENDPOINT: AcsEffect = AcsEffect::Gives(AcsBits::ISOLATION.union(AcsBits::TB).union(AcsBits::DT));
+const ENDPOINT: AcsEffect =
+    AcsEffect::Gives(AcsBits::ISOLATION.union(AcsBits::TB).union(AcsBits::DT));
 
 const fn row(
     vendor: u16,
@@ -85,10 +91,13 @@ pub(super) fn rows(function: &PciFunction) -> impl Iterator<Item = &'static AcsQ
     ACS.iter().filter(move |row| row.is_for(ids, kind))
 }
 
-/// How well it is known that no row is for a function: as well as its numbers are, or as its vendor is where no row is for that one.
+/// How well it is known that no row is for a function: as well as its numbers are, or as its vendor
+/// is where no row is for that one.
 pub(super) fn none_is_for(function: &PciFunction) -> Source {
     match function.ids {
-        Some(Fact { value, source: Source::Assumed(Basis::VendorName) }) if !names_vendor(value.vendor) => {
+        Some(Fact { value, source: Source::Assumed(Basis::VendorName) })
+            if !names_vendor(value.vendor) =>
+        {
             Source::Inferred(Basis::VendorName)
         }
         ids => ids.map_or(Source::Assumed(Basis::NotPrinted), |ids| ids.source),
@@ -109,13 +118,16 @@ impl AcsQuirk {
             && match self.ports {
                 Ports::Any => true,
                 Ports::Root => kind == Some(ExpressKind::RootPort),
-                Ports::RootOrDownstream => matches!(kind, Some(ExpressKind::RootPort | ExpressKind::Downstream)),
+                Ports::RootOrDownstream => {
+                    matches!(kind, Some(ExpressKind::RootPort | ExpressKind::Downstream))
+                }
                 Ports::Integrated => kind == Some(ExpressKind::IntegratedEndpoint),
             }
     }
 }
 
-/// Downstream ports of IDT switches that apply source validation to completions too; Linux takes SV as not implemented (pci_disable_broken_acs_cap).
+/// Downstream ports of IDT switches that apply source validation to completions too; Linux takes SV
+/// as not implemented (pci_disable_broken_acs_cap).
 pub(super) fn broken_source_validation(function: &PciFunction) -> bool {
     matches!(function.ids.map(|ids| ids.value), Some(Ids { vendor: IDT, device: 0x80b5 | 0x8090 }))
 }
@@ -129,7 +141,14 @@ static ACS: &[AcsQuirk] = &[
         "pci_quirk_amd_sb_acs",
         "AMD southbridge",
     ),
-    row(0x1022, &[(0x7809, 0x7809), (0x780f, 0x780f)], Ports::Any, AcsEffect::AmdSouthbridge, "pci_quirk_amd_sb_acs", "AMD FCH"),
+    row(
+        0x1022,
+        &[(0x7809, 0x7809), (0x780f, 0x780f)],
+        Ports::Any,
+        AcsEffect::AmdSouthbridge,
+        "pci_quirk_amd_sb_acs",
+        "AMD FCH",
+    ),
     endpoint(0x1924, &[(0x0903, 0x0903), (0x0923, 0x0923), (0x0a03, 0x0a03)], "Solarflare NIC"),
     endpoint(INTEL, INTEL_NICS, "Intel NIC"),
     row(INTEL, ANY, Ports::Integrated, PORT, "pci_quirk_rciep_acs", "Intel integrated endpoint"),
@@ -142,7 +161,14 @@ static ACS: &[AcsQuirk] = &[
         "Qualcomm root port",
     ),
     row(0x1dbf, &[(0x0401, 0x0401)], Ports::Any, PORT, "pci_quirk_qcom_rp_acs", "HXT root port"),
-    row(INTEL, INTEL_PCH, Ports::Root, AcsEffect::IntelPch, "pci_quirk_intel_pch_acs", "Intel PCH root port without ACS"),
+    row(
+        INTEL,
+        INTEL_PCH,
+        Ports::Root,
+        AcsEffect::IntelPch,
+        "pci_quirk_intel_pch_acs",
+        "Intel PCH root port without ACS",
+    ),
     row(
         INTEL,
         &[(0x9d10, 0x9d1b), (0xa110, 0xa11f), (0xa167, 0xa16a), (0xa290, 0xa29f), (0xa2e7, 0xa2ee)],
@@ -153,7 +179,8 @@ static ACS: &[AcsQuirk] = &[
     ),
     endpoint(0x19a2, &[(0x0710, 0x0710)], "Emulex BE3-R"),
     endpoint(0x10df, &[(0x0720, 0x0720)], "Emulex Skyhawk-R"),
-    // Where the patch puts it: after what Intel's and before what Zhaoxin's and Wangxun's rows say.
+    // Where the patch puts it: after what Intel's and before what Zhaoxin's and Wangxun's rows
+    // say.
     row(ANY_VENDOR, ANY, Ports::Any, AcsEffect::Override, "pcie_acs_overrides", "ACS override"),
     row(
         CAVIUM,
@@ -163,14 +190,43 @@ static ACS: &[AcsQuirk] = &[
         "pci_quirk_cavium_acs",
         "Cavium ThunderX root port",
     ),
-    endpoint(CAVIUM, &[(0xa026, 0xa026), (0xa059, 0xa059), (0xa060, 0xa060)], "Cavium multifunction device"),
-    row(0x10e8, &[(0xe004, 0xe004)], Ports::Any, PORT, "pci_quirk_xgene_acs", "APM X-Gene root port"),
+    endpoint(
+        CAVIUM,
+        &[(0xa026, 0xa026), (0xa059, 0xa059), (0xa060, 0xa060)],
+        "Cavium multifunction device",
+    ),
+    row(
+        0x10e8,
+        &[(0xe004, 0xe004)],
+        Ports::Any,
+        PORT,
+        "pci_quirk_xgene_acs",
+        "APM X-Gene root port",
+    ),
     row(0x1def, &[(0xe005, 0xe00c)], Ports::Any, PORT, "pci_quirk_xgene_acs", "Ampere root port"),
     endpoint(BROADCOM, &[(0x16d7, 0x16d7), (0x1750, 0x1752), (0x1760, 0x1763)], "Broadcom NIC"),
-    row(BROADCOM, &[(0xd714, 0xd714)], Ports::Any, PORT, "pci_quirk_brcm_acs", "Broadcom iProc root port"),
+    row(
+        BROADCOM,
+        &[(0xd714, 0xd714)],
+        Ports::Any,
+        PORT,
+        "pci_quirk_brcm_acs",
+        "Broadcom iProc root port",
+    ),
     row(0x0014, LOONGSON, Ports::Any, PORT, "pci_quirk_loongson_acs", "Loongson root port"),
-    row(0x1c36, &[(0x0031, 0x0031)], Ports::Root, PORT, "pci_quirk_al_acs", "Annapurna Labs root port"),
-    endpoint(ZHAOXIN, &[(0x3038, 0x3038), (0x3104, 0x3104), (0x9083, 0x9083)], "Zhaoxin multifunction device"),
+    row(
+        0x1c36,
+        &[(0x0031, 0x0031)],
+        Ports::Root,
+        PORT,
+        "pci_quirk_al_acs",
+        "Annapurna Labs root port",
+    ),
+    endpoint(
+        ZHAOXIN,
+        &[(0x3038, 0x3038), (0x3104, 0x3104), (0x9083, 0x9083)],
+        "Zhaoxin multifunction device",
+    ),
     row(0x1957, NXP, Ports::Any, PORT, "pci_quirk_nxp_rp_acs", "NXP LX2 root port"),
     row(
         ZHAOXIN,
@@ -189,7 +245,14 @@ static ACS: &[AcsQuirk] = &[
         "Zhaoxin port that Linux does not know",
     ),
     row(WANGXUN, WANGXUN_NICS, Ports::Any, PORT, "pci_quirk_wangxun_nic_acs", "Wangxun NIC"),
-    row(WANGXUN, ANY_KNOWN, Ports::Any, AcsEffect::Denies, "pci_quirk_wangxun_nic_acs", "Wangxun device that Linux does not know"),
+    row(
+        WANGXUN,
+        ANY_KNOWN,
+        Ports::Any,
+        AcsEffect::Denies,
+        "pci_quirk_wangxun_nic_acs",
+        "Wangxun device that Linux does not know",
+    ),
 ];
 
 const INTEL_NICS: &[(u16, u16)] = &[

@@ -1,4 +1,5 @@
-//! What all policies share: the order of decisions, what is known of each function, who is in which group so far.
+//! What all policies share: the order of decisions, what is known of each function, who is in which
+//! group so far.
 
 use std::collections::BTreeSet;
 
@@ -10,16 +11,19 @@ use super::{Policy, linux};
 use crate::acs::AcsBits;
 use crate::machine::{Class, Machine, Source};
 
-/// Who is in which group, and since when. Linux decides function by function and never comes back to one; a decision sees what earlier ones made.
+/// Who is in which group, and since when. Linux decides function by function and never comes back
+/// to one; a decision sees what earlier ones made.
 ///
-/// Kept so that any decision can be taken again as it was: a view at `now` shows what was decided before.
+/// Kept so that any decision can be taken again as it was: a view at `now` shows what was decided
+/// before.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     /// When each function is decided, 0..n.
     pub(super) rank: Vec<usize>,
     /// The group of each function.
     pub(super) of: Vec<Option<u32>>,
-    /// For each group the rank of the decision from which on everything below its members belongs to it.
+    /// For each group the rank of the decision from which on everything below its members belongs
+    /// to it.
     pub(super) spreads: Vec<Option<usize>>,
 }
 
@@ -33,7 +37,8 @@ impl State {
         self.of[function].filter(|_| self.rank[function] < now)
     }
 
-    /// Whether all that is below the members of `group` belongs to it, as the decision of rank `now` sees it.
+    /// Whether all that is below the members of `group` belongs to it, as the decision of rank
+    /// `now` sees it.
     pub(super) fn spreads(&self, group: u32, now: usize) -> bool {
         self.spreads[group as usize].is_some_and(|since| since < now)
     }
@@ -66,7 +71,8 @@ pub(super) struct Rules<'m> {
     pub(super) policy: Policy,
     /// For SV, RR, CR and UF.
     pub(super) verdicts: Vec<AcsVerdict>,
-    /// The nearest function that does not isolate on the way from each function, itself included, to the root.
+    /// The nearest function that does not isolate on the way from each function, itself included,
+    /// to the root.
     pub(super) blocked: Vec<Option<usize>>,
     /// The weakest fact that `blocked` rests on.
     pub(super) path_source: Vec<Source>,
@@ -81,14 +87,22 @@ pub(super) struct Rules<'m> {
 impl<'m> Rules<'m> {
     pub(super) fn new(machine: &'m Machine, policy: Policy) -> Self {
         let functions = machine.functions();
-        let verdicts: Vec<AcsVerdict> = (0..functions.len()).map(|index| acs_verdict(machine, index, AcsBits::ISOLATION, policy)).collect();
+        let verdicts: Vec<AcsVerdict> = (0..functions.len())
+            .map(|index| acs_verdict(machine, index, AcsBits::ISOLATION, policy))
+            .collect();
         let mut blocked: Vec<Option<usize>> = Vec::with_capacity(functions.len());
         let mut path_source: Vec<Source> = Vec::with_capacity(functions.len());
         for (index, verdict) in verdicts.iter().enumerate() {
             // Bridges are on lower buses than what is below them, so they come first.
             let above = machine.bridges_above(index).next().filter(|_| verdict.given);
-            blocked.push(if verdict.given { above.and_then(|bridge| blocked[bridge]) } else { Some(index) });
-            path_source.push(above.map_or(verdict.source, |bridge| verdict.source.weaker(path_source[bridge])));
+            blocked.push(if verdict.given {
+                above.and_then(|bridge| blocked[bridge])
+            } else {
+                Some(index)
+            });
+            path_source.push(
+                above.map_or(verdict.source, |bridge| verdict.source.weaker(path_source[bridge])),
+            );
         }
         let aliases: Vec<_> = functions.iter().map(alias::aliases).collect();
         let aliasing = functions.iter().zip(&aliases).filter(|(_, alias)| alias.is_some());
@@ -98,24 +112,33 @@ impl<'m> Rules<'m> {
             verdicts,
             blocked,
             path_source,
-            aliasing: aliasing.map(|(function, _)| (function.bdf.segment(), function.bdf.bus())).collect(),
+            aliasing: aliasing
+                .map(|(function, _)| (function.bdf.segment(), function.bdf.bus()))
+                .collect(),
             aliases,
             vmd: alias::vmd_domains(machine),
-            kernel_made_groups: functions.iter().any(|function| matches!(function.kernel_group, Some(Some(_)))),
+            kernel_made_groups: functions
+                .iter()
+                .any(|function| matches!(function.kernel_group, Some(Some(_)))),
             isolation: Vec::new(),
         };
         if policy == Policy::ReachableSet {
-            rules.isolation = machine.buses().iter().map(|bus| reachable::isolation(&rules, bus)).collect();
+            rules.isolation =
+                machine.buses().iter().map(|bus| reachable::isolation(&rules, bus)).collect();
         }
         rules
     }
 
-    /// When each function is decided: in the order of addresses, virtual functions last, for drivers make them.
+    /// When each function is decided: in the order of addresses, virtual functions last, for
+    /// drivers make them.
     ///
-    /// Linux goes depth first, a bus's functions before what is below its bridges. A decision looks at functions of its own bus and of buses above only, and both
-    /// orders have those before it in the same order. (A VMD domain's functions come after all segments that firmware numbers, in both.)
+    /// Linux goes depth first, a bus's functions before what is below its bridges. A decision looks
+    /// at functions of its own bus and of buses above only, and both orders have those before
+    /// it in the same order. (A VMD domain's functions come after all segments that firmware
+    /// numbers, in both.)
     pub(super) fn ranks(&self) -> Vec<usize> {
-        let virtual_function = |index: &usize| self.machine.functions()[*index].physical_function.is_some();
+        let virtual_function =
+            |index: &usize| self.machine.functions()[*index].physical_function.is_some();
         let mut order: Vec<usize> = (0..self.verdicts.len()).collect();
         order.sort_by_key(|index| (virtual_function(index), *index));
         let mut ranks = vec![0; order.len()];
@@ -130,7 +153,11 @@ impl<'m> Rules<'m> {
             Policy::ReachableSet => reachable::decide(self, state, function, trace),
         };
         trace.note(|| match outcome.joins {
-            Some((with, because)) => Step { at: function, kind: StepKind::Joined { with, because }, source: outcome.source },
+            Some((with, because)) => Step {
+                at: function,
+                kind: StepKind::Joined { with, because },
+                source: outcome.source,
+            },
             None => Step { at: function, kind: StepKind::Founded, source: outcome.source },
         });
         outcome
@@ -142,19 +169,28 @@ impl<'m> Rules<'m> {
         if it.class.is_some_and(|class| class.value.code() == Class::IOMMU) {
             return Some(Untranslated::IsIommu);
         }
-        (self.kernel_made_groups && it.kernel_group == Some(None)).then_some(Untranslated::KernelHasNone)
+        (self.kernel_made_groups && it.kernel_group == Some(None))
+            .then_some(Untranslated::KernelHasNone)
     }
 
-    /// The weakest fact that a group of its own rests on: the way up, and in a device with several functions the function itself.
+    /// The weakest fact that a group of its own rests on: the way up, and in a device with several
+    /// functions the function itself.
     pub(super) fn alone_source(&self, function: usize) -> Source {
-        let above = self.machine.bridges_above(function).next().map_or(Source::Read, |bridge| self.path_source[bridge]);
+        let above = self
+            .machine
+            .bridges_above(function)
+            .next()
+            .map_or(Source::Read, |bridge| self.path_source[bridge]);
         above.weaker(self.verdicts[function].source)
     }
 
-    /// The function whose requester ID the requests of `function` carry from the start (pci_real_dma_dev).
+    /// The function whose requester ID the requests of `function` carry from the start
+    /// (pci_real_dma_dev).
     pub(super) fn issuer(&self, function: usize) -> usize {
         let segment = self.machine.functions()[function].bdf.segment();
-        self.vmd.binary_search_by_key(&segment, |(segment, _)| *segment).map_or(function, |at| self.vmd[at].1)
+        self.vmd
+            .binary_search_by_key(&segment, |(segment, _)| *segment)
+            .map_or(function, |at| self.vmd[at].1)
     }
 
     pub(super) fn through(&self, bridge: usize) -> RequesterThrough {
@@ -166,10 +202,15 @@ impl<'m> Rules<'m> {
         self.aliases[function].map(|(quirk, _)| quirk)
     }
 
-    /// The functions of the bus of `function` that share requester IDs with it, with the quirk, in the order of their addresses.
-    pub(super) fn aliasing_with(&self, function: usize) -> impl Iterator<Item = (usize, &'static AliasQuirk)> {
+    /// The functions of the bus of `function` that share requester IDs with it, with the quirk, in
+    /// the order of their addresses.
+    pub(super) fn aliasing_with(
+        &self,
+        function: usize,
+    ) -> impl Iterator<Item = (usize, &'static AliasQuirk)> {
         let bus = self.machine.bus_of(function);
-        let candidates: &[usize] = if self.aliasing.contains(&bus.number) { &bus.functions } else { &[] };
+        let candidates: &[usize] =
+            if self.aliasing.contains(&bus.number) { &bus.functions } else { &[] };
         candidates
             .iter()
             .copied()
@@ -178,7 +219,9 @@ impl<'m> Rules<'m> {
     }
 
     fn shared_ids(&self, a: usize, b: usize) -> Option<&'static AliasQuirk> {
-        let claims = |from: usize, to: usize| self.aliases[from].filter(|(_, set)| set.contains(self.devfn(to)));
+        let claims = |from: usize, to: usize| {
+            self.aliases[from].filter(|(_, set)| set.contains(self.devfn(to)))
+        };
         claims(a, b).or_else(|| claims(b, a)).map(|(quirk, _)| quirk)
     }
 

@@ -1,8 +1,11 @@
-//! From what was read to a [`Machine`]: what can be inferred, and what is best assumed, with the reason for each.
+//! From what was read to a [`Machine`]: what can be inferred, and what is best assumed, with the
+//! reason for each.
 //!
-//! Order matters: numbers and classes first, then bridges, then virtual functions, then what each function is in PCI Express (which follows from the bridges
-//! above it, so functions are taken bus by bus from the top), then capabilities. Where text cannot decide, the likeliest value is taken and marked
-//! [`Source::Assumed`](super::Source::Assumed); a person then sees on which guess an answer rests.
+//! Order matters: numbers and classes first, then bridges, then virtual functions, then what each
+//! function is in PCI Express (which follows from the bridges above it, so functions are taken bus
+//! by bus from the top), then capabilities. Where text cannot decide, the likeliest value is taken
+//! and marked [`Source::Assumed`](super::Source::Assumed); a person then sees on which guess an
+//! answer rests.
 
 mod express;
 mod services;
@@ -13,16 +16,18 @@ use std::collections::HashMap;
 use sva_core::Bdf;
 
 use super::{
-    Bar, Basis, Bridge, Class, Fact, FunctionReading, Header, HeaderReading, Host, Ids, IommuKind, IommuUnit, ListState, Machine, Oddity,
-    PciFunction, Reading,
+    Bar, Basis, Bridge, Class, Fact, FunctionReading, Header, HeaderReading, Host, Ids, IommuKind,
+    IommuUnit, ListState, Machine, Oddity, PciFunction, Reading,
 };
 use crate::read::{Named, Names, decode_iommu, name_of};
 
 impl Reading {
-    /// Infers and assumes what was not read. See [`Source`](super::Source) for how the values are marked.
+    /// Infers and assumes what was not read. See [`Source`](super::Source) for how the values are
+    /// marked.
     pub fn machine(&self) -> Machine {
         let mut names = Names::default();
-        let mut known: Vec<Known> = self.functions.iter().map(|reading| Known::of(reading, &mut names)).collect();
+        let mut known: Vec<Known> =
+            self.functions.iter().map(|reading| Known::of(reading, &mut names)).collect();
         choose_models(&self.functions, &mut known);
         let known = known;
         let physical = virtual_functions::find(&self.functions, &known);
@@ -56,10 +61,18 @@ impl Reading {
                 bars: reading
                     .bars
                     .iter()
-                    .map(|bar| Bar { index: bar.index, address: bar.address.0, size: bar.size.map(|size| size.0) })
+                    .map(|bar| Bar {
+                        index: bar.index,
+                        address: bar.address.0,
+                        size: bar.size.map(|size| size.0),
+                    })
                     .collect(),
                 driver: reading.driver.clone(),
-                kernel_group: if self.lists_groups && !silent(index) { Some(reading.kernel_group) } else { reading.kernel_group.map(Some) },
+                kernel_group: if self.lists_groups && !silent(index) {
+                    Some(reading.kernel_group)
+                } else {
+                    reading.kernel_group.map(Some)
+                },
             }
         });
         let mut machine = Machine::new(functions.collect(), self.host(&known));
@@ -68,14 +81,22 @@ impl Reading {
         {
             machine.note(Oddity::Truncated(last.bdf));
         }
-        let lost =
-            |(reading, known): &(&FunctionReading, &Known)| reading.buses.is_none() && !matches!(known.header.value, Header::Endpoint);
-        let lost: Vec<Bdf> = self.functions.iter().zip(&known).filter(lost).map(|(reading, _)| reading.bdf).collect();
+        let lost = |(reading, known): &(&FunctionReading, &Known)| {
+            reading.buses.is_none() && !matches!(known.header.value, Header::Endpoint)
+        };
+        let lost: Vec<Bdf> = self
+            .functions
+            .iter()
+            .zip(&known)
+            .filter(lost)
+            .map(|(reading, _)| reading.bdf)
+            .collect();
         lost.into_iter().for_each(|bridge| machine.note(Oddity::NoBuses(bridge)));
         machine
     }
 
-    /// Which functions, by index, have no description that could have named a group: where others are described, those that are only named; and the one in which the text ends.
+    /// Which functions, by index, have no description that could have named a group: where others
+    /// are described, those that are only named; and the one in which the text ends.
     fn silent(&self) -> impl Fn(usize) -> bool {
         let named = |function: &FunctionReading| function.capabilities == ListState::NotPrinted;
         let described = self.functions.iter().any(|function| !named(function));
@@ -147,9 +168,16 @@ impl Known {
         let (ids, models) = match named {
             None => (reading.ids.map(Fact::read), Vec::new()),
             Some(Named::One(ids)) => (Some(Fact::inferred(ids, Basis::Name)), Vec::new()),
-            Some(Named::Several(models)) => (models.first().map(|first| Fact::assumed(*first, Basis::VendorName)), models),
-            Some(Named::Vendor(vendor)) => (Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::VendorName)), Vec::new()),
-            Some(Named::SomeVendor(vendor)) => (Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::Name)), Vec::new()),
+            Some(Named::Several(models)) => {
+                (models.first().map(|first| Fact::assumed(*first, Basis::VendorName)), models)
+            }
+            Some(Named::Vendor(vendor)) => (
+                Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::VendorName)),
+                Vec::new(),
+            ),
+            Some(Named::SomeVendor(vendor)) => {
+                (Some(Fact::assumed(Ids { vendor, device: Ids::UNKNOWN }, Basis::Name)), Vec::new())
+            }
         };
         Self { ids, class, header: header(reading, class), name, models }
     }
@@ -164,12 +192,16 @@ impl Known {
     }
 }
 
-/// Where several models have a function's name: the one whose number is nearest to that of another function of the same device, or else the first. The
-/// functions of a chipset's device are numbered in a row, so of two generations that share a name this finds the one that the machine has.
+/// Where several models have a function's name: the one whose number is nearest to that of another
+/// function of the same device, or else the first. The functions of a chipset's device are numbered
+/// in a row, so of two generations that share a name this finds the one that the machine has.
 fn choose_models(functions: &[FunctionReading], known: &mut [Known]) {
     let mut sure: HashMap<Bdf, Vec<Ids>> = HashMap::new();
     for (function, known) in functions.iter().zip(known.iter()) {
-        let ids = known.ids.map(|ids| ids.value).filter(|ids| known.models.is_empty() && ids.device != Ids::UNKNOWN);
+        let ids = known
+            .ids
+            .map(|ids| ids.value)
+            .filter(|ids| known.models.is_empty() && ids.device != Ids::UNKNOWN);
         sure.entry(function.bdf.slot()).or_default().extend(ids);
     }
     for (function, known) in functions.iter().zip(known) {
@@ -195,7 +227,9 @@ fn header(reading: &FunctionReading, class: Option<Fact<Class>>) -> Fact<Header>
         (Some(HeaderReading::Bridge), _) => Fact::read(Header::Bridge(bridge())),
         (Some(HeaderReading::CardBus), _) => Fact::read(Header::CardBus(bridge())),
         // 0609 is a semi-transparent bridge.
-        (None, Some(Class::PCI_BRIDGE | 0x0609)) => Fact::inferred(Header::Bridge(bridge()), Basis::Class),
+        (None, Some(Class::PCI_BRIDGE | 0x0609)) => {
+            Fact::inferred(Header::Bridge(bridge()), Basis::Class)
+        }
         (None, Some(0x0607)) => Fact::inferred(Header::CardBus(bridge()), Basis::Class),
         (None, Some(_)) => Fact::inferred(Header::Endpoint, Basis::Class),
         (None, None) => Fact::assumed(Header::Endpoint, Basis::NotPrinted),
@@ -211,7 +245,8 @@ fn slots(functions: &[FunctionReading], physical: &[Option<Fact<Bdf>>]) -> HashM
     slots
 }
 
-/// As Linux takes it: the header's bit in function 0, true in those that were found beside it, the header's bit (clear) in virtual functions.
+/// As Linux takes it: the header's bit in function 0, true in those that were found beside it, the
+/// header's bit (clear) in virtual functions.
 fn multifunction(reading: &FunctionReading, is_virtual: bool, siblings: u32) -> Fact<bool> {
     match reading.multifunction {
         Some(bit) if is_virtual || reading.bdf.function() == 0 => Fact::read(bit),

@@ -91,7 +91,8 @@ impl fmt::Display for Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Basis {
-    /// Linux switches on every isolating ACS service that a function implements when it uses an IOMMU.
+    /// Linux switches on every isolating ACS service that a function implements when it uses an
+    /// IOMMU.
     LinuxEnablesAcs,
     /// Linux' quirk for this model switches on what stands for ACS when it uses an IOMMU.
     LinuxEnablesQuirk,
@@ -126,15 +127,23 @@ pub enum Basis {
 impl fmt::Display for Basis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::LinuxEnablesAcs => "Linux enables the ACS services that are implemented where it uses an IOMMU",
-            Self::LinuxEnablesQuirk => "Linux' quirk for this model enables its equivalent of ACS where it uses an IOMMU",
+            Self::LinuxEnablesAcs => {
+                "Linux enables the ACS services that are implemented where it uses an IOMMU"
+            }
+            Self::LinuxEnablesQuirk => {
+                "Linux' quirk for this model enables its equivalent of ACS where it uses an IOMMU"
+            }
             Self::FunctionNumber => "only a device with several functions has this function number",
             Self::Siblings => "other functions were found in the same slot",
             Self::NoSiblings => "no other functions were found in the same slot",
-            Self::VirtualFunction => "its address is that of a virtual function of an SR-IOV capability",
+            Self::VirtualFunction => {
+                "its address is that of a virtual function of an SR-IOV capability"
+            }
             Self::KernelGroups => "the kernel has made IOMMU groups",
             Self::Name => "by its name in the PCI ID database",
-            Self::VendorName => "by its name in the PCI ID database, which tells the vendor and not which model",
+            Self::VendorName => {
+                "by its name in the PCI ID database, which tells the vendor and not which model"
+            }
             Self::Class => "by its class",
             Self::Position => "by its place in the hierarchy",
             Self::CompleteList => "the list of capabilities is complete and has none",

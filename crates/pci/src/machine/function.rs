@@ -20,7 +20,8 @@ pub struct PciFunction {
     pub name: Option<String>,
     /// What its header says it is.
     pub header: Fact<Header>,
-    /// Whether its device has several functions, as the kernel takes it: the header's bit in function 0, true in all others.
+    /// Whether its device has several functions, as the kernel takes it: the header's bit in
+    /// function 0, true in all others.
     pub multifunction: Fact<bool>,
     /// The PCI Express capability; none in conventional PCI.
     pub express: Fact<Option<Express>>,
@@ -38,7 +39,8 @@ pub struct PciFunction {
     pub bars: Vec<Bar>,
     /// The kernel driver that holds it.
     pub driver: Option<String>,
-    /// The group that the kernel put it in; `Some(None)` where the source lists groups and this function has none.
+    /// The group that the kernel put it in; `Some(None)` where the source lists groups and this
+    /// function has none.
     pub kernel_group: Option<Option<u32>>,
 }
 
@@ -192,7 +194,8 @@ pub struct AcsCapability {
     pub implemented: Fact<AcsBits>,
     /// The control register.
     pub enabled: Fact<AcsBits>,
-    /// Both registers as two dwords, 4 and 8 bytes into the capability, where that was read: some Intel PCHs have them there.
+    /// Both registers as two dwords, 4 and 8 bytes into the capability, where that was read: some
+    /// Intel PCHs have them there.
     pub dwords: Option<[u32; 2]>,
 }
 

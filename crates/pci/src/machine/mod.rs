@@ -1,8 +1,10 @@
 //! A real machine's PCI topology: functions, buses, and what is known of its IOMMUs.
 //!
-//! A [`Machine`] is immutable. It is made from what a reader found; every value that a decision rests on says how it is known ([`Fact`]).
-//! What a foreign dump says may make no sense: links that cannot be (a bridge whose secondary bus is not above its own, a bus with two bridges) are left out and
-//! listed in [`Machine::oddities`]. So parents are always on lower buses, and no walk up can run in a circle.
+//! A [`Machine`] is immutable. It is made from what a reader found; every value that a decision
+//! rests on says how it is known ([`Fact`]). What a foreign dump says may make no sense: links that
+//! cannot be (a bridge whose secondary bus is not above its own, a bus with two bridges) are left
+//! out and listed in [`Machine::oddities`]. So parents are always on lower buses, and no walk up
+//! can run in a circle.
 
 mod complete;
 mod fact;
@@ -17,11 +19,14 @@ use std::fmt;
 use sva_core::Bdf;
 
 pub use fact::{Basis, Fact, Source};
-pub use function::{AcsCapability, Ats, Bar, Bridge, Class, Express, ExpressKind, Header, Ids, Pasid, PciFunction, Pri};
+pub use function::{
+    AcsCapability, Ats, Bar, Bridge, Class, Express, ExpressKind, Header, Ids, Pasid, PciFunction,
+    Pri,
+};
 pub use host::{Host, IommuKind, IommuUnit};
 pub use reading::{
-    AcsReading, AtsReading, BarReading, Buses, ExpressReading, FunctionReading, HeaderReading, HostReading, IommuReading, ListState,
-    PasidReading, PriReading, Reading, SriovReading,
+    AcsReading, AtsReading, BarReading, Buses, ExpressReading, FunctionReading, HeaderReading,
+    HostReading, IommuReading, ListState, PasidReading, PriReading, Reading, SriovReading,
 };
 pub(crate) use wire::hex_word;
 pub use wire::{BadClass, BadIds, Hex, limit};
@@ -41,7 +46,8 @@ pub struct Machine {
 pub struct Bus {
     /// Segment and number.
     pub number: (u32, u8),
-    /// The bridge above it, as an index into [`Machine::functions`]; none for root buses and for the virtual buses of SR-IOV.
+    /// The bridge above it, as an index into [`Machine::functions`]; none for root buses and for
+    /// the virtual buses of SR-IOV.
     pub bridge: Option<usize>,
     /// The bus above, as an index into [`Machine::buses`]; none for root buses.
     pub parent: Option<usize>,
@@ -80,10 +86,18 @@ pub enum Oddity {
 impl fmt::Display for Oddity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Twice(bdf) => write!(f, "{bdf} is described more than once; the first description is taken"),
-            Self::Truncated(bdf) => write!(f, "the text ends inside the description of {bdf}; what would have followed is missing"),
+            Self::Twice(bdf) => {
+                write!(f, "{bdf} is described more than once; the first description is taken")
+            }
+            Self::Truncated(bdf) => write!(
+                f,
+                "the text ends inside the description of {bdf}; what would have followed is missing"
+            ),
             Self::NoBuses(bdf) => {
-                write!(f, "the bus numbers of bridge {bdf} were not read; give a text of `lspci -v` or more, so that its place is known")
+                write!(
+                    f,
+                    "the bus numbers of bridge {bdf} were not read; give a text of `lspci -v` or more, so that its place is known"
+                )
             }
             Self::BadSecondary { bridge, secondary } => {
                 write!(
@@ -92,7 +106,10 @@ impl fmt::Display for Oddity {
                 )
             }
             Self::SharedBus { bridge, other, secondary } => {
-                write!(f, "bridges {bridge} and {other} both say that bus {secondary:02x} is below them; taken as below {bridge}")
+                write!(
+                    f,
+                    "bridges {bridge} and {other} both say that bus {secondary:02x} is below them; taken as below {bridge}"
+                )
             }
         }
     }
@@ -144,10 +161,15 @@ impl Machine {
         bus.parent.map(|parent| &self.buses[parent])
     }
 
-    /// The functions in the slot of `function` (an index), itself included, as indexes in the order of their addresses.
+    /// The functions in the slot of `function` (an index), itself included, as indexes in the order
+    /// of their addresses.
     pub fn slot_of(&self, function: usize) -> impl Iterator<Item = usize> {
         let slot = self.functions[function].bdf.slot();
-        self.bus_of(function).functions.iter().copied().filter(move |other| self.functions[*other].bdf.slot() == slot)
+        self.bus_of(function)
+            .functions
+            .iter()
+            .copied()
+            .filter(move |other| self.functions[*other].bdf.slot() == slot)
     }
 
     /// The bus below a bridge. `function` is an index into [`functions`](Self::functions).
@@ -186,7 +208,8 @@ impl Machine {
 }
 
 impl PciFunction {
-    /// A conventional function without numbers, class, capabilities and BARs, all of it as if it had been read: where a machine is described by hand.
+    /// A conventional function without numbers, class, capabilities and BARs, all of it as if it
+    /// had been read: where a machine is described by hand.
     pub fn new(bdf: Bdf) -> Self {
         Self {
             bdf,
@@ -233,11 +256,16 @@ fn link(functions: &[PciFunction], oddities: &mut Vec<Oddity>) -> (Vec<Bus>, Vec
         match bridges.entry((bdf.segment(), secondary)) {
             btree_map::Entry::Vacant(place) => drop(place.insert(index)),
             btree_map::Entry::Occupied(first) => {
-                oddities.push(Oddity::SharedBus { bridge: functions[*first.get()].bdf, other: bdf, secondary });
+                oddities.push(Oddity::SharedBus {
+                    bridge: functions[*first.get()].bdf,
+                    other: bdf,
+                    secondary,
+                });
             }
         }
     }
-    let mut numbers: Vec<(u32, u8)> = functions.iter().map(|function| (function.bdf.segment(), function.bdf.bus())).collect();
+    let mut numbers: Vec<(u32, u8)> =
+        functions.iter().map(|function| (function.bdf.segment(), function.bdf.bus())).collect();
     numbers.extend(bridges.keys());
     numbers.sort_unstable();
     numbers.dedup();
@@ -248,7 +276,12 @@ fn link(functions: &[PciFunction], oddities: &mut Vec<Oddity>) -> (Vec<Bus>, Vec
     };
     let mut buses: Vec<Bus> = numbers
         .iter()
-        .map(|&number| Bus { number, bridge: bridges.get(&number).copied(), parent: parent_of(number), functions: Vec::new() })
+        .map(|&number| Bus {
+            number,
+            bridge: bridges.get(&number).copied(),
+            parent: parent_of(number),
+            functions: Vec::new(),
+        })
         .collect();
     let mut bus_of = Vec::with_capacity(functions.len());
     for (index, function) in functions.iter().enumerate() {
@@ -260,9 +293,18 @@ fn link(functions: &[PciFunction], oddities: &mut Vec<Oddity>) -> (Vec<Bus>, Vec
     (buses, bus_of)
 }
 
-/// A bus without a bridge inside another bridge's range is one of SR-IOV's: it hangs from the innermost such bus.
-fn virtual_parent(functions: &[PciFunction], bridges: &BTreeMap<(u32, u8), usize>, number: (u32, u8)) -> Option<(u32, u8)> {
+/// A bus without a bridge inside another bridge's range is one of SR-IOV's: it hangs from the
+/// innermost such bus.
+fn virtual_parent(
+    functions: &[PciFunction],
+    bridges: &BTreeMap<(u32, u8), usize>,
+    number: (u32, u8),
+) -> Option<(u32, u8)> {
     let (segment, bus) = number;
     let mut lower = bridges.range((segment, 0)..(segment, bus)).rev();
-    lower.find(|(_, bridge)| functions[**bridge].bridge().is_some_and(|bridge| bridge.subordinate >= bus)).map(|(number, _)| *number)
+    lower
+        .find(|(_, bridge)| {
+            functions[**bridge].bridge().is_some_and(|bridge| bridge.subordinate >= bus)
+        })
+        .map(|(number, _)| *number)
 }

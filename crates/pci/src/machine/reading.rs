@@ -1,8 +1,10 @@
 //! What a reader found, before anything is concluded from it.
 //!
-//! Every reader fills the same [`Reading`]; [`Reading::machine`] infers and assumes the rest, in one place for all of them. A saved dump is a reading: it
-//! keeps what was read and no conclusion, so that a later version may conclude better. Nothing here identifies one machine among others of its
-//! model: no serial numbers, no names of hosts, of the command line only the options that concern IOMMU and PCI.
+//! Every reader fills the same [`Reading`]; [`Reading::machine`] infers and assumes the rest, in
+//! one place for all of them. A saved dump is a reading: it keeps what was read and no conclusion,
+//! so that a later version may conclude better. Nothing here identifies one machine among others of
+//! its model: no serial numbers, no names of hosts, of the command line only the options that
+//! concern IOMMU and PCI.
 
 use serde::{Deserialize, Serialize};
 use sva_core::{AddrRange, Bdf};
@@ -18,7 +20,8 @@ pub struct Reading {
     /// Kernel and IOMMUs.
     #[serde(default)]
     pub host: HostReading,
-    /// Whether the source says of every function that has an IOMMU group which one; a function without one then has none.
+    /// Whether the source says of every function that has an IOMMU group which one; a function
+    /// without one then has none.
     #[serde(default)]
     pub lists_groups: bool,
     /// Whether the text ends in the middle.

@@ -1,4 +1,5 @@
-//! How values of a [`Reading`](super::Reading) are written in JSON, and the bounds of what is read back.
+//! How values of a [`Reading`](super::Reading) are written in JSON, and the bounds of what is read
+//! back.
 
 use std::fmt::{self, Display, LowerHex};
 use std::marker::PhantomData;
@@ -38,7 +39,9 @@ impl<T: LowerHex> Serialize for Hex<T> {
 impl<'de, T: TryFrom<u64>> Deserialize<'de> for Hex<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let number = text::deserialize::<Prefixed, _>(deserializer)?.0;
-        T::try_from(number).map(Self).map_err(|_| D::Error::custom(format_args!("{number:#x} is too large here")))
+        T::try_from(number)
+            .map(Self)
+            .map_err(|_| D::Error::custom(format_args!("{number:#x} is too large here")))
     }
 }
 
@@ -47,7 +50,10 @@ struct Prefixed(u64);
 impl FromStr for Prefixed {
     type Err = NotHex;
     fn from_str(text: &str) -> Result<Self, NotHex> {
-        let digits = text.strip_prefix("0x").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())).ok_or(NotHex)?;
+        let digits = text
+            .strip_prefix("0x")
+            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+            .ok_or(NotHex)?;
         u64::from_str_radix(digits, 16).map(Self).map_err(|_| NotHex)
     }
 }
@@ -64,7 +70,9 @@ impl Display for Ids {
 
 /// The text is no pair of vendor and device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write vendor and device as four hexadecimal digits each with a colon between, such as 8086:a294")]
+#[error(
+    "write vendor and device as four hexadecimal digits each with a colon between, such as 8086:a294"
+)]
 pub struct BadIds;
 
 impl FromStr for Ids {
@@ -105,11 +113,16 @@ impl FromStr for Class {
 pub(super) mod text {
     use super::*;
 
-    pub(in super::super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<T: Display, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
     }
 
-    pub(in super::super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    pub(in super::super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
         struct Parse<T>(PhantomData<T>);
         impl<T: FromStr<Err: Display>> Visitor<'_> for Parse<T> {
             type Value = T;
@@ -117,7 +130,8 @@ pub(super) mod text {
                 f.write_str("a text")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-                // What is longer is none of these values; so an error that repeats the text stays short.
+                // What is longer is none of these values; so an error that repeats the text stays
+                // short.
                 if text.len() > 64 {
                     return Err(E::custom("a text of this length stands for no value here"));
                 }
@@ -131,7 +145,10 @@ pub(super) mod text {
 pub(super) mod optional_text {
     use super::*;
 
-    pub(in super::super) fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         match value {
             Some(value) => serializer.collect_str(value),
             None => serializer.serialize_none(),
@@ -149,14 +166,20 @@ pub(super) mod optional_text {
 pub(super) mod ranges {
     use super::*;
 
-    pub(in super::super) fn serialize<S: Serializer>(ranges: &[AddrRange], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(
+        ranges: &[AddrRange],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(ranges.iter().map(|range| [Hex(range.first()), Hex(range.last())]))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AddrRange>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<AddrRange>, D::Error> {
         let pairs: Vec<[Hex<u64>; 2]> = bounded::<_, _, { limit::RANGES }>(deserializer)?;
         let range = |[first, last]: [Hex<u64>; 2]| {
-            AddrRange::inclusive(first.0, last.0).ok_or_else(|| D::Error::custom("a range ends before it begins"))
+            AddrRange::inclusive(first.0, last.0)
+                .ok_or_else(|| D::Error::custom("a range ends before it begins"))
         };
         pairs.into_iter().map(range).collect()
     }
@@ -170,21 +193,30 @@ pub(super) mod devices {
     #[serde(transparent)]
     struct At(#[serde(with = "text")] Bdf);
 
-    pub(in super::super) fn serialize<S: Serializer>(devices: &Option<Vec<Bdf>>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(
+        devices: &Option<Vec<Bdf>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(devices.iter().flatten().map(ToString::to_string))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Bdf>>, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Vec<Bdf>>, D::Error> {
         let devices: Vec<At> = bounded::<_, _, { limit::FUNCTIONS }>(deserializer)?;
         Ok(Some(devices.into_iter().map(|at| at.0).collect()))
     }
 }
 
-pub(super) fn functions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<FunctionReading>, D::Error> {
+pub(super) fn functions<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<FunctionReading>, D::Error> {
     bounded::<_, _, { limit::FUNCTIONS }>(deserializer)
 }
 
-pub(super) fn bars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BarReading>, D::Error> {
+pub(super) fn bars<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<BarReading>, D::Error> {
     let bars: Vec<BarReading> = bounded::<_, _, { limit::RANGES }>(deserializer)?;
     if bars.iter().any(|bar| bar.index > 5) {
         return Err(D::Error::custom("BARs are numbered 0 to 5"));
@@ -192,16 +224,23 @@ pub(super) fn bars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Bar
     Ok(bars)
 }
 
-pub(super) fn iommus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IommuReading>, D::Error> {
+pub(super) fn iommus<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<IommuReading>, D::Error> {
     bounded::<_, _, { limit::IOMMUS }>(deserializer)
 }
 
-pub(super) fn options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+pub(super) fn options<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<String>>, D::Error> {
     bounded::<_, _, { limit::OPTIONS }>(deserializer).map(Some)
 }
 
-/// A list of at most `MOST`: a few bytes of JSON become hundreds in memory, so a bound on the input alone bounds too little.
-fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
+/// A list of at most `MOST`: a few bytes of JSON become hundreds in memory, so a bound on the input
+/// alone bounds too little.
+fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>, const MOST: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
     struct List<T, const MOST: usize>(PhantomData<T>);
     impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
         type Value = Vec<T>;
@@ -212,7 +251,9 @@ fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>, const MOST: usize>(de
             let mut all = Vec::new();
             while let Some(one) = list.next_element()? {
                 if all.len() == MOST {
-                    return Err(A::Error::custom(format_args!("the list has more than {MOST} entries")));
+                    return Err(A::Error::custom(format_args!(
+                        "the list has more than {MOST} entries"
+                    )));
                 }
                 all.push(one);
             }

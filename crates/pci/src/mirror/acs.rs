@@ -1,4 +1,5 @@
-//! ACS of the fabric: the services as Linux counts them, so that paths and routing are those that it takes the machine to have.
+//! ACS of the fabric: the services as Linux counts them, so that paths and routing are those that
+//! it takes the machine to have.
 
 use sva_core::Bdf;
 
@@ -7,8 +8,9 @@ use crate::acs::{Acs, AcsBits};
 use crate::groups::{Policy, acs_verdict};
 use crate::machine::{Machine, Source};
 
-/// ACS as the fabric is to have it, with the notes that belong to it. `function` is an index into [`Machine::functions`]; `possible` are the services that the fabric takes
-/// there, `judged` those of them that Linux is asked about.
+/// ACS as the fabric is to have it, with the notes that belong to it. `function` is an index into
+/// [`Machine::functions`]; `possible` are the services that the fabric takes there, `judged` those
+/// of them that Linux is asked about.
 pub(super) fn counted(
     machine: &Machine,
     function: usize,
@@ -19,10 +21,15 @@ pub(super) fn counted(
 ) -> Option<Acs> {
     let it = &machine.functions()[function];
     let bdf = it.bdf;
-    let read = it.acs.value.map(|acs| Acs { implemented: acs.implemented.value & possible, enabled: acs.enabled.value & possible });
+    let read = it.acs.value.map(|acs| Acs {
+        implemented: acs.implemented.value & possible,
+        enabled: acs.enabled.value & possible,
+    });
     let mut acs = read.unwrap_or(Acs { implemented: AcsBits::NONE, enabled: AcsBits::NONE });
     let given = AcsBits::NAMED.into_iter().map(|(_, bit)| bit).filter(|bit| judged.contains(*bit));
-    let given = given.filter(|bit| acs_verdict(machine, function, *bit, policy).given).fold(AcsBits::NONE, |all, bit| all | bit);
+    let given = given
+        .filter(|bit| acs_verdict(machine, function, *bit, policy).given)
+        .fold(AcsBits::NONE, |all, bit| all | bit);
     if acs.enabled.contains(AcsBits::EC) {
         acs.enabled = acs.enabled & !AcsBits::EC;
         notes.push(Note::EgressControl { bdf });
@@ -43,7 +50,9 @@ pub(super) fn counted(
 /// Those of `functions` whose isolation rests on an assumption.
 pub(super) fn assumed(machine: &Machine, functions: &[Bdf], policy: Policy) -> Vec<Bdf> {
     let assumed = |bdf: &&Bdf| {
-        let verdict = machine.find(**bdf).map(|function| acs_verdict(machine, function, AcsBits::ISOLATION, policy));
+        let verdict = machine
+            .find(**bdf)
+            .map(|function| acs_verdict(machine, function, AcsBits::ISOLATION, policy));
         verdict.is_some_and(|verdict| matches!(verdict.source, Source::Assumed(_)))
     };
     functions.iter().filter(assumed).copied().collect()

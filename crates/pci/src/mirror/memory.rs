@@ -1,8 +1,9 @@
 //! Addresses: which windows and BARs of the machine the fabric can have, as they are programmed.
 //!
-//! On each bus what is decoded is claimed, windows before BARs; what lies outside the windows above, or is claimed already, is left out with a note. All root
-//! buses share one space, for no address has two host bridges. Child domains of VMD claim first: their addresses lie inside a BAR of the VMD endpoint,
-//! which then is left out, as it is no memory of its own.
+//! On each bus what is decoded is claimed, windows before BARs; what lies outside the windows
+//! above, or is claimed already, is left out with a note. All root buses share one space, for no
+//! address has two host bridges. Child domains of VMD claim first: their addresses lie inside a BAR
+//! of the VMD endpoint, which then is left out, as it is no memory of its own.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -42,7 +43,8 @@ impl Claims {
         Ok(())
     }
 
-    /// The fewest windows that hold what `owner` claimed and nothing of others, each on one side of 4 GiB and off the doorbells.
+    /// The fewest windows that hold what `owner` claimed and nothing of others, each on one side of
+    /// 4 GiB and off the doorbells.
     fn windows(&self, owner: BusNumber) -> Vec<AddrRange> {
         let mut windows: Vec<AddrRange> = Vec::new();
         // Whether something that is not `owner`'s lies behind the last window.
@@ -54,10 +56,12 @@ impl Claims {
             }
             let range = rounded(*range);
             match windows.last_mut() {
-                Some(last) if !interrupted => match AddrRange::inclusive(last.first(), last.last().max(range.last())) {
-                    Some(both) if one_side(both) && !doorbells(both) => *last = both,
-                    _ => windows.push(range),
-                },
+                Some(last) if !interrupted => {
+                    match AddrRange::inclusive(last.first(), last.last().max(range.last())) {
+                        Some(both) if one_side(both) && !doorbells(both) => *last = both,
+                        _ => windows.push(range),
+                    }
+                }
                 _ => windows.push(range),
             }
             interrupted = false;
@@ -79,7 +83,8 @@ fn doorbells(range: AddrRange) -> bool {
     AddrRange::inclusive(first, last).is_some_and(|doorbells| doorbells.overlaps(range))
 }
 
-/// Gives the ports and functions of `spec`, which has parents before children, their windows and BARs, and the host bridges the windows that hold them.
+/// Gives the ports and functions of `spec`, which has parents before children, their windows and
+/// BARs, and the host bridges the windows that hold them.
 pub(super) fn program(machine: &Machine, spec: &mut FabricSpec, notes: &mut Vec<Note>) {
     let mut memory = Memory::default();
     let mut segments: Vec<u32> = spec.host_bridges.iter().map(|host| host.segment).collect();
@@ -88,7 +93,8 @@ pub(super) fn program(machine: &Machine, spec: &mut FabricSpec, notes: &mut Vec<
     for segment in segments {
         let ports = spec.ports.iter_mut().filter(|port| port.bdf.segment() == segment);
         ports.for_each(|port| memory.port(machine, port, notes));
-        let functions = spec.functions.iter_mut().filter(|function| function.bdf.segment() == segment);
+        let functions =
+            spec.functions.iter_mut().filter(|function| function.bdf.segment() == segment);
         functions.for_each(|function| memory.function(machine, function, notes));
     }
     for host in &mut spec.host_bridges {
@@ -115,25 +121,41 @@ impl Memory {
             self.added.insert((segment, port.secondary), root);
             return;
         }
-        let windows = machine.get(bdf).and_then(PciFunction::bridge).map(|bridge| split(&bridge.windows)).unwrap_or_default();
+        let windows = machine
+            .get(bdf)
+            .and_then(PciFunction::bridge)
+            .map(|bridge| split(&bridge.windows))
+            .unwrap_or_default();
         for window in windows {
-            let fits = if port.windows.len() >= limit::RANGES { Err(Misfit::TooMany) } else { aligned(window) };
+            let fits = if port.windows.len() >= limit::RANGES {
+                Err(Misfit::TooMany)
+            } else {
+                aligned(window)
+            };
             match fits.and_then(|()| self.claim(bdf, window)) {
                 Ok(()) => port.windows.push(window),
                 Err(why) => notes.push(Note::Window { bdf, window, why }),
             }
         }
-        self.buses.insert((segment, port.secondary), (Claims::default(), port.windows.clone(), root));
+        self.buses
+            .insert((segment, port.secondary), (Claims::default(), port.windows.clone(), root));
     }
 
     fn function(&mut self, machine: &Machine, function: &mut FunctionSpec, notes: &mut Vec<Note>) {
         let bdf = function.bdf;
         for bar in machine.get(bdf).into_iter().flat_map(|it| &it.bars) {
-            let another = function.bars.iter().any(|other| other.index == bar.index) || usize::from(bar.index) >= limit::BARS;
+            let another = function.bars.iter().any(|other| other.index == bar.index)
+                || usize::from(bar.index) >= limit::BARS;
             let fits = if another { Err(Misfit::TooMany) } else { range(bar) };
             match fits.and_then(|range| self.claim(bdf, range).map(|()| range)) {
-                Ok(range) => function.bars.push(BarSpec { index: bar.index, address: range.first(), size: range.len() }),
-                Err(why) => notes.push(Note::Bar { bdf, index: bar.index, address: bar.address, why }),
+                Ok(range) => function.bars.push(BarSpec {
+                    index: bar.index,
+                    address: range.first(),
+                    size: range.len(),
+                }),
+                Err(why) => {
+                    notes.push(Note::Bar { bdf, index: bar.index, address: bar.address, why })
+                }
             }
         }
     }
@@ -142,7 +164,9 @@ impl Memory {
     fn claim(&mut self, bdf: Bdf, range: AddrRange) -> Result<(), Misfit> {
         let bus = (bdf.segment(), bdf.bus());
         match self.buses.get_mut(&bus) {
-            Some((_, windows, _)) if !windows.iter().any(|window| window.covers(range)) => Err(Misfit::Outside),
+            Some((_, windows, _)) if !windows.iter().any(|window| window.covers(range)) => {
+                Err(Misfit::Outside)
+            }
             Some((claims, _, root)) => claims.claim(range, *root),
             None if doorbells(range) => Err(Misfit::Doorbells),
             None => self.top.claim(range, self.root(bus)),

@@ -1,8 +1,11 @@
-//! A software fabric that mirrors a real machine, so that binding, hotplug and peer-to-peer can be tried on its topology.
+//! A software fabric that mirrors a real machine, so that binding, hotplug and peer-to-peer can be
+//! tried on its topology.
 //!
-//! Root buses become host bridges; root ports, switches, bridges and endpoints keep addresses, BARs, windows, ACS and capabilities. Groups are the machine's: where
-//! the fabric's own rules would give others, they are declared ([`FabricSpec::groups`]). Functions with a PASID capability are played by data movers ([`MODEL`]).
-//! What a fabric cannot have is left out or repaired, and each such thing is a [`Note`].
+//! Root buses become host bridges; root ports, switches, bridges and endpoints keep addresses,
+//! BARs, windows, ACS and capabilities. Groups are the machine's: where the fabric's own rules
+//! would give others, they are declared ([`FabricSpec::groups`]). Functions with a PASID capability
+//! are played by data movers ([`MODEL`]). What a fabric cannot have is left out or repaired, and
+//! each such thing is a [`Note`].
 //!
 //! | module | what it does |
 //! |---|---|
@@ -28,7 +31,8 @@ use crate::fabric::{Fabric, FabricSpec, SpecError, limit};
 use crate::groups::Grouping;
 use crate::machine::Machine;
 
-/// What plays a function that can issue PASIDs: the name of the model of [`FunctionSpec`](crate::FunctionSpec).
+/// What plays a function that can issue PASIDs: the name of the model of
+/// [`FunctionSpec`](crate::FunctionSpec).
 pub const MODEL: &str = "data-mover";
 
 /// A fabric, and in what it differs from the machine that it mirrors.
@@ -60,7 +64,8 @@ pub enum MirrorError {
 /// Makes a fabric of `machine`, grouped as `grouping` says.
 ///
 /// # Errors
-/// Nothing is left, or what is left contradicts itself (buses that do not nest) or passes the bounds of a fabric.
+/// Nothing is left, or what is left contradicts itself (buses that do not nest) or passes the
+/// bounds of a fabric.
 pub fn mirror(machine: &Machine, grouping: &Grouping) -> Result<Mirror, MirrorError> {
     let (mut spec, mut notes) = walk::walk(machine, grouping.policy());
     if spec.functions.is_empty() {
@@ -87,7 +92,12 @@ fn within_limits(spec: &FabricSpec) -> Result<(), SpecError> {
 }
 
 /// The machine's groups among the functions of `spec`; one that is in none is alone.
-fn wanted(machine: &Machine, grouping: &Grouping, spec: &FabricSpec, notes: &mut Vec<Note>) -> Vec<BTreeSet<Bdf>> {
+fn wanted(
+    machine: &Machine,
+    grouping: &Grouping,
+    spec: &FabricSpec,
+    notes: &mut Vec<Note>,
+) -> Vec<BTreeSet<Bdf>> {
     let mut groups: BTreeMap<u32, BTreeSet<Bdf>> = BTreeMap::new();
     let mut alone = Vec::new();
     for bdf in spec.functions.iter().map(|function| function.bdf) {
@@ -96,15 +106,17 @@ fn wanted(machine: &Machine, grouping: &Grouping, spec: &FabricSpec, notes: &mut
             None => alone.push(bdf),
         }
     }
-    let wanted = groups.into_values().chain(alone.iter().map(|bdf| BTreeSet::from([*bdf]))).collect();
+    let wanted =
+        groups.into_values().chain(alone.iter().map(|bdf| BTreeSet::from([*bdf]))).collect();
     if !alone.is_empty() {
         notes.push(Note::Untranslated { functions: alone });
     }
     wanted
 }
 
-/// Declares the groups that the rules of the fabric do not give. A port at which the rules join what is below is in the group of that in all policies, so no group that the
-/// rules do give meets a declared one.
+/// Declares the groups that the rules of the fabric do not give. A port at which the rules join
+/// what is below is in the group of that in all policies, so no group that the rules do give meets
+/// a declared one.
 fn declare(
     spec: &mut FabricSpec,
     wanted: &[BTreeSet<Bdf>],
@@ -113,11 +125,13 @@ fn declare(
     notes: &mut Vec<Note>,
 ) -> Result<(), SpecError> {
     let by_rules = by_key(&Fabric::new(spec.clone())?);
-    let differing: Vec<&BTreeSet<Bdf>> = wanted.iter().filter(|group| !by_rules.contains(*group)).collect();
+    let differing: Vec<&BTreeSet<Bdf>> =
+        wanted.iter().filter(|group| !by_rules.contains(*group)).collect();
     for functions in &differing {
         notes.push(Note::Declared { functions: functions.iter().copied().collect() });
     }
-    spec.groups = differing.iter().map(|functions| with_ports(functions, spec, machine, grouping)).collect();
+    spec.groups =
+        differing.iter().map(|functions| with_ports(functions, spec, machine, grouping)).collect();
     Ok(())
 }
 
@@ -130,10 +144,16 @@ fn by_key(fabric: &Fabric) -> BTreeSet<BTreeSet<Bdf>> {
 }
 
 /// `functions` and the ports of their group, so that what is plugged below these joins it.
-fn with_ports(functions: &BTreeSet<Bdf>, spec: &FabricSpec, machine: &Machine, grouping: &Grouping) -> Vec<Bdf> {
+fn with_ports(
+    functions: &BTreeSet<Bdf>,
+    spec: &FabricSpec,
+    machine: &Machine,
+    grouping: &Grouping,
+) -> Vec<Bdf> {
     let group = |bdf: Bdf| machine.find(bdf).and_then(|function| grouping.of(function));
     let of = functions.first().and_then(|bdf| group(*bdf));
-    let ports = spec.ports.iter().map(|port| port.bdf).filter(|port| of.is_some() && group(*port) == of);
+    let ports =
+        spec.ports.iter().map(|port| port.bdf).filter(|port| of.is_some() && group(*port) == of);
     let mut members: Vec<Bdf> = functions.iter().copied().chain(ports).collect();
     members.sort_unstable();
     members

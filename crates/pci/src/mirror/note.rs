@@ -57,14 +57,16 @@ pub enum Note {
         /// Why.
         why: Misfit,
     },
-    /// ACS services that Linux counts as given, while they are not enabled: the bridge does not implement them, or a quirk vouches for it. They are enabled in the fabric.
+    /// ACS services that Linux counts as given, while they are not enabled: the bridge does not
+    /// implement them, or a quirk vouches for it. They are enabled in the fabric.
     AcsCounted {
         /// The port or function.
         bdf: Bdf,
         /// The services.
         bits: AcsBits,
     },
-    /// ACS services that Linux does not count as given though they are enabled; they are off in the fabric.
+    /// ACS services that Linux does not count as given though they are enabled; they are off in the
+    /// fabric.
     AcsNotCounted {
         /// The port or function.
         bdf: Bdf,
@@ -76,7 +78,8 @@ pub enum Note {
         /// The port or function.
         bdf: Bdf,
     },
-    /// Some functions of a device isolate and others do not, which the fabric takes of none: ACS CR, which only groups rest on, is off in all. Their groups are declared.
+    /// Some functions of a device isolate and others do not, which the fabric takes of none: ACS
+    /// CR, which only groups rest on, is off in all. Their groups are declared.
     MixedFunctionAcs {
         /// Function 0 of the slot.
         slot: Bdf,
@@ -96,12 +99,14 @@ pub enum Note {
         /// The function.
         bdf: Bdf,
     },
-    /// A function with PASIDs and without page requests: the data mover that plays it waits for page faults all the same.
+    /// A function with PASIDs and without page requests: the data mover that plays it waits for
+    /// page faults all the same.
     PageFaults {
         /// The function.
         bdf: Bdf,
     },
-    /// The IOMMU of the machine sees other requester IDs for these functions than that of the fabric.
+    /// The IOMMU of the machine sees other requester IDs for these functions than that of the
+    /// fabric.
     Requester {
         /// The functions, in the order of their addresses.
         functions: Vec<Bdf>,
@@ -111,7 +116,8 @@ pub enum Note {
         /// The functions, in the order of their addresses.
         functions: Vec<Bdf>,
     },
-    /// The fabric's rules would group these otherwise than the machine's kernel; the kernel's group is declared.
+    /// The fabric's rules would group these otherwise than the machine's kernel; the kernel's group
+    /// is declared.
     Declared {
         /// The functions of the group, in the order of their addresses.
         functions: Vec<Bdf>,
@@ -124,7 +130,8 @@ pub enum Note {
 pub enum Unfit {
     /// A bridge with no bus below it: nobody has configured it, or its bus numbers cannot be.
     NoBusBelow,
-    /// The fabric has no such bridge below this one: nested conventional bridges, switch ports in an unusual order.
+    /// The fabric has no such bridge below this one: nested conventional bridges, switch ports in
+    /// an unusual order.
     Below {
         /// The bridge above.
         above: Bdf,
@@ -168,41 +175,85 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::RootComplex { functions } => {
-                write!(f, "{} left out: host bridges, IOMMUs and event collectors are the fabric's root complex", list(functions))
+                write!(
+                    f,
+                    "{} left out: host bridges, IOMMUs and event collectors are the fabric's root complex",
+                    list(functions)
+                )
             }
             Self::LeftOut { bdf, why, below: 0 } => write!(f, "{bdf} left out: {why}"),
-            Self::LeftOut { bdf, why, below } => write!(f, "{bdf} left out with {below} functions below it: {why}"),
-            Self::RootPortAdded { bdf } => {
-                write!(f, "root port {bdf} added, with ACS and TLP prefixes: what was read begins with a switch")
+            Self::LeftOut { bdf, why, below } => {
+                write!(f, "{bdf} left out with {below} functions below it: {why}")
             }
-            Self::Bar { bdf, index, address, why } => write!(f, "BAR {index} of {bdf} at {address:#x} left out: {why}"),
-            Self::BridgeBars { bdf, count } => write!(f, "{count} BARs of bridge {bdf} left out: bridges of a fabric have none"),
-            Self::Window { bdf, window, why } => write!(f, "window {window} of bridge {bdf} left out: {why}"),
+            Self::RootPortAdded { bdf } => {
+                write!(
+                    f,
+                    "root port {bdf} added, with ACS and TLP prefixes: what was read begins with a switch"
+                )
+            }
+            Self::Bar { bdf, index, address, why } => {
+                write!(f, "BAR {index} of {bdf} at {address:#x} left out: {why}")
+            }
+            Self::BridgeBars { bdf, count } => {
+                write!(f, "{count} BARs of bridge {bdf} left out: bridges of a fabric have none")
+            }
+            Self::Window { bdf, window, why } => {
+                write!(f, "window {window} of bridge {bdf} left out: {why}")
+            }
             Self::AcsCounted { bdf, bits } => {
-                write!(f, "ACS {bits} of {bdf} is on: not enabled on the machine, but Linux counts it as given")
+                write!(
+                    f,
+                    "ACS {bits} of {bdf} is on: not enabled on the machine, but Linux counts it as given"
+                )
             }
             Self::AcsNotCounted { bdf, bits } => {
-                write!(f, "ACS {bits} of {bdf} is off: enabled on the machine, but Linux does not count it")
+                write!(
+                    f,
+                    "ACS {bits} of {bdf} is off: enabled on the machine, but Linux does not count it"
+                )
             }
-            Self::EgressControl { bdf } => write!(f, "ACS EC of {bdf} is off: a fabric has no egress vectors"),
+            Self::EgressControl { bdf } => {
+                write!(f, "ACS EC of {bdf} is off: a fabric has no egress vectors")
+            }
             Self::MixedFunctionAcs { slot } => {
                 write!(
                     f,
                     "ACS CR is off in the functions of {slot}: on the machine some isolate and some do not, which a fabric cannot have"
                 )
             }
-            Self::AcsAssumed { functions } => write!(f, "ACS of {} could not be read and is assumed", list(functions)),
-            Self::PasidWidth { bdf } => write!(f, "PASID capability of {bdf} left out: its width is not known"),
-            Self::PriWithoutAts { bdf } => write!(f, "page requests of {bdf} left out: it has no ATS"),
+            Self::AcsAssumed { functions } => {
+                write!(f, "ACS of {} could not be read and is assumed", list(functions))
+            }
+            Self::PasidWidth { bdf } => {
+                write!(f, "PASID capability of {bdf} left out: its width is not known")
+            }
+            Self::PriWithoutAts { bdf } => {
+                write!(f, "page requests of {bdf} left out: it has no ATS")
+            }
             Self::PageFaults { bdf } => {
-                write!(f, "{bdf} waits for page faults, as its data mover can; on the machine it has no page requests")
+                write!(
+                    f,
+                    "{bdf} waits for page faults, as its data mover can; on the machine it has no page requests"
+                )
             }
             Self::Requester { functions } => {
-                write!(f, "{} issue requests under another requester ID on the machine than in the fabric", list(functions))
+                write!(
+                    f,
+                    "{} issue requests under another requester ID on the machine than in the fabric",
+                    list(functions)
+                )
             }
-            Self::Untranslated { functions } => write!(f, "{} are translated in the fabric; on the machine no IOMMU does", list(functions)),
+            Self::Untranslated { functions } => write!(
+                f,
+                "{} are translated in the fabric; on the machine no IOMMU does",
+                list(functions)
+            ),
             Self::Declared { functions } => {
-                write!(f, "group of {} declared: the fabric's own rules would group otherwise", list(functions))
+                write!(
+                    f,
+                    "group of {} declared: the fabric's own rules would group otherwise",
+                    list(functions)
+                )
             }
         }
     }
@@ -237,7 +288,9 @@ impl fmt::Display for Misfit {
         match self {
             Self::NoSize => f.write_str("its size is not known"),
             Self::Unassigned => f.write_str("it is not assigned"),
-            Self::Misaligned => f.write_str("its size is none that it can have, or its address no multiple of it"),
+            Self::Misaligned => {
+                f.write_str("its size is none that it can have, or its address no multiple of it")
+            }
             Self::Crosses => f.write_str("it wraps or crosses 4 GiB"),
             Self::Outside => f.write_str("no window of the bridge above leads there"),
             Self::Doorbells => f.write_str("the MSI doorbells are there"),

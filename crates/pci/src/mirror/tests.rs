@@ -33,7 +33,10 @@ fn made(functions: Vec<PciFunction>) -> (Fabric, Mirror) {
 }
 
 fn root(bdf: &str, secondary: u8, last: u8) -> PciFunction {
-    PciFunction { acs: acs(ALL, ALL), ..bridge(at(bdf), Some(ExpressKind::RootPort), secondary, last, Vec::new()) }
+    PciFunction {
+        acs: acs(ALL, ALL),
+        ..bridge(at(bdf), Some(ExpressKind::RootPort), secondary, last, Vec::new())
+    }
 }
 
 fn endpoint(bdf: &str) -> PciFunction {
@@ -95,19 +98,27 @@ proptest! {
 // shows G1
 #[test]
 fn root_ports_of_one_device_without_acs_are_one_group_as_linux_makes_it() {
-    let bare_port = |bdf, secondary| PciFunction { acs: Fact::read(None), ..root(bdf, secondary, secondary) };
+    let bare_port =
+        |bdf, secondary| PciFunction { acs: Fact::read(None), ..root(bdf, secondary, secondary) };
     let mut first = bare_port("00:1c.0", 1);
     first.multifunction = Fact::read(true);
-    let (fabric, mirror) = made(vec![first, bare_port("00:1c.4", 2), endpoint("01:00.0"), endpoint("02:00.0")]);
+    let (fabric, mirror) =
+        made(vec![first, bare_port("00:1c.4", 2), endpoint("01:00.0"), endpoint("02:00.0")]);
     assert_eq!(fabric.group(at("01:00.0")), fabric.group(at("02:00.0")));
     assert_eq!(mirror.notes, [Note::Declared { functions: vec![at("01:00.0"), at("02:00.0")] }]);
-    assert_eq!(mirror.spec.groups, [["00:1c.0", "00:1c.4", "01:00.0", "02:00.0"].map(at)], "what is plugged below the ports joins it");
+    assert_eq!(
+        mirror.spec.groups,
+        [["00:1c.0", "00:1c.4", "01:00.0", "02:00.0"].map(at)],
+        "what is plugged below the ports joins it"
+    );
 }
 
 // shows G1, B7
 #[test]
 fn a_weak_port_of_a_switch_does_not_join_its_siblings_in_linux_groups_but_reaches_them() {
-    let port = |bdf, secondary| bridge(at(bdf), Some(ExpressKind::Downstream), secondary, secondary, Vec::new());
+    let port = |bdf, secondary| {
+        bridge(at(bdf), Some(ExpressKind::Downstream), secondary, secondary, Vec::new())
+    };
     let window = |mut it: PciFunction, first, last| {
         if let crate::machine::Header::Bridge(bridge) = &mut it.header.value {
             bridge.windows = vec![range(first, last)];
@@ -120,7 +131,11 @@ fn a_weak_port_of_a_switch_does_not_join_its_siblings_in_linux_groups_but_reache
     };
     let functions = vec![
         window(root("00:01.0", 1, 4), 0x8000_0000, 0x801f_ffff),
-        window(bridge(at("01:00.0"), Some(ExpressKind::Upstream), 2, 4, Vec::new()), 0x8000_0000, 0x801f_ffff),
+        window(
+            bridge(at("01:00.0"), Some(ExpressKind::Upstream), 2, 4, Vec::new()),
+            0x8000_0000,
+            0x801f_ffff,
+        ),
         window(port("02:00.0", 3), 0x8000_0000, 0x800f_ffff),
         window(PciFunction { acs: acs(ALL, ALL), ..port("02:01.0", 4) }, 0x8010_0000, 0x801f_ffff),
         with_bar(endpoint("03:00.0"), 0x8000_0000),
@@ -137,12 +152,21 @@ fn a_weak_port_of_a_switch_does_not_join_its_siblings_in_linux_groups_but_reache
 // shows G1
 #[test]
 fn services_that_a_port_does_not_implement_count_as_in_linux_and_those_switched_off_do_not() {
-    let port = |enabled| PciFunction { acs: acs(AcsBits::SV | AcsBits::RR, enabled), ..root("00:01.0", 1, 1) };
+    let port = |enabled| PciFunction {
+        acs: acs(AcsBits::SV | AcsBits::RR, enabled),
+        ..root("00:01.0", 1, 1)
+    };
     let (fabric, mirror) = made(vec![port(AcsBits::SV | AcsBits::RR), endpoint("01:00.0")]);
     assert_eq!(fabric.path_defect(at("01:00.0")), None);
-    assert_eq!(mirror.notes, [Note::AcsCounted { bdf: at("00:01.0"), bits: AcsBits::CR | AcsBits::UF }]);
+    assert_eq!(
+        mirror.notes,
+        [Note::AcsCounted { bdf: at("00:01.0"), bits: AcsBits::CR | AcsBits::UF }]
+    );
     let (fabric, _) = made(vec![port(AcsBits::SV), endpoint("01:00.0")]);
-    assert_eq!(fabric.path_defect(at("01:00.0")), Some(PathDefect::NoRequestRedirect(at("00:01.0"))));
+    assert_eq!(
+        fabric.path_defect(at("01:00.0")),
+        Some(PathDefect::NoRequestRedirect(at("00:01.0")))
+    );
 }
 
 // shows G1
@@ -156,7 +180,11 @@ fn a_device_of_which_some_functions_isolate_keeps_its_groups_and_redirects() {
     assert_eq!(fabric.group(at("01:00.0")), fabric.group(at("01:00.1")));
     assert_ne!(fabric.group(at("01:00.0")), fabric.group(at("01:00.2")));
     assert_eq!(fabric.path_defect(at("01:00.2")), None);
-    assert!(mirror.notes.contains(&Note::MixedFunctionAcs { slot: at("01:00.0") }), "{:?}", mirror.notes);
+    assert!(
+        mirror.notes.contains(&Note::MixedFunctionAcs { slot: at("01:00.0") }),
+        "{:?}",
+        mirror.notes
+    );
 }
 
 // shows B1
@@ -164,25 +192,49 @@ fn a_device_of_which_some_functions_isolate_keeps_its_groups_and_redirects() {
 fn capabilities_are_those_of_the_machine_and_functions_with_pasids_are_data_movers() {
     let mut able = endpoint("01:00.0");
     let off = Fact::read(false);
-    able.pasid = Fact::read(Some(Pasid { enabled: off, width: Fact::read(16), execute: true, privileged: false }));
+    able.pasid = Fact::read(Some(Pasid {
+        enabled: off,
+        width: Fact::read(16),
+        execute: true,
+        privileged: false,
+    }));
     able.ats = Fact::read(Some(Ats { enabled: off }));
     able.pri = Fact::read(Some(Pri { enabled: off, capacity: Some(32) }));
     let mut odd = PciFunction { bdf: at("02:00.0"), ..able.clone() };
     odd.ats = Fact::read(None);
-    odd.pasid = Fact::read(Some(Pasid { enabled: off, width: Fact::read(0), execute: true, privileged: false }));
+    odd.pasid = Fact::read(Some(Pasid {
+        enabled: off,
+        width: Fact::read(0),
+        execute: true,
+        privileged: false,
+    }));
     let mut patient = PciFunction { bdf: at("03:00.0"), ..able.clone() };
     patient.pri = Fact::read(None);
-    let (fabric, mirror) = made(vec![root("00:01.0", 1, 1), root("00:02.0", 2, 2), root("00:03.0", 3, 3), able, odd, patient]);
+    let (fabric, mirror) = made(vec![
+        root("00:01.0", 1, 1),
+        root("00:02.0", 2, 2),
+        root("00:03.0", 3, 3),
+        able,
+        odd,
+        patient,
+    ]);
     assert!(fabric.function(at("03:00.0")).expect("there").capabilities.page_faults);
     let function = fabric.function(at("01:00.0")).expect("there");
     let can = function.capabilities;
-    assert_eq!((can.pasid.map(|pasid| (pasid.width.bits(), pasid.execute)), can.ats, can.pri), (Some((16, true)), true, Some(32)));
+    assert_eq!(
+        (can.pasid.map(|pasid| (pasid.width.bits(), pasid.execute)), can.ats, can.pri),
+        (Some((16, true)), true, Some(32))
+    );
     assert_eq!(function.model.as_deref(), Some(MODEL));
     let function = fabric.function(at("02:00.0")).expect("there");
     assert_eq!((function.capabilities, function.model), (sva_core::Capabilities::default(), None));
     assert_eq!(
         mirror.notes,
-        [Note::PriWithoutAts { bdf: at("02:00.0") }, Note::PasidWidth { bdf: at("02:00.0") }, Note::PageFaults { bdf: at("03:00.0") },]
+        [
+            Note::PriWithoutAts { bdf: at("02:00.0") },
+            Note::PasidWidth { bdf: at("02:00.0") },
+            Note::PageFaults { bdf: at("03:00.0") },
+        ]
     );
 }
 
@@ -193,7 +245,11 @@ fn bars_and_windows_that_cannot_be_are_left_out_with_the_reason() {
     port.header.value = crate::machine::Header::Bridge(crate::machine::Bridge {
         secondary: 1,
         subordinate: 1,
-        windows: vec![range(0x8000_0000, 0x800f_ffff), range(0x8010_0800, 0x8010_0fff), range(0xfee0_0000, 0xfeef_ffff)],
+        windows: vec![
+            range(0x8000_0000, 0x800f_ffff),
+            range(0x8010_0800, 0x8010_0fff),
+            range(0xfee0_0000, 0xfeef_ffff),
+        ],
     });
     let mut device = endpoint("01:00.0");
     let bar = |index, address, size| Bar { index, address, size };
@@ -207,15 +263,29 @@ fn bars_and_windows_that_cannot_be_are_left_out_with_the_reason() {
     ];
     let (fabric, mirror) = made(vec![port, device]);
     assert_eq!(fabric.function(at("01:00.0")).expect("there").bars.len(), 1);
-    let why: BTreeMap<u8, Misfit> =
-        mirror.notes.iter().filter_map(|note| if let Note::Bar { index, why, .. } = note { Some((*index, *why)) } else { None }).collect();
+    let why: BTreeMap<u8, Misfit> = mirror
+        .notes
+        .iter()
+        .filter_map(|note| {
+            if let Note::Bar { index, why, .. } = note { Some((*index, *why)) } else { None }
+        })
+        .collect();
     let overlaps = Misfit::Overlaps(range(0x8000_0000, 0x8000_0fff));
     assert_eq!(
         why,
-        BTreeMap::from([(1, overlaps), (2, Misfit::Outside), (3, Misfit::NoSize), (4, Misfit::Unassigned), (5, Misfit::Misaligned)])
+        BTreeMap::from([
+            (1, overlaps),
+            (2, Misfit::Outside),
+            (3, Misfit::NoSize),
+            (4, Misfit::Unassigned),
+            (5, Misfit::Misaligned)
+        ])
     );
-    let windows: Vec<Misfit> =
-        mirror.notes.iter().filter_map(|note| if let Note::Window { why, .. } = note { Some(*why) } else { None }).collect();
+    let windows: Vec<Misfit> = mirror
+        .notes
+        .iter()
+        .filter_map(|note| if let Note::Window { why, .. } = note { Some(*why) } else { None })
+        .collect();
     assert_eq!(windows, [Misfit::Misaligned, Misfit::Doorbells]);
 }
 
@@ -231,7 +301,10 @@ fn what_a_fabric_has_no_place_for_is_left_out_with_what_is_below() {
         root("00:01.0", 1, 3),
         chipset,
         bridge(at("01:00.1"), Some(ExpressKind::Upstream), 2, 3, Vec::new()),
-        PciFunction { acs: acs(ALL, ALL), ..bridge(at("02:00.0"), Some(ExpressKind::Downstream), 3, 3, Vec::new()) },
+        PciFunction {
+            acs: acs(ALL, ALL),
+            ..bridge(at("02:00.0"), Some(ExpressKind::Downstream), 3, 3, Vec::new())
+        },
         endpoint("03:00.0"),
         bridge(at("00:1e.0"), None, 5, 6, Vec::new()),
         bridge(at("05:01.0"), None, 6, 6, Vec::new()),
@@ -242,19 +315,35 @@ fn what_a_fabric_has_no_place_for_is_left_out_with_what_is_below() {
     let (fabric, mirror) = made(functions);
     let there: Vec<Bdf> = fabric.devices().iter().map(|device| device.bdf).collect();
     assert_eq!(there, [at("01:00.0"), at("03:00.0"), at("05:02.0")]);
-    assert_eq!(fabric.group(at("01:00.0")), fabric.group(at("03:00.0")), "beside the upstream port, and below it");
+    assert_eq!(
+        fabric.group(at("01:00.0")),
+        fabric.group(at("03:00.0")),
+        "beside the upstream port, and below it"
+    );
     assert!(mirror.spec.groups.is_empty(), "the fabric's own rules say so");
-    let left: Vec<&Note> = mirror.notes.iter().filter(|note| matches!(note, Note::LeftOut { .. } | Note::RootComplex { .. })).collect();
+    let left: Vec<&Note> = mirror
+        .notes
+        .iter()
+        .filter(|note| matches!(note, Note::LeftOut { .. } | Note::RootComplex { .. }))
+        .collect();
     let below = Unfit::Below { above: at("00:1e.0"), kind: PortKind::PciBridge };
     assert_eq!(
         left,
         [
             &Note::LeftOut { bdf: at("05:01.0"), why: below, below: 1 },
-            &Note::LeftOut { bdf: at("00:1e.1"), why: Unfit::SharesDevice { with: at("00:1e.0") }, below: 0 },
+            &Note::LeftOut {
+                bdf: at("00:1e.1"),
+                why: Unfit::SharesDevice { with: at("00:1e.0") },
+                below: 0
+            },
             &Note::RootComplex { functions: vec![at("00:00.0")] },
         ]
     );
-    assert!(mirror.notes.contains(&Note::Requester { functions: vec![at("05:02.0")] }), "{:?}", mirror.notes);
+    assert!(
+        mirror.notes.contains(&Note::Requester { functions: vec![at("05:02.0")] }),
+        "{:?}",
+        mirror.notes
+    );
 }
 
 // shows G1
@@ -262,7 +351,10 @@ fn what_a_fabric_has_no_place_for_is_left_out_with_what_is_below() {
 fn an_excerpt_that_begins_with_a_switch_gets_a_root_port() {
     let functions = vec![
         bridge(at("03:00.0"), Some(ExpressKind::Upstream), 4, 5, Vec::new()),
-        PciFunction { acs: acs(ALL, ALL), ..bridge(at("04:00.0"), Some(ExpressKind::Downstream), 5, 5, Vec::new()) },
+        PciFunction {
+            acs: acs(ALL, ALL),
+            ..bridge(at("04:00.0"), Some(ExpressKind::Downstream), 5, 5, Vec::new())
+        },
         endpoint("05:00.0"),
     ];
     let (fabric, mirror) = made(functions);
@@ -285,8 +377,12 @@ fn a_child_domain_keeps_its_addresses_and_the_vmd_endpoint_loses_the_bar_around_
     disk.bars = vec![Bar { index: 0, address: 0x8010_0000, size: Some(16 << 10) }];
     let (fabric, mirror) = made(vec![vmd, port, disk]);
     assert_eq!(fabric.function(at("10000:e1:00.0")).expect("there").bars.len(), 1);
-    let around =
-        Note::Bar { bdf: at("0000:00:0e.0"), index: 2, address: 0x8000_0000, why: Misfit::Overlaps(range(0x8010_0000, 0x801f_ffff)) };
+    let around = Note::Bar {
+        bdf: at("0000:00:0e.0"),
+        index: 2,
+        address: 0x8000_0000,
+        why: Misfit::Overlaps(range(0x8010_0000, 0x801f_ffff)),
+    };
     assert!(mirror.notes.contains(&around), "{:?}", mirror.notes);
 }
 
@@ -307,29 +403,47 @@ fn a_machine_without_a_function_that_fits_is_refused_and_so_are_buses_that_do_no
 /// A root bus with one device that has these BARs.
 fn alone(bdf: &str, bars: &[(u64, u64)]) -> PciFunction {
     let mut it = bare(at(bdf));
-    it.bars = (0..).zip(bars).map(|(index, (address, size))| Bar { index, address: *address, size: Some(*size) }).collect();
+    it.bars = (0..)
+        .zip(bars)
+        .map(|(index, (address, size))| Bar { index, address: *address, size: Some(*size) })
+        .collect();
     it
 }
 
 // shows T8
 #[test]
 fn windows_of_a_host_bridge_avoid_the_doorbells_four_gib_and_other_host_bridges() {
-    let first = alone("00:02.0", &[(0xfe00_0000, 4096), (0xff00_0000, 4096), (0x1_0000_0000, 4096), (0x2_0000_0000, 4096)]);
+    let first = alone(
+        "00:02.0",
+        &[(0xfe00_0000, 4096), (0xff00_0000, 4096), (0x1_0000_0000, 4096), (0x2_0000_0000, 4096)],
+    );
     let second = alone("80:02.0", &[(0x1_8000_0000, 4096)]);
     let (fabric, mirror) = made(vec![first, second]);
     let unit = |first: u64| range(first, first + 0xf_ffff);
-    let windows: Vec<_> = mirror.spec.host_bridges.iter().map(|host| host.windows.clone()).collect();
-    let of_first = vec![unit(0xfe00_0000), unit(0xff00_0000), unit(0x1_0000_0000), unit(0x2_0000_0000)];
+    let windows: Vec<_> =
+        mirror.spec.host_bridges.iter().map(|host| host.windows.clone()).collect();
+    let of_first =
+        vec![unit(0xfe00_0000), unit(0xff00_0000), unit(0x1_0000_0000), unit(0x2_0000_0000)];
     assert_eq!(windows, [of_first, vec![unit(0x1_8000_0000)]]);
     assert_eq!(fabric.reserved(at("00:02.0")), [range(0xfee0_0000, 0xfeef_ffff)]);
     let (_, mirror) = made(vec![alone("00:02.0", &[(0x8000_0000, 4096), (0x9000_0000, 4096)])]);
-    assert_eq!(mirror.spec.host_bridges[0].windows, [range(0x8000_0000, 0x900f_ffff)], "nothing is between");
+    assert_eq!(
+        mirror.spec.host_bridges[0].windows,
+        [range(0x8000_0000, 0x900f_ffff)],
+        "nothing is between"
+    );
 }
 
 // shows S2
 #[test]
 fn two_host_bridges_do_not_share_a_mebibyte() {
-    let (_, mirror) = made(vec![alone("00:02.0", &[(0x8000_0000, 4096)]), alone("80:02.0", &[(0x8000_1000, 4096)])]);
+    let (_, mirror) = made(vec![
+        alone("00:02.0", &[(0x8000_0000, 4096)]),
+        alone("80:02.0", &[(0x8000_1000, 4096)]),
+    ]);
     let why = Misfit::Overlaps(range(0x8000_0000, 0x8000_0fff));
-    assert_eq!(mirror.notes, [Note::Bar { bdf: at("80:02.0"), index: 0, address: 0x8000_1000, why }]);
+    assert_eq!(
+        mirror.notes,
+        [Note::Bar { bdf: at("80:02.0"), index: 0, address: 0x8000_1000, why }]
+    );
 }

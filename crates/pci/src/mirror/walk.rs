@@ -32,7 +32,8 @@ struct Above {
     id: String,
     /// The bridge; none for a root bus.
     bridge: Option<(Bdf, PortKind)>,
-    /// Whether requests from the bus reach the IOMMU under another requester ID than in the fabric.
+    /// Whether requests from the bus reach the IOMMU under another requester ID than in the
+    /// fabric.
     other_requester: bool,
 }
 
@@ -40,7 +41,15 @@ struct Above {
 pub(super) fn walk(machine: &Machine, policy: Policy) -> (FabricSpec, Vec<Note>) {
     let spec = FabricSpec::new(PathPolicy::Strict);
     let (root_complex, other_requester) = (Vec::new(), Vec::new());
-    let mut walk = Walk { machine, policy, spec, notes: Vec::new(), root_complex, other_requester, seen: HashSet::new() };
+    let mut walk = Walk {
+        machine,
+        policy,
+        spec,
+        notes: Vec::new(),
+        root_complex,
+        other_requester,
+        seen: HashSet::new(),
+    };
     for bus in machine.buses().iter().filter(|bus| bus.parent.is_none()) {
         walk.root(bus);
     }
@@ -52,10 +61,15 @@ impl Walk<'_> {
         let (segment, number) = bus.number;
         let before = (self.spec.ports.len(), self.spec.functions.len());
         let id = format!("rc-{segment:04x}-{number:02x}");
-        let mut above = Above { id: id.clone(), bridge: None, other_requester: segment >= VMD_SEGMENTS };
+        let mut above =
+            Above { id: id.clone(), bridge: None, other_requester: segment >= VMD_SEGMENTS };
         let number = match self.missing_root_port(bus, &id) {
             Some(port) => {
-                above = Above { id: port.id.clone(), bridge: Some((port.bdf, PortKind::Root)), ..above };
+                above = Above {
+                    id: port.id.clone(),
+                    bridge: Some((port.bdf, PortKind::Root)),
+                    ..above
+                };
                 let number = port.bdf.bus();
                 self.notes.push(Note::RootPortAdded { bdf: port.bdf });
                 self.spec.ports.push(port);
@@ -67,27 +81,48 @@ impl Walk<'_> {
         // A root bus with nothing but parts of the root complex is none that a fabric needs.
         if before != (self.spec.ports.len(), self.spec.functions.len()) {
             let mut host = HostBridgeSpec { segment, bus: number, ..HostBridgeSpec::new(id, []) };
-            if self.machine.host().architecture.as_ref().is_some_and(|name| !matches!(name.as_str(), "x86_64" | "i686" | "i586" | "i386")) {
+            if self
+                .machine
+                .host()
+                .architecture
+                .as_ref()
+                .is_some_and(|name| !matches!(name.as_str(), "x86_64" | "i686" | "i586" | "i386"))
+            {
                 host.reserved.clear();
             }
             self.spec.host_bridges.push(host);
         }
     }
 
-    /// A root port for a bus that begins with a switch, as it does in an excerpt of a machine; on the bus before, where nothing is.
+    /// A root port for a bus that begins with a switch, as it does in an excerpt of a machine; on
+    /// the bus before, where nothing is.
     fn missing_root_port(&self, bus: &Bus, host: &str) -> Option<PortSpec> {
         let (segment, number) = bus.number;
         let upstream = |function: &usize| {
             let it = &self.machine.functions()[*function];
-            it.bdf.device() == 0 && it.express.value.is_some_and(|express| express.kind == ExpressKind::Upstream)
+            it.bdf.device() == 0
+                && it.express.value.is_some_and(|express| express.kind == ExpressKind::Upstream)
         };
         let before = number.checked_sub(1)?;
-        let taken = self.machine.buses().binary_search_by_key(&(segment, before), |other| other.number).is_ok();
+        let taken = self
+            .machine
+            .buses()
+            .binary_search_by_key(&(segment, before), |other| other.number)
+            .is_ok();
         if taken || !bus.functions.iter().any(upstream) {
             return None;
         }
         let bdf = Bdf::new(segment, before, 1, 0)?;
-        Some(PortSpec::new(PortKind::Root, format!("rp-{segment:04x}-{before:02x}"), host, bdf, number).with_acs(Acs::isolating()))
+        Some(
+            PortSpec::new(
+                PortKind::Root,
+                format!("rp-{segment:04x}-{before:02x}"),
+                host,
+                bdf,
+                number,
+            )
+            .with_acs(Acs::isolating()),
+        )
     }
 
     fn bus(&mut self, bus: &Bus, above: &Above) {
@@ -107,17 +142,26 @@ impl Walk<'_> {
 
     /// Places the functions of one device: bridges of one kind, or endpoints.
     fn slot(&mut self, slot: &[usize], above: &Above) {
-        let (parts, rest): (Vec<usize>, Vec<usize>) =
-            slot.iter().copied().partition(|function| is_root_complex(&self.machine.functions()[*function]));
-        self.root_complex.extend(parts.into_iter().map(|function| self.machine.functions()[function].bdf));
-        let (bridges, endpoints): (Vec<usize>, Vec<usize>) =
-            rest.into_iter().partition(|function| self.machine.functions()[*function].bridge().is_some());
+        let (parts, rest): (Vec<usize>, Vec<usize>) = slot
+            .iter()
+            .copied()
+            .partition(|function| is_root_complex(&self.machine.functions()[*function]));
+        self.root_complex
+            .extend(parts.into_iter().map(|function| self.machine.functions()[function].bdf));
+        let (bridges, endpoints): (Vec<usize>, Vec<usize>) = rest
+            .into_iter()
+            .partition(|function| self.machine.functions()[*function].bridge().is_some());
         let mut first: Option<(Bdf, PortKind)> = None;
         // Where the first bridge comes.
         let place = self.spec.ports.len();
         for bridge in bridges {
             let placed = self.kind(bridge, above).and_then(|kind| match first {
-                Some((_, together)) if kind == together && matches!(kind, PortKind::Root | PortKind::Downstream) => Ok(kind),
+                Some((_, together))
+                    if kind == together
+                        && matches!(kind, PortKind::Root | PortKind::Downstream) =>
+                {
+                    Ok(kind)
+                }
                 Some((with, _)) => Err(Unfit::SharesDevice { with }),
                 None => Ok(kind),
             });
@@ -132,18 +176,32 @@ impl Walk<'_> {
         let fits = |walk: &Self, function| match (first, above.bridge) {
             (Some((_, PortKind::Upstream)), _) => Ok(()),
             (Some((with, _)), _) => Err(Unfit::SharesDevice { with }),
-            (None, Some((bdf, kind @ PortKind::Upstream))) => Err(Unfit::Below { above: bdf, kind }),
-            (None, Some((_, PortKind::Root | PortKind::Downstream))) if walk.bdf(function).device() != 0 => Err(Unfit::NotDeviceZero),
+            (None, Some((bdf, kind @ PortKind::Upstream))) => {
+                Err(Unfit::Below { above: bdf, kind })
+            }
+            (None, Some((_, PortKind::Root | PortKind::Downstream)))
+                if walk.bdf(function).device() != 0 =>
+            {
+                Err(Unfit::NotDeviceZero)
+            }
             _ => Ok(()),
         };
-        let (fitting, others): (Vec<usize>, Vec<usize>) = endpoints.into_iter().partition(|function| fits(self, *function).is_ok());
+        let (fitting, others): (Vec<usize>, Vec<usize>) =
+            endpoints.into_iter().partition(|function| fits(self, *function).is_ok());
         for function in others {
             if let Err(why) = fits(self, function) {
                 self.leave_out(function, why);
             }
         }
-        let upstream = self.spec.ports.get_mut(place).filter(|port| first == Some((port.bdf, PortKind::Upstream)));
-        let beside = upstream.filter(|_| !fitting.is_empty()).map(|port| port.multifunction = true).is_some();
+        let upstream = self
+            .spec
+            .ports
+            .get_mut(place)
+            .filter(|port| first == Some((port.bdf, PortKind::Upstream)));
+        let beside = upstream
+            .filter(|_| !fitting.is_empty())
+            .map(|port| port.multifunction = true)
+            .is_some();
         self.endpoints(&fitting, beside, above);
     }
 
@@ -159,10 +217,20 @@ impl Walk<'_> {
             None if conventional => Ok(PortKind::PciBridge),
             // Also where a hypervisor shows a switch on a root bus.
             None => Ok(PortKind::Root),
-            Some((_, PortKind::Root | PortKind::Downstream)) if it.bdf.device() != 0 => Err(Unfit::NotDeviceZero),
-            Some((_, PortKind::Root | PortKind::Downstream)) if conventional => Ok(PortKind::PciBridge),
-            Some((_, PortKind::Root | PortKind::Downstream)) if express == Some(ExpressKind::Upstream) => Ok(PortKind::Upstream),
-            Some((_, PortKind::Upstream)) if express == Some(ExpressKind::Downstream) => Ok(PortKind::Downstream),
+            Some((_, PortKind::Root | PortKind::Downstream)) if it.bdf.device() != 0 => {
+                Err(Unfit::NotDeviceZero)
+            }
+            Some((_, PortKind::Root | PortKind::Downstream)) if conventional => {
+                Ok(PortKind::PciBridge)
+            }
+            Some((_, PortKind::Root | PortKind::Downstream))
+                if express == Some(ExpressKind::Upstream) =>
+            {
+                Ok(PortKind::Upstream)
+            }
+            Some((_, PortKind::Upstream)) if express == Some(ExpressKind::Downstream) => {
+                Ok(PortKind::Downstream)
+            }
             Some((bdf, kind)) => Err(Unfit::Below { above: bdf, kind }),
         }
     }
@@ -180,17 +248,26 @@ impl Walk<'_> {
         let id = format!("{short}-{}", it.bdf.to_string().replace(':', "-"));
         let mut port = PortSpec::new(kind, id.clone(), above.id.clone(), it.bdf, below.number.1);
         if kind != PortKind::PciBridge {
-            port.tlp_prefix = it.express.value.is_some_and(|express| express.end_to_end_prefix.value);
+            port.tlp_prefix =
+                it.express.value.is_some_and(|express| express.end_to_end_prefix.value);
         }
         if matches!(kind, PortKind::Root | PortKind::Downstream) {
             let possible = !AcsBits::NONE;
-            port.acs = acs::counted(machine, function, possible, AcsBits::ISOLATION, self.policy, &mut self.notes);
+            port.acs = acs::counted(
+                machine,
+                function,
+                possible,
+                AcsBits::ISOLATION,
+                self.policy,
+                &mut self.notes,
+            );
         }
         self.spec.ports.push(port);
         if !it.bars.is_empty() {
             self.notes.push(Note::BridgeBars { bdf: it.bdf, count: it.bars.len() });
         }
-        // A bridge without PCI Express issues requests under its own number, those with under device 0 of the bus below.
+        // A bridge without PCI Express issues requests under its own number, those with under
+        // device 0 of the bus below.
         let own_requester = kind == PortKind::PciBridge && it.express.value.is_none();
         let other_requester = above.other_requester || own_requester;
         self.bus(below, &Above { id, bridge: Some((it.bdf, kind)), other_requester });
@@ -207,17 +284,33 @@ impl Walk<'_> {
             spec.model = spec.capabilities.pasid.map(|_| MODEL.to_owned());
             let possible = AcsBits::FUNCTION_ISOLATION | AcsBits::EC | AcsBits::DT;
             // Services between functions matter where there are several.
-            let judged = if (functions.len() > 1 || beside) && !conventional { AcsBits::FUNCTION_ISOLATION } else { AcsBits::NONE };
-            spec.acs = acs::counted(self.machine, function, possible, judged, self.policy, &mut self.notes);
+            let judged = if (functions.len() > 1 || beside) && !conventional {
+                AcsBits::FUNCTION_ISOLATION
+            } else {
+                AcsBits::NONE
+            };
+            spec.acs = acs::counted(
+                self.machine,
+                function,
+                possible,
+                judged,
+                self.policy,
+                &mut self.notes,
+            );
             self.spec.functions.push(spec);
             if above.other_requester {
                 self.other_requester.push(it.bdf);
             }
         }
         let placed = self.spec.functions.get_mut(first..).unwrap_or_default();
-        let isolating = placed.iter().filter(|function| crate::acs::enabled(function.acs, AcsBits::FUNCTION_ISOLATION)).count();
+        let isolating = placed
+            .iter()
+            .filter(|function| crate::acs::enabled(function.acs, AcsBits::FUNCTION_ISOLATION))
+            .count();
         if isolating != 0 && isolating != placed.len() {
-            self.notes.extend(placed.first().map(|function| Note::MixedFunctionAcs { slot: function.bdf.slot() }));
+            self.notes.extend(
+                placed.first().map(|function| Note::MixedFunctionAcs { slot: function.bdf.slot() }),
+            );
             // Requests, which are what is routed, stay as they are redirected.
             for acs in placed.iter_mut().filter_map(|function| function.acs.as_mut()) {
                 acs.enabled = acs.enabled & !AcsBits::CR;
@@ -238,14 +331,28 @@ impl Walk<'_> {
     }
 
     fn finish(mut self) -> (FabricSpec, Vec<Note>) {
-        let unseen: Vec<usize> = (0..self.machine.functions().len()).filter(|function| !self.seen.contains(function)).collect();
+        let unseen: Vec<usize> = (0..self.machine.functions().len())
+            .filter(|function| !self.seen.contains(function))
+            .collect();
         for function in unseen {
-            self.notes.push(Note::LeftOut { bdf: self.bdf(function), why: Unfit::VirtualBus, below: 0 });
+            self.notes.push(Note::LeftOut {
+                bdf: self.bdf(function),
+                why: Unfit::VirtualBus,
+                below: 0,
+            });
         }
-        let ports = self.spec.ports.iter().filter(|port| matches!(port.kind, PortKind::Root | PortKind::Downstream)).map(|port| port.bdf);
+        let ports = self
+            .spec
+            .ports
+            .iter()
+            .filter(|port| matches!(port.kind, PortKind::Root | PortKind::Downstream))
+            .map(|port| port.bdf);
         let assumed = acs::assumed(self.machine, &ports.collect::<Vec<_>>(), self.policy);
         let lists = [
-            (self.root_complex, (|functions| Note::RootComplex { functions }) as fn(Vec<Bdf>) -> Note),
+            (
+                self.root_complex,
+                (|functions| Note::RootComplex { functions }) as fn(Vec<Bdf>) -> Note,
+            ),
             (self.other_requester, |functions| Note::Requester { functions }),
             (assumed, |functions| Note::AcsAssumed { functions }),
         ];
@@ -259,7 +366,8 @@ impl Walk<'_> {
 /// Parts of the root complex that issue no requests for anybody.
 fn is_root_complex(it: &PciFunction) -> bool {
     let code = it.class.map(|class| class.value.code());
-    let collector = it.express.value.is_some_and(|express| express.kind == ExpressKind::EventCollector);
+    let collector =
+        it.express.value.is_some_and(|express| express.kind == ExpressKind::EventCollector);
     collector || (it.bridge().is_none() && matches!(code, Some(Class::HOST_BRIDGE | Class::IOMMU)))
 }
 
@@ -275,11 +383,21 @@ fn capabilities(it: &PciFunction, notes: &mut Vec<Note>) -> Capabilities {
         if width.is_none() {
             notes.push(Note::PasidWidth { bdf: it.bdf });
         }
-        width.map(|width| PasidCapability { width, execute: pasid.execute, privileged: pasid.privileged })
+        width.map(|width| PasidCapability {
+            width,
+            execute: pasid.execute,
+            privileged: pasid.privileged,
+        })
     });
     if pasid.is_some() && pri.is_none() {
         notes.push(Note::PageFaults { bdf: it.bdf });
     }
     // As in a fabric file: the bit for it is not among what is read of a machine.
-    Capabilities { pasid, ats, pri, response_pasid: pri.is_some(), page_faults: pasid.is_some() || pri.is_some() }
+    Capabilities {
+        pasid,
+        ats,
+        pri,
+        response_pasid: pri.is_some(),
+        page_faults: pasid.is_some() || pri.is_some(),
+    }
 }

@@ -1,6 +1,8 @@
-//! A page around the drawing: below it every group with its members, why they share it and what would part them.
+//! A page around the drawing: below it every group with its members, why they share it and what
+//! would part them.
 //!
-//! All of it is there without scripts; the one inline script only marks a group when one of its functions is chosen.
+//! All of it is there without scripts; the one inline script only marks a group when one of its
+//! functions is chosen.
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
@@ -16,8 +18,8 @@ const ADVISED: usize = 40;
 /// Functions of a machine above which no advice is given, for the same reason.
 const ADVISED_FUNCTIONS: usize = 2000;
 
-/// Draws `machine` as an HTML page: the drawing of [`svg`](crate::picture::svg()), and its groups in words. It refers to nothing outside and follows the viewer's light or dark
-/// scheme.
+/// Draws `machine` as an HTML page: the drawing of [`svg`](crate::picture::svg()), and its groups
+/// in words. It refers to nothing outside and follows the viewer's light or dark scheme.
 pub fn html(machine: &Machine, grouping: &Grouping) -> String {
     let scene = Scene::new(machine, grouping);
     let (title, subtitle) = svg::headline(machine, grouping);
@@ -57,16 +59,20 @@ impl Display for Groups<'_> {
         let oddities = self.machine.oddities();
         if !oddities.is_empty() {
             writeln!(f, "<h2>What cannot be, and was left out</h2>\n<ul>")?;
-            oddities.iter().try_for_each(|oddity| writeln!(f, "<li>{}</li>", Escaped(&oddity.to_string())))?;
+            oddities
+                .iter()
+                .try_for_each(|oddity| writeln!(f, "<li>{}</li>", Escaped(&oddity.to_string())))?;
             writeln!(f, "</ul>")?;
         }
-        let (shared, alone): (Vec<&Group>, Vec<&Group>) = self.grouping.groups().iter().partition(|group| group.members.len() > 1);
+        let (shared, alone): (Vec<&Group>, Vec<&Group>) =
+            self.grouping.groups().iter().partition(|group| group.members.len() > 1);
         if !shared.is_empty() {
             writeln!(
                 f,
                 "<h2>Groups of several functions</h2>\n<p>Their devices can only be given away together; ports and bridges stay with the host.</p>\n<div class=\"cards\">"
             )?;
-            let mut advised = if self.machine.functions().len() <= ADVISED_FUNCTIONS { ADVISED } else { 0 };
+            let mut advised =
+                if self.machine.functions().len() <= ADVISED_FUNCTIONS { ADVISED } else { 0 };
             for group in shared {
                 self.card(f, group, advised > 0)?;
                 advised = advised.saturating_sub(1);
@@ -75,13 +81,19 @@ impl Display for Groups<'_> {
         }
         if !alone.is_empty() {
             writeln!(f, "<h2>Groups of one function</h2>\n<div class=\"table\"><table>\n<tbody>")?;
-            alone.iter().try_for_each(|group| group.members.iter().try_for_each(|member| self.row(f, Some(group.id), *member)))?;
+            alone.iter().try_for_each(|group| {
+                group.members.iter().try_for_each(|member| self.row(f, Some(group.id), *member))
+            })?;
             writeln!(f, "</tbody></table></div>")?;
         }
         let functions = 0..self.machine.functions().len();
-        let none: Vec<usize> = functions.filter(|function| self.grouping.of(*function).is_none()).collect();
+        let none: Vec<usize> =
+            functions.filter(|function| self.grouping.of(*function).is_none()).collect();
         if !none.is_empty() {
-            writeln!(f, "<h2>In no group</h2>\n<p>No IOMMU translates their requests.</p>\n<div class=\"table\"><table>\n<tbody>")?;
+            writeln!(
+                f,
+                "<h2>In no group</h2>\n<p>No IOMMU translates their requests.</p>\n<div class=\"table\"><table>\n<tbody>"
+            )?;
             none.iter().try_for_each(|function| self.row(f, None, *function))?;
             writeln!(f, "</tbody></table></div>")?;
         }
@@ -93,7 +105,9 @@ impl Groups<'_> {
     fn row(&self, f: &mut Formatter<'_>, group: Option<u32>, function: usize) -> fmt::Result {
         let Some(node) = self.nodes[function] else { return Ok(()) };
         let (id, number) = match group {
-            Some(group) => (format!(" id=\"group-{group}\" data-group=\"{group}\""), group.to_string()),
+            Some(group) => {
+                (format!(" id=\"group-{group}\" data-group=\"{group}\""), group.to_string())
+            }
             None => (String::new(), "–".to_owned()),
         };
         writeln!(
@@ -109,10 +123,18 @@ impl Groups<'_> {
         let colour = (self.colours)(group.id).unwrap_or_default();
         let id = group.id;
         writeln!(f, "<section class=\"card k{colour}\" id=\"group-{id}\" data-group=\"{id}\">")?;
-        writeln!(f, "<h3><span class=\"number\">{id}</span> {} functions</h3>\n<table><tbody>", group.members.len())?;
+        writeln!(
+            f,
+            "<h3><span class=\"number\">{id}</span> {} functions</h3>\n<table><tbody>",
+            group.members.len()
+        )?;
         for node in group.members.iter().filter_map(|member| self.nodes[*member]) {
             let (kind, name) = (Escaped(&node.kind), Escaped(&node.name));
-            writeln!(f, "<tr><td><code>{}</code></td><td>{kind}</td><td>{name}</td></tr>", node.bdf)?;
+            writeln!(
+                f,
+                "<tr><td><code>{}</code></td><td>{kind}</td><td>{name}</td></tr>",
+                node.bdf
+            )?;
         }
         writeln!(f, "</tbody></table>\n<h4>Why</h4>\n<ul>")?;
         for reason in &group.reasons {
@@ -139,7 +161,9 @@ impl Groups<'_> {
 
 /// The classes of cards: the colour of their group.
 fn colours() -> String {
-    (0..style::PALETTE).map(|n| format!(".k{n}{{--area:var(--c{n});--edge:var(--c{n}line)}}\n")).collect()
+    (0..style::PALETTE)
+        .map(|n| format!(".k{n}{{--area:var(--c{n});--edge:var(--c{n}line)}}\n"))
+        .collect()
 }
 
 const PAGE: &str = "\

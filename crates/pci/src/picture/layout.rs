@@ -1,14 +1,18 @@
 //! Places: where boxes, links, group regions and texts go. Units are pixels, `y` grows downward.
 //!
-//! The hierarchy grows to the right: what is on a root bus is in the first column, what is below a port one column further. A function takes the row of its first child, so a subtree is a
-//! block of rows of its own and nothing can overlap. The members of a group are surrounded in each column where they follow one another, and a port's
-//! surrounding is carried over the gap to the children that share its group; members elsewhere have the same colour and number.
+//! The hierarchy grows to the right: what is on a root bus is in the first column, what is below a
+//! port one column further. A function takes the row of its first child, so a subtree is a block of
+//! rows of its own and nothing can overlap. The members of a group are surrounded in each column
+//! where they follow one another, and a port's surrounding is carried over the gap to the children
+//! that share its group; members elsewhere have the same colour and number.
 
 use std::collections::HashMap;
 
 use super::measure::{self, Face};
 use super::scene::{Lamp, LampState, Node, Scene};
-use super::style::{ADDRESS, BADGE, HEADING, KIND, LAMP, LEGEND, NAME, PALETTE, PILL, SUBTITLE, TITLE};
+use super::style::{
+    ADDRESS, BADGE, HEADING, KIND, LAMP, LEGEND, NAME, PALETTE, PILL, SUBTITLE, TITLE,
+};
 
 /// Around everything.
 const MARGIN: i32 = 28;
@@ -56,7 +60,12 @@ impl Rect {
 
     fn hull(self, other: Self) -> Self {
         let (x, y) = (self.x.min(other.x), self.y.min(other.y));
-        Self { x, y, w: self.right().max(other.right()) - x, h: self.bottom().max(other.bottom()) - y }
+        Self {
+            x,
+            y,
+            w: self.right().max(other.right()) - x,
+            h: self.bottom().max(other.bottom()) - y,
+        }
     }
 }
 
@@ -123,7 +132,12 @@ struct Cell {
 
 impl Layout {
     /// `colours` gives the colour of each group with several members.
-    pub(super) fn new(scene: &Scene, title: &str, subtitle: &str, colours: &dyn Fn(u32) -> Option<usize>) -> Self {
+    pub(super) fn new(
+        scene: &Scene,
+        title: &str,
+        subtitle: &str,
+        colours: &dyn Fn(u32) -> Option<usize>,
+    ) -> Self {
         let mut cells = vec![Cell::default(); scene.nodes.len()];
         let mut rows = 0;
         for (root, bus) in scene.roots.iter().enumerate() {
@@ -156,7 +170,13 @@ impl Layout {
         let room = self.width - 2 * MARGIN;
         #[expect(clippy::cast_possible_truncation, reason = "a font size")]
         let height = (face.size * 1.5) as i32;
-        self.texts.push(plain(MARGIN, y, height, &measure::fitted(text, face, room.unsigned_abs()), face));
+        self.texts.push(plain(
+            MARGIN,
+            y,
+            height,
+            &measure::fitted(text, face, room.unsigned_abs()),
+            face,
+        ));
         y + height
     }
 
@@ -166,7 +186,13 @@ impl Layout {
     }
 
     /// Boxes, links and root complexes, from `top` down; answers where they end.
-    fn body(&mut self, scene: &Scene, cells: &[Cell], top: i32, colours: &dyn Fn(u32) -> Option<usize>) -> i32 {
+    fn body(
+        &mut self,
+        scene: &Scene,
+        cells: &[Cell],
+        top: i32,
+        colours: &dyn Fn(u32) -> Option<usize>,
+    ) -> i32 {
         let pitch = BOX.1 + GAP.1;
         let heading = 40;
         let at = |cell: Cell| {
@@ -186,7 +212,11 @@ impl Layout {
             self.bars.push(bar);
             bottom = bar.bottom() + GAP.1;
             let ends = root.children.iter().map(|child| rects[*child]);
-            self.links.extend(ends.map(|rect| vec![(bar.right(), rect.y + BOX.1 / 2), (rect.x, rect.y + BOX.1 / 2)]));
+            self.links.extend(
+                ends.map(|rect| {
+                    vec![(bar.right(), rect.y + BOX.1 / 2), (rect.x, rect.y + BOX.1 / 2)]
+                }),
+            );
         }
         for (n, node) in scene.nodes.iter().enumerate() {
             let from = (rects[n].right(), rects[n].y + BOX.1 / 2);
@@ -206,7 +236,8 @@ impl Layout {
     fn regions(&mut self, scene: &Scene, cells: &[Cell], colours: &dyn Fn(u32) -> Option<usize>) {
         let mut order: Vec<usize> = (0..scene.nodes.len()).collect();
         order.sort_by_key(|node| (cells[*node].column, cells[*node].row));
-        // In each column the members that follow one another, and for each node which of these runs it is in.
+        // In each column the members that follow one another, and for each node which of these runs
+        // it is in.
         let mut runs: Vec<(u32, Rect)> = Vec::new();
         let mut run_of: Vec<Option<usize>> = vec![None; scene.nodes.len()];
         let mut last: Option<usize> = None;
@@ -216,7 +247,10 @@ impl Layout {
                 let same = scene.nodes[before].group == scene.nodes[node].group;
                 same && cells[before].column == cell.column && cells[before].root == cell.root
             };
-            match (last.filter(|before| follows(*before)).and(runs.last_mut()), scene.nodes[node].group) {
+            match (
+                last.filter(|before| follows(*before)).and(runs.last_mut()),
+                scene.nodes[node].group,
+            ) {
                 (_, None) => {}
                 (Some((_, run)), Some(_)) => *run = run.hull(rect),
                 (None, Some(group)) => runs.push((group, rect)),
@@ -230,17 +264,35 @@ impl Layout {
         for (node, parent) in scene.nodes.iter().enumerate() {
             let Some(group) = parent.group else { continue };
             let from = self.boxes[node].rect;
-            for child in parent.children.iter().copied().filter(|child| scene.nodes[*child].group == parent.group) {
+            for child in parent
+                .children
+                .iter()
+                .copied()
+                .filter(|child| scene.nodes[*child].group == parent.group)
+            {
                 let to = self.boxes[child].rect;
                 let over = Rect::new(from.right(), to.y, to.x - from.right(), to.h);
                 // Between two runs the gap is theirs from the first crossing to the last.
                 let all = before.entry((run_of[node], run_of[child])).or_insert(over);
                 *all = all.hull(over);
                 // Down the gap, left of the regions of other children between.
-                parts.push((group, Rect::new(from.right() - INSET, from.y, INSET + GAP.0 / 2, to.bottom() - from.y)));
+                parts.push((
+                    group,
+                    Rect::new(
+                        from.right() - INSET,
+                        from.y,
+                        INSET + GAP.0 / 2,
+                        to.bottom() - from.y,
+                    ),
+                ));
             }
         }
-        parts.extend(before.into_iter().filter_map(|((run, _), over)| Some((parts.get(run?)?.0, over))).collect::<Vec<_>>());
+        parts.extend(
+            before
+                .into_iter()
+                .filter_map(|((run, _), over)| Some((parts.get(run?)?.0, over)))
+                .collect::<Vec<_>>(),
+        );
         let mut regions: Vec<Region> = Vec::new();
         parts.sort_by_key(|(group, rect)| (*group, rect.x, rect.y));
         for (group, rect) in parts {
@@ -305,7 +357,12 @@ fn place(scene: &Scene, node: usize, cell: Cell, cells: &mut [Cell]) -> i32 {
     cells[node] = cell;
     let mut rows = 0;
     for child in &scene.nodes[node].children {
-        rows += place(scene, *child, Cell { column: cell.column + 1, row: cell.row + rows, ..cell }, cells);
+        rows += place(
+            scene,
+            *child,
+            Cell { column: cell.column + 1, row: cell.row + rows, ..cell },
+            cells,
+        );
     }
     rows.max(1)
 }
@@ -347,11 +404,13 @@ fn node_box(index: usize, node: &Node, rect: Rect, colour: Option<usize>) -> Nod
     let number = node.group.map_or_else(|| "–".to_owned(), |group| group.to_string());
     #[expect(clippy::cast_possible_wrap, reason = "a few pixels")]
     let pill = (measure::width(&number, PILL) as i32 + 12).max(26);
-    let class = colour.map_or_else(|| "pill".to_owned(), |colour| format!("pill c{}", colour % PALETTE));
+    let class =
+        colour.map_or_else(|| "pill".to_owned(), |colour| format!("pill c{}", colour % PALETTE));
     tags.push(tag(Rect::new(rect.right() - 6 - pill, first + 2, pill, 16), class, &number, PILL));
     let address = plain(rect.x + INSET, first, 20, &node.address, ADDRESS);
     let kind_at = address.room.right() + 9;
-    let kind = measure::fitted(&node.kind, KIND, (rect.right() - 6 - pill - 8 - kind_at).unsigned_abs());
+    let kind =
+        measure::fitted(&node.kind, KIND, (rect.right() - 6 - pill - 8 - kind_at).unsigned_abs());
     texts.extend([address, plain(kind_at, first, 20, &kind, KIND)]);
 
     let mut right = rect.right() - 6;
@@ -361,7 +420,12 @@ fn node_box(index: usize, node: &Node, rect: Rect, colour: Option<usize>) -> Nod
             let assumed = if lamps[0].assumed { " assumed" } else { "" };
             let w = 2 * LAMP_BOX.0 + LAMP_GAP;
             right -= w;
-            tags.push(tag(Rect::new(right, below, w, LAMP_BOX.1), format!("lamp off{assumed}"), "no ACS", LAMP));
+            tags.push(tag(
+                Rect::new(right, below, w, LAMP_BOX.1),
+                format!("lamp off{assumed}"),
+                "no ACS",
+                LAMP,
+            ));
         }
         Some(lamps) => {
             for lamp in lamps.into_iter().rev() {

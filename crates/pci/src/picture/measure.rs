@@ -1,11 +1,13 @@
 //! How wide a text may come out, in whatever font a viewer has.
 
-/// Widths of the printable ASCII characters, in thousandths of the font size: those of DejaVu Sans, which is among the widest of the fonts that a viewer may choose.
+/// Widths of the printable ASCII characters, in thousandths of the font size: those of DejaVu Sans,
+/// which is among the widest of the fonts that a viewer may choose.
 const ASCII: [u16; 95] = [
-    318, 401, 460, 838, 636, 950, 780, 275, 390, 390, 500, 838, 318, 361, 318, 337, 636, 636, 636, 636, 636, 636, 636, 636, 636, 636, 337,
-    337, 838, 838, 838, 531, 1000, 684, 686, 698, 770, 632, 575, 775, 752, 295, 295, 656, 557, 863, 748, 787, 603, 787, 695, 635, 611, 732,
-    684, 989, 685, 611, 685, 390, 337, 390, 838, 500, 500, 613, 635, 550, 635, 615, 352, 635, 634, 278, 278, 579, 278, 974, 634, 612, 635,
-    635, 411, 521, 392, 634, 592, 818, 592, 592, 525, 636, 337, 636, 838,
+    318, 401, 460, 838, 636, 950, 780, 275, 390, 390, 500, 838, 318, 361, 318, 337, 636, 636, 636,
+    636, 636, 636, 636, 636, 636, 636, 337, 337, 838, 838, 838, 531, 1000, 684, 686, 698, 770, 632,
+    575, 775, 752, 295, 295, 656, 557, 863, 748, 787, 603, 787, 695, 635, 611, 732, 684, 989, 685,
+    611, 685, 390, 337, 390, 838, 500, 500, 613, 635, 550, 635, 615, 352, 635, 634, 278, 278, 579,
+    278, 974, 634, 612, 635, 635, 411, 521, 392, 634, 592, 818, 592, 592, 525, 636, 337, 636, 838,
 ];
 
 /// A face: size in pixels, weight and family.
@@ -20,7 +22,11 @@ pub(super) struct Face {
 }
 
 /// Pixels that `text` takes at most.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand pixels")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a few thousand pixels"
+)]
 pub(super) fn width(text: &str, face: Face) -> u32 {
     let thousandths: u32 = text.chars().map(|c| u32::from(of(c, face.mono))).sum();
     // Bold faces are about a tenth wider; in a monospaced family they are not.

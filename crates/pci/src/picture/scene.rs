@@ -40,7 +40,8 @@ pub(super) struct Node {
     pub(super) group: Option<u32>,
     /// Such as `root port`.
     pub(super) kind: String,
-    /// What a person calls it, harmless to a terminal, at most [`NAME`] characters; its numbers where it has no name.
+    /// What a person calls it, harmless to a terminal, at most [`NAME`] characters; its numbers
+    /// where it has no name.
     pub(super) name: String,
     /// The same with the vendor's name in short.
     pub(super) short: String,
@@ -111,7 +112,8 @@ impl fmt::Display for Lamp {
 impl Scene {
     pub(super) fn new(machine: &Machine, grouping: &Grouping) -> Self {
         let short = machine.functions().iter().all(|function| function.bdf.segment() == 0);
-        let mut scene = Self { roots: Vec::new(), nodes: Vec::new(), groups: grouping.groups().len() };
+        let mut scene =
+            Self { roots: Vec::new(), nodes: Vec::new(), groups: grouping.groups().len() };
         let draw = Draw { machine, grouping, short, virtual_buses: virtual_buses(machine) };
         for bus in machine.buses().iter().filter(|bus| bus.parent.is_none()) {
             let children = draw.bus(bus, &mut scene.nodes);
@@ -141,10 +143,16 @@ fn virtual_buses(machine: &Machine) -> HashMap<(u32, u8), Vec<&Bus>> {
 }
 
 impl Draw<'_> {
-    /// Adds what is on `bus`, and on the buses of SR-IOV that hang from it; no deeper than there are bus numbers.
+    /// Adds what is on `bus`, and on the buses of SR-IOV that hang from it; no deeper than there
+    /// are bus numbers.
     fn bus(&self, bus: &Bus, nodes: &mut Vec<Node>) -> Vec<usize> {
         let mut children = Vec::new();
-        let hanging = self.virtual_buses.get(&bus.number).into_iter().flatten().flat_map(|bus| &bus.functions);
+        let hanging = self
+            .virtual_buses
+            .get(&bus.number)
+            .into_iter()
+            .flatten()
+            .flat_map(|bus| &bus.functions);
         for &function in bus.functions.iter().chain(hanging) {
             let at = nodes.len();
             nodes.push(self.node(function));
@@ -166,7 +174,11 @@ impl Draw<'_> {
         Node {
             function,
             bdf: it.bdf,
-            address: if self.short { address.get(5..).unwrap_or(&address).to_owned() } else { address.clone() },
+            address: if self.short {
+                address.get(5..).unwrap_or(&address).to_owned()
+            } else {
+                address.clone()
+            },
             group: self.grouping.of(function),
             kind: kind(it),
             short: without_legal_forms(&name),
@@ -178,22 +190,32 @@ impl Draw<'_> {
         }
     }
 
-    /// Ports always have lamps; other functions where they have siblings that their ACS could keep out.
+    /// Ports always have lamps; other functions where they have siblings that their ACS could keep
+    /// out.
     fn lamps(&self, function: usize) -> Option<[Lamp; 4]> {
         let it = &self.machine.functions()[function];
-        let port = it.express.value.is_some_and(|express| matches!(express.kind, ExpressKind::RootPort | ExpressKind::Downstream));
+        let port = it.express.value.is_some_and(|express| {
+            matches!(express.kind, ExpressKind::RootPort | ExpressKind::Downstream)
+        });
         if !port && it.acs.value.is_none() {
             return None;
         }
-        Some([("SV", AcsBits::SV), ("RR", AcsBits::RR), ("CR", AcsBits::CR), ("UF", AcsBits::UF)].map(|(name, bit)| {
-            let verdict = acs_verdict(self.machine, function, bit, self.grouping.policy());
-            let state = match verdict.rule {
-                AcsRule::Quirk { .. } if verdict.given => LampState::Quirk,
-                AcsRule::Quirk { .. } => LampState::Off,
-                _ => by_capability(it, bit),
-            };
-            Lamp { name, state, assumed: matches!(it.acs.source.weaker(acs_source(it)), Source::Assumed(_)) }
-        }))
+        Some(
+            [("SV", AcsBits::SV), ("RR", AcsBits::RR), ("CR", AcsBits::CR), ("UF", AcsBits::UF)]
+                .map(|(name, bit)| {
+                    let verdict = acs_verdict(self.machine, function, bit, self.grouping.policy());
+                    let state = match verdict.rule {
+                        AcsRule::Quirk { .. } if verdict.given => LampState::Quirk,
+                        AcsRule::Quirk { .. } => LampState::Off,
+                        _ => by_capability(it, bit),
+                    };
+                    Lamp {
+                        name,
+                        state,
+                        assumed: matches!(it.acs.source.weaker(acs_source(it)), Source::Assumed(_)),
+                    }
+                }),
+        )
     }
 }
 
@@ -250,17 +272,20 @@ fn without_legal_forms(name: &str) -> String {
         (" Inc.", ""),
         (" Ltd.", ""),
     ];
-    let short = LONG.iter().fold(name.to_owned(), |name, (long, short)| name.replacen(long, short, 1));
+    let short =
+        LONG.iter().fold(name.to_owned(), |name, (long, short)| name.replacen(long, short, 1));
     if short.trim().is_empty() { name.to_owned() } else { short }
 }
 
-/// One line of at most [`NAME`] characters without anything that a terminal would obey or that turns the direction of writing.
+/// One line of at most [`NAME`] characters without anything that a terminal would obey or that
+/// turns the direction of writing.
 fn harmless(text: &str) -> String {
     let plain = |c: char| {
         !c.is_control()
             && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
     };
-    let kept: String = text.chars().map(|c| if plain(c) { c } else { '\u{fffd}' }).take(NAME + 1).collect();
+    let kept: String =
+        text.chars().map(|c| if plain(c) { c } else { '\u{fffd}' }).take(NAME + 1).collect();
     let words: Vec<&str> = kept.split_whitespace().collect();
     shortened(&words.join(" "), NAME)
 }

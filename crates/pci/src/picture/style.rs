@@ -1,5 +1,5 @@
-//! Faces, colours and classes. Every colour is a custom property, one value for light and one for dark; the light one also stands before it for viewers that know no custom
-//! properties.
+//! Faces, colours and classes. Every colour is a custom property, one value for light and one for
+//! dark; the light one also stands before it for viewers that know no custom properties.
 
 use super::measure::Face;
 
@@ -19,12 +19,14 @@ pub(super) const PILL: Face = face("pilltext", 11.0, true, false);
 pub(super) const LEGEND: Face = face("legend", 11.5, false, false);
 
 /// All faces, for the style sheet.
-const FACES: [Face; 10] = [TITLE, SUBTITLE, HEADING, ADDRESS, KIND, NAME, LAMP, BADGE, PILL, LEGEND];
+const FACES: [Face; 10] =
+    [TITLE, SUBTITLE, HEADING, ADDRESS, KIND, NAME, LAMP, BADGE, PILL, LEGEND];
 
 /// How many colours groups have; they are told apart by their numbers as well.
 pub(super) const PALETTE: usize = 8;
 
-/// Names and values of the custom properties: light, dark. The eight group colours follow Okabe and Ito, who chose them for colour-blind eyes: area and line each.
+/// Names and values of the custom properties: light, dark. The eight group colours follow Okabe and
+/// Ito, who chose them for colour-blind eyes: area and line each.
 const COLOURS: [(&str, &str, &str); 28] = [
     ("bg", "#ffffff", "#14171c"),
     ("box", "#ffffff", "#1d2229"),
@@ -59,10 +61,15 @@ const COLOURS: [(&str, &str, &str); 28] = [
 /// The custom properties for `selector`, in light and dark.
 pub(super) fn properties(selector: &str) -> String {
     let list = |value: fn(&(&'static str, &'static str, &'static str)) -> &'static str| {
-        COLOURS.iter().map(|colour| format!("--{}:{};", colour.0, value(colour))).collect::<String>()
+        COLOURS
+            .iter()
+            .map(|colour| format!("--{}:{};", colour.0, value(colour)))
+            .collect::<String>()
     };
     let (light, dark) = (list(|colour| colour.1), list(|colour| colour.2));
-    format!("{selector}{{color-scheme:light dark;{light}}}\n@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n")
+    format!(
+        "{selector}{{color-scheme:light dark;{light}}}\n@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n"
+    )
 }
 
 /// `property:` with a colour, the light one first for viewers without custom properties.
@@ -73,7 +80,9 @@ fn colour(property: &str, name: &str) -> String {
 
 /// The classes of the drawing, below `.sva-topology`.
 pub(super) fn classes() -> String {
-    let rule = |selector: &str, declarations: &[String]| format!(".sva-topology {selector}{{{}}}\n", declarations.concat());
+    let rule = |selector: &str, declarations: &[String]| {
+        format!(".sva-topology {selector}{{{}}}\n", declarations.concat())
+    };
     let fill = |name: &str| colour("fill", name);
     let stroke = |name: &str| colour("stroke", name);
     let text = |declaration: &str| declaration.to_owned();
@@ -90,7 +99,10 @@ pub(super) fn classes() -> String {
             "badgetext" => "badge",
             _ => "ink",
         };
-        sheet += &rule(&format!(".{}", face.class), &[format!("font:{weight} {}px {family};", face.size), fill(ink)]);
+        sheet += &rule(
+            &format!(".{}", face.class),
+            &[format!("font:{weight} {}px {family};", face.size), fill(ink)],
+        );
     }
     sheet += &rule(".page", &[fill("bg")]);
     sheet += &rule(".box", &[fill("box"), stroke("line")]);

@@ -1,4 +1,5 @@
-//! What holds of every picture, whatever the machine: nothing overlaps, everything is there once, and names do no harm.
+//! What holds of every picture, whatever the machine: nothing overlaps, everything is there once,
+//! and names do no harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +27,10 @@ fn overlap(a: Rect, b: Rect) -> bool {
 }
 
 fn inside(inner: Rect, outer: Rect) -> bool {
-    outer.x <= inner.x && outer.y <= inner.y && inner.right() <= outer.right() && inner.bottom() <= outer.bottom()
+    outer.x <= inner.x
+        && outer.y <= inner.y
+        && inner.right() <= outer.right()
+        && inner.bottom() <= outer.bottom()
 }
 
 /// Numbers of groups by address, from the attributes of an SVG document.
@@ -170,7 +174,10 @@ fn the_text_shows_groups_and_acs_and_fits_a_terminal() {
     );
     assert!(lines[5].contains("no ACS"), "{text}");
     assert!(lines.iter().all(|line| line.chars().count() <= 100), "{text}");
-    assert!(text.contains("6 functions in 4 groups") && text.contains("+ enabled; - off"), "{text}");
+    assert!(
+        text.contains("6 functions in 4 groups") && text.contains("+ enabled; - off"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -189,16 +196,24 @@ fn groups_with_several_members_have_areas_and_the_others_have_none() {
 // shows G1
 #[test]
 fn the_area_of_a_group_that_skips_a_row_leaves_what_is_between_out() {
-    let port = |bdf, secondary| bridge(at(bdf), Some(ExpressKind::RootPort), secondary, secondary, Vec::new());
+    let port = |bdf, secondary| {
+        bridge(at(bdf), Some(ExpressKind::RootPort), secondary, secondary, Vec::new())
+    };
     let mut first = port("00:1c.0", 1);
     first.multifunction.value = true;
-    let between = PciFunction { acs: acs(AcsBits::ISOLATION, AcsBits::ISOLATION), ..port("00:1c.3", 2) };
-    let functions = vec![first, between, port("00:1c.4", 3), express(at("01:00.0"), ExpressKind::Endpoint)];
+    let between =
+        PciFunction { acs: acs(AcsBits::ISOLATION, AcsBits::ISOLATION), ..port("00:1c.3", 2) };
+    let functions =
+        vec![first, between, port("00:1c.4", 3), express(at("01:00.0"), ExpressKind::Endpoint)];
     let machine = Machine::new(functions, Host::default());
     let grouping = grouped(&machine);
     let scene = Scene::new(&machine, &grouping);
     let layout = Layout::new(&scene, "", "", &svg::colours(&grouping));
-    let between = layout.boxes.iter().find(|place| scene.nodes[place.node].bdf == at("00:1c.3")).expect("drawn");
+    let between = layout
+        .boxes
+        .iter()
+        .find(|place| scene.nodes[place.node].bdf == at("00:1c.3"))
+        .expect("drawn");
     assert_eq!(layout.regions.len(), 1);
     assert!(layout.regions[0].rects.iter().all(|rect| !overlap(*rect, between.rect)));
 }

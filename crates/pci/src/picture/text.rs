@@ -12,10 +12,12 @@ const WIDTH: usize = 100;
 /// The least that is left of a name.
 const LEAST_NAME: usize = 16;
 
-/// Draws `machine` as a tree: one line for each function with its group, kind, ACS services and name. The text ends with a line feed.
+/// Draws `machine` as a tree: one line for each function with its group, kind, ACS services and
+/// name. The text ends with a line feed.
 ///
-/// ACS shows SV, RR, CR and UF of ports, and of functions that have the capability: `+` enabled, `-` off, `.` not implemented (which Linux counts as given), `*` given by a quirk; `?` after
-/// them where that is assumed. The legend below the tree explains those signs that occur.
+/// ACS shows SV, RR, CR and UF of ports, and of functions that have the capability: `+` enabled,
+/// `-` off, `.` not implemented (which Linux counts as given), `*` given by a quirk; `?` after them
+/// where that is assumed. The legend below the tree explains those signs that occur.
 pub fn text(machine: &Machine, grouping: &Grouping) -> String {
     let scene = Scene::new(machine, grouping);
     let mut lines = Vec::new();
@@ -44,7 +46,8 @@ enum Line<'a> {
 
 fn branches<'a>(scene: &'a Scene, nodes: &[usize], before: &str, lines: &mut Vec<Line<'a>>) {
     for (n, &at) in nodes.iter().enumerate() {
-        let (tee, bar) = if n + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+        let (tee, bar) =
+            if n + 1 == nodes.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };
         let node = &scene.nodes[at];
         lines.push(Line::Node { before: format!("{before}{tee}"), node });
         branches(scene, &node.children, &format!("{before}{bar}"), lines);
@@ -61,8 +64,13 @@ struct Columns {
 impl Columns {
     fn of(lines: &[Line<'_>]) -> Self {
         let widest = |width: &dyn Fn(&str, &Node) -> usize| {
-            let widths =
-                lines.iter().filter_map(|line| if let Line::Node { before, node } = line { Some(width(before, node)) } else { None });
+            let widths = lines.iter().filter_map(|line| {
+                if let Line::Node { before, node } = line {
+                    Some(width(before, node))
+                } else {
+                    None
+                }
+            });
             widths.max().unwrap_or(0)
         };
         Self {
@@ -75,7 +83,15 @@ impl Columns {
     fn write(&self, out: &mut String, before: &str, node: &Node) {
         let start = out.len();
         let address = self.address - before.chars().count();
-        let _ = write!(out, "{before}{:address$}  {:>3$}  {:4$}", node.address, group(node), node.kind, self.group, self.kind);
+        let _ = write!(
+            out,
+            "{before}{:address$}  {:>3$}  {:4$}",
+            node.address,
+            group(node),
+            node.kind,
+            self.group,
+            self.kind
+        );
         // ACS stands before the name, not in a column of its own: most functions have none.
         let acs = acs(node);
         if !acs.is_empty() {
@@ -83,7 +99,11 @@ impl Columns {
         }
         let badges: String = node.badges.iter().map(|badge| format!("  {badge}")).collect();
         let used = out[start..].chars().count() + 2 + badges.chars().count();
-        let _ = write!(out, "  {}{badges}", shortened(&node.short, WIDTH.saturating_sub(used).max(LEAST_NAME)));
+        let _ = write!(
+            out,
+            "  {}{badges}",
+            shortened(&node.short, WIDTH.saturating_sub(used).max(LEAST_NAME))
+        );
         out.truncate(out.trim_end_matches(' ').len());
         out.push('\n');
     }
@@ -98,7 +118,8 @@ fn acs(node: &Node) -> String {
     if lamps.iter().all(|lamp| lamp.state == LampState::None) {
         return if lamps[0].assumed { "no ACS?".to_owned() } else { "no ACS".to_owned() };
     }
-    let signs: Vec<String> = lamps.iter().map(|lamp| format!("{}{}", lamp.name, lamp.state.sign())).collect();
+    let signs: Vec<String> =
+        lamps.iter().map(|lamp| format!("{}{}", lamp.name, lamp.state.sign())).collect();
     let assumed = if lamps.iter().any(|lamp| lamp.assumed) { "?" } else { "" };
     format!("{}{assumed}", signs.join(" "))
 }
@@ -112,8 +133,14 @@ fn legend(out: &mut String, scene: &Scene) {
         .map(|state| format!("{} {}", state.sign(), state.words()))
         .collect();
     parts.extend(lamps().any(|lamp| lamp.assumed).then(|| "? assumed, not read".to_owned()));
-    let count = |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
-    let _ = writeln!(out, "{} in {}", count(scene.nodes.len(), "function"), count(scene.groups, "group"));
+    let count =
+        |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
+    let _ = writeln!(
+        out,
+        "{} in {}",
+        count(scene.nodes.len(), "function"),
+        count(scene.groups, "group")
+    );
     if !parts.is_empty() {
         let _ = writeln!(out, "ACS: {}", parts.join("; "));
     }

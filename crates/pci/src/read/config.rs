@@ -1,13 +1,15 @@
 //! Configuration space bytes, decoded: what live machines and `lspci -x` give.
 //!
-//! The bytes are untrusted: each list is walked over at most as many entries as fit the space, a capability that lies partly outside of what was read counts
-//! as not seen, and a list that leaves its space or comes back to an entry is [`ListState::Truncated`]. (PCI Local Bus 3.0, section 6.1 and 6.7; PCIe 6.0, chapter 7.)
+//! The bytes are untrusted: each list is walked over at most as many entries as fit the space, a
+//! capability that lies partly outside of what was read counts as not seen, and a list that leaves
+//! its space or comes back to an entry is [`ListState::Truncated`]. (PCI Local Bus 3.0, section 6.1
+//! and 6.7; PCIe 6.0, chapter 7.)
 
 use sva_core::AddrRange;
 
 use crate::machine::{
-    AcsReading, AtsReading, BarReading, Buses, Class, ExpressReading, FunctionReading, HeaderReading, Hex, Ids, ListState, PasidReading,
-    PriReading, SriovReading,
+    AcsReading, AtsReading, BarReading, Buses, Class, ExpressReading, FunctionReading,
+    HeaderReading, Hex, Ids, ListState, PasidReading, PriReading, SriovReading,
 };
 
 /// Bytes of the header, of conventional and of extended configuration space.
@@ -26,15 +28,23 @@ mod cap {
     pub(super) const PASID: u16 = 0x1b;
 }
 
-/// Adds to `reading` what `bytes` (from offset 0) say, over what text beside them said; a list is as complete as the better of both. Returns whether they are those of a function that answers and agree with the
-/// vendor and device that are known; otherwise nothing was changed.
+/// Adds to `reading` what `bytes` (from offset 0) say, over what text beside them said; a list is
+/// as complete as the better of both. Returns whether they are those of a function that answers and
+/// agree with the vendor and device that are known; otherwise nothing was changed.
 pub(crate) fn decode(bytes: &[u8], reading: &mut FunctionReading) -> bool {
     let space = Space(bytes.get(..EXTENDED).unwrap_or(bytes));
-    let Some(kind) = space.byte(0x0e).filter(|_| space.0.len() >= HEADER).map(|byte| byte & 0x7f) else { return false };
+    let Some(kind) = space.byte(0x0e).filter(|_| space.0.len() >= HEADER).map(|byte| byte & 0x7f)
+    else {
+        return false;
+    };
     let Some(ids) = space.ids(0) else { return false };
-    // A virtual function's vendor and device read as ones; they are those of another register, which sysfs knows.
+    // A virtual function's vendor and device read as ones; they are those of another register,
+    // which sysfs knows.
     let absent = ids.vendor == 0xffff;
-    if kind > 2 || (absent && reading.ids.is_none()) || (!absent && reading.ids.is_some_and(|known| known != ids)) {
+    if kind > 2
+        || (absent && reading.ids.is_none())
+        || (!absent && reading.ids.is_some_and(|known| known != ids))
+    {
         return false;
     }
     if !absent {
@@ -45,7 +55,8 @@ pub(crate) fn decode(bytes: &[u8], reading: &mut FunctionReading) -> bool {
     header(&space, kind, reading);
     conventional(&space, kind, reading);
     if reading.capabilities == ListState::Complete && reading.express.is_none() {
-        // Only PCI Express (and PCI-X mode 2, which no machine with an IOMMU has) has extended space.
+        // Only PCI Express (and PCI-X mode 2, which no machine with an IOMMU has) has extended
+        // space.
         reading.extended = ListState::Complete;
     } else if space.0.len() > CONVENTIONAL {
         extended(&space, reading);
@@ -85,16 +96,28 @@ fn header(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
     };
     reading.header = Some(header);
     if header == HeaderReading::Endpoint {
-        reading.subsystem = space.ids(0x2c).filter(|ids| ids.vendor != 0 && ids.vendor != 0xffff).or(reading.subsystem);
+        reading.subsystem = space
+            .ids(0x2c)
+            .filter(|ids| ids.vendor != 0 && ids.vendor != 0xffff)
+            .or(reading.subsystem);
     } else {
-        let buses = space.byte(0x19).zip(space.byte(0x1a)).map(|(secondary, subordinate)| Buses { secondary, subordinate });
-        // A primary bus other than the function's own: someone has renumbered the text and left the bytes as they were.
+        let buses = space
+            .byte(0x19)
+            .zip(space.byte(0x1a))
+            .map(|(secondary, subordinate)| Buses { secondary, subordinate });
+        // A primary bus other than the function's own: someone has renumbered the text and left the
+        // bytes as they were.
         let elsewhere = space.byte(0x18) != Some(reading.bdf.bus());
         reading.buses = reading.buses.filter(|_| elsewhere).or(buses);
-        reading.windows = if header == HeaderReading::Bridge { bridge_windows(space) } else { card_bus_windows(space) };
+        reading.windows = if header == HeaderReading::Bridge {
+            bridge_windows(space)
+        } else {
+            card_bus_windows(space)
+        };
     }
     let sizes: Vec<BarReading> = std::mem::take(&mut reading.bars);
-    let size_of = |address| sizes.iter().find(|bar| bar.address == Hex(address)).and_then(|bar| bar.size);
+    let size_of =
+        |address| sizes.iter().find(|bar| bar.address == Hex(address)).and_then(|bar| bar.size);
     let mut index = 0;
     while index < bars {
         let Some(low) = space.dword(0x10 + 4 * index) else { break };
@@ -102,7 +125,11 @@ fn header(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
         let high = if wide { space.dword(0x14 + 4 * index).unwrap_or_default() } else { 0 };
         let address = u64::from(high) << 32 | u64::from(low & !0xf);
         if low & 1 == 0 && address != 0 && low != u32::MAX {
-            reading.bars.push(BarReading { index: index as u8, address: Hex(address), size: size_of(address) });
+            reading.bars.push(BarReading {
+                index: index as u8,
+                address: Hex(address),
+                size: size_of(address),
+            });
         }
         index += 1 + usize::from(wide);
     }
@@ -112,7 +139,8 @@ fn header(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
     }
 }
 
-/// The two memory windows of a PCI-to-PCI bridge that are open (PCI-to-PCI Bridge 1.2, section 3.2.5).
+/// The two memory windows of a PCI-to-PCI bridge that are open (PCI-to-PCI Bridge 1.2, section
+/// 3.2.5).
 fn bridge_windows(space: &Space<'_>) -> Vec<AddrRange> {
     let edge = |at: usize, upper: usize, low: u64| {
         let word = u64::from(space.word(at)?);
@@ -127,7 +155,10 @@ fn bridge_windows(space: &Space<'_>) -> Vec<AddrRange> {
         }
         AddrRange::inclusive(edge(base.0, base.1, 0)?, edge(last.0, last.1, 0xf_ffff)?)
     };
-    [window((0x20, 0), (0x22, 0)), window((0x24, 0x28), (0x26, 0x2c))].into_iter().flatten().collect()
+    [window((0x20, 0), (0x22, 0)), window((0x24, 0x28), (0x26, 0x2c))]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The two memory windows of a CardBus bridge.
@@ -150,26 +181,34 @@ fn conventional(space: &Space<'_>, kind: u8, reading: &mut FunctionReading) {
         reading.capabilities = reading.capabilities.max(ListState::Hidden);
         return;
     }
-    let mut at = usize::from(space.byte(if kind == 2 { 0x14 } else { 0x34 }).unwrap_or_default() & 0xfc);
+    let mut at =
+        usize::from(space.byte(if kind == 2 { 0x14 } else { 0x34 }).unwrap_or_default() & 0xfc);
     let mut left = (CONVENTIONAL - HEADER) / 4;
     while at >= HEADER && left > 0 {
         left -= 1;
         match space.byte(at) {
             Some(cap::EXPRESS) => reading.express = express(space, at).or(reading.express),
-            Some(cap::SUBSYSTEM) => reading.subsystem = space.ids(at + 4).filter(|ids| ids.vendor != 0).or(reading.subsystem),
+            Some(cap::SUBSYSTEM) => {
+                reading.subsystem =
+                    space.ids(at + 4).filter(|ids| ids.vendor != 0).or(reading.subsystem)
+            }
             Some(0xff) | None => break,
             Some(_) => {}
         }
         at = usize::from(space.byte(at + 1).unwrap_or_default() & 0xfc);
     }
-    reading.capabilities = reading.capabilities.max(if at == 0 { ListState::Complete } else { ListState::Truncated });
+    reading.capabilities =
+        reading.capabilities.max(if at == 0 { ListState::Complete } else { ListState::Truncated });
 }
 
 fn express(space: &Space<'_>, at: usize) -> Option<ExpressReading> {
     let flags = space.word(at + 2)?;
     // Version 1 has no Device Capabilities 2.
     let second = if flags & 0xf >= 2 { space.dword(at + 0x24)? } else { 0 };
-    Some(ExpressReading { kind: (flags >> 4 & 0xf) as u8, end_to_end_prefix: Some(second & 1 << 21 != 0) })
+    Some(ExpressReading {
+        kind: (flags >> 4 & 0xf) as u8,
+        end_to_end_prefix: Some(second & 1 << 21 != 0),
+    })
 }
 
 /// Walks the list of extended capabilities.
@@ -200,9 +239,16 @@ fn extended_capability(space: &Space<'_>, at: usize, id: u16, reading: &mut Func
     let pair = |first: usize| space.word(at + first).zip(space.word(at + first + 2));
     match id {
         cap::ACS => {
-            let dwords = space.dword(at + 4).zip(space.dword(at + 8)).map(|(capability, control)| [Hex(capability), Hex(control)]);
+            let dwords = space
+                .dword(at + 4)
+                .zip(space.dword(at + 8))
+                .map(|(capability, control)| [Hex(capability), Hex(control)]);
             if let Some((implemented, enabled)) = pair(4) {
-                reading.acs = Some(AcsReading { implemented: Some(Hex(implemented)), enabled: Some(Hex(enabled)), dwords });
+                reading.acs = Some(AcsReading {
+                    implemented: Some(Hex(implemented)),
+                    enabled: Some(Hex(enabled)),
+                    dwords,
+                });
             }
         }
         cap::ATS => {
@@ -212,7 +258,8 @@ fn extended_capability(space: &Space<'_>, at: usize, id: u16, reading: &mut Func
         }
         cap::PRI => {
             if let Some((control, capacity)) = space.word(at + 4).zip(space.dword(at + 8)) {
-                reading.pri = Some(PriReading { enabled: Some(control & 1 != 0), capacity: Some(capacity) });
+                reading.pri =
+                    Some(PriReading { enabled: Some(control & 1 != 0), capacity: Some(capacity) });
             }
         }
         cap::PASID => {
@@ -226,9 +273,16 @@ fn extended_capability(space: &Space<'_>, at: usize, id: u16, reading: &mut Func
             }
         }
         cap::SRIOV => {
-            if let (Some(control), Some(functions), Some((offset, stride))) = (space.word(at + 8), space.word(at + 0x10), pair(0x14)) {
+            if let (Some(control), Some(functions), Some((offset, stride))) =
+                (space.word(at + 8), space.word(at + 0x10), pair(0x14))
+            {
                 let enabled = Some(control & 1 != 0);
-                reading.sriov = Some(SriovReading { enabled, functions: Some(functions), offset: Some(offset), stride: Some(stride) });
+                reading.sriov = Some(SriovReading {
+                    enabled,
+                    functions: Some(functions),
+                    offset: Some(offset),
+                    stride: Some(stride),
+                });
             }
         }
         _ => {}

@@ -1,7 +1,9 @@
 //! Kernel logs: the groups that the kernel made, and what it said of its IOMMUs.
 //!
-//! Lines are known by what the kernel wrote, wherever it stands in them: timestamps, `kernel:` prefixes, the journal's fields and quote marks come before it. A line that a mail
-//! program broke within these words is lost. The command line is only searched for options that concern IOMMU and PCI.
+//! Lines are known by what the kernel wrote, wherever it stands in them: timestamps, `kernel:`
+//! prefixes, the journal's fields and quote marks come before it. A line that a mail program broke
+//! within these words is lost. The command line is only searched for options that concern IOMMU and
+//! PCI.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,14 +25,16 @@ pub struct LogMatch {
 }
 
 impl LogMatch {
-    /// Whether the log seems to be of another machine: the reading does not have most of the functions that it names.
+    /// Whether the log seems to be of another machine: the reading does not have most of the
+    /// functions that it names.
     pub const fn is_of_another_machine(&self) -> bool {
         self.missing > self.named / 2
     }
 }
 
-/// Adds what a kernel log says to a reading: groups of its functions, IOMMUs, the kernel's release and options. What the reading has itself is kept.
-/// A log that seems to be of another machine is added all the same: a reading may be of a part of the machine.
+/// Adds what a kernel log says to a reading: groups of its functions, IOMMUs, the kernel's release
+/// and options. What the reading has itself is kept. A log that seems to be of another machine is
+/// added all the same: a reading may be of a part of the machine.
 ///
 /// # Errors
 ///
@@ -72,10 +76,13 @@ impl Log {
         } else if let Some(line) = after(line, "Command line: ") {
             self.options.get_or_insert_with(|| options(line));
         } else if let Some(rest) = after(line, "Linux version ") {
-            self.kernel.get_or_insert_with(|| tame(rest.split_whitespace().next().unwrap_or_default()));
+            self.kernel
+                .get_or_insert_with(|| tame(rest.split_whitespace().next().unwrap_or_default()));
         } else if line.contains("DMAR: IOMMU enabled") {
             self.enabled = Some(true);
-        } else if line.contains("DMAR: IOMMU disabled") || line.contains("AMD-Vi: AMD IOMMU disabled") {
+        } else if line.contains("DMAR: IOMMU disabled")
+            || line.contains("AMD-Vi: AMD IOMMU disabled")
+        {
             self.enabled = Some(false);
         } else if let Some(iommu) = vt_d(line).or_else(|| smmu(line)) {
             self.add(iommu);
@@ -85,17 +92,23 @@ impl Log {
     }
 
     fn add(&mut self, iommu: IommuReading) {
-        if self.iommus.len() < limit::IOMMUS && !self.iommus.iter().any(|known| known.name == iommu.name) {
+        if self.iommus.len() < limit::IOMMUS
+            && !self.iommus.iter().any(|known| known.name == iommu.name)
+        {
             self.iommus.push(iommu);
         }
     }
 
-    /// `pci 0000:00:00.2: AMD-Vi: Found IOMMU cap 0x40` (before 6.7) and `pci 0000:00:00.2: AMD-Vi: IOMMU performance counters supported` name an IOMMU,
-    /// `AMD-Vi: Extended features (0x...)` holds for all of them.
+    /// `pci 0000:00:00.2: AMD-Vi: Found IOMMU cap 0x40` (before 6.7) and `pci 0000:00:00.2: AMD-Vi:
+    /// IOMMU performance counters supported` name an IOMMU, `AMD-Vi: Extended features (0x...)`
+    /// holds for all of them.
     fn amd(&mut self, line: &str) {
         let Some((before, said)) = line.split_once("AMD-Vi: ") else { return };
         if said.starts_with("Found IOMMU") || said.starts_with("IOMMU performance counters") {
-            let function = before.split_whitespace().filter_map(|word| word.trim_end_matches(':').parse::<Bdf>().ok()).next_back();
+            let function = before
+                .split_whitespace()
+                .filter_map(|word| word.trim_end_matches(':').parse::<Bdf>().ok())
+                .next_back();
             let at = said.split_whitespace().find_map(|word| word.parse::<Bdf>().ok());
             if let Some(function) = function.or(at) {
                 self.add(amd(function));
@@ -105,11 +118,15 @@ impl Log {
         }
     }
 
-    /// The IOMMUs. Where the log tells what AMD's can do and names none, they are the functions that are IOMMUs.
+    /// The IOMMUs. Where the log tells what AMD's can do and names none, they are the functions
+    /// that are IOMMUs.
     fn iommus(&mut self, functions: &[FunctionReading]) -> Vec<IommuReading> {
         if let Some(features) = self.amd_features {
             if self.iommus.iter().all(|iommu| iommu.kind != IommuKind::AmdVi) {
-                functions.iter().filter(|function| is_iommu(function)).for_each(|function| self.add(amd(function.bdf)));
+                functions
+                    .iter()
+                    .filter(|function| is_iommu(function))
+                    .for_each(|function| self.add(amd(function.bdf)));
             }
             for iommu in self.iommus.iter_mut().filter(|iommu| iommu.kind == IommuKind::AmdVi) {
                 iommu.extended = Some(Hex(features));
@@ -149,7 +166,8 @@ fn found(line: &str) -> Option<Bdf> {
     full(device)
 }
 
-/// `pci 0000:00:02.0: Adding to iommu group 1`, or before 5.4 `iommu: Adding device 0000:00:02.0 to group 1`.
+/// `pci 0000:00:02.0: Adding to iommu group 1`, or before 5.4 `iommu: Adding device 0000:00:02.0 to
+/// group 1`.
 fn group(line: &str) -> Option<(Bdf, u32)> {
     let number = |text: &str| {
         let digits = text.trim_start().split(|c: char| !c.is_ascii_digit()).next()?;
@@ -198,7 +216,14 @@ fn is_iommu(function: &FunctionReading) -> bool {
 }
 
 fn iommu(name: String, kind: IommuKind, function: Option<Bdf>) -> IommuReading {
-    IommuReading { name: tame(&name), kind, function, devices: None, capability: None, extended: None }
+    IommuReading {
+        name: tame(&name),
+        kind,
+        function,
+        devices: None,
+        capability: None,
+        extended: None,
+    }
 }
 
 /// The hexadecimal number at the start of `text`, with or without `0x`.

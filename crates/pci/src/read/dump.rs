@@ -30,23 +30,27 @@ struct Version {
 
 /// Writes a reading as JSON that [`from_text`](super::from_text) reads back to the same machine.
 pub fn save(reading: &Reading) -> String {
-    let mut text = serde_json::to_string_pretty(&Written { sva_topology_dump: VERSION, machine: reading })
-        // Keys are texts and nothing here can fail to be written to memory.
-        .unwrap_or_default();
+    let mut text =
+        serde_json::to_string_pretty(&Written { sva_topology_dump: VERSION, machine: reading })
+            // Keys are texts and nothing here can fail to be written to memory.
+            .unwrap_or_default();
     text.push('\n');
     text
 }
 
 /// Reads a dump back.
 pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
-    // The version first: a later one may have fields that this program does not know, and that would be a misleading complaint.
+    // The version first: a later one may have fields that this program does not know, and that
+    // would be a misleading complaint.
     let version: Version = serde_json::from_slice(text).map_err(|error| damaged(&error))?;
     if version.sva_topology_dump != VERSION {
-        let at = text.windows(KEY.len()).position(|window| window == KEY.as_bytes()).unwrap_or_default();
+        let at =
+            text.windows(KEY.len()).position(|window| window == KEY.as_bytes()).unwrap_or_default();
         let (line, column) = place(text, at);
         return Err(ReadError::Version { line, column, found: version.sva_topology_dump });
     }
-    let mut reading: Reading = serde_json::from_slice::<Read>(text).map_err(|error| damaged(&error))?.machine;
+    let mut reading: Reading =
+        serde_json::from_slice::<Read>(text).map_err(|error| damaged(&error))?.machine;
     if reading.functions.is_empty() {
         let (line, column) = place(text, text.len());
         return Err(ReadError::NoFunctions { line, column });
@@ -75,10 +79,13 @@ fn damaged(error: &serde_json::Error) -> ReadError {
 /// Texts of a dump that someone edited may be of any length and kind.
 fn tame_all(reading: &mut Reading) {
     let host = &mut reading.host;
-    let texts = host.options.iter_mut().flatten().chain(&mut host.kernel).chain(&mut host.architecture);
+    let texts =
+        host.options.iter_mut().flatten().chain(&mut host.kernel).chain(&mut host.architecture);
     let texts = texts.chain(host.iommus.iter_mut().map(|iommu| &mut iommu.name));
     let functions = reading.functions.iter_mut();
-    let names = functions.flat_map(|function| function.name.iter_mut().chain(&mut function.class_name).chain(&mut function.driver));
+    let names = functions.flat_map(|function| {
+        function.name.iter_mut().chain(&mut function.class_name).chain(&mut function.driver)
+    });
     for text in texts.chain(names) {
         *text = tame(text);
     }

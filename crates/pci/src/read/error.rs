@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use crate::machine::limit;
 
-/// Why a dump or a live machine could not be read. Lines and columns count from 1; columns are bytes.
+/// Why a dump or a live machine could not be read. Lines and columns count from 1; columns are
+/// bytes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
     /// The input is longer than is taken.
-    #[error("{bytes} bytes are more than the {limit} that are read; give the part with the PCI devices")]
+    #[error(
+        "{bytes} bytes are more than the {limit} that are read; give the part with the PCI devices"
+    )]
     TooLong {
         /// Its bytes.
         bytes: usize,
@@ -28,7 +31,10 @@ pub enum ReadError {
         column: usize,
     },
     /// More functions than are taken.
-    #[error("line {line}, column {column}: these are more than {} PCI functions; split the text", limit::FUNCTIONS)]
+    #[error(
+        "line {line}, column {column}: these are more than {} PCI functions; split the text",
+        limit::FUNCTIONS
+    )]
     TooManyFunctions {
         /// Where the first one too many begins.
         line: usize,

@@ -24,8 +24,10 @@ pub(crate) fn decode(reading: &IommuReading) -> IommuUnit {
             unit.device_tlb = reading.capability.map(|header| Fact::read(header.0 >> 24 & 1 != 0));
         }
         IommuKind::SmmuV3 => {
-            // The feature word that the driver prints, in its own numbering: PRI, ATS, first stage. The width of its substream IDs is not printed.
-            (unit.page_requests, unit.device_tlb, unit.first_stage) = (Some(bit(4)), Some(bit(5)), Some(bit(9)));
+            // The feature word that the driver prints, in its own numbering: PRI, ATS, first stage.
+            // The width of its substream IDs is not printed.
+            (unit.page_requests, unit.device_tlb, unit.first_stage) =
+                (Some(bit(4)), Some(bit(5)), Some(bit(9)));
         }
         _ => {}
     }
@@ -35,7 +37,8 @@ pub(crate) fn decode(reading: &IommuReading) -> IommuUnit {
 /// The extended capability register (VT-d 4.1, section 11.4.3).
 fn vt_d(register: u64, unit: &mut IommuUnit) {
     let bit = |n: u32| register >> n & 1 != 0;
-    unit.pasid_width = Some(Fact::read(if bit(40) { (register >> 35 & 0x1f) as u8 + 1 } else { 0 }));
+    unit.pasid_width =
+        Some(Fact::read(if bit(40) { (register >> 35 & 0x1f) as u8 + 1 } else { 0 }));
     unit.page_requests = Some(Fact::read(bit(29)));
     unit.device_tlb = Some(Fact::read(bit(2)));
     // First stage takes scalable mode.

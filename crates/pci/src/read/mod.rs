@@ -1,7 +1,9 @@
 //! Readers of real machines: a live Linux, saved `lspci` text, saved dumps, kernel logs.
 //!
-//! Each reader fills a [`Reading`], which keeps what was read and nothing else; [`Reading::machine`] completes it. [`from_text`] and [`live`] do both. All
-//! input is untrusted: it is bounded in length and in what it makes, nothing panics, and errors say line and column (contract S2).
+//! Each reader fills a [`Reading`], which keeps what was read and nothing else;
+//! [`Reading::machine`] completes it. [`from_text`] and [`live`] do both. All input is untrusted:
+//! it is bounded in length and in what it makes, nothing panics, and errors say line and column
+//! (contract S2).
 //!
 //! | file | what it reads |
 //! |---|---|
@@ -35,8 +37,8 @@ use crate::machine::{Machine, Reading, limit};
 ///
 /// # Errors
 ///
-/// [`ReadError`], with line and column: nothing in it is a PCI function, or it is a damaged dump, or there is too much of it. Damaged `lspci` text is no error;
-/// what it does not say is marked so.
+/// [`ReadError`], with line and column: nothing in it is a PCI function, or it is a damaged dump,
+/// or there is too much of it. Damaged `lspci` text is no error; what it does not say is marked so.
 pub fn from_text(text: &[u8]) -> Result<Machine, ReadError> {
     parse(text).map(|reading| reading.machine())
 }
@@ -51,17 +53,23 @@ pub fn parse(text: &[u8]) -> Result<Reading, ReadError> {
         return Err(ReadError::TooLong { bytes: text.len(), limit: LONGEST });
     }
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') { dump::parse(text) } else { lspci::parse(text) }
+    if text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        dump::parse(text)
+    } else {
+        lspci::parse(text)
+    }
 }
 
 /// The longest input that is read, in bytes: 64 MiB.
 pub const LONGEST: usize = 64 << 20;
 
-/// Reads the machine whose file systems are below `root`: `/` for this one, another folder for a copy of its `/sys` and `/proc`.
+/// Reads the machine whose file systems are below `root`: `/` for this one, another folder for a
+/// copy of its `/sys` and `/proc`.
 ///
 /// # Errors
 ///
-/// [`ReadError::Live`] where there are no PCI devices to list. A file of a single device that cannot be read is what was not read of it.
+/// [`ReadError::Live`] where there are no PCI devices to list. A file of a single device that
+/// cannot be read is what was not read of it.
 pub fn live(root: &Path) -> Result<Machine, ReadError> {
     scan(root).map(|reading| reading.machine())
 }
@@ -75,9 +83,11 @@ pub fn scan(root: &Path) -> Result<Reading, ReadError> {
     sysfs::scan(root)
 }
 
-/// Printable, on one line and of bounded length: how foreign names are kept. What is tame stays as it is.
+/// Printable, on one line and of bounded length: how foreign names are kept. What is tame stays as
+/// it is.
 pub(crate) fn tame(name: &str) -> String {
-    let words = name.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    let words =
+        name.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
     let mut tame = String::new();
     let mut left = limit::NAME;
     for word in words {

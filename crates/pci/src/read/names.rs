@@ -1,8 +1,11 @@
-//! The PCI ID database, used both ways: names of numbers for live machines, numbers of names for text without them.
+//! The PCI ID database, used both ways: names of numbers for live machines, numbers of names for
+//! text without them.
 //!
-//! Names are compared by their letters and digits alone, in any case: spelling around them has changed over the years, and mail programs wrap them. Where a
-//! vendor has several devices of one name, the caller gets all of them: they are mostly steppings of one design, and an answer that is marked as assumed
-//! serves a person better than none. Rejected: guessing by similar names; a quirk of one model must not be given to its neighbour.
+//! Names are compared by their letters and digits alone, in any case: spelling around them has
+//! changed over the years, and mail programs wrap them. Where a vendor has several devices of one
+//! name, the caller gets all of them: they are mostly steppings of one design, and an answer that
+//! is marked as assumed serves a person better than none. Rejected: guessing by similar names; a
+//! quirk of one model must not be given to its neighbour.
 
 use std::collections::HashMap;
 
@@ -28,8 +31,9 @@ const FORMER_VENDORS: [(&str, u16); 14] = [
     ("caviumnetworks", 0x177d),
 ];
 
-/// Series whose devices the database has since named otherwise: the vendor, how their names began, and how they begin now, as letters and digits. Those
-/// that quirks are for, and those whose capabilities are assumed; a listing made by an old distribution names them so.
+/// Series whose devices the database has since named otherwise: the vendor, how their names began,
+/// and how they begin now, as letters and digits. Those that quirks are for, and those whose
+/// capabilities are assumed; a listing made by an old distribution names them so.
 const FORMER_SERIES: [(u16, &str, &str); 16] = [
     (0x1002, "sb700sb800", "sb7x0sb8x0sb9x0"),
     (0x8086, "ibexpeak", "5series3400serieschipset"),
@@ -45,7 +49,11 @@ const FORMER_SERIES: [(u16, &str, &str); 16] = [
     (0x8086, "sunrisepointhpciroot", "100seriesc230serieschipsetfamilypciexpressroot"),
     (0x8086, "sunrisepointh", "100seriesc230serieschipsetfamily"),
     (0x8086, "skylakepciecontroller", "6th10thgencoreprocessorpciecontroller"),
-    (0x8086, "xeone31200v5e31500v56thgencoreprocessorpciecontroller", "6th10thgencoreprocessorpciecontroller"),
+    (
+        0x8086,
+        "xeone31200v5e31500v56thgencoreprocessorpciecontroller",
+        "6th10thgencoreprocessorpciecontroller",
+    ),
     (0x8086, "6th9thgencoreprocessorpciecontroller", "6th10thgencoreprocessorpciecontroller"),
 ];
 
@@ -62,7 +70,8 @@ pub(crate) enum Named {
     SomeVendor(u16),
 }
 
-/// Finds numbers by name. Indexes a vendor when it is first asked for, so that neither many functions nor many vendors cost more than they are.
+/// Finds numbers by name. Indexes a vendor when it is first asked for, so that neither many
+/// functions nor many vendors cost more than they are.
 #[derive(Default)]
 pub(crate) struct Names {
     vendors: HashMap<String, Vec<u16>>,
@@ -71,8 +80,9 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The numbers of `name`: a vendor's name followed by a device's, as `lspci` prints them. Vendors' names begin alike and some are used twice: one that has
-    /// a device of the remaining name is meant, or else the one with the longest name.
+    /// The numbers of `name`: a vendor's name followed by a device's, as `lspci` prints them.
+    /// Vendors' names begin alike and some are used twice: one that has a device of the
+    /// remaining name is meant, or else the one with the longest name.
     pub(crate) fn ids(&mut self, name: &str) -> Option<Named> {
         let vendors = self.vendors_of(name);
         for (vendor, device) in &vendors {
@@ -87,7 +97,8 @@ impl Names {
     }
 
     fn device(&mut self, vendor: u16, name: &str) -> Named {
-        let number = ["Device ", "Unknown device "].into_iter().find_map(|start| name.strip_prefix(start));
+        let number =
+            ["Device ", "Unknown device "].into_iter().find_map(|start| name.strip_prefix(start));
         if let Some(device) = number.and_then(|number| hex_word(number.trim())) {
             return Named::One(Ids { vendor, device });
         }
@@ -99,12 +110,15 @@ impl Names {
         };
         match index.get(&name).or_else(|| FORMER_SERIES.iter().find_map(since)).map(Vec::as_slice) {
             Some([device]) => Named::One(Ids { vendor, device: *device }),
-            Some(devices) if !devices.is_empty() => Named::Several(devices.iter().map(|device| Ids { vendor, device: *device }).collect()),
+            Some(devices) if !devices.is_empty() => Named::Several(
+                devices.iter().map(|device| Ids { vendor, device: *device }).collect(),
+            ),
             _ => Named::Vendor(vendor),
         }
     }
 
-    /// The class of a name such as `PCI bridge`; an unnamed subclass is written `Class name [ff00]`, as `lspci` does.
+    /// The class of a name such as `PCI bridge`; an unnamed subclass is written `Class name
+    /// [ff00]`, as `lspci` does.
     pub(crate) fn class(&mut self, name: &str) -> Option<Class> {
         if self.classes.is_empty() {
             self.classes = index_classes();
@@ -118,8 +132,12 @@ impl Names {
             self.vendors = index_vendors();
         }
         let ends = name.match_indices(' ').map(|(at, _)| at).chain([name.len()]).take(16);
-        let start = |end: usize| Some((self.vendors.get(&plain(name.get(..end)?))?, name.get(end..)?.trim_start()));
-        ends.filter_map(start).flat_map(|(vendors, device)| vendors.iter().map(move |vendor| (*vendor, device))).collect()
+        let start = |end: usize| {
+            Some((self.vendors.get(&plain(name.get(..end)?))?, name.get(end..)?.trim_start()))
+        };
+        ends.filter_map(start)
+            .flat_map(|(vendors, device)| vendors.iter().map(move |vendor| (*vendor, device)))
+            .collect()
     }
 }
 
@@ -134,7 +152,8 @@ pub(crate) fn name_of(ids: Ids) -> Option<String> {
 }
 
 impl Class {
-    /// What the PCI ID database calls it, such as `PCI bridge`; an unnamed subclass is the base class with the number, as `lspci` prints it.
+    /// What the PCI ID database calls it, such as `PCI bridge`; an unnamed subclass is the base
+    /// class with the number, as `lspci` prints it.
     pub fn name(self) -> Option<String> {
         let base = PciDatabase::get().find_class(DeviceClassId::new(self.base()))?;
         let sub = base.find_subclass(SubClassId::new(self.code() as u8));
@@ -182,9 +201,12 @@ fn index_classes() -> HashMap<String, u32> {
         index.entry(plain(class.name())).or_insert(base);
     }
     // Former names; the kernel and old texts still use them.
-    for (name, class) in
-        [("usbcontroller", 0x0c_0300), ("smbus", 0x0c_0500), ("nonvolatilememorycontroller", 0x01_0800), ("iommu", 0x08_0600)]
-    {
+    for (name, class) in [
+        ("usbcontroller", 0x0c_0300),
+        ("smbus", 0x0c_0500),
+        ("nonvolatilememorycontroller", 0x01_0800),
+        ("iommu", 0x08_0600),
+    ] {
         index.entry(name.to_owned()).or_insert(class);
     }
     index

@@ -1,7 +1,8 @@
 //! A live Linux machine: `/sys/bus/pci`, `/sys/class/iommu`, `/sys/firmware/acpi/tables`, `/proc`.
 //!
-//! Without CAP_SYS_ADMIN the kernel gives 64 bytes of configuration space: headers, but no capability. What a function does not have, or what this process may not
-//! read, is simply not in the reading. Functions come and go while their files are read; one that went is left out.
+//! Without CAP_SYS_ADMIN the kernel gives 64 bytes of configuration space: headers, but no
+//! capability. What a function does not have, or what this process may not read, is simply not in
+//! the reading. Functions come and go while their files are read; one that went is left out.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _};
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 use sva_core::Bdf;
 
 use crate::machine::{
-    BarReading, Buses, Class, FunctionReading, Hex, HostReading, Ids, IommuKind, IommuReading, ListState, Reading, limit,
+    BarReading, Buses, Class, FunctionReading, Hex, HostReading, Ids, IommuKind, IommuReading,
+    ListState, Reading, limit,
 };
 use crate::read::{ReadError, config, name_of, tame};
 
@@ -21,7 +23,9 @@ const LONGEST_FILE: u64 = 64 << 10;
 pub(super) fn scan(root: &Path) -> Result<Reading, ReadError> {
     let folder = root.join("sys/bus/pci/devices");
     let mut functions = Vec::new();
-    for (name, path) in entries(&folder).map_err(|source| ReadError::Live { path: folder.clone(), source })? {
+    for (name, path) in
+        entries(&folder).map_err(|source| ReadError::Live { path: folder.clone(), source })?
+    {
         if functions.len() == limit::FUNCTIONS {
             break;
         }
@@ -44,17 +48,25 @@ fn function(bdf: Bdf, folder: &Path) -> Option<FunctionReading> {
     let ids = word("vendor").zip(word("device")).map(|(vendor, device)| Ids { vendor, device })?;
     let mut reading = FunctionReading::at(bdf);
     reading.ids = Some(ids);
-    reading.subsystem =
-        word("subsystem_vendor").zip(word("subsystem_device")).map(|(vendor, device)| Ids { vendor, device }).filter(|ids| ids.vendor != 0);
-    reading.class = number("class").and_then(|class| u32::try_from(class).ok()).filter(|class| *class <= 0xff_ffff).map(Class);
+    reading.subsystem = word("subsystem_vendor")
+        .zip(word("subsystem_device"))
+        .map(|(vendor, device)| Ids { vendor, device })
+        .filter(|ids| ids.vendor != 0);
+    reading.class = number("class")
+        .and_then(|class| u32::try_from(class).ok())
+        .filter(|class| *class <= 0xff_ffff)
+        .map(Class);
     reading.class_name = reading.class.and_then(Class::name);
     reading.name = name_of(ids);
     reading.bars = bars(&text(&folder.join("resource")).unwrap_or_default());
     let bus = |name: &str| text(&folder.join(name))?.trim().parse().ok();
-    if let Some((secondary, subordinate)) = bus("secondary_bus_number").zip(bus("subordinate_bus_number")) {
+    if let Some((secondary, subordinate)) =
+        bus("secondary_bus_number").zip(bus("subordinate_bus_number"))
+    {
         reading.buses = Some(Buses { secondary, subordinate });
     }
-    // Config space of a function that sleeps in D3cold reads as ones; what sysfs keeps is all that is known then.
+    // Config space of a function that sleeps in D3cold reads as ones; what sysfs keeps is all that
+    // is known then.
     if !config::decode(&bytes(&folder.join("config")).unwrap_or_default(), &mut reading) {
         reading.capabilities = ListState::Hidden;
         reading.extended = ListState::Hidden;
@@ -72,7 +84,11 @@ fn bars(resource: &str) -> Vec<BarReading> {
         let mut fields = line.split_whitespace().map(hex);
         let (first, last, flags) = (fields.next()??, fields.next()??, fields.next()??);
         let size = last.checked_sub(first)?.checked_add(1)?;
-        (flags & MEMORY != 0 && first != 0).then_some(BarReading { index: index as u8, address: Hex(first), size: Some(Hex(size)) })
+        (flags & MEMORY != 0 && first != 0).then_some(BarReading {
+            index: index as u8,
+            address: Hex(first),
+            size: Some(Hex(size)),
+        })
     };
     resource.lines().take(6).enumerate().filter_map(bar).collect()
 }
@@ -80,16 +96,21 @@ fn bars(resource: &str) -> Vec<BarReading> {
 fn host(root: &Path) -> HostReading {
     HostReading {
         kernel: text(&root.join("proc/sys/kernel/osrelease")).map(|text| tame(&text)),
-        architecture: text(&root.join("proc/sys/kernel/arch")).map(|text| tame(&text)).or_else(|| own_architecture(root)),
+        architecture: text(&root.join("proc/sys/kernel/arch"))
+            .map(|text| tame(&text))
+            .or_else(|| own_architecture(root)),
         options: text(&root.join("proc/cmdline")).map(|line| options(&line)),
-        iommu_in_use: entries(&root.join("sys/kernel/iommu_groups")).ok().map(|groups| !groups.is_empty()),
+        iommu_in_use: entries(&root.join("sys/kernel/iommu_groups"))
+            .ok()
+            .map(|groups| !groups.is_empty()),
         iommu_described: described(&root.join("sys/firmware/acpi/tables")),
         iommus: iommus(&root.join("sys/class/iommu")),
     }
 }
 
-/// Whether ACPI's tables describe an IOMMU; their names can be read without root. Not known on machines that are described otherwise (device trees), in containers
-/// that hide the folder, and where only Arm's IORT might: it describes interrupt controllers too.
+/// Whether ACPI's tables describe an IOMMU; their names can be read without root. Not known on
+/// machines that are described otherwise (device trees), in containers that hide the folder, and
+/// where only Arm's IORT might: it describes interrupt controllers too.
 fn described(tables: &Path) -> Option<bool> {
     /// VT-d, AMD-Vi, virtio-iommu, RISC-V.
     const DESCRIBE: [&str; 4] = ["DMAR", "IVRS", "VIOT", "RIMT"];
@@ -108,7 +129,8 @@ fn own_architecture(root: &Path) -> Option<String> {
     (root == Path::new("/")).then(|| std::env::consts::ARCH.to_owned())
 }
 
-/// The options of a kernel command line that concern IOMMU and PCI: no other is kept, for a command line may hold secrets.
+/// The options of a kernel command line that concern IOMMU and PCI: no other is kept, for a command
+/// line may hold secrets.
 pub(super) fn options(line: &str) -> Vec<String> {
     const NAMES: [&str; 13] = [
         "iommu",
@@ -134,8 +156,12 @@ pub(super) fn options(line: &str) -> Vec<String> {
 }
 
 fn iommus(folder: &Path) -> Vec<IommuReading> {
-    let mut found: Vec<IommuReading> =
-        entries(folder).unwrap_or_default().iter().take(limit::IOMMUS).map(|(name, path)| iommu(name, path)).collect();
+    let mut found: Vec<IommuReading> = entries(folder)
+        .unwrap_or_default()
+        .iter()
+        .take(limit::IOMMUS)
+        .map(|(name, path)| iommu(name, path))
+        .collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
@@ -145,11 +171,15 @@ fn iommu(name: &str, folder: &Path) -> IommuReading {
     let kind = kind(name, folder);
     let (capability, extended) = match kind {
         IommuKind::VtD => (number("intel-iommu/cap"), number("intel-iommu/ecap")),
-        IommuKind::AmdVi => (number("amd-iommu/cap"), text(&folder.join("amd-iommu/features")).and_then(|text| features(&text))),
+        IommuKind::AmdVi => (
+            number("amd-iommu/cap"),
+            text(&folder.join("amd-iommu/features")).and_then(|text| features(&text)),
+        ),
         _ => (None, None),
     };
     let devices = entries(&folder.join("devices")).ok();
-    let mut devices: Option<Vec<Bdf>> = devices.map(|devices| devices.iter().filter_map(|(name, _)| name.parse().ok()).collect());
+    let mut devices: Option<Vec<Bdf>> =
+        devices.map(|devices| devices.iter().filter_map(|(name, _)| name.parse().ok()).collect());
     devices.iter_mut().for_each(|devices| devices.sort());
     IommuReading {
         name: tame(name),
@@ -175,7 +205,8 @@ fn kind(name: &str, folder: &Path) -> IommuKind {
     }
 }
 
-/// AMD's extended features: one register, or two with a colon. Kernels differ in which comes first; the second has a few low bits only.
+/// AMD's extended features: one register, or two with a colon. Kernels differ in which comes first;
+/// the second has a few low bits only.
 fn features(text: &str) -> Option<u64> {
     text.trim().split(':').take(2).filter_map(hex).max()
 }
@@ -205,5 +236,8 @@ fn bytes(path: &Path) -> Option<Vec<u8>> {
 /// Names and paths of what is in a folder.
 fn entries(folder: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
     let entries = fs::read_dir(folder)?;
-    Ok(entries.flatten().filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path()))).collect())
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+        .collect())
 }

@@ -1,4 +1,5 @@
-//! The gates that the device itself keeps, some of them together with the IOMMU: PASID, ATS, page requests, who else is in the group, what is switched on.
+//! The gates that the device itself keeps, some of them together with the IOMMU: PASID, ATS, page
+//! requests, who else is in the group, what is switched on.
 
 use super::finding::Finding;
 use super::iommu::NOT_SAID;
@@ -35,7 +36,9 @@ pub(super) fn pasid(survey: &Survey, function: &PciFunction) -> Check {
         Capability::Has(pasid, source) => match (pasid.width.value, pasid.width.source) {
             (_, Source::Assumed(_)) => (Finding::Pasid { width: None, shared }, source),
             (0, _) => (Finding::PasidOfNoBits, source),
-            (width, of_width) => (Finding::Pasid { width: Some(width), shared }, source.weaker(of_width)),
+            (width, of_width) => {
+                (Finding::Pasid { width: Some(width), shared }, source.weaker(of_width))
+            }
         },
         Capability::Lacks(source) => (Finding::NoPasid, source),
         Capability::Unknown(source) => (Finding::PasidNotSeen, source),
@@ -56,13 +59,19 @@ pub(super) fn ats(survey: &Survey, function: &PciFunction) -> Check {
     }
     match (Capability::of(&function.ats), wanted) {
         (Capability::Has(_, source), Some(true)) => match unit {
-            Some(Fact { value: false, source: of_unit }) => check(Finding::IommuNoAts, source.weaker(of_unit)),
+            Some(Fact { value: false, source: of_unit }) => {
+                check(Finding::IommuNoAts, source.weaker(of_unit))
+            }
             _ => check(Finding::Ats, source),
         },
         (Capability::Has(_, source), _) => check(Finding::Ats, source),
-        (Capability::Lacks(source) | Capability::Unknown(source), Some(false)) => check(Finding::AtsNotWanted, source),
+        (Capability::Lacks(source) | Capability::Unknown(source), Some(false)) => {
+            check(Finding::AtsNotWanted, source)
+        }
         (Capability::Lacks(source), Some(true)) => check(Finding::NoAts, source),
-        (Capability::Lacks(source) | Capability::Unknown(source), _) => check(Finding::AtsNotSeen, source),
+        (Capability::Lacks(source) | Capability::Unknown(source), _) => {
+            check(Finding::AtsNotSeen, source)
+        }
     }
 }
 
@@ -76,8 +85,12 @@ pub(super) fn page_requests(survey: &Survey, function: &PciFunction) -> Check {
     }
     match (Capability::of(&physical(survey.machine, function).pri), unit) {
         (Capability::Lacks(source), _) => check(Finding::NoPageRequests, source),
-        (Capability::Has(_, source), _) if kind == Some(IommuKind::SmmuV3) => check(Finding::PageRequestsNotTaken, source),
-        (Capability::Has(_, source), Some(Fact { value: false, .. })) => check(Finding::PageRequestsNotTaken, source),
+        (Capability::Has(_, source), _) if kind == Some(IommuKind::SmmuV3) => {
+            check(Finding::PageRequestsNotTaken, source)
+        }
+        (Capability::Has(_, source), Some(Fact { value: false, .. })) => {
+            check(Finding::PageRequestsNotTaken, source)
+        }
         (Capability::Has(pri, source), Some(Fact { value: true, source: of_unit })) => {
             check(Finding::PageRequests { capacity: pri.capacity }, source.weaker(of_unit))
         }
@@ -93,7 +106,8 @@ pub(super) fn group(survey: &Survey, index: usize, function: &PciFunction) -> Op
     let capable = census.capable - itself;
     let incapable = census.members - 1 - capable;
     let finding = if capable > 0 {
-        let some = census.first.iter().copied().filter(|other| *other != function.bdf).take(4).collect();
+        let some =
+            census.first.iter().copied().filter(|other| *other != function.bdf).take(4).collect();
         Finding::Shared { others: capable, some }
     } else if incapable > 0 && refuses_mixed_groups(survey.machine.host()) {
         Finding::SharedWithIncapable { others: incapable }

@@ -88,7 +88,8 @@ pub enum Finding {
     IommuNoPasid,
     /// Scalable mode, which PASIDs need, is switched off.
     ScalableModeOff(Blocker),
-    /// Whether it does was not read, or its IOMMUs differ and which one translates the device was not read.
+    /// Whether it does was not read, or its IOMMUs differ and which one translates the device was
+    /// not read.
     IommuPasidNotSeen,
 
     /// [`Gate::FirstStage`](super::Gate::FirstStage): it does.
@@ -112,7 +113,8 @@ pub enum Finding {
     /// Whether it is there was not read.
     PasidNotSeen,
 
-    /// [`Gate::Prefix`](super::Gate::Prefix): the device and this many ports above it forward the prefix.
+    /// [`Gate::Prefix`](super::Gate::Prefix): the device and this many ports above it forward the
+    /// prefix.
     Prefix {
         /// Ports on the way to the root.
         ports: usize,
@@ -129,7 +131,8 @@ pub enum Finding {
         /// The nearest such one.
         at: Bdf,
     },
-    /// A device on a root bus that does not say that it is integrated: no port vouches for the prefix.
+    /// A device on a root bus that does not say that it is integrated: no port vouches for the
+    /// prefix.
     NoRootPort,
     /// Whether a device or port on the path does was not read.
     PrefixNotSeen {
@@ -178,7 +181,8 @@ pub enum Finding {
     /// Whether the device has it, or whether the IOMMU's driver wants it, was not read.
     AtsNotSeen,
 
-    /// [`Gate::PageRequests`](super::Gate::PageRequests): the device makes them and the IOMMU takes them.
+    /// [`Gate::PageRequests`](super::Gate::PageRequests): the device makes them and the IOMMU takes
+    /// them.
     PageRequests {
         /// Requests that the device can have outstanding, where that was read.
         capacity: Option<u32>,
@@ -263,7 +267,10 @@ impl Finding {
             | Self::Alone { .. }
             | Self::Kernel { .. }
             | Self::Enabled => Outcome::Pass,
-            Self::NoPageRequests | Self::PageRequestsNotTaken | Self::Shared { .. } | Self::RedirectNotWanted { .. } => Outcome::Limited,
+            Self::NoPageRequests
+            | Self::PageRequestsNotTaken
+            | Self::Shared { .. }
+            | Self::RedirectNotWanted { .. } => Outcome::Limited,
             Self::NotInUse { .. }
             | Self::ScalableModeOff(_)
             | Self::RedirectOff { .. }

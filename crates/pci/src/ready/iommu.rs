@@ -1,4 +1,5 @@
-//! The gates that the IOMMU keeps: that it is there, in use, translates the device, takes PASIDs and walks process page tables.
+//! The gates that the IOMMU keeps: that it is there, in use, translates the device, takes PASIDs
+//! and walks process page tables.
 
 use super::finding::Finding;
 use super::kernel::blocker;
@@ -18,7 +19,10 @@ pub(super) fn checks(survey: &Survey, index: usize, function: &PciFunction) -> V
     let kind = survey.kind_of(function);
     let in_use = survey.in_use;
     let mut checks = vec![present(survey, kind)];
-    if matches!(checks[0].finding, Finding::NoIommu | Finding::NoIommuDescribed | Finding::IommuWithoutSva(_)) {
+    if matches!(
+        checks[0].finding,
+        Finding::NoIommu | Finding::NoIommuDescribed | Finding::IommuWithoutSva(_)
+    ) {
         return checks;
     }
     checks.push(used(host, kind, in_use));
@@ -33,7 +37,11 @@ pub(super) fn checks(survey: &Survey, index: usize, function: &PciFunction) -> V
 
 fn present(survey: &Survey, kind: Option<Fact<IommuKind>>) -> Check {
     let check = |finding, source| Check { gate: Gate::Iommu, finding, source };
-    if let Some(Fact { value: value @ (IommuKind::Virtio | IommuKind::Smmu | IommuKind::RiscV), source }) = kind {
+    if let Some(Fact {
+        value: value @ (IommuKind::Virtio | IommuKind::Smmu | IommuKind::RiscV),
+        source,
+    }) = kind
+    {
         return check(Finding::IommuWithoutSva(value), source);
     }
     let found = kind.map(|kind| kind.value);
@@ -46,7 +54,9 @@ fn present(survey: &Survey, kind: Option<Fact<IommuKind>>) -> Check {
         _ if survey.absent => check(Finding::NoIommuDescribed, Source::Read),
         _ if survey.seen || described => check(Finding::Iommu(found), Source::Read),
         Some(Fact { value: true, source }) => check(Finding::Iommu(found), source),
-        Some(Fact { value: false, source }) if !told_off && !not_told => check(Finding::NoIommu, source),
+        Some(Fact { value: false, source }) if !told_off && !not_told => {
+            check(Finding::NoIommu, source)
+        }
         _ => check(Finding::IommuNotSeen, NOT_SAID),
     }
 }
@@ -56,7 +66,9 @@ fn used(host: &Host, kind: Option<Fact<IommuKind>>, in_use: Option<Fact<bool>>) 
     let kind = kind.map(|kind| kind.value);
     let (finding, source) = match (in_use, blocker) {
         (Some(Fact { value: true, source }), _) => (Finding::InUse, source),
-        (Some(Fact { value: false, source }), blocker) => (Finding::NotInUse { kind, blocker }, source),
+        (Some(Fact { value: false, source }), blocker) => {
+            (Finding::NotInUse { kind, blocker }, source)
+        }
         (None, Some(blocker)) => (Finding::NotInUse { kind, blocker: Some(blocker) }, Source::Read),
         (None, None) => (Finding::UseNotSeen, NOT_SAID),
     };
@@ -64,7 +76,11 @@ fn used(host: &Host, kind: Option<Fact<IommuKind>>, in_use: Option<Fact<bool>>) 
 }
 
 fn translated(survey: &Survey, index: usize, function: &PciFunction) -> Option<Check> {
-    let source = if function.kernel_group.is_some() { Source::Read } else { Source::Inferred(Basis::Position) };
+    let source = if function.kernel_group.is_some() {
+        Source::Read
+    } else {
+        Source::Inferred(Basis::Position)
+    };
     let finding = survey.grouping.of(index).map_or(Finding::NotTranslated, Finding::Translated);
     Some(Check { gate: Gate::Translated, finding, source })
 }
@@ -72,7 +88,8 @@ fn translated(survey: &Survey, index: usize, function: &PciFunction) -> Option<C
 fn pasid(survey: &Survey, function: &PciFunction, kind: Option<Fact<IommuKind>>) -> Check {
     let check = |finding, source| Check { gate: Gate::IommuPasid, finding, source };
     let vt_d = kind.is_some_and(|kind| kind.value == IommuKind::VtD);
-    if let Some(blocker) = blocker(survey.machine.host(), "intel_iommu", "sm_off").filter(|_| vt_d) {
+    if let Some(blocker) = blocker(survey.machine.host(), "intel_iommu", "sm_off").filter(|_| vt_d)
+    {
         return check(Finding::ScalableModeOff(blocker), Source::Read);
     }
     match survey.unit_fact(function, |unit| unit.pasid_width) {

@@ -6,7 +6,8 @@ use crate::machine::{Host, IommuKind, Source};
 
 /// The first kernel with shared virtual addressing for AMD-Vi.
 const AMD_SINCE: (u32, u32) = (6, 10);
-/// The first kernel that has the fix for which stable updates of older ones switch shared virtual addressing off on x86.
+/// The first kernel that has the fix for which stable updates of older ones switch shared virtual
+/// addressing off on x86.
 const X86_FIXED_SINCE: (u32, u32) = (6, 19);
 /// The first kernel that takes groups with members that have no PASID capability.
 const MIXED_GROUPS_SINCE: (u32, u32) = (6, 16);
@@ -23,8 +24,12 @@ pub(super) fn ignores_path(host: &Host) -> Option<(u32, u32)> {
 pub(super) fn check(host: &Host, kind: Option<IommuKind>) -> Option<Check> {
     let release = release(host)?;
     let finding = match kind? {
-        IommuKind::AmdVi if release < AMD_SINCE => Finding::KernelTooOld { release, needs: AMD_SINCE },
-        IommuKind::AmdVi | IommuKind::VtD if release < X86_FIXED_SINCE => Finding::KernelPerhapsOff { release },
+        IommuKind::AmdVi if release < AMD_SINCE => {
+            Finding::KernelTooOld { release, needs: AMD_SINCE }
+        }
+        IommuKind::AmdVi | IommuKind::VtD if release < X86_FIXED_SINCE => {
+            Finding::KernelPerhapsOff { release }
+        }
         _ => Finding::Kernel { release },
     };
     Some(Check { gate: Gate::Kernel, finding, source: Source::Read })
@@ -35,10 +40,14 @@ pub(super) fn refuses_mixed_groups(host: &Host) -> bool {
     release(host).is_some_and(|release| release < MIXED_GROUPS_SINCE)
 }
 
-/// The option on the kernel's command line that says `word`, alone or among others: `intel_iommu=on,sm_off`.
+/// The option on the kernel's command line that says `word`, alone or among others:
+/// `intel_iommu=on,sm_off`.
 pub(super) fn blocker(host: &Host, option: &'static str, word: &'static str) -> Option<Blocker> {
-    let says =
-        |text: &String| text.split_once('=').is_some_and(|(name, value)| name == option && value.split(',').any(|part| part == word));
+    let says = |text: &String| {
+        text.split_once('=').is_some_and(|(name, value)| {
+            name == option && value.split(',').any(|part| part == word)
+        })
+    };
     host.options.as_ref()?.iter().any(says).then_some(Blocker { option, word })
 }
 
@@ -75,18 +84,33 @@ mod tests {
 
     #[test]
     fn an_option_blocks_only_by_a_whole_word_of_its_own_value() {
-        let with = |option: &str| Host { options: Some(vec![option.to_owned()]), ..Host::default() };
+        let with =
+            |option: &str| Host { options: Some(vec![option.to_owned()]), ..Host::default() };
         let found = |option| blocker(&with(option), "intel_iommu", "off").is_some();
         assert!(found("intel_iommu=off") && found("intel_iommu=igfx_off,off"));
-        assert!(!found("intel_iommu=igfx_off") && !found("intel_iommu=on,sm_off") && !found("amd_iommu=off") && !found("intel_iommu"));
+        assert!(
+            !found("intel_iommu=igfx_off")
+                && !found("intel_iommu=on,sm_off")
+                && !found("amd_iommu=off")
+                && !found("intel_iommu")
+        );
     }
 
     #[test]
     fn old_kernels_are_told_from_those_that_may_have_it_switched_off() {
         let finding = |release, kind| check(&host(release), Some(kind)).map(|check| check.finding);
-        assert_eq!(finding("6.9.1", IommuKind::AmdVi), Some(Finding::KernelTooOld { release: (6, 9), needs: (6, 10) }));
-        assert_eq!(finding("6.12.1", IommuKind::AmdVi), Some(Finding::KernelPerhapsOff { release: (6, 12) }));
-        assert_eq!(finding("6.12.1", IommuKind::SmmuV3), Some(Finding::Kernel { release: (6, 12) }));
+        assert_eq!(
+            finding("6.9.1", IommuKind::AmdVi),
+            Some(Finding::KernelTooOld { release: (6, 9), needs: (6, 10) })
+        );
+        assert_eq!(
+            finding("6.12.1", IommuKind::AmdVi),
+            Some(Finding::KernelPerhapsOff { release: (6, 12) })
+        );
+        assert_eq!(
+            finding("6.12.1", IommuKind::SmmuV3),
+            Some(Finding::Kernel { release: (6, 12) })
+        );
         assert_eq!(finding("6.19.0", IommuKind::VtD), Some(Finding::Kernel { release: (6, 19) }));
         assert_eq!(check(&Host::default(), Some(IommuKind::VtD)), None);
     }

@@ -1,12 +1,16 @@
-//! Whether a device of a real machine can do shared virtual addressing under Linux, and where not, which gate it fails.
+//! Whether a device of a real machine can do shared virtual addressing under Linux, and where not,
+//! which gate it fails.
 //!
-//! A device passes through [`Gate`]s in a fixed order; each answers with a [`Check`]: what was found ([`Finding`]), how that is known ([`Source`]), and what it
-//! means ([`Outcome`]). The [`Verdict`] is read off the checks: a gate that fails for good outweighs one that is only switched off, and that one outweighs a gate
-//! that nobody could look at. Rejected: to stop at the first gate that is not passed. A dump hardly ever tells what the IOMMU can do, and a device that has no PASID capability is better told
-//! so than that nothing is known.
+//! A device passes through [`Gate`]s in a fixed order; each answers with a [`Check`]: what was
+//! found ([`Finding`]), how that is known ([`Source`]), and what it means ([`Outcome`]). The
+//! [`Verdict`] is read off the checks: a gate that fails for good outweighs one that is only
+//! switched off, and that one outweighs a gate that nobody could look at. Rejected: to stop at the
+//! first gate that is not passed. A dump hardly ever tells what the IOMMU can do, and a device that
+//! has no PASID capability is better told so than that nothing is known.
 //!
-//! The rules are those of Linux 6.x and 7.x: `pci_enable_pasid()` for capability, TLP prefix and ACS; the drivers of VT-d, AMD-Vi and SMMUv3 for what they want
-//! besides. docs/design/topology.md says which is which.
+//! The rules are those of Linux 6.x and 7.x: `pci_enable_pasid()` for capability, TLP prefix and
+//! ACS; the drivers of VT-d, AMD-Vi and SMMUv3 for what they want besides. docs/design/topology.md
+//! says which is which.
 
 mod device;
 mod finding;
@@ -136,8 +140,9 @@ impl Check {
 pub struct Readiness {
     /// The device, as an index into [`Machine::functions`].
     pub function: usize,
-    /// The gates in order. Those that say nothing about this device are left out: the running kernel in a dump without one, and all behind
-    /// [`Gate::Iommu`] that are about an IOMMU which is not there.
+    /// The gates in order. Those that say nothing about this device are left out: the running
+    /// kernel in a dump without one, and all behind [`Gate::Iommu`] that are about an IOMMU
+    /// which is not there.
     pub checks: Vec<Check>,
 }
 
@@ -177,7 +182,9 @@ impl Verdict {
 impl Readiness {
     /// All in all: see the module for what outweighs what.
     pub fn verdict(&self) -> Verdict {
-        let first = |outcome| self.checks.iter().find(|check| check.outcome() == outcome).map(|check| check.gate);
+        let first = |outcome| {
+            self.checks.iter().find(|check| check.outcome() == outcome).map(|check| check.gate)
+        };
         if let Some(gate) = first(Outcome::Fail) {
             Verdict::Fails(gate)
         } else if let Some(gate) = first(Outcome::Off) {
@@ -200,15 +207,17 @@ impl Readiness {
     }
 }
 
-/// The readiness of every device that could issue requests, in the order of addresses: of bridges, host bridges, IOMMUs and event collectors none.
-/// Takes time in proportion to the devices and the length of their paths.
+/// The readiness of every device that could issue requests, in the order of addresses: of bridges,
+/// host bridges, IOMMUs and event collectors none. Takes time in proportion to the devices and the
+/// length of their paths.
 pub fn readiness(machine: &Machine, grouping: &Grouping) -> Vec<Readiness> {
     let survey = Survey::new(machine, grouping);
     (0..machine.functions().len()).filter_map(|function| of(&survey, function)).collect()
 }
 
 fn of(survey: &Survey, index: usize) -> Option<Readiness> {
-    let function = survey.machine.functions().get(index).filter(|function| issues_requests(function))?;
+    let function =
+        survey.machine.functions().get(index).filter(|function| issues_requests(function))?;
     let kind = survey.kind_of(function).map(|kind| kind.value);
     let mut checks = iommu::checks(survey, index, function);
     checks.push(device::pasid(survey, function));

@@ -1,5 +1,6 @@
-//! What is looked up for every device, made once: which IOMMU translates it, and who in its group can send PASIDs. Without it a dump of one huge group would
-//! take time in proportion to its square.
+//! What is looked up for every device, made once: which IOMMU translates it, and who in its group
+//! can send PASIDs. Without it a dump of one huge group would take time in proportion to its
+//! square.
 
 use std::collections::BTreeMap;
 
@@ -65,9 +66,15 @@ impl<'a> Survey<'a> {
                 }
             }
         }
-        let grouped = || machine.functions().iter().any(|function| matches!(function.kernel_group, Some(Some(_))));
+        let grouped = || {
+            machine
+                .functions()
+                .iter()
+                .any(|function| matches!(function.kernel_group, Some(Some(_))))
+        };
         let in_use = machine.host().iommu_in_use.or_else(|| grouped().then_some(Fact::read(true)));
-        let seen = !machine.host().iommus.is_empty() || machine.functions().iter().any(|function| class(function) == Some(Class::IOMMU));
+        let seen = !machine.host().iommus.is_empty()
+            || machine.functions().iter().any(|function| class(function) == Some(Class::IOMMU));
         let described = machine.host().iommu_described.is_none_or(|fact| fact.value);
         let absent = !described && !seen && !in_use.is_some_and(|fact| fact.value);
         // Who made the host bridge tells nothing of an IOMMU that is not there.
@@ -79,16 +86,20 @@ impl<'a> Survey<'a> {
     pub(super) fn units_of(&self, function: &PciFunction) -> impl Iterator<Item = &'a IommuUnit> {
         let known = self.units.get(&function.bdf).copied();
         let units = self.machine.host().iommus.iter().enumerate();
-        units.filter(move |(index, _)| known.is_none_or(|known| known == *index)).map(|(_, unit)| unit)
+        units
+            .filter(move |(index, _)| known.is_none_or(|known| known == *index))
+            .map(|(_, unit)| unit)
     }
 
     /// The kind of the IOMMU that translates a function.
     pub(super) fn kind_of(&self, function: &PciFunction) -> Option<Fact<IommuKind>> {
-        let unit = self.units.get(&function.bdf).and_then(|unit| self.machine.host().iommus.get(*unit));
+        let unit =
+            self.units.get(&function.bdf).and_then(|unit| self.machine.host().iommus.get(*unit));
         unit.map(|unit| Fact::read(unit.kind)).or(self.kind)
     }
 
-    /// A fact of a function's IOMMU; none where it was not read, or where units differ and which one translates the function was not read.
+    /// A fact of a function's IOMMU; none where it was not read, or where units differ and which
+    /// one translates the function was not read.
     pub(super) fn unit_fact<T: Copy + PartialEq>(
         &self,
         function: &PciFunction,
@@ -98,7 +109,8 @@ impl<'a> Survey<'a> {
         let first = fact(units.next()?)?;
         units.try_fold(first, |known, unit| {
             let other = fact(unit)?;
-            (other.value == known.value).then(|| Fact { source: known.source.weaker(other.source), ..known })
+            (other.value == known.value)
+                .then(|| Fact { source: known.source.weaker(other.source), ..known })
         })
     }
 
@@ -108,7 +120,8 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// The function whose PASID and page request capabilities a function uses: a virtual one has its physical one's (PCIe 6.0, section 9.3.7).
+/// The function whose PASID and page request capabilities a function uses: a virtual one has its
+/// physical one's (PCIe 6.0, section 9.3.7).
 pub(super) fn physical<'a>(machine: &'a Machine, function: &'a PciFunction) -> &'a PciFunction {
     function.physical_function.and_then(|of| machine.get(of.value)).unwrap_or(function)
 }
@@ -117,21 +130,27 @@ fn class(function: &PciFunction) -> Option<u16> {
     function.class.map(|class| class.value.code())
 }
 
-/// What kind of IOMMU the machine has: as its units say, if they agree; otherwise an AMD IOMMU's function, or who made the host bridge.
+/// What kind of IOMMU the machine has: as its units say, if they agree; otherwise an AMD IOMMU's
+/// function, or who made the host bridge.
 fn kind(machine: &Machine) -> Option<Fact<IommuKind>> {
     let mut units = machine.host().iommus.iter().map(|unit| unit.kind);
     if let Some(first) = units.next() {
         return units.all(|other| other == first).then_some(Fact::read(first));
     }
     let vendor = |function: &PciFunction| function.ids.map(|ids| ids.value.vendor);
-    let amd = |function: &&PciFunction| vendor(function).is_some_and(|vendor| AMD.contains(&vendor));
-    if machine.functions().iter().filter(amd).any(|function| class(function) == Some(Class::IOMMU)) {
+    let amd =
+        |function: &&PciFunction| vendor(function).is_some_and(|vendor| AMD.contains(&vendor));
+    if machine.functions().iter().filter(amd).any(|function| class(function) == Some(Class::IOMMU))
+    {
         return Some(Fact::inferred(IommuKind::AmdVi, Basis::Class));
     }
-    let bridge = machine.functions().iter().find(|function| class(function) == Some(Class::HOST_BRIDGE))?;
+    let bridge =
+        machine.functions().iter().find(|function| class(function) == Some(Class::HOST_BRIDGE))?;
     match vendor(bridge)? {
         INTEL => Some(Fact { value: IommuKind::VtD, source: Source::Inferred(Basis::Position) }),
-        vendor if AMD.contains(&vendor) => Some(Fact { value: IommuKind::AmdVi, source: Source::Inferred(Basis::Position) }),
+        vendor if AMD.contains(&vendor) => {
+            Some(Fact { value: IommuKind::AmdVi, source: Source::Inferred(Basis::Position) })
+        }
         _ => None,
     }
 }

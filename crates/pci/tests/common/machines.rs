@@ -4,12 +4,16 @@
 use sva_core::Bdf;
 use sva_pci::AcsBits;
 use sva_pci::groups::{Grouping, Policy};
-use sva_pci::machine::{AcsCapability, Bar, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids, Machine, PciFunction};
+use sva_pci::machine::{
+    AcsCapability, Bar, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids,
+    Machine, PciFunction,
+};
 
 /// SV, RR, CR and UF.
 pub(crate) const ALL: AcsBits = AcsBits::ISOLATION;
 
-/// One function under construction; a conventional endpoint by a vendor that no table knows, unless told otherwise.
+/// One function under construction; a conventional endpoint by a vendor that no table knows, unless
+/// told otherwise.
 pub(crate) struct F(pub(crate) PciFunction);
 
 pub(crate) fn at(bdf: &str) -> Bdf {
@@ -22,7 +26,11 @@ pub(crate) fn pci(bdf: &str) -> F {
     F(PciFunction {
         ids: Some(Fact::read(Ids { vendor: 0x1af4, device: 0x0001 })),
         class: Some(Fact::read(Class(0xff_0000))),
-        multifunction: if bdf.function() > 0 { Fact::inferred(true, Basis::FunctionNumber) } else { Fact::read(false) },
+        multifunction: if bdf.function() > 0 {
+            Fact::inferred(true, Basis::FunctionNumber)
+        } else {
+            Fact::read(false)
+        },
         ..PciFunction::new(bdf)
     })
 }
@@ -57,7 +65,8 @@ pub(crate) fn to_pci(bdf: &str, first: u8, last: u8) -> F {
 
 impl F {
     pub(crate) fn below(mut self, secondary: u8, subordinate: u8) -> Self {
-        self.0.header = Fact::read(Header::Bridge(Bridge { secondary, subordinate, windows: Vec::new() }));
+        self.0.header =
+            Fact::read(Header::Bridge(Bridge { secondary, subordinate, windows: Vec::new() }));
         self.0.class = Some(Fact::read(Class(0x06_0400)));
         self
     }
@@ -128,12 +137,18 @@ pub(crate) fn machine(functions: impl IntoIterator<Item = F>) -> Machine {
     machine
 }
 
-/// The groups, each as its members' addresses in segment 0 without the segment, such as `00:01.0 01:00.0`.
+/// The groups, each as its members' addresses in segment 0 without the segment, such as `00:01.0
+/// 01:00.0`.
 pub(crate) fn groups_by(machine: &Machine, policy: Policy) -> Vec<String> {
-    let name = |member: &usize| machine.functions()[*member].bdf.to_string().trim_start_matches("0000:").to_owned();
+    let name = |member: &usize| {
+        machine.functions()[*member].bdf.to_string().trim_start_matches("0000:").to_owned()
+    };
     let grouping = Grouping::compute(machine, policy);
-    let mut groups: Vec<String> =
-        grouping.groups().iter().map(|group| group.members.iter().map(name).collect::<Vec<_>>().join(" ")).collect();
+    let mut groups: Vec<String> = grouping
+        .groups()
+        .iter()
+        .map(|group| group.members.iter().map(name).collect::<Vec<_>>().join(" "))
+        .collect();
     groups.sort();
     groups
 }

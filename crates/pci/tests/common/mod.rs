@@ -48,7 +48,8 @@ pub(crate) struct HostShape {
 }
 
 fn functions() -> impl Strategy<Value = Vec<FunctionShape>> {
-    let function = (any::<bool>(), any::<bool>(), prop::collection::vec((4..22u32, any::<bool>()), 0..3));
+    let function =
+        (any::<bool>(), any::<bool>(), prop::collection::vec((4..22u32, any::<bool>()), 0..3));
     (any::<bool>(), prop::collection::vec(function, 1..4)).prop_map(|(isolates, functions)| {
         let shape = |(redirects, direct, bars)| FunctionShape { isolates, redirects, direct, bars };
         functions.into_iter().map(shape).collect()
@@ -60,9 +61,12 @@ pub(crate) fn services() -> impl Strategy<Value = AcsBits> {
     // One port with TB keeps all translated requests from what is above it, so it is rare.
     let translated = (any::<bool>(), prop::bool::weighted(0.1));
     (0..16u8, translated).prop_map(|(set, (direct, blocks))| {
-        let untranslated = [AcsBits::SV, AcsBits::RR, AcsBits::CR, AcsBits::UF].into_iter().enumerate();
+        let untranslated =
+            [AcsBits::SV, AcsBits::RR, AcsBits::CR, AcsBits::UF].into_iter().enumerate();
         let bits = untranslated.filter(|(n, _)| set >> n & 1 == 1).map(|(_, bit)| bit);
-        bits.chain(direct.then_some(AcsBits::DT)).chain(blocks.then_some(AcsBits::TB)).fold(AcsBits::NONE, |all, bit| all | bit)
+        bits.chain(direct.then_some(AcsBits::DT))
+            .chain(blocks.then_some(AcsBits::TB))
+            .fold(AcsBits::NONE, |all, bit| all | bit)
     })
 }
 
@@ -70,7 +74,8 @@ fn port(below: impl Strategy<Value = Shape>) -> impl Strategy<Value = PortShape>
     // Of the sets of SV, RR, CR and UF, the full one is the most interesting.
     let isolating = services().prop_map(|services| Some(services | AcsBits::ISOLATION));
     let acs = prop_oneof![1 => Just(None), 2 => isolating, 2 => services().prop_map(Some)];
-    (acs, prop::bool::weighted(0.9), 0..3u8, below).prop_map(|(acs, prefix, spare, below)| PortShape { acs, prefix, spare, below })
+    (acs, prop::bool::weighted(0.9), 0..3u8, below)
+        .prop_map(|(acs, prefix, spare, below)| PortShape { acs, prefix, spare, below })
 }
 
 fn bridge() -> impl Strategy<Value = Vec<Vec<FunctionShape>>> {
@@ -81,7 +86,8 @@ fn shape() -> impl Strategy<Value = Shape> {
     let leaf = prop_oneof![1 => Just(Shape::Empty), 6 => functions().prop_map(Shape::Device), 1 => bridge().prop_map(Shape::Bridge)];
     leaf.prop_recursive(3, 24, 3, |inner| {
         let beside = prop_oneof![2 => Just(Vec::new()), 1 => functions()];
-        (prop::collection::vec(port(inner), 0..4), beside).prop_map(|(ports, beside)| Shape::Switch(ports, beside))
+        (prop::collection::vec(port(inner), 0..4), beside)
+            .prop_map(|(ports, beside)| Shape::Switch(ports, beside))
     })
 }
 
@@ -93,9 +99,20 @@ pub(crate) fn specs() -> impl Strategy<Value = FabricSpec> {
         prop::option::weighted(0.2, bridge()),
         prop::collection::vec(port(shape()), 0..4),
     );
-    let host = host.prop_map(|(p2p, integrated, bridge, ports)| HostShape { p2p, integrated, bridge, ports });
+    let host = host.prop_map(|(p2p, integrated, bridge, ports)| HostShape {
+        p2p,
+        integrated,
+        bridge,
+        ports,
+    });
     prop::collection::vec(host, 1..3).prop_map(|hosts| {
-        let mut layout = Layout { spec: FabricSpec::new(PathPolicy::Strict), bus: 0, low: 2 << 30, high: 256 << 30, names: 0 };
+        let mut layout = Layout {
+            spec: FabricSpec::new(PathPolicy::Strict),
+            bus: 0,
+            low: 2 << 30,
+            high: 256 << 30,
+            names: 0,
+        };
         for host in &hosts {
             layout.host(host);
         }
@@ -147,7 +164,11 @@ impl Layout {
         }
         self.align();
         let windows = [AddrRange::new(low, self.low - low), AddrRange::new(high, self.high - high)];
-        let host = HostBridgeSpec { bus, p2p: shape.p2p, ..HostBridgeSpec::new(name, windows.into_iter().flatten()) };
+        let host = HostBridgeSpec {
+            bus,
+            p2p: shape.p2p,
+            ..HostBridgeSpec::new(name, windows.into_iter().flatten())
+        };
         self.spec.host_bridges.push(host);
     }
 
@@ -167,7 +188,13 @@ impl Layout {
                 self.align();
                 let (upstream, internal) = (self.name(), self.next_bus());
                 let at = Bdf::new(0, secondary, 0, beside.len() as u8).expect("few functions");
-                let port = PortSpec::new(PortKind::Upstream, upstream.as_str(), name.as_str(), at, internal);
+                let port = PortSpec::new(
+                    PortKind::Upstream,
+                    upstream.as_str(),
+                    name.as_str(),
+                    at,
+                    internal,
+                );
                 self.spec.ports.push(PortSpec { multifunction: !beside.is_empty(), ..port });
                 for (n, port) in ports.iter().enumerate() {
                     let bdf = Bdf::new(0, internal, n as u8, 0).expect("few ports");
@@ -186,7 +213,13 @@ impl Layout {
     fn bridge(&mut self, parent: &str, bdf: Bdf, devices: &[Vec<FunctionShape>]) {
         self.align();
         let (name, secondary) = (self.name(), self.next_bus());
-        self.spec.ports.push(PortSpec::new(PortKind::PciBridge, name.as_str(), parent, bdf, secondary));
+        self.spec.ports.push(PortSpec::new(
+            PortKind::PciBridge,
+            name.as_str(),
+            parent,
+            bdf,
+            secondary,
+        ));
         for (n, functions) in devices.iter().enumerate() {
             self.functions(&name, secondary, n as u8, functions);
         }
@@ -196,7 +229,8 @@ impl Layout {
     fn functions(&mut self, parent: &str, bus: u8, device: u8, shapes: &[FunctionShape]) {
         for (n, shape) in shapes.iter().enumerate() {
             let bdf = Bdf::new(0, bus, device, n as u8).expect("few functions");
-            let mut function = FunctionSpec::new(parent, bdf).with_capabilities(Capabilities::sva(PasidWidth::MAX));
+            let mut function = FunctionSpec::new(parent, bdf)
+                .with_capabilities(Capabilities::sva(PasidWidth::MAX));
             let direct = if shape.direct { AcsBits::DT } else { AcsBits::NONE };
             function.acs = match (shape.isolates, shape.redirects) {
                 (true, _) => Some(Acs::function(AcsBits::FUNCTION_ISOLATION | direct)),
@@ -218,18 +252,33 @@ impl Layout {
 /// The ends of everything that anything decodes, and their neighbours.
 pub(crate) fn edges(fabric: &Fabric, spec: &FabricSpec) -> Vec<u64> {
     let view = sva_pci::FabricView::new(fabric);
-    let mut ranges: Vec<(u64, u64)> = spec.host_bridges.iter().flat_map(|host| &host.windows).map(|w| (w.first(), w.last())).collect();
-    ranges.extend(spec.functions.iter().flat_map(|function| &function.bars).map(|bar| (bar.address, bar.address + (bar.size - 1))));
-    let mut nodes: Vec<&sva_pci::NodeView> = view.host_bridges.iter().flat_map(|host| &host.children).collect();
+    let mut ranges: Vec<(u64, u64)> = spec
+        .host_bridges
+        .iter()
+        .flat_map(|host| &host.windows)
+        .map(|w| (w.first(), w.last()))
+        .collect();
+    ranges.extend(
+        spec.functions
+            .iter()
+            .flat_map(|function| &function.bars)
+            .map(|bar| (bar.address, bar.address + (bar.size - 1))),
+    );
+    let mut nodes: Vec<&sva_pci::NodeView> =
+        view.host_bridges.iter().flat_map(|host| &host.children).collect();
     while let Some(node) = nodes.pop() {
         if let sva_pci::NodeView::Port(port) = node {
             let number = |text: &str| sva_pci::parse_address(text).expect("a number of our own");
-            ranges.extend(port.windows.iter().map(|window| (number(&window.first), number(&window.last))));
+            ranges.extend(
+                port.windows.iter().map(|window| (number(&window.first), number(&window.last))),
+            );
             nodes.extend(&port.children);
         }
     }
-    let mut edges: Vec<u64> =
-        ranges.into_iter().flat_map(|(first, last)| [first.wrapping_sub(1), first, last, last.wrapping_add(1)]).collect();
+    let mut edges: Vec<u64> = ranges
+        .into_iter()
+        .flat_map(|(first, last)| [first.wrapping_sub(1), first, last, last.wrapping_add(1)])
+        .collect();
     edges.extend([0, u64::MAX, 0xfee0_0000]);
     edges.sort();
     edges.dedup();

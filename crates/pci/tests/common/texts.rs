@@ -77,12 +77,21 @@ impl Config {
 /// 4 KiB of the port of [`ONE_PORT`], with another ACS control.
 pub(crate) fn port_config() -> Vec<u8> {
     let mut config = Config(vec![0; 4096]);
-    config.word(0, 0x1af4).word(2, 0x0101).word(6, 0x0010).dword(8, 0x0604_0002).dword(0x0c, 0x0081_0000);
+    config
+        .word(0, 0x1af4)
+        .word(2, 0x0101)
+        .word(6, 0x0010)
+        .dword(8, 0x0604_0002)
+        .dword(0x0c, 0x0081_0000);
     config.dword(0x18, 0x0002_0100).dword(0x20, 0x81f0_8000).dword(0x34, 0x40);
     // Express, version 2, root port; end-to-end prefixes.
     config.word(0x40, 0x0010).word(0x42, 0x0042).dword(0x40 + 0x24, 1 << 21);
     // A null capability first, then ACS.
-    config.dword(0x100, 0x2201_0000 & !0xffff | 0x2200_0000).dword(0x220, 0x0001_000d).word(0x224, 0x005f).word(0x226, 0x001d);
+    config
+        .dword(0x100, 0x2201_0000 & !0xffff | 0x2200_0000)
+        .dword(0x220, 0x0001_000d)
+        .word(0x224, 0x005f)
+        .word(0x226, 0x001d);
     config.0
 }
 

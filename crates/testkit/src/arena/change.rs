@@ -1,8 +1,11 @@
-//! Changes of a space, and how one that takes something away waits for those that access the memory in place (rule T2).
+//! Changes of a space, and how one that takes something away waits for those that access the memory
+//! in place (rule T2).
 //!
-//! A change has four steps: the table changes under the lock; with no lock held every watcher is told of the range; what they answered is waited for; the memory that was taken is freed,
-//! and may serve another address from then on. [`ArenaSpace::unmap`] and its kin make all four. Each has a form that begins the change and hands the rest back as a [`Change`], so that many
-//! can be waited for at once.
+//! A change has four steps: the table changes under the lock; with no lock held every watcher is
+//! told of the range; what they answered is waited for; the memory that was taken is freed, and may
+//! serve another address from then on. [`ArenaSpace::unmap`] and its kin make all four. Each has a
+//! form that begins the change and hands the rest back as a [`Change`], so that many can be waited
+//! for at once.
 
 use std::sync::Arc;
 
@@ -12,7 +15,8 @@ use super::state::{State, Taken};
 use super::{ArenaSpace, Shared};
 use crate::space::{Protection, whole_pages};
 
-/// Changes that are under way: the new state holds, and accesses through the old one may not be over.
+/// Changes that are under way: the new state holds, and accesses through the old one may not be
+/// over.
 ///
 /// Dropping it is finishing it. One that is forgotten keeps its memory.
 #[must_use = "dropping it waits for the devices and frees what the change took"]
@@ -22,7 +26,8 @@ pub struct Change {
 }
 
 impl Change {
-    /// This one and another one, be it of the same space or not: they are waited for together, at the price of one.
+    /// This one and another one, be it of the same space or not: they are waited for together, at
+    /// the price of one.
     pub fn and(mut self, mut other: Self) -> Self {
         self.begun.append(&mut other.begun);
         self.left = take(&mut self.left).and(take(&mut other.left));
@@ -34,7 +39,8 @@ impl Change {
         self.left.is_over()
     }
 
-    /// Frees what was taken away. Blocks until [`is_over`](Self::is_over); see [`Invalidation::wait`] for how long that can be.
+    /// Frees what was taken away. Blocks until [`is_over`](Self::is_over); see
+    /// [`Invalidation::wait`] for how long that can be.
     pub fn finish(self) {
         drop(self);
     }
@@ -52,11 +58,13 @@ fn take(left: &mut Invalidation) -> Invalidation {
 }
 
 impl ArenaSpace {
-    /// Maps `len` bytes of zeros at `address`, replacing what was there. Their memory is in one piece where that is to be had, and as aligned as the address up to 2 MiB. Blocks as
+    /// Maps `len` bytes of zeros at `address`, replacing what was there. Their memory is in one
+    /// piece where that is to be had, and as aligned as the address up to 2 MiB. Blocks as
     /// [`unmap`](Self::unmap) if something was there.
     ///
     /// # Panics
-    /// The range is empty, wraps, or is not made of whole pages; or the arena has no `len` bytes left.
+    /// The range is empty, wraps, or is not made of whole pages; or the arena has no `len` bytes
+    /// left.
     pub fn map(&self, address: u64, len: u64, protection: Protection) {
         self.begin_map(address, len, protection).finish();
     }
@@ -71,7 +79,8 @@ impl ArenaSpace {
         self.begin(|state| state.map(range, protection, &frames))
     }
 
-    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule T2): it blocks until the devices have forgotten them.
+    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule
+    /// T2): it blocks until the devices have forgotten them.
     ///
     /// # Panics
     /// The range is empty, wraps, or is not made of whole pages.
@@ -88,7 +97,8 @@ impl ArenaSpace {
         self.begin(|state| state.unmap(range))
     }
 
-    /// Changes the protection of what is mapped there. When it returns, no access under the old one is under way (rule T2): it blocks where the new one permits less.
+    /// Changes the protection of what is mapped there. When it returns, no access under the old one
+    /// is under way (rule T2): it blocks where the new one permits less.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
@@ -105,7 +115,8 @@ impl ArenaSpace {
         self.begin(|state| state.protect(range, protection))
     }
 
-    /// Moves what is mapped at `from..from + len` to `to`, as `mremap` does: memory, protection and absence go along, what was at `to` goes. Blocks as [`unmap`](Self::unmap).
+    /// Moves what is mapped at `from..from + len` to `to`, as `mremap` does: memory, protection and
+    /// absence go along, what was at `to` goes. Blocks as [`unmap`](Self::unmap).
     ///
     /// # Panics
     /// A range is empty, wraps, or is not made of whole pages; or the two overlap.
@@ -123,10 +134,14 @@ impl ArenaSpace {
         self.begin(|state| state.remap(from, to))
     }
 
-    /// Gives the present pages there other memory with the same contents, as compaction and migration do. Blocks as [`unmap`](Self::unmap).
+    /// Gives the present pages there other memory with the same contents, as compaction and
+    /// migration do. Blocks as [`unmap`](Self::unmap).
     ///
-    /// Until nobody accesses the old memory any more nothing is to be kept of these pages, and the provider's copies go on in the old memory; then it is copied. A page that
-    /// somebody brings in meanwhile to keep it, that another change takes, or that is just being moved to these addresses stays where it is: so does a page that is in use when a kernel migrates.
+    /// Until nobody accesses the old memory any more nothing is to be kept of these pages, and the
+    /// provider's copies go on in the old memory; then it is copied. A page that
+    /// somebody brings in meanwhile to keep it, that another change takes, or that is just being
+    /// moved to these addresses stays where it is: so does a page that is in use when a kernel
+    /// migrates.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left.
@@ -144,10 +159,12 @@ impl ArenaSpace {
         self.begin(|state| state.replace(range, frames))
     }
 
-    /// Makes the mapped pages there absent and drops their contents, as `madvise(MADV_DONTNEED)` does: they come back as zeros. Blocks as [`unmap`](Self::unmap).
+    /// Makes the mapped pages there absent and drops their contents, as `madvise(MADV_DONTNEED)`
+    /// does: they come back as zeros. Blocks as [`unmap`](Self::unmap).
     ///
     /// # Panics
-    /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left, which is where the pages will come back.
+    /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left, which is where the pages
+    /// will come back.
     pub fn absent(&self, address: u64, len: u64) {
         self.begin_absent(address, len).finish();
     }
@@ -169,12 +186,16 @@ impl ArenaSpace {
             let taken = change(&mut state);
             state.begin(taken)
         };
-        // Put back in on purpose (docs/regressions.md, 3): what devices may still use is freed, and may be used for something else, before they are told.
+        // Put back in on purpose (docs/regressions.md, 3): what devices may still use is freed, and
+        // may be used for something else, before they are told.
         if mutation::is_on(3) {
             shared.free_taken(number);
         }
         let answers = to_tell.into_iter().flat_map(|range| shared.life.tell(shared.id, range));
-        Change { begun: vec![(shared.clone(), number)], left: answers.fold(Invalidation::none(), Invalidation::and) }
+        Change {
+            begun: vec![(shared.clone(), number)],
+            left: answers.fold(Invalidation::none(), Invalidation::and),
+        }
     }
 }
 

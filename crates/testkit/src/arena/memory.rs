@@ -23,7 +23,10 @@ impl Arena {
     /// # Panics
     /// `bytes` is 0 or no whole number of pages, or the system does not have as much.
     pub(super) fn new(bytes: u64) -> Self {
-        assert!(bytes > 0 && bytes.is_multiple_of(PAGE), "an arena of {bytes:#x} bytes is not made of pages of {PAGE} bytes");
+        assert!(
+            bytes > 0 && bytes.is_multiple_of(PAGE),
+            "an arena of {bytes:#x} bytes is not made of pages of {PAGE} bytes"
+        );
         let region = usize::try_from(bytes).ok().and_then(|bytes| MmapRegion::new(bytes).ok());
         Self(region.unwrap_or_else(|| panic!("the system has no {bytes:#x} bytes for an arena")))
     }
@@ -73,7 +76,8 @@ impl Arena {
 /// Which frames are free.
 pub(super) struct Free {
     free: RangeInclusiveSet<u64>,
-    /// Those that have been in use at some time: the others are as the system gave them, full of zeros.
+    /// Those that have been in use at some time: the others are as the system gave them, full of
+    /// zeros.
     used: RangeInclusiveSet<u64>,
 }
 
@@ -91,7 +95,8 @@ impl Piece {
     }
 }
 
-/// As aligned as an address of a range of this length can be of use for: a translation is not longer than the range.
+/// As aligned as an address of a range of this length can be of use for: a translation is not
+/// longer than the range.
 fn alignment(range: AddrRange) -> u8 {
     ALIGNED.min(range.len().ilog2() as u8)
 }
@@ -101,7 +106,8 @@ impl Free {
         Self { free: [span(frames)].into_iter().collect(), used: RangeInclusiveSet::new() }
     }
 
-    /// Takes frames for `range`: in one piece that is as aligned as the address, else in one piece, else in as few as there can be.
+    /// Takes frames for `range`: in one piece that is as aligned as the address, else in one piece,
+    /// else in as few as there can be.
     ///
     /// Also answers which of them have been used before and are not zeros.
     ///
@@ -115,7 +121,11 @@ impl Free {
         let mut used = Vec::new();
         for frames in pieces.iter().map(|piece| piece.frames()) {
             self.free.remove(span(frames));
-            used.extend(self.used.overlapping(span(frames)).filter_map(|run| range_of(run).intersection(frames)));
+            used.extend(
+                self.used
+                    .overlapping(span(frames))
+                    .filter_map(|run| range_of(run).intersection(frames)),
+            );
             self.used.insert(span(frames));
         }
         (pieces, used)
@@ -137,9 +147,11 @@ impl Free {
         let mut pieces = Vec::new();
         for frames in free {
             let Some(left) = rest else { break };
-            let here = AddrRange::new(left.first(), left.len().min(frames.len())).expect("both have a page");
+            let here = AddrRange::new(left.first(), left.len().min(frames.len()))
+                .expect("both have a page");
             pieces.push(Piece { range: here, shift: frames.first().wrapping_sub(here.first()) });
-            rest = AddrRange::inclusive(here.last().wrapping_add(1), left.last()).filter(|_| here.last() < left.last());
+            rest = AddrRange::inclusive(here.last().wrapping_add(1), left.last())
+                .filter(|_| here.last() < left.last());
         }
         assert!(rest.is_none(), "the arena has no {:#x} bytes left: make it larger", range.len());
         pieces

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use sva_core::space::Run;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent, Segment, SpaceCapabilities, SpaceEnded,
-    SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent,
+    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    WatchToken,
 };
 use vm_memory::VolatileSlice;
 
@@ -20,8 +21,14 @@ impl Shared {
         self.life.resolve(page, || self.state.write().table.set_present(page))
     }
 
-    /// Copies all pieces, a run at a time; `copy` gets the place in the buffer and the memory. The lock is given up only to resolve an absent page.
-    fn transfer(&self, pieces: &[Segment], mode: AccessMode, mut copy: impl FnMut(usize, VolatileSlice<'_>)) -> Result<(), Stopped> {
+    /// Copies all pieces, a run at a time; `copy` gets the place in the buffer and the memory. The
+    /// lock is given up only to resolve an absent page.
+    fn transfer(
+        &self,
+        pieces: &[Segment],
+        mode: AccessMode,
+        mut copy: impl FnMut(usize, VolatileSlice<'_>),
+    ) -> Result<(), Stopped> {
         let mut cursor = Cursor::new(pieces);
         let pass = || {
             let state = self.state.read();
@@ -39,7 +46,12 @@ impl Shared {
     }
 
     /// The memory of frames that are the space's, while the lock is held.
-    fn taken(&self, frame: Frame, len: usize, access: impl FnOnce(VolatileSlice<'_>)) -> Result<(), NoSuchFrame> {
+    fn taken(
+        &self,
+        frame: Frame,
+        len: usize,
+        access: impl FnOnce(VolatileSlice<'_>),
+    ) -> Result<(), NoSuchFrame> {
         let state = self.state.read();
         let frames = AddrRange::new(frame.0, len as u64);
         if state.table.ended || !frames.is_none_or(|frames| state.free.are_taken(frames)) {
@@ -58,7 +70,14 @@ impl AddressSpace for Shared {
     }
 
     fn capabilities(&self) -> SpaceCapabilities {
-        SpaceCapabilities { synchronous: true, atomics: true, in_place: true, execute: true, privileged: true, page_faults: true }
+        SpaceCapabilities {
+            synchronous: true,
+            atomics: true,
+            in_place: true,
+            execute: true,
+            privileged: true,
+            page_faults: true,
+        }
     }
 
     fn ended(&self) -> Option<EndReason> {

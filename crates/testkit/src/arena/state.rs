@@ -1,4 +1,5 @@
-//! What the lock guards: the table, the free frames, the changes under way. And what each change does to them.
+//! What the lock guards: the table, the free frames, the changes under way. And what each change
+//! does to them.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,8 @@ pub(super) struct Taken {
     lost: Vec<AddrRange>,
     /// Frames that no address leads to any more.
     freed: Vec<AddrRange>,
-    /// Frames that went to another address: until the change is over devices may use them by the old one, whatever becomes of the new one.
+    /// Frames that went to another address: until the change is over devices may use them by the
+    /// old one, whatever becomes of the new one.
     moved: Vec<AddrRange>,
     /// New frames for the pages that are marked as moving.
     target: Vec<Piece>,
@@ -38,7 +40,13 @@ pub(super) struct Taken {
 
 impl Taken {
     fn from(range: AddrRange) -> Self {
-        Self { ranges: vec![range], lost: Vec::new(), freed: Vec::new(), moved: Vec::new(), target: Vec::new() }
+        Self {
+            ranges: vec![range],
+            lost: Vec::new(),
+            freed: Vec::new(),
+            moved: Vec::new(),
+            target: Vec::new(),
+        }
     }
 
     /// `range` no longer means what it did. An absent page was nothing that could be kept.
@@ -49,10 +57,21 @@ impl Taken {
 
 impl State {
     pub(super) fn new(frames: AddrRange) -> Self {
-        Self { table: Table::default(), free: Free::all(frames), changes: BTreeMap::new(), lost: RangeInclusiveMap::new(), next_change: 0 }
+        Self {
+            table: Table::default(),
+            free: Free::all(frames),
+            changes: BTreeMap::new(),
+            lost: RangeInclusiveMap::new(),
+            next_change: 0,
+        }
     }
 
-    pub(super) fn map(&mut self, range: AddrRange, protection: Protection, frames: &[Piece]) -> Taken {
+    pub(super) fn map(
+        &mut self,
+        range: AddrRange,
+        protection: Protection,
+        frames: &[Piece],
+    ) -> Taken {
         let taken = self.unmap(range);
         for piece in frames {
             self.table.insert(piece.range, Mapping::new(piece.shift, protection));
@@ -81,7 +100,8 @@ impl State {
         taken
     }
 
-    /// Moves what is at `from` to the addresses from `to` on; neither touches the other. A page that was about to get another frame keeps its own.
+    /// Moves what is at `from` to the addresses from `to` on; neither touches the other. A page
+    /// that was about to get another frame keeps its own.
     pub(super) fn remap(&mut self, from: AddrRange, to: u64) -> Taken {
         let by = to.wrapping_sub(from.first());
         let mut taken = self.unmap(shifted(from, by));
@@ -89,18 +109,24 @@ impl State {
         for (part, mapping) in self.table.parts(from) {
             taken.note(part, mapping);
             taken.moved.push(mapping.frames(part));
-            self.table.insert(shifted(part, by), Mapping { shift: mapping.shift.wrapping_sub(by), moving: None, ..mapping });
+            self.table.insert(
+                shifted(part, by),
+                Mapping { shift: mapping.shift.wrapping_sub(by), moving: None, ..mapping },
+            );
         }
         self.table.remove(from);
         taken
     }
 
-    /// Makes the present pages absent, and has them come back in `frames`. Those of them that are not needed are freed with the change.
+    /// Makes the present pages absent, and has them come back in `frames`. Those of them that are
+    /// not needed are freed with the change.
     pub(super) fn absent(&mut self, range: AddrRange, frames: &[Piece]) -> Taken {
         let mut taken = Taken::from(range);
         for piece in frames {
             let mut unused = vec![piece.frames()];
-            for (part, old) in self.table.parts(piece.range).into_iter().filter(|(_, mapping)| mapping.present) {
+            for (part, old) in
+                self.table.parts(piece.range).into_iter().filter(|(_, mapping)| mapping.present)
+            {
                 taken.note(part, old);
                 taken.freed.push(old.frames(part));
                 let new = Mapping { shift: piece.shift, present: false, moving: None, ..old };
@@ -112,11 +138,14 @@ impl State {
         taken
     }
 
-    /// Permits nothing to be kept of the present pages, until [`step`](Self::step) has moved them into `target`.
+    /// Permits nothing to be kept of the present pages, until [`step`](Self::step) has moved them
+    /// into `target`.
     pub(super) fn replace(&mut self, range: AddrRange, target: Vec<Piece>) -> Taken {
         let mut taken = Taken::from(range);
         let moving = Some(self.next_change);
-        for (part, mapping) in self.table.parts(range).into_iter().filter(|(_, mapping)| mapping.present) {
+        for (part, mapping) in
+            self.table.parts(range).into_iter().filter(|(_, mapping)| mapping.present)
+        {
             taken.note(part, mapping);
             self.table.insert(part, Mapping { moving, ..mapping });
         }
@@ -124,23 +153,32 @@ impl State {
         taken
     }
 
-    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told of.
+    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told
+    /// of.
     ///
-    /// That is also where this change took nothing but an earlier one did that is not over: who unmaps what another is just unmapping may not return while devices still write to it.
+    /// That is also where this change took nothing but an earlier one did that is not over: who
+    /// unmaps what another is just unmapping may not return while devices still write to it.
     pub(super) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
         let number = self.next_change;
         self.next_change += 1;
         for lost in &taken.lost {
             self.lost.insert(span(*lost), number);
         }
-        let told = taken.ranges.iter().copied().filter(|range| self.lost.overlaps(&span(*range))).collect();
+        let told = taken
+            .ranges
+            .iter()
+            .copied()
+            .filter(|range| self.lost.overlaps(&span(*range)))
+            .collect();
         self.changes.insert(number, taken);
         (number, told)
     }
 
-    /// Moves some pages of a change whose old frames nobody uses into their new ones; false where there are none left.
+    /// Moves some pages of a change whose old frames nobody uses into their new ones; false where
+    /// there are none left.
     ///
-    /// A page that was brought in meanwhile, or that another change has taken, is left where it is; so is one that devices may still use by an earlier address.
+    /// A page that was brought in meanwhile, or that another change has taken, is left where it is;
+    /// so is one that devices may still use by an earlier address.
     pub(super) fn step(&mut self, number: u64, arena: &Arena) -> bool {
         self.settle_moved(number);
         let Some(taken) = self.changes.get_mut(&number) else { return false };
@@ -151,7 +189,9 @@ impl State {
             taken.target.push(Piece { range: rest, ..piece });
         }
         let mut unused = vec![shifted(here, piece.shift)];
-        for (part, old) in self.table.parts(here).into_iter().filter(|(_, mapping)| mapping.moving == Some(number)) {
+        for (part, old) in
+            self.table.parts(here).into_iter().filter(|(_, mapping)| mapping.moving == Some(number))
+        {
             let new = Mapping { shift: piece.shift, moving: None, ..old };
             arena.own(old.frames(part)).copy_to_volatile_slice(arena.own(new.frames(part)));
             self.table.insert(part, new);
@@ -162,11 +202,14 @@ impl State {
         true
     }
 
-    /// Has the pages stay that a change is about to give other frames, and that another change which is not over has brought where they are.
+    /// Has the pages stay that a change is about to give other frames, and that another change
+    /// which is not over has brought where they are.
     fn settle_moved(&mut self, number: u64) {
         let Some(taken) = self.changes.get(&number) else { return };
         let about = taken.target.iter().flat_map(|piece| self.table.parts(piece.range));
-        let in_use = about.filter(|(part, mapping)| mapping.moving == Some(number) && self.is_moved(mapping.frames(*part)));
+        let in_use = about.filter(|(part, mapping)| {
+            mapping.moving == Some(number) && self.is_moved(mapping.frames(*part))
+        });
         for (part, mapping) in in_use.collect::<Vec<_>>() {
             self.table.insert(part, Mapping { moving: None, ..mapping });
         }
@@ -177,23 +220,28 @@ impl State {
         self.changes.values().any(|other| other.moved.iter().any(|moved| moved.overlaps(frames)))
     }
 
-    /// What the change took, to be freed. What a change that is not over had moved before is left to that one to free.
+    /// What the change took, to be freed. What a change that is not over had moved before is left
+    /// to that one to free.
     pub(super) fn take_freed(&mut self, number: u64) -> Vec<AddrRange> {
         let Some(taken) = self.changes.get_mut(&number) else { return Vec::new() };
         taken.moved.clear();
         let mut freed = std::mem::take(&mut taken.freed);
         for other in self.changes.values_mut() {
             let Taken { moved, freed: later, .. } = other;
-            later.extend(freed.extract_if(.., |frames| moved.iter().any(|moved| moved.overlaps(*frames))));
+            later.extend(
+                freed.extract_if(.., |frames| moved.iter().any(|moved| moved.overlaps(*frames))),
+            );
         }
         freed
     }
 
-    /// The change is over: nobody uses what its addresses meant before it. That goes for what an earlier one took there too, since the watchers were told of it again.
+    /// The change is over: nobody uses what its addresses meant before it. That goes for what an
+    /// earlier one took there too, since the watchers were told of it again.
     pub(super) fn finish(&mut self, number: u64) {
         let Some(over) = self.changes.remove(&number) else { return };
         for lost in over.lost {
-            for (part, _) in parts(&self.lost, lost).into_iter().filter(|(_, last)| *last == number) {
+            for (part, _) in parts(&self.lost, lost).into_iter().filter(|(_, last)| *last == number)
+            {
                 self.lost.remove(span(part));
             }
         }

@@ -1,4 +1,5 @@
-//! A space as the core sees it: accesses by address, runs, memory in place, and its end. Changes and races are in the modules.
+//! A space as the core sees it: accesses by address, runs, memory in place, and its end. Changes
+//! and races are in the modules.
 
 mod changes;
 mod hammer;
@@ -6,7 +7,10 @@ mod model;
 
 use sva_core::space::Run;
 use sva_core::sync::Mutex;
-use sva_core::{Access, AccessMode, Invalidation, NoSuchFrame, Permissions, Segment, SpaceEnded, SpaceWatcher, StopCause, Stopped};
+use sva_core::{
+    Access, AccessMode, Invalidation, NoSuchFrame, Permissions, Segment, SpaceEnded, SpaceWatcher,
+    StopCause, Stopped,
+};
 
 use super::*;
 use crate::space::{PAGE, Protection};
@@ -86,10 +90,14 @@ fn watched() -> (ArenaSpace, Arc<Watcher>) {
 fn an_access_stops_at_the_exact_byte_where_the_mapping_ends() {
     let space = ArenaSpace::new(MIB);
     space.map(BASE, 3 * PAGE, Protection::READ_WRITE);
-    assert_eq!(stop(write(&space, BASE + 2 * PAGE + 96, &[7; 2 * PAGE as usize])), (PAGE - 96, "not mapped".to_owned()));
+    assert_eq!(
+        stop(write(&space, BASE + 2 * PAGE + 96, &[7; 2 * PAGE as usize])),
+        (PAGE - 96, "not mapped".to_owned())
+    );
     assert_eq!(read(&space, BASE + 2 * PAGE, PAGE as usize).expect("mapped")[95..98], [0, 7, 7]);
     space.protect(BASE + PAGE, PAGE, Protection::READ);
-    let pieces = [piece(BASE + 10, 100), piece(BASE, 0), piece(BASE + PAGE - 5, 50), piece(BASE, 4)];
+    let pieces =
+        [piece(BASE + 10, 100), piece(BASE, 0), piece(BASE + PAGE - 5, 50), piece(BASE, 4)];
     let written = space.handle().write(&pieces, &[9; 154], AccessMode::WRITE);
     assert_eq!(stop(written), (105, "denied".to_owned()));
     assert_eq!(space.peek(BASE + 9, 102), [&[0][..], &[9; 100], &[0]].concat());
@@ -103,12 +111,19 @@ fn an_access_stops_at_the_exact_byte_where_the_mapping_ends() {
 #[test]
 fn a_page_denies_what_its_protection_does_not_name() {
     let space = ArenaSpace::new(MIB);
-    let kinds = [Protection::READ, Protection::READ_WRITE, Protection::READ_EXECUTE, Protection::READ_WRITE.privileged(), Protection::NONE];
+    let kinds = [
+        Protection::READ,
+        Protection::READ_WRITE,
+        Protection::READ_EXECUTE,
+        Protection::READ_WRITE.privileged(),
+        Protection::NONE,
+    ];
     for (page, protection) in (0..).zip(kinds) {
         let address = BASE + 2 * page * PAGE;
         space.map(address, PAGE, protection);
-        for (access, privileged) in
-            [Access::Read, Access::Write, Access::Execute].into_iter().flat_map(|access| [(access, false), (access, true)])
+        for (access, privileged) in [Access::Read, Access::Write, Access::Execute]
+            .into_iter()
+            .flat_map(|access| [(access, false), (access, true)])
         {
             let mode = AccessMode { access, privileged, ..AccessMode::READ };
             let one = [piece(address, 1)];
@@ -118,9 +133,16 @@ fn a_page_denies_what_its_protection_does_not_name() {
             };
             assert_eq!(outcome.is_ok(), protection.permits(mode), "{protection}: {mode:?}");
             let run = space.handle().run(address, privileged).expect("present").expect("named");
-            assert_eq!(run.permits.permits(access), protection.permits(mode), "{protection}: {mode:?}");
+            assert_eq!(
+                run.permits.permits(access),
+                protection.permits(mode),
+                "{protection}: {mode:?}"
+            );
             let translation = space.handle().translate(address, privileged).expect("present");
-            assert_eq!((translation.permits, translation.frame.is_some()), (run.permits, !run.permits.is_none()));
+            assert_eq!(
+                (translation.permits, translation.frame.is_some()),
+                (run.permits, !run.permits.is_none())
+            );
         }
     }
 }
@@ -131,15 +153,25 @@ fn a_run_is_all_that_is_alike_and_contiguous_and_a_translation_its_largest_align
     let two = 2 * MIB;
     space.map(BASE - PAGE, two + 2 * PAGE, Protection::READ_WRITE);
     let run = run_at(&space, BASE + 77);
-    assert_eq!((run.range, run.permits), (AddrRange::new(BASE - PAGE, two + 2 * PAGE).expect("pages"), Permissions::READ_WRITE));
+    assert_eq!(
+        (run.range, run.permits),
+        (AddrRange::new(BASE - PAGE, two + 2 * PAGE).expect("pages"), Permissions::READ_WRITE)
+    );
     let translation = space.handle().translate(BASE + 77, false).expect("present");
     assert_eq!((translation.range.first(), translation.range.bits()), (BASE, 21));
     assert_eq!(translation.frame, run.frame.offset(PAGE));
     assert!(translation.frame.expect("named").0.is_multiple_of(two), "as aligned as the address");
     space.protect(BASE + 4 * PAGE, PAGE, Protection::READ);
-    assert_eq!(run_at(&space, BASE).range, AddrRange::inclusive(BASE - PAGE, pages(0, 4).last()).expect("in order"));
+    assert_eq!(
+        run_at(&space, BASE).range,
+        AddrRange::inclusive(BASE - PAGE, pages(0, 4).last()).expect("in order")
+    );
     assert_eq!(run_at(&space, BASE + 4 * PAGE).range, pages(4, 1));
-    assert_eq!(run_at(&space, BASE + 5 * PAGE).frame, run.frame.offset(6 * PAGE).expect("inside"), "the memory is where it was");
+    assert_eq!(
+        run_at(&space, BASE + 5 * PAGE).frame,
+        run.frame.offset(6 * PAGE).expect("inside"),
+        "the memory is where it was"
+    );
     space.protect(BASE + 4 * PAGE, PAGE, Protection::READ_WRITE);
     assert_eq!(run_at(&space, BASE + 4 * PAGE), run, "neighbours that are alike again are one");
     space.unmap(BASE + 4 * PAGE, PAGE);
@@ -153,7 +185,10 @@ fn the_memory_of_a_frame_is_what_accesses_by_address_see() {
     space.map(BASE, 2 * PAGE, Protection::READ_WRITE);
     let handle = space.handle();
     let frame = run_at(&space, BASE).frame;
-    handle.memory(frame.offset(PAGE - 2).expect("inside"), 4, true).expect("two pages in a row").copy_from(&[1u8, 2, 3, 4]);
+    handle
+        .memory(frame.offset(PAGE - 2).expect("inside"), 4, true)
+        .expect("two pages in a row")
+        .copy_from(&[1u8, 2, 3, 4]);
     assert_eq!(read(&space, BASE + PAGE - 3, 6).expect("mapped"), [0, 1, 2, 3, 4, 0]);
     write(&space, BASE, &[9]).expect("mapped");
     assert_eq!(in_place(&space, frame, 2), [9, 0]);
@@ -162,7 +197,9 @@ fn the_memory_of_a_frame_is_what_accesses_by_address_see() {
     assert_eq!(space.peek(BASE + 8, 8), 5u64.to_ne_bytes());
     let last = Frame(memory::FRAMES + MIB - 1);
     assert!(handle.memory(last, 1, false).is_some() && handle.memory(last, 2, false).is_none());
-    for outside in [Frame(0), Frame(memory::FRAMES - 1), Frame(memory::FRAMES + MIB), Frame(u64::MAX)] {
+    for outside in
+        [Frame(0), Frame(memory::FRAMES - 1), Frame(memory::FRAMES + MIB), Frame(u64::MAX)]
+    {
         assert!(handle.memory(outside, 1, false).is_none(), "{outside}");
         assert!(handle.memory(outside, usize::MAX, false).is_none(), "{outside}");
     }
@@ -202,9 +239,13 @@ fn an_absent_page_comes_back_as_zeros_if_the_resolver_agrees() {
     let handle = space.handle();
     assert!(matches!(handle.run(BASE + PAGE, false), Err(StopCause::NotPresent)));
     assert!(matches!(handle.translate(BASE + PAGE, false), Err(StopCause::NotPresent)));
-    let stopping = handle.read(&[piece(BASE + PAGE - 2, 4)], &mut [0; 4], AccessMode::READ.stop_on_absent());
+    let stopping =
+        handle.read(&[piece(BASE + PAGE - 2, 4)], &mut [0; 4], AccessMode::READ.stop_on_absent());
     assert_eq!((stop(stopping), asked.lock().len()), ((2, "not present".to_owned()), 0));
-    assert_eq!(stop(write(&space, BASE + PAGE - 1, &[8; 5000])), (1 + PAGE, "not present".to_owned()));
+    assert_eq!(
+        stop(write(&space, BASE + PAGE - 1, &[8; 5000])),
+        (1 + PAGE, "not present".to_owned())
+    );
     assert_eq!(*asked.lock(), [BASE + PAGE, BASE + 2 * PAGE]);
     assert_eq!((space.resolved(), space.peek(BASE + PAGE - 2, 4)), (1, vec![7, 8, 8, 8]));
     space.present(BASE + 2 * PAGE, PAGE);
@@ -219,7 +260,10 @@ fn memory_that_is_used_again_is_zeros() {
         for round in 0..8 {
             space.map(BASE + round * PAGE, 16 * PAGE, Protection::READ_WRITE);
             assert_eq!(space.free(), 0);
-            assert_eq!(space.peek(BASE + round * PAGE, 16 * PAGE as usize), [0; 16 * PAGE as usize]);
+            assert_eq!(
+                space.peek(BASE + round * PAGE, 16 * PAGE as usize),
+                [0; 16 * PAGE as usize]
+            );
             space.poke(BASE + round * PAGE, &[0xff; 16 * PAGE as usize]);
             space.unmap(BASE + round * PAGE, 16 * PAGE);
         }
@@ -247,7 +291,9 @@ fn a_range_is_put_together_from_what_is_free() {
     let bytes: Vec<u8> = (0..8 * PAGE).map(|at| (at / 100) as u8).collect();
     write(&space, far, &bytes).expect("mapped");
     assert_eq!(read(&space, far, bytes.len()).expect("mapped"), bytes);
-    let full = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| space.map(BASE + (1 << 31), 3 * PAGE, Protection::READ)));
+    let full = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        space.map(BASE + (1 << 31), 3 * PAGE, Protection::READ)
+    }));
     let message = full.expect_err("two pages are left").downcast::<String>().expect("a message");
     assert!(message.contains("no 0x3000 bytes left"), "{message}");
     assert_eq!((space.free(), space.changes_under_way()), (2 * PAGE, 0));
@@ -288,7 +334,14 @@ fn the_end_stops_accesses_and_tells_each_watcher_once() {
     space.end(EndReason::Exited);
     space.end(EndReason::Closed);
     assert_eq!(handle.ended(), Some(EndReason::Exited));
-    assert_eq!((watcher.told.load(Ordering::Relaxed), watcher.ran.load(Ordering::Relaxed), gone.told.load(Ordering::Relaxed)), (1, 1, 0));
+    assert_eq!(
+        (
+            watcher.told.load(Ordering::Relaxed),
+            watcher.ran.load(Ordering::Relaxed),
+            gone.told.load(Ordering::Relaxed)
+        ),
+        (1, 1, 0)
+    );
     assert_eq!(stop(read(&space, BASE, 1)), (0, "the address space has ended".to_owned()));
     assert_eq!(stop(write(&space, BASE, &[1])), (0, "the address space has ended".to_owned()));
     assert!(matches!(handle.run(BASE, false), Err(StopCause::Ended)));

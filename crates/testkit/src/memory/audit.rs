@@ -5,7 +5,8 @@ use sva_core::{Access, AccessMode, AddrRange, Frame};
 use super::Memory;
 use crate::space::Protection;
 
-/// An access by a translation that does not hold, and that no change still waits for (rules T1 and T2).
+/// An access by a translation that does not hold, and that no change still waits for (rules T1 and
+/// T2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{access} at {address:#x} (privileged: {privileged}) used {used}{because}")]
 pub struct Stale {
@@ -55,10 +56,15 @@ impl Memory {
         }
         let now = self.table.get(address).filter(|mapping| mapping.present);
         let not_over = self.changes.values().filter_map(|change| change.old.get(&address));
-        let leads_there = now.into_iter().chain(not_over).filter(|mapping| mapping.frame(address) == used.0);
+        let leads_there =
+            now.into_iter().chain(not_over).filter(|mapping| mapping.frame(address) == used.0);
         let mut permitted = leads_there.map(|mapping| mapping.protection);
         match (permitted.next(), now) {
-            (Some(first), _) if first.permits(mode) || permitted.any(|protection| protection.permits(mode)) => Ok(()),
+            (Some(first), _)
+                if first.permits(mode) || permitted.any(|protection| protection.permits(mode)) =>
+            {
+                Ok(())
+            }
             (Some(first), _) => stale(StaleBecause::Denied(first)),
             (None, Some(now)) => stale(StaleBecause::Elsewhere(Frame(now.frame(address)))),
             (None, None) => stale(StaleBecause::Nowhere),

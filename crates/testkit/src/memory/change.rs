@@ -20,7 +20,11 @@ pub(crate) struct Taken {
 impl Taken {
     /// Nothing yet.
     fn from(range: AddrRange) -> Self {
-        Self { ranges: vec![range], old: RangeInclusiveMap::new(), frames: RangeInclusiveSet::new() }
+        Self {
+            ranges: vec![range],
+            old: RangeInclusiveMap::new(),
+            frames: RangeInclusiveSet::new(),
+        }
     }
 
     /// `range` no longer means what it did. An absent page was nothing that could be kept.
@@ -30,11 +34,15 @@ impl Taken {
         }
     }
 
-    /// Takes over those of another change's frames that devices may still use by an address that led there before this one.
+    /// Takes over those of another change's frames that devices may still use by an address that
+    /// led there before this one.
     fn keep_in_use(&mut self, frames: &mut RangeInclusiveSet<u64>) {
         for (run, mapping) in self.old.iter() {
             let used = mapping.frames(range_of(run));
-            let kept: Vec<_> = frames.overlapping(span(used)).filter_map(|run| range_of(run).intersection(used)).collect();
+            let kept: Vec<_> = frames
+                .overlapping(span(used))
+                .filter_map(|run| range_of(run).intersection(used))
+                .collect();
             kept.into_iter().for_each(|kept| self.frames.insert(span(kept)));
             frames.remove(span(used));
         }
@@ -79,17 +87,23 @@ impl Memory {
         taken.ranges.push(from);
         for (part, mapping) in self.table.parts(from) {
             taken.note(part, mapping);
-            self.table.insert(shifted(part, by), Mapping { shift: mapping.shift.wrapping_sub(by), ..mapping });
+            self.table.insert(
+                shifted(part, by),
+                Mapping { shift: mapping.shift.wrapping_sub(by), ..mapping },
+            );
         }
         self.table.remove(from);
         taken
     }
 
-    /// Gives the present pages new frames with the same contents; `present` says whether they stay present.
+    /// Gives the present pages new frames with the same contents; `present` says whether they stay
+    /// present.
     pub(crate) fn renew(&mut self, range: AddrRange, present: bool) -> Taken {
         let mut taken = Taken::from(range);
         let shift = fresh(range, self.largest).wrapping_sub(range.first());
-        for (part, old) in self.table.parts(range).into_iter().filter(|(_, mapping)| mapping.present) {
+        for (part, old) in
+            self.table.parts(range).into_iter().filter(|(_, mapping)| mapping.present)
+        {
             let new = Mapping { shift, present, ..old };
             self.frames.alias(old.frames(part), new.frames(part).first());
             self.table.insert(part, new);
@@ -99,10 +113,12 @@ impl Memory {
         taken
     }
 
-    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told of.
+    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told
+    /// of.
     ///
-    /// That is also where this change took nothing but an earlier one did that is not over: who makes a page read-only that another is just making
-    /// read-only may not return while devices still write to it.
+    /// That is also where this change took nothing but an earlier one did that is not over: who
+    /// makes a page read-only that another is just making read-only may not return while
+    /// devices still write to it.
     pub(crate) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
         let to_tell = |range: &AddrRange| {
             let earlier = self.changes.values().any(|change| change.old.overlaps(&span(*range)));
@@ -121,8 +137,10 @@ impl Memory {
         self.release(frames.unwrap_or_default());
     }
 
-    /// The change is over: nobody uses what its ranges meant before it, be it this change or an earlier one that took it. Its frames are freed, but for those that an earlier change has
-    /// moved to these addresses, or from address to address on their way, and that is not over: the last such change has them from now on.
+    /// The change is over: nobody uses what its ranges meant before it, be it this change or an
+    /// earlier one that took it. Its frames are freed, but for those that an earlier change has
+    /// moved to these addresses, or from address to address on their way, and that is not over: the
+    /// last such change has them from now on.
     pub(crate) fn finish(&mut self, change: u64) {
         let Some(mut over) = self.changes.remove(&change) else { return };
         for (_, earlier) in self.changes.range_mut(..change).rev() {

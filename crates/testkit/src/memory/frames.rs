@@ -1,8 +1,11 @@
-//! The frames of a space: places that keep their number and their contents wherever an address leads.
+//! The frames of a space: places that keep their number and their contents wherever an address
+//! leads.
 //!
-//! A *frame* is what a translation names. What is in it belongs to a *store*, which has the number of the first frame that led there. Two frames lead to one store while pages are
-//! being moved to new frames: what a device writes through the old number before the change is over is not lost, as it is not in a kernel that copies only when
-//! nobody can write any more. A store goes with the last frame that leads to it.
+//! A *frame* is what a translation names. What is in it belongs to a *store*, which has the number
+//! of the first frame that led there. Two frames lead to one store while pages are being moved to
+//! new frames: what a device writes through the old number before the change is over is not lost,
+//! as it is not in a kernel that copies only when nobody can write any more. A store goes with the
+//! last frame that leads to it.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +20,11 @@ type Page = [u8; PAGE as usize];
 /// The first frame number: above every address that a bus has.
 const FIRST: u64 = 1 << 60;
 
-/// The first of the numbers for the frames of `range`, used for nothing before or after. It is congruent to the address modulo 2^`bits`: what is aligned in one is in the other.
+/// The first of the numbers for the frames of `range`, used for nothing before or after. It is
+/// congruent to the address modulo 2^`bits`: what is aligned in one is in the other.
 ///
-/// Different runs have a page between them that is nobody's. Otherwise, whether two of them make one large translation would depend on what other threads map.
+/// Different runs have a page between them that is nobody's. Otherwise, whether two of them make
+/// one large translation would depend on what other threads map.
 ///
 /// # Panics
 /// The numbers are used up: about 2^64 bytes have been mapped.
@@ -29,8 +34,13 @@ pub(super) fn fresh(range: AddrRange, bits: u8) -> u64 {
     // Not from the shim: frames synchronise nothing, and a model must not branch on them.
     static NEXT: AtomicU64 = AtomicU64::new(FIRST);
     let place = |next: u64| next.checked_add(range.first().wrapping_sub(next) & ((1 << bits) - 1));
-    let taken = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| place(next)?.checked_add(range.len())?.checked_add(PAGE));
-    taken.ok().and_then(place).expect("map less than 2^63 bytes at once: the numbers of frames are used up")
+    let taken = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+        place(next)?.checked_add(range.len())?.checked_add(PAGE)
+    });
+    taken
+        .ok()
+        .and_then(place)
+        .expect("map less than 2^63 bytes at once: the numbers of frames are used up")
 }
 
 #[derive(Default)]
@@ -110,7 +120,8 @@ impl Frames {
         let mut rest = data;
         for (store, len) in self.steps(frame, data.len()) {
             let (part, after) = rest.split_at(len);
-            let page = self.pages.entry(store / PAGE).or_insert_with(|| Box::new([0; PAGE as usize]));
+            let page =
+                self.pages.entry(store / PAGE).or_insert_with(|| Box::new([0; PAGE as usize]));
             let offset = (store % PAGE) as usize;
             page[offset..offset + len].copy_from_slice(part);
             rest = after;
@@ -132,7 +143,9 @@ impl Frames {
     }
 
     fn clear(&mut self, stores: AddrRange) {
-        while let Some((&page, _)) = self.pages.range(stores.first() / PAGE..=stores.last() / PAGE).next() {
+        while let Some((&page, _)) =
+            self.pages.range(stores.first() / PAGE..=stores.last() / PAGE).next()
+        {
             self.pages.remove(&page);
         }
     }

@@ -1,12 +1,14 @@
 //! Where a schedule's decisions come from: a seed, or a recording of an earlier run.
 //!
-//! What is recorded is the decisions, step by step, not their meaning. A recording from which steps were taken out is a run as well, though another one: that is what lets a failure be
-//! made smaller without knowing what its steps do.
+//! What is recorded is the decisions, step by step, not their meaning. A recording from which steps
+//! were taken out is a run as well, though another one: that is what lets a failure be made smaller
+//! without knowing what its steps do.
 
 /// The decisions of one step.
 pub type Step = Vec<u32>;
 
-/// Answers questions about what happens next. The same seed, or the same recording, answers the same to the same questions.
+/// Answers questions about what happens next. The same seed, or the same recording, answers the
+/// same to the same questions.
 #[derive(Debug)]
 pub struct Choices {
     source: Source,
@@ -27,7 +29,10 @@ impl Choices {
 
     /// Decides as recorded. Where the recording of a step has no more, the answer is 0.
     pub fn recorded(steps: &[Step]) -> Self {
-        Self { source: Source::Recording { steps: steps.to_vec(), next: 0, within: 0 }, taken: Vec::new() }
+        Self {
+            source: Source::Recording { steps: steps.to_vec(), next: 0, within: 0 },
+            taken: Vec::new(),
+        }
     }
 
     /// Begins a step. False where the recording is over.

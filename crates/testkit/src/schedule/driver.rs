@@ -9,9 +9,11 @@ use sva_core::{Access, AccessMode, AtsPort, FaultReason, Pasid};
 use super::choices::Choices;
 use super::world::Eyes;
 
-/// A device model under test. What it may not do, the world finds out: use a PASID after it was told to stop, keep a translation past its invalidation, leave a group behind.
+/// A device model under test. What it may not do, the world finds out: use a PASID after it was
+/// told to stop, keep a translation past its invalidation, leave a group behind.
 pub trait Driver: Send {
-    /// What the device may use without a PASID, classic DMA: these addresses of its domain, of 4 KiB pages. Memory is mapped and unmapped there all the time; an access that meets none
+    /// What the device may use without a PASID, classic DMA: these addresses of its domain, of 4
+    /// KiB pages. Memory is mapped and unmapped there all the time; an access that meets none
     /// is aborted. Comes once, before anything else; a driver that has no use for it does nothing.
     fn plugged(&mut self, iovas: &[u64]) {
         let _ = iovas;
@@ -20,7 +22,8 @@ pub trait Driver: Send {
     /// The device may use this PASID from now on, at `pages` addresses of 4 KiB pages.
     fn bound(&mut self, pasid: Pasid, pages: &[u64]);
 
-    /// The device is to stop to use it: the first step of an unbind. Comes on the thread that unbinds; what is under way may end later.
+    /// The device is to stop to use it: the first step of an unbind. Comes on the thread that
+    /// unbinds; what is under way may end later.
     fn stop(&mut self, pasid: Pasid, port: &AtsPort);
 
     /// One step.
@@ -73,18 +76,30 @@ impl View<'_> {
     }
 
     /// Accesses a word by a translation that is held; the mode is the one that it was taken with.
-    pub fn access_by(&mut self, held: &Held, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
+    pub fn access_by(
+        &mut self,
+        held: &Held,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Tried {
         self.eyes.access_by(held, pasid, address, mode)
     }
 
     /// Accesses a word without a translation.
-    pub fn access_untranslated(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
+    pub fn access_untranslated(
+        &mut self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Tried {
         self.eyes.access_untranslated(pasid, address, mode)
     }
 }
 
-/// A device that does everything right: translates, asks for pages in groups, uses what it keeps, stops when told. It accesses in every way that there is: reads, writes, executes,
-/// with privilege and without, with a PASID and without.
+/// A device that does everything right: translates, asks for pages in groups, uses what it keeps,
+/// stops when told. It accesses in every way that there is: reads, writes, executes, with privilege
+/// and without, with a PASID and without.
 #[derive(Default)]
 pub struct WellBehaved {
     iovas: Vec<u64>,
@@ -126,14 +141,28 @@ impl WellBehaved {
     }
 
     fn begin(&mut self, choices: &mut Choices) {
-        let usable: Vec<_> = self.bindings.iter().filter(|(pasid, _)| !self.stopped.contains(&pasid.get())).collect();
+        let usable: Vec<_> = self
+            .bindings
+            .iter()
+            .filter(|(pasid, _)| !self.stopped.contains(&pasid.get()))
+            .collect();
         let (pasid, pages) = match choices.pick(&usable) {
-            Some((pasid, pages)) if self.iovas.is_empty() || !choices.one_in(6) => (Some(*pasid), pages),
+            Some((pasid, pages)) if self.iovas.is_empty() || !choices.one_in(6) => {
+                (Some(*pasid), pages)
+            }
             _ => (None, &self.iovas),
         };
         let Some(page) = choices.pick(pages) else { return };
         let (address, mode) = (page + u64::from(choices.below(512)) * 8, any_mode(choices));
-        self.jobs.push(Job { pasid, address, mode, at: At::Start, cancelled: false, starved: false, rounds: 0 });
+        self.jobs.push(Job {
+            pasid,
+            address,
+            mode,
+            at: At::Start,
+            cancelled: false,
+            starved: false,
+            rounds: 0,
+        });
     }
 }
 
@@ -168,14 +197,24 @@ impl Job {
                 }
                 None => At::Translating(request),
                 Some(TranslationAnswer::Kept | TranslationAnswer::Outdated) => self.again(),
-                Some(TranslationAnswer::Untranslated(permits)) if permits.permits(self.mode.access) => {
+                Some(TranslationAnswer::Untranslated(permits))
+                    if permits.permits(self.mode.access) =>
+                {
                     match view.access_untranslated(self.pasid, self.address, self.mode) {
-                        Tried::Aborted(FaultReason::NotPresent) if may_ask => self.ask(view, choices),
+                        Tried::Aborted(FaultReason::NotPresent) if may_ask => {
+                            self.ask(view, choices)
+                        }
                         _ => At::Done,
                     }
                 }
-                Some(TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess) if may_ask => self.ask(view, choices),
-                Some(TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess) => self.again(),
+                Some(TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess)
+                    if may_ask =>
+                {
+                    self.ask(view, choices)
+                }
+                Some(TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess) => {
+                    self.again()
+                }
                 Some(TranslationAnswer::Refused(_)) => At::Done,
             },
             At::Asking(group, left) => {
@@ -265,7 +304,10 @@ impl Driver for WellBehaved {
     }
 
     fn step(&mut self, view: &mut View<'_>, choices: &mut Choices) {
-        if self.jobs.len() < JOBS && !self.winding_down && (self.jobs.is_empty() || choices.below(3) == 2) {
+        if self.jobs.len() < JOBS
+            && !self.winding_down
+            && (self.jobs.is_empty() || choices.below(3) == 2)
+        {
             self.begin(choices);
         }
         if !self.jobs.is_empty() {

@@ -42,12 +42,14 @@ pub struct Exploration {
     pub steps: usize,
     /// Runs that are spent on making a failure small.
     pub shrinking: usize,
-    /// For how long a step may take before the program is ended: with the seed and the step in its last words.
+    /// For how long a step may take before the program is ended: with the seed and the step in its
+    /// last words.
     pub patience: Duration,
 }
 
 impl Default for Exploration {
-    /// A hundred seeds with a thousand steps each, a thousand runs to make a failure small, a minute for a step.
+    /// A hundred seeds with a thousand steps each, a thousand runs to make a failure small, a
+    /// minute for a step.
     fn default() -> Self {
         Self { seeds: 0..100, steps: 1000, shrinking: 1000, patience: Duration::from_secs(60) }
     }
@@ -70,7 +72,14 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}, step {}, made smaller to {} steps: {}", self.seed, self.found_after, self.steps.len(), self.what)?;
+        writeln!(
+            f,
+            "seed {}, step {}, made smaller to {} steps: {}",
+            self.seed,
+            self.found_after,
+            self.steps.len(),
+            self.what
+        )?;
         for line in &self.lines {
             writeln!(f, "    {line}")?;
         }
@@ -82,24 +91,37 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Exploration {
-    /// Runs `make`'s subjects through all seeds; `done` gets each that has been taken down without a failure.
+    /// Runs `make`'s subjects through all seeds; `done` gets each that has been taken down without
+    /// a failure.
     ///
     /// # Errors
     /// The first failure, made small.
-    pub fn run<S: Subject>(&self, make: impl Fn() -> S, mut done: impl FnMut(u64, S)) -> Result<(), Box<Failure>> {
+    pub fn run<S: Subject>(
+        &self,
+        make: impl Fn() -> S,
+        mut done: impl FnMut(u64, S),
+    ) -> Result<(), Box<Failure>> {
         let watched = Watchdog::start(self.patience);
         for seed in self.seeds.clone() {
             let mut choices = Choices::seeded(seed);
-            let (subject, outcome) = one_run(make(), &mut choices, Some(self.steps), |step| watched.beat(seed, step));
+            let (subject, outcome) =
+                one_run(make(), &mut choices, Some(self.steps), |step| watched.beat(seed, step));
             match outcome {
                 Ok(()) => {
                     watched.beat(seed, self.steps);
                     done(seed, subject);
                 }
                 Err(what) => {
-                    // A subject that failed may be in any state: its destructors are not to hide what was found.
+                    // A subject that failed may be in any state: its destructors are not to hide
+                    // what was found.
                     std::mem::forget(subject);
-                    return Err(Box::new(self.shrink(&make, seed, choices.into_taken(), what, &watched)));
+                    return Err(Box::new(self.shrink(
+                        &make,
+                        seed,
+                        choices.into_taken(),
+                        what,
+                        &watched,
+                    )));
                 }
             }
         }
@@ -108,9 +130,19 @@ impl Exploration {
 
     /// Takes out steps, in ever smaller pieces, as long as what is left fails too.
     ///
-    /// A smaller run may wait for ever where the first one failed: the watchdog looks at these as well.
-    fn shrink<S: Subject>(&self, make: &impl Fn() -> S, seed: u64, mut steps: Vec<Step>, mut what: String, watched: &Watchdog) -> Failure {
-        let again = |steps: &[Step], trace| replay_watched(make, steps, trace, |step| watched.beat(seed, step));
+    /// A smaller run may wait for ever where the first one failed: the watchdog looks at these as
+    /// well.
+    fn shrink<S: Subject>(
+        &self,
+        make: &impl Fn() -> S,
+        seed: u64,
+        mut steps: Vec<Step>,
+        mut what: String,
+        watched: &Watchdog,
+    ) -> Failure {
+        let again = |steps: &[Step], trace| {
+            replay_watched(make, steps, trace, |step| watched.beat(seed, step))
+        };
         let found_after = steps.len();
         let mut runs = 0;
         let mut piece = steps.len().div_ceil(2).max(1);
@@ -146,7 +178,11 @@ impl Exploration {
 ///
 /// # Errors
 /// What is wrong; with `trace`, also what happened.
-pub fn replay<S: Subject>(make: &impl Fn() -> S, steps: &[Step], trace: bool) -> Result<(), (String, Vec<String>)> {
+pub fn replay<S: Subject>(
+    make: &impl Fn() -> S,
+    steps: &[Step],
+    trace: bool,
+) -> Result<(), (String, Vec<String>)> {
     replay_watched(make, steps, trace, |_| {})
 }
 
@@ -169,7 +205,12 @@ fn replay_watched<S: Subject>(
 }
 
 /// Without a number of steps: to the end of the recording.
-fn one_run<S: Subject>(mut subject: S, choices: &mut Choices, steps: Option<usize>, beat: impl Fn(usize)) -> (S, Result<(), String>) {
+fn one_run<S: Subject>(
+    mut subject: S,
+    choices: &mut Choices,
+    steps: Option<usize>,
+    beat: impl Fn(usize),
+) -> (S, Result<(), String>) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut made = 0;
         while steps.is_none_or(|steps| made < steps) && choices.begin() {
@@ -181,13 +222,17 @@ fn one_run<S: Subject>(mut subject: S, choices: &mut Choices, steps: Option<usiz
         subject.finish()
     }));
     let outcome = outcome.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(format!("panicked: {}", text.unwrap_or_else(|| "without a text".to_owned())))
     });
     (subject, outcome)
 }
 
-/// Ends the program where a step takes too long: a subject that waits for ever cannot be ended otherwise.
+/// Ends the program where a step takes too long: a subject that waits for ever cannot be ended
+/// otherwise.
 struct Watchdog {
     state: Arc<Mutex<Watched>>,
 }
@@ -201,7 +246,8 @@ struct Watched {
 
 impl Watchdog {
     fn start(patience: Duration) -> Self {
-        let state = Arc::new(Mutex::new(Watched { seed: 0, step: 0, since: Instant::now(), over: false }));
+        let state =
+            Arc::new(Mutex::new(Watched { seed: 0, step: 0, since: Instant::now(), over: false }));
         let watched = Arc::clone(&state);
         std::thread::spawn(move || {
             loop {
@@ -211,7 +257,10 @@ impl Watchdog {
                     return;
                 }
                 if watched.since.elapsed() > patience {
-                    eprintln!("seed {}: step {} has not ended after {patience:?}: a deadlock", watched.seed, watched.step);
+                    eprintln!(
+                        "seed {}: step {} has not ended after {patience:?}: a deadlock",
+                        watched.seed, watched.step
+                    );
                     std::process::abort();
                 }
             }

@@ -1,8 +1,12 @@
-//! A link that holds messages until its schedule lets them go, late, twice, in another order, changed, or never.
+//! A link that holds messages until its schedule lets them go, late, twice, in another order,
+//! changed, or never.
 //!
-//! Page requests and stop markers of a device stay in their order and are not lost: a device sends them as posted messages, which PCIe keeps in order. All else goes as the schedule
-//! says. What is changed is changed where its receiver can see it: bits of a page response and of an invalidation completion as they are on the wire; a translation completion names
-//! another request, refuses, or is damaged as a whole, which its check shows (ECRC): a bit of the address itself no receiver could see.
+//! Page requests and stop markers of a device stay in their order and are not lost: a device sends
+//! them as posted messages, which PCIe keeps in order. All else goes as the schedule says. What is
+//! changed is changed where its receiver can see it: bits of a page response and of an invalidation
+//! completion as they are on the wire; a translation completion names another request, refuses, or
+//! is damaged as a whole, which its check shows (ECRC): a bit of the address itself no receiver
+//! could see.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +21,8 @@ use sva_core::{Link, LinkEnds, Pasid, ToDevice, ToIommu};
 
 use super::choices::Choices;
 
-/// A kind of message, and whether it is being sent or about to be delivered: a point at which a script can act.
+/// A kind of message, and whether it is being sent or about to be delivered: a point at which a
+/// script can act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Point {
     /// A translation request.
@@ -78,23 +83,46 @@ impl Message {
 
     /// It can be lost, doubled or changed.
     pub fn can_fail(&self) -> bool {
-        matches!(self, Self::Up(ToIommu::Invalidated(_)) | Self::Down(ToDevice::Translated(_) | ToDevice::Response(_)))
+        matches!(
+            self,
+            Self::Up(ToIommu::Invalidated(_))
+                | Self::Down(ToDevice::Translated(_) | ToDevice::Response(_))
+        )
     }
 }
 
 impl fmt::Display for Message {
     /// Without frames: their numbers are those of the program, not of the run.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let of = |pasid: Option<Pasid>| pasid.map_or_else(|| "no PASID".to_owned(), |pasid| format!("PASID {pasid}"));
+        let of = |pasid: Option<Pasid>| {
+            pasid.map_or_else(|| "no PASID".to_owned(), |pasid| format!("PASID {pasid}"))
+        };
         match self {
             Self::Up(ToIommu::Translate(request)) => {
-                write!(f, "translation request {} ({}, {} at {:#x})", request.id.0, of(request.pasid), request.access(), request.address)
+                write!(
+                    f,
+                    "translation request {} ({}, {} at {:#x})",
+                    request.id.0,
+                    of(request.pasid),
+                    request.access(),
+                    request.address
+                )
             }
-            Self::Up(ToIommu::Invalidated(done)) => write!(f, "invalidation completion (tag {}, use {})", done.tag.get(), done.serial),
+            Self::Up(ToIommu::Invalidated(done)) => {
+                write!(f, "invalidation completion (tag {}, use {})", done.tag.get(), done.serial)
+            }
             Self::Up(ToIommu::Page(page)) => {
-                let (group, last, access) =
-                    (page.index, if page.last { ", the last" } else { "" }, if page.write { "write" } else { "read" });
-                write!(f, "page request (group {group}{last}, {}, {access} at {:#x})", of(page.pasid), page.address)
+                let (group, last, access) = (
+                    page.index,
+                    if page.last { ", the last" } else { "" },
+                    if page.write { "write" } else { "read" },
+                );
+                write!(
+                    f,
+                    "page request (group {group}{last}, {}, {access} at {:#x})",
+                    of(page.pasid),
+                    page.address
+                )
             }
             Self::Up(ToIommu::Stop(marker)) => write!(f, "stop marker (PASID {})", marker.pasid),
             Self::Down(ToDevice::Translated(completion)) => {
@@ -102,7 +130,13 @@ impl fmt::Display for Message {
                 match completion.result {
                     Ok(found) if found.permits.is_none() => f.write_str("no access"),
                     Ok(found) => {
-                        write!(f, "2^{} bytes at {:#x}, may be written: {}", found.range.bits(), found.range.first(), found.permits.write)
+                        write!(
+                            f,
+                            "2^{} bytes at {:#x}, may be written: {}",
+                            found.range.bits(),
+                            found.range.first(),
+                            found.permits.write
+                        )
                     }
                     Err(refusal) => refusal.fmt(f),
                 }
@@ -119,7 +153,13 @@ impl fmt::Display for Message {
                 )
             }
             Self::Down(ToDevice::Response(response)) => {
-                write!(f, "response (group {}, {}): {}", response.index, of(response.pasid), response.code)
+                write!(
+                    f,
+                    "response (group {}, {}): {}",
+                    response.index,
+                    of(response.pasid),
+                    response.code
+                )
             }
             other => write!(f, "{other:?}"),
         }
@@ -197,12 +237,14 @@ impl HeldLink {
         self.0.lock().counts
     }
 
-    /// Responses since the last call that did not come as they were sent, so that a group may wait for its answer for ever.
+    /// Responses since the last call that did not come as they were sent, so that a group may wait
+    /// for its answer for ever.
     pub fn take_lost_responses(&self) -> u64 {
         std::mem::take(&mut self.0.lock().responses_lost)
     }
 
-    /// Has `action` run once, when `point` is reached for the `nth` time from now (0 is the next): a race, on demand. It runs with nothing held on the thread that sends or delivers,
+    /// Has `action` run once, when `point` is reached for the `nth` time from now (0 is the next):
+    /// a race, on demand. It runs with nothing held on the thread that sends or delivers,
     /// before the message goes on.
     pub fn at(&self, point: Point, nth: u32, action: impl FnOnce() + Send + 'static) {
         self.0.lock().script.push((point, nth, Box::new(action)));
@@ -236,10 +278,13 @@ impl HeldLink {
     pub fn deliverable(&self) -> Vec<usize> {
         let held = self.0.lock();
         let first_ordered = held.queue.iter().position(Message::is_ordered);
-        (0..held.queue.len()).filter(|at| !held.queue[*at].is_ordered() || Some(*at) == first_ordered).collect()
+        (0..held.queue.len())
+            .filter(|at| !held.queue[*at].is_ordered() || Some(*at) == first_ordered)
+            .collect()
     }
 
-    /// Lets a message go, by its place in [`messages`](Self::messages). `choices` say how it is corrupted. Answers it, where there was one at that place.
+    /// Lets a message go, by its place in [`messages`](Self::messages). `choices` say how it is
+    /// corrupted. Answers it, where there was one at that place.
     pub fn release(&self, at: usize, fate: Fate, choices: &mut Choices) -> Option<Message> {
         let message = *self.0.lock().queue.get(at)?;
         let fate = if message.can_fail() { fate } else { Fate::Deliver };
@@ -264,14 +309,16 @@ impl HeldLink {
         Some(message)
     }
 
-    /// Delivers everything in order, also what is sent meanwhile, but for at most `limit` messages. Answers whether nothing is left.
+    /// Delivers everything in order, also what is sent meanwhile, but for at most `limit` messages.
+    /// Answers whether nothing is left.
     pub fn settle(&self, limit: usize) -> bool {
         let mut choices = Choices::recorded(&[]);
         (0..limit).any(|_| self.release(0, Fate::Deliver, &mut choices).is_none())
     }
 
-    /// Delivers the page requests and stop markers that are on their way: the read by which software learns that a reset is over, or that page requests are off,
-    /// pushes what was posted before.
+    /// Delivers the page requests and stop markers that are on their way: the read by which
+    /// software learns that a reset is over, or that page requests are off, pushes what was
+    /// posted before.
     pub fn push_posted(&self) {
         let mut choices = Choices::recorded(&[]);
         loop {
@@ -316,17 +363,22 @@ impl Contents {
 /// The messages as they come; none where the receiver sees at once that it is none.
 fn corrupted(message: Message, choices: &mut Choices) -> Vec<Message> {
     match message {
-        Message::Down(ToDevice::Response(response)) => {
-            flipped_response(response, choices).map(|response| Message::Down(ToDevice::Response(response))).into_iter().collect()
-        }
-        Message::Up(ToIommu::Invalidated(completion)) => {
-            flipped_completion(completion, choices).into_iter().map(|completion| Message::Up(ToIommu::Invalidated(completion))).collect()
-        }
+        Message::Down(ToDevice::Response(response)) => flipped_response(response, choices)
+            .map(|response| Message::Down(ToDevice::Response(response)))
+            .into_iter()
+            .collect(),
+        Message::Up(ToIommu::Invalidated(completion)) => flipped_completion(completion, choices)
+            .into_iter()
+            .map(|completion| Message::Up(ToIommu::Invalidated(completion)))
+            .collect(),
         Message::Down(ToDevice::Translated(mut completion)) => {
             match choices.below(3) {
                 0 => return Vec::new(),
                 1 => completion.result = Err(TranslationRefusal::Aborted),
-                _ => completion.id = RequestId(completion.id.0.wrapping_sub(u64::from(choices.below(3)))),
+                _ => {
+                    completion.id =
+                        RequestId(completion.id.0.wrapping_sub(u64::from(choices.below(3))))
+                }
             }
             vec![Message::Down(ToDevice::Translated(completion))]
         }
@@ -334,7 +386,8 @@ fn corrupted(message: Message, choices: &mut Choices) -> Vec<Message> {
     }
 }
 
-/// The first bit of a response that says something: the index begins there, and the code ends 16 bits later.
+/// The first bit of a response that says something: the index begins there, and the code ends 16
+/// bits later.
 const INDEX_AND_CODE: u32 = 32;
 
 fn flipped_response(response: PageResponse, choices: &mut Choices) -> Option<PageResponse> {
@@ -346,7 +399,10 @@ fn flipped_response(response: PageResponse, choices: &mut Choices) -> Option<Pag
 }
 
 /// A bit of the vector of tags: the completion names another tag as well, or none.
-fn flipped_completion(completion: InvalidationCompletion, choices: &mut Choices) -> Vec<InvalidationCompletion> {
+fn flipped_completion(
+    completion: InvalidationCompletion,
+    choices: &mut Choices,
+) -> Vec<InvalidationCompletion> {
     let Some(tags) = CompletedTags::new([completion.tag], 1) else { return Vec::new() };
     let vector = InvalidateDone::encode(tags).itag_vector() ^ 1 << choices.below(32);
     match InvalidateDone::encode(tags).with_itag_vector(vector).decode() {

@@ -1,6 +1,8 @@
-//! Schedules: every order that hardware can produce, from a seed, replayable and made small on failure.
+//! Schedules: every order that hardware can produce, from a seed, replayable and made small on
+//! failure.
 //!
-//! The core's protocols are moved on by single calls. Here one thread makes those calls, one at a time, in an order that [`Choices`] decide, over links that hold messages and let them go late,
+//! The core's protocols are moved on by single calls. Here one thread makes those calls, one at a
+//! time, in an order that [`Choices`] decide, over links that hold messages and let them go late,
 //! twice, changed or never. Nothing depends on a clock or a thread, so a seed is a run.
 //!
 //! | module | what |

@@ -58,9 +58,11 @@ pub enum Race {
     UseDuringChange,
     /// ATS was switched off while an invalidation was under way.
     DisableDuringInvalidation,
-    /// A mapping of a domain was unmapped while a page request for it was being resolved or with an owner.
+    /// A mapping of a domain was unmapped while a page request for it was being resolved or with an
+    /// owner.
     UnmapWithFaultPending,
-    /// A mapping of a domain was unmapped while the completion of a translation request for it was on its way.
+    /// A mapping of a domain was unmapped while the completion of a translation request for it was
+    /// on its way.
     UnmapWithTranslationOnItsWay,
     /// A mapping of a domain was unmapped from inside the resolving of a page of it.
     UnmapWhileResolving,
@@ -82,7 +84,8 @@ pub enum Race {
     SecondAnswer,
     /// An owner closed its queue with groups in it.
     OwnerGone,
-    /// A group joined a container while a page request for its own domain was being resolved or with an owner.
+    /// A group joined a container while a page request for its own domain was being resolved or
+    /// with an owner.
     JoinWithFaultPending,
     /// A group joined a container while something was being unbound.
     JoinDuringUnbind,

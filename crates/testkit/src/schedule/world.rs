@@ -1,7 +1,10 @@
-//! A whole system under a schedule: devices on links that hold their messages, spaces that change and end, binds, unbinds, resets, removals; and an oracle that judges every access.
+//! A whole system under a schedule: devices on links that hold their messages, spaces that change
+//! and end, binds, unbinds, resets, removals; and an oracle that judges every access.
 //!
-//! The world keeps a model of its own of who may reach what: which device has which PASID for which space, which device is blocked. An access that goes through is to be permitted by
-//! the model and by the space's [audit](crate::MemorySpace::audit) at that instant; one that the model permits is not to be refused without a reason.
+//! The world keeps a model of its own of who may reach what: which device has which PASID for which
+//! space, which device is blocked. An access that goes through is to be permitted by the model and
+//! by the space's [audit](crate::MemorySpace::audit) at that instant; one that the model permits is
+//! not to be refused without a reason.
 
 mod act;
 mod bonds;
@@ -20,7 +23,9 @@ use std::time::Duration;
 
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
-use sva_core::{Bdf, Capabilities, Clock, Iommu, IommuConfig, PasidCapability, PasidWidth, SharedBecause};
+use sva_core::{
+    Bdf, Capabilities, Clock, Iommu, IommuConfig, PasidCapability, PasidWidth, SharedBecause,
+};
 
 use super::choices::Choices;
 use super::driver::{Driver, WellBehaved};
@@ -55,7 +60,8 @@ pub struct WorldConfig {
     pub pasid_bits: u8,
     /// One message in so many of those that can is lost, doubled or corrupted; 0: none.
     pub message_faults: u32,
-    /// Devices are reset, removed and plugged in. Without it only those are reset that were cut off, which nothing else ends.
+    /// Devices are reset, removed and plugged in. Without it only those are reset that were cut
+    /// off, which nothing else ends.
     pub device_faults: bool,
     /// Spaces end.
     pub exits: bool,
@@ -129,7 +135,10 @@ impl World {
     }
 
     /// A world whose devices do what `make_driver` makes; it gets the number of the device's place.
-    pub fn with_drivers(config: WorldConfig, make_driver: impl Fn(usize) -> Box<dyn Driver> + 'static) -> Self {
+    pub fn with_drivers(
+        config: WorldConfig,
+        make_driver: impl Fn(usize) -> Box<dyn Driver> + 'static,
+    ) -> Self {
         let bus = FlatTopology::new();
         let bdf = |number: u8| Bdf::new(0, 1, number, 0).expect("a device number below 32");
         bus.share(&[bdf(0), bdf(1)], SharedBecause::NoAcs { port: bdf(30) });
@@ -160,10 +169,16 @@ impl World {
         });
         let mut world = Self {
             slots: slots.collect(),
-            groups: (0..config.devices.saturating_sub(1).max(1)).map(|_| Group::default()).collect(),
-            spaces: (0..config.spaces).map(|number| SpaceSlot::new(config.pages, u64::from(number))).collect(),
+            groups: (0..config.devices.saturating_sub(1).max(1))
+                .map(|_| Group::default())
+                .collect(),
+            spaces: (0..config.spaces)
+                .map(|number| SpaceSlot::new(config.pages, u64::from(number)))
+                .collect(),
             spaces_made: u64::from(config.spaces),
-            containers: (0..config.containers).map(|_| ContainerSlot::new(iommu.container())).collect(),
+            containers: (0..config.containers)
+                .map(|_| ContainerSlot::new(iommu.container()))
+                .collect(),
             owners: BTreeMap::new(),
             next_owner: 0,
             config,
@@ -211,7 +226,10 @@ impl World {
 
     /// Counts the races that were reached.
     fn note(&mut self, races: impl IntoIterator<Item = (Race, bool)>) {
-        races.into_iter().filter(|(_, reached)| *reached).for_each(|(race, _)| self.races.reached(race));
+        races
+            .into_iter()
+            .filter(|(_, reached)| *reached)
+            .for_each(|(race, _)| self.races.reached(race));
     }
 
     fn say(&mut self, line: impl FnOnce() -> String) {

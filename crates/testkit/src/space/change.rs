@@ -1,8 +1,10 @@
 //! Changes of a space, and how one that takes something away waits for the devices (rule T2).
 //!
-//! A change has four steps: the table changes under the lock; with no lock held every watcher is told of the range; what they answered is waited for; the frames that were taken
-//! are freed, under the lock again. [`MemorySpace::unmap`] and its kin make all four. Each has a form that begins the change and hands the rest back as a [`Change`], for a scheduler
-//! that has one thread and decides when the devices answer.
+//! A change has four steps: the table changes under the lock; with no lock held every watcher is
+//! told of the range; what they answered is waited for; the frames that were taken are freed, under
+//! the lock again. [`MemorySpace::unmap`] and its kin make all four. Each has a form that begins
+//! the change and hands the rest back as a [`Change`], for a scheduler that has one thread and
+//! decides when the devices answer.
 
 use std::sync::Arc;
 
@@ -11,9 +13,11 @@ use sva_core::{AddrRange, Invalidation, mutation};
 use super::{MemorySpace, Protection, Shared, whole_pages};
 use crate::memory::{Memory, Taken};
 
-/// A change of a space that is under way: the new state holds, and devices may still use the old one.
+/// A change of a space that is under way: the new state holds, and devices may still use the old
+/// one.
 ///
-/// Dropping it is finishing it. One that is forgotten keeps its frames, and the oracle goes on permitting what it took away.
+/// Dropping it is finishing it. One that is forgotten keeps its frames, and the oracle goes on
+/// permitting what it took away.
 #[must_use = "dropping it waits for the devices and frees what the change took"]
 pub struct Change {
     space: Arc<Shared>,
@@ -27,7 +31,8 @@ impl Change {
         self.left.iter().all(Invalidation::is_over)
     }
 
-    /// Frees what the change took away. Blocks until [`is_over`](Self::is_over); see [`Invalidation::wait`] for how long that can be.
+    /// Frees what the change took away. Blocks until [`is_over`](Self::is_over); see
+    /// [`Invalidation::wait`] for how long that can be.
     pub fn finish(self) {
         drop(self);
     }
@@ -41,10 +46,12 @@ impl Drop for Change {
 }
 
 impl MemorySpace {
-    /// Maps `len` bytes of zeros at `address`, replacing what was there. Blocks as [`unmap`](Self::unmap) if something was.
+    /// Maps `len` bytes of zeros at `address`, replacing what was there. Blocks as
+    /// [`unmap`](Self::unmap) if something was.
     ///
     /// # Panics
-    /// The range is empty, wraps, or is not made of whole pages; or more than 2^63 bytes are mapped.
+    /// The range is empty, wraps, or is not made of whole pages; or more than 2^63 bytes are
+    /// mapped.
     pub fn map(&self, address: u64, len: u64, protection: Protection) {
         self.begin_map(address, len, protection).finish();
     }
@@ -58,7 +65,8 @@ impl MemorySpace {
         self.begin(|memory| memory.map(range, protection))
     }
 
-    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule T2): it blocks until the devices have forgotten them.
+    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule
+    /// T2): it blocks until the devices have forgotten them.
     ///
     /// # Panics
     /// The range is empty, wraps, or is not made of whole pages.
@@ -75,7 +83,8 @@ impl MemorySpace {
         self.begin(|memory| memory.unmap(range))
     }
 
-    /// Changes the protection of what is mapped there. When it returns, no access under the old one is under way (rule T2): it blocks where the new one permits less.
+    /// Changes the protection of what is mapped there. When it returns, no access under the old one
+    /// is under way (rule T2): it blocks where the new one permits less.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
@@ -92,7 +101,8 @@ impl MemorySpace {
         self.begin(|memory| memory.protect(range, protection))
     }
 
-    /// Moves what is mapped at `from..from + len` to `to`, as `mremap` does: frames, contents, protection and absence go along, what was at `to` goes. Blocks as [`unmap`](Self::unmap).
+    /// Moves what is mapped at `from..from + len` to `to`, as `mremap` does: frames, contents,
+    /// protection and absence go along, what was at `to` goes. Blocks as [`unmap`](Self::unmap).
     ///
     /// # Panics
     /// A range is empty, wraps, or is not made of whole pages; or the two overlap.
@@ -110,7 +120,8 @@ impl MemorySpace {
         self.begin(|memory| memory.remap(from, to))
     }
 
-    /// Gives the present pages there new frames with the same contents, as copy-on-write and migration do. Blocks as [`unmap`](Self::unmap).
+    /// Gives the present pages there new frames with the same contents, as copy-on-write and
+    /// migration do. Blocks as [`unmap`](Self::unmap).
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
@@ -127,7 +138,8 @@ impl MemorySpace {
         self.begin(|memory| memory.renew(range, true))
     }
 
-    /// Makes the mapped pages there absent; they keep their contents and come back in other frames. Blocks as [`unmap`](Self::unmap).
+    /// Makes the mapped pages there absent; they keep their contents and come back in other frames.
+    /// Blocks as [`unmap`](Self::unmap).
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
@@ -150,7 +162,8 @@ impl MemorySpace {
             let taken = change(&mut memory);
             memory.begin(taken)
         };
-        // Put back in on purpose (docs/regressions.md, 3): what devices may still use is freed, and may be used for something else, before they are told.
+        // Put back in on purpose (docs/regressions.md, 3): what devices may still use is freed, and
+        // may be used for something else, before they are told.
         if mutation::is_on(3) {
             self.shared.memory.write().free(number);
         }
@@ -160,7 +173,8 @@ impl MemorySpace {
 }
 
 impl Shared {
-    /// Tells every watcher that `range` has changed; where the space is not synchronous, nobody has kept anything.
+    /// Tells every watcher that `range` has changed; where the space is not synchronous, nobody has
+    /// kept anything.
     fn tell(&self, range: AddrRange) -> Vec<Invalidation> {
         if !self.capabilities.synchronous {
             return Vec::new();

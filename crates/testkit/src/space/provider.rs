@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent, Segment, SpaceCapabilities, SpaceEnded,
-    SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent,
+    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    WatchToken,
 };
 
 use super::Shared;
@@ -19,9 +20,14 @@ impl Shared {
         self.life.resolve(page, || self.memory.write().table.set_present(page))
     }
 
-    fn transfer(&self, pieces: &[Segment], mut pass: impl FnMut(&mut Cursor<'_>) -> Result<(), Halt>) -> Result<(), Stopped> {
+    fn transfer(
+        &self,
+        pieces: &[Segment],
+        mut pass: impl FnMut(&mut Cursor<'_>) -> Result<(), Halt>,
+    ) -> Result<(), Stopped> {
         let mut cursor = Cursor::new(pieces);
-        through(|| pass(&mut cursor), |page| self.bring_in(page)).map_err(|cause| Stopped { done: cursor.done, cause })
+        through(|| pass(&mut cursor), |page| self.bring_in(page))
+            .map_err(|cause| Stopped { done: cursor.done, cause })
     }
 }
 

@@ -1,4 +1,5 @@
-//! A space as the core sees it: accesses by address, and its end. What devices keep of it is in the modules.
+//! A space as the core sees it: accesses by address, and its end. What devices keep of it is in the
+//! modules.
 
 mod changes;
 mod frames;
@@ -7,7 +8,10 @@ mod model;
 
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
-use sva_core::{Invalidation, NoSuchFrame, OnAbsent, Permissions, Segment, SpaceEnded, SpaceWatcher, StopCause, Stopped};
+use sva_core::{
+    Invalidation, NoSuchFrame, OnAbsent, Permissions, Segment, SpaceEnded, SpaceWatcher, StopCause,
+    Stopped,
+};
 
 use super::*;
 
@@ -25,7 +29,9 @@ fn bounded(test: impl FnOnce() + Send + 'static) {
         let _ = done.send(());
     });
     match finished.recv_timeout(std::time::Duration::from_secs(60)) {
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("it waits for a lock that is held"),
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+            panic!("it waits for a lock that is held")
+        }
         _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }
 }
@@ -66,7 +72,10 @@ fn an_access_stops_at_the_exact_byte_where_the_mapping_ends() {
     let mut buf = [0; 300];
     let pieces = [piece(BASE, 100), piece(BASE + 2 * PAGE - 50, 200)];
     assert_eq!(stop(handle.read(&pieces, &mut buf, AccessMode::READ)), (150, "not mapped".into()));
-    assert_eq!(stop(handle.write(&pieces, &[7; 300], AccessMode::WRITE)), (150, "not mapped".into()));
+    assert_eq!(
+        stop(handle.write(&pieces, &[7; 300], AccessMode::WRITE)),
+        (150, "not mapped".into())
+    );
     assert_eq!(space.peek(BASE + 2 * PAGE - 51, 51), [&[0][..], &[7; 50]].concat());
 }
 
@@ -79,9 +88,15 @@ fn a_page_denies_what_its_protection_does_not_name() {
     let handle = space.handle();
     let execute = AccessMode { access: sva_core::Access::Execute, ..AccessMode::READ };
     let privileged = AccessMode { privileged: true, ..AccessMode::WRITE };
-    assert_eq!(stop(handle.write(&[piece(BASE, 8)], &[1; 8], AccessMode::WRITE)), (0, "denied".into()));
+    assert_eq!(
+        stop(handle.write(&[piece(BASE, 8)], &[1; 8], AccessMode::WRITE)),
+        (0, "denied".into())
+    );
     assert_eq!(stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], execute)), (0, "denied".into()));
-    assert_eq!(stop(handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], AccessMode::WRITE)), (0, "denied".into()));
+    assert_eq!(
+        stop(handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], AccessMode::WRITE)),
+        (0, "denied".into())
+    );
     handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], privileged).expect("a privileged write");
     assert_eq!(space.peek(BASE, 8), [0; 8]);
 }
@@ -107,14 +122,22 @@ fn resolve_all_ways() {
         seen.fetch_add(page, Ordering::Relaxed);
         true
     });
-    assert!(matches!(handle.resolve(BASE + PAGE, AccessMode::WRITE), Err(StopCause::Denied)), "not even the resolver is asked");
+    assert!(
+        matches!(handle.resolve(BASE + PAGE, AccessMode::WRITE), Err(StopCause::Denied)),
+        "not even the resolver is asked"
+    );
     assert!(matches!(handle.resolve(BASE + 2 * PAGE, AccessMode::READ), Err(StopCause::NotMapped)));
     assert!(matches!(handle.translate(BASE + 9, false), Err(StopCause::NotPresent)));
-    handle.resolve(BASE + 9, AccessMode::WRITE.stop_on_absent()).expect("resolved, as that is what was asked for");
+    handle
+        .resolve(BASE + 9, AccessMode::WRITE.stop_on_absent())
+        .expect("resolved, as that is what was asked for");
     handle.resolve(BASE + 9, AccessMode::WRITE).expect("present already");
     assert_eq!((space.resolved(), asked.load(Ordering::Relaxed)), (1, BASE));
     assert!(handle.translate(BASE + 9, false).expect("present").permits.write);
-    assert!(matches!(handle.translate(BASE + PAGE, false), Err(StopCause::NotPresent)), "the neighbour is as it was");
+    assert!(
+        matches!(handle.translate(BASE + PAGE, false), Err(StopCause::NotPresent)),
+        "the neighbour is as it was"
+    );
     assert_eq!(space.peek(BASE, 4), b"kept");
     space.on_resolve(|_| false);
     assert!(matches!(handle.resolve(BASE + PAGE, AccessMode::READ), Err(StopCause::NotPresent)));
@@ -139,7 +162,10 @@ fn an_absent_page_is_resolved_or_stops_the_access_as_asked() {
     assert_eq!((space.resolved(), &buf[PAGE as usize..][..4]), (2, &b"kept"[..]));
     space.absent(BASE, 4 * PAGE);
     space.on_resolve(move |page| page != BASE + 3 * PAGE);
-    assert_eq!(stop(handle.write(&whole, &buf, AccessMode::WRITE)), (3 * PAGE, "not present".into()));
+    assert_eq!(
+        stop(handle.write(&whole, &buf, AccessMode::WRITE)),
+        (3 * PAGE, "not present".into())
+    );
 }
 
 // shows T1
@@ -151,13 +177,23 @@ fn unmap_and_protect_inside_a_region_leave_the_rest_as_it_was() {
     space.unmap(BASE + 2 * PAGE, PAGE);
     space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
     let handle = space.handle();
-    let write = |at: u64| handle.write(&[piece(BASE + at * PAGE, PAGE)], &vec![1; PAGE as usize], AccessMode::WRITE);
-    let outcomes: Vec<_> = (0..5).map(|at| write(at).err().map(|stopped| stopped.cause.to_string())).collect();
+    let write = |at: u64| {
+        handle.write(&[piece(BASE + at * PAGE, PAGE)], &vec![1; PAGE as usize], AccessMode::WRITE)
+    };
+    let outcomes: Vec<_> =
+        (0..5).map(|at| write(at).err().map(|stopped| stopped.cause.to_string())).collect();
     assert_eq!(outcomes, [None, None, Some("not mapped".into()), Some("denied".into()), None]);
     let region = |at, pages| AddrRange::new(BASE + at * PAGE, pages * PAGE).expect("a range");
-    assert_eq!(handle.mapped_within(&[region(1, 4)]).expect("in memory"), [region(1, 1), region(3, 1), region(4, 1)]);
+    assert_eq!(
+        handle.mapped_within(&[region(1, 4)]).expect("in memory"),
+        [region(1, 1), region(3, 1), region(4, 1)]
+    );
     space.map(BASE + 2 * PAGE, PAGE, Protection::READ);
-    assert_eq!(space.peek(BASE + 2 * PAGE, 4), [0; 4], "a new mapping shows nothing of the old page");
+    assert_eq!(
+        space.peek(BASE + 2 * PAGE, 4),
+        [0; 4],
+        "a new mapping shows nothing of the old page"
+    );
 }
 
 // shows U4
@@ -171,7 +207,10 @@ fn the_end_stops_accesses_and_tells_each_watcher_once() {
     let token = handle.watch(second.clone()).expect("alive");
     handle.unwatch(token);
     let work = space.end_deferred(EndReason::Execed);
-    assert_eq!((work.len(), first.told.load(Ordering::Relaxed), first.ran.load(Ordering::Relaxed)), (1, 1, 0));
+    assert_eq!(
+        (work.len(), first.told.load(Ordering::Relaxed), first.ran.load(Ordering::Relaxed)),
+        (1, 1, 0)
+    );
     drop(work);
     assert_eq!(first.ran.load(Ordering::Relaxed), 1);
     space.end(EndReason::Exited);
@@ -179,7 +218,10 @@ fn the_end_stops_accesses_and_tells_each_watcher_once() {
     assert_eq!((first.told.load(Ordering::Relaxed), second.told.load(Ordering::Relaxed)), (1, 0));
     assert_eq!(handle.ended(), Some(EndReason::Execed));
     assert_eq!(handle.watch(second).expect_err("ended"), SpaceEnded(EndReason::Execed));
-    assert_eq!(stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], AccessMode::READ)), (0, "the address space has ended".into()));
+    assert_eq!(
+        stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], AccessMode::READ)),
+        (0, "the address space has ended".into())
+    );
 }
 
 // shows T2
@@ -208,8 +250,13 @@ fn the_last_page_of_the_address_space_is_a_page_like_any_other() {
     let last_page = u64::MAX - (PAGE - 1);
     space.map(last_page, PAGE, Protection::READ_WRITE);
     let handle = space.handle();
-    handle.write(&[piece(u64::MAX, 1), piece(0, 0)], &[5], AccessMode::WRITE).expect("the last byte");
+    handle
+        .write(&[piece(u64::MAX, 1), piece(0, 0)], &[5], AccessMode::WRITE)
+        .expect("the last byte");
     assert_eq!(space.peek(u64::MAX, 1), [5]);
     space.unmap(last_page, PAGE);
-    assert_eq!(stop(handle.read(&[piece(u64::MAX, 1)], &mut [0], AccessMode::READ)), (0, "not mapped".into()));
+    assert_eq!(
+        stop(handle.read(&[piece(u64::MAX, 1)], &mut [0], AccessMode::READ)),
+        (0, "not mapped".into())
+    );
 }

@@ -40,7 +40,10 @@ fn what_is_taken_away_can_be_used_until_the_change_returns() {
     let later = call(2, (3, 6), Operation::Unmap { pages: 0..1 }, Outcome::Done);
     let earlier = call(0, (1, 20), Operation::Unmap { pages: 0..1 }, Outcome::Done);
     // It was mapped until the one or the other; whichever came later waited for both.
-    assert_eq!(check(&[earlier.clone(), read(4, NOT_MAPPED), later.clone(), read(7, ZERO)]), Err(3));
+    assert_eq!(
+        check(&[earlier.clone(), read(4, NOT_MAPPED), later.clone(), read(7, ZERO)]),
+        Err(3)
+    );
     assert_eq!(check(&[earlier, read(4, ZERO), later, read(7, NOT_MAPPED)]), Ok(()));
 }
 
@@ -67,13 +70,23 @@ fn an_operation_that_was_lost_or_made_twice_has_no_order() {
 fn the_smallest_history_leaves_out_what_does_not_matter() {
     let other = Operation::Device { page: 1, word: Word::Write(3) };
     let write = device(0, (1, 2), Word::Write(7), Outcome::Done);
-    let calls = [write.clone(), call(2, (3, 4), other, Outcome::Done), read(5, Outcome::Value(7)), read(7, ZERO), read(9, ZERO)];
+    let calls = [
+        write.clone(),
+        call(2, (3, 4), other, Outcome::Done),
+        read(5, Outcome::Value(7)),
+        read(7, ZERO),
+        read(9, ZERO),
+    ];
     assert_eq!(smallest(&calls), [write, read(7, ZERO)]);
 }
 
 /// Whether there is an order, by trying all points of time for each call.
 fn has_order(calls: &[Call]) -> bool {
-    let mut events: Vec<_> = calls.iter().enumerate().flat_map(|(n, call)| [(call.called, n, false), (call.returned, n, true)]).collect();
+    let mut events: Vec<_> = calls
+        .iter()
+        .enumerate()
+        .flat_map(|(n, call)| [(call.called, n, false), (call.returned, n, true)])
+        .collect();
     events.sort_unstable();
     tries(calls, &events, &[], &State::new())
 }
@@ -82,7 +95,8 @@ fn has_order(calls: &[Call]) -> bool {
 fn tries(calls: &[Call], events: &[(u64, usize, bool)], left: &[usize], state: &State) -> bool {
     let Some((&(_, number, returns), rest)) = events.split_first() else { return true };
     let goes_on = if returns {
-        !left.contains(&number) && tries(calls, rest, left, &state.clone().returned(calls[number].thread))
+        !left.contains(&number)
+            && tries(calls, rest, left, &state.clone().returned(calls[number].thread))
     } else {
         tries(calls, rest, &[left, &[number]].concat(), state)
     };
@@ -94,24 +108,32 @@ fn tries(calls: &[Call], events: &[(u64, usize, bool)], left: &[usize], state: &
 }
 
 fn word() -> impl Strategy<Value = (Word, Outcome)> {
-    let value = || prop_oneof![Just(Outcome::Value(0)), Just(Outcome::Value(1)), Just(Outcome::Value(2))];
+    let value =
+        || prop_oneof![Just(Outcome::Value(0)), Just(Outcome::Value(1)), Just(Outcome::Value(2))];
     let fault = || prop_oneof![Just(NOT_MAPPED), Just(Outcome::Fault(FaultReason::Denied))];
     prop_oneof![
         (Just(Word::Read), prop_oneof![3 => value(), 1 => fault()]),
-        (prop_oneof![Just(Word::Write(1)), Just(Word::Write(2))], prop_oneof![3 => Just(Outcome::Done), 1 => fault()]),
+        (
+            prop_oneof![Just(Word::Write(1)), Just(Word::Write(2))],
+            prop_oneof![3 => Just(Outcome::Done), 1 => fault()]
+        ),
         (Just(Word::Add(1)), prop_oneof![3 => value(), 1 => fault()]),
         (Just(Word::CompareExchange { expected: 0, new: 1 }), value()),
     ]
 }
 
 fn operation() -> impl Strategy<Value = (Operation, Outcome)> {
-    let device = (0..2usize, word()).prop_map(|(page, (word, outcome))| (Operation::Device { page, word }, outcome));
-    let owner = (0..2usize, word()).prop_map(|(page, (word, outcome))| (Operation::Owner { page, word }, outcome));
+    let device = (0..2usize, word())
+        .prop_map(|(page, (word, outcome))| (Operation::Device { page, word }, outcome));
+    let owner = (0..2usize, word())
+        .prop_map(|(page, (word, outcome))| (Operation::Owner { page, word }, outcome));
     let protection = || prop_oneof![Just(Protection::READ), Just(Protection::READ_WRITE)];
     let pages = || prop_oneof![Just(0..1), Just(0..2)];
     let change = prop_oneof![
-        (pages(), protection()).prop_map(|(pages, protection)| Operation::Map { pages, protection }),
-        (pages(), protection()).prop_map(|(pages, protection)| Operation::Protect { pages, protection }),
+        (pages(), protection())
+            .prop_map(|(pages, protection)| Operation::Map { pages, protection }),
+        (pages(), protection())
+            .prop_map(|(pages, protection)| Operation::Protect { pages, protection }),
         pages().prop_map(|pages| Operation::Unmap { pages }),
         pages().prop_map(|pages| Operation::Absent { pages }),
         pages().prop_map(|pages| Operation::Replace { pages }),
@@ -124,12 +146,14 @@ fn operation() -> impl Strategy<Value = (Operation, Outcome)> {
 fn history() -> impl Strategy<Value = Vec<Call>> {
     prop::collection::vec((0..3usize, 0..5u64, 1..12u64, operation()), 1..7).prop_map(|planned| {
         let mut free = [0; 3];
-        let calls = planned.into_iter().enumerate().map(|(n, (thread, pause, takes, (operation, outcome)))| {
-            let (from, to) = (free[thread] + pause, free[thread] + pause + takes);
-            free[thread] = to + 1;
-            // No two times are one.
-            call(thread, (from * 16 + n as u64, to * 16 + n as u64), operation, outcome)
-        });
+        let calls = planned.into_iter().enumerate().map(
+            |(n, (thread, pause, takes, (operation, outcome)))| {
+                let (from, to) = (free[thread] + pause, free[thread] + pause + takes);
+                free[thread] = to + 1;
+                // No two times are one.
+                call(thread, (from * 16 + n as u64, to * 16 + n as u64), operation, outcome)
+            },
+        );
         calls.collect()
     })
 }

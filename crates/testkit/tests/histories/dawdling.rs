@@ -1,4 +1,5 @@
-//! A space that takes its time at the steps that matter, so that others come between: few processors would hardly ever show that by themselves.
+//! A space that takes its time at the steps that matter, so that others come between: few
+//! processors would hardly ever show that by themselves.
 
 use std::sync::Arc;
 use std::thread;
@@ -6,8 +7,9 @@ use std::thread;
 use sva_core::space::Run;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, HostFailure, Invalidation, NoSuchFrame, Segment, SpaceCapabilities,
-    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, HostFailure, Invalidation,
+    NoSuchFrame, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
+    Translation, WatchToken,
 };
 use vm_memory::VolatileSlice;
 
@@ -19,7 +21,8 @@ const TURNS: usize = 8;
 pub(crate) struct Clock(AtomicU64);
 
 impl Clock {
-    /// A number that is larger than all before it. What was done before it is seen by who has a later one.
+    /// A number that is larger than all before it. What was done before it is seen by who has a
+    /// later one.
     pub(crate) fn now(&self) -> u64 {
         self.0.fetch_add(1, Ordering::AcqRel)
     }
@@ -28,7 +31,9 @@ impl Clock {
     fn dawdle(&self) {
         if fastrand::u8(0..4) == 0 {
             let now = self.0.load(Ordering::Relaxed);
-            (0..TURNS).take_while(|_| self.0.load(Ordering::Relaxed) == now).for_each(|_| thread::yield_now());
+            (0..TURNS)
+                .take_while(|_| self.0.load(Ordering::Relaxed) == now)
+                .for_each(|_| thread::yield_now());
         }
     }
 }
@@ -56,7 +61,8 @@ impl SpaceWatcher for Watcher {
         self.watcher.space_ended(space, reason)
     }
 
-    /// After the table has changed and before what is kept of it goes; after that and before it is waited for.
+    /// After the table has changed and before what is kept of it goes; after that and before it is
+    /// waited for.
     fn invalidate(&self, space: SpaceId, range: AddrRange) -> Invalidation {
         self.clock.dawdle();
         let left = self.watcher.invalidate(space, range);

@@ -1,7 +1,10 @@
-//! The slow reference: what a space, the devices that access it, and its owner may do, one operation after the other.
+//! The slow reference: what a space, the devices that access it, and its owner may do, one
+//! operation after the other.
 //!
-//! An operation takes effect at one point between its call and its return. A change that takes something away may be seen by one access and not yet by the next as long as it has not returned (rule
-//! T2): so what it took can be used until then, and not after. Moving a page to other memory changes nothing that anybody could see.
+//! An operation takes effect at one point between its call and its return. A change that takes
+//! something away may be seen by one access and not yet by the next as long as it has not returned
+//! (rule T2): so what it took can be used until then, and not after. Moving a page to other memory
+//! changes nothing that anybody could see.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,7 +12,8 @@ use std::ops::Range;
 use sva_core::{Access, FaultReason};
 use sva_testkit::Protection;
 
-/// So few that nearly everything meets, and as many as a run needs to be kept in one entry: a quarter of 64 KiB.
+/// So few that nearly everything meets, and as many as a run needs to be kept in one entry: a
+/// quarter of 64 KiB.
 pub(crate) const PAGES: usize = 4;
 
 /// What is done to the first word of a page.
@@ -95,7 +99,8 @@ struct View {
 struct Old {
     page: usize,
     view: View,
-    /// A bit for each thread whose change took it, or came after: with the return of the first of them nobody can use it any more.
+    /// A bit for each thread whose change took it, or came after: with the return of the first of
+    /// them nobody can use it any more.
     until: u32,
 }
 
@@ -118,7 +123,8 @@ impl State {
         }
     }
 
-    /// Where it can lead that the call with this number takes effect now, and comes to what it came to.
+    /// Where it can lead that the call with this number takes effect now, and comes to what it came
+    /// to.
     pub(crate) fn effects(&self, number: usize, call: &Call) -> Vec<Self> {
         match &call.operation {
             Operation::Device { page, word } => self.access(*page, *word, true, call.outcome),
@@ -158,7 +164,9 @@ impl State {
             Word::Read => (Outcome::Value(before), before),
             Word::Write(value) => (Outcome::Done, value),
             Word::Add(value) => (Outcome::Value(before), before.wrapping_add(value)),
-            Word::CompareExchange { expected, new } => (Outcome::Value(before), if before == expected { new } else { before }),
+            Word::CompareExchange { expected, new } => {
+                (Outcome::Value(before), if before == expected { new } else { before })
+            }
         };
         let mut after = self.clone();
         after.words.insert(cell, now);
@@ -168,17 +176,25 @@ impl State {
     fn change(&mut self, number: usize, thread: usize, change: &Operation) {
         let touched = change.pages();
         if !matches!(change, Operation::Replace { .. }) {
-            let taken = touched.iter().filter_map(|page| Some(Old { page: *page, view: self.pages[*page]?, until: 0 }));
+            let taken = touched
+                .iter()
+                .filter_map(|page| Some(Old { page: *page, view: self.pages[*page]?, until: 0 }));
             self.old.extend(taken);
         }
-        // Who changes what another is just changing may not return before what that took is out of use.
+        // Who changes what another is just changing may not return before what that took is out of
+        // use.
         let overlapped = self.old.iter_mut().filter(|old| touched.contains(&old.page));
         overlapped.for_each(|old| old.until |= 1 << thread);
         match change {
-            Operation::Map { pages, protection } => pages.clone().for_each(|page| self.renew(number, page, *protection)),
+            Operation::Map { pages, protection } => {
+                pages.clone().for_each(|page| self.renew(number, page, *protection))
+            }
             Operation::Unmap { pages } => self.pages[pages.clone()].fill(None),
             Operation::Protect { pages, protection } => {
-                self.pages[pages.clone()].iter_mut().flatten().for_each(|view| view.protection = *protection);
+                self.pages[pages.clone()]
+                    .iter_mut()
+                    .flatten()
+                    .for_each(|view| view.protection = *protection);
             }
             Operation::Absent { pages } => {
                 for page in pages.clone() {
@@ -202,7 +218,13 @@ impl State {
     /// Those that nothing leads to: states that differ in nothing else are one.
     fn forget_words(&mut self) {
         let Self { pages, old, words } = self;
-        words.retain(|cell, _| pages.iter().flatten().chain(old.iter().map(|old| &old.view)).any(|view| view.cell == *cell));
+        words.retain(|cell, _| {
+            pages
+                .iter()
+                .flatten()
+                .chain(old.iter().map(|old| &old.view))
+                .any(|view| view.cell == *cell)
+        });
     }
 }
 
@@ -211,7 +233,9 @@ fn permits(view: View, word: Word) -> bool {
     match word {
         Word::Read => permits.permits(Access::Read),
         Word::Write(_) => permits.permits(Access::Write),
-        Word::Add(_) | Word::CompareExchange { .. } => permits.permits(Access::Read) && permits.permits(Access::Write),
+        Word::Add(_) | Word::CompareExchange { .. } => {
+            permits.permits(Access::Read) && permits.permits(Access::Write)
+        }
     }
 }
 
@@ -240,7 +264,8 @@ impl Call {
     pub(crate) fn is_pure(&self) -> bool {
         match (&self.operation, self.outcome) {
             (_, Outcome::Fault(_)) => true,
-            (Operation::Device { word, .. } | Operation::Owner { word, .. }, outcome) => match word {
+            (Operation::Device { word, .. } | Operation::Owner { word, .. }, outcome) => match word
+            {
                 Word::Read => true,
                 Word::CompareExchange { expected, .. } => outcome != Outcome::Value(*expected),
                 Word::Write(_) | Word::Add(_) => false,

@@ -72,7 +72,10 @@ impl DeviceThread {
         while !world.devices_over.load(Ordering::Relaxed) {
             for _ in 0..256 {
                 if let Err(defect) = self.step(&world) {
-                    world.report(format!("thread {} as device {}: {defect}", self.number, self.device));
+                    world.report(format!(
+                        "thread {} as device {}: {defect}",
+                        self.number, self.device
+                    ));
                     return self.tally;
                 }
             }
@@ -85,7 +88,9 @@ impl DeviceThread {
         let site = &world.sites[self.rng.usize(0..world.sites.len())];
         let page = self.rng.usize(0..world.pages);
         if self.rng.u8(..) < self.late {
-            return self.read_late(world, site, page).map_err(|defect| format!("a late read: {defect}"));
+            return self
+                .read_late(world, site, page)
+                .map_err(|defect| format!("a late read: {defect}"));
         }
         let (what, outcome) = match self.rng.u8(..) {
             0..=155 => ("a read", self.read_stamps(site, page)),
@@ -102,7 +107,9 @@ impl DeviceThread {
         outcome.map_err(|defect| format!("{what}: {defect}"))
     }
 
-    /// Makes a transaction of pieces of `each` bytes, one in each of `pages`, and judges what came of it; `op` makes it, with the PASID that the device has, or had last. `None` before the first bind.
+    /// Makes a transaction of pieces of `each` bytes, one in each of `pages`, and judges what came
+    /// of it; `op` makes it, with the PASID that the device has, or had last. `None` before the
+    /// first bind.
     #[inline]
     fn made(
         &mut self,
@@ -132,19 +139,27 @@ impl DeviceThread {
         }
         let ties = (tie, site.ties[self.device].look());
         let bound = ties.0.bound_until(ties.1);
-        self.tally.count(result.is_ok(), kept, moved || !bound && !ties.0.unbound_until(ties.1), began);
+        self.tally.count(
+            result.is_ok(),
+            kept,
+            moved || !bound && !ties.0.unbound_until(ties.1),
+            began,
+        );
         let done = judge(site, pages, each, write, &spans, ties, &result)?;
         Ok(Some(Made { spans, done, bound }))
     }
 
     fn read_stamps(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let at = self.rng.usize(0..OWNED / LINE) * LINE;
-        let made = self.made(site, &[page], LINE, false, |port, pasid, buf| port.read(Some(pasid), site.address(page) + at as u64, buf))?;
+        let made = self.made(site, &[page], LINE, false, |port, pasid, buf| {
+            port.read(Some(pasid), site.address(page) + at as u64, buf)
+        })?;
         self.check(site, &[page], at, LINE, made)
     }
 
-    /// A read that others are late to see the beginning of, and that is late itself when it has begun. Stores become visible in their order: the one that begins it waits for those in lines that
-    /// the processor's caches lack, while it goes on.
+    /// A read that others are late to see the beginning of, and that is late itself when it has
+    /// begun. Stores become visible in their order: the one that begins it waits for those in lines
+    /// that the processor's caches lack, while it goes on.
     fn read_late(&mut self, world: &World, site: &Site, page: usize) -> Result<(), Defect> {
         for _ in 0..COLD {
             world.cold[self.rng.usize(0..world.cold.len())].store(1, Ordering::Relaxed);
@@ -157,7 +172,9 @@ impl DeviceThread {
     fn stray(&mut self, world: &World, site: &Site, page: usize) -> Result<(), Defect> {
         let other = &world.sites[self.rng.usize(0..world.sites.len())];
         let tie = other.ties[self.device].look();
-        let Some(pasid) = tie.pasid().filter(|_| other.number != site.number) else { return Ok(()) };
+        let Some(pasid) = tie.pasid().filter(|_| other.number != site.number) else {
+            return Ok(());
+        };
         let result = self.port.read(Some(pasid), site.address(page), &mut self.buf[..LINE]);
         fence(Ordering::Acquire);
         self.tally.count(result.is_ok(), false, false, false);
@@ -166,7 +183,11 @@ impl DeviceThread {
         match result.as_ref().map_err(|error| error.fault().map(|fault| fault.reason)) {
             Err(Some(FaultReason::NotMapped)) => Ok(()),
             _ if !bound => Ok(()),
-            _ => Err(format!("{:?} was read by the PASID of site {}: {result:?}", site.name(page), other.number)),
+            _ => Err(format!(
+                "{:?} was read by the PASID of site {}: {result:?}",
+                site.name(page),
+                other.number
+            )),
         }
     }
 
@@ -188,14 +209,21 @@ impl DeviceThread {
             }
             match pages {
                 [page] => port.write(Some(pasid), site.address(*page) + at as u64, buf),
-                _ => port.scatter(Some(pasid), &pieces(site, pages, at, LINE)[..pages.len()], buf, AccessMode::WRITE),
+                _ => port.scatter(
+                    Some(pasid),
+                    &pieces(site, pages, at, LINE)[..pages.len()],
+                    buf,
+                    AccessMode::WRITE,
+                ),
             }
         })?;
         let Some(made) = made else { return Ok(()) };
         for (n, page) in pages.iter().enumerate() {
             let known = &mut self.lines[site.number * PAGES + page];
             *known = match made.spans[n].settled() {
-                Some(state) if n < made.done => Some((state.content, site.name(*page).mark(thread, number))),
+                Some(state) if n < made.done => {
+                    Some((state.content, site.name(*page).mark(thread, number)))
+                }
                 // It was not written to.
                 Some(_) => *known,
                 None => None,
@@ -207,11 +235,17 @@ impl DeviceThread {
     /// Reads the thread's own line of a page: what it knows to have written there has to be there.
     fn read_line(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let at = line_of(self.number);
-        let made = self.made(site, &[page], LINE, false, |port, pasid, buf| port.read(Some(pasid), site.address(page) + at as u64, buf))?;
-        let settled = made.as_ref().filter(|made| made.done == 1).and_then(|made| made.spans[0].settled());
+        let made = self.made(site, &[page], LINE, false, |port, pasid, buf| {
+            port.read(Some(pasid), site.address(page) + at as u64, buf)
+        })?;
+        let settled =
+            made.as_ref().filter(|made| made.done == 1).and_then(|made| made.spans[0].settled());
         self.check(site, &[page], at, LINE, made)?;
         let Some(State { content, .. }) = settled else { return Ok(()) };
-        let words: Vec<u64> = self.buf[..LINE].chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight"))).collect();
+        let words: Vec<u64> = self.buf[..LINE]
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().expect("eight")))
+            .collect();
         let known = &mut self.lines[site.number * PAGES + page];
         let expected = known.filter(|known| known.0 == content).map_or(words[0], |known| known.1);
         if words.iter().any(|word| *word != expected) {
@@ -224,7 +258,8 @@ impl DeviceThread {
         Ok(())
     }
 
-    /// A swap or a compare-exchange of the thread's own word of a page, which nobody else writes to.
+    /// A swap or a compare-exchange of the thread's own word of a page, which nobody else writes
+    /// to.
     fn operate(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let (at, index) = (word_of(self.number), site.number * PAGES + page);
         self.written += 1;
@@ -234,7 +269,9 @@ impl DeviceThread {
         let made = self.made(site, &[page], 8, true, |port, pasid, _| {
             let (pasid, address) = (Some(pasid), site.address(page) + at as u64);
             was = match guess {
-                Some((_, guess)) => port.compare_exchange(pasid, address, guess, new)?.map_or_else(|was| (was, false), |was| (was, true)),
+                Some((_, guess)) => port
+                    .compare_exchange(pasid, address, guess, new)?
+                    .map_or_else(|was| (was, false), |was| (was, true)),
                 None => (port.swap(pasid, address, new)?, true),
             };
             Ok(())
@@ -243,17 +280,28 @@ impl DeviceThread {
         let (was, replaced) = was;
         if done == 1 {
             if let Some((at, word)) = site.name(page).foreign(spans[0], at, &was.to_ne_bytes()) {
-                return Err(format!("an atomic operation met {word:#x} at {at:#x} of {:?}, which was {}", site.name(page), spans[0]));
+                return Err(format!(
+                    "an atomic operation met {word:#x} at {at:#x} of {:?}, which was {}",
+                    site.name(page),
+                    spans[0]
+                ));
             }
             if guess.is_some_and(|(_, guess)| replaced != (guess == was)) {
-                return Err(format!("a compare-exchange met {was:#x} and replaced {guess:x?}: {replaced}"));
+                return Err(format!(
+                    "a compare-exchange met {was:#x} and replaced {guess:x?}: {replaced}"
+                ));
             }
         }
         let known = &mut self.words[index];
         *known = match spans[0].settled() {
             Some(state) if done == 1 => {
-                if let Some((_, expected)) = known.filter(|known| known.0 == state.content && known.1 != was) {
-                    return Err(format!("its own word in {:?} was {was:#x}, and it had left {expected:#x} there", site.name(page)));
+                if let Some((_, expected)) =
+                    known.filter(|known| known.0 == state.content && known.1 != was)
+                {
+                    return Err(format!(
+                        "its own word in {:?} was {was:#x}, and it had left {expected:#x} there",
+                        site.name(page)
+                    ));
                 }
                 Some((state.content, if replaced { new } else { was }))
             }
@@ -263,10 +311,12 @@ impl DeviceThread {
         Ok(())
     }
 
-    /// One is added to the ledger: what the threads have added and what is found there has to agree in the end.
+    /// One is added to the ledger: what the threads have added and what is found there has to agree
+    /// in the end.
     fn add(&mut self, site: &Site) -> Result<(), Defect> {
-        let made =
-            self.made(site, &[LEDGER], 8, true, |port, pasid, _| port.fetch_add(Some(pasid), site.address(LEDGER), 1u64).map(drop))?;
+        let made = self.made(site, &[LEDGER], 8, true, |port, pasid, _| {
+            port.fetch_add(Some(pasid), site.address(LEDGER), 1u64).map(drop)
+        })?;
         self.tally.added += made.map_or(0, |made| made.done as u64);
         Ok(())
     }
@@ -276,7 +326,12 @@ impl DeviceThread {
         let pages = &pages[..self.rng.usize(2..=pages.len())];
         let at = self.rng.usize(0..PAGE as usize / LINE) * LINE;
         let made = self.made(site, pages, LINE, false, |port, pasid, buf| {
-            port.gather(Some(pasid), &pieces(site, pages, at, LINE)[..pages.len()], buf, AccessMode::READ)
+            port.gather(
+                Some(pasid),
+                &pieces(site, pages, at, LINE)[..pages.len()],
+                buf,
+                AccessMode::READ,
+            )
         })?;
         self.check(site, pages, at, LINE, made)
     }
@@ -285,7 +340,9 @@ impl DeviceThread {
     fn read_long(&mut self, site: &Site, page: usize) -> Result<(), Defect> {
         let pages: [usize; MOST] = std::array::from_fn(|n| page + n);
         let pages = &pages[..self.rng.usize(1..=MOST).min(self.world.pages - page)];
-        let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| port.read(Some(pasid), site.address(page), buf))?;
+        let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| {
+            port.read(Some(pasid), site.address(page), buf)
+        })?;
         self.check(site, pages, 0, PAGE as usize, made)
     }
 
@@ -305,17 +362,36 @@ impl DeviceThread {
             return self.check(site, pages, 0, PAGE as usize, Some(made));
         }
         // Slices in hand outlive the end of a space, which waits for nobody's code, but no unbind.
-        let late = self.buf[..pages.len() * PAGE as usize].chunks_exact(8).any(|word| *word == BURIED[..8]);
-        if late { Err(format!("{:?} was read when the device had been unbound", site.name(page))) } else { Ok(()) }
+        let late = self.buf[..pages.len() * PAGE as usize]
+            .chunks_exact(8)
+            .any(|word| *word == BURIED[..8]);
+        if late {
+            Err(format!("{:?} was read when the device had been unbound", site.name(page)))
+        } else {
+            Ok(())
+        }
     }
 
     /// Looks at what was read from `at` on of the pages that were.
     #[inline]
-    fn check(&self, site: &Site, pages: &[usize], at: usize, each: usize, made: Option<Made>) -> Result<(), Defect> {
+    fn check(
+        &self,
+        site: &Site,
+        pages: &[usize],
+        at: usize,
+        each: usize,
+        made: Option<Made>,
+    ) -> Result<(), Defect> {
         let Some(Made { spans, done, .. }) = made else { return Ok(()) };
         for (n, page) in pages.iter().enumerate().take(done) {
-            if let Some((at, word)) = site.name(*page).foreign(spans[n], at, &self.buf[n * each..][..each]) {
-                return Err(format!("{word:#x} was read at {at:#x} of {:?}, which was {}", site.name(*page), spans[n]));
+            if let Some((at, word)) =
+                site.name(*page).foreign(spans[n], at, &self.buf[n * each..][..each])
+            {
+                return Err(format!(
+                    "{word:#x} was read at {at:#x} of {:?}, which was {}",
+                    site.name(*page),
+                    spans[n]
+                ));
             }
         }
         Ok(())
@@ -357,11 +433,19 @@ fn judge(
     let right = (error.done as usize).is_multiple_of(each)
         && match fault.reason {
             FaultReason::NotMapped => !bound || span.may(|state| !state.mapped()),
-            FaultReason::Denied => !bound || span.may(|state| state.mapped() && !state.permits(write)),
+            FaultReason::Denied => {
+                !bound || span.may(|state| state.mapped() && !state.permits(write))
+            }
             FaultReason::NotBound | FaultReason::SpaceEnded => !bound,
             // It was brought in a thousand times, and gone each time.
-            FaultReason::NotPresent => span.settled().is_none() && span.may(|state| state.reach != Reach::Gone),
+            FaultReason::NotPresent => {
+                span.settled().is_none() && span.may(|state| state.reach != Reach::Gone)
+            }
             _ => false,
         };
-    if right { Ok(done) } else { Err(format!("{name:?} was not {what} after {} bytes: {fault}; it was {span}", error.done)) }
+    if right {
+        Ok(done)
+    } else {
+        Err(format!("{name:?} was not {what} after {} bytes: {fault}; it was {span}", error.done))
+    }
 }

@@ -1,7 +1,9 @@
-//! What owners let devices do, written down so that a device can tell what held while its access was under way.
+//! What owners let devices do, written down so that a device can tell what held while its access
+//! was under way.
 //!
-//! Each page of a site, and each bond, has a word with one writer: its owner. It is marked before a change begins and settled when the change has returned, and counts both. A device reads it before and after an
-//! access: what it finds then is all that may have held in between.
+//! Each page of a site, and each bond, has a word with one writer: its owner. It is marked before a
+//! change begins and settled when the change has returned, and counts both. A device reads it
+//! before and after an access: what it finds then is all that may have held in between.
 
 use std::ops::RangeInclusive;
 
@@ -49,7 +51,8 @@ impl State {
     }
 }
 
-/// The word of a page: bit 0 a change is under way; 1..=3 what holds, 4..=6 what the change makes of it; 7 whether that has other contents; 8..=31 the contents; 32..=63 counts.
+/// The word of a page: bit 0 a change is under way; 1..=3 what holds, 4..=6 what the change makes
+/// of it; 7 whether that has other contents; 8..=31 the contents; 32..=63 counts.
 pub(crate) struct Life(AtomicU64);
 
 impl Life {
@@ -80,7 +83,11 @@ impl Life {
 }
 
 fn pack(old: State, new: State, changing: bool) -> u64 {
-    u64::from(old.content) << 8 | u64::from(new.content != old.content) << 7 | new.bits() << 4 | old.bits() << 1 | u64::from(changing)
+    u64::from(old.content) << 8
+        | u64::from(new.content != old.content) << 7
+        | new.bits() << 4
+        | old.bits() << 1
+        | u64::from(changing)
 }
 
 /// What was read of a [`Life`].
@@ -126,10 +133,12 @@ impl Span {
         !self.before.changing() && self.before != self.after
     }
 
-    /// Whether it may have been of this kind. Of more than one change in between nothing is known but where they began and ended.
+    /// Whether it may have been of this kind. Of more than one change in between nothing is known
+    /// but where they began and ended.
     pub(crate) fn may(self, kind: impl Fn(State) -> bool) -> bool {
         let Self { before, after } = self;
-        after.count().wrapping_sub(before.count()) > 2 || [before.from(), before.to(), after.from(), after.to()].into_iter().any(kind)
+        after.count().wrapping_sub(before.count()) > 2
+            || [before.from(), before.to(), after.from(), after.to()].into_iter().any(kind)
     }
 
     /// Contents that it may have had.
@@ -153,7 +162,8 @@ impl std::fmt::Display for Span {
     }
 }
 
-/// The word of a bond: bit 0 it is being made or undone; bit 1 it is there; 2..=21 its PASID, or the last one; 32..=63 counts.
+/// The word of a bond: bit 0 it is being made or undone; bit 1 it is there; 2..=21 its PASID, or
+/// the last one; 32..=63 counts.
 #[derive(Default)]
 pub(crate) struct Tie(AtomicU64);
 
@@ -183,7 +193,8 @@ impl Tie {
 pub(crate) struct TieLook(u64);
 
 impl TieLook {
-    /// The PASID to use: a device that was unbound goes on with the last one. `None` before the first bind.
+    /// The PASID to use: a device that was unbound goes on with the last one. `None` before the
+    /// first bind.
     #[inline]
     pub(crate) fn pasid(self) -> Option<Pasid> {
         Pasid::new(self.0 as u32 >> 2)

@@ -1,4 +1,6 @@
-//! A thread that owns sites: it changes what is mapped there, unbinds and binds devices, ends spaces and puts others in their place; and looks for what devices have done to memory that they may not touch.
+//! A thread that owns sites: it changes what is mapped there, unbinds and binds devices, ends
+//! spaces and puts others in their place; and looks for what devices have done to memory that they
+//! may not touch.
 
 use std::hint;
 use std::ops::Range;
@@ -28,7 +30,12 @@ pub(crate) struct OwnerThread {
 
 impl OwnerThread {
     /// Puts a space, to which all devices are bound, at each of these sites.
-    pub(crate) fn new(world: Arc<World>, sites: impl Iterator<Item = usize>, seed: u64, dawdles: bool) -> Self {
+    pub(crate) fn new(
+        world: Arc<World>,
+        sites: impl Iterator<Item = usize>,
+        seed: u64,
+        dawdles: bool,
+    ) -> Self {
         let tenants = sites.map(|site| Tenant::new(&world, site, dawdles)).collect();
         Self { rng: fastrand::Rng::with_seed(seed), tenants, dawdles, world }
     }
@@ -44,7 +51,8 @@ impl OwnerThread {
             world.changes.fetch_add(1, Ordering::Relaxed);
             self.pause();
         }
-        let found = outcome.and_then(|()| self.tenants.iter_mut().map(|tenant| tenant.close(&world)).sum());
+        let found =
+            outcome.and_then(|()| self.tenants.iter_mut().map(|tenant| tenant.close(&world)).sum());
         found.unwrap_or_else(|defect| {
             world.report(defect);
             0
@@ -68,7 +76,9 @@ impl OwnerThread {
             9..=16 => tenant.put_aside(world, &range(rng, pages)),
             17..=20 => tenant.put_aside(world, &(LEDGER..LEDGER + 1)),
             21..=28 => {
-                let kind = [Kind::Protect(Reach::Read), Kind::Protect(Reach::ReadWrite), Kind::Replace][rng.usize(0..3)];
+                let kind =
+                    [Kind::Protect(Reach::Read), Kind::Protect(Reach::ReadWrite), Kind::Replace]
+                        [rng.usize(0..3)];
                 tenant.change(world, &[(kind, LEDGER..LEDGER + 1)])
             }
             29..=60 => {
@@ -81,7 +91,8 @@ impl OwnerThread {
         }
     }
 
-    /// Devices have the sites for themselves for a moment. Who gives up a turn where there are few processors is away for long.
+    /// Devices have the sites for themselves for a moment. Who gives up a turn where there are few
+    /// processors is away for long.
     fn pause(&mut self) {
         match self.rng.u8(0..32) {
             0 if self.dawdles => thread::sleep(PAUSE),

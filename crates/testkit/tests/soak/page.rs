@@ -1,7 +1,8 @@
 //! What stands in the pages: words that say whose they are.
 //!
-//! The first half of a page is the owner's: stamps. In the second half each thread that accesses has a line that it writes to and a word for its atomic operations; nobody else writes there, but for the owner who stamps
-//! the page as a whole before it is published.
+//! The first half of a page is the owner's: stamps. In the second half each thread that accesses
+//! has a line that it writes to and a word for its atomic operations; nobody else writes there, but
+//! for the owner who stamps the page as a whole before it is published.
 
 use sva_testkit::PAGE;
 
@@ -24,12 +25,20 @@ pub(crate) struct Name {
 impl Name {
     /// Every word of the page when it is new.
     pub(crate) fn stamp(self, content: u32) -> u64 {
-        1 << 63 | (self.site as u64) << 56 | (self.page as u64) << 48 | u64::from(content) << 8 | 0x5a
+        1 << 63
+            | (self.site as u64) << 56
+            | (self.page as u64) << 48
+            | u64::from(content) << 8
+            | 0x5a
     }
 
     /// What a thread writes there; `number` counts its writes, from 1, and is below 2^40.
     pub(crate) fn mark(self, thread: usize, number: u64) -> u64 {
-        1 << 62 | (thread as u64) << 56 | (self.page as u64) << 48 | (self.site as u64) << 40 | number
+        1 << 62
+            | (thread as u64) << 56
+            | (self.page as u64) << 48
+            | (self.site as u64) << 40
+            | number
     }
 
     /// Whether the word may stand in the page, where no thread has written.
@@ -38,19 +47,27 @@ impl Name {
             Some(state) => word == if state.blank { 0 } else { self.stamp(state.content) },
             None => {
                 let content = (word >> 8) as u32 & 0xff_ffff;
-                word == 0 && span.may(|state| state.blank) || span.contents().contains(&content) && word == self.stamp(content)
+                word == 0 && span.may(|state| state.blank)
+                    || span.contents().contains(&content) && word == self.stamp(content)
             }
         }
     }
 
-    /// The first word that cannot stand in the page at its place, and that place. `at` is the place of the first of the bytes.
+    /// The first word that cannot stand in the page at its place, and that place. `at` is the place
+    /// of the first of the bytes.
     pub(crate) fn foreign(self, span: Span, at: usize, bytes: &[u8]) -> Option<(usize, u64)> {
-        let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")));
+        let words = bytes
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")));
         let allowed = |at: usize, word: u64| {
-            let written = || at >= OWNED && word >> 40 == self.mark((at - OWNED) / (2 * LINE), 0) >> 40;
+            let written =
+                || at >= OWNED && word >> 40 == self.mark((at - OWNED) / (2 * LINE), 0) >> 40;
             self.is_stamp(word, span) || written()
         };
-        words.enumerate().map(|(n, word)| (at + 8 * n, word)).find(|(at, word)| !allowed(*at, *word))
+        words
+            .enumerate()
+            .map(|(n, word)| (at + 8 * n, word))
+            .find(|(at, word)| !allowed(*at, *word))
     }
 }
 

@@ -27,7 +27,8 @@ pub(crate) struct Shape {
     /// Of all accesses.
     pub(crate) percent: u64,
     pub(crate) owners: usize,
-    /// Threads that access, each with a port of its own; two have a device together where there are more than two.
+    /// Threads that access, each with a port of its own; two have a device together where there
+    /// are more than two.
     pub(crate) threads: usize,
     /// At each a space at any time.
     pub(crate) sites: usize,
@@ -70,7 +71,9 @@ impl Round {
             .map(|n| {
                 let world = Arc::clone(&world);
                 let seed = seed(threads + n);
-                thread::spawn(move || OwnerThread::new(world, (n..sites).step_by(owners), seed, dawdles).run())
+                thread::spawn(move || {
+                    OwnerThread::new(world, (n..sites).step_by(owners), seed, dawdles).run()
+                })
             })
             .collect();
         let devices: Vec<_> = (0..threads)
@@ -80,7 +83,10 @@ impl Round {
                 thread::spawn(move || DeviceThread::new(world, n, late, seed).run())
             })
             .collect();
-        self.watch(&world, begun, || devices.iter().any(|thread| thread.is_finished()) || owners.iter().any(|thread| thread.is_finished()));
+        self.watch(&world, begun, || {
+            devices.iter().any(|thread| thread.is_finished())
+                || owners.iter().any(|thread| thread.is_finished())
+        });
         world.devices_over.store(true, Ordering::Relaxed);
         let mut tally = Tally::default();
         join(devices, &world).into_iter().for_each(|one| tally += one);
@@ -99,27 +105,39 @@ impl Round {
         let width = PasidWidth::new((2 * sites as u32).ilog2() as u8 + 2).expect("1 to 20 bits");
         let config = IommuConfig { iotlb_bytes, pasid_width: width, ..IommuConfig::default() };
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
-        let devices = (0..threads.div_ceil(if threads > 2 { 2 } else { 1 })).map(|n| plug(&iommu, n, width)).collect();
+        let devices = (0..threads.div_ceil(if threads > 2 { 2 } else { 1 }))
+            .map(|n| plug(&iommu, n, width))
+            .collect();
         World::new(iommu, devices, sites, pages, threads)
     }
 
-    /// Until there are as many accesses as there are to be, or the time is over, or a thread has ended, which then says why.
+    /// Until there are as many accesses as there are to be, or the time is over, or a thread has
+    /// ended, which then says why.
     fn watch(&self, world: &World, begun: Instant, ended: impl Fn() -> bool) {
         let (mut told, mut moved, mut last) = (Instant::now(), Instant::now(), 0);
         loop {
             thread::sleep(TICK);
             let (now, accesses) = (Instant::now(), world.accesses());
-            if accesses >= self.accesses || now >= self.until || world.defect().is_some() || ended() {
+            if accesses >= self.accesses || now >= self.until || world.defect().is_some() || ended()
+            {
                 return;
             }
             if accesses > last {
                 (last, moved) = (accesses, now);
             }
-            assert!(now - moved < STUCK, "no access has been made for {} s: something hangs", STUCK.as_secs());
+            assert!(
+                now - moved < STUCK,
+                "no access has been made for {} s: something hangs",
+                STUCK.as_secs()
+            );
             if now - told >= TELL {
                 told = now;
                 let changes = world.changes.load(Ordering::Relaxed);
-                println!("  {:4.0} s: {accesses} of {} accesses, {changes} changes", begun.elapsed().as_secs_f64(), self.accesses);
+                println!(
+                    "  {:4.0} s: {accesses} of {} accesses, {changes} changes",
+                    begun.elapsed().as_secs_f64(),
+                    self.accesses
+                );
             }
         }
     }
@@ -135,7 +153,11 @@ fn plug(iommu: &Iommu, number: usize, width: PasidWidth) -> Device {
 fn join<T>(threads: Vec<JoinHandle<T>>, world: &World) -> Vec<T> {
     let told = Instant::now();
     while !threads.iter().all(|thread| thread.is_finished()) {
-        assert!(told.elapsed() < STUCK, "a thread does not end; defect found so far: {:?}", world.defect());
+        assert!(
+            told.elapsed() < STUCK,
+            "a thread does not end; defect found so far: {:?}",
+            world.defect()
+        );
         thread::sleep(TICK);
     }
     threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()

@@ -1,4 +1,5 @@
-//! A space that counts, for the thread that accesses, what goes the long way, and that lets others go on now and then at the steps that matter.
+//! A space that counts, for the thread that accesses, what goes the long way, and that lets others
+//! go on now and then at the steps that matter.
 
 use std::cell::Cell;
 use std::hint;
@@ -7,14 +8,16 @@ use std::thread;
 
 use sva_core::space::Run;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment, SpaceCapabilities, SpaceEnded, SpaceId,
-    SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    WatchToken,
 };
 use vm_memory::VolatileSlice;
 
 /// Loops of one who lingers: some microseconds, in which another can make a change.
 const LOOPS: u32 = 150;
-/// Of so many accesses in place one gives up its turn in the middle, and of so many answers that are to be kept one is late.
+/// Of so many accesses in place one gives up its turn in the middle, and of so many answers that
+/// are to be kept one is late.
 const ACCESSES: u32 = 2048;
 const ANSWERS: u32 = 16;
 

@@ -48,7 +48,10 @@ impl AddAssign for Tally {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { accesses, faults, kept, overlapping, overlapping_made, caught, added } = self;
-        write!(f, "{accesses} accesses: {kept} by what was kept, {faults} faults, {added} added to ledgers; ")?;
+        write!(
+            f,
+            "{accesses} accesses: {kept} by what was kept, {faults} faults, {added} added to ledgers; "
+        )?;
         write!(
             f,
             "{overlapping} overlapped a change: {overlapping_made} of them were made, {caught} by what was kept when the change began after them"

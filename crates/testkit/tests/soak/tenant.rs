@@ -12,7 +12,8 @@ use crate::life::{Reach, Span, State};
 use crate::spy::Spy;
 use crate::world::{LEDGER, PAGES, Site, World};
 
-/// As little memory as will do, so that what is freed soon serves another page: what is mapped, what takes its place, and some more.
+/// As little memory as will do, so that what is freed soon serves another page: what is mapped,
+/// what takes its place, and some more.
 const MEMORY: u64 = (2 * (PAGES as u64 + 1) + 2) * PAGE;
 /// What stands in the memory of a space that has ended.
 const DEAD: [u8; PAGE as usize] = [0xda; PAGE as usize];
@@ -61,7 +62,17 @@ impl Tenant {
     pub(crate) fn new(world: &World, site: usize, dawdles: bool) -> Self {
         let bonds = world.devices.iter().map(|_| None).collect();
         let (states, sums) = ([State::NEVER; PAGES + 1], [None; PAGES + 1]);
-        let mut tenant = Self { site, bonds, space: arena(), states, aside: states, sums, buried: None, dawdles, found: 0 };
+        let mut tenant = Self {
+            site,
+            bonds,
+            space: arena(),
+            states,
+            aside: states,
+            sums,
+            buried: None,
+            dawdles,
+            found: 0,
+        };
         tenant.settle_in(world);
         tenant
     }
@@ -75,7 +86,10 @@ impl Tenant {
         let tie = &self.at(world).ties[device];
         tie.mark();
         let space: Arc<dyn AddressSpace> = Arc::new(Spy::new(self.space.handle(), self.dawdles));
-        let bond = world.iommu.bind_device(&world.devices[device], &space, Bind::new(())).expect("it is not bound, and there are PASIDs");
+        let bond = world
+            .iommu
+            .bind_device(&world.devices[device], &space, Bind::new(()))
+            .expect("it is not bound, and there are PASIDs");
         tie.settle(Some(bond.pasid()));
         self.bonds[device] = Some(bond);
     }
@@ -98,8 +112,15 @@ impl Tenant {
     }
 
     /// A change of ranges that do not overlap, waited for as one.
-    pub(crate) fn change(&mut self, world: &World, steps: &[(Kind, Range<usize>)]) -> Result<(), Defect> {
-        steps.iter().flat_map(|(_, pages)| pages.clone()).try_for_each(|page| self.inspect(world, page))?;
+    pub(crate) fn change(
+        &mut self,
+        world: &World,
+        steps: &[(Kind, Range<usize>)],
+    ) -> Result<(), Defect> {
+        steps
+            .iter()
+            .flat_map(|(_, pages)| pages.clone())
+            .try_for_each(|page| self.inspect(world, page))?;
         self.make(world, steps);
         Ok(())
     }
@@ -121,7 +142,8 @@ impl Tenant {
         for page in steps.iter().flat_map(|(_, pages)| pages.clone()) {
             let state = self.states[page];
             // From here on no device may write to it.
-            self.sums[page] = (state.mapped() && state.reach != Reach::ReadWrite).then(|| self.sum(site.address(page)));
+            self.sums[page] = (state.mapped() && state.reach != Reach::ReadWrite)
+                .then(|| self.sum(site.address(page)));
             site.pages[page].settle(state);
         }
     }
@@ -143,7 +165,8 @@ impl Tenant {
     }
 
     fn begin(&self, site: &Site, kind: Kind, pages: &Range<usize>) -> Change {
-        let (space, first, len) = (&self.space, site.address(pages.start), pages.len() as u64 * PAGE);
+        let (space, first, len) =
+            (&self.space, site.address(pages.start), pages.len() as u64 * PAGE);
         match kind {
             Kind::Unmap => space.begin_unmap(first, len),
             Kind::Map => space.begin_map(first, len, Protection::READ_WRITE),
@@ -174,23 +197,33 @@ impl Tenant {
             thread::yield_now();
         }
         if before != sums() {
-            return Err(format!("site {}: pages {there:?} were written to when they had been put aside", self.site));
+            return Err(format!(
+                "site {}: pages {there:?} were written to when they had been put aside",
+                self.site
+            ));
         }
         self.make(world, &[(Kind::Back, pages.clone())]);
         Ok(())
     }
 
-    /// Looks at a page that nobody is changing: where no device may write, nothing has been; elsewhere nothing stands that nobody has written.
+    /// Looks at a page that nobody is changing: where no device may write, nothing has been;
+    /// elsewhere nothing stands that nobody has written.
     fn inspect(&self, world: &World, page: usize) -> Result<(), Defect> {
         let (site, state) = (self.at(world), self.states[page]);
         match self.sums[page] {
-            Some(sum) if self.sum(site.address(page)) != sum => Err(format!("{:?} was written to while it was {state:?}", site.name(page))),
+            Some(sum) if self.sum(site.address(page)) != sum => {
+                Err(format!("{:?} was written to while it was {state:?}", site.name(page)))
+            }
             None if state.mapped() && page != LEDGER => {
                 let now = site.pages[page].look();
                 let bytes = self.space.peek(site.address(page), PAGE as usize);
                 let foreign = site.name(page).foreign(Span { before: now, after: now }, 0, &bytes);
-                foreign
-                    .map_or(Ok(()), |(at, word)| Err(format!("{word:#x} stood at {at:#x} of {:?}, which was {state:?}", site.name(page))))
+                foreign.map_or(Ok(()), |(at, word)| {
+                    Err(format!(
+                        "{word:#x} stood at {at:#x} of {:?}, which was {state:?}",
+                        site.name(page)
+                    ))
+                })
             }
             _ => Ok(()),
         }
@@ -198,7 +231,9 @@ impl Tenant {
 
     /// Nobody has written to memory that was free.
     pub(crate) fn look_at_free(&self) -> Result<(), Defect> {
-        self.space.stale_write().map_or(Ok(()), |frame| Err(format!("site {}: {frame:?} was written to when it was free", self.site)))
+        self.space.stale_write().map_or(Ok(()), |frame| {
+            Err(format!("site {}: {frame:?} was written to when it was free", self.site))
+        })
     }
 
     /// Ends the space, and puts another one in its place.
@@ -232,7 +267,9 @@ impl Tenant {
         let site = self.at(world);
         let Some((space, pages)) = self.buried.take() else { return Ok(()) };
         match pages.iter().find(|page| space.peek(site.address(**page), PAGE as usize) != BURIED) {
-            Some(page) => Err(format!("{:?} of a space was written to when that had ended", site.name(*page))),
+            Some(page) => {
+                Err(format!("{:?} of a space was written to when that had ended", site.name(*page)))
+            }
             None => Ok(()),
         }
     }
@@ -246,12 +283,16 @@ impl Tenant {
     }
 
     fn ledger(&self, site: &Site) -> u64 {
-        u64::from_ne_bytes(self.space.peek(site.address(LEDGER), 8).try_into().expect("eight bytes"))
+        u64::from_ne_bytes(
+            self.space.peek(site.address(LEDGER), 8).try_into().expect("eight bytes"),
+        )
     }
 
     fn sum(&self, address: u64) -> u64 {
         let bytes = self.space.peek(address, PAGE as usize);
-        let words = bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")));
+        let words = bytes
+            .chunks_exact(8)
+            .map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")));
         // Odd: no difference is lost on the way.
         words.fold(0, |sum: u64, word| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }

@@ -8,7 +8,8 @@ use sva_testkit::PAGE;
 use crate::life::{Life, Tie};
 use crate::page::Name;
 
-/// Pages of a site whose contents come and go, at most. One more, the ledger, keeps its contents as long as the space lives.
+/// Pages of a site whose contents come and go, at most. One more, the ledger, keeps its contents as
+/// long as the space lives.
 pub(crate) const PAGES: usize = 32;
 /// The page to whose first word all devices add.
 pub(crate) const LEDGER: usize = PAGES;
@@ -17,7 +18,8 @@ pub(crate) const LEDGER: usize = PAGES;
 const COLD: usize = 1 << 24;
 
 const BASE: u64 = 0x7000_0000_0000;
-/// Sites are that far apart, so that who comes to another space by a PASID that has a new owner finds nothing there.
+/// Sites are that far apart, so that who comes to another space by a PASID that has a new owner
+/// finds nothing there.
 const SITE: u64 = 1 << 30;
 
 /// Addresses at which one space after another lives.
@@ -30,7 +32,11 @@ pub(crate) struct Site {
 
 impl Site {
     fn new(number: usize, devices: usize) -> Self {
-        Self { number, pages: std::array::from_fn(|_| Life::new()), ties: (0..devices).map(|_| Tie::default()).collect() }
+        Self {
+            number,
+            pages: std::array::from_fn(|_| Life::new()),
+            ties: (0..devices).map(|_| Tie::default()).collect(),
+        }
     }
 
     pub(crate) fn name(&self, page: usize) -> Name {
@@ -71,7 +77,13 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(iommu: Iommu, devices: Vec<Device>, sites: usize, pages: usize, threads: usize) -> Self {
+    pub(crate) fn new(
+        iommu: Iommu,
+        devices: Vec<Device>,
+        sites: usize,
+        pages: usize,
+        threads: usize,
+    ) -> Self {
         Self {
             iommu,
             sites: (0..sites).map(|number| Site::new(number, devices.len())).collect(),

@@ -1,4 +1,5 @@
-//! When a page is marked dirty: after it was written to, so that whoever takes the mark and then reads the page has all that was marked. And, since a bitmap is called in the middle of a write,
+//! When a page is marked dirty: after it was written to, so that whoever takes the mark and then
+//! reads the page has all that was marked. And, since a bitmap is called in the middle of a write,
 //! what a change does meanwhile.
 
 use std::cell::RefCell;
@@ -34,8 +35,11 @@ impl BitmapSlice for Witness {}
 impl Bitmap for Witness {
     fn mark_dirty(&self, offset: usize, len: usize) {
         let at = self.base + offset;
-        let first =
-            MEMORY.with_borrow(|memory| memory.as_ref().map(|memory| memory.read_obj(GuestAddress(at as u64)).expect("the guest's")));
+        let first = MEMORY.with_borrow(|memory| {
+            memory
+                .as_ref()
+                .map(|memory| memory.read_obj(GuestAddress(at as u64)).expect("the guest's"))
+        });
         MARKS.with_borrow_mut(|marks| marks.extend(first.map(|first: u8| (at, len, first))));
         if let Some(then) = ON_MARK.take() {
             then();
@@ -58,8 +62,12 @@ impl NewBitmap for Witness {
 }
 
 fn machine() -> Machine<GuestMemoryMmap<Witness>> {
-    let memory = GuestMemoryMmap::<Witness>::from_ranges(&[(GuestAddress(0), (PAGES * PAGE) as usize)]).expect("memory");
-    let machine = Machine::new(memory.clone(), |table| GuestSpace::with_dirty_bitmap(memory, move |address, _| table.run(address)));
+    let memory =
+        GuestMemoryMmap::<Witness>::from_ranges(&[(GuestAddress(0), (PAGES * PAGE) as usize)])
+            .expect("memory");
+    let machine = Machine::new(memory.clone(), |table| {
+        GuestSpace::with_dirty_bitmap(memory, move |address, _| table.run(address))
+    });
     machine.map(0, 6, 1, Permissions::READ_WRITE);
     machine
 }
@@ -68,7 +76,8 @@ fn machine() -> Machine<GuestMemoryMmap<Witness>> {
 fn a_page_is_marked_dirty_after_it_was_written_to() {
     let machine = machine();
     MEMORY.set(Some(machine.memory.clone()));
-    let (port, seen) = (machine.device.port(), machine.space.device_memory(&machine.device, machine.pasid()));
+    let (port, seen) =
+        (machine.device.port(), machine.space.device_memory(&machine.device, machine.pasid()));
     let at = 6 * PAGE as usize + 5;
     for byte in [1, 2, 3] {
         port.write(Some(machine.pasid()), BASE + 5, &[byte; 9]).expect("mapped");
@@ -80,8 +89,12 @@ fn a_page_is_marked_dirty_after_it_was_written_to() {
     assert_eq!(MARKS.take(), []);
 }
 
-/// Has a write stand still in its middle while another thread makes a change; answers whether the change waited for it.
-fn a_change_waits_for(machine: &Machine<GuestMemoryMmap<Witness>>, write: impl FnOnce() + Send) -> bool {
+/// Has a write stand still in its middle while another thread makes a change; answers whether the
+/// change waited for it.
+fn a_change_waits_for(
+    machine: &Machine<GuestMemoryMmap<Witness>>,
+    write: impl FnOnce() + Send,
+) -> bool {
     let ((entered, has_entered), (changed, has_changed)) = (mpsc::channel(), mpsc::channel());
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -95,8 +108,10 @@ fn a_change_waits_for(machine: &Machine<GuestMemoryMmap<Witness>>, write: impl F
             let (told, hears) = mpsc::channel();
             ON_MARK.set(Some(Box::new(move || {
                 entered.send(()).expect("somebody waits");
-                // Time for a change that does not wait to be over; one that waits is right however long this is.
-                told.send(has_changed.recv_timeout(Duration::from_millis(50)).is_err()).expect("it hears");
+                // Time for a change that does not wait to be over; one that waits is right however
+                // long this is.
+                told.send(has_changed.recv_timeout(Duration::from_millis(50)).is_err())
+                    .expect("it hears");
             })));
             write();
             hears.try_recv().expect("there was a mark")
@@ -111,11 +126,24 @@ fn a_change_waits_for_a_write_that_has_begun_whichever_way_that_goes() {
     let machine = machine();
     let (port, handle) = (machine.device.port(), machine.space.handle());
     let piece = [Segment { address: BASE, len: 8 }];
-    assert!(a_change_waits_for(&machine, || handle.write(&piece, &[1; 8], AccessMode::WRITE).expect("mapped")), "of the provider's");
+    assert!(
+        a_change_waits_for(&machine, || handle
+            .write(&piece, &[1; 8], AccessMode::WRITE)
+            .expect("mapped")),
+        "of the provider's"
+    );
     let pasid = Some(machine.pasid());
     port.write(pasid, BASE, &[1]).expect("mapped, and kept from now on");
     assert!(port.kept(machine.pasid(), BASE, AccessMode::WRITE).is_some());
-    assert!(a_change_waits_for(&machine, move || port.write(pasid, BASE, &[2; 8]).expect("mapped")), "by what is kept");
+    assert!(
+        a_change_waits_for(&machine, move || port.write(pasid, BASE, &[2; 8]).expect("mapped")),
+        "by what is kept"
+    );
     let seen = machine.space.device_memory(&machine.device, machine.pasid());
-    assert!(a_change_waits_for(&machine, || seen.write_slice(&[3; 8], GuestAddress(BASE)).expect("mapped")), "of rust-vmm's");
+    assert!(
+        a_change_waits_for(&machine, || seen
+            .write_slice(&[3; 8], GuestAddress(BASE))
+            .expect("mapped")),
+        "of rust-vmm's"
+    );
 }

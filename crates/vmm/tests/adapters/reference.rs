@@ -18,7 +18,13 @@ fn contents(memory: &Logged) -> Vec<u8> {
 }
 
 /// What one access came to: what it read, or that it was not permitted.
-fn access<M: GuestMemory>(memory: &M, at: GuestAddress, len: usize, kind: u8, byte: u8) -> Result<Vec<u8>, ()> {
+fn access<M: GuestMemory>(
+    memory: &M,
+    at: GuestAddress,
+    len: usize,
+    kind: u8,
+    byte: u8,
+) -> Result<Vec<u8>, ()> {
     let mut buf = vec![byte; len];
     match kind {
         0 => memory.read_slice(&mut buf, at).map_err(drop)?,
@@ -38,16 +44,24 @@ fn random_operations_come_to_what_vm_memorys_own_iotlb_says() {
         let machine = Machine::logged();
         let reference = logged_memory();
         fill(&reference);
-        let own = IommuMemory::new(reference.clone(), Filled::default(), true, AtomicBitmap::with_len(1 << 31));
+        let own = IommuMemory::new(
+            reference.clone(),
+            Filled::default(),
+            true,
+            AtomicBitmap::with_len(1 << 31),
+        );
         let direct = machine.space.device_memory(&machine.device, machine.pasid());
         let iommu = machine.space.device_iommu(&machine.device, machine.pasid());
-        let wrapped = IommuMemory::new(machine.memory.clone(), iommu, true, AtomicBitmap::with_len(1 << 31));
+        let wrapped =
+            IommuMemory::new(machine.memory.clone(), iommu, true, AtomicBitmap::with_len(1 << 31));
         let mut permitted = 0;
         for step in 0..STEPS {
             let (page, to) = (random.u64(..SPAN), random.u64(..PAGES));
             match random.u8(..10) {
                 0 => {
-                    let permits = random.choice([(true, true), (true, false), (false, true), (false, false)]).expect("four");
+                    let permits = random
+                        .choice([(true, true), (true, false), (false, true), (false, false)])
+                        .expect("four");
                     let (read, write) = permits;
                     machine.table.map(page, to, Permissions { read, write, execute: false });
                     machine.space.invalidate([range(page, 1)]);
@@ -65,28 +79,43 @@ fn random_operations_come_to_what_vm_memorys_own_iotlb_says() {
                 1 if random.bool() => {
                     machine.table.unmap(page);
                     machine.space.invalidate([range(page, 1)]);
-                    own.iommu().0.write().invalidate_mapping(GuestAddress(BASE + page * PAGE), PAGE as usize);
+                    own.iommu()
+                        .0
+                        .write()
+                        .invalidate_mapping(GuestAddress(BASE + page * PAGE), PAGE as usize);
                 }
                 1 | 2 => {
                     // A run of pages that are contiguous in the guest.
                     let pages = random.u64(1..6).min(PAGES - to).min(SPAN - page);
                     machine.map(page, to, pages, Permissions::READ_WRITE);
                     machine.space.invalidate([range(page, pages)]);
-                    (0..pages).for_each(|n| own.iommu().set(page + n, to + n, VmPermissions::ReadWrite));
+                    (0..pages)
+                        .for_each(|n| own.iommu().set(page + n, to + n, VmPermissions::ReadWrite));
                 }
                 _ => {
                     let at = GuestAddress(BASE + random.u64(..SPAN * PAGE));
-                    // At least a byte: what no bytes are is up to the ranges next to them in vm-memory's Iotlb, and nothing at all by its documentation.
+                    // At least a byte: what no bytes are is up to the ranges next to them in
+                    // vm-memory's Iotlb, and nothing at all by its documentation.
                     let len = (random.usize(..3 * PAGE as usize) >> random.u8(..13)).max(1);
                     let (kind, byte) = (random.u8(..5), random.u8(..));
                     let expected = access(&own, at, len, kind, byte);
-                    let seen = if random.bool() { access(&direct, at, len, kind, byte) } else { access(&wrapped, at, len, kind, byte) };
-                    assert_eq!(seen, expected, "seed {seed}, step {step}: {kind} of {len:#x} bytes at {at:x?}");
+                    let seen = if random.bool() {
+                        access(&direct, at, len, kind, byte)
+                    } else {
+                        access(&wrapped, at, len, kind, byte)
+                    };
+                    assert_eq!(
+                        seen, expected,
+                        "seed {seed}, step {step}: {kind} of {len:#x} bytes at {at:x?}"
+                    );
                     permitted += u32::from(expected.is_ok() && kind < 2);
                 }
             }
         }
-        assert!(permitted > STEPS / 20, "only {permitted} accesses were permitted: the test shows little");
+        assert!(
+            permitted > STEPS / 20,
+            "only {permitted} accesses were permitted: the test shows little"
+        );
         assert!(contents(&machine.memory) == contents(&reference), "seed {seed}");
         assert_eq!(machine.memory.num_regions(), 2);
     }

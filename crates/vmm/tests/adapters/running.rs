@@ -19,8 +19,12 @@ const ROUNDS: u64 = 3000;
 /// What a page holds that is no longer mapped; no device writes it.
 const FREED: u8 = 0xf5;
 
-/// Has `device` write to page 0 for as long as the monitor changes what that means, and checks that no write comes after a change.
-fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(machine: &Machine<M>, device: impl Fn(u8) -> bool + Sync) {
+/// Has `device` write to page 0 for as long as the monitor changes what that means, and checks that
+/// no write comes after a change.
+fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(
+    machine: &Machine<M>,
+    device: impl Fn(u8) -> bool + Sync,
+) {
     let (over, written) = (AtomicBool::new(false), AtomicU64::new(0));
     machine.map(0, 0, 1, Permissions::READ_WRITE);
     let late = thread::scope(|scope| {
@@ -39,7 +43,10 @@ fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(machine: &Machin
             machine.map(0, after, 1, Permissions::READ_WRITE);
             machine.space.invalidate([range(0, 1)]);
             // The old page has found another use.
-            machine.memory.write_slice(&[FREED; PAGE as usize], GuestAddress(before * PAGE)).expect("the guest's");
+            machine
+                .memory
+                .write_slice(&[FREED; PAGE as usize], GuestAddress(before * PAGE))
+                .expect("the guest's");
             if round % 64 == 0 {
                 // Time for the devices to run, without which nothing is shown.
                 let begun = Instant::now();
@@ -97,7 +104,9 @@ fn the_provider_itself_does_not_write_to_a_page_that_the_monitor_has_taken_away(
     let machine = Machine::plain();
     let handle = machine.space.handle();
     let piece = [Segment { address: BASE, len: PAGE }];
-    writes_while_pages_move(&machine, |byte| handle.write(&piece, &[byte; PAGE as usize], AccessMode::WRITE).is_ok());
+    writes_while_pages_move(&machine, |byte| {
+        handle.write(&piece, &[byte; PAGE as usize], AccessMode::WRITE).is_ok()
+    });
 }
 
 // shows T2, T3
@@ -125,7 +134,8 @@ fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
     ];
     for (n, access) in (1..).zip(accesses) {
         let (old, new) = (10, 10 + n);
-        let first = |page: u64| memory.read_obj::<u8>(GuestAddress(page * PAGE)).expect("the guest's");
+        let first =
+            |page: u64| memory.read_obj::<u8>(GuestAddress(page * PAGE)).expect("the guest's");
         table.map(0, old, Permissions::READ_WRITE);
         space.invalidate([AddrRange::ALL]);
         let (walked, changed) = (Arc::clone(&table), Arc::clone(&space));
@@ -139,7 +149,8 @@ fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
             .expect("no panic");
         }));
         access(77);
-        // The change waits for what has pinned the range, so that this may still go to the old page.
+        // The change waits for what has pinned the range, so that this may still go to the old
+        // page.
         let expected = if n == 3 { (77, 10 + 3 + 1) } else { (11, 77) };
         assert_eq!((first(old), first(new)), expected, "access {n}");
         access(78);
@@ -152,10 +163,15 @@ fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
 fn a_model_of_rust_vmm_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
     let machine = Machine::logged();
     let seen = machine.space.device_memory(&machine.device, machine.pasid());
-    writes_while_pages_move(&machine, |byte| seen.write_slice(&[byte; PAGE as usize], GuestAddress(BASE)).is_ok());
+    writes_while_pages_move(&machine, |byte| {
+        seen.write_slice(&[byte; PAGE as usize], GuestAddress(BASE)).is_ok()
+    });
     let iommu = machine.space.device_iommu(&machine.device, machine.pasid());
-    let seen = IommuMemory::new(machine.memory.clone(), iommu, true, AtomicBitmap::with_len(1 << 31));
-    writes_while_pages_move(&machine, |byte| seen.write_slice(&[byte; PAGE as usize], GuestAddress(BASE)).is_ok());
+    let seen =
+        IommuMemory::new(machine.memory.clone(), iommu, true, AtomicBitmap::with_len(1 << 31));
+    writes_while_pages_move(&machine, |byte| {
+        seen.write_slice(&[byte; PAGE as usize], GuestAddress(BASE)).is_ok()
+    });
 }
 
 // shows T2
@@ -171,7 +187,8 @@ fn an_invalidation_waits_for_slices_in_an_iterator_and_for_translations_in_hand(
         drop(slices);
     };
     let hold_translation: &(dyn Fn(&dyn Fn()) + Sync) = &|held| {
-        let translation = iommu.translate(GuestAddress(BASE), 8, VmPermissions::Read).expect("mapped");
+        let translation =
+            iommu.translate(GuestAddress(BASE), 8, VmPermissions::Read).expect("mapped");
         held();
         drop(translation);
     };
@@ -202,13 +219,23 @@ fn an_invalidation_does_not_wait_for_a_slice_that_has_left_its_iterator() {
     let machine = Machine::plain();
     machine.map(0, 3, 1, Permissions::READ_WRITE);
     let seen = machine.space.device_memory(&machine.device, machine.pasid());
-    let slice = seen.get_slices(GuestAddress(BASE), 8, VmPermissions::Write).expect("mapped").next().expect("one").expect("the guest's");
+    let slice = seen
+        .get_slices(GuestAddress(BASE), 8, VmPermissions::Write)
+        .expect("mapped")
+        .next()
+        .expect("one")
+        .expect("the guest's");
     machine.table.unmap(0);
-    let change = thread::scope(|scope| scope.spawn(|| machine.space.begin_invalidate([AddrRange::ALL]).is_over()).join());
+    let change = thread::scope(|scope| {
+        scope.spawn(|| machine.space.begin_invalidate([AddrRange::ALL]).is_over()).join()
+    });
     assert!(change.expect("no panic"));
     assert!(!seen.check_range(GuestAddress(BASE), 8, VmPermissions::Write));
     slice.copy_from(&[9u8; 8]);
-    assert_eq!(machine.memory.read_obj::<[u8; 8]>(GuestAddress(3 * PAGE)).expect("the guest's"), [9; 8]);
+    assert_eq!(
+        machine.memory.read_obj::<[u8; 8]>(GuestAddress(3 * PAGE)).expect("the guest's"),
+        [9; 8]
+    );
 }
 
 // shows T2, U3

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
-    Access, AccessMode, AddrRange, Bdf, Bind, Capabilities, DeviceSpec, DmaPort, EndReason, FaultReason, Features, Frame, PasidWidth,
-    Permissions, Plug, Run, Segment, StopCause,
+    Access, AccessMode, AddrRange, Bdf, Bind, Capabilities, DeviceSpec, DmaPort, EndReason,
+    FaultReason, Features, Frame, PasidWidth, Permissions, Plug, Run, Segment, StopCause,
 };
 use sva_vmm::{GuestSpace, linear};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use crate::support::{BASE, Machine, PAGE, PAGES, READ, fault, harvest, logged_memory, plain_memory, range};
+use crate::support::{
+    BASE, Machine, PAGE, PAGES, READ, fault, harvest, logged_memory, plain_memory, range,
+};
 
 fn read<M: GuestMemoryBackend + Send + Sync>(
     machine: &Machine<M>,
@@ -32,7 +34,11 @@ fn write<M: GuestMemoryBackend + Send + Sync>(
     port.write(Some(machine.pasid()), at, data).map_err(fault)
 }
 
-fn keeps<M: GuestMemoryBackend + Send + Sync>(machine: &Machine<M>, port: &DmaPort, page: u64) -> Option<Frame> {
+fn keeps<M: GuestMemoryBackend + Send + Sync>(
+    machine: &Machine<M>,
+    port: &DmaPort,
+    page: u64,
+) -> Option<Frame> {
     port.kept(machine.pasid(), BASE + page * PAGE, AccessMode::READ)
 }
 
@@ -47,11 +53,20 @@ fn a_device_reaches_guest_memory_through_the_monitors_walk() {
         let expected = [&[9; 1][..], &[10; PAGE as usize], &[6; 1]].concat();
         assert_eq!(read(&machine, &port, BASE + PAGE - 1, PAGE + 2), Ok(expected));
         assert_eq!(read(&machine, &port, BASE + 3 * PAGE - 5, 6), Err((5, FaultReason::NotMapped)));
-        assert_eq!(write(&machine, &port, BASE + 2 * PAGE - 2, &[10; 3]), Err((2, FaultReason::Denied)));
+        assert_eq!(
+            write(&machine, &port, BASE + 2 * PAGE - 2, &[10; 3]),
+            Err((2, FaultReason::Denied))
+        );
     }
-    assert_eq!([0, 1, 2].map(|page| keeps(&machine, &port, page)), [8, 9, 5].map(|page| Some(Frame(page * PAGE))));
+    assert_eq!(
+        [0, 1, 2].map(|page| keeps(&machine, &port, page)),
+        [8, 9, 5].map(|page| Some(Frame(page * PAGE)))
+    );
     write(&machine, &port, BASE + PAGE - 1, &[0xaa, 0xbb]).expect("kept");
-    assert_eq!(machine.memory.read_obj::<[u8; 4]>(GuestAddress(9 * PAGE - 2)).expect("the guest's"), [9, 0xaa, 0xbb, 10]);
+    assert_eq!(
+        machine.memory.read_obj::<[u8; 4]>(GuestAddress(9 * PAGE - 2)).expect("the guest's"),
+        [9, 0xaa, 0xbb, 10]
+    );
     assert_eq!(read(&machine, &port, BASE - 1, 1), Err((0, FaultReason::NotMapped)));
 }
 
@@ -60,19 +75,32 @@ fn a_device_reaches_guest_memory_through_the_monitors_walk() {
 fn regions_of_guest_memory_that_follow_one_another_are_one_to_a_device() {
     let all = AddrRange::ALL;
     let machine = Machine::new(logged_memory(), |_| {
-        GuestSpace::with_dirty_bitmap(logged_memory(), linear(all, GuestAddress(0), Permissions::READ_WRITE))
+        GuestSpace::with_dirty_bitmap(
+            logged_memory(),
+            linear(all, GuestAddress(0), Permissions::READ_WRITE),
+        )
     });
     let port = machine.device.port();
     let middle = PAGES / 2 * PAGE;
     for round in 1..4 {
         write(&machine, &port, middle - 3, &[round; 6]).expect("in two regions");
-        assert_eq!(read(&machine, &port, middle - 4, 8), Ok([&[0][..], &[round; 6], &[0]].concat()));
-        assert_eq!(read(&machine, &port, PAGES * PAGE - 2, 3), Err((2, FaultReason::NotMapped)), "behind the guest's memory");
+        assert_eq!(
+            read(&machine, &port, middle - 4, 8),
+            Ok([&[0][..], &[round; 6], &[0]].concat())
+        );
+        assert_eq!(
+            read(&machine, &port, PAGES * PAGE - 2, 3),
+            Err((2, FaultReason::NotMapped)),
+            "behind the guest's memory"
+        );
     }
     let kept = [middle - 1, middle].map(|at| port.kept(machine.pasid(), at, AccessMode::WRITE));
     assert_eq!(kept, [Some(Frame(middle - 1)), Some(Frame(middle))]);
     let run = machine.space.handle().run(middle, false).expect("mapped").expect("named");
-    assert_eq!((run.range, run.frame), (AddrRange::new(middle, middle).expect("half of it"), Frame(middle)));
+    assert_eq!(
+        (run.range, run.frame),
+        (AddrRange::new(middle, middle).expect("half of it"), Frame(middle))
+    );
 }
 
 #[test]
@@ -83,7 +111,11 @@ fn the_pages_that_a_device_writes_to_are_dirty_and_no_others() {
     machine.map(4, 7, 1, READ);
     harvest(&machine.memory);
     for round in 0..3 {
-        assert_eq!(keeps(&machine, &port, 0).is_some(), round > 0, "first the long way, then by what is kept");
+        assert_eq!(
+            keeps(&machine, &port, 0).is_some(),
+            round > 0,
+            "first the long way, then by what is kept"
+        );
         write(&machine, &port, BASE + 2 * PAGE - 1, &[1, 2]).expect("in two regions");
         assert_eq!(harvest(&machine.memory), [31, 32].into(), "round {round}");
         write(&machine, &port, BASE + 9, &[3]).expect("mapped");
@@ -94,7 +126,10 @@ fn the_pages_that_a_device_writes_to_are_dirty_and_no_others() {
     }
     machine.space.handle().write_frame(Frame(33 * PAGE + 5), &[1; 2]).expect("the guest's");
     assert_eq!(harvest(&machine.memory), [33].into());
-    assert_eq!(machine.memory.read_obj::<[u8; 2]>(GuestAddress(32 * PAGE - 1)).expect("the guest's"), [1, 2]);
+    assert_eq!(
+        machine.memory.read_obj::<[u8; 2]>(GuestAddress(32 * PAGE - 1)).expect("the guest's"),
+        [1, 2]
+    );
 }
 
 // shows T6
@@ -105,7 +140,10 @@ fn atomic_operations_are_made_on_plain_memory_and_refused_where_they_would_leave
     machine.memory.write_obj(5u64, GuestAddress(3 * PAGE + 8)).expect("the guest's");
     let port = machine.device.port();
     let sums = [5, 12, 19];
-    assert_eq!(sums.map(|_| port.fetch_add(Some(machine.pasid()), BASE + 8, 7u64).expect("plain")), sums);
+    assert_eq!(
+        sums.map(|_| port.fetch_add(Some(machine.pasid()), BASE + 8, 7u64).expect("plain")),
+        sums
+    );
     let logged = Machine::logged();
     logged.map(0, 3, 1, Permissions::READ_WRITE);
     let port = logged.device.port();
@@ -126,7 +164,11 @@ fn ranges_that_are_invalidated_together_are_asked_for_again_and_no_others() {
     machine.map(1, 3, 1, Permissions::READ_WRITE);
     machine.map(6, 4, 1, READ);
     machine.table.unmap(7);
-    assert_eq!(keeps(&machine, &port, 1), Some(Frame(22 * PAGE)), "nobody has said that it changed");
+    assert_eq!(
+        keeps(&machine, &port, 1),
+        Some(Frame(22 * PAGE)),
+        "nobody has said that it changed"
+    );
     machine.space.invalidate([range(1, 1), range(6, 2)]);
     let kept: Vec<_> = (0..8).map(|page| keeps(&machine, &port, page).is_some()).collect();
     assert_eq!(kept, [true, false, true, true, true, true, false, false]);
@@ -145,16 +187,22 @@ fn pages_are_brought_in_where_the_monitor_can_and_refused_where_not() {
     let asked = Arc::new(AtomicU64::new(0));
     let machine = Machine::new(plain_memory(), |_| {
         let (walked, changed, asked) = (Arc::clone(&table), Arc::clone(&table), Arc::clone(&asked));
-        GuestSpace::new(plain_memory(), move |address, _| walked.run(address)).on_page_fault(move |address, mode| {
-            asked.fetch_add(1, Ordering::Relaxed);
-            let page = (address - BASE) / PAGE;
-            match page {
-                // As a guest's dirty bit: writing is permitted once it has been set.
-                0 => changed.map(0, 9, if mode.access == Access::Write { Permissions::READ_WRITE } else { READ }),
-                _ => return Err(StopCause::Denied),
-            }
-            Ok(())
-        })
+        GuestSpace::new(plain_memory(), move |address, _| walked.run(address)).on_page_fault(
+            move |address, mode| {
+                asked.fetch_add(1, Ordering::Relaxed);
+                let page = (address - BASE) / PAGE;
+                match page {
+                    // As a guest's dirty bit: writing is permitted once it has been set.
+                    0 => changed.map(
+                        0,
+                        9,
+                        if mode.access == Access::Write { Permissions::READ_WRITE } else { READ },
+                    ),
+                    _ => return Err(StopCause::Denied),
+                }
+                Ok(())
+            },
+        )
     });
     let port = machine.device.port();
     table.make_absent(0);
@@ -203,10 +251,18 @@ fn the_end_of_a_guest_stops_its_devices_and_runs_each_exit_handler_once() {
     let handle = machine.space.handle();
     assert_eq!(handle.ended(), Some(EndReason::Exited));
     let piece = [Segment { address: BASE, len: 1 }];
-    assert!(matches!(handle.read(&piece, &mut [0], AccessMode::READ).expect_err("ended").cause, StopCause::Ended));
+    assert!(matches!(
+        handle.read(&piece, &mut [0], AccessMode::READ).expect_err("ended").cause,
+        StopCause::Ended
+    ));
     assert!(handle.read_frame(Frame(0), &mut [0]).is_err());
     assert!(matches!(handle.run(BASE, false), Err(StopCause::Ended)));
-    assert!(machine.iommu.bind_device(&second, &handle, Bind::new(()).features(Features::NONE)).is_err());
+    assert!(
+        machine
+            .iommu
+            .bind_device(&second, &handle, Bind::new(()).features(Features::NONE))
+            .is_err()
+    );
     drop((bond, machine));
     assert_eq!(ran.load(Ordering::Relaxed), 1);
 }
@@ -219,10 +275,17 @@ fn what_is_mapped_in_a_window_is_found_across_holes_and_runs() {
     machine.map(3, 30, 1, READ);
     machine.map(6, 40, 1, READ);
     machine.table.make_absent(7);
-    let windows = [range(0, 3), range(5, 20), AddrRange::new(BASE + 3 * PAGE + 7, 2).expect("two bytes")];
+    let windows =
+        [range(0, 3), range(5, 20), AddrRange::new(BASE + 3 * PAGE + 7, 2).expect("two bytes")];
     let found = machine.space.handle().mapped_within(&windows).expect("asks the table");
     assert_eq!(found, [range(1, 2), windows[2], range(6, 2)]);
-    let hole = |address, _| Ok(Run { range: AddrRange::ALL, frame: Frame(address & !(PAGE - 1)), permits: Permissions::NONE });
+    let hole = |address, _| {
+        Ok(Run {
+            range: AddrRange::ALL,
+            frame: Frame(address & !(PAGE - 1)),
+            permits: Permissions::NONE,
+        })
+    };
     let empty = GuestSpace::new(plain_memory(), hole);
     assert_eq!(empty.handle().mapped_within(&[AddrRange::ALL]).expect("one step"), []);
 }
@@ -230,14 +293,21 @@ fn what_is_mapped_in_a_window_is_found_across_holes_and_runs() {
 // shows T4
 #[test]
 fn a_translation_is_the_largest_aligned_part_of_what_the_walk_names() {
-    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(PAGE), 16 << 20)]).expect("memory");
+    let memory =
+        GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(PAGE), 16 << 20)]).expect("memory");
     let iova = AddrRange::new(1 << 30, 16 << 20).expect("not empty");
     let askew = GuestSpace::new(memory.clone(), linear(iova, GuestAddress(PAGE), READ));
     let found = askew.handle().translate((1 << 30) + 5, false).expect("mapped");
-    assert_eq!((found.range.first(), found.range.bits(), found.frame, found.permits), (1 << 30, 12, Some(Frame(PAGE)), READ));
+    assert_eq!(
+        (found.range.first(), found.range.bits(), found.frame, found.permits),
+        (1 << 30, 12, Some(Frame(PAGE)), READ)
+    );
     let straight = GuestSpace::new(memory.clone(), linear(AddrRange::ALL, GuestAddress(0), READ));
     let found = straight.handle().translate((2 << 20) + 5, false).expect("mapped");
-    assert_eq!((found.range.first(), found.range.bits(), found.frame), (2 << 20, 21, Some(Frame(2 << 20))));
+    assert_eq!(
+        (found.range.first(), found.range.bits(), found.frame),
+        (2 << 20, 21, Some(Frame(2 << 20)))
+    );
     let bytes = GuestSpace::new(memory, linear(AddrRange::ALL, GuestAddress(3), READ));
     let found = bytes.handle().translate(2 << 20, false).expect("mapped");
     assert_eq!((found.frame, found.permits), (None, READ), "pages that no frame is as aligned as");
@@ -246,11 +316,22 @@ fn a_translation_is_the_largest_aligned_part_of_what_the_walk_names() {
 // shows S2
 #[test]
 fn a_walk_that_answers_for_another_address_or_past_the_last_one_maps_nothing() {
-    let elsewhere = |_, _| Ok(Run { range: range(5, 1), frame: Frame(0), permits: Permissions::READ_WRITE });
-    let past = |_, _| Ok(Run { range: AddrRange::ALL, frame: Frame(u64::MAX - 3), permits: Permissions::READ_WRITE });
-    for space in [GuestSpace::new(plain_memory(), elsewhere), GuestSpace::new(plain_memory(), past)] {
+    let elsewhere =
+        |_, _| Ok(Run { range: range(5, 1), frame: Frame(0), permits: Permissions::READ_WRITE });
+    let past = |_, _| {
+        Ok(Run {
+            range: AddrRange::ALL,
+            frame: Frame(u64::MAX - 3),
+            permits: Permissions::READ_WRITE,
+        })
+    };
+    for space in [GuestSpace::new(plain_memory(), elsewhere), GuestSpace::new(plain_memory(), past)]
+    {
         for address in [0, 4, BASE, u64::MAX] {
-            assert!(matches!(space.handle().run(address, false), Err(StopCause::NotMapped)), "{address:#x}");
+            assert!(
+                matches!(space.handle().run(address, false), Err(StopCause::NotMapped)),
+                "{address:#x}"
+            );
             let piece = [Segment { address, len: 1 }];
             assert!(space.handle().write(&piece, &[1], AccessMode::WRITE).is_err());
         }

@@ -1,4 +1,5 @@
-//! A machine: guest memory, the page tables of a monitor, an IOMMU and a device that is bound to them.
+//! A machine: guest memory, the page tables of a monitor, an IOMMU and a device that is bound to
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,15 +7,17 @@ use std::time::Duration;
 
 use sva_core::sync::{RwLock, RwLockReadGuard};
 use sva_core::{
-    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, FaultReason, Features, Frame, Iommu, IommuConfig, Pasid,
-    PasidWidth, Permissions, Plug, Run, StopCause,
+    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, FaultReason, Features,
+    Frame, Iommu, IommuConfig, Pasid, PasidWidth, Permissions, Plug, Run, StopCause,
 };
 use sva_testkit::FlatTopology;
 use sva_vmm::GuestSpace;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
 use vm_memory::guest_memory::Permissions as VmPermissions;
 use vm_memory::iommu::{Error, IotlbIterator, IovaRange};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, Iotlb};
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, Iotlb,
+};
 
 pub(crate) const PAGE: u64 = 4096;
 /// The guest's pages.
@@ -36,13 +39,16 @@ pub(crate) type Logged = GuestMemoryMmap<AtomicBitmap>;
 /// In two regions that follow one another, with a dirty bitmap.
 pub(crate) fn logged_memory() -> Logged {
     let half = PAGES / 2 * PAGE;
-    Logged::from_ranges(&[(GuestAddress(0), half as usize), (GuestAddress(half), half as usize)]).expect("memory")
+    Logged::from_ranges(&[(GuestAddress(0), half as usize), (GuestAddress(half), half as usize)])
+        .expect("memory")
 }
 
 /// Bytes that tell every page of the guest from every other.
 pub(crate) fn fill(memory: &impl GuestMemoryBackend) {
     for page in 0..PAGES {
-        memory.write_slice(&[page as u8 + 1; PAGE as usize], GuestAddress(page * PAGE)).expect("the guest's");
+        memory
+            .write_slice(&[page as u8 + 1; PAGE as usize], GuestAddress(page * PAGE))
+            .expect("the guest's");
     }
 }
 
@@ -82,11 +88,18 @@ impl Table {
     pub(crate) fn run(&self, address: u64) -> Result<Run, StopCause> {
         let table = self.0.read();
         let page = address.checked_sub(BASE).ok_or(StopCause::NotMapped)? / PAGE;
-        let (to, permits) = table.get(&page).ok_or(StopCause::NotMapped)?.ok_or(StopCause::NotPresent)?;
-        let is_alike = |other: u64| table.get(&other) == Some(&(to + other).checked_sub(page).map(|frame| (frame, permits)));
+        let (to, permits) =
+            table.get(&page).ok_or(StopCause::NotMapped)?.ok_or(StopCause::NotPresent)?;
+        let is_alike = |other: u64| {
+            table.get(&other) == Some(&(to + other).checked_sub(page).map(|frame| (frame, permits)))
+        };
         let first = (0..page).rev().take_while(|other| is_alike(*other)).last().unwrap_or(page);
         let last = (page + 1..).take_while(|other| is_alike(*other)).last().unwrap_or(page);
-        Ok(Run { range: range(first, last - first + 1), frame: Frame((to - (page - first)) * PAGE), permits })
+        Ok(Run {
+            range: range(first, last - first + 1),
+            frame: Frame((to - (page - first)) * PAGE),
+            permits,
+        })
     }
 }
 
@@ -104,14 +117,18 @@ pub(crate) struct Machine<M: GuestMemoryBackend + Send + Sync + 'static> {
 impl Machine<GuestMemoryMmap> {
     pub(crate) fn plain() -> Self {
         let memory = plain_memory();
-        Self::new(memory.clone(), |table| GuestSpace::new(memory, move |address, _| table.run(address)))
+        Self::new(memory.clone(), |table| {
+            GuestSpace::new(memory, move |address, _| table.run(address))
+        })
     }
 }
 
 impl Machine<Logged> {
     pub(crate) fn logged() -> Self {
         let memory = logged_memory();
-        Self::new(memory.clone(), |table| GuestSpace::with_dirty_bitmap(memory, move |address, _| table.run(address)))
+        Self::new(memory.clone(), |table| {
+            GuestSpace::with_dirty_bitmap(memory, move |address, _| table.run(address))
+        })
     }
 }
 
@@ -125,8 +142,11 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> Machine<M> {
         let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
         let device = iommu.plug_in(Plug::new(spec)).expect("free").device;
-        let features = Features { page_faults: space.handle().capabilities().page_faults, ..Features::NONE };
-        let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()).features(features)).expect("free");
+        let features =
+            Features { page_faults: space.handle().capabilities().page_faults, ..Features::NONE };
+        let bond = iommu
+            .bind_device(&device, &space.handle(), Bind::new(()).features(features))
+            .expect("free");
         Self { bond, device, iommu, bus, space, table, memory }
     }
 
@@ -152,15 +172,25 @@ pub(crate) struct Filled(pub(crate) RwLock<Iotlb>);
 impl Filled {
     pub(crate) fn set(&self, page: u64, to: u64, permits: VmPermissions) {
         let iova = GuestAddress(BASE + page * PAGE);
-        self.0.write().set_mapping(iova, GuestAddress(to * PAGE), PAGE as usize, permits).expect("a page");
+        self.0
+            .write()
+            .set_mapping(iova, GuestAddress(to * PAGE), PAGE as usize, permits)
+            .expect("a page");
     }
 }
 
 impl vm_memory::Iommu for Filled {
     type IotlbGuard<'a> = RwLockReadGuard<'a, Iotlb>;
 
-    fn translate(&self, iova: GuestAddress, length: usize, access: VmPermissions) -> Result<IotlbIterator<Self::IotlbGuard<'_>>, Error> {
-        Iotlb::lookup(self.0.read(), iova, length, access)
-            .map_err(|fails| Error::CannotResolve { iova_range: IovaRange { base: iova, length }, reason: format!("{fails:?}") })
+    fn translate(
+        &self,
+        iova: GuestAddress,
+        length: usize,
+        access: VmPermissions,
+    ) -> Result<IotlbIterator<Self::IotlbGuard<'_>>, Error> {
+        Iotlb::lookup(self.0.read(), iova, length, access).map_err(|fails| Error::CannotResolve {
+            iova_range: IovaRange { base: iova, length },
+            reason: format!("{fails:?}"),
+        })
     }
 }

@@ -25,23 +25,38 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
 
     let source = process.buffer(LEN, stage.seed())?;
     let begun = Instant::now();
-    let completion = mover.execute(pasid, &Descriptor::crc(source.address, source.size(), 0).block_on_fault())?;
+    let completion = mover
+        .execute(pasid, &Descriptor::crc(source.address, source.size(), 0).block_on_fault())?;
     let time = begun.elapsed();
     let own = process.crc(&source)?;
     let equal = completion.is_success() && completion.record.crc() == own;
-    stage.claim(&[], "the CRC32C by the data mover is the one that the process computes", equal, Figures::new().rate(LEN, time));
+    stage.claim(
+        &[],
+        "the CRC32C by the data mover is the one that the process computes",
+        equal,
+        Figures::new().rate(LEN, time),
+    );
 
     let destination = process.buffer(LEN, stage.seed())?;
     let record = process.buffer(64, stage.seed())?;
     let before = process.crc(&destination)?;
     // A record is 32-byte aligned; one of the two places in 64 bytes is.
     let place = record.address.next_multiple_of(32);
-    let descriptor = Descriptor::memory_move(source.address, destination.address, source.size()).block_on_fault();
+    let descriptor = Descriptor::memory_move(source.address, destination.address, source.size())
+        .block_on_fault();
     let begun = Instant::now();
     let completion = mover.execute(pasid, &descriptor.with_completion(place))?;
     let time = begun.elapsed();
-    let moved = completion.is_success() && process.crc(&destination)? == own && process.crc(&source)? == own && before != own;
-    stage.claim(&[], "what the data mover moves is there for the process, byte for byte", moved, Figures::new().rate(LEN, time));
+    let moved = completion.is_success()
+        && process.crc(&destination)? == own
+        && process.crc(&source)? == own
+        && before != own;
+    stage.claim(
+        &[],
+        "what the data mover moves is there for the process, byte for byte",
+        moved,
+        Figures::new().rate(LEN, time),
+    );
 
     // Success, all bytes done, nothing else (linux/idxd.h, struct dsa_completion_record).
     let mut expected = [0; CompletionRecord::SIZE];
@@ -49,7 +64,12 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     expected[4..8].copy_from_slice(&source.size().to_le_bytes());
     let found = process.crc_of(&record, place - record.address, expected.len() as u64)?;
     let written = found == crc32c::crc32c(&expected);
-    stage.claim(&[], "its completion record is in the process's memory", written, Figures::new().bytes("bytes", expected.len() as u64));
+    stage.claim(
+        &[],
+        "its completion record is in the process's memory",
+        written,
+        Figures::new().bytes("bytes", expected.len() as u64),
+    );
 
     let walker = machine.walker("03:00.0")?;
     let list = process.build_list(NODES, stage.seed())?;
@@ -67,6 +87,11 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let (reached, depth, wrong) = process.search_graph(graph.source)?;
     let equal = wrong == 0 && (search.reached, search.depth) == (reached, depth) && reached > 1;
     let figures = Figures::new().count("vertices", reached).time("elapsed_us", time);
-    stage.claim(&[], "its breadth-first search finds the distances the process finds", equal, figures);
+    stage.claim(
+        &[],
+        "its breadth-first search finds the distances the process finds",
+        equal,
+        figures,
+    );
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Groups of one owner: MAP and UNMAP, BIND and UNBIND for all of them.
 
-use sva_core::{AddressSpace, Bind, BindError, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Protection, UnmapError};
+use sva_core::{
+    AddressSpace, Bind, BindError, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid,
+    Protection, UnmapError,
+};
 
 use crate::demo::Stage;
 use crate::demo::claim::Figures;
@@ -52,32 +55,56 @@ impl Shared<'_> {
         let mut data = vec![0; LEN as usize];
         let mut equal = true;
         for device in devices {
-            let read = self.port(device)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut data);
+            let read =
+                self.port(device)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut data);
             equal &= read.is_ok() && crc32c::crc32c(&data) == own;
         }
         Ok(equal)
     }
 
     /// Whether all these devices are refused for this reason.
-    fn refused(&self, devices: &[&str], pasid: Option<Pasid>, reason: FaultReason) -> Result<bool, Failure> {
+    fn refused(
+        &self,
+        devices: &[&str],
+        pasid: Option<Pasid>,
+        reason: FaultReason,
+    ) -> Result<bool, Failure> {
         let mut all = true;
         for device in devices {
-            let read = self.port(device)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut [0; 8]);
-            all &= read.err().as_ref().and_then(DmaError::fault).is_some_and(|fault| fault.reason == reason);
+            let read =
+                self.port(device)?.read(pasid, pasid.map_or(IOVA, |_| self.address), &mut [0; 8]);
+            all &= read
+                .err()
+                .as_ref()
+                .and_then(DmaError::fault)
+                .is_some_and(|fault| fault.reason == reason);
         }
         Ok(all)
     }
 
     fn map(&mut self, stage: &mut Stage) -> Result<(), Failure> {
         let (space, address) = (self.space.clone(), self.address);
-        self.container.map(&MapRequest { iova: IOVA, len: LEN, space, address, protection: Protection::READ_WRITE })?;
+        self.container.map(&MapRequest {
+            iova: IOVA,
+            len: LEN,
+            space,
+            address,
+            protection: Protection::READ_WRITE,
+        })?;
         let equal = self.reads(&[FIRST, SECOND], None)?;
         let figures = Figures::new().bytes("bytes", LEN);
-        stage.claim(&["G2", "T8"], "a MAP serves the devices of both groups, without PASID", equal, figures);
+        stage.claim(
+            &["G2", "T8"],
+            "a MAP serves the devices of both groups, without PASID",
+            equal,
+            figures,
+        );
 
         let split = self.container.unmap(IOVA, LEN / 2).err();
-        let refused = matches!(split, Some(UnmapError::WouldSplit { .. })) && self.reads(&[FIRST], None)?;
-        let figures = split.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
+        let refused =
+            matches!(split, Some(UnmapError::WouldSplit { .. })) && self.reads(&[FIRST], None)?;
+        let figures =
+            split.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
         stage.claim(&["T8"], "an UNMAP that would split the mapping is refused", refused, figures);
         Ok(())
     }
@@ -85,24 +112,42 @@ impl Shared<'_> {
     fn bind(&mut self, stage: &mut Stage) -> Result<Pasid, Failure> {
         let bound = self.container.bind(&self.space, Bind::new(7u32))?;
         let equal = self.reads(&[FIRST, SECOND], Some(bound.pasid))?;
-        stage.claim(&["G2"], "a BIND serves the devices of both groups, by one PASID", equal, Figures::new().pasid("pasid", bound.pasid));
+        stage.claim(
+            &["G2"],
+            "a BIND serves the devices of both groups, by one PASID",
+            equal,
+            Figures::new().pasid("pasid", bound.pasid),
+        );
 
         let again = self.container.bind(&self.space, Bind::new(7u32))?;
         let other = self.container.bind(&self.space, Bind::new(8u32)).err();
         let same = again.existing && again.pasid == bound.pasid && other.is_some();
-        let figures = other.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(&["B5"], "a second BIND answers the same PASID; with other drvdata it is refused", same, figures);
+        let figures =
+            other.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
+        stage.claim(
+            &["B5"],
+            "a second BIND answers the same PASID; with other drvdata it is refused",
+            same,
+            figures,
+        );
 
-        let outside = self.machine.iommu.bind_device(self.machine.device(FIRST)?, &self.space, Bind::new(())).err();
+        let outside = self
+            .machine
+            .iommu
+            .bind_device(self.machine.device(FIRST)?, &self.space, Bind::new(()))
+            .err();
         let refused = matches!(outside, Some(BindError::InContainer { .. }));
-        let figures = outside.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
+        let figures =
+            outside.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
         stage.claim(&["B1"], "bind_device of a device in a container is refused", refused, figures);
         Ok(bound.pasid)
     }
 
     fn join(&mut self, stage: &mut Stage, pasid: Pasid) -> Result<(), Failure> {
         let joined = self.container.add(self.machine.group(LATER)?)?;
-        let all = joined.pasids == [pasid] && self.reads(&[LATER], None)? && self.reads(&[LATER], Some(pasid))?;
+        let all = joined.pasids == [pasid]
+            && self.reads(&[LATER], None)?
+            && self.reads(&[LATER], Some(pasid))?;
         let figures = Figures::new().count("groups", self.container.groups().len() as u64);
         stage.claim(&["G3"], "a group that joins gets all mappings and all bindings", all, figures);
         Ok(())
@@ -110,8 +155,14 @@ impl Shared<'_> {
 
     fn undo(mut self, stage: &mut Stage, pasid: Pasid) -> Result<(), Failure> {
         self.container.unbind(self.space.id())?;
-        let held = self.refused(&ALL, Some(pasid), FaultReason::NotBound)? && self.reads(&ALL, None)?;
-        stage.claim(&["B5"], "one UNBIND ends it on all devices; the mapping stays", held, Figures::new());
+        let held =
+            self.refused(&ALL, Some(pasid), FaultReason::NotBound)? && self.reads(&ALL, None)?;
+        stage.claim(
+            &["B5"],
+            "one UNBIND ends it on all devices; the mapping stays",
+            held,
+            Figures::new(),
+        );
 
         let unmapped = self.container.unmap(IOVA, LEN)?;
         let blocked = self.refused(&ALL, None, FaultReason::NoDomainMapping)?;
@@ -125,8 +176,18 @@ impl Shared<'_> {
 
         self.container.close();
         let left = self.machine.iommu.census();
-        let free = left.containers == 0 && self.machine.iommu.bind_device(self.machine.device(FIRST)?, &self.space, Bind::new(())).is_ok();
-        stage.claim(&["U9"], "after the container is closed its groups are free", free, Figures::new());
+        let free = left.containers == 0
+            && self
+                .machine
+                .iommu
+                .bind_device(self.machine.device(FIRST)?, &self.space, Bind::new(()))
+                .is_ok();
+        stage.claim(
+            &["U9"],
+            "after the container is closed its groups are free",
+            free,
+            Figures::new(),
+        );
         Ok(())
     }
 }

@@ -30,7 +30,8 @@ struct Seen {
 impl Seen {
     /// Whether the handler ran once, with this drvdata and for this reason.
     fn once(&self, drvdata: u64, reason: EndReason) -> bool {
-        let (runs, seen) = (self.runs.load(Ordering::Relaxed), self.drvdata.load(Ordering::Relaxed));
+        let (runs, seen) =
+            (self.runs.load(Ordering::Relaxed), self.drvdata.load(Ordering::Relaxed));
         runs == 1 && seen == drvdata && *self.reason.lock() == Some(reason)
     }
 
@@ -38,7 +39,8 @@ impl Seen {
         self.runs.load(Ordering::Relaxed) > 0
     }
 
-    /// Waits for the handler; one that does not come ends the chapter, which would otherwise wait as long for each exec.
+    /// Waits for the handler; one that does not come ends the chapter, which would otherwise wait
+    /// as long for each exec.
     fn wait(&self) -> Result<(), Failure> {
         wait_until("the exit handler", || self.has_run()).map(drop)
     }
@@ -52,7 +54,11 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
 }
 
 /// Binds with a handler that writes down what it sees.
-fn bind(machine: &Machine, space: &Arc<dyn AddressSpace>, drvdata: u64) -> Result<(Bond<u64>, Arc<Seen>), Failure> {
+fn bind(
+    machine: &Machine,
+    space: &Arc<dyn AddressSpace>,
+    drvdata: u64,
+) -> Result<(Bond<u64>, Arc<Seen>), Failure> {
     let seen = Arc::new(Seen::default());
     let handler = seen.clone();
     let bind = Bind::new(drvdata).on_exit(move |end, drvdata: &u64| {
@@ -76,8 +82,14 @@ fn unbound(stage: &mut Stage) -> Result<(), Failure> {
     let before = process.crc(&buffer)?;
     let struck = hammer.wait()?;
     let late = port.write(Some(pasid), buffer.address, &[0x22; 64]).is_err();
-    let held = late && process.crc(&buffer)? == before && struck.fault.reason == FaultReason::NotBound;
-    stage.claim(&["U2"], "when unbind returns, the device cannot touch the process", held, Figures::new().count("writes", struck.writes));
+    let held =
+        late && process.crc(&buffer)? == before && struck.fault.reason == FaultReason::NotBound;
+    stage.claim(
+        &["U2"],
+        "when unbind returns, the device cannot touch the process",
+        held,
+        Figures::new().count("writes", struck.writes),
+    );
     Ok(())
 }
 
@@ -92,7 +104,8 @@ fn unmapped(stage: &mut Stage) -> Result<(), Failure> {
     process.free(&large)?;
     let struck = hammer.wait()?;
     let inside = (large.address..=large.last()).contains(&struck.fault.address);
-    let clean = struck.fault.reason == FaultReason::NotMapped && inside && process.crc(&beside)? == before;
+    let clean =
+        struck.fault.reason == FaultReason::NotMapped && inside && process.crc(&beside)? == before;
     let held = clean && bond.is_live() && !seen.has_run();
     stage.claim(
         &["T2"],
@@ -103,7 +116,8 @@ fn unmapped(stage: &mut Stage) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How often a process replaces its image under a device that writes to it. Once would not do: a device that looks first and writes then would mostly be lucky.
+/// How often a process replaces its image under a device that writes to it. Once would not do: a
+/// device that looks first and writes then would mostly be lucky.
 const EXECS: u64 = 16;
 
 /// A process that replaces its image again and again, by images with one buffer.
@@ -139,14 +153,33 @@ fn execed(stage: &mut Stage) -> Result<(), Failure> {
         last = image.exec(stage, &machine, &mut execs)?;
     }
     let figures = Figures::new().count("writes", execs.writes).time("noticed_us", execs.noticed);
-    stage.claim(&["U4", "U7"], "sixteen execs in the middle of DMA: a bond is with the memory", execs.ended == EXECS, figures);
+    stage.claim(
+        &["U4", "U7"],
+        "sixteen execs in the middle of DMA: a bond is with the memory",
+        execs.ended == EXECS,
+        figures,
+    );
     let figures = Figures::new().count("at_the_same_address", execs.same_address);
-    stage.claim(&["U7"], "the new images are untouched, also where the device aims at them", execs.untouched == EXECS, figures);
+    stage.claim(
+        &["U7"],
+        "the new images are untouched, also where the device aims at them",
+        execs.untouched == EXECS,
+        figures,
+    );
 
     image.takes_over(stage, &machine, last)?;
     // Counted after the last unbind, from which on none can run.
-    let once = execs.handlers.iter().filter(|(drvdata, seen)| seen.once(*drvdata, EndReason::Execed)).count() as u64;
-    stage.claim(&["U4", "B6"], "each exit handler ran once, with its drvdata", once == EXECS, Figures::new().count("handlers", once));
+    let once = execs
+        .handlers
+        .iter()
+        .filter(|(drvdata, seen)| seen.once(*drvdata, EndReason::Execed))
+        .count() as u64;
+    stage.claim(
+        &["U4", "B6"],
+        "each exit handler ran once, with its drvdata",
+        once == EXECS,
+        Figures::new().count("handlers", once),
+    );
     Ok(())
 }
 
@@ -157,7 +190,12 @@ fn image_seed(stage: &mut Stage) -> u64 {
 
 impl Image {
     /// An exec in the middle of DMA. Answers the bond of the image that has ended.
-    fn exec(&mut self, stage: &mut Stage, machine: &Machine, execs: &mut Execs) -> Result<Bond<u64>, Failure> {
+    fn exec(
+        &mut self,
+        stage: &mut Stage,
+        machine: &Machine,
+        execs: &mut Execs,
+    ) -> Result<Bond<u64>, Failure> {
         let space: Arc<dyn AddressSpace> = sva_host::attach(self.process.pid())?;
         let drvdata = stage.seed();
         let (bond, seen) = bind(machine, &space, drvdata)?;
@@ -185,22 +223,47 @@ impl Image {
     }
 
     /// Binds the image as the process that it is now, when the bond of the one before it goes.
-    fn takes_over(&mut self, stage: &mut Stage, machine: &Machine, old: Bond<u64>) -> Result<(), Failure> {
+    fn takes_over(
+        &mut self,
+        stage: &mut Stage,
+        machine: &Machine,
+        old: Bond<u64>,
+    ) -> Result<(), Failure> {
         let device = machine.device(DEVICE)?;
         let old_tag = old.tag();
         let space: Arc<dyn AddressSpace> = sva_host::attach(self.process.pid())?;
         let refusal = machine.iommu.bind_device(device, &space, Bind::new(())).err();
-        let held = matches!(refusal, Some(BindError::Space(SpaceRefusal::NoPasidLeft { in_use: 1, .. })));
-        let figures = refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(&["U5"], "the PASID of an ended image is held as long as its bond", held, figures);
+        let held =
+            matches!(refusal, Some(BindError::Space(SpaceRefusal::NoPasidLeft { in_use: 1, .. })));
+        let figures =
+            refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
+        stage.claim(
+            &["U5"],
+            "the PASID of an ended image is held as long as its bond",
+            held,
+            figures,
+        );
 
         let report = old.unbind();
         let bond = machine.iommu.bind_device(device, &space, Bind::new(()))?;
-        let reused = report.space_ended && bond.pasid() == old_tag.pasid && bond.tag().generation > old_tag.generation;
-        let figures = Figures::new().pasid("pasid", bond.pasid()).value("generation", bond.tag().generation.0);
-        stage.claim(&["U5", "U6"], "after the unbind the number is used again, in a new generation", reused, figures);
+        let reused = report.space_ended
+            && bond.pasid() == old_tag.pasid
+            && bond.tag().generation > old_tag.generation;
+        let figures = Figures::new()
+            .pasid("pasid", bond.pasid())
+            .value("generation", bond.tag().generation.0);
+        stage.claim(
+            &["U5", "U6"],
+            "after the unbind the number is used again, in a new generation",
+            reused,
+            figures,
+        );
 
-        let late = device.port().for_owner(old_tag).write(Some(bond.pasid()), self.buffer.address, &[0x66; 4096]);
+        let late = device.port().for_owner(old_tag).write(
+            Some(bond.pasid()),
+            self.buffer.address,
+            &[0x66; 4096],
+        );
         let dropped = machine.iommu.stale_dropped();
         let held = late.is_err() && dropped == 1 && self.is_untouched()?;
         stage.claim(
@@ -226,13 +289,24 @@ fn killed(stage: &mut Stage) -> Result<(), Failure> {
     let noticed = begun.elapsed();
     seen.wait()?;
     let report = bond.unbind();
-    let clean = struck.fault.reason == FaultReason::SpaceEnded && report.space_ended && report.handler_ran;
+    let clean =
+        struck.fault.reason == FaultReason::SpaceEnded && report.space_ended && report.handler_ran;
     let held = clean && seen.once(drvdata, EndReason::Exited);
     let figures = Figures::new().count("writes", struck.writes).time("noticed_us", noticed);
-    stage.claim(&["U4"], "kill -9 in the middle of DMA ends it; the handler ran once", held, figures);
+    stage.claim(
+        &["U4"],
+        "kill -9 in the middle of DMA ends it; the handler ran once",
+        held,
+        figures,
+    );
 
     let left = machine.iommu.census();
     let nothing = (left.bonds, left.spaces, left.pasids) == (0, 0, 0);
-    stage.claim(&["U1"], "after the unbind nothing is left of it", nothing, Figures::new().count("PASIDs", left.pasids));
+    stage.claim(
+        &["U1"],
+        "after the unbind nothing is left of it",
+        nothing,
+        Figures::new().count("PASIDs", left.pasids),
+    );
     Ok(())
 }

@@ -8,7 +8,8 @@ use crate::demo::claim::Figures;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 
-/// Two endpoints below one switch that does not validate sources: the second has no PASID capability.
+/// Two endpoints below one switch that does not validate sources: the second has no PASID
+/// capability.
 const MOVER: &str = "06:00.0";
 const SIBLING: &str = "07:00.0";
 
@@ -26,16 +27,29 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
         Err(BindError::NotSingleton { siblings, .. })
             if siblings.len() == 1 && siblings[0].device == sibling.bdf() && matches!(siblings[0].because, SharedBecause::NoAcs { .. })
     );
-    let figures = alone.map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
-    stage.claim(&["B1"], "bind_device in a group of two is refused: by whom, and why", named, figures);
+    let figures =
+        alone.map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
+    stage.claim(
+        &["B1"],
+        "bind_device in a group of two is refused: by whom, and why",
+        named,
+        figures,
+    );
 
     let unchanged = iommu.census() == before;
-    stage.claim(&["B3"], "the refused bind has left nothing behind", unchanged, Figures::new().count("bonds", iommu.census().bonds as u64));
+    stage.claim(
+        &["B3"],
+        "the refused bind has left nothing behind",
+        unchanged,
+        Figures::new().count("bonds", iommu.census().bonds as u64),
+    );
 
     let bond = iommu.bind_group(mover.group(), &space, Bind::new(()))?;
     let bound = bond.members() == [mover.bdf()];
-    let completion =
-        machine.mover(MOVER)?.execute(Some(bond.pasid()), &Descriptor::crc(buffer.address, buffer.size(), 0).block_on_fault())?;
+    let completion = machine.mover(MOVER)?.execute(
+        Some(bond.pasid()),
+        &Descriptor::crc(buffer.address, buffer.size(), 0).block_on_fault(),
+    )?;
     let reads = completion.is_success() && completion.record.crc() == process.crc(&buffer)?;
     stage.claim(
         &["B2"],
@@ -45,7 +59,10 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     );
 
     let listed = *bond.left_out() == [Refusal::NoPasidCapability { device: sibling.bdf() }];
-    let figures = bond.left_out().iter().fold(Figures::new(), |figures, refusal| figures.said("left_out", refusal));
+    let figures = bond
+        .left_out()
+        .iter()
+        .fold(Figures::new(), |figures, refusal| figures.said("left_out", refusal));
     stage.claim(&["B2"], "the member without PASID is left out and listed", listed, figures);
 
     let unbound = sibling.port().read(Some(bond.pasid()), buffer.address, &mut [0; 8]);

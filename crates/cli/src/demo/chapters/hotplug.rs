@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;
-use sva_core::{Bdf, Bind, BindError, Capabilities, DeviceSpec, DmaError, FaultReason, IsolationChange, MapRequest, PasidWidth, Plugged};
+use sva_core::{
+    Bdf, Bind, BindError, Capabilities, DeviceSpec, DmaError, FaultReason, IsolationChange,
+    MapRequest, PasidWidth, Plugged,
+};
 use sva_core::{Protection, Refusal, Removal};
 use sva_pci::FunctionSpec;
 
@@ -13,7 +16,8 @@ use crate::demo::failure::Failure;
 use crate::demo::hammer::Hammer;
 use crate::demo::machine::Machine;
 
-/// A switch that redirects but does not validate sources: all below it is one group. One of its slots is full, two are empty.
+/// A switch that redirects but does not validate sources: all below it is one group. One of its
+/// slots is full, two are empty.
 const FABRIC: &str = r#"
     host_bridge = [{ id = "rc", windows = [{ address = "0x80000000", size = "1M" }] }]
     port = [
@@ -30,7 +34,12 @@ const LEN: u64 = 1 << 20;
 const IOVA: u64 = 0x10_0000;
 
 /// Puts a device into the slot below `port`, on the bus and in the IOMMU.
-fn plug(machine: &Machine, port: &str, bdf: &str, capabilities: Capabilities) -> Result<Plugged, Failure> {
+fn plug(
+    machine: &Machine,
+    port: &str,
+    bdf: &str,
+    capabilities: Capabilities,
+) -> Result<Plugged, Failure> {
     let bdf: Bdf = bdf.parse().map_err(|_| Failure::Missing { what: format!("address {bdf}") })?;
     machine.fabric.add(FunctionSpec::new(port, bdf).with_capabilities(capabilities))?;
     Ok(machine.iommu.plug(DeviceSpec { bdf, capabilities })?)
@@ -49,7 +58,13 @@ fn into_a_bound_group(stage: &mut Stage) -> Result<(), Failure> {
     // Whole pages inside a buffer.
     let buffer = process.buffer(LEN + 4096, stage.seed())?;
     let address = buffer.address.next_multiple_of(4096);
-    let request = MapRequest { iova: IOVA, len: LEN, space: space.clone(), address, protection: Protection::READ_WRITE };
+    let request = MapRequest {
+        iova: IOVA,
+        len: LEN,
+        space: space.clone(),
+        address,
+        protection: Protection::READ_WRITE,
+    };
     machine.iommu.map(group, &request)?;
     let bond = machine.iommu.bind_group(group, &space, Bind::new(()))?;
 
@@ -61,18 +76,49 @@ fn into_a_bound_group(stage: &mut Stage) -> Result<(), Failure> {
         port.read(pasid, address, &mut data).is_ok() && crc32c::crc32c(&data) == own
     };
     let mapping = plugged.device.group() == group && equal(None, IOVA);
-    let joined = plugged.joined == [bond.pasid()] && plugged.not_joined.is_empty() && equal(Some(bond.pasid()), address);
+    let joined = plugged.joined == [bond.pasid()]
+        && plugged.not_joined.is_empty()
+        && equal(Some(bond.pasid()), address);
     let figures = Figures::new().bytes("bytes", LEN);
-    stage.claim(&["G4"], "a device hotplugged into a group sees the group's mappings", mapping, figures);
-    stage.claim(&["G4"], "it joins the group's bond, and reads by the same PASID", joined, Figures::new().pasid("pasid", bond.pasid()));
+    stage.claim(
+        &["G4"],
+        "a device hotplugged into a group sees the group's mappings",
+        mapping,
+        figures,
+    );
+    stage.claim(
+        &["G4"],
+        "it joins the group's bond, and reads by the same PASID",
+        joined,
+        Figures::new().pasid("pasid", bond.pasid()),
+    );
 
-    let lesser = plug(&machine, "c", "05:00.0", Capabilities { page_faults: false, ..Capabilities::sva(PasidWidth::MAX) })?;
+    let lesser = plug(
+        &machine,
+        "c",
+        "05:00.0",
+        Capabilities { page_faults: false, ..Capabilities::sva(PasidWidth::MAX) },
+    )?;
     let bdf = lesser.device.bdf();
     let reported = matches!(lesser.not_joined[..], [left] if matches!(left.because, Refusal::DeviceLacks { device, .. } if device == bdf));
-    let fault = lesser.device.port().read(Some(bond.pasid()), address, &mut [0; 8]).err().as_ref().and_then(DmaError::fault);
+    let fault = lesser
+        .device
+        .port()
+        .read(Some(bond.pasid()), address, &mut [0; 8])
+        .err()
+        .as_ref()
+        .and_then(DmaError::fault);
     let blocked = fault.is_some_and(|fault| fault.reason == FaultReason::NotBound);
-    let figures = lesser.not_joined.iter().fold(Figures::new(), |figures, left| figures.said("not_joined", left.because));
-    stage.claim(&["G4", "B8"], "what a newcomer cannot join is reported, and it is blocked", reported && blocked, figures);
+    let figures = lesser
+        .not_joined
+        .iter()
+        .fold(Figures::new(), |figures, left| figures.said("not_joined", left.because));
+    stage.claim(
+        &["G4", "B8"],
+        "what a newcomer cannot join is reported, and it is blocked",
+        reported && blocked,
+        figures,
+    );
     Ok(())
 }
 
@@ -93,13 +139,30 @@ fn beside_a_device_bond(stage: &mut Stage) -> Result<(), Failure> {
     let event = changes == [IsolationChange { device: device.bdf(), newcomer }];
     let refusal = machine.iommu.bind_device(device, &other_space, Bind::new(())).err();
     let refused = matches!(&refusal, Some(BindError::NotSingleton { siblings, .. }) if siblings.iter().any(|s| s.device == newcomer));
-    let figures = refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-    stage.claim(&["G4"], "beside a device's own bond: its owner is told, and new ones are refused", event && refused, figures);
+    let figures =
+        refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
+    stage.claim(
+        &["G4"],
+        "beside a device's own bond: its owner is told, and new ones are refused",
+        event && refused,
+        figures,
+    );
 
-    let fault = plugged.device.port().read(Some(bond.pasid()), buffer.address, &mut [0; 8]).err().as_ref().and_then(DmaError::fault);
+    let fault = plugged
+        .device
+        .port()
+        .read(Some(bond.pasid()), buffer.address, &mut [0; 8])
+        .err()
+        .as_ref()
+        .and_then(DmaError::fault);
     let blocked = fault.is_some_and(|fault| fault.reason == FaultReason::NotBound);
     let works = device.port().read(Some(bond.pasid()), buffer.address, &mut [0; 8]).is_ok();
-    stage.claim(&["B8"], "the newcomer is not in that bond, which goes on", blocked && works, Figures::new());
+    stage.claim(
+        &["B8"],
+        "the newcomer is not in that bond, which goes on",
+        blocked && works,
+        Figures::new(),
+    );
     Ok(())
 }
 
@@ -114,12 +177,22 @@ fn surprise(stage: &mut Stage) -> Result<(), Failure> {
     machine.iommu.remove(device, Removal::Surprise)?;
     let struck = hammer.wait()?;
     // What was in flight ended in whatever the removal had come to; from here on it is gone.
-    let fault = device.port().write(Some(bond.pasid()), buffer.address, &[0; 8]).err().as_ref().and_then(DmaError::fault);
+    let fault = device
+        .port()
+        .write(Some(bond.pasid()), buffer.address, &[0; 8])
+        .err()
+        .as_ref()
+        .and_then(DmaError::fault);
     let stopped = fault.is_some_and(|fault| fault.reason == FaultReason::DeviceRemoved);
     let ended = !bond.is_live() && bond.unbind().already_ended;
     let left = machine.iommu.census();
     let nothing = (left.bonds, left.pasids, left.devices) == (0, 0, 0);
     let figures = Figures::new().count("writes", struck.writes);
-    stage.claim(&["G5"], "surprise removal in the middle of DMA leaves nothing behind", stopped && ended && nothing, figures);
+    stage.claim(
+        &["G5"],
+        "surprise removal in the middle of DMA leaves nothing behind",
+        stopped && ended && nothing,
+        figures,
+    );
     Ok(())
 }

@@ -20,31 +20,68 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let bond = machine.iommu.bind_device(first, &space_a, Bind::new(()))?;
     let other_device = machine.iommu.bind_device(second, &space_a, Bind::new(()))?;
     let one = bond.pasid() == other_device.pasid();
-    stage.claim(&["B1"], "a process that is bound to two devices has one PASID", one, Figures::new().pasid("pasid", bond.pasid()));
+    stage.claim(
+        &["B1"],
+        "a process that is bound to two devices has one PASID",
+        one,
+        Figures::new().pasid("pasid", bond.pasid()),
+    );
 
     let other_process = machine.iommu.bind_device(first, &space_b, Bind::new(()))?;
     let differ = other_process.pasid() != bond.pasid();
-    stage.claim(&["B1"], "another process has another PASID", differ, Figures::new().pasid("pasid", other_process.pasid()));
+    stage.claim(
+        &["B1"],
+        "another process has another PASID",
+        differ,
+        Figures::new().pasid("pasid", other_process.pasid()),
+    );
 
     let mover = machine.mover("01:00.0")?;
-    let through_a = mover.execute(Some(bond.pasid()), &Descriptor::crc(in_a.address, in_a.size(), 0).block_on_fault())?.record.crc();
-    let through_b =
-        mover.execute(Some(other_process.pasid()), &Descriptor::crc(in_b.address, in_b.size(), 0).block_on_fault())?.record.crc();
+    let through_a = mover
+        .execute(
+            Some(bond.pasid()),
+            &Descriptor::crc(in_a.address, in_a.size(), 0).block_on_fault(),
+        )?
+        .record
+        .crc();
+    let through_b = mover
+        .execute(
+            Some(other_process.pasid()),
+            &Descriptor::crc(in_b.address, in_b.size(), 0).block_on_fault(),
+        )?
+        .record
+        .crc();
     let (own_a, own_b) = (a.crc(&in_a)?, b.crc(&in_b)?);
     let right = through_a == own_a && through_b == own_b && own_a != own_b;
     let figures = Figures::new().bytes("bytes", in_a.len + in_b.len);
-    stage.claim(&["B1"], "one device reads both, each by its PASID, as they read themselves", right, figures);
+    stage.claim(
+        &["B1"],
+        "one device reads both, each by its PASID, as they read themselves",
+        right,
+        figures,
+    );
 
     let again = sva_host::attach(a.pid())?;
     let again = machine.iommu.bind_device(first, &(again as _), Bind::new(()));
     let refused = matches!(again, Err(BindError::Device(Refusal::AlreadyBound { pasid, .. })) if pasid == bond.pasid());
-    let figures = again.map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
-    stage.claim(&["B5"], "a second bind of the same process and device is refused", refused, figures);
+    let figures =
+        again.map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
+    stage.claim(
+        &["B5"],
+        "a second bind of the same process and device is refused",
+        refused,
+        figures,
+    );
 
     let stranger = second.port().read(Some(other_process.pasid()), in_b.address, &mut [0; 8]);
     let fault = stranger.err().as_ref().and_then(DmaError::fault);
     let blocked = fault.is_some_and(|fault| fault.reason == FaultReason::NotBound);
     let figures = fault.map_or_else(Figures::new, |fault| Figures::new().said("fault", fault));
-    stage.claim(&["B8"], "a device that a process is not bound to cannot reach it", blocked, figures);
+    stage.claim(
+        &["B8"],
+        "a device that a process is not bound to cannot reach it",
+        blocked,
+        figures,
+    );
     Ok(())
 }

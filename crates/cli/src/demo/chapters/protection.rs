@@ -8,7 +8,8 @@ use crate::demo::claim::Figures;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 
-/// The first address that is no user address of any process (canonical addresses of 48 or 57 bits are below).
+/// The first address that is no user address of any process (canonical addresses of 48 or 57 bits
+/// are below).
 const KERNEL: u64 = 0xffff_8000_0000_0000;
 
 pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
@@ -17,15 +18,28 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let (mut process, space) = stage.process()?;
     let bond = machine.iommu.bind_device(device, &space, Bind::new(()))?;
     let (port, pasid) = (device.port(), bond.pasid());
-    let fault_at = |address, access, reason| Fault { device: device.bdf(), pasid: Some(pasid), address, access, reason };
+    let fault_at = |address, access, reason| Fault {
+        device: device.bdf(),
+        pasid: Some(pasid),
+        address,
+        access,
+        reason,
+    };
 
     let (address, len, before) = process.constant()?;
     let data = vec![!0; len as usize];
     let error = port.write(Some(pasid), address, &data).err();
     let expected = fault_at(address, Access::Write, FaultReason::Denied);
     let (found, _, after) = process.constant()?;
-    let held = error.as_ref().is_some_and(|e| e.done == 0 && e.fault() == Some(expected)) && found == address && after == before;
-    stage.claim(&["T1"], "a write to a read-only page faults and changes nothing", held, said(error.as_ref()));
+    let held = error.as_ref().is_some_and(|e| e.done == 0 && e.fault() == Some(expected))
+        && found == address
+        && after == before;
+    stage.claim(
+        &["T1"],
+        "a write to a read-only page faults and changes nothing",
+        held,
+        said(error.as_ref()),
+    );
 
     let mut seen = vec![0; len as usize];
     port.read(Some(pasid), address, &mut seen)?;
@@ -36,7 +50,9 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let error = port.read(Some(pasid), end - 100, &mut [0; 4096]).err();
     let expected = fault_at(end, Access::Read, FaultReason::NotMapped);
     let exact = error.as_ref().is_some_and(|e| e.done == 100 && e.fault() == Some(expected));
-    let figures = error.as_ref().map_or_else(Figures::new, |e| Figures::new().count("bytes_before_it", e.done));
+    let figures = error
+        .as_ref()
+        .map_or_else(Figures::new, |e| Figures::new().count("bytes_before_it", e.done));
     stage.claim(&["T5"], "an access that runs into a hole stops at its exact byte", exact, figures);
 
     let error = port.write(Some(pasid), KERNEL, &[0; 8]).err();
@@ -45,9 +61,18 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     stage.claim(&["T1"], "a kernel address is no address of the process", refused, Figures::new());
 
     let drained = machine.iommu.drain_events();
-    let faults = drained.events.iter().filter(|event| matches!(event, Event::Fault(fault) if fault.pasid == Some(pasid))).count() as u64;
+    let faults = drained
+        .events
+        .iter()
+        .filter(|event| matches!(event, Event::Fault(fault) if fault.pasid == Some(pasid)))
+        .count() as u64;
     let logged = faults == 3 && drained.lost == 0;
-    stage.claim(&["F6"], "each of these faults is in the event log, and nothing else is", logged, Figures::new().count("faults", faults));
+    stage.claim(
+        &["F6"],
+        "each of these faults is in the event log, and nothing else is",
+        logged,
+        Figures::new().count("faults", faults),
+    );
     Ok(())
 }
 
@@ -57,8 +82,16 @@ fn said(error: Option<&DmaError>) -> Figures {
 
 /// The end of a readable mapping that nothing follows.
 fn edge(regions: &[Region]) -> Result<u64, Failure> {
-    let usable = |region: &Region| region.unusable(Access::Read).is_none() && !region.name.starts_with("[v") && region.name != "[stack]";
-    let followed = |region: &Region| regions.iter().any(|other| other.range.first() == region.range.last() + 1);
+    let usable = |region: &Region| {
+        region.unusable(Access::Read).is_none()
+            && !region.name.starts_with("[v")
+            && region.name != "[stack]"
+    };
+    let followed = |region: &Region| {
+        regions.iter().any(|other| other.range.first() == region.range.last() + 1)
+    };
     let lonely = regions.iter().find(|region| usable(region) && !followed(region));
-    lonely.map(|region| region.range.last() + 1).ok_or_else(|| Failure::Missing { what: "mapping with a hole behind it".to_owned() })
+    lonely
+        .map(|region| region.range.last() + 1)
+        .ok_or_else(|| Failure::Missing { what: "mapping with a hole behind it".to_owned() })
 }

@@ -1,8 +1,12 @@
-//! The peer's window is laid over a buffer that the process has: addresses of the bus and of a process come from different hands, and nothing else keeps them apart.
+//! The peer's window is laid over a buffer that the process has: addresses of the bus and of a
+//! process come from different hands, and nothing else keeps them apart.
 
 use std::sync::Arc;
 
-use sva_core::{AddrRange, AddressSpace, Bdf, Bind, BindError, BindGroupError, Event, Overlap, PathDefect, PathPolicy, Refusal};
+use sva_core::{
+    AddrRange, AddressSpace, Bdf, Bind, BindError, BindGroupError, Event, Overlap, PathDefect,
+    PathPolicy, Refusal,
+};
 
 use crate::demo::Stage;
 use crate::demo::claim::Figures;
@@ -60,7 +64,8 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let (mut process, space) = stage.process()?;
     // Twice the size, so that a naturally aligned window lies inside.
     let buffer = process.buffer(2 * BAR, stage.seed())?;
-    let window = AddrRange::new(buffer.address.next_multiple_of(BAR), BAR).ok_or_else(|| missing("window"))?;
+    let window = AddrRange::new(buffer.address.next_multiple_of(BAR), BAR)
+        .ok_or_else(|| missing("window"))?;
     let data = std::iter::repeat_with(|| stage.rng.u8(..)).take(4096).collect();
     let mut overlapped = Overlapped { process, space, buffer, window, data };
     overlapped.without_redirect(stage)?;
@@ -81,51 +86,92 @@ impl Overlapped {
         let strict = Machine::new(&switch(PathPolicy::Strict, "", self.window.first()))?;
         let machine = Machine::new(&switch(PathPolicy::Permissive, "", self.window.first()))?;
         let (mover, peer) = (machine.device(MOVER)?, machine.device(PEER)?);
-        let refusal = strict.iommu.bind_group(strict.group(MOVER)?, &self.space, Bind::new(())).err();
+        let refusal =
+            strict.iommu.bind_group(strict.group(MOVER)?, &self.space, Bind::new(())).err();
         let bond = machine.iommu.bind_group(mover.group(), &self.space, Bind::new(()))?;
         let by_policy = matches!(refusal, Some(BindGroupError::Device(Refusal::Path { .. })));
-        let figures = refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(&["B1"], "without ACS redirect only a fabric with the policy `permissive` binds", by_policy, figures);
+        let figures =
+            refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
+        stage.claim(
+            &["B1"],
+            "without ACS redirect only a fabric with the policy `permissive` binds",
+            by_policy,
+            figures,
+        );
 
         let expected = Overlap { device: mover.bdf(), range: self.window, decoder: peer.bdf() };
         let told = bond.overlaps() == [expected];
-        let figures = bond.overlaps().iter().fold(Figures::new(), |figures, overlap| figures.said("overlap", overlap));
+        let figures = bond
+            .overlaps()
+            .iter()
+            .fold(Figures::new(), |figures, overlap| figures.said("overlap", overlap));
         stage.claim(&["B7"], "the bind told which memory a peer's window hides", told, figures);
 
         let before = self.process.crc(&self.buffer)?;
         let _earlier = machine.iommu.drain_events();
         mover.port().write(Some(bond.pasid()), self.window.first(), &self.data)?;
-        let in_peer = machine.fabric.memory(peer.bdf(), 0).ok_or_else(|| missing("peer's memory"))?.peek(0, self.data.len());
+        let in_peer = machine
+            .fabric
+            .memory(peer.bdf(), 0)
+            .ok_or_else(|| missing("peer's memory"))?
+            .peek(0, self.data.len());
         let swallowed = in_peer == self.data && self.process.crc(&self.buffer)? == before;
         let misrouted = |event: &Event| matches!(event, Event::Misrouted { decoder, claimed: true, .. } if *decoder == peer.bdf());
-        let logged = machine.iommu.drain_events().events.iter().filter(|event| misrouted(event)).count() as u64;
+        let logged =
+            machine.iommu.drain_events().events.iter().filter(|event| misrouted(event)).count()
+                as u64;
         let figures = Figures::new().bytes("bytes", self.data.len() as u64);
-        stage.claim(&["B7"], "a write there lands in the peer and never reaches the process", swallowed && logged > 0, figures);
+        stage.claim(
+            &["B7"],
+            "a write there lands in the peer and never reaches the process",
+            swallowed && logged > 0,
+            figures,
+        );
         Ok(())
     }
 
     fn with_redirect(&mut self, stage: &mut Stage) -> Result<(), Failure> {
-        let machine = Machine::new(&switch(PathPolicy::Strict, r#""SV", "RR", "CR", "UF""#, self.window.first()))?;
+        let machine = Machine::new(&switch(
+            PathPolicy::Strict,
+            r#""SV", "RR", "CR", "UF""#,
+            self.window.first(),
+        ))?;
         let mover = machine.device(MOVER)?;
         let bond = machine.iommu.bind_device(mover, &self.space, Bind::new(()))?;
         mover.port().write(Some(bond.pasid()), self.window.first(), &self.data)?;
         let offset = self.window.first() - self.buffer.address;
-        let arrived = self.process.crc_of(&self.buffer, offset, self.data.len() as u64)? == crc32c::crc32c(&self.data);
-        let peer = machine.fabric.memory(machine.device(PEER)?.bdf(), 0).ok_or_else(|| missing("peer's memory"))?;
+        let arrived = self.process.crc_of(&self.buffer, offset, self.data.len() as u64)?
+            == crc32c::crc32c(&self.data);
+        let peer = machine
+            .fabric
+            .memory(machine.device(PEER)?.bdf(), 0)
+            .ok_or_else(|| missing("peer's memory"))?;
         let held = arrived && peer.writes() == 0 && bond.overlaps().is_empty();
         let figures = Figures::new().bytes("bytes", self.data.len() as u64);
-        stage.claim(&["B7"], "with ACS redirect the same write reaches the process, not the peer", held, figures);
+        stage.claim(
+            &["B7"],
+            "with ACS redirect the same write reaches the process, not the peer",
+            held,
+            figures,
+        );
         Ok(())
     }
 
-    fn refused(&self, stage: &mut Stage, text: &'static str, acs: &str, defect: fn(Bdf) -> PathDefect) -> Result<(), Failure> {
+    fn refused(
+        &self,
+        stage: &mut Stage,
+        text: &'static str,
+        acs: &str,
+        defect: fn(Bdf) -> PathDefect,
+    ) -> Result<(), Failure> {
         let machine = Machine::new(&root_port(acs))?;
         let device = machine.device(MOVER)?;
         let port = "00:01.0".parse().map_err(|_| missing("port"))?;
         let bound = machine.iommu.bind_device(device, &self.space, Bind::new(()));
         let expected = Refusal::Path { device: device.bdf(), defect: defect(port) };
         let refused = matches!(&bound, Err(BindError::Device(refusal)) if *refusal == expected);
-        let figures = bound.map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
+        let figures = bound
+            .map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
         stage.claim(&["B1"], text, refused, figures);
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Threads of devices that fault: each access is to a page that was just taken away, or that was never there.
+//! Threads of devices that fault: each access is to a page that was just taken away, or that was
+//! never there.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,7 +45,8 @@ struct Shared {
     wrong: AtomicU64,
 }
 
-/// A thread of the `slot`th device. Dropping it ends it; whatever it waits for has to be on its way.
+/// A thread of the `slot`th device. Dropping it ends it; whatever it waits for has to be on its
+/// way.
 pub(super) struct Runner {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Result<(), DmaError>>>,
@@ -80,13 +82,16 @@ impl Runner {
         self.shared.stop.store(true, Ordering::Relaxed);
     }
 
-    /// What aborted its last access; nothing where it came to its end or was stopped. Blocks until it is over.
+    /// What aborted its last access; nothing where it came to its end or was stopped. Blocks until
+    /// it is over.
     pub(super) fn fault(&mut self) -> Result<Option<Fault>, Failure> {
         let Some(thread) = self.thread.take() else { return Ok(None) };
         match thread.join() {
             Ok(Ok(())) => Ok(None),
             Ok(Err(error)) => error.fault().map(Some).ok_or(Failure::Dma(error)),
-            Err(_) => Err(Failure::Missing { what: "device thread any more: it panicked".to_owned() }),
+            Err(_) => {
+                Err(Failure::Missing { what: "device thread any more: it panicked".to_owned() })
+            }
         }
     }
 }
@@ -116,7 +121,9 @@ impl Run {
     fn read(&self, address: u64, expected: u64) -> Result<(), DmaError> {
         let mut found = [0; 8];
         self.port.read(Some(self.pasid), address, &mut found)?;
-        self.shared.wrong.fetch_add(u64::from(u64::from_ne_bytes(found) != expected), Ordering::Relaxed);
+        self.shared
+            .wrong
+            .fetch_add(u64::from(u64::from_ne_bytes(found) != expected), Ordering::Relaxed);
         self.shared.accesses.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -144,7 +151,9 @@ impl Run {
 
     /// Every so many pages from its own on, a page that the process has not made yet.
     fn process(&self, buffer: &Buffer, runners: u64, seed: u64) -> Result<(), DmaError> {
-        for page in (self.slot..buffer.len / PAGE).step_by(runners as usize).take_while(|_| self.goes_on()) {
+        for page in
+            (self.slot..buffer.len / PAGE).step_by(runners as usize).take_while(|_| self.goes_on())
+        {
             let address = buffer.address + page * PAGE;
             self.write(address, word(seed, page))?;
             self.read(address, word(seed, page))?;

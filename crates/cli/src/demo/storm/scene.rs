@@ -1,4 +1,5 @@
-//! The scene of the storm: devices with ATS and PRI, in-memory spaces and a process, a bond of each device with each space, and a runner for each bond.
+//! The scene of the storm: devices with ATS and PRI, in-memory spaces and a process, a bond of each
+//! device with each space, and a runner for each bond.
 
 use std::sync::Arc;
 
@@ -55,8 +56,13 @@ fn toml() -> String {
     let devices = DEVICES.iter().zip(1..).map(|(bdf, n)| {
         format!(r#"{{ parent = "rp{n}", bdf = "{bdf}", pasid = {{ width = 20 }}, ats = true, pri = {CREDIT}, page_faults = true }},"#)
     });
-    let bridge = r#"host_bridge = [{ id = "rc", windows = [{ address = "0x80000000", size = "1M" }] }]"#;
-    format!("{bridge}\nport = [{}]\ndevice = [{}]", ports.collect::<String>(), devices.collect::<String>())
+    let bridge =
+        r#"host_bridge = [{ id = "rc", windows = [{ address = "0x80000000", size = "1M" }] }]"#;
+    format!(
+        "{bridge}\nport = [{}]\ndevice = [{}]",
+        ports.collect::<String>(),
+        devices.collect::<String>()
+    )
 }
 
 /// A bond and its runner.
@@ -73,7 +79,12 @@ impl Tie {
     /// The times of its faults so far.
     pub(super) fn times(&self) -> Option<BondTimes> {
         let bond = self.bond.as_ref()?;
-        Some(BondTimes::new(self.device.bdf().to_string(), self.place.name(), self.pasid, &bond.fault_times()))
+        Some(BondTimes::new(
+            self.device.bdf().to_string(),
+            self.place.name(),
+            self.pasid,
+            &bond.fault_times(),
+        ))
     }
 }
 
@@ -107,7 +118,16 @@ impl Scene {
         let (mut process, space) = stage.process()?;
         let buffer = process.fresh(1024 * DEVICES.len() as u64 * PAGE)?;
         let (written, exits) = (stage.seed(), Arc::new(AtomicU64::new(0)));
-        let mut scene = Self { machine, memories, ties: Vec::new(), process, buffer, written, exits, workers: None };
+        let mut scene = Self {
+            machine,
+            memories,
+            ties: Vec::new(),
+            process,
+            buffer,
+            written,
+            exits,
+            workers: None,
+        };
         scene.work()?;
         for (slot, bdf) in DEVICES.into_iter().enumerate() {
             let device = scene.machine.device(bdf)?.clone();
@@ -115,7 +135,14 @@ impl Scene {
             device.enable_pri()?;
             for place in IN_MEMORY {
                 let memory = scene.memory(place)?.space.clone();
-                scene.tie(stage, &device, slot as u64, place, &memory.handle(), Ground::Memory(memory.clone()))?;
+                scene.tie(
+                    stage,
+                    &device,
+                    slot as u64,
+                    place,
+                    &memory.handle(),
+                    Ground::Memory(memory.clone()),
+                )?;
             }
             let ground = Ground::Process { buffer, runners: DEVICES.len() as u64, seed: written };
             scene.tie(stage, &device, slot as u64, Place::Process, &space, ground)?;
@@ -148,7 +175,10 @@ impl Scene {
 
     /// Has threads sort and resolve.
     pub(super) fn work(&mut self) -> Result<(), Failure> {
-        self.workers = Some(Workers::start(&self.machine.iommu, WorkerConfig::default()).map_err(Failure::Workers)?);
+        self.workers = Some(
+            Workers::start(&self.machine.iommu, WorkerConfig::default())
+                .map_err(Failure::Workers)?,
+        );
         Ok(())
     }
 
@@ -185,18 +215,44 @@ impl Scene {
         self.devices().map(Device::groups_waiting).sum()
     }
 
-    pub(super) fn until(&self, stage: &Stage, what: &'static str, done: impl FnMut() -> bool) -> Result<(), Failure> {
+    pub(super) fn until(
+        &self,
+        stage: &Stage,
+        what: &'static str,
+        done: impl FnMut() -> bool,
+    ) -> Result<(), Failure> {
         let now = || {
             let counts = self.machine.iommu.page_counts();
-            format!("{} accesses, {} groups, {} wait, {} overflows", self.accesses(), counts.groups, self.waiting(), counts.overflows)
+            format!(
+                "{} accesses, {} groups, {} wait, {} overflows",
+                self.accesses(),
+                counts.groups,
+                self.waiting(),
+                counts.overflows
+            )
         };
         live::wait_until(stage, what, now, done)
     }
 
     /// Waits until each runner of these spaces has made `more` accesses, or has come to its end.
-    pub(super) fn advance(&self, stage: &Stage, what: &'static str, more: u64, which: impl Fn(Place) -> bool) -> Result<u64, Failure> {
-        let runners: Vec<_> = self.ties.iter().filter(|tie| which(tie.place)).map(|tie| (&tie.runner, tie.runner.accesses())).collect();
-        self.until(stage, what, || runners.iter().all(|(runner, before)| runner.accesses() >= before + more || runner.is_over()))?;
+    pub(super) fn advance(
+        &self,
+        stage: &Stage,
+        what: &'static str,
+        more: u64,
+        which: impl Fn(Place) -> bool,
+    ) -> Result<u64, Failure> {
+        let runners: Vec<_> = self
+            .ties
+            .iter()
+            .filter(|tie| which(tie.place))
+            .map(|tie| (&tie.runner, tie.runner.accesses()))
+            .collect();
+        self.until(stage, what, || {
+            runners
+                .iter()
+                .all(|(runner, before)| runner.accesses() >= before + more || runner.is_over())
+        })?;
         Ok(runners.iter().map(|(runner, before)| runner.accesses() - before).sum())
     }
 }
@@ -218,7 +274,8 @@ impl Drop for Scene {
     fn drop(&mut self) {
         self.memories.iter().for_each(|memory| memory.gate.open());
         if self.workers.is_none() {
-            // Runners wait for answers; where there is no room for threads they wait for as long as devices do.
+            // Runners wait for answers; where there is no room for threads they wait for as long as
+            // devices do.
             let _ = self.work();
         }
         self.ties.iter().for_each(|tie| tie.runner.stop());

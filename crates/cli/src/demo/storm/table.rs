@@ -32,7 +32,11 @@ struct Part {
 impl Part {
     fn of(times: &Histogram) -> Self {
         let us = |time: Duration| time.as_nanos() as f64 / 1e3;
-        Self { p50_us: us(times.quantile(0.5)), p99_us: us(times.quantile(0.99)), longest_us: us(times.longest()) }
+        Self {
+            p50_us: us(times.quantile(0.5)),
+            p99_us: us(times.quantile(0.99)),
+            longest_us: us(times.longest()),
+        }
     }
 
     fn cells(&self) -> String {
@@ -50,7 +54,12 @@ fn cell(us: f64) -> String {
 }
 
 impl BondTimes {
-    pub(super) fn new(device: String, space: &'static str, pasid: Pasid, times: &FaultTimes) -> Self {
+    pub(super) fn new(
+        device: String,
+        space: &'static str,
+        pasid: Pasid,
+        times: &FaultTimes,
+    ) -> Self {
         Self {
             device,
             space,
@@ -60,7 +69,9 @@ impl BondTimes {
             resolve: Part::of(&times.resolve),
             response: Part::of(&times.response),
             retry: Part::of(&times.retry),
-            complete: [&times.request, &times.resolve, &times.response, &times.retry].iter().all(|part| part.count() > 0),
+            complete: [&times.request, &times.resolve, &times.response, &times.retry]
+                .iter()
+                .all(|part| part.count() > 0),
         }
     }
 
@@ -73,12 +84,18 @@ impl BondTimes {
 /// For people: a line a bond, at most 100 columns.
 pub(crate) fn text(bonds: &[BondTimes]) -> String {
     let head = |name: &str| format!("{name:>18}");
-    let mut text = format!("\nMicroseconds (m: milliseconds) by bond: p50, p99, longest\n{:>26}", "answers");
+    let mut text =
+        format!("\nMicroseconds (m: milliseconds) by bond: p50, p99, longest\n{:>26}", "answers");
     text.push_str(&["request", "resolve", "response", "retry"].map(head).concat());
     for bond in bonds {
         let place = bond.device.strip_prefix("0000:").unwrap_or(&bond.device);
-        text.push_str(&format!("\n{place} {:<8}{:>3}{:>7}", bond.space, bond.pasid, bond.responses));
-        text.push_str(&[&bond.request, &bond.resolve, &bond.response, &bond.retry].map(Part::cells).concat());
+        text.push_str(&format!(
+            "\n{place} {:<8}{:>3}{:>7}",
+            bond.space, bond.pasid, bond.responses
+        ));
+        text.push_str(
+            &[&bond.request, &bond.resolve, &bond.response, &bond.retry].map(Part::cells).concat(),
+        );
     }
     text
 }
@@ -92,6 +109,9 @@ mod tests {
         for us in [0.0, 0.05, 9.94, 99.94, 99.96, 100.0, 9_999.4, 9_999.9, 10_000.0, 9_999_999.0] {
             assert_eq!(cell(us).chars().count(), 6, "{us}: {:?}", cell(us));
         }
-        assert_eq!((cell(1.26).trim(), cell(1234.0).trim(), cell(12_345.0).trim()), ("1.3", "1234", "12m"));
+        assert_eq!(
+            (cell(1.26).trim(), cell(1234.0).trim(), cell(12_345.0).trim()),
+            ("1.3", "1234", "12m")
+        );
     }
 }

@@ -45,7 +45,8 @@ pub(crate) fn run(line: &str) -> Said {
 
 /// Runs a command to its end, which has to come in time, and demands that it did not panic.
 pub(crate) fn said(command: &mut Command) -> Said {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
+    let child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command starts");
     let output = finish(child);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!stderr.contains("panicked"), "{stderr}");
@@ -66,7 +67,11 @@ pub(crate) fn finish(mut child: Child) -> Output {
     let stdout = reader(child.stdout.take());
     let stderr = reader(child.stderr.take());
     let status = wait(&mut child);
-    Output { status, stdout: stdout.join().expect("no panic"), stderr: stderr.join().expect("no panic") }
+    Output {
+        status,
+        stdout: stdout.join().expect("no panic"),
+        stderr: stderr.join().expect("no panic"),
+    }
 }
 
 /// Waits for a child, with a bound.
@@ -87,7 +92,8 @@ pub(crate) fn wait(child: &mut Child) -> ExitStatus {
 
 /// The sorted keys of an object.
 pub(crate) fn keys(value: &Value) -> Vec<&str> {
-    let mut keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    let mut keys: Vec<&str> =
+        value.as_object().expect("an object").keys().map(String::as_str).collect();
     keys.sort_unstable();
     keys
 }

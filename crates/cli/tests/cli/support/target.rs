@@ -1,4 +1,5 @@
-//! A process with memory to work on. It fills and checks that memory itself, so that what a device did is judged by the one it was done to.
+//! A process with memory to work on. It fills and checks that memory itself, so that what a device
+//! did is judged by the one it was done to.
 
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
@@ -24,7 +25,10 @@ pub(crate) fn pattern(seed: u64) -> Vec<u8> {
 /// Words as memory holds them. Byte by byte would be slow in a build that is not optimised.
 fn bytes(words: impl ExactSizeIterator<Item = u64>) -> Vec<u8> {
     let mut bytes = vec![0; words.len() * 8];
-    bytes.chunks_exact_mut(8).zip(words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+    bytes
+        .chunks_exact_mut(8)
+        .zip(words)
+        .for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
     bytes
 }
 
@@ -75,7 +79,10 @@ impl Target {
     pub(crate) fn new(seed: u64) -> Self {
         let program = std::env::current_exe().expect("this program has a path");
         let mut command = Command::new(program);
-        command.args(["target", "--exact", "--ignored", "--nocapture"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(["target", "--exact", "--ignored", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().expect("this program starts again");
         let input = child.stdin.take();
         let output = BufReader::new(child.stdout.take().expect("piped"));
@@ -119,25 +126,37 @@ impl Target {
 
     /// A line of its status.
     pub(crate) fn status(&self, field: &str) -> String {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it lives");
-        status.lines().find_map(|line| line.strip_prefix(field)).expect("a field").trim_start_matches(':').trim().to_owned()
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it lives");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(field))
+            .expect("a field")
+            .trim_start_matches(':')
+            .trim()
+            .to_owned()
     }
 
-    /// The end of a mapping that nothing follows, at least `room` bytes long and readable: (its last `room` bytes, the hole).
+    /// The end of a mapping that nothing follows, at least `room` bytes long and readable: (its
+    /// last `room` bytes, the hole).
     pub(crate) fn edge(&self, room: u64) -> u64 {
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.pid())).expect("it lives");
         let parsed: Vec<(u64, u64, bool)> = maps
             .lines()
             .map(|line| {
                 let mut words = line.split(' ');
-                let (from, to) = words.next().and_then(|range| range.split_once('-')).expect("a range");
+                let (from, to) =
+                    words.next().and_then(|range| range.split_once('-')).expect("a range");
                 let hex = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
-                let plain =
-                    words.next().is_some_and(|rights| rights.starts_with("rw")) && !line.contains("[v") && !line.contains("[stack]");
+                let plain = words.next().is_some_and(|rights| rights.starts_with("rw"))
+                    && !line.contains("[v")
+                    && !line.contains("[stack]");
                 (hex(from), hex(to), plain)
             })
             .collect();
-        let lonely = parsed.windows(2).find(|pair| pair[0].2 && pair[0].1 - pair[0].0 >= room && pair[0].1 + 0x1000 < pair[1].0);
+        let lonely = parsed.windows(2).find(|pair| {
+            pair[0].2 && pair[0].1 - pair[0].0 >= room && pair[0].1 + 0x1000 < pair[1].0
+        });
         lonely.expect("some mapping is followed by a hole")[0].1
     }
 }

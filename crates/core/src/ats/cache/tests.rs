@@ -59,7 +59,8 @@ struct InUse {
     void: bool,
 }
 
-/// See the module. Which entry is given up when it is full is the cache's own affair, as long as it is one.
+/// See the module. Which entry is given up when it is full is the cache's own affair, as long as it
+/// is one.
 #[derive(Default)]
 struct Reference {
     capacity: usize,
@@ -84,7 +85,13 @@ fn around(address: u64, bits: u8) -> AlignedRange {
 
 impl Atc {
     fn contents(&self) -> Vec<Kept> {
-        let plain = |e: &Entry| Kept { pasid: e.pasid, range: e.range, frame: e.frame, permits: e.permits, privileged: e.privileged };
+        let plain = |e: &Entry| Kept {
+            pasid: e.pasid,
+            range: e.range,
+            frame: e.frame,
+            permits: e.permits,
+            privileged: e.privileged,
+        };
         self.entries.values().map(plain).collect()
     }
 
@@ -105,11 +112,16 @@ impl Reference {
                 }
                 let request = asked.expect("it may have more");
                 assert!(!self.sent.contains(&request.id), "used before");
-                assert_eq!((request.pasid, request.address, request.access()), (pasid, page * PAGE + 5, mode.access));
+                assert_eq!(
+                    (request.pasid, request.address, request.access()),
+                    (pasid, page * PAGE + 5, mode.access)
+                );
                 self.sent.push(request.id);
                 self.asked.push(Question { request, since: Vec::new(), answer: None });
             }
-            Step::Complete { which, reply, bits, permits } => self.complete(atc, which, reply, bits, permits),
+            Step::Complete { which, reply, bits, permits } => {
+                self.complete(atc, which, reply, bits, permits)
+            }
             Step::Answer { which } => {
                 let Some(id) = self.pick(which) else { return };
                 let at = self.asked.iter().position(|asked| asked.request.id == id);
@@ -135,9 +147,13 @@ impl Reference {
                 let gone = self.uses.remove(which % self.uses.len());
                 assert_eq!(atc.is_valid(gone.id), !gone.void);
                 self.closing.iter_mut().for_each(|(_, uses)| uses.retain(|id| *id != gone.id));
-                let (over, left) = std::mem::take(&mut self.closing).into_iter().partition(|(_, uses)| uses.is_empty());
+                let (over, left) = std::mem::take(&mut self.closing)
+                    .into_iter()
+                    .partition(|(_, uses)| uses.is_empty());
                 self.closing = left;
-                let over: Vec<_> = Vec::into_iter(over).map(|(completion, _): (InvalidationCompletion, Vec<u64>)| completion).collect();
+                let over: Vec<_> = Vec::into_iter(over)
+                    .map(|(completion, _): (InvalidationCompletion, Vec<u64>)| completion)
+                    .collect();
                 assert_eq!(atc.give_back(gone.id).to_vec(), over);
             }
             Step::Reset => {
@@ -152,20 +168,35 @@ impl Reference {
 
     /// A request that is known, or any that has ever been sent.
     fn pick(&self, which: usize) -> Option<RequestId> {
-        let known = self.asked.get(which / 2 % self.asked.len().max(1)).filter(|_| which.is_multiple_of(2));
-        known.map(|asked| asked.request.id).or_else(|| self.sent.get(which % self.sent.len().max(1)).copied())
+        let known =
+            self.asked.get(which / 2 % self.asked.len().max(1)).filter(|_| which.is_multiple_of(2));
+        known
+            .map(|asked| asked.request.id)
+            .or_else(|| self.sent.get(which % self.sent.len().max(1)).copied())
     }
 
-    fn complete(&mut self, atc: &mut Atc, which: usize, reply: Reply, bits: u8, permits: Permissions) {
+    fn complete(
+        &mut self,
+        atc: &mut Atc,
+        which: usize,
+        reply: Reply,
+        bits: u8,
+        permits: Permissions,
+    ) {
         let Some(id) = self.pick(which) else { return };
-        let asked = self.asked.iter_mut().find(|asked| asked.request.id == id && asked.answer.is_none());
+        let asked =
+            self.asked.iter_mut().find(|asked| asked.request.id == id && asked.answer.is_none());
         let address = asked.as_ref().map_or(0, |asked| asked.request.address);
         let privileged = asked.as_ref().is_some_and(|asked| asked.request.privileged);
         self.frames += 1;
         let at = if reply == Reply::Elsewhere { address ^ (1 << LARGEST) } else { address };
         let frame = (reply != Reply::Untranslated).then_some(Frame(self.frames << 32));
         let translation = Translation { range: around(at, bits), frame, permits, global: false };
-        let result = if reply == Reply::Refused { Err(TranslationRefusal::Unsupported) } else { Ok(translation) };
+        let result = if reply == Reply::Refused {
+            Err(TranslationRefusal::Unsupported)
+        } else {
+            Ok(translation)
+        };
         let unused = atc.unused();
         atc.complete(TranslationCompletion { id, result, privileged, owner: None });
         let Some(asked) = asked else {
@@ -179,11 +210,16 @@ impl Reference {
             Reply::Refused => vec![TranslationAnswer::Refused(TranslationRefusal::Unsupported)],
             _ if permits.is_none() => vec![TranslationAnswer::NoAccess],
             Reply::Untranslated => vec![TranslationAnswer::Untranslated(permits)],
-            // Rule T3: never kept where something of it was invalidated; where more was than is remembered, it may be dropped without need.
+            // Rule T3: never kept where something of it was invalidated; where more was than is
+            // remembered, it may be dropped without need.
             _ if overtaken => vec![TranslationAnswer::Outdated],
-            Reply::Elsewhere if asked.since.len() > REMEMBERED => vec![TranslationAnswer::NoAccess, TranslationAnswer::Outdated],
+            Reply::Elsewhere if asked.since.len() > REMEMBERED => {
+                vec![TranslationAnswer::NoAccess, TranslationAnswer::Outdated]
+            }
             Reply::Elsewhere => vec![TranslationAnswer::NoAccess],
-            Reply::Frame if asked.since.len() > REMEMBERED => vec![kept, TranslationAnswer::Outdated],
+            Reply::Frame if asked.since.len() > REMEMBERED => {
+                vec![kept, TranslationAnswer::Outdated]
+            }
             Reply::Frame => vec![kept],
         };
         let answer = atc.asked[&id].answer.expect("it has been answered");
@@ -192,7 +228,13 @@ impl Reference {
         self.counts.outdated += u64::from(answer == TranslationAnswer::Outdated);
         if reply == Reply::Frame && !permits.is_none() && answer != TranslationAnswer::Outdated {
             let TranslationRequest { pasid, privileged, .. } = asked.request;
-            let new = Kept { pasid, range: translation.range, frame: Frame(self.frames << 32), permits, privileged };
+            let new = Kept {
+                pasid,
+                range: translation.range,
+                frame: Frame(self.frames << 32),
+                permits,
+                privileged,
+            };
             self.keep(atc, new, &unused);
         }
     }
@@ -201,12 +243,20 @@ impl Reference {
         self.counts.fills += 1;
         self.kept.retain(|kept| kept.pasid != new.pasid || !overlap(kept.range, new.range));
         let now = atc.contents();
-        let given_up: Vec<Kept> = self.kept.iter().filter(|kept| !now.contains(kept)).copied().collect();
-        assert_eq!(given_up.len(), usize::from(self.kept.len() == self.capacity), "one goes where it is full, and none elsewhere");
+        let given_up: Vec<Kept> =
+            self.kept.iter().filter(|kept| !now.contains(kept)).copied().collect();
+        assert_eq!(
+            given_up.len(),
+            usize::from(self.kept.len() == self.capacity),
+            "one goes where it is full, and none elsewhere"
+        );
         if let Some(gone) = given_up.first() {
             self.counts.evicted += 1;
             let spared = self.kept.iter().any(|kept| unused.contains(&kept.frame));
-            assert!(!spared || unused.contains(&gone.frame), "one that was used goes before one that was not");
+            assert!(
+                !spared || unused.contains(&gone.frame),
+                "one that was used goes before one that was not"
+            );
             self.kept.retain(|kept| kept != gone);
         }
         self.kept.push(new);
@@ -220,9 +270,17 @@ impl Reference {
         let before = self.kept.len();
         self.kept.retain(|kept| !meant(kept.pasid) || !overlap(kept.range, range));
         self.counts.invalidated += (before - self.kept.len()) as u64;
-        let asked = self.asked.iter_mut().filter(|asked| asked.answer.is_none() && meant(asked.request.pasid));
+        let asked = self
+            .asked
+            .iter_mut()
+            .filter(|asked| asked.answer.is_none() && meant(asked.request.pasid));
         asked.for_each(|asked| asked.since.push(range));
-        let uses: Vec<u64> = self.uses.iter().filter(|used| meant(used.pasid) && overlap(used.range, range)).map(|used| used.id).collect();
+        let uses: Vec<u64> = self
+            .uses
+            .iter()
+            .filter(|used| meant(used.pasid) && overlap(used.range, range))
+            .map(|used| used.id)
+            .collect();
         assert_eq!(over, uses.is_empty().then_some(completion));
         if over.is_some() {
             return;
@@ -239,10 +297,15 @@ impl Reference {
         let found = atc.begin_use(pasid, address, mode);
         let fits = |kept: &&Kept| {
             let inside = kept.range.first() <= address && address <= kept.range.last();
-            kept.pasid == pasid && inside && kept.permits.permits(mode.access) && kept.privileged == mode.privileged
+            kept.pasid == pasid
+                && inside
+                && kept.permits.permits(mode.access)
+                && kept.privileged == mode.privileged
         };
         let expected = self.kept.iter().find(fits).copied();
-        let leads = |kept: Kept| (Frame(kept.frame.0 + (address - kept.range.first())), kept.range.last() - address + 1);
+        let leads = |kept: Kept| {
+            (Frame(kept.frame.0 + (address - kept.range.first())), kept.range.last() - address + 1)
+        };
         assert_eq!(found.map(|used| (used.frame, used.len)), expected.map(leads));
         match (found, expected) {
             (Some(used), Some(Kept { pasid, range, .. })) => {
@@ -259,8 +322,11 @@ impl Reference {
         kept.sort_by_key(|kept| (kept.pasid, kept.range.first()));
         assert_eq!(atc.contents(), kept);
         assert!(atc.len() <= self.capacity);
-        let alone =
-            |(n, one): (usize, &Kept)| kept[n + 1..].iter().all(|other| one.pasid != other.pasid || !overlap(one.range, other.range));
+        let alone = |(n, one): (usize, &Kept)| {
+            kept[n + 1..]
+                .iter()
+                .all(|other| one.pasid != other.pasid || !overlap(one.range, other.range))
+        };
         assert!(kept.iter().enumerate().all(alone), "entries of one PASID do not overlap");
         assert_eq!(atc.under_way(), self.asked.len() + self.uses.len() + self.closing.len());
         assert_eq!(atc.counts, self.counts);
@@ -272,21 +338,27 @@ fn pasids() -> impl Strategy<Value = Option<Pasid>> + Clone {
 }
 
 fn modes() -> impl Strategy<Value = AccessMode> {
-    let accesses = prop_oneof![4 => Just(Access::Read), 2 => Just(Access::Write), 1 => Just(Access::Execute)];
+    let accesses =
+        prop_oneof![4 => Just(Access::Read), 2 => Just(Access::Write), 1 => Just(Access::Execute)];
     let modes = (accesses, prop::bool::weighted(0.1));
-    modes.prop_map(|(access, privileged)| AccessMode { access, privileged, on_absent: OnAbsent::Stop })
+    modes.prop_map(|(access, privileged)| AccessMode {
+        access,
+        privileged,
+        on_absent: OnAbsent::Stop,
+    })
 }
 
 fn permissions() -> impl Strategy<Value = Permissions> {
-    let random = any::<[bool; 3]>().prop_map(|[read, write, execute]| Permissions { read, write, execute });
+    let random =
+        any::<[bool; 3]>().prop_map(|[read, write, execute]| Permissions { read, write, execute });
     prop_oneof![3 => Just(Permissions::READ_WRITE), 1 => random]
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let replies =
-        prop_oneof![8 => Just(Reply::Frame), 1 => Just(Reply::Elsewhere), 1 => Just(Reply::Untranslated), 1 => Just(Reply::Refused)];
+    let replies = prop_oneof![8 => Just(Reply::Frame), 1 => Just(Reply::Elsewhere), 1 => Just(Reply::Untranslated), 1 => Just(Reply::Refused)];
     let addresses = 0..PAGES * PAGE;
-    let ranges = (addresses.clone(), 12..=LARGEST).prop_map(|(address, bits)| around(address, bits));
+    let ranges =
+        (addresses.clone(), 12..=LARGEST).prop_map(|(address, bits)| around(address, bits));
     // Few, so that one comes again while accesses keep its last use waiting.
     let tags = (0..4u8).prop_map(|tag| Itag::new(tag).expect("0..=31"));
     let which = 0..1000usize;
@@ -329,16 +401,28 @@ fn one_that_is_used_again_and_again_stays_while_others_come_and_go() {
     let mut atc = Atc::new(4, 1);
     let pasid = Pasid::new(1);
     let fill = |atc: &mut Atc, page: u64| {
-        let request = atc.ask(pasid, page * PAGE, AccessMode::READ).expect("the last one was collected");
+        let request =
+            atc.ask(pasid, page * PAGE, AccessMode::READ).expect("the last one was collected");
         let range = AlignedRange::page(page * PAGE);
-        let translation = Translation { range, frame: Some(Frame(page << 32)), permits: Permissions::READ_WRITE, global: false };
-        atc.complete(TranslationCompletion { id: request.id, result: Ok(translation), privileged: false, owner: None });
+        let translation = Translation {
+            range,
+            frame: Some(Frame(page << 32)),
+            permits: Permissions::READ_WRITE,
+            global: false,
+        };
+        atc.complete(TranslationCompletion {
+            id: request.id,
+            result: Ok(translation),
+            privileged: false,
+            owner: None,
+        });
         assert_eq!(atc.answer(request.id), Ok(Some(TranslationAnswer::Kept)));
     };
     for page in 0..5 {
         fill(&mut atc, page);
     }
-    // One that has survived the first round; from here on it is always in use when somebody has to go.
+    // One that has survived the first round; from here on it is always in use when somebody has to
+    // go.
     let hot = atc.contents().first().expect("it is full").range.first();
     for page in 100..200 {
         let used = atc.begin_use(pasid, hot, AccessMode::READ).expect("it is still there");

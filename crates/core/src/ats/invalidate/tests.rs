@@ -1,4 +1,5 @@
-//! Random sequences of all that can happen to invalidations: every waiter is finished exactly once, not too early and not too late.
+//! Random sequences of all that can happen to invalidations: every waiter is finished exactly once,
+//! not too early and not too late.
 
 mod waiting;
 
@@ -71,7 +72,9 @@ struct Asked {
 impl Asked {
     fn is_covered_by(&self, request: &InvalidationRequest) -> bool {
         let (mine, named) = (self.range, request.range);
-        request.pasid.is_none_or(|pasid| pasid == self.pasid) && named.first() <= mine.first() && mine.last() <= named.last()
+        request.pasid.is_none_or(|pasid| pasid == self.pasid)
+            && named.first() <= mine.first()
+            && mine.last() <= named.last()
     }
 
     fn pages(&self) -> impl Iterator<Item = (u32, u64)> {
@@ -84,7 +87,8 @@ impl Asked {
 struct World {
     invalidator: Invalidator,
     waiters: Vec<Asked>,
-    /// More invalidations have waited at a time than messages may, since none did: what is sent may name more than was asked for.
+    /// More invalidations have waited at a time than messages may, since none did: what is sent
+    /// may name more than was asked for.
     crowded: bool,
     sent: Vec<InvalidationRequest>,
     serials: BTreeSet<u64>,
@@ -114,7 +118,8 @@ impl World {
     }
 
     fn in_flight(&self) -> impl Iterator<Item = usize> + '_ {
-        let flies = |(n, asked): (usize, &Asked)| matches!(asked.at, At::InFlight { .. }).then_some(n);
+        let flies =
+            |(n, asked): (usize, &Asked)| matches!(asked.at, At::InFlight { .. }).then_some(n);
         self.waiters.iter().enumerate().filter_map(flies)
     }
 
@@ -130,7 +135,11 @@ impl World {
         for waiter in todo.finished {
             let Waiter::Change(left) = waiter else { panic!("the test started changes only") };
             let left = left.upgrade().expect("the test keeps them all");
-            let n = self.waiters.iter().position(|known| Arc::ptr_eq(&known.left, &left)).expect("one of the test's");
+            let n = self
+                .waiters
+                .iter()
+                .position(|known| Arc::ptr_eq(&known.left, &left))
+                .expect("one of the test's");
             assert!(left.step(), "finished twice");
             assert!(finished.insert(n));
             self.waiters[n].at = At::Over;
@@ -140,11 +149,15 @@ impl World {
             self.note_sent(request);
         }
         let flights: BTreeSet<u64> = self.in_flight().filter_map(|n| self.serial_of(n)).collect();
-        let tag_of = |n: usize| if let At::InFlight { tag, .. } = self.waiters[n].at { tag } else { 0 };
+        let tag_of =
+            |n: usize| if let At::InFlight { tag, .. } = self.waiters[n].at { tag } else { 0 };
         let tags: BTreeSet<u8> = self.in_flight().map(tag_of).collect();
         assert_eq!(tags.len(), flights.len(), "each has a tag of its own");
         let waiting = self.waiting();
-        assert!(waiting == 0 || flights.len() == Itag::COUNT, "one waits for nothing else than a tag");
+        assert!(
+            waiting == 0 || flights.len() == Itag::COUNT,
+            "one waits for nothing else than a tag"
+        );
         let messages = self.invalidator.waiting.messages();
         assert!(messages <= WAITING.min(waiting), "{messages} for {waiting}");
         self.crowded &= waiting > 0;
@@ -152,7 +165,10 @@ impl World {
         let InvalidationCounts { joined, widened, .. } = self.invalidator.counts;
         assert!(self.crowded || widened == self.counts.widened);
         (self.counts.joined, self.counts.widened) = (joined, widened);
-        assert_eq!((self.invalidator.under_way(), self.invalidator.counts), (under_way, self.counts));
+        assert_eq!(
+            (self.invalidator.under_way(), self.invalidator.counts),
+            (under_way, self.counts)
+        );
     }
 
     fn waiting(&self) -> usize {
@@ -175,23 +191,39 @@ impl World {
             _ => (self.note_first(&request), TRIES - 1),
         };
         self.sent.push(request);
-        let at = At::InFlight { tag: request.tag.get(), serial: request.serial, due: self.now + LIMIT, tries };
+        let at = At::InFlight {
+            tag: request.tag.get(),
+            serial: request.serial,
+            due: self.now + LIMIT,
+            tries,
+        };
         sent.into_iter().for_each(|n| self.waiters[n].at = at);
     }
 
-    /// A message that has waited is for all that it covers, and for the one that has waited longest; it names nothing else unless too many waited.
+    /// A message that has waited is for all that it covers, and for the one that has waited
+    /// longest; it names nothing else unless too many waited.
     fn note_first(&self, request: &InvalidationRequest) -> Vec<usize> {
         let waits = |n: &usize| self.waiters[*n].at == At::Waiting;
         let all = 0..self.waiters.len();
-        let covered: Vec<usize> = all.clone().filter(waits).filter(|n| self.waiters[*n].is_covered_by(request)).collect();
-        assert_eq!(covered.first().copied(), all.clone().find(waits), "in the order in which they were started");
-        let asked: BTreeSet<(u32, u64)> = covered.iter().flat_map(|n| self.waiters[*n].pages()).collect();
+        let covered: Vec<usize> =
+            all.clone().filter(waits).filter(|n| self.waiters[*n].is_covered_by(request)).collect();
+        assert_eq!(
+            covered.first().copied(),
+            all.clone().find(waits),
+            "in the order in which they were started"
+        );
+        let asked: BTreeSet<(u32, u64)> =
+            covered.iter().flat_map(|n| self.waiters[*n].pages()).collect();
         let named = 1u128 << (request.range.bits() - 12);
-        assert!(self.crowded || request.pasid.is_some() && named == asked.len() as u128, "{request:?} for {asked:?}");
+        assert!(
+            self.crowded || request.pasid.is_some() && named == asked.len() as u128,
+            "{request:?} for {asked:?}"
+        );
         covered
     }
 
-    /// Shuts the gate; answers whose wait ends by a step that blocks the device, and notes who waits until it is quiet.
+    /// Shuts the gate; answers whose wait ends by a step that blocks the device, and notes who
+    /// waits until it is quiet.
     fn block(&mut self) -> BTreeSet<usize> {
         self.open = false;
         let quiet = self.quiet();
@@ -212,18 +244,30 @@ impl World {
     /// As the caller settles the gate: nobody is inside and it is shut.
     fn settle(&mut self) {
         if self.quiet() {
-            let over = self.waiters.iter().enumerate().filter(|(_, asked)| asked.at == At::UntilQuiet).map(|(n, _)| n).collect();
+            let over = self
+                .waiters
+                .iter()
+                .enumerate()
+                .filter(|(_, asked)| asked.at == At::UntilQuiet)
+                .map(|(n, _)| n)
+                .collect();
             self.then(over, |invalidator, todo| invalidator.is_quiet_now(todo));
             self.open = !self.invalidator.is_blocked();
         }
     }
 
     fn start(&mut self, pasid: Pasid, range: AlignedRange) {
-        let (n, quiet, now, left) = (self.waiters.len(), self.quiet(), self.now, Arc::new(Countdown::new(1)));
+        let (n, quiet, now, left) =
+            (self.waiters.len(), self.quiet(), self.now, Arc::new(Countdown::new(1)));
         let blocked = self.invalidator.is_blocked();
         self.counts.moot += u64::from(blocked);
         let waiter = Waiter::Change(Arc::downgrade(&left));
-        self.waiters.push(Asked { left, pasid, range, at: if blocked { At::UntilQuiet } else { At::Waiting } });
+        self.waiters.push(Asked {
+            left,
+            pasid,
+            range,
+            at: if blocked { At::UntilQuiet } else { At::Waiting },
+        });
         self.crowded |= self.waiting() > WAITING;
         let over = if blocked && quiet { BTreeSet::from([n]) } else { BTreeSet::new() };
         let job = Job::new(Some(pasid), range, waiter);
@@ -247,11 +291,16 @@ impl World {
         let now = self.now;
         let late: BTreeMap<usize, u8> = self
             .in_flight()
-            .filter_map(
-                |n| if let At::InFlight { due, tries, .. } = self.waiters[n].at { (due <= now).then_some((n, tries)) } else { None },
-            )
+            .filter_map(|n| {
+                if let At::InFlight { due, tries, .. } = self.waiters[n].at {
+                    (due <= now).then_some((n, tries))
+                } else {
+                    None
+                }
+            })
             .collect();
-        self.counts.timed_out += late.keys().filter_map(|n| self.serial_of(*n)).collect::<BTreeSet<u64>>().len() as u64;
+        self.counts.timed_out +=
+            late.keys().filter_map(|n| self.serial_of(*n)).collect::<BTreeSet<u64>>().len() as u64;
         let mut hopeless = false;
         self.then(BTreeSet::new(), |invalidator, todo| hopeless = invalidator.tick(now, todo));
         assert_eq!(hopeless, late.values().any(|tries| *tries == 0));
@@ -261,7 +310,9 @@ impl World {
             self.then(over, |invalidator, todo| invalidator.cut_off(quiet, todo));
             assert!(self.invalidator.is_cut_off() && self.invalidator.stands_still());
         } else {
-            let again = late.keys().all(|n| matches!(self.waiters[*n].at, At::InFlight { due, .. } if due == now + LIMIT));
+            let again = late.keys().all(
+                |n| matches!(self.waiters[*n].at, At::InFlight { due, .. } if due == now + LIMIT),
+            );
             assert!(again, "all that is late has been sent again");
         }
     }
@@ -273,13 +324,22 @@ impl World {
                 self.start(Pasid::new(pasid).expect("small"), range);
             }
             Step::Complete { which } => {
-                let flights: Vec<u64> = self.in_flight().filter_map(|n| self.serial_of(n)).collect();
-                let in_flight = flights.get(which / 2 % flights.len().max(1)).filter(|_| which.is_multiple_of(2));
-                let wanted = in_flight.and_then(|serial| self.sent.iter().find(|request| request.serial == *serial));
-                let Some(request) = wanted.or_else(|| self.sent.get(which % self.sent.len().max(1))) else { return };
+                let flights: Vec<u64> =
+                    self.in_flight().filter_map(|n| self.serial_of(n)).collect();
+                let in_flight = flights
+                    .get(which / 2 % flights.len().max(1))
+                    .filter(|_| which.is_multiple_of(2));
+                let wanted = in_flight
+                    .and_then(|serial| self.sent.iter().find(|request| request.serial == *serial));
+                let Some(request) =
+                    wanted.or_else(|| self.sent.get(which % self.sent.len().max(1)))
+                else {
+                    return;
+                };
                 self.complete(InvalidationCompletion { tag: request.tag, serial: request.serial });
             }
-            Step::CompleteWrong { tag, serial } => self.complete(InvalidationCompletion { tag: Itag::new(tag).expect("0..=31"), serial }),
+            Step::CompleteWrong { tag, serial } => self
+                .complete(InvalidationCompletion { tag: Itag::new(tag).expect("0..=31"), serial }),
             Step::Later { seconds } => self.later(Duration::from_secs(seconds)),
             Step::Enter => self.inside += usize::from(self.open),
             Step::Leave => {

@@ -1,12 +1,17 @@
 //! Invalidations that wait for a tag: a bounded number of messages, however many are asked for.
 //!
-//! What one message can name is joined as it comes: equal, nested and neighbouring ranges of one PASID, so that nothing else is forgotten. Beyond [`WAITING`] messages more is
-//! forgotten than was asked for, as rule T4 permits, and rule T7 while there is room does not: first all of the PASID that has most of them, and where each has one, all that the
-//! device keeps. What an invalidation costs beyond that is a word for whoever waits for it; a caller that has let go of its answer is forgotten.
+//! What one message can name is joined as it comes: equal, nested and neighbouring ranges of one
+//! PASID, so that nothing else is forgotten. Beyond [`WAITING`] messages more is forgotten than was
+//! asked for, as rule T4 permits, and rule T7 while there is room does not: first all of the PASID
+//! that has most of them, and where each has one, all that the device keeps. What an invalidation
+//! costs beyond that is a word for whoever waits for it; a caller that has let go of its answer is
+//! forgotten.
 //!
-//! Nothing is joined to a message in flight: the device may have dealt with it, and asked anew, before the change that comes now.
+//! Nothing is joined to a message in flight: the device may have dealt with it, and asked anew,
+//! before the change that comes now.
 //!
-//! Rejected: refusing, since a change of a space cannot be undone by then; having the caller wait for room, since a change can be begun where nothing may wait; cutting the device off, which
+//! Rejected: refusing, since a change of a space cannot be undone by then; having the caller wait
+//! for room, since a change can be begun where nothing may wait; cutting the device off, which
 //! without a clock would take a slow one for a silent one.
 
 use std::sync::{Arc, Weak};
@@ -49,7 +54,8 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// These and others. Those that have let go are left out before the list grows, so that it is at most twice as long as the callers are many.
+    /// These and others. Those that have let go are left out before the list grows, so that it is
+    /// at most twice as long as the callers are many.
     pub(super) fn join(&mut self, others: Self) {
         self.asked += others.asked;
         if self.list.len() + others.list.len() > self.list.capacity() {
@@ -79,7 +85,8 @@ impl Job {
     }
 
     fn covers(&self, other: &Self) -> bool {
-        (self.pasid.is_none() || self.pasid == other.pasid) && self.range.range().covers(other.range.range())
+        (self.pasid.is_none() || self.pasid == other.pasid)
+            && self.range.range().covers(other.range.range())
     }
 
     /// What holds both and nothing else, where one message can name it.
@@ -90,9 +97,14 @@ impl Job {
         if other.covers(self) {
             return Some((other.pasid, other.range));
         }
-        let ends = AddrRange::inclusive(self.range.first().min(other.range.first()), self.range.last().max(other.range.last()))?;
+        let ends = AddrRange::inclusive(
+            self.range.first().min(other.range.first()),
+            self.range.last().max(other.range.last()),
+        )?;
         let both = AlignedRange::covering(ends);
-        let are_halves = self.pasid == other.pasid && self.range.bits() == other.range.bits() && both.bits() == self.range.bits() + 1;
+        let are_halves = self.pasid == other.pasid
+            && self.range.bits() == other.range.bits()
+            && both.bits() == self.range.bits() + 1;
         are_halves.then_some((self.pasid, both))
     }
 
@@ -120,7 +132,9 @@ impl Waiting {
     /// Adds an invalidation.
     pub(super) fn add(&mut self, mut job: Job, counts: &mut InvalidationCounts) {
         let mut place = self.0.len();
-        while let Some((at, union)) = self.0.iter().enumerate().find_map(|(at, other)| Some((at, other.union(&job)?))) {
+        while let Some((at, union)) =
+            self.0.iter().enumerate().find_map(|(at, other)| Some((at, other.union(&job)?)))
+        {
             job = self.0.remove(at).join(job, union);
             place = place.min(at);
             counts.joined += 1;
@@ -134,12 +148,16 @@ impl Waiting {
     /// Makes one message of those of a PASID, or of all: at least one fewer.
     fn widen(&mut self, counts: &mut InvalidationCounts) {
         let of = |pasid: Option<Pasid>| self.0.iter().filter(|job| job.pasid == pasid).count();
-        let most = self.0.iter().map(|job| (of(job.pasid), job.pasid)).max_by_key(|(count, _)| *count);
+        let most =
+            self.0.iter().map(|job| (of(job.pasid), job.pasid)).max_by_key(|(count, _)| *count);
         let pasid = most.filter(|(count, _)| *count > 1).and_then(|(_, pasid)| pasid);
         let meant = |job: &Job| pasid.is_none() || job.pasid == pasid;
         let Some(place) = self.0.iter().position(meant) else { return };
         let before = self.0.len();
-        let joined = self.0.extract_if(.., |job| meant(job)).reduce(|all, job| all.join(job, (pasid, AlignedRange::ALL)));
+        let joined = self
+            .0
+            .extract_if(.., |job| meant(job))
+            .reduce(|all, job| all.join(job, (pasid, AlignedRange::ALL)));
         self.0.splice(place..place, joined);
         counts.joined += (before - self.0.len()) as u64;
         counts.widened += 1;

@@ -4,7 +4,8 @@ use bitfield_struct::bitfield;
 
 use crate::ids::Pasid;
 
-/// A PASID TLP prefix (section 6.20.2.1). On a link in flit mode the same fields come in another place (OHC-A).
+/// A PASID TLP prefix (section 6.20.2.1). On a link in flit mode the same fields come in another
+/// place (OHC-A).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq, Hash)]
 pub struct PasidPrefix {
@@ -57,7 +58,8 @@ impl PasidPrefix {
     /// The PASID; `execute` and `privileged` mean something too.
     ///
     /// # Errors
-    /// It is no PASID prefix, its reserved bits are set, or the PASID is 0. Whether the device may use the PASID is not looked at here.
+    /// It is no PASID prefix, its reserved bits are set, or the PASID is 0. Whether the device may
+    /// use the PASID is not looked at here.
     pub const fn checked(self) -> Result<Pasid, PrefixError> {
         self.except(Self::RESERVED.into_bits())
     }

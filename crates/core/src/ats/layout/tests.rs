@@ -27,12 +27,25 @@ fn range(first: u64, bits: u8) -> AlignedRange {
 
 /// Asks for everything that can be asked for.
 fn asks_all(address: u64) -> TranslationRequest {
-    TranslationRequest { id: RequestId(7), pasid: Some(pasid(5)), address, write: true, execute: true, privileged: true }
+    TranslationRequest {
+        id: RequestId(7),
+        pasid: Some(pasid(5)),
+        address,
+        write: true,
+        execute: true,
+        privileged: true,
+    }
 }
 
 /// Asks for nothing beside the translation.
 fn asks_plainly(address: u64) -> TranslationRequest {
-    TranslationRequest { pasid: None, write: false, execute: false, privileged: false, ..asks_all(address) }
+    TranslationRequest {
+        pasid: None,
+        write: false,
+        execute: false,
+        privileged: false,
+        ..asks_all(address)
+    }
 }
 
 fn entry(bits: u64) -> CompletionTlp {
@@ -40,10 +53,15 @@ fn entry(bits: u64) -> CompletionTlp {
 }
 
 fn invalidate(bits: u64) -> InvalidateTlp {
-    InvalidateTlp { prefix: Some(PasidPrefix::of(pasid(5))), itag: 3, body: InvalidateBody::from_bits(bits) }
+    InvalidateTlp {
+        prefix: Some(PasidPrefix::of(pasid(5))),
+        itag: 3,
+        body: InvalidateBody::from_bits(bits),
+    }
 }
 
-/// By the rule of section 10.2.3.2: the range, and the word with S and the address in it, and nothing else.
+/// By the rule of section 10.2.3.2: the range, and the word with S and the address in it, and
+/// nothing else.
 const SIZES: [(u64, u8, u64); 11] = [
     (0x1000, 12, 0x1000),
     (0x2000, 13, 0x2800),
@@ -63,21 +81,42 @@ const SIZES: [(u64, u8, u64); 11] = [
 #[test]
 fn an_invalidation_names_exactly_the_range_that_it_is_asked_for() {
     for (first, bits, word) in SIZES {
-        let request = InvalidationRequest { tag: itag(3), serial: 9, pasid: Some(pasid(5)), global: false, range: range(first, bits) };
+        let request = InvalidationRequest {
+            tag: itag(3),
+            serial: 9,
+            pasid: Some(pasid(5)),
+            global: false,
+            range: range(first, bits),
+        };
         assert_eq!(InvalidateTlp::encode(&request), Ok(invalidate(word)), "{request:?}");
         assert_eq!(invalidate(word).decode(9), Ok(request), "{word:#x}");
     }
 }
 
-// shows T4: an entry that is thought smaller than it is would outlive an invalidation of its other pages
+// shows T4: an entry that is thought smaller than it is would outlive an invalidation of its other
+// pages
 #[test]
 fn a_translation_holds_for_the_range_that_its_size_bits_say() {
     for (first, bits, word) in SIZES {
         let asked = asks_plainly(range(first, bits).last());
         let permits = Permissions::READ_WRITE;
-        let result = Translation { range: range(first, bits), frame: Some(Frame(first)), permits, global: false };
-        let completion = TranslationCompletion { id: RequestId(7), result: Ok(result), privileged: asked.privileged, owner: None };
-        assert_eq!(CompletionTlp::encode(&completion, &asked), Ok(entry(word | R | W)), "{result:?}");
+        let result = Translation {
+            range: range(first, bits),
+            frame: Some(Frame(first)),
+            permits,
+            global: false,
+        };
+        let completion = TranslationCompletion {
+            id: RequestId(7),
+            result: Ok(result),
+            privileged: asked.privileged,
+            owner: None,
+        };
+        assert_eq!(
+            CompletionTlp::encode(&completion, &asked),
+            Ok(entry(word | R | W)),
+            "{result:?}"
+        );
         assert_eq!(entry(word | R | W).decode(&asked, None), Ok(completion), "{word:#x}");
     }
 }
@@ -95,13 +134,19 @@ fn what_names_no_range_is_refused() {
 #[test]
 fn reserved_bits_of_each_message_are_refused_one_by_one() {
     for bit in 6..=9 {
-        assert_eq!(entry(R | 1 << bit).decode(&asks_plainly(0), None), Err(DecodeError::Reserved { bits: 1 << bit }));
+        assert_eq!(
+            entry(R | 1 << bit).decode(&asks_plainly(0), None),
+            Err(DecodeError::Reserved { bits: 1 << bit })
+        );
     }
     for bit in 1..=10 {
         assert_eq!(invalidate(1 << bit).decode(0), Err(DecodeError::Reserved { bits: 1 << bit }));
     }
     for bit in 35..=47 {
-        assert_eq!(InvalidateDone::from_bits(1 | 1 << bit).decode(), Err(DecodeError::Reserved { bits: 1 << bit }));
+        assert_eq!(
+            InvalidateDone::from_bits(1 | 1 << bit).decode(),
+            Err(DecodeError::Reserved { bits: 1 << bit })
+        );
     }
     for bit in [20, 21] {
         let prefix = PasidPrefix::from_bits(0x9100_0005 | 1 << bit);
@@ -109,7 +154,10 @@ fn reserved_bits_of_each_message_are_refused_one_by_one() {
     }
     for bit in [22, 23] {
         let prefix = PasidPrefix::from_bits(0x9100_0005 | 1 << bit);
-        assert_eq!((prefix.checked(), prefix.checked_without_flags()), (Ok(pasid(5)), Err(PrefixError::Reserved { bits: 1 << bit })));
+        assert_eq!(
+            (prefix.checked(), prefix.checked_without_flags()),
+            (Ok(pasid(5)), Err(PrefixError::Reserved { bits: 1 << bit }))
+        );
         let request = InvalidateTlp { prefix: Some(prefix), ..invalidate(0) };
         assert_eq!(request.decode(0), Err(PrefixError::Reserved { bits: 1 << bit }.into()));
     }
@@ -119,23 +167,34 @@ fn reserved_bits_of_each_message_are_refused_one_by_one() {
 #[test]
 fn a_prefix_of_another_kind_or_with_pasid_0_is_refused() {
     assert_eq!(PasidPrefix::of(pasid(0xf_ffff)).into_bits(), 0x910f_ffff);
-    assert_eq!(PasidPrefix::from_bits(0x9000_0005).checked(), Err(PrefixError::Kind { kind: 0x90 }));
+    assert_eq!(
+        PasidPrefix::from_bits(0x9000_0005).checked(),
+        Err(PrefixError::Kind { kind: 0x90 })
+    );
     assert_eq!(PasidPrefix::from_bits(0x9100_0000).checked(), Err(PrefixError::Zero));
 }
 
 // shows S2, T1: what was not asked for is not granted by the answer
 #[test]
 fn an_answer_that_does_not_fit_its_request_is_refused() {
-    let refused = |bits, asked: TranslationRequest| entry(bits).decode(&asked, None).expect_err("does not fit");
+    let refused = |bits, asked: TranslationRequest| {
+        entry(bits).decode(&asked, None).expect_err("does not fit")
+    };
     let all = asks_all(0);
     assert_eq!(refused(W | EXE | PRIV, all), DecodeError::ExecuteWithoutRead);
-    assert_eq!(refused(R | EXE | PRIV, TranslationRequest { execute: false, ..all }), DecodeError::ExecuteNotRequested);
+    assert_eq!(
+        refused(R | EXE | PRIV, TranslationRequest { execute: false, ..all }),
+        DecodeError::ExecuteNotRequested
+    );
     assert_eq!(refused(R, all), DecodeError::Privilege { requested: true, answered: false });
     assert_eq!(
         refused(R | PRIV, TranslationRequest { privileged: false, ..all }),
         DecodeError::Privilege { requested: false, answered: true }
     );
-    assert_eq!(refused(R | PRIV, TranslationRequest { pasid: None, ..all }), DecodeError::PrivilegedWithoutPasid);
+    assert_eq!(
+        refused(R | PRIV, TranslationRequest { pasid: None, ..all }),
+        DecodeError::PrivilegedWithoutPasid
+    );
     assert_eq!(refused(R | GLOBAL, asks_plainly(0)), DecodeError::GlobalWithoutPasid);
 }
 
@@ -150,9 +209,15 @@ fn each_bit_of_an_entry_means_what_the_specification_says() {
     assert_eq!(decoded(0x6000 | R, &plain), Ok((to, permits(true, false, false), false)));
     assert_eq!(decoded(0x6000 | W | N, &plain), Ok((to, permits(false, true, false), false)));
     assert_eq!(decoded(0x6000 | R | U, &plain), Ok((None, permits(true, false, false), false)));
-    assert_eq!(decoded(0x6000 | R | EXE | PRIV | GLOBAL, &all), Ok((to, permits(true, false, true), true)));
+    assert_eq!(
+        decoded(0x6000 | R | EXE | PRIV | GLOBAL, &all),
+        Ok((to, permits(true, false, true), true))
+    );
     // With neither R nor W the rest means nothing, and is not held against the answer.
-    assert_eq!(decoded(0x6000 | U | EXE | GLOBAL | N, &plain), Ok((None, Permissions::NONE, false)));
+    assert_eq!(
+        decoded(0x6000 | U | EXE | GLOBAL | N, &plain),
+        Ok((None, Permissions::NONE, false))
+    );
 }
 
 #[test]
@@ -160,18 +225,37 @@ fn an_answer_says_no_more_than_its_request_allows() {
     let everything = Permissions { read: true, write: true, execute: true };
     let word = |permits, frame, asked: &TranslationRequest| {
         let translation = Translation { range: range(0x6000, 13), frame, permits, global: true };
-        let completion = TranslationCompletion { id: asked.id, result: Ok(translation), privileged: asked.privileged, owner: None };
+        let completion = TranslationCompletion {
+            id: asked.id,
+            result: Ok(translation),
+            privileged: asked.privileged,
+            owner: None,
+        };
         CompletionTlp::encode(&completion, asked)
     };
     let (plain, all, to) = (asks_plainly(0x7000), asks_all(0x7000), Some(Frame(0x2000)));
     assert_eq!(word(everything, to, &plain), Ok(entry(0x2800 | R | W)));
     assert_eq!(word(everything, to, &all), Ok(entry(0x2800 | R | W | EXE | PRIV | GLOBAL)));
     assert_eq!(word(everything, None, &plain), Ok(entry(0x800 | R | W | U)));
-    assert_eq!(word(Permissions { execute: true, ..Permissions::NONE }, to, &all), Ok(entry(0x800)), "no execution without reading");
-    assert_eq!(word(Permissions { read: false, ..everything }, to, &all), Ok(entry(0x2800 | W | PRIV | GLOBAL)), "nor beside writing");
-    assert_eq!(word(everything, Some(Frame(0x1000)), &all), Err(EncodeError::Misaligned { frame: Frame(0x1000), bits: 13 }));
+    assert_eq!(
+        word(Permissions { execute: true, ..Permissions::NONE }, to, &all),
+        Ok(entry(0x800)),
+        "no execution without reading"
+    );
+    assert_eq!(
+        word(Permissions { read: false, ..everything }, to, &all),
+        Ok(entry(0x2800 | W | PRIV | GLOBAL)),
+        "nor beside writing"
+    );
+    assert_eq!(
+        word(everything, Some(Frame(0x1000)), &all),
+        Err(EncodeError::Misaligned { frame: Frame(0x1000), bits: 13 })
+    );
     let elsewhere = TranslationRequest { address: 0x8000, ..plain };
-    assert_eq!(word(everything, to, &elsewhere), Err(EncodeError::OtherAddress { address: 0x8000 }));
+    assert_eq!(
+        word(everything, to, &elsewhere),
+        Err(EncodeError::OtherAddress { address: 0x8000 })
+    );
     let bare = TranslationRequest { privileged: true, ..plain };
     assert_eq!(word(everything, to, &bare), Err(EncodeError::PrivilegedWithoutPasid));
 }
@@ -180,25 +264,46 @@ fn an_answer_says_no_more_than_its_request_allows() {
 #[test]
 fn every_completion_status_is_a_refusal_or_an_error() {
     use TranslationRefusal::{Aborted, Unsupported};
-    for (status, refusal) in [(1, Unsupported), (3, Unsupported), (4, Aborted), (5, Unsupported), (6, Unsupported), (7, Unsupported)] {
-        let completion = CompletionTlp::NoData(status).decode(&asks_all(0), None).expect("has a meaning");
+    for (status, refusal) in [
+        (1, Unsupported),
+        (3, Unsupported),
+        (4, Aborted),
+        (5, Unsupported),
+        (6, Unsupported),
+        (7, Unsupported),
+    ] {
+        let completion =
+            CompletionTlp::NoData(status).decode(&asks_all(0), None).expect("has a meaning");
         assert_eq!(completion.result, Err(refusal), "{status}");
-        let again = CompletionTlp::encode(&completion, &asks_all(0)).map(|tlp| tlp.decode(&asks_all(0), None));
+        let again = CompletionTlp::encode(&completion, &asks_all(0))
+            .map(|tlp| tlp.decode(&asks_all(0), None));
         assert_eq!(again, Ok(Ok(completion)), "{status}");
     }
     for status in [0, 2].into_iter().chain(8..=u8::MAX) {
-        assert_eq!(CompletionTlp::NoData(status).decode(&asks_all(0), None), Err(DecodeError::Status { status }));
+        assert_eq!(
+            CompletionTlp::NoData(status).decode(&asks_all(0), None),
+            Err(DecodeError::Status { status })
+        );
     }
 }
 
 // shows S2
 #[test]
 fn an_invalidation_with_a_tag_out_of_range_or_global_for_no_pasid_is_refused() {
-    assert_eq!(InvalidateTlp { itag: 32, ..invalidate(0) }.decode(0), Err(DecodeError::Itag { itag: 32 }));
-    assert_eq!(InvalidateTlp { prefix: None, ..invalidate(1) }.decode(0), Err(DecodeError::GlobalWithoutPasid));
+    assert_eq!(
+        InvalidateTlp { itag: 32, ..invalidate(0) }.decode(0),
+        Err(DecodeError::Itag { itag: 32 })
+    );
+    assert_eq!(
+        InvalidateTlp { prefix: None, ..invalidate(1) }.decode(0),
+        Err(DecodeError::GlobalWithoutPasid)
+    );
     let request = invalidate(1).decode(0).expect("global for a PASID");
     assert!(request.global);
-    assert_eq!(InvalidateTlp::encode(&InvalidationRequest { pasid: None, ..request }), Err(EncodeError::GlobalWithoutPasid));
+    assert_eq!(
+        InvalidateTlp::encode(&InvalidationRequest { pasid: None, ..request }),
+        Err(EncodeError::GlobalWithoutPasid)
+    );
 }
 
 #[test]
@@ -207,11 +312,24 @@ fn a_completion_names_its_tags_by_a_bit_each_and_counts_eight_as_zero() {
     let word = InvalidateDone::encode(completed);
     assert_eq!(word.into_bits(), 0x8000_0001);
     assert_eq!(word.with_destination(0x1234).decode(), Ok(completed));
-    let serials: Vec<_> = completed.completions(|tag| 100 + u64::from(tag.get())).map(|done| (done.tag.get(), done.serial)).collect();
+    let serials: Vec<_> = completed
+        .completions(|tag| 100 + u64::from(tag.get()))
+        .map(|done| (done.tag.get(), done.serial))
+        .collect();
     assert_eq!(serials, [(0, 100), (31, 131)]);
-    assert_eq!(InvalidateDone::encode(CompletedTags::new([itag(4)], 3).expect("one tag")).into_bits(), 0x3_0000_0010);
+    assert_eq!(
+        InvalidateDone::encode(CompletedTags::new([itag(4)], 3).expect("one tag")).into_bits(),
+        0x3_0000_0010
+    );
     // Not to be made, and not to be had from the wire either.
-    assert_eq!([CompletedTags::new([], 1), CompletedTags::new([itag(0)], 0), CompletedTags::new([itag(0)], 9)], [None; 3]);
+    assert_eq!(
+        [
+            CompletedTags::new([], 1),
+            CompletedTags::new([itag(0)], 0),
+            CompletedTags::new([itag(0)], 9)
+        ],
+        [None; 3]
+    );
     assert_eq!(InvalidateDone::from_bits(1 << 32).decode(), Err(DecodeError::NoItag));
 }
 
@@ -225,9 +343,16 @@ fn pasids() -> impl Strategy<Value = Pasid> {
 }
 
 fn requests() -> impl Strategy<Value = TranslationRequest> {
-    (proptest::option::of(pasids()), any::<(u64, bool, bool, bool)>()).prop_map(|(pasid, (address, write, execute, privileged))| {
-        TranslationRequest { id: RequestId(1), pasid, address, write, execute, privileged: privileged && pasid.is_some() }
-    })
+    (proptest::option::of(pasids()), any::<(u64, bool, bool, bool)>()).prop_map(
+        |(pasid, (address, write, execute, privileged))| TranslationRequest {
+            id: RequestId(1),
+            pasid,
+            address,
+            write,
+            execute,
+            privileged: privileged && pasid.is_some(),
+        },
+    )
 }
 
 /// Words as they come, and such as have no reserved bit set.

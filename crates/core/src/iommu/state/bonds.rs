@@ -1,4 +1,5 @@
-//! Bonds as the control state has them: their life from [`Phase::Live`] to [`Phase::Gone`], and what they let go of at its end.
+//! Bonds as the control state has them: their life from [`Phase::Live`] to [`Phase::Gone`], and
+//! what they let go of at its end.
 
 use std::sync::Arc;
 
@@ -39,7 +40,8 @@ pub(crate) enum BondKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Live,
-    /// Claimed by whoever unbinds it: gets no new attachment, no handler of it starts but one that is queued.
+    /// Claimed by whoever unbinds it: gets no new attachment, no handler of it starts but one that
+    /// is queued.
     Closing,
     /// No access, no handler, no PASID.
     Gone,
@@ -111,7 +113,8 @@ impl State {
             callbacks: 0,
             owner_gone: false,
         };
-        // A bond has a PASID and a requester: 2^20 times 2^32 at the very most, but each takes memory; the index cannot pass 2^32 before that is gone.
+        // A bond has a PASID and a requester: 2^20 times 2^32 at the very most, but each takes
+        // memory; the index cannot pass 2^32 before that is gone.
         let key = BondKey { index: self.bonds.insert(bond) as u32, serial };
         if let Some(state) = self.spaces.get_mut(&space) {
             state.bonds.insert(key);
@@ -119,9 +122,15 @@ impl State {
         key
     }
 
-    /// Programs the table entry of `requester` for a bond: reserved, not yet published (rule B4). The slot is free and the bond is live.
-    pub(crate) fn program(&mut self, key: BondKey, requester: &Arc<Requester>) -> Option<Arc<Attachment>> {
-        let bond = self.bonds.get_mut(key.index as usize).filter(|bond| bond.serial == key.serial)?;
+    /// Programs the table entry of `requester` for a bond: reserved, not yet published (rule B4).
+    /// The slot is free and the bond is live.
+    pub(crate) fn program(
+        &mut self,
+        key: BondKey,
+        requester: &Arc<Requester>,
+    ) -> Option<Arc<Attachment>> {
+        let bond =
+            self.bonds.get_mut(key.index as usize).filter(|bond| bond.serial == key.serial)?;
         let attachment = Arc::new(Attachment {
             gate: Gate::new(),
             published: AtomicBool::new(false),
@@ -137,15 +146,19 @@ impl State {
         Some(attachment)
     }
 
-    /// Claims a live bond for its unbind: no handler starts any more, but one that is queued. False where somebody else has claimed it.
+    /// Claims a live bond for its unbind: no handler starts any more, but one that is queued. False
+    /// where somebody else has claimed it.
     pub(crate) fn claim(&mut self, key: BondKey, after: &mut Aftermath) -> bool {
-        let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live) else { return false };
+        let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live) else {
+            return false;
+        };
         bond.phase = Phase::Closing;
         if let Exit::Armed(handler) = &mut bond.exit {
             after.handlers.extend(handler.take());
             bond.exit = Exit::Disarmed;
         }
-        // Nothing else finishes a bond that has lost its last attachment before, to removals or to groups that left.
+        // Nothing else finishes a bond that has lost its last attachment before, to removals or to
+        // groups that left.
         self.settle(key, after);
         true
     }
@@ -176,7 +189,8 @@ impl State {
 
     /// Whether an attachment has been taken out of its bond and its table.
     pub(crate) fn is_retired(&mut self, attachment: &Arc<Attachment>) -> bool {
-        self.bond(attachment.bond).is_none_or(|bond| !bond.attachments.iter().any(|held| Arc::ptr_eq(held, attachment)))
+        self.bond(attachment.bond)
+            .is_none_or(|bond| !bond.attachments.iter().any(|held| Arc::ptr_eq(held, attachment)))
     }
 
     /// A handler of the bond has returned.
@@ -188,16 +202,24 @@ impl State {
         self.settle(key, after);
     }
 
-    /// The devices that may keep translations of a space, each with the PASID that it has there. Those included whose entries are being taken out.
+    /// The devices that may keep translations of a space, each with the PASID that it has there.
+    /// Those included whose entries are being taken out.
     pub(crate) fn translating_users(&mut self, space: SpaceId) -> Vec<(Arc<DeviceInner>, Pasid)> {
         let Some(state) = self.spaces.get(&space) else { return Vec::new() };
         let pasid = state.record.tag.pasid;
-        let bonds = state.bonds.iter().filter_map(|key| self.bonds.get(key.index as usize).filter(|bond| bond.serial == key.serial));
-        let requesters = bonds.flat_map(|bond| &bond.attachments).map(|attachment| &attachment.requester);
-        requesters.filter_map(|requester| requester.translating()).map(|device| (device, pasid)).collect()
+        let bonds = state.bonds.iter().filter_map(|key| {
+            self.bonds.get(key.index as usize).filter(|bond| bond.serial == key.serial)
+        });
+        let requesters =
+            bonds.flat_map(|bond| &bond.attachments).map(|attachment| &attachment.requester);
+        requesters
+            .filter_map(|requester| requester.translating())
+            .map(|device| (device, pasid))
+            .collect()
     }
 
-    /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its last bond (rule U5).
+    /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its
+    /// last bond (rule U5).
     fn settle(&mut self, key: BondKey, after: &mut Aftermath) {
         let Some(bond) = self.bond(key) else { return };
         if bond.phase == Phase::Closing && bond.attachments.is_empty() && bond.callbacks == 0 {

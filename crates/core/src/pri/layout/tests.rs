@@ -13,7 +13,10 @@ fn index(value: u16) -> PrgIndex {
 
 /// A message with PASID 5.
 fn with_pasid(word: u64) -> PageRequestTlp {
-    PageRequestTlp { prefix: Some(PasidPrefix::of(pasid(5))), word: PageRequestWord::from_bits(word) }
+    PageRequestTlp {
+        prefix: Some(PasidPrefix::of(pasid(5))),
+        word: PageRequestWord::from_bits(word),
+    }
 }
 
 fn without_pasid(word: u64) -> PageRequestTlp {
@@ -44,7 +47,11 @@ fn each_field_of_a_page_request_lies_where_the_specification_has_it() {
     let table = [
         (base, 0x9100_0005, 0x7fff_1234_5001),
         (PageRequest { write: true, ..base }, 0x9100_0005, 0x7fff_1234_5003),
-        (PageRequest { read: false, write: true, last: true, ..base }, 0x9100_0005, 0x7fff_1234_5006),
+        (
+            PageRequest { read: false, write: true, last: true, ..base },
+            0x9100_0005,
+            0x7fff_1234_5006,
+        ),
         (PageRequest { index: index(511), ..base }, 0x9100_0005, 0x7fff_1234_5ff9),
         (PageRequest { index: index(256), last: true, ..base }, 0x9100_0005, 0x7fff_1234_5805),
         (PageRequest { execute: true, ..base }, 0x9140_0005, 0x7fff_1234_5001),
@@ -52,7 +59,10 @@ fn each_field_of_a_page_request_lies_where_the_specification_has_it() {
         (PageRequest { address: !0xfff, ..base }, 0x9100_0005, 0xffff_ffff_ffff_f001),
     ];
     for (request, prefix, word) in table {
-        let tlp = PageRequestTlp { prefix: Some(PasidPrefix::from_bits(prefix)), word: PageRequestWord::from_bits(word) };
+        let tlp = PageRequestTlp {
+            prefix: Some(PasidPrefix::from_bits(prefix)),
+            word: PageRequestWord::from_bits(word),
+        };
         assert_eq!(PageRequestTlp::encode(&PageMessage::Request(request)), Ok(tlp), "{request:?}");
         assert_eq!(tlp.decode(), Ok(PageMessage::Request(request)), "{word:#x}");
     }
@@ -66,7 +76,10 @@ fn a_stop_marker_is_its_bits_with_a_pasid_and_awaits_no_answer() {
     assert_eq!(with_pasid(0b100).decode(), Ok(marker));
     for word in 0..=0b111 {
         let word = PageRequestWord::from_bits(word);
-        assert_eq!((word.is_marker(), word.awaits_answer()), (word.into_bits() == 0b100, word.into_bits() > 0b100));
+        assert_eq!(
+            (word.is_marker(), word.awaits_answer()),
+            (word.into_bits() == 0b100, word.into_bits() > 0b100)
+        );
     }
 }
 
@@ -75,10 +88,16 @@ fn a_stop_marker_is_its_bits_with_a_pasid_and_awaits_no_answer() {
 fn a_marker_of_another_type_or_of_no_pasid_or_with_reserved_bits_is_refused() {
     assert_eq!(without_pasid(0b100).decode(), Err(DecodeError::MarkerWithoutPasid));
     for kind in 1..=31_u8 {
-        assert_eq!(with_pasid(0b100 | u64::from(kind) << 3).decode(), Err(DecodeError::Marker { kind }));
+        assert_eq!(
+            with_pasid(0b100 | u64::from(kind) << 3).decode(),
+            Err(DecodeError::Marker { kind })
+        );
     }
     for bit in 8..64 {
-        assert_eq!(with_pasid(0b100 | 1 << bit).decode(), Err(DecodeError::Reserved { bits: 1 << bit }));
+        assert_eq!(
+            with_pasid(0b100 | 1 << bit).decode(),
+            Err(DecodeError::Reserved { bits: 1 << bit })
+        );
     }
     for flag in [1 << 22, 1 << 23] {
         let prefix = Some(PasidPrefix::from_bits(0x9100_0005 | flag));
@@ -92,7 +111,10 @@ fn a_marker_of_another_type_or_of_no_pasid_or_with_reserved_bits_is_refused() {
 fn a_page_request_for_nothing_or_to_execute_without_reading_or_with_a_bad_prefix_is_refused() {
     let index = index(3);
     assert_eq!(with_pasid(3 << 3).decode(), Err(DecodeError::NoAccess { index }));
-    let to_execute = |word| PageRequestTlp { prefix: Some(PasidPrefix::of(pasid(5)).with_execute(true)), ..with_pasid(word) };
+    let to_execute = |word| PageRequestTlp {
+        prefix: Some(PasidPrefix::of(pasid(5)).with_execute(true)),
+        ..with_pasid(word)
+    };
     assert_eq!(to_execute(3 << 3 | 0b110).decode(), Err(DecodeError::ExecuteWithoutRead { index }));
     assert!(to_execute(3 << 3 | 0b110).word.awaits_answer(), "refused, and answered all the same");
     let bad = PageRequestTlp { prefix: Some(PasidPrefix::from_bits(0x9100_0000)), ..with_pasid(1) };
@@ -103,11 +125,20 @@ fn a_page_request_for_nothing_or_to_execute_without_reading_or_with_a_bad_prefix
 fn a_page_request_that_the_wire_cannot_carry_is_refused_with_what_to_change() {
     let encode = |request| PageRequestTlp::encode(&PageMessage::Request(request));
     let base = request();
-    assert_eq!(encode(PageRequest { address: 0x5004, ..base }), Err(EncodeError::Misaligned { address: 0x5004 }));
+    assert_eq!(
+        encode(PageRequest { address: 0x5004, ..base }),
+        Err(EncodeError::Misaligned { address: 0x5004 })
+    );
     assert_eq!(encode(PageRequest { read: false, ..base }), Err(EncodeError::NoAccess));
-    assert_eq!(encode(PageRequest { read: false, execute: true, ..base }), Err(EncodeError::ExecuteWithoutRead));
+    assert_eq!(
+        encode(PageRequest { read: false, execute: true, ..base }),
+        Err(EncodeError::ExecuteWithoutRead)
+    );
     for flags in [PageRequest { execute: true, ..base }, PageRequest { privileged: true, ..base }] {
-        assert_eq!(encode(PageRequest { pasid: None, ..flags }), Err(EncodeError::FlagsWithoutPasid));
+        assert_eq!(
+            encode(PageRequest { pasid: None, ..flags }),
+            Err(EncodeError::FlagsWithoutPasid)
+        );
     }
 }
 
@@ -115,13 +146,21 @@ fn a_page_request_that_the_wire_cannot_carry_is_refused_with_what_to_change() {
 #[test]
 fn a_response_carries_its_code_and_unused_codes_are_failures() {
     use ResponseCode::{InvalidRequest, ResponseFailure, Success};
-    for (code, word) in [(Success, 0x1ff_0000_0000), (InvalidRequest, 0x11ff_0000_0000), (ResponseFailure, 0xf1ff_0000_0000)] {
+    for (code, word) in [
+        (Success, 0x1ff_0000_0000),
+        (InvalidRequest, 0x11ff_0000_0000),
+        (ResponseFailure, 0xf1ff_0000_0000),
+    ] {
         let answer = PageResponse { pasid: None, index: index(511), code };
         assert_eq!(PageResponseTlp::encode(&answer), response(word));
         assert_eq!(response(word | 0xabcd << 48).decode(), Ok(answer), "wherever it is sent to");
     }
     for code in 2..=15_u64 {
-        assert_eq!(response(code << 44).decode().map(|answer| answer.code), Ok(ResponseFailure), "{code:#b}");
+        assert_eq!(
+            response(code << 44).decode().map(|answer| answer.code),
+            Ok(ResponseFailure),
+            "{code:#b}"
+        );
     }
 }
 
@@ -132,7 +171,10 @@ fn a_response_with_reserved_bits_is_refused() {
         assert_eq!(response(1 << bit).decode(), Err(DecodeError::Reserved { bits: 1 << bit }));
     }
     let prefix = Some(PasidPrefix::of(pasid(5)).with_execute(true));
-    assert_eq!(PageResponseTlp { prefix, ..response(0) }.decode(), Err(PrefixError::Reserved { bits: 1 << 22 }.into()));
+    assert_eq!(
+        PageResponseTlp { prefix, ..response(0) }.decode(),
+        Err(PrefixError::Reserved { bits: 1 << 22 }.into())
+    );
 }
 
 fn prefixes() -> impl Strategy<Value = Option<PasidPrefix>> {

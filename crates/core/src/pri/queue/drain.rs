@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Cookie, DeviceKey, Drained, Entry, Outbox, Outgoing, PageRequests, Pending, Stage, Target};
+use super::{
+    Cookie, DeviceKey, Drained, Entry, Outbox, Outgoing, PageRequests, Pending, Stage, Target,
+};
 use crate::mutation;
 use crate::pri::message::ResponseCode;
 
@@ -36,7 +38,8 @@ impl PageRequests {
             return;
         }
         if let Some(line) = self.lines.get_mut(&group.line) {
-            // Cookies only grow, and a line is in the order in which they were given. Looking at all of them would make a drain of many groups hold up everybody.
+            // Cookies only grow, and a line is in the order in which they were given. Looking at
+            // all of them would make a drain of many groups hold up everybody.
             if let Ok(at) = line.waiting.binary_search(&cookie) {
                 line.waiting.remove(at);
             }
@@ -47,9 +50,17 @@ impl PageRequests {
         }
     }
 
-    /// Hardware, then software (rule U1): sorts the whole queue, throws partial groups away and answers what is pending as invalid. What is being resolved right now is answered by
-    /// whoever does that, inside the gate that the caller has closed. Answers how many groups were answered.
-    pub(crate) fn drain(&mut self, key: DeviceKey, what: Drained<'_>, now: Option<Duration>, out: &mut Outbox) -> usize {
+    /// Hardware, then software (rule U1): sorts the whole queue, throws partial groups away and
+    /// answers what is pending as invalid. What is being resolved right now is answered by
+    /// whoever does that, inside the gate that the caller has closed. Answers how many groups were
+    /// answered.
+    pub(crate) fn drain(
+        &mut self,
+        key: DeviceKey,
+        what: Drained<'_>,
+        now: Option<Duration>,
+        out: &mut Outbox,
+    ) -> usize {
         if mutation::is_on(12) && matches!(what, Drained::Domain(_)) {
             return 0;
         }
@@ -60,7 +71,9 @@ impl PageRequests {
             Drained::Domain(_) => Some(None),
             Drained::Everything | Drained::Device => None,
         };
-        self.discard_partial(|(device, _, of)| *device == key && pasid.is_none_or(|pasid| *of == pasid));
+        self.discard_partial(|(device, _, of)| {
+            *device == key && pasid.is_none_or(|pasid| *of == pasid)
+        });
         let meant = |group: &Pending| match (what, &group.target) {
             (Drained::Everything | Drained::Device, _) => true,
             (Drained::Space(a), Target::Space(b)) => Arc::ptr_eq(a, b),
@@ -68,7 +81,9 @@ impl PageRequests {
             _ => false,
         };
         let found = self.pending.iter().filter(|(_, group)| {
-            group.device == key && (group.stage != Stage::Resolving || matches!(what, Drained::Device)) && meant(group)
+            group.device == key
+                && (group.stage != Stage::Resolving || matches!(what, Drained::Device))
+                && meant(group)
         });
         let mut found: Vec<Cookie> = found.map(|(&cookie, _)| cookie).collect();
         // In the order in which they became complete, so that a run can be repeated.
@@ -76,13 +91,18 @@ impl PageRequests {
         for cookie in found {
             self.answer(cookie, ResponseCode::InvalidRequest, out);
         }
-        // Those included that were complete in the queue and found nobody any more when they were sorted.
+        // Those included that were complete in the queue and found nobody any more when they were
+        // sorted.
         let Some(holder) = self.holders.get(&key) else { return 0 };
-        let own = |answer: &&Outgoing| Arc::ptr_eq(&answer.device, &holder.device) && pasid.is_none_or(|pasid| answer.pasid == pasid);
+        let own = |answer: &&Outgoing| {
+            Arc::ptr_eq(&answer.device, &holder.device)
+                && pasid.is_none_or(|pasid| answer.pasid == pasid)
+        };
         out.answers[before..].iter().filter(own).count()
     }
 
-    /// Forgets all that a device has in here, which nobody can be answered for: it was reset, or is gone (then `gone`, and its last trace goes as well).
+    /// Forgets all that a device has in here, which nobody can be answered for: it was reset, or is
+    /// gone (then `gone`, and its last trace goes as well).
     pub(crate) fn forget(&mut self, key: DeviceKey, gone: bool, out: &mut Outbox) {
         let before = self.ring.len();
         self.ring.retain_mut(|entry| match entry {
@@ -95,7 +115,12 @@ impl PageRequests {
         });
         self.counts.dropped += (before - self.ring.len()) as u64;
         self.discard_partial(|(device, _, _)| *device == key);
-        let mut found: Vec<Cookie> = self.pending.iter().filter(|(_, group)| group.device == key).map(|(&cookie, _)| cookie).collect();
+        let mut found: Vec<Cookie> = self
+            .pending
+            .iter()
+            .filter(|(_, group)| group.device == key)
+            .map(|(&cookie, _)| cookie)
+            .collect();
         found.sort_unstable();
         for cookie in found {
             if let Some(group) = self.pending.remove(&cookie) {

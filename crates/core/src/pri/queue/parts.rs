@@ -58,7 +58,9 @@ impl Target {
     pub(crate) fn is_open(&self) -> bool {
         match self {
             Self::Space(entry) => {
-                let open = !entry.gate.is_closed() && entry.published.load(Ordering::Acquire) && !entry.record.ended();
+                let open = !entry.gate.is_closed()
+                    && entry.published.load(Ordering::Acquire)
+                    && !entry.record.ended();
                 open && entry.features.page_faults
             }
             Self::Domain(used) => !used.gate.is_closed(),
@@ -73,12 +75,14 @@ pub(crate) enum Drained<'a> {
     Domain(&'a Arc<DomainUse>),
     /// Whatever it has, but for what is being resolved right now.
     Everything,
-    /// The device is about to go: also what is being resolved. The answer of whoever does that is dropped.
+    /// The device is about to go: also what is being resolved. The answer of whoever does that is
+    /// dropped.
     Device,
 }
 
 pub(super) enum Entry {
-    /// One without PASID is for the domain that was in use when it came, and for no later one (rule U1).
+    /// One without PASID is for the domain that was in use when it came, and for no later one (rule
+    /// U1).
     Request(DeviceKey, PageRequest, Option<Arc<DomainUse>>),
     Stop(DeviceKey, Pasid),
 }
@@ -147,14 +151,24 @@ pub(crate) struct Outbox {
     pub(crate) answers: SmallVec<[Outgoing; 1]>,
     /// There is something to sort or to resolve that was not there before.
     pub(crate) work: bool,
-    /// What nothing in here needs any more. It may hold the last of a space, a handler or a mapping, whose drop is foreign code.
+    /// What nothing in here needs any more. It may hold the last of a space, a handler or a
+    /// mapping, whose drop is foreign code.
     pub(super) retired: Vec<Target>,
 }
 
 impl Outgoing {
     /// The response carries the PASID where the device wants it (PRG Response PASID Required).
-    pub(super) fn new(device: &Arc<DeviceInner>, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode) -> Self {
+    pub(super) fn new(
+        device: &Arc<DeviceInner>,
+        pasid: Option<Pasid>,
+        index: PrgIndex,
+        code: ResponseCode,
+    ) -> Self {
         let named = pasid.filter(|_| device.spec.capabilities.response_pasid);
-        Self { device: Arc::clone(device), pasid, response: PageResponse { pasid: named, index, code } }
+        Self {
+            device: Arc::clone(device),
+            pasid,
+            response: PageResponse { pasid: named, index, code },
+        }
     }
 }

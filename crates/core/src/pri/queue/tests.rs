@@ -1,4 +1,5 @@
-//! The state machine against a slow reference that keeps one list of all requests and looks at all of them.
+//! The state machine against a slow reference that keeps one list of all requests and looks at all
+//! of them.
 
 mod bench;
 mod stubs;
@@ -62,8 +63,7 @@ fn pasid(number: u32) -> Pasid {
 
 fn steps() -> impl Strategy<Value = Step> {
     let device = 0..DEVICES;
-    let code =
-        prop_oneof![6 => Just(ResponseCode::Success), 2 => Just(ResponseCode::InvalidRequest), 1 => Just(ResponseCode::ResponseFailure)];
+    let code = prop_oneof![6 => Just(ResponseCode::Success), 2 => Just(ResponseCode::InvalidRequest), 1 => Just(ResponseCode::ResponseFailure)];
     let bound = (1..=SPACES).prop_map(pasid);
     let pasids = prop_oneof![8 => bound.clone().prop_map(Some), 1 => Just(Some(pasid(SPACES + 1))), 3 => Just(None)];
     let index = (0..3u16).prop_map(|index| PrgIndex::new(index).expect("small"));
@@ -103,8 +103,16 @@ fn a_request_that_meets_an_entry_before_its_publication_is_answered_invalid() {
     entry.published.store(false, Ordering::Release);
     let mut out = Outbox::default();
     let (address, index) = (0, PrgIndex::new(7).expect("small"));
-    let request =
-        PageRequest { pasid: Some(pasid(1)), address, read: true, write: false, execute: false, privileged: false, index, last: true };
+    let request = PageRequest {
+        pasid: Some(pasid(1)),
+        address,
+        read: true,
+        write: false,
+        execute: false,
+        privileged: false,
+        index,
+        last: true,
+    };
     let device = Arc::clone(&bench.devices[0]);
     bench.queue.receive(&device, 0, request, None, &mut out);
     assert!(bench.queue.sort(None, &mut out) && bench.queue.next_work().is_none());

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use sva_core::sync::Mutex;
 use sva_core::{Link, LinkEnds, ToDevice, ToIommu};
 
-/// The longest delay; well below the limit of an invalidation, so that being late alone seldom cuts a device off.
+/// The longest delay; well below the limit of an invalidation, so that being late alone seldom cuts
+/// a device off.
 const LATEST: u64 = 2_000;
 /// One message in so many is lost, and one is doubled.
 const FAULTY: u32 = 150;
@@ -82,7 +83,9 @@ pub(super) fn deliver(letters: &Receiver<Letter>, end: impl Fn() -> bool) {
                 Message::Down(message) => ends.to_device(message),
             }
         }
-        let wait = on_their_way.peek().map_or(Duration::from_millis(5), |(due, _)| due.0.saturating_duration_since(Instant::now()));
+        let wait = on_their_way.peek().map_or(Duration::from_millis(5), |(due, _)| {
+            due.0.saturating_duration_since(Instant::now())
+        });
         match letters.recv_timeout(wait) {
             Ok(letter) => {
                 let at = held.iter().position(Option::is_none).unwrap_or(held.len());

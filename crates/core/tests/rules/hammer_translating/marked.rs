@@ -16,7 +16,8 @@ const SPARE: u64 = BASE + 14 * PAGE;
 /// Where in a page the first device writes; each has 32 bytes.
 const WRITTEN: u64 = 64;
 
-/// When a page had which stamp. Generation `n` can be read from when it is in `started` until another is in `published`.
+/// When a page had which stamp. Generation `n` can be read from when it is in `started` until
+/// another is in `published`.
 #[derive(Default)]
 struct Ledger {
     turn: Mutex<()>,
@@ -77,10 +78,15 @@ impl Marked {
         let latest = self.ledgers[page as usize].started.load(Ordering::Acquire);
         let may_be_new = latest > generation && found == &[0; 24];
         let held = (generation..=latest).any(|generation| *found == self.stamp(page, generation));
-        assert!(may_be_new || held, "{how}: page {page} of space {} held {found:?}, not {generation}..={latest}", self.mark);
+        assert!(
+            may_be_new || held,
+            "{how}: page {page} of space {} held {found:?}, not {generation}..={latest}",
+            self.mark
+        );
     }
 
-    /// Whether it is the stamp of this page in some space at some time, or the page is just being made.
+    /// Whether it is the stamp of this page in some space at some time, or the page is just being
+    /// made.
     pub(super) fn is_canary(page: u64, found: &[u8; 24]) -> bool {
         found == &[0; 24] || found[8..16] == page.to_le_bytes() && found[..8] != [0; 8]
     }
@@ -98,7 +104,8 @@ impl Marked {
     pub(super) fn change(&self, random: &mut fastrand::Rng) {
         let page = random.u64(..DATA);
         match random.u32(..9) {
-            // Often: one run of frames again, so that there are large translations among small ones.
+            // Often: one run of frames again, so that there are large translations among small
+            // ones.
             0..=2 => self.memory.replace(BASE, DATA * PAGE),
             3 => self.memory.replace(address_of(page), PAGE),
             4 => self.memory.absent(address_of(page), random.u64(1..=DATA - page) * PAGE),
@@ -139,7 +146,11 @@ impl Marked {
         self.memory.protect(address_of(page), PAGE, Protection::READ);
         let before = self.memory.peek(address_of(page), PAGE as usize);
         std::thread::yield_now();
-        assert_eq!(self.memory.peek(address_of(page), PAGE as usize), before, "a device wrote to a page that may only be read");
+        assert_eq!(
+            self.memory.peek(address_of(page), PAGE as usize),
+            before,
+            "a device wrote to a page that may only be read"
+        );
         self.memory.protect(address_of(page), PAGE, Protection::READ_WRITE);
     }
 
@@ -150,7 +161,8 @@ impl Marked {
     }
 }
 
-/// Slow at times, refuses at times, and at times changes the space first, as a provider that makes room.
+/// Slow at times, refuses at times, and at times changes the space first, as a provider that makes
+/// room.
 fn resolve(space: &Weak<Marked>, at: u64, count: &AtomicU64) -> bool {
     let turn = count.fetch_add(1, Ordering::Relaxed);
     let Some(space) = space.upgrade() else { return false };

@@ -21,8 +21,16 @@ impl System {
         }
     }
 
-    /// One access of a device. With `bound` the bond lives meanwhile, so that nobody else's memory can be behind the PASID.
-    pub(super) fn access(&self, device: &Device, tag: PasidTag, space: &Marked, bound: bool, random: &mut fastrand::Rng) {
+    /// One access of a device. With `bound` the bond lives meanwhile, so that nobody else's memory
+    /// can be behind the PASID.
+    pub(super) fn access(
+        &self,
+        device: &Device,
+        tag: PasidTag,
+        space: &Marked,
+        bound: bool,
+        random: &mut fastrand::Rng,
+    ) {
         let (number, page) = (device.bdf().device(), random.u64(..DATA));
         let (port, pasid) = (device.ats_port(), Some(tag.pasid));
         match random.u32(..8) {
@@ -31,7 +39,10 @@ impl System {
                 let read = port.read(pasid, address_of(page), &mut found);
                 if read.is_ok() {
                     count(&self.counts.reads);
-                    assert!(Marked::is_canary(page, &found), "{number} read {found:?} at page {page}");
+                    assert!(
+                        Marked::is_canary(page, &found),
+                        "{number} read {found:?} at page {page}"
+                    );
                 }
                 match read {
                     Ok(()) if bound => space.check(since, &found, "a read"),
@@ -45,7 +56,8 @@ impl System {
                 Err(_) => {}
             },
             5 => {
-                if let Ok(request) = port.ask_translation(pasid, address_of(page), AccessMode::WRITE)
+                if let Ok(request) =
+                    port.ask_translation(pasid, address_of(page), AccessMode::WRITE)
                     && port.translation(request).is_none()
                 {
                     port.abandon_translation(request);
@@ -55,35 +67,57 @@ impl System {
         }
     }
 
-    /// Holds a translation and uses it: where the space says that it is stale, it has to be refused.
-    fn hold(&self, device: &Device, port: &AtsPort, tag: PasidTag, page: u64, space: &Marked, random: &mut fastrand::Rng) {
-        let (mode, since) = (if random.bool() { AccessMode::READ } else { AccessMode::WRITE }, space.since(page));
+    /// Holds a translation and uses it: where the space says that it is stale, it has to be
+    /// refused.
+    fn hold(
+        &self,
+        device: &Device,
+        port: &AtsPort,
+        tag: PasidTag,
+        page: u64,
+        space: &Marked,
+        random: &mut fastrand::Rng,
+    ) {
+        let (mode, since) =
+            (if random.bool() { AccessMode::READ } else { AccessMode::WRITE }, space.since(page));
         let number = device.bdf().device();
-        let address = if mode == AccessMode::WRITE { written_at(page, number) } else { address_of(page) };
+        let address =
+            if mode == AccessMode::WRITE { written_at(page, number) } else { address_of(page) };
         let Some(held) = port.hold(Some(tag.pasid), address, mode) else { return };
-        // Who has it now had it when the translation was found, or the translation is void: an unbind waits for this access.
+        // Who has it now had it when the translation was found, or the translation is void: an
+        // unbind waits for this access.
         let is_owner = device.port().owner_of(tag.pasid) == Some(tag);
         let audit = space.memory.audit(address, mode, held.frame());
         if random.u32(..4) == 0 {
             std::thread::sleep(Duration::from_micros(random.u64(..2000)));
         }
         let mut found = [0; 24];
-        let used = if mode == AccessMode::WRITE { held.write(&[number; 32]) } else { held.read(&mut found) };
+        let used = if mode == AccessMode::WRITE {
+            held.write(&[number; 32])
+        } else {
+            held.read(&mut found)
+        };
         if !is_owner {
             return;
         }
         count(if audit.is_ok() { &self.counts.held } else { &self.counts.stale });
         match (audit, used) {
             (Err(stale), Ok(_)) => panic!("device {number} used a stale translation: {stale}"),
-            (Ok(()), Ok(_)) if mode == AccessMode::READ => space.check(since, &found, "a held translation"),
+            (Ok(()), Ok(_)) if mode == AccessMode::READ => {
+                space.check(since, &found, "a held translation")
+            }
             _ => {}
         }
         drop::<Held>(held);
     }
 }
 
-/// A frame that a translation leads to is there as long as the translation is used, and until the space ends.
+/// A frame that a translation leads to is there as long as the translation is used, and until the
+/// space ends.
 fn frames_are_there(error: &DmaError, space: &Marked) {
     let freed = error.fault().is_some_and(|fault| fault.reason == FaultReason::NoSuchFrame);
-    assert!(!freed || space.memory.handle().ended().is_some(), "a frame was freed while a device used it: {error}");
+    assert!(
+        !freed || space.memory.handle().ended().is_some(),
+        "a frame was freed while a device used it: {error}"
+    );
 }

@@ -1,9 +1,12 @@
 //! What each function is in PCI Express, where its capability was not shown.
 //!
-//! The likeliest by place and class: a bridge on a root bus is a root port, unless it decodes subtractively as the conventional bridges of old chipsets do; below an express
-//! port sits an endpoint or, if it is a bridge, the upstream port of a switch, unless all below it is conventional; below an upstream port sit
-//! downstream ports; below a bridge to conventional PCI everything is conventional. On a root bus anything else counts as conventional: Intel's
-//! integrated devices mostly are (not their wireless ones), and AMD's mostly show that they have no capabilities at all.
+//! The likeliest by place and class: a bridge on a root bus is a root port, unless it decodes
+//! subtractively as the conventional bridges of old chipsets do; below an express port sits an
+//! endpoint or, if it is a bridge, the upstream port of a switch, unless all below it is
+//! conventional; below an upstream port sit downstream ports; below a bridge to conventional PCI
+//! everything is conventional. On a root bus anything else counts as conventional: Intel's
+//! integrated devices mostly are (not their wireless ones), and AMD's mostly show that they have no
+//! capabilities at all.
 
 use std::collections::HashMap;
 
@@ -16,9 +19,16 @@ use crate::machine::{Basis, Class, ExpressKind, Fact, FunctionReading, Header, L
 pub(super) type Kind = Fact<Option<ExpressKind>>;
 
 /// The kind of each function, in the order of `functions`.
-pub(super) fn kinds(functions: &[FunctionReading], known: &[Known], physical: &[Option<Fact<Bdf>>]) -> Vec<Kind> {
+pub(super) fn kinds(
+    functions: &[FunctionReading],
+    known: &[Known],
+    physical: &[Option<Fact<Bdf>>],
+) -> Vec<Kind> {
     let mut kinds: Vec<Kind> = functions.iter().map(read).collect();
-    if functions.iter().all(|function| function.express.is_some() || function.capabilities == ListState::Complete) {
+    if functions
+        .iter()
+        .all(|function| function.express.is_some() || function.capabilities == ListState::Complete)
+    {
         return kinds;
     }
     let tree = Tree::of(functions, known);
@@ -28,8 +38,16 @@ pub(super) fn kinds(functions: &[FunctionReading], known: &[Known], physical: &[
             continue;
         }
         let above = tree.above(function.bdf).map(|bridge| kinds[bridge].value);
-        let kind = if physical[index].is_some() { Some(ExpressKind::Endpoint) } else { tree.likeliest(index, known, functions, above) };
-        let basis = if function.capabilities == ListState::Hidden { Basis::Position } else { gap(function.capabilities) };
+        let kind = if physical[index].is_some() {
+            Some(ExpressKind::Endpoint)
+        } else {
+            tree.likeliest(index, known, functions, above)
+        };
+        let basis = if function.capabilities == ListState::Hidden {
+            Basis::Position
+        } else {
+            gap(function.capabilities)
+        };
         kinds[index] = Fact::assumed(kind, basis);
     }
     kinds
@@ -42,7 +60,8 @@ fn read(function: &FunctionReading) -> Kind {
     }
 }
 
-/// All functions, those on lower buses first: a bridge is always on a lower bus than what is below it.
+/// All functions, those on lower buses first: a bridge is always on a lower bus than what is below
+/// it.
 fn top_down(functions: &[FunctionReading]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..functions.len()).collect();
     order.sort_by_key(|index| functions[*index].bdf);
@@ -86,30 +105,50 @@ impl Tree {
             // A conventional bus.
             Some(None | Some(ExpressKind::PcieToPci)) => None,
             Some(Some(ExpressKind::Upstream)) if bridge => Some(ExpressKind::Downstream),
-            Some(Some(_)) if bridge && self.leads_to_express(index, known, functions) => Some(ExpressKind::Upstream),
+            Some(Some(_)) if bridge && self.leads_to_express(index, known, functions) => {
+                Some(ExpressKind::Upstream)
+            }
             Some(Some(_)) if bridge => Some(ExpressKind::PcieToPci),
             Some(Some(_)) => Some(ExpressKind::Endpoint),
             // The text begins below a root port.
-            None if bridge && self.has_slots_below(index, known, functions) => Some(ExpressKind::Upstream),
+            None if bridge && self.has_slots_below(index, known, functions) => {
+                Some(ExpressKind::Upstream)
+            }
             None if bridge && !me.conventional_by_class() => Some(ExpressKind::RootPort),
             None if me.is_wireless_of_intel() => Some(ExpressKind::IntegratedEndpoint),
             None => None,
         }
     }
 
-    /// Whether there are several bridges below, not all in slot 0: below a root port there is no other slot.
-    fn has_slots_below(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> bool {
+    /// Whether there are several bridges below, not all in slot 0: below a root port there is no
+    /// other slot.
+    fn has_slots_below(
+        &self,
+        index: usize,
+        known: &[Known],
+        functions: &[FunctionReading],
+    ) -> bool {
         let below = self.children(index, known, functions);
-        below.iter().any(|child| functions[*child].bdf.device() > 0) && self.leads_to_express(index, known, functions)
+        below.iter().any(|child| functions[*child].bdf.device() > 0)
+            && self.leads_to_express(index, known, functions)
     }
 
     fn children(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> &[usize] {
         let Header::Bridge(bridge) = &known[index].header.value else { return &[] };
-        self.below.get(&(functions[index].bdf.segment(), bridge.secondary)).map(Vec::as_slice).unwrap_or_default()
+        self.below
+            .get(&(functions[index].bdf.segment(), bridge.secondary))
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
-    /// Whether a bridge below an express port is a switch: all that is directly below it are bridges, or it is empty and calls itself a switch.
-    fn leads_to_express(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> bool {
+    /// Whether a bridge below an express port is a switch: all that is directly below it are
+    /// bridges, or it is empty and calls itself a switch.
+    fn leads_to_express(
+        &self,
+        index: usize,
+        known: &[Known],
+        functions: &[FunctionReading],
+    ) -> bool {
         let (me, below) = (&known[index], self.children(index, known, functions));
         if below.is_empty() {
             return !me.name.contains("to PCI Bridge") && !me.name.contains("PCI-X");
@@ -119,14 +158,17 @@ impl Tree {
 }
 
 impl Known {
-    /// Intel's chipsets have their wireless function on the root bus, and other than its neighbours it is an integrated endpoint.
+    /// Intel's chipsets have their wireless function on the root bus, and other than its neighbours
+    /// it is an integrated endpoint.
     fn is_wireless_of_intel(&self) -> bool {
         self.code() == Some(0x0280) && self.ids.is_some_and(|ids| ids.value.vendor == 0x8086)
     }
 
     /// A conventional PCI-to-PCI bridge by what it says of itself.
     fn conventional_by_class(&self) -> bool {
-        let subtractive = self.class.is_some_and(|class| class.value.code() == Class::PCI_BRIDGE && class.value.0 & 0xff == 1);
+        let subtractive = self.class.is_some_and(|class| {
+            class.value.code() == Class::PCI_BRIDGE && class.value.0 & 0xff == 1
+        });
         let card_bus = matches!(self.header.value, Header::CardBus(_));
         subtractive || card_bus || (self.name.contains("82801") && self.name.contains("PCI Bridge"))
     }

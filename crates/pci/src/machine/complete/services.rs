@@ -8,10 +8,12 @@ use super::express::Kind;
 use super::{Known, absent, gap};
 use crate::acs::AcsBits;
 use crate::machine::{
-    AcsCapability, AcsReading, Ats, Basis, Express, ExpressKind, Fact, FunctionReading, ListState, Pasid, PasidReading, Pri,
+    AcsCapability, AcsReading, Ats, Basis, Express, ExpressKind, Fact, FunctionReading, ListState,
+    Pasid, PasidReading, Pri,
 };
 
-/// Ports that are known to have no ACS capability; almost everything else has one. Vendor and device.
+/// Ports that are known to have no ACS capability; almost everything else has one. Vendor and
+/// device.
 const PORTS_WITHOUT_ACS: [(u16, u16); 23] = [
     // Root ports of Intel's client processors before the 12th generation.
     (0x8086, 0x0101),
@@ -32,7 +34,8 @@ const PORTS_WITHOUT_ACS: [(u16, u16); 23] = [
     // Thunderbolt 3, second stepping.
     (0x8086, 0x15d3),
     (0x8086, 0x15da),
-    // AMD: root ports of family 15h models 60h, downstream ports of the 300, 400 and 500 series chipsets.
+    // AMD: root ports of family 15h models 60h, downstream ports of the 300, 400 and 500 series
+    // chipsets.
     (0x1022, 0x157c),
     (0x1022, 0x43b4),
     (0x1022, 0x43c7),
@@ -44,9 +47,11 @@ const PORTS_WITHOUT_ACS: [(u16, u16); 23] = [
 ];
 
 /// ACS, ATS, PRI and PASID.
-pub(super) type Services = (Fact<Option<AcsCapability>>, Fact<Option<Ats>>, Fact<Option<Pri>>, Fact<Option<Pasid>>);
+pub(super) type Services =
+    (Fact<Option<AcsCapability>>, Fact<Option<Ats>>, Fact<Option<Pri>>, Fact<Option<Pasid>>);
 
-/// Where the functions of one device isolate from one another although they share it: inside AMD's processors, and on its graphics cards that have a switch.
+/// Where the functions of one device isolate from one another although they share it: inside AMD's
+/// processors, and on its graphics cards that have a switch.
 pub(super) struct Isolating {
     slots: HashSet<Bdf>,
     buses: HashSet<(u32, u8)>,
@@ -54,12 +59,22 @@ pub(super) struct Isolating {
 
 impl Isolating {
     pub(super) fn find(functions: &[FunctionReading], known: &[Known]) -> Self {
-        let by = |vendor| move |(_, known): &(&FunctionReading, &Known)| known.ids.is_some_and(|ids| ids.value.vendor == vendor);
+        let by = |vendor| {
+            move |(_, known): &(&FunctionReading, &Known)| {
+                known.ids.is_some_and(|ids| ids.value.vendor == vendor)
+            }
+        };
         let all = || functions.iter().zip(known);
-        let below = |function: &FunctionReading| function.buses.map(|buses| (function.bdf.segment(), buses.secondary));
+        let below = |function: &FunctionReading| {
+            function.buses.map(|buses| (function.bdf.segment(), buses.secondary))
+        };
         Self {
             // Its older chipsets have numbers of their own and are another maker's design.
-            slots: all().filter(by(0x1022)).filter(|(_, known)| !known.is_amd_chipset()).map(|(function, _)| function.bdf.slot()).collect(),
+            slots: all()
+                .filter(by(0x1022))
+                .filter(|(_, known)| !known.is_amd_chipset())
+                .map(|(function, _)| function.bdf.slot())
+                .collect(),
             buses: all().filter(by(0x1002)).filter_map(|(function, _)| below(function)).collect(),
         }
     }
@@ -76,7 +91,12 @@ impl Known {
 }
 
 /// The services of a function.
-pub(super) fn of(reading: &FunctionReading, known: &Known, kind: Kind, isolating: &Isolating) -> Services {
+pub(super) fn of(
+    reading: &FunctionReading,
+    known: &Known,
+    kind: Kind,
+    isolating: &Isolating,
+) -> Services {
     let ats = reading.ats.map(|ats| Ats { enabled: switch(ats.enabled) });
     let pri = reading.pri.map(|pri| Pri { enabled: switch(pri.enabled), capacity: pri.capacity });
     (
@@ -106,13 +126,20 @@ fn pasid(pasid: PasidReading) -> Pasid {
     Pasid {
         enabled: switch(pasid.enabled),
         // Wider than 20 bits is reserved.
-        width: pasid.width.map_or(Fact::assumed(USUAL_WIDTH, Basis::NotPrinted), |width| Fact::read(width.min(20))),
+        width: pasid.width.map_or(Fact::assumed(USUAL_WIDTH, Basis::NotPrinted), |width| {
+            Fact::read(width.min(20))
+        }),
         execute: pasid.execute.unwrap_or(false),
         privileged: pasid.privileged.unwrap_or(false),
     }
 }
 
-fn acs(reading: &FunctionReading, known: &Known, kind: Kind, isolating: &Isolating) -> Fact<Option<AcsCapability>> {
+fn acs(
+    reading: &FunctionReading,
+    known: &Known,
+    kind: Kind,
+    isolating: &Isolating,
+) -> Fact<Option<AcsCapability>> {
     if let Some(acs) = reading.acs {
         return Fact::read(Some(registers(acs, kind.value)));
     }
@@ -121,7 +148,9 @@ fn acs(reading: &FunctionReading, known: &Known, kind: Kind, isolating: &Isolati
         Some(ExpressKind::Endpoint | ExpressKind::LegacyEndpoint) => isolating.holds(reading.bdf),
         _ => false,
     };
-    let old = known.ids.is_some_and(|ids| PORTS_WITHOUT_ACS.contains(&(ids.value.vendor, ids.value.device)));
+    let old = known
+        .ids
+        .is_some_and(|ids| PORTS_WITHOUT_ACS.contains(&(ids.value.vendor, ids.value.device)));
     if reading.extended == ListState::Complete || !isolates || old {
         return absent(reading.extended);
     }
@@ -129,7 +158,8 @@ fn acs(reading: &FunctionReading, known: &Known, kind: Kind, isolating: &Isolati
     Fact::assumed(Some(registers(AcsReading::default(), kind.value)), gap(reading.extended))
 }
 
-/// The registers; what of them was not read is what ports usually implement, and of that what Linux enables.
+/// The registers; what of them was not read is what ports usually implement, and of that what Linux
+/// enables.
 fn registers(acs: AcsReading, kind: Option<ExpressKind>) -> AcsCapability {
     let usual = match kind {
         Some(ExpressKind::RootPort | ExpressKind::Downstream) => AcsBits::ISOLATION,
@@ -139,23 +169,41 @@ fn registers(acs: AcsReading, kind: Option<ExpressKind>) -> AcsCapability {
     let enabled = acs.enabled.map(|word| AcsBits::from_bits(word.0));
     AcsCapability {
         implemented: implemented.map_or(Fact::assumed(usual, Basis::NotPrinted), Fact::read),
-        enabled: enabled
-            .map_or_else(|| Fact::assumed(implemented.unwrap_or(usual) & AcsBits::ISOLATION, Basis::LinuxEnablesAcs), Fact::read),
+        enabled: enabled.map_or_else(
+            || {
+                Fact::assumed(
+                    implemented.unwrap_or(usual) & AcsBits::ISOLATION,
+                    Basis::LinuxEnablesAcs,
+                )
+            },
+            Fact::read,
+        ),
         dwords: acs.dwords.map(|dwords| dwords.map(|dword| dword.0)),
     }
 }
 
 /// Segment and bus of all functions that have a PASID capability.
 pub(super) fn prefix_users(functions: &[FunctionReading]) -> HashSet<(u32, u8)> {
-    functions.iter().filter(|function| function.pasid.is_some()).map(|function| (function.bdf.segment(), function.bdf.bus())).collect()
+    functions
+        .iter()
+        .filter(|function| function.pasid.is_some())
+        .map(|function| (function.bdf.segment(), function.bdf.bus()))
+        .collect()
 }
 
-/// The PCI Express capability with its support of end-to-end TLP prefixes, in which PASIDs travel: what was not read is assumed to be there in a
-/// function that has a PASID capability and in the bridges above one.
-pub(super) fn express(reading: &FunctionReading, kind: Kind, users: &HashSet<(u32, u8)>) -> Fact<Option<Express>> {
+/// The PCI Express capability with its support of end-to-end TLP prefixes, in which PASIDs travel:
+/// what was not read is assumed to be there in a function that has a PASID capability and in the
+/// bridges above one.
+pub(super) fn express(
+    reading: &FunctionReading,
+    kind: Kind,
+    users: &HashSet<(u32, u8)>,
+) -> Fact<Option<Express>> {
     let segment = reading.bdf.segment();
     let used = || match reading.buses {
-        Some(buses) => (buses.secondary..=buses.subordinate).any(|bus| users.contains(&(segment, bus))),
+        Some(buses) => {
+            (buses.secondary..=buses.subordinate).any(|bus| users.contains(&(segment, bus)))
+        }
         None => reading.pasid.is_some(),
     };
     kind.map(|kind| {

@@ -3,12 +3,16 @@
 use sva_core::AddrRange;
 
 use crate::acs::AcsBits;
-use crate::machine::{BarReading, Buses, ExpressKind, ExpressReading, FunctionReading, HeaderReading, Hex, ListState, limit};
+use crate::machine::{
+    BarReading, Buses, ExpressKind, ExpressReading, FunctionReading, HeaderReading, Hex, ListState,
+    limit,
+};
 use crate::read::tame;
 
 use super::head;
 
-/// Whether a line is the first of a body, as opposed to the rest of a title that a mail program wrapped.
+/// Whether a line is the first of a body, as opposed to the rest of a title that a mail program
+/// wrapped.
 pub(super) fn begins_body(line: &str) -> bool {
     const FIRST: [&str; 20] = [
         "Bus:",
@@ -35,7 +39,8 @@ pub(super) fn begins_body(line: &str) -> bool {
     FIRST.iter().any(|start| line.starts_with(start))
 }
 
-/// Whether a line goes on with a body after a blank line: most of its lines begin with a word and a colon.
+/// Whether a line goes on with a body after a blank line: most of its lines begin with a word and a
+/// colon.
 pub(super) fn goes_on(line: &str) -> bool {
     const OTHERS: [&str; 9] = [
         "Memory ",
@@ -101,7 +106,11 @@ impl Body<'_> {
             ["Flags:" | "Control:", ..] => self.seen.verbose = true,
             ["!!!", "Unknown", "header", ..] => self.seen.hidden = true,
             // Of a page in HTML the mark is `&lt;access denied&gt;`.
-            ["Capabilities:", mark, denied, ..] if mark.ends_with("access") && denied.starts_with("denied") => self.seen.hidden = true,
+            ["Capabilities:", mark, denied, ..]
+                if mark.ends_with("access") && denied.starts_with("denied") =>
+            {
+                self.seen.hidden = true
+            }
             ["Capabilities:", place, ..] if !place.starts_with('[') => self.seen.broken = true,
             ["Capabilities:", place, name @ ..] => self.capability(place, name),
             ["Kernel", "driver", "in", "use:", name, ..] => self.function.driver = Some(tame(name)),
@@ -116,20 +125,33 @@ impl Body<'_> {
         match words {
             ["Bus:", _primary, secondary, subordinate, ..] => {
                 self.seen.bridge = true;
-                let number = |word: &str, key| u8::from_str_radix(word.strip_prefix(key)?.trim_end_matches(','), 16).ok();
-                let buses = number(secondary, "secondary=").zip(number(subordinate, "subordinate="));
-                self.function.buses = buses.map(|(secondary, subordinate)| Buses { secondary, subordinate });
+                let number = |word: &str, key| {
+                    u8::from_str_radix(word.strip_prefix(key)?.trim_end_matches(','), 16).ok()
+                };
+                let buses =
+                    number(secondary, "secondary=").zip(number(subordinate, "subordinate="));
+                self.function.buses =
+                    buses.map(|(secondary, subordinate)| Buses { secondary, subordinate });
             }
             ["Subsystem:", rest @ ..] => {
-                let ids = rest.iter().take(24).take_while(|word| !word.ends_with(':')).find_map(|word| head::numbers(word).1);
+                let ids = rest
+                    .iter()
+                    .take(24)
+                    .take_while(|word| !word.ends_with(':'))
+                    .find_map(|word| head::numbers(word).1);
                 self.function.subsystem = ids.or(self.function.subsystem);
             }
-            ["Region", number, ..] => self.bar = number.trim_end_matches(':').parse().unwrap_or(self.bar),
+            ["Region", number, ..] => {
+                self.bar = number.trim_end_matches(':').parse().unwrap_or(self.bar)
+            }
             ["Memory", "at", address, rest @ ..] => self.memory(address, rest),
             ["I/O", "ports", "at", ..] => self.bar = self.bar.saturating_add(1),
-            ["Memory" | "memory", "behind", "bridge:", range, rest @ ..] | ["Memory", "window", _, range, rest @ ..] => {
+            ["Memory" | "memory", "behind", "bridge:", range, rest @ ..]
+            | ["Memory", "window", _, range, rest @ ..] => {
                 let open = !rest.iter().take(2).any(|word| *word == "[disabled]");
-                if let Some(window) = range_of(range).filter(|_| open && self.function.windows.len() < limit::RANGES) {
+                if let Some(window) =
+                    range_of(range).filter(|_| open && self.function.windows.len() < limit::RANGES)
+                {
                     self.function.windows.push(window);
                 }
             }
@@ -141,19 +163,28 @@ impl Body<'_> {
         let wide = rest.first().is_some_and(|word| word.starts_with("(64-bit"));
         let index = self.bar;
         self.bar = self.bar.saturating_add(1 + u8::from(wide));
-        let mine = rest.iter().take(6).take_while(|word| !matches!(**word, "Region" | "Memory" | "I/O" | "Expansion" | "Capabilities:"));
-        let size = mine.filter_map(|word| size_of(word.strip_prefix("[size=")?.strip_suffix(']')?)).next();
+        let mine = rest.iter().take(6).take_while(|word| {
+            !matches!(**word, "Region" | "Memory" | "I/O" | "Expansion" | "Capabilities:")
+        });
+        let size =
+            mine.filter_map(|word| size_of(word.strip_prefix("[size=")?.strip_suffix(']')?)).next();
         if let Ok(address) = u64::from_str_radix(address, 16)
             && index < 6
         {
-            self.function.bars.push(BarReading { index, address: Hex(address), size: size.map(Hex) });
+            self.function.bars.push(BarReading {
+                index,
+                address: Hex(address),
+                size: size.map(Hex),
+            });
         }
     }
 
     /// A capability's title.
     fn capability(&mut self, place: &str, name: &[&str]) {
         self.seen.capability = true;
-        let Some(offset) = place.strip_prefix('[').map(|text| text.trim_end_matches(']')) else { return };
+        let Some(offset) = place.strip_prefix('[').map(|text| text.trim_end_matches(']')) else {
+            return;
+        };
         self.seen.extended |= offset.len() >= 3;
         let name = match name {
             [version, name @ ..] if version.starts_with('v') && version.ends_with(']') => name,
@@ -186,23 +217,39 @@ impl Body<'_> {
         let function = &mut *self.function;
         let switch = |flags: &[&str], name| flags.iter().take(8).find_map(|word| flag(word, name));
         match words {
-            ["ACSCap:", flags @ ..] => function.acs.get_or_insert_default().implemented = acs_bits(flags),
-            ["ACSCtl:", flags @ ..] => function.acs.get_or_insert_default().enabled = acs_bits(flags),
-            ["ATSCtl:", flags @ ..] => function.ats.get_or_insert_default().enabled = switch(flags, "Enable"),
-            ["PRICtl:", flags @ ..] => function.pri.get_or_insert_default().enabled = switch(flags, "Enable"),
-            ["PASIDCtl:", flags @ ..] => function.pasid.get_or_insert_default().enabled = switch(flags, "Enable"),
+            ["ACSCap:", flags @ ..] => {
+                function.acs.get_or_insert_default().implemented = acs_bits(flags)
+            }
+            ["ACSCtl:", flags @ ..] => {
+                function.acs.get_or_insert_default().enabled = acs_bits(flags)
+            }
+            ["ATSCtl:", flags @ ..] => {
+                function.ats.get_or_insert_default().enabled = switch(flags, "Enable")
+            }
+            ["PRICtl:", flags @ ..] => {
+                function.pri.get_or_insert_default().enabled = switch(flags, "Enable")
+            }
+            ["PASIDCtl:", flags @ ..] => {
+                function.pasid.get_or_insert_default().enabled = switch(flags, "Enable")
+            }
             ["PASIDCap:", flags @ ..] => {
                 let pasid = function.pasid.get_or_insert_default();
                 (pasid.execute, pasid.privileged) = (switch(flags, "Exec"), switch(flags, "Priv"));
             }
             ["Max", "PASID", "Width:", width, ..] => {
-                function.pasid.get_or_insert_default().width = u8::from_str_radix(width, 16).ok().filter(|width| *width < 32);
+                function.pasid.get_or_insert_default().width =
+                    u8::from_str_radix(width, 16).ok().filter(|width| *width < 32);
             }
             ["Page", "Request", "Capacity:", capacity, ..] => {
-                function.pri.get_or_insert_default().capacity = u32::from_str_radix(capacity.trim_end_matches(','), 16).ok();
+                function.pri.get_or_insert_default().capacity =
+                    u32::from_str_radix(capacity.trim_end_matches(','), 16).ok();
             }
-            ["IOVCtl:", flags @ ..] => function.sriov.get_or_insert_default().enabled = switch(flags, "Enable"),
-            ["Number", "of", "VFs:", number, ..] => function.sriov.get_or_insert_default().functions = decimal(number),
+            ["IOVCtl:", flags @ ..] => {
+                function.sriov.get_or_insert_default().enabled = switch(flags, "Enable")
+            }
+            ["Number", "of", "VFs:", number, ..] => {
+                function.sriov.get_or_insert_default().functions = decimal(number)
+            }
             ["VF", "offset:", offset, "stride:", stride, ..] => {
                 let sriov = function.sriov.get_or_insert_default();
                 (sriov.offset, sriov.stride) = (decimal(offset), decimal(stride));
@@ -235,9 +282,11 @@ impl Body<'_> {
             }
         }
         (function.capabilities, function.extended) = (capabilities, extended);
-        let card_bus = function.class_code() == Some(0x0607) || function.class_name.as_deref() == Some("CardBus bridge");
+        let card_bus = function.class_code() == Some(0x0607)
+            || function.class_name.as_deref() == Some("CardBus bridge");
         if seen.bridge {
-            function.header = Some(if card_bus { HeaderReading::CardBus } else { HeaderReading::Bridge });
+            function.header =
+                Some(if card_bus { HeaderReading::CardBus } else { HeaderReading::Bridge });
         }
     }
 }
@@ -276,10 +325,24 @@ fn flag(word: &str, name: &str) -> Option<bool> {
     }
 }
 
-/// The services of an ACS register; none where not one of them is there, as in a text that ends here.
+/// The services of an ACS register; none where not one of them is there, as in a text that ends
+/// here.
 fn acs_bits(words: &[&str]) -> Option<Hex<u16>> {
-    const NAMES: [&str; 7] = ["SrcValid", "TransBlk", "ReqRedir", "CmpltRedir", "UpstreamFwd", "EgressCtrl", "DirectTrans"];
-    let bit = |word: &&str| NAMES.iter().enumerate().find_map(|(bit, name)| flag(word, name).map(|on| u16::from(on) << bit));
+    const NAMES: [&str; 7] = [
+        "SrcValid",
+        "TransBlk",
+        "ReqRedir",
+        "CmpltRedir",
+        "UpstreamFwd",
+        "EgressCtrl",
+        "DirectTrans",
+    ];
+    let bit = |word: &&str| {
+        NAMES
+            .iter()
+            .enumerate()
+            .find_map(|(bit, name)| flag(word, name).map(|on| u16::from(on) << bit))
+    };
     let bits: Vec<u16> = words.iter().map_while(bit).collect();
     // All that grouping asks for must be there, or the text was cut within the line.
     let needed = AcsBits::ISOLATION.names().count() + 1;

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The text of a mail that was saved as it was sent: quoted-printable (RFC 2045, section 6.7), recognised by fields that `lspci` never writes so.
+/// The text of a mail that was saved as it was sent: quoted-printable (RFC 2045, section 6.7),
+/// recognised by fields that `lspci` never writes so.
 pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     const KEYS: [&[u8]; 4] = [b"DEVSEL", b"primary", b"[size", b"Len"];
     let encoded_at = |at: usize| {
@@ -16,7 +17,9 @@ pub(super) fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        let pair = after.first_chunk().and_then(|pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        let pair = after.first_chunk().and_then(|pair: &[u8; 2]| {
+            u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()
+        });
         match (byte, after, pair) {
             (b'=', [b'\n', after @ ..] | [b'\r', b'\n', after @ ..], _) => rest = after,
             (b'=', [_, _, after @ ..], Some(byte)) => {
@@ -40,7 +43,8 @@ pub(super) struct Line<'t> {
     pub(super) text: &'t str,
 }
 
-/// The lines of `text`. Where about every other line is blank, as some mail programs leave it, the blank line after each other one is left out.
+/// The lines of `text`. Where about every other line is blank, as some mail programs leave it, the
+/// blank line after each other one is left out.
 pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     let lines = || {
         text.lines().enumerate().map(|(index, line)| {
@@ -58,7 +62,8 @@ pub(super) fn lines(text: &str) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// Without leading blanks and quote marks. A wrapped `>SERR-` loses its mark too, which no field that is read has.
+/// Without leading blanks and quote marks. A wrapped `>SERR-` loses its mark too, which no field
+/// that is read has.
 fn unquoted(line: &str) -> &str {
     line.trim_start_matches(|c: char| c.is_whitespace() || c == '>' || c == '|')
 }
@@ -66,8 +71,12 @@ fn unquoted(line: &str) -> &str {
 /// A line of `lspci -x`: the offset and up to 16 bytes.
 pub(super) fn hex(line: &str) -> Option<(usize, impl Iterator<Item = u8>)> {
     let (offset, bytes) = line.split_once(": ")?;
-    let plain = (2..=3).contains(&offset.len()) && offset.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let offset = plain.then(|| usize::from_str_radix(offset, 16).ok()).flatten().filter(|offset| offset % 16 == 0)?;
+    let plain =
+        (2..=3).contains(&offset.len()) && offset.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let offset = plain
+        .then(|| usize::from_str_radix(offset, 16).ok())
+        .flatten()
+        .filter(|offset| offset % 16 == 0)?;
     let byte = |word: &str| if word.len() == 2 { u8::from_str_radix(word, 16).ok() } else { None };
     byte(bytes.split_whitespace().next()?)?;
     // The last byte of a text that is cut short may be half of one.
@@ -78,5 +87,7 @@ pub(super) fn hex(line: &str) -> Option<(usize, impl Iterator<Item = u8>)> {
 pub(super) fn says_cut(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     let words = line.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '…');
-    line.len() <= 40 && (matches!(words, "..." | "…" | "snip" | "snipped" | "cut") || words.contains("truncated"))
+    line.len() <= 40
+        && (matches!(words, "..." | "…" | "snip" | "snipped" | "cut")
+            || words.contains("truncated"))
 }

@@ -2,7 +2,8 @@
 
 use crate::machine::FunctionReading;
 
-/// Fills `first` with what only `second` says. Of two complete descriptions, as from before and after a change, the first holds.
+/// Fills `first` with what only `second` says. Of two complete descriptions, as from before and
+/// after a change, the first holds.
 pub(super) fn fill(first: &mut FunctionReading, mut second: FunctionReading) {
     if second.capabilities > first.capabilities {
         std::mem::swap(first, &mut second);

@@ -1,10 +1,13 @@
 //! Text of `lspci`, as people save and send it.
 //!
-//! A function begins at a line with an address and a class; what follows up to the next such line is its body. Mail programs break lines at spaces and lose
-//! indentation, so the body is read as a row of words in which fields are known by their keys (`ACSCap:`, `Bus:`), not by lines and columns. Rejected: a grammar of
-//! indented lines; most dumps that people send have lost theirs. Bytes in hexadecimal (`-x`) are decoded too and win over the text.
+//! A function begins at a line with an address and a class; what follows up to the next such line
+//! is its body. Mail programs break lines at spaces and lose indentation, so the body is read as a
+//! row of words in which fields are known by their keys (`ACSCap:`, `Bus:`), not by lines and
+//! columns. Rejected: a grammar of indented lines; most dumps that people send have lost theirs.
+//! Bytes in hexadecimal (`-x`) are decoded too and win over the text.
 //!
-//! One text may list a machine several times (`lspci` and then `lspci -vvv`): later lists fill in what earlier ones do not say.
+//! One text may list a machine several times (`lspci` and then `lspci -vvv`): later lists fill in
+//! what earlier ones do not say.
 
 mod body;
 mod head;
@@ -51,7 +54,10 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
     found.close(open);
     let mut reading = found.reading;
     if reading.functions.is_empty() {
-        return Err(ReadError::NoFunctions { line: last.number, column: last.column + last.text.len() });
+        return Err(ReadError::NoFunctions {
+            line: last.number,
+            column: last.column + last.text.len(),
+        });
     }
     reading.lists_groups = reading.functions.iter().any(|function| function.kernel_group.is_some());
     Ok(reading)
@@ -100,7 +106,15 @@ const WRAPPED: usize = 50;
 impl<'t> Entry<'t> {
     fn new(bdf: Bdf, rest: &'t str, length: usize) -> Self {
         let titled = length < WRAPPED;
-        Self { bdf, title: vec![rest], words: Vec::new(), bytes: Vec::new(), titled, blank: false, missing: Missing::Nothing }
+        Self {
+            bdf,
+            title: vec![rest],
+            words: Vec::new(),
+            bytes: Vec::new(),
+            titled,
+            blank: false,
+            missing: Missing::Nothing,
+        }
     }
 
     /// Adds a line; false where the function has ended before it.
@@ -110,7 +124,8 @@ impl<'t> Entry<'t> {
             return true;
         }
         if let Some((offset, bytes)) = lines::hex(line.text) {
-            // In order and without gaps; another dump that follows in the same mail is not this function's.
+            // In order and without gaps; another dump that follows in the same mail is not this
+            // function's.
             if offset == self.bytes.len() {
                 self.bytes.extend(bytes);
             }
@@ -133,17 +148,24 @@ impl<'t> Entry<'t> {
         true
     }
 
-    /// Whether the text seems to end inside this function, `last` being its last line: `lspci` ends with a blank line after a verbose description, and the
-    /// drivers come last in it. A text that was only trimmed is taken for a cut one where no drivers are there to tell.
+    /// Whether the text seems to end inside this function, `last` being its last line: `lspci` ends
+    /// with a blank line after a verbose description, and the drivers come last in it. A text
+    /// that was only trimmed is taken for a cut one where no drivers are there to tell.
     fn ends_open(&self, last: &str) -> bool {
-        !last.is_empty() && !self.words.is_empty() && self.bytes.is_empty() && !last.starts_with("Kernel ")
+        !last.is_empty()
+            && !self.words.is_empty()
+            && self.bytes.is_empty()
+            && !last.starts_with("Kernel ")
     }
 
     fn finish(self) -> FunctionReading {
         let mut function = FunctionReading::at(self.bdf);
         head::title(&self.title.join(" "), &mut function);
         body::read(&self.words, self.missing, &mut function);
-        if !self.bytes.is_empty() && !config::decode(&self.bytes, &mut function) && function.capabilities == ListState::NotPrinted {
+        if !self.bytes.is_empty()
+            && !config::decode(&self.bytes, &mut function)
+            && function.capabilities == ListState::NotPrinted
+        {
             function.capabilities = ListState::Hidden;
             function.extended = ListState::Hidden;
         }

@@ -15,8 +15,14 @@ impl SpaceWatcher for Inside {
     }
 
     fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
-        let leads_there = |run: Run| run.range.first() == range.first() && run.frame == self.frame && run.permits.write;
-        let still = self.space.handle().run(range.first(), false).is_ok_and(|run| run.is_some_and(leads_there));
+        let leads_there = |run: Run| {
+            run.range.first() == range.first() && run.frame == self.frame && run.permits.write
+        };
+        let still = self
+            .space
+            .handle()
+            .run(range.first(), false)
+            .is_ok_and(|run| run.is_some_and(leads_there));
         // Takes the lock for writing, so none is held.
         self.space.map(BASE + 100 * PAGE, PAGE, Protection::READ);
         self.seen.lock().push((still, in_place(&self.space, self.frame, 2)));
@@ -63,16 +69,29 @@ fn each_change_that_takes_something_away_is_told_with_its_whole_range_and_no_oth
     assert_eq!(told(&|| space.map(BASE, 512 * PAGE, Protection::READ)), []);
     assert_eq!(told(&|| space.protect(BASE, 512 * PAGE, Protection::READ_WRITE)), []);
     assert_eq!(told(&|| space.unmap(BASE + 600 * PAGE, 9 * PAGE)), []);
-    assert_eq!(space.handle().translate(BASE, false).expect("present").range.bits(), 21, "one large page");
+    assert_eq!(
+        space.handle().translate(BASE, false).expect("present").range.bits(),
+        21,
+        "one large page"
+    );
     assert_eq!(told(&|| space.unmap(BASE + 7 * PAGE, 2 * PAGE)), [pages(7, 2)]);
-    assert_eq!(told(&|| space.protect(BASE, 20 * PAGE, Protection::READ_WRITE.privileged())), [pages(0, 20)]);
+    assert_eq!(
+        told(&|| space.protect(BASE, 20 * PAGE, Protection::READ_WRITE.privileged())),
+        [pages(0, 20)]
+    );
     assert_eq!(told(&|| space.absent(BASE + 5 * PAGE, 5 * PAGE)), [pages(5, 5)]);
     assert_eq!(told(&|| space.absent(BASE + 5 * PAGE, 5 * PAGE)), [], "nobody has what was absent");
     assert_eq!(told(&|| space.replace(BASE + 5 * PAGE, 5 * PAGE)), []);
     assert_eq!(told(&|| space.unmap(BASE + 5 * PAGE, PAGE)), []);
     assert_eq!(told(&|| space.replace(BASE + 30 * PAGE, 2 * PAGE)), [pages(30, 2)]);
-    assert_eq!(told(&|| space.remap(BASE + 30 * PAGE, 2 * PAGE, BASE + 600 * PAGE)), [pages(30, 2)]);
-    assert_eq!(told(&|| space.remap(BASE + 32 * PAGE, 2 * PAGE, BASE + 600 * PAGE)), [pages(600, 2), pages(32, 2)]);
+    assert_eq!(
+        told(&|| space.remap(BASE + 30 * PAGE, 2 * PAGE, BASE + 600 * PAGE)),
+        [pages(30, 2)]
+    );
+    assert_eq!(
+        told(&|| space.remap(BASE + 32 * PAGE, 2 * PAGE, BASE + 600 * PAGE)),
+        [pages(600, 2), pages(32, 2)]
+    );
     assert_eq!(told(&|| space.map(BASE + 599 * PAGE, 2 * PAGE, Protection::READ)), [pages(599, 2)]);
     assert_eq!(told(&|| space.present(BASE, 512 * PAGE)), []);
 }
@@ -101,7 +120,10 @@ fn changes_that_are_joined_free_their_memory_together() {
     space.map(BASE, 8 * PAGE, Protection::READ_WRITE);
     space.poke(BASE, &[7; 8 * PAGE as usize]);
     let frame = frame_of(&space, 0);
-    let joined = (0..4).map(|page| space.begin_unmap(BASE + 2 * page * PAGE, PAGE)).reduce(Change::and).expect("four");
+    let joined = (0..4)
+        .map(|page| space.begin_unmap(BASE + 2 * page * PAGE, PAGE))
+        .reduce(Change::and)
+        .expect("four");
     let joined = joined.and(other.begin_unmap(BASE, PAGE));
     assert_eq!(watcher.invalidated.lock().len(), 4);
     assert_eq!((space.changes_under_way(), other.changes_under_way()), (4, 1));
@@ -134,11 +156,21 @@ fn nothing_is_kept_of_a_page_that_is_being_replaced_and_what_is_written_meanwhil
     space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
     replacing.finish();
     let new: Vec<_> = (0..4).map(|page| frame_of(&space, page)).collect();
-    assert_eq!(new.iter().zip(&old).map(|(new, old)| new == old).collect::<Vec<_>>(), [false, false, true, false]);
+    assert_eq!(
+        new.iter().zip(&old).map(|(new, old)| new == old).collect::<Vec<_>>(),
+        [false, false, true, false]
+    );
     let first_bytes: Vec<_> = (0..4).map(|page| space.peek(BASE + page * PAGE, 2)).collect();
     assert_eq!(first_bytes, [[2, 1], [3, 1], [1, 1], [1, 1]]);
-    assert_eq!(stop(write(&space, BASE + 3 * PAGE, &[0])), (0, "denied".to_owned()), "with the protection that it has now");
-    assert_eq!((space.free(), space.changes_under_way(), space.stale_write()), (64 * MIB - 4 * PAGE, 0, None));
+    assert_eq!(
+        stop(write(&space, BASE + 3 * PAGE, &[0])),
+        (0, "denied".to_owned()),
+        "with the protection that it has now"
+    );
+    assert_eq!(
+        (space.free(), space.changes_under_way(), space.stale_write()),
+        (64 * MIB - 4 * PAGE, 0, None)
+    );
 }
 
 #[test]
@@ -156,15 +188,22 @@ fn a_page_that_another_change_takes_while_it_is_replaced_is_left_to_that_one() {
     space.remap(BASE + 3 * PAGE, PAGE, BASE + 10 * PAGE);
     let second = space.begin_replace(BASE + 4 * PAGE, PAGE);
     first.finish();
-    assert!(matches!(space.handle().run(BASE + 4 * PAGE, false), Err(StopCause::NotPresent)), "the later change is not over");
+    assert!(
+        matches!(space.handle().run(BASE + 4 * PAGE, false), Err(StopCause::NotPresent)),
+        "the later change is not over"
+    );
     assert_ne!(frame_of(&space, 5), old[5]);
     second.finish();
     space.present(BASE + 2 * PAGE, PAGE);
     assert!(matches!(space.handle().run(BASE, false), Err(StopCause::NotMapped)));
     assert_eq!(frame_of(&space, 10), old[3], "it was moved as it was");
-    let bytes: Vec<_> = [1, 2, 10, 4, 5].iter().flat_map(|page| space.peek(BASE + page * PAGE, 1)).collect();
+    let bytes: Vec<_> =
+        [1, 2, 10, 4, 5].iter().flat_map(|page| space.peek(BASE + page * PAGE, 1)).collect();
     assert_eq!(bytes, [0, 0, 4, 5, 6]);
-    assert_eq!((space.free(), space.changes_under_way(), space.stale_write()), (64 * MIB - 5 * PAGE, 0, None));
+    assert_eq!(
+        (space.free(), space.changes_under_way(), space.stale_write()),
+        (64 * MIB - 5 * PAGE, 0, None)
+    );
 }
 
 #[test]
@@ -193,16 +232,22 @@ fn a_write_to_freed_memory_is_seen_before_and_after_the_memory_is_used_again() {
     let frame = frame_of(&space, 1);
     space.unmap(BASE, 2 * PAGE);
     assert_eq!(space.stale_write(), None);
-    space.handle().memory(frame.offset(17).expect("inside"), 1, true).expect("inside").copy_from(&[1u8]);
+    space
+        .handle()
+        .memory(frame.offset(17).expect("inside"), 1, true)
+        .expect("inside")
+        .copy_from(&[1u8]);
     assert_eq!(space.stale_write(), Some(frame));
     space.map(BASE, 4 * PAGE, Protection::READ_WRITE);
     assert_eq!(space.peek(BASE, 4 * PAGE as usize), [0; 4 * PAGE as usize]);
     assert_eq!(space.stale_write(), Some(frame), "it is not forgotten");
 }
 
-// shows T2: a device may use the page by its old address until the move is over, whatever becomes of it at the new one
+// shows T2: a device may use the page by its old address until the move is over, whatever becomes
+// of it at the new one
 #[test]
-fn memory_that_is_being_moved_to_another_address_is_neither_freed_nor_replaced_before_that_is_over() {
+fn memory_that_is_being_moved_to_another_address_is_neither_freed_nor_replaced_before_that_is_over()
+{
     let ends: [fn(&ArenaSpace); 3] = [
         |space| space.unmap(BASE + PAGE, PAGE),
         |space| space.absent(BASE + PAGE, PAGE),

@@ -1,4 +1,5 @@
-//! Two threads: one takes pages away and uses their memory for others, the other one reads and writes them.
+//! Two threads: one takes pages away and uses their memory for others, the other one reads and
+//! writes them.
 
 use std::thread;
 
@@ -23,7 +24,9 @@ fn look(space: &dyn AddressSpace, page: usize, oldest: &Oldest) -> Result<bool, 
     if space.read(&[piece(BASE + page as u64 * PAGE, PAGE)], &mut buf, AccessMode::READ).is_err() {
         return Ok(false);
     }
-    for word in buf.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes"))) {
+    for word in
+        buf.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("eight bytes")))
+    {
         let ok = word == 0 || (word >> 32 == page as u64 + 1 && word & u64::from(u32::MAX) >= from);
         if !ok {
             return Err(format!("page {page} read {word:#x}, where the oldest is of round {from}"));

@@ -1,4 +1,5 @@
-//! Any history of an arena against the slow reference: the same bytes, permissions and stops, and as much memory as is mapped.
+//! Any history of an arena against the slow reference: the same bytes, permissions and stops, and
+//! as much memory as is mapped.
 
 use std::ops::Range;
 
@@ -9,7 +10,8 @@ use crate::MemorySpace;
 
 /// Pages of the universe; not a power of two.
 const PAGES: u64 = 20;
-/// Pages of the arena: enough for a change that needs as many again for a time, so tight that free pages are scattered.
+/// Pages of the arena: enough for a change that needs as many again for a time, so tight that free
+/// pages are scattered.
 const ARENA: u64 = 2 * PAGES + 1;
 
 #[derive(Debug, Clone)]
@@ -33,7 +35,12 @@ fn range() -> impl Strategy<Value = Range<u64>> {
 
 fn protection() -> impl Strategy<Value = Protection> {
     let any = any::<(bool, bool, bool, bool)>();
-    let some = any.prop_map(|(read, write, execute, privileged)| Protection { read, write, execute, privileged });
+    let some = any.prop_map(|(read, write, execute, privileged)| Protection {
+        read,
+        write,
+        execute,
+        privileged,
+    });
     prop_oneof![3 => Just(Protection::READ_WRITE), 1 => Just(Protection::READ), 1 => some]
 }
 
@@ -71,7 +78,10 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let pair = Self { arena: ArenaSpace::new(ARENA * PAGE).poisoning(), reference: MemorySpace::new() };
+        let pair = Self {
+            arena: ArenaSpace::new(ARENA * PAGE).poisoning(),
+            reference: MemorySpace::new(),
+        };
         // One page at a time, so that both name the same ranges whatever frames they have.
         pair.reference.largest_translation(12);
         pair
@@ -113,9 +123,13 @@ impl Pair {
         }
     }
 
-    /// The reference keeps what is in an absent page; as an arena does not, it is cleared there first.
+    /// The reference keeps what is in an absent page; as an arena does not, it is cleared there
+    /// first.
     fn absent(&self, range: &Range<u64>) {
-        for page in range.clone().filter(|page| self.reference.handle().translate(BASE + page * PAGE, true).is_ok()) {
+        for page in range
+            .clone()
+            .filter(|page| self.reference.handle().translate(BASE + page * PAGE, true).is_ok())
+        {
             self.reference.poke(BASE + page * PAGE, &[0; PAGE as usize]);
         }
         self.arena.absent(at(range).0, at(range).1);
@@ -126,20 +140,29 @@ impl Pair {
         let (arena, reference) = (self.arena.handle(), self.reference.handle());
         match step {
             Step::Resolve(page, mode) => {
-                let outcomes =
-                    [&arena, &reference].map(|space| space.resolve(BASE + page * PAGE, *mode).map_err(|cause| cause.to_string()));
+                let outcomes = [&arena, &reference].map(|space| {
+                    space.resolve(BASE + page * PAGE, *mode).map_err(|cause| cause.to_string())
+                });
                 assert_eq!(outcomes[0], outcomes[1]);
             }
             Step::Poke(range, byte) => {
-                for page in range.clone().filter(|page| !matches!(arena.run(BASE + page * PAGE, true), Err(StopCause::NotMapped))) {
+                for page in range.clone().filter(|page| {
+                    !matches!(arena.run(BASE + page * PAGE, true), Err(StopCause::NotMapped))
+                }) {
                     self.arena.poke(BASE + page * PAGE, &[*byte; PAGE as usize]);
                     self.reference.poke(BASE + page * PAGE, &[*byte; PAGE as usize]);
                 }
             }
             Step::Write(at, len, byte, mode) => {
-                let pieces = [piece(BASE + at, *len), piece(BASE + PAGES * PAGE / 2, 0), piece(BASE + at / 2, 100)];
-                let data: Vec<u8> = (0..len + 100).map(|at| (at as u8).wrapping_add(*byte)).collect();
-                let outcomes = [&arena, &reference].map(|space| outcome(space.write(&pieces, &data, *mode)));
+                let pieces = [
+                    piece(BASE + at, *len),
+                    piece(BASE + PAGES * PAGE / 2, 0),
+                    piece(BASE + at / 2, 100),
+                ];
+                let data: Vec<u8> =
+                    (0..len + 100).map(|at| (at as u8).wrapping_add(*byte)).collect();
+                let outcomes =
+                    [&arena, &reference].map(|space| outcome(space.write(&pieces, &data, *mode)));
                 assert_eq!(outcomes[0], outcomes[1]);
             }
             Step::InPlace(at, byte) => {
@@ -158,42 +181,71 @@ impl Pair {
         for page in 0..PAGES {
             let address = BASE + page * PAGE;
             for privileged in [false, true] {
-                let [one, two] = [&arena, &reference].map(|space| space.translate(address, privileged).map_err(|cause| cause.to_string()));
-                assert_eq!(one.as_ref().map(|one| one.permits), two.as_ref().map(|two| two.permits), "page {page}");
+                let [one, two] = [&arena, &reference].map(|space| {
+                    space.translate(address, privileged).map_err(|cause| cause.to_string())
+                });
+                assert_eq!(
+                    one.as_ref().map(|one| one.permits),
+                    two.as_ref().map(|two| two.permits),
+                    "page {page}"
+                );
                 let run = arena.run(address, privileged);
-                assert_eq!(run.as_ref().ok().map(|run| run.expect("named").permits), one.ok().map(|one| one.permits));
+                assert_eq!(
+                    run.as_ref().ok().map(|run| run.expect("named").permits),
+                    one.ok().map(|one| one.permits)
+                );
                 let Ok(Some(run)) = run else { continue };
                 self.check_run(address, run, privileged);
             }
             if !matches!(arena.run(address, true), Err(StopCause::NotMapped)) {
                 mapped += 1;
-                assert_eq!(self.arena.peek(address, PAGE as usize), self.reference.peek(address, PAGE as usize), "page {page}");
+                assert_eq!(
+                    self.arena.peek(address, PAGE as usize),
+                    self.reference.peek(address, PAGE as usize),
+                    "page {page}"
+                );
             }
             let reads = [&arena, &reference].map(|space| {
                 let mut buf = vec![0; 3 * PAGE as usize];
-                let read = space.read(&[piece(address + 1000, 3 * PAGE)], &mut buf, AccessMode::READ.stop_on_absent());
+                let read = space.read(
+                    &[piece(address + 1000, 3 * PAGE)],
+                    &mut buf,
+                    AccessMode::READ.stop_on_absent(),
+                );
                 (outcome(read), buf)
             });
             assert_eq!(reads[0], reads[1], "page {page}");
         }
         let windows = [pages(0, PAGES)];
-        assert_eq!(arena.mapped_within(&windows).expect("asks nobody"), reference.mapped_within(&windows).expect("asks nobody"));
+        assert_eq!(
+            arena.mapped_within(&windows).expect("asks nobody"),
+            reference.mapped_within(&windows).expect("asks nobody")
+        );
         assert_eq!(self.arena.free(), (ARENA - mapped) * PAGE, "as much memory as is mapped");
         assert_eq!((self.arena.changes_under_way(), self.arena.stale_write()), (0, None));
     }
 
-    /// A run holds the address, is as large as it can be, and leads to the memory that accesses by address see.
+    /// A run holds the address, is as large as it can be, and leads to the memory that accesses by
+    /// address see.
     fn check_run(&self, address: u64, run: Run, privileged: bool) {
         let arena = self.arena.handle();
         assert!(run.range.contains(address));
         for edge in [run.range.first().wrapping_sub(1), run.range.last().wrapping_add(1)] {
             let Ok(Some(beside)) = arena.run(edge, privileged) else { continue };
-            let contiguous = beside.frame.0.wrapping_sub(beside.range.first()) == run.frame.0.wrapping_sub(run.range.first());
+            let contiguous = beside.frame.0.wrapping_sub(beside.range.first())
+                == run.frame.0.wrapping_sub(run.range.first());
             let alike = [false, true].map(|privileged| {
-                let both = [edge, address].map(|address| arena.run(address, privileged).expect("present").expect("named").permits);
+                let both = [edge, address].map(|address| {
+                    arena.run(address, privileged).expect("present").expect("named").permits
+                });
                 both[0] == both[1]
             });
-            assert!(!contiguous || alike != [true, true], "{} and {} are one run", run.range, beside.range);
+            assert!(
+                !contiguous || alike != [true, true],
+                "{} and {} are one run",
+                run.range,
+                beside.range
+            );
         }
         let frame = run.frame.offset(address - run.range.first()).expect("inside");
         assert_eq!(in_place(&self.arena, frame, 8), self.arena.peek(address, 8));

@@ -59,10 +59,15 @@ impl World {
         choices.below(self.slots.len() as u32) as usize
     }
 
-    /// Mostly one that has a page request, an access or an invalidation under way: what happens to a device that has nothing under way is of less interest.
+    /// Mostly one that has a page request, an access or an invalidation under way: what happens to
+    /// a device that has nothing under way is of less interest.
     pub(super) fn busy_slot(&self, choices: &mut Choices) -> usize {
-        let invalidating = |slot: &Slot| slot.device.as_ref().is_some_and(|device| device.invalidations_under_way() > 0);
-        let busy = |at: usize| self.has_fault(at, None) || self.is_in_use(at) || invalidating(&self.slots[at]);
+        let invalidating = |slot: &Slot| {
+            slot.device.as_ref().is_some_and(|device| device.invalidations_under_way() > 0)
+        };
+        let busy = |at: usize| {
+            self.has_fault(at, None) || self.is_in_use(at) || invalidating(&self.slots[at])
+        };
         let busy: Vec<usize> = (0..self.slots.len()).filter(|at| busy(*at)).collect();
         match choices.below(2) {
             1 if !busy.is_empty() => *choices.pick(&busy).unwrap_or(&0),
@@ -104,20 +109,24 @@ impl World {
 
     /// A message comes to its receiver, or not.
     fn deliver(&mut self, choices: &mut Choices) {
-        let links: Vec<Arc<HeldLink>> = self.slots.iter().map(|slot| &slot.link).chain(&self.old_links).cloned().collect();
+        let links: Vec<Arc<HeldLink>> =
+            self.slots.iter().map(|slot| &slot.link).chain(&self.old_links).cloned().collect();
         let busy: Vec<Arc<HeldLink>> = links.into_iter().filter(|link| !link.is_empty()).collect();
         let Some(link) = choices.pick(&busy) else { return };
         let deliverable = link.deliverable();
         let Some(&at) = choices.pick(&deliverable) else { return };
         let fate = match self.config.message_faults {
             0 => Fate::Deliver,
-            often if choices.one_in(often) => *choices.pick(&[Fate::Double, Fate::Lose, Fate::Corrupt]).unwrap_or(&Fate::Deliver),
+            often if choices.one_in(often) => {
+                *choices.pick(&[Fate::Double, Fate::Lose, Fate::Corrupt]).unwrap_or(&Fate::Deliver)
+            }
             _ => Fate::Deliver,
         };
         let whose = self.slots.iter().position(|slot| Arc::ptr_eq(&slot.link, link));
         let Some(message) = link.release(at, fate, choices) else { return };
         self.say(|| {
-            let whose = whose.map_or_else(|| "a device that is gone".to_owned(), |at| format!("device {at}"));
+            let whose = whose
+                .map_or_else(|| "a device that is gone".to_owned(), |at| format!("device {at}"));
             let fate = match fate {
                 _ if !message.can_fail() => "is delivered",
                 Fate::Deliver => "is delivered",
@@ -146,14 +155,21 @@ impl World {
     /// Takes the group that is next to be resolved; false where none waits.
     pub(super) fn begin_one_work(&mut self) -> bool {
         let Some(work) = self.iommu.next_page_work() else { return false };
-        self.say(|| format!("begin to resolve group {} of {}", work.requests()[0].index, work.device()));
-        let of = self.slots.iter().position(|slot| slot.bdf == work.device() && slot.device.is_some());
+        self.say(|| {
+            format!("begin to resolve group {} of {}", work.requests()[0].index, work.device())
+        });
+        let of =
+            self.slots.iter().position(|slot| slot.bdf == work.device() && slot.device.is_some());
         match of {
             Some(at) => {
-                let (plugged, switches) = (self.slots[at].plugged, self.groups[Self::group_of(at)].switches);
+                let (plugged, switches) =
+                    (self.slots[at].plugged, self.groups[Self::group_of(at)].switches);
                 self.works.push(Working { work, at, plugged, switches });
             }
-            None => drop(self.wrong.get_or_insert(format!("a group of {} is to be resolved, which is gone", work.device()))),
+            None => drop(self.wrong.get_or_insert(format!(
+                "a group of {} is to be resolved, which is gone",
+                work.device()
+            ))),
         }
         true
     }
@@ -193,7 +209,9 @@ impl World {
 
     pub(super) fn advance(&mut self, by: Duration) {
         self.clock.0.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
-        let cut = |slots: &[Slot]| slots.iter().filter(|slot| slot.device.as_ref().is_some_and(Device::is_cut_off)).count();
+        let cut = |slots: &[Slot]| {
+            slots.iter().filter(|slot| slot.device.as_ref().is_some_and(Device::is_cut_off)).count()
+        };
         let before = cut(&self.slots);
         self.iommu.tick();
         let newly = cut(&self.slots).saturating_sub(before);

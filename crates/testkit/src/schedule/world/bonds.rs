@@ -57,9 +57,15 @@ impl World {
         let group = Self::group_of(at);
         let places = self.places_of(group);
         let bonded = if places.len() > 1 {
-            self.iommu.bind_group(device.group(), &handle, bind).map(|bond| (bond.tag(), Bonded::Group(bond))).ok()
+            self.iommu
+                .bind_group(device.group(), &handle, bind)
+                .map(|bond| (bond.tag(), Bonded::Group(bond)))
+                .ok()
         } else {
-            self.iommu.bind_device(&device, &handle, bind).map(|bond| (bond.tag(), Bonded::Device(bond))).ok()
+            self.iommu
+                .bind_device(&device, &handle, bind)
+                .map(|bond| (bond.tag(), Bonded::Device(bond)))
+                .ok()
         };
         let Some((tag, bond)) = bonded else {
             id.map(|id| self.owners.remove(&id));
@@ -71,7 +77,9 @@ impl World {
             self.wrong
                 .get_or_insert(format!("device {at} was bound to space {space}: it can be granted {can}, in a container {contained}"));
         }
-        self.say(|| format!("bind device {at} to space {space}: PASID {}{}", tag.pasid, told(features, id)));
+        self.say(|| {
+            format!("bind device {at} to space {space}: PASID {}{}", tag.pasid, told(features, id))
+        });
         self.note_bind(space, tag);
         let grant = Grant { space, features, owner: id };
         let members: Vec<usize> = match &bond {
@@ -112,12 +120,17 @@ impl World {
             _ => false,
         };
         let tags = self.bound.iter().map(|bound| bound.tag);
-        let contained = self.containers.iter().flat_map(|container| &container.bonds).map(|bond| bond.tag);
+        let contained =
+            self.containers.iter().flat_map(|container| &container.bonds).map(|bond| bond.tag);
         let first_use = !tags.chain(contained).any(|other| other == tag);
-        let late = first_use && self.slots.iter().any(|slot| slot.link.messages().iter().any(of_another));
+        let late =
+            first_use && self.slots.iter().any(|slot| slot.link.messages().iter().any(of_another));
         self.note([
             (Race::BindDuringChange, !self.spaces[space].changes.is_empty()),
-            (Race::BindDuringUnbind, self.unbindings.iter().any(|under_way| under_way.spaces.contains(&space))),
+            (
+                Race::BindDuringUnbind,
+                self.unbindings.iter().any(|under_way| under_way.spaces.contains(&space)),
+            ),
             (Race::BindDuringLeave, self.is_leaving()),
             (Race::ReuseWithLateMessage, late),
         ]);
@@ -125,7 +138,9 @@ impl World {
 
     pub(super) fn unbind(&mut self, choices: &mut Choices) {
         // An owner who has heard of the end unbinds soon.
-        let ended: Vec<usize> = (0..self.bound.len()).filter(|at| self.spaces[self.bound[*at].grant.space].announced).collect();
+        let ended: Vec<usize> = (0..self.bound.len())
+            .filter(|at| self.spaces[self.bound[*at].grant.space].announced)
+            .collect();
         let all: Vec<usize> = (0..self.bound.len()).collect();
         let from = if ended.is_empty() { &all } else { &ended };
         if let Some(&at) = choices.pick(from) {
@@ -146,7 +161,10 @@ impl World {
         self.end_owner(grant.owner);
         self.say(|| {
             let (space, over) = (grant.space, !unbinding.report().deferred);
-            format!("unbind PASID {} of space {space} from group {group}; over at once: {over}", tag.pasid)
+            format!(
+                "unbind PASID {} of space {space} from group {group}; over at once: {over}",
+                tag.pasid
+            )
         });
         self.begun(Ending::Unbinding(unbinding), vec![grant.space], &users);
     }
@@ -154,12 +172,14 @@ impl World {
     /// Counts the races that an unbind at these places is part of.
     pub(super) fn note_unbind(&mut self, tag: PasidTag, places: &[usize]) {
         let users = self.users_of(places, tag.pasid);
-        let response =
-            |message: &Message| matches!(message, Message::Down(ToDevice::Response(response)) if response.pasid == Some(tag.pasid));
-        let on_its_way = users.iter().any(|at| self.slots[*at].link.messages().iter().any(response));
+        let response = |message: &Message| matches!(message, Message::Down(ToDevice::Response(response)) if response.pasid == Some(tag.pasid));
+        let on_its_way =
+            users.iter().any(|at| self.slots[*at].link.messages().iter().any(response));
         let in_use = users.iter().any(|at| self.is_in_use(*at));
         let mut works = self.works.iter();
-        let resolving = works.any(|working| users.contains(&working.at) && working.work.requests()[0].pasid == Some(tag.pasid));
+        let resolving = works.any(|working| {
+            users.contains(&working.at) && working.work.requests()[0].pasid == Some(tag.pasid)
+        });
         let with_owner = users.iter().any(|at| self.owner_has(*at, Some(Some(tag.pasid))));
         self.note([
             (Race::UnbindWithResponseOnItsWay, on_its_way),

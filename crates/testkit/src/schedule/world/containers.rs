@@ -1,8 +1,11 @@
-//! Containers: groups join and leave them, spaces are bound to all of a container, containers close (rules B5, G2, G3, G6, U9).
+//! Containers: groups join and leave them, spaces are bound to all of a container, containers close
+//! (rules B5, G2, G3, G6, U9).
 
 use std::collections::BTreeSet;
 
-use sva_core::{Bind, Container, ContainerBindError, Features, JoinError, Pasid, PasidTag, Refusal};
+use sva_core::{
+    Bind, Container, ContainerBindError, Features, JoinError, Pasid, PasidTag, Refusal,
+};
 
 use super::World;
 use super::bonds::{any_features, told};
@@ -57,8 +60,10 @@ impl World {
 
     /// Binds a container that has groups, and not every space.
     pub(super) fn bind_used_container(&mut self, choices: &mut Choices) {
-        let used = |slot: &ContainerSlot| !slot.groups.is_empty() && slot.bonds.len() < self.spaces.len();
-        let used: Vec<usize> = (0..self.containers.len()).filter(|at| used(&self.containers[*at])).collect();
+        let used =
+            |slot: &ContainerSlot| !slot.groups.is_empty() && slot.bonds.len() < self.spaces.len();
+        let used: Vec<usize> =
+            (0..self.containers.len()).filter(|at| used(&self.containers[*at])).collect();
         if let Some(&container) = choices.pick(&used) {
             self.bind_container(container, choices);
         }
@@ -86,30 +91,50 @@ impl World {
         let places = self.places_of(group);
         let fault = places.iter().any(|at| self.has_fault(*at, Some(None)));
         let there = places.iter().any(|at| self.slots[*at].device.is_some());
-        let live: Vec<&ContainerBond> =
-            self.containers[container].bonds.iter().filter(|bond| !self.spaces[bond.grant.space].announced).collect();
-        let given: Vec<(Pasid, Grant)> = live.iter().map(|bond| (bond.tag.pasid, bond.grant)).collect();
+        let live: Vec<&ContainerBond> = self.containers[container]
+            .bonds
+            .iter()
+            .filter(|bond| !self.spaces[bond.grant.space].announced)
+            .collect();
+        let given: Vec<(Pasid, Grant)> =
+            live.iter().map(|bond| (bond.tag.pasid, bond.grant)).collect();
         let own = self.bound.iter().any(|bound| bound.group == group && !bound.inert);
-        let free = self.groups[group].container.is_none() && self.groups[group].own.mapped.is_empty() && !own;
-        let can = given.iter().all(|(_, grant)| self.can_grant(&places, grant.space, grant.features));
+        let free = self.groups[group].container.is_none()
+            && self.groups[group].own.mapped.is_empty()
+            && !own;
+        let can =
+            given.iter().all(|(_, grant)| self.can_grant(&places, grant.space, grant.features));
         let outcome = self.containers[container].container.add(id);
         let right = match &outcome {
-            Ok(joined) => free && can && joined.pasids.iter().eq(given.iter().map(|(pasid, _)| pasid).filter(|_| there)),
+            Ok(joined) => {
+                free && can
+                    && joined
+                        .pasids
+                        .iter()
+                        .eq(given.iter().map(|(pasid, _)| pasid).filter(|_| there))
+            }
             Err(JoinError::InContainer { .. }) => self.groups[group].container.is_some(),
             Err(JoinError::HasMappings { .. }) => !self.groups[group].own.mapped.is_empty(),
             Err(JoinError::Device(Refusal::DeviceLacks { .. })) => !can,
             Err(JoinError::NoSuchGroup { .. }) => !there,
             // Also where they are being unbound.
-            Err(JoinError::HasBonds { .. } | JoinError::HasGroupBonds { .. }) => own || !self.unbindings.is_empty(),
+            Err(JoinError::HasBonds { .. } | JoinError::HasGroupBonds { .. }) => {
+                own || !self.unbindings.is_empty()
+            }
             Err(_) => false,
         };
         if !right {
-            self.wrong.get_or_insert(format!("group {group} joins container {container}: {outcome:?}; free {free}, can {can}"));
+            self.wrong.get_or_insert(format!(
+                "group {group} joins container {container}: {outcome:?}; free {free}, can {can}"
+            ));
         }
         if outcome.is_err() {
             return;
         }
-        self.note([(Race::JoinWithFaultPending, fault), (Race::JoinDuringUnbind, !self.unbindings.is_empty())]);
+        self.note([
+            (Race::JoinWithFaultPending, fault),
+            (Race::JoinDuringUnbind, !self.unbindings.is_empty()),
+        ]);
         self.groups[group].container = Some(container);
         self.groups[group].switches += 1;
         self.containers[container].groups.insert(group);
@@ -120,17 +145,24 @@ impl World {
                 given.iter().map(|(pasid, _)| pasid.get()).collect::<Vec<_>>()
             )
         });
-        for at in places.into_iter().filter(|at| self.slots[*at].device.is_some()).collect::<Vec<_>>() {
+        for at in
+            places.into_iter().filter(|at| self.slots[*at].device.is_some()).collect::<Vec<_>>()
+        {
             given.iter().for_each(|(pasid, grant)| self.joined(at, *pasid, *grant));
         }
     }
 
     /// The places of these groups at which there is a PASID to use.
     fn bound_places(&self, groups: &[usize]) -> Vec<usize> {
-        groups.iter().flat_map(|group| self.places_of(*group)).filter(|at| !self.slots[*at].bonds.is_empty()).collect()
+        groups
+            .iter()
+            .flat_map(|group| self.places_of(*group))
+            .filter(|at| !self.slots[*at].bonds.is_empty())
+            .collect()
     }
 
-    /// Whether devices of these groups have page requests under way, and whether they use translations.
+    /// Whether devices of these groups have page requests under way, and whether they use
+    /// translations.
     fn under_way_in(&self, groups: &[usize]) -> (bool, bool) {
         let places: Vec<usize> = groups.iter().flat_map(|group| self.places_of(*group)).collect();
         let fault = places.iter().any(|at| self.has_fault(*at, None));
@@ -161,18 +193,24 @@ impl World {
         self.containers[container].groups.remove(&group);
         match self.containers[container].container.begin_remove(id) {
             Ok(leaving) => {
-                let spaces = self.containers[container].bonds.iter().map(|bond| bond.grant.space).collect();
+                let spaces =
+                    self.containers[container].bonds.iter().map(|bond| bond.grant.space).collect();
                 self.begun(Ending::Leaving(leaving), spaces, &users);
             }
-            Err(error) => drop(self.wrong.get_or_insert(format!("group {group} cannot leave container {container}: {error}"))),
+            Err(error) => drop(self.wrong.get_or_insert(format!(
+                "group {group} cannot leave container {container}: {error}"
+            ))),
         }
         self.left(group);
         self.say(|| format!("group {group} leaves container {container}"));
     }
 
     pub(super) fn bind_container(&mut self, container: usize, choices: &mut Choices) {
-        let new: Vec<usize> =
-            (0..self.spaces.len()).filter(|at| self.containers[container].bonds.iter().all(|bond| bond.grant.space != *at)).collect();
+        let new: Vec<usize> = (0..self.spaces.len())
+            .filter(|at| {
+                self.containers[container].bonds.iter().all(|bond| bond.grant.space != *at)
+            })
+            .collect();
         let new = choices.pick(&new).copied().filter(|_| choices.below(4) > 0);
         let space = new.unwrap_or_else(|| self.any_space(choices));
         let (mut features, mut data) = (any_features(choices), choices.below(2));
@@ -200,8 +238,16 @@ impl World {
         self.note_bind(space, tag);
         let grant = Grant { space, features, owner: id };
         self.containers[container].bonds.push(ContainerBond { tag, grant, data });
-        self.say(|| format!("bind container {container} to space {space}: PASID {}{}", tag.pasid, told(features, id)));
-        for at in places.into_iter().filter(|at| self.slots[*at].device.is_some()).collect::<Vec<_>>() {
+        self.say(|| {
+            format!(
+                "bind container {container} to space {space}: PASID {}{}",
+                tag.pasid,
+                told(features, id)
+            )
+        });
+        for at in
+            places.into_iter().filter(|at| self.slots[*at].device.is_some()).collect::<Vec<_>>()
+        {
             self.joined(at, tag.pasid, grant);
         }
     }
@@ -221,7 +267,9 @@ impl World {
             Ok(bound) if bound.existing => same && known.is_some_and(|(tag, ..)| tag == bound.tag),
             Ok(_) => known.is_none() && can && !self.spaces[space].ended,
             Err(ContainerBindError::Different { .. }) => known.is_some() && !same,
-            Err(ContainerBindError::Device(Refusal::DeviceLacks { .. } | Refusal::SpaceLacks { .. })) => !can,
+            Err(ContainerBindError::Device(
+                Refusal::DeviceLacks { .. } | Refusal::SpaceLacks { .. },
+            )) => !can,
             Err(_) => known.is_none() || self.spaces[space].announced,
         };
         if !right {
@@ -244,16 +292,22 @@ impl World {
         let space = self.spaces[grant.space].space.handle().id();
         match self.containers[container].container.begin_unbind(space) {
             Ok(unbinding) => self.begun(Ending::Unbinding(unbinding), vec![grant.space], &users),
-            Err(error) => drop(self.wrong.get_or_insert(format!("container {container} cannot be unbound: {error}"))),
+            Err(error) => drop(
+                self.wrong
+                    .get_or_insert(format!("container {container} cannot be unbound: {error}")),
+            ),
         }
         self.withdraw(&places, tag.pasid);
         self.end_owner(grant.owner);
-        self.say(|| format!("unbind container {container} from space {}: PASID {}", grant.space, tag.pasid));
+        self.say(|| {
+            format!("unbind container {container} from space {}: PASID {}", grant.space, tag.pasid)
+        });
     }
 
     fn close(&mut self, container: usize) {
         let next = ContainerSlot::new(self.iommu.container());
-        let ContainerSlot { container: closed, groups, domain, bonds } = std::mem::replace(&mut self.containers[container], next);
+        let ContainerSlot { container: closed, groups, domain, bonds } =
+            std::mem::replace(&mut self.containers[container], next);
         let groups: Vec<usize> = groups.into_iter().collect();
         let (fault, in_use) = self.under_way_in(&groups);
         self.note([(Race::CloseWithFaultPending, fault), (Race::CloseWhileInUse, in_use)]);
@@ -280,12 +334,22 @@ impl World {
     pub(super) fn to_join(&self, at: usize) -> Vec<(Pasid, Grant)> {
         let group = Self::group_of(at);
         let all: Vec<(Pasid, Grant)> = match self.place_of(at) {
-            Place::Container(container) => self.containers[container].bonds.iter().map(|bond| (bond.tag.pasid, bond.grant)).collect(),
-            Place::Group(_) => {
-                self.bound.iter().filter(|bound| bound.group == group && !bound.inert).map(|bound| (bound.tag.pasid, bound.grant)).collect()
-            }
+            Place::Container(container) => self.containers[container]
+                .bonds
+                .iter()
+                .map(|bond| (bond.tag.pasid, bond.grant))
+                .collect(),
+            Place::Group(_) => self
+                .bound
+                .iter()
+                .filter(|bound| bound.group == group && !bound.inert)
+                .map(|bound| (bound.tag.pasid, bound.grant))
+                .collect(),
         };
-        let joins = |grant: &Grant| !self.spaces[grant.space].announced && self.can_grant(&[at], grant.space, grant.features);
+        let joins = |grant: &Grant| {
+            !self.spaces[grant.space].announced
+                && self.can_grant(&[at], grant.space, grant.features)
+        };
         all.into_iter().filter(|(_, grant)| joins(grant)).collect()
     }
 }

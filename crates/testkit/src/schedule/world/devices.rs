@@ -14,10 +14,18 @@ use crate::schedule::races::Race;
 
 impl World {
     pub(super) fn reset(&mut self, choices: &mut Choices) {
-        let cut_off = (0..self.slots.len()).find(|at| self.slots[*at].device.as_ref().is_some_and(Device::is_cut_off));
-        let at = cut_off.filter(|_| choices.below(2) == 0).unwrap_or_else(|| self.busy_slot(choices));
+        let cut_off = (0..self.slots.len())
+            .find(|at| self.slots[*at].device.as_ref().is_some_and(Device::is_cut_off));
+        let at =
+            cut_off.filter(|_| choices.below(2) == 0).unwrap_or_else(|| self.busy_slot(choices));
         // One that was cut off needs it.
-        let Some(device) = self.slots[at].device.clone().filter(|device| self.config.device_faults || device.is_cut_off()) else { return };
+        let Some(device) = self.slots[at]
+            .device
+            .clone()
+            .filter(|device| self.config.device_faults || device.is_cut_off())
+        else {
+            return;
+        };
         if self.slots[at].resets.len() >= 2 || choices.below(4) > 0 && !device.is_cut_off() {
             return;
         }
@@ -44,7 +52,8 @@ impl World {
     }
 
     pub(super) fn end_reset(&mut self, choices: &mut Choices) {
-        let in_reset: Vec<usize> = (0..self.slots.len()).filter(|at| !self.slots[*at].resets.is_empty()).collect();
+        let in_reset: Vec<usize> =
+            (0..self.slots.len()).filter(|at| !self.slots[*at].resets.is_empty()).collect();
         let Some(&at) = choices.pick(&in_reset) else { return };
         self.slots[at].link.push_posted();
         if let Some(reset) = self.slots[at].resets.pop() {
@@ -117,19 +126,24 @@ impl World {
         slot.plugged += 1;
         let stopper = Arc::new(Stopper { driver, port: Mutex::new(None) });
         let spec = DeviceSpec { bdf: slot.bdf, capabilities: slot.capabilities };
-        let plugged = self.iommu.plug_in(Plug::new(spec).model(stopper.clone()).link(slot.link.clone()));
+        let plugged =
+            self.iommu.plug_in(Plug::new(spec).model(stopper.clone()).link(slot.link.clone()));
         let Ok(plugged) = plugged else {
             self.wrong = Some(format!("device {at} cannot be plugged in"));
             return;
         };
         *stopper.port.lock() = Some(plugged.device.ats_port());
-        slot.ats_on = plugged.device.enable_ats().and_then(|()| plugged.device.enable_pri()).is_ok();
+        slot.ats_on =
+            plugged.device.enable_ats().and_then(|()| plugged.device.enable_pri()).is_ok();
         let group = plugged.device.group();
         slot.device = Some(plugged.device);
         self.in_group(at, group);
         let joins = self.to_join(at);
         let contained = self.groups[Self::group_of(at)].container.is_some();
-        self.note([(Race::HotplugDuringUnbind, !self.unbindings.is_empty()), (Race::HotplugIntoContainer, contained && !joins.is_empty())]);
+        self.note([
+            (Race::HotplugDuringUnbind, !self.unbindings.is_empty()),
+            (Race::HotplugIntoContainer, contained && !joins.is_empty()),
+        ]);
         let mut expected: Vec<Pasid> = joins.iter().map(|(pasid, _)| *pasid).collect();
         let mut found = plugged.joined;
         expected.sort();
@@ -149,7 +163,9 @@ impl World {
             return;
         }
         if !group.own.mapped.is_empty() || group.container.is_some() {
-            self.wrong.get_or_insert(format!("group {number} was forgotten with mappings or in a container"));
+            self.wrong.get_or_insert(format!(
+                "group {number} was forgotten with mappings or in a container"
+            ));
         }
         let owner = group.own.owner();
         *group = Group { id: Some(id), switches: group.switches + 1, ..Group::default() };
@@ -180,7 +196,8 @@ impl World {
 
     /// Counts what a device has seen, when it goes.
     pub(super) fn count_device(&mut self, device: &Device) {
-        let (atc, invalidations, pages) = (device.atc_counts(), device.invalidation_counts(), device.page_request_counts());
+        let (atc, invalidations, pages) =
+            (device.atc_counts(), device.invalidation_counts(), device.page_request_counts());
         self.races.add(Race::FillOvertaken, atc.outdated);
         self.races.add(Race::StrangeCompletion, invalidations.unexpected);
         self.races.add(Race::InvalidationRepeated, invalidations.timed_out);

@@ -39,7 +39,10 @@ impl World {
             let group = &self.groups[*group];
             group.container.is_none() && group.id.is_some_and(|id| self.iommu.group(id).is_some())
         });
-        let places: Vec<Place> = free.map(Place::Group).chain((0..self.containers.len()).map(Place::Container)).collect();
+        let places: Vec<Place> = free
+            .map(Place::Group)
+            .chain((0..self.containers.len()).map(Place::Container))
+            .collect();
         choices.pick(&places).copied()
     }
 
@@ -48,26 +51,34 @@ impl World {
         let pages = 1 + u64::from(choices.below(3));
         let page = u64::from(choices.below((IOVAS - pages + 1) as u32));
         let range = IOVA + page * PAGE..IOVA + (page + pages) * PAGE;
-        if choices.below(5) < 3 { self.map(place, range, choices) } else { self.unmap(place, range) }
+        if choices.below(5) < 3 {
+            self.map(place, range, choices)
+        } else {
+            self.unmap(place, range)
+        }
     }
 
     fn map(&mut self, place: Place, iovas: Range<u64>, choices: &mut Choices) {
         let at = self.any_space(choices);
         let space = &self.spaces[at];
         let len = iovas.end - iovas.start;
-        let address = BASE + u64::from(choices.below((self.config.pages - len / PAGE + 1) as u32)) * PAGE;
+        let address =
+            BASE + u64::from(choices.below((self.config.pages - len / PAGE + 1) as u32)) * PAGE;
         let protection = match choices.below(6) {
             0 => Protection::READ,
             1 => Protection { read: false, write: true },
             _ => Protection::READ_WRITE,
         };
         let handle = space.space.handle();
-        let request = MapRequest { iova: iovas.start, len, space: Arc::clone(&handle), address, protection };
+        let request =
+            MapRequest { iova: iovas.start, len, space: Arc::clone(&handle), address, protection };
         let domain = self.domain(place);
         let (taken, ended) = (!domain.meeting(&iovas).is_empty(), space.ended);
         let empty = matches!(place, Place::Container(container) if self.containers[container].groups.is_empty());
         let made = match place {
-            Place::Group(group) => self.groups[group].id.map(|group| self.iommu.map(group, &request)),
+            Place::Group(group) => {
+                self.groups[group].id.map(|group| self.iommu.map(group, &request))
+            }
             Place::Container(container) => Some(self.containers[container].container.map(&request)),
         };
         let right = match &made {
@@ -97,18 +108,29 @@ impl World {
                 let Some(group) = self.groups[group].id else { return };
                 self.iommu.unmap(group, iovas.start, len)
             }
-            Place::Container(container) => self.containers[container].container.unmap(iovas.start, len),
+            Place::Container(container) => {
+                self.containers[container].container.unmap(iovas.start, len)
+            }
         };
         self.unmapped(place, &iovas, &outcome, false);
     }
 
     /// Compares what an UNMAP did with what it is to do, and takes it into the model.
-    fn unmapped(&mut self, place: Place, iovas: &Range<u64>, outcome: &Result<Unmapped, UnmapError>, deferred: bool) {
+    fn unmapped(
+        &mut self,
+        place: Place,
+        iovas: &Range<u64>,
+        outcome: &Result<Unmapped, UnmapError>,
+        deferred: bool,
+    ) {
         let meeting = self.domain(place).meeting(iovas);
-        let splits = meeting.iter().any(|mapped| mapped.start < iovas.start || mapped.end > iovas.end);
+        let splits =
+            meeting.iter().any(|mapped| mapped.start < iovas.start || mapped.end > iovas.end);
         let bytes = meeting.iter().map(|mapped| mapped.end - mapped.start).sum();
         let right = match outcome {
-            Ok(unmapped) => !splits && *unmapped == Unmapped { bytes, deferred: deferred && bytes > 0 },
+            Ok(unmapped) => {
+                !splits && *unmapped == Unmapped { bytes, deferred: deferred && bytes > 0 }
+            }
             Err(UnmapError::WouldSplit { .. }) => splits,
             Err(_) => false,
         };
@@ -126,25 +148,36 @@ impl World {
     }
 
     fn note_unmap(&mut self, place: Place, iovas: &Range<u64>) {
-        let users: Vec<usize> = (0..self.slots.len()).filter(|at| self.place_of(*at) == place).collect();
+        let users: Vec<usize> =
+            (0..self.slots.len()).filter(|at| self.place_of(*at) == place).collect();
         let mapped = !self.domain(place).meeting(iovas).is_empty();
         let resolving = |at: usize| {
-            let mut requests = self.works.iter().filter(|working| working.at == at).flat_map(|working| working.work.requests());
+            let mut requests = self
+                .works
+                .iter()
+                .filter(|working| working.at == at)
+                .flat_map(|working| working.work.requests());
             requests.any(|request| request.pasid.is_none() && iovas.contains(&request.address))
         };
         let fault = users.iter().any(|at| resolving(*at) || self.owner_has_iova(*at, iovas));
         let for_it = |message: &Message| match message {
             Message::Down(ToDevice::Translated(completion)) => {
                 completion.owner.is_none()
-                    && completion.result.as_ref().is_ok_and(|found| !found.permits.is_none() && iovas.contains(&found.range.first()))
+                    && completion.result.as_ref().is_ok_and(|found| {
+                        !found.permits.is_none() && iovas.contains(&found.range.first())
+                    })
             }
             _ => false,
         };
         let on_its_way = users.iter().any(|at| self.slots[*at].link.messages().iter().any(for_it));
-        self.note([(Race::UnmapWithFaultPending, mapped && fault), (Race::UnmapWithTranslationOnItsWay, mapped && on_its_way)]);
+        self.note([
+            (Race::UnmapWithFaultPending, mapped && fault),
+            (Race::UnmapWithTranslationOnItsWay, mapped && on_its_way),
+        ]);
     }
 
-    /// Has the mapping of a page taken away from inside of its resolving, where that is to bring a page in.
+    /// Has the mapping of a page taken away from inside of its resolving, where that is to bring a
+    /// page in.
     pub(super) fn unmap_inside(&mut self, working: &Working) -> Option<Inside> {
         // Of one request, so that the page that is brought in is that of the mapping that goes.
         let [request] = working.work.requests() else { return None };
@@ -153,7 +186,8 @@ impl World {
             return None;
         }
         let id = self.groups[group].id?;
-        let range = self.groups[group].own.meeting(&(request.address..request.address + 1)).pop()?;
+        let range =
+            self.groups[group].own.meeting(&(request.address..request.address + 1)).pop()?;
         let space = self.groups[group].own.mapped.get(&range.start)?.space.id();
         let slot = self.spaces.iter().find(|slot| slot.space.handle().id() == space)?;
         let outcome = Outcome::default();
@@ -165,7 +199,8 @@ impl World {
         Some(Inside { group, range, outcome })
     }
 
-    /// What became of it: the access under way goes on, and no other begins (rule T2, from inside a callback).
+    /// What became of it: the access under way goes on, and no other begins (rule T2, from inside a
+    /// callback).
     pub(super) fn unmapped_inside(&mut self, inside: Option<Inside>) {
         let Some(Inside { group, range, outcome }) = inside else { return };
         self.spaces.iter().for_each(|slot| drop(slot.while_resolving.lock().take()));

@@ -88,17 +88,26 @@ impl World {
             && self.spaces.iter().all(|space| space.changes.is_empty())
     }
 
-    /// Whether a device may have a group without PASID that it cannot complete, for want of credit or after a response failure: no stop marker gives that up.
+    /// Whether a device may have a group without PASID that it cannot complete, for want of credit
+    /// or after a response failure: no stop marker gives that up.
     fn may_be_stuck(&self) -> bool {
-        let failed = |slot: &Slot| slot.device.as_ref().is_some_and(|device| device.page_request_counts().failures > 0);
-        !self.containers.is_empty() || self.slots.iter().any(|slot| slot.device.is_some() && (slot.lost_responses > 0 || failed(slot)))
+        let failed = |slot: &Slot| {
+            slot.device.as_ref().is_some_and(|device| device.page_request_counts().failures > 0)
+        };
+        !self.containers.is_empty()
+            || self
+                .slots
+                .iter()
+                .any(|slot| slot.device.is_some() && (slot.lost_responses > 0 || failed(slot)))
     }
 
     fn unrest(&self) -> String {
         let changes: usize = self.spaces.iter().map(|space| space.changes.len()).sum();
-        let ending: Vec<&Vec<usize>> = self.unbindings.iter().map(|under_way| &under_way.spaces).collect();
+        let ending: Vec<&Vec<usize>> =
+            self.unbindings.iter().map(|under_way| &under_way.spaces).collect();
         let busy = |slot: &&Slot| slot.device.is_some() && !slot.driver.lock().is_idle();
-        let busy: Vec<String> = self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
+        let busy: Vec<String> =
+            self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
         let (census, counts) = (self.iommu.census(), self.iommu.page_counts());
         format!(
             "{changes} changes, unbinding from spaces {ending:?}, with owners {}, drivers at work {busy:?}, {census:?}, {counts:?}",
@@ -106,15 +115,19 @@ impl World {
         )
     }
 
-    /// Groups without an answer are those whose answers the links have lost or silent owners withhold, and a driver that winds down holds no translation.
+    /// Groups without an answer are those whose answers the links have lost or silent owners
+    /// withhold, and a driver that winds down holds no translation.
     fn nobody_waits_in_vain(&mut self) -> Result<(), String> {
-        let with_owners: Vec<usize> = self.pending_with_owners().map(|group| group.device).collect();
+        let with_owners: Vec<usize> =
+            self.pending_with_owners().map(|group| group.device).collect();
         for (at, slot) in self.slots.iter_mut().enumerate() {
             let withheld = with_owners.iter().filter(|device| **device == at).count() as u64;
             slot.lost_responses += slot.link.take_lost_responses();
             let held = slot.device.as_ref().map_or(0, sva_core::Device::atc_in_use);
             if held > 0 {
-                return Err(format!("device {at} holds {held} translations with nothing left to do: changes of its spaces wait for them"));
+                return Err(format!(
+                    "device {at} holds {held} translations with nothing left to do: changes of its spaces wait for them"
+                ));
             }
             let waiting = slot.device.as_ref().map_or(0, sva_core::Device::groups_waiting) as u64;
             if waiting > slot.lost_responses + withheld {
@@ -136,7 +149,9 @@ impl World {
         for (at, space) in self.spaces.iter().enumerate() {
             let (watches, changes) = (space.space.watches(), space.space.changes_under_way());
             if watches + changes > 0 {
-                return Err(format!("space {at} has {watches} watches and {changes} changes under way"));
+                return Err(format!(
+                    "space {at} has {watches} watches and {changes} changes under way"
+                ));
             }
         }
         Ok(())

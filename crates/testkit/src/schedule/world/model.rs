@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    AddressSpace, AtsPort, Bdf, Bond, Capabilities, Device, DeviceOps, Features, GroupBond, GroupId, HandlerRegistration, Leaving,
-    PageWork, Pasid, PasidTag, Protection as DomainProtection, Reset, Unbinding,
+    AddressSpace, AtsPort, Bdf, Bond, Capabilities, Device, DeviceOps, Features, GroupBond,
+    GroupId, HandlerRegistration, Leaving, PageWork, Pasid, PasidTag,
+    Protection as DomainProtection, Reset, Unbinding,
 };
 
 use super::owners::OwnerId;
@@ -93,7 +94,8 @@ impl SpaceSlot {
         over.is_some()
     }
 
-    /// The last two of its pages are to execute, and for privileged accesses. One space in four provides neither kind of access.
+    /// The last two of its pages are to execute, and for privileged accesses. One space in four
+    /// provides neither kind of access.
     pub(super) fn new(pages: u64, number: u64) -> Self {
         let mut capabilities = MemorySpace::new().handle().capabilities();
         if number % 4 == 3 {
@@ -101,7 +103,11 @@ impl SpaceSlot {
         }
         let space = MemorySpace::with_capabilities(capabilities);
         space.largest_translation(14);
-        space.map(BASE, (pages - 2) * PAGE, Protection { execute: number.is_multiple_of(2), ..Protection::READ_WRITE });
+        space.map(
+            BASE,
+            (pages - 2) * PAGE,
+            Protection { execute: number.is_multiple_of(2), ..Protection::READ_WRITE },
+        );
         space.map(BASE + (pages - 2) * PAGE, PAGE, Protection::READ_EXECUTE);
         space.map(BASE + (pages - 1) * PAGE, PAGE, Protection::READ_WRITE.privileged());
         let while_resolving = Script::default();
@@ -249,9 +255,16 @@ impl World {
     /// Whether the devices of these places and the space can do what a bond is to grant.
     pub(super) fn can_grant(&self, places: &[usize], space: usize, features: Features) -> bool {
         let provided = self.spaces[space].space.handle().capabilities();
-        let devices = places.iter().filter(|at| self.slots[**at].device.is_some()).filter_map(|at| self.slots[*at].capabilities.pasid);
-        let mut both = devices.map(|device| (device.execute && provided.execute, device.privileged && provided.privileged));
-        both.all(|(execute, privileged)| (execute || !features.execute) && (privileged || !features.privileged))
+        let devices = places
+            .iter()
+            .filter(|at| self.slots[**at].device.is_some())
+            .filter_map(|at| self.slots[*at].capabilities.pasid);
+        let mut both = devices.map(|device| {
+            (device.execute && provided.execute, device.privileged && provided.privileged)
+        });
+        both.all(|(execute, privileged)| {
+            (execute || !features.execute) && (privileged || !features.privileged)
+        })
     }
 
     /// Whether a device uses a translation that it keeps.
@@ -259,13 +272,20 @@ impl World {
         self.slots[at].device.as_ref().is_some_and(|device| device.atc_in_use() > 0)
     }
 
-    /// What was begun for devices at these places, to which it mattered. Each of them has an invalidation to answer first, and nobody can have answered yet (rule U1).
+    /// What was begun for devices at these places, to which it mattered. Each of them has an
+    /// invalidation to answer first, and nobody can have answered yet (rule U1).
     pub(super) fn begun(&mut self, ending: Ending, spaces: Vec<usize>, users: &[usize]) {
         let under_way = UnderWay { ending, spaces };
-        let owes = |at: &&usize| self.slots[**at].device.is_some() && self.slots[**at].ats_on && !self.slots[**at].is_blocked();
+        let owes = |at: &&usize| {
+            self.slots[**at].device.is_some()
+                && self.slots[**at].ats_on
+                && !self.slots[**at].is_blocked()
+        };
         let owing = users.iter().find(owes).copied();
         if let Some(at) = owing.filter(|_| under_way.is_over()) {
-            self.wrong.get_or_insert(format!("an unbind is over before device {at} has forgotten its translations"));
+            self.wrong.get_or_insert(format!(
+                "an unbind is over before device {at} has forgotten its translations"
+            ));
         }
         self.unbindings.push(under_way);
     }
@@ -275,9 +295,11 @@ impl World {
         places.iter().copied().filter(|at| self.slots[*at].bonds.contains_key(&pasid)).collect()
     }
 
-    /// Whether a page request of the place is being resolved or with an owner: of this PASID or of none, or `None`: of any.
+    /// Whether a page request of the place is being resolved or with an owner: of this PASID or of
+    /// none, or `None`: of any.
     pub(super) fn has_fault(&self, at: usize, of: Option<Option<Pasid>>) -> bool {
         let meant = |pasid: Option<Pasid>| of.is_none_or(|of| of == pasid);
-        self.works.iter().any(|working| working.at == at && meant(working.work.requests()[0].pasid)) || self.owner_has(at, of)
+        self.works.iter().any(|working| working.at == at && meant(working.work.requests()[0].pasid))
+            || self.owner_has(at, of)
     }
 }

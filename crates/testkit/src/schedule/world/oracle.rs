@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use sva_core::ats::Held;
-use sva_core::{Access, AccessMode, AddressSpace, DmaError, FaultReason, Features, Frame, Pasid, Segment, StopCause};
+use sva_core::{
+    Access, AccessMode, AddressSpace, DmaError, FaultReason, Features, Frame, Pasid, Segment,
+    StopCause,
+};
 
 use super::model::{Domain, Grant, Slot, SpaceSlot};
 use crate::schedule::driver::Tried;
@@ -12,10 +15,21 @@ use crate::schedule::races::{Race, Races};
 /// What looks at the accesses of a driver.
 pub(crate) trait Eyes {
     /// Accesses a word by a translation that is held.
-    fn access_by(&mut self, held: &Held, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried;
+    fn access_by(
+        &mut self,
+        held: &Held,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Tried;
 
     /// Accesses a word without a translation.
-    fn access_untranslated(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried;
+    fn access_untranslated(
+        &mut self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Tried;
 }
 
 /// What one device may do now, by the model.
@@ -39,7 +53,8 @@ enum Verdict {
 }
 
 fn granted(features: Features, mode: AccessMode) -> bool {
-    (features.privileged || !mode.privileged) && (features.execute || mode.access != Access::Execute)
+    (features.privileged || !mode.privileged)
+        && (features.execute || mode.access != Access::Execute)
 }
 
 impl Oracle<'_> {
@@ -61,14 +76,18 @@ impl Oracle<'_> {
 
     /// Why a refusal of a translated access is no surprise.
     fn explains(&self, pasid: Option<Pasid>, reason: FaultReason) -> bool {
-        let Some((_, space)) = self.reached(pasid) else { return reason != FaultReason::NoSuchFrame };
+        let Some((_, space)) = self.reached(pasid) else {
+            return reason != FaultReason::NoSuchFrame;
+        };
         match reason {
             // A reset or a switch of ATS in between has voided the translation.
             FaultReason::DeviceBlocked => true,
             FaultReason::TranslatedRefused => !self.slot.ats_on,
             FaultReason::SpaceEnded => space.ended,
             // What one change moves and still waits for, another may have taken at its new address.
-            FaultReason::NoSuchFrame => space.ended || space.changes.iter().any(|changing| changing.moves),
+            FaultReason::NoSuchFrame => {
+                space.ended || space.changes.iter().any(|changing| changing.moves)
+            }
             _ => false,
         }
     }
@@ -80,7 +99,9 @@ impl Oracle<'_> {
         }
         let (space, address, mode) = match pasid {
             Some(_) => {
-                let Some((grant, slot)) = self.reached(pasid) else { return Verdict::Aborts(&[FaultReason::NotBound]) };
+                let Some((grant, slot)) = self.reached(pasid) else {
+                    return Verdict::Aborts(&[FaultReason::NotBound]);
+                };
                 if slot.announced {
                     return Verdict::Aborts(&[FaultReason::SpaceEnded]);
                 }
@@ -106,7 +127,9 @@ impl Oracle<'_> {
         };
         match space.translate(address, mode.privileged) {
             Ok(found) if found.permits.permits(mode.access) => match found.frame {
-                Some(frame) => Verdict::Reaches(space, Frame(frame.0 + (address - found.range.first()))),
+                Some(frame) => {
+                    Verdict::Reaches(space, Frame(frame.0 + (address - found.range.first())))
+                }
                 None => Verdict::Aborts(&[]),
             },
             Ok(_) => Verdict::Aborts(&[FaultReason::Denied]),
@@ -121,13 +144,27 @@ impl Oracle<'_> {
     fn note(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode, tried: Tried) {
         let page = address & !(crate::space::PAGE - 1);
         let race = match tried {
-            Tried::Aborted(FaultReason::SpaceEnded) if self.reached(pasid).is_some_and(|(_, space)| !space.announced) => {
+            Tried::Aborted(FaultReason::SpaceEnded)
+                if self.reached(pasid).is_some_and(|(_, space)| !space.announced) =>
+            {
                 Race::UseBeforeAnnouncement
             }
-            Tried::Aborted(FaultReason::NoDomainMapping) if self.domain.unmapped.contains(&page) => Race::UseAfterUnmap,
+            Tried::Aborted(FaultReason::NoDomainMapping)
+                if self.domain.unmapped.contains(&page) =>
+            {
+                Race::UseAfterUnmap
+            }
             Tried::Aborted(FaultReason::NotGranted) => Race::NotGranted,
-            Tried::Aborted(FaultReason::Denied) if mode.access == Access::Execute && pasid.is_some() => Race::ExecuteRefused,
-            Tried::Done if self.reached(pasid).is_some_and(|(_, space)| !space.changes.is_empty()) => Race::UseDuringChange,
+            Tried::Aborted(FaultReason::Denied)
+                if mode.access == Access::Execute && pasid.is_some() =>
+            {
+                Race::ExecuteRefused
+            }
+            Tried::Done
+                if self.reached(pasid).is_some_and(|(_, space)| !space.changes.is_empty()) =>
+            {
+                Race::UseDuringChange
+            }
             _ => return,
         };
         self.races.reached(race);
@@ -137,7 +174,8 @@ impl Oracle<'_> {
 /// How a line names an access.
 fn named(how: &str, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> String {
     let privileged = if mode.privileged { "privileged " } else { "" };
-    let of = pasid.map_or_else(|| "without a PASID".to_owned(), |pasid| format!("with PASID {pasid}"));
+    let of =
+        pasid.map_or_else(|| "without a PASID".to_owned(), |pasid| format!("with PASID {pasid}"));
     format!("{how} {privileged}{} at {address:#x} {of}", mode.access)
 }
 
@@ -149,10 +187,18 @@ fn came_of(outcome: &Result<(), DmaError>) -> Tried {
 }
 
 impl Eyes for Oracle<'_> {
-    fn access_by(&mut self, held: &Held, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
+    fn access_by(
+        &mut self,
+        held: &Held,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Tried {
         // Before the access, as the space wants it; nothing happens in between.
-        let audit = self.reached(pasid).map(|(_, space)| space.space.audit(address, mode, held.frame()));
-        let outcome = if mode.access == Access::Write { held.write(&[7; 8]) } else { held.read(&mut [0; 8]) };
+        let audit =
+            self.reached(pasid).map(|(_, space)| space.space.audit(address, mode, held.frame()));
+        let outcome =
+            if mode.access == Access::Write { held.write(&[7; 8]) } else { held.read(&mut [0; 8]) };
         let tried = came_of(&outcome.map(drop));
         let what = || named("a translated", pasid, address, mode);
         if self.lines.is_some() {
@@ -160,33 +206,49 @@ impl Eyes for Oracle<'_> {
         }
         match (tried, audit) {
             (Tried::Done, Some(Err(stale))) => {
-                // Frames are numbered through the whole program: what a line says must not depend on them.
+                // Frames are numbered through the whole program: what a line says must not depend
+                // on them.
                 let because = match stale.because {
                     crate::StaleBecause::Elsewhere(_) => "the address leads elsewhere".to_owned(),
                     because => because.to_string(),
                 };
                 self.accuse(format!("stale: {} of {}: {because}", what(), self.slot.bdf));
             }
-            (Tried::Done, None) => self.accuse(format!("{} went through: {} is not bound or is blocked", what(), self.slot.bdf)),
+            (Tried::Done, None) => self.accuse(format!(
+                "{} went through: {} is not bound or is blocked",
+                what(),
+                self.slot.bdf
+            )),
             (Tried::Done, Some(Ok(()))) => {
                 *self.accesses += 1;
                 let reached = self.reached(pasid);
-                let (may, changing) =
-                    reached.map_or((false, false), |(grant, space)| (granted(grant.features, mode), !space.changes.is_empty()));
+                let (may, changing) = reached.map_or((false, false), |(grant, space)| {
+                    (granted(grant.features, mode), !space.changes.is_empty())
+                });
                 if !may {
-                    self.accuse(format!("{} of {} went through, and the bond does not grant it", what(), self.slot.bdf));
+                    self.accuse(format!(
+                        "{} of {} went through, and the bond does not grant it",
+                        what(),
+                        self.slot.bdf
+                    ));
                 }
                 let executes = changing && mode.access == Access::Execute;
                 let privileged = changing && mode.privileged;
-                for (race, reached) in
-                    [(Race::UseDuringChange, changing), (Race::ExecuteDuringChange, executes), (Race::PrivilegedDuringChange, privileged)]
-                {
+                for (race, reached) in [
+                    (Race::UseDuringChange, changing),
+                    (Race::ExecuteDuringChange, executes),
+                    (Race::PrivilegedDuringChange, privileged),
+                ] {
                     self.races.add(race, u64::from(reached));
                 }
             }
             (Tried::Aborted(reason), _) => {
                 if !self.explains(pasid, reason) {
-                    self.accuse(format!("{} of {} was refused without a reason: {reason}", what(), self.slot.bdf));
+                    self.accuse(format!(
+                        "{} of {} was refused without a reason: {reason}",
+                        what(),
+                        self.slot.bdf
+                    ));
                 }
                 self.note(pasid, address, mode, tried);
             }
@@ -195,7 +257,12 @@ impl Eyes for Oracle<'_> {
         tried
     }
 
-    fn access_untranslated(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Tried {
+    fn access_untranslated(
+        &mut self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mode: AccessMode,
+    ) -> Tried {
         let Some(device) = &self.slot.device else { return Tried::Miss };
         let (port, how) = (device.port(), mode.stop_on_absent());
         let verdict = self.expect(pasid, address, mode);
@@ -219,11 +286,19 @@ impl Eyes for Oracle<'_> {
                 }
             }
             (Tried::Done, Verdict::Aborts(because)) => {
-                self.accuse(format!("{} of {} went through, and is to be aborted: {because:?}", what(), self.slot.bdf));
+                self.accuse(format!(
+                    "{} of {} went through, and is to be aborted: {because:?}",
+                    what(),
+                    self.slot.bdf
+                ));
             }
             (Tried::Aborted(reason), Verdict::Aborts(because)) if because.contains(&reason) => {}
             (Tried::Aborted(reason), _) => {
-                self.accuse(format!("{} of {} was refused without a reason: {reason}", what(), self.slot.bdf));
+                self.accuse(format!(
+                    "{} of {} was refused without a reason: {reason}",
+                    what(),
+                    self.slot.bdf
+                ));
             }
             (Tried::Miss, _) => {}
         }

@@ -1,13 +1,18 @@
-//! Owners of page tables: they get whole groups of page requests, and answer late, in any order, twice, or not at all.
+//! Owners of page tables: they get whole groups of page requests, and answer late, in any order,
+//! twice, or not at all.
 //!
-//! The model knows of each group whether it can still be answered: an unbind, a removal, a reset, a domain that is left take that away at once (rules U1, U2), and nothing else does.
+//! The model knows of each group whether it can still be answered: an unbind, a removal, a reset, a
+//! domain that is left take that away at once (rules U1, U2), and nothing else does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sva_core::pri::{AnswerError, Cookie, GroupAnswer, PageRequest};
 use sva_core::sync::Mutex;
-use sva_core::{Access, AccessMode, AddressSpace, Bdf, FaultQueue, PageRequestGroup, PageRequestHandler, Pasid, ResponseCode};
+use sva_core::{
+    Access, AccessMode, AddressSpace, Bdf, FaultQueue, PageRequestGroup, PageRequestHandler, Pasid,
+    ResponseCode,
+};
 
 use super::World;
 use super::model::Place;
@@ -71,11 +76,16 @@ pub(super) struct Owner {
 impl Owner {
     /// One group in three is kept by the handler itself.
     fn open(silent: bool) -> (Self, Arc<dyn PageRequestHandler>) {
-        let (queue, desk) = (FaultQueue::new(CAPACITY, || ()), Arc::new(Mutex::new(Desk::default())));
+        let (queue, desk) =
+            (FaultQueue::new(CAPACITY, || ()), Arc::new(Mutex::new(Desk::default())));
         let (into_queue, shared) = (queue.handler(), Arc::clone(&desk));
         let handler = move |group: PageRequestGroup| {
             let mut desk = shared.lock();
-            desk.came.push(Came { cookie: group.cookie(), device: group.device(), requests: group.requests().to_vec() });
+            desk.came.push(Came {
+                cookie: group.cookie(),
+                device: group.device(),
+                requests: group.requests().to_vec(),
+            });
             match (desk.closed, is_kept(group.cookie())) {
                 (false, true) => drop(desk.hands.insert(group.cookie(), group)),
                 (true, true) => {
@@ -89,7 +99,17 @@ impl Owner {
                 }
             }
         };
-        (Self { queue: Some(queue), desk, groups: Vec::new(), answered: Vec::new(), silent, ended: false }, Arc::new(handler))
+        (
+            Self {
+                queue: Some(queue),
+                desk,
+                groups: Vec::new(),
+                answered: Vec::new(),
+                silent,
+                ended: false,
+            },
+            Arc::new(handler),
+        )
     }
 
     fn find(&self, cookie: Cookie) -> Option<usize> {
@@ -108,7 +128,10 @@ fn is_kept(cookie: Cookie) -> bool {
 
 impl World {
     /// One bind in three has an owner, of which one in four is silent.
-    pub(super) fn any_owner(&mut self, choices: &mut Choices) -> Option<(OwnerId, Arc<dyn PageRequestHandler>)> {
+    pub(super) fn any_owner(
+        &mut self,
+        choices: &mut Choices,
+    ) -> Option<(OwnerId, Arc<dyn PageRequestHandler>)> {
         (self.config.owners && choices.one_in(3)).then(|| self.open_owner(choices.one_in(4)))
     }
 
@@ -124,7 +147,8 @@ impl World {
         if let Some(owner) = owner.and_then(|id| self.owners.get_mut(&id)) {
             owner.ended = true;
         }
-        let ended: Vec<OwnerId> = self.owners.iter().filter(|(_, owner)| owner.ended).map(|(id, _)| *id).collect();
+        let ended: Vec<OwnerId> =
+            self.owners.iter().filter(|(_, owner)| owner.ended).map(|(id, _)| *id).collect();
         if ended.len() > LATE {
             self.close_owner(ended[0]);
             self.owners.remove(&ended[0]);
@@ -132,7 +156,8 @@ impl World {
     }
 
     pub(super) fn owner_has(&self, at: usize, of: Option<Option<Pasid>>) -> bool {
-        self.pending_with_owners().any(|group| group.device == at && of.is_none_or(|of| group.pasid == of))
+        self.pending_with_owners()
+            .any(|group| group.device == at && of.is_none_or(|of| group.pasid == of))
     }
 
     /// The groups that owners can answer.
@@ -142,11 +167,15 @@ impl World {
 
     /// Whether one of them asks for a page at one of these addresses without a PASID.
     pub(super) fn owner_has_iova(&self, at: usize, range: &std::ops::Range<u64>) -> bool {
-        let meets = |group: &OwnedGroup| group.requests.iter().any(|request| range.contains(&request.address));
-        self.pending_with_owners().any(|group| group.device == at && group.pasid.is_none() && meets(group))
+        let meets = |group: &OwnedGroup| {
+            group.requests.iter().any(|request| range.contains(&request.address))
+        };
+        self.pending_with_owners()
+            .any(|group| group.device == at && group.pasid.is_none() && meets(group))
     }
 
-    /// Groups of a device cannot be answered any more: of this PASID or of none, or `None`: all of them.
+    /// Groups of a device cannot be answered any more: of this PASID or of none, or `None`: all of
+    /// them.
     pub(super) fn void(&mut self, at: usize, of: Option<Option<Pasid>>) {
         for owner in self.owners.values_mut() {
             let desk = owner.desk.lock();
@@ -163,8 +192,11 @@ impl World {
                 group.at != At::Unread
             });
             if let Some(pasid) = still {
-                let of = pasid.map_or_else(|| "no PASID".to_owned(), |pasid| format!("PASID {pasid}"));
-                self.wrong.get_or_insert(format!("a group of device {at} ({of}) can be answered when it has been drained"));
+                let of =
+                    pasid.map_or_else(|| "no PASID".to_owned(), |pasid| format!("PASID {pasid}"));
+                self.wrong.get_or_insert(format!(
+                    "a group of device {at} ({of}) can be answered when it has been drained"
+                ));
             }
         }
     }
@@ -185,9 +217,13 @@ impl World {
                 lines.push(format!("  group {} of {device} goes to owner {id}", got[0].index));
                 let wrong = match () {
                     () if !there => Some("of a device whose removal had begun"),
-                    () if device != slot.bdf || got != requests => Some("that is not the whole group"),
+                    () if device != slot.bdf || got != requests => {
+                        Some("that is not the whole group")
+                    }
                     () if meant != Some(id) => Some("of another"),
-                    () if owner.find(cookie).is_some() || owner.answered.contains(&cookie) => Some("a second time"),
+                    () if owner.find(cookie).is_some() || owner.answered.contains(&cookie) => {
+                        Some("a second time")
+                    }
                     () => None,
                 };
                 if let Some(wrong) = wrong {
@@ -195,7 +231,14 @@ impl World {
                 }
                 if !desk.closed {
                     let at_where = if is_kept(cookie) { At::Hand } else { At::Unread };
-                    owner.groups.push(OwnedGroup { cookie, device: at, pasid, requests: got, at: at_where, void: false });
+                    owner.groups.push(OwnedGroup {
+                        cookie,
+                        device: at,
+                        pasid,
+                        requests: got,
+                        at: at_where,
+                        void: false,
+                    });
                 }
             }
         }
@@ -219,7 +262,8 @@ impl World {
 
     /// Owners that are not silent read and answer all that they have.
     pub(super) fn serve_all(&mut self, choices: &mut Choices) {
-        let ids: Vec<OwnerId> = self.owners.iter().filter(|(_, owner)| !owner.silent).map(|(id, _)| *id).collect();
+        let ids: Vec<OwnerId> =
+            self.owners.iter().filter(|(_, owner)| !owner.silent).map(|(id, _)| *id).collect();
         for id in ids {
             self.read(id, 64);
             while self.owners[&id].groups.iter().any(|group| group.at == At::Hand) {
@@ -245,7 +289,9 @@ impl World {
             if next.requests.len() > left {
                 break if read == 0 { Err(next.requests.len()) } else { Ok(read) };
             }
-            if got.get(read).is_none_or(|(cookie, requests)| (*cookie, requests) != (next.cookie, &next.requests)) {
+            if got.get(read).is_none_or(|(cookie, requests)| {
+                (*cookie, requests) != (next.cookie, &next.requests)
+            }) {
                 break Ok(read + 1);
             }
             next.at = At::Read;
@@ -255,7 +301,9 @@ impl World {
             }
         };
         if outcome.map_err(|error| error.requests) != expected || got.len() != read {
-            self.wrong.get_or_insert(format!("owner {id} read {outcome:?} with room for {room}, and not {expected:?}"));
+            self.wrong.get_or_insert(format!(
+                "owner {id} read {outcome:?} with room for {room}, and not {expected:?}"
+            ));
         }
         self.say(|| format!("owner {id} reads {read} groups"));
     }
@@ -283,17 +331,25 @@ impl World {
         let slot = &self.slots[group.device];
         let brought = |request: &PageRequest| -> Option<()> {
             let (space, address): (Arc<dyn AddressSpace>, u64) = match group.pasid {
-                Some(pasid) => (self.spaces[slot.bonds.get(&pasid)?.space].space.handle(), request.address),
-                None => {
-                    self.domain(self.place_of(group.device)).find(request.address).map(|(of, address)| (Arc::clone(&of.space), address))?
+                Some(pasid) => {
+                    (self.spaces[slot.bonds.get(&pasid)?.space].space.handle(), request.address)
                 }
+                None => self
+                    .domain(self.place_of(group.device))
+                    .find(request.address)
+                    .map(|(of, address)| (Arc::clone(&of.space), address))?,
             };
             let access = match (request.write, request.execute) {
                 (true, _) => Access::Write,
                 (_, true) => Access::Execute,
                 _ => Access::Read,
             };
-            space.resolve(address, AccessMode { access, privileged: request.privileged, ..AccessMode::READ }).ok()
+            space
+                .resolve(
+                    address,
+                    AccessMode { access, privileged: request.privileged, ..AccessMode::READ },
+                )
+                .ok()
         };
         let all = group.requests.iter().all(|request| brought(request).is_some());
         if all { ResponseCode::Success } else { ResponseCode::InvalidRequest }
@@ -303,15 +359,19 @@ impl World {
     fn note_answer(&mut self, id: OwnerId, at: usize) {
         let owner = &self.owners[&id];
         let group = &owner.groups[at];
-        let out_of_order = owner.groups[..at].iter().any(|other| !other.void && other.device == group.device);
+        let out_of_order =
+            owner.groups[..at].iter().any(|other| !other.void && other.device == group.device);
         let late = group.void;
         self.note([(Race::AnswerOutOfOrder, out_of_order && !late), (Race::LateAnswer, late)]);
     }
 
     /// Answers a group that the handler has kept, or drops it.
     fn answer_from_hand(&mut self, id: OwnerId, choices: &mut Choices) {
-        let hands: Vec<usize> =
-            self.owners[&id].answerable().into_iter().filter(|at| self.owners[&id].groups[*at].at == At::Hand).collect();
+        let hands: Vec<usize> = self.owners[&id]
+            .answerable()
+            .into_iter()
+            .filter(|at| self.owners[&id].groups[*at].at == At::Hand)
+            .collect();
         let Some(&at) = choices.pick(&hands) else { return };
         self.note_answer(id, at);
         let code = self.serve(&self.owners[&id].groups[at], choices);
@@ -320,7 +380,10 @@ impl World {
         let kept = owner.desk.lock().hands.remove(&group.cookie);
         let Some(kept) = kept else { return };
         if kept.is_pending() == group.void {
-            self.wrong.get_or_insert(format!("owner {id}: a group of device {} is pending: {}", group.device, !group.void));
+            self.wrong.get_or_insert(format!(
+                "owner {id}: a group of device {} is pending: {}",
+                group.device, !group.void
+            ));
         }
         let taken = if choices.one_in(8) {
             drop(kept);
@@ -328,24 +391,36 @@ impl World {
         } else {
             Some(kept.answer(code))
         };
-        let expected = if group.void { Err(AnswerError::NotPending { cookie: group.cookie }) } else { Ok(()) };
+        let expected =
+            if group.void { Err(AnswerError::NotPending { cookie: group.cookie }) } else { Ok(()) };
         if taken.is_some_and(|taken| taken != expected) {
-            self.wrong.get_or_insert(format!("owner {id} answered a group of device {}: {taken:?}, and not {expected:?}", group.device));
+            self.wrong.get_or_insert(format!(
+                "owner {id} answered a group of device {}: {taken:?}, and not {expected:?}",
+                group.device
+            ));
         }
-        self.say(|| format!("owner {id} answers group {} of device {}: {code}, {taken:?}", group.requests[0].index, group.device));
+        self.say(|| {
+            format!(
+                "owner {id} answers group {} of device {}: {code}, {taken:?}",
+                group.requests[0].index, group.device
+            )
+        });
     }
 
     /// Answers groups by their cookies, among them perhaps one that was answered before.
     fn answer_read(&mut self, id: OwnerId, choices: &mut Choices) {
         let owner = &self.owners[&id];
-        let read: Vec<usize> = owner.answerable().into_iter().filter(|at| owner.groups[*at].at == At::Read).collect();
+        let read: Vec<usize> =
+            owner.answerable().into_iter().filter(|at| owner.groups[*at].at == At::Read).collect();
         let mut answers = Vec::new();
         for _ in 0..=choices.below(2) {
             let owner = &self.owners[&id];
             let again = choices.one_in(6);
             let old = choices.pick(&owner.answered).copied().filter(|_| again);
             match (old, choices.pick(&read)) {
-                (Some(cookie), _) => answers.push(GroupAnswer { cookie, code: ResponseCode::Success }),
+                (Some(cookie), _) => {
+                    answers.push(GroupAnswer { cookie, code: ResponseCode::Success })
+                }
                 (None, Some(&at)) => {
                     let code = self.serve(&owner.groups[at], choices);
                     answers.push(GroupAnswer { cookie: owner.groups[at].cookie, code });
@@ -375,12 +450,20 @@ impl World {
         let too_many = owner.answered.len().saturating_sub(8);
         owner.answered.drain(..too_many);
         if taken != expected {
-            self.wrong.get_or_insert(format!("owner {id} gave {} answers: {taken:?}, and not {expected:?}", answers.len()));
+            self.wrong.get_or_insert(format!(
+                "owner {id} gave {} answers: {taken:?}, and not {expected:?}",
+                answers.len()
+            ));
         }
         self.note([(Race::SecondAnswer, again)]);
         self.say(|| {
             let codes: Vec<String> = answers.iter().map(|answer| answer.code.to_string()).collect();
-            format!("owner {id} gives {} answers by cookie: {}; taken: {}", answers.len(), codes.join(", "), taken.is_ok())
+            format!(
+                "owner {id} gives {} answers by cookie: {}; taken: {}",
+                answers.len(),
+                codes.join(", "),
+                taken.is_ok()
+            )
         });
     }
 
@@ -401,7 +484,9 @@ impl World {
                 Some(group) => self.iommu.handle_page_requests(group, handler),
                 None => return,
             },
-            Place::Container(container) => self.containers[container].container.handle_page_requests(handler),
+            Place::Container(container) => {
+                self.containers[container].container.handle_page_requests(handler)
+            }
         };
         if made.is_ok() == held.is_some() {
             self.wrong.get_or_insert(format!("the page requests of {place:?} were taken: {made:?}, with an owner before: {held:?}"));
@@ -409,7 +494,9 @@ impl World {
         match made {
             Ok(registration) => {
                 self.domain_mut(place).registration = Some((id, registration));
-                self.say(|| format!("owner {id} takes the page requests of {place:?} (silent: {silent})"));
+                self.say(|| {
+                    format!("owner {id} takes the page requests of {place:?} (silent: {silent})")
+                });
             }
             Err(_) => drop(self.owners.remove(&id)),
         }

@@ -24,15 +24,29 @@ impl World {
             0 => ("unmap", space.begin_unmap(address, bytes)),
             1 => ("map", space.begin_map(address, bytes, Protection::READ_WRITE)),
             2 => ("protect for reading", space.begin_protect(address, bytes, Protection::READ)),
-            3 => ("protect for reading and writing", space.begin_protect(address, bytes, Protection::READ_WRITE)),
+            3 => (
+                "protect for reading and writing",
+                space.begin_protect(address, bytes, Protection::READ_WRITE),
+            ),
             4 => ("replace", space.begin_replace(address, bytes)),
             5..=7 => ("make absent", space.begin_absent(address, bytes)),
-            8 => ("protect for executing", space.begin_protect(address, bytes, Protection { execute: true, ..Protection::READ_WRITE })),
-            9 => ("protect for privileged", space.begin_protect(address, bytes, Protection::READ_WRITE.privileged())),
+            8 => (
+                "protect for executing",
+                space.begin_protect(
+                    address,
+                    bytes,
+                    Protection { execute: true, ..Protection::READ_WRITE },
+                ),
+            ),
+            9 => (
+                "protect for privileged",
+                space.begin_protect(address, bytes, Protection::READ_WRITE.privileged()),
+            ),
             10 => ("map for executing", space.begin_map(address, bytes, Protection::READ_EXECUTE)),
             _ => {
                 let to = if page + len <= half { BASE + half * PAGE } else { BASE };
-                let fits = to.abs_diff(address) >= bytes && to + bytes <= BASE + self.config.pages * PAGE;
+                let fits =
+                    to.abs_diff(address) >= bytes && to + bytes <= BASE + self.config.pages * PAGE;
                 if !fits {
                     return;
                 }
@@ -67,7 +81,8 @@ impl World {
 
     /// Mostly one that a group is being resolved for, or that an owner has a group of.
     fn busy_space(&self, choices: &mut Choices) -> usize {
-        let busy: Vec<usize> = (0..self.spaces.len()).filter(|at| self.space_has_fault(*at)).collect();
+        let busy: Vec<usize> =
+            (0..self.spaces.len()).filter(|at| self.space_has_fault(*at)).collect();
         match choices.below(4) {
             0 => self.any_space(choices),
             _ => choices.pick(&busy).copied().unwrap_or_else(|| self.any_space(choices)),
@@ -75,10 +90,11 @@ impl World {
     }
 
     fn space_has_fault(&self, at: usize) -> bool {
-        self.slots
-            .iter()
-            .enumerate()
-            .any(|(number, slot)| slot.bonds.iter().any(|(pasid, grant)| grant.space == at && self.has_fault(number, Some(Some(*pasid)))))
+        self.slots.iter().enumerate().any(|(number, slot)| {
+            slot.bonds.iter().any(|(pasid, grant)| {
+                grant.space == at && self.has_fault(number, Some(Some(*pasid)))
+            })
+        })
     }
 
     pub(super) fn announce(&mut self, choices: &mut Choices) {
@@ -92,16 +108,31 @@ impl World {
         let ending = self.unbindings.iter().any(|under_way| under_way.spaces.contains(&at));
         let mut users: Vec<(usize, Pasid)> = Vec::new();
         for (number, slot) in self.slots.iter().enumerate() {
-            users.extend(slot.bonds.iter().filter(|(_, grant)| grant.space == at).map(|(pasid, _)| (number, *pasid)));
+            users.extend(
+                slot.bonds
+                    .iter()
+                    .filter(|(_, grant)| grant.space == at)
+                    .map(|(pasid, _)| (number, *pasid)),
+            );
         }
         let resolving = |(number, pasid): &(usize, Pasid)| {
-            self.works.iter().any(|working| working.at == *number && working.work.requests()[0].pasid == Some(*pasid))
+            self.works.iter().any(|working| {
+                working.at == *number && working.work.requests()[0].pasid == Some(*pasid)
+            })
         };
         self.note([
             (Race::EndDuringUnbind, ending),
             (Race::EndWithFaultPending, users.iter().any(resolving)),
-            (Race::EndWithOwner, users.iter().any(|(number, pasid)| self.owner_has(*number, Some(Some(*pasid))))),
-            (Race::EndInContainer, self.containers.iter().any(|slot| slot.bonds.iter().any(|bond| bond.grant.space == at))),
+            (
+                Race::EndWithOwner,
+                users.iter().any(|(number, pasid)| self.owner_has(*number, Some(Some(*pasid)))),
+            ),
+            (
+                Race::EndInContainer,
+                self.containers
+                    .iter()
+                    .any(|slot| slot.bonds.iter().any(|bond| bond.grant.space == at)),
+            ),
         ]);
         self.spaces[at].announced = true;
         self.spaces[at].space.announce().into_iter().for_each(ExitWork::run);
@@ -115,9 +146,15 @@ impl World {
             if !space.announced || !space.changes.is_empty() {
                 continue;
             }
-            let contained = self.containers.iter().any(|slot| slot.bonds.iter().any(|bond| bond.grant.space == at));
+            let contained = self
+                .containers
+                .iter()
+                .any(|slot| slot.bonds.iter().any(|bond| bond.grant.space == at));
             let bound = self.bound.iter().any(|bound| bound.grant.space == at);
-            if !bound && !contained && !self.unbindings.iter().any(|under_way| under_way.spaces.contains(&at)) {
+            if !bound
+                && !contained
+                && !self.unbindings.iter().any(|under_way| under_way.spaces.contains(&at))
+            {
                 self.spaces_made += 1;
                 self.spaces[at] = SpaceSlot::new(self.config.pages, self.spaces_made);
             }

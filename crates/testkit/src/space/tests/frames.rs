@@ -4,10 +4,15 @@ use super::*;
 
 fn frame_at(handle: &Arc<dyn AddressSpace>, address: u64) -> Frame {
     let translation = handle.translate(address, false).expect("present");
-    translation.frame.expect("named").offset(address - translation.range.first()).expect("does not wrap")
+    translation
+        .frame
+        .expect("named")
+        .offset(address - translation.range.first())
+        .expect("does not wrap")
 }
 
-/// The first page and the count of pages of the translation, which must name a frame as aligned as itself.
+/// The first page and the count of pages of the translation, which must name a frame as aligned as
+/// itself.
 fn extent(handle: &Arc<dyn AddressSpace>, page: u64) -> (u64, u64) {
     let translation = handle.translate(BASE + page * PAGE + 5, false).expect("present");
     let size = translation.range.range().len();
@@ -26,8 +31,19 @@ fn a_translation_is_as_large_as_the_pages_are_alike() {
     space.protect(BASE + 512 * PAGE, PAGE, Protection::READ);
     space.replace(BASE + 640 * PAGE, 128 * PAGE);
     space.unmap(BASE + 1023 * PAGE, PAGE);
-    let extents: Vec<_> = [0, 512, 513, 514, 600, 650, 767, 800, 1022].map(|page| extent(&handle, page)).into();
-    let expected = [(0, 512), (512, 1), (513, 1), (514, 2), (576, 64), (640, 128), (640, 128), (768, 128), (1022, 1)];
+    let extents: Vec<_> =
+        [0, 512, 513, 514, 600, 650, 767, 800, 1022].map(|page| extent(&handle, page)).into();
+    let expected = [
+        (0, 512),
+        (512, 1),
+        (513, 1),
+        (514, 2),
+        (576, 64),
+        (640, 128),
+        (640, 128),
+        (768, 128),
+        (1022, 1),
+    ];
     assert_eq!(extents, expected);
     space.protect(BASE + 512 * PAGE, PAGE, Protection::READ_WRITE);
     assert_eq!(extent(&handle, 513), (512, 128), "alike again");
@@ -51,7 +67,12 @@ fn two_mappings_are_never_one_translation_whoever_maps_when() {
 fn a_translation_permits_what_the_page_permits_to_that_privilege() {
     let space = MemorySpace::new();
     let handle = space.handle();
-    let pages = [Protection::READ, Protection::READ_EXECUTE, Protection::READ_WRITE.privileged(), Protection::NONE];
+    let pages = [
+        Protection::READ,
+        Protection::READ_EXECUTE,
+        Protection::READ_WRITE.privileged(),
+        Protection::NONE,
+    ];
     for (at, protection) in (0..).zip(pages) {
         space.map(BASE + at * PAGE, PAGE, protection);
     }
@@ -62,8 +83,12 @@ fn a_translation_permits_what_the_page_permits_to_that_privilege() {
             (read, write, execute, found.frame.is_some())
         })
     };
-    let (read, run, all, none) =
-        ((true, false, false, true), (true, false, true, true), (true, true, false, true), (false, false, false, false));
+    let (read, run, all, none) = (
+        (true, false, false, true),
+        (true, false, true, true),
+        (true, true, false, true),
+        (false, false, false, false),
+    );
     assert_eq!((seen(false), seen(true)), ([read, run, none, none], [read, run, all, none]));
     assert!(matches!(handle.translate(BASE + 4 * PAGE, true), Err(StopCause::NotMapped)));
 }
@@ -82,10 +107,18 @@ fn a_frame_is_accessed_as_a_whole_run_or_not_at_all() {
     assert_eq!(&buf, b"\0abcd\0");
     let end = frame_at(&handle, BASE + 3 * PAGE - 1);
     assert_eq!(handle.write_frame(end, b"xy"), Err(NoSuchFrame(end)));
-    assert_eq!(handle.write_frame(Frame(u64::MAX), b"xy"), Err(NoSuchFrame(Frame(u64::MAX))), "wraps");
+    assert_eq!(
+        handle.write_frame(Frame(u64::MAX), b"xy"),
+        Err(NoSuchFrame(Frame(u64::MAX))),
+        "wraps"
+    );
     assert_eq!(space.peek(BASE + 3 * PAGE - 1, 1), [0], "nothing of it was written");
     space.unmap(BASE + PAGE, PAGE);
-    assert_eq!(handle.read_frame(frame, &mut buf), Err(NoSuchFrame(frame)), "its second page has been freed");
+    assert_eq!(
+        handle.read_frame(frame, &mut buf),
+        Err(NoSuchFrame(frame)),
+        "its second page has been freed"
+    );
     handle.read_frame(frame, &mut buf[..2]).expect("its first page has not");
     handle.read_frame(Frame(3), &mut []).expect("nothing is anywhere");
 }
@@ -99,7 +132,11 @@ fn what_is_written_while_a_page_is_replaced_is_not_lost() {
     space.poke(BASE, b"first");
     let old = frame_at(&handle, BASE);
     let (replaced, absent) = (space.begin_replace(BASE, PAGE), space.begin_absent(BASE, PAGE));
-    assert_eq!((space.frames(), space.changes_under_way()), (4, 2), "one page has had three frames");
+    assert_eq!(
+        (space.frames(), space.changes_under_way()),
+        (4, 2),
+        "one page has had three frames"
+    );
     handle.write_frame(old, b"there").expect("not freed yet");
     absent.finish();
     handle.write_frame(old, b"T").expect("the first change is not over");
@@ -110,7 +147,10 @@ fn what_is_written_while_a_page_is_replaced_is_not_lost() {
     assert_eq!(&buf, b"There");
     assert_ne!(frame_at(&handle, BASE), old);
     space.unmap(BASE, 2 * PAGE);
-    assert_eq!((space.frames(), space.changes_under_way(), space.shared.memory.read().stored()), (0, 0, 0));
+    assert_eq!(
+        (space.frames(), space.changes_under_way(), space.shared.memory.read().stored()),
+        (0, 0, 0)
+    );
 }
 
 // shows U4
@@ -127,7 +167,10 @@ fn no_frame_can_be_touched_after_the_end() {
     assert_eq!(handle.read_frame(frame, &mut [0]), Err(NoSuchFrame(frame)));
     assert_eq!(handle.write_frame(frame, b"x"), Err(NoSuchFrame(frame)));
     assert!(matches!(handle.translate(BASE, false), Err(StopCause::Ended)));
-    assert_eq!(space.audit(BASE, AccessMode::READ, frame).expect_err("ended").because, StaleBecause::Ended);
+    assert_eq!(
+        space.audit(BASE, AccessMode::READ, frame).expect_err("ended").because,
+        StaleBecause::Ended
+    );
     assert_eq!(space.peek(BASE, 10), b"last words");
     drop(space);
     change.finish();
@@ -136,7 +179,8 @@ fn no_frame_can_be_touched_after_the_end() {
 // shows T2
 #[test]
 fn a_space_that_is_not_synchronous_names_no_frame_and_tells_nobody() {
-    let capabilities = SpaceCapabilities { synchronous: false, ..MemorySpace::new().handle().capabilities() };
+    let capabilities =
+        SpaceCapabilities { synchronous: false, ..MemorySpace::new().handle().capabilities() };
     let space = MemorySpace::with_capabilities(capabilities);
     let watcher = Arc::new(Watcher::default());
     space.handle().watch(watcher.clone()).expect("alive");

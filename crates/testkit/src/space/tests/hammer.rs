@@ -12,7 +12,8 @@ const ENOUGH: u64 = 2000;
 /// Neither of the two tries more often.
 const BOUND: u64 = 2_000_000;
 
-/// A cache that keeps each translation until it is told otherwise; its lock is held over each access, so that an invalidation waits for the access.
+/// A cache that keeps each translation until it is told otherwise; its lock is held over each
+/// access, so that an invalidation waits for the access.
 struct CachingDevice {
     space: Arc<MemorySpace>,
     cache: Mutex<Cache>,
@@ -48,10 +49,16 @@ impl CachingDevice {
         if let Some(translation) = fresh.filter(|_| cache.changes == before) {
             cache.kept.entry(address / PAGE).or_insert(translation);
         }
-        let Some(kept) = cache.kept.get(&(address / PAGE)).copied().filter(|kept| kept.permits.permits(Access::Write)) else {
+        let Some(kept) = cache
+            .kept
+            .get(&(address / PAGE))
+            .copied()
+            .filter(|kept| kept.permits.permits(Access::Write))
+        else {
             return Ok(false);
         };
-        let frame = kept.frame.and_then(|frame| frame.offset(address - kept.range.first())).expect("named");
+        let frame =
+            kept.frame.and_then(|frame| frame.offset(address - kept.range.first())).expect("named");
         self.space.audit(address, AccessMode::WRITE, frame).map_err(|stale| stale.to_string())?;
         self.space.handle().write_frame(frame, &[1]).map_err(|missing| missing.to_string())?;
         Ok(true)
@@ -102,7 +109,10 @@ fn write_while_the_space_changes() {
         }
         writer.join().expect("no panic")
     });
-    assert!(writes.expect("no stale access") >= ENOUGH, "the device got through while the space changed");
+    assert!(
+        writes.expect("no stale access") >= ENOUGH,
+        "the device got through while the space changed"
+    );
     assert_eq!(space.changes_under_way(), 0);
     space.unmap(BASE, 3 * PAGES * PAGE);
     assert_eq!(space.frames(), 0);

@@ -1,4 +1,5 @@
-//! Any history of a space against a model that is a list of pages: what each means, what is in it, what each change took.
+//! Any history of a space against a model that is a list of pages: what each means, what is in it,
+//! what each change took.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -36,7 +37,12 @@ fn short() -> impl Strategy<Value = Range<u64>> {
 
 fn protection() -> impl Strategy<Value = Protection> {
     let any = any::<(bool, bool, bool, bool)>();
-    let some = any.prop_map(|(read, write, execute, privileged)| Protection { read, write, execute, privileged });
+    let some = any.prop_map(|(read, write, execute, privileged)| Protection {
+        read,
+        write,
+        execute,
+        privileged,
+    });
     prop_oneof![2 => Just(Protection::READ_WRITE), 1 => Just(Protection::READ), 2 => some]
 }
 
@@ -101,7 +107,9 @@ impl Model {
     fn renew(&mut self, range: &Range<u64>, present: bool, taken: &mut Taken) {
         taken.ranges.push(range.clone());
         for page in range.clone() {
-            let Some(old) = self.pages.get(&page).copied().filter(|old| old.present) else { continue };
+            let Some(old) = self.pages.get(&page).copied().filter(|old| old.present) else {
+                continue;
+            };
             let frame = Made { step: self.steps, page };
             self.same_as.insert(frame, self.same_as[&old.frame]);
             self.pages.insert(page, Page { frame, present, ..old });
@@ -127,7 +135,10 @@ impl Model {
                 taken.ranges.push(range.clone());
                 for page in range.clone() {
                     let Some(entry) = self.pages.get_mut(&page) else { continue };
-                    if entry.present && modes().any(|mode| entry.protection.permits(mode) && !protection.permits(mode)) {
+                    if entry.present
+                        && modes()
+                            .any(|mode| entry.protection.permits(mode) && !protection.permits(mode))
+                    {
                         taken.old.insert(page, *entry);
                     }
                     entry.protection = *protection;
@@ -159,19 +170,26 @@ impl Model {
         let mut over = self.under_way.remove(at);
         for earlier in self.under_way[..at].iter_mut().rev() {
             earlier.old.retain(|page, _| !over.ranges.iter().any(|range| range.contains(page)));
-            let in_use = over.freed.extract_if(.., |frame| earlier.old.values().any(|old| old.frame == *frame));
+            let in_use = over
+                .freed
+                .extract_if(.., |frame| earlier.old.values().any(|old| old.frame == *frame));
             earlier.freed.extend(in_use);
         }
     }
 
     fn is_live(&self, frame: Made) -> bool {
-        self.pages.values().any(|page| page.frame == frame) || self.under_way.iter().any(|taken| taken.freed.contains(&frame))
+        self.pages.values().any(|page| page.frame == frame)
+            || self.under_way.iter().any(|taken| taken.freed.contains(&frame))
     }
 
     fn permits(&self, page: u64, mode: AccessMode, frame: Made) -> bool {
         let now = self.pages.get(&page).filter(|entry| entry.present);
         let old = self.under_way.iter().filter_map(|taken| taken.old.get(&page));
-        self.is_live(frame) && now.into_iter().chain(old).any(|entry| entry.frame == frame && entry.protection.permits(mode))
+        self.is_live(frame)
+            && now
+                .into_iter()
+                .chain(old)
+                .any(|entry| entry.frame == frame && entry.protection.permits(mode))
     }
 
     /// The pages of the largest translation of a present page.
@@ -179,12 +197,18 @@ impl Model {
         let entry = self.pages[&page];
         let like = |other: u64| {
             let there = self.pages.get(&other);
-            there.is_some_and(|there| Page { frame: entry.frame, ..*there } == entry && there.frame.step == entry.frame.step)
-                && there.is_some_and(|there| there.frame.page.wrapping_sub(other) == entry.frame.page.wrapping_sub(page))
+            there.is_some_and(|there| {
+                Page { frame: entry.frame, ..*there } == entry
+                    && there.frame.step == entry.frame.step
+            }) && there.is_some_and(|there| {
+                there.frame.page.wrapping_sub(other) == entry.frame.page.wrapping_sub(page)
+            })
         };
         let aligned = |size: u64| entry.frame.page.wrapping_sub(page).is_multiple_of(size);
-        let around = [16, 8, 4, 2, 1].map(|size| (size, page / size * size..page / size * size + size));
-        let mut fitting = around.into_iter().filter(|(size, block)| aligned(*size) && block.clone().all(like));
+        let around =
+            [16, 8, 4, 2, 1].map(|size| (size, page / size * size..page / size * size + size));
+        let mut fitting =
+            around.into_iter().filter(|(size, block)| aligned(*size) && block.clone().all(like));
         fitting.next().expect("a page is like itself").1
     }
 }
@@ -192,7 +216,11 @@ impl Model {
 fn modes() -> impl Iterator<Item = AccessMode> {
     let both = [false, true].into_iter();
     both.flat_map(|privileged| {
-        [Access::Read, Access::Write, Access::Execute].map(|access| AccessMode { access, privileged, ..AccessMode::READ })
+        [Access::Read, Access::Write, Access::Execute].map(|access| AccessMode {
+            access,
+            privileged,
+            ..AccessMode::READ
+        })
     })
 }
 
@@ -207,7 +235,8 @@ struct Run {
     watcher: Arc<Watcher>,
     changes: Vec<Change>,
     model: Model,
-    /// Step -> what its frames' numbers are above their pages' addresses; learned from translations.
+    /// Step -> what its frames' numbers are above their pages' addresses; learned from
+    /// translations.
     bases: BTreeMap<u64, u64>,
 }
 
@@ -216,7 +245,14 @@ impl Run {
         let (space, watcher) = (MemorySpace::new(), Arc::new(Watcher::default()));
         let handle = space.handle();
         handle.watch(watcher.clone()).expect("alive");
-        Self { space, handle, watcher, changes: Vec::new(), model: Model::default(), bases: BTreeMap::new() }
+        Self {
+            space,
+            handle,
+            watcher,
+            changes: Vec::new(),
+            model: Model::default(),
+            bases: BTreeMap::new(),
+        }
     }
 
     fn frame(&self, frame: Made) -> Option<Frame> {
@@ -226,9 +262,13 @@ impl Run {
     fn step(&mut self, step: &Step) {
         let at = |range: &Range<u64>| (address(range.start), (range.end - range.start) * PAGE);
         let begun = match step {
-            Step::Map(range, protection) => self.space.begin_map(at(range).0, at(range).1, *protection),
+            Step::Map(range, protection) => {
+                self.space.begin_map(at(range).0, at(range).1, *protection)
+            }
             Step::Unmap(range) => self.space.begin_unmap(at(range).0, at(range).1),
-            Step::Protect(range, protection) => self.space.begin_protect(at(range).0, at(range).1, *protection),
+            Step::Protect(range, protection) => {
+                self.space.begin_protect(at(range).0, at(range).1, *protection)
+            }
             Step::Remap(range, to) => {
                 let len = range.end - range.start;
                 if to + len > PAGES || (*to < range.end && range.start < to + len) {
@@ -241,14 +281,23 @@ impl Run {
             other => return self.access(other),
         };
         self.changes.push(begun);
-        let told: Vec<_> = self.model.change(step).iter().map(|range| AddrRange::new(at(range).0, at(range).1).expect("pages")).collect();
+        let told: Vec<_> = self
+            .model
+            .change(step)
+            .iter()
+            .map(|range| AddrRange::new(at(range).0, at(range).1).expect("pages"))
+            .collect();
         assert_eq!(std::mem::take(&mut *self.watcher.invalidated.lock()), told);
     }
 
     fn access(&mut self, step: &Step) {
         match step {
             Step::Resolve(page) => {
-                let entry = self.model.pages.get_mut(page).filter(|entry| entry.protection.permits(AccessMode::READ));
+                let entry = self
+                    .model
+                    .pages
+                    .get_mut(page)
+                    .filter(|entry| entry.protection.permits(AccessMode::READ));
                 let expected = entry.map(|entry| entry.present = true).is_some();
                 assert_eq!(self.handle.resolve(address(*page), AccessMode::READ).is_ok(), expected);
             }
@@ -258,7 +307,12 @@ impl Run {
                 self.model.contents.insert(self.model.same_as[&entry.frame], *byte);
             }
             Step::WriteFrame(nth, byte) if !self.model.same_as.is_empty() => {
-                let (made, same_as) = self.model.same_as.iter().nth(nth % self.model.same_as.len()).expect("in range");
+                let (made, same_as) = self
+                    .model
+                    .same_as
+                    .iter()
+                    .nth(nth % self.model.same_as.len())
+                    .expect("in range");
                 let Some(frame) = self.frame(*made) else { return };
                 let written = self.handle.write_frame(frame, &[*byte; PAGE as usize]);
                 assert_eq!(written.is_ok(), self.model.is_live(*made), "{made:?}");
@@ -282,38 +336,61 @@ impl Run {
         for &(page, made) in &self.model.history {
             let frame = self.frame(made).expect("seen");
             for mode in modes() {
-                let (real, expected) =
-                    (self.space.audit(address(page) + 1, mode, Frame(frame.0 + 1)), self.model.permits(page, mode, made));
+                let (real, expected) = (
+                    self.space.audit(address(page) + 1, mode, Frame(frame.0 + 1)),
+                    self.model.permits(page, mode, made),
+                );
                 assert_eq!(real.is_ok(), expected, "page {page}, {made:?}, {mode:?}: {real:?}");
             }
         }
         for (made, same_as) in &self.model.same_as {
             let Some(frame) = self.frame(*made) else { continue };
             let mut buf = [0; PAGE as usize];
-            let real = self.handle.read_frame(frame, &mut buf).map(|()| [buf[0], buf[PAGE as usize - 1]]).ok();
+            let real = self
+                .handle
+                .read_frame(frame, &mut buf)
+                .map(|()| [buf[0], buf[PAGE as usize - 1]])
+                .ok();
             let expected = self.model.contents.get(same_as).copied().unwrap_or(0);
             assert_eq!(real, self.model.is_live(*made).then_some([expected; 2]), "{made:?}");
         }
-        let live: BTreeSet<_> = self.model.same_as.keys().filter(|made| self.model.is_live(**made)).collect();
-        assert_eq!((self.space.frames(), self.space.changes_under_way()), (live.len() as u64, self.changes.len()));
+        let live: BTreeSet<_> =
+            self.model.same_as.keys().filter(|made| self.model.is_live(**made)).collect();
+        assert_eq!(
+            (self.space.frames(), self.space.changes_under_way()),
+            (live.len() as u64, self.changes.len())
+        );
     }
 
     fn check_translation(&mut self, page: u64) {
         let entry = self.model.pages.get(&page).copied();
         for privileged in [false, true] {
-            let (real, entry) = match (self.handle.translate(address(page) + 17, privileged), entry) {
+            let (real, entry) = match (self.handle.translate(address(page) + 17, privileged), entry)
+            {
                 (Err(StopCause::NotMapped), None) => return,
                 (Err(StopCause::NotPresent), Some(Page { present: false, .. })) => return,
                 (Ok(real), Some(entry @ Page { present: true, .. })) => (real, entry),
-                (real, expected) => panic!("page {page}: {real:?} where the model has {expected:?}"),
+                (real, expected) => {
+                    panic!("page {page}: {real:?} where the model has {expected:?}")
+                }
             };
             let alike = self.model.alike(page);
-            assert_eq!((real.range.first(), real.range.last()), (address(alike.start), address(alike.end) - 1), "page {page}: {entry:?}");
+            assert_eq!(
+                (real.range.first(), real.range.last()),
+                (address(alike.start), address(alike.end) - 1),
+                "page {page}: {entry:?}"
+            );
             assert_eq!(real.permits, entry.protection.permissions(privileged));
             assert_eq!(real.frame.is_some(), !real.permits.is_none());
             let Some(Frame(frame)) = real.frame else { continue };
-            let base = frame.wrapping_add(address(page) - address(alike.start)).wrapping_sub(address(entry.frame.page));
-            assert_eq!(*self.bases.entry(entry.frame.step).or_insert(base), base, "the frames of a step are contiguous and stay");
+            let base = frame
+                .wrapping_add(address(page) - address(alike.start))
+                .wrapping_sub(address(entry.frame.page));
+            assert_eq!(
+                *self.bases.entry(entry.frame.step).or_insert(base),
+                base,
+                "the frames of a step are contiguous and stay"
+            );
             self.model.history.insert((page, entry.frame));
         }
     }

@@ -24,7 +24,10 @@ fn start(invalidator: &mut Invalidator, pasid: u32, range: AlignedRange) -> Arc<
 fn next_message(invalidator: &mut Invalidator) -> Option<(Option<Pasid>, AlignedRange)> {
     let flight = invalidator.flights[0].as_ref().expect("in flight");
     let mut todo = Todo::default();
-    invalidator.complete(InvalidationCompletion { tag: Itag::new(0).expect("0..=31"), serial: flight.serial }, &mut todo);
+    invalidator.complete(
+        InvalidationCompletion { tag: Itag::new(0).expect("0..=31"), serial: flight.serial },
+        &mut todo,
+    );
     invalidator.send_waiting(None, &mut todo);
     todo.send.first().map(|request| (request.pasid, request.range))
 }
@@ -35,7 +38,9 @@ fn where_too_many_wait_all_of_the_pasid_with_most_of_them_goes_and_nothing_of_th
     let mut invalidator = without_a_free_tag();
     let mut kept = vec![start(&mut invalidator, 1, AlignedRange::page(0x5000))];
     // Every second page, so that none can be joined.
-    kept.extend((0..WAITING as u64).map(|n| start(&mut invalidator, 2, AlignedRange::page(n << 13))));
+    kept.extend(
+        (0..WAITING as u64).map(|n| start(&mut invalidator, 2, AlignedRange::page(n << 13))),
+    );
     assert_eq!((invalidator.waiting.messages(), invalidator.counts.widened), (2, 1));
     assert_eq!(next_message(&mut invalidator), Some((Pasid::new(1), AlignedRange::page(0x5000))));
     assert_eq!(next_message(&mut invalidator), Some((Pasid::new(2), AlignedRange::ALL)));
@@ -48,7 +53,9 @@ fn where_too_many_wait_all_of_the_pasid_with_most_of_them_goes_and_nothing_of_th
 #[test]
 fn where_too_many_pasids_wait_everything_goes() {
     let mut invalidator = without_a_free_tag();
-    let _kept: Vec<_> = (0..WAITING as u32 + 1).map(|n| start(&mut invalidator, 1 + n, AlignedRange::page(0))).collect();
+    let _kept: Vec<_> = (0..WAITING as u32 + 1)
+        .map(|n| start(&mut invalidator, 1 + n, AlignedRange::page(0)))
+        .collect();
     assert_eq!(invalidator.waiting.messages(), 1);
     assert_eq!(next_message(&mut invalidator), Some((None, AlignedRange::ALL)));
 }
@@ -57,9 +64,11 @@ fn where_too_many_pasids_wait_everything_goes() {
 #[test]
 fn pages_that_are_taken_one_by_one_wait_in_as_few_messages_as_name_them_and_nothing_else() {
     let mut invalidator = without_a_free_tag();
-    let _kept: Vec<_> = (0..11).map(|n| start(&mut invalidator, 1, AlignedRange::page(n << 12))).collect();
-    let ranges: Vec<_> =
-        std::iter::from_fn(|| next_message(&mut invalidator)).map(|(_, range)| (range.first() >> 12, range.bits())).collect();
+    let _kept: Vec<_> =
+        (0..11).map(|n| start(&mut invalidator, 1, AlignedRange::page(n << 12))).collect();
+    let ranges: Vec<_> = std::iter::from_fn(|| next_message(&mut invalidator))
+        .map(|(_, range)| (range.first() >> 12, range.bits()))
+        .collect();
     assert_eq!(ranges, [(0, 15), (8, 13), (10, 12)]);
     assert_eq!((invalidator.counts.joined, invalidator.counts.widened), (8, 0));
 }

@@ -16,7 +16,8 @@ enum Place {
     Group(Cookie),
 }
 
-/// A request that is somewhere in the queue, or a stop marker in its ring. The list of them is in the order in which they came.
+/// A request that is somewhere in the queue, or a stop marker in its ring. The list of them is in
+/// the order in which they came.
 #[derive(Debug, Clone, Copy)]
 struct Item {
     device: u64,
@@ -105,7 +106,14 @@ impl Bench {
         let record = Arc::clone(&self.spaces[pasid.get() as usize - 1]);
         let device = &self.devices[key as usize];
         let features = Features { page_faults: true, ..Features::NONE };
-        let bond = self.state.enter_bond(BondKind::Device(device.bdf()), record, features, None, None, None);
+        let bond = self.state.enter_bond(
+            BondKind::Device(device.bdf()),
+            record,
+            features,
+            None,
+            None,
+            None,
+        );
         let entry = self.state.program(bond, &device.requester).expect("the bond is live");
         entry.published.store(true, Ordering::Release);
     }
@@ -115,9 +123,12 @@ impl Bench {
         let key = last.device;
         match last.pasid {
             None if last.epoch != self.epochs[key as usize] => None,
-            None => Some(LineKey::Domain(Arc::as_ptr(&self.devices[key as usize].face.translation.current()) as usize)),
+            None => Some(LineKey::Domain(Arc::as_ptr(
+                &self.devices[key as usize].face.translation.current(),
+            ) as usize)),
             Some(pasid) => {
-                let record = self.spaces.get(pasid.get() as usize - 1).filter(|record| !record.ended())?;
+                let record =
+                    self.spaces.get(pasid.get() as usize - 1).filter(|record| !record.ended())?;
                 if self.closed == Some((key, pasid)) {
                     return None;
                 }
@@ -153,7 +164,8 @@ impl Bench {
 
     fn receive(&mut self, item: Item) {
         let at = item.device as usize;
-        let stops = self.items.iter().filter(|other| other.device == item.device && other.is_stop).count();
+        let stops =
+            self.items.iter().filter(|other| other.device == item.device && other.is_stop).count();
         self.counts.requests += u64::from(!item.is_stop);
         self.counts.stop_markers += u64::from(item.is_stop);
         self.lasts.0 += u64::from(item.last);
@@ -204,7 +216,9 @@ impl Bench {
         } else {
             self.counts.groups += 1;
             self.items[at].place = Place::Partial;
-            let member = |other: &Item| other.place == Place::Partial && same(other) && other.index == item.index;
+            let member = |other: &Item| {
+                other.place == Place::Partial && same(other) && other.index == item.index
+            };
             let Some(line) = self.line(&item) else {
                 self.items.retain(|other| !member(other));
                 self.reply(item.device, item.pasid, item.index, ResponseCode::InvalidRequest);
@@ -212,9 +226,20 @@ impl Bench {
             };
             let cookie = self.cookies;
             self.cookies += 1;
-            self.items.iter_mut().filter(|other| member(other)).for_each(|other| other.place = Place::Group(cookie));
+            self.items
+                .iter_mut()
+                .filter(|other| member(other))
+                .for_each(|other| other.place = Place::Group(cookie));
             let (device, pasid, index) = (item.device, item.pasid, item.index);
-            self.groups.push(Group { cookie, device, pasid, index, line, stage: Stage::Waiting, closed: false });
+            self.groups.push(Group {
+                cookie,
+                device,
+                pasid,
+                index,
+                line,
+                stage: Stage::Waiting,
+                closed: false,
+            });
             self.settle(line);
         }
         true
@@ -222,7 +247,8 @@ impl Bench {
 
     /// A line is ready where a group of it waits and none is being resolved.
     fn settle(&mut self, line: LineKey) {
-        let waits = self.groups.iter().any(|group| group.line == line && group.stage == Stage::Waiting);
+        let waits =
+            self.groups.iter().any(|group| group.line == line && group.stage == Stage::Waiting);
         let busy = self.works.iter().any(|work| work.line == line);
         if !waits || busy {
             self.ready.retain(|ready| *ready != line);
@@ -256,12 +282,25 @@ impl Bench {
             return;
         };
         let work = work.expect("a line is ready");
-        let group = self.groups.iter_mut().find(|group| group.line == line && group.stage == Stage::Waiting).expect("it is ready");
+        let group = self
+            .groups
+            .iter_mut()
+            .find(|group| group.line == line && group.stage == Stage::Waiting)
+            .expect("it is ready");
         group.stage = Stage::Resolving;
-        assert_eq!((work.cookie, work.line, work.device.services.key), (group.cookie, line, group.device));
+        assert_eq!(
+            (work.cookie, work.line, work.device.services.key),
+            (group.cookie, line, group.device)
+        );
         let members = self.items.iter().filter(|item| item.place == Place::Group(work.cookie));
-        assert_eq!(work.pages.iter().map(|page| page.address).collect::<Vec<_>>(), members.map(|item| item.address).collect::<Vec<_>>());
-        assert!(work.pages.iter().rev().skip(1).all(|page| !page.last) && work.pages.last().is_some_and(|page| page.last));
+        assert_eq!(
+            work.pages.iter().map(|page| page.address).collect::<Vec<_>>(),
+            members.map(|item| item.address).collect::<Vec<_>>()
+        );
+        assert!(
+            work.pages.iter().rev().skip(1).all(|page| !page.last)
+                && work.pages.last().is_some_and(|page| page.last)
+        );
         self.works.push(work);
     }
 
@@ -272,9 +311,12 @@ impl Bench {
         let at = which % self.works.len();
         let cookie = self.works[at].cookie;
         match code {
-            Some(code) => assert_eq!(self.queue.answer(cookie, code, out), self.answer(cookie, code)),
+            Some(code) => {
+                assert_eq!(self.queue.answer(cookie, code, out), self.answer(cookie, code))
+            }
             None => {
-                let group = self.groups.iter_mut().find(|group| group.cookie == cookie && !group.closed);
+                let group =
+                    self.groups.iter_mut().find(|group| group.cookie == cookie && !group.closed);
                 let there = group.map(|group| group.stage = Stage::Out).is_some();
                 assert_eq!(self.queue.hand_out(cookie), there);
                 if !there {
@@ -292,7 +334,9 @@ impl Bench {
     fn drain(&mut self, key: u64, what: Option<Option<Pasid>>, out: &mut Outbox) {
         let device = Arc::clone(&self.devices[key as usize]);
         // What earlier entries of a PASID have left behind is not this one's.
-        let is_meant = |group: &Group| group.device == key && what.is_none_or(|what| group.pasid == what && !group.closed);
+        let is_meant = |group: &Group| {
+            group.device == key && what.is_none_or(|what| group.pasid == what && !group.closed)
+        };
         let before = self.expected.len();
         let answered = match what {
             None => {
@@ -321,14 +365,19 @@ impl Bench {
                 answered
             }
         };
-        let own = self.expected[before..].iter().filter(|(device, pasid, ..)| *device == key && what.is_none_or(|what| *pasid == what));
+        let own = self.expected[before..]
+            .iter()
+            .filter(|(device, pasid, ..)| *device == key && what.is_none_or(|what| *pasid == what));
         assert_eq!(answered, own.count());
     }
 
     /// Puts another space in the place of one that has ended, for all devices.
     fn renew(&mut self, pasid: Pasid) {
         self.spaces[pasid.get() as usize - 1] = space(pasid.get());
-        self.groups.iter_mut().filter(|group| group.pasid == Some(pasid)).for_each(|group| group.closed = true);
+        self.groups
+            .iter_mut()
+            .filter(|group| group.pasid == Some(pasid))
+            .for_each(|group| group.closed = true);
         for key in 0..DEVICES {
             let entry = self.devices[key as usize].requester.table.read()[&pasid].clone();
             let _ = entry.gate.close();
@@ -336,27 +385,46 @@ impl Bench {
         }
     }
 
-    fn drain_reference(&mut self, key: u64, what: Option<Option<Pasid>>, is_meant: impl Fn(&Group) -> bool) {
+    fn drain_reference(
+        &mut self,
+        key: u64,
+        what: Option<Option<Pasid>>,
+        is_meant: impl Fn(&Group) -> bool,
+    ) {
         while self.sort() {}
         self.discard(|item| item.device == key && what.is_none_or(|what| item.pasid == what));
-        let meant = self.groups.iter().filter(|group| is_meant(group) && group.stage != Stage::Resolving);
+        let meant =
+            self.groups.iter().filter(|group| is_meant(group) && group.stage != Stage::Resolving);
         let meant: Vec<Cookie> = meant.map(|group| group.cookie).collect();
         for cookie in meant {
             self.answer(cookie, ResponseCode::InvalidRequest);
         }
         if what.is_some() {
-            self.groups.iter_mut().filter(|group| is_meant(group)).for_each(|group| group.closed = true);
+            self.groups
+                .iter_mut()
+                .filter(|group| is_meant(group))
+                .for_each(|group| group.closed = true);
         }
     }
 
     fn forget(&mut self, key: u64, gone: bool) {
         self.queue.forget(key, gone, &mut Outbox::default());
-        let ring: Vec<Item> = self.items.iter().filter(|item| item.device == key && item.place == Place::Ring).copied().collect();
+        let ring: Vec<Item> = self
+            .items
+            .iter()
+            .filter(|item| item.device == key && item.place == Place::Ring)
+            .copied()
+            .collect();
         self.counts.dropped += ring.len() as u64;
         self.lasts.1 += ring.iter().filter(|item| item.last).count() as u64;
         self.items.retain(|item| item.device != key || item.place != Place::Ring);
         self.discard(|item| item.device == key);
-        let groups: Vec<Cookie> = self.groups.iter().filter(|group| group.device == key).map(|group| group.cookie).collect();
+        let groups: Vec<Cookie> = self
+            .groups
+            .iter()
+            .filter(|group| group.device == key)
+            .map(|group| group.cookie)
+            .collect();
         for cookie in groups {
             self.take(cookie);
             self.counts.unanswerable += 1;
@@ -371,7 +439,16 @@ impl Bench {
             Step::Receive { device, pasid, index, last } => {
                 self.addresses += 4096;
                 let address = self.addresses;
-                let request = PageRequest { pasid, address, read: true, write: false, execute: false, privileged: false, index, last };
+                let request = PageRequest {
+                    pasid,
+                    address,
+                    read: true,
+                    write: false,
+                    execute: false,
+                    privileged: false,
+                    index,
+                    last,
+                };
                 let inner = Arc::clone(&self.devices[device as usize]);
                 self.queue.receive(&inner, device, request, None, &mut out);
                 self.receive(Item {
@@ -388,7 +465,16 @@ impl Bench {
             Step::Stop { device, pasid } => {
                 self.queue.receive_stop(device, StopMarker { pasid }, &mut out);
                 let index = PrgIndex::new(0).expect("small");
-                let stop = Item { device, pasid: Some(pasid), index, address: 0, last: false, is_stop: true, epoch: 0, place: Place::Ring };
+                let stop = Item {
+                    device,
+                    pasid: Some(pasid),
+                    index,
+                    address: 0,
+                    last: false,
+                    is_stop: true,
+                    epoch: 0,
+                    place: Place::Ring,
+                };
                 self.receive(stop);
             }
             Step::Sort => assert_eq!(self.queue.sort(None, &mut out), self.sort()),
@@ -397,8 +483,15 @@ impl Bench {
             Step::Answer { which, code } => {
                 // Who resolves a group answers by `Finish`.
                 let cookie = which as u64 % (self.cookies + 1);
-                if !self.groups.iter().any(|group| group.cookie == cookie && group.stage != Stage::Out) {
-                    assert_eq!(self.queue.answer(cookie, code, &mut out), self.answer(cookie, code));
+                if !self
+                    .groups
+                    .iter()
+                    .any(|group| group.cookie == cookie && group.stage != Stage::Out)
+                {
+                    assert_eq!(
+                        self.queue.answer(cookie, code, &mut out),
+                        self.answer(cookie, code)
+                    );
                 }
             }
             Step::Drain { device, what } => self.drain(device, what, &mut out),
@@ -418,20 +511,28 @@ impl Bench {
             assert_eq!(answer.response.pasid, answer.pasid);
             (answer.device.services.key, answer.pasid, answer.response.index, answer.response.code)
         };
-        assert_eq!(out.answers.into_iter().map(sent).collect::<Vec<Answered>>(), std::mem::take(&mut self.expected), "{step:?}");
+        assert_eq!(
+            out.answers.into_iter().map(sent).collect::<Vec<Answered>>(),
+            std::mem::take(&mut self.expected),
+            "{step:?}"
+        );
         self.compare();
     }
 
     fn compare(&self) {
         assert_eq!(self.queue.counts, self.counts);
-        let in_groups = self.items.iter().filter(|item| matches!(item.place, Place::Group(_))).count();
+        let in_groups =
+            self.items.iter().filter(|item| matches!(item.place, Place::Group(_))).count();
         assert_eq!(self.queue.under_way(), (self.items.len() - in_groups, self.groups.len()));
         for key in 0..DEVICES {
             let held = self.queue.holders[&key].held;
             assert_eq!(held as usize, self.held(key), "device {key}");
             assert!(held <= ALLOCATION, "device {key} holds {held}");
         }
-        assert_eq!((self.queue.has_work(), self.queue.overflow), (!self.ready.is_empty(), self.overflow));
+        assert_eq!(
+            (self.queue.has_work(), self.queue.overflow),
+            (!self.ready.is_empty(), self.overflow)
+        );
     }
 
     /// Everything that is under way ends, and the devices go.
@@ -445,9 +546,19 @@ impl Bench {
         }
         // What is left is with owners that do not answer any more.
         (0..DEVICES).for_each(|key| self.forget(key, true));
-        assert_eq!(self.lasts.0, self.lasts.1, "every last request was answered, or given up with its device");
+        assert_eq!(
+            self.lasts.0, self.lasts.1,
+            "every last request was answered, or given up with its device"
+        );
         let queue = &self.queue;
-        let maps = (queue.ring.len(), queue.holders.len(), queue.partial.len(), queue.pending.len(), queue.lines.len(), queue.turn.len());
+        let maps = (
+            queue.ring.len(),
+            queue.holders.len(),
+            queue.partial.len(),
+            queue.pending.len(),
+            queue.lines.len(),
+            queue.turn.len(),
+        );
         assert_eq!(maps, (0, 0, 0, 0, 0, 0));
     }
 }

@@ -12,15 +12,22 @@ use crate::iommu::services::Services;
 use crate::iotlb::{Pins, Readers};
 use crate::link::{DirectLink, LinkEnds};
 use crate::range::{AddrRange, Segment};
-use crate::space::{AddressSpace, EndReason, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped, WatchToken};
+use crate::space::{
+    AddressSpace, EndReason, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped,
+    WatchToken,
+};
 use crate::sync::RwLock;
 use crate::sync::atomic::AtomicBool;
-use crate::topology::{GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version};
+use crate::topology::{
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
+};
 
-/// A device that nobody has plugged in: the state machine looks at its entries, its domain and its gate.
+/// A device that nobody has plugged in: the state machine looks at its entries, its domain and its
+/// gate.
 pub(super) fn device(key: u64) -> Arc<DeviceInner> {
     let bdf = Bdf::new(0, 1, key as u8 + 1, 0).expect("small");
-    let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, ALLOCATION) };
+    let spec =
+        DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, ALLOCATION) };
     let face = GroupFace { translation: Translation::blocking(), alone: AtomicBool::new(true) };
     Arc::new_cyclic(|me| DeviceInner {
         spec,
@@ -47,7 +54,9 @@ pub(super) fn space(number: u32) -> Arc<SpaceRecord> {
     let space: Arc<dyn AddressSpace> = Arc::new(NoMemory(SpaceId::unique()));
     // The identity of the space does for a generation: neither comes again.
     let generation = crate::ids::Generation(space.id().get());
-    Arc::new(SpaceRecord::new(&space, PasidTag { pasid: pasid(number), generation }, || unreachable!("it has no memory")))
+    Arc::new(SpaceRecord::new(&space, PasidTag { pasid: pasid(number), generation }, || {
+        unreachable!("it has no memory")
+    }))
 }
 
 /// A bus on which nothing is in the way.
@@ -83,7 +92,14 @@ impl Topology for NoBus {
         Vec::new()
     }
 
-    fn read_peer(&self, from: Bdf, _: &PeerWindow, _: u64, _: &mut [u8], _: crate::fault::Access) -> Result<(), PeerAborted> {
+    fn read_peer(
+        &self,
+        from: Bdf,
+        _: &PeerWindow,
+        _: u64,
+        _: &mut [u8],
+        _: crate::fault::Access,
+    ) -> Result<(), PeerAborted> {
         Err(PeerAborted(from))
     }
 
