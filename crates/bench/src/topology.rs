@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use sva_bench::row::{Goal, Rows, median};
 use sva_core::Bdf;
-use sva_pci::AcsBits;
-use sva_pci::groups::{Grouping, Policy};
-use sva_pci::machine::{
+use sva_topology::AcsBits;
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::machine::{
     AcsCapability, Bridge, Express, ExpressKind, Fact, Header, Host, Ids, Machine, PciFunction,
 };
 

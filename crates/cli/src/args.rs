@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use sva_core::Bdf;
-use sva_pci::groups::Policy;
+use sva_topology::groups::Policy;
 
 use crate::number;
 

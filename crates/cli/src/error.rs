@@ -11,7 +11,7 @@ use sva_devices::CompletionRecord;
 use sva_host::{AttachError, FindError, RegionsError};
 use sva_pci::ConfigError;
 use sva_pci::mirror::MirrorError;
-use sva_pci::read::ReadError;
+use sva_topology::read::ReadError;
 
 use crate::interrupt::Interrupted;
 use crate::stream::StreamError;

@@ -6,9 +6,10 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use serde::Serialize;
-use sva_pci::groups::{Grouping, Policy};
 use sva_pci::mirror::Note;
-use sva_pci::{Fabric, FabricSpec, FabricView, mirror, read};
+use sva_pci::{Fabric, FabricSpec, FabricView, mirror};
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::read;
 
 use crate::args::{FabricArgs, Target};
 use crate::error::Error;

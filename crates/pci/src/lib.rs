@@ -1,8 +1,8 @@
 //! A software PCI Express fabric: ports, windows, ACS, grouping and routing.
 //!
 //! A [`FabricSpec`] says what is there, in Rust ([`FabricSpec::new`]) or as TOML
-//! ([`FabricSpec::from_toml`]); a [`Fabric`] is it at run time and answers the core's questions
-//! ([`sva_core::Topology`]). Memory requests are routed by address, never by PASID.
+//! ([`FabricSpec::from_toml`]). A [`Fabric`] is the same at run time and implements the core's
+//! trait for buses, [`sva_core::Topology`]. Memory requests are routed by address, never by PASID.
 //!
 //! ```
 //! use sva_core::{Bdf, PathDefect, Topology};
@@ -16,33 +16,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | folder | what lives there |
+//! # Modules
+//!
+//! Each uses those above it in this table only.
+//!
+//! | module | what it holds |
 //! |---|---|
-//! | [`fabric`] | the software fabric: described, checked, grouped, routed, drawn |
-//! | [`groups`] | which functions of a real machine share an IOMMU group, why, and what would change it |
-//! | [`machine`] | a real machine as it was read: functions, buses, IOMMUs, and how each value is known |
-//! | [`read`] | readers of real machines: live Linux, `lspci` text, saved dumps, kernel logs |
-//! | [`ready`] | which devices of a real machine can do shared virtual addressing, gate by gate |
-//! | [`mirror`] | a software fabric that mirrors a real machine |
-//! | [`picture`] | a machine and its groups as text, SVG and HTML |
-//! | [`diff`] | what differs between two machines, or two groupings of one |
-//! | `acs`, `number` | ACS services; numbers as people write them |
+//! | `number` | addresses and sizes as people write them |
+//! | `acs` | an emulated ACS capability, [`Acs`] |
+//! | [`fabric`] | the fabric: described, checked, grouped, routed, drawn |
+//! | [`mirror`] | a real machine, as `sva-topology` reads it, as a fabric |
 #![forbid(unsafe_code)]
 
 mod acs;
-pub mod diff;
 pub mod fabric;
-pub mod groups;
-pub mod machine;
 pub mod mirror;
 mod number;
-pub mod picture;
-#[cfg(test)]
-mod random;
-pub mod read;
-pub mod ready;
 
-pub use acs::{Acs, AcsBits, UnknownAcsBit};
+pub use acs::Acs;
 pub use fabric::{
     AcsView, AddError, BarAborted, BarModel, BarSpec, BarView, CaughtView, ConfigError,
     ControlError, DEFAULT_TOML, Decoder, Fabric, FabricSpec, FabricView, FunctionSpec,
@@ -50,3 +41,4 @@ pub use fabric::{
     PasidView, PortKind, PortSpec, PortView, RamBar, RangeView, Route, SpecError, limit, render,
 };
 pub use number::{BadNumber, parse_address, parse_size};
+pub use sva_topology::{AcsBits, UnknownAcsBit};

@@ -1,34 +1,52 @@
 //! A real machine's topology under an IOMMU: what its owner can try on the mirror of a dump.
 
-#[path = "common/texts.rs"]
-mod texts;
-
 use std::sync::Arc;
 
-use sva_core::{Bind, BindError, Device, Iommu, IommuConfig, PathPolicy, Removal};
+use sva_core::{Bdf, Bind, BindError, Device, Iommu, IommuConfig, PathPolicy, Removal};
 use sva_pci::Fabric;
-use sva_pci::groups::{Grouping, Policy};
 use sva_pci::mirror::mirror;
 use sva_testkit::{MemorySpace, Protection};
-use texts::{ONE_PORT, bdf, machine};
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::read;
 
 /// Where no BAR answers, and where the first function's does.
 const FREE: u64 = 0x10_0000;
 const PEER: u64 = 0x8000_0000;
 
-/// A card with two functions that are not isolated from one another, below a port that isolates.
-fn two_functions() -> String {
-    let text = ONE_PORT.replace("CmpltRedir- UpstreamFwd-", "CmpltRedir+ UpstreamFwd+");
-    let (_, card) = text.split_once("\n01:00.0").expect("the card");
-    let second = format!("01:00.1{}", card.split("\n\n").next().expect("its description"))
-        .replace("80000000", "81000000");
-    format!("{}\n\n{second}\n\n", text.trim_end())
+/// A port that isolates, and below it a card with two functions that are not isolated from one
+/// another.
+const TWO_FUNCTIONS: &str = "\
+00:01.0 PCI bridge [0604]: Made Up Root Port [1af4:0101] (prog-if 00 [Normal decode])
+\tBus: primary=00, secondary=01, subordinate=01, sec-latency=0
+\tMemory behind bridge: 80000000-81ffffff [size=32M] [32-bit]
+\tCapabilities: [40] Express (v2) Root Port (Slot+), MSI 00
+\t\tDevCap2: ExtFmt+ EETLPPrefix+, MaxEETLPPrefixes 2
+\tCapabilities: [220 v1] Access Control Services
+\t\tACSCap:\tSrcValid+ TransBlk+ ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans-
+\t\tACSCtl:\tSrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans-
+
+01:00.0 Ethernet controller [0200]: Made Up Card [1af4:0102]
+\tRegion 0: Memory at 80000000 (64-bit, non-prefetchable) [size=16M]
+\tCapabilities: [70] Express (v2) Endpoint, MSI 00
+\tCapabilities: [120 v1] Process Address Space ID (PASID)
+\t\tPASIDCap: Exec+ Priv-, Max PASID Width: 14
+
+01:00.1 Ethernet controller [0200]: Made Up Card [1af4:0102]
+\tRegion 0: Memory at 81000000 (64-bit, non-prefetchable) [size=16M]
+\tCapabilities: [70] Express (v2) Endpoint, MSI 00
+\tCapabilities: [120 v1] Process Address Space ID (PASID)
+\t\tPASIDCap: Exec+ Priv-, Max PASID Width: 14
+
+";
+
+fn bdf(text: &str) -> Bdf {
+    text.parse().expect("an address in a test")
 }
 
 // shows B1, B2, B7, G4
 #[test]
 fn a_dump_s_group_is_bound_joined_by_hotplug_and_reached_past_the_iommu_as_on_the_machine() {
-    let machine = machine(&two_functions());
+    let machine = read::from_text(TWO_FUNCTIONS.as_bytes()).expect("the text reads");
     let mut mirror =
         mirror(&machine, &Grouping::compute(&machine, Policy::Linux)).expect("it can be mirrored");
     mirror.spec.policy = PathPolicy::Permissive;

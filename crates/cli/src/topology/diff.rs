@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sva_core::Bdf;
-use sva_pci::diff::{AcsChange, Company, Difference, ReadinessChange, Regrouped, Side};
-use sva_pci::groups::{Grouping, Policy};
-use sva_pci::ready::Verdict;
-use sva_pci::{AcsBits, machine::Machine};
+use sva_topology::diff::{AcsChange, Company, Difference, ReadinessChange, Regrouped, Side};
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::ready::Verdict;
+use sva_topology::{AcsBits, machine::Machine};
 
 use super::source;
 use crate::args::DiffArgs;

@@ -3,12 +3,12 @@
 
 use serde::{Serialize, Serializer};
 use sva_core::Bdf;
-use sva_pci::AcsBits;
-use sva_pci::groups::{
+use sva_topology::AcsBits;
+use sva_topology::groups::{
     self, Difference, Explanation, Group, Grouping, Pair, PairVerdict, SelfCheck,
 };
-use sva_pci::machine::{Fact, Ids, Machine, PciFunction, Source};
-use sva_pci::ready::{Check, Readiness};
+use sva_topology::machine::{Fact, Ids, Machine, PciFunction, Source};
+use sva_topology::ready::{Check, Readiness};
 
 use super::Subject;
 

@@ -20,10 +20,10 @@ mod unknown;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use sva_pci::groups::{self, Grouping, SelfCheck};
-use sva_pci::machine::{Machine, Reading};
-use sva_pci::ready::{self, Readiness};
-use sva_pci::{picture, read};
+use sva_topology::groups::{self, Grouping, SelfCheck};
+use sva_topology::machine::{Machine, Reading};
+use sva_topology::ready::{self, Readiness};
+use sva_topology::{picture, read};
 
 use crate::args::{TopologyArgs, TopologyCommand};
 use crate::error::Error;

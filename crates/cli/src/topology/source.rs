@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use sva_core::Bdf;
-use sva_pci::machine::{Machine, Reading};
-use sva_pci::read::{self, LogMatch};
+use sva_topology::machine::{Machine, Reading};
+use sva_topology::read::{self, LogMatch};
 
 use crate::error::Error;
 use crate::fabric::bytes;

@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
-use sva_pci::groups::Grouping;
-use sva_pci::machine::{Basis, Fact, Machine, PciFunction, Source};
-use sva_pci::ready::{Check, Finding, Gate, Outcome, Readiness, Verdict};
+use sva_topology::groups::Grouping;
+use sva_topology::machine::{Basis, Fact, Machine, PciFunction, Source};
+use sva_topology::ready::{Check, Finding, Gate, Outcome, Readiness, Verdict};
 
 /// How much of a device's name is shown.
 const NAME: usize = 26;

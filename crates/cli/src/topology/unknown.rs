@@ -1,9 +1,9 @@
 //! What a machine's source does not tell, and what in it cannot be: said below every answer, for
 //! the answers rest on it.
 
-use sva_pci::groups::{Grouping, Policy};
-use sva_pci::machine::{Basis, Machine, PciFunction, Source};
-use sva_pci::read::LogMatch;
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::machine::{Basis, Machine, PciFunction, Source};
+use sva_topology::read::LogMatch;
 
 /// What is odd about a kernel log that was given for its groups.
 pub(super) fn of_log(matched: &LogMatch) -> Option<String> {

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use sva_core::{AddrRange, Bdf};
 
-use crate::acs::{Acs, AcsBits};
+use crate::acs::Acs;
 use crate::fabric::error::{Decoder, SpecError};
 use crate::fabric::limit;
 use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 use crate::fabric::tree::{Above, Below, Port, Tree, host_bdf};
+use sva_topology::AcsBits;
 
 /// Bridge windows are programmed in units of 1 MiB (PCI-to-PCI bridge architecture 1.2, section
 /// 3.2.5.8).

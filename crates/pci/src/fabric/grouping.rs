@@ -22,11 +22,12 @@
 
 use sva_core::{Bdf, GroupKey, RequesterId, SharedBecause};
 
-use crate::acs::{AcsBits, enabled};
+use crate::acs::enabled;
 use crate::fabric::check::isolates;
 use crate::fabric::path;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Below, Port, Tree};
+use sva_topology::AcsBits;
 
 /// The group of `device`; one that is not there is answered by its position, as without ACS of its
 /// own.

@@ -3,11 +3,11 @@
 
 use sva_core::{AddrRange, Bdf, PathDefect, RequesterId};
 
-use crate::acs::AcsBits;
 use crate::fabric::program::joined;
 use crate::fabric::route::AddressType;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Function, Tree, bus_zero};
+use sva_topology::AcsBits;
 
 /// The requester ID that the IOMMU sees.
 ///

@@ -33,9 +33,10 @@
 
 use sva_core::Bdf;
 
-use crate::acs::{Acs, AcsBits, enabled};
+use crate::acs::{Acs, enabled};
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Below, Function, Port, Tree};
+use sva_topology::AcsBits;
 
 /// Where a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -14,7 +14,7 @@ use sva_core::{
     RequesterId, SharedBecause, Topology, Version,
 };
 
-use crate::acs::{Acs, AcsBits};
+use crate::acs::Acs;
 use crate::fabric::bar::{BarModel, RamBar};
 use crate::fabric::check;
 use crate::fabric::error::{
@@ -26,6 +26,7 @@ use crate::fabric::route::{self, AddressType, Route};
 use crate::fabric::spec::{FabricSpec, FunctionSpec};
 use crate::fabric::tree::{Above, Tree};
 use crate::fabric::windows;
+use sva_topology::AcsBits;
 
 /// A fabric: the bus that the devices of an IOMMU sit on.
 ///

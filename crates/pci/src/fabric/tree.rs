@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use sva_core::{AddrRange, Bdf};
 
-use crate::acs::{Acs, AcsBits};
+use crate::acs::Acs;
 use crate::fabric::error::SpecError;
 use crate::fabric::limit;
 use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 use crate::fabric::{check, program};
+use sva_topology::AcsBits;
 
 /// What a bus hangs from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use sva_core::{AddrRange, Bdf};
 use super::note::{Misfit, Note};
 use crate::fabric::limit;
 use crate::fabric::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortSpec};
-use crate::machine::{Bar, Machine, PciFunction};
+use sva_topology::machine::{Bar, Machine, PciFunction};
 
 const MIB: u64 = 1 << 20;
 const FOUR_GIB: u64 = 1 << 32;

@@ -28,8 +28,8 @@ use sva_core::{Bdf, Topology};
 pub use note::{Misfit, Note, Unfit};
 
 use crate::fabric::{Fabric, FabricSpec, SpecError, limit};
-use crate::groups::Grouping;
-use crate::machine::Machine;
+use sva_topology::groups::Grouping;
+use sva_topology::machine::Machine;
 
 /// What plays a function that can issue PASIDs: the name of the model of
 /// [`FunctionSpec`](crate::FunctionSpec).

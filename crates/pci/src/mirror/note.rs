@@ -4,8 +4,8 @@ use std::fmt;
 
 use sva_core::{AddrRange, Bdf};
 
-use crate::acs::AcsBits;
 use crate::fabric::PortKind;
+use sva_topology::AcsBits;
 
 /// One thing in which the fabric differs from the machine, or that it takes as assumed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,11 +6,13 @@ use proptest::prelude::*;
 use sva_core::{AddrRange, Bdf, PathDefect, Topology};
 
 use super::{MODEL, Mirror, MirrorError, Misfit, Note, Unfit, mirror};
-use crate::acs::AcsBits;
 use crate::fabric::{Fabric, FabricSpec, PortKind, Route, limit};
-use crate::groups::{Grouping, Policy};
-use crate::machine::{Ats, Bar, Class, ExpressKind, Fact, Host, Machine, Pasid, PciFunction, Pri};
-use crate::random::{acs, bare, bridge, express, machines};
+use sva_topology::AcsBits;
+use sva_topology::arbitrary::{acs, bare, bridge, express, machines};
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::machine::{
+    Ats, Bar, Class, ExpressKind, Fact, Host, Machine, Pasid, PciFunction, Pri,
+};
 
 const ALL: AcsBits = AcsBits::ISOLATION;
 
@@ -120,7 +122,7 @@ fn a_weak_port_of_a_switch_does_not_join_its_siblings_in_linux_groups_but_reache
         bridge(at(bdf), Some(ExpressKind::Downstream), secondary, secondary, Vec::new())
     };
     let window = |mut it: PciFunction, first, last| {
-        if let crate::machine::Header::Bridge(bridge) = &mut it.header.value {
+        if let sva_topology::machine::Header::Bridge(bridge) = &mut it.header.value {
             bridge.windows = vec![range(first, last)];
         }
         it
@@ -242,7 +244,7 @@ fn capabilities_are_those_of_the_machine_and_functions_with_pasids_are_data_move
 #[test]
 fn bars_and_windows_that_cannot_be_are_left_out_with_the_reason() {
     let mut port = root("00:01.0", 1, 1);
-    port.header.value = crate::machine::Header::Bridge(crate::machine::Bridge {
+    port.header.value = sva_topology::machine::Header::Bridge(sva_topology::machine::Bridge {
         secondary: 1,
         subordinate: 1,
         windows: vec![
@@ -368,7 +370,7 @@ fn a_child_domain_keeps_its_addresses_and_the_vmd_endpoint_loses_the_bar_around_
     let mut vmd = bare(at("0000:00:0e.0"));
     vmd.bars = vec![Bar { index: 2, address: 0x8000_0000, size: Some(32 << 20) }];
     let mut port = root("10000:e0:06.0", 0xe1, 0xe1);
-    port.header.value = crate::machine::Header::Bridge(crate::machine::Bridge {
+    port.header.value = sva_topology::machine::Header::Bridge(sva_topology::machine::Bridge {
         secondary: 0xe1,
         subordinate: 0xe1,
         windows: vec![range(0x8010_0000, 0x801f_ffff)],

@@ -6,10 +6,11 @@ use sva_core::{Bdf, Capabilities, PasidCapability, PasidWidth, PathPolicy};
 
 use super::note::{Note, Unfit};
 use super::{MODEL, acs};
-use crate::acs::{Acs, AcsBits};
+use crate::acs::Acs;
 use crate::fabric::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
-use crate::groups::Policy;
-use crate::machine::{Bus, Class, ExpressKind, Machine, PciFunction};
+use sva_topology::AcsBits;
+use sva_topology::groups::Policy;
+use sva_topology::machine::{Bus, Class, ExpressKind, Machine, PciFunction};
 
 /// Segments from here on are domains that VMD made.
 const VMD_SEGMENTS: u32 = 0x1_0000;

@@ -6,9 +6,9 @@ mod machines;
 use machines::{
     ALL, at, downstream, endpoint, groups, groups_by, machine, pci, pcie, root, to_pci, upstream,
 };
-use sva_pci::AcsBits;
-use sva_pci::groups::{Grouping, Policy, Untranslated, acs_verdict};
-use sva_pci::machine::{Basis, ExpressKind, Fact, Host, Machine, Source};
+use sva_topology::AcsBits;
+use sva_topology::groups::{Grouping, Policy, Untranslated, acs_verdict};
+use sva_topology::machine::{Basis, ExpressKind, Fact, Host, Machine, Source};
 
 // shows G1
 #[test]

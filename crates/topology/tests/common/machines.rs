@@ -2,9 +2,9 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use sva_core::Bdf;
-use sva_pci::AcsBits;
-use sva_pci::groups::{Grouping, Policy};
-use sva_pci::machine::{
+use sva_topology::AcsBits;
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::machine::{
     AcsCapability, Bar, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids,
     Machine, PciFunction,
 };

@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sva_core::Bdf;
-use sva_pci::groups::{Grouping, Policy, explain};
-use sva_pci::machine::Machine;
+use sva_topology::groups::{Grouping, Policy, explain};
+use sva_topology::machine::Machine;
 
 fn machines() -> Vec<PathBuf> {
     let Ok(folder) = std::env::var("SVA_TOPOLOGY_DIR") else {
@@ -57,7 +57,7 @@ fn partition(
 /// The differences between a machine's groups and the kernel's, with the explanations.
 fn differences(folder: &Path) -> Vec<String> {
     let text = fs::read(folder.join("lspci.txt")).expect("lspci.txt can be read");
-    let machine: Machine = match sva_pci::read::from_text(&text) {
+    let machine: Machine = match sva_topology::read::from_text(&text) {
         Ok(machine) => machine,
         Err(error) => return vec![format!("{}: {error}", folder.display())],
     };

@@ -10,9 +10,9 @@ use super::layout::{Layout, Rect};
 use super::scene::Scene;
 use super::{html, svg, text};
 use crate::acs::AcsBits;
+use crate::arbitrary::{acs, bridge, express, machines};
 use crate::groups::{Grouping, Policy};
 use crate::machine::{ExpressKind, Host, Machine, PciFunction};
-use crate::random::{acs, bridge, express, machines};
 
 fn at(text: &str) -> Bdf {
     text.parse().expect("an address in a test")

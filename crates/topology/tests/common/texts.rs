@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use sva_core::Bdf;
-use sva_pci::machine::{Machine, PciFunction};
+use sva_topology::machine::{Machine, PciFunction};
 
 pub(crate) fn bdf(text: &str) -> Bdf {
     text.parse().expect("an address in a test")
@@ -10,7 +10,7 @@ pub(crate) fn bdf(text: &str) -> Bdf {
 
 /// The machine that `text` describes.
 pub(crate) fn machine(text: &str) -> Machine {
-    sva_pci::read::from_text(text.as_bytes()).expect("the text reads")
+    sva_topology::read::from_text(text.as_bytes()).expect("the text reads")
 }
 
 pub(crate) fn function<'m>(machine: &'m Machine, at: &str) -> &'m PciFunction {

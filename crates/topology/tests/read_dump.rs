@@ -5,12 +5,12 @@ mod texts;
 
 use proptest::prelude::*;
 use sva_core::{AddrRange, Bdf};
-use sva_pci::machine::{
+use sva_topology::machine::{
     AcsReading, AtsReading, BarReading, Basis, Buses, Class, ExpressReading, Fact, FunctionReading,
     HeaderReading, Hex, HostReading, Ids, IommuKind, IommuReading, ListState, PasidReading,
     PriReading, Reading, Source, SriovReading,
 };
-use sva_pci::read::{LogMatch, ReadError, add_dmesg, from_text, parse, save};
+use sva_topology::read::{LogMatch, ReadError, add_dmesg, from_text, parse, save};
 use texts::{ONE_PORT, bdf, function};
 
 fn name() -> impl Strategy<Value = Option<String>> {

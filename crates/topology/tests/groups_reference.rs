@@ -5,10 +5,10 @@ mod machines;
 
 use machines::{endpoint, machine, pci, pcie};
 use proptest::prelude::*;
-use sva_pci::AcsBits;
-use sva_pci::groups::{Grouping, Policy, explain, why_not};
-use sva_pci::machine::{ExpressKind, Machine};
 use sva_testkit::iommu_groups::{self, Function, ISOLATION, Kind, Rules};
+use sva_topology::AcsBits;
+use sva_topology::groups::{Grouping, Policy, explain, why_not};
+use sva_topology::machine::{ExpressKind, Machine};
 
 /// What is below a bridge, without numbers.
 #[derive(Debug, Clone)]
@@ -362,7 +362,7 @@ fn compare(devices: &[Device], below_vmd: &[Device]) -> Result<(), TestCaseError
 
 /// Every explanation ends in the group that was computed, and every pair has an answer.
 fn explained(machine: &Machine, grouping: &Grouping) -> Result<(), TestCaseError> {
-    use sva_pci::groups::{PairVerdict, StepKind};
+    use sva_topology::groups::{PairVerdict, StepKind};
     // A sample: each explanation looks at the whole machine.
     let count = machine.functions().len();
     for function in (0..count).step_by(count / 6 + 1) {

@@ -1,14 +1,14 @@
 //! Readiness for shared virtual addressing, gate by gate, and the comparison of two machines.
 
 use sva_core::Bdf;
-use sva_pci::AcsBits;
-use sva_pci::diff::{Company, Difference, Side};
-use sva_pci::groups::{Grouping, Policy};
-use sva_pci::machine::{
+use sva_topology::AcsBits;
+use sva_topology::diff::{Company, Difference, Side};
+use sva_topology::groups::{Grouping, Policy};
+use sva_topology::machine::{
     AcsCapability, Ats, Basis, Bridge, Class, Express, ExpressKind, Fact, Header, Host, Ids,
     IommuKind, IommuUnit, Machine, Pasid, PciFunction, Pri, Source,
 };
-use sva_pci::ready::{Check, Finding, Gate, Outcome, Readiness, Verdict, readiness};
+use sva_topology::ready::{Check, Finding, Gate, Outcome, Readiness, Verdict, readiness};
 
 fn bdf(text: &str) -> Bdf {
     text.parse().expect("an address")

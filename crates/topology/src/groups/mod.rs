@@ -6,8 +6,8 @@
 //! [`why_not`] looks at a pair; [`self_check`] compares with what the machine's own kernel made.
 //!
 //! ```
-//! use sva_pci::groups::{Grouping, Policy, explain};
-//! use sva_pci::machine::{Host, Machine};
+//! use sva_topology::groups::{Grouping, Policy, explain};
+//! use sva_topology::machine::{Host, Machine};
 //!
 //! let machine = Machine::new(Vec::new(), Host::default());
 //! let grouping = Grouping::compute(&machine, Policy::Linux);

@@ -7,11 +7,11 @@ mod machines;
 use std::time::{Duration, Instant};
 
 use machines::{ALL, F, at, downstream, endpoint, machine, pci, pcie, root, to_pci, upstream};
-use sva_pci::AcsBits;
-use sva_pci::groups::{
+use sva_topology::AcsBits;
+use sva_topology::groups::{
     Advice, Difference, Grouping, PairVerdict, Policy, explain, self_check, why_not,
 };
-use sva_pci::machine::{Basis, ExpressKind, Fact, Host, Machine};
+use sva_topology::machine::{Basis, ExpressKind, Fact, Host, Machine};
 
 fn lines(machine: &Machine, bdf: &str) -> Vec<String> {
     let grouping = Grouping::compute(machine, Policy::Linux);
@@ -23,7 +23,7 @@ fn advice(machine: &Machine, bdf: &str) -> Vec<Advice> {
     explain(machine, &grouping, machine.find(at(bdf)).expect("in the machine")).advice
 }
 
-fn pair(machine: &Machine, a: &str, b: &str) -> sva_pci::groups::Pair {
+fn pair(machine: &Machine, a: &str, b: &str) -> sva_topology::groups::Pair {
     let index = |bdf| machine.find(at(bdf)).expect("in the machine");
     why_not(machine, &Grouping::compute(machine, Policy::Linux), index(a), index(b))
 }

@@ -5,9 +5,9 @@
 mod machines;
 
 use machines::{ALL, endpoint, groups, groups_by, machine, pci, pcie, root, to_pci};
-use sva_pci::AcsBits;
-use sva_pci::groups::{AcsRule, Grouping, Policy, acs_verdict};
-use sva_pci::machine::{Basis, ExpressKind, Fact, Host, Ids, Machine, Source};
+use sva_topology::AcsBits;
+use sva_topology::groups::{AcsRule, Grouping, Policy, acs_verdict};
+use sva_topology::machine::{Basis, ExpressKind, Fact, Host, Ids, Machine, Source};
 
 /// Whether a root port of this model without ACS isolates.
 fn port_isolates(vendor: u16, device: u16) -> bool {
@@ -133,8 +133,9 @@ fn as_text(port: &str) -> String {
 // shows G1
 #[test]
 fn text_shows_the_wrong_control_register_of_sunrise_point_and_the_right_one_of_others() {
-    let of =
-        |port| groups(&sva_pci::read::from_text(as_text(port).as_bytes()).expect("text of lspci"));
+    let of = |port| {
+        groups(&sva_topology::read::from_text(as_text(port).as_bytes()).expect("text of lspci"))
+    };
     assert_eq!(of("8086:a294"), ["00:1c.0", "01:00.0"]);
     assert_eq!(of("8086:a394"), ["00:1c.0 01:00.0"]);
 }
@@ -425,7 +426,7 @@ fn a_bridge_at_which_the_iommu_sits_ends_the_search_for_requester_ids() {
         assert!(
             joined.clone().all(|reason| !matches!(
                 reason.because,
-                sva_pci::groups::Because::BridgeTakesRequests { .. }
+                sva_topology::groups::Because::BridgeTakesRequests { .. }
             )),
             "{device:#06x}: {joined:?}"
         );

@@ -7,9 +7,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use sva_pci::AcsBits;
-use sva_pci::machine::{Basis, ExpressKind, Fact, Header, Ids, IommuKind, ListState, Source};
-use sva_pci::read::{ReadError, live, save, scan};
+use sva_topology::AcsBits;
+use sva_topology::machine::{Basis, ExpressKind, Fact, Header, Ids, IommuKind, ListState, Source};
+use sva_topology::read::{ReadError, live, save, scan};
 use texts::{Config, bdf, function, port_config};
 
 /// A folder that stands for the root of a machine.

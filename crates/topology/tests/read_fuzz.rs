@@ -8,8 +8,8 @@ mod texts;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use sva_pci::machine::Reading;
-use sva_pci::read::{add_dmesg, parse, save, scan};
+use sva_topology::machine::Reading;
+use sva_topology::read::{add_dmesg, parse, save, scan};
 use texts::{ONE_PORT, hex_lines, port_config};
 
 /// Pieces that dumps are made of, right and wrong.

@@ -10,13 +10,13 @@ use crate::machine::{
 };
 
 /// A conventional endpoint without anything.
-pub(crate) fn bare(bdf: Bdf) -> PciFunction {
+pub fn bare(bdf: Bdf) -> PciFunction {
     let ids = Some(Fact::read(Ids { vendor: 0x1af4, device: 1 }));
     PciFunction { ids, class: Some(Fact::read(Class(0xff_0000))), ..PciFunction::new(bdf) }
 }
 
 /// A function of PCI Express.
-pub(crate) fn express(bdf: Bdf, kind: ExpressKind) -> PciFunction {
+pub fn express(bdf: Bdf, kind: ExpressKind) -> PciFunction {
     PciFunction {
         express: Fact::read(Some(Express { kind, end_to_end_prefix: Fact::read(true) })),
         ..bare(bdf)
@@ -24,7 +24,7 @@ pub(crate) fn express(bdf: Bdf, kind: ExpressKind) -> PciFunction {
 }
 
 /// A bridge of this type with one bus or more below.
-pub(crate) fn bridge(
+pub fn bridge(
     bdf: Bdf,
     kind: Option<ExpressKind>,
     secondary: u8,
@@ -37,7 +37,7 @@ pub(crate) fn bridge(
 }
 
 /// An ACS capability.
-pub(crate) fn acs(implemented: AcsBits, enabled: AcsBits) -> Fact<Option<AcsCapability>> {
+pub fn acs(implemented: AcsBits, enabled: AcsBits) -> Fact<Option<AcsCapability>> {
     Fact::read(Some(AcsCapability {
         implemented: Fact::read(implemented),
         enabled: Fact::read(enabled),
@@ -157,7 +157,7 @@ fn function() -> impl Strategy<Value = PciFunction> {
 }
 
 /// Up to some forty functions.
-pub(crate) fn machines() -> impl Strategy<Value = Machine> {
+pub fn machines() -> impl Strategy<Value = Machine> {
     prop::collection::vec(function(), 1..40)
         .prop_map(|functions| Machine::new(functions, Host::default()))
 }

@@ -4,11 +4,11 @@
 #[path = "common/texts.rs"]
 mod texts;
 
-use sva_pci::AcsBits;
-use sva_pci::machine::{
+use sva_topology::AcsBits;
+use sva_topology::machine::{
     Basis, Class, ExpressKind, Header, Ids, ListState, Machine, Oddity, Source,
 };
-use sva_pci::read::{ReadError, from_text, parse};
+use sva_topology::read::{ReadError, from_text, parse};
 use texts::{ONE_PORT, bdf, function, machine};
 
 const ISOLATION: AcsBits = AcsBits::ISOLATION;
