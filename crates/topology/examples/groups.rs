@@ -54,8 +54,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let machine = read::from_text(&text)?;
     print_groups(&machine, &Grouping::compute(&machine, Policy::Linux));
-    for oddity in machine.oddities() {
-        println!("note: {oddity}");
+    for anomaly in machine.anomalies() {
+        println!("note: {anomaly}");
     }
     Ok(())
 }

@@ -42,6 +42,7 @@
 //! |---|---|
 //! | `acs` | the services of the ACS registers, [`AcsBits`] |
 //! | [`machine`] | functions, buses and IOMMUs, and how each value is known |
+//! | `infer` | what follows from a reading, and what is best assumed |
 //! | [`read`] | readers of sysfs, `lspci` text, saved dumps and kernel logs |
 //! | [`groups`] | IOMMU groups, the reasons for them, and what would change them |
 //! | [`ready`] | readiness for SVA, gate by gate |
@@ -61,6 +62,7 @@ mod acs;
 pub mod arbitrary;
 pub mod diff;
 pub mod groups;
+mod infer;
 pub mod machine;
 pub mod picture;
 pub mod read;

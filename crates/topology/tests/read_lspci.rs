@@ -6,7 +6,7 @@ mod texts;
 
 use sva_topology::AcsBits;
 use sva_topology::machine::{
-    Basis, Class, ExpressKind, Header, Ids, ListState, Machine, Oddity, Source,
+    Anomaly, Basis, Class, ExpressKind, Header, Ids, ListState, Machine, Source,
 };
 use sva_topology::read::{ReadError, from_text, parse};
 use texts::{ONE_PORT, bdf, function, machine};
@@ -409,7 +409,7 @@ fn bus_numbers_of_a_renumbered_text_win_over_bytes_that_were_left_as_they_were()
         Some([0x001d_005f, 0]),
         "the other bytes count"
     );
-    assert_eq!(machine.oddities(), []);
+    assert_eq!(machine.anomalies(), []);
 }
 
 // shows S2: a dump of something else that follows, or of a device that does not answer, is not this
@@ -656,8 +656,8 @@ fn a_text_that_ends_in_the_middle_says_so() {
     let card = function(&machine, "01:00.0");
     assert_eq!((card.pasid.value, card.pasid.source), (None, Source::Assumed(Basis::Truncated)));
     assert_eq!(card.express.source, Source::Read);
-    assert_eq!(machine.oddities(), [Oddity::Truncated(bdf("01:00.0"))]);
-    assert!(texts::machine(ONE_PORT).oddities().is_empty());
+    assert_eq!(machine.anomalies(), [Anomaly::Truncated(bdf("01:00.0"))]);
+    assert!(texts::machine(ONE_PORT).anomalies().is_empty());
 }
 
 // shows S2
@@ -695,5 +695,5 @@ fn two_listings_in_one_text_complete_each_other() {
 #[test]
 fn a_bridge_without_bus_numbers_is_reported() {
     let machine = texts::machine("00:01.0 PCI bridge: Made Up Root Port\n");
-    assert_eq!(machine.oddities(), [Oddity::NoBuses(bdf("00:01.0"))]);
+    assert_eq!(machine.anomalies(), [Anomaly::NoBuses(bdf("00:01.0"))]);
 }

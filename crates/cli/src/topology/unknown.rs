@@ -52,7 +52,7 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
     if overridden && grouping.policy() != Policy::Override {
         lines.push("the kernel was given pcie_acs_override: if it has that patch, --policy override is nearer to its groups".to_owned());
     }
-    lines.extend(machine.oddities().iter().map(ToString::to_string));
+    lines.extend(machine.anomalies().iter().map(ToString::to_string));
     lines
 }
 

@@ -3,20 +3,14 @@
 use std::collections::HashSet;
 
 use sva_core::{AddrRange, Bdf};
+use sva_topology::AcsBits;
 
 use crate::acs::Acs;
 use crate::fabric::error::{Decoder, SpecError};
 use crate::fabric::limit;
+use crate::fabric::ranges::{FOUR_GIB, WINDOW_UNIT};
 use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 use crate::fabric::tree::{Above, Below, Port, Tree, host_bdf};
-use sva_topology::AcsBits;
-
-/// Bridge windows are programmed in units of 1 MiB (PCI-to-PCI bridge architecture 1.2, section
-/// 3.2.5.8).
-pub(crate) const WINDOW_UNIT: u64 = 1 << 20;
-
-/// The first address of the upper window of a bridge.
-pub(crate) const FOUR_GIB: u64 = 1 << 32;
 
 /// Checks every element by itself, and that no two have one name or address.
 pub(crate) fn elements(spec: &FabricSpec) -> Result<(), SpecError> {

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use sva_core::{AddrRange, Bdf, Capabilities, PasidCapability, PasidWidth, PathPolicy};
+use sva_topology::AcsBits;
 
 use crate::acs::Acs;
 use crate::fabric::error::{ConfigError, Decoder, SpecError, escaped};
@@ -17,7 +18,6 @@ use crate::fabric::limit;
 use crate::fabric::spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 use crate::fabric::tree::host_bdf;
 use crate::number::{BadNumber, parse_address, parse_size};
-use sva_topology::AcsBits;
 
 /// The fabric of the command `sva` where no other is given; also an example of the format.
 pub const DEFAULT_TOML: &str = include_str!("default.toml");

@@ -6,11 +6,11 @@
 use std::fmt::{self, Display, Formatter};
 
 use sva_core::{AddrRange, PathPolicy};
+use sva_topology::AcsBits;
 
 use crate::acs::Acs;
 use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortSpec};
 use crate::number::size_text;
-use sva_topology::AcsBits;
 
 impl FabricSpec {
     /// The description as a configuration file, which [`from_toml`](Self::from_toml) reads back to

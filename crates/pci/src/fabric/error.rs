@@ -3,10 +3,10 @@
 use std::fmt;
 
 use sva_core::{AddrRange, Bdf, GroupKey};
+use sva_topology::AcsBits;
 
 use crate::fabric::limit;
 use crate::fabric::spec::PortKind;
-use sva_topology::AcsBits;
 
 /// What decodes a range of addresses, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

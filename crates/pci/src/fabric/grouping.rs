@@ -21,13 +21,13 @@
 //! this one: the fabric uses [`key`] and [`why`] alone.
 
 use sva_core::{Bdf, GroupKey, RequesterId, SharedBecause};
+use sva_topology::AcsBits;
 
 use crate::acs::enabled;
 use crate::fabric::check::isolates;
 use crate::fabric::path;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Below, Port, Tree};
-use sva_topology::AcsBits;
 
 /// The group of `device`; one that is not there is answered by its position, as without ACS of its
 /// own.

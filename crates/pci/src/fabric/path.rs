@@ -2,12 +2,12 @@
 //! reserved addresses.
 
 use sva_core::{AddrRange, Bdf, PathDefect, RequesterId};
+use sva_topology::AcsBits;
 
-use crate::fabric::program::joined;
+use crate::fabric::ranges::joined;
 use crate::fabric::route::AddressType;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Function, Tree, bus_zero};
-use sva_topology::AcsBits;
 
 /// The requester ID that the IOMMU sees.
 ///

@@ -3,8 +3,8 @@
 
 use sva_core::{AddrRange, Bdf};
 
-use crate::fabric::check::{FOUR_GIB, WINDOW_UNIT};
 use crate::fabric::error::{Decoder, SpecError};
+use crate::fabric::ranges::{FOUR_GIB, WINDOW_UNIT, joined};
 use crate::fabric::spec::{FunctionSpec, PortSpec};
 use crate::fabric::tree::{Above, Bar, Below, Host, Tree};
 
@@ -143,22 +143,6 @@ fn programmed(
         windows.extend(given);
     }
     Ok(windows)
-}
-
-/// The same addresses, sorted, in ranges that do not touch.
-pub(crate) fn joined(mut ranges: Vec<AddrRange>) -> Vec<AddrRange> {
-    ranges.sort_unstable();
-    let mut joined: Vec<AddrRange> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match joined.last_mut() {
-            Some(last) if last.last().checked_add(1).is_none_or(|next| range.first() <= next) => {
-                *last = AddrRange::inclusive(last.first(), last.last().max(range.last()))
-                    .unwrap_or(*last);
-            }
-            _ => joined.push(range),
-        }
-    }
-    joined
 }
 
 fn hull(ranges: &[AddrRange]) -> Option<AddrRange> {

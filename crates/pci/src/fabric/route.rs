@@ -32,11 +32,11 @@
 //! SV holds always here, for a device of this fabric issues no foreign requester ID.
 
 use sva_core::Bdf;
+use sva_topology::AcsBits;
 
 use crate::acs::{Acs, enabled};
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Below, Function, Port, Tree};
-use sva_topology::AcsBits;
 
 /// Where a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

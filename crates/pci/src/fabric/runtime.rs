@@ -13,10 +13,12 @@ use sva_core::{
     Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow,
     RequesterId, SharedBecause, Topology, Version,
 };
+use sva_topology::AcsBits;
 
 use crate::acs::Acs;
 use crate::fabric::bar::{BarModel, RamBar};
 use crate::fabric::check;
+use crate::fabric::enumerate::enumerate;
 use crate::fabric::error::{
     AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError,
 };
@@ -26,7 +28,6 @@ use crate::fabric::route::{self, AddressType, Route};
 use crate::fabric::spec::{FabricSpec, FunctionSpec};
 use crate::fabric::tree::{Above, Tree};
 use crate::fabric::windows;
-use sva_topology::AcsBits;
 
 /// A fabric: the bus that the devices of an IOMMU sit on.
 ///
@@ -65,7 +66,7 @@ impl Fabric {
     /// # Errors
     /// The description is no fabric.
     pub fn new(mut spec: FabricSpec) -> Result<Self, SpecError> {
-        let tree = Tree::build(&spec, &BTreeMap::new())?;
+        let tree = enumerate(&spec, &BTreeMap::new())?;
         check::members(&spec)?;
         for (port, built) in spec.ports.iter_mut().zip(&tree.ports) {
             port.windows.clone_from(&built.windows);
@@ -152,7 +153,7 @@ impl Fabric {
         fits_programmed_windows(&state.tree, &function)?;
         let mut spec = state.spec.clone();
         spec.functions.push(function.clone());
-        let tree = Tree::build(&spec, &state.control)?;
+        let tree = enumerate(&spec, &state.control)?;
         for present in state.tree.in_order() {
             let device = present.spec.bdf;
             let (from, to) = (grouping::key(&state.tree, device), grouping::key(&tree, device));
@@ -185,7 +186,7 @@ impl Fabric {
         control.remove(&bdf);
         // A fabric without one of its functions is a fabric: every rule that holds for some
         // functions holds for fewer.
-        let Ok(tree) = Tree::build(&spec, &control) else { return Err(NotPresent(bdf)) };
+        let Ok(tree) = enumerate(&spec, &control) else { return Err(NotPresent(bdf)) };
         let models: Vec<_> =
             removed.bars.iter().filter_map(|bar| state.models.remove(&(bdf, bar.index))).collect();
         state.spec = spec;
@@ -222,7 +223,7 @@ impl Fabric {
         }
         let mut control = state.control.clone();
         control.insert(bdf, enabled);
-        let tree = Tree::build(&state.spec, &control).map_err(|_| ControlError::NotPresent(bdf))?;
+        let tree = enumerate(&state.spec, &control).map_err(|_| ControlError::NotPresent(bdf))?;
         state.control = control;
         self.publish(&mut state, tree);
         Ok(())

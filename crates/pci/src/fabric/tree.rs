@@ -6,13 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sva_core::{AddrRange, Bdf};
+use sva_topology::AcsBits;
 
 use crate::acs::Acs;
-use crate::fabric::error::SpecError;
-use crate::fabric::limit;
-use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
-use crate::fabric::{check, program};
-use sva_topology::AcsBits;
+use crate::fabric::spec::{FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 
 /// What a bus hangs from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,18 +104,25 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Checks and links `spec`; `control` holds ACS control that was changed since enumeration.
-    pub(crate) fn build(
-        spec: &FabricSpec,
-        control: &BTreeMap<Bdf, AcsBits>,
-    ) -> Result<Self, SpecError> {
-        check::elements(spec)?;
-        let mut tree = link(spec, control)?;
-        let order = tree.order()?;
-        check::buses(&mut tree, &order)?;
-        check::slots(&tree)?;
-        program::windows(&mut tree, &order)?;
-        Ok(tree)
+    /// Links the parts, given with their parents but without children and indexes. `declared` has
+    /// for each member of a declared group the first one.
+    pub(crate) fn new(
+        hosts: Vec<Host>,
+        ports: Vec<Port>,
+        functions: Vec<Function>,
+        declared: HashMap<Bdf, Bdf>,
+    ) -> Self {
+        let mut tree = Self {
+            hosts,
+            ports,
+            functions,
+            by_bdf: BTreeMap::new(),
+            declared,
+            buses: BTreeMap::new(),
+            beside: BTreeMap::new(),
+        };
+        link_children(&mut tree);
+        tree
     }
 
     /// The function at `bdf`.
@@ -185,41 +189,6 @@ impl Tree {
             }
         }
     }
-
-    /// The ports, parents before children; also sets their depths. A port that no host bridge is
-    /// above of is in a cycle.
-    fn order(&mut self) -> Result<Vec<usize>, SpecError> {
-        let mut order: Vec<usize> = Vec::with_capacity(self.ports.len());
-        let ports_of = |children: &[Below]| {
-            let ports = children
-                .iter()
-                .filter_map(|below| if let Below::Port(port) = below { Some(*port) } else { None });
-            ports.collect::<Vec<_>>()
-        };
-        for host in &self.hosts {
-            order.extend(ports_of(&host.children));
-        }
-        let mut next = 0;
-        while let Some(&port) = order.get(next) {
-            next += 1;
-            if self.ports[port].depth >= limit::DEPTH {
-                return Err(SpecError::TooDeep { id: self.ports[port].spec.id.clone() });
-            }
-            let children = ports_of(&self.ports[port].children);
-            for child in &children {
-                self.ports[*child].depth = self.ports[port].depth + 1;
-            }
-            order.extend(children);
-        }
-        if order.len() < self.ports.len() {
-            let mut reached = vec![false; self.ports.len()];
-            order.iter().for_each(|port| reached[*port] = true);
-            if let Some(port) = reached.iter().position(|reached| !reached) {
-                return Err(SpecError::Cycle { id: self.ports[port].spec.id.clone() });
-            }
-        }
-        Ok(order)
-    }
 }
 
 /// Where a host bridge sits: 00.0 of its root bus.
@@ -234,66 +203,8 @@ pub(crate) fn bus_zero(segment: u32, bus: u8) -> Bdf {
         .unwrap_or_else(|| unreachable!("device 0 and function 0 are in range"))
 }
 
-fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, SpecError> {
-    let mut names = HashMap::new();
-    names.extend(
-        spec.host_bridges.iter().enumerate().map(|(n, host)| (host.id.as_str(), Above::Host(n))),
-    );
-    names.extend(spec.ports.iter().enumerate().map(|(n, port)| (port.id.as_str(), Above::Port(n))));
-    let parent = |bdf: Bdf, name: &str| {
-        names
-            .get(name)
-            .copied()
-            .ok_or_else(|| SpecError::UnknownParent { bdf, parent: name.to_owned() })
-    };
-    let acs_now = |bdf: Bdf, acs: Option<Acs>| {
-        acs.map(|acs| Acs { enabled: control.get(&bdf).copied().unwrap_or(acs.enabled), ..acs })
-    };
-
-    let mut tree = Tree {
-        hosts: spec
-            .host_bridges
-            .iter()
-            .map(|host| Host { spec: host.clone(), children: Vec::new() })
-            .collect(),
-        ports: Vec::with_capacity(spec.ports.len()),
-        functions: Vec::with_capacity(spec.functions.len()),
-        by_bdf: BTreeMap::new(),
-        declared: declared(&spec.groups),
-        buses: BTreeMap::new(),
-        beside: BTreeMap::new(),
-    };
-    for port in &spec.ports {
-        tree.ports.push(Port {
-            spec: port.clone(),
-            acs: acs_now(port.bdf, port.acs),
-            above: parent(port.bdf, &port.parent)?,
-            children: Vec::new(),
-            depth: 0,
-            subordinate: port.secondary,
-            windows: Vec::new(),
-        });
-    }
-    for function in &spec.functions {
-        tree.functions.push(Function {
-            spec: function.clone(),
-            acs: acs_now(function.bdf, function.acs),
-            above: parent(function.bdf, &function.parent)?,
-            bars: program::bars(function)?,
-        });
-    }
-    adopt(&mut tree);
-    Ok(tree)
-}
-
-fn declared(groups: &[Vec<Bdf>]) -> HashMap<Bdf, Bdf> {
-    let with_first =
-        |members: &Vec<Bdf>| members.first().copied().into_iter().cycle().zip(members.clone());
-    groups.iter().flat_map(with_first).map(|(first, member)| (member, first)).collect()
-}
-
 /// Tells parents of their children and fills the indexes.
-fn adopt(tree: &mut Tree) {
+fn link_children(tree: &mut Tree) {
     let mut links: Vec<(Above, Below, Bdf)> =
         Vec::with_capacity(tree.ports.len() + tree.functions.len());
     links.extend(

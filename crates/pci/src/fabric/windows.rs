@@ -11,11 +11,11 @@
 use std::collections::BTreeMap;
 
 use sva_core::{AddrRange, Bdf, PeerWindow};
+use sva_topology::AcsBits;
 
 use crate::fabric::route::AddressType;
 use crate::fabric::spec::PortKind;
 use crate::fabric::tree::{Above, Below, Function, Tree};
-use sva_topology::AcsBits;
 
 /// The windows that catch requests of `from`, sorted and disjoint.
 pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -> Vec<PeerWindow> {

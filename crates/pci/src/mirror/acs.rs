@@ -2,12 +2,12 @@
 //! it takes the machine to have.
 
 use sva_core::Bdf;
-
-use super::note::Note;
-use crate::acs::Acs;
 use sva_topology::AcsBits;
 use sva_topology::groups::{Policy, acs_verdict};
 use sva_topology::machine::{Machine, Source};
+
+use super::note::Note;
+use crate::acs::Acs;
 
 /// ACS as the fabric is to have it, with the notes that belong to it. `function` is an index into
 /// [`Machine::functions`]; `possible` are the services that the fabric takes there, `judged` those

@@ -9,14 +9,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use sva_core::{AddrRange, Bdf};
-
-use super::note::{Misfit, Note};
-use crate::fabric::limit;
-use crate::fabric::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortSpec};
 use sva_topology::machine::{Bar, Machine, PciFunction};
 
-const MIB: u64 = 1 << 20;
-const FOUR_GIB: u64 = 1 << 32;
+use super::note::{Misfit, Note};
+use crate::fabric::{
+    BarSpec, FOUR_GIB, FabricSpec, FunctionSpec, HostBridgeSpec, PortSpec, WINDOW_UNIT, joined,
+    limit,
+};
 
 /// A bus of the fabric: segment and number.
 type BusNumber = (u32, u8);
@@ -71,7 +70,8 @@ impl Claims {
 }
 
 fn rounded(range: AddrRange) -> AddrRange {
-    AddrRange::inclusive(range.first() & !(MIB - 1), range.last() | (MIB - 1)).unwrap_or(range)
+    AddrRange::inclusive(range.first() & !(WINDOW_UNIT - 1), range.last() | (WINDOW_UNIT - 1))
+        .unwrap_or(range)
 }
 
 fn one_side(range: AddrRange) -> bool {
@@ -187,7 +187,7 @@ fn split(windows: &[AddrRange]) -> Vec<AddrRange> {
         let high = AddrRange::inclusive(window.first().max(FOUR_GIB), window.last());
         [low, high].into_iter().flatten()
     };
-    let cut = crate::fabric::joined(windows.to_vec());
+    let cut = joined(windows.to_vec());
     cut.iter().flat_map(sides).collect()
 }
 

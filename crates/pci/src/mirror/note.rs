@@ -3,9 +3,9 @@
 use std::fmt;
 
 use sva_core::{AddrRange, Bdf};
+use sva_topology::AcsBits;
 
 use crate::fabric::PortKind;
-use sva_topology::AcsBits;
 
 /// One thing in which the fabric differs from the machine, or that it takes as assumed.
 #[derive(Debug, Clone, PartialEq, Eq)]

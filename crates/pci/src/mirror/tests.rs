@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use sva_core::{AddrRange, Bdf, PathDefect, Topology};
-
-use super::{MODEL, Mirror, MirrorError, Misfit, Note, Unfit, mirror};
-use crate::fabric::{Fabric, FabricSpec, PortKind, Route, limit};
 use sva_topology::AcsBits;
 use sva_topology::arbitrary::{acs, bare, bridge, express, machines};
 use sva_topology::groups::{Grouping, Policy};
 use sva_topology::machine::{
     Ats, Bar, Class, ExpressKind, Fact, Host, Machine, Pasid, PciFunction, Pri,
 };
+
+use super::{MODEL, Mirror, MirrorError, Misfit, Note, Unfit, mirror};
+use crate::fabric::{Fabric, FabricSpec, PortKind, Route, limit};
 
 const ALL: AcsBits = AcsBits::ISOLATION;
 

@@ -3,14 +3,18 @@
 use std::collections::HashSet;
 
 use sva_core::{Bdf, Capabilities, PasidCapability, PasidWidth, PathPolicy};
-
-use super::note::{Note, Unfit};
-use super::{MODEL, acs};
-use crate::acs::Acs;
-use crate::fabric::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 use sva_topology::AcsBits;
 use sva_topology::groups::Policy;
 use sva_topology::machine::{Bus, Class, ExpressKind, Machine, PciFunction};
+
+use super::acs;
+use super::note::{Note, Unfit};
+use crate::acs::Acs;
+use crate::fabric::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+
+/// What plays a function that can issue PASIDs: the name of the model of
+/// [`FunctionSpec`](crate::FunctionSpec).
+pub const MODEL: &str = "data-mover";
 
 /// Segments from here on are domains that VMD made.
 const VMD_SEGMENTS: u32 = 0x1_0000;

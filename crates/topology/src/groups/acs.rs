@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::Policy;
+use super::policy::Policy;
 use super::quirks::{self, AcsEffect, AcsQuirk};
 use crate::acs::AcsBits;
 use crate::machine::{

@@ -3,10 +3,11 @@
 
 use super::acs::{AcsRule, acs_option};
 use super::alias::is_vmd;
-use super::explain::list;
+use super::describe::{list, name};
+use super::grouping::Grouping;
+use super::policy::Policy;
 use super::rules::Rules;
-use super::step::{Because, name};
-use super::{Grouping, Policy};
+use super::step::Because;
 use crate::acs::AcsBits;
 use crate::machine::{AcsCapability, ExpressKind, Fact, Header, Machine, PciFunction};
 
@@ -101,7 +102,7 @@ pub(super) fn advise(
         advice.push(Advice::ShowAcs { ports: hidden, left });
     }
     advice.extend(other_slot(rules, function, others));
-    if let Some(bridge) = super::explain::chain(grouping, function).find_map(|reason| {
+    if let Some(bridge) = grouping.chain(function).find_map(|reason| {
         matches!(reason.because, Because::BridgeTakesRequests { .. }).then_some(reason.with)
     }) {
         advice.push(Advice::ReplaceBridge { bridge });
@@ -113,8 +114,7 @@ pub(super) fn advise(
         advice.push(Advice::LeaveVmd { vmd, left });
     }
     if rules.policy == Policy::Linux {
-        let left =
-            super::explain::others(&Grouping::compute(machine, Policy::Override), function).len();
+        let left = Grouping::compute(machine, Policy::Override).others(function).len();
         if left < others.len() {
             advice.push(Advice::Override { left });
         }
@@ -151,7 +151,7 @@ fn tried(
     if functions.is_empty() {
         return None;
     }
-    let left = super::explain::others(&changed(rules, functions, change), function).len();
+    let left = changed(rules, functions, change).others(function).len();
     (left < others.len()).then_some(left)
 }
 

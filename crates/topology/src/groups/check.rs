@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Grouping;
-use super::explain::list;
+use super::describe::list;
+use super::grouping::Grouping;
 use crate::machine::Machine;
 
 /// What a comparison found. Groups are compared as sets of functions; their numbers mean nothing.

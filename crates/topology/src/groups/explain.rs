@@ -1,9 +1,11 @@
 //! One function's decision, taken again with its steps kept.
 
-use super::Grouping;
 use super::advice::{Advice, advise};
+use super::decide::decide;
+use super::describe::{list, name};
+use super::grouping::Grouping;
 use super::rules::Rules;
-use super::step::{Reason, Step, StepKind, name};
+use super::step::{Reason, Step, StepKind};
 use crate::machine::{Machine, Source};
 
 /// Why a function is in its group.
@@ -40,12 +42,12 @@ pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Expla
         chain: Vec::new(),
         joined_by: Vec::new(),
         group: grouping.of(function),
-        others: others(grouping, function),
+        others: grouping.others(function),
         advice: Vec::new(),
         links: Vec::new(),
     };
     if function >= machine.functions().len()
-        || grouping.state.rank.len() != machine.functions().len()
+        || grouping.state().rank.len() != machine.functions().len()
     {
         return it;
     }
@@ -58,8 +60,8 @@ pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Expla
         return it;
     }
     let rules = Rules::new(machine, grouping.policy());
-    rules.decide(&grouping.state, function, &mut it.steps);
-    it.chain = chain(grouping, function).skip(1).copied().collect();
+    decide(&rules, grouping.state(), function, &mut it.steps);
+    it.chain = grouping.chain(function).skip(1).copied().collect();
     let group = it.group.and_then(|id| grouping.groups().get(id as usize));
     it.joined_by = group
         .map(|group| {
@@ -73,20 +75,6 @@ pub fn explain(machine: &Machine, grouping: &Grouping, function: usize) -> Expla
     }
     it.advice = advise(&rules, grouping, function, &it.others);
     it
-}
-
-/// The reasons from `function` to the founder of its group.
-pub(super) fn chain(grouping: &Grouping, function: usize) -> impl Iterator<Item = &Reason> {
-    // Each reason leads to a function that was decided before, so this ends.
-    std::iter::successors(grouping.reason(function), |reason| grouping.reason(reason.with))
-}
-
-/// The members of the group of `function` without itself.
-pub(super) fn others(grouping: &Grouping, function: usize) -> Vec<usize> {
-    let group = grouping.of(function).and_then(|id| grouping.groups().get(id as usize));
-    group
-        .map(|group| group.members.iter().copied().filter(|member| *member != function).collect())
-        .unwrap_or_default()
 }
 
 impl Explanation {
@@ -113,19 +101,4 @@ impl Explanation {
         lines.extend(self.advice.iter().map(|advice| advice.describe(machine)));
         lines
     }
-}
-
-/// Addresses in a row; many are counted, not listed.
-pub(super) fn list(machine: &Machine, functions: &[usize]) -> String {
-    const MOST: usize = 16;
-    let mut text = functions
-        .iter()
-        .take(MOST)
-        .map(|function| name(machine, *function))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if functions.len() > MOST {
-        text.push_str(&format!(" and {} more", functions.len() - MOST));
-    }
-    text
 }

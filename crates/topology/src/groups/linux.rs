@@ -9,7 +9,8 @@
 //! functions. Otherwise it founds a group.
 
 use super::alias::{Devfns, RequesterThrough};
-use super::rules::{Outcome, Rules, State};
+use super::rules::Rules;
+use super::state::{Decision, State};
 use super::step::{Because, Step, StepKind, Trace};
 use crate::machine::{Basis, Source};
 
@@ -18,22 +19,22 @@ pub(super) fn decide(
     state: &State,
     function: usize,
     trace: &mut impl Trace,
-) -> Outcome {
+) -> Decision {
     let now = state.rank[function];
     let mut at = function;
-    if let Some(outcome) = requester(rules, state, now, &mut at, trace) {
-        return outcome;
+    if let Some(decision) = requester(rules, state, now, &mut at, trace) {
+        return decision;
     }
-    if let Some(outcome) = climb(rules, state, now, &mut at, trace) {
-        return outcome;
+    if let Some(decision) = climb(rules, state, now, &mut at, trace) {
+        return decision;
     }
     let verdict = rules.verdicts[at];
     trace.note(|| Step { at, kind: StepKind::Function(verdict), source: verdict.source });
     let mut search = Search { rules, state, now, seen: Devfns::default() };
     let found = search.by_alias(at, at).or_else(|| search.by_function(at));
     match found {
-        Some((with, because, source)) => Outcome::join(with, because, source),
-        None => Outcome::found(rules.alone_source(at)),
+        Some((with, because, source)) => Decision::join(with, because, source),
+        None => Decision::found(rules.alone_source(at)),
     }
 }
 
@@ -44,13 +45,13 @@ fn requester(
     now: usize,
     at: &mut usize,
     trace: &mut impl Trace,
-) -> Option<Outcome> {
+) -> Option<Decision> {
     let issuer = rules.issuer(*at);
     if issuer != *at {
         *at = issuer;
         if state.group(issuer, now).is_some() {
             // Which VMD function a domain belongs to follows from the order of both.
-            return Some(Outcome::join(
+            return Some(Decision::join(
                 issuer,
                 Because::IssuedBy,
                 Source::Inferred(Basis::Position),
@@ -73,7 +74,7 @@ fn requester(
             RequesterThrough::BusBelow | RequesterThrough::Own => {
                 *at = bridge;
                 if state.group(bridge, now).is_some() {
-                    return Some(Outcome::join(
+                    return Some(Decision::join(
                         bridge,
                         Because::BridgeTakesRequests { through },
                         source,
@@ -92,7 +93,7 @@ fn climb(
     now: usize,
     at: &mut usize,
     trace: &mut impl Trace,
-) -> Option<Outcome> {
+) -> Option<Decision> {
     if trace.keeps() {
         note_path(rules, *at, trace);
     }
@@ -100,7 +101,7 @@ fn climb(
         let port = rules.blocked[bridge]?;
         *at = bridge;
         if state.group(bridge, now).is_some() {
-            return Some(Outcome::join(
+            return Some(Decision::join(
                 bridge,
                 Because::PathNotIsolated { port },
                 rules.verdicts[port].source,

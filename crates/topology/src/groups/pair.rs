@@ -1,10 +1,12 @@
 //! Why two functions are in one group, or are not.
 
 use super::advice::{Advice, advise, separates};
-use super::explain::{chain, explain, list, others};
+use super::describe::{list, name};
+use super::explain::explain;
+use super::grouping::Grouping;
+use super::isolation::Isolation;
 use super::rules::Rules;
-use super::step::{Reason, Step, StepKind, name};
-use super::{Grouping, Isolation, Untranslated};
+use super::step::{Reason, Step, StepKind, Untranslated};
 use crate::machine::{ExpressKind, Machine};
 
 /// A pair of functions, as indexes.
@@ -77,8 +79,8 @@ pub fn why_not(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Pa
         a,
         b,
         verdict,
-        along_with_a: others(grouping, a),
-        along_with_b: others(grouping, b),
+        along_with_a: grouping.others(a),
+        along_with_b: grouping.others(b),
         advice,
         reasons,
     }
@@ -89,7 +91,7 @@ fn separating(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Vec
     let rules = Rules::new(machine, grouping.policy());
     let mut all: Vec<(usize, Advice)> = Vec::new();
     for (it, other) in [(a, b), (b, a)] {
-        for advice in advise(&rules, grouping, it, &others(grouping, it)) {
+        for advice in advise(&rules, grouping, it, &grouping.others(it)) {
             if separates(&rules, &advice, it, other) && all.iter().all(|(_, told)| *told != advice)
             {
                 all.push((it, advice));
@@ -100,7 +102,7 @@ fn separating(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> Vec
 }
 
 fn verdict(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> PairVerdict {
-    let known = machine.functions().len().min(grouping.state.rank.len());
+    let known = machine.functions().len().min(grouping.state().rank.len());
     if let Some(unknown) = [a, b].into_iter().find(|function| *function >= known) {
         return PairVerdict::Unknown(unknown);
     }
@@ -129,8 +131,8 @@ fn verdict(machine: &Machine, grouping: &Grouping, a: usize, b: usize) -> PairVe
 
 /// The links of both to the founder, without the part that is common.
 fn links(grouping: &Grouping, a: usize, b: usize) -> Vec<Reason> {
-    let mut from_a: Vec<Reason> = chain(grouping, a).copied().collect();
-    let mut from_b: Vec<Reason> = chain(grouping, b).copied().collect();
+    let mut from_a: Vec<Reason> = grouping.chain(a).copied().collect();
+    let mut from_b: Vec<Reason> = grouping.chain(b).copied().collect();
     while let (Some(last_a), Some(last_b)) = (from_a.last(), from_b.last())
         && last_a.member == last_b.member
     {

@@ -7,107 +7,27 @@
 //! device, functions reach each other where one of them has ACS and does not isolate; a device
 //! without any ACS capability is taken to have no inner paths.
 
-use std::fmt;
-
-use super::alias;
 use super::alias::{Devfns, RequesterThrough};
-use super::rules::{Outcome, Rules, State};
+use super::isolation::Isolation;
+use super::rules::Rules;
+use super::state::{Decision, State};
 use super::step::{Because, Step, StepKind, Trace};
-use crate::machine::{Basis, Bus, ExpressKind, Source};
-
-/// How far a bus isolates what is on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// What goes up from here goes on up.
-    Isolated,
-    /// The bus inside a switch: a downstream port turns requests back to its siblings.
-    SwitchPorts,
-    /// Functions on the bus reach each other and the bridge or port above.
-    WithBridge,
-    /// A conventional bus whose bridge has no memory of its own to reach.
-    ConventionalBus,
-    /// A conventional bus, with its bridge.
-    ConventionalWithBridge,
-}
-
-impl fmt::Display for Isolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Isolated => "what goes up from its bus goes on up",
-            Self::SwitchPorts => "a downstream port of its switch turns requests back to the others",
-            Self::WithBridge => "its bus lets requests reach the functions on it and the port above",
-            Self::ConventionalBus => "it sits on a conventional bus, where every function hears every other",
-            Self::ConventionalWithBridge => "it sits on a conventional bus, where every function hears every other and the bridge",
-        })
-    }
-}
-
-/// How far `bus` isolates (pci_bus_isolated).
-pub(super) fn isolation(rules: &Rules<'_>, bus: &Bus) -> Isolation {
-    let Some(bridge) = bus.bridge else { return Isolation::Isolated };
-    let it = &rules.machine.functions()[bridge];
-    let Some(express) = it.express.value else {
-        return if alias::disguised(rules.machine, bridge) {
-            conventional(rules, bridge)
-        } else {
-            Isolation::ConventionalWithBridge
-        };
-    };
-    match express.kind {
-        ExpressKind::RootPort if it.acs.value.is_some() && !rules.verdicts[bridge].given => {
-            Isolation::WithBridge
-        }
-        ExpressKind::RootPort | ExpressKind::Downstream => Isolation::Isolated,
-        ExpressKind::Upstream => inside_switch(rules, bus),
-        ExpressKind::PcieToPci => conventional(rules, bridge),
-        _ => Isolation::ConventionalWithBridge,
-    }
-}
-
-fn conventional(rules: &Rules<'_>, bridge: usize) -> Isolation {
-    if rules.machine.functions()[bridge].bars.is_empty() {
-        Isolation::ConventionalBus
-    } else {
-        Isolation::ConventionalWithBridge
-    }
-}
-
-/// The first port that does not isolate decides. Whether it lets requests reach the upstream port's
-/// memory is said by ACS Enhanced, which few devices have; Linux takes it that a port with ACS does
-/// not, and one without may.
-fn inside_switch(rules: &Rules<'_>, bus: &Bus) -> Isolation {
-    for &port in &bus.functions {
-        let it = &rules.machine.functions()[port];
-        let downstream =
-            it.express.value.is_some_and(|express| express.kind == ExpressKind::Downstream);
-        if !downstream || rules.alias(port).is_some() {
-            return Isolation::WithBridge;
-        }
-        if !rules.verdicts[port].given {
-            return if it.acs.value.is_some() {
-                Isolation::SwitchPorts
-            } else {
-                Isolation::WithBridge
-            };
-        }
-    }
-    Isolation::Isolated
-}
+use crate::machine::{Basis, Source};
 
 pub(super) fn decide(
     rules: &Rules<'_>,
     state: &State,
     function: usize,
     trace: &mut impl Trace,
-) -> Outcome {
+) -> Decision {
     let now = state.rank[function];
     let issuer = rules.issuer(function);
     if issuer != function {
         let joins = state.group(issuer, now).map(|_| (issuer, Because::IssuedBy));
-        return Outcome { joins, source: Source::Inferred(Basis::Position), spreads: false };
+        return Decision { joins, source: Source::Inferred(Basis::Position), spreads: false };
     }
     if rules.through(function) == RequesterThrough::Translated {
-        return Outcome::found(Source::Read);
+        return Decision::found(Source::Read);
     }
     // A virtual function counts as on its physical function's bus.
     let physical = rules.machine.functions()[function].physical_function;
@@ -122,11 +42,11 @@ pub(super) fn decide(
     if let Some(bridge) = above
         && state.group(bridge, now).is_some_and(|group| state.spreads(group, now))
     {
-        return Outcome::join(bridge, Because::GroupSpreads, source);
+        return Decision::join(bridge, Because::GroupSpreads, source);
     }
     let isolation = rules.isolation_of_bus(rules.machine.bus_of(place).number);
     match (isolation, above) {
-        (Isolation::WithBridge | Isolation::ConventionalWithBridge, Some(bridge)) => Outcome {
+        (Isolation::WithBridge | Isolation::ConventionalWithBridge, Some(bridge)) => Decision {
             joins: Some((bridge, Because::BusNotIsolated { isolation })),
             source,
             spreads: true,
@@ -134,7 +54,7 @@ pub(super) fn decide(
         (Isolation::SwitchPorts | Isolation::ConventionalBus, _) => {
             let mut bus = rules.machine.bus_of(function).functions.iter().copied();
             let first = bus.find(|other| state.group(*other, now).is_some());
-            Outcome {
+            Decision {
                 joins: first.map(|other| (other, Because::SharedBus { isolation })),
                 source,
                 spreads: true,
@@ -164,7 +84,7 @@ fn note_buses(rules: &Rules<'_>, place: usize, trace: &mut impl Trace) {
 
 /// The functions of the bus that share requester IDs with `function` or reach it inside the device,
 /// through any number of others: if there are any, all are one group.
-fn inside_device(rules: &Rules<'_>, state: &State, now: usize, function: usize) -> Outcome {
+fn inside_device(rules: &Rules<'_>, state: &State, now: usize, function: usize) -> Decision {
     let mut seen = Devfns::default();
     seen.insert(rules.devfn(function));
     let mut open = vec![function];
@@ -190,7 +110,7 @@ fn inside_device(rules: &Rules<'_>, state: &State, now: usize, function: usize) 
         .min_by_key(|(other, _)| *other);
     let source = rules.alone_source(function);
     let source = first.map_or(source, |(other, _)| source.weaker(rules.verdicts[*other].source));
-    Outcome { joins: first.copied(), source, spreads: !set.is_empty() }
+    Decision { joins: first.copied(), source, spreads: !set.is_empty() }
 }
 
 /// Whether two functions of one slot reach each other inside the device (pci_mfds_are_same_group).

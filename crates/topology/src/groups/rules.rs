@@ -1,69 +1,14 @@
-//! What all policies share: the order of decisions, what is known of each function, who is in which
-//! group so far.
+//! What all policies ask of a machine: the order of decisions, and what is known of each function.
 
 use std::collections::BTreeSet;
 
 use super::acs::{AcsVerdict, acs_verdict};
 use super::alias::{self, AliasQuirk, Devfns, RequesterThrough};
-use super::reachable::{self, Isolation};
-use super::step::{Because, Step, StepKind, Trace, Untranslated};
-use super::{Policy, linux};
+use super::isolation::{self, Isolation};
+use super::policy::Policy;
+use super::step::Untranslated;
 use crate::acs::AcsBits;
 use crate::machine::{Class, Machine, Source};
-
-/// Who is in which group, and since when. Linux decides function by function and never comes back
-/// to one; a decision sees what earlier ones made.
-///
-/// Kept so that any decision can be taken again as it was: a view at `now` shows what was decided
-/// before.
-#[derive(Debug, Clone)]
-pub(super) struct State {
-    /// When each function is decided, 0..n.
-    pub(super) rank: Vec<usize>,
-    /// The group of each function.
-    pub(super) of: Vec<Option<u32>>,
-    /// For each group the rank of the decision from which on everything below its members belongs
-    /// to it.
-    pub(super) spreads: Vec<Option<usize>>,
-}
-
-impl State {
-    pub(super) fn new(rank: Vec<usize>) -> Self {
-        Self { of: vec![None; rank.len()], spreads: Vec::new(), rank }
-    }
-
-    /// The group of `function` as the decision of rank `now` sees it.
-    pub(super) fn group(&self, function: usize, now: usize) -> Option<u32> {
-        self.of[function].filter(|_| self.rank[function] < now)
-    }
-
-    /// Whether all that is below the members of `group` belongs to it, as the decision of rank
-    /// `now` sees it.
-    pub(super) fn spreads(&self, group: u32, now: usize) -> bool {
-        self.spreads[group as usize].is_some_and(|since| since < now)
-    }
-}
-
-/// A decision.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Outcome {
-    /// Whose group the function joins, and why; `None` for a new group.
-    pub(super) joins: Option<(usize, Because)>,
-    /// The weakest fact that the decision rests on.
-    pub(super) source: Source,
-    /// Whether everything below the members of the group belongs to it from now on.
-    pub(super) spreads: bool,
-}
-
-impl Outcome {
-    pub(super) fn join(with: usize, because: Because, source: Source) -> Self {
-        Self { joins: Some((with, because)), source, spreads: false }
-    }
-
-    pub(super) fn found(source: Source) -> Self {
-        Self { joins: None, source, spreads: false }
-    }
-}
 
 /// The machine with what the rules ask of it again and again.
 pub(super) struct Rules<'m> {
@@ -123,8 +68,9 @@ impl<'m> Rules<'m> {
             isolation: Vec::new(),
         };
         if policy == Policy::ReachableSet {
-            rules.isolation =
-                machine.buses().iter().map(|bus| reachable::isolation(&rules, bus)).collect();
+            let aliased = |function: usize| rules.aliases[function].is_some();
+            let of = |bus| isolation::of_bus(machine, &rules.verdicts, aliased, bus);
+            rules.isolation = machine.buses().iter().map(of).collect();
         }
         rules
     }
@@ -144,23 +90,6 @@ impl<'m> Rules<'m> {
         let mut ranks = vec![0; order.len()];
         order.into_iter().enumerate().for_each(|(rank, index)| ranks[index] = rank);
         ranks
-    }
-
-    /// Takes the decision of one function.
-    pub(super) fn decide(&self, state: &State, function: usize, trace: &mut impl Trace) -> Outcome {
-        let outcome = match self.policy {
-            Policy::Linux | Policy::Override => linux::decide(self, state, function, trace),
-            Policy::ReachableSet => reachable::decide(self, state, function, trace),
-        };
-        trace.note(|| match outcome.joins {
-            Some((with, because)) => Step {
-                at: function,
-                kind: StepKind::Joined { with, because },
-                source: outcome.source,
-            },
-            None => Step { at: function, kind: StepKind::Founded, source: outcome.source },
-        });
-        outcome
     }
 
     /// Whether it is known that no IOMMU translates the function.

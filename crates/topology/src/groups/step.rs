@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use super::acs::{AcsRule, AcsVerdict};
+use super::acs::AcsVerdict;
 use super::alias::{AliasQuirk, RequesterThrough};
-use super::reachable::Isolation;
-use crate::machine::{Machine, Source};
+use super::isolation::Isolation;
+use crate::machine::Source;
 
 /// Why a function is in the group of another one. Numbers are indexes into [`Machine::functions`].
 #[derive(Debug, Clone, Copy)]
@@ -59,39 +59,6 @@ pub struct Reason {
     pub because: Because,
     /// The weakest fact that this rests on.
     pub source: Source,
-}
-
-impl Reason {
-    /// The reason in words, such as `0000:01:00.0 with 0000:00:1c.0: 0000:00:1c.0 is a root port
-    /// without the ACS capability`.
-    pub fn describe(&self, machine: &Machine, grouping: &super::Grouping) -> String {
-        let (member, with) = (name(machine, self.member), name(machine, self.with));
-        let why = match self.because {
-            Because::IssuedBy => format!("{with} is the VMD function that issues its requests"),
-            Because::BridgeTakesRequests { through } => {
-                format!("its requests {} {with}", requests(through))
-            }
-            Because::PathNotIsolated { port } => {
-                format!("{} {}", name(machine, port), grouping.verdict(machine, port))
-            }
-            Because::Alias { quirk } => {
-                format!("they share requester IDs ({}, {})", quirk.what, quirk.kernel)
-            }
-            Because::Multifunction => {
-                format!(
-                    "functions of one device that are not isolated: {member} {}",
-                    grouping.verdict(machine, self.member)
-                )
-            }
-            Because::GroupSpreads => format!("all that is below {with} is in its group"),
-            Because::BusNotIsolated { isolation } => format!("{isolation}"),
-            Because::SharedBus { isolation } => format!("{isolation}"),
-            Because::Reachable => {
-                "functions of one device that has ACS and does not isolate all of them".to_owned()
-            }
-        };
-        format!("{member} with {with}: {why}")
-    }
 }
 
 /// One step of a decision.
@@ -150,100 +117,6 @@ impl fmt::Display for Untranslated {
             Self::IsIommu => "is an IOMMU itself; nothing translates its requests",
             Self::KernelHasNone => "has no group in the kernel that made groups for others; nothing translates its requests",
         })
-    }
-}
-
-impl Step {
-    /// The step in words, one line; what was not read says so.
-    pub fn describe(&self, machine: &Machine) -> String {
-        let it = name(machine, self.at);
-        let text = match self.kind {
-            StepKind::Untranslated(why) => format!("{it} {why}"),
-            StepKind::Aliases(quirk) => {
-                format!(
-                    "{it} issues requests under other numbers of its bus too: {} ({})",
-                    quirk.what, quirk.kernel
-                )
-            }
-            StepKind::Through(through) => format!("{it}: requests from below {}", passing(through)),
-            StepKind::Hop(verdict) => format!("{it} {verdict}"),
-            StepKind::Function(verdict) => match verdict.rule {
-                AcsRule::SingleFunction => format!("{it} {verdict}"),
-                _ if verdict.given => {
-                    format!("{it} is isolated from the other functions of its device: it {verdict}")
-                }
-                _ => format!(
-                    "{it} is not isolated from functions of its device that are not either: it {verdict}"
-                ),
-            },
-            StepKind::Bus(isolation) => format!("{it}: {isolation}"),
-            StepKind::RootBus => {
-                format!("{it} sits on a root bus: its requests reach the IOMMU at once")
-            }
-            StepKind::Joined { with, because } => match because {
-                Because::PathNotIsolated { port } => {
-                    format!(
-                        "{it} joins {}, for {} does not isolate",
-                        name(machine, with),
-                        name(machine, port)
-                    )
-                }
-                Because::IssuedBy => format!(
-                    "{it} joins {}, the VMD function that issues its requests",
-                    name(machine, with)
-                ),
-                Because::BridgeTakesRequests { .. } => {
-                    format!("{it} joins {}, which takes its requests", name(machine, with))
-                }
-                Because::Alias { quirk } => format!(
-                    "{it} joins {}: shared requester IDs ({})",
-                    name(machine, with),
-                    quirk.kernel
-                ),
-                Because::Multifunction | Because::Reachable => {
-                    format!("{it} joins {}, a function of the same device", name(machine, with))
-                }
-                Because::GroupSpreads => format!(
-                    "{it} joins {}, to whose group all below it belongs",
-                    name(machine, with)
-                ),
-                Because::BusNotIsolated { .. } => {
-                    format!("{it} joins {}, the bridge above", name(machine, with))
-                }
-                Because::SharedBus { .. } => {
-                    format!("{it} joins {}, on the same bus", name(machine, with))
-                }
-            },
-            StepKind::Founded => format!("{it} founds a group"),
-        };
-        match self.source {
-            Source::Read => text,
-            source => format!("{text} [{source}]"),
-        }
-    }
-}
-
-pub(super) fn name(machine: &Machine, function: usize) -> String {
-    machine.functions()[function].bdf.to_string()
-}
-
-fn requests(through: RequesterThrough) -> &'static str {
-    match through {
-        RequesterThrough::BusBelow | RequesterThrough::Own => {
-            "may carry the requester ID of the bridge"
-        }
-        RequesterThrough::Kept | RequesterThrough::Translated => "keep their requester ID behind",
-    }
-}
-
-fn passing(through: RequesterThrough) -> &'static str {
-    match through {
-        RequesterThrough::Kept => "keep their requester ID",
-        RequesterThrough::BusBelow => {
-            "may carry the requester ID of the bus below, device 0, function 0"
-        }
-        RequesterThrough::Own => "may carry its own requester ID",
-        RequesterThrough::Translated => "keep their requester ID, and are translated here",
     }
 }
 

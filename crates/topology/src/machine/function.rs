@@ -3,6 +3,7 @@
 use sva_core::{AddrRange, Bdf};
 
 use super::fact::Fact;
+use super::ids::{Class, Ids};
 use crate::acs::AcsBits;
 
 /// One PCI function: what it is, what it can do, and how each of it is known.
@@ -44,41 +45,37 @@ pub struct PciFunction {
     pub kernel_group: Option<Option<u32>>,
 }
 
-/// A pair of numbers from configuration space.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ids {
-    /// Vendor.
-    pub vendor: u16,
-    /// Device; [`Ids::UNKNOWN`] where only the vendor is known.
-    pub device: u16,
-}
-
-impl Ids {
-    /// Stands for a device number that is not known; no function has it.
-    pub const UNKNOWN: u16 = 0xffff;
-}
-
-/// Class (bits 23..16), subclass (15..8) and programming interface (7..0).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Class(pub u32);
-
-impl Class {
-    /// Base class and subclass, such as 0x0604 for a PCI bridge.
-    pub const fn code(self) -> u16 {
-        (self.0 >> 8) as u16
+impl PciFunction {
+    /// A conventional function without numbers, class, capabilities and BARs, all of it as if it
+    /// had been read: where a machine is described by hand.
+    pub fn new(bdf: Bdf) -> Self {
+        Self {
+            bdf,
+            ids: None,
+            subsystem: None,
+            class: None,
+            name: None,
+            header: Fact::read(Header::Endpoint),
+            multifunction: Fact::read(bdf.function() > 0),
+            express: Fact::read(None),
+            acs: Fact::read(None),
+            ats: Fact::read(None),
+            pri: Fact::read(None),
+            pasid: Fact::read(None),
+            physical_function: None,
+            bars: Vec::new(),
+            driver: None,
+            kernel_group: None,
+        }
     }
 
-    /// The base class, such as 0x06 for bridges.
-    pub const fn base(self) -> u8 {
-        (self.0 >> 16) as u8
+    /// Its bus numbers, if it is a bridge.
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match &self.header.value {
+            Header::Bridge(bridge) | Header::CardBus(bridge) => Some(bridge),
+            Header::Endpoint => None,
+        }
     }
-
-    /// An IOMMU (0x0806).
-    pub const IOMMU: u16 = 0x0806;
-    /// A host bridge (0x0600).
-    pub const HOST_BRIDGE: u16 = 0x0600;
-    /// A PCI-to-PCI bridge (0x0604).
-    pub const PCI_BRIDGE: u16 = 0x0604;
 }
 
 /// What the header says a function is (PCI Local Bus 3.0, section 6.1).

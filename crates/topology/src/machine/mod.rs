@@ -1,310 +1,42 @@
 //! A real machine's PCI topology: functions, buses, and what is known of its IOMMUs.
 //!
-//! A [`Machine`] is immutable. It is made from what a reader found; every value that a decision
-//! rests on says how it is known ([`Fact`]). What a foreign dump says may make no sense: links that
-//! cannot be (a bridge whose secondary bus is not above its own, a bus with two bridges) are left
-//! out and listed in [`Machine::oddities`]. So parents are always on lower buses, and no walk up
-//! can run in a circle.
+//! A [`Machine`] is immutable. A reader fills a [`Reading`], from which `infer` makes the machine;
+//! every value that a decision rests on says how it is known ([`Fact`]). A dump may contradict
+//! itself: links that cannot be (a bridge whose secondary bus is not above its own, a bus with two
+//! bridges) are left out and listed in [`Machine::anomalies`]. So parents are always on lower
+//! buses, and every walk up ends.
+//!
+//! Uses `acs` only.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `ids` | vendor, device and class numbers |
+//! | `fact` | a value with its source |
+//! | `function`, `host` | what is known of one function; of the kernel and the IOMMUs |
+//! | `hierarchy`, `anomaly` | functions linked to buses; what was left out |
+//! | `reading`, `json`, `limit` | what a reader found, its form in JSON, and its bounds |
 
-mod complete;
+mod anomaly;
 mod fact;
 mod function;
+mod hierarchy;
 mod host;
+mod ids;
+mod json;
+pub mod limit;
 mod reading;
-mod wire;
 
-use std::collections::{BTreeMap, btree_map};
-use std::fmt;
-
-use sva_core::Bdf;
-
+pub use anomaly::Anomaly;
 pub use fact::{Basis, Fact, Source};
 pub use function::{
-    AcsCapability, Ats, Bar, Bridge, Class, Express, ExpressKind, Header, Ids, Pasid, PciFunction,
-    Pri,
+    AcsCapability, Ats, Bar, Bridge, Express, ExpressKind, Header, Pasid, PciFunction, Pri,
 };
+pub use hierarchy::{Bus, Machine};
 pub use host::{Host, IommuKind, IommuUnit};
+pub(crate) use ids::hex_word;
+pub use ids::{BadClass, BadIds, Class, Ids};
+pub use json::Hex;
 pub use reading::{
     AcsReading, AtsReading, BarReading, Buses, ExpressReading, FunctionReading, HeaderReading,
     HostReading, IommuReading, ListState, PasidReading, PriReading, Reading, SriovReading,
 };
-pub(crate) use wire::hex_word;
-pub use wire::{BadClass, BadIds, Hex, limit};
-
-/// See the module.
-#[derive(Debug, Clone)]
-pub struct Machine {
-    functions: Vec<PciFunction>,
-    buses: Vec<Bus>,
-    bus_of: Vec<usize>,
-    host: Host,
-    oddities: Vec<Oddity>,
-}
-
-/// One bus.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bus {
-    /// Segment and number.
-    pub number: (u32, u8),
-    /// The bridge above it, as an index into [`Machine::functions`]; none for root buses and for
-    /// the virtual buses of SR-IOV.
-    pub bridge: Option<usize>,
-    /// The bus above, as an index into [`Machine::buses`]; none for root buses.
-    pub parent: Option<usize>,
-    /// The functions on it: indexes into [`Machine::functions`], in the order of their addresses.
-    pub functions: Vec<usize>,
-}
-
-/// Something in a dump that cannot be, and was left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Oddity {
-    /// The function was described more than once; the first description holds.
-    Twice(Bdf),
-    /// The bridge's secondary bus is not above its own bus; it has nothing below.
-    BadSecondary {
-        /// The bridge.
-        bridge: Bdf,
-        /// What it says its secondary bus is.
-        secondary: u8,
-    },
-    /// Two bridges claim one bus; the first one has it.
-    SharedBus {
-        /// The bridge that has it.
-        bridge: Bdf,
-        /// The one that was left out.
-        other: Bdf,
-        /// The bus.
-        secondary: u8,
-    },
-    /// The text ends inside this function's description; what would have followed is missing.
-    Truncated(Bdf),
-    /// The bridge's bus numbers were not read; what is below it hangs from nothing.
-    NoBuses(Bdf),
-}
-
-impl fmt::Display for Oddity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Twice(bdf) => {
-                write!(f, "{bdf} is described more than once; the first description is taken")
-            }
-            Self::Truncated(bdf) => write!(
-                f,
-                "the text ends inside the description of {bdf}; what would have followed is missing"
-            ),
-            Self::NoBuses(bdf) => {
-                write!(
-                    f,
-                    "the bus numbers of bridge {bdf} were not read; give a text of `lspci -v` or more, so that its place is known"
-                )
-            }
-            Self::BadSecondary { bridge, secondary } => {
-                write!(
-                    f,
-                    "bridge {bridge} says that bus {secondary:02x} is below it, which is not above its own; taken as having nothing below"
-                )
-            }
-            Self::SharedBus { bridge, other, secondary } => {
-                write!(
-                    f,
-                    "bridges {bridge} and {other} both say that bus {secondary:02x} is below them; taken as below {bridge}"
-                )
-            }
-        }
-    }
-}
-
-impl Machine {
-    /// Links `functions`, in any order.
-    pub fn new(functions: Vec<PciFunction>, host: Host) -> Self {
-        let mut oddities = Vec::new();
-        let mut by_bdf = BTreeMap::new();
-        for function in functions {
-            match by_bdf.entry(function.bdf) {
-                btree_map::Entry::Vacant(place) => drop(place.insert(function)),
-                btree_map::Entry::Occupied(_) => oddities.push(Oddity::Twice(function.bdf)),
-            }
-        }
-        let functions: Vec<PciFunction> = by_bdf.into_values().collect();
-        let (buses, bus_of) = link(&functions, &mut oddities);
-        Self { functions, buses, bus_of, host, oddities }
-    }
-
-    /// The functions in the order of their addresses.
-    pub fn functions(&self) -> &[PciFunction] {
-        &self.functions
-    }
-
-    /// Where in [`functions`](Self::functions) the function at `bdf` is.
-    pub fn find(&self, bdf: Bdf) -> Option<usize> {
-        self.functions.binary_search_by_key(&bdf, |function| function.bdf).ok()
-    }
-
-    /// The function at `bdf`.
-    pub fn get(&self, bdf: Bdf) -> Option<&PciFunction> {
-        self.find(bdf).map(|index| &self.functions[index])
-    }
-
-    /// The buses in the order of segment and number.
-    pub fn buses(&self) -> &[Bus] {
-        &self.buses
-    }
-
-    /// The bus that a function sits on. `function` is an index into [`functions`](Self::functions).
-    pub fn bus_of(&self, function: usize) -> &Bus {
-        &self.buses[self.bus_of[function]]
-    }
-
-    /// The bus above `bus`.
-    pub fn parent_of(&self, bus: &Bus) -> Option<&Bus> {
-        bus.parent.map(|parent| &self.buses[parent])
-    }
-
-    /// The functions in the slot of `function` (an index), itself included, as indexes in the order
-    /// of their addresses.
-    pub fn slot_of(&self, function: usize) -> impl Iterator<Item = usize> {
-        let slot = self.functions[function].bdf.slot();
-        self.bus_of(function)
-            .functions
-            .iter()
-            .copied()
-            .filter(move |other| self.functions[*other].bdf.slot() == slot)
-    }
-
-    /// The bus below a bridge. `function` is an index into [`functions`](Self::functions).
-    pub fn below(&self, function: usize) -> Option<&Bus> {
-        let bridge = self.functions[function].bridge()?;
-        let number = (self.functions[function].bdf.segment(), bridge.secondary);
-        let bus = self.buses.binary_search_by_key(&number, |bus| bus.number).ok()?;
-        Some(&self.buses[bus]).filter(|bus| bus.bridge == Some(function))
-    }
-
-    /// The bridges between `function` (an index) and its root bus, the nearest first, as indexes.
-    pub fn bridges_above(&self, function: usize) -> impl Iterator<Item = usize> {
-        let mut bus = Some(self.bus_of(function));
-        std::iter::from_fn(move || {
-            let here = bus?;
-            bus = self.parent_of(here);
-            Some(here.bridge)
-        })
-        .flatten()
-    }
-
-    /// What is known beside PCI: kernel, command line, IOMMUs.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// Adds to [`oddities`](Self::oddities).
-    pub(crate) fn note(&mut self, oddity: Oddity) {
-        self.oddities.push(oddity);
-    }
-
-    /// What in the source cannot be, and was left out.
-    pub fn oddities(&self) -> &[Oddity] {
-        &self.oddities
-    }
-}
-
-impl PciFunction {
-    /// A conventional function without numbers, class, capabilities and BARs, all of it as if it
-    /// had been read: where a machine is described by hand.
-    pub fn new(bdf: Bdf) -> Self {
-        Self {
-            bdf,
-            ids: None,
-            subsystem: None,
-            class: None,
-            name: None,
-            header: Fact::read(Header::Endpoint),
-            multifunction: Fact::read(bdf.function() > 0),
-            express: Fact::read(None),
-            acs: Fact::read(None),
-            ats: Fact::read(None),
-            pri: Fact::read(None),
-            pasid: Fact::read(None),
-            physical_function: None,
-            bars: Vec::new(),
-            driver: None,
-            kernel_group: None,
-        }
-    }
-
-    /// Its bus numbers, if it is a bridge.
-    pub fn bridge(&self) -> Option<&Bridge> {
-        match &self.header.value {
-            Header::Bridge(bridge) | Header::CardBus(bridge) => Some(bridge),
-            Header::Endpoint => None,
-        }
-    }
-}
-
-/// The buses, and for each function the one that it sits on.
-fn link(functions: &[PciFunction], oddities: &mut Vec<Oddity>) -> (Vec<Bus>, Vec<usize>) {
-    let mut bridges: BTreeMap<(u32, u8), usize> = BTreeMap::new();
-    for (index, function) in functions.iter().enumerate() {
-        let Some(&Bridge { secondary, .. }) = function.bridge() else { continue };
-        let bdf = function.bdf;
-        // 0 is what a bridge says that nobody has configured.
-        if secondary <= bdf.bus() {
-            if secondary != 0 {
-                oddities.push(Oddity::BadSecondary { bridge: bdf, secondary });
-            }
-            continue;
-        }
-        match bridges.entry((bdf.segment(), secondary)) {
-            btree_map::Entry::Vacant(place) => drop(place.insert(index)),
-            btree_map::Entry::Occupied(first) => {
-                oddities.push(Oddity::SharedBus {
-                    bridge: functions[*first.get()].bdf,
-                    other: bdf,
-                    secondary,
-                });
-            }
-        }
-    }
-    let mut numbers: Vec<(u32, u8)> =
-        functions.iter().map(|function| (function.bdf.segment(), function.bdf.bus())).collect();
-    numbers.extend(bridges.keys());
-    numbers.sort_unstable();
-    numbers.dedup();
-    let place = |number: (u32, u8)| numbers.binary_search(&number).ok();
-    let parent_of = |number: (u32, u8)| match bridges.get(&number) {
-        Some(bridge) => place((number.0, functions[*bridge].bdf.bus())),
-        None => virtual_parent(functions, &bridges, number).and_then(place),
-    };
-    let mut buses: Vec<Bus> = numbers
-        .iter()
-        .map(|&number| Bus {
-            number,
-            bridge: bridges.get(&number).copied(),
-            parent: parent_of(number),
-            functions: Vec::new(),
-        })
-        .collect();
-    let mut bus_of = Vec::with_capacity(functions.len());
-    for (index, function) in functions.iter().enumerate() {
-        // Every function's bus is among the numbers.
-        let bus = place((function.bdf.segment(), function.bdf.bus())).unwrap_or_default();
-        buses[bus].functions.push(index);
-        bus_of.push(bus);
-    }
-    (buses, bus_of)
-}
-
-/// A bus without a bridge inside another bridge's range is one of SR-IOV's: it hangs from the
-/// innermost such bus.
-fn virtual_parent(
-    functions: &[PciFunction],
-    bridges: &BTreeMap<(u32, u8), usize>,
-    number: (u32, u8),
-) -> Option<(u32, u8)> {
-    let (segment, bus) = number;
-    let mut lower = bridges.range((segment, 0)..(segment, bus)).rev();
-    lower
-        .find(|(_, bridge)| {
-            functions[**bridge].bridge().is_some_and(|bridge| bridge.subordinate >= bus)
-        })
-        .map(|(number, _)| *number)
-}

@@ -6,12 +6,14 @@
 //! its model: no serial numbers, no names of hosts, of the command line only the options that
 //! concern IOMMU and PCI.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use sva_core::{AddrRange, Bdf};
 
-use super::function::{Class, Ids};
 use super::host::IommuKind;
-use super::wire::{self, Hex};
+use super::ids::{Class, Ids};
+use super::json::{self, Hex, bounded};
+use super::limit;
 
 /// A machine as it was read. See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ pub struct Reading {
     #[serde(default, skip_serializing_if = "is_false")]
     pub truncated: bool,
     /// The functions, in the order in which they were read; each address once.
-    #[serde(deserialize_with = "wire::functions")]
+    #[serde(deserialize_with = "functions")]
     pub functions: Vec<FunctionReading>,
 }
 
@@ -37,16 +39,16 @@ pub struct Reading {
 #[serde(deny_unknown_fields)]
 pub struct FunctionReading {
     /// Where it sits.
-    #[serde(with = "wire::text")]
+    #[serde(with = "json::text")]
     pub bdf: Bdf,
     /// Vendor and device.
-    #[serde(default, with = "wire::optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "json::optional_text", skip_serializing_if = "Option::is_none")]
     pub ids: Option<Ids>,
     /// Subsystem vendor and device.
-    #[serde(default, with = "wire::optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "json::optional_text", skip_serializing_if = "Option::is_none")]
     pub subsystem: Option<Ids>,
     /// Class, subclass and programming interface.
-    #[serde(default, with = "wire::optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "json::optional_text", skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
     /// The class in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,7 +66,7 @@ pub struct FunctionReading {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buses: Option<Buses>,
     /// Open memory windows of a bridge.
-    #[serde(default, with = "wire::ranges", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "json::ranges", skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<AddrRange>,
     /// How much of the list of conventional capabilities was read.
     #[serde(default)]
@@ -91,10 +93,10 @@ pub struct FunctionReading {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sriov: Option<SriovReading>,
     /// The physical function of a virtual one.
-    #[serde(default, with = "wire::optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "json::optional_text", skip_serializing_if = "Option::is_none")]
     pub physical_function: Option<Bdf>,
     /// Memory BARs.
-    #[serde(default, deserialize_with = "wire::bars", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "bars", skip_serializing_if = "Vec::is_empty")]
     pub bars: Vec<BarReading>,
     /// The kernel driver that holds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -248,7 +250,7 @@ pub struct HostReading {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
     /// Options of the kernel's command line that concern IOMMU and PCI.
-    #[serde(default, deserialize_with = "wire::options", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "options", skip_serializing_if = "Option::is_none")]
     pub options: Option<Vec<String>>,
     /// Whether the kernel said that it uses an IOMMU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -257,7 +259,7 @@ pub struct HostReading {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iommu_described: Option<bool>,
     /// IOMMUs.
-    #[serde(default, deserialize_with = "wire::iommus", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "iommus", skip_serializing_if = "Vec::is_empty")]
     pub iommus: Vec<IommuReading>,
 }
 
@@ -270,10 +272,10 @@ pub struct IommuReading {
     /// What it is.
     pub kind: IommuKind,
     /// Its PCI function, where it has one.
-    #[serde(default, with = "wire::optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "json::optional_text", skip_serializing_if = "Option::is_none")]
     pub function: Option<Bdf>,
     /// The functions that it translates.
-    #[serde(default, with = "wire::devices", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "json::devices", skip_serializing_if = "Option::is_none")]
     pub devices: Option<Vec<Bdf>>,
     /// VT-d: the capability register. AMD: the capability header. SMMUv3: IDR0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,4 +323,24 @@ impl FunctionReading {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+fn functions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<FunctionReading>, D::Error> {
+    bounded::<_, _, { limit::FUNCTIONS }>(deserializer)
+}
+
+fn bars<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BarReading>, D::Error> {
+    let bars: Vec<BarReading> = bounded::<_, _, { limit::RANGES }>(deserializer)?;
+    if bars.iter().any(|bar| bar.index > 5) {
+        return Err(D::Error::custom("BARs are numbered 0 to 5"));
+    }
+    Ok(bars)
+}
+
+fn iommus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IommuReading>, D::Error> {
+    bounded::<_, _, { limit::IOMMUS }>(deserializer)
+}
+
+fn options<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    bounded::<_, _, { limit::OPTIONS }>(deserializer).map(Some)
 }

@@ -56,12 +56,12 @@ impl<'a> Groups<'a> {
 
 impl Display for Groups<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let oddities = self.machine.oddities();
-        if !oddities.is_empty() {
+        let anomalies = self.machine.anomalies();
+        if !anomalies.is_empty() {
             writeln!(f, "<h2>What cannot be, and was left out</h2>\n<ul>")?;
-            oddities
-                .iter()
-                .try_for_each(|oddity| writeln!(f, "<li>{}</li>", Escaped(&oddity.to_string())))?;
+            anomalies.iter().try_for_each(|anomaly| {
+                writeln!(f, "<li>{}</li>", Escaped(&anomaly.to_string()))
+            })?;
             writeln!(f, "</ul>")?;
         }
         let (shared, alone): (Vec<&Group>, Vec<&Group>) =

@@ -9,9 +9,11 @@ use std::collections::{HashMap, HashSet};
 
 use sva_core::Bdf;
 
+use super::error::ReadError;
+use super::limit::LONGEST;
+use super::options::options;
+use super::sanitize::sanitize;
 use crate::machine::{Class, FunctionReading, Hex, IommuKind, IommuReading, Reading, limit};
-use crate::read::sysfs::options;
-use crate::read::{LONGEST, ReadError, tame};
 
 /// How far a kernel log and a reading are about the same functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +78,9 @@ impl Log {
         } else if let Some(line) = after(line, "Command line: ") {
             self.options.get_or_insert_with(|| options(line));
         } else if let Some(rest) = after(line, "Linux version ") {
-            self.kernel
-                .get_or_insert_with(|| tame(rest.split_whitespace().next().unwrap_or_default()));
+            self.kernel.get_or_insert_with(|| {
+                sanitize(rest.split_whitespace().next().unwrap_or_default())
+            });
         } else if line.contains("DMAR: IOMMU enabled") {
             self.enabled = Some(true);
         } else if line.contains("DMAR: IOMMU disabled")
@@ -217,7 +220,7 @@ fn is_iommu(function: &FunctionReading) -> bool {
 
 fn iommu(name: String, kind: IommuKind, function: Option<Bdf>) -> IommuReading {
     IommuReading {
-        name: tame(&name),
+        name: sanitize(&name),
         kind,
         function,
         devices: None,

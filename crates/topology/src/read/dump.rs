@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::error::{DUMP_VERSION, ReadError};
+use super::sanitize::sanitize;
 use crate::machine::Reading;
-use crate::read::{ReadError, tame};
-
-/// The version of dumps that is written and read.
-pub(super) const VERSION: u64 = 1;
 
 #[derive(Serialize)]
 struct Written<'r> {
@@ -30,10 +28,12 @@ struct Version {
 
 /// Writes a reading as JSON that [`from_text`](super::from_text) reads back to the same machine.
 pub fn save(reading: &Reading) -> String {
-    let mut text =
-        serde_json::to_string_pretty(&Written { sva_topology_dump: VERSION, machine: reading })
-            // Keys are texts and nothing here can fail to be written to memory.
-            .unwrap_or_default();
+    let mut text = serde_json::to_string_pretty(&Written {
+        sva_topology_dump: DUMP_VERSION,
+        machine: reading,
+    })
+    // Keys are texts and nothing here can fail to be written to memory.
+    .unwrap_or_default();
     text.push('\n');
     text
 }
@@ -43,7 +43,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
     // The version first: a later one may have fields that this program does not know, and that
     // would be a misleading complaint.
     let version: Version = serde_json::from_slice(text).map_err(|error| damaged(&error))?;
-    if version.sva_topology_dump != VERSION {
+    if version.sva_topology_dump != DUMP_VERSION {
         let at =
             text.windows(KEY.len()).position(|window| window == KEY.as_bytes()).unwrap_or_default();
         let (line, column) = place(text, at);
@@ -55,7 +55,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
         let (line, column) = place(text, text.len());
         return Err(ReadError::NoFunctions { line, column });
     }
-    tame_all(&mut reading);
+    sanitize_all(&mut reading);
     Ok(reading)
 }
 
@@ -73,11 +73,11 @@ fn damaged(error: &serde_json::Error) -> ReadError {
     let problem = error.to_string();
     // Said already, as line and column.
     let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
-    ReadError::Dump { line: error.line(), column: error.column(), problem: tame(problem) }
+    ReadError::Dump { line: error.line(), column: error.column(), problem: sanitize(problem) }
 }
 
 /// Texts of a dump that someone edited may be of any length and kind.
-fn tame_all(reading: &mut Reading) {
+fn sanitize_all(reading: &mut Reading) {
     let host = &mut reading.host;
     let texts =
         host.options.iter_mut().flatten().chain(&mut host.kernel).chain(&mut host.architecture);
@@ -87,6 +87,6 @@ fn tame_all(reading: &mut Reading) {
         function.name.iter_mut().chain(&mut function.class_name).chain(&mut function.driver)
     });
     for text in texts.chain(names) {
-        *text = tame(text);
+        *text = sanitize(text);
     }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::machine::limit;
 
+/// The version of dumps that is written and read.
+pub(super) const DUMP_VERSION: u64 = 1;
+
 /// Why a dump or a live machine could not be read. Lines and columns count from 1; columns are
 /// bytes.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +57,7 @@ pub enum ReadError {
     /// A dump of another version.
     #[error(
         "line {line}, column {column}: the dump has version {found}, and this program reads version {}; save it anew",
-        super::dump::VERSION
+        DUMP_VERSION
     )]
     Version {
         /// Where.

@@ -10,17 +10,36 @@ use std::path::{Path, PathBuf};
 
 use sva_core::Bdf;
 
+use super::config;
+use super::error::ReadError;
+use super::options::options;
+use super::sanitize::sanitize;
+use crate::infer::name_of;
 use crate::machine::{
     BarReading, Buses, Class, FunctionReading, Hex, HostReading, Ids, IommuKind, IommuReading,
-    ListState, Reading, limit,
+    ListState, Machine, Reading, limit,
 };
-use crate::read::{ReadError, config, name_of, tame};
 
 /// The longest file that is read: configuration space is the longest of use.
 const LONGEST_FILE: u64 = 64 << 10;
 
-/// Reads the machine below `root`.
-pub(super) fn scan(root: &Path) -> Result<Reading, ReadError> {
+/// Reads the machine whose file systems are below `root`: `/` for this one, another folder for a
+/// copy of its `/sys` and `/proc`.
+///
+/// # Errors
+///
+/// [`ReadError::Live`] where there are no PCI devices to list. A file of a single device that
+/// cannot be read is what was not read of it.
+pub fn live(root: &Path) -> Result<Machine, ReadError> {
+    scan(root).map(|reading| reading.machine())
+}
+
+/// Like [`live`], before anything is concluded.
+///
+/// # Errors
+///
+/// As [`live`].
+pub fn scan(root: &Path) -> Result<Reading, ReadError> {
     let folder = root.join("sys/bus/pci/devices");
     let mut functions = Vec::new();
     for (name, path) in
@@ -72,7 +91,7 @@ fn function(bdf: Bdf, folder: &Path) -> Option<FunctionReading> {
         reading.extended = ListState::Hidden;
     }
     reading.physical_function = link(&folder.join("physfn")).and_then(|name| name.parse().ok());
-    reading.driver = link(&folder.join("driver")).map(|name| tame(&name));
+    reading.driver = link(&folder.join("driver")).map(|name| sanitize(&name));
     reading.kernel_group = link(&folder.join("iommu_group")).and_then(|name| name.parse().ok());
     Some(reading)
 }
@@ -95,9 +114,9 @@ fn bars(resource: &str) -> Vec<BarReading> {
 
 fn host(root: &Path) -> HostReading {
     HostReading {
-        kernel: text(&root.join("proc/sys/kernel/osrelease")).map(|text| tame(&text)),
+        kernel: text(&root.join("proc/sys/kernel/osrelease")).map(|text| sanitize(&text)),
         architecture: text(&root.join("proc/sys/kernel/arch"))
-            .map(|text| tame(&text))
+            .map(|text| sanitize(&text))
             .or_else(|| own_architecture(root)),
         options: text(&root.join("proc/cmdline")).map(|line| options(&line)),
         iommu_in_use: entries(&root.join("sys/kernel/iommu_groups"))
@@ -129,32 +148,6 @@ fn own_architecture(root: &Path) -> Option<String> {
     (root == Path::new("/")).then(|| std::env::consts::ARCH.to_owned())
 }
 
-/// The options of a kernel command line that concern IOMMU and PCI: no other is kept, for a command
-/// line may hold secrets.
-pub(super) fn options(line: &str) -> Vec<String> {
-    const NAMES: [&str; 13] = [
-        "iommu",
-        "intel_iommu",
-        "amd_iommu",
-        "amd_iommu_intr",
-        "amd_iommu_dump",
-        "arm-smmu",
-        "arm-smmu-v3",
-        "pci",
-        "pcie_acs_override",
-        "pcie_ports",
-        "vfio",
-        "vfio_iommu_type1",
-        "vfio-pci",
-    ];
-    let concerns = |option: &&str| {
-        let name = option.split('=').next().unwrap_or_default();
-        let module = name.split('.').next().unwrap_or_default();
-        NAMES.contains(&module) || name.contains("iommu") || module.starts_with("pcie_")
-    };
-    line.split_whitespace().filter(concerns).take(limit::OPTIONS).map(tame).collect()
-}
-
 fn iommus(folder: &Path) -> Vec<IommuReading> {
     let mut found: Vec<IommuReading> = entries(folder)
         .unwrap_or_default()
@@ -182,7 +175,7 @@ fn iommu(name: &str, folder: &Path) -> IommuReading {
         devices.map(|devices| devices.iter().filter_map(|(name, _)| name.parse().ok()).collect());
     devices.iter_mut().for_each(|devices| devices.sort());
     IommuReading {
-        name: tame(name),
+        name: sanitize(name),
         kind,
         function: link(&folder.join("device")).and_then(|name| name.parse().ok()),
         devices,

@@ -1,11 +1,12 @@
 //! The gates that the device itself keeps, some of them together with the IOMMU: PASID, ATS, page
 //! requests, who else is in the group, what is switched on.
 
+use super::check::Check;
 use super::finding::Finding;
+use super::gate::Gate;
 use super::iommu::NOT_SAID;
 use super::kernel::{blocker, refuses_mixed_groups};
 use super::survey::{Survey, physical};
-use super::{Check, Gate};
 use crate::machine::{Fact, IommuKind, PciFunction, Source};
 
 /// Drivers that give a device away, so that the kernel cannot bind it to a process.

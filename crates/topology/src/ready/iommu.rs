@@ -1,10 +1,11 @@
 //! The gates that the IOMMU keeps: that it is there, in use, translates the device, takes PASIDs
 //! and walks process page tables.
 
+use super::check::Check;
 use super::finding::Finding;
+use super::gate::Gate;
 use super::kernel::blocker;
 use super::survey::Survey;
-use super::{Check, Gate};
 use crate::machine::{Basis, Fact, Host, IommuKind, PciFunction, Source};
 
 /// What was not said rests on nothing: this stands for it.

@@ -1,7 +1,8 @@
 //! The running kernel: its release and its command line.
 
+use super::check::Check;
 use super::finding::{Blocker, Finding};
-use super::{Check, Gate};
+use super::gate::Gate;
 use crate::machine::{Host, IommuKind, Source};
 
 /// The first kernel with shared virtual addressing for AMD-Vi.

@@ -1,10 +1,11 @@
 //! The gates on the way from a device to the root: the TLP prefix that carries a PASID, and
 //! redirection by ACS.
 
+use super::check::Check;
 use super::finding::Finding;
+use super::gate::Gate;
 use super::kernel::ignores_path;
 use super::survey::{Survey, physical};
-use super::{Check, Gate};
 use crate::acs::AcsBits;
 use crate::groups::{AcsRule, Policy, acs_verdict};
 use crate::machine::{ExpressKind, PciFunction, Source};

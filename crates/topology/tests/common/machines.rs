@@ -133,7 +133,7 @@ impl F {
 
 pub(crate) fn machine(functions: impl IntoIterator<Item = F>) -> Machine {
     let machine = Machine::new(functions.into_iter().map(|it| it.0).collect(), Host::default());
-    assert!(machine.oddities().is_empty(), "{:?}", machine.oddities());
+    assert!(machine.anomalies().is_empty(), "{:?}", machine.anomalies());
     machine
 }
 

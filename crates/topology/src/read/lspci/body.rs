@@ -7,7 +7,7 @@ use crate::machine::{
     BarReading, Buses, ExpressKind, ExpressReading, FunctionReading, HeaderReading, Hex, ListState,
     limit,
 };
-use crate::read::tame;
+use crate::read::sanitize::sanitize;
 
 use super::head;
 
@@ -113,7 +113,9 @@ impl Body<'_> {
             }
             ["Capabilities:", place, ..] if !place.starts_with('[') => self.seen.broken = true,
             ["Capabilities:", place, name @ ..] => self.capability(place, name),
-            ["Kernel", "driver", "in", "use:", name, ..] => self.function.driver = Some(tame(name)),
+            ["Kernel", "driver", "in", "use:", name, ..] => {
+                self.function.driver = Some(sanitize(name))
+            }
             ["IOMMU", "group:", number, ..] => self.function.kernel_group = number.parse().ok(),
             _ if self.seen.capability => self.register(words),
             _ => self.header(words),

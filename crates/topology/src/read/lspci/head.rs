@@ -3,7 +3,7 @@
 use sva_core::Bdf;
 
 use crate::machine::{Class, FunctionReading, Ids, hex_word};
-use crate::read::tame;
+use crate::read::sanitize::sanitize;
 
 /// Whether a line begins a function: an address, blanks, and a class that ends in a colon. Returns
 /// the rest of the line after the address.
@@ -38,7 +38,7 @@ pub(super) fn title(title: &str, function: &mut FunctionReading) {
     let class_name = class.split_once(" [").map_or(class, |(name, _)| name);
     if hex_word(class_name.trim()).is_none() && !class_name.starts_with('[') {
         // An unnamed subclass is named by its class and number.
-        function.class_name = Some(tame(class_name));
+        function.class_name = Some(sanitize(class_name));
     }
     let interface = after(device, "(prog-if ")
         .and_then(|text| u8::from_str_radix(text.get(..2)?, 16).ok())
@@ -53,7 +53,7 @@ pub(super) fn title(title: &str, function: &mut FunctionReading) {
         .unwrap_or(device);
     let (name, ids) = numbers(device);
     function.ids = ids;
-    function.name = Some(tame(name)).filter(|name| !name.is_empty());
+    function.name = Some(sanitize(name)).filter(|name| !name.is_empty());
 }
 
 /// Splits a device's name from its numbers: `[vvvv:dddd]` at the end, or `vvvv:dddd` alone or after

@@ -19,7 +19,8 @@ use std::collections::{HashMap, hash_map};
 use sva_core::Bdf;
 
 use crate::machine::{FunctionReading, ListState, Reading, limit};
-use crate::read::{ReadError, config};
+use crate::read::config;
+use crate::read::error::ReadError;
 
 use body::Missing;
 use lines::Line;

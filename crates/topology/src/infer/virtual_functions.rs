@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use sva_core::Bdf;
 
-use super::Known;
+use super::identity::Identity;
 use crate::machine::{Basis, Fact, FunctionReading};
 
 /// The physical function of each function, in the order of `functions`.
-pub(super) fn find(functions: &[FunctionReading], known: &[Known]) -> Vec<Option<Fact<Bdf>>> {
+pub(super) fn find(functions: &[FunctionReading], known: &[Identity]) -> Vec<Option<Fact<Bdf>>> {
     let by_address = addressed(functions);
     // Segment and requester ID of every physical function, to look downwards from a virtual one.
     let physical: BTreeMap<(u32, u16), Bdf> = functions
@@ -16,7 +16,7 @@ pub(super) fn find(functions: &[FunctionReading], known: &[Known]) -> Vec<Option
         .filter(|function| function.sriov.is_some())
         .map(|function| (place(function.bdf), function.bdf))
         .collect();
-    let of = |(function, known): (&FunctionReading, &Known)| {
+    let of = |(function, known): (&FunctionReading, &Identity)| {
         if let Some(physical) = function.physical_function {
             return Some(Fact::read(physical));
         }

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use sva_core::Bdf;
 
+use super::absent::{absent, gap};
 use super::express::Kind;
-use super::{Known, absent, gap};
+use super::identity::Identity;
 use crate::acs::AcsBits;
 use crate::machine::{
     AcsCapability, AcsReading, Ats, Basis, Express, ExpressKind, Fact, FunctionReading, ListState,
@@ -58,9 +59,9 @@ pub(super) struct Isolating {
 }
 
 impl Isolating {
-    pub(super) fn find(functions: &[FunctionReading], known: &[Known]) -> Self {
+    pub(super) fn find(functions: &[FunctionReading], known: &[Identity]) -> Self {
         let by = |vendor| {
-            move |(_, known): &(&FunctionReading, &Known)| {
+            move |(_, known): &(&FunctionReading, &Identity)| {
                 known.ids.is_some_and(|ids| ids.value.vendor == vendor)
             }
         };
@@ -84,7 +85,7 @@ impl Isolating {
     }
 }
 
-impl Known {
+impl Identity {
     fn is_amd_chipset(&self) -> bool {
         self.ids.is_some_and(|ids| ids.value.vendor == 0x1022 && ids.value.device >> 8 == 0x43)
     }
@@ -93,7 +94,7 @@ impl Known {
 /// The services of a function.
 pub(super) fn of(
     reading: &FunctionReading,
-    known: &Known,
+    known: &Identity,
     kind: Kind,
     isolating: &Isolating,
 ) -> Services {
@@ -136,7 +137,7 @@ fn pasid(pasid: PasidReading) -> Pasid {
 
 fn acs(
     reading: &FunctionReading,
-    known: &Known,
+    known: &Identity,
     kind: Kind,
     isolating: &Isolating,
 ) -> Fact<Option<AcsCapability>> {

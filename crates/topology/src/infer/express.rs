@@ -12,7 +12,8 @@ use std::collections::HashMap;
 
 use sva_core::Bdf;
 
-use super::{Known, absent, gap};
+use super::absent::{absent, gap};
+use super::identity::Identity;
 use crate::machine::{Basis, Class, ExpressKind, Fact, FunctionReading, Header, ListState};
 
 /// What a function is in PCI Express: none in conventional PCI.
@@ -21,7 +22,7 @@ pub(super) type Kind = Fact<Option<ExpressKind>>;
 /// The kind of each function, in the order of `functions`.
 pub(super) fn kinds(
     functions: &[FunctionReading],
-    known: &[Known],
+    known: &[Identity],
     physical: &[Option<Fact<Bdf>>],
 ) -> Vec<Kind> {
     let mut kinds: Vec<Kind> = functions.iter().map(read).collect();
@@ -75,7 +76,7 @@ struct Tree {
 }
 
 impl Tree {
-    fn of(functions: &[FunctionReading], known: &[Known]) -> Self {
+    fn of(functions: &[FunctionReading], known: &[Identity]) -> Self {
         let mut tree = Self { bridges: HashMap::new(), below: HashMap::new() };
         for (index, (function, known)) in functions.iter().zip(known).enumerate() {
             tree.below.entry((function.bdf.segment(), function.bdf.bus())).or_default().push(index);
@@ -95,7 +96,7 @@ impl Tree {
     fn likeliest(
         &self,
         index: usize,
-        known: &[Known],
+        known: &[Identity],
         functions: &[FunctionReading],
         above: Option<Option<ExpressKind>>,
     ) -> Option<ExpressKind> {
@@ -125,7 +126,7 @@ impl Tree {
     fn has_slots_below(
         &self,
         index: usize,
-        known: &[Known],
+        known: &[Identity],
         functions: &[FunctionReading],
     ) -> bool {
         let below = self.children(index, known, functions);
@@ -133,7 +134,12 @@ impl Tree {
             && self.leads_to_express(index, known, functions)
     }
 
-    fn children(&self, index: usize, known: &[Known], functions: &[FunctionReading]) -> &[usize] {
+    fn children(
+        &self,
+        index: usize,
+        known: &[Identity],
+        functions: &[FunctionReading],
+    ) -> &[usize] {
         let Header::Bridge(bridge) = &known[index].header.value else { return &[] };
         self.below
             .get(&(functions[index].bdf.segment(), bridge.secondary))
@@ -146,7 +152,7 @@ impl Tree {
     fn leads_to_express(
         &self,
         index: usize,
-        known: &[Known],
+        known: &[Identity],
         functions: &[FunctionReading],
     ) -> bool {
         let (me, below) = (&known[index], self.children(index, known, functions));
@@ -157,7 +163,7 @@ impl Tree {
     }
 }
 
-impl Known {
+impl Identity {
     /// Intel's chipsets have their wireless function on the root bus, and other than its neighbours
     /// it is an integrated endpoint.
     fn is_wireless_of_intel(&self) -> bool {

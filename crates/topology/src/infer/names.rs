@@ -59,15 +59,15 @@ const FORMER_SERIES: [(u16, &str, &str); 16] = [
 
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Named {
+pub(crate) enum NameMatch {
     /// One model has this name.
-    One(Ids),
+    Device(Ids),
     /// Several of this vendor's models have it, in ascending order.
-    Several(Vec<Ids>),
+    Devices(Vec<Ids>),
     /// The vendor is known, the model is not.
     Vendor(u16),
     /// The model is not known, and this is one of several vendors that have the name.
-    SomeVendor(u16),
+    AmbiguousVendor(u16),
 }
 
 /// Finds numbers by name. Indexes a vendor when it is first asked for, so that neither many
@@ -83,24 +83,28 @@ impl Names {
     /// The numbers of `name`: a vendor's name followed by a device's, as `lspci` prints them.
     /// Vendors' names begin alike and some are used twice: one that has a device of the
     /// remaining name is meant, or else the one with the longest name.
-    pub(crate) fn ids(&mut self, name: &str) -> Option<Named> {
+    pub(crate) fn ids(&mut self, name: &str) -> Option<NameMatch> {
         let vendors = self.vendors_of(name);
         for (vendor, device) in &vendors {
             match self.device(*vendor, device) {
-                Named::Vendor(_) => {}
+                NameMatch::Vendor(_) => {}
                 found => return Some(found),
             }
         }
         let (vendor, device) = vendors.last()?;
         let namesakes = vendors.iter().filter(|(_, other)| other.len() == device.len()).count();
-        Some(if namesakes == 1 { Named::Vendor(*vendor) } else { Named::SomeVendor(*vendor) })
+        Some(if namesakes == 1 {
+            NameMatch::Vendor(*vendor)
+        } else {
+            NameMatch::AmbiguousVendor(*vendor)
+        })
     }
 
-    fn device(&mut self, vendor: u16, name: &str) -> Named {
+    fn device(&mut self, vendor: u16, name: &str) -> NameMatch {
         let number =
             ["Device ", "Unknown device "].into_iter().find_map(|start| name.strip_prefix(start));
         if let Some(device) = number.and_then(|number| hex_word(number.trim())) {
-            return Named::One(Ids { vendor, device });
+            return NameMatch::Device(Ids { vendor, device });
         }
         let index = self.devices.entry(vendor).or_insert_with(|| index_devices(vendor));
         let name = plain(name);
@@ -109,11 +113,11 @@ impl Names {
             index.get(&format!("{current}{rest}"))
         };
         match index.get(&name).or_else(|| FORMER_SERIES.iter().find_map(since)).map(Vec::as_slice) {
-            Some([device]) => Named::One(Ids { vendor, device: *device }),
-            Some(devices) if !devices.is_empty() => Named::Several(
+            Some([device]) => NameMatch::Device(Ids { vendor, device: *device }),
+            Some(devices) if !devices.is_empty() => NameMatch::Devices(
                 devices.iter().map(|device| Ids { vendor, device: *device }).collect(),
             ),
-            _ => Named::Vendor(vendor),
+            _ => NameMatch::Vendor(vendor),
         }
     }
 

@@ -1,5 +1,4 @@
-//! How values of a [`Reading`](super::Reading) are written in JSON, and the bounds of what is read
-//! back.
+//! How values of a [`Reading`](super::Reading) are written in JSON and read back, within bounds.
 
 use std::fmt::{self, Display, LowerHex};
 use std::marker::PhantomData;
@@ -9,22 +8,7 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sva_core::{AddrRange, Bdf};
 
-use super::function::{Class, Ids};
-use super::reading::{BarReading, FunctionReading, IommuReading};
-
-/// The most of each that a reading holds.
-pub mod limit {
-    /// Functions.
-    pub const FUNCTIONS: usize = 65_536;
-    /// Windows or BARs of one function.
-    pub const RANGES: usize = 8;
-    /// IOMMUs.
-    pub const IOMMUS: usize = 1_024;
-    /// Options of the command line.
-    pub const OPTIONS: usize = 256;
-    /// Characters of a name.
-    pub const NAME: usize = 256;
-}
+use super::limit;
 
 /// A number written `0x..` in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,53 +45,6 @@ impl FromStr for Prefixed {
 #[derive(Debug, thiserror::Error)]
 #[error("write a number of up to 64 bits as 0x and hexadecimal digits")]
 struct NotHex;
-
-impl Display for Ids {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{:04x}", self.vendor, self.device)
-    }
-}
-
-/// The text is no pair of vendor and device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "write vendor and device as four hexadecimal digits each with a colon between, such as 8086:a294"
-)]
-pub struct BadIds;
-
-impl FromStr for Ids {
-    type Err = BadIds;
-    fn from_str(text: &str) -> Result<Self, BadIds> {
-        let (vendor, device) = text.split_once(':').ok_or(BadIds)?;
-        let word = |digits| hex_word(digits).ok_or(BadIds);
-        Ok(Self { vendor: word(vendor)?, device: word(device)? })
-    }
-}
-
-/// Exactly four hexadecimal digits.
-pub(crate) fn hex_word(digits: &str) -> Option<u16> {
-    let plain = digits.len() == 4 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    plain.then(|| u16::from_str_radix(digits, 16).ok()).flatten()
-}
-
-impl Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:06x}", self.0)
-    }
-}
-
-/// The text is no class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("write a class as six hexadecimal digits, such as 060400")]
-pub struct BadClass;
-
-impl FromStr for Class {
-    type Err = BadClass;
-    fn from_str(text: &str) -> Result<Self, BadClass> {
-        let plain = text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        plain.then(|| u32::from_str_radix(text, 16).ok()).flatten().map(Self).ok_or(BadClass)
-    }
-}
 
 /// Values with a text of their own.
 pub(super) mod text {
@@ -208,37 +145,9 @@ pub(super) mod devices {
     }
 }
 
-pub(super) fn functions<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<FunctionReading>, D::Error> {
-    bounded::<_, _, { limit::FUNCTIONS }>(deserializer)
-}
-
-pub(super) fn bars<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<BarReading>, D::Error> {
-    let bars: Vec<BarReading> = bounded::<_, _, { limit::RANGES }>(deserializer)?;
-    if bars.iter().any(|bar| bar.index > 5) {
-        return Err(D::Error::custom("BARs are numbered 0 to 5"));
-    }
-    Ok(bars)
-}
-
-pub(super) fn iommus<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Vec<IommuReading>, D::Error> {
-    bounded::<_, _, { limit::IOMMUS }>(deserializer)
-}
-
-pub(super) fn options<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Vec<String>>, D::Error> {
-    bounded::<_, _, { limit::OPTIONS }>(deserializer).map(Some)
-}
-
 /// A list of at most `MOST`: a few bytes of JSON become hundreds in memory, so a bound on the input
 /// alone bounds too little.
-fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>, const MOST: usize>(
+pub(super) fn bounded<'de, T: Deserialize<'de>, D: Deserializer<'de>, const MOST: usize>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     struct List<T, const MOST: usize>(PhantomData<T>);

@@ -1,0 +1,12 @@
+//! Bounds of a [`Reading`](super::Reading); what passes them is refused or cut off.
+
+/// Functions.
+pub const FUNCTIONS: usize = 65_536;
+/// Windows or BARs of one function.
+pub const RANGES: usize = 8;
+/// IOMMUs.
+pub const IOMMUS: usize = 1_024;
+/// Options of the command line.
+pub const OPTIONS: usize = 256;
+/// Characters of a name.
+pub const NAME: usize = 256;
