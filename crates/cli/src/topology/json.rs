@@ -20,27 +20,40 @@ pub(super) struct Object {
     policy: String,
     host: HostObject,
     notes: Vec<String>,
+    #[serde(flatten)]
+    asked: Asked,
+}
+
+/// What was asked of one function and of a pair; each key is left out where nothing was.
+#[derive(Serialize)]
+pub(super) struct Asked {
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<ExplanationObject>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why_not: Option<PairObject>,
 }
 
-impl Object {
-    /// All of a subject and what is to be said of it; with the explanation of one function and of a
-    /// pair, given as indexes.
+impl Asked {
+    /// The explanation of one function and of a pair, given as indexes.
     pub(super) fn new(
         subject: &Subject,
-        notes: Vec<String>,
         explained: Option<usize>,
         pair: Option<(usize, usize)>,
     ) -> Self {
-        let Subject { machine, grouping, check, readiness, .. } = subject;
+        let Subject { machine, grouping, .. } = subject;
         let explanation = |function| {
             ExplanationObject::new(machine, &groups::explain(machine, grouping, function))
         };
         let pair_object =
             |(a, b)| PairObject::new(machine, &groups::why_not(machine, grouping, a, b));
+        Self { explanation: explained.map(explanation), why_not: pair.map(pair_object) }
+    }
+}
+
+impl Object {
+    /// All of a subject, and what is to be said of it.
+    pub(super) fn new(subject: &Subject, notes: Vec<String>, asked: Asked) -> Self {
+        let Subject { machine, grouping, check, readiness, .. } = subject;
         Self {
             devices: devices(machine, grouping, readiness),
             groups: grouping
@@ -52,8 +65,7 @@ impl Object {
             policy: grouping.policy().to_string(),
             host: HostObject::new(machine),
             notes,
-            explanation: explained.map(explanation),
-            why_not: pair.map(pair_object),
+            asked,
         }
     }
 }
@@ -110,7 +122,7 @@ struct SvaObject {
 }
 
 #[derive(Serialize)]
-struct GateObject {
+pub(super) struct GateObject {
     gate: &'static str,
     outcome: &'static str,
     finding: String,
@@ -143,7 +155,6 @@ impl Device {
         function: &PciFunction,
         row: Option<&Readiness>,
     ) -> Self {
-        let ids = |Ids { vendor, device }| format!("{vendor:04x}:{device:04x}");
         let acs = function.acs.value.map(|acs| AcsObject {
             implemented: names(acs.implemented),
             enabled: names(acs.enabled),
@@ -173,6 +184,11 @@ impl Device {
     }
 }
 
+/// Vendor and device, such as `8086:0d57`.
+pub(super) fn ids(ids: Ids) -> String {
+    ids.to_string()
+}
+
 fn names(bits: Fact<AcsBits>) -> Vec<&'static str> {
     bits.value.names().collect()
 }
@@ -189,7 +205,7 @@ impl SvaObject {
 }
 
 impl GateObject {
-    fn new(check: &Check) -> Self {
+    pub(super) fn new(check: &Check) -> Self {
         Self {
             gate: check.gate.word(),
             outcome: check.outcome().word(),
@@ -275,7 +291,7 @@ fn concerned(machine: &Machine, difference: &Difference) -> Vec<String> {
 }
 
 #[derive(Serialize)]
-struct HostObject {
+pub(super) struct HostObject {
     kernel: Option<String>,
     architecture: Option<String>,
     options: Option<Vec<String>>,
@@ -285,7 +301,7 @@ struct HostObject {
 }
 
 impl HostObject {
-    fn new(machine: &Machine) -> Self {
+    pub(super) fn new(machine: &Machine) -> Self {
         let host = machine.host();
         Self {
             kernel: host.kernel.clone(),
@@ -355,7 +371,7 @@ fn texts(machine: &Machine, functions: &[usize]) -> Vec<String> {
     functions.iter().map(|function| text(machine, *function)).collect()
 }
 
-fn address<S: Serializer>(bdf: &Bdf, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn address<S: Serializer>(bdf: &Bdf, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(bdf)
 }
 

@@ -8,6 +8,7 @@
 //! | `sva` | the readiness table, and all gates of one device |
 //! | `unknown` | what could not be read, and what is odd |
 //! | `json` | the object of `--json` (docs/topology.md) |
+//! | `sva_json` | the object of `--sva --json` |
 //! | `diff` | `sva topology diff` |
 
 mod diff;
@@ -15,6 +16,7 @@ mod json;
 mod replace;
 mod source;
 mod sva;
+mod sva_json;
 mod unknown;
 
 use std::fmt::Write as _;
@@ -69,7 +71,12 @@ pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
         return Ok(written);
     }
     if args.json {
-        return report::object(&json::Object::new(&subject, notes, explained, pair));
+        let asked = json::Asked::new(&subject, explained, pair);
+        return if args.sva {
+            report::object(&sva_json::Object::new(&subject, notes, asked))
+        } else {
+            report::object(&json::Object::new(&subject, notes, asked))
+        };
     }
     let asked = explained.is_some() || pair.is_some() || args.sva;
     let written = args.save.is_some() || args.svg.is_some() || args.html.is_some();

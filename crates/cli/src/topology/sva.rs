@@ -23,8 +23,8 @@ pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) 
         let Some(function) = machine.functions().get(row.function) else { continue };
         line(&mut out, function, grouping.of(row.function), row);
     }
-    for shut in shut_by_settings(rows) {
-        let _ = write!(out, "\nshut by a setting of this machine: {shut}");
+    for Check { gate, finding, .. } in disabled_by_settings(rows) {
+        let _ = write!(out, "\nshut by a setting of this machine: {gate}: {finding}");
     }
     let count =
         |wanted: fn(&Verdict) -> bool| rows.iter().filter(|row| wanted(&row.verdict())).count();
@@ -42,9 +42,9 @@ pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) 
     out
 }
 
-/// What settings of the machine shut for its devices, whatever else stops those: the kernel's
-/// options, and an IOMMU that is not used.
-fn shut_by_settings(rows: &[Readiness]) -> Vec<String> {
+/// The gates that settings of the machine shut for its devices, whatever else stops those: the
+/// kernel's options, and an IOMMU that is not used. Each finding once.
+pub(super) fn disabled_by_settings(rows: &[Readiness]) -> impl Iterator<Item = &Check> {
     let mut shut: Vec<&Check> = Vec::new();
     for check in rows.iter().flat_map(|row| &row.checks) {
         let of_machine = matches!(check.gate, Gate::InUse | Gate::IommuPasid | Gate::Ats)
@@ -53,7 +53,7 @@ fn shut_by_settings(rows: &[Readiness]) -> Vec<String> {
             shut.push(check);
         }
     }
-    shut.iter().map(|check| format!("{}: {}", check.gate, check.finding)).collect()
+    shut.into_iter()
 }
 
 fn line(out: &mut String, function: &PciFunction, group: Option<u32>, row: &Readiness) {

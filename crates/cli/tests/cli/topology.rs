@@ -336,6 +336,59 @@ fn the_readiness_table_names_the_gate_that_decides() {
 }
 
 #[test]
+fn readiness_has_an_object_of_its_own_that_says_what_the_table_says() {
+    let files = Files::new();
+    let file = files.with("machine", machine());
+    let said = topology(&file, "--sva --json").text();
+    assert!(said.starts_with("{\"sva_topology_readiness\":1,\"devices\":["), "{said}");
+    let readiness = object(&file, "--sva");
+    assert_eq!(
+        keys(&readiness),
+        [
+            "devices",
+            "disabled_by_settings",
+            "host",
+            "notes",
+            "policy",
+            "summary",
+            "sva_topology_readiness",
+        ]
+    );
+    let addresses: Vec<&str> = readiness["devices"]
+        .as_array()
+        .expect("an array")
+        .iter()
+        .filter_map(|device| device["bdf"].as_str())
+        .collect();
+    assert_eq!(addresses, ["0000:01:00.0", "0000:02:00.0", "0000:02:00.1"], "ports are no devices");
+    let card = device(&readiness, "0000:02:00.0");
+    assert_eq!(
+        keys(card),
+        ["bdf", "driver", "finding", "gate", "gates", "group", "ids", "name", "verdict"]
+    );
+    assert_eq!(
+        (&card["verdict"], &card["gate"], &card["finding"], &card["ids"]),
+        (&"fails".into(), &"pasid".into(), &"the device has none".into(), &"1234:0020".into())
+    );
+    assert_eq!(keys(&card["gates"][0]), ["because", "finding", "gate", "outcome", "source"]);
+    assert_eq!(
+        readiness["summary"],
+        serde_json::json!({
+            "devices": 3, "ready": 0, "switched_off": 0, "fails": 2, "unknown": 1,
+        })
+    );
+    assert_eq!(readiness["disabled_by_settings"], serde_json::json!([]));
+    // The plain listing keeps its own form, and what was asked of a function is in both.
+    let plain = object(&file, "");
+    assert_eq!(plain["sva_topology_readiness"], Value::Null);
+    assert_eq!(device(&plain, "0000:02:00.0")["sva"]["gates"], card["gates"]);
+    assert_eq!(plain["notes"], readiness["notes"]);
+    let explained = object(&file, "--sva --explain 01:00.0");
+    assert_eq!(explained["explanation"], object(&file, "--explain 01:00.0")["explanation"]);
+    assert_eq!(explained["explanation"]["bdf"], "0000:01:00.0");
+}
+
+#[test]
 fn settings_that_shut_gates_are_named_whatever_else_stops_the_devices() {
     let files = Files::new();
     let mut dump: Value =
@@ -350,6 +403,16 @@ fn settings_that_shut_gates_are_named_whatever_else_stops_the_devices() {
     assert!(
         matches!(shut[..], [a, b] if a.contains("intel_iommu=sm_off") && b.contains("pci=noats")),
         "{table}"
+    );
+    let disabled = object(&file, "--sva")["disabled_by_settings"].clone();
+    assert_eq!(
+        (&disabled[0]["gate"], &disabled[1]["gate"], disabled.as_array().map(Vec::len)),
+        (&"iommu-pasid".into(), &"ats".into(), Some(2)),
+        "{disabled}"
+    );
+    assert!(
+        disabled[0]["finding"].as_str().is_some_and(|text| text.contains("intel_iommu=sm_off")),
+        "{disabled}"
     );
     dump["machine"]["host"] =
         serde_json::json!({ "options": ["intel_iommu=off"], "iommu_in_use": false });
