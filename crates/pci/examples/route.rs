@@ -85,7 +85,7 @@ fn end(route: Route) -> String {
     match route {
         Route::Upstream => "reaches the IOMMU".to_owned(),
         Route::Peer { bdf, bar } => format!("BAR {bar} of {bdf} decodes it"),
-        Route::Swallowed { bridge } => format!("{bridge} drops it: nobody behind decodes it"),
+        Route::Dropped { bridge } => format!("{bridge} drops it: nobody behind decodes it"),
         Route::Blocked { port } => format!("{port} blocks it: its address is translated"),
     }
 }

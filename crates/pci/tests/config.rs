@@ -84,8 +84,13 @@ fn range(first: u64, last: u64) -> AddrRange {
 fn every_key_of_the_format_is_read() {
     let text = r#"
         policy = "permissive"
-        host_bridge = [{ id = "rc", segment = 0x10001, bus = 0x20, p2p = true, windows = [{ address = 0x8000_0000, size = 0x100000 }],
-                         reserved = [{ address = "16", size = "1K" }] }]
+        [[host_bridge]]
+        id = "rc"
+        segment = 0x10001
+        bus = 0x20
+        p2p = true
+        windows = [{ address = 0x8000_0000, size = 0x100000 }]
+        reserved = [{ address = "16", size = "1K" }]
         [[port]]
         id = "rp"
         parent = "rc"
@@ -236,7 +241,8 @@ fn two_devices_at_one_address_and_overlapping_windows_are_refused_with_both_name
             b_range: range(0x8020_0000, 0x802f_ffff),
         }
     );
-    let two = "windows = [{ address = \"0x80000000\", size = \"256M\" }, { address = \"0x8ff00000\", size = \"2M\" }]";
+    let two = "windows = [{ address = \"0x80000000\", size = \"256M\" }, { address = \
+               \"0x8ff00000\", size = \"2M\" }]";
     let host = Decoder::HostBridge(at("00:00.0"));
     assert_eq!(
         refused("windows = [{ address = \"0x80000000\", size = \"256M\" }]", two),
@@ -415,14 +421,20 @@ fn bus_numbers_that_do_not_nest_are_refused() {
         other_last,
     };
     // A bridge below bus 0 whose bus is 0 as well.
-    let text = "[[host_bridge]]\nid='rc'\nwindows=[]\n[[port]]\nid='a'\nparent='rc'\nkind='root-port'\nbdf='00:01.0'\nsecondary=0\n";
+    let text = "[[host_bridge]]\nid='rc'\nwindows=[]\n[[port]]\nid='a'\nparent='rc'\n\
+                kind='root-port'\nbdf='00:01.0'\nsecondary=0\n";
     let error = Fabric::from_toml(text).expect_err("a conflict");
     assert!(
-        matches!(&error, ConfigError::Spec(found) if *found == conflict("00:01.0", 0, 0, "00:00.0", 0, 0)),
+        matches!(
+            &error,
+            ConfigError::Spec(found)
+                if *found == conflict("00:01.0", 0, 0, "00:00.0", 0, 0)
+        ),
         "{error}"
     );
     // A root port whose bus lies within the range of the one beside it.
-    let beside = "parent = \"rc\"\nkind = \"root-port\"\nbdf = \"00:02.0\"\nsecondary = 3\n\n[[port]]\nid = \"up\"";
+    let beside = "parent = \"rc\"\nkind = \"root-port\"\nbdf = \"00:02.0\"\nsecondary = 3\n\n\
+                  [[port]]\nid = \"up\"";
     let expected = conflict("00:01.0", 1, 4, "00:02.0", 3, 3);
     assert_eq!(refused("id = \"up\"", &format!("id = \"beside\"\n{beside}")), expected);
     // Two host bridges whose hierarchies share a bus; in another segment they do not.
@@ -435,7 +447,11 @@ fn bus_numbers_that_do_not_nest_are_refused() {
     };
     let error = two(0).expect_err("a conflict");
     assert!(
-        matches!(&error, ConfigError::Spec(found) if *found == conflict("00:00.0", 0, 5, "05:00.0", 5, 5)),
+        matches!(
+            &error,
+            ConfigError::Spec(found)
+                if *found == conflict("00:00.0", 0, 5, "05:00.0", 5, 5)
+        ),
         "{error}"
     );
     two(1).expect("another segment");
@@ -497,7 +513,8 @@ fn capabilities_that_no_device_has_are_refused() {
     ] {
         assert_eq!(refused(from, to), expected, "{to}");
     }
-    let text = "[[host_bridge]]\nid='rc'\nwindows=[]\n[[port]]\nid='a'\nparent='rc'\nkind='pci-bridge'\nbdf='00:01.0'\nsecondary=1\n";
+    let text = "[[host_bridge]]\nid='rc'\nwindows=[]\n[[port]]\nid='a'\nparent='rc'\n\
+                kind='pci-bridge'\nbdf='00:01.0'\nsecondary=1\n";
     Fabric::from_toml(text).expect("a bridge without prefixes");
     let error = Fabric::from_toml(&format!("{text}tlp_prefix=true"))
         .expect_err("a conventional bus has no prefixes");
@@ -525,12 +542,17 @@ fn what_passes_the_bounds_is_refused() {
         let kind = if n == 1 { "root-port" } else { ["upstream", "downstream"][n % 2] };
         let (parent, device) = (n - 1, usize::from(n == 1));
         text += &format!(
-            "[[port]]\nid='n{n}'\nparent='n{parent}'\nkind='{kind}'\nbdf='{parent:02x}:{device:02x}.0'\nsecondary={n}\n"
+            "[[port]]\nid='n{n}'\nparent='n{parent}'\nkind='{kind}'\n\
+             bdf='{parent:02x}:{device:02x}.0'\nsecondary={n}\n"
         );
     }
     let error = Fabric::from_toml(&text).expect_err("too deep");
     assert!(
-        matches!(&error, ConfigError::Spec(SpecError::TooDeep { id }) if *id == format!("n{}", limit::DEPTH + 1)),
+        matches!(
+            &error,
+            ConfigError::Spec(SpecError::TooDeep { id })
+                if *id == format!("n{}", limit::DEPTH + 1)
+        ),
         "{error}"
     );
 
@@ -654,7 +676,8 @@ fn the_machine_readable_form_keeps_its_names() {
     let view = serde_json::to_value(sva_pci::FabricView::new(&fabric)).expect("plain data");
     let port = &view["host_bridges"][0]["children"][0];
     let function = &port["children"][0]["children"][0]["children"][0];
-    let function_keys = "acs ats bars bdf caught caught_more group model page_faults pasid path_defect pri requester translation_blocked type";
+    let function_keys = "acs ats bars bdf caught caught_more group model page_faults pasid \
+                         path_defect pri requester translation_blocked type";
     assert_eq!(keys(&view), ["groups", "host_bridges", "policy"]);
     assert_eq!(
         keys(port).join(" "),

@@ -33,7 +33,11 @@ fn two_ports() -> FabricSpec {
 proptest! {
     // shows S2
     #[test]
-    fn a_description_reads_back_as_it_was_written(spec in specs(), picks in prop::collection::vec(any::<prop::sample::Index>(), 0..4), permissive: bool) {
+    fn a_description_reads_back_as_it_was_written(
+        spec in specs(),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        permissive: bool,
+    ) {
         let mut spec = spec;
         if permissive {
             spec.policy = PathPolicy::Permissive;
@@ -47,13 +51,18 @@ proptest! {
         }
         if let Some(function) = spec.functions.first_mut() {
             function.model = Some("data-mover".into());
-            function.capabilities = Capabilities { ats: true, pri: Some(7), ..Capabilities::sva(PasidWidth::MAX) };
+            function.capabilities =
+                Capabilities { ats: true, pri: Some(7), ..Capabilities::sva(PasidWidth::MAX) };
         }
         if let Some(host) = spec.host_bridges.last_mut() {
             host.reserved = vec![];
         }
         let text = spec.to_toml();
-        prop_assert_eq!(FabricSpec::from_toml(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?, spec);
+        prop_assert_eq!(
+            FabricSpec::from_toml(&text)
+                .map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?,
+            spec
+        );
     }
 }
 
@@ -147,7 +156,7 @@ fn several_windows_on_one_side_stay_apart_and_another_port_may_lie_between() {
     assert_eq!(fabric.route(device, 0x8010_0000), Route::Upstream, "the window of the other port");
     assert_eq!(
         fabric.route(device, 0x8000_0000 + MIB - 1),
-        Route::Swallowed { bridge: at("00:01.0") }
+        Route::Dropped { bridge: at("00:01.0") }
     );
     let caught: Vec<AddrRange> = fabric.windows(device).iter().map(|window| window.range).collect();
     assert_eq!(caught, [range(0x8000_0000, 0x800f_ffff), range(0x8030_0000, 0x803f_ffff)]);
@@ -164,7 +173,11 @@ fn a_bar_outside_of_several_windows_is_refused() {
     spec.functions[0] = spec.functions[0].clone().with_bar(0x8050_0000, 4096);
     let error = Fabric::new(spec).expect_err("refused");
     assert!(
-        matches!(error, SpecError::OutsideWindow { range, above, .. } if range.first() == 0x8050_0000 && above == at("00:01.0")),
+        matches!(
+            error,
+            SpecError::OutsideWindow { range, above, .. }
+                if range.first() == 0x8050_0000 && above == at("00:01.0")
+        ),
         "{error}"
     );
 }

@@ -18,8 +18,9 @@ fn exercise(text: &str) {
 
 /// Pieces that fabric files are made of, right and wrong.
 fn token() -> impl Strategy<Value = String> {
-    let pieces = r#"[[host_bridge]] [[port]] [[device]] [ ] { } = , " id parent kind bdf secondary acs bars windows address size "rc" "00:01.0"
-        "root-port" "4K" 0x80000000 -1 1e99 true inf 1979-05-27 ''' \u001b é # policy "strict" 99999999999999999999 reserved width"#;
+    let pieces = r#"[[host_bridge]] [[port]] [[device]] [ ] { } = , " id parent kind bdf secondary
+        acs bars windows address size "rc" "00:01.0" "root-port" "4K" 0x80000000 -1 1e99 true inf
+        1979-05-27 ''' \u001b é # policy "strict" 99999999999999999999 reserved width"#;
     let mut pieces: Vec<&str> = pieces.split_whitespace().collect();
     pieces.extend(["\n", "\0", "\u{feff}", " "]);
     prop::sample::select(pieces).prop_map(str::to_owned)
@@ -103,7 +104,10 @@ proptest! {
 
     // shows S2
     #[test]
-    fn no_random_text_breaks_the_reader(text in "\\PC{0,400}", tokens in prop::collection::vec(token(), 0..120)) {
+    fn no_random_text_breaks_the_reader(
+        text in "\\PC{0,400}",
+        tokens in prop::collection::vec(token(), 0..120),
+    ) {
         exercise(&text);
         exercise(&tokens.join(" "));
         exercise(&tokens.concat());
@@ -118,16 +122,24 @@ proptest! {
     // shows S2
     #[test]
     fn no_other_number_in_a_good_file_breaks_the_checks(
-        edits in prop::collection::vec((any::<prop::sample::Index>(), prop_oneof![0..10u64, any::<u64>()]), 1..4),
+        edits in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop_oneof![0..10u64, any::<u64>()]),
+            1..4,
+        ),
     ) {
-        exercise(&edits.iter().fold(DEFAULT_TOML.to_owned(), |text, (at, by)| renumber(&text, *at, *by)));
+        exercise(
+            &edits.iter().fold(DEFAULT_TOML.to_owned(), |text, (at, by)| renumber(&text, *at, *by)),
+        );
     }
 
     // shows S2
     #[test]
     fn no_random_structure_breaks_the_checks(
         mut spec in specs(),
-        changes in prop::collection::vec((0..12u8, any::<prop::sample::Index>(), any::<u64>()), 1..6),
+        changes in prop::collection::vec(
+            (0..12u8, any::<prop::sample::Index>(), any::<u64>()),
+            1..6,
+        ),
     ) {
         for (what, at, value) in changes {
             distort(&mut spec, what, at, value);

@@ -102,8 +102,8 @@ fn a_removed_function_reaches_nothing_and_nothing_reaches_it() {
     );
 
     for address in [0, 0x8040_0000, u64::MAX] {
-        assert_eq!(fabric.route(memory, address), Route::Swallowed { bridge: memory });
-        assert_eq!(fabric.route_translated(memory, address), Route::Swallowed { bridge: memory });
+        assert_eq!(fabric.route(memory, address), Route::Dropped { bridge: memory });
+        assert_eq!(fabric.route_translated(memory, address), Route::Dropped { bridge: memory });
         let caught = window(memory, address).expect("everything is caught");
         assert_eq!(
             fabric.read_peer(memory, &caught, address, &mut buf[..1], Access::Read),
@@ -284,7 +284,7 @@ fn hotplug_under_routing_threads_neither_hangs_nor_shows_half_a_change() {
                 while !stop.load(sva_core::sync::atomic::Ordering::Relaxed) {
                     let route = fabric.route(mover, 0x8050_0000);
                     let there = Route::Peer { bdf: memory, bar: 0 };
-                    let gone = Route::Swallowed { bridge: at("09:01.0") };
+                    let gone = Route::Dropped { bridge: at("09:01.0") };
                     assert!(route == there || route == gone, "{route:?}");
                     let windows = fabric.windows(mover);
                     assert!(

@@ -92,7 +92,11 @@ fn a_group_with_redirecting_paths_is_bound_and_its_member_without_pasid_left_out
         .expect_err("no ACS on the path");
     let defect = PathDefect::NoRequestRedirect(at("09:00.0"));
     assert!(
-        matches!(error, sva_core::BindGroupError::Device(Refusal::Path { defect: found, .. }) if found == defect),
+        matches!(
+            error,
+            sva_core::BindGroupError::Device(Refusal::Path { defect: found, .. })
+                if found == defect
+        ),
         "{error}"
     );
 }

@@ -67,9 +67,11 @@ fn a_dump_s_group_is_bound_joined_by_hotplug_and_reached_past_the_iommu_as_on_th
     }
 
     let refused = iommu.bind_device(&devices[0], &space.handle(), Bind::new(())).map(drop);
-    assert!(
-        matches!(refused, Err(BindError::NotSingleton { siblings, .. }) if siblings[0].device == bdf("01:00.1"))
-    );
+    assert!(matches!(
+        refused,
+        Err(BindError::NotSingleton { siblings, .. })
+            if siblings[0].device == bdf("01:00.1")
+    ));
     let bond = iommu
         .bind_group(devices[0].group(), &space.handle(), Bind::new(()))
         .expect("both can send PASIDs");

@@ -59,9 +59,9 @@ fn without_redirect_the_peer_the_own_port_and_the_switch_catch_requests() {
     let fabric = switch(None);
     let a = at("03:00.0");
     assert_eq!(fabric.route(a, B_BAR), Route::Peer { bdf: at("04:00.0"), bar: 0 });
-    assert_eq!(fabric.route(a, B_BAR + 4096), Route::Swallowed { bridge: at("02:01.0") });
-    assert_eq!(fabric.route(a, A_BAR), Route::Swallowed { bridge: at("02:00.0") });
-    assert_eq!(fabric.route(a, HOLE), Route::Swallowed { bridge: at("01:00.0") });
+    assert_eq!(fabric.route(a, B_BAR + 4096), Route::Dropped { bridge: at("02:01.0") });
+    assert_eq!(fabric.route(a, A_BAR), Route::Dropped { bridge: at("02:00.0") });
+    assert_eq!(fabric.route(a, HOLE), Route::Dropped { bridge: at("01:00.0") });
     assert_eq!(fabric.route(a, HOLE + (1 << 20)), Route::Upstream);
     let window = |first, last, decoder, claimed| PeerWindow {
         range: AddrRange::inclusive(first, last).expect("a range"),
@@ -85,7 +85,7 @@ fn redirect_without_upstream_forwarding_loses_what_lies_in_the_own_port_only() {
     assert_eq!(fabric.path_defect(a), Some(PathDefect::NoUpstreamForwarding(at("02:00.0"))));
     assert_eq!(fabric.route(a, B_BAR), Route::Upstream);
     assert_eq!(fabric.route(a, HOLE), Route::Upstream);
-    assert_eq!(fabric.route(a, A_BAR), Route::Swallowed { bridge: at("02:00.0") });
+    assert_eq!(fabric.route(a, A_BAR), Route::Dropped { bridge: at("02:00.0") });
 }
 
 // shows B7
@@ -98,7 +98,7 @@ fn redirected_requests_pass_the_upstream_forwarding_rule_of_every_port_above() {
     fabric.set_acs(at("00:01.0"), AcsBits::RR).expect("the root port has ACS");
     assert_eq!(fabric.path_defect(a), Some(PathDefect::NoUpstreamForwarding(at("00:01.0"))));
     for address in [A_BAR, B_BAR, HOLE] {
-        assert_eq!(fabric.route(a, address), Route::Swallowed { bridge: at("00:01.0") });
+        assert_eq!(fabric.route(a, address), Route::Dropped { bridge: at("00:01.0") });
     }
 }
 
@@ -109,10 +109,7 @@ fn translated_requests_reach_a_peer_that_the_others_are_redirected_from_where_di
     let (a, b) = (at("03:00.0"), at("04:00.0"));
     assert_eq!((fabric.windows(a), fabric.path_defect(a)), (vec![], None));
     assert_eq!(fabric.route_translated(a, B_BAR), Route::Peer { bdf: b, bar: 0 });
-    assert_eq!(
-        fabric.route_translated(a, B_BAR + 4096),
-        Route::Swallowed { bridge: at("02:01.0") }
-    );
+    assert_eq!(fabric.route_translated(a, B_BAR + 4096), Route::Dropped { bridge: at("02:01.0") });
     assert_eq!(fabric.route_translated(a, A_BAR), Route::Upstream, "the own port is no peer: UF");
     assert_eq!(fabric.route_translated(a, HOLE), Route::Upstream, "nor is a hole: RR");
     let caught: Vec<_> = fabric
@@ -264,7 +261,7 @@ fn devices_behind_a_pci_bridge_share_its_requester_id_and_reach_each_other() {
     assert_eq!(fabric.requester(b), RequesterId(at("02:00.0")));
     assert_eq!(fabric.group(a), fabric.group(b));
     assert_eq!(fabric.route(a, A_BAR + 4096), Route::Peer { bdf: b, bar: 0 });
-    assert_eq!(fabric.route(a, A_BAR + 8192), Route::Swallowed { bridge: at("01:00.0") });
+    assert_eq!(fabric.route(a, A_BAR + 8192), Route::Dropped { bridge: at("01:00.0") });
     assert_eq!(fabric.path_defect(a), Some(PathDefect::NoRequestRedirect(at("01:00.0"))));
     // Nothing on that bus could tell a translated address from another.
     assert_eq!(

@@ -9,7 +9,7 @@ use std::str::FromStr;
 pub struct AcsBits(u16);
 
 impl AcsBits {
-    /// None.
+    /// The empty set.
     pub const NONE: Self = Self(0);
     /// Source Validation: requests from below must carry a requester ID of the bus range below.
     pub const SV: Self = Self(1 << 0);

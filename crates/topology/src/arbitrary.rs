@@ -76,7 +76,12 @@ fn kind() -> impl Strategy<Value = Option<ExpressKind>> {
 fn name() -> impl Strategy<Value = Option<String>> {
     let hostile =
         "</text><script>alert('&')</script>\"\u{1b}[31m\u{202e}\u{0}\u{ffff}]]>".to_owned();
-    prop_oneof![2 => Just(None), 6 => "[ -~]{0,90}".prop_map(Some), 2 => any::<String>().prop_map(Some), 1 => Just(Some(hostile))]
+    prop_oneof![
+        2 => Just(None),
+        6 => "[ -~]{0,90}".prop_map(Some),
+        2 => any::<String>().prop_map(Some),
+        1 => Just(Some(hostile)),
+    ]
 }
 
 /// One function somewhere on the first few buses of one or two segments.

@@ -1,7 +1,7 @@
 //! What differs between two machines, or between two ways of grouping one machine.
 //!
 //! Group numbers say nothing across two boots, so groups are compared as partitions: a function is
-//! regrouped if, among the functions that both sides have, it has other company.
+//! regrouped if, among the functions that both sides have, it shares its group with others.
 
 use std::collections::BTreeMap;
 
@@ -12,40 +12,40 @@ use crate::groups::Grouping;
 use crate::machine::{Machine, PciFunction, Source};
 use crate::ready::{self, Verdict};
 
-/// How many companions of a function are named; the rest is counted.
+/// How many other members of a group are named; the rest is counted.
 const NAMED: usize = 8;
 
-/// What differs.
+/// The differences of two sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Functions that only the second side has.
     pub added: Vec<Bdf>,
     /// Functions that only the first side has.
     pub removed: Vec<Bdf>,
-    /// Functions that are something else now: another vendor or device.
+    /// Functions whose vendor or device is another one on the second side.
     pub replaced: Vec<Bdf>,
-    /// Functions with other company.
+    /// Functions that share their group with others on the second side than on the first.
     pub regrouped: Vec<Regrouped>,
     /// Functions whose ACS registers were read on both sides and differ.
     pub acs: Vec<AcsChange>,
-    /// Devices that another gate stops now, or none.
+    /// Devices whose verdict is another one on the second side.
     pub readiness: Vec<ReadinessChange>,
 }
 
-/// Functions that were in one group, are in one group, and have other company there.
+/// Functions that share a group on both sides, and share it with others on the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regrouped {
-    /// They.
+    /// The functions, in the order of their addresses.
     pub members: Vec<Bdf>,
     /// On the first side; none where no IOMMU translates them.
-    pub before: Option<Company>,
+    pub before: Option<Membership>,
     /// On the second side.
-    pub after: Option<Company>,
+    pub after: Option<Membership>,
 }
 
-/// The rest of a group.
+/// The group that functions are in, and its other members.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Company {
+pub struct Membership {
     /// The group's number on its side.
     pub group: u32,
     /// How many others are in it.
@@ -160,7 +160,7 @@ fn regrouped(before: Side<'_>, after: Side<'_>, common: &[Pair]) -> Vec<Regroupe
         (None, None) => false,
         _ => size(&old, from) != Some(members.len()) || size(&new, to) != Some(members.len()),
     };
-    let company = |groups: &BTreeMap<u32, Vec<Bdf>>, group: Option<u32>, members: &[Bdf]| {
+    let membership = |groups: &BTreeMap<u32, Vec<Bdf>>, group: Option<u32>, members: &[Bdf]| {
         let (group, all) = group.and_then(|group| groups.get(&group).map(|all| (group, all)))?;
         // Both lists are in the order of addresses.
         let some = all
@@ -169,14 +169,14 @@ fn regrouped(before: Side<'_>, after: Side<'_>, common: &[Pair]) -> Vec<Regroupe
             .filter(|other| members.binary_search(other).is_err())
             .take(NAMED)
             .collect();
-        Some(Company { group, others: all.len() - members.len(), some })
+        Some(Membership { group, others: all.len() - members.len(), some })
     };
     let mut regrouped: Vec<Regrouped> = pieces
         .iter()
         .filter(|(piece, members)| moved(**piece, members))
         .map(|(&(from, to), members)| Regrouped {
-            before: company(&old, from, members),
-            after: company(&new, to, members),
+            before: membership(&old, from, members),
+            after: membership(&new, to, members),
             members: members.clone(),
         })
         .collect();

@@ -115,7 +115,9 @@ fn as_text(port: &str) -> String {
     let acs = "SrcValid{} TransBlk- ReqRedir{} CmpltRedir{} UpstreamFwd{} EgressCtrl- DirectTrans-";
     [
         format!("00:1c.0 PCI bridge [0604]: A port [{port}] (rev f0) (prog-if 00 [Normal decode])"),
-        "\tControl: I/O+ Mem+ BusMaster+ SpecCycle- MemWINV- VGASnoop- ParErr- Stepping- SERR- FastB2B- DisINTx+".to_owned(),
+        "\tControl: I/O+ Mem+ BusMaster+ SpecCycle- MemWINV- VGASnoop- ParErr- Stepping- SERR- \
+         FastB2B- DisINTx+"
+            .to_owned(),
         "\tBus: primary=00, secondary=01, subordinate=01, sec-latency=0".to_owned(),
         "\tCapabilities: [40] Express (v2) Root Port (Slot+), MSI 00".to_owned(),
         "\tCapabilities: [140 v1] Access Control Services".to_owned(),
@@ -425,8 +427,8 @@ fn a_bridge_at_which_the_iommu_sits_ends_the_search_for_requester_ids() {
         let joined = grouping.groups().iter().flat_map(|group| &group.reasons);
         assert!(
             joined.clone().all(|reason| !matches!(
-                reason.because,
-                sva_topology::groups::Because::BridgeTakesRequests { .. }
+                reason.rule,
+                sva_topology::groups::JoinRule::BridgeTakesOwnership { .. }
             )),
             "{device:#06x}: {joined:?}"
         );

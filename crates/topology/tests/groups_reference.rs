@@ -46,7 +46,11 @@ enum Model {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    let acs = prop_oneof![3 => Just(None), 3 => Just(Some((31, 31))), 2 => (0..32u8, 0..32u8).prop_map(Some)];
+    let acs = prop_oneof![
+        3 => Just(None),
+        3 => Just(Some((31, 31))),
+        2 => (0..32u8, 0..32u8).prop_map(Some),
+    ];
     let model = prop_oneof![
         12 => Just(Model::Unknown),
         3 => (0..5u8).prop_map(Model::Alias),

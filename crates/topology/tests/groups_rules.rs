@@ -67,8 +67,7 @@ fn one_port_without_acs_joins_everything_below_it_through_switches_that_isolate(
 
 // shows G1
 #[test]
-fn a_downstream_port_without_acs_keeps_what_is_below_to_itself_in_linux_and_opens_the_switch_in_the_rework()
- {
+fn a_downstream_port_without_acs_joins_what_is_below_in_linux_and_the_switch_in_the_rework() {
     let switch = |ports: [machines::F; 2]| {
         let [a, b] = ports;
         machine([

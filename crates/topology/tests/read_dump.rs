@@ -46,51 +46,146 @@ fn ranges() -> impl Strategy<Value = Vec<AddrRange>> {
     prop::collection::vec(range, 0..4)
 }
 
+type Capabilities = (
+    Option<ExpressReading>,
+    Option<AcsReading>,
+    Option<AtsReading>,
+    Option<PriReading>,
+    Option<PasidReading>,
+    Option<SriovReading>,
+);
+
 prop_compose! {
     fn capabilities()(
-        kind in 0..16_u8, prefix: Option<bool>, has: [bool; 6], words: [Option<u16>; 2], dwords: Option<[u32; 2]>, flags: [Option<bool>; 4],
-        capacity: Option<u32>, width in prop::option::of(0..32_u8), sriov: [Option<u16>; 3],
-    ) -> (Option<ExpressReading>, Option<AcsReading>, Option<AtsReading>, Option<PriReading>, Option<PasidReading>, Option<SriovReading>) {
+        kind in 0..16_u8,
+        prefix: Option<bool>,
+        has: [bool; 6],
+        words: [Option<u16>; 2],
+        dwords: Option<[u32; 2]>,
+        flags: [Option<bool>; 4],
+        capacity: Option<u32>,
+        width in prop::option::of(0..32_u8),
+        sriov: [Option<u16>; 3],
+    ) -> Capabilities {
+        let acs = AcsReading {
+            implemented: words[0].map(Hex),
+            enabled: words[1].map(Hex),
+            dwords: dwords.map(|pair| pair.map(Hex)),
+        };
+        let [a, b, c, d] = flags;
+        let [functions, offset, stride] = sriov;
         (
             has[0].then_some(ExpressReading { kind, end_to_end_prefix: prefix }),
-            has[1].then_some(AcsReading { implemented: words[0].map(Hex), enabled: words[1].map(Hex), dwords: dwords.map(|pair| pair.map(Hex)) }),
-            has[2].then_some(AtsReading { enabled: flags[0] }),
-            has[3].then_some(PriReading { enabled: flags[1], capacity }),
-            has[4].then_some(PasidReading { enabled: flags[2], width, execute: flags[3], privileged: flags[0] }),
-            has[5].then_some(SriovReading { enabled: flags[1], functions: sriov[0], offset: sriov[1], stride: sriov[2] }),
+            has[1].then_some(acs),
+            has[2].then_some(AtsReading { enabled: a }),
+            has[3].then_some(PriReading { enabled: b, capacity }),
+            has[4].then_some(PasidReading { enabled: c, width, execute: d, privileged: a }),
+            has[5].then_some(SriovReading { enabled: b, functions, offset, stride }),
         )
     }
 }
 
+fn header() -> impl Strategy<Value = HeaderReading> {
+    prop::sample::select(vec![
+        HeaderReading::Endpoint,
+        HeaderReading::Bridge,
+        HeaderReading::CardBus,
+    ])
+}
+
+fn bar() -> impl Strategy<Value = BarReading> {
+    (0..6_u8, any::<u64>(), any::<Option<u64>>()).prop_map(|(index, address, size)| BarReading {
+        index,
+        address: Hex(address),
+        size: size.map(Hex),
+    })
+}
+
 prop_compose! {
     fn any_function()(
-        at in address(), ids in ids(), subsystem in ids(), class in prop::option::of(0..0x100_0000_u32), class_name in name(), title in name(),
-        header in prop::option::of(prop::sample::select(vec![HeaderReading::Endpoint, HeaderReading::Bridge, HeaderReading::CardBus])),
-        multifunction: Option<bool>, buses: Option<(u8, u8)>, windows in ranges(), states in (state(), state()),
-        (express, acs, ats, pri, pasid, sriov) in capabilities().boxed(), physical in prop::option::of(address()),
-        bars in prop::collection::vec((0..6_u8, any::<u64>(), any::<Option<u64>>()), 0..6), driver in name(), kernel_group: Option<u32>,
+        at in address(),
+        ids in ids(),
+        subsystem in ids(),
+        class in prop::option::of(0..0x100_0000_u32),
+        class_name in name(),
+        title in name(),
+        header in prop::option::of(header()),
+        multifunction: Option<bool>,
+        buses: Option<(u8, u8)>,
+        windows in ranges(),
+        states in (state(), state()),
+        (express, acs, ats, pri, pasid, sriov) in capabilities().boxed(),
+        physical in prop::option::of(address()),
+        bars in prop::collection::vec(bar(), 0..6),
+        driver in name(),
+        kernel_group: Option<u32>,
     ) -> FunctionReading {
         FunctionReading {
-            bdf: at, ids, subsystem, class: class.map(Class), class_name, name: title, header, multifunction,
-            buses: buses.map(|(secondary, subordinate)| Buses { secondary, subordinate }), windows, capabilities: states.0, extended: states.1,
-            express, acs, ats, pri, pasid, sriov, physical_function: physical,
-            bars: bars.into_iter().map(|(index, address, size)| BarReading { index, address: Hex(address), size: size.map(Hex) }).collect(),
-            driver, kernel_group,
+            bdf: at,
+            ids,
+            subsystem,
+            class: class.map(Class),
+            class_name,
+            name: title,
+            header,
+            multifunction,
+            buses: buses.map(|(secondary, subordinate)| Buses { secondary, subordinate }),
+            windows,
+            capabilities: states.0,
+            extended: states.1,
+            express,
+            acs,
+            ats,
+            pri,
+            pasid,
+            sriov,
+            physical_function: physical,
+            bars,
+            driver,
+            kernel_group,
         }
     }
 }
 
+fn iommu() -> impl Strategy<Value = IommuReading> {
+    let kind = prop::sample::select(vec![
+        IommuKind::VtD,
+        IommuKind::AmdVi,
+        IommuKind::Smmu,
+        IommuKind::SmmuV3,
+        IommuKind::RiscV,
+        IommuKind::Virtio,
+        IommuKind::Other,
+    ]);
+    let devices = prop::option::of(prop::collection::vec(address(), 0..4));
+    let registers = any::<[Option<u64>; 2]>();
+    ("[a-z0-9]{1,8}", kind, prop::option::of(address()), registers, devices).prop_map(
+        |(name, kind, function, [capability, extended], devices)| IommuReading {
+            name,
+            kind,
+            function,
+            devices,
+            capability: capability.map(Hex),
+            extended: extended.map(Hex),
+        },
+    )
+}
+
 prop_compose! {
     fn any_reading()(
-        functions in prop::collection::vec(any_function().boxed(), 1..12), lists_groups: bool, truncated: bool, kernel in name(), architecture in name(),
-        options in prop::option::of(prop::collection::vec("[a-z_=.]{1,12}", 0..4)), iommu_in_use: Option<bool>, iommu_described: Option<bool>,
-        iommus in prop::collection::vec(("[a-z0-9]{1,8}", 0..7_usize, prop::option::of(address()), any::<[Option<u64>; 2]>(), prop::option::of(prop::collection::vec(address(), 0..4))), 0..4),
+        functions in prop::collection::vec(any_function().boxed(), 1..12),
+        lists_groups: bool,
+        truncated: bool,
+        kernel in name(),
+        architecture in name(),
+        options in prop::option::of(prop::collection::vec("[a-z_=.]{1,12}", 0..4)),
+        iommu_in_use: Option<bool>,
+        iommu_described: Option<bool>,
+        iommus in prop::collection::vec(iommu(), 0..4),
     ) -> Reading {
-        let kinds = [IommuKind::VtD, IommuKind::AmdVi, IommuKind::Smmu, IommuKind::SmmuV3, IommuKind::RiscV, IommuKind::Virtio, IommuKind::Other];
-        let iommus = iommus.into_iter().map(|(name, kind, function, registers, devices)| IommuReading {
-            name, kind: kinds[kind], function, devices, capability: registers[0].map(Hex), extended: registers[1].map(Hex),
-        });
-        Reading { host: HostReading { kernel, architecture, options, iommu_in_use, iommu_described, iommus: iommus.collect() }, lists_groups, truncated, functions }
+        let host =
+            HostReading { kernel, architecture, options, iommu_in_use, iommu_described, iommus };
+        Reading { host, lists_groups, truncated, functions }
     }
 }
 
@@ -155,7 +250,8 @@ fn a_damaged_dump_is_an_error_with_line_and_column() {
 fn lists_are_bounded_while_they_are_read() {
     let ranges = "[\"0x0\",\"0x1\"],".repeat(100_000);
     let text = format!(
-        "{{\"sva_topology_dump\":1,\"machine\":{{\"functions\":[{{\"bdf\":\"00:00.0\",\"windows\":[{}]}}]}}}}",
+        "{{\"sva_topology_dump\":1,\"machine\":{{\
+         \"functions\":[{{\"bdf\":\"00:00.0\",\"windows\":[{}]}}]}}}}",
         ranges.trim_end_matches(',')
     );
     let (line, _, message) = problem(&text);
@@ -247,7 +343,8 @@ fn a_log_of_another_machine_is_told_by_the_functions_that_it_names() {
     };
     let found = |bdf: &str| {
         format!(
-            "[    0.4] pci 0000:{bdf}: [8086:a0a3] type 00 class 0x060100 conventional PCI endpoint\n"
+            "[    0.4] pci 0000:{bdf}: [8086:a0a3] type 00 class 0x060100 conventional PCI \
+             endpoint\n"
         )
     };
     let own = found("00:01.0") + &found("01:00.0") + "pci 0000:01:00.0: Adding to iommu group 4\n";
@@ -303,9 +400,11 @@ fn the_words_of_older_kernels_and_other_iommus_are_known() {
 #[test]
 fn amd_features_without_a_named_iommu_are_those_of_the_functions_that_are_iommus() {
     let text = format!(
-        "00:00.2 IOMMU: Advanced Micro Devices, Inc. [AMD] Strix IOMMU\n\tFlags: fast devsel, IRQ 29\n\n{ONE_PORT}"
+        "00:00.2 IOMMU: Advanced Micro Devices, Inc. [AMD] Strix IOMMU\n\
+         \tFlags: fast devsel, IRQ 29\n\n{ONE_PORT}"
     );
-    let fault = "pci 0000:01:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0007 address=0xffffc02000 flags=0x0000]\n";
+    let fault = "pci 0000:01:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0007 \
+                 address=0xffffc02000 flags=0x0000]\n";
     for named in ["", "pci 0000:00:00.2: AMD-Vi: IOMMU performance counters supported\n"] {
         let log = format!("{named}{fault}AMD-Vi: Extended features (0x1000000012, 0x0): PPR GT\n");
         let mut reading = parse(text.as_bytes()).expect("it reads");
@@ -330,7 +429,8 @@ fn a_log_does_not_overrule_the_text() {
 #[test]
 fn an_iommu_in_the_list_of_functions_is_one() {
     let machine = texts::machine(
-        "00:00.2 IOMMU [0806]: Advanced Micro Devices, Inc. [AMD] Renoir/Cezanne IOMMU [1022:1631]\n00:01.0 Host bridge: x\n",
+        "00:00.2 IOMMU [0806]: Advanced Micro Devices, Inc. [AMD] Renoir/Cezanne IOMMU \
+         [1022:1631]\n00:01.0 Host bridge: x\n",
     );
     let unit = machine.host().iommus.first().expect("one IOMMU");
     assert_eq!(

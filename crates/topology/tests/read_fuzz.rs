@@ -245,7 +245,9 @@ fn random_files_of_a_live_machine_do_not_stop_it() {
 #[test]
 fn many_functions_take_little_time() {
     let start = Instant::now();
-    let claim = "\tFlags: x\n\tBus: primary=00, secondary=01, subordinate=ff, sec-latency=0\n\tCapabilities: [160 v1] Single Root I/O Virtualization (SR-IOV)\n\t\tNumber of VFs: 65535,\n\t\tVF offset: 1, stride: 1,\n\n";
+    let claim = "\tFlags: x\n\tBus: primary=00, secondary=01, subordinate=ff, sec-latency=0\n\
+                 \tCapabilities: [160 v1] Single Root I/O Virtualization (SR-IOV)\n\
+                 \t\tNumber of VFs: 65535,\n\t\tVF offset: 1, stride: 1,\n\n";
     let all: String = (0..20_000_u32)
         .map(|n| {
             format!(

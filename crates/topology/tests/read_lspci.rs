@@ -107,7 +107,8 @@ fn a_text_that_went_through_mail_reads_the_same() {
         (
             "text before and after",
             format!(
-                "Hello all,\n\nsee below: it fails.\n\n{ONE_PORT}\nMemory: 16 GiB\n\nThanks,\nsomeone\n-- \nsignature"
+                "Hello all,\n\nsee below: it fails.\n\n{ONE_PORT}\nMemory: 16 GiB\n\nThanks,\n\
+                 someone\n-- \nsignature"
             ),
         ),
         ("a byte order mark", format!("\u{feff}{ONE_PORT}")),
@@ -284,7 +285,8 @@ fn denied_capabilities_are_hidden_also_in_a_text_copied_from_a_page() {
         ("(none of your business)", ListState::Truncated),
     ] {
         let text = format!(
-            "00:01.0 PCI bridge [0604]: Made Up [1af4:0101]\n\tFlags: fast devsel\n\tCapabilities: {mark}\n\tKernel driver in use: x\n"
+            "00:01.0 PCI bridge [0604]: Made Up [1af4:0101]\n\tFlags: fast devsel\n\
+             \tCapabilities: {mark}\n\tKernel driver in use: x\n"
         );
         let reading = parse(text.as_bytes()).expect("it reads");
         assert_eq!(reading.functions[0].capabilities, state, "{mark}");
@@ -313,7 +315,8 @@ fn hidden_capabilities_of_a_port_without_acs_are_not_assumed_to_have_it() {
 // shows G1: functions inside AMD's processors isolate; those of other devices do not.
 #[test]
 fn hidden_functions_of_one_device_isolate_inside_amds_processors_only() {
-    let second = "03:00.1 Audio device [0403]: Made Up Second [1af4:0106]\n\tFlags: fast devsel\n\tCapabilities: <access denied>\n";
+    let second = "03:00.1 Audio device [0403]: Made Up Second [1af4:0106]\n\tFlags: fast devsel\n\
+                  \tCapabilities: <access denied>\n";
     let acs = |text: &str| function(&texts::machine(text), "03:00.1").acs;
     let text = format!("{HIDDEN}\n{second}");
     assert_eq!(acs(&text).value, None);
@@ -336,7 +339,8 @@ fn hidden_wireless_of_intels_chipsets_is_an_integrated_endpoint() {
     let of = |class: &str| {
         kind(
             &texts::machine(&format!(
-                "00:14.3 {class}: Made Up [8086:51f0]\n\tFlags: x\n\tCapabilities: <access denied>\n\n"
+                "00:14.3 {class}: Made Up [8086:51f0]\n\tFlags: x\n\
+                 \tCapabilities: <access denied>\n\n"
             )),
             "00:14.3",
         )
@@ -354,7 +358,9 @@ fn a_bridge_with_bridges_in_several_slots_below_is_no_root_port() {
         .split_once("01:00.0")
         .map(|(_, rest)| format!("01:00.0{rest}"))
         .expect("it has a switch");
-    let another = "02:01.0 PCI bridge [0604]: Made Up Switch [1af4:0103]\n\tFlags: x\n\tBus: primary=02, secondary=07, subordinate=07, sec-latency=0\n\tCapabilities: <access denied>\n";
+    let another = "02:01.0 PCI bridge [0604]: Made Up Switch [1af4:0103]\n\tFlags: x\n\
+                   \tBus: primary=02, secondary=07, subordinate=07, sec-latency=0\n\
+                   \tCapabilities: <access denied>\n";
     assert_eq!(kind(&texts::machine(&text), "01:00.0"), Some(ExpressKind::RootPort));
     let machine = texts::machine(&format!("{text}\n{another}"));
     assert_eq!(
@@ -462,7 +468,8 @@ fn names_give_the_numbers_that_the_text_lacks() {
         (Some(Class(0x06_0000)), Some(Class(0x06_0400)), Some(Class(0xff_0000)))
     );
     let shared = texts::machine(
-        "00:00.0 Host bridge: Intel Corporation 8th Gen Core Processor Host Bridge/DRAM Registers\n",
+        "00:00.0 Host bridge: Intel Corporation 8th Gen Core Processor Host Bridge/DRAM \
+         Registers\n",
     );
     assert!(matches!(
         function(&shared, "00:00.0").ids.map(|ids| ids.source),
@@ -516,7 +523,8 @@ fn of_several_models_with_one_name_the_one_numbered_nearest_to_its_device_is_tak
 00:12.0 USB controller: Advanced Micro Devices, Inc. [AMD] FCH USB OHCI Controller
 00:12.2 USB controller: Advanced Micro Devices, Inc. [AMD] Device {generation}08
 00:14.0 SMBus: Advanced Micro Devices, Inc. [AMD] {smbus}
-00:14.4 PCI bridge: Advanced Micro Devices, Inc. [AMD] FCH PCI Bridge (prog-if 01 [Subtractive decode])
+00:14.4 PCI bridge: Advanced Micro Devices, Inc. [AMD] FCH PCI Bridge \
+(prog-if 01 [Subtractive decode])
 00:14.5 USB controller: Advanced Micro Devices, Inc. [AMD] FCH USB OHCI Controller
 "
         )
@@ -556,7 +564,8 @@ fn numbers_alone_read_too() {
 #[test]
 fn domains_of_five_digits_are_machines_of_their_own() {
     let machine = texts::machine(
-        "0000:00:0e.0 RAID bus controller: a\n10000:e0:06.0 PCI bridge: b\n10000:e1:00.0 Non-Volatile memory controller: c\n",
+        "0000:00:0e.0 RAID bus controller: a\n10000:e0:06.0 PCI bridge: b\n\
+         10000:e1:00.0 Non-Volatile memory controller: c\n",
     );
     assert_eq!(
         machine.functions().iter().map(|function| function.bdf.segment()).collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sva_core::Bdf;
-use sva_topology::diff::{AcsChange, Company, Difference, ReadinessChange, Regrouped, Side};
+use sva_topology::diff::{AcsChange, Difference, Membership, ReadinessChange, Regrouped, Side};
 use sva_topology::groups::{Grouping, Policy};
 use sva_topology::ready::Verdict;
 use sva_topology::{AcsBits, machine::Machine};
@@ -64,8 +64,8 @@ fn sentences(difference: &Difference) -> String {
             out,
             "regrouped: {}\n  A: {}\n  B: {}",
             list(&regrouped.members),
-            company(regrouped.before.as_ref()),
-            company(regrouped.after.as_ref())
+            membership(regrouped.before.as_ref()),
+            membership(regrouped.after.as_ref())
         );
     }
     for change in &difference.acs {
@@ -93,13 +93,13 @@ fn list(functions: &[Bdf]) -> String {
     functions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn company(company: Option<&Company>) -> String {
-    let Some(company) = company else { return "in no group".to_owned() };
-    let rest = company.others - company.some.len();
-    match (company.others, rest) {
-        (0, _) => format!("group {}, with no other", company.group),
-        (_, 0) => format!("group {}, with {}", company.group, list(&company.some)),
-        _ => format!("group {}, with {} and {rest} more", company.group, list(&company.some)),
+fn membership(membership: Option<&Membership>) -> String {
+    let Some(membership) = membership else { return "in no group".to_owned() };
+    let rest = membership.others - membership.some.len();
+    match (membership.others, rest) {
+        (0, _) => format!("group {}, with no other", membership.group),
+        (_, 0) => format!("group {}, with {}", membership.group, list(&membership.some)),
+        _ => format!("group {}, with {} and {rest} more", membership.group, list(&membership.some)),
     }
 }
 
@@ -135,10 +135,16 @@ fn texts(functions: &[Bdf]) -> Vec<String> {
 }
 
 fn regrouped(regrouped: &Regrouped) -> Value {
-    let company = |company: &Option<Company>| {
-        company.as_ref().map(|company| json!({ "group": company.group, "others": company.others, "some": texts(&company.some) }))
+    let side = |side: &Option<Membership>| {
+        side.as_ref().map(|Membership { group, others, some }| {
+            json!({ "group": group, "others": others, "some": texts(some) })
+        })
     };
-    json!({ "members": texts(&regrouped.members), "before": company(&regrouped.before), "after": company(&regrouped.after) })
+    json!({
+        "members": texts(&regrouped.members),
+        "before": side(&regrouped.before),
+        "after": side(&regrouped.after),
+    })
 }
 
 fn acs_change(change: &AcsChange) -> Value {

@@ -10,7 +10,7 @@ use crate::fabric::error::{Decoder, SpecError};
 use crate::fabric::limit;
 use crate::fabric::ranges::{FOUR_GIB, WINDOW_UNIT};
 use crate::fabric::spec::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
-use crate::fabric::tree::{Above, Below, Port, Tree, host_bdf};
+use crate::fabric::tree::{Child, Parent, Port, Tree, host_bdf};
 
 /// Checks every element by itself, and that no two have one name or address.
 pub(crate) fn elements(spec: &FabricSpec) -> Result<(), SpecError> {
@@ -194,7 +194,7 @@ pub(crate) fn buses(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError> {
     }
     for function in &tree.functions {
         let bdf = function.spec.bdf;
-        if let Above::Port(above) = function.above {
+        if let Parent::Port(above) = function.above {
             let above = &tree.ports[above];
             if above.spec.kind == PortKind::Upstream {
                 return Err(SpecError::FunctionMisplaced { bdf, parent: above.spec.id.clone() });
@@ -204,7 +204,7 @@ pub(crate) fn buses(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError> {
     }
     for &port in order.iter().rev() {
         let subordinate = tree.ports[port].subordinate;
-        if let Above::Port(above) = tree.ports[port].above {
+        if let Parent::Port(above) = tree.ports[port].above {
             let above = &mut tree.ports[above];
             above.subordinate = above.subordinate.max(subordinate);
         }
@@ -215,8 +215,8 @@ pub(crate) fn buses(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError> {
 fn placed(tree: &Tree, port: &Port) -> Result<(), SpecError> {
     let kind = port.spec.kind;
     let fits = match port.above {
-        Above::Host(_) => matches!(kind, PortKind::Root | PortKind::PciBridge),
-        Above::Port(above) => match tree.ports[above].spec.kind {
+        Parent::HostBridge(_) => matches!(kind, PortKind::Root | PortKind::PciBridge),
+        Parent::Port(above) => match tree.ports[above].spec.kind {
             PortKind::Root | PortKind::Downstream => {
                 matches!(kind, PortKind::Upstream | PortKind::PciBridge)
             }
@@ -226,8 +226,8 @@ fn placed(tree: &Tree, port: &Port) -> Result<(), SpecError> {
     };
     if !fits {
         let parent_kind = match port.above {
-            Above::Host(_) => "host bridge",
-            Above::Port(above) => tree.ports[above].spec.kind.name(),
+            Parent::HostBridge(_) => "host bridge",
+            Parent::Port(above) => tree.ports[above].spec.kind.name(),
         };
         return Err(SpecError::PortMisplaced {
             bdf: port.spec.bdf,
@@ -239,13 +239,13 @@ fn placed(tree: &Tree, port: &Port) -> Result<(), SpecError> {
     on_bus(tree, port.spec.bdf, port.above)
 }
 
-fn on_bus(tree: &Tree, bdf: Bdf, above: Above) -> Result<(), SpecError> {
+fn on_bus(tree: &Tree, bdf: Bdf, above: Parent) -> Result<(), SpecError> {
     let (parent, segment, bus) = match above {
-        Above::Host(host) => {
+        Parent::HostBridge(host) => {
             let host = &tree.hosts[host].spec;
             (&host.id, host.segment, host.bus)
         }
-        Above::Port(port) => {
+        Parent::Port(port) => {
             let port = &tree.ports[port].spec;
             (&port.id, port.bdf.segment(), port.secondary)
         }
@@ -254,7 +254,7 @@ fn on_bus(tree: &Tree, bdf: Bdf, above: Above) -> Result<(), SpecError> {
         return Err(SpecError::WrongBus { bdf, parent: parent.clone(), segment, bus });
     }
     match above {
-        Above::Port(port) if tree.ports[port].faces_down() && bdf.device() != 0 => {
+        Parent::Port(port) if tree.ports[port].faces_down() && bdf.device() != 0 => {
             Err(SpecError::NotDeviceZero { bdf, port: tree.ports[port].spec.bdf })
         }
         _ => Ok(()),
@@ -293,11 +293,11 @@ fn nested(tree: &Tree, order: &[usize]) -> Result<(), SpecError> {
             owner: port.spec.bdf,
         }
     };
-    let ports_of = |children: &[Below]| -> Vec<Buses> {
+    let ports_of = |children: &[Child]| -> Vec<Buses> {
         children
             .iter()
             .filter_map(
-                |child| if let Below::Port(port) = child { Some(below(*port)) } else { None },
+                |child| if let Child::Port(port) = child { Some(below(*port)) } else { None },
             )
             .collect()
     };

@@ -1,4 +1,4 @@
-//! The way back: a description as TOML, in the form that people write.
+//! Writes a description as TOML, in the form that people write.
 //!
 //! Written by hand rather than by serde: tables of one line each for what belongs together,
 //! hexadecimal addresses and sizes with units, and nothing that is the default.

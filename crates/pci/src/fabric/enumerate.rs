@@ -9,7 +9,7 @@ use crate::acs::Acs;
 use crate::fabric::error::SpecError;
 use crate::fabric::limit;
 use crate::fabric::spec::FabricSpec;
-use crate::fabric::tree::{Above, Below, Function, Host, Port, Tree};
+use crate::fabric::tree::{Child, Function, HostBridge, Parent, Port, Tree};
 use crate::fabric::{check, program};
 
 /// Checks and links `spec`; `control` holds ACS control that was changed since enumeration.
@@ -30,10 +30,10 @@ pub(crate) fn enumerate(
 /// above of is in a cycle.
 fn order(tree: &mut Tree) -> Result<Vec<usize>, SpecError> {
     let mut order: Vec<usize> = Vec::with_capacity(tree.ports.len());
-    let ports_of = |children: &[Below]| {
+    let ports_of = |children: &[Child]| {
         let ports = children
             .iter()
-            .filter_map(|below| if let Below::Port(port) = below { Some(*port) } else { None });
+            .filter_map(|below| if let Child::Port(port) = below { Some(*port) } else { None });
         ports.collect::<Vec<_>>()
     };
     for host in &tree.hosts {
@@ -64,9 +64,13 @@ fn order(tree: &mut Tree) -> Result<Vec<usize>, SpecError> {
 fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, SpecError> {
     let mut names = HashMap::new();
     names.extend(
-        spec.host_bridges.iter().enumerate().map(|(n, host)| (host.id.as_str(), Above::Host(n))),
+        spec.host_bridges
+            .iter()
+            .enumerate()
+            .map(|(n, host)| (host.id.as_str(), Parent::HostBridge(n))),
     );
-    names.extend(spec.ports.iter().enumerate().map(|(n, port)| (port.id.as_str(), Above::Port(n))));
+    names
+        .extend(spec.ports.iter().enumerate().map(|(n, port)| (port.id.as_str(), Parent::Port(n))));
     let parent = |bdf: Bdf, name: &str| {
         names
             .get(name)
@@ -80,7 +84,7 @@ fn link(spec: &FabricSpec, control: &BTreeMap<Bdf, AcsBits>) -> Result<Tree, Spe
     let hosts = spec
         .host_bridges
         .iter()
-        .map(|host| Host { spec: host.clone(), children: Vec::new() })
+        .map(|host| HostBridge { spec: host.clone(), children: Vec::new() })
         .collect();
     let mut ports = Vec::with_capacity(spec.ports.len());
     let mut functions = Vec::with_capacity(spec.functions.len());

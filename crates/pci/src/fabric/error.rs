@@ -56,7 +56,11 @@ pub enum SpecError {
     },
     /// An id or model name is empty, too long, or has other characters than letters, digits, `.`,
     /// `_` and `-`.
-    #[error("`{}` is no name; use 1 to {} of the characters A-Z a-z 0-9 . _ -", name.escape_debug(), limit::NAME)]
+    #[error(
+        "`{}` is no name; use 1 to {} of the characters A-Z a-z 0-9 . _ -",
+        name.escape_debug(),
+        limit::NAME
+    )]
     BadName {
         /// The start of it.
         name: String,
@@ -128,7 +132,8 @@ pub enum SpecError {
     },
     /// An endpoint below an upstream port.
     #[error(
-        "{bdf} cannot be below `{parent}`, the upstream port of a switch; put it below one of its downstream ports"
+        "{bdf} cannot be below `{parent}`, the upstream port of a switch; put it below one of its \
+         downstream ports"
     )]
     FunctionMisplaced {
         /// The endpoint.
@@ -159,7 +164,8 @@ pub enum SpecError {
     /// Bus numbers do not nest: a secondary bus not above its port's own, or two ranges that
     /// overlap.
     #[error(
-        "the buses {first:02x}-{last:02x} below {port} conflict with bus {other_first:02x}-{other_last:02x} of {other}"
+        "the buses {first:02x}-{last:02x} below {port} conflict with bus \
+         {other_first:02x}-{other_last:02x} of {other}"
     )]
     BusConflict {
         /// A port or host bridge.
@@ -188,7 +194,8 @@ pub enum SpecError {
     /// Some functions of a device isolate and others do not, so that its groups would change with
     /// what is plugged.
     #[error(
-        "{with} enables ACS RR and CR between functions, but {without} of the same device does not; give both the same"
+        "{with} enables ACS RR and CR between functions, but {without} of the same device does \
+         not; give both the same"
     )]
     MixedFunctionAcs {
         /// A function that isolates.
@@ -198,7 +205,8 @@ pub enum SpecError {
     },
     /// ACS where it does not belong: an upstream port or a PCIe-to-PCI bridge.
     #[error(
-        "{bdf} is a {kind}, which has no ACS here; put it on root ports, downstream ports and functions"
+        "{bdf} is a {kind}, which has no ACS here; put it on root ports, downstream ports and \
+         functions"
     )]
     AcsMisplaced {
         /// The port.
@@ -208,7 +216,8 @@ pub enum SpecError {
     },
     /// A port that is no upstream port is said to be one of several functions.
     #[error(
-        "{bdf} is a {kind}; only upstream ports are said to be multifunction, for only they have endpoints beside them"
+        "{bdf} is a {kind}; only upstream ports are said to be multifunction, for only they have \
+         endpoints beside them"
     )]
     MultifunctionMisplaced {
         /// The port.
@@ -234,7 +243,8 @@ pub enum SpecError {
     },
     /// ACS egress control is enabled, which is not modelled.
     #[error(
-        "{bdf} enables ACS EC; it can be implemented but not enabled, for no egress vector is modelled"
+        "{bdf} enables ACS EC; it can be implemented but not enabled, for no egress vector is \
+         modelled"
     )]
     EgressControl {
         /// The port or function.
@@ -279,7 +289,7 @@ pub enum SpecError {
     /// A range without bytes.
     #[error("{decoder} at {address:#x} has no bytes")]
     Empty {
-        /// Whose.
+        /// What decodes the range.
         decoder: Decoder,
         /// Where.
         address: u64,
@@ -287,7 +297,7 @@ pub enum SpecError {
     /// A range that wraps past the last address.
     #[error("{decoder} at {address:#x} with {size:#x} bytes wraps past the last address")]
     Wraps {
-        /// Whose.
+        /// What decodes the range.
         decoder: Decoder,
         /// Where.
         address: u64,
@@ -307,7 +317,7 @@ pub enum SpecError {
     /// A range that is not aligned: a BAR to its size, a window to 1 MiB at both ends.
     #[error("{decoder} at {range} is not aligned to {to:#x} bytes")]
     Misaligned {
-        /// Whose.
+        /// What decodes the range.
         decoder: Decoder,
         /// The range.
         range: AddrRange,
@@ -317,7 +327,7 @@ pub enum SpecError {
     /// A range on both sides of 4 GiB, where a bridge has one window for each side.
     #[error("{decoder} at {range} crosses 4 GiB; keep it on one side")]
     CrossesFourGib {
-        /// Whose.
+        /// What decodes the range.
         decoder: Decoder,
         /// The range.
         range: AddrRange,
@@ -325,11 +335,11 @@ pub enum SpecError {
     /// Two ranges on one bus share addresses.
     #[error("{a} at {a_range} overlaps {b} at {b_range}; move one of them")]
     Overlap {
-        /// One.
+        /// The first decoder.
         a: Decoder,
         /// Its range.
         a_range: AddrRange,
-        /// The other.
+        /// The second decoder.
         b: Decoder,
         /// Its range.
         b_range: AddrRange,
@@ -337,7 +347,7 @@ pub enum SpecError {
     /// A range outside the windows of what is above.
     #[error("{decoder} at {range} lies outside the windows of {above}; move it or widen them")]
     OutsideWindow {
-        /// Whose.
+        /// What decodes the range.
         decoder: Decoder,
         /// The range.
         range: AddrRange,
@@ -385,7 +395,10 @@ pub enum ConfigError {
         len: usize,
     },
     /// Not TOML, or not of this format: an unknown key, a missing one, a value of another type.
-    #[error("line {line}, column {column}: {}; there it says `{excerpt}`", escaped(reason.message(), limit::REASON))]
+    #[error(
+        "line {line}, column {column}: {}; there it says `{excerpt}`",
+        escaped(reason.message(), limit::REASON)
+    )]
     Toml {
         /// Line, from 1.
         line: usize,
@@ -411,7 +424,11 @@ pub enum AddError {
     #[error(transparent)]
     Spec(#[from] SpecError),
     /// Adding it would put a device that is there into another group.
-    #[error("adding {added} would move {device} from the group at {} to the one at {}", from.0, to.0)]
+    #[error(
+        "adding {added} would move {device} from the group at {} to the one at {}",
+        from.0,
+        to.0
+    )]
     GroupWouldChange {
         /// What was to be added.
         added: Bdf,

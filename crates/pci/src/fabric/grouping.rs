@@ -27,7 +27,7 @@ use crate::acs::enabled;
 use crate::fabric::check::isolates;
 use crate::fabric::path;
 use crate::fabric::spec::PortKind;
-use crate::fabric::tree::{Below, Port, Tree};
+use crate::fabric::tree::{Child, Port, Tree};
 
 /// The group of `device`; one that is not there is answered by its position, as without ACS of its
 /// own.
@@ -35,12 +35,12 @@ pub(crate) fn key(tree: &Tree, device: Bdf) -> GroupKey {
     if let Some(first) = tree.declared.get(&device) {
         return GroupKey(*first);
     }
-    let point = point(tree, device);
+    let point = merge_point(tree, device);
     tree.declared.get(&point.0).map_or(point, |first| GroupKey(*first))
 }
 
 /// The last point at which paths run together with that of `device`.
-fn point(tree: &Tree, device: Bdf) -> GroupKey {
+fn merge_point(tree: &Tree, device: Bdf) -> GroupKey {
     let bus = tree.bus_of(device);
     let own = if function_isolates(tree, device) && tree.beside(device).is_none() {
         device
@@ -53,7 +53,7 @@ fn point(tree: &Tree, device: Bdf) -> GroupKey {
         .iter()
         .rev()
         .find(|port| merges(tree, **port))
-        .map(|port| point_of(&tree.ports[*port]));
+        .map(|port| representative(&tree.ports[*port]));
     if host_merges(tree, host).is_some() {
         return GroupKey(tree.hosts[host].bdf());
     }
@@ -62,7 +62,7 @@ fn point(tree: &Tree, device: Bdf) -> GroupKey {
 
 /// What stands for what a port joins: itself, or the device of an upstream port with functions
 /// beside it.
-fn point_of(port: &Port) -> Bdf {
+fn representative(port: &Port) -> Bdf {
     if port.spec.multifunction { port.spec.bdf.slot() } else { port.spec.bdf }
 }
 
@@ -75,15 +75,15 @@ pub(crate) fn why(tree: &Tree, a: Bdf, b: Bdf) -> SharedBecause {
     if a.slot() == b.slot() && !function_isolates(tree, a) {
         return SharedBecause::Multifunction { slot: a.slot() };
     }
-    if point(tree, a) != point(tree, b) {
+    if merge_point(tree, a) != merge_point(tree, b) {
         return SharedBecause::Declared;
     }
-    SharedBecause::NoAcs { port: culprit(tree, a, b).unwrap_or(point(tree, a).0) }
+    SharedBecause::NoAcs { port: joining_port(tree, a, b).unwrap_or(merge_point(tree, a).0) }
 }
 
 /// The port that joins the paths of `a` and `b`: the first that does not isolate on the way of `a`,
 /// then of `b`, then beside them.
-fn culprit(tree: &Tree, a: Bdf, b: Bdf) -> Option<Bdf> {
+fn joining_port(tree: &Tree, a: Bdf, b: Bdf) -> Option<Bdf> {
     let (above_a, above_b) = (tree.bus_of(a)?, tree.bus_of(b)?);
     let ((ports_a, host), (ports_b, _)) = (tree.upward(above_a), tree.upward(above_b));
     let beside = [a, b].into_iter().filter_map(|device| tree.beside(device));
@@ -97,7 +97,7 @@ fn culprit(tree: &Tree, a: Bdf, b: Bdf) -> Option<Bdf> {
     }
     let switches = ports_a.iter().filter(|port| ports_b.contains(port));
     switches
-        .filter_map(|port| weak_downstream(tree, *port))
+        .filter_map(|port| non_isolating_downstream(tree, *port))
         .next()
         .or_else(|| host_merges(tree, host))
 }
@@ -107,7 +107,7 @@ fn merges(tree: &Tree, port: usize) -> bool {
     match tree.ports[port].spec.kind {
         PortKind::PciBridge => true,
         PortKind::Upstream => {
-            tree.ports[port].spec.multifunction || weak_downstream(tree, port).is_some()
+            tree.ports[port].spec.multifunction || non_isolating_downstream(tree, port).is_some()
         }
         PortKind::Root => !port_isolates(&tree.ports[port]),
         // Its switch has merged, one step further up.
@@ -116,16 +116,16 @@ fn merges(tree: &Tree, port: usize) -> bool {
 }
 
 /// The first downstream port of a switch that does not isolate.
-fn weak_downstream(tree: &Tree, upstream: usize) -> Option<Bdf> {
+fn non_isolating_downstream(tree: &Tree, upstream: usize) -> Option<Bdf> {
     let mut ports = ports_of(tree, &tree.ports[upstream].children);
     ports
         .find(|port| port.spec.kind == PortKind::Downstream && !port_isolates(port))
         .map(|port| port.spec.bdf)
 }
 
-fn ports_of<'a>(tree: &'a Tree, children: &'a [Below]) -> impl Iterator<Item = &'a Port> {
+fn ports_of<'a>(tree: &'a Tree, children: &'a [Child]) -> impl Iterator<Item = &'a Port> {
     children.iter().filter_map(|child| {
-        if let Below::Port(port) = child { Some(&tree.ports[*port]) } else { None }
+        if let Child::Port(port) = child { Some(&tree.ports[*port]) } else { None }
     })
 }
 

@@ -1,13 +1,19 @@
 //! A software PCI Express fabric: what is there ([`FabricSpec`]), and how it behaves at run time
 //! ([`Fabric`]).
 //!
-//! | module | what lives there |
+//! Uses `acs` and `number`. Inside, each module uses those above it in this table only.
+//!
+//! | module | what it holds |
 //! |---|---|
-//! | `spec`, `config`, `describe` | the plain description, its TOML form, and the way back |
-//! | `tree`, `check`, `program` | the hierarchy: linked, checked, its bridge windows programmed |
-//! | `route` | where one request goes, hop by hop, by its address and address type |
+//! | `limit`, `ranges` | bounds; windows as bridges have them |
+//! | `spec`, `error` | the plain description, and what is wrong with one |
+//! | `tree` | the linked hierarchy |
+//! | `config`, `describe` | the description as TOML: read, written |
+//! | `check`, `program` | a linked description checked; its bridge windows programmed |
+//! | `enumerate` | all of that in order |
+//! | `route`, `path` | where one request goes, hop by hop, by its address and address type |
 //! | `windows` | the same for all addresses at once |
-//! | `grouping`, `path` | which devices form a group; what a path to the root lacks |
+//! | `grouping` | which devices form a group |
 //! | `runtime`, `bar` | the run-time object: hotplug, ACS control, what answers behind a BAR |
 //! | `view`, `render` | the fabric as data and as a picture |
 

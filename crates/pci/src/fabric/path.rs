@@ -7,7 +7,7 @@ use sva_topology::AcsBits;
 use crate::fabric::ranges::joined;
 use crate::fabric::route::AddressType;
 use crate::fabric::spec::PortKind;
-use crate::fabric::tree::{Above, Function, Tree, bus_zero};
+use crate::fabric::tree::{Function, Parent, Tree, bus_zero};
 
 /// The requester ID that the IOMMU sees.
 ///
@@ -16,7 +16,7 @@ use crate::fabric::tree::{Above, Function, Tree, bus_zero};
 /// way. Answers by position, so also for a device that is not there any more.
 pub(crate) fn requester(tree: &Tree, device: Bdf) -> RequesterId {
     match tree.bus_of(device) {
-        Some(Above::Port(port)) if tree.ports[port].spec.kind == PortKind::PciBridge => {
+        Some(Parent::Port(port)) if tree.ports[port].spec.kind == PortKind::PciBridge => {
             RequesterId(bus_zero(device.segment(), device.bus()))
         }
         _ => RequesterId(device),
@@ -29,7 +29,10 @@ pub(crate) fn requester(tree: &Tree, device: Bdf) -> RequesterId {
 pub(crate) fn defect(tree: &Tree, from: &Function) -> Option<PathDefect> {
     let bdf = from.spec.bdf;
     let peers_inside = tree.slot(bdf).nth(1).is_some() || tree.beside(bdf).is_some();
-    let conventional = matches!(from.above, Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge);
+    let conventional = matches!(
+        from.above,
+        Parent::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge
+    );
     if peers_inside && !conventional && !from.enables(AcsBits::RR) {
         return Some(PathDefect::NoRequestRedirect(bdf));
     }

@@ -6,7 +6,7 @@ use sva_core::{AddrRange, Bdf};
 use crate::fabric::error::{Decoder, SpecError};
 use crate::fabric::ranges::{FOUR_GIB, WINDOW_UNIT, joined};
 use crate::fabric::spec::{FunctionSpec, PortSpec};
-use crate::fabric::tree::{Above, Bar, Below, Host, Tree};
+use crate::fabric::tree::{Bar, Child, HostBridge, Parent, Tree};
 
 /// The smallest memory BAR: the low four bits of the register are no address (PCIe 6.0, section
 /// 7.5.1.2.1, which wants 128 of native endpoints).
@@ -52,13 +52,13 @@ pub(crate) fn windows(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError>
         }
     }
     for &port in order.iter().rev() {
-        let children = decoded(tree, Above::Port(port));
+        let children = decoded(tree, Parent::Port(port));
         disjoint(&children)?;
         tree.ports[port].windows = programmed(&tree.ports[port].spec, &children)?;
     }
     let mut tops = Vec::new();
     for (n, host) in tree.hosts.iter().enumerate() {
-        let children = decoded(tree, Above::Host(n));
+        let children = decoded(tree, Parent::HostBridge(n));
         children.iter().try_for_each(|(range, decoder)| inside(host, *decoder, *range))?;
         disjoint(&children)?;
         tops.extend(
@@ -68,7 +68,7 @@ pub(crate) fn windows(tree: &mut Tree, order: &[usize]) -> Result<(), SpecError>
     disjoint(&tops)
 }
 
-fn inside(host: &Host, decoder: Decoder, range: AddrRange) -> Result<(), SpecError> {
+fn inside(host: &HostBridge, decoder: Decoder, range: AddrRange) -> Result<(), SpecError> {
     if host.spec.windows.iter().any(|window| window.covers(range)) {
         return Ok(());
     }
@@ -76,17 +76,17 @@ fn inside(host: &Host, decoder: Decoder, range: AddrRange) -> Result<(), SpecErr
 }
 
 /// What the elements of one bus decode.
-fn decoded(tree: &Tree, above: Above) -> Vec<(AddrRange, Decoder)> {
+fn decoded(tree: &Tree, above: Parent) -> Vec<(AddrRange, Decoder)> {
     let mut ranges = Vec::new();
     for child in tree.children(above) {
         match *child {
-            Below::Port(port) => {
+            Child::Port(port) => {
                 let port = &tree.ports[port];
                 ranges.extend(
                     port.windows.iter().map(|window| (*window, Decoder::Port(port.spec.bdf))),
                 );
             }
-            Below::Function(function) => {
+            Child::Function(function) => {
                 let function = &tree.functions[function];
                 let device: Bdf = function.spec.bdf;
                 ranges.extend(

@@ -36,28 +36,28 @@ use sva_topology::AcsBits;
 
 use crate::acs::{Acs, enabled};
 use crate::fabric::spec::PortKind;
-use crate::fabric::tree::{Above, Below, Function, Port, Tree};
+use crate::fabric::tree::{Child, Function, Parent, Port, Tree};
 
 /// Where a request ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Route {
-    /// At the IOMMU.
+    /// The IOMMU gets it.
     Upstream,
-    /// In a BAR of a peer.
+    /// A BAR of a peer decodes it.
     Peer {
         /// The peer.
         bdf: Bdf,
-        /// Which BAR.
+        /// The index of the BAR, 0 to 5.
         bar: u8,
     },
-    /// Nowhere: it is in the window of this port or bridge, and nobody behind decodes it, or it
-    /// came from there.
-    Swallowed {
+    /// A port or bridge drops it: the address is in its window, and nobody behind decodes it, or
+    /// the request came from there.
+    Dropped {
         /// The port or bridge; for a device that is not on the fabric, that device.
         bridge: Bdf,
     },
-    /// At a port that stops requests with a translated address (ACS Translation Blocking), or a
-    /// bridge to a bus that cannot carry one.
+    /// A port stops requests with a translated address (ACS Translation Blocking), or a bridge
+    /// leads to a bus that cannot carry one.
     Blocked {
         /// The port or bridge.
         port: Bdf,
@@ -110,8 +110,8 @@ pub(crate) fn route(
     let mut source = from.spec.bdf;
     loop {
         let port = match at {
-            Above::Host(host) => return root_complex(tree, host, source, redirect, address),
-            Above::Port(port) => &tree.ports[port],
+            Parent::HostBridge(host) => return root_complex(tree, host, source, redirect, address),
+            Parent::Port(port) => &tree.ports[port],
         };
         source = port.spec.bdf;
         if address_type.stopped_by(port) {
@@ -119,10 +119,10 @@ pub(crate) fn route(
         }
         let own = port.decodes(address);
         match port.spec.kind {
-            PortKind::PciBridge if own => return Route::Swallowed { bridge: source },
+            PortKind::PciBridge if own => return Route::Dropped { bridge: source },
             PortKind::PciBridge => redirect = false,
             PortKind::Root | PortKind::Downstream if own && !port.enables(AcsBits::UF) => {
-                return Route::Swallowed { bridge: source };
+                return Route::Dropped { bridge: source };
             }
             PortKind::Root | PortKind::Downstream => {
                 redirect = own || address_type.redirected_by(port.acs)
@@ -134,14 +134,14 @@ pub(crate) fn route(
             }
             PortKind::Upstream => {}
         }
-        if let (PortKind::Downstream, Above::Port(upstream), false) =
+        if let (PortKind::Downstream, Parent::Port(upstream), false) =
             (port.spec.kind, port.above, redirect)
         {
-            if let Some(taken) = sideways(tree, Above::Port(upstream), source, address) {
+            if let Some(taken) = sideways(tree, Parent::Port(upstream), source, address) {
                 return taken;
             }
             if tree.ports[upstream].decodes(address) && !port.enables(AcsBits::RR) {
-                return Route::Swallowed { bridge: tree.ports[upstream].spec.bdf };
+                return Route::Dropped { bridge: tree.ports[upstream].spec.bdf };
             }
         }
         at = port.above;
@@ -156,7 +156,7 @@ fn in_device(
     address: u64,
 ) -> Option<Route> {
     match from.above {
-        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => {
+        Parent::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => {
             match address_type {
                 AddressType::Untranslated => sideways(tree, from.above, from.spec.bdf, address),
                 AddressType::Translated => None,
@@ -168,7 +168,7 @@ fn in_device(
                 tree.slot(from.spec.bdf).filter(|sibling| sibling.spec.bdf != from.spec.bdf);
             let below = || {
                 tree.beside(from.spec.bdf)
-                    .and_then(|upstream| down(tree, Below::Port(upstream), address))
+                    .and_then(|upstream| down(tree, Child::Port(upstream), address))
             };
             siblings.filter_map(|sibling| claim(sibling, address)).next().or_else(below)
         }
@@ -179,11 +179,11 @@ fn root_complex(tree: &Tree, host: usize, source: Bdf, redirect: bool, address: 
     if redirect || !tree.hosts[host].spec.p2p {
         return Route::Upstream;
     }
-    sideways(tree, Above::Host(host), source, address).unwrap_or(Route::Upstream)
+    sideways(tree, Parent::HostBridge(host), source, address).unwrap_or(Route::Upstream)
 }
 
 /// The element of a bus, other than `source`, that takes the request.
-fn sideways(tree: &Tree, bus: Above, source: Bdf, address: u64) -> Option<Route> {
+fn sideways(tree: &Tree, bus: Parent, source: Bdf, address: u64) -> Option<Route> {
     tree.children(bus)
         .iter()
         .filter(|child| tree.bdf_below(**child) != source)
@@ -191,16 +191,16 @@ fn sideways(tree: &Tree, bus: Above, source: Bdf, address: u64) -> Option<Route>
 }
 
 /// Where a request for `address` ends that `child` is offered; `None` where it does not decode it.
-fn down(tree: &Tree, child: Below, address: u64) -> Option<Route> {
+fn down(tree: &Tree, child: Child, address: u64) -> Option<Route> {
     match child {
-        Below::Function(function) => claim(&tree.functions[function], address),
-        Below::Port(port) => {
+        Child::Function(function) => claim(&tree.functions[function], address),
+        Child::Port(port) => {
             let port = &tree.ports[port];
             if !port.decodes(address) {
                 return None;
             }
             let taken = port.children.iter().find_map(|child| down(tree, *child, address));
-            Some(taken.unwrap_or(Route::Swallowed { bridge: port.spec.bdf }))
+            Some(taken.unwrap_or(Route::Dropped { bridge: port.spec.bdf }))
         }
     }
 }

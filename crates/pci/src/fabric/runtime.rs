@@ -26,7 +26,7 @@ use crate::fabric::grouping;
 use crate::fabric::path;
 use crate::fabric::route::{self, AddressType, Route};
 use crate::fabric::spec::{FabricSpec, FunctionSpec};
-use crate::fabric::tree::{Above, Tree};
+use crate::fabric::tree::{Parent, Tree};
 use crate::fabric::windows;
 
 /// A fabric: the bus that the devices of an IOMMU sit on.
@@ -50,12 +50,12 @@ struct State {
     spec: FabricSpec,
     /// ACS control where it was changed since.
     control: BTreeMap<Bdf, AcsBits>,
-    models: BTreeMap<(Bdf, u8), Behind>,
+    models: BTreeMap<(Bdf, u8), BarBackend>,
     tree: Arc<Tree>,
 }
 
 /// What answers behind a BAR.
-enum Behind {
+enum BarBackend {
     Ram(Arc<RamBar>),
     Model(Arc<dyn BarModel>),
 }
@@ -127,7 +127,7 @@ impl Fabric {
         let tree = self.tree();
         match tree.function(from) {
             Some(function) => route::route(&tree, function, address_type, address),
-            None => Route::Swallowed { bridge: from },
+            None => Route::Dropped { bridge: from },
         }
     }
 
@@ -243,8 +243,9 @@ impl Fabric {
         if state.tree.function(bdf).is_none() {
             return Err(ModelError::NotPresent(bdf));
         }
-        let behind = state.models.get_mut(&(bdf, index)).ok_or(ModelError::NoBar { bdf, index })?;
-        let before = std::mem::replace(behind, Behind::Model(model));
+        let backend =
+            state.models.get_mut(&(bdf, index)).ok_or(ModelError::NoBar { bdf, index })?;
+        let before = std::mem::replace(backend, BarBackend::Model(model));
         drop(state);
         // A model's own drop may do anything; no lock is held for it.
         drop(before);
@@ -254,7 +255,7 @@ impl Fabric {
     /// The memory behind a BAR, where no other model was attached.
     pub fn memory(&self, bdf: Bdf, index: u8) -> Option<Arc<RamBar>> {
         match self.state.read().models.get(&(bdf, index)) {
-            Some(Behind::Ram(ram)) => Some(Arc::clone(ram)),
+            Some(BarBackend::Ram(ram)) => Some(Arc::clone(ram)),
             _ => None,
         }
     }
@@ -271,7 +272,7 @@ impl Fabric {
 
     /// The model behind `window`, and the offset of `address` in its BAR; `None` where no BAR (any
     /// more) has all of the request.
-    fn behind(
+    fn backend(
         &self,
         window: &PeerWindow,
         address: u64,
@@ -282,8 +283,8 @@ impl Fabric {
         let function = state.tree.function(window.decoder).filter(|_| window.claimed)?;
         let bar = function.bars.iter().find(|bar| bar.range.covers(request))?;
         let model: Arc<dyn BarModel> = match state.models.get(&(window.decoder, bar.index))? {
-            Behind::Ram(ram) => Arc::clone(ram) as Arc<dyn BarModel>,
-            Behind::Model(model) => Arc::clone(model),
+            BarBackend::Ram(ram) => Arc::clone(ram) as Arc<dyn BarModel>,
+            BarBackend::Model(model) => Arc::clone(model),
         };
         Some((model, address - bar.range.first()))
     }
@@ -291,7 +292,7 @@ impl Fabric {
 
 impl State {
     fn give_memory(&mut self, function: &FunctionSpec) {
-        let memory = |index| ((function.bdf, index), Behind::Ram(Arc::new(RamBar::new())));
+        let memory = |index| ((function.bdf, index), BarBackend::Ram(Arc::new(RamBar::new())));
         self.models.extend(function.bars.iter().map(|bar| memory(bar.index)));
     }
 }
@@ -300,8 +301,8 @@ fn fits_programmed_windows(tree: &Tree, function: &FunctionSpec) -> Result<(), S
     // A parent that does not exist, and BARs that are none, are found when the tree is built.
     let Some(above) = tree.bus_of(function.bdf) else { return Ok(()) };
     let windows = match above {
-        Above::Host(host) => &tree.hosts[host].spec.windows,
-        Above::Port(port) => &tree.ports[port].windows,
+        Parent::HostBridge(host) => &tree.hosts[host].spec.windows,
+        Parent::Port(port) => &tree.ports[port].windows,
     };
     for bar in &function.bars {
         let Some(range) = AddrRange::new(bar.address, bar.size) else { continue };
@@ -379,7 +380,7 @@ impl Topology for Fabric {
             return Err(PeerAborted(from));
         }
         let (model, offset) =
-            self.behind(window, address, buf.len()).ok_or(PeerAborted(window.decoder))?;
+            self.backend(window, address, buf.len()).ok_or(PeerAborted(window.decoder))?;
         model.read(offset, buf).map_err(|_| PeerAborted(window.decoder))
     }
 
@@ -393,7 +394,7 @@ impl Topology for Fabric {
         if self.tree().function(from).is_none() {
             return Err(PeerAborted(from));
         }
-        match self.behind(window, address, data.len()) {
+        match self.backend(window, address, data.len()) {
             Some((model, offset)) => {
                 model.write(offset, data).map_err(|_| PeerAborted(window.decoder))
             }

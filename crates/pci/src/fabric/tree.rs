@@ -1,7 +1,7 @@
-//! The hierarchy: a description linked, checked and with its bridge windows programmed.
+//! The hierarchy: host bridges, ports and functions, linked.
 //!
-//! A tree is immutable: a change of the fabric builds another one. So whoever holds one sees one
-//! state of the bus, and no lock.
+//! An enumerated tree is immutable: a change of the fabric builds another one. So a reader that
+//! holds one sees one state of the bus and takes no lock.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,27 +11,27 @@ use sva_topology::AcsBits;
 use crate::acs::Acs;
 use crate::fabric::spec::{FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 
-/// What a bus hangs from.
+/// The bridge above a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Above {
-    Host(usize),
+pub(crate) enum Parent {
+    HostBridge(usize),
     Port(usize),
 }
 
 /// What sits on a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Below {
+pub(crate) enum Child {
     Port(usize),
     Function(usize),
 }
 
 #[derive(Debug)]
-pub(crate) struct Host {
+pub(crate) struct HostBridge {
     pub(crate) spec: HostBridgeSpec,
-    pub(crate) children: Vec<Below>,
+    pub(crate) children: Vec<Child>,
 }
 
-impl Host {
+impl HostBridge {
     pub(crate) fn bdf(&self) -> Bdf {
         host_bdf(&self.spec)
     }
@@ -42,9 +42,9 @@ pub(crate) struct Port {
     pub(crate) spec: PortSpec,
     /// ACS as it is now; `spec.acs` is as it was when the port was enumerated.
     pub(crate) acs: Option<Acs>,
-    pub(crate) above: Above,
+    pub(crate) above: Parent,
     /// In the order of their addresses.
-    pub(crate) children: Vec<Below>,
+    pub(crate) children: Vec<Child>,
     /// Bridges between it and the host bridge.
     pub(crate) depth: usize,
     /// The last bus below it.
@@ -80,7 +80,7 @@ pub(crate) struct Function {
     pub(crate) spec: FunctionSpec,
     /// ACS as it is now.
     pub(crate) acs: Option<Acs>,
-    pub(crate) above: Above,
+    pub(crate) above: Parent,
     pub(crate) bars: Vec<Bar>,
 }
 
@@ -92,13 +92,13 @@ impl Function {
 
 #[derive(Debug)]
 pub(crate) struct Tree {
-    pub(crate) hosts: Vec<Host>,
+    pub(crate) hosts: Vec<HostBridge>,
     pub(crate) ports: Vec<Port>,
     pub(crate) functions: Vec<Function>,
     by_bdf: BTreeMap<Bdf, usize>,
     /// For each member of a declared group its first one.
     pub(crate) declared: HashMap<Bdf, Bdf>,
-    buses: BTreeMap<(u32, u8), Above>,
+    buses: BTreeMap<(u32, u8), Parent>,
     /// By function 0 of their device, the upstream ports that have endpoints beside them.
     beside: BTreeMap<Bdf, usize>,
 }
@@ -107,7 +107,7 @@ impl Tree {
     /// Links the parts, given with their parents but without children and indexes. `declared` has
     /// for each member of a declared group the first one.
     pub(crate) fn new(
-        hosts: Vec<Host>,
+        hosts: Vec<HostBridge>,
         ports: Vec<Port>,
         functions: Vec<Function>,
         declared: HashMap<Bdf, Bdf>,
@@ -149,40 +149,40 @@ impl Tree {
         self.beside.get(&bdf.slot()).copied()
     }
 
-    /// What the bus hangs from that `bdf` is on.
-    pub(crate) fn bus_of(&self, bdf: Bdf) -> Option<Above> {
+    /// The bridge above the bus that `bdf` is on.
+    pub(crate) fn bus_of(&self, bdf: Bdf) -> Option<Parent> {
         self.buses.get(&(bdf.segment(), bdf.bus())).copied()
     }
 
-    pub(crate) fn bdf_above(&self, above: Above) -> Bdf {
+    pub(crate) fn bdf_above(&self, above: Parent) -> Bdf {
         match above {
-            Above::Host(host) => self.hosts[host].bdf(),
-            Above::Port(port) => self.ports[port].spec.bdf,
+            Parent::HostBridge(host) => self.hosts[host].bdf(),
+            Parent::Port(port) => self.ports[port].spec.bdf,
         }
     }
 
-    pub(crate) fn bdf_below(&self, below: Below) -> Bdf {
+    pub(crate) fn bdf_below(&self, below: Child) -> Bdf {
         match below {
-            Below::Port(port) => self.ports[port].spec.bdf,
-            Below::Function(function) => self.functions[function].spec.bdf,
+            Child::Port(port) => self.ports[port].spec.bdf,
+            Child::Function(function) => self.functions[function].spec.bdf,
         }
     }
 
-    pub(crate) fn children(&self, above: Above) -> &[Below] {
+    pub(crate) fn children(&self, above: Parent) -> &[Child] {
         match above {
-            Above::Host(host) => &self.hosts[host].children,
-            Above::Port(port) => &self.ports[port].children,
+            Parent::HostBridge(host) => &self.hosts[host].children,
+            Parent::Port(port) => &self.ports[port].children,
         }
     }
 
     /// The ports from `above` up to the host bridge, and that.
-    pub(crate) fn upward(&self, above: Above) -> (Vec<usize>, usize) {
+    pub(crate) fn upward(&self, above: Parent) -> (Vec<usize>, usize) {
         let mut ports = Vec::new();
         let mut at = above;
         loop {
             match at {
-                Above::Host(host) => return (ports, host),
-                Above::Port(port) => {
+                Parent::HostBridge(host) => return (ports, host),
+                Parent::Port(port) => {
                     ports.push(port);
                     at = self.ports[port].above;
                 }
@@ -203,26 +203,26 @@ pub(crate) fn bus_zero(segment: u32, bus: u8) -> Bdf {
         .unwrap_or_else(|| unreachable!("device 0 and function 0 are in range"))
 }
 
-/// Tells parents of their children and fills the indexes.
+/// Fills the lists of children and the indexes.
 fn link_children(tree: &mut Tree) {
-    let mut links: Vec<(Above, Below, Bdf)> =
+    let mut links: Vec<(Parent, Child, Bdf)> =
         Vec::with_capacity(tree.ports.len() + tree.functions.len());
     links.extend(
-        tree.ports.iter().enumerate().map(|(n, port)| (port.above, Below::Port(n), port.spec.bdf)),
+        tree.ports.iter().enumerate().map(|(n, port)| (port.above, Child::Port(n), port.spec.bdf)),
     );
     links.extend(
         tree.functions
             .iter()
             .enumerate()
-            .map(|(n, function)| (function.above, Below::Function(n), function.spec.bdf)),
+            .map(|(n, function)| (function.above, Child::Function(n), function.spec.bdf)),
     );
     links.sort_by_key(|(_, _, bdf)| *bdf);
     for (above, below, bdf) in links {
         match above {
-            Above::Host(host) => tree.hosts[host].children.push(below),
-            Above::Port(port) => tree.ports[port].children.push(below),
+            Parent::HostBridge(host) => tree.hosts[host].children.push(below),
+            Parent::Port(port) => tree.ports[port].children.push(below),
         }
-        if let Below::Function(function) = below {
+        if let Child::Function(function) = below {
             tree.by_bdf.insert(bdf, function);
         }
     }
@@ -232,12 +232,12 @@ fn link_children(tree: &mut Tree) {
         tree.hosts
             .iter()
             .enumerate()
-            .map(|(n, host)| ((host.spec.segment, host.spec.bus), Above::Host(n))),
+            .map(|(n, host)| ((host.spec.segment, host.spec.bus), Parent::HostBridge(n))),
     );
     tree.buses.extend(
         tree.ports
             .iter()
             .enumerate()
-            .map(|(n, port)| ((port.spec.bdf.segment(), port.spec.secondary), Above::Port(n))),
+            .map(|(n, port)| ((port.spec.bdf.segment(), port.spec.secondary), Parent::Port(n))),
     );
 }

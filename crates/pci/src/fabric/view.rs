@@ -12,7 +12,7 @@ use crate::fabric::limit;
 use crate::fabric::path;
 use crate::fabric::route::AddressType;
 use crate::fabric::runtime::Fabric;
-use crate::fabric::tree::{Above, Bar, Below, Function, Host, Port, Tree};
+use crate::fabric::tree::{Bar, Child, Function, HostBridge, Parent, Port, Tree};
 use crate::fabric::windows;
 
 /// A whole fabric as it is now.
@@ -229,21 +229,21 @@ impl Groups {
     }
 }
 
-fn host_view(tree: &Tree, groups: &Groups, n: usize, host: &Host) -> HostBridgeView {
+fn host_view(tree: &Tree, groups: &Groups, n: usize, host: &HostBridge) -> HostBridgeView {
     HostBridgeView {
         id: host.spec.id.clone(),
         bdf: host.bdf().to_string(),
         p2p: host.spec.p2p,
         windows: host.spec.windows.iter().map(range_view).collect(),
         reserved: host.spec.reserved.iter().map(range_view).collect(),
-        children: children(tree, groups, Above::Host(n)),
+        children: children(tree, groups, Parent::HostBridge(n)),
     }
 }
 
-fn children(tree: &Tree, groups: &Groups, above: Above) -> Vec<NodeView> {
-    let view = |below: &Below| match *below {
-        Below::Port(n) => NodeView::Port(port_view(tree, groups, n, &tree.ports[n])),
-        Below::Function(n) => NodeView::Function(function_view(tree, groups, &tree.functions[n])),
+fn children(tree: &Tree, groups: &Groups, above: Parent) -> Vec<NodeView> {
+    let view = |below: &Child| match *below {
+        Child::Port(n) => NodeView::Port(port_view(tree, groups, n, &tree.ports[n])),
+        Child::Function(n) => NodeView::Function(function_view(tree, groups, &tree.functions[n])),
     };
     tree.children(above).iter().map(view).collect()
 }
@@ -258,7 +258,7 @@ fn port_view(tree: &Tree, groups: &Groups, n: usize, port: &Port) -> PortView {
         acs: port.acs.map(acs_view),
         tlp_prefix: port.spec.tlp_prefix,
         windows: port.windows.iter().map(range_view).collect(),
-        children: children(tree, groups, Above::Port(n)),
+        children: children(tree, groups, Parent::Port(n)),
     }
 }
 

@@ -4,9 +4,9 @@
 //! Where a port stops all requests of the type, nothing further up catches any: the windows are
 //! those that a request meets before.
 //!
-//! Catchers are noted in the order in which a request meets them, each for what is left of its
-//! range: the first one wins. So filling a bridge's whole window after everything behind it leaves
-//! exactly what nobody behind it decodes.
+//! Decoders are added in the order in which a request meets them, each for what is left of its
+//! range: the first one wins. A bridge's whole window is added after everything behind it, so the
+//! bridge gets exactly what nobody behind it decodes.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use sva_topology::AcsBits;
 
 use crate::fabric::route::AddressType;
 use crate::fabric::spec::PortKind;
-use crate::fabric::tree::{Above, Below, Function, Tree};
+use crate::fabric::tree::{Child, Function, Parent, Tree};
 
 /// The windows that catch requests of `from`, sorted and disjoint.
 pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -> Vec<PeerWindow> {
@@ -26,13 +26,13 @@ pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -
     let mut source = from.spec.bdf;
     loop {
         let port = match at {
-            Above::Host(host) => {
+            Parent::HostBridge(host) => {
                 if tree.hosts[host].spec.p2p && !redirect {
                     caught.sideways(tree, at, source);
                 }
                 return caught.sorted();
             }
-            Above::Port(port) => &tree.ports[port],
+            Parent::Port(port) => &tree.ports[port],
         };
         source = port.spec.bdf;
         if address_type.stopped_by(port) {
@@ -50,7 +50,7 @@ pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -
             PortKind::Root | PortKind::Downstream | PortKind::Upstream => {}
         }
         redirect = port.faces_down() && address_type.redirected_by(port.acs);
-        if let (PortKind::Downstream, Above::Port(upstream), false) =
+        if let (PortKind::Downstream, Parent::Port(upstream), false) =
             (port.spec.kind, port.above, redirect)
         {
             caught.sideways(tree, port.above, source);
@@ -66,7 +66,7 @@ pub(crate) fn windows(tree: &Tree, from: &Function, address_type: AddressType) -
 
 fn in_device(tree: &Tree, from: &Function, address_type: AddressType, caught: &mut Caught) {
     match from.above {
-        Above::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => {
+        Parent::Port(port) if tree.ports[port].spec.kind == PortKind::PciBridge => {
             match address_type {
                 AddressType::Untranslated => caught.sideways(tree, from.above, from.spec.bdf),
                 AddressType::Translated => {}
@@ -80,7 +80,7 @@ fn in_device(tree: &Tree, from: &Function, address_type: AddressType, caught: &m
                 caught.claim(sibling);
             }
             if let Some(upstream) = tree.beside(from.spec.bdf) {
-                caught.down(tree, Below::Port(upstream));
+                caught.down(tree, Child::Port(upstream));
             }
         }
     }
@@ -96,17 +96,17 @@ impl Caught {
     }
 
     /// Everything on `bus` but `source`.
-    fn sideways(&mut self, tree: &Tree, bus: Above, source: Bdf) {
+    fn sideways(&mut self, tree: &Tree, bus: Parent, source: Bdf) {
         for child in tree.children(bus).iter().filter(|child| tree.bdf_below(**child) != source) {
             self.down(tree, *child);
         }
     }
 
     /// `child` and all behind it.
-    fn down(&mut self, tree: &Tree, child: Below) {
+    fn down(&mut self, tree: &Tree, child: Child) {
         match child {
-            Below::Function(function) => self.claim(&tree.functions[function]),
-            Below::Port(port) => {
+            Child::Function(function) => self.claim(&tree.functions[function]),
+            Child::Port(port) => {
                 let port = &tree.ports[port];
                 port.children.iter().for_each(|child| self.down(tree, *child));
                 self.fill(&port.windows, port.spec.bdf, false);

@@ -25,7 +25,8 @@ pub struct Mirror {
 pub enum MirrorError {
     /// No function of it can be in a fabric.
     #[error(
-        "none of the {functions} functions can be in a fabric; give a dump with endpoints below their bridges, such as a whole `lspci -vvv`"
+        "none of the {functions} functions can be in a fabric; give a dump with endpoints below \
+         their bridges, such as a whole `lspci -vvv`"
     )]
     Nothing {
         /// How many functions the machine has.

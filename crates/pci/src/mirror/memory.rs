@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use sva_core::{AddrRange, Bdf};
 use sva_topology::machine::{Bar, Machine, PciFunction};
 
-use super::note::{Misfit, Note};
+use super::note::{Note, RangeUnsupported};
 use crate::fabric::{
     BarSpec, FOUR_GIB, FabricSpec, FunctionSpec, HostBridgeSpec, PortSpec, WINDOW_UNIT, joined,
     limit,
@@ -29,13 +29,13 @@ struct Claims {
 
 impl Claims {
     /// Ranges of two root buses also keep the 1 MiB apart that host bridge windows are made of.
-    fn claim(&mut self, range: AddrRange, owner: BusNumber) -> Result<(), Misfit> {
+    fn claim(&mut self, range: AddrRange, owner: BusNumber) -> Result<(), RangeUnsupported> {
         let before = self.taken.range(..=range.first()).next_back();
         let after = self.taken.range(range.first()..).next();
         for (_, (other, other_owner)) in before.into_iter().chain(after) {
             let near = *other_owner != owner && rounded(*other).overlaps(rounded(range));
             if near || other.overlaps(range) {
-                return Err(Misfit::Overlaps(*other));
+                return Err(RangeUnsupported::Overlaps(*other));
             }
         }
         self.taken.insert(range.first(), (range, owner));
@@ -128,7 +128,7 @@ impl Memory {
             .unwrap_or_default();
         for window in windows {
             let fits = if port.windows.len() >= limit::RANGES {
-                Err(Misfit::TooMany)
+                Err(RangeUnsupported::TooMany)
             } else {
                 aligned(window)
             };
@@ -146,7 +146,7 @@ impl Memory {
         for bar in machine.get(bdf).into_iter().flat_map(|it| &it.bars) {
             let another = function.bars.iter().any(|other| other.index == bar.index)
                 || usize::from(bar.index) >= limit::BARS;
-            let fits = if another { Err(Misfit::TooMany) } else { range(bar) };
+            let fits = if another { Err(RangeUnsupported::TooMany) } else { range(bar) };
             match fits.and_then(|range| self.claim(bdf, range).map(|()| range)) {
                 Ok(range) => function.bars.push(BarSpec {
                     index: bar.index,
@@ -161,14 +161,14 @@ impl Memory {
     }
 
     /// Claims `range` on the bus of `bdf`.
-    fn claim(&mut self, bdf: Bdf, range: AddrRange) -> Result<(), Misfit> {
+    fn claim(&mut self, bdf: Bdf, range: AddrRange) -> Result<(), RangeUnsupported> {
         let bus = (bdf.segment(), bdf.bus());
         match self.buses.get_mut(&bus) {
             Some((_, windows, _)) if !windows.iter().any(|window| window.covers(range)) => {
-                Err(Misfit::Outside)
+                Err(RangeUnsupported::Outside)
             }
             Some((claims, _, root)) => claims.claim(range, *root),
-            None if doorbells(range) => Err(Misfit::Doorbells),
+            None if doorbells(range) => Err(RangeUnsupported::Doorbells),
             None => self.top.claim(range, self.root(bus)),
         }
     }
@@ -191,17 +191,19 @@ fn split(windows: &[AddrRange]) -> Vec<AddrRange> {
     cut.iter().flat_map(sides).collect()
 }
 
-fn aligned(window: AddrRange) -> Result<(), Misfit> {
-    if rounded(window) == window { Ok(()) } else { Err(Misfit::Misaligned) }
+fn aligned(window: AddrRange) -> Result<(), RangeUnsupported> {
+    if rounded(window) == window { Ok(()) } else { Err(RangeUnsupported::Misaligned) }
 }
 
-fn range(bar: &Bar) -> Result<AddrRange, Misfit> {
-    let size = bar.size.ok_or(Misfit::NoSize)?;
+fn range(bar: &Bar) -> Result<AddrRange, RangeUnsupported> {
+    let size = bar.size.ok_or(RangeUnsupported::NoSize)?;
     if bar.address == 0 {
-        return Err(Misfit::Unassigned);
+        return Err(RangeUnsupported::Unassigned);
     }
     if size < 16 || !size.is_power_of_two() || !bar.address.is_multiple_of(size) {
-        return Err(Misfit::Misaligned);
+        return Err(RangeUnsupported::Misaligned);
     }
-    AddrRange::new(bar.address, size).filter(|range| one_side(*range)).ok_or(Misfit::Crosses)
+    AddrRange::new(bar.address, size)
+        .filter(|range| one_side(*range))
+        .ok_or(RangeUnsupported::Crosses)
 }

@@ -26,5 +26,5 @@ mod tests;
 mod walk;
 
 pub use build::{Mirror, MirrorError, mirror};
-pub use note::{Misfit, Note, Unfit};
+pub use note::{FunctionUnsupported, Note, RangeUnsupported};
 pub use walk::MODEL;

@@ -21,7 +21,7 @@ pub enum Note {
         /// The function.
         bdf: Bdf,
         /// Why.
-        why: Unfit,
+        why: FunctionUnsupported,
         /// How many functions below it went with it.
         below: usize,
     },
@@ -39,7 +39,7 @@ pub enum Note {
         /// Where it is programmed.
         address: u64,
         /// Why.
-        why: Misfit,
+        why: RangeUnsupported,
     },
     /// BARs of a bridge, which bridges of the fabric do not have.
     BridgeBars {
@@ -55,7 +55,7 @@ pub enum Note {
         /// The window.
         window: AddrRange,
         /// Why.
-        why: Misfit,
+        why: RangeUnsupported,
     },
     /// ACS services that Linux counts as given, while they are not enabled: the bridge does not
     /// implement them, or a quirk vouches for it. They are enabled in the fabric.
@@ -127,7 +127,7 @@ pub enum Note {
 /// Why a function is not in the fabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Unfit {
+pub enum FunctionUnsupported {
     /// A bridge with no bus below it: nobody has configured it, or its bus numbers cannot be.
     NoBusBelow,
     /// The fabric has no such bridge below this one: nested conventional bridges, switch ports in
@@ -152,7 +152,7 @@ pub enum Unfit {
 /// Why a BAR or window is not in the fabric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Misfit {
+pub enum RangeUnsupported {
     /// Its size is not known.
     NoSize,
     /// It is not assigned.
@@ -177,7 +177,8 @@ impl fmt::Display for Note {
             Self::RootComplex { functions } => {
                 write!(
                     f,
-                    "{} left out: host bridges, IOMMUs and event collectors are the fabric's root complex",
+                    "{} left out: host bridges, IOMMUs and event collectors are the fabric's root \
+                     complex",
                     list(functions)
                 )
             }
@@ -188,7 +189,8 @@ impl fmt::Display for Note {
             Self::RootPortAdded { bdf } => {
                 write!(
                     f,
-                    "root port {bdf} added, with ACS and TLP prefixes: what was read begins with a switch"
+                    "root port {bdf} added, with ACS and TLP prefixes: what was read begins with a \
+                     switch"
                 )
             }
             Self::Bar { bdf, index, address, why } => {
@@ -203,13 +205,15 @@ impl fmt::Display for Note {
             Self::AcsCounted { bdf, bits } => {
                 write!(
                     f,
-                    "ACS {bits} of {bdf} is on: not enabled on the machine, but Linux counts it as given"
+                    "ACS {bits} of {bdf} is on: not enabled on the machine, but Linux counts it as \
+                     given"
                 )
             }
             Self::AcsNotCounted { bdf, bits } => {
                 write!(
                     f,
-                    "ACS {bits} of {bdf} is off: enabled on the machine, but Linux does not count it"
+                    "ACS {bits} of {bdf} is off: enabled on the machine, but Linux does not count \
+                     it"
                 )
             }
             Self::EgressControl { bdf } => {
@@ -218,7 +222,8 @@ impl fmt::Display for Note {
             Self::MixedFunctionAcs { slot } => {
                 write!(
                     f,
-                    "ACS CR is off in the functions of {slot}: on the machine some isolate and some do not, which a fabric cannot have"
+                    "ACS CR is off in the functions of {slot}: on the machine some isolate and \
+                     some do not, which a fabric cannot have"
                 )
             }
             Self::AcsAssumed { functions } => {
@@ -233,13 +238,15 @@ impl fmt::Display for Note {
             Self::PageFaults { bdf } => {
                 write!(
                     f,
-                    "{bdf} waits for page faults, as its data mover can; on the machine it has no page requests"
+                    "{bdf} waits for page faults, as its data mover can; on the machine it has no \
+                     page requests"
                 )
             }
             Self::Requester { functions } => {
                 write!(
                     f,
-                    "{} issue requests under another requester ID on the machine than in the fabric",
+                    "{} issue requests under another requester ID on the machine than in the \
+                     fabric",
                     list(functions)
                 )
             }
@@ -269,21 +276,28 @@ fn list(functions: &[Bdf]) -> String {
     }
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for FunctionUnsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoBusBelow => f.write_str("it is a bridge without a bus below it"),
-            Self::Below { above, kind } => write!(f, "a fabric has no such function below {above}, a {kind}"),
-            Self::NotDeviceZero => {
-                f.write_str("a link of a fabric has device 00 only, without virtual functions and alternative routing IDs")
+            Self::Below { above, kind } => {
+                write!(f, "a fabric has no such function below {above}, a {kind}")
             }
-            Self::SharesDevice { with } => write!(f, "it shares its device with bridge {with}, which a fabric cannot have"),
-            Self::VirtualBus => f.write_str("it is on a bus that SR-IOV made, which a fabric does not have"),
+            Self::NotDeviceZero => f.write_str(
+                "a link of a fabric has device 00 only, without virtual functions and alternative \
+                 routing IDs",
+            ),
+            Self::SharesDevice { with } => {
+                write!(f, "it shares its device with bridge {with}, which a fabric cannot have")
+            }
+            Self::VirtualBus => {
+                f.write_str("it is on a bus that SR-IOV made, which a fabric does not have")
+            }
         }
     }
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for RangeUnsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSize => f.write_str("its size is not known"),

@@ -11,7 +11,7 @@ use sva_topology::machine::{
     Ats, Bar, Class, ExpressKind, Fact, Host, Machine, Pasid, PciFunction, Pri,
 };
 
-use super::{MODEL, Mirror, MirrorError, Misfit, Note, Unfit, mirror};
+use super::{FunctionUnsupported, MODEL, Mirror, MirrorError, Note, RangeUnsupported, mirror};
 use crate::fabric::{Fabric, FabricSpec, PortKind, Route, limit};
 
 const ALL: AcsBits = AcsBits::ISOLATION;
@@ -50,33 +50,56 @@ proptest! {
 
     // shows G1, S2
     #[test]
-    fn a_mirror_has_the_groups_of_its_machine_and_accounts_for_every_function(machine in machines(), policy in prop::sample::select(&Policy::ALL[..])) {
+    fn a_mirror_has_the_groups_of_its_machine_and_accounts_for_every_function(
+        machine in machines(),
+        policy in prop::sample::select(&Policy::ALL[..]),
+    ) {
         let grouping = Grouping::compute(&machine, policy);
         let Ok(Mirror { spec, notes }) = mirror(&machine, &grouping) else { return Ok(()) };
         let fabric = Fabric::new(spec.clone())?;
         let group = |bdf: Bdf| machine.find(bdf).and_then(|function| grouping.of(function));
         for a in &spec.functions {
             for b in &spec.functions {
-                let together = a.bdf == b.bdf || group(a.bdf).is_some() && group(a.bdf) == group(b.bdf);
-                prop_assert_eq!(fabric.group(a.bdf) == fabric.group(b.bdf), together, "{} and {}", a.bdf, b.bdf);
+                let together =
+                    a.bdf == b.bdf || group(a.bdf).is_some() && group(a.bdf) == group(b.bdf);
+                prop_assert_eq!(
+                    fabric.group(a.bdf) == fabric.group(b.bdf),
+                    together,
+                    "{} and {}",
+                    a.bdf,
+                    b.bdf
+                );
             }
         }
-        let accounted: usize = notes.iter().map(|note| match note {
-            Note::RootComplex { functions } => functions.len(),
-            Note::LeftOut { below, .. } => 1 + below,
-            _ => 0,
-        }).sum();
+        let accounted: usize = notes
+            .iter()
+            .map(|note| match note {
+                Note::RootComplex { functions } => functions.len(),
+                Note::LeftOut { below, .. } => 1 + below,
+                _ => 0,
+            })
+            .sum();
         let ports = spec.ports.iter().filter(|port| machine.get(port.bdf).is_some()).count();
         prop_assert_eq!(accounted + ports + spec.functions.len(), machine.functions().len());
     }
 
     // shows B7
     #[test]
-    fn windows_and_routes_of_a_mirror_agree_and_its_text_reads_back(machine in machines(), picks in prop::collection::vec(0x8000_0000u64..0x8400_0000, 16)) {
-        let Ok(Mirror { spec, .. }) = mirror(&machine, &Grouping::compute(&machine, Policy::Linux)) else { return Ok(()) };
+    fn windows_and_routes_of_a_mirror_agree_and_its_text_reads_back(
+        machine in machines(),
+        picks in prop::collection::vec(0x8000_0000u64..0x8400_0000, 16),
+    ) {
+        let Ok(Mirror { spec, .. }) = mirror(&machine, &Grouping::compute(&machine, Policy::Linux))
+        else {
+            return Ok(());
+        };
         let text = spec.to_toml();
         if text.len() <= limit::TEXT {
-            prop_assert_eq!(&FabricSpec::from_toml(&text).map_err(|error| TestCaseError::fail(error.to_string()))?, &spec);
+            prop_assert_eq!(
+                &FabricSpec::from_toml(&text)
+                    .map_err(|error| TestCaseError::fail(error.to_string()))?,
+                &spec
+            );
         }
         let fabric = Fabric::new(spec.clone())?;
         let bars = spec.functions.iter().flat_map(|function| &function.bars).map(|bar| bar.address);
@@ -84,11 +107,14 @@ proptest! {
         for device in fabric.devices() {
             let windows = fabric.windows(device.bdf);
             for &address in &addresses {
-                let window = windows.iter().find(|window| window.range.contains(address)).map(|window| (window.decoder, window.claimed));
+                let window = windows
+                    .iter()
+                    .find(|window| window.range.contains(address))
+                    .map(|window| (window.decoder, window.claimed));
                 let route = match fabric.route(device.bdf, address) {
                     Route::Upstream => None,
                     Route::Peer { bdf, .. } => Some((bdf, true)),
-                    Route::Swallowed { bridge } => Some((bridge, false)),
+                    Route::Dropped { bridge } => Some((bridge, false)),
                     Route::Blocked { port } => panic!("{port} stops an untranslated request"),
                 };
                 prop_assert_eq!(window, route, "{} at {:#x}", device.bdf, address);
@@ -265,30 +291,30 @@ fn bars_and_windows_that_cannot_be_are_left_out_with_the_reason() {
     ];
     let (fabric, mirror) = made(vec![port, device]);
     assert_eq!(fabric.function(at("01:00.0")).expect("there").bars.len(), 1);
-    let why: BTreeMap<u8, Misfit> = mirror
+    let why: BTreeMap<u8, RangeUnsupported> = mirror
         .notes
         .iter()
         .filter_map(|note| {
             if let Note::Bar { index, why, .. } = note { Some((*index, *why)) } else { None }
         })
         .collect();
-    let overlaps = Misfit::Overlaps(range(0x8000_0000, 0x8000_0fff));
+    let overlaps = RangeUnsupported::Overlaps(range(0x8000_0000, 0x8000_0fff));
     assert_eq!(
         why,
         BTreeMap::from([
             (1, overlaps),
-            (2, Misfit::Outside),
-            (3, Misfit::NoSize),
-            (4, Misfit::Unassigned),
-            (5, Misfit::Misaligned)
+            (2, RangeUnsupported::Outside),
+            (3, RangeUnsupported::NoSize),
+            (4, RangeUnsupported::Unassigned),
+            (5, RangeUnsupported::Misaligned)
         ])
     );
-    let windows: Vec<Misfit> = mirror
+    let windows: Vec<RangeUnsupported> = mirror
         .notes
         .iter()
         .filter_map(|note| if let Note::Window { why, .. } = note { Some(*why) } else { None })
         .collect();
-    assert_eq!(windows, [Misfit::Misaligned, Misfit::Doorbells]);
+    assert_eq!(windows, [RangeUnsupported::Misaligned, RangeUnsupported::Doorbells]);
 }
 
 // shows G1
@@ -328,14 +354,14 @@ fn what_a_fabric_has_no_place_for_is_left_out_with_what_is_below() {
         .iter()
         .filter(|note| matches!(note, Note::LeftOut { .. } | Note::RootComplex { .. }))
         .collect();
-    let below = Unfit::Below { above: at("00:1e.0"), kind: PortKind::PciBridge };
+    let below = FunctionUnsupported::Below { above: at("00:1e.0"), kind: PortKind::PciBridge };
     assert_eq!(
         left,
         [
             &Note::LeftOut { bdf: at("05:01.0"), why: below, below: 1 },
             &Note::LeftOut {
                 bdf: at("00:1e.1"),
-                why: Unfit::SharesDevice { with: at("00:1e.0") },
+                why: FunctionUnsupported::SharesDevice { with: at("00:1e.0") },
                 below: 0
             },
             &Note::RootComplex { functions: vec![at("00:00.0")] },
@@ -383,7 +409,7 @@ fn a_child_domain_keeps_its_addresses_and_the_vmd_endpoint_loses_the_bar_around_
         bdf: at("0000:00:0e.0"),
         index: 2,
         address: 0x8000_0000,
-        why: Misfit::Overlaps(range(0x8010_0000, 0x801f_ffff)),
+        why: RangeUnsupported::Overlaps(range(0x8010_0000, 0x801f_ffff)),
     };
     assert!(mirror.notes.contains(&around), "{:?}", mirror.notes);
 }
@@ -443,7 +469,7 @@ fn two_host_bridges_do_not_share_a_mebibyte() {
         alone("00:02.0", &[(0x8000_0000, 4096)]),
         alone("80:02.0", &[(0x8000_1000, 4096)]),
     ]);
-    let why = Misfit::Overlaps(range(0x8000_0000, 0x8000_0fff));
+    let why = RangeUnsupported::Overlaps(range(0x8000_0000, 0x8000_0fff));
     assert_eq!(
         mirror.notes,
         [Note::Bar { bdf: at("80:02.0"), index: 0, address: 0x8000_1000, why }]

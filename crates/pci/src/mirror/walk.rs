@@ -8,7 +8,7 @@ use sva_topology::groups::Policy;
 use sva_topology::machine::{Bus, Class, ExpressKind, Machine, PciFunction};
 
 use super::acs;
-use super::note::{Note, Unfit};
+use super::note::{FunctionUnsupported, Note};
 use crate::acs::Acs;
 use crate::fabric::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 
@@ -32,7 +32,7 @@ struct Walk<'a> {
 
 /// What is above a bus.
 #[derive(Clone)]
-struct Above {
+struct ParentBridge {
     /// Its name in the fabric.
     id: String,
     /// The bridge; none for a root bus.
@@ -67,10 +67,10 @@ impl Walk<'_> {
         let before = (self.spec.ports.len(), self.spec.functions.len());
         let id = format!("rc-{segment:04x}-{number:02x}");
         let mut above =
-            Above { id: id.clone(), bridge: None, other_requester: segment >= VMD_SEGMENTS };
+            ParentBridge { id: id.clone(), bridge: None, other_requester: segment >= VMD_SEGMENTS };
         let number = match self.missing_root_port(bus, &id) {
             Some(port) => {
-                above = Above {
+                above = ParentBridge {
                     id: port.id.clone(),
                     bridge: Some((port.bdf, PortKind::Root)),
                     ..above
@@ -130,7 +130,7 @@ impl Walk<'_> {
         )
     }
 
-    fn bus(&mut self, bus: &Bus, above: &Above) {
+    fn bus(&mut self, bus: &Bus, above: &ParentBridge) {
         let mut slots: Vec<&[usize]> = Vec::new();
         for slot in bus.functions.chunk_by(|a, b| self.bdf(*a).slot() == self.bdf(*b).slot()) {
             slots.push(slot);
@@ -146,7 +146,7 @@ impl Walk<'_> {
     }
 
     /// Places the functions of one device: bridges of one kind, or endpoints.
-    fn slot(&mut self, slot: &[usize], above: &Above) {
+    fn slot(&mut self, slot: &[usize], above: &ParentBridge) {
         let (parts, rest): (Vec<usize>, Vec<usize>) = slot
             .iter()
             .copied()
@@ -167,7 +167,7 @@ impl Walk<'_> {
                 {
                     Ok(kind)
                 }
-                Some((with, _)) => Err(Unfit::SharesDevice { with }),
+                Some((with, _)) => Err(FunctionUnsupported::SharesDevice { with }),
                 None => Ok(kind),
             });
             match placed {
@@ -180,14 +180,14 @@ impl Walk<'_> {
         }
         let fits = |walk: &Self, function| match (first, above.bridge) {
             (Some((_, PortKind::Upstream)), _) => Ok(()),
-            (Some((with, _)), _) => Err(Unfit::SharesDevice { with }),
+            (Some((with, _)), _) => Err(FunctionUnsupported::SharesDevice { with }),
             (None, Some((bdf, kind @ PortKind::Upstream))) => {
-                Err(Unfit::Below { above: bdf, kind })
+                Err(FunctionUnsupported::Below { above: bdf, kind })
             }
             (None, Some((_, PortKind::Root | PortKind::Downstream)))
                 if walk.bdf(function).device() != 0 =>
             {
-                Err(Unfit::NotDeviceZero)
+                Err(FunctionUnsupported::NotDeviceZero)
             }
             _ => Ok(()),
         };
@@ -211,10 +211,10 @@ impl Walk<'_> {
     }
 
     /// What the fabric takes a bridge for, where it is.
-    fn kind(&self, function: usize, above: &Above) -> Result<PortKind, Unfit> {
+    fn kind(&self, function: usize, above: &ParentBridge) -> Result<PortKind, FunctionUnsupported> {
         let it = &self.machine.functions()[function];
         if self.machine.below(function).is_none() {
-            return Err(Unfit::NoBusBelow);
+            return Err(FunctionUnsupported::NoBusBelow);
         }
         let express = it.express.value.map(|express| express.kind);
         let conventional = matches!(express, None | Some(ExpressKind::PcieToPci));
@@ -223,7 +223,7 @@ impl Walk<'_> {
             // Also where a hypervisor shows a switch on a root bus.
             None => Ok(PortKind::Root),
             Some((_, PortKind::Root | PortKind::Downstream)) if it.bdf.device() != 0 => {
-                Err(Unfit::NotDeviceZero)
+                Err(FunctionUnsupported::NotDeviceZero)
             }
             Some((_, PortKind::Root | PortKind::Downstream)) if conventional => {
                 Ok(PortKind::PciBridge)
@@ -236,11 +236,11 @@ impl Walk<'_> {
             Some((_, PortKind::Upstream)) if express == Some(ExpressKind::Downstream) => {
                 Ok(PortKind::Downstream)
             }
-            Some((bdf, kind)) => Err(Unfit::Below { above: bdf, kind }),
+            Some((bdf, kind)) => Err(FunctionUnsupported::Below { above: bdf, kind }),
         }
     }
 
-    fn bridge(&mut self, function: usize, kind: PortKind, above: &Above) {
+    fn bridge(&mut self, function: usize, kind: PortKind, above: &ParentBridge) {
         let machine = self.machine;
         let it = &machine.functions()[function];
         let Some(below) = machine.below(function) else { return };
@@ -275,11 +275,11 @@ impl Walk<'_> {
         // device 0 of the bus below.
         let own_requester = kind == PortKind::PciBridge && it.express.value.is_none();
         let other_requester = above.other_requester || own_requester;
-        self.bus(below, &Above { id, bridge: Some((it.bdf, kind)), other_requester });
+        self.bus(below, &ParentBridge { id, bridge: Some((it.bdf, kind)), other_requester });
     }
 
     /// Places the functions of one device; `beside` an upstream port or not.
-    fn endpoints(&mut self, functions: &[usize], beside: bool, above: &Above) {
+    fn endpoints(&mut self, functions: &[usize], beside: bool, above: &ParentBridge) {
         let conventional = matches!(above.bridge, Some((_, PortKind::PciBridge)));
         let first = self.spec.functions.len();
         for &function in functions {
@@ -324,7 +324,7 @@ impl Walk<'_> {
     }
 
     /// Leaves out a function and everything below it.
-    fn leave_out(&mut self, function: usize, why: Unfit) {
+    fn leave_out(&mut self, function: usize, why: FunctionUnsupported) {
         let mut below = 0;
         let mut buses: Vec<&Bus> = self.machine.below(function).into_iter().collect();
         while let Some(bus) = buses.pop() {
@@ -342,7 +342,7 @@ impl Walk<'_> {
         for function in unseen {
             self.notes.push(Note::LeftOut {
                 bdf: self.bdf(function),
-                why: Unfit::VirtualBus,
+                why: FunctionUnsupported::VirtualBus,
                 below: 0,
             });
         }

@@ -83,7 +83,11 @@ fn bridge() -> impl Strategy<Value = Vec<Vec<FunctionShape>>> {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
-    let leaf = prop_oneof![1 => Just(Shape::Empty), 6 => functions().prop_map(Shape::Device), 1 => bridge().prop_map(Shape::Bridge)];
+    let leaf = prop_oneof![
+        1 => Just(Shape::Empty),
+        6 => functions().prop_map(Shape::Device),
+        1 => bridge().prop_map(Shape::Bridge),
+    ];
     leaf.prop_recursive(3, 24, 3, |inner| {
         let beside = prop_oneof![2 => Just(Vec::new()), 1 => functions()];
         (prop::collection::vec(port(inner), 0..4), beside)

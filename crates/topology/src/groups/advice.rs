@@ -7,7 +7,7 @@ use super::describe::{list, name};
 use super::grouping::Grouping;
 use super::policy::Policy;
 use super::rules::Rules;
-use super::step::Because;
+use super::step::JoinRule;
 use crate::acs::AcsBits;
 use crate::machine::{AcsCapability, ExpressKind, Fact, Header, Machine, PciFunction};
 
@@ -103,7 +103,7 @@ pub(super) fn advise(
     }
     advice.extend(other_slot(rules, function, others));
     if let Some(bridge) = grouping.chain(function).find_map(|reason| {
-        matches!(reason.because, Because::BridgeTakesRequests { .. }).then_some(reason.with)
+        matches!(reason.rule, JoinRule::BridgeTakesOwnership { .. }).then_some(reason.with)
     }) {
         advice.push(Advice::ReplaceBridge { bridge });
     }
@@ -259,13 +259,15 @@ impl Advice {
                 )
             }
             Self::EnableAcs { functions, left, .. } => format!(
-                "to change it: enable ACS on {}: Linux does so where it uses an IOMMU; if it did not, pci=config_acs=xx111x1@{} does (6.11 and later); {}",
+                "to change it: enable ACS on {}: Linux does so where it uses an IOMMU; if it did \
+                 not, pci=config_acs=xx111x1@{} does (6.11 and later); {}",
                 list(machine, functions),
                 functions.first().map(|function| name(machine, *function)).unwrap_or_default(),
                 leaves(*left)
             ),
             Self::ShowAcs { ports, left } => format!(
-                "to change it: look in the firmware's setup for ACS or AER: {} would have to show the ACS capability; {}",
+                "to change it: look in the firmware's setup for ACS or AER: {} would have to show \
+                 the ACS capability; {}",
                 list(machine, ports),
                 leaves(*left)
             ),
@@ -277,17 +279,20 @@ impl Advice {
             ),
             Self::ReplaceBridge { bridge } => {
                 format!(
-                    "to change it: a PCI Express device in place of what is behind bridge {}, which takes the requests of all of it",
+                    "to change it: a PCI Express device in place of what is behind bridge {}, \
+                     which takes the requests of all of it",
                     name(machine, *bridge)
                 )
             }
             Self::LeaveVmd { vmd, left } => format!(
-                "to change it: switch VMD off in the firmware's setup (it can be called RST or RAID there); without {} {}",
+                "to change it: switch VMD off in the firmware's setup (it can be called RST or \
+                 RAID there); without {} {}",
                 name(machine, *vmd),
                 leaves(*left)
             ),
             Self::Override { left } => format!(
-                "the out-of-tree pcie_acs_override=downstream,multifunction would split the group without isolating anything; {}",
+                "the out-of-tree pcie_acs_override=downstream,multifunction would split the group \
+                 without isolating anything; {}",
                 leaves(*left)
             ),
             Self::Nothing => "to change it: nothing that the rules look at would help".to_owned(),

@@ -32,9 +32,9 @@ enum Numbers {
 
 /// A set of device and function numbers of one bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Devfns([u64; 4]);
+pub(super) struct DevfnSet([u64; 4]);
 
-impl Devfns {
+impl DevfnSet {
     pub(super) fn contains(&self, devfn: u8) -> bool {
         self.0[usize::from(devfn >> 6)] >> (devfn & 63) & 1 == 1
     }
@@ -119,7 +119,7 @@ static ALIASES: &[AliasQuirk] = &[
 ];
 
 /// The numbers that a function's requests may carry beside its own, and why.
-pub(super) fn aliases(it: &PciFunction) -> Option<(&'static AliasQuirk, Devfns)> {
+pub(super) fn aliases(it: &PciFunction) -> Option<(&'static AliasQuirk, DevfnSet)> {
     let ids = it.ids?.value;
     let subsystem = it.subsystem.map(|ids| (ids.value.vendor, ids.value.device));
     let named = |quirk: &&AliasQuirk| {
@@ -140,7 +140,7 @@ pub(super) fn aliases(it: &PciFunction) -> Option<(&'static AliasQuirk, Devfns)>
         }
         Numbers::All => (0..=u8::MAX).collect(),
     };
-    let mut set = Devfns::default();
+    let mut set = DevfnSet::default();
     for devfn in numbers {
         set.insert(devfn);
     }
@@ -149,32 +149,34 @@ pub(super) fn aliases(it: &PciFunction) -> Option<(&'static AliasQuirk, Devfns)>
 
 /// What a bridge does to the requester IDs of requests from below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RequesterThrough {
-    /// They stay.
-    Kept,
+pub enum BridgeRequesterId {
+    /// They are preserved.
+    Preserved,
     /// They may become the number of the bus below, device 0, function 0.
-    BusBelow,
+    SecondaryBus,
     /// They may become the bridge's own.
-    Own,
-    /// They stay, and the IOMMU sits here: nothing above counts.
+    Bridge,
+    /// They are preserved, and the IOMMU sits here: nothing above counts.
     Translated,
 }
 
 /// What the bridge `bridge` (an index) does to requester IDs.
-pub(super) fn through(machine: &Machine, bridge: usize) -> RequesterThrough {
+pub(super) fn bridge_requester_id(machine: &Machine, bridge: usize) -> BridgeRequesterId {
     let it = &machine.functions()[bridge];
     let ids = it.ids.map(|ids| (ids.value.vendor, ids.value.device));
     if ids == Some((0x14e4, 0x9000)) || ids == Some((0x14e4, 0x9084)) {
-        return RequesterThrough::Translated;
+        return BridgeRequesterId::Translated;
     }
     match it.express.value.map(|express| express.kind) {
         // The BMC's bridge AST1150 forwards what it gets: it has no real PCI bus.
-        Some(ExpressKind::PcieToPci) if ids == Some((0x1a03, 0x1150)) => RequesterThrough::Kept,
-        Some(ExpressKind::PcieToPci) => RequesterThrough::BusBelow,
-        Some(ExpressKind::PciToPcie) => RequesterThrough::Own,
-        Some(_) => RequesterThrough::Kept,
-        None if disguised(machine, bridge) => RequesterThrough::BusBelow,
-        None => RequesterThrough::Own,
+        Some(ExpressKind::PcieToPci) if ids == Some((0x1a03, 0x1150)) => {
+            BridgeRequesterId::Preserved
+        }
+        Some(ExpressKind::PcieToPci) => BridgeRequesterId::SecondaryBus,
+        Some(ExpressKind::PciToPcie) => BridgeRequesterId::Bridge,
+        Some(_) => BridgeRequesterId::Preserved,
+        None if disguised(machine, bridge) => BridgeRequesterId::SecondaryBus,
+        None => BridgeRequesterId::Bridge,
     }
 }
 
@@ -226,6 +228,9 @@ pub(super) fn vmd_domains(machine: &Machine) -> Vec<(u32, usize)> {
 pub(super) fn is_vmd(it: &PciFunction) -> bool {
     const MODELS: [u16; 11] =
         [0x201d, 0x28c0, 0x467f, 0x4c3d, 0x7d0b, 0x9a0b, 0xa77f, 0xad0b, 0xb06f, 0xb07f, 0xb60b];
-    let numbered = matches!(it.ids.map(|ids| ids.value), Some(Ids { vendor: 0x8086, device }) if MODELS.contains(&device));
+    let numbered = matches!(
+        it.ids.map(|ids| ids.value),
+        Some(Ids { vendor: 0x8086, device }) if MODELS.contains(&device)
+    );
     it.bdf.segment() < 0x10000 && (numbered || it.driver.as_deref() == Some("vmd"))
 }

@@ -1,4 +1,4 @@
-//! The computed groups beside those that the machine's own kernel made.
+//! Compares the computed groups with those that the machine's own kernel made.
 
 use std::collections::BTreeMap;
 

@@ -17,9 +17,9 @@ pub(super) fn decide(
         Policy::Linux | Policy::Override => linux::decide(rules, state, function, trace),
         Policy::ReachableSet => reachable::decide(rules, state, function, trace),
     };
-    trace.note(|| match decision.joins {
-        Some((with, because)) => {
-            Step { at: function, kind: StepKind::Joined { with, because }, source: decision.source }
+    trace.record(|| match decision.joins {
+        Some((with, rule)) => {
+            Step { at: function, kind: StepKind::Joined { with, rule }, source: decision.source }
         }
         None => Step { at: function, kind: StepKind::Founded, source: decision.source },
     });

@@ -1,9 +1,9 @@
 //! Reasons and steps in words.
 
 use super::acs::AcsRule;
-use super::alias::RequesterThrough;
+use super::alias::BridgeRequesterId;
 use super::grouping::Grouping;
-use super::step::{Because, Reason, Step, StepKind};
+use super::step::{JoinRule, Reason, Step, StepKind};
 use crate::machine::{Machine, Source};
 
 impl Reason {
@@ -11,27 +11,27 @@ impl Reason {
     /// without the ACS capability`.
     pub fn describe(&self, machine: &Machine, grouping: &Grouping) -> String {
         let (member, with) = (name(machine, self.member), name(machine, self.with));
-        let why = match self.because {
-            Because::IssuedBy => format!("{with} is the VMD function that issues its requests"),
-            Because::BridgeTakesRequests { through } => {
-                format!("its requests {} {with}", requests(through))
+        let why = match self.rule {
+            JoinRule::IssuedBy => format!("{with} is the VMD function that issues its requests"),
+            JoinRule::BridgeTakesOwnership { requester_id } => {
+                format!("its requests {} {with}", requests(requester_id))
             }
-            Because::PathNotIsolated { port } => {
+            JoinRule::PathNotIsolated { port } => {
                 format!("{} {}", name(machine, port), grouping.verdict(machine, port))
             }
-            Because::Alias { quirk } => {
+            JoinRule::Alias { quirk } => {
                 format!("they share requester IDs ({}, {})", quirk.what, quirk.kernel)
             }
-            Because::Multifunction => {
+            JoinRule::Multifunction => {
                 format!(
                     "functions of one device that are not isolated: {member} {}",
                     grouping.verdict(machine, self.member)
                 )
             }
-            Because::GroupSpreads => format!("all that is below {with} is in its group"),
-            Because::BusNotIsolated { isolation } => format!("{isolation}"),
-            Because::SharedBus { isolation } => format!("{isolation}"),
-            Because::Reachable => {
+            JoinRule::WholeSubtree => format!("all that is below {with} is in its group"),
+            JoinRule::BusNotIsolated { isolation } => format!("{isolation}"),
+            JoinRule::SharedBus { isolation } => format!("{isolation}"),
+            JoinRule::Reachable => {
                 "functions of one device that has ACS and does not isolate all of them".to_owned()
             }
         };
@@ -51,7 +51,9 @@ impl Step {
                     quirk.what, quirk.kernel
                 )
             }
-            StepKind::Through(through) => format!("{it}: requests from below {}", passing(through)),
+            StepKind::BridgeRequesterId(requester_id) => {
+                format!("{it}: requests from below {}", passing(requester_id))
+            }
             StepKind::Hop(verdict) => format!("{it} {verdict}"),
             StepKind::Function(verdict) => match verdict.rule {
                 AcsRule::SingleFunction => format!("{it} {verdict}"),
@@ -59,44 +61,45 @@ impl Step {
                     format!("{it} is isolated from the other functions of its device: it {verdict}")
                 }
                 _ => format!(
-                    "{it} is not isolated from functions of its device that are not either: it {verdict}"
+                    "{it} is not isolated from functions of its device that are not either: it \
+                     {verdict}"
                 ),
             },
             StepKind::Bus(isolation) => format!("{it}: {isolation}"),
             StepKind::RootBus => {
                 format!("{it} sits on a root bus: its requests reach the IOMMU at once")
             }
-            StepKind::Joined { with, because } => match because {
-                Because::PathNotIsolated { port } => {
+            StepKind::Joined { with, rule } => match rule {
+                JoinRule::PathNotIsolated { port } => {
                     format!(
                         "{it} joins {}, for {} does not isolate",
                         name(machine, with),
                         name(machine, port)
                     )
                 }
-                Because::IssuedBy => format!(
+                JoinRule::IssuedBy => format!(
                     "{it} joins {}, the VMD function that issues its requests",
                     name(machine, with)
                 ),
-                Because::BridgeTakesRequests { .. } => {
+                JoinRule::BridgeTakesOwnership { .. } => {
                     format!("{it} joins {}, which takes its requests", name(machine, with))
                 }
-                Because::Alias { quirk } => format!(
+                JoinRule::Alias { quirk } => format!(
                     "{it} joins {}: shared requester IDs ({})",
                     name(machine, with),
                     quirk.kernel
                 ),
-                Because::Multifunction | Because::Reachable => {
+                JoinRule::Multifunction | JoinRule::Reachable => {
                     format!("{it} joins {}, a function of the same device", name(machine, with))
                 }
-                Because::GroupSpreads => format!(
+                JoinRule::WholeSubtree => format!(
                     "{it} joins {}, to whose group all below it belongs",
                     name(machine, with)
                 ),
-                Because::BusNotIsolated { .. } => {
+                JoinRule::BusNotIsolated { .. } => {
                     format!("{it} joins {}, the bridge above", name(machine, with))
                 }
-                Because::SharedBus { .. } => {
+                JoinRule::SharedBus { .. } => {
                     format!("{it} joins {}, on the same bus", name(machine, with))
                 }
             },
@@ -113,23 +116,25 @@ pub(super) fn name(machine: &Machine, function: usize) -> String {
     machine.functions()[function].bdf.to_string()
 }
 
-fn requests(through: RequesterThrough) -> &'static str {
-    match through {
-        RequesterThrough::BusBelow | RequesterThrough::Own => {
+fn requests(requester_id: BridgeRequesterId) -> &'static str {
+    match requester_id {
+        BridgeRequesterId::SecondaryBus | BridgeRequesterId::Bridge => {
             "may carry the requester ID of the bridge"
         }
-        RequesterThrough::Kept | RequesterThrough::Translated => "keep their requester ID behind",
+        BridgeRequesterId::Preserved | BridgeRequesterId::Translated => {
+            "keep their requester ID behind"
+        }
     }
 }
 
-fn passing(through: RequesterThrough) -> &'static str {
-    match through {
-        RequesterThrough::Kept => "keep their requester ID",
-        RequesterThrough::BusBelow => {
+fn passing(requester_id: BridgeRequesterId) -> &'static str {
+    match requester_id {
+        BridgeRequesterId::Preserved => "keep their requester ID",
+        BridgeRequesterId::SecondaryBus => {
             "may carry the requester ID of the bus below, device 0, function 0"
         }
-        RequesterThrough::Own => "may carry its own requester ID",
-        RequesterThrough::Translated => "keep their requester ID, and are translated here",
+        BridgeRequesterId::Bridge => "may carry its own requester ID",
+        BridgeRequesterId::Translated => "keep their requester ID, and are translated here",
     }
 }
 

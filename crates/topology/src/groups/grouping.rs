@@ -126,10 +126,9 @@ impl Grouping {
 
 /// Puts a function where its decision says.
 fn enter(groups: &mut Vec<Group>, state: &mut State, function: usize, decision: Decision) {
-    let reason =
-        |with, because| Reason { member: function, with, because, source: decision.source };
+    let reason = |with, rule| Reason { member: function, with, rule, source: decision.source };
     let joined =
-        decision.joins.and_then(|(with, because)| Some((state.of[with]?, reason(with, because))));
+        decision.joins.and_then(|(with, rule)| Some((state.of[with]?, reason(with, rule))));
     let id = match joined {
         Some((id, reason)) => {
             groups[id as usize].reasons.push(reason);
@@ -138,13 +137,13 @@ fn enter(groups: &mut Vec<Group>, state: &mut State, function: usize, decision: 
         None => {
             let id = groups.len() as u32;
             groups.push(Group { id, members: Vec::new(), reasons: Vec::new() });
-            state.spreads.push(None);
+            state.whole_subtree.push(None);
             id
         }
     };
     groups[id as usize].members.push(function);
     state.of[function] = Some(id);
-    if decision.spreads {
-        state.spreads[id as usize].get_or_insert(state.rank[function]);
+    if decision.whole_subtree {
+        state.whole_subtree[id as usize].get_or_insert(state.rank[function]);
     }
 }

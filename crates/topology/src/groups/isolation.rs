@@ -25,10 +25,19 @@ impl fmt::Display for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Isolated => "what goes up from its bus goes on up",
-            Self::SwitchPorts => "a downstream port of its switch turns requests back to the others",
-            Self::WithBridge => "its bus lets requests reach the functions on it and the port above",
-            Self::ConventionalBus => "it sits on a conventional bus, where every function hears every other",
-            Self::ConventionalWithBridge => "it sits on a conventional bus, where every function hears every other and the bridge",
+            Self::SwitchPorts => {
+                "a downstream port of its switch turns requests back to the others"
+            }
+            Self::WithBridge => {
+                "its bus lets requests reach the functions on it and the port above"
+            }
+            Self::ConventionalBus => {
+                "it sits on a conventional bus, where every function hears every other"
+            }
+            Self::ConventionalWithBridge => {
+                "it sits on a conventional bus, where every function hears every other and the \
+                 bridge"
+            }
         })
     }
 }

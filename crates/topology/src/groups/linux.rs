@@ -8,10 +8,10 @@
 //! same device where neither side is isolated, in both cases through any number of intermediate
 //! functions. Otherwise it founds a group.
 
-use super::alias::{Devfns, RequesterThrough};
+use super::alias::{BridgeRequesterId, DevfnSet};
 use super::rules::Rules;
 use super::state::{Decision, State};
-use super::step::{Because, Step, StepKind, Trace};
+use super::step::{JoinRule, Step, StepKind, Trace};
 use crate::machine::{Basis, Source};
 
 pub(super) fn decide(
@@ -29,11 +29,11 @@ pub(super) fn decide(
         return decision;
     }
     let verdict = rules.verdicts[at];
-    trace.note(|| Step { at, kind: StepKind::Function(verdict), source: verdict.source });
-    let mut search = Search { rules, state, now, seen: Devfns::default() };
+    trace.record(|| Step { at, kind: StepKind::Function(verdict), source: verdict.source });
+    let mut search = Search { rules, state, now, seen: DevfnSet::default() };
     let found = search.by_alias(at, at).or_else(|| search.by_function(at));
     match found {
-        Some((with, because, source)) => Decision::join(with, because, source),
+        Some((with, rule, source)) => Decision::join(with, rule, source),
         None => Decision::found(rules.alone_source(at)),
     }
 }
@@ -53,30 +53,34 @@ fn requester(
             // Which VMD function a domain belongs to follows from the order of both.
             return Some(Decision::join(
                 issuer,
-                Because::IssuedBy,
+                JoinRule::IssuedBy,
                 Source::Inferred(Basis::Position),
             ));
         }
     }
     if let Some(quirk) = rules.alias(*at) {
         let source = rules.machine.functions()[*at].ids.map_or(Source::Read, |ids| ids.source);
-        trace.note(|| Step { at: *at, kind: StepKind::Aliases(quirk), source });
+        trace.record(|| Step { at: *at, kind: StepKind::Aliases(quirk), source });
     }
     for bridge in rules.machine.bridges_above(*at) {
-        let through = rules.through(bridge);
+        let requester_id = rules.bridge_requester_id(bridge);
         let source = rules.machine.functions()[bridge].express.source;
-        if through != RequesterThrough::Kept {
-            trace.note(|| Step { at: bridge, kind: StepKind::Through(through), source });
+        if requester_id != BridgeRequesterId::Preserved {
+            trace.record(|| Step {
+                at: bridge,
+                kind: StepKind::BridgeRequesterId(requester_id),
+                source,
+            });
         }
-        match through {
-            RequesterThrough::Kept => {}
-            RequesterThrough::Translated => break,
-            RequesterThrough::BusBelow | RequesterThrough::Own => {
+        match requester_id {
+            BridgeRequesterId::Preserved => {}
+            BridgeRequesterId::Translated => break,
+            BridgeRequesterId::SecondaryBus | BridgeRequesterId::Bridge => {
                 *at = bridge;
                 if state.group(bridge, now).is_some() {
                     return Some(Decision::join(
                         bridge,
-                        Because::BridgeTakesRequests { through },
+                        JoinRule::BridgeTakesOwnership { requester_id },
                         source,
                     ));
                 }
@@ -94,8 +98,8 @@ fn climb(
     at: &mut usize,
     trace: &mut impl Trace,
 ) -> Option<Decision> {
-    if trace.keeps() {
-        note_path(rules, *at, trace);
+    if trace.is_recording() {
+        record_path(rules, *at, trace);
     }
     for bridge in rules.machine.bridges_above(*at) {
         let port = rules.blocked[bridge]?;
@@ -103,7 +107,7 @@ fn climb(
         if state.group(bridge, now).is_some() {
             return Some(Decision::join(
                 bridge,
-                Because::PathNotIsolated { port },
+                JoinRule::PathNotIsolated { port },
                 rules.verdicts[port].source,
             ));
         }
@@ -112,16 +116,16 @@ fn climb(
 }
 
 /// One step for each hop from `at` up to the first that does not isolate, or to the root.
-fn note_path(rules: &Rules<'_>, at: usize, trace: &mut impl Trace) {
+fn record_path(rules: &Rules<'_>, at: usize, trace: &mut impl Trace) {
     for bridge in rules.machine.bridges_above(at) {
         let verdict = rules.verdicts[bridge];
-        trace.note(|| Step { at: bridge, kind: StepKind::Hop(verdict), source: verdict.source });
+        trace.record(|| Step { at: bridge, kind: StepKind::Hop(verdict), source: verdict.source });
         if !verdict.given {
             return;
         }
     }
     if rules.machine.bus_of(at).parent.is_none() {
-        trace.note(|| Step { at, kind: StepKind::RootBus, source: Source::Read });
+        trace.record(|| Step { at, kind: StepKind::RootBus, source: Source::Read });
     }
 }
 
@@ -131,10 +135,10 @@ struct Search<'r, 'm> {
     rules: &'r Rules<'m>,
     state: &'r State,
     now: usize,
-    seen: Devfns,
+    seen: DevfnSet,
 }
 
-type Found = Option<(usize, Because, Source)>;
+type Found = Option<(usize, JoinRule, Source)>;
 
 impl Search<'_, '_> {
     /// The group of `at`, or of a function that shares requester IDs with it. `from` is where the
@@ -167,10 +171,10 @@ impl Search<'_, '_> {
             .find_map(|other| self.by_alias(at, other))
     }
 
-    fn why(&self, from: usize, at: usize) -> Because {
+    fn why(&self, from: usize, at: usize) -> JoinRule {
         match self.rules.aliasing_with(from).find(|(other, _)| *other == at) {
-            Some((_, quirk)) => Because::Alias { quirk },
-            None => Because::Multifunction,
+            Some((_, quirk)) => JoinRule::Alias { quirk },
+            None => JoinRule::Multifunction,
         }
     }
 

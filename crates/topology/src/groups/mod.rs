@@ -58,7 +58,7 @@ mod step;
 
 pub use acs::{AcsRule, AcsVerdict, acs_verdict};
 pub use advice::Advice;
-pub use alias::{AliasQuirk, RequesterThrough};
+pub use alias::{AliasQuirk, BridgeRequesterId};
 pub use check::{Difference, SelfCheck, self_check};
 pub use explain::{Explanation, explain};
 pub use grouping::{Group, Grouping};
@@ -66,4 +66,4 @@ pub use isolation::Isolation;
 pub use pair::{Pair, PairVerdict, why_not};
 pub use policy::{Policy, UnknownPolicy};
 pub use quirks::{AcsEffect, AcsQuirk};
-pub use step::{Because, Reason, Step, StepKind, Untranslated};
+pub use step::{JoinRule, Reason, Step, StepKind, Untranslated};

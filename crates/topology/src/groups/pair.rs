@@ -12,9 +12,9 @@ use crate::machine::{ExpressKind, Machine};
 /// A pair of functions, as indexes.
 #[derive(Debug, Clone)]
 pub struct Pair {
-    /// The one.
+    /// The first function.
     pub a: usize,
-    /// The other.
+    /// The second function.
     pub b: usize,
     /// What joins or separates them.
     pub verdict: PairVerdict,
@@ -34,14 +34,14 @@ pub struct Pair {
 pub enum PairVerdict {
     /// The pair is one function.
     Same,
-    /// One group; the links between the two.
+    /// They are in one group.
     Together {
-        /// Its number.
+        /// The number of the group.
         group: u32,
         /// The links from `a`, then those from `b`, to where they meet.
         reasons: Vec<Reason>,
     },
-    /// Two groups; the steps that keep requests of the two apart.
+    /// They are in two groups.
     Apart {
         /// The group of `a`.
         a: u32,
@@ -52,7 +52,7 @@ pub enum PairVerdict {
     },
     /// No IOMMU translates the function, so it is in no group.
     Untranslated {
-        /// Which.
+        /// The function, as an index.
         function: usize,
         /// How that is known.
         why: Untranslated,
@@ -222,7 +222,8 @@ fn goes_along(machine: &Machine, function: usize, others: &[usize]) -> String {
     let it = name(machine, function);
     match (endpoints.is_empty(), ports.is_empty()) {
         (true, _) => format!(
-            "nothing goes along when {it} is given away; {} of its group stay with the host, as ports and bridges",
+            "nothing goes along when {it} is given away; {} of its group stay with the host, as \
+             ports and bridges",
             list(machine, &ports)
         ),
         (false, true) => format!("when {it} is given away, {} go along", list(machine, &endpoints)),

@@ -17,7 +17,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// All of them.
+    /// All policies.
     pub const ALL: [Self; 3] = [Self::Linux, Self::ReachableSet, Self::Override];
 
     /// The name that the command line takes.
@@ -38,7 +38,10 @@ impl fmt::Display for Policy {
 
 /// The text names no policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{}` is no grouping policy; the policies are linux, reachable-set and override", text.escape_debug().take(40).collect::<String>())]
+#[error(
+    "`{}` is no grouping policy; the policies are linux, reachable-set and override",
+    text.escape_debug().take(40).collect::<String>()
+)]
 pub struct UnknownPolicy {
     /// What was given.
     pub text: String,

@@ -33,7 +33,7 @@ pub struct AcsQuirk {
     pub kernel: &'static str,
     /// What it is, for people.
     pub what: &'static str,
-    /// What it says.
+    /// What the quirk says of the services.
     pub effect: AcsEffect,
     vendor: u16,
     /// First and last device number of each range, inclusive.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::acs::{AcsVerdict, acs_verdict};
-use super::alias::{self, AliasQuirk, Devfns, RequesterThrough};
+use super::alias::{self, AliasQuirk, BridgeRequesterId, DevfnSet};
 use super::isolation::{self, Isolation};
 use super::policy::Policy;
 use super::step::Untranslated;
@@ -21,7 +21,7 @@ pub(super) struct Rules<'m> {
     pub(super) blocked: Vec<Option<usize>>,
     /// The weakest fact that `blocked` rests on.
     pub(super) path_source: Vec<Source>,
-    aliases: Vec<Option<(&'static AliasQuirk, Devfns)>>,
+    aliases: Vec<Option<(&'static AliasQuirk, DevfnSet)>>,
     /// Buses with a function that has aliases: few machines have one.
     aliasing: BTreeSet<(u32, u8)>,
     vmd: Vec<(u32, usize)>,
@@ -122,8 +122,8 @@ impl<'m> Rules<'m> {
             .map_or(function, |at| self.vmd[at].1)
     }
 
-    pub(super) fn through(&self, bridge: usize) -> RequesterThrough {
-        alias::through(self.machine, bridge)
+    pub(super) fn bridge_requester_id(&self, bridge: usize) -> BridgeRequesterId {
+        alias::bridge_requester_id(self.machine, bridge)
     }
 
     /// The quirk by which a function's requests carry numbers of other functions.

@@ -1,13 +1,13 @@
 //! What has been decided so far, and one decision.
 
-use super::step::Because;
+use super::step::JoinRule;
 use crate::machine::Source;
 
-/// Who is in which group, and since when. Linux decides function by function and never comes back
-/// to one; a decision sees what earlier ones made.
+/// The group of each function, and the order of the decisions. Linux decides function by function
+/// and never comes back to one; a decision sees what earlier ones made.
 ///
-/// Kept so that any decision can be taken again as it was: a view at `now` shows what was decided
-/// before.
+/// Any decision can be taken again as it was: a look-up as of the rank `now` sees only what was
+/// decided before.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     /// When each function is decided, 0..n.
@@ -16,12 +16,12 @@ pub(super) struct State {
     pub(super) of: Vec<Option<u32>>,
     /// For each group the rank of the decision from which on everything below its members belongs
     /// to it.
-    pub(super) spreads: Vec<Option<usize>>,
+    pub(super) whole_subtree: Vec<Option<usize>>,
 }
 
 impl State {
     pub(super) fn new(rank: Vec<usize>) -> Self {
-        Self { of: vec![None; rank.len()], spreads: Vec::new(), rank }
+        Self { of: vec![None; rank.len()], whole_subtree: Vec::new(), rank }
     }
 
     /// The group of `function` as the decision of rank `now` sees it.
@@ -31,28 +31,28 @@ impl State {
 
     /// Whether all that is below the members of `group` belongs to it, as the decision of rank
     /// `now` sees it.
-    pub(super) fn spreads(&self, group: u32, now: usize) -> bool {
-        self.spreads[group as usize].is_some_and(|since| since < now)
+    pub(super) fn has_whole_subtree(&self, group: u32, now: usize) -> bool {
+        self.whole_subtree[group as usize].is_some_and(|since| since < now)
     }
 }
 
-/// A decision.
+/// The decision about one function.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Decision {
     /// Whose group the function joins, and why; `None` for a new group.
-    pub(super) joins: Option<(usize, Because)>,
+    pub(super) joins: Option<(usize, JoinRule)>,
     /// The weakest fact that the decision rests on.
     pub(super) source: Source,
     /// Whether everything below the members of the group belongs to it from now on.
-    pub(super) spreads: bool,
+    pub(super) whole_subtree: bool,
 }
 
 impl Decision {
-    pub(super) fn join(with: usize, because: Because, source: Source) -> Self {
-        Self { joins: Some((with, because)), source, spreads: false }
+    pub(super) fn join(with: usize, rule: JoinRule, source: Source) -> Self {
+        Self { joins: Some((with, rule)), source, whole_subtree: false }
     }
 
     pub(super) fn found(source: Source) -> Self {
-        Self { joins: None, source, spreads: false }
+        Self { joins: None, source, whole_subtree: false }
     }
 }

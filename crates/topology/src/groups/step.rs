@@ -1,22 +1,23 @@
-//! What a decision leaves behind: why a function joined a group, and the steps that led there.
+//! The record of a decision: why a function joined a group, and the steps that led there.
 
 use std::fmt;
 
 use super::acs::AcsVerdict;
-use super::alias::{AliasQuirk, RequesterThrough};
+use super::alias::{AliasQuirk, BridgeRequesterId};
 use super::isolation::Isolation;
 use crate::machine::Source;
 
-/// Why a function is in the group of another one. Numbers are indexes into [`Machine::functions`].
+/// The rule by which a function joined the group of another one. Numbers are indexes into
+/// [`Machine::functions`](crate::machine::Machine::functions).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub enum Because {
+pub enum JoinRule {
     /// The other function issues its requests: a VMD domain's devices are seen as the VMD function.
     IssuedBy,
     /// The other function is a bridge that takes ownership of its requests.
-    BridgeTakesRequests {
+    BridgeTakesOwnership {
         /// What the bridge does with requester IDs.
-        through: RequesterThrough,
+        requester_id: BridgeRequesterId,
     },
     /// Between it and the root `port` does not isolate.
     PathNotIsolated {
@@ -32,15 +33,15 @@ pub enum Because {
     Multifunction,
     /// The bridge above is in a group to which everything below belongs
     /// ([`Policy::ReachableSet`](super::Policy::ReachableSet)).
-    GroupSpreads,
+    WholeSubtree,
     /// The bus below the other function does not isolate (`ReachableSet`).
     BusNotIsolated {
-        /// How far.
+        /// How far the bus isolates.
         isolation: Isolation,
     },
     /// Both sit on a bus whose functions reach each other (`ReachableSet`).
     SharedBus {
-        /// How far.
+        /// How far the bus isolates.
         isolation: Isolation,
     },
     /// They are functions of one device, one of which has ACS and does not isolate
@@ -55,8 +56,8 @@ pub struct Reason {
     pub member: usize,
     /// Whose group it joined, as an index.
     pub with: usize,
-    /// Why.
-    pub because: Because,
+    /// The rule by which it joined.
+    pub rule: JoinRule,
     /// The weakest fact that this rests on.
     pub source: Source,
 }
@@ -81,7 +82,7 @@ pub enum StepKind {
     /// Its requests carry other numbers of its bus too.
     Aliases(&'static AliasQuirk),
     /// What the bridge does to the requester IDs of requests from below.
-    Through(RequesterThrough),
+    BridgeRequesterId(BridgeRequesterId),
     /// Whether the bridge or port keeps what is below it from its peers, on the way up.
     Hop(AcsVerdict),
     /// Whether the function is isolated from the other functions of its device.
@@ -92,10 +93,10 @@ pub enum StepKind {
     RootBus,
     /// It joined the group of another function.
     Joined {
-        /// Whose group.
+        /// The function whose group it joined, as an index.
         with: usize,
-        /// Why.
-        because: Because,
+        /// The rule by which it joined.
+        rule: JoinRule,
     },
     /// Nothing joins it to a function before it: a group of its own, which later functions may
     /// join.
@@ -115,34 +116,37 @@ impl fmt::Display for Untranslated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::IsIommu => "is an IOMMU itself; nothing translates its requests",
-            Self::KernelHasNone => "has no group in the kernel that made groups for others; nothing translates its requests",
+            Self::KernelHasNone => {
+                "has no group in the kernel that made groups for others; nothing translates its \
+                 requests"
+            }
         })
     }
 }
 
-/// Where steps go: nowhere while all groups are made, into a list when one decision is explained.
-/// So the explanation is the decision itself.
+/// Takes the steps of a decision: discards them while all groups are made, keeps them in a list
+/// when one decision is explained. So an explanation is the decision itself, taken again.
 pub(super) trait Trace {
-    fn note(&mut self, step: impl FnOnce() -> Step);
-    /// Whether steps are kept, for those that take a walk to find.
-    fn keeps(&self) -> bool;
+    fn record(&mut self, step: impl FnOnce() -> Step);
+    /// Whether steps are kept. Steps that take a walk to find are looked for only then.
+    fn is_recording(&self) -> bool;
 }
 
-/// Keeps nothing.
+/// Discards all steps.
 pub(super) struct Untraced;
 
 impl Trace for Untraced {
-    fn note(&mut self, _step: impl FnOnce() -> Step) {}
-    fn keeps(&self) -> bool {
+    fn record(&mut self, _step: impl FnOnce() -> Step) {}
+    fn is_recording(&self) -> bool {
         false
     }
 }
 
 impl Trace for Vec<Step> {
-    fn note(&mut self, step: impl FnOnce() -> Step) {
+    fn record(&mut self, step: impl FnOnce() -> Step) {
         self.push(step());
     }
-    fn keeps(&self) -> bool {
+    fn is_recording(&self) -> bool {
         true
     }
 }

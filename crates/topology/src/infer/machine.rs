@@ -14,8 +14,8 @@ use crate::machine::{
 };
 
 impl Reading {
-    /// Infers and assumes what was not read. See [`Source`](crate::machine::Source) for how the values are
-    /// marked.
+    /// Infers and assumes what was not read. Each value says by its
+    /// [`Source`](crate::machine::Source) how it is known.
     pub fn machine(&self) -> Machine {
         let mut names = Names::default();
         let mut known: Vec<Identity> =
@@ -27,7 +27,7 @@ impl Reading {
         let prefixes = services::prefix_users(&self.functions);
         let isolating = services::Isolating::find(&self.functions, &known);
         let slots = slots(&self.functions, &physical);
-        let silent = self.silent();
+        let undescribed = self.undescribed();
         let functions = self.functions.iter().enumerate().map(|(index, reading)| {
             let known = &known[index];
             let express = kinds[index];
@@ -60,7 +60,7 @@ impl Reading {
                     })
                     .collect(),
                 driver: reading.driver.clone(),
-                kernel_group: if self.lists_groups && !silent(index) {
+                kernel_group: if self.lists_groups && !undescribed(index) {
                     Some(reading.kernel_group)
                 } else {
                     reading.kernel_group.map(Some)
@@ -89,7 +89,7 @@ impl Reading {
 
     /// Which functions, by index, have no description that could have named a group: where others
     /// are described, those that are only named; and the one in which the text ends.
-    fn silent(&self) -> impl Fn(usize) -> bool {
+    fn undescribed(&self) -> impl Fn(usize) -> bool {
         let named = |function: &FunctionReading| function.capabilities == ListState::NotPrinted;
         let described = self.functions.iter().any(|function| !named(function));
         let cut = if self.truncated { self.functions.len().checked_sub(1) } else { None };

@@ -45,19 +45,22 @@ impl fmt::Display for Anomaly {
             Self::NoBuses(bdf) => {
                 write!(
                     f,
-                    "the bus numbers of bridge {bdf} were not read; give a text of `lspci -v` or more, so that its place is known"
+                    "the bus numbers of bridge {bdf} were not read; give a text of `lspci -v` or \
+                     more, so that its place is known"
                 )
             }
             Self::BadSecondary { bridge, secondary } => {
                 write!(
                     f,
-                    "bridge {bridge} says that bus {secondary:02x} is below it, which is not above its own; taken as having nothing below"
+                    "bridge {bridge} says that bus {secondary:02x} is below it, which is not above \
+                     its own; taken as having nothing below"
                 )
             }
             Self::SharedBus { bridge, other, secondary } => {
                 write!(
                     f,
-                    "bridges {bridge} and {other} both say that bus {secondary:02x} is below them; taken as below {bridge}"
+                    "bridges {bridge} and {other} both say that bus {secondary:02x} is below them; \
+                     taken as below {bridge}"
                 )
             }
         }

@@ -1,4 +1,4 @@
-//! Values with the knowledge of where they come from.
+//! Values that say how they are known.
 
 use std::fmt;
 

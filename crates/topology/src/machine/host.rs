@@ -27,7 +27,7 @@ pub struct Host {
 pub struct IommuUnit {
     /// The kernel's name, such as `dmar0`, `ivhd0` or `smmu3.0x...`.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: IommuKind,
     /// Its PCI function, where it has one (AMD).
     pub function: Option<Bdf>,

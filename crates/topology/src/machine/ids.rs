@@ -49,7 +49,8 @@ impl Display for Ids {
 /// The text is no pair of vendor and device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write vendor and device as four hexadecimal digits each with a colon between, such as 8086:a294"
+    "write vendor and device as four hexadecimal digits each with a colon between, such as \
+     8086:a294"
 )]
 pub struct BadIds;
 

@@ -15,7 +15,7 @@ use super::ids::{Class, Ids};
 use super::json::{self, Hex, bounded};
 use super::limit;
 
-/// A machine as it was read. See the module.
+/// A machine as it was read, before anything is inferred.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reading {

@@ -30,8 +30,11 @@ pub fn html(machine: &Machine, grouping: &Grouping) -> String {
     let mut out = String::new();
     let _ = write!(
         out,
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{}: {}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n<div class=\"drawing\">\n{drawing}</div>\n{groups}</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}: {}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n\
+         <div class=\"drawing\">\n{drawing}</div>\n{groups}</main>\n\
+         <script>\n{SCRIPT}</script>\n</body>\n</html>\n",
         Escaped(title),
         Escaped(&subtitle),
     );
@@ -69,7 +72,9 @@ impl Display for Groups<'_> {
         if !shared.is_empty() {
             writeln!(
                 f,
-                "<h2>Groups of several functions</h2>\n<p>Their devices can only be given away together; ports and bridges stay with the host.</p>\n<div class=\"cards\">"
+                "<h2>Groups of several functions</h2>\n\
+                 <p>Their devices can only be given away together; ports and bridges stay with the \
+                 host.</p>\n<div class=\"cards\">"
             )?;
             let mut advised =
                 if self.machine.functions().len() <= ADVISED_FUNCTIONS { ADVISED } else { 0 };
@@ -92,7 +97,8 @@ impl Display for Groups<'_> {
         if !none.is_empty() {
             writeln!(
                 f,
-                "<h2>In no group</h2>\n<p>No IOMMU translates their requests.</p>\n<div class=\"table\"><table>\n<tbody>"
+                "<h2>In no group</h2>\n<p>No IOMMU translates their requests.</p>\n\
+                 <div class=\"table\"><table>\n<tbody>"
             )?;
             none.iter().try_for_each(|function| self.row(f, None, *function))?;
             writeln!(f, "</tbody></table></div>")?;
@@ -112,7 +118,8 @@ impl Groups<'_> {
         };
         writeln!(
             f,
-            "<tr{id}><td><span class=\"number\">{number}</span></td><td><code>{}</code></td><td>{}</td><td>{}</td></tr>",
+            "<tr{id}><td><span class=\"number\">{number}</span></td><td><code>{}</code></td>\
+             <td>{}</td><td>{}</td></tr>",
             node.bdf,
             Escaped(&node.kind),
             Escaped(&node.name)
@@ -167,7 +174,8 @@ fn colours() -> String {
 }
 
 const PAGE: &str = "\
-body{margin:0;background:var(--bg);color:var(--ink);font:14px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','DejaVu Sans',sans-serif}
+body{margin:0;background:var(--bg);color:var(--ink);\
+font:14px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','DejaVu Sans',sans-serif}
 main{padding:0 0 3rem}
 h2{font-size:1.15rem;margin:2rem 28px .4rem}
 p{margin:.2rem 28px 1rem;color:var(--muted)}
@@ -177,13 +185,16 @@ li{overflow-wrap:anywhere}
 code{font:600 12.5px ui-monospace,'SF Mono',Menlo,Consolas,'DejaVu Sans Mono',monospace}
 .drawing,.table{overflow-x:auto}
 .drawing svg{display:block}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:16px;margin:0 28px;align-items:start}
-.card{border:1px solid var(--edge);border-left-width:6px;border-radius:8px;padding:.7rem 1rem;background:var(--box);min-width:0}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));\
+gap:16px;margin:0 28px;align-items:start}
+.card{border:1px solid var(--edge);border-left-width:6px;border-radius:8px;padding:.7rem 1rem;\
+background:var(--box);min-width:0}
 .card h3{margin:0 0 .5rem;font-size:1rem}
 .card h4{margin:.7rem 0 0;font-size:.85rem;color:var(--muted)}
 .card summary{cursor:pointer;color:var(--muted);font-size:.9rem}
 .card li{font-size:.9rem}
-.number{display:inline-block;min-width:1.4em;padding:0 .45em;border-radius:1em;text-align:center;font-weight:600;background:var(--edge,var(--pill));color:var(--bg)}
+.number{display:inline-block;min-width:1.4em;padding:0 .45em;border-radius:1em;\
+text-align:center;font-weight:600;background:var(--edge,var(--pill));color:var(--bg)}
 tr .number{color:var(--ink)}
 table{border-collapse:collapse}
 .table{margin:0 28px}
@@ -211,7 +222,8 @@ for (const node of svg.querySelectorAll('.node[data-group]')) {
     event.stopPropagation();
     held = held === node.dataset.group ? null : node.dataset.group;
     mark(held);
-    if (held !== null) document.getElementById('group-' + held)?.scrollIntoView({ block: 'nearest' });
+    if (held !== null) \
+document.getElementById('group-' + held)?.scrollIntoView({ block: 'nearest' });
   });
 }
 svg.addEventListener('click', () => { held = null; mark(null); });

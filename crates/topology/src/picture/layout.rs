@@ -1,4 +1,4 @@
-//! Places: where boxes, links, group regions and texts go. Units are pixels, `y` grows downward.
+//! The places of boxes, links, group regions and texts. Units are pixels, `y` grows downward.
 //!
 //! The hierarchy grows to the right: what is on a root bus is in the first column, what is below a
 //! port one column further. A function takes the row of its first child, so a subtree is a block of
@@ -9,26 +9,28 @@
 use std::collections::HashMap;
 
 use super::measure::{self, Face};
-use super::scene::{Lamp, LampState, Node, Scene};
+use super::scene::{AcsIndicator, AcsState, Node, Scene};
 use super::style::{
-    ADDRESS, BADGE, HEADING, KIND, LAMP, LEGEND, NAME, PALETTE, PILL, SUBTITLE, TITLE,
+    ADDRESS, BADGE, HEADING, INDICATOR, KIND, LEGEND, NAME, PALETTE, PILL, SUBTITLE, TITLE,
 };
 
-/// Around everything.
+/// The margin of the page.
 const MARGIN: i32 = 28;
-/// A function's box.
+/// Width and height of a function's box.
 const BOX: (i32, i32) = (312, 46);
-/// Between boxes.
+/// The gaps between boxes, across and down.
 const GAP: (i32, i32) = (44, 14);
-/// From a box to the edge of its group's region.
+/// The distance from a box to the edge of its group's region.
 const PAD: i32 = 5;
-/// The bar of a root complex, and from it to its first column.
+/// The width of the bar of a root complex, and the gap to its first column.
 const BAR: (i32, i32) = (14, 34);
-/// Inside a box, at its left and right.
+/// The padding inside a box, left and right.
 const INSET: i32 = 10;
-/// One ACS lamp, and between two.
-const LAMP_BOX: (i32, i32) = (24, 15);
-const LAMP_GAP: i32 = 3;
+/// Width and height of an ACS indicator.
+const INDICATOR_BOX: (i32, i32) = (24, 15);
+/// The gap between two indicators.
+const INDICATOR_GAP: i32 = 3;
+/// The height of a line of text.
 const LINE: i32 = 22;
 
 /// A rectangle.
@@ -80,7 +82,7 @@ pub(super) struct Text {
     pub(super) centred: bool,
 }
 
-/// A small rectangle with a text in it, such as a lamp.
+/// A small rectangle with a text in it, such as an ACS indicator.
 #[derive(Debug, Clone)]
 pub(super) struct Tag {
     pub(super) rect: Rect,
@@ -106,7 +108,7 @@ pub(super) struct Region {
     pub(super) rects: Vec<Rect>,
 }
 
-/// Everything with its place.
+/// The drawing, with the place of everything in it.
 pub(super) struct Layout {
     pub(super) width: i32,
     pub(super) height: i32,
@@ -307,30 +309,32 @@ impl Layout {
 
     /// The legend from `y` down; answers where it ends.
     fn legend(&mut self, y: i32) -> i32 {
-        let lamp = |state, assumed| Lamp { name: "RR", state, assumed };
+        let indicator = |state, assumed| AcsIndicator { name: "RR", state, assumed };
         let samples = [
-            (lamp(LampState::On, false), "enabled"),
-            (lamp(LampState::Off, false), "off"),
-            (lamp(LampState::NotImplemented, false), "not implemented: counts as given"),
-            (lamp(LampState::Quirk, false), "given by a quirk"),
-            (lamp(LampState::On, true), "dashed: assumed, not read"),
+            (indicator(AcsState::On, false), "enabled"),
+            (indicator(AcsState::Off, false), "off"),
+            (indicator(AcsState::NotImplemented, false), "not implemented: counts as given"),
+            (indicator(AcsState::Quirk, false), "given by a quirk"),
+            (indicator(AcsState::On, true), "dashed: assumed, not read"),
         ];
-        let heads = "ACS services of a port: SV source validation, RR request redirect, CR completion redirect, UF upstream forwarding.";
+        let heads = "ACS services of a port: SV source validation, RR request redirect, CR \
+                     completion redirect, UF upstream forwarding.";
         let mut y = self.wrapped(y, heads);
         let mut x = MARGIN;
-        for (lamp, words) in samples {
+        for (indicator, words) in samples {
             #[expect(clippy::cast_possible_wrap, reason = "a few hundred pixels")]
             let words_width = measure::width(words, LEGEND) as i32;
-            let needed = LAMP_BOX.0 + 7 + words_width;
+            let needed = INDICATOR_BOX.0 + 7 + words_width;
             if x > MARGIN && x + needed > self.width - MARGIN {
                 x = MARGIN;
                 y += LINE;
             }
-            self.samples.push(lamp_tag(lamp, x, y + 2));
-            self.texts.push(plain(x + LAMP_BOX.0 + 7, y, LINE - 3, words, LEGEND));
+            self.samples.push(indicator_tag(indicator, x, y + 2));
+            self.texts.push(plain(x + INDICATOR_BOX.0 + 7, y, LINE - 3, words, LEGEND));
             x += needed + 20;
         }
-        let regions = "A coloured area surrounds functions that share an IOMMU group; areas of one colour and number are one group. A number alone is a group of one function.";
+        let regions = "A coloured area surrounds functions that share an IOMMU group; areas of one \
+                       colour and number are one group. A number alone is a group of one function.";
         self.wrapped(y + LINE + 4, regions)
     }
 
@@ -386,18 +390,23 @@ fn tag(rect: Rect, class: String, text: &str, face: Face) -> Tag {
     Tag { rect, class, text: Text { room: rect, text: text.to_owned(), face, centred: true } }
 }
 
-fn lamp_tag(lamp: Lamp, x: i32, y: i32) -> Tag {
-    let state = match lamp.state {
-        LampState::On => "on",
-        LampState::Off | LampState::None => "off",
-        LampState::NotImplemented => "absent",
-        LampState::Quirk => "quirk",
+fn indicator_tag(indicator: AcsIndicator, x: i32, y: i32) -> Tag {
+    let state = match indicator.state {
+        AcsState::On => "on",
+        AcsState::Off | AcsState::None => "off",
+        AcsState::NotImplemented => "absent",
+        AcsState::Quirk => "quirk",
     };
-    let assumed = if lamp.assumed { " assumed" } else { "" };
-    tag(Rect::new(x, y, LAMP_BOX.0, LAMP_BOX.1), format!("lamp {state}{assumed}"), lamp.name, LAMP)
+    let assumed = if indicator.assumed { " assumed" } else { "" };
+    tag(
+        Rect::new(x, y, INDICATOR_BOX.0, INDICATOR_BOX.1),
+        format!("lamp {state}{assumed}"),
+        indicator.name,
+        INDICATOR,
+    )
 }
 
-/// One function: address, kind and group above, name and lamps or badges below.
+/// One function: address, kind and group above, name and ACS indicators or badges below.
 fn node_box(index: usize, node: &Node, rect: Rect, colour: Option<usize>) -> NodeBox {
     let (mut texts, mut tags) = (Vec::new(), Vec::new());
     let (first, second) = (rect.y + 3, rect.y + 23);
@@ -415,23 +424,25 @@ fn node_box(index: usize, node: &Node, rect: Rect, colour: Option<usize>) -> Nod
 
     let mut right = rect.right() - 6;
     let below = second + 1;
-    match node.lamps {
-        Some(lamps) if lamps.iter().all(|lamp| lamp.state == LampState::None) => {
-            let assumed = if lamps[0].assumed { " assumed" } else { "" };
-            let w = 2 * LAMP_BOX.0 + LAMP_GAP;
+    match node.indicators {
+        Some(indicators)
+            if indicators.iter().all(|indicator| indicator.state == AcsState::None) =>
+        {
+            let assumed = if indicators[0].assumed { " assumed" } else { "" };
+            let w = 2 * INDICATOR_BOX.0 + INDICATOR_GAP;
             right -= w;
             tags.push(tag(
-                Rect::new(right, below, w, LAMP_BOX.1),
+                Rect::new(right, below, w, INDICATOR_BOX.1),
                 format!("lamp off{assumed}"),
                 "no ACS",
-                LAMP,
+                INDICATOR,
             ));
         }
-        Some(lamps) => {
-            for lamp in lamps.into_iter().rev() {
-                right -= LAMP_BOX.0;
-                tags.push(lamp_tag(lamp, right, below));
-                right -= LAMP_GAP;
+        Some(indicators) => {
+            for indicator in indicators.into_iter().rev() {
+                right -= INDICATOR_BOX.0;
+                tags.push(indicator_tag(indicator, right, below));
+                right -= INDICATOR_GAP;
             }
         }
         None => {}
@@ -440,8 +451,13 @@ fn node_box(index: usize, node: &Node, rect: Rect, colour: Option<usize>) -> Nod
         #[expect(clippy::cast_possible_wrap, reason = "a few pixels")]
         let w = measure::width(badge, BADGE) as i32 + 8;
         right -= w;
-        tags.push(tag(Rect::new(right, below, w, LAMP_BOX.1), "badge".to_owned(), badge, BADGE));
-        right -= LAMP_GAP;
+        tags.push(tag(
+            Rect::new(right, below, w, INDICATOR_BOX.1),
+            "badge".to_owned(),
+            badge,
+            BADGE,
+        ));
+        right -= INDICATOR_GAP;
     }
     let room = (right - 6 - rect.x - INSET).max(40).unsigned_abs();
     texts.push(plain(rect.x + INSET, second, 18, &measure::fitted(&node.short, NAME, room), NAME));

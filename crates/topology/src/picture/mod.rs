@@ -1,7 +1,9 @@
 //! Pictures of a machine and its groups: as text, as SVG, as HTML.
 //!
-//! All three draw one scene: the hierarchy with a group, a kind and ACS lamps for each function.
-//! Foreign names are made harmless there, once; SVG and HTML escape them as well.
+//! All three draw one scene: the hierarchy with a group, a kind and ACS indicators for each
+//! function. Foreign names are made printable there, once; SVG and HTML escape them as well.
+//!
+//! Uses `acs`, `machine` and `groups`.
 //!
 //! | module | what it does |
 //! |---|---|

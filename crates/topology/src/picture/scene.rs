@@ -48,7 +48,7 @@ pub(super) struct Node {
     /// Vendor and device, such as `8086:1901`.
     pub(super) ids: Option<String>,
     /// Of ports, and of functions that have ACS or are asked for it.
-    pub(super) lamps: Option<[Lamp; 4]>,
+    pub(super) indicators: Option<[AcsIndicator; 4]>,
     /// Such as `PASID 20`, `ATS`, `PRI`.
     pub(super) badges: Vec<String>,
     /// The functions below: indexes into [`Scene::nodes`].
@@ -57,17 +57,17 @@ pub(super) struct Node {
 
 /// One ACS service of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Lamp {
+pub(super) struct AcsIndicator {
     /// `SV`, `RR`, `CR` or `UF`.
     pub(super) name: &'static str,
-    pub(super) state: LampState,
+    pub(super) state: AcsState,
     /// Whether that rests on an assumption.
     pub(super) assumed: bool,
 }
 
 /// What is known of an ACS service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum LampState {
+pub(super) enum AcsState {
     /// Enabled.
     On,
     /// Implemented, not enabled; or withheld by a quirk.
@@ -80,7 +80,7 @@ pub(super) enum LampState {
     Quirk,
 }
 
-impl LampState {
+impl AcsState {
     pub(super) const fn sign(self) -> char {
         match self {
             Self::On => '+',
@@ -102,7 +102,7 @@ impl LampState {
     }
 }
 
-impl fmt::Display for Lamp {
+impl fmt::Display for AcsIndicator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let assumed = if self.assumed { " (assumed)" } else { "" };
         write!(f, "{} {}{assumed}", self.name, self.state.words())
@@ -184,15 +184,14 @@ impl Draw<'_> {
             short: without_legal_forms(&name),
             name,
             ids,
-            lamps: self.lamps(function),
+            indicators: self.indicators(function),
             badges: badges(it),
             children: Vec::new(),
         }
     }
 
-    /// Ports always have lamps; other functions where they have siblings that their ACS could keep
-    /// out.
-    fn lamps(&self, function: usize) -> Option<[Lamp; 4]> {
+    /// The ACS indicators: of all ports, and of other functions that have the capability.
+    fn indicators(&self, function: usize) -> Option<[AcsIndicator; 4]> {
         let it = &self.machine.functions()[function];
         let port = it.express.value.is_some_and(|express| {
             matches!(express.kind, ExpressKind::RootPort | ExpressKind::Downstream)
@@ -205,11 +204,11 @@ impl Draw<'_> {
                 .map(|(name, bit)| {
                     let verdict = acs_verdict(self.machine, function, bit, self.grouping.policy());
                     let state = match verdict.rule {
-                        AcsRule::Quirk { .. } if verdict.given => LampState::Quirk,
-                        AcsRule::Quirk { .. } => LampState::Off,
+                        AcsRule::Quirk { .. } if verdict.given => AcsState::Quirk,
+                        AcsRule::Quirk { .. } => AcsState::Off,
                         _ => by_capability(it, bit),
                     };
-                    Lamp {
+                    AcsIndicator {
                         name,
                         state,
                         assumed: matches!(it.acs.source.weaker(acs_source(it)), Source::Assumed(_)),
@@ -219,12 +218,12 @@ impl Draw<'_> {
     }
 }
 
-fn by_capability(it: &PciFunction, bit: AcsBits) -> LampState {
+fn by_capability(it: &PciFunction, bit: AcsBits) -> AcsState {
     match it.acs.value {
-        None => LampState::None,
-        Some(acs) if !acs.implemented.value.contains(bit) => LampState::NotImplemented,
-        Some(acs) if acs.enabled.value.contains(bit) => LampState::On,
-        Some(_) => LampState::Off,
+        None => AcsState::None,
+        Some(acs) if !acs.implemented.value.contains(bit) => AcsState::NotImplemented,
+        Some(acs) if acs.enabled.value.contains(bit) => AcsState::On,
+        Some(_) => AcsState::Off,
     }
 }
 
@@ -281,8 +280,14 @@ fn without_legal_forms(name: &str) -> String {
 /// turns the direction of writing.
 fn harmless(text: &str) -> String {
     let plain = |c: char| {
-        !c.is_control()
-            && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}')
+        !matches!(
+            c,
+            '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+                | '\u{61c}'
+        ) && !c.is_control()
     };
     let kept: String =
         text.chars().map(|c| if plain(c) { c } else { '\u{fffd}' }).take(NAME + 1).collect();

@@ -13,14 +13,14 @@ pub(super) const HEADING: Face = face("heading", 13.0, true, false);
 pub(super) const ADDRESS: Face = face("address", 12.5, true, true);
 pub(super) const KIND: Face = face("kind", 11.0, false, false);
 pub(super) const NAME: Face = face("name", 11.5, false, false);
-pub(super) const LAMP: Face = face("lamptext", 9.5, true, false);
+pub(super) const INDICATOR: Face = face("lamptext", 9.5, true, false);
 pub(super) const BADGE: Face = face("badgetext", 9.5, false, false);
 pub(super) const PILL: Face = face("pilltext", 11.0, true, false);
 pub(super) const LEGEND: Face = face("legend", 11.5, false, false);
 
 /// All faces, for the style sheet.
 const FACES: [Face; 10] =
-    [TITLE, SUBTITLE, HEADING, ADDRESS, KIND, NAME, LAMP, BADGE, PILL, LEGEND];
+    [TITLE, SUBTITLE, HEADING, ADDRESS, KIND, NAME, INDICATOR, BADGE, PILL, LEGEND];
 
 /// How many colours groups have; they are told apart by their numbers as well.
 pub(super) const PALETTE: usize = 8;
@@ -68,7 +68,8 @@ pub(super) fn properties(selector: &str) -> String {
     };
     let (light, dark) = (list(|colour| colour.1), list(|colour| colour.2));
     format!(
-        "{selector}{{color-scheme:light dark;{light}}}\n@media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n"
+        "{selector}{{color-scheme:light dark;{light}}}\n\
+         @media (prefers-color-scheme:dark){{{selector}{{{dark}}}}}\n"
     )
 }
 

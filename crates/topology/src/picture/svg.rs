@@ -59,7 +59,8 @@ pub(super) fn write(
     let drawing = Drawing { machine, grouping, scene, layout: &layout, style };
     let _ = writeln!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"sva-topology\" viewBox=\"0 0 {w} {h}\" width=\"{w}\" height=\"{h}\" role=\"img\">{drawing}</svg>"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"sva-topology\" viewBox=\"0 0 {w} {h}\" \
+         width=\"{w}\" height=\"{h}\" role=\"img\">{drawing}</svg>"
     );
 }
 
@@ -163,7 +164,7 @@ fn about(node: &Node) -> String {
         || "in no group: no IOMMU translates it".to_owned(),
         |group| format!("group {group}"),
     ));
-    lines.extend(node.lamps.iter().flatten().map(|lamp| format!("ACS {lamp}")));
+    lines.extend(node.indicators.iter().flatten().map(|indicator| format!("ACS {indicator}")));
     lines.extend((!node.badges.is_empty()).then(|| node.badges.join(", ")));
     lines.join("\n")
 }

@@ -52,7 +52,12 @@ proptest! {
     #[test]
     fn no_box_and_no_text_overlaps_another_and_all_lie_on_the_page(machine in machines()) {
         let grouping = grouped(&machine);
-        let layout = Layout::new(&Scene::new(&machine, &grouping), "A title", "a subtitle", &svg::colours(&grouping));
+        let layout = Layout::new(
+            &Scene::new(&machine, &grouping),
+            "A title",
+            "a subtitle",
+            &svg::colours(&grouping),
+        );
         let page = Rect { x: 0, y: 0, w: layout.width, h: layout.height };
         let mut outer: Vec<Rect> = layout.boxes.iter().map(|place| place.rect).collect();
         outer.extend(layout.bars.iter().copied());
@@ -65,7 +70,12 @@ proptest! {
             }
         }
         for place in &layout.boxes {
-            let rooms: Vec<Rect> = place.texts.iter().map(|line| line.room).chain(place.tags.iter().map(|tag| tag.rect)).collect();
+            let rooms: Vec<Rect> = place
+                .texts
+                .iter()
+                .map(|line| line.room)
+                .chain(place.tags.iter().map(|tag| tag.rect))
+                .collect();
             for (n, a) in rooms.iter().enumerate() {
                 prop_assert!(inside(*a, place.rect), "{:?} leaves its box {:?}", a, place.rect);
                 for b in &rooms[..n] {
@@ -83,7 +93,8 @@ proptest! {
         let layout = Layout::new(&scene, "", "", &svg::colours(&grouping));
         for place in &layout.boxes {
             let group = scene.nodes[place.node].group;
-            let shared = group.is_some_and(|group| grouping.groups()[group as usize].members.len() > 1);
+            let shared =
+                group.is_some_and(|group| grouping.groups()[group as usize].members.len() > 1);
             for region in &layout.regions {
                 let holds = region.rects.iter().any(|rect| inside(place.rect, *rect));
                 let touches = region.rects.iter().any(|rect| overlap(place.rect, *rect));
@@ -98,13 +109,23 @@ proptest! {
     fn every_function_is_drawn_once_with_its_group_in_well_formed_xml(machine in machines()) {
         let grouping = grouped(&machine);
         let svg = svg(&machine, &grouping);
-        let expected: BTreeMap<String, Option<String>> = machine.functions().iter().enumerate()
-            .map(|(n, it)| (it.bdf.to_string(), grouping.of(n).map(|group| group.to_string()))).collect();
+        let expected: BTreeMap<String, Option<String>> = machine
+            .functions()
+            .iter()
+            .enumerate()
+            .map(|(n, it)| (it.bdf.to_string(), grouping.of(n).map(|group| group.to_string())))
+            .collect();
         prop_assert_eq!(drawn(&svg), expected);
-        let document = roxmltree::Document::parse(&svg).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let document = roxmltree::Document::parse(&svg)
+            .map_err(|error| TestCaseError::fail(error.to_string()))?;
         for node in document.descendants() {
-            prop_assert!(!matches!(node.tag_name().name(), "script" | "image" | "use" | "a"), "{:?}", node);
-            prop_assert!(node.attributes().all(|attribute| !attribute.name().starts_with("on") && !attribute.name().contains("href")));
+            prop_assert!(
+                !matches!(node.tag_name().name(), "script" | "image" | "use" | "a"),
+                "{:?}",
+                node
+            );
+            prop_assert!(node.attributes().all(|attribute| !attribute.name().starts_with("on")
+                && !attribute.name().contains("href")));
         }
     }
 
@@ -114,7 +135,11 @@ proptest! {
         let grouping = grouped(&machine);
         let page = html(&machine, &grouping);
         prop_assert_eq!(page.matches("<script").count(), 1);
-        prop_assert!(!page.contains("http:") || page.matches("http:").count() == page.matches("http://www.w3.org/2000/svg").count());
+        prop_assert!(
+            !page.contains("http:")
+                || page.matches("http:").count()
+                    == page.matches("http://www.w3.org/2000/svg").count()
+        );
         for group in grouping.groups() {
             let id = format!(" id=\"group-{}\"", group.id);
             prop_assert_eq!(page.matches(&id).count(), 1);
@@ -130,11 +155,17 @@ proptest! {
         for it in machine.functions() {
             let address = it.bdf.to_string();
             let address = if short { &address[5..] } else { &address[..] };
-            let lines = text.lines().filter(|line| line.trim_start_matches(['│', '├', '└', '─', ' ']).split(' ').next() == Some(address));
+            let lines = text.lines().filter(|line| {
+                line.trim_start_matches(['│', '├', '└', '─', ' ']).split(' ').next()
+                    == Some(address)
+            });
             prop_assert_eq!(lines.count(), 1, "{} in\n{}", address, text);
         }
         prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", text);
-        prop_assert!(!text.contains(char::from_u32(0x202e).unwrap_or(' ')), "it turns the direction of writing");
+        prop_assert!(
+            !text.contains(char::from_u32(0x202e).unwrap_or(' ')),
+            "it turns the direction of writing"
+        );
     }
 }
 
@@ -151,7 +182,8 @@ fn switch() -> Machine {
         bridge(at("02:01.0"), Some(ExpressKind::Downstream), 4, 4, Vec::new()),
         name(
             express(at("03:00.0"), ExpressKind::Endpoint),
-            "Example Corporation Adapter with a name that is much longer than any line of a terminal has room for",
+            "Example Corporation Adapter with a name that is much longer than any line of a \
+             terminal has room for",
         ),
         express(at("04:00.0"), ExpressKind::Endpoint),
     ];

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::scene::{LampState, Node, Scene, shortened};
+use super::scene::{AcsState, Node, Scene, shortened};
 use crate::groups::Grouping;
 use crate::machine::Machine;
 
@@ -114,25 +114,29 @@ fn group(node: &Node) -> String {
 }
 
 fn acs(node: &Node) -> String {
-    let Some(lamps) = node.lamps else { return String::new() };
-    if lamps.iter().all(|lamp| lamp.state == LampState::None) {
-        return if lamps[0].assumed { "no ACS?".to_owned() } else { "no ACS".to_owned() };
+    let Some(indicators) = node.indicators else { return String::new() };
+    if indicators.iter().all(|indicator| indicator.state == AcsState::None) {
+        return if indicators[0].assumed { "no ACS?".to_owned() } else { "no ACS".to_owned() };
     }
-    let signs: Vec<String> =
-        lamps.iter().map(|lamp| format!("{}{}", lamp.name, lamp.state.sign())).collect();
-    let assumed = if lamps.iter().any(|lamp| lamp.assumed) { "?" } else { "" };
+    let signs: Vec<String> = indicators
+        .iter()
+        .map(|indicator| format!("{}{}", indicator.name, indicator.state.sign()))
+        .collect();
+    let assumed = if indicators.iter().any(|indicator| indicator.assumed) { "?" } else { "" };
     format!("{}{assumed}", signs.join(" "))
 }
 
 fn legend(out: &mut String, scene: &Scene) {
-    let lamps = || scene.nodes.iter().filter_map(|node| node.lamps).flatten();
-    let states = [LampState::On, LampState::Off, LampState::NotImplemented, LampState::Quirk];
+    let indicators = || scene.nodes.iter().filter_map(|node| node.indicators).flatten();
+    let states = [AcsState::On, AcsState::Off, AcsState::NotImplemented, AcsState::Quirk];
     let mut parts: Vec<String> = states
         .into_iter()
-        .filter(|state| lamps().any(|lamp| lamp.state == *state))
+        .filter(|state| indicators().any(|indicator| indicator.state == *state))
         .map(|state| format!("{} {}", state.sign(), state.words()))
         .collect();
-    parts.extend(lamps().any(|lamp| lamp.assumed).then(|| "? assumed, not read".to_owned()));
+    parts.extend(
+        indicators().any(|indicator| indicator.assumed).then(|| "? assumed, not read".to_owned()),
+    );
     let count =
         |n: usize, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
     let _ = writeln!(

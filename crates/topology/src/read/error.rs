@@ -24,8 +24,8 @@ pub enum ReadError {
     },
     /// No PCI function is in the text.
     #[error(
-        "line {line}, column {column}: the text ends here and no PCI function is in it; give the output of `lspci -vvv -nn` (as root), or a file of \
-         `sva topology --save`"
+        "line {line}, column {column}: the text ends here and no PCI function is in it; give the \
+         output of `lspci -vvv -nn` (as root), or a file of `sva topology --save`"
     )]
     NoFunctions {
         /// Where the text ends.
@@ -47,7 +47,7 @@ pub enum ReadError {
     /// The JSON is no dump.
     #[error("line {line}, column {column}: this is no dump of `sva topology --save`: {problem}")]
     Dump {
-        /// Where.
+        /// The line.
         line: usize,
         /// Where in that line.
         column: usize,
@@ -56,11 +56,12 @@ pub enum ReadError {
     },
     /// A dump of another version.
     #[error(
-        "line {line}, column {column}: the dump has version {found}, and this program reads version {}; save it anew",
+        "line {line}, column {column}: the dump has version {found}, and this program reads \
+         version {}; save it anew",
         DUMP_VERSION
     )]
     Version {
-        /// Where.
+        /// The line.
         line: usize,
         /// Where in that line.
         column: usize,
@@ -70,7 +71,7 @@ pub enum ReadError {
     /// A file or folder of the live machine could not be read.
     #[error("cannot read {}; is /sys mounted, and does this kernel have PCI?", path.display())]
     Live {
-        /// Which one.
+        /// The file or folder.
         path: PathBuf,
         /// What the kernel said.
         source: std::io::Error,

@@ -1,13 +1,13 @@
-//! One gate, looked at, and the verdict over all gates.
+//! What was found at one gate, and the verdict over all gates.
 
 use super::finding::{Finding, Outcome};
 use super::gate::Gate;
 use crate::machine::Source;
 
-/// One gate, looked at.
+/// What was found at one gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Which.
+    /// The gate that was looked at.
     pub gate: Gate,
     /// What was found.
     pub finding: Finding,
@@ -16,7 +16,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// What it means.
+    /// What the finding means for shared virtual addressing.
     pub fn outcome(&self) -> Outcome {
         self.finding.outcome()
     }

@@ -5,7 +5,7 @@ use super::check::Check;
 use super::finding::Finding;
 use super::gate::Gate;
 use super::iommu::NOT_SAID;
-use super::kernel::{blocker, refuses_mixed_groups};
+use super::kernel::{disabling_option, refuses_mixed_groups};
 use super::survey::{Survey, physical};
 use crate::machine::{Fact, IommuKind, PciFunction, Source};
 
@@ -54,7 +54,7 @@ pub(super) fn ats(survey: &Survey, function: &PciFunction) -> Check {
     let wanted = kind.map(|kind| kind.value == IommuKind::VtD);
     let unit = survey.unit_fact(function, |unit| unit.device_tlb);
     if wanted != Some(false)
-        && let Some(blocker) = blocker(survey.machine.host(), "pci", "noats")
+        && let Some(blocker) = disabling_option(survey.machine.host(), "pci", "noats")
     {
         return check(Finding::AtsOff(blocker), Source::Read);
     }
@@ -76,7 +76,8 @@ pub(super) fn ats(survey: &Survey, function: &PciFunction) -> Check {
     }
 }
 
-/// [`Gate::PageRequests`]: Linux binds a device that makes none and leaves its faults to its driver; SMMUv3's driver takes none.
+/// [`Gate::PageRequests`]. Linux binds a device that makes none and leaves its faults to its
+/// driver. SMMUv3's driver takes none.
 pub(super) fn page_requests(survey: &Survey, function: &PciFunction) -> Check {
     let check = |finding, source| Check { gate: Gate::PageRequests, finding, source };
     let kind = survey.kind_of(function).map(|kind| kind.value);
@@ -102,20 +103,25 @@ pub(super) fn page_requests(survey: &Survey, function: &PciFunction) -> Check {
 
 /// [`Gate::Group`], for a device that is in one.
 pub(super) fn group(survey: &Survey, index: usize, function: &PciFunction) -> Option<Check> {
-    let census = survey.census(survey.grouping.of(index)?)?;
+    let group_pasids = survey.group_pasids(survey.grouping.of(index)?)?;
     let itself = usize::from(physical(survey.machine, function).pasid.value.is_some());
-    let capable = census.capable - itself;
-    let incapable = census.members - 1 - capable;
+    let capable = group_pasids.capable - itself;
+    let incapable = group_pasids.members - 1 - capable;
     let finding = if capable > 0 {
-        let some =
-            census.first.iter().copied().filter(|other| *other != function.bdf).take(4).collect();
+        let some = group_pasids
+            .first
+            .iter()
+            .copied()
+            .filter(|other| *other != function.bdf)
+            .take(4)
+            .collect();
         Finding::Shared { others: capable, some }
     } else if incapable > 0 && refuses_mixed_groups(survey.machine.host()) {
         Finding::SharedWithIncapable { others: incapable }
     } else {
         Finding::Alone { others: incapable }
     };
-    Some(Check { gate: Gate::Group, finding, source: census.source })
+    Some(Check { gate: Gate::Group, finding, source: group_pasids.source })
 }
 
 /// [`Gate::Enabled`], for a device with the capability.

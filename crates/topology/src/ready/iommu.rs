@@ -4,7 +4,7 @@
 use super::check::Check;
 use super::finding::Finding;
 use super::gate::Gate;
-use super::kernel::blocker;
+use super::kernel::disabling_option;
 use super::survey::Survey;
 use crate::machine::{Basis, Fact, Host, IommuKind, PciFunction, Source};
 
@@ -47,9 +47,10 @@ fn present(survey: &Survey, kind: Option<Fact<IommuKind>>) -> Check {
     }
     let found = kind.map(|kind| kind.value);
     let host = survey.machine.host();
-    let told_off = OFF.iter().any(|(option, word)| blocker(host, option, word).is_some());
+    let told_off = OFF.iter().any(|(option, word)| disabling_option(host, option, word).is_some());
     // Many kernels are built not to use VT-d unless told to, and then show none of it.
-    let not_told = found == Some(IommuKind::VtD) && blocker(host, "intel_iommu", "on").is_none();
+    let not_told =
+        found == Some(IommuKind::VtD) && disabling_option(host, "intel_iommu", "on").is_none();
     let described = host.iommu_described.is_some_and(|fact| fact.value);
     match survey.in_use {
         _ if survey.absent => check(Finding::NoIommuDescribed, Source::Read),
@@ -63,7 +64,7 @@ fn present(survey: &Survey, kind: Option<Fact<IommuKind>>) -> Check {
 }
 
 fn used(host: &Host, kind: Option<Fact<IommuKind>>, in_use: Option<Fact<bool>>) -> Check {
-    let blocker = OFF.iter().find_map(|(option, word)| blocker(host, option, word));
+    let blocker = OFF.iter().find_map(|(option, word)| disabling_option(host, option, word));
     let kind = kind.map(|kind| kind.value);
     let (finding, source) = match (in_use, blocker) {
         (Some(Fact { value: true, source }), _) => (Finding::InUse, source),
@@ -89,7 +90,8 @@ fn translated(survey: &Survey, index: usize, function: &PciFunction) -> Option<C
 fn pasid(survey: &Survey, function: &PciFunction, kind: Option<Fact<IommuKind>>) -> Check {
     let check = |finding, source| Check { gate: Gate::IommuPasid, finding, source };
     let vt_d = kind.is_some_and(|kind| kind.value == IommuKind::VtD);
-    if let Some(blocker) = blocker(survey.machine.host(), "intel_iommu", "sm_off").filter(|_| vt_d)
+    if let Some(blocker) =
+        disabling_option(survey.machine.host(), "intel_iommu", "sm_off").filter(|_| vt_d)
     {
         return check(Finding::ScalableModeOff(blocker), Source::Read);
     }

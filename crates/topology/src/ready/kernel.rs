@@ -1,7 +1,7 @@
 //! The running kernel: its release and its command line.
 
 use super::check::Check;
-use super::finding::{Blocker, Finding};
+use super::finding::{DisablingOption, Finding};
 use super::gate::Gate;
 use crate::machine::{Host, IommuKind, Source};
 
@@ -17,7 +17,7 @@ const MIXED_GROUPS_SINCE: (u32, u32) = (6, 16);
 const PATH_SINCE: (u32, u32) = (6, 2);
 
 /// The release of a kernel that is known not to ask for ACS on the path.
-pub(super) fn ignores_path(host: &Host) -> Option<(u32, u32)> {
+pub(super) fn ignores_acs_of_path(host: &Host) -> Option<(u32, u32)> {
     release(host).filter(|release| *release < PATH_SINCE)
 }
 
@@ -43,13 +43,17 @@ pub(super) fn refuses_mixed_groups(host: &Host) -> bool {
 
 /// The option on the kernel's command line that says `word`, alone or among others:
 /// `intel_iommu=on,sm_off`.
-pub(super) fn blocker(host: &Host, option: &'static str, word: &'static str) -> Option<Blocker> {
+pub(super) fn disabling_option(
+    host: &Host,
+    option: &'static str,
+    word: &'static str,
+) -> Option<DisablingOption> {
     let says = |text: &String| {
         text.split_once('=').is_some_and(|(name, value)| {
             name == option && value.split(',').any(|part| part == word)
         })
     };
-    host.options.as_ref()?.iter().any(says).then_some(Blocker { option, word })
+    host.options.as_ref()?.iter().any(says).then_some(DisablingOption { option, word })
 }
 
 /// Major and minor number of the release, such as (6, 18).
@@ -87,7 +91,7 @@ mod tests {
     fn an_option_blocks_only_by_a_whole_word_of_its_own_value() {
         let with =
             |option: &str| Host { options: Some(vec![option.to_owned()]), ..Host::default() };
-        let found = |option| blocker(&with(option), "intel_iommu", "off").is_some();
+        let found = |option| disabling_option(&with(option), "intel_iommu", "off").is_some();
         assert!(found("intel_iommu=off") && found("intel_iommu=igfx_off,off"));
         assert!(
             !found("intel_iommu=igfx_off")

@@ -16,12 +16,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `gate`, `finding`, `check` | the gates, what can be found at them, and the verdict |
+//! | `gate`, `finding`, `describe` | the gates, and what can be found at them |
+//! | `check` | one gate looked at; the verdict over all |
 //! | `survey` | what is looked up for all devices at once |
 //! | `kernel`, `iommu`, `path`, `device` | the gates, by who keeps them |
 //! | `readiness` | all of them for each device |
 
 mod check;
+mod describe;
 mod device;
 mod finding;
 mod gate;
@@ -32,6 +34,6 @@ mod readiness;
 mod survey;
 
 pub use check::{Check, Verdict};
-pub use finding::{Blocker, Finding, Outcome};
+pub use finding::{DisablingOption, Finding, Outcome};
 pub use gate::Gate;
 pub use readiness::{Readiness, readiness};

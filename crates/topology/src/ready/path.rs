@@ -4,7 +4,7 @@
 use super::check::Check;
 use super::finding::Finding;
 use super::gate::Gate;
-use super::kernel::ignores_path;
+use super::kernel::ignores_acs_of_path;
 use super::survey::{Survey, physical};
 use crate::acs::AcsBits;
 use crate::groups::{AcsRule, Policy, acs_verdict};
@@ -63,11 +63,11 @@ pub(super) fn prefix(survey: &Survey, index: usize, function: &PciFunction) -> C
     check(Finding::NoRootPort, source)
 }
 
-/// [`Gate::Redirect`]: the device itself and every port above it redirect requests, as Linux asks of the path (`pci_acs_path_enabled`) before
-/// it enables PASIDs. Its quirks count.
+/// [`Gate::Redirect`]: the device itself and every port above it redirect requests, as Linux asks
+/// of the path (`pci_acs_path_enabled`) before it enables PASIDs. Linux's quirks count.
 pub(super) fn redirect(survey: &Survey, index: usize, function: &PciFunction) -> Check {
     let check = |finding, source| Check { gate: Gate::Redirect, finding, source };
-    if let Some(release) = ignores_path(survey.machine.host()) {
+    if let Some(release) = ignores_acs_of_path(survey.machine.host()) {
         return check(Finding::RedirectNotWanted { release }, Source::Read);
     }
     let owner = physical(survey.machine, function).bdf;

@@ -20,7 +20,8 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// All in all: see the module for what outweighs what.
+    /// What all gates together say. A failed gate outweighs one that a setting shuts, which
+    /// outweighs one that is unknown.
     pub fn verdict(&self) -> Verdict {
         let first = |outcome| {
             self.checks.iter().find(|check| check.outcome() == outcome).map(|check| check.gate)

@@ -13,7 +13,7 @@ use crate::machine::{Basis, Class, Fact, IommuKind, IommuUnit, Machine, PciFunct
 const INTEL: u16 = 0x8086;
 const AMD: [u16; 2] = [0x1022, 0x1002];
 
-/// See the module.
+/// What is looked up once for all devices of a machine.
 pub(super) struct Survey<'a> {
     pub(super) machine: &'a Machine,
     pub(super) grouping: &'a Grouping,
@@ -27,13 +27,13 @@ pub(super) struct Survey<'a> {
     pub(super) seen: bool,
     /// Whether firmware describes none, and nothing else shows one.
     pub(super) absent: bool,
-    census: BTreeMap<u32, Census>,
+    group_pasids: BTreeMap<u32, GroupPasids>,
 }
 
-/// Who in a group can send PASIDs.
+/// The members of a group that can send PASIDs.
 #[derive(Debug)]
-pub(super) struct Census {
-    /// All members.
+pub(super) struct GroupPasids {
+    /// The number of members.
     pub(super) members: usize,
     /// Those with the PASID capability, virtual functions of such ones included.
     pub(super) capable: usize,
@@ -51,11 +51,12 @@ impl<'a> Survey<'a> {
                 units.entry(*device).or_insert(index);
             }
         }
-        let mut census: BTreeMap<u32, Census> = BTreeMap::new();
+        let mut group_pasids: BTreeMap<u32, GroupPasids> = BTreeMap::new();
         for (index, function) in machine.functions().iter().enumerate() {
             let Some(group) = grouping.of(index) else { continue };
-            let new = || Census { members: 0, capable: 0, first: Vec::new(), source: Source::Read };
-            let entry = census.entry(group).or_insert_with(new);
+            let new =
+                || GroupPasids { members: 0, capable: 0, first: Vec::new(), source: Source::Read };
+            let entry = group_pasids.entry(group).or_insert_with(new);
             let pasid = physical(machine, function).pasid;
             entry.members += 1;
             entry.source = entry.source.weaker(pasid.source);
@@ -79,7 +80,7 @@ impl<'a> Survey<'a> {
         let absent = !described && !seen && !in_use.is_some_and(|fact| fact.value);
         // Who made the host bridge tells nothing of an IOMMU that is not there.
         let kind = kind(machine).filter(|_| !absent);
-        Self { machine, grouping, units, kind, in_use, seen, absent, census }
+        Self { machine, grouping, units, kind, in_use, seen, absent, group_pasids }
     }
 
     /// The units that may translate a function: the one that is known to, or all.
@@ -115,8 +116,8 @@ impl<'a> Survey<'a> {
     }
 
     /// Who in the group can send PASIDs.
-    pub(super) fn census(&self, group: u32) -> Option<&Census> {
-        self.census.get(&group)
+    pub(super) fn group_pasids(&self, group: u32) -> Option<&GroupPasids> {
+        self.group_pasids.get(&group)
     }
 }
 

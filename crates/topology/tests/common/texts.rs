@@ -31,14 +31,16 @@ pub(crate) const ONE_PORT: &str = "\
 \t\tStatus:\tDEVSEL=fast
 \t\tDevCap2: Completion Timeout: Range ABC, TimeoutDis+ NROPrPrP- LTR+
 \t\t\t 10BitTagComp+ 10BitTagReq+ OBFF Via WAKE#, ExtFmt+ EETLPPrefix+, MaxEETLPPrefixes 2
-\t\tDevCtl2: Completion Timeout: 50us to 50ms, TimeoutDis- LTR+ 10BitTagReq- OBFF Disabled, EETLPPrefixBlk-
+\t\tDevCtl2: Completion Timeout: 50us to 50ms, TimeoutDis- LTR+ 10BitTagReq- \
+OBFF Disabled, EETLPPrefixBlk-
 \tCapabilities: [220 v1] Access Control Services
 \t\tACSCap:\tSrcValid+ TransBlk+ ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans-
 \t\tACSCtl:\tSrcValid+ TransBlk- ReqRedir+ CmpltRedir- UpstreamFwd- EgressCtrl- DirectTrans-
 \tCapabilities: [300 v1] Extended Capability ID 0x7f
 \tKernel driver in use: pcieport
 
-01:00.0 Ethernet controller [0200]: Made Up Card With a Name That Is Long Enough to Be Wrapped by Mail [1af4:0102]
+01:00.0 Ethernet controller [0200]: Made Up Card With a Name That Is Long Enough to Be \
+Wrapped by Mail [1af4:0102]
 \tFlags: bus master, fast devsel, latency 0, IRQ 10
 \tRegion 0: Memory at 80000000 (64-bit, non-prefetchable) [size=16M]
 \tRegion 2: I/O ports at 2000 [size=64]

@@ -41,7 +41,7 @@ pub(super) fn begins_body(line: &str) -> bool {
 
 /// Whether a line goes on with a body after a blank line: most of its lines begin with a word and a
 /// colon.
-pub(super) fn goes_on(line: &str) -> bool {
+pub(super) fn continues_body(line: &str) -> bool {
     const OTHERS: [&str; 9] = [
         "Memory ",
         "Prefetchable memory ",

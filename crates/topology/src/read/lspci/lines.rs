@@ -84,7 +84,7 @@ pub(super) fn hex(line: &str) -> Option<(usize, impl Iterator<Item = u8>)> {
 }
 
 /// Whether a line says that something was left out here.
-pub(super) fn says_cut(line: &str) -> bool {
+pub(super) fn marks_omission(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     let words = line.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '…');
     line.len() <= 40

@@ -11,7 +11,8 @@ pub(super) fn fill(first: &mut FunctionReading, mut second: FunctionReading) {
     macro_rules! fill {
         ($($field:ident)*) => { $( first.$field = first.$field.take().or(second.$field); )* };
     }
-    fill! { ids subsystem class class_name name header multifunction buses express sriov physical_function driver kernel_group ats pri pasid }
+    fill! { ids subsystem class class_name name header multifunction buses express }
+    fill! { sriov physical_function driver kernel_group ats pri pasid }
     if let (Some(acs), Some(other)) = (&mut first.acs, second.acs) {
         acs.implemented = acs.implemented.or(other.implemented);
         acs.enabled = acs.enabled.or(other.enabled);

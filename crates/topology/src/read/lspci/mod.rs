@@ -47,7 +47,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Reading, ReadError> {
         last = line;
     }
     if let Some(entry) = &mut open {
-        if entry.missing == Missing::Nothing && entry.ends_open(last.text) {
+        if entry.missing == Missing::Nothing && entry.ends_inside(last.text) {
             entry.missing = Missing::End;
         }
         found.reading.truncated = entry.missing != Missing::Nothing;
@@ -133,13 +133,13 @@ impl<'t> Entry<'t> {
             self.titled = true;
             return true;
         }
-        if self.blank && !body::goes_on(line.text) {
+        if self.blank && !body::continues_body(line.text) {
             return false;
         }
         self.blank = false;
         self.titled |= body::begins_body(line.text);
         if self.titled {
-            if lines::says_cut(line.text) {
+            if lines::marks_omission(line.text) {
                 self.missing = Missing::Part;
             }
             self.words.extend(line.text.split_whitespace());
@@ -152,7 +152,7 @@ impl<'t> Entry<'t> {
     /// Whether the text seems to end inside this function, `last` being its last line: `lspci` ends
     /// with a blank line after a verbose description, and the drivers come last in it. A text
     /// that was only trimmed is taken for a cut one where no drivers are there to tell.
-    fn ends_open(&self, last: &str) -> bool {
+    fn ends_inside(&self, last: &str) -> bool {
         !last.is_empty()
             && !self.words.is_empty()
             && self.bytes.is_empty()
