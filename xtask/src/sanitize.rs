@@ -51,8 +51,19 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
         ));
     };
     let symbolizer = symbolizer.display();
-    let packages =
-        ["-Zbuild-std", "-p", "sva-core", "-p", "sva-testkit", "-p", "sva-vmm", "-p", "sva-host"];
+    let packages = [
+        "-Zbuild-std",
+        "-p",
+        "sva-core",
+        "-p",
+        "sva-testkit",
+        "-p",
+        "sva-sim",
+        "-p",
+        "sva-vmm",
+        "-p",
+        "sva-host",
+    ];
     let in_place = ["rules", "arena", "histories", "schedule", "adapters"];
     // Those of the host provider whose processes are no copies of this one, which the sanitizer's
     // runtime would have to follow.

@@ -1,6 +1,5 @@
 //! What tests of the core, of devices and of drivers stand on: an in-memory address space, a
-//! scripted topology, slow reference models, and schedules that bring about every order of events
-//! from a seed.
+//! scripted topology, and slow reference models.
 //!
 //! Everything here is under the test's control and panics on the test's own mistakes; what comes
 //! through [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
@@ -13,8 +12,6 @@ mod memory;
 mod ranges;
 pub mod record;
 pub mod reference;
-#[cfg(not(loom))]
-pub mod schedule;
 pub mod space;
 mod table;
 pub mod topology;

@@ -1,11 +1,11 @@
 //! Does my driver survive? Two drivers under the same schedules: one that caches what it should
 //! give back, and one that does it right.
 //!
-//! `cargo run --release -p sva-testkit --example driver`
+//! `cargo run --release -p sva-sim --example driver`
 
 use sva_core::ats::{Held, RequestId, TranslationAnswer};
 use sva_core::{AccessMode, AtsPort, Pasid};
-use sva_testkit::schedule::{Choices, Driver, Exploration, Tried, View, World, WorldConfig};
+use sva_sim::{Choices, Driver, Exploration, Tried, View, World, WorldConfig};
 
 /// Reads one word of its buffer over and over. Keeps the translation of it as long as it can.
 struct Polling {
@@ -46,7 +46,7 @@ impl Driver for Polling {
                     | TranslationAnswer::Refused(_),
                 ) => {}
                 Some(TranslationAnswer::Untranslated(_)) => {
-                    drop(view.access_untranslated(Some(pasid), address, AccessMode::READ))
+                    let _ = view.access_untranslated(Some(pasid), address, AccessMode::READ);
                 }
                 None => self.asked = Some(request),
             }

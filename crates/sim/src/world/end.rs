@@ -6,7 +6,7 @@ use sva_core::{Census, Removal};
 
 use super::model::Slot;
 use super::{LIMIT, World};
-use crate::schedule::choices::Choices;
+use crate::choices::Choices;
 
 /// Rounds in which a system has to come to rest; each delivers all that there is.
 const ROUNDS: usize = 100;

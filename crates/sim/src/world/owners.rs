@@ -16,8 +16,8 @@ use sva_core::{
 
 use super::World;
 use super::model::Place;
-use crate::schedule::choices::Choices;
-use crate::schedule::races::Race;
+use crate::choices::Choices;
+use crate::races::Race;
 
 /// Never used again.
 pub(super) type OwnerId = u64;

@@ -9,10 +9,10 @@ use sva_core::sync::atomic::Ordering;
 use super::World;
 use super::model::{Place, Slot, Working};
 use super::oracle::Oracle;
-use crate::schedule::choices::Choices;
-use crate::schedule::driver::View;
-use crate::schedule::link::{Fate, HeldLink};
-use crate::schedule::races::Race;
+use crate::choices::Choices;
+use crate::driver::View;
+use crate::link::{Fate, HeldLink};
+use crate::races::Race;
 
 /// One of the things that a step can do.
 type Action = fn(&mut World, &mut Choices);

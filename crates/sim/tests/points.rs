@@ -9,7 +9,7 @@ use sva_core::{
     AccessMode, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, EndReason, Iommu,
     IommuConfig, PasidWidth, Plug, Removal,
 };
-use sva_testkit::schedule::{HeldLink, Moment, Point};
+use sva_sim::{HeldLink, Moment, Point};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
 const BASE: u64 = 0x10_0000;

@@ -12,7 +12,7 @@ use sva_core::{
     AccessMode, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
     Pasid, PasidWidth, Plug, ResponseCode, ToDevice,
 };
-use sva_testkit::schedule::{
+use sva_sim::{
     Choices, Driver, Exploration, Fate, HeldLink, Message, Moment, Point, Race, Races, Subject,
     View, World, WorldConfig, replay,
 };

@@ -4,9 +4,9 @@ use sva_core::{EndReason, ExitWork, Pasid};
 
 use super::model::{Changing, SpaceSlot};
 use super::{BASE, World};
-use crate::schedule::choices::Choices;
-use crate::schedule::races::Race;
-use crate::space::{PAGE, Protection};
+use crate::choices::Choices;
+use crate::races::Race;
+use sva_testkit::{PAGE, Protection};
 
 impl World {
     /// A space changes.

@@ -8,10 +8,10 @@ use sva_core::{MapError, MapRequest, Pasid, Protection, ToDevice, UnmapError, Un
 
 use super::model::{Mapping, Place, Working};
 use super::{BASE, World};
-use crate::schedule::choices::Choices;
-use crate::schedule::link::Message;
-use crate::schedule::races::Race;
-use crate::space::PAGE;
+use crate::choices::Choices;
+use crate::link::Message;
+use crate::races::Race;
+use sva_testkit::PAGE;
 
 /// Where domains map memory.
 pub(super) const IOVA: u64 = 0x4000_0000;

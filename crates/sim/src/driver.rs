@@ -6,8 +6,8 @@ use sva_core::ats::{Held, RequestId, TranslationAnswer};
 use sva_core::pri::{GroupOutcome, PrgIndex};
 use sva_core::{Access, AccessMode, AtsPort, FaultReason, Pasid};
 
-use super::choices::Choices;
-use super::world::Eyes;
+use crate::choices::Choices;
+use crate::world::Eyes;
 
 /// A device model under test. What it may not do, the world finds out: use a PASID after it was
 /// told to stop, keep a translation past its invalidation, leave a group behind.

@@ -5,9 +5,9 @@ use sva_core::{Bind, Features, Pasid, PasidTag, ToDevice};
 use super::World;
 use super::model::{Bonded, Bound, Ending, Grant};
 use super::owners::OwnerId;
-use crate::schedule::choices::Choices;
-use crate::schedule::link::Message;
-use crate::schedule::races::Race;
+use crate::choices::Choices;
+use crate::link::Message;
+use crate::races::Race;
 
 /// Mostly the default ones.
 pub(super) fn any_features(choices: &mut Choices) -> Features {

@@ -3,7 +3,7 @@
 //!
 //! The world keeps a model of its own of who may reach what: which device has which PASID for which
 //! space, which device is blocked. An access that goes through is to be permitted by the model and
-//! by the space's [audit](crate::MemorySpace::audit) at that instant; one that the model permits is
+//! by the space's [audit](sva_testkit::MemorySpace::audit) at that instant; one that the model permits is
 //! not to be refused without a reason.
 
 mod act;
@@ -27,16 +27,16 @@ use sva_core::{
     Bdf, Capabilities, Clock, Iommu, IommuConfig, PasidCapability, PasidWidth, SharedBecause,
 };
 
-use super::choices::Choices;
-use super::driver::{Driver, WellBehaved};
-use super::explore::Subject;
-use super::link::HeldLink;
-use super::races::{Race, Races};
-use crate::space::PAGE;
-use crate::topology::FlatTopology;
+use crate::choices::Choices;
+use crate::driver::{Driver, WellBehaved};
+use crate::explore::Subject;
+use crate::link::HeldLink;
+use crate::races::{Race, Races};
 use containers::ContainerSlot;
 use model::{Bound, Group, Slot, SpaceSlot, UnderWay, Working};
 use owners::{Owner, OwnerId};
+use sva_testkit::FlatTopology;
+use sva_testkit::PAGE;
 
 pub(crate) use oracle::Eyes;
 

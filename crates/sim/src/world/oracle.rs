@@ -9,8 +9,8 @@ use sva_core::{
 };
 
 use super::model::{Domain, Grant, Slot, SpaceSlot};
-use crate::schedule::driver::Tried;
-use crate::schedule::races::{Race, Races};
+use crate::driver::Tried;
+use crate::races::{Race, Races};
 
 /// What looks at the accesses of a driver.
 pub(crate) trait Eyes {
@@ -142,7 +142,7 @@ impl Oracle<'_> {
 
     /// The races that an access without a translation shows.
     fn note(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode, tried: Tried) {
-        let page = address & !(crate::space::PAGE - 1);
+        let page = address & !(sva_testkit::PAGE - 1);
         let race = match tried {
             Tried::Aborted(FaultReason::SpaceEnded)
                 if self.reached(pasid).is_some_and(|(_, space)| !space.announced) =>
@@ -209,7 +209,9 @@ impl Eyes for Oracle<'_> {
                 // Frames are numbered through the whole program: what a line says must not depend
                 // on them.
                 let because = match stale.because {
-                    crate::StaleBecause::Elsewhere(_) => "the address leads elsewhere".to_owned(),
+                    sva_testkit::StaleBecause::Elsewhere(_) => {
+                        "the address leads elsewhere".to_owned()
+                    }
                     because => because.to_string(),
                 };
                 self.accuse(format!("stale: {} of {}: {because}", what(), self.slot.bdf));

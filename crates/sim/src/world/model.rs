@@ -13,9 +13,9 @@ use sva_core::{
 
 use super::owners::OwnerId;
 use super::{BASE, World};
-use crate::schedule::driver::Driver;
-use crate::schedule::link::HeldLink;
-use crate::space::{Change, MemorySpace, PAGE, Protection};
+use crate::driver::Driver;
+use crate::link::HeldLink;
+use sva_testkit::{Change, MemorySpace, PAGE, Protection};
 
 pub(super) type SharedDriver = Arc<Mutex<Box<dyn Driver>>>;
 

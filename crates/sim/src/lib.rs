@@ -13,6 +13,7 @@
 //! | [`world`] | a whole system under a schedule, with an oracle that looks at every access |
 //! | [`driver`] | what a device does in that system: a model of yours, or the well-behaved one |
 //! | [`races`] | the races that a run has reached, by name |
+#![forbid(unsafe_code)]
 
 pub mod choices;
 pub mod driver;

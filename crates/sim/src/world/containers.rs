@@ -10,8 +10,8 @@ use sva_core::{
 use super::World;
 use super::bonds::{any_features, told};
 use super::model::{Domain, Ending, Grant, Place};
-use crate::schedule::choices::Choices;
-use crate::schedule::races::Race;
+use crate::choices::Choices;
+use crate::races::Race;
 
 pub(super) struct ContainerSlot {
     pub(super) container: Container,

@@ -19,7 +19,7 @@ use sva_core::pri::layout::{PageResponseTlp, PageResponseWord};
 use sva_core::sync::Mutex;
 use sva_core::{Link, LinkEnds, Pasid, ToDevice, ToIommu};
 
-use super::choices::Choices;
+use crate::choices::Choices;
 
 /// A kind of message, and whether it is being sent or about to be delivered: a point at which a
 /// script can act.

@@ -8,9 +8,9 @@ use sva_core::{Device, DeviceSpec, GroupId, Pasid, Plug, Removal};
 
 use super::World;
 use super::model::{Bonded, Bound, Group, Stopper};
-use crate::schedule::choices::Choices;
-use crate::schedule::link::HeldLink;
-use crate::schedule::races::Race;
+use crate::choices::Choices;
+use crate::link::HeldLink;
+use crate::races::Race;
 
 impl World {
     pub(super) fn reset(&mut self, choices: &mut Choices) {

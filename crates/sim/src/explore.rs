@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sva_core::sync::Mutex;
 
-use super::choices::{Choices, Step};
+use crate::choices::{Choices, Step};
 
 /// What is tried: a system that makes one step at a time.
 pub trait Subject {
