@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arena;
+pub mod forwarding;
 pub mod iommu_groups;
 mod life;
 mod memory;
@@ -17,6 +18,7 @@ mod table;
 pub mod topology;
 
 pub use arena::ArenaSpace;
+pub use forwarding::{Forwarding, ForwardingSpace};
 pub use record::{Recorded, RecordingSpace};
 pub use space::{Change, MemorySpace, PAGE, Protection, Stale, StaleBecause};
 pub use topology::{FlatTopology, PeerAccess};

@@ -6,7 +6,7 @@ use std::thread;
 
 use sva_core::{AddressSpace, Bind, Bond, EndReason};
 use sva_testkit::arena::Change;
-use sva_testkit::{ArenaSpace, PAGE, Protection};
+use sva_testkit::{ArenaSpace, Forwarding, PAGE, Protection};
 
 use crate::life::{Reach, Span, State};
 use crate::spy::Spy;
@@ -85,7 +85,8 @@ impl Tenant {
     fn bind(&mut self, world: &World, device: usize) {
         let tie = &self.at(world).ties[device];
         tie.mark();
-        let space: Arc<dyn AddressSpace> = Arc::new(Spy::new(self.space.handle(), self.dawdles));
+        let space: Arc<dyn AddressSpace> =
+            Arc::new(Forwarding(Spy::new(self.space.handle(), self.dawdles)));
         let bond = world
             .iommu
             .bind_device(&world.devices[device], &space, Bind::new(()))
