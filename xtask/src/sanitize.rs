@@ -22,8 +22,8 @@ const ACCESSES: [&str; 8] = [
     "sva_core::port::atomic::sealed::Word>",
     "as sva_core::space::AddressSpace>::read",
     "as sva_core::space::AddressSpace>::write",
-    "sva_testkit::arena::ArenaSpace>::peek",
-    "sva_testkit::arena::ArenaSpace>::poke",
+    "sva_testkit::arena::arena_space::ArenaSpace>::peek",
+    "sva_testkit::arena::arena_space::ArenaSpace>::poke",
     "sva_vmm::memory::DeviceMemory<",
     "vm_memory::iommu::IommuMemory<",
 ];
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     const PORT: &str = "  Write of size 8 at 0x7f by thread T1:\n    #0 memcpy x\n    #1 <sva_core::port::DmaPort>::write x\n";
-    const OWNER: &str = "  Previous read of size 8 at 0x7f by thread T2:\n    #0 <sva_testkit::arena::ArenaSpace>::peek x\n";
+    const OWNER: &str = "  Previous read of size 8 at 0x7f by thread T2:\n    #0 <sva_testkit::arena::arena_space::ArenaSpace>::peek x\n";
     const POISON: &str = "  Previous write of size 8 at 0x7f by main thread:\n    #0 <sva_testkit::arena::memory::Arena>::poison x\n";
 
     fn report(first: &str, second: &str) -> String {

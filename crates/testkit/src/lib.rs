@@ -5,20 +5,23 @@
 //! through [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.
 #![forbid(unsafe_code)]
 
-pub mod arena;
-pub mod forwarding;
+mod arena;
+mod forwarding;
 pub mod iommu_groups;
-mod life;
-mod memory;
+mod lifecycle;
+mod pages;
+mod protection;
 mod ranges;
-pub mod record;
+mod record;
 pub mod reference;
-pub mod space;
+mod space;
 mod table;
-pub mod topology;
+mod topology;
 
-pub use arena::ArenaSpace;
+pub use arena::{ArenaChange, ArenaSpace};
 pub use forwarding::{Forwarding, ForwardingSpace};
+pub use pages::PAGE;
+pub use protection::Protection;
 pub use record::{Recorded, RecordingSpace};
-pub use space::{Change, MemorySpace, PAGE, Protection, Stale, StaleBecause};
+pub use space::{Change, MemorySpace, StaleAccess, StaleReason};
 pub use topology::{FlatTopology, PeerAccess};

@@ -8,8 +8,9 @@ use rangemap::RangeInclusiveMap;
 use sva_core::ats::AlignedRange;
 use sva_core::{AccessMode, AddrRange, Frame, OnAbsent, Segment, StopCause, Translation};
 
+use crate::pages::PAGE;
+use crate::protection::Protection;
 use crate::ranges::{parts, range_of, shifted, span};
-use crate::space::{PAGE, Protection};
 
 /// What a run of addresses means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -208,8 +208,8 @@ impl Eyes for Oracle<'_> {
             (Tried::Done, Some(Err(stale))) => {
                 // Frames are numbered through the whole program: what a line says must not depend
                 // on them.
-                let because = match stale.because {
-                    sva_testkit::StaleBecause::Elsewhere(_) => {
+                let because = match stale.reason {
+                    sva_testkit::StaleReason::Elsewhere(_) => {
                         "the address leads elsewhere".to_owned()
                     }
                     because => because.to_string(),

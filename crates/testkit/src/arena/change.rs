@@ -4,28 +4,29 @@
 //! A change has four steps: the table changes under the lock; with no lock held every watcher is
 //! told of the range; what they answered is waited for; the memory that was taken is freed, and may
 //! serve another address from then on. [`ArenaSpace::unmap`] and its kin make all four. Each has a
-//! form that begins the change and hands the rest back as a [`Change`], so that many can be waited
+//! form that begins the change and hands the rest back as a [`ArenaChange`], so that many can be waited
 //! for at once.
 
 use std::sync::Arc;
 
 use sva_core::{Invalidation, mutation};
 
+use super::arena_space::{ArenaSpace, Shared};
 use super::state::{State, Taken};
-use super::{ArenaSpace, Shared};
-use crate::space::{Protection, whole_pages};
+use crate::pages::whole_pages;
+use crate::protection::Protection;
 
 /// Changes that are under way: the new state holds, and accesses through the old one may not be
 /// over.
 ///
 /// Dropping it is finishing it. One that is forgotten keeps its memory.
 #[must_use = "dropping it waits for the devices and frees what the change took"]
-pub struct Change {
+pub struct ArenaChange {
     begun: Vec<(Arc<Shared>, u64)>,
     left: Invalidation,
 }
 
-impl Change {
+impl ArenaChange {
     /// This one and another one, be it of the same space or not: they are waited for together, at
     /// the price of one.
     pub fn and(mut self, mut other: Self) -> Self {
@@ -46,7 +47,7 @@ impl Change {
     }
 }
 
-impl Drop for Change {
+impl Drop for ArenaChange {
     fn drop(&mut self) {
         take(&mut self.left).wait();
         self.begun.iter().for_each(|(space, number)| space.finish(*number));
@@ -73,7 +74,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`map`](Self::map).
-    pub fn begin_map(&self, address: u64, len: u64, protection: Protection) -> Change {
+    pub fn begin_map(&self, address: u64, len: u64, protection: Protection) -> ArenaChange {
         let range = whole_pages(address, len);
         let frames = self.shared.take(range, true);
         self.begin(|state| state.map(range, protection, &frames))
@@ -92,7 +93,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
-    pub fn begin_unmap(&self, address: u64, len: u64) -> Change {
+    pub fn begin_unmap(&self, address: u64, len: u64) -> ArenaChange {
         let range = whole_pages(address, len);
         self.begin(|state| state.unmap(range))
     }
@@ -110,7 +111,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
-    pub fn begin_protect(&self, address: u64, len: u64, protection: Protection) -> Change {
+    pub fn begin_protect(&self, address: u64, len: u64, protection: Protection) -> ArenaChange {
         let range = whole_pages(address, len);
         self.begin(|state| state.protect(range, protection))
     }
@@ -128,7 +129,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`remap`](Self::remap).
-    pub fn begin_remap(&self, from: u64, len: u64, to: u64) -> Change {
+    pub fn begin_remap(&self, from: u64, len: u64, to: u64) -> ArenaChange {
         let (from, target) = (whole_pages(from, len), whole_pages(to, len));
         assert!(!from.overlaps(target), "{from} is moved onto itself, to {target}");
         self.begin(|state| state.remap(from, to))
@@ -153,7 +154,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`replace`](Self::replace).
-    pub fn begin_replace(&self, address: u64, len: u64) -> Change {
+    pub fn begin_replace(&self, address: u64, len: u64) -> ArenaChange {
         let range = whole_pages(address, len);
         let frames = self.shared.take(range, false);
         self.begin(|state| state.replace(range, frames))
@@ -173,13 +174,13 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`absent`](Self::absent).
-    pub fn begin_absent(&self, address: u64, len: u64) -> Change {
+    pub fn begin_absent(&self, address: u64, len: u64) -> ArenaChange {
         let range = whole_pages(address, len);
         let frames = self.shared.take(range, true);
         self.begin(|state| state.absent(range, &frames))
     }
 
-    fn begin(&self, change: impl FnOnce(&mut State) -> Taken) -> Change {
+    fn begin(&self, change: impl FnOnce(&mut State) -> Taken) -> ArenaChange {
         let shared = &self.shared;
         let (number, to_tell) = {
             let mut state = shared.state.write();
@@ -191,8 +192,8 @@ impl ArenaSpace {
         if mutation::is_on(3) {
             shared.free_taken(number);
         }
-        let answers = to_tell.into_iter().flat_map(|range| shared.life.tell(shared.id, range));
-        Change {
+        let answers = to_tell.into_iter().flat_map(|range| shared.lifecycle.tell(shared.id, range));
+        ArenaChange {
             begun: vec![(shared.clone(), number)],
             left: answers.fold(Invalidation::none(), Invalidation::and),
         }

@@ -4,8 +4,8 @@ use rangemap::RangeInclusiveSet;
 use sva_core::{AddrRange, Frame};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
+use crate::pages::PAGE;
 use crate::ranges::{range_of, shifted, span};
-use crate::space::PAGE;
 
 /// The number of the first frame: above every address that a bus has.
 pub(super) const FRAMES: u64 = 1 << 60;

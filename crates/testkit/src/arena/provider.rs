@@ -10,7 +10,7 @@ use sva_core::{
 };
 use vm_memory::VolatileSlice;
 
-use super::Shared;
+use super::arena_space::Shared;
 use crate::table::{Cursor, through};
 
 /// The largest translation that is answered, as a power of two: 1 GiB.
@@ -18,7 +18,7 @@ const LARGEST: u8 = 30;
 
 impl Shared {
     fn bring_in(&self, page: AddrRange) -> Result<(), StopCause> {
-        self.life.resolve(page, || self.state.write().table.set_present(page))
+        self.lifecycle.resolve(page, || self.state.write().table.set_present(page))
     }
 
     /// Copies all pieces, a run at a time; `copy` gets the place in the buffer and the memory. The
@@ -81,15 +81,15 @@ impl AddressSpace for Shared {
     }
 
     fn ended(&self) -> Option<EndReason> {
-        self.life.ended()
+        self.lifecycle.ended()
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        self.life.watch(watcher)
+        self.lifecycle.watch(watcher)
     }
 
     fn unwatch(&self, token: WatchToken) {
-        self.life.unwatch(token);
+        self.lifecycle.unwatch(token);
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {

@@ -7,8 +7,8 @@ use rangemap::RangeInclusiveMap;
 use sva_core::AddrRange;
 
 use super::memory::{Arena, Free, Piece};
+use crate::protection::Protection;
 use crate::ranges::{parts, shifted, span};
-use crate::space::Protection;
 use crate::table::{Mapping, Table};
 
 /// Bytes that are copied to other frames at a time, with the lock held.

@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use sva_core::{AddrRange, Invalidation, mutation};
 
-use super::{MemorySpace, Protection, Shared, whole_pages};
-use crate::memory::{Memory, Taken};
+use super::memory::{Memory, Taken};
+use super::memory_space::{MemorySpace, Shared};
+use crate::pages::whole_pages;
+use crate::protection::Protection;
 
 /// A change of a space that is under way: the new state holds, and devices may still use the old
 /// one.
@@ -179,6 +181,6 @@ impl Shared {
         if !self.capabilities.synchronous {
             return Vec::new();
         }
-        self.life.tell(self.id, range)
+        self.lifecycle.tell(self.id, range)
     }
 }

@@ -8,7 +8,7 @@ use sva_core::{
     WatchToken,
 };
 
-use super::Shared;
+use super::memory_space::Shared;
 use crate::table::{Cursor, Halt, through};
 
 impl Shared {
@@ -17,7 +17,7 @@ impl Shared {
         if !self.capabilities.page_faults {
             return Err(StopCause::NotPresent);
         }
-        self.life.resolve(page, || self.memory.write().table.set_present(page))
+        self.lifecycle.resolve(page, || self.memory.write().table.set_present(page))
     }
 
     fn transfer(
@@ -41,15 +41,15 @@ impl AddressSpace for Shared {
     }
 
     fn ended(&self) -> Option<EndReason> {
-        self.life.ended()
+        self.lifecycle.ended()
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        self.life.watch(watcher)
+        self.lifecycle.watch(watcher)
     }
 
     fn unwatch(&self, token: WatchToken) {
-        self.life.unwatch(token);
+        self.lifecycle.unwatch(token);
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {

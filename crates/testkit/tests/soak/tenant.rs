@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use sva_core::{AddressSpace, Bind, Bond, EndReason};
-use sva_testkit::arena::Change;
+use sva_testkit::ArenaChange;
 use sva_testkit::{ArenaSpace, Forwarding, PAGE, Protection};
 
 use crate::life::{Reach, Span, State};
@@ -139,7 +139,7 @@ impl Tenant {
             }
         }
         let begun = steps.iter().map(|(kind, pages)| self.begin(site, *kind, pages));
-        begun.reduce(Change::and).into_iter().for_each(Change::finish);
+        begun.reduce(ArenaChange::and).into_iter().for_each(ArenaChange::finish);
         for page in steps.iter().flat_map(|(_, pages)| pages.clone()) {
             let state = self.states[page];
             // From here on no device may write to it.
@@ -165,7 +165,7 @@ impl Tenant {
         }
     }
 
-    fn begin(&self, site: &Site, kind: Kind, pages: &Range<usize>) -> Change {
+    fn begin(&self, site: &Site, kind: Kind, pages: &Range<usize>) -> ArenaChange {
         let (space, first, len) =
             (&self.space, site.address(pages.start), pages.len() as u64 * PAGE);
         match kind {

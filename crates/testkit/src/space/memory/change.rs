@@ -1,53 +1,14 @@
-//! What changes the meaning of addresses, and what each change took away.
+//! What changes the meaning of addresses.
 
-use rangemap::{RangeInclusiveMap, RangeInclusiveSet};
+use rangemap::RangeInclusiveSet;
 use sva_core::AddrRange;
 
 use super::frames::fresh;
-use super::{Mapping, Memory, range_of, shifted, span};
-use crate::space::Protection;
-
-/// What a change took away, kept until it is over.
-pub(crate) struct Taken {
-    /// All addresses that were asked for.
-    ranges: Vec<AddrRange>,
-    /// Address -> what it meant before, where a translation could have named it.
-    pub(super) old: RangeInclusiveMap<u64, Mapping>,
-    /// Frames that no address leads to any more, which are this change's to free.
-    frames: RangeInclusiveSet<u64>,
-}
-
-impl Taken {
-    /// Nothing yet.
-    fn from(range: AddrRange) -> Self {
-        Self {
-            ranges: vec![range],
-            old: RangeInclusiveMap::new(),
-            frames: RangeInclusiveSet::new(),
-        }
-    }
-
-    /// `range` no longer means what it did. An absent page was nothing that could be kept.
-    fn note(&mut self, range: AddrRange, mapping: Mapping) {
-        if mapping.present {
-            self.old.insert(span(range), mapping);
-        }
-    }
-
-    /// Takes over those of another change's frames that devices may still use by an address that
-    /// led there before this one.
-    fn keep_in_use(&mut self, frames: &mut RangeInclusiveSet<u64>) {
-        for (run, mapping) in self.old.iter() {
-            let used = mapping.frames(range_of(run));
-            let kept: Vec<_> = frames
-                .overlapping(span(used))
-                .filter_map(|run| range_of(run).intersection(used))
-                .collect();
-            kept.into_iter().for_each(|kept| self.frames.insert(span(kept)));
-            frames.remove(span(used));
-        }
-    }
-}
+use super::state::Memory;
+use super::taken::Taken;
+use crate::protection::Protection;
+use crate::ranges::{range_of, shifted, span};
+use crate::table::Mapping;
 
 impl Memory {
     pub(crate) fn map(&mut self, range: AddrRange, protection: Protection) -> Taken {

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use rangemap::RangeInclusiveMap;
 use sva_core::AddrRange;
 
-use super::{parts, shifted, span};
-use crate::space::PAGE;
+use crate::pages::PAGE;
+use crate::ranges::{parts, shifted, span};
 
 type Page = [u8; PAGE as usize];
 

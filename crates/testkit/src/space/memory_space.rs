@@ -1,16 +1,4 @@
-//! An address space made of memory: exact, synchronous, and ended when its owner says so.
-//!
-//! One reader-writer lock guards the table of pages, the frames and their contents, and is held
-//! over each access, so that a change that has returned has no access through the table as it was
-//! behind it (rule T2). What devices have kept of the table is another matter: each change that
-//! takes something away tells the watchers and waits for them, see [`Change`]. Copies from the
-//! space share the lock, copies into it do not: slow and certainly right, which is what a reference
-//! is for. The lock is given up only to resolve an absent page, as a processor gives up an
-//! instruction; no other lock is taken under it. Watchers and the resolver run with no lock held.
-
-mod change;
-mod protection;
-mod provider;
+//! The owner of a space: what it is asked, and its end.
 
 use std::sync::Arc;
 
@@ -19,14 +7,9 @@ use sva_core::{
     AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId,
 };
 
-use crate::life::Life;
-use crate::memory::Memory;
-pub use crate::memory::{Stale, StaleBecause};
-pub use change::Change;
-pub use protection::Protection;
-
-/// Bytes in a page.
-pub const PAGE: u64 = 4096;
+use super::memory::{Memory, StaleAccess};
+use crate::lifecycle::Lifecycle;
+use crate::pages::whole_pages;
 
 /// The largest translation that is answered unless [`MemorySpace::largest_translation`] says
 /// otherwise, as a power of two: 2 MiB.
@@ -36,14 +19,15 @@ const LARGEST: u8 = 21;
 ///
 /// Handles live on and answer that the space has ended.
 pub struct MemorySpace {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    id: SpaceId,
-    capabilities: SpaceCapabilities,
-    memory: RwLock<Memory>,
-    life: Life,
+/// What the owner, its handles and its changes share.
+pub(super) struct Shared {
+    pub(super) id: SpaceId,
+    pub(super) capabilities: SpaceCapabilities,
+    pub(super) memory: RwLock<Memory>,
+    pub(super) lifecycle: Lifecycle,
 }
 
 impl Default for MemorySpace {
@@ -70,8 +54,9 @@ impl MemorySpace {
     /// resolved; without `synchronous` no translation names a frame and no change tells the
     /// watchers; the rest is only claimed.
     pub fn with_capabilities(capabilities: SpaceCapabilities) -> Self {
-        let (memory, life) = (RwLock::new(Memory::new(LARGEST)), Life::default());
-        Self { shared: Arc::new(Shared { id: SpaceId::unique(), capabilities, memory, life }) }
+        let (memory, lifecycle) = (RwLock::new(Memory::new(LARGEST)), Lifecycle::default());
+        let id = SpaceId::unique();
+        Self { shared: Arc::new(Shared { id, capabilities, memory, lifecycle }) }
     }
 
     /// A handle for binding; it does not keep the space from ending.
@@ -104,17 +89,17 @@ impl MemorySpace {
     /// [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can
     /// be brought in.
     pub fn on_resolve(&self, resolver: impl Fn(u64) -> bool + Send + Sync + 'static) {
-        self.shared.life.on_resolve(resolver);
+        self.shared.lifecycle.on_resolve(resolver);
     }
 
     /// How many absent pages have been brought in.
     pub fn resolved(&self) -> u64 {
-        self.shared.life.resolved()
+        self.shared.lifecycle.resolved()
     }
 
     /// How many watches are registered.
     pub fn watches(&self) -> usize {
-        self.shared.life.watches()
+        self.shared.lifecycle.watches()
     }
 
     /// How many frames there are, in pages: those that addresses lead to, and those that changes
@@ -138,7 +123,7 @@ impl MemorySpace {
     ///
     /// # Errors
     /// What is wrong with the access.
-    pub fn audit(&self, address: u64, mode: AccessMode, used: Frame) -> Result<(), Stale> {
+    pub fn audit(&self, address: u64, mode: AccessMode, used: Frame) -> Result<(), StaleAccess> {
         self.shared.memory.read().audit(address, mode, used)
     }
 
@@ -185,7 +170,7 @@ impl MemorySpace {
     /// Ends the space without telling the watchers yet: a provider that has not noticed. When it
     /// returns, no access is under way.
     pub fn end_unannounced(&self, reason: EndReason) {
-        self.shared.life.end(reason);
+        self.shared.lifecycle.end(reason);
         self.shared.memory.write().table.ended = true;
     }
 
@@ -194,7 +179,7 @@ impl MemorySpace {
     /// # Panics
     /// The space has not ended.
     pub fn announce(&self) -> Vec<ExitWork> {
-        self.shared.life.announce(self.shared.id)
+        self.shared.lifecycle.announce(self.shared.id)
     }
 }
 
@@ -202,14 +187,6 @@ impl Drop for MemorySpace {
     fn drop(&mut self) {
         self.end(EndReason::Closed);
     }
-}
-
-pub(crate) fn whole_pages(address: u64, len: u64) -> AddrRange {
-    let range = AddrRange::new(address, len)
-        .filter(|_| address.is_multiple_of(PAGE) && len.is_multiple_of(PAGE));
-    range.unwrap_or_else(|| {
-        panic!("{len:#x} bytes at {address:#x} are not whole pages of {PAGE} bytes")
-    })
 }
 
 /// The range, if it is not empty.
@@ -222,6 +199,3 @@ fn all_mapped(memory: &Memory, address: u64, len: usize) -> Option<AddrRange> {
     );
     range
 }
-
-#[cfg(all(test, not(loom)))]
-mod tests;

@@ -1,26 +1,19 @@
-//! What a [`MemorySpace`](crate::MemorySpace) is made of: a table that leads from addresses to
-//! frames, the frames, and the changes under way. Knows no locks.
-
-mod audit;
-mod change;
-mod frames;
+//! Table, frames and changes together: accesses by address and by frame.
 
 use std::collections::BTreeMap;
 
 use sva_core::{AccessMode, AddrRange, Frame, NoSuchFrame, StopCause, Translation};
 
-use crate::ranges::{parts, range_of, shifted, span};
-use crate::table::{Cursor, Halt, Mapping, Table};
-pub use audit::{Stale, StaleBecause};
-pub(crate) use change::Taken;
-use frames::Frames;
+use super::frames::Frames;
+use super::taken::Taken;
+use crate::table::{Cursor, Halt, Table};
 
 pub(crate) struct Memory {
     pub(crate) table: Table,
-    frames: Frames,
+    pub(super) frames: Frames,
     /// Those that are not over, by number: the first to begin is the first here.
-    changes: BTreeMap<u64, Taken>,
-    next_change: u64,
+    pub(super) changes: BTreeMap<u64, Taken>,
+    pub(super) next_change: u64,
     /// The largest translation is of 2^this bytes.
     pub(crate) largest: u8,
 }

@@ -14,7 +14,7 @@ type Resolver = dyn Fn(u64) -> bool + Send + Sync;
 
 /// Calls watchers and the resolver with no lock held.
 #[derive(Default)]
-pub(crate) struct Life(Mutex<Inner>);
+pub(crate) struct Lifecycle(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -25,7 +25,7 @@ struct Inner {
     resolved: u64,
 }
 
-impl Life {
+impl Lifecycle {
     pub(crate) fn ended(&self) -> Option<EndReason> {
         self.0.lock().ended
     }

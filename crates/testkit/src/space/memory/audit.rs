@@ -2,14 +2,14 @@
 
 use sva_core::{Access, AccessMode, AddrRange, Frame};
 
-use super::Memory;
-use crate::space::Protection;
+use super::state::Memory;
+use crate::protection::Protection;
 
 /// An access by a translation that does not hold, and that no change still waits for (rules T1 and
 /// T2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{access} at {address:#x} (privileged: {privileged}) used {used}{because}")]
-pub struct Stale {
+#[error("{access} at {address:#x} (privileged: {privileged}) used {used}{reason}")]
+pub struct StaleAccess {
     /// What was done.
     pub access: Access,
     /// Whether as a privileged access.
@@ -19,13 +19,13 @@ pub struct Stale {
     /// What it touched.
     pub used: Frame,
     /// What is wrong with that.
-    pub because: StaleBecause,
+    pub reason: StaleReason,
 }
 
 /// Why an access was not permitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StaleBecause {
+pub enum StaleReason {
     /// The space has ended.
     #[error(" after the end of the address space")]
     Ended,
@@ -45,14 +45,19 @@ pub enum StaleBecause {
 
 impl Memory {
     /// See [`MemorySpace::audit`](crate::MemorySpace::audit).
-    pub(crate) fn audit(&self, address: u64, mode: AccessMode, used: Frame) -> Result<(), Stale> {
+    pub(crate) fn audit(
+        &self,
+        address: u64,
+        mode: AccessMode,
+        used: Frame,
+    ) -> Result<(), StaleAccess> {
         let AccessMode { access, privileged, .. } = mode;
-        let stale = |because| Err(Stale { access, privileged, address, used, because });
+        let stale = |reason| Err(StaleAccess { access, privileged, address, used, reason });
         if self.table.ended {
-            return stale(StaleBecause::Ended);
+            return stale(StaleReason::Ended);
         }
         if !AddrRange::new(used.0, 1).is_some_and(|place| self.frames.are_live(place)) {
-            return stale(StaleBecause::Freed);
+            return stale(StaleReason::Freed);
         }
         let now = self.table.get(address).filter(|mapping| mapping.present);
         let not_over = self.changes.values().filter_map(|change| change.old.get(&address));
@@ -65,9 +70,9 @@ impl Memory {
             {
                 Ok(())
             }
-            (Some(first), _) => stale(StaleBecause::Denied(first)),
-            (None, Some(now)) => stale(StaleBecause::Elsewhere(Frame(now.frame(address)))),
-            (None, None) => stale(StaleBecause::Nowhere),
+            (Some(first), _) => stale(StaleReason::Denied(first)),
+            (None, Some(now)) => stale(StaleReason::Elsewhere(Frame(now.frame(address)))),
+            (None, None) => stale(StaleReason::Nowhere),
         }
     }
 }

@@ -1,20 +1,4 @@
-//! An address space whose memory is accessed in place: the fast provider of the test kit.
-//!
-//! [`MemorySpace`](crate::MemorySpace) is the slow reference that knows whether an access was
-//! permitted. This one is what a real provider looks like: all of its memory is one mapping of this
-//! process, a frame is a number in it, and whoever has kept a translation accesses the memory with
-//! no lock and no call. So nothing but the protocol of changes keeps an access off pages that have
-//! found another use ([`Change`]).
-//!
-//! One reader-writer lock guards the table and the free frames. The provider's own copies share it
-//! for reading, which makes them synchronous by themselves (rule T2). No other lock is taken
-//! under it; watchers and the resolver run with no lock held. Memory is zeroed and poisoned with no
-//! lock held: whoever does it has the frames for itself.
-
-mod change;
-mod memory;
-mod provider;
-mod state;
+//! The owner of a space: what it is asked, and its end.
 
 use std::sync::Arc;
 
@@ -23,24 +7,24 @@ use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceId};
 use vm_memory::{Bytes, VolatileSlice};
 
-use crate::life::Life;
-use crate::space::whole_pages;
-pub use change::Change;
-use memory::{Arena, Piece};
-use state::State;
+use super::memory::{Arena, Piece};
+use super::state::State;
+use crate::lifecycle::Lifecycle;
+use crate::pages::whole_pages;
 
 /// The owner of an address space in memory that is accessed in place; dropping it ends the space.
 ///
 /// Handles live on and answer that the space has ended; the memory goes with the last of them.
 pub struct ArenaSpace {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    id: SpaceId,
-    arena: Arena,
-    state: RwLock<State>,
-    life: Life,
+/// What the owner, its handles and its changes share.
+pub(super) struct Shared {
+    pub(super) id: SpaceId,
+    pub(super) arena: Arena,
+    pub(super) state: RwLock<State>,
+    pub(super) lifecycle: Lifecycle,
     poisoning: AtomicBool,
     /// The number of a frame that was written to while it was free; 0 where none was seen.
     disturbed: AtomicU64,
@@ -55,14 +39,14 @@ impl ArenaSpace {
     pub fn new(bytes: u64) -> Self {
         let arena = Arena::new(bytes);
         let state = RwLock::new(State::new(arena.frames()));
-        let (life, poisoning, disturbed) =
-            (Life::default(), AtomicBool::default(), AtomicU64::default());
+        let (lifecycle, poisoning, disturbed) =
+            (Lifecycle::default(), AtomicBool::default(), AtomicU64::default());
         Self {
             shared: Arc::new(Shared {
                 id: SpaceId::unique(),
                 arena,
                 state,
-                life,
+                lifecycle,
                 poisoning,
                 disturbed,
             }),
@@ -111,17 +95,17 @@ impl ArenaSpace {
     /// [`StopCause::NotPresent`](sva_core::StopCause::NotPresent). Without a resolver all pages can
     /// be brought in.
     pub fn on_resolve(&self, resolver: impl Fn(u64) -> bool + Send + Sync + 'static) {
-        self.shared.life.on_resolve(resolver);
+        self.shared.lifecycle.on_resolve(resolver);
     }
 
     /// How many absent pages have been brought in.
     pub fn resolved(&self) -> u64 {
-        self.shared.life.resolved()
+        self.shared.lifecycle.resolved()
     }
 
     /// How many watches are registered.
     pub fn watches(&self) -> usize {
-        self.shared.life.watches()
+        self.shared.lifecycle.watches()
     }
 
     /// Bytes of memory that are free: neither mapped nor held by a change under way.
@@ -183,9 +167,9 @@ impl ArenaSpace {
     /// As [`end`](Self::end), but hands the exit work back for the test to run when and where it
     /// likes.
     pub fn end_deferred(&self, reason: EndReason) -> Vec<ExitWork> {
-        self.shared.life.end(reason);
+        self.shared.lifecycle.end(reason);
         self.shared.state.write().table.ended = true;
-        self.shared.life.announce(self.shared.id)
+        self.shared.lifecycle.announce(self.shared.id)
     }
 }
 
@@ -200,7 +184,7 @@ impl Shared {
     ///
     /// # Panics
     /// The arena has not as many.
-    fn take(&self, range: AddrRange, zeroed: bool) -> Vec<Piece> {
+    pub(super) fn take(&self, range: AddrRange, zeroed: bool) -> Vec<Piece> {
         let (pieces, used) = self.state.write().free.take(range);
         for frames in used {
             if self.poisoning.load(Ordering::Relaxed)
@@ -216,7 +200,7 @@ impl Shared {
     }
 
     /// Frees frames that nobody uses any more.
-    fn give_back(&self, freed: &[AddrRange]) {
+    pub(super) fn give_back(&self, freed: &[AddrRange]) {
         if self.poisoning.load(Ordering::Relaxed) {
             freed.iter().for_each(|frames| self.arena.poison(*frames));
         }
@@ -224,6 +208,3 @@ impl Shared {
         freed.iter().for_each(|frames| state.free.give_back(*frames));
     }
 }
-
-#[cfg(all(test, not(loom)))]
-mod tests;
