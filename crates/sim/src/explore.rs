@@ -3,35 +3,11 @@
 use std::fmt;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use sva_core::sync::Mutex;
+use std::time::Duration;
 
 use crate::choices::{Choices, Step};
-
-/// What is tried: a system that makes one step at a time.
-pub trait Subject {
-    /// Makes a step.
-    ///
-    /// # Errors
-    /// What is wrong, with the values.
-    fn step(&mut self, choices: &mut Choices) -> Result<(), String>;
-
-    /// Brings the system to rest, takes it down, and checks that nothing is left.
-    ///
-    /// # Errors
-    /// What is wrong, with the values.
-    fn finish(&mut self) -> Result<(), String>;
-
-    /// Says what happens, line by line, from now on; called for the run that shows a failure.
-    fn trace(&mut self) {}
-
-    /// What has been said since [`trace`](Self::trace).
-    fn lines(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
+use crate::subject::Subject;
+use crate::watchdog::Watchdog;
 
 /// Which schedules are run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,59 +205,6 @@ fn one_run<S: Subject>(
         Err(format!("panicked: {}", text.unwrap_or_else(|| "without a text".to_owned())))
     });
     (subject, outcome)
-}
-
-/// Ends the program where a step takes too long: a subject that waits for ever cannot be ended
-/// otherwise.
-struct Watchdog {
-    state: Arc<Mutex<Watched>>,
-}
-
-struct Watched {
-    seed: u64,
-    step: usize,
-    since: Instant,
-    over: bool,
-}
-
-impl Watchdog {
-    fn start(patience: Duration) -> Self {
-        let state =
-            Arc::new(Mutex::new(Watched { seed: 0, step: 0, since: Instant::now(), over: false }));
-        let watched = Arc::clone(&state);
-        std::thread::spawn(move || {
-            loop {
-                std::thread::sleep(patience.min(Duration::from_millis(200)));
-                let watched = watched.lock();
-                if watched.over {
-                    return;
-                }
-                if watched.since.elapsed() > patience {
-                    eprintln!(
-                        "seed {}: step {} has not ended after {patience:?}: a deadlock",
-                        watched.seed, watched.step
-                    );
-                    std::process::abort();
-                }
-            }
-        });
-        Self { state }
-    }
-
-    fn beat(&self, seed: u64, step: usize) {
-        // The time is read now and then only: a step takes less than reading it.
-        let mut watched = self.state.lock();
-        (watched.seed, watched.step) = (seed, step);
-        if step.is_multiple_of(64) {
-            watched.since = Instant::now();
-        }
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.state.lock().over = true;
-    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -15,16 +15,21 @@
 //! | [`races`] | the races that a run has reached, by name |
 #![forbid(unsafe_code)]
 
-pub mod choices;
-pub mod driver;
-pub mod explore;
-pub mod link;
-pub mod races;
-pub mod world;
+mod choices;
+mod device;
+mod explore;
+mod link;
+mod races;
+mod subject;
+mod watchdog;
+mod well_behaved;
+mod world;
 
 pub use choices::{Choices, Step};
-pub use driver::{Driver, Tried, View, WellBehaved};
-pub use explore::{Exploration, Failure, Subject, replay};
-pub use link::{Fate, HeldLink, LinkCounts, Message, Moment, Point};
+pub use device::{AccessOutcome, CheckedPort, DeviceModel};
+pub use explore::{Exploration, Failure, replay};
+pub use link::{Fate, LinkCounts, Message, Moment, Point, ScheduledLink};
 pub use races::{Race, Races};
+pub use subject::Subject;
+pub use well_behaved::WellBehaved;
 pub use world::{World, WorldConfig};

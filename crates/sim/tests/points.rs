@@ -9,7 +9,7 @@ use sva_core::{
     AccessMode, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, EndReason, Iommu,
     IommuConfig, PasidWidth, Plug, Removal,
 };
-use sva_sim::{HeldLink, Moment, Point};
+use sva_sim::{Moment, Point, ScheduledLink};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
 const BASE: u64 = 0x10_0000;
@@ -49,7 +49,7 @@ fn points() -> Vec<Point> {
 struct System {
     iommu: Iommu,
     device: Device,
-    link: Arc<HeldLink>,
+    link: Arc<ScheduledLink>,
     space: Arc<MemorySpace>,
     bond: Arc<Mutex<Option<Bond<()>>>>,
 }
@@ -58,7 +58,7 @@ impl System {
     /// A device whose messages are held, bound to a space whose second page is absent.
     fn new() -> Self {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
-        let (link, space) = (HeldLink::new(), Arc::new(MemorySpace::new()));
+        let (link, space) = (ScheduledLink::new(), Arc::new(MemorySpace::new()));
         space.largest_translation(12);
         space.map(BASE, 4 * PAGE, Protection::READ_WRITE);
         space.absent(BASE + PAGE, PAGE);

@@ -13,8 +13,8 @@ use sva_core::{
     Pasid, PasidWidth, Plug, ResponseCode, ToDevice,
 };
 use sva_sim::{
-    Choices, Driver, Exploration, Fate, HeldLink, Message, Moment, Point, Race, Races, Subject,
-    View, World, WorldConfig, replay,
+    CheckedPort, Choices, DeviceModel, Exploration, Fate, Message, Moment, Point, Race, Races,
+    ScheduledLink, Subject, World, WorldConfig, replay,
 };
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
@@ -87,7 +87,7 @@ fn no_order_of_events_breaks_the_contract() {
 struct OneDevice {
     iommu: Iommu,
     device: Device,
-    link: Arc<HeldLink>,
+    link: Arc<ScheduledLink>,
     space: Arc<MemorySpace>,
     bond: Option<Bond<()>>,
 }
@@ -106,7 +106,7 @@ const BASE: u64 = 0x10_0000;
 impl OneDevice {
     fn new() -> Self {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
-        let (link, space) = (HeldLink::new(), Arc::new(MemorySpace::new()));
+        let (link, space) = (ScheduledLink::new(), Arc::new(MemorySpace::new()));
         space.map(BASE, 4 * PAGE, Protection::READ_WRITE);
         let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
@@ -229,16 +229,16 @@ fn a_smaller_run_that_waits_for_ever_ends_the_program_with_its_seed() {
 fn a_failure_comes_with_a_recording_that_shows_it_again() {
     /// Holds a translation and never gives it back.
     struct Hoarder(Option<Pasid>, Vec<Held>);
-    impl Driver for Hoarder {
+    impl DeviceModel for Hoarder {
         fn bound(&mut self, pasid: Pasid, _: &[u64]) {
             self.0 = Some(pasid);
         }
         fn stop(&mut self, _: Pasid, _: &AtsPort) {}
-        fn step(&mut self, view: &mut View<'_>, _: &mut Choices) {
+        fn step(&mut self, port: &mut CheckedPort<'_>, _: &mut Choices) {
             let Some(pasid) = self.0 else { return };
-            match view.hold(Some(pasid), BASE, AccessMode::READ) {
+            match port.hold(Some(pasid), BASE, AccessMode::READ) {
                 Some(held) => self.1.push(held),
-                None => drop(view.port().ask_translation(Some(pasid), BASE, AccessMode::READ)),
+                None => drop(port.ats_port().ask_translation(Some(pasid), BASE, AccessMode::READ)),
             }
         }
         fn reset(&mut self) {}
@@ -250,7 +250,7 @@ fn a_failure_comes_with_a_recording_that_shows_it_again() {
         }
     }
     let make =
-        || World::with_drivers(WorldConfig::default(), |_| Box::new(Hoarder(None, Vec::new())));
+        || World::with_devices(WorldConfig::default(), |_| Box::new(Hoarder(None, Vec::new())));
     let failure = Exploration { seeds: 0..20, ..Exploration::default() }
         .run(make, |_, _| {})
         .expect_err("it holds what it has");

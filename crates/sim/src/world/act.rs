@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sva_core::Device;
-use sva_core::sync::atomic::Ordering;
 
-use super::World;
 use super::model::{Place, Slot, Working};
 use super::oracle::Oracle;
+use super::system::World;
 use crate::choices::Choices;
-use crate::driver::View;
-use crate::link::{Fate, HeldLink};
+use crate::device::CheckedPort;
+use crate::link::{Fate, ScheduledLink};
 use crate::races::Race;
 
 /// One of the things that a step can do.
@@ -89,7 +88,7 @@ impl World {
         let slot = &self.slots[at];
         let Some(device) = &slot.device else { return };
         let port = device.ats_port();
-        let driver = Arc::clone(&slot.driver);
+        let model = Arc::clone(&slot.model);
         // Field by field: the oracle writes to others.
         let domain = match self.place_of(at) {
             Place::Group(group) => &self.groups[group].own,
@@ -104,14 +103,15 @@ impl World {
             accesses: &mut self.accesses,
             lines: self.lines.as_mut(),
         };
-        driver.lock().step(&mut View { port: &port, eyes: &mut oracle }, choices);
+        model.lock().step(&mut CheckedPort { port: &port, checker: &mut oracle }, choices);
     }
 
     /// A message comes to its receiver, or not.
     fn deliver(&mut self, choices: &mut Choices) {
-        let links: Vec<Arc<HeldLink>> =
+        let links: Vec<Arc<ScheduledLink>> =
             self.slots.iter().map(|slot| &slot.link).chain(&self.old_links).cloned().collect();
-        let busy: Vec<Arc<HeldLink>> = links.into_iter().filter(|link| !link.is_empty()).collect();
+        let busy: Vec<Arc<ScheduledLink>> =
+            links.into_iter().filter(|link| !link.is_empty()).collect();
         let Some(link) = choices.pick(&busy) else { return };
         let deliverable = link.deliverable();
         let Some(&at) = choices.pick(&deliverable) else { return };
@@ -208,7 +208,7 @@ impl World {
     }
 
     pub(super) fn advance(&mut self, by: Duration) {
-        self.clock.0.fetch_add(by.as_nanos() as u64, Ordering::Relaxed);
+        self.clock.advance(by);
         let cut = |slots: &[Slot]| {
             slots.iter().filter(|slot| slot.device.as_ref().is_some_and(Device::is_cut_off)).count()
         };

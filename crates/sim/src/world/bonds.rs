@@ -1,39 +1,13 @@
 //! Binds and unbinds of devices and groups.
 
-use sva_core::{Bind, Features, Pasid, PasidTag, ToDevice};
+use sva_core::{Bind, Pasid, PasidTag, ToDevice};
 
-use super::World;
+use super::features::{any_features, told};
 use super::model::{Bonded, Bound, Ending, Grant};
-use super::owners::OwnerId;
+use super::system::World;
 use crate::choices::Choices;
 use crate::link::Message;
 use crate::races::Race;
-
-/// Mostly the default ones.
-pub(super) fn any_features(choices: &mut Choices) -> Features {
-    let default = Features::default();
-    match choices.below(12) {
-        6 | 7 => Features { execute: true, ..default },
-        8 => Features { privileged: true, ..default },
-        9 | 10 => Features { execute: true, privileged: true, ..default },
-        11 => Features::NONE,
-        _ => default,
-    }
-}
-
-/// What a line tells of a bond beyond the usual.
-pub(super) fn told(features: Features, owner: Option<OwnerId>) -> String {
-    let default = Features::default();
-    let mut more = String::new();
-    for (differs, what) in [
-        (features.execute != default.execute, ", may execute"),
-        (features.privileged != default.privileged, ", may be privileged"),
-        (features.page_faults != default.page_faults, ", without page faults"),
-    ] {
-        more += if differs { what } else { "" };
-    }
-    owner.map_or_else(|| more.clone(), |owner| format!("{more}, page requests to owner {owner}"))
-}
 
 impl World {
     pub(super) fn bind(&mut self, choices: &mut Choices) {
@@ -98,7 +72,7 @@ impl World {
     pub(super) fn joined(&mut self, at: usize, pasid: Pasid, grant: Grant) {
         let pages = self.pages();
         self.slots[at].bonds.insert(pasid, grant);
-        self.slots[at].driver.lock().bound(pasid, &pages);
+        self.slots[at].model.lock().bound(pasid, &pages);
     }
 
     /// Devices can use a PASID no more.

@@ -1,38 +1,13 @@
 //! Containers: groups join and leave them, spaces are bound to all of a container, containers close
 //! (rules B5, G2, G3, G6, U9).
 
-use std::collections::BTreeSet;
+use sva_core::{Bind, ContainerBindError, Features, JoinError, Pasid, PasidTag, Refusal};
 
-use sva_core::{
-    Bind, Container, ContainerBindError, Features, JoinError, Pasid, PasidTag, Refusal,
-};
-
-use super::World;
-use super::bonds::{any_features, told};
-use super::model::{Domain, Ending, Grant, Place};
+use super::features::{any_features, told};
+use super::model::{ContainerBond, ContainerSlot, Ending, Grant, Place};
+use super::system::World;
 use crate::choices::Choices;
 use crate::races::Race;
-
-pub(super) struct ContainerSlot {
-    pub(super) container: Container,
-    pub(super) groups: BTreeSet<usize>,
-    pub(super) domain: Domain,
-    /// In the order of their BINDs.
-    pub(super) bonds: Vec<ContainerBond>,
-}
-
-pub(super) struct ContainerBond {
-    pub(super) tag: PasidTag,
-    pub(super) grant: Grant,
-    /// Compared when a space is bound once more.
-    data: u32,
-}
-
-impl ContainerSlot {
-    pub(super) fn new(container: Container) -> Self {
-        Self { container, groups: BTreeSet::new(), domain: Domain::default(), bonds: Vec::new() }
-    }
-}
 
 impl World {
     /// Something happens to a container.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use sva_core::sync::Mutex;
 use sva_core::{Device, DeviceSpec, GroupId, Pasid, Plug, Removal};
 
-use super::World;
 use super::model::{Bonded, Bound, Group, Stopper};
+use super::system::World;
 use crate::choices::Choices;
-use crate::link::HeldLink;
+use crate::link::ScheduledLink;
 use crate::races::Race;
 
 impl World {
@@ -45,7 +45,7 @@ impl World {
         self.void(at, None);
         let slot = &mut self.slots[at];
         slot.resets.push(reset);
-        slot.driver.lock().reset();
+        slot.model.lock().reset();
         slot.link.take_lost_responses();
         slot.lost_responses = 0;
         self.say(|| format!("begin to reset device {at}"));
@@ -115,16 +115,16 @@ impl World {
     }
 
     pub(super) fn plug(&mut self, at: usize) {
-        let driver = Arc::new(Mutex::new((self.make_driver)(at)));
+        let model = Arc::new(Mutex::new((self.make_model)(at)));
         if self.config.mappings {
-            driver.lock().plugged(&Self::iovas());
+            model.lock().plugged(&Self::iovas());
         }
         let slot = &mut self.slots[at];
-        slot.driver = Arc::clone(&driver);
-        slot.link = HeldLink::new();
+        slot.model = Arc::clone(&model);
+        slot.link = ScheduledLink::new();
         slot.bonds = BTreeMap::new();
         slot.plugged += 1;
-        let stopper = Arc::new(Stopper { driver, port: Mutex::new(None) });
+        let stopper = Arc::new(Stopper { model, port: Mutex::new(None) });
         let spec = DeviceSpec { bdf: slot.bdf, capabilities: slot.capabilities };
         let plugged =
             self.iommu.plug_in(Plug::new(spec).model(stopper.clone()).link(slot.link.clone()));

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::{MapError, MapRequest, Pasid, Protection, ToDevice, UnmapError, Unmapped};
+use sva_testkit::PAGE;
 
+use super::config::BASE;
 use super::model::{Mapping, Place, Working};
-use super::{BASE, World};
+use super::system::World;
 use crate::choices::Choices;
 use crate::link::Message;
 use crate::races::Race;
-use sva_testkit::PAGE;
 
 /// Where domains map memory.
 pub(super) const IOVA: u64 = 0x4000_0000;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use sva_core::{Census, Removal};
 
+use super::config::LIMIT;
 use super::model::Slot;
-use super::{LIMIT, World};
+use super::system::World;
 use crate::choices::Choices;
 
 /// Rounds in which a system has to come to rest; each delivers all that there is.
@@ -14,7 +15,7 @@ const ROUNDS: usize = 100;
 impl World {
     pub(super) fn take_down(&mut self) -> Result<(), String> {
         self.say(|| "--- the end".to_owned());
-        self.slots.iter().for_each(|slot| slot.driver.lock().wind_down());
+        self.slots.iter().for_each(|slot| slot.model.lock().wind_down());
         for at in 0..self.slots.len() {
             self.slots[at].link.push_posted();
             if !self.slots[at].resets.is_empty() {
@@ -46,7 +47,7 @@ impl World {
 
     /// Delivers, sorts and resolves until nothing moves any more.
     fn rest(&mut self, when: &str) -> Result<(), String> {
-        // Any seed: each job of a driver is to get its turn.
+        // Any seed: each job of a device is to get its turn.
         let mut quiet = Choices::seeded(0);
         for round in 0..ROUNDS {
             for link in self.slots.iter().map(|slot| &slot.link).chain(&self.old_links) {
@@ -83,7 +84,7 @@ impl World {
             && (census.page_requests == 0 || !self.bound.is_empty() || self.may_be_stuck())
             && census.page_groups == self.pending_with_owners().count()
             && census.invalidations == 0
-            && self.slots.iter().all(|slot| slot.device.is_none() || slot.driver.lock().is_idle())
+            && self.slots.iter().all(|slot| slot.device.is_none() || slot.model.lock().is_idle())
             && self.unbindings.is_empty()
             && self.spaces.iter().all(|space| space.changes.is_empty())
     }
@@ -105,18 +106,18 @@ impl World {
         let changes: usize = self.spaces.iter().map(|space| space.changes.len()).sum();
         let ending: Vec<&Vec<usize>> =
             self.unbindings.iter().map(|under_way| &under_way.spaces).collect();
-        let busy = |slot: &&Slot| slot.device.is_some() && !slot.driver.lock().is_idle();
+        let busy = |slot: &&Slot| slot.device.is_some() && !slot.model.lock().is_idle();
         let busy: Vec<String> =
             self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
         let (census, counts) = (self.iommu.census(), self.iommu.page_counts());
         format!(
-            "{changes} changes, unbinding from spaces {ending:?}, with owners {}, drivers at work {busy:?}, {census:?}, {counts:?}",
+            "{changes} changes, unbinding from spaces {ending:?}, with owners {}, devices at work {busy:?}, {census:?}, {counts:?}",
             self.pending_with_owners().count()
         )
     }
 
     /// Groups without an answer are those whose answers the links have lost or silent owners
-    /// withhold, and a driver that winds down holds no translation.
+    /// withhold, and a device that winds down holds no translation.
     fn nobody_waits_in_vain(&mut self) -> Result<(), String> {
         let with_owners: Vec<usize> =
             self.pending_with_owners().map(|group| group.device).collect();

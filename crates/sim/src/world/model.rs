@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use sva_core::sync::Mutex;
 use sva_core::{
-    AddressSpace, AtsPort, Bdf, Bond, Capabilities, Device, DeviceOps, Features, GroupBond,
-    GroupId, HandlerRegistration, Leaving, PageWork, Pasid, PasidTag,
+    AddressSpace, AtsPort, Bdf, Bond, Capabilities, Container, Device, DeviceOps, Features,
+    GroupBond, GroupId, HandlerRegistration, Leaving, PageWork, Pasid, PasidTag,
     Protection as DomainProtection, Reset, Unbinding,
 };
-
-use super::owners::OwnerId;
-use super::{BASE, World};
-use crate::driver::Driver;
-use crate::link::HeldLink;
 use sva_testkit::{Change, MemorySpace, PAGE, Protection};
 
-pub(super) type SharedDriver = Arc<Mutex<Box<dyn Driver>>>;
+use super::config::BASE;
+use super::owner::OwnerId;
+use crate::device::DeviceModel;
+use crate::link::ScheduledLink;
 
-/// Has the driver stop on the thread that unbinds.
+pub(super) type SharedModel = Arc<Mutex<Box<dyn DeviceModel>>>;
+
+/// Has the device stop on the thread that unbinds.
 pub(super) struct Stopper {
-    pub(super) driver: SharedDriver,
+    pub(super) model: SharedModel,
     pub(super) port: Mutex<Option<AtsPort>>,
 }
 
@@ -29,7 +29,7 @@ impl DeviceOps for Stopper {
     fn stop_pasid(&self, tag: PasidTag) {
         let port = self.port.lock().clone();
         if let Some(port) = port {
-            self.driver.lock().stop(tag.pasid, &port);
+            self.model.lock().stop(tag.pasid, &port);
         }
     }
 }
@@ -50,8 +50,8 @@ pub(super) struct Slot {
     pub(super) device: Option<Device>,
     /// How often a device was plugged in here.
     pub(super) plugged: u64,
-    pub(super) driver: SharedDriver,
-    pub(super) link: Arc<HeldLink>,
+    pub(super) model: SharedModel,
+    pub(super) link: Arc<ScheduledLink>,
     /// PASIDs that it can use.
     pub(super) bonds: BTreeMap<Pasid, Grant>,
     pub(super) resets: Vec<Reset>,
@@ -221,85 +221,23 @@ pub(super) struct Working {
     pub(super) switches: u64,
 }
 
-impl World {
-    /// The group of a place for a device: the first two share one.
-    pub(super) fn group_of(at: usize) -> usize {
-        at.saturating_sub(1)
-    }
+pub(super) struct ContainerSlot {
+    pub(super) container: Container,
+    pub(super) groups: BTreeSet<usize>,
+    pub(super) domain: Domain,
+    /// In the order of their BINDs.
+    pub(super) bonds: Vec<ContainerBond>,
+}
 
-    /// The places of a group.
-    pub(super) fn places_of(&self, group: usize) -> Vec<usize> {
-        (0..self.slots.len()).filter(|at| Self::group_of(*at) == group).collect()
-    }
+pub(super) struct ContainerBond {
+    pub(super) tag: PasidTag,
+    pub(super) grant: Grant,
+    /// Compared when a space is bound once more.
+    pub(super) data: u32,
+}
 
-    /// The domain in use at a place for a device.
-    pub(super) fn place_of(&self, at: usize) -> Place {
-        let group = Self::group_of(at);
-        self.groups[group].container.map_or(Place::Group(group), Place::Container)
-    }
-
-    pub(super) fn domain(&self, place: Place) -> &Domain {
-        match place {
-            Place::Group(group) => &self.groups[group].own,
-            Place::Container(container) => &self.containers[container].domain,
-        }
-    }
-
-    pub(super) fn domain_mut(&mut self, place: Place) -> &mut Domain {
-        match place {
-            Place::Group(group) => &mut self.groups[group].own,
-            Place::Container(container) => &mut self.containers[container].domain,
-        }
-    }
-
-    /// Whether the devices of these places and the space can do what a bond is to grant.
-    pub(super) fn can_grant(&self, places: &[usize], space: usize, features: Features) -> bool {
-        let provided = self.spaces[space].space.handle().capabilities();
-        let devices = places
-            .iter()
-            .filter(|at| self.slots[**at].device.is_some())
-            .filter_map(|at| self.slots[*at].capabilities.pasid);
-        let mut both = devices.map(|device| {
-            (device.execute && provided.execute, device.privileged && provided.privileged)
-        });
-        both.all(|(execute, privileged)| {
-            (execute || !features.execute) && (privileged || !features.privileged)
-        })
-    }
-
-    /// Whether a device uses a translation that it keeps.
-    pub(super) fn is_in_use(&self, at: usize) -> bool {
-        self.slots[at].device.as_ref().is_some_and(|device| device.atc_in_use() > 0)
-    }
-
-    /// What was begun for devices at these places, to which it mattered. Each of them has an
-    /// invalidation to answer first, and nobody can have answered yet (rule U1).
-    pub(super) fn begun(&mut self, ending: Ending, spaces: Vec<usize>, users: &[usize]) {
-        let under_way = UnderWay { ending, spaces };
-        let owes = |at: &&usize| {
-            self.slots[**at].device.is_some()
-                && self.slots[**at].ats_on
-                && !self.slots[**at].is_blocked()
-        };
-        let owing = users.iter().find(owes).copied();
-        if let Some(at) = owing.filter(|_| under_way.is_over()) {
-            self.wrong.get_or_insert(format!(
-                "an unbind is over before device {at} has forgotten its translations"
-            ));
-        }
-        self.unbindings.push(under_way);
-    }
-
-    /// The places among these at which a PASID can be used.
-    pub(super) fn users_of(&self, places: &[usize], pasid: Pasid) -> Vec<usize> {
-        places.iter().copied().filter(|at| self.slots[*at].bonds.contains_key(&pasid)).collect()
-    }
-
-    /// Whether a page request of the place is being resolved or with an owner: of this PASID or of
-    /// none, or `None`: of any.
-    pub(super) fn has_fault(&self, at: usize, of: Option<Option<Pasid>>) -> bool {
-        let meant = |pasid: Option<Pasid>| of.is_none_or(|of| of == pasid);
-        self.works.iter().any(|working| working.at == at && meant(working.work.requests()[0].pasid))
-            || self.owner_has(at, of)
+impl ContainerSlot {
+    pub(super) fn new(container: Container) -> Self {
+        Self { container, groups: BTreeSet::new(), domain: Domain::default(), bonds: Vec::new() }
     }
 }

@@ -7,30 +7,11 @@ use sva_core::{
     Access, AccessMode, AddressSpace, DmaError, FaultReason, Features, Frame, Pasid, Segment,
     StopCause,
 };
+use sva_testkit::{PAGE, StaleReason};
 
 use super::model::{Domain, Grant, Slot, SpaceSlot};
-use crate::driver::Tried;
+use crate::device::{AccessChecker, AccessOutcome};
 use crate::races::{Race, Races};
-
-/// What looks at the accesses of a driver.
-pub(crate) trait Eyes {
-    /// Accesses a word by a translation that is held.
-    fn access_by(
-        &mut self,
-        held: &Held,
-        pasid: Option<Pasid>,
-        address: u64,
-        mode: AccessMode,
-    ) -> Tried;
-
-    /// Accesses a word without a translation.
-    fn access_untranslated(
-        &mut self,
-        pasid: Option<Pasid>,
-        address: u64,
-        mode: AccessMode,
-    ) -> Tried;
-}
 
 /// What one device may do now, by the model.
 pub(super) struct Oracle<'a> {
@@ -68,7 +49,7 @@ impl Oracle<'_> {
         self.wrong.get_or_insert(what);
     }
 
-    fn line(&mut self, what: &str, tried: Tried) {
+    fn line(&mut self, what: &str, tried: AccessOutcome) {
         if let Some(lines) = &mut self.lines {
             lines.push(format!("  {} {what}: {tried:?}", self.slot.bdf));
         }
@@ -141,26 +122,26 @@ impl Oracle<'_> {
     }
 
     /// The races that an access without a translation shows.
-    fn note(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode, tried: Tried) {
-        let page = address & !(sva_testkit::PAGE - 1);
+    fn note(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode, tried: AccessOutcome) {
+        let page = address & !(PAGE - 1);
         let race = match tried {
-            Tried::Aborted(FaultReason::SpaceEnded)
+            AccessOutcome::Aborted(FaultReason::SpaceEnded)
                 if self.reached(pasid).is_some_and(|(_, space)| !space.announced) =>
             {
                 Race::UseBeforeAnnouncement
             }
-            Tried::Aborted(FaultReason::NoDomainMapping)
+            AccessOutcome::Aborted(FaultReason::NoDomainMapping)
                 if self.domain.unmapped.contains(&page) =>
             {
                 Race::UseAfterUnmap
             }
-            Tried::Aborted(FaultReason::NotGranted) => Race::NotGranted,
-            Tried::Aborted(FaultReason::Denied)
+            AccessOutcome::Aborted(FaultReason::NotGranted) => Race::NotGranted,
+            AccessOutcome::Aborted(FaultReason::Denied)
                 if mode.access == Access::Execute && pasid.is_some() =>
             {
                 Race::ExecuteRefused
             }
-            Tried::Done
+            AccessOutcome::Done
                 if self.reached(pasid).is_some_and(|(_, space)| !space.changes.is_empty()) =>
             {
                 Race::UseDuringChange
@@ -179,21 +160,23 @@ fn named(how: &str, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Str
     format!("{how} {privileged}{} at {address:#x} {of}", mode.access)
 }
 
-fn came_of(outcome: &Result<(), DmaError>) -> Tried {
+fn came_of(outcome: &Result<(), DmaError>) -> AccessOutcome {
     match outcome {
-        Ok(()) => Tried::Done,
-        Err(error) => error.fault().map_or(Tried::Miss, |fault| Tried::Aborted(fault.reason)),
+        Ok(()) => AccessOutcome::Done,
+        Err(error) => {
+            error.fault().map_or(AccessOutcome::Miss, |fault| AccessOutcome::Aborted(fault.reason))
+        }
     }
 }
 
-impl Eyes for Oracle<'_> {
+impl AccessChecker for Oracle<'_> {
     fn access_by(
         &mut self,
         held: &Held,
         pasid: Option<Pasid>,
         address: u64,
         mode: AccessMode,
-    ) -> Tried {
+    ) -> AccessOutcome {
         // Before the access, as the space wants it; nothing happens in between.
         let audit =
             self.reached(pasid).map(|(_, space)| space.space.audit(address, mode, held.frame()));
@@ -205,23 +188,21 @@ impl Eyes for Oracle<'_> {
             self.line(&what(), tried);
         }
         match (tried, audit) {
-            (Tried::Done, Some(Err(stale))) => {
+            (AccessOutcome::Done, Some(Err(stale))) => {
                 // Frames are numbered through the whole program: what a line says must not depend
                 // on them.
                 let because = match stale.reason {
-                    sva_testkit::StaleReason::Elsewhere(_) => {
-                        "the address leads elsewhere".to_owned()
-                    }
+                    StaleReason::Elsewhere(_) => "the address leads elsewhere".to_owned(),
                     because => because.to_string(),
                 };
                 self.accuse(format!("stale: {} of {}: {because}", what(), self.slot.bdf));
             }
-            (Tried::Done, None) => self.accuse(format!(
+            (AccessOutcome::Done, None) => self.accuse(format!(
                 "{} went through: {} is not bound or is blocked",
                 what(),
                 self.slot.bdf
             )),
-            (Tried::Done, Some(Ok(()))) => {
+            (AccessOutcome::Done, Some(Ok(()))) => {
                 *self.accesses += 1;
                 let reached = self.reached(pasid);
                 let (may, changing) = reached.map_or((false, false), |(grant, space)| {
@@ -244,7 +225,7 @@ impl Eyes for Oracle<'_> {
                     self.races.add(race, u64::from(reached));
                 }
             }
-            (Tried::Aborted(reason), _) => {
+            (AccessOutcome::Aborted(reason), _) => {
                 if !self.explains(pasid, reason) {
                     self.accuse(format!(
                         "{} of {} was refused without a reason: {reason}",
@@ -254,7 +235,7 @@ impl Eyes for Oracle<'_> {
                 }
                 self.note(pasid, address, mode, tried);
             }
-            (Tried::Miss, _) => {}
+            (AccessOutcome::Miss, _) => {}
         }
         tried
     }
@@ -264,8 +245,8 @@ impl Eyes for Oracle<'_> {
         pasid: Option<Pasid>,
         address: u64,
         mode: AccessMode,
-    ) -> Tried {
-        let Some(device) = &self.slot.device else { return Tried::Miss };
+    ) -> AccessOutcome {
+        let Some(device) = &self.slot.device else { return AccessOutcome::Miss };
         let (port, how) = (device.port(), mode.stop_on_absent());
         let verdict = self.expect(pasid, address, mode);
         let piece = [Segment { address, len: 8 }];
@@ -280,29 +261,30 @@ impl Eyes for Oracle<'_> {
             self.line(&what(), tried);
         }
         match (tried, verdict) {
-            (Tried::Done, Verdict::Reaches(space, frame)) => {
+            (AccessOutcome::Done, Verdict::Reaches(space, frame)) => {
                 *self.accesses += 1;
                 let mut there = [0; 8];
                 if space.read_frame(frame, &mut there).is_err() || there != word {
                     self.accuse(format!("{} of {} reached another place", what(), self.slot.bdf));
                 }
             }
-            (Tried::Done, Verdict::Aborts(because)) => {
+            (AccessOutcome::Done, Verdict::Aborts(because)) => {
                 self.accuse(format!(
                     "{} of {} went through, and is to be aborted: {because:?}",
                     what(),
                     self.slot.bdf
                 ));
             }
-            (Tried::Aborted(reason), Verdict::Aborts(because)) if because.contains(&reason) => {}
-            (Tried::Aborted(reason), _) => {
+            (AccessOutcome::Aborted(reason), Verdict::Aborts(because))
+                if because.contains(&reason) => {}
+            (AccessOutcome::Aborted(reason), _) => {
                 self.accuse(format!(
                     "{} of {} was refused without a reason: {reason}",
                     what(),
                     self.slot.bdf
                 ));
             }
-            (Tried::Miss, _) => {}
+            (AccessOutcome::Miss, _) => {}
         }
         self.note(pasid, address, mode, tried);
         tried

@@ -4,127 +4,21 @@
 //! The model knows of each group whether it can still be answered: an unbind, a removal, a reset, a
 //! domain that is left take that away at once (rules U1, U2), and nothing else does.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sva_core::pri::{AnswerError, Cookie, GroupAnswer, PageRequest};
-use sva_core::sync::Mutex;
 use sva_core::{
-    Access, AccessMode, AddressSpace, Bdf, FaultQueue, PageRequestGroup, PageRequestHandler, Pasid,
-    ResponseCode,
+    Access, AccessMode, AddressSpace, PageRequestGroup, PageRequestHandler, Pasid, ResponseCode,
 };
 
-use super::World;
 use super::model::Place;
+use super::owner::{At, Came, OwnedGroup, Owner, OwnerId, is_kept};
+use super::system::World;
 use crate::choices::Choices;
 use crate::races::Race;
 
-/// Never used again.
-pub(super) type OwnerId = u64;
-
-/// Groups that an owner's queue holds: more than there can be.
-const CAPACITY: usize = 1000;
 /// Owners that are kept after what they answered for has ended, with their late answers.
 const LATE: usize = 3;
-
-/// A group as its handler got it.
-struct Came {
-    cookie: Cookie,
-    device: Bdf,
-    requests: Vec<PageRequest>,
-}
-
-/// What the handler works on: it is called where groups are resolved.
-#[derive(Default)]
-struct Desk {
-    came: Vec<Came>,
-    /// Groups that are kept as such, and not put into the queue.
-    hands: BTreeMap<Cookie, PageRequestGroup>,
-    closed: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
-    Unread,
-    Read,
-    Hand,
-}
-
-/// A group that an owner has.
-pub(super) struct OwnedGroup {
-    cookie: Cookie,
-    pub(super) device: usize,
-    pub(super) pasid: Option<Pasid>,
-    requests: Vec<PageRequest>,
-    at: At,
-    /// It can not be answered any more.
-    void: bool,
-}
-
-pub(super) struct Owner {
-    queue: Option<FaultQueue>,
-    desk: Arc<Mutex<Desk>>,
-    /// In the order in which they came.
-    groups: Vec<OwnedGroup>,
-    /// Read from the queue and answered.
-    answered: Vec<Cookie>,
-    /// It answers nothing as long as what it answers for is there.
-    silent: bool,
-    ended: bool,
-}
-
-impl Owner {
-    /// One group in three is kept by the handler itself.
-    fn open(silent: bool) -> (Self, Arc<dyn PageRequestHandler>) {
-        let (queue, desk) =
-            (FaultQueue::new(CAPACITY, || ()), Arc::new(Mutex::new(Desk::default())));
-        let (into_queue, shared) = (queue.handler(), Arc::clone(&desk));
-        let handler = move |group: PageRequestGroup| {
-            let mut desk = shared.lock();
-            desk.came.push(Came {
-                cookie: group.cookie(),
-                device: group.device(),
-                requests: group.requests().to_vec(),
-            });
-            match (desk.closed, is_kept(group.cookie())) {
-                (false, true) => drop(desk.hands.insert(group.cookie(), group)),
-                (true, true) => {
-                    // Its drop answers.
-                    drop(desk);
-                    drop(group);
-                }
-                (_, false) => {
-                    drop(desk);
-                    into_queue.page_requests(group);
-                }
-            }
-        };
-        (
-            Self {
-                queue: Some(queue),
-                desk,
-                groups: Vec::new(),
-                answered: Vec::new(),
-                silent,
-                ended: false,
-            },
-            Arc::new(handler),
-        )
-    }
-
-    fn find(&self, cookie: Cookie) -> Option<usize> {
-        self.groups.iter().position(|group| group.cookie == cookie)
-    }
-
-    /// The groups that can be answered by it now: read, or in its hands.
-    fn answerable(&self) -> Vec<usize> {
-        (0..self.groups.len()).filter(|at| self.groups[*at].at != At::Unread).collect()
-    }
-}
-
-fn is_kept(cookie: Cookie) -> bool {
-    cookie % 3 == 2
-}
 
 impl World {
     /// One bind in three has an owner, of which one in four is silent.

@@ -1,12 +1,13 @@
 //! Spaces change, end, and make room for others.
 
 use sva_core::{EndReason, ExitWork, Pasid};
+use sva_testkit::{PAGE, Protection};
 
+use super::config::BASE;
 use super::model::{Changing, SpaceSlot};
-use super::{BASE, World};
+use super::system::World;
 use crate::choices::Choices;
 use crate::races::Race;
-use sva_testkit::{PAGE, Protection};
 
 impl World {
     /// A space changes.

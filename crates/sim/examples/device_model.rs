@@ -5,7 +5,7 @@
 
 use sva_core::ats::{Held, RequestId, TranslationAnswer};
 use sva_core::{AccessMode, AtsPort, Pasid};
-use sva_sim::{Choices, Driver, Exploration, Tried, View, World, WorldConfig};
+use sva_sim::{AccessOutcome, CheckedPort, Choices, DeviceModel, Exploration, World, WorldConfig};
 
 /// Reads one word of its buffer over and over. Keeps the translation of it as long as it can.
 struct Polling {
@@ -23,7 +23,7 @@ impl Polling {
     }
 }
 
-impl Driver for Polling {
+impl DeviceModel for Polling {
     fn bound(&mut self, pasid: Pasid, pages: &[u64]) {
         self.buffer = pages.first().map(|page| (pasid, *page));
     }
@@ -34,10 +34,10 @@ impl Driver for Polling {
         port.send_stop_marker(pasid);
     }
 
-    fn step(&mut self, view: &mut View<'_>, _: &mut Choices) {
+    fn step(&mut self, port: &mut CheckedPort<'_>, _: &mut Choices) {
         let Some((pasid, address)) = self.buffer.filter(|_| !self.ending) else { return };
         if let Some(request) = self.asked.take() {
-            match view.port().translation(request) {
+            match port.ats_port().translation(request) {
                 // Whatever came of it, the next look finds it, or asks again.
                 Some(
                     TranslationAnswer::Kept
@@ -46,21 +46,21 @@ impl Driver for Polling {
                     | TranslationAnswer::Refused(_),
                 ) => {}
                 Some(TranslationAnswer::Untranslated(_)) => {
-                    let _ = view.access_untranslated(Some(pasid), address, AccessMode::READ);
+                    let _ = port.access_untranslated(Some(pasid), address, AccessMode::READ);
                 }
                 None => self.asked = Some(request),
             }
             return;
         }
-        let held = self.held.take().or_else(|| view.hold(Some(pasid), address, AccessMode::READ));
+        let held = self.held.take().or_else(|| port.hold(Some(pasid), address, AccessMode::READ));
         match held {
             None => {
                 self.asked =
-                    view.port().ask_translation(Some(pasid), address, AccessMode::READ).ok()
+                    port.ats_port().ask_translation(Some(pasid), address, AccessMode::READ).ok()
             }
             Some(held) => {
-                let tried = view.access_by(&held, Some(pasid), address, AccessMode::READ);
-                self.held = Some(held).filter(|_| self.greedy && tried == Tried::Done);
+                let tried = port.access_by(&held, Some(pasid), address, AccessMode::READ);
+                self.held = Some(held).filter(|_| self.greedy && tried == AccessOutcome::Done);
             }
         }
     }
@@ -82,7 +82,7 @@ fn main() {
     let exploration = Exploration { seeds: 0..200, steps: 2000, ..Exploration::default() };
     let config = WorldConfig { message_faults: 0, ..WorldConfig::default() };
     for (name, greedy) in [("the greedy driver", true), ("the modest driver", false)] {
-        let make = || World::with_drivers(config.clone(), move |_| Box::new(Polling::new(greedy)));
+        let make = || World::with_devices(config.clone(), move |_| Box::new(Polling::new(greedy)));
         let mut accesses = 0;
         match exploration.run(make, |_, world| accesses += world.accesses()) {
             Ok(()) => println!(
