@@ -1,7 +1,7 @@
-//! Does my driver survive? Two drivers under the same schedules: one that caches what it should
-//! give back, and one that does it right.
+//! Does my device model survive? Two devices under the same schedules: one keeps a translation that
+//! it should give back, and one does it right.
 //!
-//! `cargo run --release -p sva-sim --example driver`
+//! `cargo run --release -p sva-sim --example device_model`
 
 use sva_core::ats::{Held, RequestId, TranslationAnswer};
 use sva_core::{AccessMode, AtsPort, Pasid};
@@ -38,7 +38,7 @@ impl DeviceModel for Polling {
         let Some((pasid, address)) = self.buffer.filter(|_| !self.ending) else { return };
         if let Some(request) = self.asked.take() {
             match port.ats_port().translation(request) {
-                // Whatever came of it, the next look finds it, or asks again.
+                // Whatever the answer is, the next step finds a translation or asks again.
                 Some(
                     TranslationAnswer::Kept
                     | TranslationAnswer::Outdated
@@ -59,8 +59,8 @@ impl DeviceModel for Polling {
                     port.ats_port().ask_translation(Some(pasid), address, AccessMode::READ).ok()
             }
             Some(held) => {
-                let tried = port.access_by(&held, Some(pasid), address, AccessMode::READ);
-                self.held = Some(held).filter(|_| self.greedy && tried == AccessOutcome::Done);
+                let outcome = port.access_by(&held, Some(pasid), address, AccessMode::READ);
+                self.held = Some(held).filter(|_| self.greedy && outcome == AccessOutcome::Done);
             }
         }
     }
@@ -81,7 +81,7 @@ impl DeviceModel for Polling {
 fn main() {
     let exploration = Exploration { seeds: 0..200, steps: 2000, ..Exploration::default() };
     let config = WorldConfig { message_faults: 0, ..WorldConfig::default() };
-    for (name, greedy) in [("the greedy driver", true), ("the modest driver", false)] {
+    for (name, greedy) in [("the greedy device", true), ("the modest device", false)] {
         let make = || World::with_devices(config.clone(), move |_| Box::new(Polling::new(greedy)));
         let mut accesses = 0;
         match exploration.run(make, |_, world| accesses += world.accesses()) {

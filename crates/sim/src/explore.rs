@@ -1,4 +1,4 @@
-//! Runs a subject through many schedules, and makes the first failure small.
+//! Runs a subject through many schedules, and shrinks the first failure.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,29 +16,34 @@ pub struct Exploration {
     pub seeds: Range<u64>,
     /// Steps of each run.
     pub steps: usize,
-    /// Runs that are spent on making a failure small.
-    pub shrinking: usize,
-    /// For how long a step may take before the program is ended: with the seed and the step in its
-    /// last words.
-    pub patience: Duration,
+    /// Runs that are spent on shrinking a failure.
+    pub shrink_runs: usize,
+    /// How long a step may take. The program aborts after that, with a message that names the seed
+    /// and the step: a step that waits for ever cannot be ended otherwise.
+    pub step_timeout: Duration,
 }
 
 impl Default for Exploration {
-    /// A hundred seeds with a thousand steps each, a thousand runs to make a failure small, a
-    /// minute for a step.
+    /// A hundred seeds with a thousand steps each, a thousand runs to shrink a failure, a minute for
+    /// a step.
     fn default() -> Self {
-        Self { seeds: 0..100, steps: 1000, shrinking: 1000, patience: Duration::from_secs(60) }
+        Self {
+            seeds: 0..100,
+            steps: 1000,
+            shrink_runs: 1000,
+            step_timeout: Duration::from_secs(60),
+        }
     }
 }
 
-/// A schedule that shows a failure, as small as it was made.
+/// A failure, and the smallest schedule that was found to show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The seed that found it.
     pub seed: u64,
-    /// Steps of the run that found it, up to the failure.
+    /// The step of that run in which it failed.
     pub found_after: usize,
-    /// The smallest recording that still fails: hand it to [`replay`].
+    /// The smallest recording that still fails, for [`replay`].
     pub steps: Vec<Step>,
     /// What is wrong, in the smallest run.
     pub what: String,
@@ -50,7 +55,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "seed {}, step {}, made smaller to {} steps: {}",
+            "seed {}, step {}, shrunk to {} steps: {}",
             self.seed,
             self.found_after,
             self.steps.len(),
@@ -67,17 +72,17 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Exploration {
-    /// Runs `make`'s subjects through all seeds; `done` gets each that has been taken down without
-    /// a failure.
+    /// Runs one subject of `make` for each seed. `done` gets the seed and the subject of each run
+    /// that has ended without a failure.
     ///
     /// # Errors
-    /// The first failure, made small.
+    /// The first failure, shrunk.
     pub fn run<S: Subject>(
         &self,
         make: impl Fn() -> S,
         mut done: impl FnMut(u64, S),
     ) -> Result<(), Box<Failure>> {
-        let watched = Watchdog::start(self.patience);
+        let watched = Watchdog::start(self.step_timeout);
         for seed in self.seeds.clone() {
             let mut choices = Choices::seeded(seed);
             let (subject, outcome) =
@@ -106,7 +111,7 @@ impl Exploration {
 
     /// Takes out steps, in ever smaller pieces, as long as what is left fails too.
     ///
-    /// A smaller run may wait for ever where the first one failed: the watchdog looks at these as
+    /// A smaller run may wait for ever where the first one failed, so the watchdog watches these as
     /// well.
     fn shrink<S: Subject>(
         &self,
@@ -125,7 +130,7 @@ impl Exploration {
         loop {
             let mut at = 0;
             let mut shrunk = false;
-            while at < steps.len() && runs < self.shrinking {
+            while at < steps.len() && runs < self.shrink_runs {
                 let end = (at + piece).min(steps.len());
                 let fewer = [&steps[..at], &steps[end..]].concat();
                 runs += 1;
@@ -134,7 +139,7 @@ impl Exploration {
                     Ok(()) => at = end,
                 }
             }
-            if runs >= self.shrinking || piece == 1 && !shrunk {
+            if runs >= self.shrink_runs || piece == 1 && !shrunk {
                 break;
             }
             piece = piece.div_ceil(2).max(1);
@@ -144,7 +149,11 @@ impl Exploration {
                 what = now;
                 lines
             }
-            Ok(()) => vec!["(this run does not fail every time: something in it does not depend on the schedule alone)".to_owned()],
+            Ok(()) => vec![
+                "(this run does not fail every time: something in it does not depend on the \
+                 schedule alone)"
+                    .to_owned(),
+            ],
         };
         Failure { seed, found_after, steps, what, lines }
     }

@@ -1,18 +1,32 @@
-//! Schedules: every order that hardware can produce, from a seed, replayable and made small on
-//! failure.
+//! Deterministic simulation of an IOMMU and its devices: every order of events from a seed, checked
+//! by an oracle, shrunk and replayed on failure.
 //!
-//! The core's protocols are moved on by single calls. Here one thread makes those calls, one at a
-//! time, in an order that [`Choices`] decide, over links that hold messages and let them go late,
-//! twice, changed or never. Nothing depends on a clock or a thread, so a seed is a run.
+//! ```
+//! use sva_sim::{Exploration, World, WorldConfig};
 //!
-//! | module | what |
+//! // Four devices, two containers, three address spaces. Each seed is one order of events.
+//! let exploration = Exploration { seeds: 0..4, steps: 500, ..Exploration::default() };
+//! let make = || World::new(WorldConfig::default());
+//! let mut accesses = 0;
+//! exploration.run(make, |_seed, world| accesses += world.accesses())?;
+//! assert!(accesses > 0);
+//! # Ok::<(), Box<sva_sim::Failure>>(())
+//! ```
+//!
+//! The core's protocols advance by single calls. One thread makes these calls in an order that
+//! [`Choices`] decide, over links that hold messages and deliver them late, twice, corrupted or
+//! never. Nothing depends on a clock or a thread, so that the same seed gives the same run.
+//!
+//! | you have | take |
 //! |---|---|
-//! | [`choices`] | decisions: from a seed, or as they were recorded |
-//! | [`explore`] | runs subjects through seeds; makes a failure small |
-//! | [`link`] | holds the messages of a device; named points for scripts |
-//! | [`world`] | a whole system under a schedule, with an oracle that looks at every access |
-//! | [`driver`] | what a device does in that system: a model of yours, or the well-behaved one |
-//! | [`races`] | the races that a run has reached, by name |
+//! | a device model that translates for itself | [`DeviceModel`], in [`World::with_devices`] |
+//! | a system of your own, such as a driver with its device | [`Subject`], run by [`Exploration`] |
+//! | one race to bring about | [`ScheduledLink`], which acts at a named [`Point`] |
+//! | a recording of a failure | [`replay`] |
+//!
+//! Layers, from the bottom: `choices` decides; `subject` is what makes steps; `explore` runs
+//! subjects, watched by `watchdog`; `link` and `device` are what a system is built from; `world` is
+//! a whole system with its oracle, and counts the `races` that it reaches.
 #![forbid(unsafe_code)]
 
 mod choices;

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use sva_core::sync::Mutex;
 
-/// Ends the program where a step takes too long: a subject that waits for ever cannot be ended
-/// otherwise.
+/// Aborts the program if a step takes longer than its time-out.
 pub(crate) struct Watchdog {
     state: Arc<Mutex<Watched>>,
 }
@@ -19,20 +18,20 @@ struct Watched {
 }
 
 impl Watchdog {
-    pub(crate) fn start(patience: Duration) -> Self {
+    pub(crate) fn start(step_timeout: Duration) -> Self {
         let state =
             Arc::new(Mutex::new(Watched { seed: 0, step: 0, since: Instant::now(), over: false }));
         let watched = Arc::clone(&state);
         std::thread::spawn(move || {
             loop {
-                std::thread::sleep(patience.min(Duration::from_millis(200)));
+                std::thread::sleep(step_timeout.min(Duration::from_millis(200)));
                 let watched = watched.lock();
                 if watched.over {
                     return;
                 }
-                if watched.since.elapsed() > patience {
+                if watched.since.elapsed() > step_timeout {
                     eprintln!(
-                        "seed {}: step {} has not ended after {patience:?}: a deadlock",
+                        "seed {}: step {} has not ended after {step_timeout:?}: a deadlock",
                         watched.seed, watched.step
                     );
                     std::process::abort();

@@ -203,8 +203,8 @@ impl Subject for Waits {
 fn a_smaller_run_that_waits_for_ever_ends_the_program_with_its_seed() {
     const INSIDE: &str = "SVA_SCHEDULE_WAITS";
     if std::env::var_os(INSIDE).is_some() {
-        let patience = Duration::from_millis(500);
-        let _ = Exploration { seeds: 7..8, patience, ..Exploration::default() }
+        let step_timeout = Duration::from_millis(500);
+        let _ = Exploration { seeds: 7..8, step_timeout, ..Exploration::default() }
             .run(|| Waits(0), |_, _| {});
         return;
     }
