@@ -1,14 +1,13 @@
 //! Where a schedule's decisions come from: a seed, or a recording of an earlier run.
 //!
-//! What is recorded is the decisions, step by step, not their meaning. A recording from which steps
-//! were taken out is a run as well, though another one: that is what lets a failure be made smaller
-//! without knowing what its steps do.
+//! The decisions are recorded step by step, and not what they mean. A recording from which steps were
+//! taken out is another run. So a failure can be shrunk by code that does not know what steps do.
 
 /// The decisions of one step.
 pub type Step = Vec<u32>;
 
-/// Answers questions about what happens next. The same seed, or the same recording, answers the
-/// same to the same questions.
+/// Decides what happens next. The same seed, or the same recording, gives the same decisions for the
+/// same questions.
 #[derive(Debug)]
 pub struct Choices {
     source: Source,
@@ -27,7 +26,7 @@ impl Choices {
         Self { source: Source::Seed(fastrand::Rng::with_seed(seed)), taken: Vec::new() }
     }
 
-    /// Decides as recorded. Where the recording of a step has no more, the answer is 0.
+    /// Decides as recorded. After the end of a step's recording every decision is 0.
     pub fn recorded(steps: &[Step]) -> Self {
         Self {
             source: Source::Recording { steps: steps.to_vec(), next: 0, within: 0 },
@@ -35,7 +34,7 @@ impl Choices {
         }
     }
 
-    /// Begins a step. False where the recording is over.
+    /// Begins a step. False if the recording is over.
     pub(crate) fn begin(&mut self) -> bool {
         if let Source::Recording { steps, next, within } = &mut self.source {
             if *next == steps.len() {
@@ -71,11 +70,11 @@ impl Choices {
 
     /// True once in `n` times.
     pub fn one_in(&mut self, n: u32) -> bool {
-        // 0 is what a smaller recording answers: it is to be the quiet choice.
+        // A shorter recording answers 0, which is to mean that nothing happens.
         self.below(n) == n - 1
     }
 
-    /// One of them; `None` where there is none.
+    /// One of the elements; `None` if there is none.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         if of.is_empty() {
             return None;

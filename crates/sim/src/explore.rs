@@ -24,8 +24,8 @@ pub struct Exploration {
 }
 
 impl Default for Exploration {
-    /// A hundred seeds with a thousand steps each, a thousand runs to shrink a failure, a minute for
-    /// a step.
+    /// A hundred seeds with a thousand steps each, a thousand runs to shrink a failure, a minute
+    /// for a step.
     fn default() -> Self {
         Self {
             seeds: 0..100,

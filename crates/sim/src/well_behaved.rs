@@ -9,9 +9,9 @@ use sva_core::{Access, AccessMode, AtsPort, FaultReason, Pasid, ResponseCode};
 use crate::choices::Choices;
 use crate::device::{AccessOutcome, CheckedPort, DeviceModel};
 
-/// A device that does everything right: translates, asks for pages in groups, uses what it keeps,
-/// stops when told. It accesses in every way that there is: reads, writes, executes, with privilege
-/// and without, with a PASID and without.
+/// A device that does everything right: it asks for translations and for pages in groups, uses the
+/// translations that it keeps, and stops when told. It reads, writes and executes, with and without
+/// privilege, with and without a PASID.
 #[derive(Default)]
 pub struct WellBehaved {
     iovas: Vec<u64>,
@@ -29,9 +29,9 @@ struct Job {
     address: u64,
     mode: AccessMode,
     at: At,
-    /// It ends as soon as it can.
+    /// The job ends as soon as it can.
     cancelled: bool,
-    /// It waits for the credit of others.
+    /// The job waits for credit that other groups have.
     starved: bool,
     rounds: u32,
 }
@@ -39,7 +39,7 @@ struct Job {
 enum At {
     Start,
     Translating(RequestId),
-    /// Requests of the group are still to be sent: so many.
+    /// So many requests of the group are still to be sent before the last one.
     Asking(PrgIndex, u32),
     Waiting(PrgIndex),
     Holding(Held),
@@ -78,7 +78,7 @@ impl WellBehaved {
     }
 }
 
-/// Mostly a user's read or write.
+/// Mostly reads and writes without privilege.
 fn any_mode(choices: &mut Choices) -> AccessMode {
     let (access, privileged) = match choices.below(16) {
         0..=5 => (Access::Read, false),

@@ -1,4 +1,4 @@
-//! What a corrupted message is when it comes to its receiver.
+//! How messages are corrupted.
 
 use sva_core::ats::layout::{CompletedTags, InvalidateDone};
 use sva_core::ats::{InvalidationCompletion, RequestId, TranslationRefusal};
@@ -9,7 +9,7 @@ use sva_core::{ToDevice, ToIommu};
 use super::message::Message;
 use crate::choices::Choices;
 
-/// The messages as they come; none where the receiver sees at once that it is none.
+/// The messages that the receiver gets; none if it sees at once that this is no message.
 pub(super) fn corrupted(message: Message, choices: &mut Choices) -> Vec<Message> {
     match message {
         Message::Down(ToDevice::Response(response)) => flipped_response(response, choices)
@@ -35,19 +35,18 @@ pub(super) fn corrupted(message: Message, choices: &mut Choices) -> Vec<Message>
     }
 }
 
-/// The first bit of a response that says something: the index begins there, and the code ends 16
-/// bits later.
+/// The first bit of the index in a response. The code ends 16 bits later.
 const INDEX_AND_CODE: u32 = 32;
 
 fn flipped_response(response: PageResponse, choices: &mut Choices) -> Option<PageResponse> {
     let tlp = PageResponseTlp::encode(&response);
-    // The others are reserved, or route the message: a receiver refuses it, or never gets it.
+    // The other bits are reserved, or route the message: a receiver refuses it or never gets it.
     let bit = INDEX_AND_CODE + choices.below(16);
     let word = PageResponseWord::from_bits(tlp.word.into_bits() ^ 1 << bit);
     PageResponseTlp { word, ..tlp }.decode().ok()
 }
 
-/// A bit of the vector of tags: the completion names another tag as well, or none.
+/// Flips a bit of the vector of tags: the completion names another tag as well, or none.
 fn flipped_completion(
     completion: InvalidationCompletion,
     choices: &mut Choices,

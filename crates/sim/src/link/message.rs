@@ -4,8 +4,7 @@ use std::fmt;
 
 use sva_core::{Pasid, ToDevice, ToIommu};
 
-/// A kind of message, and whether it is being sent or about to be delivered: a point at which a
-/// script can act.
+/// A kind of message and a moment of its life: where a script can act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Point {
     /// A translation request.
@@ -26,16 +25,16 @@ pub enum Point {
     PageResponse(Moment),
 }
 
-/// When, in the life of a message.
+/// A moment in the life of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Moment {
     /// It has been sent.
     Sent,
-    /// It is about to come to its receiver.
+    /// It is about to be delivered.
     Delivery,
 }
 
-/// What is on its way.
+/// A message on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     /// From the device.
@@ -45,7 +44,7 @@ pub enum Message {
 }
 
 impl Message {
-    /// Its kind.
+    /// The point that it reaches at this moment.
     pub fn point(&self, moment: Moment) -> Point {
         match self {
             Self::Up(ToIommu::Translate(_)) => Point::TranslationRequest(moment),
@@ -59,12 +58,12 @@ impl Message {
         }
     }
 
-    /// Page requests and stop markers come in the order in which they were sent.
+    /// Whether it keeps its order: page requests and stop markers do.
     pub(super) fn is_ordered(&self) -> bool {
         matches!(self, Self::Up(ToIommu::Page(_) | ToIommu::Stop(_)))
     }
 
-    /// It can be lost, doubled or changed.
+    /// Whether it can be lost, doubled or corrupted.
     pub fn can_fail(&self) -> bool {
         matches!(
             self,
@@ -75,7 +74,8 @@ impl Message {
 }
 
 impl fmt::Display for Message {
-    /// Without frames: their numbers are those of the program, not of the run.
+    /// Without frames: they are numbered through the whole program, so that they differ between two
+    /// runs of one seed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let of = |pasid: Option<Pasid>| {
             pasid.map_or_else(|| "no PASID".to_owned(), |pasid| format!("PASID {pasid}"))

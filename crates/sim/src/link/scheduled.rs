@@ -1,4 +1,4 @@
-//! Holds the messages of a device until it is told to let one go.
+//! The link of one device: a queue of messages, delivered when the schedule says so.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,13 +14,13 @@ use crate::choices::Choices;
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fate {
-    /// It comes.
+    /// It is delivered.
     Deliver,
-    /// It comes, and will come once more.
+    /// It is delivered, and stays to be delivered once more.
     Double,
-    /// It never comes.
+    /// It is never delivered.
     Lose,
-    /// It comes changed.
+    /// It is delivered with an error that its receiver can see.
     Corrupt,
 }
 
@@ -36,7 +36,7 @@ pub struct LinkCounts {
     pub lost: u64,
     /// Messages doubled.
     pub doubled: u64,
-    /// Messages changed, those included that were refused at once because of it.
+    /// Messages corrupted, including those that their receiver drops at once.
     pub corrupted: u64,
 }
 
@@ -47,22 +47,23 @@ struct Contents {
     ends: Option<LinkEnds>,
     queue: VecDeque<Message>,
     counts: LinkCounts,
-    /// Responses that will not come as they were sent.
+    /// Responses that were lost or corrupted.
     responses_lost: u64,
     script: Vec<(Point, u32, Action)>,
 }
 
-/// See the module. One for each device.
+/// The link of one device. Holds its messages until the schedule lets one go: late, twice, in
+/// another order, corrupted, or never. No method blocks.
 #[derive(Default)]
 pub struct ScheduledLink(Mutex<Contents>);
 
 impl ScheduledLink {
-    /// Holds nothing yet.
+    /// A link with no message on its way.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Messages that are on their way.
+    /// How many messages are on their way.
     pub fn len(&self) -> usize {
         self.0.lock().queue.len()
     }
@@ -72,25 +73,24 @@ impl ScheduledLink {
         self.len() == 0
     }
 
-    /// What is on its way, oldest first.
+    /// The messages that are on their way, oldest first.
     pub fn messages(&self) -> Vec<Message> {
         self.0.lock().queue.iter().copied().collect()
     }
 
-    /// What happened.
+    /// What has happened to messages so far.
     pub fn counts(&self) -> LinkCounts {
         self.0.lock().counts
     }
 
-    /// Responses since the last call that did not come as they were sent, so that a group may wait
-    /// for its answer for ever.
+    /// How many page responses were lost or corrupted since the last call: so many groups may wait
+    /// for their answer for ever.
     pub fn take_lost_responses(&self) -> u64 {
         std::mem::take(&mut self.0.lock().responses_lost)
     }
 
-    /// Has `action` run once, when `point` is reached for the `nth` time from now (0 is the next):
-    /// a race, on demand. It runs with nothing held on the thread that sends or delivers,
-    /// before the message goes on.
+    /// Runs `action` once, when `point` is reached for the `nth` time from now; 0 is the next time.
+    /// It runs on the thread that sends or delivers, with no lock held, before the message goes on.
     pub fn at(&self, point: Point, nth: u32, action: impl FnOnce() + Send + 'static) {
         self.0.lock().script.push((point, nth, Box::new(action)));
     }
@@ -119,7 +119,8 @@ impl ScheduledLink {
         held.queue.push_back(message);
     }
 
-    /// Which of them may be the next: all but ordered ones that are not the first of those.
+    /// The indexes in [`messages`](Self::messages) of those that may be delivered next: all but
+    /// page requests and stop markers that were sent after another of these.
     pub fn deliverable(&self) -> Vec<usize> {
         let held = self.0.lock();
         let first_ordered = held.queue.iter().position(Message::is_ordered);
@@ -128,8 +129,9 @@ impl ScheduledLink {
             .collect()
     }
 
-    /// Lets a message go, by its place in [`messages`](Self::messages). `choices` say how it is
-    /// corrupted. Answers it, where there was one at that place.
+    /// Lets the message at an index of [`messages`](Self::messages) go, and returns it; `None` if
+    /// there is none. `choices` decide how it is corrupted. A message that cannot fail is
+    /// delivered, whatever `fate` is.
     pub fn release(&self, at: usize, fate: Fate, choices: &mut Choices) -> Option<Message> {
         let message = *self.0.lock().queue.get(at)?;
         let fate = if message.can_fail() { fate } else { Fate::Deliver };
@@ -154,16 +156,16 @@ impl ScheduledLink {
         Some(message)
     }
 
-    /// Delivers everything in order, also what is sent meanwhile, but for at most `limit` messages.
-    /// Answers whether nothing is left.
+    /// Delivers all messages in order, including those that are sent meanwhile, but `limit` at
+    /// most. Returns whether none is left.
     pub fn settle(&self, limit: usize) -> bool {
         let mut choices = Choices::recorded(&[]);
         (0..limit).any(|_| self.release(0, Fate::Deliver, &mut choices).is_none())
     }
 
-    /// Delivers the page requests and stop markers that are on their way: the read by which
-    /// software learns that a reset is over, or that page requests are off, pushes what was
-    /// posted before.
+    /// Delivers the page requests and stop markers that are on their way. The read by which software
+    /// learns that a reset is over, or that page requests are off, pushes the writes that were
+    /// posted before it.
     pub fn push_posted(&self) {
         let mut choices = Choices::recorded(&[]);
         loop {
@@ -173,7 +175,7 @@ impl ScheduledLink {
         }
     }
 
-    /// The device is gone: so is what was on its way.
+    /// Drops all messages: the device is gone.
     pub fn clear(&self) {
         let mut held = self.0.lock();
         held.queue.clear();
@@ -183,7 +185,7 @@ impl ScheduledLink {
 }
 
 impl Contents {
-    /// What comes to the receiver.
+    /// The messages that come to the receiver.
     fn arrive(&mut self, message: Message, fate: Fate, choices: &mut Choices) -> Vec<Message> {
         let response = matches!(message, Message::Down(ToDevice::Response(_)));
         match fate {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sva_core::Device;
 
-use super::model::{Place, Slot, Working};
+use super::model::{Place, Slot, StartedWork};
 use super::oracle::Oracle;
 use super::system::World;
 use crate::choices::Choices;
@@ -18,7 +18,7 @@ type Action = fn(&mut World, &mut Choices);
 
 /// What a step does, with how often among the others.
 const WEIGHTS: [(u32, Action); 20] = [
-    (70, World::drive),
+    (70, World::step_device),
     (80, World::deliver),
     (7, World::sort),
     (8, World::begin_work),
@@ -35,9 +35,9 @@ const WEIGHTS: [(u32, Action); 20] = [
     (2, World::switch),
     (3, World::pass_time),
     (8, World::change_mappings),
-    (6, World::own),
+    (6, World::step_owner),
     (1, World::change_owner),
-    (18, World::contain),
+    (18, World::step_container),
 ];
 
 impl World {
@@ -79,12 +79,12 @@ impl World {
     }
 
     /// A device does something.
-    fn drive(&mut self, choices: &mut Choices) {
+    fn step_device(&mut self, choices: &mut Choices) {
         let at = self.any_slot(choices);
-        self.drive_one(at, choices);
+        self.step_device_at(at, choices);
     }
 
-    pub(super) fn drive_one(&mut self, at: usize, choices: &mut Choices) {
+    pub(super) fn step_device_at(&mut self, at: usize, choices: &mut Choices) {
         let slot = &self.slots[at];
         let Some(device) = &slot.device else { return };
         let port = device.ats_port();
@@ -99,7 +99,7 @@ impl World {
             domain,
             spaces: &self.spaces,
             races: &mut self.races,
-            wrong: &mut self.wrong,
+            violation: &mut self.violation,
             accesses: &mut self.accesses,
             lines: self.lines.as_mut(),
         };
@@ -164,9 +164,9 @@ impl World {
             Some(at) => {
                 let (plugged, switches) =
                     (self.slots[at].plugged, self.groups[Self::group_of(at)].switches);
-                self.works.push(Working { work, at, plugged, switches });
+                self.works.push(StartedWork { work, at, plugged, switches });
             }
-            None => drop(self.wrong.get_or_insert(format!(
+            None => drop(self.violation.get_or_insert(format!(
                 "a group of {} is to be resolved, which is gone",
                 work.device()
             ))),
@@ -183,11 +183,11 @@ impl World {
     pub(super) fn run_one_work(&mut self, number: usize) {
         let working = self.works.swap_remove(number);
         let inside = self.unmap_inside(&working);
-        let Working { work, at, plugged, .. } = working;
+        let StartedWork { work, at, plugged, .. } = working;
         let requests = work.requests().to_vec();
         self.say(|| format!("resolve group {} of {}", requests[0].index, work.device()));
         work.run();
-        self.look_at_desks(at, plugged, &requests);
+        self.check_inboxes(at, plugged, &requests);
         self.unmapped_inside(inside);
     }
 

@@ -2,7 +2,7 @@
 
 use sva_core::{Bind, Pasid, PasidTag, ToDevice};
 
-use super::features::{any_features, told};
+use super::features::{any_features, extras};
 use super::model::{Bonded, Bound, Ending, Grant};
 use super::system::World;
 use crate::choices::Choices;
@@ -48,11 +48,17 @@ impl World {
         let can = self.can_grant(&places, space, features);
         let contained = self.groups[group].container.is_some();
         if !can || contained || self.spaces[space].ended {
-            self.wrong
-                .get_or_insert(format!("device {at} was bound to space {space}: it can be granted {can}, in a container {contained}"));
+            self.violation.get_or_insert(format!(
+                "device {at} was bound to space {space}: it can be granted {can}, in a container \
+                 {contained}"
+            ));
         }
         self.say(|| {
-            format!("bind device {at} to space {space}: PASID {}{}", tag.pasid, told(features, id))
+            format!(
+                "bind device {at} to space {space}: PASID {}{}",
+                tag.pasid,
+                extras(features, id)
+            )
         });
         self.note_bind(space, tag);
         let grant = Grant { space, features, owner: id };
@@ -111,7 +117,7 @@ impl World {
     }
 
     pub(super) fn unbind(&mut self, choices: &mut Choices) {
-        // An owner who has heard of the end unbinds soon.
+        // A bond whose space has ended is unbound soon.
         let ended: Vec<usize> = (0..self.bound.len())
             .filter(|at| self.spaces[self.bound[*at].grant.space].announced)
             .collect();
@@ -146,7 +152,10 @@ impl World {
     /// Counts the races that an unbind at these places is part of.
     pub(super) fn note_unbind(&mut self, tag: PasidTag, places: &[usize]) {
         let users = self.users_of(places, tag.pasid);
-        let response = |message: &Message| matches!(message, Message::Down(ToDevice::Response(response)) if response.pasid == Some(tag.pasid));
+        let response = |message: &Message| match message {
+            Message::Down(ToDevice::Response(response)) => response.pasid == Some(tag.pasid),
+            _ => false,
+        };
         let on_its_way =
             users.iter().any(|at| self.slots[*at].link.messages().iter().any(response));
         let in_use = users.iter().any(|at| self.is_in_use(*at));

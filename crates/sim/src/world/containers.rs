@@ -3,7 +3,7 @@
 
 use sva_core::{Bind, ContainerBindError, Features, JoinError, Pasid, PasidTag, Refusal};
 
-use super::features::{any_features, told};
+use super::features::{any_features, extras};
 use super::model::{ContainerBond, ContainerSlot, Ending, Grant, Place};
 use super::system::World;
 use crate::choices::Choices;
@@ -11,7 +11,7 @@ use crate::races::Race;
 
 impl World {
     /// Something happens to a container.
-    pub(super) fn contain(&mut self, choices: &mut Choices) {
+    pub(super) fn step_container(&mut self, choices: &mut Choices) {
         if self.containers.is_empty() {
             return;
         }
@@ -19,7 +19,7 @@ impl World {
         if self.is_leaving() && choices.below(4) > 0 {
             return self.bind_used_container(choices);
         }
-        // What leaves with nothing under way is of less interest.
+        // A group that leaves with nothing under way is of less interest.
         let groups: Vec<usize> = self.containers[container].groups.iter().copied().collect();
         let (fault, in_use) = self.under_way_in(&groups);
         let interest = in_use || choices.one_in(if fault { 3 } else { 32 });
@@ -59,7 +59,7 @@ impl World {
         let Some(id) = self.groups[group].id else { return };
         let bond = self.bound.iter().position(|bound| bound.group == group);
         if let Some(bond) = bond.filter(|_| choices.below(4) == 0) {
-            // Who wants to give a group away unbinds it first.
+            // A group that is to join is unbound first.
             self.unbind_one(bond);
             return;
         }
@@ -99,7 +99,7 @@ impl World {
             Err(_) => false,
         };
         if !right {
-            self.wrong.get_or_insert(format!(
+            self.violation.get_or_insert(format!(
                 "group {group} joins container {container}: {outcome:?}; free {free}, can {can}"
             ));
         }
@@ -145,7 +145,7 @@ impl World {
         (fault, in_use)
     }
 
-    /// What a group had of its container it has no more.
+    /// A group has lost what it had of its container.
     fn left(&mut self, group: usize) {
         self.groups[group].container = None;
         self.groups[group].switches += 1;
@@ -172,7 +172,7 @@ impl World {
                     self.containers[container].bonds.iter().map(|bond| bond.grant.space).collect();
                 self.begun(Ending::Leaving(leaving), spaces, &users);
             }
-            Err(error) => drop(self.wrong.get_or_insert(format!(
+            Err(error) => drop(self.violation.get_or_insert(format!(
                 "group {group} cannot leave container {container}: {error}"
             ))),
         }
@@ -217,7 +217,7 @@ impl World {
             format!(
                 "bind container {container} to space {space}: PASID {}{}",
                 tag.pasid,
-                told(features, id)
+                extras(features, id)
             )
         });
         for at in
@@ -227,7 +227,7 @@ impl World {
         }
     }
 
-    /// Whether a BIND came to what it is to come to (rules B1, B5).
+    /// Checks the outcome of a BIND against the model (rules B1, B5).
     fn judge_bind(
         &mut self,
         container: usize,
@@ -248,7 +248,10 @@ impl World {
             Err(_) => known.is_none() || self.spaces[space].announced,
         };
         if !right {
-            self.wrong.get_or_insert(format!("bind of container {container} to space {space}: {outcome:?}; can {can}, known {known:?}"));
+            self.violation.get_or_insert(format!(
+                "bind of container {container} to space {space}: {outcome:?}; can {can}, \
+                 known {known:?}"
+            ));
         }
     }
 
@@ -268,7 +271,7 @@ impl World {
         match self.containers[container].container.begin_unbind(space) {
             Ok(unbinding) => self.begun(Ending::Unbinding(unbinding), vec![grant.space], &users),
             Err(error) => drop(
-                self.wrong
+                self.violation
                     .get_or_insert(format!("container {container} cannot be unbound: {error}")),
             ),
         }
@@ -301,7 +304,7 @@ impl World {
     /// At the end: closes them all, and opens no others.
     pub(super) fn close_containers(&mut self) {
         (0..self.containers.len()).for_each(|container| self.close(container));
-        // Those that came in their stead have never been used.
+        // The new ones in their places have never been used.
         self.containers.clear();
     }
 

@@ -38,7 +38,7 @@ impl World {
         let reset = match device.begin_reset() {
             Ok(reset) => reset,
             Err(error) => {
-                self.wrong.get_or_insert(format!("device {at} cannot be reset: {error}"));
+                self.violation.get_or_insert(format!("device {at} cannot be reset: {error}"));
                 return;
             }
         };
@@ -90,10 +90,13 @@ impl World {
         ]);
         self.count_device(&device);
         if self.iommu.begin_remove(&device, removal).is_err() {
-            self.wrong = Some(format!("device {at} cannot be removed"));
+            self.violation = Some(format!("device {at} cannot be removed"));
         }
         self.void(at, None);
-        let own = |bound: &&mut Bound| matches!(&bound.bond, Bonded::Device(bond) if bond.device() == device.bdf());
+        let own = |bound: &&mut Bound| match &bound.bond {
+            Bonded::Device(bond) => bond.device() == device.bdf(),
+            Bonded::Group(_) => false,
+        };
         self.bound.iter_mut().filter(own).for_each(|bound| bound.inert = true);
         let slot = &mut self.slots[at];
         slot.resets.clear();
@@ -129,7 +132,7 @@ impl World {
         let plugged =
             self.iommu.plug_in(Plug::new(spec).model(stopper.clone()).link(slot.link.clone()));
         let Ok(plugged) = plugged else {
-            self.wrong = Some(format!("device {at} cannot be plugged in"));
+            self.violation = Some(format!("device {at} cannot be plugged in"));
             return;
         };
         *stopper.port.lock() = Some(plugged.device.ats_port());
@@ -149,7 +152,8 @@ impl World {
         expected.sort();
         found.sort();
         if expected != found {
-            self.wrong.get_or_insert(format!("device {at} joined {found:?}, and not {expected:?}"));
+            self.violation
+                .get_or_insert(format!("device {at} joined {found:?}, and not {expected:?}"));
         }
         joins.into_iter().for_each(|(pasid, grant)| self.joined(at, pasid, grant));
         self.say(|| format!("device {at} is plugged in"));
@@ -163,7 +167,7 @@ impl World {
             return;
         }
         if !group.own.mapped.is_empty() || group.container.is_some() {
-            self.wrong.get_or_insert(format!(
+            self.violation.get_or_insert(format!(
                 "group {number} was forgotten with mappings or in a container"
             ));
         }

@@ -8,7 +8,7 @@ use sva_core::{MapError, MapRequest, Pasid, Protection, ToDevice, UnmapError, Un
 use sva_testkit::PAGE;
 
 use super::config::BASE;
-use super::model::{Mapping, Place, Working};
+use super::model::{Mapping, Place, StartedWork};
 use super::system::World;
 use crate::choices::Choices;
 use crate::link::Message;
@@ -22,7 +22,7 @@ const IOVAS: u64 = 6;
 type Outcome = Arc<Mutex<Option<Result<Unmapped, UnmapError>>>>;
 
 /// An UNMAP that was made, or not, while a page of it was being resolved.
-pub(super) struct Inside {
+pub(super) struct UnmapInside {
     group: usize,
     range: Range<u64>,
     outcome: Outcome,
@@ -75,7 +75,10 @@ impl World {
             MapRequest { iova: iovas.start, len, space: Arc::clone(&handle), address, protection };
         let domain = self.domain(place);
         let (taken, ended) = (!domain.meeting(&iovas).is_empty(), space.ended);
-        let empty = matches!(place, Place::Container(container) if self.containers[container].groups.is_empty());
+        let empty = match place {
+            Place::Container(container) => self.containers[container].groups.is_empty(),
+            Place::Group(_) => false,
+        };
         let made = match place {
             Place::Group(group) => {
                 self.groups[group].id.map(|group| self.iommu.map(group, &request))
@@ -90,8 +93,10 @@ impl World {
             _ => false,
         };
         if !right {
-            self.wrong
-                .get_or_insert(format!("map at {iovas:x?} in {place:?}: {made:?}; taken {taken}, ended {ended}, without groups {empty}"));
+            self.violation.get_or_insert(format!(
+                "map at {iovas:x?} in {place:?}: {made:?}; taken {taken}, ended {ended}, without \
+                 groups {empty}"
+            ));
         }
         if let Some(Ok(_)) = made {
             let domain = self.domain_mut(place);
@@ -136,7 +141,10 @@ impl World {
             Err(_) => false,
         };
         if !right {
-            self.wrong.get_or_insert(format!("unmap of {iovas:x?} in {place:?}: {outcome:?}; there was {meeting:x?}, deferred {deferred}"));
+            self.violation.get_or_insert(format!(
+                "unmap of {iovas:x?} in {place:?}: {outcome:?}; there was {meeting:x?}, deferred \
+                 {deferred}"
+            ));
         }
         if outcome.is_ok() {
             let domain = self.domain_mut(place);
@@ -179,7 +187,7 @@ impl World {
 
     /// Has the mapping of a page taken away from inside of its resolving, where that is to bring a
     /// page in.
-    pub(super) fn unmap_inside(&mut self, working: &Working) -> Option<Inside> {
+    pub(super) fn unmap_inside(&mut self, working: &StartedWork) -> Option<UnmapInside> {
         // Of one request, so that the page that is brought in is that of the mapping that goes.
         let [request] = working.work.requests() else { return None };
         let Place::Group(group) = self.place_of(working.at) else { return None };
@@ -197,13 +205,13 @@ impl World {
             let unmapped = iommu.unmap(id, within.start, within.end - within.start);
             *result.lock() = Some(unmapped);
         }));
-        Some(Inside { group, range, outcome })
+        Some(UnmapInside { group, range, outcome })
     }
 
     /// What became of it: the access under way goes on, and no other begins (rule T2, from inside a
     /// callback).
-    pub(super) fn unmapped_inside(&mut self, inside: Option<Inside>) {
-        let Some(Inside { group, range, outcome }) = inside else { return };
+    pub(super) fn unmapped_inside(&mut self, inside: Option<UnmapInside>) {
+        let Some(UnmapInside { group, range, outcome }) = inside else { return };
         self.spaces.iter().for_each(|slot| drop(slot.while_resolving.lock().take()));
         let outcome = outcome.lock().take();
         if let Some(outcome) = outcome {

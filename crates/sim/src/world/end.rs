@@ -28,25 +28,25 @@ impl World {
                 self.announce_one(at);
             }
         }
-        self.rest("with its bonds")?;
-        self.nobody_waits_in_vain()?;
+        self.quiesce("with its bonds")?;
+        self.check_waiting()?;
         while !self.bound.is_empty() {
             self.unbind_one(0);
         }
         self.close_containers();
         self.unmap_all();
         self.close_owners();
-        self.rest("without bonds")?;
-        self.nobody_waits_in_vain()?;
+        self.quiesce("without bonds")?;
+        self.check_waiting()?;
         for at in 0..self.slots.len() {
             self.remove(at, Removal::Orderly);
         }
-        self.rest("without devices")?;
-        self.nothing_is_left()
+        self.quiesce("without devices")?;
+        self.check_empty()
     }
 
     /// Delivers, sorts and resolves until nothing moves any more.
-    fn rest(&mut self, when: &str) -> Result<(), String> {
+    fn quiesce(&mut self, when: &str) -> Result<(), String> {
         // Any seed: each job of a device is to get its turn.
         let mut quiet = Choices::seeded(0);
         for round in 0..ROUNDS {
@@ -60,27 +60,28 @@ impl World {
             }
             self.serve_all(&mut quiet);
             for at in 0..self.slots.len() {
-                (0..8).for_each(|_| self.drive_one(at, &mut quiet));
+                (0..8).for_each(|_| self.step_device_at(at, &mut quiet));
             }
             for space in &mut self.spaces {
                 while space.finish_one() {}
             }
             self.unbindings.retain(|under_way| !under_way.is_over());
             self.verdict()?;
-            if self.is_at_rest() {
+            if self.is_quiescent() {
                 return Ok(());
             }
             // Completions that were lost are missed.
             self.advance(if round % 4 == 3 { LIMIT } else { Duration::from_millis(1) });
         }
-        Err(format!("does not come to rest {when}: {}", self.unrest()))
+        Err(format!("does not come to rest {when}: {}", self.what_is_left()))
     }
 
-    fn is_at_rest(&self) -> bool {
+    fn is_quiescent(&self) -> bool {
         let links = self.slots.iter().map(|slot| &slot.link).chain(&self.old_links);
         let census = self.iommu.census();
         links.into_iter().all(|link| link.is_empty())
-            // A device whose credit went with lost responses, or is with a silent owner, cannot complete a group before it stops.
+            // A device whose credit was lost with responses, or is with a silent owner, cannot
+            // complete a group before it stops.
             && (census.page_requests == 0 || !self.bound.is_empty() || self.may_be_stuck())
             && census.page_groups == self.pending_with_owners().count()
             && census.invalidations == 0
@@ -102,7 +103,7 @@ impl World {
                 .any(|slot| slot.device.is_some() && (slot.lost_responses > 0 || failed(slot)))
     }
 
-    fn unrest(&self) -> String {
+    fn what_is_left(&self) -> String {
         let changes: usize = self.spaces.iter().map(|space| space.changes.len()).sum();
         let ending: Vec<&Vec<usize>> =
             self.unbindings.iter().map(|under_way| &under_way.spaces).collect();
@@ -111,14 +112,15 @@ impl World {
             self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
         let (census, counts) = (self.iommu.census(), self.iommu.page_counts());
         format!(
-            "{changes} changes, unbinding from spaces {ending:?}, with owners {}, devices at work {busy:?}, {census:?}, {counts:?}",
+            "{changes} changes, unbinding from spaces {ending:?}, with owners {}, devices at work \
+             {busy:?}, {census:?}, {counts:?}",
             self.pending_with_owners().count()
         )
     }
 
     /// Groups without an answer are those whose answers the links have lost or silent owners
     /// withhold, and a device that winds down holds no translation.
-    fn nobody_waits_in_vain(&mut self) -> Result<(), String> {
+    fn check_waiting(&mut self) -> Result<(), String> {
         let with_owners: Vec<usize> =
             self.pending_with_owners().map(|group| group.device).collect();
         for (at, slot) in self.slots.iter_mut().enumerate() {
@@ -127,14 +129,16 @@ impl World {
             let held = slot.device.as_ref().map_or(0, sva_core::Device::atc_in_use);
             if held > 0 {
                 return Err(format!(
-                    "device {at} holds {held} translations with nothing left to do: changes of its spaces wait for them"
+                    "device {at} holds {held} translations with nothing left to do: changes of its \
+                     spaces wait for them"
                 ));
             }
             let waiting = slot.device.as_ref().map_or(0, sva_core::Device::groups_waiting) as u64;
             if waiting > slot.lost_responses + withheld {
                 let counts = slot.device.as_ref().map(sva_core::Device::page_request_counts);
                 return Err(format!(
-                    "device {at} waits for {waiting} groups, {} responses were lost, owners withhold {withheld}: {counts:?}",
+                    "device {at} waits for {waiting} groups, {} responses were lost, owners \
+                     withhold {withheld}: {counts:?}",
                     slot.lost_responses
                 ));
             }
@@ -142,7 +146,7 @@ impl World {
         Ok(())
     }
 
-    fn nothing_is_left(&mut self) -> Result<(), String> {
+    fn check_empty(&mut self) -> Result<(), String> {
         let census = self.iommu.census();
         if census != Census::default() {
             return Err(format!("something is left: {census:?}"));

@@ -18,7 +18,7 @@ pub(super) fn any_features(choices: &mut Choices) -> Features {
 }
 
 /// What a line tells of a bond beyond the usual.
-pub(super) fn told(features: Features, owner: Option<OwnerId>) -> String {
+pub(super) fn extras(features: Features, owner: Option<OwnerId>) -> String {
     let default = Features::default();
     let mut more = String::new();
     for (differs, what) in [

@@ -1,4 +1,4 @@
-//! What the model knows: who may reach what, as the calls that were made have left it.
+//! The model's state: which device may reach what, after the calls that were made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -43,7 +43,7 @@ pub(super) struct Grant {
     pub(super) owner: Option<OwnerId>,
 }
 
-/// A place for a device.
+/// A slot for a device.
 pub(super) struct Slot {
     pub(super) bdf: Bdf,
     pub(super) capabilities: Capabilities,
@@ -66,7 +66,7 @@ impl Slot {
     }
 }
 
-/// Something that is to happen while a page is being resolved, and happens once.
+/// What is to happen, once, while a page is being resolved.
 pub(super) type Script = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 /// A change of a space that is under way.
@@ -162,7 +162,7 @@ impl Domain {
 /// A group of devices that the bus cannot keep apart.
 #[derive(Default)]
 pub(super) struct Group {
-    /// As of the last time that a device came.
+    /// As of the last time that a device was plugged in.
     pub(super) id: Option<GroupId>,
     pub(super) container: Option<usize>,
     /// How often it has gone over to another domain.
@@ -191,19 +191,19 @@ pub(super) struct Bound {
     pub(super) inert: bool,
 }
 
-/// What was begun and is not over.
+/// An unbind, a leave or a close that has begun.
 pub(super) enum Ending {
     Unbinding(Unbinding),
     Leaving(Leaving),
 }
 
-pub(super) struct UnderWay {
+pub(super) struct PendingEnd {
     pub(super) ending: Ending,
-    /// The spaces that it has to do with.
+    /// The spaces that it concerns.
     pub(super) spaces: Vec<usize>,
 }
 
-impl UnderWay {
+impl PendingEnd {
     pub(super) fn is_over(&self) -> bool {
         match &self.ending {
             Ending::Unbinding(unbinding) => unbinding.is_over(),
@@ -213,10 +213,10 @@ impl UnderWay {
 }
 
 /// A group of page requests that is being resolved.
-pub(super) struct Working {
+pub(super) struct StartedWork {
     pub(super) work: PageWork,
     pub(super) at: usize,
-    /// Of the device that it is for, and of its group, when it was begun.
+    /// Counts of the device and of its group when the work was begun.
     pub(super) plugged: u64,
     pub(super) switches: u64,
 }

@@ -20,7 +20,7 @@ pub(super) struct Oracle<'a> {
     pub(super) domain: &'a Domain,
     pub(super) spaces: &'a [SpaceSlot],
     pub(super) races: &'a mut Races,
-    pub(super) wrong: &'a mut Option<String>,
+    pub(super) violation: &'a mut Option<String>,
     pub(super) accesses: &'a mut u64,
     pub(super) lines: Option<&'a mut Vec<String>>,
 }
@@ -45,8 +45,8 @@ impl Oracle<'_> {
         Some((grant, self.spaces.get(grant.space)?))
     }
 
-    fn accuse(&mut self, what: String) {
-        self.wrong.get_or_insert(what);
+    fn report(&mut self, what: String) {
+        self.violation.get_or_insert(what);
     }
 
     fn line(&mut self, what: &str, tried: AccessOutcome) {
@@ -195,9 +195,9 @@ impl AccessChecker for Oracle<'_> {
                     StaleReason::Elsewhere(_) => "the address leads elsewhere".to_owned(),
                     because => because.to_string(),
                 };
-                self.accuse(format!("stale: {} of {}: {because}", what(), self.slot.bdf));
+                self.report(format!("stale: {} of {}: {because}", what(), self.slot.bdf));
             }
-            (AccessOutcome::Done, None) => self.accuse(format!(
+            (AccessOutcome::Done, None) => self.report(format!(
                 "{} went through: {} is not bound or is blocked",
                 what(),
                 self.slot.bdf
@@ -209,7 +209,7 @@ impl AccessChecker for Oracle<'_> {
                     (granted(grant.features, mode), !space.changes.is_empty())
                 });
                 if !may {
-                    self.accuse(format!(
+                    self.report(format!(
                         "{} of {} went through, and the bond does not grant it",
                         what(),
                         self.slot.bdf
@@ -227,7 +227,7 @@ impl AccessChecker for Oracle<'_> {
             }
             (AccessOutcome::Aborted(reason), _) => {
                 if !self.explains(pasid, reason) {
-                    self.accuse(format!(
+                    self.report(format!(
                         "{} of {} was refused without a reason: {reason}",
                         what(),
                         self.slot.bdf
@@ -265,11 +265,11 @@ impl AccessChecker for Oracle<'_> {
                 *self.accesses += 1;
                 let mut there = [0; 8];
                 if space.read_frame(frame, &mut there).is_err() || there != word {
-                    self.accuse(format!("{} of {} reached another place", what(), self.slot.bdf));
+                    self.report(format!("{} of {} reached another place", what(), self.slot.bdf));
                 }
             }
             (AccessOutcome::Done, Verdict::Aborts(because)) => {
-                self.accuse(format!(
+                self.report(format!(
                     "{} of {} went through, and is to be aborted: {because:?}",
                     what(),
                     self.slot.bdf
@@ -278,7 +278,7 @@ impl AccessChecker for Oracle<'_> {
             (AccessOutcome::Aborted(reason), Verdict::Aborts(because))
                 if because.contains(&reason) => {}
             (AccessOutcome::Aborted(reason), _) => {
-                self.accuse(format!(
+                self.report(format!(
                     "{} of {} was refused without a reason: {reason}",
                     what(),
                     self.slot.bdf

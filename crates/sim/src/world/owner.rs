@@ -14,18 +14,18 @@ pub(super) type OwnerId = u64;
 const CAPACITY: usize = 1000;
 
 /// A group as its handler got it.
-pub(super) struct Came {
+pub(super) struct Arrived {
     pub(super) cookie: Cookie,
     pub(super) device: Bdf,
     pub(super) requests: Vec<PageRequest>,
 }
 
-/// What the handler works on: it is called where groups are resolved.
+/// What the handler fills. It is called where groups are resolved.
 #[derive(Default)]
-pub(super) struct Desk {
-    pub(super) came: Vec<Came>,
-    /// Groups that are kept as such, and not put into the queue.
-    pub(super) hands: BTreeMap<Cookie, PageRequestGroup>,
+pub(super) struct Inbox {
+    pub(super) arrived: Vec<Arrived>,
+    /// Groups that the handler keeps and does not put into the queue.
+    pub(super) kept: BTreeMap<Cookie, PageRequestGroup>,
     pub(super) closed: bool,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Desk {
 pub(super) enum At {
     Unread,
     Read,
-    Hand,
+    Kept,
 }
 
 /// A group that an owner has.
@@ -43,14 +43,14 @@ pub(super) struct OwnedGroup {
     pub(super) pasid: Option<Pasid>,
     pub(super) requests: Vec<PageRequest>,
     pub(super) at: At,
-    /// It can not be answered any more.
+    /// It cannot be answered any more.
     pub(super) void: bool,
 }
 
 pub(super) struct Owner {
     pub(super) queue: Option<FaultQueue>,
-    pub(super) desk: Arc<Mutex<Desk>>,
-    /// In the order in which they came.
+    pub(super) inbox: Arc<Mutex<Inbox>>,
+    /// In the order in which they arrived.
     pub(super) groups: Vec<OwnedGroup>,
     /// Read from the queue and answered.
     pub(super) answered: Vec<Cookie>,
@@ -62,25 +62,25 @@ pub(super) struct Owner {
 impl Owner {
     /// One group in three is kept by the handler itself.
     pub(super) fn open(silent: bool) -> (Self, Arc<dyn PageRequestHandler>) {
-        let (queue, desk) =
-            (FaultQueue::new(CAPACITY, || ()), Arc::new(Mutex::new(Desk::default())));
-        let (into_queue, shared) = (queue.handler(), Arc::clone(&desk));
+        let (queue, inbox) =
+            (FaultQueue::new(CAPACITY, || ()), Arc::new(Mutex::new(Inbox::default())));
+        let (into_queue, shared) = (queue.handler(), Arc::clone(&inbox));
         let handler = move |group: PageRequestGroup| {
-            let mut desk = shared.lock();
-            desk.came.push(Came {
+            let mut inbox = shared.lock();
+            inbox.arrived.push(Arrived {
                 cookie: group.cookie(),
                 device: group.device(),
                 requests: group.requests().to_vec(),
             });
-            match (desk.closed, is_kept(group.cookie())) {
-                (false, true) => drop(desk.hands.insert(group.cookie(), group)),
+            match (inbox.closed, is_kept(group.cookie())) {
+                (false, true) => drop(inbox.kept.insert(group.cookie(), group)),
                 (true, true) => {
                     // Its drop answers.
-                    drop(desk);
+                    drop(inbox);
                     drop(group);
                 }
                 (_, false) => {
-                    drop(desk);
+                    drop(inbox);
                     into_queue.page_requests(group);
                 }
             }
@@ -88,7 +88,7 @@ impl Owner {
         (
             Self {
                 queue: Some(queue),
-                desk,
+                inbox,
                 groups: Vec::new(),
                 answered: Vec::new(),
                 silent,
@@ -102,7 +102,7 @@ impl Owner {
         self.groups.iter().position(|group| group.cookie == cookie)
     }
 
-    /// The groups that can be answered by it now: read, or in its hands.
+    /// The groups that the owner can answer now: those that were read or kept.
     pub(super) fn answerable(&self) -> Vec<usize> {
         (0..self.groups.len()).filter(|at| self.groups[*at].at != At::Unread).collect()
     }

@@ -12,7 +12,7 @@ use sva_core::{
 };
 
 use super::model::Place;
-use super::owner::{At, Came, OwnedGroup, Owner, OwnerId, is_kept};
+use super::owner::{Arrived, At, OwnedGroup, Owner, OwnerId, is_kept};
 use super::system::World;
 use crate::choices::Choices;
 use crate::races::Race;
@@ -36,7 +36,7 @@ impl World {
         (self.next_owner, handler)
     }
 
-    /// What an owner answers for is no more. It stays for a while, with its late answers.
+    /// What an owner answers for has ended. The owner stays for a while, with its late answers.
     pub(super) fn end_owner(&mut self, owner: Option<OwnerId>) {
         if let Some(owner) = owner.and_then(|id| self.owners.get_mut(&id)) {
             owner.ended = true;
@@ -72,14 +72,14 @@ impl World {
     /// them.
     pub(super) fn void(&mut self, at: usize, of: Option<Option<Pasid>>) {
         for owner in self.owners.values_mut() {
-            let desk = owner.desk.lock();
+            let inbox = owner.inbox.lock();
             let mut still = None;
             owner.groups.retain_mut(|group| {
                 if group.void || group.device != at || of.is_some_and(|of| group.pasid != of) {
                     return true;
                 }
                 group.void = true;
-                if desk.hands.get(&group.cookie).is_some_and(PageRequestGroup::is_pending) {
+                if inbox.kept.get(&group.cookie).is_some_and(PageRequestGroup::is_pending) {
                     still = Some(group.pasid);
                 }
                 // A queue leaves it out when it is read.
@@ -88,15 +88,15 @@ impl World {
             if let Some(pasid) = still {
                 let of =
                     pasid.map_or_else(|| "no PASID".to_owned(), |pasid| format!("PASID {pasid}"));
-                self.wrong.get_or_insert(format!(
+                self.violation.get_or_insert(format!(
                     "a group of device {at} ({of}) can be answered when it has been drained"
                 ));
             }
         }
     }
 
-    /// Looks at what the handlers got when a group was resolved.
-    pub(super) fn look_at_desks(&mut self, at: usize, plugged: u64, requests: &[PageRequest]) {
+    /// Checks what the handlers got when a group was resolved.
+    pub(super) fn check_inboxes(&mut self, at: usize, plugged: u64, requests: &[PageRequest]) {
         let slot = &self.slots[at];
         let pasid = requests[0].pasid;
         let meant = match pasid {
@@ -106,10 +106,10 @@ impl World {
         let there = slot.device.is_some() && slot.plugged == plugged;
         let mut lines = Vec::new();
         for (&id, owner) in &mut self.owners {
-            let mut desk = owner.desk.lock();
-            for Came { cookie, device, requests: got } in std::mem::take(&mut desk.came) {
+            let mut inbox = owner.inbox.lock();
+            for Arrived { cookie, device, requests: got } in std::mem::take(&mut inbox.arrived) {
                 lines.push(format!("  group {} of {device} goes to owner {id}", got[0].index));
-                let wrong = match () {
+                let violation = match () {
                     () if !there => Some("of a device whose removal had begun"),
                     () if device != slot.bdf || got != requests => {
                         Some("that is not the whole group")
@@ -120,11 +120,12 @@ impl World {
                     }
                     () => None,
                 };
-                if let Some(wrong) = wrong {
-                    self.wrong.get_or_insert(format!("owner {id} got a group of {device} {wrong}"));
+                if let Some(violation) = violation {
+                    self.violation
+                        .get_or_insert(format!("owner {id} got a group of {device} {violation}"));
                 }
-                if !desk.closed {
-                    let at_where = if is_kept(cookie) { At::Hand } else { At::Unread };
+                if !inbox.closed {
+                    let at_where = if is_kept(cookie) { At::Kept } else { At::Unread };
                     owner.groups.push(OwnedGroup {
                         cookie,
                         device: at,
@@ -140,7 +141,7 @@ impl World {
     }
 
     /// An owner does something.
-    pub(super) fn own(&mut self, choices: &mut Choices) {
+    pub(super) fn step_owner(&mut self, choices: &mut Choices) {
         let ids: Vec<OwnerId> = self.owners.keys().copied().collect();
         let Some(&id) = choices.pick(&ids) else { return };
         let owner = &self.owners[&id];
@@ -148,7 +149,7 @@ impl World {
         match choices.below(24) {
             0..=8 => self.read(id, 1 + choices.below(4) as usize),
             23 => self.close_owner(id),
-            9..=15 if speaks => self.answer_from_hand(id, choices),
+            9..=15 if speaks => self.answer_kept(id, choices),
             _ if speaks => self.answer_read(id, choices),
             _ => {}
         }
@@ -160,8 +161,8 @@ impl World {
             self.owners.iter().filter(|(_, owner)| !owner.silent).map(|(id, _)| *id).collect();
         for id in ids {
             self.read(id, 64);
-            while self.owners[&id].groups.iter().any(|group| group.at == At::Hand) {
-                self.answer_from_hand(id, choices);
+            while self.owners[&id].groups.iter().any(|group| group.at == At::Kept) {
+                self.answer_kept(id, choices);
             }
             while self.owners[&id].groups.iter().any(|group| group.at == At::Read) {
                 self.answer_read(id, choices);
@@ -195,29 +196,29 @@ impl World {
             }
         };
         if outcome.map_err(|error| error.requests) != expected || got.len() != read {
-            self.wrong.get_or_insert(format!(
+            self.violation.get_or_insert(format!(
                 "owner {id} read {outcome:?} with room for {room}, and not {expected:?}"
             ));
         }
         self.say(|| format!("owner {id} reads {read} groups"));
     }
 
-    /// It dies: what is in its queue and in its hands is answered as invalid.
+    /// The owner ends: the groups that it has are answered as invalid.
     fn close_owner(&mut self, id: OwnerId) {
         let Some(owner) = self.owners.get_mut(&id) else { return };
         let had = owner.groups.iter().any(|group| !group.void);
-        let hands = {
-            let mut desk = owner.desk.lock();
-            desk.closed = true;
-            std::mem::take(&mut desk.hands)
+        let kept = {
+            let mut inbox = owner.inbox.lock();
+            inbox.closed = true;
+            std::mem::take(&mut inbox.kept)
         };
-        drop((hands, owner.queue.take()));
+        drop((kept, owner.queue.take()));
         owner.groups.clear();
         self.note([(Race::OwnerGone, had)]);
         self.say(|| format!("owner {id} closes its queue"));
     }
 
-    /// What to answer: it has the pages brought in first.
+    /// Brings the pages of a group in, and says what to answer.
     fn serve(&self, group: &OwnedGroup, choices: &mut Choices) -> ResponseCode {
         if choices.one_in(40) {
             return ResponseCode::ResponseFailure;
@@ -260,21 +261,21 @@ impl World {
     }
 
     /// Answers a group that the handler has kept, or drops it.
-    fn answer_from_hand(&mut self, id: OwnerId, choices: &mut Choices) {
-        let hands: Vec<usize> = self.owners[&id]
+    fn answer_kept(&mut self, id: OwnerId, choices: &mut Choices) {
+        let kept: Vec<usize> = self.owners[&id]
             .answerable()
             .into_iter()
-            .filter(|at| self.owners[&id].groups[*at].at == At::Hand)
+            .filter(|at| self.owners[&id].groups[*at].at == At::Kept)
             .collect();
-        let Some(&at) = choices.pick(&hands) else { return };
+        let Some(&at) = choices.pick(&kept) else { return };
         self.note_answer(id, at);
         let code = self.serve(&self.owners[&id].groups[at], choices);
         let Some(owner) = self.owners.get_mut(&id) else { return };
         let group = owner.groups.remove(at);
-        let kept = owner.desk.lock().hands.remove(&group.cookie);
+        let kept = owner.inbox.lock().kept.remove(&group.cookie);
         let Some(kept) = kept else { return };
         if kept.is_pending() == group.void {
-            self.wrong.get_or_insert(format!(
+            self.violation.get_or_insert(format!(
                 "owner {id}: a group of device {} is pending: {}",
                 group.device, !group.void
             ));
@@ -288,7 +289,7 @@ impl World {
         let expected =
             if group.void { Err(AnswerError::NotPending { cookie: group.cookie }) } else { Ok(()) };
         if taken.is_some_and(|taken| taken != expected) {
-            self.wrong.get_or_insert(format!(
+            self.violation.get_or_insert(format!(
                 "owner {id} answered a group of device {}: {taken:?}, and not {expected:?}",
                 group.device
             ));
@@ -344,7 +345,7 @@ impl World {
         let too_many = owner.answered.len().saturating_sub(8);
         owner.answered.drain(..too_many);
         if taken != expected {
-            self.wrong.get_or_insert(format!(
+            self.violation.get_or_insert(format!(
                 "owner {id} gave {} answers: {taken:?}, and not {expected:?}",
                 answers.len()
             ));
@@ -383,7 +384,10 @@ impl World {
             }
         };
         if made.is_ok() == held.is_some() {
-            self.wrong.get_or_insert(format!("the page requests of {place:?} were taken: {made:?}, with an owner before: {held:?}"));
+            self.violation.get_or_insert(format!(
+                "the page requests of {place:?} were taken: {made:?}, with an owner before: \
+                 {held:?}"
+            ));
         }
         match made {
             Ok(registration) => {

@@ -2,7 +2,7 @@
 
 use sva_core::{Features, Pasid};
 
-use super::model::{Domain, Ending, Place, UnderWay};
+use super::model::{Domain, Ending, PendingEnd, Place};
 use super::system::World;
 
 impl World {
@@ -59,7 +59,7 @@ impl World {
     /// What was begun for devices at these places, to which it mattered. Each of them has an
     /// invalidation to answer first, and nobody can have answered yet (rule U1).
     pub(super) fn begun(&mut self, ending: Ending, spaces: Vec<usize>, users: &[usize]) {
-        let under_way = UnderWay { ending, spaces };
+        let under_way = PendingEnd { ending, spaces };
         let owes = |at: &&usize| {
             self.slots[**at].device.is_some()
                 && self.slots[**at].ats_on
@@ -67,7 +67,7 @@ impl World {
         };
         let owing = users.iter().find(owes).copied();
         if let Some(at) = owing.filter(|_| under_way.is_over()) {
-            self.wrong.get_or_insert(format!(
+            self.violation.get_or_insert(format!(
                 "an unbind is over before device {at} has forgotten its translations"
             ));
         }

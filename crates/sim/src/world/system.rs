@@ -10,7 +10,7 @@ use sva_testkit::{FlatTopology, PAGE};
 
 use super::clock::ScheduleClock;
 use super::config::{BASE, LIMIT, WorldConfig, capabilities};
-use super::model::{Bound, ContainerSlot, Group, Slot, SpaceSlot, UnderWay, Working};
+use super::model::{Bound, ContainerSlot, Group, PendingEnd, Slot, SpaceSlot, StartedWork};
 use super::owner::{Owner, OwnerId};
 use crate::choices::Choices;
 use crate::device::DeviceModel;
@@ -36,13 +36,13 @@ pub struct World {
     pub(super) containers: Vec<ContainerSlot>,
     pub(super) owners: BTreeMap<OwnerId, Owner>,
     pub(super) next_owner: OwnerId,
-    pub(super) unbindings: Vec<UnderWay>,
-    pub(super) works: Vec<Working>,
+    pub(super) unbindings: Vec<PendingEnd>,
+    pub(super) works: Vec<StartedWork>,
     /// Links of devices that are gone, with messages that are late.
     pub(super) old_links: Vec<Arc<ScheduledLink>>,
     pub(super) races: Races,
     /// What the oracle found.
-    pub(super) wrong: Option<String>,
+    pub(super) violation: Option<String>,
     pub(super) steps: u64,
     pub(super) accesses: u64,
     pub(super) lines: Option<Vec<String>>,
@@ -110,7 +110,7 @@ impl World {
             works: Vec::new(),
             old_links: Vec::new(),
             races: Races::default(),
-            wrong: None,
+            violation: None,
             steps: 0,
             accesses: 0,
             lines: None,
@@ -159,7 +159,7 @@ impl World {
     }
 
     pub(super) fn verdict(&mut self) -> Result<(), String> {
-        self.wrong.take().map_or(Ok(()), Err)
+        self.violation.take().map_or(Ok(()), Err)
     }
 }
 

@@ -4,8 +4,8 @@
 //! A change has four steps: the table changes under the lock; with no lock held every watcher is
 //! told of the range; what they answered is waited for; the memory that was taken is freed, and may
 //! serve another address from then on. [`ArenaSpace::unmap`] and its kin make all four. Each has a
-//! form that begins the change and hands the rest back as a [`ArenaChange`], so that many can be waited
-//! for at once.
+//! form that begins the change and hands the rest back as an [`ArenaChange`], so that many can be
+//! waited for at once.
 
 use std::sync::Arc;
 

@@ -156,7 +156,8 @@ fn the_oracle_permits_what_a_change_took_until_it_is_over() {
         .audit(BASE + PAGE + 8, AccessMode::WRITE, old[1].offset(8).expect("small"))
         .expect_err("denied");
     let expected = format!(
-        "write at 0x700000001008 (privileged: false) used frame {:#x}, but the protection of the page is r--",
+        "write at 0x700000001008 (privileged: false) used frame {:#x}, but the protection of the \
+         page is r--",
         old[1].0 + 8
     );
     assert_eq!(stale.to_string(), expected);
