@@ -1,13 +1,14 @@
 //! Where a schedule's decisions come from: a seed, or a recording of an earlier run.
 //!
-//! The decisions are recorded step by step, and not what they mean. A recording from which steps were
-//! taken out is another run. So a failure can be shrunk by code that does not know what steps do.
+//! The decisions are recorded step by step, and not what they mean. A recording from which steps
+//! were taken out is another run. So a failure can be shrunk by code that does not know what steps
+//! do.
 
 /// The decisions of one step.
 pub type Step = Vec<u32>;
 
-/// Decides what happens next. The same seed, or the same recording, gives the same decisions for the
-/// same questions.
+/// Decides what happens next. The same seed, or the same recording, gives the same decisions for
+/// the same questions.
 #[derive(Debug)]
 pub struct Choices {
     source: Source,

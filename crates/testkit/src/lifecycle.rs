@@ -1,4 +1,4 @@
-//! The life of a space: who watches it, who resolves its absent pages, and its end.
+//! The lifecycle of a space: its watchers, its resolver of absent pages, and its end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ impl Lifecycle {
     }
 
     pub(crate) fn unwatch(&self, token: WatchToken) {
-        // The watcher may be dropped here, and with it what it owns: not under the lock.
+        // The last reference may be dropped here, and what the watcher owns with it. The lock must
+        // not be held then.
         let watcher = self.0.lock().watchers.remove(&token.0);
         drop(watcher);
     }
@@ -53,7 +54,7 @@ impl Lifecycle {
 
     /// Tells every watcher that `range` has changed.
     pub(crate) fn tell(&self, space: SpaceId, range: AddrRange) -> Vec<Invalidation> {
-        // One that comes to watch from here on translates by the new table.
+        // A watcher that is added after this translates by the new table.
         let watchers: Vec<_> = self.0.lock().watchers.values().cloned().collect();
         watchers.iter().map(|watcher| watcher.invalidate(space, range)).collect()
     }
@@ -63,7 +64,7 @@ impl Lifecycle {
         drop(former);
     }
 
-    /// Has the resolver decide about a page; `bring_in` is what makes it present.
+    /// Lets the resolver decide about a page; `bring_in` makes it present.
     pub(crate) fn resolve(
         &self,
         page: AddrRange,

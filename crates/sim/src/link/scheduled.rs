@@ -163,9 +163,9 @@ impl ScheduledLink {
         (0..limit).any(|_| self.release(0, Fate::Deliver, &mut choices).is_none())
     }
 
-    /// Delivers the page requests and stop markers that are on their way. The read by which software
-    /// learns that a reset is over, or that page requests are off, pushes the writes that were
-    /// posted before it.
+    /// Delivers the page requests and stop markers that are on their way. The read by which
+    /// software learns that a reset is over, or that page requests are off, pushes the writes that
+    /// were posted before it.
     pub fn push_posted(&self) {
         let mut choices = Choices::recorded(&[]);
         loop {

@@ -1,4 +1,4 @@
-//! What happens in a step.
+//! The steps of a world, and how often each of them is chosen.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::races::Race;
 /// One of the things that a step can do.
 type Action = fn(&mut World, &mut Choices);
 
-/// What a step does, with how often among the others.
+/// The actions, each with its weight.
 const WEIGHTS: [(u32, Action); 20] = [
     (70, World::step_device),
     (80, World::deliver),
@@ -58,8 +58,8 @@ impl World {
         choices.below(self.slots.len() as u32) as usize
     }
 
-    /// Mostly one that has a page request, an access or an invalidation under way: what happens to
-    /// a device that has nothing under way is of less interest.
+    /// A slot, mostly one whose device has a page request, an access or an invalidation under way:
+    /// few races are found at an idle device.
     pub(super) fn busy_slot(&self, choices: &mut Choices) -> usize {
         let invalidating = |slot: &Slot| {
             slot.device.as_ref().is_some_and(|device| device.invalidations_under_way() > 0)
@@ -78,7 +78,7 @@ impl World {
         choices.below(self.spaces.len() as u32) as usize
     }
 
-    /// A device does something.
+    /// A device makes a step.
     fn step_device(&mut self, choices: &mut Choices) {
         let at = self.any_slot(choices);
         self.step_device_at(at, choices);
@@ -89,7 +89,7 @@ impl World {
         let Some(device) = &slot.device else { return };
         let port = device.ats_port();
         let model = Arc::clone(&slot.model);
-        // Field by field: the oracle writes to others.
+        // The fields are borrowed one by one, since the oracle writes to some of them.
         let domain = match self.place_of(at) {
             Place::Group(group) => &self.groups[group].own,
             Place::Container(container) => &self.containers[container].domain,
@@ -106,7 +106,7 @@ impl World {
         model.lock().step(&mut CheckedPort { port: &port, checker: &mut oracle }, choices);
     }
 
-    /// A message comes to its receiver, or not.
+    /// A message is delivered, lost, doubled or corrupted.
     fn deliver(&mut self, choices: &mut Choices) {
         let links: Vec<Arc<ScheduledLink>> =
             self.slots.iter().map(|slot| &slot.link).chain(&self.old_links).cloned().collect();
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// Takes the group that is next to be resolved; false where none waits.
+    /// Takes the page request group that is next to be resolved; false if none waits.
     pub(super) fn begin_one_work(&mut self) -> bool {
         let Some(work) = self.iommu.next_page_work() else { return false };
         self.say(|| {

@@ -81,7 +81,7 @@ impl World {
         self.slots[at].model.lock().bound(pasid, &pages);
     }
 
-    /// Devices can use a PASID no more.
+    /// Devices in these slots cannot use a PASID any more.
     pub(super) fn withdraw(&mut self, places: &[usize], pasid: Pasid) {
         for &at in places {
             if self.slots[at].bonds.remove(&pasid).is_some() {

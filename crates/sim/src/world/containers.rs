@@ -1,5 +1,4 @@
-//! Containers: groups join and leave them, spaces are bound to all of a container, containers close
-//! (rules B5, G2, G3, G6, U9).
+//! Containers: groups join and leave them, spaces are bound to them, containers close.
 
 use sva_core::{Bind, ContainerBindError, Features, JoinError, Pasid, PasidTag, Refusal};
 
@@ -227,7 +226,7 @@ impl World {
         }
     }
 
-    /// Checks the outcome of a BIND against the model (rules B1, B5).
+    /// Checks the outcome of a BIND against the model.
     fn judge_bind(
         &mut self,
         container: usize,
@@ -308,7 +307,7 @@ impl World {
         self.containers.clear();
     }
 
-    /// What a device that comes into a group is to join, and with what (rule G4).
+    /// The bonds that a device that is plugged into a group must join.
     pub(super) fn to_join(&self, at: usize) -> Vec<(Pasid, Grant)> {
         let group = Self::group_of(at);
         let all: Vec<(Pasid, Grant)> = match self.place_of(at) {

@@ -18,7 +18,7 @@ impl World {
             .find(|at| self.slots[*at].device.as_ref().is_some_and(Device::is_cut_off));
         let at =
             cut_off.filter(|_| choices.below(2) == 0).unwrap_or_else(|| self.busy_slot(choices));
-        // One that was cut off needs it.
+        // A device that was cut off needs a reset, whatever the settings are.
         let Some(device) = self.slots[at]
             .device
             .clone()
@@ -103,7 +103,7 @@ impl World {
         slot.bonds.clear();
         slot.ats_on = false;
         slot.lost_responses = 0;
-        // Its own bonds are inert now; they stay until they are unbound.
+        // Its own bonds are inert now and stay until they are unbound.
         let late = std::mem::take(&mut slot.link);
         if self.old_links.len() == 3 {
             self.old_links.remove(0);
@@ -159,7 +159,8 @@ impl World {
         self.say(|| format!("device {at} is plugged in"));
     }
 
-    /// A group that had nothing left was forgotten: the device is in a new one then.
+    /// Notes the group of a device. The core forgets a group without devices and mappings, so that
+    /// the device may be in a new one.
     fn in_group(&mut self, at: usize, id: GroupId) {
         let number = Self::group_of(at);
         let group = &mut self.groups[number];
@@ -198,7 +199,7 @@ impl World {
         self.say(|| format!("the services of device {at}: on is {on}"));
     }
 
-    /// Counts what a device has seen, when it goes.
+    /// Adds the counts of a device that is being removed.
     pub(super) fn count_device(&mut self, device: &Device) {
         let (atc, invalidations, pages) =
             (device.atc_counts(), device.invalidation_counts(), device.page_request_counts());

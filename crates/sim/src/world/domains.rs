@@ -1,4 +1,4 @@
-//! MAP and UNMAP: transactions without PASID (rules T2, T8).
+//! MAP and UNMAP: transactions without PASID.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::races::Race;
 
 /// Where domains map memory.
 pub(super) const IOVA: u64 = 0x4000_0000;
-/// Pages there.
+/// How many pages there are.
 const IOVAS: u64 = 6;
 
 type Outcome = Arc<Mutex<Option<Result<Unmapped, UnmapError>>>>;
 
-/// An UNMAP that was made, or not, while a page of it was being resolved.
+/// An UNMAP that is prepared for the resolving of a page of its range.
 pub(super) struct UnmapInside {
     group: usize,
     range: Range<u64>,
@@ -34,7 +34,7 @@ impl World {
         (0..IOVAS).map(|page| IOVA + page * PAGE).collect()
     }
 
-    /// One that can be changed: of a container, or of a group that is in none.
+    /// A domain that can be changed: of a container, or of a group that is in none.
     pub(super) fn any_domain(&self, choices: &mut Choices) -> Option<Place> {
         let free = (0..self.groups.len()).filter(|group| {
             let group = &self.groups[*group];
@@ -121,7 +121,7 @@ impl World {
         self.unmapped(place, &iovas, &outcome, false);
     }
 
-    /// Compares what an UNMAP did with what it is to do, and takes it into the model.
+    /// Checks the outcome of an UNMAP against the model, and updates the model.
     fn unmapped(
         &mut self,
         place: Place,
@@ -185,10 +185,9 @@ impl World {
         ]);
     }
 
-    /// Has the mapping of a page taken away from inside of its resolving, where that is to bring a
-    /// page in.
+    /// Prepares an unmap of a page's mapping from inside the resolving of that page.
     pub(super) fn unmap_inside(&mut self, working: &StartedWork) -> Option<UnmapInside> {
-        // Of one request, so that the page that is brought in is that of the mapping that goes.
+        // One request only, so that the page that is resolved is in the mapping that is removed.
         let [request] = working.work.requests() else { return None };
         let Place::Group(group) = self.place_of(working.at) else { return None };
         if request.pasid.is_some() || working.switches != self.groups[group].switches {
@@ -208,8 +207,7 @@ impl World {
         Some(UnmapInside { group, range, outcome })
     }
 
-    /// What became of it: the access under way goes on, and no other begins (rule T2, from inside a
-    /// callback).
+    /// Checks the outcome of that unmap: the access under way goes on, and no other begins.
     pub(super) fn unmapped_inside(&mut self, inside: Option<UnmapInside>) {
         let Some(UnmapInside { group, range, outcome }) = inside else { return };
         self.spaces.iter().for_each(|slot| drop(slot.while_resolving.lock().take()));

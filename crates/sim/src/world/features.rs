@@ -5,7 +5,7 @@ use sva_core::Features;
 use super::owner::OwnerId;
 use crate::choices::Choices;
 
-/// Mostly the default ones.
+/// Mostly the default features.
 pub(super) fn any_features(choices: &mut Choices) -> Features {
     let default = Features::default();
     match choices.below(12) {
@@ -17,7 +17,7 @@ pub(super) fn any_features(choices: &mut Choices) -> Features {
     }
 }
 
-/// What a line tells of a bond beyond the usual.
+/// What a trace tells of a bond beyond the default.
 pub(super) fn extras(features: Features, owner: Option<OwnerId>) -> String {
     let default = Features::default();
     let mut more = String::new();

@@ -56,7 +56,7 @@ pub(super) struct Slot {
     pub(super) bonds: BTreeMap<Pasid, Grant>,
     pub(super) resets: Vec<Reset>,
     pub(super) ats_on: bool,
-    /// Responses that did not come as they were sent, since the device last forgot its groups.
+    /// Responses that were lost or corrupted since the device last forgot its groups.
     pub(super) lost_responses: u64,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct SpaceSlot {
 }
 
 impl SpaceSlot {
-    /// Finishes a change that no device waits for any more, where there is one.
+    /// Finishes one change that is over; false if none is.
     pub(super) fn finish_one(&mut self) -> bool {
         let over = self.changes.iter().position(|changing| changing.change.is_over());
         if let Some(over) = over {
@@ -148,7 +148,7 @@ impl Domain {
         (iova - first < mapping.len).then(|| (mapping, mapping.address + (iova - first)))
     }
 
-    /// The mappings that meet a range, each with its own.
+    /// The ranges of the mappings that overlap a range.
     pub(super) fn meeting(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let all = self.mapped.iter().map(|(first, mapping)| *first..first + mapping.len);
         all.filter(|mapped| mapped.start < range.end && range.start < mapped.end).collect()
@@ -165,7 +165,7 @@ pub(super) struct Group {
     /// As of the last time that a device was plugged in.
     pub(super) id: Option<GroupId>,
     pub(super) container: Option<usize>,
-    /// How often it has gone over to another domain.
+    /// How often it has changed its domain.
     pub(super) switches: u64,
     pub(super) own: Domain,
 }
@@ -232,7 +232,7 @@ pub(super) struct ContainerSlot {
 pub(super) struct ContainerBond {
     pub(super) tag: PasidTag,
     pub(super) grant: Grant,
-    /// Compared when a space is bound once more.
+    /// The binder's data, which is compared when the space is bound again.
     pub(super) data: u32,
 }
 

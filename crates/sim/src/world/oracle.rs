@@ -1,4 +1,4 @@
-//! Judges every access.
+//! The oracle: checks every access against the model and the space.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::model::{Domain, Grant, Slot, SpaceSlot};
 use crate::device::{AccessChecker, AccessOutcome};
 use crate::races::{Race, Races};
 
-/// What one device may do now, by the model.
+/// What one device may do at this instant, by the model.
 pub(super) struct Oracle<'a> {
     pub(super) slot: &'a Slot,
     /// In use by its group.
@@ -25,7 +25,7 @@ pub(super) struct Oracle<'a> {
     pub(super) lines: Option<&'a mut Vec<String>>,
 }
 
-/// What an access without a translation is to come to.
+/// The outcome that an access without a translation must have.
 enum Verdict {
     /// It reaches this place of this space.
     Reaches(Arc<dyn AddressSpace>, Frame),
@@ -39,7 +39,7 @@ fn granted(features: Features, mode: AccessMode) -> bool {
 }
 
 impl Oracle<'_> {
-    /// What the device can do with this PASID, and the space.
+    /// What the device may do with this PASID, and the space; `None` if it may do nothing.
     fn reached(&self, pasid: Option<Pasid>) -> Option<(&Grant, &SpaceSlot)> {
         let grant = self.slot.bonds.get(&pasid?).filter(|_| !self.slot.is_blocked())?;
         Some((grant, self.spaces.get(grant.space)?))
@@ -55,7 +55,7 @@ impl Oracle<'_> {
         }
     }
 
-    /// Why a refusal of a translated access is no surprise.
+    /// Whether the model explains that a translated access was refused for this reason.
     fn explains(&self, pasid: Option<Pasid>, reason: FaultReason) -> bool {
         let Some((_, space)) = self.reached(pasid) else {
             return reason != FaultReason::NoSuchFrame;
@@ -73,7 +73,7 @@ impl Oracle<'_> {
         }
     }
 
-    /// What an access without a translation is to come to at this instant (rules T1, T8, F6).
+    /// The outcome that an access without a translation must have at this instant.
     fn expect(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Verdict {
         if self.slot.is_blocked() {
             return Verdict::Aborts(&[FaultReason::DeviceBlocked]);
@@ -152,7 +152,7 @@ impl Oracle<'_> {
     }
 }
 
-/// How a line names an access.
+/// How a trace names an access.
 fn named(how: &str, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> String {
     let privileged = if mode.privileged { "privileged " } else { "" };
     let of =
@@ -177,7 +177,7 @@ impl AccessChecker for Oracle<'_> {
         address: u64,
         mode: AccessMode,
     ) -> AccessOutcome {
-        // Before the access, as the space wants it; nothing happens in between.
+        // Before the access, as `audit` demands. Nothing happens in between.
         let audit =
             self.reached(pasid).map(|(_, space)| space.space.audit(address, mode, held.frame()));
         let outcome =
@@ -189,8 +189,8 @@ impl AccessChecker for Oracle<'_> {
         }
         match (tried, audit) {
             (AccessOutcome::Done, Some(Err(stale))) => {
-                // Frames are numbered through the whole program: what a line says must not depend
-                // on them.
+                // Frames are numbered through the whole program: a message that names one would
+                // differ between two runs of one seed.
                 let because = match stale.reason {
                     StaleReason::Elsewhere(_) => "the address leads elsewhere".to_owned(),
                     because => because.to_string(),

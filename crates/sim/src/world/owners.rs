@@ -2,7 +2,7 @@
 //! twice, or not at all.
 //!
 //! The model knows of each group whether it can still be answered: an unbind, a removal, a reset, a
-//! domain that is left take that away at once (rules U1, U2), and nothing else does.
+//! domain that is left take that away at once, and nothing else does.
 
 use std::sync::Arc;
 

@@ -56,8 +56,8 @@ impl World {
         self.slots[at].device.as_ref().is_some_and(|device| device.atc_in_use() > 0)
     }
 
-    /// What was begun for devices at these places, to which it mattered. Each of them has an
-    /// invalidation to answer first, and nobody can have answered yet (rule U1).
+    /// Notes an ending that has begun. `users` are the devices that it takes translations from: each
+    /// has an invalidation to answer first, and none can have answered yet.
     pub(super) fn begun(&mut self, ending: Ending, spaces: Vec<usize>, users: &[usize]) {
         let under_way = PendingEnd { ending, spaces };
         let owes = |at: &&usize| {
@@ -74,13 +74,13 @@ impl World {
         self.unbindings.push(under_way);
     }
 
-    /// The places among these at which a PASID can be used.
+    /// The slots among these whose devices can use a PASID.
     pub(super) fn users_of(&self, places: &[usize], pasid: Pasid) -> Vec<usize> {
         places.iter().copied().filter(|at| self.slots[*at].bonds.contains_key(&pasid)).collect()
     }
 
-    /// Whether a page request of the place is being resolved or with an owner: of this PASID or of
-    /// none, or `None`: of any.
+    /// Whether a page request of the device is being resolved or with an owner: of this PASID or of
+    /// none; `None`: any.
     pub(super) fn has_fault(&self, at: usize, of: Option<Option<Pasid>>) -> bool {
         let meant = |pasid: Option<Pasid>| of.is_none_or(|of| of == pasid);
         self.works.iter().any(|working| working.at == at && meant(working.work.requests()[0].pasid))

@@ -1,4 +1,4 @@
-//! Spaces change, end, and make room for others.
+//! Spaces change and end, and others take their place.
 
 use sva_core::{EndReason, ExitWork, Pasid};
 use sva_testkit::{PAGE, Protection};
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Mostly one that a group is being resolved for, or that an owner has a group of.
+    /// A space, mostly one with a page request group that is being resolved or with an owner.
     fn busy_space(&self, choices: &mut Choices) -> usize {
         let busy: Vec<usize> =
             (0..self.spaces.len()).filter(|at| self.space_has_fault(*at)).collect();
@@ -140,7 +140,7 @@ impl World {
         self.say(|| format!("the end of space {at} is announced"));
     }
 
-    /// A space that has ended and that nobody has to do with makes room for another.
+    /// Replaces spaces that have ended, once nothing is bound to them or waits for them.
     pub(super) fn renew_spaces(&mut self) {
         for at in 0..self.spaces.len() {
             let space = &self.spaces[at];

@@ -26,7 +26,7 @@ pub(super) struct Shared {
     pub(super) state: RwLock<State>,
     pub(super) lifecycle: Lifecycle,
     poisoning: AtomicBool,
-    /// The number of a frame that was written to while it was free; 0 where none was seen.
+    /// A frame that was written to while it was free; 0 if none was seen.
     disturbed: AtomicU64,
 }
 
@@ -61,13 +61,13 @@ impl ArenaSpace {
         self
     }
 
-    /// A frame that was written to while it was free; `None` where no such write was seen. Looks at
-    /// all free memory.
+    /// A frame that was written to while it was free; `None` if no such write was seen. Reads all
+    /// free memory.
     pub fn stale_write(&self) -> Option<Frame> {
         if !self.shared.poisoning.load(Ordering::Relaxed) {
             return None;
         }
-        // Under the lock, so that nobody takes them meanwhile.
+        // Under the lock, so that no change takes them meanwhile.
         let state = self.shared.state.read();
         let now =
             state.free.freed().into_iter().find_map(|frames| self.shared.arena.disturbed(frames));
@@ -140,7 +140,7 @@ impl ArenaSpace {
         });
     }
 
-    /// Does something with the memory of a range, piece by piece, each with its place in the range.
+    /// Calls `each` for each piece of memory of a range, with its offset in the range.
     fn mapped(&self, address: u64, len: usize, mut each: impl FnMut(usize, VolatileSlice<'_>)) {
         let Some(range) = AddrRange::new(address, len as u64) else {
             assert!(len == 0, "{len:#x} bytes at {address:#x} wrap");
@@ -180,10 +180,10 @@ impl Drop for ArenaSpace {
 }
 
 impl Shared {
-    /// Frames for `range` that nobody else has. Full of zeros, or with whatever is in them.
+    /// Takes frames for `range`, which are zeroed or hold arbitrary bytes.
     ///
     /// # Panics
-    /// The arena has not as many.
+    /// Fewer frames are free.
     pub(super) fn take(&self, range: AddrRange, zeroed: bool) -> Vec<Piece> {
         let (pieces, used) = self.state.write().free.take(range);
         for frames in used {
@@ -199,7 +199,7 @@ impl Shared {
         pieces
     }
 
-    /// Frees frames that nobody uses any more.
+    /// Frees frames that no access uses any more.
     pub(super) fn give_back(&self, freed: &[AddrRange]) {
         if self.poisoning.load(Ordering::Relaxed) {
             freed.iter().for_each(|frames| self.arena.poison(*frames));

@@ -1,5 +1,4 @@
-//! Changes of a space, and how one that takes something away waits for those that access the memory
-//! in place (rule T2).
+//! Changes of a space, and how one that takes something away waits for accesses in place.
 //!
 //! A change has four steps: the table changes under the lock; with no lock held every watcher is
 //! told of the range; what they answered is waited for; the memory that was taken is freed, and may
@@ -27,15 +26,14 @@ pub struct ArenaChange {
 }
 
 impl ArenaChange {
-    /// This one and another one, be it of the same space or not: they are waited for together, at
-    /// the price of one.
+    /// Joins this change and another one, of the same space or another: one wait serves both.
     pub fn and(mut self, mut other: Self) -> Self {
         self.begun.append(&mut other.begun);
         self.left = take(&mut self.left).and(take(&mut other.left));
         self
     }
 
-    /// Whether nobody uses the old state any more. Does not block.
+    /// Whether no access uses the old state any more. Does not block.
     pub fn is_over(&self) -> bool {
         self.left.is_over()
     }
@@ -80,8 +78,8 @@ impl ArenaSpace {
         self.begin(|state| state.map(range, protection, &frames))
     }
 
-    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule
-    /// T2): it blocks until the devices have forgotten them.
+    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way:
+    /// it blocks until the devices have forgotten them.
     ///
     /// # Panics
     /// The range is empty, wraps, or is not made of whole pages.
@@ -99,7 +97,7 @@ impl ArenaSpace {
     }
 
     /// Changes the protection of what is mapped there. When it returns, no access under the old one
-    /// is under way (rule T2): it blocks where the new one permits less.
+    /// is under way: it blocks where the new one permits less.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
@@ -138,11 +136,10 @@ impl ArenaSpace {
     /// Gives the present pages there other memory with the same contents, as compaction and
     /// migration do. Blocks as [`unmap`](Self::unmap).
     ///
-    /// Until nobody accesses the old memory any more nothing is to be kept of these pages, and the
-    /// provider's copies go on in the old memory; then it is copied. A page that
-    /// somebody brings in meanwhile to keep it, that another change takes, or that is just being
-    /// moved to these addresses stays where it is: so does a page that is in use when a kernel
-    /// migrates.
+    /// As long as the old memory is accessed, no translation of these pages may be kept, and the
+    /// provider's copies use the old memory. Then it is copied. A page stays where it is if it is
+    /// resolved meanwhile, if another change takes it, or if it is being moved to these addresses:
+    /// as a page in use does when a kernel migrates.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left.
@@ -201,14 +198,14 @@ impl ArenaSpace {
 }
 
 impl Shared {
-    /// Nobody uses what the change took any more.
+    /// Ends a change: no access uses what it took any more.
     fn finish(&self, number: u64) {
         while self.step(number) {}
         self.free_taken(number);
         self.state.write().finish(number);
     }
 
-    /// Moves a chunk of pages; the lock is had by others between two of them.
+    /// Moves a chunk of pages. Releases the lock after each, so that others get it in between.
     fn step(&self, number: u64) -> bool {
         self.state.write().step(number, &self.arena)
     }

@@ -9,7 +9,7 @@ use sva_core::{
 };
 
 use super::memory_space::Shared;
-use crate::table::{Cursor, Halt, through};
+use crate::table::{Cursor, Halt, resolving};
 
 impl Shared {
     /// Brings in the page, or says why not.
@@ -26,7 +26,7 @@ impl Shared {
         mut pass: impl FnMut(&mut Cursor<'_>) -> Result<(), Halt>,
     ) -> Result<(), Stopped> {
         let mut cursor = Cursor::new(pieces);
-        through(|| pass(&mut cursor), |page| self.bring_in(page))
+        resolving(|| pass(&mut cursor), |page| self.bring_in(page))
             .map_err(|cause| Stopped { done: cursor.done, cause })
     }
 }
@@ -68,7 +68,7 @@ impl AddressSpace for Shared {
 
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
         let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
-        through(|| self.memory.read().check(address, mode).map(drop), |page| self.bring_in(page))
+        resolving(|| self.memory.read().check(address, mode).map(drop), |page| self.bring_in(page))
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

@@ -5,20 +5,19 @@ use sva_core::{Access, AccessMode, AddrRange, Frame};
 use super::state::Memory;
 use crate::protection::Protection;
 
-/// An access by a translation that does not hold, and that no change still waits for (rules T1 and
-/// T2).
+/// An access by a translation that the table no longer has, and that no change still waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{access} at {address:#x} (privileged: {privileged}) used {used}{reason}")]
 pub struct StaleAccess {
-    /// What was done.
+    /// The kind of access.
     pub access: Access,
-    /// Whether as a privileged access.
+    /// Whether it was a privileged access.
     pub privileged: bool,
-    /// The address that it was meant for.
+    /// The address of the access.
     pub address: u64,
-    /// What it touched.
+    /// The frame that was used.
     pub used: Frame,
-    /// What is wrong with that.
+    /// Why the access was not permitted.
     pub reason: StaleReason,
 }
 

@@ -1,4 +1,4 @@
-//! What changes the meaning of addresses.
+//! What each change does to the table and the frames.
 
 use rangemap::RangeInclusiveSet;
 use sva_core::AddrRange;
@@ -77,9 +77,9 @@ impl Memory {
     /// Notes a change as under way. Answers its number, and which ranges the watchers must be told
     /// of.
     ///
-    /// That is also where this change took nothing but an earlier one did that is not over: who
-    /// makes a page read-only that another is just making read-only may not return while
-    /// devices still write to it.
+    /// This includes ranges where an earlier change that is not over took something and this one
+    /// found nothing: a change that makes a page read-only, as another one is just doing, must not
+    /// return while devices still write to it.
     pub(crate) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
         let to_tell = |range: &AddrRange| {
             let earlier = self.changes.values().any(|change| change.old.overlaps(&span(*range)));
@@ -92,16 +92,16 @@ impl Memory {
         (number, told)
     }
 
-    /// Frees the frames that the change took, whoever may still use them.
+    /// Frees the frames that the change took, whether devices still use them or not.
     pub(crate) fn free(&mut self, change: u64) {
         let frames = self.changes.get_mut(&change).map(|taken| std::mem::take(&mut taken.frames));
         self.release(frames.unwrap_or_default());
     }
 
-    /// The change is over: nobody uses what its ranges meant before it, be it this change or an
-    /// earlier one that took it. Its frames are freed, but for those that an earlier change has
-    /// moved to these addresses, or from address to address on their way, and that is not over: the
-    /// last such change has them from now on.
+    /// Ends a change: no device uses the old translations of its ranges any more, which this change
+    /// or an earlier one took. Its frames are freed, except those that an earlier change, which is
+    /// not over, has moved: devices may still use them by the address before that move. The last
+    /// such change frees them.
     pub(crate) fn finish(&mut self, change: u64) {
         let Some(mut over) = self.changes.remove(&change) else { return };
         for (_, earlier) in self.changes.range_mut(..change).rev() {

@@ -1,5 +1,5 @@
 //! What a [`MemorySpace`](crate::MemorySpace) is made of: a table that leads from addresses to
-//! frames, the frames, and the changes under way. Knows no locks.
+//! frames, the frames, and the changes under way. Takes no lock.
 
 mod audit;
 mod change;

@@ -11,10 +11,10 @@ use crate::table::{Cursor, Halt, Table};
 pub(crate) struct Memory {
     pub(crate) table: Table,
     pub(super) frames: Frames,
-    /// Those that are not over, by number: the first to begin is the first here.
+    /// The changes that are not over, by number, in the order in which they began.
     pub(super) changes: BTreeMap<u64, Taken>,
     pub(super) next_change: u64,
-    /// The largest translation is of 2^this bytes.
+    /// The largest translation has 2^`largest` bytes.
     pub(crate) largest: u8,
 }
 

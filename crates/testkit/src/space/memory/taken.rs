@@ -10,9 +10,9 @@ use crate::table::Mapping;
 pub(crate) struct Taken {
     /// All addresses that were asked for.
     pub(super) ranges: Vec<AddrRange>,
-    /// Address -> what it meant before, where a translation could have named it.
+    /// Address -> its mapping before, if a translation of it could have been kept.
     pub(super) old: RangeInclusiveMap<u64, Mapping>,
-    /// Frames that no address leads to any more, which are this change's to free.
+    /// Frames that no address leads to any more, and that this change is to free.
     pub(super) frames: RangeInclusiveSet<u64>,
 }
 
@@ -26,15 +26,15 @@ impl Taken {
         }
     }
 
-    /// `range` no longer means what it did. An absent page was nothing that could be kept.
+    /// Notes that `range` has changed. Of an absent page no translation can have been kept.
     pub(super) fn note(&mut self, range: AddrRange, mapping: Mapping) {
         if mapping.present {
             self.old.insert(span(range), mapping);
         }
     }
 
-    /// Takes over those of another change's frames that devices may still use by an address that
-    /// led there before this one.
+    /// Takes over those of a later change's frames that devices may still use by an address that
+    /// led to them before this change.
     pub(super) fn keep_in_use(&mut self, frames: &mut RangeInclusiveSet<u64>) {
         for (run, mapping) in self.old.iter() {
             let used = mapping.frames(range_of(run));
