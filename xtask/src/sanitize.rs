@@ -22,8 +22,8 @@ const ACCESSES: [&str; 8] = [
     "sva_core::port::atomic::sealed::Word>",
     "as sva_core::space::AddressSpace>::read",
     "as sva_core::space::AddressSpace>::write",
-    "sva_testkit::arena::ArenaSpace>::peek",
-    "sva_testkit::arena::ArenaSpace>::poke",
+    "sva_testkit::arena::arena_space::ArenaSpace>::peek",
+    "sva_testkit::arena::arena_space::ArenaSpace>::poke",
     "sva_vmm::memory::DeviceMemory<",
     "vm_memory::iommu::IommuMemory<",
 ];
@@ -51,8 +51,19 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
         ));
     };
     let symbolizer = symbolizer.display();
-    let packages =
-        ["-Zbuild-std", "-p", "sva-core", "-p", "sva-testkit", "-p", "sva-vmm", "-p", "sva-host"];
+    let packages = [
+        "-Zbuild-std",
+        "-p",
+        "sva-core",
+        "-p",
+        "sva-testkit",
+        "-p",
+        "sva-sim",
+        "-p",
+        "sva-vmm",
+        "-p",
+        "sva-host",
+    ];
     let in_place = ["rules", "arena", "histories", "schedule", "adapters"];
     // Those of the host provider whose processes are no copies of this one, which the sanitizer's
     // runtime would have to follow.
@@ -198,7 +209,7 @@ mod tests {
     use super::*;
 
     const PORT: &str = "  Write of size 8 at 0x7f by thread T1:\n    #0 memcpy x\n    #1 <sva_core::port::DmaPort>::write x\n";
-    const OWNER: &str = "  Previous read of size 8 at 0x7f by thread T2:\n    #0 <sva_testkit::arena::ArenaSpace>::peek x\n";
+    const OWNER: &str = "  Previous read of size 8 at 0x7f by thread T2:\n    #0 <sva_testkit::arena::arena_space::ArenaSpace>::peek x\n";
     const POISON: &str = "  Previous write of size 8 at 0x7f by main thread:\n    #0 <sva_testkit::arena::memory::Arena>::poison x\n";
 
     fn report(first: &str, second: &str) -> String {

@@ -142,7 +142,7 @@ fn schedule(context: &Context) -> Result<Outcome, String> {
         "test",
         "--release",
         "-p",
-        "sva-testkit",
+        "sva-sim",
         "--test",
         "schedule",
         "--locked",

@@ -1,11 +1,11 @@
-//! Maps from ranges of numbers, be they addresses or frames.
+//! Maps from ranges of numbers, which are addresses or frames.
 
 use std::ops::RangeInclusive;
 
 use rangemap::RangeInclusiveMap;
 use sva_core::AddrRange;
 
-/// What of the map's ranges lies in `range`.
+/// The parts of the map's ranges that lie in `range`.
 pub(crate) fn parts<V: Copy + Eq>(
     map: &RangeInclusiveMap<u64, V>,
     range: AddrRange,
@@ -23,7 +23,7 @@ pub(crate) fn range_of(run: &RangeInclusive<u64>) -> AddrRange {
     AddrRange::inclusive(*run.start(), *run.end()).expect("a map's ranges are in order")
 }
 
-/// The range `by` bytes further on; the numbers wrap, the range does not.
+/// The range `by` bytes further on. Its numbers may wrap; the range itself must not.
 pub(crate) fn shifted(range: AddrRange, by: u64) -> AddrRange {
     AddrRange::new(range.first().wrapping_add(by), range.len())
         .expect("frames and addresses are moved as whole ranges")

@@ -1,13 +1,11 @@
-//! A space that remembers what was done to it, in order.
+//! A space that records the accesses to it, in order.
 
 use std::sync::Arc;
 
 use sva_core::sync::Mutex;
-use sva_core::{
-    Access, AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame,
-    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
-    WatchToken,
-};
+use sva_core::{Access, AccessMode, AddrRange, AddressSpace, Segment, Stopped};
+
+use crate::forwarding::{Forwarding, ForwardingSpace};
 
 /// One piece of one access, as far as it was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +27,11 @@ impl Recorded {
     }
 }
 
-/// Passes everything on to another space and records each access. The order is exact for one thread
-/// at a time.
+/// Forwards everything to another space and records each access by address. The order is exact for
+/// one thread at a time.
+///
+/// Accesses by frame and in place are forwarded and leave no record: devices that keep translations
+/// make those.
 pub struct RecordingSpace {
     inner: Arc<dyn AddressSpace>,
     log: Mutex<(u64, Vec<Recorded>)>,
@@ -38,8 +39,8 @@ pub struct RecordingSpace {
 
 impl RecordingSpace {
     /// Records what goes through it to `inner`; both are one space, by one identity.
-    pub fn new(inner: Arc<dyn AddressSpace>) -> Arc<Self> {
-        Arc::new(Self { inner, log: Mutex::new((0, Vec::new())) })
+    pub fn new(inner: Arc<dyn AddressSpace>) -> Arc<Forwarding<Self>> {
+        Arc::new(Forwarding(Self { inner, log: Mutex::new((0, Vec::new())) }))
     }
 
     /// Takes the record so far.
@@ -69,25 +70,9 @@ impl RecordingSpace {
     }
 }
 
-impl AddressSpace for RecordingSpace {
-    fn id(&self) -> SpaceId {
-        self.inner.id()
-    }
-
-    fn capabilities(&self) -> SpaceCapabilities {
-        self.inner.capabilities()
-    }
-
-    fn ended(&self) -> Option<EndReason> {
-        self.inner.ended()
-    }
-
-    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        self.inner.watch(watcher)
-    }
-
-    fn unwatch(&self, token: WatchToken) {
-        self.inner.unwatch(token);
+impl ForwardingSpace for RecordingSpace {
+    fn inner(&self) -> &dyn AddressSpace {
+        &*self.inner
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
@@ -100,25 +85,5 @@ impl AddressSpace for RecordingSpace {
         let outcome = self.inner.write(pieces, data, mode);
         self.record(pieces, data, mode.access, &outcome);
         outcome
-    }
-
-    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        self.inner.translate(address, privileged)
-    }
-
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.inner.resolve(address, mode)
-    }
-
-    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
-        self.inner.read_frame(frame, buf)
-    }
-
-    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
-        self.inner.write_frame(frame, data)
-    }
-
-    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        self.inner.mapped_within(windows)
     }
 }

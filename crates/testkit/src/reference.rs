@@ -39,13 +39,13 @@ impl Pasids {
 pub struct Mapping {
     /// The IOVAs.
     pub iova: AddrRange,
-    /// The address that the first of them means.
+    /// The target of the first of them.
     pub target: u64,
     /// Whether writes are permitted.
     pub write: bool,
 }
 
-/// Why a domain refuses a change (rule T8).
+/// Why a domain refuses a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The range is empty or wraps.
@@ -57,10 +57,10 @@ pub enum Refusal {
     /// The end passes the address width.
     #[error("the range passes the address width")]
     PastWidth,
-    /// It touches this reserved range.
+    /// It overlaps this reserved range.
     #[error("it touches the reserved range {0}")]
     Reserved(AddrRange),
-    /// It touches this mapping (for unmapping: covers only a part of it).
+    /// It overlaps this mapping; for an unmap: it covers only a part of it.
     #[error("it touches the mapping {0}")]
     Touches(AddrRange),
 }
@@ -102,10 +102,10 @@ impl Domain {
         Ok(())
     }
 
-    /// Removes the mappings inside the range and says how many bytes they had.
+    /// Removes the mappings inside the range and returns how many bytes they had.
     ///
     /// # Errors
-    /// The range is none, or covers a mapping only in part: then nothing is removed.
+    /// The range is empty or wraps, or covers a mapping only in part: then nothing is removed.
     pub fn unmap(&mut self, iova: u64, len: u64) -> Result<u64, Refusal> {
         let range = AddrRange::new(iova, len).ok_or(Refusal::BadRange)?;
         if let Some(split) = self.touching(range).filter(|mapping| !range.covers(*mapping)).min() {
@@ -116,7 +116,7 @@ impl Domain {
         Ok(bytes)
     }
 
-    /// What one address means, and whether it may be written.
+    /// The target of an address, and whether it may be written.
     pub fn translate(&self, iova: u64) -> Option<(u64, bool)> {
         let mapping = self.mappings.iter().find(|mapping| mapping.iova.contains(iova))?;
         Some((mapping.target + (iova - mapping.iova.first()), mapping.write))

@@ -1,30 +1,30 @@
-//! From addresses to frames: the table of a space, and the walk of an access through it. Knows no
-//! locks.
+//! The page table of a space, and the walk of an access through it. Takes no lock.
 //!
-//! The table holds runs of pages that are alike and have contiguous frames, and joins neighbours
-//! that are: what one run holds, one translation may cover.
+//! The table holds runs: contiguous pages with contiguous frames and the same protection.
+//! Neighbours that belong to one run are joined, since one translation may cover a whole run.
 
 use rangemap::RangeInclusiveMap;
 use sva_core::ats::AlignedRange;
 use sva_core::{AccessMode, AddrRange, Frame, OnAbsent, Segment, StopCause, Translation};
 
+use crate::pages::PAGE;
+use crate::protection::Protection;
 use crate::ranges::{parts, range_of, shifted, span};
-use crate::space::{PAGE, Protection};
 
-/// What a run of addresses means.
+/// What a run of addresses leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mapping {
     /// What to add to an address to get its frame's number; wraps.
     pub(crate) shift: u64,
     pub(crate) protection: Protection,
     pub(crate) present: bool,
-    /// The change that is about to give it other frames: until then the provider's own copies use
-    /// these, and nothing is to be kept of them.
+    /// The change that is about to give it other frames. Until then the provider's own copies use
+    /// the present ones, and nobody may keep a translation of them.
     pub(crate) moving: Option<u64>,
 }
 
 impl Mapping {
-    /// Present, and staying where it is.
+    /// Present, with no change about to move it.
     pub(crate) fn new(shift: u64, protection: Protection) -> Self {
         Self { shift, protection, present: true, moving: None }
     }
@@ -38,16 +38,17 @@ impl Mapping {
     }
 }
 
-/// Why a walk over the pieces paused.
+/// Why a walk over the pieces halted.
 pub(crate) enum Halt {
-    /// At this page, which is absent and is to be resolved; then the walk goes on.
+    /// This page is absent and is to be resolved; then the walk continues.
     Absent(AddrRange),
-    /// For good.
+    /// The access stops here.
     Stop(StopCause),
 }
 
-/// Repeats `pass`, which goes on where it halted, until it is through or has stopped for good.
-pub(crate) fn through(
+/// Repeats `pass`, which continues where it halted, until it is done or stops. Brings in the absent
+/// pages at which it halts.
+pub(crate) fn resolving(
     mut pass: impl FnMut() -> Result<(), Halt>,
     bring_in: impl Fn(AddrRange) -> Result<(), StopCause>,
 ) -> Result<(), StopCause> {
@@ -114,7 +115,7 @@ impl Table {
         self.runs.get(&address)
     }
 
-    /// What of its runs lies in `range`.
+    /// The parts of its runs that lie in `range`.
     pub(crate) fn parts(&self, range: AddrRange) -> Vec<(AddrRange, Mapping)> {
         parts(&self.runs, range)
     }
@@ -143,7 +144,7 @@ impl Table {
         Ok((range_of(run), *mapping))
     }
 
-    /// The run of `address`, if something may be kept of it.
+    /// The run of `address`, if a translation of it may be kept.
     pub(crate) fn run(&self, address: u64) -> Result<(AddrRange, Mapping), StopCause> {
         if self.ended {
             return Err(StopCause::Ended);
@@ -173,14 +174,14 @@ impl Table {
         Ok(Translation { range, frame, permits, global: false })
     }
 
-    /// Makes mapped pages present, which takes nothing from anybody.
+    /// Makes mapped pages present. No watcher needs to know: nothing is taken away.
     pub(crate) fn set_present(&mut self, range: AddrRange) {
         for (part, mapping) in self.parts(range) {
             self.insert(part, Mapping { present: true, ..mapping });
         }
     }
 
-    /// Has the page of `address` stay where it is, if it was about to be moved.
+    /// Cancels the move of the page of `address`, if one is about to happen.
     pub(crate) fn settle(&mut self, address: u64) {
         for (part, mapping) in self.parts(AlignedRange::page(address).range()) {
             self.insert(part, Mapping { moving: None, ..mapping });

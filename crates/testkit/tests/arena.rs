@@ -10,7 +10,7 @@ use sva_core::{
     AccessMode, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, DmaPort, EndReason,
     FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug, Segment,
 };
-use sva_testkit::arena::Change;
+use sva_testkit::ArenaChange;
 use sva_testkit::{ArenaSpace, FlatTopology, PAGE, Protection};
 
 const BASE: u64 = 0x7000_0000_0000;
@@ -143,7 +143,7 @@ fn changes_that_are_joined_take_all_away_when_they_have_begun() {
     system.read(&port, BASE, ALL as usize).expect("mapped");
     let joined = (0..PAGES as u64)
         .map(|page| space.begin_unmap(BASE + page * PAGE, PAGE))
-        .reduce(Change::and)
+        .reduce(ArenaChange::and)
         .expect("some");
     assert_eq!(system.read(&port, BASE, 1), Err((0, FaultReason::NotMapped)));
     joined.finish();

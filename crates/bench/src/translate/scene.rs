@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use sva_core::{AddressSpace, Bind, Bond, Device, DmaPort, Iommu, IommuConfig, Pasid, PasidWidth};
-use sva_testkit::{ArenaSpace, FlatTopology, Protection};
+use sva_testkit::{ArenaSpace, FlatTopology, Forwarding, Protection};
 
 use super::watched::Watched;
 use crate::host::spec;
@@ -17,7 +17,7 @@ pub(super) struct Scene {
     pub(super) device: Device,
     pub(super) space: ArenaSpace,
     /// What is bound.
-    pub(super) watched: Option<Arc<Watched>>,
+    pub(super) watched: Option<Arc<Forwarding<Watched>>>,
     pub(super) bond: Bond<()>,
     /// Bytes of a run; the next one begins twice as much further on, so that no two are one.
     pub(super) run: u64,

@@ -291,8 +291,9 @@ fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
     }
 }
 
+// shows T2
 // regression 11: translations that a device had kept outlived the time in which nobody told it of
-// changes. shows T2
+// changes.
 #[test]
 fn translations_that_were_kept_when_ats_was_switched_off_are_gone_when_it_is_on_again() {
     let rig = Rig::new();

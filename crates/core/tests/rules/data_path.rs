@@ -5,7 +5,7 @@ use sva_core::{
     Access, AccessMode, AddrRange, Bind, DmaCause, Event, Fault, FaultReason, Features,
     IommuConfig, OnAbsent, Overlap, Pasid, PathPolicy, PeerWindow, Segment,
 };
-use sva_testkit::{PAGE, PeerAccess, Protection, RecordingSpace};
+use sva_testkit::{Forwarding, ForwardingSpace, PAGE, PeerAccess, Protection, RecordingSpace};
 
 use crate::support::*;
 
@@ -411,9 +411,9 @@ fn the_event_log_keeps_the_newest_and_counts_what_it_lost() {
 #[test]
 fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
     let world = World::new();
-    let device = world.plug(1);
+    let (device, memory) = (world.plug(1), space());
     let handle: std::sync::Arc<dyn sva_core::AddressSpace> =
-        std::sync::Arc::new(Broken(space().handle()));
+        std::sync::Arc::new(Forwarding(Broken(memory.handle())));
     let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("free");
     let error = device.port().read(Some(bond.pasid()), BASE, &mut [0; 8]).expect_err("broken");
     assert_eq!((error.done, error.fault()), (3, None));
@@ -448,35 +448,31 @@ fn failure() -> sva_core::HostFailure {
     }
 }
 
-impl sva_core::AddressSpace for Broken {
-    fn id(&self) -> sva_core::SpaceId {
-        self.0.id()
+impl ForwardingSpace for Broken {
+    fn inner(&self) -> &dyn sva_core::AddressSpace {
+        &*self.0
     }
-    fn capabilities(&self) -> sva_core::SpaceCapabilities {
-        self.0.capabilities()
-    }
-    fn ended(&self) -> Option<sva_core::EndReason> {
-        None
-    }
-    fn watch(
-        &self,
-        _: std::sync::Arc<dyn sva_core::SpaceWatcher>,
-    ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
-        Ok(sva_core::WatchToken(0))
-    }
-    fn unwatch(&self, _: sva_core::WatchToken) {}
+
     fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), sva_core::Stopped> {
         Err(sva_core::Stopped { done: 3, cause: sva_core::StopCause::Host(failure()) })
     }
+
     fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), sva_core::Stopped> {
         Err(sva_core::Stopped { done: 3, cause: sva_core::StopCause::Host(failure()) })
     }
+
     fn translate(&self, _: u64, _: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
         Err(sva_core::StopCause::Host(failure()))
     }
+
+    fn run(&self, _: u64, _: bool) -> Result<Option<sva_core::Run>, sva_core::StopCause> {
+        Err(sva_core::StopCause::Host(failure()))
+    }
+
     fn resolve(&self, _: u64, _: AccessMode) -> Result<(), sva_core::StopCause> {
         Err(sva_core::StopCause::Host(failure()))
     }
+
     fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
         Err(failure())
     }

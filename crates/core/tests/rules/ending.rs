@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use sva_core::sync::Mutex;
 use sva_core::{AddressSpace, Bind, BondEnd, EndReason, Event, FaultReason, SpaceId, UnbindReport};
-use sva_testkit::{MemorySpace, PAGE};
+use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
 use crate::support::*;
 
@@ -60,56 +60,28 @@ struct Undead {
     memory: Arc<dyn AddressSpace>,
 }
 
-impl AddressSpace for Undead {
-    fn id(&self) -> SpaceId {
+impl ForwardingSpace for Undead {
+    fn inner(&self) -> &dyn AddressSpace {
+        &*self.memory
+    }
+
+    fn id(&self) -> sva_core::SpaceId {
         self.life.id()
     }
-    fn capabilities(&self) -> sva_core::SpaceCapabilities {
-        self.life.capabilities()
-    }
+
     fn ended(&self) -> Option<EndReason> {
         None
     }
+
     fn watch(
         &self,
         watcher: Arc<dyn sva_core::SpaceWatcher>,
     ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
         self.life.watch(watcher)
     }
+
     fn unwatch(&self, token: sva_core::WatchToken) {
         self.life.unwatch(token);
-    }
-    fn read(
-        &self,
-        pieces: &[sva_core::Segment],
-        buf: &mut [u8],
-        mode: sva_core::AccessMode,
-    ) -> Result<(), sva_core::Stopped> {
-        self.memory.read(pieces, buf, mode)
-    }
-    fn write(
-        &self,
-        pieces: &[sva_core::Segment],
-        data: &[u8],
-        mode: sva_core::AccessMode,
-    ) -> Result<(), sva_core::Stopped> {
-        self.memory.write(pieces, data, mode)
-    }
-    fn translate(
-        &self,
-        address: u64,
-        privileged: bool,
-    ) -> Result<sva_core::Translation, sva_core::StopCause> {
-        self.memory.translate(address, privileged)
-    }
-    fn resolve(&self, address: u64, mode: sva_core::AccessMode) -> Result<(), sva_core::StopCause> {
-        self.memory.resolve(address, mode)
-    }
-    fn mapped_within(
-        &self,
-        windows: &[sva_core::AddrRange],
-    ) -> Result<Vec<sva_core::AddrRange>, sva_core::HostFailure> {
-        self.memory.mapped_within(windows)
     }
 }
 
@@ -119,7 +91,7 @@ fn the_core_itself_cuts_a_space_off_whose_end_was_announced_and_binds_it_to_nobo
     let world = World::new();
     let (life, memory, device, other) = (space(), space(), world.plug(1), world.plug(2));
     let handle: Arc<dyn AddressSpace> =
-        Arc::new(Undead { life: life.handle(), memory: memory.handle() });
+        Arc::new(Forwarding(Undead { life: life.handle(), memory: memory.handle() }));
     let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("alive");
     assert_eq!(refused(&device.port(), bond.pasid()), None);
     life.end(EndReason::RightsLost);

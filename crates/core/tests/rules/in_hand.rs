@@ -9,7 +9,7 @@ use sva_core::{
     AccessMode, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal,
     Segment, UnbindReport, Unbinding,
 };
-use sva_testkit::arena::Change;
+use sva_testkit::ArenaChange;
 use sva_testkit::{ArenaSpace, PAGE, Protection};
 
 use crate::asked::AskedSpace;
@@ -50,13 +50,13 @@ impl Held {
 
     /// Begins to take a page's permission to be written to away, on a thread that has nothing in
     /// hand.
-    fn take_away(&self, page: u64) -> Change {
+    fn take_away(&self, page: u64) -> ArenaChange {
         elsewhere(|| self.space.begin_protect(at(page), PAGE, Protection::READ))
     }
 }
 
 /// To a thread that has nothing in hand: one's own is not waited for.
-fn is_over(change: &Change) -> bool {
+fn is_over(change: &ArenaChange) -> bool {
     elsewhere(|| change.is_over())
 }
 
@@ -95,7 +95,7 @@ fn a_port_has_any_number_of_ranges_in_hand_and_each_is_waited_for_by_itself() {
         for _ in 0..2 {
             let mut pins: Vec<Option<Pin<'_>>> =
                 (0..PAGES).map(|page| Some(held.pin(&port, at(page), 16))).collect();
-            let changes: Vec<Change> = (0..PAGES).map(|page| held.take_away(page)).collect();
+            let changes: Vec<ArenaChange> = (0..PAGES).map(|page| held.take_away(page)).collect();
             for page in [3, 0, 7, 1, 2, 6, 5, 4] {
                 assert!(!is_over(&changes[page]));
                 pins[page] = None;

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{
-    AccessMode, AddrRange, AddressSpace, Bind, Bond, EndReason, FaultReason, Frame, HostFailure,
-    NoSuchFrame, Removal, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
-    Stopped, Translation, UnbindReport, WatchToken,
-};
+use sva_core::{AddressSpace, Bind, Bond, FaultReason, Removal, UnbindReport, WatchToken};
+use sva_testkit::{Forwarding, ForwardingSpace};
 
 use crate::support::*;
 
@@ -19,46 +16,17 @@ struct OnUnwatch {
     hook: Later<Hook>,
 }
 
-impl AddressSpace for OnUnwatch {
-    fn id(&self) -> SpaceId {
-        self.space.id()
+impl ForwardingSpace for OnUnwatch {
+    fn inner(&self) -> &dyn AddressSpace {
+        &*self.space
     }
-    fn capabilities(&self) -> SpaceCapabilities {
-        self.space.capabilities()
-    }
-    fn ended(&self) -> Option<EndReason> {
-        self.space.ended()
-    }
-    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        self.space.watch(watcher)
-    }
+
     fn unwatch(&self, token: WatchToken) {
         self.space.unwatch(token);
         let hook = self.hook.lock().take();
         if let Some(hook) = hook {
             hook();
         }
-    }
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.space.read(pieces, buf, mode)
-    }
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.space.write(pieces, data, mode)
-    }
-    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        self.space.translate(address, privileged)
-    }
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.space.resolve(address, mode)
-    }
-    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
-        self.space.read_frame(frame, buf)
-    }
-    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
-        self.space.write_frame(frame, data)
-    }
-    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        self.space.mapped_within(windows)
     }
 }
 
@@ -72,7 +40,7 @@ fn an_unbind_leaves_alone_who_got_its_number_before_it_returned() {
         let (first, next) = (space(), space());
         let (hook, owner): (Later<Hook>, Later<Bond<()>>) = (later(), later());
         let watched: Arc<dyn AddressSpace> =
-            Arc::new(OnUnwatch { space: first.handle(), hook: hook.clone() });
+            Arc::new(Forwarding(OnUnwatch { space: first.handle(), hook: hook.clone() }));
         let bond = world.iommu.bind_device(&device, &watched, Bind::new(())).expect("free");
         let pasid = bond.pasid();
         let (iommu, bound, target, slot) =

@@ -5,7 +5,7 @@ use sva_core::{
     AddrRange, Bind, BindGroupError, ContainerBindError, Device, EndReason, Feature, Features,
     JoinError, PathDefect, Refusal, SpaceCapabilities, SpaceRefusal,
 };
-use sva_testkit::{MemorySpace, PAGE};
+use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
 use crate::support::*;
 
@@ -78,67 +78,20 @@ fn a_refused_bind_device_leaves_nothing() {
 fn a_space_that_ends_between_the_check_and_the_watch_costs_no_pasid() {
     /// Alive when it is asked, ended when it is watched.
     struct Slipping(std::sync::Arc<dyn sva_core::AddressSpace>);
-    impl sva_core::AddressSpace for Slipping {
-        fn id(&self) -> sva_core::SpaceId {
-            self.0.id()
+    impl ForwardingSpace for Slipping {
+        fn inner(&self) -> &dyn sva_core::AddressSpace {
+            &*self.0
         }
-        fn capabilities(&self) -> SpaceCapabilities {
-            self.0.capabilities()
-        }
+
         fn ended(&self) -> Option<EndReason> {
             None
-        }
-        fn watch(
-            &self,
-            watcher: std::sync::Arc<dyn sva_core::SpaceWatcher>,
-        ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
-            self.0.watch(watcher)
-        }
-        fn unwatch(&self, token: sva_core::WatchToken) {
-            self.0.unwatch(token);
-        }
-        fn read(
-            &self,
-            pieces: &[sva_core::Segment],
-            buf: &mut [u8],
-            mode: sva_core::AccessMode,
-        ) -> Result<(), sva_core::Stopped> {
-            self.0.read(pieces, buf, mode)
-        }
-        fn write(
-            &self,
-            pieces: &[sva_core::Segment],
-            data: &[u8],
-            mode: sva_core::AccessMode,
-        ) -> Result<(), sva_core::Stopped> {
-            self.0.write(pieces, data, mode)
-        }
-        fn translate(
-            &self,
-            address: u64,
-            privileged: bool,
-        ) -> Result<sva_core::Translation, sva_core::StopCause> {
-            self.0.translate(address, privileged)
-        }
-        fn resolve(
-            &self,
-            address: u64,
-            mode: sva_core::AccessMode,
-        ) -> Result<(), sva_core::StopCause> {
-            self.0.resolve(address, mode)
-        }
-        fn mapped_within(
-            &self,
-            windows: &[AddrRange],
-        ) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
-            self.0.mapped_within(windows)
         }
     }
     let world = World::new();
     let (space, device) = (space(), world.plug_as(1, capable(1)).device);
     space.end(EndReason::Execed);
     let handle: std::sync::Arc<dyn sva_core::AddressSpace> =
-        std::sync::Arc::new(Slipping(space.handle()));
+        std::sync::Arc::new(Forwarding(Slipping(space.handle())));
     let error = refused_without_a_trace(&world, &space, &[&device], |bind| {
         world.iommu.bind_device(&device, &handle, bind).map(drop)
     });

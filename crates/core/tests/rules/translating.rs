@@ -7,14 +7,15 @@ use std::time::Duration;
 use sva_core::ats::{
     InvalidationRequest, RequestId, TranslationAnswer, TranslationCompletion, TranslationRefusal,
 };
+use sva_core::space::Run;
 use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device,
-    DeviceSpec, DmaError, EndReason, Event, Features, Frame, HostFailure, IommuConfig, NoSuchFrame,
-    Pasid, PasidCapability, PasidWidth, Plug, Segment, SpaceCapabilities, SpaceEnded, SpaceId,
-    SpaceWatcher, StopCause, Stopped, ToDevice, Translation, WatchToken,
+    AccessMode, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec,
+    DmaError, EndReason, Event, Features, Frame, HostFailure, IommuConfig, NoSuchFrame, Pasid,
+    PasidCapability, PasidWidth, Plug, SpaceEnded, SpaceWatcher, StopCause, ToDevice, Translation,
+    WatchToken,
 };
-use sva_testkit::{Change, MemorySpace};
+use sva_testkit::{Change, Forwarding, ForwardingSpace, MemorySpace};
 
 use crate::held::*;
 use crate::support::*;
@@ -60,7 +61,7 @@ pub(crate) struct Rig {
     pub(crate) device: Device,
     pub(crate) port: AtsPort,
     pub(crate) space: MemorySpace,
-    pub(crate) gated: Arc<GatedSpace>,
+    pub(crate) gated: Arc<Forwarding<GatedSpace>>,
     pub(crate) pasid: Pasid,
     pub(crate) bond: Option<Bond<()>>,
 }
@@ -300,14 +301,14 @@ pub(crate) struct GatedSpace {
 }
 
 impl GatedSpace {
-    pub(crate) fn new(space: &MemorySpace) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(space: &MemorySpace) -> Arc<Forwarding<Self>> {
+        Arc::new(Forwarding(Self {
             inner: space.handle(),
             hook: later(),
             failure: later(),
             watchers: Noted::default(),
             frame_accesses: Mutex::new(0),
-        })
+        }))
     }
 
     /// Runs `hook` once, inside the next access by frame.
@@ -331,6 +332,10 @@ impl GatedSpace {
         *self.frame_accesses.lock()
     }
 
+    fn take_failure(&self) -> Result<(), StopCause> {
+        self.failure.lock().take().map_or(Ok(()), |failure| Err(StopCause::Host(failure)))
+    }
+
     fn frame_accessed(&self) {
         *self.frame_accesses.lock() += 1;
         let hook = self.hook.lock().take();
@@ -340,17 +345,9 @@ impl GatedSpace {
     }
 }
 
-impl AddressSpace for GatedSpace {
-    fn id(&self) -> SpaceId {
-        self.inner.id()
-    }
-
-    fn capabilities(&self) -> SpaceCapabilities {
-        self.inner.capabilities()
-    }
-
-    fn ended(&self) -> Option<EndReason> {
-        self.inner.ended()
+impl ForwardingSpace for GatedSpace {
+    fn inner(&self) -> &dyn AddressSpace {
+        &*self.inner
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
@@ -358,28 +355,14 @@ impl AddressSpace for GatedSpace {
         self.inner.watch(watcher)
     }
 
-    fn unwatch(&self, token: WatchToken) {
-        self.inner.unwatch(token);
-    }
-
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.inner.read(pieces, buf, mode)
-    }
-
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.inner.write(pieces, data, mode)
-    }
-
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        let failure = self.failure.lock().take();
-        match failure {
-            Some(failure) => Err(StopCause::Host(failure)),
-            None => self.inner.translate(address, privileged),
-        }
+        self.take_failure()?;
+        self.inner.translate(address, privileged)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.inner.resolve(address, mode)
+    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+        self.take_failure()?;
+        self.inner.run(address, privileged)
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
@@ -390,9 +373,5 @@ impl AddressSpace for GatedSpace {
     fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
         self.frame_accessed();
         self.inner.write_frame(frame, data)
-    }
-
-    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        self.inner.mapped_within(windows)
     }
 }

@@ -9,14 +9,14 @@ use sva_core::{
 use sva_devices::{
     Completion, DataMover, DataMoverConfig, Descriptor, InFlight, Walker, WalkerConfig,
 };
-use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection, RecordingSpace};
+use sva_testkit::{FlatTopology, Forwarding, MemorySpace, PAGE, Protection, RecordingSpace};
 
 /// Where the space has memory.
 pub(crate) const BASE: u64 = 0x10_0000;
 
 pub(crate) struct Rig {
     pub(crate) space: Arc<MemorySpace>,
-    pub(crate) log: Arc<RecordingSpace>,
+    pub(crate) log: Arc<Forwarding<RecordingSpace>>,
     pub(crate) iommu: Iommu,
     pub(crate) device: Device,
     pub(crate) in_flight: Arc<InFlight>,

@@ -1,40 +1,39 @@
-//! Changes of a space, and how one that takes something away waits for those that access the memory
-//! in place (rule T2).
+//! Changes of a space, and how one that takes something away waits for accesses in place.
 //!
 //! A change has four steps: the table changes under the lock; with no lock held every watcher is
 //! told of the range; what they answered is waited for; the memory that was taken is freed, and may
 //! serve another address from then on. [`ArenaSpace::unmap`] and its kin make all four. Each has a
-//! form that begins the change and hands the rest back as a [`Change`], so that many can be waited
-//! for at once.
+//! form that begins the change and hands the rest back as an [`ArenaChange`], so that many can be
+//! waited for at once.
 
 use std::sync::Arc;
 
 use sva_core::{Invalidation, mutation};
 
+use super::arena_space::{ArenaSpace, Shared};
 use super::state::{State, Taken};
-use super::{ArenaSpace, Shared};
-use crate::space::{Protection, whole_pages};
+use crate::pages::whole_pages;
+use crate::protection::Protection;
 
 /// Changes that are under way: the new state holds, and accesses through the old one may not be
 /// over.
 ///
 /// Dropping it is finishing it. One that is forgotten keeps its memory.
 #[must_use = "dropping it waits for the devices and frees what the change took"]
-pub struct Change {
+pub struct ArenaChange {
     begun: Vec<(Arc<Shared>, u64)>,
     left: Invalidation,
 }
 
-impl Change {
-    /// This one and another one, be it of the same space or not: they are waited for together, at
-    /// the price of one.
+impl ArenaChange {
+    /// Joins this change and another one, of the same space or another: one wait serves both.
     pub fn and(mut self, mut other: Self) -> Self {
         self.begun.append(&mut other.begun);
         self.left = take(&mut self.left).and(take(&mut other.left));
         self
     }
 
-    /// Whether nobody uses the old state any more. Does not block.
+    /// Whether no access uses the old state any more. Does not block.
     pub fn is_over(&self) -> bool {
         self.left.is_over()
     }
@@ -46,7 +45,7 @@ impl Change {
     }
 }
 
-impl Drop for Change {
+impl Drop for ArenaChange {
     fn drop(&mut self) {
         take(&mut self.left).wait();
         self.begun.iter().for_each(|(space, number)| space.finish(*number));
@@ -73,14 +72,14 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`map`](Self::map).
-    pub fn begin_map(&self, address: u64, len: u64, protection: Protection) -> Change {
+    pub fn begin_map(&self, address: u64, len: u64, protection: Protection) -> ArenaChange {
         let range = whole_pages(address, len);
         let frames = self.shared.take(range, true);
         self.begin(|state| state.map(range, protection, &frames))
     }
 
-    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule
-    /// T2): it blocks until the devices have forgotten them.
+    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way:
+    /// it blocks until the devices have forgotten them.
     ///
     /// # Panics
     /// The range is empty, wraps, or is not made of whole pages.
@@ -92,13 +91,13 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
-    pub fn begin_unmap(&self, address: u64, len: u64) -> Change {
+    pub fn begin_unmap(&self, address: u64, len: u64) -> ArenaChange {
         let range = whole_pages(address, len);
         self.begin(|state| state.unmap(range))
     }
 
     /// Changes the protection of what is mapped there. When it returns, no access under the old one
-    /// is under way (rule T2): it blocks where the new one permits less.
+    /// is under way: it blocks where the new one permits less.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
@@ -110,7 +109,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
-    pub fn begin_protect(&self, address: u64, len: u64, protection: Protection) -> Change {
+    pub fn begin_protect(&self, address: u64, len: u64, protection: Protection) -> ArenaChange {
         let range = whole_pages(address, len);
         self.begin(|state| state.protect(range, protection))
     }
@@ -128,7 +127,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`remap`](Self::remap).
-    pub fn begin_remap(&self, from: u64, len: u64, to: u64) -> Change {
+    pub fn begin_remap(&self, from: u64, len: u64, to: u64) -> ArenaChange {
         let (from, target) = (whole_pages(from, len), whole_pages(to, len));
         assert!(!from.overlaps(target), "{from} is moved onto itself, to {target}");
         self.begin(|state| state.remap(from, to))
@@ -137,11 +136,10 @@ impl ArenaSpace {
     /// Gives the present pages there other memory with the same contents, as compaction and
     /// migration do. Blocks as [`unmap`](Self::unmap).
     ///
-    /// Until nobody accesses the old memory any more nothing is to be kept of these pages, and the
-    /// provider's copies go on in the old memory; then it is copied. A page that
-    /// somebody brings in meanwhile to keep it, that another change takes, or that is just being
-    /// moved to these addresses stays where it is: so does a page that is in use when a kernel
-    /// migrates.
+    /// As long as the old memory is accessed, no translation of these pages may be kept, and the
+    /// provider's copies use the old memory. Then it is copied. A page stays where it is if it is
+    /// resolved meanwhile, if another change takes it, or if it is being moved to these addresses:
+    /// as a page in use does when a kernel migrates.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap); or the arena has no `len` bytes left.
@@ -153,7 +151,7 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`replace`](Self::replace).
-    pub fn begin_replace(&self, address: u64, len: u64) -> Change {
+    pub fn begin_replace(&self, address: u64, len: u64) -> ArenaChange {
         let range = whole_pages(address, len);
         let frames = self.shared.take(range, false);
         self.begin(|state| state.replace(range, frames))
@@ -173,13 +171,13 @@ impl ArenaSpace {
     ///
     /// # Panics
     /// As [`absent`](Self::absent).
-    pub fn begin_absent(&self, address: u64, len: u64) -> Change {
+    pub fn begin_absent(&self, address: u64, len: u64) -> ArenaChange {
         let range = whole_pages(address, len);
         let frames = self.shared.take(range, true);
         self.begin(|state| state.absent(range, &frames))
     }
 
-    fn begin(&self, change: impl FnOnce(&mut State) -> Taken) -> Change {
+    fn begin(&self, change: impl FnOnce(&mut State) -> Taken) -> ArenaChange {
         let shared = &self.shared;
         let (number, to_tell) = {
             let mut state = shared.state.write();
@@ -191,8 +189,8 @@ impl ArenaSpace {
         if mutation::is_on(3) {
             shared.free_taken(number);
         }
-        let answers = to_tell.into_iter().flat_map(|range| shared.life.tell(shared.id, range));
-        Change {
+        let answers = to_tell.into_iter().flat_map(|range| shared.lifecycle.tell(shared.id, range));
+        ArenaChange {
             begun: vec![(shared.clone(), number)],
             left: answers.fold(Invalidation::none(), Invalidation::and),
         }
@@ -200,14 +198,14 @@ impl ArenaSpace {
 }
 
 impl Shared {
-    /// Nobody uses what the change took any more.
+    /// Ends a change: no access uses what it took any more.
     fn finish(&self, number: u64) {
         while self.step(number) {}
         self.free_taken(number);
         self.state.write().finish(number);
     }
 
-    /// Moves a chunk of pages; the lock is had by others between two of them.
+    /// Moves a chunk of pages. Releases the lock after each, so that others get it in between.
     fn step(&self, number: u64) -> bool {
         self.state.write().step(number, &self.arena)
     }

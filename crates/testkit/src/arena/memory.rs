@@ -4,16 +4,16 @@ use rangemap::RangeInclusiveSet;
 use sva_core::{AddrRange, Frame};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
+use crate::pages::PAGE;
 use crate::ranges::{range_of, shifted, span};
-use crate::space::PAGE;
 
 /// The number of the first frame: above every address that a bus has.
 pub(super) const FRAMES: u64 = 1 << 60;
 
-/// A frame is as aligned as its address up to 2^this bytes, where there is room for that.
+/// A frame is as aligned as its address, up to 2^`ALIGNED` bytes, if there is room for that.
 const ALIGNED: u8 = 21;
 
-/// What freed pages are filled with, where that is asked for.
+/// What freed pages are filled with by an arena that poisons.
 const POISON: u8 = 0xd6;
 
 /// Private anonymous memory: a page that was never touched costs nothing.
@@ -76,8 +76,7 @@ impl Arena {
 /// Which frames are free.
 pub(super) struct Free {
     free: RangeInclusiveSet<u64>,
-    /// Those that have been in use at some time: the others are as the system gave them, full of
-    /// zeros.
+    /// Those that were in use at some time. The others are zeros, as the system gave them.
     used: RangeInclusiveSet<u64>,
 }
 
@@ -95,8 +94,7 @@ impl Piece {
     }
 }
 
-/// As aligned as an address of a range of this length can be of use for: a translation is not
-/// longer than the range.
+/// The alignment that serves a range of this length: a translation is not longer than the range.
 fn alignment(range: AddrRange) -> u8 {
     ALIGNED.min(range.len().ilog2() as u8)
 }
@@ -107,16 +105,16 @@ impl Free {
     }
 
     /// Takes frames for `range`: in one piece that is as aligned as the address, else in one piece,
-    /// else in as few as there can be.
+    /// else in as few as possible.
     ///
-    /// Also answers which of them have been used before and are not zeros.
+    /// Also returns which of them were in use before, so that they are not zeros.
     ///
     /// # Panics
-    /// There are not as many.
+    /// Fewer frames are free.
     pub(super) fn take(&mut self, range: AddrRange) -> (Vec<Piece>, Vec<AddrRange>) {
         let pieces = match self.fit(range, alignment(range)).or_else(|| self.fit(range, 12)) {
             Some(first) => vec![Piece { range, shift: first.wrapping_sub(range.first()) }],
-            None => self.patchwork(range),
+            None => self.in_pieces(range),
         };
         let mut used = Vec::new();
         for frames in pieces.iter().map(|piece| piece.frames()) {
@@ -140,7 +138,7 @@ impl Free {
         })
     }
 
-    fn patchwork(&self, range: AddrRange) -> Vec<Piece> {
+    fn in_pieces(&self, range: AddrRange) -> Vec<Piece> {
         let mut free: Vec<_> = self.free.iter().map(range_of).collect();
         free.sort_by_key(|frames| std::cmp::Reverse(frames.len()));
         let mut rest = Some(range);
@@ -161,7 +159,7 @@ impl Free {
         self.free.insert(span(frames));
     }
 
-    /// Whether none of them is free, and all of them exist.
+    /// Whether all of them exist and none is free.
     pub(super) fn are_taken(&self, frames: AddrRange) -> bool {
         self.used.gaps(&span(frames)).next().is_none() && !self.free.overlaps(&span(frames))
     }
@@ -171,7 +169,7 @@ impl Free {
         self.free.iter().map(|frames| range_of(frames).len()).sum()
     }
 
-    /// Those that have been in use and are not.
+    /// Those that were in use and are free now.
     pub(super) fn freed(&self) -> Vec<AddrRange> {
         self.free.intersection(&self.used).map(|frames| range_of(&frames)).collect()
     }

@@ -10,19 +10,19 @@ use sva_core::{
 };
 use vm_memory::VolatileSlice;
 
-use super::Shared;
-use crate::table::{Cursor, through};
+use super::arena_space::Shared;
+use crate::table::{Cursor, resolving};
 
 /// The largest translation that is answered, as a power of two: 1 GiB.
 const LARGEST: u8 = 30;
 
 impl Shared {
     fn bring_in(&self, page: AddrRange) -> Result<(), StopCause> {
-        self.life.resolve(page, || self.state.write().table.set_present(page))
+        self.lifecycle.resolve(page, || self.state.write().table.set_present(page))
     }
 
-    /// Copies all pieces, a run at a time; `copy` gets the place in the buffer and the memory. The
-    /// lock is given up only to resolve an absent page.
+    /// Copies all pieces, a run at a time. `copy` gets the offset in the buffer and the memory. The
+    /// lock is released only to resolve an absent page.
     fn transfer(
         &self,
         pieces: &[Segment],
@@ -41,7 +41,7 @@ impl Shared {
             }
             Ok(())
         };
-        let outcome = through(pass, |page| self.bring_in(page));
+        let outcome = resolving(pass, |page| self.bring_in(page));
         outcome.map_err(|cause| Stopped { done: cursor.done, cause })
     }
 
@@ -81,15 +81,15 @@ impl AddressSpace for Shared {
     }
 
     fn ended(&self) -> Option<EndReason> {
-        self.life.ended()
+        self.lifecycle.ended()
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        self.life.watch(watcher)
+        self.lifecycle.watch(watcher)
     }
 
     fn unwatch(&self, token: WatchToken) {
-        self.life.unwatch(token);
+        self.lifecycle.unwatch(token);
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
@@ -120,14 +120,14 @@ impl AddressSpace for Shared {
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
         let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
         let mut found = None;
-        through(
+        resolving(
             || {
                 found = Some(self.state.read().table.check(address, mode)?);
                 Ok(())
             },
             |page| self.bring_in(page),
         )?;
-        // Who asks wants to keep it.
+        // The caller wants to keep a translation of it, so the page stays.
         if found.is_some_and(|(_, mapping)| mapping.moving.is_some()) {
             self.state.write().table.settle(address);
         }

@@ -1,5 +1,5 @@
-//! What the lock guards: the table, the free frames, the changes under way. And what each change
-//! does to them.
+//! What the lock guards: the table, the free frames, and the changes under way. Each change as a
+//! step from one state to the next.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use rangemap::RangeInclusiveMap;
 use sva_core::AddrRange;
 
 use super::memory::{Arena, Free, Piece};
+use crate::protection::Protection;
 use crate::ranges::{parts, shifted, span};
-use crate::space::Protection;
 use crate::table::{Mapping, Table};
 
 /// Bytes that are copied to other frames at a time, with the lock held.
@@ -18,7 +18,7 @@ pub(super) struct State {
     pub(super) table: Table,
     pub(super) free: Free,
     changes: BTreeMap<u64, Taken>,
-    /// Addresses that meant something before a change that is not over -> the last such change.
+    /// Addresses that were mapped before a change that is not over -> the last such change.
     lost: RangeInclusiveMap<u64, u64>,
     next_change: u64,
 }
@@ -27,7 +27,7 @@ pub(super) struct State {
 pub(super) struct Taken {
     /// All addresses that were asked for.
     ranges: Vec<AddrRange>,
-    /// Those of them that meant something which could have been kept.
+    /// Those of them of which a translation could have been kept.
     lost: Vec<AddrRange>,
     /// Frames that no address leads to any more.
     freed: Vec<AddrRange>,
@@ -49,7 +49,7 @@ impl Taken {
         }
     }
 
-    /// `range` no longer means what it did. An absent page was nothing that could be kept.
+    /// Notes that `range` has changed. Of an absent page no translation can have been kept.
     fn note(&mut self, range: AddrRange, mapping: Mapping) {
         self.lost.extend(mapping.present.then_some(range));
     }
@@ -138,8 +138,8 @@ impl State {
         taken
     }
 
-    /// Permits nothing to be kept of the present pages, until [`step`](Self::step) has moved them
-    /// into `target`.
+    /// Forbids to keep translations of the present pages, until [`step`](Self::step) has moved them
+    /// to `target`.
     pub(super) fn replace(&mut self, range: AddrRange, target: Vec<Piece>) -> Taken {
         let mut taken = Taken::from(range);
         let moving = Some(self.next_change);
@@ -156,8 +156,9 @@ impl State {
     /// Notes a change as under way. Answers its number, and which ranges the watchers must be told
     /// of.
     ///
-    /// That is also where this change took nothing but an earlier one did that is not over: who
-    /// unmaps what another is just unmapping may not return while devices still write to it.
+    /// This includes ranges where an earlier change that is not over took something and this one
+    /// found nothing: an unmap of what another thread is unmapping must not return while devices
+    /// still write to it.
     pub(super) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
         let number = self.next_change;
         self.next_change += 1;
@@ -202,8 +203,8 @@ impl State {
         true
     }
 
-    /// Has the pages stay that a change is about to give other frames, and that another change
-    /// which is not over has brought where they are.
+    /// Cancels the moves of pages that another change, which is not over, has brought to these
+    /// addresses.
     fn settle_moved(&mut self, number: u64) {
         let Some(taken) = self.changes.get(&number) else { return };
         let about = taken.target.iter().flat_map(|piece| self.table.parts(piece.range));
@@ -252,7 +253,7 @@ impl State {
     }
 }
 
-/// Takes `out` from the last of these ranges, which holds it: what is taken comes in order.
+/// Removes `out` from the last of these ranges, which contains it. The calls come in order.
 fn carve(ranges: &mut Vec<AddrRange>, out: AddrRange) {
     let Some(last) = ranges.pop() else { return };
     ranges.extend(AddrRange::new(last.first(), out.first() - last.first()));

@@ -5,15 +5,18 @@ mod changes;
 mod hammer;
 mod model;
 
+use std::sync::Arc;
+
 use sva_core::space::Run;
 use sva_core::sync::Mutex;
+use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{
-    Access, AccessMode, Invalidation, NoSuchFrame, Permissions, Segment, SpaceEnded, SpaceWatcher,
-    StopCause, Stopped,
+    Access, AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation,
+    NoSuchFrame, Permissions, Segment, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
 };
 
-use super::*;
-use crate::space::{PAGE, Protection};
+use super::memory;
+use crate::{ArenaChange, ArenaSpace, PAGE, Protection};
 
 const BASE: u64 = 0x7000_0000_0000;
 const MIB: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! Changes of a space, and how one that takes something away waits for the devices (rule T2).
+//! Changes of a space, and how one that takes something away waits for the devices.
 //!
 //! A change has four steps: the table changes under the lock; with no lock held every watcher is
 //! told of the range; what they answered is waited for; the frames that were taken are freed, under
@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use sva_core::{AddrRange, Invalidation, mutation};
 
-use super::{MemorySpace, Protection, Shared, whole_pages};
-use crate::memory::{Memory, Taken};
+use super::memory::{Memory, Taken};
+use super::memory_space::{MemorySpace, Shared};
+use crate::pages::whole_pages;
+use crate::protection::Protection;
 
 /// A change of a space that is under way: the new state holds, and devices may still use the old
 /// one.
@@ -65,8 +67,8 @@ impl MemorySpace {
         self.begin(|memory| memory.map(range, protection))
     }
 
-    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way (rule
-    /// T2): it blocks until the devices have forgotten them.
+    /// Unmaps what is mapped there. When it returns, no access to the old pages is under way:
+    /// it blocks until the devices have forgotten them.
     ///
     /// # Panics
     /// The range is empty, wraps, or is not made of whole pages.
@@ -84,7 +86,7 @@ impl MemorySpace {
     }
 
     /// Changes the protection of what is mapped there. When it returns, no access under the old one
-    /// is under way (rule T2): it blocks where the new one permits less.
+    /// is under way: it blocks where the new one permits less.
     ///
     /// # Panics
     /// As [`unmap`](Self::unmap).
@@ -179,6 +181,6 @@ impl Shared {
         if !self.capabilities.synchronous {
             return Vec::new();
         }
-        self.life.tell(self.id, range)
+        self.lifecycle.tell(self.id, range)
     }
 }

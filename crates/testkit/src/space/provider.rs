@@ -8,8 +8,8 @@ use sva_core::{
     WatchToken,
 };
 
-use super::Shared;
-use crate::table::{Cursor, Halt, through};
+use super::memory_space::Shared;
+use crate::table::{Cursor, Halt, resolving};
 
 impl Shared {
     /// Brings in the page, or says why not.
@@ -17,7 +17,7 @@ impl Shared {
         if !self.capabilities.page_faults {
             return Err(StopCause::NotPresent);
         }
-        self.life.resolve(page, || self.memory.write().table.set_present(page))
+        self.lifecycle.resolve(page, || self.memory.write().table.set_present(page))
     }
 
     fn transfer(
@@ -26,7 +26,7 @@ impl Shared {
         mut pass: impl FnMut(&mut Cursor<'_>) -> Result<(), Halt>,
     ) -> Result<(), Stopped> {
         let mut cursor = Cursor::new(pieces);
-        through(|| pass(&mut cursor), |page| self.bring_in(page))
+        resolving(|| pass(&mut cursor), |page| self.bring_in(page))
             .map_err(|cause| Stopped { done: cursor.done, cause })
     }
 }
@@ -41,15 +41,15 @@ impl AddressSpace for Shared {
     }
 
     fn ended(&self) -> Option<EndReason> {
-        self.life.ended()
+        self.lifecycle.ended()
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        self.life.watch(watcher)
+        self.lifecycle.watch(watcher)
     }
 
     fn unwatch(&self, token: WatchToken) {
-        self.life.unwatch(token);
+        self.lifecycle.unwatch(token);
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
@@ -68,7 +68,7 @@ impl AddressSpace for Shared {
 
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
         let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
-        through(|| self.memory.read().check(address, mode).map(drop), |page| self.bring_in(page))
+        resolving(|| self.memory.read().check(address, mode).map(drop), |page| self.bring_in(page))
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

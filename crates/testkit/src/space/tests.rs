@@ -6,14 +6,17 @@ mod frames;
 mod hammer;
 mod model;
 
+use std::sync::Arc;
+
 use sva_core::sync::Mutex;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
-    Invalidation, NoSuchFrame, OnAbsent, Permissions, Segment, SpaceEnded, SpaceWatcher, StopCause,
-    Stopped,
+    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, NoSuchFrame,
+    OnAbsent, Permissions, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher,
+    StopCause, Stopped,
 };
 
-use super::*;
+use crate::{Change, MemorySpace, PAGE, Protection, StaleReason};
 
 const BASE: u64 = 0x7000_0000_0000;
 

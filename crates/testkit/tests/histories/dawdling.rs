@@ -7,10 +7,10 @@ use std::thread;
 use sva_core::space::Run;
 use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, HostFailure, Invalidation,
-    NoSuchFrame, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
-    Translation, WatchToken,
+    AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, SpaceEnded, SpaceId,
+    SpaceWatcher, StopCause, WatchToken,
 };
+use sva_testkit::ForwardingSpace;
 use vm_memory::VolatileSlice;
 
 /// Turns that are given up at most for others to go on: who waits for this very thread does not.
@@ -49,6 +49,12 @@ impl Dawdling {
     pub(crate) fn new(space: Arc<dyn AddressSpace>) -> Self {
         Self { space, clock: Arc::default(), in_place: AtomicU64::new(0) }
     }
+
+    /// In a section, before an access in place.
+    fn before_access(&self) {
+        self.in_place.fetch_add(1, Ordering::Relaxed);
+        self.clock.dawdle();
+    }
 }
 
 struct Watcher {
@@ -71,37 +77,13 @@ impl SpaceWatcher for Watcher {
     }
 }
 
-impl AddressSpace for Dawdling {
-    fn id(&self) -> SpaceId {
-        self.space.id()
-    }
-
-    fn capabilities(&self) -> SpaceCapabilities {
-        self.space.capabilities()
-    }
-
-    fn ended(&self) -> Option<EndReason> {
-        self.space.ended()
+impl ForwardingSpace for Dawdling {
+    fn inner(&self) -> &dyn AddressSpace {
+        &*self.space
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
         self.space.watch(Arc::new(Watcher { watcher, clock: Arc::clone(&self.clock) }))
-    }
-
-    fn unwatch(&self, token: WatchToken) {
-        self.space.unwatch(token);
-    }
-
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.space.read(pieces, buf, mode)
-    }
-
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.space.write(pieces, data, mode)
-    }
-
-    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        self.space.translate(address, privileged)
     }
 
     /// Between the answer and what is made of it: a fill.
@@ -111,26 +93,18 @@ impl AddressSpace for Dawdling {
         run
     }
 
-    /// In a section, before the access.
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
-        self.in_place.fetch_add(1, Ordering::Relaxed);
-        self.clock.dawdle();
+        self.before_access();
         self.space.memory(frame, len, write)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.space.resolve(address, mode)
+    fn read_memory(&self, frame: Frame, buf: &mut [u8]) -> bool {
+        self.before_access();
+        self.space.read_memory(frame, buf)
     }
 
-    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
-        self.space.read_frame(frame, buf)
-    }
-
-    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
-        self.space.write_frame(frame, data)
-    }
-
-    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        self.space.mapped_within(windows)
+    fn write_memory(&self, frame: Frame, data: &[u8]) -> bool {
+        self.before_access();
+        self.space.write_memory(frame, data)
     }
 }

@@ -9,7 +9,7 @@ use sva_core::{
     AccessMode, AddressSpace, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaError, DmaPort,
     FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug, Segment, StopCause,
 };
-use sva_testkit::{ArenaSpace, FlatTopology, PAGE, Protection};
+use sva_testkit::{ArenaSpace, FlatTopology, Forwarding, PAGE, Protection};
 
 use crate::dawdling::{Clock, Dawdling};
 use crate::reference::{Call, Operation, Outcome, PAGES, Word};
@@ -30,7 +30,7 @@ pub(crate) struct System {
     ports: Vec<DmaPort>,
     _iommu: Iommu,
     pub(crate) space: ArenaSpace,
-    handle: Arc<Dawdling>,
+    handle: Arc<Forwarding<Dawdling>>,
 }
 
 impl System {
@@ -47,7 +47,7 @@ impl System {
             capabilities: Capabilities::translating(PasidWidth::MAX, 8),
         };
         let device = iommu.plug_in(Plug::new(spec)).expect("free").device;
-        let handle = Arc::new(Dawdling::new(space.handle()));
+        let handle = Arc::new(Forwarding(Dawdling::new(space.handle())));
         let foreign: Arc<dyn AddressSpace> = handle.clone();
         let bond = iommu.bind_device(&device, &foreign, Bind::new(())).expect("free");
         Self {
@@ -219,7 +219,7 @@ fn by_port(port: &DmaPort, pasid: Pasid, operation: &Operation) -> Outcome {
 /// Whose space it is: changes it, and accesses it by the table.
 struct Owner<'a> {
     space: &'a ArenaSpace,
-    handle: &'a Dawdling,
+    handle: &'a Forwarding<Dawdling>,
 }
 
 impl Owner<'_> {

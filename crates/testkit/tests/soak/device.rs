@@ -250,7 +250,8 @@ impl DeviceThread {
         let expected = known.filter(|known| known.0 == content).map_or(words[0], |known| known.1);
         if words.iter().any(|word| *word != expected) {
             return Err(format!(
-                "its own line in {:?} holds {words:x?}, and it was {expected:#x} since contents {content}",
+                "its own line in {:?} holds {words:x?}, and it was {expected:#x} since contents \
+                 {content}",
                 site.name(page)
             ));
         }

@@ -46,7 +46,8 @@ impl fmt::Display for Shape {
         let Self { owners, threads, sites, pages, iotlb_bytes, late, dawdles, .. } = self;
         write!(
             f,
-            "owners: {owners}, threads that access: {threads}, spaces: {sites}, pages of each: {pages}, late: {late}/256, table: {iotlb_bytes} bytes"
+            "owners: {owners}, threads that access: {threads}, spaces: {sites}, pages of each: \
+             {pages}, late: {late}/256, table: {iotlb_bytes} bytes"
         )?;
         if *dawdles { f.write_str(", with pauses where it matters") } else { Ok(()) }
     }

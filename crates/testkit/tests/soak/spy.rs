@@ -7,11 +7,8 @@ use std::sync::Arc;
 use std::thread;
 
 use sva_core::space::Run;
-use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
-    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
-    WatchToken,
-};
+use sva_core::{AccessMode, AddressSpace, Frame, Segment, StopCause, Stopped};
+use sva_testkit::ForwardingSpace;
 use vm_memory::VolatileSlice;
 
 /// Loops of one who lingers: some microseconds, in which another can make a change.
@@ -56,6 +53,15 @@ impl Spy {
         &*self.space
     }
 
+    /// In a section, before an access in place.
+    #[inline]
+    fn before_access(&self) {
+        if LINGERS.replace(false) {
+            (0..LOOPS).for_each(|_| hint::spin_loop());
+        }
+        self.dawdle(&ACCESSED, ACCESSES);
+    }
+
     #[inline]
     fn dawdle(&self, counter: &'static thread::LocalKey<Cell<u32>>, one_of: u32) {
         if self.dawdles {
@@ -68,25 +74,9 @@ impl Spy {
     }
 }
 
-impl AddressSpace for Spy {
-    fn id(&self) -> SpaceId {
-        self.space.id()
-    }
-
-    fn capabilities(&self) -> SpaceCapabilities {
-        self.space.capabilities()
-    }
-
-    fn ended(&self) -> Option<EndReason> {
-        self.space.ended()
-    }
-
-    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        self.space.watch(watcher)
-    }
-
-    fn unwatch(&self, token: WatchToken) {
-        self.space.unwatch(token);
+impl ForwardingSpace for Spy {
+    fn inner(&self) -> &dyn AddressSpace {
+        &*self.space
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
@@ -97,10 +87,6 @@ impl AddressSpace for Spy {
         self.ask().write(pieces, data, mode)
     }
 
-    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        self.space.translate(address, privileged)
-    }
-
     /// Late between the answer and what is made of it: a fill.
     fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
         let run = self.ask().run(address, privileged);
@@ -108,29 +94,25 @@ impl AddressSpace for Spy {
         run
     }
 
-    /// In a section, before the access.
     #[inline]
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
-        if LINGERS.replace(false) {
-            (0..LOOPS).for_each(|_| hint::spin_loop());
-        }
-        self.dawdle(&ACCESSED, ACCESSES);
+        self.before_access();
         self.space.memory(frame, len, write)
+    }
+
+    #[inline]
+    fn read_memory(&self, frame: Frame, buf: &mut [u8]) -> bool {
+        self.before_access();
+        self.space.read_memory(frame, buf)
+    }
+
+    #[inline]
+    fn write_memory(&self, frame: Frame, data: &[u8]) -> bool {
+        self.before_access();
+        self.space.write_memory(frame, data)
     }
 
     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
         self.ask().resolve(address, mode)
-    }
-
-    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
-        self.space.read_frame(frame, buf)
-    }
-
-    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
-        self.space.write_frame(frame, data)
-    }
-
-    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        self.space.mapped_within(windows)
     }
 }

@@ -50,11 +50,13 @@ impl fmt::Display for Tally {
         let Self { accesses, faults, kept, overlapping, overlapping_made, caught, added } = self;
         write!(
             f,
-            "{accesses} accesses: {kept} by what was kept, {faults} faults, {added} added to ledgers; "
+            "{accesses} accesses: {kept} by what was kept, {faults} faults, {added} added to \
+             ledgers; "
         )?;
         write!(
             f,
-            "{overlapping} overlapped a change: {overlapping_made} of them were made, {caught} by what was kept when the change began after them"
+            "{overlapping} overlapped a change: {overlapping_made} of them were made, {caught} by \
+             what was kept when the change began after them"
         )
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread;
 
 use sva_core::{AddressSpace, Bind, Bond, EndReason};
-use sva_testkit::arena::Change;
-use sva_testkit::{ArenaSpace, PAGE, Protection};
+use sva_testkit::ArenaChange;
+use sva_testkit::{ArenaSpace, Forwarding, PAGE, Protection};
 
 use crate::life::{Reach, Span, State};
 use crate::spy::Spy;
@@ -85,7 +85,8 @@ impl Tenant {
     fn bind(&mut self, world: &World, device: usize) {
         let tie = &self.at(world).ties[device];
         tie.mark();
-        let space: Arc<dyn AddressSpace> = Arc::new(Spy::new(self.space.handle(), self.dawdles));
+        let space: Arc<dyn AddressSpace> =
+            Arc::new(Forwarding(Spy::new(self.space.handle(), self.dawdles)));
         let bond = world
             .iommu
             .bind_device(&world.devices[device], &space, Bind::new(()))
@@ -138,7 +139,7 @@ impl Tenant {
             }
         }
         let begun = steps.iter().map(|(kind, pages)| self.begin(site, *kind, pages));
-        begun.reduce(Change::and).into_iter().for_each(Change::finish);
+        begun.reduce(ArenaChange::and).into_iter().for_each(ArenaChange::finish);
         for page in steps.iter().flat_map(|(_, pages)| pages.clone()) {
             let state = self.states[page];
             // From here on no device may write to it.
@@ -164,7 +165,7 @@ impl Tenant {
         }
     }
 
-    fn begin(&self, site: &Site, kind: Kind, pages: &Range<usize>) -> Change {
+    fn begin(&self, site: &Site, kind: Kind, pages: &Range<usize>) -> ArenaChange {
         let (space, first, len) =
             (&self.space, site.address(pages.start), pages.len() as u64 * PAGE);
         match kind {

@@ -122,7 +122,7 @@ fn changes_that_are_joined_free_their_memory_together() {
     let frame = frame_of(&space, 0);
     let joined = (0..4)
         .map(|page| space.begin_unmap(BASE + 2 * page * PAGE, PAGE))
-        .reduce(Change::and)
+        .reduce(ArenaChange::and)
         .expect("four");
     let joined = joined.and(other.begin_unmap(BASE, PAGE));
     assert_eq!(watcher.invalidated.lock().len(), 4);

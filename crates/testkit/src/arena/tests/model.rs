@@ -55,14 +55,16 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (range(), protection()).prop_map(|(range, protection)| Step::Map(range, protection)),
         2 => range().prop_map(Step::Unmap),
-        2 => (range(), protection()).prop_map(|(range, protection)| Step::Protect(range, protection)),
+        2 => (range(), protection())
+            .prop_map(|(range, protection)| Step::Protect(range, protection)),
         2 => (range(), 0..PAGES).prop_map(|(range, to)| Step::Remap(range, to)),
         2 => range().prop_map(Step::Replace),
         2 => range().prop_map(Step::Absent),
         1 => range().prop_map(Step::Present),
         2 => (0..PAGES, mode(Access::Write)).prop_map(|(page, mode)| Step::Resolve(page, mode)),
         3 => (range(), any::<u8>()).prop_map(|(range, byte)| Step::Poke(range, byte)),
-        3 => (0..PAGES * PAGE, 1..4 * PAGE, any::<u8>(), mode(Access::Write)).prop_map(|(at, len, byte, mode)| Step::Write(at, len, byte, mode)),
+        3 => (0..PAGES * PAGE, 1..4 * PAGE, any::<u8>(), mode(Access::Write))
+            .prop_map(|(at, len, byte, mode)| Step::Write(at, len, byte, mode)),
         3 => (0..PAGES * PAGE, any::<u8>()).prop_map(|(at, byte)| Step::InPlace(at, byte)),
     ]
 }
@@ -265,7 +267,9 @@ proptest! {
 
     // shows T1, T5
     #[test]
-    fn any_history_of_an_arena_is_one_of_the_reference(steps in prop::collection::vec(step(), 1..50)) {
+    fn any_history_of_an_arena_is_one_of_the_reference(
+        steps in prop::collection::vec(step(), 1..50)
+    ) {
         let pair = Pair::new();
         for step in &steps {
             pair.step(step);

@@ -119,12 +119,12 @@ fn each_change_that_takes_something_away_is_told_with_its_whole_range_and_no_oth
 // shows T2
 #[test]
 fn the_oracle_permits_what_a_change_took_until_it_is_over() {
-    use StaleBecause::{Denied, Elsewhere, Freed, Nowhere};
+    use StaleReason::{Denied, Elsewhere, Freed, Nowhere};
     let (space, _watcher) = watched();
     space.map(BASE, 5 * PAGE, Protection::READ_WRITE);
     let old: Vec<_> = (0..5).map(|page| frame_of(&space, page)).collect();
     let write = |page: u64, frame| {
-        space.audit(BASE + page * PAGE, AccessMode::WRITE, frame).map_err(|stale| stale.because)
+        space.audit(BASE + page * PAGE, AccessMode::WRITE, frame).map_err(|stale| stale.reason)
     };
     let changes = [
         space.begin_unmap(BASE, PAGE),
@@ -156,7 +156,8 @@ fn the_oracle_permits_what_a_change_took_until_it_is_over() {
         .audit(BASE + PAGE + 8, AccessMode::WRITE, old[1].offset(8).expect("small"))
         .expect_err("denied");
     let expected = format!(
-        "write at 0x700000001008 (privileged: false) used frame {:#x}, but the protection of the page is r--",
+        "write at 0x700000001008 (privileged: false) used frame {:#x}, but the protection of the \
+         page is r--",
         old[1].0 + 8
     );
     assert_eq!(stale.to_string(), expected);

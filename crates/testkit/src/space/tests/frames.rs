@@ -168,8 +168,8 @@ fn no_frame_can_be_touched_after_the_end() {
     assert_eq!(handle.write_frame(frame, b"x"), Err(NoSuchFrame(frame)));
     assert!(matches!(handle.translate(BASE, false), Err(StopCause::Ended)));
     assert_eq!(
-        space.audit(BASE, AccessMode::READ, frame).expect_err("ended").because,
-        StaleBecause::Ended
+        space.audit(BASE, AccessMode::READ, frame).expect_err("ended").reason,
+        StaleReason::Ended
     );
     assert_eq!(space.peek(BASE, 10), b"last words");
     drop(space);

@@ -50,7 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (range(), protection()).prop_map(|(range, protection)| Step::Map(range, protection)),
         1 => range().prop_map(Step::Unmap),
-        2 => (range(), protection()).prop_map(|(range, protection)| Step::Protect(range, protection)),
+        2 => (range(), protection())
+            .prop_map(|(range, protection)| Step::Protect(range, protection)),
         3 => (short(), 0..PAGES).prop_map(|(range, to)| Step::Remap(range, to)),
         2 => range().prop_map(Step::Replace),
         2 => range().prop_map(Step::Absent),
@@ -401,19 +402,23 @@ proptest! {
 
     // shows T1, T2, T4
     #[test]
-    fn any_history_translates_as_the_model_does_and_leaves_nothing(steps in prop::collection::vec(step(), 1..50)) {
+    fn any_history_translates_as_the_model_does_and_leaves_nothing(
+        steps in prop::collection::vec(step(), 1..50)
+    ) {
         let mut run = Run::new();
         for step in &steps {
             run.model.steps += 1;
             run.step(step);
             run.check();
         }
-        let numbers: BTreeSet<_> = run.model.same_as.keys().filter_map(|made| Some(run.frame(*made)?.0)).collect();
+        let made = run.model.same_as.keys();
+        let numbers: BTreeSet<_> = made.filter_map(|made| Some(run.frame(*made)?.0)).collect();
         let known = run.model.same_as.keys().filter(|made| run.frame(**made).is_some()).count();
         prop_assert_eq!(numbers.len(), known, "no number is given twice");
         prop_assert!(numbers.first().is_none_or(|first| *first >= 1 << 60));
         run.changes.clear();
         run.space.unmap(BASE, PAGES * PAGE);
-        prop_assert_eq!((run.space.frames(), run.space.changes_under_way(), run.space.shared.memory.read().stored()), (0, 0, 0));
+        let stored = run.space.shared.memory.read().stored();
+        prop_assert_eq!((run.space.frames(), run.space.changes_under_way(), stored), (0, 0, 0));
     }
 }
