@@ -1,8 +1,8 @@
 //! The fence around `unsafe`: it stands in the files named here and nowhere else, and every other
 //! crate forbids it to itself.
 
-use crate::Outcome;
 use crate::context::Context;
+use crate::outcome::Outcome;
 use crate::scan;
 
 /// Files and folders in which `unsafe` may stand, with the reason.

@@ -1,39 +1,45 @@
 //! The developer's door: `cargo xtask ci` runs what continuous integration runs.
 #![forbid(unsafe_code)]
 
+mod circles;
 mod context;
 mod fence;
 mod links;
 mod mutate;
+mod outcome;
 mod outputs;
 mod rules;
 mod sanitize;
 mod scan;
 mod soak;
+mod source;
 mod steps;
+mod style;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use context::Context;
+use outcome::Outcome;
 use steps::{STEPS, Step};
 
 const USAGE: &str = "\
-usage: cargo xtask ci [--only STEP,...] [--skip STEP,...]   run the steps, all of them also after one has failed
-       cargo xtask steps                                    list them
-       cargo xtask rules                                    write the lists of tests in docs/rules.md
-       cargo xtask mutate [--only N,...] [--strict] [--list] [--json]
-                                                            put each defect of docs/regressions.md back in; its test has to fail
-       cargo xtask soak [--accesses N] [--seed N]           access and change memory with many threads, and check each access";
+usage: cargo xtask TASK
 
-/// What a step came to.
-enum Outcome {
-    Passed,
-    /// It could not be run here; why.
-    Skipped(String),
-    /// What was wrong.
-    Failed(String),
-}
+  ci [--only STEP,...] [--skip STEP,...]
+        run the steps, all of them also after one has failed
+  steps
+        list them
+  rules
+        write the lists of tests in docs/rules.md
+  circles [FOLDER...]
+        look for circles of imports in all crates, or in those of these folders
+  style [--json]
+        print the figures of docs/design/style.md
+  mutate [--only N,...] [--strict] [--list] [--json]
+        put each defect of docs/regressions.md back in; its test has to fail
+  soak [--accesses N] [--seed N]
+        access and change memory with many threads, and check each access";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -49,21 +55,11 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        ["rules"] => match Context::find().and_then(|context| rules::write(&context)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("xtask: {message}");
-                ExitCode::FAILURE
-            }
-        },
-        ["mutate", options @ ..] => mutate::task(options).unwrap_or_else(|message| {
-            eprintln!("xtask: {message}");
-            ExitCode::from(2)
-        }),
-        ["soak", options @ ..] => soak::task(options).unwrap_or_else(|message| {
-            eprintln!("xtask: {message}");
-            ExitCode::from(2)
-        }),
+        ["rules"] => finish(rules::task()),
+        ["circles", folders @ ..] => finish(circles::task(folders)),
+        ["style", options @ ..] => finish(style::task(options)),
+        ["mutate", options @ ..] => finish(mutate::task(options)),
+        ["soak", options @ ..] => finish(soak::task(options)),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -71,6 +67,14 @@ fn main() -> ExitCode {
         [] => usage("nothing to do"),
         [other, ..] => usage(&format!("`{other}` is not a task")),
     }
+}
+
+/// What a task came to; one that could not begin says why.
+fn finish(outcome: Result<ExitCode, String>) -> ExitCode {
+    outcome.unwrap_or_else(|message| {
+        eprintln!("xtask: {message}");
+        ExitCode::from(2)
+    })
 }
 
 fn usage(message: &str) -> ExitCode {

@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::Outcome;
 use crate::context::Context;
+use crate::outcome::Outcome;
 use run::{RUN_LIMIT, Target, Verdict};
 use table::{Row, Test};
 

@@ -4,8 +4,8 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::Outcome;
 use crate::context::Context;
+use crate::outcome::Outcome;
 
 /// Of a short run.
 const FEW: u64 = 5_000_000;

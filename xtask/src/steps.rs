@@ -1,9 +1,8 @@
 //! The steps of `cargo xtask ci`.
 
-use std::time::Duration;
-
 use crate::context::Context;
-use crate::{Outcome, fence, links, mutate, outputs, rules, sanitize, soak};
+use crate::outcome::{Outcome, minutes};
+use crate::{circles, fence, links, mutate, outputs, rules, sanitize, soak};
 
 /// One step.
 pub(crate) struct Step {
@@ -15,6 +14,11 @@ pub(crate) struct Step {
 /// All of them, cheapest first, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", what: "the code is formatted", run: fmt },
+    Step {
+        name: "circles",
+        what: "imports go round in no circle and point downwards",
+        run: circles::check,
+    },
     Step { name: "fence", what: "unsafe stands only where it may", run: fence::check },
     Step {
         name: "rules",
@@ -78,10 +82,6 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "bench", what: "the benchmarks run and print their rows", run: bench },
     Step { name: "demo", what: "every claim of the demonstration holds", run: demo },
 ];
-
-pub(crate) const fn minutes(n: u64) -> Duration {
-    Duration::from_secs(60 * n)
-}
 
 fn fmt(context: &Context) -> Result<Outcome, String> {
     context.run(context.cargo(&["fmt", "--all", "--check"]), minutes(1))?;
