@@ -6,6 +6,8 @@ use std::time::Duration;
 pub(crate) enum Outcome {
     /// It found nothing wrong.
     Passed,
+    /// The same, with what it counted.
+    Figures(String),
     /// It could not be run here; why.
     Skipped(String),
     /// What was wrong.

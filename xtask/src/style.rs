@@ -273,6 +273,8 @@ mod tests {
         let widths: Vec<usize> = text.lines().map(str::len).collect();
         assert_eq!(widths.len(), 3);
         assert!(widths.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
-        assert!(text.starts_with("| crate | over 100 |") && text.contains("\n|-------|---------:|"));
+        assert!(
+            text.starts_with("| crate | over 100 |") && text.contains("\n|-------|---------:|")
+        );
     }
 }
