@@ -3,7 +3,6 @@
 
 mod circles;
 mod context;
-mod fence;
 mod full;
 mod fuzz;
 mod links;

@@ -3,9 +3,7 @@
 use crate::context::Context;
 use crate::outcome::{Outcome, minutes};
 use crate::step::Step;
-use crate::{
-    circles, fence, fuzz, links, miri, msrv, mutate, outputs, package, rules, sanitize, soak,
-};
+use crate::{circles, fuzz, links, miri, msrv, mutate, outputs, package, rules, sanitize, soak};
 
 /// All of them, cheapest first, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
@@ -15,7 +13,6 @@ pub(crate) const STEPS: &[Step] = &[
         what: "imports go round in no circle and point downwards",
         run: circles::check,
     },
-    Step { name: "fence", what: "unsafe stands only where it may", run: fence::check },
     Step {
         name: "rules",
         what: "every rule of the contract names the tests that show it",
