@@ -1,6 +1,7 @@
 //! Where things are, and how commands are run: shown, bounded in time, without input.
 
 use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -68,7 +69,7 @@ impl Context {
     pub(crate) fn run(&self, mut command: Command, limit: Duration) -> Result<(), String> {
         show(&command);
         let child = spawn(&mut command)?;
-        let status = wait(child, &command, limit)?.ok_or_else(|| late(&command, limit))?;
+        let status = wait(child, &command, limit, || ())?.ok_or_else(|| late(&command, limit))?;
         if status.success() {
             Ok(())
         } else {
@@ -93,24 +94,57 @@ impl Context {
     ) -> Result<Captured, String> {
         // Files, not pipes: nothing has to read while it waits, and a killed run leaves what it
         // said.
-        let folder = self.target.join("xtask");
-        fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let file = |name: &str| {
-            let path = folder.join(name);
-            File::create(&path)
-                .map_err(|e| format!("{}: {e}", path.display()))
-                .map(|file| (path, file))
-        };
-        let (out_path, out) = file("stdout")?;
-        let (err_path, err) = file("stderr")?;
+        let (out_path, out) = self.file("stdout")?;
+        let (err_path, err) = self.file("stderr")?;
         let child = spawn(command.stdout(out).stderr(err))?;
-        let status = wait(child, command, limit)?;
-        let read =
-            |path: &Path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        let stdout = read(&out_path).map_err(|e| format!("{}: {e}", out_path.display()))?;
-        let stderr = read(&err_path).map_err(|e| format!("{}: {e}", err_path.display()))?;
+        let status = wait(child, command, limit, || ())?;
+        let (stdout, stderr) = (read(&out_path)?, read(&err_path)?);
         Ok(Captured { status, stdout, stderr })
     }
+
+    /// Runs `command` with its output shown and kept, standard error among standard output; an
+    /// error where it fails or passes `limit`.
+    pub(crate) fn tee(&self, mut command: Command, limit: Duration) -> Result<String, String> {
+        show(&command);
+        let (path, out) = self.file("output")?;
+        let err = out.try_clone().map_err(|e| format!("{}: {e}", path.display()))?;
+        let mut seen = File::open(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let child = spawn(command.stdout(out).stderr(err))?;
+        let mut echo = move || {
+            let mut new = Vec::new();
+            // What cannot be shown now is in the answer.
+            if seen.read_to_end(&mut new).is_ok_and(|n| n > 0) {
+                let _ = io::stdout().write_all(&new).and_then(|()| io::stdout().flush());
+            }
+        };
+        let status = wait(child, &command, limit, &mut echo)?;
+        echo();
+        let said = read(&path)?;
+        let status = status.ok_or_else(|| late(&command, limit))?;
+        if status.success() {
+            Ok(said)
+        } else {
+            Err(format!("{} ended with {status}", text(&command)))
+        }
+    }
+
+    /// A new file for the output of a command; another `xtask` that runs at the same time has
+    /// others.
+    fn file(&self, name: &str) -> Result<(PathBuf, File), String> {
+        let folder = self.target.join("xtask");
+        fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        let path = folder.join(format!("{name}-{}", std::process::id()));
+        let file = File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok((path, file))
+    }
+}
+
+/// The file of an output, which is removed.
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    // A file that stays does no harm.
+    let _ = fs::remove_file(path);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn text(command: &Command) -> String {
@@ -146,17 +180,21 @@ fn late(command: &Command, limit: Duration) -> String {
     format!("{} took longer than {} s and was ended", text(command), limit.as_secs())
 }
 
-/// Waits for the child, or ends it and answers none.
+/// Waits for the child, or ends it and answers none; calls `meanwhile` again and again.
 fn wait(
     mut child: Child,
     command: &Command,
     limit: Duration,
+    mut meanwhile: impl FnMut(),
 ) -> Result<Option<ExitStatus>, String> {
     let started = Instant::now();
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(Some(status)),
-            Ok(None) if started.elapsed() < limit => std::thread::sleep(Duration::from_millis(50)),
+            Ok(None) if started.elapsed() < limit => {
+                std::thread::sleep(Duration::from_millis(50));
+                meanwhile();
+            }
             Ok(None) => {
                 end(&mut child);
                 return Ok(None);

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::Outcome;
 use crate::context::Context;
+use crate::outcome::Outcome;
 use crate::scan;
 
 /// Documents that must be there.

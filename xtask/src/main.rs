@@ -1,69 +1,84 @@
 //! The developer's door: `cargo xtask ci` runs what continuous integration runs.
 #![forbid(unsafe_code)]
 
+mod circles;
 mod context;
-mod fence;
+mod full;
+mod fuzz;
 mod links;
+mod miri;
+mod msrv;
 mod mutate;
+mod outcome;
 mod outputs;
+mod package;
 mod rules;
 mod sanitize;
 mod scan;
 mod soak;
+mod source;
+mod step;
 mod steps;
+mod style;
+mod toolchain;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use context::Context;
-use steps::{STEPS, Step};
+use outcome::Outcome;
+use step::{Step, select};
+use steps::STEPS;
 
 const USAGE: &str = "\
-usage: cargo xtask ci [--only STEP,...] [--skip STEP,...]   run the steps, all of them also after one has failed
-       cargo xtask steps                                    list them
-       cargo xtask rules                                    write the lists of tests in docs/rules.md
-       cargo xtask mutate [--only N,...] [--strict] [--list] [--json]
-                                                            put each defect of docs/regressions.md back in; its test has to fail
-       cargo xtask soak [--accesses N] [--seed N]           access and change memory with many threads, and check each access";
+usage: cargo xtask TASK
 
-/// What a step came to.
-enum Outcome {
-    Passed,
-    /// It could not be run here; why.
-    Skipped(String),
-    /// What was wrong.
-    Failed(String),
-}
+  ci [--only STEP,...] [--skip STEP,...]
+        run the steps, all of them also after one has failed
+  steps
+        list them, and those of the next
+  full [--only STEP,...] [--skip STEP,...]
+        run everything that takes long, and record its figures
+  rules
+        write the lists of tests in docs/rules.md
+  circles [FOLDER...]
+        look for circles of imports in all crates, or in those of these folders
+  style [--json]
+        print the figures of docs/design/style.md
+  mutate [--only N,...] [--strict] [--list] [--check] [--json]
+        put each defect of docs/regressions.md back in; its test has to fail
+  mutate --edit N, mutate --save N [SHORT-NAME]
+        make the patch of a defect, or make it anew when the code has moved on
+  fuzz [--seconds N] [TARGET...]
+        fuzz the readers of foreign bytes, 60 s each
+  soak [--accesses N] [--seed N]
+        access and change memory with many threads, and check each access";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["ci", options @ ..] => match select(options) {
+        ["ci", options @ ..] => match select(STEPS, options) {
             Ok(selected) => ci(&selected),
             Err(message) => usage(&message),
         },
+        ["full", options @ ..] => finish(full::task(options)),
         ["steps"] => {
             for step in STEPS {
                 println!("{:<8} {}", step.name, step.what);
             }
+            println!("\nand of cargo xtask full:");
+            for step in full::FULL {
+                println!("{:<8} {}", step.name, step.what);
+            }
             ExitCode::SUCCESS
         }
-        ["rules"] => match Context::find().and_then(|context| rules::write(&context)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("xtask: {message}");
-                ExitCode::FAILURE
-            }
-        },
-        ["mutate", options @ ..] => mutate::task(options).unwrap_or_else(|message| {
-            eprintln!("xtask: {message}");
-            ExitCode::from(2)
-        }),
-        ["soak", options @ ..] => soak::task(options).unwrap_or_else(|message| {
-            eprintln!("xtask: {message}");
-            ExitCode::from(2)
-        }),
+        ["rules"] => finish(rules::task()),
+        ["circles", folders @ ..] => finish(circles::task(folders)),
+        ["style", options @ ..] => finish(style::task(options)),
+        ["mutate", options @ ..] => finish(mutate::task(options)),
+        ["fuzz", options @ ..] => finish(fuzz::task(options)),
+        ["soak", options @ ..] => finish(soak::task(options)),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             ExitCode::SUCCESS
@@ -73,30 +88,17 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a task came to; one that could not begin says why.
+fn finish(outcome: Result<ExitCode, String>) -> ExitCode {
+    outcome.unwrap_or_else(|message| {
+        eprintln!("xtask: {message}");
+        ExitCode::from(2)
+    })
+}
+
 fn usage(message: &str) -> ExitCode {
     eprintln!("xtask: {message}\n{USAGE}");
     ExitCode::from(2)
-}
-
-/// The steps that `--only` and `--skip` leave, in their own order.
-fn select(options: &[&str]) -> Result<Vec<&'static Step>, String> {
-    let mut selected: Vec<&'static Step> = STEPS.iter().collect();
-    let mut rest = options.iter();
-    while let Some(option) = rest.next() {
-        let names: Vec<&str> =
-            rest.next().ok_or(format!("{option} needs a list of steps"))?.split(',').collect();
-        if let Some(unknown) =
-            names.iter().find(|name| STEPS.iter().all(|step| step.name != **name))
-        {
-            return Err(format!("there is no step `{unknown}`; cargo xtask steps lists them"));
-        }
-        match *option {
-            "--only" => selected.retain(|step| names.contains(&step.name)),
-            "--skip" => selected.retain(|step| !names.contains(&step.name)),
-            other => return Err(format!("`{other}` is not an option")),
-        }
-    }
-    if selected.is_empty() { Err("no step is left to run".into()) } else { Ok(selected) }
 }
 
 fn ci(selected: &[&Step]) -> ExitCode {
@@ -115,7 +117,9 @@ fn ci(selected: &[&Step]) -> ExitCode {
         let outcome = (step.run)(&context).unwrap_or_else(Outcome::Failed);
         let took = started.elapsed();
         match &outcome {
-            Outcome::Passed => println!("--- {}: passed in {:.1} s", step.name, took.as_secs_f64()),
+            Outcome::Passed | Outcome::Figures(_) => {
+                println!("--- {}: passed in {:.1} s", step.name, took.as_secs_f64())
+            }
             Outcome::Skipped(why) => println!("*** {}: SKIPPED\n*** because: {why}", step.name),
             Outcome::Failed(why) => {
                 println!("!!! {}: FAILED after {:.1} s\n!!! {why}", step.name, took.as_secs_f64())
@@ -132,6 +136,7 @@ fn summary(done: &[(&Step, Outcome, Duration)], took: Duration) -> ExitCode {
     for (step, outcome, took) in done {
         let (word, why) = match outcome {
             Outcome::Passed => ("passed", ""),
+            Outcome::Figures(figures) => ("passed", figures.as_str()),
             Outcome::Skipped(why) => {
                 skipped += 1;
                 ("SKIPPED", why.as_str())

@@ -1,22 +1,33 @@
 //! `cargo xtask mutate`: puts each defect of docs/regressions.md back in and expects the test that
 //! the document names to find it.
 //!
-//! The tests are built once with `--cfg sva_mutate`, with which the variable `SVA_MUTATE` switches
-//! one defect on at run time (crates/core/src/mutation.rs), and the models once more for model
-//! checking. Each test runs twice: without a defect it has to pass, with it to fail.
+//! A defect is a patch (xtask/mutations), which is applied to a copy of the tree: the tests are
+//! built from the copy as it is, where they have to pass, and again with the patch, where they have
+//! to fail. A row without a patch has a switch in the sources instead: then its test is built once
+//! with `--cfg sva_mutate`, with which the variable `SVA_MUTATE` switches the defect on at run time
+//! (crates/core/src/mutation.rs).
 
+mod edit;
+mod patches;
+mod report;
 mod run;
+mod switch;
 mod table;
+mod tree;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::Outcome;
 use crate::context::Context;
-use run::{RUN_LIMIT, Target, Verdict};
+use crate::outcome::Outcome;
+use patches::Patch;
+use report::{Fate, Report, failures, judge, show};
+use run::{Build, Target, Verdict};
 use table::{Row, Test};
+use tree::Tree;
 
 /// What the caller asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -27,54 +38,35 @@ struct Options {
     json: bool,
     /// A scenario whose mechanism is not there yet is a failure too.
     strict: bool,
-}
-
-/// What came of one scenario.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// The test passes without the defect and fails with it.
-    Found,
-    /// The mechanism is not there yet, so that there is nothing to break.
-    NotBuilt,
-    /// The test passes with the defect.
-    Survived,
-    /// Nothing was shown: the test is not there, or fails without the defect, or ended in a way
-    /// that says nothing.
-    Broken,
-}
-
-impl Fate {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Found => "found",
-            Self::NotBuilt => "not there yet",
-            Self::Survived => "SURVIVED",
-            Self::Broken => "BROKEN",
-        }
-    }
-}
-
-struct Report {
-    row: Row,
-    fate: Fate,
-    /// How the test failed, or what is wrong.
-    words: String,
-    /// With the defect.
-    took: Duration,
+    /// Whether the table, the patches and the sources agree, and no more.
+    check: bool,
+    /// Lay out a copy of the tree with this defect.
+    edit: Option<u8>,
+    /// Write the patch of what was changed in that copy, under this name.
+    save: Option<(u8, Option<String>)>,
 }
 
 /// The task.
 pub(crate) fn task(arguments: &[&str]) -> Result<ExitCode, String> {
     let options = parse(arguments)?;
     let context = Context::find()?;
-    let rows = chosen(&context, &options)?;
-    if options.list {
-        rows.iter().for_each(|row| println!("{:>2}  {}", row.number, place(row)));
+    let patches = patches::read(&context)?;
+    if let Some(number) = options.edit {
+        return edit::begin(&context, &patches, number).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some((number, name)) = &options.save {
+        return edit::save(&context, &patches, *number, name.as_deref())
+            .map(|()| ExitCode::SUCCESS);
+    }
+    let rows = agreed(&context, &patches)?;
+    let rows = chosen(rows, &options.only)?;
+    if options.list || options.check {
+        rows.iter().for_each(|row| println!("{:>2}  {}", row.number, place(row, &patches)));
         return Ok(ExitCode::SUCCESS);
     }
-    let reports = examine(&context, rows)?;
+    let reports = examine(&context, &patches, rows)?;
     if options.json {
-        json(&reports)
+        report::json(&reports)
     } else {
         show(&reports)
     }
@@ -85,15 +77,34 @@ pub(crate) fn task(arguments: &[&str]) -> Result<ExitCode, String> {
     })
 }
 
-/// The step.
+/// The step: the table, the patches and the sources agree, and the defects that are switched are
+/// found, for which one build is enough. Those with a patch are built one by one: they are left to
+/// `cargo xtask full`.
 pub(crate) fn check(context: &Context) -> Result<Outcome, String> {
-    let reports = examine(context, chosen(context, &Options::default())?)?;
-    show(&reports);
-    let failures = failures(&reports, true);
-    if failures.is_empty() { Ok(Outcome::Passed) } else { Err(failures.join("\n!!! ")) }
+    let patches = patches::read(context)?;
+    let mut rows = agreed(context, &patches)?;
+    println!("{} rows, {} patches, all of which apply", rows.len(), patches.len());
+    rows.retain(|row| !patches.contains_key(&row.number));
+    outcome(&examine(context, &patches, rows)?)
+}
+
+/// The step of `cargo xtask full`: every defect is found.
+pub(crate) fn all(context: &Context) -> Result<Outcome, String> {
+    let patches = patches::read(context)?;
+    outcome(&examine(context, &patches, agreed(context, &patches)?)?)
+}
+
+fn outcome(reports: &[Report]) -> Result<Outcome, String> {
+    show(reports);
+    let failures = failures(reports, true);
+    let found = reports.iter().filter(|report| report.fate == Fate::Found).count();
+    let figures = format!("{found} of {} defects found", reports.len());
+    if failures.is_empty() { Ok(Outcome::Figures(figures)) } else { Err(failures.join("\n!!! ")) }
 }
 
 fn parse(arguments: &[&str]) -> Result<Options, String> {
+    let number =
+        |text: &str| text.parse().map_err(|_| format!("`{text}` is not the number of a scenario"));
     let mut options = Options::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -101,218 +112,226 @@ fn parse(arguments: &[&str]) -> Result<Options, String> {
             "--list" => options.list = true,
             "--json" => options.json = true,
             "--strict" => options.strict = true,
+            "--check" => options.check = true,
             "--only" => {
                 let numbers = rest.next().ok_or("--only needs a list of numbers")?.split(',');
-                let number = |text: &str| {
-                    text.parse().map_err(|_| format!("`{text}` is not the number of a scenario"))
-                };
                 options.only = numbers.map(number).collect::<Result<_, _>>()?;
+            }
+            "--edit" => {
+                options.edit = Some(number(rest.next().ok_or("--edit needs a number")?)?);
+            }
+            "--save" => {
+                let number = number(rest.next().ok_or("--save needs a number")?)?;
+                options.save = Some((number, rest.next().map(|name| (*name).to_owned())));
             }
             other => return Err(format!("`{other}` is not an option")),
         }
     }
+    let named = |name: &String| name.starts_with('-') || name.contains(['/', ' ']);
+    if let Some((_, Some(name))) = options.save.as_ref().filter(|(_, name)| name.iter().any(named))
+    {
+        return Err(format!("`{name}` is no short name for a file"));
+    }
     Ok(options)
 }
 
+/// All rows, where the patches and the switches are those that they name.
+fn agreed(context: &Context, patches: &BTreeMap<u8, Patch>) -> Result<Vec<Row>, String> {
+    let rows = table::read(context)?;
+    let mut wrong = patches::check(context, patches, &rows)?;
+    let switched = rows.iter().filter(|row| !patches.contains_key(&row.number));
+    wrong.extend(switch::check(context, switched)?);
+    if wrong.is_empty() { Ok(rows) } else { Err(wrong.join("\n!!! ")) }
+}
+
 /// The rows that were asked for.
-fn chosen(context: &Context, options: &Options) -> Result<Vec<Row>, String> {
-    let mut rows = table::read(context)?;
-    if let Some(unknown) =
-        options.only.iter().find(|number| rows.iter().all(|row| row.number != **number))
+fn chosen(mut rows: Vec<Row>, only: &[u8]) -> Result<Vec<Row>, String> {
+    if let Some(unknown) = only.iter().find(|number| rows.iter().all(|row| row.number != **number))
     {
         return Err(format!("{} has no row {unknown}", table::DOCUMENT));
     }
-    rows.retain(|row| options.only.is_empty() || options.only.contains(&row.number));
+    rows.retain(|row| only.is_empty() || only.contains(&row.number));
     Ok(rows)
 }
 
-/// Builds what the rows need and runs their tests.
-fn examine(context: &Context, rows: Vec<Row>) -> Result<Vec<Report>, String> {
-    let targets = Target::all(context)?;
-    let find = |test: &Test| {
-        let file = context.root.join(&test.file);
-        targets.iter().find_map(|target| target.modules_of(&file).map(|modules| (target, modules)))
-    };
-    let mut needed: Vec<&Target> = rows
-        .iter()
-        .filter_map(|row| row.test.as_ref())
-        .filter_map(find)
-        .map(|(target, _)| target)
-        .collect();
-    needed.sort();
-    needed.dedup();
-    let mut bench =
-        Bench { context, programs: run::build(context, &needed)?, passed: BTreeMap::new() };
+/// Runs the tests of the rows, those of the switches first.
+fn examine(
+    context: &Context,
+    patches: &BTreeMap<u8, Patch>,
+    rows: Vec<Row>,
+) -> Result<Vec<Report>, String> {
+    let (patched, switched): (Vec<Row>, Vec<Row>) =
+        rows.into_iter().partition(|row| patches.contains_key(&row.number));
     let mut reports = Vec::new();
-    for row in rows {
-        let (fate, words, took) = match row.test.as_ref().map(|test| (test, find(test))) {
-            None => (Fate::NotBuilt, "its row names no test".to_owned(), Duration::ZERO),
-            Some((test, None)) => {
-                (Fate::Broken, format!("{} is no part of a test", test.file), Duration::ZERO)
-            }
-            Some((test, Some((target, modules)))) => {
-                bench.try_one(row.number, test, target, &modules)?
-            }
-        };
-        eprintln!("{:>2} {}", row.number, fate.word());
-        reports.push(Report { row, fate, words, took });
+    if !switched.is_empty() {
+        let bench = Bench::new(context, &switched, &run::SWITCHED)?;
+        reports.extend(bench.all(switched, |_, row, place| {
+            let ran =
+                run::run(context, place.target, place.program, &place.test, Some(row.number))?;
+            Ok(Ok(ran))
+        })?);
     }
+    if !patched.is_empty() {
+        let tree = Tree::copy(context, "tree")?;
+        let bench = Bench::new(&tree.context, &patched, &run::PLAIN)?;
+        reports.extend(bench.all(patched, |bench, row, place| {
+            with_patch(context, &tree, bench, &patches[&row.number], place)
+        })?);
+        tree.restore(context)?;
+    }
+    reports.sort_by_key(|report| report.row.number);
     Ok(reports)
 }
 
-/// Where the tests are run.
+/// Runs a test with a patch in the copy; what the compiler says where that does not build.
+fn with_patch(
+    context: &Context,
+    tree: &Tree,
+    bench: &Bench,
+    patch: &Patch,
+    place: &Place,
+) -> Result<Ran, String> {
+    tree.restore(context)?;
+    tree.apply(context, &patch.path)?;
+    let programs = match run::build(bench.context, &[place.target], bench.builds) {
+        Ok(programs) => programs,
+        Err(why) => return Ok(Err(format!("with the patch: {why}"))),
+    };
+    let program = programs.get(place.target).ok_or("the test was not built")?;
+    run::run(bench.context, place.target, program, &place.test, None).map(Ok)
+}
+
+/// What a test with a defect came to and how long it took, or why it could not be built.
+type Ran = Result<(Verdict, Duration), String>;
+
+/// Where the tests are built and run without a defect.
 struct Bench<'a> {
     context: &'a Context,
+    builds: &'a [Build],
+    targets: Vec<Target>,
     programs: BTreeMap<Target, PathBuf>,
-    /// What tests came to without a defect; several scenarios may have one test.
-    passed: BTreeMap<(PathBuf, String), Verdict>,
 }
 
-impl Bench<'_> {
-    fn try_one(
-        &mut self,
-        number: u8,
-        row: &Test,
-        target: &Target,
-        modules: &str,
-    ) -> Result<(Fate, String, Duration), String> {
+/// A test that was found.
+struct Place<'a> {
+    target: &'a Target,
+    program: &'a PathBuf,
+    /// With its modules.
+    test: String,
+}
+
+impl<'a> Bench<'a> {
+    fn new(context: &'a Context, rows: &[Row], builds: &'a [Build]) -> Result<Self, String> {
+        let targets = Target::all(context)?;
+        let mut bench = Bench { context, builds, targets, programs: BTreeMap::new() };
+        let mut needed: Vec<&Target> = rows
+            .iter()
+            .filter_map(|row| row.test.as_ref())
+            .filter_map(|test| bench.target_of(test))
+            .map(|(target, _)| target)
+            .collect();
+        needed.sort();
+        needed.dedup();
+        bench.programs = run::build(context, &needed, builds)?;
+        Ok(bench)
+    }
+
+    /// The target that the file of a test belongs to, and its modules there.
+    fn target_of(&self, test: &Test) -> Option<(&Target, String)> {
+        let file = self.context.root.join(&test.file);
+        self.targets.iter().find_map(|target| Some((target, target.modules_of(&file)?)))
+    }
+
+    fn place(&self, test: &Test) -> Result<Place<'_>, String> {
+        let (target, modules) =
+            self.target_of(test).ok_or(format!("{} is no part of a test", test.file))?;
         let program = self.programs.get(target).ok_or(format!("{target:?} was not built"))?;
-        let test = match run::find(self.context, target, program, modules, &row.name) {
-            Ok(test) => test,
-            Err(why) => return Ok((Fate::Broken, why, Duration::ZERO)),
-        };
-        let key = (program.clone(), test.clone());
-        let without = match self.passed.get(&key) {
-            Some(known) => known.clone(),
-            None => run::run(self.context, target, program, &test, None)?.0,
-        };
-        self.passed.insert(key, without.clone());
-        if without != Verdict::Passed {
-            return Ok((Fate::Broken, format!("without the defect: {without:?}"), Duration::ZERO));
+        let test = run::find(self.context, target, program, &modules, &test.name)?;
+        Ok(Place { target, program, test })
+    }
+
+    /// Runs every test without a defect, and then each with its own, by `with_defect`, which may
+    /// replace the programs.
+    fn all(
+        &self,
+        rows: Vec<Row>,
+        with_defect: impl Fn(&Self, &Row, &Place) -> Result<Ran, String>,
+    ) -> Result<Vec<Report>, String> {
+        let mut places = Vec::new();
+        for row in &rows {
+            places.push(match &row.test {
+                None => Err((Fate::NotBuilt, "its row names no test".to_owned())),
+                Some(test) => self.place(test).map_err(|why| (Fate::Broken, why)),
+            });
         }
-        let (with, took) = run::run(self.context, target, program, &test, Some(number))?;
-        let (fate, words) = judge(with, row.hangs);
-        Ok((fate, words, took))
+        // Several scenarios may have one test.
+        let mut passed: BTreeMap<(&Target, &str), Verdict> = BTreeMap::new();
+        for place in places.iter().flatten() {
+            let key = (place.target, place.test.as_str());
+            if let Entry::Vacant(unknown) = passed.entry(key) {
+                let ran = run::run(self.context, place.target, place.program, &place.test, None)?;
+                unknown.insert(ran.0);
+            }
+        }
+        let mut reports = Vec::new();
+        let count = rows.len();
+        for (at, (row, place)) in rows.into_iter().zip(&places).enumerate() {
+            let (fate, words, took) = match place {
+                Err((fate, words)) => (*fate, words.clone(), Duration::ZERO),
+                Ok(place) => match &passed[&(place.target, place.test.as_str())] {
+                    Verdict::Passed => match with_defect(self, &row, place)? {
+                        Ok((with, took)) => {
+                            let hangs = row.test.as_ref().is_some_and(|test| test.hangs);
+                            let (fate, words) = judge(with, hangs);
+                            (fate, words, took)
+                        }
+                        Err(why) => (Fate::Broken, why, Duration::ZERO),
+                    },
+                    without => {
+                        (Fate::Broken, format!("without the defect: {without:?}"), Duration::ZERO)
+                    }
+                },
+            };
+            eprintln!("[{}/{count}] {} {}", at + 1, row.number, fate.word());
+            reports.push(Report { row, fate, words, took });
+        }
+        Ok(reports)
     }
 }
 
-/// What a run with the defect shows.
-fn judge(with: Verdict, hangs: bool) -> (Fate, String) {
-    let limit = RUN_LIMIT.as_secs();
-    match with {
-        Verdict::Failed(words) => (Fate::Found, words),
-        Verdict::Hangs if hangs => (Fate::Found, format!("does not end within {limit} s")),
-        Verdict::Hangs => {
-            (Fate::Broken, format!("does not end within {limit} s, and its row does not say so"))
-        }
-        Verdict::Passed => (Fate::Survived, "the test does not see the defect".to_owned()),
-        Verdict::Odd(why) => (Fate::Broken, why),
-    }
-}
-
-/// What is not as it should be.
-fn failures(reports: &[Report], strict: bool) -> Vec<String> {
-    let bad = |report: &&Report| match report.fate {
-        Fate::Found => false,
-        Fate::NotBuilt => strict,
-        Fate::Survived | Fate::Broken => true,
-    };
-    reports
-        .iter()
-        .filter(bad)
-        .map(|report| format!("{} {}: {}", report.row.number, report.fate.word(), report.words))
-        .collect()
-}
-
-/// The test of a row and the files of its mutation.
-fn place(row: &Row) -> String {
+/// The test of a row, and how its defect is put in.
+fn place(row: &Row, patches: &BTreeMap<u8, Patch>) -> String {
     let files: Vec<&str> = row.mutation.iter().map(String::as_str).collect();
     let test = row.test.as_ref().map_or_else(
         || Fate::NotBuilt.word().to_owned(),
         |test| format!("{} in {}", test.name, test.file),
     );
-    if files.is_empty() { test } else { format!("{test}; switched in {}", files.join(", ")) }
-}
-
-fn show(reports: &[Report]) {
-    for Report { row, fate, words, took } in reports {
-        match &row.test {
-            Some(test) => {
-                println!(
-                    "{:>2}  {:<13}  {:>5.1} s  {}\n{:>28}{words}",
-                    row.number,
-                    fate.word(),
-                    took.as_secs_f64(),
-                    test.name,
-                    ""
-                )
-            }
-            None => println!("{:>2}  {}", row.number, fate.word()),
-        }
+    match patches.get(&row.number) {
+        Some(patch) => format!("{test}; by {}", patch.path.display()),
+        None if files.is_empty() => test,
+        None => format!("{test}; switched in {}", files.join(", ")),
     }
-    let count = |fate: Fate| reports.iter().filter(|report| report.fate == fate).count();
-    let [found, later, survived, broken] =
-        [Fate::Found, Fate::NotBuilt, Fate::Survived, Fate::Broken].map(count);
-    println!(
-        "mutations: {found} found, {survived} survived, {broken} broken, {later} not there yet"
-    );
-}
-
-fn json(reports: &[Report]) {
-    let object = |report: &Report| {
-        let test = report.row.test.as_ref();
-        serde_json::json!({
-            "number": report.row.number,
-            "fate": report.fate.word(),
-            "test": test.map(|test| &test.name),
-            "file": test.map(|test| &test.file),
-            "mutation": report.row.mutation,
-            "words": report.words,
-            "seconds": report.took.as_secs_f64(),
-        })
-    };
-    println!("{:#}", serde_json::Value::Array(reports.iter().map(object).collect()));
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
     fn options_are_read_and_unknown_ones_refused() {
-        let all = Options { only: vec![7, 19], list: false, json: true, strict: true };
+        let all = Options { only: vec![7, 19], json: true, strict: true, ..Options::default() };
         assert_eq!(parse(&["--only", "7,19", "--json", "--strict"]), Ok(all));
-        assert!(
-            parse(&["--only", "seven"]).is_err()
-                && parse(&["--only"]).is_err()
-                && parse(&["--loose"]).is_err()
-        );
-    }
-
-    #[test]
-    fn a_test_that_passes_with_the_defect_or_hangs_unannounced_is_a_failure() {
-        assert_eq!(judge(Verdict::Failed("words".to_owned()), false).0, Fate::Found);
-        assert_eq!(judge(Verdict::Passed, false).0, Fate::Survived);
-        assert_eq!(
-            (judge(Verdict::Hangs, true).0, judge(Verdict::Hangs, false).0),
-            (Fate::Found, Fate::Broken)
-        );
-        assert_eq!(judge(Verdict::Odd("killed".to_owned()), true).0, Fate::Broken);
-        let report = |fate| Report {
-            row: Row { number: 1, test: None, mutation: BTreeSet::new() },
-            fate,
-            words: String::new(),
-            took: Duration::ZERO,
-        };
-        let reports = [
-            report(Fate::Found),
-            report(Fate::NotBuilt),
-            report(Fate::Survived),
-            report(Fate::Broken),
-        ];
-        assert_eq!((failures(&reports, false).len(), failures(&reports, true).len()), (2, 3));
-        assert!(failures(&reports[..2], false).is_empty());
+        let save = Options { save: Some((7, Some("two".to_owned()))), ..Options::default() };
+        assert_eq!(parse(&["--save", "7", "two"]), Ok(save));
+        for wrong in [
+            &["--only", "seven"][..],
+            &["--only"],
+            &["--loose"],
+            &["--edit"],
+            &["--save", "7", "../x"],
+            &["--save", "7", "--check"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::ExitCode;
 
-use crate::Outcome;
 use crate::context::Context;
+use crate::outcome::Outcome;
 use crate::scan;
 
 const DOCUMENT: &str = "docs/rules.md";
@@ -31,15 +32,16 @@ pub(crate) fn check(context: &Context) -> Result<Outcome, String> {
     if wrong.is_empty() { Ok(Outcome::Passed) } else { Err(wrong.join("\n!!! ")) }
 }
 
-/// Writes the document anew.
-pub(crate) fn write(context: &Context) -> Result<(), String> {
-    let (old, new, wrong) = generate(context)?;
+/// The task: writes the document anew.
+pub(crate) fn task() -> Result<ExitCode, String> {
+    let context = Context::find()?;
+    let (old, new, wrong) = generate(&context)?;
     wrong.iter().for_each(|why| println!("{why}"));
     if old != new {
         fs::write(context.root.join(DOCUMENT), new).map_err(|e| format!("{DOCUMENT}: {e}"))?;
         println!("{DOCUMENT} written");
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The document as it is and as it should be, and what no writing can mend.

@@ -6,9 +6,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::Outcome;
 use crate::context::Context;
-use crate::steps::minutes;
+use crate::outcome::{Outcome, minutes};
 
 /// What the sanitizers' runtimes are there for.
 const TARGET: &str = "x86_64-unknown-linux-gnu";

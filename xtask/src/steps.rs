@@ -1,21 +1,18 @@
 //! The steps of `cargo xtask ci`.
 
-use std::time::Duration;
-
 use crate::context::Context;
-use crate::{Outcome, fence, links, mutate, outputs, rules, sanitize, soak};
-
-/// One step.
-pub(crate) struct Step {
-    pub(crate) name: &'static str,
-    pub(crate) what: &'static str,
-    pub(crate) run: fn(&Context) -> Result<Outcome, String>,
-}
+use crate::outcome::{Outcome, minutes};
+use crate::step::Step;
+use crate::{circles, fuzz, links, miri, msrv, mutate, outputs, package, rules, sanitize, soak};
 
 /// All of them, cheapest first, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
     Step { name: "fmt", what: "the code is formatted", run: fmt },
-    Step { name: "fence", what: "unsafe stands only where it may", run: fence::check },
+    Step {
+        name: "circles",
+        what: "imports go round in no circle and point downwards",
+        run: circles::check,
+    },
     Step {
         name: "rules",
         what: "every rule of the contract names the tests that show it",
@@ -32,10 +29,11 @@ pub(crate) const STEPS: &[Step] = &[
         run: clippy,
     },
     Step { name: "test", what: "the tests", run: test },
+    Step { name: "msrv", what: "the oldest toolchain that is promised", run: msrv::check },
     Step { name: "loom", what: "model checking of the core's races", run: loom },
     Step {
         name: "mutate",
-        what: "the defects of others, put back in, are found by the tests that are named for them",
+        what: "every patch with a defect of others applies; what is switched in the sources is found",
         run: mutate::check,
     },
     Step {
@@ -60,8 +58,13 @@ pub(crate) const STEPS: &[Step] = &[
     },
     Step {
         name: "miri",
-        what: "the core's unit tests under Miri, where the toolchain has it",
-        run: miri,
+        what: "unit tests under Miri, where there is a nightly toolchain that has it",
+        run: miri::check,
+    },
+    Step {
+        name: "fuzz",
+        what: "each reader of foreign bytes by coverage-guided fuzzing, for some seconds",
+        run: fuzz::check,
     },
     Step {
         name: "tsan",
@@ -75,13 +78,10 @@ pub(crate) const STEPS: &[Step] = &[
     },
     Step { name: "docs", what: "the documentation builds without a warning", run: docs },
     Step { name: "deny", what: "licences, sources and advisories of the dependencies", run: deny },
+    Step { name: "package", what: "every crate can be published", run: package::check },
     Step { name: "bench", what: "the benchmarks run and print their rows", run: bench },
     Step { name: "demo", what: "every claim of the demonstration holds", run: demo },
 ];
-
-pub(crate) const fn minutes(n: u64) -> Duration {
-    Duration::from_secs(60 * n)
-}
 
 fn fmt(context: &Context) -> Result<Outcome, String> {
     context.run(context.cargo(&["fmt", "--all", "--check"]), minutes(1))?;
@@ -123,21 +123,34 @@ fn test(context: &Context) -> Result<Outcome, String> {
     Ok(Outcome::Passed)
 }
 
-fn loom(context: &Context) -> Result<Outcome, String> {
-    let words = ["test", "-p", "sva-core", "--test", "loom", "--profile", "model", "--locked"];
+/// Every model, with the schedules that it tried.
+pub(crate) fn loom(context: &Context) -> Result<Outcome, String> {
+    let words = [
+        "test",
+        "-p",
+        "sva-core",
+        "--test",
+        "loom",
+        "--profile",
+        "model",
+        "--locked",
+        "--",
+        "--nocapture",
+    ];
     let mut command = context.cargo_with_flags("--cfg loom", "loom", &words);
     // More forced switches than any schedule of these models has: each goes as far as it says
     // itself.
     if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", "64");
     }
-    context.run(command, minutes(15))?;
-    Ok(Outcome::Passed)
+    let said = context.tee(command, minutes(15))?;
+    let schedules: u64 = numbers_before(&said, " schedules in ").sum();
+    Ok(Outcome::Figures(format!("{} models, {schedules} schedules", miri::tests_passed(&said))))
 }
 
 /// The test of the ordinary run with enough seeds and steps that each race has to be reached a
 /// thousand times.
-fn schedule(context: &Context) -> Result<Outcome, String> {
+pub(crate) fn schedule(context: &Context) -> Result<Outcome, String> {
     let words = [
         "test",
         "--release",
@@ -152,8 +165,18 @@ fn schedule(context: &Context) -> Result<Outcome, String> {
     ];
     let mut command = context.cargo(&words);
     command.env("SVA_SCHEDULE_SEEDS", "1000").env("SVA_SCHEDULE_STEPS", "60000");
-    context.run(command, minutes(10))?;
-    Ok(Outcome::Passed)
+    let said = context.tee(command, minutes(10))?;
+    let line = said.lines().find(|line| line.contains(" steps, "));
+    Ok(Outcome::Figures(line.unwrap_or_default().to_owned()))
+}
+
+/// The numbers that stand right before `words`, in any place of a line: output of several tests
+/// shares lines.
+fn numbers_before<'a>(said: &'a str, words: &'a str) -> impl Iterator<Item = u64> + 'a {
+    said.lines().filter_map(move |line| {
+        let (before, _) = line.split_once(words)?;
+        before.rsplit(' ').next()?.parse().ok()
+    })
 }
 
 /// A test that cannot fail shows nothing: with the unsound construction the exec test has to fail,
@@ -202,24 +225,6 @@ fn keeper(context: &Context) -> Result<Outcome, String> {
     ];
     context
         .run(context.cargo_with_flags("--cfg sva_keeper_stops", "keeper", &words), minutes(10))?;
-    Ok(Outcome::Passed)
-}
-
-/// Unsafe code is in the host provider alone, which is system calls that Miri does not know. So the
-/// core's unit tests, which call no kernel and meet the unsafe code of others (vm-memory's slices,
-/// slab, smallvec).
-fn miri(context: &Context) -> Result<Outcome, String> {
-    let installed = context.keep(context.cargo(&["miri", "--version"]), minutes(1))?;
-    if !installed.status.success() {
-        return Ok(Outcome::Skipped(
-            "the pinned toolchain has no component miri (it comes with nightly toolchains)"
-                .to_owned(),
-        ));
-    }
-    let mut command = context.cargo(&["miri", "test", "-p", "sva-core", "--lib", "--locked"]);
-    // Property tests are slow there: a few cases each.
-    command.env("PROPTEST_CASES", "4").env("MIRIFLAGS", "-Zmiri-disable-isolation");
-    context.run(command, minutes(20))?;
     Ok(Outcome::Passed)
 }
 
@@ -346,4 +351,15 @@ fn demo(context: &Context) -> Result<Outcome, String> {
         context.run(context.cargo(&words), minutes(1))?;
     }
     Ok(Outcome::Passed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_found_behind_what_else_a_line_says() {
+        let said = "test a::b ... 120 schedules in 0.1 s\n7 schedules in 2.0 s\nok\n";
+        assert_eq!(numbers_before(said, " schedules in ").sum::<u64>(), 127);
+    }
 }

@@ -1,4 +1,4 @@
-//! Builds the tests with the defects in them, switched off, and runs one test at a time.
+//! Builds tests and runs one at a time.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -83,16 +83,35 @@ impl Target {
     }
 }
 
+/// One way to build tests.
+pub(super) struct Build {
+    /// It is for models, or for all else.
+    models: bool,
+    flags: &'static str,
+    /// In the build folder, lest each way throws the other's work away.
+    folder: &'static str,
+}
+
+/// As they are.
+pub(super) const PLAIN: [Build; 2] = [
+    Build { models: false, flags: "", folder: "plain" },
+    Build { models: true, flags: "--cfg loom", folder: "loom" },
+];
+
+/// With all defects that are switched, which are off.
+pub(super) const SWITCHED: [Build; 2] = [
+    Build { models: false, flags: "--cfg sva_mutate", folder: "mutate/switched" },
+    Build { models: true, flags: "--cfg sva_mutate --cfg loom", folder: "mutate/switched-loom" },
+];
+
 /// Builds `targets` and answers the program of each. A compiler that fails says so.
 pub(super) fn build(
     context: &Context,
     targets: &[&Target],
+    builds: &[Build],
 ) -> Result<BTreeMap<Target, PathBuf>, String> {
     let mut built = BTreeMap::new();
-    for (models, flags, folder) in [
-        (false, "--cfg sva_mutate", "mutate"),
-        (true, "--cfg sva_mutate --cfg loom", "mutate-loom"),
-    ] {
+    for &Build { models, flags, folder } in builds {
         let chosen: Vec<&Target> =
             targets.iter().copied().filter(|target| target.is_model() == models).collect();
         if chosen.is_empty() {
@@ -107,7 +126,7 @@ pub(super) fn build(
                 None => words.push("--lib"),
             }
         }
-        eprintln!("building with {flags}");
+        eprintln!("building {} with RUSTFLAGS=\"{flags}\"", names(&chosen));
         let said = output(context, &mut context.cargo_with_flags(flags, folder, &words))?;
         for target in chosen {
             let program = said.lines().find_map(|line| program(line, &target.source));
@@ -118,6 +137,13 @@ pub(super) fn build(
         }
     }
     Ok(built)
+}
+
+fn names(targets: &[&Target]) -> String {
+    let name = |target: &&Target| {
+        format!("{} {}", target.package, target.test.as_deref().unwrap_or("--lib"))
+    };
+    targets.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// The test program of the root file `source`, where this is cargo's line about it.

@@ -1,10 +1,7 @@
 //! docs/regressions.md, read as a list: one row a scenario, with the test that finds it and the
 //! files in which it is put back in.
-//!
-//! A row that names a file without the switch of its number is wrong, and so is a switch that no
-//! row names: the document says what the code does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::context::Context;
@@ -27,8 +24,8 @@ pub(super) struct Row {
     pub(super) number: u8,
     /// None where there is nothing to show yet.
     pub(super) test: Option<Test>,
-    /// The files with the switch of this number, from the top of the workspace. There is one at
-    /// least where there is a test.
+    /// The files that the defect is put into, from the top of the workspace. There is one at least
+    /// where there is a test.
     pub(super) mutation: BTreeSet<String>,
 }
 
@@ -45,16 +42,7 @@ pub(super) struct Test {
 
 /// The rows, or all that is wrong with them.
 pub(super) fn read(context: &Context) -> Result<Vec<Row>, String> {
-    let (rows, mut wrong) = parse(&scan::read(&context.root, Path::new(DOCUMENT))?);
-    let mut switches: BTreeMap<u8, BTreeSet<String>> = BTreeMap::new();
-    for path in scan::files(&context.root.join("crates"), "rs")? {
-        let name = format!("crates/{}", path.display());
-        let code = scan::code_only(&scan::read(&context.root, Path::new(&name))?);
-        for number in numbers_switched(&code) {
-            switches.entry(number).or_default().insert(name.clone());
-        }
-    }
-    wrong.extend(disagreements(&rows, &switches));
+    let (rows, wrong) = parse(&scan::read(&context.root, Path::new(DOCUMENT))?);
     if wrong.is_empty() { Ok(rows) } else { Err(wrong.join("\n!!! ")) }
 }
 
@@ -119,36 +107,6 @@ fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-/// The numbers in `is_on(7)`.
-fn numbers_switched(code: &str) -> impl Iterator<Item = u8> {
-    code.split("is_on(")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next())
-        .filter_map(|number| number.parse().ok())
-}
-
-/// Where rows and switches do not name one another. A switch may come before the test.
-fn disagreements(rows: &[Row], switches: &BTreeMap<u8, BTreeSet<String>>) -> Vec<String> {
-    let none = BTreeSet::new();
-    let mut wrong = Vec::new();
-    for Row { number, test, mutation } in rows {
-        let there = switches.get(number).unwrap_or(&none);
-        wrong.extend(mutation.difference(there).map(|file| {
-            format!("{DOCUMENT}: row {number}: there is no is_on({number}) in {file}")
-        }));
-        let unnamed = there.difference(mutation).filter(|_| test.is_some());
-        wrong.extend(unnamed.map(|file| {
-            format!("{file}: is_on({number}), which row {number} of {DOCUMENT} does not name")
-        }));
-    }
-    let unknown =
-        switches.iter().filter(|(number, _)| rows.iter().all(|row| row.number != **number));
-    wrong.extend(unknown.map(|(number, files)| {
-        format!("is_on({number}) in {files:?}, for which {DOCUMENT} has no row")
-    }));
-    wrong
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,27 +152,6 @@ mod tests {
         assert!(
             wrong(vec!["| 1 | a story | | (not built yet) | (not built yet) |".to_owned()])
                 .contains("empty")
-        );
-    }
-
-    #[test]
-    fn a_switch_without_a_row_and_a_row_without_a_switch_are_named() {
-        let code = "if mutation::is_on(3) { f(); }\nif is_on(number) { g(); } is_on(31)";
-        assert_eq!(numbers_switched(code).collect::<Vec<_>>(), [3, 31]);
-        let files = |name: &str| BTreeSet::from([name.to_owned()]);
-        let switches =
-            BTreeMap::from([(3, files("a.rs")), (4, files("a.rs")), (31, files("b.rs"))]);
-        let test = Test { name: "t".to_owned(), file: "t.rs".to_owned(), hangs: false };
-        let rows = [
-            Row { number: 3, test: Some(test), mutation: files("c.rs") },
-            Row { number: 4, test: None, mutation: BTreeSet::new() },
-        ];
-        let wrong = disagreements(&rows, &switches);
-        assert_eq!(wrong.len(), 3, "{wrong:?}");
-        let named = |part: &str| wrong.iter().any(|why| why.contains(part));
-        assert!(
-            named("no is_on(3) in c.rs") && named("a.rs: is_on(3)") && named("is_on(31)"),
-            "{wrong:?}"
         );
     }
 }

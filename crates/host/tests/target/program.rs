@@ -2,6 +2,7 @@
 //! input, a line a command, and answers a line each.
 //!
 //! It has one thread unless told otherwise, so that the attach has no choice which one to stop.
+#![allow(unsafe_code, reason = "it makes mappings, clones and traps of its own")]
 
 mod blocked;
 mod holder;
