@@ -201,7 +201,7 @@ fn keeper(context: &Context) -> Result<Outcome, String> {
         "--locked",
     ];
     context
-        .run(context.cargo_with_flags("--cfg sva_keeper_stops", "keeper", &words), minutes(10))?;
+        .run(context.cargo_with_flags("--cfg sva_no_tracer_process", "keeper", &words), minutes(10))?;
     Ok(Outcome::Passed)
 }
 
