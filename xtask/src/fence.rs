@@ -8,11 +8,11 @@ use crate::scan;
 /// Files and folders in which `unsafe` may stand, with the reason.
 const ALLOWED: &[(&str, &str)] = &[
     (
-        "crates/host/src/sys/",
+        "crates/host/src/linux/sys/",
         "the system calls that no safe crate wraps, and a process that shares our memory",
     ),
     (
-        "crates/host/src/stopper.rs",
+        "crates/host/src/linux/anchor/tracer_process.rs",
         "starts that process, and answers for what its code must not do",
     ),
     ("crates/host/tests/", "targets that make mappings, clones and traps of their own"),

@@ -11,6 +11,7 @@ mod sanitize;
 mod scan;
 mod soak;
 mod steps;
+mod targets;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         },
         ["steps"] => {
             for step in STEPS {
-                println!("{:<8} {}", step.name, step.what);
+                println!("{:<9} {}", step.name, step.what);
             }
             ExitCode::SUCCESS
         }
@@ -142,7 +143,7 @@ fn summary(done: &[(&Step, Outcome, Duration)], took: Duration) -> ExitCode {
             }
         };
         println!(
-            "{:<8} {word:<8} {:>7.1} s  {}",
+            "{:<9} {word:<8} {:>7.1} s  {}",
             step.name,
             took.as_secs_f64(),
             why.lines().next().unwrap_or("")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::context::Context;
-use crate::{Outcome, fence, links, mutate, outputs, rules, sanitize, soak};
+use crate::{Outcome, fence, links, mutate, outputs, rules, sanitize, soak, targets};
 
 /// One step.
 pub(crate) struct Step {
@@ -31,6 +31,11 @@ pub(crate) const STEPS: &[Step] = &[
         what: "no warning, and every unsafe block says why it is sound",
         run: clippy,
     },
+    Step {
+        name: "targets",
+        what: "everything builds for 64-bit ARM, on Linux and on macOS",
+        run: targets::check,
+    },
     Step { name: "test", what: "the tests", run: test },
     Step { name: "loom", what: "model checking of the core's races", run: loom },
     Step {
@@ -54,9 +59,9 @@ pub(crate) const STEPS: &[Step] = &[
         run: naive,
     },
     Step {
-        name: "keeper",
-        what: "the host provider's tests where it cannot have a stopper of its own, as under Yama",
-        run: keeper,
+        name: "in-thread",
+        what: "the host provider's tests where it has no tracer process, as under Yama",
+        run: in_thread,
     },
     Step {
         name: "miri",
@@ -186,8 +191,9 @@ fn naive(context: &Context) -> Result<Outcome, String> {
     Ok(Outcome::Passed)
 }
 
-/// The way that is taken where only an ancestor may trace; no such kernel is needed to test it.
-fn keeper(context: &Context) -> Result<Outcome, String> {
+/// The tracer thread makes the anchors itself, as where only an ancestor may trace. No such kernel is
+/// needed to test it.
+fn in_thread(context: &Context) -> Result<Outcome, String> {
     let words = [
         "test",
         "-p",
@@ -200,8 +206,10 @@ fn keeper(context: &Context) -> Result<Outcome, String> {
         "undisturbed",
         "--locked",
     ];
-    context
-        .run(context.cargo_with_flags("--cfg sva_no_tracer_process", "keeper", &words), minutes(10))?;
+    context.run(
+        context.cargo_with_flags("--cfg sva_no_tracer_process", "in-thread", &words),
+        minutes(10),
+    )?;
     Ok(Outcome::Passed)
 }
 
