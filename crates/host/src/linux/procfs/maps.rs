@@ -5,9 +5,12 @@ use std::io;
 
 use sva_core::AddrRange;
 
-use super::page::USER_END;
 use crate::linux::sys::Tid;
 use crate::region::Region;
+
+/// One past the last address of the process's own half. A process may see pages above it that
+/// belong to the kernel (`[vsyscall]`).
+pub(crate) const USER_END: u64 = 1 << 63;
 
 /// All mappings, without what only `smaps` tells. Cheap.
 pub(crate) fn mappings(tid: Tid) -> io::Result<Vec<Region>> {

@@ -18,8 +18,8 @@ mod task;
 
 pub(crate) use file::{is_gone, is_out_of_sight};
 pub(crate) use list::{each_process, processes, threads};
-pub(crate) use maps::{mappings, mappings_with_flags};
-pub(crate) use page::{PAGE, USER_END, mapped_within, mapping_at, present_bytes, present_part};
+pub(crate) use maps::{USER_END, mappings, mappings_with_flags};
+pub(crate) use page::{PAGE, mapped_within, mapping_at, present_bytes, present_part};
 pub(crate) use stat::{code_pages, command, parent, start_time};
 pub(crate) use status::{Status, status};
 pub(crate) use task::{SyscallState, TaskDir};

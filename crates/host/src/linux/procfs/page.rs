@@ -9,9 +9,6 @@ use sva_core::{AddrRange, HostFailure, Segment, StopCause};
 use super::maps::mappings;
 use crate::linux::sys::{self, Tid};
 
-/// One past the last address of the process's own half. A process may see pages above it that
-/// belong to the kernel (`[vsyscall]`).
-pub(crate) const USER_END: u64 = 1 << 63;
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 4096;
 

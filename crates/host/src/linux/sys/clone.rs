@@ -3,6 +3,9 @@
 //! It runs on a stack of its own, with the thread-local storage of the thread that made it. That
 //! thread may run at the same time. The contract of [`VmProcess::start`] says what this forbids to
 //! the code of the process.
+//!
+//! Why it is sound: the caller of `start` answers for the code. Stack and data live until the
+//! process is known to have ended; where that is not known, they are never freed.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -12,7 +15,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use rustix::thread::{Timespec, futex};
 
-use super::{Tid, check, reap};
+use super::call::{Tid, check};
+use super::task::reap;
 
 /// A process made by `clone` with CLONE_VM, and the data that it works on.
 #[derive(Debug)]

@@ -1,11 +1,14 @@
 //! Telling a process from its children made by fork.
+//!
+//! Why it is sound: the word lies in a page of its own, which is never unmapped and is accessed as
+//! an atomic only.
 
 use std::io;
 use std::ptr;
 
 use sva_core::sync::atomic::{AtomicU32, Ordering};
 
-use super::check;
+use super::call::check;
 
 /// A word that the kernel clears in a child made by fork.
 ///

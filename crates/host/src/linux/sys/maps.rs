@@ -1,9 +1,11 @@
 //! PROCMAP_QUERY: one mapping of a process without reading all of `/proc/PID/maps`.
+//!
+//! Why it is sound: the request reads and writes one local structure, whose layout is the kernel's.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::check;
+use super::call::check;
 
 /// One mapping, as PROCMAP_QUERY reports it (linux/fs.h, `struct procmap_query`).
 #[repr(C)]

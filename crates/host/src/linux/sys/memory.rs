@@ -1,4 +1,7 @@
 //! Another task's memory: reads, writes, faults for writing, and comparisons of address spaces.
+//!
+//! Why it is sound: the kernel accesses our memory only in the buffer that the caller has borrowed
+//! for the call. The addresses of the other space are never dereferenced by us.
 
 use std::cmp::Ordering;
 use std::io;
@@ -7,7 +10,7 @@ use std::ptr;
 
 use sva_core::Segment;
 
-use super::{Tid, syscall};
+use super::call::{Tid, syscall};
 
 /// Pieces that one `process_vm` call takes.
 pub(crate) const IOV_MAX: usize = 1024;

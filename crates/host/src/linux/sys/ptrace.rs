@@ -1,11 +1,14 @@
 //! `ptrace` requests. Each acts on a task that the calling thread traces. It fails with ESRCH where
 //! the thread does not trace the task, or where the task is not stopped.
+//!
+//! Why it is sound: a request changes the tracee only. Where it writes to our memory, this module
+//! passes the address of a local value of the type that the request fills in.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use super::{Tid, syscall};
+use super::call::{Tid, syscall};
 
 /// The general registers of a stopped task.
 pub(crate) type Registers = libc::user_regs_struct;

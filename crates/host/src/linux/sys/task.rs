@@ -1,11 +1,14 @@
 //! Tasks by number: signals, waits and reaping.
+//!
+//! Why it is sound: the calls take numbers, which the kernel checks, and write to local values of
+//! the type that they expect.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use super::{Tid, syscall};
+use super::call::{Tid, syscall};
 
 /// The calling thread's number.
 pub(crate) fn gettid() -> Tid {
