@@ -20,6 +20,7 @@ mod source;
 mod step;
 mod steps;
 mod style;
+mod targets;
 mod toolchain;
 
 use std::process::ExitCode;
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
         ["full", options @ ..] => finish(full::task(options)),
         ["steps"] => {
             for step in STEPS {
-                println!("{:<8} {}", step.name, step.what);
+                println!("{:<9} {}", step.name, step.what);
             }
             println!("\nand of cargo xtask full:");
             for step in full::FULL {
@@ -147,7 +148,7 @@ fn summary(done: &[(&Step, Outcome, Duration)], took: Duration) -> ExitCode {
             }
         };
         println!(
-            "{:<8} {word:<8} {:>7.1} s  {}",
+            "{:<9} {word:<8} {:>7.1} s  {}",
             step.name,
             took.as_secs_f64(),
             why.lines().next().unwrap_or("")

@@ -3,7 +3,9 @@
 use crate::context::Context;
 use crate::outcome::{Outcome, minutes};
 use crate::step::Step;
-use crate::{circles, fuzz, links, miri, msrv, mutate, outputs, package, rules, sanitize, soak};
+use crate::{
+    circles, fuzz, links, miri, msrv, mutate, outputs, package, rules, sanitize, soak, targets,
+};
 
 /// All of them, cheapest first, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
@@ -27,6 +29,11 @@ pub(crate) const STEPS: &[Step] = &[
         name: "clippy",
         what: "no warning, and every unsafe block says why it is sound",
         run: clippy,
+    },
+    Step {
+        name: "targets",
+        what: "everything builds for 64-bit ARM, on Linux and on macOS",
+        run: targets::check,
     },
     Step { name: "test", what: "the tests", run: test },
     Step { name: "msrv", what: "the oldest toolchain that is promised", run: msrv::check },
@@ -52,9 +59,9 @@ pub(crate) const STEPS: &[Step] = &[
         run: naive,
     },
     Step {
-        name: "keeper",
-        what: "the host provider's tests where it cannot have a stopper of its own, as under Yama",
-        run: keeper,
+        name: "in-thread",
+        what: "the host provider's tests where it has no tracer process, as under Yama",
+        run: in_thread,
     },
     Step {
         name: "miri",
@@ -209,8 +216,9 @@ fn naive(context: &Context) -> Result<Outcome, String> {
     Ok(Outcome::Passed)
 }
 
-/// The way that is taken where only an ancestor may trace; no such kernel is needed to test it.
-fn keeper(context: &Context) -> Result<Outcome, String> {
+/// The tracer thread makes the anchors itself, as where only an ancestor may trace. No such kernel is
+/// needed to test it.
+fn in_thread(context: &Context) -> Result<Outcome, String> {
     let words = [
         "test",
         "-p",
@@ -223,8 +231,10 @@ fn keeper(context: &Context) -> Result<Outcome, String> {
         "undisturbed",
         "--locked",
     ];
-    context
-        .run(context.cargo_with_flags("--cfg sva_keeper_stops", "keeper", &words), minutes(10))?;
+    context.run(
+        context.cargo_with_flags("--cfg sva_no_tracer_process", "in-thread", &words),
+        minutes(10),
+    )?;
     Ok(Outcome::Passed)
 }
 

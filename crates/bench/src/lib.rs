@@ -5,3 +5,4 @@
 pub mod counted;
 pub mod processor;
 pub mod row;
+pub mod system;

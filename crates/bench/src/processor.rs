@@ -3,11 +3,10 @@
 
 use std::io;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use crate::system::{affinity, set_affinity};
 
 /// The processors that this thread may run on, as it found them.
-pub struct Allowed(CpuSet);
+pub struct Allowed(Vec<usize>);
 
 impl Allowed {
     /// Asks the kernel.
@@ -15,12 +14,12 @@ impl Allowed {
     /// # Errors
     /// The kernel's.
     pub fn now() -> io::Result<Self> {
-        Ok(Self(sched_getaffinity(Pid::from_raw(0))?))
+        affinity().map(Self)
     }
 
     /// Their numbers, in order.
     pub fn processors(&self) -> impl Iterator<Item = usize> {
-        (0..CpuSet::count()).filter(|processor| self.0.is_set(*processor).unwrap_or(false))
+        self.0.iter().copied()
     }
 
     /// Lets this thread, and those that it starts from now on, run on all of them again.
@@ -28,7 +27,7 @@ impl Allowed {
     /// # Errors
     /// The kernel's.
     pub fn restore(&self) -> io::Result<()> {
-        Ok(sched_setaffinity(Pid::from_raw(0), &self.0)?)
+        set_affinity(&self.0)
     }
 }
 
@@ -37,7 +36,5 @@ impl Allowed {
 /// # Errors
 /// The kernel's: there is no such processor, or this thread may not use it.
 pub fn run_on(processor: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(processor)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+    set_affinity(&[processor])
 }

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 pub(crate) fn run(bytes: usize, untouched: bool) -> Result<(), Box<dyn Error>> {
     if untouched {
         // A touch is to make one page, and not the five hundred around it.
-        nix::sys::prctl::set_thp_disable(true)?;
+        sva_bench::system::disable_huge_pages()?;
     }
     let mut input = std::io::stdin().lines();
     loop {

@@ -1,5 +1,7 @@
 //! Reading and writing the memory of a live process.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::io::Read;

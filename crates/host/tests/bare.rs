@@ -1,8 +1,10 @@
-//! What the stopper runs never allocates: it has the thread-local storage and the heap of a program
-//! whose threads may be dead, with locks that nobody will give back.
+//! The tracer process never allocates: it has the thread-local storage and the heap of a program
+//! whose threads may be dead, with locks that nobody will release.
 //!
-//! The allocator of this program ends any process but the program itself that comes to it. A
-//! stopper that ends so fails its attach.
+//! The allocator of this program ends any process but the program itself that calls it. A tracer
+//! process that ends so fails its attach.
+
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #![allow(unsafe_code, reason = "an allocator of its own")]
 
 mod support;
@@ -50,18 +52,15 @@ unsafe impl GlobalAlloc for OfOneProcess {
 #[global_allocator]
 static ALLOCATOR: OfOneProcess = OfOneProcess;
 
-/// Attaches while `disturb` runs on a thread of its own; the stopper must not have ended before its
-/// time.
+/// Attaches while `disturb` runs on a thread of its own. The tracer process must not end before its
+/// work is done.
 fn attach_while(target: &Target, disturb: impl FnOnce() + Send) -> Result<(), AttachError> {
     let result = std::thread::scope(|scope| {
         scope.spawn(disturb);
         attach(target.pid())
     });
     if let Err(error) = &result {
-        assert!(
-            !error.to_string().contains("stopper process"),
-            "it ended before its time: {error}"
-        );
+        assert!(!error.to_string().contains("tracer process"), "it ended before its time: {error}");
     }
     result.map(drop)
 }
@@ -72,7 +71,7 @@ fn wait(time: Duration) {
 }
 
 #[test]
-fn the_stopper_never_allocates() {
+fn the_tracer_process_never_allocates() {
     // shows U9
     PROGRAM.store(std::process::id(), SeqCst);
     the_allocator_sees_another_process();

@@ -1,6 +1,8 @@
 //! A program that attaches while it has no descriptor to spare. A program of its own, since the
 //! limit is the whole program's.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::os::fd::{AsFd, OwnedFd};

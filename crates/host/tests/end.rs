@@ -1,5 +1,7 @@
 //! The end of a space: noticed by itself, told once, and final.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,8 @@
 //! Exec under a writing device. CI runs this file also in a build with `--cfg sva_naive_check`,
 //! where it has to fail.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::sync::Arc;

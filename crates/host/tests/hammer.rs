@@ -1,5 +1,7 @@
 //! Everything at once, at random, for a bounded number of rounds.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! A space is a memory, not a number.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! Single pages of a live process: what is said of them, and bringing them in.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::sync::Arc;

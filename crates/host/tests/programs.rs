@@ -1,5 +1,7 @@
 //! Several programs that use this crate at once, and what is left of one that dies.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use support::{Target, Witness, numbers, read, status, traced_by, until, write};
@@ -53,7 +55,7 @@ fn a_program_that_is_killed_leaves_no_anchor() {
 
 /// Kills the attaching program at every moment of the attach.
 #[test]
-#[cfg_attr(sva_keeper_stops, ignore = "what a stopper of its own is for")]
+#[cfg_attr(sva_no_tracer_process, ignore = "what the tracer process is for")]
 fn a_program_that_is_killed_while_it_attaches_harms_no_process_and_leaves_no_task_behind() {
     // shows U9
     let (mut met, rounds) = (0, 120);
@@ -83,7 +85,7 @@ fn a_program_that_is_killed_while_it_attaches_harms_no_process_and_leaves_no_tas
 /// Execs at every moment of the attach: then nobody is left to take the anchor over, though the
 /// process's number lives on.
 #[test]
-#[cfg_attr(sva_keeper_stops, ignore = "what a stopper of its own is for")]
+#[cfg_attr(sva_no_tracer_process, ignore = "what the tracer process is for")]
 fn a_program_that_execs_while_it_attaches_harms_no_process_and_leaves_no_task_behind() {
     // shows U7, U9
     let mut program = Target::start("serve");
@@ -104,7 +106,7 @@ fn a_program_that_execs_while_it_attaches_harms_no_process_and_leaves_no_task_be
 
 /// The standard library's debug assertions may end such a program, at any moment.
 #[test]
-#[cfg_attr(sva_keeper_stops, ignore = "what a stopper of its own is for")]
+#[cfg_attr(sva_no_tracer_process, ignore = "what the tracer process is for")]
 fn a_program_that_closes_all_descriptors_while_it_attaches_harms_no_process_and_leaves_no_task_behind()
  {
     // shows U9
@@ -170,8 +172,8 @@ fn a_program_that_execs_leaves_no_anchor() {
     until("the anchor is gone", || !std::path::Path::new(&format!("/proc/{anchor}")).exists());
 }
 
-/// A program may wait for "any child" in one of its threads, and so collect what the keeper waits
-/// for.
+/// A program may wait for "any child" in one of its threads, and so reap what the tracer thread
+/// waits for.
 #[test]
 fn a_program_that_waits_for_any_child_all_the_time_can_attach() {
     // shows U7, U4

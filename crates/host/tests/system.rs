@@ -5,6 +5,8 @@
 //! own value; its outer pages are canaries. A byte of another value, a canary that changed, or
 //! a new image that is not as it was made is a write that should not have been.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! What a process notices of being attached: nothing but a short pause.
 
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
 mod support;
 
 use std::process::Command;

@@ -7,7 +7,7 @@ use std::sync::atomic::compiler_fence;
 
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
-use rustix::thread::{MembarrierCommand, membarrier};
+use sva_bench::system::{membarrier, register_membarrier};
 use sva_core::sync::RwLock;
 use sva_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
@@ -41,7 +41,7 @@ pub(crate) struct Slots<const FENCE: bool> {
 impl Slots<false> {
     /// Once, before anybody waits.
     pub(crate) fn register() -> io::Result<()> {
-        Ok(membarrier(MembarrierCommand::RegisterPrivateExpedited)?)
+        register_membarrier()
     }
 }
 
@@ -66,7 +66,7 @@ impl<const FENCE: bool> Section for Slots<FENCE> {
 impl<const FENCE: bool> Wait for Slots<FENCE> {
     fn wait(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
-        if FENCE || membarrier(MembarrierCommand::PrivateExpedited).is_err() {
+        if FENCE || membarrier().is_err() {
             fence(Ordering::SeqCst);
         }
         for slot in &self.slots {

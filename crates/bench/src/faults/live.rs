@@ -2,13 +2,11 @@
 //! beside one bare `process_vm_readv` of a page that is not there either.
 
 use std::error::Error;
-use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::sys::uio::{RemoteIoVec, process_vm_readv};
-use nix::unistd::Pid;
 use sva_bench::row::{Goal, Rows};
+use sva_bench::system::{RemoteIoVec, read_process};
 use sva_core::pri::Histogram;
 use sva_core::{AddressSpace, Bind, IommuConfig, WorkerConfig, Workers};
 use sva_testkit::PAGE;
@@ -46,11 +44,7 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
             for page in pages.by_ref().take(BATCH as usize) {
                 let begun = Instant::now();
                 let remote = [RemoteIoVec { base: page as usize, len: 64 }];
-                process_vm_readv(
-                    Pid::from_raw(target.pid() as i32),
-                    &mut [IoSliceMut::new(&mut [0; 64])],
-                    &remote,
-                )?;
+                read_process(target.pid(), &mut [0; 64], &remote)?;
                 bare.record(begun.elapsed());
             }
         }

@@ -4,10 +4,8 @@
 use std::error::Error;
 use std::time::Instant;
 
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
 use sva_bench::row::{Goal, Rows, percentile};
+use sva_bench::system::stop_once;
 
 use crate::target::Target;
 
@@ -23,7 +21,7 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         whole.push(start.elapsed().as_secs_f64() * 1e6);
         stopped.push(space.stop_time().as_secs_f64() * 1e6);
         drop(space);
-        bare.push(bare_stop(&target)?);
+        bare.push(stop_once(target.pid())?.as_secs_f64() * 1e6);
     }
     for percent in [50, 90, 99, 100] {
         let (value, baseline) = (percentile(&mut stopped, percent), percentile(&mut bare, percent));
@@ -38,15 +36,4 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let (value, baseline) = (percentile(&mut whole, 50), percentile(&mut bare, 50));
     rows.add("first bind: whole attach, p50, bare ptrace stop", "us", value, baseline, Goal::None);
     Ok(())
-}
-
-/// For how many microseconds a process is stopped that is seized, interrupted and let go.
-fn bare_stop(target: &Target) -> Result<f64, Box<dyn Error>> {
-    let pid = Pid::from_raw(target.pid() as i32);
-    ptrace::seize(pid, ptrace::Options::empty())?;
-    let start = Instant::now();
-    ptrace::interrupt(pid)?;
-    waitpid(pid, Some(WaitPidFlag::__WALL))?;
-    ptrace::detach(pid, None)?;
-    Ok(start.elapsed().as_secs_f64() * 1e6)
 }

@@ -2,12 +2,10 @@
 
 use std::error::Error;
 use std::hint::black_box;
-use std::io::{IoSlice, IoSliceMut};
 use std::time::Instant;
 
-use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
-use nix::unistd::Pid;
 use sva_bench::row::{Goal, Rows, median};
+use sva_bench::system::{RemoteIoVec, read_process, write_process};
 use sva_core::{AccessMode, Segment};
 
 use super::Bound;
@@ -54,10 +52,6 @@ fn in_turn(
     Ok((median(&mut values), median(&mut baselines)))
 }
 
-fn pid(target: &Target) -> Pid {
-    Pid::from_raw(target.pid() as i32)
-}
-
 fn read(
     target: &Target,
     bound: &Bound,
@@ -85,11 +79,7 @@ fn read(
         || {
             for _ in 0..repeats {
                 let remote = [RemoteIoVec { base: target.address as usize, len: size }];
-                let done = process_vm_readv(
-                    pid(target),
-                    &mut [IoSliceMut::new(black_box(&mut bare))],
-                    &remote,
-                )?;
+                let done = read_process(target.pid(), black_box(&mut bare), &remote)?;
                 assert_eq!(done, size);
             }
             Ok(())
@@ -133,8 +123,7 @@ fn write(
         || {
             for _ in 0..repeats {
                 let remote = [RemoteIoVec { base: target.address as usize, len: size }];
-                let done =
-                    process_vm_writev(pid(target), &[IoSlice::new(black_box(&data))], &remote)?;
+                let done = write_process(target.pid(), black_box(&data), &remote)?;
                 assert_eq!(done, size);
             }
             Ok(())
@@ -168,10 +157,7 @@ fn gather(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         Ok(port.gather(Some(bound.bond.pasid()), black_box(&pieces), &mut buf, AccessMode::READ)?)
     };
     let one_call = || {
-        assert_eq!(
-            process_vm_readv(pid(&target), &mut [IoSliceMut::new(&mut bare)], black_box(&remote))?,
-            PIECES * PIECE
-        );
+        assert_eq!(read_process(target.pid(), &mut bare, black_box(&remote))?, PIECES * PIECE);
         Ok(())
     };
     let (value, baseline) = in_turn(rounds, PIECES as f64, &mut sva, one_call)?;
@@ -184,11 +170,7 @@ fn gather(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     );
     let single_calls = || {
         for (piece, into) in remote.iter().zip(single.chunks_mut(PIECE)) {
-            process_vm_readv(
-                pid(&target),
-                &mut [IoSliceMut::new(into)],
-                black_box(std::slice::from_ref(piece)),
-            )?;
+            read_process(target.pid(), into, black_box(std::slice::from_ref(piece)))?;
         }
         Ok(())
     };

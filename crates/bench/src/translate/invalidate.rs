@@ -5,10 +5,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::thread::{MembarrierCommand, membarrier};
 use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median, percentile};
+use sva_bench::system::membarrier;
 use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{
     AddrRange, Bind, Bond, Invalidation, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher,
@@ -213,7 +213,7 @@ fn busy(
 }
 
 fn barrier() {
-    let passed = membarrier(MembarrierCommand::PrivateExpedited);
+    let passed = membarrier();
     assert!(passed.is_ok(), "{passed:?}");
 }
 

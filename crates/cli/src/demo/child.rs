@@ -34,8 +34,30 @@ use std::str::SplitAsciiWhitespace;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use fastrand::Rng;
-use nix::sys::personality::{self, Persona};
 use zerocopy::FromZeros as _;
+
+/// Requests that only Linux has. Where one is refused, the demonstration shows less and stays right.
+#[cfg(target_os = "linux")]
+mod kernel {
+    use nix::sys::personality::{self, Persona};
+
+    pub(super) fn disable_huge_pages() {
+        let _refused = nix::sys::prctl::set_thp_disable(true);
+    }
+
+    pub(super) fn disable_address_randomisation() {
+        let _refused =
+            personality::get().and_then(|now| personality::set(now | Persona::ADDR_NO_RANDOMIZE));
+    }
+}
+
+/// Elsewhere no child is started: the demonstration ends before, for want of live processes.
+#[cfg(not(target_os = "linux"))]
+mod kernel {
+    pub(super) fn disable_huge_pages() {}
+
+    pub(super) fn disable_address_randomisation() {}
+}
 
 /// The first word of the command line that makes the command a child.
 pub(crate) const WORD: &str = "demo-child";
@@ -126,7 +148,7 @@ impl Memory {
             "fresh" => {
                 // One touch is to make one page. Where it is refused there are fewer faults to be
                 // seen, and no other difference.
-                let _refused = nix::sys::prctl::set_thp_disable(true);
+                kernel::disable_huge_pages();
                 let len = number::<usize>(words)?;
                 // So large that the allocator gets it from the kernel, zero and untouched; a page
                 // more than asked for, to begin at one.
@@ -166,8 +188,7 @@ impl Memory {
             "exec" => {
                 // Where it is refused (some container runtimes do), the new image lies elsewhere,
                 // and the parent sees it.
-                let _unchanged = personality::get()
-                    .and_then(|now| personality::set(now | Persona::ADDR_NO_RANDOMIZE));
+                kernel::disable_address_randomisation();
                 let _refused = Command::new(SELF).arg(WORD).args(words).exec();
                 return None;
             }

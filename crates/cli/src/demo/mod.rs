@@ -139,6 +139,8 @@ fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
 
 /// Whether children can be started and attached at all: where not, nothing can be claimed.
 fn try_out() -> Result<(), Error> {
+    // Our own memory first: on a platform without live processes the error says so.
+    sva_host::attach(std::process::id())?;
     let child = Process::start().map_err(|error| match error {
         ProcessError::Start(source) => Error::File { path: child::SELF.into(), source },
         error => Error::Demo { source: error.into() },

@@ -7,7 +7,7 @@
 mod blocked;
 mod holder;
 mod memory;
-#[cfg(target_arch = "x86_64")]
+
 mod sequence;
 mod tasks;
 
@@ -30,7 +30,7 @@ fn exec(mode: &str) -> String {
     format!("exec: {error}")
 }
 
-fn main() {
+pub(crate) fn main() {
     match std::env::args().nth(1).as_deref() {
         Some("fixed") => {
             // SAFETY: takes numbers only.
