@@ -5,33 +5,33 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::entry::{Entry, Permits};
-use super::{Kept, Table};
-use crate::ats::{Frame, Permissions};
-use crate::fault::Access;
-use crate::ids::Generation;
-use crate::range::AddrRange;
-use crate::space::Run;
+use super::{SpaceIotlb, Table};
+use crate::api::ats::{Frame, Permissions};
+use crate::api::fault::Access;
+use crate::api::space::Extent;
+use crate::types::ids::Generation;
+use crate::types::range::AddrRange;
 
 const PAGE: u64 = 4096;
 
-fn run(first: u64, pages: u64, frame: u64) -> Run {
+fn run(first: u64, pages: u64, frame: u64) -> Extent {
     let range = AddrRange::new(first, pages * PAGE).expect("pages are counted from 1");
-    Run { range, frame: Frame(frame), permits: Permissions::READ_WRITE }
+    Extent { range, frame: Frame(frame), permits: Permissions::READ_WRITE }
 }
 
-fn kept(table: &Arc<Table>, owner: u64) -> Arc<Kept> {
-    Arc::new(Kept::new(table, Generation(owner)))
+fn kept(table: &Arc<Table>, owner: u64) -> Arc<SpaceIotlb> {
+    Arc::new(SpaceIotlb::new(table, Generation(owner)))
 }
 
 /// Where an address leads, by what is entered.
-fn lookup(kept: &Kept, address: u64) -> Option<u64> {
+fn lookup(kept: &SpaceIotlb, address: u64) -> Option<u64> {
     let entry = kept.find(address, Permits::of(Access::Read), false)?;
     let range = entry.range();
     assert!(range.contains(address), "{address:#x} is not in {range}");
     Some(entry.frame + (address - range.first()))
 }
 
-fn fill(kept: &Kept, run: &Run, address: u64) {
+fn fill(kept: &SpaceIotlb, run: &Extent, address: u64) {
     kept.fill(kept.generation(), run, address, false);
 }
 
@@ -82,7 +82,7 @@ fn at_most_four_entries_are_found_by_one_block() {
 fn runs_that_are_not_made_of_whole_pages_are_not_entered() {
     let table = Arc::new(Table::new(0));
     let kept = kept(&table, 1);
-    let odd = |first: u64, len: u64, frame: u64| Run {
+    let odd = |first: u64, len: u64, frame: u64| Extent {
         range: AddrRange::new(first, len).expect("not empty"),
         frame: Frame(frame),
         permits: Permissions::READ_WRITE,
