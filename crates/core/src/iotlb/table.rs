@@ -153,7 +153,7 @@ pub struct IotlbUsage {
     /// Translations that are held.
     pub entries: usize,
     /// How many there is room for; the last quarter is filled only by chance.
-    pub indices: usize,
+    pub capacity: usize,
     /// Memory that the table takes, in bytes. Each space has 4 to 8 bytes more for each of its
     /// translations.
     pub bytes: usize,
@@ -302,7 +302,7 @@ impl IotlbTable {
         let bytes = size_of_val(&*self.lines) + size_of_val(&*self.stripes);
         IotlbUsage {
             entries: self.lines.iter().map(used).sum(),
-            indices: self.lines.len() * WAYS,
+            capacity: self.lines.len() * WAYS,
             bytes,
         }
     }

@@ -78,6 +78,14 @@ const SIZES: [(u64, u8, u64); 11] = [
 ];
 
 // shows T4
+fn permissions(read: bool, write: bool, execute: bool) -> Permissions {
+    let mut permissions = Permissions::empty();
+    permissions.set(Permissions::READ, read);
+    permissions.set(Permissions::WRITE, write);
+    permissions.set(Permissions::EXECUTE, execute);
+    permissions
+}
+
 #[test]
 fn an_invalidation_names_exactly_the_range_that_it_is_asked_for() {
     for (first, bits, word) in SIZES {
@@ -99,11 +107,11 @@ fn an_invalidation_names_exactly_the_range_that_it_is_asked_for() {
 fn a_translation_holds_for_the_range_that_its_size_bits_say() {
     for (first, bits, word) in SIZES {
         let asked = asks_plainly(range(first, bits).last());
-        let permits = Permissions::READ_WRITE;
+        let permissions = Permissions::READ_WRITE;
         let result = Translation {
             range: range(first, bits),
             frame: Some(Frame(first)),
-            permits,
+            permissions,
             global: false,
         };
         let completion = TranslationCompletion {
@@ -202,9 +210,9 @@ fn an_answer_that_does_not_fit_its_request_is_refused() {
 fn each_bit_of_an_entry_means_what_the_specification_says() {
     let decoded = |bits, asked: &TranslationRequest| {
         let completion = entry(bits).decode(asked, None).expect("has a meaning");
-        completion.result.map(|t| (t.frame, t.permits, t.global))
+        completion.result.map(|t| (t.frame, t.permissions, t.global))
     };
-    let permits = |read, write, execute| Permissions { read, write, execute };
+    let permits = permissions;
     let (plain, all, to) = (asks_plainly(0), asks_all(0), Some(Frame(0x6000)));
     assert_eq!(decoded(0x6000 | R, &plain), Ok((to, permits(true, false, false), false)));
     assert_eq!(decoded(0x6000 | W | N, &plain), Ok((to, permits(false, true, false), false)));
@@ -216,15 +224,16 @@ fn each_bit_of_an_entry_means_what_the_specification_says() {
     // With neither R nor W the rest means nothing, and is not held against the answer.
     assert_eq!(
         decoded(0x6000 | U | EXE | GLOBAL | N, &plain),
-        Ok((None, Permissions::NONE, false))
+        Ok((None, Permissions::empty(), false))
     );
 }
 
 #[test]
 fn an_answer_says_no_more_than_its_request_allows() {
-    let everything = Permissions { read: true, write: true, execute: true };
-    let word = |permits, frame, asked: &TranslationRequest| {
-        let translation = Translation { range: range(0x6000, 13), frame, permits, global: true };
+    let everything = Permissions::all();
+    let word = |permissions, frame, asked: &TranslationRequest| {
+        let translation =
+            Translation { range: range(0x6000, 13), frame, permissions, global: true };
         let completion = TranslationCompletion {
             id: asked.id,
             result: Ok(translation),
@@ -238,12 +247,12 @@ fn an_answer_says_no_more_than_its_request_allows() {
     assert_eq!(word(everything, to, &all), Ok(entry(0x2800 | R | W | EXE | PRIV | GLOBAL)));
     assert_eq!(word(everything, None, &plain), Ok(entry(0x800 | R | W | U)));
     assert_eq!(
-        word(Permissions { execute: true, ..Permissions::NONE }, to, &all),
+        word(Permissions::EXECUTE, to, &all),
         Ok(entry(0x800)),
         "no execution without reading"
     );
     assert_eq!(
-        word(Permissions { read: false, ..everything }, to, &all),
+        word(everything - Permissions::READ, to, &all),
         Ok(entry(0x2800 | W | PRIV | GLOBAL)),
         "nor beside writing"
     );
@@ -374,12 +383,12 @@ proptest! {
     #[test]
     fn every_translation_comes_back_from_its_bits(asked in requests(), bits in 12..=64_u8, frame in proptest::option::of(any::<u64>()), flags: [bool; 4]) {
         let [read, write, execute, global] = flags;
-        let permits = Permissions { read, write, execute: execute && read && asked.execute };
+        let permissions = permissions(read, write, execute && read && asked.execute);
         let frame = frame.filter(|_| read || write).and_then(|at| around(at, bits)).map(|place| Frame(place.first()));
         let global = global && (read || write) && asked.pasid.is_some();
         let range = around(asked.address, bits).expect("12..=64");
         let owner = asked.pasid.map(|pasid| PasidTag { pasid, generation: Generation(3) });
-        let (result, privileged) = (Ok(Translation { range, frame, permits, global }), asked.privileged);
+        let (result, privileged) = (Ok(Translation { range, frame, permissions, global }), asked.privileged);
         let completion = TranslationCompletion { id: asked.id, result, privileged, owner };
         let tlp = CompletionTlp::encode(&completion, &asked).expect("has bits");
         prop_assert_eq!(tlp.decode(&asked, owner), Ok(completion));

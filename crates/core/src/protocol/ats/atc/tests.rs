@@ -3,8 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::api::ats::message::Itag;
-use crate::api::fault::OnAbsent;
+use crate::api::ats::Itag;
 
 const PAGE: u64 = 4096;
 /// Pages that the steps use; the largest translation holds all of them.
@@ -14,12 +13,12 @@ const LARGEST: u8 = 16;
 /// One step. Numbers choose among what there is, modulo how many there are.
 #[derive(Debug, Clone)]
 enum Step {
-    Ask { pasid: Option<Pasid>, page: u64, mode: AccessMode },
-    Complete { which: usize, reply: Reply, bits: u8, permits: Permissions },
+    Ask { pasid: Option<Pasid>, page: u64, access: Access },
+    Complete { which: usize, reply: Reply, bits: u8, permissions: Permissions },
     Answer { which: usize },
     Abandon { which: usize },
     Invalidate { pasid: Option<Pasid>, range: AlignedRange, global: bool, tag: Itag, serial: u64 },
-    BeginUse { pasid: Option<Pasid>, address: u64, mode: AccessMode },
+    BeginUse { pasid: Option<Pasid>, address: u64, access: Access },
     GiveBack { which: usize },
     Reset,
 }
@@ -40,7 +39,7 @@ struct Cached {
     pasid: Option<Pasid>,
     range: AlignedRange,
     frame: Frame,
-    permits: Permissions,
+    permissions: Permissions,
     privileged: bool,
 }
 
@@ -89,7 +88,7 @@ impl Atc {
             pasid: e.pasid,
             range: e.range,
             frame: e.frame,
-            permits: e.permits,
+            permissions: e.permissions,
             privileged: e.privileged,
         };
         self.entries.values().map(plain).collect()
@@ -104,8 +103,8 @@ impl Reference {
     /// Does a step to both and compares what they answer.
     fn step(&mut self, atc: &mut Atc, step: &Step) {
         match *step {
-            Step::Ask { pasid, page, mode } => {
-                let asked = atc.ask(pasid, page * PAGE + 5, mode);
+            Step::Ask { pasid, page, access } => {
+                let asked = atc.ask(pasid, page * PAGE + 5, access);
                 if self.asked.len() == self.allowed {
                     assert_eq!((asked, atc.is_full()), (Err(self.allowed), true));
                     return;
@@ -114,13 +113,13 @@ impl Reference {
                 assert!(!self.sent.contains(&request.id), "used before");
                 assert_eq!(
                     (request.pasid, request.address, request.access()),
-                    (pasid, page * PAGE + 5, mode.access)
+                    (pasid, page * PAGE + 5, access.kind())
                 );
                 self.sent.push(request.id);
                 self.asked.push(Question { request, since: Vec::new(), answer: None });
             }
-            Step::Complete { which, reply, bits, permits } => {
-                self.complete(atc, which, reply, bits, permits)
+            Step::Complete { which, reply, bits, permissions } => {
+                self.complete(atc, which, reply, bits, permissions)
             }
             Step::Answer { which } => {
                 let Some(id) = self.pick(which) else { return };
@@ -139,7 +138,9 @@ impl Reference {
             Step::Invalidate { pasid, range, global, tag, serial } => {
                 self.invalidate(atc, InvalidationRequest { tag, serial, pasid, global, range });
             }
-            Step::BeginUse { pasid, address, mode } => self.begin_use(atc, pasid, address, mode),
+            Step::BeginUse { pasid, address, access } => {
+                self.begin_use(atc, pasid, address, access)
+            }
             Step::GiveBack { which } => {
                 if self.uses.is_empty() {
                     return;
@@ -181,7 +182,7 @@ impl Reference {
         which: usize,
         reply: Reply,
         bits: u8,
-        permits: Permissions,
+        permissions: Permissions,
     ) {
         let Some(id) = self.pick(which) else { return };
         let asked =
@@ -191,7 +192,8 @@ impl Reference {
         self.frames += 1;
         let at = if reply == Reply::Elsewhere { address ^ (1 << LARGEST) } else { address };
         let frame = (reply != Reply::Untranslated).then_some(Frame(self.frames << 32));
-        let translation = Translation { range: around(at, bits), frame, permits, global: false };
+        let translation =
+            Translation { range: around(at, bits), frame, permissions, global: false };
         let result = if reply == Reply::Refused {
             Err(TranslationRefusal::Unsupported)
         } else {
@@ -203,13 +205,13 @@ impl Reference {
             self.counts.unexpected += 1;
             return;
         };
-        let permitted = permits.permits(asked.request.access());
+        let permitted = permissions.permit(asked.request.access());
         let kept = if permitted { TranslationAnswer::Cached } else { TranslationAnswer::NoAccess };
         let overtaken = asked.since.iter().any(|range| overlap(*range, translation.range));
         let expected = match reply {
             Reply::Refused => vec![TranslationAnswer::Refused(TranslationRefusal::Unsupported)],
-            _ if permits.is_none() => vec![TranslationAnswer::NoAccess],
-            Reply::Untranslated => vec![TranslationAnswer::Untranslated(permits)],
+            _ if permissions.is_empty() => vec![TranslationAnswer::NoAccess],
+            Reply::Untranslated => vec![TranslationAnswer::Untranslated(permissions)],
             // Rule T3: never kept where something of it was invalidated; where more was than is
             // remembered, it may be dropped without need.
             _ if overtaken => vec![TranslationAnswer::Outdated],
@@ -226,13 +228,14 @@ impl Reference {
         assert!(expected.contains(&answer), "{answer:?} and not {expected:?}");
         asked.answer = Some(answer);
         self.counts.outdated += u64::from(answer == TranslationAnswer::Outdated);
-        if reply == Reply::Frame && !permits.is_none() && answer != TranslationAnswer::Outdated {
+        if reply == Reply::Frame && !permissions.is_empty() && answer != TranslationAnswer::Outdated
+        {
             let TranslationRequest { pasid, privileged, .. } = asked.request;
             let new = Cached {
                 pasid,
                 range: translation.range,
                 frame: Frame(self.frames << 32),
-                permits,
+                permissions,
                 privileged,
             };
             self.keep(atc, new, &unused);
@@ -293,14 +296,14 @@ impl Reference {
         }
     }
 
-    fn begin_use(&mut self, atc: &mut Atc, pasid: Option<Pasid>, address: u64, mode: AccessMode) {
-        let found = atc.begin_use(pasid, address, mode);
+    fn begin_use(&mut self, atc: &mut Atc, pasid: Option<Pasid>, address: u64, access: Access) {
+        let found = atc.begin_use(pasid, address, access);
         let fits = |kept: &&Cached| {
             let inside = kept.range.first() <= address && address <= kept.range.last();
             kept.pasid == pasid
                 && inside
-                && kept.permits.permits(mode.access)
-                && kept.privileged == mode.privileged
+                && kept.permissions.permit(access)
+                && kept.privileged == access.is_privileged()
         };
         let expected = self.kept.iter().find(fits).copied();
         let leads = |kept: Cached| {
@@ -328,7 +331,7 @@ impl Reference {
                 .all(|other| one.pasid != other.pasid || !overlap(one.range, other.range))
         };
         assert!(kept.iter().enumerate().all(alone), "entries of one PASID do not overlap");
-        assert_eq!(atc.under_way(), self.asked.len() + self.uses.len() + self.closing.len());
+        assert_eq!(atc.outstanding(), self.asked.len() + self.uses.len() + self.closing.len());
         assert_eq!(atc.counts, self.counts);
     }
 }
@@ -337,20 +340,19 @@ fn pasids() -> impl Strategy<Value = Option<Pasid>> + Clone {
     prop_oneof![Just(None), Just(Pasid::new(1)), Just(Pasid::new(2))]
 }
 
-fn modes() -> impl Strategy<Value = AccessMode> {
-    let accesses =
-        prop_oneof![4 => Just(Access::Read), 2 => Just(Access::Write), 1 => Just(Access::Execute)];
-    let modes = (accesses, prop::bool::weighted(0.1));
-    modes.prop_map(|(access, privileged)| AccessMode {
-        access,
-        privileged,
-        on_absent: OnAbsent::Stop,
-    })
+fn accesses() -> impl Strategy<Value = Access> {
+    let kinds =
+        prop_oneof![4 => Just(Access::READ), 2 => Just(Access::WRITE), 1 => Just(Access::EXECUTE)];
+    let accesses = (kinds, prop::bool::weighted(0.1));
+    accesses.prop_map(
+        |(kind, privileged)| {
+            if privileged { kind | Access::PRIVILEGED } else { kind }
+        },
+    )
 }
 
 fn permissions() -> impl Strategy<Value = Permissions> {
-    let random =
-        any::<[bool; 3]>().prop_map(|[read, write, execute]| Permissions { read, write, execute });
+    let random = any::<u8>().prop_map(Permissions::from_bits_truncate);
     prop_oneof![3 => Just(Permissions::READ_WRITE), 1 => random]
 }
 
@@ -363,14 +365,15 @@ fn steps() -> impl Strategy<Value = Step> {
     let tags = (0..4u8).prop_map(|tag| Itag::new(tag).expect("0..=31"));
     let which = 0..1000usize;
     prop_oneof![
-        4 => (pasids(), 0..PAGES, modes()).prop_map(|(pasid, page, mode)| Step::Ask { pasid, page, mode }),
+        4 => (pasids(), 0..PAGES, accesses()).prop_map(|(pasid, page, access)| Step::Ask { pasid, page, access }),
         5 => (which.clone(), replies, 12..=LARGEST, permissions())
-            .prop_map(|(which, reply, bits, permits)| Step::Complete { which, reply, bits, permits }),
+            .prop_map(|(which, reply, bits, permissions)| Step::Complete { which, reply, bits, permissions }),
         2 => which.clone().prop_map(|which| Step::Answer { which }),
         1 => which.clone().prop_map(|which| Step::Abandon { which }),
         3 => (pasids(), ranges, prop::bool::weighted(0.1), tags, 0..64u64)
             .prop_map(|(pasid, range, global, tag, serial)| Step::Invalidate { pasid, range, global, tag, serial }),
-        4 => (pasids(), addresses, modes()).prop_map(|(pasid, address, mode)| Step::BeginUse { pasid, address, mode }),
+        4 => (pasids(), addresses, accesses())
+            .prop_map(|(pasid, address, access)| Step::BeginUse { pasid, address, access }),
         3 => which.prop_map(|which| Step::GiveBack { which }),
         1 => Just(Step::Reset),
     ]
@@ -392,7 +395,7 @@ proptest! {
         }
         assert!(atc.closing.is_empty(), "every invalidation has been completed");
         reference.step(&mut atc, &Step::Reset);
-        assert_eq!((atc.len(), atc.under_way()), (0, 0));
+        assert_eq!((atc.len(), atc.outstanding()), (0, 0));
     }
 }
 
@@ -402,12 +405,12 @@ fn one_that_is_used_again_and_again_stays_while_others_come_and_go() {
     let pasid = Pasid::new(1);
     let fill = |atc: &mut Atc, page: u64| {
         let request =
-            atc.ask(pasid, page * PAGE, AccessMode::READ).expect("the last one was collected");
+            atc.ask(pasid, page * PAGE, Access::READ).expect("the last one was collected");
         let range = AlignedRange::page(page * PAGE);
         let translation = Translation {
             range,
             frame: Some(Frame(page << 32)),
-            permits: Permissions::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
             global: false,
         };
         atc.complete(TranslationCompletion {
@@ -425,7 +428,7 @@ fn one_that_is_used_again_and_again_stays_while_others_come_and_go() {
     // go.
     let hot = atc.contents().first().expect("it is full").range.first();
     for page in 100..200 {
-        let used = atc.begin_use(pasid, hot, AccessMode::READ).expect("it is still there");
+        let used = atc.begin_use(pasid, hot, Access::READ).expect("it is still there");
         atc.give_back(used.id);
         fill(&mut atc, page);
     }

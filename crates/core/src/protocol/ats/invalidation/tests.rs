@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::message::AlignedRange;
-use super::waiting::WAITING;
+use super::super::backlog::BACKLOG;
 use super::*;
-use crate::api::invalidation::Countdown;
+use crate::api::ats::AlignedRange;
+use crate::quiesce::{Completion, Countdown};
 use crate::types::ids::Pasid;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -63,7 +63,7 @@ enum At {
 
 /// One invalidation, as it was asked for.
 struct Asked {
-    left: Arc<Countdown>,
+    part: Arc<Part>,
     pasid: Pasid,
     range: AlignedRange,
     at: At,
@@ -81,6 +81,30 @@ impl Asked {
         let pasid = self.pasid.get();
         (self.range.first() >> 12..=self.range.last() >> 12).map(move |page| (pasid, page))
     }
+}
+
+/// A part that is to be completed once.
+struct Part(Countdown);
+
+impl Part {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Countdown::new(1)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.is_over()
+    }
+}
+
+impl Completion for Part {
+    fn step(self: Arc<Self>) {
+        assert!(self.0.step(), "completed twice");
+    }
+}
+
+fn waiter(part: &Arc<Part>) -> Waiter {
+    let part: Waiter = Arc::downgrade(part) as _;
+    part
 }
 
 /// The invalidator, with what its caller has: the gate of translated requests and the clock.
@@ -113,7 +137,7 @@ impl World {
         }
     }
 
-    fn quiet(&self) -> bool {
+    fn drained(&self) -> bool {
         !self.open && self.inside == 0
     }
 
@@ -131,25 +155,22 @@ impl World {
     fn then(
         &mut self,
         over: BTreeSet<usize>,
-        change: impl FnOnce(&mut InvalidationQueue, &mut Todo),
+        change: impl FnOnce(&mut InvalidationQueue, &mut InvalidationActions),
     ) {
-        let mut todo = Todo::default();
-        change(&mut self.invalidator, &mut todo);
+        let mut actions = InvalidationActions::default();
+        change(&mut self.invalidator, &mut actions);
         let mut finished = BTreeSet::new();
-        for waiter in todo.finished {
-            let Waiter::Change(left) = waiter else { panic!("the test started changes only") };
-            let left = left.upgrade().expect("the test keeps them all");
-            let n = self
-                .waiters
-                .iter()
-                .position(|known| Arc::ptr_eq(&known.left, &left))
-                .expect("one of the test's");
-            assert!(left.step(), "finished twice");
+        for waiter in actions.completed {
+            let waiter = waiter.upgrade().expect("the test keeps them all");
+            let is_it =
+                |known: &Asked| std::ptr::addr_eq(Arc::as_ptr(&known.part), Arc::as_ptr(&waiter));
+            let n = self.waiters.iter().position(is_it).expect("one of the test's");
+            waiter.step();
             assert!(finished.insert(n));
             self.waiters[n].at = At::Over;
         }
         assert_eq!(finished, over);
-        for request in todo.send {
+        for request in actions.send {
             self.note_sent(request);
         }
         let flights: BTreeSet<u64> = self.in_flight().filter_map(|n| self.serial_of(n)).collect();
@@ -162,16 +183,16 @@ impl World {
             waiting == 0 || flights.len() == Itag::COUNT,
             "one waits for nothing else than a tag"
         );
-        let messages = self.invalidator.waiting.messages();
-        assert!(messages <= WAITING.min(waiting), "{messages} for {waiting}");
+        let messages = self.invalidator.backlog.messages();
+        assert!(messages <= BACKLOG.min(waiting), "{messages} for {waiting}");
         self.crowded &= waiting > 0;
-        let under_way = self.waiters.iter().filter(|asked| asked.at != At::Over).count();
+        let outstanding = self.waiters.iter().filter(|asked| asked.at != At::Over).count();
         let InvalidationCounts { joined, widened, .. } = self.invalidator.counts;
         assert!(self.crowded || widened == self.counts.widened);
         (self.counts.joined, self.counts.widened) = (joined, widened);
         assert_eq!(
-            (self.invalidator.under_way(), self.invalidator.counts),
-            (under_way, self.counts)
+            (self.invalidator.outstanding(), self.invalidator.counts),
+            (outstanding, self.counts)
         );
     }
 
@@ -227,15 +248,15 @@ impl World {
     }
 
     /// Shuts the gate; answers whose wait ends by a step that blocks the device, and notes who
-    /// waits until it is quiet.
+    /// waits until it is drained.
     fn block(&mut self) -> BTreeSet<usize> {
         self.open = false;
-        let quiet = self.quiet();
+        let drained = self.drained();
         let mut over = BTreeSet::new();
         for (n, asked) in self.waiters.iter_mut().enumerate() {
             if matches!(asked.at, At::Waiting | At::InFlight { .. }) {
-                self.counts.moot += 1;
-                if quiet {
+                self.counts.canceled += 1;
+                if drained {
                     over.insert(n);
                 } else {
                     asked.at = At::UntilQuiet;
@@ -247,7 +268,7 @@ impl World {
 
     /// As the caller settles the gate: nobody is inside and it is shut.
     fn settle(&mut self) {
-        if self.quiet() {
+        if self.drained() {
             let over = self
                 .waiters
                 .iter()
@@ -255,27 +276,30 @@ impl World {
                 .filter(|(_, asked)| asked.at == At::UntilQuiet)
                 .map(|(n, _)| n)
                 .collect();
-            self.then(over, |invalidator, todo| invalidator.is_quiet_now(todo));
+            self.then(over, |invalidator, actions| {
+                invalidator.translated_requests_drained(actions)
+            });
             self.open = !self.invalidator.is_blocked();
         }
     }
 
     fn start(&mut self, pasid: Pasid, range: AlignedRange) {
-        let (n, quiet, now, left) =
-            (self.waiters.len(), self.quiet(), self.now, Arc::new(Countdown::new(1)));
+        let (n, drained, now, part) = (self.waiters.len(), self.drained(), self.now, Part::new());
         let blocked = self.invalidator.is_blocked();
-        self.counts.moot += u64::from(blocked);
-        let waiter = Waiter::Change(Arc::downgrade(&left));
+        self.counts.canceled += u64::from(blocked);
+        let waiter = waiter(&part);
         self.waiters.push(Asked {
-            left,
+            part,
             pasid,
             range,
             at: if blocked { At::UntilQuiet } else { At::Waiting },
         });
-        self.crowded |= self.waiting() > WAITING;
-        let over = if blocked && quiet { BTreeSet::from([n]) } else { BTreeSet::new() };
-        let job = Job::new(Some(pasid), range, waiter);
-        self.then(over, |invalidator, todo| invalidator.start(job, quiet, Some(now), todo));
+        self.crowded |= self.waiting() > BACKLOG;
+        let over = if blocked && drained { BTreeSet::from([n]) } else { BTreeSet::new() };
+        let pending = PendingInvalidation::new(Some(pasid), range, waiter);
+        self.then(over, |invalidator, actions| {
+            invalidator.start(pending, drained, Some(now), actions)
+        });
     }
 
     fn complete(&mut self, completion: InvalidationCompletion) {
@@ -284,9 +308,9 @@ impl World {
         self.counts.unexpected += u64::from(over.is_empty());
         self.counts.completed += over.len() as u64;
         let now = self.now;
-        self.then(over, |invalidator, todo| {
-            invalidator.complete(completion, todo);
-            invalidator.send_waiting(Some(now), todo);
+        self.then(over, |invalidator, actions| {
+            invalidator.complete(completion, actions);
+            invalidator.send_backlog(Some(now), actions);
         });
     }
 
@@ -306,13 +330,15 @@ impl World {
         self.counts.timed_out +=
             late.keys().filter_map(|n| self.serial_of(*n)).collect::<BTreeSet<u64>>().len() as u64;
         let mut hopeless = false;
-        self.then(BTreeSet::new(), |invalidator, todo| hopeless = invalidator.tick(now, todo));
+        self.then(BTreeSet::new(), |invalidator, actions| {
+            hopeless = invalidator.tick(now, actions)
+        });
         assert_eq!(hopeless, late.values().any(|tries| *tries == 0));
         if hopeless {
             let over = self.block();
-            let quiet = self.quiet();
-            self.then(over, |invalidator, todo| invalidator.cut_off(quiet, todo));
-            assert!(self.invalidator.is_cut_off() && self.invalidator.stands_still());
+            let drained = self.drained();
+            self.then(over, |invalidator, actions| invalidator.cut_off(drained, actions));
+            assert!(self.invalidator.is_cut_off() && self.invalidator.is_halted());
         } else {
             let again = late.keys().all(
                 |n| matches!(self.waiters[*n].at, At::InFlight { due, .. } if due == now + LIMIT),
@@ -351,20 +377,20 @@ impl World {
                 self.settle();
             }
             Step::Enable => {
-                if !self.invalidator.is_enabled() && !self.invalidator.stands_still() {
+                if !self.invalidator.is_enabled() && !self.invalidator.is_halted() {
                     self.invalidator.enable();
                     self.settle();
                 }
             }
             Step::Disable => {
                 let over = self.block();
-                let quiet = self.quiet();
-                self.then(over, |invalidator, todo| invalidator.disable(quiet, todo));
+                let drained = self.drained();
+                self.then(over, |invalidator, actions| invalidator.disable(drained, actions));
             }
             Step::BeginReset => {
                 let over = self.block();
-                let quiet = self.quiet();
-                self.then(over, |invalidator, todo| invalidator.begin_reset(quiet, todo));
+                let drained = self.drained();
+                self.then(over, |invalidator, actions| invalidator.begin_reset(drained, actions));
             }
             Step::EndReset => {
                 if self.invalidator.is_in_reset() && self.invalidator.end_reset() {
@@ -374,8 +400,8 @@ impl World {
             }
             Step::Remove => {
                 let over = self.block();
-                let quiet = self.quiet();
-                self.then(over, |invalidator, todo| invalidator.remove(quiet, todo));
+                let drained = self.drained();
+                self.then(over, |invalidator, actions| invalidator.remove(drained, actions));
             }
         }
     }
@@ -414,9 +440,9 @@ proptest! {
         while world.inside > 0 {
             world.step(Step::Leave);
         }
-        assert!(world.waiters.iter().all(|asked| asked.left.is_over() && asked.at == At::Over));
-        assert_eq!(world.invalidator.under_way(), 0);
+        assert!(world.waiters.iter().all(|asked| asked.part.is_over() && asked.at == At::Over));
+        assert_eq!(world.invalidator.outstanding(), 0);
         let counts = world.invalidator.counts;
-        assert_eq!(counts.completed + counts.moot, world.waiters.len() as u64);
+        assert_eq!(counts.completed + counts.canceled, world.waiters.len() as u64);
     }
 }

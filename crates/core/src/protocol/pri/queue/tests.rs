@@ -8,7 +8,6 @@ use proptest::prelude::*;
 
 use super::*;
 use bench::Bench;
-use sva_sync::atomic::Ordering;
 
 const DEVICES: u64 = 3;
 /// Bound PASIDs of each device: 1..=SPACES. One more is bound to nothing.
@@ -99,8 +98,7 @@ proptest! {
 #[test]
 fn a_request_that_meets_an_entry_before_its_publication_is_answered_invalid() {
     let mut bench = Bench::new();
-    let entry = bench.devices[0].requester.table.read()[&pasid(1)].clone();
-    entry.published.store(false, Ordering::Release);
+    bench.devices[0].bound(pasid(1)).is_published.set(false);
     let mut out = Actions::default();
     let (address, index) = (0, PrgIndex::new(7).expect("small"));
     let request = PageRequest {
@@ -113,9 +111,9 @@ fn a_request_that_meets_an_entry_before_its_publication_is_answered_invalid() {
         index,
         last: true,
     };
-    let device = Arc::clone(&bench.devices[0]);
-    bench.queue.receive(&device, 0, request, None, &mut out);
-    assert!(bench.queue.sort(None, &mut out) && bench.queue.next_work().is_none());
-    assert_eq!(out.answers[0].response.code, ResponseCode::InvalidRequest);
-    assert_eq!((bench.queue.under_way(), bench.queue.holders[&0].held), ((0, 0), 0));
+    let device = bench.devices[0].clone();
+    bench.queue.receive(&device, request, None, &mut out);
+    assert!(bench.queue.sort(None, &mut out) && bench.queue.next_group().is_none());
+    assert_eq!(out.responses[0].response.code, ResponseCode::InvalidRequest);
+    assert_eq!((bench.queue.outstanding(), bench.queue.shares[&0].outstanding), ((0, 0), 0));
 }

@@ -12,24 +12,24 @@ fn without_a_free_tag() -> InvalidationQueue {
     invalidator
 }
 
-/// Starts one whose countdown nobody else keeps unless the caller does.
-fn start(invalidator: &mut InvalidationQueue, pasid: u32, range: AlignedRange) -> Arc<Countdown> {
-    let left = Arc::new(Countdown::new(1));
-    let job = Job::new(Pasid::new(pasid), range, Waiter::Change(Arc::downgrade(&left)));
-    invalidator.start(job, false, None, &mut Todo::default());
-    left
+/// Starts one whose part nobody else keeps unless the caller does.
+fn start(invalidator: &mut InvalidationQueue, pasid: u32, range: AlignedRange) -> Arc<Part> {
+    let part = Part::new();
+    let pending = PendingInvalidation::new(Pasid::new(pasid), range, waiter(&part));
+    invalidator.start(pending, false, None, &mut InvalidationActions::default());
+    part
 }
 
 /// Completes the first in flight and answers what is sent in its place.
 fn next_message(invalidator: &mut InvalidationQueue) -> Option<(Option<Pasid>, AlignedRange)> {
-    let flight = invalidator.flights[0].as_ref().expect("in flight");
-    let mut todo = Todo::default();
+    let flight = invalidator.in_flight[0].as_ref().expect("in flight");
+    let mut actions = InvalidationActions::default();
     invalidator.complete(
         InvalidationCompletion { tag: Itag::new(0).expect("0..=31"), serial: flight.serial },
-        &mut todo,
+        &mut actions,
     );
-    invalidator.send_waiting(None, &mut todo);
-    todo.send.first().map(|request| (request.pasid, request.range))
+    invalidator.send_backlog(None, &mut actions);
+    actions.send.first().map(|request| (request.pasid, request.range))
 }
 
 // shows T7
@@ -39,24 +39,24 @@ fn where_too_many_wait_all_of_the_pasid_with_most_of_them_goes_and_nothing_of_th
     let mut kept = vec![start(&mut invalidator, 1, AlignedRange::page(0x5000))];
     // Every second page, so that none can be joined.
     kept.extend(
-        (0..WAITING as u64).map(|n| start(&mut invalidator, 2, AlignedRange::page(n << 13))),
+        (0..BACKLOG as u64).map(|n| start(&mut invalidator, 2, AlignedRange::page(n << 13))),
     );
-    assert_eq!((invalidator.waiting.messages(), invalidator.counts.widened), (2, 1));
+    assert_eq!((invalidator.backlog.messages(), invalidator.counts.widened), (2, 1));
     assert_eq!(next_message(&mut invalidator), Some((Pasid::new(1), AlignedRange::page(0x5000))));
     assert_eq!(next_message(&mut invalidator), Some((Pasid::new(2), AlignedRange::ALL)));
-    assert_eq!(invalidator.under_way(), Itag::COUNT - 1 + WAITING);
+    assert_eq!(invalidator.outstanding(), Itag::COUNT - 1 + BACKLOG);
     next_message(&mut invalidator);
-    assert_eq!(kept.len(), 1 + WAITING);
+    assert_eq!(kept.len(), 1 + BACKLOG);
 }
 
 // shows T4
 #[test]
 fn where_too_many_pasids_wait_everything_goes() {
     let mut invalidator = without_a_free_tag();
-    let _kept: Vec<_> = (0..WAITING as u32 + 1)
+    let _kept: Vec<_> = (0..BACKLOG as u32 + 1)
         .map(|n| start(&mut invalidator, 1 + n, AlignedRange::page(0)))
         .collect();
-    assert_eq!(invalidator.waiting.messages(), 1);
+    assert_eq!(invalidator.backlog.messages(), 1);
     assert_eq!(next_message(&mut invalidator), Some((None, AlignedRange::ALL)));
 }
 
@@ -80,11 +80,11 @@ fn nothing_is_kept_for_callers_that_have_let_go() {
     for n in 0..100_000u64 {
         drop(start(&mut waiting, 1 + (n % 100) as u32, AlignedRange::page(n << 13)));
     }
-    let mut todo = Todo::default();
-    waiting.remove(false, &mut todo);
-    assert!(todo.finished.is_empty(), "a request is under way");
-    waiting.is_quiet_now(&mut todo);
-    let finished = todo.finished.len();
-    assert!(finished < 2 * (Itag::COUNT + WAITING) + 2, "{finished} waiters");
-    assert_eq!((waiting.counts.moot, waiting.under_way()), (100_000 + Itag::COUNT as u64, 0));
+    let mut actions = InvalidationActions::default();
+    waiting.remove(false, &mut actions);
+    assert!(actions.completed.is_empty(), "a request is under way");
+    waiting.translated_requests_drained(&mut actions);
+    let finished = actions.completed.len();
+    assert!(finished < 2 * (Itag::COUNT + BACKLOG) + 2, "{finished} waiters");
+    assert_eq!((waiting.counts.canceled, waiting.outstanding()), (100_000 + Itag::COUNT as u64, 0));
 }

@@ -1,13 +1,9 @@
 //! The queue, the slow reference of it, and each step on both.
 
-use super::stubs::{device, space};
+use std::rc::Rc;
+
+use super::stubs::{Device, Domain, Space, Target};
 use super::*;
-use crate::api::device::Features;
-use crate::table::pasid::PasidAllocator;
-use crate::table::records::SpaceRecord;
-use crate::table::state::{BondKind, State};
-use crate::types::ids::PasidWidth;
-use sva_sync::atomic::Ordering;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Place {
@@ -36,7 +32,7 @@ struct Group {
     device: u64,
     pasid: Option<Pasid>,
     index: PrgIndex,
-    line: SpaceQueueKey,
+    key: ResolveKey,
     stage: Stage,
     /// It is for an entry or a use of a domain that is there no more.
     closed: bool,
@@ -46,18 +42,17 @@ struct Group {
 type Answered = (u64, Option<Pasid>, PrgIndex, ResponseCode);
 
 pub(super) struct Bench {
-    pub(super) queue: PageRequestQueue,
-    state: State,
-    pub(super) devices: Vec<Arc<DeviceRecord>>,
-    spaces: Vec<Arc<SpaceRecord>>,
+    pub(super) queue: PageRequestQueue<Device>,
+    pub(super) devices: Vec<Device>,
+    spaces: Vec<Rc<Space>>,
     /// An entry that is being drained: requests for it find nobody.
     closed: Option<(u64, Pasid)>,
     epochs: [u64; DEVICES as usize],
     items: Vec<Item>,
     groups: Vec<Group>,
-    /// Lines that are ready for a turn, the one that has been for the longest first.
-    ready: Vec<SpaceQueueKey>,
-    works: Vec<Work>,
+    /// Keys of spaces that are ready for a turn, the one that has been for the longest first.
+    ready: Vec<ResolveKey>,
+    resolving: Vec<ReadyGroup<Device>>,
     overflow: bool,
     accepting: [bool; DEVICES as usize],
     failed: [bool; DEVICES as usize],
@@ -72,11 +67,10 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new() -> Self {
         let mut queue = PageRequestQueue::new(CAPACITY);
-        let devices: Vec<_> = (0..DEVICES).map(device).collect();
-        devices.iter().zip(0..).for_each(|(device, key)| queue.admit(device, key, ALLOCATION));
+        let devices: Vec<_> = (0..DEVICES).map(Device::new).collect();
+        devices.iter().for_each(|device| queue.admit(device, ALLOCATION));
         let mut bench = Self {
             queue,
-            state: State::new(PasidAllocator::new(PasidWidth::MAX), 1),
             devices,
             spaces: Vec::new(),
             closed: None,
@@ -84,7 +78,7 @@ impl Bench {
             items: Vec::new(),
             groups: Vec::new(),
             ready: Vec::new(),
-            works: Vec::new(),
+            resolving: Vec::new(),
             overflow: false,
             accepting: [true; DEVICES as usize],
             failed: [false; DEVICES as usize],
@@ -95,7 +89,7 @@ impl Bench {
             lasts: (0, 0),
         };
         for number in 1..=SPACES {
-            bench.spaces.push(space(number));
+            bench.spaces.push(Space::new());
             (0..DEVICES).for_each(|key| bench.bind(key, pasid(number)));
         }
         bench
@@ -103,36 +97,21 @@ impl Bench {
 
     /// A new entry of a device for the space of a PASID.
     fn bind(&mut self, key: u64, pasid: Pasid) {
-        let record = Arc::clone(&self.spaces[pasid.get() as usize - 1]);
-        let device = &self.devices[key as usize];
-        let features = Features { page_faults: true, ..Features::NONE };
-        let bond = self.state.enter_bond(
-            BondKind::Device(device.bdf()),
-            record,
-            features,
-            None,
-            None,
-            None,
-        );
-        let entry = self.state.program(bond, &device.requester).expect("the bond is live");
-        entry.published.store(true, Ordering::Release);
+        self.devices[key as usize].bind(pasid, &self.spaces[pasid.get() as usize - 1]);
     }
 
-    /// The line of a group with this last request; `None` where nobody is there for it.
-    fn line(&self, last: &Item) -> Option<SpaceQueueKey> {
+    /// The key of a group with this last request; `None` where nobody is there for it.
+    fn resolve_key(&self, last: &Item) -> Option<ResolveKey> {
         let key = last.device;
         match last.pasid {
             None if last.epoch != self.epochs[key as usize] => None,
-            None => Some(SpaceQueueKey::Domain(Arc::as_ptr(
-                &self.devices[key as usize].face.translation.current(),
-            ) as usize)),
+            None => Some(self.devices[key as usize].domain().resolve_key()),
             Some(pasid) => {
-                let record =
-                    self.spaces.get(pasid.get() as usize - 1).filter(|record| !record.ended())?;
-                if self.closed == Some((key, pasid)) {
+                let space = self.spaces.get(pasid.get() as usize - 1)?;
+                if space.has_ended.get() || self.closed == Some((key, pasid)) {
                     return None;
                 }
-                Some(SpaceQueueKey::Space(record.tag.generation))
+                Some(ResolveKey::Space(space.generation))
             }
         }
     }
@@ -178,7 +157,7 @@ impl Bench {
             if item.last {
                 self.reply(item.device, item.pasid, item.index, ResponseCode::ResponseFailure);
             }
-        } else if item.is_stop && stops >= STOPS as usize {
+        } else if item.is_stop && stops >= STOP_MARKERS as usize {
             self.counts.lost += 1;
             self.discard(|other| (other.device, other.pasid) == (item.device, item.pasid));
         } else if beyond(self) {
@@ -219,7 +198,7 @@ impl Bench {
             let member = |other: &Item| {
                 other.place == Place::Partial && same(other) && other.index == item.index
             };
-            let Some(line) = self.line(&item) else {
+            let Some(key) = self.resolve_key(&item) else {
                 self.items.retain(|other| !member(other));
                 self.reply(item.device, item.pasid, item.index, ResponseCode::InvalidRequest);
                 return true;
@@ -236,24 +215,24 @@ impl Bench {
                 device,
                 pasid,
                 index,
-                line,
+                key,
                 stage: Stage::Waiting,
                 closed: false,
             });
-            self.settle(line);
+            self.settle(key);
         }
         true
     }
 
-    /// A line is ready where a group of it waits and none is being resolved.
-    fn settle(&mut self, line: SpaceQueueKey) {
+    /// A space is ready where a group of it waits and none is being resolved.
+    fn settle(&mut self, key: ResolveKey) {
         let waits =
-            self.groups.iter().any(|group| group.line == line && group.stage == Stage::Waiting);
-        let busy = self.works.iter().any(|work| work.line == line);
+            self.groups.iter().any(|group| group.key == key && group.stage == Stage::Waiting);
+        let busy = self.resolving.iter().any(|group| group.key == key);
         if !waits || busy {
-            self.ready.retain(|ready| *ready != line);
-        } else if !self.ready.contains(&line) {
-            self.ready.push(line);
+            self.ready.retain(|ready| *ready != key);
+        } else if !self.ready.contains(&key) {
+            self.ready.push(key);
         }
     }
 
@@ -261,7 +240,7 @@ impl Bench {
         let at = self.groups.iter().position(|group| group.cookie == cookie)?;
         let group = self.groups.remove(at);
         self.items.retain(|item| item.place != Place::Group(cookie));
-        self.settle(group.line);
+        self.settle(group.key);
         Some(group)
     }
 
@@ -276,63 +255,63 @@ impl Bench {
     }
 
     fn next(&mut self) {
-        let work = self.queue.next_work();
-        let Some(line) = (!self.ready.is_empty()).then(|| self.ready.remove(0)) else {
+        let work = self.queue.next_group();
+        let Some(key) = (!self.ready.is_empty()).then(|| self.ready.remove(0)) else {
             assert!(work.is_none());
             return;
         };
-        let work = work.expect("a line is ready");
+        let work = work.expect("a space is ready");
         let group = self
             .groups
             .iter_mut()
-            .find(|group| group.line == line && group.stage == Stage::Waiting)
+            .find(|group| group.key == key && group.stage == Stage::Waiting)
             .expect("it is ready");
         group.stage = Stage::Resolving;
-        assert_eq!(
-            (work.cookie, work.line, work.device.services.key),
-            (group.cookie, line, group.device)
-        );
+        assert_eq!((work.cookie, work.key, work.device.key()), (group.cookie, key, group.device));
         let members = self.items.iter().filter(|item| item.place == Place::Group(work.cookie));
         assert_eq!(
-            work.pages.iter().map(|page| page.address).collect::<Vec<_>>(),
+            work.requests.iter().map(|page| page.address).collect::<Vec<_>>(),
             members.map(|item| item.address).collect::<Vec<_>>()
         );
         assert!(
-            work.pages.iter().rev().skip(1).all(|page| !page.last)
-                && work.pages.last().is_some_and(|page| page.last)
+            work.requests.iter().rev().skip(1).all(|page| !page.last)
+                && work.requests.last().is_some_and(|page| page.last)
         );
-        self.works.push(work);
+        self.resolving.push(work);
     }
 
-    fn finish(&mut self, which: usize, code: Option<ResponseCode>, out: &mut Actions) {
-        if self.works.is_empty() {
+    fn finish(&mut self, which: usize, code: Option<ResponseCode>, out: &mut Actions<Device>) {
+        if self.resolving.is_empty() {
             return;
         }
-        let at = which % self.works.len();
-        let cookie = self.works[at].cookie;
+        let at = which % self.resolving.len();
+        let cookie = self.resolving[at].cookie;
         match code {
             Some(code) => {
-                assert_eq!(self.queue.answer(cookie, code, out), self.answer(cookie, code))
+                assert_eq!(self.queue.answer(cookie, code, false, out), self.answer(cookie, code))
             }
             None => {
                 let group =
                     self.groups.iter_mut().find(|group| group.cookie == cookie && !group.closed);
-                let there = group.map(|group| group.stage = Stage::Out).is_some();
+                let there = group.map(|group| group.stage = Stage::HandedOut).is_some();
                 assert_eq!(self.queue.hand_out(cookie), there);
                 if !there {
                     let code = ResponseCode::InvalidRequest;
-                    assert_eq!(self.queue.answer(cookie, code, out), self.answer(cookie, code));
+                    assert_eq!(
+                        self.queue.answer(cookie, code, false, out),
+                        self.answer(cookie, code)
+                    );
                 }
             }
         }
-        let work = self.works.remove(at);
-        self.queue.line_free(work.line, out);
-        self.settle(work.line);
+        let work = self.resolving.remove(at);
+        self.queue.finish(work.key, out);
+        self.settle(work.key);
     }
 
     /// Closes what is to be drained, as an unbind does, drains it, and puts another in its place.
-    fn drain(&mut self, key: u64, what: Option<Option<Pasid>>, out: &mut Actions) {
-        let device = Arc::clone(&self.devices[key as usize]);
+    fn drain(&mut self, key: u64, what: Option<Option<Pasid>>, out: &mut Actions<Device>) {
+        let device = self.devices[key as usize].clone();
         // What earlier entries of a PASID have left behind is not this one's.
         let is_meant = |group: &Group| {
             group.device == key && what.is_none_or(|what| group.pasid == what && !group.closed)
@@ -341,23 +320,24 @@ impl Bench {
         let answered = match what {
             None => {
                 self.drain_reference(key, what, is_meant);
-                self.queue.drain(key, Drained::Everything, None, out)
+                self.queue.drain(key, DrainScope::Everything, None, out)
             }
             Some(None) => {
-                let ended = device.face.translation.switch(Arc::default());
-                let _ = ended.gate.close();
+                let ended = device.0.domain.replace(Rc::new(Domain::default()));
+                ended.is_closed.set(true);
                 self.epochs[key as usize] += 1;
                 self.drain_reference(key, what, is_meant);
-                self.queue.drain(key, Drained::Domain(&ended), None, out)
+                self.queue.drain(key, DrainScope::Target(&Target::Domain(ended)), None, out)
             }
             Some(Some(pasid)) => {
-                let entry = device.requester.table.read().get(&pasid).cloned().expect("bound");
-                let _ = entry.gate.close();
+                let entry = device.bound(pasid);
+                entry.is_closed.set(true);
                 self.closed = Some((key, pasid));
                 self.drain_reference(key, what, is_meant);
                 self.closed = None;
-                let answered = self.queue.drain(key, Drained::Space(&entry), None, out);
-                if self.spaces[pasid.get() as usize - 1].ended() {
+                let target = Target::Entry(entry);
+                let answered = self.queue.drain(key, DrainScope::Target(&target), None, out);
+                if self.spaces[pasid.get() as usize - 1].has_ended.get() {
                     self.renew(pasid);
                 } else {
                     self.bind(key, pasid);
@@ -373,14 +353,13 @@ impl Bench {
 
     /// Puts another space in the place of one that has ended, for all devices.
     fn renew(&mut self, pasid: Pasid) {
-        self.spaces[pasid.get() as usize - 1] = space(pasid.get());
+        self.spaces[pasid.get() as usize - 1] = Space::new();
         self.groups
             .iter_mut()
             .filter(|group| group.pasid == Some(pasid))
             .for_each(|group| group.closed = true);
         for key in 0..DEVICES {
-            let entry = self.devices[key as usize].requester.table.read()[&pasid].clone();
-            let _ = entry.gate.close();
+            self.devices[key as usize].bound(pasid).is_closed.set(true);
             self.bind(key, pasid);
         }
     }
@@ -449,8 +428,7 @@ impl Bench {
                     index,
                     last,
                 };
-                let inner = Arc::clone(&self.devices[device as usize]);
-                self.queue.receive(&inner, device, request, None, &mut out);
+                self.queue.receive(&self.devices[device as usize], request, None, &mut out);
                 self.receive(Item {
                     device,
                     pasid,
@@ -486,33 +464,33 @@ impl Bench {
                 if !self
                     .groups
                     .iter()
-                    .any(|group| group.cookie == cookie && group.stage != Stage::Out)
+                    .any(|group| group.cookie == cookie && group.stage != Stage::HandedOut)
                 {
                     assert_eq!(
-                        self.queue.answer(cookie, code, &mut out),
+                        self.queue.answer(cookie, code, false, &mut out),
                         self.answer(cookie, code)
                     );
                 }
             }
             Step::Drain { device, what } => self.drain(device, what, &mut out),
-            Step::End { pasid } => self.spaces[pasid.get() as usize - 1].end(),
+            Step::End { pasid } => self.spaces[pasid.get() as usize - 1].has_ended.set(true),
             Step::Forget { device } => self.forget(device, false),
             Step::Reception { device, on } => {
                 self.accepting[device as usize] = on;
                 if on {
-                    self.queue.admit(&self.devices[device as usize], device, ALLOCATION);
+                    self.queue.admit(&self.devices[device as usize], ALLOCATION);
                 } else {
                     self.queue.stop_reception(device);
                 }
             }
         }
-        let sent = |answer: Outgoing| {
+        let sent = |answer: Outgoing<Device>| {
             // These devices want their PASID named.
             assert_eq!(answer.response.pasid, answer.pasid);
-            (answer.device.services.key, answer.pasid, answer.response.index, answer.response.code)
+            (answer.device.key(), answer.pasid, answer.response.index, answer.response.code)
         };
         assert_eq!(
-            out.answers.into_iter().map(sent).collect::<Vec<Answered>>(),
+            out.responses.into_iter().map(sent).collect::<Vec<Answered>>(),
             std::mem::take(&mut self.expected),
             "{step:?}"
         );
@@ -523,14 +501,14 @@ impl Bench {
         assert_eq!(self.queue.counts, self.counts);
         let in_groups =
             self.items.iter().filter(|item| matches!(item.place, Place::Group(_))).count();
-        assert_eq!(self.queue.under_way(), (self.items.len() - in_groups, self.groups.len()));
+        assert_eq!(self.queue.outstanding(), (self.items.len() - in_groups, self.groups.len()));
         for key in 0..DEVICES {
-            let held = self.queue.holders[&key].held;
+            let held = self.queue.shares[&key].outstanding;
             assert_eq!(held as usize, self.held(key), "device {key}");
             assert!(held <= ALLOCATION, "device {key} holds {held}");
         }
         assert_eq!(
-            (self.queue.has_work(), self.queue.overflow),
+            (self.queue.has_ready(), self.queue.has_overflowed),
             (!self.ready.is_empty(), self.overflow)
         );
     }
@@ -540,7 +518,7 @@ impl Bench {
         while self.queue.has_unsorted() {
             self.step(&Step::Sort);
         }
-        while !self.works.is_empty() || self.queue.has_work() {
+        while !self.resolving.is_empty() || self.queue.has_ready() {
             self.step(&Step::Next);
             self.step(&Step::Finish { which: 0, code: Some(ResponseCode::Success) });
         }
@@ -553,11 +531,11 @@ impl Bench {
         let queue = &self.queue;
         let maps = (
             queue.ring.len(),
-            queue.holders.len(),
+            queue.shares.len(),
             queue.partial.len(),
             queue.pending.len(),
-            queue.lines.len(),
-            queue.turn.len(),
+            queue.resolve_queues.len(),
+            queue.ready.len(),
         );
         assert_eq!(maps, (0, 0, 0, 0, 0, 0));
     }

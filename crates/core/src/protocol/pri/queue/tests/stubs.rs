@@ -1,160 +1,143 @@
-//! A device, a bus and spaces, as far as the queue looks at them.
+//! Devices, table entries and domains, as far as the queue looks at them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use super::*;
-use crate::api::device::{Capabilities, DeviceSpec};
-use crate::api::fault::{AccessMode, HostFailure};
-use crate::api::link::{DirectLink, LinkEnds};
-use crate::api::space::{
-    AddressSpace, EndReason, SpaceCapabilities, SpaceEnded, SpaceWatcher, StopCause, Stopped,
-    WatchToken,
-};
-use crate::api::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
-};
-use crate::iotlb::{Pins, Readers};
-use crate::quiesce::Gate;
-use crate::table::domain::Translation;
-use crate::table::iommu::IommuConfig;
-use crate::table::records::{GroupRecord, Requester, Routing, SpaceRecord};
-use crate::table::services::Services;
-use crate::types::ids::{Bdf, GroupId, PasidTag, PasidWidth, RequesterId, SpaceId};
-use crate::types::range::{AddrRange, Segment};
-use sva_sync::RwLock;
-use sva_sync::atomic::AtomicBool;
+use crate::types::ids::{Bdf, Generation};
 
-/// A device that nobody has plugged in: the state machine looks at its entries, its domain and its
-/// gate.
-pub(super) fn device(key: u64) -> Arc<DeviceRecord> {
-    let bdf = Bdf::new(0, 1, key as u8 + 1, 0).expect("small");
-    let spec =
-        DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, ALLOCATION) };
-    let face = GroupRecord { translation: Translation::blocking(), alone: AtomicBool::new(true) };
-    Arc::new_cyclic(|me| DeviceRecord {
-        spec,
-        group: GroupId(key as u32),
-        requester: Requester::new(RequesterId(bdf)),
-        face: Arc::new(face),
-        gate: Gate::new(),
-        unplugged: AtomicBool::new(false),
-        isolation: RwLock::new(Routing::ask(&NoBus::default(), bdf)),
-        readers: Readers::default(),
-        pins: Pins::default(),
-        services: Services::new(
-            key,
-            LinkEnds::new(bdf, std::sync::Weak::new(), me.clone()),
-            Arc::new(DirectLink),
-            &IommuConfig::default(),
-            &spec,
-        ),
-    })
+/// A space that may end.
+pub(super) struct Space {
+    pub(super) generation: Generation,
+    pub(super) has_ended: Cell<bool>,
 }
 
-/// A space of its own for a PASID.
-pub(super) fn space(number: u32) -> Arc<SpaceRecord> {
-    let space: Arc<dyn AddressSpace> = Arc::new(NoMemory(SpaceId::unique()));
-    // The identity of the space does for a generation: neither comes again.
-    let generation = crate::types::ids::Generation(space.id().get());
-    Arc::new(SpaceRecord::new(&space, PasidTag { pasid: pasid(number), generation }, || {
-        unreachable!("it has no memory")
-    }))
+impl Space {
+    /// A space of its own.
+    pub(super) fn new() -> Rc<Self> {
+        thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
+        let generation = Generation(NEXT.replace(NEXT.get() + 1));
+        Rc::new(Self { generation, has_ended: Cell::new(false) })
+    }
 }
 
-/// A bus on which nothing is in the way.
+/// A table entry.
+pub(super) struct TableEntry {
+    pub(super) pasid: Pasid,
+    pub(super) space: Rc<Space>,
+    pub(super) is_published: Cell<bool>,
+    pub(super) is_closed: Cell<bool>,
+}
+
+/// A domain as it is attached.
 #[derive(Default)]
-struct NoBus(Version);
+pub(super) struct Domain {
+    pub(super) is_closed: Cell<bool>,
+    // Domains are told apart by their addresses, so that they must have a size.
+    _sized: u8,
+}
 
-impl Topology for NoBus {
-    fn version(&self) -> &Version {
-        &self.0
+#[derive(Clone)]
+pub(super) enum Target {
+    Entry(Rc<TableEntry>),
+    Domain(Rc<Domain>),
+}
+
+impl FaultTarget for Target {
+    fn pasid(&self) -> Option<Pasid> {
+        match self {
+            Self::Entry(entry) => Some(entry.pasid),
+            Self::Domain(_) => None,
+        }
     }
 
-    fn policy(&self) -> PathPolicy {
-        PathPolicy::Permissive
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Entry(one), Self::Entry(other)) => Rc::ptr_eq(one, other),
+            (Self::Domain(one), Self::Domain(other)) => Rc::ptr_eq(one, other),
+            _ => false,
+        }
     }
 
-    fn requester(&self, device: Bdf) -> RequesterId {
-        RequesterId(device)
+    fn resolve_key(&self) -> ResolveKey {
+        match self {
+            Self::Entry(entry) => ResolveKey::Space(entry.space.generation),
+            Self::Domain(domain) => ResolveKey::Domain(Rc::as_ptr(domain) as usize),
+        }
     }
 
-    fn group(&self, device: Bdf) -> GroupKey {
-        GroupKey(device)
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Entry(entry) => entry.is_closed.get(),
+            Self::Domain(domain) => domain.is_closed.get(),
+        }
     }
 
-    fn why_shared(&self, _: Bdf, _: Bdf) -> SharedBecause {
-        unreachable!("nothing is shared")
-    }
-
-    fn path_defect(&self, _: Bdf) -> Option<PathDefect> {
-        None
-    }
-
-    fn windows(&self, _: Bdf) -> Vec<PeerWindow> {
-        Vec::new()
-    }
-
-    fn read_peer(
-        &self,
-        from: Bdf,
-        _: &PeerWindow,
-        _: u64,
-        _: &mut [u8],
-        _: crate::api::fault::Access,
-    ) -> Result<(), PeerAborted> {
-        Err(PeerAborted(from))
-    }
-
-    fn write_peer(&self, from: Bdf, _: &PeerWindow, _: u64, _: &[u8]) -> Result<(), PeerAborted> {
-        Err(PeerAborted(from))
-    }
-
-    fn reserved(&self, _: Bdf) -> Vec<AddrRange> {
-        Vec::new()
+    fn accepts_faults(&self) -> bool {
+        let is_usable = match self {
+            Self::Entry(entry) => entry.is_published.get() && !entry.space.has_ended.get(),
+            Self::Domain(_) => true,
+        };
+        is_usable && !self.is_closed()
     }
 }
 
-/// A space that has an identity and nothing else.
-struct NoMemory(SpaceId);
+/// A device that responses name the PASID to.
+#[derive(Clone)]
+pub(super) struct Device(pub(super) Rc<DeviceParts>);
 
-impl AddressSpace for NoMemory {
-    fn id(&self) -> SpaceId {
-        self.0
+pub(super) struct DeviceParts {
+    key: DeviceKey,
+    pub(super) table: RefCell<BTreeMap<Pasid, Rc<TableEntry>>>,
+    pub(super) domain: RefCell<Rc<Domain>>,
+}
+
+impl Device {
+    pub(super) fn new(key: DeviceKey) -> Self {
+        Self(Rc::new(DeviceParts { key, table: RefCell::default(), domain: RefCell::default() }))
     }
 
-    fn capabilities(&self) -> SpaceCapabilities {
-        SpaceCapabilities::default()
+    /// Programs a new entry for the space.
+    pub(super) fn bind(&self, pasid: Pasid, space: &Rc<Space>) {
+        let entry = TableEntry {
+            pasid,
+            space: Rc::clone(space),
+            is_published: Cell::new(true),
+            is_closed: Cell::new(false),
+        };
+        self.0.table.borrow_mut().insert(pasid, Rc::new(entry));
     }
 
-    fn ended(&self) -> Option<EndReason> {
-        None
+    pub(super) fn bound(&self, pasid: Pasid) -> Rc<TableEntry> {
+        Rc::clone(&self.0.table.borrow()[&pasid])
+    }
+}
+
+impl PageRequester for Device {
+    type Target = Target;
+
+    fn key(&self) -> DeviceKey {
+        self.0.key
     }
 
-    fn watch(&self, _: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        Ok(WatchToken(0))
+    fn bdf(&self) -> Bdf {
+        Bdf::new(0, 1, self.0.key as u8 + 1, 0).expect("small")
     }
 
-    fn unwatch(&self, _: WatchToken) {}
-
-    fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), Stopped> {
-        Err(Stopped { done: 0, cause: StopCause::NotMapped })
+    fn entry(&self, pasid: Pasid) -> Option<Target> {
+        self.0.table.borrow().get(&pasid).cloned().map(Target::Entry)
     }
 
-    fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
-        Err(Stopped { done: 0, cause: StopCause::NotMapped })
+    fn domain(&self) -> Target {
+        Target::Domain(Rc::clone(&self.0.domain.borrow()))
     }
 
-    fn translate(
-        &self,
-        _: u64,
-        _: bool,
-    ) -> Result<crate::api::ats::message::Translation, StopCause> {
-        Err(StopCause::NotMapped)
+    fn is_gone(&self) -> bool {
+        false
     }
 
-    fn resolve(&self, _: u64, _: AccessMode) -> Result<(), StopCause> {
-        Err(StopCause::NotMapped)
-    }
-
-    fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        Ok(Vec::new())
+    fn names_pasid(&self) -> bool {
+        true
     }
 }
