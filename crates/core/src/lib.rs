@@ -1,76 +1,73 @@
 //! IOMMU semantics without hardware: devices, groups, containers, bonds, PASIDs, domains.
-//!
-//! The core never picks a provider of address spaces, a bus, or a clock, and does no I/O. Start at
-//! [`Iommu`]: plug [devices](Device) in, bind them to [address spaces](AddressSpace), and let their
-//! [ports](DmaPort) work.
 #![forbid(unsafe_code)]
 
-pub mod ats;
-pub mod bond;
-pub mod clock;
-pub mod device;
-pub mod domain;
-pub mod error;
-pub mod event;
-pub mod fault;
-pub mod ids;
-pub mod invalidation;
-pub mod iommu;
-pub mod link;
+mod api;
+mod control;
+mod dma;
+mod iotlb;
 #[doc(hidden)]
 pub mod mutation;
-pub mod pasid;
-pub mod port;
-pub mod pri;
-pub mod range;
-pub mod space;
-pub mod sync;
-pub mod topology;
-#[cfg(not(loom))]
-pub mod workers;
+mod protocol;
+mod quiesce;
+mod table;
+mod types;
 
-mod callback;
-mod gate;
-mod iotlb;
-
-pub use ats::{
-    AtcCounts, AtsPort, Frame, InvalidationCounts, Permissions, Translation, TranslationAnswer,
-};
-pub use bond::{Bind, Bond, BondEnd, GroupBond, IsolationChange, UnbindReport, Unbinding};
-pub use clock::Clock;
-pub use device::{Capabilities, DeviceOps, DeviceSpec, Feature, Features, PasidCapability};
-pub use domain::{MapRequest, Protection};
-pub use error::{
-    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, DomainOf, HandlerError,
-    JoinError, LeaveError, MapError, PlugError, Refusal, RemoveError, ResetError, Service,
-    ServiceError, Sibling, SpaceRefusal, UnmapError,
-};
-pub use event::{Drained, Event, Overlap};
-pub use fault::{
-    Access, AccessMode, DmaCause, DmaError, Fault, FaultReason, HostFailure, OnAbsent,
-};
-pub use ids::{
-    Bdf, ContainerId, Generation, GroupId, Pasid, PasidTag, PasidWidth, RequesterId, SpaceId,
-};
-pub use invalidation::Invalidation;
-pub use iommu::{
-    Census, Container, ContainerBound, GroupInfo, HandlerRegistration, Iommu, IommuConfig, Joined,
-    Leaving, Mapped, NotJoined, PageWork, Plug, Plugged, Removal, Removing, Reset, Unmapped,
-};
-pub use iotlb::IotlbUsage;
-pub use link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
-pub use port::{Device, DmaPort, Pin};
-pub use pri::{
-    FaultQueue, FaultTimes, GroupAnswer, InterfaceCounts, PageCounts, PageRequestGroup,
-    PageRequestHandler, ResponseCode,
-};
-pub use range::{AddrRange, Segment};
-pub use space::{
-    AddressSpace, EndReason, ExitWork, NoSuchFrame, Run, SpaceCapabilities, SpaceEnded,
+pub use api::bond::{Bind, BondEnd, IsolationChange, UnbindReport};
+pub use api::clock::Clock;
+pub use api::config::{IommuConfig, ObjectCounts};
+pub use api::device::{Capabilities, DeviceOps, DeviceSpec, Feature, Features, PasidCapability};
+pub use api::event::{DrainedEvents, Event, Overlap};
+pub use api::fault::{DmaCause, DmaError, Fault, FaultReason, HostFailure};
+pub use api::invalidation::Invalidation;
+pub use api::link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
+pub use api::map::{MapRequest, Mapped, Unmapped};
+pub use api::space::{
+    AddressSpace, EndReason, ExitWork, Extent, NoSuchFrame, SpaceCapabilities, SpaceEnded,
     SpaceWatcher, StopCause, Stopped, WatchToken,
 };
-pub use topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
+pub use control::{
+    Bond, Container, ContainerBound, GroupBond, GroupInfo, HandlerRegistration, Joined, Leaving,
+    NotJoined, PageRequestJob, Plug, Plugged, Removal, Removing, Reset, Unbinding,
 };
 #[cfg(not(loom))]
-pub use workers::{WorkerConfig, Workers};
+pub use control::{WorkerConfig, Workers};
+pub use dma::{AtomicWord, AtsPort, DmaPort, Pin};
+pub use iotlb::IotlbUsage;
+pub use table::{Device, Iommu};
+pub use types::access::{Access, Permissions};
+pub use types::ids::{
+    Bdf, ContainerId, Generation, GroupId, Pasid, PasidTag, PasidWidth, RequesterId, SpaceId,
+};
+pub use types::range::{AddrRange, Segment};
+
+pub use api::ats::{Frame, Translation};
+
+/// Address translation services (PCIe 6.0, sections 10.1 to 10.3).
+pub mod ats {
+    pub use crate::api::ats::*;
+    pub use crate::dma::{TranslationGuard, TranslationRequestError};
+    pub use crate::protocol::ats::InvalidationCounts;
+    pub use crate::protocol::ats::atc::{AtcCounts, TranslationAnswer};
+}
+
+/// The page request interface (PCIe 6.0, section 10.4).
+pub mod pri {
+    pub use crate::api::pri::*;
+    pub use crate::protocol::pri::interface::{GroupOutcome, InterfaceCounts, PageRequestError};
+    pub use crate::protocol::pri::queue::PageCounts;
+}
+
+/// Why a request to the IOMMU was refused.
+pub mod error {
+    pub use crate::api::error::*;
+}
+
+/// What the core asks of the bus that its devices sit on.
+pub mod topology {
+    pub use crate::api::topology::*;
+}
+
+/// The PASID allocator.
+pub mod pasid {
+    pub use crate::table::{Exhausted, PasidAllocator};
+}

@@ -1,22 +1,17 @@
-//! The translation cache of the IOMMU (IOTLB): what an access that hits needs, and what an
-//! invalidation takes away.
+//! The translation cache of the IOMMU (IOTLB): the second level, which all ports share.
 //!
-//! Design: docs/design/translation.md. [`table`] holds the entries of all spaces; [`kept`] is what
-//! a space knows of its own; [`section`] is how an access through them is waited for; the lane of a
-//! port (`crate::port::lane`) is what that remembers.
+//! [`table`] holds the entries of all spaces; [`space`] is the part of one space: where its entries
+//! are, and who uses them. The first level is each port's own, in `dma`. It uses `types`, `quiesce`
+//! and `api`. Design: docs/design/translation.md.
 
 mod entry;
-mod kept;
-mod pins;
-mod section;
+mod space;
 mod table;
 
-pub(crate) use entry::{Entry, Permits};
-pub(crate) use kept::Kept;
-pub(crate) use pins::{Held, PinSlot, Pins, Waiter};
-pub(crate) use section::{Readers, Section, Slot, UnderWay, Word};
+pub(crate) use entry::IotlbEntry;
+pub(crate) use space::SpaceIotlb;
+pub(crate) use table::IotlbTable;
 pub use table::IotlbUsage;
-pub(crate) use table::Table;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -4,35 +4,34 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::entry::{Entry, Permits};
-use super::{Kept, Table};
-use crate::ats::{Frame, Permissions};
-use crate::fault::Access;
-use crate::ids::Generation;
-use crate::range::AddrRange;
-use crate::space::Run;
+use super::{IotlbEntry, IotlbTable, SpaceIotlb};
+use crate::api::ats::Frame;
+use crate::api::space::Extent;
+use crate::types::access::{Access, Permissions};
+use crate::types::ids::Generation;
+use crate::types::range::AddrRange;
 
 const PAGE: u64 = 4096;
 
-fn run(first: u64, pages: u64, frame: u64) -> Run {
+fn run(first: u64, pages: u64, frame: u64) -> Extent {
     let range = AddrRange::new(first, pages * PAGE).expect("pages are counted from 1");
-    Run { range, frame: Frame(frame), permits: Permissions::READ_WRITE }
+    Extent { range, frame: Frame(frame), permissions: Permissions::READ_WRITE }
 }
 
-fn kept(table: &Arc<Table>, owner: u64) -> Arc<Kept> {
-    Arc::new(Kept::new(table, Generation(owner)))
+fn kept(table: &Arc<IotlbTable>, owner: u64) -> Arc<SpaceIotlb> {
+    Arc::new(SpaceIotlb::new(table, Generation(owner)))
 }
 
 /// Where an address leads, by what is entered.
-fn lookup(kept: &Kept, address: u64) -> Option<u64> {
-    let entry = kept.find(address, Permits::of(Access::Read), false)?;
+fn lookup(kept: &SpaceIotlb, address: u64) -> Option<u64> {
+    let entry = kept.find(address, Access::READ)?;
     let range = entry.range();
     assert!(range.contains(address), "{address:#x} is not in {range}");
     Some(entry.frame + (address - range.first()))
 }
 
-fn fill(kept: &Kept, run: &Run, address: u64) {
-    kept.fill(kept.generation(), run, address, false);
+fn fill(kept: &SpaceIotlb, run: &Extent, address: u64) {
+    kept.fill(kept.users().invalidate_seq(), run, address, false);
 }
 
 #[test]
@@ -47,7 +46,7 @@ fn an_entry_says_what_its_run_says_about_each_of_its_addresses() {
         ] {
             let run = run(first, pages, 1 << 60);
             for address in [first, first + (pages / 2) * PAGE + 17, first + (pages * PAGE - 1)] {
-                let table = Arc::new(Table::new(0));
+                let table = Arc::new(IotlbTable::new(0));
                 let kept = kept(&table, 1);
                 fill(&kept, &run, address);
                 assert_eq!(
@@ -66,7 +65,7 @@ fn at_most_four_entries_are_found_by_one_block() {
     for quarter in [1, 4, 128, 1 << 16] {
         let pieces = (0..4).map(|n| run(n * 2 * quarter * PAGE, quarter, n << 50));
         let blocks: Vec<_> = pieces
-            .filter_map(|run| Entry::of(&run, run.range.first()))
+            .filter_map(|run| IotlbEntry::of(&run, run.range.first()))
             .map(|(_, block)| block)
             .collect();
         assert_eq!(blocks.len(), 4);
@@ -80,12 +79,12 @@ fn at_most_four_entries_are_found_by_one_block() {
 
 #[test]
 fn runs_that_are_not_made_of_whole_pages_are_not_entered() {
-    let table = Arc::new(Table::new(0));
+    let table = Arc::new(IotlbTable::new(0));
     let kept = kept(&table, 1);
-    let odd = |first: u64, len: u64, frame: u64| Run {
+    let odd = |first: u64, len: u64, frame: u64| Extent {
         range: AddrRange::new(first, len).expect("not empty"),
         frame: Frame(frame),
-        permits: Permissions::READ_WRITE,
+        permissions: Permissions::READ_WRITE,
     };
     for (run, address) in [
         (odd(0x1800, 0x800, 0), 0x1800),
@@ -101,7 +100,7 @@ fn runs_that_are_not_made_of_whole_pages_are_not_entered() {
 // room for one entry at a time.
 #[test]
 fn a_full_table_gives_up_one_entry_for_one() {
-    let table = Arc::new(Table::new(16 << 10));
+    let table = Arc::new(IotlbTable::new(16 << 10));
     let [one, other] = [kept(&table, 1), kept(&table, 2)];
     let mut entries = 0;
     for n in 0..2_000u64 {
@@ -114,15 +113,15 @@ fn a_full_table_gives_up_one_entry_for_one() {
         }
     }
     let usage = table.usage();
-    assert!(usage.entries > usage.places / 2 && usage.entries <= usage.places, "{usage:?}");
+    assert!(usage.entries > usage.capacity / 2 && usage.entries <= usage.capacity, "{usage:?}");
 }
 
 // shows T3
 #[test]
 fn a_run_that_was_asked_for_before_an_invalidation_is_not_entered_after_it() {
-    let table = Arc::new(Table::new(0));
+    let table = Arc::new(IotlbTable::new(0));
     let kept = kept(&table, 1);
-    let before = kept.generation();
+    let before = kept.users().invalidate_seq();
     kept.invalidate(AddrRange::new(0x10_0000, PAGE).expect("not empty")).wait();
     kept.fill(before, &run(PAGE, 1, 0), PAGE, false);
     assert_eq!(lookup(&kept, PAGE), None);
@@ -131,7 +130,7 @@ fn a_run_that_was_asked_for_before_an_invalidation_is_not_entered_after_it() {
 // shows T7
 #[test]
 fn the_list_of_a_space_stays_as_long_as_what_it_has_in_the_table() {
-    let table = Arc::new(Table::new(4 << 10));
+    let table = Arc::new(IotlbTable::new(4 << 10));
     let [one, other] = [kept(&table, 1), kept(&table, 2)];
     for n in 0..10_000u64 {
         fill(
@@ -140,15 +139,15 @@ fn the_list_of_a_space_stays_as_long_as_what_it_has_in_the_table() {
             n * PAGE * 16,
         );
     }
-    let places = table.usage().places;
+    let places = table.usage().capacity;
     assert!(
-        one.places() <= 2 * places + 64 && other.places() <= 2 * places + 64,
+        one.indices() <= 2 * places + 64 && other.indices() <= 2 * places + 64,
         "{} and {}",
-        one.places(),
-        other.places()
+        one.indices(),
+        other.indices()
     );
-    other.forget();
-    one.forget();
+    other.remove_all();
+    one.remove_all();
     assert_eq!(table.usage().entries, 0, "with its owner goes what is kept of it");
 }
 
@@ -184,7 +183,7 @@ proptest! {
     // shows T4: what was invalidated is not found, by whatever run or block it was entered
     #[test]
     fn what_is_found_was_entered_and_not_invalidated_since(steps in steps(), bytes in 0usize..16 << 10) {
-        let table = Arc::new(Table::new(bytes));
+        let table = Arc::new(IotlbTable::new(bytes));
         let owners = [kept(&table, 1), kept(&table, 2)];
         let mut entered: Vec<(usize, AddrRange, u64)> = Vec::new();
         let mut probes = Vec::new();

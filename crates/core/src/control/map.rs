@@ -1,0 +1,188 @@
+//! MAP and UNMAP of a group's own domain, and what containers share of it (rule T8).
+
+use std::sync::Arc;
+
+use crate::api::ats::PAGE;
+use crate::api::config::IommuConfig;
+use crate::api::error::{MapError, UnmapError};
+use crate::api::map::{MapRequest, Mapped, Unmapped};
+use crate::api::space::SpaceEnded;
+use crate::mutation;
+use crate::quiesce::{Gate, callback};
+use crate::table::{DeviceRecord, Domain, Iommu, Mapping, Routing, State};
+use crate::types::access::Permissions;
+use crate::types::ids::{Bdf, ContainerId, GroupId};
+use crate::types::range::AddrRange;
+
+impl MapRequest {
+    /// Checks what depends on the request and the settings alone.
+    pub(super) fn check(&self, config: &IommuConfig) -> Result<AddrRange, MapError> {
+        if self.len == 0 {
+            return Err(MapError::Empty { iova: self.iova });
+        }
+        if let Some(value) =
+            [self.iova, self.len, self.address].into_iter().find(|value| value % PAGE != 0)
+        {
+            return Err(MapError::Unaligned { value, page: PAGE });
+        }
+        if !self.permissions.intersects(Permissions::READ_WRITE) {
+            return Err(MapError::NoAccess { iova: self.iova });
+        }
+        let wraps = |address| MapError::Wraps { address, len: self.len };
+        let range = AddrRange::new(self.iova, self.len).ok_or(wraps(self.iova))?;
+        AddrRange::new(self.address, self.len).ok_or(wraps(self.address))?;
+        let width = config.address_width;
+        if width < 64 && range.last() >> width != 0 {
+            return Err(MapError::PastWidth { range, width });
+        }
+        match self.space.ended() {
+            Some(reason) => Err(MapError::Target(SpaceEnded(reason))),
+            None => Ok(range),
+        }
+    }
+}
+
+/// Checks `range` against what is reserved for a member.
+pub(super) fn check_reserved(
+    device: &DeviceRecord,
+    routing: &Routing,
+    range: AddrRange,
+) -> Result<(), (AddrRange, Bdf)> {
+    match routing.reserved().iter().find(|reserved| reserved.overlaps(range)) {
+        Some(reserved) => Err((*reserved, device.bdf())),
+        None => Ok(()),
+    }
+}
+
+impl Domain {
+    /// Adds the mapping that was asked for, or says why not. Under the control lock.
+    pub(super) fn map(
+        &self,
+        request: &MapRequest,
+        range: AddrRange,
+        limit: usize,
+    ) -> Result<(), MapError> {
+        if let Some(existing) = self.meets(range) {
+            return Err(MapError::Overlaps { range, existing });
+        }
+        if self.len() >= limit {
+            return Err(MapError::TooMany { limit });
+        }
+        let MapRequest { space, address, permissions, .. } = request.clone();
+        self.insert(Mapping { range, space, address, permissions, gate: Gate::new() });
+        Ok(())
+    }
+}
+
+impl State {
+    fn own_domain(&self, group: GroupId) -> Result<Arc<Domain>, GroupDomainError> {
+        let found = self.groups.get(&group).ok_or(GroupDomainError::NoSuchGroup)?;
+        match found.container {
+            Some(container) => Err(GroupDomainError::InContainer(container)),
+            None => Ok(Arc::clone(&found.own)),
+        }
+    }
+}
+
+/// Why a group's own domain cannot be used.
+enum GroupDomainError {
+    NoSuchGroup,
+    InContainer(ContainerId),
+}
+
+impl Iommu {
+    /// Maps memory into the domain of a group that is in no container. Does not block on accesses.
+    ///
+    /// # Errors
+    /// See [`MapError`]; nothing has changed then.
+    pub fn map(&self, group: GroupId, request: &MapRequest) -> Result<Mapped, MapError> {
+        let range = request.check(self.config())?;
+        self.routings(&[group]);
+        let state = self.lock();
+        let domain = state.own_domain(group).map_err(|error| match error {
+            GroupDomainError::NoSuchGroup => MapError::NoSuchGroup { group },
+            GroupDomainError::InContainer(container) => MapError::InContainer { group, container },
+        })?;
+        let members = state.groups.get(&group).into_iter().flat_map(|group| &group.members);
+        let mapped = self.map_for(members, &domain, request, range);
+        drop(state);
+        mapped.inspect(|mapped| self.report_overlaps(&mapped.overlaps))
+    }
+
+    /// Unmaps all mappings inside `len` bytes at `iova` from the domain of a group that is in no
+    /// container.
+    ///
+    /// Blocks until no access through them is in flight (rule T2), unless called from inside a
+    /// callback.
+    ///
+    /// # Errors
+    /// See [`UnmapError`]; nothing has changed then.
+    pub fn unmap(&self, group: GroupId, iova: u64, len: u64) -> Result<Unmapped, UnmapError> {
+        let range = AddrRange::new(iova, len).ok_or(UnmapError::NoRange { iova, len })?;
+        let removed = {
+            let mut state = self.lock();
+            let domain = state.own_domain(group).map_err(|error| match error {
+                GroupDomainError::NoSuchGroup => UnmapError::NoSuchGroup { group },
+                GroupDomainError::InContainer(container) => {
+                    UnmapError::InContainer { group, container }
+                }
+            })?;
+            let removed = domain.remove(range);
+            // Its mappings may have been all that kept a group whose devices are gone.
+            state.forget_empty_group(group);
+            removed
+        };
+        let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
+        let unmapped = self.finish_unmap(&removed);
+        if mutation::is_on(18) {
+            // A second pass over the range, after the lock was given up.
+            let _ = self.lock().own_domain(group).map(|domain| domain.remove(range));
+        }
+        Ok(unmapped)
+    }
+
+    /// Maps into a domain for its members as they are now: under the control lock, so that none
+    /// comes in between. What the bus says of them has been asked before.
+    pub(super) fn map_for<'a>(
+        &self,
+        members: impl Iterator<Item = &'a Arc<DeviceRecord>>,
+        domain: &Domain,
+        request: &MapRequest,
+        range: AddrRange,
+    ) -> Result<Mapped, MapError> {
+        let members: Vec<_> = members.map(|device| (device, device.known_routing())).collect();
+        for (device, routing) in &members {
+            check_reserved(device, routing, range)
+                .map_err(|(reserved, device)| MapError::Reserved { range, reserved, device })?;
+        }
+        domain.map(request, range, self.config().max_mappings)?;
+        let overlaps = members
+            .iter()
+            .flat_map(|(device, routing)| routing.overlaps(device.bdf(), range))
+            .collect();
+        Ok(Mapped { range, overlaps })
+    }
+
+    /// Closes mappings that have been taken out of their domain and waits for the accesses in
+    /// flight. Not under the control lock.
+    pub(super) fn finish_unmap(&self, removed: &[Arc<Mapping>]) -> Unmapped {
+        let mut unmapped = Self::begin_unmap(removed);
+        if unmapped.deferred && !callback::inside() {
+            self.wait_until(|_| removed.iter().all(|mapping| mapping.gate.is_drained()));
+            unmapped.deferred = false;
+        }
+        unmapped
+    }
+
+    /// Closes mappings that have been taken out of their domain; `deferred` says that there are
+    /// accesses in flight.
+    pub(super) fn begin_unmap(removed: &[Arc<Mapping>]) -> Unmapped {
+        let mut unmapped = Unmapped::default();
+        for mapping in removed {
+            // A container that closes can have mapped all of 2^64 bytes, which no one UNMAP can.
+            unmapped.bytes = unmapped.bytes.saturating_add(mapping.range.len());
+            unmapped.deferred |= mapping.gate.close() != Some(0);
+        }
+        unmapped
+    }
+}

@@ -1,0 +1,77 @@
+//! Memory that an access has found through a cached translation.
+
+use vm_memory::{ByteValued, VolatileMemory, VolatileSlice};
+
+use super::buffer::Buffer;
+use crate::api::ats::Frame;
+use crate::api::space::AddressSpace;
+
+/// Contiguous memory of a space, valid as long as the read guard lives under which it was found.
+pub(super) struct FrameSlice<'a> {
+    pub(super) space: &'a dyn AddressSpace,
+    pub(super) frame: Frame,
+    pub(super) len: usize,
+    pub(super) is_write: bool,
+}
+
+impl<'a> FrameSlice<'a> {
+    /// The memory, where the provider gives slices of it.
+    #[inline]
+    pub(super) fn memory(&self) -> Option<VolatileSlice<'a>> {
+        self.space.memory(self.frame, self.len, self.is_write)
+    }
+
+    /// Reads all of it into the first bytes of `buf`; answers how many. `None`, with nothing done,
+    /// where it cannot be accessed so.
+    #[inline(always)]
+    pub(super) fn read(&self, buf: &mut [u8]) -> Option<usize> {
+        let buf = buf.get_mut(..self.len)?;
+        let is_done = self.space.read_memory(self.frame, buf)
+            || self.space.read_frame(self.frame, buf).is_ok();
+        is_done.then_some(self.len)
+    }
+
+    /// Writes the first bytes of `data` to all of it, as [`read`](Self::read) reads.
+    #[inline(always)]
+    pub(super) fn write(&self, data: &[u8]) -> Option<usize> {
+        let data = data.get(..self.len)?;
+        let is_done = self.space.write_memory(self.frame, data)
+            || self.space.write_frame(self.frame, data).is_ok();
+        is_done.then_some(self.len)
+    }
+
+    /// Loads a value that is as long as this, by slices alone.
+    #[inline(always)]
+    pub(super) fn load<T: ByteValued>(&self) -> Option<T> {
+        Some(self.memory()?.get_ref::<T>(0).ok()?.load())
+    }
+
+    /// Stores a value, as [`load`](Self::load) loads one.
+    #[inline(always)]
+    pub(super) fn store<T: ByteValued>(&self, value: T) -> Option<()> {
+        self.memory()?.get_ref::<T>(0).ok()?.store(value);
+        Some(())
+    }
+
+    /// Copies between it and the buffer's bytes from `at` on; answers how many. `None` where it
+    /// cannot be accessed so, with nothing done.
+    #[inline]
+    pub(super) fn copy(&self, buffer: &mut Buffer<'_>, at: usize) -> Option<usize> {
+        match self.memory() {
+            Some(memory) => Some(buffer.copy(at, &memory)),
+            None => self.copy_by_provider(buffer, at),
+        }
+    }
+
+    /// Out of line: for providers that have something to do after a write, such as to mark the page
+    /// dirty.
+    #[inline(never)]
+    fn copy_by_provider(&self, buffer: &mut Buffer<'_>, at: usize) -> Option<usize> {
+        match buffer.part(at..at + self.len) {
+            Buffer::Into(buf) => self.space.read_frame(self.frame, buf),
+            Buffer::From(data) => self.space.write_frame(self.frame, data),
+        }
+        .ok()
+        .map(|()| self.len)
+    }
+}

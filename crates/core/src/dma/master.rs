@@ -1,0 +1,123 @@
+//! A bus master: one device as the issuer of transactions.
+
+use std::sync::Arc;
+
+use crate::api::event::Event;
+use crate::api::fault::{DmaCause, DmaError, Fault, FaultReason};
+use crate::api::space::{StopCause, Stopped};
+use crate::table::{Device, DeviceRecord, Iommu, PasidEntry};
+use crate::types::access::Access;
+use crate::types::ids::{Bdf, Pasid, PasidTag};
+use crate::types::range::Segment;
+
+/// One device, and the owner that its transactions may reach; for any number of threads.
+#[derive(Clone)]
+pub(super) struct BusMaster {
+    pub(super) iommu: Iommu,
+    pub(super) device: Arc<DeviceRecord>,
+    /// Where there is one, transactions with its PASID reach this owner and no later one.
+    pub(super) owner: Option<PasidTag>,
+}
+
+impl BusMaster {
+    pub(super) fn new(device: &Device) -> Self {
+        let (iommu, device) = (device.iommu().clone(), Arc::clone(device.record()));
+        Self { iommu, device, owner: None }
+    }
+
+    pub(super) fn for_owner(&self, tag: PasidTag) -> Self {
+        Self { owner: Some(tag), ..self.clone() }
+    }
+
+    pub(super) fn bdf(&self) -> Bdf {
+        self.device.bdf()
+    }
+
+    /// The owner that a PASID has at this device now.
+    pub(super) fn owner_of(&self, pasid: Pasid) -> Option<PasidTag> {
+        let entry = self.device.requester.entry(pasid)?;
+        (!entry.gate.is_closed()).then_some(entry.record.tag)
+    }
+
+    /// Whether an entry is one of an owner that this bus master must not reach.
+    pub(super) fn is_other_owner(&self, entry: &PasidEntry) -> bool {
+        let tag = entry.record.tag;
+        self.owner.is_some_and(|owner| owner.pasid == tag.pasid && owner != tag)
+    }
+
+    /// Nobody owns the PASID here; counts where this is for an owner that had it before.
+    pub(super) fn not_bound(&self, pasid: Pasid) -> FaultReason {
+        if let Some(tag) = self.owner.filter(|owner| owner.pasid == pasid) {
+            self.iommu.count_stale(&self.device, tag);
+        }
+        FaultReason::NotBound
+    }
+
+    /// What a provider's stop is to the device: a fault at the address where it stopped, or a host
+    /// failure.
+    pub(super) fn stopped(
+        &self,
+        stopped: Stopped,
+        pasid: Option<Pasid>,
+        pieces: &[Segment],
+        access: Access,
+    ) -> DmaError {
+        let Stopped { done, cause } = stopped;
+        let reason = match cause {
+            StopCause::NotMapped => FaultReason::NotMapped,
+            StopCause::NotPresent => FaultReason::NotPresent,
+            StopCause::Denied => FaultReason::Denied,
+            StopCause::Ended => FaultReason::SpaceEnded,
+            StopCause::Host(failure) => {
+                let errno = failure.source.raw_os_error();
+                let (device, call) = (self.bdf(), failure.call);
+                self.iommu.log(Event::HostFailure { device, call, errno });
+                return DmaError { done, cause: DmaCause::Host(failure) };
+            }
+        };
+        self.fault(done, pasid, address_after(pieces, done), access, reason)
+    }
+
+    /// Makes a fault and logs it.
+    pub(super) fn fault(
+        &self,
+        done: u64,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+        reason: FaultReason,
+    ) -> DmaError {
+        let error = self.unlogged_fault(done, pasid, address, access, reason);
+        if let DmaCause::Fault(fault) = error.cause {
+            self.iommu.log(Event::Fault(fault));
+        }
+        error
+    }
+
+    /// Makes a fault that the IOMMU has logged, as a refused page request.
+    pub(super) fn unlogged_fault(
+        &self,
+        done: u64,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+        reason: FaultReason,
+    ) -> DmaError {
+        let fault = Fault { device: self.bdf(), pasid, address, access: access.kind(), reason };
+        DmaError { done, cause: DmaCause::Fault(fault) }
+    }
+}
+
+/// The address of the byte after the first `done` bytes of the pieces.
+fn address_after(pieces: &[Segment], done: u64) -> u64 {
+    let mut left = done;
+    let mut last = 0;
+    for piece in pieces {
+        if left < piece.len {
+            return piece.address + left;
+        }
+        left -= piece.len;
+        last = piece.address.wrapping_add(piece.len);
+    }
+    last
+}

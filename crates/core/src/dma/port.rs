@@ -1,0 +1,283 @@
+//! DMA ports.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use super::buffer::Buffer;
+use super::cache::PortCache;
+use super::master::BusMaster;
+use super::pin_pool::PinPool;
+use crate::api::fault::DmaError;
+use crate::table::Device;
+use crate::types::access::Access;
+use crate::types::ids::{Bdf, Pasid, PasidTag};
+use crate::types::range::Segment;
+
+impl Device {
+    /// A port through which a model of this device issues transactions.
+    pub fn port(&self) -> DmaPort {
+        DmaPort::new(BusMaster::new(self))
+    }
+}
+
+/// Issues transactions as one device.
+///
+/// It caches translations, and so is for one thread at a time; clone it for each thread. A clone is
+/// cheap and has empty caches. It holds on to up to 16 spaces that it has used and that can be
+/// accessed in place, until it replaces them by others or is dropped: to their memory, not to any
+/// permission.
+pub struct DmaPort {
+    pub(super) master: BusMaster,
+    pub(super) cache: RefCell<Option<Box<PortCache>>>,
+    pub(super) pins: PinPool,
+}
+
+impl Clone for DmaPort {
+    fn clone(&self) -> Self {
+        Self::new(self.master.clone())
+    }
+}
+
+impl DmaPort {
+    fn new(master: BusMaster) -> Self {
+        Self { master, cache: RefCell::new(None), pins: PinPool::default() }
+    }
+
+    /// The device that it issues as.
+    pub fn device(&self) -> Bdf {
+        self.master.bdf()
+    }
+
+    /// The owner that its transactions reach, where they are to reach no other; see
+    /// [`for_owner`](Self::for_owner).
+    pub fn owner(&self) -> Option<PasidTag> {
+        self.master.owner
+    }
+
+    /// The owner that a PASID has at this device now.
+    pub fn owner_of(&self, pasid: Pasid) -> Option<PasidTag> {
+        self.master.owner_of(pasid)
+    }
+
+    /// A port whose transactions with `tag`'s PASID reach that owner and no later one: they are
+    /// aborted and counted once the owner is gone.
+    pub fn for_owner(&self, tag: PasidTag) -> Self {
+        Self::new(self.master.for_owner(tag))
+    }
+
+    /// Reads `buf.len()` bytes at `address`. With an empty `buf` nothing is accessed, and a PASID
+    /// has to be bound all the same, as for any other transaction.
+    ///
+    /// # Errors
+    /// What was read before is in `buf`; see [`DmaError`].
+    #[inline(always)]
+    pub fn read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError> {
+        // Mostly one entry translates all of it.
+        if let Some(pasid) = pasid
+            && !buf.is_empty()
+            && self
+                .first_level_slice(pasid, address, buf.len(), Access::READ, |slice| slice.read(buf))
+                .is_some()
+        {
+            return Ok(());
+        }
+        self.read_miss(pasid, address, buf)
+    }
+
+    /// Reads what the first level does not translate all of.
+    // Out of line, and the last thing that is done: a hit has no register to save for it.
+    #[inline(never)]
+    pub(super) fn read_miss(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        buf: &mut [u8],
+    ) -> Result<(), DmaError> {
+        let mut done = 0;
+        if let Some(pasid) = pasid
+            && !buf.is_empty()
+            && let Some(moved) =
+                self.second_level_slice(pasid, address, buf.len(), Access::READ, |slice| {
+                    slice.read(buf)
+                })
+        {
+            done = moved;
+            if done == buf.len() {
+                return Ok(());
+            }
+        }
+        self.finish(pasid, address, Buffer::Into(buf), done, Access::READ)
+    }
+
+    /// Writes `data` at `address`. With empty `data` nothing is accessed, as for
+    /// [`read`](Self::read).
+    ///
+    /// # Errors
+    /// What was written before stays; see [`DmaError`].
+    #[inline(always)]
+    pub fn write(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        if let Some(pasid) = pasid
+            && !data.is_empty()
+            && self
+                .first_level_slice(pasid, address, data.len(), Access::WRITE, |slice| {
+                    slice.write(data)
+                })
+                .is_some()
+        {
+            return Ok(());
+        }
+        self.write_miss(pasid, address, data)
+    }
+
+    /// Writes where the first level does not translate all of it, as [`read_miss`](Self::read_miss)
+    /// reads.
+    #[inline(never)]
+    pub(super) fn write_miss(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        data: &[u8],
+    ) -> Result<(), DmaError> {
+        let mut done = 0;
+        if let Some(pasid) = pasid
+            && !data.is_empty()
+            && let Some(moved) =
+                self.second_level_slice(pasid, address, data.len(), Access::WRITE, |slice| {
+                    slice.write(data)
+                })
+        {
+            done = moved;
+            if done == data.len() {
+                return Ok(());
+            }
+        }
+        self.finish(pasid, address, Buffer::From(data), done, Access::WRITE)
+    }
+
+    /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs. An
+    /// `access` that writes is taken for one that reads.
+    ///
+    /// # Errors
+    /// What was read before is in `buf`; see [`DmaError`].
+    pub fn gather(
+        &self,
+        pasid: Option<Pasid>,
+        pieces: &[Segment],
+        buf: &mut [u8],
+        access: Access,
+    ) -> Result<(), DmaError> {
+        self.pieces(pasid, pieces, Buffer::Into(buf), access.reading())
+    }
+
+    /// Writes `data` to the pieces one after the other; its length is the sum of theirs. An
+    /// `access` that reads or executes is taken for one that writes.
+    ///
+    /// # Errors
+    /// What was written before stays; see [`DmaError`].
+    pub fn scatter(
+        &self,
+        pasid: Option<Pasid>,
+        pieces: &[Segment],
+        data: &[u8],
+        access: Access,
+    ) -> Result<(), DmaError> {
+        self.pieces(pasid, pieces, Buffer::From(data), access.writing())
+    }
+
+    /// Moves what is left of one piece, of which `done` bytes are done. Where none is, both levels
+    /// have been probed at its address.
+    #[cold]
+    fn finish(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        mut buffer: Buffer<'_>,
+        done: usize,
+        access: Access,
+    ) -> Result<(), DmaError> {
+        let len = buffer.len();
+        let mut all = done;
+        if done > 0 {
+            let rest = &mut buffer.part(done..len);
+            all += self.cached(pasid, address.wrapping_add(done as u64), rest, access);
+        }
+        if all == len && len > 0 {
+            return Ok(());
+        }
+        let rest = Segment { address: address.wrapping_add(all as u64), len: (len - all) as u64 };
+        self.walk(pasid, &[rest], buffer, all, access)
+    }
+
+    fn pieces(
+        &self,
+        pasid: Option<Pasid>,
+        pieces: &[Segment],
+        mut buffer: Buffer<'_>,
+        access: Access,
+    ) -> Result<(), DmaError> {
+        buffer.check(pieces)?;
+        let mut done = 0;
+        for (n, piece) in pieces.iter().enumerate() {
+            let len = piece.len as usize;
+            let moved =
+                self.cached(pasid, piece.address, &mut buffer.part(done..done + len), access);
+            done += moved;
+            if moved < len {
+                let mut rest = pieces[n..].to_vec();
+                let address = piece.address.wrapping_add(moved as u64);
+                rest[0] = Segment { address, len: (len - moved) as u64 };
+                return self.walk(pasid, &rest, buffer, done, access);
+            }
+        }
+        if done > 0 { Ok(()) } else { self.walk(pasid, pieces, buffer, 0, access) }
+    }
+
+    /// Moves as many bytes, from the first on, as cached translations serve; answers how many.
+    #[inline]
+    fn cached(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        buffer: &mut Buffer<'_>,
+        access: Access,
+    ) -> usize {
+        let Some(pasid) = pasid else { return 0 };
+        let (mut done, len) = (0, buffer.len());
+        while done < len {
+            let Some(at) = address.checked_add(done as u64) else { break };
+            let Some(more) =
+                self.cached_slice(pasid, at, len - done, access, |slice| slice.copy(buffer, done))
+            else {
+                break;
+            };
+            done += more;
+        }
+        done
+    }
+
+    /// Moves all that is left of a transaction, of which `done` bytes are done.
+    #[cold]
+    fn walk(
+        &self,
+        pasid: Option<Pasid>,
+        rest: &[Segment],
+        mut buffer: Buffer<'_>,
+        done: usize,
+        access: Access,
+    ) -> Result<(), DmaError> {
+        let part = buffer.part(done..buffer.len());
+        let moved = self.master.transfer(pasid, rest, part, access, &mut |entry, pieces| {
+            PortCache::fill(&self.cache, &self.master, entry, pieces, access)
+        });
+        moved.map_err(|error| DmaError { done: done as u64 + error.done, ..error })
+    }
+}
+
+impl fmt::Debug for DmaPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DmaPort")
+            .field("device", &self.device())
+            .field("owner", &self.owner())
+            .finish()
+    }
+}

@@ -1,0 +1,241 @@
+//! The first-level TLB of a port: translations that it has found, and what an access requires of
+//! one.
+
+use bitfield_struct::bitfield;
+
+use crate::api::ats::Frame;
+use crate::iotlb::IotlbEntry;
+use crate::types::access::{Access, Permissions};
+use crate::types::ids::Pasid;
+
+/// Entries at the beginning, and at the most. Powers of two.
+const FEWEST: usize = 64;
+const MOST: usize = 4096;
+/// How often each entry is replaced before the TLB grows.
+const TURNS: usize = 2;
+
+/// What an access requires of a cached translation, as bits that are compared at once: permissions,
+/// and the mode. What was found for one mode says nothing of the other.
+#[derive(Clone, Copy)]
+pub(super) struct Required(u8);
+
+impl Required {
+    /// What an access requires.
+    #[inline(always)]
+    pub(super) const fn by(access: Access) -> Self {
+        Self::with_mode(access.needs(), access.is_privileged())
+    }
+
+    /// What a translation satisfies that permits this in this mode.
+    #[inline(always)]
+    const fn with_mode(permissions: Permissions, privileged: bool) -> Self {
+        Self(permissions.bits() | if privileged { 1 << 3 } else { 1 << 4 })
+    }
+
+    /// What a bond with these permissions satisfies: user mode, and privileged mode where it grants
+    /// that.
+    pub(super) const fn granted(permissions: Permissions, privileged: bool) -> Self {
+        let user = Self::with_mode(permissions, false);
+        if privileged { Self(user.0 | Self::with_mode(permissions, true).0) } else { user }
+    }
+
+    /// Whether all that `required` asks for is satisfied by this.
+    #[inline(always)]
+    pub(super) const fn satisfies(self, required: Self) -> bool {
+        self.0 & required.0 == required.0
+    }
+}
+
+/// One word of an entry.
+#[bitfield(u64)]
+struct Tag {
+    /// What it satisfies; see [`Required`].
+    #[bits(8)]
+    satisfies: u8,
+    /// The context that it was found in: which state of which bond, counted over all bonds that the
+    /// port has cached.
+    #[bits(56)]
+    context: u64,
+}
+
+/// A translation that was found.
+#[derive(Clone, Copy)]
+pub(super) struct TlbEntry {
+    /// The first address, and how many follow it.
+    first: u64,
+    more: u64,
+    /// Added to an address, modulo 2^64, it makes the frame.
+    offset: u64,
+    tag: Tag,
+}
+
+impl TlbEntry {
+    /// No translation: it permits nothing.
+    const NONE: Self = Self { first: 0, more: 0, offset: 0, tag: Tag::new() };
+
+    /// Replaces it by `entry`, which was found for an access in a context.
+    #[inline(always)]
+    pub(super) fn set(&mut self, entry: IotlbEntry, access: Access, context: u64) {
+        let satisfies = Required::with_mode(entry.permissions, access.is_privileged());
+        // Word by word, as it is read.
+        self.first = entry.first;
+        self.more = entry.more;
+        self.offset = entry.frame.wrapping_sub(entry.first);
+        self.tag = Tag::new().with_satisfies(satisfies.0).with_context(context);
+    }
+
+    /// Whether it translates all of an access; it has to be of the access's context.
+    #[inline]
+    pub(super) fn serves(&self, address: u64, len: usize, access: Access) -> bool {
+        // Of an address before the first one this is too large, whatever is added.
+        let last = address.wrapping_sub(self.first).saturating_add(len.saturating_sub(1) as u64);
+        last <= self.more && Required(self.tag.satisfies()).satisfies(Required::by(access))
+    }
+
+    /// The context that it was found in.
+    #[inline]
+    pub(super) fn context(&self) -> u64 {
+        self.tag.context()
+    }
+
+    /// The frame of an address of it.
+    #[inline]
+    pub(super) fn frame(&self, address: u64) -> Frame {
+        Frame(address.wrapping_add(self.offset))
+    }
+
+    /// How many bytes from an address of it on are of it, up to `len`.
+    #[inline]
+    pub(super) fn len_from(&self, address: u64, len: usize) -> usize {
+        let after = self.more - (address - self.first);
+        if after < len as u64 { after as usize + 1 } else { len }
+    }
+}
+
+/// Direct-mapped by address and PASID.
+pub(super) struct Tlb {
+    entries: Box<[TlbEntry]>,
+    /// Addresses that agree but for this many lowest bits have one entry, so that a large
+    /// translation has few: as many as the smallest has addresses, rounded down to a power of two.
+    granule_bits: u32,
+    /// Entries that have been replaced since the TLB has this size.
+    replaced: usize,
+}
+
+impl Tlb {
+    pub(super) fn new() -> Self {
+        Self::with(FEWEST, u64::BITS - 1)
+    }
+
+    fn with(entries: usize, granule_bits: u32) -> Self {
+        Self { entries: vec![TlbEntry::NONE; entries].into(), granule_bits, replaced: 0 }
+    }
+
+    /// The entry that an address maps to, whatever it holds.
+    #[inline]
+    pub(super) fn at(&self, pasid: Pasid, address: u64) -> Option<&TlbEntry> {
+        self.entries.get(index_of(pasid, address >> self.granule_bits) & (self.entries.len() - 1))
+    }
+
+    /// The entry that an address maps to, to be replaced by a translation of one address and
+    /// `more` that follow. A smaller granule re-indexes the TLB and orphans older entries.
+    #[inline(always)]
+    pub(super) fn replace(
+        &mut self,
+        pasid: Pasid,
+        address: u64,
+        more: u64,
+    ) -> Option<&mut TlbEntry> {
+        self.replaced += 1;
+        self.granule_bits = self.granule_bits.min(((more + 1) | 1).ilog2());
+        let last = self.entries.len() - 1;
+        self.entries.get_mut(index_of(pasid, address >> self.granule_bits) & last)
+    }
+
+    /// Whether it is time to [`grow`](Self::grow).
+    #[inline]
+    pub(super) fn is_crowded(&self) -> bool {
+        self.replaced > self.entries.len() * TURNS
+    }
+
+    /// Doubles the entries, which are empty then. At the greatest size it only begins to count
+    /// again.
+    #[cold]
+    pub(super) fn grow(&mut self) {
+        if self.entries.len() < MOST {
+            *self = Self::with(self.entries.len() * 2, self.granule_bits);
+        }
+        self.replaced = 0;
+    }
+}
+
+#[inline]
+fn index_of(pasid: Pasid, granule: u64) -> usize {
+    // Folded once: regions often lie a power of two apart. Processes use the same addresses, and
+    // neighbouring pages are used together, so PASIDs are some way apart.
+    let folded = granule ^ granule >> MOST.trailing_zeros();
+    folded.wrapping_add(u64::from(pasid.get()) * 37) as usize
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const PAGE: u64 = 4096;
+
+    fn pasid(number: u32) -> Pasid {
+        Pasid::new(number).expect("one of 20 bits")
+    }
+
+    fn fill(tlb: &mut Tlb, of: u32, first: u64, bytes: u64) {
+        let entry = IotlbEntry {
+            first,
+            more: bytes - 1,
+            frame: u64::from(of) << 40,
+            permissions: Permissions::READ_WRITE,
+        };
+        tlb.replace(pasid(of), first, entry.more).expect("there is an entry").set(
+            entry,
+            Access::READ,
+            u64::from(of),
+        );
+    }
+
+    fn translates(tlb: &Tlb, of: u32, address: u64) -> bool {
+        tlb.at(pasid(of), address).is_some_and(|entry| {
+            entry.context() == u64::from(of) && entry.serves(address, 8, Access::READ)
+        })
+    }
+
+    // regression 29, at the first-level TLB
+    #[test]
+    fn two_processes_that_use_one_address_do_not_evict_each_other() {
+        for of in [1, 2, 63, 64, 4095] {
+            let mut tlb = Tlb::new();
+            let pages = (0..16).map(|page| 0x7000_0000_0000 + page * PAGE);
+            pages.clone().for_each(|page| {
+                [of, of + 1].iter().for_each(|of| fill(&mut tlb, *of, page, PAGE))
+            });
+            assert!(
+                pages
+                    .clone()
+                    .all(|page| translates(&tlb, of, page) && translates(&tlb, of + 1, page)),
+                "{of} and the next"
+            );
+        }
+    }
+
+    #[test]
+    fn a_large_translation_has_few_entries_and_smaller_ones_beside_it_have_theirs() {
+        let (mut tlb, first, bytes) = (Tlb::new(), 0x7000_0000_0000, 2 << 20);
+        fill(&mut tlb, 1, first, bytes);
+        assert!(
+            (0..bytes).step_by(PAGE as usize).all(|at| translates(&tlb, 1, first + at)),
+            "it has one entry"
+        );
+        let page = |n: u64| first + 2 * bytes + 2 * n * PAGE;
+        (0..16).for_each(|n| fill(&mut tlb, 1, page(n), PAGE));
+        assert!((0..16).all(|n| translates(&tlb, 1, page(n))), "each has its own");
+        assert!(!translates(&tlb, 1, page(3) + PAGE), "nothing has been found for it");
+    }
+}

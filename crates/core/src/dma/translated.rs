@@ -1,0 +1,107 @@
+//! Requests with translated addresses.
+
+use super::buffer::Buffer;
+use super::master::BusMaster;
+use super::port::DmaPort;
+use crate::api::ats::Frame;
+use crate::api::fault::{DmaError, FaultReason};
+use crate::api::space::NoSuchFrame;
+use crate::api::topology::PeerWindow;
+use crate::quiesce::callback::InCallback;
+use crate::table::{GateGuard, OnDrain};
+use crate::types::access::Access;
+use crate::types::ids::Pasid;
+
+impl DmaPort {
+    /// Reads by a translated address, as a device does that caches translations (PCIe 6.0, section
+    /// 10.2.1: AT = 10b). Asks no page table. An `access` that writes is taken for one that reads.
+    ///
+    /// For devices that do wrong: no invalidation waits for this request, so that it can come after
+    /// the change of the space that took the frame. A
+    /// [`TranslationGuard`](crate::ats::TranslationGuard) is waited for.
+    ///
+    /// # Errors
+    /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated
+    /// requests, the PASID is not bound, or the frame is not the space's.
+    pub fn read_translated(
+        &self,
+        pasid: Option<Pasid>,
+        frame: Frame,
+        buf: &mut [u8],
+        access: Access,
+    ) -> Result<(), DmaError> {
+        let buffer = Buffer::Into(buf);
+        self.master.translated_while(pasid, frame, buffer, access.reading(), || true)
+    }
+
+    /// Writes by a translated address, as [`read_translated`](Self::read_translated) reads.
+    ///
+    /// # Errors
+    /// Nothing was written; as for reading.
+    pub fn write_translated(
+        &self,
+        pasid: Option<Pasid>,
+        frame: Frame,
+        data: &[u8],
+    ) -> Result<(), DmaError> {
+        self.master.translated_while(pasid, frame, Buffer::From(data), Access::WRITE, || true)
+    }
+}
+
+impl BusMaster {
+    /// Makes a translated request. `holds` is asked from inside the gates that a reset shuts: where
+    /// it says no, nothing is accessed.
+    pub(super) fn translated_while(
+        &self,
+        pasid: Option<Pasid>,
+        frame: Frame,
+        buffer: Buffer<'_>,
+        access: Access,
+        holds: impl FnOnce() -> bool,
+    ) -> Result<(), DmaError> {
+        let abort = |reason| Err(self.fault(0, pasid, frame.0, access, reason));
+        let _callback = InCallback::enter();
+        let Some(_inside) = self.enter_device() else {
+            return abort(self.device.shut_reason());
+        };
+        let (gate, on_drain) =
+            (&self.device.services.translated, OnDrain::TranslatedRequests(&self.device));
+        let Some(_translated) = GateGuard::enter(gate, &self.iommu, on_drain) else {
+            return abort(FaultReason::TranslatedRefused);
+        };
+        if !holds() {
+            return abort(self.device.shut_reason());
+        }
+        let routing = self.device.current_routing(self.iommu.topology());
+        let decodes = |window: &&PeerWindow| window.range.contains(frame.0);
+        if let Some(window) = routing.translated_windows().iter().find(decodes) {
+            if buffer.len() as u64 > (window.range.last() - frame.0).saturating_add(1) {
+                // One request lies in one page, and windows are made of whole pages.
+                return abort(FaultReason::PeerAbort(window.decoder));
+            }
+            return self.to_peer(pasid, window, frame.0, buffer, access, 0);
+        }
+        // After the windows: those are met before the port that blocks.
+        if let Some(port) = routing.translation_blocked {
+            return abort(FaultReason::TranslationBlocked(port));
+        }
+        let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else {
+            return abort(FaultReason::TranslatedRefused);
+        };
+        let entry = self.device.requester.entry(pasid);
+        let Some(entry) = entry.filter(|entry| !self.is_other_owner(entry)) else {
+            return abort(self.not_bound(pasid));
+        };
+        let Some(_inside) = self.enter_entry(&entry) else {
+            return abort(self.not_bound(pasid));
+        };
+        if let Some(reason) = entry.refusal() {
+            return abort(reason);
+        }
+        match buffer {
+            Buffer::Into(buf) => entry.record.space.read_frame(frame, buf),
+            Buffer::From(data) => entry.record.space.write_frame(frame, data),
+        }
+        .or_else(|NoSuchFrame(_)| abort(FaultReason::NoSuchFrame))
+    }
+}

@@ -1,0 +1,60 @@
+//! Values in a space: what devices read and write as one.
+
+use vm_memory::ByteValued;
+
+use super::port::DmaPort;
+use crate::api::fault::DmaError;
+use crate::types::access::Access;
+use crate::types::ids::Pasid;
+
+impl DmaPort {
+    /// Reads a value at `address`, which need not be aligned. Its bytes are those of memory: a
+    /// field of more than one byte has the order that its type says.
+    ///
+    /// An aligned word of up to 8 bytes in memory that is accessed in place is read at once. A
+    /// longer or unaligned value may change while it is read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    #[inline]
+    pub fn read_obj<T: ByteValued>(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+    ) -> Result<T, DmaError> {
+        if let Some(pasid) = pasid
+            && let Some(value) =
+                self.first_level_slice(pasid, address, size_of::<T>(), Access::READ, |slice| {
+                    slice.load()
+                })
+        {
+            return Ok(value);
+        }
+        let mut value = T::zeroed();
+        self.read_miss(pasid, address, value.as_mut_slice())?;
+        Ok(value)
+    }
+
+    /// Writes a value at `address`, as [`read_obj`](Self::read_obj) reads one.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    #[inline]
+    pub fn write_obj<T: ByteValued>(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        value: T,
+    ) -> Result<(), DmaError> {
+        if let Some(pasid) = pasid
+            && self
+                .first_level_slice(pasid, address, size_of::<T>(), Access::WRITE, |slice| {
+                    slice.store(value)
+                })
+                .is_some()
+        {
+            return Ok(());
+        }
+        self.write_miss(pasid, address, value.as_slice())
+    }
+}

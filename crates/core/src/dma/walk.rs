@@ -1,0 +1,354 @@
+//! A walk: a transaction that no cached translation serves. Through the gates, past the windows of
+//! peers, to the provider.
+//!
+//! A gather or scatter goes to the provider in one call as long as its pieces take one route.
+
+use std::sync::Arc;
+
+use super::buffer::Buffer;
+use super::master::BusMaster;
+use crate::api::event::Event;
+use crate::api::fault::{DmaError, FaultReason};
+use crate::api::space::{AddressSpace, StopCause, Stopped};
+use crate::api::topology::PeerWindow;
+use crate::mutation;
+use crate::quiesce::callback::InCallback;
+use crate::table::{DomainAttachment, GateGuard, OnDrain, PasidEntry, Route, Routing};
+use crate::types::access::{Access, Permissions};
+use crate::types::ids::Pasid;
+use crate::types::range::{AddrRange, Segment};
+
+/// What is called with the table entry and the pieces of a transfer that succeeded through it,
+/// inside the gates: a port fills its caches there.
+pub(super) type OnTranslated<'a> = &'a mut dyn FnMut(&Arc<PasidEntry>, &[Segment]);
+
+/// One transaction on its way.
+struct Walk<'a> {
+    master: &'a BusMaster,
+    pasid: Option<Pasid>,
+    access: Access,
+    buffer: Buffer<'a>,
+    /// Bytes that are done.
+    done: u64,
+    /// Pieces that go to the IOMMU next.
+    batch: Vec<Segment>,
+    on_translated: OnTranslated<'a>,
+}
+
+impl BusMaster {
+    /// One transaction: checks that the lengths agree, then goes through the device's gate.
+    pub(super) fn transfer(
+        &self,
+        pasid: Option<Pasid>,
+        pieces: &[Segment],
+        buffer: Buffer<'_>,
+        access: Access,
+        on_translated: OnTranslated<'_>,
+    ) -> Result<(), DmaError> {
+        let total = buffer.check(pieces)?;
+        let start = pieces.first().map_or(0, |piece| piece.address);
+        // From here to the end, since more than the provider and the peers is foreign code: so is
+        // what the last access out of a bond drops. An unbind or a removal from there does not wait:
+        // this transaction would be what it waits for.
+        let _callback = InCallback::enter();
+        let Some(_inside) = self.enter_device() else {
+            return Err(self.fault(0, pasid, start, access, self.device.shut_reason()));
+        };
+        let routing = self.device.current_routing(self.iommu.topology());
+        let mut walk =
+            Walk { master: self, pasid, access, buffer, done: 0, batch: Vec::new(), on_translated };
+        // Without a byte there is nothing that a peer could decode.
+        if total == 0 || routing.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
+            return walk.to_iommu(pieces);
+        }
+        for piece in pieces {
+            walk.route(*piece, &routing)?;
+        }
+        walk.flush()
+    }
+
+    /// Enters the device's gate; `None` where it is shut.
+    pub(super) fn enter_device(&self) -> Option<GateGuard<'_>> {
+        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::Wake)
+    }
+
+    /// A peer decodes the address: the IOMMU never sees the transaction.
+    pub(super) fn to_peer(
+        &self,
+        pasid: Option<Pasid>,
+        window: &PeerWindow,
+        address: u64,
+        buffer: Buffer<'_>,
+        access: Access,
+        done: u64,
+    ) -> Result<(), DmaError> {
+        let device = self.bdf();
+        let PeerWindow { decoder, claimed, .. } = *window;
+        if let Some(range) = AddrRange::new(address, buffer.len() as u64) {
+            self.iommu.log(Event::Misrouted { device, pasid, range, decoder, claimed });
+        }
+        let topology = self.iommu.topology();
+        match buffer {
+            Buffer::Into(buf) => topology.read_peer(device, window, address, buf, access.kind()),
+            Buffer::From(data) => topology.write_peer(device, window, address, data),
+        }
+        .map_err(|aborted| {
+            self.fault(done, pasid, address, access, FaultReason::PeerAbort(aborted.0))
+        })
+    }
+
+    /// Does something through the table entry of a PASID, inside its gate, where the entry permits
+    /// such a transaction.
+    pub(super) fn with_entry<R>(
+        &self,
+        pasid: Pasid,
+        start: u64,
+        access: Access,
+        then: impl FnOnce(&Arc<PasidEntry>) -> Result<R, DmaError>,
+    ) -> Result<R, DmaError> {
+        let abort = |reason| Err(self.fault(0, Some(pasid), start, access, reason));
+        if !self.device.can_issue(pasid) {
+            return abort(FaultReason::CannotIssuePasid);
+        }
+        let Some(mut entry) = self.look_up(pasid) else { return abort(self.not_bound(pasid)) };
+        if self.is_other_owner(&entry) {
+            return abort(self.not_bound(pasid));
+        }
+        if mutation::is_on(7) {
+            // The owner from one reading of the entry, the rest from another.
+            entry = self.look_up(pasid).unwrap_or(entry);
+        }
+        let Some(_inside) = self.enter_entry(&entry) else {
+            return abort(self.not_bound(pasid));
+        };
+        if let Some(reason) = entry.refusal() {
+            return abort(reason);
+        }
+        if !entry.grants(access) {
+            return abort(FaultReason::NotGranted);
+        }
+        then(&entry)
+    }
+
+    /// Enters the gate of a table entry; `None` where it is shut.
+    pub(super) fn enter_entry<'a>(&'a self, entry: &'a Arc<PasidEntry>) -> Option<GateGuard<'a>> {
+        GateGuard::enter(&entry.gate, &self.iommu, OnDrain::StepEntry(entry))
+    }
+
+    /// The table entry that the PASID has at this device now.
+    fn look_up(&self, pasid: Pasid) -> Option<Arc<PasidEntry>> {
+        let table = self.device.requester.table.read();
+        if mutation::is_on(24) {
+            // Takes the control lock, which comes first.
+            self.iommu.object_counts();
+        }
+        table.get(&pasid).cloned()
+    }
+
+    /// Brings in what an atomic operation of `len` bytes needs, and has `on_translated` cache it;
+    /// it can be tried again then.
+    pub(super) fn prepare_atomic(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: u64,
+        on_translated: OnTranslated<'_>,
+    ) -> Result<(), DmaError> {
+        let access = Access::WRITE;
+        let abort = |reason| Err(self.fault(0, Some(pasid), address, access, reason));
+        let _callback = InCallback::enter();
+        let Some(_inside) = self.enter_device() else {
+            return abort(self.device.shut_reason());
+        };
+        let routing = self.device.current_routing(self.iommu.topology());
+        if routing.undecoded_around(address).is_none() {
+            // It would have to be routed to the peer, which has no way to answer it.
+            return abort(FaultReason::NoAtomics);
+        }
+        self.with_entry(pasid, address, access, |entry| {
+            if entry.record.iotlb.is_none() {
+                return abort(FaultReason::NoAtomics);
+            }
+            let space = &*entry.record.space;
+            let piece = [Segment { address, len }];
+            let stopped =
+                |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, access);
+            match word_at(space, address, len as usize) {
+                Ok(Word::Atomic) => {
+                    on_translated(entry, &piece);
+                    Ok(())
+                }
+                Ok(Word::NotInPlace) => abort(FaultReason::NoAtomics),
+                Ok(Word::Unreadable) => abort(FaultReason::Denied),
+                Ok(Word::NotWritable) if !entry.features.page_faults => abort(FaultReason::Denied),
+                // Absent, or to be copied before it is written to.
+                Ok(Word::NotWritable) => space.resolve(address, access).map_err(stopped),
+                Err(StopCause::NotPresent) if entry.features.page_faults => {
+                    space.resolve(address, access).map_err(stopped)
+                }
+                Err(cause) => Err(stopped(cause)),
+            }
+        })
+    }
+}
+
+/// What an atomic operation finds at its address.
+enum Word {
+    /// Memory in place that permits reading and writing.
+    Atomic,
+    /// Memory that cannot be accessed in place.
+    NotInPlace,
+    Unreadable,
+    /// It may be one that is to be copied before it is written to.
+    NotWritable,
+}
+
+fn word_at(space: &dyn AddressSpace, address: u64, len: usize) -> Result<Word, StopCause> {
+    let Some(extent) = space.extent(address, false)? else { return Ok(Word::NotInPlace) };
+    if !extent.permissions.contains(Permissions::READ) {
+        return Ok(Word::Unreadable);
+    }
+    if !extent.permissions.contains(Permissions::WRITE) {
+        return Ok(Word::NotWritable);
+    }
+    let offset = address.checked_sub(extent.range.first());
+    let frame = offset.and_then(|offset| extent.frame.offset(offset));
+    let is_in_place = frame.and_then(|frame| space.memory(frame, len, true)).is_some();
+    Ok(if is_in_place { Word::Atomic } else { Word::NotInPlace })
+}
+
+impl Walk<'_> {
+    fn fault(&self, address: u64, reason: FaultReason) -> DmaError {
+        self.master.fault(self.done, self.pasid, address, self.access, reason)
+    }
+
+    /// Takes the next `len` bytes of the buffer.
+    fn next(&mut self, len: u64) -> Buffer<'_> {
+        let at = self.done as usize;
+        self.buffer.part(at..at + len as usize)
+    }
+
+    /// Sends one piece its routes: what goes to the IOMMU is batched, and the batch is flushed
+    /// before a peer is accessed.
+    fn route(&mut self, piece: Segment, routing: &Routing) -> Result<(), DmaError> {
+        if piece.wraps() {
+            self.flush()?;
+            return Err(self.fault(piece.address, FaultReason::Wraps));
+        }
+        let mut rest = piece.range();
+        while let Some(range) = rest {
+            let (route, len) = routing.route(range);
+            match route {
+                Route::ToIommu => self.batch.push(Segment { address: range.first(), len }),
+                Route::ToPeer(window) => {
+                    self.flush()?;
+                    let (master, pasid) = (self.master, self.pasid);
+                    let (access, done) = (self.access, self.done);
+                    let buffer = self.next(len);
+                    master.to_peer(pasid, &window, range.first(), buffer, access, done)?;
+                    self.done += len;
+                }
+            }
+            rest = range.after(len);
+        }
+        Ok(())
+    }
+
+    /// Sends the batch to the IOMMU, which is not to judge what it never sees: an empty one is not
+    /// sent.
+    fn flush(&mut self) -> Result<(), DmaError> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.to_iommu(&batch)
+    }
+
+    /// Sends pieces that no peer decodes and that do not wrap.
+    fn to_iommu(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
+        match self.pasid {
+            Some(pasid) => self.by_pasid(pasid, pieces),
+            None => self.by_domain(pieces),
+        }
+    }
+
+    fn by_pasid(&mut self, pasid: Pasid, pieces: &[Segment]) -> Result<(), DmaError> {
+        let (master, access, before) = (self.master, self.access, self.done);
+        let start = pieces.first().map_or(0, |piece| piece.address);
+        let after = |error: DmaError| DmaError { done: before + error.done, ..error };
+        let len: u64 = pieces.iter().map(|piece| piece.len).sum();
+        let moved = master.with_entry(pasid, start, access, |entry| {
+            let terms = entry.by_terms(access);
+            transfer(&*entry.record.space, pieces, self.next(len), terms)
+                .map_err(|stopped| master.stopped(stopped, Some(pasid), pieces, access))?;
+            (self.on_translated)(entry, pieces);
+            Ok(())
+        });
+        moved.map_err(after)?;
+        self.done += len;
+        Ok(())
+    }
+
+    fn by_domain(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
+        let attachment = loop {
+            let attachment = self.master.device.group.domain.current();
+            // A closed attachment has been replaced before it was closed: the next look finds its
+            // successor.
+            if attachment.gate.enter() {
+                break attachment;
+            }
+        };
+        let _inside = GateGuard::entered(&attachment.gate, &self.master.iommu, OnDrain::Wake);
+        for piece in pieces {
+            let mut rest = piece.range();
+            while let Some(range) = rest {
+                let len = self.by_mapping(&attachment, range)?;
+                self.done += len;
+                rest = range.after(len);
+            }
+        }
+        Ok(())
+    }
+
+    /// Accesses the first bytes of `range` through the mapping that holds them, and answers how
+    /// many.
+    fn by_mapping(
+        &mut self,
+        attachment: &DomainAttachment,
+        range: AddrRange,
+    ) -> Result<u64, DmaError> {
+        let (master, iova) = (self.master, range.first());
+        let Some(mapping) = attachment.domain.find(iova) else {
+            return Err(self.fault(iova, FaultReason::NoDomainMapping));
+        };
+        let Some(_inside) = GateGuard::enter(&mapping.gate, &master.iommu, OnDrain::Wake) else {
+            return Err(self.fault(iova, FaultReason::NoDomainMapping));
+        };
+        if !mapping.permits(self.access) {
+            return Err(self.fault(iova, FaultReason::Denied));
+        }
+        let len = mapping.range.last().min(range.last()) - iova + 1;
+        let target = Segment { address: mapping.address + (iova - mapping.range.first()), len };
+        // The mapping is user memory of its space, whatever the transaction says.
+        let (access, done) = (self.access.unprivileged(), self.done);
+        transfer(&*mapping.space, &[target], self.next(len), access).map_err(|stopped| {
+            let piece = [Segment { address: iova, len }];
+            let error = master.stopped(stopped, None, &piece, access);
+            DmaError { done: done + error.done, ..error }
+        })?;
+        Ok(len)
+    }
+}
+
+/// Calls the provider, which may run a resolver.
+fn transfer(
+    space: &dyn AddressSpace,
+    pieces: &[Segment],
+    buffer: Buffer<'_>,
+    access: Access,
+) -> Result<(), Stopped> {
+    match buffer {
+        Buffer::Into(buf) => space.read(pieces, buf, access),
+        Buffer::From(data) => space.write(pieces, data, access),
+    }
+}

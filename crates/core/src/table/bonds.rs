@@ -1,0 +1,246 @@
+//! Bonds as the control state has them: their life from [`Phase::Live`] to [`Phase::Gone`], and
+//! what they let go of at its end.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use sva_sync::atomic::Ordering;
+
+use super::device::DeviceRecord;
+use super::entry::PasidEntry;
+use super::requester::Requester;
+use super::space::SpaceRecord;
+use super::state::{DeferredDrops, ReleasedSpace, SpaceState, State};
+use crate::api::bond::{ExitHandler, IsolationHandler};
+use crate::api::device::Features;
+use crate::api::pri::{FaultTimes, PageRequestHandler};
+use crate::types::ids::{Bdf, ContainerId, GroupId, Pasid, SpaceId};
+
+slotmap::new_key_type! {
+    /// Names a bond: an index that is used again with a version that changes each time. Keys stay
+    /// inside the system and nothing that a peer sends names one, so 32 bits of version suffice; a
+    /// late message is told from its successor by the PASID's generation of 64 bits.
+    pub(crate) struct BondKey;
+}
+
+/// Who asked for a bond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BondKind {
+    /// The bond ends with this device, also where others use its requester ID.
+    Device(Bdf),
+    Group(GroupId),
+    Container(ContainerId),
+}
+
+/// Where a bond is in its life. It goes down this list and never back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Live,
+    /// Claimed by whoever unbinds it: gets no new entry, no handler of it starts but one that
+    /// is queued.
+    Closing,
+    /// No access, no handler, no PASID.
+    Gone,
+}
+
+/// The exit handler's life; each step is made under the control lock, so that it runs at most once.
+pub(crate) enum ExitState {
+    Armed(Option<ExitHandler>),
+    /// The space has ended and the handler waits for its turn. It counts in `callbacks`.
+    Queued(Option<ExitHandler>),
+    Running,
+    Done,
+    Disarmed,
+}
+
+pub(crate) struct BondState {
+    pub(crate) phase: Phase,
+    pub(crate) kind: BondKind,
+    pub(crate) record: Arc<SpaceRecord>,
+    pub(crate) features: Features,
+    pub(crate) entries: SmallVec<[Arc<PasidEntry>; 1]>,
+    pub(crate) handler: Option<Arc<dyn PageRequestHandler>>,
+    /// Of the faults of entries that have been taken out.
+    pub(crate) times: Option<Box<FaultTimes>>,
+    pub(crate) exit: ExitState,
+    pub(crate) on_isolation: Option<IsolationHandler>,
+    /// Handlers of this bond that are queued or running.
+    pub(crate) callbacks: u32,
+    /// The owned value is gone: the entry goes when the bond is gone.
+    owner_gone: bool,
+}
+
+impl State {
+    /// The bond that `key` names, while its entry exists.
+    pub(crate) fn bond(&mut self, key: BondKey) -> Option<&mut BondState> {
+        self.bonds.get_mut(key)
+    }
+
+    /// How many bonds are not gone.
+    pub(crate) fn live_bonds(&self) -> usize {
+        self.spaces.values().map(|space| space.bonds.len()).sum()
+    }
+
+    /// Enters a bond without entries. The space has been entered before.
+    pub(crate) fn enter_bond(
+        &mut self,
+        kind: BondKind,
+        record: Arc<SpaceRecord>,
+        features: Features,
+        exit: Option<ExitHandler>,
+        on_isolation: Option<IsolationHandler>,
+        handler: Option<Arc<dyn PageRequestHandler>>,
+    ) -> BondKey {
+        let space = record.id;
+        let bond = BondState {
+            phase: Phase::Live,
+            kind,
+            record,
+            features,
+            entries: SmallVec::new(),
+            handler,
+            times: None,
+            exit: ExitState::Armed(exit),
+            on_isolation,
+            callbacks: 0,
+            owner_gone: false,
+        };
+        let key = self.bonds.insert(bond);
+        if let Some(state) = self.spaces.get_mut(&space) {
+            state.bonds.insert(key);
+        }
+        key
+    }
+
+    /// Programs the table entry of `requester` for a bond: reserved, not yet published.
+    /// The slot is free and the bond is live.
+    fn program(&mut self, key: BondKey, requester: &Arc<Requester>) -> Option<Arc<PasidEntry>> {
+        let bond = self.bonds.get_mut(key)?;
+        let entry = PasidEntry::new(&bond.record, bond.features, key, requester, &self.iommu);
+        requester.table.write().insert(bond.record.tag.pasid, Arc::clone(&entry));
+        bond.entries.push(Arc::clone(&entry));
+        Some(entry)
+    }
+
+    /// Gives a live bond further requesters, whose slots are free: programs all entries, then
+    /// publishes all.
+    pub(crate) fn attach(&mut self, key: BondKey, requesters: &[Arc<Requester>]) {
+        let programmed: SmallVec<[_; 1]> =
+            requesters.iter().filter_map(|requester| self.program(key, requester)).collect();
+        for entry in &programmed {
+            entry.is_published.store(true, Ordering::Release);
+        }
+    }
+
+    /// Claims a live bond for its unbind: no handler starts any more, but one that is queued. False
+    /// where somebody else has claimed it.
+    pub(crate) fn claim(&mut self, key: BondKey, drops: &mut DeferredDrops) -> bool {
+        let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live) else {
+            return false;
+        };
+        bond.phase = Phase::Closing;
+        if let ExitState::Armed(handler) = &mut bond.exit {
+            drops.handlers.extend(handler.take());
+            bond.exit = ExitState::Disarmed;
+        }
+        // Nothing else finishes a bond that has lost its last entry before, to removals or to
+        // groups that left.
+        self.settle(key, drops);
+        true
+    }
+
+    /// The owned value is gone or will not ask again.
+    pub(crate) fn disown(&mut self, key: BondKey, drops: &mut DeferredDrops) {
+        if let Some(bond) = self.bond(key) {
+            bond.owner_gone = true;
+        }
+        self.settle(key, drops);
+    }
+
+    /// Takes out an entry of which nothing is left.
+    pub(crate) fn retire(&mut self, entry: &Arc<PasidEntry>, drops: &mut DeferredDrops) {
+        let pasid = entry.record.tag.pasid;
+        if let Some(bond) = self.bond(entry.bond)
+            && let Some(at) = bond.entries.iter().position(|known| Arc::ptr_eq(known, entry))
+        {
+            bond.entries.swap_remove(at);
+            entry.requester.table.write().remove(&pasid);
+            if let Some(times) = entry.times.lock().take() {
+                bond.times.get_or_insert_default().merge(&times);
+            }
+        }
+        self.has_changed = true;
+        self.settle(entry.bond, drops);
+    }
+
+    /// Whether an entry has been taken out of its bond and its table.
+    pub(crate) fn is_retired(&mut self, entry: &Arc<PasidEntry>) -> bool {
+        self.bond(entry.bond)
+            .is_none_or(|bond| !bond.entries.iter().any(|known| Arc::ptr_eq(known, entry)))
+    }
+
+    /// Whether nothing of a bond is left.
+    pub(crate) fn is_gone(&mut self, key: BondKey) -> bool {
+        self.bond(key).is_none_or(|bond| bond.phase == Phase::Gone)
+    }
+
+    /// The bond, where devices can still join it: it is live, and its space has not ended.
+    pub(crate) fn joinable(&mut self, key: BondKey) -> Option<&mut BondState> {
+        self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.has_ended())
+    }
+
+    /// A handler of the bond has returned.
+    pub(crate) fn callback_done(&mut self, key: BondKey, drops: &mut DeferredDrops) {
+        if let Some(bond) = self.bond(key) {
+            bond.callbacks -= 1;
+        }
+        self.has_changed = true;
+        self.settle(key, drops);
+    }
+
+    /// The devices that may cache translations of a space, each with the PASID that it has there.
+    /// Those included whose entries are being taken out.
+    pub(crate) fn ats_users(&mut self, space: SpaceId) -> Vec<(Arc<DeviceRecord>, Pasid)> {
+        let Some(state) = self.spaces.get(&space) else { return Vec::new() };
+        let pasid = state.record.tag.pasid;
+        let bonds = state.bonds.iter().filter_map(|key| self.bonds.get(*key));
+        let requesters = bonds.flat_map(|bond| &bond.entries).map(|entry| &entry.requester);
+        requesters
+            .filter_map(|requester| requester.ats_device())
+            .map(|device| (device, pasid))
+            .collect()
+    }
+
+    /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its
+    /// last bond (rule U5).
+    fn settle(&mut self, key: BondKey, drops: &mut DeferredDrops) {
+        let Some(bond) = self.bond(key) else { return };
+        if bond.phase == Phase::Closing && bond.entries.is_empty() && bond.callbacks == 0 {
+            bond.phase = Phase::Gone;
+            let (space, kind) = (bond.record.id, bond.kind);
+            self.has_changed = true;
+            if let BondKind::Group(group) = kind
+                && let Some(group) = self.groups.get_mut(&group)
+            {
+                group.bonds.retain(|known| *known != key);
+                let id = group.id;
+                self.forget_empty_group(id);
+            }
+            self.release_bond_of(space, key, drops);
+        }
+        if self.bond(key).is_some_and(|bond| bond.phase == Phase::Gone && bond.owner_gone) {
+            drops.bonds.extend(self.bonds.remove(key));
+        }
+    }
+
+    fn release_bond_of(&mut self, space: SpaceId, key: BondKey, drops: &mut DeferredDrops) {
+        let Some(state) = self.spaces.get_mut(&space) else { return };
+        state.bonds.remove(&key);
+        if state.bonds.is_empty()
+            && let Some(SpaceState { record, watch, .. }) = self.spaces.remove(&space)
+        {
+            self.pasids.release(record.tag);
+            drops.spaces.push(ReleasedSpace { record, watch });
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Being inside a gate, and what the last one out does.
+
+use std::sync::Arc;
+
+use super::device::DeviceRecord;
+use super::entry::PasidEntry;
+use super::iommu::Iommu;
+use crate::quiesce::{Completion, Gate};
+
+/// What the last one out of a shut gate does.
+#[derive(Clone, Copy)]
+pub(crate) enum OnDrain<'a> {
+    /// Wakes whoever waits for the gate: that of a device, a mapping, a domain's attachment.
+    Wake,
+    /// Makes one step to the end of a table entry.
+    StepEntry(&'a Arc<PasidEntry>),
+    /// Completes what waited for the translated requests of a device.
+    TranslatedRequests(&'a Arc<DeviceRecord>),
+}
+
+/// Inside a gate as long as this lives.
+pub(crate) struct GateGuard<'a> {
+    gate: &'a Gate,
+    iommu: &'a Iommu,
+    on_drain: OnDrain<'a>,
+}
+
+impl<'a> GateGuard<'a> {
+    /// `None` where the gate is shut.
+    pub(crate) fn enter(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Option<Self> {
+        // Lazily: a guard that was never inside must not leave.
+        gate.enter().then(|| Self { gate, iommu, on_drain })
+    }
+
+    /// For a gate that has been entered.
+    pub(crate) fn entered(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Self {
+        Self { gate, iommu, on_drain }
+    }
+}
+
+impl Drop for GateGuard<'_> {
+    fn drop(&mut self) {
+        if self.gate.leave() {
+            self.on_drain.run(self.iommu);
+        }
+    }
+}
+
+impl OnDrain<'_> {
+    pub(crate) fn run(self, iommu: &Iommu) {
+        match self {
+            Self::Wake => iommu.wake_waiters(),
+            Self::StepEntry(entry) => Arc::clone(entry).step(),
+            Self::TranslatedRequests(device) => iommu.translated_requests_drained(device),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What the bus says about a device, as of one version of the bus.
+
+use std::sync::Arc;
+
+use crate::api::event::Overlap;
+use crate::api::topology::{PathDefect, PathPolicy, PeerWindow, Topology, Version};
+use crate::types::ids::Bdf;
+use crate::types::range::AddrRange;
+
+/// The answers of [`Topology`] for one device. The lists are shared, and absent where they are
+/// empty: a copy of what most devices have is a few words and touches no other memory.
+#[derive(Clone)]
+pub(crate) struct Routing {
+    version: u64,
+    policy: PathPolicy,
+    defect: Option<PathDefect>,
+    windows: Option<Arc<[PeerWindow]>>,
+    /// The windows for translated requests, where they are others.
+    translated: Option<Arc<[PeerWindow]>>,
+    /// The port that stops translated requests and requests for translations.
+    pub(crate) translation_blocked: Option<Bdf>,
+    reserved: Option<Arc<[AddrRange]>>,
+}
+
+/// Where the first bytes of a request go.
+#[derive(Clone, Copy)]
+pub(crate) enum Route {
+    ToIommu,
+    ToPeer(PeerWindow),
+}
+
+impl Routing {
+    pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
+        // The version first: after a change in between the answer is asked for again, and never
+        // taken for newer than it is.
+        Self {
+            version: topology.version().now(),
+            policy: topology.policy(),
+            defect: topology.path_defect(device),
+            windows: shared(topology.windows(device)),
+            translated: shared(topology.translated_windows(device)),
+            translation_blocked: topology.translation_blocked(device),
+            reserved: shared(topology.reserved(device)),
+        }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether the bus is still as it was.
+    #[inline]
+    pub(crate) fn is_current(&self, bus: &Version) -> bool {
+        self.version == bus.now()
+    }
+
+    /// The windows of peers that decode requests of the device; sorted.
+    #[inline]
+    pub(crate) fn windows(&self) -> &[PeerWindow] {
+        self.windows.as_deref().unwrap_or_default()
+    }
+
+    /// The windows of peers that decode translated requests of the device; sorted.
+    pub(crate) fn translated_windows(&self) -> &[PeerWindow] {
+        self.translated.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn reserved(&self) -> &[AddrRange] {
+        self.reserved.as_deref().unwrap_or_default()
+    }
+
+    /// What the path lacks, where the policy minds.
+    pub(crate) fn refused_path(&self) -> Option<PathDefect> {
+        self.defect.filter(|_| self.policy == PathPolicy::Strict)
+    }
+
+    /// The parts of `range` that peers of `device` decode.
+    pub(crate) fn overlaps(&self, device: Bdf, range: AddrRange) -> impl Iterator<Item = Overlap> {
+        self.windows().iter().filter_map(move |window| {
+            let range = window.range.intersection(range)?;
+            Some(Overlap { device, range, decoder: window.decoder })
+        })
+    }
+
+    /// The addresses around one that no peer decodes; `None` where a peer decodes it.
+    #[inline]
+    pub(crate) fn undecoded_around(&self, address: u64) -> Option<AddrRange> {
+        if self.windows().is_empty() { Some(AddrRange::ALL) } else { self.between_windows(address) }
+    }
+
+    #[cold]
+    fn between_windows(&self, address: u64) -> Option<AddrRange> {
+        let windows = self.windows();
+        let at = windows.partition_point(|window| window.range.last() < address);
+        let first = at.checked_sub(1).map_or(0, |before| windows[before].range.last() + 1);
+        let last = match windows.get(at) {
+            Some(window) => window.range.first().checked_sub(1)?,
+            None => u64::MAX,
+        };
+        AddrRange::inclusive(first, last).filter(|gap| gap.contains(address))
+    }
+
+    /// Where the first bytes of `range` go, and how many of them (at least 1).
+    pub(crate) fn route(&self, range: AddrRange) -> (Route, u64) {
+        let at = self.windows().partition_point(|window| window.range.last() < range.first());
+        match self.windows().get(at) {
+            Some(window) if window.range.contains(range.first()) => {
+                let len = window.range.last().min(range.last()) - range.first() + 1;
+                (Route::ToPeer(*window), len)
+            }
+            Some(window) if window.range.overlaps(range) => {
+                (Route::ToIommu, window.range.first() - range.first())
+            }
+            _ => (Route::ToIommu, range.len()),
+        }
+    }
+}
+
+fn shared<T>(list: Vec<T>) -> Option<Arc<[T]>> {
+    (!list.is_empty()).then(|| list.into())
+}

@@ -1,0 +1,255 @@
+//! All control state, under the one control lock.
+//!
+//! The methods here change state and call nobody. What has to happen once the lock is released
+//! (handlers and spaces to drop, watches to take back) they put into a [`DeferredDrops`], which the
+//! caller declares before it takes the lock.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use slotmap::SlotMap;
+use smallvec::SmallVec;
+use sva_sync::atomic::{AtomicBool, Ordering};
+
+use super::bonds::{BondKey, BondState, ExitState};
+use super::device::DeviceRecord;
+use super::domain::{Domain, DomainAttachment, DomainSlot};
+use super::group::GroupRecord;
+use super::iommu::Inner;
+use super::pasid::PasidAllocator;
+use super::requester::{Models, Requester};
+use super::space::SpaceRecord;
+use crate::api::bond::{AnyData, ExitHandler};
+use crate::api::space::{AddressSpace, EndReason, WatchToken};
+use crate::api::topology::GroupKey;
+use crate::iotlb::{IotlbTable, SpaceIotlb};
+use crate::mutation;
+use crate::protocol::pri::group::DeviceKey;
+use crate::types::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
+
+/// A space with at least one bond.
+pub(crate) struct SpaceState {
+    pub(crate) record: Arc<SpaceRecord>,
+    pub(crate) end: Option<EndReason>,
+    pub(crate) bonds: FxHashSet<BondKey>,
+    pub(super) watch: WatchToken,
+}
+
+pub(crate) struct GroupState {
+    pub(crate) id: GroupId,
+    key: GroupKey,
+    /// By address, ascending.
+    pub(crate) members: Vec<Arc<DeviceRecord>>,
+    pub(crate) record: Arc<GroupRecord>,
+    /// The group's own domain, in use while it is in no container.
+    pub(crate) own: Arc<Domain>,
+    pub(crate) container: Option<ContainerId>,
+    /// Group bonds that are not gone.
+    pub(crate) bonds: Vec<BondKey>,
+}
+
+impl GroupState {
+    /// To be called after a change of the members or the container.
+    pub(crate) fn changed(&self) {
+        let is_singleton = self.members.len() == 1 && self.container.is_none();
+        self.record.is_singleton.store(is_singleton, Ordering::Relaxed);
+    }
+}
+
+/// One BIND of a container.
+pub(crate) struct ContainerBond {
+    pub(crate) space: SpaceId,
+    pub(crate) key: BondKey,
+    pub(crate) data: Arc<dyn AnyData>,
+}
+
+#[derive(Default)]
+pub(crate) struct ContainerState {
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) groups: BTreeSet<GroupId>,
+    pub(crate) bonds: Vec<ContainerBond>,
+}
+
+/// A space whose last bond is gone. Dropping it removes its translations from the IOTLB, takes the
+/// watch back and drops the space.
+pub(super) struct ReleasedSpace {
+    pub(super) record: Arc<SpaceRecord>,
+    pub(super) watch: WatchToken,
+}
+
+impl Drop for ReleasedSpace {
+    fn drop(&mut self) {
+        if let Some(iotlb) = &self.record.iotlb {
+            iotlb.remove_all();
+        }
+        self.record.space.unwatch(self.watch);
+    }
+}
+
+/// What the end of a space comes to.
+pub(crate) struct SpaceEnd {
+    pub(crate) pasid: Pasid,
+    pub(crate) bonds: usize,
+    /// Those with an exit handler that is to run now.
+    pub(crate) queued: Vec<BondKey>,
+}
+
+/// What is dropped after the control lock is released, since dropping it can run foreign code.
+#[derive(Default)]
+pub(crate) struct DeferredDrops {
+    pub(super) spaces: SmallVec<[ReleasedSpace; 1]>,
+    pub(super) bonds: SmallVec<[BondState; 1]>,
+    pub(super) handlers: SmallVec<[ExitHandler; 1]>,
+    pub(crate) models: Models,
+    pub(crate) container_bonds: Vec<ContainerBond>,
+}
+
+pub(crate) struct State {
+    pub(crate) devices: FxHashMap<Bdf, Arc<DeviceRecord>>,
+    pub(crate) requesters: FxHashMap<RequesterId, Arc<Requester>>,
+    pub(crate) groups: FxHashMap<GroupId, GroupState>,
+    group_of: FxHashMap<GroupKey, GroupId>,
+    next_group: u32,
+    pub(crate) containers: FxHashMap<ContainerId, ContainerState>,
+    pub(crate) next_container: u32,
+    pub(crate) spaces: FxHashMap<SpaceId, SpaceState>,
+    pub(super) bonds: SlotMap<BondKey, BondState>,
+    pub(crate) pasids: PasidAllocator,
+    pub(crate) next_device: DeviceKey,
+    /// Threads that wait for [`Inner::changed`](super::Inner).
+    pub(crate) waiters: usize,
+    /// Something that a waiter may wait for has happened since the lock was taken.
+    pub(crate) has_changed: bool,
+    /// Made with the first space that needs it.
+    iotlb: Option<Arc<IotlbTable>>,
+    iotlb_bytes: usize,
+    pub(super) iommu: Weak<Inner>,
+}
+
+impl State {
+    pub(super) fn new(pasids: PasidAllocator, iotlb_bytes: usize, iommu: Weak<Inner>) -> Self {
+        Self {
+            devices: FxHashMap::default(),
+            requesters: FxHashMap::default(),
+            groups: FxHashMap::default(),
+            group_of: FxHashMap::default(),
+            next_group: 0,
+            containers: FxHashMap::default(),
+            next_container: 0,
+            spaces: FxHashMap::default(),
+            bonds: SlotMap::with_key(),
+            pasids,
+            next_device: 0,
+            waiters: 0,
+            has_changed: false,
+            iotlb: None,
+            iotlb_bytes,
+            iommu,
+        }
+    }
+
+    /// Whether this very device is plugged in here.
+    pub(crate) fn has(&self, device: &Arc<DeviceRecord>) -> bool {
+        self.devices.get(&device.bdf()).is_some_and(|there| Arc::ptr_eq(there, device))
+    }
+
+    /// The group for `key`, made where there is none.
+    pub(crate) fn group_for(&mut self, key: GroupKey) -> &mut GroupState {
+        let next = &mut self.next_group;
+        let id = *self.group_of.entry(key).or_insert_with(|| {
+            *next += 1;
+            GroupId(*next - 1)
+        });
+        self.groups.entry(id).or_insert_with(|| {
+            let record = GroupRecord {
+                domain: DomainSlot::blocking(),
+                is_singleton: AtomicBool::new(false),
+            };
+            let own = Arc::clone(&record.domain.current().domain);
+            GroupState {
+                id,
+                key,
+                members: Vec::new(),
+                record: Arc::new(record),
+                own,
+                container: None,
+                bonds: Vec::new(),
+            }
+        })
+    }
+
+    /// Drops the group where nothing is in it and nobody holds it.
+    pub(crate) fn forget_empty_group(&mut self, id: GroupId) {
+        let idle = |group: &GroupState| {
+            group.members.is_empty()
+                && group.container.is_none()
+                && group.bonds.is_empty()
+                && group.own.len() == 0
+        };
+        if let Some(group) = self.groups.get(&id).filter(|group| idle(group)) {
+            self.group_of.remove(&group.key);
+            self.groups.remove(&id);
+        }
+    }
+
+    /// Enters a space that has no bond yet, and watches it.
+    pub(crate) fn enter_space(
+        &mut self,
+        space: &Arc<dyn AddressSpace>,
+        tag: PasidTag,
+        watch: WatchToken,
+    ) {
+        let bytes = self.iotlb_bytes;
+        let table = &mut self.iotlb;
+        let record = SpaceRecord::new(space, tag, || {
+            Arc::clone(table.get_or_insert_with(|| Arc::new(IotlbTable::new(bytes))))
+        });
+        let state =
+            SpaceState { record: Arc::new(record), end: None, bonds: FxHashSet::default(), watch };
+        self.spaces.insert(space.id(), state);
+    }
+
+    /// The space has ended: every handler that is armed is queued. `None` where that was known.
+    pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<SpaceEnd> {
+        let state = self.spaces.get_mut(&space).filter(|state| state.end.is_none())?;
+        state.end = Some(reason);
+        state.record.end();
+        let pasid = state.record.tag.pasid;
+        let keys: Vec<BondKey> = state.bonds.iter().copied().collect();
+        if mutation::is_on(1)
+            && let Some(died) = self.spaces.remove(&space)
+        {
+            // The record dies with the space, whatever bonds there are.
+            self.pasids.release(died.record.tag);
+        }
+        let mut queued = Vec::with_capacity(keys.len());
+        for &key in &keys {
+            if let Some(bond) = self.bond(key)
+                && let ExitState::Armed(handler @ Some(_)) = &mut bond.exit
+            {
+                bond.exit = ExitState::Queued(handler.take());
+                bond.callbacks += 1;
+                queued.push(key);
+            }
+        }
+        Some(SpaceEnd { pasid, bonds: keys.len(), queued })
+    }
+
+    /// The IOTLB; made with the first space that needs it.
+    pub(crate) fn iotlb(&self) -> Option<Arc<IotlbTable>> {
+        self.iotlb.clone()
+    }
+
+    /// The part of the IOTLB that a space with a bond has.
+    pub(crate) fn iotlb_of(&self, space: SpaceId) -> Option<Arc<SpaceIotlb>> {
+        self.spaces.get(&space)?.record.iotlb.clone()
+    }
+
+    /// Closes a domain's attachment that has been replaced; whoever waits learns when it is empty.
+    pub(crate) fn close_attachment(&mut self, ended: &DomainAttachment) {
+        if ended.gate.close() == Some(0) {
+            self.has_changed = true;
+        }
+    }
+}

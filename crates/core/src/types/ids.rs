@@ -1,0 +1,253 @@
+//! Names of things: each number with a meaning has a type of its own.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::str::FromStr;
+
+/// Where a PCI function sits: segment, bus, device (5 bits), function (3 bits).
+///
+/// Written `ssss:bb:dd.f` in lower-case hexadecimal, as lspci does; the segment may have more than
+/// four digits (VMD child domains).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bdf {
+    segment: u32,
+    bus: u8,
+    devfn: u8,
+}
+
+impl Bdf {
+    /// Puts the four parts together; `None` where `device` is above 31 or `function` above 7.
+    pub const fn new(segment: u32, bus: u8, device: u8, function: u8) -> Option<Self> {
+        if device > 31 || function > 7 {
+            return None;
+        }
+        Some(Self { segment, bus, devfn: device << 3 | function })
+    }
+
+    /// The PCI segment (domain).
+    pub const fn segment(self) -> u32 {
+        self.segment
+    }
+
+    /// The bus number.
+    pub const fn bus(self) -> u8 {
+        self.bus
+    }
+
+    /// The device number, 0..=31.
+    pub const fn device(self) -> u8 {
+        self.devfn >> 3
+    }
+
+    /// The function number, 0..=7.
+    pub const fn function(self) -> u8 {
+        self.devfn & 7
+    }
+
+    /// Function 0 of the same slot.
+    pub const fn slot(self) -> Self {
+        Self { devfn: self.devfn & !7, ..self }
+    }
+}
+
+impl fmt::Display for Bdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:02x}:{:02x}.{}", self.segment, self.bus, self.device(), self.function())
+    }
+}
+
+impl fmt::Debug for Bdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not a PCI address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is not a PCI address; write segment:bus:device.function in hexadecimal, such as 0000:01:00.0 or 01:00.0"
+)]
+pub struct BadBdf {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for Bdf {
+    type Err = BadBdf;
+
+    /// Reads `ssss:bb:dd.f` or `bb:dd.f` (segment 0).
+    fn from_str(text: &str) -> Result<Self, BadBdf> {
+        fn parse(text: &str) -> Option<Bdf> {
+            let hex = |part: &str, most: usize| {
+                let plain = !part.is_empty()
+                    && part.len() <= most
+                    && part.bytes().all(|b| b.is_ascii_hexdigit());
+                plain.then(|| u32::from_str_radix(part, 16).ok()).flatten()
+            };
+            let (rest, function) = text.rsplit_once('.')?;
+            let (rest, device) = rest.rsplit_once(':')?;
+            let (segment, bus) = rest.rsplit_once(':').unwrap_or(("0", rest));
+            let small = |part, most| hex(part, most).and_then(|n| u8::try_from(n).ok());
+            Bdf::new(hex(segment, 8)?, small(bus, 2)?, small(device, 2)?, small(function, 1)?)
+        }
+        parse(text).ok_or_else(|| BadBdf { text: text.to_owned() })
+    }
+}
+
+/// What the IOMMU sees of a device: the requester ID that its transactions carry.
+///
+/// Mostly the device's own [`Bdf`]; behind a bridge that takes ownership of requests it is the
+/// bridge's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequesterId(pub Bdf);
+
+impl fmt::Display for RequesterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for RequesterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A process address space ID: 1..=0xf_ffff. 0 is reserved and cannot be made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pasid(std::num::NonZeroU32);
+
+impl Pasid {
+    /// The largest PASID: 20 bits (PCIe 6.0, section 6.20).
+    pub const LAST: u32 = (1 << 20) - 1;
+
+    /// Checks the range 1..=[`Pasid::LAST`].
+    pub const fn new(value: u32) -> Option<Self> {
+        match std::num::NonZeroU32::new(value) {
+            Some(n) if value <= Self::LAST => Some(Self(n)),
+            _ => None,
+        }
+    }
+
+    /// The number on the wire.
+    #[inline]
+    pub const fn get(self) -> u32 {
+        self.0.get()
+    }
+
+    /// Whether a device whose PASIDs have `width` bits can issue this one.
+    pub const fn fits(self, width: PasidWidth) -> bool {
+        self.get() <= width.last()
+    }
+}
+
+impl fmt::Display for Pasid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.get())
+    }
+}
+
+impl fmt::Debug for Pasid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pasid({})", self.get())
+    }
+}
+
+/// How many PASID bits a device implements: 1..=20 (Max PASID Width, PCIe 6.0, section 7.8.8.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PasidWidth(u8);
+
+impl PasidWidth {
+    /// The widest: 20 bits.
+    pub const MAX: Self = Self(20);
+
+    /// Checks the range 1..=20.
+    pub const fn new(bits: u8) -> Option<Self> {
+        if bits >= 1 && bits <= 20 { Some(Self(bits)) } else { None }
+    }
+
+    /// Bits.
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The largest PASID of this width (inclusive).
+    pub const fn last(self) -> u32 {
+        (1 << self.0) - 1
+    }
+}
+
+/// One life of a PASID: numbers are used again, generations never (rule U6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.0)
+    }
+}
+
+/// A PASID in one of its lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PasidTag {
+    /// The number that transactions carry.
+    pub pasid: Pasid,
+    /// Which owner of that number.
+    pub generation: Generation,
+}
+
+/// The identity of an address space: two handles with one identity are one space (rule B5).
+///
+/// The provider makes one for each space that it can tell apart and never gives it to a second
+/// space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SpaceId(NonZeroU64);
+
+impl SpaceId {
+    /// An identity that no other space of this program has or will have.
+    #[expect(clippy::disallowed_types, reason = "a counter that orders nothing")]
+    pub fn unique() -> Self {
+        // Not from the shim: identities synchronise nothing, and a model must not branch on them.
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self(NonZeroU64::new(id).unwrap_or(NonZeroU64::MAX))
+    }
+
+    /// The number, for logs.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "space {}", self.0)
+    }
+}
+
+/// A group of devices that cannot be isolated from one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub(crate) u32);
+
+impl GroupId {
+    /// The number, counted from 0 in the order in which groups appeared.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {}", self.0)
+    }
+}
+
+/// A container of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerId(pub(crate) u32);
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container {}", self.0)
+    }
+}
