@@ -17,10 +17,10 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// anything else, above all a page that has been taken away and is zeroed or poisoned, is an access
 /// that nobody waited for.
 const ACCESSES: [&str; 8] = [
-    "sva_core::port::DmaPort>",
-    "sva_core::port::atomic::sealed::Word>",
-    "as sva_core::space::AddressSpace>::read",
-    "as sva_core::space::AddressSpace>::write",
+    "sva_core::DmaPort>",
+    "sva_core::atomic::sealed::Word>",
+    "as sva_core::AddressSpace>::read",
+    "as sva_core::AddressSpace>::write",
     "sva_testkit::arena::arena_space::ArenaSpace>::peek",
     "sva_testkit::arena::arena_space::ArenaSpace>::poke",
     "sva_vmm::memory::DeviceMemory<",
@@ -207,7 +207,7 @@ fn judge(text: &str) -> Verdict {
 mod tests {
     use super::*;
 
-    const PORT: &str = "  Write of size 8 at 0x7f by thread T1:\n    #0 memcpy x\n    #1 <sva_core::port::DmaPort>::write x\n";
+    const PORT: &str = "  Write of size 8 at 0x7f by thread T1:\n    #0 memcpy x\n    #1 <sva_core::DmaPort>::write x\n";
     const OWNER: &str = "  Previous read of size 8 at 0x7f by thread T2:\n    #0 <sva_testkit::arena::arena_space::ArenaSpace>::peek x\n";
     const POISON: &str = "  Previous write of size 8 at 0x7f by main thread:\n    #0 <sva_testkit::arena::memory::Arena>::poison x\n";
 

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use fastrand::Rng;
 use sva_bench::processor::Allowed;
 use sva_bench::row::{Goal, Rows};
-use sva_core::sync::{RwLock, RwLockReadGuard};
 use sva_core::{
-    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Frame, Iommu,
-    IommuConfig, Pasid, PasidWidth, Permissions, Plug, Run, StopCause,
+    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Extent, Features, Frame, Iommu,
+    IommuConfig, Pasid, PasidWidth, Permissions, Plug, StopCause,
 };
+use sva_sync::{RwLock, RwLockReadGuard};
 use sva_testkit::FlatTopology;
 use sva_vmm::GuestSpace;
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
@@ -249,11 +249,11 @@ fn add(case: &str, figures: &[f64], names: &[&str], rows: &mut Rows) {
     }
 }
 
-fn walk(to: &[u64], address: u64) -> Result<Run, StopCause> {
+fn walk(to: &[u64], address: u64) -> Result<Extent, StopCause> {
     let page = address.checked_sub(BASE).ok_or(StopCause::NotMapped)? / PAGE;
     let frame = to.get(page as usize).ok_or(StopCause::NotMapped)? * PAGE;
     let range = AddrRange::new(BASE + page * PAGE, PAGE).ok_or(StopCause::NotMapped)?;
-    Ok(Run { range, frame: Frame(frame), permits: Permissions::READ_WRITE })
+    Ok(Extent { range, frame: Frame(frame), permissions: Permissions::READ_WRITE })
 }
 
 fn counted<'a>(mut subject: Box<dyn FnMut() -> u64 + 'a>, operations: usize) -> Turn<'a> {

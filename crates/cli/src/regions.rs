@@ -55,7 +55,7 @@ impl<'a> Shape<'a> {
             flag(region.execute, 'x'),
             if region.shared { 's' } else { 'p' },
         ];
-        let (read, write) = (region.unusable(Access::Read), region.unusable(Access::Write));
+        let (read, write) = (region.unusable(Access::READ), region.unusable(Access::WRITE));
         Self {
             start: format!("{:#x}", region.range.first()),
             end: format!("{:#x}", region.range.last().wrapping_add(1)),

@@ -227,7 +227,7 @@ mod tests {
             device,
             pasid: Some(pasid),
             address: 0x1000,
-            access: sva_core::Access::Read,
+            access: sva_core::Access::READ,
             reason: sva_core::FaultReason::NotMapped,
         };
         let report = DmaReport {

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sva_core::error::BindError;
+use sva_core::topology::{PathPolicy, Topology};
 use sva_core::{
-    AddrRange, AddressSpace, Bdf, Bind, BindError, Bond, Device, Event, Features, GroupBond, Iommu,
-    IommuConfig, Overlap, Pasid, PathPolicy, Topology,
+    AddrRange, AddressSpace, Bdf, Bind, Bond, Device, Event, Features, GroupBond, Iommu,
+    IommuConfig, Overlap, Pasid,
 };
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_host::HostSpace;

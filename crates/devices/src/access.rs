@@ -1,7 +1,7 @@
 //! Transactions of one piece of work: each looks first whether the work is to stop, and says how
 //! far it came.
 
-use sva_core::{AccessMode, DmaCause, DmaError, Segment};
+use sva_core::{Access, DmaCause, DmaError, Segment};
 
 use crate::in_flight::Run;
 
@@ -40,14 +40,14 @@ impl Part {
 /// The way to memory for one piece of work.
 pub(crate) struct Access<'a> {
     run: &'a Run<'a>,
-    read: AccessMode,
-    write: AccessMode,
+    read: Access,
+    write: Access,
 }
 
 impl<'a> Access<'a> {
     /// Page faults are resolved.
     pub(crate) fn resolving(run: &'a Run<'a>) -> Self {
-        Self { run, read: AccessMode::READ, write: AccessMode::WRITE }
+        Self { run, read: Access::READ, write: Access::WRITE }
     }
 
     /// Page faults are resolved, or end the access.
@@ -56,7 +56,7 @@ impl<'a> Access<'a> {
         if resolve {
             this
         } else {
-            Self { read: this.read.stop_on_absent(), write: this.write.stop_on_absent(), ..this }
+            Self { read: this.read.present_only(), write: this.write.present_only(), ..this }
         }
     }
 

@@ -13,10 +13,10 @@
 
 use std::sync::Arc;
 
-use sva_core::device::DeviceOps;
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, Ordering};
+use sva_core::DeviceOps;
 use sva_core::{DmaPort, Pasid, PasidTag};
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, Ordering};
 
 use crate::ports::Ports;
 

@@ -3,8 +3,8 @@
 //! A port is for one thread at a time and remembers what it has accessed. Each piece of work has
 //! one for itself, pinned to an owner, and leaves it here for the next one of that owner.
 
-use sva_core::sync::Mutex;
 use sva_core::{DmaPort, Pasid, PasidTag};
+use sva_sync::Mutex;
 
 /// Ports that are kept for later.
 const IDLE: usize = 8;

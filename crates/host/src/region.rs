@@ -56,11 +56,11 @@ impl Region {
     /// Why a device cannot make this kind of access to it; `None` where it can.
     pub fn unusable(&self, access: Access) -> Option<Unusable> {
         match access {
-            Access::Execute => Some(Unusable::Execute),
+            Access::EXECUTE => Some(Unusable::Execute),
             _ if !self.is_memory => Some(Unusable::NotMemory),
-            Access::Read if !self.read => Some(Unusable::NotReadable),
-            Access::Write if !self.write => Some(Unusable::NotWritable),
-            Access::Read | Access::Write => None,
+            Access::READ if !self.read => Some(Unusable::NotReadable),
+            Access::WRITE if !self.write => Some(Unusable::NotWritable),
+            Access::READ | Access::WRITE => None,
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
+    Access, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
     SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
 };
 
@@ -69,11 +69,11 @@ impl AddressSpace for HostSpace {
         match self.0 {}
     }
 
-    fn read(&self, _pieces: &[Segment], _buf: &mut [u8], _mode: AccessMode) -> Result<(), Stopped> {
+    fn read(&self, _pieces: &[Segment], _buf: &mut [u8], _access: Access) -> Result<(), Stopped> {
         match self.0 {}
     }
 
-    fn write(&self, _pieces: &[Segment], _data: &[u8], _mode: AccessMode) -> Result<(), Stopped> {
+    fn write(&self, _pieces: &[Segment], _data: &[u8], _access: Access) -> Result<(), Stopped> {
         match self.0 {}
     }
 
@@ -81,7 +81,7 @@ impl AddressSpace for HostSpace {
         match self.0 {}
     }
 
-    fn resolve(&self, _address: u64, _mode: AccessMode) -> Result<(), StopCause> {
+    fn resolve(&self, _address: u64, _access: Access) -> Result<(), StopCause> {
         match self.0 {}
     }
 

@@ -7,7 +7,7 @@ mod support;
 use std::io::Read;
 
 use support::{Target, read, write};
-use sva_core::{Access, AccessMode, AddrRange, AddressSpace, Segment, StopCause, Stopped};
+use sva_core::{Access, AddrRange, AddressSpace, Segment, StopCause, Stopped};
 use sva_host::Unusable;
 
 const PAGE: u64 = 4096;
@@ -69,8 +69,8 @@ fn code_of_the_process_is_not_written() {
         .find(|region| region.execute && region.read && region.name.ends_with("sva-host-target"))
         .unwrap();
     assert_stopped(write(&*space, code.range.first(), &[0xcc]), 0, "denied");
-    assert_eq!(code.unusable(Access::Write), Some(Unusable::NotWritable));
-    assert_eq!(code.unusable(Access::Read), None);
+    assert_eq!(code.unusable(Access::WRITE), Some(Unusable::NotWritable));
+    assert_eq!(code.unusable(Access::READ), None);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_hole_stops_an_access_at_its_exact_byte() {
         assert_eq!(target.peek(from, before as usize), vec![0xab; before as usize]);
         let mut buf = vec![0; data.len()];
         assert_stopped(
-            space.read(&[piece(from, buf.len() as u64)], &mut buf, AccessMode::READ),
+            space.read(&[piece(from, buf.len() as u64)], &mut buf, Access::READ),
             before,
             "not mapped",
         );
@@ -120,7 +120,7 @@ fn the_pieces_of_a_gather_are_counted_in_order() {
     ];
     let total: u64 = pieces.iter().map(|piece| piece.len).sum();
     let data: Vec<u8> = (0..total as u8).collect();
-    assert_stopped(space.write(&pieces, &data, AccessMode::WRITE), 33, "not mapped");
+    assert_stopped(space.write(&pieces, &data, Access::WRITE), 33, "not mapped");
     assert_eq!(target.peek(at + 2 * PAGE, 11), [&data[..10], &[0]].concat());
     assert_eq!(target.peek(at, 21), [&data[10..30], &[0]].concat(), "the last piece was not begun");
     assert_eq!(target.peek(at + PAGE - 3, 3), &data[30..33]);
@@ -151,7 +151,7 @@ fn gathers_of_more_pieces_than_one_call_takes_are_whole() {
             .copied()
             .collect();
         let mut buf = vec![0; expected.len()];
-        space.read(&pieces, &mut buf, AccessMode::READ).unwrap();
+        space.read(&pieces, &mut buf, Access::READ).unwrap();
         assert!(buf == expected, "{count} pieces, seed {seed}");
     }
 }
@@ -177,9 +177,9 @@ fn addresses_that_are_nobodys_are_not_mapped() {
     }
     // In the middle of a gather, and with nothing asked for.
     let pieces = [piece(target.canary, 4), piece(1 << 63, 4), piece(target.canary, 4)];
-    assert_stopped(space.read(&pieces, &mut [0; 12], AccessMode::READ), 4, "not mapped");
-    space.read(&[], &mut [], AccessMode::READ).unwrap();
-    space.write(&[piece(1 << 63, 0), piece(0, 0)], &[], AccessMode::WRITE).unwrap();
+    assert_stopped(space.read(&pieces, &mut [0; 12], Access::READ), 4, "not mapped");
+    space.read(&[], &mut [], Access::READ).unwrap();
+    space.write(&[piece(1 << 63, 0), piece(0, 0)], &[], Access::WRITE).unwrap();
 }
 
 #[test]
@@ -188,11 +188,8 @@ fn execute_and_privileged_requests_are_denied() {
     let target = Target::start("serve");
     let space = target.attach();
     let at = piece(target.canary, 4);
-    for mode in [
-        AccessMode { access: Access::Execute, ..AccessMode::READ },
-        AccessMode { privileged: true, ..AccessMode::READ },
-    ] {
-        assert_stopped(space.read(&[at], &mut [0; 4], mode), 0, "denied");
+    for access in [Access::EXECUTE, (Access::READ | Access::PRIVILEGED)] {
+        assert_stopped(space.read(&[at], &mut [0; 4], access), 0, "denied");
     }
     let capabilities = space.capabilities();
     assert!(
@@ -238,8 +235,7 @@ fn a_page_that_is_absent_stops_an_access_that_does_not_wait_for_it() {
     let (at, hole) = (target.map("private", 16 * PAGE), target.map("hole", 3 * PAGE));
     let space = target.attach();
     target.poke(at, 2 * PAGE, 1);
-    let (reading, writing) =
-        (AccessMode::READ.stop_on_absent(), AccessMode::WRITE.stop_on_absent());
+    let (reading, writing) = (Access::READ.present_only(), Access::WRITE.present_only());
     let mut buf = vec![0; 4 * PAGE as usize];
     assert_stopped(
         space.read(&[piece(at + 8, buf.len() as u64)], &mut buf, reading),
@@ -276,7 +272,7 @@ fn a_mapping_without_a_page_behind_it_ends_the_access_and_does_not_hang() {
     assert_stopped(write(&*space, at + PAGE - 4, &[1; 8]), 4, "denied");
     let regions = space.regions().unwrap();
     let kernel = regions.iter().find(|region| region.name == "[vvar]").unwrap();
-    assert_eq!(kernel.unusable(Access::Read), Some(Unusable::NotMemory));
+    assert_eq!(kernel.unusable(Access::READ), Some(Unusable::NotMemory));
     assert_stopped(read(&*space, kernel.range.first(), 8).map(drop), 0, "denied");
 }
 
@@ -292,11 +288,11 @@ fn what_regions_says_is_what_a_device_gets() {
     assert_eq!(regions, space.regions().unwrap());
     for region in &regions {
         let got = read(&*space, region.range.first(), 1);
-        assert_eq!(got.is_ok(), region.unusable(Access::Read).is_none(), "{region:?}: {got:?}");
+        assert_eq!(got.is_ok(), region.unusable(Access::READ).is_none(), "{region:?}: {got:?}");
         // The same byte back, so that the process does not notice.
         let byte = got.unwrap_or_else(|_| vec![0]);
         let put = write(&*space, region.range.first(), &byte);
-        assert_eq!(put.is_ok(), region.unusable(Access::Write).is_none(), "{region:?}: {put:?}");
+        assert_eq!(put.is_ok(), region.unusable(Access::WRITE).is_none(), "{region:?}: {put:?}");
     }
     let stack = sva_host::find_region(&regions, "[stack]").unwrap();
     assert!(stack.write && !stack.shared);

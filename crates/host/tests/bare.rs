@@ -13,8 +13,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::time::{Duration, Instant};
 
 use support::{Target, read, until};
-use sva_core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use sva_host::{AttachError, attach};
+use sva_sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 struct OfOneProcess;
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{Target, until};
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use sva_core::{AccessMode, AddressSpace, StopCause};
+use sva_core::{Access, AddressSpace, StopCause};
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// The limit is one for all tests here.
 static LIMIT: Mutex<()> = Mutex::new(());
@@ -95,8 +95,8 @@ fn a_page_that_cannot_be_looked_at_for_want_of_descriptors_is_no_fault_of_the_pr
     let old = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..old }).unwrap();
     let translated = space.translate(at, false).map(drop);
-    let resolved = space.resolve(at, AccessMode::WRITE);
-    let read = space.resolve(at, AccessMode::READ);
+    let resolved = space.resolve(at, Access::WRITE);
+    let read = space.resolve(at, Access::READ);
     setrlimit(Resource::Nofile, old).unwrap();
     for failed in [translated, resolved] {
         let failed = failed.expect_err("there is none to open maps with");

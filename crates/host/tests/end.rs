@@ -7,8 +7,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::{PATIENCE, Target, Witness, numbers, read, traced_by, until, write};
-use sva_core::sync::atomic::Ordering;
 use sva_core::{AddressSpace, EndReason, StopCause};
+use sva_sync::atomic::Ordering;
 
 /// Rule U4 says 100 ms; the test machine may be busy with other things for as long again as this.
 const BOUND: Duration = Duration::from_millis(100);
@@ -124,7 +124,7 @@ fn the_slow_handler_of_one_space_holds_up_no_other() {
     // shows U4, S3
     let (mut slow, mut quick) = (Target::start("serve"), Target::start("serve"));
     let (slow_space, quick_space) = (slow.attach(), quick.attach());
-    let release = std::sync::Arc::new(sva_core::sync::atomic::AtomicBool::new(false));
+    let release = std::sync::Arc::new(sva_sync::atomic::AtomicBool::new(false));
     slow_space.watch(std::sync::Arc::new(Slow(release.clone()))).unwrap();
     let witness = Witness::of(&quick_space);
     slow.tell("exit");
@@ -134,7 +134,7 @@ fn the_slow_handler_of_one_space_holds_up_no_other() {
     assert!(!release.swap(true, Ordering::SeqCst), "the slow one's handler has run all the time");
 }
 
-struct Slow(std::sync::Arc<sva_core::sync::atomic::AtomicBool>);
+struct Slow(std::sync::Arc<sva_sync::atomic::AtomicBool>);
 
 impl sva_core::SpaceWatcher for Slow {
     fn space_ended(&self, _: sva_core::SpaceId, _: EndReason) -> sva_core::ExitWork {

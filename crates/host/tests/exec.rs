@@ -8,8 +8,8 @@ mod support;
 use std::sync::Arc;
 
 use support::{Target, until, write};
-use sva_core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use sva_core::{AddressSpace, StopCause};
+use sva_sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 const ROUNDS: u32 = 250;
 

@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::{Target, Witness, numbers, read, status, traced_by, until, write};
-use sva_core::sync::atomic::{AtomicU32, Ordering};
 use sva_core::{AddressSpace, StopCause};
 use sva_host::{AttachError, HostSpace};
+use sva_sync::atomic::{AtomicU32, Ordering};
 
 const ROUNDS: u32 = 25;
 
 /// Attaches, writes and lets go until told to stop; answers the spaces that it still has.
 fn attacker(
     pid: Arc<AtomicU32>,
-    canary: Arc<sva_core::sync::atomic::AtomicU64>,
+    canary: Arc<sva_sync::atomic::AtomicU64>,
     seed: u64,
 ) -> Vec<Arc<HostSpace>> {
     let mut random = fastrand::Rng::with_seed(seed);
@@ -70,7 +70,7 @@ fn attaches_that_race_exec_exit_stop_and_kill_end_well() {
         }
         let (pid, canary) = (
             Arc::new(AtomicU32::new(target.pid())),
-            Arc::new(sva_core::sync::atomic::AtomicU64::new(target.canary)),
+            Arc::new(sva_sync::atomic::AtomicU64::new(target.canary)),
         );
         let attackers: Vec<_> = (0..3)
             .map(|_| {

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use support::{PATIENCE, Page, Target, page, read, until, write};
 use sva_core::ats::AlignedRange;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use sva_core::{Access, AccessMode, AddressSpace, Permissions, StopCause, Translation};
+use sva_core::{Access, AddressSpace, Permissions, StopCause, Translation};
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const PAGE: u64 = 4096;
-const READ: Permissions = Permissions { read: true, ..Permissions::NONE };
-const WRITE: Permissions = Permissions { write: true, ..Permissions::NONE };
-const MODES: [AccessMode; 2] = [AccessMode::READ, AccessMode::WRITE];
+const READ: Permissions = Permissions { read: true, ..Permissions::empty() };
+const WRITE: Permissions = Permissions { write: true, ..Permissions::empty() };
+const MODES: [Access; 2] = [Access::READ, Access::WRITE];
 
 #[track_caller]
-fn assert_permits(space: &dyn AddressSpace, address: u64, permits: Permissions) {
+fn assert_permits(space: &dyn AddressSpace, address: u64, permissions: Permissions) {
     let expected =
         Translation { range: AlignedRange::page(address), frame: None, permits, global: false };
     assert_eq!(space.translate(address, false).expect("translates"), expected, "{address:#x}");
@@ -44,8 +44,8 @@ fn a_translation_says_what_the_mapping_permits_and_names_no_frame() {
     // Where nothing is permitted it makes no difference whether there is a page.
     let empty = target.map("private", PAGE);
     target.ask(&format!("protect {empty:#x} {PAGE} none"));
-    assert_permits(&*space, closed, Permissions::NONE);
-    assert_permits(&*space, empty, Permissions::NONE);
+    assert_permits(&*space, closed, Permissions::empty());
+    assert_permits(&*space, empty, Permissions::empty());
     target.ask(&format!("protect {closed:#x} {PAGE} write-only"));
     assert_permits(&*space, closed, WRITE);
     target.ask(&format!("protect {at:#x} {PAGE} read"));
@@ -67,13 +67,10 @@ fn a_translation_permits_neither_execution_nor_privileged_accesses() {
     read(&*space, code.range.first(), 1).unwrap();
     assert_permits(&*space, code.range.first(), READ);
     assert_eq!(space.translate(target.canary, true).unwrap(), Translation::none(target.canary));
-    let (execute, privileged) = (
-        AccessMode { access: Access::Execute, ..AccessMode::READ },
-        AccessMode { privileged: true, ..AccessMode::WRITE },
-    );
-    for mode in [execute, privileged] {
-        assert_stops(space.resolve(code.range.first(), mode), "denied");
-        assert_stops(space.resolve(target.canary, mode), "denied");
+    let (execute, privileged) = (Access::EXECUTE, (Access::WRITE | Access::PRIVILEGED));
+    for access in [execute, privileged] {
+        assert_stops(space.resolve(code.range.first(), access), "denied");
+        assert_stops(space.resolve(target.canary, access), "denied");
     }
 }
 
@@ -82,19 +79,19 @@ fn an_absent_page_is_brought_in_by_resolving_it_and_by_nothing_else() {
     // shows F4, T1
     let mut target = Target::start("serve");
     let space = target.attach();
-    for (kind, mode, after) in [
-        ("private", AccessMode::READ, Page::SHARED),
-        ("private", AccessMode::WRITE, Page::OWN),
-        ("shared", AccessMode::READ, Page::OWN),
-        ("shared", AccessMode::WRITE, Page::OWN),
+    for (kind, access, after) in [
+        ("private", Access::READ, Page::SHARED),
+        ("private", Access::WRITE, Page::OWN),
+        ("shared", Access::READ, Page::OWN),
+        ("shared", Access::WRITE, Page::OWN),
     ] {
         let at = target.map(kind, 3 * PAGE);
         let middle = at + PAGE + 5;
         assert_stops(space.translate(middle, false), "not present");
         assert_eq!(page(target.pid(), middle), Page::ABSENT, "{kind}: looking brings nothing in");
         // Whether the access itself would have waited makes no difference.
-        space.resolve(middle, mode.stop_on_absent()).unwrap();
-        assert_eq!(page(target.pid(), middle), after, "{kind}, {}", mode.access);
+        space.resolve(middle, access.present_only()).unwrap();
+        assert_eq!(page(target.pid(), middle), after, "{kind}, {}", access.kind());
         assert_permits(&*space, middle, Permissions::READ_WRITE);
         for neighbour in [at, at + 2 * PAGE] {
             assert_eq!(page(target.pid(), neighbour), Page::ABSENT, "{kind}");
@@ -106,7 +103,7 @@ fn an_absent_page_is_brought_in_by_resolving_it_and_by_nothing_else() {
             .read(
                 &[sva_core::Segment { address: middle, len: 1 }],
                 &mut byte,
-                AccessMode::READ.stop_on_absent(),
+                Access::READ.present_only(),
             )
             .unwrap();
         assert_eq!(byte, [0]);
@@ -122,7 +119,7 @@ fn a_page_shared_with_a_child_is_copied_when_resolved_for_writing_and_keeps_its_
     let space = target.attach();
     target.ask("fork");
     assert_eq!(page(target.pid(), at), Page::SHARED);
-    space.resolve(at + 9, AccessMode::WRITE).unwrap();
+    space.resolve(at + 9, Access::WRITE).unwrap();
     assert_eq!((page(target.pid(), at), page(target.pid(), at + PAGE)), (Page::OWN, Page::SHARED));
     assert_eq!(target.peek(at, PAGE as usize), [7; PAGE as usize]);
     assert_eq!(target.ask(&format!("child peek {at:#x} 16")), "07".repeat(16));
@@ -158,13 +155,13 @@ fn what_cannot_be_had_is_refused_as_the_access_would_be() {
         (blind + PAGE, Some(denied), Some(denied)),
         (kernel, Some(denied), Some(denied)),
     ] {
-        for (mode, cause) in MODES.into_iter().zip([for_reading, for_writing]) {
-            let resolved = space.resolve(address, mode).map_err(|cause| cause.to_string());
+        for (access, cause) in MODES.into_iter().zip([for_reading, for_writing]) {
+            let resolved = space.resolve(address, access).map_err(|cause| cause.to_string());
             assert_eq!(
                 resolved,
                 cause.map_or(Ok(()), |cause| Err(cause.to_owned())),
                 "{address:#x} for {}",
-                mode.access
+                access.kind()
             );
         }
         // The access itself says the same.
@@ -199,8 +196,8 @@ fn addresses_that_are_nobodys_have_no_translation_and_no_page() {
         for privileged in [false, true] {
             assert_stops(space.translate(address, privileged), "not mapped");
         }
-        for mode in MODES {
-            assert_stops(space.resolve(address, mode), "not mapped");
+        for access in MODES {
+            assert_stops(space.resolve(address, access), "not mapped");
         }
     }
 }
@@ -226,7 +223,7 @@ fn resolving_for_writing_undoes_no_write_of_the_process() {
             let resolving = scope.spawn(|| {
                 let mut times = 0;
                 while !over.load(Ordering::SeqCst) {
-                    space.resolve(at, AccessMode::WRITE).unwrap();
+                    space.resolve(at, Access::WRITE).unwrap();
                     times += 1;
                 }
                 times
@@ -253,7 +250,7 @@ fn a_page_that_is_thrown_away_again_and_again_is_never_refused() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
-                    MODES.iter().for_each(|&mode| space.resolve(at, mode).unwrap());
+                    MODES.iter().for_each(|&access| space.resolve(at, access).unwrap());
                 }
             });
             assert_eq!(target.answer(), "done");
@@ -269,14 +266,14 @@ fn an_ended_space_resolves_nothing_of_the_image_that_came_after_it() {
         let mut target = Target::start("fixed");
         let space = target.attach();
         let at = target.canary;
-        space.resolve(at, AccessMode::READ).unwrap();
+        space.resolve(at, Access::READ).unwrap();
         assert_permits(&*space, at, Permissions::READ_WRITE);
         target.tell(command);
         let image = (command != "exit").then(|| target.ready());
         until("ended", || space.ended().is_some());
         let before = image.map(|canary| (canary == at, page(target.pid(), at)));
-        for mode in MODES {
-            assert_stops(space.resolve(at, mode), "the address space has ended");
+        for access in MODES {
+            assert_stops(space.resolve(at, access), "the address space has ended");
         }
         assert_stops(space.translate(at, false), "the address space has ended");
         assert_stops(space.translate(1 << 63, true), "the address space has ended");
@@ -290,9 +287,9 @@ fn an_ended_space_resolves_nothing_of_the_image_that_came_after_it() {
 fn a_killed_anchor_is_an_end_to_who_resolves_before_anybody_noticed() {
     // shows U4
     let target = Target::start("serve");
-    for mode in [None, Some(AccessMode::READ), Some(AccessMode::WRITE)] {
+    for access in [None, Some(Access::READ), Some(Access::WRITE)] {
         let space = target.attach();
-        space.resolve(target.canary, AccessMode::READ).unwrap();
+        space.resolve(target.canary, Access::READ).unwrap();
         let text = format!("{space:?}");
         let anchor: i32 = text
             .split("anchor: Some(")
@@ -304,9 +301,9 @@ fn a_killed_anchor_is_an_end_to_who_resolves_before_anybody_noticed() {
             rustix::process::Signal::KILL,
         )
         .unwrap();
-        let look = || match mode {
+        let look = || match access {
             None => space.translate(target.canary, false).map(drop),
-            Some(mode) => space.resolve(target.canary, mode),
+            Some(access) => space.resolve(target.canary, access),
         };
         until("ended", || match look() {
             Ok(()) => false,
@@ -332,10 +329,10 @@ fn a_resolve_that_waits_keeps_nobody_waiting_and_no_process_alive() {
     let space = stuck.attach();
     stuck.ask(&format!("protect {at:#x} {PAGE} write"));
     let (sender, results) = std::sync::mpsc::channel();
-    for mode in MODES {
+    for access in MODES {
         let (space, sender) = (space.clone(), sender.clone());
         std::thread::spawn(move || {
-            drop(sender.send(space.resolve(at, mode).map_err(|cause| cause.to_string())))
+            drop(sender.send(space.resolve(at, access).map_err(|cause| cause.to_string())))
         });
     }
     assert!(results.recv_timeout(Duration::from_millis(100)).is_err(), "both wait");
@@ -343,7 +340,7 @@ fn a_resolve_that_waits_keeps_nobody_waiting_and_no_process_alive() {
     assert_stops(space.translate(at, false), "not present");
     let mut other = Target::start("serve");
     let absent = other.map("private", PAGE);
-    other.attach().resolve(absent, AccessMode::WRITE).unwrap();
+    other.attach().resolve(absent, Access::WRITE).unwrap();
     let watcher = support::Witness::of(&space);
     drop(stuck);
     // The end is told while they may be inside still, and they come back.
@@ -352,7 +349,7 @@ fn a_resolve_that_waits_keeps_nobody_waiting_and_no_process_alive() {
         // With or without the page: who was inside before the end may have it.
         let _ = results.recv_timeout(PATIENCE).expect("it comes back");
     }
-    assert_stops(space.resolve(at, AccessMode::READ), "the address space has ended");
+    assert_stops(space.resolve(at, Access::READ), "the address space has ended");
 }
 
 #[test]
@@ -367,7 +364,7 @@ fn our_own_pages_are_resolved_under_our_own_writes() {
     let (at, middle) = (numbers.as_ptr() as u64, fresh.as_ptr() as u64 + (2 << 20));
     assert_eq!(page(own, middle), Page::ABSENT);
     assert_stops(space.translate(middle, false), "not present");
-    space.resolve(middle, AccessMode::WRITE).unwrap();
+    space.resolve(middle, Access::WRITE).unwrap();
     assert_eq!(page(own, middle), Page::OWN);
     assert_permits(&*space, middle, Permissions::READ_WRITE);
     assert!(fresh.iter().all(|&byte| byte == 0));
@@ -380,9 +377,9 @@ fn our_own_pages_are_resolved_under_our_own_writes() {
         }
     });
     while !counting.is_finished() {
-        MODES.iter().for_each(|&mode| space.resolve(at, mode).unwrap());
+        MODES.iter().for_each(|&access| space.resolve(at, access).unwrap());
     }
     counting.join().unwrap();
     assert_eq!(numbers[0].load(Ordering::Relaxed), TIMES);
-    assert_stops(space.resolve(1 << 40, AccessMode::WRITE), "not mapped");
+    assert_stops(space.resolve(1 << 40, Access::WRITE), "not mapped");
 }

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use support::{Target, traced_by, until};
-use sva_core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
-use sva_core::sync::{Mutex, RwLock};
+use sva_core::error::{BindError, Refusal, SpaceRefusal};
 use sva_core::{
-    AddressSpace, Bdf, Bind, BindError, Bond, Capabilities, Device, DeviceSpec, DmaCause, DmaPort,
-    GroupId, Iommu, IommuConfig, MapRequest, Pasid, PasidWidth, Protection, Refusal, Removal,
-    SpaceRefusal,
+    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaCause, DmaPort, GroupId,
+    Iommu, IommuConfig, MapRequest, Pasid, PasidWidth, Permissions, Removal,
 };
+use sva_sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use sva_sync::{Mutex, RwLock};
 use sva_testkit::FlatTopology;
 
 const PAGE: u64 = 4096;
@@ -235,7 +235,7 @@ impl Slot {
             len: INNER,
             space,
             address: self.inner(),
-            protection: Protection::READ_WRITE,
+            protection: Permissions::READ_WRITE,
         };
         // Mapped before, or the device has just been pulled out and its group with it.
         if self.system.iommu.map(device.group(), &request).is_ok() {
@@ -388,7 +388,7 @@ fn a_hammer_on_real_processes_never_writes_a_byte_that_it_should_not() {
         helpers.into_iter().map(std::thread::JoinHandle::join).all(|outcome| outcome.is_ok());
     assert!(helped && outcomes.iter().all(Result::is_ok), "seed {seed}: see above");
     system.shots.lock().clear();
-    let census = system.iommu.census();
+    let census = system.iommu.object_counts();
     assert_eq!(
         (census.bonds, census.spaces, census.pasids, census.devices),
         (0, 0, 0, usize::from(DEVICES)),

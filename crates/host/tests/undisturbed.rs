@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::{Target, status, until, write};
-use sva_core::sync::atomic::{AtomicBool, Ordering};
 use sva_host::AttachError;
+use sva_sync::atomic::{AtomicBool, Ordering};
 
 /// Attaches and lets go again, several times, while the target sleeps in a call.
 fn disturb(target: &Target) {

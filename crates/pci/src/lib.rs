@@ -2,7 +2,7 @@
 //!
 //! A [`FabricSpec`] says what is there, in Rust ([`FabricSpec::new`]) or as TOML
 //! ([`FabricSpec::from_toml`]). A [`Fabric`] is the same at run time and implements the core's
-//! trait for buses, [`sva_core::Topology`]. Memory requests are routed by address, never by PASID.
+//! trait for buses, [`sva_core::topology::Topology`]. Memory requests are routed by address, never by PASID.
 //!
 //! ```
 //! use sva_core::{Bdf, PathDefect, Topology};

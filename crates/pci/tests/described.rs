@@ -5,7 +5,8 @@ mod common;
 
 use common::{at, specs};
 use proptest::prelude::*;
-use sva_core::{AddrRange, Capabilities, PasidWidth, PathPolicy, SharedBecause, Topology};
+use sva_core::topology::{PathPolicy, SharedBecause, Topology};
+use sva_core::{AddrRange, Capabilities, PasidWidth};
 use sva_pci::{
     Acs, AcsBits, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec, Route,
     SpecError,
@@ -224,7 +225,7 @@ fn what_is_beside_an_upstream_port_and_what_is_below_are_one_group_and_reach_eac
     assert_eq!(fabric.why_shared(below, beside), SharedBecause::NoAcs { port: at("01:00.2") });
     assert_eq!(
         fabric.path_defect(below),
-        Some(sva_core::PathDefect::NoRequestRedirect(at("01:00.2")))
+        Some(sva_core::topology::PathDefect::NoRequestRedirect(at("01:00.2")))
     );
     fabric.remove(beside).expect("there");
     assert_eq!(fabric.group(below), fabric.group(at("01:00.1")), "groups stay when one leaves");

@@ -5,7 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use common::at;
-use sva_core::{Access, AddrRange, GroupKey, PathDefect, PeerAborted, Topology};
+use sva_core::topology::{GroupKey, PathDefect, PeerAborted, Topology};
+use sva_core::{Access, AddrRange};
 use sva_pci::{
     Acs, AcsBits, AddError, ControlError, Decoder, Fabric, FabricSpec, FunctionSpec, ModelError,
     NotPresent, RamBar, Route, SpecError,
@@ -92,7 +93,7 @@ fn a_removed_function_reaches_nothing_and_nothing_reaches_it() {
     assert_eq!(fabric.remove(memory), Err(NotPresent(memory)));
     let mut buf = [0; 4];
     assert_eq!(
-        fabric.read_peer(mover, &to_memory, 0x8050_0000, &mut buf, Access::Read),
+        fabric.read_peer(mover, &to_memory, 0x8050_0000, &mut buf, Access::READ),
         Err(PeerAborted(memory))
     );
     assert_eq!(fabric.write_peer(mover, &to_memory, 0x8050_0000, &buf), Ok(()), "posted, and lost");
@@ -106,7 +107,7 @@ fn a_removed_function_reaches_nothing_and_nothing_reaches_it() {
         assert_eq!(fabric.route_translated(memory, address), Route::Dropped { bridge: memory });
         let caught = window(memory, address).expect("everything is caught");
         assert_eq!(
-            fabric.read_peer(memory, &caught, address, &mut buf[..1], Access::Read),
+            fabric.read_peer(memory, &caught, address, &mut buf[..1], Access::READ),
             Err(PeerAborted(memory))
         );
         assert_eq!(
@@ -160,7 +161,7 @@ fn a_request_under_way_with_old_windows_reaches_a_returned_device_only_where_its
     let across = 0x8050_0000 + 4090;
     assert_eq!(fabric.write_peer(mover, &old, across, &[1; 12]), Ok(()), "posted, and lost whole");
     assert_eq!(
-        fabric.read_peer(mover, &old, across, &mut [0; 12], Access::Read),
+        fabric.read_peer(mover, &old, across, &mut [0; 12], Access::READ),
         Err(PeerAborted(memory))
     );
     assert_eq!(fabric.memory(memory, 0).expect("the default model").peek(4090, 6), [0; 6]);
@@ -168,7 +169,7 @@ fn a_request_under_way_with_old_windows_reaches_a_returned_device_only_where_its
     assert_eq!(fabric.memory(memory, 0).expect("the default model").peek(4090, 6), [1; 6]);
     // What it was told while it was gone: nobody takes anything, not even its own BAR.
     assert_eq!(
-        fabric.read_peer(memory, &gone, 0x8050_0000, &mut [0; 4], Access::Read),
+        fabric.read_peer(memory, &gone, 0x8050_0000, &mut [0; 4], Access::READ),
         Err(PeerAborted(memory))
     );
 }
@@ -275,13 +276,13 @@ fn models_are_attached_to_bars_that_exist() {
 #[test]
 fn hotplug_under_routing_threads_neither_hangs_nor_shows_half_a_change() {
     let fabric = Arc::new(default());
-    let stop = Arc::new(sva_core::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::new(sva_sync::atomic::AtomicBool::new(false));
     let (mover, memory) = (at("0a:00.0"), at("0b:00.0"));
     let readers: Vec<_> = (0..2)
         .map(|_| {
             let (fabric, stop) = (Arc::clone(&fabric), Arc::clone(&stop));
             std::thread::spawn(move || {
-                while !stop.load(sva_core::sync::atomic::Ordering::Relaxed) {
+                while !stop.load(sva_sync::atomic::Ordering::Relaxed) {
                     let route = fabric.route(mover, 0x8050_0000);
                     let there = Route::Peer { bdf: memory, bar: 0 };
                     let gone = Route::Dropped { bridge: at("09:01.0") };
@@ -298,7 +299,7 @@ fn hotplug_under_routing_threads_neither_hangs_nor_shows_half_a_change() {
         let removed = fabric.remove(memory).expect("it is there");
         fabric.add(removed).expect("the slot is free");
     }
-    stop.store(true, sva_core::sync::atomic::Ordering::Relaxed);
+    stop.store(true, sva_sync::atomic::Ordering::Relaxed);
     readers.into_iter().for_each(|reader| reader.join().expect("no reader failed"));
 }
 

@@ -5,10 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use common::at;
-use sva_core::{
-    Bdf, Bind, BindError, Device, Fault, FaultReason, Iommu, IommuConfig, PathDefect, Refusal,
-    SharedBecause,
-};
+use sva_core::error::{BindError, Refusal};
+use sva_core::topology::{PathDefect, SharedBecause};
+use sva_core::{Bdf, Bind, Device, Fault, FaultReason, Iommu, IommuConfig};
 use sva_pci::{AcsBits, Fabric};
 use sva_testkit::{MemorySpace, Protection};
 
@@ -94,7 +93,7 @@ fn a_group_with_redirecting_paths_is_bound_and_its_member_without_pasid_left_out
     assert!(
         matches!(
             error,
-            sva_core::BindGroupError::Device(Refusal::Path { defect: found, .. })
+            sva_core::error::BindGroupError::Device(Refusal::Path { defect: found, .. })
                 if found == defect
         ),
         "{error}"

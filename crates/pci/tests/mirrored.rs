@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sva_core::{Bdf, Bind, BindError, Device, Iommu, IommuConfig, PathPolicy, Removal};
+use sva_core::error::BindError;
+use sva_core::topology::PathPolicy;
+use sva_core::{Bdf, Bind, Device, Iommu, IommuConfig, Removal};
 use sva_pci::Fabric;
 use sva_pci::mirror::mirror;
 use sva_testkit::{MemorySpace, Protection};

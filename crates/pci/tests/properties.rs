@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{edges, services, specs};
 use proptest::prelude::*;
-use sva_core::{Bdf, PathDefect, PeerWindow, SharedBecause, Topology};
+use sva_core::Bdf;
+use sva_core::topology::{PathDefect, PeerWindow, SharedBecause, Topology};
 use sva_pci::{Acs, AcsBits, Fabric, FabricSpec, PortKind, PortSpec, Route};
 
 fn cases() -> ProptestConfig {

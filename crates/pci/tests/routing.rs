@@ -7,9 +7,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::at;
-use sva_core::{
-    Access, AddrRange, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, Topology,
-};
+use sva_core::topology::{PathDefect, PathPolicy, PeerAborted, PeerWindow, Topology};
+use sva_core::{Access, AddrRange, RequesterId};
 use sva_pci::{
     Acs, AcsBits, BarAborted, BarModel, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind,
     PortSpec, Route,
@@ -207,7 +206,7 @@ fn a_peer_that_took_a_translated_request_is_read_and_written() {
     fabric.write_peer(at("03:00.0"), window, B_BAR + 8, b"direct").expect("memory takes it");
     let mut buf = [0; 6];
     fabric
-        .read_peer(at("03:00.0"), window, B_BAR + 8, &mut buf, Access::Read)
+        .read_peer(at("03:00.0"), window, B_BAR + 8, &mut buf, Access::READ)
         .expect("memory answers");
     assert_eq!(&buf, b"direct");
 }
@@ -284,7 +283,7 @@ fn what_a_peer_decodes_is_read_and_written_in_its_memory() {
     fabric.write_peer(at("03:00.0"), &window, B_BAR + 100, b"mine").expect("memory takes it");
     let mut buf = [0; 6];
     fabric
-        .read_peer(at("03:00.0"), &window, B_BAR + 99, &mut buf, Access::Read)
+        .read_peer(at("03:00.0"), &window, B_BAR + 99, &mut buf, Access::READ)
         .expect("memory answers");
     assert_eq!(&buf, b"\0mine\0");
     let memory = fabric.memory(at("04:00.0"), 0).expect("the default model");
@@ -299,7 +298,7 @@ fn what_nobody_decodes_aborts_a_read_and_loses_a_write() {
         let window = window_at(&fabric, "03:00.0", address);
         let mut buf = [7; 4];
         assert_eq!(
-            fabric.read_peer(at("03:00.0"), &window, address, &mut buf, Access::Read),
+            fabric.read_peer(at("03:00.0"), &window, address, &mut buf, Access::READ),
             Err(PeerAborted(at(bridge)))
         );
         assert_eq!(buf, [7; 4]);
@@ -327,7 +326,7 @@ fn a_model_that_aborts_is_named_as_the_peer_that_did() {
     let window = window_at(&fabric, "03:00.0", B_BAR);
     let mut buf = [0; 4];
     assert_eq!(
-        fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read),
+        fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::READ),
         Err(PeerAborted(at("04:00.0")))
     );
     assert_eq!(
@@ -371,8 +370,8 @@ fn device_models_run_and_are_dropped_with_no_lock_of_the_fabric_held() {
     std::thread::spawn(move || {
         let window = window_at(&fabric, "03:00.0", B_BAR);
         let mut buf = [0; 4];
-        let first = fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read);
-        let second = fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::Read);
+        let first = fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::READ);
+        let second = fabric.read_peer(at("03:00.0"), &window, B_BAR, &mut buf, Access::READ);
         let _ = send.send((first, second, buf));
     });
     let (first, second, buf) = done.recv_timeout(Duration::from_secs(20)).expect("no deadlock");

@@ -3,8 +3,8 @@
 //!
 //! `cargo run --release -p sva-sim --example device_model`
 
-use sva_core::ats::{Held, RequestId, TranslationAnswer};
-use sva_core::{AccessMode, AtsPort, Pasid};
+use sva_core::ats::{RequestId, TranslationAnswer, TranslationGuard};
+use sva_core::{Access, AtsPort, Pasid};
 use sva_sim::{AccessOutcome, CheckedPort, Choices, DeviceModel, Exploration, World, WorldConfig};
 
 /// Reads one word of its buffer over and over. Keeps the translation of it as long as it can.
@@ -13,7 +13,7 @@ struct Polling {
     greedy: bool,
     buffer: Option<(Pasid, u64)>,
     asked: Option<RequestId>,
-    held: Option<Held>,
+    held: Option<TranslationGuard>,
     ending: bool,
 }
 
@@ -40,26 +40,26 @@ impl DeviceModel for Polling {
             match port.ats_port().translation(request) {
                 // Whatever the answer is, the next step finds a translation or asks again.
                 Some(
-                    TranslationAnswer::Kept
+                    TranslationAnswer::Cached
                     | TranslationAnswer::Outdated
                     | TranslationAnswer::NoAccess
                     | TranslationAnswer::Refused(_),
                 ) => {}
                 Some(TranslationAnswer::Untranslated(_)) => {
-                    let _ = port.access_untranslated(Some(pasid), address, AccessMode::READ);
+                    let _ = port.access_untranslated(Some(pasid), address, Access::READ);
                 }
                 None => self.asked = Some(request),
             }
             return;
         }
-        let held = self.held.take().or_else(|| port.hold(Some(pasid), address, AccessMode::READ));
+        let held = self.held.take().or_else(|| port.hold(Some(pasid), address, Access::READ));
         match held {
             None => {
                 self.asked =
-                    port.ats_port().ask_translation(Some(pasid), address, AccessMode::READ).ok()
+                    port.ats_port().request_translation(Some(pasid), address, Access::READ).ok()
             }
             Some(held) => {
-                let outcome = port.access_by(&held, Some(pasid), address, AccessMode::READ);
+                let outcome = port.access_by(&held, Some(pasid), address, Access::READ);
                 self.held = Some(held).filter(|_| self.greedy && outcome == AccessOutcome::Done);
             }
         }

@@ -8,10 +8,10 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::{Held, RequestId, TranslationAnswer};
+use sva_core::ats::{RequestId, TranslationAnswer, TranslationGuard};
 use sva_core::{
-    AccessMode, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, Iommu,
-    IommuConfig, PasidWidth, Plug, Removal,
+    Access, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
+    ObjectCounts, PasidWidth, Plug, Removal,
 };
 use sva_sim::{Choices, Exploration, Fate, ScheduledLink, Subject};
 use sva_testkit::{Change, FlatTopology, MemorySpace, PAGE, Protection};
@@ -31,7 +31,7 @@ struct Lender {
     bond: Option<Bond<()>>,
     /// What the device has asked for, and the translation that it uses.
     asked: Option<RequestId>,
-    held: Option<Held>,
+    held: Option<TranslationGuard>,
     /// The unmap of the buffer, while it is under way.
     unmap: Option<Change>,
     /// The memory of the buffer serves something else.
@@ -84,11 +84,11 @@ impl Lender {
             let Some(answer) = self.port.translation(request) else { return Ok(()) };
             self.asked = None;
             self.lines.push(format!("the device has its answer: {answer:?}"));
-            if answer == TranslationAnswer::Kept {
-                self.held = self.port.hold(pasid, BUFFER, AccessMode::WRITE);
+            if answer == TranslationAnswer::Cached {
+                self.held = self.port.hold(pasid, BUFFER, Access::WRITE);
             }
         } else {
-            self.asked = self.port.ask_translation(pasid, BUFFER, AccessMode::WRITE).ok();
+            self.asked = self.port.request_translation(pasid, BUFFER, Access::WRITE).ok();
             self.lines.push("the device asks for a translation".to_owned());
         }
         Ok(())
@@ -147,8 +147,8 @@ impl Subject for Lender {
         }
         self.unmap.take().into_iter().for_each(Change::finish);
         self.iommu.remove(&self.device, Removal::Orderly).map_err(|error| error.to_string())?;
-        match self.iommu.census() {
-            census if census == Census::default() => Ok(()),
+        match self.iommu.object_counts() {
+            census if census == ObjectCounts::default() => Ok(()),
             census => Err(format!("something is left: {census:?}")),
         }
     }

@@ -1,7 +1,7 @@
 //! What a device does under a schedule: one small step at a time, and never waiting.
 
-use sva_core::ats::Held;
-use sva_core::{AccessMode, AtsPort, FaultReason, Pasid};
+use sva_core::ats::TranslationGuard;
+use sva_core::{Access, AtsPort, FaultReason, Pasid};
 
 use crate::choices::Choices;
 
@@ -64,33 +64,33 @@ impl CheckedPort<'_> {
     }
 
     /// Accesses 8 bytes by a translation that the device keeps.
-    pub fn access(
-        &mut self,
-        pasid: Option<Pasid>,
-        address: u64,
-        mode: AccessMode,
-    ) -> AccessOutcome {
-        match self.port.hold(pasid, address, mode) {
-            Some(held) => self.access_by(&held, pasid, address, mode),
+    pub fn access(&mut self, pasid: Option<Pasid>, address: u64, access: Access) -> AccessOutcome {
+        match self.port.hold(pasid, address, access) {
+            Some(held) => self.access_by(&held, pasid, address, access),
             None => AccessOutcome::Miss,
         }
     }
 
     /// Holds a translation that the device keeps, to use it in later steps. `None` if the device
     /// keeps none that permits the access. An invalidation is not over while it is held.
-    pub fn hold(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Option<Held> {
-        self.port.hold(pasid, address, mode)
+    pub fn hold(
+        &mut self,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+    ) -> Option<TranslationGuard> {
+        self.port.hold(pasid, address, access)
     }
 
     /// Accesses 8 bytes by a translation that is held. `mode` is the one that it was taken with.
     pub fn access_by(
         &mut self,
-        held: &Held,
+        held: &TranslationGuard,
         pasid: Option<Pasid>,
         address: u64,
-        mode: AccessMode,
+        access: Access,
     ) -> AccessOutcome {
-        self.checker.access_by(held, pasid, address, mode)
+        self.checker.access_by(held, pasid, address, access)
     }
 
     /// Accesses 8 bytes without a translation. Does not wait for absent pages.
@@ -98,9 +98,9 @@ impl CheckedPort<'_> {
         &mut self,
         pasid: Option<Pasid>,
         address: u64,
-        mode: AccessMode,
+        access: Access,
     ) -> AccessOutcome {
-        self.checker.access_untranslated(pasid, address, mode)
+        self.checker.access_untranslated(pasid, address, access)
     }
 }
 
@@ -109,10 +109,10 @@ pub(crate) trait AccessChecker {
     /// Accesses 8 bytes by a translation that is held.
     fn access_by(
         &mut self,
-        held: &Held,
+        held: &TranslationGuard,
         pasid: Option<Pasid>,
         address: u64,
-        mode: AccessMode,
+        access: Access,
     ) -> AccessOutcome;
 
     /// Accesses 8 bytes without a translation.
@@ -120,6 +120,6 @@ pub(crate) trait AccessChecker {
         &mut self,
         pasid: Option<Pasid>,
         address: u64,
-        mode: AccessMode,
+        access: Access,
     ) -> AccessOutcome;
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sva_core::sync::Mutex;
+use sva_sync::Mutex;
 
 /// Aborts the program if a step takes longer than its time-out.
 pub(crate) struct Watchdog {

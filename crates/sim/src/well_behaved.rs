@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use sva_core::ats::{Held, RequestId, TranslationAnswer};
-use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
-use sva_core::{Access, AccessMode, AtsPort, FaultReason, Pasid, ResponseCode};
+use sva_core::ats::{RequestId, TranslationAnswer, TranslationGuard};
+use sva_core::pri::ResponseCode;
+use sva_core::pri::{GroupOutcome, PageRequestError, PrgIndex};
+use sva_core::{Access, AtsPort, FaultReason, Pasid};
 
 use crate::choices::Choices;
 use crate::device::{AccessOutcome, CheckedPort, DeviceModel};
@@ -27,7 +28,7 @@ const JOBS: usize = 3;
 struct Job {
     pasid: Option<Pasid>,
     address: u64,
-    mode: AccessMode,
+    access: Access,
     at: At,
     /// The job ends as soon as it can.
     cancelled: bool,
@@ -42,7 +43,7 @@ enum At {
     /// So many requests of the group are still to be sent before the last one.
     Asking(PrgIndex, u32),
     Waiting(PrgIndex),
-    Holding(Held),
+    Holding(TranslationGuard),
     Done,
 }
 
@@ -65,11 +66,11 @@ impl WellBehaved {
             _ => (None, &self.iovas),
         };
         let Some(page) = choices.pick(pages) else { return };
-        let (address, mode) = (page + u64::from(choices.below(512)) * 8, any_mode(choices));
+        let (address, access) = (page + u64::from(choices.below(512)) * 8, any_mode(choices));
         self.jobs.push(Job {
             pasid,
             address,
-            mode,
+            access,
             at: At::Start,
             cancelled: false,
             starved: false,
@@ -79,15 +80,15 @@ impl WellBehaved {
 }
 
 /// Mostly reads and writes without privilege.
-fn any_mode(choices: &mut Choices) -> AccessMode {
+fn any_mode(choices: &mut Choices) -> Access {
     let (access, privileged) = match choices.below(16) {
-        0..=5 => (Access::Read, false),
-        6..=11 => (Access::Write, false),
-        12 | 13 => (Access::Execute, false),
-        14 => (Access::Read, true),
-        _ => (Access::Write, true),
+        0..=5 => (Access::READ, false),
+        6..=11 => (Access::WRITE, false),
+        12 | 13 => (Access::EXECUTE, false),
+        14 => (Access::READ, true),
+        _ => (Access::WRITE, true),
     };
-    AccessMode { access, privileged, ..AccessMode::READ }
+    Access { access, privileged, ..Access::READ }
 }
 
 impl Job {
@@ -108,9 +109,9 @@ impl Job {
                     self.again()
                 }
                 None => At::Translating(request),
-                Some(TranslationAnswer::Kept | TranslationAnswer::Outdated) => self.again(),
+                Some(TranslationAnswer::Cached | TranslationAnswer::Outdated) => self.again(),
                 Some(TranslationAnswer::Untranslated(permits))
-                    if permits.permits(self.mode.access) =>
+                    if permits.permits(self.access.kind()) =>
                 {
                     match port.access_untranslated(self.pasid, self.address, self.mode) {
                         AccessOutcome::Aborted(FaultReason::NotPresent) if may_ask => {
@@ -133,12 +134,12 @@ impl Job {
                 let last = left == 0;
                 // The others of the group ask for the pages before this one.
                 let address = self.address.wrapping_sub(u64::from(left) * 4096);
-                let asked = port.ats_port().ask_page(group, address, self.mode, last);
-                self.starved = matches!(asked, Err(AskError::NoCredit { .. }));
+                let asked = port.ats_port().request_page(group, address, self.mode, last);
+                self.starved = matches!(asked, Err(PageRequestError::NoCredit { .. }));
                 match asked {
                     Ok(()) if last => At::Waiting(group),
                     Ok(()) => At::Asking(group, left - 1),
-                    Err(AskError::NoCredit { .. }) => At::Asking(group, left),
+                    Err(PageRequestError::NoCredit { .. }) => At::Asking(group, left),
                     Err(_) => At::Done,
                 }
             }
@@ -173,9 +174,9 @@ impl Job {
         match port.access(self.pasid, self.address, self.mode) {
             AccessOutcome::Done | AccessOutcome::Aborted(_) => At::Done,
             AccessOutcome::Miss => {
-                match port.ats_port().ask_translation(self.pasid, self.address, self.mode) {
+                match port.ats_port().request_translation(self.pasid, self.address, self.mode) {
                     Ok(request) => At::Translating(request),
-                    Err(sva_core::ats::AskTranslationError::Off { .. }) => {
+                    Err(sva_core::ats::TranslationRequestError::Off { .. }) => {
                         port.access_untranslated(self.pasid, self.address, self.mode);
                         At::Done
                     }

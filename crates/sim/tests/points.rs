@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use sva_core::ats::TranslationAnswer;
-use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec, EndReason, Iommu,
-    IommuConfig, PasidWidth, Plug, Removal,
+    Access, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, EndReason, Iommu, IommuConfig,
+    ObjectCounts, PasidWidth, Plug, Removal,
 };
 use sva_sim::{Moment, Point, ScheduledLink};
+use sva_sync::Mutex;
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
 const BASE: u64 = 0x10_0000;
@@ -96,18 +96,18 @@ impl System {
     fn live(&self) {
         let Some(pasid) = self.bond.lock().as_ref().map(Bond::pasid) else { return };
         let port = self.device.ats_port();
-        if let Ok(request) = port.ask_translation(Some(pasid), BASE, AccessMode::READ) {
+        if let Ok(request) = port.request_translation(Some(pasid), BASE, Access::READ) {
             self.link.settle(100);
-            let kept = port.translation(request) == Some(TranslationAnswer::Kept);
-            let held = port.hold(Some(pasid), BASE, AccessMode::READ).filter(|_| kept);
+            let kept = port.translation(request) == Some(TranslationAnswer::Cached);
+            let held = port.hold(Some(pasid), BASE, Access::READ).filter(|_| kept);
             drop(held.map(|held| held.read(&mut [0; 8])));
         }
         if let Ok(group) = port.open_group(Some(pasid)) {
-            let _ = port.ask_page(group, BASE + PAGE, AccessMode::READ, false);
-            let _ = port.ask_page(group, BASE + 2 * PAGE, AccessMode::WRITE, true);
+            let _ = port.request_page(group, BASE + PAGE, Access::READ, false);
+            let _ = port.request_page(group, BASE + 2 * PAGE, Access::WRITE, true);
             self.link.settle(100);
             while self.iommu.sort_page_request() {}
-            while let Some(work) = self.iommu.next_page_work() {
+            while let Some(work) = self.iommu.next_page_request_job() {
                 work.run();
             }
             self.link.settle(100);
@@ -128,7 +128,7 @@ impl System {
         assert!(unbinding.is_none_or(|unbinding| unbinding.is_over()));
         let _ = self.iommu.begin_remove(&self.device, Removal::Orderly);
         assert!(self.link.settle(100));
-        assert_eq!(self.iommu.census(), Census::default());
+        assert_eq!(self.iommu.object_counts(), ObjectCounts::default());
         assert_eq!((self.space.watches(), self.space.changes_under_way()), (0, 0));
     }
 }

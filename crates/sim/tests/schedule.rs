@@ -5,17 +5,18 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sva_core::ats::{Held, TranslationAnswer};
+use sva_core::ats::{TranslationAnswer, TranslationGuard};
 use sva_core::pri::GroupOutcome;
-use sva_core::sync::Mutex;
+use sva_core::pri::ResponseCode;
 use sva_core::{
-    AccessMode, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
-    Pasid, PasidWidth, Plug, ResponseCode, ToDevice,
+    Access, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid,
+    PasidWidth, Plug, ToDevice,
 };
 use sva_sim::{
     CheckedPort, Choices, DeviceModel, Exploration, Fate, Message, Moment, Point, Race, Races,
     ScheduledLink, Subject, World, WorldConfig, replay,
 };
+use sva_sync::Mutex;
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
 /// Runs worlds through seeds and answers the races that they reached, the steps, and the accesses
@@ -133,7 +134,7 @@ fn a_race_can_be_scripted_at_a_named_point() {
     system.link.at(Point::TranslationCompletion(Moment::Sent), 0, move || {
         *change.lock() = Some(space.begin_unmap(BASE, PAGE))
     });
-    let request = port.ask_translation(system.pasid(), BASE, AccessMode::READ).expect("it is on");
+    let request = port.request_translation(system.pasid(), BASE, Access::READ).expect("it is on");
     let mut quiet = Choices::seeded(0);
     system.link.release(0, Fate::Deliver, &mut quiet);
     let messages = system.link.messages();
@@ -146,7 +147,7 @@ fn a_race_can_be_scripted_at_a_named_point() {
     );
     assert!(system.link.settle(10));
     assert_eq!(port.translation(request), Some(TranslationAnswer::Outdated));
-    assert!(port.hold(system.pasid(), BASE, AccessMode::READ).is_none(), "it is not kept");
+    assert!(port.hold(system.pasid(), BASE, Access::READ).is_none(), "it is not kept");
     let change = begun.lock().take();
     assert!(change.is_some_and(|change| change.is_over()));
 }
@@ -165,10 +166,10 @@ fn a_lost_a_doubled_and_a_corrupted_response_leave_nobody_with_a_wrong_answer() 
         let system = OneDevice::new();
         let port = system.device.ats_port();
         let group = port.open_group(system.pasid()).expect("there is credit");
-        port.ask_page(group, BASE, AccessMode::READ, true).expect("it is open");
+        port.request_page(group, BASE, Access::READ, true).expect("it is open");
         assert!(system.link.settle(10));
         assert!(system.iommu.sort_page_request());
-        system.iommu.next_page_work().expect("a group").run();
+        system.iommu.next_page_request_job().expect("a group").run();
         // Of a response the recording says: flip bit 0 of the index.
         let mut choices = Choices::recorded(&[vec![0]]);
         system.link.release(0, fate, &mut choices);
@@ -228,7 +229,7 @@ fn a_smaller_run_that_waits_for_ever_ends_the_program_with_its_seed() {
 #[test]
 fn a_failure_comes_with_a_recording_that_shows_it_again() {
     /// Holds a translation and never gives it back.
-    struct Hoarder(Option<Pasid>, Vec<Held>);
+    struct Hoarder(Option<Pasid>, Vec<TranslationGuard>);
     impl DeviceModel for Hoarder {
         fn bound(&mut self, pasid: Pasid, _: &[u64]) {
             self.0 = Some(pasid);
@@ -236,9 +237,9 @@ fn a_failure_comes_with_a_recording_that_shows_it_again() {
         fn stop(&mut self, _: Pasid, _: &AtsPort) {}
         fn step(&mut self, port: &mut CheckedPort<'_>, _: &mut Choices) {
             let Some(pasid) = self.0 else { return };
-            match port.hold(Some(pasid), BASE, AccessMode::READ) {
+            match port.hold(Some(pasid), BASE, Access::READ) {
                 Some(held) => self.1.push(held),
-                None => drop(port.ats_port().ask_translation(Some(pasid), BASE, AccessMode::READ)),
+                None => drop(port.ats_port().request_translation(Some(pasid), BASE, Access::READ)),
             }
         }
         fn reset(&mut self) {}

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sva_core::ats::AlignedRange;
 use sva_core::{
-    Access, AccessMode, AddrRange, AddressSpace, Bdf, Bind, Capabilities, DeviceSpec, EndReason,
-    ExitWork, HostFailure, Iommu, IommuConfig, PasidWidth, Permissions, Segment, SpaceCapabilities,
+    Access, AddrRange, AddressSpace, Bdf, Bind, Capabilities, DeviceSpec, EndReason, ExitWork,
+    HostFailure, Iommu, IommuConfig, PasidWidth, Permissions, Segment, SpaceCapabilities,
     SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
 };
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
@@ -69,7 +69,7 @@ impl State {
     fn transfer(
         &mut self,
         pieces: &[Segment],
-        mode: AccessMode,
+        access: Access,
         mut access: impl FnMut(usize, &mut [u8]),
     ) -> Result<(), Stopped> {
         let mut done = 0;
@@ -80,7 +80,7 @@ impl State {
             // An address below the memory is outside as well: it wraps to a large offset.
             let offset = piece.address.wrapping_sub(BASE);
             let inside = LEN.saturating_sub(offset).min(piece.len);
-            if mode.access == Access::Execute && inside > 0 {
+            if access.is_execute() && inside > 0 {
                 return Err(Stopped { done, cause: StopCause::Denied });
             }
             if inside > 0 {
@@ -128,14 +128,14 @@ impl AddressSpace for VecSpace {
         drop(watcher);
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.state().transfer(pieces, mode, |at, memory| {
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.state().transfer(pieces, access, |at, memory| {
             buf[at..at + memory.len()].copy_from_slice(memory);
         })
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.state().transfer(pieces, mode, |at, memory| {
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.state().transfer(pieces, access, |at, memory| {
             memory.copy_from_slice(&data[at..at + memory.len()]);
         })
     }
@@ -154,9 +154,9 @@ impl AddressSpace for VecSpace {
     }
 
     /// Every page is present.
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        let found = self.translate(address, mode.privileged)?;
-        if found.permits.permits(mode.access) { Ok(()) } else { Err(StopCause::Denied) }
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
+        let found = self.translate(address, access.is_privileged())?;
+        if found.permissions.permit(access) { Ok(()) } else { Err(StopCause::Denied) }
     }
 
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
@@ -219,13 +219,13 @@ fn compare_with_the_reference() -> Result<u32, Box<dyn Error>> {
         let (mut here, mut there) = (vec![0; len], vec![0; len]);
         let (found, wanted) = match random.u8(0..3) {
             0 => (
-                space.write(&pieces, &data, AccessMode::WRITE),
-                expected.write(&pieces, &data, AccessMode::WRITE),
+                space.write(&pieces, &data, Access::WRITE),
+                expected.write(&pieces, &data, Access::WRITE),
             ),
             access => {
-                let access = if access == 1 { Access::Read } else { Access::Execute };
-                let mode = AccessMode { access, ..AccessMode::READ };
-                (space.read(&pieces, &mut here, mode), expected.read(&pieces, &mut there, mode))
+                let access = if access == 1 { Access::READ } else { Access::EXECUTE };
+                let access = Access { access, ..Access::READ };
+                (space.read(&pieces, &mut here, access), expected.read(&pieces, &mut there, access))
             }
         };
         let (found, wanted) = (format!("{found:?}"), format!("{wanted:?}"));
@@ -235,7 +235,7 @@ fn compare_with_the_reference() -> Result<u32, Box<dyn Error>> {
     }
     let whole = Segment { address: BASE, len: LEN };
     let mut memory = vec![0; LEN as usize];
-    space.read(&[whole], &mut memory, AccessMode::READ)?;
+    space.read(&[whole], &mut memory, Access::READ)?;
     if memory != reference.peek(BASE, LEN as usize) {
         return Err("the contents differ".into());
     }

@@ -12,9 +12,9 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use sva_core::space::Run;
+use sva_core::Extent;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
+    Access, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
     SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
     WatchToken,
 };
@@ -26,7 +26,7 @@ use vm_memory::VolatileSlice;
 /// The methods are those of [`AddressSpace`], with its arguments, results and errors. They forward
 /// to the method of the same name: where the default of one method of [`AddressSpace`] calls
 /// another one, the forwarded call does not. So a space that changes what addresses mean overrides
-/// both [`translate`](Self::translate) and [`run`](Self::run), and one that acts before an access
+/// both [`translate`](Self::translate) and [`extent`](Self::extent), and one that acts before an access
 /// in place overrides [`memory`](Self::memory), [`read_memory`](Self::read_memory) and
 /// [`write_memory`](Self::write_memory).
 ///
@@ -34,7 +34,7 @@ use vm_memory::VolatileSlice;
 /// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 ///
-/// use sva_core::{AccessMode, AddressSpace, StopCause};
+/// use sva_core::{Access, AddressSpace, StopCause};
 /// use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace};
 ///
 /// /// Counts the page faults of a space.
@@ -45,16 +45,16 @@ use vm_memory::VolatileSlice;
 ///         &*self.0
 ///     }
 ///
-///     fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+///     fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
 ///         self.1.fetch_add(1, Ordering::Relaxed);
-///         self.inner().resolve(address, mode)
+///         self.inner().resolve(address, access)
 ///     }
 /// }
 ///
 /// let memory = MemorySpace::new();
 /// let counting = Arc::new(Forwarding(Counting(memory.handle(), AtomicU64::new(0))));
 /// let space: Arc<dyn AddressSpace> = counting.clone();
-/// assert!(space.resolve(0x1000, AccessMode::READ).is_err(), "nothing is mapped");
+/// assert!(space.resolve(0x1000, Access::READ).is_err(), "nothing is mapped");
 /// assert_eq!((space.id(), counting.1.load(Ordering::Relaxed)), (memory.handle().id(), 1));
 /// ```
 #[expect(missing_docs, reason = "the methods are those of AddressSpace")]
@@ -82,20 +82,20 @@ pub trait ForwardingSpace: Send + Sync {
         self.inner().unwatch(token);
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.inner().read(pieces, buf, mode)
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.inner().read(pieces, buf, access)
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.inner().write(pieces, data, mode)
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.inner().write(pieces, data, access)
     }
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
         self.inner().translate(address, privileged)
     }
 
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
-        self.inner().run(address, privileged)
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
+        self.inner().extent(address, privileged)
     }
 
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
@@ -110,8 +110,8 @@ pub trait ForwardingSpace: Send + Sync {
         self.inner().write_memory(frame, data)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.inner().resolve(address, mode)
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
+        self.inner().resolve(address, access)
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
@@ -162,20 +162,20 @@ impl<T: ForwardingSpace> AddressSpace for Forwarding<T> {
         self.0.unwatch(token);
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.0.read(pieces, buf, mode)
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.0.read(pieces, buf, access)
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.0.write(pieces, data, mode)
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.0.write(pieces, data, access)
     }
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
         self.0.translate(address, privileged)
     }
 
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
-        self.0.run(address, privileged)
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
+        self.0.extent(address, privileged)
     }
 
     #[inline]
@@ -193,8 +193,8 @@ impl<T: ForwardingSpace> AddressSpace for Forwarding<T> {
         self.0.write_memory(frame, data)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.0.resolve(address, mode)
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
+        self.0.resolve(address, access)
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

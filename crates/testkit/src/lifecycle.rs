@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{
     AddrRange, EndReason, ExitWork, Invalidation, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
     WatchToken,
 };
+use sva_sync::Mutex;
 
 /// Decides whether an absent page can be brought in; gets the page's first address.
 type Resolver = dyn Fn(u64) -> bool + Send + Sync;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sva_core::{AccessMode, Permissions};
+use sva_core::{Access, Permissions};
 
 /// What a mapping permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -35,21 +35,22 @@ impl Protection {
     /// What it permits to accesses with or without privilege.
     pub const fn permissions(self, privileged: bool) -> Permissions {
         if self.privileged && !privileged {
-            return Permissions::NONE;
+            return Permissions::empty();
         }
-        Permissions { read: self.read, write: self.write, execute: self.execute }
+        let bits = self.read as u8 | (self.write as u8) << 1 | (self.execute as u8) << 2;
+        Permissions::from_bits_truncate(bits)
     }
 
     /// Whether it permits this access.
-    pub const fn permits(self, mode: AccessMode) -> bool {
-        self.permissions(mode.privileged).permits(mode.access)
+    pub const fn permits(self, access: Access) -> bool {
+        self.permissions(access.is_privileged()).permit(access)
     }
 
     /// Whether it permits all that `other` permits, to everyone.
     pub fn includes(self, other: Self) -> bool {
         [false, true].into_iter().all(|privileged| {
             let wanted = other.permissions(privileged);
-            self.permissions(privileged).and(wanted) == wanted
+            self.permissions(privileged).contains(wanted)
         })
     }
 }

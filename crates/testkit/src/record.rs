@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
-use sva_core::{Access, AccessMode, AddrRange, AddressSpace, Segment, Stopped};
+use sva_core::{Access, AddrRange, AddressSpace, Segment, Stopped};
+use sva_sync::Mutex;
 
 use crate::forwarding::{Forwarding, ForwardingSpace};
 
@@ -75,15 +75,15 @@ impl ForwardingSpace for RecordingSpace {
         &*self.inner
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        let outcome = self.inner.read(pieces, buf, mode);
-        self.record(pieces, buf, mode.access, &outcome);
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        let outcome = self.inner.read(pieces, buf, access);
+        self.record(pieces, buf, access.kind(), &outcome);
         outcome
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        let outcome = self.inner.write(pieces, data, mode);
-        self.record(pieces, data, mode.access, &outcome);
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        let outcome = self.inner.write(pieces, data, access);
+        self.record(pieces, data, access.kind(), &outcome);
         outcome
     }
 }

@@ -5,7 +5,7 @@
 
 use rangemap::RangeInclusiveMap;
 use sva_core::ats::AlignedRange;
-use sva_core::{AccessMode, AddrRange, Frame, OnAbsent, Segment, StopCause, Translation};
+use sva_core::{Access, AddrRange, Frame, Segment, StopCause, Translation};
 
 use crate::pages::PAGE;
 use crate::protection::Protection;
@@ -121,24 +121,20 @@ impl Table {
     }
 
     /// The run of `address`, if this access is permitted there.
-    pub(crate) fn check(
-        &self,
-        address: u64,
-        mode: AccessMode,
-    ) -> Result<(AddrRange, Mapping), Halt> {
+    pub(crate) fn check(&self, address: u64, access: Access) -> Result<(AddrRange, Mapping), Halt> {
         if self.ended {
             return Err(Halt::Stop(StopCause::Ended));
         }
         let Some((run, mapping)) = self.runs.get_key_value(&address) else {
             return Err(Halt::Stop(StopCause::NotMapped));
         };
-        if !mapping.protection.permits(mode) {
+        if !mapping.protection.permits(access) {
             return Err(Halt::Stop(StopCause::Denied));
         }
         if !mapping.present {
-            return Err(match mode.on_absent {
-                OnAbsent::Resolve => Halt::Absent(AlignedRange::page(address).range()),
-                OnAbsent::Stop => Halt::Stop(StopCause::NotPresent),
+            return Err(match access.is_present_only() {
+                false => Halt::Absent(AlignedRange::page(address).range()),
+                true => Halt::Stop(StopCause::NotPresent),
             });
         }
         Ok((range_of(run), *mapping))
@@ -164,14 +160,14 @@ impl Table {
         largest: u8,
     ) -> Result<Translation, StopCause> {
         let (run, mapping) = self.run(address)?;
-        let permits = mapping.protection.permissions(privileged);
+        let permissions = mapping.protection.permissions(privileged);
         // Where the shift is a multiple of the size, the frame is as aligned as the address.
         let largest = largest.min(mapping.shift.trailing_zeros() as u8);
         let around = |bits: u8| AlignedRange::new(address >> bits << bits, bits);
         let range = (12..=largest).rev().filter_map(around).find(|range| run.covers(range.range()));
         let range = range.unwrap_or(AlignedRange::page(address));
-        let frame = (!permits.is_none()).then(|| Frame(mapping.frame(range.first())));
-        Ok(Translation { range, frame, permits, global: false })
+        let frame = (!permissions.is_empty()).then(|| Frame(mapping.frame(range.first())));
+        Ok(Translation { range, frame, permissions, global: false })
     }
 
     /// Makes mapped pages present. No watcher needs to know: nothing is taken away.

@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sva_core::{
-    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId,
-    SharedBecause, Topology, Version,
+use sva_core::topology::{
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
 };
+use sva_core::{Access, AddrRange, Bdf, RequesterId};
 
 // The script is the test's own data and never waits: a lock from the shim would only add states to
 // every model.
@@ -246,7 +246,7 @@ impl Topology for FlatTopology {
         script.caught.push(PeerAccess {
             from,
             decoder,
-            access: Access::Write,
+            access: Access::WRITE,
             address,
             bytes: data.to_vec(),
         });
@@ -340,11 +340,11 @@ mod tests {
         let lost = PeerWindow { claimed: false, decoder: bdf(3), ..claimed };
         let mut buf = [0; 3];
         topology.write_peer(bdf(1), &claimed, 0x1ffd, b"abc").expect("taken");
-        topology.read_peer(bdf(1), &claimed, 0x1ffd, &mut buf, Access::Read).expect("answered");
+        topology.read_peer(bdf(1), &claimed, 0x1ffd, &mut buf, Access::READ).expect("answered");
         assert_eq!(&buf, b"abc");
         topology.write_peer(bdf(1), &lost, 0x1000, b"abc").expect("a posted write reports nothing");
         assert_eq!(
-            topology.read_peer(bdf(1), &lost, 0x1000, &mut buf, Access::Read),
+            topology.read_peer(bdf(1), &lost, 0x1000, &mut buf, Access::READ),
             Err(PeerAborted(bdf(3)))
         );
         topology.abort(bdf(2));

@@ -5,11 +5,11 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{
-    AccessMode, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, DmaPort, EndReason,
+    Access, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, DmaPort, EndReason,
     FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug, Segment,
 };
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::ArenaChange;
 use sva_testkit::{ArenaSpace, FlatTopology, PAGE, Protection};
 
@@ -59,7 +59,7 @@ impl System {
 
     /// Whether an access there would find a translation that is kept.
     fn keeps(&self, port: &DmaPort, address: u64) -> bool {
-        port.kept(self.pasid(), address, AccessMode::READ).is_some()
+        port.kept(self.pasid(), address, Access::READ).is_some()
     }
 }
 
@@ -161,7 +161,7 @@ fn memory_that_a_device_has_in_hand_is_not_freed_before_it_lets_go() {
         let system = &system;
         let device = scope.spawn(move || {
             let (port, piece) = (system.device.port(), Segment { address: BASE, len: ALL });
-            port.with_memory(Some(system.pasid()), piece, AccessMode::READ, |slices| {
+            port.with_memory(Some(system.pasid()), piece, Access::READ, |slices| {
                 entered.send(()).expect("somebody waits");
                 may_let_go.recv_timeout(LONG).expect("somebody says so");
                 let mut bytes = vec![0u8; ALL as usize];

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use sva_core::Extent;
 use sva_core::ats::AlignedRange;
-use sva_core::space::Run;
-use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, HostFailure, NoSuchFrame,
+    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, HostFailure, NoSuchFrame,
     Permissions, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
     Translation, WatchToken,
 };
+use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace};
 use vm_memory::VolatileSlice;
 
@@ -27,8 +27,8 @@ fn range() -> AddrRange {
     AddrRange::new(0x3000, 0x1234).expect("a range")
 }
 
-fn a_run() -> Run {
-    Run { range: range(), frame: FRAME, permits: Permissions::READ_WRITE }
+fn a_run() -> Extent {
+    Extent { range: range(), frame: FRAME, permissions: Permissions::READ_WRITE }
 }
 
 fn a_translation() -> Translation {
@@ -70,13 +70,13 @@ impl AddressSpace for Inner {
         self.note(format!("unwatch {}", token.0));
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
         self.note(format!("read {} {mode:?}", pieces == PIECES));
         buf.fill(1);
         Err(Stopped { done: 2, cause: StopCause::Denied })
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
         self.note(format!("write {} {data:?} {mode:?}", pieces == PIECES));
         Err(Stopped { done: 3, cause: StopCause::Denied })
     }
@@ -86,7 +86,7 @@ impl AddressSpace for Inner {
         Ok(a_translation())
     }
 
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         self.note(format!("run {address:#x} {privileged}"));
         Ok(Some(a_run()))
     }
@@ -108,7 +108,7 @@ impl AddressSpace for Inner {
         true
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
         self.note(format!("resolve {address:#x} {mode:?}"));
         Err(StopCause::NotPresent)
     }
@@ -168,10 +168,10 @@ const CALLS: [(&str, Call); 16] = [
     }),
     ("read", |space| {
         let mut buf = [0; 4];
-        let outcome = space.read(&PIECES, &mut buf, AccessMode::READ.stop_on_absent());
+        let outcome = space.read(&PIECES, &mut buf, Access::READ.present_only());
         format!("{outcome:?} {buf:?}")
     }),
-    ("write", |space| format!("{:?}", space.write(&PIECES, b"abcd", AccessMode::WRITE))),
+    ("write", |space| format!("{:?}", space.write(&PIECES, b"abcd", Access::WRITE))),
     ("translate", |space| format!("{:?}", space.translate(0x9008, true))),
     ("run", |space| format!("{:?}", space.run(0x3010, true))),
     ("memory", |space| format!("{:?}", space.memory(FRAME, 5, true).map(|memory| memory.len()))),
@@ -181,7 +181,7 @@ const CALLS: [(&str, Call); 16] = [
         format!("{done} {buf:?}")
     }),
     ("write_memory", |space| format!("{}", space.write_memory(FRAME, b"abc"))),
-    ("resolve", |space| format!("{:?}", space.resolve(0x6000, AccessMode::WRITE))),
+    ("resolve", |space| format!("{:?}", space.resolve(0x6000, Access::WRITE))),
     ("read_frame", |space| {
         let mut buf = [0; 4];
         let outcome = space.read_frame(FRAME, &mut buf);

@@ -11,7 +11,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use sva_core::{
-    AccessMode, Device, DmaCause, DmaError, DmaPort, FaultReason, Pasid, Pin, Run, Segment, SpaceId,
+    Access, Device, DmaCause, DmaError, DmaPort, Extent, FaultReason, Pasid, Pin, Segment, SpaceId,
 };
 use thread_local::ThreadLocal;
 use vm_memory::bitmap::MS;
@@ -67,12 +67,12 @@ impl DeviceIommu {
         let pin = self.pin_for(
             port,
             piece,
-            if access.has_write() { AccessMode::WRITE } else { AccessMode::READ },
+            if access.has_write() { Access::WRITE } else { Access::READ },
         )?;
         if access == guest_memory::Permissions::ReadWrite {
             // A pin is for one of them. What the other one finds holds as long as the first is
             // there.
-            drop(self.pin_for(port, piece, AccessMode::READ)?);
+            drop(self.pin_for(port, piece, Access::READ)?);
         }
         Ok(pin)
     }
@@ -82,9 +82,9 @@ impl DeviceIommu {
         &self,
         port: &'a DmaPort,
         piece: Segment,
-        mode: AccessMode,
+        access: Access,
     ) -> Result<Pin<'a>, Error> {
-        let pin = port.pin(self.pasid, piece, mode).map_err(|error| error_of(&error, piece))?;
+        let pin = port.pin(self.pasid, piece, access).map_err(|error| error_of(&error, piece))?;
         if pin.space() == self.space { Ok(pin) } else { Err(self.astray(pin.space())) }
     }
 
@@ -145,7 +145,11 @@ impl Port {
     }
 
     /// A tree that says what the runs say, at least.
-    fn tree_of(&self, runs: &[Run], access: guest_memory::Permissions) -> Result<Box<Tree>, Error> {
+    fn tree_of(
+        &self,
+        runs: &[Extent],
+        access: guest_memory::Permissions,
+    ) -> Result<Box<Tree>, Error> {
         if let [run] = runs {
             let by = run.frame.0.wrapping_sub(run.range.first());
             let kept = self.trees.borrow_mut()[place_of(by)].take();
@@ -189,7 +193,7 @@ impl Tree {
         Ok(Box::new(Self { iotlb, access, by: Some(by) }))
     }
 
-    fn of(runs: &[Run], access: guest_memory::Permissions) -> Result<Box<Self>, Error> {
+    fn of(runs: &[Extent], access: guest_memory::Permissions) -> Result<Box<Self>, Error> {
         let mut iotlb = Iotlb::new();
         for run in runs {
             iotlb.set_mapping(

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use sva_core::ats::message::AlignedRange;
-use sva_core::sync::atomic::Ordering;
+use sva_core::ats::AlignedRange;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent, Run,
-    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    Access, AddrRange, AddressSpace, EndReason, Extent, Frame, HostFailure, NoSuchFrame, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
     WatchToken,
 };
+use sva_sync::atomic::Ordering;
 use vm_memory::bitmap::MS;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
@@ -22,7 +22,7 @@ const ROUNDS: u32 = 1000;
 
 impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
     /// What the monitor says now, as far as one region of the guest's memory goes.
-    fn look_up(&self, address: u64, privileged: bool) -> Result<Run, StopCause> {
+    fn look_up(&self, address: u64, privileged: bool) -> Result<Extent, StopCause> {
         if self.over.load(Ordering::Acquire) {
             return Err(StopCause::Ended);
         }
@@ -30,7 +30,7 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
         self.within_a_region(run, address).ok_or(StopCause::NotMapped)
     }
 
-    fn within_a_region(&self, run: Run, address: u64) -> Option<Run> {
+    fn within_a_region(&self, run: Extent, address: u64) -> Option<Extent> {
         let before = address.checked_sub(run.range.first())?;
         let after = run.range.last().checked_sub(address)?;
         let at = run.frame.offset(before)?.0;
@@ -38,21 +38,21 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
         let before = before.min(at - region.start_addr().0);
         let after = after.min(region.last_addr().0 - at);
         let range = AddrRange::inclusive(address - before, address + after)?;
-        Some(Run { range, frame: Frame(at - before), ..run })
+        Some(Extent { range, frame: Frame(at - before), ..run })
     }
 
     /// A run that permits the access, once pages have been brought in for it.
-    fn permitted(&self, address: u64, mode: AccessMode) -> Result<Run, StopCause> {
-        let resolve = self.resolve.as_ref().filter(|_| mode.on_absent == OnAbsent::Resolve);
+    fn permitted(&self, address: u64, access: Access) -> Result<Extent, StopCause> {
+        let resolve = self.resolve.as_ref().filter(|_| !access.is_present_only());
         for _ in 0..ROUNDS {
-            let refused = match self.look_up(address, mode.privileged) {
-                Ok(run) if run.permits.permits(mode.access) => return Ok(run),
+            let refused = match self.look_up(address, access.is_privileged()) {
+                Ok(run) if run.permissions.permit(access) => return Ok(run),
                 Ok(_) => StopCause::Denied,
                 Err(StopCause::NotPresent) => StopCause::NotPresent,
                 Err(cause) => return Err(cause),
             };
             let Some(resolve) = resolve else { return Err(refused) };
-            resolve(address, mode)?;
+            resolve(address, access)?;
         }
         Err(StopCause::NotPresent)
     }
@@ -62,13 +62,13 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
     fn copy_some(
         &self,
         range: AddrRange,
-        mode: AccessMode,
+        access: Access,
         copy: impl FnOnce(GuestAddress, usize) -> Result<(), StopCause>,
     ) -> Result<u64, StopCause> {
         loop {
             let changes = *self.copying.read();
             // With no lock held: it is foreign.
-            let run = self.permitted(range.first(), mode)?;
+            let run = self.permitted(range.first(), access)?;
             let now = self.copying.read();
             if self.over.load(Ordering::Acquire) {
                 return Err(StopCause::Ended);
@@ -86,14 +86,14 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
     fn transfer(
         &self,
         pieces: &[Segment],
-        mode: AccessMode,
+        access: Access,
         mut copy: impl FnMut(usize, VolatileSlice<'_, MS<'_, M>>),
     ) -> Result<(), Stopped> {
         let mut done = 0;
         for piece in pieces {
             let mut rest = piece.range();
             while let Some(range) = rest {
-                let copied = self.copy_some(range, mode, |at, len| {
+                let copied = self.copy_some(range, access, |at, len| {
                     copy(done as usize, self.memory.get_slice(at, len).map_err(no_slice)?);
                     Ok(())
                 });
@@ -123,7 +123,7 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
     fn extent(&self, address: u64) -> (AddrRange, bool) {
         let page = AlignedRange::page(address).range();
         match (self.translate)(address, false) {
-            Ok(run) if run.range.contains(address) => (run.range, !run.permits.is_none()),
+            Ok(run) if run.range.contains(address) => (run.range, !run.permissions.is_empty()),
             Ok(_) | Err(StopCause::NotMapped | StopCause::Ended) => (page, false),
             // It is there, though not for now, or not for this.
             Err(_) => (page, true),
@@ -176,14 +176,14 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
         drop(watcher);
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, mode, |at, memory| {
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.transfer(pieces, access, |at, memory| {
             memory.copy_to(&mut buf[at..at + memory.len()]);
         })
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, mode, |at, memory| memory.copy_from(&data[at..at + memory.len()]))
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.transfer(pieces, access, |at, memory| memory.copy_from(&data[at..at + memory.len()]))
     }
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
@@ -197,14 +197,16 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
         };
         let Some(range) = (12..=largest).rev().find_map(around) else {
             // Less than a page, or askew: nothing that a translation could name.
-            return Ok(Translation { permits: run.permits, ..Translation::none(address) });
+            return Ok(Translation { permits: run.permissions, ..Translation::none(address) });
         };
-        let frame =
-            run.frame.offset(range.first() - run.range.first()).filter(|_| !run.permits.is_none());
-        Ok(Translation { range, frame, permits: run.permits, global: false })
+        let frame = run
+            .frame
+            .offset(range.first() - run.range.first())
+            .filter(|_| !run.permissions.is_empty());
+        Ok(Translation { range, frame, permits: run.permissions, global: false })
     }
 
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         self.look_up(address, privileged).map(Some)
     }
 
@@ -213,8 +215,8 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
         (self.slice)(&self.memory, GuestAddress(frame.0), len)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.permitted(address, AccessMode { on_absent: OnAbsent::Resolve, ..mode }).map(drop)
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
+        self.permitted(address, Access { on_absent: OnAbsent::Resolve, ..mode }).map(drop)
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

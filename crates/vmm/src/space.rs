@@ -8,23 +8,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sva_core::sync::atomic::{AtomicBool, Ordering};
-use sva_core::sync::{Mutex, RwLock};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, Permissions,
-    Run, SpaceId, SpaceWatcher, StopCause,
+    Access, AddrRange, AddressSpace, EndReason, ExitWork, Extent, Frame, Invalidation, Permissions,
+    SpaceId, SpaceWatcher, StopCause,
 };
 #[cfg(feature = "iommu")]
 use sva_core::{Device, Pasid};
+use sva_sync::atomic::{AtomicBool, Ordering};
+use sva_sync::{Mutex, RwLock};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
 #[cfg(feature = "iommu")]
 use crate::memory::{DeviceIommu, DeviceMemory};
 
 /// What an address means, with or without privilege: guest physical addresses as frames.
-type Translate = dyn Fn(u64, bool) -> Result<Run, StopCause> + Send + Sync;
+type Translate = dyn Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync;
 /// Brings the page of an address in.
-type Resolve = dyn Fn(u64, AccessMode) -> Result<(), StopCause> + Send + Sync;
+type Resolve = dyn Fn(u64, Access) -> Result<(), StopCause> + Send + Sync;
 /// Memory as a slice that marks nothing; `None` where it has to.
 type Slice<M> = for<'a> fn(&'a M, GuestAddress, usize) -> Option<VolatileSlice<'a>>;
 
@@ -70,10 +70,10 @@ pub(crate) struct Life {
 pub fn linear(
     range: AddrRange,
     to: GuestAddress,
-    permits: Permissions,
-) -> impl Fn(u64, bool) -> Result<Run, StopCause> + Send + Sync + 'static {
+    permissions: Permissions,
+) -> impl Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync + 'static {
     move |address, _privileged| match range.contains(address) {
-        true => Ok(Run { range, frame: Frame(to.0), permits }),
+        true => Ok(Extent { range, frame: Frame(to.0), permits }),
         false => Err(StopCause::NotMapped),
     }
 }
@@ -97,7 +97,7 @@ where
     /// page.
     pub fn new(
         memory: M,
-        translate: impl Fn(u64, bool) -> Result<Run, StopCause> + Send + Sync + 'static,
+        translate: impl Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync + 'static,
     ) -> Self {
         Self::with_slices(memory, |memory, at, len| memory.get_slice(at, len).ok(), true, translate)
     }
@@ -109,7 +109,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
     /// operations: they would go unmarked.
     pub fn with_dirty_bitmap(
         memory: M,
-        translate: impl Fn(u64, bool) -> Result<Run, StopCause> + Send + Sync + 'static,
+        translate: impl Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync + 'static,
     ) -> Self {
         Self::with_slices(memory, |_, _, _| None, false, translate)
     }
@@ -118,7 +118,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
         memory: M,
         slice: Slice<M>,
         plain: bool,
-        translate: impl Fn(u64, bool) -> Result<Run, StopCause> + Send + Sync + 'static,
+        translate: impl Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync + 'static,
     ) -> Self {
         let shared = Shared {
             id: SpaceId::unique(),
@@ -146,7 +146,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
     /// A handle of the space is alive.
     pub fn on_page_fault(
         mut self,
-        resolve: impl Fn(u64, AccessMode) -> Result<(), StopCause> + Send + Sync + 'static,
+        resolve: impl Fn(u64, Access) -> Result<(), StopCause> + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::get_mut(&mut self.shared)
             .expect("page faults are to be resolved from the beginning: call this before handle()");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sva_core::ats::Frame;
 use sva_core::{
-    AccessMode, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaPort, Iommu, IommuConfig, Pasid,
+    Access, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaPort, Iommu, IommuConfig, Pasid,
     PasidWidth,
 };
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
@@ -45,7 +45,7 @@ impl Port {
             port.read(Some(pasid), mapping.page, &mut [0; 8])?;
         }
         let first = in_order.first().ok_or("no mappings")?.page;
-        let base = port.kept(pasid, first, AccessMode::READ).ok_or("nothing is kept")?.0;
+        let base = port.kept(pasid, first, Access::READ).ok_or("nothing is kept")?.0;
         Ok(Self { port, pasid, base, _bond: bond, _space: space })
     }
 }
@@ -53,7 +53,7 @@ impl Port {
 impl Port {
     #[inline]
     fn kept(&self, address: u64) -> Option<Frame> {
-        self.port.kept(self.pasid, address, AccessMode::READ).or_else(|| self.missed(address))
+        self.port.kept(self.pasid, address, Access::READ).or_else(|| self.missed(address))
     }
 
     /// The table has overwritten it: as for any access, the provider is asked and the answer is
@@ -61,7 +61,7 @@ impl Port {
     #[cold]
     fn missed(&self, address: u64) -> Option<Frame> {
         self.port.read(Some(self.pasid), address, &mut [0]).ok()?;
-        self.port.kept(self.pasid, address, AccessMode::READ)
+        self.port.kept(self.pasid, address, Access::READ)
     }
 }
 

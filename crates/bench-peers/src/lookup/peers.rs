@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use scc::HashIndex;
-use sva_core::sync::RwLock;
+use sva_sync::RwLock;
 use vm_memory::iommu::{Error, Iotlb};
 use vm_memory::{GuestAddress, Permissions};
 

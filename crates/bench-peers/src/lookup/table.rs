@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::hint::spin_loop;
 
-use sva_core::sync::atomic::{AtomicU64, Ordering, fence};
+use sva_sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::{Lookup, Mapping, OWNER, PAGE};
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 use fastrand::Rng;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median};
-use sva_core::sync::atomic::{AtomicUsize, Ordering};
+use sva_sync::atomic::{AtomicUsize, Ordering};
 
 use crate::turns::{Turn, medians, medians_cold};
 use peers::{Counted, Epoch, Locked, Nothing, Slots, Swapped, Validated};

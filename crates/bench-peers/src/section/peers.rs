@@ -8,8 +8,8 @@ use std::sync::atomic::compiler_fence;
 use arc_swap::ArcSwap;
 use crossbeam_utils::CachePadded;
 use sva_bench::system::{membarrier, register_membarrier};
-use sva_core::sync::RwLock;
-use sva_core::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use sva_sync::RwLock;
+use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::Section;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sva_bench::processor::run_on;
 use sva_bench::row::{Goal, Rows, percentile};
-use sva_core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use sva_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::peers::{Nothing, Wait};
 use super::{Kinds, Section, copies};

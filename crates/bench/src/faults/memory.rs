@@ -7,7 +7,7 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows, median};
 use sva_core::pri::PageRequest;
-use sva_core::{AccessMode, Bind, IommuConfig, Pasid};
+use sva_core::{Access, Bind, IommuConfig, Pasid};
 use sva_testkit::PAGE;
 
 use super::{BASE, absent_space, asking, system};
@@ -33,11 +33,11 @@ fn outstanding(devices: u16, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     for (bond, port) in &bonds {
         for page in 0..u64::from(CREDIT) {
             let group = port.open_group(Some(bond.pasid()))?;
-            port.ask_page(group, BASE + page * PAGE, AccessMode::READ, true)?;
+            port.request_page(group, BASE + page * PAGE, Access::READ, true)?;
         }
         while iommu.sort_page_request() {}
     }
-    let groups = iommu.census().page_groups;
+    let groups = iommu.object_counts().page_groups;
     let bytes = (resident()? - before) / groups as f64;
     let case = format!("memory of a fault outstanding, {groups} of them, plain table entry");
     rows.add(case, "bytes", bytes, entry_bytes(groups)?, Goal::None);
@@ -109,9 +109,9 @@ fn bonds(count: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let read = resident()?;
     for bond in &bonds {
         let group = port.open_group(Some(bond.pasid()))?;
-        port.ask_page(group, BASE, AccessMode::READ, true)?;
+        port.request_page(group, BASE, Access::READ, true)?;
         while iommu.sort_page_request() {}
-        iommu.next_page_work().ok_or("there is nothing to resolve")?.run();
+        iommu.next_page_request_job().ok_or("there is nothing to resolve")?.run();
         port.outcome(group).ok_or("the group is not answered")?;
     }
     let faulted = resident()?;

@@ -10,10 +10,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use sva_bench::row::{Goal, Rows};
+use sva_core::pri::FaultTimes;
 use sva_core::pri::Histogram;
-use sva_core::{
-    Capabilities, Device, DeviceSpec, FaultTimes, Iommu, IommuConfig, Link, PasidWidth, Plug,
-};
+use sva_core::{Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Link, PasidWidth, Plug};
 use sva_host::MonotonicClock;
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 

@@ -10,12 +10,10 @@ use std::time::Instant;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows};
 use sva_core::ats::TranslationAnswer;
+use sva_core::pri::{FaultTimes, ResponseCode};
 use sva_core::pri::{GroupOutcome, Histogram};
-use sva_core::sync::{Condvar, Mutex};
-use sva_core::{
-    AccessMode, AtsPort, Bind, FaultTimes, Iommu, IommuConfig, Pasid, ResponseCode, WorkerConfig,
-    Workers,
-};
+use sva_core::{Access, AtsPort, Bind, Iommu, IommuConfig, Pasid, WorkerConfig, Workers};
+use sva_sync::{Condvar, Mutex};
 use sva_testkit::PAGE;
 
 use super::{BASE, absent_space, asking, parts, system, us};
@@ -174,21 +172,21 @@ fn on_one_thread(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
 /// Asks for a translation, which there is none of, then for the page, resolves it, and reads by the
 /// translation that there is then.
 fn fault(iommu: &Iommu, port: &AtsPort, pasid: Pasid) -> Result<(), Box<dyn Error>> {
-    let asked = port.ask_translation(Some(pasid), BASE, AccessMode::READ)?;
+    let asked = port.request_translation(Some(pasid), BASE, Access::READ)?;
     if port.translation(asked) != Some(TranslationAnswer::NoAccess) {
         return Err("the page was there".into());
     }
     let group = port.open_group(Some(pasid))?;
-    port.ask_page(group, BASE, AccessMode::READ, true)?;
+    port.request_page(group, BASE, Access::READ, true)?;
     while iommu.sort_page_request() {}
-    iommu.next_page_work().ok_or("there is nothing to resolve")?.run();
+    iommu.next_page_request_job().ok_or("there is nothing to resolve")?.run();
     if port.outcome(group) != Some(GroupOutcome::Response(ResponseCode::Success)) {
         return Err("the page cannot be had".into());
     }
-    let asked = port.ask_translation(Some(pasid), BASE, AccessMode::READ)?;
-    if port.translation(asked) != Some(TranslationAnswer::Kept) {
+    let asked = port.request_translation(Some(pasid), BASE, Access::READ)?;
+    if port.translation(asked) != Some(TranslationAnswer::Cached) {
         return Err("there is no translation after the fault".into());
     }
-    let read = port.try_read(Some(pasid), BASE, black_box(&mut [0; 64]), AccessMode::READ)?;
+    let read = port.try_read(Some(pasid), BASE, black_box(&mut [0; 64]), Access::READ)?;
     if read == Some(64) { Ok(()) } else { Err("the translation cannot be used".into()) }
 }

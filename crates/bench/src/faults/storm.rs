@@ -10,10 +10,11 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows, median};
 use sva_core::ats::TranslationAnswer;
+use sva_core::pri::{FaultTimes, ResponseCode};
 use sva_core::pri::{GroupOutcome, PrgIndex};
 use sva_core::{
-    AccessMode, AtsPort, Bind, Bond, Device, FaultTimes, IommuConfig, Link, LinkEnds, Pasid,
-    ResponseCode, ToDevice, ToIommu, WorkerConfig, Workers,
+    Access, AtsPort, Bind, Bond, Device, IommuConfig, Link, LinkEnds, Pasid, ToDevice, ToIommu,
+    WorkerConfig, Workers,
 };
 use sva_testkit::{MemorySpace, PAGE};
 
@@ -183,7 +184,7 @@ impl Asker {
     ) -> Result<(), String> {
         let asked = self
             .port
-            .ask_translation(Some(pasid), page, AccessMode::READ)
+            .request_translation(Some(pasid), page, Access::READ)
             .map_err(|error| error.to_string())?;
         let answer = self.port.translation(asked);
         if answer == Some(expected) {
@@ -198,7 +199,7 @@ impl Asker {
         let group = self.port.open_group(Some(pasid)).map_err(|error| error.to_string())?;
         // Before the answer can come.
         self.outstanding.insert(group, (pasid, page));
-        self.port.ask_page(group, page, AccessMode::READ, true).map_err(|error| error.to_string())
+        self.port.request_page(group, page, Access::READ, true).map_err(|error| error.to_string())
     }
 
     fn finish(&mut self, group: PrgIndex) -> Result<(), String> {
@@ -207,10 +208,10 @@ impl Asker {
         if outcome != Some(GroupOutcome::Response(ResponseCode::Success)) {
             return Err(format!("{outcome:?} where success was to come"));
         }
-        self.translate(pasid, page, TranslationAnswer::Kept)?;
+        self.translate(pasid, page, TranslationAnswer::Cached)?;
         let read = self
             .port
-            .try_read(Some(pasid), page, black_box(&mut [0; 64]), AccessMode::READ)
+            .try_read(Some(pasid), page, black_box(&mut [0; 64]), Access::READ)
             .map_err(|error| error.to_string())?;
         if read == Some(64) { Ok(()) } else { Err("the translation cannot be used".to_owned()) }
     }

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows, median};
-use sva_core::sync::Mutex;
 use sva_core::{AddressSpace, Bind, Bond, Device, Iommu, IommuConfig, PasidWidth};
+use sva_sync::Mutex;
 use sva_testkit::{FlatTopology, MemorySpace};
 
 use super::spec;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sva_bench::row::{Goal, Rows, median};
 use sva_bench::system::{RemoteIoVec, read_process, write_process};
-use sva_core::{AccessMode, Segment};
+use sva_core::{Access, Segment};
 
 use super::Bound;
 use crate::target::Target;
@@ -153,9 +153,8 @@ fn gather(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let port = bound.device.port();
     let (mut buf, mut bare, mut single) =
         (vec![0; PIECES * PIECE], vec![0; PIECES * PIECE], vec![0; PIECES * PIECE]);
-    let mut sva = || {
-        Ok(port.gather(Some(bound.bond.pasid()), black_box(&pieces), &mut buf, AccessMode::READ)?)
-    };
+    let mut sva =
+        || Ok(port.gather(Some(bound.bond.pasid()), black_box(&pieces), &mut buf, Access::READ)?);
     let one_call = || {
         assert_eq!(read_process(target.pid(), &mut bare, black_box(&remote))?, PIECES * PIECE);
         Ok(())

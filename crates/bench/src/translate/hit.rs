@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows};
-use sva_core::{AccessMode, DmaPort, Pasid};
+use sva_core::{Access, DmaPort, Pasid};
 
 use super::scene::Scene;
 use super::{Effort, turns};
@@ -26,7 +26,7 @@ pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>>
 /// What a look-up answers: where the address leads.
 #[inline]
 pub(super) fn look_up(port: &DmaPort, pasid: Pasid, address: u64) -> u64 {
-    match port.kept(pasid, address, AccessMode::READ) {
+    match port.kept(pasid, address, Access::READ) {
         Some(frame) => frame.0,
         None => panic!("{address:#x} is not kept"),
     }

@@ -9,10 +9,10 @@ use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median, percentile};
 use sva_bench::system::membarrier;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{
     AddrRange, Bind, Bond, Invalidation, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher,
 };
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
 use super::Effort;
@@ -174,7 +174,7 @@ fn busy(
         let reader = scope.spawn(move || -> Result<(), String> {
             run_on(other).map_err(|error| error.to_string())?;
             while !stop.load(Ordering::Relaxed) {
-                let is_kept = port.kept(pasid, page, sva_core::AccessMode::READ).is_some();
+                let is_kept = port.kept(pasid, page, sva_core::Access::READ).is_some();
                 long.store(long.load(Ordering::Relaxed) + u64::from(!is_kept), Ordering::Relaxed);
                 port.read(Some(pasid), page, &mut [0; 64]).map_err(|error| error.to_string())?;
                 reads.store(reads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

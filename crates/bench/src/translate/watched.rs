@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{AddressSpace, SpaceEnded, SpaceWatcher, WatchToken};
+use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace};
 
 pub(super) struct Watched {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use sva_core::error::{RemoveError, ServiceError, SpaceRefusal};
-use sva_core::pri::AskError;
-use sva_core::{
-    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, DmaError, JoinError,
-    LeaveError, MapError, PlugError, UnmapError,
+use sva_core::DmaError;
+use sva_core::error::{
+    BindError, BindGroupError, ContainerBindError, ContainerUnbindError, JoinError, LeaveError,
+    MapError, PlugError, UnmapError,
 };
+use sva_core::error::{RemoveError, ServiceError, SpaceRefusal};
+use sva_core::pri::PageRequestError;
 use sva_devices::{Abandoned, ListError, SearchError};
 use sva_host::{AttachError, RegionsError};
 use sva_pci::{AddError, ConfigError};
@@ -76,7 +77,7 @@ pub(crate) enum Failure {
     Workers(#[source] std::io::Error),
     /// A page request.
     #[error(transparent)]
-    Ask(#[from] AskError),
+    Ask(#[from] PageRequestError),
     /// A signal came; the whole demonstration ends.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{DmaError, DmaPort, Fault, Pasid};
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::failure::Failure;
 use super::process::Buffer;

@@ -88,6 +88,11 @@ impl Access {
         self.union(Self::PRESENT_ONLY)
     }
 
+    /// The same access, with pages that are not present resolved.
+    pub const fn resolving(self) -> Self {
+        self.difference(Self::PRESENT_ONLY)
+    }
+
     /// The same access as a user access.
     pub const fn unprivileged(self) -> Self {
         self.difference(Self::PRIVILEGED)

@@ -122,8 +122,8 @@ fn concurrent_cut_off_and_late_completion() {
         ticker.join().expect("ends");
         assert_eq!(probe.stale(), 0, "a translated request outlived the change");
         let counts = device.invalidation_counts();
-        assert_eq!(counts.completed + counts.moot, 1, "it is over for one reason");
-        assert_eq!(device.is_cut_off(), counts.moot == 1);
+        assert_eq!(counts.completed + counts.canceled, 1, "it is over for one reason");
+        assert_eq!(device.is_cut_off(), counts.canceled == 1);
         // It would never answer for the bond either.
         let reset = device.reset().expect("it is there");
         drop(bond);

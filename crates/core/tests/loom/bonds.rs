@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use loom::thread;
-use sva_core::sync::Mutex;
 use sva_core::*;
+use sva_sync::Mutex;
 
 use crate::support::*;
 

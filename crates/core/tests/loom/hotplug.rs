@@ -112,7 +112,7 @@ fn concurrent_orderly_removal_and_page_request() {
         asker.join().expect("ends");
         let counts = device.page_request_counts();
         assert!((1..=2).contains(&counts.responses) && counts.unexpected == 0);
-        assert!(!iommu.sort_page_request() && iommu.next_page_work().is_none());
+        assert!(!iommu.sort_page_request() && iommu.next_page_request_job().is_none());
         assert!(bond.unbind().already_ended);
         assert_clean(&iommu, 0);
     });

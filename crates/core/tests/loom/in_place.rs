@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::message::{AlignedRange, PAGE};
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicUsize, Ordering};
+use sva_core::ats::{AlignedRange, PAGE};
 use sva_core::*;
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicUsize, Ordering};
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
 use crate::probe::Life;
@@ -171,10 +171,10 @@ impl AddressSpace for InPlace {
         let watcher = self.life.lock().1.take();
         drop(watcher);
     }
-    fn read(&self, pieces: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), Stopped> {
+    fn read(&self, pieces: &[Segment], _: &mut [u8], _: Access) -> Result<(), Stopped> {
         self.transfer(pieces)
     }
-    fn write(&self, pieces: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
+    fn write(&self, pieces: &[Segment], _: &[u8], _: Access) -> Result<(), Stopped> {
         self.transfer(pieces)
     }
     fn translate(&self, address: u64, _: bool) -> Result<Translation, StopCause> {
@@ -186,7 +186,7 @@ impl AddressSpace for InPlace {
         Ok(Translation {
             range: AlignedRange::page(address),
             frame,
-            permits: Permissions::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
             global: false,
         })
     }
@@ -199,7 +199,7 @@ impl AddressSpace for InPlace {
         self.touch(offset / PAGE as usize);
         self.memory.get_slice(offset, len).ok()
     }
-    fn resolve(&self, _: u64, _: AccessMode) -> Result<(), StopCause> {
+    fn resolve(&self, _: u64, _: Access) -> Result<(), StopCause> {
         Err(StopCause::NotMapped)
     }
     fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {

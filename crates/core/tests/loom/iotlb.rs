@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use loom::thread;
-use sva_core::ats::message::PAGE;
+use sva_core::ats::PAGE;
 use sva_core::*;
 
 use crate::in_place::InPlace;
@@ -310,9 +310,8 @@ fn concurrent_late_return_of_a_port_and_space_changes() {
         let port = warm(&device, pasid, 0, 1);
         space.unmap(1);
         let before = space.in_place();
-        let user = thread::spawn(move || {
-            (port.kept(pasid, 0, AccessMode::READ), read(&port, pasid, 0), port)
-        });
+        let user =
+            thread::spawn(move || (port.kept(pasid, 0, Access::READ), read(&port, pasid, 0), port));
         space.unmap(1);
         let used = space.unmap(0);
         let port = user.join().expect("ends");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use loom::thread;
 use sva_core::pri::{AnswerError, GroupOutcome};
-use sva_core::sync::Mutex;
 use sva_core::*;
+use sva_sync::Mutex;
 
 use crate::support::*;
 
@@ -27,7 +27,7 @@ fn assert_answered(device: &Device, responses: u64) {
 /// Every group is decided (rule U2). A response that is on its way to its device may get there
 /// later, as on any link.
 fn assert_nothing_pends(iommu: &Iommu) {
-    let census = iommu.census();
+    let census = iommu.object_counts();
     assert_eq!((census.page_requests, census.page_groups), (0, 0));
 }
 
@@ -67,7 +67,7 @@ fn concurrent_begin_unbind_and_the_last_page_work() {
         let bond = bind(&iommu, &device, &probe);
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
         assert!(ask(&port, group, 0, true) && iommu.sort_page_request());
-        let work = iommu.next_page_work().expect("the group is complete");
+        let work = iommu.next_page_request_job().expect("the group is complete");
         let worker = thread::spawn(move || work.run());
         let unbinding = bond.begin_unbind();
         worker.join().expect("ends");
@@ -108,7 +108,7 @@ fn concurrent_queue_overflow_and_drain() {
         // What was in the queue before has been decided, and in its order: no other group was
         // refused before it.
         assert!(iommu.page_counts().invalid > 0);
-        assert_eq!(iommu.census().page_groups, 0);
+        assert_eq!(iommu.object_counts().page_groups, 0);
         asker.join().expect("ends");
         sorter.join().expect("ends");
         while iommu.sort_page_request() {}
@@ -119,7 +119,7 @@ fn concurrent_queue_overflow_and_drain() {
         // Lost and told to try again, or refused: answered, once.
         assert!(matches!(port.outcome(groups[1]), Some(GroupOutcome::Response(_))));
         assert_answered(&device, 2);
-        assert!(iommu.next_page_work().is_none());
+        assert!(iommu.next_page_request_job().is_none());
         assert_clean(&iommu, 1);
     });
 }
@@ -249,7 +249,7 @@ fn concurrent_owners_that_unbind_each_other() {
             drop(left);
         }
         assert_answered(&device, 2);
-        let census = iommu.census();
+        let census = iommu.object_counts();
         assert_eq!((census.bonds, census.pasids, census.page_groups), (0, 0, 0));
     });
 }

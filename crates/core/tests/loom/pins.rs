@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use loom::thread;
-use sva_core::ats::message::PAGE;
+use sva_core::ats::PAGE;
 use sva_core::*;
 
 use crate::in_place::InPlace;
@@ -17,7 +17,7 @@ use crate::support::*;
 /// Works on a page; whether it could.
 fn work(port: &DmaPort, pasid: Pasid, space: &InPlace, page: usize) -> bool {
     let piece = Segment { address: page as u64 * PAGE, len: 8 };
-    port.with_memory(Some(pasid), piece, AccessMode::READ, |_| space.touch(page)).is_ok()
+    port.with_memory(Some(pasid), piece, Access::READ, |_| space.touch(page)).is_ok()
 }
 
 /// A port that has had the first page in hand before.
@@ -182,7 +182,7 @@ fn concurrent_pin_of_what_is_kept_and_pasid_reuse() {
         let user = thread::spawn(move || {
             let piece = Segment { address: 0, len: 8 };
             (0..2).for_each(|_| {
-                port.with_memory(Some(pasid), piece, AccessMode::READ, |_| ()).unwrap_or_default()
+                port.with_memory(Some(pasid), piece, Access::READ, |_| ()).unwrap_or_default()
             });
             port
         });

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::message::AlignedRange;
-use sva_core::sync::Mutex;
+use sva_core::ats::AlignedRange;
 use sva_core::*;
+use sva_sync::Mutex;
 
 /// The first address of the one page that a [`Probe`] has.
 pub(crate) const PAGE_AT: u64 = 0;
@@ -170,10 +170,10 @@ impl AddressSpace for Probe {
         let watcher = self.life.lock().1.take();
         drop(watcher);
     }
-    fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), Stopped> {
+    fn read(&self, _: &[Segment], _: &mut [u8], _: Access) -> Result<(), Stopped> {
         self.access()
     }
-    fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
+    fn write(&self, _: &[Segment], _: &[u8], _: Access) -> Result<(), Stopped> {
         self.access()
     }
     fn translate(&self, address: u64, _: bool) -> Result<Translation, StopCause> {
@@ -186,11 +186,11 @@ impl AddressSpace for Probe {
         Ok(Translation {
             range: AlignedRange::page(address),
             frame: Some(memory.frame),
-            permits: Permissions::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
             global: false,
         })
     }
-    fn resolve(&self, _: u64, _: AccessMode) -> Result<(), StopCause> {
+    fn resolve(&self, _: u64, _: Access) -> Result<(), StopCause> {
         self.access().map_err(|stopped| stopped.cause)?;
         self.memory.lock().absent = false;
         Ok(())

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom::model::Builder;
-use sva_core::ats::message::PAGE;
-use sva_core::sync::Mutex;
+use sva_core::ats::PAGE;
 use sva_core::*;
+use sva_sync::Mutex;
 
 pub(crate) use crate::probe::{PAGE_AT, Probe};
 
@@ -177,7 +177,7 @@ pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>
 
 /// What uses a translation that the device keeps, from now until it has been run.
 pub(crate) fn use_held(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool + Send + 'static {
-    let held = port.hold(Some(pasid), PAGE_AT, AccessMode::READ).expect("it is kept");
+    let held = port.hold(Some(pasid), PAGE_AT, Access::READ).expect("it is kept");
     move || held.read(&mut [0]).is_ok()
 }
 
@@ -187,19 +187,19 @@ pub(crate) fn bind(iommu: &Iommu, device: &Device, probe: &Arc<Probe>) -> Bond<(
 
 /// Has the device ask what the page means; what it learns it keeps, where it may.
 pub(crate) fn fill(port: &AtsPort, pasid: Pasid) {
-    if let Ok(request) = port.ask_translation(Some(pasid), PAGE_AT, AccessMode::READ) {
+    if let Ok(request) = port.request_translation(Some(pasid), PAGE_AT, Access::READ) {
         let _ = port.translation(request);
     }
 }
 
 /// Reads the page by what the device keeps, where it keeps it; true where that reached the space.
 pub(crate) fn read_kept(port: &AtsPort, pasid: Pasid) -> bool {
-    matches!(port.try_read(Some(pasid), PAGE_AT, &mut [0], AccessMode::READ), Ok(Some(1)))
+    matches!(port.try_read(Some(pasid), PAGE_AT, &mut [0], Access::READ), Ok(Some(1)))
 }
 
 /// Sends page request number `page` of an open group.
 pub(crate) fn ask(port: &AtsPort, group: sva_core::pri::PrgIndex, page: u64, last: bool) -> bool {
-    port.ask_page(group, PAGE_AT + page * PAGE, AccessMode::READ, last).is_ok()
+    port.request_page(group, PAGE_AT + page * PAGE, Access::READ, last).is_ok()
 }
 
 /// An owner that keeps the group that it is given.
@@ -212,7 +212,7 @@ pub(crate) fn owner() -> (Arc<Mutex<Option<PageRequestGroup>>>, Arc<dyn PageRequ
 /// What a worker does until there is nothing to do at this moment.
 pub(crate) fn work(iommu: &Iommu) {
     while iommu.sort_page_request() {}
-    if let Some(work) = iommu.next_page_work() {
+    if let Some(work) = iommu.next_page_request_job() {
         work.run();
     }
 }
@@ -282,7 +282,7 @@ impl Link for SelfService {
         let Some(iommu) = iommu.filter(|_| matches!(message, ToIommu::Page(_))) else { return };
         while iommu.sort_page_request() {}
         // Again after each: whoever came while the line was busy has found nothing to do.
-        while let Some(work) = iommu.next_page_work() {
+        while let Some(work) = iommu.next_page_request_job() {
             work.run();
         }
     }
@@ -294,14 +294,14 @@ impl Link for SelfService {
 
 /// Nothing is left but `devices` devices.
 pub(crate) fn assert_clean(iommu: &Iommu, devices: usize) {
-    let census = iommu.census();
+    let census = iommu.object_counts();
     assert_eq!((census.devices, census.bonds, census.spaces, census.pasids), (devices, 0, 0, 0));
     assert_idle(iommu);
 }
 
 /// Nothing is queued, asked, waited for or used.
 pub(crate) fn assert_idle(iommu: &Iommu) {
-    let census = iommu.census();
+    let census = iommu.object_counts();
     assert_eq!(
         (census.page_requests, census.page_groups, census.invalidations, census.device_work),
         (0, 0, 0, 0)

@@ -134,7 +134,7 @@ fn concurrent_pasid_reuse_and_late_completion() {
         let bond = bind(&iommu, &device, &old);
         let tag = bond.tag();
         let request =
-            port.ask_translation(Some(tag.pasid), PAGE_AT, AccessMode::READ).expect("ATS is on");
+            port.request_translation(Some(tag.pasid), PAGE_AT, Access::READ).expect("ATS is on");
         // Its completion is on the way.
         let late = thread::spawn({
             let port = port.clone();
@@ -223,7 +223,7 @@ fn concurrent_read_and_collection_of_the_only_translation_request() {
             let pasid = bond.pasid();
             // For a page that is not there: nothing is kept that the read could use.
             let asked = port
-                .ask_translation(Some(pasid), !PAGE_AT, AccessMode::READ)
+                .request_translation(Some(pasid), !PAGE_AT, Access::READ)
                 .expect("the only one");
             let reader = thread::spawn({
                 let port = port.clone();

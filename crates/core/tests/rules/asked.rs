@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use sva_core::space::Run;
+use sva_core::Extent;
 use sva_core::{AddressSpace, StopCause};
 use sva_testkit::{ArenaSpace, Forwarding, ForwardingSpace};
 
@@ -33,7 +33,7 @@ impl ForwardingSpace for AskedSpace {
         &*self.inner
     }
 
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         let hook = self.hook.lock().take();
         if let Some(hook) = hook {
             hook();

@@ -3,22 +3,22 @@
 
 use std::io;
 
-use sva_core::ats::{AskTranslationError, TranslationAnswer, TranslationRefusal};
-use sva_core::sync::atomic::{AtomicBool, Ordering};
+use sva_core::ats::{TranslationAnswer, TranslationRefusal, TranslationRequestError};
+use sva_core::error::{Service, ServiceError};
+use sva_core::topology::PeerWindow;
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features,
-    Frame, HostFailure, OnAbsent, PeerWindow, Permissions, RequesterId, Service, ServiceError,
-    Translation,
+    Access, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame,
+    HostFailure, Permissions, RequesterId, Translation,
 };
+use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::{PAGE, Protection};
 
 use crate::held::*;
 use crate::support::*;
 use crate::translating::*;
 
-const PRIVILEGED_READ: AccessMode =
-    AccessMode { access: Access::Read, privileged: true, on_absent: OnAbsent::Resolve };
-const EXECUTE: AccessMode = AccessMode { access: Access::Execute, ..AccessMode::READ };
+const PRIVILEGED_READ: Access = Access::READ | Access::PRIVILEGED;
+const EXECUTE: Access = Access::EXECUTE;
 
 fn permits(text: &str) -> Permissions {
     Permissions { read: text.contains('r'), write: text.contains('w'), execute: text.contains('x') }
@@ -30,17 +30,17 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
     let without = Features::default();
     let execute = Features { execute: true, ..without };
     let privileged = Features { privileged: true, ..without };
-    for (protection, features, mode, expected) in [
-        (Protection::READ, without, AccessMode::READ, "r"),
-        (Protection::READ, without, AccessMode::WRITE, "r"),
-        (Protection::READ_WRITE, without, AccessMode::READ, "rw"),
+    for (protection, features, access, expected) in [
+        (Protection::READ, without, Access::READ, "r"),
+        (Protection::READ, without, Access::WRITE, "r"),
+        (Protection::READ_WRITE, without, Access::READ, "rw"),
         (Protection::READ_EXECUTE, without, EXECUTE, "r"),
         (Protection::READ_EXECUTE, execute, EXECUTE, "rx"),
-        (Protection::READ_EXECUTE, execute, AccessMode::READ, "r"),
-        (Protection::NONE, execute, AccessMode::READ, ""),
-        (Protection::READ.privileged(), without, AccessMode::READ, ""),
+        (Protection::READ_EXECUTE, execute, Access::READ, "r"),
+        (Protection::NONE, execute, Access::READ, ""),
+        (Protection::READ.privileged(), without, Access::READ, ""),
         (Protection::READ.privileged(), without, PRIVILEGED_READ, ""),
-        (Protection::READ.privileged(), privileged, AccessMode::READ, ""),
+        (Protection::READ.privileged(), privileged, Access::READ, ""),
         (Protection::READ.privileged(), privileged, PRIVILEGED_READ, "r"),
     ] {
         let mut rig = Rig::new();
@@ -51,8 +51,8 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
             .bind_device(&rig.device, &rig.space.handle(), Bind::new(()).features(features))
             .expect("free");
         rig.space.protect(BASE, PAGE, protection);
-        let found = rig.look(Some(bond.pasid()), BASE, mode).expect("looked at");
-        assert_eq!(found.permits, permits(expected), "{protection} {features:?} {mode:?}");
+        let found = rig.look(Some(bond.pasid()), BASE, access).expect("looked at");
+        assert_eq!(found.permissions, permits(expected), "{protection} {features:?} {mode:?}");
         assert_eq!(
             found.frame.is_none(),
             expected.is_empty(),
@@ -76,7 +76,7 @@ fn what_was_translated_for_unprivileged_accesses_is_not_used_for_privileged_ones
     );
     rig.pasid = rig.bond().pasid();
     rig.fill(BASE);
-    assert!(rig.port.hold(Some(rig.pasid), BASE, AccessMode::READ).is_some());
+    assert!(rig.port.hold(Some(rig.pasid), BASE, Access::READ).is_some());
     assert!(rig.port.hold(Some(rig.pasid), BASE, PRIVILEGED_READ).is_none());
     assert!(rig.port.hold(Some(rig.pasid), BASE, EXECUTE).is_none(), "the page is not executable");
     rig.take_down();
@@ -92,12 +92,11 @@ fn a_translation_is_as_large_as_its_mapping_and_the_space_allow() {
         (21, BASE + 15 * PAGE, BASE, 16),
     ] {
         rig.space.largest_translation(largest);
-        let range = rig.look(Some(rig.pasid), address, AccessMode::READ).expect("looked at").range;
+        let range = rig.look(Some(rig.pasid), address, Access::READ).expect("looked at").range;
         assert_eq!((range.first(), range.bits()), (first, bits), "2^{largest} at {address:#x}");
     }
     rig.space.unmap(BASE, PAGE);
-    let range =
-        rig.look(Some(rig.pasid), BASE + 5 * PAGE, AccessMode::READ).expect("looked at").range;
+    let range = rig.look(Some(rig.pasid), BASE + 5 * PAGE, Access::READ).expect("looked at").range;
     assert_eq!(
         (range.first(), range.bits()),
         (BASE + 4 * PAGE, 14),
@@ -112,10 +111,7 @@ fn a_translation_request_that_leads_nowhere_is_answered_that_nothing_is_permitte
     let rig = Rig::new();
     rig.space.absent(BASE + PAGE, PAGE);
     let nothing_at = |address| {
-        assert_eq!(
-            rig.look(Some(rig.pasid), address, AccessMode::READ),
-            Ok(Translation::none(address))
-        )
+        assert_eq!(rig.look(Some(rig.pasid), address, Access::READ), Ok(Translation::none(address)))
     };
     nothing_at(BASE - PAGE);
     nothing_at(BASE + PAGE);
@@ -139,7 +135,7 @@ fn a_translation_request_with_a_pasid_that_is_not_the_devices_is_not_looked_at()
     narrow.enable_ats().expect("it has ATS");
     for port in [other.ats_port(), narrow.ats_port()] {
         let request =
-            port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ).expect("ATS is on");
+            port.request_translation(Some(rig.pasid), BASE, Access::READ).expect("ATS is on");
         assert_eq!(
             port.translation(request),
             Some(TranslationAnswer::Refused(TranslationRefusal::Unsupported))
@@ -151,16 +147,10 @@ fn a_translation_request_with_a_pasid_that_is_not_the_devices_is_not_looked_at()
     rig.fill(BASE);
     let parked = rig.park(BASE);
     let unbinding = rig.take_bond().begin_unbind();
-    assert_eq!(
-        rig.look(Some(rig.pasid), BASE, AccessMode::READ),
-        Err(TranslationRefusal::Unsupported)
-    );
+    assert_eq!(rig.look(Some(rig.pasid), BASE, Access::READ), Err(TranslationRefusal::Unsupported));
     parked.release().expect("it had begun");
     assert!(unbinding.is_over());
-    assert_eq!(
-        rig.look(Some(rig.pasid), BASE, AccessMode::READ),
-        Err(TranslationRefusal::Unsupported)
-    );
+    assert_eq!(rig.look(Some(rig.pasid), BASE, Access::READ), Err(TranslationRefusal::Unsupported));
 }
 
 // shows T8
@@ -176,7 +166,7 @@ fn without_a_pasid_a_device_learns_what_its_domain_permits_and_keeps_nothing() {
     rig.world.iommu.map(rig.device.group(), &request).expect("free");
     for (iova, expected) in [(0x10000, "rw"), (0x20abc, "r"), (0x30000, "")] {
         let expected = Translation { permits: permits(expected), ..Translation::none(iova) };
-        assert_eq!(rig.look(None, iova, AccessMode::READ), Ok(expected));
+        assert_eq!(rig.look(None, iova, Access::READ), Ok(expected));
     }
     let mut buf = [0; 6];
     rig.port.read(None, 0x10000, &mut buf).expect("untranslated");
@@ -236,7 +226,7 @@ fn a_translation_request_that_a_peer_decodes_gets_no_translation() {
         rig.world.events(),
         [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]
     );
-    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Kept);
+    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Cached);
     rig.take_down();
 }
 
@@ -246,7 +236,7 @@ fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never
     let rig = Rig::new();
     rig.space.poke(BASE, b"kept");
     rig.fill(BASE);
-    let frame = rig.port.hold(Some(rig.pasid), BASE, AccessMode::READ).expect("kept").frame();
+    let frame = rig.port.hold(Some(rig.pasid), BASE, Access::READ).expect("kept").frame();
     let range = AddrRange::new(frame.0, PAGE).expect("a page");
     let window = PeerWindow { range, decoder: bdf(9), claimed: true };
     rig.world.bus.translated_windows(rig.device.bdf(), Some(&[window]));
@@ -294,8 +284,11 @@ fn a_device_that_shares_a_requester_id_cannot_keep_translations() {
         device.enable_ats(),
         Err(ServiceError::SharedRequesterId { device: bdf(1), requester })
     );
-    let off = device.ats_port().ask_translation(None, 0, AccessMode::READ);
-    assert_eq!((off, link.messages()), (Err(AskTranslationError::Off { device: bdf(1) }), vec![]));
+    let off = device.ats_port().request_translation(None, 0, Access::READ);
+    assert_eq!(
+        (off, link.messages()),
+        (Err(TranslationRequestError::Off { device: bdf(1) }), vec![])
+    );
 }
 
 #[test]
@@ -312,7 +305,7 @@ fn services_are_switched_on_and_off_in_order() {
     device.enable_pri().expect("ATS is on");
     assert_eq!(device.disable_ats(), Err(ServiceError::PriOn { device: bdf }));
     assert!(
-        device.ats_port().ask_translation(None, 0, AccessMode::READ).is_ok(),
+        device.ats_port().request_translation(None, 0, Access::READ).is_ok(),
         "a refusal changes nothing"
     );
     device.disable_pri().expect("it is on");

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::{AskTranslationError, TranslationAnswer};
+use sva_core::ats::{TranslationAnswer, TranslationRequestError};
+use sva_core::error::ServiceError;
 use sva_core::pri::GroupOutcome;
-use sva_core::sync::atomic::{AtomicBool, Ordering};
-use sva_core::{AccessMode, FaultReason, ServiceError};
+use sva_core::{Access, FaultReason};
+use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -42,9 +43,9 @@ fn a_device_in_reset_gets_nothing_through_and_keeps_nothing() {
     assert!(reset.is_quiet());
     assert_eq!((rig.blocked(), rig.device.atc_len()), (Some(FaultReason::DeviceBlocked), 0));
     let device = rig.device.bdf();
-    let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
-    assert_eq!(asked, Err(AskTranslationError::StandsStill { device }));
-    assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
+    let asked = rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
+    assert_eq!(asked, Err(TranslationRequestError::Halted { device }));
+    assert_eq!(rig.device.enable_ats(), Err(ServiceError::Halted { device }));
     reset.done();
     assert_eq!((rig.blocked(), rig.bond().is_live()), (None, true));
     rig.take_down();
@@ -87,7 +88,7 @@ fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() 
     }
     assert_eq!((rig.link.messages(), rig.device.is_cut_off()), (vec![], false));
     let counts = rig.device.invalidation_counts();
-    assert_eq!((counts.sent, counts.moot, counts.timed_out), (1, 2, 0));
+    assert_eq!((counts.sent, counts.canceled, counts.timed_out), (1, 2, 0));
     before.finish();
     during.finish();
     reset.done();
@@ -122,7 +123,7 @@ fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
 fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of_before_has_left() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let frame = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept").frame();
+    let frame = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept").frame();
     let parked = rig.park(BASE);
     let reset = rig.device.begin_reset().expect("plugged in");
     assert!(!reset.is_quiet());
@@ -162,9 +163,8 @@ fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves(
                 }
             });
             let (port, pasid) = (rig.port.clone(), rig.pasid);
-            let write = std::thread::spawn(move || {
-                port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE)
-            });
+            let write =
+                std::thread::spawn(move || port.try_write(Some(pasid), BASE, b"x", Access::WRITE));
             inside.wait();
             let reset = rig.device.begin_reset().expect("plugged in");
             let change = Begun(Some(rig.space.begin_replace(BASE, PAGE)));
@@ -186,7 +186,7 @@ fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves(
 fn a_translation_that_was_held_over_a_reset_is_not_used_after_it() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept");
+    let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
     let reset = rig.device.reset().expect("plugged in");
     let during = rig.unmap(BASE);
     assert!(during.is_over(), "no request is under way");
@@ -269,9 +269,9 @@ fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
         rig.device.enable_pri().expect("ATS is on");
         rig.link.hold(page_responses);
         let group = rig.port.open_group(Some(rig.pasid)).expect("there is credit");
-        rig.port.ask_page(group, BASE, AccessMode::READ, true).expect("there is credit");
+        rig.port.request_page(group, BASE, Access::READ, true).expect("there is credit");
         assert!(rig.world.iommu.sort_page_request());
-        rig.world.iommu.next_page_work().expect("a group").run();
+        rig.world.iommu.next_page_request_job().expect("a group").run();
         let mut reset = rig.device.reset().ok();
         if after {
             drop(reset.take());
@@ -285,7 +285,7 @@ fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
         );
         assert_eq!(rig.port.outcome(group), Some(GroupOutcome::Forgotten));
         drop(reset);
-        assert_eq!(rig.world.iommu.census().page_groups, 0);
+        assert_eq!(rig.world.iommu.object_counts().page_groups, 0);
         rig.device.disable_pri().expect("a reset leaves it on");
         rig.take_down();
     }
@@ -348,9 +348,9 @@ fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_
     rig.gated.at_next_frame(move || {
         device.disable_ats().expect("it is on");
         device.enable_ats().expect("it is off");
-        port.ask_translation(Some(pasid), BASE, AccessMode::WRITE).expect("it is on");
+        port.request_translation(Some(pasid), BASE, Access::WRITE).expect("it is on");
         *noted.lock() =
-            Some(reason(port.try_write(Some(pasid), BASE, b"x", AccessMode::WRITE).map(drop)));
+            Some(reason(port.try_write(Some(pasid), BASE, b"x", Access::WRITE).map(drop)));
     });
     assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
     assert_eq!(*inside.lock(), Some(Some(FaultReason::TranslatedRefused)));

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use sva_core::ats::{AskTranslationError, InvalidationRequest, Itag, TranslationAnswer};
-use sva_core::{AccessMode, FaultReason, IommuConfig, ToDevice};
+use sva_core::ats::{InvalidationRequest, Itag, TranslationAnswer, TranslationRequestError};
+use sva_core::{Access, FaultReason, IommuConfig, ToDevice};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -19,16 +19,19 @@ fn one_at_a_time() -> IommuConfig {
 #[test]
 fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more() {
     let rig = Rig::with(IommuConfig { translation_requests_each: 2, ..config() });
-    let ask = || rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
-    let full =
-        Err(AskTranslationError::TooMany { device: rig.device.bdf(), outstanding: 2, allowed: 2 });
+    let ask = || rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
+    let full = Err(TranslationRequestError::TooMany {
+        device: rig.device.bdf(),
+        outstanding: 2,
+        allowed: 2,
+    });
     for round in 0..4 {
         let (first, second) = (ask().expect("room for two"), ask().expect("room for two"));
         for _ in 0..100 {
             assert_eq!(ask(), full);
         }
         match round {
-            0 => assert_eq!(rig.port.translation(first), Some(TranslationAnswer::Kept)),
+            0 => assert_eq!(rig.port.translation(first), Some(TranslationAnswer::Cached)),
             1 => rig.port.abandon_translation(first),
             2 => drop(rig.device.reset().expect("plugged in")),
             _ => {
@@ -42,7 +45,7 @@ fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more
         }
         [second, third].into_iter().for_each(|request| rig.port.abandon_translation(request));
     }
-    assert_eq!(rig.world.iommu.census().device_work, 0);
+    assert_eq!(rig.world.iommu.object_counts().device_work, 0);
     rig.take_down();
 }
 
@@ -59,7 +62,7 @@ fn an_access_that_finds_too_many_translation_requests_goes_on_when_one_is_collec
         for round in 0..2000 {
             let page = BASE + round % PAGES * PAGE;
             space.absent(page, PAGE);
-            let asked = port.ask_translation(pasid, BASE, AccessMode::READ).expect("the only one");
+            let asked = port.request_translation(pasid, BASE, Access::READ).expect("the only one");
             std::thread::scope(|scope| {
                 let access = scope.spawn(|| reason(port.read(pasid, page, &mut [0; 8])));
                 (0..round % 20).for_each(|_| std::thread::yield_now());
@@ -90,7 +93,7 @@ fn an_access_that_finds_too_many_translation_requests_gives_up_after_the_limit_o
             });
             access.join().expect("no panic")
         });
-        assert_eq!(reason(outcome), Some(FaultReason::Overdue));
+        assert_eq!(reason(outcome), Some(FaultReason::TimedOut));
         rig.port.abandon_translation(asked);
         rig.take_down();
     });
@@ -101,7 +104,7 @@ fn an_access_that_finds_too_many_translation_requests_gives_up_after_the_limit_o
 fn a_device_owes_one_completion_for_each_tag_whatever_serials_a_link_makes_up() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept");
+    let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
     rig.link.hold(invalidation_requests);
     let change = rig.unmap(BASE);
     let letter = rig.link.take(invalidation_requests);
@@ -112,13 +115,13 @@ fn a_device_owes_one_completion_for_each_tag_whatever_serials_a_link_makes_up() 
         let forged = InvalidationRequest { tag, serial: request.serial + made_up, ..request };
         letter.clone().changed(Message::Down(ToDevice::Invalidate(forged))).deliver();
     }
-    let own_work = rig.world.iommu.census().device_work;
+    let own_work = rig.world.iommu.object_counts().device_work;
     assert_eq!(own_work, 1 + Itag::COUNT, "one access, and a completion for each tag");
     letter.deliver();
     drop(held);
     let counts = rig.device.invalidation_counts();
     assert_eq!(
-        (counts.completed, counts.unexpected, rig.world.iommu.census().device_work),
+        (counts.completed, counts.unexpected, rig.world.iommu.object_counts().device_work),
         (0, Itag::COUNT as u64, 0)
     );
     assert!(!change.is_over(), "a link that makes up messages has lost the one that counts");
@@ -155,7 +158,7 @@ fn changes_that_a_silent_device_keeps_waiting_need_a_bounded_number_of_messages_
         let changes: Vec<Begun> =
             pages.map(|(space, page)| Begun(Some(space.begin_unmap(page, PAGE)))).collect();
         assert_eq!(
-            (link.count(invalidation_requests), world.iommu.census().invalidations),
+            (link.count(invalidation_requests), world.iommu.object_counts().invalidations),
             (Itag::COUNT, all)
         );
         assert!(changes.iter().all(|change| !change.is_over()));

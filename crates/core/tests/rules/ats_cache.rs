@@ -2,7 +2,7 @@
 
 use sva_core::ats::{AlignedRange, TranslationAnswer, TranslationCompletion, TranslationRefusal};
 use sva_core::{
-    Access, AccessMode, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation,
+    Access, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation,
 };
 use sva_testkit::PAGE;
 
@@ -105,7 +105,7 @@ fn a_completion_is_kept_where_the_change_meanwhile_was_elsewhere() {
     rig.space.unmap(BASE + PAGE, PAGE);
     other.unmap(BASE, PAGE);
     rig.link.take(translation_completions).deliver();
-    assert_eq!(rig.port.translation(asked), Some(TranslationAnswer::Kept));
+    assert_eq!(rig.port.translation(asked), Some(TranslationAnswer::Cached));
     drop(bond);
     rig.take_down();
 }
@@ -120,7 +120,7 @@ fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
     rig.link.take(translation_completions).deliver();
     assert_eq!(
         (rig.port.translation(asked), change.is_over()),
-        (Some(TranslationAnswer::Kept), false)
+        (Some(TranslationAnswer::Cached), false)
     );
     assert!(
         rig.write_kept(BASE, b"old").expect("the change is not over"),
@@ -139,7 +139,7 @@ fn an_invalidation_waits_for_an_access_whose_translation_has_been_evicted() {
     rig.fill(BASE);
     let parked = rig.park(BASE);
     rig.fill(BASE + PAGE);
-    assert!(rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).is_none(), "evicted");
+    assert!(rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).is_none(), "evicted");
     let change = rig.unmap(BASE);
     assert!(!change.is_over(), "the write is inside the frame");
     assert_eq!(parked.release().expect("it had begun"), Some(6));
@@ -165,7 +165,7 @@ fn a_device_with_ats_off_never_uses_a_translated_address() {
         reason(plain.write_translated(Some(rig.pasid), frame, b"x")),
         Some(FaultReason::TranslatedRefused)
     );
-    let read = plain.read_translated(Some(rig.pasid), frame, &mut [0], Access::Read);
+    let read = plain.read_translated(Some(rig.pasid), frame, &mut [0], Access::READ);
     assert_eq!(
         (reason(read), rig.gated.frame_accesses()),
         (Some(FaultReason::TranslatedRefused), 0)
@@ -211,7 +211,7 @@ fn a_translated_request_reaches_no_place_that_is_not_the_spaces_own() {
             "{made_up}"
         );
         let read =
-            reason(plain.read_translated(Some(rig.pasid), made_up, &mut [0; 2], Access::Read));
+            reason(plain.read_translated(Some(rig.pasid), made_up, &mut [0; 2], Access::READ));
         assert_eq!(read, Some(FaultReason::NoSuchFrame), "{made_up}");
     }
     let past_the_end = Frame(own.0 + PAGES * PAGE - 1);
@@ -272,7 +272,7 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
     right.deliver();
     assert_eq!(
         (rig.port.translation(asked), rig.device.atc_len(), rig.device.atc_counts().unexpected),
-        (Some(TranslationAnswer::Kept), 1, 3)
+        (Some(TranslationAnswer::Cached), 1, 3)
     );
     rig.take_down();
 }
@@ -286,11 +286,8 @@ fn a_completion_for_privileged_accesses_does_not_answer_a_user_s_request() {
     let user = rig.send(BASE);
     let refused = rig.link.take(translation_completions);
     let id = translation_in(&refused).id;
-    let asked = rig.port.ask_translation(
-        Some(rig.pasid),
-        BASE,
-        AccessMode { privileged: true, ..AccessMode::READ },
-    );
+    let asked =
+        rig.port.request_translation(Some(rig.pasid), BASE, (Access::READ | Access::PRIVILEGED));
     asked.expect("ATS is on");
     let letter = rig.link.take(translation_completions);
     let completion = translation_in(&letter);
@@ -319,7 +316,7 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
     let completion = translation_in(&letter);
     let forged = completion.result.map(|translation| Translation {
         frame: Some(Frame(0x1000)),
-        permits: Permissions { execute: true, ..Permissions::READ_WRITE },
+        permissions: Permissions { execute: true, ..Permissions::READ_WRITE },
         ..translation
     });
     letter
@@ -330,7 +327,7 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
         .deliver();
     assert_eq!(
         rig.port.translation(asked),
-        Some(TranslationAnswer::Kept),
+        Some(TranslationAnswer::Cached),
         "a device believes what it is told"
     );
     assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
@@ -356,7 +353,7 @@ fn an_answer_that_does_not_come_ends_the_access_after_its_limit() {
             late.deliver();
             outcome
         });
-        assert_eq!((reason(outcome), rig.device.atc_len()), (Some(FaultReason::Overdue), 0));
+        assert_eq!((reason(outcome), rig.device.atc_len()), (Some(FaultReason::TimedOut), 0));
         rig.take_down();
     });
 }

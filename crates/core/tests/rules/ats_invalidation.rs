@@ -7,9 +7,8 @@ use std::time::Duration;
 use sva_core::ats::{
     AlignedRange, InvalidationCompletion, InvalidationRequest, Itag, TranslationAnswer,
 };
-use sva_core::{
-    Bind, BindError, EndReason, Event, FaultReason, IommuConfig, Refusal, ServiceError, ToIommu,
-};
+use sva_core::error::{BindError, Refusal, ServiceError};
+use sva_core::{Bind, EndReason, Event, FaultReason, IommuConfig, ToIommu};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -41,12 +40,12 @@ fn a_change_of_a_space_returns_when_the_device_has_completed_and_not_before() {
             let InvalidationRequest { pasid, global, range, .. } = request_in(&request);
             assert_eq!((pasid, global, range), (Some(rig.pasid), false, AlignedRange::page(BASE)));
             assert_eq!(
-                (done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations),
+                (done.is_on(), rig.device.atc_len(), rig.world.iommu.object_counts().invalidations),
                 (false, 1, 1)
             );
             request.deliver();
             assert_eq!(
-                (done.is_on(), rig.device.atc_len(), rig.world.iommu.census().invalidations),
+                (done.is_on(), rig.device.atc_len(), rig.world.iommu.object_counts().invalidations),
                 (false, 0, 1)
             );
             rig.link.take(invalidation_completions).deliver();
@@ -108,7 +107,7 @@ fn no_more_than_32_invalidations_are_in_flight_and_each_has_a_tag_of_its_own() {
     let letters: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
     let tags: BTreeSet<u8> = letters.iter().map(|letter| request_in(letter).tag.get()).collect();
     assert_eq!(
-        (letters.len(), tags.len(), rig.world.iommu.census().invalidations),
+        (letters.len(), tags.len(), rig.world.iommu.object_counts().invalidations),
         (Itag::COUNT, Itag::COUNT, 40)
     );
     let mut serials: BTreeSet<u64> =
@@ -208,7 +207,7 @@ fn an_invalidation_that_is_lost_is_sent_again_and_the_late_answer_to_the_first_f
     change.finish();
     let counts = rig.device.invalidation_counts();
     assert_eq!(
-        (counts.sent, counts.timed_out, counts.unexpected, counts.completed, counts.moot),
+        (counts.sent, counts.timed_out, counts.unexpected, counts.completed, counts.canceled),
         (2, 1, 1, 1, 0)
     );
     rig.take_down();
@@ -235,12 +234,12 @@ fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that
     second.finish();
     let counts = rig.device.invalidation_counts();
     assert_eq!(
-        (counts.sent, counts.completed, counts.moot, rig.link.messages()),
+        (counts.sent, counts.completed, counts.canceled, rig.link.messages()),
         (2 * u64::from(TRIES), 0, 2, vec![])
     );
     rig.answer_overdue();
     assert_eq!(
-        (rig.world.cut_offs(rig.device.bdf()), rig.world.iommu.census().invalidations),
+        (rig.world.cut_offs(rig.device.bdf()), rig.world.iommu.object_counts().invalidations),
         (1, 0)
     );
     rig.take_down();
@@ -306,7 +305,7 @@ fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
         "it keeps the translation, and the request is refused"
     );
     assert!(matches!(rig.ask(BASE), TranslationAnswer::Refused(_)));
-    assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
+    assert_eq!(rig.device.enable_ats(), Err(ServiceError::Halted { device }));
     rig.unmap(BASE).finish();
     assert_eq!((rig.link.messages(), rig.gated.frame_accesses()), (vec![], 0));
     let bond = rig.bond().tag();
@@ -340,13 +339,13 @@ fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
                 "the entry is not present"
             );
             assert_eq!(
-                (done.is_on(), rig.device.atc_len(), rig.world.iommu.census().pasids),
+                (done.is_on(), rig.device.atc_len(), rig.world.iommu.object_counts().pasids),
                 (false, 1, 1)
             );
             request.deliver();
             assert!(!unbind.join().expect("no panic").deferred);
         });
-        assert_eq!((rig.device.atc_len(), rig.world.iommu.census().pasids), (0, 0));
+        assert_eq!((rig.device.atc_len(), rig.world.iommu.object_counts().pasids), (0, 0));
         rig.take_down();
     });
 }
@@ -394,7 +393,7 @@ fn an_unbind_inside_an_access_by_a_translation_is_deferred_to_its_end() {
     let report = report.lock().take().expect("the hook ran");
     assert_eq!((report.deferred, report.drained), (true, 1));
     assert_eq!(
-        (rig.world.iommu.census().bonds, rig.device.atc_len()),
+        (rig.world.iommu.object_counts().bonds, rig.device.atc_len()),
         (0, 0),
         "over with the access"
     );

@@ -1,8 +1,9 @@
 //! A device that keeps translations is removed, at every step of what it has under way (rules F7,
 //! G5, T2).
 
-use sva_core::ats::AskTranslationError;
-use sva_core::{AccessMode, FaultReason, Removal, RequesterId, ServiceError};
+use sva_core::ats::TranslationRequestError;
+use sva_core::error::ServiceError;
+use sva_core::{Access, FaultReason, Removal, RequesterId};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -15,10 +16,10 @@ fn a_removed_device_cannot_be_switched_or_reset() {
     let rig = Rig::new();
     let device = rig.device.bdf();
     rig.world.iommu.remove(&rig.device, Removal::Surprise).expect("plugged in");
-    assert_eq!(rig.device.reset().map(drop), Err(sva_core::ResetError::Gone { device }));
-    assert_eq!(rig.device.enable_ats(), Err(ServiceError::StandsStill { device }));
-    let asked = rig.port.ask_translation(Some(rig.pasid), BASE, AccessMode::READ);
-    assert_eq!(asked, Err(AskTranslationError::StandsStill { device }));
+    assert_eq!(rig.device.reset().map(drop), Err(sva_core::error::ResetError::Gone { device }));
+    assert_eq!(rig.device.enable_ats(), Err(ServiceError::Halted { device }));
+    let asked = rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
+    assert_eq!(asked, Err(TranslationRequestError::Halted { device }));
     assert_eq!(
         reason(rig.port.write(Some(rig.pasid), BASE, b"x")),
         Some(FaultReason::DeviceRemoved)
@@ -81,7 +82,7 @@ const STEPS: &[(&str, Step)] = &[
         Box::new(|| drop(resets))
     }),
     ("a use of a translation", |rig| {
-        let held = rig.port.hold(Some(rig.pasid), BASE, AccessMode::WRITE).expect("kept");
+        let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
         let change = rig.unmap(BASE);
         Box::new(move || {
             assert_eq!(reason(held.write(b"x").map(drop)), Some(FaultReason::DeviceRemoved));

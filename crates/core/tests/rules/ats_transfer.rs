@@ -1,15 +1,13 @@
-//! Whole transfers of a device that translates: by the rules of any other port, and in any mode
+//! Whole transfers of a device that translates: by the rules of any other port, and in any access
 //! (rules T1, T5).
 
-use sva_core::{
-    Access, AccessMode, Bind, DmaCause, DmaError, FaultReason, OnAbsent, Pasid, Segment,
-};
+use sva_core::{Access, Bind, DmaCause, DmaError, FaultReason, Pasid, Segment};
 use sva_testkit::{PAGE, Protection};
 
 use crate::support::*;
 use crate::translating::*;
 
-const EXECUTE: AccessMode = AccessMode { access: Access::Execute, ..AccessMode::READ };
+const EXECUTE: Access = Access::EXECUTE;
 
 impl Rig {
     /// A bond that grants everything, in place of the one that there is.
@@ -43,7 +41,7 @@ fn gathers_and_scatters_that_translate_come_to_what_those_of_any_other_port_do()
     rig.space.protect(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
     rig.space.protect(BASE + 2 * PAGE, PAGE, Protection::READ_EXECUTE);
     let (own, plain) = (rig.port.clone(), rig.device.port());
-    let privileged = AccessMode { privileged: true, ..AccessMode::READ };
+    let privileged = (Access::READ | Access::PRIVILEGED);
     let at = |page: u64, len: u64| Segment { address: BASE + page * PAGE + PAGE - 8, len };
     let unbound = Pasid::new(7).expect("small");
     let pieces: [&[Segment]; 8] = [
@@ -58,19 +56,19 @@ fn gathers_and_scatters_that_translate_come_to_what_those_of_any_other_port_do()
     ];
     for pieces in pieces {
         let len = pieces.iter().map(|piece| piece.len as usize).sum();
-        for mode in [AccessMode::READ, AccessMode::WRITE, EXECUTE, privileged] {
+        for access in [Access::READ, Access::WRITE, EXECUTE, privileged] {
             for pasid in [Some(rig.pasid), Some(unbound), None] {
                 let (mut mine, mut theirs) = (vec![0; len], vec![0; len]);
                 let read = [
-                    own.gather(pasid, pieces, &mut mine, mode),
-                    plain.gather(pasid, pieces, &mut theirs, mode),
+                    own.gather(pasid, pieces, &mut mine, access),
+                    plain.gather(pasid, pieces, &mut theirs, access),
                 ]
                 .map(outcome);
                 assert_eq!(mine, theirs);
                 let data = vec![pieces.len() as u8; len];
                 let written = [
-                    own.scatter(pasid, pieces, &data, mode),
-                    plain.scatter(pasid, pieces, &data, mode),
+                    own.scatter(pasid, pieces, &data, access),
+                    plain.scatter(pasid, pieces, &data, access),
                 ]
                 .map(outcome);
                 for [mine, theirs] in [read, written] {
@@ -86,7 +84,7 @@ fn gathers_and_scatters_that_translate_come_to_what_those_of_any_other_port_do()
         }
     }
     assert!(
-        matches!(own.gather(None, &[at(0, 8)], &mut [0; 4], AccessMode::READ), Err(error) if matches!(error.cause, DmaCause::Length { .. }))
+        matches!(own.gather(None, &[at(0, 8)], &mut [0; 4], Access::READ), Err(error) if matches!(error.cause, DmaCause::Length { .. }))
     );
     rig.take_down();
 }
@@ -98,7 +96,7 @@ fn a_privileged_and_an_execute_gather_use_translations_of_their_own() {
     rig.grant_everything();
     rig.space.protect(BASE, PAGE, Protection::READ_WRITE.privileged());
     rig.space.protect(BASE + PAGE, PAGE, Protection::READ_EXECUTE);
-    let privileged = AccessMode { privileged: true, on_absent: OnAbsent::Stop, ..AccessMode::READ };
+    let privileged = Access { privileged: true, on_absent: OnAbsent::Stop, ..Access::READ };
     let (port, pasid) = (rig.port.clone(), Some(rig.pasid));
     let piece = |page: u64| [Segment { address: BASE + page * PAGE, len: 8 }];
     port.gather(pasid, &piece(0), &mut [0; 8], privileged).expect("granted");
@@ -106,7 +104,7 @@ fn a_privileged_and_an_execute_gather_use_translations_of_their_own() {
     assert_eq!(rig.space.peek(BASE, 8), b"a system");
     assert!(
         port.hold(pasid, BASE, privileged).is_some()
-            && port.hold(pasid, BASE, AccessMode::READ).is_none()
+            && port.hold(pasid, BASE, Access::READ).is_none()
     );
     assert!(port.read(pasid, BASE, &mut [0; 8]).is_err(), "a user's");
     port.read(pasid, BASE + PAGE, &mut [0; 8]).expect("readable");
@@ -117,7 +115,7 @@ fn a_privileged_and_an_execute_gather_use_translations_of_their_own() {
     port.gather(pasid, &piece(1), &mut [0; 8], EXECUTE).expect("granted");
     assert!(
         port.hold(pasid, BASE + PAGE, EXECUTE).is_some()
-            && port.hold(pasid, BASE + PAGE, AccessMode::READ).is_some()
+            && port.hold(pasid, BASE + PAGE, Access::READ).is_some()
     );
     rig.take_down();
 }

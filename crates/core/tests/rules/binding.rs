@@ -1,10 +1,10 @@
 //! Binding: what is refused, with which values and which advice (rules B1, B2, B4 to B8).
 
-use sva_core::{
-    Bind, BindError, Feature, Features, PathDefect, PathPolicy, Refusal, SharedBecause,
-    SpaceCapabilities, SpaceEnded, SpaceRefusal,
-};
-use sva_core::{EndReason, FaultReason, IommuConfig, Removal, Sibling};
+use sva_core::error::Sibling;
+use sva_core::error::{BindError, Refusal, SpaceRefusal};
+use sva_core::topology::{PathDefect, PathPolicy, SharedBecause};
+use sva_core::{Bind, Feature, Features, SpaceCapabilities, SpaceEnded};
+use sva_core::{EndReason, FaultReason, IommuConfig, Removal};
 use sva_testkit::MemorySpace;
 
 use crate::support::*;
@@ -251,7 +251,7 @@ fn a_space_that_has_ended_is_refused_with_the_way_it_ended() {
         drop(bond);
     }
     drop(device);
-    assert_eq!(world.iommu.census().pasids, 0);
+    assert_eq!(world.iommu.object_counts().pasids, 0);
 }
 
 // shows B1, G6

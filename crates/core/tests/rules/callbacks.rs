@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
+use sva_core::topology::PeerWindow;
 use sva_core::{
-    AddrRange, Bind, Bond, Container, EndReason, FaultReason, Iommu, PeerWindow, Removal,
-    UnbindReport,
+    AddrRange, Bind, Bond, Container, EndReason, FaultReason, Iommu, Removal, UnbindReport,
 };
+use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
 use crate::hooked::HookedBus;
@@ -35,7 +35,11 @@ fn an_exit_handler_can_unbind_its_own_bond() {
             ..UnbindReport::default()
         };
         assert_eq!(reports.lock()[..], [report]);
-        assert_eq!(world.iommu.census().bonds, 0, "the handler has returned, and the bond is gone");
+        assert_eq!(
+            world.iommu.object_counts().bonds,
+            0,
+            "the handler has returned, and the bond is gone"
+        );
         assert_eq!(space.watches(), 0);
     });
 }
@@ -69,8 +73,8 @@ fn two_handlers_in_two_threads_unbind_each_other_s_bonds() {
             scope.spawn(|| left.end(EndReason::Exited));
             scope.spawn(|| right.end(EndReason::Execed));
         });
-        assert_eq!(world.iommu.census().bonds, 0);
-        assert_eq!(world.iommu.census().pasids, 0);
+        assert_eq!(world.iommu.object_counts().bonds, 0);
+        assert_eq!(world.iommu.object_counts().pasids, 0);
     });
 }
 
@@ -94,7 +98,7 @@ fn two_handlers_of_one_space_in_one_thread_unbind_each_other_s_bonds_and_both_ru
         }
         space.end(EndReason::Exited);
         assert_eq!(*ran.lock(), 2, "the end was published before the unbinds began (U4)");
-        assert_eq!(world.iommu.census().bonds, 0);
+        assert_eq!(world.iommu.object_counts().bonds, 0);
     });
 }
 
@@ -129,7 +133,7 @@ fn a_resolver_that_unbinds_does_not_wait_for_the_access_that_it_is_inside_of() {
         device.port().read(Some(pasid), BASE, &mut [0; 8]).expect("it was under way");
         assert!(slot.lock().is_none());
         assert_eq!(
-            (world.iommu.pasid_of(id), world.iommu.census().bonds),
+            (world.iommu.pasid_of(id), world.iommu.object_counts().bonds),
             (None, 0),
             "the last access has finished it"
         );
@@ -181,7 +185,7 @@ fn a_model_that_a_peer_write_reaches_can_unbind_and_the_rest_of_that_access_is_c
             (4 + PAGE, BASE + 2 * PAGE, FaultReason::NotBound)
         );
         assert_eq!(space.peek(BASE + 2 * PAGE, 4), [0; 4]);
-        assert_eq!(iommu.census(), sva_core::Census::default());
+        assert_eq!(iommu.object_counts(), sva_core::ObjectCounts::default());
     });
 }
 
@@ -208,7 +212,7 @@ fn a_model_can_unbind_from_the_call_that_tells_it_to_stop() {
         *slot.lock() = Some(world.bind(&device, &second));
         world.bind(&device, &first).unbind();
         assert_eq!(refusals.lock()[..], [Some(FaultReason::NotBound)]);
-        assert_eq!(world.iommu.census().bonds, 0);
+        assert_eq!(world.iommu.object_counts().bonds, 0);
     });
 }
 
@@ -279,7 +283,7 @@ fn a_handler_that_is_dropped_unused_is_dropped_when_access_has_stopped() {
             Some(FaultReason::NotBound),
             "whatever its drop did, the bond is gone"
         );
-        assert_eq!(world.iommu.census().bonds, 0);
+        assert_eq!(world.iommu.object_counts().bonds, 0);
     });
 }
 
@@ -330,7 +334,7 @@ fn isolation_handlers_can_unbind_the_bonds_of_the_handlers_that_come_after_them(
         }
         world.plug(2);
         assert!(slots.iter().all(|slot| slot.lock().is_none()));
-        assert_eq!(world.iommu.census().bonds, 0);
+        assert_eq!(world.iommu.object_counts().bonds, 0);
     });
 }
 
@@ -370,7 +374,7 @@ fn a_container_can_be_changed_and_closed_inside_a_resolver_that_works_for_it() {
         });
         device.port().read(None, 0x10000, &mut [0; 8]).expect("it was under way");
         assert!(slot.lock().is_none());
-        let census = world.iommu.census();
+        let census = world.iommu.object_counts();
         assert_eq!((census.containers, census.bonds, census.pasids), (0, 0, 0));
         world.container(&[device.group()]).close();
     });

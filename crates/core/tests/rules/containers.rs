@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
-use sva_core::{
-    Bind, BindGroupError, ContainerBindError, ContainerUnbindError, EndReason, Event, FaultReason,
-    Feature, Features, JoinError, LeaveError, MapError, Overlap, PeerWindow, Refusal, Removal,
-    RequesterId, UnbindReport, UnmapError,
+use sva_core::error::{
+    BindGroupError, ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError,
+    Refusal, UnmapError,
 };
+use sva_core::topology::PeerWindow;
+use sva_core::{
+    Bind, EndReason, Event, FaultReason, Feature, Features, Overlap, Removal, RequesterId,
+    UnbindReport,
+};
+use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
 use crate::support::*;
@@ -108,7 +112,10 @@ fn a_container_s_bind_is_idempotent_and_one_unbind_undoes_it() {
         let again = container.bind(&space.handle(), Bind::new("drvdata")).expect("the same again");
         assert_eq!((again.tag, again.pasid, again.existing), (first.tag, first.pasid, true));
     }
-    assert_eq!((world.iommu.census().bonds, container.bound()), (1, vec![space.handle().id()]));
+    assert_eq!(
+        (world.iommu.object_counts().bonds, container.bound()),
+        (1, vec![space.handle().id()])
+    );
     for other in [Bind::new("other"), Bind::new("drvdata").features(Features::NONE)] {
         let error = container.bind(&space.handle(), other).map(drop).expect_err("different");
         let text = format!(
@@ -143,7 +150,7 @@ struct AsksWhenCompared(sva_core::Iommu);
 
 impl PartialEq for AsksWhenCompared {
     fn eq(&self, _: &Self) -> bool {
-        self.0.census().bonds == 1
+        self.0.object_counts().bonds == 1
     }
 }
 
@@ -410,13 +417,13 @@ fn a_container_that_closes_stops_its_devices_removes_its_mappings_and_frees_its_
         let closing = std::thread::spawn(move || container.close());
         eventually("access stops", || one.port().owner_of(tag.pasid).is_none());
         assert!(
-            !closing.is_finished() && world.iommu.census().pasids == 1,
+            !closing.is_finished() && world.iommu.object_counts().pasids == 1,
             "an access is in flight"
         );
         parked.release().expect("under way");
         closing.join().expect("no panic");
         assert_eq!(model.stopped(), [tag]);
-        let census = world.iommu.census();
+        let census = world.iommu.object_counts();
         assert_eq!((census.containers, census.bonds, census.pasids, census.groups), (0, 0, 0, 2));
         assert_eq!(bound.watches(), 0);
         for device in [&one, &two] {
@@ -538,7 +545,11 @@ fn joins_binds_maps_and_ends_from_four_threads_do_not_deadlock() {
             world.iommu.remove(device, Removal::Orderly).expect("plugged");
         }
         assert_eq!(
-            (world.iommu.census().bonds, world.iommu.census().pasids, shared.watches()),
+            (
+                world.iommu.object_counts().bonds,
+                world.iommu.object_counts().pasids,
+                shared.watches()
+            ),
             (0, 0, 0)
         );
     });

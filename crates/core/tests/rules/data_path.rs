@@ -1,9 +1,10 @@
 //! What a transaction comes to: exact counts, routing, grants, the event log (rules T1, T5, B7,
 //! F6).
 
+use sva_core::topology::{PathPolicy, PeerWindow};
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, DmaCause, Event, Fault, FaultReason, Features,
-    IommuConfig, OnAbsent, Overlap, Pasid, PathPolicy, PeerWindow, Segment,
+    Access, AddrRange, Bind, DmaCause, Event, Fault, FaultReason, Features, IommuConfig, Overlap,
+    Pasid, Segment,
 };
 use sva_testkit::{Forwarding, ForwardingSpace, PAGE, PeerAccess, Protection, RecordingSpace};
 
@@ -34,7 +35,7 @@ fn an_access_that_runs_off_its_mapping_counts_its_bytes_and_names_the_address() 
         device: bdf(1),
         pasid: Some(pasid),
         address: end,
-        access: Access::Read,
+        access: Access::READ,
         reason: FaultReason::NotMapped,
     };
     assert_eq!((done, fault), (PAGE + 5, expected));
@@ -63,12 +64,12 @@ fn a_scatter_that_meets_a_read_only_page_counts_over_all_its_pieces_and_changes_
         piece(BASE + 5 * PAGE, 4),
     ];
     let data: Vec<u8> = (1..=34).collect();
-    let (done, fault) = stop(device.port().scatter(Some(pasid), &pieces, &data, AccessMode::WRITE));
+    let (done, fault) = stop(device.port().scatter(Some(pasid), &pieces, &data, Access::WRITE));
     let expected = Fault {
         device: bdf(1),
         pasid: Some(pasid),
         address: BASE + PAGE,
-        access: Access::Write,
+        access: Access::WRITE,
         reason: FaultReason::Denied,
     };
     assert_eq!((done, fault), (16, expected));
@@ -90,7 +91,7 @@ fn pieces_that_take_one_way_go_to_the_provider_in_one_call() {
     let pieces: Vec<Segment> = (0..1024).map(|n| piece(BASE + n * 33, 8)).collect();
     device
         .port()
-        .gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], AccessMode::READ)
+        .gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], Access::READ)
         .expect("mapped");
     let record = recording.take();
     assert_eq!(record.len(), 1024);
@@ -98,7 +99,7 @@ fn pieces_that_take_one_way_go_to_the_provider_in_one_call() {
     world.bus.windows(bdf(1), &[window(BASE + 33 * 512, 8, true)]);
     device
         .port()
-        .gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], AccessMode::READ)
+        .gather(Some(bond.pasid()), &pieces, &mut vec![0; 8192], Access::READ)
         .expect("mapped");
     let record = recording.take();
     let calls: std::collections::BTreeSet<u64> = record.iter().map(|piece| piece.call).collect();
@@ -122,7 +123,7 @@ fn a_range_that_wraps_is_refused_at_its_first_address_after_what_came_before_it(
         world.bus.windows(bdf(1), windows);
         port.write(Some(pasid), u64::MAX - 7, &[3; 8]).expect("up to the very last byte");
         let pieces = [piece(BASE, 5), piece(u64::MAX - 3, 5), piece(BASE + 64, 5)];
-        let (done, fault) = stop(port.scatter(Some(pasid), &pieces, &[9; 15], AccessMode::WRITE));
+        let (done, fault) = stop(port.scatter(Some(pasid), &pieces, &[9; 15], Access::WRITE));
         assert_eq!((done, fault.address, fault.reason), (5, u64::MAX - 3, FaultReason::Wraps));
         assert_eq!((space.peek(BASE, 5), space.peek(BASE + 64, 5)), (vec![9; 5], vec![0; 5]));
         assert_eq!(space.peek(u64::MAX - 7, 8), [3; 8], "nothing of a range that wraps is done");
@@ -140,7 +141,7 @@ fn a_buffer_that_does_not_fit_the_pieces_is_an_error_of_the_model_and_no_fault()
     let pieces = [piece(BASE, u64::MAX), piece(BASE, u64::MAX)];
     let error = device
         .port()
-        .gather(Some(pasid), &pieces, &mut [0; 8], AccessMode::READ)
+        .gather(Some(pasid), &pieces, &mut [0; 8], Access::READ)
         .expect_err("too small");
     assert!(matches!(error.cause, DmaCause::Length { pieces: u64::MAX, buffer: 8 }), "{error}");
     assert_eq!((error.done, error.fault()), (0, None));
@@ -148,7 +149,7 @@ fn a_buffer_that_does_not_fit_the_pieces_is_an_error_of_the_model_and_no_fault()
         error.to_string(),
         "after 0 bytes: the pieces are 18446744073709551615 bytes and the buffer is 8"
     );
-    assert!(device.port().scatter(Some(pasid), &[], &[1], AccessMode::WRITE).is_err());
+    assert!(device.port().scatter(Some(pasid), &[], &[1], Access::WRITE).is_err());
     assert_eq!(world.events(), []);
 }
 
@@ -188,7 +189,7 @@ fn what_a_peer_decodes_goes_there_and_the_rest_of_the_same_access_to_memory() {
     let access = PeerAccess {
         from: bdf(1),
         decoder: bdf(9),
-        access: Access::Write,
+        access: Access::WRITE,
         address: BASE + PAGE,
         bytes: data[page..2 * page].to_vec(),
     };
@@ -207,7 +208,7 @@ fn what_a_peer_decodes_goes_there_and_the_rest_of_the_same_access_to_memory() {
     // In pieces that begin inside and end outside of the window, and the other way round.
     let pieces = [piece(BASE + 2 * PAGE - 3, 6), piece(BASE + PAGE - 3, 6)];
     let mut parts = [0; 12];
-    device.port().gather(Some(pasid), &pieces, &mut parts, AccessMode::READ).expect("both answer");
+    device.port().gather(Some(pasid), &pieces, &mut parts, Access::READ).expect("both answer");
     assert_eq!(parts, *[&data[2 * page - 3..2 * page + 3], &data[page - 3..page + 3]].concat());
 }
 
@@ -257,7 +258,7 @@ fn a_peer_that_aborts_ends_the_access_at_the_window_s_first_byte() {
     world.bus.windows(bdf(1), &[window(BASE + PAGE, PAGE, true), lost]).abort(bdf(9));
     let pieces = [piece(BASE, 8), piece(BASE + PAGE - 8, 16)];
     let (done, fault) =
-        stop(device.port().gather(Some(pasid), &pieces, &mut [0; 24], AccessMode::READ));
+        stop(device.port().gather(Some(pasid), &pieces, &mut [0; 24], Access::READ));
     assert_eq!(
         (done, fault.address, fault.reason),
         (16, BASE + PAGE, FaultReason::PeerAbort(bdf(9)))
@@ -326,16 +327,16 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     let (space, device) = (space(), world.plug(1));
     space.protect(BASE, PAGE, Protection::READ_EXECUTE);
     space.protect(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
-    let execute = AccessMode { access: Access::Execute, ..AccessMode::READ };
-    let privileged = AccessMode { privileged: true, ..AccessMode::READ };
-    let fetch = |pasid, at, mode| {
-        reason(device.port().gather(Some(pasid), &[piece(at, 4)], &mut [0; 4], mode))
+    let execute = Access::EXECUTE;
+    let privileged = (Access::READ | Access::PRIVILEGED);
+    let fetch = |pasid, at, access| {
+        reason(device.port().gather(Some(pasid), &[piece(at, 4)], &mut [0; 4], access))
     };
 
     let bond = world.bind(&device, &space);
     assert_eq!(fetch(bond.pasid(), BASE, execute), Some(FaultReason::NotGranted));
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, privileged), Some(FaultReason::NotGranted));
-    assert_eq!(fetch(bond.pasid(), BASE + PAGE, AccessMode::READ), Some(FaultReason::Denied));
+    assert_eq!(fetch(bond.pasid(), BASE + PAGE, Access::READ), Some(FaultReason::Denied));
     bond.unbind();
     let features = Features { execute: true, privileged: true, ..Features::default() };
     let bond = world
@@ -349,8 +350,8 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
         "the page does not permit it"
     );
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, privileged), None);
-    assert_eq!(fetch(bond.pasid(), BASE + PAGE, AccessMode::READ), Some(FaultReason::Denied));
-    let write = AccessMode { privileged: true, ..AccessMode::WRITE };
+    assert_eq!(fetch(bond.pasid(), BASE + PAGE, Access::READ), Some(FaultReason::Denied));
+    let write = (Access::WRITE | Access::PRIVILEGED);
     assert_eq!(
         reason(device.port().scatter(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &[1; 4], write)),
         None
@@ -358,7 +359,7 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     let mut logged = world.events().into_iter().filter_map(|event| {
         if let Event::Fault(fault) = event { Some(fault.access) } else { None }
     });
-    assert_eq!(logged.next(), Some(Access::Execute));
+    assert_eq!(logged.next(), Some(Access::EXECUTE));
 }
 
 // shows F6, T1
@@ -379,7 +380,7 @@ fn without_the_page_fault_feature_an_absent_page_aborts_even_where_the_device_wo
     bond.unbind();
 
     let bond = world.bind(&device, &space);
-    let stopping = AccessMode { on_absent: OnAbsent::Stop, ..AccessMode::READ };
+    let stopping = Access { on_absent: OnAbsent::Stop, ..Access::READ };
     let refused =
         device.port().gather(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &mut [0; 4], stopping);
     assert_eq!(reason(refused), Some(FaultReason::NotPresent), "as the device asked");
@@ -396,13 +397,13 @@ fn the_event_log_keeps_the_newest_and_counts_what_it_lost() {
         let _ = device.port().read(Some(pasid), n * 8, &mut [0; 8]);
     }
     let drained = world.iommu.drain_events();
-    let kept: Vec<Event> = (2..5).map(|n| not_bound(&device, pasid, n * 8, Access::Read)).collect();
+    let kept: Vec<Event> = (2..5).map(|n| not_bound(&device, pasid, n * 8, Access::READ)).collect();
     assert_eq!((drained.events, drained.lost), (kept, 2));
     let _ = device.port().write(Some(pasid), 40, &[0]);
     let drained = world.iommu.drain_events();
     assert_eq!(
         (drained.events, drained.lost),
-        (vec![not_bound(&device, pasid, 40, Access::Write)], 0),
+        (vec![not_bound(&device, pasid, 40, Access::WRITE)], 0),
         "each loss is told once"
     );
 }
@@ -435,7 +436,7 @@ fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
         .expect_err("broken");
     let text = "the overlaps with peer windows could not be determined: process_vm_readv failed: Cannot allocate memory (os error 12)";
     assert_eq!(error.to_string(), text);
-    assert_eq!(world.iommu.census().bonds, 1);
+    assert_eq!(world.iommu.object_counts().bonds, 1);
 }
 
 /// A provider whose machine fails below it.
@@ -453,11 +454,11 @@ impl ForwardingSpace for Broken {
         &*self.0
     }
 
-    fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), sva_core::Stopped> {
+    fn read(&self, _: &[Segment], _: &mut [u8], _: Access) -> Result<(), sva_core::Stopped> {
         Err(sva_core::Stopped { done: 3, cause: sva_core::StopCause::Host(failure()) })
     }
 
-    fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), sva_core::Stopped> {
+    fn write(&self, _: &[Segment], _: &[u8], _: Access) -> Result<(), sva_core::Stopped> {
         Err(sva_core::Stopped { done: 3, cause: sva_core::StopCause::Host(failure()) })
     }
 
@@ -469,7 +470,7 @@ impl ForwardingSpace for Broken {
         Err(sva_core::StopCause::Host(failure()))
     }
 
-    fn resolve(&self, _: u64, _: AccessMode) -> Result<(), sva_core::StopCause> {
+    fn resolve(&self, _: u64, _: Access) -> Result<(), sva_core::StopCause> {
         Err(sva_core::StopCause::Host(failure()))
     }
 

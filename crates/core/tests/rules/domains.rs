@@ -1,10 +1,8 @@
 //! MAP and UNMAP (rules T8, T2, T5) against their refusals and against a slow model.
 
 use proptest::prelude::*;
-use sva_core::{
-    AddrRange, EndReason, FaultReason, IommuConfig, MapError, MapRequest, Protection, Removal,
-    UnmapError,
-};
+use sva_core::error::{MapError, UnmapError};
+use sva_core::{AddrRange, EndReason, FaultReason, IommuConfig, MapRequest, Permissions, Removal};
 use sva_testkit::{PAGE, reference};
 
 use crate::support::*;
@@ -43,7 +41,7 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
             "0x700000000001 is not a multiple of the page size 0x1000",
         ),
         (
-            MapRequest { protection: Protection { read: false, write: false }, ..good.clone() },
+            MapRequest { protection: Permissions { read: false, write: false }, ..good.clone() },
             "a mapping at IOVA 0x10000 that permits nothing; permit read or write",
         ),
         (
@@ -164,10 +162,10 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
         .iommu
         .map(
             group,
-            &MapRequest { protection: Protection::READ, ..mapping(0x10000, 1, &space, BASE) },
+            &MapRequest { protection: Permissions::READ, ..mapping(0x10000, 1, &space, BASE) },
         )
         .expect("free");
-    let write_only = Protection { read: false, write: true };
+    let write_only = Permissions { read: false, write: true };
     world
         .iommu
         .map(group, &MapRequest { protection: write_only, ..mapping(0x11000, 1, &space, BASE) })
@@ -185,8 +183,7 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
         Some(FaultReason::Denied),
         "a page that the process may not write"
     );
-    let execute =
-        sva_core::AccessMode { access: sva_core::Access::Execute, ..sva_core::AccessMode::READ };
+    let execute = sva_core::Access { access: sva_core::Access::EXECUTE, ..sva_core::Access::READ };
     let piece = sva_core::Segment { address: 0x10000, len: 4 };
     assert_eq!(reason(port.gather(None, &[piece], &mut buf, execute)), Some(FaultReason::Denied));
     let (done, fault) = stop(port.write(None, 0x11ffe, &[1; 4]));
@@ -319,7 +316,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Map { iova, len, target, write } => {
-                    let protection = Protection { read: true, write };
+                    let protection = Permissions { read: true, write };
                     let request = MapRequest { iova, len, space: space.handle(), address: target, protection };
                     let mapped = world.iommu.map(group, &request);
                     if iova % PAGE != 0 || len % PAGE != 0 {

@@ -4,11 +4,12 @@
 use std::sync::{Arc, Weak};
 
 use sva_core::pri::AnswerError;
-use sva_core::sync::Mutex;
+use sva_core::pri::ResponseCode;
 use sva_core::{
     AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Link, LinkEnds,
-    Plug, ResponseCode, SpaceId, ToDevice, ToIommu,
+    Plug, SpaceId, ToDevice, ToIommu,
 };
+use sva_sync::Mutex;
 use sva_testkit::MemorySpace;
 
 use crate::held::*;
@@ -147,7 +148,7 @@ fn a_begun_unbind_does_not_wait_for_the_group_that_is_being_resolved_and_is_over
             (unbinding.is_over(), asker.outcome(first), world.pages_under_way()),
             (true, INVALID, (0, 0))
         );
-        assert_eq!(world.iommu.census().pasids, 0);
+        assert_eq!(world.iommu.object_counts().pasids, 0);
     });
 }
 
@@ -172,7 +173,11 @@ fn an_unbind_from_inside_the_resolver_of_its_own_group_is_deferred_until_that_ha
         assert_eq!((report.deferred, report.page_groups), (true, 1));
         assert_eq!((asker.outcome(first), asker.outcome(waiting)), (INVALID, INVALID));
         assert_eq!(
-            (world.iommu.census().bonds, world.iommu.census().pasids, space.watches()),
+            (
+                world.iommu.object_counts().bonds,
+                world.iommu.object_counts().pasids,
+                space.watches()
+            ),
             (0, 0, 0)
         );
     });
@@ -196,7 +201,11 @@ fn a_resolver_may_drop_the_last_handle_of_its_own_space_and_its_bond() {
         let (first, waiting) = (asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)]));
         world.resolve();
         assert_eq!((asker.outcome(first), asker.outcome(waiting)), (INVALID, INVALID));
-        assert_eq!((world.iommu.census().spaces, handle.strong_count()), (0, 0), "nothing kept it");
+        assert_eq!(
+            (world.iommu.object_counts().spaces, handle.strong_count()),
+            (0, 0),
+            "nothing kept it"
+        );
         world.take_down(&[&asker]);
     });
 }
@@ -243,7 +252,7 @@ fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
     let (given, waiting) =
         (asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)]));
     world.sort();
-    world.iommu.next_page_work().expect("two wait").run();
+    world.iommu.next_page_request_job().expect("two wait").run();
     space.end(EndReason::Exited);
     world.resolve();
     let group = kept.lock().remove(0);
@@ -327,7 +336,7 @@ fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
         });
         slow.inside.wait();
         let group = port.open_group(Some(pasid)).expect("free");
-        port.ask_page(group, page(1), sva_core::AccessMode::READ, true).expect("there is credit");
+        port.request_page(group, page(1), sva_core::Access::READ, true).expect("there is credit");
         // The device has forgotten, and then the last access leaves: all before the unbind comes to
         // the queue.
         let (iommu, left) = (world.iommu.clone(), Arc::new(Mutex::new(None)));
@@ -335,7 +344,8 @@ fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
         *hook.lock() = Some(Box::new(move || {
             slow.let_go();
             let _ = access.join().expect("no panic");
-            *seen.lock() = Some((iommu.pasid_of(id).is_some(), iommu.census().page_requests));
+            *seen.lock() =
+                Some((iommu.pasid_of(id).is_some(), iommu.object_counts().page_requests));
         }));
         assert_eq!(bond.unbind().page_groups, 1);
         assert_eq!(

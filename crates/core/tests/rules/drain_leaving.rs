@@ -85,7 +85,7 @@ fn what_a_container_gives_up_can_be_begun_and_is_over_when_the_device_has_forgot
                 _ => {
                     let leaving = container.begin_close();
                     assert_eq!(
-                        (world.iommu.census().containers, world.iommu.census().bonds),
+                        (world.iommu.object_counts().containers, world.iommu.object_counts().bonds),
                         (0, 1)
                     );
                     Box::new(move || leaving.is_over())
@@ -112,7 +112,10 @@ fn what_a_container_gives_up_can_be_begun_and_is_over_when_the_device_has_forgot
             assert!(over(), "{way}");
             world.resolve();
         }
-        assert_eq!((world.iommu.census().bonds, world.iommu.census().containers), (0, 0));
+        assert_eq!(
+            (world.iommu.object_counts().bonds, world.iommu.object_counts().containers),
+            (0, 0)
+        );
         world.take_down(&[&asker]);
     });
 }
@@ -180,7 +183,7 @@ fn an_orderly_removal_answers_what_is_pending_and_a_surprise_counts_it_as_unansw
         assert_eq!((world.sort(), world.pages_under_way()), (0, (0, 0)));
         assert!(bond.unbind().already_ended);
         asker.link.lose_all(any_message);
-        assert_eq!(world.iommu.census(), sva_core::Census::default());
+        assert_eq!(world.iommu.object_counts(), sva_core::ObjectCounts::default());
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use sva_core::sync::Mutex;
 use sva_core::{AddressSpace, Bind, BondEnd, EndReason, Event, FaultReason, SpaceId, UnbindReport};
+use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
 use crate::support::*;
@@ -50,7 +50,7 @@ fn the_end_runs_each_handler_once_with_its_drvdata_and_cuts_the_devices_off() {
     );
     assert_eq!(world.iommu.pasid_of(id), Some(tag), "held until the last bond is gone (U5)");
     drop(second);
-    assert_eq!((world.iommu.pasid_of(id), world.iommu.census().pasids), (None, 0));
+    assert_eq!((world.iommu.pasid_of(id), world.iommu.object_counts().pasids), (None, 0));
     assert_eq!(ends.lock().len(), 2);
 }
 
@@ -139,7 +139,7 @@ fn an_unbind_after_the_end_was_published_runs_the_handler_itself_and_the_provide
         work.run();
     }
     assert_eq!(ends.lock().len(), 1);
-    assert_eq!(world.iommu.census().bonds, 0);
+    assert_eq!(world.iommu.object_counts().bonds, 0);
 }
 
 // shows U4
@@ -302,7 +302,11 @@ fn a_forgotten_bond_leaks_its_pasid_and_its_watch_and_nothing_worse() {
     assert_eq!(refused(&device.port(), pasid), None);
     world.iommu.remove(&device, sva_core::Removal::Orderly).expect("plugged");
     assert_eq!(refused(&device.port(), pasid), Some(FaultReason::DeviceRemoved));
-    assert_eq!((world.iommu.census().pasids, space.watches()), (0, 0), "the removal has ended it");
+    assert_eq!(
+        (world.iommu.object_counts().pasids, space.watches()),
+        (0, 0),
+        "the removal has ended it"
+    );
 
     let again = world.plug(1);
     let bond = world
@@ -316,7 +320,7 @@ fn a_forgotten_bond_leaks_its_pasid_and_its_watch_and_nothing_worse() {
         refused(&again.port(), world.iommu.pasid_of(space.handle().id()).expect("held").pasid)
             .is_some()
     );
-    assert_eq!(world.iommu.census().pasids, 1);
+    assert_eq!(world.iommu.object_counts().pasids, 1);
 }
 
 // shows U7

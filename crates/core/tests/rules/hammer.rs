@@ -8,12 +8,12 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use sva_core::{
-    Bind, Census, Device, DeviceSpec, EndReason, Event, FaultReason, Iommu, IommuConfig, PasidTag,
-    Removal,
+    Bind, Device, DeviceSpec, EndReason, Event, FaultReason, Iommu, IommuConfig, ObjectCounts,
+    PasidTag, Removal,
 };
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE};
 
 use crate::support::*;
@@ -273,7 +273,7 @@ fn a_hammer_of_binds_ends_removals_and_dma_never_lets_a_byte_through_that_it_sho
         for number in 1..=DEVICES {
             system.iommu.remove(&system.device(number), Removal::Orderly).expect("plugged");
         }
-        assert_eq!(system.iommu.census(), Census::default());
+        assert_eq!(system.iommu.object_counts(), ObjectCounts::default());
         for space in &system.spaces {
             space.lock().check_canaries();
             assert_eq!(space.lock().memory.watches(), 0);

@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use sva_core::topology::SharedBecause;
 use sva_core::{
-    Bind, Bond, Capabilities, Census, Clock, Device, DeviceSpec, EndReason, FaultReason, GroupBond,
-    Iommu, IommuConfig, PasidTag, Plug, Removal, SharedBecause, UnbindReport, WorkerConfig,
-    Workers,
+    Bind, Bond, Capabilities, Clock, Device, DeviceSpec, EndReason, FaultReason, GroupBond, Iommu,
+    IommuConfig, ObjectCounts, PasidTag, Plug, Removal, UnbindReport, WorkerConfig, Workers,
 };
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::FlatTopology;
 
 use crate::support::*;
@@ -317,17 +317,17 @@ impl System {
     fn end(&self) {
         eventually("invalidations are over", || {
             self.iommu.tick();
-            self.iommu.census().invalidations == 0
+            self.iommu.object_counts().invalidations == 0
         });
         let _workers = Workers::start(&self.iommu, WorkerConfig::default()).expect("threads");
         eventually("page requests are answered", || {
-            let Census { page_requests, page_groups, .. } = self.iommu.census();
+            let ObjectCounts { page_requests, page_groups, .. } = self.iommu.object_counts();
             (page_requests, page_groups) == (0, 0)
         });
         for number in 1..=DEVICES {
             self.iommu.remove(&self.device(number), Removal::Orderly).expect("plugged");
         }
-        assert_eq!(self.iommu.census(), Census::default());
+        assert_eq!(self.iommu.object_counts(), ObjectCounts::default());
         for space in &self.spaces {
             let space = space.lock();
             // A worker that has ended the last bond takes the watch off after that.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sva_core::{
-    Access, AddrRange, Bdf, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId,
-    SharedBecause, Topology, Version,
+use sva_core::topology::{
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
 };
+use sva_core::{Access, AddrRange, Bdf, RequesterId};
 use sva_testkit::FlatTopology;
 
 use crate::support::{Later, later};

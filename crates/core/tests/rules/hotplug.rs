@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
+use sva_core::error::{PlugError, Refusal, RemoveError};
+use sva_core::topology::{PathDefect, PathPolicy, PeerWindow};
 use sva_core::{
     AddrRange, Bind, Device, Event, FaultReason, Feature, Features, IsolationChange, Overlap,
-    PathDefect, PathPolicy, PeerWindow, PlugError, Refusal, Removal, RemoveError, RequesterId,
+    Removal, RequesterId,
 };
+use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
 use crate::hooked::HookedBus;
@@ -148,7 +150,7 @@ fn the_owner_of_a_device_bond_hears_of_a_newcomer_that_stays_blocked() {
             .bind_device(device, &other.handle(), Bind::new(()))
             .map(drop)
             .expect_err("two in the group");
-        assert!(matches!(error, sva_core::BindError::NotSingleton { .. }), "{error:?}");
+        assert!(matches!(error, sva_core::error::BindError::NotSingleton { .. }), "{error:?}");
     }
 }
 
@@ -421,7 +423,7 @@ fn surprise_removal_while_the_exit_handler_runs_neither_hangs_nor_runs_it_twice(
         world.iommu.remove(&device, Removal::Surprise).expect("plugged");
         assert!(device.is_removed());
         let unbinding = std::thread::spawn(move || bond.unbind());
-        assert_eq!(world.iommu.census().bonds, 1, "its handler is still running");
+        assert_eq!(world.iommu.object_counts().bonds, 1, "its handler is still running");
         go.raise();
         ending.join().expect("no panic");
         assert!(unbinding.join().expect("no panic").handler_ran);
@@ -492,7 +494,7 @@ impl sva_core::DeviceOps for AsksWhenDropped {}
 
 impl Drop for AsksWhenDropped {
     fn drop(&mut self) {
-        let _ = self.0.census();
+        let _ = self.0.object_counts();
         self.1.raise();
     }
 }
@@ -535,7 +537,8 @@ fn a_reserved_region_of_a_device_that_comes_during_a_map_is_noticed_by_one_of_th
     watched(|| {
         let space = space();
         let bus = HookedBus::new(bdf(1));
-        bus.script.share(&[bdf(1), bdf(2)], sva_core::SharedBecause::NoAcs { port: bdf(30) });
+        bus.script
+            .share(&[bdf(1), bdf(2)], sva_core::topology::SharedBecause::NoAcs { port: bdf(30) });
         bus.script.reserve(bdf(2), &[AddrRange::new(0x10000, PAGE).expect("a range")]);
         let iommu = sva_core::Iommu::new(bus.clone(), sva_core::IommuConfig::default());
         let spec = |number| sva_core::DeviceSpec { bdf: bdf(number), capabilities: everything() };

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::thread;
 
-use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal,
+    Access, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal,
     Segment, UnbindReport, Unbinding,
 };
+use sva_sync::Mutex;
 use sva_testkit::ArenaChange;
 use sva_testkit::{ArenaSpace, PAGE, Protection};
 
@@ -38,7 +38,7 @@ impl Held {
     }
 
     fn pin<'a>(&self, port: &'a DmaPort, address: u64, len: u64) -> Pin<'a> {
-        port.pin(self.bond.pasid(), Segment { address, len }, AccessMode::WRITE).expect("mapped")
+        port.pin(self.bond.pasid(), Segment { address, len }, Access::WRITE).expect("mapped")
     }
 
     /// A port that pins what is kept from the second time on: the first goes the long way.
@@ -142,13 +142,13 @@ fn a_pin_says_what_all_of_the_piece_means_or_nothing() {
     held.space.protect(at(3), PAGE, Protection::READ);
     let piece = Segment { address: at(1) + 100, len: 2 * PAGE };
     assert_eq!(
-        reason(port.pin(held.bond.pasid(), piece, AccessMode::WRITE).map(drop)),
+        reason(port.pin(held.bond.pasid(), piece, Access::WRITE).map(drop)),
         Some(FaultReason::Denied)
     );
-    assert!(port.pin(held.bond.pasid(), piece, AccessMode::READ).is_ok());
+    assert!(port.pin(held.bond.pasid(), piece, Access::READ).is_ok());
     assert!(is_over(&held.take_away(1)), "what failed has nothing in hand");
     held.space.absent(at(2), PAGE);
-    assert!(port.pin(held.bond.pasid(), piece, AccessMode::READ).is_ok());
+    assert!(port.pin(held.bond.pasid(), piece, Access::READ).is_ok());
     assert_eq!(held.space.resolved(), 1, "it was brought in");
     assert!(held.pin(&port, at(0), 0).runs().is_empty());
 }
@@ -167,13 +167,12 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
             let pasid = bond.pasid();
             let piece = Segment { address: BASE, len: 8 };
             let (port, port_beside) = (device.port(), other.port());
-            let pin = || port.pin(pasid, piece, AccessMode::READ);
+            let pin = || port.pin(pasid, piece, Access::READ);
             if practised {
                 drop(pin().expect("mapped"));
             }
             let pins = [pin().expect("mapped"), pin().expect("mapped")];
-            let of_the_other =
-                port_beside.pin(pasid, piece, AccessMode::READ).expect("bound as well");
+            let of_the_other = port_beside.pin(pasid, piece, Access::READ).expect("bound as well");
             let unbinding = bond.begin_unbind();
             assert_eq!(
                 unbinding.report(),
@@ -188,7 +187,7 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
             assert_eq!(over, [false, false, true]);
             drop(of_the_other);
             assert_eq!(beside.unbind().drained, 0);
-            let census = world.iommu.census();
+            let census = world.iommu.object_counts();
             assert_eq!((census.bonds, census.pasids), (0, 0));
         }
     });
@@ -225,7 +224,7 @@ fn an_unbind_counts_once_what_is_just_being_taken_in_hand() {
         let (begin, begun) = unbind_in_the_middle(bond);
         asked.at_next_run(begin);
         let pin = port
-            .pin(pasid, Segment { address: BASE, len: 8 }, AccessMode::READ)
+            .pin(pasid, Segment { address: BASE, len: 8 }, Access::READ)
             .expect("it was said to be in hand before");
         let (unbinding, over) = begun.lock().take().expect("asked");
         assert_eq!(
@@ -254,7 +253,7 @@ fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_taken_in_hand() {
             }
             true
         });
-        let pinned = port.pin(pasid, Segment { address: BASE, len: 8 }, AccessMode::READ);
+        let pinned = port.pin(pasid, Segment { address: BASE, len: 8 }, Access::READ);
         assert_eq!(reason(pinned.map(drop)), Some(FaultReason::NotBound));
         let (unbinding, over) = begun.lock().take().expect("resolved");
         assert_eq!(
@@ -280,11 +279,11 @@ fn what_is_in_hand_of_the_next_owner_of_a_number_is_found_by_its_changes() {
         };
         let (port, piece) = (device.port(), Segment { address: BASE, len: 8 });
         let bond = bind(&spaces[0]);
-        (0..2).for_each(|_| drop(port.pin(bond.pasid(), piece, AccessMode::READ).expect("mapped")));
+        (0..2).for_each(|_| drop(port.pin(bond.pasid(), piece, Access::READ).expect("mapped")));
         bond.unbind();
         let bond = bind(&spaces[1]);
         (0..2).for_each(|_| port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped"));
-        let pin = port.pin(bond.pasid(), piece, AccessMode::READ).expect("mapped");
+        let pin = port.pin(bond.pasid(), piece, Access::READ).expect("mapped");
         assert_eq!(pin.space(), spaces[1].handle().id());
         let change = elsewhere(|| spaces[1].begin_protect(BASE, PAGE, Protection::READ));
         assert!(!is_over(&change));
@@ -305,7 +304,7 @@ fn a_removal_is_over_when_the_device_has_nothing_in_hand() {
         assert!(!removing.is_over());
         let piece = Segment { address: BASE, len: 8 };
         assert_eq!(
-            reason(port.pin(held.bond.pasid(), piece, AccessMode::READ).map(drop)),
+            reason(port.pin(held.bond.pasid(), piece, Access::READ).map(drop)),
             Some(FaultReason::DeviceRemoved)
         );
         drop(pin);

@@ -1,9 +1,10 @@
 //! Memory that is accessed in place, by what the IOMMU has kept: whatever takes an access away
 //! takes it away from a port that remembers, at once (rules B7, U1, U2, U4, U5, F7, T1, T2, T6).
 
+use sva_core::topology::PeerWindow;
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, Bond, Device, DmaPort, EndReason, Event, FaultReason,
-    Features, Pasid, PeerWindow, Segment, UnbindReport,
+    Access, AddrRange, Bind, Bond, Device, DmaPort, EndReason, Event, FaultReason, Features, Pasid,
+    Segment, UnbindReport,
 };
 use sva_testkit::{ArenaSpace, PAGE, Protection};
 
@@ -55,7 +56,7 @@ fn touch(port: &DmaPort, pasid: Pasid) {
 }
 
 fn is_kept(port: &DmaPort, pasid: Pasid) -> bool {
-    (0..PAGES).all(|page| port.kept(pasid, BASE + page * PAGE, AccessMode::READ).is_some())
+    (0..PAGES).all(|page| port.kept(pasid, BASE + page * PAGE, Access::READ).is_some())
 }
 
 fn read(port: &DmaPort, pasid: Option<Pasid>) -> Option<FaultReason> {
@@ -140,9 +141,9 @@ fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses
     // And around it goes on as before: what is kept ends where the window begins.
     held.port.read(held.pasid(), BASE, &mut [0; PAGE as usize]).expect("below it");
     held.port.read(held.pasid(), BASE + 2 * PAGE, &mut [0; 8]).expect("above it");
-    assert!(held.port.kept(held.bond.pasid(), BASE + PAGE - 1, AccessMode::READ).is_some());
+    assert!(held.port.kept(held.bond.pasid(), BASE + PAGE - 1, Access::READ).is_some());
     assert_eq!(
-        held.port.kept(held.bond.pasid(), BASE + PAGE, AccessMode::READ),
+        held.port.kept(held.bond.pasid(), BASE + PAGE, Access::READ),
         None,
         "that is not the IOMMU's"
     );
@@ -162,24 +163,24 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
         .bind_device(&device, &space.handle(), Bind::new(()).features(features))
         .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
-    let execute = AccessMode { access: Access::Execute, ..AccessMode::READ };
-    let privileged = AccessMode { privileged: true, ..AccessMode::READ };
+    let execute = Access::EXECUTE;
+    let privileged = (Access::READ | Access::PRIVILEGED);
     let at = |page: u64| Segment { address: BASE + page * PAGE, len: 8 };
     // Twice: the second time by what the first one left.
     for _ in 0..2 {
-        assert_eq!(reason(port.gather(pasid, &[at(0)], &mut [0; 8], AccessMode::READ)), None);
+        assert_eq!(reason(port.gather(pasid, &[at(0)], &mut [0; 8], Access::READ)), None);
         assert_eq!(
-            reason(port.scatter(pasid, &[at(0)], &[0; 8], AccessMode::WRITE)),
+            reason(port.scatter(pasid, &[at(0)], &[0; 8], Access::WRITE)),
             Some(FaultReason::Denied)
         );
-        assert_eq!(reason(port.gather(pasid, &[at(1)], &mut [0; 8], AccessMode::READ)), None);
+        assert_eq!(reason(port.gather(pasid, &[at(1)], &mut [0; 8], Access::READ)), None);
         assert_eq!(
             reason(port.gather(pasid, &[at(1)], &mut [0; 8], execute)),
             Some(FaultReason::NotGranted)
         );
         assert_eq!(reason(port.gather(pasid, &[at(2)], &mut [0; 8], privileged)), None);
         assert_eq!(
-            reason(port.gather(pasid, &[at(2)], &mut [0; 8], AccessMode::READ)),
+            reason(port.gather(pasid, &[at(2)], &mut [0; 8], Access::READ)),
             Some(FaultReason::Denied)
         );
     }
@@ -202,12 +203,7 @@ fn a_change_takes_what_was_kept_of_privileged_accesses() {
         .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     let read = |page| {
-        reason(port.gather(
-            pasid,
-            &[at(page)],
-            &mut [0; 8],
-            AccessMode { privileged: true, ..AccessMode::READ },
-        ))
+        reason(port.gather(pasid, &[at(page)], &mut [0; 8], (Access::READ | Access::PRIVILEGED)))
     };
     (0..6).for_each(|n| assert_eq!(read(n % 3), None));
     assert_eq!(world.iommu.iotlb_usage().entries, 3);
@@ -277,7 +273,7 @@ fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
     watched(|| {
         let Remembering { port, bond, space, .. } = Remembering::new();
         let (pasid, piece) = (Some(bond.pasid()), Segment { address: BASE, len: 2 * PAGE });
-        let report = port.with_memory(pasid, piece, AccessMode::WRITE, |slices| {
+        let report = port.with_memory(pasid, piece, Access::WRITE, |slices| {
             assert_eq!(slices.iter().map(|slice| slice.len() as u64).sum::<u64>(), 2 * PAGE);
             slices[0].copy_from(&[7u8; 8]);
             space.unmap(BASE + PAGE, PAGE);
@@ -297,7 +293,7 @@ fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
     let held = Remembering::new();
     let piece = |address, len| Segment { address, len };
     let refused = |pasid, piece| {
-        reason(held.port.with_memory(pasid, piece, AccessMode::READ, |_| panic!("it does not run")))
+        reason(held.port.with_memory(pasid, piece, Access::READ, |_| panic!("it does not run")))
     };
     assert_eq!(refused(None, piece(BASE, 8)), Some(FaultReason::NotInPlace));
     assert_eq!(refused(held.pasid(), piece(u64::MAX, 8)), Some(FaultReason::Wraps));
@@ -309,7 +305,7 @@ fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
     let device = world.plug(1);
     let bond = world.bind(&device, &copied);
     let outcome =
-        device.port().with_memory(Some(bond.pasid()), piece(BASE, 8), AccessMode::READ, |_| {
+        device.port().with_memory(Some(bond.pasid()), piece(BASE, 8), Access::READ, |_| {
             panic!("it does not run")
         });
     assert_eq!(reason(outcome), Some(FaultReason::NotInPlace));
@@ -330,7 +326,7 @@ fn an_invalidation_of_one_page_leaves_the_others_kept() {
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize);
     space.unmap(at(3), PAGE);
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize - 1);
-    let kept = |page| port.kept(bond.pasid(), at(page), AccessMode::READ).is_some();
+    let kept = |page| port.kept(bond.pasid(), at(page), Access::READ).is_some();
     assert_eq!((0..PAGES).filter(|page| kept(*page)).count() as u64, PAGES - 1);
     bond.unbind();
     assert_eq!(
@@ -478,7 +474,7 @@ fn an_access_over_the_edge_of_what_is_remembered_is_a_fault_of_what_is_outside()
             reason(port.read_obj::<[u64; 8]>(pasid, end - 64 + outside).map(drop)),
             Some(FaultReason::NotMapped)
         );
-        assert!(port.kept(bond.pasid(), first - outside, AccessMode::READ).is_none());
+        assert!(port.kept(bond.pasid(), first - outside, Access::READ).is_none());
     }
     assert_eq!(space.peek(first, 64), [1; 64]);
     assert_eq!(space.peek(end - 64, 64)[..2], [0, 2]);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sva_core::ats::Frame;
-use sva_core::sync::atomic::{AtomicBool, Ordering};
+use sva_core::pri::{FaultQueue, ResponseCode};
+use sva_core::topology::PeerWindow;
 use sva_core::{
-    Access, AccessMode, AddrRange, Bind, Capabilities, Clock, Device, DeviceSpec, FaultQueue,
-    FaultReason, Iommu, IommuConfig, OnAbsent, PeerWindow, Plug, Removal, ResponseCode,
-    WorkerConfig, Workers,
+    Access, AddrRange, Bind, Capabilities, Clock, Device, DeviceSpec, FaultReason, Iommu,
+    IommuConfig, Plug, Removal, WorkerConfig, Workers,
 };
+use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
 use crate::held::{
@@ -96,7 +97,7 @@ fn an_answer_that_is_lost_is_given_up_however_much_else_the_device_is_told() {
             let (other, start) = (device.ats_port(), Instant::now());
             while !done.load(Ordering::Acquire) && start.elapsed() < LIMIT / 6 {
                 let request =
-                    other.ask_translation(pasid, BASE + PAGE, AccessMode::READ).expect("ATS is on");
+                    other.request_translation(pasid, BASE + PAGE, Access::READ).expect("ATS is on");
                 other.abandon_translation(request);
             }
             assert!(
@@ -104,7 +105,7 @@ fn an_answer_that_is_lost_is_given_up_however_much_else_the_device_is_told() {
                 "the access still waits after {:?}",
                 start.elapsed()
             );
-            assert_eq!(reason(asker.join().expect("no panic")), Some(FaultReason::Overdue));
+            assert_eq!(reason(asker.join().expect("no panic")), Some(FaultReason::TimedOut));
         });
     });
 }
@@ -123,9 +124,9 @@ fn a_bond_of_a_device_that_vanished_is_not_unbound_while_a_group_of_it_can_still
             .expect("free");
         let port = device.ats_port();
         let group = port.open_group(Some(bond.pasid())).expect("credit");
-        port.ask_page(group, BASE, AccessMode::READ, true).expect("credit");
+        port.request_page(group, BASE, Access::READ, true).expect("credit");
         while world.iommu.sort_page_request() {}
-        world.iommu.next_page_work().expect("a group").run();
+        world.iommu.next_page_request_job().expect("a group").run();
         let mut cookies = Vec::new();
         queue.read(8, |cookie, _, _| cookies.push(cookie)).expect("room");
         // An access of something else keeps the removal waiting.
@@ -137,7 +138,7 @@ fn a_bond_of_a_device_that_vanished_is_not_unbound_while_a_group_of_it_can_still
         assert!(bond.unbind().already_ended);
         let answer = sva_core::pri::GroupAnswer { cookie: cookies[0], code: ResponseCode::Success };
         assert!(queue.answer(&[answer]).is_err(), "a group of a bond that is gone was answered");
-        assert_eq!(world.iommu.census().page_groups, 0);
+        assert_eq!(world.iommu.object_counts().page_groups, 0);
         parked.release().expect("it was under way");
         remover.join().expect("no panic").expect("plugged");
         world.iommu.unmap(device.group(), 0, 1 << 30).map(drop).unwrap_or_default();
@@ -157,7 +158,7 @@ fn when_the_last_handles_are_dropped_nothing_of_a_translating_device_is_left() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.hold(Some(bond.pasid()), BASE, AccessMode::READ).expect("kept");
+        let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
         let reset = device.reset().expect("plugged");
         drop((bond, held, port, reset, device, world));
     }
@@ -178,9 +179,9 @@ fn any_number_of_changes_waits_for_one_use_and_ends_with_it() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.hold(Some(bond.pasid()), BASE, AccessMode::READ).expect("kept");
+        let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
         let changes: Vec<_> = (0..CHANGES).map(|_| space.begin_replace(BASE, PAGE)).collect();
-        assert_eq!(device.invalidations_under_way(), CHANGES);
+        assert_eq!(device.outstanding_invalidations(), CHANGES);
         drop(held);
         assert!(changes.iter().all(sva_testkit::Change::is_over));
     };
@@ -204,15 +205,15 @@ fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
     let (port, pasid) = (device.ats_port(), Some(bond.pasid()));
     port.write(pasid, u64::MAX, &[7]).expect("mapped");
     assert_eq!(space.peek(u64::MAX, 1), [7]);
-    assert_eq!(port.hold(pasid, u64::MAX, AccessMode::READ).expect("kept").len(), 1);
+    assert_eq!(port.hold(pasid, u64::MAX, Access::READ).expect("kept").len(), 1);
     assert_eq!(reason(port.read(pasid, u64::MAX, &mut [0; 2])), Some(FaultReason::Wraps));
     let mut page = [0; PAGE as usize];
     port.read(pasid, top, &mut page).expect("all of the last page");
     assert_eq!(page[PAGE as usize - 1], 7);
-    let untranslated = AccessMode { on_absent: OnAbsent::Stop, ..AccessMode::READ };
+    let untranslated = Access { on_absent: OnAbsent::Stop, ..Access::READ };
     assert_eq!(port.try_read(pasid, u64::MAX, &mut [0; 9], untranslated).expect("kept"), Some(1));
     assert_eq!(
-        reason(device.port().read_translated(pasid, Frame(u64::MAX), &mut [0; 2], Access::Read)),
+        reason(device.port().read_translated(pasid, Frame(u64::MAX), &mut [0; 2], Access::READ)),
         Some(FaultReason::NoSuchFrame)
     );
     space.unmap(top, PAGE);
@@ -225,7 +226,7 @@ fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
     world.bus.translated_windows(device.bdf(), Some(&[everything]));
     device
         .port()
-        .read_translated(pasid, Frame(0), &mut [0; 8], Access::Read)
+        .read_translated(pasid, Frame(0), &mut [0; 8], Access::READ)
         .expect("the peer answers");
 }
 
@@ -238,13 +239,13 @@ fn an_invalidation_that_a_link_repeats_for_ever_is_kept_once() {
     let bond = world.bind(&device, &space);
     let port = device.ats_port();
     port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-    let held = port.hold(Some(bond.pasid()), BASE, AccessMode::READ).expect("kept");
+    let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
     let change = space.begin_unmap(BASE, PAGE);
     let letter = link.take(any_message);
     (0..1000).for_each(|_| letter.clone().deliver());
     drop(letter);
     link.hold(no_message);
-    let work = world.iommu.census().device_work;
+    let work = world.iommu.object_counts().device_work;
     drop(held);
     assert_eq!(work, 2, "the use, and the invalidation that waits for it");
     assert!(change.is_over());

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use sva_core::{
-    Bind, Bond, Census, Container, Device, EndReason, Features, GroupBond, Pasid, PasidTag, Removal,
+    Bind, Bond, Container, Device, EndReason, Features, GroupBond, ObjectCounts, Pasid, PasidTag,
+    Removal,
 };
 use sva_testkit::MemorySpace;
 
@@ -429,7 +430,7 @@ impl History {
                 );
             }
         }
-        let census = world.iommu.census();
+        let census = world.iommu.object_counts();
         let spaces: BTreeSet<usize> =
             self.bonds.iter().filter(|(bond, _)| !bond.over).map(|(bond, _)| bond.space).collect();
         let bonds = self.bonds.iter().filter(|(bond, _)| !bond.over).count();
@@ -470,7 +471,7 @@ proptest! {
             for device in history.plugged.values() {
                 world.iommu.remove(device, Removal::Orderly).expect("plugged");
             }
-            assert_eq!(world.iommu.census(), Census::default());
+            assert_eq!(world.iommu.object_counts(), ObjectCounts::default());
             assert!(history.spaces.iter().all(|(space, _)| space.watches() == 0));
         });
     }

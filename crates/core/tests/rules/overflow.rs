@@ -2,7 +2,8 @@
 //! S3).
 
 use sva_core::pri::PrgIndex;
-use sva_core::{IommuConfig, ResponseCode, ToDevice};
+use sva_core::pri::ResponseCode;
+use sva_core::{IommuConfig, ToDevice};
 
 use crate::held::*;
 use crate::paging::*;
@@ -82,7 +83,7 @@ fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
     }
     asker
         .port
-        .ask_page(partial, page(3), sva_core::AccessMode::READ, false)
+        .request_page(partial, page(3), sva_core::Access::READ, false)
         .expect("there is credit");
     world.resolve();
     assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((0, 0), 3));
@@ -96,7 +97,7 @@ fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
     world.resolve();
     let more = asker.ask_part(Some(bond.pasid()), &[page(0); QUEUE]);
     world.sort();
-    asker.port.ask_page(more, page(0), sva_core::AccessMode::READ, false).expect("there is credit");
+    asker.port.request_page(more, page(0), sva_core::Access::READ, false).expect("there is credit");
     assert_eq!(
         (asker.outcome(whole), world.iommu.page_counts().lost),
         (SUCCESS, 1),
@@ -139,7 +140,7 @@ fn a_flood_of_stop_markers_leaves_the_queue_to_the_others_and_still_discards() {
         (counts.stop_markers, counts.lost, counts.overflows, counts.discarded),
         (10_000, 10_000 - 32, 0, 1)
     );
-    assert_eq!(world.iommu.census().page_requests, 32);
+    assert_eq!(world.iommu.object_counts().page_requests, 32);
     let group = asker.ask(Some(bond.pasid()), &[page(1)]);
     assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
 }

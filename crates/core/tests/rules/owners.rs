@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
+use sva_core::error::{DomainOf, HandlerError};
 use sva_core::pri::{AnswerError, AnswersError, GroupAnswer, NoRoom, PrgIndex};
-use sva_core::sync::Mutex;
-use sva_core::{
-    Bind, Bond, DomainOf, FaultQueue, FaultReason, HandlerError, Iommu, PageRequestGroup,
-    PageRequestHandler, Pasid, Removal, ResponseCode,
-};
+use sva_core::pri::{FaultQueue, PageRequestGroup, PageRequestHandler, ResponseCode};
+use sva_core::{Bind, Bond, FaultReason, Iommu, Pasid, Removal};
+use sva_sync::Mutex;
 use sva_testkit::MemorySpace;
 
 use crate::paging::*;
@@ -449,7 +448,7 @@ fn a_handler_that_unbinds_its_own_bond_does_not_wait_for_itself() {
         let groups = [asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)])];
         assert_eq!(world.resolve(), 1);
         assert_eq!((asker.outcome(groups[0]), asker.outcome(groups[1])), (INVALID, INVALID));
-        assert_eq!((world.iommu.census().bonds, world.iommu.census().pasids), (0, 0));
+        assert_eq!((world.iommu.object_counts().bonds, world.iommu.object_counts().pasids), (0, 0));
         assert!(held.lock().is_none());
     });
 }

@@ -1,10 +1,9 @@
 //! Page request groups, their answers, and what is refused (rules F1, F3, F5).
 
-use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
-use sva_core::{
-    Access, AccessMode, Bind, Capabilities, EndReason, FaultReason, Features, IommuConfig, Pasid,
-    ResponseCode, Service, ServiceError,
-};
+use sva_core::error::{Service, ServiceError};
+use sva_core::pri::ResponseCode;
+use sva_core::pri::{GroupOutcome, PageRequestError, PrgIndex};
+use sva_core::{Access, Bind, Capabilities, EndReason, FaultReason, Features, IommuConfig, Pasid};
 use sva_testkit::{PAGE, Protection};
 
 use crate::held::*;
@@ -27,7 +26,7 @@ fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
     let mut indexes: Vec<u16> = groups.iter().map(|group| group.get()).collect();
     indexes.sort_unstable();
     assert_eq!(indexes, (0..512).collect::<Vec<u16>>());
-    assert_eq!(asker.port.open_group(Some(bond.pasid())), Err(AskError::NoIndex));
+    assert_eq!(asker.port.open_group(Some(bond.pasid())), Err(PageRequestError::NoIndex));
     assert_eq!(world.resolve(), 512);
     assert!(groups.iter().all(|group| asker.outcome(*group) == SUCCESS));
     let again = asker.port.open_group(Some(bond.pasid())).expect("the indexes are free again");
@@ -49,7 +48,7 @@ fn a_device_is_allocated_a_share_of_the_queue_whatever_its_capacity() {
         (0..4).map(|n| greedy.ask(Some(bond.pasid()), &[page(n)])).collect();
     assert_eq!(
         greedy.port.open_group(Some(bond.pasid())),
-        Err(AskError::NoCredit { outstanding: 4, allowed: 4 })
+        Err(PageRequestError::NoCredit { outstanding: 4, allowed: 4 })
     );
     let group = modest.ask(Some(other.pasid()), &[page(5)]);
     assert!(!world.iommu.page_queue_overflowed());
@@ -87,7 +86,7 @@ fn requests_of_groups_that_are_sent_by_turns_stay_in_their_groups() {
     let resolved = note_resolved(&space);
     let first = asker.ask_part(Some(bond.pasid()), &[page(0)]);
     let second = asker.ask_part(Some(bond.pasid()), &[page(1)]);
-    asker.port.ask_page(first, page(2), AccessMode::READ, false).expect("open");
+    asker.port.request_page(first, page(2), Access::READ, false).expect("open");
     asker.finish(second, page(3));
     assert_eq!(world.resolve(), 1, "the second one alone is complete");
     assert_eq!((asker.outcome(first), asker.outcome(second)), (None, SUCCESS));
@@ -151,15 +150,15 @@ fn a_device_has_no_more_requests_outstanding_than_it_was_allowed_and_gets_credit
     let pasid = Some(bond.pasid());
     let whole = asker.ask(pasid, &[page(0), page(1), page(2)]);
     let part = asker.ask_part(pasid, &[page(3), page(4), page(5), page(6), page(7)]);
-    let none_left = AskError::NoCredit { outstanding: CREDIT, allowed: CREDIT };
+    let none_left = PageRequestError::NoCredit { outstanding: CREDIT, allowed: CREDIT };
     assert_eq!(asker.port.open_group(pasid), Err(none_left));
-    assert_eq!(asker.port.ask_page(part, page(0), AccessMode::READ, true), Err(none_left));
+    assert_eq!(asker.port.request_page(part, page(0), Access::READ, true), Err(none_left));
     world.resolve();
     assert_eq!(asker.outcome(whole), SUCCESS);
     asker.finish(part, page(8));
     assert_eq!(
-        asker.port.ask_page(part, page(0), AccessMode::READ, true),
-        Err(AskError::NotOpen(part))
+        asker.port.request_page(part, page(0), Access::READ, true),
+        Err(PageRequestError::NotOpen(part))
     );
     world.resolve();
     let given_up = asker.ask_part(pasid, &[page(0); 8]);
@@ -213,12 +212,12 @@ fn what_cannot_be_had_answers_invalid_with_the_reason_in_the_log() {
     space.protect(page(1), PAGE, Protection::READ);
     space.unmap(page(2), PAGE);
     let asked = [
-        (pasid, page(1), AccessMode::WRITE, FaultReason::Denied),
-        (pasid, page(2), AccessMode::READ, FaultReason::NotMapped),
-        (None, page(0), AccessMode::READ, FaultReason::NoDomainMapping),
+        (pasid, page(1), Access::WRITE, FaultReason::Denied),
+        (pasid, page(2), Access::READ, FaultReason::NotMapped),
+        (None, page(0), Access::READ, FaultReason::NoDomainMapping),
     ];
-    for (pasid, address, mode, why) in asked {
-        let group = asker.ask_as(pasid, address, mode);
+    for (pasid, address, access, why) in asked {
+        let group = asker.ask_as(pasid, address, access);
         world.resolve();
         assert_eq!((asker.outcome(group), world.reasons()), (INVALID, vec![why]));
     }
@@ -249,10 +248,10 @@ fn the_first_page_that_cannot_be_had_ends_the_group_and_the_next_group_goes_on()
 fn execute_and_privileged_requests_are_granted_by_the_bond_or_answer_invalid() {
     let Setting { world, asker, space, bond } = Setting::new();
     space.protect(page(0), PAGE, Protection { execute: true, ..Protection::READ_WRITE });
-    let execute = AccessMode { access: Access::Execute, ..AccessMode::READ };
-    let privileged = AccessMode { privileged: true, ..AccessMode::READ };
-    for mode in [privileged, execute] {
-        let group = asker.ask_as(Some(bond.pasid()), page(0), mode);
+    let execute = Access::EXECUTE;
+    let privileged = (Access::READ | Access::PRIVILEGED);
+    for access in [privileged, execute] {
+        let group = asker.ask_as(Some(bond.pasid()), page(0), access);
         world.resolve();
         assert_eq!(
             (asker.outcome(group), world.reasons()),
@@ -266,9 +265,9 @@ fn execute_and_privileged_requests_are_granted_by_the_bond_or_answer_invalid() {
         .bind_device(&asker.device, &space.handle(), Bind::new(()).features(features))
         .expect("it has both");
     space.protect(page(1), PAGE, Protection { privileged: true, ..Protection::READ_WRITE });
-    for (address, mode) in [(page(0), execute), (page(1), privileged)] {
+    for (address, access) in [(page(0), execute), (page(1), privileged)] {
         space.absent(address, PAGE);
-        let group = asker.ask_as(Some(bond.pasid()), address, mode);
+        let group = asker.ask_as(Some(bond.pasid()), address, access);
         let before = space.resolved();
         world.resolve();
         assert_eq!((asker.outcome(group), space.resolved() - before), (SUCCESS, 1));
@@ -329,8 +328,11 @@ fn after_page_requests_are_switched_off_nothing_is_pending_and_nothing_is_taken(
     let (queued, part) = (asker.ask(pasid, &[page(0)]), asker.ask_part(pasid, &[page(1)]));
     asker.device.disable_pri().expect("it was on");
     assert_eq!((asker.outcome(queued), world.pages_under_way()), (INVALID, (0, 0)));
-    assert_eq!(asker.port.open_group(pasid), Err(AskError::Disabled));
-    assert_eq!(asker.port.ask_page(part, page(2), AccessMode::READ, true), Err(AskError::Disabled));
+    assert_eq!(asker.port.open_group(pasid), Err(PageRequestError::Disabled));
+    assert_eq!(
+        asker.port.request_page(part, page(2), Access::READ, true),
+        Err(PageRequestError::Disabled)
+    );
     assert_eq!(
         asker.device.disable_pri(),
         Err(ServiceError::NotOn { device: bdf(1), service: Service::Pri })

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use sva_core::pri::{GroupOutcome, PageRequest, PageResponse, PrgIndex, StopMarker};
-use sva_core::sync::Mutex;
+use sva_core::pri::{PageRequestGroup, PageRequestHandler, ResponseCode};
 use sva_core::{
-    AccessMode, AtsPort, Bond, Capabilities, Census, Device, DeviceSpec, Fault, FaultReason, Iommu,
-    IommuConfig, PageRequestGroup, PageRequestHandler, Pasid, PasidWidth, Plug, Removal,
-    ResponseCode, ToDevice, ToIommu,
+    Access, AtsPort, Bond, Capabilities, Device, DeviceSpec, Fault, FaultReason, Iommu,
+    IommuConfig, ObjectCounts, Pasid, PasidWidth, Plug, Removal, ToDevice, ToIommu,
 };
+use sva_sync::Mutex;
 use sva_testkit::{MemorySpace, PAGE};
 
 use crate::held::*;
@@ -70,12 +70,12 @@ impl World {
     /// groups that were.
     pub(crate) fn resolve(&self) -> usize {
         self.sort();
-        std::iter::from_fn(|| self.iommu.next_page_work().map(|work| work.run())).count()
+        std::iter::from_fn(|| self.iommu.next_page_request_job().map(|work| work.run())).count()
     }
 
     /// Page requests that are not in a complete group, and groups that are not answered.
     pub(crate) fn pages_under_way(&self) -> (usize, usize) {
-        let census = self.iommu.census();
+        let census = self.iommu.object_counts();
         (census.page_requests, census.page_groups)
     }
 
@@ -95,7 +95,7 @@ impl World {
             asker.link.lose_all(any_message);
             self.iommu.remove(&asker.device, Removal::Orderly).expect("plugged");
         }
-        assert_eq!(self.iommu.census(), Census::default());
+        assert_eq!(self.iommu.object_counts(), ObjectCounts::default());
     }
 }
 
@@ -112,20 +112,20 @@ impl Asker {
     pub(crate) fn ask_part(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
         let group = self.port.open_group(pasid).expect("an index is free");
         for address in addresses {
-            self.port.ask_page(group, *address, AccessMode::READ, false).expect("there is credit");
+            self.port.request_page(group, *address, Access::READ, false).expect("there is credit");
         }
         group
     }
 
     /// Asks for the last page of a group.
     pub(crate) fn finish(&self, group: PrgIndex, address: u64) {
-        self.port.ask_page(group, address, AccessMode::READ, true).expect("there is credit");
+        self.port.request_page(group, address, Access::READ, true).expect("there is credit");
     }
 
     /// Asks for one page with this kind of access.
-    pub(crate) fn ask_as(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> PrgIndex {
+    pub(crate) fn ask_as(&self, pasid: Option<Pasid>, address: u64, access: Access) -> PrgIndex {
         let group = self.port.open_group(pasid).expect("an index is free");
-        self.port.ask_page(group, address, mode, true).expect("there is credit");
+        self.port.request_page(group, address, access, true).expect("there is credit");
         group
     }
 
@@ -190,7 +190,7 @@ impl Drop for Slow {
 
 /// Takes the next group and resolves it on a thread of its own.
 pub(crate) fn resolve_aside(iommu: &Iommu) -> JoinHandle<()> {
-    let work = iommu.next_page_work().expect("a group waits");
+    let work = iommu.next_page_request_job().expect("a group waits");
     std::thread::spawn(move || work.run())
 }
 

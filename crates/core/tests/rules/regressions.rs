@@ -54,7 +54,7 @@ fn an_unbind_leaves_alone_who_got_its_number_before_it_returned() {
         let owner = owner.lock().take().expect("bound while the unbind was under way");
         assert_eq!((owner.pasid(), device.port().owner_of(pasid)), (pasid, Some(owner.tag())));
         assert_eq!(refused(&device.port(), pasid), None);
-        assert_eq!((world.iommu.census().bonds, world.iommu.census().pasids), (1, 1));
+        assert_eq!((world.iommu.object_counts().bonds, world.iommu.object_counts().pasids), (1, 1));
     });
 }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::pri::{AskError, GroupOutcome, PageResponse, PrgIndex};
+use sva_core::pri::{GroupOutcome, PageRequestError, PageResponse, PrgIndex};
+use sva_core::pri::{PageRequestGroup, ResponseCode};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason,
-    HostFailure, Iommu, IommuConfig, OnAbsent, PageRequestGroup, Pasid, ResponseCode, Segment,
-    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, ToDevice,
-    Translation, WatchToken,
+    Access, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason,
+    HostFailure, Iommu, IommuConfig, Pasid, Segment, SpaceCapabilities, SpaceEnded, SpaceId,
+    SpaceWatcher, StopCause, Stopped, ToDevice, Translation, WatchToken,
 };
 use sva_testkit::PAGE;
 
@@ -100,10 +100,10 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     let waiting = asker.ask_part(Some(sound_bond.pasid()), &[page(0)]);
     world.resolve();
     assert_eq!(asker.outcome(group), FAILURE);
-    assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(AskError::Failed));
+    assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(PageRequestError::Failed));
     assert_eq!(
-        asker.port.ask_page(waiting, page(1), AccessMode::READ, true),
-        Err(AskError::Failed)
+        asker.port.request_page(waiting, page(1), Access::READ, true),
+        Err(PageRequestError::Failed)
     );
     // A device that goes on all the same is told again, and nothing is resolved for it.
     let before = world.iommu.page_counts();
@@ -117,7 +117,7 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     // Switching page requests off and on again is no reset.
     asker.device.disable_pri().expect("they were on");
     asker.device.enable_pri().expect("they were off");
-    assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(AskError::Failed));
+    assert_eq!(asker.port.open_group(Some(sound_bond.pasid())), Err(PageRequestError::Failed));
     asker.send(Some(sound_bond.pasid()), 41, page(3), true);
     assert_eq!((world.iommu.page_counts().failed - after.failed, world.resolve()), (1, 0));
     asker.device.reset().expect("plugged").done();
@@ -204,7 +204,7 @@ fn an_access_whose_credit_is_lost_for_good_ends_as_overdue() {
                 clock.advance(Duration::from_secs(1));
                 std::thread::yield_now();
             }
-            assert_eq!(access.join().expect("no panic"), Some(FaultReason::Overdue));
+            assert_eq!(access.join().expect("no panic"), Some(FaultReason::TimedOut));
         }
         asker.device.reset().expect("plugged").done();
         asker.link.hold(no_message);
@@ -235,11 +235,11 @@ impl AddressSpace for Broken {
 
     fn unwatch(&self, _: WatchToken) {}
 
-    fn read(&self, _: &[Segment], _: &mut [u8], _: AccessMode) -> Result<(), Stopped> {
+    fn read(&self, _: &[Segment], _: &mut [u8], _: Access) -> Result<(), Stopped> {
         Err(Stopped { done: 0, cause: StopCause::NotPresent })
     }
 
-    fn write(&self, _: &[Segment], _: &[u8], _: AccessMode) -> Result<(), Stopped> {
+    fn write(&self, _: &[Segment], _: &[u8], _: Access) -> Result<(), Stopped> {
         Err(Stopped { done: 0, cause: StopCause::NotPresent })
     }
 
@@ -247,8 +247,8 @@ impl AddressSpace for Broken {
         Err(StopCause::NotPresent)
     }
 
-    fn resolve(&self, _: u64, mode: AccessMode) -> Result<(), StopCause> {
-        assert_eq!(mode.on_absent, OnAbsent::Resolve);
+    fn resolve(&self, _: u64, access: Access) -> Result<(), StopCause> {
+        assert_eq!(access.on_absent, OnAbsent::Resolve);
         Err(StopCause::Host(HostFailure {
             call: "resolve",
             source: std::io::Error::from_raw_os_error(5),

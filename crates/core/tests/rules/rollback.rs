@@ -1,10 +1,9 @@
 //! All or nothing: what a refused bind, BIND, MAP or join leaves behind is what was there before
 //! (rules B2, B3, G2, G3).
 
-use sva_core::{
-    AddrRange, Bind, BindGroupError, ContainerBindError, Device, EndReason, Feature, Features,
-    JoinError, PathDefect, Refusal, SpaceCapabilities, SpaceRefusal,
-};
+use sva_core::error::{BindGroupError, ContainerBindError, JoinError, Refusal, SpaceRefusal};
+use sva_core::topology::PathDefect;
+use sva_core::{AddrRange, Bind, Device, EndReason, Feature, Features, SpaceCapabilities};
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
 use crate::support::*;
@@ -96,7 +95,7 @@ fn a_space_that_ends_between_the_check_and_the_watch_costs_no_pasid() {
         world.iommu.bind_device(&device, &handle, bind).map(drop)
     });
     assert!(
-        matches!(error, sva_core::BindError::Space(SpaceRefusal::Ended(e)) if e.0 == EndReason::Execed)
+        matches!(error, sva_core::error::BindError::Space(SpaceRefusal::Ended(e)) if e.0 == EndReason::Execed)
     );
     let other = crate::support::space();
     assert_eq!(world.bind(&device, &other).pasid().get(), 1, "the one PASID is free");

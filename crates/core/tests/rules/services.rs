@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sva_core::{Bind, Capabilities, FaultTimes, IommuConfig, PasidWidth, WorkerConfig, Workers};
+use sva_core::pri::FaultTimes;
+use sva_core::{Bind, Capabilities, IommuConfig, PasidWidth, WorkerConfig, Workers};
 use sva_testkit::PAGE;
 
 use crate::held::ScriptedClock;
@@ -40,9 +41,9 @@ fn a_translating_device_faults_pages_in_keeps_what_it_learned_and_forgets_it_wit
     assert_eq!(device.atc_len(), 0);
     assert_eq!(
         (
-            world.iommu.census().bonds,
-            world.iommu.census().invalidations,
-            world.iommu.census().page_groups
+            world.iommu.object_counts().bonds,
+            world.iommu.object_counts().invalidations,
+            world.iommu.object_counts().page_groups
         ),
         (0, 0, 0)
     );

@@ -5,12 +5,13 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use sva_core::sync::{Condvar, Mutex};
+use sva_core::topology::SharedBecause;
 use sva_core::{
-    Access, AddressSpace, Bdf, Bind, Bond, Capabilities, Census, Container, Device, DeviceOps,
-    DeviceSpec, DmaError, DmaPort, Event, Fault, FaultReason, GroupId, Iommu, IommuConfig,
-    MapRequest, Pasid, PasidCapability, PasidTag, PasidWidth, Plugged, SharedBecause,
+    Access, AddressSpace, Bdf, Bind, Bond, Capabilities, Container, Device, DeviceOps, DeviceSpec,
+    DmaError, DmaPort, Event, Fault, FaultReason, GroupId, Iommu, IommuConfig, MapRequest,
+    ObjectCounts, Pasid, PasidCapability, PasidTag, PasidWidth, Plugged,
 };
+use sva_sync::{Condvar, Mutex};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
 /// Where the memory of every test space begins.
@@ -112,7 +113,7 @@ impl World {
     }
 
     pub(crate) fn assert_nothing_is_left(&self) {
-        assert_eq!(self.iommu.census(), Census::default());
+        assert_eq!(self.iommu.object_counts(), ObjectCounts::default());
     }
 }
 
@@ -328,7 +329,7 @@ pub(crate) fn later<T>() -> Later<T> {
 /// Everything outside that a failed bind must leave as it was (rule B3).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Before {
-    census: Census,
+    census: ObjectCounts,
     watches: usize,
     pasid: Option<PasidTag>,
     owners: Vec<Option<PasidTag>>,
@@ -343,7 +344,7 @@ impl Before {
         };
         let handle: Arc<dyn AddressSpace> = space.handle();
         Self {
-            census: iommu.census(),
+            census: iommu.object_counts(),
             watches: space.watches(),
             pasid: iommu.pasid_of(handle.id()),
             owners: devices.iter().flat_map(|device| first(device)).collect(),

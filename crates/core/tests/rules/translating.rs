@@ -4,17 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sva_core::Extent;
 use sva_core::ats::{
     InvalidationRequest, RequestId, TranslationAnswer, TranslationCompletion, TranslationRefusal,
 };
-use sva_core::space::Run;
-use sva_core::sync::Mutex;
 use sva_core::{
-    AccessMode, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Census, Device, DeviceSpec,
-    DmaError, EndReason, Event, Features, Frame, HostFailure, IommuConfig, NoSuchFrame, Pasid,
+    Access, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError,
+    EndReason, Event, Features, Frame, HostFailure, IommuConfig, NoSuchFrame, ObjectCounts, Pasid,
     PasidCapability, PasidWidth, Plug, SpaceEnded, SpaceWatcher, StopCause, ToDevice, Translation,
     WatchToken,
 };
+use sva_sync::Mutex;
 use sva_testkit::{Change, Forwarding, ForwardingSpace, MemorySpace};
 
 use crate::held::*;
@@ -98,7 +98,7 @@ impl Rig {
 
     /// Has the device keep the translation of `address`, for any access that the page permits.
     pub(crate) fn fill(&self, address: u64) {
-        assert_eq!(self.ask(address), TranslationAnswer::Kept);
+        assert_eq!(self.ask(address), TranslationAnswer::Cached);
     }
 
     /// Sends a translation request for reading and answers what came of it.
@@ -109,7 +109,7 @@ impl Rig {
 
     /// Sends a translation request for reading.
     pub(crate) fn send(&self, address: u64) -> RequestId {
-        self.port.ask_translation(Some(self.pasid), address, AccessMode::READ).expect("ATS is on")
+        self.port.request_translation(Some(self.pasid), address, Access::READ).expect("ATS is on")
     }
 
     /// Sends a translation request and answers what the IOMMU says to it, which does not arrive.
@@ -117,10 +117,10 @@ impl Rig {
         &self,
         pasid: Option<Pasid>,
         address: u64,
-        mode: AccessMode,
+        access: Access,
     ) -> Result<Translation, TranslationRefusal> {
         self.link.hold(translation_completions);
-        let request = self.port.ask_translation(pasid, address, mode).expect("ATS is on");
+        let request = self.port.request_translation(pasid, address, access).expect("ATS is on");
         let completion = translation_in(&self.link.take(translation_completions));
         assert_eq!(completion.id, request);
         self.port.abandon_translation(request);
@@ -130,7 +130,7 @@ impl Rig {
 
     /// The frame that an address leads to.
     pub(crate) fn frame(&self, address: u64) -> Frame {
-        self.look(Some(self.pasid), address, AccessMode::READ)
+        self.look(Some(self.pasid), address, Access::READ)
             .expect("looked at")
             .frame
             .expect("a space that is synchronous")
@@ -139,7 +139,7 @@ impl Rig {
     /// Writes by a translation that the device keeps; false where it keeps none.
     pub(crate) fn write_kept(&self, address: u64, data: &[u8]) -> Result<bool, DmaError> {
         self.port
-            .try_write(Some(self.pasid), address, data, AccessMode::WRITE)
+            .try_write(Some(self.pasid), address, data, Access::WRITE)
             .map(|done| done.is_some())
     }
 
@@ -153,7 +153,7 @@ impl Rig {
         });
         let (port, pasid) = (self.port.clone(), self.pasid);
         let thread = std::thread::spawn(move || {
-            port.try_write(Some(pasid), address, b"parked", AccessMode::WRITE)
+            port.try_write(Some(pasid), address, b"parked", Access::WRITE)
         });
         inside.wait();
         ParkedWrite { go, thread: Some(thread) }
@@ -194,7 +194,7 @@ impl Rig {
         self.link.deliver_all(any_message);
         drop(self.bond.take());
         let _ = self.world.iommu.remove(&self.device, sva_core::Removal::Orderly);
-        assert_eq!(self.world.iommu.census(), Census::default());
+        assert_eq!(self.world.iommu.object_counts(), ObjectCounts::default());
         assert_eq!((self.space.changes_under_way(), self.space.watches()), (0, 0));
     }
 }
@@ -360,7 +360,7 @@ impl ForwardingSpace for GatedSpace {
         self.inner.translate(address, privileged)
     }
 
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         self.take_failure()?;
         self.inner.run(address, privileged)
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{Bind, FaultReason, Pasid, PasidTag, Refusal, Removal, UnbindReport};
+use sva_core::error::Refusal;
+use sva_core::{Bind, FaultReason, Pasid, PasidTag, Removal, UnbindReport};
 use sva_testkit::Protection;
 
 use crate::support::*;
@@ -35,7 +36,7 @@ fn unbind_stops_the_device_first_then_access_and_releases_the_pasid_after_the_la
         assert_eq!(at_stop.lock()[..], [None], "asked to stop once, while it still had access");
         assert!(!unbinding.is_finished(), "an access is in flight");
         assert!(
-            world.iommu.pasid_of(id).is_some() && world.iommu.census().pasids == 1,
+            world.iommu.pasid_of(id).is_some() && world.iommu.object_counts().pasids == 1,
             "the PASID is held for it"
         );
         let error = world
@@ -44,14 +45,14 @@ fn unbind_stops_the_device_first_then_access_and_releases_the_pasid_after_the_la
             .map(drop)
             .expect_err("the slot is taken");
         assert!(
-            matches!(error, sva_core::BindError::Device(Refusal::StillUnbinding { pasid: p, .. }) if p == pasid),
+            matches!(error, sva_core::error::BindError::Device(Refusal::StillUnbinding { pasid: p, .. }) if p == pasid),
             "{error}"
         );
         parked.release().expect("it was under way before the unbind");
         let report = unbinding.join().expect("no panic");
         assert_eq!(report, UnbindReport { drained: 1, ..UnbindReport::default() });
         assert_eq!(
-            (world.iommu.pasid_of(id), world.iommu.census().pasids, space.watches()),
+            (world.iommu.pasid_of(id), world.iommu.object_counts().pasids, space.watches()),
             (None, 0, 0)
         );
     });
@@ -231,7 +232,7 @@ fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_
     assert!(bond.unbind().already_ended);
     assert!(owner.is_live());
     assert_eq!(refused(&device.port(), owner.pasid()), None);
-    assert_eq!((world.iommu.census().bonds, world.iommu.census().pasids), (1, 1));
+    assert_eq!((world.iommu.object_counts().bonds, world.iommu.object_counts().pasids), (1, 1));
 }
 
 // regression 2: every handle of the space goes before the bond does.
@@ -248,7 +249,7 @@ fn the_last_bond_may_outlive_every_other_handle_of_its_space() {
     let (tag, id) = (bond.tag(), bond.space());
     assert_eq!(world.iommu.pasid_of(id), Some(tag));
     assert!(bond.unbind().space_ended);
-    assert_eq!((world.iommu.pasid_of(id), world.iommu.census().spaces), (None, 0));
+    assert_eq!((world.iommu.pasid_of(id), world.iommu.object_counts().spaces), (None, 0));
     let next = space();
     assert_ne!(world.bind(&device, &next).tag(), tag);
 }

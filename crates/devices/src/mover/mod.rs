@@ -23,8 +23,8 @@ mod transfer;
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{DmaCause, DmaPort, Pasid};
+use sva_sync::Mutex;
 use zerocopy::IntoBytes;
 
 use crate::access::{Access, Halt};

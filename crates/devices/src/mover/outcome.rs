@@ -87,7 +87,7 @@ pub(super) fn fault(record: &mut CompletionRecord, cause: &DmaCause, page_fault:
         | Reason::Denied
         | Reason::SpaceEnded
         | Reason::NoDomainMapping => {
-            if fault.access == Access::Write {
+            if fault.access == Access::WRITE {
                 page_fault.on_write()
             } else {
                 page_fault

@@ -326,7 +326,7 @@ proptest! {
         prop_assert_ne!(completion.record.status, Status::NONE);
         for done in rig.log.take() {
             let Some(range) = done.range() else { continue };
-            let allowed = if done.access == Access::Write { &writes } else { &reads };
+            let allowed = if done.access == Access::WRITE { &writes } else { &reads };
             prop_assert!(inside(range, allowed), "{:?} of {range} by {descriptor:02x?}", done.access);
         }
     }

@@ -66,7 +66,7 @@ fn a_batch_that_overwrites_its_own_descriptors_executes_those_that_it_read() {
         .log
         .take()
         .into_iter()
-        .filter(|done| done.access == Access::Read && in_list(done.address))
+        .filter(|done| done.access == Access::READ && in_list(done.address))
         .count();
     assert_eq!(fetches, 1, "one read of the list");
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sva_core::Access;
-use sva_core::sync::Mutex;
 use sva_devices::{DataMoverConfig, Delivery, Descriptor, Flags, Status};
+use sva_sync::Mutex;
 use sva_testkit::{PAGE, Protection};
 use zerocopy::IntoBytes;
 
@@ -20,7 +20,7 @@ fn the_status_is_written_last_and_after_the_data() {
         rig.run(Descriptor::fill([7; 8], BASE, PAGE as u32 + 8).with_completion(RECORD));
     assert!(matches!(completion.delivery, Delivery::Written));
     let writes: Vec<_> =
-        rig.log.take().into_iter().filter(|done| done.access == Access::Write).collect();
+        rig.log.take().into_iter().filter(|done| done.access == Access::WRITE).collect();
     let [.., data, rest, status] = &writes[..] else { panic!("{writes:?}") };
     assert_eq!((data.address, data.bytes.len()), (BASE + PAGE, 8));
     assert_eq!((rest.address, rest.bytes.len()), (RECORD + 1, 31));
@@ -53,7 +53,7 @@ fn a_submitter_without_memory_in_the_process_learns_the_outcome_too() {
         (Status::SUCCESS, crc32c::crc32c(&[0; 64]))
     );
     assert!(
-        rig.log.take().iter().all(|done| done.access == Access::Read),
+        rig.log.take().iter().all(|done| done.access == Access::READ),
         "nothing is scribbled into the process"
     );
 }

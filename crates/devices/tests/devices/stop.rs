@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{AddressSpace, Bind, Bond};
 use sva_devices::{
     Abandoned, DataMover, DataMoverConfig, Descriptor, InFlight, ListError, ListWalk, TransferCause,
 };
+use sva_sync::Mutex;
 use sva_testkit::{MemorySpace, PAGE, Protection, RecordingSpace};
 
 use crate::rig::{BASE, Rig};

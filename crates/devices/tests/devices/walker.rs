@@ -82,7 +82,7 @@ fn a_wild_pointer_ends_the_walk_with_its_address() {
         let ListError::Dma { node, index: 3, cause: DmaCause::Fault(fault) } = error else {
             panic!("{error}")
         };
-        assert_eq!((node, fault.access), (wild, Access::Read));
+        assert_eq!((node, fault.access), (wild, Access::READ));
         let missing = if field == 16 { wild + 16 } else { BASE + 4 * PAGE };
         assert_eq!(fault.address, missing, "the first byte that is not there");
     }
@@ -254,7 +254,7 @@ fn a_graph_that_contradicts_itself_is_refused_where_it_does() {
     );
     let error = run(&|_| (), &|graph| graph.distances = Some(BASE + 24 * PAGE - 8));
     assert!(
-        matches!(error, SearchError::Dma { reached: 4, cause: DmaCause::Fault(fault) } if fault.access == Access::Write),
+        matches!(error, SearchError::Dma { reached: 4, cause: DmaCause::Fault(fault) } if fault.access == Access::WRITE),
         "{error}"
     );
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sva_core::{
-    AccessMode, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped,
+    Access, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped,
 };
 use sva_host::{AttachError, HostSpace};
 
@@ -24,10 +24,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Starts one in the given mode (`serve`, or `fixed` without address randomisation) and waits
+    /// Starts one in the given access (`serve`, or `fixed` without address randomisation) and waits
     /// until it is ready.
     pub(crate) fn start(mode: &str) -> Self {
-        Self::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg(mode))
+        Self::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg(access))
     }
 
     pub(crate) fn from_command(command: &mut Command) -> Self {
@@ -157,7 +157,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub(crate) fn write(space: &dyn AddressSpace, address: u64, data: &[u8]) -> Result<(), Stopped> {
-    space.write(&[Segment { address, len: data.len() as u64 }], data, AccessMode::WRITE)
+    space.write(&[Segment { address, len: data.len() as u64 }], data, Access::WRITE)
 }
 
 pub(crate) fn read(
@@ -166,9 +166,7 @@ pub(crate) fn read(
     length: usize,
 ) -> Result<Vec<u8>, Stopped> {
     let mut bytes = vec![0; length];
-    space
-        .read(&[Segment { address, len: length as u64 }], &mut bytes, AccessMode::READ)
-        .map(|()| bytes)
+    space.read(&[Segment { address, len: length as u64 }], &mut bytes, Access::READ).map(|()| bytes)
 }
 
 /// Tasks of the system whose tracer is a thread of process `pid`.
@@ -189,8 +187,8 @@ pub(crate) fn numbers(directory: &str) -> Vec<u32> {
 /// A watcher that notes when it was told of the end, and whose exit work notes that it ran.
 #[derive(Default)]
 pub(crate) struct Witness {
-    pub(crate) told: sva_core::sync::Mutex<Vec<(SpaceId, EndReason, Instant)>>,
-    pub(crate) ran: Arc<sva_core::sync::atomic::AtomicU32>,
+    pub(crate) told: sva_sync::Mutex<Vec<(SpaceId, EndReason, Instant)>>,
+    pub(crate) ran: Arc<sva_sync::atomic::AtomicU32>,
 }
 
 impl Witness {
@@ -219,7 +217,7 @@ impl SpaceWatcher for Witness {
         self.told.lock().push((space, reason, Instant::now()));
         let ran = self.ran.clone();
         ExitWork::new(move || {
-            ran.fetch_add(1, sva_core::sync::atomic::Ordering::SeqCst);
+            ran.fetch_add(1, sva_sync::atomic::Ordering::SeqCst);
         })
     }
 }

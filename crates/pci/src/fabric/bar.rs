@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sva_core::sync::Mutex;
+use sva_sync::Mutex;
 
 /// The model behind a BAR refuses the request (unsupported request or completer abort).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,8 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
-use sva_core::{AddrRange, Bdf, Capabilities, PasidCapability, PasidWidth, PathPolicy};
+use sva_core::topology::PathPolicy;
+use sva_core::{AddrRange, Bdf, Capabilities, PasidCapability, PasidWidth};
 use sva_topology::AcsBits;
 
 use crate::acs::Acs;

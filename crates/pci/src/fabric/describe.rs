@@ -5,7 +5,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use sva_core::{AddrRange, PathPolicy};
+use sva_core::AddrRange;
+use sva_core::topology::PathPolicy;
 use sva_topology::AcsBits;
 
 use crate::acs::Acs;

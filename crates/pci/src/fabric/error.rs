@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use sva_core::{AddrRange, Bdf, GroupKey};
+use sva_core::topology::GroupKey;
+use sva_core::{AddrRange, Bdf};
 use sva_topology::AcsBits;
 
 use crate::fabric::limit;

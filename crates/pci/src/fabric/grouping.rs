@@ -20,7 +20,8 @@
 //! endpoints plugged; the fabric checks that when one is added. Other rule sets can stand beside
 //! this one: the fabric uses [`key`] and [`why`] alone.
 
-use sva_core::{Bdf, GroupKey, RequesterId, SharedBecause};
+use sva_core::topology::{GroupKey, SharedBecause};
+use sva_core::{Bdf, RequesterId};
 use sva_topology::AcsBits;
 
 use crate::acs::enabled;

@@ -1,7 +1,8 @@
 //! What a device's requests carry and pass on their way to the root: requester ID, defects,
 //! reserved addresses.
 
-use sva_core::{AddrRange, Bdf, PathDefect, RequesterId};
+use sva_core::topology::PathDefect;
+use sva_core::{AddrRange, Bdf, RequesterId};
 use sva_topology::AcsBits;
 
 use crate::fabric::ranges::joined;

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use sva_core::sync::RwLock;
-use sva_core::{
-    Access, AddrRange, Bdf, DeviceSpec, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow,
-    RequesterId, SharedBecause, Topology, Version,
+use sva_core::topology::{
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
 };
+use sva_core::{Access, AddrRange, Bdf, DeviceSpec, RequesterId};
+use sva_sync::RwLock;
 use sva_topology::AcsBits;
 
 use crate::acs::Acs;

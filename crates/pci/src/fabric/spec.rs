@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use sva_core::{AddrRange, Bdf, Capabilities, PathPolicy};
+use sva_core::topology::PathPolicy;
+use sva_core::{AddrRange, Bdf, Capabilities};
 
 use crate::acs::Acs;
 

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sva_core::{AddrRange, Bdf, GroupKey};
+use sva_core::topology::GroupKey;
+use sva_core::{AddrRange, Bdf};
 
 use crate::acs::Acs;
 use crate::fabric::grouping;
@@ -183,7 +184,7 @@ impl FabricView {
         let tree = fabric.tree();
         let groups = Groups::of(&tree);
         Self {
-            policy: sva_core::Topology::policy(fabric).to_string(),
+            policy: sva_core::topology::Topology::policy(fabric).to_string(),
             host_bridges: tree
                 .hosts
                 .iter()

@@ -10,7 +10,8 @@
 
 use std::collections::BTreeMap;
 
-use sva_core::{AddrRange, Bdf, PeerWindow};
+use sva_core::topology::PeerWindow;
+use sva_core::{AddrRange, Bdf};
 use sva_topology::AcsBits;
 
 use crate::fabric::route::AddressType;

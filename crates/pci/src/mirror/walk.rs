@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use sva_core::{Bdf, Capabilities, PasidCapability, PasidWidth, PathPolicy};
+use sva_core::topology::PathPolicy;
+use sva_core::{Bdf, Capabilities, PasidCapability, PasidWidth};
 use sva_topology::AcsBits;
 use sva_topology::groups::Policy;
 use sva_topology::machine::{Bus, Class, ExpressKind, Machine, PciFunction};

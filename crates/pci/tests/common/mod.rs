@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use proptest::prelude::*;
-use sva_core::{AddrRange, Bdf, Capabilities, PasidWidth, PathPolicy};
+use sva_core::topology::PathPolicy;
+use sva_core::{AddrRange, Bdf, Capabilities, PasidWidth};
 use sva_pci::{Acs, AcsBits, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 
 const MIB: u64 = 1 << 20;

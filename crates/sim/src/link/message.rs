@@ -111,14 +111,14 @@ impl fmt::Display for Message {
             Self::Down(ToDevice::Translated(completion)) => {
                 write!(f, "translation completion {}: ", completion.id.0)?;
                 match completion.result {
-                    Ok(found) if found.permits.is_none() => f.write_str("no access"),
+                    Ok(found) if found.permissions.is_empty() => f.write_str("no access"),
                     Ok(found) => {
                         write!(
                             f,
                             "2^{} bytes at {:#x}, may be written: {}",
                             found.range.bits(),
                             found.range.first(),
-                            found.permits.write
+                            found.permissions.write
                         )
                     }
                     Err(refusal) => refusal.fmt(f),

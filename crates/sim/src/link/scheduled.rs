@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{Link, LinkEnds, ToDevice, ToIommu};
+use sva_sync::Mutex;
 
 use super::corrupt::corrupted;
 use super::message::{Message, Moment, Point};

@@ -62,7 +62,7 @@ impl World {
     /// few races are found at an idle device.
     pub(super) fn busy_slot(&self, choices: &mut Choices) -> usize {
         let invalidating = |slot: &Slot| {
-            slot.device.as_ref().is_some_and(|device| device.invalidations_under_way() > 0)
+            slot.device.as_ref().is_some_and(|device| device.outstanding_invalidations() > 0)
         };
         let busy = |at: usize| {
             self.has_fault(at, None) || self.is_in_use(at) || invalidating(&self.slots[at])
@@ -154,7 +154,7 @@ impl World {
 
     /// Takes the page request group that is next to be resolved; false if none waits.
     pub(super) fn begin_one_work(&mut self) -> bool {
-        let Some(work) = self.iommu.next_page_work() else { return false };
+        let Some(work) = self.iommu.next_page_request_job() else { return false };
         self.say(|| {
             format!("begin to resolve group {} of {}", work.requests()[0].index, work.device())
         });

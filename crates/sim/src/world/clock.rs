@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sva_core::Clock;
-use sva_core::sync::atomic::{AtomicU64, Ordering};
+use sva_sync::atomic::{AtomicU64, Ordering};
 
 /// Time that passes when the schedule says so.
 #[derive(Default)]

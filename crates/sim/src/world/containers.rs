@@ -1,6 +1,7 @@
 //! Containers: groups join and leave them, spaces are bound to them, containers close.
 
-use sva_core::{Bind, ContainerBindError, Features, JoinError, Pasid, PasidTag, Refusal};
+use sva_core::error::{ContainerBindError, JoinError, Refusal};
+use sva_core::{Bind, Features, Pasid, PasidTag};
 
 use super::features::{any_features, extras};
 use super::model::{ContainerBond, ContainerSlot, Ending, Grant, Place};

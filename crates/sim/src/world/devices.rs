@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{Device, DeviceSpec, GroupId, Pasid, Plug, Removal};
+use sva_sync::Mutex;
 
 use super::model::{Bonded, Bound, Group, Stopper};
 use super::system::World;
@@ -32,7 +32,7 @@ impl World {
         self.note([
             (Race::NestedReset, !self.slots[at].resets.is_empty()),
             (Race::ResetWhileResolving, self.is_resolving(at)),
-            (Race::ResetDuringInvalidation, device.invalidations_under_way() > 0),
+            (Race::ResetDuringInvalidation, device.outstanding_invalidations() > 0),
             (Race::ResetWithOwner, self.owner_has(at, None)),
         ]);
         let reset = match device.begin_reset() {
@@ -84,7 +84,7 @@ impl World {
         let Some(device) = self.slots[at].device.take() else { return };
         self.note([
             (Race::RemovalWhileResolving, self.is_resolving(at)),
-            (Race::RemovalDuringInvalidation, device.invalidations_under_way() > 0),
+            (Race::RemovalDuringInvalidation, device.outstanding_invalidations() > 0),
             (Race::RemovalWhileInUse, device.atc_in_use() > 0),
             (Race::RemovalWithOwner, self.owner_has(at, None)),
         ]);
@@ -186,7 +186,7 @@ impl World {
             if choices.below(4) > 0 {
                 return;
             }
-            if device.invalidations_under_way() > 0 {
+            if device.outstanding_invalidations() > 0 {
                 self.races.reached(Race::DisableDuringInvalidation);
             }
             slot.link.push_posted();

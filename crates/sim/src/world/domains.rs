@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
-use sva_core::{MapError, MapRequest, Pasid, Protection, ToDevice, UnmapError, Unmapped};
+use sva_core::error::{MapError, UnmapError};
+use sva_core::{MapRequest, Pasid, Permissions, ToDevice, Unmapped};
+use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
 use super::config::BASE;
@@ -66,9 +67,9 @@ impl World {
         let address =
             BASE + u64::from(choices.below((self.config.pages - len / PAGE + 1) as u32)) * PAGE;
         let protection = match choices.below(6) {
-            0 => Protection::READ,
-            1 => Protection { read: false, write: true },
-            _ => Protection::READ_WRITE,
+            0 => Permissions::READ,
+            1 => Permissions { read: false, write: true },
+            _ => Permissions::READ_WRITE,
         };
         let handle = space.space.handle();
         let request =
@@ -173,7 +174,7 @@ impl World {
             Message::Down(ToDevice::Translated(completion)) => {
                 completion.owner.is_none()
                     && completion.result.as_ref().is_ok_and(|found| {
-                        !found.permits.is_none() && iovas.contains(&found.range.first())
+                        !found.permissions.is_empty() && iovas.contains(&found.range.first())
                     })
             }
             _ => false,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sva_core::{Census, Removal};
+use sva_core::{ObjectCounts, Removal};
 
 use super::config::LIMIT;
 use super::model::Slot;
@@ -78,7 +78,7 @@ impl World {
 
     fn is_quiescent(&self) -> bool {
         let links = self.slots.iter().map(|slot| &slot.link).chain(&self.old_links);
-        let census = self.iommu.census();
+        let census = self.iommu.object_counts();
         links.into_iter().all(|link| link.is_empty())
             // A device whose credit was lost with responses, or is with a silent owner, cannot
             // complete a group before it stops.
@@ -110,7 +110,7 @@ impl World {
         let busy = |slot: &&Slot| slot.device.is_some() && !slot.model.lock().is_idle();
         let busy: Vec<String> =
             self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
-        let (census, counts) = (self.iommu.census(), self.iommu.page_counts());
+        let (census, counts) = (self.iommu.object_counts(), self.iommu.page_counts());
         format!(
             "{changes} changes, unbinding from spaces {ending:?}, with owners {}, devices at work \
              {busy:?}, {census:?}, {counts:?}",
@@ -147,8 +147,8 @@ impl World {
     }
 
     fn check_empty(&mut self) -> Result<(), String> {
-        let census = self.iommu.census();
-        if census != Census::default() {
+        let census = self.iommu.object_counts();
+        if census != ObjectCounts::default() {
             return Err(format!("something is left: {census:?}"));
         }
         for (at, space) in self.spaces.iter().enumerate() {

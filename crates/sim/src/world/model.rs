@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
 use sva_core::{
     AddressSpace, AtsPort, Bdf, Bond, Capabilities, Container, Device, DeviceOps, Features,
-    GroupBond, GroupId, HandlerRegistration, Leaving, PageWork, Pasid, PasidTag,
-    Protection as DomainProtection, Reset, Unbinding,
+    GroupBond, GroupId, HandlerRegistration, Leaving, PageRequestJob, Pasid, PasidTag,
+    Permissions as DomainProtection, Reset, Unbinding,
 };
+use sva_sync::Mutex;
 use sva_testkit::{Change, MemorySpace, PAGE, Protection};
 
 use super::config::BASE;
@@ -214,7 +214,7 @@ impl PendingEnd {
 
 /// A group of page requests that is being resolved.
 pub(super) struct StartedWork {
-    pub(super) work: PageWork,
+    pub(super) work: PageRequestJob,
     pub(super) at: usize,
     /// Counts of the device and of its group when the work was begun.
     pub(super) plugged: u64,

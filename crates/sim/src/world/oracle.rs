@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::Held;
+use sva_core::ats::TranslationGuard;
 use sva_core::{
-    Access, AccessMode, AddressSpace, DmaError, FaultReason, Features, Frame, Pasid, Segment,
-    StopCause,
+    Access, AddressSpace, DmaError, FaultReason, Features, Frame, Pasid, Segment, StopCause,
 };
 use sva_testkit::{PAGE, StaleReason};
 
@@ -33,9 +32,9 @@ enum Verdict {
     Aborts(&'static [FaultReason]),
 }
 
-fn granted(features: Features, mode: AccessMode) -> bool {
-    (features.privileged || !mode.privileged)
-        && (features.execute || mode.access != Access::Execute)
+fn granted(features: Features, access: Access) -> bool {
+    (features.privileged || !access.is_privileged())
+        && (features.execute || access.kind() != Access::EXECUTE)
 }
 
 impl Oracle<'_> {
@@ -74,11 +73,11 @@ impl Oracle<'_> {
     }
 
     /// The outcome that an access without a translation must have at this instant.
-    fn expect(&self, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> Verdict {
+    fn expect(&self, pasid: Option<Pasid>, address: u64, access: Access) -> Verdict {
         if self.slot.is_blocked() {
             return Verdict::Aborts(&[FaultReason::DeviceBlocked]);
         }
-        let (space, address, mode) = match pasid {
+        let (space, address, access) = match pasid {
             Some(_) => {
                 let Some((grant, slot)) = self.reached(pasid) else {
                     return Verdict::Aborts(&[FaultReason::NotBound]);
@@ -86,28 +85,28 @@ impl Oracle<'_> {
                 if slot.announced {
                     return Verdict::Aborts(&[FaultReason::SpaceEnded]);
                 }
-                if !granted(grant.features, mode) {
+                if !granted(grant.features, access) {
                     return Verdict::Aborts(&[FaultReason::NotGranted]);
                 }
-                (slot.space.handle(), address, mode)
+                (slot.space.handle(), address, access)
             }
             None => {
                 let Some((mapping, target)) = self.domain.find(address) else {
                     return Verdict::Aborts(&[FaultReason::NoDomainMapping]);
                 };
-                let permitted = match mode.access {
-                    Access::Read => mapping.protection.read,
-                    Access::Write => mapping.protection.write,
-                    Access::Execute => false,
+                let permitted = match access.kind() {
+                    Access::READ => mapping.protection.read,
+                    Access::WRITE => mapping.protection.write,
+                    Access::EXECUTE => false,
                 };
                 if !permitted {
                     return Verdict::Aborts(&[FaultReason::Denied]);
                 }
-                (Arc::clone(&mapping.space), target, AccessMode { privileged: false, ..mode })
+                (Arc::clone(&mapping.space), target, access.unprivileged())
             }
         };
-        match space.translate(address, mode.privileged) {
-            Ok(found) if found.permits.permits(mode.access) => match found.frame {
+        match space.translate(address, access.is_privileged()) {
+            Ok(found) if found.permissions.permit(access) => match found.frame {
                 Some(frame) => {
                     Verdict::Reaches(space, Frame(frame.0 + (address - found.range.first())))
                 }
@@ -122,7 +121,7 @@ impl Oracle<'_> {
     }
 
     /// The races that an access without a translation shows.
-    fn note(&mut self, pasid: Option<Pasid>, address: u64, mode: AccessMode, tried: AccessOutcome) {
+    fn note(&mut self, pasid: Option<Pasid>, address: u64, access: Access, tried: AccessOutcome) {
         let page = address & !(PAGE - 1);
         let race = match tried {
             AccessOutcome::Aborted(FaultReason::SpaceEnded)
@@ -137,7 +136,7 @@ impl Oracle<'_> {
             }
             AccessOutcome::Aborted(FaultReason::NotGranted) => Race::NotGranted,
             AccessOutcome::Aborted(FaultReason::Denied)
-                if mode.access == Access::Execute && pasid.is_some() =>
+                if access.is_execute() && pasid.is_some() =>
             {
                 Race::ExecuteRefused
             }
@@ -153,11 +152,11 @@ impl Oracle<'_> {
 }
 
 /// How a trace names an access.
-fn named(how: &str, pasid: Option<Pasid>, address: u64, mode: AccessMode) -> String {
-    let privileged = if mode.privileged { "privileged " } else { "" };
+fn named(how: &str, pasid: Option<Pasid>, address: u64, access: Access) -> String {
+    let privileged = if access.is_privileged() { "privileged " } else { "" };
     let of =
         pasid.map_or_else(|| "without a PASID".to_owned(), |pasid| format!("with PASID {pasid}"));
-    format!("{how} {privileged}{} at {address:#x} {of}", mode.access)
+    format!("{how} {privileged}{} at {address:#x} {of}", access.kind())
 }
 
 fn came_of(outcome: &Result<(), DmaError>) -> AccessOutcome {
@@ -172,18 +171,17 @@ fn came_of(outcome: &Result<(), DmaError>) -> AccessOutcome {
 impl AccessChecker for Oracle<'_> {
     fn access_by(
         &mut self,
-        held: &Held,
+        held: &TranslationGuard,
         pasid: Option<Pasid>,
         address: u64,
-        mode: AccessMode,
+        access: Access,
     ) -> AccessOutcome {
         // Before the access, as `audit` demands. Nothing happens in between.
         let audit =
-            self.reached(pasid).map(|(_, space)| space.space.audit(address, mode, held.frame()));
-        let outcome =
-            if mode.access == Access::Write { held.write(&[7; 8]) } else { held.read(&mut [0; 8]) };
+            self.reached(pasid).map(|(_, space)| space.space.audit(address, access, held.frame()));
+        let outcome = if access.is_write() { held.write(&[7; 8]) } else { held.read(&mut [0; 8]) };
         let tried = came_of(&outcome.map(drop));
-        let what = || named("a translated", pasid, address, mode);
+        let what = || named("a translated", pasid, address, access);
         if self.lines.is_some() {
             self.line(&what(), tried);
         }
@@ -206,7 +204,7 @@ impl AccessChecker for Oracle<'_> {
                 *self.accesses += 1;
                 let reached = self.reached(pasid);
                 let (may, changing) = reached.map_or((false, false), |(grant, space)| {
-                    (granted(grant.features, mode), !space.changes.is_empty())
+                    (granted(grant.features, access), !space.changes.is_empty())
                 });
                 if !may {
                     self.report(format!(
@@ -215,8 +213,8 @@ impl AccessChecker for Oracle<'_> {
                         self.slot.bdf
                     ));
                 }
-                let executes = changing && mode.access == Access::Execute;
-                let privileged = changing && mode.privileged;
+                let executes = changing && access.is_execute();
+                let privileged = changing && access.is_privileged();
                 for (race, reached) in [
                     (Race::UseDuringChange, changing),
                     (Race::ExecuteDuringChange, executes),
@@ -233,7 +231,7 @@ impl AccessChecker for Oracle<'_> {
                         self.slot.bdf
                     ));
                 }
-                self.note(pasid, address, mode, tried);
+                self.note(pasid, address, access, tried);
             }
             (AccessOutcome::Miss, _) => {}
         }
@@ -244,19 +242,19 @@ impl AccessChecker for Oracle<'_> {
         &mut self,
         pasid: Option<Pasid>,
         address: u64,
-        mode: AccessMode,
+        access: Access,
     ) -> AccessOutcome {
         let Some(device) = &self.slot.device else { return AccessOutcome::Miss };
-        let (port, how) = (device.port(), mode.stop_on_absent());
-        let verdict = self.expect(pasid, address, mode);
+        let (port, how) = (device.port(), access.present_only());
+        let verdict = self.expect(pasid, address, access);
         let piece = [Segment { address, len: 8 }];
         let mut word = (*self.accesses).to_le_bytes();
-        let outcome = match mode.access {
-            Access::Write => port.scatter(pasid, &piece, &word, how),
+        let outcome = match access.kind() {
+            Access::WRITE => port.scatter(pasid, &piece, &word, how),
             _ => port.gather(pasid, &piece, &mut word, how),
         };
         let tried = came_of(&outcome);
-        let what = || named("an untranslated", pasid, address, mode);
+        let what = || named("an untranslated", pasid, address, access);
         if self.lines.is_some() {
             self.line(&what(), tried);
         }
@@ -286,7 +284,7 @@ impl AccessChecker for Oracle<'_> {
             }
             (AccessOutcome::Miss, _) => {}
         }
-        self.note(pasid, address, mode, tried);
+        self.note(pasid, address, access, tried);
         tried
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sva_core::pri::{Cookie, PageRequest};
-use sva_core::sync::Mutex;
-use sva_core::{Bdf, FaultQueue, PageRequestGroup, PageRequestHandler, Pasid};
+use sva_core::pri::{FaultQueue, PageRequestGroup, PageRequestHandler};
+use sva_core::{Bdf, Pasid};
+use sva_sync::Mutex;
 
 /// Never used again.
 pub(super) type OwnerId = u64;

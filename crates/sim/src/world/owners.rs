@@ -7,9 +7,8 @@
 use std::sync::Arc;
 
 use sva_core::pri::{AnswerError, Cookie, GroupAnswer, PageRequest};
-use sva_core::{
-    Access, AccessMode, AddressSpace, PageRequestGroup, PageRequestHandler, Pasid, ResponseCode,
-};
+use sva_core::pri::{PageRequestGroup, PageRequestHandler, ResponseCode};
+use sva_core::{Access, AddressSpace, Pasid};
 
 use super::model::Place;
 use super::owner::{Arrived, At, OwnedGroup, Owner, OwnerId, is_kept};
@@ -235,15 +234,12 @@ impl World {
                     .map(|(of, address)| (Arc::clone(&of.space), address))?,
             };
             let access = match (request.write, request.execute) {
-                (true, _) => Access::Write,
-                (_, true) => Access::Execute,
-                _ => Access::Read,
+                (true, _) => Access::WRITE,
+                (_, true) => Access::EXECUTE,
+                _ => Access::READ,
             };
             space
-                .resolve(
-                    address,
-                    AccessMode { access, privileged: request.privileged, ..AccessMode::READ },
-                )
+                .resolve(address, Access { access, privileged: request.privileged, ..Access::READ })
                 .ok()
         };
         let all = group.requests.iter().all(|request| brought(request).is_some());

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::sync::Mutex;
-use sva_core::{Bdf, Iommu, IommuConfig, PasidWidth, SharedBecause};
+use sva_core::topology::SharedBecause;
+use sva_core::{Bdf, Iommu, IommuConfig, PasidWidth};
+use sva_sync::Mutex;
 use sva_testkit::{FlatTopology, PAGE};
 
 use super::clock::ScheduleClock;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::RwLock;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceId};
+use sva_sync::RwLock;
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vm_memory::{Bytes, VolatileSlice};
 
 use super::memory::{Arena, Piece};

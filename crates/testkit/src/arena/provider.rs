@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sva_core::space::Run;
+use sva_core::Extent;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent,
-    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    Access, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
     WatchToken,
 };
 use vm_memory::VolatileSlice;
@@ -26,14 +26,14 @@ impl Shared {
     fn transfer(
         &self,
         pieces: &[Segment],
-        mode: AccessMode,
+        access: Access,
         mut copy: impl FnMut(usize, VolatileSlice<'_>),
     ) -> Result<(), Stopped> {
         let mut cursor = Cursor::new(pieces);
         let pass = || {
             let state = self.state.read();
             while let Some((address, rest)) = cursor.rest() {
-                let (run, mapping) = state.table.check(address, mode)?;
+                let (run, mapping) = state.table.check(address, access)?;
                 let len = (rest - 1).min(run.last() - address) + 1;
                 let here = AddrRange::new(address, len).expect("a part of a run");
                 copy(cursor.done as usize, self.arena.own(mapping.frames(here)));
@@ -92,24 +92,24 @@ impl AddressSpace for Shared {
         self.lifecycle.unwatch(token);
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, mode, |at, memory| {
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.transfer(pieces, access, |at, memory| {
             memory.copy_to(&mut buf[at..at + memory.len()]);
         })
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, mode, |at, memory| memory.copy_from(&data[at..at + memory.len()]))
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.transfer(pieces, access, |at, memory| memory.copy_from(&data[at..at + memory.len()]))
     }
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
         self.state.read().table.translate(address, privileged, LARGEST)
     }
 
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         let (range, mapping) = self.state.read().table.run(address)?;
-        let permits = mapping.protection.permissions(privileged);
-        Ok(Some(Run { range, frame: Frame(mapping.frame(range.first())), permits }))
+        let permissions = mapping.protection.permissions(privileged);
+        Ok(Some(Extent { range, frame: Frame(mapping.frame(range.first())), permissions }))
     }
 
     #[inline]
@@ -117,12 +117,12 @@ impl AddressSpace for Shared {
         self.arena.slice(frame, len)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
+        let access = access.resolving();
         let mut found = None;
         resolving(
             || {
-                found = Some(self.state.read().table.check(address, mode)?);
+                found = Some(self.state.read().table.check(address, access)?);
                 Ok(())
             },
             |page| self.bring_in(page),

@@ -7,13 +7,13 @@ mod model;
 
 use std::sync::Arc;
 
-use sva_core::space::Run;
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use sva_core::Extent;
 use sva_core::{
-    Access, AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation,
-    NoSuchFrame, Permissions, Segment, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
+    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, NoSuchFrame,
+    Permissions, Segment, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
 };
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::memory;
 use crate::{ArenaChange, ArenaSpace, PAGE, Protection};
@@ -30,12 +30,12 @@ fn pages(first: u64, count: u64) -> AddrRange {
 }
 
 fn write(space: &ArenaSpace, address: u64, data: &[u8]) -> Result<(), Stopped> {
-    space.handle().write(&[piece(address, data.len() as u64)], data, AccessMode::WRITE)
+    space.handle().write(&[piece(address, data.len() as u64)], data, Access::WRITE)
 }
 
 fn read(space: &ArenaSpace, address: u64, len: usize) -> Result<Vec<u8>, Stopped> {
     let mut buf = vec![0xaa; len];
-    space.handle().read(&[piece(address, len as u64)], &mut buf, AccessMode::READ).map(|()| buf)
+    space.handle().read(&[piece(address, len as u64)], &mut buf, Access::READ).map(|()| buf)
 }
 
 fn stop<T: std::fmt::Debug>(outcome: Result<T, Stopped>) -> (u64, String) {
@@ -43,7 +43,7 @@ fn stop<T: std::fmt::Debug>(outcome: Result<T, Stopped>) -> (u64, String) {
     (stopped.done, stopped.cause.to_string())
 }
 
-fn run_at(space: &ArenaSpace, address: u64) -> Run {
+fn run_at(space: &ArenaSpace, address: u64) -> Extent {
     space.handle().run(address, false).expect("present").expect("named")
 }
 
@@ -101,12 +101,12 @@ fn an_access_stops_at_the_exact_byte_where_the_mapping_ends() {
     space.protect(BASE + PAGE, PAGE, Protection::READ);
     let pieces =
         [piece(BASE + 10, 100), piece(BASE, 0), piece(BASE + PAGE - 5, 50), piece(BASE, 4)];
-    let written = space.handle().write(&pieces, &[9; 154], AccessMode::WRITE);
+    let written = space.handle().write(&pieces, &[9; 154], Access::WRITE);
     assert_eq!(stop(written), (105, "denied".to_owned()));
     assert_eq!(space.peek(BASE + 9, 102), [&[0][..], &[9; 100], &[0]].concat());
     assert_eq!(space.peek(BASE + PAGE - 6, 8), [0, 9, 9, 9, 9, 9, 0, 0]);
     let mut buf = [0; 154];
-    space.handle().read(&pieces, &mut buf, AccessMode::READ).expect("all may be read");
+    space.handle().read(&pieces, &mut buf, Access::READ).expect("all may be read");
     assert_eq!((buf[99], &buf[100..106], buf[153]), (9, &[9, 9, 9, 9, 9, 0][..], 0));
 }
 
@@ -124,27 +124,27 @@ fn a_page_denies_what_its_protection_does_not_name() {
     for (page, protection) in (0..).zip(kinds) {
         let address = BASE + 2 * page * PAGE;
         space.map(address, PAGE, protection);
-        for (access, privileged) in [Access::Read, Access::Write, Access::Execute]
+        for (access, privileged) in [Access::READ, Access::WRITE, Access::EXECUTE]
             .into_iter()
             .flat_map(|access| [(access, false), (access, true)])
         {
-            let mode = AccessMode { access, privileged, ..AccessMode::READ };
+            let access = Access { access, privileged, ..Access::READ };
             let one = [piece(address, 1)];
             let outcome = match access {
-                Access::Write => space.handle().write(&one, &[1], mode),
-                _ => space.handle().read(&one, &mut [0], mode),
+                Access::WRITE => space.handle().write(&one, &[1], access),
+                _ => space.handle().read(&one, &mut [0], access),
             };
-            assert_eq!(outcome.is_ok(), protection.permits(mode), "{protection}: {mode:?}");
+            assert_eq!(outcome.is_ok(), protection.permits(access), "{protection}: {mode:?}");
             let run = space.handle().run(address, privileged).expect("present").expect("named");
             assert_eq!(
-                run.permits.permits(access),
-                protection.permits(mode),
+                run.permissions.permit(access),
+                protection.permits(access),
                 "{protection}: {mode:?}"
             );
             let translation = space.handle().translate(address, privileged).expect("present");
             assert_eq!(
-                (translation.permits, translation.frame.is_some()),
-                (run.permits, !run.permits.is_none())
+                (translation.permissions, translation.frame.is_some()),
+                (run.permissions, !run.permissions.is_empty())
             );
         }
     }
@@ -157,7 +157,7 @@ fn a_run_is_all_that_is_alike_and_contiguous_and_a_translation_its_largest_align
     space.map(BASE - PAGE, two + 2 * PAGE, Protection::READ_WRITE);
     let run = run_at(&space, BASE + 77);
     assert_eq!(
-        (run.range, run.permits),
+        (run.range, run.permissions),
         (AddrRange::new(BASE - PAGE, two + 2 * PAGE).expect("pages"), Permissions::READ_WRITE)
     );
     let translation = space.handle().translate(BASE + 77, false).expect("present");
@@ -243,7 +243,7 @@ fn an_absent_page_comes_back_as_zeros_if_the_resolver_agrees() {
     assert!(matches!(handle.run(BASE + PAGE, false), Err(StopCause::NotPresent)));
     assert!(matches!(handle.translate(BASE + PAGE, false), Err(StopCause::NotPresent)));
     let stopping =
-        handle.read(&[piece(BASE + PAGE - 2, 4)], &mut [0; 4], AccessMode::READ.stop_on_absent());
+        handle.read(&[piece(BASE + PAGE - 2, 4)], &mut [0; 4], Access::READ.present_only());
     assert_eq!((stop(stopping), asked.lock().len()), ((2, "not present".to_owned()), 0));
     assert_eq!(
         stop(write(&space, BASE + PAGE - 1, &[8; 5000])),
@@ -349,7 +349,7 @@ fn the_end_stops_accesses_and_tells_each_watcher_once() {
     assert_eq!(stop(write(&space, BASE, &[1])), (0, "the address space has ended".to_owned()));
     assert!(matches!(handle.run(BASE, false), Err(StopCause::Ended)));
     assert!(matches!(handle.translate(BASE, false), Err(StopCause::Ended)));
-    assert!(matches!(handle.resolve(BASE, AccessMode::READ), Err(StopCause::Ended)));
+    assert!(matches!(handle.resolve(BASE, Access::READ), Err(StopCause::Ended)));
     assert_eq!(handle.watch(gone).expect_err("ended"), SpaceEnded(EndReason::Exited));
     assert_eq!(space.peek(BASE, 1), [7]);
     drop(space);

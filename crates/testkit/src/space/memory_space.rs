@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::RwLock;
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId,
+    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId,
 };
+use sva_sync::RwLock;
 
 use super::memory::{Memory, StaleAccess};
 use crate::lifecycle::Lifecycle;
@@ -123,8 +123,8 @@ impl MemorySpace {
     ///
     /// # Errors
     /// What is wrong with the access.
-    pub fn audit(&self, address: u64, mode: AccessMode, used: Frame) -> Result<(), StaleAccess> {
-        self.shared.memory.read().audit(address, mode, used)
+    pub fn audit(&self, address: u64, access: Access, used: Frame) -> Result<(), StaleAccess> {
+        self.shared.memory.read().audit(address, access, used)
     }
 
     /// Copies `len` bytes out, whatever protection and presence say.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, OnAbsent,
-    Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
+    Access, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
+    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
     WatchToken,
 };
 
@@ -52,12 +52,12 @@ impl AddressSpace for Shared {
         self.lifecycle.unwatch(token);
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, |cursor| self.memory.read().read(cursor, buf, mode))
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.transfer(pieces, |cursor| self.memory.read().read(cursor, buf, access))
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.transfer(pieces, |cursor| self.memory.write().write(cursor, data, mode))
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.transfer(pieces, |cursor| self.memory.write().write(cursor, data, access))
     }
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
@@ -66,9 +66,12 @@ impl AddressSpace for Shared {
         Ok(Translation { frame, ..translation })
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
-        resolving(|| self.memory.read().check(address, mode).map(drop), |page| self.bring_in(page))
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
+        let access = access.resolving();
+        resolving(
+            || self.memory.read().check(address, access).map(drop),
+            |page| self.bring_in(page),
+        )
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

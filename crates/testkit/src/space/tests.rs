@@ -8,13 +8,12 @@ mod model;
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, NoSuchFrame,
-    OnAbsent, Permissions, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher,
-    StopCause, Stopped,
+    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, NoSuchFrame,
+    Permissions, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
 };
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Change, MemorySpace, PAGE, Protection, StaleReason};
 
@@ -74,11 +73,8 @@ fn an_access_stops_at_the_exact_byte_where_the_mapping_ends() {
     let handle = space.handle();
     let mut buf = [0; 300];
     let pieces = [piece(BASE, 100), piece(BASE + 2 * PAGE - 50, 200)];
-    assert_eq!(stop(handle.read(&pieces, &mut buf, AccessMode::READ)), (150, "not mapped".into()));
-    assert_eq!(
-        stop(handle.write(&pieces, &[7; 300], AccessMode::WRITE)),
-        (150, "not mapped".into())
-    );
+    assert_eq!(stop(handle.read(&pieces, &mut buf, Access::READ)), (150, "not mapped".into()));
+    assert_eq!(stop(handle.write(&pieces, &[7; 300], Access::WRITE)), (150, "not mapped".into()));
     assert_eq!(space.peek(BASE + 2 * PAGE - 51, 51), [&[0][..], &[7; 50]].concat());
 }
 
@@ -89,15 +85,12 @@ fn a_page_denies_what_its_protection_does_not_name() {
     space.map(BASE, PAGE, Protection::READ);
     space.map(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
     let handle = space.handle();
-    let execute = AccessMode { access: sva_core::Access::Execute, ..AccessMode::READ };
-    let privileged = AccessMode { privileged: true, ..AccessMode::WRITE };
-    assert_eq!(
-        stop(handle.write(&[piece(BASE, 8)], &[1; 8], AccessMode::WRITE)),
-        (0, "denied".into())
-    );
+    let execute = sva_core::Access::EXECUTE;
+    let privileged = (Access::WRITE | Access::PRIVILEGED);
+    assert_eq!(stop(handle.write(&[piece(BASE, 8)], &[1; 8], Access::WRITE)), (0, "denied".into()));
     assert_eq!(stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], execute)), (0, "denied".into()));
     assert_eq!(
-        stop(handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], AccessMode::WRITE)),
+        stop(handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], Access::WRITE)),
         (0, "denied".into())
     );
     handle.write(&[piece(BASE + PAGE, 8)], &[1; 8], privileged).expect("a privileged write");
@@ -126,26 +119,26 @@ fn resolve_all_ways() {
         true
     });
     assert!(
-        matches!(handle.resolve(BASE + PAGE, AccessMode::WRITE), Err(StopCause::Denied)),
+        matches!(handle.resolve(BASE + PAGE, Access::WRITE), Err(StopCause::Denied)),
         "not even the resolver is asked"
     );
-    assert!(matches!(handle.resolve(BASE + 2 * PAGE, AccessMode::READ), Err(StopCause::NotMapped)));
+    assert!(matches!(handle.resolve(BASE + 2 * PAGE, Access::READ), Err(StopCause::NotMapped)));
     assert!(matches!(handle.translate(BASE + 9, false), Err(StopCause::NotPresent)));
     handle
-        .resolve(BASE + 9, AccessMode::WRITE.stop_on_absent())
+        .resolve(BASE + 9, Access::WRITE.present_only())
         .expect("resolved, as that is what was asked for");
-    handle.resolve(BASE + 9, AccessMode::WRITE).expect("present already");
+    handle.resolve(BASE + 9, Access::WRITE).expect("present already");
     assert_eq!((space.resolved(), asked.load(Ordering::Relaxed)), (1, BASE));
-    assert!(handle.translate(BASE + 9, false).expect("present").permits.write);
+    assert!(handle.translate(BASE + 9, false).expect("present").permissions.write);
     assert!(
         matches!(handle.translate(BASE + PAGE, false), Err(StopCause::NotPresent)),
         "the neighbour is as it was"
     );
     assert_eq!(space.peek(BASE, 4), b"kept");
     space.on_resolve(|_| false);
-    assert!(matches!(handle.resolve(BASE + PAGE, AccessMode::READ), Err(StopCause::NotPresent)));
+    assert!(matches!(handle.resolve(BASE + PAGE, Access::READ), Err(StopCause::NotPresent)));
     space.end(EndReason::Exited);
-    assert!(matches!(handle.resolve(BASE, AccessMode::READ), Err(StopCause::Ended)));
+    assert!(matches!(handle.resolve(BASE, Access::READ), Err(StopCause::Ended)));
 }
 
 // shows T5
@@ -158,17 +151,14 @@ fn an_absent_page_is_resolved_or_stops_the_access_as_asked() {
     let handle = space.handle();
     let whole = [piece(BASE, 4 * PAGE)];
     let mut buf = vec![0; 4 * PAGE as usize];
-    let stopping = AccessMode { on_absent: OnAbsent::Stop, ..AccessMode::READ };
+    let stopping = Access { on_absent: OnAbsent::Stop, ..Access::READ };
     assert_eq!(stop(handle.read(&whole, &mut buf, stopping)), (PAGE, "not present".into()));
     assert_eq!(space.resolved(), 0);
-    handle.read(&whole, &mut buf, AccessMode::READ).expect("resolved");
+    handle.read(&whole, &mut buf, Access::READ).expect("resolved");
     assert_eq!((space.resolved(), &buf[PAGE as usize..][..4]), (2, &b"kept"[..]));
     space.absent(BASE, 4 * PAGE);
     space.on_resolve(move |page| page != BASE + 3 * PAGE);
-    assert_eq!(
-        stop(handle.write(&whole, &buf, AccessMode::WRITE)),
-        (3 * PAGE, "not present".into())
-    );
+    assert_eq!(stop(handle.write(&whole, &buf, Access::WRITE)), (3 * PAGE, "not present".into()));
 }
 
 // shows T1
@@ -181,7 +171,7 @@ fn unmap_and_protect_inside_a_region_leave_the_rest_as_it_was() {
     space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
     let handle = space.handle();
     let write = |at: u64| {
-        handle.write(&[piece(BASE + at * PAGE, PAGE)], &vec![1; PAGE as usize], AccessMode::WRITE)
+        handle.write(&[piece(BASE + at * PAGE, PAGE)], &vec![1; PAGE as usize], Access::WRITE)
     };
     let outcomes: Vec<_> =
         (0..5).map(|at| write(at).err().map(|stopped| stopped.cause.to_string())).collect();
@@ -222,7 +212,7 @@ fn the_end_stops_accesses_and_tells_each_watcher_once() {
     assert_eq!(handle.ended(), Some(EndReason::Execed));
     assert_eq!(handle.watch(second).expect_err("ended"), SpaceEnded(EndReason::Execed));
     assert_eq!(
-        stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], AccessMode::READ)),
+        stop(handle.read(&[piece(BASE, 8)], &mut [0; 8], Access::READ)),
         (0, "the address space has ended".into())
     );
 }
@@ -236,7 +226,7 @@ fn protect_waits_for_the_access_under_way() {
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
             let data = vec![0xff; 64 * PAGE as usize];
-            while handle.write(&[piece(BASE, 64 * PAGE)], &data, AccessMode::WRITE).is_ok() {}
+            while handle.write(&[piece(BASE, 64 * PAGE)], &data, Access::WRITE).is_ok() {}
         });
         std::thread::yield_now();
         space.protect(BASE, 64 * PAGE, Protection::READ);
@@ -253,13 +243,11 @@ fn the_last_page_of_the_address_space_is_a_page_like_any_other() {
     let last_page = u64::MAX - (PAGE - 1);
     space.map(last_page, PAGE, Protection::READ_WRITE);
     let handle = space.handle();
-    handle
-        .write(&[piece(u64::MAX, 1), piece(0, 0)], &[5], AccessMode::WRITE)
-        .expect("the last byte");
+    handle.write(&[piece(u64::MAX, 1), piece(0, 0)], &[5], Access::WRITE).expect("the last byte");
     assert_eq!(space.peek(u64::MAX, 1), [5]);
     space.unmap(last_page, PAGE);
     assert_eq!(
-        stop(handle.read(&[piece(u64::MAX, 1)], &mut [0], AccessMode::READ)),
+        stop(handle.read(&[piece(u64::MAX, 1)], &mut [0], Access::READ)),
         (0, "not mapped".into())
     );
 }

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::thread;
 
-use sva_core::space::Run;
-use sva_core::sync::atomic::{AtomicU64, Ordering};
+use sva_core::Extent;
 use sva_core::{
     AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, SpaceEnded, SpaceId,
     SpaceWatcher, StopCause, WatchToken,
 };
+use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_testkit::ForwardingSpace;
 use vm_memory::VolatileSlice;
 
@@ -87,7 +87,7 @@ impl ForwardingSpace for Dawdling {
     }
 
     /// Between the answer and what is made of it: a fill.
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         let run = self.space.run(address, privileged);
         self.clock.dawdle();
         run

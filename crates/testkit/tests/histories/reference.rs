@@ -231,10 +231,10 @@ impl State {
 fn permits(view: View, word: Word) -> bool {
     let permits = view.protection.permissions(false);
     match word {
-        Word::Read => permits.permits(Access::Read),
-        Word::Write(_) => permits.permits(Access::Write),
+        Word::Read => permits.permits(Access::READ),
+        Word::Write(_) => permits.permits(Access::WRITE),
         Word::Add(_) | Word::CompareExchange { .. } => {
-            permits.permits(Access::Read) && permits.permits(Access::Write)
+            permits.permits(Access::READ) && permits.permits(Access::WRITE)
         }
     }
 }

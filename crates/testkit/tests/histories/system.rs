@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
-use sva_core::sync::atomic::{AtomicUsize, Ordering};
 use sva_core::{
-    AccessMode, AddressSpace, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaError, DmaPort,
+    Access, AddressSpace, Bdf, Bind, Bond, Capabilities, DeviceSpec, DmaError, DmaPort,
     FaultReason, Iommu, IommuConfig, Pasid, PasidWidth, Plug, Segment, StopCause,
 };
+use sva_sync::atomic::{AtomicUsize, Ordering};
 use sva_testkit::{ArenaSpace, FlatTopology, Forwarding, PAGE, Protection};
 
 use crate::dawdling::{Clock, Dawdling};
@@ -248,12 +248,12 @@ impl Owner<'_> {
             Word::Read => {
                 let mut buf = Aligned([0xaa; 8]);
                 self.handle
-                    .read(&piece, &mut buf.0, AccessMode::READ)
+                    .read(&piece, &mut buf.0, Access::READ)
                     .map(|()| Outcome::Value(u64::from_ne_bytes(buf.0)))
             }
             Word::Write(value) => self
                 .handle
-                .write(&piece, &Aligned(value.to_ne_bytes()).0, AccessMode::WRITE)
+                .write(&piece, &Aligned(value.to_ne_bytes()).0, Access::WRITE)
                 .map(|()| Outcome::Done),
             Word::Add(_) | Word::CompareExchange { .. } => panic!("an owner reads and writes"),
         };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::atomic::{Ordering, fence};
-use sva_core::{AccessMode, DmaError, DmaPort, FaultReason, Pasid, Segment};
+use sva_core::{Access, DmaError, DmaPort, FaultReason, Pasid, Segment};
+use sva_sync::atomic::{Ordering, fence};
 use sva_testkit::PAGE;
 
 use crate::life::{Look, Reach, Span, State, TieLook};
@@ -213,7 +213,7 @@ impl DeviceThread {
                     Some(pasid),
                     &pieces(site, pages, at, LINE)[..pages.len()],
                     buf,
-                    AccessMode::WRITE,
+                    Access::WRITE,
                 ),
             }
         })?;
@@ -331,7 +331,7 @@ impl DeviceThread {
                 Some(pasid),
                 &pieces(site, pages, at, LINE)[..pages.len()],
                 buf,
-                AccessMode::READ,
+                Access::READ,
             )
         })?;
         self.check(site, pages, at, LINE, made)
@@ -353,7 +353,7 @@ impl DeviceThread {
         let pages = &pages[..self.rng.usize(1..=4).min(self.world.pages - page)];
         let piece = Segment { address: site.address(page), len: pages.len() as u64 * PAGE };
         let made = self.made(site, pages, PAGE as usize, false, |port, pasid, buf| {
-            port.with_memory(Some(pasid), piece, AccessMode::READ, |slices| {
+            port.with_memory(Some(pasid), piece, Access::READ, |slices| {
                 slices.iter().fold(0, |at, slice| at + slice.copy_to(&mut buf[at..]));
             })
         })?;

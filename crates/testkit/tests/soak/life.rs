@@ -8,7 +8,7 @@
 use std::ops::RangeInclusive;
 
 use sva_core::Pasid;
-use sva_core::sync::atomic::{AtomicU64, Ordering};
+use sva_sync::atomic::{AtomicU64, Ordering};
 
 /// What a page permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

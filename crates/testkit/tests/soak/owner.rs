@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use sva_core::sync::atomic::Ordering;
+use sva_sync::atomic::Ordering;
 
 use crate::life::Reach;
 use crate::tenant::{Kind, Tenant};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use sva_core::sync::atomic::Ordering;
 use sva_core::{Bdf, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, PasidWidth, Plug};
+use sva_sync::atomic::Ordering;
 use sva_testkit::FlatTopology;
 
 use crate::device::DeviceThread;

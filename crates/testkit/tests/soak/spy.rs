@@ -6,8 +6,8 @@ use std::hint;
 use std::sync::Arc;
 use std::thread;
 
-use sva_core::space::Run;
-use sva_core::{AccessMode, AddressSpace, Frame, Segment, StopCause, Stopped};
+use sva_core::Extent;
+use sva_core::{Access, AddressSpace, Frame, Segment, StopCause, Stopped};
 use sva_testkit::ForwardingSpace;
 use vm_memory::VolatileSlice;
 
@@ -79,16 +79,16 @@ impl ForwardingSpace for Spy {
         &*self.space
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.ask().read(pieces, buf, mode)
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.ask().read(pieces, buf, access)
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.ask().write(pieces, data, mode)
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.ask().write(pieces, data, access)
     }
 
     /// Late between the answer and what is made of it: a fill.
-    fn run(&self, address: u64, privileged: bool) -> Result<Option<Run>, StopCause> {
+    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         let run = self.ask().run(address, privileged);
         self.dawdle(&ANSWERED, ANSWERS);
         run
@@ -112,7 +112,7 @@ impl ForwardingSpace for Spy {
         self.space.write_memory(frame, data)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
-        self.ask().resolve(address, mode)
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
+        self.ask().resolve(address, access)
     }
 }

@@ -1,8 +1,8 @@
 //! What all threads of a round share.
 
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{Device, Iommu};
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::PAGE;
 
 use crate::life::{Life, Tie};

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use sva_core::{AccessMode, Permissions, Segment};
+use sva_core::{Access, Permissions, Segment};
 use sva_vmm::GuestSpace;
 use vm_memory::bitmap::{Bitmap, BitmapSlice, NewBitmap, WithBitmapSlice};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -128,13 +128,13 @@ fn a_change_waits_for_a_write_that_has_begun_whichever_way_that_goes() {
     let piece = [Segment { address: BASE, len: 8 }];
     assert!(
         a_change_waits_for(&machine, || handle
-            .write(&piece, &[1; 8], AccessMode::WRITE)
+            .write(&piece, &[1; 8], Access::WRITE)
             .expect("mapped")),
         "of the provider's"
     );
     let pasid = Some(machine.pasid());
     port.write(pasid, BASE, &[1]).expect("mapped, and kept from now on");
-    assert!(port.kept(machine.pasid(), BASE, AccessMode::WRITE).is_some());
+    assert!(port.kept(machine.pasid(), BASE, Access::WRITE).is_some());
     assert!(
         a_change_waits_for(&machine, move || port.write(pasid, BASE, &[2; 8]).expect("mapped")),
         "by what is kept"

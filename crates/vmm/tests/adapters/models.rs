@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use sva_core::{Bdf, EndReason, Event, FaultReason, PeerWindow, Permissions};
+use sva_core::topology::PeerWindow;
+use sva_core::{Bdf, EndReason, Event, FaultReason, Permissions};
 use virtio_queue::desc::{RawDescriptor, split::Descriptor};
 use virtio_queue::mock::MockSplitQueue;
 use virtio_queue::{Queue, QueueOwnedT, QueueT};

@@ -4,9 +4,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use sva_core::{AccessMode, AddrRange, Permissions, Segment};
+use sva_core::{Access, AddrRange, Permissions, Segment};
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_vmm::GuestSpace;
 use vm_memory::bitmap::{AtomicBitmap, NewBitmap};
 use vm_memory::guest_memory::Permissions as VmPermissions;
@@ -105,7 +105,7 @@ fn the_provider_itself_does_not_write_to_a_page_that_the_monitor_has_taken_away(
     let handle = machine.space.handle();
     let piece = [Segment { address: BASE, len: PAGE }];
     writes_while_pages_move(&machine, |byte| {
-        handle.write(&piece, &[byte; PAGE as usize], AccessMode::WRITE).is_ok()
+        handle.write(&piece, &[byte; PAGE as usize], Access::WRITE).is_ok()
     });
 }
 
@@ -128,7 +128,7 @@ fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
     let (seen, handle) = (space.device_memory(&device, pasid), space.handle());
     let piece = [Segment { address: BASE, len: 1 }];
     let accesses: [&dyn Fn(u8); 3] = [
-        &|byte| handle.write(&piece, &[byte], AccessMode::WRITE).expect("mapped"),
+        &|byte| handle.write(&piece, &[byte], Access::WRITE).expect("mapped"),
         &|byte| port.write(Some(pasid), BASE, &[byte]).expect("mapped"),
         &|byte| seen.write_slice(&[byte], GuestAddress(BASE)).expect("mapped"),
     ];
@@ -249,7 +249,7 @@ fn a_thread_that_holds_slices_can_change_the_space_and_unbind() {
     machine.space.invalidate([AddrRange::ALL]);
     let (bond, iommu) = (machine.bond, machine.iommu);
     bond.unbind();
-    assert_eq!(iommu.census().pasids, 1, "deferred, for the slices");
+    assert_eq!(iommu.object_counts().pasids, 1, "deferred, for the slices");
     drop(slices);
-    assert_eq!(iommu.census().pasids, 0);
+    assert_eq!(iommu.object_counts().pasids, 0);
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{
-    Access, AccessMode, AddrRange, Bdf, Bind, Capabilities, DeviceSpec, DmaPort, EndReason,
-    FaultReason, Features, Frame, PasidWidth, Permissions, Plug, Run, Segment, StopCause,
+    Access, AddrRange, Bdf, Bind, Capabilities, DeviceSpec, DmaPort, EndReason, Extent,
+    FaultReason, Features, Frame, PasidWidth, Permissions, Plug, Segment, StopCause,
 };
+use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_vmm::{GuestSpace, linear};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -39,7 +39,7 @@ fn keeps<M: GuestMemoryBackend + Send + Sync>(
     port: &DmaPort,
     page: u64,
 ) -> Option<Frame> {
-    port.kept(machine.pasid(), BASE + page * PAGE, AccessMode::READ)
+    port.kept(machine.pasid(), BASE + page * PAGE, Access::READ)
 }
 
 // shows T1, T5
@@ -94,7 +94,7 @@ fn regions_of_guest_memory_that_follow_one_another_are_one_to_a_device() {
             "behind the guest's memory"
         );
     }
-    let kept = [middle - 1, middle].map(|at| port.kept(machine.pasid(), at, AccessMode::WRITE));
+    let kept = [middle - 1, middle].map(|at| port.kept(machine.pasid(), at, Access::WRITE));
     assert_eq!(kept, [Some(Frame(middle - 1)), Some(Frame(middle))]);
     let run = machine.space.handle().run(middle, false).expect("mapped").expect("named");
     assert_eq!(
@@ -188,7 +188,7 @@ fn pages_are_brought_in_where_the_monitor_can_and_refused_where_not() {
     let machine = Machine::new(plain_memory(), |_| {
         let (walked, changed, asked) = (Arc::clone(&table), Arc::clone(&table), Arc::clone(&asked));
         GuestSpace::new(plain_memory(), move |address, _| walked.run(address)).on_page_fault(
-            move |address, mode| {
+            move |address, access| {
                 asked.fetch_add(1, Ordering::Relaxed);
                 let page = (address - BASE) / PAGE;
                 match page {
@@ -196,7 +196,7 @@ fn pages_are_brought_in_where_the_monitor_can_and_refused_where_not() {
                     0 => changed.map(
                         0,
                         9,
-                        if mode.access == Access::Write { Permissions::READ_WRITE } else { READ },
+                        if access.is_write() { Permissions::READ_WRITE } else { READ },
                     ),
                     _ => return Err(StopCause::Denied),
                 }
@@ -215,7 +215,7 @@ fn pages_are_brought_in_where_the_monitor_can_and_refused_where_not() {
     }
     assert_eq!(read(&machine, &port, BASE + PAGE - 1, 2), Err((1, FaultReason::Denied)));
     let (mut buf, piece) = ([0; 1], [Segment { address: BASE + PAGE, len: 1 }]);
-    let stops = machine.space.handle().read(&piece, &mut buf, AccessMode::READ.stop_on_absent());
+    let stops = machine.space.handle().read(&piece, &mut buf, Access::READ.present_only());
     assert!(matches!(stops.expect_err("absent").cause, StopCause::NotPresent));
     assert_eq!(asked.load(Ordering::Relaxed), 3);
     let without = Machine::plain();
@@ -252,7 +252,7 @@ fn the_end_of_a_guest_stops_its_devices_and_runs_each_exit_handler_once() {
     assert_eq!(handle.ended(), Some(EndReason::Exited));
     let piece = [Segment { address: BASE, len: 1 }];
     assert!(matches!(
-        handle.read(&piece, &mut [0], AccessMode::READ).expect_err("ended").cause,
+        handle.read(&piece, &mut [0], Access::READ).expect_err("ended").cause,
         StopCause::Ended
     ));
     assert!(handle.read_frame(Frame(0), &mut [0]).is_err());
@@ -280,10 +280,10 @@ fn what_is_mapped_in_a_window_is_found_across_holes_and_runs() {
     let found = machine.space.handle().mapped_within(&windows).expect("asks the table");
     assert_eq!(found, [range(1, 2), windows[2], range(6, 2)]);
     let hole = |address, _| {
-        Ok(Run {
+        Ok(Extent {
             range: AddrRange::ALL,
             frame: Frame(address & !(PAGE - 1)),
-            permits: Permissions::NONE,
+            permissions: Permissions::empty(),
         })
     };
     let empty = GuestSpace::new(plain_memory(), hole);
@@ -299,7 +299,7 @@ fn a_translation_is_the_largest_aligned_part_of_what_the_walk_names() {
     let askew = GuestSpace::new(memory.clone(), linear(iova, GuestAddress(PAGE), READ));
     let found = askew.handle().translate((1 << 30) + 5, false).expect("mapped");
     assert_eq!(
-        (found.range.first(), found.range.bits(), found.frame, found.permits),
+        (found.range.first(), found.range.bits(), found.frame, found.permissions),
         (1 << 30, 12, Some(Frame(PAGE)), READ)
     );
     let straight = GuestSpace::new(memory.clone(), linear(AddrRange::ALL, GuestAddress(0), READ));
@@ -310,19 +310,24 @@ fn a_translation_is_the_largest_aligned_part_of_what_the_walk_names() {
     );
     let bytes = GuestSpace::new(memory, linear(AddrRange::ALL, GuestAddress(3), READ));
     let found = bytes.handle().translate(2 << 20, false).expect("mapped");
-    assert_eq!((found.frame, found.permits), (None, READ), "pages that no frame is as aligned as");
+    assert_eq!(
+        (found.frame, found.permissions),
+        (None, READ),
+        "pages that no frame is as aligned as"
+    );
 }
 
 // shows S2
 #[test]
 fn a_walk_that_answers_for_another_address_or_past_the_last_one_maps_nothing() {
-    let elsewhere =
-        |_, _| Ok(Run { range: range(5, 1), frame: Frame(0), permits: Permissions::READ_WRITE });
+    let elsewhere = |_, _| {
+        Ok(Extent { range: range(5, 1), frame: Frame(0), permissions: Permissions::READ_WRITE })
+    };
     let past = |_, _| {
-        Ok(Run {
+        Ok(Extent {
             range: AddrRange::ALL,
             frame: Frame(u64::MAX - 3),
-            permits: Permissions::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
         })
     };
     for space in [GuestSpace::new(plain_memory(), elsewhere), GuestSpace::new(plain_memory(), past)]
@@ -333,7 +338,7 @@ fn a_walk_that_answers_for_another_address_or_past_the_last_one_maps_nothing() {
                 "{address:#x}"
             );
             let piece = [Segment { address, len: 1 }];
-            assert!(space.handle().write(&piece, &[1], AccessMode::WRITE).is_err());
+            assert!(space.handle().write(&piece, &[1], Access::WRITE).is_err());
         }
     }
 }

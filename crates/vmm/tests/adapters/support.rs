@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::sync::{RwLock, RwLockReadGuard};
 use sva_core::{
-    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, FaultReason, Features,
-    Frame, Iommu, IommuConfig, Pasid, PasidWidth, Permissions, Plug, Run, StopCause,
+    AddrRange, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError, Extent, FaultReason,
+    Features, Frame, Iommu, IommuConfig, Pasid, PasidWidth, Permissions, Plug, StopCause,
 };
+use sva_sync::{RwLock, RwLockReadGuard};
 use sva_testkit::FlatTopology;
 use sva_vmm::GuestSpace;
 use vm_memory::bitmap::{AtomicBitmap, Bitmap};
@@ -72,7 +72,7 @@ pub(crate) fn range(page: u64, pages: u64) -> AddrRange {
 pub(crate) struct Table(RwLock<BTreeMap<u64, Option<(u64, Permissions)>>>);
 
 impl Table {
-    pub(crate) fn map(&self, page: u64, to: u64, permits: Permissions) {
+    pub(crate) fn map(&self, page: u64, to: u64, permissions: Permissions) {
         self.0.write().insert(page, Some((to, permits)));
     }
 
@@ -85,7 +85,7 @@ impl Table {
     }
 
     /// The walk: as many neighbours as are alike and contiguous.
-    pub(crate) fn run(&self, address: u64) -> Result<Run, StopCause> {
+    pub(crate) fn run(&self, address: u64) -> Result<Extent, StopCause> {
         let table = self.0.read();
         let page = address.checked_sub(BASE).ok_or(StopCause::NotMapped)? / PAGE;
         let (to, permits) =
@@ -95,7 +95,7 @@ impl Table {
         };
         let first = (0..page).rev().take_while(|other| is_alike(*other)).last().unwrap_or(page);
         let last = (page + 1..).take_while(|other| is_alike(*other)).last().unwrap_or(page);
-        Ok(Run {
+        Ok(Extent {
             range: range(first, last - first + 1),
             frame: Frame((to - (page - first)) * PAGE),
             permits,
@@ -155,7 +155,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> Machine<M> {
     }
 
     /// Maps pages from `page` on to the guest's pages from `to` on.
-    pub(crate) fn map(&self, page: u64, to: u64, pages: u64, permits: Permissions) {
+    pub(crate) fn map(&self, page: u64, to: u64, pages: u64, permissions: Permissions) {
         (0..pages).for_each(|n| self.table.map(page + n, to + n, permits));
     }
 }

@@ -1,8 +1,8 @@
 //! Groups of one owner: MAP and UNMAP, BIND and UNBIND for all of them.
 
+use sva_core::error::{BindError, UnmapError};
 use sva_core::{
-    AddressSpace, Bind, BindError, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid,
-    Protection, UnmapError,
+    AddressSpace, Bind, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Permissions,
 };
 
 use crate::demo::Stage;
@@ -89,7 +89,7 @@ impl Shared<'_> {
             len: LEN,
             space,
             address,
-            protection: Protection::READ_WRITE,
+            protection: Permissions::READ_WRITE,
         })?;
         let equal = self.reads(&[FIRST, SECOND], None)?;
         let figures = Figures::new().bytes("bytes", LEN);
@@ -175,7 +175,7 @@ impl Shared<'_> {
         );
 
         self.container.close();
-        let left = self.machine.iommu.census();
+        let left = self.machine.iommu.object_counts();
         let free = left.containers == 0
             && self
                 .machine

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sva_core::sync::atomic::{AtomicU64, Ordering};
-use sva_core::{AddressSpace, Bind, BindError, Bond, EndReason, FaultReason, SpaceRefusal};
+use sva_core::error::{BindError, SpaceRefusal};
+use sva_core::{AddressSpace, Bind, Bond, EndReason, FaultReason};
+use sva_sync::atomic::{AtomicU64, Ordering};
 
 use crate::demo::child::untouched;
 use crate::demo::claim::Figures;
@@ -24,7 +25,7 @@ const SMALL: u64 = 1 << 20;
 struct Seen {
     runs: AtomicU64,
     drvdata: AtomicU64,
-    reason: sva_core::sync::Mutex<Option<EndReason>>,
+    reason: sva_sync::Mutex<Option<EndReason>>,
 }
 
 impl Seen {
@@ -300,7 +301,7 @@ fn killed(stage: &mut Stage) -> Result<(), Failure> {
         figures,
     );
 
-    let left = machine.iommu.census();
+    let left = machine.iommu.object_counts();
     let nothing = (left.bonds, left.spaces, left.pasids) == (0, 0, 0);
     stage.claim(
         &["U1"],

@@ -1,6 +1,8 @@
 //! A group of two, one of which cannot issue a PASID.
 
-use sva_core::{Bind, BindError, DmaError, FaultReason, Refusal, SharedBecause};
+use sva_core::error::{BindError, Refusal};
+use sva_core::topology::SharedBecause;
+use sva_core::{Bind, DmaError, FaultReason};
 use sva_devices::Descriptor;
 
 use crate::demo::Stage;
@@ -20,7 +22,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let (mut process, space) = stage.process()?;
     let buffer = process.buffer(1 << 20, stage.seed())?;
 
-    let before = iommu.census();
+    let before = iommu.object_counts();
     let alone = iommu.bind_device(mover, &space, Bind::new(()));
     let named = matches!(
         &alone,
@@ -36,12 +38,12 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
         figures,
     );
 
-    let unchanged = iommu.census() == before;
+    let unchanged = iommu.object_counts() == before;
     stage.claim(
         &["B3"],
         "the refused bind has left nothing behind",
         unchanged,
-        Figures::new().count("bonds", iommu.census().bonds as u64),
+        Figures::new().count("bonds", iommu.object_counts().bonds as u64),
     );
 
     let bond = iommu.bind_group(mover.group(), &space, Bind::new(()))?;

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::Mutex;
+use sva_core::error::BindError;
+use sva_core::error::Refusal;
 use sva_core::{
-    Bdf, Bind, BindError, Capabilities, DeviceSpec, DmaError, FaultReason, IsolationChange,
-    MapRequest, PasidWidth, Plugged,
+    Bdf, Bind, Capabilities, DeviceSpec, DmaError, FaultReason, IsolationChange, MapRequest,
+    PasidWidth, Plugged,
 };
-use sva_core::{Protection, Refusal, Removal};
+use sva_core::{Permissions, Removal};
 use sva_pci::FunctionSpec;
+use sva_sync::Mutex;
 
 use crate::demo::Stage;
 use crate::demo::claim::Figures;
@@ -63,7 +65,7 @@ fn into_a_bound_group(stage: &mut Stage) -> Result<(), Failure> {
         len: LEN,
         space: space.clone(),
         address,
-        protection: Protection::READ_WRITE,
+        protection: Permissions::READ_WRITE,
     };
     machine.iommu.map(group, &request)?;
     let bond = machine.iommu.bind_group(group, &space, Bind::new(()))?;
@@ -185,7 +187,7 @@ fn surprise(stage: &mut Stage) -> Result<(), Failure> {
         .and_then(DmaError::fault);
     let stopped = fault.is_some_and(|fault| fault.reason == FaultReason::DeviceRemoved);
     let ended = !bond.is_live() && bond.unbind().already_ended;
-    let left = machine.iommu.census();
+    let left = machine.iommu.object_counts();
     let nothing = (left.bonds, left.pasids, left.devices) == (0, 0, 0);
     let figures = Figures::new().count("writes", struck.writes);
     stage.claim(

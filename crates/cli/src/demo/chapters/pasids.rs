@@ -1,6 +1,7 @@
 //! One PASID for each process, on all its devices; and no other way in.
 
-use sva_core::{Bind, BindError, DmaError, FaultReason, Refusal};
+use sva_core::error::{BindError, Refusal};
+use sva_core::{Bind, DmaError, FaultReason};
 use sva_devices::Descriptor;
 
 use crate::demo::Stage;

@@ -29,7 +29,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let (address, len, before) = process.constant()?;
     let data = vec![!0; len as usize];
     let error = port.write(Some(pasid), address, &data).err();
-    let expected = fault_at(address, Access::Write, FaultReason::Denied);
+    let expected = fault_at(address, Access::WRITE, FaultReason::Denied);
     let (found, _, after) = process.constant()?;
     let held = error.as_ref().is_some_and(|e| e.done == 0 && e.fault() == Some(expected))
         && found == address
@@ -48,7 +48,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
 
     let end = edge(&sva_host::regions(process.pid())?)?;
     let error = port.read(Some(pasid), end - 100, &mut [0; 4096]).err();
-    let expected = fault_at(end, Access::Read, FaultReason::NotMapped);
+    let expected = fault_at(end, Access::READ, FaultReason::NotMapped);
     let exact = error.as_ref().is_some_and(|e| e.done == 100 && e.fault() == Some(expected));
     let figures = error
         .as_ref()
@@ -57,7 +57,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
 
     let error = port.write(Some(pasid), KERNEL, &[0; 8]).err();
     let fault = error.as_ref().and_then(DmaError::fault);
-    let refused = fault == Some(fault_at(KERNEL, Access::Write, FaultReason::NotMapped));
+    let refused = fault == Some(fault_at(KERNEL, Access::WRITE, FaultReason::NotMapped));
     stage.claim(&["T1"], "a kernel address is no address of the process", refused, Figures::new());
 
     let drained = machine.iommu.drain_events();
@@ -83,7 +83,7 @@ fn said(error: Option<&DmaError>) -> Figures {
 /// The end of a readable mapping that nothing follows.
 fn edge(regions: &[Region]) -> Result<u64, Failure> {
     let usable = |region: &Region| {
-        region.unusable(Access::Read).is_none()
+        region.unusable(Access::READ).is_none()
             && !region.name.starts_with("[v")
             && region.name != "[stack]"
     };

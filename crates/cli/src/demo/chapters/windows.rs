@@ -3,10 +3,9 @@
 
 use std::sync::Arc;
 
-use sva_core::{
-    AddrRange, AddressSpace, Bdf, Bind, BindError, BindGroupError, Event, Overlap, PathDefect,
-    PathPolicy, Refusal,
-};
+use sva_core::error::{BindError, BindGroupError, Refusal};
+use sva_core::topology::{PathDefect, PathPolicy};
+use sva_core::{AddrRange, AddressSpace, Bdf, Bind, Event, Overlap};
 
 use crate::demo::Stage;
 use crate::demo::claim::Figures;

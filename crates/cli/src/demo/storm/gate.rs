@@ -1,6 +1,6 @@
 //! What makes an in-memory space slow: its resolver goes through here.
 
-use sva_core::sync::{Condvar, Mutex};
+use sva_sync::{Condvar, Mutex};
 
 /// Lets everybody through, or holds them until it is opened again.
 #[derive(Default)]

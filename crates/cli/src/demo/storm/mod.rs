@@ -9,9 +9,10 @@ mod runner;
 mod scene;
 mod table;
 
-use sva_core::pri::{AskError, GroupOutcome, PrgIndex};
-use sva_core::sync::atomic::Ordering;
-use sva_core::{AccessMode, AtsPort, Census, Device, EndReason, FaultReason, Pasid, ResponseCode};
+use sva_core::pri::ResponseCode;
+use sva_core::pri::{GroupOutcome, PageRequestError, PrgIndex};
+use sva_core::{Access, AtsPort, Device, EndReason, FaultReason, ObjectCounts, Pasid};
+use sva_sync::atomic::Ordering;
 use sva_testkit::PAGE;
 
 use super::Stage;
@@ -75,10 +76,10 @@ fn burst(port: &AtsPort, pasid: Pasid, most: usize) -> Result<Vec<PrgIndex>, Fai
     while groups.len() < most {
         let group = match port.open_group(Some(pasid)) {
             Ok(group) => group,
-            Err(AskError::NoCredit { .. }) => break,
+            Err(PageRequestError::NoCredit { .. }) => break,
             Err(error) => return Err(error.into()),
         };
-        port.ask_page(group, BASE + groups.len() as u64 * PAGE, AccessMode::WRITE, true)?;
+        port.request_page(group, BASE + groups.len() as u64 * PAGE, Access::WRITE, true)?;
         groups.push(group);
     }
     Ok(groups)
@@ -302,8 +303,8 @@ fn stills(stage: &mut Stage, mut scene: Scene) -> Result<(), Failure> {
     );
 
     scene.ties.iter_mut().for_each(|tie| drop(tie.bond.take()));
-    let left = scene.machine.iommu.census();
-    let mut nothing = Census::default();
+    let left = scene.machine.iommu.object_counts();
+    let mut nothing = ObjectCounts::default();
     (nothing.devices, nothing.groups) = (left.devices, left.groups);
     stage.claim(
         &["U1"],

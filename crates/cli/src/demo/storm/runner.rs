@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use fastrand::Rng;
-use sva_core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_core::{AtsPort, DmaError, Fault, Pasid};
+use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::{MemorySpace, PAGE};
 
 use super::BASE;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use sva_core::sync::atomic::{AtomicU64, Ordering};
 use sva_core::{AddressSpace, Bind, Bond, Device, IommuConfig, Pasid, WorkerConfig, Workers};
+use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_testkit::{MemorySpace, PAGE, Protection};
 
 use super::gate::Gate;

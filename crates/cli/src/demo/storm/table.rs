@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use sva_core::Pasid;
+use sva_core::pri::FaultTimes;
 use sva_core::pri::Histogram;
-use sva_core::{FaultTimes, Pasid};
 
 /// What `--json` says of a bond (docs/demo.md).
 #[derive(Debug, Serialize)]

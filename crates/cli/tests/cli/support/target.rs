@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::ops::Range;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use sva_core::sync::atomic::{AtomicU64, Ordering};
+use sva_sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of its buffer: more than two of the pieces in which the command works.
 pub(crate) const LEN: usize = 40 << 20;

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicU64, Ordering};
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_testkit::{MemorySpace, PAGE, Protection};
 
 use crate::support::*;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sva_core::ats::Held;
-use sva_core::{AccessMode, AtsPort, Device, DmaError, FaultReason, PasidTag};
+use sva_core::ats::TranslationGuard;
+use sva_core::{Access, AtsPort, Device, DmaError, FaultReason, PasidTag};
 
 use super::marked::{DATA, Marked, address_of, written_at};
 use super::{System, count};
@@ -57,7 +57,7 @@ impl System {
             },
             5 => {
                 if let Ok(request) =
-                    port.ask_translation(pasid, address_of(page), AccessMode::WRITE)
+                    port.request_translation(pasid, address_of(page), Access::WRITE)
                     && port.translation(request).is_none()
                 {
                     port.abandon_translation(request);
@@ -78,37 +78,34 @@ impl System {
         space: &Marked,
         random: &mut fastrand::Rng,
     ) {
-        let (mode, since) =
-            (if random.bool() { AccessMode::READ } else { AccessMode::WRITE }, space.since(page));
+        let (access, since) =
+            (if random.bool() { Access::READ } else { Access::WRITE }, space.since(page));
         let number = device.bdf().device();
         let address =
-            if mode == AccessMode::WRITE { written_at(page, number) } else { address_of(page) };
-        let Some(held) = port.hold(Some(tag.pasid), address, mode) else { return };
+            if access == Access::WRITE { written_at(page, number) } else { address_of(page) };
+        let Some(held) = port.hold(Some(tag.pasid), address, access) else { return };
         // Who has it now had it when the translation was found, or the translation is void: an
         // unbind waits for this access.
         let is_owner = device.port().owner_of(tag.pasid) == Some(tag);
-        let audit = space.memory.audit(address, mode, held.frame());
+        let audit = space.memory.audit(address, access, held.frame());
         if random.u32(..4) == 0 {
             std::thread::sleep(Duration::from_micros(random.u64(..2000)));
         }
         let mut found = [0; 24];
-        let used = if mode == AccessMode::WRITE {
-            held.write(&[number; 32])
-        } else {
-            held.read(&mut found)
-        };
+        let used =
+            if access == Access::WRITE { held.write(&[number; 32]) } else { held.read(&mut found) };
         if !is_owner {
             return;
         }
         count(if audit.is_ok() { &self.counts.held } else { &self.counts.stale });
         match (audit, used) {
             (Err(stale), Ok(_)) => panic!("device {number} used a stale translation: {stale}"),
-            (Ok(()), Ok(_)) if mode == AccessMode::READ => {
+            (Ok(()), Ok(_)) if access == Access::READ => {
                 space.check(since, &found, "a held translation")
             }
             _ => {}
         }
-        drop::<Held>(held);
+        drop::<TranslationGuard>(held);
     }
 }
 

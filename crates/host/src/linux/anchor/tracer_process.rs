@@ -35,8 +35,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal};
 use rustix::thread::CapabilitySet;
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use super::denial::ptrace_scope;
 use super::identify::is_anchor;

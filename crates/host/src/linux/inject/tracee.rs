@@ -10,7 +10,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use sva_core::sync::atomic::{AtomicU32, Ordering};
+use sva_sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::AttachError;
 use crate::linux::procfs;

@@ -123,13 +123,13 @@ VmFlags: ex
     fn a_region_says_why_a_device_cannot_use_it() {
         let regions = parse_smaps(SMAPS);
         let why = |index: usize, access| regions[index].unusable(access);
-        assert_eq!(why(0, Access::Read), None);
-        assert_eq!(why(0, Access::Write), Some(Unusable::NotWritable));
-        assert_eq!(why(2, Access::Write), None);
-        assert_eq!(why(2, Access::Execute), Some(Unusable::Execute));
-        assert_eq!(why(3, Access::Read), Some(Unusable::NotMemory));
-        assert_eq!(why(4, Access::Read), Some(Unusable::NotReadable));
-        assert_eq!(why(5, Access::Read), Some(Unusable::NotMemory));
+        assert_eq!(why(0, Access::READ), None);
+        assert_eq!(why(0, Access::WRITE), Some(Unusable::NotWritable));
+        assert_eq!(why(2, Access::WRITE), None);
+        assert_eq!(why(2, Access::EXECUTE), Some(Unusable::Execute));
+        assert_eq!(why(3, Access::READ), Some(Unusable::NotMemory));
+        assert_eq!(why(4, Access::READ), Some(Unusable::NotReadable));
+        assert_eq!(why(5, Access::READ), Some(Unusable::NotMemory));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sva_core::sync::Mutex;
+use sva_sync::Mutex;
 
 use super::monitor;
 use super::registry::Registry;

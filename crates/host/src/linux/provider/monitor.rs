@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use sva_core::sync::Mutex;
 use sva_core::{EndReason, ExitWork, SpaceWatcher};
+use sva_sync::Mutex;
 
 use super::registry::Registry;
 use crate::linux::anchor::is_anchor;

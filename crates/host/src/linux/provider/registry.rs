@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 
 use sva_core::SpaceId;
-use sva_core::sync::Mutex;
+use sva_sync::Mutex;
 
 use crate::linux::space::HostSpace;
 use crate::linux::sys::Tid;

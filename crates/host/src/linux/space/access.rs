@@ -8,10 +8,7 @@
 
 use std::io;
 
-use sva_core::{
-    Access, AccessMode, HostFailure, OnAbsent, Permissions, Segment, StopCause, Stopped,
-    Translation,
-};
+use sva_core::{Access, HostFailure, Permissions, Segment, StopCause, Stopped, Translation};
 
 use crate::linux::procfs::{USER_END, mapping_at, present_part};
 use crate::linux::sys::{self, IOV_MAX, Tid, UnreadablePage};
@@ -86,7 +83,7 @@ impl<'a> Cursor<'a> {
 /// bytes between them and returns how many it has moved.
 struct Transfer<'a, F> {
     memory: &'a RemoteMemory,
-    mode: AccessMode,
+    access: Access,
     call: F,
 }
 
@@ -95,14 +92,14 @@ pub(super) fn read(
     memory: &RemoteMemory,
     pieces: &[Segment],
     buf: &mut [u8],
-    mode: AccessMode,
+    access: Access,
 ) -> Result<(), Stopped> {
     let call = |pieces: &[Segment], done: usize, bytes: usize| {
         let room =
             buf.get_mut(done..done + bytes).ok_or(io::Error::from(io::ErrorKind::InvalidInput));
         moved("process_vm_readv", room.and_then(|room| sys::read_memory(memory.tid, pieces, room)))
     };
-    Transfer { memory, mode, call }.complete(pieces)
+    Transfer { memory, access, call }.complete(pieces)
 }
 
 /// Writes; see [`AddressSpace::write`](sva_core::AddressSpace::write).
@@ -110,7 +107,7 @@ pub(super) fn write(
     memory: &RemoteMemory,
     pieces: &[Segment],
     data: &[u8],
-    mode: AccessMode,
+    access: Access,
 ) -> Result<(), Stopped> {
     let call = |pieces: &[Segment], done: usize, bytes: usize| {
         let source =
@@ -120,7 +117,7 @@ pub(super) fn write(
             source.and_then(|source| sys::write_memory(memory.tid, pieces, source)),
         )
     };
-    Transfer { memory, mode, call }.complete(pieces)
+    Transfer { memory, access, call }.complete(pieces)
 }
 
 /// Resolves the page of `address` for an access of this kind and changes no byte of it; see
@@ -132,19 +129,15 @@ pub(super) fn write(
 pub(super) fn resolve(
     memory: &RemoteMemory,
     address: u64,
-    mode: AccessMode,
+    access: Access,
     source: &UnreadablePage,
 ) -> Result<(), Stopped> {
-    let mode = AccessMode { on_absent: OnAbsent::Resolve, ..mode };
+    let access = Access { on_absent: OnAbsent::Resolve, ..mode };
     let byte = Segment { address, len: 1 };
     let call = |_: &[Segment], _, _| {
-        if mode.access == Access::Write {
-            fault_in(memory, byte, source)
-        } else {
-            read_byte(memory, byte)
-        }
+        if access.is_write() { fault_in(memory, byte, source) } else { read_byte(memory, byte) }
     };
-    Transfer { memory, mode, call }.complete(&[byte])
+    Transfer { memory, access, call }.complete(&[byte])
 }
 
 fn read_byte(memory: &RemoteMemory, byte: Segment) -> Result<u64, StopCause> {
@@ -238,13 +231,13 @@ impl<F: FnMut(&[Segment], usize, usize) -> Result<u64, StopCause>> Transfer<'_, 
 
     /// Makes one call. Returns 0 where it cannot access the first page.
     fn step(&mut self, cursor: &Cursor<'_>, rest: Segment, done: u64) -> Result<u64, StopCause> {
-        if self.mode.access == Access::Execute || self.mode.privileged {
+        if self.access.is_execute() || self.access.is_privileged() {
             return Err(StopCause::Denied);
         }
         if rest.address >= USER_END {
             return Err(StopCause::NotMapped);
         }
-        if self.mode.on_absent == OnAbsent::Stop {
+        if self.access.is_present_only() {
             let present = self.present(rest)?;
             return self.call_once(&[present], done, present.len);
         }
@@ -266,11 +259,8 @@ impl<F: FnMut(&[Segment], usize, usize) -> Result<u64, StopCause>> Transfer<'_, 
     fn cause(&self, address: u64, failures: u32) -> Option<StopCause> {
         match mapping_at(self.memory.proc_tid, address) {
             Ok(Some(mapping)) => {
-                let permitted = if self.mode.access == Access::Write {
-                    mapping.writable
-                } else {
-                    mapping.readable
-                };
+                let permitted =
+                    if self.access.is_write() { mapping.writable } else { mapping.readable };
                 // A mapping that permits the access but has no page to give lies beyond the end of
                 // its file, or is not ordinary memory.
                 (!permitted || failures >= ATTEMPTS).then_some(StopCause::Denied)

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use sva_core::sync::{Condvar, Mutex};
+use sva_sync::{Condvar, Mutex};
 
 use crate::linux::sys::{ForkMark, UnreadablePage};
 

@@ -17,12 +17,12 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sva_core::sync::Mutex;
-use sva_core::sync::atomic::{AtomicBool, Ordering as Memory};
 use sva_core::{
-    AccessMode, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
+    Access, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
     SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
 };
+use sva_sync::Mutex;
+use sva_sync::atomic::{AtomicBool, Ordering as Memory};
 
 use super::access::{self, RemoteMemory};
 use super::context::Context;
@@ -369,12 +369,12 @@ impl AddressSpace for HostSpace {
         drop(taken);
     }
 
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.access(|memory| access::read(memory, pieces, buf, mode))
+    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
+        self.access(|memory| access::read(memory, pieces, buf, access))
     }
 
-    fn write(&self, pieces: &[Segment], data: &[u8], mode: AccessMode) -> Result<(), Stopped> {
-        self.access(|memory| access::write(memory, pieces, data, mode))
+    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
+        self.access(|memory| access::write(memory, pieces, data, access))
     }
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
@@ -385,9 +385,9 @@ impl AddressSpace for HostSpace {
         translated.map_err(|stopped| stopped.cause)
     }
 
-    fn resolve(&self, address: u64, mode: AccessMode) -> Result<(), StopCause> {
+    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
         let unreadable = &self.context.unreadable;
-        let resolved = self.access(|memory| access::resolve(memory, address, mode, unreadable));
+        let resolved = self.access(|memory| access::resolve(memory, address, access, unreadable));
         resolved.map_err(|stopped| stopped.cause)
     }
 

@@ -6,7 +6,7 @@
 use std::io;
 use std::ptr;
 
-use sva_core::sync::atomic::{AtomicU32, Ordering};
+use sva_sync::atomic::{AtomicU32, Ordering};
 
 use super::call::check;
 

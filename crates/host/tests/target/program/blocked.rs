@@ -4,7 +4,7 @@
 use std::ptr;
 use std::time::Instant;
 
-use sva_core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use sva_sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 

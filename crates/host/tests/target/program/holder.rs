@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sva_core::{AccessMode, AddressSpace, Segment};
+use sva_core::{Access, AddressSpace, Segment};
 use sva_host::HostSpace;
 
 thread_local! {
@@ -28,11 +28,8 @@ pub(crate) fn respond(command: &str, first: u64, second: u64) -> Option<String> 
         "ended" => held(|space| format!("{:?}", space.ended())),
         "read" => held(|space| {
             let mut bytes = vec![0; second as usize];
-            let done = space.read(
-                &[Segment { address: first, len: second }],
-                &mut bytes,
-                AccessMode::READ,
-            );
+            let done =
+                space.read(&[Segment { address: first, len: second }], &mut bytes, Access::READ);
             done.map_or_else(
                 |stopped| format!("{:?}", stopped.cause),
                 |()| bytes.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use sva_core::sync::atomic::AtomicU8;
+use sva_sync::atomic::AtomicU8;
 
 thread_local! {
     /// The pipes to a forked child that serves commands too.

@@ -16,7 +16,7 @@ impl SpaceWatcher for Inside {
 
     fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
         let leads_there = |run: Run| {
-            run.range.first() == range.first() && run.frame == self.frame && run.permits.write
+            run.range.first() == range.first() && run.frame == self.frame && run.permissions.write
         };
         let still = self
             .space
@@ -151,7 +151,7 @@ fn nothing_is_kept_of_a_page_that_is_being_replaced_and_what_is_written_meanwhil
     // The provider's copy, one by an old translation, and one page that is brought in to be kept.
     write(&space, BASE, &[2]).expect("mapped");
     handle.write_frame(old[1], &[3]).expect("not freed");
-    handle.resolve(BASE + 2 * PAGE + 5, AccessMode::WRITE).expect("present");
+    handle.resolve(BASE + 2 * PAGE + 5, Access::WRITE).expect("present");
     assert_eq!(frame_of(&space, 2), old[2], "it stays");
     space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
     replacing.finish();

@@ -21,7 +21,7 @@ struct Oldest([AtomicU64; PAGES]);
 fn look(space: &dyn AddressSpace, page: usize, oldest: &Oldest) -> Result<bool, String> {
     let from = oldest.0[page].load(Ordering::SeqCst);
     let mut buf = [0; PAGE as usize];
-    if space.read(&[piece(BASE + page as u64 * PAGE, PAGE)], &mut buf, AccessMode::READ).is_err() {
+    if space.read(&[piece(BASE + page as u64 * PAGE, PAGE)], &mut buf, Access::READ).is_err() {
         return Ok(false);
     }
     for word in

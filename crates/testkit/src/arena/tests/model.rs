@@ -23,9 +23,9 @@ enum Step {
     Replace(Range<u64>),
     Absent(Range<u64>),
     Present(Range<u64>),
-    Resolve(u64, AccessMode),
+    Resolve(u64, Access),
     Poke(Range<u64>, u8),
-    Write(u64, u64, u8, AccessMode),
+    Write(u64, u64, u8, Access),
     InPlace(u64, u8),
 }
 
@@ -44,10 +44,10 @@ fn protection() -> impl Strategy<Value = Protection> {
     prop_oneof![3 => Just(Protection::READ_WRITE), 1 => Just(Protection::READ), 1 => some]
 }
 
-fn mode(access: Access) -> impl Strategy<Value = AccessMode> {
+fn access(access: Access) -> impl Strategy<Value = Access> {
     any::<(bool, bool)>().prop_map(move |(privileged, stop)| {
-        let mode = AccessMode { access, privileged, ..AccessMode::READ };
-        if stop { mode.stop_on_absent() } else { mode }
+        let access = Access { access, privileged, ..Access::READ };
+        if stop { access.present_only() } else { access }
     })
 }
 
@@ -61,10 +61,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => range().prop_map(Step::Replace),
         2 => range().prop_map(Step::Absent),
         1 => range().prop_map(Step::Present),
-        2 => (0..PAGES, mode(Access::Write)).prop_map(|(page, mode)| Step::Resolve(page, mode)),
+        2 => (0..PAGES, access(Access::WRITE)).prop_map(|(page, access)| Step::Resolve(page, access)),
         3 => (range(), any::<u8>()).prop_map(|(range, byte)| Step::Poke(range, byte)),
-        3 => (0..PAGES * PAGE, 1..4 * PAGE, any::<u8>(), mode(Access::Write))
-            .prop_map(|(at, len, byte, mode)| Step::Write(at, len, byte, mode)),
+        3 => (0..PAGES * PAGE, 1..4 * PAGE, any::<u8>(), access(Access::WRITE))
+            .prop_map(|(at, len, byte, access)| Step::Write(at, len, byte, access)),
         3 => (0..PAGES * PAGE, any::<u8>()).prop_map(|(at, byte)| Step::InPlace(at, byte)),
     ]
 }
@@ -141,9 +141,9 @@ impl Pair {
     fn access(&self, step: &Step) {
         let (arena, reference) = (self.arena.handle(), self.reference.handle());
         match step {
-            Step::Resolve(page, mode) => {
+            Step::Resolve(page, access) => {
                 let outcomes = [&arena, &reference].map(|space| {
-                    space.resolve(BASE + page * PAGE, *mode).map_err(|cause| cause.to_string())
+                    space.resolve(BASE + page * PAGE, *access).map_err(|cause| cause.to_string())
                 });
                 assert_eq!(outcomes[0], outcomes[1]);
             }
@@ -155,7 +155,7 @@ impl Pair {
                     self.reference.poke(BASE + page * PAGE, &[*byte; PAGE as usize]);
                 }
             }
-            Step::Write(at, len, byte, mode) => {
+            Step::Write(at, len, byte, access) => {
                 let pieces = [
                     piece(BASE + at, *len),
                     piece(BASE + PAGES * PAGE / 2, 0),
@@ -164,7 +164,7 @@ impl Pair {
                 let data: Vec<u8> =
                     (0..len + 100).map(|at| (at as u8).wrapping_add(*byte)).collect();
                 let outcomes =
-                    [&arena, &reference].map(|space| outcome(space.write(&pieces, &data, *mode)));
+                    [&arena, &reference].map(|space| outcome(space.write(&pieces, &data, *access)));
                 assert_eq!(outcomes[0], outcomes[1]);
             }
             Step::InPlace(at, byte) => {
@@ -187,14 +187,14 @@ impl Pair {
                     space.translate(address, privileged).map_err(|cause| cause.to_string())
                 });
                 assert_eq!(
-                    one.as_ref().map(|one| one.permits),
-                    two.as_ref().map(|two| two.permits),
+                    one.as_ref().map(|one| one.permissions),
+                    two.as_ref().map(|two| two.permissions),
                     "page {page}"
                 );
                 let run = arena.run(address, privileged);
                 assert_eq!(
-                    run.as_ref().ok().map(|run| run.expect("named").permits),
-                    one.ok().map(|one| one.permits)
+                    run.as_ref().ok().map(|run| run.expect("named").permissions),
+                    one.ok().map(|one| one.permissions)
                 );
                 let Ok(Some(run)) = run else { continue };
                 self.check_run(address, run, privileged);
@@ -212,7 +212,7 @@ impl Pair {
                 let read = space.read(
                     &[piece(address + 1000, 3 * PAGE)],
                     &mut buf,
-                    AccessMode::READ.stop_on_absent(),
+                    Access::READ.present_only(),
                 );
                 (outcome(read), buf)
             });
@@ -238,7 +238,7 @@ impl Pair {
                 == run.frame.0.wrapping_sub(run.range.first());
             let alike = [false, true].map(|privileged| {
                 let both = [edge, address].map(|address| {
-                    arena.run(address, privileged).expect("present").expect("named").permits
+                    arena.run(address, privileged).expect("present").expect("named").permissions
                 });
                 both[0] == both[1]
             });

@@ -1,6 +1,6 @@
 //! The oracle: whether an access that a device made by a translation is permitted at this instant.
 
-use sva_core::{Access, AccessMode, AddrRange, Frame};
+use sva_core::{Access, AddrRange, Frame};
 
 use super::state::Memory;
 use crate::protection::Protection;
@@ -47,11 +47,11 @@ impl Memory {
     pub(crate) fn audit(
         &self,
         address: u64,
-        mode: AccessMode,
+        access: Access,
         used: Frame,
     ) -> Result<(), StaleAccess> {
-        let AccessMode { access, privileged, .. } = mode;
-        let stale = |reason| Err(StaleAccess { access, privileged, address, used, reason });
+        let (kind, privileged) = (access.kind(), access.is_privileged());
+        let stale = |reason| Err(StaleAccess { access: kind, privileged, address, used, reason });
         if self.table.ended {
             return stale(StaleReason::Ended);
         }
@@ -65,7 +65,8 @@ impl Memory {
         let mut permitted = leads_there.map(|mapping| mapping.protection);
         match (permitted.next(), now) {
             (Some(first), _)
-                if first.permits(mode) || permitted.any(|protection| protection.permits(mode)) =>
+                if first.permits(access)
+                    || permitted.any(|protection| protection.permits(access)) =>
             {
                 Ok(())
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sva_core::{AccessMode, AddrRange, Frame, NoSuchFrame, StopCause, Translation};
+use sva_core::{Access, AddrRange, Frame, NoSuchFrame, StopCause, Translation};
 
 use super::frames::Frames;
 use super::taken::Taken;
@@ -29,10 +29,10 @@ impl Memory {
         &self,
         cursor: &mut Cursor<'_>,
         buf: &mut [u8],
-        mode: AccessMode,
+        access: Access,
     ) -> Result<(), Halt> {
         while let Some((address, len)) = cursor.step() {
-            let frame = self.check(address, mode)?;
+            let frame = self.check(address, access)?;
             let at = cursor.done as usize;
             self.frames.read(frame, &mut buf[at..at + len]);
             cursor.advance(len);
@@ -44,10 +44,10 @@ impl Memory {
         &mut self,
         cursor: &mut Cursor<'_>,
         data: &[u8],
-        mode: AccessMode,
+        access: Access,
     ) -> Result<(), Halt> {
         while let Some((address, len)) = cursor.step() {
-            let frame = self.check(address, mode)?;
+            let frame = self.check(address, access)?;
             let at = cursor.done as usize;
             self.frames.write(frame, &data[at..at + len]);
             cursor.advance(len);
@@ -56,8 +56,8 @@ impl Memory {
     }
 
     /// The frame of `address`, if this access is permitted.
-    pub(crate) fn check(&self, address: u64, mode: AccessMode) -> Result<u64, Halt> {
-        self.table.check(address, mode).map(|(_, mapping)| mapping.frame(address))
+    pub(crate) fn check(&self, address: u64, access: Access) -> Result<u64, Halt> {
+        self.table.check(address, access).map(|(_, mapping)| mapping.frame(address))
     }
 
     /// The largest translation of `address` that the table has.

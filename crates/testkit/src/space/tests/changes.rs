@@ -37,10 +37,10 @@ impl SpaceWatcher for Inside {
         let handle = self.space.handle();
         let still = handle
             .translate(range.first(), true)
-            .is_ok_and(|now| now.frame == Some(self.frame) && now.permits.write);
+            .is_ok_and(|now| now.frame == Some(self.frame) && now.permissions.write);
         // Takes the lock for writing, so none is held.
         let usable = handle.write_frame(self.frame, &[7]).is_ok();
-        let permitted = self.space.audit(range.first(), AccessMode::WRITE, self.frame).is_ok();
+        let permitted = self.space.audit(range.first(), Access::WRITE, self.frame).is_ok();
         self.seen.lock().push((still, usable, permitted));
         Invalidation::none()
     }
@@ -67,7 +67,7 @@ fn watchers_are_told_with_no_lock_held_after_the_new_state_and_before_the_old_fr
         change(&space);
         assert_eq!(*inside.seen.lock(), [(false, true, true)], "{name}");
         assert_eq!(space.handle().read_frame(frame, &mut [0]).is_err(), frees, "{name}");
-        space.audit(BASE, AccessMode::WRITE, frame).expect_err(name);
+        space.audit(BASE, Access::WRITE, frame).expect_err(name);
         assert_eq!(space.changes_under_way(), 0, "{name}");
         space.handle().unwatch(token);
     };
@@ -124,7 +124,7 @@ fn the_oracle_permits_what_a_change_took_until_it_is_over() {
     space.map(BASE, 5 * PAGE, Protection::READ_WRITE);
     let old: Vec<_> = (0..5).map(|page| frame_of(&space, page)).collect();
     let write = |page: u64, frame| {
-        space.audit(BASE + page * PAGE, AccessMode::WRITE, frame).map_err(|stale| stale.reason)
+        space.audit(BASE + page * PAGE, Access::WRITE, frame).map_err(|stale| stale.reason)
     };
     let changes = [
         space.begin_unmap(BASE, PAGE),
@@ -150,10 +150,10 @@ fn the_oracle_permits_what_a_change_took_until_it_is_over() {
         [Err(Freed), Err(Denied(Protection::READ)), Err(Nowhere), Err(Freed), Err(Freed)]
     );
     assert_eq!(write(3, old[2]), Err(Elsewhere(new)), "alive, but for another address");
-    space.audit(BASE + PAGE, AccessMode::READ, old[1]).expect("reading was not taken away");
+    space.audit(BASE + PAGE, Access::READ, old[1]).expect("reading was not taken away");
     assert_eq!((write(9, old[2]), write(3, new)), (Ok(()), Ok(())));
     let stale = space
-        .audit(BASE + PAGE + 8, AccessMode::WRITE, old[1].offset(8).expect("small"))
+        .audit(BASE + PAGE + 8, Access::WRITE, old[1].offset(8).expect("small"))
         .expect_err("denied");
     let expected = format!(
         "write at 0x700000001008 (privileged: false) used frame {:#x}, but the protection of the \
@@ -173,8 +173,7 @@ fn a_change_that_finds_nothing_left_to_take_waits_for_the_one_that_took_it() {
     watcher.invalidated.lock().clear();
     space.unmap(BASE + PAGE, PAGE);
     assert_eq!(*watcher.invalidated.lock(), [pages(1, 1)], "its devices had to be asked, too");
-    let audit =
-        |page: u64| space.audit(BASE + page * PAGE, AccessMode::WRITE, frames[page as usize]);
+    let audit = |page: u64| space.audit(BASE + page * PAGE, Access::WRITE, frames[page as usize]);
     assert_eq!(
         [0, 1, 2, 3].map(|page| audit(page).is_ok()),
         [true, false, true, true],
@@ -194,9 +193,9 @@ fn a_later_change_that_is_over_first_keeps_what_was_given_after_the_earlier_one(
     let frame = frame_of(&space, 0);
     let later = space.begin_unmap(BASE, PAGE);
     earlier.finish();
-    space.audit(BASE, AccessMode::WRITE, frame).expect("the later change is not over");
+    space.audit(BASE, Access::WRITE, frame).expect("the later change is not over");
     later.finish();
-    space.audit(BASE, AccessMode::WRITE, frame).expect_err("both are over");
+    space.audit(BASE, Access::WRITE, frame).expect_err("both are over");
 }
 
 // shows T2: a device may use the page by its old address until the move is over, whatever becomes
@@ -225,8 +224,8 @@ fn a_frame_that_is_being_moved_to_another_address_is_not_freed_before_that_is_ov
             "{at}: the end is over"
         );
         handle.write_frame(frame, &[7; 8]).expect("the move is not over");
-        space.audit(BASE, AccessMode::WRITE, frame).expect("the move is not over");
-        space.audit(BASE + PAGE, AccessMode::WRITE, frame).expect_err("it leads there no more");
+        space.audit(BASE, Access::WRITE, frame).expect("the move is not over");
+        space.audit(BASE + PAGE, Access::WRITE, frame).expect_err("it leads there no more");
         moving.finish();
         assert_eq!(
             handle.read_frame(frame, &mut [0]),
@@ -255,7 +254,7 @@ fn a_frame_that_has_been_moved_twice_is_freed_when_both_moves_are_over() {
         ];
         space.unmap(BASE + 2 * PAGE, PAGE);
         moves.remove(first).finish();
-        let audit = |page: u64| space.audit(BASE + page * PAGE, AccessMode::WRITE, frame).is_ok();
+        let audit = |page: u64| space.audit(BASE + page * PAGE, Access::WRITE, frame).is_ok();
         assert_eq!([0, 1, 2].map(audit), [first == 1, first == 0, false], "one move is not over");
         drop(moves);
         assert_eq!(space.frames(), 0);

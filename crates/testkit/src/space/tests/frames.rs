@@ -79,7 +79,7 @@ fn a_translation_permits_what_the_page_permits_to_that_privilege() {
     let seen = |privileged| {
         [0, 1, 2, 3].map(|at| {
             let found = handle.translate(BASE + at * PAGE, privileged).expect("present");
-            let Permissions { read, write, execute } = found.permits;
+            let Permissions { read, write, execute } = found.permissions;
             (read, write, execute, found.frame.is_some())
         })
     };
@@ -143,7 +143,7 @@ fn what_is_written_while_a_page_is_replaced_is_not_lost() {
     replaced.finish();
     assert_eq!(handle.write_frame(old, b"later"), Err(NoSuchFrame(old)));
     let mut buf = [0; 5];
-    handle.read(&[piece(BASE, 5)], &mut buf, AccessMode::READ).expect("resolved");
+    handle.read(&[piece(BASE, 5)], &mut buf, Access::READ).expect("resolved");
     assert_eq!(&buf, b"There");
     assert_ne!(frame_at(&handle, BASE), old);
     space.unmap(BASE, 2 * PAGE);
@@ -162,13 +162,13 @@ fn no_frame_can_be_touched_after_the_end() {
     space.poke(BASE, b"last words");
     let frame = frame_at(&handle, BASE);
     let change = space.begin_unmap(BASE + PAGE, PAGE);
-    space.audit(BASE, AccessMode::READ, frame).expect("alive");
+    space.audit(BASE, Access::READ, frame).expect("alive");
     space.end_unannounced(EndReason::Exited);
     assert_eq!(handle.read_frame(frame, &mut [0]), Err(NoSuchFrame(frame)));
     assert_eq!(handle.write_frame(frame, b"x"), Err(NoSuchFrame(frame)));
     assert!(matches!(handle.translate(BASE, false), Err(StopCause::Ended)));
     assert_eq!(
-        space.audit(BASE, AccessMode::READ, frame).expect_err("ended").reason,
+        space.audit(BASE, Access::READ, frame).expect_err("ended").reason,
         StaleReason::Ended
     );
     assert_eq!(space.peek(BASE, 10), b"last words");
@@ -186,7 +186,7 @@ fn a_space_that_is_not_synchronous_names_no_frame_and_tells_nobody() {
     space.handle().watch(watcher.clone()).expect("alive");
     space.map(BASE, PAGE, Protection::READ_WRITE);
     let translation = space.handle().translate(BASE, false).expect("present");
-    assert_eq!((translation.frame, translation.permits), (None, Permissions::READ_WRITE));
+    assert_eq!((translation.frame, translation.permissions), (None, Permissions::READ_WRITE));
     assert!(space.begin_unmap(BASE, PAGE).is_over());
     assert_eq!((watcher.invalidated.lock().len(), space.frames()), (0, 0));
 }

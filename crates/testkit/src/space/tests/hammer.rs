@@ -53,13 +53,13 @@ impl CachingDevice {
             .kept
             .get(&(address / PAGE))
             .copied()
-            .filter(|kept| kept.permits.permits(Access::Write))
+            .filter(|kept| kept.permissions.permit(Access::WRITE))
         else {
             return Ok(false);
         };
         let frame =
             kept.frame.and_then(|frame| frame.offset(address - kept.range.first())).expect("named");
-        self.space.audit(address, AccessMode::WRITE, frame).map_err(|stale| stale.to_string())?;
+        self.space.audit(address, Access::WRITE, frame).map_err(|stale| stale.to_string())?;
         self.space.handle().write_frame(frame, &[1]).map_err(|missing| missing.to_string())?;
         Ok(true)
     }

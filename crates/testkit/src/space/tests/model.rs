@@ -137,8 +137,9 @@ impl Model {
                 for page in range.clone() {
                     let Some(entry) = self.pages.get_mut(&page) else { continue };
                     if entry.present
-                        && modes()
-                            .any(|mode| entry.protection.permits(mode) && !protection.permits(mode))
+                        && modes().any(|access| {
+                            entry.protection.permits(access) && !protection.permits(access)
+                        })
                     {
                         taken.old.insert(page, *entry);
                     }
@@ -183,14 +184,14 @@ impl Model {
             || self.under_way.iter().any(|taken| taken.freed.contains(&frame))
     }
 
-    fn permits(&self, page: u64, mode: AccessMode, frame: Made) -> bool {
+    fn permits(&self, page: u64, access: Access, frame: Made) -> bool {
         let now = self.pages.get(&page).filter(|entry| entry.present);
         let old = self.under_way.iter().filter_map(|taken| taken.old.get(&page));
         self.is_live(frame)
             && now
                 .into_iter()
                 .chain(old)
-                .any(|entry| entry.frame == frame && entry.protection.permits(mode))
+                .any(|entry| entry.frame == frame && entry.protection.permits(access))
     }
 
     /// The pages of the largest translation of a present page.
@@ -214,13 +215,13 @@ impl Model {
     }
 }
 
-fn modes() -> impl Iterator<Item = AccessMode> {
+fn modes() -> impl Iterator<Item = Access> {
     let both = [false, true].into_iter();
     both.flat_map(|privileged| {
-        [Access::Read, Access::Write, Access::Execute].map(|access| AccessMode {
+        [Access::READ, Access::WRITE, Access::EXECUTE].map(|access| Access {
             access,
             privileged,
-            ..AccessMode::READ
+            ..Access::READ
         })
     })
 }
@@ -298,9 +299,9 @@ impl Run {
                     .model
                     .pages
                     .get_mut(page)
-                    .filter(|entry| entry.protection.permits(AccessMode::READ));
+                    .filter(|entry| entry.protection.permits(Access::READ));
                 let expected = entry.map(|entry| entry.present = true).is_some();
-                assert_eq!(self.handle.resolve(address(*page), AccessMode::READ).is_ok(), expected);
+                assert_eq!(self.handle.resolve(address(*page), Access::READ).is_ok(), expected);
             }
             Step::Write(page, byte) => {
                 let Some(entry) = self.model.pages.get(page) else { return };
@@ -336,10 +337,10 @@ impl Run {
         }
         for &(page, made) in &self.model.history {
             let frame = self.frame(made).expect("seen");
-            for mode in modes() {
+            for access in modes() {
                 let (real, expected) = (
-                    self.space.audit(address(page) + 1, mode, Frame(frame.0 + 1)),
-                    self.model.permits(page, mode, made),
+                    self.space.audit(address(page) + 1, access, Frame(frame.0 + 1)),
+                    self.model.permits(page, access, made),
                 );
                 assert_eq!(real.is_ok(), expected, "page {page}, {made:?}, {mode:?}: {real:?}");
             }
@@ -381,8 +382,8 @@ impl Run {
                 (address(alike.start), address(alike.end) - 1),
                 "page {page}: {entry:?}"
             );
-            assert_eq!(real.permits, entry.protection.permissions(privileged));
-            assert_eq!(real.frame.is_some(), !real.permits.is_none());
+            assert_eq!(real.permissions, entry.protection.permissions(privileged));
+            assert_eq!(real.frame.is_some(), !real.permissions.is_empty());
             let Some(Frame(frame)) = real.frame else { continue };
             let base = frame
                 .wrapping_add(address(page) - address(alike.start))
