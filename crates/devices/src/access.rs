@@ -38,13 +38,13 @@ impl Part {
 }
 
 /// The way to memory for one piece of work.
-pub(crate) struct Access<'a> {
+pub(crate) struct JobPort<'a> {
     run: &'a Run<'a>,
     read: Access,
     write: Access,
 }
 
-impl<'a> Access<'a> {
+impl<'a> JobPort<'a> {
     /// Page faults are resolved.
     pub(crate) fn resolving(run: &'a Run<'a>) -> Self {
         Self { run, read: Access::READ, write: Access::WRITE }
@@ -139,7 +139,7 @@ mod tests {
         let ports = Ports::new(device.port());
         let begin = || in_flight.begin(&ports, Pasid::new(1));
         let (early, late) = (begin(), begin());
-        let read = |run: &Run<'_>| Access::resolving(run).read(PAGE, &mut [0; 8]);
+        let read = |run: &Run<'_>| JobPort::resolving(run).read(PAGE, &mut [0; 8]);
         let Part { done: 0, halt: Some(Halt::Dma(DmaCause::Fault(fault))) } = read(&early) else {
             panic!("nobody is bound")
         };

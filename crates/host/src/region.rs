@@ -55,12 +55,16 @@ pub struct Region {
 impl Region {
     /// Why a device cannot make this kind of access to it; `None` where it can.
     pub fn unusable(&self, access: Access) -> Option<Unusable> {
-        match access {
-            Access::EXECUTE => Some(Unusable::Execute),
-            _ if !self.is_memory => Some(Unusable::NotMemory),
-            Access::READ if !self.read => Some(Unusable::NotReadable),
-            Access::WRITE if !self.write => Some(Unusable::NotWritable),
-            Access::READ | Access::WRITE => None,
+        if access.is_execute() {
+            Some(Unusable::Execute)
+        } else if !self.is_memory {
+            Some(Unusable::NotMemory)
+        } else if access.contains(Access::READ) && !self.read {
+            Some(Unusable::NotReadable)
+        } else if access.is_write() && !self.write {
+            Some(Unusable::NotWritable)
+        } else {
+            None
         }
     }
 

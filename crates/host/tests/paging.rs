@@ -13,14 +13,14 @@ use sva_core::{Access, AddressSpace, Permissions, StopCause, Translation};
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const PAGE: u64 = 4096;
-const READ: Permissions = Permissions { read: true, ..Permissions::empty() };
-const WRITE: Permissions = Permissions { write: true, ..Permissions::empty() };
+const READ: Permissions = Permissions::READ;
+const WRITE: Permissions = Permissions::WRITE;
 const MODES: [Access; 2] = [Access::READ, Access::WRITE];
 
 #[track_caller]
 fn assert_permits(space: &dyn AddressSpace, address: u64, permissions: Permissions) {
     let expected =
-        Translation { range: AlignedRange::page(address), frame: None, permits, global: false };
+        Translation { range: AlignedRange::page(address), frame: None, permissions, global: false };
     assert_eq!(space.translate(address, false).expect("translates"), expected, "{address:#x}");
 }
 
@@ -240,7 +240,7 @@ fn resolving_for_writing_undoes_no_write_of_the_process() {
 
 #[test]
 fn a_page_that_is_thrown_away_again_and_again_is_never_refused() {
-    // shows F5: a mapping that permits it has pages to give
+    // shows F5: a mapping that permissions it has pages to give
     let mut target = Target::start("serve");
     let at = target.map("private", PAGE);
     let space = target.attach();

@@ -235,7 +235,7 @@ impl Slot {
             len: INNER,
             space,
             address: self.inner(),
-            protection: Permissions::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
         };
         // Mapped before, or the device has just been pulled out and its group with it.
         if self.system.iommu.map(device.group(), &request).is_ok() {

@@ -85,7 +85,7 @@ impl Lender {
             self.asked = None;
             self.lines.push(format!("the device has its answer: {answer:?}"));
             if answer == TranslationAnswer::Cached {
-                self.held = self.port.hold(pasid, BUFFER, Access::WRITE);
+                self.held = self.port.use_translation(pasid, BUFFER, Access::WRITE);
             }
         } else {
             self.asked = self.port.request_translation(pasid, BUFFER, Access::WRITE).ok();

@@ -65,7 +65,7 @@ impl CheckedPort<'_> {
 
     /// Accesses 8 bytes by a translation that the device keeps.
     pub fn access(&mut self, pasid: Option<Pasid>, address: u64, access: Access) -> AccessOutcome {
-        match self.port.hold(pasid, address, access) {
+        match self.port.use_translation(pasid, address, access) {
             Some(held) => self.access_by(&held, pasid, address, access),
             None => AccessOutcome::Miss,
         }
@@ -79,7 +79,7 @@ impl CheckedPort<'_> {
         address: u64,
         access: Access,
     ) -> Option<TranslationGuard> {
-        self.port.hold(pasid, address, access)
+        self.port.use_translation(pasid, address, access)
     }
 
     /// Accesses 8 bytes by a translation that is held. `mode` is the one that it was taken with.

@@ -66,7 +66,7 @@ impl WellBehaved {
             _ => (None, &self.iovas),
         };
         let Some(page) = choices.pick(pages) else { return };
-        let (address, access) = (page + u64::from(choices.below(512)) * 8, any_mode(choices));
+        let (address, access) = (page + u64::from(choices.below(512)) * 8, any_access(choices));
         self.jobs.push(Job {
             pasid,
             address,
@@ -80,15 +80,14 @@ impl WellBehaved {
 }
 
 /// Mostly reads and writes without privilege.
-fn any_mode(choices: &mut Choices) -> Access {
-    let (access, privileged) = match choices.below(16) {
-        0..=5 => (Access::READ, false),
-        6..=11 => (Access::WRITE, false),
-        12 | 13 => (Access::EXECUTE, false),
-        14 => (Access::READ, true),
-        _ => (Access::WRITE, true),
-    };
-    Access { access, privileged, ..Access::READ }
+fn any_access(choices: &mut Choices) -> Access {
+    match choices.below(16) {
+        0..=5 => Access::READ,
+        6..=11 => Access::WRITE,
+        12 | 13 => Access::EXECUTE,
+        14 => Access::READ | Access::PRIVILEGED,
+        _ => Access::WRITE | Access::PRIVILEGED,
+    }
 }
 
 impl Job {
@@ -110,10 +109,10 @@ impl Job {
                 }
                 None => At::Translating(request),
                 Some(TranslationAnswer::Cached | TranslationAnswer::Outdated) => self.again(),
-                Some(TranslationAnswer::Untranslated(permits))
-                    if permits.permits(self.access.kind()) =>
+                Some(TranslationAnswer::Untranslated(permissions))
+                    if permissions.permit(self.access) =>
                 {
-                    match port.access_untranslated(self.pasid, self.address, self.mode) {
+                    match port.access_untranslated(self.pasid, self.address, self.access) {
                         AccessOutcome::Aborted(FaultReason::NotPresent) if may_ask => {
                             self.ask(port, choices)
                         }
@@ -134,7 +133,7 @@ impl Job {
                 let last = left == 0;
                 // The others of the group ask for the pages before this one.
                 let address = self.address.wrapping_sub(u64::from(left) * 4096);
-                let asked = port.ats_port().request_page(group, address, self.mode, last);
+                let asked = port.ats_port().request_page(group, address, self.access, last);
                 self.starved = matches!(asked, Err(PageRequestError::NoCredit { .. }));
                 match asked {
                     Ok(()) if last => At::Waiting(group),
@@ -152,7 +151,7 @@ impl Job {
                 if self.cancelled || choices.below(8) == 0 {
                     At::Done
                 } else {
-                    port.access_by(&held, self.pasid, self.address, self.mode);
+                    port.access_by(&held, self.pasid, self.address, self.access);
                     At::Holding(held)
                 }
             }
@@ -166,18 +165,18 @@ impl Job {
 
     fn start(&mut self, port: &mut CheckedPort<'_>, choices: &mut Choices) -> At {
         if choices.below(2) == 1
-            && let Some(held) = port.hold(self.pasid, self.address, self.mode)
+            && let Some(held) = port.hold(self.pasid, self.address, self.access)
         {
-            port.access_by(&held, self.pasid, self.address, self.mode);
+            port.access_by(&held, self.pasid, self.address, self.access);
             return At::Holding(held);
         }
-        match port.access(self.pasid, self.address, self.mode) {
+        match port.access(self.pasid, self.address, self.access) {
             AccessOutcome::Done | AccessOutcome::Aborted(_) => At::Done,
             AccessOutcome::Miss => {
-                match port.ats_port().request_translation(self.pasid, self.address, self.mode) {
+                match port.ats_port().request_translation(self.pasid, self.address, self.access) {
                     Ok(request) => At::Translating(request),
                     Err(sva_core::ats::TranslationRequestError::Off { .. }) => {
-                        port.access_untranslated(self.pasid, self.address, self.mode);
+                        port.access_untranslated(self.pasid, self.address, self.access);
                         At::Done
                     }
                     Err(_) => At::Done,

@@ -99,7 +99,7 @@ impl System {
         if let Ok(request) = port.request_translation(Some(pasid), BASE, Access::READ) {
             self.link.settle(100);
             let kept = port.translation(request) == Some(TranslationAnswer::Cached);
-            let held = port.hold(Some(pasid), BASE, Access::READ).filter(|_| kept);
+            let held = port.use_translation(Some(pasid), BASE, Access::READ).filter(|_| kept);
             drop(held.map(|held| held.read(&mut [0; 8])));
         }
         if let Ok(group) = port.open_group(Some(pasid)) {

@@ -147,7 +147,7 @@ fn a_race_can_be_scripted_at_a_named_point() {
     );
     assert!(system.link.settle(10));
     assert_eq!(port.translation(request), Some(TranslationAnswer::Outdated));
-    assert!(port.hold(system.pasid(), BASE, Access::READ).is_none(), "it is not kept");
+    assert!(port.use_translation(system.pasid(), BASE, Access::READ).is_none(), "it is not kept");
     let change = begun.lock().take();
     assert!(change.is_some_and(|change| change.is_over()));
 }

@@ -64,13 +64,13 @@ impl VecSpace {
 }
 
 impl State {
-    /// Hands `access` the memory of each piece, with its place in the buffer, and stops at the
+    /// Hands `copy` the memory of each piece, with its place in the buffer, and stops at the
     /// first byte that is not there.
     fn transfer(
         &mut self,
         pieces: &[Segment],
         access: Access,
-        mut access: impl FnMut(usize, &mut [u8]),
+        mut copy: impl FnMut(usize, &mut [u8]),
     ) -> Result<(), Stopped> {
         let mut done = 0;
         for piece in pieces.iter().filter(|piece| piece.len > 0) {
@@ -85,7 +85,7 @@ impl State {
             }
             if inside > 0 {
                 let first = offset as usize;
-                access(done as usize, &mut self.memory[first..first + inside as usize]);
+                copy(done as usize, &mut self.memory[first..first + inside as usize]);
             }
             done += inside;
             if inside < piece.len {
@@ -149,8 +149,8 @@ impl AddressSpace for VecSpace {
         if address.wrapping_sub(BASE) >= LEN {
             return Err(StopCause::NotMapped);
         }
-        let (range, permits) = (AlignedRange::page(address), Permissions::READ_WRITE);
-        Ok(Translation { range, frame: None, permits, global: false })
+        let (range, permissions) = (AlignedRange::page(address), Permissions::READ_WRITE);
+        Ok(Translation { range, frame: None, permissions, global: false })
     }
 
     /// Every page is present.
@@ -222,9 +222,8 @@ fn compare_with_the_reference() -> Result<u32, Box<dyn Error>> {
                 space.write(&pieces, &data, Access::WRITE),
                 expected.write(&pieces, &data, Access::WRITE),
             ),
-            access => {
-                let access = if access == 1 { Access::READ } else { Access::EXECUTE };
-                let access = Access { access, ..Access::READ };
+            kind => {
+                let access = if kind == 1 { Access::READ } else { Access::EXECUTE };
                 (space.read(&pieces, &mut here, access), expected.read(&pieces, &mut there, access))
             }
         };

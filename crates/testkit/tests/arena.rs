@@ -59,7 +59,7 @@ impl System {
 
     /// Whether an access there would find a translation that is kept.
     fn keeps(&self, port: &DmaPort, address: u64) -> bool {
-        port.kept(self.pasid(), address, Access::READ).is_some()
+        port.cached_translation(self.pasid(), address, Access::READ).is_some()
     }
 }
 

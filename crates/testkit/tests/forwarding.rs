@@ -32,8 +32,8 @@ fn a_run() -> Extent {
 }
 
 fn a_translation() -> Translation {
-    let (range, permits) = (AlignedRange::page(0x9000), Permissions::READ_WRITE);
-    Translation { range, frame: Some(FRAME), permits, global: true }
+    let (range, permissions) = (AlignedRange::page(0x9000), Permissions::READ_WRITE);
+    Translation { range, frame: Some(FRAME), permissions, global: true }
 }
 
 impl Inner {
@@ -71,13 +71,13 @@ impl AddressSpace for Inner {
     }
 
     fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
-        self.note(format!("read {} {mode:?}", pieces == PIECES));
+        self.note(format!("read {} {access:?}", pieces == PIECES));
         buf.fill(1);
         Err(Stopped { done: 2, cause: StopCause::Denied })
     }
 
     fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
-        self.note(format!("write {} {data:?} {mode:?}", pieces == PIECES));
+        self.note(format!("write {} {data:?} {access:?}", pieces == PIECES));
         Err(Stopped { done: 3, cause: StopCause::Denied })
     }
 
@@ -109,7 +109,7 @@ impl AddressSpace for Inner {
     }
 
     fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
-        self.note(format!("resolve {address:#x} {mode:?}"));
+        self.note(format!("resolve {address:#x} {access:?}"));
         Err(StopCause::NotPresent)
     }
 
@@ -173,7 +173,7 @@ const CALLS: [(&str, Call); 16] = [
     }),
     ("write", |space| format!("{:?}", space.write(&PIECES, b"abcd", Access::WRITE))),
     ("translate", |space| format!("{:?}", space.translate(0x9008, true))),
-    ("run", |space| format!("{:?}", space.run(0x3010, true))),
+    ("extent", |space| format!("{:?}", space.extent(0x3010, true))),
     ("memory", |space| format!("{:?}", space.memory(FRAME, 5, true).map(|memory| memory.len()))),
     ("read_memory", |space| {
         let mut buf = [0; 4];

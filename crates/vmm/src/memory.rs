@@ -261,7 +261,7 @@ impl Iommu for DeviceIommu {
         }
         let port = self.port();
         let pin = self.pin(&port.dma, iova, length, access)?;
-        let tree = Some(port.tree_of(pin.runs(), access)?);
+        let tree = Some(port.tree_of(pin.extents(), access)?);
         Iotlb::lookup(PinnedIotlb { tree, port, pin }, iova, length, access)
             .map_err(|fails| unresolved(piece, iova.0, format!("not permitted: {fails:?}")))
     }
@@ -356,7 +356,7 @@ pub struct PinnedSlices<'a, M> {
 impl<'a, M: GuestMemoryBackend> PinnedSlices<'a, M> {
     #[inline]
     fn slice(&self, number: usize) -> Option<guest_memory::Result<VolatileSlice<'a, MS<'a, M>>>> {
-        let run = self.pin.runs().get(number)?;
+        let run = self.pin.extents().get(number)?;
         // A run of a guest's space lies in one region.
         Some(self.memory.get_slice(GuestAddress(run.frame.0), run.range.len() as usize))
     }

@@ -197,13 +197,13 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
         };
         let Some(range) = (12..=largest).rev().find_map(around) else {
             // Less than a page, or askew: nothing that a translation could name.
-            return Ok(Translation { permits: run.permissions, ..Translation::none(address) });
+            return Ok(Translation { permissions: run.permissions, ..Translation::none(address) });
         };
         let frame = run
             .frame
             .offset(range.first() - run.range.first())
             .filter(|_| !run.permissions.is_empty());
-        Ok(Translation { range, frame, permits: run.permissions, global: false })
+        Ok(Translation { range, frame, permissions: run.permissions, global: false })
     }
 
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
@@ -216,7 +216,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
     }
 
     fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
-        self.permitted(address, Access { on_absent: OnAbsent::Resolve, ..mode }).map(drop)
+        self.permitted(address, access.resolving()).map(drop)
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

@@ -73,7 +73,7 @@ pub fn linear(
     permissions: Permissions,
 ) -> impl Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync + 'static {
     move |address, _privileged| match range.contains(address) {
-        true => Ok(Extent { range, frame: Frame(to.0), permits }),
+        true => Ok(Extent { range, frame: Frame(to.0), permissions }),
         false => Err(StopCause::NotMapped),
     }
 }

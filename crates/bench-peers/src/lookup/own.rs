@@ -45,7 +45,7 @@ impl Port {
             port.read(Some(pasid), mapping.page, &mut [0; 8])?;
         }
         let first = in_order.first().ok_or("no mappings")?.page;
-        let base = port.kept(pasid, first, Access::READ).ok_or("nothing is kept")?.0;
+        let base = port.cached_translation(pasid, first, Access::READ).ok_or("nothing is kept")?.0;
         Ok(Self { port, pasid, base, _bond: bond, _space: space })
     }
 }
@@ -53,7 +53,9 @@ impl Port {
 impl Port {
     #[inline]
     fn kept(&self, address: u64) -> Option<Frame> {
-        self.port.kept(self.pasid, address, Access::READ).or_else(|| self.missed(address))
+        self.port
+            .cached_translation(self.pasid, address, Access::READ)
+            .or_else(|| self.missed(address))
     }
 
     /// The table has overwritten it: as for any access, the provider is asked and the answer is
@@ -61,7 +63,7 @@ impl Port {
     #[cold]
     fn missed(&self, address: u64) -> Option<Frame> {
         self.port.read(Some(self.pasid), address, &mut [0]).ok()?;
-        self.port.kept(self.pasid, address, Access::READ)
+        self.port.cached_translation(self.pasid, address, Access::READ)
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>>
 /// What a look-up answers: where the address leads.
 #[inline]
 pub(super) fn look_up(port: &DmaPort, pasid: Pasid, address: u64) -> u64 {
-    match port.kept(pasid, address, Access::READ) {
+    match port.cached_translation(pasid, address, Access::READ) {
         Some(frame) => frame.0,
         None => panic!("{address:#x} is not kept"),
     }
@@ -135,7 +135,7 @@ fn memory(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let bytes = usage.bytes as f64 / usage.entries as f64;
     let case = format!(
         "memory of an entry, {} kept of {runs} entered, {} places; plain table entry",
-        usage.entries, usage.places
+        usage.entries, usage.capacity
     );
     rows.add(case, "bytes", bytes, 16.0 * 8.0 / 7.0, Goal::ValueAtMost(48.0));
     Ok(())

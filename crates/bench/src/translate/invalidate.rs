@@ -174,7 +174,8 @@ fn busy(
         let reader = scope.spawn(move || -> Result<(), String> {
             run_on(other).map_err(|error| error.to_string())?;
             while !stop.load(Ordering::Relaxed) {
-                let is_kept = port.kept(pasid, page, sva_core::Access::READ).is_some();
+                let is_kept =
+                    port.cached_translation(pasid, page, sva_core::Access::READ).is_some();
                 long.store(long.load(Ordering::Relaxed) + u64::from(!is_kept), Ordering::Relaxed);
                 port.read(Some(pasid), page, &mut [0; 64]).map_err(|error| error.to_string())?;
                 reads.store(reads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

@@ -162,7 +162,7 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
         .iommu
         .map(
             group,
-            &MapRequest { protection: Permissions::READ, ..mapping(0x10000, 1, &space, BASE) },
+            &MapRequest { permissions: Permissions::READ, ..mapping(0x10000, 1, &space, BASE) },
         )
         .expect("free");
     let write_only = Permissions { read: false, write: true };

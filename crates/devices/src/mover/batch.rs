@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 use super::decode::Place;
 use super::outcome::{Outcome, fault};
 use super::{Abandoned, DataMover};
-use crate::access::{Access, Halt};
+use crate::access::{Halt, JobPort};
 use crate::in_flight::Run;
 use crate::spec::{CompletionRecord, Descriptor, Status};
 
@@ -17,7 +17,7 @@ impl DataMover {
     /// A fenced descriptor after one that did not succeed abandons itself and the rest.
     pub(super) fn batch(&self, run: &Run<'_>, list: u64, count: u32) -> Result<Outcome, Abandoned> {
         let mut descriptors = vec![Descriptor::default(); count as usize];
-        let fetch = Access::resolving(run).read(list, descriptors.as_mut_bytes());
+        let fetch = JobPort::resolving(run).read(list, descriptors.as_mut_bytes());
         let fetched = fetch.done / Descriptor::SIZE;
         let mut done = 0;
         let mut failed = false;

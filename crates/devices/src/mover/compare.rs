@@ -2,10 +2,10 @@
 
 use super::copy::{forward, repeat};
 use super::{End, Progress, Scratch};
-use crate::access::{Access, Halt, Part};
+use crate::access::{Halt, JobPort, Part};
 
 pub(super) fn buffers(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     buffers: [u64; 2],
     len: u32,
@@ -28,7 +28,7 @@ pub(super) fn buffers(
 }
 
 pub(super) fn pattern(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     source: u64,
     pattern: [u8; 8],

@@ -3,14 +3,14 @@
 use sva_core::Segment;
 
 use super::{Progress, Scratch};
-use crate::access::{Access, Halt, PAGE, Part};
+use crate::access::{Halt, JobPort, PAGE, Part};
 
 /// Reads `len` bytes at `source` in chunks and offers each to `sink`, with its offset. Ends where
 /// reading halts, or where the sink takes less than it was offered. Answers how many bytes the sink
 /// took in all and what halted it: what halted the sink counts before what halted the read, being
 /// earlier in the buffer.
 pub(super) fn forward(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     buffer: &mut [u8],
     source: u64,
     len: u32,
@@ -34,7 +34,7 @@ pub(super) fn forward(
 }
 
 pub(super) fn memory_move(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     source: u64,
     destination: u64,
@@ -55,7 +55,7 @@ pub(super) fn memory_move(
 /// would be lost. So each chunk is taken apart into pieces that cross no page, and the pieces are
 /// read and written from the last to the first; still one call each for all of them.
 fn backward(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     buffer: &mut [u8],
     source: u64,
     destination: u64,
@@ -108,7 +108,7 @@ fn whole_pieces(pieces: &[Segment], done: usize) -> (usize, usize) {
 }
 
 pub(super) fn dualcast(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     source: u64,
     destinations: [u64; 2],
@@ -126,7 +126,7 @@ pub(super) fn dualcast(
 }
 
 pub(super) fn fill(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     pattern: [u8; 8],
     destination: u64,

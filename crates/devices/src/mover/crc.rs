@@ -7,7 +7,7 @@
 
 use super::copy::forward;
 use super::{Progress, Scratch};
-use crate::access::{Access, Part};
+use crate::access::{JobPort, Part};
 use crate::spec::crc_flag;
 
 /// How a CRC is to be computed.
@@ -53,7 +53,7 @@ impl Crc {
 }
 
 pub(super) fn generate(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     source: u64,
     len: u32,
@@ -63,7 +63,7 @@ pub(super) fn generate(
 }
 
 pub(super) fn copy(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     source: u64,
     destination: u64,
@@ -77,7 +77,7 @@ pub(super) fn copy(
 
 /// The CRC of the bytes that `sink` took. After a partial completion it is the seed to go on with.
 fn run(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     source: u64,
     len: u32,
@@ -97,7 +97,7 @@ fn run(
     Progress { value: crc.value(), ..Progress::up_to(done, halt) }
 }
 
-fn seed(access: &Access<'_>, rule: CrcRule) -> Result<u32, Part> {
+fn seed(access: &JobPort<'_>, rule: CrcRule) -> Result<u32, Part> {
     let Some(address) = rule.seed_address else { return Ok(rule.seed) };
     let mut seed = [0; 4];
     let read = access.read(address, &mut seed);

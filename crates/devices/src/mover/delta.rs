@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::copy::forward;
 use super::{End, Progress, Scratch};
-use crate::access::{Access, Part};
+use crate::access::{JobPort, Part};
 use crate::spec::{DeltaEntry, Status};
 
 const UNIT: usize = DeltaEntry::UNIT as usize;
@@ -21,7 +21,7 @@ pub(super) struct Room {
 }
 
 pub(super) fn create(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     sources: [u64; 2],
     len: u32,
@@ -69,7 +69,7 @@ fn differences(at: u32, from: &[u8], to: &[u8]) -> Vec<DeltaEntry> {
         .collect()
 }
 
-impl Access<'_> {
+impl JobPort<'_> {
     fn write_entries(&self, address: u64, entries: &[DeltaEntry]) -> Part {
         if entries.is_empty() {
             Part { done: 0, halt: None }
@@ -80,7 +80,7 @@ impl Access<'_> {
 }
 
 pub(super) fn apply(
-    access: &Access<'_>,
+    access: &JobPort<'_>,
     scratch: &mut Scratch,
     record: u64,
     record_len: u32,

@@ -27,7 +27,7 @@ use sva_core::{DmaCause, DmaPort, Pasid};
 use sva_sync::Mutex;
 use zerocopy::IntoBytes;
 
-use crate::access::{Access, Halt};
+use crate::access::{Halt, JobPort};
 use crate::in_flight::{InFlight, Run};
 use crate::ports::Ports;
 use crate::spec::{CompletionRecord, Descriptor, Status};
@@ -179,7 +179,7 @@ impl DataMover {
         operation: &Operation,
         block_on_fault: bool,
     ) -> Result<Outcome, Abandoned> {
-        let access = Access::new(run, block_on_fault);
+        let access = JobPort::new(run, block_on_fault);
         let progress = match *operation {
             Operation::NoOp => Progress::success(0),
             Operation::Batch { list, count } => return self.batch(run, list, count),
@@ -203,7 +203,7 @@ impl DataMover {
         if !due || !address.is_multiple_of(CompletionRecord::SIZE as u64) {
             return Delivery::NotRequested;
         }
-        let access = Access::resolving(run);
+        let access = JobPort::resolving(run);
         let (status, rest) = outcome.record.as_bytes().split_at(1);
         let written = access
             .write(address + 1, rest)
@@ -240,7 +240,7 @@ impl DataMover {
     }
 }
 
-fn kernel(operation: &Operation, access: &Access<'_>, scratch: &mut Scratch) -> Progress {
+fn kernel(operation: &Operation, access: &JobPort<'_>, scratch: &mut Scratch) -> Progress {
     match *operation {
         // Both are the mover's own business.
         Operation::NoOp | Operation::Batch { .. } => {

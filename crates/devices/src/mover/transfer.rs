@@ -6,7 +6,7 @@ use std::ops::Range;
 use sva_core::{DmaCause, Pasid, Segment};
 
 use super::DataMover;
-use crate::access::{Access, Halt, Part};
+use crate::access::{Halt, JobPort, Part};
 
 /// Bytes at a time: enough that the call's cost does not show, few enough that a stop is noticed
 /// within a millisecond or so.
@@ -78,10 +78,10 @@ impl DataMover {
         address: u64,
         len: usize,
         progress: &mut dyn FnMut(u64),
-        mut step: impl FnMut(&Access<'_>, u64, Range<usize>) -> Part,
+        mut step: impl FnMut(&JobPort<'_>, u64, Range<usize>) -> Part,
     ) -> Result<(), TransferError> {
         let run = self.in_flight.begin(&self.ports, pasid);
-        let access = Access::resolving(&run);
+        let access = JobPort::resolving(&run);
         // A range that wraps is one transaction, which the port refuses whole.
         let most = if (Segment { address, len: len as u64 }).wraps() { len } else { STEP };
         let mut done = 0;

@@ -11,7 +11,7 @@ use std::ops::Range;
 use sva_core::{AddrRange, DmaCause, Pasid, Segment};
 
 use super::Walker;
-use crate::access::{Access, Halt};
+use crate::access::{Halt, JobPort};
 
 /// The width of the numbers in an array; they are little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,7 +176,7 @@ impl Walker {
             .map_err(|_| SearchError::TooManyVertices { vertices, max })?;
         distances.resize(vertices as usize, SearchReport::UNREACHED);
         let run = self.in_flight.begin(&self.ports, pasid);
-        let access = Access::resolving(&run);
+        let access = JobPort::resolving(&run);
         let report = SearchReport { distances, reached: 0, depth: 0, edges: 0 };
         let mut search =
             Search { graph, access, chunk: self.config.chunk, report, buffer: Vec::new() };
@@ -203,7 +203,7 @@ impl GraphSearch {
 /// A search under way.
 struct Search<'a> {
     graph: &'a GraphSearch,
-    access: Access<'a>,
+    access: JobPort<'a>,
     chunk: usize,
     report: SearchReport,
     buffer: Vec<u8>,

@@ -3,7 +3,7 @@
 use sva_core::{DmaCause, Pasid, Segment};
 
 use super::Walker;
-use crate::access::{Access, Halt};
+use crate::access::{Halt, JobPort};
 
 /// A list to walk: each node holds the 8-byte address of the next one, little-endian; 0 ends the
 /// list.
@@ -106,7 +106,7 @@ impl Walker {
             return Err(ListError::PayloadTooLarge { len, max });
         }
         let run = self.in_flight.begin(&self.ports, pasid);
-        let access = Access::resolving(&run);
+        let access = JobPort::resolving(&run);
         let mut buffer = vec![0; 8 + len as usize];
         let mut report = ListReport { nodes: 0, checksum: 0 };
         let mut node = walk.head;
@@ -138,7 +138,7 @@ impl ListWalk {
     /// Reads the next pointer and the payload of one node; answers the pointer.
     fn read_node(
         &self,
-        access: &Access<'_>,
+        access: &JobPort<'_>,
         node: u64,
         index: u64,
         buffer: &mut [u8],

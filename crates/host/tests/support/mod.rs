@@ -24,10 +24,10 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Starts one in the given access (`serve`, or `fixed` without address randomisation) and waits
+    /// Starts one in the given mode (`serve`, or `fixed` without address randomisation) and waits
     /// until it is ready.
     pub(crate) fn start(mode: &str) -> Self {
-        Self::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg(access))
+        Self::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg(mode))
     }
 
     pub(crate) fn from_command(command: &mut Command) -> Self {

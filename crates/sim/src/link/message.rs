@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sva_core::{Pasid, ToDevice, ToIommu};
+use sva_core::{Pasid, Permissions, ToDevice, ToIommu};
 
 /// A kind of message and a moment of its life: where a script can act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,7 +118,7 @@ impl fmt::Display for Message {
                             "2^{} bytes at {:#x}, may be written: {}",
                             found.range.bits(),
                             found.range.first(),
-                            found.permissions.write
+                            found.permissions.contains(Permissions::WRITE)
                         )
                     }
                     Err(refusal) => refusal.fmt(f),

@@ -66,14 +66,14 @@ impl World {
         let len = iovas.end - iovas.start;
         let address =
             BASE + u64::from(choices.below((self.config.pages - len / PAGE + 1) as u32)) * PAGE;
-        let protection = match choices.below(6) {
+        let permissions = match choices.below(6) {
             0 => Permissions::READ,
-            1 => Permissions { read: false, write: true },
+            1 => Permissions::WRITE,
             _ => Permissions::READ_WRITE,
         };
         let handle = space.space.handle();
         let request =
-            MapRequest { iova: iovas.start, len, space: Arc::clone(&handle), address, protection };
+            MapRequest { iova: iovas.start, len, space: Arc::clone(&handle), address, permissions };
         let domain = self.domain(place);
         let (taken, ended) = (!domain.meeting(&iovas).is_empty(), space.ended);
         let empty = match place {
@@ -102,7 +102,7 @@ impl World {
         if let Some(Ok(_)) = made {
             let domain = self.domain_mut(place);
             iovas.clone().step_by(PAGE as usize).for_each(|page| _ = domain.unmapped.remove(&page));
-            domain.mapped.insert(iovas.start, Mapping { len, space: handle, address, protection });
+            domain.mapped.insert(iovas.start, Mapping { len, space: handle, address, permissions });
             self.say(|| format!("map {iovas:x?} of {place:?} to {address:#x} of space {at}"));
         }
     }

@@ -128,7 +128,7 @@ pub(super) struct Mapping {
     pub(super) len: u64,
     pub(super) space: Arc<dyn AddressSpace>,
     pub(super) address: u64,
-    pub(super) protection: DomainProtection,
+    pub(super) permissions: DomainProtection,
 }
 
 /// A domain: that of a group, or of a container.

@@ -94,12 +94,7 @@ impl Oracle<'_> {
                 let Some((mapping, target)) = self.domain.find(address) else {
                     return Verdict::Aborts(&[FaultReason::NoDomainMapping]);
                 };
-                let permitted = match access.kind() {
-                    Access::READ => mapping.protection.read,
-                    Access::WRITE => mapping.protection.write,
-                    Access::EXECUTE => false,
-                };
-                if !permitted {
+                if access.is_execute() || !mapping.permissions.permit(access) {
                     return Verdict::Aborts(&[FaultReason::Denied]);
                 }
                 (Arc::clone(&mapping.space), target, access.unprivileged())

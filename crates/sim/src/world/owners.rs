@@ -233,14 +233,13 @@ impl World {
                     .find(request.address)
                     .map(|(of, address)| (Arc::clone(&of.space), address))?,
             };
-            let access = match (request.write, request.execute) {
+            let kind = match (request.write, request.execute) {
                 (true, _) => Access::WRITE,
                 (_, true) => Access::EXECUTE,
                 _ => Access::READ,
             };
-            space
-                .resolve(address, Access { access, privileged: request.privileged, ..Access::READ })
-                .ok()
+            let mode = if request.privileged { Access::PRIVILEGED } else { Access::empty() };
+            space.resolve(address, kind | mode).ok()
         };
         let all = group.requests.iter().all(|request| brought(request).is_some());
         if all { ResponseCode::Success } else { ResponseCode::InvalidRequest }

@@ -44,7 +44,7 @@ fn stop<T: std::fmt::Debug>(outcome: Result<T, Stopped>) -> (u64, String) {
 }
 
 fn run_at(space: &ArenaSpace, address: u64) -> Extent {
-    space.handle().run(address, false).expect("present").expect("named")
+    space.handle().extent(address, false).expect("present").expect("named")
 }
 
 fn frame_of(space: &ArenaSpace, page: u64) -> Frame {
@@ -128,18 +128,18 @@ fn a_page_denies_what_its_protection_does_not_name() {
             .into_iter()
             .flat_map(|access| [(access, false), (access, true)])
         {
-            let access = Access { access, privileged, ..Access::READ };
+            let access = if privileged { access | Access::PRIVILEGED } else { access };
             let one = [piece(address, 1)];
             let outcome = match access {
                 Access::WRITE => space.handle().write(&one, &[1], access),
                 _ => space.handle().read(&one, &mut [0], access),
             };
-            assert_eq!(outcome.is_ok(), protection.permits(access), "{protection}: {mode:?}");
-            let run = space.handle().run(address, privileged).expect("present").expect("named");
+            assert_eq!(outcome.is_ok(), protection.permits(access), "{protection}: {access:?}");
+            let run = space.handle().extent(address, privileged).expect("present").expect("named");
             assert_eq!(
                 run.permissions.permit(access),
                 protection.permits(access),
-                "{protection}: {mode:?}"
+                "{protection}: {access:?}"
             );
             let translation = space.handle().translate(address, privileged).expect("present");
             assert_eq!(
@@ -240,7 +240,7 @@ fn an_absent_page_comes_back_as_zeros_if_the_resolver_agrees() {
         page == BASE + PAGE
     });
     let handle = space.handle();
-    assert!(matches!(handle.run(BASE + PAGE, false), Err(StopCause::NotPresent)));
+    assert!(matches!(handle.extent(BASE + PAGE, false), Err(StopCause::NotPresent)));
     assert!(matches!(handle.translate(BASE + PAGE, false), Err(StopCause::NotPresent)));
     let stopping =
         handle.read(&[piece(BASE + PAGE - 2, 4)], &mut [0; 4], Access::READ.present_only());
@@ -347,7 +347,7 @@ fn the_end_stops_accesses_and_tells_each_watcher_once() {
     );
     assert_eq!(stop(read(&space, BASE, 1)), (0, "the address space has ended".to_owned()));
     assert_eq!(stop(write(&space, BASE, &[1])), (0, "the address space has ended".to_owned()));
-    assert!(matches!(handle.run(BASE, false), Err(StopCause::Ended)));
+    assert!(matches!(handle.extent(BASE, false), Err(StopCause::Ended)));
     assert!(matches!(handle.translate(BASE, false), Err(StopCause::Ended)));
     assert!(matches!(handle.resolve(BASE, Access::READ), Err(StopCause::Ended)));
     assert_eq!(handle.watch(gone).expect_err("ended"), SpaceEnded(EndReason::Exited));

@@ -88,7 +88,7 @@ impl ForwardingSpace for Dawdling {
 
     /// Between the answer and what is made of it: a fill.
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
-        let run = self.space.run(address, privileged);
+        let run = self.space.extent(address, privileged);
         self.clock.dawdle();
         run
     }

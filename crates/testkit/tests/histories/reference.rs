@@ -87,7 +87,7 @@ pub(crate) struct Call {
 /// Memory of one page: the call that took it into use, and the page.
 type Cell = (usize, usize);
 
-/// What a page leads to, and what it permits.
+/// What a page leads to, and what it permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct View {
     cell: Cell,
@@ -147,14 +147,14 @@ impl State {
     fn access(&self, page: usize, word: Word, by_port: bool, outcome: Outcome) -> Vec<Self> {
         let refusal = match self.pages[page] {
             None => Some(FaultReason::NotMapped),
-            Some(view) if !permits(view, word) => Some(FaultReason::Denied),
+            Some(view) if !permissions(view, word) => Some(FaultReason::Denied),
             Some(_) => None,
         };
         if let Outcome::Fault(reason) = outcome {
             return if refusal == Some(reason) { vec![self.clone()] } else { Vec::new() };
         }
         let old = self.old.iter().filter(|old| by_port && old.page == page).map(|old| old.view);
-        let views = self.pages[page].into_iter().chain(old).filter(|view| permits(*view, word));
+        let views = self.pages[page].into_iter().chain(old).filter(|view| permissions(*view, word));
         views.filter_map(|view| self.access_by(view.cell, word, outcome)).collect()
     }
 
@@ -228,13 +228,13 @@ impl State {
     }
 }
 
-fn permits(view: View, word: Word) -> bool {
-    let permits = view.protection.permissions(false);
+fn permissions(view: View, word: Word) -> bool {
+    let permissions = view.protection.permissions(false);
     match word {
-        Word::Read => permits.permits(Access::READ),
-        Word::Write(_) => permits.permits(Access::WRITE),
+        Word::Read => permissions.permit(Access::READ),
+        Word::Write(_) => permissions.permit(Access::WRITE),
         Word::Add(_) | Word::CompareExchange { .. } => {
-            permits.permits(Access::READ) && permits.permits(Access::WRITE)
+            permissions.permit(Access::READ) && permissions.permit(Access::WRITE)
         }
     }
 }

@@ -134,7 +134,7 @@ fn a_change_waits_for_a_write_that_has_begun_whichever_way_that_goes() {
     );
     let pasid = Some(machine.pasid());
     port.write(pasid, BASE, &[1]).expect("mapped, and kept from now on");
-    assert!(port.kept(machine.pasid(), BASE, Access::WRITE).is_some());
+    assert!(port.cached_translation(machine.pasid(), BASE, Access::WRITE).is_some());
     assert!(
         a_change_waits_for(&machine, move || port.write(pasid, BASE, &[2; 8]).expect("mapped")),
         "by what is kept"

@@ -192,7 +192,7 @@ fn what_a_device_may_not_access_is_an_error_of_vm_memory_from_there_on() {
 #[test]
 fn memory_that_may_be_written_to_and_not_be_read_is_refused_to_those_who_want_both() {
     let machine = Machine::plain();
-    let write_only = Permissions { read: false, ..Permissions::READ_WRITE };
+    let write_only = Permissions::WRITE;
     machine.map(0, 4, 1, write_only);
     let seen = machine.space.device_memory(&machine.device, machine.pasid());
     // The second time by what is kept.

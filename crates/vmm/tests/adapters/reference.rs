@@ -63,7 +63,10 @@ fn random_operations_come_to_what_vm_memorys_own_iotlb_says() {
                         .choice([(true, true), (true, false), (false, true), (false, false)])
                         .expect("four");
                     let (read, write) = permits;
-                    machine.table.map(page, to, Permissions { read, write, execute: false });
+                    let mut permissions = Permissions::empty();
+                    permissions.set(Permissions::READ, read);
+                    permissions.set(Permissions::WRITE, write);
+                    machine.table.map(page, to, permissions);
                     machine.space.invalidate([range(page, 1)]);
                     own.iommu().set(
                         page,

@@ -39,7 +39,7 @@ fn keeps<M: GuestMemoryBackend + Send + Sync>(
     port: &DmaPort,
     page: u64,
 ) -> Option<Frame> {
-    port.kept(machine.pasid(), BASE + page * PAGE, Access::READ)
+    port.cached_translation(machine.pasid(), BASE + page * PAGE, Access::READ)
 }
 
 // shows T1, T5
@@ -94,9 +94,10 @@ fn regions_of_guest_memory_that_follow_one_another_are_one_to_a_device() {
             "behind the guest's memory"
         );
     }
-    let kept = [middle - 1, middle].map(|at| port.kept(machine.pasid(), at, Access::WRITE));
+    let kept =
+        [middle - 1, middle].map(|at| port.cached_translation(machine.pasid(), at, Access::WRITE));
     assert_eq!(kept, [Some(Frame(middle - 1)), Some(Frame(middle))]);
-    let run = machine.space.handle().run(middle, false).expect("mapped").expect("named");
+    let run = machine.space.handle().extent(middle, false).expect("mapped").expect("named");
     assert_eq!(
         (run.range, run.frame),
         (AddrRange::new(middle, middle).expect("half of it"), Frame(middle))
@@ -256,7 +257,7 @@ fn the_end_of_a_guest_stops_its_devices_and_runs_each_exit_handler_once() {
         StopCause::Ended
     ));
     assert!(handle.read_frame(Frame(0), &mut [0]).is_err());
-    assert!(matches!(handle.run(BASE, false), Err(StopCause::Ended)));
+    assert!(matches!(handle.extent(BASE, false), Err(StopCause::Ended)));
     assert!(
         machine
             .iommu
@@ -334,7 +335,7 @@ fn a_walk_that_answers_for_another_address_or_past_the_last_one_maps_nothing() {
     {
         for address in [0, 4, BASE, u64::MAX] {
             assert!(
-                matches!(space.handle().run(address, false), Err(StopCause::NotMapped)),
+                matches!(space.handle().extent(address, false), Err(StopCause::NotMapped)),
                 "{address:#x}"
             );
             let piece = [Segment { address, len: 1 }];

@@ -27,7 +27,7 @@ pub(crate) const BASE: u64 = 0x7000_0000;
 /// For what comes at once unless something is wrong.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-pub(crate) const READ: Permissions = Permissions { read: true, write: false, execute: false };
+pub(crate) const READ: Permissions = Permissions::READ;
 
 /// In one region.
 pub(crate) fn plain_memory() -> GuestMemoryMmap {
@@ -73,7 +73,7 @@ pub(crate) struct Table(RwLock<BTreeMap<u64, Option<(u64, Permissions)>>>);
 
 impl Table {
     pub(crate) fn map(&self, page: u64, to: u64, permissions: Permissions) {
-        self.0.write().insert(page, Some((to, permits)));
+        self.0.write().insert(page, Some((to, permissions)));
     }
 
     pub(crate) fn make_absent(&self, page: u64) {
@@ -88,17 +88,18 @@ impl Table {
     pub(crate) fn run(&self, address: u64) -> Result<Extent, StopCause> {
         let table = self.0.read();
         let page = address.checked_sub(BASE).ok_or(StopCause::NotMapped)? / PAGE;
-        let (to, permits) =
+        let (to, permissions) =
             table.get(&page).ok_or(StopCause::NotMapped)?.ok_or(StopCause::NotPresent)?;
         let is_alike = |other: u64| {
-            table.get(&other) == Some(&(to + other).checked_sub(page).map(|frame| (frame, permits)))
+            table.get(&other)
+                == Some(&(to + other).checked_sub(page).map(|frame| (frame, permissions)))
         };
         let first = (0..page).rev().take_while(|other| is_alike(*other)).last().unwrap_or(page);
         let last = (page + 1..).take_while(|other| is_alike(*other)).last().unwrap_or(page);
         Ok(Extent {
             range: range(first, last - first + 1),
             frame: Frame((to - (page - first)) * PAGE),
-            permits,
+            permissions,
         })
     }
 }
@@ -156,7 +157,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> Machine<M> {
 
     /// Maps pages from `page` on to the guest's pages from `to` on.
     pub(crate) fn map(&self, page: u64, to: u64, pages: u64, permissions: Permissions) {
-        (0..pages).for_each(|n| self.table.map(page + n, to + n, permits));
+        (0..pages).for_each(|n| self.table.map(page + n, to + n, permissions));
     }
 }
 
@@ -170,11 +171,11 @@ pub(crate) fn fault(error: DmaError) -> (u64, FaultReason) {
 pub(crate) struct Filled(pub(crate) RwLock<Iotlb>);
 
 impl Filled {
-    pub(crate) fn set(&self, page: u64, to: u64, permits: VmPermissions) {
+    pub(crate) fn set(&self, page: u64, to: u64, permissions: VmPermissions) {
         let iova = GuestAddress(BASE + page * PAGE);
         self.0
             .write()
-            .set_mapping(iova, GuestAddress(to * PAGE), PAGE as usize, permits)
+            .set_mapping(iova, GuestAddress(to * PAGE), PAGE as usize, permissions)
             .expect("a page");
     }
 }

@@ -89,7 +89,7 @@ impl Shared<'_> {
             len: LEN,
             space,
             address,
-            protection: Permissions::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
         })?;
         let equal = self.reads(&[FIRST, SECOND], None)?;
         let figures = Figures::new().bytes("bytes", LEN);

@@ -65,7 +65,7 @@ fn into_a_bound_group(stage: &mut Stage) -> Result<(), Failure> {
         len: LEN,
         space: space.clone(),
         address,
-        protection: Permissions::READ_WRITE,
+        permissions: Permissions::READ_WRITE,
     };
     machine.iommu.map(group, &request)?;
     let bond = machine.iommu.bind_group(group, &space, Bind::new(()))?;

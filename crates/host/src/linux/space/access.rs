@@ -132,7 +132,7 @@ pub(super) fn resolve(
     access: Access,
     source: &UnreadablePage,
 ) -> Result<(), Stopped> {
-    let access = Access { on_absent: OnAbsent::Resolve, ..mode };
+    let access = access.resolving();
     let byte = Segment { address, len: 1 };
     let call = |_: &[Segment], _, _| {
         if access.is_write() { fault_in(memory, byte, source) } else { read_byte(memory, byte) }
@@ -179,13 +179,15 @@ pub(super) fn translate(
     // Nothing is looked up in the kernel's half of the addresses.
     let mapping = if address < USER_END { mapping_at(memory.proc_tid, address)? } else { None };
     let mapping = mapping.ok_or(StopCause::NotMapped)?;
-    let permits = Permissions { read: mapping.readable, write: mapping.writable, execute: false };
-    if privileged || permits.is_none() {
+    let mut permissions = Permissions::empty();
+    permissions.set(Permissions::READ, mapping.readable);
+    permissions.set(Permissions::WRITE, mapping.writable);
+    if privileged || permissions.is_empty() {
         return Ok(Translation::none(address));
     }
     match present_part(memory.proc_tid, Segment { address, len: 1 })?.len {
         0 => Err(StopCause::NotPresent),
-        _ => Ok(Translation { permits, ..Translation::none(address) }),
+        _ => Ok(Translation { permissions, ..Translation::none(address) }),
     }
 }
 

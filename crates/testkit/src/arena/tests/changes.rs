@@ -15,13 +15,15 @@ impl SpaceWatcher for Inside {
     }
 
     fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
-        let leads_there = |run: Run| {
-            run.range.first() == range.first() && run.frame == self.frame && run.permissions.write
+        let leads_there = |run: Extent| {
+            run.range.first() == range.first()
+                && run.frame == self.frame
+                && run.permissions.contains(Permissions::WRITE)
         };
         let still = self
             .space
             .handle()
-            .run(range.first(), false)
+            .extent(range.first(), false)
             .is_ok_and(|run| run.is_some_and(leads_there));
         // Takes the lock for writing, so none is held.
         self.space.map(BASE + 100 * PAGE, PAGE, Protection::READ);
@@ -146,7 +148,7 @@ fn nothing_is_kept_of_a_page_that_is_being_replaced_and_what_is_written_meanwhil
     let replacing = space.begin_replace(BASE, 4 * PAGE);
     let handle = space.handle();
     for page in 0..4 {
-        assert!(matches!(handle.run(BASE + page * PAGE, false), Err(StopCause::NotPresent)));
+        assert!(matches!(handle.extent(BASE + page * PAGE, false), Err(StopCause::NotPresent)));
     }
     // The provider's copy, one by an old translation, and one page that is brought in to be kept.
     write(&space, BASE, &[2]).expect("mapped");
@@ -189,13 +191,13 @@ fn a_page_that_another_change_takes_while_it_is_replaced_is_left_to_that_one() {
     let second = space.begin_replace(BASE + 4 * PAGE, PAGE);
     first.finish();
     assert!(
-        matches!(space.handle().run(BASE + 4 * PAGE, false), Err(StopCause::NotPresent)),
+        matches!(space.handle().extent(BASE + 4 * PAGE, false), Err(StopCause::NotPresent)),
         "the later change is not over"
     );
     assert_ne!(frame_of(&space, 5), old[5]);
     second.finish();
     space.present(BASE + 2 * PAGE, PAGE);
-    assert!(matches!(space.handle().run(BASE, false), Err(StopCause::NotMapped)));
+    assert!(matches!(space.handle().extent(BASE, false), Err(StopCause::NotMapped)));
     assert_eq!(frame_of(&space, 10), old[3], "it was moved as it was");
     let bytes: Vec<_> =
         [1, 2, 10, 4, 5].iter().flat_map(|page| space.peek(BASE + page * PAGE, 1)).collect();

@@ -46,7 +46,7 @@ fn protection() -> impl Strategy<Value = Protection> {
 
 fn access(access: Access) -> impl Strategy<Value = Access> {
     any::<(bool, bool)>().prop_map(move |(privileged, stop)| {
-        let access = Access { access, privileged, ..Access::READ };
+        let access = if privileged { access | Access::PRIVILEGED } else { access };
         if stop { access.present_only() } else { access }
     })
 }
@@ -149,7 +149,7 @@ impl Pair {
             }
             Step::Poke(range, byte) => {
                 for page in range.clone().filter(|page| {
-                    !matches!(arena.run(BASE + page * PAGE, true), Err(StopCause::NotMapped))
+                    !matches!(arena.extent(BASE + page * PAGE, true), Err(StopCause::NotMapped))
                 }) {
                     self.arena.poke(BASE + page * PAGE, &[*byte; PAGE as usize]);
                     self.reference.poke(BASE + page * PAGE, &[*byte; PAGE as usize]);
@@ -168,7 +168,7 @@ impl Pair {
                 assert_eq!(outcomes[0], outcomes[1]);
             }
             Step::InPlace(at, byte) => {
-                let Ok(Some(run)) = arena.run(BASE + at, true) else { return };
+                let Ok(Some(run)) = arena.extent(BASE + at, true) else { return };
                 let frame = run.frame.offset(BASE + at - run.range.first()).expect("inside");
                 arena.memory(frame, 1, true).expect("inside").copy_from(&[*byte]);
                 self.reference.poke(BASE + at, &[*byte]);
@@ -191,7 +191,7 @@ impl Pair {
                     two.as_ref().map(|two| two.permissions),
                     "page {page}"
                 );
-                let run = arena.run(address, privileged);
+                let run = arena.extent(address, privileged);
                 assert_eq!(
                     run.as_ref().ok().map(|run| run.expect("named").permissions),
                     one.ok().map(|one| one.permissions)
@@ -199,7 +199,7 @@ impl Pair {
                 let Ok(Some(run)) = run else { continue };
                 self.check_run(address, run, privileged);
             }
-            if !matches!(arena.run(address, true), Err(StopCause::NotMapped)) {
+            if !matches!(arena.extent(address, true), Err(StopCause::NotMapped)) {
                 mapped += 1;
                 assert_eq!(
                     self.arena.peek(address, PAGE as usize),
@@ -229,16 +229,16 @@ impl Pair {
 
     /// A run holds the address, is as large as it can be, and leads to the memory that accesses by
     /// address see.
-    fn check_run(&self, address: u64, run: Run, privileged: bool) {
+    fn check_run(&self, address: u64, run: Extent, privileged: bool) {
         let arena = self.arena.handle();
         assert!(run.range.contains(address));
         for edge in [run.range.first().wrapping_sub(1), run.range.last().wrapping_add(1)] {
-            let Ok(Some(beside)) = arena.run(edge, privileged) else { continue };
+            let Ok(Some(beside)) = arena.extent(edge, privileged) else { continue };
             let contiguous = beside.frame.0.wrapping_sub(beside.range.first())
                 == run.frame.0.wrapping_sub(run.range.first());
             let alike = [false, true].map(|privileged| {
                 let both = [edge, address].map(|address| {
-                    arena.run(address, privileged).expect("present").expect("named").permissions
+                    arena.extent(address, privileged).expect("present").expect("named").permissions
                 });
                 both[0] == both[1]
             });

@@ -35,9 +35,9 @@ impl SpaceWatcher for Inside {
 
     fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
         let handle = self.space.handle();
-        let still = handle
-            .translate(range.first(), true)
-            .is_ok_and(|now| now.frame == Some(self.frame) && now.permissions.write);
+        let still = handle.translate(range.first(), true).is_ok_and(|now| {
+            now.frame == Some(self.frame) && now.permissions.contains(Permissions::WRITE)
+        });
         // Takes the lock for writing, so none is held.
         let usable = handle.write_frame(self.frame, &[7]).is_ok();
         let permitted = self.space.audit(range.first(), Access::WRITE, self.frame).is_ok();

@@ -79,15 +79,14 @@ fn a_translation_permits_what_the_page_permits_to_that_privilege() {
     let seen = |privileged| {
         [0, 1, 2, 3].map(|at| {
             let found = handle.translate(BASE + at * PAGE, privileged).expect("present");
-            let Permissions { read, write, execute } = found.permissions;
-            (read, write, execute, found.frame.is_some())
+            (found.permissions, found.frame.is_some())
         })
     };
     let (read, run, all, none) = (
-        (true, false, false, true),
-        (true, false, true, true),
-        (true, true, false, true),
-        (false, false, false, false),
+        (Permissions::READ, true),
+        (Permissions::READ | Permissions::EXECUTE, true),
+        (Permissions::READ_WRITE, true),
+        (Permissions::empty(), false),
     );
     assert_eq!((seen(false), seen(true)), ([read, run, none, none], [read, run, all, none]));
     assert!(matches!(handle.translate(BASE + 4 * PAGE, true), Err(StopCause::NotMapped)));

@@ -137,7 +137,7 @@ impl Model {
                 for page in range.clone() {
                     let Some(entry) = self.pages.get_mut(&page) else { continue };
                     if entry.present
-                        && modes().any(|access| {
+                        && accesses().any(|access| {
                             entry.protection.permits(access) && !protection.permits(access)
                         })
                     {
@@ -215,15 +215,10 @@ impl Model {
     }
 }
 
-fn modes() -> impl Iterator<Item = Access> {
-    let both = [false, true].into_iter();
-    both.flat_map(|privileged| {
-        [Access::READ, Access::WRITE, Access::EXECUTE].map(|access| Access {
-            access,
-            privileged,
-            ..Access::READ
-        })
-    })
+fn accesses() -> impl Iterator<Item = Access> {
+    [Access::empty(), Access::PRIVILEGED]
+        .into_iter()
+        .flat_map(|mode| [Access::READ, Access::WRITE, Access::EXECUTE].map(|kind| kind | mode))
 }
 
 fn address(page: u64) -> u64 {
@@ -337,12 +332,12 @@ impl Run {
         }
         for &(page, made) in &self.model.history {
             let frame = self.frame(made).expect("seen");
-            for access in modes() {
+            for access in accesses() {
                 let (real, expected) = (
                     self.space.audit(address(page) + 1, access, Frame(frame.0 + 1)),
                     self.model.permits(page, access, made),
                 );
-                assert_eq!(real.is_ok(), expected, "page {page}, {made:?}, {mode:?}: {real:?}");
+                assert_eq!(real.is_ok(), expected, "page {page}, {made:?}, {access:?}: {real:?}");
             }
         }
         for (made, same_as) in &self.model.same_as {
