@@ -3,9 +3,9 @@
 //!
 //! Root buses become host bridges; root ports, switches, bridges and endpoints keep addresses,
 //! BARs, windows, ACS and capabilities. Groups are the machine's: where the fabric's own rules
-//! would give others, they are declared ([`FabricSpec::groups`]). Functions with a PASID capability
-//! are played by data movers ([`MODEL`]). What a fabric cannot have is left out or repaired, and
-//! each such thing is a [`Note`].
+//! would give others, they are declared ([`groups`](crate::FabricSpec::groups)). A data mover
+//! ([`MODEL`]) stands in for each function with a PASID capability. What a fabric cannot have is
+//! left out or repaired, and each such thing is a [`Note`].
 //!
 //! Uses `acs` and `fabric`, and the machine and its groups as `sva-topology` has them.
 //!

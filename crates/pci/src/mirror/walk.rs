@@ -14,7 +14,7 @@ use crate::acs::Acs;
 use crate::fabric::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 
 /// What plays a function that can issue PASIDs: the name of the model of
-/// [`FunctionSpec`](crate::FunctionSpec).
+/// [`FunctionSpec`].
 pub const MODEL: &str = "data-mover";
 
 /// Segments from here on are domains that VMD made.

@@ -5,7 +5,8 @@ use super::limit::LONGEST;
 use super::{dump, lspci};
 use crate::machine::{Machine, Reading};
 
-/// Reads a saved machine: `lspci` text, also in the middle of a mail, or a dump of [`save`].
+/// Reads a saved machine: `lspci` text, also in the middle of a mail, or a dump of
+/// [`save`](super::save).
 ///
 /// # Errors
 ///

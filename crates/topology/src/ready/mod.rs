@@ -1,12 +1,12 @@
 //! Whether a device of a real machine can do shared virtual addressing under Linux, and where not,
 //! which gate it fails.
 //!
-//! A device passes through [`Gate`]s in a fixed order; each answers with a [`Check`]: what was
-//! found ([`Finding`]), how that is known ([`Source`]), and what it means ([`Outcome`]). The
-//! [`Verdict`] is read off the checks: a gate that fails for good outweighs one that is only
-//! switched off, and that one outweighs a gate that nobody could look at. Rejected: to stop at the
-//! first gate that is not passed. A dump hardly ever tells what the IOMMU can do, and a device that
-//! has no PASID capability is better told so than that nothing is known.
+//! A device passes through [`Gate`]s in a fixed order. Each gives a [`Check`]: what was found
+//! ([`Finding`]), how that is known ([`Source`](crate::machine::Source)), and what it means
+//! ([`Outcome`]). The [`Verdict`] follows from the checks: a gate that fails for good outweighs one
+//! that a setting shuts, and that one outweighs a gate that could not be looked at. Rejected: to
+//! stop at the first gate that is not passed. A dump hardly ever says what the IOMMU can do, and
+//! that a device has no PASID capability is of more use than that nothing is known of its IOMMU.
 //!
 //! The rules are those of Linux 6.x and 7.x: `pci_enable_pasid()` for capability, TLP prefix and
 //! ACS; the drivers of VT-d, AMD-Vi and SMMUv3 for what they want besides. docs/design/topology.md
