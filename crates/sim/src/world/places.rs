@@ -56,8 +56,8 @@ impl World {
         self.slots[at].device.as_ref().is_some_and(|device| device.atc_in_use() > 0)
     }
 
-    /// Notes an ending that has begun. `users` are the devices that it takes translations from: each
-    /// has an invalidation to answer first, and none can have answered yet.
+    /// Notes an ending that has begun. `users` are the devices that it takes translations from:
+    /// each has an invalidation to answer first, and none can have answered yet.
     pub(super) fn begun(&mut self, ending: Ending, spaces: Vec<usize>, users: &[usize]) {
         let under_way = PendingEnd { ending, spaces };
         let owes = |at: &&usize| {
