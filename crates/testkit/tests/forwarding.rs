@@ -87,7 +87,7 @@ impl AddressSpace for Inner {
     }
 
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
-        self.note(format!("run {address:#x} {privileged}"));
+        self.note(format!("extent {address:#x} {privileged}"));
         Ok(Some(a_run()))
     }
 
