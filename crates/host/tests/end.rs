@@ -137,9 +137,9 @@ fn the_slow_handler_of_one_space_holds_up_no_other() {
 struct Slow(std::sync::Arc<sva_sync::atomic::AtomicBool>);
 
 impl sva_core::SpaceWatcher for Slow {
-    fn space_ended(&self, _: sva_core::SpaceId, _: EndReason) -> sva_core::ExitWork {
+    fn space_ended(&self, _: sva_core::SpaceId, _: EndReason) -> sva_core::space::ExitWork {
         let release = self.0.clone();
-        sva_core::ExitWork::new(move || {
+        sva_core::space::ExitWork::new(move || {
             let begin = Instant::now();
             while !release.load(Ordering::SeqCst) && begin.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(1));

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use support::{PATIENCE, Page, Target, page, read, until, write};
 use sva_core::ats::AlignedRange;
-use sva_core::{Access, AddressSpace, Permissions, StopCause, Translation};
+use sva_core::ats::Translation;
+use sva_core::{Access, AddressSpace, Permissions, StopCause};
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const PAGE: u64 = 4096;

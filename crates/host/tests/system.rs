@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 
 use support::{Target, traced_by, until};
 use sva_core::error::{BindError, Refusal, SpaceRefusal};
+use sva_core::port::DmaCause;
 use sva_core::{
-    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaCause, DmaPort, GroupId,
-    Iommu, IommuConfig, MapRequest, Pasid, PasidWidth, Permissions, Removal,
+    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaPort, GroupId, Iommu,
+    IommuConfig, MapRequest, Pasid, PasidWidth, Permissions, Removal,
 };
 use sva_sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use sva_sync::{Mutex, RwLock};

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use sva_core::Extent;
 use sva_core::ats::AlignedRange;
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{ExitWork, NoSuchFrame, SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, HostFailure, NoSuchFrame,
-    Permissions, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
-    Translation, WatchToken,
+    Access, AddrRange, AddressSpace, EndReason, Frame, Permissions, Segment, SpaceCapabilities,
+    SpaceId, SpaceWatcher, StopCause, Stopped,
 };
 use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace};

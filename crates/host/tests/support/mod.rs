@@ -6,9 +6,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sva_core::{
-    Access, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped,
-};
+use sva_core::space::ExitWork;
+use sva_core::{Access, AddressSpace, EndReason, Segment, SpaceId, SpaceWatcher, Stopped};
 use sva_host::{AttachError, HostSpace};
 
 /// Longer than anything here takes, also on a machine that is busy with other things.

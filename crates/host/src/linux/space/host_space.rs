@@ -17,9 +17,12 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
-    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    Access, AddrRange, AddressSpace, EndReason, Segment, SpaceCapabilities, SpaceId, SpaceWatcher,
+    StopCause, Stopped,
 };
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, Ordering as Memory};
