@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use support::{Target, Witness, numbers, read, status, traced_by, until, write};
 use sva_core::{AddressSpace, EndReason};
 
@@ -47,7 +49,7 @@ fn a_program_that_is_killed_leaves_no_anchor() {
         let [anchor] = traced_by(other.pid())[..] else { panic!("one anchor") };
         other.child.kill().unwrap();
         other.child.wait().unwrap();
-        until("the anchor is gone", || !std::path::Path::new(&format!("/proc/{anchor}")).exists());
+        until("the anchor is gone", || !Path::new(&format!("/proc/{anchor}")).exists());
         assert_eq!(target.status("TracerPid"), "0");
         assert_eq!(target.ask("reap-any"), "-1 10");
     }
@@ -69,7 +71,9 @@ fn a_program_that_is_killed_while_it_attaches_harms_no_process_and_leaves_no_tas
         met += u32::from(status(target.pid(), "TracerPid") != "0");
         other.child.kill().unwrap();
         other.child.wait().unwrap();
-        // The attach that was begun is completed.
+        // The attach that was begun is completed. On a busy machine it may not have stopped the
+        // thread yet.
+        until("no tracer process is left", || orphaned_tracer_processes().is_empty());
         let is_free = || {
             status(target.pid(), "TracerPid") == "0"
                 && status(target.pid(), "SigBlk") == "0000000000000000"
@@ -131,6 +135,20 @@ fn children(pid: u32) -> Vec<u32> {
     numbers("/proc").into_iter().filter(is_alive).collect()
 }
 
+/// Tracer processes whose program is dead. They have the name of the thread that made them.
+fn orphaned_tracer_processes() -> Vec<u32> {
+    let is_target = |pid: &str| {
+        std::fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe == Path::new(env!("CARGO_BIN_EXE_sva-host-target")))
+    };
+    let is_orphaned = |&task: &u32| {
+        status(task, "Name") == "sva-tracer"
+            && is_target(&task.to_string())
+            && !is_target(&status(task, "PPid"))
+    };
+    numbers("/proc").into_iter().filter(is_orphaned).collect()
+}
+
 /// Tasks that run the target's image in the target's session and are not the target: remains of an
 /// attach.
 fn sharers(target: &Target) -> Vec<u32> {
@@ -168,7 +186,7 @@ fn a_program_that_execs_leaves_no_anchor() {
     let [anchor] = traced_by(program.pid())[..] else { panic!("one anchor") };
     program.tell("exec");
     program.ready();
-    until("the anchor is gone", || !std::path::Path::new(&format!("/proc/{anchor}")).exists());
+    until("the anchor is gone", || !Path::new(&format!("/proc/{anchor}")).exists());
 }
 
 /// A program may wait for "any child" in one of its threads, and so reap what the tracer thread
