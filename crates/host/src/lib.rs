@@ -76,6 +76,10 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod clock;
 mod error;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -199,7 +199,8 @@ fn busy(
     let (all, refilled) = (reads.load(Ordering::Relaxed), long.load(Ordering::Relaxed));
     for percent in [50, 99, 100] {
         let case = format!(
-            "invalidate one page, busy reader, p{percent}, {all} reads, {refilled} refills; membarrier"
+            "invalidate one page, busy reader, p{percent}, {all} reads, {refilled} refills; \
+             membarrier"
         );
         rows.add(
             case,

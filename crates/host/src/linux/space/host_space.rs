@@ -29,6 +29,7 @@ use sva_sync::atomic::{AtomicBool, Ordering as Memory};
 
 use super::access::{self, RemoteMemory};
 use super::context::Context;
+use super::member::Member;
 use crate::error::RegionsError;
 use crate::linux::anchor::Anchor;
 use crate::linux::procfs;
@@ -69,27 +70,6 @@ struct State {
     anchor: Option<Arc<Anchor>>,
     watchers: Vec<(WatchToken, Arc<dyn SpaceWatcher>)>,
     last_token: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Member {
-    tid: Tid,
-    process: Tid,
-    /// Of the process; `None` where it has gone already.
-    start_time: Option<u64>,
-}
-
-impl Member {
-    fn new(tid: Tid, process: Tid) -> Self {
-        Self { tid, process, start_time: procfs::start_time(process).ok() }
-    }
-
-    /// Whether the process still runs, with any image.
-    fn process_runs(&self) -> bool {
-        self.start_time.is_some()
-            && procfs::start_time(self.process).ok() == self.start_time
-            && procfs::status(self.process).is_ok_and(|status| !status.is_dead())
-    }
 }
 
 /// The state of a space, as the monitor sees it.
