@@ -38,6 +38,6 @@ impl ForwardingSpace for AskedSpace {
         if let Some(hook) = hook {
             hook();
         }
-        self.inner.run(address, privileged)
+        self.inner.extent(address, privileged)
     }
 }

@@ -17,11 +17,15 @@ use crate::held::*;
 use crate::support::*;
 use crate::translating::*;
 
-const PRIVILEGED_READ: Access = Access::READ | Access::PRIVILEGED;
+const PRIVILEGED_READ: Access = Access::READ.union(Access::PRIVILEGED);
 const EXECUTE: Access = Access::EXECUTE;
 
 fn permits(text: &str) -> Permissions {
-    Permissions { read: text.contains('r'), write: text.contains('w'), execute: text.contains('x') }
+    let mut permissions = Permissions::empty();
+    permissions.set(Permissions::READ, text.contains('r'));
+    permissions.set(Permissions::WRITE, text.contains('w'));
+    permissions.set(Permissions::EXECUTE, text.contains('x'));
+    permissions
 }
 
 // shows T1
@@ -52,7 +56,7 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
             .expect("free");
         rig.space.protect(BASE, PAGE, protection);
         let found = rig.look(Some(bond.pasid()), BASE, access).expect("looked at");
-        assert_eq!(found.permissions, permits(expected), "{protection} {features:?} {mode:?}");
+        assert_eq!(found.permissions, permits(expected), "{protection} {features:?} {access:?}");
         assert_eq!(
             found.frame.is_none(),
             expected.is_empty(),
@@ -76,9 +80,12 @@ fn what_was_translated_for_unprivileged_accesses_is_not_used_for_privileged_ones
     );
     rig.pasid = rig.bond().pasid();
     rig.fill(BASE);
-    assert!(rig.port.hold(Some(rig.pasid), BASE, Access::READ).is_some());
-    assert!(rig.port.hold(Some(rig.pasid), BASE, PRIVILEGED_READ).is_none());
-    assert!(rig.port.hold(Some(rig.pasid), BASE, EXECUTE).is_none(), "the page is not executable");
+    assert!(rig.port.use_translation(Some(rig.pasid), BASE, Access::READ).is_some());
+    assert!(rig.port.use_translation(Some(rig.pasid), BASE, PRIVILEGED_READ).is_none());
+    assert!(
+        rig.port.use_translation(Some(rig.pasid), BASE, EXECUTE).is_none(),
+        "the page is not executable"
+    );
     rig.take_down();
 }
 
@@ -162,10 +169,10 @@ fn without_a_pasid_a_device_learns_what_its_domain_permits_and_keeps_nothing() {
     target.poke(BASE, b"mapped");
     let mut request = mapping(0x10000, 1, &target, BASE);
     rig.world.iommu.map(rig.device.group(), &request).expect("free");
-    (request.iova, request.protection.write) = (0x20000, false);
+    (request.iova, request.permissions) = (0x20000, Permissions::READ);
     rig.world.iommu.map(rig.device.group(), &request).expect("free");
     for (iova, expected) in [(0x10000, "rw"), (0x20abc, "r"), (0x30000, "")] {
-        let expected = Translation { permits: permits(expected), ..Translation::none(iova) };
+        let expected = Translation { permissions: permits(expected), ..Translation::none(iova) };
         assert_eq!(rig.look(None, iova, Access::READ), Ok(expected));
     }
     let mut buf = [0; 6];
@@ -236,7 +243,8 @@ fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never
     let rig = Rig::new();
     rig.space.poke(BASE, b"kept");
     rig.fill(BASE);
-    let frame = rig.port.hold(Some(rig.pasid), BASE, Access::READ).expect("kept").frame();
+    let frame =
+        rig.port.use_translation(Some(rig.pasid), BASE, Access::READ).expect("kept").frame();
     let range = AddrRange::new(frame.0, PAGE).expect("a page");
     let window = PeerWindow { range, decoder: bdf(9), claimed: true };
     rig.world.bus.translated_windows(rig.device.bdf(), Some(&[window]));

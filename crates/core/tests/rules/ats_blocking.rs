@@ -123,7 +123,8 @@ fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
 fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of_before_has_left() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let frame = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept").frame();
+    let frame =
+        rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("kept").frame();
     let parked = rig.park(BASE);
     let reset = rig.device.begin_reset().expect("plugged in");
     assert!(!reset.is_quiet());
@@ -186,7 +187,7 @@ fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves(
 fn a_translation_that_was_held_over_a_reset_is_not_used_after_it() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+    let held = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
     let reset = rig.device.reset().expect("plugged in");
     let during = rig.unmap(BASE);
     assert!(during.is_over(), "no request is under way");

@@ -104,7 +104,7 @@ fn an_access_that_finds_too_many_translation_requests_gives_up_after_the_limit_o
 fn a_device_owes_one_completion_for_each_tag_whatever_serials_a_link_makes_up() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+    let held = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
     rig.link.hold(invalidation_requests);
     let change = rig.unmap(BASE);
     let letter = rig.link.take(invalidation_requests);

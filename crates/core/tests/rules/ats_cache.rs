@@ -139,7 +139,7 @@ fn an_invalidation_waits_for_an_access_whose_translation_has_been_evicted() {
     rig.fill(BASE);
     let parked = rig.park(BASE);
     rig.fill(BASE + PAGE);
-    assert!(rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).is_none(), "evicted");
+    assert!(rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).is_none(), "evicted");
     let change = rig.unmap(BASE);
     assert!(!change.is_over(), "the write is inside the frame");
     assert_eq!(parked.release().expect("it had begun"), Some(6));
@@ -287,7 +287,7 @@ fn a_completion_for_privileged_accesses_does_not_answer_a_user_s_request() {
     let refused = rig.link.take(translation_completions);
     let id = translation_in(&refused).id;
     let asked =
-        rig.port.request_translation(Some(rig.pasid), BASE, (Access::READ | Access::PRIVILEGED));
+        rig.port.request_translation(Some(rig.pasid), BASE, Access::READ | Access::PRIVILEGED);
     asked.expect("ATS is on");
     let letter = rig.link.take(translation_completions);
     let completion = translation_in(&letter);
@@ -316,7 +316,7 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
     let completion = translation_in(&letter);
     let forged = completion.result.map(|translation| Translation {
         frame: Some(Frame(0x1000)),
-        permissions: Permissions { execute: true, ..Permissions::READ_WRITE },
+        permissions: Permissions::all(),
         ..translation
     });
     letter

@@ -82,7 +82,7 @@ const STEPS: &[(&str, Step)] = &[
         Box::new(|| drop(resets))
     }),
     ("a use of a translation", |rig| {
-        let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+        let held = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
         let change = rig.unmap(BASE);
         Box::new(move || {
             assert_eq!(reason(held.write(b"x").map(drop)), Some(FaultReason::DeviceRemoved));

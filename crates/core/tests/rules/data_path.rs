@@ -328,7 +328,7 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     space.protect(BASE, PAGE, Protection::READ_EXECUTE);
     space.protect(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
     let execute = Access::EXECUTE;
-    let privileged = (Access::READ | Access::PRIVILEGED);
+    let privileged = Access::READ | Access::PRIVILEGED;
     let fetch = |pasid, at, access| {
         reason(device.port().gather(Some(pasid), &[piece(at, 4)], &mut [0; 4], access))
     };
@@ -351,7 +351,7 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     );
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, privileged), None);
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, Access::READ), Some(FaultReason::Denied));
-    let write = (Access::WRITE | Access::PRIVILEGED);
+    let write = Access::WRITE | Access::PRIVILEGED;
     assert_eq!(
         reason(device.port().scatter(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &[1; 4], write)),
         None
@@ -380,7 +380,7 @@ fn without_the_page_fault_feature_an_absent_page_aborts_even_where_the_device_wo
     bond.unbind();
 
     let bond = world.bind(&device, &space);
-    let stopping = Access { on_absent: OnAbsent::Stop, ..Access::READ };
+    let stopping = Access::READ.present_only();
     let refused =
         device.port().gather(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &mut [0; 4], stopping);
     assert_eq!(reason(refused), Some(FaultReason::NotPresent), "as the device asked");
@@ -466,7 +466,7 @@ impl ForwardingSpace for Broken {
         Err(sva_core::StopCause::Host(failure()))
     }
 
-    fn run(&self, _: u64, _: bool) -> Result<Option<sva_core::Run>, sva_core::StopCause> {
+    fn extent(&self, _: u64, _: bool) -> Result<Option<sva_core::Extent>, sva_core::StopCause> {
         Err(sva_core::StopCause::Host(failure()))
     }
 

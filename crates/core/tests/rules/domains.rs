@@ -41,7 +41,7 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
             "0x700000000001 is not a multiple of the page size 0x1000",
         ),
         (
-            MapRequest { protection: Permissions { read: false, write: false }, ..good.clone() },
+            MapRequest { permissions: Permissions::empty(), ..good.clone() },
             "a mapping at IOVA 0x10000 that permits nothing; permit read or write",
         ),
         (
@@ -162,13 +162,13 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
         .iommu
         .map(
             group,
-            &MapRequest { protection: Permissions::READ, ..mapping(0x10000, 1, &space, BASE) },
+            &MapRequest { permissions: Permissions::READ, ..mapping(0x10000, 1, &space, BASE) },
         )
         .expect("free");
-    let write_only = Permissions { read: false, write: true };
+    let write_only = Permissions::WRITE;
     world
         .iommu
-        .map(group, &MapRequest { protection: write_only, ..mapping(0x11000, 1, &space, BASE) })
+        .map(group, &MapRequest { permissions: write_only, ..mapping(0x11000, 1, &space, BASE) })
         .expect("free");
     world.iommu.map(group, &mapping(0x12000, 1, &space, BASE + PAGE)).expect("free");
     space.protect(BASE + PAGE, PAGE, sva_testkit::Protection::READ);
@@ -183,7 +183,7 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
         Some(FaultReason::Denied),
         "a page that the process may not write"
     );
-    let execute = sva_core::Access { access: sva_core::Access::EXECUTE, ..sva_core::Access::READ };
+    let execute = sva_core::Access::EXECUTE;
     let piece = sva_core::Segment { address: 0x10000, len: 4 };
     assert_eq!(reason(port.gather(None, &[piece], &mut buf, execute)), Some(FaultReason::Denied));
     let (done, fault) = stop(port.write(None, 0x11ffe, &[1; 4]));
@@ -316,8 +316,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Map { iova, len, target, write } => {
-                    let protection = Permissions { read: true, write };
-                    let request = MapRequest { iova, len, space: space.handle(), address: target, protection };
+                    let permissions = if write { Permissions::READ_WRITE } else { Permissions::READ };
+                    let request = MapRequest { iova, len, space: space.handle(), address: target, permissions };
                     let mapped = world.iommu.map(group, &request);
                     if iova % PAGE != 0 || len % PAGE != 0 {
                         prop_assert!(matches!(mapped, Err(MapError::Unaligned { .. } | MapError::Empty { .. })), "{mapped:?}");

@@ -134,7 +134,7 @@ fn a_pin_says_what_all_of_the_piece_means_or_nothing() {
     for _ in 0..2 {
         let pin = held.pin(&port, at(1) + 100, 2 * PAGE);
         let ranges: Vec<_> =
-            pin.runs().iter().map(|run| (run.range.first(), run.range.last())).collect();
+            pin.extents().iter().map(|run| (run.range.first(), run.range.last())).collect();
         assert_eq!(ranges, [(at(1) + 100, at(2) - 1), (at(2), at(3) - 1), (at(3), at(3) + 99)]);
         assert_eq!(pin.space(), held.space.handle().id());
         drop(pin);
@@ -150,7 +150,7 @@ fn a_pin_says_what_all_of_the_piece_means_or_nothing() {
     held.space.absent(at(2), PAGE);
     assert!(port.pin(held.bond.pasid(), piece, Access::READ).is_ok());
     assert_eq!(held.space.resolved(), 1, "it was brought in");
-    assert!(held.pin(&port, at(0), 0).runs().is_empty());
+    assert!(held.pin(&port, at(0), 0).extents().is_empty());
 }
 
 // shows U1, U2, U3

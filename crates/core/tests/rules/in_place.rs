@@ -56,7 +56,8 @@ fn touch(port: &DmaPort, pasid: Pasid) {
 }
 
 fn is_kept(port: &DmaPort, pasid: Pasid) -> bool {
-    (0..PAGES).all(|page| port.kept(pasid, BASE + page * PAGE, Access::READ).is_some())
+    (0..PAGES)
+        .all(|page| port.cached_translation(pasid, BASE + page * PAGE, Access::READ).is_some())
 }
 
 fn read(port: &DmaPort, pasid: Option<Pasid>) -> Option<FaultReason> {
@@ -141,9 +142,11 @@ fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses
     // And around it goes on as before: what is kept ends where the window begins.
     held.port.read(held.pasid(), BASE, &mut [0; PAGE as usize]).expect("below it");
     held.port.read(held.pasid(), BASE + 2 * PAGE, &mut [0; 8]).expect("above it");
-    assert!(held.port.kept(held.bond.pasid(), BASE + PAGE - 1, Access::READ).is_some());
+    assert!(
+        held.port.cached_translation(held.bond.pasid(), BASE + PAGE - 1, Access::READ).is_some()
+    );
     assert_eq!(
-        held.port.kept(held.bond.pasid(), BASE + PAGE, Access::READ),
+        held.port.cached_translation(held.bond.pasid(), BASE + PAGE, Access::READ),
         None,
         "that is not the IOMMU's"
     );
@@ -164,7 +167,7 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
         .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     let execute = Access::EXECUTE;
-    let privileged = (Access::READ | Access::PRIVILEGED);
+    let privileged = Access::READ | Access::PRIVILEGED;
     let at = |page: u64| Segment { address: BASE + page * PAGE, len: 8 };
     // Twice: the second time by what the first one left.
     for _ in 0..2 {
@@ -203,7 +206,7 @@ fn a_change_takes_what_was_kept_of_privileged_accesses() {
         .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     let read = |page| {
-        reason(port.gather(pasid, &[at(page)], &mut [0; 8], (Access::READ | Access::PRIVILEGED)))
+        reason(port.gather(pasid, &[at(page)], &mut [0; 8], Access::READ | Access::PRIVILEGED))
     };
     (0..6).for_each(|n| assert_eq!(read(n % 3), None));
     assert_eq!(world.iommu.iotlb_usage().entries, 3);
@@ -326,7 +329,7 @@ fn an_invalidation_of_one_page_leaves_the_others_kept() {
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize);
     space.unmap(at(3), PAGE);
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize - 1);
-    let kept = |page| port.kept(bond.pasid(), at(page), Access::READ).is_some();
+    let kept = |page| port.cached_translation(bond.pasid(), at(page), Access::READ).is_some();
     assert_eq!((0..PAGES).filter(|page| kept(*page)).count() as u64, PAGES - 1);
     bond.unbind();
     assert_eq!(
@@ -474,7 +477,7 @@ fn an_access_over_the_edge_of_what_is_remembered_is_a_fault_of_what_is_outside()
             reason(port.read_obj::<[u64; 8]>(pasid, end - 64 + outside).map(drop)),
             Some(FaultReason::NotMapped)
         );
-        assert!(port.kept(bond.pasid(), first - outside, Access::READ).is_none());
+        assert!(port.cached_translation(bond.pasid(), first - outside, Access::READ).is_none());
     }
     assert_eq!(space.peek(first, 64), [1; 64]);
     assert_eq!(space.peek(end - 64, 64)[..2], [0, 2]);

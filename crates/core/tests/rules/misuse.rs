@@ -158,7 +158,7 @@ fn when_the_last_handles_are_dropped_nothing_of_a_translating_device_is_left() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+        let held = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("kept");
         let reset = device.reset().expect("plugged");
         drop((bond, held, port, reset, device, world));
     }
@@ -179,7 +179,7 @@ fn any_number_of_changes_waits_for_one_use_and_ends_with_it() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+        let held = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("kept");
         let changes: Vec<_> = (0..CHANGES).map(|_| space.begin_replace(BASE, PAGE)).collect();
         assert_eq!(device.outstanding_invalidations(), CHANGES);
         drop(held);
@@ -205,12 +205,12 @@ fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
     let (port, pasid) = (device.ats_port(), Some(bond.pasid()));
     port.write(pasid, u64::MAX, &[7]).expect("mapped");
     assert_eq!(space.peek(u64::MAX, 1), [7]);
-    assert_eq!(port.hold(pasid, u64::MAX, Access::READ).expect("kept").len(), 1);
+    assert_eq!(port.use_translation(pasid, u64::MAX, Access::READ).expect("kept").len(), 1);
     assert_eq!(reason(port.read(pasid, u64::MAX, &mut [0; 2])), Some(FaultReason::Wraps));
     let mut page = [0; PAGE as usize];
     port.read(pasid, top, &mut page).expect("all of the last page");
     assert_eq!(page[PAGE as usize - 1], 7);
-    let untranslated = Access { on_absent: OnAbsent::Stop, ..Access::READ };
+    let untranslated = Access::READ.present_only();
     assert_eq!(port.try_read(pasid, u64::MAX, &mut [0; 9], untranslated).expect("kept"), Some(1));
     assert_eq!(
         reason(device.port().read_translated(pasid, Frame(u64::MAX), &mut [0; 2], Access::READ)),
@@ -239,7 +239,7 @@ fn an_invalidation_that_a_link_repeats_for_ever_is_kept_once() {
     let bond = world.bind(&device, &space);
     let port = device.ats_port();
     port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-    let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+    let held = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("kept");
     let change = space.begin_unmap(BASE, PAGE);
     let letter = link.take(any_message);
     (0..1000).for_each(|_| letter.clone().deliver());

@@ -249,7 +249,7 @@ fn execute_and_privileged_requests_are_granted_by_the_bond_or_answer_invalid() {
     let Setting { world, asker, space, bond } = Setting::new();
     space.protect(page(0), PAGE, Protection { execute: true, ..Protection::READ_WRITE });
     let execute = Access::EXECUTE;
-    let privileged = (Access::READ | Access::PRIVILEGED);
+    let privileged = Access::READ | Access::PRIVILEGED;
     for access in [privileged, execute] {
         let group = asker.ask_as(Some(bond.pasid()), page(0), access);
         world.resolve();

@@ -248,7 +248,7 @@ impl AddressSpace for Broken {
     }
 
     fn resolve(&self, _: u64, access: Access) -> Result<(), StopCause> {
-        assert_eq!(access.on_absent, OnAbsent::Resolve);
+        assert!(!access.is_present_only());
         Err(StopCause::Host(HostFailure {
             call: "resolve",
             source: std::io::Error::from_raw_os_error(5),

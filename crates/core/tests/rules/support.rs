@@ -130,7 +130,7 @@ pub(crate) fn mapping(iova: u64, pages: u64, space: &MemorySpace, address: u64) 
         len: pages * PAGE,
         space: space.handle(),
         address,
-        protection: sva_core::Protection::READ_WRITE,
+        permissions: sva_core::Permissions::READ_WRITE,
     }
 }
 

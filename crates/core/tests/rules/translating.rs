@@ -362,7 +362,7 @@ impl ForwardingSpace for GatedSpace {
 
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         self.take_failure()?;
-        self.inner.run(address, privileged)
+        self.inner.extent(address, privileged)
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

@@ -83,7 +83,7 @@ impl System {
         let number = device.bdf().device();
         let address =
             if access == Access::WRITE { written_at(page, number) } else { address_of(page) };
-        let Some(held) = port.hold(Some(tag.pasid), address, access) else { return };
+        let Some(held) = port.use_translation(Some(tag.pasid), address, access) else { return };
         // Who has it now had it when the translation was found, or the translation is void: an
         // unbind waits for this access.
         let is_owner = device.port().owner_of(tag.pasid) == Some(tag);
