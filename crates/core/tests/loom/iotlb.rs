@@ -310,8 +310,9 @@ fn concurrent_late_return_of_a_port_and_space_changes() {
         let port = warm(&device, pasid, 0, 1);
         space.unmap(1);
         let before = space.in_place();
-        let user =
-            thread::spawn(move || (port.kept(pasid, 0, Access::READ), read(&port, pasid, 0), port));
+        let user = thread::spawn(move || {
+            (port.cached_translation(pasid, 0, Access::READ), read(&port, pasid, 0), port)
+        });
         space.unmap(1);
         let used = space.unmap(0);
         let port = user.join().expect("ends");

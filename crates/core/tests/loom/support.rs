@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use loom::model::Builder;
 use sva_core::ats::PAGE;
+use sva_core::pri::{PageRequestGroup, PageRequestHandler};
+use sva_core::topology::{
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
+};
 use sva_core::*;
 use sva_sync::Mutex;
 
@@ -177,7 +181,7 @@ pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>
 
 /// What uses a translation that the device keeps, from now until it has been run.
 pub(crate) fn use_held(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool + Send + 'static {
-    let held = port.hold(Some(pasid), PAGE_AT, Access::READ).expect("it is kept");
+    let held = port.use_translation(Some(pasid), PAGE_AT, Access::READ).expect("it is kept");
     move || held.read(&mut [0]).is_ok()
 }
 
