@@ -32,6 +32,7 @@ mod misuse;
 mod model;
 mod overflow;
 mod owners;
+mod page_log;
 mod pages;
 mod paging;
 mod pasids;
