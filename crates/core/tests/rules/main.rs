@@ -11,6 +11,7 @@ mod ats_blocking;
 mod ats_bounds;
 mod ats_cache;
 mod ats_invalidation;
+mod ats_owner;
 mod ats_removal;
 mod ats_transfer;
 mod binding;
