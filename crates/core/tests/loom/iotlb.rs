@@ -336,7 +336,7 @@ fn bound_to_two() -> (Iommu, [Arc<InPlace>; 2], [Bond<()>; 2], DmaPort) {
 // Two threads: change of a space; two reads of it by what the port remembers, which has news of
 // another space to catch up with. Up to 2 forced switches, some 221,000, 24 s.
 #[test]
-fn concurrent_news_of_another_space_and_space_change() {
+fn concurrent_revocation_of_another_space_and_space_change() {
     both_ways(Some(2), || {
         let (_iommu, [space, other], [bond, beside], port) = bound_to_two();
         other.unmap(1);

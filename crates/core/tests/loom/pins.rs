@@ -1,6 +1,6 @@
 //! Work on memory in hand, against what takes that away.
 //!
-//! A port is *practised* where it has had the page in hand before: then it pins what is kept, in a
+//! A port is *warm* where it has had the page in hand before: then it pins what is kept, in a
 //! section. Else it goes the long way, inside the gates. Each model wants to have seen the work
 //! done and refused: one in which it always goes the same way shows nothing.
 
@@ -21,7 +21,7 @@ fn work(port: &DmaPort, pasid: Pasid, space: &InPlace, page: usize) -> bool {
 }
 
 /// A port that has had the first page in hand before.
-fn practised(device: &Device, pasid: Pasid, space: &InPlace) -> DmaPort {
+fn warm(device: &Device, pasid: Pasid, space: &InPlace) -> DmaPort {
     let port = device.port();
     assert!((0..2).all(|_| work(&port, pasid, space, 0)));
     port
@@ -34,7 +34,7 @@ fn work_against<K>(
     end: impl FnOnce(&Iommu, &Device, &Arc<InPlace>, Bond<()>) -> K,
 ) -> usize {
     let Bound { iommu, device, space, bond, pasid } = bound();
-    let port = if practise { practised(&device, pasid, &space) } else { device.port() };
+    let port = if practise { warm(&device, pasid, &space) } else { device.port() };
     let user = thread::spawn({
         let space = Arc::clone(&space);
         move || (work(&port, pasid, &space, 0), port)
@@ -62,7 +62,7 @@ fn concurrent_pin_and_space_change() {
 // shows T2
 // Two threads: change; work on memory that is kept. Up to 3 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_space_change() {
+fn concurrent_pin_of_what_is_cached_and_space_change() {
     both_ways(Some(3), || {
         work_against(true, |_, _, space, bond| {
             space.unmap(0);
@@ -75,7 +75,7 @@ fn concurrent_pin_of_what_is_kept_and_space_change() {
 // Two threads: a change that is asked again and again whether it is over; work on memory that is
 // kept. Up to 3 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_a_change_that_is_not_waited_for() {
+fn concurrent_pin_of_what_is_cached_and_a_change_that_is_not_waited_for() {
     both_ways(Some(3), || {
         work_against(true, |_, _, space, bond| {
             let change = space.begin_unmap(0);
@@ -91,7 +91,7 @@ fn concurrent_pin_of_what_is_kept_and_a_change_that_is_not_waited_for() {
 // Two threads: change of one page, then of the other; work on that one, which is kept. The first
 // change has the space forget the port, and not what it has in hand. Up to 2 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_two_changes() {
+fn concurrent_pin_of_what_is_cached_and_two_changes() {
     both_ways(Some(2), || {
         work_against(true, |_, _, space, bond| {
             space.unmap(1);
@@ -146,7 +146,7 @@ fn concurrent_pin_and_reset() {
 // Two threads: removal of one of two devices with one requester ID, whose bond stays for the other;
 // work by its port on memory that is kept. Up to 3 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
+fn concurrent_pin_of_what_is_cached_and_removal_from_behind_an_alias() {
     both_ways(Some(3), || {
         let (iommu, space) = (aliased(), InPlace::new());
         let devices = [plug(&iommu, 0), plug(&iommu, 1)];
@@ -154,7 +154,7 @@ fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
             .bind_group(devices[0].group(), &space.space(), Bind::new(()))
             .expect("nothing is in the way");
         let pasid = bond.pasid();
-        let port = practised(&devices[1], pasid, &space);
+        let port = warm(&devices[1], pasid, &space);
         let user = thread::spawn({
             let space = Arc::clone(&space);
             move || (work(&port, pasid, &space, 0), port)
@@ -174,10 +174,10 @@ fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
 // Two threads: unbind and bind of another space; work on memory of the first that is kept, twice.
 // Up to 2 forced switches. One PASID.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_pasid_reuse() {
+fn concurrent_pin_of_what_is_cached_and_pasid_reuse() {
     both_ways(Some(2), || {
         let Bound { iommu, device, space: old, bond, pasid } = bound();
-        let (port, new) = (practised(&device, pasid, &old), InPlace::with_frames(2));
+        let (port, new) = (warm(&device, pasid, &old), InPlace::with_frames(2));
         let before = old.in_place();
         let user = thread::spawn(move || {
             let piece = Segment { address: 0, len: 8 };

@@ -6,7 +6,7 @@ use sva_core::{
 };
 use sva_testkit::PAGE;
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 
@@ -55,10 +55,10 @@ fn a_change_of_a_part_takes_the_large_translation_that_holds_it() {
     let rig = Rig::new();
     rig.space.largest_translation(21);
     rig.fill(BASE);
-    assert!(rig.write_kept(BASE + 15 * PAGE, b"all").expect("one translation holds all pages"));
+    assert!(rig.write_cached(BASE + 15 * PAGE, b"all").expect("one translation holds all pages"));
     rig.space.unmap(BASE + 7 * PAGE, PAGE);
     assert_eq!(rig.device.atc_len(), 0);
-    assert!(!rig.write_kept(BASE + 7 * PAGE, b"stale").expect("nothing is kept"));
+    assert!(!rig.write_cached(BASE + 7 * PAGE, b"stale").expect("nothing is kept"));
     rig.take_down();
 }
 
@@ -69,7 +69,7 @@ fn a_change_of_several_pages_takes_the_translations_of_all_of_them() {
     (0..PAGES).for_each(|n| rig.fill(BASE + n * PAGE));
     rig.space.unmap(BASE + 5 * PAGE, 6 * PAGE);
     for n in 0..PAGES {
-        let kept = rig.write_kept(BASE + n * PAGE, b"x").expect("what is kept is mapped");
+        let kept = rig.write_cached(BASE + n * PAGE, b"x").expect("what is kept is mapped");
         assert!(!kept || !(5..11).contains(&n), "page {n} is not mapped any more");
     }
     rig.take_down();
@@ -77,7 +77,7 @@ fn a_change_of_several_pages_takes_the_translations_of_all_of_them() {
 
 // shows T3
 #[test]
-fn a_completion_that_a_change_overtook_is_not_kept() {
+fn a_completion_that_a_change_overtook_is_not_cached() {
     for (largest, changed) in [(12, BASE), (21, BASE + 9 * PAGE)] {
         let rig = Rig::new();
         rig.space.largest_translation(largest);
@@ -97,7 +97,7 @@ fn a_completion_that_a_change_overtook_is_not_kept() {
 
 // shows T3
 #[test]
-fn a_completion_is_kept_where_the_change_meanwhile_was_elsewhere() {
+fn a_completion_is_cached_where_the_change_meanwhile_was_elsewhere() {
     let rig = Rig::new();
     let (other, bond) = rig.bind_another();
     rig.link.hold(translation_completions);
@@ -112,7 +112,7 @@ fn a_completion_is_kept_where_the_change_meanwhile_was_elsewhere() {
 
 // shows T3
 #[test]
-fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
+fn a_completion_that_comes_before_the_invalidation_is_cached_until_that_comes() {
     let rig = Rig::new();
     rig.link.hold(|message| translation_completions(message) || invalidation_requests(message));
     let asked = rig.send(BASE);
@@ -123,7 +123,7 @@ fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
         (Some(TranslationAnswer::Cached), false)
     );
     assert!(
-        rig.write_kept(BASE, b"old").expect("the change is not over"),
+        rig.write_cached(BASE, b"old").expect("the change is not over"),
         "the old frame is there as long as that"
     );
     rig.link.take(invalidation_requests).deliver();
@@ -194,7 +194,7 @@ fn a_translation_request_that_arrives_after_ats_was_switched_off_is_refused() {
 
 // shows T1, S2
 #[test]
-fn a_translated_request_reaches_no_place_that_is_not_the_spaces_own() {
+fn a_translated_request_reaches_no_frame_that_is_not_the_spaces_own() {
     let rig = Rig::new();
     let (other, bond) = rig.bind_another();
     let (own, theirs) = (
@@ -238,15 +238,15 @@ fn a_translated_request_reaches_no_place_that_is_not_the_spaces_own() {
 
 // shows S2
 #[test]
-fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
+fn completions_that_come_twice_or_answer_another_request_are_not_cached() {
     let rig = Rig::new();
     rig.link.hold(translation_completions);
     let asked = rig.send(BASE);
-    let letter = rig.link.take(translation_completions);
-    let completion = translation_in(&letter);
+    let packet = rig.link.take(translation_completions);
+    let completion = translation_in(&packet);
     let translation = completion.result.expect("mapped");
     let elsewhere = Translation { range: AlignedRange::page(BASE + PAGE), ..translation };
-    letter
+    packet
         .clone()
         .changed(Message::Down(ToDevice::Translated(TranslationCompletion {
             result: Ok(elsewhere),
@@ -258,7 +258,7 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
         (Some(TranslationAnswer::NoAccess), 0),
         "not the page that was asked for"
     );
-    letter.clone().deliver();
+    packet.clone().deliver();
     assert_eq!(
         (rig.device.atc_len(), rig.device.atc_counts().unexpected),
         (0, 1),
@@ -266,7 +266,7 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
     );
     let asked = rig.send(BASE);
     let right = rig.link.take(translation_completions);
-    letter.deliver();
+    packet.deliver();
     assert_eq!(rig.port.translation(asked), None, "an answer to another request");
     right.clone().deliver();
     right.deliver();
@@ -289,9 +289,9 @@ fn a_completion_for_privileged_accesses_does_not_answer_a_user_s_request() {
     let asked =
         rig.port.request_translation(Some(rig.pasid), BASE, Access::READ | Access::PRIVILEGED);
     asked.expect("ATS is on");
-    let letter = rig.link.take(translation_completions);
-    let completion = translation_in(&letter);
-    letter
+    let packet = rig.link.take(translation_completions);
+    let completion = translation_in(&packet);
+    packet
         .changed(Message::Down(ToDevice::Translated(TranslationCompletion { id, ..completion })))
         .deliver();
     assert_eq!(
@@ -312,14 +312,14 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
     let rig = Rig::new();
     rig.link.hold(translation_completions);
     let asked = rig.send(BASE);
-    let letter = rig.link.take(translation_completions);
-    let completion = translation_in(&letter);
+    let packet = rig.link.take(translation_completions);
+    let completion = translation_in(&packet);
     let forged = completion.result.map(|translation| Translation {
         frame: Some(Frame(0x1000)),
         permissions: Permissions::all(),
         ..translation
     });
-    letter
+    packet
         .changed(Message::Down(ToDevice::Translated(TranslationCompletion {
             result: forged,
             ..completion
@@ -330,7 +330,7 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
         Some(TranslationAnswer::Cached),
         "a device believes what it is told"
     );
-    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
+    assert_eq!(reason(rig.write_cached(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
     rig.take_down();
 }
 

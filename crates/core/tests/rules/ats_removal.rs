@@ -6,7 +6,7 @@ use sva_core::error::ServiceError;
 use sva_core::{Access, FaultReason, Removal, RequesterId};
 use sva_testkit::PAGE;
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 

@@ -81,7 +81,7 @@ fn bind_group_refuses_what_is_no_group_or_cannot_issue_a_pasid() {
 
 // shows B2
 #[test]
-fn a_group_bond_takes_the_number_that_its_narrowest_member_can_issue() {
+fn a_group_bond_takes_the_pasid_that_its_narrowest_member_can_issue() {
     let world = World::grouped(2);
     let (narrow, wide, lone) = (world.plug_as(1, capable(1)).device, world.plug(2), world.plug(3));
     let (first, second, filler) = (space(), space(), space());
@@ -423,8 +423,8 @@ fn a_container_that_closes_stops_its_devices_removes_its_mappings_and_frees_its_
         parked.release().expect("under way");
         closing.join().expect("no panic");
         assert_eq!(model.stopped(), [tag]);
-        let census = world.iommu.object_counts();
-        assert_eq!((census.containers, census.bonds, census.pasids, census.groups), (0, 0, 0, 2));
+        let counts = world.iommu.object_counts();
+        assert_eq!((counts.containers, counts.bonds, counts.pasids, counts.groups), (0, 0, 0, 2));
         assert_eq!(bound.watches(), 0);
         for device in [&one, &two] {
             assert_eq!(

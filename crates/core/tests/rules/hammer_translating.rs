@@ -4,7 +4,7 @@
 //! Every page of a space has a stamp: whose it is, where, and since which change. Whatever a device
 //! reads has to be what the page held at an instant between the begin and the end of the read. Each
 //! device writes to 32 bytes of its own in every page, and only who binds it says whether it may.
-//! While a translation is [held](sva_core::ats::Held), the space is asked whether the translation
+//! While a translation is [held](sva_core::ats::TranslationGuard), the space is asked whether the translation
 //! is still right: where it is not, what is done through it has to be refused. Some messages come
 //! late, twice or never, and time runs.
 //!
@@ -29,7 +29,7 @@ use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::FlatTopology;
 
 use crate::support::*;
-use late_link::{LateLink, Letter};
+use late_link::{LateLink, Packet};
 use marked::{DATA, Marked, written_at};
 
 /// The last two share a group; those with even numbers have a [`LateLink`].
@@ -56,7 +56,7 @@ struct System {
     marks: AtomicU64,
     stop: AtomicBool,
     seed: u64,
-    courier: Sender<Letter>,
+    courier: Sender<Packet>,
     counts: Counts,
 }
 
@@ -116,7 +116,7 @@ impl Bound {
 }
 
 impl System {
-    fn new(seed: u64, courier: Sender<Letter>) -> Self {
+    fn new(seed: u64, courier: Sender<Packet>) -> Self {
         let bus = Arc::new(FlatTopology::new());
         bus.share(&[bdf(DEVICES - 1), bdf(DEVICES)], SharedBecause::NoAcs { port: bdf(30) });
         // Few of everything, so that all of it is used again at once; short limits, so that they
@@ -353,7 +353,7 @@ impl System {
     }
 }
 
-fn plug(iommu: &Iommu, number: u8, courier: &Sender<Letter>, seed: u64) -> Device {
+fn plug(iommu: &Iommu, number: u8, courier: &Sender<Packet>, seed: u64) -> Device {
     let spec =
         DeviceSpec { bdf: bdf(number), capabilities: Capabilities::translating(width(20), 6) };
     let plug = Plug::new(spec);
@@ -367,11 +367,11 @@ fn plug(iommu: &Iommu, number: u8, courier: &Sender<Letter>, seed: u64) -> Devic
 }
 
 fn round(seed: u64) {
-    let (courier, letters) = channel();
+    let (courier, packets) = channel();
     let system = System::new(seed, courier);
     let (system, end) = (&system, &AtomicBool::new(false));
     std::thread::scope(|scope| {
-        scope.spawn(move || late_link::deliver(&letters, || end.load(Ordering::Relaxed)));
+        scope.spawn(move || late_link::deliver(&packets, || end.load(Ordering::Relaxed)));
         let mut threads = Vec::new();
         let mut start = |body: Box<dyn FnOnce(&mut fastrand::Rng) + Send>| {
             let mut random = fastrand::Rng::with_seed(seed ^ (threads.len() as u64 + 1) << 32);

@@ -11,7 +11,7 @@ use sva_core::{
 use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
-use crate::hooked::HookedBus;
+use crate::hooked_bus::HookedBus;
 use crate::support::*;
 
 fn window(first: u64, len: u64, decoder: u8) -> PeerWindow {
@@ -487,7 +487,7 @@ fn a_removal_leaves_a_group_bond_to_the_others_and_the_returning_device_joins_ag
     );
 }
 
-/// Answers the census when it is dropped: as a model does that owns bonds, it calls into the core.
+/// Answers the counts when it is dropped: as a model does that owns bonds, it calls into the core.
 struct AsksWhenDropped(sva_core::Iommu, Arc<Signal>);
 
 impl sva_core::DeviceOps for AsksWhenDropped {}

@@ -66,7 +66,7 @@ fn read(port: &DmaPort, pasid: Option<Pasid>) -> Option<FaultReason> {
 
 // shows U1, U2, U3
 #[test]
-fn an_unbind_takes_what_a_port_remembers() {
+fn an_unbind_invalidates_what_a_port_caches() {
     let Remembering { bond, port, .. } = Remembering::new();
     let pasid = Some(bond.pasid());
     bond.unbind();
@@ -75,7 +75,7 @@ fn an_unbind_takes_what_a_port_remembers() {
 
 // shows F7, G5
 #[test]
-fn a_removal_takes_what_a_port_remembers() {
+fn a_removal_invalidates_what_a_port_caches() {
     let held = Remembering::new();
     held.world.iommu.remove(&held.device, sva_core::Removal::Surprise).expect("it is plugged in");
     assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::DeviceRemoved));
@@ -83,14 +83,14 @@ fn a_removal_takes_what_a_port_remembers() {
 
 // shows U4
 #[test]
-fn the_end_of_a_space_takes_what_a_port_remembers() {
+fn the_end_of_a_space_invalidates_what_a_port_caches() {
     let held = Remembering::new();
     held.space.end(EndReason::Exited);
     assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::SpaceEnded));
 }
 
 #[test]
-fn a_reset_holds_back_what_a_port_remembers_until_it_is_done() {
+fn a_reset_blocks_what_a_port_caches_until_it_is_done() {
     let held = Remembering::new();
     let reset = held.device.reset().expect("it is plugged in");
     assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::DeviceBlocked));
@@ -101,7 +101,7 @@ fn a_reset_holds_back_what_a_port_remembers_until_it_is_done() {
 // shows U5, U6: a port that remembers the earlier owner of a number reaches the next one only if it
 // is to
 #[test]
-fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_own_table() {
+fn a_port_that_cached_an_earlier_owner_of_a_pasid_finds_the_next_one_by_its_own_table() {
     let world = World::with(sva_core::IommuConfig {
         pasid_width: width(1),
         ..sva_core::IommuConfig::default()
@@ -131,7 +131,7 @@ fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_
 
 // shows B7
 #[test]
-fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses() {
+fn a_window_that_appears_on_the_path_invalidates_what_a_port_caches_of_its_addresses() {
     let held = Remembering::new();
     let window = AddrRange::new(BASE + PAGE, PAGE).expect("a page");
     let catches = PeerWindow { range: window, decoder: bdf(9), claimed: true };
@@ -154,7 +154,7 @@ fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses
 
 // shows T1
 #[test]
-fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
+fn what_is_cached_permits_what_the_space_and_the_bond_permit() {
     let world = World::new();
     let (device, space) = (world.plug_as(1, everything()).device, ArenaSpace::new(4 * PAGE));
     space.map(BASE, PAGE, Protection::READ);
@@ -191,7 +191,7 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
 
 // shows T2, U2: what was found with privilege goes with the rest
 #[test]
-fn a_change_takes_what_was_kept_of_privileged_accesses() {
+fn a_change_invalidates_what_was_cached_of_privileged_accesses() {
     let world = World::new();
     let (device, space) = (world.plug_as(1, everything()).device, ArenaSpace::new(8 * PAGE));
     // Apart, so that each is a run of its own.
@@ -272,7 +272,7 @@ fn an_atomic_operation_brings_an_absent_page_in() {
 
 // shows U3: from inside, the unbind does not wait for itself
 #[test]
-fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
+fn who_has_memory_pinned_can_unbind_and_change_the_space() {
     watched(|| {
         let Remembering { port, bond, space, .. } = Remembering::new();
         let (pasid, piece) = (Some(bond.pasid()), Segment { address: BASE, len: 2 * PAGE });
@@ -292,7 +292,7 @@ fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
 }
 
 #[test]
-fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
+fn memory_that_cannot_be_pinned_is_refused_with_the_reason() {
     let held = Remembering::new();
     let piece = |address, len| Segment { address, len };
     let refused = |pasid, piece| {
@@ -316,7 +316,7 @@ fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
 
 // shows T4, T7: no more goes than was asked for, and a port that does not read costs nothing
 #[test]
-fn an_invalidation_of_one_page_leaves_the_others_kept() {
+fn an_invalidation_of_one_page_leaves_the_others_cached() {
     let world = World::new();
     let (device, space) = (world.plug(1), ArenaSpace::new(2 * PAGES * PAGE));
     // Apart, so that each is a run of its own.
@@ -378,7 +378,7 @@ fn values_are_what_their_bytes_are_wherever_they_lie() {
 
 // shows T2
 #[test]
-fn a_port_that_remembers_thousands_of_pages_finds_each_where_it_is() {
+fn a_port_that_caches_thousands_of_pages_finds_each_where_it_is() {
     const MANY: u64 = 3000;
     let world = World::new();
     let (device, space) = (world.plug(1), ArenaSpace::new(2 * MANY * PAGE));
@@ -406,7 +406,7 @@ fn a_port_that_remembers_thousands_of_pages_finds_each_where_it_is() {
 
 // shows T2, U6: what is remembered by a number serves no other, however many there are
 #[test]
-fn a_port_of_more_processes_than_it_remembers_finds_the_memory_of_each() {
+fn a_port_of_more_processes_than_it_caches_finds_the_memory_of_each() {
     const MANY: u64 = 140;
     let (world, pages) = (World::new(), 3);
     let device = world.plug(1);
@@ -440,7 +440,7 @@ fn a_port_of_more_processes_than_it_remembers_finds_the_memory_of_each() {
 
 // shows T2, T6
 #[test]
-fn an_access_over_the_edge_of_what_is_remembered_is_a_fault_of_what_is_outside() {
+fn an_access_over_the_edge_of_what_is_cached_is_a_fault_of_what_is_outside() {
     let (world, len) = (World::new(), 401 * PAGE);
     let (device, space) = (world.plug(1), ArenaSpace::new(2 * len));
     // Neither end is that of any block.

@@ -94,7 +94,7 @@ struct Modelled {
     over: bool,
 }
 
-enum Held {
+enum ManualLink {
     Device(Bond<usize>),
     Group(GroupBond<usize>),
     Container,
@@ -104,7 +104,7 @@ enum Held {
 struct History {
     plugged: BTreeMap<u8, Device>,
     spaces: Vec<(MemorySpace, bool)>,
-    bonds: Vec<(Modelled, Held)>,
+    bonds: Vec<(Modelled, ManualLink)>,
     containers: Vec<Option<(Container, BTreeSet<usize>)>>,
     seen: BTreeSet<Pasid>,
 }
@@ -171,7 +171,7 @@ impl History {
         tag: PasidTag,
         execute: bool,
         devices: BTreeSet<u8>,
-        held: Held,
+        held: ManualLink,
     ) {
         if let Some(known) = self.tag(space) {
             assert_eq!(known, tag, "one PASID a space");
@@ -288,7 +288,14 @@ impl History {
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
-            self.note(Owner::Device(device), space, bond.tag(), false, devices, Held::Device(bond));
+            self.note(
+                Owner::Device(device),
+                space,
+                bond.tag(),
+                false,
+                devices,
+                ManualLink::Device(bond),
+            );
         }
     }
 
@@ -306,22 +313,29 @@ impl History {
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
-            self.note(Owner::Group(group), space, bond.tag(), false, devices, Held::Group(bond));
+            self.note(
+                Owner::Group(group),
+                space,
+                bond.tag(),
+                false,
+                devices,
+                ManualLink::Group(bond),
+            );
         }
     }
 
     fn unbind(&mut self, at: usize) {
         let owned: Vec<usize> = (0..self.bonds.len())
-            .filter(|at| !matches!(self.bonds[*at].1, Held::Container))
+            .filter(|at| !matches!(self.bonds[*at].1, ManualLink::Container))
             .collect();
         if owned.is_empty() {
             return;
         }
         let (bond, held) = self.bonds.remove(owned[at % owned.len()]);
         let report = match held {
-            Held::Device(held) => held.unbind(),
-            Held::Group(held) => held.unbind(),
-            Held::Container => return,
+            ManualLink::Device(held) => held.unbind(),
+            ManualLink::Group(held) => held.unbind(),
+            ManualLink::Container => return,
         };
         assert_eq!((report.already_ended, report.deferred, report.drained), (bond.over, false, 0));
     }
@@ -400,7 +414,14 @@ impl History {
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bound) = outcome {
             assert!(!bound.existing);
-            self.note(Owner::Container(at), space, bound.tag, execute, devices, Held::Container);
+            self.note(
+                Owner::Container(at),
+                space,
+                bound.tag,
+                execute,
+                devices,
+                ManualLink::Container,
+            );
         }
     }
 
@@ -430,12 +451,12 @@ impl History {
                 );
             }
         }
-        let census = world.iommu.object_counts();
+        let counts = world.iommu.object_counts();
         let spaces: BTreeSet<usize> =
             self.bonds.iter().filter(|(bond, _)| !bond.over).map(|(bond, _)| bond.space).collect();
         let bonds = self.bonds.iter().filter(|(bond, _)| !bond.over).count();
         assert_eq!(
-            (census.devices, census.bonds, census.spaces, census.pasids as usize),
+            (counts.devices, counts.bonds, counts.spaces, counts.pasids as usize),
             (self.plugged.len(), bonds, spaces.len(), spaces.len())
         );
         for (at, (space, alive)) in self.spaces.iter().enumerate() {

@@ -95,7 +95,7 @@ fn all_20_bits_are_given_once_and_come_again_in_the_order_of_their_release() {
 
 // shows U5
 #[test]
-fn a_released_number_is_not_given_again_before_all_others_of_its_width() {
+fn a_released_pasid_is_not_given_again_before_all_others_of_its_width() {
     let mut allocator = PasidAllocator::new(PasidWidth::MAX);
     let first = allocator.allocate(width(4)).expect("free");
     allocator.release(first);

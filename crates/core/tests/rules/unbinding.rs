@@ -214,7 +214,7 @@ fn an_entry_is_made_non_present_before_it_is_cleared() {
 // regression 1: the number is given back with the last bond, however long the space has been dead.
 // shows U5, U6
 #[test]
-fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_its_number() {
+fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_its_pasid() {
     let world = World::new();
     let device = world.plug_as(1, capable(1)).device;
     let (dead, next) = (space(), space());

@@ -12,10 +12,10 @@ use sva_sync::Mutex;
 use sva_testkit::ArenaChange;
 use sva_testkit::{ArenaSpace, PAGE, Protection};
 
-use crate::asked::AskedSpace;
+use crate::hooked_space::HookedSpace;
 use crate::support::{BASE, Later, World, capable, later, reason, watched, width};
 
-struct Held {
+struct ManualLink {
     world: World,
     device: Device,
     space: ArenaSpace,
@@ -24,7 +24,7 @@ struct Held {
 
 const PAGES: u64 = 8;
 
-impl Held {
+impl ManualLink {
     /// Pages none of which has its neighbour beside it.
     fn new() -> Self {
         let (world, space) = (World::new(), ArenaSpace::new(4 * PAGES * PAGE).poisoning());
@@ -42,7 +42,7 @@ impl Held {
     }
 
     /// A port that pins what is kept from the second time on: the first goes the long way.
-    fn practised(&self) -> DmaPort {
+    fn warm(&self) -> DmaPort {
         let port = self.device.port();
         drop(self.pin(&port, BASE, PAGES * PAGE));
         port
@@ -70,12 +70,12 @@ fn at(page: u64) -> u64 {
 
 // shows T2, T4
 #[test]
-fn a_change_waits_for_those_who_have_some_of_its_range_in_hand_and_for_no_others() {
+fn a_change_waits_for_those_who_pin_some_of_its_range_and_for_no_others() {
     watched(|| {
         // The long way, and by what is kept.
-        for practised in [false, true] {
-            let held = Held::new();
-            let port = if practised { held.practised() } else { held.device.port() };
+        for warm in [false, true] {
+            let held = ManualLink::new();
+            let port = if warm { held.warm() } else { held.device.port() };
             let pin = held.pin(&port, at(2) + PAGE - 4, 8);
             let changes = [1, 2, 3, 4].map(|page| held.take_away(page));
             assert_eq!(changes.each_ref().map(is_over), [true, false, false, true]);
@@ -87,10 +87,10 @@ fn a_change_waits_for_those_who_have_some_of_its_range_in_hand_and_for_no_others
 
 // shows T2
 #[test]
-fn a_port_has_any_number_of_ranges_in_hand_and_each_is_waited_for_by_itself() {
+fn a_port_pins_any_number_of_ranges_and_each_is_waited_for_by_itself() {
     watched(|| {
-        let held = Held::new();
-        let port = held.practised();
+        let held = ManualLink::new();
+        let port = held.warm();
         // Twice, the second time by the same slots.
         for _ in 0..2 {
             let mut pins: Vec<Option<Pin<'_>>> =
@@ -113,8 +113,8 @@ fn a_port_has_any_number_of_ranges_in_hand_and_each_is_waited_for_by_itself() {
 #[test]
 fn changes_of_other_ranges_meanwhile_do_not_have_a_pin_forgotten() {
     watched(|| {
-        let held = Held::new();
-        let port = held.practised();
+        let held = ManualLink::new();
+        let port = held.warm();
         let pin = held.pin(&port, at(5), 8);
         // The first has the space forget that the port reads, which it no longer does.
         assert!((0..4).all(|page| is_over(&held.take_away(page))));
@@ -128,7 +128,7 @@ fn changes_of_other_ranges_meanwhile_do_not_have_a_pin_forgotten() {
 // shows T5, T1
 #[test]
 fn a_pin_says_what_all_of_the_piece_means_or_nothing() {
-    let held = Held::new();
+    let held = ManualLink::new();
     let port = held.device.port();
     // The long way, and then by what is kept.
     for _ in 0..2 {
@@ -155,10 +155,10 @@ fn a_pin_says_what_all_of_the_piece_means_or_nothing() {
 
 // shows U1, U2, U3
 #[test]
-fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
+fn an_unbind_is_over_when_nothing_of_the_bond_is_pinned() {
     watched(|| {
-        for practised in [false, true] {
-            let Held { world, device, space, bond } = Held::new();
+        for warm in [false, true] {
+            let ManualLink { world, device, space, bond } = ManualLink::new();
             let other = world.plug(2);
             let beside = world
                 .iommu
@@ -168,7 +168,7 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
             let piece = Segment { address: BASE, len: 8 };
             let (port, port_beside) = (device.port(), other.port());
             let pin = || port.pin(pasid, piece, Access::READ);
-            if practised {
+            if warm {
                 drop(pin().expect("mapped"));
             }
             let pins = [pin().expect("mapped"), pin().expect("mapped")];
@@ -187,8 +187,8 @@ fn an_unbind_is_over_when_nothing_of_the_bond_is_in_hand() {
             assert_eq!(over, [false, false, true]);
             drop(of_the_other);
             assert_eq!(beside.unbind().drained, 0);
-            let census = world.iommu.object_counts();
-            assert_eq!((census.bonds, census.pasids), (0, 0));
+            let counts = world.iommu.object_counts();
+            assert_eq!((counts.bonds, counts.pasids), (0, 0));
         }
     });
 }
@@ -210,11 +210,11 @@ fn unbind_in_the_middle(
 
 // shows U1, U2
 #[test]
-fn an_unbind_counts_once_what_is_just_being_taken_in_hand() {
+fn an_unbind_counts_once_what_is_just_being_pinned() {
     watched(|| {
         let (world, space) = (World::new(), ArenaSpace::new(4 * PAGE));
         space.map(BASE, PAGE, Protection::READ_WRITE);
-        let (asked, device) = (AskedSpace::new(&space), world.plug(1));
+        let (asked, device) = (HookedSpace::new(&space), world.plug(1));
         let handle: Arc<dyn AddressSpace> = asked.clone();
         let bond = world
             .iommu
@@ -222,7 +222,7 @@ fn an_unbind_counts_once_what_is_just_being_taken_in_hand() {
             .expect("nothing is in the way");
         let (port, pasid) = (device.port(), bond.pasid());
         let (begin, begun) = unbind_in_the_middle(bond);
-        asked.at_next_run(begin);
+        asked.at_next_extent(begin);
         let pin = port
             .pin(pasid, Segment { address: BASE, len: 8 }, Access::READ)
             .expect("it was said to be in hand before");
@@ -240,9 +240,9 @@ fn an_unbind_counts_once_what_is_just_being_taken_in_hand() {
 // shows U1, U2, F4: what brings a page in for a pin is inside the gate, and nothing is in hand
 // meanwhile
 #[test]
-fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_taken_in_hand() {
+fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_pinned() {
     watched(|| {
-        let Held { device, space, bond, .. } = Held::new();
+        let ManualLink { device, space, bond, .. } = ManualLink::new();
         space.absent(BASE, PAGE);
         let (port, pasid) = (device.port(), bond.pasid());
         let (begin, begun) = unbind_in_the_middle(bond);
@@ -268,7 +268,7 @@ fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_taken_in_hand() {
 // shows T2, U5: a port knows the next owner of a number from reading, and what it has pinned with
 // knows the first
 #[test]
-fn what_is_in_hand_of_the_next_owner_of_a_number_is_found_by_its_changes() {
+fn what_is_pinned_of_the_next_owner_of_a_pasid_is_found_by_its_changes() {
     watched(|| {
         let world = World::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
         let device = world.plug_as(1, capable(1)).device;
@@ -294,10 +294,10 @@ fn what_is_in_hand_of_the_next_owner_of_a_number_is_found_by_its_changes() {
 
 // shows F7, G5
 #[test]
-fn a_removal_is_over_when_the_device_has_nothing_in_hand() {
+fn a_removal_is_over_when_the_device_has_nothing_pinned() {
     watched(|| {
-        let held = Held::new();
-        let port = held.practised();
+        let held = ManualLink::new();
+        let port = held.warm();
         let pin = held.pin(&port, BASE, 8);
         let removing =
             held.world.iommu.begin_remove(&held.device, Removal::Surprise).expect("there");
@@ -314,10 +314,10 @@ fn a_removal_is_over_when_the_device_has_nothing_in_hand() {
 
 // shows U1
 #[test]
-fn a_reset_is_quiet_when_the_device_has_nothing_in_hand() {
+fn a_reset_is_quiet_when_the_device_has_nothing_pinned() {
     watched(|| {
-        let held = Held::new();
-        let port = held.practised();
+        let held = ManualLink::new();
+        let port = held.warm();
         let pin = held.pin(&port, BASE, 8);
         let resets =
             [held.device.begin_reset().expect("there"), held.device.begin_reset().expect("there")];
