@@ -1,4 +1,4 @@
-//! Reset, cut-off and removal: a device that gets nothing through, against those that wait for it.
+//! Reset, cut-off and removal of a device, against those that wait for its accesses.
 
 use std::sync::Arc;
 

@@ -179,24 +179,25 @@ pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>
     device
 }
 
-/// What uses a translation that the device keeps, from now until it has been run.
+/// What uses a translation that the device caches, from now until it has been run.
 pub(crate) fn use_cached(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool + Send + 'static {
-    let held = port.use_translation(Some(pasid), PAGE_AT, Access::READ).expect("it is kept");
-    move || held.read(&mut [0]).is_ok()
+    let guard = port.use_translation(Some(pasid), PAGE_AT, Access::READ).expect("it is cached");
+    move || guard.read(&mut [0]).is_ok()
 }
 
 pub(crate) fn bind(iommu: &Iommu, device: &Device, probe: &Arc<Probe>) -> Bond<()> {
     iommu.bind_device(device, &probe.space(), Bind::new(())).expect("nothing is in the way")
 }
 
-/// Has the device ask what the page means; what it learns it keeps, where it may.
+/// Has the device request the translation of the page, and cache it where it may.
 pub(crate) fn fill(port: &AtsPort, pasid: Pasid) {
     if let Ok(request) = port.request_translation(Some(pasid), PAGE_AT, Access::READ) {
         let _ = port.translation(request);
     }
 }
 
-/// Reads the page by what the device keeps, where it keeps it; true where that reached the space.
+/// Reads the page by a cached translation; true where there was one and the read reached the
+/// space.
 pub(crate) fn read_cached(port: &AtsPort, pasid: Pasid) -> bool {
     matches!(port.try_read(Some(pasid), PAGE_AT, &mut [0], Access::READ), Ok(Some(1)))
 }
@@ -211,7 +212,7 @@ pub(crate) fn request_page(
     port.request_page(group, PAGE_AT + page * PAGE, Access::READ, last).is_ok()
 }
 
-/// An owner that keeps the group that it is given.
+/// An owner that stores the group that it is given.
 pub(crate) fn owner() -> (Arc<Mutex<Option<PageRequestGroup>>>, Arc<dyn PageRequestHandler>) {
     let held = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&held);
@@ -226,26 +227,26 @@ pub(crate) fn work(iommu: &Iommu) {
     }
 }
 
-/// A link that keeps back what the IOMMU tells the device, as far as it is `wanted`, until it is
-/// let go. The other way everything passes.
+/// A link that holds messages to the device back, as far as they are `wanted`, until they are
+/// [delivered](Self::deliver). Messages to the IOMMU pass.
 pub(crate) struct DelayingLink {
     wanted: fn(&ToDevice) -> bool,
-    kept: Mutex<VecDeque<(LinkEnds, ToDevice)>>,
+    held: Mutex<VecDeque<(LinkEnds, ToDevice)>>,
 }
 
 impl DelayingLink {
     pub(crate) fn of(wanted: fn(&ToDevice) -> bool) -> Arc<Self> {
-        Arc::new(Self { wanted, kept: Mutex::default() })
+        Arc::new(Self { wanted, held: Mutex::default() })
     }
 
     pub(crate) fn link(self: &Arc<Self>) -> Arc<dyn Link> {
         Arc::clone(self) as _
     }
 
-    /// Hands over the oldest that is kept back; false where there is none.
+    /// Delivers the oldest that is held back; false where there is none.
     pub(crate) fn deliver(&self) -> bool {
-        let kept = self.kept.lock().pop_front();
-        let Some((ends, message)) = kept else { return false };
+        let held = self.held.lock().pop_front();
+        let Some((ends, message)) = held else { return false };
         ends.to_device(message);
         true
     }
@@ -258,7 +259,7 @@ impl Link for DelayingLink {
 
     fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
         if (self.wanted)(&message) {
-            self.kept.lock().push_back((ends.clone(), message));
+            self.held.lock().push_back((ends.clone(), message));
         } else {
             ends.to_device(message);
         }
@@ -308,7 +309,7 @@ pub(crate) fn assert_clean(iommu: &Iommu, devices: usize) {
     assert_idle(iommu);
 }
 
-/// Nothing is queued, asked, waited for or used.
+/// Nothing is queued, requested, waited for or used.
 pub(crate) fn assert_idle(iommu: &Iommu) {
     let counts = iommu.object_counts();
     assert_eq!(

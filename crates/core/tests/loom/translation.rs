@@ -1,4 +1,4 @@
-//! Translations that devices keep, against what makes them wrong.
+//! Translations that devices cache, against what makes them wrong.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use sva_core::*;
 
 use crate::support::*;
 
-/// A system with one PASID and a device that keeps translations.
+/// A system with one PASID and a device that caches translations.
 fn translating() -> (Iommu, Device, AtsPort) {
     let iommu = system(false, 1);
     let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
@@ -37,8 +37,8 @@ fn concurrent_fill_and_space_change() {
     });
 }
 
-/// A device that does not wait to be told: asks with the only PASID that there is, and uses what it
-/// learns.
+/// A device that does not wait to be told: it requests a translation with the only PASID that there
+/// is, and uses it.
 fn impatient(port: AtsPort) -> impl FnOnce() + Send + 'static {
     let pasid = Pasid::new(1).expect("the only one");
     move || {
@@ -211,7 +211,7 @@ fn concurrent_unbind_and_space_change() {
 
 // shows S2
 // Two threads: read; the only translation request that may be outstanding is collected, or given
-// up. Every schedule, 16 each. Without the news of room it is a deadlock.
+// up. Every schedule, 16 each. Without the wake-up for room it is a deadlock.
 #[test]
 fn concurrent_read_and_collection_of_the_only_translation_request() {
     for collects in [true, false] {
@@ -221,7 +221,7 @@ fn concurrent_read_and_collection_of_the_only_translation_request() {
             let (port, probe) = (device.ats_port(), Probe::new());
             let bond = bind(&iommu, &device, &probe);
             let pasid = bond.pasid();
-            // For a page that is not there: nothing is kept that the read could use.
+            // For a page that is not there: nothing is cached that the read could use.
             let asked = port
                 .request_translation(Some(pasid), !PAGE_AT, Access::READ)
                 .expect("the only one");

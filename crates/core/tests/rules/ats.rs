@@ -1,5 +1,5 @@
-//! Translation requests, what a device keeps of the answers, and the requests that it makes by them
-//! (rules T1, T3, T4, B7, U4).
+//! Translation requests, what a device caches of the answers, and the translated requests that it
+//! makes (rules T1, T3, T4, B7, U4).
 
 use std::io;
 
@@ -60,7 +60,7 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
         assert_eq!(
             found.frame.is_none(),
             expected.is_empty(),
-            "without permission there is nothing to keep"
+            "without permission there is nothing to cache"
         );
         drop(bond);
         rig.take_down();
@@ -244,10 +244,10 @@ fn a_translation_request_that_a_peer_decodes_gets_no_translation() {
 #[test]
 fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never_sees_them() {
     let rig = Rig::new();
-    rig.space.poke(BASE, b"kept");
+    rig.space.poke(BASE, b"data");
     rig.fill(BASE);
     let frame =
-        rig.port.use_translation(Some(rig.pasid), BASE, Access::READ).expect("kept").frame();
+        rig.port.use_translation(Some(rig.pasid), BASE, Access::READ).expect("cached").frame();
     let range = AddrRange::new(frame.0, PAGE).expect("a page");
     let window = PeerWindow { range, decoder: bdf(9), claimed: true };
     rig.world.bus.translated_windows(rig.device.bdf(), Some(&[window]));
@@ -257,7 +257,7 @@ fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never
         (caught.len(), caught[0].decoder, caught[0].address, &caught[0].bytes[..]),
         (1, bdf(9), frame.0, &b"peer"[..])
     );
-    assert_eq!((rig.space.peek(BASE, 4), rig.gated.frame_accesses()), (b"kept".to_vec(), 0));
+    assert_eq!((rig.space.peek(BASE, 4), rig.gated.frame_accesses()), (b"data".to_vec(), 0));
     let (device, pasid, range) =
         (rig.device.bdf(), Some(rig.pasid), AddrRange::new(frame.0, 4).expect("4 bytes"));
     assert_eq!(

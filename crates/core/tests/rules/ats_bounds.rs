@@ -53,7 +53,7 @@ fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more
 #[test]
 fn an_access_that_finds_too_many_translation_requests_goes_on_when_one_is_collected_or_given_up() {
     watched(|| {
-        // Without a clock: nothing but the news of room wakes it.
+        // Without a clock: nothing but the wake-up for room wakes it.
         let world = World::with(one_at_a_time());
         let device = world.plug_translating(1, &ManualLink::new(no_message));
         let (space, port) = (space(), device.ats_port());
@@ -104,7 +104,7 @@ fn an_access_that_finds_too_many_translation_requests_gives_up_after_the_limit_o
 fn a_device_owes_one_completion_for_each_tag_whatever_serials_a_link_makes_up() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+    let guard = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("cached");
     rig.link.hold(invalidation_requests);
     let change = rig.unmap(BASE);
     let packet = rig.link.take(invalidation_requests);
@@ -118,7 +118,7 @@ fn a_device_owes_one_completion_for_each_tag_whatever_serials_a_link_makes_up() 
     let own_work = rig.world.iommu.object_counts().device_work;
     assert_eq!(own_work, 1 + Itag::COUNT, "one access, and a completion for each tag");
     packet.deliver();
-    drop(held);
+    drop(guard);
     let counts = rig.device.invalidation_counts();
     assert_eq!(
         (counts.completed, counts.unexpected, rig.world.iommu.object_counts().device_work),

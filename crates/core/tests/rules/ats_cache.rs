@@ -1,4 +1,5 @@
-//! What a device keeps of translations, and the requests that it makes by them (rules T1 to T4).
+//! What a device caches of translations, and the translated requests that it makes (rules T1 to
+//! T4).
 
 use sva_core::ats::{AlignedRange, TranslationAnswer, TranslationCompletion, TranslationRefusal};
 use sva_core::{
@@ -37,7 +38,7 @@ fn two_processes_that_use_one_address_do_not_throw_each_other_out() {
     for _ in 0..4 {
         for (pasid, data) in [(rig.pasid, b"one"), (bond.pasid(), b"two")] {
             let mut buf = [0; 3];
-            rig.port.read(Some(pasid), BASE, &mut buf).expect("kept");
+            rig.port.read(Some(pasid), BASE, &mut buf).expect("cached");
             assert_eq!(&buf, data);
         }
     }
@@ -58,7 +59,7 @@ fn a_change_of_a_part_takes_the_large_translation_that_holds_it() {
     assert!(rig.write_cached(BASE + 15 * PAGE, b"all").expect("one translation holds all pages"));
     rig.space.unmap(BASE + 7 * PAGE, PAGE);
     assert_eq!(rig.device.atc_len(), 0);
-    assert!(!rig.write_cached(BASE + 7 * PAGE, b"stale").expect("nothing is kept"));
+    assert!(!rig.write_cached(BASE + 7 * PAGE, b"stale").expect("nothing is cached"));
     rig.take_down();
 }
 
@@ -69,8 +70,8 @@ fn a_change_of_several_pages_takes_the_translations_of_all_of_them() {
     (0..PAGES).for_each(|n| rig.fill(BASE + n * PAGE));
     rig.space.unmap(BASE + 5 * PAGE, 6 * PAGE);
     for n in 0..PAGES {
-        let kept = rig.write_cached(BASE + n * PAGE, b"x").expect("what is kept is mapped");
-        assert!(!kept || !(5..11).contains(&n), "page {n} is not mapped any more");
+        let written = rig.write_cached(BASE + n * PAGE, b"x").expect("what is cached is mapped");
+        assert!(!written || !(5..11).contains(&n), "page {n} is not mapped any more");
     }
     rig.take_down();
 }

@@ -302,7 +302,7 @@ fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
     assert_eq!(
         reason(rig.write_cached(BASE, b"x").map(drop)),
         shut,
-        "it keeps the translation, and the request is refused"
+        "it has the translation, and the request is refused"
     );
     assert!(matches!(rig.request(BASE), TranslationAnswer::Refused(_)));
     assert_eq!(rig.device.enable_ats(), Err(ServiceError::Halted { device }));
@@ -404,16 +404,16 @@ fn an_unbind_inside_an_access_by_a_translation_is_deferred_to_its_end() {
 // shows U6, T3
 #[test]
 fn a_completion_for_an_earlier_owner_of_the_pasid_is_not_cached_for_the_next() {
-    for held in [translation_requests as Which, translation_completions] {
+    for which in [translation_requests as Which, translation_completions] {
         // One PASID, so that the next owner has the number of the last.
         let mut rig = Rig::with(IommuConfig { pasid_width: width(1), ..config() });
-        rig.link.hold(held);
+        rig.link.hold(which);
         let asked = rig.send(BASE);
         drop(rig.take_bond());
         let (next, bond) = rig.bind_another();
         assert_eq!(bond.pasid(), rig.pasid);
         rig.link.hold(no_message);
-        rig.link.take(held).deliver();
+        rig.link.take(which).deliver();
         assert_eq!(
             (rig.port.translation(asked), rig.device.atc_len()),
             (Some(TranslationAnswer::Outdated), 0)

@@ -1,4 +1,4 @@
-//! Reset, cut-off, switching off and removal of a device that keeps translations: at every step,
+//! Reset, cut-off, switching off and removal of a device that caches translations: at every step,
 //! with messages that come late (rules F7, G5, T2, T3).
 
 use std::sync::Arc;
@@ -82,7 +82,7 @@ fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() 
     let reset = rig.device.reset().expect("plugged in");
     assert!(before.is_over(), "the device has forgotten it");
     let during = rig.unmap(BASE + PAGE);
-    assert!(during.is_over(), "it keeps nothing");
+    assert!(during.is_over(), "it caches nothing");
     for _ in 0..TRIES {
         rig.answer_overdue();
     }
@@ -124,7 +124,7 @@ fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of
     let rig = Rig::new();
     rig.fill(BASE);
     let frame =
-        rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("kept").frame();
+        rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("cached").frame();
     let parked = rig.park(BASE);
     let reset = rig.device.begin_reset().expect("plugged in");
     assert!(!reset.is_quiet());
@@ -187,18 +187,18 @@ fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves(
 fn a_translation_in_use_over_a_reset_is_not_used_after_it() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+    let guard = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("cached");
     let reset = rig.device.reset().expect("plugged in");
     let during = rig.unmap(BASE);
     assert!(during.is_over(), "no request is under way");
     during.finish();
     reset.done();
     assert_eq!(
-        held.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)),
+        guard.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)),
         Err(Some(FaultReason::DeviceBlocked))
     );
     assert_eq!(rig.gated.frame_accesses(), 0);
-    drop(held);
+    drop(guard);
     rig.take_down();
 }
 
@@ -242,14 +242,14 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
         if after {
             drop(reset.take());
         }
-        let (kept, counts) = (rig.device.atc_counts(), rig.device.invalidation_counts());
+        let (before, counts) = (rig.device.atc_counts(), rig.device.invalidation_counts());
         rig.link.hold(no_message);
         late.clone().into_iter().chain(late).for_each(Packet::deliver);
         assert_eq!(rig.device.atc_len(), 0);
         // What a device in reset is sent it does not see. Afterwards both completions that fit
         // nothing are counted, and the second invalidation is answered once more each time.
         let (unexpected, invalidations) = if after { (4, 4) } else { (0, 2) };
-        assert_eq!(rig.device.atc_counts().unexpected - kept.unexpected, unexpected);
+        assert_eq!(rig.device.atc_counts().unexpected - before.unexpected, unexpected);
         assert_eq!(rig.device.invalidation_counts().unexpected - counts.unexpected, invalidations);
         assert_eq!(
             [asked, answered].map(|request| rig.port.translation(request)),
@@ -293,7 +293,7 @@ fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
 }
 
 // shows T2
-// regression 11: translations that a device had kept outlived the time in which nobody told it of
+// regression 11: translations that a device had cached outlived the time in which nobody told it of
 // changes.
 #[test]
 fn translations_that_were_cached_when_ats_was_switched_off_are_gone_when_it_is_on_again() {
@@ -303,7 +303,7 @@ fn translations_that_were_cached_when_ats_was_switched_off_are_gone_when_it_is_o
     rig.space.unmap(BASE, PAGE);
     rig.device.enable_ats().expect("it was off");
     assert_eq!(rig.device.atc_len(), 0);
-    assert!(!rig.write_cached(BASE, b"stale").expect("nothing is kept"));
+    assert!(!rig.write_cached(BASE, b"stale").expect("nothing is cached"));
     assert_eq!(rig.request(BASE), TranslationAnswer::NoAccess);
     rig.take_down();
 }

@@ -397,8 +397,9 @@ fn the_event_log_keeps_the_newest_and_counts_what_it_lost() {
         let _ = device.port().read(Some(pasid), n * 8, &mut [0; 8]);
     }
     let drained = world.iommu.drain_events();
-    let kept: Vec<Event> = (2..5).map(|n| not_bound(&device, pasid, n * 8, Access::READ)).collect();
-    assert_eq!((drained.events, drained.lost), (kept, 2));
+    let newest: Vec<Event> =
+        (2..5).map(|n| not_bound(&device, pasid, n * 8, Access::READ)).collect();
+    assert_eq!((drained.events, drained.lost), (newest, 2));
     let _ = device.port().write(Some(pasid), 40, &[0]);
     let drained = world.iommu.drain_events();
     assert_eq!(

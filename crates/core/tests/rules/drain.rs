@@ -69,7 +69,7 @@ fn an_unbind_drains_its_own_device_and_leaves_the_others_requests_of_the_same_sp
 fn an_unbind_answers_what_an_owner_has_not_and_the_owner_s_late_answer_is_dropped_and_counted() {
     let Setting { world, requester, space, bond } = Setting::new();
     drop(bond);
-    let (kept, handler) = collecting();
+    let (owned, handler) = collecting();
     let bond = world
         .iommu
         .bind_device(&requester.device, &space.handle(), Bind::new(()).on_page_requests(handler))
@@ -81,11 +81,11 @@ fn an_unbind_answers_what_an_owner_has_not_and_the_owner_s_late_answer_is_droppe
     assert_eq!((world.resolve(), world.pages_under_way()), (2, (0, 2)));
     assert_eq!(bond.unbind().page_groups, 2);
     assert!(groups.iter().all(|group| requester.outcome(*group) == INVALID));
-    let late = kept.lock().remove(0);
+    let late = owned.lock().remove(0);
     assert!(!late.is_pending());
     let cookie = late.cookie();
     assert_eq!(late.answer(ResponseCode::Success), Err(AnswerError::NotPending { cookie }));
-    kept.lock().clear();
+    owned.lock().clear();
     assert_eq!(
         (world.iommu.page_counts().late_answers, requester.device.page_request_counts().unexpected),
         (2, 0)
@@ -211,7 +211,7 @@ fn a_resolver_may_drop_the_last_handle_of_its_own_space_and_its_bond() {
         assert_eq!(
             (world.iommu.object_counts().spaces, handle.strong_count()),
             (0, 0),
-            "nothing kept it"
+            "nothing holds it"
         );
         world.take_down(&[&requester]);
     });
@@ -252,7 +252,7 @@ fn groups_that_wait_or_are_being_resolved_when_the_space_ends_are_answered_inval
 fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
     let Setting { world, requester, space, bond } = Setting::new();
     drop(bond);
-    let (kept, handler) = collecting();
+    let (owned, handler) = collecting();
     let bond = world
         .iommu
         .bind_device(&requester.device, &space.handle(), Bind::new(()).on_page_requests(handler))
@@ -265,8 +265,8 @@ fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
     world.iommu.next_page_request_job().expect("two wait").run();
     space.end(EndReason::Exited);
     world.resolve();
-    let group = kept.lock().remove(0);
-    assert_eq!((group.answer(ResponseCode::Success), kept.lock().len()), (Ok(()), 0));
+    let group = owned.lock().remove(0);
+    assert_eq!((group.answer(ResponseCode::Success), owned.lock().len()), (Ok(()), 0));
     assert_eq!((requester.outcome(given), requester.outcome(waiting)), (INVALID, INVALID));
 }
 
@@ -277,7 +277,7 @@ fn a_pasid_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_b
     let Setting { world, requester, space, bond } =
         Setting::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
     drop(bond);
-    let (kept, handler) = collecting();
+    let (owned, handler) = collecting();
     let bond = world
         .iommu
         .bind_device(&requester.device, &space.handle(), Bind::new(()).on_page_requests(handler))
@@ -295,7 +295,7 @@ fn a_pasid_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_b
     let pending = next.request(Some(pasid), &[page(2)]);
     assert_eq!(pending.get(), given.get(), "even the index is the same");
     world.sort();
-    let answer = kept.lock().remove(0);
+    let answer = owned.lock().remove(0);
     assert!(answer.answer(ResponseCode::ResponseFailure).is_err());
     requester.link.deliver_all(page_messages);
     world.resolve();

@@ -14,7 +14,7 @@ use crate::support::{Signal, eventually, mapping, reason, watched};
 fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_container() {
     let Setting { world, requester, space, bond } = Setting::new();
     drop(bond);
-    let (kept, handler) = collecting();
+    let (groups, handler) = collecting();
     let registered = world
         .iommu
         .handle_page_requests(requester.device.group(), handler)
@@ -32,7 +32,7 @@ fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_contain
         (INVALID, INVALID, (0, 0))
     );
     assert_eq!(requester.outcome(queued), INVALID, "it came for the domain of before");
-    assert!(!kept.lock().remove(0).is_pending());
+    assert!(!groups.lock().remove(0).is_pending());
     requester.device.reset().expect("plugged").done();
     assert_eq!(requester.outcome(part), Some(GroupOutcome::Forgotten));
     drop(registered);

@@ -4,9 +4,9 @@
 //! Every page of a space has a stamp: whose it is, where, and since which change. Whatever a device
 //! reads has to be what the page held at an instant between the begin and the end of the read. Each
 //! device writes to 32 bytes of its own in every page, and only who binds it says whether it may.
-//! While a translation is [held](sva_core::ats::TranslationGuard), the space is asked whether the translation
-//! is still right: where it is not, what is done through it has to be refused. Some messages come
-//! late, twice or never, and time runs.
+//! While a translation is [in use](sva_core::ats::TranslationGuard), the space is asked whether the
+//! translation is still right: where it is not, what is done through it has to be refused. Some
+//! messages come late, twice or never, and time runs.
 //!
 //! `SVA_HAMMER_SEED` chooses another seed, `SVA_HAMMER_SECONDS` a longer time, in rounds of two
 //! seconds with a system and a seed of its own each.
@@ -65,7 +65,7 @@ struct System {
 struct Counts {
     reads: AtomicU64,
     writes: AtomicU64,
-    held: AtomicU64,
+    used: AtomicU64,
     stale: AtomicU64,
     binds: AtomicU64,
     changes: AtomicU64,
@@ -346,8 +346,8 @@ impl System {
         );
         let answers = counts.succeeded + counts.invalid + counts.failed + counts.unanswerable;
         assert!(answers >= counts.groups && answers <= counts.requests, "{counts:?}");
-        let Counts { reads, writes, held, binds, changes, resets, switches, .. } = &self.counts;
-        for reached in [reads, writes, held, binds, changes, resets, switches] {
+        let Counts { reads, writes, used, binds, changes, resets, switches, .. } = &self.counts;
+        for reached in [reads, writes, used, binds, changes, resets, switches] {
             assert!(got(reached) > 0, "{:?}", self.counts);
         }
     }

@@ -1,5 +1,5 @@
-//! A space in place that does something of the test's when it is next asked for a run: in the
-//! middle of an access that goes the long way.
+//! A space in place that runs a hook of the test's when it is next asked for an extent: in the
+//! middle of an access that goes through the gates.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ impl HookedSpace {
         Arc::new(Forwarding(Self { inner: space.handle(), hook: later() }))
     }
 
-    /// Runs `hook` once, before the next run is answered.
+    /// Runs `hook` once, before the next extent is answered.
     pub(crate) fn at_next_extent(&self, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock() = Some(Box::new(hook));
     }

@@ -504,15 +504,15 @@ impl Drop for AsksWhenDropped {
 fn a_model_is_dropped_with_no_lock_of_the_core_held() {
     watched(|| {
         let world = World::new();
-        let (kept, refused) = (Signal::new(), Signal::new());
+        let (plugged, refused) = (Signal::new(), Signal::new());
         let device =
-            world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), kept.clone())));
+            world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), plugged.clone())));
         let spec = sva_core::DeviceSpec { bdf: bdf(1), capabilities: plain() };
         let model = Arc::new(AsksWhenDropped(world.iommu.clone(), refused.clone()));
         world.iommu.plug_with(spec, model).map(drop).expect_err("occupied");
-        assert!(refused.is_on() && !kept.is_on());
+        assert!(refused.is_on() && !plugged.is_on());
         world.iommu.remove(&device, Removal::Orderly).expect("plugged");
-        assert!(kept.is_on(), "the core lets go of the model at the removal");
+        assert!(plugged.is_on(), "the core lets go of the model at the removal");
     });
 }
 

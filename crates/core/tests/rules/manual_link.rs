@@ -78,7 +78,7 @@ impl Packet {
 /// Holds messages until the test takes them out: each can be delivered, lost, doubled, reordered or
 /// changed. One link may be that of several devices.
 pub(crate) struct ManualLink {
-    /// What is held; all else is handed over at once.
+    /// What is held; all else is delivered at once.
     holds: Mutex<Which>,
     packets: Mutex<VecDeque<Packet>>,
     sent: Condvar,

@@ -160,9 +160,9 @@ fn when_the_last_handles_are_dropped_nothing_of_a_translating_device_is_left() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+        let guard = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("cached");
         let reset = device.reset().expect("plugged");
-        drop((bond, held, port, reset, device, world));
+        drop((bond, guard, port, reset, device, world));
     }
     assert_eq!((Arc::strong_count(&link), Arc::strong_count(&handle)), (1, handles));
 }
@@ -181,10 +181,10 @@ fn any_number_of_changes_waits_for_one_use_and_ends_with_it() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+        let guard = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("cached");
         let changes: Vec<_> = (0..CHANGES).map(|_| space.begin_replace(BASE, PAGE)).collect();
         assert_eq!(device.outstanding_invalidations(), CHANGES);
-        drop(held);
+        drop(guard);
         assert!(changes.iter().all(sva_testkit::Change::is_over));
     };
     std::thread::Builder::new()
@@ -207,13 +207,13 @@ fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
     let (port, pasid) = (device.ats_port(), Some(bond.pasid()));
     port.write(pasid, u64::MAX, &[7]).expect("mapped");
     assert_eq!(space.peek(u64::MAX, 1), [7]);
-    assert_eq!(port.use_translation(pasid, u64::MAX, Access::READ).expect("kept").len(), 1);
+    assert_eq!(port.use_translation(pasid, u64::MAX, Access::READ).expect("cached").len(), 1);
     assert_eq!(reason(port.read(pasid, u64::MAX, &mut [0; 2])), Some(FaultReason::Wraps));
     let mut page = [0; PAGE as usize];
     port.read(pasid, top, &mut page).expect("all of the last page");
     assert_eq!(page[PAGE as usize - 1], 7);
     let untranslated = Access::READ.present_only();
-    assert_eq!(port.try_read(pasid, u64::MAX, &mut [0; 9], untranslated).expect("kept"), Some(1));
+    assert_eq!(port.try_read(pasid, u64::MAX, &mut [0; 9], untranslated).expect("cached"), Some(1));
     assert_eq!(
         reason(device.port().read_translated(pasid, Frame(u64::MAX), &mut [0; 2], Access::READ)),
         Some(FaultReason::NoSuchFrame)
@@ -241,14 +241,14 @@ fn an_invalidation_that_a_link_repeats_for_ever_is_recorded_once() {
     let bond = world.bind(&device, &space);
     let port = device.ats_port();
     port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-    let held = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+    let guard = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("cached");
     let change = space.begin_unmap(BASE, PAGE);
     let packet = link.take(any_message);
     (0..1000).for_each(|_| packet.clone().deliver());
     drop(packet);
     link.hold(no_message);
     let work = world.iommu.object_counts().device_work;
-    drop(held);
+    drop(guard);
     assert_eq!(work, 2, "the use, and the invalidation that waits for it");
     assert!(change.is_over());
     assert_eq!(

@@ -94,7 +94,7 @@ struct Modelled {
     over: bool,
 }
 
-enum ManualLink {
+enum Owned {
     Device(Bond<usize>),
     Group(GroupBond<usize>),
     Container,
@@ -104,7 +104,7 @@ enum ManualLink {
 struct History {
     plugged: BTreeMap<u8, Device>,
     spaces: Vec<(MemorySpace, bool)>,
-    bonds: Vec<(Modelled, ManualLink)>,
+    bonds: Vec<(Modelled, Owned)>,
     containers: Vec<Option<(Container, BTreeSet<usize>)>>,
     seen: BTreeSet<Pasid>,
 }
@@ -171,7 +171,7 @@ impl History {
         tag: PasidTag,
         execute: bool,
         devices: BTreeSet<u8>,
-        held: ManualLink,
+        held: Owned,
     ) {
         if let Some(known) = self.tag(space) {
             assert_eq!(known, tag, "one PASID a space");
@@ -294,7 +294,7 @@ impl History {
                 bond.tag(),
                 false,
                 devices,
-                ManualLink::Device(bond),
+                Owned::Device(bond),
             );
         }
     }
@@ -313,29 +313,22 @@ impl History {
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
-            self.note(
-                Owner::Group(group),
-                space,
-                bond.tag(),
-                false,
-                devices,
-                ManualLink::Group(bond),
-            );
+            self.note(Owner::Group(group), space, bond.tag(), false, devices, Owned::Group(bond));
         }
     }
 
     fn unbind(&mut self, at: usize) {
         let owned: Vec<usize> = (0..self.bonds.len())
-            .filter(|at| !matches!(self.bonds[*at].1, ManualLink::Container))
+            .filter(|at| !matches!(self.bonds[*at].1, Owned::Container))
             .collect();
         if owned.is_empty() {
             return;
         }
         let (bond, held) = self.bonds.remove(owned[at % owned.len()]);
         let report = match held {
-            ManualLink::Device(held) => held.unbind(),
-            ManualLink::Group(held) => held.unbind(),
-            ManualLink::Container => return,
+            Owned::Device(held) => held.unbind(),
+            Owned::Group(held) => held.unbind(),
+            Owned::Container => return,
         };
         assert_eq!((report.already_ended, report.deferred, report.drained), (bond.over, false, 0));
     }
@@ -414,14 +407,7 @@ impl History {
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bound) = outcome {
             assert!(!bound.existing);
-            self.note(
-                Owner::Container(at),
-                space,
-                bound.tag,
-                execute,
-                devices,
-                ManualLink::Container,
-            );
+            self.note(Owner::Container(at), space, bound.tag, execute, devices, Owned::Container);
         }
     }
 

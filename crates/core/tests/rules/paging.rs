@@ -1,4 +1,4 @@
-//! A device that asks for pages over a link that the test works by hand, and nobody who sorts and
+//! A device that requests pages over a link that the test works by hand, and nobody who sorts and
 //! resolves but the test.
 
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) fn page(number: u64) -> u64 {
     BASE + number * PAGE
 }
 
-/// A device that asks for pages.
+/// A device that requests pages.
 pub(crate) struct PageRequester {
     pub(crate) device: Device,
     pub(crate) port: AtsPort,
@@ -100,7 +100,7 @@ impl World {
 }
 
 impl PageRequester {
-    /// Asks for pages to read, as one whole group.
+    /// Requests pages to read, as one whole group.
     pub(crate) fn request(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
         let (last, before) = addresses.split_last().expect("a group has a request");
         let group = self.request_part(pasid, before);
@@ -108,7 +108,7 @@ impl PageRequester {
         group
     }
 
-    /// Asks for pages to read, with more to follow.
+    /// Requests pages to read, with more to follow.
     pub(crate) fn request_part(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
         let group = self.port.open_group(pasid).expect("an index is free");
         for address in addresses {
@@ -117,12 +117,12 @@ impl PageRequester {
         group
     }
 
-    /// Asks for the last page of a group.
+    /// Requests the last page of a group.
     pub(crate) fn finish(&self, group: PrgIndex, address: u64) {
         self.port.request_page(group, address, Access::READ, true).expect("there is credit");
     }
 
-    /// Asks for one page with this kind of access.
+    /// Requests one page with this kind of access.
     pub(crate) fn request_as(
         &self,
         pasid: Option<Pasid>,
@@ -247,9 +247,9 @@ pub(crate) fn response(message: Message) -> PageResponse {
     }
 }
 
-/// A handler that keeps what it gets.
+/// A handler that collects what it gets.
 pub(crate) fn collecting() -> (Noted<PageRequestGroup>, Arc<dyn PageRequestHandler>) {
-    let kept: Noted<PageRequestGroup> = Arc::new(Mutex::new(Vec::new()));
-    let keep = kept.clone();
-    (kept, Arc::new(move |group| keep.lock().push(group)))
+    let groups: Noted<PageRequestGroup> = Arc::new(Mutex::new(Vec::new()));
+    let slot = groups.clone();
+    (groups, Arc::new(move |group| slot.lock().push(group)))
 }

@@ -96,7 +96,7 @@ impl Rig {
         (space, bond)
     }
 
-    /// Has the device keep the translation of `address`, for any access that the page permits.
+    /// Has the device cache the translation of `address`, for any access that the page permits.
     pub(crate) fn fill(&self, address: u64) {
         assert_eq!(self.request(address), TranslationAnswer::Cached);
     }
@@ -136,14 +136,14 @@ impl Rig {
             .expect("a space that is synchronous")
     }
 
-    /// Writes by a translation that the device keeps; false where it keeps none.
+    /// Writes by a translation that the device caches; false where it has none.
     pub(crate) fn write_cached(&self, address: u64, data: &[u8]) -> Result<bool, DmaError> {
         self.port
             .try_write(Some(self.pasid), address, data, Access::WRITE)
             .map(|done| done.is_some())
     }
 
-    /// A write by a kept translation that stays inside the space's memory until it is let go.
+    /// A write by a cached translation that stays inside the space's memory until it is let go.
     pub(crate) fn park(&self, address: u64) -> ParkedWrite {
         let (inside, go) = (Signal::new(), Signal::new());
         let (entered, leave) = (inside.clone(), go.clone());
