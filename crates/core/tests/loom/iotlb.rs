@@ -1,8 +1,8 @@
 //! Accesses through translations that the IOMMU caches, against what takes those away.
 //!
-//! A port is *warm* where its reads hit: the IOTLB after the first one, the port's own TLB after the
-//! second. Each model has to see its access both hit and miss: one in which it always goes the same
-//! way shows nothing.
+//! A port is *warm* where its reads hit: the IOTLB after the first one, the port's own TLB after
+//! the second. Each model has to see its access both hit and miss: one in which it always goes the
+//! same way shows nothing.
 
 use std::sync::Arc;
 

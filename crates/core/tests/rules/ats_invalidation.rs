@@ -215,8 +215,7 @@ fn an_invalidation_that_is_lost_is_sent_again_and_the_late_answer_to_the_first_f
 
 // shows T2
 #[test]
-fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that_is_the_end_of_the_wait()
- {
+fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_which_ends_the_wait() {
     let rig = Rig::new();
     rig.fill(BASE);
     rig.link.hold(invalidation_requests);
@@ -362,9 +361,11 @@ fn an_unbind_that_was_begun_is_over_when_the_device_has_invalidated_and_keeps_th
     let (device, pasid) = (rig.device.bdf(), rig.pasid);
     let again =
         rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(())).map(drop);
-    assert!(
-        matches!(again, Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p })) if (d, p) == (device, pasid))
-    );
+    assert!(matches!(
+        again,
+        Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p }))
+            if (d, p) == (device, pasid)
+    ));
     rig.link.take(any_message).deliver();
     assert!(unbinding.is_over());
     rig.take_down();

@@ -83,9 +83,11 @@ fn gathers_and_scatters_that_translate_come_to_what_those_of_any_other_port_do()
             }
         }
     }
-    assert!(
-        matches!(own.gather(None, &[at(0, 8)], &mut [0; 4], Access::READ), Err(error) if matches!(error.cause, DmaCause::Length { .. }))
-    );
+    assert!(matches!(
+        own.gather(None, &[at(0, 8)], &mut [0; 4], Access::READ),
+        Err(error)
+            if matches!(error.cause, DmaCause::Length { .. })
+    ));
     rig.take_down();
 }
 

@@ -269,16 +269,22 @@ fn a_peer_that_aborts_ends_the_access_at_the_window_s_first_byte() {
     );
     let events = world.events();
     assert!(
-        matches!(events[..], [Event::Misrouted { claimed: true, .. }, Event::Fault(logged)] if logged == fault),
+        matches!(
+            events[..],
+            [Event::Misrouted { claimed: true, .. }, Event::Fault(logged)]
+                if logged == fault
+        ),
         "{events:?}"
     );
     device
         .port()
         .write(Some(pasid), BASE + 4 * PAGE, b"lost")
         .expect("a posted write reports nothing");
-    assert!(
-        matches!(world.events()[..], [Event::Misrouted { claimed: false, decoder, .. }] if decoder == bdf(10))
-    );
+    assert!(matches!(
+        world.events()[..],
+        [Event::Misrouted { claimed: false, decoder, .. }]
+            if decoder == bdf(10)
+    ));
     let (_, fault) = stop(device.port().read(Some(pasid), BASE + 4 * PAGE, &mut [0; 4]));
     assert_eq!(fault.reason, FaultReason::PeerAbort(bdf(10)));
 }
@@ -310,7 +316,8 @@ fn an_overlap_of_memory_and_window_is_reported_at_bind_and_at_map() {
     let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("permitted");
     assert_eq!(bond.overlaps(), [expected]);
     assert_eq!(world.events(), [Event::Overlap(expected)]);
-    let text = "0000:01:01.0: [0x700000001000, 0x700000002fff] is decoded by 0000:01:09.0 and never reaches the IOMMU";
+    let text = "0000:01:01.0: [0x700000001000, 0x700000002fff] is decoded by 0000:01:09.0 and \
+         never reaches the IOMMU";
     assert_eq!(expected.to_string(), text);
     let in_domain = Overlap { device: bdf(1), range: range(0x20000, PAGE), decoder: bdf(9) };
     let mapped = world.iommu.map(device.group(), &mapping(0x1f000, 2, &space, BASE)).expect("free");
@@ -435,7 +442,8 @@ fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
         .bind_device(&world.plug(2), &handle, Bind::new(()))
         .map(drop)
         .expect_err("broken");
-    let text = "the overlaps with peer windows could not be determined: process_vm_readv failed: Cannot allocate memory (os error 12)";
+    let text = "the overlaps with peer windows could not be determined: process_vm_readv failed: \
+         Cannot allocate memory (os error 12)";
     assert_eq!(error.to_string(), text);
     assert_eq!(world.iommu.object_counts().bonds, 1);
 }

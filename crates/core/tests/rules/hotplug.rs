@@ -223,8 +223,7 @@ fn devices_with_one_requester_id_share_a_table_and_the_newcomer_is_told_what_is_
 
 // shows G4
 #[test]
-fn a_newcomer_with_a_shared_requester_id_is_told_what_it_cannot_issue_and_not_of_spaces_that_have_ended()
- {
+fn a_newcomer_with_a_shared_requester_id_is_told_what_it_cannot_issue_but_of_no_ended_space() {
     let world = World::grouped(2);
     for number in 1..=2 {
         world.bus.alias(bdf(number), RequesterId(bdf(20)));

@@ -60,7 +60,8 @@ fn step() -> impl Strategy<Value = Step> {
         (|| 1..=DEVICES, || 0..SPACES, || 0..4usize, || 0..CONTAINERS);
     prop_oneof![
         5 => device().prop_map(Step::Plug),
-        1 => (device(), any::<bool>()).prop_map(|(device, surprise)| Step::Remove(device, surprise)),
+        1 => (device(), any::<bool>())
+            .prop_map(|(device, surprise)| Step::Remove(device, surprise)),
         5 => (device(), space()).prop_map(|(device, space)| Step::Bind(device, space)),
         3 => (group(), space()).prop_map(|(group, space)| Step::BindGroup(group, space)),
         4 => any::<usize>().prop_map(Step::Unbind),
@@ -70,8 +71,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => container().prop_map(Step::Close),
         4 => (container(), group()).prop_map(|(container, group)| Step::Add(container, group)),
         1 => (container(), group()).prop_map(|(container, group)| Step::Leave(container, group)),
-        4 => (container(), space(), any::<bool>()).prop_map(|(container, space, execute)| Step::ContainerBind(container, space, execute)),
-        1 => (container(), space()).prop_map(|(container, space)| Step::ContainerUnbind(container, space)),
+        4 => (container(), space(), any::<bool>())
+            .prop_map(|(container, space, execute)| Step::ContainerBind(container, space, execute)),
+        1 => (container(), space())
+            .prop_map(|(container, space)| Step::ContainerUnbind(container, space)),
     ]
 }
 
@@ -462,12 +465,15 @@ proptest! {
 
     // shows B2, B3, B5, B8, G2, G3, G4, G6, U2, U4, U5, U9
     #[test]
-    fn any_history_gives_access_to_whom_the_model_gives_it_and_leaves_nothing(steps in prop::collection::vec(step(), 1..80)) {
+    fn any_history_gives_access_to_whom_the_model_gives_it_and_leaves_nothing(
+        steps in prop::collection::vec(step(), 1..80)
+    ) {
         watched(move || {
             let world = World::new();
             world.share(&[3, 4]);
             world.share(&[5, 6]);
-            let mut history = History { spaces: (0..SPACES).map(|at| (space_with_mark(at), true)).collect(), ..History::default() };
+            let spaces = (0..SPACES).map(|at| (space_with_mark(at), true)).collect();
+            let mut history = History { spaces, ..History::default() };
             history.containers.resize_with(CONTAINERS, || None);
             for step in &steps {
                 history.apply(&world, step);

@@ -26,8 +26,7 @@ fn answers(requester: &PageRequester) -> Vec<(u16, ResponseCode)> {
 
 // shows F3
 #[test]
-fn a_full_queue_refuses_everything_until_it_is_sorted_answers_the_last_of_a_group_and_is_counted_once()
- {
+fn a_full_queue_refuses_all_until_it_is_sorted_answers_the_last_of_a_group_and_is_counted_once() {
     let Setting { world, requester, space, bond } = Setting::with(tight());
     let pasid = Some(bond.pasid());
     let taken: Vec<PrgIndex> =

@@ -28,8 +28,8 @@ fn refusal(pasid: Pasid, address: u64, access: Access, reason: FaultReason) -> F
     Fault { device: bdf(1), pasid: Some(pasid), address, access, reason }
 }
 
-/// Has `requester` request one page by hand, and then access it by a whole transfer that requests it.
-/// Nothing permits the access. Each is refused, and logged once, for `reason`.
+/// Has `requester` request one page by hand, and then access it by a whole transfer, which requests
+/// it. Nothing permits the access: each request is refused, and logged once, for `reason`.
 fn assert_logged_once(
     world: &World,
     requester: &PageRequester,

@@ -119,8 +119,7 @@ fn one_index_names_another_group_for_each_pasid_and_without_one() {
 
 // shows F1, F3
 #[test]
-fn a_stop_marker_pushes_what_came_before_it_discards_partial_groups_of_its_pasid_and_is_never_answered()
- {
+fn a_stop_marker_pushes_what_came_before_discards_partial_groups_and_is_never_answered() {
     let Setting { world, requester, space: _space, bond } = Setting::new();
     let other = absent();
     let other_bond = world.bind(&requester.device, &other);
@@ -146,8 +145,7 @@ fn a_stop_marker_pushes_what_came_before_it_discards_partial_groups_of_its_pasid
 
 // shows F1
 #[test]
-fn a_device_has_no_more_requests_outstanding_than_it_was_allowed_and_gets_credit_back_with_each_answer()
- {
+fn a_device_has_no_more_requests_outstanding_than_allowed_and_each_answer_gives_credit_back() {
     let Setting { world, requester, space: _space, bond } = Setting::new();
     let pasid = Some(bond.pasid());
     let whole = requester.request(pasid, &[page(0), page(1), page(2)]);

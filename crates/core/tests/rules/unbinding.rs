@@ -45,7 +45,11 @@ fn unbind_stops_the_device_first_then_access_and_releases_the_pasid_after_the_la
             .map(drop)
             .expect_err("the slot is taken");
         assert!(
-            matches!(error, sva_core::error::BindError::Device(Refusal::StillUnbinding { pasid: p, .. }) if p == pasid),
+            matches!(
+                error,
+                sva_core::error::BindError::Device(Refusal::StillUnbinding { pasid: p, .. })
+                    if p == pasid
+            ),
             "{error}"
         );
         parked.release().expect("it was under way before the unbind");
