@@ -104,8 +104,7 @@ fn the_core_itself_cuts_a_space_off_whose_end_was_announced_and_binds_it_to_nobo
 
 // shows U4
 #[test]
-fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_the_announcement_by_the_core()
- {
+fn a_space_that_ended_is_refused_by_the_provider_and_after_the_announcement_by_the_core() {
     let world = World::new();
     let (space, device, ends) = (space(), world.plug(1), Ends::default());
     let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
@@ -123,8 +122,7 @@ fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_
 
 // shows U4, U2
 #[test]
-fn an_unbind_after_the_end_was_published_runs_the_handler_itself_and_the_provider_does_not_run_it_again()
- {
+fn an_unbind_after_the_end_was_published_runs_the_handler_and_the_provider_does_not_again() {
     let world = World::new();
     let (space, device, ends) = (space(), world.plug(1), Ends::default());
     let bond =
@@ -271,8 +269,7 @@ fn an_end_that_races_an_unbind_runs_the_handler_at_most_once_and_the_report_tell
 
 // shows U5, U6
 #[test]
-fn the_pasid_of_an_ended_space_is_not_given_away_while_a_bond_holds_it_and_comes_again_with_a_new_generation()
- {
+fn the_pasid_of_an_ended_space_is_not_given_away_while_bound_and_returns_with_a_new_generation() {
     let world = World::new();
     let device = world.plug_as(1, capable(2)).device;
     let dead = space();

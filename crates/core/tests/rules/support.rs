@@ -132,7 +132,7 @@ pub(crate) fn mapping(iova: u64, pages: u64, space: &MemorySpace, address: u64) 
         len: pages * PAGE,
         space: space.handle(),
         address,
-        protection: sva_core::Protection::READ_WRITE,
+        permissions: sva_core::Permissions::READ_WRITE,
     }
 }
 
@@ -331,7 +331,7 @@ pub(crate) fn later<T>() -> Later<T> {
 /// Everything outside that a failed bind must leave as it was (rule B3).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Before {
-    census: ObjectCounts,
+    counts: ObjectCounts,
     watches: usize,
     pasid: Option<PasidTag>,
     owners: Vec<Option<PasidTag>>,
@@ -346,7 +346,7 @@ impl Before {
         };
         let handle: Arc<dyn AddressSpace> = space.handle();
         Self {
-            census: iommu.object_counts(),
+            counts: iommu.object_counts(),
             watches: space.watches(),
             pasid: iommu.pasid_of(handle.id()),
             owners: devices.iter().flat_map(|device| first(device)).collect(),

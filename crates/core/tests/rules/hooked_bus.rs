@@ -1,4 +1,4 @@
-//! A scripted bus that does something of the test's at a certain moment, once.
+//! A scripted bus that runs a hook of the test's at a certain moment, once.
 
 use std::sync::Arc;
 
