@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sva_bench::row::Rows;
 use sva_core::{
     AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Iommu, IommuConfig,
-    PasidWidth,
+    PasidWidth, Plug,
 };
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_testkit::FlatTopology;
@@ -33,8 +33,9 @@ impl Bound {
     fn to(space: &Arc<dyn AddressSpace>) -> Result<Self, Box<dyn Error>> {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let in_flight = Arc::new(InFlight::default());
-        let device =
-            iommu.plug_with(spec(0, PasidWidth::MAX)?, Arc::clone(&in_flight) as _)?.device;
+        let device = iommu
+            .plug(Plug::new(spec(0, PasidWidth::MAX)?).model(Arc::clone(&in_flight) as _))?
+            .device;
         let bond =
             iommu.bind_device(&device, space, Bind::new(()).features(Features::default()))?;
         Ok(Self {

@@ -85,7 +85,7 @@ fn concurrent_begin_unbind_and_the_last_page_work() {
 #[test]
 fn concurrent_queue_overflow_and_drain() {
     bounded(5, || {
-        let iommu = system_with(IommuConfig { page_queue: 1, ..tiny(1) });
+        let iommu = system_with(tiny(1).page_queue(1));
         let device = plug_translating(&iommu, 3, Arc::new(DirectLink));
         let port = device.ats_port();
         let probe = Probe::new();

@@ -108,15 +108,13 @@ impl Topology for Bus {
 /// room anywhere.
 pub(crate) fn tiny(bits: u8) -> IommuConfig {
     let pasid_width = PasidWidth::new(bits).expect("1 to 20");
-    IommuConfig {
-        pasid_width,
-        event_capacity: 4,
-        page_queue: 2,
-        atc_entries: 1,
-        iotlb_bytes: 0,
-        invalidation_tries: 1,
-        ..IommuConfig::default()
-    }
+    IommuConfig::default()
+        .pasid_width(pasid_width)
+        .event_capacity(4)
+        .page_queue(2)
+        .atc_entries(1)
+        .iotlb_bytes(0)
+        .invalidation_tries(1)
 }
 
 /// A system without a clock; with `shared`, all functions of one slot are one group.
@@ -169,7 +167,7 @@ pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>
         bdf: function(0),
         capabilities: Capabilities::translating(PasidWidth::MAX, requests),
     };
-    let device = iommu.plug_in(Plug::new(spec).link(link)).expect("a free address").device;
+    let device = iommu.plug(Plug::new(spec).link(link)).expect("a free address").device;
     device.enable_ats().expect("it has ATS");
     device.enable_pri().expect("and page requests");
     device

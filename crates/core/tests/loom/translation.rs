@@ -216,7 +216,7 @@ fn concurrent_unbind_and_space_change() {
 fn concurrent_read_and_collection_of_the_only_translation_request() {
     for collects in [true, false] {
         model(move || {
-            let iommu = system_with(IommuConfig { translation_requests_each: 1, ..tiny(1) });
+            let iommu = system_with(tiny(1).translation_requests_each(1));
             let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
             let (port, probe) = (device.ats_port(), Probe::new());
             let bond = bind(&iommu, &device, &probe);

@@ -3,12 +3,15 @@
 
 use std::io;
 
+use sva_core::ats::Translation;
 use sva_core::ats::{TranslationAnswer, TranslationRefusal, TranslationRequestError};
 use sva_core::error::{Service, ServiceError};
+use sva_core::port::HostFailure;
 use sva_core::topology::PeerWindow;
+use sva_core::topology::RequesterId;
 use sva_core::{
     Access, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame,
-    HostFailure, Permissions, RequesterId, Translation,
+    Permissions,
 };
 use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::{PAGE, Protection};

@@ -230,7 +230,7 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
         rig.link.hold(any_message);
         let asked = rig.send(BASE);
         let answered = rig.send(BASE + PAGE);
-        rig.link.take(|message| matches!(message, Message::Up(sva_core::ToIommu::Translate(request)) if request.id == answered)).deliver();
+        rig.link.take(|message| matches!(message, Message::Up(sva_core::link::ToIommu::Translate(request)) if request.id == answered)).deliver();
         let (change, unanswered) = (rig.unmap(BASE + 2 * PAGE), rig.unmap(BASE + 3 * PAGE));
         rig.link.take(invalidation_requests).deliver();
         let late: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();

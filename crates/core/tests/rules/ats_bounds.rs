@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use sva_core::ats::{InvalidationRequest, Itag, TranslationAnswer, TranslationRequestError};
-use sva_core::{Access, FaultReason, IommuConfig, ToDevice};
+use sva_core::link::ToDevice;
+use sva_core::{Access, FaultReason, IommuConfig};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -12,13 +13,13 @@ use crate::support::*;
 use crate::translating::*;
 
 fn one_at_a_time() -> IommuConfig {
-    IommuConfig { translation_requests_each: 1, ..config() }
+    config().translation_requests_each(1)
 }
 
 // shows S2
 #[test]
 fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more() {
-    let rig = Rig::with(IommuConfig { translation_requests_each: 2, ..config() });
+    let rig = Rig::with(config().translation_requests_each(2));
     let ask = || rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
     let full = Err(TranslationRequestError::TooMany {
         device: rig.device.bdf(),

@@ -1,9 +1,9 @@
 //! What a device keeps of translations, and the requests that it makes by them (rules T1 to T4).
 
+use sva_core::ats::Translation;
 use sva_core::ats::{AlignedRange, TranslationAnswer, TranslationCompletion, TranslationRefusal};
-use sva_core::{
-    Access, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation,
-};
+use sva_core::link::ToDevice;
+use sva_core::{Access, FaultReason, Frame, IommuConfig, Pasid, Permissions};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -13,7 +13,7 @@ use crate::translating::*;
 // regression 30: a cache that was full was emptied to make room for one entry.
 #[test]
 fn a_cache_that_is_full_gives_up_one_translation_for_another() {
-    let rig = Rig::with(IommuConfig { atc_entries: 4, ..config() });
+    let rig = Rig::with(config().atc_entries(4));
     for n in 0..PAGES {
         rig.fill(BASE + n * PAGE);
         assert_eq!(rig.device.atc_len() as u64, (n + 1).min(4));
@@ -135,7 +135,7 @@ fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
 // shows T2
 #[test]
 fn an_invalidation_waits_for_an_access_whose_translation_has_been_evicted() {
-    let rig = Rig::with(IommuConfig { atc_entries: 1, ..config() });
+    let rig = Rig::with(config().atc_entries(1));
     rig.fill(BASE);
     let parked = rig.park(BASE);
     rig.fill(BASE + PAGE);

@@ -8,7 +8,8 @@ use sva_core::ats::{
     AlignedRange, InvalidationCompletion, InvalidationRequest, Itag, TranslationAnswer,
 };
 use sva_core::error::{BindError, Refusal, ServiceError};
-use sva_core::{Bind, EndReason, Event, FaultReason, IommuConfig, ToIommu};
+use sva_core::link::ToIommu;
+use sva_core::{Bind, EndReason, Event, FaultReason, IommuConfig};
 use sva_testkit::PAGE;
 
 use crate::held::*;
@@ -405,7 +406,7 @@ fn an_unbind_inside_an_access_by_a_translation_is_deferred_to_its_end() {
 fn a_completion_for_an_earlier_owner_of_the_pasid_is_not_kept_for_the_next() {
     for held in [translation_requests as Which, translation_completions] {
         // One PASID, so that the next owner has the number of the last.
-        let mut rig = Rig::with(IommuConfig { pasid_width: width(1), ..config() });
+        let mut rig = Rig::with(config().pasid_width(width(1)));
         rig.link.hold(held);
         let asked = rig.send(BASE);
         drop(rig.take_bond());

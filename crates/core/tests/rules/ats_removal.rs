@@ -3,7 +3,8 @@
 
 use sva_core::ats::TranslationRequestError;
 use sva_core::error::ServiceError;
-use sva_core::{Access, FaultReason, Removal, RequesterId};
+use sva_core::topology::RequesterId;
+use sva_core::{Access, FaultReason, Removal};
 use sva_testkit::PAGE;
 
 use crate::held::*;

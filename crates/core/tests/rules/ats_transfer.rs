@@ -1,7 +1,8 @@
 //! Whole transfers of a device that translates: by the rules of any other port, and in any access
 //! (rules T1, T5).
 
-use sva_core::{Access, Bind, DmaCause, DmaError, FaultReason, Pasid, Segment};
+use sva_core::port::DmaCause;
+use sva_core::{Access, Bind, DmaError, FaultReason, Pasid, Segment};
 use sva_testkit::{PAGE, Protection};
 
 use crate::support::*;

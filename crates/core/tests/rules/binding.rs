@@ -1,9 +1,11 @@
 //! Binding: what is refused, with which values and which advice (rules B1, B2, B4 to B8).
 
+use sva_core::device::Feature;
 use sva_core::error::Sibling;
 use sva_core::error::{BindError, Refusal, SpaceRefusal};
+use sva_core::space::SpaceEnded;
 use sva_core::topology::{PathDefect, PathPolicy, SharedBecause};
-use sva_core::{Bind, Feature, Features, SpaceCapabilities, SpaceEnded};
+use sva_core::{Bind, Features, SpaceCapabilities};
 use sva_core::{EndReason, FaultReason, IommuConfig, Removal};
 use sva_testkit::MemorySpace;
 
@@ -215,7 +217,7 @@ fn the_last_pasid_of_a_width_gone_is_refused_with_the_number_in_use() {
 // shows B1
 #[test]
 fn the_iommu_s_own_width_limits_a_wide_device() {
-    let world = World::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().pasid_width(width(1)));
     let (device, first, second) = (world.plug(1), space(), space());
     let _first = world.bind(&device, &first);
     let error = refusal(&world, &device, &second, Features::default());

@@ -185,7 +185,7 @@ fn a_model_that_a_peer_write_reaches_can_unbind_and_the_rest_of_that_access_is_c
             (4 + PAGE, BASE + 2 * PAGE, FaultReason::NotBound)
         );
         assert_eq!(space.peek(BASE + 2 * PAGE, 4), [0; 4]);
-        assert_eq!(iommu.object_counts(), sva_core::ObjectCounts::default());
+        assert_eq!(iommu.object_counts(), sva_core::event::ObjectCounts::default());
     });
 }
 

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use sva_core::device::Feature;
 use sva_core::error::{
     BindGroupError, ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError,
     Refusal, UnmapError,
 };
+use sva_core::event::Overlap;
 use sva_core::topology::PeerWindow;
-use sva_core::{
-    Bind, EndReason, Event, FaultReason, Feature, Features, Overlap, Removal, RequesterId,
-    UnbindReport,
-};
+use sva_core::topology::RequesterId;
+use sva_core::{Bind, EndReason, Event, FaultReason, Features, Removal, UnbindReport};
 use sva_sync::Mutex;
 use sva_testkit::PAGE;
 

@@ -1,10 +1,11 @@
 //! What a transaction comes to: exact counts, routing, grants, the event log (rules T1, T5, B7,
 //! F6).
 
+use sva_core::event::Overlap;
+use sva_core::port::DmaCause;
 use sva_core::topology::{PathPolicy, PeerWindow};
 use sva_core::{
-    Access, AddrRange, Bind, DmaCause, Event, Fault, FaultReason, Features, IommuConfig, Overlap,
-    Pasid, Segment,
+    Access, AddrRange, Bind, Event, Fault, FaultReason, Features, IommuConfig, Pasid, Segment,
 };
 use sva_testkit::{Forwarding, ForwardingSpace, PAGE, PeerAccess, Protection, RecordingSpace};
 
@@ -391,7 +392,7 @@ fn without_the_page_fault_feature_an_absent_page_aborts_even_where_the_device_wo
 // shows F6
 #[test]
 fn the_event_log_keeps_the_newest_and_counts_what_it_lost() {
-    let world = World::with(IommuConfig { event_capacity: 3, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().event_capacity(3));
     let (device, pasid) = (world.plug(1), Pasid::new(5).expect("small"));
     for n in 0..5 {
         let _ = device.port().read(Some(pasid), n * 8, &mut [0; 8]);
@@ -442,8 +443,8 @@ fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
 /// A provider whose machine fails below it.
 struct Broken(std::sync::Arc<dyn sva_core::AddressSpace>);
 
-fn failure() -> sva_core::HostFailure {
-    sva_core::HostFailure {
+fn failure() -> sva_core::port::HostFailure {
+    sva_core::port::HostFailure {
         call: "process_vm_readv",
         source: std::io::Error::from_raw_os_error(12),
     }
@@ -462,7 +463,11 @@ impl ForwardingSpace for Broken {
         Err(sva_core::Stopped { done: 3, cause: sva_core::StopCause::Host(failure()) })
     }
 
-    fn translate(&self, _: u64, _: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
+    fn translate(
+        &self,
+        _: u64,
+        _: bool,
+    ) -> Result<sva_core::ats::Translation, sva_core::StopCause> {
         Err(sva_core::StopCause::Host(failure()))
     }
 
@@ -474,7 +479,10 @@ impl ForwardingSpace for Broken {
         Err(sva_core::StopCause::Host(failure()))
     }
 
-    fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
+    fn mapped_within(
+        &self,
+        _: &[AddrRange],
+    ) -> Result<Vec<AddrRange>, sva_core::port::HostFailure> {
         Err(failure())
     }
 }

@@ -14,8 +14,7 @@ fn range(first: u64, len: u64) -> AddrRange {
 // shows T8, S2
 #[test]
 fn every_map_that_cannot_be_is_refused_with_its_values() {
-    let world =
-        World::with(IommuConfig { address_width: 40, max_mappings: 2, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().address_width(40).max_mappings(2));
     let (space, dead, device) = (space(), space(), world.plug(1));
     dead.end(EndReason::Exited);
     let reserved = range(0xfee0_0000, 0x10_0000);
@@ -131,7 +130,7 @@ fn unmap_counts_its_bytes_and_never_splits_a_mapping() {
 // shows T8
 #[test]
 fn the_widest_mappings_there_can_be_are_mapped_and_taken_down() {
-    let world = World::with(IommuConfig { address_width: 64, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().address_width(64));
     let (space, device) = (space(), world.plug(1));
     let container = world.container(&[device.group()]);
     let half = 1 << 63;
@@ -305,7 +304,7 @@ proptest! {
     // shows T8, T5
     #[test]
     fn a_domain_does_what_the_slow_model_does(steps in prop::collection::vec(step(), 1..60)) {
-        let world = World::with(IommuConfig { address_width: 20, ..IommuConfig::default() });
+        let world = World::with(IommuConfig::default().address_width(20));
         let (space, device) = (space(), world.plug(1));
         let (group, reserved) = (device.group(), range(20 * PAGE, PAGE));
         world.bus.reserve(bdf(1), &[reserved]);

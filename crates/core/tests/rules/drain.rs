@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, Weak};
 
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_core::pri::AnswerError;
 use sva_core::pri::ResponseCode;
 use sva_core::{
-    AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Link, LinkEnds,
-    Plug, SpaceId, ToDevice, ToIommu,
+    AddressSpace, Bind, Bond, DeviceSpec, EndReason, FaultReason, IommuConfig, Plug, SpaceId,
 };
 use sva_sync::Mutex;
 use sva_testkit::MemorySpace;
@@ -265,7 +265,7 @@ fn what_an_owner_grants_after_the_end_of_the_space_is_answered_invalid() {
 fn a_number_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_before() {
     // One bit: there is PASID 1 and no other.
     let Setting { world, asker, space, bond } =
-        Setting::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
+        Setting::with(IommuConfig::default().pasid_width(width(1)));
     drop(bond);
     let (kept, handler) = keeping();
     let bond = world
@@ -322,7 +322,7 @@ fn the_number_is_not_given_back_before_the_queue_is_drained_of_it() {
         let hook = later();
         let plug = Plug::new(DeviceSpec { bdf: bdf(1), capabilities: asking() })
             .link(Arc::new(AtInvalidation(hook.clone())));
-        let device = world.iommu.plug_in(plug).expect("free").device;
+        let device = world.iommu.plug(plug).expect("free").device;
         device.enable_ats().expect("it has it");
         device.enable_pri().expect("it has them");
         let space = absent();

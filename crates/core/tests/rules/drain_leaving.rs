@@ -183,7 +183,7 @@ fn an_orderly_removal_answers_what_is_pending_and_a_surprise_counts_it_as_unansw
         assert_eq!((world.sort(), world.pages_under_way()), (0, (0, 0)));
         assert!(bond.unbind().already_ended);
         asker.link.lose_all(any_message);
-        assert_eq!(world.iommu.object_counts(), sva_core::ObjectCounts::default());
+        assert_eq!(world.iommu.object_counts(), sva_core::event::ObjectCounts::default());
     }
 }
 

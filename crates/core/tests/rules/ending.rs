@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use sva_core::{AddressSpace, Bind, BondEnd, EndReason, Event, FaultReason, SpaceId, UnbindReport};
+use sva_core::bond::BondEnd;
+use sva_core::{AddressSpace, Bind, EndReason, Event, FaultReason, SpaceId, UnbindReport};
 use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
@@ -76,11 +77,11 @@ impl ForwardingSpace for Undead {
     fn watch(
         &self,
         watcher: Arc<dyn sva_core::SpaceWatcher>,
-    ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
+    ) -> Result<sva_core::space::WatchToken, sva_core::space::SpaceEnded> {
         self.life.watch(watcher)
     }
 
-    fn unwatch(&self, token: sva_core::WatchToken) {
+    fn unwatch(&self, token: sva_core::space::WatchToken) {
         self.life.unwatch(token);
     }
 }
@@ -150,7 +151,7 @@ fn an_unbind_before_the_end_is_published_means_that_the_handler_never_runs() {
     let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
     space.end_unannounced(EndReason::Exited);
     assert!(!bond.unbind().handler_ran);
-    space.announce().into_iter().for_each(sva_core::ExitWork::run);
+    space.announce().into_iter().for_each(sva_core::space::ExitWork::run);
     assert_eq!(ends.lock().len(), 0);
 }
 

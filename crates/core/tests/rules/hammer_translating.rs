@@ -19,10 +19,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use sva_core::bond::GroupBond;
+use sva_core::event::ObjectCounts;
+use sva_core::pri::WorkerConfig;
 use sva_core::topology::SharedBecause;
 use sva_core::{
-    Bind, Bond, Capabilities, Clock, Device, DeviceSpec, EndReason, FaultReason, GroupBond, Iommu,
-    IommuConfig, ObjectCounts, PasidTag, Plug, Removal, UnbindReport, WorkerConfig, Workers,
+    Bind, Bond, Capabilities, Clock, Device, DeviceSpec, EndReason, FaultReason, Iommu,
+    IommuConfig, PasidTag, Plug, Removal, UnbindReport, Workers,
 };
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -121,15 +124,13 @@ impl System {
         bus.share(&[bdf(DEVICES - 1), bdf(DEVICES)], SharedBecause::NoAcs { port: bdf(30) });
         // Few of everything, so that all of it is used again at once; short limits, so that they
         // are met.
-        let config = IommuConfig {
-            pasid_width: width(2),
-            page_queue: 4,
-            atc_entries: 4,
-            event_capacity: 64,
-            invalidation_limit: Duration::from_millis(20),
-            response_limit: Duration::from_millis(50),
-            ..IommuConfig::default()
-        };
+        let config = IommuConfig::default()
+            .pasid_width(width(2))
+            .page_queue(4)
+            .atc_entries(4)
+            .event_capacity(64)
+            .invalidation_limit(Duration::from_millis(20))
+            .response_limit(Duration::from_millis(50));
         let iommu = Iommu::with_clock(bus, config, Arc::new(RunningClock(Instant::now())));
         let devices =
             (1..=DEVICES).map(|number| Mutex::new(plug(&iommu, number, &courier, seed))).collect();
@@ -359,7 +360,7 @@ fn plug(iommu: &Iommu, number: u8, courier: &Sender<Letter>, seed: u64) -> Devic
     let plug = Plug::new(spec);
     let late = number.is_multiple_of(2);
     let plug = if late { plug.link(Arc::new(LateLink::new(courier.clone(), seed))) } else { plug };
-    let device = iommu.plug_in(plug).expect("free").device;
+    let device = iommu.plug(plug).expect("free").device;
     // Somebody may switch it already.
     let _ = device.enable_ats();
     let _ = device.enable_pri();

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::{Clock, Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::Clock;
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_sync::{Condvar, Mutex};
 
 use crate::support::LIMIT;

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use sva_core::Topology;
+use sva_core::topology::RequesterId;
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
 };
-use sva_core::{Access, AddrRange, Bdf, RequesterId};
+use sva_core::{Access, AddrRange, Bdf};
 use sva_testkit::FlatTopology;
 
 use crate::support::{Later, later};

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use sva_core::bond::IsolationChange;
+use sva_core::device::Feature;
 use sva_core::error::{PlugError, Refusal, RemoveError};
+use sva_core::event::Overlap;
+use sva_core::topology::RequesterId;
 use sva_core::topology::{PathDefect, PathPolicy, PeerWindow};
-use sva_core::{
-    AddrRange, Bind, Device, Event, FaultReason, Feature, Features, IsolationChange, Overlap,
-    Removal, RequesterId,
-};
+use sva_core::{AddrRange, Bind, Device, Event, FaultReason, Features, Plug, Removal};
 use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
@@ -509,7 +510,7 @@ fn a_model_is_dropped_with_no_lock_of_the_core_held() {
             world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), kept.clone())));
         let spec = sva_core::DeviceSpec { bdf: bdf(1), capabilities: plain() };
         let model = Arc::new(AsksWhenDropped(world.iommu.clone(), refused.clone()));
-        world.iommu.plug_with(spec, model).map(drop).expect_err("occupied");
+        world.iommu.plug(Plug::new(spec).model(model)).map(drop).expect_err("occupied");
         assert!(refused.is_on() && !kept.is_on());
         world.iommu.remove(&device, Removal::Orderly).expect("plugged");
         assert!(kept.is_on(), "the core lets go of the model at the removal");

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::thread;
 
+use sva_core::bond::Unbinding;
 use sva_core::{
     Access, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal,
-    Segment, UnbindReport, Unbinding,
+    Segment, UnbindReport,
 };
 use sva_sync::Mutex;
 use sva_testkit::ArenaChange;
@@ -270,7 +271,7 @@ fn an_unbind_counts_once_what_brings_a_page_in_that_is_to_be_taken_in_hand() {
 #[test]
 fn what_is_in_hand_of_the_next_owner_of_a_number_is_found_by_its_changes() {
     watched(|| {
-        let world = World::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
+        let world = World::with(IommuConfig::default().pasid_width(width(1)));
         let device = world.plug_as(1, capable(1)).device;
         let spaces = [(); 2].map(|()| ArenaSpace::new(4 * PAGE));
         spaces.iter().for_each(|space| space.map(BASE, PAGE, Protection::READ_WRITE));

@@ -101,10 +101,7 @@ fn a_reset_holds_back_what_a_port_remembers_until_it_is_done() {
 // is to
 #[test]
 fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_own_table() {
-    let world = World::with(sva_core::IommuConfig {
-        pasid_width: width(1),
-        ..sva_core::IommuConfig::default()
-    });
+    let world = World::with(sva_core::IommuConfig::default().pasid_width(width(1)));
     let device = world.plug_as(1, capable(1)).device;
     let (first, second) = (arena(), arena());
     first.poke(BASE, &[1; 8]);

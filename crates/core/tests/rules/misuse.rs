@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sva_core::ats::Frame;
+use sva_core::pri::WorkerConfig;
 use sva_core::pri::{FaultQueue, ResponseCode};
 use sva_core::topology::PeerWindow;
 use sva_core::{
     Access, AddrRange, Bind, Capabilities, Clock, Device, DeviceSpec, FaultReason, Iommu,
-    IommuConfig, Plug, Removal, WorkerConfig, Workers,
+    IommuConfig, Plug, Removal, Workers,
 };
 use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
@@ -26,7 +27,7 @@ fn translating() -> Capabilities {
 /// A device with all its services on, over `link`.
 fn plug(iommu: &Iommu, number: u8, link: &Arc<Held>) -> Device {
     let spec = DeviceSpec { bdf: bdf(number), capabilities: translating() };
-    let device = iommu.plug_in(Plug::new(spec).link(link.clone())).expect("free").device;
+    let device = iommu.plug(Plug::new(spec).link(link.clone())).expect("free").device;
     device.enable_ats().expect("it has ATS");
     device.enable_pri().expect("and page requests");
     device
@@ -42,8 +43,7 @@ impl Clock for RunningClock {
 
 fn with_short_limits() -> Iommu {
     let limit = Duration::from_millis(20);
-    let config =
-        IommuConfig { invalidation_limit: limit, response_limit: limit, ..IommuConfig::default() };
+    let config = IommuConfig::default().invalidation_limit(limit).response_limit(limit);
     Iommu::with_clock(Arc::new(FlatTopology::new()), config, Arc::new(RunningClock(Instant::now())))
 }
 

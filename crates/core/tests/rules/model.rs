@@ -9,10 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sva_core::{
-    Bind, Bond, Container, Device, EndReason, Features, GroupBond, ObjectCounts, Pasid, PasidTag,
-    Removal,
-};
+use sva_core::bond::GroupBond;
+use sva_core::event::ObjectCounts;
+use sva_core::{Bind, Bond, Container, Device, EndReason, Features, Pasid, PasidTag, Removal};
 use sva_testkit::MemorySpace;
 
 use crate::support::*;

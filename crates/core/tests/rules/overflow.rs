@@ -1,9 +1,10 @@
 //! A queue of page requests that is full, and devices that send more than they may (rules F3, S2,
 //! S3).
 
+use sva_core::IommuConfig;
+use sva_core::link::ToDevice;
 use sva_core::pri::PrgIndex;
 use sva_core::pri::ResponseCode;
-use sva_core::{IommuConfig, ToDevice};
 
 use crate::held::*;
 use crate::paging::*;
@@ -12,7 +13,7 @@ use crate::paging::*;
 const QUEUE: usize = 4;
 
 fn tight() -> IommuConfig {
-    IommuConfig { page_queue: QUEUE, ..IommuConfig::default() }
+    IommuConfig::default().page_queue(QUEUE)
 }
 
 /// The groups that were answered, by the messages that are held.
@@ -149,7 +150,7 @@ fn a_flood_of_stop_markers_leaves_the_queue_to_the_others_and_still_discards() {
 #[test]
 fn a_device_that_floods_the_queue_takes_its_own_share_and_no_other() {
     let Setting { world, asker, space, bond } =
-        Setting::with(IommuConfig { page_queue: 2 * CREDIT as usize, ..IommuConfig::default() });
+        Setting::with(IommuConfig::default().page_queue(2 * CREDIT as usize));
     let flooder = world.asker(2, asking());
     let flooder_bond = world.bind(&flooder.device, &space);
     for n in 0..10_000 {

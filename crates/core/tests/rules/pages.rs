@@ -17,7 +17,7 @@ fn number(n: u32) -> Pasid {
 // shows F1
 #[test]
 fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
-    let world = World::with(IommuConfig { page_requests_each: 600, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().page_requests_each(600));
     let asker = world.asker(1, Capabilities { pri: Some(600), ..asking() });
     let space = absent();
     let bond = world.bind(&asker.device, &space);
@@ -38,8 +38,7 @@ fn all_indexes_from_0_to_511_are_in_use_at_once_and_each_group_is_answered() {
 // shows S3
 #[test]
 fn a_device_is_allocated_a_share_of_the_queue_whatever_its_capacity() {
-    let world =
-        World::with(IommuConfig { page_queue: 8, page_requests_each: 4, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().page_queue(8).page_requests_each(4));
     let (greedy, modest) =
         (world.asker(1, Capabilities { pri: Some(600), ..asking() }), world.asker(2, asking()));
     let space = absent();

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use sva_core::event::ObjectCounts;
+use sva_core::link::{ToDevice, ToIommu};
 use sva_core::pri::{GroupOutcome, PageRequest, PageResponse, PrgIndex, StopMarker};
 use sva_core::pri::{PageRequestGroup, PageRequestHandler, ResponseCode};
 use sva_core::{
     Access, AtsPort, Bond, Capabilities, Device, DeviceSpec, Fault, FaultReason, Iommu,
-    IommuConfig, ObjectCounts, Pasid, PasidWidth, Plug, Removal, ToDevice, ToIommu,
+    IommuConfig, Pasid, PasidWidth, Plug, Removal,
 };
 use sva_sync::Mutex;
 use sva_testkit::{MemorySpace, PAGE};
@@ -50,7 +52,7 @@ impl World {
     pub(crate) fn asker(&self, number: u8, capabilities: Capabilities) -> Asker {
         let link = Held::new(no_message);
         let plug = Plug::new(DeviceSpec { bdf: bdf(number), capabilities }).link(link.clone());
-        let device = self.iommu.plug_in(plug).expect("the address is free").device;
+        let device = self.iommu.plug(plug).expect("the address is free").device;
         device.enable_ats().expect("it has ATS");
         device.enable_pri().expect("and page requests");
         let port = device.ats_port();

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bind, Bond, FaultReason, Removal, UnbindReport, WatchToken};
+use sva_core::space::WatchToken;
+use sva_core::{AddressSpace, Bind, Bond, FaultReason, Removal, UnbindReport};
 use sva_testkit::{Forwarding, ForwardingSpace};
 
 use crate::support::*;

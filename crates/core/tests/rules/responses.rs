@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sva_core::ats::Translation;
+use sva_core::link::ToDevice;
+use sva_core::port::HostFailure;
 use sva_core::pri::{GroupOutcome, PageRequestError, PageResponse, PrgIndex};
 use sva_core::pri::{PageRequestGroup, ResponseCode};
+use sva_core::space::{SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason,
-    HostFailure, Iommu, IommuConfig, Pasid, Segment, SpaceCapabilities, SpaceEnded, SpaceId,
-    SpaceWatcher, StopCause, Stopped, ToDevice, Translation, WatchToken,
+    Access, AddrRange, AddressSpace, Bind, Capabilities, EndReason, Event, FaultReason, Iommu,
+    IommuConfig, Pasid, Segment, SpaceCapabilities, SpaceId, SpaceWatcher, StopCause, Stopped,
 };
 use sva_testkit::PAGE;
 
@@ -149,7 +152,7 @@ fn a_space_whose_machine_fails_takes_nothing_from_the_devices_other_spaces() {
 #[test]
 fn a_group_without_an_answer_in_time_is_given_up_and_its_index_kept_from_use_until_a_reset() {
     let clock = ScriptedClock::new();
-    let config = IommuConfig { response_limit: Duration::from_secs(10), ..IommuConfig::default() };
+    let config = IommuConfig::default().response_limit(Duration::from_secs(10));
     let world =
         World { iommu: Iommu::with_clock(World::new().bus, config, clock.clone()), ..World::new() };
     let asker = world.asker(1, asking());

@@ -1,9 +1,10 @@
 //! All or nothing: what a refused bind, BIND, MAP or join leaves behind is what was there before
 //! (rules B2, B3, G2, G3).
 
+use sva_core::device::Feature;
 use sva_core::error::{BindGroupError, ContainerBindError, JoinError, Refusal, SpaceRefusal};
 use sva_core::topology::PathDefect;
-use sva_core::{AddrRange, Bind, Device, EndReason, Feature, Features, SpaceCapabilities};
+use sva_core::{AddrRange, Bind, Device, EndReason, Features, SpaceCapabilities};
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
 use crate::support::*;

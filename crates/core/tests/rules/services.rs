@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use sva_core::pri::FaultTimes;
-use sva_core::{Bind, Capabilities, IommuConfig, PasidWidth, WorkerConfig, Workers};
+use sva_core::pri::WorkerConfig;
+use sva_core::{Bind, Capabilities, IommuConfig, PasidWidth, Workers};
 use sva_testkit::PAGE;
 
 use crate::held::ScriptedClock;

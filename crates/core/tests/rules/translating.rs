@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sva_core::Extent;
+use sva_core::ats::Translation;
 use sva_core::ats::{
     InvalidationRequest, RequestId, TranslationAnswer, TranslationCompletion, TranslationRefusal,
 };
+use sva_core::device::PasidCapability;
+use sva_core::event::ObjectCounts;
+use sva_core::link::ToDevice;
+use sva_core::port::HostFailure;
+use sva_core::space::{NoSuchFrame, SpaceEnded, WatchToken};
 use sva_core::{
     Access, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError,
-    EndReason, Event, Features, Frame, HostFailure, IommuConfig, NoSuchFrame, ObjectCounts, Pasid,
-    PasidCapability, PasidWidth, Plug, SpaceEnded, SpaceWatcher, StopCause, ToDevice, Translation,
-    WatchToken,
+    EndReason, Event, Features, Frame, IommuConfig, Pasid, PasidWidth, Plug, SpaceWatcher,
+    StopCause,
 };
 use sva_sync::Mutex;
 use sva_testkit::{Change, Forwarding, ForwardingSpace, MemorySpace};
@@ -49,7 +54,7 @@ pub(crate) fn translating() -> Capabilities {
 }
 
 pub(crate) fn config() -> IommuConfig {
-    IommuConfig { invalidation_limit: ANSWER, invalidation_tries: TRIES, ..IommuConfig::default() }
+    IommuConfig::default().invalidation_limit(ANSWER).invalidation_tries(TRIES)
 }
 
 /// One device with ATS on, bound to one space, over a link that hands everything over unless the
@@ -272,7 +277,7 @@ impl World {
         link: &Arc<Held>,
     ) -> Device {
         let plug = Plug::new(DeviceSpec { bdf: bdf(number), capabilities }).link(link.clone());
-        self.iommu.plug_in(plug).expect("the address is free").device
+        self.iommu.plug(plug).expect("the address is free").device
     }
 
     /// How often this device was cut off, by the log.

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sva_core::pri::WorkerConfig;
 use sva_core::pri::{GroupOutcome, PrgIndex};
-use sva_core::{AtsPort, Bond, Capabilities, Event, Pasid, Removal, WorkerConfig, Workers};
+use sva_core::{AtsPort, Bond, Capabilities, Event, Pasid, Removal, Workers};
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sva_testkit::{MemorySpace, PAGE};
@@ -327,6 +328,6 @@ fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_
             (0..16).for_each(|number| assert_eq!(space.peek(page(number), 8), mark(which, number)));
             assert_eq!((space.watches(), space.changes_under_way()), (0, 0));
         }
-        assert_eq!(world.iommu.object_counts(), sva_core::ObjectCounts::default());
+        assert_eq!(world.iommu.object_counts(), sva_core::event::ObjectCounts::default());
     });
 }

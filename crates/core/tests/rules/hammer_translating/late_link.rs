@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use sva_core::{Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_sync::Mutex;
 
 /// The longest delay; well below the limit of an invalidation, so that being late alone seldom cuts
