@@ -1,7 +1,7 @@
 //! Imports go round in no circle, neither between files nor between folders, and point downwards
 //! where a crate has layers.
 //!
-//! Each file is a node; an edge leads to each file that defines an item which the file's code names.
+//! Each file is a node; an edge leads to each file that defines an item which its code names.
 //! Rejected: `cargo modules dependencies --acyclic`, see docs/design/ci.md.
 
 mod graph;

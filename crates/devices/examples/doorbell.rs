@@ -13,9 +13,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use sva_core::{
-    Bdf, Bind, Capabilities, DeviceSpec, DmaCause, Iommu, IommuConfig, Pasid, PasidWidth, Plug,
-};
+use sva_core::port::DmaCause;
+use sva_core::{Bdf, Bind, Capabilities, DeviceSpec, Iommu, IommuConfig, Pasid, PasidWidth, Plug};
 use sva_devices::{Job, JobTracker, PortPool, TransferCause, TransferError};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 use zerocopy::little_endian::{U32, U64};
@@ -226,7 +225,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bdf = Bdf::new(0, 1, 0, 0).ok_or("no such function")?;
     let spec = DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) };
     let jobs = JobTracker::new();
-    let device = iommu.plug_in(Plug::new(spec).model(jobs.clone()))?.device;
+    let device = iommu.plug(Plug::new(spec).model(jobs.clone()))?.device;
 
     // The process: a page for the ring and the records, a page of text.
     let process = MemorySpace::new();
@@ -252,7 +251,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         assert_eq!(driver.poll(late).status, PENDING);
     });
     for event in iommu.drain_events().events {
-        println!("IOMMU: {event:?}");
+        println!("IOMMU: {event}");
     }
     assert_eq!(jobs.count(), 0);
     Ok(())

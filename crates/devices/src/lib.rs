@@ -25,7 +25,7 @@
 //! let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
 //! let spec = DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) };
 //! let jobs = JobTracker::new();
-//! let device = iommu.plug_in(Plug::new(spec).model(jobs.clone()))?.device;
+//! let device = iommu.plug(Plug::new(spec).model(jobs.clone()))?.device;
 //! let mover = DataMover::new(device.port(), jobs, DataMoverConfig::default());
 //!
 //! // A process, here of the test kit, that the device is bound to.
@@ -76,7 +76,7 @@
 //! # process.map(0x10_0000, PAGE, Protection::READ_WRITE);
 //!
 //! let jobs = JobTracker::new();
-//! let device = iommu.plug_in(Plug::new(spec).model(jobs.clone()))?.device;
+//! let device = iommu.plug(Plug::new(spec).model(jobs.clone()))?.device;
 //! let inverter = Inverter { jobs, ports: PortPool::new(device.port()) };
 //! let bond = iommu.bind_device(&device, &process.handle(), Bind::new(()))?;
 //! inverter.invert(bond.pasid(), 0x10_0000, 4)?;

@@ -10,12 +10,11 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows, median};
 use sva_core::ats::TranslationAnswer;
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::pri::WorkerConfig;
 use sva_core::pri::{FaultTimes, ResponseCode};
 use sva_core::pri::{GroupOutcome, PrgIndex};
-use sva_core::{
-    Access, AtsPort, Bind, Bond, Device, IommuConfig, Link, LinkEnds, Pasid, ToDevice, ToIommu,
-    WorkerConfig, Workers,
-};
+use sva_core::{Access, AtsPort, Bind, Bond, Device, IommuConfig, Pasid, Workers};
 use sva_testkit::{MemorySpace, PAGE};
 
 use super::{BASE, absent_space, asking, parts, system, us};

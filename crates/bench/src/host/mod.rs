@@ -10,7 +10,7 @@ use std::sync::Arc;
 use sva_bench::row::Rows;
 use sva_core::{
     AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Iommu, IommuConfig,
-    PasidWidth,
+    PasidWidth, Plug,
 };
 use sva_devices::{DataMover, DataMoverConfig, JobTracker};
 use sva_testkit::FlatTopology;
@@ -34,7 +34,7 @@ impl Bound {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let jobs = Arc::new(JobTracker::default());
         let device =
-            iommu.plug_with(spec(0, PasidWidth::MAX)?, Arc::clone(&jobs) as _)?.device;
+            iommu.plug(Plug::new(spec(0, PasidWidth::MAX)?).model(Arc::clone(&jobs) as _))?.device;
         let bond =
             iommu.bind_device(&device, space, Bind::new(()).features(Features::default()))?;
         Ok(Self {

@@ -9,9 +9,8 @@ use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median, percentile};
 use sva_bench::system::membarrier;
-use sva_core::{
-    AddrRange, Bind, Bond, Invalidation, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher,
-};
+use sva_core::space::Invalidation;
+use sva_core::{AddrRange, Bind, Bond, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher};
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
@@ -200,7 +199,8 @@ fn busy(
     let (all, refilled) = (reads.load(Ordering::Relaxed), long.load(Ordering::Relaxed));
     for percent in [50, 99, 100] {
         let case = format!(
-            "invalidate one page, busy reader, p{percent}, {all} reads, {refilled} refills; membarrier"
+            "invalidate one page, busy reader, p{percent}, {all} reads, {refilled} refills; \
+             membarrier"
         );
         rows.add(
             case,
@@ -254,7 +254,7 @@ struct Crowd {
 
 impl Crowd {
     fn new(others: usize, own: u64) -> Result<Self, Box<dyn Error>> {
-        let config = IommuConfig { iotlb_bytes: 64 << 20, ..IommuConfig::default() };
+        let config = IommuConfig::default().iotlb_bytes(64 << 20);
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;
         let mut crowd =

@@ -30,7 +30,7 @@ impl Scene {
         let iotlb_bytes = (runs as usize * 64).max(IommuConfig::default().iotlb_bytes);
         let iommu = Iommu::new(
             Arc::new(FlatTopology::new()),
-            IommuConfig { iotlb_bytes, ..IommuConfig::default() },
+            IommuConfig::default().iotlb_bytes(iotlb_bytes),
         );
 
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;

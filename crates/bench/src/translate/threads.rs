@@ -49,7 +49,8 @@ pub(super) fn run(
         for (thread, figures) in figures.into_iter().enumerate() {
             let (value, baseline) = figures?;
             let case = format!(
-                "two threads, {runs} same ranges of 4 KiB, thread {thread}; plain hash table, two threads"
+                "two threads, {runs} same ranges of 4 KiB, thread {thread}; \
+                 plain hash table, two threads"
             );
             rows.add(case, "M look-ups/s", 1e3 / value, 1e3 / baseline, Goal::RatioAtLeast(0.9));
             let case = format!(

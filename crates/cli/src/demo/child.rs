@@ -36,7 +36,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use fastrand::Rng;
 use zerocopy::FromZeros as _;
 
-/// Requests that only Linux has. Where one is refused, the demonstration shows less and stays right.
+/// Requests that only Linux has. Where one is refused, the demonstration shows less and is still
+/// right.
 #[cfg(target_os = "linux")]
 mod kernel {
     use nix::sys::personality::{self, Persona};

@@ -133,6 +133,16 @@ impl Iommu {
         self.0.events.drain()
     }
 
+    /// Calls `notify` after each event that is logged, in place of what was called before: it is to
+    /// wake whoever [drains](Self::drain_events) the events.
+    ///
+    /// It runs on the thread that logs, which may be in the middle of a transaction, with no lock of
+    /// the core held. So it must not block; an unbind from inside it is deferred.
+    pub fn on_event(&self, notify: impl Fn() + Send + Sync + 'static) {
+        let before = self.0.events.set_notify(Some(Arc::new(notify)));
+        drop(before);
+    }
+
     /// Counts the objects that there are.
     pub fn object_counts(&self) -> ObjectCounts {
         let (page_requests, page_groups) = self.0.pages.lock().outstanding();

@@ -1,6 +1,6 @@
 //! The ports of one device model, for any number of threads.
 
-use sva_core::{DmaPort, Pasid, PasidTag};
+use sva_core::{DmaPort, Pasid, PasidTag, Port};
 use sva_sync::Mutex;
 
 /// How many idle ports are kept.
@@ -10,21 +10,22 @@ const MAX_IDLE: usize = 8;
 ///
 /// A [`DmaPort`] is for one thread at a time and caches translations. Each job takes a port that is
 /// pinned to its owner and returns it when it ends, so that the next job of that owner finds its
-/// translations cached. Up to eight idle ports are kept; the one that has been idle for longest
+/// translations cached. A device that translates for itself has a pool of
+/// [`AtsPort`](sva_core::AtsPort)s. Up to eight idle ports are kept; the one that has been idle for longest
 /// gives way.
 ///
 /// Both locks are held for a few instructions and never while other code is called.
-pub struct PortPool {
+pub struct PortPool<P = DmaPort> {
     /// All other ports are made from this one.
-    template: Mutex<DmaPort>,
+    template: Mutex<P>,
     /// Sorted by when they were returned, the latest last.
-    idle: Mutex<Vec<DmaPort>>,
+    idle: Mutex<Vec<P>>,
 }
 
-impl PortPool {
-    /// A pool of ports like `port`, which is the port of the device
-    /// ([`Device::port`](sva_core::Device::port)).
-    pub fn new(port: DmaPort) -> Self {
+impl<P: Port + Clone> PortPool<P> {
+    /// A pool of ports like `port`, which is the device's: from
+    /// [`Device::port`](sva_core::Device::port) or [`Device::ats_port`](sva_core::Device::ats_port).
+    pub fn new(port: P) -> Self {
         Self { template: Mutex::new(port), idle: Mutex::new(Vec::new()) }
     }
 
@@ -34,7 +35,7 @@ impl PortPool {
     }
 
     /// Takes a port whose transactions reach this owner and no later one.
-    pub(super) fn take(&self, owner: Option<PasidTag>) -> DmaPort {
+    pub(super) fn take(&self, owner: Option<PasidTag>) -> P {
         let mut idle = self.idle.lock();
         let cached = idle.iter().rposition(|port| port.owner() == owner).map(|at| idle.remove(at));
         drop(idle);
@@ -45,7 +46,7 @@ impl PortPool {
     }
 
     /// Takes a port back.
-    pub(super) fn put_back(&self, port: DmaPort) {
+    pub(super) fn put_back(&self, port: P) {
         let mut idle = self.idle.lock();
         let replaced = (idle.len() >= MAX_IDLE).then(|| idle.remove(0));
         idle.push(port);

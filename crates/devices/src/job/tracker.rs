@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use sva_core::{Access, DeviceOps, DmaError, DmaPort, Pasid, PasidTag, Segment};
+use sva_core::{Access, DeviceOps, DmaError, DmaPort, Pasid, PasidTag, Port, Segment};
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, Ordering};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -57,7 +57,11 @@ impl JobTracker {
     /// A PASID without an owner is not refused: the job issues one transaction, so that its fault
     /// is logged, and is stopped then. Should the PASID get an owner in between, that transaction
     /// reaches the owner, as it would if the job had begun a moment later.
-    pub fn begin<'a>(&'a self, ports: &'a PortPool, pasid: Option<Pasid>) -> Job<'a> {
+    pub fn begin<'a, P: Port + Clone>(
+        &'a self,
+        ports: &'a PortPool<P>,
+        pasid: Option<Pasid>,
+    ) -> Job<'a, P> {
         let owner = pasid.and_then(|pasid| ports.owner_of(pasid));
         let port = ports.take(owner);
         let state = Arc::new(JobState { owner, stopped: AtomicBool::new(false) });
@@ -79,15 +83,15 @@ impl DeviceOps for JobTracker {
 /// Its transfers look whether the job was stopped before they issue a transaction, and report how
 /// far they came. They may block to resolve page faults. A job is used by one thread at a time and
 /// may be moved to another.
-pub struct Job<'a> {
+pub struct Job<'a, P: Port + Clone = DmaPort> {
     tracker: &'a JobTracker,
     state: Arc<JobState>,
-    ports: &'a PortPool,
-    port: DmaPort,
+    ports: &'a PortPool<P>,
+    port: P,
     pasid: Option<Pasid>,
 }
 
-impl Job<'_> {
+impl<P: Port + Clone> Job<'_, P> {
     /// The PASID that the job was begun with.
     pub fn pasid(&self) -> Option<Pasid> {
         self.pasid
@@ -102,7 +106,7 @@ impl Job<'_> {
     ///
     /// For what the transfers of a job do not offer, such as atomic operations. The port does not
     /// know of the job: look at [`is_stopped`](Self::is_stopped) before each transaction.
-    pub fn port(&self) -> &DmaPort {
+    pub fn port(&self) -> &P {
         &self.port
     }
 
@@ -132,29 +136,6 @@ impl Job<'_> {
     /// memory.
     pub fn write(&self, address: u64, data: &[u8]) -> Result<(), TransferError> {
         self.transfer(data.len(), |port| port.write(self.pasid, address, data)).into_result()
-    }
-
-    /// Reads a structure at `address`, which need not be aligned. The owner may change it while it
-    /// is read.
-    ///
-    /// # Errors
-    /// As [`read`](Self::read).
-    pub fn read_obj<T: FromBytes + IntoBytes>(&self, address: u64) -> Result<T, TransferError> {
-        let mut value = T::new_zeroed();
-        self.read(address, value.as_mut_bytes())?;
-        Ok(value)
-    }
-
-    /// Writes a structure at `address`, which need not be aligned.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn write_obj<T: IntoBytes + Immutable>(
-        &self,
-        address: u64,
-        value: &T,
-    ) -> Result<(), TransferError> {
-        self.write(address, value.as_bytes())
     }
 
     /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs. With
@@ -206,11 +187,7 @@ impl Job<'_> {
     }
 
     /// Issues a transaction of `len` bytes, unless the job was stopped.
-    fn transfer(
-        &self,
-        len: usize,
-        issue: impl FnOnce(&DmaPort) -> Result<(), DmaError>,
-    ) -> Transferred {
+    fn transfer(&self, len: usize, issue: impl FnOnce(&P) -> Result<(), DmaError>) -> Transferred {
         if self.is_stopped() {
             return Transferred { done: 0, cause: Some(TransferCause::Stopped) };
         }
@@ -232,7 +209,37 @@ impl Job<'_> {
     }
 }
 
-impl Drop for Job<'_> {
+impl Job<'_> {
+    /// Reads a structure at `address`, which need not be aligned. As
+    /// [`DmaPort::read_obj`]: an aligned word of up to 8 bytes in memory that is accessed in place
+    /// is read at once, anything else may change while it is read.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_obj<T: FromBytes + IntoBytes>(&self, address: u64) -> Result<T, TransferError> {
+        let mut value = T::new_zeroed();
+        let read = self.transfer(size_of::<T>(), |port| {
+            value = port.read_obj(self.pasid, address)?;
+            Ok(())
+        });
+        read.into_result().map(|()| value)
+    }
+
+    /// Writes a structure at `address`, as [`read_obj`](Self::read_obj) reads one.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_obj<T: IntoBytes + Immutable>(
+        &self,
+        address: u64,
+        value: T,
+    ) -> Result<(), TransferError> {
+        let len = size_of::<T>();
+        self.transfer(len, |port| port.write_obj(self.pasid, address, value)).into_result()
+    }
+}
+
+impl<P: Port + Clone> Drop for Job<'_, P> {
     fn drop(&mut self) {
         let mut jobs = self.tracker.jobs.lock();
         if let Some(at) = jobs.iter().position(|job| Arc::ptr_eq(job, &self.state)) {

@@ -1,6 +1,6 @@
 //! How far the transfers of a job come, and why they end early.
 
-use sva_core::DmaCause;
+use sva_core::port::DmaCause;
 
 /// Why a transfer ended early.
 #[derive(Debug, thiserror::Error)]

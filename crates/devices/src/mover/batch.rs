@@ -1,6 +1,6 @@
 //! Batches: a descriptor list, fetched once and executed in order.
 
-use sva_core::DmaCause;
+use sva_core::port::DmaCause;
 use zerocopy::IntoBytes;
 
 use super::completion::{Aborted, Completion};

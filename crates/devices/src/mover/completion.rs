@@ -1,6 +1,6 @@
 //! What a submitter is told of its descriptor.
 
-use sva_core::DmaCause;
+use sva_core::port::DmaCause;
 
 use crate::spec::CompletionRecord;
 

@@ -1,6 +1,7 @@
 //! From the progress of a kernel to the completion record.
 
-use sva_core::{Access, DmaCause, FaultReason};
+use sva_core::port::DmaCause;
+use sva_core::{Access, FaultReason};
 
 use super::completion::Aborted;
 use super::decode::Rejection;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{Access, DmaCause};
+use sva_core::Access;
+use sva_core::port::DmaCause;
 use sva_devices::{Descriptor, Flags, RecordWrite, Status};
 use sva_sync::Mutex;
 use sva_testkit::{PAGE, Protection};

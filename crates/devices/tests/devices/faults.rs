@@ -1,7 +1,8 @@
 //! Page faults and other aborted transactions: statuses, exact counts, and going on after them.
 
 use proptest::prelude::*;
-use sva_core::{DmaCause, EndReason, FaultReason, Pasid, Removal};
+use sva_core::port::DmaCause;
+use sva_core::{EndReason, FaultReason, Pasid, Removal};
 use sva_devices::{Completion, DataMoverConfig, Descriptor, RecordWrite, Status};
 use sva_testkit::{PAGE, Protection};
 

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bind, DmaCause, FaultReason, Pasid};
+use sva_core::port::DmaCause;
+use sva_core::{
+    AddressSpace, AtsPort, Bdf, Bind, Capabilities, DeviceSpec, FaultReason, Features, Iommu,
+    IommuConfig, Pasid, PasidWidth, Plug,
+};
 use sva_devices::{Job, JobTracker, PortPool, TransferCause, TransferError};
-use sva_testkit::{MemorySpace, PAGE, Protection, RecordingSpace};
+use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection, RecordingSpace};
 
 use crate::rig::{BASE, Rig};
 
@@ -76,7 +80,7 @@ fn the_transfers_of_a_job_report_what_was_done() {
     let rig = Rig::new(1);
     let ports = PortPool::new(rig.device.port());
     let job = rig.jobs.begin(&ports, rig.pasid);
-    job.write_obj(BASE + 8, &0x0102_0304_0506_0708_u64.to_le_bytes()).expect("mapped");
+    job.write_obj(BASE + 8, 0x0102_0304_0506_0708_u64.to_le_bytes()).expect("mapped");
     assert_eq!(job.read_obj::<[u8; 8]>(BASE + 8).expect("mapped")[0], 8);
     let end = BASE + PAGE;
     assert_eq!(job.write(end - 5, &[9; 16]).expect_err("the memory ends").done, 5);
@@ -87,4 +91,39 @@ fn the_transfers_of_a_job_report_what_was_done() {
     let unbound = rig.jobs.begin(&ports, Pasid::new(Pasid::LAST));
     assert_eq!(unbound.owner(), None);
     assert_eq!(job.owner().map(|owner| owner.pasid), rig.pasid);
+}
+
+// shows U1, U5, U6: of a device that translates for itself
+#[test]
+fn a_job_over_an_ats_port_is_stopped_as_well_and_reaches_no_later_owner() {
+    let space = MemorySpace::new();
+    space.map(BASE, PAGE, Protection::READ_WRITE);
+    let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
+    let bdf = Bdf::new(0, 2, 0, 0).expect("a device number below 32");
+    let width = PasidWidth::new(1).expect("1..=20");
+    let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(width, 8) };
+    let jobs = JobTracker::new();
+    let device = iommu.plug(Plug::new(spec).model(jobs.clone())).expect("the slot is free").device;
+    device.enable_ats().expect("it has the capability");
+    let bind = |space: &MemorySpace| {
+        iommu
+            .bind_device(&device, &space.handle(), Bind::new(()).features(Features::NONE))
+            .expect("a bond")
+    };
+    let bond = bind(&space);
+    let (ports, pasid) = (PortPool::new(device.ats_port()), Some(bond.pasid()));
+    let untold = JobTracker::new();
+    let (first, unstopped) = (jobs.begin(&ports, pasid), untold.begin(&ports, pasid));
+    first.write(BASE, &[1; 8]).and_then(|()| unstopped.write(BASE, &[2; 8])).expect("bound");
+    drop(bond);
+    let other = MemorySpace::new();
+    other.map(BASE, PAGE, Protection::READ_WRITE);
+    let bond = bind(&other);
+    assert_eq!(Some(bond.pasid()), pasid, "the device has one PASID bit");
+    let cause = |job: &Job<'_, AtsPort>| job.write(BASE, &[3; 8]).expect_err("unbound").cause;
+    assert!(matches!(cause(&first), TransferCause::Stopped));
+    assert!(matches!(cause(&unstopped), TransferCause::Dma(_)));
+    assert_eq!((space.peek(BASE, 8), other.peek(BASE, 8)), (vec![2; 8], vec![0; 8]));
+    jobs.begin(&ports, pasid).write(BASE, &[4; 8]).expect("bound");
+    assert_eq!(other.peek(BASE, 8), [4; 8]);
 }

@@ -49,7 +49,7 @@ impl Rig {
             capabilities: Capabilities::sva(PasidWidth::new(1).expect("1..=20")),
         };
         let device =
-            iommu.plug_in(Plug::new(spec).model(jobs.clone())).expect("the slot is free").device;
+            iommu.plug(Plug::new(spec).model(jobs.clone())).expect("the slot is free").device;
         let handle: Arc<dyn AddressSpace> = log.clone();
         let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
         let mover = DataMover::new(device.port(), jobs.clone(), config);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use sva_core::bond::IsolationChange;
 use sva_core::error::BindError;
 use sva_core::error::Refusal;
 use sva_core::{
-    Bdf, Bind, Capabilities, DeviceSpec, DmaError, FaultReason, IsolationChange, MapRequest,
-    PasidWidth, Plugged,
+    Bdf, Bind, Capabilities, DeviceSpec, DmaError, FaultReason, MapRequest, PasidWidth, Plugged,
 };
 use sva_core::{Permissions, Removal};
 use sva_pci::FunctionSpec;

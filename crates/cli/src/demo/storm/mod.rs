@@ -9,9 +9,10 @@ mod runner;
 mod scene;
 mod table;
 
+use sva_core::event::ObjectCounts;
 use sva_core::pri::ResponseCode;
 use sva_core::pri::{GroupOutcome, PageRequestError, PrgIndex};
-use sva_core::{Access, AtsPort, Device, EndReason, FaultReason, ObjectCounts, Pasid};
+use sva_core::{Access, AtsPort, Device, EndReason, FaultReason, Pasid};
 use sva_sync::atomic::Ordering;
 use sva_testkit::PAGE;
 

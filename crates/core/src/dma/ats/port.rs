@@ -250,8 +250,23 @@ impl AtsPort {
     }
 
     /// Finds the translation that the device caches for this access, and uses it until the answer
-    /// is dropped. `None` where there is none.
+    /// is dropped. `None` where there is none, and where the PASID has another owner than the one
+    /// that the port is for: what is cached then is the other's.
     pub fn use_translation(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+    ) -> Option<TranslationGuard> {
+        if self.is_stale(pasid) {
+            return None;
+        }
+        self.begin_use(pasid, address, access)
+    }
+
+    /// As [`use_translation`](Self::use_translation), whoever owns the PASID: the transfer asks
+    /// that, inside the gate of the PASID table entry.
+    fn begin_use(
         &self,
         pasid: Option<Pasid>,
         address: u64,
@@ -268,7 +283,7 @@ impl AtsPort {
         buffer: Buffer<'_>,
         access: Access,
     ) -> Result<Option<usize>, DmaError> {
-        let Some(translation) = self.use_translation(pasid, address, access) else {
+        let Some(translation) = self.begin_use(pasid, address, access) else {
             return Ok(None);
         };
         match buffer {
@@ -301,6 +316,10 @@ impl AtsPort {
         last: bool,
     ) -> Result<(), PageRequestError> {
         let now = self.now();
+        let pasid = self.endpoint().interface.pasid_of(group);
+        if self.is_stale(pasid) {
+            return Err(PageRequestError::NotOwner);
+        }
         let request = {
             let mut endpoint = self.endpoint();
             if endpoint.is_in_reset {
