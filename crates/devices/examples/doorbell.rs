@@ -2,9 +2,10 @@
 //! and the part of its driver that submits to it.
 //!
 //! The ring, the buffers and the records lie in the memory of the process that the device is bound
-//! to; descriptors hold that process's own pointers. The device runs on a thread of its own, fetches
-//! each descriptor once, checks it, and begins a job for every doorbell, so that an unbind stops it
-//! between two transactions and a later owner of the PASID is never reached.
+//! to, and descriptors hold that process's own pointers. The device runs on a thread of its own. It
+//! fetches each descriptor once and checks it. It begins a job for every doorbell, so that an
+//! unbind stops it between two transactions, and so that it never reaches a later owner of the
+//! PASID.
 //!
 //! `cargo run -p sva-devices --example doorbell`
 

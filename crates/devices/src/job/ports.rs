@@ -11,8 +11,9 @@ const MAX_IDLE: usize = 8;
 /// A [`DmaPort`] is for one thread at a time and caches translations. Each job takes a port that is
 /// pinned to its owner and returns it when it ends, so that the next job of that owner finds its
 /// translations cached. A device that translates for itself has a pool of
-/// [`AtsPort`](sva_core::AtsPort)s. Up to eight idle ports are kept; the one that has been idle for longest
-/// gives way.
+/// [`AtsPort`](sva_core::AtsPort)s.
+///
+/// Up to eight idle ports are kept; the one that has been idle for longest gives way.
 ///
 /// Both locks are held for a few instructions and never while other code is called.
 pub struct PortPool<P = DmaPort> {
@@ -23,8 +24,8 @@ pub struct PortPool<P = DmaPort> {
 }
 
 impl<P: Port + Clone> PortPool<P> {
-    /// A pool of ports like `port`, which is the device's: from
-    /// [`Device::port`](sva_core::Device::port) or [`Device::ats_port`](sva_core::Device::ats_port).
+    /// A pool of ports like `port`, which is the device's own, from
+    /// [`port`](sva_core::Device::port) or [`ats_port`](sva_core::Device::ats_port).
     pub fn new(port: P) -> Self {
         Self { template: Mutex::new(port), idle: Mutex::new(Vec::new()) }
     }

@@ -12,9 +12,9 @@
 //! no memory in it. Work is linear in the transfer size, buffers are bounded by
 //! [`DataMoverConfig::chunk`], and an unbind of the PASID is noticed between two chunks.
 //!
-//! Inside, from low to high: `scratch`, `config`, `completion`, `operation`, `decode`, `outcome`, the kernels
-//! (`copy`, `compare`, `crc`, `delta`) and their dispatch, `batch`, `engine`, `transfer`. The
-//! module uses `job` and `spec`.
+//! Inside, from low to high: `scratch`, `config`, `completion`, `operation`; `decode`, `outcome`;
+//! the kernels (`copy`, `compare`, `crc`, `delta`) and their dispatch; `batch`, `engine`,
+//! `transfer`. The module uses `job` and `spec`.
 
 mod batch;
 mod compare;

@@ -133,7 +133,8 @@ impl Descriptor {
         Self::new(Opcode::DUALCAST, source, destination, len).operand(40, second.to_le_bytes())
     }
 
-    /// Computes the CRC32C of `len` bytes, continuing from `seed`: 0, or the CRC of what came before.
+    /// Computes the CRC32C of `len` bytes, continuing from `seed`: 0, or the CRC of the bytes
+    /// before them.
     pub fn crc(source: u64, len: u32, seed: u32) -> Self {
         Self::new(Opcode::CRC, source, 0, len).operand(40, seed.to_le_bytes())
     }
