@@ -59,7 +59,7 @@ impl BusMaster {
             Walk { master: self, pasid, access, buffer, done: 0, batch: Vec::new(), on_translated };
         // Without a byte there is nothing that a peer could decode.
         if total == 0 || routing.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
-            return walk.to_iommu(pieces);
+            return walk.issue(pieces);
         }
         for piece in pieces {
             walk.route(*piece, &routing)?;
@@ -261,11 +261,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.to_iommu(&batch)
+        self.issue(&batch)
     }
 
     /// Sends pieces that no peer decodes and that do not wrap.
-    fn to_iommu(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
+    fn issue(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
         match self.pasid {
             Some(pasid) => self.by_pasid(pasid, pieces),
             None => self.by_domain(pieces),

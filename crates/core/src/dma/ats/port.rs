@@ -316,9 +316,11 @@ impl AtsPort {
         last: bool,
     ) -> Result<(), PageRequestError> {
         let now = self.now();
-        let pasid = self.endpoint().interface.pasid_of(group);
-        if self.is_stale(pasid) {
-            return Err(PageRequestError::NotOwner);
+        if self.owner().is_some() {
+            let pasid = self.endpoint().interface.pasid_of(group);
+            if self.is_stale(pasid) {
+                return Err(PageRequestError::NotOwner);
+            }
         }
         let request = {
             let mut endpoint = self.endpoint();
