@@ -145,7 +145,7 @@ impl State {
             iommu: iommu.downgrade(),
             services: Services::new(
                 key,
-                LinkEnds::new(spec.bdf, Endpoints::new(iommu.downgrade(), Weak::clone(me))),
+                LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),
                 link,
                 iommu.config(),
                 &spec,

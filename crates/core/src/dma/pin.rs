@@ -212,7 +212,7 @@ impl<'a> Pin<'a> {
     #[inline]
     fn empty(port: &'a DmaPort) -> Self {
         let callback = InCallback::enter();
-        Self { port, record: Some(port.pins.take(&port.master.device)), _callback: callback }
+        Self { port, record: Some(port.pin_pool.take(&port.master.device)), _callback: callback }
     }
 
     /// The space.
@@ -274,7 +274,7 @@ impl Drop for Pin<'_> {
     fn drop(&mut self) {
         self.unpin();
         if let Some(record) = self.record.take() {
-            self.port.pins.give_back(record);
+            self.port.pin_pool.give_back(record);
         }
     }
 }

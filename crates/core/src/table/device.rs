@@ -77,7 +77,7 @@ impl DeviceRecord {
     /// ones out. Each pin counts in the gate from here on.
     pub(crate) fn await_cached_accesses(self: &Arc<Self>) {
         GracePeriod::of_device(&self.readers).wait();
-        self.pins.leave_waiters(
+        self.pins.add_waiters(
             |_| true,
             || {
                 self.gate.add();

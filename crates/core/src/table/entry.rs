@@ -93,7 +93,7 @@ impl PasidEntry {
     pub(crate) fn await_cached_accesses(self: &Arc<Self>) -> usize {
         let Some(iotlb) = &self.record.iotlb else { return 0 };
         GracePeriod::of_space(iotlb.users(), None).wait();
-        iotlb.users().pins.leave_waiters(
+        iotlb.users().pins.add_waiters(
             |pinned| {
                 pinned.is_of(self.record.tag.generation) && pinned.requester == self.requester.id
             },

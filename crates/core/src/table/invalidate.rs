@@ -120,9 +120,9 @@ impl Iommu {
         let change = Change::new(self.host());
         for (device, pasid) in &users {
             let range = AlignedRange::covering(range);
-            self.start_invalidation(device, Some(*pasid), range, change.part());
+            self.start_invalidation(device, Some(*pasid), range, change.waiter());
         }
-        change.all_found();
+        change.seal();
         Invalidation::new(accesses, pins, Some(change))
     }
 

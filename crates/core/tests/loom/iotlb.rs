@@ -198,8 +198,8 @@ fn concurrent_hit_and_reset() {
 }
 
 // shows T3
-// Two threads: change; two reads by a port that caches nothing, the first of which fills
-// it. Up to 3 forced switches, some 87,000, 12 s.
+// Two threads: change; two reads by a port that caches nothing, the first of which
+// fills it. Up to 3 forced switches, some 87,000, 12 s.
 #[test]
 fn concurrent_iotlb_fill_and_space_change() {
     both_ways(Some(3), || {

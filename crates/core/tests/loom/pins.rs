@@ -1,7 +1,7 @@
 //! Work on pinned memory, against what takes that away.
 //!
-//! A port is *warm* where it has pinned the page before: then it pins a cached translation, in a
-//! under a read guard. Else it goes through the gates. Each model has to see the work both done and
+//! A port is *warm* where it has pinned the page before: then it pins a cached translation, under a
+//! read guard. Else it goes through the gates. Each model has to see the work both done and
 //! refused: one in which it always ends the same way shows nothing.
 
 use std::sync::Arc;

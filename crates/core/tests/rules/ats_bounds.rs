@@ -54,7 +54,7 @@ fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more
 #[test]
 fn an_access_that_finds_too_many_translation_requests_goes_on_when_one_is_collected_or_given_up() {
     watched(|| {
-        // Without a clock: nothing but the wake-up for room wakes it.
+        // Without a clock: nothing but the release of room wakes it.
         let world = World::with(one_at_a_time());
         let device = world.plug_translating(1, &ManualLink::new(no_message));
         let (space, port) = (space(), device.ats_port());

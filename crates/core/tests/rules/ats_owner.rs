@@ -181,3 +181,31 @@ fn a_stale_job_requests_no_page_of_the_next_owner() {
     drop(bond);
     rig.take_down();
 }
+
+// shows U6
+#[test]
+fn a_stale_stop_marker_discards_no_group_of_the_next_owner() {
+    let mut rig = Rig::with(config().pasid_width(width(1)));
+    rig.device.enable_pri().expect("it has page requests");
+    let port = rig.port.for_owner(rig.bond().tag());
+    let pasid = rig.bond().pasid();
+    drop(rig.take_bond());
+    let stop_markers = |rig: &Rig| rig.world.iommu.page_counts().stop_markers;
+    // An owner that is gone may still say that it has sent everything.
+    port.send_stop_marker(pasid);
+    while rig.world.iommu.sort_page_request() {}
+    assert_eq!(stop_markers(&rig), 1);
+    let (space, bond) = rig.bind_another();
+    space.absent(BASE, PAGES * PAGE);
+    let open = rig.port.open_group(Some(pasid)).expect("page requests are on");
+    rig.port.request_page(open, BASE, Access::READ, false).expect("it is open");
+    port.send_stop_marker(pasid);
+    while rig.world.iommu.sort_page_request() {}
+    assert_eq!((stop_markers(&rig), rig.world.iommu.stale_dropped()), (1, 1));
+    rig.port.request_page(open, BASE + PAGE, Access::READ, true).expect("it is open still");
+    while rig.world.iommu.sort_page_request() {}
+    rig.world.iommu.next_page_request_job().expect("a group waits").run();
+    assert_eq!(space.resolved(), 2);
+    drop(bond);
+    rig.take_down();
+}

@@ -129,13 +129,13 @@ impl AtsPort {
         let mut endpoint = self.endpoint();
         let was_full = endpoint.is_full();
         let taken = take(&mut endpoint);
-        self.release(endpoint, was_full);
+        self.unlock_endpoint(endpoint, was_full);
         taken
     }
 
     /// Unlocks the device's side; where it was full and is not any more, wakes those that wait for
     /// room.
-    fn release(&self, endpoint: MutexGuard<'_, Endpoint>, was_full: bool) {
+    fn unlock_endpoint(&self, endpoint: MutexGuard<'_, Endpoint>, was_full: bool) {
         let has_room = !endpoint.is_full();
         drop(endpoint);
         if was_full && has_room {
@@ -150,7 +150,7 @@ impl AtsPort {
         loop {
             let was_full = endpoint.is_full();
             if let Some(found) = look(&mut endpoint) {
-                self.release(endpoint, was_full);
+                self.unlock_endpoint(endpoint, was_full);
                 return found;
             }
             endpoint = self.wait(endpoint);
@@ -316,9 +316,11 @@ impl AtsPort {
         last: bool,
     ) -> Result<(), PageRequestError> {
         let now = self.now();
-        let pasid = self.endpoint().interface.pasid_of(group);
-        if self.is_stale(pasid) {
-            return Err(PageRequestError::NotOwner);
+        if self.owner().is_some() {
+            let pasid = self.endpoint().interface.pasid_of(group);
+            if self.is_stale(pasid) {
+                return Err(PageRequestError::NotOwner);
+            }
         }
         let request = {
             let mut endpoint = self.endpoint();
@@ -337,10 +339,16 @@ impl AtsPort {
     }
 
     /// Sends a stop marker: all page requests of the PASID have been sent before it. A model does
-    /// this when it is told to [stop](crate::DeviceOps::stop_pasid).
+    /// this when it is told to [stop](crate::DeviceOps::stop_pasid). It discards the open groups of
+    /// the PASID, so nothing is sent where the PASID has a later owner than the port's.
     pub fn send_stop_marker(&self, pasid: Pasid) {
         let marker = {
             let mut endpoint = self.endpoint();
+            // Under the lock: a later owner opens its groups under it, after it was bound.
+            if let Some(owner) = self.master.replaced_owner(pasid) {
+                drop(endpoint);
+                return self.master.iommu.count_stale(&self.master.device, owner);
+            }
             endpoint.interface.stop(pasid).filter(|_| !endpoint.is_in_reset)
         };
         if let Some(marker) = marker {
