@@ -142,7 +142,7 @@ impl State {
             routing: RwLock::new(location.routing),
             readers: Readers::default(),
             pins: PinSlots::default(),
-            iommu: iommu.downgrade(),
+            host: iommu.downgrade(),
             services: Services::new(
                 key,
                 LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),

@@ -14,6 +14,7 @@ pub(crate) mod ats;
 mod buffer;
 mod cache;
 mod frame_slice;
+mod lookup;
 mod master;
 mod pasid_cache;
 mod pin;

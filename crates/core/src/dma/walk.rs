@@ -118,21 +118,26 @@ impl BusMaster {
             // The owner from one reading of the entry, the rest from another.
             entry = self.look_up(pasid).unwrap_or(entry);
         }
-        let Some(_inside) = self.enter_entry(&entry) else {
-            return abort(self.not_bound(pasid));
+        let _inside = match self.enter_entry(&entry) {
+            Ok(inside) => inside,
+            Err(reason) => return abort(reason),
         };
-        if let Some(reason) = entry.refusal() {
-            return abort(reason);
-        }
         if !entry.grants(access) {
             return abort(FaultReason::NotGranted);
         }
         then(&entry)
     }
 
-    /// Enters the gate of a table entry; `None` where it is shut.
-    pub(super) fn enter_entry<'a>(&'a self, entry: &'a Arc<PasidEntry>) -> Option<GateGuard<'a>> {
-        GateGuard::enter(&entry.gate, &self.iommu, OnDrain::StepEntry(entry))
+    /// Enters the gate of a PASID entry; counts an entry that is not present any more for an owner
+    /// that is gone.
+    pub(super) fn enter_entry<'a>(
+        &'a self,
+        entry: &'a Arc<PasidEntry>,
+    ) -> Result<GateGuard<'a>, FaultReason> {
+        entry.enter(&self.iommu).map_err(|reason| match reason {
+            FaultReason::NotBound => self.not_bound(entry.record.tag.pasid),
+            other => other,
+        })
     }
 
     /// The table entry that the PASID has at this device now.
