@@ -11,7 +11,6 @@ use crate::api::event::Event;
 use crate::api::fault::{DmaError, FaultReason};
 use crate::api::space::{AddressSpace, StopCause, Stopped};
 use crate::api::topology::PeerWindow;
-use crate::mutation;
 use crate::quiesce::callback::InCallback;
 use crate::table::{DomainAttachment, GateGuard, OnDrain, PasidEntry, Route, Routing};
 use crate::types::access::{Access, Permissions};
@@ -110,13 +109,9 @@ impl BusMaster {
         if !self.device.can_issue(pasid) {
             return abort(FaultReason::CannotIssuePasid);
         }
-        let Some(mut entry) = self.look_up(pasid) else { return abort(self.not_bound(pasid)) };
+        let Some(entry) = self.look_up(pasid) else { return abort(self.not_bound(pasid)) };
         if self.is_other_owner(&entry) {
             return abort(self.not_bound(pasid));
-        }
-        if mutation::is_on(7) {
-            // The owner from one reading of the entry, the rest from another.
-            entry = self.look_up(pasid).unwrap_or(entry);
         }
         let Some(_inside) = self.enter_entry(&entry) else {
             return abort(self.not_bound(pasid));
@@ -137,12 +132,7 @@ impl BusMaster {
 
     /// The table entry that the PASID has at this device now.
     fn look_up(&self, pasid: Pasid) -> Option<Arc<PasidEntry>> {
-        let table = self.device.requester.table.read();
-        if mutation::is_on(24) {
-            // Takes the control lock, which comes first.
-            self.iommu.object_counts();
-        }
-        table.get(&pasid).cloned()
+        self.device.requester.table.read().get(&pasid).cloned()
     }
 
     /// Brings in what an atomic operation of `len` bytes needs, and has `on_translated` cache it;

@@ -15,7 +15,6 @@ use super::pages::{FaultTarget, PageDrain};
 use crate::api::ats::{AlignedRange, InvalidationCompletion};
 use crate::api::invalidation::{Invalidation, PinSearch};
 use crate::api::link::ToDevice;
-use crate::mutation;
 use crate::protocol::ats::invalidation::{
     InvalidationActions, InvalidationQueue, PendingInvalidation,
 };
@@ -130,10 +129,6 @@ impl Iommu {
     /// of it, its page requests are drained. Answers how many accesses were in flight and how many
     /// groups of page requests were answered.
     pub(crate) fn close(&self, entry: &Arc<PasidEntry>) -> (usize, usize) {
-        if mutation::is_on(8) {
-            // Cleared while it is present.
-            self.retire(entry);
-        }
         let Some(inside) = entry.gate.close() else { return (0, 0) };
         let pinned = entry.await_cached_accesses();
         let answered = self.flush(entry);
