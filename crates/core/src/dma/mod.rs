@@ -10,6 +10,7 @@
 //! It uses `types`, `quiesce`, `api`, `protocol`, `iotlb` and `table`.
 
 mod atomic;
+mod atomic_access;
 pub(crate) mod ats;
 mod buffer;
 mod cache;

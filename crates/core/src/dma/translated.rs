@@ -88,10 +88,7 @@ impl BusMaster {
         let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else {
             return abort(FaultReason::TranslatedRefused);
         };
-        let entry = self.device.requester.entry(pasid);
-        let Some(entry) = entry.filter(|entry| !self.is_other_owner(entry)) else {
-            return abort(self.not_bound(pasid));
-        };
+        let Some(entry) = self.entry(pasid) else { return abort(self.not_bound(pasid)) };
         let _inside = match self.enter_entry(&entry) {
             Ok(inside) => inside,
             Err(reason) => return abort(reason),

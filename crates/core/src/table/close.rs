@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use super::fault_target::{FaultTarget, PageDrain};
 use super::iommu::Iommu;
-use super::records::{PasidEntry, RecordHost};
+use super::records::PasidEntry;
 use crate::api::ats::AlignedRange;
-use crate::mutation;
 use crate::quiesce::Completion;
 
 impl Iommu {
@@ -15,10 +14,6 @@ impl Iommu {
     /// of it, its page requests are drained. Answers how many accesses were in flight and how many
     /// groups of page requests were answered.
     pub(crate) fn close_entry(&self, entry: &Arc<PasidEntry>) -> (usize, usize) {
-        if mutation::is_on(8) {
-            // Cleared while it is present.
-            Arc::clone(&self.0).retire(entry);
-        }
         let Some(inside) = entry.gate.close() else { return (0, 0) };
         let pinned = entry.await_cached_accesses();
         let answered = self.flush_entry(entry);

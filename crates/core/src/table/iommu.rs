@@ -26,7 +26,6 @@ use crate::api::pri::PageResponder;
 use crate::api::space::SpaceWatcher;
 use crate::api::topology::Topology;
 use crate::iotlb::IotlbUsage;
-use crate::mutation;
 use crate::quiesce::{Countdown, InvalidationHost, callback};
 use crate::types::ids::{PasidTag, SpaceId};
 
@@ -240,11 +239,6 @@ impl Iommu {
     /// Waits for a change; where a device may owe an answer and there is a clock, also looks for
     /// what is overdue.
     fn wait_for_change<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        if mutation::is_on(23) {
-            // Whoever would finish what is waited for needs the lock.
-            std::thread::yield_now();
-            return state;
-        }
         #[cfg(not(loom))]
         if self.0.clock.is_some() && self.0.ats_devices.load(Ordering::Relaxed) > 0 {
             let (state, timed_out) = self.0.changed.wait_timeout(state, OVERDUE_EVERY);

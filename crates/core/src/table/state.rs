@@ -23,7 +23,6 @@ use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
 use crate::api::topology::GroupKey;
 use crate::iotlb::{IotlbTable, SpaceIotlb};
-use crate::mutation;
 use crate::protocol::pri::group::DeviceKey;
 use crate::types::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
 
@@ -220,12 +219,6 @@ impl State {
         state.record.end();
         let pasid = state.record.tag.pasid;
         let keys: Vec<BondKey> = state.bonds.iter().copied().collect();
-        if mutation::is_on(1)
-            && let Some(died) = self.spaces.remove(&space)
-        {
-            // The record dies with the space, whatever bonds there are.
-            self.pasids.release(died.record.tag);
-        }
         let mut queued = Vec::with_capacity(keys.len());
         for &key in &keys {
             if let Some(bond) = self.bond(key)

@@ -9,7 +9,6 @@ use sva_sync::Mutex;
 
 use super::group::{AnswerError, Cookie, PageRequestGroup, PageRequestHandler};
 use super::message::{PageRequest, ResponseCode};
-use crate::mutation;
 use crate::types::ids::Bdf;
 
 /// An answer to a group that was read from a [`FaultQueue`].
@@ -123,24 +122,17 @@ impl FaultQueue {
                 continue;
             }
             let requests = next.requests().len();
-            if requests > left && !mutation::is_on(16) {
+            if requests > left {
                 return if count == 0 { Err(NoRoom { requests, room }) } else { Ok(count) };
             }
             let Some(group) = groups.unread.pop_front() else { return Ok(count) };
             let (cookie, device) = (group.cookie(), group.device());
-            let pages = group.requests()[..requests.min(left)].to_vec();
+            let pages = group.requests().to_vec();
             groups.read.insert(cookie, group);
-            if mutation::is_on(17) {
-                sink(cookie, device, &pages);
-            } else {
-                drop(groups);
-                sink(cookie, device, &pages);
-            }
-            left = left.saturating_sub(requests);
+            drop(groups);
+            sink(cookie, device, &pages);
+            left -= requests;
             count += 1;
-            if left == 0 {
-                return Ok(count);
-            }
         }
     }
 
@@ -167,9 +159,6 @@ impl FaultQueue {
                 .ok_or(AnswerError::Unknown { cookie: answer.cookie })
                 .and_then(|group| group.answer(answer.code));
             if let Err(cause) = taken {
-                if mutation::is_on(15) {
-                    return Ok(());
-                }
                 return Err(AnswersError { done, cause });
             }
         }
@@ -205,14 +194,6 @@ impl Drop for FaultQueue {
             groups.closed = true;
             (std::mem::take(&mut groups.unread), std::mem::take(&mut groups.read))
         };
-        #[cfg(sva_mutate)]
-        if mutation::is_on(5) {
-            left.0
-                .into_iter()
-                .chain(left.1.into_values())
-                .for_each(PageRequestGroup::answer_and_leak);
-            return;
-        }
         drop(left);
     }
 }

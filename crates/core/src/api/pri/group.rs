@@ -107,12 +107,6 @@ impl PageRequestGroup {
         self.answered = true;
     }
 
-    #[cfg(sva_mutate)]
-    pub(super) fn answer_and_leak(self) {
-        let _ = Arc::clone(&self.responder).answer(self.cookie, ResponseCode::InvalidRequest);
-        std::mem::forget(self);
-    }
-
     /// Answers it. Does not block.
     ///
     /// # Errors

@@ -24,7 +24,6 @@ use crate::api::ats::{
     AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, RequestId, Translation,
     TranslationCompletion, TranslationRefusal, TranslationRequest,
 };
-use crate::mutation;
 use crate::types::access::{Access, Permissions};
 use crate::types::ids::Pasid;
 
@@ -35,9 +34,6 @@ const REMEMBERED: usize = 4;
 type Key = (u32, u64);
 
 fn key(pasid: Option<Pasid>, first: u64) -> Key {
-    if mutation::is_on(29) {
-        return (0, first);
-    }
     (pasid.map_or(0, Pasid::get), first)
 }
 
@@ -278,11 +274,6 @@ impl Atc {
     }
 
     fn evict(&mut self) {
-        if mutation::is_on(30) {
-            self.counts.evicted += self.entries.len() as u64;
-            self.entries.clear();
-            return;
-        }
         // Each round clears a mark or ends: twice the number of entries at the most.
         loop {
             let from = (Bound::Excluded(self.hand), Bound::Unbounded);
@@ -314,8 +305,6 @@ impl Atc {
     fn take(&mut self, pasid: Option<Pasid>, range: AlignedRange) -> usize {
         let meets =
             |entry: &Entry| entry.pasid == pasid && entry.range.range().overlaps(range.range());
-        let covered =
-            |entry: &Entry| !mutation::is_on(19) || range.range().covers(entry.range.range());
         // Entries do not overlap: of those that begin before the range only the last can reach into
         // it.
         let before = self.entries.range(..key(pasid, range.first())).next_back();
@@ -325,7 +314,7 @@ impl Atc {
         let taken: Vec<Key> = self
             .entries
             .range(first..=key(pasid, range.last()))
-            .filter(|(_, entry)| meets(entry) && covered(entry))
+            .filter(|(_, entry)| meets(entry))
             .map(|(&at, _)| at)
             .collect();
         for at in &taken {

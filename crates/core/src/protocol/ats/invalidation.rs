@@ -22,7 +22,6 @@ use smallvec::SmallVec;
 use super::backlog::{Backlog, Waiters};
 use super::counts::InvalidationCounts;
 use crate::api::ats::{InvalidationCompletion, InvalidationRequest, Itag};
-use crate::mutation;
 use crate::quiesce::Waiter;
 
 pub(crate) use super::backlog::PendingInvalidation;
@@ -102,10 +101,6 @@ impl InvalidationQueue {
         self.cut
     }
 
-    pub(crate) fn is_in_reset(&self) -> bool {
-        self.resets > 0
-    }
-
     /// What is not finished yet.
     pub(crate) fn outstanding(&self) -> usize {
         let sent: usize =
@@ -121,7 +116,7 @@ impl InvalidationQueue {
         now: Option<Duration>,
         actions: &mut InvalidationActions,
     ) {
-        if self.is_blocked() && !mutation::is_on(28) {
+        if self.is_blocked() {
             self.counts.canceled += 1;
             match is_drained {
                 true => pending.waiters.finish(&mut actions.completed),
@@ -235,9 +230,6 @@ impl InvalidationQueue {
     /// Everything that was to be forgotten is over: at once where the device is `is_drained`, else when
     /// it is.
     fn cancel_all(&mut self, is_drained: bool, actions: &mut InvalidationActions) {
-        if mutation::is_on(28) {
-            return;
-        }
         let in_flight =
             self.in_flight.iter_mut().filter_map(Option::take).map(|flight| flight.pending);
         for PendingInvalidation { waiters, .. } in in_flight.chain(self.backlog.take_all()) {

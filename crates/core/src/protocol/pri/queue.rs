@@ -29,7 +29,6 @@ use super::group::{
     ReadyGroup, Requests, ResolveKey, ResolveQueue, STOP_MARKERS, Share, Stage,
 };
 use crate::api::pri::{Cookie, PageRequest, PrgIndex, ResponseCode, StopMarker};
-use crate::mutation;
 use crate::types::ids::Pasid;
 
 /// What happened to page requests.
@@ -222,9 +221,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
                 self.discard_partial(|(device, _, of)| *device == key && *of == Some(pasid));
             }
             None if self.has_overflowed => {
-                if !mutation::is_on(27) {
-                    self.discard_partial(|_| true);
-                }
+                self.discard_partial(|_| true);
                 self.has_overflowed = false;
             }
             None => return false,

@@ -393,7 +393,7 @@ impl World {
                 self.then(over, |invalidator, actions| invalidator.begin_reset(drained, actions));
             }
             Step::EndReset => {
-                if self.invalidator.is_in_reset() && self.invalidator.end_reset() {
+                if self.invalidator.resets > 0 && self.invalidator.end_reset() {
                     assert!(!self.invalidator.is_cut_off());
                     self.settle();
                 }

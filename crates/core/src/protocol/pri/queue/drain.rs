@@ -7,7 +7,6 @@ use super::{
     PageRequester, Pending, Stage,
 };
 use crate::api::pri::ResponseCode;
-use crate::mutation;
 
 impl<D: PageRequester> PageRequestQueue<D> {
     /// What a group is for, while it is pending.
@@ -76,9 +75,6 @@ impl<D: PageRequester> PageRequestQueue<D> {
             DrainScope::Target(target) => Some(target.pasid()),
             DrainScope::Everything | DrainScope::Device => None,
         };
-        if mutation::is_on(12) && pasid == Some(None) {
-            return 0;
-        }
         let before = actions.responses.len();
         self.sort_all(now, actions);
         self.discard_partial(|(device, _, of)| {
