@@ -1,6 +1,5 @@
 //! ATS messages bit by bit (PCIe 6.0, sections 10.2.3, 10.3.1 and 10.3.2), and the PASID TLP prefix
-//! (section 6.20.2), encoded from and decoded to the checked values of
-//! [`message`](super::message).
+//! (section 6.20.2), encoded from and decoded to the checked values of [`ats`](crate::ats).
 //!
 //! A word is an integer. Its most significant byte is the first on the wire, as in the figures of
 //! the specification (`to_be_bytes` of its bits). The words of a header are bytes 8 to 15; the

@@ -1,5 +1,5 @@
 //! Page requests, stop markers and responses bit by bit (PCIe 6.0, section 10.4), encoded from and
-//! decoded to the checked values of [`message`](super::message).
+//! decoded to the checked values of [`pri`](crate::pri).
 //!
 //! A word has bytes 8 to 15 of the header of a message, the first byte as the most significant one;
 //! the PASID prefix is separate. Decoding does not panic: any bits are a value or a
