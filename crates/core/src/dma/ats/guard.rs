@@ -7,7 +7,7 @@ use crate::api::ats::Frame;
 use crate::api::fault::DmaError;
 use crate::api::link::ToIommu;
 use crate::dma::buffer::Buffer;
-use crate::protocol::ats::atc::Use;
+use crate::protocol::ats::atc::TranslatedAccess;
 use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
@@ -21,11 +21,16 @@ pub struct TranslationGuard {
     port: AtsPort,
     pasid: Option<Pasid>,
     access: Access,
-    used: Use,
+    used: TranslatedAccess,
 }
 
 impl TranslationGuard {
-    pub(super) fn new(port: AtsPort, pasid: Option<Pasid>, access: Access, used: Use) -> Self {
+    pub(super) fn new(
+        port: AtsPort,
+        pasid: Option<Pasid>,
+        access: Access,
+        used: TranslatedAccess,
+    ) -> Self {
         Self { port, pasid, access, used }
     }
 
@@ -75,7 +80,7 @@ impl TranslationGuard {
 
 impl Drop for TranslationGuard {
     fn drop(&mut self) {
-        let complete = self.port.endpoint().atc.give_back(self.used.id);
+        let complete = self.port.endpoint().atc.end_access(self.used.id);
         for completion in complete {
             self.port.services().to_iommu(ToIommu::Invalidated(completion));
         }

@@ -194,7 +194,7 @@ impl AtsPort {
             if endpoint.is_in_reset {
                 return Err(TranslationRequestError::Halted { device });
             }
-            match endpoint.atc.ask(pasid, address, access) {
+            match endpoint.atc.request(pasid, address, access) {
                 Ok(request) => break request,
                 Err(_) if patient && !self.is_overdue(begun) => drop(self.wait(endpoint)),
                 Err(outstanding) => {
@@ -272,7 +272,7 @@ impl AtsPort {
         address: u64,
         access: Access,
     ) -> Option<TranslationGuard> {
-        let used = self.endpoint().atc.begin_use(pasid, address, access)?;
+        let used = self.endpoint().atc.begin_access(pasid, address, access)?;
         Some(TranslationGuard::new(self.clone(), pasid, access, used))
     }
 
