@@ -17,7 +17,6 @@ use crate::api::error::{
 };
 use crate::api::event::{Event, Overlap};
 use crate::api::space::{AddressSpace, SpaceEnded, SpaceHandle};
-use crate::mutation;
 use crate::table::{
     BondKey, BondKind, Device, DeviceRecord, Exhausted, Iommu, Requester, Routing, State,
 };
@@ -160,15 +159,6 @@ impl State {
             .iter()
             .find_map(|device| refusal(device, &**space, bind.features, known))
         {
-            if mutation::is_on(10)
-                && let Some(tag) = known
-            {
-                // Undoes what has not been done.
-                candidates
-                    .requesters()
-                    .iter()
-                    .for_each(|requester| drop(requester.table.write().remove(&tag.pasid)));
-            }
             return Err(Failed::Device(refusal));
         }
         let tag = match known {

@@ -22,7 +22,6 @@ use crate::api::event::Overlap;
 use crate::api::map::{MapRequest, Mapped, Unmapped};
 use crate::api::pri::FaultTimes;
 use crate::api::space::{SpaceEnded, SpaceHandle};
-use crate::mutation;
 use crate::table::{
     BondKey, BondKind, ContainerBond, ContainerState, DeviceRecord, Domain, Iommu, Routing, State,
 };
@@ -84,13 +83,9 @@ impl State {
         id: ContainerId,
         group: GroupId,
     ) -> Result<(Candidates, Vec<BondKey>), JoinError> {
-        let found = self.groups.get_mut(&group).ok_or(JoinError::NoSuchGroup { group })?;
+        let found = self.groups.get(&group).ok_or(JoinError::NoSuchGroup { group })?;
         if let Some(container) = found.container {
             return Err(JoinError::InContainer { group, container });
-        }
-        if mutation::is_on(4) {
-            // Taken before it is known that the group can join: no error below gives it back.
-            found.container = Some(id);
         }
         for member in &found.members {
             let bonds = member.requester.table.read().len();

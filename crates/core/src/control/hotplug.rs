@@ -16,7 +16,6 @@ use crate::api::event::{Event, Overlap};
 use crate::api::link::{DirectLink, Link, LinkEnds};
 use crate::api::space::AddressSpace;
 use crate::api::topology::GroupKey;
-use crate::mutation;
 use crate::quiesce::callback::{self, InCallback};
 use crate::quiesce::{Gate, PinSlots, Readers};
 use crate::table::{
@@ -142,7 +141,7 @@ impl State {
             routing: RwLock::new(location.routing),
             readers: Readers::default(),
             pins: PinSlots::default(),
-            iommu: iommu.downgrade(),
+            host: iommu.downgrade(),
             services: Services::new(
                 key,
                 LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),
@@ -254,13 +253,7 @@ impl State {
         let last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
         let mut teardown = Teardown::default();
         let mut ended = Vec::new();
-        let mut held: Vec<_> = requester.table.read().values().cloned().collect();
-        if mutation::is_on(26) {
-            // Everybody's list, not the device's own.
-            self.devices
-                .values()
-                .for_each(|other| held.extend(other.requester.table.read().values().cloned()));
-        }
+        let held: Vec<_> = requester.table.read().values().cloned().collect();
         for entry in held {
             let own = self.bond(entry.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
             if own && self.claim(entry.bond, drops) {
@@ -401,9 +394,7 @@ impl Iommu {
         inner.await_cached_accesses();
         // Before an entry can be taken out: no group of a bond that is gone is pending (rule
         // U2).
-        if !mutation::is_on(6) {
-            self.forget_pages(inner);
-        }
+        self.forget_pages(inner);
         self.close_all(&teardown);
         for (device, pasid) in ended {
             self.log(Event::BondEnded { device, pasid });

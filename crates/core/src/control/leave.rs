@@ -7,7 +7,6 @@ use super::bind::Candidates;
 use super::container::Container;
 use super::unbind::Teardown;
 use crate::api::error::LeaveError;
-use crate::mutation;
 use crate::quiesce::callback;
 use crate::table::{BondKey, DeferredDrops, DeviceRecord, DomainAttachment, Iommu, State};
 use crate::types::ids::{ContainerId, GroupId};
@@ -72,8 +71,7 @@ impl State {
         let found = self.groups.get_mut(&group)?;
         found.container = None;
         found.changed();
-        let fallback = if mutation::is_on(21) { &container.domain } else { &found.own };
-        let ended = found.record.domain.attach(Arc::clone(fallback));
+        let ended = found.record.domain.attach(Arc::clone(&found.own));
         let members = found.members.clone();
         let mut teardown = Teardown::default();
         for requester in Candidates::of(&members).requesters() {

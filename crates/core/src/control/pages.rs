@@ -16,7 +16,6 @@ use crate::api::pri::{
     ResponseCode,
 };
 use crate::api::space::{AddressSpace, StopCause};
-use crate::mutation;
 use crate::protocol::pri::group::FaultTarget as _;
 use crate::protocol::pri::queue::PageCounts;
 use crate::quiesce::callback::InCallback;
@@ -157,7 +156,7 @@ impl PageRequestJob {
 
     /// The response; `None` where the owner has the group.
     fn resolve(&mut self) -> Option<ResponseCode> {
-        if !self.in_device && !mutation::is_on(6) {
+        if !self.in_device {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.group.target {
