@@ -138,7 +138,10 @@ impl Misrouted {
         let (least, one) =
             if self.incomplete { ("at least ", "one of them") } else { ("", "the first") };
         self.caught.iter().map(move |(decoder, (range, count))| {
-            format!("{least}{count} transactions, {one} at {range}, were caught by {decoder} and never reached the process")
+            format!(
+                "{least}{count} transactions, {one} at {range}, were caught by {decoder} and never \
+                 reached the process"
+            )
         })
     }
 }

@@ -12,7 +12,7 @@
 //! | `fresh BYTES` | number, address (of a page) of a buffer whose pages nobody has touched |
 //! | `crc NUMBER OFFSET BYTES` | CRC32C |
 //! | `free NUMBER` | (nothing): the buffer's memory is given back to the kernel |
-//! | `list NODES SEED` | head, offset of the next pointer, offset of the payload, bytes of payload |
+//! | `list NODES SEED` | head, offset of the next pointer, offset and bytes of the payload |
 //! | `walk` | nodes, CRC32C of the payloads |
 //! | `graph VERTICES EDGES SEED` | address of rows, of columns, of distances |
 //! | `search SOURCE` | vertices reached, depth, distances in memory that are not those it finds |
@@ -20,7 +20,7 @@
 //! | `exec BYTES SEED` | the start of the new image |
 #![expect(
     clippy::disallowed_types,
-    reason = "memory for devices: nothing is synchronised by it, and its layout is to be the plain one"
+    reason = "memory for devices: nothing is synchronised by it, and its layout is the plain one"
 )]
 
 use std::collections::{HashMap, VecDeque};
@@ -36,7 +36,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use fastrand::Rng;
 use zerocopy::FromZeros as _;
 
-/// Requests that only Linux has. Where one is refused, the demonstration shows less and stays right.
+/// Requests that only Linux has. Where one is refused, the demonstration shows less, and nothing
+/// wrong.
 #[cfg(target_os = "linux")]
 mod kernel {
     use nix::sys::personality::{self, Persona};

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use sva_core::Pasid;
-use sva_core::pri::FaultTimes;
-use sva_core::pri::Histogram;
+use sva_core::pri::{FaultTimes, Histogram};
+
+use crate::terminal::{Role, Terminal};
 
 /// What `--json` says of a bond (docs/demo.md).
 #[derive(Debug, Serialize)]
@@ -76,27 +77,48 @@ impl BondTimes {
         }
     }
 
+    /// The cells before the first part.
+    fn cells(&self) -> String {
+        let device = self.device.strip_prefix("0000:").unwrap_or(&self.device);
+        format!("{device} {:<8}{:>3}{:>7}", self.space, self.pasid, self.responses)
+    }
+
+    fn parts(&self) -> [&Part; PARTS.len()] {
+        [&self.request, &self.resolve, &self.response, &self.retry]
+    }
+
     /// Whether there were times of each part.
     pub(super) fn is_complete(&self) -> bool {
         self.complete
     }
 }
 
-/// For people: a line a bond, at most 100 columns.
-pub(crate) fn text(bonds: &[BondTimes]) -> String {
-    let head = |name: &str| format!("{name:>18}");
-    let mut text =
-        format!("\nMicroseconds (m: milliseconds) by bond: p50, p99, longest\n{:>26}", "answers");
-    text.push_str(&["request", "resolve", "response", "retry"].map(head).concat());
-    for bond in bonds {
-        let place = bond.device.strip_prefix("0000:").unwrap_or(&bond.device);
-        text.push_str(&format!(
-            "\n{place} {:<8}{:>3}{:>7}",
-            bond.space, bond.pasid, bond.responses
-        ));
-        text.push_str(
-            &[&bond.request, &bond.resolve, &bond.response, &bond.retry].map(Part::cells).concat(),
-        );
+/// The four parts, in the order of their columns.
+const PARTS: [&str; 4] = ["request", "resolve", "response", "retry"];
+
+/// Columns of the cells before the first part, and of a part.
+const CELLS: usize = 26;
+const PART: usize = 18;
+
+/// For people: a line a bond, at most 98 columns; on a narrower terminal several tables, each with
+/// as many parts as fit.
+pub(super) fn text(bonds: &[BondTimes], terminal: Terminal) -> String {
+    let palette = terminal.palette;
+    let fit = terminal.columns_or_standard().saturating_sub(CELLS) / PART;
+    let title = "Microseconds (m: milliseconds) by bond: p50, p99, longest";
+    let mut text = format!("\n{}", palette.paint(Role::Heading, title));
+    let parts: Vec<usize> = (0..PARTS.len()).collect();
+    for (n, some) in parts.chunks(fit.max(1)).enumerate() {
+        if n > 0 {
+            text.push('\n');
+        }
+        let heads: String = some.iter().map(|part| format!("{:>PART$}", PARTS[*part])).collect();
+        let head = format!("{:>CELLS$}{heads}", "answers");
+        text.push_str(&format!("\n{}", palette.paint(Role::Heading, head)));
+        for bond in bonds {
+            let cells: String = some.iter().map(|part| bond.parts()[*part].cells()).collect();
+            text.push_str(&format!("\n{}{cells}", bond.cells()));
+        }
     }
     text
 }
