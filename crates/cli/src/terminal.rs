@@ -39,6 +39,12 @@ impl Terminal {
         Self { columns, palette: Palette::of(choice, &stdout) }
     }
 
+    /// A terminal of so many columns, without colour.
+    #[cfg(test)]
+    pub(crate) fn of_columns(columns: usize) -> Self {
+        Self { columns: Some(columns), palette: Palette::default() }
+    }
+
     /// The terminal's columns; none where standard output is no terminal, whose text must not
     /// depend on the machine.
     pub(crate) fn columns(self) -> Option<usize> {

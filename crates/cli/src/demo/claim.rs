@@ -158,3 +158,27 @@ impl Serialize for Figures {
         map.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_fits_the_terminal_and_its_figures_end_the_line() {
+        let figures = Figures::new()
+            .count("accesses_of_all_devices", 1_234_567u64)
+            .said("refusal", "a sentence that is so long that it has to be broken somewhere here");
+        let text = "a claim of sixty-six columns, which is the most that any claim has";
+        let claim = Claim { chapter: "x", rules: &["G4", "B8"], text, held: true, figures };
+        for columns in [40, 60, 80, 100, 200] {
+            let lines = claim.lines(Terminal::of_columns(columns));
+            assert!(lines.lines().all(|line| width(line) <= columns), "{columns}: {lines}");
+            assert_eq!(
+                lines.split_whitespace().collect::<Vec<_>>(),
+                claim.lines(Terminal::default()).split_whitespace().collect::<Vec<_>>(),
+            );
+        }
+        let standard = claim.lines(Terminal::of_columns(100));
+        assert_eq!(standard, claim.lines(Terminal::default()), "as where there is no terminal");
+    }
+}

@@ -128,6 +128,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_table_is_cut_into_as_many_as_the_terminal_needs() {
+        let times = FaultTimes::default();
+        let pasid = Pasid::new(7).expect("in range");
+        let bonds = [BondTimes::new("0000:01:00.0".to_owned(), "unbound", pasid, &times)];
+        for (columns, tables) in [(200, 1), (98, 1), (97, 2), (80, 2), (62, 2), (61, 4), (44, 4)] {
+            let text = text(&bonds, Terminal::of_columns(columns));
+            assert_eq!(text.matches("answers").count(), tables, "{columns}: {text}");
+            let rows = text.lines().skip(2);
+            assert!(rows.clone().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+        }
+    }
+
+    #[test]
     fn a_cell_has_six_columns_whatever_the_time() {
         for us in [0.0, 0.05, 9.94, 99.94, 99.96, 100.0, 9_999.4, 9_999.9, 10_000.0, 9_999_999.0] {
             assert_eq!(cell(us).chars().count(), 6, "{us}: {:?}", cell(us));
