@@ -159,7 +159,10 @@ mod tests {
 
     #[test]
     fn each_row_gets_its_two_figures_by_operation_and_a_figure_too_few_or_too_many_is_an_error() {
-        let rows = json!([{"case": "a", "value": 10.0, "baseline": 5.0}, {"case": "b", "value": 1.0, "baseline": 1.0}]);
+        let rows = json!([
+            {"case": "a", "value": 10.0, "baseline": 5.0},
+            {"case": "b", "value": 1.0, "baseline": 1.0},
+        ]);
         let figures =
             |last: usize| move |number: usize| (number <= last).then_some(number as f64 * 10.0);
         let counts = together(&rows, figures(4)).unwrap();
