@@ -1,4 +1,4 @@
-//! What the command says: one line for people, one object for programs.
+//! Results of the data mover: one line for people, one object for programs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(crate) struct DmaReport<'a> {
     pub(crate) pasid: Pasid,
     /// Bytes done, exactly, up to the fault where there was one.
     pub(crate) bytes: u64,
-    /// What was computed; null where nothing is, or where it did not come to an end.
+    /// What was computed; null where nothing is computed, or the work did not come to its end.
     pub(crate) result: Value,
     /// Compare only: the first address offset at which the ranges differ.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +28,7 @@ pub(crate) struct DmaReport<'a> {
     /// The fault that ended the work early.
     #[serde(serialize_with = "fault")]
     pub(crate) fault: Option<Fault>,
-    /// Memory of the process that a peer decodes (rule B7).
+    /// Memory of the process that a peer decodes.
     #[serde(serialize_with = "overlaps")]
     pub(crate) overlaps: &'a [Overlap],
     /// How many transactions peers caught, at least.
@@ -134,7 +134,7 @@ fn duration(value: Duration) -> String {
 /// Any value as the line of JSON that `--json` prints.
 ///
 /// # Errors
-/// Never, in fact: no map here has other keys than strings.
+/// None in practice: every map here has strings for keys.
 pub(crate) fn object(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value)
         .map_err(|e| Error::File { path: "standard output".into(), source: e.into() })

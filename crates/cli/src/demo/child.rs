@@ -2,8 +2,8 @@
 //! which recomputes itself what devices do to it.
 //!
 //! It answers lines on its standard output to lines on its standard input, and exits when that
-//! ends, so that no child outlives the demonstration. What it holds are atomics: a device
-//! changes them behind the compiler's back.
+//! ends, so that no child outlives the demonstration. Its memory consists of atomics, because
+//! devices change it while the program runs.
 //!
 //! | question | answer |
 //! |---|---|
@@ -66,7 +66,7 @@ pub(crate) const WORD: &str = "demo-child";
 /// What the kernel executes, also where the file was replaced meanwhile.
 pub(super) const SELF: &str = "/proc/self/exe";
 
-/// A distance that there is none of.
+/// The distance of a vertex that cannot be reached.
 const UNREACHED: u32 = u32::MAX;
 
 /// A page that the process may read and not write: a constant of its program.
@@ -181,7 +181,7 @@ impl Memory {
             ),
             "search" => self.graph.as_ref()?.search(number(words)?)?,
             "constant" => {
-                // Not the compiler's opinion of a constant, but the memory's.
+                // What the memory holds, and not what the compiler knows of the constant.
                 let page = black_box(&CONSTANT);
                 format!("{} {} {}", page.0.as_ptr() as u64, page.0.len(), crc32c::crc32c(&page.0))
             }

@@ -1,4 +1,4 @@
-//! Devices that come into a group with mappings and bonds, and one that is pulled out.
+//! Devices that are plugged into a group with mappings and bonds, and one that is removed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! One PASID for each process, on all its devices; and no other way in.
+//! A process has one PASID on all its devices, and no device reaches it otherwise.
 
 use sva_core::error::{BindError, Refusal};
 use sva_core::{Bind, DmaError, FaultReason};

@@ -1,5 +1,5 @@
-//! The peer's window is laid over a buffer that the process has: addresses of the bus and of a
-//! process come from different hands, and nothing else keeps them apart.
+//! A peer's window lies at the address of a buffer of the process. Addresses of the bus and of a
+//! process are assigned independently, and only ACS redirection keeps them apart.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
-//! `sva demo --faults`: a storm of page requests, in which everything happens that can befall them.
+//! `sva demo --faults`: a storm of page requests, and all events that can end one.
 //!
-//! Devices fault all the time, each access at a page that is not there. Meanwhile a space is slow,
-//! the queue overflows, a space ends, a bond is unbound.
+//! Devices fault all the time: each access is to an absent page. Meanwhile a space is slow, the queue
+//! overflows, a space ends, a bond is unbound.
 
 mod fixture;
 mod gate;
@@ -27,15 +27,15 @@ const SUCCESS: GroupOutcome = GroupOutcome::Response(ResponseCode::Success);
 
 pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
     let mut fixture = Fixture::new(context)?;
-    begins(context, &fixture)?;
-    slow(context, &fixture)?;
-    overflows(context, &mut fixture)?;
-    ends(context, &mut fixture)?;
-    unbound(context, &mut fixture)?;
-    stills(context, fixture)
+    start(context, &fixture)?;
+    slow_space(context, &fixture)?;
+    queue_overflow(context, &mut fixture)?;
+    end_of_a_space(context, &mut fixture)?;
+    unbind(context, &mut fixture)?;
+    finish(context, fixture)
 }
 
-fn begins(context: &mut Context, fixture: &Fixture) -> Result<(), Failure> {
+fn start(context: &mut Context, fixture: &Fixture) -> Result<(), Failure> {
     fixture.advance(context, "the storm begins", STEP, |_| true)?;
     let counts = fixture.machine.iommu.page_counts();
     let all = fixture.bindings.iter().all(|binding| binding.runner.accesses() >= STEP)
@@ -50,7 +50,7 @@ fn begins(context: &mut Context, fixture: &Fixture) -> Result<(), Failure> {
     Ok(())
 }
 
-fn slow(context: &mut Context, fixture: &Fixture) -> Result<(), Failure> {
+fn slow_space(context: &mut Context, fixture: &Fixture) -> Result<(), Failure> {
     let gate = &fixture.memory(SpaceName::Slow)?.gate;
     gate.shut();
     fixture.until(context, "a space becomes slow", || gate.holds_somebody())?;
@@ -110,7 +110,7 @@ fn outcomes(
     Ok(as_expected)
 }
 
-fn overflows(context: &mut Context, fixture: &mut Fixture) -> Result<(), Failure> {
+fn queue_overflow(context: &mut Context, fixture: &mut Fixture) -> Result<(), Failure> {
     fixture.stop_workers();
     // Once all wait, nobody asks beside us; an access that is answered success would look and ask
     // again at once, for as long as nobody sorts.
@@ -155,7 +155,7 @@ fn no_fault_but_at_the_end(fixture: &Fixture) -> bool {
         .all(|binding| !binding.runner.is_over() || binding.space_name == SpaceName::Process)
 }
 
-fn ends(context: &mut Context, fixture: &mut Fixture) -> Result<(), Failure> {
+fn end_of_a_space(context: &mut Context, fixture: &mut Fixture) -> Result<(), Failure> {
     let before = fixture.machine.iommu.page_counts();
     let memory = fixture.memory(SpaceName::Ends)?;
     memory.gate.shut();
@@ -202,7 +202,7 @@ fn is_untranslatable(reason: FaultReason) -> bool {
     matches!(reason, FaultReason::Untranslatable(_))
 }
 
-fn unbound(context: &mut Context, fixture: &mut Fixture) -> Result<(), Failure> {
+fn unbind(context: &mut Context, fixture: &mut Fixture) -> Result<(), Failure> {
     /// Requests that wait behind the one that is being resolved.
     const WAIT: usize = 8;
     let gate = fixture.memory(SpaceName::Unbound)?.gate.clone();
@@ -262,7 +262,7 @@ fn reaches_nothing(device: &Device, pasid: Pasid) -> bool {
 }
 
 /// The storm is over: what it left behind.
-fn stills(context: &mut Context, mut fixture: Fixture) -> Result<(), Failure> {
+fn finish(context: &mut Context, mut fixture: Fixture) -> Result<(), Failure> {
     fixture.until(context, "the process has all its pages", || {
         fixture.of(SpaceName::Process).all(|binding| binding.runner.is_over())
     })?;
