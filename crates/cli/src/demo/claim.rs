@@ -43,13 +43,14 @@ impl Claim {
         let rules = padded(&terminal.palette.paint(Role::Faint, self.rules.join(" ")), 5);
         let figures = self.figures.short();
         let head = format!("  {mark} {rules} {}", self.text);
-        let (start, end) = (width(&head), INDENT.len() - 2 + SENTENCE + 1 + FIGURES);
+        let start = width(&head);
+        let end = INDENT.len() - 2 + SENTENCE + 1 + FIGURES.max(width(&figures));
         let mut text = if columns >= end {
             format!("  {mark} {rules} {:<SENTENCE$} {figures:>FIGURES$}", self.text)
         } else if figures.is_empty() || start + 2 + width(&figures) <= columns {
             wrapped(&format!("{head}  {figures}"), columns, INDENT)
         } else {
-            format!("{}\n{INDENT}{figures}", wrapped(&head, columns, INDENT))
+            wrapped(&format!("{head}\n{INDENT}{figures}"), columns, INDENT)
         };
         text.truncate(text.trim_end().len());
         for said in self.figures.0.iter().filter_map(|figure| figure.said()) {

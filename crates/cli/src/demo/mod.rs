@@ -84,7 +84,8 @@ fn perform(args: &DemoArgs, output: Output) -> Result<u8, Error> {
         ("sva demo: software devices on the memory of live processes", chapters::ALL)
     };
     if !output.json {
-        output.print(&format!("{title}, with random data from seed {seed}"))?;
+        let title = format!("{title}, with random data from seed {seed}");
+        output.print(&output.terminal.wrapped(&title, "  "))?;
     }
     let mut results = Results { seed, claims: Vec::new(), bonds: Vec::new() };
     for (n, chapter) in chapters.iter().enumerate() {

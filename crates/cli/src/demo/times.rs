@@ -104,11 +104,13 @@ const PART: usize = 18;
 /// as many parts as fit.
 pub(super) fn text(bonds: &[BondTimes], terminal: Terminal) -> String {
     let palette = terminal.palette;
-    let fit = terminal.columns_or_standard().saturating_sub(CELLS) / PART;
+    let fit = (terminal.columns_or_standard().saturating_sub(CELLS) / PART).max(1);
+    // As many parts in each table as in the others.
+    let each = PARTS.len().div_ceil(PARTS.len().div_ceil(fit));
     let title = "Microseconds (m: milliseconds) by bond: p50, p99, longest";
     let mut text = format!("\n{}", palette.paint(Role::Heading, title));
     let parts: Vec<usize> = (0..PARTS.len()).collect();
-    for (n, some) in parts.chunks(fit.max(1)).enumerate() {
+    for (n, some) in parts.chunks(each).enumerate() {
         if n > 0 {
             text.push('\n');
         }
