@@ -21,8 +21,8 @@ use access::{AccessGuard, Block, copies};
 use kinds::{KINDS, Kinds, for_each_kind};
 use ways::Slots;
 
-/// Adds all rows. The baseline of an access is the same access without a guard; that of a wait is two
-/// readings of the clock.
+/// Adds all rows. The baseline of an access is the same access without a guard; that of a wait is
+/// two readings of the clock.
 pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     // Before there are threads: afterwards it takes the kernel some 10 ms.
     Slots::<false>::register()?;

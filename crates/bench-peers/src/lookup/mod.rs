@@ -134,7 +134,8 @@ fn subjects<'a, const DEPENDENT: bool>(
     Ok(subjects! {
         "vm-memory Iotlb in RwLock", Goal::None, peers::LockedIotlb::new(mappings)?;
         "64 slots, then 5 ways", GOAL, FirstLevel::<_, 64>::over(Table::<5, true>::new(mappings));
-        "last range, then 5 ways", Goal::None, FirstLevel::<_, 1>::over(Table::<5, true>::new(mappings));
+        "last range, then 5 ways", Goal::None,
+            FirstLevel::<_, 1>::over(Table::<5, true>::new(mappings));
         "5 ways, preferred first", Goal::None, Table::<5, true>::new(mappings);
         "5 ways, in order", Goal::None, Table::<5, false>::new(mappings);
         "2 ways, preferred first", Goal::None, Table::<2, true>::new(mappings);

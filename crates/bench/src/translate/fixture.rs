@@ -72,7 +72,8 @@ impl Fixture {
         Ok(port)
     }
 
-    /// Addresses of `len` bytes, aligned, at random places of random extents; the same for each seed.
+    /// Addresses of `len` bytes, aligned, at random places of random extents: the same in each
+    /// run.
     pub(super) fn addresses(&self, count: usize, len: u64) -> Vec<u64> {
         let mut random = fastrand::Rng::with_seed(5);
         (0..count)

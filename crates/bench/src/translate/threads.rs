@@ -49,8 +49,8 @@ pub(super) fn run(
         for (thread, figures) in figures.into_iter().enumerate() {
             let (value, baseline) = figures?;
             let case = format!(
-                "two threads, {extents} same ranges of 4 KiB, thread {thread}; plain hash table, two \
-                 threads"
+                "two threads, {extents} same ranges of 4 KiB, thread {thread}; \
+                 plain hash table, two threads"
             );
             rows.add(case, "M look-ups/s", 1e3 / value, 1e3 / baseline, Goal::RatioAtLeast(0.9));
             let case = format!(

@@ -1,7 +1,7 @@
 //! `sva demo --faults`: a storm of page requests, and all events that can end one.
 //!
-//! Devices fault all the time: each access is to an absent page. Meanwhile a space is slow, the queue
-//! overflows, a space ends, a bond is unbound.
+//! Devices fault all the time: each access is to an absent page. Meanwhile a space is slow, the
+//! queue overflows, a space ends, a bond is unbound.
 
 mod fixture;
 mod gate;
