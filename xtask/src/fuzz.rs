@@ -119,12 +119,21 @@ fn one(context: &Context, target: &str, each: Duration) -> Result<Run, String> {
     let command = toolchain::cargo(context, TOOLCHAIN, &words);
     let kept = context.keep(command, each + minutes(3))?;
     if !kept.status.success() {
-        let lines: Vec<&str> = kept.stderr.lines().collect();
-        let tail = lines[lines.len().saturating_sub(60)..].join("\n");
-        return Err(format!("the target `{target}` ended with {}:\n{tail}", kept.status));
+        let what = complaint(&kept.stderr);
+        return Err(format!("the target `{target}` ended with {}:\n{what}", kept.status));
     }
     let run = figures(target, &kept.stderr);
     run.ok_or_else(|| format!("the target `{target}` executed nothing:\n{}", kept.stderr))
+}
+
+/// What was wrong: the words of a panic or of the sanitizer, and where the input is. All that was
+/// said where neither is found.
+fn complaint(said: &str) -> String {
+    let begins = |line: &&str| line.contains(" panicked at ") || line.contains("ERROR: ");
+    let words = said.lines().skip_while(|line| !begins(line)).take(6);
+    let input = said.lines().filter(|line| line.contains("Test unit written to"));
+    let found: Vec<&str> = words.chain(input).collect();
+    if found.is_empty() { said.to_owned() } else { found.join("\n") }
 }
 
 /// What libFuzzer says at the end, and in the last line about its progress.
@@ -153,5 +162,15 @@ mod tests {
         let run = Run { target: "t".to_owned(), executions: 90, covered: 34 };
         assert_eq!(figures("t", said), Some(run));
         assert_eq!(figures("t", "stat::number_of_executed_units: 0\n"), None);
+    }
+
+    #[test]
+    fn of_a_crash_the_words_and_the_input_are_told() {
+        let said = "INFO: x\nthread 'm' panicked at src/a.rs:1:2:\nthe words\n==1== ERROR: \
+                    libFuzzer: deadly signal\n#0\n#1\n#2\n#3\nTest unit written to crash-1\n";
+        let what = complaint(said);
+        assert!(what.contains("the words") && what.ends_with("crash-1"), "{what}");
+        assert!(!what.contains("INFO") && !what.contains("#3"), "{what}");
+        assert_eq!(complaint("cannot build"), "cannot build");
     }
 }

@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn links_and_paths_are_found_with_their_lines() {
         let text = without_fences(
-            "a [b](c.md#d)\n```\n[x](y) `crates/z`\n```\nsee `crates/core/src/lib.rs` and `[no](link)`",
+            "a [b](c.md#d)\n```\n[x](y) `crates/z`\n```\n\
+             see `crates/core/src/lib.rs` and `[no](link)`",
         );
         assert_eq!(links(&text), [(1, "c.md#d".to_owned())]);
         assert_eq!(named_paths(&text), [(5, "crates/core/src/lib.rs".to_owned())]);

@@ -51,7 +51,8 @@ mod tests {
 
     #[test]
     fn a_row_without_one_of_its_keys_is_refused() {
-        let good = r#"[{"case":"a","unit":"ns","value":1.0,"baseline":2,"ratio":null,"goal":">= 0.9","met":false}]"#;
+        let good = r#"[{"case":"a","unit":"ns","value":1.0,"baseline":2,
+            "ratio":null,"goal":">= 0.9","met":false}]"#;
         assert_eq!(bench_rows(good).map(|(rows, missed)| (rows, missed.len())), Ok((1, 1)));
         assert!(bench_rows(&good.replace("\"unit\":\"ns\",", "")).is_err());
         assert!(bench_rows(&good.replace("1.0", "\"fast\"")).is_err());

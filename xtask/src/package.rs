@@ -8,8 +8,8 @@ use crate::context::Context;
 use crate::outcome::{Outcome, minutes};
 
 /// What each of them says about itself.
-const KEYS: [&str; 7] =
-    ["description", "license", "repository", "readme", "documentation", "keywords", "categories"];
+const KEYS: [&str; 6] =
+    ["description", "license", "readme", "documentation", "keywords", "categories"];
 
 /// The step.
 pub(crate) fn check(context: &Context) -> Result<Outcome, String> {
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let package = json!({
-            "name": "p", "description": "d", "license": "MIT", "repository": "r",
+            "name": "p", "description": "d", "license": "MIT",
             "readme": "README.md", "documentation": "d", "keywords": ["k"], "categories": [],
             "dependencies": [
                 {"name": "a", "path": "/a", "req": "*", "kind": null},

@@ -170,11 +170,13 @@ fn none() {}
     fn the_document_is_filled_again_to_the_same_and_gaps_are_named() {
         let mut shown = Shown::new();
         collect("f.rs", SOURCE, &mut shown);
-        let document = "# Rules\n- **U5** text\n  - `old` in `g.rs`\n- **T7** text\n- **F1** text (not built yet)\n";
+        let document = "# Rules\n- **U5** text\n  - `old` in `g.rs`\n\
+                        - **T7** text\n- **F1** text (not built yet)\n";
         let (once, wrong) = fill(document, &shown);
         assert_eq!(
             once,
-            "# Rules\n- **U5** text\n  - `above` in `f.rs`\n- **T7** text\n- **F1** text (not built yet)\n"
+            "# Rules\n- **U5** text\n  - `above` in `f.rs`\n\
+             - **T7** text\n- **F1** text (not built yet)\n"
         );
         assert_eq!(fill(&once, &shown).0, once);
         assert!(

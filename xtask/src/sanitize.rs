@@ -17,10 +17,10 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// anything else, above all a page that has been taken away and is zeroed or poisoned, is an access
 /// that nobody waited for.
 const ACCESSES: [&str; 8] = [
-    "sva_core::DmaPort>",
-    "sva_core::atomic::sealed::Word>",
-    "as sva_core::AddressSpace>::read",
-    "as sva_core::AddressSpace>::write",
+    "sva_core::dma::port::DmaPort>",
+    "sva_core::dma::atomic::sealed::Word>",
+    "as sva_core::api::space::AddressSpace>::read",
+    "as sva_core::api::space::AddressSpace>::write",
     "sva_testkit::arena::arena_space::ArenaSpace>::peek",
     "sva_testkit::arena::arena_space::ArenaSpace>::poke",
     "sva_vmm::memory::DeviceMemory<",
@@ -46,7 +46,9 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     }
     let Some(symbolizer) = symbolizer() else {
         return Ok(Outcome::Skipped(
-            "neither addr2line (of binutils) nor llvm-symbolizer is there, and a report is told by its functions' names".to_owned(),
+            "neither addr2line (of binutils) nor llvm-symbolizer is there, and a report is told by \
+             its functions' names"
+                .to_owned(),
         ));
     };
     let symbolizer = symbolizer.display();
@@ -80,7 +82,10 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     // inlined functions among them: without a symbolizer it writes none of those, so one is named.
     command.env(
         "TSAN_OPTIONS",
-        format!("exitcode=0 suppress_equal_stacks=0 suppress_equal_addresses=0 external_symbolizer_path={symbolizer}"),
+        format!(
+            "exitcode=0 suppress_equal_stacks=0 suppress_equal_addresses=0 \
+             external_symbolizer_path={symbolizer}"
+        ),
     );
     let kept = context.keep(command, minutes(10))?;
     let verdict = judge(&kept.stderr);
@@ -100,7 +105,8 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     }
     if verdict.accesses == 0 {
         return Err(
-            "not one access raced: these tests have devices that write to one page at the same time, so ThreadSanitizer has not looked"
+            "not one access raced: these tests have devices that write to one page at the same \
+             time, so ThreadSanitizer has not looked"
                 .to_owned(),
         );
     }
@@ -207,14 +213,18 @@ fn judge(text: &str) -> Verdict {
 mod tests {
     use super::*;
 
-    const PORT: &str = "  Write of size 8 at 0x7f by thread T1:\n    #0 memcpy x\n    #1 <sva_core::DmaPort>::write x\n";
-    const OWNER: &str = "  Previous read of size 8 at 0x7f by thread T2:\n    #0 <sva_testkit::arena::arena_space::ArenaSpace>::peek x\n";
-    const POISON: &str = "  Previous write of size 8 at 0x7f by main thread:\n    #0 <sva_testkit::arena::memory::Arena>::poison x\n";
+    const PORT: &str = "  Write of size 8 at 0x7f by thread T1:\n    #0 memcpy x\n    \
+                        #1 <sva_core::dma::port::DmaPort>::write x\n";
+    const OWNER: &str = "  Previous read of size 8 at 0x7f by thread T2:\n    \
+                         #0 <sva_testkit::arena::arena_space::ArenaSpace>::peek x\n";
+    const POISON: &str = "  Previous write of size 8 at 0x7f by main thread:\n    \
+                          #0 <sva_testkit::arena::memory::Arena>::poison x\n";
 
     fn report(first: &str, second: &str) -> String {
         let line = "==================\n";
         format!(
-            "{line}WARNING: ThreadSanitizer: data race (pid=1)\n{first}\n{second}\n  Thread T1 created by main thread at:\n    #0 x\n\nSUMMARY: x\n{line}"
+            "{line}WARNING: ThreadSanitizer: data race (pid=1)\n{first}\n{second}\n  \
+             Thread T1 created by main thread at:\n    #0 x\n\nSUMMARY: x\n{line}"
         )
     }
 
@@ -233,7 +243,8 @@ mod tests {
 
     #[test]
     fn a_report_of_another_kind_is_never_expected() {
-        assert_eq!(judge("==================\nWARNING: ThreadSanitizer: signal-unsafe call inside of a signal\n").others.len(), 1);
+        let signal = "WARNING: ThreadSanitizer: signal-unsafe call inside of a signal\n";
+        assert_eq!(judge(&format!("==================\n{signal}")).others.len(), 1);
         assert_eq!(judge("ThreadSanitizer: CHECK failed: tsan_rtl.cpp:261\n").others.len(), 1);
     }
 }

@@ -40,7 +40,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "loom", what: "model checking of the core's races", run: loom },
     Step {
         name: "mutate",
-        what: "every patch with a defect of others applies; what is switched in the sources is found",
+        what: "every patch with a defect of others applies; those that are switched are found",
         run: mutate::check,
     },
     Step {
@@ -205,7 +205,11 @@ fn naive(context: &Context) -> Result<Outcome, String> {
         .collect();
     println!("{}", report.join("\n"));
     if kept.status.success() {
-        return Err("the exec test passes with the per-call check by pid: it does not see the race that it is there for".to_owned());
+        return Err(
+            "the exec test passes with the per-call check by pid: it does not see the race \
+                    that it is there for"
+                .to_owned(),
+        );
     }
     if !(kept.stdout.contains("test result: FAILED") && kept.stdout.contains("touched")) {
         return Err(format!(

@@ -128,13 +128,13 @@ impl Scene {
         let iotlb_bytes = (pages as usize * 128).max(IommuConfig::default().iotlb_bytes);
         let iommu = Iommu::new(
             Arc::new(FlatTopology::new()),
-            IommuConfig { iotlb_bytes, ..IommuConfig::default() },
+            IommuConfig::default().iotlb_bytes(iotlb_bytes),
         );
         let spec = DeviceSpec {
             bdf: Bdf::new(0, 1, 0, 0).ok_or("no such device")?,
             capabilities: Capabilities::translating(PasidWidth::MAX, 8),
         };
-        let device = iommu.plug_in(Plug::new(spec))?.device;
+        let device = iommu.plug(Plug::new(spec))?.device;
         let bond =
             iommu.bind_device(&device, &space.handle(), Bind::new(()).features(Features::NONE))?;
         Ok(Self { bond, device, space, guest, locked, pages })

@@ -5,8 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use serde_json::json;
+use sva_core::Bdf;
 use sva_core::error::{BindError, BindGroupError, PlugError, Refusal};
-use sva_core::{Bdf, DmaCause};
+use sva_core::port::DmaCause;
 use sva_devices::CompletionRecord;
 use sva_host::{AttachError, FindError, RegionsError};
 use sva_pci::ConfigError;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
-use sva_core::{Bdf, Fault, Overlap, Pasid};
+use sva_core::event::Overlap;
+use sva_core::{Bdf, Fault, Pasid};
 
 use crate::error::Error;
 

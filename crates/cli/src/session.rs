@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sva_core::Topology;
+use sva_core::bond::GroupBond;
 use sva_core::error::BindError;
-use sva_core::topology::{PathPolicy, Topology};
+use sva_core::event::Overlap;
+use sva_core::topology::PathPolicy;
 use sva_core::{
-    AddrRange, AddressSpace, Bdf, Bind, Bond, Device, Event, Features, GroupBond, Iommu,
-    IommuConfig, Overlap, Pasid,
+    AddrRange, AddressSpace, Bdf, Bind, Bond, Device, Event, Features, Iommu, IommuConfig, Pasid,
+    Plug,
 };
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_host::HostSpace;
@@ -58,7 +61,10 @@ impl Session {
                 .is_some_and(|function| function.model.as_deref() == Some(MODEL))
             {
                 let in_flight = InFlight::new();
-                movers.push((iommu.plug_with(spec, in_flight.clone())?.device, in_flight));
+                movers.push((
+                    iommu.plug(Plug::new(spec).model(in_flight.clone()))?.device,
+                    in_flight,
+                ));
             } else {
                 let _ = iommu.plug(spec)?;
             }

@@ -1,6 +1,7 @@
 //! The data mover's work in pieces: between two of them a signal is seen and the progress shown.
 
-use sva_core::{DmaCause, Fault};
+use sva_core::Fault;
+use sva_core::port::DmaCause;
 use sva_devices::{CompletionRecord, Descriptor, TransferCause, TransferError};
 
 use crate::error::Error;

@@ -1,7 +1,8 @@
 //! Transactions of one piece of work: each looks first whether the work is to stop, and says how
 //! far it came.
 
-use sva_core::{Access, DmaCause, DmaError, Segment};
+use sva_core::port::DmaCause;
+use sva_core::{Access, DmaError, Segment};
 
 use crate::in_flight::Run;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use sva_core::HostFailure;
+use sva_core::port::HostFailure;
 
 /// Live processes can be attached on x86-64 Linux only, and this program runs elsewhere.
 ///

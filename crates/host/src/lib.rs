@@ -7,7 +7,7 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use sva_core::{AddressSpace, Bind, Iommu, IommuConfig};
+//! use sva_core::{AddressSpace, Bind, Iommu, IommuConfig, Plug};
 //! use sva_devices::{DataMover, DataMoverConfig, Descriptor, InFlight};
 //! use sva_pci::{DEFAULT_TOML, Fabric};
 //!
@@ -15,7 +15,7 @@
 //! let fabric = Arc::new(Fabric::from_toml(DEFAULT_TOML)?);
 //! let iommu = Iommu::new(fabric.clone(), IommuConfig::default());
 //! let in_flight = InFlight::new();
-//! let device = iommu.plug_with(fabric.devices()[0], in_flight.clone())?.device;
+//! let device = iommu.plug(Plug::new(fabric.devices()[0]).model(in_flight.clone()))?.device;
 //!
 //! // This process, or any other by its number. A bind takes an `Arc<dyn AddressSpace>`.
 //! let process: Arc<dyn AddressSpace> = match sva_host::attach(std::process::id()) {
@@ -75,6 +75,10 @@
 //!   debugger's would.
 
 #![deny(unsafe_code)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod clock;
 mod error;

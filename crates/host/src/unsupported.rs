@@ -6,9 +6,12 @@ use std::env::consts;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
-    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    Access, AddrRange, AddressSpace, EndReason, Segment, SpaceCapabilities, SpaceId, SpaceWatcher,
+    StopCause, Stopped,
 };
 
 use crate::error::{AttachError, RegionsError, UnsupportedPlatform};

@@ -32,7 +32,7 @@ fn a_device_reads_and_writes_what_the_process_itself_sees() {
     assert_eq!(read(&*space, at, 16).unwrap(), [7; 16]);
     write(&*space, at + 100, b"hello").unwrap();
     assert_eq!(target.peek(at + 100, 5), b"hello");
-    // Never touched by the process: both ways.
+    // The process has never touched these pages; read and write them both.
     assert_eq!(read(&*space, at + (1 << 19), 8).unwrap(), [0; 8]);
     write(&*space, at + (1 << 19) + PAGE, b"fresh").unwrap();
     assert_eq!(target.peek(at + (1 << 19) + PAGE, 5), b"fresh");
@@ -51,7 +51,7 @@ fn a_page_that_the_process_may_not_write_is_not_written() {
     assert_eq!(target.peek(readable, 4), [0x5a; 4]);
     target.ask(&format!("protect {closed:#x} {PAGE} write"));
     assert_eq!(target.peek(closed, 4), [0x5a; 4]);
-    // What is permitted now is permitted to the device as well, and the other way round.
+    // The device has the permissions that the process has now, no more and no less.
     write(&*space, closed, b"yes").unwrap();
     target.ask(&format!("protect {closed:#x} {PAGE} read"));
     assert_stopped(write(&*space, closed, b"no"), 0, "denied");
@@ -95,7 +95,7 @@ fn a_hole_stops_an_access_at_its_exact_byte() {
                 && buf[before as usize..].iter().all(|&byte| byte == 0)
         );
     }
-    // Over many pages, so that the kernel works in several steps.
+    // Many pages, so that the kernel needs several steps.
     let big = target.map("private", 64 * PAGE);
     target.ask(&format!("unmap {:#x} {PAGE}", big + 63 * PAGE));
     assert_stopped(
@@ -175,7 +175,7 @@ fn addresses_that_are_nobodys_are_not_mapped() {
         assert_stopped(read(&*space, address, 8).map(drop), 0, "not mapped");
         assert_stopped(write(&*space, address, &[0; 8]), 0, "not mapped");
     }
-    // In the middle of a gather, and with nothing asked for.
+    // Also in the middle of a gather, and for no bytes at all.
     let pieces = [piece(target.canary, 4), piece(1 << 63, 4), piece(target.canary, 4)];
     assert_stopped(space.read(&pieces, &mut [0; 12], Access::READ), 4, "not mapped");
     space.read(&[], &mut [], Access::READ).unwrap();
@@ -210,7 +210,7 @@ fn parent_and_child_do_not_see_each_others_private_writes() {
     target.poke(shared, 4, 1);
     let space = target.attach();
     let child: u32 = target.ask("fork").parse().unwrap();
-    // Copy-on-write by the device, by the child, and seen from both sides.
+    // The device breaks copy-on-write, then the child does. Neither sees the other's bytes.
     write(&*space, private, &[2; 4]).unwrap();
     write(&*space, shared, &[3; 4]).unwrap();
     assert_eq!(target.ask(&format!("child peek {private:#x} 4")), "01010101");
@@ -255,7 +255,7 @@ fn a_page_that_is_absent_stops_an_access_that_does_not_wait_for_it() {
     // Resolving it makes it present.
     read(&*space, at + 2 * PAGE, 1).unwrap();
     space.read(&[piece(at, 2 * PAGE + 5)], &mut buf[..2 * PAGE as usize + 5], reading).unwrap();
-    // What cannot be present is said as it is.
+    // Where no page can be present, the cause is the mapping's.
     assert_stopped(space.read(&[piece(hole + PAGE, 8)], &mut [0; 8], reading), 0, "not mapped");
     let closed = target.map("none", PAGE);
     assert_stopped(space.read(&[piece(closed, 8)], &mut [0; 8], reading), 0, "denied");
@@ -289,7 +289,7 @@ fn what_regions_says_is_what_a_device_gets() {
     for region in &regions {
         let got = read(&*space, region.range.first(), 1);
         assert_eq!(got.is_ok(), region.unusable(Access::READ).is_none(), "{region:?}: {got:?}");
-        // The same byte back, so that the process does not notice.
+        // The same byte is written back, so that the process does not change.
         let byte = got.unwrap_or_else(|_| vec![0]);
         let put = write(&*space, region.range.first(), &byte);
         assert_eq!(put.is_ok(), region.unusable(Access::WRITE).is_none(), "{region:?}: {put:?}");

@@ -82,7 +82,7 @@ fn the_tracer_process_never_allocates() {
         assert_eq!(read(&*space, target.canary, 1).unwrap(), [0xc5]);
     }
 
-    // Refused in the stop.
+    // Refused while the thread is stopped.
     assert_eq!(target.ask("subreaper"), "0");
     assert!(matches!(attach(target.pid()), Err(AttachError::AdoptsOrphans { .. })));
     let mut target = Target::start("serve");
@@ -91,7 +91,7 @@ fn the_tracer_process_never_allocates() {
         assert_eq!(target.ask("reap-any"), "-1 10");
     }
 
-    // Killed, or replaced by exec, or kept from going on, at any moment.
+    // The target is killed, or replaced by exec, or stopped, at any moment.
     let (mut failed, mut attached) = (0, 0);
     let mut count =
         |result: Result<(), AttachError>| if result.is_ok() { attached += 1 } else { failed += 1 };
@@ -121,7 +121,7 @@ fn the_tracer_process_never_allocates() {
     println!("{attached} attached, {failed} failed");
 }
 
-/// Or all else would show nothing.
+/// Without this the rest of the test would show nothing.
 fn the_allocator_sees_another_process() {
     // SAFETY: the child does what it is to be caught at, and ends.
     let child = unsafe { libc::fork() };

@@ -14,7 +14,7 @@ use sva_core::{Access, AddressSpace, StopCause};
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-/// The limit is one for all tests here.
+/// All tests in this file share the limit.
 static LIMIT: Mutex<()> = Mutex::new(());
 
 fn wait(time: Duration) {
@@ -68,7 +68,7 @@ fn a_program_without_descriptors_to_spare_harms_no_process() {
 fn a_program_without_descriptors_does_not_take_a_living_space_for_ended() {
     // shows U7, U4
     let _alone = LIMIT.lock();
-    // Its leader goes and leaves the memory to a thread: somebody has to be looked for.
+    // The leader exits and a thread keeps the memory, so the monitor has to search for a member.
     let mut target = Target::start("serve");
     let space = target.attach();
     let witness = support::Witness::of(&space);

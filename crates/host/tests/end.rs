@@ -10,7 +10,7 @@ use support::{PATIENCE, Target, Witness, numbers, read, traced_by, until, write}
 use sva_core::{AddressSpace, EndReason, StopCause};
 use sva_sync::atomic::Ordering;
 
-/// Rule U4 says 100 ms; the test machine may be busy with other things for as long again as this.
+/// An end is noticed within 100 ms (U4). The slack is for a test machine that is busy.
 const BOUND: Duration = Duration::from_millis(100);
 const SLACK: Duration = Duration::from_millis(900);
 
@@ -137,9 +137,9 @@ fn the_slow_handler_of_one_space_holds_up_no_other() {
 struct Slow(std::sync::Arc<sva_sync::atomic::AtomicBool>);
 
 impl sva_core::SpaceWatcher for Slow {
-    fn space_ended(&self, _: sva_core::SpaceId, _: EndReason) -> sva_core::ExitWork {
+    fn space_ended(&self, _: sva_core::SpaceId, _: EndReason) -> sva_core::space::ExitWork {
         let release = self.0.clone();
-        sva_core::ExitWork::new(move || {
+        sva_core::space::ExitWork::new(move || {
             let begin = Instant::now();
             while !release.load(Ordering::SeqCst) && begin.elapsed() < PATIENCE {
                 std::thread::sleep(Duration::from_millis(1));
@@ -166,7 +166,7 @@ fn dropping_the_last_handle_leaves_nothing_behind() {
     assert_eq!(target.ask("reap-any"), "-1 10", "ECHILD: it has no child");
 }
 
-/// What there is to be seen of a process.
+/// What other tasks can see of a process.
 fn traces(pid: u32) -> (Vec<u32>, Vec<u32>, String, [String; 6]) {
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let keys = ["TracerPid", "Threads", "SigBlk", "SigPnd", "ShdPnd", "SigIgn"];
@@ -227,8 +227,7 @@ fn a_thousand_accesses_in_flight_end_with_the_space() {
     }
 }
 
-/// A process decides how long an access to its memory takes. That is its own affair: it holds up no
-/// other.
+/// A process decides how long an access to its memory takes. It must not delay other processes.
 #[test]
 fn a_process_whose_memory_never_answers_holds_up_no_other() {
     // shows S3, U4
@@ -260,6 +259,6 @@ fn a_process_whose_memory_never_answers_holds_up_no_other() {
     assert_in_time(from, told);
     assert!(!reading.is_finished(), "the access waits still");
     drop(stuck);
-    // The userfaultfd goes with the process, and the access ends, with or without the byte.
+    // The userfaultfd ends with the process. Then the access ends, with or without the byte.
     until("the access has ended", || reading.is_finished());
 }

@@ -14,7 +14,8 @@ use sva_sync::atomic::{AtomicU32, Ordering};
 
 const ROUNDS: u32 = 25;
 
-/// Attaches, writes and lets go until told to stop; answers the spaces that it still has.
+/// Attaches, reads and drops handles until it is told to stop. Returns the spaces that it still
+/// has.
 fn attacker(
     pid: Arc<AtomicU32>,
     canary: Arc<sva_sync::atomic::AtomicU64>,
@@ -32,7 +33,7 @@ fn attacker(
                 let at = canary.load(Ordering::SeqCst);
                 match read(&*space, at, 8) {
                     Ok(bytes) => assert_eq!(bytes, [0xc5; 8], "seed {seed}"),
-                    // An image of another layout, or none any more.
+                    // The image has another layout, or the process has gone.
                     Err(stopped) => {
                         assert!(!matches!(stopped.cause, StopCause::Host(_)), "{stopped}")
                     }
@@ -123,8 +124,7 @@ fn disturb(target: &mut Target, random: &mut fastrand::Rng) {
             std::thread::sleep(Duration::from_micros(random.u64(..2000)));
             target.signal(libc::SIGCONT);
         }
-        // Its threads would see a helper by `__WALL`, if one of them were stopped for it: only that
-        // much is not promised.
+        // Without `__WALL`, by which its threads could see the intermediate task.
         3 => assert_eq!(target.ask("wait-loop 20 plain"), "-1 10"),
         4 => _ = target.ask("thread"),
         _ => _ = target.map("private", 1 << 20),

@@ -50,7 +50,7 @@ fn many_spaces_are_told_apart() {
     for (target, space) in targets.iter().zip(&spaces) {
         assert_eq!(target.attach().id(), space.id());
     }
-    // Some go, the others are found still.
+    // Some end; the others are still found.
     let kept: Vec<_> = spaces.into_iter().enumerate().filter(|(index, _)| index % 3 != 0).collect();
     for (index, space) in &kept {
         assert_eq!(targets[*index].attach().id(), space.id());
@@ -71,7 +71,7 @@ fn threads_and_clone_vm_tasks_are_the_same_space() {
     }
     let witness = Witness::of(&space);
     let at = target.map("private", 4096);
-    // The process goes, its memory lives on in the other.
+    // The process exits, and its memory lives on in the other one.
     target.tell("exit");
     until("the process is gone", || status(target.pid(), "State").starts_with('Z'));
     std::thread::sleep(std::time::Duration::from_millis(100));
@@ -149,7 +149,7 @@ fn the_own_process_is_a_space_without_an_anchor() {
     assert_eq!(from_thread, space.id());
 }
 
-/// Makes a process with a given number, by telling the kernel which one was last.
+/// Makes a process with a given number: it sets the number that the kernel has used last.
 fn start_as(pid: u32) -> Option<Target> {
     for _ in 0..200 {
         std::fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).ok()?;
@@ -202,7 +202,7 @@ fn an_exec_while_it_is_attached_gives_the_old_image_or_the_new_one() {
         let got = attaching.join().unwrap();
         let now = target.attach();
         match got {
-            // Either it is the image that runs now, or it has ended or will.
+            // It is the image that runs now, or it has ended or will end.
             Ok(space) if space.id() == now.id() => {}
             Ok(space) => until("the old image's space has ended", || space.ended().is_some()),
             Err(AttachError::Gone { .. }) => {}

@@ -1,4 +1,4 @@
-//! Single pages of a live process: what is said of them, and bringing them in.
+//! Single pages of a live process: translating and resolving them.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use support::{PATIENCE, Page, Target, page, read, until, write};
 use sva_core::ats::AlignedRange;
-use sva_core::{Access, AddressSpace, Permissions, StopCause, Translation};
+use sva_core::ats::Translation;
+use sva_core::{Access, AddressSpace, Permissions, StopCause};
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 const PAGE: u64 = 4096;
@@ -41,7 +42,7 @@ fn a_translation_says_what_the_mapping_permits_and_names_no_frame() {
         assert_permits(&*space, address, Permissions::READ_WRITE);
     }
     assert_permits(&*space, readable, READ);
-    // Where nothing is permitted it makes no difference whether there is a page.
+    // Where nothing is permitted, it does not matter whether the page is present.
     let empty = target.map("private", PAGE);
     target.ask(&format!("protect {empty:#x} {PAGE} none"));
     assert_permits(&*space, closed, Permissions::empty());
@@ -89,7 +90,7 @@ fn an_absent_page_is_brought_in_by_resolving_it_and_by_nothing_else() {
         let middle = at + PAGE + 5;
         assert_stops(space.translate(middle, false), "not present");
         assert_eq!(page(target.pid(), middle), Page::ABSENT, "{kind}: looking brings nothing in");
-        // Whether the access itself would have waited makes no difference.
+        // It does not matter whether the access itself would have waited.
         space.resolve(middle, access.present_only()).unwrap();
         assert_eq!(page(target.pid(), middle), after, "{kind}, {}", access.kind());
         assert_permits(&*space, middle, Permissions::READ_WRITE);
@@ -97,7 +98,7 @@ fn an_absent_page_is_brought_in_by_resolving_it_and_by_nothing_else() {
             assert_eq!(page(target.pid(), neighbour), Page::ABSENT, "{kind}");
         }
         assert_eq!(target.peek(at + PAGE, PAGE as usize), [0; PAGE as usize], "{kind}");
-        // An access that does not wait is served now.
+        // An access that does not wait succeeds now.
         let mut byte = [1];
         space
             .read(
@@ -131,8 +132,8 @@ fn what_cannot_be_had_is_refused_as_the_access_would_be() {
     let mut target = Target::start("serve");
     let (readable, closed, hole) =
         (target.map("read", PAGE), target.map("none", PAGE), target.map("hole", 3 * PAGE));
-    // Two pages over a file of one: the second has none behind it. Once more where the process may
-    // only write.
+    // Two pages are mapped over a file of one page, so the second has no page to give. The same
+    // again where the process may only write.
     let (file, blind) = (target.map("file", 2 * PAGE), target.map("file", 2 * PAGE));
     target.ask(&format!("protect {blind:#x} {} write-only", 2 * PAGE));
     let space = target.attach();
@@ -214,7 +215,7 @@ fn resolving_for_writing_undoes_no_write_of_the_process() {
         let at = target.map(if round % 4 == 3 { "shared" } else { "private" }, PAGE);
         target.poke(at, 8, 0);
         if round % 4 == 0 {
-            // Copied under the counting, by whoever is first.
+            // The page is copied while the process counts, by whoever writes first.
             target.ask("fork");
         }
         target.tell(&format!("increment {at:#x} {TIMES}"));
@@ -318,7 +319,7 @@ fn a_killed_anchor_is_an_end_to_who_resolves_before_anybody_noticed() {
 fn a_resolve_that_waits_keeps_nobody_waiting_and_no_process_alive() {
     // shows F4, S3, U4
     let mut stuck = Target::start("serve");
-    // A page that is read-only until the process is attached, which looks for places in such ones.
+    // The page is read-only until the process is attached: an attach searches read-only pages.
     let answer = stuck.ask("unanswered");
     let Some(at) =
         answer.strip_prefix("waiting 0x").and_then(|text| u64::from_str_radix(text, 16).ok())
@@ -343,10 +344,10 @@ fn a_resolve_that_waits_keeps_nobody_waiting_and_no_process_alive() {
     other.attach().resolve(absent, Access::WRITE).unwrap();
     let watcher = support::Witness::of(&space);
     drop(stuck);
-    // The end is told while they may be inside still, and they come back.
+    // The end is announced while they may still be in the call, and they return.
     watcher.end();
     for _ in MODES {
-        // With or without the page: who was inside before the end may have it.
+        // With or without the page: a call that began before the end may have resolved it.
         let _ = results.recv_timeout(PATIENCE).expect("it comes back");
     }
     assert_stops(space.resolve(at, Access::READ), "the address space has ended");
@@ -358,7 +359,7 @@ fn our_own_pages_are_resolved_under_our_own_writes() {
     const TIMES: u64 = 2_000_000;
     let own = std::process::id();
     let space = support::attach(own);
-    // So large that it is mapped for itself and nobody has touched it.
+    // So large that the allocator maps it separately and nobody has touched it.
     let numbers: Arc<[AtomicU64]> = std::iter::repeat_with(AtomicU64::default).take(1).collect();
     let fresh = vec![0_u8; 4 << 20];
     let (at, middle) = (numbers.as_ptr() as u64, fresh.as_ptr() as u64 + (2 << 20));

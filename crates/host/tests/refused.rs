@@ -1,5 +1,5 @@
-//! Processes that cannot be attached soundly are refused, each with its reason, and are none the
-//! worse for it.
+//! Processes that cannot be attached soundly are refused, each with its reason, and are not changed
+//! by it.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -64,7 +64,7 @@ fn a_process_that_adopts_orphans_is_refused_and_gets_none_from_us() {
         assert_eq!(target.ask("reap-any"), "-1 10", "it has no child");
     }
     assert_eq!(target.status("TracerPid"), "0");
-    // Its children are another matter: their orphans fall to it, as is the nature of a subreaper.
+    // Its children can be attached: their orphans become its children, as a subreaper expects.
 }
 
 #[test]

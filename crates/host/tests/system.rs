@@ -2,8 +2,8 @@
 //! hotplug from several threads, at random from a seed, with an oracle in every byte.
 //!
 //! All processes are laid out alike. Devices write into the inner pages of a region, each process's
-//! own value; its outer pages are canaries. A byte of another value, a canary that changed, or
-//! a new image that is not as it was made is a write that should not have been.
+//! own value; its outer pages are canaries. A byte of another value, a changed canary, or a new
+//! image that differs from what was made shows a wrong write.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
@@ -14,26 +14,27 @@ use std::time::{Duration, Instant};
 
 use support::{Target, traced_by, until};
 use sva_core::error::{BindError, Refusal, SpaceRefusal};
+use sva_core::port::DmaCause;
 use sva_core::{
-    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaCause, DmaPort, GroupId,
-    Iommu, IommuConfig, MapRequest, Pasid, PasidWidth, Permissions, Removal,
+    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaPort, GroupId, Iommu,
+    IommuConfig, MapRequest, Pasid, PasidWidth, Permissions, Removal,
 };
 use sva_sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use sva_sync::{Mutex, RwLock};
 use sva_testkit::FlatTopology;
 
 const PAGE: u64 = 4096;
-/// A canary page, what devices may touch, a canary page.
+/// A canary page, the pages that devices may write, and a canary page.
 const REGION: u64 = 16 * PAGE;
 const INNER: u64 = 14 * PAGE;
 const SLOTS: usize = 3;
 const DEVICES: u8 = 4;
 const ROUNDS: u32 = 60;
 const CANARY: u8 = 0xc5;
-/// The run is over long before, or it hangs.
+/// A run that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// A way for a device to write into a process, good or gone bad.
+/// A way for a device to write into a process; it may be stale.
 #[derive(Clone)]
 struct Shot {
     port: DmaPort,
@@ -71,7 +72,7 @@ impl System {
         devices[random.usize(..devices.len())].clone()
     }
 
-    /// Adds a shot; old ones, also those that can hit nothing any more, stay for a while.
+    /// Adds a shot. Old ones stay for a while, also where they are stale.
     fn load(&self, shot: Shot) {
         let mut shots = self.shots.lock();
         shots.push(shot);
@@ -103,7 +104,7 @@ impl System {
         }
     }
 
-    /// Takes devices out and puts them in again until the end.
+    /// Unplugs devices and plugs them in again until the end.
     fn pull(&self, mut random: fastrand::Rng) {
         while !self.over.load(SeqCst) {
             std::thread::sleep(Duration::from_millis(random.u64(5..30)));
@@ -274,7 +275,7 @@ impl Slot {
         assert_eq!(runs.load(SeqCst), ran, "seed {}: a handler ran after the unbind", self.seed);
     }
 
-    /// Takes everything down; from then on the memory stands still.
+    /// Unbinds everything. From then on no device writes.
     fn let_go(&mut self) {
         while !self.bonds.is_empty() {
             self.unbind(0);
@@ -346,7 +347,7 @@ impl Slot {
     }
 }
 
-/// Ends the whole program where the run hangs: a panic in one thread would leave the others
+/// Ends the whole program where the run hangs. A panic in one thread would leave the others
 /// waiting.
 fn watch_over(over: &Arc<AtomicBool>, seed: u64) {
     let over = Arc::clone(over);

@@ -11,7 +11,7 @@ use support::{Target, status, until, write};
 use sva_host::AttachError;
 use sva_sync::atomic::{AtomicBool, Ordering};
 
-/// Attaches and lets go again, several times, while the target sleeps in a call.
+/// Attaches and drops the handle, several times, while the target sleeps in a call.
 fn disturb(target: &Target) {
     for _ in 0..5 {
         drop(target.attach());
@@ -23,8 +23,8 @@ fn parse(answer: &str) -> Vec<i64> {
     answer.split(' ').map(|word| word.parse().unwrap_or_else(|_| panic!("{answer}"))).collect()
 }
 
-/// The call runs out its time and answers as if nothing had happened. A call whose time-out begins
-/// anew may take twice the time and some more.
+/// The call takes its time and returns as if nothing had happened. A call whose time-out starts
+/// again may take twice the time and more.
 fn sleeps_its_time(command: &str, call: &str, expected: (i64, i64), exact: bool) {
     const TIME: i64 = 400;
     let mut target = Target::start("serve");
@@ -34,7 +34,7 @@ fn sleeps_its_time(command: &str, call: &str, expected: (i64, i64), exact: bool)
     assert_eq!((answer[0], answer[1]), expected, "{command}: {answer:?}");
     assert!(answer[2] >= TIME - 1, "{command} took {} ms", answer[2]);
     if exact {
-        // 5 stops are in there, and a busy machine.
+        // The slack is for five stops and a busy machine.
         assert!(answer[2] < TIME + 300, "{command} took {} ms", answer[2]);
     }
 }
@@ -87,7 +87,7 @@ fn a_thread_whose_time_out_would_begin_anew_is_not_stopped_where_another_can_be(
     let answers = [target.ask(&format!("aside epoll {TIME}")), target.answer()];
     assert!(answers.contains(&"begin".to_owned()), "{answers:?}");
     let begin = Instant::now();
-    // Time and again, so that a time-out that begins anew each time would not come before the end.
+    // Often, so that a time-out that starts again each time would not expire before the end.
     while begin.elapsed() < Duration::from_millis(1500) {
         drop(target.attach());
         std::thread::sleep(Duration::from_millis(10));
@@ -296,8 +296,7 @@ fn a_restartable_sequence_is_aborted_by_the_stop() {
         eprintln!("SKIPPED: the C library registers no rseq area");
         return;
     }
-    // Until the target answers: the sequence that it is in then has no other end than an abort
-    // either.
+    // Until the target answers: the sequence that it is in by then also ends by an abort only.
     let (pid, done) = (target.pid(), AtomicBool::new(false));
     let (answer, attached) = std::thread::scope(|scope| {
         let attacher = scope.spawn(|| {

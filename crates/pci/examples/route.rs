@@ -9,7 +9,7 @@
 use std::error::Error;
 
 use sva_core::Bdf;
-use sva_core::topology::Topology as _;
+use sva_core::Topology;
 use sva_pci::{Fabric, Route, parse_address};
 
 /// Two endpoints below a switch whose first downstream port redirects nothing.

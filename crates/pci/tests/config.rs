@@ -5,7 +5,8 @@ mod common;
 
 use common::at;
 use sva_core::AddrRange;
-use sva_core::topology::{PathPolicy, Topology};
+use sva_core::Topology;
+use sva_core::topology::PathPolicy;
 use sva_pci::{
     AcsBits, BarSpec, ConfigError, DEFAULT_TOML, Decoder, Fabric, FabricSpec, PortKind, SpecError,
     limit,

@@ -5,7 +5,8 @@ mod common;
 
 use common::{at, specs};
 use proptest::prelude::*;
-use sva_core::topology::{PathPolicy, SharedBecause, Topology};
+use sva_core::Topology;
+use sva_core::topology::{PathPolicy, SharedBecause};
 use sva_core::{AddrRange, Capabilities, PasidWidth};
 use sva_pci::{
     Acs, AcsBits, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec, Route,

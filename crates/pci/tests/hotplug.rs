@@ -5,7 +5,8 @@ mod common;
 use std::sync::Arc;
 
 use common::at;
-use sva_core::topology::{GroupKey, PathDefect, PeerAborted, Topology};
+use sva_core::Topology;
+use sva_core::topology::{GroupKey, PathDefect, PeerAborted};
 use sva_core::{Access, AddrRange};
 use sva_pci::{
     Acs, AcsBits, AddError, ControlError, Decoder, Fabric, FabricSpec, FunctionSpec, ModelError,

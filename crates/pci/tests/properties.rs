@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{edges, services, specs};
 use proptest::prelude::*;
 use sva_core::Bdf;
-use sva_core::topology::{PathDefect, PeerWindow, SharedBecause, Topology};
+use sva_core::Topology;
+use sva_core::topology::{PathDefect, PeerWindow, SharedBecause};
 use sva_pci::{Acs, AcsBits, Fabric, FabricSpec, PortKind, PortSpec, Route};
 
 fn cases() -> ProptestConfig {

@@ -7,8 +7,10 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use common::at;
-use sva_core::topology::{PathDefect, PathPolicy, PeerAborted, PeerWindow, Topology};
-use sva_core::{Access, AddrRange, RequesterId};
+use sva_core::Topology;
+use sva_core::topology::RequesterId;
+use sva_core::topology::{PathDefect, PathPolicy, PeerAborted, PeerWindow};
+use sva_core::{Access, AddrRange};
 use sva_pci::{
     Acs, AcsBits, BarAborted, BarModel, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind,
     PortSpec, Route,

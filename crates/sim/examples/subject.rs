@@ -9,9 +9,10 @@
 use std::sync::Arc;
 
 use sva_core::ats::{RequestId, TranslationAnswer, TranslationGuard};
+use sva_core::event::ObjectCounts;
 use sva_core::{
     Access, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
-    ObjectCounts, PasidWidth, Plug, Removal,
+    PasidWidth, Plug, Removal,
 };
 use sva_sim::{Choices, Exploration, Fate, ScheduledLink, Subject};
 use sva_testkit::{Change, FlatTopology, MemorySpace, PAGE, Protection};
@@ -46,7 +47,7 @@ impl Lender {
         space.map(BUFFER, PAGE, Protection::READ_WRITE);
         let bdf = Bdf::new(0, 1, 0, 0).expect("a device number below 32");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
-        let device = iommu.plug_in(Plug::new(spec).link(link.clone())).expect("free").device;
+        let device = iommu.plug(Plug::new(spec).link(link.clone())).expect("free").device;
         device.enable_ats().expect("it has ATS");
         let bond = iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("alive");
         let port = device.ats_port();

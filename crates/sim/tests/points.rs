@@ -4,9 +4,10 @@
 use std::sync::Arc;
 
 use sva_core::ats::TranslationAnswer;
+use sva_core::event::ObjectCounts;
 use sva_core::{
     Access, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, EndReason, Iommu, IommuConfig,
-    ObjectCounts, PasidWidth, Plug, Removal,
+    PasidWidth, Plug, Removal,
 };
 use sva_sim::{Moment, Point, ScheduledLink};
 use sva_sync::Mutex;
@@ -64,7 +65,7 @@ impl System {
         space.absent(BASE + PAGE, PAGE);
         let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
-        let device = iommu.plug_in(Plug::new(spec).link(link.clone())).expect("free").device;
+        let device = iommu.plug(Plug::new(spec).link(link.clone())).expect("free").device;
         device.enable_ats().and_then(|()| device.enable_pri()).expect("it has both");
         let bond = iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
         Self { iommu, device, link, space, bond: Arc::new(Mutex::new(Some(bond))) }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sva_core::ats::{TranslationAnswer, TranslationGuard};
+use sva_core::link::ToDevice;
 use sva_core::pri::GroupOutcome;
 use sva_core::pri::ResponseCode;
 use sva_core::{
     Access, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid,
-    PasidWidth, Plug, ToDevice,
+    PasidWidth, Plug,
 };
 use sva_sim::{
     CheckedPort, Choices, DeviceModel, Exploration, Fate, Message, Moment, Point, Race, Races,
@@ -111,7 +112,7 @@ impl OneDevice {
         space.map(BASE, 4 * PAGE, Protection::READ_WRITE);
         let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
-        let device = iommu.plug_in(Plug::new(spec).link(link.clone())).expect("free").device;
+        let device = iommu.plug(Plug::new(spec).link(link.clone())).expect("free").device;
         device.enable_ats().and_then(|()| device.enable_pri()).expect("it has both");
         let bond = iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
         Self { iommu, device, link, space, bond: Some(bond) }

@@ -1,6 +1,7 @@
-//! Atomic types and orderings.
+//! Atomic types, fences and memory orderings.
 //!
-//! The types are wrapped, so that a lint can tell them from std's.
+//! The types wrap those of std, or of loom under `--cfg loom`, so that a lint can tell them from
+//! std's.
 
 #[cfg(loom)]
 use loom::sync::atomic as imp;
@@ -10,7 +11,12 @@ use std::sync::atomic as imp;
 pub use imp::{Ordering, fence};
 
 macro_rules! wrap {
-    ($($(#[$doc:meta])* $name:ident($value:ty) { $($method:ident($($arg:ident: $kind:ty),*) -> $result:ty;)* })*) => {$(
+    ($(
+        $(#[$doc:meta])*
+        $name:ident($value:ty) {
+            $($method:ident($($arg:ident: $kind:ty),*) -> $result:ty;)*
+        }
+    )*) => {$(
         $(#[$doc])*
         #[derive(Debug, Default)]
         pub struct $name(imp::$name);
@@ -29,9 +35,9 @@ macro_rules! wrap {
             }
 
             $(
-                /// As the method of std's type with this name.
-                // Without the attribute other crates would call a function that matches on the
-                // ordering at run time.
+                /// Does what the method of this name of std's type does.
+                // Without `inline` other crates would call a function that matches on the ordering
+                // at run time.
                 #[inline]
                 pub fn $method(&self, $($arg: $kind),*) -> $result {
                     self.0.$method($($arg),*)
@@ -53,8 +59,12 @@ macro_rules! wrap_integer {
                 fetch_sub(value: $value, order: Ordering) -> $value;
                 fetch_or(value: $value, order: Ordering) -> $value;
                 fetch_and(value: $value, order: Ordering) -> $value;
-                compare_exchange(current: $value, new: $value, success: Ordering, failure: Ordering) -> Result<$value, $value>;
-                compare_exchange_weak(current: $value, new: $value, success: Ordering, failure: Ordering) -> Result<$value, $value>;
+                compare_exchange(
+                    current: $value, new: $value, success: Ordering, failure: Ordering
+                ) -> Result<$value, $value>;
+                compare_exchange_weak(
+                    current: $value, new: $value, success: Ordering, failure: Ordering
+                ) -> Result<$value, $value>;
             }
         )*}
     };
@@ -66,17 +76,19 @@ wrap! {
         load(order: Ordering) -> bool;
         store(value: bool, order: Ordering) -> ();
         swap(value: bool, order: Ordering) -> bool;
-        compare_exchange(current: bool, new: bool, success: Ordering, failure: Ordering) -> Result<bool, bool>;
+        compare_exchange(
+            current: bool, new: bool, success: Ordering, failure: Ordering
+        ) -> Result<bool, bool>;
     }
 }
 
 wrap_integer! {
-    /// An atomic byte.
+    /// An atomic 8-bit integer.
     AtomicU8(u8)
-    /// An atomic 32-bit number.
+    /// An atomic 32-bit integer.
     AtomicU32(u32)
-    /// An atomic 64-bit number.
+    /// An atomic 64-bit integer.
     AtomicU64(u64)
-    /// An atomic number of the word's size.
+    /// An atomic integer of pointer size.
     AtomicUsize(usize)
 }

@@ -1,9 +1,11 @@
-//! An asymmetric barrier: the frequent side pays almost nothing, the rare side a system call.
+//! An asymmetric memory barrier: the frequent side pays almost nothing, the rare side pays a system
+//! call.
 //!
-//! One thread stores and then loads, with [`light`] in between. Another thread stores, calls
-//! [`heavy`] and then loads. At least one of the two sees what the other has stored. The kernel's
-//! `membarrier` (private expedited) makes every running thread of the process pass a full barrier.
-//! On a system without it both sides are full fences.
+//! One thread stores, passes [`light`], and loads. Another thread stores, passes [`heavy`], and
+//! loads. At least one of the two loads sees the store of the other thread, as with a sequentially
+//! consistent fence on both sides. The rare side uses the kernel's `membarrier` (private
+//! expedited), which executes a full barrier on every running thread of the process. On a system
+//! without `membarrier` both sides are sequentially consistent fences.
 
 use std::sync::atomic::compiler_fence;
 
@@ -15,21 +17,22 @@ const SYMMETRIC: u8 = 2;
 
 static KIND: AtomicU8 = AtomicU8::new(UNKNOWN);
 
-/// The frequent side of the barrier, for a caller that keeps it at hand.
+/// The frequent side of the barrier, for a caller that stores it: it saves the load of the kind of
+/// barrier at each use.
 #[derive(Debug, Clone, Copy)]
 pub struct Light {
     asymmetric: bool,
 }
 
 impl Light {
-    /// Asks the kernel, once in a process, which kind of barrier it has.
+    /// Makes one. The first call of a process asks the kernel which kind of barrier it has; see
+    /// [`prepare`].
     #[expect(clippy::new_without_default, reason = "it asks the kernel")]
     pub fn new() -> Self {
         Self { asymmetric: kind() == ASYMMETRIC }
     }
 
-    /// Orders the stores before it and the loads after it, as seen by a thread that calls
-    /// [`heavy`].
+    /// Orders earlier stores before later loads, as seen by a thread that calls [`heavy`].
     #[inline(always)]
     pub fn pass(self) {
         if self.asymmetric {
@@ -40,24 +43,28 @@ impl Light {
     }
 }
 
-/// As [`Light::pass`], for a caller without a [`Light`]. It is a full fence until the kernel has
-/// been asked, which is right with both kinds.
+/// Does what [`Light::pass`] does, for a caller without a [`Light`].
+///
+/// Before the kernel has been asked it is a full fence, which is correct with both kinds of
+/// barrier.
 #[inline]
 pub fn light() {
     Light { asymmetric: KIND.load(Ordering::Relaxed) == ASYMMETRIC }.pass();
 }
 
-/// The rare side of the barrier: some 0.4 us where no other thread of the process runs, and an
-/// interrupt on each processor that runs one.
+/// Executes the rare side of the barrier.
+///
+/// It takes about 0.4 us where no other thread of the process runs, and interrupts each processor
+/// that runs one.
 ///
 /// # Panics
-/// The kernel offered `membarrier` before and refuses it now, as under a seccomp filter that was
-/// installed in between: accesses in flight could no longer be detected.
+/// If the kernel offered `membarrier` before and refuses it now, as under a seccomp filter that was
+/// installed in between. Accesses in flight could no longer be detected.
 pub fn heavy() {
     if kind() == SYMMETRIC {
         return fence(Ordering::SeqCst);
     }
-    // A child of fork may have to register again.
+    // A child of fork may need to register again.
     let passed = kernel::pass() || kernel::register() && kernel::pass();
     assert!(
         passed,
@@ -66,9 +73,9 @@ pub fn heavy() {
     );
 }
 
-/// Asks the kernel, once, which kind of barrier it has.
+/// Asks the kernel, once per process, which kind of barrier it has.
 ///
-/// Where other threads run the kernel takes some milliseconds for this, so it is worth doing early.
+/// With other threads running this takes some milliseconds, so it is worth calling early.
 pub fn prepare() {
     kind();
 }
@@ -79,7 +86,7 @@ fn kind() -> u8 {
         return known;
     }
     let kind = if kernel::register() { ASYMMETRIC } else { SYMMETRIC };
-    // The first answer counts: all threads use one kind.
+    // The first stored kind wins, so that all threads use the same one.
     KIND.compare_exchange(UNKNOWN, kind, Ordering::Relaxed, Ordering::Relaxed)
         .map_or_else(|first| first, |_| kind)
 }

@@ -1,8 +1,9 @@
-//! The asymmetric barrier under loom, which knows fences and no kernel: both sides are full fences.
+//! The asymmetric barrier under loom, which models fences but no `membarrier`: both sides are
+//! sequentially consistent fences.
 
 use crate::atomic::{Ordering, fence};
 
-/// The frequent side's barrier; see the other implementation.
+/// The frequent side of the barrier.
 #[derive(Debug, Clone, Copy)]
 pub struct Light;
 
@@ -13,21 +14,21 @@ impl Light {
         Self
     }
 
-    /// Passes it.
+    /// Orders earlier stores before later loads, as seen by a thread that calls [`heavy`].
     pub fn pass(self) {
         fence(Ordering::SeqCst);
     }
 }
 
-/// Passes the frequent side's barrier.
+/// Does what [`Light::pass`] does.
 pub fn light() {
     fence(Ordering::SeqCst);
 }
 
-/// Passes the rare side's barrier.
+/// Executes the rare side of the barrier.
 pub fn heavy() {
     fence(Ordering::SeqCst);
 }
 
-/// Does nothing.
+/// Does nothing: there is no kernel to ask.
 pub fn prepare() {}

@@ -1,8 +1,9 @@
-//! The locks and atomics of sva, so that a model checker sees all of them.
+//! The locks, atomics and thread-locals of sva, in one place so that a model checker sees all of
+//! them.
 //!
-//! Under `--cfg loom` the same names are loom's. `Arc` is std's in both cases: no ordering rests on
-//! a reference count. A lock that a panicking thread held is not poisoned: every critical section
-//! of sva leaves its data consistent at each step that can panic.
+//! Under `--cfg loom` the same names are loom's types. `Arc` is std's in both cases: no ordering
+//! depends on a reference count. A lock is not poisoned when a thread panics with it held: every
+//! critical section of sva leaves its data consistent at each step that can panic.
 //!
 //! ```
 //! use sva_sync::Mutex;
@@ -58,7 +59,7 @@ impl<T> Mutex<T> {
         Self(imp::Mutex::new(value))
     }
 
-    /// Blocks until the lock is had.
+    /// Acquires the lock; blocks until it is free.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         match self.0.lock() {
             Ok(guard) => guard,
@@ -66,7 +67,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// What it protects, which nobody else has. Does not block.
+    /// The protected value. Does not block: the exclusive reference rules out other users.
     pub fn get_mut(&mut self) -> &mut T {
         match self.0.get_mut() {
             Ok(value) => value,
@@ -74,7 +75,7 @@ impl<T> Mutex<T> {
         }
     }
 
-    /// What it has protected. Does not block.
+    /// Consumes the lock and returns the protected value. Does not block.
     pub fn into_inner(self) -> T {
         match self.0.into_inner() {
             Ok(value) => value,
@@ -111,7 +112,7 @@ impl<T> RwLock<T> {
         Self(imp::RwLock::new(value))
     }
 
-    /// Blocks until the lock is had for reading.
+    /// Acquires the lock for reading; blocks while it is locked for writing.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         match self.0.read() {
             Ok(guard) => guard,
@@ -119,7 +120,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Blocks until the lock is had for writing.
+    /// Acquires the lock for writing; blocks while it is locked for reading or writing.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         match self.0.write() {
             Ok(guard) => guard,
@@ -144,20 +145,20 @@ impl<T> fmt::Debug for RwLock<T> {
 pub struct Condvar(imp::Condvar);
 
 impl Condvar {
-    /// Nobody waits yet.
+    /// Makes a condition variable that no thread waits on.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Self(imp::Condvar::new())
     }
 
-    /// Nobody waits yet.
+    /// Makes a condition variable that no thread waits on.
     #[cfg(loom)]
     pub fn new() -> Self {
         Self(imp::Condvar::new())
     }
 
-    /// Gives the lock up, waits for a notification (or none: check the condition again), takes the
-    /// lock again.
+    /// Releases the lock, blocks until a notification, and acquires the lock again. It may return
+    /// without a notification: check the condition again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         match self.0.wait(guard) {
             Ok(guard) => guard,
@@ -165,7 +166,8 @@ impl Condvar {
         }
     }
 
-    /// As [`wait`](Self::wait), for at most `limit`; the flag says whether the time ran out.
+    /// Does what [`wait`](Self::wait) does, for at most `limit`. The flag is true if the limit has
+    /// passed.
     #[cfg(not(loom))]
     pub fn wait_timeout<'a, T>(
         &self,
@@ -181,12 +183,12 @@ impl Condvar {
         }
     }
 
-    /// Wakes all that wait.
+    /// Wakes all waiting threads.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }
 
-    /// Wakes one that waits.
+    /// Wakes one waiting thread.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }

@@ -14,10 +14,13 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sva_core::ats::AlignedRange;
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{ExitWork, SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, Bdf, Bind, Capabilities, DeviceSpec, EndReason, ExitWork,
-    HostFailure, Iommu, IommuConfig, PasidWidth, Permissions, Segment, SpaceCapabilities,
-    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    Access, AddrRange, AddressSpace, Bdf, Bind, Capabilities, DeviceSpec, EndReason, Iommu,
+    IommuConfig, PasidWidth, Permissions, Segment, SpaceCapabilities, SpaceId, SpaceWatcher,
+    StopCause, Stopped,
 };
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 

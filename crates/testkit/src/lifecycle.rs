@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sva_core::{
-    AddrRange, EndReason, ExitWork, Invalidation, SpaceEnded, SpaceId, SpaceWatcher, StopCause,
-    WatchToken,
-};
+use sva_core::space::{ExitWork, Invalidation, SpaceEnded, WatchToken};
+use sva_core::{AddrRange, EndReason, SpaceId, SpaceWatcher, StopCause};
 use sva_sync::Mutex;
 
 /// Decides whether an absent page can be brought in; gets the page's first address.

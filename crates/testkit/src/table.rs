@@ -5,7 +5,8 @@
 
 use rangemap::RangeInclusiveMap;
 use sva_core::ats::AlignedRange;
-use sva_core::{Access, AddrRange, Frame, Segment, StopCause, Translation};
+use sva_core::ats::Translation;
+use sva_core::{Access, AddrRange, Frame, Segment, StopCause};
 
 use crate::pages::PAGE;
 use crate::protection::Protection;

@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sva_core::Topology;
+use sva_core::topology::RequesterId;
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
 };
-use sva_core::{Access, AddrRange, Bdf, RequesterId};
+use sva_core::{Access, AddrRange, Bdf};
 
 // The script is the test's own data and never waits: a lock from the shim would only add states to
 // every model.

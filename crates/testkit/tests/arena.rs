@@ -34,7 +34,7 @@ impl System {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
-        let device = iommu.plug_in(Plug::new(spec)).expect("free").device;
+        let device = iommu.plug(Plug::new(spec)).expect("free").device;
         let bond = iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
         Self { bond, device, _iommu: iommu, space }
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use sva_core::Extent;
 use sva_core::ats::AlignedRange;
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{ExitWork, NoSuchFrame, SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, HostFailure, NoSuchFrame,
-    Permissions, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
-    Translation, WatchToken,
+    Access, AddrRange, AddressSpace, EndReason, Frame, Permissions, Segment, SpaceCapabilities,
+    SpaceId, SpaceWatcher, StopCause, Stopped,
 };
 use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace};
@@ -87,7 +89,7 @@ impl AddressSpace for Inner {
     }
 
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
-        self.note(format!("run {address:#x} {privileged}"));
+        self.note(format!("extent {address:#x} {privileged}"));
         Ok(Some(a_run()))
     }
 

@@ -10,8 +10,9 @@ use std::iter::FusedIterator;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use sva_core::port::DmaCause;
 use sva_core::{
-    Access, Device, DmaCause, DmaError, DmaPort, Extent, FaultReason, Pasid, Pin, Segment, SpaceId,
+    Access, Device, DmaError, DmaPort, Extent, FaultReason, Pasid, Pin, Segment, SpaceId,
 };
 use thread_local::ThreadLocal;
 use vm_memory::bitmap::MS;

@@ -4,10 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use sva_core::ats::AlignedRange;
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{NoSuchFrame, SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, Extent, Frame, HostFailure, NoSuchFrame, Segment,
-    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
-    WatchToken,
+    Access, AddrRange, AddressSpace, EndReason, Extent, Frame, Segment, SpaceCapabilities, SpaceId,
+    SpaceWatcher, StopCause, Stopped,
 };
 use sva_sync::atomic::Ordering;
 use vm_memory::bitmap::MS;

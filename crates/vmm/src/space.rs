@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sva_core::space::{ExitWork, Invalidation};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, ExitWork, Extent, Frame, Invalidation, Permissions,
-    SpaceId, SpaceWatcher, StopCause,
+    Access, AddrRange, AddressSpace, EndReason, Extent, Frame, Permissions, SpaceId, SpaceWatcher,
+    StopCause,
 };
 #[cfg(feature = "iommu")]
 use sva_core::{Device, Pasid};

@@ -1,5 +1,5 @@
 //! Making a patch, or making one anew when the code has moved on: `--edit` lays out a copy of the
-//! tree with as much of the patch as still applies, `--save` writes down what has been changed there.
+//! tree with as much of the patch as still applies, `--save` writes what has been changed there.
 
 use std::collections::BTreeMap;
 use std::fs;

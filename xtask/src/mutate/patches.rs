@@ -72,7 +72,7 @@ fn parse(text: &str) -> (String, BTreeSet<String>) {
     let mut files = BTreeSet::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        // A removed line that begins with `-- ` looks like the head of a file, but no `+++` follows.
+        // A removed line that begins with `-- ` looks like the head of a file; no `+++` follows.
         let (Some(old), Some(new)) =
             (line.strip_prefix("--- "), lines.peek().and_then(|next| next.strip_prefix("+++ ")))
         else {
@@ -84,8 +84,8 @@ fn parse(text: &str) -> (String, BTreeSet<String>) {
     (introduction, files)
 }
 
-/// What is wrong with the patches: those without a row, those that change other files than their row
-/// says, and those that do not apply to the working tree.
+/// What is wrong with the patches: those without a row, those that change other files than their
+/// row says, and those that do not apply to the working tree.
 pub(super) fn check(
     context: &Context,
     patches: &BTreeMap<u8, Patch>,

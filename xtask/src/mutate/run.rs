@@ -307,7 +307,8 @@ mod tests {
         let (fine, failed, killed) =
             (ExitStatus::from_raw(0), ExitStatus::from_raw(101 << 8), ExitStatus::from_raw(9));
         let passed = "running 1 test\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\n";
-        let panic = "running 1 test\nthread 't' (1) panicked at f.rs:1:2:\nthe words\ntest result: FAILED. 0 passed; 1 failed\n";
+        let panic = "running 1 test\nthread 't' (1) panicked at f.rs:1:2:\nthe words\n\
+                     test result: FAILED. 0 passed; 1 failed\n";
         assert_eq!(judge(Some(fine), passed, ""), Verdict::Passed);
         assert_eq!(
             judge(Some(failed), panic, ""),

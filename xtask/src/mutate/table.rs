@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn a_row_names_its_test_and_its_mutation_or_says_that_they_are_not_there() {
-        let first = "| 1 | a story | a wall | `a_test` in `crates/a/tests/t.rs` (by a hang) | `crates/a/src/lib.rs`: `f` |";
+        let first = "| 1 | a story | a wall | `a_test` in `crates/a/tests/t.rs` (by a hang) | \
+                     `crates/a/src/lib.rs`: `f` |";
         let (rows, wrong) =
             parse(&document(std::iter::once(first.to_owned()).chain((2..=SCENARIOS).map(later))));
         assert_eq!((rows.len(), &wrong[..]), (usize::from(SCENARIOS), &[][..]));

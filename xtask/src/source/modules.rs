@@ -263,8 +263,8 @@ fn module_file(
         .ok_or(format!("{}: there is no file of the module {name}", declared_in.display()))
 }
 
-/// Calls `each` with every path of a `use` and the name that it gets; none for a glob, whose path is
-/// that of what it takes from.
+/// Calls `each` with every path of a `use` and the name that it gets; none for a glob, whose path
+/// is that of what it takes from.
 pub(super) fn leaves(
     tree: &UseTree,
     before: &mut Vec<String>,

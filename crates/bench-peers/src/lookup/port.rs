@@ -29,7 +29,7 @@ impl PortLookup {
         let iotlb_bytes = (mappings.len() * 64).max(IommuConfig::default().iotlb_bytes);
         let iommu = Iommu::new(
             Arc::new(FlatTopology::new()),
-            IommuConfig { iotlb_bytes, ..IommuConfig::default() },
+            IommuConfig::default().iotlb_bytes(iotlb_bytes),
         );
         let bdf = Bdf::new(0, 1, 0, 0).ok_or("no such device")?;
         let device = iommu

@@ -4,8 +4,9 @@ use std::error::Error;
 use std::sync::Arc;
 
 use sva_bench::row::{Goal, Rows};
+use sva_core::link::Link;
 use sva_core::pri::{FaultTimes, Histogram};
-use sva_core::{Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Link, PasidWidth, Plug};
+use sva_core::{Capabilities, Device, DeviceSpec, Iommu, IommuConfig, PasidWidth, Plug};
 use sva_host::MonotonicClock;
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
@@ -30,7 +31,7 @@ pub(super) fn requesting_device(
     let capabilities = Capabilities::translating(PasidWidth::MAX, credit);
     let plug = Plug::new(DeviceSpec { capabilities, ..spec(n, PasidWidth::MAX)? });
     let plug = link.into_iter().fold(plug, Plug::link);
-    let device = iommu.plug_in(plug)?.device;
+    let device = iommu.plug(plug)?.device;
     device.enable_ats()?;
     device.enable_pri()?;
     Ok(device)

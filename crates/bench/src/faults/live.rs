@@ -8,7 +8,8 @@ use std::time::Instant;
 use sva_bench::row::{Goal, Rows};
 use sva_bench::system::{RemoteIoVec, read_process};
 use sva_core::pri::Histogram;
-use sva_core::{AddressSpace, Bind, IommuConfig, WorkerConfig, Workers};
+use sva_core::pri::WorkerConfig;
+use sva_core::{AddressSpace, Bind, IommuConfig, Workers};
 use sva_testkit::PAGE;
 
 use super::fixture::{parts, requesting_device, system, us};
@@ -25,7 +26,7 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let device = requesting_device(&iommu, 0, 32, None)?;
     let space: Arc<dyn AddressSpace> = sva_host::attach(target.pid())?;
     let bond = iommu.bind_device(&device, &space, Bind::new(()))?;
-    let _workers = Workers::start(&iommu, WorkerConfig { threads: 1, most: 1 })?;
+    let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).most(1))?;
     let port = device.ats_port();
     let (mut access, mut bare) = (Histogram::default(), Histogram::default());
     let (times, per_time) = if quick { (1, 4) } else { (4, PAGES / (2 * BATCH)) };

@@ -10,8 +10,8 @@ use std::time::Instant;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows};
 use sva_core::ats::TranslationAnswer;
-use sva_core::pri::{FaultTimes, GroupOutcome, Histogram, ResponseCode};
-use sva_core::{Access, AtsPort, Bind, Iommu, IommuConfig, Pasid, WorkerConfig, Workers};
+use sva_core::pri::{FaultTimes, GroupOutcome, Histogram, ResponseCode, WorkerConfig};
+use sva_core::{Access, AtsPort, Bind, Iommu, IommuConfig, Pasid, Workers};
 use sva_sync::{Condvar, Mutex};
 use sva_testkit::PAGE;
 
@@ -51,7 +51,7 @@ fn with_a_worker(
     let space = absent_space(1);
     let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()))?;
     run_on(workers)?;
-    let _workers = Workers::start(&iommu, WorkerConfig { threads: 1, most: 1 })?;
+    let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).most(1))?;
     let (echo, mut handed_over) = (Echo::start(), Histogram::default());
     run_on(own)?;
     let port = device.ats_port();

@@ -10,11 +10,9 @@ use std::time::Instant;
 use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows, median};
 use sva_core::ats::TranslationAnswer;
-use sva_core::pri::{FaultTimes, GroupOutcome, PrgIndex, ResponseCode};
-use sva_core::{
-    Access, AtsPort, Bind, Bond, Device, IommuConfig, Link, LinkEnds, Pasid, ToDevice, ToIommu,
-    WorkerConfig, Workers,
-};
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::pri::{FaultTimes, GroupOutcome, PrgIndex, ResponseCode, WorkerConfig};
+use sva_core::{Access, AtsPort, Bind, Bond, Device, IommuConfig, Pasid, Workers};
 use sva_testkit::{MemorySpace, PAGE};
 
 use super::fixture::{BASE, absent_space, parts, requesting_device, system, us};

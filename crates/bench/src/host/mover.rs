@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bind, Bond, Device, Features, Iommu, IommuConfig, PasidWidth};
+use sva_core::{AddressSpace, Bind, Bond, Device, Features, Iommu, IommuConfig, PasidWidth, Plug};
 use sva_devices::{DataMover, DataMoverConfig, InFlight};
 use sva_testkit::FlatTopology;
 
@@ -20,8 +20,9 @@ impl BoundMover {
     pub(super) fn new(space: &Arc<dyn AddressSpace>) -> Result<Self, Box<dyn Error>> {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
         let in_flight = Arc::new(InFlight::default());
-        let device =
-            iommu.plug_with(spec(0, PasidWidth::MAX)?, Arc::clone(&in_flight) as _)?.device;
+        let device = iommu
+            .plug(Plug::new(spec(0, PasidWidth::MAX)?).model(Arc::clone(&in_flight) as _))?
+            .device;
         let bond =
             iommu.bind_device(&device, space, Bind::new(()).features(Features::default()))?;
         Ok(Self {

@@ -30,7 +30,7 @@ impl Fixture {
         let iotlb_bytes = (extents as usize * 64).max(IommuConfig::default().iotlb_bytes);
         let iommu = Iommu::new(
             Arc::new(FlatTopology::new()),
-            IommuConfig { iotlb_bytes, ..IommuConfig::default() },
+            IommuConfig::default().iotlb_bytes(iotlb_bytes),
         );
 
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;

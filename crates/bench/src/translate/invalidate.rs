@@ -9,9 +9,8 @@ use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median, percentile};
 use sva_bench::system::membarrier;
-use sva_core::{
-    AddrRange, Bind, Bond, Invalidation, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher,
-};
+use sva_core::space::Invalidation;
+use sva_core::{AddrRange, Bind, Bond, Iommu, IommuConfig, PasidWidth, SpaceId, SpaceWatcher};
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
@@ -257,7 +256,7 @@ struct ManySpaces {
 
 impl ManySpaces {
     fn new(others: usize, own: u64) -> Result<Self, Box<dyn Error>> {
-        let config = IommuConfig { iotlb_bytes: 64 << 20, ..IommuConfig::default() };
+        let config = IommuConfig::default().iotlb_bytes(64 << 20);
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;
         let mut many =

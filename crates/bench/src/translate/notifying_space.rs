@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, SpaceEnded, SpaceWatcher, WatchToken};
+use sva_core::space::{SpaceEnded, WatchToken};
+use sva_core::{AddressSpace, SpaceWatcher};
 use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace};
 

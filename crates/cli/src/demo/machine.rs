@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sva_core::{Bdf, Device, DeviceOps, GroupId, Iommu, IommuConfig, PasidWidth};
+use sva_core::{Bdf, Device, DeviceOps, GroupId, Iommu, IommuConfig, PasidWidth, Plug};
 use sva_devices::{DataMover, DataMoverConfig, InFlight, Walker, WalkerConfig};
 use sva_host::MonotonicClock;
 use sva_pci::Fabric;
@@ -34,7 +34,7 @@ impl Machine {
     pub(crate) fn narrow(bits: u8) -> Result<Self, Failure> {
         let pasid_width = PasidWidth::new(bits)
             .ok_or_else(|| Failure::Missing { what: format!("PASID of {bits} bits") })?;
-        Self::with(sva_pci::DEFAULT_TOML, IommuConfig { pasid_width, ..IommuConfig::default() })
+        Self::with(sva_pci::DEFAULT_TOML, IommuConfig::default().pasid_width(pasid_width))
     }
 
     /// The fabric that `toml` describes, with a clock.
@@ -55,7 +55,7 @@ impl Machine {
         for spec in fabric.devices() {
             let in_flight = InFlight::new();
             devices.push((
-                iommu.plug_with(spec, in_flight.clone() as Arc<dyn DeviceOps>)?.device,
+                iommu.plug(Plug::new(spec).model(in_flight.clone() as Arc<dyn DeviceOps>))?.device,
                 in_flight,
             ));
         }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::types::ids::PasidWidth;
 
-/// Settings of an [`Iommu`].
+/// Settings of an [`Iommu`](crate::Iommu): those of [`default`](Self::default), and what the methods
+/// with the names of the fields change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IommuConfig {
     /// PASID bits that the IOMMU implements.
     pub pasid_width: PasidWidth,
@@ -36,6 +38,68 @@ pub struct IommuConfig {
     pub invalidation_tries: u8,
     /// For how long a device awaits the response to a group of page requests; needs a clock.
     pub response_limit: Duration,
+}
+
+impl IommuConfig {
+    /// Sets [`pasid_width`](Self#structfield.pasid_width).
+    pub fn pasid_width(self, pasid_width: PasidWidth) -> Self {
+        Self { pasid_width, ..self }
+    }
+
+    /// Sets [`address_width`](Self#structfield.address_width).
+    pub fn address_width(self, address_width: u8) -> Self {
+        Self { address_width, ..self }
+    }
+
+    /// Sets [`max_mappings`](Self#structfield.max_mappings).
+    pub fn max_mappings(self, max_mappings: usize) -> Self {
+        Self { max_mappings, ..self }
+    }
+
+    /// Sets [`event_capacity`](Self#structfield.event_capacity).
+    pub fn event_capacity(self, event_capacity: usize) -> Self {
+        Self { event_capacity, ..self }
+    }
+
+    /// Sets [`page_queue`](Self#structfield.page_queue).
+    pub fn page_queue(self, page_queue: usize) -> Self {
+        Self { page_queue, ..self }
+    }
+
+    /// Sets [`page_requests_each`](Self#structfield.page_requests_each).
+    pub fn page_requests_each(self, page_requests_each: u32) -> Self {
+        Self { page_requests_each, ..self }
+    }
+
+    /// Sets [`atc_entries`](Self#structfield.atc_entries).
+    pub fn atc_entries(self, atc_entries: usize) -> Self {
+        Self { atc_entries, ..self }
+    }
+
+    /// Sets [`translation_requests_each`](Self#structfield.translation_requests_each).
+    pub fn translation_requests_each(self, translation_requests_each: usize) -> Self {
+        Self { translation_requests_each, ..self }
+    }
+
+    /// Sets [`iotlb_bytes`](Self#structfield.iotlb_bytes).
+    pub fn iotlb_bytes(self, iotlb_bytes: usize) -> Self {
+        Self { iotlb_bytes, ..self }
+    }
+
+    /// Sets [`invalidation_limit`](Self#structfield.invalidation_limit).
+    pub fn invalidation_limit(self, invalidation_limit: Duration) -> Self {
+        Self { invalidation_limit, ..self }
+    }
+
+    /// Sets [`invalidation_tries`](Self#structfield.invalidation_tries).
+    pub fn invalidation_tries(self, invalidation_tries: u8) -> Self {
+        Self { invalidation_tries, ..self }
+    }
+
+    /// Sets [`response_limit`](Self#structfield.response_limit).
+    pub fn response_limit(self, response_limit: Duration) -> Self {
+        Self { response_limit, ..self }
+    }
 }
 
 impl Default for IommuConfig {

@@ -1,101 +1,104 @@
 //! Events: what the owner of the system may want to know.
 
+use std::fmt;
+
 use crate::api::fault::Fault;
 use crate::api::space::EndReason;
 use crate::types::ids::{Bdf, Pasid, PasidTag, SpaceId};
 use crate::types::range::AddrRange;
 
-/// Something that the owner of the system may want to know.
+/// Something that the owner of the system may want to know. Its text is one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A transaction was aborted (rule F6).
+    /// A transaction was aborted, or a page request was answered as invalid.
     Fault(Fault),
-    /// A peer's window caught a transaction before the IOMMU saw it (rule B7).
+    /// A peer's window caught a transaction before the IOMMU saw it.
     Misrouted {
-        /// Who issued it.
+        /// The device that issued it.
         device: Bdf,
         /// The PASID that it carried.
         pasid: Option<Pasid>,
-        /// The addresses.
+        /// Its addresses.
         range: AddrRange,
-        /// Who decoded them.
+        /// The port or device that decoded them.
         decoder: Bdf,
         /// Whether a BAR answered; without one the transaction is lost.
         claimed: bool,
     },
-    /// A bond or a mapping has memory at addresses that a peer decodes (rule B7).
+    /// A bond or a mapping has memory at addresses that a peer decodes.
     Overlap(Overlap),
-    /// An address space has ended (rule U4).
+    /// An address space has ended.
     SpaceEnded {
-        /// Which.
+        /// The space.
         space: SpaceId,
-        /// Its PASID, held until its last bond is gone.
+        /// Its PASID, in use until its last bond is gone.
         pasid: Pasid,
-        /// How.
+        /// How it ended.
         reason: EndReason,
-        /// Bonds that it had.
+        /// The number of bonds that it had.
         bonds: usize,
     },
     /// An exit handler panicked; it counts as run.
     HandlerPanicked {
-        /// Of which space.
+        /// The space that had ended.
         space: SpaceId,
         /// Its PASID.
         pasid: Pasid,
     },
-    /// A device bond's device got a sibling that it is not isolated from (rule G4).
+    /// The device of a device bond got a sibling that it is not isolated from.
     IsolationChanged {
         /// The bound device.
         device: Bdf,
-        /// Its bond's PASID.
+        /// The PASID of its bond.
         pasid: Pasid,
-        /// Who came.
+        /// The new device.
         newcomer: Bdf,
     },
-    /// A device was removed while bound: that bond has ended.
+    /// A device was removed while it was bound: its bond has ended.
     BondEnded {
         /// The device.
         device: Bdf,
         /// The PASID.
         pasid: Pasid,
     },
-    /// A transaction for an earlier owner of a PASID was dropped (rule U6).
+    /// A transaction for an earlier owner of a PASID was dropped.
     StaleDropped {
-        /// Who issued it.
+        /// The device that issued it.
         device: Bdf,
-        /// For which owner.
+        /// The earlier owner.
         tag: PasidTag,
     },
     /// A device did not complete invalidations in time. They are sent again, or it is cut off.
     InvalidationsOverdue {
-        /// Which.
+        /// The device.
         device: Bdf,
-        /// How many.
+        /// The number of invalidations.
         invalidations: u64,
     },
-    /// A device did not answer invalidations in time and gets nothing through until it is reset.
+    /// A device did not complete invalidations in time, however often they were sent. Nothing of it
+    /// gets through until it is reset.
     CutOff {
-        /// Which.
+        /// The device.
         device: Bdf,
     },
-    /// Groups of page requests of a device got no answer in time; their indexes are not used again
-    /// before a reset.
+    /// Groups of page requests of a device got no response in time; their indexes are not used
+    /// again before a reset.
     ResponseOverdue {
         /// The device.
         device: Bdf,
-        /// How many groups.
+        /// The number of groups.
         groups: usize,
     },
-    /// Slow spaces hold as many threads as there may be, and page requests of others wait for one.
-    /// Said once by each [`Workers`](crate::control::workers).
+    /// Slow spaces occupy as many worker threads as there may be, and page requests of other spaces
+    /// wait for one. Logged once by each [`Workers`](crate::Workers).
     WorkersExhausted {
-        /// Threads that there are.
+        /// The number of threads.
         threads: usize,
     },
-    /// The machine below failed during an access; the transfer ended there.
+    /// The host failed during an access; the transfer ended there.
     HostFailure {
-        /// Who issued it.
+        /// The device that issued it.
         device: Bdf,
         /// The call that failed.
         call: &'static str,
@@ -104,19 +107,72 @@ pub enum Event {
     },
 }
 
-/// Memory at addresses that a peer decodes before the IOMMU sees them (rule B7).
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fault(fault) => fault.fmt(f),
+            Self::Misrouted { device, pasid, range, decoder, claimed } => {
+                write!(f, "{device}: a transaction to {range}")?;
+                if let Some(pasid) = pasid {
+                    write!(f, " with PASID {pasid}")?;
+                }
+                match claimed {
+                    true => write!(f, " was decoded by {decoder} and never reached the IOMMU"),
+                    false => write!(f, " was lost in the window of {decoder}"),
+                }
+            }
+            Self::Overlap(overlap) => overlap.fmt(f),
+            Self::SpaceEnded { space, pasid, reason, bonds } => {
+                write!(f, "{space} (PASID {pasid}, {bonds} bonds) has ended: {reason}")
+            }
+            Self::HandlerPanicked { space, pasid } => {
+                write!(f, "an exit handler of {space} (PASID {pasid}) panicked")
+            }
+            Self::IsolationChanged { device, pasid, newcomer } => {
+                write!(f, "{device}, bound with PASID {pasid}, is not isolated from {newcomer}")
+            }
+            Self::BondEnded { device, pasid } => {
+                write!(f, "{device} was removed while it was bound with PASID {pasid}")
+            }
+            Self::StaleDropped { device, tag } => write!(
+                f,
+                "{device}: a transaction for an earlier owner of PASID {} ({}) was dropped",
+                tag.pasid, tag.generation
+            ),
+            Self::InvalidationsOverdue { device, invalidations } => {
+                write!(f, "{device}: {invalidations} invalidations were not completed in time")
+            }
+            Self::CutOff { device } => {
+                write!(f, "{device} is cut off: it does not complete invalidations; reset it")
+            }
+            Self::ResponseOverdue { device, groups } => {
+                write!(f, "{device}: {groups} page request groups got no response in time")
+            }
+            Self::WorkersExhausted { threads } => write!(
+                f,
+                "slow spaces occupy all {threads} workers, and page requests of others wait"
+            ),
+            Self::HostFailure { device, call, errno } => {
+                write!(f, "{device}: {call} failed")?;
+                errno.map_or(Ok(()), |errno| write!(f, " (errno {errno})"))
+            }
+        }
+    }
+}
+
+/// Memory at addresses that a peer decodes before the IOMMU sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overlap {
     /// The device whose transactions would be caught.
     pub device: Bdf,
     /// The addresses at which there is memory as well.
     pub range: AddrRange,
-    /// Who decodes them.
+    /// The port or device that decodes them.
     pub decoder: Bdf,
 }
 
-impl std::fmt::Display for Overlap {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
             "{}: {} is decoded by {} and never reaches the IOMMU",
@@ -132,4 +188,35 @@ pub struct DrainedEvents {
     pub events: Vec<Event>,
     /// How many older events were lost since the last drain because the log was full.
     pub lost: u64,
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::api::fault::FaultReason;
+    use crate::types::access::Access;
+
+    #[test]
+    fn an_event_is_one_line_with_its_values_and_addresses_in_hexadecimal() {
+        let device = Bdf::new(0, 1, 0, 0).expect("a function");
+        let fault = Fault {
+            device,
+            pasid: Pasid::new(7),
+            address: 0x7f00_1000,
+            access: Access::WRITE,
+            reason: FaultReason::NotMapped,
+        };
+        assert_eq!(
+            Event::Fault(fault).to_string(),
+            "0000:01:00.0: write at 0x7f001000 with PASID 7: nothing is mapped there"
+        );
+        assert!(format!("{fault:?}").contains("address: 0x7f001000"), "{fault:?}");
+        let range = AddrRange::new(0x1000, 0x1000).expect("a page");
+        let decoder = Bdf::new(0, 2, 0, 0).expect("a function");
+        let lost = Event::Misrouted { device, pasid: None, range, decoder, claimed: false };
+        assert_eq!(
+            lost.to_string(),
+            "0000:01:00.0: a transaction to [0x1000, 0x1fff] was lost in the window of 0000:02:00.0"
+        );
+    }
 }

@@ -109,7 +109,7 @@ impl fmt::Display for FaultReason {
 }
 
 /// An aborted transaction, as the device and the event log see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fault {
     /// The device that issued it.
     pub device: Bdf,
@@ -122,6 +122,18 @@ pub struct Fault {
     pub access: Access,
     /// Why it was aborted.
     pub reason: FaultReason,
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fault")
+            .field("device", &self.device)
+            .field("pasid", &self.pasid)
+            .field("address", &format_args!("{:#x}", self.address))
+            .field("access", &self.access)
+            .field("reason", &self.reason)
+            .finish()
+    }
 }
 
 impl fmt::Display for Fault {

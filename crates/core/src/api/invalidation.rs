@@ -108,8 +108,8 @@ impl LongLived {
                     && pinned.range.overlaps(range)
                     && pinned.thread != this_thread()
             };
-            users.pins.leave_waiters(is_meant, || change.part());
-            if change.all_found() {
+            users.pins.add_waiters(is_meant, || change.waiter());
+            if change.seal() {
                 self.changes.push(change);
             }
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::api::event::Overlap;
-use crate::api::space::AddressSpace;
+use crate::api::space::{AddressSpace, SpaceHandle};
 use crate::types::access::Permissions;
 use crate::types::range::AddrRange;
 
@@ -22,6 +22,20 @@ pub struct MapRequest {
     /// Execute requests carry a PASID by definition, so [`EXECUTE`](Permissions::EXECUTE) permits
     /// nothing here.
     pub permissions: Permissions,
+}
+
+impl MapRequest {
+    /// Maps `len` bytes at `iova` to those at `address` in `space`. All three are multiples of the
+    /// page size, 4 KiB.
+    pub fn new(
+        iova: u64,
+        len: u64,
+        space: &impl SpaceHandle,
+        address: u64,
+        permissions: Permissions,
+    ) -> Self {
+        Self { iova, len, space: space.to_space(), address, permissions }
+    }
 }
 
 /// A mapping that was made.

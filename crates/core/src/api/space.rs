@@ -173,6 +173,25 @@ pub struct Extent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchToken(pub u64);
 
+/// A handle of an address space: `Arc<dyn AddressSpace>`, or an `Arc` of a provider's own type.
+pub trait SpaceHandle {
+    /// The space, for the core to keep.
+    fn to_space(&self) -> Arc<dyn AddressSpace>;
+}
+
+impl SpaceHandle for Arc<dyn AddressSpace> {
+    fn to_space(&self) -> Self {
+        Self::clone(self)
+    }
+}
+
+impl<S: AddressSpace + 'static> SpaceHandle for Arc<S> {
+    fn to_space(&self) -> Arc<dyn AddressSpace> {
+        let space: Self = Self::clone(self);
+        space
+    }
+}
+
 /// Memory that a device can be bound to: a live process, a guest's page tables, or test memory.
 ///
 /// Everything may be called from any thread at any time. An implementation holds none of its locks

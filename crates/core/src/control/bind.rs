@@ -16,7 +16,7 @@ use crate::api::error::{
     BindError, BindGroupError, ContainerBindError, Refusal, Sibling, SpaceRefusal,
 };
 use crate::api::event::{Event, Overlap};
-use crate::api::space::{AddressSpace, SpaceEnded};
+use crate::api::space::{AddressSpace, SpaceEnded, SpaceHandle};
 use crate::mutation;
 use crate::table::{
     BondKey, BondKind, Device, DeviceRecord, Exhausted, Iommu, Requester, Routing, State,
@@ -216,9 +216,10 @@ impl Iommu {
     pub fn bind_device<T: Send + Sync + 'static>(
         &self,
         device: &Device,
-        space: &Arc<dyn AddressSpace>,
+        space: &impl SpaceHandle,
         mut bind: Bind<T>,
     ) -> Result<Bond<T>, BindError> {
+        let space = &space.to_space();
         let inner = device.record();
         let routing = inner.current_routing(self.topology());
         let overlaps = self.overlaps_of(inner, &routing, &**space).map_err(BindError::Space)?;
@@ -261,9 +262,10 @@ impl Iommu {
     pub fn bind_group<T: Send + Sync + 'static>(
         &self,
         group: GroupId,
-        space: &Arc<dyn AddressSpace>,
+        space: &impl SpaceHandle,
         mut bind: Bind<T>,
     ) -> Result<GroupBond<T>, BindGroupError> {
+        let space = &space.to_space();
         let overlaps =
             self.overlaps(&self.routings(&[group]), &**space).map_err(BindGroupError::Space)?;
         let mut state = self.lock();

@@ -21,7 +21,7 @@ use crate::api::error::{
 use crate::api::event::Overlap;
 use crate::api::map::{MapRequest, Mapped, Unmapped};
 use crate::api::pri::FaultTimes;
-use crate::api::space::{AddressSpace, SpaceEnded};
+use crate::api::space::{SpaceEnded, SpaceHandle};
 use crate::mutation;
 use crate::table::{
     BondKey, BondKind, ContainerBond, ContainerState, DeviceRecord, Domain, Iommu, Routing, State,
@@ -279,9 +279,10 @@ impl Container {
     /// See [`ContainerBindError`]; nothing has changed then.
     pub fn bind<T: PartialEq + Send + Sync + 'static>(
         &self,
-        space: &Arc<dyn AddressSpace>,
+        space: &impl SpaceHandle,
         mut bind: Bind<T>,
     ) -> Result<ContainerBound, ContainerBindError> {
+        let space = &space.to_space();
         let members = self.routings();
         let overlaps =
             self.iommu.overlaps(&members, &**space).map_err(ContainerBindError::Space)?;

@@ -83,6 +83,12 @@ impl Plug {
     }
 }
 
+impl From<DeviceSpec> for Plug {
+    fn from(spec: DeviceSpec) -> Self {
+        Self::new(spec)
+    }
+}
+
 impl fmt::Debug for Plug {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plug").field("spec", &self.spec).finish_non_exhaustive()
@@ -136,10 +142,10 @@ impl State {
             routing: RwLock::new(location.routing),
             readers: Readers::default(),
             pins: PinSlots::default(),
-            iommu: iommu.downgrade(),
+            host: iommu.downgrade(),
             services: Services::new(
                 key,
-                LinkEnds::new(spec.bdf, Endpoints::new(iommu.downgrade(), Weak::clone(me))),
+                LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),
                 link,
                 iommu.config(),
                 &spec,
@@ -285,33 +291,14 @@ struct Location {
 
 impl Iommu {
     /// Plugs a device in: it becomes a member of its group, uses the group's domain and joins the
-    /// bonds that it can (rule G4).
+    /// bonds that it can. A [`DeviceSpec`] alone is a device without a model; see [`Plug`].
     ///
     /// Blocks while the joined spaces are asked for overlaps, and while isolation handlers run.
     ///
     /// # Errors
     /// There is a device at this address.
-    pub fn plug(&self, spec: DeviceSpec) -> Result<Plugged, PlugError> {
-        self.plug_in(Plug::new(spec))
-    }
-
-    /// As [`plug`](Self::plug), with a model that wants to be told when it is to stop.
-    ///
-    /// # Errors
-    /// There is a device at this address.
-    pub fn plug_with(
-        &self,
-        spec: DeviceSpec,
-        ops: Arc<dyn DeviceOps>,
-    ) -> Result<Plugged, PlugError> {
-        self.plug_in(Plug::new(spec).model(ops))
-    }
-
-    /// As [`plug`](Self::plug), with all that can be said about a device.
-    ///
-    /// # Errors
-    /// There is a device at this address.
-    pub fn plug_in(&self, plug: Plug) -> Result<Plugged, PlugError> {
+    pub fn plug(&self, plug: impl Into<Plug>) -> Result<Plugged, PlugError> {
+        let plug = plug.into();
         let (topology, spec) = (self.topology(), plug.spec);
         let location = Location {
             requester: Requester::new(topology.requester(spec.bdf)),

@@ -23,7 +23,7 @@ pub(super) struct Endpoints {
 }
 
 impl Endpoints {
-    pub(super) fn new(iommu: Weak<Inner>, device: Weak<DeviceRecord>) -> Arc<dyn MessageEndpoint> {
+    pub(super) fn of(iommu: Weak<Inner>, device: Weak<DeviceRecord>) -> Arc<dyn MessageEndpoint> {
         Arc::new(Self { iommu, device })
     }
 

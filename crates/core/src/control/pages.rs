@@ -69,7 +69,7 @@ impl Iommu {
     }
 
     /// Answers a group. Where the space has ended meanwhile, or its entry is gone, the device
-    /// learns that whatever the answer is. A refusal is logged unless that `is_logged`.
+    /// learns that whatever the answer is. A refusal is logged unless it `is_logged` already.
     fn answer_group(
         &self,
         cookie: Cookie,
@@ -78,9 +78,9 @@ impl Iommu {
     ) -> Result<(), AnswerError> {
         let is_pending = self.with_pages(|pages, actions| {
             let is_gone = pages.target_of(cookie).is_some_and(|target| !target.accepts_faults());
-            let code = match code {
-                ResponseCode::Success if is_gone => ResponseCode::InvalidRequest,
-                code => code,
+            let (code, is_logged) = match code {
+                ResponseCode::Success if is_gone => (ResponseCode::InvalidRequest, false),
+                code => (code, is_logged),
             };
             pages.answer(cookie, code, is_logged, actions)
         });
@@ -114,6 +114,8 @@ pub struct PageRequestJob {
     /// Inside the device's gate too; where not, the device is gone or halted, and the group is
     /// invalid.
     in_device: bool,
+    /// The event log says why the group is refused.
+    is_logged: bool,
     is_answered: bool,
 }
 
@@ -127,7 +129,7 @@ impl PageRequestJob {
     /// For a group whose target has been entered.
     fn new(iommu: Iommu, group: ReadyPages) -> Self {
         let in_device = group.device.gate.enter();
-        Self { iommu, group, in_device, is_answered: false }
+        Self { iommu, group, in_device, is_logged: false, is_answered: false }
     }
 
     /// The device that asks.
@@ -148,19 +150,19 @@ impl PageRequestJob {
         let code = self.resolve();
         self.record(begun, self.iommu.now());
         match code {
-            Some(code) => self.answer(code, true),
+            Some(code) => self.answer(code),
             None => self.is_answered = true,
         }
     }
 
-    /// The response; `None` where the owner has the group. A refusal has been logged.
+    /// The response; `None` where the owner has the group.
     fn resolve(&mut self) -> Option<ResponseCode> {
         if !self.in_device && !mutation::is_on(6) {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.group.target {
             FaultTarget::Entry(entry) if entry.refusal().is_some() => {
-                self.refuse(&self.group.requests[0], FaultReason::SpaceEnded);
+                self.refuse(self.group.requests[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
             FaultTarget::Entry(entry) => self.iommu.handler_of(entry.bond),
@@ -190,8 +192,9 @@ impl PageRequestJob {
     }
 
     /// By the provider: all requests, in their order, up to the first that cannot be had.
-    fn resolve_pages(&self) -> ResponseCode {
-        for request in &self.group.requests {
+    fn resolve_pages(&mut self) -> ResponseCode {
+        for index in 0..self.group.requests.len() {
+            let request = self.group.requests[index];
             for access in request.accesses() {
                 let resolved = match &self.group.target {
                     FaultTarget::Entry(entry) => resolve_bound(entry, request.address, access),
@@ -209,6 +212,7 @@ impl PageRequestJob {
                         // Not a response failure: that would stop the device's requests for all its
                         // spaces, at the wish of one.
                         self.iommu.log(Event::HostFailure { device: self.device(), call, errno });
+                        self.is_logged = true;
                         return ResponseCode::InvalidRequest;
                     }
                 }
@@ -238,11 +242,12 @@ impl PageRequestJob {
     }
 
     /// Logs why a page cannot be had.
-    fn refuse(&self, request: &PageRequest, reason: FaultReason) {
-        self.iommu.log_refused(&self.group.device, request, reason);
+    fn refuse(&mut self, request: PageRequest, reason: FaultReason) {
+        self.iommu.log_refused(&self.group.device, &request, reason);
+        self.is_logged = true;
     }
 
-    fn answer(&mut self, code: ResponseCode, is_logged: bool) {
+    fn answer(&mut self, code: ResponseCode) {
         self.is_answered = true;
         let first = self.group.requests.first();
         tracing::debug!(
@@ -253,7 +258,7 @@ impl PageRequestJob {
         );
         // Where it is not pending any more it has been drained, or its device was reset or is gone:
         // counted there.
-        let _ = self.iommu.answer_group(self.group.cookie, code, is_logged);
+        let _ = self.iommu.answer_group(self.group.cookie, code, self.is_logged);
     }
 
     fn record(&self, begun: Option<Duration>, done: Option<Duration>) {
@@ -275,7 +280,7 @@ impl Drop for PageRequestJob {
     fn drop(&mut self) {
         let _callback = InCallback::enter();
         if !self.is_answered {
-            self.answer(ResponseCode::InvalidRequest, false);
+            self.answer(ResponseCode::InvalidRequest);
         }
         let key = self.group.key;
         self.iommu.with_pages(|pages, actions| pages.finish(key, actions));

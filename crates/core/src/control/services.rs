@@ -100,11 +100,11 @@ impl Device {
             if !mutation::is_on(11) {
                 device.services.endpoint.lock().atc.reset();
             }
-            let all = PendingInvalidation::new(None, AlignedRange::ALL, change.part());
+            let all = PendingInvalidation::new(None, AlignedRange::ALL, change.waiter());
             queue.start(all, is_drained, None, actions);
             Ok(())
         })?;
-        change.all_found();
+        change.seal();
         device.services.endpoint_changed.notify_all();
         if !callback::inside() {
             iommu.wait_until(|_| change.is_over());

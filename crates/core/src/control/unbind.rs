@@ -94,7 +94,7 @@ impl Iommu {
     /// Makes the entries non-present, and does what follows from that. Answers as
     /// [`stop_access`](Self::stop_access).
     pub(super) fn close_all(&self, teardown: &Teardown) -> (usize, usize) {
-        let closed = teardown.entries.iter().map(|entry| self.close(entry));
+        let closed = teardown.entries.iter().map(|entry| self.close_entry(entry));
         closed.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 

@@ -26,11 +26,24 @@ const IDLE: Duration = Duration::from_millis(500);
 
 /// Settings of [`Workers`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WorkerConfig {
     /// Threads that are always there: 1 or more.
     pub threads: usize,
     /// Threads that there may be while slow spaces hold the others.
     pub most: usize,
+}
+
+impl WorkerConfig {
+    /// Sets [`threads`](Self#structfield.threads).
+    pub fn threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// Sets [`most`](Self#structfield.most).
+    pub fn most(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
 }
 
 impl Default for WorkerConfig {

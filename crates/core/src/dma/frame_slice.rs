@@ -1,6 +1,7 @@
 //! Memory that an access has found through a cached translation.
 
-use vm_memory::{ByteValued, VolatileMemory, VolatileSlice};
+use vm_memory::{VolatileMemory, VolatileSlice};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::buffer::Buffer;
 use crate::api::ats::Frame;
@@ -40,16 +41,40 @@ impl<'a> FrameSlice<'a> {
         is_done.then_some(self.len)
     }
 
-    /// Loads a value that is as long as this, by slices alone.
+    /// Loads a value that is as long as this, by slices alone. One of 1, 2, 4 or 8 bytes is one
+    /// load.
     #[inline(always)]
-    pub(super) fn load<T: ByteValued>(&self) -> Option<T> {
-        Some(self.memory()?.get_ref::<T>(0).ok()?.load())
+    pub(super) fn load<T: FromBytes + IntoBytes>(&self) -> Option<T> {
+        let memory = self.memory()?;
+        // The size is known to the compiler, which leaves one of the arms.
+        match size_of::<T>() {
+            1 => T::read_from_bytes(&[memory.get_ref::<u8>(0).ok()?.load()]).ok(),
+            2 => T::read_from_bytes(&memory.get_ref::<u16>(0).ok()?.load().to_ne_bytes()).ok(),
+            4 => T::read_from_bytes(&memory.get_ref::<u32>(0).ok()?.load().to_ne_bytes()).ok(),
+            8 => T::read_from_bytes(&memory.get_ref::<u64>(0).ok()?.load().to_ne_bytes()).ok(),
+            _ => {
+                let mut value = T::new_zeroed();
+                memory.copy_to(value.as_mut_bytes());
+                Some(value)
+            }
+        }
     }
 
     /// Stores a value, as [`load`](Self::load) loads one.
     #[inline(always)]
-    pub(super) fn store<T: ByteValued>(&self, value: T) -> Option<()> {
-        self.memory()?.get_ref::<T>(0).ok()?.store(value);
+    pub(super) fn store<T: IntoBytes + Immutable>(&self, value: &T) -> Option<()> {
+        let (memory, bytes) = (self.memory()?, value.as_bytes());
+        if let Ok(bytes) = bytes.try_into() {
+            memory.get_ref(0).ok()?.store(u8::from_ne_bytes(bytes));
+        } else if let Ok(bytes) = bytes.try_into() {
+            memory.get_ref(0).ok()?.store(u16::from_ne_bytes(bytes));
+        } else if let Ok(bytes) = bytes.try_into() {
+            memory.get_ref(0).ok()?.store(u32::from_ne_bytes(bytes));
+        } else if let Ok(bytes) = bytes.try_into() {
+            memory.get_ref(0).ok()?.store(u64::from_ne_bytes(bytes));
+        } else {
+            memory.copy_from(bytes);
+        }
         Some(())
     }
 

@@ -39,6 +39,13 @@ impl BusMaster {
         (!entry.gate.is_closed()).then_some(entry.record.tag)
     }
 
+    /// The owner of this bus master, where a PASID was its and has a later owner now. An owner that
+    /// is being unbound still has its entry, whose gate is closed.
+    pub(super) fn replaced_owner(&self, pasid: Pasid) -> Option<PasidTag> {
+        let entry = self.device.requester.entry(pasid)?;
+        self.owner.filter(|_| self.is_other_owner(&entry))
+    }
+
     /// Whether an entry is one of an owner that this bus master must not reach.
     pub(super) fn is_other_owner(&self, entry: &PasidEntry) -> bool {
         let tag = entry.record.tag;

@@ -185,10 +185,9 @@ impl DmaPort {
     ) -> Result<(), DmaError> {
         pin.unpin();
         let (master, pasid) = (&self.master, entry.record.tag.pasid);
-        let Some(_inside) = master.enter_entry(entry) else {
-            let reason = master.not_bound(pasid);
-            return Err(master.fault(0, Some(pasid), piece.address, access, reason));
-        };
+        let _inside = master
+            .enter_entry(entry)
+            .map_err(|reason| master.fault(0, Some(pasid), piece.address, access, reason))?;
         entry.record.space.resolve(address, access).map_err(|cause| {
             let stopped = Stopped { done: address - piece.address, cause };
             master.stopped(stopped, Some(pasid), &[piece], access)
@@ -212,7 +211,7 @@ impl<'a> Pin<'a> {
     #[inline]
     fn empty(port: &'a DmaPort) -> Self {
         let callback = InCallback::enter();
-        Self { port, record: Some(port.pins.take(&port.master.device)), _callback: callback }
+        Self { port, record: Some(port.pin_pool.take(&port.master.device)), _callback: callback }
     }
 
     /// The space.
@@ -274,7 +273,7 @@ impl Drop for Pin<'_> {
     fn drop(&mut self) {
         self.unpin();
         if let Some(record) = self.record.take() {
-            self.port.pins.give_back(record);
+            self.port.pin_pool.give_back(record);
         }
     }
 }

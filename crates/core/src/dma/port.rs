@@ -29,7 +29,7 @@ impl Device {
 pub struct DmaPort {
     pub(super) master: BusMaster,
     pub(super) cache: RefCell<Option<Box<PortCache>>>,
-    pub(super) pins: PinPool,
+    pub(super) pin_pool: PinPool,
 }
 
 impl Clone for DmaPort {
@@ -40,7 +40,7 @@ impl Clone for DmaPort {
 
 impl DmaPort {
     fn new(master: BusMaster) -> Self {
-        Self { master, cache: RefCell::new(None), pins: PinPool::default() }
+        Self { master, cache: RefCell::new(None), pin_pool: PinPool::default() }
     }
 
     /// The device that it issues as.
@@ -106,7 +106,7 @@ impl DmaPort {
                 return Ok(());
             }
         }
-        self.finish(pasid, address, Buffer::Into(buf), done, Access::READ)
+        self.transfer_rest(pasid, address, Buffer::Into(buf), done, Access::READ)
     }
 
     /// Writes `data` at `address`. With empty `data` nothing is accessed, as for
@@ -151,7 +151,7 @@ impl DmaPort {
                 return Ok(());
             }
         }
-        self.finish(pasid, address, Buffer::From(data), done, Access::WRITE)
+        self.transfer_rest(pasid, address, Buffer::From(data), done, Access::WRITE)
     }
 
     /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs. An
@@ -166,7 +166,7 @@ impl DmaPort {
         buf: &mut [u8],
         access: Access,
     ) -> Result<(), DmaError> {
-        self.pieces(pasid, pieces, Buffer::Into(buf), access.reading())
+        self.transfer_pieces(pasid, pieces, Buffer::Into(buf), access.reading())
     }
 
     /// Writes `data` to the pieces one after the other; its length is the sum of theirs. An
@@ -181,13 +181,13 @@ impl DmaPort {
         data: &[u8],
         access: Access,
     ) -> Result<(), DmaError> {
-        self.pieces(pasid, pieces, Buffer::From(data), access.writing())
+        self.transfer_pieces(pasid, pieces, Buffer::From(data), access.writing())
     }
 
-    /// Moves what is left of one piece, of which `done` bytes are done. Where none is, both levels
-    /// have been probed at its address.
+    /// Transfers the rest of one piece, whose first `done` bytes have been transferred. Where `done`
+    /// is 0, both levels have missed at `address`, and are not probed again.
     #[cold]
-    fn finish(
+    fn transfer_rest(
         &self,
         pasid: Option<Pasid>,
         address: u64,
@@ -199,16 +199,16 @@ impl DmaPort {
         let mut all = done;
         if done > 0 {
             let rest = &mut buffer.part(done..len);
-            all += self.cached(pasid, address.wrapping_add(done as u64), rest, access);
+            all += self.transfer_cached(pasid, address.wrapping_add(done as u64), rest, access);
         }
         if all == len && len > 0 {
             return Ok(());
         }
         let rest = Segment { address: address.wrapping_add(all as u64), len: (len - all) as u64 };
-        self.walk(pasid, &[rest], buffer, all, access)
+        self.transfer_by_walk(pasid, &[rest], buffer, all, access)
     }
 
-    fn pieces(
+    fn transfer_pieces(
         &self,
         pasid: Option<Pasid>,
         pieces: &[Segment],
@@ -219,22 +219,26 @@ impl DmaPort {
         let mut done = 0;
         for (n, piece) in pieces.iter().enumerate() {
             let len = piece.len as usize;
-            let moved =
-                self.cached(pasid, piece.address, &mut buffer.part(done..done + len), access);
+            let moved = self.transfer_cached(
+                pasid,
+                piece.address,
+                &mut buffer.part(done..done + len),
+                access,
+            );
             done += moved;
             if moved < len {
                 let mut rest = pieces[n..].to_vec();
                 let address = piece.address.wrapping_add(moved as u64);
                 rest[0] = Segment { address, len: (len - moved) as u64 };
-                return self.walk(pasid, &rest, buffer, done, access);
+                return self.transfer_by_walk(pasid, &rest, buffer, done, access);
             }
         }
-        if done > 0 { Ok(()) } else { self.walk(pasid, pieces, buffer, 0, access) }
+        if done > 0 { Ok(()) } else { self.transfer_by_walk(pasid, pieces, buffer, 0, access) }
     }
 
-    /// Moves as many bytes, from the first on, as cached translations serve; answers how many.
+    /// Transfers as many bytes, from the first on, as the cached translations cover; returns how many.
     #[inline]
-    fn cached(
+    fn transfer_cached(
         &self,
         pasid: Option<Pasid>,
         address: u64,
@@ -255,9 +259,10 @@ impl DmaPort {
         done
     }
 
-    /// Moves all that is left of a transaction, of which `done` bytes are done.
+    /// Transfers the rest of a transaction, whose first `done` bytes have been transferred, by a walk.
+    /// The first address of `rest` has missed in both levels.
     #[cold]
-    fn walk(
+    fn transfer_by_walk(
         &self,
         pasid: Option<Pasid>,
         rest: &[Segment],
@@ -266,7 +271,7 @@ impl DmaPort {
         access: Access,
     ) -> Result<(), DmaError> {
         let part = buffer.part(done..buffer.len());
-        let moved = self.master.transfer(pasid, rest, part, access, &mut |entry, pieces| {
+        let moved = self.master.walk(pasid, rest, part, access, &mut |entry, pieces| {
             PortCache::fill(&self.cache, &self.master, entry, pieces, access)
         });
         moved.map_err(|error| DmaError { done: done as u64 + error.done, ..error })

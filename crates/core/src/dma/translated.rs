@@ -92,12 +92,10 @@ impl BusMaster {
         let Some(entry) = entry.filter(|entry| !self.is_other_owner(entry)) else {
             return abort(self.not_bound(pasid));
         };
-        let Some(_inside) = self.enter_entry(&entry) else {
-            return abort(self.not_bound(pasid));
+        let _inside = match self.enter_entry(&entry) {
+            Ok(inside) => inside,
+            Err(reason) => return abort(reason),
         };
-        if let Some(reason) = entry.refusal() {
-            return abort(reason);
-        }
         match buffer {
             Buffer::Into(buf) => entry.record.space.read_frame(frame, buf),
             Buffer::From(data) => entry.record.space.write_frame(frame, data),

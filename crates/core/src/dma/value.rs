@@ -1,6 +1,6 @@
 //! Values in a space: what devices read and write as one.
 
-use vm_memory::ByteValued;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::port::DmaPort;
 use crate::api::fault::DmaError;
@@ -9,7 +9,8 @@ use crate::types::ids::Pasid;
 
 impl DmaPort {
     /// Reads a value at `address`, which need not be aligned. Its bytes are those of memory: a
-    /// field of more than one byte has the order that its type says.
+    /// field of more than one byte has the order that its type says. Structures of one's own derive
+    /// the traits of [`zerocopy`].
     ///
     /// An aligned word of up to 8 bytes in memory that is accessed in place is read at once. A
     /// longer or unaligned value may change while it is read.
@@ -17,7 +18,7 @@ impl DmaPort {
     /// # Errors
     /// As [`read`](Self::read).
     #[inline]
-    pub fn read_obj<T: ByteValued>(
+    pub fn read_obj<T: FromBytes + IntoBytes>(
         &self,
         pasid: Option<Pasid>,
         address: u64,
@@ -30,8 +31,8 @@ impl DmaPort {
         {
             return Ok(value);
         }
-        let mut value = T::zeroed();
-        self.read_miss(pasid, address, value.as_mut_slice())?;
+        let mut value = T::new_zeroed();
+        self.read_miss(pasid, address, value.as_mut_bytes())?;
         Ok(value)
     }
 
@@ -40,7 +41,7 @@ impl DmaPort {
     /// # Errors
     /// As [`write`](Self::write).
     #[inline]
-    pub fn write_obj<T: ByteValued>(
+    pub fn write_obj<T: IntoBytes + Immutable>(
         &self,
         pasid: Option<Pasid>,
         address: u64,
@@ -49,12 +50,12 @@ impl DmaPort {
         if let Some(pasid) = pasid
             && self
                 .first_level_slice(pasid, address, size_of::<T>(), Access::WRITE, |slice| {
-                    slice.store(value)
+                    slice.store(&value)
                 })
                 .is_some()
         {
             return Ok(());
         }
-        self.write_miss(pasid, address, value.as_slice())
+        self.write_miss(pasid, address, value.as_bytes())
     }
 }

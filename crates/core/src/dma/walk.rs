@@ -37,7 +37,7 @@ struct Walk<'a> {
 
 impl BusMaster {
     /// One transaction: checks that the lengths agree, then goes through the device's gate.
-    pub(super) fn transfer(
+    pub(super) fn walk(
         &self,
         pasid: Option<Pasid>,
         pieces: &[Segment],
@@ -59,7 +59,7 @@ impl BusMaster {
             Walk { master: self, pasid, access, buffer, done: 0, batch: Vec::new(), on_translated };
         // Without a byte there is nothing that a peer could decode.
         if total == 0 || routing.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
-            return walk.to_iommu(pieces);
+            return walk.issue(pieces);
         }
         for piece in pieces {
             walk.route(*piece, &routing)?;
@@ -118,21 +118,26 @@ impl BusMaster {
             // The owner from one reading of the entry, the rest from another.
             entry = self.look_up(pasid).unwrap_or(entry);
         }
-        let Some(_inside) = self.enter_entry(&entry) else {
-            return abort(self.not_bound(pasid));
+        let _inside = match self.enter_entry(&entry) {
+            Ok(inside) => inside,
+            Err(reason) => return abort(reason),
         };
-        if let Some(reason) = entry.refusal() {
-            return abort(reason);
-        }
         if !entry.grants(access) {
             return abort(FaultReason::NotGranted);
         }
         then(&entry)
     }
 
-    /// Enters the gate of a table entry; `None` where it is shut.
-    pub(super) fn enter_entry<'a>(&'a self, entry: &'a Arc<PasidEntry>) -> Option<GateGuard<'a>> {
-        GateGuard::enter(&entry.gate, &self.iommu, OnDrain::StepEntry(entry))
+    /// Enters the gate of a PASID entry; counts an entry that is not present any more for an owner
+    /// that is gone.
+    pub(super) fn enter_entry<'a>(
+        &'a self,
+        entry: &'a Arc<PasidEntry>,
+    ) -> Result<GateGuard<'a>, FaultReason> {
+        entry.enter(&self.iommu).map_err(|reason| match reason {
+            FaultReason::NotBound => self.not_bound(entry.record.tag.pasid),
+            other => other,
+        })
     }
 
     /// The table entry that the PASID has at this device now.
@@ -261,11 +266,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.to_iommu(&batch)
+        self.issue(&batch)
     }
 
     /// Sends pieces that no peer decodes and that do not wrap.
-    fn to_iommu(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
+    fn issue(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
         match self.pasid {
             Some(pasid) => self.by_pasid(pasid, pieces),
             None => self.by_domain(pieces),
@@ -279,7 +284,7 @@ impl Walk<'_> {
         let len: u64 = pieces.iter().map(|piece| piece.len).sum();
         let moved = master.with_entry(pasid, start, access, |entry| {
             let terms = entry.by_terms(access);
-            transfer(&*entry.record.space, pieces, self.next(len), terms)
+            access_space(&*entry.record.space, pieces, self.next(len), terms)
                 .map_err(|stopped| master.stopped(stopped, Some(pasid), pieces, access))?;
             (self.on_translated)(entry, pieces);
             Ok(())
@@ -331,7 +336,7 @@ impl Walk<'_> {
         let target = Segment { address: mapping.address + (iova - mapping.range.first()), len };
         // The mapping is user memory of its space, whatever the transaction says.
         let (access, done) = (self.access.unprivileged(), self.done);
-        transfer(&*mapping.space, &[target], self.next(len), access).map_err(|stopped| {
+        access_space(&*mapping.space, &[target], self.next(len), access).map_err(|stopped| {
             let piece = [Segment { address: iova, len }];
             let error = master.stopped(stopped, None, &piece, access);
             DmaError { done: done + error.done, ..error }
@@ -341,7 +346,7 @@ impl Walk<'_> {
 }
 
 /// Calls the provider, which may run a resolver.
-fn transfer(
+fn access_space(
     space: &dyn AddressSpace,
     pieces: &[Segment],
     buffer: Buffer<'_>,

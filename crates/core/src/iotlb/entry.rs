@@ -1,4 +1,5 @@
-//! One entry: an extent, or the part of one that lies in one block, in three words.
+//! The format of an entry: a tag, and an extent or the part of an extent that lies in one block, in
+//! three words.
 
 use bitfield_struct::bitfield;
 
@@ -7,19 +8,19 @@ use crate::types::access::Permissions;
 use crate::types::ids::Generation;
 use crate::types::range::AddrRange;
 
-/// Address bits within a page.
+/// The number of address bits within a page.
 const PAGE_BITS: u32 = 12;
 const PAGE: u64 = 1 << PAGE_BITS;
 
-/// Whose translation an entry is: an owner of a PASID, and the privilege that was asked with. Never
-/// 0.
+/// The tag of an entry: the generation of the PASID, and whether the translation is for privileged
+/// accesses. Never 0, which marks an empty slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TlbTag(u64);
 
 impl TlbTag {
     #[inline]
     pub(crate) fn new(owner: Generation, privileged: bool) -> Self {
-        // Generations count up from 1: the top bit is not reached.
+        // Generations count binds from 1, so the shift loses no bit.
         Self(owner.0 << 1 | u64::from(privileged))
     }
 
@@ -29,22 +30,23 @@ impl TlbTag {
     }
 }
 
-/// The sizes of blocks that entries are found by, as powers of two: 4 KiB, 64 KiB, 2 MiB, 1 GiB. A
-/// extent of 16 KiB is found by its 64 KiB.
+/// The block sizes by which entries are hashed, as powers of two: 4 KiB, 64 KiB, 2 MiB, 1 GiB. An
+/// extent of 16 KiB, for example, is hashed by its block of 64 KiB.
 const BLOCK_BITS: [u32; 4] = [12, 16, 21, 30];
 
-/// Which of the [`BLOCK_BITS`] something is about, the smallest first.
+/// A block size, as an index into [`BLOCK_BITS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockSize(u8);
 
 impl BlockSize {
     pub(super) const COUNT: usize = BLOCK_BITS.len();
 
+    /// All sizes, the smallest first.
     pub(super) fn all() -> impl DoubleEndedIterator<Item = Self> {
         (0..Self::COUNT as u8).map(Self)
     }
 
-    /// The smallest one of a set, each of which is its [`bit`](Self::bit).
+    /// The smallest size of a set, in which each size is its [`bit`](Self::bit).
     #[inline(always)]
     pub(super) fn smallest_of(set: u8) -> Option<Self> {
         (set != 0).then(|| Self(set.trailing_zeros() as u8))
@@ -61,7 +63,7 @@ impl BlockSize {
     }
 }
 
-/// An aligned block of one of the sizes.
+/// An aligned block of addresses of one of the sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {
     pub(super) number: u64,
@@ -74,9 +76,9 @@ impl Block {
         Self { number: address >> size.bits(), size }
     }
 
-    /// One number for size and place.
+    /// The number and the size in one word, to be hashed.
     #[inline]
-    pub(super) fn code(self) -> u64 {
+    pub(super) fn key(self) -> u64 {
         self.number << 2 | u64::from(self.size.0)
     }
 
@@ -84,21 +86,25 @@ impl Block {
         AddrRange::new(self.number << self.size.bits(), 1 << self.size.bits())
     }
 
-    /// All blocks of a size that meet `range`, and how many there are.
-    pub(super) fn meeting(range: AddrRange, size: BlockSize) -> (impl Iterator<Item = Self>, u64) {
+    /// All blocks of a size that overlap `range`, and the number of them.
+    pub(super) fn overlapping(
+        range: AddrRange,
+        size: BlockSize,
+    ) -> (impl Iterator<Item = Self>, u64) {
         let (first, last) = (range.first() >> size.bits(), range.last() >> size.bits());
         ((first..=last).map(move |number| Self { number, size }), last - first + 1)
     }
 }
 
-/// Contiguous pages that lead to contiguous frames with one permission.
+/// A translation of contiguous pages to contiguous frames with the same permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IotlbEntry {
-    /// The first address, of a page.
+    /// The first address, a multiple of the page size.
     pub(crate) first: u64,
-    /// How many addresses follow it: less than 1 GiB, and the last is the last of a page.
+    /// The offset of the last address, which is the last of a page: the length minus one. Less than
+    /// 1 GiB.
     pub(crate) more: u64,
-    /// Where the first leads.
+    /// The frame of the first address.
     pub(crate) frame: u64,
     pub(crate) permissions: Permissions,
 }
@@ -123,9 +129,11 @@ struct FrameWord {
     frame_page: u64,
 }
 
-/// The words of an entry, of which 0 is none: as one value it is passed in registers, also where
-/// there may be none. Through memory, where it is written in two pieces and read in
-/// one, each look-up would wait for its own writes.
+/// The two words of an entry after its tag, or 0 for no entry.
+///
+/// As one integer it is returned in registers, whether or not there is an entry. Rejected: an
+/// `Option` of a struct. It is returned through memory, where it is written in two parts and read
+/// as one, so that each look-up waits for its own stores.
 #[derive(Clone, Copy)]
 pub(super) struct PackedEntry(u128);
 
@@ -142,7 +150,7 @@ impl PackedEntry {
         [(self.0 >> 64) as u64, self.0 as u64]
     }
 
-    /// Whether it permits anything: an entry does.
+    /// Whether there is an entry. An entry always grants a permission, so it is never 0.
     #[inline(always)]
     pub(super) fn is_some(self) -> bool {
         self.0 != 0
@@ -154,13 +162,13 @@ impl PackedEntry {
     }
 }
 
-/// Bits of a number of pages that are in the second word.
+/// The number of low bits of a page count that are in the second word.
 const LOW_BITS: u32 = 9;
 
 impl IotlbEntry {
-    /// The part of an extent around `address` that is entered, and the block that it is found by: the
-    /// largest block of which the extent covers a quarter at least, so that no more than four
-    /// entries have one block. `None` where the extent is not made of whole pages.
+    /// The part of an extent around `address` that is cached, and the block that it is hashed by:
+    /// the largest block of which the extent covers at least a quarter, so that at most four
+    /// entries are hashed by the same block. `None` if the extent does not consist of whole pages.
     pub(super) fn of(extent: &Extent, address: u64) -> Option<(Self, Block)> {
         BlockSize::all().rev().find_map(|size| {
             let block = Block::of(address, size);
@@ -172,10 +180,10 @@ impl IotlbEntry {
 
     fn of_part(extent: &Extent, part: AddrRange) -> Option<Self> {
         let frame = extent.frame.offset(part.first() - extent.range.first())?.0;
-        let whole = part.first().is_multiple_of(PAGE)
+        let is_whole_pages = part.first().is_multiple_of(PAGE)
             && part.len().is_multiple_of(PAGE)
             && frame.is_multiple_of(PAGE);
-        whole.then(|| Self {
+        is_whole_pages.then(|| Self {
             first: part.first(),
             more: part.len() - 1,
             frame,
@@ -183,13 +191,13 @@ impl IotlbEntry {
         })
     }
 
-    /// Whether `address` is one of its addresses.
+    /// Whether the entry translates `address`.
     #[inline]
-    pub(super) fn holds(&self, address: u64) -> bool {
+    pub(super) fn contains(&self, address: u64) -> bool {
         address.wrapping_sub(self.first) <= self.more
     }
 
-    /// Its addresses.
+    /// The addresses that the entry translates.
     pub(crate) fn range(&self) -> AddrRange {
         AddrRange::inclusive(self.first, self.first.saturating_add(self.more))
             .unwrap_or(AddrRange::ALL)
@@ -209,8 +217,8 @@ impl IotlbEntry {
         )
     }
 
-    /// The inverse of [`pack`](Self::pack); for any words, since a reader unpacks before it knows
-    /// that they belong together.
+    /// The inverse of [`pack`](Self::pack). Accepts any words, since a reader unpacks them before
+    /// it has validated that they belong to the same entry.
     #[inline(always)]
     pub(super) fn unpack(packed: PackedEntry) -> Self {
         let [page, frame] = packed.words();

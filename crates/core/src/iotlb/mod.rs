@@ -1,8 +1,8 @@
-//! The translation cache of the IOMMU (IOTLB): the second level, which all ports share.
+//! The translation cache of the IOMMU (IOTLB): the second-level TLB, which all ports share.
 //!
-//! [`table`] holds the entries of all spaces; [`space`] is the part of one space: where its entries
-//! are, and who uses them. The first level is each port's own, in `dma`. It uses `types`, `quiesce`
-//! and `api`. Design: docs/design/translation.md.
+//! [`table`] stores the entries of all spaces. [`space`] has the state of one space: the indices of
+//! its entries, and the readers and pins that use them. Each port has its own first-level TLB, in
+//! `dma`. This layer uses `types`, `quiesce` and `api`. Design: docs/design/translation.md.
 
 mod entry;
 mod space;

@@ -1,4 +1,5 @@
-//! The part of the IOTLB that belongs to one space: where its entries are, and who uses them.
+//! The part of the IOTLB that belongs to one space: the indices of its entries, and the readers and
+//! pins that use them.
 
 use std::sync::Arc;
 
@@ -17,61 +18,65 @@ use crate::types::range::AddrRange;
 pub(crate) struct SpaceIotlb {
     table: Arc<IotlbTable>,
     owner: Generation,
-    /// Sizes of blocks that something has been inserted under, for user and privileged accesses.
+    /// The sets of block sizes by which entries have been hashed, for user and for privileged
+    /// accesses.
     sizes: [AtomicU8; 2],
     fills: Mutex<Fills>,
     users: Arc<SpaceUsers>,
 }
 
-/// Where entries have been inserted. Whoever has the lock fills, or invalidates.
+/// The indices at which entries have been inserted. Its lock serialises fills and invalidations.
 struct Fills {
-    /// One for each entry, and some that have been overwritten since.
+    /// The index of each entry, and stale indices of entries that have been overwritten.
     indices: Vec<EntryIndex>,
-    /// At this length those are thrown out.
+    /// The length at which stale indices are removed.
     compact_at: usize,
 }
 
-const COMPACT_FROM: usize = 64;
+/// The smallest length at which stale indices are removed.
+const MIN_COMPACT_AT: usize = 64;
 
 impl SpaceIotlb {
-    /// Nothing yet, of this owner of a PASID.
+    /// Makes an empty cache for the space of this owner of a PASID.
     pub(crate) fn new(table: &Arc<IotlbTable>, owner: Generation) -> Self {
         Self {
             table: Arc::clone(table),
             owner,
             sizes: Default::default(),
-            fills: Mutex::new(Fills { indices: Vec::new(), compact_at: COMPACT_FROM }),
+            fills: Mutex::new(Fills { indices: Vec::new(), compact_at: MIN_COMPACT_AT }),
             users: SpaceUsers::new(owner),
         }
     }
 
-    /// Who uses the cached translations.
+    /// The readers and pins that use the cached translations.
     #[inline]
     pub(crate) fn users(&self) -> &Arc<SpaceUsers> {
         &self.users
     }
 
-    /// The entry for an address that permits the access. In a critical section.
+    /// Finds the entry that translates an address and permits the access. To be called in a
+    /// read-side critical section.
     #[inline(always)]
     pub(crate) fn find(&self, address: u64, access: Access) -> Option<IotlbEntry> {
         let tag = TlbTag::new(self.owner, access.is_privileged());
         let sizes = self.sizes(access.is_privileged());
-        // No iterator: its state would go through memory.
-        let mut left = sizes;
-        while let Some(size) = BlockSize::smallest_of(left) {
+        // Rejected: an iterator, whose state goes through memory.
+        let mut remaining = sizes;
+        while let Some(size) = BlockSize::smallest_of(remaining) {
             if let Some(entry) =
                 self.table.probe_first(tag, address, access.needs(), Block::of(address, size))
             {
                 return Some(entry);
             }
-            left &= !size.bit();
+            remaining &= !size.bit();
         }
-        self.search(tag, address, access, sizes).entry()
+        self.probe_all(tag, address, access, sizes).entry()
     }
 
-    // Out of line, and with an answer that travels in registers.
+    /// Probes all slots in which the entry can be. Out of line, and with a result that is returned
+    /// in registers.
     #[inline(never)]
-    fn search(&self, tag: TlbTag, address: u64, access: Access, sizes: u8) -> PackedEntry {
+    fn probe_all(&self, tag: TlbTag, address: u64, access: Access, sizes: u8) -> PackedEntry {
         let of_size = |size: BlockSize| {
             if sizes & size.bit() != 0 {
                 self.table.probe_all(tag, address, access.needs(), Block::of(address, size))
@@ -83,8 +88,9 @@ impl SpaceIotlb {
         found.find(|found| found.is_some()).unwrap_or(PackedEntry::NONE)
     }
 
-    /// Inserts an extent that the provider has named after the sequence number `seq` was read,
-    /// unless an invalidation has come since.
+    /// Inserts the part of `extent` around `address`, unless there has been an invalidation since
+    /// sequence number `seq`. The caller has read that number before it obtained the extent from
+    /// the provider.
     pub(crate) fn fill(&self, seq: u64, extent: &Extent, address: u64, privileged: bool) {
         let Some((entry, block)) = IotlbEntry::of(extent, address) else { return };
         let mut fills = self.fills.lock();
@@ -99,52 +105,57 @@ impl SpaceIotlb {
         }
     }
 
+    /// Removes stale indices.
     fn compact(&self, fills: &mut Fills) {
         fills.indices.sort_unstable();
         fills.indices.dedup();
         self.table.remove_at(self.tags(), &mut fills.indices, |_| false);
-        fills.compact_at = (fills.indices.len() * 2).max(COMPACT_FROM);
+        fills.compact_at = (fills.indices.len() * 2).max(MIN_COMPACT_AT);
     }
 
-    /// Removes all entries that meet `range`; answers what to wait for until nothing uses them.
+    /// Removes all entries that overlap `range`. Returns a grace period that ends when no access
+    /// uses them.
+    ///
+    /// It probes the blocks of the range, or the indices of the space if those are fewer.
     pub(crate) fn invalidate(&self, range: AddrRange) -> GracePeriod {
         let mut fills = self.fills.lock();
-        let goes = |entry: &IotlbEntry| entry.range().overlaps(range);
-        let used = |privileged| {
+        let overlaps = |entry: &IotlbEntry| entry.range().overlaps(range);
+        let blocks = |privileged| {
             let sizes = self.sizes(privileged);
             BlockSize::all()
                 .filter(move |size| sizes & size.bit() != 0)
-                .map(move |size| Block::meeting(range, size))
+                .map(move |size| Block::overlapping(range, size))
         };
-        let blocks =
-            used(false).chain(used(true)).fold(0u64, |sum, (_, count)| sum.saturating_add(count));
-        if blocks > fills.indices.len() as u64 {
-            self.table.remove_at(self.tags(), &mut fills.indices, goes);
+        let count = blocks(false)
+            .chain(blocks(true))
+            .fold(0u64, |sum, (_, count)| sum.saturating_add(count));
+        if count > fills.indices.len() as u64 {
+            self.table.remove_at(self.tags(), &mut fills.indices, overlaps);
         } else {
             for privileged in [false, true] {
                 let tag = TlbTag::new(self.owner, privileged);
-                used(privileged)
+                blocks(privileged)
                     .flat_map(|(blocks, _)| blocks)
-                    .for_each(|block| self.table.remove(tag, block, goes));
+                    .for_each(|block| self.table.remove(tag, block, overlaps));
             }
         }
-        // After the removal: who sees the new number finds nothing of the old state, and caches
-        // nothing of it under the new number. Before the lock is released: a fill comes before the
+        // After the removal: a thread that reads the new number finds no entry of the old state,
+        // and caches none under the new number. Before the lock is released: a fill precedes the
         // removal, or sees the new number.
-        let seq = self.users.invalidated();
+        let seq = self.users.advance_invalidate_seq();
         drop(fills);
         GracePeriod::of_space(&self.users, Some(seq))
     }
 
-    /// Removes all entries, at a cost in proportion to how many there are. The last bond of the
-    /// owner has gone, and no owner comes twice: nobody would find them, but they would take the
-    /// place of others.
+    /// Removes all entries, in time proportional to their number. To be called when the last bond
+    /// of the owner has ended. Generations are not reused, so no look-up would find the entries,
+    /// but they would occupy slots.
     pub(crate) fn remove_all(&self) {
         let indices = std::mem::take(&mut self.fills.lock().indices);
         self.table.remove_at(self.tags(), &mut { indices }, |_| true);
     }
 
-    /// How many indices it has on its list: each entry, and some that have been overwritten since.
+    /// The number of indices, stale ones included.
     #[cfg(test)]
     pub(super) fn indices(&self) -> usize {
         self.fills.lock().indices.len()

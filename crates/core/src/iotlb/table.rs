@@ -1,15 +1,15 @@
-//! The table of entries: readers only read, writers hold the lock of a stripe.
+//! The hash table of entries. Readers take no lock; writers hold the lock of a stripe.
 //!
-//! A line of 64 bytes, one of the processor's, is two entries and a header: a sequence number, odd
-//! while the line is written, and a fingerprint of the second entry. Two lines are a bucket. A (tag,
-//! block) has two buckets, both in one stripe.
-//! Invariants:
+//! A line fills a cache line of 64 bytes. It has two slots of three words, and a header: a sequence
+//! number, as in a seqlock, and a fingerprint of the entry in the second slot. Two lines are a
+//! bucket. A (tag, block) hashes to two buckets of the same stripe, as in a cuckoo hash table; no
+//! entry is relocated. Invariants:
 //!
-//! 1. Words of a line are written with the lock of its stripe, between two steps of its sequence
-//!    number. A reader that sees the same header, of an even number, before and after has read
-//!    words that belong together.
-//! 2. An index holds one entry of one tag. Overwriting never takes more than one entry out, and only
-//!    where both buckets are full.
+//! 1. The words of a line are written with the lock of its stripe, between two increments of its
+//!    sequence number, which is odd meanwhile. A reader that loads the same header before and after
+//!    the words, with an even sequence number, has read words that belong to the same entry.
+//! 2. A slot has one entry of one tag. An insertion overwrites at most one entry, and an entry of
+//!    another address only if both buckets are full.
 
 use bitfield_struct::bitfield;
 use sva_sync::Mutex;
@@ -18,55 +18,47 @@ use sva_sync::atomic::{AtomicU64, Ordering, fence};
 use super::entry::{Block, IotlbEntry, PackedEntry, TlbTag};
 use crate::types::access::Permissions;
 
-/// Entries of a line, lines of a bucket.
-#[cfg(not(loom))]
-const WAYS: usize = 2;
-#[cfg(not(loom))]
-const LINES: usize = 2;
-/// Few, so that a model comes to evict.
-#[cfg(loom)]
-const WAYS: usize = 1;
-#[cfg(loom)]
-const LINES: usize = 1;
-/// Buckets that one lock covers, a power of two: among them are both of a (tag, block).
-#[cfg(not(loom))]
-const STRIPE: usize = 32;
-#[cfg(loom)]
-const STRIPE: usize = 2;
-/// Entries are numbered with 32 bits.
-const MOST_BYTES: usize = 1 << 36;
-/// How often a reader tries again where a line changes under it. Then it counts as a miss, which is
-/// always right.
+/// Slots of a line. Under loom there is one, so that a model reaches the eviction of an entry.
+const SLOTS: usize = if cfg!(loom) { 1 } else { 2 };
+/// Lines of a bucket.
+const LINES: usize = if cfg!(loom) { 1 } else { 2 };
+/// Buckets of a stripe, which one lock covers: a power of two. Both buckets of a (tag, block) are
+/// in the same stripe.
+const STRIPE: usize = if cfg!(loom) { 2 } else { 32 };
+/// The largest size of the table: the index of a slot has 32 bits.
+const MAX_BYTES: usize = 1 << 36;
+/// How often a reader tries to read a line that is being written. After that it reports a miss,
+/// which is always correct.
 const TRIES: u32 = 4;
 
-/// The index of an entry in the table: the way of a line.
+/// The index of a slot in the table.
 pub(super) type EntryIndex = u32;
 
 #[derive(Default)]
 #[repr(align(64))]
 struct Line {
     header: AtomicU64,
-    ways: [[AtomicU64; 3]; WAYS],
+    slots: [[AtomicU64; 3]; SLOTS],
 }
 
-/// What the header of a line says.
+/// The header of a line.
 #[bitfield(u64)]
 struct Header {
     #[bits(56)]
     sequence: u64,
-    /// Some bits of the hash by which the second entry was entered, so that it shows which of the
-    /// two is looked for: a comparison that the processor has to guess right costs more than
-    /// all else. 0: there is no such entry.
+    /// Some bits of the hash of the entry in the second slot; 0 if that slot is empty. They select
+    /// the slot to read without a branch on its tag, whose misprediction would cost more than the
+    /// rest of the look-up.
     #[bits(8)]
     fingerprint: u8,
 }
 
 impl Line {
-    /// What one way holds, where it is of this tag. Sound only between two equal even sequence
-    /// numbers.
+    /// The entry of a slot, if it has this tag. Without the lock of the stripe the result is only
+    /// valid if [`is_valid`](Self::is_valid) confirms it.
     #[inline(always)]
-    fn look(&self, way: usize, tag: TlbTag) -> Option<IotlbEntry> {
-        let words = &self.ways[way];
+    fn load(&self, slot: usize, tag: TlbTag) -> Option<IotlbEntry> {
+        let words = &self.slots[slot];
         (words[0].load(Ordering::Relaxed) == tag.word()).then(|| {
             IotlbEntry::unpack(PackedEntry::new(
                 words[1].load(Ordering::Relaxed),
@@ -75,66 +67,69 @@ impl Line {
         })
     }
 
-    /// What is in any of the ways, where it is of this tag and fits.
-    fn look_around(&self, tag: TlbTag, fits: impl Fn(&IotlbEntry) -> bool) -> PackedEntry {
-        let mut ways = (0..WAYS).filter_map(|way| self.look(way, tag));
-        ways.find(|entry| fits(entry)).map_or(PackedEntry::NONE, |entry| entry.pack())
+    /// Finds an entry with this tag that `matches`, in any slot. Its validity is that of
+    /// [`load`](Self::load).
+    fn find(&self, tag: TlbTag, matches: impl Fn(&IotlbEntry) -> bool) -> PackedEntry {
+        let mut entries = (0..SLOTS).filter_map(|slot| self.load(slot, tag));
+        entries.find(|entry| matches(entry)).map_or(PackedEntry::NONE, |entry| entry.pack())
     }
 
-    /// To be compared after the look.
+    /// Begins a read of the line, as `read_seqbegin` of a seqlock: loads the header.
     #[inline(always)]
-    fn begin(&self) -> Header {
+    fn read_begin(&self) -> Header {
         Header::from_bits(self.header.load(Ordering::Acquire))
     }
 
-    /// Whether the line was not written since [`begin`](Self::begin).
+    /// Whether the words that were loaded since [`read_begin`](Self::read_begin) returned `header`
+    /// belong to the same entry: no writer was active then or has been since.
     #[inline(always)]
-    fn is_unchanged(&self, before: Header) -> bool {
-        // The words are read before the header is, once more.
+    fn is_valid(&self, header: Header) -> bool {
+        // Acquire: the words are loaded before the header is loaded again.
         fence(Ordering::Acquire);
-        before.into_bits() & 1 == 0 && self.header.load(Ordering::Relaxed) == before.into_bits()
+        header.into_bits() & 1 == 0 && self.header.load(Ordering::Relaxed) == header.into_bits()
     }
 
-    /// The way that holds what fits. With the lock of the stripe.
-    fn way_of(&self, tag: TlbTag, fits: impl Fn(&IotlbEntry) -> bool) -> Option<usize> {
-        (0..WAYS).find(|way| self.look(*way, tag).is_some_and(|entry| fits(&entry)))
+    /// The slot of an entry with this tag that `matches`. To be called with the lock of the stripe.
+    fn slot_of(&self, tag: TlbTag, matches: impl Fn(&IotlbEntry) -> bool) -> Option<usize> {
+        (0..SLOTS).find(|slot| self.load(*slot, tag).is_some_and(|entry| matches(&entry)))
     }
 
-    fn free_way(&self) -> Option<usize> {
-        (0..WAYS).find(|way| self.ways[*way][0].load(Ordering::Relaxed) == 0)
+    /// An empty slot. To be called with the lock of the stripe.
+    fn free_slot(&self) -> Option<usize> {
+        (0..SLOTS).find(|slot| self.slots[*slot][0].load(Ordering::Relaxed) == 0)
     }
 
-    /// With the lock of the stripe.
-    fn write(&self, way: usize, words: [u64; 3], fingerprint: u8) {
-        let before = Header::from_bits(self.header.load(Ordering::Relaxed));
-        let step = |header: Header| {
+    /// Writes a slot. To be called with the lock of the stripe.
+    fn write(&self, slot: usize, words: [u64; 3], fingerprint: u8) {
+        let header = Header::from_bits(self.header.load(Ordering::Relaxed));
+        let advance = |header: Header| {
             header.with_sequence(header.sequence().wrapping_add(1) & (u64::MAX >> 8))
         };
-        self.header.store(step(before).into_bits(), Ordering::Relaxed);
-        // A reader that sees a word of this also sees the odd number.
+        self.header.store(advance(header).into_bits(), Ordering::Relaxed);
+        // Release: a reader that sees one of the words below also sees the odd sequence number.
         fence(Ordering::Release);
-        for (held, word) in self.ways[way].iter().zip(words) {
-            held.store(word, Ordering::Relaxed);
+        for (stored, word) in self.slots[slot].iter().zip(words) {
+            stored.store(word, Ordering::Relaxed);
         }
-        let fingerprint = if way == 1 { fingerprint } else { before.fingerprint() };
-        self.header
-            .store(step(step(before)).with_fingerprint(fingerprint).into_bits(), Ordering::Release);
+        let fingerprint = if slot == 1 { fingerprint } else { header.fingerprint() };
+        let header = advance(advance(header)).with_fingerprint(fingerprint);
+        self.header.store(header.into_bits(), Ordering::Release);
     }
 
-    /// What a way holds, of this owner. With the lock of the stripe.
-    fn of_owner(&self, way: usize, owner: [TlbTag; 2]) -> Option<IotlbEntry> {
-        let words = self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
-        owner
-            .iter()
+    /// The entry of a slot, if it has one of the tags of an owner. To be called with the lock of
+    /// the stripe.
+    fn load_owned(&self, slot: usize, tags: [TlbTag; 2]) -> Option<IotlbEntry> {
+        let words = self.slots[slot].each_ref().map(|word| word.load(Ordering::Relaxed));
+        tags.iter()
             .any(|tag| tag.word() == words[0])
             .then(|| IotlbEntry::unpack(PackedEntry::new(words[1], words[2])))
     }
 }
 
-/// Where a (tag, block) may be: the line that is looked at first, and one of the other bucket.
+/// The two buckets of a (tag, block), each by the index of the line that is probed first.
 struct Buckets {
-    line: usize,
-    other: usize,
+    first: usize,
+    alternate: usize,
     fingerprint: u8,
 }
 
@@ -142,7 +137,11 @@ impl Buckets {
     /// The lines of both buckets, in the order in which they are filled.
     #[inline]
     fn lines(&self) -> [usize; 2 * LINES] {
-        std::array::from_fn(|n| if n < LINES { self.line ^ n } else { self.other ^ (n - LINES) })
+        std::array::from_fn(
+            |n| {
+                if n < LINES { self.first ^ n } else { self.alternate ^ (n - LINES) }
+            },
+        )
     }
 }
 
@@ -150,11 +149,12 @@ impl Buckets {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct IotlbUsage {
-    /// Translations that are held.
+    /// Translations in the cache.
     pub entries: usize,
-    /// How many there is room for; the last quarter is filled only by chance.
+    /// The number of slots for translations. Entries are evicted before all slots are in use: about
+    /// a quarter of them usually stays empty.
     pub capacity: usize,
-    /// Memory that the table takes, in bytes. Each space has 4 to 8 bytes more for each of its
+    /// Memory of the table, in bytes. Each space has 4 to 8 bytes in addition for each of its
     /// translations.
     pub bytes: usize,
 }
@@ -162,18 +162,19 @@ pub struct IotlbUsage {
 /// The entries of all spaces.
 pub(crate) struct IotlbTable {
     lines: Box<[Line]>,
-    /// Each with a counter that chooses what is overwritten.
+    /// The locks of the stripes. Each protects a counter that selects the next victim.
     stripes: Box<[Mutex<usize>]>,
-    /// The bits of a hash that do not choose the first bucket.
+    /// The number of low bits of a hash that do not select the first bucket.
     shift: u32,
 }
 
 impl IotlbTable {
-    /// As much as `bytes` hold, rounded down to a power of two; at least one stripe.
+    /// Makes a table of at most `bytes` bytes, rounded down to a power of two of buckets; it has at
+    /// least one stripe.
     pub(crate) fn new(bytes: usize) -> Self {
         let bucket = LINES * size_of::<Line>();
-        let most = bytes.clamp(STRIPE * bucket, MOST_BYTES) / bucket;
-        let bits = most.ilog2();
+        let buckets = bytes.clamp(STRIPE * bucket, MAX_BYTES) / bucket;
+        let bits = buckets.ilog2();
         Self {
             lines: (0..LINES << bits).map(|_| Line::default()).collect(),
             stripes: (0..(1usize << bits) / STRIPE).map(|_| Mutex::default()).collect(),
@@ -181,8 +182,8 @@ impl IotlbTable {
         }
     }
 
-    /// An entry of `tag` that permits what is needed at `address`, where it is in the index that is
-    /// the likeliest one for those that are found by this block of it.
+    /// Finds an entry with `tag` that translates `address` with the permissions in `needs`, in the
+    /// one slot that is the most likely for an entry hashed by `block`.
     #[inline(always)]
     pub(super) fn probe_first(
         &self,
@@ -191,18 +192,18 @@ impl IotlbTable {
         needs: Permissions,
         block: Block,
     ) -> Option<IotlbEntry> {
-        // In one straight line: a scan of random length costs more in wrong guesses of the
-        // processor than in comparisons.
+        // Straight-line code: a scan of unpredictable length costs more in mispredicted branches
+        // than in comparisons.
         let buckets = self.buckets(tag, block);
-        let line = &self.lines[buckets.line];
-        let before = line.begin();
+        let line = &self.lines[buckets.first];
+        let header = line.read_begin();
         let entry =
-            line.look(usize::from(before.fingerprint() == buckets.fingerprint) & (WAYS - 1), tag)?;
-        (entry.holds(address) && entry.permissions.contains(needs) && line.is_unchanged(before))
+            line.load(usize::from(header.fingerprint() == buckets.fingerprint) & (SLOTS - 1), tag)?;
+        (entry.contains(address) && entry.permissions.contains(needs) && line.is_valid(header))
             .then_some(entry)
     }
 
-    /// The same in any of the indices.
+    /// Finds an entry as [`probe_first`](Self::probe_first) does, in all slots of both buckets.
     pub(super) fn probe_all(
         &self,
         tag: TlbTag,
@@ -210,14 +211,14 @@ impl IotlbTable {
         needs: Permissions,
         block: Block,
     ) -> PackedEntry {
-        for at in self.buckets(tag, block).lines() {
-            let line = &self.lines[at];
+        for index in self.buckets(tag, block).lines() {
+            let line = &self.lines[index];
             for _ in 0..TRIES {
-                let before = line.begin();
-                let found = line.look_around(tag, |entry| {
-                    entry.holds(address) && entry.permissions.contains(needs)
+                let header = line.read_begin();
+                let found = line.find(tag, |entry| {
+                    entry.contains(address) && entry.permissions.contains(needs)
                 });
-                match (line.is_unchanged(before), found.is_some()) {
+                match (line.is_valid(header), found.is_some()) {
                     (true, true) => return found,
                     (true, false) => break,
                     (false, _) => {}
@@ -227,8 +228,9 @@ impl IotlbTable {
         PackedEntry::NONE
     }
 
-    /// Enters what holds `address`, and answers where. What was entered for the address before is
-    /// overwritten.
+    /// Inserts `entry`, which translates `address`, and returns its index. It overwrites an entry
+    /// with the same tag that translates `address`; otherwise it takes a free slot, or evicts one
+    /// entry.
     pub(super) fn insert(
         &self,
         tag: TlbTag,
@@ -237,95 +239,101 @@ impl IotlbTable {
         block: Block,
     ) -> EntryIndex {
         let buckets = self.buckets(tag, block);
-        let mut turn = self.stripe(buckets.line).lock();
-        let known = buckets.lines().into_iter().find_map(|at| {
-            self.lines[at].way_of(tag, |held| held.holds(address)).map(|way| (at, way))
+        let mut victim = self.stripe(buckets.first).lock();
+        let existing = buckets.lines().into_iter().find_map(|line| {
+            let slot = self.lines[line].slot_of(tag, |entry| entry.contains(address));
+            slot.map(|slot| (line, slot))
         });
         let free = || {
             buckets
                 .lines()
                 .into_iter()
-                .find_map(|at| self.lines[at].free_way().map(|way| (at, way)))
+                .find_map(|line| self.lines[line].free_slot().map(|slot| (line, slot)))
         };
-        let (at, way) = known.or_else(free).unwrap_or_else(|| {
-            *turn = turn.wrapping_add(1);
-            (buckets.lines()[*turn % (2 * LINES)], *turn / (2 * LINES) % WAYS)
+        let (line, slot) = existing.or_else(free).unwrap_or_else(|| {
+            *victim = victim.wrapping_add(1);
+            (buckets.lines()[*victim % (2 * LINES)], *victim / (2 * LINES) % SLOTS)
         });
         let [page, frame] = entry.pack().words();
-        self.lines[at].write(way, [tag.word(), page, frame], buckets.fingerprint);
-        (at * WAYS + way) as EntryIndex
+        self.lines[line].write(slot, [tag.word(), page, frame], buckets.fingerprint);
+        (line * SLOTS + slot) as EntryIndex
     }
 
-    /// Takes out what is entered under a block, where `goes` says so.
-    pub(super) fn remove(&self, tag: TlbTag, block: Block, goes: impl Fn(&IotlbEntry) -> bool) {
+    /// Removes the entries with `tag` in the buckets of `block` that `selects` selects.
+    pub(super) fn remove(&self, tag: TlbTag, block: Block, selects: impl Fn(&IotlbEntry) -> bool) {
         let buckets = self.buckets(tag, block);
-        let _turn = self.stripe(buckets.line).lock();
-        for at in buckets.lines() {
-            (0..WAYS).for_each(|way| self.remove_way(at, way, [tag, tag], &goes));
+        let _guard = self.stripe(buckets.first).lock();
+        for line in buckets.lines() {
+            (0..SLOTS).for_each(|slot| self.clear_slot(line, slot, [tag, tag], &selects));
         }
     }
 
-    /// Takes out what is in one of `indices`, where it is the owner's and `goes` says so; keeps the
-    /// indices that are still the owner's.
+    /// Removes the entries at `indices` that have one of `tags` and that `selects` selects. Removes
+    /// from `indices` those that have no entry with one of `tags` any more.
     pub(super) fn remove_at(
         &self,
-        owner: [TlbTag; 2],
+        tags: [TlbTag; 2],
         indices: &mut Vec<EntryIndex>,
-        goes: impl Fn(&IotlbEntry) -> bool,
+        selects: impl Fn(&IotlbEntry) -> bool,
     ) {
         indices.retain(|index| {
-            let (at, way) = (*index as usize / WAYS, *index as usize % WAYS);
-            let _turn = self.stripe(at).lock();
-            self.remove_way(at, way, owner, &goes);
-            self.lines[at].of_owner(way, owner).is_some()
+            let (line, slot) = (*index as usize / SLOTS, *index as usize % SLOTS);
+            let _guard = self.stripe(line).lock();
+            self.clear_slot(line, slot, tags, &selects);
+            self.lines[line].load_owned(slot, tags).is_some()
         });
     }
 
-    /// With the lock of the stripe.
-    fn remove_way(
+    /// Clears a slot whose entry has one of `tags` and is selected. To be called with the lock of
+    /// the stripe.
+    fn clear_slot(
         &self,
-        at: usize,
-        way: usize,
-        owner: [TlbTag; 2],
-        goes: &impl Fn(&IotlbEntry) -> bool,
+        line: usize,
+        slot: usize,
+        tags: [TlbTag; 2],
+        selects: &impl Fn(&IotlbEntry) -> bool,
     ) {
-        let line = &self.lines[at];
-        if line.of_owner(way, owner).is_some_and(|entry| goes(&entry)) {
-            line.write(way, [0; 3], 0);
+        let line = &self.lines[line];
+        if line.load_owned(slot, tags).is_some_and(|entry| selects(&entry)) {
+            line.write(slot, [0; 3], 0);
         }
     }
 
+    /// Counts the entries. It reads the whole table, without a lock.
     pub(crate) fn usage(&self) -> IotlbUsage {
         let used = |line: &Line| {
-            line.ways.iter().filter(|words| words[0].load(Ordering::Relaxed) != 0).count()
+            line.slots.iter().filter(|words| words[0].load(Ordering::Relaxed) != 0).count()
         };
         let bytes = size_of_val(&*self.lines) + size_of_val(&*self.stripes);
         IotlbUsage {
             entries: self.lines.iter().map(used).sum(),
-            capacity: self.lines.len() * WAYS,
+            capacity: self.lines.len() * SLOTS,
             bytes,
         }
     }
 
+    /// The lock of the stripe that a line is in.
     fn stripe(&self, line: usize) -> &Mutex<usize> {
         &self.stripes[line / (STRIPE * LINES)]
     }
 
+    /// The buckets of a (tag, block). They differ in the bits of an index within a stripe alone.
     #[inline(always)]
     fn buckets(&self, tag: TlbTag, block: Block) -> Buckets {
-        let hash = mix(tag.word(), block.code());
+        let hash = mix(tag.word(), block.key());
         let bucket = (hash >> self.shift) as usize;
-        let other = bucket ^ (hash as usize & (STRIPE - 1) | 1);
+        let alternate = bucket ^ (hash as usize & (STRIPE - 1) | 1);
         let line = hash as usize >> 8 & (LINES - 1);
         Buckets {
-            line: (bucket * LINES) | line,
-            other: (other * LINES) | line,
+            first: (bucket * LINES) | line,
+            alternate: (alternate * LINES) | line,
             fingerprint: (hash >> 16) as u8 | 1,
         }
     }
 }
 
-/// Spreads two words over the high bits of one, and some of the low ones.
+/// Hashes two words to one. The high bits of the result are well mixed, and so are the low ones
+/// that are used.
 #[inline]
 fn mix(one: u64, other: u64) -> u64 {
     let product = (one.rotate_left(32) ^ other).wrapping_mul(0x9e37_79b9_7f4a_7c15);

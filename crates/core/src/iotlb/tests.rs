@@ -1,4 +1,4 @@
-//! The table and what a space keeps in it, against a list that is searched from end to end.
+//! The table and the part of it of each space, against a reference that is a plain list.
 
 use std::sync::Arc;
 
@@ -13,29 +13,29 @@ use crate::types::range::AddrRange;
 
 const PAGE: u64 = 4096;
 
-fn run(first: u64, pages: u64, frame: u64) -> Extent {
+fn extent(first: u64, pages: u64, frame: u64) -> Extent {
     let range = AddrRange::new(first, pages * PAGE).expect("pages are counted from 1");
     Extent { range, frame: Frame(frame), permissions: Permissions::READ_WRITE }
 }
 
-fn kept(table: &Arc<IotlbTable>, owner: u64) -> Arc<SpaceIotlb> {
+fn space_iotlb(table: &Arc<IotlbTable>, owner: u64) -> Arc<SpaceIotlb> {
     Arc::new(SpaceIotlb::new(table, Generation(owner)))
 }
 
-/// Where an address leads, by what is entered.
-fn lookup(kept: &SpaceIotlb, address: u64) -> Option<u64> {
-    let entry = kept.find(address, Access::READ)?;
+/// The frame address that the cache has for an address.
+fn lookup(space: &SpaceIotlb, address: u64) -> Option<u64> {
+    let entry = space.find(address, Access::READ)?;
     let range = entry.range();
     assert!(range.contains(address), "{address:#x} is not in {range}");
     Some(entry.frame + (address - range.first()))
 }
 
-fn fill(kept: &SpaceIotlb, run: &Extent, address: u64) {
-    kept.fill(kept.users().invalidate_seq(), run, address, false);
+fn fill(space: &SpaceIotlb, extent: &Extent, address: u64) {
+    space.fill(space.users().invalidate_seq(), extent, address, false);
 }
 
 #[test]
-fn an_entry_says_what_its_run_says_about_each_of_its_addresses() {
+fn an_entry_translates_each_address_as_its_extent_does() {
     for pages in [1, 2, 4, 5, 16, 511, 512, 1000, 1 << 18, 3 << 18] {
         for first in [
             0,
@@ -44,13 +44,13 @@ fn an_entry_says_what_its_run_says_about_each_of_its_addresses() {
             0x1_0000_0000 - 5 * PAGE,
             (u64::MAX - pages * PAGE + 1) & !(PAGE - 1),
         ] {
-            let run = run(first, pages, 1 << 60);
+            let extent = extent(first, pages, 1 << 60);
             for address in [first, first + (pages / 2) * PAGE + 17, first + (pages * PAGE - 1)] {
                 let table = Arc::new(IotlbTable::new(0));
-                let kept = kept(&table, 1);
-                fill(&kept, &run, address);
+                let space = space_iotlb(&table, 1);
+                fill(&space, &extent, address);
                 assert_eq!(
-                    lookup(&kept, address),
+                    lookup(&space, address),
                     Some((1 << 60) + (address - first)),
                     "{pages} pages from {first:#x}, at {address:#x}"
                 );
@@ -59,13 +59,13 @@ fn an_entry_says_what_its_run_says_about_each_of_its_addresses() {
     }
 }
 
-// shows T4, T7: no more entries are made of a run than blocks, whose quarter it covers
+// shows T4, T7: an extent has one entry for each block of which it covers a quarter
 #[test]
-fn at_most_four_entries_are_found_by_one_block() {
+fn at_most_four_entries_are_hashed_by_one_block() {
     for quarter in [1, 4, 128, 1 << 16] {
-        let pieces = (0..4).map(|n| run(n * 2 * quarter * PAGE, quarter, n << 50));
+        let pieces = (0..4).map(|n| extent(n * 2 * quarter * PAGE, quarter, n << 50));
         let blocks: Vec<_> = pieces
-            .filter_map(|run| IotlbEntry::of(&run, run.range.first()))
+            .filter_map(|extent| IotlbEntry::of(&extent, extent.range.first()))
             .map(|(_, block)| block)
             .collect();
         assert_eq!(blocks.len(), 4);
@@ -78,37 +78,37 @@ fn at_most_four_entries_are_found_by_one_block() {
 }
 
 #[test]
-fn runs_that_are_not_made_of_whole_pages_are_not_entered() {
+fn extents_that_do_not_consist_of_whole_pages_are_not_inserted() {
     let table = Arc::new(IotlbTable::new(0));
-    let kept = kept(&table, 1);
+    let space = space_iotlb(&table, 1);
     let odd = |first: u64, len: u64, frame: u64| Extent {
         range: AddrRange::new(first, len).expect("not empty"),
         frame: Frame(frame),
         permissions: Permissions::READ_WRITE,
     };
-    for (run, address) in [
+    for (extent, address) in [
         (odd(0x1800, 0x800, 0), 0x1800),
         (odd(0x1000, 0x1800, 0), 0x2400),
         (odd(0x1000, 0x1000, 0x10), 0x1800),
     ] {
-        fill(&kept, &run, address);
-        assert_eq!(lookup(&kept, address), None);
+        fill(&space, &extent, address);
+        assert_eq!(lookup(&space, address), None);
     }
 }
 
-// regression 29: two owners at one address do not take each other's place; 30: a full table makes
-// room for one entry at a time.
+// regression 29: two owners at one address do not evict each other's entries; 30: an insertion into
+// a full table evicts one entry.
 #[test]
-fn a_full_table_gives_up_one_entry_for_one() {
+fn an_insertion_into_a_full_table_evicts_one_entry() {
     let table = Arc::new(IotlbTable::new(16 << 10));
-    let [one, other] = [kept(&table, 1), kept(&table, 2)];
+    let [one, other] = [space_iotlb(&table, 1), space_iotlb(&table, 2)];
     let mut entries = 0;
     for n in 0..2_000u64 {
-        for (kept, frames) in [(&one, 1u64 << 40), (&other, 2 << 40)] {
-            fill(kept, &run(n * PAGE * 16, 1, frames + n * PAGE), n * PAGE * 16);
-            assert_eq!(lookup(kept, n * PAGE * 16), Some(frames + n * PAGE));
+        for (space, frames) in [(&one, 1u64 << 40), (&other, 2 << 40)] {
+            fill(space, &extent(n * PAGE * 16, 1, frames + n * PAGE), n * PAGE * 16);
+            assert_eq!(lookup(space, n * PAGE * 16), Some(frames + n * PAGE));
             let now = table.usage().entries;
-            assert!(now >= entries, "{} entries went for one", entries - now + 1);
+            assert!(now >= entries, "{} entries were evicted for one", entries - now + 1);
             entries = now;
         }
     }
@@ -118,37 +118,37 @@ fn a_full_table_gives_up_one_entry_for_one() {
 
 // shows T3
 #[test]
-fn a_run_that_was_asked_for_before_an_invalidation_is_not_entered_after_it() {
+fn an_extent_that_was_obtained_before_an_invalidation_is_not_inserted_after_it() {
     let table = Arc::new(IotlbTable::new(0));
-    let kept = kept(&table, 1);
-    let before = kept.users().invalidate_seq();
-    kept.invalidate(AddrRange::new(0x10_0000, PAGE).expect("not empty")).wait();
-    kept.fill(before, &run(PAGE, 1, 0), PAGE, false);
-    assert_eq!(lookup(&kept, PAGE), None);
+    let space = space_iotlb(&table, 1);
+    let before = space.users().invalidate_seq();
+    space.invalidate(AddrRange::new(0x10_0000, PAGE).expect("not empty")).wait();
+    space.fill(before, &extent(PAGE, 1, 0), PAGE, false);
+    assert_eq!(lookup(&space, PAGE), None);
 }
 
 // shows T7
 #[test]
-fn the_list_of_a_space_stays_as_long_as_what_it_has_in_the_table() {
+fn the_list_of_indices_of_a_space_is_bounded_by_its_entries_in_the_table() {
     let table = Arc::new(IotlbTable::new(4 << 10));
-    let [one, other] = [kept(&table, 1), kept(&table, 2)];
+    let [one, other] = [space_iotlb(&table, 1), space_iotlb(&table, 2)];
     for n in 0..10_000u64 {
         fill(
             if n % 10 == 0 { &one } else { &other },
-            &run(n * PAGE * 16, 1, n * PAGE),
+            &extent(n * PAGE * 16, 1, n * PAGE),
             n * PAGE * 16,
         );
     }
-    let places = table.usage().capacity;
+    let capacity = table.usage().capacity;
     assert!(
-        one.indices() <= 2 * places + 64 && other.indices() <= 2 * places + 64,
+        one.indices() <= 2 * capacity + 64 && other.indices() <= 2 * capacity + 64,
         "{} and {}",
         one.indices(),
         other.indices()
     );
     other.remove_all();
     one.remove_all();
-    assert_eq!(table.usage().entries, 0, "with its owner goes what is kept of it");
+    assert_eq!(table.usage().entries, 0, "no entry outlives its owner");
 }
 
 #[derive(Debug, Clone)]
@@ -158,7 +158,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    // Around the limits of blocks of all sizes.
+    // Around the boundaries of blocks of all sizes.
     let base = prop_oneof![Just(0u64), Just(1 << 21), Just((1 << 30) - (1 << 21)), Just(1 << 30)];
     let first = (base, 0u64..64).prop_map(|(base, page)| base + page * PAGE);
     let pages = prop_oneof![1u64..6, 1u64..20, Just(512), Just(1024), Just(1 << 18)];
@@ -180,52 +180,79 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    // shows T4: what was invalidated is not found, by whatever run or block it was entered
+    // shows T4: an invalidated translation is not found, whatever extent or block it came from
     #[test]
-    fn what_is_found_was_entered_and_not_invalidated_since(steps in steps(), bytes in 0usize..16 << 10) {
+    fn a_translation_that_is_found_was_inserted_and_not_invalidated_since(
+        steps in steps(),
+        bytes in 0usize..16 << 10,
+    ) {
         let table = Arc::new(IotlbTable::new(bytes));
-        let owners = [kept(&table, 1), kept(&table, 2)];
-        let mut entered: Vec<(usize, AddrRange, u64)> = Vec::new();
+        let owners = [space_iotlb(&table, 1), space_iotlb(&table, 2)];
+        let mut reference = Reference::default();
         let mut probes = Vec::new();
         for (n, step) in steps.into_iter().enumerate() {
             match step {
                 Step::Fill { owner, first, pages, at } => {
-                    let run = run(first, pages, (n as u64 + 1) << 36);
-                    fill(&owners[owner], &run, at);
-                    prop_assert_eq!(lookup(&owners[owner], at).is_some(), true, "what was just entered is found");
-                    entered.push((owner, run.range, run.frame.0));
+                    let extent = extent(first, pages, (n as u64 + 1) << 36);
+                    fill(&owners[owner], &extent, at);
+                    prop_assert!(lookup(&owners[owner], at).is_some(), "the new entry is found");
+                    reference.0.push((owner, extent.range, extent.frame.0));
                     probes.extend([first, at, first + (pages * PAGE - 1)]);
                 }
                 Step::Invalidate { owner, first, pages } => {
-                    let range = AddrRange::new(first, pages * PAGE).expect("pages are counted from 1");
+                    let range = AddrRange::new(first, pages * PAGE).expect("not empty");
                     owners[owner].invalidate(range).wait();
-                    // An entry goes whole: what is left of a run is what does not meet the range, page by page.
-                    entered = entered.into_iter().flat_map(|(of, held, frame)| {
-                        if of == owner { without(held, range).into_iter().map(|(part, by)| (of, part, frame + by)).collect() } else { vec![(of, held, frame)] }
-                    }).collect();
+                    reference.invalidate(owner, range);
                     probes.extend([first, first + (pages * PAGE - 1)]);
                 }
             }
             for &address in &probes {
-                for (at, owner) in owners.iter().enumerate() {
+                for (n, owner) in owners.iter().enumerate() {
                     let Some(found) = lookup(owner, address) else { continue };
-                    let known = entered.iter().any(|(of, held, frame)| *of == at && held.contains(address) && frame + (address - held.first()) == found);
-                    prop_assert!(known, "{address:#x} of owner {at} leads to {found:#x}, which no run says any more");
+                    prop_assert!(
+                        reference.translates(n, address, found),
+                        "{address:#x} of owner {n} is translated to stale {found:#x}"
+                    );
                 }
             }
         }
     }
 }
 
-/// What is left of a range, each with how far it is from the beginning.
-fn without(held: AddrRange, gone: AddrRange) -> Vec<(AddrRange, u64)> {
-    let before = gone
+/// The extents that were inserted and not invalidated since: owner, addresses, frame of the first.
+#[derive(Default)]
+struct Reference(Vec<(usize, AddrRange, u64)>);
+
+impl Reference {
+    /// Removes the range from the extents of an owner. The cache may remove more: it removes whole
+    /// entries.
+    fn invalidate(&mut self, owner: usize, range: AddrRange) {
+        let extents = std::mem::take(&mut self.0).into_iter();
+        self.0 = extents
+            .flat_map(|(of, extent, frame)| {
+                let rest = if of == owner { difference(extent, range) } else { vec![(extent, 0)] };
+                rest.into_iter().map(move |(part, offset)| (of, part, frame + offset))
+            })
+            .collect();
+    }
+
+    fn translates(&self, owner: usize, address: u64, frame: u64) -> bool {
+        self.0.iter().any(|(of, extent, first)| {
+            *of == owner && extent.contains(address) && first + (address - extent.first()) == frame
+        })
+    }
+}
+
+/// The parts of `range` outside `removed`, each with its offset in `range`.
+fn difference(range: AddrRange, removed: AddrRange) -> Vec<(AddrRange, u64)> {
+    let before = removed
         .first()
         .checked_sub(1)
-        .and_then(|last| AddrRange::inclusive(held.first(), held.last().min(last)));
-    let after = gone
+        .and_then(|last| AddrRange::inclusive(range.first(), range.last().min(last)));
+    let after = removed
         .last()
         .checked_add(1)
-        .and_then(|first| AddrRange::inclusive(held.first().max(first), held.last()));
-    [before, after].into_iter().flatten().map(|part| (part, part.first() - held.first())).collect()
+        .and_then(|first| AddrRange::inclusive(range.first().max(first), range.last()));
+    let parts = [before, after].into_iter().flatten();
+    parts.map(|part| (part, part.first() - range.first())).collect()
 }

@@ -1,26 +1,27 @@
-//! Knows whether this thread is inside a callback: a handler, a device model, or a transaction with
-//! all that it runs (resolvers, peers, the drop of what it was the last to use).
+//! Records whether the current thread is inside a callback: a handler, a device model, or a
+//! transaction with the code that it runs (resolvers, peers, the drop of a value of which it had
+//! the last reference).
 //!
-//! An unbind from there must not wait: what it would wait for may be the very call that it is
-//! inside of.
+//! An unbind inside a callback must not wait: the call that it would wait for may be the one that
+//! it is made from.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
 
-// Loom's form takes no const block.
+// Loom's macro does not accept a const block.
 #[cfg(loom)]
 sva_sync::thread_local!(static DEPTH: Cell<u32> = Cell::new(0));
 #[cfg(not(loom))]
 sva_sync::thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
 
-/// This thread is inside a callback as long as this lives. Not `Send`.
+/// Marks the current thread as inside a callback until it is dropped. Not `Send`.
 pub(crate) struct InCallback(PhantomData<*const ()>);
 
 impl InCallback {
-    /// Enters a callback.
+    /// Enters a callback. Callbacks nest.
     #[inline]
     pub(crate) fn enter() -> Self {
-        change(|depth| depth + 1);
+        update_depth(|depth| depth + 1);
         Self(PhantomData)
     }
 }
@@ -28,18 +29,19 @@ impl InCallback {
 impl Drop for InCallback {
     #[inline]
     fn drop(&mut self) {
-        change(|depth| depth - 1);
+        update_depth(|depth| depth - 1);
     }
 }
 
-/// Whether this thread is inside a callback.
+/// Whether the current thread is inside a callback.
 pub(crate) fn inside() -> bool {
     DEPTH.try_with(|depth| depth.get() > 0).unwrap_or(false)
 }
 
-/// Does nothing on a thread that is past its end and drops a bond from another thread-local value:
-/// it is inside no callback that could return.
+/// Updates the nesting depth. Does nothing after the thread-local has been destroyed, where the
+/// drop of another thread-local value may drop a bond: that thread is inside no callback that could
+/// return.
 #[inline]
-fn change(by: impl FnOnce(u32) -> u32) {
-    let _ = DEPTH.try_with(|depth| depth.set(by(depth.get())));
+fn update_depth(update: impl FnOnce(u32) -> u32) {
+    let _ = DEPTH.try_with(|depth| depth.set(update(depth.get())));
 }

@@ -1,28 +1,28 @@
-//! Completions: what several parts have to be over for, and what happens then.
+//! Completions: an operation that waits for several steps, and continues after the last one.
 
 use std::sync::{Arc, Weak};
 
 use sva_sync::atomic::{AtomicU32, Ordering};
 
-/// Counts down once to zero; whoever makes the last step is told so.
+/// Counts steps down to zero, once. The call that makes the last step returns true.
 pub(crate) struct Countdown(AtomicU32);
 
 impl Countdown {
-    /// `steps` are left.
+    /// Makes a countdown with `steps` steps left.
     pub(crate) fn new(steps: u32) -> Self {
         Self(AtomicU32::new(steps))
     }
 
-    /// Adds steps, before the last one is made.
+    /// Adds steps. Only valid before the last step has been made.
     pub(crate) fn extend(&self, steps: u32) {
         self.0.fetch_add(steps, Ordering::Relaxed);
     }
 
-    /// Makes one step; true for the last.
+    /// Makes one step; returns true if it is the last.
     #[must_use = "the last step does what comes after"]
     pub(crate) fn step(&self) -> bool {
-        // Release: what was done before a step is seen by the one that makes the last; acquire:
-        // that one sees it.
+        // Release: everything done before this step happens before the last step. Acquire: the
+        // last step sees it.
         self.0.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
@@ -32,72 +32,73 @@ impl Countdown {
     }
 }
 
-/// Waits for a number of parts: accesses, pins, invalidations, drains. Each part makes one step
-/// when it is over, and the last step does what comes after.
+/// An operation that waits for accesses, pins, invalidations or drains. Each of them makes one step
+/// when it has ended; the last step continues the operation.
 pub(crate) trait Completion: Send + Sync {
-    /// One part is over. Called with no lock held; may take the control lock.
+    /// Makes one step. Called with no lock held; may take the control lock.
     fn step(self: Arc<Self>);
 }
 
-/// A completion as a part holds it. One that is gone is a change that nobody waits for any more.
+/// A reference to a completion, stored where a step of it will be made. It is weak: when the
+/// operation has been dropped, nothing waits for it any more.
 pub(crate) type Waiter = Weak<dyn Completion>;
 
-/// The IOMMU, as changes of a space need it.
+/// The IOMMU, as a change of a space uses it.
 pub(crate) trait InvalidationHost: Send + Sync {
-    /// Wakes whoever waits for a change.
+    /// Wakes the threads that wait for a change.
     fn wake(self: Arc<Self>);
 
-    /// Blocks until the countdown is over. Repeats what is overdue meanwhile, where the system has
-    /// a clock.
-    fn wait_for(self: Arc<Self>, left: &Countdown);
+    /// Blocks until the countdown is at zero. Where the system has a clock, invalidations that are
+    /// overdue are repeated meanwhile.
+    fn wait_for(self: Arc<Self>, steps: &Countdown);
 }
 
-/// A change of a space, with the parts that it waits for.
+/// A change of a space, with a count of the invalidations and pins that it waits for.
 pub(crate) struct Change {
-    left: Countdown,
+    steps: Countdown,
     host: Arc<dyn InvalidationHost>,
 }
 
 impl Change {
-    /// One step is left, which is the maker's own: it is made when all parts have been found, so
-    /// that the change is not over before.
+    /// Makes a change with one step, which [`seal`](Self::seal) makes: the change cannot be over
+    /// before all its waiters have been added.
     pub(crate) fn new(host: Arc<dyn InvalidationHost>) -> Arc<Self> {
-        Arc::new(Self { left: Countdown::new(1), host })
+        Arc::new(Self { steps: Countdown::new(1), host })
     }
 
-    /// One more part to wait for, as it holds this.
-    pub(crate) fn part(self: &Arc<Self>) -> Waiter {
-        self.left.extend(1);
+    /// Adds one step and returns the reference by which it will be made.
+    pub(crate) fn waiter(self: &Arc<Self>) -> Waiter {
+        self.steps.extend(1);
         let this: Waiter = Arc::downgrade(self) as _;
         this
     }
 
-    /// All parts have been found. True where some are not over.
-    pub(crate) fn all_found(&self) -> bool {
-        !self.left.step()
+    /// Ends the addition of waiters. Returns true if steps are left.
+    pub(crate) fn seal(&self) -> bool {
+        !self.steps.step()
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.left.is_over()
+        self.steps.is_over()
     }
 
-    /// Blocks until all parts are over.
+    /// Blocks until all steps have been made.
     pub(crate) fn wait(&self) {
         if !self.is_over() {
-            Arc::clone(&self.host).wait_for(&self.left);
+            Arc::clone(&self.host).wait_for(&self.steps);
         }
     }
 }
 
 impl Completion for Change {
     fn step(self: Arc<Self>) {
-        if self.left.step() {
+        if self.steps.step() {
             Arc::clone(&self.host).wake();
         }
     }
 }
 
-/// Makes one step of each completion that is still waited for. With no lock held.
+/// Makes one step of each completion that still exists. To be called with no lock held.
 pub(crate) fn complete(waiters: Vec<Waiter>) {
     waiters.iter().filter_map(Waiter::upgrade).for_each(Completion::step);
 }

@@ -1,14 +1,14 @@
-//! A gate counts the accesses inside of it, and can be closed: how an unbind waits for the accesses
-//! in flight.
+//! Gates: a gate counts the accesses in flight and can be shut, so that an unbind can wait for
+//! them.
 //!
-//! The state is one word: the top bit says closed, the next one paused, the others count those
-//! inside. Once it is closed or paused nobody gets in, so the count reaches zero once: in the call
-//! that closes or pauses it when nobody is inside, or in the [`Gate::leave`] of the last one.
-//! Whoever makes that step is told so and finishes the work; nobody else is. Closing is final; a
-//! pause ends by [`Gate::resume`].
+//! The state is one word: the top bit is set if the gate is closed, the next bit if it is paused,
+//! and the other bits count the accesses inside. A gate that is closed or paused (shut) admits no
+//! access, so its count reaches zero once: in the call that shuts the gate if no access is inside,
+//! or in the [`Gate::leave`] of the last access. That call alone reports it, and its caller
+//! continues the work. Closing is final; a pause ends with [`Gate::resume`].
 //!
-//! Rejected: counting up first and looking at the bit afterwards. A latecomer would then count down
-//! again from a closed gate and could be told "drained" a second time.
+//! Rejected: incrementing the count first and testing the bits afterwards. An access that came too
+//! late would decrement the count of a closed gate again, and "drained" could be reported twice.
 
 use sva_sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,26 +16,26 @@ const CLOSED: usize = 1 << (usize::BITS - 1);
 const PAUSED: usize = CLOSED >> 1;
 const SHUT: usize = CLOSED | PAUSED;
 
-/// Counts accesses, and lets none in once it is shut.
+/// Counts accesses in flight, and admits none while it is shut.
 pub(crate) struct Gate(AtomicUsize);
 
 impl Gate {
-    /// Open and empty.
+    /// Makes an open gate with no access inside.
     pub(crate) fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
 
-    /// Paused and empty.
+    /// Makes a paused gate with no access inside.
     pub(crate) fn paused() -> Self {
         Self(AtomicUsize::new(PAUSED))
     }
 
-    /// Enters; false where the gate is shut. Each `true` is followed by one
+    /// Enters the gate; returns false if it is shut. Each `true` must be followed by one
     /// [`leave`](Self::leave).
     pub(crate) fn enter(&self) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed);
         while seen & SHUT == 0 {
-            // Acquire: what the access does next cannot move before it is counted.
+            // Acquire: the access cannot be reordered before it is counted.
             match self.0.compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed)
             {
                 Ok(_) => return true,
@@ -45,30 +45,32 @@ impl Gate {
         false
     }
 
-    /// Leaves; true for the last one out of a shut gate, who finishes the work.
-    #[must_use = "the last one out of a shut gate finishes the work"]
+    /// Leaves the gate; returns true for the last access that leaves a shut gate. Its caller
+    /// continues the work of the thread that shut the gate.
+    #[must_use = "the last access that leaves a shut gate continues the work"]
     pub(crate) fn leave(&self) -> bool {
-        // Release: the access is over before it is uncounted; acquire: the last one sees all that
-        // the others did.
+        // Release: the access is over before the count is decremented. Acquire: the last access
+        // sees everything that the others did.
         let before = self.0.fetch_sub(1, Ordering::AcqRel);
         before & SHUT != 0 && before & !SHUT == 1
     }
 
-    /// Counts an access that is known to be in flight, also where the gate is shut. Followed by one
-    /// [`leave`](Self::leave).
+    /// Counts an access that is known to be in flight, whether or not the gate is shut. Must be
+    /// followed by one [`leave`](Self::leave).
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Closes it for good, and answers how many are inside: where it is nobody, the one who closes
-    /// finishes the work. `None` where it was closed before, which changes nothing.
-    #[must_use = "if nobody is inside, the one who closes finishes the work"]
+    /// Closes the gate for good and returns how many accesses are inside. If none are, the caller
+    /// continues the work itself. Returns `None`, and changes nothing, if the gate was closed
+    /// before.
+    #[must_use = "if no access is inside, the caller continues the work"]
     pub(crate) fn close(&self) -> Option<usize> {
         let before = self.0.fetch_or(CLOSED, Ordering::AcqRel);
         (before & CLOSED == 0).then_some(before & !SHUT)
     }
 
-    /// Lets nobody in until it is resumed. Answers how many are inside.
+    /// Admits no access until [`resume`](Self::resume). Returns how many accesses are inside.
     pub(crate) fn pause(&self) -> usize {
         self.0.fetch_or(PAUSED, Ordering::AcqRel) & !SHUT
     }
@@ -78,18 +80,18 @@ impl Gate {
         self.0.fetch_and(!PAUSED, Ordering::AcqRel);
     }
 
-    /// Whether it has been closed.
+    /// Whether the gate has been closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.load(Ordering::Acquire) & CLOSED != 0
     }
 
-    /// Whether nobody gets in now.
+    /// Whether the gate is closed or paused, so that it admits no access.
     #[inline]
     pub(crate) fn is_shut(&self) -> bool {
         self.0.load(Ordering::Acquire) & SHUT != 0
     }
 
-    /// Whether it is shut and nobody is inside.
+    /// Whether the gate is shut and no access is inside.
     pub(crate) fn is_drained(&self) -> bool {
         let now = self.0.load(Ordering::Acquire);
         now & SHUT != 0 && now & !SHUT == 0

@@ -1,17 +1,19 @@
-//! Quiescence: how whoever takes something away waits for the accesses that still use it.
+//! Quiescence: an unbind, a removal and an invalidation wait here for the accesses in flight.
 //!
-//! This is the one place that knows how accesses in flight are found. It uses `types` and the
-//! shim `sva-sync`, and nothing else of this crate.
+//! All detection of accesses in flight is in this layer. It uses `types` and the crate `sva-sync`,
+//! and nothing else of this crate.
 //!
-//! | what uses it | how it says so | how others wait for it |
-//! |---|---|---|
-//! | an access through gates | a count in a [`Gate`] | the last one out continues the work |
-//! | an access through a cached translation | a [`ReadGuard`] over the port's [`ReaderSlot`] | a [`GracePeriod`] spins: the access is one copy |
-//! | code of a device model that holds memory | a range in a [`PinSlot`] | a [`Completion`] is left at the slot |
-//! | a device that keeps translations | an invalidation in flight | a [`Completion`] is given to the invalidation |
+//! - An access through gates increments the count of a [`Gate`]. The access that brings the count
+//!   of a shut gate to zero continues the work of the thread that shut it.
+//! - An access through a cached translation is a [`ReadGuard`] of the port's [`ReaderSlot`]. A
+//!   [`GracePeriod`] spins until it has ended: such an access is one copy.
+//! - Memory that a device model has pinned is a range in a [`PinSlot`]. The waiting thread adds a
+//!   [`Completion`] to the slot.
+//! - A translation in a device's ATC is covered by an invalidation request, which carries a
+//!   [`Completion`].
 //!
-//! A thread that is [inside a callback](callback) does not wait at all: what it would wait for may
-//! be its own call.
+//! A thread that is [inside a callback](callback) never waits: the access that it would wait for
+//! may be a caller of that callback.
 
 pub(crate) mod callback;
 mod completion;

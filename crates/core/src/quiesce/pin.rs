@@ -1,9 +1,9 @@
-//! Pins: ranges of spaces that code of a device model holds, and how a change of such a range, an
-//! unbind and a removal wait for them.
+//! Pins: ranges of spaces that a device model accesses in place, and the completions of the
+//! invalidations, unbinds and removals that wait for them.
 //!
-//! A pin lasts as long as foreign code likes, so nobody spins for it: whoever has to wait leaves a
-//! completion at the slot, and the holder looks for that when it unpins. A pin that nobody waits
-//! for costs its holder plain stores and loads; whoever waits pays for the barrier
+//! The device model decides how long a pin lasts, so no thread spins for one: a thread that needs
+//! to wait adds a completion to the slot, and the unpinning thread takes it from there. A pin that
+//! nothing waits for costs plain stores and loads; the waiting thread pays for the barrier
 //! (docs/design/translation.md, "Pins").
 
 use std::sync::Arc;
@@ -16,25 +16,27 @@ use super::Waiter;
 use crate::types::ids::{Generation, RequesterId};
 use crate::types::range::AddrRange;
 
-/// Bits of a slot's word that count pins, so that one is told from the next of the same owner.
+/// The number of bits of a slot's word that count pins. They distinguish a pin from the next one of
+/// the same owner.
 const COUNT_BITS: u32 = 16;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
 
-/// Says which range of whose memory is pinned. It has one writer, and a cache line of its own.
+/// Publishes the range that is pinned and the owner of its memory. It has one writer, and is
+/// aligned to two cache lines, which the processor prefetches in pairs.
 #[repr(align(128))]
 pub(crate) struct PinSlot {
-    /// The owner and the number of the pin; 0: nothing is pinned.
+    /// The owner and the number of the pin; 0 if nothing is pinned.
     word: AtomicU64,
     first: AtomicU64,
     last: AtomicU64,
     thread: AtomicU64,
-    /// Whether `waiting` may hold something. Written with `waiting` locked.
+    /// Whether `waiters` may be non-empty. Written with `waiters` locked.
     is_awaited: AtomicBool,
     requester: RequesterId,
-    waiting: Mutex<Vec<Waiter>>,
+    waiters: Mutex<Vec<Waiter>>,
 }
 
-/// What a slot said at one moment.
+/// The pin of a slot at one moment.
 pub(crate) struct PinnedRange {
     word: u64,
     pub(crate) range: AddrRange,
@@ -43,13 +45,14 @@ pub(crate) struct PinnedRange {
 }
 
 impl PinnedRange {
+    /// Whether the pinned memory is that of `owner`.
     pub(crate) fn is_of(&self, owner: Generation) -> bool {
         self.word >> COUNT_BITS == owner.0
     }
 }
 
 impl PinSlot {
-    /// Nothing is pinned, by a device that issues requests as this requester.
+    /// Makes an empty slot for a device that issues requests as `requester`.
     pub(crate) fn new(requester: RequesterId) -> Self {
         Self {
             word: AtomicU64::new(0),
@@ -58,13 +61,13 @@ impl PinSlot {
             thread: AtomicU64::new(0),
             is_awaited: AtomicBool::new(false),
             requester,
-            waiting: Mutex::default(),
+            waiters: Mutex::default(),
         }
     }
 
-    /// Pins a range. Others see it at the latest when the critical section in which this is called
-    /// is over, or when the lists that the slot is on are locked after this. The lowest 16 bits of
-    /// `number` are used.
+    /// Pins a range. Other threads see the pin at the latest when the critical section in which
+    /// this is called has ended, or when they lock a list of slots with this slot on it after the
+    /// call. The lowest 16 bits of `number` distinguish this pin from the previous one.
     #[inline]
     pub(crate) fn pin(
         &self,
@@ -73,37 +76,37 @@ impl PinSlot {
         range: AddrRange,
         thread: ThreadNumber,
     ) {
-        // Release, each: who reads one of these and then the word again sees that an earlier pin is
-        // over.
+        // Release, each: a thread that reads one of these values and then the word again sees that
+        // the earlier pin has ended.
         self.first.store(range.first(), Ordering::Release);
         self.last.store(range.last(), Ordering::Release);
         self.thread.store(thread.0, Ordering::Release);
-        // Generations count binds: 2^48 are not reached.
+        // Generations count binds, of which there are fewer than 2^48.
         self.word.store(owner.0 << COUNT_BITS | number & COUNT, Ordering::Release);
     }
 
-    /// Unpins. Answers whether there may be [waiters](Self::take_waiters).
+    /// Ends the pin. Returns whether there may be [waiters](Self::take_waiters).
     #[inline]
-    #[must_use = "somebody may wait"]
+    #[must_use = "there may be waiters to complete"]
     pub(crate) fn unpin(&self) -> bool {
-        // Release: the accesses are over before this is seen.
+        // Release: the accesses are over before the store is seen.
         self.word.store(0, Ordering::Release);
         barrier::light();
-        // Either the waiter's barrier came before this: then its flag is seen here. Or the store
-        // came before that barrier: then the waiter sees the store and does not wait.
+        // If the barrier of the waiting thread precedes this load, its flag is seen here. Otherwise
+        // the store above precedes that barrier: the waiting thread sees it and does not wait.
         self.is_awaited.load(Ordering::Acquire)
     }
 
-    /// Takes those that have one part less to wait for.
+    /// Takes the waiters, of each of which the unpinning thread makes a step.
     #[cold]
     pub(crate) fn take_waiters(&self) -> Vec<Waiter> {
-        let mut waiting = self.waiting.lock();
+        let mut waiters = self.waiters.lock();
         self.is_awaited.store(false, Ordering::Relaxed);
-        std::mem::take(&mut waiting)
+        std::mem::take(&mut waiters)
     }
 
-    /// What is pinned now. One that is unpinned during the look counts as none, and so does one
-    /// that is pinned during it: that one has seen what has been taken away.
+    /// The current pin; `None` if there is none, or if it changes during the call. A pin that is
+    /// made during the call was validated after the revocation that the caller waits for.
     fn pinned(&self) -> Option<PinnedRange> {
         let word = self.word.load(Ordering::Acquire);
         let (first, last) = (self.first.load(Ordering::Acquire), self.last.load(Ordering::Acquire));
@@ -119,61 +122,63 @@ impl PinSlot {
         })
     }
 
-    /// Leaves a waiter for what is pinned, where it still is.
-    fn leave_waiter(&self, pinned: &PinnedRange, waiter: &impl Fn() -> Waiter) -> bool {
-        let mut waiting = self.waiting.lock();
+    /// Adds a waiter to `pinned`; returns false if that pin has ended.
+    fn add_waiter(&self, pinned: &PinnedRange, waiter: &impl Fn() -> Waiter) -> bool {
+        let mut waiters = self.waiters.lock();
         self.is_awaited.store(true, Ordering::Relaxed);
         barrier::heavy();
         if self.word.load(Ordering::Acquire) != pinned.word {
-            self.is_awaited.store(!waiting.is_empty(), Ordering::Relaxed);
+            self.is_awaited.store(!waiters.is_empty(), Ordering::Relaxed);
             return false;
         }
-        if waiting.len() == waiting.capacity() {
-            waiting.retain(|waiter| waiter.strong_count() > 0);
+        // Dropped waiters are removed before the list grows, which bounds it.
+        if waiters.len() == waiters.capacity() {
+            waiters.retain(|waiter| waiter.strong_count() > 0);
         }
-        waiting.push(waiter());
+        waiters.push(waiter());
         true
     }
 }
 
-/// The slots in which memory may be pinned: by one device, or of one space.
+/// The slots through which a device may pin memory, or through which memory of a space may be
+/// pinned.
 #[derive(Default)]
 pub(crate) struct PinSlots(Mutex<Vec<Arc<PinSlot>>>);
 
 impl PinSlots {
-    /// Adds a slot. Whoever does not find it has taken away before, and the holder, which looks
-    /// after this, sees that.
+    /// Adds a slot, unless it is on the list. A revocation that does not find it here precedes this
+    /// call, and the pinning thread, which validates afterwards, sees that revocation.
     pub(crate) fn add(&self, slot: &Arc<PinSlot>) {
         let mut slots = self.0.lock();
-        if !slots.iter().any(|known| Arc::ptr_eq(known, slot)) {
+        if !slots.iter().any(|listed| Arc::ptr_eq(listed, slot)) {
             slots.push(Arc::clone(slot));
         }
     }
 
-    /// Removes a slot: its holder is gone, or has forgotten the space.
+    /// Removes a slot that is being dropped or does not pin memory of the space any more.
     pub(crate) fn remove(&self, slot: &Arc<PinSlot>) {
-        self.0.lock().retain(|known| !Arc::ptr_eq(known, slot));
+        self.0.lock().retain(|listed| !Arc::ptr_eq(listed, slot));
     }
 
-    /// Whether nothing can be pinned.
+    /// Whether there is no slot, so that no memory can be pinned.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
     }
 
-    /// Leaves a waiter at each pin that is meant; answers at how many. What is taken away has been
-    /// taken before this, and the critical sections that saw it are over. A waiter is made only for
-    /// a pin that is there until it has been made.
-    pub(crate) fn leave_waiters(
+    /// Adds a waiter to each pin that `selects` selects, and returns the number of them. The
+    /// revocation precedes this call, and the critical sections that did not see it have ended.
+    /// `waiter` is called only for a pin that has not ended by then.
+    pub(crate) fn add_waiters(
         &self,
-        is_meant: impl Fn(&PinnedRange) -> bool,
+        selects: impl Fn(&PinnedRange) -> bool,
         waiter: impl Fn() -> Waiter,
     ) -> usize {
         let slots: SmallVec<[Arc<PinSlot>; 2]> = self.0.lock().iter().cloned().collect();
-        let leave = |slot: &&Arc<PinSlot>| {
+        let add = |slot: &&Arc<PinSlot>| {
             slot.pinned()
-                .is_some_and(|pinned| is_meant(&pinned) && slot.leave_waiter(&pinned, &waiter))
+                .is_some_and(|pinned| selects(&pinned) && slot.add_waiter(&pinned, &waiter))
         };
-        slots.iter().filter(leave).count()
+        slots.iter().filter(add).count()
     }
 }
 
@@ -186,48 +191,48 @@ mod tests {
 
     // shows U1
     #[test]
-    fn a_pin_is_of_its_owner_however_many_there_have_been() {
+    fn a_pin_names_its_owner_whatever_its_number() {
         let slot = PinSlot::new(RequesterId(Bdf::new(0, 1, 0, 0).expect("a function")));
         let range = AddrRange::new(0x1000, 0x1000).expect("a page");
         for number in [1, COUNT, COUNT + 1, COUNT + 2, u64::MAX] {
             slot.pin(Generation(6), number, range, this_thread());
             let pinned = slot.pinned().expect("pinned");
-            assert!(pinned.is_of(Generation(6)), "pin {number:#x} is of another");
+            assert!(pinned.is_of(Generation(6)), "pin {number:#x} names another owner");
             assert_eq!(
                 slot.word.load(Ordering::Relaxed) & COUNT,
                 number & COUNT,
-                "told from the next"
+                "the number distinguishes it from the next pin"
             );
         }
     }
 
-    // shows S2: what is left at a pin is bounded by those that wait for it
+    // shows S2: the list of a pin is bounded by the number of its live waiters
     #[test]
-    fn changes_that_nobody_waits_for_leave_nothing_at_a_pin() {
+    fn the_waiters_of_dropped_changes_do_not_accumulate_at_a_pin() {
         let slot = Arc::new(PinSlot::new(RequesterId(Bdf::new(0, 1, 0, 0).expect("a function"))));
         let (pins, range) = (PinSlots::default(), AddrRange::new(0x1000, 0x1000).expect("a page"));
         pins.add(&slot);
         slot.pin(Generation(7), 1, range, this_thread());
-        struct Counted;
-        impl Completion for Counted {
+        struct NoOp;
+        impl Completion for NoOp {
             fn step(self: Arc<Self>) {}
         }
-        let wait = || {
-            let change = Arc::new(Counted);
-            let found = pins.leave_waiters(
+        let start_wait = || {
+            let change = Arc::new(NoOp);
+            let found = pins.add_waiters(
                 |pinned| pinned.is_of(Generation(7)),
                 || Arc::downgrade(&change) as Waiter,
             );
             assert_eq!(found, 1);
             change
         };
-        (0..10_000).for_each(|_| drop(wait()));
-        let waits = wait();
-        assert!(slot.waiting.lock().capacity() < 64);
+        (0..10_000).for_each(|_| drop(start_wait()));
+        let waiting = start_wait();
+        assert!(slot.waiters.lock().capacity() < 64);
         assert!(slot.unpin());
-        let alive = |waiter: &&Waiter| waiter.strong_count() > 0;
-        assert_eq!(slot.take_waiters().iter().filter(alive).count(), 1);
-        drop(waits);
-        assert!(!slot.unpin(), "who comes next finds nothing of it");
+        let is_alive = |waiter: &&Waiter| waiter.strong_count() > 0;
+        assert_eq!(slot.take_waiters().iter().filter(is_alive).count(), 1);
+        drop(waiting);
+        assert!(!slot.unpin(), "the next pin has no waiter");
     }
 }

@@ -1,17 +1,18 @@
-//! Read-side critical sections: how an access through a cached translation says that it is in
-//! flight, and how an invalidation waits for it.
+//! Read-side critical sections: accesses through cached translations, and grace periods, in which
+//! an invalidation waits for them.
 //!
-//! The reader stores into its slot whose memory it accesses, then looks whether anything has been
-//! revoked since it last checked, then accesses, then clears the slot. All of these are plain loads
-//! and stores. Whoever takes something away makes that visible first (a gate closed, an entry
-//! removed, a sequence number counted up), then counts up the revocations of the slots concerned,
-//! passes a barrier on every running thread, and reads the slots. Either the reader's store came
-//! before the barrier: then it is seen and waited for. Or the reader's look came after the barrier:
-//! then it sees the revocation, and what was revoked.
+//! The reader stores a tag into its slot, which names the owner of the memory. Then it compares the
+//! slot's count of revocations with the one that it last validated, accesses the memory, and clears
+//! the slot. All of these are plain loads and stores. A revocation first becomes visible itself (a
+//! gate is closed, an entry removed, a sequence number incremented). Then the revoking thread
+//! increments the count of revocations of the slots concerned, executes a barrier on every running
+//! thread, and reads the slots. If the reader's store precedes the barrier, the revoking thread
+//! sees the critical section and waits for it. Otherwise the reader's load of the count follows the
+//! barrier: the reader sees the new count, and what was revoked.
 //!
-//! The scheme is that of hazard slots with an asymmetric barrier, as in RCU's expedited grace
-//! periods. Rejected: a counter of critical sections in each slot in place of the tag. Each access
-//! then waits for the store of the one before it (0.9 ns).
+//! These are hazard slots with an asymmetric barrier, as in RCU's expedited grace periods.
+//! Rejected: a counter of critical sections in each slot in place of the tag. Each access would
+//! wait for the store of the access before it (0.9 ns).
 
 use std::sync::Arc;
 
@@ -21,30 +22,30 @@ use sva_sync::{Backoff, Mutex, barrier};
 use super::pin::PinSlots;
 use crate::types::ids::Generation;
 
-/// Bits of a tag that hold the lowest bits of the revocation count, so that a critical section from
-/// before a revocation is told from one after it.
+/// The number of bits of a tag that hold the lowest bits of the count of revocations. They
+/// distinguish a critical section that began before a revocation from one that began after it.
 const REVOCATION_BITS: u32 = 16;
 
-/// What one port and those that revoke something say to one another. It has a cache line of its
-/// own, with the next one, which the processor prefetches along.
+/// The state that one port shares with the threads that revoke translations. It is aligned to two
+/// cache lines, since the processor prefetches lines in pairs.
 #[derive(Default)]
 #[repr(align(128))]
 pub(crate) struct ReaderSlot {
-    /// The tag of the critical section that the port is in; 0: none. Only the port writes it.
+    /// The tag of the critical section that the port is in; 0 for none. Written by the port alone.
     current: AtomicU64,
-    /// Counted up by whoever has taken something away. A hit looks at this one number in place of
-    /// all the things that can be taken away.
+    /// Incremented after each revocation. A hit compares this one number instead of checking
+    /// everything that can be revoked.
     revocations: AtomicU64,
 }
 
-/// What a slot says in a critical section: whose memory is accessed, and up to which revocation the
-/// reader has checked.
+/// The tag of a critical section: the owner of the memory that is accessed, and the lowest bits of
+/// the count of revocations that the reader has validated.
 #[derive(Clone, Copy)]
 pub(crate) struct ReaderTag(u64);
 
 impl ReaderTag {
     pub(crate) fn new(owner: Generation, revocations: u64) -> Self {
-        // Generations count binds: 2^48 are not reached.
+        // Generations count binds, of which there are fewer than 2^48.
         Self(owner.0 << REVOCATION_BITS | revocations & ((1 << REVOCATION_BITS) - 1))
     }
 }
@@ -53,102 +54,107 @@ impl ReaderSlot {
     /// Begins a critical section.
     #[inline(always)]
     pub(crate) fn enter(&self, tag: ReaderTag, barrier: barrier::Light) -> ReadGuard<'_> {
-        // Release: who finds this section in place of the one before it knows that the accesses of
-        // that one are over.
+        // Release: a thread that reads this tag in place of the previous one sees the accesses of
+        // the previous critical section as over.
         self.current.store(tag.0, Ordering::Release);
         barrier.pass();
         ReadGuard(self)
     }
 
-    /// How often something has been revoked. Acquire: what was revoked is seen after this.
+    /// The count of revocations. Acquire: the caller sees what was revoked up to this count.
     #[inline]
     pub(crate) fn revocations(&self) -> u64 {
         self.revocations.load(Ordering::Acquire)
     }
 
     fn revoke(&self) {
-        // Release: whoever sees the new count sees what has been taken away.
+        // Release: a thread that sees the new count sees what was revoked.
         self.revocations.fetch_add(1, Ordering::Release);
     }
 
-    /// The critical section that the port is in, where it is one of that owner's memory; of any
-    /// owner without one.
+    /// The tag of the critical section that the port is in, if it accesses the memory of `owner`,
+    /// or of any owner if that is `None`.
     fn current_of(&self, owner: Option<Generation>) -> Option<u64> {
-        // Acquire: the accesses of a section that is over are over.
+        // Acquire: the accesses of a critical section that has ended happen before this.
         let tag = self.current.load(Ordering::Acquire);
         (tag != 0 && owner.is_none_or(|owner| tag >> REVOCATION_BITS == owner.0)).then_some(tag)
     }
 
-    /// Waits until the critical section that the port is in now is over.
+    /// Spins until the critical section that the port is in now has ended.
     fn await_current(&self, owner: Option<Generation>) {
         let mut backoff = Backoff::default();
-        let begun = self.current_of(owner);
-        // The next section that gets as far as an access has seen the revocation, so its tag is
-        // another one.
-        while begun.is_some() && self.current_of(owner) == begun {
+        let awaited = self.current_of(owner);
+        // A later critical section that gets as far as an access has seen the revocation, so its
+        // tag differs.
+        while awaited.is_some() && self.current_of(owner) == awaited {
             backoff.wait();
         }
     }
 }
 
-/// An access through a cached translation is in flight as long as this lives.
+/// A read-side critical section: an access through a cached translation is in flight until this is
+/// dropped.
 pub(crate) struct ReadGuard<'a>(&'a ReaderSlot);
 
 impl Drop for ReadGuard<'_> {
     #[inline]
     fn drop(&mut self) {
-        // Release: the access is over before this is seen.
+        // Release: the access is over before the store is seen.
         self.0.current.store(0, Ordering::Release);
     }
 }
 
-/// The ports whose critical sections may have to be waited for: those of a device, or those that
-/// read the cached translations of a space. Each with the sequence number at which it registered.
+/// The registered readers of a device (its ports), or of a space (the ports that use its cached
+/// translations). Each has the sequence number at which it registered.
 #[derive(Default)]
 pub(crate) struct Readers(Mutex<Vec<(Arc<ReaderSlot>, u64)>>);
 
 impl Readers {
-    /// Registers a slot. Whoever does not find it has taken away before, and the reader, which
-    /// looks after this, sees that.
+    /// Registers a slot. A revocation that does not find it here precedes this call, and the
+    /// reader, which validates afterwards, sees that revocation.
     pub(crate) fn register(&self, slot: &Arc<ReaderSlot>, seq: u64) {
         let mut slots = self.0.lock();
-        match slots.iter_mut().find(|(known, _)| Arc::ptr_eq(known, slot)) {
+        match slots.iter_mut().find(|(registered, _)| Arc::ptr_eq(registered, slot)) {
             Some((_, since)) => *since = seq,
             None => slots.push((Arc::clone(slot), seq)),
         }
     }
 
-    /// Unregisters a slot: the port is gone, or has forgotten the space.
+    /// Unregisters a slot whose port is being dropped or does not use the space any more.
     pub(crate) fn unregister(&self, slot: &Arc<ReaderSlot>) {
-        self.0.lock().retain(|(known, _)| !Arc::ptr_eq(known, slot));
+        self.0.lock().retain(|(registered, _)| !Arc::ptr_eq(registered, slot));
     }
 
-    /// Counts up the revocations of all registered slots, and answers what `watch` makes of them.
-    /// What is taken away has been taken before this; who registers later sees it.
-    fn revoke<W>(&self, watch: impl Fn(Arc<ReaderSlot>, u64) -> W) -> Vec<W> {
+    /// Increments the count of revocations of all registered slots, and returns the result of `map`
+    /// for each slot and its sequence number. The revocation itself precedes this call; a reader
+    /// that registers later sees it.
+    fn revoke<R>(&self, map: impl Fn(Arc<ReaderSlot>, u64) -> R) -> Vec<R> {
         let slots = self.0.lock();
         slots.iter().for_each(|(slot, _)| slot.revoke());
-        slots.iter().map(|(slot, since)| watch(Arc::clone(slot), *since)).collect()
+        slots.iter().map(|(slot, since)| map(Arc::clone(slot), *since)).collect()
     }
 
-    /// Unregisters a slot that was registered at `since` and not again. Before its next access the
-    /// port sees that the sequence number has moved on, and registers again; until then nobody has
-    /// to wait for it. Otherwise each invalidation would interrupt every running thread of the
-    /// process for a port that has not been used for long.
+    /// Unregisters a slot that was registered at sequence number `since` and not again. Before its
+    /// next access the port sees that the sequence number has changed, and registers again; until
+    /// then no invalidation waits for it. Otherwise each invalidation would interrupt every running
+    /// thread of the process for a port that is not in use any more.
     fn retire(&self, slot: &Arc<ReaderSlot>, since: u64) {
         let mut slots = self.0.lock();
-        if let Some(at) =
-            slots.iter().position(|(known, then)| *then == since && Arc::ptr_eq(known, slot))
-        {
+        let is_unchanged = |(registered, seq): &(Arc<ReaderSlot>, u64)| {
+            *seq == since && Arc::ptr_eq(registered, slot)
+        };
+        if let Some(at) = slots.iter().position(is_unchanged) {
             slots.swap_remove(at);
         }
     }
 }
 
-/// Who uses the cached translations of one space, and how often some of them were invalidated.
+/// The users of the cached translations of one space: readers and pins; with the sequence number of
+/// its invalidations.
 pub(crate) struct SpaceUsers {
     owner: Generation,
-    /// Counts invalidations and the end of the space; as KVM's `mmu_invalidate_seq`.
+    /// Incremented by each invalidation and by the end of the space, like KVM's
+    /// `mmu_invalidate_seq`.
     invalidate_seq: AtomicU64,
     pub(crate) readers: Readers,
     pub(crate) pins: PinSlots,
@@ -164,24 +170,25 @@ impl SpaceUsers {
         })
     }
 
-    /// The owner of the PASID that the space has.
+    /// The generation of the PASID of the space.
     pub(crate) fn owner(&self) -> Generation {
         self.owner
     }
 
-    /// A translation that was found at this number or later may hold; one from before may not.
+    /// The sequence number of the last invalidation. A translation that was obtained at a lower
+    /// number may be stale.
     #[inline]
     pub(crate) fn invalidate_seq(&self) -> u64 {
         self.invalidate_seq.load(Ordering::Acquire)
     }
 
-    /// Counts an invalidation and answers the new number.
-    pub(crate) fn invalidated(&self) -> u64 {
+    /// Increments the sequence number for an invalidation, and returns the new one.
+    pub(crate) fn advance_invalidate_seq(&self) -> u64 {
         self.invalidate_seq.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Registers a port as reader and answers the number as of which invalidations wait for it. Not
-    /// to be called in a critical section.
+    /// Registers a port as reader and returns the sequence number from which on invalidations wait
+    /// for it. Must not be called in a critical section.
     pub(crate) fn register(&self, slot: &Arc<ReaderSlot>) -> u64 {
         let seq = self.invalidate_seq();
         self.readers.register(slot, seq);
@@ -189,28 +196,31 @@ impl SpaceUsers {
     }
 }
 
-/// Waits for the critical sections that were there when it began. Each is one copy or one atomic
-/// operation and runs no foreign code.
+/// A grace period: it ends when the critical sections in flight at its beginning have ended. Each
+/// of them is one copy or one atomic operation and runs no foreign code.
 #[derive(Default)]
-#[must_use = "what was taken away may still be in use"]
+#[must_use = "what was revoked may still be in use"]
 pub(crate) struct GracePeriod(Vec<AwaitedReader>);
 
-/// One port, and whose memory it would be reading.
+/// A port that a grace period waits for.
 struct AwaitedReader {
     slot: Arc<ReaderSlot>,
+    /// The owner of the memory; `None` for any.
     owner: Option<Generation>,
-    /// It registered before this invalidation: it is retired once it has been waited for.
+    /// Set if the port registered before the invalidation: the port is unregistered when the grace
+    /// period ends, unless it has registered again. Holds the sequence number of its registration.
     retire: Option<(Arc<SpaceUsers>, u64)>,
 }
 
 impl GracePeriod {
-    /// Covers all critical sections of the ports of a device, whose gate has been shut.
+    /// Begins a grace period for all critical sections of the ports of a device. The gate of the
+    /// device has been shut.
     pub(crate) fn of_device(readers: &Readers) -> Self {
         Self(readers.revoke(|slot, _| AwaitedReader { slot, owner: None, retire: None }))
     }
 
-    /// Covers the critical sections that read a space of which something has been taken away. `seq`
-    /// is the sequence number of the invalidation, where it is one.
+    /// Begins a grace period for the critical sections that access a space, after a revocation.
+    /// `seq` is the new sequence number if the revocation is an invalidation.
     pub(crate) fn of_space(users: &Arc<SpaceUsers>, seq: Option<u64>) -> Self {
         let retire = |since| seq.is_some_and(|seq| since < seq).then(|| (Arc::clone(users), since));
         Self(users.readers.revoke(|slot, since| AwaitedReader {
@@ -220,12 +230,12 @@ impl GracePeriod {
         }))
     }
 
-    /// Covers those of another one as well: one barrier will do for all.
+    /// Adds the critical sections of another grace period: one barrier serves both.
     pub(crate) fn and(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// Whether none of them is in flight. Does not block.
+    /// Whether the grace period has ended. Does not block.
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_empty() || {
             barrier::heavy();
@@ -233,7 +243,7 @@ impl GracePeriod {
         }
     }
 
-    /// Waits until none of them is in flight.
+    /// Spins until the grace period has ended.
     pub(crate) fn wait(self) {
         if self.0.is_empty() {
             return;

@@ -12,14 +12,11 @@ use std::time::Duration;
 use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sva_sync::{Condvar, Mutex, MutexGuard, barrier};
 
-use super::device::DeviceRecord;
-use super::entry::PasidEntry;
+use super::fault_target::PageQueue;
 use super::log::EventLog;
-use super::pages::PageQueue;
 use super::pasid::PasidAllocator;
+use super::records::{DeviceRecord, PasidEntry, RecordHost};
 use super::state::{DeferredDrops, State};
-#[cfg(not(loom))]
-use super::timeouts::OVERDUE_EVERY;
 #[cfg(not(loom))]
 use super::wakeup::WorkerWakeup;
 use crate::api::clock::Clock;
@@ -32,6 +29,10 @@ use crate::iotlb::IotlbUsage;
 use crate::mutation;
 use crate::quiesce::{Countdown, InvalidationHost, callback};
 use crate::types::ids::{PasidTag, SpaceId};
+
+/// How often a thread that waits for a device looks for what is overdue.
+#[cfg(not(loom))]
+pub(crate) const OVERDUE_EVERY: Duration = Duration::from_millis(5);
 
 /// A software IOMMU: devices, groups, containers, bonds, PASIDs and domains over one bus. Cheap to
 /// clone; all clones are one.
@@ -76,7 +77,7 @@ impl Iommu {
             state: Mutex::new(State::new(
                 PasidAllocator::new(config.pasid_width),
                 config.iotlb_bytes,
-                Weak::clone(me),
+                Weak::clone(me) as _,
             )),
             changed: Condvar::new(),
             events: EventLog::new(config.event_capacity),
@@ -131,6 +132,16 @@ impl Iommu {
     /// Takes what the event log holds.
     pub fn drain_events(&self) -> DrainedEvents {
         self.0.events.drain()
+    }
+
+    /// Calls `notify` after each event that is logged, in place of what was called before: it is to
+    /// wake whoever [drains](Self::drain_events) the events.
+    ///
+    /// It runs on the thread that logs, which may be in the middle of a transaction, with no lock of
+    /// the core held. So it must not block; an unbind from inside it is deferred.
+    pub fn on_event(&self, notify: impl Fn() + Send + Sync + 'static) {
+        let before = self.0.events.set_notify(Some(Arc::new(notify)));
+        drop(before);
     }
 
     /// Counts the objects that there are.
@@ -247,16 +258,17 @@ impl Iommu {
         self.0.changed.wait(state)
     }
 
-    /// Takes out an entry of which nothing is left: its gate is closed and all its steps are made.
-    pub(crate) fn retire(&self, entry: &Arc<PasidEntry>) {
-        self.with_state(|state, drops| state.retire(entry, drops));
-    }
-
     /// Something that somebody may wait for has changed, such as a gate that has drained.
     pub(crate) fn wake_waiters(&self) {
         let mut state = self.lock();
         state.has_changed = true;
         self.unlock(state);
+    }
+}
+
+impl RecordHost for Inner {
+    fn retire(self: Arc<Self>, entry: &Arc<PasidEntry>) {
+        Iommu(self).with_state(|state, drops| state.retire(entry, drops));
     }
 }
 

@@ -1,33 +1,52 @@
 //! The event log: bounded, with a count of what was lost.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use sva_sync::Mutex;
 
 use crate::api::event::{DrainedEvents, Event};
+use crate::quiesce::callback::InCallback;
 
-/// The log; when it is full the oldest event goes. Its lock is a leaf: held for a push or a drain
-/// only.
-pub(crate) struct EventLog {
+/// What is called after an event was logged.
+type Notify = Arc<dyn Fn() + Send + Sync>;
+
+/// The log; when it is full the oldest event goes. Its locks are leaves: each is held for one step.
+pub(super) struct EventLog {
     capacity: usize,
     ring: Mutex<(VecDeque<Event>, u64)>,
+    notify: Mutex<Option<Notify>>,
 }
 
 impl EventLog {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, ring: Mutex::new((VecDeque::new(), 0)) }
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { capacity, ring: Mutex::new((VecDeque::new(), 0)), notify: Mutex::default() }
     }
 
-    pub(crate) fn push(&self, event: Event) {
-        let mut ring = self.ring.lock();
-        while ring.0.len() >= self.capacity.max(1) {
-            ring.0.pop_front();
-            ring.1 += 1;
+    /// Appends an event. With no lock held: it calls foreign code.
+    pub(super) fn push(&self, event: Event) {
+        {
+            let mut ring = self.ring.lock();
+            while ring.0.len() >= self.capacity.max(1) {
+                ring.0.pop_front();
+                ring.1 += 1;
+            }
+            ring.0.push_back(event);
         }
-        ring.0.push_back(event);
+        let notify = self.notify.lock().clone();
+        if let Some(notify) = notify {
+            let _callback = InCallback::enter();
+            notify();
+        }
     }
 
-    pub(crate) fn drain(&self) -> DrainedEvents {
+    /// Replaces what is called after an event was logged; answers what was called before, whose
+    /// drop is foreign code.
+    pub(super) fn set_notify(&self, notify: Option<Notify>) -> Option<Notify> {
+        std::mem::replace(&mut *self.notify.lock(), notify)
+    }
+
+    pub(super) fn drain(&self) -> DrainedEvents {
         let mut ring = self.ring.lock();
         DrainedEvents {
             events: std::mem::take(&mut ring.0).into(),

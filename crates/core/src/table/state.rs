@@ -12,13 +12,12 @@ use slotmap::SlotMap;
 use smallvec::SmallVec;
 use sva_sync::atomic::{AtomicBool, Ordering};
 
-use super::bonds::{BondKey, BondState, ExitState};
-use super::device::DeviceRecord;
+use super::bond::{BondState, ExitState};
+use super::bond_key::BondKey;
 use super::domain::{Domain, DomainAttachment, DomainSlot};
 use super::group::GroupRecord;
-use super::iommu::Inner;
 use super::pasid::PasidAllocator;
-use super::requester::{Models, Requester};
+use super::records::{DeviceRecord, Models, RecordHost, Requester};
 use super::space::SpaceRecord;
 use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
@@ -117,18 +116,22 @@ pub(crate) struct State {
     pub(super) bonds: SlotMap<BondKey, BondState>,
     pub(crate) pasids: PasidAllocator,
     pub(crate) next_device: DeviceKey,
-    /// Threads that wait for [`Inner::changed`](super::Inner).
+    /// Threads that wait for a change of what is under the control lock.
     pub(crate) waiters: usize,
     /// Something that a waiter may wait for has happened since the lock was taken.
     pub(crate) has_changed: bool,
     /// Made with the first space that needs it.
     iotlb: Option<Arc<IotlbTable>>,
     iotlb_bytes: usize,
-    pub(super) iommu: Weak<Inner>,
+    pub(super) host: Weak<dyn RecordHost>,
 }
 
 impl State {
-    pub(super) fn new(pasids: PasidAllocator, iotlb_bytes: usize, iommu: Weak<Inner>) -> Self {
+    pub(super) fn new(
+        pasids: PasidAllocator,
+        iotlb_bytes: usize,
+        host: Weak<dyn RecordHost>,
+    ) -> Self {
         Self {
             devices: FxHashMap::default(),
             requesters: FxHashMap::default(),
@@ -145,7 +148,7 @@ impl State {
             has_changed: false,
             iotlb: None,
             iotlb_bytes,
-            iommu,
+            host,
         }
     }
 

@@ -1,13 +1,13 @@
-//! Names of things: each number with a meaning has a type of its own.
+//! Identifiers: each number with a meaning has a type of its own.
 
 use std::fmt;
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
-/// Where a PCI function sits: segment, bus, device (5 bits), function (3 bits).
+/// The address of a PCI function: segment, bus, device (5 bits), function (3 bits).
 ///
-/// Written `ssss:bb:dd.f` in lower-case hexadecimal, as lspci does; the segment may have more than
-/// four digits (VMD child domains).
+/// It is written as `ssss:bb:dd.f` in lower-case hexadecimal, as lspci writes it. The segment may
+/// have more than four digits (VMD child domains).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bdf {
     segment: u32,
@@ -16,7 +16,7 @@ pub struct Bdf {
 }
 
 impl Bdf {
-    /// Puts the four parts together; `None` where `device` is above 31 or `function` above 7.
+    /// Makes an address of its four parts; `None` if `device` is above 31 or `function` is above 7.
     pub const fn new(segment: u32, bus: u8, device: u8, function: u8) -> Option<Self> {
         if device > 31 || function > 7 {
             return None;
@@ -24,7 +24,7 @@ impl Bdf {
         Some(Self { segment, bus, devfn: device << 3 | function })
     }
 
-    /// The PCI segment (domain).
+    /// The PCI segment, which Linux calls the domain.
     pub const fn segment(self) -> u32 {
         self.segment
     }
@@ -44,7 +44,7 @@ impl Bdf {
         self.devfn & 7
     }
 
-    /// Function 0 of the same slot.
+    /// Function 0 of the same device.
     pub const fn slot(self) -> Self {
         Self { devfn: self.devfn & !7, ..self }
     }
@@ -65,39 +65,43 @@ impl fmt::Debug for Bdf {
 /// The text is not a PCI address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is not a PCI address; write segment:bus:device.function in hexadecimal, such as 0000:01:00.0 or 01:00.0"
+    "`{text}` is not a PCI address; write segment:bus:device.function in hexadecimal, such as \
+     0000:01:00.0 or 01:00.0"
 )]
 pub struct BadBdf {
-    /// What was given.
+    /// The text that was given.
     pub text: String,
 }
 
 impl FromStr for Bdf {
     type Err = BadBdf;
 
-    /// Reads `ssss:bb:dd.f` or `bb:dd.f` (segment 0).
+    /// Parses `ssss:bb:dd.f` or `bb:dd.f` (segment 0).
+    ///
+    /// # Errors
+    /// Any other text, and numbers out of range.
     fn from_str(text: &str) -> Result<Self, BadBdf> {
         fn parse(text: &str) -> Option<Bdf> {
-            let hex = |part: &str, most: usize| {
-                let plain = !part.is_empty()
-                    && part.len() <= most
+            let hex = |part: &str, max_digits: usize| {
+                let is_hex = !part.is_empty()
+                    && part.len() <= max_digits
                     && part.bytes().all(|b| b.is_ascii_hexdigit());
-                plain.then(|| u32::from_str_radix(part, 16).ok()).flatten()
+                is_hex.then(|| u32::from_str_radix(part, 16).ok()).flatten()
             };
             let (rest, function) = text.rsplit_once('.')?;
             let (rest, device) = rest.rsplit_once(':')?;
             let (segment, bus) = rest.rsplit_once(':').unwrap_or(("0", rest));
-            let small = |part, most| hex(part, most).and_then(|n| u8::try_from(n).ok());
-            Bdf::new(hex(segment, 8)?, small(bus, 2)?, small(device, 2)?, small(function, 1)?)
+            let byte = |part, max_digits| hex(part, max_digits).and_then(|n| u8::try_from(n).ok());
+            Bdf::new(hex(segment, 8)?, byte(bus, 2)?, byte(device, 2)?, byte(function, 1)?)
         }
         parse(text).ok_or_else(|| BadBdf { text: text.to_owned() })
     }
 }
 
-/// What the IOMMU sees of a device: the requester ID that its transactions carry.
+/// The requester ID that the transactions of a device carry: what the IOMMU knows the device by.
 ///
-/// Mostly the device's own [`Bdf`]; behind a bridge that takes ownership of requests it is the
-/// bridge's.
+/// It is the device's own [`Bdf`], unless a bridge above the device takes ownership of its
+/// requests: then it is the address of that bridge.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequesterId(pub Bdf);
 
@@ -113,7 +117,8 @@ impl fmt::Debug for RequesterId {
     }
 }
 
-/// A process address space ID: 1..=0xf_ffff. 0 is reserved and cannot be made.
+/// A process address space ID: 1..=0xf_ffff (PCIe 6.0, section 6.20). 0 is reserved and has no
+/// value of this type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pasid(std::num::NonZeroU32);
 
@@ -121,7 +126,7 @@ impl Pasid {
     /// The largest PASID: 20 bits (PCIe 6.0, section 6.20).
     pub const LAST: u32 = (1 << 20) - 1;
 
-    /// Checks the range 1..=[`Pasid::LAST`].
+    /// Makes a PASID; `None` if `value` is not in 1..=[`Pasid::LAST`].
     pub const fn new(value: u32) -> Option<Self> {
         match std::num::NonZeroU32::new(value) {
             Some(n) if value <= Self::LAST => Some(Self(n)),
@@ -153,7 +158,8 @@ impl fmt::Debug for Pasid {
     }
 }
 
-/// How many PASID bits a device implements: 1..=20 (Max PASID Width, PCIe 6.0, section 7.8.8.2).
+/// The number of PASID bits that a device implements: 1..=20 (Max PASID Width, PCIe 6.0, section
+/// 7.8.8.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PasidWidth(u8);
 
@@ -161,12 +167,12 @@ impl PasidWidth {
     /// The widest: 20 bits.
     pub const MAX: Self = Self(20);
 
-    /// Checks the range 1..=20.
+    /// Makes a width; `None` if `bits` is not in 1..=20.
     pub const fn new(bits: u8) -> Option<Self> {
         if bits >= 1 && bits <= 20 { Some(Self(bits)) } else { None }
     }
 
-    /// Bits.
+    /// The number of bits.
     pub const fn bits(self) -> u8 {
         self.0
     }
@@ -177,7 +183,11 @@ impl PasidWidth {
     }
 }
 
-/// One life of a PASID: numbers are used again, generations never (rule U6).
+/// Identifies one owner of a PASID: each bind of an address space has a new generation.
+///
+/// A PASID is given to another owner after it has been released. A generation is never used again,
+/// so a transaction or an answer that was meant for an earlier owner cannot reach a later one.
+/// Generations count up from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
 
@@ -187,33 +197,34 @@ impl fmt::Display for Generation {
     }
 }
 
-/// A PASID in one of its lives.
+/// A PASID together with the generation of its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PasidTag {
     /// The number that transactions carry.
     pub pasid: Pasid,
-    /// Which owner of that number.
+    /// The owner of that number.
     pub generation: Generation,
 }
 
-/// The identity of an address space: two handles with one identity are one space (rule B5).
+/// The identity of an address space: two handles with the same identity are the same space, so
+/// they share one PASID.
 ///
-/// The provider makes one for each space that it can tell apart and never gives it to a second
-/// space.
+/// A provider makes one for each space that it can tell apart, and gives it to no other space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpaceId(NonZeroU64);
 
 impl SpaceId {
-    /// An identity that no other space of this program has or will have.
+    /// Makes an identity that no other space of this process has or will have.
     #[expect(clippy::disallowed_types, reason = "a counter that orders nothing")]
     pub fn unique() -> Self {
-        // Not from the shim: identities synchronise nothing, and a model must not branch on them.
+        // std's type and not the shim's: identities synchronise nothing, and a model checker must
+        // not branch on them.
         static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Self(NonZeroU64::new(id).unwrap_or(NonZeroU64::MAX))
     }
 
-    /// The number, for logs.
+    /// The identity as a number, for logs.
     pub fn get(self) -> u64 {
         self.0.get()
     }
@@ -225,12 +236,12 @@ impl fmt::Display for SpaceId {
     }
 }
 
-/// A group of devices that cannot be isolated from one another.
+/// Identifies an IOMMU group: devices that cannot be isolated from one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub(crate) u32);
 
 impl GroupId {
-    /// The number, counted from 0 in the order in which groups appeared.
+    /// The number of the group, counted from 0 in the order in which groups were formed.
     pub fn get(self) -> u32 {
         self.0
     }
@@ -242,7 +253,7 @@ impl fmt::Display for GroupId {
     }
 }
 
-/// A container of groups.
+/// Identifies a container of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerId(pub(crate) u32);
 

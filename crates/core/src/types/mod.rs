@@ -1,6 +1,6 @@
-//! Numbers with a meaning, ranges and accesses: values without behaviour, which every layer uses.
+//! Identifiers, address ranges, accesses and permissions: plain values that every layer uses.
 //!
-//! This layer uses nothing of this crate.
+//! This layer uses no other layer of this crate.
 
 pub(crate) mod access;
 pub(crate) mod ids;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use loom::thread;
+use sva_core::error::*;
 use sva_core::*;
 use sva_sync::Mutex;
 

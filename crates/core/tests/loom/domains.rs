@@ -19,7 +19,7 @@ fn concurrent_container_leave_and_classic_dma() {
             len: 4096,
             space: probe.space(),
             address: 0,
-            protection: Protection::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
         };
         container.map(&request).expect("maps");
         let port = device.port();
@@ -46,7 +46,7 @@ fn concurrent_unmap_and_classic_dma() {
             len: 4096,
             space: probe.space(),
             address: 0,
-            protection: Protection::READ_WRITE,
+            permissions: Permissions::READ_WRITE,
         };
         iommu.map(device.group(), &request).expect("maps");
         let port = device.port();

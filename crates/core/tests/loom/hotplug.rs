@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use loom::thread;
+use sva_core::pri::ResponseCode;
 use sva_core::*;
 
 use crate::support::*;
@@ -77,7 +78,7 @@ fn concurrent_surprise_removal_and_fault() {
         let (port, probe) = (device.ats_port(), Probe::new());
         let bond = bind(&iommu, &device, &probe);
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
-        assert!(ask(&port, group, 0, true));
+        assert!(request_page(&port, group, 0, true));
         let worker = thread::spawn({
             let iommu = iommu.clone();
             move || work(&iommu)
@@ -104,8 +105,8 @@ fn concurrent_orderly_removal_and_page_request() {
         let (port, probe) = (device.ats_port(), Probe::new());
         let bond = bind(&iommu, &device, &probe);
         let groups = [0; 2].map(|_| port.open_group(Some(bond.pasid())).expect("it has credit"));
-        assert!(ask(&port, groups[0], 0, true));
-        let asker = thread::spawn(move || ask(&port, groups[1], 1, true));
+        assert!(request_page(&port, groups[0], 0, true));
+        let asker = thread::spawn(move || request_page(&port, groups[1], 1, true));
         iommu.remove(&device, Removal::Orderly).expect("there");
         // What came before was answered; what comes after finds nobody.
         assert_idle(&iommu);
@@ -131,7 +132,7 @@ fn concurrent_orderly_removal_and_a_group_on_its_way_to_its_owner() {
         let bind = Bind::new(()).on_page_requests(handler);
         let bond = iommu.bind_device(&device, &probe.space(), bind).expect("nothing is in the way");
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
-        assert!(ask(&port, group, 0, true));
+        assert!(request_page(&port, group, 0, true));
         let worker = thread::spawn({
             let iommu = iommu.clone();
             move || work(&iommu)
@@ -157,7 +158,7 @@ fn concurrent_surprise_removal_and_space_change() {
         let (port, probe) = (device.ats_port(), Probe::new());
         let bond = bind(&iommu, &device, &probe);
         fill(&port, bond.pasid());
-        let user = thread::spawn(use_held(&port, bond.pasid()));
+        let user = thread::spawn(use_cached(&port, bond.pasid()));
         let remover = thread::spawn({
             let (iommu, device) = (iommu.clone(), device.clone());
             move || iommu.begin_remove(&device, Removal::Surprise).expect("there")
@@ -187,7 +188,7 @@ fn concurrent_hotplug_of_a_translating_device_and_group_unbind() {
                 let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
                 let port = device.ats_port();
                 fill(&port, pasid);
-                read_kept(&port, pasid);
+                read_cached(&port, pasid);
                 device
             }
         });

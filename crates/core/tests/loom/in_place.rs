@@ -94,7 +94,7 @@ impl InPlace {
         self.uses[page].load(Ordering::Relaxed)
     }
 
-    /// Uses through what somebody kept, of all pages. Read after all threads have ended.
+    /// Uses through cached translations, of all pages. Read after all threads have ended.
     pub(crate) fn in_place(&self) -> usize {
         self.in_place.get()
     }
@@ -117,7 +117,7 @@ impl InPlace {
         offset.filter(|offset| *offset < PAGES * PAGE as usize)
     }
 
-    /// Accesses the pieces the long way. The lock of the page table is what orders it before a
+    /// Accesses the pieces through the gates. The lock of the page table is what orders it before a
     /// change.
     fn transfer(&self, pieces: &[Segment]) -> Result<(), Stopped> {
         let mapped = self.mapped.lock();

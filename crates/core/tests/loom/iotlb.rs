@@ -1,8 +1,8 @@
-//! Accesses through translations that the IOMMU keeps, against what takes those away.
+//! Accesses through translations that the IOMMU caches, against what takes those away.
 //!
-//! A port is *warm* where its reads hit: by the table after the first one, by what the port itself
-//! remembers after the second. Each model wants to have seen its access go both ways, by what is
-//! kept and not: one in which it always goes the same way shows nothing.
+//! A port is *warm* where its reads hit: the IOTLB after the first one, the port's own TLB after
+//! the second. Each model has to see its access both hit and miss: one in which it always goes the
+//! same way shows nothing.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::in_place::InPlace;
 use crate::support::*;
 
 /// Tries the schedules with at most so many forced switches, or every one. The model answers how
-/// many accesses went by what is kept.
+/// many accesses went by what is cached.
 pub(crate) fn both_ways(switches: Option<usize>, run: impl Fn() -> usize + Send + Sync + 'static) {
     let (hits, misses) = (Arc::new(Count::default()), Arc::new(Count::default()));
     let counted = (Arc::clone(&hits), Arc::clone(&misses));
@@ -79,7 +79,7 @@ fn read_against<K>(
     let port = warm(&device, pasid, 0, reads);
     let before = space.in_place();
     let user = thread::spawn(move || reading(port, pasid, 0));
-    let kept = end(&iommu, &device, &space, bond);
+    let last = end(&iommu, &device, &space, bond);
     let used = space.uses(0);
     user.join().expect("ends");
     assert_eq!(
@@ -87,12 +87,12 @@ fn read_against<K>(
         used,
         "an access was under way, or began, when there were to be none"
     );
-    drop(kept);
+    drop(last);
     space.in_place() - before
 }
 
 // shows T2
-// Two threads: change; one read by what the port remembers. Every schedule, some 4,100, 0.3 s.
+// Two threads: change; one read by what the port caches. Every schedule, some 4,100, 0.3 s.
 #[test]
 fn concurrent_hit_and_space_change() {
     both_ways(None, || {
@@ -105,7 +105,7 @@ fn concurrent_hit_and_space_change() {
 
 // shows T2
 // Two threads: change; two reads, the first by an entry of the table, the second by what the port
-// remembers of that. Up to 1 forced switch, some 144,000, 10 s.
+// caches of that. Up to 1 forced switch, some 144,000, 10 s.
 #[test]
 fn concurrent_look_up_and_space_change() {
     both_ways(Some(1), || {
@@ -114,7 +114,7 @@ fn concurrent_look_up_and_space_change() {
         let user = thread::spawn(move || (read(&port, pasid, 0), read(&port, pasid, 0), port));
         let used = space.unmap(0);
         let (.., port) = user.join().expect("ends");
-        assert!(!read(&port, pasid, 0), "the port remembers what is gone");
+        assert!(!read(&port, pasid, 0), "the port caches what is gone");
         assert_eq!(space.uses(0), used, "an access was under way, or began, after the change");
         drop((port, bond));
         space.in_place()
@@ -122,7 +122,7 @@ fn concurrent_look_up_and_space_change() {
 }
 
 // shows U1, U2
-// Two threads: unbind; one read by what the port remembers. Every schedule, some 1,500, 0.1 s.
+// Two threads: unbind; one read by what the port caches. Every schedule, some 1,500, 0.1 s.
 #[test]
 fn concurrent_hit_and_unbind() {
     both_ways(None, || {
@@ -133,7 +133,7 @@ fn concurrent_hit_and_unbind() {
 }
 
 // shows U4
-// Two threads: end of the space; one read by what the port remembers. Every schedule, some 12,000,
+// Two threads: end of the space; one read by what the port caches. Every schedule, some 12,000,
 // 1.2 s.
 #[test]
 fn concurrent_hit_and_exit() {
@@ -146,7 +146,7 @@ fn concurrent_hit_and_exit() {
 }
 
 // shows G5, U2
-// Two threads: removal; one read by what the port remembers. Up to 3 forced switches, some 2,200,
+// Two threads: removal; one read by what the port caches. Up to 3 forced switches, some 2,200,
 // 0.1 s; every schedule would be 310,000.
 #[test]
 fn concurrent_hit_and_surprise_removal() {
@@ -160,7 +160,7 @@ fn concurrent_hit_and_surprise_removal() {
 
 // shows G5, U2
 // Two threads: removal of one of two devices with one requester ID, whose bond stays for the other;
-// one read by what its port remembers. Every schedule, some 620, below 0.1 s.
+// one read by what its port caches. Every schedule, some 620, below 0.1 s.
 #[test]
 fn concurrent_hit_and_removal_from_behind_an_alias() {
     both_ways(None, || {
@@ -186,7 +186,7 @@ fn concurrent_hit_and_removal_from_behind_an_alias() {
 }
 
 // shows U1
-// Two threads: reset; one read by what the port remembers. Every schedule, some 620, below 0.1 s.
+// Two threads: reset; one read by what the port caches. Every schedule, some 620, below 0.1 s.
 #[test]
 fn concurrent_hit_and_reset() {
     both_ways(None, || {
@@ -198,8 +198,8 @@ fn concurrent_hit_and_reset() {
 }
 
 // shows T3
-// Two threads: change; two reads by a port that remembers nothing, the first of which enters what
-// it learns. Up to 3 forced switches, some 87,000, 12 s.
+// Two threads: change; two reads by a port that caches nothing, the first of which
+// fills it. Up to 3 forced switches, some 87,000, 12 s.
 #[test]
 fn concurrent_iotlb_fill_and_space_change() {
     both_ways(Some(3), || {
@@ -217,7 +217,7 @@ fn concurrent_iotlb_fill_and_space_change() {
 }
 
 // shows T2
-// Two threads: fills of another space, which take both places of the table; one read by an entry of
+// Two threads: fills of another space, which take both ways of the table; one read by an entry of
 // it. Up to 1 forced switch, some 26,000, 2 s.
 #[test]
 fn concurrent_look_up_and_eviction() {
@@ -238,7 +238,7 @@ fn concurrent_look_up_and_eviction() {
 }
 
 // shows T2
-// Three threads: change; a read each of two ports by what they remember. Up to 1 forced switch,
+// Three threads: change; a read each of two ports by what they cache. Up to 1 forced switch,
 // some 2,800, 0.3 s.
 #[test]
 fn concurrent_hits_of_two_ports_and_space_change() {
@@ -257,7 +257,7 @@ fn concurrent_hits_of_two_ports_and_space_change() {
 
 // shows T2
 // Two threads: a change of each of two spaces, joined into one; one read of either by what the port
-// remembers. Every schedule, some 4,100 for either, 0.5 s.
+// caches. Every schedule, some 4,100 for either, 0.5 s.
 #[test]
 fn concurrent_hit_and_joined_changes() {
     (0..2).for_each(|read| both_ways(None, move || hit_against_joined_changes(read)));
@@ -310,8 +310,9 @@ fn concurrent_late_return_of_a_port_and_space_changes() {
         let port = warm(&device, pasid, 0, 1);
         space.unmap(1);
         let before = space.in_place();
-        let user =
-            thread::spawn(move || (port.kept(pasid, 0, Access::READ), read(&port, pasid, 0), port));
+        let user = thread::spawn(move || {
+            (port.cached_translation(pasid, 0, Access::READ), read(&port, pasid, 0), port)
+        });
         space.unmap(1);
         let used = space.unmap(0);
         let port = user.join().expect("ends");
@@ -321,7 +322,7 @@ fn concurrent_late_return_of_a_port_and_space_changes() {
     });
 }
 
-/// One device that is bound to two spaces, and a port that remembers the first page of both.
+/// One device that is bound to two spaces, and a port that caches the first page of both.
 fn bound_to_two() -> (Iommu, [Arc<InPlace>; 2], [Bond<()>; 2], DmaPort) {
     let (iommu, spaces) = (system(false, 2), [1, 2].map(InPlace::with_frames));
     let device = plug(&iommu, 0);
@@ -332,10 +333,10 @@ fn bound_to_two() -> (Iommu, [Arc<InPlace>; 2], [Bond<()>; 2], DmaPort) {
 }
 
 // shows T2
-// Two threads: change of a space; two reads of it by what the port remembers, which has news of
-// another space to catch up with. Up to 2 forced switches, some 221,000, 24 s.
+// Two threads: change of a space; two reads of it by what the port caches, which has revocations
+// of another space to catch up with. Up to 2 forced switches, some 221,000, 24 s.
 #[test]
-fn concurrent_news_of_another_space_and_space_change() {
+fn concurrent_revocation_of_another_space_and_space_change() {
     both_ways(Some(2), || {
         let (_iommu, [space, other], [bond, beside], port) = bound_to_two();
         other.unmap(1);
@@ -350,7 +351,7 @@ fn concurrent_news_of_another_space_and_space_change() {
 }
 
 // shows T2
-// Two threads: change; one read by what the port remembers of a bond that was unbound and bound
+// Two threads: change; one read by what the port caches of a bond that was unbound and bound
 // again, while the space had another bond. Every schedule, some 4,100, 0.4 s.
 #[test]
 fn concurrent_hit_after_a_second_bind_and_space_change() {
@@ -372,7 +373,7 @@ fn concurrent_hit_after_a_second_bind_and_space_change() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; two reads by a port that remembers the first. Up
+// Two threads: unbind and bind of another space; two reads by a port that caches the first. Up
 // to 3 forced switches, some 3,600, 0.3 s. One PASID.
 #[test]
 fn concurrent_hit_and_pasid_reuse() {
@@ -397,7 +398,7 @@ fn concurrent_hit_and_pasid_reuse() {
 
 // shows U5, U6
 // Two threads: unbind and bind of another space; two reads for the first owner by what the port
-// remembers. Up to 3 forced switches, some 2,900, 0.2 s. One PASID.
+// caches. Up to 3 forced switches, some 2,900, 0.2 s. One PASID.
 #[test]
 fn concurrent_hit_for_an_owner_and_pasid_reuse() {
     both_ways(Some(3), || {
@@ -421,7 +422,7 @@ fn concurrent_hit_for_an_owner_and_pasid_reuse() {
 }
 
 // shows T2, T6
-// Two threads: change; one atomic operation by what the port remembers. Every schedule, some
+// Two threads: change; one atomic operation by what the port caches. Every schedule, some
 // 10,000, 2 s.
 #[test]
 fn concurrent_atomic_operation_and_space_change() {

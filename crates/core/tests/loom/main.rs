@@ -13,7 +13,6 @@
 //! all bounds.
 #![cfg(loom)]
 
-mod blocking;
 mod bonds;
 mod domains;
 mod hotplug;
@@ -22,5 +21,6 @@ mod iotlb;
 mod pages;
 mod pins;
 mod probe;
+mod reset;
 mod support;
 mod translation;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use loom::thread;
-use sva_core::pri::{AnswerError, GroupOutcome};
+use sva_core::pri::{AnswerError, GroupOutcome, PageRequestGroup, ResponseCode};
 use sva_core::*;
 use sva_sync::Mutex;
 
@@ -27,8 +27,8 @@ fn assert_answered(device: &Device, responses: u64) {
 /// Every group is decided (rule U2). A response that is on its way to its device may get there
 /// later, as on any link.
 fn assert_nothing_pends(iommu: &Iommu) {
-    let census = iommu.object_counts();
-    assert_eq!((census.page_requests, census.page_groups), (0, 0));
+    let counts = iommu.object_counts();
+    assert_eq!((counts.page_requests, counts.page_groups), (0, 0));
 }
 
 // shows U1, U2, F1
@@ -40,7 +40,7 @@ fn concurrent_unbind_and_page_response() {
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
-        assert!(ask(&port, group, 0, true));
+        assert!(request_page(&port, group, 0, true));
         let worker = thread::spawn({
             let iommu = iommu.clone();
             move || work(&iommu)
@@ -60,13 +60,13 @@ fn concurrent_unbind_and_page_response() {
 // shows U1, U3
 // Two threads: begun unbind; resolution of one group. Every schedule, some 4,200, 0.1 s.
 #[test]
-fn concurrent_begin_unbind_and_the_last_page_work() {
+fn concurrent_begin_unbind_and_the_last_page_request_job() {
     model(|| {
         let (iommu, device, port) = faulting(1);
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
-        assert!(ask(&port, group, 0, true) && iommu.sort_page_request());
+        assert!(request_page(&port, group, 0, true) && iommu.sort_page_request());
         let work = iommu.next_page_request_job().expect("the group is complete");
         let worker = thread::spawn(move || work.run());
         let unbinding = bond.begin_unbind();
@@ -85,19 +85,19 @@ fn concurrent_begin_unbind_and_the_last_page_work() {
 #[test]
 fn concurrent_queue_overflow_and_drain() {
     bounded(5, || {
-        let iommu = system_with(IommuConfig { page_queue: 1, ..tiny(1) });
+        let iommu = system_with(tiny(1).page_queue(1));
         let device = plug_translating(&iommu, 3, Arc::new(DirectLink));
         let port = device.ats_port();
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let groups = [0; 2].map(|_| port.open_group(Some(bond.pasid())).expect("it has credit"));
         // The queue is full with this one.
-        assert!(ask(&port, groups[0], 0, true));
+        assert!(request_page(&port, groups[0], 0, true));
         let asker = thread::spawn({
             let port = port.clone();
             move || {
-                ask(&port, groups[1], 1, false);
-                ask(&port, groups[1], 2, true);
+                request_page(&port, groups[1], 1, false);
+                request_page(&port, groups[1], 2, true);
             }
         });
         let sorter = thread::spawn({
@@ -135,7 +135,7 @@ fn concurrent_owners_late_answer_and_drain() {
         let bind = Bind::new(()).on_page_requests(handler);
         let bond = iommu.bind_device(&device, &probe.space(), bind).expect("nothing is in the way");
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
-        assert!(ask(&port, group, 0, true));
+        assert!(request_page(&port, group, 0, true));
         work(&iommu);
         let asked = held.lock().take().expect("the owner has it");
         let answerer = thread::spawn(move || asked.answer(ResponseCode::Success));
@@ -170,7 +170,7 @@ fn concurrent_unbind_and_a_group_on_its_way_to_its_owner() {
         let bind = Bind::new(()).on_page_requests(handler);
         let bond = iommu.bind_device(&device, &probe.space(), bind).expect("nothing is in the way");
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
-        assert!(ask(&port, group, 0, true));
+        assert!(request_page(&port, group, 0, true));
         let worker = thread::spawn({
             let iommu = iommu.clone();
             move || work(&iommu)
@@ -233,7 +233,7 @@ fn concurrent_owners_that_unbind_each_other() {
                 .bind_device(&device, &Probe::new().space(), bind)
                 .expect("nothing is in the way");
             let group = port.open_group(Some(bond.pasid())).expect("it has credit");
-            assert!(ask(&port, group, 0, true));
+            assert!(request_page(&port, group, 0, true));
             *slots[own].lock() = Some(bond);
         }
         while iommu.sort_page_request() {}
@@ -249,7 +249,7 @@ fn concurrent_owners_that_unbind_each_other() {
             drop(left);
         }
         assert_answered(&device, 2);
-        let census = iommu.object_counts();
-        assert_eq!((census.bonds, census.pasids, census.page_groups), (0, 0, 0));
+        let counts = iommu.object_counts();
+        assert_eq!((counts.bonds, counts.pasids, counts.page_groups), (0, 0, 0));
     });
 }

@@ -1,8 +1,8 @@
-//! Work on memory in hand, against what takes that away.
+//! Work on pinned memory, against what takes that away.
 //!
-//! A port is *practised* where it has had the page in hand before: then it pins what is kept, in a
-//! section. Else it goes the long way, inside the gates. Each model wants to have seen the work
-//! done and refused: one in which it always goes the same way shows nothing.
+//! A port is *warm* where it has pinned the page before: then it pins a cached translation, under a
+//! read guard. Else it goes through the gates. Each model has to see the work both done and
+//! refused: one in which it always ends the same way shows nothing.
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ fn work(port: &DmaPort, pasid: Pasid, space: &InPlace, page: usize) -> bool {
     port.with_memory(Some(pasid), piece, Access::READ, |_| space.touch(page)).is_ok()
 }
 
-/// A port that has had the first page in hand before.
-fn practised(device: &Device, pasid: Pasid, space: &InPlace) -> DmaPort {
+/// A port that has pinned the first page before.
+fn warm(device: &Device, pasid: Pasid, space: &InPlace) -> DmaPort {
     let port = device.port();
     assert!((0..2).all(|_| work(&port, pasid, space, 0)));
     port
@@ -30,25 +30,25 @@ fn practised(device: &Device, pasid: Pasid, space: &InPlace) -> DmaPort {
 /// Work on the first page against `end`, which has made an end of it when it returns. What that
 /// answers is dropped last. Answers whether the work was done.
 fn work_against<K>(
-    practise: bool,
+    is_warm: bool,
     end: impl FnOnce(&Iommu, &Device, &Arc<InPlace>, Bond<()>) -> K,
 ) -> usize {
     let Bound { iommu, device, space, bond, pasid } = bound();
-    let port = if practise { practised(&device, pasid, &space) } else { device.port() };
+    let port = if is_warm { warm(&device, pasid, &space) } else { device.port() };
     let user = thread::spawn({
         let space = Arc::clone(&space);
         move || (work(&port, pasid, &space, 0), port)
     });
-    let kept = end(&iommu, &device, &space, bond);
+    let last = end(&iommu, &device, &space, bond);
     let used = space.uses(0);
     let (worked, port) = user.join().expect("ends");
     assert_eq!(space.uses(0), used, "the page was taken away from under the work");
-    drop((port, kept));
+    drop((port, last));
     usize::from(worked)
 }
 
 // shows T2
-// Two threads: change; work on memory that is not kept. Up to 3 forced switches.
+// Two threads: change; work on memory that is not cached. Up to 3 forced switches.
 #[test]
 fn concurrent_pin_and_space_change() {
     both_ways(Some(3), || {
@@ -60,9 +60,9 @@ fn concurrent_pin_and_space_change() {
 }
 
 // shows T2
-// Two threads: change; work on memory that is kept. Up to 3 forced switches.
+// Two threads: change; work on memory that is cached. Up to 3 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_space_change() {
+fn concurrent_pin_of_what_is_cached_and_space_change() {
     both_ways(Some(3), || {
         work_against(true, |_, _, space, bond| {
             space.unmap(0);
@@ -73,9 +73,9 @@ fn concurrent_pin_of_what_is_kept_and_space_change() {
 
 // shows T2
 // Two threads: a change that is asked again and again whether it is over; work on memory that is
-// kept. Up to 3 forced switches.
+// cached. Up to 3 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_a_change_that_is_not_waited_for() {
+fn concurrent_pin_of_what_is_cached_and_a_change_that_is_not_waited_for() {
     both_ways(Some(3), || {
         work_against(true, |_, _, space, bond| {
             let change = space.begin_unmap(0);
@@ -88,10 +88,10 @@ fn concurrent_pin_of_what_is_kept_and_a_change_that_is_not_waited_for() {
 }
 
 // shows T2
-// Two threads: change of one page, then of the other; work on that one, which is kept. The first
-// change has the space forget the port, and not what it has in hand. Up to 2 forced switches.
+// Two threads: change of one page, then of the other; work on that one, which is cached. The first
+// change has the space forget the port, and not what it has pinned. Up to 2 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_two_changes() {
+fn concurrent_pin_of_what_is_cached_and_two_changes() {
     both_ways(Some(2), || {
         work_against(true, |_, _, space, bond| {
             space.unmap(1);
@@ -102,12 +102,13 @@ fn concurrent_pin_of_what_is_kept_and_two_changes() {
 }
 
 // shows U1, U2
-// Two threads: unbind; work on memory that is not kept, or is. Up to 3 forced switches for either.
+// Two threads: unbind; work on memory that is not cached, or is. Up to 3 forced switches for
+// either.
 #[test]
 fn concurrent_pin_and_unbind() {
-    for practise in [false, true] {
+    for is_warm in [false, true] {
         both_ways(Some(3), move || {
-            work_against(practise, |_, _, _, bond| {
+            work_against(is_warm, |_, _, _, bond| {
                 bond.unbind();
             })
         });
@@ -115,12 +116,13 @@ fn concurrent_pin_and_unbind() {
 }
 
 // shows G5, U2
-// Two threads: removal; work on memory that is not kept, or is. Up to 3 forced switches for either.
+// Two threads: removal; work on memory that is not cached, or is. Up to 3 forced switches for
+// either.
 #[test]
 fn concurrent_pin_and_surprise_removal() {
-    for practise in [false, true] {
+    for is_warm in [false, true] {
         both_ways(Some(3), move || {
-            work_against(practise, |iommu, device, _, bond| {
+            work_against(is_warm, |iommu, device, _, bond| {
                 iommu.remove(device, Removal::Surprise).expect("there");
                 bond
             })
@@ -129,12 +131,13 @@ fn concurrent_pin_and_surprise_removal() {
 }
 
 // shows U1
-// Two threads: reset; work on memory that is not kept, or is. Up to 3 forced switches for either.
+// Two threads: reset; work on memory that is not cached, or is. Up to 3 forced switches for
+// either.
 #[test]
 fn concurrent_pin_and_reset() {
-    for practise in [false, true] {
+    for is_warm in [false, true] {
         both_ways(Some(3), move || {
-            work_against(practise, |_, device, _, bond| {
+            work_against(is_warm, |_, device, _, bond| {
                 let reset = device.reset().expect("there");
                 (reset, bond)
             })
@@ -144,9 +147,9 @@ fn concurrent_pin_and_reset() {
 
 // shows G5, U2
 // Two threads: removal of one of two devices with one requester ID, whose bond stays for the other;
-// work by its port on memory that is kept. Up to 3 forced switches.
+// work by its port on memory that is cached. Up to 3 forced switches.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
+fn concurrent_pin_of_what_is_cached_and_removal_from_behind_an_alias() {
     both_ways(Some(3), || {
         let (iommu, space) = (aliased(), InPlace::new());
         let devices = [plug(&iommu, 0), plug(&iommu, 1)];
@@ -154,7 +157,7 @@ fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
             .bind_group(devices[0].group(), &space.space(), Bind::new(()))
             .expect("nothing is in the way");
         let pasid = bond.pasid();
-        let port = practised(&devices[1], pasid, &space);
+        let port = warm(&devices[1], pasid, &space);
         let user = thread::spawn({
             let space = Arc::clone(&space);
             move || (work(&port, pasid, &space, 0), port)
@@ -171,13 +174,13 @@ fn concurrent_pin_of_what_is_kept_and_removal_from_behind_an_alias() {
 }
 
 // shows U5, U6
-// Two threads: unbind and bind of another space; work on memory of the first that is kept, twice.
+// Two threads: unbind and bind of another space; work on memory of the first that is cached, twice.
 // Up to 2 forced switches. One PASID.
 #[test]
-fn concurrent_pin_of_what_is_kept_and_pasid_reuse() {
+fn concurrent_pin_of_what_is_cached_and_pasid_reuse() {
     both_ways(Some(2), || {
         let Bound { iommu, device, space: old, bond, pasid } = bound();
-        let (port, new) = (practised(&device, pasid, &old), InPlace::with_frames(2));
+        let (port, new) = (warm(&device, pasid, &old), InPlace::with_frames(2));
         let before = old.in_place();
         let user = thread::spawn(move || {
             let piece = Segment { address: 0, len: 8 };

@@ -6,7 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loom::model::Builder;
+use sva_core::Topology;
 use sva_core::ats::PAGE;
+use sva_core::pri::{PageRequestGroup, PageRequestHandler};
+use sva_core::topology::{
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
+};
 use sva_core::*;
 use sva_sync::Mutex;
 
@@ -108,15 +113,13 @@ impl Topology for Bus {
 /// room anywhere.
 pub(crate) fn tiny(bits: u8) -> IommuConfig {
     let pasid_width = PasidWidth::new(bits).expect("1 to 20");
-    IommuConfig {
-        pasid_width,
-        event_capacity: 4,
-        page_queue: 2,
-        atc_entries: 1,
-        iotlb_bytes: 0,
-        invalidation_tries: 1,
-        ..IommuConfig::default()
-    }
+    IommuConfig::default()
+        .pasid_width(pasid_width)
+        .event_capacity(4)
+        .page_queue(2)
+        .atc_entries(1)
+        .iotlb_bytes(0)
+        .invalidation_tries(1)
 }
 
 /// A system without a clock; with `shared`, all functions of one slot are one group.
@@ -135,7 +138,7 @@ pub(crate) fn system_with(config: IommuConfig) -> Iommu {
 }
 
 /// A system with one PASID whose time is always the clock's.
-pub(crate) fn timed(clock: &Arc<Hand>) -> Iommu {
+pub(crate) fn timed(clock: &Arc<ManualClock>) -> Iommu {
     Iommu::with_clock(
         Arc::new(Bus { shared: false, aliased: false, version: Version::default() }),
         tiny(1),
@@ -145,9 +148,9 @@ pub(crate) fn timed(clock: &Arc<Hand>) -> Iommu {
 
 /// A clock that is set by hand, a second at a time. Set only while one thread runs.
 #[derive(Default)]
-pub(crate) struct Hand(pub(crate) Count);
+pub(crate) struct ManualClock(pub(crate) Count);
 
-impl Clock for Hand {
+impl Clock for ManualClock {
     fn now(&self) -> Duration {
         Duration::from_secs(self.0.get() as u64)
     }
@@ -169,40 +172,46 @@ pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>
         bdf: function(0),
         capabilities: Capabilities::translating(PasidWidth::MAX, requests),
     };
-    let device = iommu.plug_in(Plug::new(spec).link(link)).expect("a free address").device;
+    let device = iommu.plug(Plug::new(spec).link(link)).expect("a free address").device;
     device.enable_ats().expect("it has ATS");
     device.enable_pri().expect("and page requests");
     device
 }
 
-/// What uses a translation that the device keeps, from now until it has been run.
-pub(crate) fn use_held(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool + Send + 'static {
-    let held = port.hold(Some(pasid), PAGE_AT, Access::READ).expect("it is kept");
-    move || held.read(&mut [0]).is_ok()
+/// What uses a translation that the device caches, from now until it has been run.
+pub(crate) fn use_cached(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool + Send + 'static {
+    let guard = port.use_translation(Some(pasid), PAGE_AT, Access::READ).expect("it is cached");
+    move || guard.read(&mut [0]).is_ok()
 }
 
 pub(crate) fn bind(iommu: &Iommu, device: &Device, probe: &Arc<Probe>) -> Bond<()> {
     iommu.bind_device(device, &probe.space(), Bind::new(())).expect("nothing is in the way")
 }
 
-/// Has the device ask what the page means; what it learns it keeps, where it may.
+/// Has the device request the translation of the page, and cache it where it may.
 pub(crate) fn fill(port: &AtsPort, pasid: Pasid) {
     if let Ok(request) = port.request_translation(Some(pasid), PAGE_AT, Access::READ) {
         let _ = port.translation(request);
     }
 }
 
-/// Reads the page by what the device keeps, where it keeps it; true where that reached the space.
-pub(crate) fn read_kept(port: &AtsPort, pasid: Pasid) -> bool {
+/// Reads the page by a cached translation; true where there was one and the read reached the
+/// space.
+pub(crate) fn read_cached(port: &AtsPort, pasid: Pasid) -> bool {
     matches!(port.try_read(Some(pasid), PAGE_AT, &mut [0], Access::READ), Ok(Some(1)))
 }
 
 /// Sends page request number `page` of an open group.
-pub(crate) fn ask(port: &AtsPort, group: sva_core::pri::PrgIndex, page: u64, last: bool) -> bool {
+pub(crate) fn request_page(
+    port: &AtsPort,
+    group: sva_core::pri::PrgIndex,
+    page: u64,
+    last: bool,
+) -> bool {
     port.request_page(group, PAGE_AT + page * PAGE, Access::READ, last).is_ok()
 }
 
-/// An owner that keeps the group that it is given.
+/// An owner that stores the group that it is given.
 pub(crate) fn owner() -> (Arc<Mutex<Option<PageRequestGroup>>>, Arc<dyn PageRequestHandler>) {
     let held = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&held);
@@ -217,39 +226,39 @@ pub(crate) fn work(iommu: &Iommu) {
     }
 }
 
-/// A link that keeps back what the IOMMU tells the device, as far as it is `wanted`, until it is
-/// let go. The other way everything passes.
-pub(crate) struct Keeper {
+/// A link that holds messages to the device back, as far as they are `wanted`, until they are
+/// [delivered](Self::deliver). Messages to the IOMMU pass.
+pub(crate) struct DelayingLink {
     wanted: fn(&ToDevice) -> bool,
-    kept: Mutex<VecDeque<(LinkEnds, ToDevice)>>,
+    held: Mutex<VecDeque<(LinkEnds, ToDevice)>>,
 }
 
-impl Keeper {
+impl DelayingLink {
     pub(crate) fn of(wanted: fn(&ToDevice) -> bool) -> Arc<Self> {
-        Arc::new(Self { wanted, kept: Mutex::default() })
+        Arc::new(Self { wanted, held: Mutex::default() })
     }
 
     pub(crate) fn link(self: &Arc<Self>) -> Arc<dyn Link> {
         Arc::clone(self) as _
     }
 
-    /// Hands over the oldest that is kept back; false where there is none.
-    pub(crate) fn let_go(&self) -> bool {
-        let kept = self.kept.lock().pop_front();
-        let Some((ends, message)) = kept else { return false };
+    /// Delivers the oldest that is held back; false where there is none.
+    pub(crate) fn deliver(&self) -> bool {
+        let held = self.held.lock().pop_front();
+        let Some((ends, message)) = held else { return false };
         ends.to_device(message);
         true
     }
 }
 
-impl Link for Keeper {
+impl Link for DelayingLink {
     fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
         ends.to_iommu(message);
     }
 
     fn downstream(&self, ends: &LinkEnds, message: ToDevice) {
         if (self.wanted)(&message) {
-            self.kept.lock().push_back((ends.clone(), message));
+            self.held.lock().push_back((ends.clone(), message));
         } else {
             ends.to_device(message);
         }
@@ -294,16 +303,16 @@ impl Link for SelfService {
 
 /// Nothing is left but `devices` devices.
 pub(crate) fn assert_clean(iommu: &Iommu, devices: usize) {
-    let census = iommu.object_counts();
-    assert_eq!((census.devices, census.bonds, census.spaces, census.pasids), (devices, 0, 0, 0));
+    let counts = iommu.object_counts();
+    assert_eq!((counts.devices, counts.bonds, counts.spaces, counts.pasids), (devices, 0, 0, 0));
     assert_idle(iommu);
 }
 
-/// Nothing is queued, asked, waited for or used.
+/// Nothing is queued, requested, waited for or used.
 pub(crate) fn assert_idle(iommu: &Iommu) {
-    let census = iommu.object_counts();
+    let counts = iommu.object_counts();
     assert_eq!(
-        (census.page_requests, census.page_groups, census.invalidations, census.device_work),
+        (counts.page_requests, counts.page_groups, counts.invalidations, counts.device_work),
         (0, 0, 0, 0)
     );
 }

@@ -1,4 +1,4 @@
-//! Translations that devices keep, against what makes them wrong.
+//! Translations that devices cache, against what makes them wrong.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use sva_core::*;
 
 use crate::support::*;
 
-/// A system with one PASID and a device that keeps translations.
+/// A system with one PASID and a device that caches translations.
 fn translating() -> (Iommu, Device, AtsPort) {
     let iommu = system(false, 1);
     let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
@@ -26,7 +26,7 @@ fn concurrent_fill_and_space_change() {
         let pasid = bond.pasid();
         let user = thread::spawn(move || {
             fill(&port, pasid);
-            read_kept(&port, pasid)
+            read_cached(&port, pasid)
         });
         probe.unmap();
         user.join().expect("ends");
@@ -37,13 +37,13 @@ fn concurrent_fill_and_space_change() {
     });
 }
 
-/// A device that does not wait to be told: asks with the only PASID that there is, and uses what it
-/// learns.
+/// A device that does not wait to be told: it requests a translation with the only PASID that there
+/// is, and uses it.
 fn impatient(port: AtsPort) -> impl FnOnce() + Send + 'static {
     let pasid = Pasid::new(1).expect("the only one");
     move || {
         fill(&port, pasid);
-        read_kept(&port, pasid);
+        read_cached(&port, pasid);
     }
 }
 
@@ -108,7 +108,7 @@ fn concurrent_unbind_and_fill() {
         let pasid = bond.pasid();
         let user = thread::spawn(move || {
             fill(&port, pasid);
-            read_kept(&port, pasid)
+            read_cached(&port, pasid)
         });
         bond.unbind();
         assert_eq!(probe.inside(), 0);
@@ -127,8 +127,8 @@ fn concurrent_unbind_and_fill() {
 fn concurrent_pasid_reuse_and_late_completion() {
     model(|| {
         let iommu = system(false, 1);
-        let keeper = Keeper::of(|message| matches!(message, ToDevice::Translated(_)));
-        let device = plug_translating(&iommu, 1, keeper.link());
+        let delaying = DelayingLink::of(|message| matches!(message, ToDevice::Translated(_)));
+        let device = plug_translating(&iommu, 1, delaying.link());
         let port = device.ats_port();
         let (old, new) = (Probe::with_frame(1), Probe::with_frame(2));
         let bond = bind(&iommu, &device, &old);
@@ -139,8 +139,8 @@ fn concurrent_pasid_reuse_and_late_completion() {
         let late = thread::spawn({
             let port = port.clone();
             move || {
-                assert!(keeper.let_go());
-                read_kept(&port, tag.pasid)
+                assert!(delaying.deliver());
+                read_cached(&port, tag.pasid)
             }
         });
         bond.unbind();
@@ -172,7 +172,7 @@ fn concurrent_translated_request_and_ats_disable() {
         let pasid = bond.pasid();
         fill(&port, pasid);
         device.disable_pri().expect("it is on");
-        let user = thread::spawn(move || read_kept(&port, pasid));
+        let user = thread::spawn(move || read_cached(&port, pasid));
         device.disable_ats().expect("it is on");
         // Nothing has to be awaited from the device any more.
         assert!(probe.begin_unmap().is_over());
@@ -195,7 +195,7 @@ fn concurrent_unbind_and_space_change() {
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         fill(&port, bond.pasid());
-        let user = thread::spawn(use_held(&port, bond.pasid()));
+        let user = thread::spawn(use_cached(&port, bond.pasid()));
         let changer = thread::spawn({
             let probe = Arc::clone(&probe);
             move || probe.unmap()
@@ -211,17 +211,17 @@ fn concurrent_unbind_and_space_change() {
 
 // shows S2
 // Two threads: read; the only translation request that may be outstanding is collected, or given
-// up. Every schedule, 16 each. Without the news of room it is a deadlock.
+// up. Every schedule, 16 each. Without the wake-up for room it is a deadlock.
 #[test]
 fn concurrent_read_and_collection_of_the_only_translation_request() {
     for collects in [true, false] {
         model(move || {
-            let iommu = system_with(IommuConfig { translation_requests_each: 1, ..tiny(1) });
+            let iommu = system_with(tiny(1).translation_requests_each(1));
             let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
             let (port, probe) = (device.ats_port(), Probe::new());
             let bond = bind(&iommu, &device, &probe);
             let pasid = bond.pasid();
-            // For a page that is not there: nothing is kept that the read could use.
+            // For a page that is not there: nothing is cached that the read could use.
             let asked = port
                 .request_translation(Some(pasid), !PAGE_AT, Access::READ)
                 .expect("the only one");

@@ -1,27 +1,34 @@
-//! Translation requests, what a device keeps of the answers, and the requests that it makes by them
-//! (rules T1, T3, T4, B7, U4).
+//! Translation requests, what a device caches of the answers, and the translated requests that it
+//! makes (rules T1, T3, T4, B7, U4).
 
 use std::io;
 
+use sva_core::ats::Translation;
 use sva_core::ats::{TranslationAnswer, TranslationRefusal, TranslationRequestError};
 use sva_core::error::{Service, ServiceError};
+use sva_core::port::HostFailure;
 use sva_core::topology::PeerWindow;
+use sva_core::topology::RequesterId;
 use sva_core::{
     Access, AddrRange, Bind, Capabilities, EndReason, Event, FaultReason, Features, Frame,
-    HostFailure, Permissions, RequesterId, Translation,
+    Permissions,
 };
 use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::{PAGE, Protection};
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 
-const PRIVILEGED_READ: Access = Access::READ | Access::PRIVILEGED;
+const PRIVILEGED_READ: Access = Access::READ.union(Access::PRIVILEGED);
 const EXECUTE: Access = Access::EXECUTE;
 
 fn permits(text: &str) -> Permissions {
-    Permissions { read: text.contains('r'), write: text.contains('w'), execute: text.contains('x') }
+    let mut permissions = Permissions::empty();
+    permissions.set(Permissions::READ, text.contains('r'));
+    permissions.set(Permissions::WRITE, text.contains('w'));
+    permissions.set(Permissions::EXECUTE, text.contains('x'));
+    permissions
 }
 
 // shows T1
@@ -52,11 +59,11 @@ fn a_translation_permits_what_both_the_space_and_the_bond_permit() {
             .expect("free");
         rig.space.protect(BASE, PAGE, protection);
         let found = rig.look(Some(bond.pasid()), BASE, access).expect("looked at");
-        assert_eq!(found.permissions, permits(expected), "{protection} {features:?} {mode:?}");
+        assert_eq!(found.permissions, permits(expected), "{protection} {features:?} {access:?}");
         assert_eq!(
             found.frame.is_none(),
             expected.is_empty(),
-            "without permission there is nothing to keep"
+            "without permission there is nothing to cache"
         );
         drop(bond);
         rig.take_down();
@@ -76,9 +83,12 @@ fn what_was_translated_for_unprivileged_accesses_is_not_used_for_privileged_ones
     );
     rig.pasid = rig.bond().pasid();
     rig.fill(BASE);
-    assert!(rig.port.hold(Some(rig.pasid), BASE, Access::READ).is_some());
-    assert!(rig.port.hold(Some(rig.pasid), BASE, PRIVILEGED_READ).is_none());
-    assert!(rig.port.hold(Some(rig.pasid), BASE, EXECUTE).is_none(), "the page is not executable");
+    assert!(rig.port.use_translation(Some(rig.pasid), BASE, Access::READ).is_some());
+    assert!(rig.port.use_translation(Some(rig.pasid), BASE, PRIVILEGED_READ).is_none());
+    assert!(
+        rig.port.use_translation(Some(rig.pasid), BASE, EXECUTE).is_none(),
+        "the page is not executable"
+    );
     rig.take_down();
 }
 
@@ -155,17 +165,17 @@ fn a_translation_request_with_a_pasid_that_is_not_the_devices_is_not_looked_at()
 
 // shows T8
 #[test]
-fn without_a_pasid_a_device_learns_what_its_domain_permits_and_keeps_nothing() {
+fn without_a_pasid_a_device_is_told_what_its_domain_permits_and_caches_nothing() {
     let rig = Rig::new();
     rig.space.poke(BASE, b"mapped");
     let target = space();
     target.poke(BASE, b"mapped");
     let mut request = mapping(0x10000, 1, &target, BASE);
     rig.world.iommu.map(rig.device.group(), &request).expect("free");
-    (request.iova, request.protection.write) = (0x20000, false);
+    (request.iova, request.permissions) = (0x20000, Permissions::READ);
     rig.world.iommu.map(rig.device.group(), &request).expect("free");
     for (iova, expected) in [(0x10000, "rw"), (0x20abc, "r"), (0x30000, "")] {
-        let expected = Translation { permits: permits(expected), ..Translation::none(iova) };
+        let expected = Translation { permissions: permits(expected), ..Translation::none(iova) };
         assert_eq!(rig.look(None, iova, Access::READ), Ok(expected));
     }
     let mut buf = [0; 6];
@@ -181,7 +191,7 @@ fn a_translation_that_the_machine_below_cannot_make_is_aborted_and_logged() {
     let rig = Rig::new();
     let source = io::Error::from_raw_os_error(5);
     rig.gated.fail_translation(HostFailure { call: "walk", source });
-    assert_eq!(rig.ask(BASE), TranslationAnswer::Refused(TranslationRefusal::Aborted));
+    assert_eq!(rig.request(BASE), TranslationAnswer::Refused(TranslationRefusal::Aborted));
     let device = rig.device.bdf();
     assert!(rig.world.events().contains(&Event::HostFailure {
         device,
@@ -197,9 +207,12 @@ fn a_port_that_blocks_translation_lets_neither_requests_for_it_nor_requests_by_i
     let rig = Rig::new();
     rig.fill(BASE);
     rig.world.bus.block_translation(rig.device.bdf(), Some(bdf(30)));
-    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Refused(TranslationRefusal::Unsupported));
     assert_eq!(
-        reason(rig.write_kept(BASE, b"x").map(drop)),
+        rig.request(BASE + PAGE),
+        TranslationAnswer::Refused(TranslationRefusal::Unsupported)
+    );
+    assert_eq!(
+        reason(rig.write_cached(BASE, b"x").map(drop)),
         Some(FaultReason::TranslationBlocked(bdf(30)))
     );
     rig.device
@@ -208,7 +221,7 @@ fn a_port_that_blocks_translation_lets_neither_requests_for_it_nor_requests_by_i
         .expect("untranslated requests are not stopped");
     assert_eq!(rig.gated.frame_accesses(), 0);
     rig.world.bus.block_translation(rig.device.bdf(), None);
-    assert!(rig.write_kept(BASE, b"x").expect("nothing is in the way"));
+    assert!(rig.write_cached(BASE, b"x").expect("nothing is in the way"));
     rig.take_down();
 }
 
@@ -220,13 +233,13 @@ fn a_translation_request_that_a_peer_decodes_gets_no_translation() {
     rig.world
         .bus
         .windows(rig.device.bdf(), &[PeerWindow { range, decoder: bdf(9), claimed: true }]);
-    assert_eq!(rig.ask(BASE + 8), TranslationAnswer::Refused(TranslationRefusal::Unsupported));
+    assert_eq!(rig.request(BASE + 8), TranslationAnswer::Refused(TranslationRefusal::Unsupported));
     let (device, pasid) = (rig.device.bdf(), Some(rig.pasid));
     assert_eq!(
         rig.world.events(),
         [Event::Misrouted { device, pasid, range, decoder: bdf(9), claimed: true }]
     );
-    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::Cached);
+    assert_eq!(rig.request(BASE + PAGE), TranslationAnswer::Cached);
     rig.take_down();
 }
 
@@ -234,19 +247,20 @@ fn a_translation_request_that_a_peer_decodes_gets_no_translation() {
 #[test]
 fn a_window_that_lets_translated_requests_through_takes_them_and_the_space_never_sees_them() {
     let rig = Rig::new();
-    rig.space.poke(BASE, b"kept");
+    rig.space.poke(BASE, b"data");
     rig.fill(BASE);
-    let frame = rig.port.hold(Some(rig.pasid), BASE, Access::READ).expect("kept").frame();
+    let frame =
+        rig.port.use_translation(Some(rig.pasid), BASE, Access::READ).expect("cached").frame();
     let range = AddrRange::new(frame.0, PAGE).expect("a page");
     let window = PeerWindow { range, decoder: bdf(9), claimed: true };
     rig.world.bus.translated_windows(rig.device.bdf(), Some(&[window]));
-    assert!(rig.write_kept(BASE, b"peer").expect("the peer takes it"));
+    assert!(rig.write_cached(BASE, b"peer").expect("the peer takes it"));
     let caught = rig.world.bus.caught();
     assert_eq!(
         (caught.len(), caught[0].decoder, caught[0].address, &caught[0].bytes[..]),
         (1, bdf(9), frame.0, &b"peer"[..])
     );
-    assert_eq!((rig.space.peek(BASE, 4), rig.gated.frame_accesses()), (b"kept".to_vec(), 0));
+    assert_eq!((rig.space.peek(BASE, 4), rig.gated.frame_accesses()), (b"data".to_vec(), 0));
     let (device, pasid, range) =
         (rig.device.bdf(), Some(rig.pasid), AddrRange::new(frame.0, 4).expect("4 bytes"));
     assert_eq!(
@@ -275,8 +289,8 @@ fn a_device_without_translation_services_cannot_have_them_switched_on() {
 
 // shows T2
 #[test]
-fn a_device_that_shares_a_requester_id_cannot_keep_translations() {
-    let (world, link) = (World::new(), Held::new(any_message));
+fn a_device_that_shares_a_requester_id_cannot_cache_translations() {
+    let (world, link) = (World::new(), ManualLink::new(any_message));
     let requester = RequesterId(bdf(30));
     world.bus.alias(bdf(1), requester);
     let device = world.plug_over(1, translating(), &link);
@@ -293,7 +307,7 @@ fn a_device_that_shares_a_requester_id_cannot_keep_translations() {
 
 #[test]
 fn services_are_switched_on_and_off_in_order() {
-    let (world, link) = (World::new(), Held::new(no_message));
+    let (world, link) = (World::new(), ManualLink::new(no_message));
     let device = world.plug_over(1, translating(), &link);
     let bdf = device.bdf();
     assert_eq!(
@@ -315,7 +329,7 @@ fn services_are_switched_on_and_off_in_order() {
 // regression 25: two callers set up one device at once, and each took itself for the one who had.
 #[test]
 fn of_those_who_switch_ats_on_at_once_one_succeeds_and_the_others_are_told() {
-    let (world, link) = (World::new(), Held::new(no_message));
+    let (world, link) = (World::new(), ManualLink::new(no_message));
     let device = world.plug_over(1, translating(), &link);
     let start = std::sync::Barrier::new(8);
     let outcomes: Vec<_> = std::thread::scope(|scope| {
@@ -336,7 +350,7 @@ fn of_those_who_switch_ats_on_at_once_one_succeeds_and_the_others_are_told() {
 #[test]
 fn page_requests_are_never_on_with_ats_off_whoever_switches_at_the_same_time() {
     watched(|| {
-        let (world, link) = (World::new(), Held::new(no_message));
+        let (world, link) = (World::new(), ManualLink::new(no_message));
         let device = world.plug_over(1, translating(), &link);
         for round in 0..4000 {
             device.enable_ats().expect("it is off");

@@ -4,31 +4,32 @@
 use std::time::Duration;
 
 use sva_core::ats::{InvalidationRequest, Itag, TranslationAnswer, TranslationRequestError};
-use sva_core::{Access, FaultReason, IommuConfig, ToDevice};
+use sva_core::link::ToDevice;
+use sva_core::{Access, FaultReason, IommuConfig};
 use sva_testkit::PAGE;
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 
 fn one_at_a_time() -> IommuConfig {
-    IommuConfig { translation_requests_each: 1, ..config() }
+    config().translation_requests_each(1)
 }
 
 // shows S2
 #[test]
 fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more() {
-    let rig = Rig::with(IommuConfig { translation_requests_each: 2, ..config() });
-    let ask = || rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
+    let rig = Rig::with(config().translation_requests_each(2));
+    let request = || rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
     let full = Err(TranslationRequestError::TooMany {
         device: rig.device.bdf(),
         outstanding: 2,
         allowed: 2,
     });
     for round in 0..4 {
-        let (first, second) = (ask().expect("room for two"), ask().expect("room for two"));
+        let (first, second) = (request().expect("room for two"), request().expect("room for two"));
         for _ in 0..100 {
-            assert_eq!(ask(), full);
+            assert_eq!(request(), full);
         }
         match round {
             0 => assert_eq!(rig.port.translation(first), Some(TranslationAnswer::Cached)),
@@ -39,9 +40,9 @@ fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more
                 rig.device.enable_ats().expect("it was off");
             }
         }
-        let third = ask().expect("room for one more");
+        let third = request().expect("room for one more");
         if round < 2 {
-            assert_eq!(ask(), full);
+            assert_eq!(request(), full);
         }
         [second, third].into_iter().for_each(|request| rig.port.abandon_translation(request));
     }
@@ -53,9 +54,9 @@ fn a_device_that_collects_no_answer_has_so_many_translation_requests_and_no_more
 #[test]
 fn an_access_that_finds_too_many_translation_requests_goes_on_when_one_is_collected_or_given_up() {
     watched(|| {
-        // Without a clock: nothing but the news of room wakes it.
+        // Without a clock: nothing but the release of room wakes it.
         let world = World::with(one_at_a_time());
-        let device = world.plug_translating(1, &Held::new(no_message));
+        let device = world.plug_translating(1, &ManualLink::new(no_message));
         let (space, port) = (space(), device.ats_port());
         let pasid = Some(world.bind_forever(&device, &space));
         // Whether the access waits already is chance: each round comes to it at another time.
@@ -104,21 +105,21 @@ fn an_access_that_finds_too_many_translation_requests_gives_up_after_the_limit_o
 fn a_device_owes_one_completion_for_each_tag_whatever_serials_a_link_makes_up() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+    let guard = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("cached");
     rig.link.hold(invalidation_requests);
     let change = rig.unmap(BASE);
-    let letter = rig.link.take(invalidation_requests);
-    let request = request_in(&letter);
+    let packet = rig.link.take(invalidation_requests);
+    let request = request_in(&packet);
     rig.link.hold(no_message);
     for made_up in 1..1000 {
         let tag = Itag::new((made_up % 32) as u8).expect("0..=31");
         let forged = InvalidationRequest { tag, serial: request.serial + made_up, ..request };
-        letter.clone().changed(Message::Down(ToDevice::Invalidate(forged))).deliver();
+        packet.clone().changed(Message::Down(ToDevice::Invalidate(forged))).deliver();
     }
     let own_work = rig.world.iommu.object_counts().device_work;
     assert_eq!(own_work, 1 + Itag::COUNT, "one access, and a completion for each tag");
-    letter.deliver();
-    drop(held);
+    packet.deliver();
+    drop(guard);
     let counts = rig.device.invalidation_counts();
     assert_eq!(
         (counts.completed, counts.unexpected, rig.world.iommu.object_counts().device_work),
@@ -136,7 +137,7 @@ fn changes_that_a_silent_device_keeps_waiting_need_a_bounded_number_of_messages_
     watched(|| {
         const SPACES: usize = 40;
         let world = World::new();
-        let link = Held::new(no_message);
+        let link = ManualLink::new(no_message);
         let device = world.plug_translating(1, &link);
         let port = device.ats_port();
         let bound: Vec<_> = (0..SPACES)

@@ -1,19 +1,20 @@
-//! What a device keeps of translations, and the requests that it makes by them (rules T1 to T4).
+//! What a device caches of translations, and the translated requests that it makes (rules T1 to
+//! T4).
 
+use sva_core::ats::Translation;
 use sva_core::ats::{AlignedRange, TranslationAnswer, TranslationCompletion, TranslationRefusal};
-use sva_core::{
-    Access, FaultReason, Frame, IommuConfig, Pasid, Permissions, ToDevice, Translation,
-};
+use sva_core::link::ToDevice;
+use sva_core::{Access, FaultReason, Frame, Pasid, Permissions};
 use sva_testkit::PAGE;
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 
 // regression 30: a cache that was full was emptied to make room for one entry.
 #[test]
 fn a_cache_that_is_full_gives_up_one_translation_for_another() {
-    let rig = Rig::with(IommuConfig { atc_entries: 4, ..config() });
+    let rig = Rig::with(config().atc_entries(4));
     for n in 0..PAGES {
         rig.fill(BASE + n * PAGE);
         assert_eq!(rig.device.atc_len() as u64, (n + 1).min(4));
@@ -37,7 +38,7 @@ fn two_processes_that_use_one_address_do_not_throw_each_other_out() {
     for _ in 0..4 {
         for (pasid, data) in [(rig.pasid, b"one"), (bond.pasid(), b"two")] {
             let mut buf = [0; 3];
-            rig.port.read(Some(pasid), BASE, &mut buf).expect("kept");
+            rig.port.read(Some(pasid), BASE, &mut buf).expect("cached");
             assert_eq!(&buf, data);
         }
     }
@@ -55,10 +56,10 @@ fn a_change_of_a_part_takes_the_large_translation_that_holds_it() {
     let rig = Rig::new();
     rig.space.largest_translation(21);
     rig.fill(BASE);
-    assert!(rig.write_kept(BASE + 15 * PAGE, b"all").expect("one translation holds all pages"));
+    assert!(rig.write_cached(BASE + 15 * PAGE, b"all").expect("one translation holds all pages"));
     rig.space.unmap(BASE + 7 * PAGE, PAGE);
     assert_eq!(rig.device.atc_len(), 0);
-    assert!(!rig.write_kept(BASE + 7 * PAGE, b"stale").expect("nothing is kept"));
+    assert!(!rig.write_cached(BASE + 7 * PAGE, b"stale").expect("nothing is cached"));
     rig.take_down();
 }
 
@@ -69,15 +70,15 @@ fn a_change_of_several_pages_takes_the_translations_of_all_of_them() {
     (0..PAGES).for_each(|n| rig.fill(BASE + n * PAGE));
     rig.space.unmap(BASE + 5 * PAGE, 6 * PAGE);
     for n in 0..PAGES {
-        let kept = rig.write_kept(BASE + n * PAGE, b"x").expect("what is kept is mapped");
-        assert!(!kept || !(5..11).contains(&n), "page {n} is not mapped any more");
+        let written = rig.write_cached(BASE + n * PAGE, b"x").expect("what is cached is mapped");
+        assert!(!written || !(5..11).contains(&n), "page {n} is not mapped any more");
     }
     rig.take_down();
 }
 
 // shows T3
 #[test]
-fn a_completion_that_a_change_overtook_is_not_kept() {
+fn a_completion_that_a_change_overtook_is_not_cached() {
     for (largest, changed) in [(12, BASE), (21, BASE + 9 * PAGE)] {
         let rig = Rig::new();
         rig.space.largest_translation(largest);
@@ -97,7 +98,7 @@ fn a_completion_that_a_change_overtook_is_not_kept() {
 
 // shows T3
 #[test]
-fn a_completion_is_kept_where_the_change_meanwhile_was_elsewhere() {
+fn a_completion_is_cached_where_the_change_meanwhile_was_elsewhere() {
     let rig = Rig::new();
     let (other, bond) = rig.bind_another();
     rig.link.hold(translation_completions);
@@ -112,7 +113,7 @@ fn a_completion_is_kept_where_the_change_meanwhile_was_elsewhere() {
 
 // shows T3
 #[test]
-fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
+fn a_completion_that_comes_before_the_invalidation_is_cached_until_that_comes() {
     let rig = Rig::new();
     rig.link.hold(|message| translation_completions(message) || invalidation_requests(message));
     let asked = rig.send(BASE);
@@ -123,7 +124,7 @@ fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
         (Some(TranslationAnswer::Cached), false)
     );
     assert!(
-        rig.write_kept(BASE, b"old").expect("the change is not over"),
+        rig.write_cached(BASE, b"old").expect("the change is not over"),
         "the old frame is there as long as that"
     );
     rig.link.take(invalidation_requests).deliver();
@@ -135,11 +136,11 @@ fn a_completion_that_comes_before_the_invalidation_is_kept_until_that_comes() {
 // shows T2
 #[test]
 fn an_invalidation_waits_for_an_access_whose_translation_has_been_evicted() {
-    let rig = Rig::with(IommuConfig { atc_entries: 1, ..config() });
+    let rig = Rig::with(config().atc_entries(1));
     rig.fill(BASE);
     let parked = rig.park(BASE);
     rig.fill(BASE + PAGE);
-    assert!(rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).is_none(), "evicted");
+    assert!(rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).is_none(), "evicted");
     let change = rig.unmap(BASE);
     assert!(!change.is_over(), "the write is inside the frame");
     assert_eq!(parked.release().expect("it had begun"), Some(6));
@@ -194,7 +195,7 @@ fn a_translation_request_that_arrives_after_ats_was_switched_off_is_refused() {
 
 // shows T1, S2
 #[test]
-fn a_translated_request_reaches_no_place_that_is_not_the_spaces_own() {
+fn a_translated_request_reaches_no_frame_that_is_not_the_spaces_own() {
     let rig = Rig::new();
     let (other, bond) = rig.bind_another();
     let (own, theirs) = (
@@ -238,15 +239,15 @@ fn a_translated_request_reaches_no_place_that_is_not_the_spaces_own() {
 
 // shows S2
 #[test]
-fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
+fn completions_that_come_twice_or_answer_another_request_are_not_cached() {
     let rig = Rig::new();
     rig.link.hold(translation_completions);
     let asked = rig.send(BASE);
-    let letter = rig.link.take(translation_completions);
-    let completion = translation_in(&letter);
+    let packet = rig.link.take(translation_completions);
+    let completion = translation_in(&packet);
     let translation = completion.result.expect("mapped");
     let elsewhere = Translation { range: AlignedRange::page(BASE + PAGE), ..translation };
-    letter
+    packet
         .clone()
         .changed(Message::Down(ToDevice::Translated(TranslationCompletion {
             result: Ok(elsewhere),
@@ -258,7 +259,7 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
         (Some(TranslationAnswer::NoAccess), 0),
         "not the page that was asked for"
     );
-    letter.clone().deliver();
+    packet.clone().deliver();
     assert_eq!(
         (rig.device.atc_len(), rig.device.atc_counts().unexpected),
         (0, 1),
@@ -266,7 +267,7 @@ fn completions_that_come_twice_or_answer_another_question_are_not_kept() {
     );
     let asked = rig.send(BASE);
     let right = rig.link.take(translation_completions);
-    letter.deliver();
+    packet.deliver();
     assert_eq!(rig.port.translation(asked), None, "an answer to another request");
     right.clone().deliver();
     right.deliver();
@@ -287,11 +288,11 @@ fn a_completion_for_privileged_accesses_does_not_answer_a_user_s_request() {
     let refused = rig.link.take(translation_completions);
     let id = translation_in(&refused).id;
     let asked =
-        rig.port.request_translation(Some(rig.pasid), BASE, (Access::READ | Access::PRIVILEGED));
+        rig.port.request_translation(Some(rig.pasid), BASE, Access::READ | Access::PRIVILEGED);
     asked.expect("ATS is on");
-    let letter = rig.link.take(translation_completions);
-    let completion = translation_in(&letter);
-    letter
+    let packet = rig.link.take(translation_completions);
+    let completion = translation_in(&packet);
+    packet
         .changed(Message::Down(ToDevice::Translated(TranslationCompletion { id, ..completion })))
         .deliver();
     assert_eq!(
@@ -312,14 +313,14 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
     let rig = Rig::new();
     rig.link.hold(translation_completions);
     let asked = rig.send(BASE);
-    let letter = rig.link.take(translation_completions);
-    let completion = translation_in(&letter);
+    let packet = rig.link.take(translation_completions);
+    let completion = translation_in(&packet);
     let forged = completion.result.map(|translation| Translation {
         frame: Some(Frame(0x1000)),
-        permissions: Permissions { execute: true, ..Permissions::READ_WRITE },
+        permissions: Permissions::all(),
         ..translation
     });
-    letter
+    packet
         .changed(Message::Down(ToDevice::Translated(TranslationCompletion {
             result: forged,
             ..completion
@@ -330,7 +331,7 @@ fn a_completion_with_a_made_up_frame_gets_the_device_nowhere() {
         Some(TranslationAnswer::Cached),
         "a device believes what it is told"
     );
-    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
+    assert_eq!(reason(rig.write_cached(BASE, b"x").map(drop)), Some(FaultReason::NoSuchFrame));
     rig.take_down();
 }
 

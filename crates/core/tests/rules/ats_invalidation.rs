@@ -8,15 +8,16 @@ use sva_core::ats::{
     AlignedRange, InvalidationCompletion, InvalidationRequest, Itag, TranslationAnswer,
 };
 use sva_core::error::{BindError, Refusal, ServiceError};
-use sva_core::{Bind, EndReason, Event, FaultReason, IommuConfig, ToIommu};
+use sva_core::link::ToIommu;
+use sva_core::{Bind, EndReason, Event, FaultReason};
 use sva_testkit::PAGE;
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 
-fn completion_in(letter: &Letter) -> InvalidationCompletion {
-    match letter.message {
+fn completion_in(packet: &Packet) -> InvalidationCompletion {
+    match packet.message {
         Message::Up(ToIommu::Invalidated(completion)) => completion,
         other => panic!("{other:?} is no completion"),
     }
@@ -57,7 +58,7 @@ fn a_change_of_a_space_returns_when_the_device_has_completed_and_not_before() {
 
 // shows T2
 #[test]
-fn a_change_waits_for_every_device_that_may_keep_it_and_for_no_other() {
+fn a_change_waits_for_every_device_that_may_cache_it_and_for_no_other() {
     let rig = Rig::new();
     let (other, stranger) =
         (rig.world.plug_translating(2, &rig.link), rig.world.plug_translating(3, &rig.link));
@@ -104,17 +105,17 @@ fn no_more_than_32_invalidations_are_in_flight_and_each_has_a_tag_of_its_own() {
     let changes: Vec<Begun> = (0..40)
         .map(|n| Begun(Some(rig.space.begin_replace(BASE + n % PAGES * PAGE, PAGE))))
         .collect();
-    let letters: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
-    let tags: BTreeSet<u8> = letters.iter().map(|letter| request_in(letter).tag.get()).collect();
+    let packets: Vec<Packet> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
+    let tags: BTreeSet<u8> = packets.iter().map(|packet| request_in(packet).tag.get()).collect();
     assert_eq!(
-        (letters.len(), tags.len(), rig.world.iommu.object_counts().invalidations),
+        (packets.len(), tags.len(), rig.world.iommu.object_counts().invalidations),
         (Itag::COUNT, Itag::COUNT, 40)
     );
     let mut serials: BTreeSet<u64> =
-        letters.iter().map(|letter| request_in(letter).serial).collect();
-    let free = request_in(&letters[7]).tag;
-    let mut letters = letters.into_iter();
-    letters.by_ref().nth(7).expect("there are 32").deliver();
+        packets.iter().map(|packet| request_in(packet).serial).collect();
+    let free = request_in(&packets[7]).tag;
+    let mut packets = packets.into_iter();
+    packets.by_ref().nth(7).expect("there are 32").deliver();
     let next = request_in(&rig.link.take(any_message));
     assert_eq!(
         (next.tag, serials.insert(next.serial)),
@@ -215,8 +216,7 @@ fn an_invalidation_that_is_lost_is_sent_again_and_the_late_answer_to_the_first_f
 
 // shows T2
 #[test]
-fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_and_that_is_the_end_of_the_wait()
- {
+fn a_device_that_answers_no_invalidation_is_cut_off_after_all_its_tries_which_ends_the_wait() {
     let rig = Rig::new();
     rig.fill(BASE);
     rig.link.hold(invalidation_requests);
@@ -300,11 +300,11 @@ fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
     assert_eq!(reason(plain.read(Some(rig.pasid), BASE, &mut [0; 8])), shut);
     assert_eq!(reason(plain.write(None, PAGE, b"x")), shut);
     assert_eq!(
-        reason(rig.write_kept(BASE, b"x").map(drop)),
+        reason(rig.write_cached(BASE, b"x").map(drop)),
         shut,
-        "it keeps the translation, and the request is refused"
+        "it has the translation, and the request is refused"
     );
-    assert!(matches!(rig.ask(BASE), TranslationAnswer::Refused(_)));
+    assert!(matches!(rig.request(BASE), TranslationAnswer::Refused(_)));
     assert_eq!(rig.device.enable_ats(), Err(ServiceError::Halted { device }));
     rig.unmap(BASE).finish();
     assert_eq!((rig.link.messages(), rig.gated.frame_accesses()), (vec![], 0));
@@ -316,7 +316,7 @@ fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
 
 // shows U1, U2
 #[test]
-fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
+fn an_unbind_returns_when_the_device_has_invalidated_the_pasid_and_not_before() {
     watched(|| {
         let mut rig = Rig::new();
         rig.fill(BASE);
@@ -334,7 +334,7 @@ fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
             let InvalidationRequest { pasid, range, .. } = request_in(&request);
             assert_eq!((pasid, range), (Some(rig.pasid), AlignedRange::ALL));
             assert_eq!(
-                reason(rig.write_kept(BASE, b"x").map(drop)),
+                reason(rig.write_cached(BASE, b"x").map(drop)),
                 Some(FaultReason::NotBound),
                 "the entry is not present"
             );
@@ -352,7 +352,8 @@ fn an_unbind_returns_when_the_device_has_forgotten_the_pasid_and_not_before() {
 
 // shows U1
 #[test]
-fn an_unbind_that_was_begun_is_over_when_the_device_has_forgotten_and_keeps_the_slot_until_then() {
+fn an_unbind_that_was_begun_is_over_when_the_device_has_invalidated_and_keeps_the_entry_until_then()
+{
     let mut rig = Rig::new();
     rig.fill(BASE);
     rig.link.hold(invalidation_requests);
@@ -361,9 +362,11 @@ fn an_unbind_that_was_begun_is_over_when_the_device_has_forgotten_and_keeps_the_
     let (device, pasid) = (rig.device.bdf(), rig.pasid);
     let again =
         rig.world.iommu.bind_device(&rig.device, &rig.space.handle(), Bind::new(())).map(drop);
-    assert!(
-        matches!(again, Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p })) if (d, p) == (device, pasid))
-    );
+    assert!(matches!(
+        again,
+        Err(BindError::Device(Refusal::StillUnbinding { device: d, pasid: p }))
+            if (d, p) == (device, pasid)
+    ));
     rig.link.take(any_message).deliver();
     assert!(unbinding.is_over());
     rig.take_down();
@@ -389,7 +392,7 @@ fn an_unbind_inside_an_access_by_a_translation_is_deferred_to_its_end() {
     let (bond, report) = (rig.take_bond(), later());
     let noted = report.clone();
     rig.gated.at_next_frame(move || *noted.lock() = Some(bond.unbind()));
-    assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
+    assert!(rig.write_cached(BASE, b"under way").expect("it had begun"));
     let report = report.lock().take().expect("the hook ran");
     assert_eq!((report.deferred, report.drained), (true, 1));
     assert_eq!(
@@ -402,17 +405,17 @@ fn an_unbind_inside_an_access_by_a_translation_is_deferred_to_its_end() {
 
 // shows U6, T3
 #[test]
-fn a_completion_for_an_earlier_owner_of_the_pasid_is_not_kept_for_the_next() {
-    for held in [translation_requests as Which, translation_completions] {
+fn a_completion_for_an_earlier_owner_of_the_pasid_is_not_cached_for_the_next() {
+    for which in [translation_requests as Which, translation_completions] {
         // One PASID, so that the next owner has the number of the last.
-        let mut rig = Rig::with(IommuConfig { pasid_width: width(1), ..config() });
-        rig.link.hold(held);
+        let mut rig = Rig::with(config().pasid_width(width(1)));
+        rig.link.hold(which);
         let asked = rig.send(BASE);
         drop(rig.take_bond());
         let (next, bond) = rig.bind_another();
         assert_eq!(bond.pasid(), rig.pasid);
         rig.link.hold(no_message);
-        rig.link.take(held).deliver();
+        rig.link.take(which).deliver();
         assert_eq!(
             (rig.port.translation(asked), rig.device.atc_len()),
             (Some(TranslationAnswer::Outdated), 0)
@@ -431,9 +434,9 @@ fn from_the_moment_when_a_space_is_said_to_have_ended_no_translation_of_it_is_ma
     rig.fill(BASE);
     // The provider has said so and still answers, as one that is slow to close.
     rig.gated.announce(EndReason::Exited);
-    assert_eq!(reason(rig.write_kept(BASE, b"x").map(drop)), Some(FaultReason::SpaceEnded));
+    assert_eq!(reason(rig.write_cached(BASE, b"x").map(drop)), Some(FaultReason::SpaceEnded));
     assert_eq!(
-        (rig.ask(BASE + PAGE), rig.gated.frame_accesses()),
+        (rig.request(BASE + PAGE), rig.gated.frame_accesses()),
         (TranslationAnswer::NoAccess, 0)
     );
     rig.take_down();

@@ -1,12 +1,13 @@
-//! A device that keeps translations is removed, at every step of what it has under way (rules F7,
+//! A device that caches translations is removed, at every step of what it has under way (rules F7,
 //! G5, T2).
 
 use sva_core::ats::TranslationRequestError;
 use sva_core::error::ServiceError;
-use sva_core::{Access, FaultReason, Removal, RequesterId};
+use sva_core::topology::RequesterId;
+use sva_core::{Access, FaultReason, Removal};
 use sva_testkit::PAGE;
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 
@@ -82,11 +83,11 @@ const STEPS: &[(&str, Step)] = &[
         Box::new(|| drop(resets))
     }),
     ("a use of a translation", |rig| {
-        let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+        let guard = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("cached");
         let change = rig.unmap(BASE);
         Box::new(move || {
-            assert_eq!(reason(held.write(b"x").map(drop)), Some(FaultReason::DeviceRemoved));
-            drop(held);
+            assert_eq!(reason(guard.write(b"x").map(drop)), Some(FaultReason::DeviceRemoved));
+            drop(guard);
             change.finish();
         })
     }),

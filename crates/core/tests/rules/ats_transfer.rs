@@ -1,7 +1,8 @@
 //! Whole transfers of a device that translates: by the rules of any other port, and in any access
 //! (rules T1, T5).
 
-use sva_core::{Access, Bind, DmaCause, DmaError, FaultReason, Pasid, Segment};
+use sva_core::port::DmaCause;
+use sva_core::{Access, Bind, DmaError, FaultReason, Pasid, Segment};
 use sva_testkit::{PAGE, Protection};
 
 use crate::support::*;
@@ -41,7 +42,7 @@ fn gathers_and_scatters_that_translate_come_to_what_those_of_any_other_port_do()
     rig.space.protect(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
     rig.space.protect(BASE + 2 * PAGE, PAGE, Protection::READ_EXECUTE);
     let (own, plain) = (rig.port.clone(), rig.device.port());
-    let privileged = (Access::READ | Access::PRIVILEGED);
+    let privileged = Access::READ | Access::PRIVILEGED;
     let at = |page: u64, len: u64| Segment { address: BASE + page * PAGE + PAGE - 8, len };
     let unbound = Pasid::new(7).expect("small");
     let pieces: [&[Segment]; 8] = [
@@ -77,15 +78,17 @@ fn gathers_and_scatters_that_translate_come_to_what_those_of_any_other_port_do()
                     assert_eq!(
                         done(&mine),
                         done(&theirs),
-                        "{pasid:?} {pieces:?} {mode:?}: {mine:?}, {theirs:?}"
+                        "{pasid:?} {pieces:?} {access:?}: {mine:?}, {theirs:?}"
                     );
                 }
             }
         }
     }
-    assert!(
-        matches!(own.gather(None, &[at(0, 8)], &mut [0; 4], Access::READ), Err(error) if matches!(error.cause, DmaCause::Length { .. }))
-    );
+    assert!(matches!(
+        own.gather(None, &[at(0, 8)], &mut [0; 4], Access::READ),
+        Err(error)
+            if matches!(error.cause, DmaCause::Length { .. })
+    ));
     rig.take_down();
 }
 
@@ -96,26 +99,26 @@ fn a_privileged_and_an_execute_gather_use_translations_of_their_own() {
     rig.grant_everything();
     rig.space.protect(BASE, PAGE, Protection::READ_WRITE.privileged());
     rig.space.protect(BASE + PAGE, PAGE, Protection::READ_EXECUTE);
-    let privileged = Access { privileged: true, on_absent: OnAbsent::Stop, ..Access::READ };
+    let privileged = Access::READ | Access::PRIVILEGED | Access::PRESENT_ONLY;
     let (port, pasid) = (rig.port.clone(), Some(rig.pasid));
     let piece = |page: u64| [Segment { address: BASE + page * PAGE, len: 8 }];
     port.gather(pasid, &piece(0), &mut [0; 8], privileged).expect("granted");
     port.scatter(pasid, &piece(0), b"a system", privileged).expect("granted");
     assert_eq!(rig.space.peek(BASE, 8), b"a system");
     assert!(
-        port.hold(pasid, BASE, privileged).is_some()
-            && port.hold(pasid, BASE, Access::READ).is_none()
+        port.use_translation(pasid, BASE, privileged).is_some()
+            && port.use_translation(pasid, BASE, Access::READ).is_none()
     );
     assert!(port.read(pasid, BASE, &mut [0; 8]).is_err(), "a user's");
     port.read(pasid, BASE + PAGE, &mut [0; 8]).expect("readable");
     assert!(
-        port.hold(pasid, BASE + PAGE, EXECUTE).is_none(),
+        port.use_translation(pasid, BASE + PAGE, EXECUTE).is_none(),
         "execute permission was not asked for"
     );
     port.gather(pasid, &piece(1), &mut [0; 8], EXECUTE).expect("granted");
     assert!(
-        port.hold(pasid, BASE + PAGE, EXECUTE).is_some()
-            && port.hold(pasid, BASE + PAGE, Access::READ).is_some()
+        port.use_translation(pasid, BASE + PAGE, EXECUTE).is_some()
+            && port.use_translation(pasid, BASE + PAGE, Access::READ).is_some()
     );
     rig.take_down();
 }

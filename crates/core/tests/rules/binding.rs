@@ -1,9 +1,11 @@
 //! Binding: what is refused, with which values and which advice (rules B1, B2, B4 to B8).
 
+use sva_core::device::Feature;
 use sva_core::error::Sibling;
 use sva_core::error::{BindError, Refusal, SpaceRefusal};
+use sva_core::space::SpaceEnded;
 use sva_core::topology::{PathDefect, PathPolicy, SharedBecause};
-use sva_core::{Bind, Feature, Features, SpaceCapabilities, SpaceEnded};
+use sva_core::{Bind, Features, SpaceCapabilities};
 use sva_core::{EndReason, FaultReason, IommuConfig, Removal};
 use sva_testkit::MemorySpace;
 
@@ -70,8 +72,10 @@ fn bind_device_in_a_group_names_the_other_members_and_says_to_bind_the_group() {
     );
     assert_eq!(
         error.to_string(),
-        "0000:01:01.0 shares group 0 with 0000:01:02.0 (port 0000:01:1e.0 on the way has no sufficient ACS), \
-         0000:01:03.0 (port 0000:01:1e.0 on the way has no sufficient ACS); use bind_group, or separate them"
+        "0000:01:01.0 shares group 0 with \
+         0000:01:02.0 (port 0000:01:1e.0 on the way has no sufficient ACS), \
+         0000:01:03.0 (port 0000:01:1e.0 on the way has no sufficient ACS); \
+         use bind_group, or separate them"
     );
 }
 
@@ -160,7 +164,8 @@ fn a_second_bind_is_refused_with_the_pasid_and_the_first_bond_lives_on() {
     assert_eq!(again, Refusal::AlreadyBound { device: bdf(1), pasid: bond.pasid() });
     assert_eq!(
         text,
-        "0000:01:01.0 is bound to this address space already, with PASID 1; unbind that first or use it"
+        "0000:01:01.0 is bound to this address space already, with PASID 1; unbind that first or \
+         use it"
     );
     assert_eq!(refused(&device.port(), bond.pasid()), None);
     bond.unbind();
@@ -180,7 +185,8 @@ fn a_pasid_that_a_narrow_device_cannot_issue_is_refused_with_both_numbers() {
     assert_eq!(refusal, Refusal::PasidTooWide { device: bdf(2), pasid, width: width(1) });
     assert_eq!(
         text,
-        "0000:01:02.0 issues PASIDs of 1 bits, and the address space has PASID 2; bind the narrowest device first"
+        "0000:01:02.0 issues PASIDs of 1 bits, and the address space has PASID 2; bind the \
+         narrowest device first"
     );
     assert_eq!(
         world.bind(&narrow, &first).pasid().get(),
@@ -200,7 +206,11 @@ fn the_last_pasid_of_a_width_gone_is_refused_with_the_number_in_use() {
     let error = refusal(&world, &narrow, &spaces[3], Features::default());
     let text = error.to_string();
     assert!(
-        matches!(error, BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 4 }) if w == width(2)),
+        matches!(
+            error,
+            BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 4 })
+                if w == width(2)
+        ),
         "{error:?}"
     );
     assert_eq!(
@@ -215,12 +225,16 @@ fn the_last_pasid_of_a_width_gone_is_refused_with_the_number_in_use() {
 // shows B1
 #[test]
 fn the_iommu_s_own_width_limits_a_wide_device() {
-    let world = World::with(IommuConfig { pasid_width: width(1), ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().pasid_width(width(1)));
     let (device, first, second) = (world.plug(1), space(), space());
     let _first = world.bind(&device, &first);
     let error = refusal(&world, &device, &second, Features::default());
     assert!(
-        matches!(error, BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 1 }) if w == width(1)),
+        matches!(
+            error,
+            BindError::Space(SpaceRefusal::NoPasidLeft { width: w, in_use: 1 })
+                if w == width(1)
+        ),
         "{error:?}"
     );
 }
@@ -244,7 +258,11 @@ fn a_space_that_has_ended_is_refused_with_the_way_it_ended() {
             let error = refusal(&world, &device, gone, Features::default());
             assert_eq!(error.to_string(), format!("the address space has ended: {text}"));
             assert!(
-                matches!(error, BindError::Space(SpaceRefusal::Ended(SpaceEnded(r))) if r == reason),
+                matches!(
+                    error,
+                    BindError::Space(SpaceRefusal::Ended(SpaceEnded(r)))
+                        if r == reason
+                ),
                 "{error:?}"
             );
         }
@@ -263,7 +281,11 @@ fn a_device_in_a_container_is_bound_there_and_nowhere_else() {
     let error = refusal(&world, &device, &space, Features::default());
     assert_eq!(error.to_string(), "0000:01:01.0 is in container 0; bind there");
     assert!(
-        matches!(error, BindError::InContainer { device: d, container: c } if d == bdf(1) && c == container.id()),
+        matches!(
+            error,
+            BindError::InContainer { device: d, container: c }
+                if d == bdf(1) && c == container.id()
+        ),
         "{error:?}"
     );
     drop(container);

@@ -10,7 +10,7 @@ use sva_core::{
 use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
-use crate::hooked::HookedBus;
+use crate::hooked_bus::HookedBus;
 use crate::support::*;
 
 // shows U3, U4
@@ -185,7 +185,7 @@ fn a_model_that_a_peer_write_reaches_can_unbind_and_the_rest_of_that_access_is_c
             (4 + PAGE, BASE + 2 * PAGE, FaultReason::NotBound)
         );
         assert_eq!(space.peek(BASE + 2 * PAGE, 4), [0; 4]);
-        assert_eq!(iommu.object_counts(), sva_core::ObjectCounts::default());
+        assert_eq!(iommu.object_counts(), sva_core::event::ObjectCounts::default());
     });
 }
 
@@ -374,8 +374,8 @@ fn a_container_can_be_changed_and_closed_inside_a_resolver_that_works_for_it() {
         });
         device.port().read(None, 0x10000, &mut [0; 8]).expect("it was under way");
         assert!(slot.lock().is_none());
-        let census = world.iommu.object_counts();
-        assert_eq!((census.containers, census.bonds, census.pasids), (0, 0, 0));
+        let counts = world.iommu.object_counts();
+        assert_eq!((counts.containers, counts.bonds, counts.pasids), (0, 0, 0));
         world.container(&[device.group()]).close();
     });
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use sva_core::device::Feature;
 use sva_core::error::{
     BindGroupError, ContainerBindError, ContainerUnbindError, JoinError, LeaveError, MapError,
     Refusal, UnmapError,
 };
+use sva_core::event::Overlap;
 use sva_core::topology::PeerWindow;
-use sva_core::{
-    Bind, EndReason, Event, FaultReason, Feature, Features, Overlap, Removal, RequesterId,
-    UnbindReport,
-};
+use sva_core::topology::RequesterId;
+use sva_core::{Bind, EndReason, Event, FaultReason, Features, Removal, UnbindReport};
 use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
@@ -54,12 +54,15 @@ fn bind_group_refuses_what_is_no_group_or_cannot_issue_a_pasid() {
         .bind_group(first.group(), &space.handle(), Bind::new(()))
         .map(drop)
         .expect_err("nobody can");
-    let text = "no member of group 0 can issue a PASID: 0000:01:01.0 has no PASID capability: it can only use the group's domain (map), \
+    let text = "no member of group 0 can issue a PASID: \
+                0000:01:01.0 has no PASID capability: it can only use the group's domain (map), \
                 0000:01:02.0 has no PASID capability: it can only use the group's domain (map)";
     assert_eq!(error.to_string(), text);
-    assert!(
-        matches!(error, BindGroupError::NoCapableMember { group, ref left_out } if group == first.group() && left_out.len() == 2)
-    );
+    assert!(matches!(
+        error,
+        BindGroupError::NoCapableMember { group, ref left_out }
+            if group == first.group() && left_out.len() == 2
+    ));
     let gone = world.plug(5);
     world.iommu.remove(&gone, Removal::Orderly).expect("plugged");
     let error = world
@@ -81,7 +84,7 @@ fn bind_group_refuses_what_is_no_group_or_cannot_issue_a_pasid() {
 
 // shows B2
 #[test]
-fn a_group_bond_takes_the_number_that_its_narrowest_member_can_issue() {
+fn a_group_bond_takes_the_pasid_that_its_narrowest_member_can_issue() {
     let world = World::grouped(2);
     let (narrow, wide, lone) = (world.plug_as(1, capable(1)).device, world.plug(2), world.plug(3));
     let (first, second, filler) = (space(), space(), space());
@@ -119,7 +122,8 @@ fn a_container_s_bind_is_idempotent_and_one_unbind_undoes_it() {
     for other in [Bind::new("other"), Bind::new("drvdata").features(Features::NONE)] {
         let error = container.bind(&space.handle(), other).map(drop).expect_err("different");
         let text = format!(
-            "container 0 has bound {} already, with PASID 1 and other features or drvdata; unbind that first",
+            "container 0 has bound {} already, with PASID 1 and other features or drvdata; unbind \
+             that first",
             first_id(&space)
         );
         assert_eq!(error.to_string(), text);
@@ -316,9 +320,11 @@ fn a_group_has_one_owner() {
     let group = device.group();
     let (mine, theirs) = (world.container(&[group]), world.container(&[]));
     let error = theirs.add(group).expect_err("taken");
-    assert!(
-        matches!(error, JoinError::InContainer { group: g, container } if g == group && container == mine.id())
-    );
+    assert!(matches!(
+        error,
+        JoinError::InContainer { group: g, container }
+            if g == group && container == mine.id()
+    ));
     assert_eq!(error.to_string(), "group 0 is in container 0 already");
     assert!(matches!(mine.add(group), Err(JoinError::InContainer { .. })), "nor twice in one");
     assert_eq!(
@@ -336,9 +342,11 @@ fn a_group_has_one_owner() {
 
     let bond = world.bind(&device, &space);
     let error = theirs.add(group).expect_err("bound");
-    assert!(
-        matches!(error, JoinError::HasBonds { group: g, device, bonds: 1 } if g == group && device == bdf(1))
-    );
+    assert!(matches!(
+        error,
+        JoinError::HasBonds { group: g, device, bonds: 1 }
+            if g == group && device == bdf(1)
+    ));
     assert_eq!(
         error.to_string(),
         "0000:01:01.0 in group 0 has 1 bonds of its own; unbind them first"
@@ -423,8 +431,8 @@ fn a_container_that_closes_stops_its_devices_removes_its_mappings_and_frees_its_
         parked.release().expect("under way");
         closing.join().expect("no panic");
         assert_eq!(model.stopped(), [tag]);
-        let census = world.iommu.object_counts();
-        assert_eq!((census.containers, census.bonds, census.pasids, census.groups), (0, 0, 0, 2));
+        let counts = world.iommu.object_counts();
+        assert_eq!((counts.containers, counts.bonds, counts.pasids, counts.groups), (0, 0, 0, 2));
         assert_eq!(bound.watches(), 0);
         for device in [&one, &two] {
             assert_eq!(

@@ -1,10 +1,11 @@
 //! What a transaction comes to: exact counts, routing, grants, the event log (rules T1, T5, B7,
 //! F6).
 
+use sva_core::event::Overlap;
+use sva_core::port::DmaCause;
 use sva_core::topology::{PathPolicy, PeerWindow};
 use sva_core::{
-    Access, AddrRange, Bind, DmaCause, Event, Fault, FaultReason, Features, IommuConfig, Overlap,
-    Pasid, Segment,
+    Access, AddrRange, Bind, Event, Fault, FaultReason, Features, IommuConfig, Pasid, Segment,
 };
 use sva_testkit::{Forwarding, ForwardingSpace, PAGE, PeerAccess, Protection, RecordingSpace};
 
@@ -269,16 +270,22 @@ fn a_peer_that_aborts_ends_the_access_at_the_window_s_first_byte() {
     );
     let events = world.events();
     assert!(
-        matches!(events[..], [Event::Misrouted { claimed: true, .. }, Event::Fault(logged)] if logged == fault),
+        matches!(
+            events[..],
+            [Event::Misrouted { claimed: true, .. }, Event::Fault(logged)]
+                if logged == fault
+        ),
         "{events:?}"
     );
     device
         .port()
         .write(Some(pasid), BASE + 4 * PAGE, b"lost")
         .expect("a posted write reports nothing");
-    assert!(
-        matches!(world.events()[..], [Event::Misrouted { claimed: false, decoder, .. }] if decoder == bdf(10))
-    );
+    assert!(matches!(
+        world.events()[..],
+        [Event::Misrouted { claimed: false, decoder, .. }]
+            if decoder == bdf(10)
+    ));
     let (_, fault) = stop(device.port().read(Some(pasid), BASE + 4 * PAGE, &mut [0; 4]));
     assert_eq!(fault.reason, FaultReason::PeerAbort(bdf(10)));
 }
@@ -310,7 +317,8 @@ fn an_overlap_of_memory_and_window_is_reported_at_bind_and_at_map() {
     let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("permitted");
     assert_eq!(bond.overlaps(), [expected]);
     assert_eq!(world.events(), [Event::Overlap(expected)]);
-    let text = "0000:01:01.0: [0x700000001000, 0x700000002fff] is decoded by 0000:01:09.0 and never reaches the IOMMU";
+    let text = "0000:01:01.0: [0x700000001000, 0x700000002fff] is decoded by 0000:01:09.0 and \
+         never reaches the IOMMU";
     assert_eq!(expected.to_string(), text);
     let in_domain = Overlap { device: bdf(1), range: range(0x20000, PAGE), decoder: bdf(9) };
     let mapped = world.iommu.map(device.group(), &mapping(0x1f000, 2, &space, BASE)).expect("free");
@@ -328,7 +336,7 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     space.protect(BASE, PAGE, Protection::READ_EXECUTE);
     space.protect(BASE + PAGE, PAGE, Protection::READ_WRITE.privileged());
     let execute = Access::EXECUTE;
-    let privileged = (Access::READ | Access::PRIVILEGED);
+    let privileged = Access::READ | Access::PRIVILEGED;
     let fetch = |pasid, at, access| {
         reason(device.port().gather(Some(pasid), &[piece(at, 4)], &mut [0; 4], access))
     };
@@ -351,7 +359,7 @@ fn execute_and_privileged_requests_need_the_grant_of_the_bond_and_of_the_page() 
     );
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, privileged), None);
     assert_eq!(fetch(bond.pasid(), BASE + PAGE, Access::READ), Some(FaultReason::Denied));
-    let write = (Access::WRITE | Access::PRIVILEGED);
+    let write = Access::WRITE | Access::PRIVILEGED;
     assert_eq!(
         reason(device.port().scatter(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &[1; 4], write)),
         None
@@ -380,7 +388,7 @@ fn without_the_page_fault_feature_an_absent_page_aborts_even_where_the_device_wo
     bond.unbind();
 
     let bond = world.bind(&device, &space);
-    let stopping = Access { on_absent: OnAbsent::Stop, ..Access::READ };
+    let stopping = Access::READ.present_only();
     let refused =
         device.port().gather(Some(bond.pasid()), &[piece(BASE + PAGE, 4)], &mut [0; 4], stopping);
     assert_eq!(reason(refused), Some(FaultReason::NotPresent), "as the device asked");
@@ -391,14 +399,15 @@ fn without_the_page_fault_feature_an_absent_page_aborts_even_where_the_device_wo
 // shows F6
 #[test]
 fn the_event_log_keeps_the_newest_and_counts_what_it_lost() {
-    let world = World::with(IommuConfig { event_capacity: 3, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().event_capacity(3));
     let (device, pasid) = (world.plug(1), Pasid::new(5).expect("small"));
     for n in 0..5 {
         let _ = device.port().read(Some(pasid), n * 8, &mut [0; 8]);
     }
     let drained = world.iommu.drain_events();
-    let kept: Vec<Event> = (2..5).map(|n| not_bound(&device, pasid, n * 8, Access::READ)).collect();
-    assert_eq!((drained.events, drained.lost), (kept, 2));
+    let newest: Vec<Event> =
+        (2..5).map(|n| not_bound(&device, pasid, n * 8, Access::READ)).collect();
+    assert_eq!((drained.events, drained.lost), (newest, 2));
     let _ = device.port().write(Some(pasid), 40, &[0]);
     let drained = world.iommu.drain_events();
     assert_eq!(
@@ -434,7 +443,8 @@ fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
         .bind_device(&world.plug(2), &handle, Bind::new(()))
         .map(drop)
         .expect_err("broken");
-    let text = "the overlaps with peer windows could not be determined: process_vm_readv failed: Cannot allocate memory (os error 12)";
+    let text = "the overlaps with peer windows could not be determined: process_vm_readv failed: \
+         Cannot allocate memory (os error 12)";
     assert_eq!(error.to_string(), text);
     assert_eq!(world.iommu.object_counts().bonds, 1);
 }
@@ -442,8 +452,8 @@ fn a_host_failure_is_no_fault_and_keeps_the_call_and_the_error() {
 /// A provider whose machine fails below it.
 struct Broken(std::sync::Arc<dyn sva_core::AddressSpace>);
 
-fn failure() -> sva_core::HostFailure {
-    sva_core::HostFailure {
+fn failure() -> sva_core::port::HostFailure {
+    sva_core::port::HostFailure {
         call: "process_vm_readv",
         source: std::io::Error::from_raw_os_error(12),
     }
@@ -462,11 +472,15 @@ impl ForwardingSpace for Broken {
         Err(sva_core::Stopped { done: 3, cause: sva_core::StopCause::Host(failure()) })
     }
 
-    fn translate(&self, _: u64, _: bool) -> Result<sva_core::Translation, sva_core::StopCause> {
+    fn translate(
+        &self,
+        _: u64,
+        _: bool,
+    ) -> Result<sva_core::ats::Translation, sva_core::StopCause> {
         Err(sva_core::StopCause::Host(failure()))
     }
 
-    fn run(&self, _: u64, _: bool) -> Result<Option<sva_core::Run>, sva_core::StopCause> {
+    fn extent(&self, _: u64, _: bool) -> Result<Option<sva_core::Extent>, sva_core::StopCause> {
         Err(sva_core::StopCause::Host(failure()))
     }
 
@@ -474,7 +488,10 @@ impl ForwardingSpace for Broken {
         Err(sva_core::StopCause::Host(failure()))
     }
 
-    fn mapped_within(&self, _: &[AddrRange]) -> Result<Vec<AddrRange>, sva_core::HostFailure> {
+    fn mapped_within(
+        &self,
+        _: &[AddrRange],
+    ) -> Result<Vec<AddrRange>, sva_core::port::HostFailure> {
         Err(failure())
     }
 }

@@ -14,8 +14,7 @@ fn range(first: u64, len: u64) -> AddrRange {
 // shows T8, S2
 #[test]
 fn every_map_that_cannot_be_is_refused_with_its_values() {
-    let world =
-        World::with(IommuConfig { address_width: 40, max_mappings: 2, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().address_width(40).max_mappings(2));
     let (space, dead, device) = (space(), space(), world.plug(1));
     dead.end(EndReason::Exited);
     let reserved = range(0xfee0_0000, 0x10_0000);
@@ -41,7 +40,7 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
             "0x700000000001 is not a multiple of the page size 0x1000",
         ),
         (
-            MapRequest { protection: Permissions { read: false, write: false }, ..good.clone() },
+            MapRequest { permissions: Permissions::empty(), ..good.clone() },
             "a mapping at IOVA 0x10000 that permits nothing; permit read or write",
         ),
         (
@@ -58,7 +57,8 @@ fn every_map_that_cannot_be_is_refused_with_its_values() {
         ),
         (
             MapRequest { iova: 0xfedf_f000, ..good.clone() },
-            "[0xfedff000, 0xfee00fff] meets the region [0xfee00000, 0xfeefffff] that is reserved for 0000:01:01.0",
+            "[0xfedff000, 0xfee00fff] meets the region [0xfee00000, 0xfeefffff] that is reserved \
+             for 0000:01:01.0",
         ),
         (
             MapRequest { iova: 0x11000, ..good.clone() },
@@ -131,7 +131,7 @@ fn unmap_counts_its_bytes_and_never_splits_a_mapping() {
 // shows T8
 #[test]
 fn the_widest_mappings_there_can_be_are_mapped_and_taken_down() {
-    let world = World::with(IommuConfig { address_width: 64, ..IommuConfig::default() });
+    let world = World::with(IommuConfig::default().address_width(64));
     let (space, device) = (space(), world.plug(1));
     let container = world.container(&[device.group()]);
     let half = 1 << 63;
@@ -165,10 +165,10 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
             &MapRequest { permissions: Permissions::READ, ..mapping(0x10000, 1, &space, BASE) },
         )
         .expect("free");
-    let write_only = Permissions { read: false, write: true };
+    let write_only = Permissions::WRITE;
     world
         .iommu
-        .map(group, &MapRequest { protection: write_only, ..mapping(0x11000, 1, &space, BASE) })
+        .map(group, &MapRequest { permissions: write_only, ..mapping(0x11000, 1, &space, BASE) })
         .expect("free");
     world.iommu.map(group, &mapping(0x12000, 1, &space, BASE + PAGE)).expect("free");
     space.protect(BASE + PAGE, PAGE, sva_testkit::Protection::READ);
@@ -183,7 +183,7 @@ fn a_mapping_permits_what_it_was_made_for_and_what_the_memory_behind_it_permits(
         Some(FaultReason::Denied),
         "a page that the process may not write"
     );
-    let execute = sva_core::Access { access: sva_core::Access::EXECUTE, ..sva_core::Access::READ };
+    let execute = sva_core::Access::EXECUTE;
     let piece = sva_core::Segment { address: 0x10000, len: 4 };
     assert_eq!(reason(port.gather(None, &[piece], &mut buf, execute)), Some(FaultReason::Denied));
     let (done, fault) = stop(port.write(None, 0x11ffe, &[1; 4]));
@@ -274,16 +274,36 @@ fn iova() -> impl Strategy<Value = u64> {
 }
 
 fn len() -> impl Strategy<Value = u64> {
-    prop_oneof![8 => (1u64..6).prop_map(|pages| pages * PAGE), 1 => 0u64..2 * PAGE, 1 => Just(u64::MAX - PAGE + 1)]
+    prop_oneof![
+        8 => (1u64..6).prop_map(|pages| pages * PAGE),
+        1 => 0u64..2 * PAGE,
+        1 => Just(u64::MAX - PAGE + 1),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let target = (0u64..PAGES).prop_map(|page| BASE + page * PAGE);
     prop_oneof![
-        4 => (iova(), len(), target, any::<bool>()).prop_map(|(iova, len, target, write)| Step::Map { iova, len, target, write }),
+        4 => (iova(), len(), target, any::<bool>())
+            .prop_map(|(iova, len, target, write)| Step::Map { iova, len, target, write }),
         2 => (iova(), len()).prop_map(|(iova, len)| Step::Unmap { iova, len }),
         3 => (iova(), 1usize..3 * PAGE as usize).prop_map(|(iova, len)| Step::Look { iova, len }),
     ]
+}
+
+/// The error of a MAP that the model refuses.
+fn refused_map(refusal: reference::Refusal, iova: u64, len: u64, target: u64) -> MapError {
+    let range = || range(iova, len);
+    match refusal {
+        reference::Refusal::BadRange if len == 0 => MapError::Empty { iova },
+        reference::Refusal::BadRange => MapError::Wraps { address: iova, len },
+        reference::Refusal::TargetWraps => MapError::Wraps { address: target, len },
+        reference::Refusal::PastWidth => MapError::PastWidth { range: range(), width: 20 },
+        reference::Refusal::Reserved(reserved) => {
+            MapError::Reserved { range: range(), reserved, device: bdf(1) }
+        }
+        reference::Refusal::Touches(existing) => MapError::Overlaps { range: range(), existing },
+    }
 }
 
 /// How far an access of `len` bytes gets, byte by byte.
@@ -305,7 +325,7 @@ proptest! {
     // shows T8, T5
     #[test]
     fn a_domain_does_what_the_slow_model_does(steps in prop::collection::vec(step(), 1..60)) {
-        let world = World::with(IommuConfig { address_width: 20, ..IommuConfig::default() });
+        let world = World::with(IommuConfig::default().address_width(20));
         let (space, device) = (space(), world.plug(1));
         let (group, reserved) = (device.group(), range(20 * PAGE, PAGE));
         world.bus.reserve(bdf(1), &[reserved]);
@@ -316,31 +336,34 @@ proptest! {
         for step in steps {
             match step {
                 Step::Map { iova, len, target, write } => {
-                    let protection = Permissions { read: true, write };
-                    let request = MapRequest { iova, len, space: space.handle(), address: target, protection };
+                    let mut request = mapping(iova, 0, &space, target);
+                    request.len = len;
+                    request.permissions.set(Permissions::WRITE, write);
                     let mapped = world.iommu.map(group, &request);
                     if iova % PAGE != 0 || len % PAGE != 0 {
-                        prop_assert!(matches!(mapped, Err(MapError::Unaligned { .. } | MapError::Empty { .. })), "{mapped:?}");
+                        let is_refused = matches!(
+                            mapped,
+                            Err(MapError::Unaligned { .. } | MapError::Empty { .. })
+                        );
+                        prop_assert!(is_refused, "{mapped:?}");
                         continue;
                     }
-                    let expected = match model.map(iova, len, target, write) {
-                        Ok(()) => Ok(range(iova, len)),
-                        Err(reference::Refusal::BadRange) if len == 0 => Err(MapError::Empty { iova }),
-                        Err(reference::Refusal::BadRange) => Err(MapError::Wraps { address: iova, len }),
-                        Err(reference::Refusal::TargetWraps) => Err(MapError::Wraps { address: target, len }),
-                        Err(reference::Refusal::PastWidth) => Err(MapError::PastWidth { range: range(iova, len), width: 20 }),
-                        Err(reference::Refusal::Reserved(reserved)) => Err(MapError::Reserved { range: range(iova, len), reserved, device: bdf(1) }),
-                        Err(reference::Refusal::Touches(existing)) => Err(MapError::Overlaps { range: range(iova, len), existing }),
-                    };
+                    let expected = model
+                        .map(iova, len, target, write)
+                        .map(|()| range(iova, len))
+                        .map_err(|refusal| refused_map(refusal, iova, len, target));
                     prop_assert_eq!(mapped.map(|mapped| mapped.range), expected);
                 }
                 Step::Unmap { iova, len } => {
                     let expected = match model.unmap(iova, len) {
                         Ok(bytes) => Ok(bytes),
-                        Err(reference::Refusal::Touches(mapping)) => Err(UnmapError::WouldSplit { range: range(iova, len), mapping }),
+                        Err(reference::Refusal::Touches(mapping)) => {
+                            Err(UnmapError::WouldSplit { range: range(iova, len), mapping })
+                        }
                         Err(_) => Err(UnmapError::NoRange { iova, len }),
                     };
-                    prop_assert_eq!(world.iommu.unmap(group, iova, len).map(|unmapped| unmapped.bytes), expected);
+                    let unmapped = world.iommu.unmap(group, iova, len);
+                    prop_assert_eq!(unmapped.map(|unmapped| unmapped.bytes), expected);
                 }
                 Step::Look { iova, len } => {
                     let mut buf = vec![0xee; len];
@@ -354,12 +377,16 @@ proptest! {
                     }
                     // Writing back what was read changes nothing, so that pages keep their numbers.
                     let written = device.port().write(None, iova, &buf[..done]);
-                    let count = written.as_ref().map_or_else(|error| error.done as usize, |()| done);
+                    let count = match &written {
+                        Ok(()) => done,
+                        Err(error) => error.done as usize,
+                    };
                     prop_assert_eq!(count, reach(&model, iova, done, true));
                 }
             }
         }
         let count: u64 = model.mappings().iter().map(|mapping| mapping.iova.len()).sum();
-        prop_assert_eq!(world.iommu.unmap(group, 0, 1 << 20).map(|unmapped| unmapped.bytes), Ok(count));
+        let unmapped = world.iommu.unmap(group, 0, 1 << 20);
+        prop_assert_eq!(unmapped.map(|unmapped| unmapped.bytes), Ok(count));
     }
 }

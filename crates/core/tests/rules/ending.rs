@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use sva_core::{AddressSpace, Bind, BondEnd, EndReason, Event, FaultReason, SpaceId, UnbindReport};
+use sva_core::bond::BondEnd;
+use sva_core::{AddressSpace, Bind, EndReason, Event, FaultReason, SpaceId, UnbindReport};
 use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
@@ -76,11 +77,11 @@ impl ForwardingSpace for Undead {
     fn watch(
         &self,
         watcher: Arc<dyn sva_core::SpaceWatcher>,
-    ) -> Result<sva_core::WatchToken, sva_core::SpaceEnded> {
+    ) -> Result<sva_core::space::WatchToken, sva_core::space::SpaceEnded> {
         self.life.watch(watcher)
     }
 
-    fn unwatch(&self, token: sva_core::WatchToken) {
+    fn unwatch(&self, token: sva_core::space::WatchToken) {
         self.life.unwatch(token);
     }
 }
@@ -103,8 +104,7 @@ fn the_core_itself_cuts_a_space_off_whose_end_was_announced_and_binds_it_to_nobo
 
 // shows U4
 #[test]
-fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_the_announcement_by_the_core()
- {
+fn a_space_that_ended_is_refused_by_the_provider_and_after_the_announcement_by_the_core() {
     let world = World::new();
     let (space, device, ends) = (space(), world.plug(1), Ends::default());
     let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
@@ -122,8 +122,7 @@ fn a_space_that_ended_with_nobody_told_yet_is_refused_by_the_provider_and_after_
 
 // shows U4, U2
 #[test]
-fn an_unbind_after_the_end_was_published_runs_the_handler_itself_and_the_provider_does_not_run_it_again()
- {
+fn an_unbind_after_the_end_was_published_runs_the_handler_and_the_provider_does_not_again() {
     let world = World::new();
     let (space, device, ends) = (space(), world.plug(1), Ends::default());
     let bond =
@@ -150,7 +149,7 @@ fn an_unbind_before_the_end_is_published_means_that_the_handler_never_runs() {
     let bond = world.iommu.bind_device(&device, &space.handle(), noting(&ends, "")).expect("free");
     space.end_unannounced(EndReason::Exited);
     assert!(!bond.unbind().handler_ran);
-    space.announce().into_iter().for_each(sva_core::ExitWork::run);
+    space.announce().into_iter().for_each(sva_core::space::ExitWork::run);
     assert_eq!(ends.lock().len(), 0);
 }
 
@@ -270,8 +269,7 @@ fn an_end_that_races_an_unbind_runs_the_handler_at_most_once_and_the_report_tell
 
 // shows U5, U6
 #[test]
-fn the_pasid_of_an_ended_space_is_not_given_away_while_a_bond_holds_it_and_comes_again_with_a_new_generation()
- {
+fn the_pasid_of_an_ended_space_is_not_given_away_while_bound_and_returns_with_a_new_generation() {
     let world = World::new();
     let device = world.plug_as(1, capable(2)).device;
     let dead = space();

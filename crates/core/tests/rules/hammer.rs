@@ -8,9 +8,9 @@
 
 use std::sync::Arc;
 
+use sva_core::event::ObjectCounts;
 use sva_core::{
-    Bind, Device, DeviceSpec, EndReason, Event, FaultReason, Iommu, IommuConfig, ObjectCounts,
-    PasidTag, Removal,
+    Bind, Device, DeviceSpec, EndReason, Event, FaultReason, Iommu, IommuConfig, PasidTag, Removal,
 };
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -50,7 +50,7 @@ struct System {
 impl System {
     fn new() -> Self {
         // Few PASIDs, so that numbers come again at once.
-        let config = IommuConfig { pasid_width: width(3), ..IommuConfig::default() };
+        let config = IommuConfig::default().pasid_width(width(3));
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let marks = AtomicU64::new(1);
         let devices = (1..=DEVICES).map(|number| Mutex::new(plug(&iommu, number))).collect();

@@ -4,9 +4,9 @@
 //! Every page of a space has a stamp: whose it is, where, and since which change. Whatever a device
 //! reads has to be what the page held at an instant between the begin and the end of the read. Each
 //! device writes to 32 bytes of its own in every page, and only who binds it says whether it may.
-//! While a translation is [held](sva_core::ats::Held), the space is asked whether the translation
-//! is still right: where it is not, what is done through it has to be refused. Some messages come
-//! late, twice or never, and time runs.
+//! While a translation is [in use](sva_core::ats::TranslationGuard), the space is asked whether the
+//! translation is still right: where it is not, what is done through it has to be refused. Some
+//! messages come late, twice or never, and time runs.
 //!
 //! `SVA_HAMMER_SEED` chooses another seed, `SVA_HAMMER_SECONDS` a longer time, in rounds of two
 //! seconds with a system and a seed of its own each.
@@ -19,17 +19,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use sva_core::bond::GroupBond;
+use sva_core::event::ObjectCounts;
+use sva_core::pri::WorkerConfig;
 use sva_core::topology::SharedBecause;
 use sva_core::{
-    Bind, Bond, Capabilities, Clock, Device, DeviceSpec, EndReason, FaultReason, GroupBond, Iommu,
-    IommuConfig, ObjectCounts, PasidTag, Plug, Removal, UnbindReport, WorkerConfig, Workers,
+    Bind, Bond, Capabilities, Clock, Device, DeviceSpec, EndReason, FaultReason, Iommu,
+    IommuConfig, PasidTag, Plug, Removal, UnbindReport, Workers,
 };
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::FlatTopology;
 
 use crate::support::*;
-use late_link::{LateLink, Letter};
+use late_link::{LateLink, Packet};
 use marked::{DATA, Marked, written_at};
 
 /// The last two share a group; those with even numbers have a [`LateLink`].
@@ -56,7 +59,7 @@ struct System {
     marks: AtomicU64,
     stop: AtomicBool,
     seed: u64,
-    courier: Sender<Letter>,
+    courier: Sender<Packet>,
     counts: Counts,
 }
 
@@ -65,7 +68,7 @@ struct System {
 struct Counts {
     reads: AtomicU64,
     writes: AtomicU64,
-    held: AtomicU64,
+    used: AtomicU64,
     stale: AtomicU64,
     binds: AtomicU64,
     changes: AtomicU64,
@@ -116,20 +119,18 @@ impl Bound {
 }
 
 impl System {
-    fn new(seed: u64, courier: Sender<Letter>) -> Self {
+    fn new(seed: u64, courier: Sender<Packet>) -> Self {
         let bus = Arc::new(FlatTopology::new());
         bus.share(&[bdf(DEVICES - 1), bdf(DEVICES)], SharedBecause::NoAcs { port: bdf(30) });
         // Few of everything, so that all of it is used again at once; short limits, so that they
         // are met.
-        let config = IommuConfig {
-            pasid_width: width(2),
-            page_queue: 4,
-            atc_entries: 4,
-            event_capacity: 64,
-            invalidation_limit: Duration::from_millis(20),
-            response_limit: Duration::from_millis(50),
-            ..IommuConfig::default()
-        };
+        let config = IommuConfig::default()
+            .pasid_width(width(2))
+            .page_queue(4)
+            .atc_entries(4)
+            .event_capacity(64)
+            .invalidation_limit(Duration::from_millis(20))
+            .response_limit(Duration::from_millis(50));
         let iommu = Iommu::with_clock(bus, config, Arc::new(RunningClock(Instant::now())));
         let devices =
             (1..=DEVICES).map(|number| Mutex::new(plug(&iommu, number, &courier, seed))).collect();
@@ -305,7 +306,7 @@ impl System {
             let threads = random.usize(1..=4);
             let workers = Workers::start(
                 &self.iommu,
-                WorkerConfig { threads, most: threads + random.usize(..3) },
+                WorkerConfig::default().threads(threads).most(threads + random.usize(..3)),
             )
             .expect("threads");
             std::thread::sleep(Duration::from_millis(random.u64(5..200)));
@@ -346,20 +347,20 @@ impl System {
         );
         let answers = counts.succeeded + counts.invalid + counts.failed + counts.unanswerable;
         assert!(answers >= counts.groups && answers <= counts.requests, "{counts:?}");
-        let Counts { reads, writes, held, binds, changes, resets, switches, .. } = &self.counts;
-        for reached in [reads, writes, held, binds, changes, resets, switches] {
+        let Counts { reads, writes, used, binds, changes, resets, switches, .. } = &self.counts;
+        for reached in [reads, writes, used, binds, changes, resets, switches] {
             assert!(got(reached) > 0, "{:?}", self.counts);
         }
     }
 }
 
-fn plug(iommu: &Iommu, number: u8, courier: &Sender<Letter>, seed: u64) -> Device {
+fn plug(iommu: &Iommu, number: u8, courier: &Sender<Packet>, seed: u64) -> Device {
     let spec =
         DeviceSpec { bdf: bdf(number), capabilities: Capabilities::translating(width(20), 6) };
     let plug = Plug::new(spec);
     let late = number.is_multiple_of(2);
     let plug = if late { plug.link(Arc::new(LateLink::new(courier.clone(), seed))) } else { plug };
-    let device = iommu.plug_in(plug).expect("free").device;
+    let device = iommu.plug(plug).expect("free").device;
     // Somebody may switch it already.
     let _ = device.enable_ats();
     let _ = device.enable_pri();
@@ -367,11 +368,11 @@ fn plug(iommu: &Iommu, number: u8, courier: &Sender<Letter>, seed: u64) -> Devic
 }
 
 fn round(seed: u64) {
-    let (courier, letters) = channel();
+    let (courier, packets) = channel();
     let system = System::new(seed, courier);
     let (system, end) = (&system, &AtomicBool::new(false));
     std::thread::scope(|scope| {
-        scope.spawn(move || late_link::deliver(&letters, || end.load(Ordering::Relaxed)));
+        scope.spawn(move || late_link::deliver(&packets, || end.load(Ordering::Relaxed)));
         let mut threads = Vec::new();
         let mut start = |body: Box<dyn FnOnce(&mut fastrand::Rng) + Send>| {
             let mut random = fastrand::Rng::with_seed(seed ^ (threads.len() as u64 + 1) << 32);

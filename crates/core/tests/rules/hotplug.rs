@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
+use sva_core::bond::IsolationChange;
+use sva_core::device::Feature;
 use sva_core::error::{PlugError, Refusal, RemoveError};
+use sva_core::event::Overlap;
+use sva_core::topology::RequesterId;
 use sva_core::topology::{PathDefect, PathPolicy, PeerWindow};
-use sva_core::{
-    AddrRange, Bind, Device, Event, FaultReason, Feature, Features, IsolationChange, Overlap,
-    Removal, RequesterId,
-};
+use sva_core::{AddrRange, Bind, Device, Event, FaultReason, Features, Plug, Removal};
 use sva_sync::Mutex;
 use sva_testkit::PAGE;
 
-use crate::hooked::HookedBus;
+use crate::hooked_bus::HookedBus;
 use crate::support::*;
 
 fn window(first: u64, len: u64, decoder: u8) -> PeerWindow {
@@ -223,8 +224,7 @@ fn devices_with_one_requester_id_share_a_table_and_the_newcomer_is_told_what_is_
 
 // shows G4
 #[test]
-fn a_newcomer_with_a_shared_requester_id_is_told_what_it_cannot_issue_and_not_of_spaces_that_have_ended()
- {
+fn a_newcomer_with_a_shared_requester_id_is_told_what_it_cannot_issue_but_of_no_ended_space() {
     let world = World::grouped(2);
     for number in 1..=2 {
         world.bus.alias(bdf(number), RequesterId(bdf(20)));
@@ -487,7 +487,7 @@ fn a_removal_leaves_a_group_bond_to_the_others_and_the_returning_device_joins_ag
     );
 }
 
-/// Answers the census when it is dropped: as a model does that owns bonds, it calls into the core.
+/// Answers the counts when it is dropped: as a model does that owns bonds, it calls into the core.
 struct AsksWhenDropped(sva_core::Iommu, Arc<Signal>);
 
 impl sva_core::DeviceOps for AsksWhenDropped {}
@@ -504,15 +504,15 @@ impl Drop for AsksWhenDropped {
 fn a_model_is_dropped_with_no_lock_of_the_core_held() {
     watched(|| {
         let world = World::new();
-        let (kept, refused) = (Signal::new(), Signal::new());
+        let (plugged, refused) = (Signal::new(), Signal::new());
         let device =
-            world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), kept.clone())));
+            world.plug_model(1, Arc::new(AsksWhenDropped(world.iommu.clone(), plugged.clone())));
         let spec = sva_core::DeviceSpec { bdf: bdf(1), capabilities: plain() };
         let model = Arc::new(AsksWhenDropped(world.iommu.clone(), refused.clone()));
-        world.iommu.plug_with(spec, model).map(drop).expect_err("occupied");
-        assert!(refused.is_on() && !kept.is_on());
+        world.iommu.plug(Plug::new(spec).model(model)).map(drop).expect_err("occupied");
+        assert!(refused.is_on() && !plugged.is_on());
         world.iommu.remove(&device, Removal::Orderly).expect("plugged");
-        assert!(kept.is_on(), "the core lets go of the model at the removal");
+        assert!(plugged.is_on(), "the core lets go of the model at the removal");
     });
 }
 

@@ -1,5 +1,5 @@
-//! Memory that is accessed in place, by what the IOMMU has kept: whatever takes an access away
-//! takes it away from a port that remembers, at once (rules B7, U1, U2, U4, U5, F7, T1, T2, T6).
+//! Memory that is accessed in place, through cached translations: whatever takes an access away
+//! takes it from a port that has it cached, at once (rules B7, U1, U2, U4, U5, F7, T1, T2, T6).
 
 use sva_core::topology::PeerWindow;
 use sva_core::{
@@ -10,8 +10,8 @@ use sva_testkit::{ArenaSpace, PAGE, Protection};
 
 use crate::support::{BASE, World, bdf, capable, everything, reason, space, stop, watched, width};
 
-/// A device bound to memory in place, and a port that remembers all of its pages.
-struct Remembering {
+/// A device bound to memory in place, and a port that caches all of its pages.
+struct CachedArena {
     world: World,
     device: Device,
     space: ArenaSpace,
@@ -27,7 +27,7 @@ fn arena() -> ArenaSpace {
     space
 }
 
-impl Remembering {
+impl CachedArena {
     fn new() -> Self {
         let world = World::new();
         let (device, space) = (world.plug(1), arena());
@@ -35,9 +35,9 @@ impl Remembering {
             .iommu
             .bind_device(&device, &space.handle(), Bind::new(()))
             .expect("nothing is in the way");
-        let remembering = Self { port: device.port(), world, device, space, bond };
-        remembering.touch();
-        remembering
+        let cached = Self { port: device.port(), world, device, space, bond };
+        cached.touch();
+        cached
     }
 
     fn pasid(&self) -> Option<Pasid> {
@@ -49,14 +49,15 @@ impl Remembering {
     }
 }
 
-/// Has the port remember every page.
+/// Has the port cache every page.
 fn touch(port: &DmaPort, pasid: Pasid) {
     port.read(Some(pasid), BASE, &mut [0; (PAGES * PAGE) as usize]).expect("it is all there");
-    assert!(is_kept(port, pasid), "it is kept from the first access on");
+    assert!(is_cached(port, pasid), "it is cached from the first access on");
 }
 
-fn is_kept(port: &DmaPort, pasid: Pasid) -> bool {
-    (0..PAGES).all(|page| port.kept(pasid, BASE + page * PAGE, Access::READ).is_some())
+fn is_cached(port: &DmaPort, pasid: Pasid) -> bool {
+    (0..PAGES)
+        .all(|page| port.cached_translation(pasid, BASE + page * PAGE, Access::READ).is_some())
 }
 
 fn read(port: &DmaPort, pasid: Option<Pasid>) -> Option<FaultReason> {
@@ -65,8 +66,8 @@ fn read(port: &DmaPort, pasid: Option<Pasid>) -> Option<FaultReason> {
 
 // shows U1, U2, U3
 #[test]
-fn an_unbind_takes_what_a_port_remembers() {
-    let Remembering { bond, port, .. } = Remembering::new();
+fn an_unbind_invalidates_what_a_port_caches() {
+    let CachedArena { bond, port, .. } = CachedArena::new();
     let pasid = Some(bond.pasid());
     bond.unbind();
     assert_eq!(read(&port, pasid), Some(FaultReason::NotBound));
@@ -74,37 +75,38 @@ fn an_unbind_takes_what_a_port_remembers() {
 
 // shows F7, G5
 #[test]
-fn a_removal_takes_what_a_port_remembers() {
-    let held = Remembering::new();
-    held.world.iommu.remove(&held.device, sva_core::Removal::Surprise).expect("it is plugged in");
-    assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::DeviceRemoved));
+fn a_removal_invalidates_what_a_port_caches() {
+    let cached = CachedArena::new();
+    cached
+        .world
+        .iommu
+        .remove(&cached.device, sva_core::Removal::Surprise)
+        .expect("it is plugged in");
+    assert_eq!(read(&cached.port, cached.pasid()), Some(FaultReason::DeviceRemoved));
 }
 
 // shows U4
 #[test]
-fn the_end_of_a_space_takes_what_a_port_remembers() {
-    let held = Remembering::new();
-    held.space.end(EndReason::Exited);
-    assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::SpaceEnded));
+fn the_end_of_a_space_invalidates_what_a_port_caches() {
+    let cached = CachedArena::new();
+    cached.space.end(EndReason::Exited);
+    assert_eq!(read(&cached.port, cached.pasid()), Some(FaultReason::SpaceEnded));
 }
 
 #[test]
-fn a_reset_holds_back_what_a_port_remembers_until_it_is_done() {
-    let held = Remembering::new();
-    let reset = held.device.reset().expect("it is plugged in");
-    assert_eq!(read(&held.port, held.pasid()), Some(FaultReason::DeviceBlocked));
+fn a_reset_blocks_what_a_port_caches_until_it_is_done() {
+    let cached = CachedArena::new();
+    let reset = cached.device.reset().expect("it is plugged in");
+    assert_eq!(read(&cached.port, cached.pasid()), Some(FaultReason::DeviceBlocked));
     reset.done();
-    assert_eq!(read(&held.port, held.pasid()), None);
+    assert_eq!(read(&cached.port, cached.pasid()), None);
 }
 
-// shows U5, U6: a port that remembers the earlier owner of a number reaches the next one only if it
+// shows U5, U6: a port that caches the earlier owner of a number reaches the next one only if it
 // is to
 #[test]
-fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_own_table() {
-    let world = World::with(sva_core::IommuConfig {
-        pasid_width: width(1),
-        ..sva_core::IommuConfig::default()
-    });
+fn a_port_that_cached_an_earlier_owner_of_a_pasid_finds_the_next_one_by_its_own_table() {
+    let world = World::with(sva_core::IommuConfig::default().pasid_width(width(1)));
     let device = world.plug_as(1, capable(1)).device;
     let (first, second) = (arena(), arena());
     first.poke(BASE, &[1; 8]);
@@ -130,20 +132,25 @@ fn a_port_that_remembers_an_earlier_owner_of_a_number_finds_the_next_one_by_its_
 
 // shows B7
 #[test]
-fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses() {
-    let held = Remembering::new();
+fn a_window_that_appears_on_the_path_invalidates_what_a_port_caches_of_its_addresses() {
+    let cached = CachedArena::new();
     let window = AddrRange::new(BASE + PAGE, PAGE).expect("a page");
     let catches = PeerWindow { range: window, decoder: bdf(9), claimed: true };
-    held.world.bus.windows(held.device.bdf(), &[catches]);
-    let outcome = held.port.read(held.pasid(), BASE + PAGE - 8, &mut [0; 16]);
-    let events = held.world.events();
+    cached.world.bus.windows(cached.device.bdf(), &[catches]);
+    let outcome = cached.port.read(cached.pasid(), BASE + PAGE - 8, &mut [0; 16]);
+    let events = cached.world.events();
     assert!(matches!(events[..], [Event::Misrouted { .. }, ..]), "{events:?} after {outcome:?}");
-    // And around it goes on as before: what is kept ends where the window begins.
-    held.port.read(held.pasid(), BASE, &mut [0; PAGE as usize]).expect("below it");
-    held.port.read(held.pasid(), BASE + 2 * PAGE, &mut [0; 8]).expect("above it");
-    assert!(held.port.kept(held.bond.pasid(), BASE + PAGE - 1, Access::READ).is_some());
+    // And around it goes on as before: what is cached ends where the window begins.
+    cached.port.read(cached.pasid(), BASE, &mut [0; PAGE as usize]).expect("below it");
+    cached.port.read(cached.pasid(), BASE + 2 * PAGE, &mut [0; 8]).expect("above it");
+    assert!(
+        cached
+            .port
+            .cached_translation(cached.bond.pasid(), BASE + PAGE - 1, Access::READ)
+            .is_some()
+    );
     assert_eq!(
-        held.port.kept(held.bond.pasid(), BASE + PAGE, Access::READ),
+        cached.port.cached_translation(cached.bond.pasid(), BASE + PAGE, Access::READ),
         None,
         "that is not the IOMMU's"
     );
@@ -151,7 +158,7 @@ fn a_window_that_appears_on_the_way_takes_what_a_port_remembers_of_its_addresses
 
 // shows T1
 #[test]
-fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
+fn what_is_cached_permits_what_the_space_and_the_bond_permit() {
     let world = World::new();
     let (device, space) = (world.plug_as(1, everything()).device, ArenaSpace::new(4 * PAGE));
     space.map(BASE, PAGE, Protection::READ);
@@ -164,7 +171,7 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
         .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     let execute = Access::EXECUTE;
-    let privileged = (Access::READ | Access::PRIVILEGED);
+    let privileged = Access::READ | Access::PRIVILEGED;
     let at = |page: u64| Segment { address: BASE + page * PAGE, len: 8 };
     // Twice: the second time by what the first one left.
     for _ in 0..2 {
@@ -188,10 +195,10 @@ fn what_is_kept_permits_what_the_space_and_the_bond_permit() {
 
 // shows T2, U2: what was found with privilege goes with the rest
 #[test]
-fn a_change_takes_what_was_kept_of_privileged_accesses() {
+fn a_change_invalidates_what_was_cached_of_privileged_accesses() {
     let world = World::new();
     let (device, space) = (world.plug_as(1, everything()).device, ArenaSpace::new(8 * PAGE));
-    // Apart, so that each is a run of its own.
+    // Apart, so that each is an extent of its own.
     let at = |page: u64| Segment { address: BASE + 2 * page * PAGE, len: 8 };
     (0..3).for_each(|page| {
         space.map(at(page).address, PAGE, Protection { privileged: true, ..Protection::READ_WRITE })
@@ -203,7 +210,7 @@ fn a_change_takes_what_was_kept_of_privileged_accesses() {
         .expect("free");
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     let read = |page| {
-        reason(port.gather(pasid, &[at(page)], &mut [0; 8], (Access::READ | Access::PRIVILEGED)))
+        reason(port.gather(pasid, &[at(page)], &mut [0; 8], Access::READ | Access::PRIVILEGED))
     };
     (0..6).for_each(|n| assert_eq!(read(n % 3), None));
     assert_eq!(world.iommu.iotlb_usage().entries, 3);
@@ -217,7 +224,7 @@ fn a_change_takes_what_was_kept_of_privileged_accesses() {
 // shows T6
 #[test]
 fn atomic_operations_of_both_sizes_do_what_the_processor_does() {
-    let Remembering { port, bond, space, .. } = Remembering::new();
+    let CachedArena { port, bond, space, .. } = CachedArena::new();
     let pasid = Some(bond.pasid());
     assert_eq!(port.fetch_add(pasid, BASE, 5u64).expect("in place"), 0);
     assert_eq!(port.fetch_add(pasid, BASE, u64::MAX).expect("in place"), 5, "and wraps");
@@ -232,20 +239,20 @@ fn atomic_operations_of_both_sizes_do_what_the_processor_does() {
 // shows T6
 #[test]
 fn atomic_operations_that_would_not_be_atomic_are_refused_and_change_nothing() {
-    let held = Remembering::new();
+    let cached = CachedArena::new();
     let why = |outcome: Result<u64, sva_core::DmaError>| reason(outcome.map(drop));
     assert_eq!(
-        why(held.port.fetch_add(held.pasid(), BASE + 4, 1u64)),
+        why(cached.port.fetch_add(cached.pasid(), BASE + 4, 1u64)),
         Some(FaultReason::Misaligned)
     );
     assert_eq!(
-        why(held.port.fetch_add(None, BASE, 1u64)),
+        why(cached.port.fetch_add(None, BASE, 1u64)),
         Some(FaultReason::NoAtomics),
-        "nothing is kept of domains"
+        "nothing is cached of domains"
     );
-    held.space.protect(BASE, PAGE, Protection::READ);
-    assert_eq!(why(held.port.fetch_add(held.pasid(), BASE, 1u64)), Some(FaultReason::Denied));
-    assert_eq!(held.space.peek(BASE, 16), [0; 16]);
+    cached.space.protect(BASE, PAGE, Protection::READ);
+    assert_eq!(why(cached.port.fetch_add(cached.pasid(), BASE, 1u64)), Some(FaultReason::Denied));
+    assert_eq!(cached.space.peek(BASE, 16), [0; 16]);
     // A provider that copies: another thread's operation could come between the reading and the
     // writing.
     let (world, copied) = (World::new(), space());
@@ -261,17 +268,17 @@ fn atomic_operations_that_would_not_be_atomic_are_refused_and_change_nothing() {
 // shows T6
 #[test]
 fn an_atomic_operation_brings_an_absent_page_in() {
-    let held = Remembering::new();
-    held.space.absent(BASE, PAGE);
-    assert_eq!(held.port.fetch_add(held.pasid(), BASE, 1u64).expect("brought in"), 0);
-    assert_eq!(held.space.resolved(), 1);
+    let cached = CachedArena::new();
+    cached.space.absent(BASE, PAGE);
+    assert_eq!(cached.port.fetch_add(cached.pasid(), BASE, 1u64).expect("brought in"), 0);
+    assert_eq!(cached.space.resolved(), 1);
 }
 
 // shows U3: from inside, the unbind does not wait for itself
 #[test]
-fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
+fn who_has_memory_pinned_can_unbind_and_change_the_space() {
     watched(|| {
-        let Remembering { port, bond, space, .. } = Remembering::new();
+        let CachedArena { port, bond, space, .. } = CachedArena::new();
         let (pasid, piece) = (Some(bond.pasid()), Segment { address: BASE, len: 2 * PAGE });
         let report = port.with_memory(pasid, piece, Access::WRITE, |slices| {
             assert_eq!(slices.iter().map(|slice| slice.len() as u64).sum::<u64>(), 2 * PAGE);
@@ -289,16 +296,16 @@ fn who_has_memory_in_hand_can_unbind_and_change_the_space() {
 }
 
 #[test]
-fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
-    let held = Remembering::new();
+fn memory_that_cannot_be_pinned_is_refused_with_the_reason() {
+    let cached = CachedArena::new();
     let piece = |address, len| Segment { address, len };
     let refused = |pasid, piece| {
-        reason(held.port.with_memory(pasid, piece, Access::READ, |_| panic!("it does not run")))
+        reason(cached.port.with_memory(pasid, piece, Access::READ, |_| panic!("it does not run")))
     };
     assert_eq!(refused(None, piece(BASE, 8)), Some(FaultReason::NotInPlace));
-    assert_eq!(refused(held.pasid(), piece(u64::MAX, 8)), Some(FaultReason::Wraps));
+    assert_eq!(refused(cached.pasid(), piece(u64::MAX, 8)), Some(FaultReason::Wraps));
     assert_eq!(
-        refused(held.pasid(), piece(BASE + PAGES * PAGE - 4, 8)),
+        refused(cached.pasid(), piece(BASE + PAGES * PAGE - 4, 8)),
         Some(FaultReason::NotMapped)
     );
     let (world, copied) = (World::new(), space());
@@ -313,10 +320,10 @@ fn memory_that_cannot_be_in_hand_is_refused_with_the_reason() {
 
 // shows T4, T7: no more goes than was asked for, and a port that does not read costs nothing
 #[test]
-fn an_invalidation_of_one_page_leaves_the_others_kept() {
+fn an_invalidation_of_one_page_leaves_the_others_cached() {
     let world = World::new();
     let (device, space) = (world.plug(1), ArenaSpace::new(2 * PAGES * PAGE));
-    // Apart, so that each is a run of its own.
+    // Apart, so that each is an extent of its own.
     let at = |page: u64| BASE + 2 * page * PAGE;
     (0..PAGES).for_each(|page| space.map(at(page), PAGE, Protection::READ_WRITE));
     let bond = world.iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
@@ -326,37 +333,38 @@ fn an_invalidation_of_one_page_leaves_the_others_kept() {
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize);
     space.unmap(at(3), PAGE);
     assert_eq!(world.iommu.iotlb_usage().entries, PAGES as usize - 1);
-    let kept = |page| port.kept(bond.pasid(), at(page), Access::READ).is_some();
-    assert_eq!((0..PAGES).filter(|page| kept(*page)).count() as u64, PAGES - 1);
+    let is_page_cached =
+        |page| port.cached_translation(bond.pasid(), at(page), Access::READ).is_some();
+    assert_eq!((0..PAGES).filter(|page| is_page_cached(*page)).count() as u64, PAGES - 1);
     bond.unbind();
     assert_eq!(
         world.iommu.iotlb_usage().entries,
         0,
-        "with the last bond of the owner goes what was kept of it"
+        "with the last bond of the owner goes what was cached of it"
     );
 }
 
 // A port can be moved to another thread, and a handle of the device can be shared.
 #[test]
 fn each_thread_has_a_port_of_its_own() {
-    let held = Remembering::new();
-    let pasid = held.pasid();
+    let cached = CachedArena::new();
+    let pasid = cached.pasid();
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            let port = held.device.port();
+            let port = cached.device.port();
             scope.spawn(move || {
                 (0..1000)
                     .for_each(|_| assert!(port.fetch_add(pasid, BASE, 1u64).is_ok(), "in place"))
             });
         }
     });
-    assert_eq!(held.space.peek(BASE, 8), 2000u64.to_ne_bytes());
+    assert_eq!(cached.space.peek(BASE, 8), 2000u64.to_ne_bytes());
 }
 
 // shows T1, T4
 #[test]
 fn values_are_what_their_bytes_are_wherever_they_lie() {
-    let Remembering { space, bond, port, .. } = Remembering::new();
+    let CachedArena { space, bond, port, .. } = CachedArena::new();
     let pasid = Some(bond.pasid());
     // Aligned, not aligned, and over the boundary of a page.
     for at in [BASE + 64, BASE + 3, BASE + PAGE - 5] {
@@ -375,7 +383,7 @@ fn values_are_what_their_bytes_are_wherever_they_lie() {
 
 // shows T2
 #[test]
-fn a_port_that_remembers_thousands_of_pages_finds_each_where_it_is() {
+fn a_port_that_caches_thousands_of_pages_finds_each_where_it_is() {
     const MANY: u64 = 3000;
     let world = World::new();
     let (device, space) = (world.plug(1), ArenaSpace::new(2 * MANY * PAGE));
@@ -401,9 +409,9 @@ fn a_port_that_remembers_thousands_of_pages_finds_each_where_it_is() {
     (0..2).for_each(|_| all());
 }
 
-// shows T2, U6: what is remembered by a number serves no other, however many there are
+// shows T2, U6: what is cached by a PASID serves no other, however many there are
 #[test]
-fn a_port_of_more_processes_than_it_remembers_finds_the_memory_of_each() {
+fn a_port_of_more_processes_than_it_caches_finds_the_memory_of_each() {
     const MANY: u64 = 140;
     let (world, pages) = (World::new(), 3);
     let device = world.plug(1);
@@ -437,7 +445,7 @@ fn a_port_of_more_processes_than_it_remembers_finds_the_memory_of_each() {
 
 // shows T2, T6
 #[test]
-fn an_access_over_the_edge_of_what_is_remembered_is_a_fault_of_what_is_outside() {
+fn an_access_over_the_edge_of_what_is_cached_is_a_fault_of_what_is_outside() {
     let (world, len) = (World::new(), 401 * PAGE);
     let (device, space) = (world.plug(1), ArenaSpace::new(2 * len));
     // Neither end is that of any block.
@@ -474,7 +482,7 @@ fn an_access_over_the_edge_of_what_is_remembered_is_a_fault_of_what_is_outside()
             reason(port.read_obj::<[u64; 8]>(pasid, end - 64 + outside).map(drop)),
             Some(FaultReason::NotMapped)
         );
-        assert!(port.kept(bond.pasid(), first - outside, Access::READ).is_none());
+        assert!(port.cached_translation(bond.pasid(), first - outside, Access::READ).is_none());
     }
     assert_eq!(space.peek(first, 64), [1; 64]);
     assert_eq!(space.peek(end - 64, 64)[..2], [0, 2]);

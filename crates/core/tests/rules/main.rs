@@ -5,13 +5,13 @@
 //! model, and every wait has a limit.
 #![cfg(not(loom))]
 
-mod asked;
 mod ats;
-mod ats_blocking;
 mod ats_bounds;
 mod ats_cache;
 mod ats_invalidation;
+mod ats_owner;
 mod ats_removal;
+mod ats_reset;
 mod ats_transfer;
 mod binding;
 mod callbacks;
@@ -23,18 +23,20 @@ mod drain_leaving;
 mod ending;
 mod hammer;
 mod hammer_translating;
-mod held;
-mod hooked;
+mod hooked_bus;
+mod hooked_space;
 mod hotplug;
-mod in_hand;
 mod in_place;
+mod manual_link;
 mod misuse;
 mod model;
 mod overflow;
 mod owners;
+mod page_log;
 mod pages;
 mod paging;
 mod pasids;
+mod pins;
 mod regressions;
 mod responses;
 mod rollback;

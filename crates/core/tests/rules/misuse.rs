@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sva_core::ats::Frame;
+use sva_core::pri::WorkerConfig;
 use sva_core::pri::{FaultQueue, ResponseCode};
 use sva_core::topology::PeerWindow;
 use sva_core::{
     Access, AddrRange, Bind, Capabilities, Clock, Device, DeviceSpec, FaultReason, Iommu,
-    IommuConfig, Plug, Removal, WorkerConfig, Workers,
+    IommuConfig, Plug, Removal, Workers,
 };
 use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 
-use crate::held::{
-    Held, any_message, invalidation_completions, invalidation_requests, no_message, page_responses,
+use crate::manual_link::{
+    ManualLink, any_message, invalidation_completions, invalidation_requests, no_message,
+    page_responses,
 };
 use crate::support::*;
 
@@ -24,9 +26,9 @@ fn translating() -> Capabilities {
 }
 
 /// A device with all its services on, over `link`.
-fn plug(iommu: &Iommu, number: u8, link: &Arc<Held>) -> Device {
+fn plug(iommu: &Iommu, number: u8, link: &Arc<ManualLink>) -> Device {
     let spec = DeviceSpec { bdf: bdf(number), capabilities: translating() };
-    let device = iommu.plug_in(Plug::new(spec).link(link.clone())).expect("free").device;
+    let device = iommu.plug(Plug::new(spec).link(link.clone())).expect("free").device;
     device.enable_ats().expect("it has ATS");
     device.enable_pri().expect("and page requests");
     device
@@ -42,8 +44,7 @@ impl Clock for RunningClock {
 
 fn with_short_limits() -> Iommu {
     let limit = Duration::from_millis(20);
-    let config =
-        IommuConfig { invalidation_limit: limit, response_limit: limit, ..IommuConfig::default() };
+    let config = IommuConfig::default().invalidation_limit(limit).response_limit(limit);
     Iommu::with_clock(Arc::new(FlatTopology::new()), config, Arc::new(RunningClock(Instant::now())))
 }
 
@@ -52,8 +53,9 @@ fn with_short_limits() -> Iommu {
 fn a_device_that_does_not_answer_is_cut_off_however_much_else_goes_on() {
     watched(|| {
         let iommu = with_short_limits();
-        let (link, space, others) = (Held::new(invalidation_completions), space(), space());
-        let (silent, busy) = (plug(&iommu, 1, &link), plug(&iommu, 2, &Held::new(no_message)));
+        let (link, space, others) = (ManualLink::new(invalidation_completions), space(), space());
+        let (silent, busy) =
+            (plug(&iommu, 1, &link), plug(&iommu, 2, &ManualLink::new(no_message)));
         let bond = iommu.bind_device(&silent, &space.handle(), Bind::new(())).expect("free");
         silent.ats_port().read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
         let done = AtomicBool::new(false);
@@ -82,14 +84,14 @@ fn a_device_that_does_not_answer_is_cut_off_however_much_else_goes_on() {
 fn an_answer_that_is_lost_is_given_up_however_much_else_the_device_is_told() {
     watched(|| {
         let iommu = with_short_limits();
-        let (link, space) = (Held::new(page_responses), space());
+        let (link, space) = (ManualLink::new(page_responses), space());
         let device = plug(&iommu, 1, &link);
         let _workers = Workers::start(&iommu, WorkerConfig::default()).expect("threads");
         let bond = iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("free");
         let (port, pasid, done) = (device.ats_port(), Some(bond.pasid()), AtomicBool::new(false));
         space.absent(BASE, PAGE);
         std::thread::scope(|scope| {
-            let asker = scope.spawn(|| {
+            let requester = scope.spawn(|| {
                 let outcome = port.read(pasid, BASE, &mut [0; 8]);
                 done.store(true, Ordering::Release);
                 outcome
@@ -105,7 +107,7 @@ fn an_answer_that_is_lost_is_given_up_however_much_else_the_device_is_told() {
                 "the access still waits after {:?}",
                 start.elapsed()
             );
-            assert_eq!(reason(asker.join().expect("no panic")), Some(FaultReason::TimedOut));
+            assert_eq!(reason(requester.join().expect("no panic")), Some(FaultReason::TimedOut));
         });
     });
 }
@@ -115,7 +117,7 @@ fn an_answer_that_is_lost_is_given_up_however_much_else_the_device_is_told() {
 fn a_bond_of_a_device_that_vanished_is_not_unbound_while_a_group_of_it_can_still_be_answered() {
     watched(|| {
         let world = World::new();
-        let device = plug(&world.iommu, 1, &Held::new(no_message));
+        let device = plug(&world.iommu, 1, &ManualLink::new(no_message));
         let (bound, mapped) = (space(), space());
         let queue = FaultQueue::new(4, || {});
         let bond = world
@@ -148,7 +150,7 @@ fn a_bond_of_a_device_that_vanished_is_not_unbound_while_a_group_of_it_can_still
 // shows F4
 #[test]
 fn when_the_last_handles_are_dropped_nothing_of_a_translating_device_is_left() {
-    let (link, space) = (Held::new(no_message), space());
+    let (link, space) = (ManualLink::new(no_message), space());
     let handle = space.handle();
     let handles = Arc::strong_count(&handle);
     {
@@ -158,9 +160,9 @@ fn when_the_last_handles_are_dropped_nothing_of_a_translating_device_is_left() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+        let guard = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("cached");
         let reset = device.reset().expect("plugged");
-        drop((bond, held, port, reset, device, world));
+        drop((bond, guard, port, reset, device, world));
     }
     assert_eq!((Arc::strong_count(&link), Arc::strong_count(&handle)), (1, handles));
 }
@@ -179,10 +181,10 @@ fn any_number_of_changes_waits_for_one_use_and_ends_with_it() {
         let bond = world.bind(&device, &space);
         let port = device.ats_port();
         port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-        let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+        let guard = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("cached");
         let changes: Vec<_> = (0..CHANGES).map(|_| space.begin_replace(BASE, PAGE)).collect();
         assert_eq!(device.outstanding_invalidations(), CHANGES);
-        drop(held);
+        drop(guard);
         assert!(changes.iter().all(sva_testkit::Change::is_over));
     };
     std::thread::Builder::new()
@@ -197,7 +199,7 @@ fn any_number_of_changes_waits_for_one_use_and_ends_with_it() {
 #[test]
 fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
     let world = World::new();
-    let device = plug(&world.iommu, 1, &Held::new(no_message));
+    let device = plug(&world.iommu, 1, &ManualLink::new(no_message));
     let space = MemorySpace::new();
     let top = u64::MAX - (PAGE - 1);
     space.map(top, PAGE, Protection::READ_WRITE);
@@ -205,13 +207,13 @@ fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
     let (port, pasid) = (device.ats_port(), Some(bond.pasid()));
     port.write(pasid, u64::MAX, &[7]).expect("mapped");
     assert_eq!(space.peek(u64::MAX, 1), [7]);
-    assert_eq!(port.hold(pasid, u64::MAX, Access::READ).expect("kept").len(), 1);
+    assert_eq!(port.use_translation(pasid, u64::MAX, Access::READ).expect("cached").len(), 1);
     assert_eq!(reason(port.read(pasid, u64::MAX, &mut [0; 2])), Some(FaultReason::Wraps));
     let mut page = [0; PAGE as usize];
     port.read(pasid, top, &mut page).expect("all of the last page");
     assert_eq!(page[PAGE as usize - 1], 7);
-    let untranslated = Access { on_absent: OnAbsent::Stop, ..Access::READ };
-    assert_eq!(port.try_read(pasid, u64::MAX, &mut [0; 9], untranslated).expect("kept"), Some(1));
+    let untranslated = Access::READ.present_only();
+    assert_eq!(port.try_read(pasid, u64::MAX, &mut [0; 9], untranslated).expect("cached"), Some(1));
     assert_eq!(
         reason(device.port().read_translated(pasid, Frame(u64::MAX), &mut [0; 2], Access::READ)),
         Some(FaultReason::NoSuchFrame)
@@ -231,22 +233,22 @@ fn the_last_byte_of_the_address_space_is_a_byte_like_any_other() {
 }
 
 #[test]
-fn an_invalidation_that_a_link_repeats_for_ever_is_kept_once() {
+fn an_invalidation_that_a_link_repeats_for_ever_is_recorded_once() {
     let world = World::new();
-    let link = Held::new(invalidation_requests);
+    let link = ManualLink::new(invalidation_requests);
     let device = plug(&world.iommu, 1, &link);
     let space = space();
     let bond = world.bind(&device, &space);
     let port = device.ats_port();
     port.read(Some(bond.pasid()), BASE, &mut [0; 8]).expect("mapped");
-    let held = port.hold(Some(bond.pasid()), BASE, Access::READ).expect("kept");
+    let guard = port.use_translation(Some(bond.pasid()), BASE, Access::READ).expect("cached");
     let change = space.begin_unmap(BASE, PAGE);
-    let letter = link.take(any_message);
-    (0..1000).for_each(|_| letter.clone().deliver());
-    drop(letter);
+    let packet = link.take(any_message);
+    (0..1000).for_each(|_| packet.clone().deliver());
+    drop(packet);
     link.hold(no_message);
     let work = world.iommu.object_counts().device_work;
-    drop(held);
+    drop(guard);
     assert_eq!(work, 2, "the use, and the invalidation that waits for it");
     assert!(change.is_over());
     assert_eq!(

@@ -9,10 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use sva_core::{
-    Bind, Bond, Container, Device, EndReason, Features, GroupBond, ObjectCounts, Pasid, PasidTag,
-    Removal,
-};
+use sva_core::bond::GroupBond;
+use sva_core::event::ObjectCounts;
+use sva_core::{Bind, Bond, Container, Device, EndReason, Features, Pasid, PasidTag, Removal};
 use sva_testkit::MemorySpace;
 
 use crate::support::*;
@@ -60,7 +59,8 @@ fn step() -> impl Strategy<Value = Step> {
         (|| 1..=DEVICES, || 0..SPACES, || 0..4usize, || 0..CONTAINERS);
     prop_oneof![
         5 => device().prop_map(Step::Plug),
-        1 => (device(), any::<bool>()).prop_map(|(device, surprise)| Step::Remove(device, surprise)),
+        1 => (device(), any::<bool>())
+            .prop_map(|(device, surprise)| Step::Remove(device, surprise)),
         5 => (device(), space()).prop_map(|(device, space)| Step::Bind(device, space)),
         3 => (group(), space()).prop_map(|(group, space)| Step::BindGroup(group, space)),
         4 => any::<usize>().prop_map(Step::Unbind),
@@ -70,8 +70,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => container().prop_map(Step::Close),
         4 => (container(), group()).prop_map(|(container, group)| Step::Add(container, group)),
         1 => (container(), group()).prop_map(|(container, group)| Step::Leave(container, group)),
-        4 => (container(), space(), any::<bool>()).prop_map(|(container, space, execute)| Step::ContainerBind(container, space, execute)),
-        1 => (container(), space()).prop_map(|(container, space)| Step::ContainerUnbind(container, space)),
+        4 => (container(), space(), any::<bool>())
+            .prop_map(|(container, space, execute)| Step::ContainerBind(container, space, execute)),
+        1 => (container(), space())
+            .prop_map(|(container, space)| Step::ContainerUnbind(container, space)),
     ]
 }
 
@@ -94,7 +96,7 @@ struct Modelled {
     over: bool,
 }
 
-enum Held {
+enum Owned {
     Device(Bond<usize>),
     Group(GroupBond<usize>),
     Container,
@@ -104,7 +106,7 @@ enum Held {
 struct History {
     plugged: BTreeMap<u8, Device>,
     spaces: Vec<(MemorySpace, bool)>,
-    bonds: Vec<(Modelled, Held)>,
+    bonds: Vec<(Modelled, Owned)>,
     containers: Vec<Option<(Container, BTreeSet<usize>)>>,
     seen: BTreeSet<Pasid>,
 }
@@ -171,7 +173,7 @@ impl History {
         tag: PasidTag,
         execute: bool,
         devices: BTreeSet<u8>,
-        held: Held,
+        held: Owned,
     ) {
         if let Some(known) = self.tag(space) {
             assert_eq!(known, tag, "one PASID a space");
@@ -288,7 +290,14 @@ impl History {
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
-            self.note(Owner::Device(device), space, bond.tag(), false, devices, Held::Device(bond));
+            self.note(
+                Owner::Device(device),
+                space,
+                bond.tag(),
+                false,
+                devices,
+                Owned::Device(bond),
+            );
         }
     }
 
@@ -306,22 +315,22 @@ impl History {
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
-            self.note(Owner::Group(group), space, bond.tag(), false, devices, Held::Group(bond));
+            self.note(Owner::Group(group), space, bond.tag(), false, devices, Owned::Group(bond));
         }
     }
 
     fn unbind(&mut self, at: usize) {
         let owned: Vec<usize> = (0..self.bonds.len())
-            .filter(|at| !matches!(self.bonds[*at].1, Held::Container))
+            .filter(|at| !matches!(self.bonds[*at].1, Owned::Container))
             .collect();
         if owned.is_empty() {
             return;
         }
         let (bond, held) = self.bonds.remove(owned[at % owned.len()]);
         let report = match held {
-            Held::Device(held) => held.unbind(),
-            Held::Group(held) => held.unbind(),
-            Held::Container => return,
+            Owned::Device(held) => held.unbind(),
+            Owned::Group(held) => held.unbind(),
+            Owned::Container => return,
         };
         assert_eq!((report.already_ended, report.deferred, report.drained), (bond.over, false, 0));
     }
@@ -400,7 +409,7 @@ impl History {
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bound) = outcome {
             assert!(!bound.existing);
-            self.note(Owner::Container(at), space, bound.tag, execute, devices, Held::Container);
+            self.note(Owner::Container(at), space, bound.tag, execute, devices, Owned::Container);
         }
     }
 
@@ -430,12 +439,12 @@ impl History {
                 );
             }
         }
-        let census = world.iommu.object_counts();
+        let counts = world.iommu.object_counts();
         let spaces: BTreeSet<usize> =
             self.bonds.iter().filter(|(bond, _)| !bond.over).map(|(bond, _)| bond.space).collect();
         let bonds = self.bonds.iter().filter(|(bond, _)| !bond.over).count();
         assert_eq!(
-            (census.devices, census.bonds, census.spaces, census.pasids as usize),
+            (counts.devices, counts.bonds, counts.spaces, counts.pasids as usize),
             (self.plugged.len(), bonds, spaces.len(), spaces.len())
         );
         for (at, (space, alive)) in self.spaces.iter().enumerate() {
@@ -455,12 +464,15 @@ proptest! {
 
     // shows B2, B3, B5, B8, G2, G3, G4, G6, U2, U4, U5, U9
     #[test]
-    fn any_history_gives_access_to_whom_the_model_gives_it_and_leaves_nothing(steps in prop::collection::vec(step(), 1..80)) {
+    fn any_history_gives_access_to_whom_the_model_gives_it_and_leaves_nothing(
+        steps in prop::collection::vec(step(), 1..80)
+    ) {
         watched(move || {
             let world = World::new();
             world.share(&[3, 4]);
             world.share(&[5, 6]);
-            let mut history = History { spaces: (0..SPACES).map(|at| (space_with_mark(at), true)).collect(), ..History::default() };
+            let spaces = (0..SPACES).map(|at| (space_with_mark(at), true)).collect();
+            let mut history = History { spaces, ..History::default() };
             history.containers.resize_with(CONTAINERS, || None);
             for step in &steps {
                 history.apply(&world, step);

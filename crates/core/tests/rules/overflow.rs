@@ -1,23 +1,24 @@
 //! A queue of page requests that is full, and devices that send more than they may (rules F3, S2,
 //! S3).
 
+use sva_core::IommuConfig;
+use sva_core::link::ToDevice;
 use sva_core::pri::PrgIndex;
 use sva_core::pri::ResponseCode;
-use sva_core::{IommuConfig, ToDevice};
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::paging::*;
 
 /// What the queue holds.
 const QUEUE: usize = 4;
 
 fn tight() -> IommuConfig {
-    IommuConfig { page_queue: QUEUE, ..IommuConfig::default() }
+    IommuConfig::default().page_queue(QUEUE)
 }
 
 /// The groups that were answered, by the messages that are held.
-fn answers(asker: &Asker) -> Vec<(u16, ResponseCode)> {
-    let codes = asker.link.messages().into_iter().map(|message| match message {
+fn answers(requester: &PageRequester) -> Vec<(u16, ResponseCode)> {
+    let codes = requester.link.messages().into_iter().map(|message| match message {
         Message::Down(ToDevice::Response(response)) => (response.index.get(), response.code),
         other => panic!("no response but {other:?}"),
     });
@@ -26,29 +27,29 @@ fn answers(asker: &Asker) -> Vec<(u16, ResponseCode)> {
 
 // shows F3
 #[test]
-fn a_full_queue_refuses_everything_until_it_is_sorted_answers_the_last_of_a_group_and_is_counted_once()
- {
-    let Setting { world, asker, space, bond } = Setting::with(tight());
+fn a_full_queue_refuses_all_until_it_is_sorted_answers_the_last_of_a_group_and_is_counted_once() {
+    let Setting { world, requester, space, bond } = Setting::with(tight());
     let pasid = Some(bond.pasid());
-    let taken: Vec<PrgIndex> = (0..QUEUE as u64).map(|n| asker.ask(pasid, &[page(n)])).collect();
-    asker.link.hold(page_responses);
-    let lost = asker.ask_part(pasid, &[page(8)]);
+    let taken: Vec<PrgIndex> =
+        (0..QUEUE as u64).map(|n| requester.request(pasid, &[page(n)])).collect();
+    requester.link.hold(page_responses);
+    let lost = requester.request_part(pasid, &[page(8)]);
     assert_eq!(
-        (answers(&asker), world.iommu.page_counts().overflows),
+        (answers(&requester), world.iommu.page_counts().overflows),
         (vec![], 1),
         "a request that is not the last of its group gets no answer"
     );
-    asker.finish(lost, page(9));
+    requester.finish(lost, page(9));
     assert_eq!(
-        answers(&asker),
+        answers(&requester),
         [(lost.get(), ResponseCode::Success)],
         "the device is to look again"
     );
     assert!(world.iommu.sort_page_request(), "there is room, but the flag stands");
-    let also_lost = asker.ask(pasid, &[page(10)]);
-    asker.link.hold(no_message);
-    asker.link.deliver_all(page_responses);
-    assert_eq!((asker.outcome(lost), asker.outcome(also_lost)), (SUCCESS, SUCCESS));
+    let also_lost = requester.request(pasid, &[page(10)]);
+    requester.link.hold(no_message);
+    requester.link.deliver_all(page_responses);
+    assert_eq!((requester.outcome(lost), requester.outcome(also_lost)), (SUCCESS, SUCCESS));
     let counts = world.iommu.page_counts();
     assert_eq!(
         (counts.overflows, counts.lost, counts.requests, space.resolved()),
@@ -56,32 +57,32 @@ fn a_full_queue_refuses_everything_until_it_is_sorted_answers_the_last_of_a_grou
     );
     assert_eq!(world.resolve(), QUEUE);
     assert!(
-        taken.iter().all(|group| asker.outcome(*group) == SUCCESS),
+        taken.iter().all(|group| requester.outcome(*group) == SUCCESS),
         "what was in the queue is answered as ever"
     );
-    let again = asker.ask(pasid, &[page(10)]);
+    let again = requester.request(pasid, &[page(10)]);
     assert_eq!(
-        (world.resolve(), asker.outcome(again), world.iommu.page_counts().overflows),
+        (world.resolve(), requester.outcome(again), world.iommu.page_counts().overflows),
         (1, SUCCESS, 1)
     );
-    assert_eq!(asker.device.page_request_counts().unexpected, 0, "nobody was answered twice");
+    assert_eq!(requester.device.page_request_counts().unexpected, 0, "nobody was answered twice");
 }
 
 // shows F3
 #[test]
 fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
-    let Setting { world, asker, space, bond } = Setting::with(tight());
-    let other = world.asker(2, asking());
+    let Setting { world, requester, space, bond } = Setting::with(tight());
+    let other = world.requester(2, requesting());
     let other_bond = world.bind(&other.device, &space);
     let resolved = note_resolved(&space);
-    let partial = asker.ask_part(Some(bond.pasid()), &[page(0), page(1)]);
-    let others = other.ask_part(Some(other_bond.pasid()), &[page(2)]);
+    let partial = requester.request_part(Some(bond.pasid()), &[page(0), page(1)]);
+    let others = other.request_part(Some(other_bond.pasid()), &[page(2)]);
     world.sort();
     assert_eq!(world.pages_under_way(), (3, 0));
     for n in 0..QUEUE as u16 {
         other.send(None, 100 + n, 0, true);
     }
-    asker
+    requester
         .port
         .request_page(partial, page(3), sva_core::Access::READ, false)
         .expect("there is credit");
@@ -89,17 +90,20 @@ fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
     assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((0, 0), 3));
     // Both go on with what they had begun: they get what is left of it, and ask once more for the
     // rest.
-    asker.finish(partial, page(4));
+    requester.finish(partial, page(4));
     other.finish(others, page(5));
     assert_eq!((world.resolve(), &*resolved.lock()), (2, &vec![page(4), page(5)]));
-    assert_eq!((asker.outcome(partial), other.outcome(others)), (SUCCESS, SUCCESS));
-    let whole = asker.ask(Some(bond.pasid()), &[page(0); CREDIT as usize / 2]);
+    assert_eq!((requester.outcome(partial), other.outcome(others)), (SUCCESS, SUCCESS));
+    let whole = requester.request(Some(bond.pasid()), &[page(0); CREDIT as usize / 2]);
     world.resolve();
-    let more = asker.ask_part(Some(bond.pasid()), &[page(0); QUEUE]);
+    let more = requester.request_part(Some(bond.pasid()), &[page(0); QUEUE]);
     world.sort();
-    asker.port.request_page(more, page(0), sva_core::Access::READ, false).expect("there is credit");
+    requester
+        .port
+        .request_page(more, page(0), sva_core::Access::READ, false)
+        .expect("there is credit");
     assert_eq!(
-        (asker.outcome(whole), world.iommu.page_counts().lost),
+        (requester.outcome(whole), world.iommu.page_counts().lost),
         (SUCCESS, 1),
         "the one that overflowed, and none for want of allocation"
     );
@@ -108,13 +112,13 @@ fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
 // shows F3
 #[test]
 fn a_stop_marker_that_finds_the_queue_full_has_partial_groups_thrown_away_all_the_same() {
-    let Setting { world, asker, space: _space, bond } = Setting::with(tight());
-    asker.ask_part(Some(bond.pasid()), &[page(0)]);
+    let Setting { world, requester, space: _space, bond } = Setting::with(tight());
+    requester.request_part(Some(bond.pasid()), &[page(0)]);
     world.sort();
     for n in 0..QUEUE as u16 {
-        asker.send(None, 100 + n, 0, true);
+        requester.send(None, 100 + n, 0, true);
     }
-    asker.port.send_stop_marker(bond.pasid());
+    requester.port.send_stop_marker(bond.pasid());
     let counts = world.iommu.page_counts();
     assert_eq!(
         (counts.lost, counts.overflows, counts.stop_markers, world.pages_under_way()),
@@ -127,10 +131,10 @@ fn a_stop_marker_that_finds_the_queue_full_has_partial_groups_thrown_away_all_th
 // shows F3, S2, S3
 #[test]
 fn a_flood_of_stop_markers_leaves_the_queue_to_the_others_and_still_discards() {
-    let Setting { world, asker, space, bond } = Setting::new();
-    let flooder = world.asker(2, asking());
+    let Setting { world, requester, space, bond } = Setting::new();
+    let flooder = world.requester(2, requesting());
     let flooder_bond = world.bind(&flooder.device, &space);
-    flooder.ask_part(Some(flooder_bond.pasid()), &[page(0)]);
+    flooder.request_part(Some(flooder_bond.pasid()), &[page(0)]);
     world.sort();
     for _ in 0..10_000 {
         flooder.send_stop(flooder_bond.pasid());
@@ -141,16 +145,16 @@ fn a_flood_of_stop_markers_leaves_the_queue_to_the_others_and_still_discards() {
         (10_000, 10_000 - 32, 0, 1)
     );
     assert_eq!(world.iommu.object_counts().page_requests, 32);
-    let group = asker.ask(Some(bond.pasid()), &[page(1)]);
-    assert_eq!((world.resolve(), asker.outcome(group)), (1, SUCCESS));
+    let group = requester.request(Some(bond.pasid()), &[page(1)]);
+    assert_eq!((world.resolve(), requester.outcome(group)), (1, SUCCESS));
 }
 
 // shows F3, S2, S3
 #[test]
 fn a_device_that_floods_the_queue_takes_its_own_share_and_no_other() {
-    let Setting { world, asker, space, bond } =
-        Setting::with(IommuConfig { page_queue: 2 * CREDIT as usize, ..IommuConfig::default() });
-    let flooder = world.asker(2, asking());
+    let Setting { world, requester, space, bond } =
+        Setting::with(IommuConfig::default().page_queue(2 * CREDIT as usize));
+    let flooder = world.requester(2, requesting());
     let flooder_bond = world.bind(&flooder.device, &space);
     for n in 0..10_000 {
         flooder.send(Some(flooder_bond.pasid()), n % 512, page(0), n % 3 == 0);
@@ -158,33 +162,33 @@ fn a_device_that_floods_the_queue_takes_its_own_share_and_no_other() {
     let counts = world.iommu.page_counts();
     assert_eq!((counts.lost, counts.overflows), (10_000 - u64::from(CREDIT), 0));
     let groups: Vec<PrgIndex> =
-        (0..u64::from(CREDIT)).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
+        (0..u64::from(CREDIT)).map(|n| requester.request(Some(bond.pasid()), &[page(n)])).collect();
     world.resolve();
-    assert!(groups.iter().all(|group| asker.outcome(*group) == SUCCESS));
+    assert!(groups.iter().all(|group| requester.outcome(*group) == SUCCESS));
     assert_eq!(world.iommu.page_counts().overflows, 0);
 }
 
 // shows F3, U1
 #[test]
 fn an_unbind_while_the_queue_has_overflowed_leaves_nothing_of_the_bond_in_it() {
-    let Setting { world, asker, space, bond } = Setting::with(tight());
-    let other = world.asker(2, asking());
+    let Setting { world, requester, space, bond } = Setting::with(tight());
+    let other = world.requester(2, requesting());
     let other_bond = world.bind(&other.device, &space);
-    let part = asker.ask_part(Some(bond.pasid()), &[page(0)]);
+    let part = requester.request_part(Some(bond.pasid()), &[page(0)]);
     world.sort();
-    let queued = asker.ask(Some(bond.pasid()), &[page(1)]);
-    let others = other.ask(Some(other_bond.pasid()), &[page(2)]);
+    let queued = requester.request(Some(bond.pasid()), &[page(1)]);
+    let others = other.request(Some(other_bond.pasid()), &[page(2)]);
     let more = [
-        asker.ask_part(Some(bond.pasid()), &[page(3)]),
-        asker.ask_part(Some(bond.pasid()), &[page(4)]),
+        requester.request_part(Some(bond.pasid()), &[page(3)]),
+        requester.request_part(Some(bond.pasid()), &[page(4)]),
     ];
-    let lost = asker.ask(Some(bond.pasid()), &[page(5)]);
-    assert_eq!((world.iommu.page_counts().overflows, asker.outcome(lost)), (1, SUCCESS));
+    let lost = requester.request(Some(bond.pasid()), &[page(5)]);
+    assert_eq!((world.iommu.page_counts().overflows, requester.outcome(lost)), (1, SUCCESS));
     let report = bond.unbind();
     assert_eq!((report.deferred, report.page_groups, world.pages_under_way()), (false, 1, (0, 1)));
-    assert_eq!((asker.outcome(queued), asker.outcome(part)), (INVALID, None));
+    assert_eq!((requester.outcome(queued), requester.outcome(part)), (INVALID, None));
     assert!(
-        more.into_iter().all(|group| asker.outcome(group).is_none()),
+        more.into_iter().all(|group| requester.outcome(group).is_none()),
         "partial groups are never answered"
     );
     assert_eq!(
@@ -192,7 +196,7 @@ fn an_unbind_while_the_queue_has_overflowed_leaves_nothing_of_the_bond_in_it() {
         (1, SUCCESS),
         "the others' requests are resolved as ever"
     );
-    let again = other.ask(Some(other_bond.pasid()), &[page(2)]);
+    let again = other.request(Some(other_bond.pasid()), &[page(2)]);
     assert_eq!(
         (world.resolve(), other.outcome(again)),
         (1, SUCCESS),

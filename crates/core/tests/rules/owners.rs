@@ -16,7 +16,7 @@ use crate::support::{Later, Noted, Parked, World, eventually, later, mapping, re
 /// A world with a device whose page requests a queue gets, by its bond.
 struct Owned {
     world: World,
-    asker: Asker,
+    requester: PageRequester,
     space: MemorySpace,
     queue: FaultQueue,
     bond: Bond<()>,
@@ -26,7 +26,7 @@ struct Owned {
 impl Owned {
     fn new(capacity: usize) -> Self {
         let world = World::new();
-        let asker = world.asker(1, asking());
+        let requester = world.requester(1, requesting());
         let space = absent();
         let notified: Noted<()> = Arc::new(Mutex::new(Vec::new()));
         let notes = notified.clone();
@@ -34,18 +34,19 @@ impl Owned {
         let bond = world
             .iommu
             .bind_device(
-                &asker.device,
+                &requester.device,
                 &space.handle(),
                 Bind::new(()).on_page_requests(queue.handler()),
             )
             .expect("free");
-        Self { world, asker, space, queue, bond, notified }
+        Self { world, requester, space, queue, bond, notified }
     }
 
     /// Asks for a group of so many pages, and has it delivered.
-    fn ask(&self, pages: u64) -> PrgIndex {
-        let group =
-            self.asker.ask(Some(self.bond.pasid()), &(0..pages).map(page).collect::<Vec<_>>());
+    fn request(&self, pages: u64) -> PrgIndex {
+        let group = self
+            .requester
+            .request(Some(self.bond.pasid()), &(0..pages).map(page).collect::<Vec<_>>());
         assert_eq!(self.world.resolve(), 1);
         group
     }
@@ -68,7 +69,7 @@ impl Owned {
     }
 
     fn outcomes(&self, groups: &[PrgIndex]) -> Vec<Option<sva_core::pri::GroupOutcome>> {
-        groups.iter().map(|group| self.asker.outcome(*group)).collect()
+        groups.iter().map(|group| self.requester.outcome(*group)).collect()
     }
 }
 
@@ -80,14 +81,14 @@ fn success(cookie: u64) -> GroupAnswer {
 #[test]
 fn the_handler_of_a_bond_gets_whole_groups_instead_of_the_provider_and_answers_by_cookie() {
     let owned = Owned::new(8);
-    let (first, second) = (owned.ask(2), owned.ask(1));
+    let (first, second) = (owned.request(2), owned.request(1));
     assert_eq!(
         (owned.space.resolved(), owned.notified.lock().len(), owned.queue.len()),
         (0, 2, (2, 0))
     );
     let mut seen = Vec::new();
     let read = owned.queue.read(8, |cookie, device, requests| {
-        assert_eq!(device, owned.asker.device.bdf());
+        assert_eq!(device, owned.requester.device.bdf());
         assert!(requests.iter().all(|request| request.pasid == Some(owned.bond.pasid())));
         seen.push((cookie, requests.iter().map(|request| request.address).collect::<Vec<_>>()));
     });
@@ -111,7 +112,7 @@ fn the_handler_of_a_bond_gets_whole_groups_instead_of_the_provider_and_answers_b
 #[test]
 fn a_reader_without_room_for_a_group_gets_no_part_of_it() {
     let owned = Owned::new(8);
-    let groups = [owned.ask(2), owned.ask(2), owned.ask(1)];
+    let groups = [owned.request(2), owned.request(2), owned.request(1)];
     let read = owned.read(3).expect("there is room for the first");
     assert_eq!(
         read.iter().map(|(_, requests)| *requests).collect::<Vec<_>>(),
@@ -130,13 +131,13 @@ fn a_reader_without_room_for_a_group_gets_no_part_of_it() {
 #[test]
 fn a_group_that_is_larger_than_the_room_is_refused_with_both_numbers_and_stays() {
     let owned = Owned::new(8);
-    let group = owned.ask(3);
+    let group = owned.request(3);
     for room in [0, 2] {
         assert_eq!(owned.read(room), Err(NoRoom { requests: 3, room }));
     }
     assert_eq!((owned.queue.len(), owned.read(3).map(|read| read.len())), ((1, 0), Ok(1)));
     assert_eq!(
-        (owned.asker.outcome(group), owned.read(0)),
+        (owned.requester.outcome(group), owned.read(0)),
         (None, Ok(vec![])),
         "an empty queue needs no room"
     );
@@ -146,7 +147,7 @@ fn a_group_that_is_larger_than_the_room_is_refused_with_both_numbers_and_stays()
 #[test]
 fn answers_are_taken_exactly_up_to_the_first_that_cannot_be() {
     let owned = Owned::new(8);
-    let groups = [owned.ask(1), owned.ask(1), owned.ask(1)];
+    let groups = [owned.request(1), owned.request(1), owned.request(1)];
     let cookies = owned.read_all();
     let unknown = 12_345;
     let result = owned.queue.answer(&[
@@ -165,7 +166,7 @@ fn answers_are_taken_exactly_up_to_the_first_that_cannot_be() {
         Err(0),
         "no second answer"
     );
-    owned.asker.device.reset().expect("plugged").done();
+    owned.requester.device.reset().expect("plugged").done();
     let gone = AnswersError { done: 0, cause: AnswerError::NotPending { cookie: cookies[2] } };
     assert_eq!(owned.queue.answer(&[success(cookies[2])]), Err(gone));
     assert!(owned.queue.is_empty());
@@ -175,7 +176,7 @@ fn answers_are_taken_exactly_up_to_the_first_that_cannot_be() {
 #[test]
 fn a_group_that_was_not_read_cannot_be_answered() {
     let owned = Owned::new(8);
-    let (group, other) = (owned.ask(1), owned.ask(1));
+    let (group, other) = (owned.request(1), owned.request(1));
     let first = owned.read(1).expect("room for one")[0].0;
     let guessed = first + 1;
     let result = owned.queue.answer(&[success(guessed)]);
@@ -191,14 +192,14 @@ fn a_group_that_was_not_read_cannot_be_answered() {
 fn a_reader_that_causes_a_fault_of_its_own_queue_gets_that_group_as_well() {
     watched(|| {
         let owned = Owned::new(8);
-        owned.ask(1);
+        owned.request(1);
         let mut read = Vec::new();
         let count = owned.queue.read(8, |cookie, _, _| {
             read.push(cookie);
             if read.len() < 3 {
                 // What a copy to the reader's memory may come to, where that is reached through the
                 // device.
-                owned.ask(1);
+                owned.request(1);
             }
         });
         assert_eq!((count, read.len(), owned.queue.len()), (Ok(3), 3, (0, 3)));
@@ -209,23 +210,23 @@ fn a_reader_that_causes_a_fault_of_its_own_queue_gets_that_group_as_well() {
 #[test]
 fn closing_the_queue_answers_everything_in_it_and_what_comes_later_and_leaves_nothing() {
     let owned = Owned::new(8);
-    let groups = [owned.ask(1), owned.ask(2), owned.ask(1)];
+    let groups = [owned.request(1), owned.request(2), owned.request(1)];
     owned.read(1).expect("room for one");
     assert_eq!((owned.queue.len(), owned.world.pages_under_way()), ((2, 1), (0, 3)));
-    let Owned { world, asker, space: _space, queue, bond, .. } = owned;
+    let Owned { world, requester, space: _space, queue, bond, .. } = owned;
     drop(queue);
-    assert!(groups.iter().all(|group| asker.outcome(*group) == INVALID));
+    assert!(groups.iter().all(|group| requester.outcome(*group) == INVALID));
     assert_eq!(world.pages_under_way(), (0, 0));
-    let later = asker.ask(Some(bond.pasid()), &[page(0)]);
+    let later = requester.request(Some(bond.pasid()), &[page(0)]);
     assert_eq!(
-        (world.resolve(), asker.outcome(later), world.pages_under_way()),
+        (world.resolve(), requester.outcome(later), world.pages_under_way()),
         (1, INVALID, (0, 0))
     );
     drop(bond);
-    world.take_down(&[&asker]);
+    world.take_down(&[&requester]);
     // A group that is left somewhere keeps its system.
     let bus = world.bus.clone();
-    drop((world, asker));
+    drop((world, requester));
     assert_eq!(Arc::strong_count(&bus), 1);
 }
 
@@ -233,42 +234,44 @@ fn closing_the_queue_answers_everything_in_it_and_what_comes_later_and_leaves_no
 #[test]
 fn groups_beyond_the_capacity_are_answered_invalid_and_an_answer_makes_room() {
     let owned = Owned::new(2);
-    let groups = [owned.ask(1), owned.ask(1), owned.ask(1)];
+    let groups = [owned.request(1), owned.request(1), owned.request(1)];
     assert_eq!(
         (owned.outcomes(&groups), owned.queue.len(), owned.notified.lock().len()),
         (vec![None, None, INVALID], (2, 0), 2)
     );
     let cookies = owned.read_all();
-    let read_counts_as_well = owned.ask(1);
-    assert_eq!(owned.asker.outcome(read_counts_as_well), INVALID);
+    let read_counts_as_well = owned.request(1);
+    assert_eq!(owned.requester.outcome(read_counts_as_well), INVALID);
     owned.queue.answer(&[success(cookies[0])]).expect("pending");
-    let fits = owned.ask(1);
-    assert_eq!((owned.asker.outcome(fits), owned.queue.len()), (None, (1, 1)));
+    let fits = owned.request(1);
+    assert_eq!((owned.requester.outcome(fits), owned.queue.len()), (None, (1, 1)));
 }
 
 // shows U2, S2
 #[test]
 fn groups_that_were_drained_are_not_read_any_more_and_take_no_room() {
     let owned = Owned::new(2);
-    owned.ask(1);
+    owned.request(1);
     let cookie = owned.read_all()[0];
-    owned.ask(1);
-    let Owned { world, asker, space, queue, bond, .. } = owned;
+    owned.request(1);
+    let Owned { world, requester, space, queue, bond, .. } = owned;
     assert_eq!(bond.unbind().page_groups, 2);
     assert_eq!(queue.read(8, |_, _, _| panic!("its bond is gone")), Ok(0));
     let bond = world
         .iommu
         .bind_device(
-            &asker.device,
+            &requester.device,
             &space.handle(),
             Bind::new(()).on_page_requests(queue.handler()),
         )
         .expect("free");
-    let groups =
-        [asker.ask(Some(bond.pasid()), &[page(0)]), asker.ask(Some(bond.pasid()), &[page(1)])];
+    let groups = [
+        requester.request(Some(bond.pasid()), &[page(0)]),
+        requester.request(Some(bond.pasid()), &[page(1)]),
+    ];
     world.resolve();
     assert_eq!(
-        (asker.outcome(groups[0]), asker.outcome(groups[1]), queue.len()),
+        (requester.outcome(groups[0]), requester.outcome(groups[1]), queue.len()),
         (None, None, (2, 0))
     );
     assert!(queue.answer(&[success(cookie)]).is_err());
@@ -278,9 +281,9 @@ fn groups_that_were_drained_are_not_read_any_more_and_take_no_room() {
 #[test]
 fn a_domain_has_one_handler_and_the_next_one_when_that_is_gone() {
     let world = World::new();
-    let asker = world.asker(1, asking());
-    let other = world.asker(2, asking());
-    let group = asker.device.group();
+    let requester = world.requester(1, requesting());
+    let other = world.requester(2, requesting());
+    let group = requester.device.group();
     let notes: Noted<u8> = Arc::new(Mutex::new(Vec::new()));
     let handler = |name: u8| -> Arc<dyn PageRequestHandler> {
         let notes = notes.clone();
@@ -296,34 +299,37 @@ fn a_domain_has_one_handler_and_the_next_one_when_that_is_gone() {
     );
     let others =
         world.iommu.handle_page_requests(other.device.group(), handler(3)).expect("another domain");
-    let ask = |asker: &Asker| {
-        let group = asker.ask(None, &[0x1000]);
+    let request = |requester: &PageRequester| {
+        let group = requester.request(None, &[0x1000]);
         world.resolve();
-        asker.outcome(group)
+        requester.outcome(group)
     };
-    assert_eq!((ask(&asker), ask(&other), &*notes.lock()), (SUCCESS, SUCCESS, &vec![1, 3]));
+    assert_eq!(
+        (request(&requester), request(&other), &*notes.lock()),
+        (SUCCESS, SUCCESS, &vec![1, 3])
+    );
     drop(first);
     assert_eq!(
-        (ask(&asker), ask(&other)),
+        (request(&requester), request(&other)),
         (INVALID, SUCCESS),
         "the provider of nothing has nothing"
     );
     let second = world.iommu.handle_page_requests(group, handler(2)).expect("it is free again");
-    assert_eq!((ask(&asker), &*notes.lock()), (SUCCESS, &vec![1, 3, 3, 2]));
+    assert_eq!((request(&requester), &*notes.lock()), (SUCCESS, &vec![1, 3, 3, 2]));
     drop((second, others));
-    world.take_down(&[&asker, &other]);
+    world.take_down(&[&requester, &other]);
 }
 
 // shows G2, G6
 #[test]
 fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
     let world = World::new();
-    let askers = [world.asker(1, asking()), world.asker(2, asking())];
-    let group = askers[0].device.group();
+    let requesters = [world.requester(1, requesting()), world.requester(2, requesting())];
+    let group = requesters[0].device.group();
     let unheard =
         || -> Arc<dyn PageRequestHandler> { Arc::new(|_: PageRequestGroup| panic!("not in use")) };
     let own = world.iommu.handle_page_requests(group, unheard()).expect("nobody has them");
-    let container = world.container(&[group, askers[1].device.group()]);
+    let container = world.container(&[group, requesters[1].device.group()]);
     let refused = world.iommu.handle_page_requests(group, unheard()).err();
     assert_eq!(refused, Some(HandlerError::InContainer { group, container: container.id() }));
     let passing = world.plug(3);
@@ -337,18 +343,21 @@ fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
     let registered = container.handle_page_requests(queue.handler()).expect("nobody has them");
     let taken = HandlerError::Taken { domain: DomainOf::Container(container.id()) };
     assert_eq!(container.handle_page_requests(unheard()).err(), Some(taken));
-    let groups = [askers[0].ask(None, &[0x1000]), askers[1].ask(None, &[0x2000])];
+    let groups = [requesters[0].request(None, &[0x1000]), requesters[1].request(None, &[0x2000])];
     world.resolve();
     let mut seen = Vec::new();
     queue.read(8, |cookie, device, _| seen.push((success(cookie), device))).expect("room");
     assert_eq!(
         seen.iter().map(|(_, device)| *device).collect::<Vec<_>>(),
-        [askers[0].device.bdf(), askers[1].device.bdf()]
+        [requesters[0].device.bdf(), requesters[1].device.bdf()]
     );
     // What was handed out is its owner's to answer, registered or not.
     drop(registered);
     queue.answer(&seen.iter().map(|(answer, _)| *answer).collect::<Vec<_>>()).expect("pending");
-    assert_eq!((askers[0].outcome(groups[0]), askers[1].outcome(groups[1])), (SUCCESS, SUCCESS));
+    assert_eq!(
+        (requesters[0].outcome(groups[0]), requesters[1].outcome(groups[1])),
+        (SUCCESS, SUCCESS)
+    );
     drop((container, own));
 }
 
@@ -356,44 +365,44 @@ fn a_group_in_a_container_has_its_requests_go_to_the_container_s_handler() {
 #[test]
 fn a_group_s_own_handler_gets_nothing_in_a_container_and_the_requests_again_after() {
     let world = World::new();
-    let asker = world.asker(1, asking());
-    let group = asker.device.group();
+    let requester = world.requester(1, requesting());
+    let group = requester.device.group();
     let (own, shared) = (FaultQueue::new(8, || {}), FaultQueue::new(8, || {}));
     let registered =
         world.iommu.handle_page_requests(group, own.handler()).expect("nobody has them");
-    let ask = || {
-        let index = asker.ask(None, &[0x1000]);
+    let request = || {
+        let index = requester.request(None, &[0x1000]);
         world.resolve();
         index
     };
-    let before = ask();
+    let before = request();
     let container = world.container(&[group]);
     assert_eq!(
-        (asker.outcome(before), own.read(8, |_, _, _| panic!("drained"))),
+        (requester.outcome(before), own.read(8, |_, _, _| panic!("drained"))),
         (INVALID, Ok(0)),
         "with the join"
     );
     assert_eq!(
-        asker.outcome(ask()),
+        requester.outcome(request()),
         INVALID,
         "the container has no handler, and its own is not asked"
     );
     let of_container = container.handle_page_requests(shared.handler()).expect("nobody has them");
-    let inside = ask();
-    assert_eq!((asker.outcome(inside), own.len(), shared.len()), (None, (0, 0), (1, 0)));
+    let inside = request();
+    assert_eq!((requester.outcome(inside), own.len(), shared.len()), (None, (0, 0), (1, 0)));
     container.remove(group).expect("it is in there");
-    assert_eq!(asker.outcome(inside), INVALID, "with the leave");
-    let after = ask();
-    assert_eq!((asker.outcome(after), own.len()), (None, (1, 0)));
+    assert_eq!(requester.outcome(inside), INVALID, "with the leave");
+    let after = request();
+    assert_eq!((requester.outcome(after), own.len()), (None, (1, 0)));
     drop((of_container, container, registered, own, shared));
-    world.take_down(&[&asker]);
+    world.take_down(&[&requester]);
 }
 
 // shows F1
 #[test]
 fn a_group_that_its_handler_drops_or_panics_over_is_answered_invalid_and_the_next_one_comes() {
     let world = World::new();
-    let asker = world.asker(1, asking());
+    let requester = world.requester(1, requesting());
     let space = absent();
     let handler = |group: PageRequestGroup| match group.requests()[0].address {
         address if address == page(0) => drop(group),
@@ -403,14 +412,15 @@ fn a_group_that_its_handler_drops_or_panics_over_is_answered_invalid_and_the_nex
     let bond = world
         .iommu
         .bind_device(
-            &asker.device,
+            &requester.device,
             &space.handle(),
             Bind::new(()).on_page_requests(Arc::new(handler)),
         )
         .expect("free");
-    let groups: Vec<PrgIndex> = (0..3).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
+    let groups: Vec<PrgIndex> =
+        (0..3).map(|n| requester.request(Some(bond.pasid()), &[page(n)])).collect();
     assert_eq!(world.resolve(), 3);
-    let outcomes: Vec<_> = groups.iter().map(|group| asker.outcome(*group)).collect();
+    let outcomes: Vec<_> = groups.iter().map(|group| requester.outcome(*group)).collect();
     assert_eq!((outcomes, world.pages_under_way()), (vec![INVALID, INVALID, SUCCESS], (0, 0)));
     assert_eq!(world.iommu.page_counts().late_answers, 0);
 }
@@ -420,7 +430,7 @@ fn a_group_that_its_handler_drops_or_panics_over_is_answered_invalid_and_the_nex
 fn a_handler_that_unbinds_its_own_bond_does_not_wait_for_itself() {
     watched(|| {
         let world = World::new();
-        let asker = world.asker(1, asking());
+        let requester = world.requester(1, requesting());
         let space = absent();
         let held: Later<Bond<()>> = later();
         let slot = held.clone();
@@ -438,16 +448,19 @@ fn a_handler_that_unbinds_its_own_bond_does_not_wait_for_itself() {
         let bond = world
             .iommu
             .bind_device(
-                &asker.device,
+                &requester.device,
                 &space.handle(),
                 Bind::new(()).on_page_requests(Arc::new(handler)),
             )
             .expect("free");
         let pasid = Some(bond.pasid());
         *held.lock() = Some(bond);
-        let groups = [asker.ask(pasid, &[page(0)]), asker.ask(pasid, &[page(1)])];
+        let groups = [requester.request(pasid, &[page(0)]), requester.request(pasid, &[page(1)])];
         assert_eq!(world.resolve(), 1);
-        assert_eq!((asker.outcome(groups[0]), asker.outcome(groups[1])), (INVALID, INVALID));
+        assert_eq!(
+            (requester.outcome(groups[0]), requester.outcome(groups[1])),
+            (INVALID, INVALID)
+        );
         assert_eq!((world.iommu.object_counts().bonds, world.iommu.object_counts().pasids), (0, 0));
         assert!(held.lock().is_none());
     });
@@ -458,7 +471,7 @@ fn a_handler_that_unbinds_its_own_bond_does_not_wait_for_itself() {
 fn no_group_of_a_device_that_is_being_removed_is_handed_on() {
     watched(|| {
         let world = World::new();
-        let asker = world.asker(1, asking());
+        let requester = world.requester(1, requesting());
         let space = absent();
         let handed: Noted<Option<Pasid>> = Arc::new(Mutex::new(Vec::new()));
         let notes = handed.clone();
@@ -466,20 +479,24 @@ fn no_group_of_a_device_that_is_being_removed_is_handed_on() {
             Arc::new(move |group: PageRequestGroup| notes.lock().push(group.pasid()));
         let registered = world
             .iommu
-            .handle_page_requests(asker.device.group(), handler.clone())
+            .handle_page_requests(requester.device.group(), handler.clone())
             .expect("nobody has them");
         let bond = world
             .iommu
-            .bind_device(&asker.device, &space.handle(), Bind::new(()).on_page_requests(handler))
+            .bind_device(
+                &requester.device,
+                &space.handle(),
+                Bind::new(()).on_page_requests(handler),
+            )
             .expect("free");
         // An access in flight holds the removal up, and the groups wait meanwhile.
-        let parked = Parked::by_pasid(&space, &asker.device.port(), bond.pasid());
-        asker.ask(Some(bond.pasid()), &[page(0)]);
-        asker.ask(None, &[0x1000]);
+        let parked = Parked::by_pasid(&space, &requester.device.port(), bond.pasid());
+        requester.request(Some(bond.pasid()), &[page(0)]);
+        requester.request(None, &[0x1000]);
         world.sort();
-        let (iommu, device): (Iommu, _) = (world.iommu.clone(), asker.device.clone());
+        let (iommu, device): (Iommu, _) = (world.iommu.clone(), requester.device.clone());
         let removing = std::thread::spawn(move || iommu.remove(&device, Removal::Surprise));
-        let port = asker.device.port();
+        let port = requester.device.port();
         eventually("the removal has begun", || {
             reason(port.read(None, 0, &mut [0; 8])) == Some(FaultReason::DeviceRemoved)
         });
@@ -496,20 +513,20 @@ fn no_group_of_a_device_that_is_being_removed_is_handed_on() {
 #[test]
 fn mappings_of_a_domain_with_a_handler_are_its_owner_s_affair() {
     let world = World::new();
-    let asker = world.asker(1, asking());
+    let requester = world.requester(1, requesting());
     let space = absent();
-    world.iommu.map(asker.device.group(), &mapping(0x1000, 1, &space, page(0))).expect("free");
+    world.iommu.map(requester.device.group(), &mapping(0x1000, 1, &space, page(0))).expect("free");
     let queue = FaultQueue::new(8, || {});
     let registered = world
         .iommu
-        .handle_page_requests(asker.device.group(), queue.handler())
+        .handle_page_requests(requester.device.group(), queue.handler())
         .expect("nobody has them");
-    let group = asker.ask(None, &[0x1000]);
+    let group = requester.request(None, &[0x1000]);
     world.resolve();
     assert_eq!((queue.len(), space.resolved()), ((1, 0), 0));
     drop((queue, registered));
-    assert_eq!(asker.outcome(group), INVALID);
-    let again = asker.ask(None, &[0x1000]);
+    assert_eq!(requester.outcome(group), INVALID);
+    let again = requester.request(None, &[0x1000]);
     world.resolve();
-    assert_eq!((asker.outcome(again), space.resolved()), (SUCCESS, 1), "the provider's again");
+    assert_eq!((requester.outcome(again), space.resolved()), (SUCCESS, 1), "the provider's again");
 }

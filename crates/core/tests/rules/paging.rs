@@ -1,19 +1,21 @@
-//! A device that asks for pages over a link that the test works by hand, and nobody who sorts and
+//! A device that requests pages over a link that the test works by hand, and nobody who sorts and
 //! resolves but the test.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use sva_core::event::ObjectCounts;
+use sva_core::link::{ToDevice, ToIommu};
 use sva_core::pri::{GroupOutcome, PageRequest, PageResponse, PrgIndex, StopMarker};
 use sva_core::pri::{PageRequestGroup, PageRequestHandler, ResponseCode};
 use sva_core::{
     Access, AtsPort, Bond, Capabilities, Device, DeviceSpec, Fault, FaultReason, Iommu,
-    IommuConfig, ObjectCounts, Pasid, PasidWidth, Plug, Removal, ToDevice, ToIommu,
+    IommuConfig, Pasid, PasidWidth, Plug, Removal,
 };
 use sva_sync::Mutex;
 use sva_testkit::{MemorySpace, PAGE};
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 
 /// Page requests that a device may have outstanding.
@@ -27,7 +29,7 @@ pub(crate) const FAILURE: Option<GroupOutcome> =
     Some(GroupOutcome::Response(ResponseCode::ResponseFailure));
 
 /// What all devices here can do: everything, with [`CREDIT`].
-pub(crate) fn asking() -> Capabilities {
+pub(crate) fn requesting() -> Capabilities {
     Capabilities { pasid: everything().pasid, ..Capabilities::translating(PasidWidth::MAX, CREDIT) }
 }
 
@@ -36,21 +38,21 @@ pub(crate) fn page(number: u64) -> u64 {
     BASE + number * PAGE
 }
 
-/// A device that asks for pages.
-pub(crate) struct Asker {
+/// A device that requests pages.
+pub(crate) struct PageRequester {
     pub(crate) device: Device,
     pub(crate) port: AtsPort,
-    pub(crate) link: Arc<Held>,
+    pub(crate) link: Arc<ManualLink>,
     /// Any message of it, to be changed.
-    wire: Letter,
+    wire: Packet,
 }
 
 impl World {
     /// Plugs a device in, with ATS and page requests on. Its link holds nothing yet.
-    pub(crate) fn asker(&self, number: u8, capabilities: Capabilities) -> Asker {
-        let link = Held::new(no_message);
+    pub(crate) fn requester(&self, number: u8, capabilities: Capabilities) -> PageRequester {
+        let link = ManualLink::new(no_message);
         let plug = Plug::new(DeviceSpec { bdf: bdf(number), capabilities }).link(link.clone());
-        let device = self.iommu.plug_in(plug).expect("the address is free").device;
+        let device = self.iommu.plug(plug).expect("the address is free").device;
         device.enable_ats().expect("it has ATS");
         device.enable_pri().expect("and page requests");
         let port = device.ats_port();
@@ -58,7 +60,7 @@ impl World {
         port.send_stop_marker(Pasid::new(1).expect("small"));
         let wire = link.take(page_messages);
         link.hold(no_message);
-        Asker { device, port, link, wire }
+        PageRequester { device, port, link, wire }
     }
 
     /// Sorts all that is in the queue. Answers how many steps that took.
@@ -75,8 +77,8 @@ impl World {
 
     /// Page requests that are not in a complete group, and groups that are not answered.
     pub(crate) fn pages_under_way(&self) -> (usize, usize) {
-        let census = self.iommu.object_counts();
-        (census.page_requests, census.page_groups)
+        let counts = self.iommu.object_counts();
+        (counts.page_requests, counts.page_groups)
     }
 
     /// Why page requests were refused, by the log.
@@ -89,27 +91,27 @@ impl World {
     }
 
     /// Removes these devices, and looks that nothing is left.
-    pub(crate) fn take_down(&self, askers: &[&Asker]) {
-        for asker in askers {
-            asker.link.hold(no_message);
-            asker.link.lose_all(any_message);
-            self.iommu.remove(&asker.device, Removal::Orderly).expect("plugged");
+    pub(crate) fn take_down(&self, requesters: &[&PageRequester]) {
+        for requester in requesters {
+            requester.link.hold(no_message);
+            requester.link.lose_all(any_message);
+            self.iommu.remove(&requester.device, Removal::Orderly).expect("plugged");
         }
         assert_eq!(self.iommu.object_counts(), ObjectCounts::default());
     }
 }
 
-impl Asker {
-    /// Asks for pages to read, as one whole group.
-    pub(crate) fn ask(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
+impl PageRequester {
+    /// Requests pages to read, as one whole group.
+    pub(crate) fn request(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
         let (last, before) = addresses.split_last().expect("a group has a request");
-        let group = self.ask_part(pasid, before);
+        let group = self.request_part(pasid, before);
         self.finish(group, *last);
         group
     }
 
-    /// Asks for pages to read, with more to follow.
-    pub(crate) fn ask_part(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
+    /// Requests pages to read, with more to follow.
+    pub(crate) fn request_part(&self, pasid: Option<Pasid>, addresses: &[u64]) -> PrgIndex {
         let group = self.port.open_group(pasid).expect("an index is free");
         for address in addresses {
             self.port.request_page(group, *address, Access::READ, false).expect("there is credit");
@@ -117,13 +119,18 @@ impl Asker {
         group
     }
 
-    /// Asks for the last page of a group.
+    /// Requests the last page of a group.
     pub(crate) fn finish(&self, group: PrgIndex, address: u64) {
         self.port.request_page(group, address, Access::READ, true).expect("there is credit");
     }
 
-    /// Asks for one page with this kind of access.
-    pub(crate) fn ask_as(&self, pasid: Option<Pasid>, address: u64, access: Access) -> PrgIndex {
+    /// Requests one page with this kind of access.
+    pub(crate) fn request_as(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+    ) -> PrgIndex {
         let group = self.port.open_group(pasid).expect("an index is free");
         self.port.request_page(group, address, access, true).expect("there is credit");
         group
@@ -205,10 +212,10 @@ pub(crate) fn note_resolved(space: &MemorySpace) -> Noted<u64> {
     noted
 }
 
-/// A world with one asker that is bound to one space whose pages are all absent.
+/// A world with one requester that is bound to one space whose pages are all absent.
 pub(crate) struct Setting {
     pub(crate) world: World,
-    pub(crate) asker: Asker,
+    pub(crate) requester: PageRequester,
     pub(crate) space: MemorySpace,
     pub(crate) bond: Bond<()>,
 }
@@ -220,10 +227,10 @@ impl Setting {
 
     pub(crate) fn with(config: IommuConfig) -> Self {
         let world = World::with(config);
-        let asker = world.asker(1, asking());
+        let requester = world.requester(1, requesting());
         let space = absent();
-        let bond = world.bind(&asker.device, &space);
-        Self { world, asker, space, bond }
+        let bond = world.bind(&requester.device, &space);
+        Self { world, requester, space, bond }
     }
 }
 
@@ -242,9 +249,9 @@ pub(crate) fn response(message: Message) -> PageResponse {
     }
 }
 
-/// A handler that keeps what it gets.
-pub(crate) fn keeping() -> (Noted<PageRequestGroup>, Arc<dyn PageRequestHandler>) {
-    let kept: Noted<PageRequestGroup> = Arc::new(Mutex::new(Vec::new()));
-    let keep = kept.clone();
-    (kept, Arc::new(move |group| keep.lock().push(group)))
+/// A handler that collects what it gets.
+pub(crate) fn collecting() -> (Noted<PageRequestGroup>, Arc<dyn PageRequestHandler>) {
+    let groups: Noted<PageRequestGroup> = Arc::new(Mutex::new(Vec::new()));
+    let slot = groups.clone();
+    (groups, Arc::new(move |group| slot.lock().push(group)))
 }

@@ -16,7 +16,10 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![3 => (1u8..=8).prop_map(Step::Allocate), 2 => any::<usize>().prop_map(Step::Release)]
+    prop_oneof![
+        3 => (1u8..=8).prop_map(Step::Allocate),
+        2 => any::<usize>().prop_map(Step::Release),
+    ]
 }
 
 proptest! {
@@ -24,7 +27,10 @@ proptest! {
 
     // shows U5, U6, B1
     #[test]
-    fn the_allocator_does_what_the_slow_model_does(bits in 1u8..=7, steps in prop::collection::vec(step(), 1..300)) {
+    fn the_allocator_does_what_the_slow_model_does(
+        bits in 1u8..=7,
+        steps in prop::collection::vec(step(), 1..300),
+    ) {
         let mut allocator = PasidAllocator::new(width(bits));
         let mut model = reference::Pasids::default();
         let mut held: Vec<PasidTag> = Vec::new();
@@ -36,12 +42,20 @@ proptest! {
                     match (allocator.allocate(asked), model.allocate(asked)) {
                         (Ok(tag), Some(number)) => {
                             prop_assert_eq!(tag.pasid.get(), number);
-                            prop_assert!(Some(tag.generation) > newest, "generations never come again");
+                            prop_assert!(
+                                Some(tag.generation) > newest,
+                                "generations never come again"
+                            );
                             newest = Some(tag.generation);
                             held.push(tag);
                         }
-                        (Err(exhausted), None) => prop_assert_eq!(exhausted, Exhausted { width: asked, in_use: held.len() as u32 }),
-                        (real, expected) => prop_assert!(false, "{real:?} where the model has {expected:?}"),
+                        (Err(exhausted), None) => {
+                            let in_use = held.len() as u32;
+                            prop_assert_eq!(exhausted, Exhausted { width: asked, in_use });
+                        }
+                        (real, expected) => {
+                            prop_assert!(false, "{real:?} where the model has {expected:?}")
+                        }
                     }
                 }
                 Step::Release(at) if !held.is_empty() => {
@@ -95,7 +109,7 @@ fn all_20_bits_are_given_once_and_come_again_in_the_order_of_their_release() {
 
 // shows U5
 #[test]
-fn a_released_number_is_not_given_again_before_all_others_of_its_width() {
+fn a_released_pasid_is_not_given_again_before_all_others_of_its_width() {
     let mut allocator = PasidAllocator::new(PasidWidth::MAX);
     let first = allocator.allocate(width(4)).expect("free");
     allocator.release(first);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bind, Bond, FaultReason, Removal, UnbindReport, WatchToken};
+use sva_core::space::WatchToken;
+use sva_core::{AddressSpace, Bind, Bond, FaultReason, Removal, UnbindReport};
 use sva_testkit::{Forwarding, ForwardingSpace};
 
 use crate::support::*;
@@ -33,7 +34,7 @@ impl ForwardingSpace for OnUnwatch {
 // shows U5, U2; regression 2: what comes after the release of the number is no business of the
 // unbind's.
 #[test]
-fn an_unbind_leaves_alone_who_got_its_number_before_it_returned() {
+fn an_unbind_leaves_alone_who_got_its_pasid_before_it_returned() {
     watched(|| {
         let world = World::new();
         let device = world.plug_as(1, capable(1)).device;

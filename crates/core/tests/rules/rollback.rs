@@ -1,9 +1,10 @@
 //! All or nothing: what a refused bind, BIND, MAP or join leaves behind is what was there before
 //! (rules B2, B3, G2, G3).
 
+use sva_core::device::Feature;
 use sva_core::error::{BindGroupError, ContainerBindError, JoinError, Refusal, SpaceRefusal};
 use sva_core::topology::PathDefect;
-use sva_core::{AddrRange, Bind, Device, EndReason, Feature, Features, SpaceCapabilities};
+use sva_core::{AddrRange, Bind, Device, EndReason, Features, SpaceCapabilities};
 use sva_testkit::{Forwarding, ForwardingSpace, MemorySpace, PAGE};
 
 use crate::support::*;
@@ -94,9 +95,11 @@ fn a_space_that_ends_between_the_check_and_the_watch_costs_no_pasid() {
     let error = refused_without_a_trace(&world, &space, &[&device], |bind| {
         world.iommu.bind_device(&device, &handle, bind).map(drop)
     });
-    assert!(
-        matches!(error, sva_core::error::BindError::Space(SpaceRefusal::Ended(e)) if e.0 == EndReason::Execed)
-    );
+    assert!(matches!(
+        error,
+        sva_core::error::BindError::Space(SpaceRefusal::Ended(e))
+            if e.0 == EndReason::Execed
+    ));
     let other = crate::support::space();
     assert_eq!(world.bind(&device, &other).pasid().get(), 1, "the one PASID is free");
 }
@@ -117,7 +120,11 @@ fn a_refused_bind_group_leaves_nothing_and_the_bonds_of_before_live_on() {
         world.iommu.bind_group(group, &held.handle(), bind).map(drop)
     });
     assert!(
-        matches!(again, BindGroupError::Device(Refusal::AlreadyBound { device, .. }) if device == bdf(1)),
+        matches!(
+            again,
+            BindGroupError::Device(Refusal::AlreadyBound { device, .. })
+                if device == bdf(1)
+        ),
         "{again:?}"
     );
     // The first member could be bound; the second cannot.
@@ -196,10 +203,13 @@ fn a_refused_join_leaves_the_group_free_and_the_container_as_it_was() {
     let error = refused_without_a_trace(&world, &bound, &[&inside, &conflicting], |_| {
         container.add(conflicting.group()).map(drop)
     });
-    assert!(
-        matches!(error, JoinError::Reserved { mapping, reserved: r, device } if mapping == reserved && r == reserved && device == bdf(4))
-    );
-    let text = "the container's mapping [0x10000, 0x10fff] meets the region [0x10000, 0x10fff] that is reserved for 0000:01:04.0";
+    assert!(matches!(
+        error,
+        JoinError::Reserved { mapping, reserved: r, device }
+            if mapping == reserved && r == reserved && device == bdf(4)
+    ));
+    let text = "the container's mapping [0x10000, 0x10fff] meets the region [0x10000, 0x10fff] \
+         that is reserved for 0000:01:04.0";
     assert_eq!(error.to_string(), text);
     assert_eq!(container.groups(), [inside.group()]);
     for free in [&narrow, &conflicting] {

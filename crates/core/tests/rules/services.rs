@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use sva_core::pri::FaultTimes;
-use sva_core::{Bind, Capabilities, IommuConfig, PasidWidth, WorkerConfig, Workers};
+use sva_core::pri::WorkerConfig;
+use sva_core::{Bind, Capabilities, IommuConfig, PasidWidth, Workers};
 use sva_testkit::PAGE;
 
-use crate::held::ScriptedClock;
+use crate::manual_link::ScriptedClock;
 use crate::support::*;
 
 fn translating() -> Capabilities {
@@ -15,7 +16,7 @@ fn translating() -> Capabilities {
 
 // shows F1, F4, T2
 #[test]
-fn a_translating_device_faults_pages_in_keeps_what_it_learned_and_forgets_it_with_the_change() {
+fn a_translating_device_faults_pages_in_caches_their_translations_and_drops_them_with_the_change() {
     let world = World::new();
     let device = world.plug_as(1, translating()).device;
     device.enable_ats().expect("it has ATS");
@@ -51,7 +52,7 @@ fn a_translating_device_faults_pages_in_keeps_what_it_learned_and_forgets_it_wit
 
 // shows F1
 #[test]
-fn a_binding_keeps_the_times_of_its_faults_part_by_part() {
+fn a_bond_records_the_times_of_its_faults_part_by_part() {
     let clock = ScriptedClock::new();
     let world = World::with_clock(IommuConfig::default(), clock.clone());
     let device = world.plug_as(1, translating()).device;

@@ -5,11 +5,13 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sva_core::device::PasidCapability;
+use sva_core::event::ObjectCounts;
 use sva_core::topology::SharedBecause;
 use sva_core::{
     Access, AddressSpace, Bdf, Bind, Bond, Capabilities, Container, Device, DeviceOps, DeviceSpec,
-    DmaError, DmaPort, Event, Fault, FaultReason, GroupId, Iommu, IommuConfig, MapRequest,
-    ObjectCounts, Pasid, PasidCapability, PasidTag, PasidWidth, Plugged,
+    DmaError, DmaPort, Event, Fault, FaultReason, GroupId, Iommu, IommuConfig, MapRequest, Pasid,
+    PasidTag, PasidWidth, Plug, Plugged,
 };
 use sva_sync::{Condvar, Mutex};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
@@ -87,7 +89,7 @@ impl World {
 
     pub(crate) fn plug_model(&self, number: u8, model: Arc<dyn DeviceOps>) -> Device {
         let spec = DeviceSpec { bdf: bdf(number), capabilities: everything() };
-        self.iommu.plug_with(spec, model).expect("the address is free").device
+        self.iommu.plug(Plug::new(spec).model(model)).expect("the address is free").device
     }
 
     pub(crate) fn bind(&self, device: &Device, space: &MemorySpace) -> Bond<()> {
@@ -130,7 +132,7 @@ pub(crate) fn mapping(iova: u64, pages: u64, space: &MemorySpace, address: u64) 
         len: pages * PAGE,
         space: space.handle(),
         address,
-        protection: sva_core::Protection::READ_WRITE,
+        permissions: sva_core::Permissions::READ_WRITE,
     }
 }
 
@@ -329,7 +331,7 @@ pub(crate) fn later<T>() -> Later<T> {
 /// Everything outside that a failed bind must leave as it was (rule B3).
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Before {
-    census: ObjectCounts,
+    counts: ObjectCounts,
     watches: usize,
     pasid: Option<PasidTag>,
     owners: Vec<Option<PasidTag>>,
@@ -344,7 +346,7 @@ impl Before {
         };
         let handle: Arc<dyn AddressSpace> = space.handle();
         Self {
-            census: iommu.object_counts(),
+            counts: iommu.object_counts(),
             watches: space.watches(),
             pasid: iommu.pasid_of(handle.id()),
             owners: devices.iter().flat_map(|device| first(device)).collect(),

@@ -5,32 +5,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sva_core::Extent;
+use sva_core::ats::Translation;
 use sva_core::ats::{
     InvalidationRequest, RequestId, TranslationAnswer, TranslationCompletion, TranslationRefusal,
 };
+use sva_core::device::PasidCapability;
+use sva_core::event::ObjectCounts;
+use sva_core::link::ToDevice;
+use sva_core::port::HostFailure;
+use sva_core::space::{NoSuchFrame, SpaceEnded, WatchToken};
 use sva_core::{
     Access, AddressSpace, AtsPort, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, DmaError,
-    EndReason, Event, Features, Frame, HostFailure, IommuConfig, NoSuchFrame, ObjectCounts, Pasid,
-    PasidCapability, PasidWidth, Plug, SpaceEnded, SpaceWatcher, StopCause, ToDevice, Translation,
-    WatchToken,
+    EndReason, Event, Features, Frame, IommuConfig, Pasid, PasidWidth, Plug, SpaceWatcher,
+    StopCause,
 };
 use sva_sync::Mutex;
 use sva_testkit::{Change, Forwarding, ForwardingSpace, MemorySpace};
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 
 /// What the IOMMU says in a message to a device about a translation.
-pub(crate) fn translation_in(letter: &Letter) -> TranslationCompletion {
-    match letter.message {
+pub(crate) fn translation_in(packet: &Packet) -> TranslationCompletion {
+    match packet.message {
         Message::Down(ToDevice::Translated(completion)) => completion,
         other => panic!("{other:?} is no translation completion"),
     }
 }
 
 /// What the IOMMU asks of a device in a message.
-pub(crate) fn request_in(letter: &Letter) -> InvalidationRequest {
-    match letter.message {
+pub(crate) fn request_in(packet: &Packet) -> InvalidationRequest {
+    match packet.message {
         Message::Down(ToDevice::Invalidate(request)) => request,
         other => panic!("{other:?} is no invalidation"),
     }
@@ -49,7 +54,7 @@ pub(crate) fn translating() -> Capabilities {
 }
 
 pub(crate) fn config() -> IommuConfig {
-    IommuConfig { invalidation_limit: ANSWER, invalidation_tries: TRIES, ..IommuConfig::default() }
+    IommuConfig::default().invalidation_limit(ANSWER).invalidation_tries(TRIES)
 }
 
 /// One device with ATS on, bound to one space, over a link that hands everything over unless the
@@ -57,7 +62,7 @@ pub(crate) fn config() -> IommuConfig {
 pub(crate) struct Rig {
     pub(crate) world: World,
     pub(crate) clock: Arc<ScriptedClock>,
-    pub(crate) link: Arc<Held>,
+    pub(crate) link: Arc<ManualLink>,
     pub(crate) device: Device,
     pub(crate) port: AtsPort,
     pub(crate) space: MemorySpace,
@@ -74,7 +79,7 @@ impl Rig {
     pub(crate) fn with(config: IommuConfig) -> Self {
         let clock = ScriptedClock::new();
         let world = World::with_clock(config, clock.clone());
-        let link = Held::new(no_message);
+        let link = ManualLink::new(no_message);
         let device = world.plug_translating(1, &link);
         let space = space();
         // Unless a test is about large ones.
@@ -96,13 +101,13 @@ impl Rig {
         (space, bond)
     }
 
-    /// Has the device keep the translation of `address`, for any access that the page permits.
+    /// Has the device cache the translation of `address`, for any access that the page permits.
     pub(crate) fn fill(&self, address: u64) {
-        assert_eq!(self.ask(address), TranslationAnswer::Cached);
+        assert_eq!(self.request(address), TranslationAnswer::Cached);
     }
 
     /// Sends a translation request for reading and answers what came of it.
-    pub(crate) fn ask(&self, address: u64) -> TranslationAnswer {
+    pub(crate) fn request(&self, address: u64) -> TranslationAnswer {
         let request = self.send(address);
         self.port.translation(request).expect("nothing holds the answer")
     }
@@ -136,14 +141,14 @@ impl Rig {
             .expect("a space that is synchronous")
     }
 
-    /// Writes by a translation that the device keeps; false where it keeps none.
-    pub(crate) fn write_kept(&self, address: u64, data: &[u8]) -> Result<bool, DmaError> {
+    /// Writes by a translation that the device caches; false where it has none.
+    pub(crate) fn write_cached(&self, address: u64, data: &[u8]) -> Result<bool, DmaError> {
         self.port
             .try_write(Some(self.pasid), address, data, Access::WRITE)
             .map(|done| done.is_some())
     }
 
-    /// A write by a kept translation that stays inside the space's memory until it is let go.
+    /// A write by a cached translation that stays inside the space's memory until it is let go.
     pub(crate) fn park(&self, address: u64) -> ParkedWrite {
         let (inside, go) = (Signal::new(), Signal::new());
         let (entered, leave) = (inside.clone(), go.clone());
@@ -259,7 +264,7 @@ impl World {
     }
 
     /// A device with ATS on, over `link`.
-    pub(crate) fn plug_translating(&self, number: u8, link: &Arc<Held>) -> Device {
+    pub(crate) fn plug_translating(&self, number: u8, link: &Arc<ManualLink>) -> Device {
         let device = self.plug_over(number, translating(), link);
         device.enable_ats().expect("it has ATS");
         device
@@ -269,10 +274,10 @@ impl World {
         &self,
         number: u8,
         capabilities: Capabilities,
-        link: &Arc<Held>,
+        link: &Arc<ManualLink>,
     ) -> Device {
         let plug = Plug::new(DeviceSpec { bdf: bdf(number), capabilities }).link(link.clone());
-        self.iommu.plug_in(plug).expect("the address is free").device
+        self.iommu.plug(plug).expect("the address is free").device
     }
 
     /// How often this device was cut off, by the log.
@@ -362,7 +367,7 @@ impl ForwardingSpace for GatedSpace {
 
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         self.take_failure()?;
-        self.inner.run(address, privileged)
+        self.inner.extent(address, privileged)
     }
 
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {

@@ -45,7 +45,11 @@ fn unbind_stops_the_device_first_then_access_and_releases_the_pasid_after_the_la
             .map(drop)
             .expect_err("the slot is taken");
         assert!(
-            matches!(error, sva_core::error::BindError::Device(Refusal::StillUnbinding { pasid: p, .. }) if p == pasid),
+            matches!(
+                error,
+                sva_core::error::BindError::Device(Refusal::StillUnbinding { pasid: p, .. })
+                    if p == pasid
+            ),
             "{error}"
         );
         parked.release().expect("it was under way before the unbind");
@@ -214,7 +218,7 @@ fn an_entry_is_made_non_present_before_it_is_cleared() {
 // regression 1: the number is given back with the last bond, however long the space has been dead.
 // shows U5, U6
 #[test]
-fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_its_number() {
+fn a_bond_of_a_dead_space_that_is_unbound_late_does_not_touch_the_next_owner_of_its_pasid() {
     let world = World::new();
     let device = world.plug_as(1, capable(1)).device;
     let (dead, next) = (space(), space());

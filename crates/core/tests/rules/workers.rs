@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sva_core::pri::WorkerConfig;
 use sva_core::pri::{GroupOutcome, PrgIndex};
-use sva_core::{AtsPort, Bond, Capabilities, Event, Pasid, Removal, WorkerConfig, Workers};
+use sva_core::{AtsPort, Bond, Capabilities, Event, Pasid, Removal, Workers};
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sva_testkit::{MemorySpace, PAGE};
@@ -14,32 +15,32 @@ use crate::paging::*;
 use crate::support::{Noted, Signal, World, eventually, space, watched};
 
 fn workers(world: &World, threads: usize, most: usize) -> Workers {
-    Workers::start(&world.iommu, WorkerConfig { threads, most })
+    Workers::start(&world.iommu, WorkerConfig::default().threads(threads).most(most))
         .expect("the machine has room for threads")
 }
 
 /// Waits for what comes of a group.
-fn outcome_of(asker: &Asker, group: PrgIndex) -> Option<GroupOutcome> {
+fn outcome_of(requester: &PageRequester, group: PrgIndex) -> Option<GroupOutcome> {
     let mut outcome = None;
     eventually("the group is answered", || {
-        outcome = asker.outcome(group);
+        outcome = requester.outcome(group);
         outcome.is_some()
     });
     outcome
 }
 
-/// A space, bound to the asker's device.
-fn bound(world: &World, asker: &Asker) -> (MemorySpace, Bond<()>) {
+/// A space, bound to the requester's device.
+fn bound(world: &World, requester: &PageRequester) -> (MemorySpace, Bond<()>) {
     let space = absent();
-    let bond = world.bind(&asker.device, &space);
+    let bond = world.bind(&requester.device, &space);
     (space, bond)
 }
 
 // shows S3
 #[test]
 fn spaces_take_turns_and_the_groups_of_one_space_keep_their_order() {
-    let Setting { world, asker, space, bond } = Setting::new();
-    let (other_space, other_bond) = bound(&world, &asker);
+    let Setting { world, requester, space, bond } = Setting::new();
+    let (other_space, other_bond) = bound(&world, &requester);
     let notes: Noted<(u8, u64)> = Arc::new(Mutex::new(Vec::new()));
     for (name, space) in [(0, &space), (1, &other_space)] {
         let notes = notes.clone();
@@ -49,9 +50,9 @@ fn spaces_take_turns_and_the_groups_of_one_space_keep_their_order() {
         });
     }
     for n in 0..4 {
-        asker.ask(Some(bond.pasid()), &[page(n)]);
+        requester.request(Some(bond.pasid()), &[page(n)]);
     }
-    asker.ask(Some(other_bond.pasid()), &[page(8)]);
+    requester.request(Some(other_bond.pasid()), &[page(8)]);
     assert_eq!(world.resolve(), 5);
     assert_eq!(
         *notes.lock(),
@@ -63,7 +64,7 @@ fn spaces_take_turns_and_the_groups_of_one_space_keep_their_order() {
 #[test]
 fn the_groups_of_one_space_are_resolved_one_at_a_time_whatever_threads_there_are() {
     watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
+        let Setting { world, requester, space, bond } = Setting::new();
         let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (count, seen) = (inside.clone(), most.clone());
         space.on_resolve(move |_| {
@@ -77,9 +78,10 @@ fn the_groups_of_one_space_are_resolved_one_at_a_time_whatever_threads_there_are
         });
         let _workers = workers(&world, 4, 8);
         for _ in 0..16 {
-            let groups: Vec<PrgIndex> =
-                (0..u64::from(CREDIT)).map(|n| asker.ask(Some(bond.pasid()), &[page(n)])).collect();
-            assert!(groups.into_iter().all(|group| outcome_of(&asker, group) == SUCCESS));
+            let groups: Vec<PrgIndex> = (0..u64::from(CREDIT))
+                .map(|n| requester.request(Some(bond.pasid()), &[page(n)]))
+                .collect();
+            assert!(groups.into_iter().all(|group| outcome_of(&requester, group) == SUCCESS));
             space.absent(page(0), PAGES_ASKED * PAGE);
         }
         assert_eq!((most.load(Ordering::SeqCst), space.resolved()), (1, 16 * u64::from(CREDIT)));
@@ -92,22 +94,25 @@ const PAGES_ASKED: u64 = CREDIT as u64;
 #[test]
 fn a_slow_space_that_holds_the_only_thread_holds_up_no_other_space() {
     watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
-        let (_other_space, other_bond) = bound(&world, &asker);
+        let Setting { world, requester, space, bond } = Setting::new();
+        let (_other_space, other_bond) = bound(&world, &requester);
         let slow = Slow::new(&space);
         let workers = workers(&world, 1, 4);
-        let held = asker.ask(Some(bond.pasid()), &[page(0)]);
+        let held = requester.request(Some(bond.pasid()), &[page(0)]);
         slow.inside.wait();
-        let behind = asker.ask(Some(bond.pasid()), &[page(1)]);
-        let other = asker.ask(Some(other_bond.pasid()), &[page(0)]);
-        assert_eq!(outcome_of(&asker, other), SUCCESS);
-        assert_eq!((asker.outcome(held), asker.outcome(behind)), (None, None));
+        let behind = requester.request(Some(bond.pasid()), &[page(1)]);
+        let other = requester.request(Some(other_bond.pasid()), &[page(0)]);
+        assert_eq!(outcome_of(&requester, other), SUCCESS);
+        assert_eq!((requester.outcome(held), requester.outcome(behind)), (None, None));
         // The additional thread ends again, and the slow space still holds up nobody.
         eventually("the additional thread ends", || workers.threads() == 1);
-        let other = asker.ask(Some(other_bond.pasid()), &[page(1)]);
-        assert_eq!(outcome_of(&asker, other), SUCCESS);
+        let other = requester.request(Some(other_bond.pasid()), &[page(1)]);
+        assert_eq!(outcome_of(&requester, other), SUCCESS);
         slow.let_go();
-        assert_eq!((outcome_of(&asker, held), outcome_of(&asker, behind)), (SUCCESS, SUCCESS));
+        assert_eq!(
+            (outcome_of(&requester, held), outcome_of(&requester, behind)),
+            (SUCCESS, SUCCESS)
+        );
         assert!(world.events().is_empty(), "there was always a thread to be had");
     });
 }
@@ -118,16 +123,18 @@ fn more_slow_spaces_than_threads_are_told_once_and_the_threads_end_when_those_ar
     watched(|| {
         const MOST: usize = 4;
         let world = World::new();
-        let asker = world.asker(1, asking());
-        let spaces: Vec<_> = (0..MOST).map(|_| bound(&world, &asker)).collect();
-        let (_quick_space, quick_bond) = bound(&world, &asker);
+        let requester = world.requester(1, requesting());
+        let spaces: Vec<_> = (0..MOST).map(|_| bound(&world, &requester)).collect();
+        let (_quick_space, quick_bond) = bound(&world, &requester);
         let slow: Vec<Slow> = spaces.iter().map(|(space, _)| Slow::new(space)).collect();
         let workers = workers(&world, 1, MOST);
-        let held: Vec<PrgIndex> =
-            spaces.iter().map(|(_, bond)| asker.ask(Some(bond.pasid()), &[page(0)])).collect();
+        let held: Vec<PrgIndex> = spaces
+            .iter()
+            .map(|(_, bond)| requester.request(Some(bond.pasid()), &[page(0)]))
+            .collect();
         slow.iter().for_each(|slow| slow.inside.wait());
         assert_eq!(workers.threads(), MOST, "one for each slow space");
-        let waits = asker.ask(Some(quick_bond.pasid()), &[page(0)]);
+        let waits = requester.request(Some(quick_bond.pasid()), &[page(0)]);
         let mut events = Vec::new();
         eventually("it is said", || {
             events.extend(world.events());
@@ -137,18 +144,21 @@ fn more_slow_spaces_than_threads_are_told_once_and_the_threads_end_when_those_ar
         eventually("time passes", || told.elapsed() > Duration::from_millis(50));
         events.extend(world.events());
         assert_eq!(events, [Event::WorkersExhausted { threads: MOST }]);
-        assert_eq!((workers.threads(), asker.outcome(waits)), (MOST, None));
+        assert_eq!((workers.threads(), requester.outcome(waits)), (MOST, None));
         slow[2].let_go();
-        assert_eq!((outcome_of(&asker, waits), outcome_of(&asker, held[2])), (SUCCESS, SUCCESS));
+        assert_eq!(
+            (outcome_of(&requester, waits), outcome_of(&requester, held[2])),
+            (SUCCESS, SUCCESS)
+        );
         slow.iter().for_each(Slow::let_go);
         assert!(
             held.iter()
                 .enumerate()
-                .all(|(n, group)| n == 2 || outcome_of(&asker, *group) == SUCCESS)
+                .all(|(n, group)| n == 2 || outcome_of(&requester, *group) == SUCCESS)
         );
         eventually("the threads end", || workers.threads() == 1);
-        let again = asker.ask(Some(quick_bond.pasid()), &[page(1)]);
-        assert_eq!((outcome_of(&asker, again), world.events()), (SUCCESS, vec![]));
+        let again = requester.request(Some(quick_bond.pasid()), &[page(1)]);
+        assert_eq!((outcome_of(&requester, again), world.events()), (SUCCESS, vec![]));
     });
 }
 
@@ -156,15 +166,15 @@ fn more_slow_spaces_than_threads_are_told_once_and_the_threads_end_when_those_ar
 #[test]
 fn workers_that_are_dropped_finish_what_they_are_at_and_leave_the_rest_to_the_next() {
     watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
-        let (_other_space, other_bond) = bound(&world, &asker);
+        let Setting { world, requester, space, bond } = Setting::new();
+        let (_other_space, other_bond) = bound(&world, &requester);
         let slow = Slow::new(&space);
         let first = workers(&world, 1, 1);
-        let held = asker.ask(Some(bond.pasid()), &[page(0)]);
+        let held = requester.request(Some(bond.pasid()), &[page(0)]);
         slow.inside.wait();
         let left = [
-            asker.ask(Some(bond.pasid()), &[page(1)]),
-            asker.ask(Some(other_bond.pasid()), &[page(0)]),
+            requester.request(Some(bond.pasid()), &[page(1)]),
+            requester.request(Some(other_bond.pasid()), &[page(0)]),
         ];
         let over = Signal::new();
         let dropping = std::thread::spawn({
@@ -178,12 +188,14 @@ fn workers_that_are_dropped_finish_what_they_are_at_and_leave_the_rest_to_the_ne
         assert!(!over.is_on(), "the thread is still with the provider");
         slow.let_go();
         dropping.join().expect("no panic");
-        assert_eq!(asker.outcome(held), SUCCESS);
-        let after = asker.ask(Some(bond.pasid()), &[page(2)]);
+        assert_eq!(requester.outcome(held), SUCCESS);
+        let after = requester.request(Some(bond.pasid()), &[page(2)]);
         (0..1000).for_each(|_| std::thread::yield_now());
-        assert_eq!(asker.outcome(after), None, "nobody is there");
+        assert_eq!(requester.outcome(after), None, "nobody is there");
         let _second = workers(&world, 2, 2);
-        assert!(left.into_iter().chain([after]).all(|group| outcome_of(&asker, group) == SUCCESS));
+        assert!(
+            left.into_iter().chain([after]).all(|group| outcome_of(&requester, group) == SUCCESS)
+        );
     });
 }
 
@@ -191,16 +203,19 @@ fn workers_that_are_dropped_finish_what_they_are_at_and_leave_the_rest_to_the_ne
 #[test]
 fn a_provider_that_panics_costs_its_group_and_no_thread() {
     watched(|| {
-        let Setting { world, asker, space, bond } = Setting::new();
-        let (_sound_space, sound_bond) = bound(&world, &asker);
+        let Setting { world, requester, space, bond } = Setting::new();
+        let (_sound_space, sound_bond) = bound(&world, &requester);
         space.on_resolve(|_| panic!("a provider that cannot"));
         let workers = workers(&world, 1, 1);
         for n in 0..4 {
             let (broken, sound) = (
-                asker.ask(Some(bond.pasid()), &[page(n)]),
-                asker.ask(Some(sound_bond.pasid()), &[page(n)]),
+                requester.request(Some(bond.pasid()), &[page(n)]),
+                requester.request(Some(sound_bond.pasid()), &[page(n)]),
             );
-            assert_eq!((outcome_of(&asker, broken), outcome_of(&asker, sound)), (INVALID, SUCCESS));
+            assert_eq!(
+                (outcome_of(&requester, broken), outcome_of(&requester, sound)),
+                (INVALID, SUCCESS)
+            );
         }
         assert_eq!((workers.threads(), world.pages_under_way()), (1, (0, 0)));
         drop(workers);
@@ -261,28 +276,30 @@ fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_
     watched(move || {
         let world = World::new();
         // Less credit than threads: one that waits for the other's answer must not miss it.
-        let askers: Vec<Asker> = (1..=DEVICES)
-            .map(|n| world.asker(n, Capabilities { pri: Some(1), ..asking() }))
+        let requesters: Vec<PageRequester> = (1..=DEVICES)
+            .map(|n| world.requester(n, Capabilities { pri: Some(1), ..requesting() }))
             .collect();
         let spaces: Vec<MemorySpace> = (0..SPACES).map(|_| space()).collect();
         for (which, space) in spaces.iter().enumerate() {
             (0..16).for_each(|number| space.poke(page(number), &mark(which, number)));
             space.absent(page(0), 16 * PAGE);
         }
-        let bonds: Vec<Vec<Bond<()>>> = askers
+        let bonds: Vec<Vec<Bond<()>>> = requesters
             .iter()
-            .map(|asker| spaces.iter().map(|space| world.bind(&asker.device, space)).collect())
+            .map(|requester| {
+                spaces.iter().map(|space| world.bind(&requester.device, space)).collect()
+            })
             .collect();
         let workers = workers(&world, 2, 4);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let (spaces, stop) = (&spaces, &stop);
             let mut threads = Vec::new();
-            for (n, asker) in askers.iter().enumerate() {
+            for (n, requester) in requesters.iter().enumerate() {
                 let pasids: Vec<Pasid> = bonds[n].iter().map(Bond::pasid).collect();
                 for thread in 0..THREADS_EACH {
                     let (port, pasids, at) =
-                        (asker.port.clone(), pasids.clone(), slot(n as u8, thread));
+                        (requester.port.clone(), pasids.clone(), slot(n as u8, thread));
                     let mut random = fastrand::Rng::with_seed(seed ^ at);
                     threads
                         .push(scope.spawn(move || storm(&port, spaces, &pasids, at, &mut random)));
@@ -318,15 +335,15 @@ fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_
             "{counts:?}"
         );
         assert_eq!((counts.lost, counts.late_answers, counts.overflows), (0, 0, 0));
-        for asker in &askers {
-            let own = asker.device.page_request_counts();
+        for requester in &requesters {
+            let own = requester.device.page_request_counts();
             assert_eq!((own.responses, own.unexpected), (own.requests, 0));
-            world.iommu.remove(&asker.device, Removal::Orderly).expect("plugged");
+            world.iommu.remove(&requester.device, Removal::Orderly).expect("plugged");
         }
         for (which, space) in spaces.iter().enumerate() {
             (0..16).for_each(|number| assert_eq!(space.peek(page(number), 8), mark(which, number)));
             assert_eq!((space.watches(), space.changes_under_way()), (0, 0));
         }
-        assert_eq!(world.iommu.object_counts(), sva_core::ObjectCounts::default());
+        assert_eq!(world.iommu.object_counts(), sva_core::event::ObjectCounts::default());
     });
 }

@@ -1,6 +1,6 @@
 //! Batches: a list of descriptors, fetched once.
 
-use sva_core::DmaCause;
+use sva_core::port::DmaCause;
 use zerocopy::IntoBytes;
 
 use super::decode::Place;

@@ -23,7 +23,8 @@ mod transfer;
 
 use std::sync::Arc;
 
-use sva_core::{DmaCause, DmaPort, Pasid};
+use sva_core::port::DmaCause;
+use sva_core::{DmaPort, Pasid};
 use sva_sync::Mutex;
 use zerocopy::IntoBytes;
 

@@ -1,6 +1,7 @@
 //! From how far a kernel came to what its completion record says.
 
-use sva_core::{Access, DmaCause, FaultReason};
+use sva_core::port::DmaCause;
+use sva_core::{Access, FaultReason};
 
 use super::Abandoned;
 use super::decode::Rejection;

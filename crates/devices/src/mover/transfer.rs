@@ -3,7 +3,8 @@
 
 use std::ops::Range;
 
-use sva_core::{DmaCause, Pasid, Segment};
+use sva_core::port::DmaCause;
+use sva_core::{Pasid, Segment};
 
 use super::DataMover;
 use crate::access::{Halt, JobPort, Part};

@@ -8,7 +8,8 @@
 
 use std::ops::Range;
 
-use sva_core::{AddrRange, DmaCause, Pasid, Segment};
+use sva_core::port::DmaCause;
+use sva_core::{AddrRange, Pasid, Segment};
 
 use super::Walker;
 use crate::access::{Halt, JobPort};

@@ -1,6 +1,7 @@
 //! Linked lists.
 
-use sva_core::{DmaCause, Pasid, Segment};
+use sva_core::port::DmaCause;
+use sva_core::{Pasid, Segment};
 
 use super::Walker;
 use crate::access::{Halt, JobPort};

@@ -65,7 +65,7 @@ fn a_record_that_cannot_be_written_is_reported_to_the_submitter() {
     rig.space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
     let completion = rig.run(Descriptor::fill([1; 8], BASE, 8).with_completion(RECORD));
     assert!(
-        matches!(&completion.delivery, Delivery::Failed(sva_core::DmaCause::Fault(fault)) if fault.address == RECORD + 1)
+        matches!(&completion.delivery, Delivery::Failed(sva_core::port::DmaCause::Fault(fault)) if fault.address == RECORD + 1)
     );
     assert!(completion.record.status.is_success() && !completion.is_success());
     assert_eq!(rig.space.peek(BASE, 8), [1; 8]);

@@ -198,7 +198,7 @@ fn a_pasid_that_is_not_bound_fails_the_translation() {
     let completion = rig.run(descriptor);
     assert_eq!(facts(&completion), (Status::TRANSLATION, 0, BASE));
     assert!(
-        matches!(&completion.cause, Some(sva_core::DmaCause::Fault(fault)) if fault.reason == FaultReason::NotBound)
+        matches!(&completion.cause, Some(sva_core::port::DmaCause::Fault(fault)) if fault.reason == FaultReason::NotBound)
     );
     assert!(matches!(completion.delivery, Delivery::Stopped) && !completion.is_success());
     let wide = rig.mover.execute(Pasid::new(Pasid::LAST), &descriptor).expect("nobody unbinds");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sva_core::{
     AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid,
-    PasidWidth,
+    PasidWidth, Plug,
 };
 use sva_devices::{
     Completion, DataMover, DataMoverConfig, Descriptor, InFlight, Walker, WalkerConfig,
@@ -48,7 +48,8 @@ impl Rig {
             bdf,
             capabilities: Capabilities::sva(PasidWidth::new(1).expect("1..=20")),
         };
-        let device = iommu.plug_with(spec, in_flight.clone()).expect("the slot is free").device;
+        let device =
+            iommu.plug(Plug::new(spec).model(in_flight.clone())).expect("the slot is free").device;
         let handle: Arc<dyn AddressSpace> = log.clone();
         let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
         let mover = DataMover::new(device.port(), in_flight.clone(), config);

@@ -1,7 +1,8 @@
 //! The walker.
 
 use proptest::prelude::*;
-use sva_core::{Access, DmaCause};
+use sva_core::Access;
+use sva_core::port::DmaCause;
 use sva_devices::{
     GraphSearch, IndexWidth, ListError, ListReport, ListWalk, SearchError, SearchReport,
 };

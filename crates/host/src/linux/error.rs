@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sva_core::HostFailure;
+use sva_core::port::HostFailure;
 
 use crate::error::AttachError;
 

@@ -17,7 +17,7 @@ mod sys;
 
 use std::sync::Arc;
 
-use sva_core::HostFailure;
+use sva_core::port::HostFailure;
 
 use crate::error::{AttachError, RegionsError};
 use crate::region::Region;

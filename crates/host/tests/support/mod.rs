@@ -6,12 +6,11 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sva_core::{
-    Access, AddressSpace, EndReason, ExitWork, Segment, SpaceId, SpaceWatcher, Stopped,
-};
+use sva_core::space::ExitWork;
+use sva_core::{Access, AddressSpace, EndReason, Segment, SpaceId, SpaceWatcher, Stopped};
 use sva_host::{AttachError, HostSpace};
 
-/// Longer than anything here takes, also on a machine that is busy with other things.
+/// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running target.
@@ -19,12 +18,12 @@ pub(crate) struct Target {
     pub(crate) child: Child,
     commands: ChildStdin,
     answers: BufReader<ChildStdout>,
-    /// Where its canary is.
+    /// The address of its canary.
     pub(crate) canary: u64,
 }
 
 impl Target {
-    /// Starts one in the given mode (`serve`, or `fixed` without address randomisation) and waits
+    /// Starts one in the given access (`serve`, or `fixed` without address randomisation) and waits
     /// until it is ready.
     pub(crate) fn start(mode: &str) -> Self {
         Self::from_command(Command::new(env!("CARGO_BIN_EXE_sva-host-target")).arg(mode))
@@ -79,7 +78,7 @@ impl Target {
         self.answers.read_exact(&mut bytes).expect("the target answers");
     }
 
-    /// Has it map memory; the address.
+    /// Has it map memory. Returns the address.
     pub(crate) fn map(&mut self, kind: &str, length: u64) -> u64 {
         let answer = self.ask(&format!("map {kind} {length}"));
         u64::from_str_radix(answer.trim_start_matches("0x"), 16)
@@ -122,8 +121,8 @@ impl Drop for Target {
     }
 }
 
-/// Attaches. A thread that sleeps in an uninterruptible call for a while, as one that execs does
-/// where the disk is busy, is tried again, as the error says.
+/// Attaches. Tries again, as the error says, while a thread sleeps in an uninterruptible call, as
+/// in an exec where the disk is busy.
 pub(crate) fn attach(pid: u32) -> Arc<HostSpace> {
     let begin = Instant::now();
     loop {
@@ -184,7 +183,7 @@ pub(crate) fn numbers(directory: &str) -> Vec<u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// A watcher that notes when it was told of the end, and whose exit work notes that it ran.
+/// A watcher that records when it was told of the end, and whose exit handler records that it ran.
 #[derive(Default)]
 pub(crate) struct Witness {
     pub(crate) told: sva_sync::Mutex<Vec<(SpaceId, EndReason, Instant)>>,
@@ -203,7 +202,7 @@ impl Witness {
         Arc::default()
     }
 
-    /// Waits for the end; how it came, and when it was told.
+    /// Waits for the end. Returns its reason and when the watcher was told.
     pub(crate) fn end(&self) -> (EndReason, Instant) {
         until("told of the end", || !self.told.lock().is_empty());
         let told = self.told.lock();
@@ -222,12 +221,12 @@ impl SpaceWatcher for Witness {
     }
 }
 
-/// One page, as `/proc/PID/pagemap` says.
+/// One page, as in `/proc/PID/pagemap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// It is there.
+    /// It is present.
     pub(crate) present: bool,
-    /// Nobody else has it, so that it is not to be copied before a write.
+    /// Nobody shares it, so a write does not copy it.
     pub(crate) exclusive: bool,
 }
 

@@ -1,7 +1,6 @@
-//! The process that the tests of `sva-host` attach to: it does what it is told on its standard
-//! input, a line a command, and answers a line each.
+//! It reads commands from standard input, one a line, and answers each with one line.
 //!
-//! It has one thread unless told otherwise, so that the attach has no choice which one to stop.
+//! It has one thread unless told otherwise, so that it is known which one an attach stops.
 #![allow(unsafe_code, reason = "it makes mappings, clones and traps of its own")]
 
 mod blocked;
@@ -24,7 +23,7 @@ struct Canary([u8; 4096]);
 const CANARY: u8 = 0xc5;
 static mut CANARIES: Canary = Canary([CANARY; 4096]);
 
-/// Runs this program anew in this process.
+/// Executes this program again in this process.
 fn exec(mode: &str) -> String {
     let error = Command::new("/proc/self/exe").arg(mode).exec();
     format!("exec: {error}")
@@ -43,7 +42,7 @@ pub(crate) fn main() {
     }
 }
 
-/// Looks for a while whether anybody writes to the canary.
+/// Watches the canary for 10 ms. Says whether anybody wrote to it.
 fn watch_canary() -> &'static str {
     let canary = (&raw const CANARIES).cast::<[u8; 4096]>();
     let begin = std::time::Instant::now();

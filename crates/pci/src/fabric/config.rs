@@ -9,8 +9,9 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use sva_core::device::PasidCapability;
 use sva_core::topology::PathPolicy;
-use sva_core::{AddrRange, Bdf, Capabilities, PasidCapability, PasidWidth};
+use sva_core::{AddrRange, Bdf, Capabilities, PasidWidth};
 use sva_topology::AcsBits;
 
 use crate::acs::Acs;

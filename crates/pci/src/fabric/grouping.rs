@@ -20,8 +20,9 @@
 //! endpoints plugged; the fabric checks that when one is added. Other rule sets can stand beside
 //! this one: the fabric uses [`key`] and [`why`] alone.
 
+use sva_core::Bdf;
+use sva_core::topology::RequesterId;
 use sva_core::topology::{GroupKey, SharedBecause};
-use sva_core::{Bdf, RequesterId};
 use sva_topology::AcsBits;
 
 use crate::acs::enabled;

@@ -2,7 +2,8 @@
 //! reserved addresses.
 
 use sva_core::topology::PathDefect;
-use sva_core::{AddrRange, Bdf, RequesterId};
+use sva_core::topology::RequesterId;
+use sva_core::{AddrRange, Bdf};
 use sva_topology::AcsBits;
 
 use crate::fabric::ranges::joined;

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use sva_core::Topology;
+use sva_core::topology::RequesterId;
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
 };
-use sva_core::{Access, AddrRange, Bdf, DeviceSpec, RequesterId};
+use sva_core::{Access, AddrRange, Bdf, DeviceSpec};
 use sva_sync::RwLock;
 use sva_topology::AcsBits;
 

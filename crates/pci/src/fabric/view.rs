@@ -266,7 +266,7 @@ fn port_view(tree: &Tree, groups: &Groups, n: usize, port: &Port) -> PortView {
 fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionView {
     let bdf = function.spec.bdf;
     let capabilities = function.spec.capabilities;
-    let pasid = |pasid: sva_core::PasidCapability| PasidView {
+    let pasid = |pasid: sva_core::device::PasidCapability| PasidView {
         width: pasid.width.bits(),
         execute: pasid.execute,
         privileged: pasid.privileged,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sva_core::Bdf;
-use sva_core::topology::Topology;
+use sva_core::Topology;
 use sva_topology::groups::Grouping;
 use sva_topology::machine::Machine;
 

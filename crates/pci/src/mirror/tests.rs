@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use sva_core::topology::{PathDefect, Topology};
+use sva_core::Topology;
+use sva_core::topology::PathDefect;
 use sva_core::{AddrRange, Bdf};
 use sva_topology::AcsBits;
 use sva_topology::arbitrary::{acs, bare, bridge, express, machines};

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use sva_core::device::PasidCapability;
 use sva_core::topology::PathPolicy;
-use sva_core::{Bdf, Capabilities, PasidCapability, PasidWidth};
+use sva_core::{Bdf, Capabilities, PasidWidth};
 use sva_topology::AcsBits;
 use sva_topology::groups::Policy;
 use sva_topology::machine::{Bus, Class, ExpressKind, Machine, PciFunction};

@@ -2,9 +2,9 @@
 
 use sva_core::ats::layout::{CompletedTags, InvalidateDone};
 use sva_core::ats::{InvalidationCompletion, RequestId, TranslationRefusal};
+use sva_core::link::{ToDevice, ToIommu};
 use sva_core::pri::PageResponse;
 use sva_core::pri::layout::{PageResponseTlp, PageResponseWord};
-use sva_core::{ToDevice, ToIommu};
 
 use super::message::Message;
 use crate::choices::Choices;

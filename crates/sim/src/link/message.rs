@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use sva_core::{Pasid, Permissions, ToDevice, ToIommu};
+use sva_core::link::{ToDevice, ToIommu};
+use sva_core::{Pasid, Permissions};
 
 /// A kind of message and a moment of its life: where a script can act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use sva_core::{Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_sync::Mutex;
 
 use super::corrupt::corrupted;

@@ -1,6 +1,7 @@
 //! Binds and unbinds of devices and groups.
 
-use sva_core::{Bind, Pasid, PasidTag, ToDevice};
+use sva_core::link::ToDevice;
+use sva_core::{Bind, Pasid, PasidTag};
 
 use super::features::{any_features, extras};
 use super::model::{Bonded, Bound, Ending, Grant};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sva_core::{Capabilities, PasidCapability, PasidWidth};
+use sva_core::device::PasidCapability;
+use sva_core::{Capabilities, PasidWidth};
 
 /// Where the memory of every space begins: the same in all, as it is in processes.
 pub(super) const BASE: u64 = 0x10_0000;

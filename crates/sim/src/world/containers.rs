@@ -234,7 +234,7 @@ impl World {
         space: usize,
         known: Option<(PasidTag, Features, u32)>,
         asked: (Features, u32),
-        outcome: &Result<sva_core::ContainerBound, ContainerBindError>,
+        outcome: &Result<sva_core::container::ContainerBound, ContainerBindError>,
     ) {
         let can = self.can_grant(&self.places_in(container), space, asked.0);
         let same = known.is_some_and(|(_, features, data)| (features, data) == asked);

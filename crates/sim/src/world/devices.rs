@@ -130,7 +130,7 @@ impl World {
         let stopper = Arc::new(Stopper { model, port: Mutex::new(None) });
         let spec = DeviceSpec { bdf: slot.bdf, capabilities: slot.capabilities };
         let plugged =
-            self.iommu.plug_in(Plug::new(spec).model(stopper.clone()).link(slot.link.clone()));
+            self.iommu.plug(Plug::new(spec).model(stopper.clone()).link(slot.link.clone()));
         let Ok(plugged) = plugged else {
             self.violation = Some(format!("device {at} cannot be plugged in"));
             return;

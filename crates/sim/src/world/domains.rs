@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use sva_core::container::Unmapped;
 use sva_core::error::{MapError, UnmapError};
-use sva_core::{MapRequest, Pasid, Permissions, ToDevice, Unmapped};
+use sva_core::link::ToDevice;
+use sva_core::{MapRequest, Pasid, Permissions};
 use sva_sync::Mutex;
 use sva_testkit::PAGE;
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sva_core::{ObjectCounts, Removal};
+use sva_core::Removal;
+use sva_core::event::ObjectCounts;
 
 use super::config::LIMIT;
 use super::model::Slot;

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
+use sva_core::bond::{GroupBond, Unbinding};
+use sva_core::container::Leaving;
+use sva_core::device::Reset;
+use sva_core::pri::{HandlerRegistration, PageRequestJob};
 use sva_core::{
     AddressSpace, AtsPort, Bdf, Bond, Capabilities, Container, Device, DeviceOps, Features,
-    GroupBond, GroupId, HandlerRegistration, Leaving, PageRequestJob, Pasid, PasidTag,
-    Permissions as DomainProtection, Reset, Unbinding,
+    GroupId, Pasid, PasidTag, Permissions as DomainProtection,
 };
 use sva_sync::Mutex;
 use sva_testkit::{Change, MemorySpace, PAGE, Protection};

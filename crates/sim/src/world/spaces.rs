@@ -1,6 +1,7 @@
 //! Spaces change and end, and others take their place.
 
-use sva_core::{EndReason, ExitWork, Pasid};
+use sva_core::space::ExitWork;
+use sva_core::{EndReason, Pasid};
 use sva_testkit::{PAGE, Protection};
 
 use super::config::BASE;

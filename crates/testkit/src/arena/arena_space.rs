@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceId};
+use sva_core::space::ExitWork;
+use sva_core::{AddrRange, AddressSpace, EndReason, Frame, SpaceId};
 use sva_sync::RwLock;
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use vm_memory::{Bytes, VolatileSlice};

@@ -8,7 +8,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{Invalidation, mutation};
+use sva_core::mutation;
+use sva_core::space::Invalidation;
 
 use super::arena_space::{ArenaSpace, Shared};
 use super::state::{State, Taken};

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use sva_core::Extent;
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{NoSuchFrame, SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, Frame, HostFailure, NoSuchFrame, Segment,
-    SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation,
-    WatchToken,
+    Access, AddrRange, AddressSpace, EndReason, Frame, Segment, SpaceCapabilities, SpaceId,
+    SpaceWatcher, StopCause, Stopped,
 };
 use vm_memory::VolatileSlice;
 

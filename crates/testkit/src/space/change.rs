@@ -8,7 +8,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddrRange, Invalidation, mutation};
+use sva_core::space::Invalidation;
+use sva_core::{AddrRange, mutation};
 
 use super::memory::{Memory, Taken};
 use super::memory_space::{MemorySpace, Shared};

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, SpaceCapabilities, SpaceId,
-};
+use sva_core::space::ExitWork;
+use sva_core::{Access, AddrRange, AddressSpace, EndReason, Frame, SpaceCapabilities, SpaceId};
 use sva_sync::RwLock;
 
 use super::memory::{Memory, StaleAccess};

@@ -8,9 +8,10 @@ mod model;
 
 use std::sync::Arc;
 
+use sva_core::space::{ExitWork, Invalidation, NoSuchFrame, SpaceEnded};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, NoSuchFrame,
-    Permissions, Segment, SpaceCapabilities, SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped,
+    Access, AddrRange, AddressSpace, EndReason, Frame, Permissions, Segment, SpaceCapabilities,
+    SpaceId, SpaceWatcher, StopCause, Stopped,
 };
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicU64, Ordering};

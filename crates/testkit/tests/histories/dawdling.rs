@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::thread;
 
 use sva_core::Extent;
-use sva_core::{
-    AddrRange, AddressSpace, EndReason, ExitWork, Frame, Invalidation, SpaceEnded, SpaceId,
-    SpaceWatcher, StopCause, WatchToken,
-};
+use sva_core::space::{ExitWork, Invalidation, SpaceEnded, WatchToken};
+use sva_core::{AddrRange, AddressSpace, EndReason, Frame, SpaceId, SpaceWatcher, StopCause};
 use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_testkit::ForwardingSpace;
 use vm_memory::VolatileSlice;

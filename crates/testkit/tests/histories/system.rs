@@ -38,15 +38,13 @@ impl System {
     /// what is mapped, what each owner takes, and what each has taken away and not freed.
     pub(crate) fn new() -> Self {
         let space = ArenaSpace::new((PAGES + 2 * OWNERS * PAGES) as u64 * PAGE).poisoning();
-        let iommu = Iommu::new(
-            Arc::new(FlatTopology::new()),
-            IommuConfig { iotlb_bytes: 0, ..IommuConfig::default() },
-        );
+        let iommu =
+            Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default().iotlb_bytes(0));
         let spec = DeviceSpec {
             bdf: Bdf::new(0, 1, 0, 0).expect("a function"),
             capabilities: Capabilities::translating(PasidWidth::MAX, 8),
         };
-        let device = iommu.plug_in(Plug::new(spec)).expect("free").device;
+        let device = iommu.plug(Plug::new(spec)).expect("free").device;
         let handle = Arc::new(Forwarding(Dawdling::new(space.handle())));
         let foreign: Arc<dyn AddressSpace> = handle.clone();
         let bond = iommu.bind_device(&device, &foreign, Bind::new(())).expect("free");

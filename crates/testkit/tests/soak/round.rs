@@ -104,7 +104,7 @@ impl Round {
         let Shape { threads, sites, pages, iotlb_bytes, .. } = self.shape;
         // So few PASIDs that a number soon has another owner.
         let width = PasidWidth::new((2 * sites as u32).ilog2() as u8 + 2).expect("1 to 20 bits");
-        let config = IommuConfig { iotlb_bytes, pasid_width: width, ..IommuConfig::default() };
+        let config = IommuConfig::default().iotlb_bytes(iotlb_bytes).pasid_width(width);
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let devices = (0..threads.div_ceil(if threads > 2 { 2 } else { 1 }))
             .map(|n| plug(&iommu, n, width))
@@ -147,7 +147,7 @@ impl Round {
 fn plug(iommu: &Iommu, number: usize, width: PasidWidth) -> Device {
     let bdf = Bdf::new(0, 1 + number as u8, 0, 0).expect("a function");
     let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(width, 8) };
-    iommu.plug_in(Plug::new(spec)).expect("free").device
+    iommu.plug(Plug::new(spec)).expect("free").device
 }
 
 /// What the threads answer, which have been told to end.

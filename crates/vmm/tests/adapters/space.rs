@@ -234,7 +234,7 @@ fn the_end_of_a_guest_stops_its_devices_and_runs_each_exit_handler_once() {
     let (ran, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let bdf = Bdf::new(0, 2, 0, 0).expect("a function");
     let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
-    let second = machine.iommu.plug_in(Plug::new(spec)).expect("free").device;
+    let second = machine.iommu.plug(Plug::new(spec)).expect("free").device;
     let counted = (Arc::clone(&ran), Arc::clone(&seen));
     let bond = machine.iommu.bind_device(
         &second,

@@ -142,7 +142,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> Machine<M> {
         let iommu = Iommu::new(bus.clone(), IommuConfig::default());
         let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
-        let device = iommu.plug_in(Plug::new(spec)).expect("free").device;
+        let device = iommu.plug(Plug::new(spec)).expect("free").device;
         let features =
             Features { page_faults: space.handle().capabilities().page_faults, ..Features::NONE };
         let bond = iommu

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use sva_core::bond::IsolationChange;
 use sva_core::error::{BindError, Refusal};
 use sva_core::{
-    Bdf, Bind, Capabilities, DeviceSpec, DmaError, FaultReason, IsolationChange, MapRequest,
-    PasidWidth, Permissions, Plugged, Removal,
+    Bdf, Bind, Capabilities, DeviceSpec, DmaError, FaultReason, MapRequest, PasidWidth,
+    Permissions, Plugged, Removal,
 };
 use sva_pci::FunctionSpec;
 use sva_sync::Mutex;

@@ -63,7 +63,7 @@ pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
     );
 
     let again = sva_host::attach(a.pid())?;
-    let again = machine.iommu.bind_device(first, &(again as _), Bind::new(()));
+    let again = machine.iommu.bind_device(first, &again, Bind::new(()));
     let refused = matches!(
         again,
         Err(BindError::Device(Refusal::AlreadyBound { pasid, .. })) if pasid == bond.pasid()

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use sva_core::error::{BindError, BindGroupError, Refusal};
+use sva_core::event::Overlap;
 use sva_core::topology::{PathDefect, PathPolicy};
-use sva_core::{AddrRange, AddressSpace, Bdf, Bind, Event, Overlap};
+use sva_core::{AddrRange, AddressSpace, Bdf, Bind, Event};
 
 use crate::demo::claim::Figures;
 use crate::demo::context::Context;

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bind, Bond, Device, IommuConfig, Pasid, WorkerConfig, Workers};
+use sva_core::pri::WorkerConfig;
+use sva_core::{AddressSpace, Bind, Bond, Device, IommuConfig, Pasid, Workers};
 use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_testkit::{MemorySpace, PAGE, Protection};
 
@@ -122,7 +123,7 @@ pub(super) struct Fixture {
 impl Fixture {
     /// Sets it up and lets it loose.
     pub(super) fn new(context: &mut Context) -> Result<Self, Failure> {
-        let config = IommuConfig { page_queue: QUEUE, ..IommuConfig::default() };
+        let config = IommuConfig::default().page_queue(QUEUE);
         let machine = Machine::timed(&toml(), config)?;
         let memories: Vec<Memory> = IN_MEMORY.into_iter().map(Memory::new).collect();
         let (mut process, space) = context.process()?;

@@ -8,8 +8,9 @@ mod gate;
 mod live;
 mod runner;
 
+use sva_core::event::ObjectCounts;
 use sva_core::pri::{GroupOutcome, PageRequestError, PrgIndex, ResponseCode};
-use sva_core::{Access, AtsPort, Device, EndReason, FaultReason, ObjectCounts, Pasid};
+use sva_core::{Access, AtsPort, Device, EndReason, FaultReason, Pasid};
 use sva_sync::atomic::Ordering;
 use sva_testkit::PAGE;
 

@@ -129,13 +129,13 @@ impl AtsPort {
         let mut endpoint = self.endpoint();
         let was_full = endpoint.is_full();
         let taken = take(&mut endpoint);
-        self.release(endpoint, was_full);
+        self.unlock_endpoint(endpoint, was_full);
         taken
     }
 
     /// Unlocks the device's side; where it was full and is not any more, wakes those that wait for
     /// room.
-    fn release(&self, endpoint: MutexGuard<'_, Endpoint>, was_full: bool) {
+    fn unlock_endpoint(&self, endpoint: MutexGuard<'_, Endpoint>, was_full: bool) {
         let has_room = !endpoint.is_full();
         drop(endpoint);
         if was_full && has_room {
@@ -150,7 +150,7 @@ impl AtsPort {
         loop {
             let was_full = endpoint.is_full();
             if let Some(found) = look(&mut endpoint) {
-                self.release(endpoint, was_full);
+                self.unlock_endpoint(endpoint, was_full);
                 return found;
             }
             endpoint = self.wait(endpoint);
@@ -250,8 +250,23 @@ impl AtsPort {
     }
 
     /// Finds the translation that the device caches for this access, and uses it until the answer
-    /// is dropped. `None` where there is none.
+    /// is dropped. `None` where there is none, and where the PASID has another owner than the one
+    /// that the port is for: what is cached then is the other's.
     pub fn use_translation(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+    ) -> Option<TranslationGuard> {
+        if self.is_stale(pasid) {
+            return None;
+        }
+        self.begin_use(pasid, address, access)
+    }
+
+    /// As [`use_translation`](Self::use_translation), whoever owns the PASID: the transfer asks
+    /// that, inside the gate of the PASID table entry.
+    fn begin_use(
         &self,
         pasid: Option<Pasid>,
         address: u64,
@@ -268,7 +283,7 @@ impl AtsPort {
         buffer: Buffer<'_>,
         access: Access,
     ) -> Result<Option<usize>, DmaError> {
-        let Some(translation) = self.use_translation(pasid, address, access) else {
+        let Some(translation) = self.begin_use(pasid, address, access) else {
             return Ok(None);
         };
         match buffer {
@@ -301,6 +316,12 @@ impl AtsPort {
         last: bool,
     ) -> Result<(), PageRequestError> {
         let now = self.now();
+        if self.owner().is_some() {
+            let pasid = self.endpoint().interface.pasid_of(group);
+            if self.is_stale(pasid) {
+                return Err(PageRequestError::NotOwner);
+            }
+        }
         let request = {
             let mut endpoint = self.endpoint();
             if endpoint.is_in_reset {
@@ -318,10 +339,16 @@ impl AtsPort {
     }
 
     /// Sends a stop marker: all page requests of the PASID have been sent before it. A model does
-    /// this when it is told to [stop](crate::DeviceOps::stop_pasid).
+    /// this when it is told to [stop](crate::DeviceOps::stop_pasid). It discards the open groups of
+    /// the PASID, so nothing is sent where the PASID has a later owner than the port's.
     pub fn send_stop_marker(&self, pasid: Pasid) {
         let marker = {
             let mut endpoint = self.endpoint();
+            // Under the lock: a later owner opens its groups under it, after it was bound.
+            if let Some(owner) = self.master.replaced_owner(pasid) {
+                drop(endpoint);
+                return self.master.iommu.count_stale(&self.master.device, owner);
+            }
             endpoint.interface.stop(pasid).filter(|_| !endpoint.is_in_reset)
         };
         if let Some(marker) = marker {

@@ -285,7 +285,7 @@ impl AtsPort {
         buffer: Buffer<'_>,
         access: Access,
     ) -> Result<(), DmaError> {
-        self.master.transfer(pasid, pieces, buffer, access, &mut |_, _| {})
+        self.master.walk(pasid, pieces, buffer, access, &mut |_, _| {})
     }
 
     fn await_translation(&self, request: RequestId) -> Result<TranslationAnswer, FaultReason> {

@@ -184,6 +184,11 @@ impl Interface {
         Ok(index)
     }
 
+    /// The PASID of a group that is open or not answered; `None` where it has none.
+    pub(crate) fn pasid_of(&self, index: PrgIndex) -> Option<Pasid> {
+        self.groups.get(&index).and_then(|group| group.pasid)
+    }
+
     /// Adds a request to an open group; with `last` the group is complete. Answers the message to
     /// send.
     pub(crate) fn add(

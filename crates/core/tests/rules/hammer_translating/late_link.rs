@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use sva_core::{Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_sync::Mutex;
 
 /// The longest delay; well below the limit of an invalidation, so that being late alone seldom cuts
@@ -21,7 +21,7 @@ pub(super) enum Message {
 }
 
 /// On its way.
-pub(super) struct Letter {
+pub(super) struct Packet {
     due: Instant,
     ends: LinkEnds,
     message: Message,
@@ -29,12 +29,12 @@ pub(super) struct Letter {
 
 /// See the module.
 pub(super) struct LateLink {
-    courier: Sender<Letter>,
+    courier: Sender<Packet>,
     state: Mutex<(fastrand::Rng, Instant)>,
 }
 
 impl LateLink {
-    pub(super) fn new(courier: Sender<Letter>, seed: u64) -> Self {
+    pub(super) fn new(courier: Sender<Packet>, seed: u64) -> Self {
         Self { courier, state: Mutex::new((fastrand::Rng::with_seed(seed), Instant::now())) }
     }
 
@@ -54,7 +54,7 @@ impl LateLink {
         }
         for _ in 0..copies {
             // Nobody listens any more once the system has been taken down.
-            let _ = self.courier.send(Letter { due, ends: ends.clone(), message });
+            let _ = self.courier.send(Packet { due, ends: ends.clone(), message });
         }
     }
 }
@@ -70,14 +70,14 @@ impl Link for LateLink {
 }
 
 /// Delivers until it is to end.
-pub(super) fn deliver(letters: &Receiver<Letter>, end: impl Fn() -> bool) {
+pub(super) fn deliver(packets: &Receiver<Packet>, end: impl Fn() -> bool) {
     let mut on_their_way: BinaryHeap<(Reverse<Instant>, usize)> = BinaryHeap::new();
-    let mut held: Vec<Option<Letter>> = Vec::new();
+    let mut held: Vec<Option<Packet>> = Vec::new();
     while !end() {
         let now = Instant::now();
         while let Some(&(_, at)) = on_their_way.peek().filter(|(due, _)| due.0 <= now) {
             on_their_way.pop();
-            let Some(Letter { ends, message, .. }) = held[at].take() else { continue };
+            let Some(Packet { ends, message, .. }) = held[at].take() else { continue };
             match message {
                 Message::Up(message) => ends.to_iommu(message),
                 Message::Down(message) => ends.to_device(message),
@@ -86,14 +86,14 @@ pub(super) fn deliver(letters: &Receiver<Letter>, end: impl Fn() -> bool) {
         let wait = on_their_way.peek().map_or(Duration::from_millis(5), |(due, _)| {
             due.0.saturating_duration_since(Instant::now())
         });
-        match letters.recv_timeout(wait) {
-            Ok(letter) => {
+        match packets.recv_timeout(wait) {
+            Ok(packet) => {
                 let at = held.iter().position(Option::is_none).unwrap_or(held.len());
                 if at == held.len() {
                     held.push(None);
                 }
-                on_their_way.push((Reverse(letter.due), at));
-                held[at] = Some(letter);
+                on_their_way.push((Reverse(packet.due), at));
+                held[at] = Some(packet);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,

@@ -63,13 +63,13 @@ impl System {
                     port.abandon_translation(request);
                 }
             }
-            _ => self.hold(device, &port, tag, page, space, random),
+            _ => self.use_translation(device, &port, tag, page, space, random),
         }
     }
 
-    /// Holds a translation and uses it: where the space says that it is stale, it has to be
+    /// Uses a cached translation: where the space says that it is stale, it has to be
     /// refused.
-    fn hold(
+    fn use_translation(
         &self,
         device: &Device,
         port: &AtsPort,
@@ -83,29 +83,32 @@ impl System {
         let number = device.bdf().device();
         let address =
             if access == Access::WRITE { written_at(page, number) } else { address_of(page) };
-        let Some(held) = port.hold(Some(tag.pasid), address, access) else { return };
+        let Some(guard) = port.use_translation(Some(tag.pasid), address, access) else { return };
         // Who has it now had it when the translation was found, or the translation is void: an
         // unbind waits for this access.
         let is_owner = device.port().owner_of(tag.pasid) == Some(tag);
-        let audit = space.memory.audit(address, access, held.frame());
+        let audit = space.memory.audit(address, access, guard.frame());
         if random.u32(..4) == 0 {
             std::thread::sleep(Duration::from_micros(random.u64(..2000)));
         }
         let mut found = [0; 24];
-        let used =
-            if access == Access::WRITE { held.write(&[number; 32]) } else { held.read(&mut found) };
+        let used = if access == Access::WRITE {
+            guard.write(&[number; 32])
+        } else {
+            guard.read(&mut found)
+        };
         if !is_owner {
             return;
         }
-        count(if audit.is_ok() { &self.counts.held } else { &self.counts.stale });
+        count(if audit.is_ok() { &self.counts.used } else { &self.counts.stale });
         match (audit, used) {
             (Err(stale), Ok(_)) => panic!("device {number} used a stale translation: {stale}"),
             (Ok(()), Ok(_)) if access == Access::READ => {
-                space.check(since, &found, "a held translation")
+                space.check(since, &found, "a translation in use")
             }
             _ => {}
         }
-        drop::<TranslationGuard>(held);
+        drop::<TranslationGuard>(guard);
     }
 }
 

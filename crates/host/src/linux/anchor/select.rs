@@ -132,7 +132,7 @@ impl TargetProcess {
             // With a perfect candidate at hand, others matter only where they could see the new
             // task.
             let at_hand =
-                best.as_ref().is_some_and(|(best, _)| best.interruption == Interruption::None);
+                best.as_ref().is_some_and(|(best, _)| best.interruption == Interruption::Harmless);
             if at_hand
                 && !directory.syscall_state().is_ok_and(|state| waits_for_every_child(&state))
             {
@@ -273,7 +273,7 @@ fn examine(pid: Tid, tid: Tid, directory: &TaskDir) -> Result<Candidate, Obstacl
         tgid: status.tgid,
         interruption: match (status.state, &state) {
             // It is stopped by a signal, which has interrupted its call already.
-            ('T', _) => Interruption::None,
+            ('T', _) => Interruption::Harmless,
             ('D', &SyscallState::AsleepIn { number: call, .. }) => {
                 Interruption::ChangesResult { call }
             }

@@ -114,7 +114,7 @@ pub(crate) enum Interruption {
     /// time-out from expiring.
     RestartsTimeout,
     /// It sleeps in a call that continues as if nothing had happened.
-    None,
+    Harmless,
 }
 
 /// What a stop would do to a thread that is doing this.
@@ -134,7 +134,7 @@ pub(crate) fn interruption(doing: &SyscallState) -> Interruption {
             match restarts && !waits_for_all {
                 false => Interruption::ChangesResult { call: number },
                 true if has_timeout_argument(number, &arguments) => Interruption::RestartsTimeout,
-                true => Interruption::None,
+                true => Interruption::Harmless,
             }
         }
     }
@@ -195,7 +195,7 @@ mod tests {
             Interruption::ChangesResult { call: IO_URING_ENTER }
         );
         assert_eq!(call(9999, [0; 6]), Interruption::ChangesResult { call: 9999 });
-        assert_eq!(call(RECVFROM, [0; 6]), Interruption::None);
+        assert_eq!(call(RECVFROM, [0; 6]), Interruption::Harmless);
         assert_eq!(interruption(&SyscallState::Running), Interruption::Unknown);
     }
 
@@ -203,12 +203,12 @@ mod tests {
     fn a_call_whose_time_out_starts_again_is_second_best() {
         let forever = u64::from(u32::MAX);
         assert_eq!(call(EPOLL_WAIT, [3, 1, 1, 100, 0, 0]), Interruption::RestartsTimeout);
-        assert_eq!(call(EPOLL_WAIT, [3, 1, 1, forever, 0, 0]), Interruption::None);
+        assert_eq!(call(EPOLL_WAIT, [3, 1, 1, forever, 0, 0]), Interruption::Harmless);
         assert_eq!(call(SEMTIMEDOP, [0, 1, 1, 0x7fff_0000, 0, 0]), Interruption::RestartsTimeout);
-        assert_eq!(call(SEMTIMEDOP, [0, 1, 1, 0, 0, 0]), Interruption::None);
-        assert_eq!(call(READ, [3, 1, 1, 1, 1, 1]), Interruption::None);
+        assert_eq!(call(SEMTIMEDOP, [0, 1, 1, 0, 0, 0]), Interruption::Harmless);
+        assert_eq!(call(READ, [3, 1, 1, 1, 1, 1]), Interruption::Harmless);
         assert!(
-            Interruption::None > Interruption::RestartsTimeout
+            Interruption::Harmless > Interruption::RestartsTimeout
                 && Interruption::RestartsTimeout > Interruption::Unknown
         );
     }

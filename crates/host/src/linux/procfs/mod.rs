@@ -4,9 +4,9 @@
 //!
 //! Every answer is the state of one moment, which the process may have changed since.
 //!
-//! [`status`], [`parent`], [`each_process`] and [`TaskDir::status`] do not allocate and do not use
-//! `errno`: the tracer process calls them, where both are forbidden
-//! (see [`VmProcess::start`](super::sys::clone::VmProcess::start)).
+//! [`status()`], [`parent`], [`each_process`] and [`TaskDir::status`] do not allocate and do not
+//! use `errno`: the tracer process calls them, where both are forbidden (see
+//! [`VmProcess::start`](super::sys::clone::VmProcess::start)).
 
 mod file;
 mod list;

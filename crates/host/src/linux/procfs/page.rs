@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags};
-use sva_core::{AddrRange, HostFailure, Segment, StopCause};
+use sva_core::port::HostFailure;
+use sva_core::{AddrRange, Segment, StopCause};
 
 use super::maps::mappings;
 use crate::linux::sys::{self, Tid};

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use sva_core::{EndReason, ExitWork, SpaceWatcher};
+use sva_core::space::ExitWork;
+use sva_core::{EndReason, SpaceWatcher};
 use sva_sync::Mutex;
 
 use super::registry::Registry;

@@ -8,7 +8,9 @@
 
 use std::io;
 
-use sva_core::{Access, HostFailure, Permissions, Segment, StopCause, Stopped, Translation};
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::{Access, Permissions, Segment, StopCause, Stopped};
 
 use crate::linux::procfs::{USER_END, mapping_at, present_part};
 use crate::linux::sys::{self, IOV_MAX, Tid, UnreadablePage};

@@ -17,15 +17,19 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use sva_core::ats::Translation;
+use sva_core::port::HostFailure;
+use sva_core::space::{SpaceEnded, WatchToken};
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, HostFailure, Segment, SpaceCapabilities,
-    SpaceEnded, SpaceId, SpaceWatcher, StopCause, Stopped, Translation, WatchToken,
+    Access, AddrRange, AddressSpace, EndReason, Segment, SpaceCapabilities, SpaceId, SpaceWatcher,
+    StopCause, Stopped,
 };
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, Ordering as Memory};
 
 use super::access::{self, RemoteMemory};
 use super::context::Context;
+use super::member::Member;
 use crate::error::RegionsError;
 use crate::linux::anchor::Anchor;
 use crate::linux::procfs;
@@ -66,27 +70,6 @@ struct State {
     anchor: Option<Arc<Anchor>>,
     watchers: Vec<(WatchToken, Arc<dyn SpaceWatcher>)>,
     last_token: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Member {
-    tid: Tid,
-    process: Tid,
-    /// Of the process; `None` where it has gone already.
-    start_time: Option<u64>,
-}
-
-impl Member {
-    fn new(tid: Tid, process: Tid) -> Self {
-        Self { tid, process, start_time: procfs::start_time(process).ok() }
-    }
-
-    /// Whether the process still runs, with any image.
-    fn process_runs(&self) -> bool {
-        self.start_time.is_some()
-            && procfs::start_time(self.process).ok() == self.start_time
-            && procfs::status(self.process).is_ok_and(|status| !status.is_dead())
-    }
 }
 
 /// The state of a space, as the monitor sees it.

@@ -1,5 +1,5 @@
-//! Calls that the target sleeps in while it is attached, each answering what it got and after how
-//! long.
+//! Calls that the target sleeps in while it is attached. Each answers its result and how long it
+//! took.
 
 use std::ptr;
 use std::time::Instant;
@@ -72,9 +72,9 @@ pub(crate) fn respond(command: &str, argument: u64, second: u64) -> Option<Strin
             timed(|| unsafe { libc::pause() }.into())
         }
         "wait" => wait_for_child(time),
-        // A mask that holds for the call only: unblocks what is blocked otherwise.
+        // The mask applies during the call only, and unblocks what is blocked otherwise.
         "sigsuspend" => suspend(),
-        // More than the pipe holds, in one call.
+        // One write of more than the pipe holds.
         "write" => big_write(argument as usize),
         "storm" => storm(argument as i32, second),
         // Runs until SIGTERM comes and counts the real-time signals.
@@ -91,7 +91,7 @@ fn handle(signal: i32) {
     unsafe { libc::sigaction(signal, &action, ptr::null_mut()) };
 }
 
-/// Waits for a child that sleeps for a while; answers 0 for the child's number.
+/// Waits for a child that sleeps for a while. Answers 0 instead of the child's number.
 fn wait_for_child(time: libc::timespec) -> String {
     // SAFETY: the child makes two system calls and no other.
     let child = unsafe { libc::fork() };
@@ -136,7 +136,7 @@ fn semaphore(milliseconds: u64) -> String {
     answer
 }
 
-/// Receives from a socket that has a time-out, on which nothing comes.
+/// Receives from a socket with a time-out, to which nothing is sent.
 fn receive(milliseconds: u64) -> String {
     let mut ends = [0; 2];
     // SAFETY: writes two numbers.

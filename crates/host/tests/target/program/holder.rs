@@ -46,8 +46,8 @@ pub(crate) fn respond(command: &str, first: u64, second: u64) -> Option<String> 
     })
 }
 
-/// Replaces this image some microseconds after another thread of it has stopped the process that it
-/// attaches.
+/// Executes this program again, some microseconds after another thread has stopped the process that
+/// it attaches.
 fn exec_while_attaching(pid: u32, microseconds: u64) -> String {
     std::thread::spawn(move || drop(sva_host::attach(pid)));
     let path = format!("/proc/{pid}/status");

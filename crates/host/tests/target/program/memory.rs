@@ -61,8 +61,7 @@ pub(crate) fn poke(at: u64, length: u64, value: u8) -> String {
     "done".into()
 }
 
-/// Adds one to the number at `at`, `times` times, by loads and stores that somebody else's may come
-/// between; what it comes to.
+/// Adds one to the number at `at`, `times` times, by separate loads and stores. Answers the number.
 pub(crate) fn increment(at: u64, times: u64) -> String {
     let number = at as *mut u64;
     for _ in 0..times {
@@ -75,7 +74,7 @@ pub(crate) fn increment(at: u64, times: u64) -> String {
     format!("counted {}", unsafe { number.read_volatile() })
 }
 
-/// Touches a page and throws it away, `times` times.
+/// Writes to a page and discards it, `times` times.
 pub(crate) fn discard_loop(at: u64, times: u64) -> String {
     for _ in 0..times {
         poke(at, 1, 1);
@@ -105,7 +104,7 @@ pub(crate) fn unmap(at: u64, length: u64) -> String {
     format!("unmapped {result}")
 }
 
-/// Maps a read-only page whose first access waits for an answer that nobody gives; `waiting
+/// Maps a read-only page whose first access waits for ever (userfaultfd). Answers `waiting
 /// 0xADDRESS`, or `refused ERRNO` where the process may not do that.
 pub(crate) fn unanswered() -> String {
     // linux/userfaultfd.h

@@ -12,15 +12,14 @@ struct Descriptor {
 }
 
 unsafe extern "C" {
-    /// Of glibc: where its rseq area is, from the thread pointer, and how large.
+    /// glibc's: the offset of its rseq area from the thread pointer, and the area's size.
     static __rseq_offset: isize;
     static __rseq_size: u32;
 }
 
-/// Spins inside a restartable sequence that has no other way out than its abort, for
-/// `milliseconds`; answers how often it was aborted. A sequence that was left without being aborted
-/// is not armed any more, and comes to its end after ten seconds or so: far longer than
-/// a test waits between two attaches.
+/// Spins inside a restartable sequence, which only an abort leaves, for `milliseconds`. Answers how
+/// often it was aborted. A sequence that is interrupted without an abort is not armed any more. It
+/// ends after about ten seconds, far longer than a test waits between two attaches.
 pub(crate) fn run(milliseconds: u64) -> String {
     // SAFETY: constants of the C library.
     let (offset, size) = unsafe { (__rseq_offset, __rseq_size) };

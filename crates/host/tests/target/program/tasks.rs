@@ -1,4 +1,4 @@
-//! Tasks of the target: threads, children by fork, vfork and CLONE_VM, and what becomes of them.
+//! Tasks of the target: threads, and children made by fork, vfork and CLONE_VM.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -31,20 +31,20 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
             });
             "done".into()
         }
-        // Another command by a thread of its own, which answers when it is done.
+        // Runs another command on a thread of its own, which answers when it is done.
         "aside" => {
             let command = arguments.join(" ");
             std::thread::spawn(move || super::say(&super::respond(&command)));
             "aside".into()
         }
-        // The leader dies, another thread goes on.
+        // The leader exits, and another thread continues.
         "leader-exit" => leader_exit(),
         // A restartable sequence that never ends by itself.
         "rseq" => super::sequence::run(arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0)),
         "exec-by-thread" => std::thread::spawn(|| super::exec("serve")).join().unwrap_or_default(),
-        // A task with the same memory, in a process of its own, that waits for ever.
+        // Makes a process with the same memory, which waits for ever.
         "clone-vm" => format!("{}", clone_sleeper(libc::CLONE_VM | libc::SIGCHLD)),
-        // The same as vfork makes it: this thread hangs until it has gone.
+        // The same by vfork: this thread waits until it has gone.
         "vfork" => format!("{}", clone_sleeper(libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD)),
         "wait-loop" => {
             let options = if arguments.contains(&"plain") { 0 } else { libc::__WALL };
@@ -57,7 +57,7 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
                 libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1_u64, 0_u64, 0_u64, 0_u64)
             })
         }
-        // A thread that collects whatever can be waited for, as fast as it can.
+        // Starts a thread that reaps any child, as fast as it can.
         "thief" => {
             std::thread::spawn(|| {
                 loop {
@@ -73,9 +73,9 @@ pub(crate) fn respond(command: &str, arguments: &[&str]) -> Option<String> {
             });
             "done".into()
         }
-        // A thread that closes whatever another one opens, as fast as it can.
+        // Starts a thread that closes what other threads open, as fast as it can.
         "closer" => {
-            // The lowest number that is free; what is above is nobody's here.
+            // The lowest free number: nobody here uses the numbers above it.
             let first = File::open("/dev/null").map_or(i32::MAX, |file| file.as_raw_fd()) as u32;
             let pause = std::time::Duration::from_micros(
                 arguments.first().and_then(|n| n.parse().ok()).unwrap_or(0),
@@ -181,8 +181,8 @@ fn clone_sleeper(flags: i32) -> i32 {
     unsafe { libc::clone(sleep, stack.as_mut_ptr_range().end.cast(), flags, std::ptr::null_mut()) }
 }
 
-/// Makes children one after the other and waits for any child, of whatever kind: nobody else's may
-/// be seen.
+/// Makes children one after the other and waits for any child of any kind. It must see only its
+/// own.
 fn wait_loop(rounds: u32, options: i32) -> String {
     for round in 0..rounds {
         // SAFETY: the process has one thread here; the child only exits.
@@ -210,7 +210,7 @@ fn reap_any() -> String {
     format!("{waited} {}", std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
-/// Asks for its system calls to be dispatched to itself, when a byte says so, which it never does.
+/// Enables syscall user dispatch with a selector byte that always allows the call.
 fn dispatch_own_calls() -> String {
     const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
     static SELECTOR: AtomicU8 = AtomicU8::new(0);

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sva_core::{Access, AddrRange, Frame, NoSuchFrame, StopCause, Translation};
+use sva_core::ats::Translation;
+use sva_core::space::NoSuchFrame;
+use sva_core::{Access, AddrRange, Frame, StopCause};
 
 use super::frames::Frames;
 use super::taken::Taken;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sva_core::{Access, Translation};
+use sva_core::Access;
+use sva_core::ats::Translation;
 
 use super::*;
 

@@ -218,7 +218,7 @@ impl Model {
 fn accesses() -> impl Iterator<Item = Access> {
     [Access::empty(), Access::PRIVILEGED]
         .into_iter()
-        .flat_map(|mode| [Access::READ, Access::WRITE, Access::EXECUTE].map(|kind| kind | mode))
+        .flat_map(|access| [Access::READ, Access::WRITE, Access::EXECUTE].map(|kind| kind | access))
 }
 
 fn address(page: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! Reset, cut-off, switching off and removal of a device that keeps translations: at every step,
+//! Reset, cut-off, switching off and removal of a device that caches translations: at every step,
 //! with messages that come late (rules F7, G5, T2, T3).
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use sva_core::{Access, FaultReason};
 use sva_sync::atomic::{AtomicBool, Ordering};
 use sva_testkit::PAGE;
 
-use crate::held::*;
+use crate::manual_link::*;
 use crate::support::*;
 use crate::translating::*;
 
@@ -35,7 +35,7 @@ impl Rig {
 
 // shows T2
 #[test]
-fn a_device_in_reset_gets_nothing_through_and_keeps_nothing() {
+fn a_device_in_reset_gets_nothing_through_and_caches_nothing() {
     let rig = Rig::new();
     rig.fill(BASE);
     assert_eq!(rig.blocked(), None);
@@ -82,7 +82,7 @@ fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() 
     let reset = rig.device.reset().expect("plugged in");
     assert!(before.is_over(), "the device has forgotten it");
     let during = rig.unmap(BASE + PAGE);
-    assert!(during.is_over(), "it keeps nothing");
+    assert!(during.is_over(), "it caches nothing");
     for _ in 0..TRIES {
         rig.answer_overdue();
     }
@@ -106,7 +106,7 @@ fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
         let reset = device.reset().expect("plugged in");
         *made.lock() = Some((reset.is_quiet(), reset));
     });
-    assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
+    assert!(rig.write_cached(BASE, b"under way").expect("it had begun"));
     assert_eq!(rig.space.peek(BASE, 9), b"under way");
     let (quiet_inside, reset) = slot.lock().take().expect("the hook ran");
     assert_eq!(
@@ -123,7 +123,8 @@ fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
 fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of_before_has_left() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let frame = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept").frame();
+    let frame =
+        rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("cached").frame();
     let parked = rig.park(BASE);
     let reset = rig.device.begin_reset().expect("plugged in");
     assert!(!reset.is_quiet());
@@ -142,7 +143,7 @@ fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of
     during.finish();
     after.finish();
     rig.fill(BASE + 2 * PAGE);
-    assert!(rig.write_kept(BASE + 2 * PAGE, b"x").expect("translated requests pass again"));
+    assert!(rig.write_cached(BASE + 2 * PAGE, b"x").expect("translated requests pass again"));
     rig.take_down();
 }
 
@@ -183,21 +184,21 @@ fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves(
 
 // shows T2
 #[test]
-fn a_translation_that_was_held_over_a_reset_is_not_used_after_it() {
+fn a_translation_in_use_over_a_reset_is_not_used_after_it() {
     let rig = Rig::new();
     rig.fill(BASE);
-    let held = rig.port.hold(Some(rig.pasid), BASE, Access::WRITE).expect("kept");
+    let guard = rig.port.use_translation(Some(rig.pasid), BASE, Access::WRITE).expect("cached");
     let reset = rig.device.reset().expect("plugged in");
     let during = rig.unmap(BASE);
     assert!(during.is_over(), "no request is under way");
     during.finish();
     reset.done();
     assert_eq!(
-        held.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)),
+        guard.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)),
         Err(Some(FaultReason::DeviceBlocked))
     );
     assert_eq!(rig.gated.frame_accesses(), 0);
-    drop(held);
+    drop(guard);
     rig.take_down();
 }
 
@@ -217,7 +218,7 @@ fn a_reset_lets_a_device_in_that_was_cut_off_and_it_has_forgotten_everything() {
     reset.done();
     assert_eq!((rig.device.is_cut_off(), rig.blocked()), (false, None));
     rig.link.hold(no_message);
-    assert_eq!(rig.ask(BASE + PAGE), TranslationAnswer::NoAccess, "it asks anew");
+    assert_eq!(rig.request(BASE + PAGE), TranslationAnswer::NoAccess, "it asks anew");
     rig.take_down();
 }
 
@@ -230,10 +231,14 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
         rig.link.hold(any_message);
         let asked = rig.send(BASE);
         let answered = rig.send(BASE + PAGE);
-        rig.link.take(|message| matches!(message, Message::Up(sva_core::ToIommu::Translate(request)) if request.id == answered)).deliver();
+        let is_answered = |message: &Message| match message {
+            Message::Up(sva_core::link::ToIommu::Translate(request)) => request.id == answered,
+            _ => false,
+        };
+        rig.link.take(is_answered).deliver();
         let (change, unanswered) = (rig.unmap(BASE + 2 * PAGE), rig.unmap(BASE + 3 * PAGE));
         rig.link.take(invalidation_requests).deliver();
-        let late: Vec<Letter> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
+        let late: Vec<Packet> = std::iter::from_fn(|| rig.link.find(any_message)).collect();
         assert_eq!(late.len(), 4, "a request and a completion of each kind");
         let mut reset = rig.device.reset().ok();
         change.finish();
@@ -241,14 +246,14 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
         if after {
             drop(reset.take());
         }
-        let (kept, counts) = (rig.device.atc_counts(), rig.device.invalidation_counts());
+        let (before, counts) = (rig.device.atc_counts(), rig.device.invalidation_counts());
         rig.link.hold(no_message);
-        late.clone().into_iter().chain(late).for_each(Letter::deliver);
+        late.clone().into_iter().chain(late).for_each(Packet::deliver);
         assert_eq!(rig.device.atc_len(), 0);
         // What a device in reset is sent it does not see. Afterwards both completions that fit
         // nothing are counted, and the second invalidation is answered once more each time.
         let (unexpected, invalidations) = if after { (4, 4) } else { (0, 2) };
-        assert_eq!(rig.device.atc_counts().unexpected - kept.unexpected, unexpected);
+        assert_eq!(rig.device.atc_counts().unexpected - before.unexpected, unexpected);
         assert_eq!(rig.device.invalidation_counts().unexpected - counts.unexpected, invalidations);
         assert_eq!(
             [asked, answered].map(|request| rig.port.translation(request)),
@@ -292,18 +297,18 @@ fn a_page_response_of_before_a_reset_answers_nothing_during_and_after_it() {
 }
 
 // shows T2
-// regression 11: translations that a device had kept outlived the time in which nobody told it of
+// regression 11: translations that a device had cached outlived the time in which nobody told it of
 // changes.
 #[test]
-fn translations_that_were_kept_when_ats_was_switched_off_are_gone_when_it_is_on_again() {
+fn translations_that_were_cached_when_ats_was_switched_off_are_gone_when_it_is_on_again() {
     let rig = Rig::new();
     rig.fill(BASE);
     rig.device.disable_ats().expect("it was on");
     rig.space.unmap(BASE, PAGE);
     rig.device.enable_ats().expect("it was off");
     assert_eq!(rig.device.atc_len(), 0);
-    assert!(!rig.write_kept(BASE, b"stale").expect("nothing is kept"));
-    assert_eq!(rig.ask(BASE), TranslationAnswer::NoAccess);
+    assert!(!rig.write_cached(BASE, b"stale").expect("nothing is cached"));
+    assert_eq!(rig.request(BASE), TranslationAnswer::NoAccess);
     rig.take_down();
 }
 
@@ -352,9 +357,9 @@ fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_
         *noted.lock() =
             Some(reason(port.try_write(Some(pasid), BASE, b"x", Access::WRITE).map(drop)));
     });
-    assert!(rig.write_kept(BASE, b"under way").expect("it had begun"));
+    assert!(rig.write_cached(BASE, b"under way").expect("it had begun"));
     assert_eq!(*inside.lock(), Some(Some(FaultReason::TranslatedRefused)));
-    assert!(rig.write_kept(BASE, b"next").expect("translated requests pass again"));
+    assert!(rig.write_cached(BASE, b"next").expect("translated requests pass again"));
     let reset = rig.device.reset().expect("plugged in");
     reset.done();
     rig.take_down();

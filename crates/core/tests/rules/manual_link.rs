@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sva_core::{Clock, Link, LinkEnds, ToDevice, ToIommu};
+use sva_core::Clock;
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_sync::{Condvar, Mutex};
 
 use crate::support::LIMIT;
@@ -55,12 +56,12 @@ pub(crate) fn page_responses(message: &Message) -> bool {
 /// A message on its way. Dropping it loses it; a clone of it comes twice.
 #[derive(Clone)]
 #[must_use = "dropping it loses the message"]
-pub(crate) struct Letter {
+pub(crate) struct Packet {
     ends: LinkEnds,
     pub(crate) message: Message,
 }
 
-impl Letter {
+impl Packet {
     /// It arrives, and what follows from it happens on this thread.
     pub(crate) fn deliver(self) {
         match self.message {
@@ -77,17 +78,17 @@ impl Letter {
 
 /// Holds messages until the test takes them out: each can be delivered, lost, doubled, reordered or
 /// changed. One link may be that of several devices.
-pub(crate) struct Held {
-    /// What is held; all else is handed over at once.
+pub(crate) struct ManualLink {
+    /// What is held; all else is delivered at once.
     holds: Mutex<Which>,
-    letters: Mutex<VecDeque<Letter>>,
+    packets: Mutex<VecDeque<Packet>>,
     sent: Condvar,
 }
 
-impl Held {
+impl ManualLink {
     /// Holds `which`.
     pub(crate) fn new(which: Which) -> Arc<Self> {
-        Arc::new(Self { holds: Mutex::new(which), letters: Mutex::default(), sent: Condvar::new() })
+        Arc::new(Self { holds: Mutex::new(which), packets: Mutex::default(), sent: Condvar::new() })
     }
 
     /// Holds `which` from now on. What is held stays held.
@@ -97,41 +98,41 @@ impl Held {
 
     /// What is held, oldest first.
     pub(crate) fn messages(&self) -> Vec<Message> {
-        self.letters.lock().iter().map(|letter| letter.message).collect()
+        self.packets.lock().iter().map(|packet| packet.message).collect()
     }
 
     /// How many of these are held.
     pub(crate) fn count(&self, which: Which) -> usize {
-        self.letters.lock().iter().filter(|letter| which(&letter.message)).count()
+        self.packets.lock().iter().filter(|packet| which(&packet.message)).count()
     }
 
     /// Takes the oldest of these out.
-    pub(crate) fn find(&self, which: impl Fn(&Message) -> bool) -> Option<Letter> {
-        let mut letters = self.letters.lock();
-        let at = letters.iter().position(|letter| which(&letter.message))?;
-        letters.remove(at)
+    pub(crate) fn find(&self, which: impl Fn(&Message) -> bool) -> Option<Packet> {
+        let mut packets = self.packets.lock();
+        let at = packets.iter().position(|packet| which(&packet.message))?;
+        packets.remove(at)
     }
 
     /// As [`find`](Self::find), where the test knows that there is one.
-    pub(crate) fn take(&self, which: impl Fn(&Message) -> bool) -> Letter {
+    pub(crate) fn take(&self, which: impl Fn(&Message) -> bool) -> Packet {
         self.find(which)
             .unwrap_or_else(|| panic!("no such message is held, but {:?}", self.messages()))
     }
 
     /// As [`take`](Self::take), of a message that another thread is about to send. Panics after
     /// [`LIMIT`].
-    pub(crate) fn wait_for(&self, which: Which) -> Letter {
-        let mut letters = self.letters.lock();
+    pub(crate) fn wait_for(&self, which: Which) -> Packet {
+        let mut packets = self.packets.lock();
         loop {
-            if let Some(letter) = letters
+            if let Some(packet) = packets
                 .iter()
-                .position(|letter| which(&letter.message))
-                .and_then(|at| letters.remove(at))
+                .position(|packet| which(&packet.message))
+                .and_then(|at| packets.remove(at))
             {
-                return letter;
+                return packet;
             }
-            let (guard, late) = self.sent.wait_timeout(letters, LIMIT);
-            letters = guard;
+            let (guard, late) = self.sent.wait_timeout(packets, LIMIT);
+            packets = guard;
             assert!(!late, "the message was not sent");
         }
     }
@@ -139,7 +140,7 @@ impl Held {
     /// Delivers all of these, oldest first, also those that follow from them. Answers how many that
     /// were.
     pub(crate) fn deliver_all(&self, which: Which) -> usize {
-        std::iter::from_fn(|| self.find(which)).map(Letter::deliver).count()
+        std::iter::from_fn(|| self.find(which)).map(Packet::deliver).count()
     }
 
     /// Loses all of these. Answers how many that were.
@@ -148,18 +149,18 @@ impl Held {
     }
 
     fn send(&self, ends: &LinkEnds, message: Message) {
-        let letter = Letter { ends: ends.clone(), message };
+        let packet = Packet { ends: ends.clone(), message };
         let holds = *self.holds.lock();
         if holds(&message) {
-            self.letters.lock().push_back(letter);
+            self.packets.lock().push_back(packet);
             self.sent.notify_all();
         } else {
-            letter.deliver();
+            packet.deliver();
         }
     }
 }
 
-impl Link for Held {
+impl Link for ManualLink {
     fn upstream(&self, ends: &LinkEnds, message: ToIommu) {
         self.send(ends, Message::Up(message));
     }

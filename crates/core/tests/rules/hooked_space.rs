@@ -1,5 +1,5 @@
-//! A space in place that does something of the test's when it is next asked for a run: in the
-//! middle of an access that goes the long way.
+//! A space in place that runs a hook of the test's when it is next asked for an extent: in the
+//! middle of an access that goes through the gates.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use crate::support::{Later, later};
 type Hook = Box<dyn FnOnce() + Send>;
 
 /// See the module.
-pub(crate) struct AskedSpace {
+pub(crate) struct HookedSpace {
     inner: Arc<dyn AddressSpace>,
     hook: Later<Hook>,
 }
 
-impl AskedSpace {
+impl HookedSpace {
     pub(crate) fn new(space: &ArenaSpace) -> Arc<Forwarding<Self>> {
         Arc::new(Forwarding(Self { inner: space.handle(), hook: later() }))
     }
 
-    /// Runs `hook` once, before the next run is answered.
-    pub(crate) fn at_next_run(&self, hook: impl FnOnce() + Send + 'static) {
+    /// Runs `hook` once, before the next extent is answered.
+    pub(crate) fn at_next_extent(&self, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock() = Some(Box::new(hook));
     }
 }
 
-impl ForwardingSpace for AskedSpace {
+impl ForwardingSpace for HookedSpace {
     fn inner(&self) -> &dyn AddressSpace {
         &*self.inner
     }
@@ -38,6 +38,6 @@ impl ForwardingSpace for AskedSpace {
         if let Some(hook) = hook {
             hook();
         }
-        self.inner.run(address, privileged)
+        self.inner.extent(address, privileged)
     }
 }

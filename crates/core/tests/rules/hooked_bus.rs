@@ -1,11 +1,13 @@
-//! A scripted bus that does something of the test's at a certain moment, once.
+//! A scripted bus that runs a hook of the test's at a certain moment, once.
 
 use std::sync::Arc;
 
+use sva_core::Topology;
+use sva_core::topology::RequesterId;
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Topology, Version,
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
 };
-use sva_core::{Access, AddrRange, Bdf, RequesterId};
+use sva_core::{Access, AddrRange, Bdf};
 use sva_testkit::FlatTopology;
 
 use crate::support::{Later, later};

@@ -1,4 +1,4 @@
-//! Reset, cut-off and removal: a device that gets nothing through, against those that wait for it.
+//! Reset, cut-off and removal of a device, against those that wait for its accesses.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn concurrent_reset_and_space_change() {
         let (port, probe) = (device.ats_port(), Probe::new());
         let bond = bind(&iommu, &device, &probe);
         fill(&port, bond.pasid());
-        let user = thread::spawn(use_held(&port, bond.pasid()));
+        let user = thread::spawn(use_cached(&port, bond.pasid()));
         let resetter = thread::spawn({
             let device = device.clone();
             move || device.begin_reset().expect("it is there")
@@ -47,7 +47,7 @@ fn concurrent_reset_that_ends_and_space_change() {
         let (port, probe) = (device.ats_port(), Probe::new());
         let bond = bind(&iommu, &device, &probe);
         fill(&port, bond.pasid());
-        let user = thread::spawn(use_held(&port, bond.pasid()));
+        let user = thread::spawn(use_cached(&port, bond.pasid()));
         let resetter = thread::spawn({
             let device = device.clone();
             move || drop(device.begin_reset().expect("it is there"))
@@ -80,11 +80,11 @@ fn concurrent_nested_resets() {
         let reset = device.reset().expect("one more at any time");
         // Whatever the other one does: this one is not done.
         assert!(device.port().read(Some(bond.pasid()), PAGE_AT, &mut [0]).is_err());
-        assert!(!read_kept(&port, bond.pasid()));
+        assert!(!read_cached(&port, bond.pasid()));
         drop(reset);
         resetter.join().expect("ends");
         fill(&port, bond.pasid());
-        assert!(read_kept(&port, bond.pasid()), "the last one lets it in again");
+        assert!(read_cached(&port, bond.pasid()), "the last one lets it in again");
         drop(bond);
         assert_clean(&iommu, 1);
     });
@@ -96,10 +96,10 @@ fn concurrent_nested_resets() {
 #[test]
 fn concurrent_cut_off_and_late_completion() {
     bounded(4, || {
-        let clock = Arc::new(Hand::default());
+        let clock = Arc::new(ManualClock::default());
         let iommu = timed(&clock);
-        let keeper = Keeper::of(|message| matches!(message, ToDevice::Invalidate(_)));
-        let device = plug_translating(&iommu, 1, keeper.link());
+        let delaying = DelayingLink::of(|message| matches!(message, ToDevice::Invalidate(_)));
+        let device = plug_translating(&iommu, 1, delaying.link());
         let (port, probe) = (device.ats_port(), Probe::new());
         let bond = bind(&iommu, &device, &probe);
         fill(&port, bond.pasid());
@@ -113,8 +113,8 @@ fn concurrent_cut_off_and_late_completion() {
         });
         let pasid = bond.pasid();
         let user = thread::spawn(move || {
-            read_kept(&port, pasid);
-            keeper.let_go();
+            read_cached(&port, pasid);
+            delaying.deliver();
         });
         change.wait();
         probe.free();
