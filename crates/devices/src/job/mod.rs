@@ -1,4 +1,4 @@
-//! Jobs: the work that a device model has under way, each for the process that asked for it.
+//! Jobs: the work that a device model has in flight, each for the process that asked for it.
 //!
 //! A device model needs two things for every job. Its transactions must reach the owner that the
 //! PASID had when the job began, even if the PASID is reused meanwhile; and the job has to end when

@@ -1,4 +1,4 @@
-//! The jobs that a device has under way, and how an unbind stops them.
+//! The jobs that a device has in flight, and how an unbind stops them.
 //!
 //! An unbind begins by asking the device to stop issuing the PASID. The tracker sets a flag in
 //! every job of that owner; a job reads its flag before each transaction. The access that a job may
@@ -43,12 +43,12 @@ impl JobTracker {
         Arc::new(Self::default())
     }
 
-    /// How many jobs are under way.
+    /// How many jobs are in flight.
     pub fn count(&self) -> usize {
         self.jobs.lock().len()
     }
 
-    /// Begins a job for the owner that `pasid` has now; it ends when the answer is dropped. Never
+    /// Begins a job for the owner that `pasid` has now; it ends when the job is dropped. Never
     /// blocks on other jobs.
     ///
     /// `ports` are those of the device that this tracker was plugged in with. Without a PASID the
@@ -78,7 +78,7 @@ impl DeviceOps for JobTracker {
     }
 }
 
-/// A job under way: the way to its owner's memory, and whether it was stopped.
+/// A job in flight: access to the memory of its owner, and whether it was stopped.
 ///
 /// Its transfers look whether the job was stopped before they issue a transaction, and report how
 /// far they came. They may block to resolve page faults. A job is used by one thread at a time and
