@@ -17,8 +17,10 @@ use graph::Graph;
 
 /// The folders of a crate that has layers, lowest first. A folder may use those of its own rank and
 /// of the ranks before it.
-const LAYERS: &[(&str, &[&[&str]])] =
-    &[("crates/core", &[&["api"], &["table"], &["protocol", "iotlb"], &["dma"], &["control"]])];
+const LAYERS: &[(&str, &[&[&str]])] = &[(
+    "crates/core",
+    &[&["types"], &["quiesce"], &["api"], &["protocol", "iotlb"], &["table"], &["dma", "control"]],
+)];
 
 /// The step.
 pub(crate) fn check(context: &Context) -> Result<Outcome, String> {

@@ -12,7 +12,7 @@ use sva_core::{
     AddrRange, AddressSpace, Bdf, Bind, Bond, Device, Event, Features, Iommu, IommuConfig, Pasid,
     Plug,
 };
-use sva_devices::{DataMover, DataMoverConfig, InFlight};
+use sva_devices::{DataMover, DataMoverConfig, JobTracker};
 use sva_host::HostSpace;
 use sva_pci::Fabric;
 
@@ -60,21 +60,18 @@ impl Session {
                 .function(spec.bdf)
                 .is_some_and(|function| function.model.as_deref() == Some(MODEL))
             {
-                let in_flight = InFlight::new();
-                movers.push((
-                    iommu.plug(Plug::new(spec).model(in_flight.clone()))?.device,
-                    in_flight,
-                ));
+                let jobs = JobTracker::new();
+                movers.push((iommu.plug(Plug::new(spec).model(jobs.clone()))?.device, jobs));
             } else {
                 let _ = iommu.plug(spec)?;
             }
         }
-        let (device, in_flight) = choose(&iommu, &fabric, movers, target)?;
+        let (device, jobs) = choose(&iommu, &fabric, movers, target)?;
         interrupts.check()?;
         let space = sva_host::attach(target.pid)?;
         interrupts.check()?;
         let tie = bind(&iommu, &device, &(space.clone() as Arc<dyn AddressSpace>), target.group)?;
-        let mover = DataMover::new(device.port(), in_flight, DataMoverConfig::default());
+        let mover = DataMover::new(device.port(), jobs, DataMoverConfig::default());
         Ok(Self { tie, device: device.bdf(), iommu, mover, space })
     }
 
@@ -149,7 +146,7 @@ impl Misrouted {
     }
 }
 
-type Mover = (Device, Arc<InFlight>);
+type Mover = (Device, Arc<JobTracker>);
 
 /// The named data mover, or the first one that the bind would not refuse for what the bus says of
 /// it.

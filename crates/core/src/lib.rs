@@ -44,8 +44,6 @@ mod api;
 mod control;
 mod dma;
 mod iotlb;
-#[doc(hidden)]
-pub mod mutation;
 mod protocol;
 mod quiesce;
 mod table;

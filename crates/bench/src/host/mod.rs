@@ -12,7 +12,7 @@ use sva_core::{
     AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Features, Iommu, IommuConfig,
     PasidWidth, Plug,
 };
-use sva_devices::{DataMover, DataMoverConfig, InFlight};
+use sva_devices::{DataMover, DataMoverConfig, JobTracker};
 use sva_testkit::FlatTopology;
 
 /// Runs all of it.
@@ -32,14 +32,13 @@ struct Bound {
 impl Bound {
     fn to(space: &Arc<dyn AddressSpace>) -> Result<Self, Box<dyn Error>> {
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
-        let in_flight = Arc::new(InFlight::default());
-        let device = iommu
-            .plug(Plug::new(spec(0, PasidWidth::MAX)?).model(Arc::clone(&in_flight) as _))?
-            .device;
+        let jobs = Arc::new(JobTracker::default());
+        let device =
+            iommu.plug(Plug::new(spec(0, PasidWidth::MAX)?).model(Arc::clone(&jobs) as _))?.device;
         let bond =
             iommu.bind_device(&device, space, Bind::new(()).features(Features::default()))?;
         Ok(Self {
-            mover: DataMover::new(device.port(), in_flight, DataMoverConfig::default()),
+            mover: DataMover::new(device.port(), jobs, DataMoverConfig::default()),
             bond,
             device,
         })

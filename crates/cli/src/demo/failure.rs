@@ -9,7 +9,7 @@ use sva_core::error::{
 };
 use sva_core::error::{RemoveError, ServiceError, SpaceRefusal};
 use sva_core::pri::PageRequestError;
-use sva_devices::{Abandoned, ListError, SearchError};
+use sva_devices::{Aborted, ListError, SearchError};
 use sva_host::{AttachError, RegionsError};
 use sva_pci::{AddError, ConfigError};
 
@@ -86,7 +86,7 @@ pub(crate) enum Failure {
     Dma(#[from] DmaError),
     /// A descriptor.
     #[error(transparent)]
-    Abandoned(#[from] Abandoned),
+    Aborted(#[from] Aborted),
     /// A list walk.
     #[error(transparent)]
     List(#[from] ListError),

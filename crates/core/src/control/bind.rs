@@ -14,36 +14,35 @@ use smallvec::smallvec;
 use sva_sync::atomic::Ordering;
 
 use super::bond::{Bond, GroupBond, OwnedBond};
-use super::candidates::{Candidates, refusal};
+use super::candidates::Candidates;
 use crate::api::bond::Bind;
 use crate::api::error::{
     BindError, BindGroupError, ContainerBindError, Refusal, Sibling, SpaceRefusal,
 };
 use crate::api::space::{AddressSpace, SpaceEnded, SpaceHandle};
-use crate::mutation;
 use crate::table::{BondKey, BondKind, Device, DeviceRecord, Exhausted, Iommu, State};
 use crate::types::ids::{Bdf, GroupId, PasidTag};
 
 /// The error of [`State::bind_candidates`]: a device or the space is refused. Each operation that
 /// binds converts it into its own error.
-pub(super) enum Failed {
+pub(super) enum BindFailure {
     Device(Refusal),
     Space(SpaceRefusal),
 }
 
-macro_rules! from_failed {
+macro_rules! from_bind_failure {
     ($($error:ty),*) => {$(
-        impl From<Failed> for $error {
-            fn from(failed: Failed) -> Self {
-                match failed {
-                    Failed::Device(refusal) => Self::Device(refusal),
-                    Failed::Space(refusal) => Self::Space(refusal),
+        impl From<BindFailure> for $error {
+            fn from(failure: BindFailure) -> Self {
+                match failure {
+                    BindFailure::Device(refusal) => Self::Device(refusal),
+                    BindFailure::Space(refusal) => Self::Space(refusal),
                 }
             }
         }
     )*};
 }
-from_failed!(BindError, BindGroupError, ContainerBindError);
+from_bind_failure!(BindError, BindGroupError, ContainerBindError);
 
 impl State {
     /// Binds all capable candidates to the space, or changes nothing.
@@ -54,34 +53,24 @@ impl State {
         candidates: &Candidates,
         space: &Arc<dyn AddressSpace>,
         bind: &mut Bind<T>,
-    ) -> Result<(BondKey, PasidTag), Failed> {
-        let ended = |reason| Failed::Space(SpaceRefusal::Ended(SpaceEnded(reason)));
+    ) -> Result<(BondKey, PasidTag), BindFailure> {
+        let ended = |reason| BindFailure::Space(SpaceRefusal::Ended(SpaceEnded(reason)));
         let known = self.spaces.get(&space.id());
         if let Some(reason) = known.and_then(|state| state.end).or_else(|| space.ended()) {
             return Err(ended(reason));
         }
         let known = known.map(|state| state.record.tag);
-        if let Some(refusal) = candidates
-            .capable
-            .iter()
-            .find_map(|device| refusal(device, &**space, bind.features, known))
-        {
-            if mutation::is_on(10)
-                && let Some(tag) = known
-            {
-                // Undoes what has not been done.
-                candidates
-                    .requesters()
-                    .iter()
-                    .for_each(|requester| drop(requester.table.write().remove(&tag.pasid)));
-            }
-            return Err(Failed::Device(refusal));
+        if let Some(refusal) = candidates.refusal(&**space, bind.features, known) {
+            return Err(BindFailure::Device(refusal));
         }
         let tag = match known {
             Some(tag) => tag,
             None => {
                 let full = |e: Exhausted| {
-                    Failed::Space(SpaceRefusal::NoPasidLeft { width: e.width, in_use: e.in_use })
+                    BindFailure::Space(SpaceRefusal::NoPasidLeft {
+                        width: e.width,
+                        in_use: e.in_use,
+                    })
                 };
                 let tag = self.pasids.allocate(candidates.width()).map_err(full)?;
                 match space.watch(iommu.watcher()) {

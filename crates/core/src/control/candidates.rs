@@ -49,6 +49,16 @@ impl Candidates {
         }
         requesters
     }
+
+    /// Returns the first [`bind_refusal`] of the capable devices; `None` where all can be bound.
+    pub(super) fn refusal(
+        &self,
+        space: &dyn AddressSpace,
+        features: Features,
+        tag: Option<PasidTag>,
+    ) -> Option<Refusal> {
+        self.capable.iter().find_map(|device| bind_refusal(device, space, features, tag))
+    }
 }
 
 /// Returns why `device` cannot get a bond of `space` with `features`; `None` where it can.
@@ -56,7 +66,7 @@ impl Candidates {
 /// It reads the device's capabilities, its routing as the bus reported it last, and its PASID
 /// table. `tag` is the PASID of the space where the space has one. The caller holds the control
 /// lock, which keeps the PASID table as it is.
-pub(super) fn refusal(
+pub(super) fn bind_refusal(
     device: &DeviceRecord,
     space: &dyn AddressSpace,
     features: Features,

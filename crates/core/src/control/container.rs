@@ -7,12 +7,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::candidates::{Candidates, refusal};
+use super::candidates::Candidates;
 use super::map::check_reserved;
 use crate::api::error::{JoinError, MapError, Refusal, UnmapError};
 use crate::api::event::Overlap;
 use crate::api::map::{MapRequest, Mapped, Unmapped};
-use crate::mutation;
 use crate::table::{
     BondKey, ContainerState, DeviceRecord, Domain, DomainAttachment, Iommu, Routing, State,
 };
@@ -65,13 +64,9 @@ impl State {
         id: ContainerId,
         group: GroupId,
     ) -> Result<(Candidates, Vec<BondKey>), JoinError> {
-        let found = self.groups.get_mut(&group).ok_or(JoinError::NoSuchGroup { group })?;
+        let found = self.groups.get(&group).ok_or(JoinError::NoSuchGroup { group })?;
         if let Some(container) = found.container {
             return Err(JoinError::InContainer { group, container });
-        }
-        if mutation::is_on(4) {
-            // Taken before it is known that the group can join: no error below gives it back.
-            found.container = Some(id);
         }
         for member in &found.members {
             let bonds = member.requester.table.read().len();
@@ -101,11 +96,8 @@ impl State {
             // The bonds of spaces that have ended get no further entry.
             let Some(bond) = self.joinable(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
-            if let Some(refusal) = candidates
-                .capable
-                .iter()
-                .find_map(|member| refusal(member, &*record.space, features, Some(record.tag)))
-            {
+            let tag = Some(record.tag);
+            if let Some(refusal) = candidates.refusal(&*record.space, features, tag) {
                 return Err(refusal.into());
             }
             joined.push(key);

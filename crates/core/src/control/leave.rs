@@ -11,7 +11,6 @@ use super::candidates::Candidates;
 use super::container::Container;
 use super::unbind::Teardown;
 use crate::api::error::LeaveError;
-use crate::mutation;
 use crate::quiesce::callback;
 use crate::table::{BondKey, DeviceRecord, DomainAttachment, Iommu, State};
 use crate::types::ids::{ContainerId, GroupId};
@@ -77,8 +76,7 @@ impl State {
         let found = self.groups.get_mut(&group)?;
         found.container = None;
         found.changed();
-        let fallback = if mutation::is_on(21) { &container.domain } else { &found.own };
-        let ended = found.record.domain.attach(Arc::clone(fallback));
+        let attachment = found.record.domain.attach(Arc::clone(&found.own));
         let members = found.members.clone();
         let mut teardown = Teardown::default();
         for requester in Candidates::of(&members).requesters() {
@@ -86,9 +84,9 @@ impl State {
                 teardown.add(entry);
             }
         }
-        self.close_attachment(&ended);
+        self.close_attachment(&attachment);
         self.forget_empty_group(group);
-        Some(LeavingGroup { members, attachment: ended, teardown })
+        Some(LeavingGroup { members, attachment, teardown })
     }
 }
 

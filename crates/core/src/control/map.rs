@@ -13,7 +13,6 @@ use crate::api::config::IommuConfig;
 use crate::api::error::{MapError, UnmapError};
 use crate::api::map::{MapRequest, Mapped, Unmapped};
 use crate::api::space::SpaceEnded;
-use crate::mutation;
 use crate::quiesce::{Gate, callback};
 use crate::table::{DeviceRecord, Domain, Iommu, Mapping, Routing, State};
 use crate::types::access::Permissions;
@@ -140,12 +139,7 @@ impl Iommu {
         state.forget_empty_group(group);
         self.unlock(state);
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
-        let unmapped = self.finish_unmap(&removed);
-        if mutation::is_on(18) {
-            // A second pass over the range, after the lock was given up.
-            let _ = self.lock().own_domain(group).map(|domain| domain.remove(range));
-        }
-        Ok(unmapped)
+        Ok(self.finish_unmap(&removed))
     }
 
     /// Adds a mapping to the domain that `members` use. The caller has updated the members'

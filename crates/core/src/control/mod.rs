@@ -26,7 +26,6 @@ mod candidates;
 mod container;
 mod container_bonds;
 mod groups;
-mod hotplug;
 mod leave;
 mod map;
 mod messages;
@@ -38,6 +37,7 @@ mod reset;
 mod services;
 mod translation;
 mod unbind;
+mod unplug;
 mod watch;
 #[cfg(not(loom))]
 mod workers;
@@ -46,11 +46,11 @@ pub use bond::{Bond, GroupBond, Unbinding};
 pub use container::{Container, Joined};
 pub use container_bonds::ContainerBound;
 pub use groups::GroupInfo;
-pub use hotplug::{Removal, Removing};
 pub use leave::Leaving;
 pub use owners::HandlerRegistration;
 pub use pages::PageRequestJob;
 pub use plug::{NotJoined, Plug, Plugged};
 pub use reset::Reset;
+pub use unplug::{Removal, Removing};
 #[cfg(not(loom))]
 pub use workers::{WorkerConfig, Workers};

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::container::Container;
 use crate::api::error::{DomainOf, HandlerError};
 use crate::api::pri::PageRequestHandler;
-use crate::mutation;
 use crate::table::{Domain, Iommu};
 use crate::types::ids::GroupId;
 
@@ -21,12 +20,11 @@ impl HandlerRegistration {
         of: DomainOf,
         handler: Arc<dyn PageRequestHandler>,
     ) -> Result<Self, HandlerError> {
-        let free = domain.set_handler(handler);
-        if mutation::is_on(14) && !free {
-            // The drop of what was never had gives it back, and its owner will again.
-            drop(Self(Arc::clone(&domain)));
+        if domain.set_handler(handler) {
+            Ok(Self(domain))
+        } else {
+            Err(HandlerError::Taken { domain: of })
         }
-        if free { Ok(Self(domain)) } else { Err(HandlerError::Taken { domain: of }) }
     }
 }
 

@@ -16,7 +16,6 @@ use crate::api::pri::{
     ResponseCode,
 };
 use crate::api::space::{AddressSpace, StopCause};
-use crate::mutation;
 use crate::protocol::pri::group::FaultTarget as _;
 use crate::protocol::pri::queue::PageCounts;
 use crate::quiesce::callback::InCallback;
@@ -157,9 +156,10 @@ impl PageRequestJob {
         }
     }
 
-    /// The response; `None` where the owner has the group.
+    /// Resolves the group or hands it to the handler of its owner. Returns the response; `None`
+    /// where the handler has the group and answers it.
     fn resolve(&mut self) -> Option<ResponseCode> {
-        if !self.in_device && !mutation::is_on(6) {
+        if !self.in_device {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.group.target {

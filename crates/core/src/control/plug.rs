@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use sva_sync::RwLock;
 use sva_sync::atomic::AtomicBool;
 
-use super::candidates::refusal;
+use super::candidates::bind_refusal;
 use super::messages::Endpoints;
 use crate::api::bond::{IsolationChange, IsolationHandler};
 use crate::api::device::{DeviceOps, DeviceSpec};
@@ -142,7 +142,7 @@ impl State {
             routing: RwLock::new(location.routing),
             readers: Readers::default(),
             pins: PinSlots::default(),
-            iommu: iommu.downgrade(),
+            host: iommu.downgrade(),
             services: Services::new(
                 key,
                 LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),
@@ -200,7 +200,7 @@ impl State {
             if arrival.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
                 continue;
             }
-            match refusal(&device, &*record.space, features, Some(record.tag)) {
+            match bind_refusal(&device, &*record.space, features, Some(record.tag)) {
                 Some(because) => arrival.not_joined.push(NotJoined {
                     space: record.id,
                     pasid: record.tag.pasid,

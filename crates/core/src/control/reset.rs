@@ -5,7 +5,6 @@
 //! again.
 
 use crate::api::error::ResetError;
-use crate::mutation;
 use crate::quiesce::callback;
 use crate::table::Device;
 
@@ -36,9 +35,6 @@ impl Device {
     pub fn begin_reset(&self) -> Result<Reset, ResetError> {
         let (iommu, device) = (self.iommu(), self.record());
         if device.gate.is_closed() {
-            return Err(ResetError::Gone { device: device.bdf() });
-        }
-        if mutation::is_on(20) && device.services.invalidations.lock().is_in_reset() {
             return Err(ResetError::Gone { device: device.bdf() });
         }
         iommu.with_invalidations(device, |queue, _, actions| {

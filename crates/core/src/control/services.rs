@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use crate::api::ats::AlignedRange;
 use crate::api::error::{Service, ServiceError};
-use crate::mutation;
 use crate::protocol::ats::InvalidationCounts;
 use crate::protocol::ats::atc::AtcCounts;
 use crate::protocol::ats::invalidation::PendingInvalidation;
@@ -70,7 +69,7 @@ impl Device {
             if queue.is_halted() {
                 return Err(ServiceError::Halted { device: bdf });
             }
-            if queue.is_enabled() && !mutation::is_on(25) {
+            if queue.is_enabled() {
                 return Err(ServiceError::AlreadyOn { device: bdf, service: Service::Ats });
             }
             iommu.add_ats_device(device);
@@ -99,10 +98,9 @@ impl Device {
             }
             let is_drained = device.services.translated.pause() == 0;
             queue.disable(is_drained, actions);
-            // What is on its way is not kept: its request is forgotten.
-            if !mutation::is_on(11) {
-                device.services.endpoint.lock().atc.reset();
-            }
+            // This also forgets the outstanding translation requests: a completion that arrives
+            // later is not cached.
+            device.services.endpoint.lock().atc.reset();
             let all = PendingInvalidation::new(None, AlignedRange::ALL, change.waiter());
             queue.start(all, is_drained, None, actions);
             Ok(())

@@ -80,11 +80,8 @@ impl Iommu {
         })
     }
 
-    /// Looks up the PASID entry that requests of `device` with `pasid` use, enters its gate, and
-    /// checks that the entry is published and that its space has not ended. Then calls `then`
-    /// inside the gate.
-    ///
-    /// The checks come after the gate: the close of the entry waits for `then`.
+    /// Looks up the PASID entry that requests of `device` with `pasid` use, enters it, and calls
+    /// `then` inside its gate. The close of the entry waits for `then`.
     fn with_usable_entry<R>(
         &self,
         device: &DeviceRecord,
@@ -93,13 +90,11 @@ impl Iommu {
     ) -> Result<R, UnusableEntry> {
         let entry = device.requester.entry(pasid).filter(|_| device.can_issue(pasid));
         let entry = entry.ok_or(UnusableEntry::NotBound)?;
-        let _inside = GateGuard::enter(&entry.gate, self, OnDrain::StepEntry(&entry))
-            .ok_or(UnusableEntry::NotBound)?;
-        match entry.refusal() {
-            None => Ok(then(&entry)),
-            Some(FaultReason::SpaceEnded) => Err(UnusableEntry::SpaceEnded(entry.record.tag)),
-            Some(_) => Err(UnusableEntry::NotBound),
-        }
+        let _inside = entry.enter(self).map_err(|reason| match reason {
+            FaultReason::SpaceEnded => UnusableEntry::SpaceEnded(entry.record.tag),
+            _ => UnusableEntry::NotBound,
+        })?;
+        Ok(then(&entry))
     }
 
     /// Asks the provider for the translation, and reduces its permissions to those that the bond

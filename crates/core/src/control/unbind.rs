@@ -16,7 +16,6 @@ use crate::api::device::DeviceOps;
 use crate::api::event::Event;
 use crate::api::pri::FaultTimes;
 use crate::api::space::{EndReason, ExitWork};
-use crate::mutation;
 use crate::quiesce::callback::{self, InCallback};
 use crate::table::{BondKey, DeferredDrops, ExitState, Iommu, PasidEntry, Phase, SpaceEnd, State};
 use crate::types::ids::{Bdf, PasidTag, SpaceId};
@@ -35,10 +34,6 @@ impl Teardown {
     pub(super) fn of_bond(state: &mut State, key: BondKey) -> Self {
         let mut teardown = Self::default();
         if let Some(bond) = state.bond(key) {
-            if mutation::is_on(9) {
-                // A removal may have taken the last one out.
-                let _ = &bond.entries[0];
-            }
             bond.entries.iter().for_each(|entry| teardown.add(entry));
         }
         teardown
@@ -55,9 +50,6 @@ impl Teardown {
     pub(super) fn add_stop_of(&mut self, device: Bdf, entry: &PasidEntry) {
         let ops = entry.requester.ops.read();
         let model = ops.iter().find(|(of, _)| *of == device);
-        if mutation::is_on(22) {
-            model.expect("every device has a model");
-        }
         self.stops.extend(model.map(|(_, ops)| (Arc::clone(ops), entry.record.tag)));
     }
 
@@ -96,13 +88,14 @@ impl Iommu {
     /// translations, and the page requests are drained. Returns the same as
     /// [`stop_and_close`](Self::stop_and_close).
     pub(super) fn close_all(&self, teardown: &Teardown) -> (usize, usize) {
-        let closed = teardown.entries.iter().map(|entry| self.close(entry));
+        let closed = teardown.entries.iter().map(|entry| self.close_entry(entry));
         closed.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// Unbinds on behalf of the owned value, which is going.
-    pub(crate) fn unbind(&self, key: BondKey) -> UnbindReport {
-        self.unbind_and(key, !callback::inside() || mutation::is_on(13))
+    /// Unbinds for the owner of the bond, and waits until the bond is gone, unless inside a
+    /// callback.
+    pub(super) fn unbind(&self, key: BondKey) -> UnbindReport {
+        self.unbind_and(key, !callback::inside())
     }
 
     /// Unbinds for the owner of the bond and does not wait.
@@ -142,16 +135,6 @@ impl Iommu {
                     ExitState::Done | ExitState::Running | ExitState::Queued(_)
                 );
                 report.deferred &= bond.phase != Phase::Gone;
-            }
-            if mutation::is_on(2)
-                && let Some(pasid) = state.bond(key).map(|bond| bond.record.tag.pasid)
-            {
-                // The number was given back when the bond was gone: the slot may be the next
-                // owner's.
-                state
-                    .requesters
-                    .values()
-                    .for_each(|requester| drop(requester.table.write().remove(&pasid)));
             }
             state.disown(key, drops);
         });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::api::event::Event;
 use crate::api::fault::{DmaCause, DmaError, Fault, FaultReason};
 use crate::api::space::{StopCause, Stopped};
-use crate::table::{Device, DeviceRecord, Iommu, PasidEntry};
+use crate::table::{Device, DeviceRecord, GateGuard, Iommu, PasidEntry};
 use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid, PasidTag};
 use crate::types::range::Segment;
@@ -50,6 +50,23 @@ impl BusMaster {
     pub(super) fn is_other_owner(&self, entry: &PasidEntry) -> bool {
         let tag = entry.record.tag;
         self.owner.is_some_and(|owner| owner.pasid == tag.pasid && owner != tag)
+    }
+
+    /// The PASID entry, unless it is another owner's.
+    pub(super) fn entry(&self, pasid: Pasid) -> Option<Arc<PasidEntry>> {
+        self.device.requester.entry(pasid).filter(|entry| !self.is_other_owner(entry))
+    }
+
+    /// Enters the gate of a PASID entry; counts an entry that is not present any more for an owner
+    /// that is gone.
+    pub(super) fn enter_entry<'a>(
+        &'a self,
+        entry: &'a Arc<PasidEntry>,
+    ) -> Result<GateGuard<'a>, FaultReason> {
+        entry.enter(&self.iommu).map_err(|reason| match reason {
+            FaultReason::NotBound => self.not_bound(entry.record.tag.pasid),
+            other => other,
+        })
     }
 
     /// Nobody owns the PASID here; counts where this is for an owner that had it before.

@@ -10,10 +10,12 @@
 //! It uses `types`, `quiesce`, `api`, `protocol`, `iotlb` and `table`.
 
 mod atomic;
+mod atomic_access;
 pub(crate) mod ats;
 mod buffer;
 mod cache;
 mod frame_slice;
+mod lookup;
 mod master;
 mod pasid_cache;
 mod pin;

@@ -185,10 +185,9 @@ impl DmaPort {
     ) -> Result<(), DmaError> {
         pin.unpin();
         let (master, pasid) = (&self.master, entry.record.tag.pasid);
-        let Some(_inside) = master.enter_entry(entry) else {
-            let reason = master.not_bound(pasid);
-            return Err(master.fault(0, Some(pasid), piece.address, access, reason));
-        };
+        let _inside = master
+            .enter_entry(entry)
+            .map_err(|reason| master.fault(0, Some(pasid), piece.address, access, reason))?;
         entry.record.space.resolve(address, access).map_err(|cause| {
             let stopped = Stopped { done: address - piece.address, cause };
             master.stopped(stopped, Some(pasid), &[piece], access)

@@ -88,16 +88,11 @@ impl BusMaster {
         let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else {
             return abort(FaultReason::TranslatedRefused);
         };
-        let entry = self.device.requester.entry(pasid);
-        let Some(entry) = entry.filter(|entry| !self.is_other_owner(entry)) else {
-            return abort(self.not_bound(pasid));
+        let Some(entry) = self.entry(pasid) else { return abort(self.not_bound(pasid)) };
+        let _inside = match self.enter_entry(&entry) {
+            Ok(inside) => inside,
+            Err(reason) => return abort(reason),
         };
-        let Some(_inside) = self.enter_entry(&entry) else {
-            return abort(self.not_bound(pasid));
-        };
-        if let Some(reason) = entry.refusal() {
-            return abort(reason);
-        }
         match buffer {
             Buffer::Into(buf) => entry.record.space.read_frame(frame, buf),
             Buffer::From(data) => entry.record.space.write_frame(frame, data),

@@ -9,12 +9,11 @@ use super::buffer::Buffer;
 use super::master::BusMaster;
 use crate::api::event::Event;
 use crate::api::fault::{DmaError, FaultReason};
-use crate::api::space::{AddressSpace, StopCause, Stopped};
+use crate::api::space::{AddressSpace, Stopped};
 use crate::api::topology::PeerWindow;
-use crate::mutation;
 use crate::quiesce::callback::InCallback;
 use crate::table::{DomainAttachment, GateGuard, OnDrain, PasidEntry, Route, Routing};
-use crate::types::access::{Access, Permissions};
+use crate::types::access::Access;
 use crate::types::ids::Pasid;
 use crate::types::range::{AddrRange, Segment};
 
@@ -97,8 +96,7 @@ impl BusMaster {
         })
     }
 
-    /// Does something through the table entry of a PASID, inside its gate, where the entry permits
-    /// such a transaction.
+    /// Calls `then` inside the gate of the PASID entry, where the entry permits such an access.
     pub(super) fn with_entry<R>(
         &self,
         pasid: Pasid,
@@ -110,111 +108,16 @@ impl BusMaster {
         if !self.device.can_issue(pasid) {
             return abort(FaultReason::CannotIssuePasid);
         }
-        let Some(mut entry) = self.look_up(pasid) else { return abort(self.not_bound(pasid)) };
-        if self.is_other_owner(&entry) {
-            return abort(self.not_bound(pasid));
-        }
-        if mutation::is_on(7) {
-            // The owner from one reading of the entry, the rest from another.
-            entry = self.look_up(pasid).unwrap_or(entry);
-        }
-        let Some(_inside) = self.enter_entry(&entry) else {
-            return abort(self.not_bound(pasid));
+        let Some(entry) = self.entry(pasid) else { return abort(self.not_bound(pasid)) };
+        let _inside = match self.enter_entry(&entry) {
+            Ok(inside) => inside,
+            Err(reason) => return abort(reason),
         };
-        if let Some(reason) = entry.refusal() {
-            return abort(reason);
-        }
         if !entry.grants(access) {
             return abort(FaultReason::NotGranted);
         }
         then(&entry)
     }
-
-    /// Enters the gate of a table entry; `None` where it is shut.
-    pub(super) fn enter_entry<'a>(&'a self, entry: &'a Arc<PasidEntry>) -> Option<GateGuard<'a>> {
-        GateGuard::enter(&entry.gate, &self.iommu, OnDrain::StepEntry(entry))
-    }
-
-    /// The table entry that the PASID has at this device now.
-    fn look_up(&self, pasid: Pasid) -> Option<Arc<PasidEntry>> {
-        let table = self.device.requester.table.read();
-        if mutation::is_on(24) {
-            // Takes the control lock, which comes first.
-            self.iommu.object_counts();
-        }
-        table.get(&pasid).cloned()
-    }
-
-    /// Brings in what an atomic operation of `len` bytes needs, and has `on_translated` cache it;
-    /// it can be tried again then.
-    pub(super) fn prepare_atomic(
-        &self,
-        pasid: Pasid,
-        address: u64,
-        len: u64,
-        on_translated: OnTranslated<'_>,
-    ) -> Result<(), DmaError> {
-        let access = Access::WRITE;
-        let abort = |reason| Err(self.fault(0, Some(pasid), address, access, reason));
-        let _callback = InCallback::enter();
-        let Some(_inside) = self.enter_device() else {
-            return abort(self.device.shut_reason());
-        };
-        let routing = self.device.current_routing(self.iommu.topology());
-        if routing.undecoded_around(address).is_none() {
-            // It would have to be routed to the peer, which has no way to answer it.
-            return abort(FaultReason::NoAtomics);
-        }
-        self.with_entry(pasid, address, access, |entry| {
-            if entry.record.iotlb.is_none() {
-                return abort(FaultReason::NoAtomics);
-            }
-            let space = &*entry.record.space;
-            let piece = [Segment { address, len }];
-            let stopped =
-                |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, access);
-            match word_at(space, address, len as usize) {
-                Ok(Word::Atomic) => {
-                    on_translated(entry, &piece);
-                    Ok(())
-                }
-                Ok(Word::NotInPlace) => abort(FaultReason::NoAtomics),
-                Ok(Word::Unreadable) => abort(FaultReason::Denied),
-                Ok(Word::NotWritable) if !entry.features.page_faults => abort(FaultReason::Denied),
-                // Absent, or to be copied before it is written to.
-                Ok(Word::NotWritable) => space.resolve(address, access).map_err(stopped),
-                Err(StopCause::NotPresent) if entry.features.page_faults => {
-                    space.resolve(address, access).map_err(stopped)
-                }
-                Err(cause) => Err(stopped(cause)),
-            }
-        })
-    }
-}
-
-/// What an atomic operation finds at its address.
-enum Word {
-    /// Memory in place that permits reading and writing.
-    Atomic,
-    /// Memory that cannot be accessed in place.
-    NotInPlace,
-    Unreadable,
-    /// It may be one that is to be copied before it is written to.
-    NotWritable,
-}
-
-fn word_at(space: &dyn AddressSpace, address: u64, len: usize) -> Result<Word, StopCause> {
-    let Some(extent) = space.extent(address, false)? else { return Ok(Word::NotInPlace) };
-    if !extent.permissions.contains(Permissions::READ) {
-        return Ok(Word::Unreadable);
-    }
-    if !extent.permissions.contains(Permissions::WRITE) {
-        return Ok(Word::NotWritable);
-    }
-    let offset = address.checked_sub(extent.range.first());
-    let frame = offset.and_then(|offset| extent.frame.offset(offset));
-    let is_in_place = frame.and_then(|frame| space.memory(frame, len, true)).is_some();
-    Ok(if is_in_place { Word::Atomic } else { Word::NotInPlace })
 }
 
 impl Walk<'_> {

@@ -1,9 +1,9 @@
-//! ATS and PRI as state machines, of the device's side and of the IOMMU's.
+//! ATS and PRI as state machines: the side of the device and the side of the IOMMU.
 //!
-//! They have no locks, links, threads or clock, and know devices by keys and small traits: whoever
-//! calls them holds the lock, passes the time, and sends what they answer. So they are driven alike
-//! by worker threads, by a model checker and by a seeded scheduler. They use `types`, `api` and, of
-//! `quiesce`, the completions that are waited for.
+//! They have no locks, links, threads or clock, and refer to devices by keys and small traits. The
+//! caller has the lock, passes the time, and sends the messages that they return. Worker threads, a
+//! model checker and a seeded scheduler can therefore drive them in the same way. This layer uses
+//! `types`, `api` and the completions of `quiesce`.
 
 pub(crate) mod ats;
 pub(crate) mod pri;

@@ -1,74 +1,19 @@
-//! Bonds as the control state has them: their life from [`Phase::Live`] to [`Phase::Gone`], and
-//! what they let go of at its end.
+//! The life of a bond, from [`Phase::Live`] to [`Phase::Gone`], and what is dropped at its end.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 use sva_sync::atomic::Ordering;
 
-use super::device::DeviceRecord;
-use super::entry::PasidEntry;
-use super::requester::Requester;
+use super::bond::{BondKind, BondState, ExitState, Phase};
+use super::bond_key::BondKey;
+use super::records::{DeviceRecord, PasidEntry, Requester};
 use super::space::SpaceRecord;
 use super::state::{DeferredDrops, ReleasedSpace, SpaceState, State};
 use crate::api::bond::{ExitHandler, IsolationHandler};
 use crate::api::device::Features;
-use crate::api::pri::{FaultTimes, PageRequestHandler};
-use crate::types::ids::{Bdf, ContainerId, GroupId, Pasid, SpaceId};
-
-slotmap::new_key_type! {
-    /// Names a bond: an index that is used again with a version that changes each time. Keys stay
-    /// inside the system and nothing that a peer sends names one, so 32 bits of version suffice; a
-    /// late message is told from its successor by the PASID's generation of 64 bits.
-    pub(crate) struct BondKey;
-}
-
-/// Who asked for a bond.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum BondKind {
-    /// The bond ends with this device, also where others use its requester ID.
-    Device(Bdf),
-    Group(GroupId),
-    Container(ContainerId),
-}
-
-/// Where a bond is in its life. It goes down this list and never back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Live,
-    /// Claimed by whoever unbinds it: gets no new entry, no handler of it starts but one that
-    /// is queued.
-    Closing,
-    /// No access, no handler, no PASID.
-    Gone,
-}
-
-/// The exit handler's life; each step is made under the control lock, so that it runs at most once.
-pub(crate) enum ExitState {
-    Armed(Option<ExitHandler>),
-    /// The space has ended and the handler waits for its turn. It counts in `callbacks`.
-    Queued(Option<ExitHandler>),
-    Running,
-    Done,
-    Disarmed,
-}
-
-pub(crate) struct BondState {
-    pub(crate) phase: Phase,
-    pub(crate) kind: BondKind,
-    pub(crate) record: Arc<SpaceRecord>,
-    pub(crate) features: Features,
-    pub(crate) entries: SmallVec<[Arc<PasidEntry>; 1]>,
-    pub(crate) handler: Option<Arc<dyn PageRequestHandler>>,
-    /// Of the faults of entries that have been taken out.
-    pub(crate) times: Option<Box<FaultTimes>>,
-    pub(crate) exit: ExitState,
-    pub(crate) on_isolation: Option<IsolationHandler>,
-    /// Handlers of this bond that are queued or running.
-    pub(crate) callbacks: u32,
-    /// The owned value is gone: the entry goes when the bond is gone.
-    owner_gone: bool,
-}
+use crate::api::pri::PageRequestHandler;
+use crate::types::ids::{Pasid, SpaceId};
 
 impl State {
     /// The bond that `key` names, while its entry exists.
@@ -116,7 +61,7 @@ impl State {
     /// The slot is free and the bond is live.
     fn program(&mut self, key: BondKey, requester: &Arc<Requester>) -> Option<Arc<PasidEntry>> {
         let bond = self.bonds.get_mut(key)?;
-        let entry = PasidEntry::new(&bond.record, bond.features, key, requester, &self.iommu);
+        let entry = PasidEntry::new(&bond.record, bond.features, key, requester, &self.host);
         requester.table.write().insert(bond.record.tag.pasid, Arc::clone(&entry));
         bond.entries.push(Arc::clone(&entry));
         Some(entry)

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::device::DeviceRecord;
-use super::entry::PasidEntry;
+use super::fault_target::FaultTarget;
 use super::iommu::Iommu;
+use super::records::{DeviceRecord, PasidEntry};
+use crate::api::fault::FaultReason;
 use crate::quiesce::{Completion, Gate};
 
 /// What the last one out of a shut gate does.
@@ -52,6 +53,32 @@ impl OnDrain<'_> {
             Self::Wake => iommu.wake_waiters(),
             Self::StepEntry(entry) => Arc::clone(entry).step(),
             Self::TranslatedRequests(device) => iommu.translated_requests_drained(device),
+        }
+    }
+}
+
+impl PasidEntry {
+    /// Enters the gate of the entry, for as long as the guard lives.
+    ///
+    /// # Errors
+    /// The entry is not present ([`FaultReason::NotBound`]), or its space has ended.
+    pub(crate) fn enter<'a>(
+        self: &'a Arc<Self>,
+        iommu: &'a Iommu,
+    ) -> Result<GateGuard<'a>, FaultReason> {
+        let guard = GateGuard::enter(&self.gate, iommu, OnDrain::StepEntry(self));
+        let guard = guard.ok_or(FaultReason::NotBound)?;
+        self.refusal().map_or(Ok(guard), Err)
+    }
+}
+
+impl FaultTarget {
+    /// Leaves the gate that [`enter`](Self::enter) has entered.
+    pub(crate) fn leave(&self, iommu: &Iommu) {
+        match self {
+            Self::Entry(entry) if entry.gate.leave() => OnDrain::StepEntry(entry).run(iommu),
+            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::Wake.run(iommu),
+            _ => {}
         }
     }
 }

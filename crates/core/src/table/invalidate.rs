@@ -1,4 +1,4 @@
-//! Invalidations: a change of a space, and an unbind, have devices forget what they cache.
+//! Invalidations: devices, and the IOTLB, drop the translations that have changed.
 //!
 //! What comes of one is decided by the device's
 //! [`InvalidationQueue`](crate::protocol::ats::invalidation), under its lock. Messages are sent, and
@@ -8,18 +8,15 @@ use std::sync::Arc;
 
 use sva_sync::atomic::Ordering;
 
-use super::device::DeviceRecord;
-use super::entry::PasidEntry;
 use super::iommu::Iommu;
-use super::pages::{FaultTarget, PageDrain};
+use super::records::DeviceRecord;
 use crate::api::ats::{AlignedRange, InvalidationCompletion};
 use crate::api::invalidation::{Invalidation, PinSearch};
 use crate::api::link::ToDevice;
-use crate::mutation;
 use crate::protocol::ats::invalidation::{
     InvalidationActions, InvalidationQueue, PendingInvalidation,
 };
-use crate::quiesce::{Change, Completion, GracePeriod, Waiter, complete};
+use crate::quiesce::{Change, GracePeriod, Waiter, complete};
 use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::AddrRange;
 
@@ -53,7 +50,7 @@ impl Iommu {
     }
 
     /// Has a device invalidate a range; `waiter` waits for it.
-    fn start_invalidation(
+    pub(super) fn start_invalidation(
         &self,
         device: &Arc<DeviceRecord>,
         pasid: Option<Pasid>,
@@ -124,42 +121,6 @@ impl Iommu {
         }
         change.seal();
         Invalidation::new(accesses, pins, Some(change))
-    }
-
-    /// Closes an entry: no access starts through it any more, its device invalidates what it caches
-    /// of it, its page requests are drained. Answers how many accesses were in flight and how many
-    /// groups of page requests were answered.
-    pub(crate) fn close(&self, entry: &Arc<PasidEntry>) -> (usize, usize) {
-        if mutation::is_on(8) {
-            // Cleared while it is present.
-            self.retire(entry);
-        }
-        let Some(inside) = entry.gate.close() else { return (0, 0) };
-        let pinned = entry.await_cached_accesses();
-        let answered = self.flush(entry);
-        if inside == 0 {
-            Arc::clone(entry).step();
-        }
-        (inside + pinned, answered)
-    }
-
-    /// What follows when an entry has been made non-present: its device invalidates, its page
-    /// requests are drained. Answers how many groups were answered.
-    fn flush(&self, entry: &Arc<PasidEntry>) -> usize {
-        let Some(device) = entry.requester.ats_device() else {
-            // No device of it has ever sent a page request or cached a translation.
-            Arc::clone(entry).step();
-            Arc::clone(entry).step();
-            return 0;
-        };
-        let pasid = entry.record.tag.pasid;
-        self.start_invalidation(&device, Some(pasid), AlignedRange::ALL, entry.waiter());
-        let target = FaultTarget::Entry(Arc::clone(entry));
-        let answered = self.drain_pages(&device, PageDrain::Target(&target));
-        // A step of its own: the device may have invalidated before, and the PASID is not released
-        // with requests for it in the queue.
-        Arc::clone(entry).step();
-        answered
     }
 
     /// The last translated request of a device has left its gate, which is shut.

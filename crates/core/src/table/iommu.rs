@@ -12,14 +12,11 @@ use std::time::Duration;
 use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sva_sync::{Condvar, Mutex, MutexGuard, barrier};
 
-use super::device::DeviceRecord;
-use super::entry::PasidEntry;
+use super::fault_target::PageQueue;
 use super::log::EventLog;
-use super::pages::PageQueue;
 use super::pasid::PasidAllocator;
+use super::records::{DeviceRecord, PasidEntry, RecordHost};
 use super::state::{DeferredDrops, State};
-#[cfg(not(loom))]
-use super::timeouts::OVERDUE_EVERY;
 #[cfg(not(loom))]
 use super::wakeup::WorkerWakeup;
 use crate::api::clock::Clock;
@@ -29,9 +26,12 @@ use crate::api::pri::PageResponder;
 use crate::api::space::SpaceWatcher;
 use crate::api::topology::Topology;
 use crate::iotlb::IotlbUsage;
-use crate::mutation;
 use crate::quiesce::{Countdown, InvalidationHost, callback};
 use crate::types::ids::{PasidTag, SpaceId};
+
+/// How often a thread that waits for a device looks for what is overdue.
+#[cfg(not(loom))]
+pub(crate) const OVERDUE_EVERY: Duration = Duration::from_millis(5);
 
 /// A software IOMMU: devices, groups, containers, bonds, PASIDs and domains over one bus. Cheap to
 /// clone; all clones are one.
@@ -76,7 +76,7 @@ impl Iommu {
             state: Mutex::new(State::new(
                 PasidAllocator::new(config.pasid_width),
                 config.iotlb_bytes,
-                Weak::clone(me),
+                Weak::clone(me) as _,
             )),
             changed: Condvar::new(),
             events: EventLog::new(config.event_capacity),
@@ -239,11 +239,6 @@ impl Iommu {
     /// Waits for a change; where a device may owe an answer and there is a clock, also looks for
     /// what is overdue.
     fn wait_for_change<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        if mutation::is_on(23) {
-            // Whoever would finish what is waited for needs the lock.
-            std::thread::yield_now();
-            return state;
-        }
         #[cfg(not(loom))]
         if self.0.clock.is_some() && self.0.ats_devices.load(Ordering::Relaxed) > 0 {
             let (state, timed_out) = self.0.changed.wait_timeout(state, OVERDUE_EVERY);
@@ -257,16 +252,17 @@ impl Iommu {
         self.0.changed.wait(state)
     }
 
-    /// Takes out an entry of which nothing is left: its gate is closed and all its steps are made.
-    pub(crate) fn retire(&self, entry: &Arc<PasidEntry>) {
-        self.with_state(|state, drops| state.retire(entry, drops));
-    }
-
     /// Something that somebody may wait for has changed, such as a gate that has drained.
     pub(crate) fn wake_waiters(&self) {
         let mut state = self.lock();
         state.has_changed = true;
         self.unlock(state);
+    }
+}
+
+impl RecordHost for Inner {
+    fn retire(self: Arc<Self>, entry: &Arc<PasidEntry>) {
+        Iommu(self).with_state(|state, drops| state.retire(entry, drops));
     }
 }
 

@@ -9,18 +9,23 @@
 //! one that binds program. The other is a table that a guest owns, whose entries are looked up on a
 //! miss; see docs/design/core.md.
 
+mod bond;
+mod bond_key;
 mod bonds;
+mod close;
 mod device;
 mod domain;
-mod entry;
+mod fault_target;
 mod group;
 mod guard;
 mod invalidate;
 mod iommu;
 mod log;
+#[cfg(not(loom))]
+mod page_work;
 mod pages;
 mod pasid;
-mod requester;
+mod records;
 mod routing;
 mod services;
 mod space;
@@ -29,20 +34,19 @@ mod timeouts;
 #[cfg(not(loom))]
 mod wakeup;
 
-pub(crate) use bonds::{BondKey, BondKind, ExitState, Phase};
+pub(crate) use bond::{BondKind, ExitState, Phase};
+pub(crate) use bond_key::BondKey;
 pub use device::Device;
-pub(crate) use device::DeviceRecord;
 pub(crate) use domain::{Domain, DomainAttachment, Mapping};
-pub(crate) use entry::PasidEntry;
+pub(crate) use fault_target::{FaultTarget, PageDrain, ReadyPages};
 pub(crate) use guard::{GateGuard, OnDrain};
 pub(crate) use iommu::Inner;
 pub use iommu::Iommu;
-pub(crate) use pages::{FaultTarget, PageDrain, ReadyPages};
+#[cfg(not(loom))]
+pub(crate) use iommu::OVERDUE_EVERY;
 pub use pasid::{Exhausted, PasidAllocator};
-pub(crate) use requester::Requester;
+pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};
 pub(crate) use services::{Endpoint, Services};
 pub(crate) use space::SpaceRecord;
 pub(crate) use state::{ContainerBond, ContainerState, DeferredDrops, SpaceEnd, State};
-#[cfg(not(loom))]
-pub(crate) use timeouts::OVERDUE_EVERY;

@@ -1,120 +1,16 @@
-//! Page requests of all devices: the queue under its lock, and what it asks of the records.
+//! Page requests of all devices: the queue under its lock, and what it has done without it.
 
 use std::sync::Arc;
 
-use super::device::DeviceRecord;
 use super::domain::DomainAttachment;
-use super::entry::PasidEntry;
-use super::guard::OnDrain;
+use super::fault_target::{FaultTarget, PageActions, PageDrain, PageQueue};
 use super::iommu::Iommu;
+use super::records::DeviceRecord;
 use crate::api::event::Event;
 use crate::api::fault::{Fault, FaultReason};
 use crate::api::link::ToDevice;
 use crate::api::pri::{FaultTimes, PageRequest, ResponseCode};
-use crate::protocol::pri::group::{
-    self as protocol, Actions, DeviceKey, DrainScope, PageRequester, ReadyGroup, ResolveKey,
-};
-use crate::protocol::pri::queue::PageRequestQueue;
-use crate::types::ids::{Bdf, Pasid};
-
-/// What the pages of a group belong to.
-#[derive(Clone)]
-pub(crate) enum FaultTarget {
-    Entry(Arc<PasidEntry>),
-    Domain(Arc<DomainAttachment>),
-}
-
-pub(super) type PageQueue = PageRequestQueue<Arc<DeviceRecord>>;
-pub(crate) type PageActions = Actions<Arc<DeviceRecord>>;
-pub(crate) type PageDrain<'a> = DrainScope<'a, FaultTarget>;
-pub(crate) type ReadyPages = ReadyGroup<Arc<DeviceRecord>>;
-
-impl FaultTarget {
-    /// Enters its gate; false where that is shut. Each `true` is followed by one
-    /// [`leave`](Self::leave).
-    pub(crate) fn enter(&self) -> bool {
-        match self {
-            Self::Entry(entry) => entry.gate.enter(),
-            Self::Domain(attachment) => attachment.gate.enter(),
-        }
-    }
-
-    pub(crate) fn leave(&self, iommu: &Iommu) {
-        match self {
-            Self::Entry(entry) if entry.gate.leave() => OnDrain::StepEntry(entry).run(iommu),
-            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::Wake.run(iommu),
-            _ => {}
-        }
-    }
-}
-
-impl protocol::FaultTarget for FaultTarget {
-    fn pasid(&self) -> Option<Pasid> {
-        match self {
-            Self::Entry(entry) => Some(entry.record.tag.pasid),
-            Self::Domain(_) => None,
-        }
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Entry(one), Self::Entry(other)) => Arc::ptr_eq(one, other),
-            (Self::Domain(one), Self::Domain(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
-    }
-
-    fn resolve_key(&self) -> ResolveKey {
-        match self {
-            Self::Entry(entry) => ResolveKey::Space(entry.record.tag.generation),
-            Self::Domain(attachment) => ResolveKey::Domain(Arc::as_ptr(attachment) as usize),
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Entry(entry) => entry.gate.is_closed(),
-            Self::Domain(attachment) => attachment.gate.is_closed(),
-        }
-    }
-
-    fn accepts_faults(&self) -> bool {
-        match self {
-            Self::Entry(entry) => {
-                !entry.gate.is_closed() && entry.refusal().is_none() && entry.features.page_faults
-            }
-            Self::Domain(attachment) => !attachment.gate.is_closed(),
-        }
-    }
-}
-
-impl PageRequester for Arc<DeviceRecord> {
-    type Target = FaultTarget;
-
-    fn key(&self) -> DeviceKey {
-        self.services.key
-    }
-
-    fn bdf(&self) -> Bdf {
-        self.spec.bdf
-    }
-
-    fn entry(&self, pasid: Pasid) -> Option<FaultTarget> {
-        self.requester.entry(pasid).map(FaultTarget::Entry)
-    }
-
-    fn domain(&self) -> FaultTarget {
-        FaultTarget::Domain(self.group.domain.current())
-    }
-
-    fn is_gone(&self) -> bool {
-        self.gate.is_closed()
-    }
-
-    fn names_pasid(&self) -> bool {
-        self.spec.capabilities.response_pasid
-    }
-}
+use crate::types::ids::Pasid;
 
 impl Iommu {
     /// Changes the page requests under their lock; sends, and wakes workers, without it.

@@ -12,19 +12,17 @@ use slotmap::SlotMap;
 use smallvec::SmallVec;
 use sva_sync::atomic::{AtomicBool, Ordering};
 
-use super::bonds::{BondKey, BondState, ExitState};
-use super::device::DeviceRecord;
+use super::bond::{BondState, ExitState};
+use super::bond_key::BondKey;
 use super::domain::{Domain, DomainAttachment, DomainSlot};
 use super::group::GroupRecord;
-use super::iommu::Inner;
 use super::pasid::PasidAllocator;
-use super::requester::{Models, Requester};
+use super::records::{DeviceRecord, Models, RecordHost, Requester};
 use super::space::SpaceRecord;
 use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
 use crate::api::topology::GroupKey;
 use crate::iotlb::{IotlbTable, SpaceIotlb};
-use crate::mutation;
 use crate::protocol::pri::group::DeviceKey;
 use crate::types::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
 
@@ -117,18 +115,22 @@ pub(crate) struct State {
     pub(super) bonds: SlotMap<BondKey, BondState>,
     pub(crate) pasids: PasidAllocator,
     pub(crate) next_device: DeviceKey,
-    /// Threads that wait for [`Inner::changed`](super::Inner).
+    /// Threads that wait for a change of what is under the control lock.
     pub(crate) waiters: usize,
     /// Something that a waiter may wait for has happened since the lock was taken.
     pub(crate) has_changed: bool,
     /// Made with the first space that needs it.
     iotlb: Option<Arc<IotlbTable>>,
     iotlb_bytes: usize,
-    pub(super) iommu: Weak<Inner>,
+    pub(super) host: Weak<dyn RecordHost>,
 }
 
 impl State {
-    pub(super) fn new(pasids: PasidAllocator, iotlb_bytes: usize, iommu: Weak<Inner>) -> Self {
+    pub(super) fn new(
+        pasids: PasidAllocator,
+        iotlb_bytes: usize,
+        host: Weak<dyn RecordHost>,
+    ) -> Self {
         Self {
             devices: FxHashMap::default(),
             requesters: FxHashMap::default(),
@@ -145,7 +147,7 @@ impl State {
             has_changed: false,
             iotlb: None,
             iotlb_bytes,
-            iommu,
+            host,
         }
     }
 
@@ -217,12 +219,6 @@ impl State {
         state.record.end();
         let pasid = state.record.tag.pasid;
         let keys: Vec<BondKey> = state.bonds.iter().copied().collect();
-        if mutation::is_on(1)
-            && let Some(died) = self.spaces.remove(&space)
-        {
-            // The record dies with the space, whatever bonds there are.
-            self.pasids.release(died.record.tag);
-        }
         let mut queued = Vec::with_capacity(keys.len());
         for &key in &keys {
             if let Some(bond) = self.bond(key)

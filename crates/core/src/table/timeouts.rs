@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use sva_sync::atomic::Ordering;
 
-use super::device::DeviceRecord;
 use super::iommu::Iommu;
-use crate::api::event::Event;
-
-/// How often whoever waits for a device looks for what is overdue.
 #[cfg(not(loom))]
-pub(crate) const OVERDUE_EVERY: Duration = Duration::from_millis(5);
+use super::iommu::OVERDUE_EVERY;
+use super::records::DeviceRecord;
+use crate::api::event::Event;
 
 impl Iommu {
     /// Repeats invalidations that are overdue, and cuts a device off that has not answered often

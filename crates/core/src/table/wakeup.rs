@@ -5,23 +5,18 @@
 //! wakes one idle worker, and supervisors only where no worker is idle; a fault that comes alone
 //! costs one wake-up there and one back.
 
-use std::time::Duration;
-
+use sva_sync::Condvar;
 use sva_sync::atomic::{AtomicUsize, Ordering};
-use sva_sync::{Condvar, MutexGuard};
-
-use super::iommu::Iommu;
-use super::pages::PageQueue;
 
 /// The threads that wait for page requests. Each count changes under the lock of the page requests.
 #[derive(Default)]
 pub(super) struct WorkerWakeup {
     /// Signalled to one idle worker, when something is to be sorted or resolved.
-    work: Condvar,
-    idle: AtomicUsize,
+    pub(super) work: Condvar,
+    pub(super) idle: AtomicUsize,
     /// Signalled when something is to be done and no worker is idle.
-    backlog: Condvar,
-    supervisors: AtomicUsize,
+    pub(super) backlog: Condvar,
+    pub(super) supervisors: AtomicUsize,
 }
 
 impl WorkerWakeup {
@@ -31,79 +26,6 @@ impl WorkerWakeup {
             self.work.notify_one();
         } else if self.supervisors.load(Ordering::Relaxed) > 0 {
             self.backlog.notify_all();
-        }
-    }
-}
-
-fn has_work(pages: &PageQueue) -> bool {
-    pages.has_ready() || pages.has_unsorted()
-}
-
-impl Iommu {
-    /// Has a worker look, where something is left to be done.
-    pub(crate) fn wake_worker(&self) {
-        let pages = self.0.pages.lock();
-        if has_work(&pages) {
-            drop(pages);
-            self.0.workers.wake();
-        }
-    }
-
-    /// Has all that wait look again: something else has changed that they wait for.
-    pub(crate) fn wake_all_workers(&self) {
-        // With the lock, so that it comes before or after the look of one that is about to wait.
-        let _pages = self.0.pages.lock();
-        self.0.workers.work.notify_all();
-        self.0.workers.backlog.notify_all();
-    }
-
-    /// Waits until there is something to sort or to resolve, or `stop`. False where that took
-    /// longer than the limit.
-    pub(crate) fn await_page_work(&self, limit: Option<Duration>, stop: impl Fn() -> bool) -> bool {
-        let workers = &self.0.workers;
-        let mut pages = self.0.pages.lock();
-        workers.idle.fetch_add(1, Ordering::Relaxed);
-        let mut in_time = true;
-        while in_time && !has_work(&pages) && !stop() {
-            (pages, in_time) = wait(&workers.work, pages, limit);
-        }
-        workers.idle.fetch_sub(1, Ordering::Relaxed);
-        in_time || has_work(&pages)
-    }
-
-    /// Waits until something is to be done and no worker is idle, or `stop`.
-    pub(crate) fn await_backlog(&self, stop: impl Fn() -> bool) {
-        let workers = &self.0.workers;
-        let mut pages = self.0.pages.lock();
-        workers.supervisors.fetch_add(1, Ordering::Relaxed);
-        while !self.is_backlogged(&pages) && !stop() {
-            pages = workers.backlog.wait(pages);
-        }
-        workers.supervisors.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Whether a group waits to be resolved and no worker is idle.
-    pub(crate) fn has_stuck_work(&self) -> bool {
-        let pages = self.0.pages.lock();
-        pages.has_ready() && self.is_backlogged(&pages)
-    }
-
-    fn is_backlogged(&self, pages: &PageQueue) -> bool {
-        has_work(pages) && self.0.workers.idle.load(Ordering::Relaxed) == 0
-    }
-}
-
-/// Waits for a change, up to the limit. True where it came in time.
-fn wait<'a>(
-    changed: &Condvar,
-    pages: MutexGuard<'a, PageQueue>,
-    limit: Option<Duration>,
-) -> (MutexGuard<'a, PageQueue>, bool) {
-    match limit {
-        None => (changed.wait(pages), true),
-        Some(limit) => {
-            let (pages, timed_out) = changed.wait_timeout(pages, limit);
-            (pages, !timed_out)
         }
     }
 }

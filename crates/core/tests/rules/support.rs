@@ -23,9 +23,8 @@ pub(crate) const PAGES: u64 = 16;
 /// An address in it whose page [`Parked`] makes absent.
 pub(crate) const PARK: u64 = BASE + 15 * PAGE;
 
-/// Nothing in these tests takes longer unless it hangs. A defect that was put back in to see a test
-/// hang is the only thing that runs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(if cfg!(sva_mutate) { 10 } else { 60 });
+/// Nothing in these tests takes longer unless it hangs.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn bdf(device: u8) -> Bdf {
     Bdf::new(0, 1, device, 0).expect("a device number below 32")

@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use sva_core::mutation;
 use sva_core::space::Invalidation;
 
 use super::arena_space::{ArenaSpace, Shared};
@@ -185,11 +184,6 @@ impl ArenaSpace {
             let taken = change(&mut state);
             state.begin(taken)
         };
-        // Put back in on purpose (docs/regressions.md, 3): what devices may still use is freed, and
-        // may be used for something else, before they are told.
-        if mutation::is_on(3) {
-            shared.free_taken(number);
-        }
         let answers = to_tell.into_iter().flat_map(|range| shared.lifecycle.tell(shared.id, range));
         ArenaChange {
             begun: vec![(shared.clone(), number)],
@@ -202,17 +196,13 @@ impl Shared {
     /// Ends a change: no access uses what it took any more.
     fn finish(&self, number: u64) {
         while self.step(number) {}
-        self.free_taken(number);
+        let freed = self.state.write().take_freed(number);
+        self.give_back(&freed);
         self.state.write().finish(number);
     }
 
     /// Moves a chunk of pages. Releases the lock after each, so that others get it in between.
     fn step(&self, number: u64) -> bool {
         self.state.write().step(number, &self.arena)
-    }
-
-    fn free_taken(&self, number: u64) {
-        let freed = self.state.write().take_freed(number);
-        self.give_back(&freed);
     }
 }

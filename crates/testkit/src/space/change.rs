@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
+use sva_core::AddrRange;
 use sva_core::space::Invalidation;
-use sva_core::{AddrRange, mutation};
 
 use super::memory::{Memory, Taken};
 use super::memory_space::{MemorySpace, Shared};
@@ -165,11 +165,6 @@ impl MemorySpace {
             let taken = change(&mut memory);
             memory.begin(taken)
         };
-        // Put back in on purpose (docs/regressions.md, 3): what devices may still use is freed, and
-        // may be used for something else, before they are told.
-        if mutation::is_on(3) {
-            self.shared.memory.write().free(number);
-        }
         let left = to_tell.into_iter().flat_map(|range| self.shared.tell(range)).collect();
         Change { space: self.shared.clone(), number, left }
     }

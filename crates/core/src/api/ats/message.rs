@@ -6,24 +6,25 @@ use crate::types::access::{Access, Permissions};
 use crate::types::ids::{Pasid, PasidTag};
 use crate::types::range::AddrRange;
 
-/// The smallest page that a translation has: 4 KiB (PCIe 6.0, section 10.2.2).
+/// The smallest page of a translation: 4 KiB (PCIe 6.0, section 10.2.2).
 pub const PAGE: u64 = 4096;
 
-/// A place in memory that stays what it is when an address is mapped anew: what a translation leads
-/// to, as a host physical address does in hardware.
+/// A translated address: it names a location in memory, as a host physical address does in
+/// hardware.
 ///
-/// A number that its provider gives to no other place as long as a translation to it may be in use.
-/// Frames of spaces are numbered apart from bus addresses unless a provider says otherwise: a
-/// peer's window that holds the number takes a translated request to it.
+/// It names the same location when the untranslated address is mapped to another one. A provider
+/// gives the number to no other location while a translation to it may be in use. Frames are not
+/// bus addresses, unless a provider says so: a translated request to a frame within the window of a
+/// peer goes to that peer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frame(pub u64);
 
 impl Frame {
-    /// The place `offset` bytes further on; `None` past the last number.
+    /// The frame address `offset` bytes further on; `None` if that overflows.
     #[inline]
     pub const fn offset(self, offset: u64) -> Option<Self> {
         match self.0.checked_add(offset) {
-            Some(at) => Some(Self(at)),
+            Some(frame) => Some(Self(frame)),
             None => None,
         }
     }
@@ -41,8 +42,8 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// A range of whole pages whose size is a power of two and whose start is a multiple of its size:
-/// what one translation or one invalidation message can name.
+/// A range of whole pages whose size is a power of two and whose first address is a multiple of its
+/// size: the ranges that a translation or an invalidation can name (PCIe 6.0, section 10.2.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AlignedRange {
     first: u64,
@@ -53,27 +54,27 @@ impl AlignedRange {
     /// All 2^64 addresses.
     pub const ALL: Self = Self { first: 0, bits: 64 };
 
-    /// `2^bits` bytes from `first`; `None` where `bits` is not 12..=64 or `first` is not a multiple
-    /// of the size.
+    /// The range of `2^bits` bytes from `first`; `None` if `bits` is not in 12..=64 or `first` is
+    /// not a multiple of the size.
     pub const fn new(first: u64, bits: u8) -> Option<Self> {
-        let fits = match bits {
+        let is_aligned = match bits {
             12..=63 => first & ((1 << bits) - 1) == 0,
             64 => first == 0,
             _ => false,
         };
-        if fits { Some(Self { first, bits }) } else { None }
+        if is_aligned { Some(Self { first, bits }) } else { None }
     }
 
-    /// The page of 4 KiB that holds `address`.
+    /// The page of 4 KiB that contains `address`.
     pub const fn page(address: u64) -> Self {
         Self { first: address & !(PAGE - 1), bits: 12 }
     }
 
-    /// The smallest one that holds all of `range`: more than was asked for is invalidated, never
-    /// less (rule T4).
+    /// The smallest aligned range that covers all of `range`. An invalidation may cover more than
+    /// was requested, but not less.
     pub const fn covering(range: AddrRange) -> Self {
-        let differ = 64 - (range.first() ^ range.last()).leading_zeros() as u8;
-        let bits = if differ < 12 { 12 } else { differ };
+        let differing_bits = 64 - (range.first() ^ range.last()).leading_zeros() as u8;
+        let bits = if differing_bits < 12 { 12 } else { differing_bits };
         let first = if bits == 64 { 0 } else { range.first() >> bits << bits };
         Self { first, bits }
     }
@@ -88,12 +89,12 @@ impl AlignedRange {
         if self.bits == 64 { u64::MAX } else { self.first + ((1 << self.bits) - 1) }
     }
 
-    /// Its size is 2^this bytes: 12..=64.
+    /// The size as a power of two: `2^bits` bytes, 12..=64.
     pub const fn bits(self) -> u8 {
         self.bits
     }
 
-    /// The same addresses.
+    /// The same range as an [`AddrRange`].
     pub const fn range(self) -> AddrRange {
         match AddrRange::inclusive(self.first, self.last()) {
             Some(range) => range,
@@ -102,23 +103,23 @@ impl AlignedRange {
     }
 }
 
-/// What an address means at one moment.
+/// A translation of a range of addresses (PCIe 6.0, section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Translation {
-    /// The addresses that it holds for, the one asked for among them.
+    /// The addresses that it translates, the requested one among them.
     pub range: AlignedRange,
-    /// Where the first of them leads to. `None`: untranslated access only (U), with nothing to
-    /// keep.
+    /// The frame of the first address. `None` for untranslated access only (U), which is not
+    /// cached.
     pub frame: Option<Frame>,
-    /// What is permitted, for the privilege that was asked for.
+    /// The permissions, for the privilege that was requested.
     pub permissions: Permissions,
-    /// It holds for all PASIDs (Global). A device may keep it for all of them; the ones here keep
-    /// it for the PASID that they asked with.
+    /// Whether it applies to all PASIDs (Global). A device may cache it for all of them; the ATC of
+    /// this crate caches it for the PASID of the request.
     pub global: bool,
 }
 
 impl Translation {
-    /// No access to the page of `address`.
+    /// A translation that permits no access to the page of `address`.
     pub const fn none(address: u64) -> Self {
         Self {
             range: AlignedRange::page(address),
@@ -129,30 +130,30 @@ impl Translation {
     }
 }
 
-/// Tells translation requests of one device apart; never used twice, so that a late or doubled
-/// completion meets no other request.
+/// Identifies a translation request of one device. It is not reused, so that a late or duplicated
+/// completion matches no other request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// A device asks what an address means (PCIe 6.0, section 10.2.2).
+/// A translation request (PCIe 6.0, section 10.2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TranslationRequest {
-    /// Which request.
+    /// The identity of the request.
     pub id: RequestId,
-    /// In which space; without one in the domain of its group.
+    /// The PASID; `None` for the domain of the device's group.
     pub pasid: Option<Pasid>,
-    /// Which address; its page is what counts.
+    /// The address, of which the page is translated.
     pub address: u64,
-    /// It wants to write (No Write is clear).
+    /// Whether permission to write is requested (No Write is clear).
     pub write: bool,
-    /// It wants to execute (Execute Requested).
+    /// Whether permission to execute is requested (Execute Requested).
     pub execute: bool,
-    /// As a privileged access (Privileged Mode Requested).
+    /// Whether the access is privileged (Privileged Mode Requested).
     pub privileged: bool,
 }
 
 impl TranslationRequest {
-    /// The access that it is made for.
+    /// The access that the translation is requested for.
     pub const fn access(&self) -> Access {
         match (self.write, self.execute) {
             (true, _) => Access::WRITE,
@@ -162,14 +163,14 @@ impl TranslationRequest {
     }
 }
 
-/// Why a translation request was not looked at.
+/// Why the IOMMU refused a translation request (PCIe 6.0, section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TranslationRefusal {
     /// Unsupported Request: ATS is not enabled for the device, or the PASID is not bound to it. The
-    /// device is not to ask again.
+    /// device must not repeat the request.
     Unsupported,
-    /// Completer Abort: the machine below failed.
+    /// Completer Abort: the host failed to translate the address.
     Aborted,
 }
 
@@ -182,32 +183,31 @@ impl fmt::Display for TranslationRefusal {
     }
 }
 
-/// What the IOMMU answers (PCIe 6.0, section 10.2.3).
+/// A translation completion, by which the IOMMU answers a request (PCIe 6.0, section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TranslationCompletion {
-    /// Which request it answers.
+    /// The request that it answers.
     pub id: RequestId,
-    /// The translation.
+    /// The translation, or why the request was refused.
     pub result: Result<Translation, TranslationRefusal>,
-    /// The permissions are those of privileged accesses (Priv). A device refuses a completion that
-    /// does not say what its request asked for (PCIe 6.0, section 10.2.3.7).
+    /// Whether the permissions are those of privileged accesses (Priv). A device refuses a
+    /// completion whose privilege differs from that of the request (PCIe 6.0, section 10.2.3.7).
     pub privileged: bool,
-    /// Whose translation it is, inside the system. A device refuses one with another PASID than it
-    /// asked with. That it keeps none for a later owner of the PASID (rule U6) follows from
-    /// the request ID, which is never used again, and from the invalidation that each unbind
-    /// sends.
+    /// The owner of the PASID. It is not part of the message on the wire. A device refuses a
+    /// completion with another PASID than that of the request. It caches no translation for a later
+    /// owner of the PASID, since request IDs are not reused and each unbind sends an invalidation.
     pub owner: Option<PasidTag>,
 }
 
-/// Which of the invalidations in flight to one device: 0..=31 (PCIe 6.0, section 10.3.1).
+/// The tag of an invalidation in flight to one device: 0..=31 (PCIe 6.0, section 10.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Itag(u8);
 
 impl Itag {
-    /// How many there are.
+    /// The number of tags.
     pub const COUNT: usize = 32;
 
-    /// Checks the range 0..=31.
+    /// Makes a tag; `None` if `value` is not in 0..=31.
     pub const fn new(value: u8) -> Option<Self> {
         if (value as usize) < Self::COUNT { Some(Self(value)) } else { None }
     }
@@ -218,30 +218,31 @@ impl Itag {
     }
 }
 
-/// The IOMMU has a device forget translations (PCIe 6.0, section 10.3.1).
+/// An invalidate request, by which the IOMMU has a device invalidate translations in its ATC (PCIe
+/// 6.0, section 10.3.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InvalidationRequest {
-    /// Which of those in flight.
+    /// The tag, by which the device completes the request.
     pub tag: Itag,
-    /// Counts the uses of a tag inside the system: a completion that was meant for an earlier use
-    /// is dropped and counted (rule U6).
+    /// A serial number, which no other use of the tag has: a completion for an earlier use is
+    /// dropped and counted. It is not part of the message on the wire.
     pub serial: u64,
-    /// The PASID whose translations go; without one all go.
+    /// The PASID whose translations are invalidated; `None` for all translations.
     pub pasid: Option<Pasid>,
-    /// Also those that hold for all PASIDs (Global Invalidate). This IOMMU never asks for that: no
-    /// device keeps such a translation.
+    /// Whether translations that apply to all PASIDs are invalidated too (Global Invalidate). This
+    /// IOMMU does not request that, since no device caches such a translation for all PASIDs.
     pub global: bool,
-    /// Whatever overlaps it goes.
+    /// The range: every translation that overlaps it is invalidated.
     pub range: AlignedRange,
 }
 
-/// The device has forgotten, and no request that used what it forgot is under way (PCIe 6.0,
-/// section 10.3.2).
+/// An invalidate completion: the device has invalidated the range, and none of its requests in
+/// flight uses a translation of it (PCIe 6.0, section 10.3.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InvalidationCompletion {
-    /// Which of those in flight.
+    /// The tag of the request.
     pub tag: Itag,
-    /// As in the request.
+    /// The serial number of the request.
     pub serial: u64,
 }
 
@@ -251,7 +252,7 @@ mod tests {
 
     // shows T4
     #[test]
-    fn what_covers_a_range_is_aligned_and_holds_all_of_it() {
+    fn the_covering_range_is_aligned_and_covers_all_of_a_range() {
         for (first, last, bits) in [
             (0x1000, 0x1fff, 12),
             (0x1234, 0x1235, 12),

@@ -1,4 +1,4 @@
-//! A queue of page request groups for owners that read and answer in their own time.
+//! A queue of page request groups for handlers that read and answer them asynchronously.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,48 +9,49 @@ use sva_sync::Mutex;
 
 use super::group::{AnswerError, Cookie, PageRequestGroup, PageRequestHandler};
 use super::message::{PageRequest, ResponseCode};
-use crate::mutation;
 use crate::types::ids::Bdf;
 
 /// An answer to a group that was read from a [`FaultQueue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupAnswer {
-    /// Which group.
+    /// The group.
     pub cookie: Cookie,
-    /// What came of it.
+    /// The response code.
     pub code: ResponseCode,
 }
 
-/// Some answers were not taken. Those before the first failure were.
+/// An answer was refused. The answers before it in the list were taken, and the later ones were
+/// not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{done} answers were taken, then: {cause}")]
 pub struct AnswersError {
-    /// How many answers were taken: exactly the first ones of the list.
+    /// The number of answers that were taken: the first ones of the list.
     pub done: usize,
-    /// Why the next one was not.
+    /// Why the next one was refused.
     #[source]
     pub cause: AnswerError,
 }
 
-/// The room is too small for the next group.
+/// There is not enough room for the next group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the next group has {requests} page requests and there is room for {room}; read with more room"
 )]
 pub struct NoRoom {
-    /// Requests in the next group.
+    /// The number of requests in the next group.
     pub requests: usize,
-    /// Requests that there was room for.
+    /// The number of requests that there was room for.
     pub room: usize,
 }
 
 #[derive(Default)]
 struct Groups {
-    /// Not read yet.
+    /// Groups that have not been read.
     unread: VecDeque<PageRequestGroup>,
-    /// Read, and to be answered.
+    /// Groups that have been read and not answered.
     read: FxHashMap<Cookie, PageRequestGroup>,
-    closed: bool,
+    /// Whether the queue has been dropped.
+    is_closed: bool,
 }
 
 impl Groups {
@@ -58,7 +59,7 @@ impl Groups {
         self.unread.len() + self.read.len()
     }
 
-    /// Takes out what is not pending any more.
+    /// Removes the groups that are not pending any more.
     fn take_drained(&mut self) -> VecDeque<PageRequestGroup> {
         let (pending, mut drained): (VecDeque<_>, VecDeque<_>) =
             self.unread.drain(..).partition(PageRequestGroup::is_pending);
@@ -69,11 +70,11 @@ impl Groups {
     }
 }
 
-/// A queue of page request groups between the system and an owner who reads and answers in its own
-/// time, such as a VMM on behalf of a guest.
+/// A queue of page request groups for code that reads and answers them asynchronously, such as a
+/// VMM on behalf of a guest.
 ///
-/// It is the handler of a domain or a bond through [`handler`](Self::handler). Dropping the queue
-/// answers everything in it as invalid, and what comes later as well.
+/// Its [`handler`](Self::handler) is registered for a domain or a bond. When the queue is dropped,
+/// the groups in it and later ones are answered as invalid.
 pub struct FaultQueue(Arc<Queue>);
 
 struct Queue {
@@ -83,9 +84,10 @@ struct Queue {
 }
 
 impl FaultQueue {
-    /// A queue for at most `capacity` groups (at least one), read and unread together; what comes
-    /// beyond is answered as invalid. `notify` is called after each group that was put
-    /// in, on the thread that resolves, with no lock held: it is to wake the reader and return.
+    /// Makes a queue for at most `capacity` groups (at least one), read and unread ones together.
+    /// Groups that come when it is full are answered as invalid. `notify` is called after each
+    /// group that was added, on the thread that resolves, with no lock held. It should wake the
+    /// reader and return.
     pub fn new(capacity: usize, notify: impl Fn() + Send + Sync + 'static) -> Self {
         Self(Arc::new(Queue {
             groups: Mutex::default(),
@@ -94,18 +96,18 @@ impl FaultQueue {
         }))
     }
 
-    /// What to register.
+    /// The handler to register.
     pub fn handler(&self) -> Arc<dyn PageRequestHandler> {
         Arc::clone(&self.0) as _
     }
 
-    /// Hands whole groups to `sink`, oldest first, as long as they have at most `room` requests
-    /// together; answers how many groups that were. Groups that have been drained meanwhile are
-    /// left out (rule U2). `sink` runs with no lock held: it may block, and may itself cause page
-    /// requests of this queue.
+    /// Reads complete groups, the oldest first: passes them to `sink` as long as they have at most
+    /// `room` requests together, and returns the number of groups. Groups that have been drained
+    /// since they were added are skipped. `sink` runs with no lock held: it may block, and may
+    /// itself cause page requests for this queue.
     ///
     /// # Errors
-    /// There is a group, and it alone has more than `room` requests; nothing was read.
+    /// The first group has more than `room` requests; nothing was read.
     pub fn read(
         &self,
         room: usize,
@@ -123,43 +125,35 @@ impl FaultQueue {
                 continue;
             }
             let requests = next.requests().len();
-            if requests > left && !mutation::is_on(16) {
+            if requests > left {
                 return if count == 0 { Err(NoRoom { requests, room }) } else { Ok(count) };
             }
             let Some(group) = groups.unread.pop_front() else { return Ok(count) };
             let (cookie, device) = (group.cookie(), group.device());
-            let pages = group.requests()[..requests.min(left)].to_vec();
+            let pages = group.requests().to_vec();
             groups.read.insert(cookie, group);
-            if mutation::is_on(17) {
-                sink(cookie, device, &pages);
-            } else {
-                drop(groups);
-                sink(cookie, device, &pages);
-            }
-            left = left.saturating_sub(requests);
+            drop(groups);
+            sink(cookie, device, &pages);
+            left -= requests;
             count += 1;
-            if left == 0 {
-                return Ok(count);
-            }
         }
     }
 
-    /// Groups that wait to be read, and groups that were read and wait to be answered.
+    /// The number of unread groups, and the number of groups that were read and not answered.
     pub fn len(&self) -> (usize, usize) {
         let groups = self.0.groups.lock();
         (groups.unread.len(), groups.read.len())
     }
 
-    /// Whether nothing is in it.
+    /// Whether there is neither an unread group nor one to be answered.
     pub fn is_empty(&self) -> bool {
         self.len() == (0, 0)
     }
 
-    /// Answers groups that were read, in this order.
+    /// Answers groups that were read, in the order of the list. Does not block.
     ///
     /// # Errors
-    /// The first one that could not be answered, and how many were before it: those are answered,
-    /// none after is.
+    /// An answer was refused; the answers before it were taken, and the later ones were not.
     pub fn answer(&self, answers: &[GroupAnswer]) -> Result<(), AnswersError> {
         for (done, answer) in answers.iter().enumerate() {
             let group = self.0.groups.lock().read.remove(&answer.cookie);
@@ -167,9 +161,6 @@ impl FaultQueue {
                 .ok_or(AnswerError::Unknown { cookie: answer.cookie })
                 .and_then(|group| group.answer(answer.code));
             if let Err(cause) = taken {
-                if mutation::is_on(15) {
-                    return Ok(());
-                }
                 return Err(AnswersError { done, cause });
             }
         }
@@ -182,7 +173,7 @@ impl PageRequestHandler for Queue {
         let mut groups = self.groups.lock();
         let drained =
             if groups.len() >= self.capacity { groups.take_drained() } else { VecDeque::new() };
-        let refused = if groups.closed || groups.len() >= self.capacity {
+        let refused = if groups.is_closed || groups.len() >= self.capacity {
             Some(group)
         } else {
             groups.unread.push_back(group);
@@ -191,7 +182,7 @@ impl PageRequestHandler for Queue {
         drop(groups);
         drained.into_iter().for_each(PageRequestGroup::discard);
         match refused {
-            // Its drop answers the device: not under the lock.
+            // Its drop answers the device, which must happen without the lock.
             Some(group) => drop(group),
             None => (self.notify)(),
         }
@@ -202,17 +193,9 @@ impl Drop for FaultQueue {
     fn drop(&mut self) {
         let left = {
             let mut groups = self.0.groups.lock();
-            groups.closed = true;
+            groups.is_closed = true;
             (std::mem::take(&mut groups.unread), std::mem::take(&mut groups.read))
         };
-        #[cfg(sva_mutate)]
-        if mutation::is_on(5) {
-            left.0
-                .into_iter()
-                .chain(left.1.into_values())
-                .for_each(PageRequestGroup::answer_and_leak);
-            return;
-        }
         drop(left);
     }
 }

@@ -1,5 +1,4 @@
-//! Owners of page tables: handlers that get whole groups of page requests and answer them by
-//! cookie, now or later.
+//! Page request groups, and the handlers that receive and answer them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +6,10 @@ use std::sync::Arc;
 use super::message::{PageRequest, ResponseCode};
 use crate::types::ids::{Bdf, Pasid};
 
-/// Names a pending group; never used again, so that a late answer meets no other group.
+/// Identifies a pending group. It is not reused, so that a late answer matches no other group.
 pub type Cookie = u64;
 
-/// The IOMMU, as a group needs it to be answered.
+/// The IOMMU, as a group uses it.
 pub(crate) trait PageResponder: Send + Sync {
     /// Answers a group. Does not block.
     fn answer(self: Arc<Self>, cookie: Cookie, code: ResponseCode) -> Result<(), AnswerError>;
@@ -19,13 +18,14 @@ pub(crate) trait PageResponder: Send + Sync {
     fn is_pending(self: Arc<Self>, cookie: Cookie) -> bool;
 }
 
-/// Gets the page requests of a domain or a bond, instead of the provider of the memory.
+/// Receives the page requests of a domain or a bond, in place of the provider of the memory. Its
+/// implementer manages the page tables itself.
 ///
-/// Called with no lock of the core held, on the thread that resolves; while it runs the bond cannot
-/// be unbound nor the domain be left (rule U2), so it is to hand the group on rather than wait. A
-/// group that it drops is answered as invalid.
+/// It is called with no lock of the core held, on the thread that resolves. An unbind of the bond,
+/// or the end of the domain's attachment, waits until it returns. It should therefore pass the
+/// group on rather than block. A group that it drops is answered as invalid.
 pub trait PageRequestHandler: Send + Sync {
-    /// Here is a whole group.
+    /// Receives a complete group, to be answered now or later.
     fn page_requests(&self, group: PageRequestGroup);
 }
 
@@ -35,26 +35,27 @@ impl<F: Fn(PageRequestGroup) + Send + Sync> PageRequestHandler for F {
     }
 }
 
-/// Why an answer was not taken.
+/// Why a group was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AnswerError {
-    /// The group is not pending: it was answered before, or its bond, domain or device is gone.
+    /// The group is not pending any more: it was answered before, its bond or domain attachment has
+    /// ended, or its device has been reset or removed.
     #[error("page request group {cookie} is not pending any more; drop it")]
     NotPending {
-        /// Which.
+        /// The group.
         cookie: Cookie,
     },
-    /// This queue never gave that group out.
+    /// The group was not read from this queue, or was answered before.
     #[error("page request group {cookie} was not read from this queue")]
     Unknown {
-        /// Which.
+        /// The group.
         cookie: Cookie,
     },
 }
 
-/// A group of page requests that waits for its answer. Dropping it answers that the request is
-/// invalid.
+/// A pending group of page requests. Dropping it answers it with
+/// [`InvalidRequest`](ResponseCode::InvalidRequest).
 #[must_use = "dropping it answers the device that its request is invalid"]
 pub struct PageRequestGroup {
     responder: Arc<dyn PageResponder>,
@@ -76,17 +77,17 @@ impl PageRequestGroup {
         Self { responder, cookie, device, pasid, requests, answered: false }
     }
 
-    /// Its name, never used again.
+    /// The identity of the group.
     pub fn cookie(&self) -> Cookie {
         self.cookie
     }
 
-    /// Who asks.
+    /// The device that requests the pages.
     pub fn device(&self) -> Bdf {
         self.device
     }
 
-    /// For which PASID.
+    /// The PASID; `None` for the domain of the device's group.
     pub fn pasid(&self) -> Option<Pasid> {
         self.pasid
     }
@@ -96,27 +97,21 @@ impl PageRequestGroup {
         &self.requests
     }
 
-    /// Whether it can still be answered: its bond, its domain and its device are there, and no
-    /// reset has made the device forget it.
+    /// Whether the group can still be answered: its bond or domain attachment has not ended, and
+    /// its device has been neither reset nor removed.
     pub fn is_pending(&self) -> bool {
         Arc::clone(&self.responder).is_pending(self.cookie)
     }
 
-    /// Drops a group that is not pending any more: there is nobody to answer.
+    /// Drops a group that is not pending any more, without an answer.
     pub(super) fn discard(mut self) {
         self.answered = true;
     }
 
-    #[cfg(sva_mutate)]
-    pub(super) fn answer_and_leak(self) {
-        let _ = Arc::clone(&self.responder).answer(self.cookie, ResponseCode::InvalidRequest);
-        std::mem::forget(self);
-    }
-
-    /// Answers it. Does not block.
+    /// Answers the group. Does not block.
     ///
     /// # Errors
-    /// It is not pending any more; the device has its answer, or can have none.
+    /// The group is not pending any more: it has been answered, or cannot be.
     pub fn answer(mut self, code: ResponseCode) -> Result<(), AnswerError> {
         self.answered = true;
         Arc::clone(&self.responder).answer(self.cookie, code)
@@ -126,7 +121,7 @@ impl PageRequestGroup {
 impl Drop for PageRequestGroup {
     fn drop(&mut self) {
         if !self.answered {
-            // Where it is not pending any more, somebody else has answered it.
+            // An error says that the group is not pending any more, so that it needs no answer.
             let _ = Arc::clone(&self.responder).answer(self.cookie, ResponseCode::InvalidRequest);
         }
     }

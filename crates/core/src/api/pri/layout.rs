@@ -1,70 +1,71 @@
-//! Page requests, stop markers and responses bit by bit (PCIe 6.0, section 10.4), to and from the
-//! checked values of [`message`](super::message).
+//! Page requests, stop markers and responses bit by bit (PCIe 6.0, section 10.4), encoded from and
+//! decoded to the checked values of [`pri`](crate::pri).
 //!
-//! A word is bytes 8 to 15 of a message's header as a number, the first byte the most significant
-//! one; the PASID prefix is kept beside it. Decoding never panics: any bits are a value or a
-//! [`DecodeError`]. Reserved bits are refused, for the reason that
-//! [`ats::layout`](crate::api::ats::layout) gives.
+//! A word has bytes 8 to 15 of the header of a message, the first byte as the most significant one;
+//! the PASID prefix is separate. Decoding does not panic: any bits are a value or a
+//! [`DecodeError`]. Reserved bits are refused, for the reason given in
+//! [`ats::layout`](crate::api::ats::layout).
 
 use bitfield_struct::bitfield;
 
 use super::message::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMarker};
 use crate::api::ats::layout::{PasidPrefix, PrefixError};
 
-/// Bits that are no message of the page request interface.
+/// Why bits are not a valid message of the page request interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The PASID prefix has no meaning.
+    /// The PASID prefix is invalid.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
     /// Reserved bits of the word are set.
     #[error("reserved bits {bits:#x} are set; clear them")]
     Reserved {
-        /// Those that are set, in their places.
+        /// The reserved bits that are set, at their positions in the word.
         bits: u64,
     },
-    /// A page request that wants neither to read nor to write, and is not the last of its group,
-    /// which would make it a stop marker.
+    /// A page request has neither R nor W set. It is not the last of its group, which would make it
+    /// a stop marker.
     #[error("a page of group {index} is requested for no access; set R or W")]
     NoAccess {
         /// The group.
         index: PrgIndex,
     },
-    /// Execute Requested without R (section 10.4.1).
+    /// Execute Requested is set and R is not (section 10.4.1).
     #[error("a page of group {index} is requested to execute and not to read; set R too")]
     ExecuteWithoutRead {
         /// The group.
         index: PrgIndex,
     },
-    /// A marker of another type than Stop Marker (section 10.4.1.2.1: undefined).
+    /// The Marker Type is not Stop Marker (undefined by section 10.4.1.2.1).
     #[error("{kind:#07b} is no type of marker; a stop marker has 0")]
     Marker {
-        /// Marker Type.
+        /// The Marker Type.
         kind: u8,
     },
-    /// A stop marker that does not say of which PASID (section 10.4.1.2.1: undefined).
+    /// A stop marker has no PASID (undefined by section 10.4.1.2.1).
     #[error("a stop marker without PASID; give the PASID that has been stopped")]
     MarkerWithoutPasid,
 }
 
-/// A value that no message of the page request interface can say.
+/// Why a value cannot be encoded as a message of the page request interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// Bits 11:0 of an address have no place.
+    /// The address is not that of a page: its bits 11:0 are not encoded.
     #[error("{address:#x} is not the first address of a page; round it down to 4 KiB")]
     Misaligned {
         /// The address.
         address: u64,
     },
-    /// Neither R nor W nor Exe: this would be a stop marker, or mean nothing.
+    /// Neither read, write nor execute access is requested, as in a stop marker.
     #[error("a page is requested for no access; set read or write")]
     NoAccess,
-    /// Execute Requested without R (section 10.4.1).
+    /// Execute access is requested without read access (section 10.4.1).
     #[error("a page is requested to execute and not to read; set read too")]
     ExecuteWithoutRead,
-    /// Execute Requested and Privileged Mode Requested are bits of the PASID prefix.
+    /// Execute or privileged access is requested without PASID. Both flags are bits of the PASID
+    /// prefix.
     #[error(
         "a request without PASID can ask neither to execute nor for privileged mode; clear them"
     )]
@@ -82,16 +83,16 @@ const fn index_into_bits(index: PrgIndex) -> u64 {
     index.get() as u64
 }
 
-/// Bytes 8 to 15 of the header of a page request (section 10.4.1). L set, R and W clear is a stop
-/// marker: [`StopMarkerWord`].
+/// Bytes 8 to 15 of the header of a page request (section 10.4.1). With L set and R and W clear
+/// they are those of a stop marker: [`StopMarkerWord`].
 #[bitfield(u64)]
 #[derive(PartialEq, Eq, Hash)]
 pub struct PageRequestWord {
-    /// Bit 0: R, it wants to read.
+    /// Bit 0: R, read access is requested.
     pub read: bool,
-    /// Bit 1: W, it wants to write.
+    /// Bit 1: W, write access is requested.
     pub write: bool,
-    /// Bit 2: L, the last of its group.
+    /// Bit 2: L, the request is the last of its group.
     pub last: bool,
     /// Bits 11:3: the page request group index.
     #[bits(9, from = index_from_bits, into = index_into_bits)]
@@ -102,13 +103,13 @@ pub struct PageRequestWord {
 }
 
 impl PageRequestWord {
-    /// It is a stop marker, whatever its other bits are.
+    /// Whether the message is a stop marker, whatever its other bits are.
     pub const fn is_marker(self) -> bool {
         self.last() && !self.read() && !self.write()
     }
 
-    /// The device awaits an answer to its group from now on, be the rest of the message right or
-    /// wrong: whoever refuses it answers [`index`](Self::index).
+    /// Whether the device awaits a response to its group after this message, even if the message is
+    /// invalid. A receiver that refuses the message responds to group [`index`](Self::index).
     pub const fn awaits_answer(self) -> bool {
         self.last() && !self.is_marker()
     }
@@ -131,26 +132,26 @@ pub struct StopMarkerWord {
 /// A page request or a stop marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageRequestTlp {
-    /// The PASID prefix. Its flags are reserved in a stop marker.
+    /// The PASID prefix, in which the flags are reserved for a stop marker.
     pub prefix: Option<PasidPrefix>,
-    /// The rest.
+    /// Bytes 8 to 15 of the header.
     pub word: PageRequestWord,
 }
 
-/// What a [`PageRequestTlp`] says.
+/// The content of a [`PageRequestTlp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PageMessage {
-    /// The device asks for a page.
+    /// A page request.
     Request(PageRequest),
-    /// The device has stopped to use a PASID.
+    /// A stop marker.
     Stop(StopMarker),
 }
 
 impl PageRequestTlp {
-    /// The bits of `message`.
+    /// Encodes `message`.
     ///
     /// # Errors
-    /// A request that has no bits. A stop marker always has.
+    /// The request cannot be encoded. Every stop marker can.
     pub fn encode(message: &PageMessage) -> Result<Self, EncodeError> {
         match message {
             PageMessage::Request(request) => Self::request(request),
@@ -189,10 +190,10 @@ impl PageRequestTlp {
         Ok(Self { prefix, word })
     }
 
-    /// What it says.
+    /// Decodes the message.
     ///
     /// # Errors
-    /// Bits that say nothing. The group may await an answer all the same:
+    /// The bits are not a valid message. The group may await a response all the same; see
     /// [`PageRequestWord::awaits_answer`].
     pub fn decode(self) -> Result<PageMessage, DecodeError> {
         if self.word.is_marker() {
@@ -248,18 +249,17 @@ pub struct PageResponseWord {
     /// Bits 47:44: the response code (section 10.4.2.1).
     #[bits(4)]
     pub code: u8,
-    /// Bits 63:48: the requester ID of the device, which routes the message and says nothing about
-    /// the group.
+    /// Bits 63:48: the requester ID of the device, by which the message is routed.
     pub destination: u16,
 }
 
 /// A page request group response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageResponseTlp {
-    /// The PASID prefix, whose flags are reserved. There for devices that say PRG Response PASID
-    /// Required (section 10.5.2.3).
+    /// The PASID prefix, in which the flags are reserved. Present for devices with PRG Response
+    /// PASID Required (section 10.5.2.3).
     pub prefix: Option<PasidPrefix>,
-    /// The rest.
+    /// Bytes 8 to 15 of the header.
     pub word: PageResponseWord,
 }
 
@@ -267,7 +267,7 @@ impl PageResponseTlp {
     const RESERVED: u64 =
         PageResponseWord::new().with_reserved_low(u32::MAX).with_reserved(0b111).into_bits();
 
-    /// The bits of `response`, to destination 0: whoever routes the message sets that.
+    /// Encodes `response`, with destination 0. The code that routes the message sets that.
     pub fn encode(response: &PageResponse) -> Self {
         let code = match response.code {
             ResponseCode::Success => 0b0000,
@@ -278,11 +278,11 @@ impl PageResponseTlp {
         Self { prefix: response.pasid.map(PasidPrefix::of), word }
     }
 
-    /// What it says. An unused code counts as a response failure, as the specification has it
-    /// (table 10-8). The destination is not looked at.
+    /// Decodes the response. An unused code counts as Response Failure, as specified (table 10-8).
+    /// The destination is ignored.
     ///
     /// # Errors
-    /// The prefix has no meaning, or reserved bits are set.
+    /// The prefix is invalid, or reserved bits are set.
     pub fn decode(self) -> Result<PageResponse, DecodeError> {
         let pasid = self.prefix.map(PasidPrefix::checked_without_flags).transpose()?;
         let reserved = self.word.into_bits() & Self::RESERVED;

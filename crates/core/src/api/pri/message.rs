@@ -5,15 +5,15 @@ use std::fmt;
 use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
-/// Names a page request group of one device: 0..=511 (PCIe 6.0, section 10.4.1).
+/// A page request group index of one device: 0..=511 (PCIe 6.0, section 10.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrgIndex(u16);
 
 impl PrgIndex {
-    /// How many there are.
+    /// The number of indexes.
     pub const COUNT: usize = 512;
 
-    /// Checks the range 0..=511.
+    /// Makes an index; `None` if `value` is not in 0..=511.
     pub const fn new(value: u16) -> Option<Self> {
         if (value as usize) < Self::COUNT { Some(Self(value)) } else { None }
     }
@@ -30,63 +30,66 @@ impl fmt::Display for PrgIndex {
     }
 }
 
-/// A device asks for a page (PCIe 6.0, section 10.4.1). With neither `read` nor `write` and with
-/// `last` it would be a stop marker; `execute` comes with `read`.
+/// A page request (PCIe 6.0, section 10.4.1).
+///
+/// `read` or `write` is set: with neither, and with `last`, the message would be a stop marker.
+/// `execute` requires `read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageRequest {
-    /// In which space; without one in the domain of its group.
+    /// The PASID; `None` for the domain of the device's group.
     pub pasid: Option<Pasid>,
     /// The first address of the page: a multiple of 4 KiB.
     pub address: u64,
-    /// It wants to read.
+    /// Whether read access is requested.
     pub read: bool,
-    /// It wants to write.
+    /// Whether write access is requested.
     pub write: bool,
-    /// It wants to execute.
+    /// Whether execute access is requested.
     pub execute: bool,
-    /// As a privileged access.
+    /// Whether the access is privileged.
     pub privileged: bool,
-    /// The group that it belongs to.
+    /// The page request group.
     pub index: PrgIndex,
-    /// It is the last of its group, which is answered now.
+    /// Whether this is the last request of its group, which makes the group complete.
     pub last: bool,
 }
 
 impl PageRequest {
-    /// The first kind of access that it asks for: to read, else to write, else to execute.
+    /// The first kind of access that is requested, in the order read, write, execute.
     pub fn kind(&self) -> Access {
         self.accesses().next().map_or(Access::READ, Access::kind)
     }
 
-    /// The accesses that it asks for, each of one kind, in the order read, write, execute.
+    /// The requested accesses, each of one kind, in the order read, write, execute.
     pub fn accesses(&self) -> impl Iterator<Item = Access> {
         let kinds = [
             (self.read, Access::READ),
             (self.write, Access::WRITE),
             (self.execute, Access::EXECUTE),
         ];
-        let how = if self.privileged { Access::PRIVILEGED } else { Access::empty() };
-        kinds.into_iter().filter(|(wanted, _)| *wanted).map(move |(_, kind)| kind | how)
+        let flags = if self.privileged { Access::PRIVILEGED } else { Access::empty() };
+        kinds.into_iter().filter(|(requested, _)| *requested).map(move |(_, kind)| kind | flags)
     }
 }
 
-/// A device has stopped to use a PASID: all its requests of it have been sent before this (PCIe
-/// 6.0, section 10.4.1.2). Never answered.
+/// A stop marker: the device has stopped using a PASID, and has sent all page requests with it
+/// before (PCIe 6.0, section 10.4.1.2). It has no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StopMarker {
-    /// Which PASID.
+    /// The PASID.
     pub pasid: Pasid,
 }
 
-/// What came of a group (PCIe 6.0, section 10.4.2.1).
+/// The code of a page request group response (PCIe 6.0, section 10.4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResponseCode {
-    /// All pages are there, or may be asked for once more.
+    /// All pages are present, or may be requested again.
     Success,
-    /// A page cannot be had: no mapping, no permission, no such PASID, or the space has ended.
+    /// A page is not available: there is no mapping, no permission or no such PASID, or the space
+    /// has ended.
     InvalidRequest,
-    /// The IOMMU cannot answer this device any more: it sends no page request until it has been
-    /// reset.
+    /// The IOMMU cannot answer this device any more. The device sends no page request until it has
+    /// been reset.
     ResponseFailure,
 }
 
@@ -100,14 +103,14 @@ impl fmt::Display for ResponseCode {
     }
 }
 
-/// The IOMMU answers a group.
+/// A page request group response, by which the IOMMU answers a group (PCIe 6.0, section 10.4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageResponse {
-    /// The PASID of the group, as its requests had it.
+    /// The PASID of the group, for devices with PRG Response PASID Required; `None` for others.
     pub pasid: Option<Pasid>,
-    /// The group.
+    /// The page request group.
     pub index: PrgIndex,
-    /// What came of it.
+    /// The response code.
     pub code: ResponseCode,
 }
 
@@ -117,7 +120,7 @@ mod tests {
 
     // shows F1
     #[test]
-    fn a_group_has_an_index_of_nine_bits() {
+    fn a_group_index_has_nine_bits() {
         assert_eq!((PrgIndex::new(511).map(PrgIndex::get), PrgIndex::new(512)), (Some(511), None));
     }
 }

@@ -1,5 +1,5 @@
-//! The page request interface (PCIe 6.0, section 10.4): its messages, groups of page requests as
-//! their owners get them, and how long faults took.
+//! Page requests (PCIe 6.0, section 10.4): the messages, groups of page requests and their
+//! handlers, and the latencies of faults.
 
 mod fault_queue;
 mod group;

@@ -1,17 +1,19 @@
-//! How long faults took: histograms of their parts, kept for each bond from its first fault on.
+//! The latencies of faults: histograms of their phases, which each bond has from its first fault
+//! on.
 
 use std::time::Duration;
 
-/// Buckets for each doubling: a value is told apart from one that is an eighth larger.
-const PARTS: u32 = 8;
-/// Doublings from 1 ns on: up to some 18 minutes.
-const DOUBLINGS: u32 = 40;
-const BUCKETS: usize = (PARTS * DOUBLINGS) as usize;
+/// The number of buckets of each power of two: the resolution is an eighth.
+const SUB_BUCKETS: u32 = 8;
+/// The number of powers of two, from 1 ns to about 18 minutes.
+const POWERS: u32 = 40;
+const BUCKETS: usize = (SUB_BUCKETS * POWERS) as usize;
 
-/// Counts durations in buckets that grow with them; knows quantiles to an eighth.
+/// A histogram of durations with buckets of exponential width. Its quantiles are precise to an
+/// eighth.
 ///
-/// Rejected: `hdrhistogram`, some 20 KiB each at the same precision, where there can be four for
-/// each of a million bonds.
+/// Rejected: `hdrhistogram`, which takes about 20 KiB at the same precision. There can be four
+/// histograms for each of a million bonds.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: Box<[u32; BUCKETS]>,
@@ -26,58 +28,60 @@ impl Default for Histogram {
 }
 
 impl Histogram {
+    /// The bucket of a duration in nanoseconds.
     fn bucket(nanos: u64) -> usize {
         let nanos = nanos.max(1);
-        let doubling = nanos.ilog2();
-        // The bits after the leading one, as far as they tell parts of a doubling apart.
-        let part =
-            if doubling >= 3 { nanos >> (doubling - 3) & 7 } else { nanos << (3 - doubling) & 7 };
-        ((doubling * PARTS) as usize + part as usize).min(BUCKETS - 1)
+        let power = nanos.ilog2();
+        // The three bits after the leading one select the bucket within the power of two.
+        let sub_bucket =
+            if power >= 3 { nanos >> (power - 3) & 7 } else { nanos << (3 - power) & 7 };
+        ((power * SUB_BUCKETS) as usize + sub_bucket as usize).min(BUCKETS - 1)
     }
 
-    /// The smallest duration above a bucket, in nanoseconds.
-    fn above(bucket: usize) -> u64 {
-        let (doubling, part) = (bucket as u32 / PARTS, (bucket as u32 % PARTS) as u64);
-        (((1u64 << doubling) * (u64::from(PARTS) + part + 1)) / u64::from(PARTS)).max(1)
+    /// The upper bound of a bucket (exclusive), in nanoseconds.
+    fn upper_bound(bucket: usize) -> u64 {
+        let (power, sub_bucket) = (bucket as u32 / SUB_BUCKETS, bucket as u32 % SUB_BUCKETS);
+        let scale = u64::from(SUB_BUCKETS);
+        (((1u64 << power) * (scale + u64::from(sub_bucket) + 1)) / scale).max(1)
     }
 
-    /// Counts one.
+    /// Records a duration.
     pub fn record(&mut self, took: Duration) {
-        let slot =
-            &mut self.buckets[Self::bucket(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX))];
-        *slot = slot.saturating_add(1);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let count = &mut self.buckets[Self::bucket(nanos)];
+        *count = count.saturating_add(1);
         self.count += 1;
         self.longest = self.longest.max(took);
     }
 
-    /// How many were counted.
+    /// The number of recorded durations.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The longest, exactly.
+    /// The longest recorded duration, which is exact.
     pub fn longest(&self) -> Duration {
         self.longest
     }
 
-    /// The duration that `share` (0.0..=1.0) of them did not exceed, rounded up by at most an
-    /// eighth; zero where none was counted.
+    /// The duration that a `share` (0.0..=1.0) of the recorded ones did not exceed, rounded up by
+    /// at most an eighth; zero if none was recorded.
     pub fn quantile(&self, share: f64) -> Duration {
         let wanted = ((self.count as f64 * share.clamp(0.0, 1.0)).ceil() as u64).max(1);
         let mut seen = 0;
         for (bucket, &count) in self.buckets.iter().enumerate() {
             seen += u64::from(count);
             if seen >= wanted {
-                return Duration::from_nanos(Self::above(bucket)).min(self.longest);
+                return Duration::from_nanos(Self::upper_bound(bucket)).min(self.longest);
             }
         }
         self.longest
     }
 
-    /// Adds what another counted.
+    /// Adds the durations of another histogram.
     pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets.iter()) {
-            *mine = mine.saturating_add(*theirs);
+        for (count, added) in self.buckets.iter_mut().zip(other.buckets.iter()) {
+            *count = count.saturating_add(*added);
         }
         self.count += other.count;
         self.longest = self.longest.max(other.longest);
@@ -97,22 +101,21 @@ impl std::fmt::Debug for Histogram {
     }
 }
 
-/// The parts of a bond's faults. All empty where the system has no clock.
+/// The latencies of the faults of a bond, by phase. All are empty if the system has no clock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FaultTimes {
-    /// From a group being complete in the queue to the moment at which its resolving began.
+    /// From the completion of a group in the queue to the beginning of its resolution.
     pub request: Histogram,
-    /// Resolving: the provider, or the owner's handler.
+    /// The resolution, by the provider or by the handler.
     pub resolve: Histogram,
-    /// From the device's last request of a group to the response that it took: the whole round
-    /// trip.
+    /// From the last request of a group to the receipt of its response by the device.
     pub response: Histogram,
-    /// From the response to the access that was tried again and succeeded.
+    /// From the response to the success of the repeated access.
     pub retry: Histogram,
 }
 
 impl FaultTimes {
-    /// Adds what another counted.
+    /// Adds the latencies of another one.
     pub fn merge(&mut self, other: &Self) {
         self.request.merge(&other.request);
         self.resolve.merge(&other.resolve);
@@ -126,17 +129,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_right_to_an_eighth() {
+    fn quantiles_are_precise_to_an_eighth() {
         let mut histogram = Histogram::default();
         for nanos in 1..=100_000u64 {
             histogram.record(Duration::from_nanos(nanos));
         }
         for share in [0.01, 0.25, 0.5, 0.9, 0.99] {
             let exact = 100_000.0 * share;
-            let told = histogram.quantile(share).as_nanos() as f64;
+            let quantile = histogram.quantile(share).as_nanos() as f64;
             assert!(
-                told >= exact * 0.99 && told <= exact * 1.13 + 1.0,
-                "{share}: {told} for {exact}"
+                quantile >= exact * 0.99 && quantile <= exact * 1.13 + 1.0,
+                "{share}: {quantile} for {exact}"
             );
         }
         assert_eq!(

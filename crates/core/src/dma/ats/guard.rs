@@ -7,7 +7,7 @@ use crate::api::ats::Frame;
 use crate::api::fault::DmaError;
 use crate::api::link::ToIommu;
 use crate::dma::buffer::Buffer;
-use crate::protocol::ats::atc::Use;
+use crate::protocol::ats::atc::TranslatedAccess;
 use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
@@ -21,11 +21,16 @@ pub struct TranslationGuard {
     port: AtsPort,
     pasid: Option<Pasid>,
     access: Access,
-    used: Use,
+    used: TranslatedAccess,
 }
 
 impl TranslationGuard {
-    pub(super) fn new(port: AtsPort, pasid: Option<Pasid>, access: Access, used: Use) -> Self {
+    pub(super) fn new(
+        port: AtsPort,
+        pasid: Option<Pasid>,
+        access: Access,
+        used: TranslatedAccess,
+    ) -> Self {
         Self { port, pasid, access, used }
     }
 
@@ -75,7 +80,7 @@ impl TranslationGuard {
 
 impl Drop for TranslationGuard {
     fn drop(&mut self) {
-        let complete = self.port.endpoint().atc.give_back(self.used.id);
+        let complete = self.port.endpoint().atc.end_access(self.used.id);
         for completion in complete {
             self.port.services().to_iommu(ToIommu::Invalidated(completion));
         }
@@ -88,5 +93,81 @@ impl fmt::Debug for TranslationGuard {
             .field("frame", &self.frame())
             .field("len", &self.len())
             .finish_non_exhaustive()
+    }
+}
+
+impl AtsPort {
+    /// Reads through a translation that the device caches: as many bytes as it is good for, up to
+    /// the length of `buf`, which are answered. `None` where there is none for this access.
+    ///
+    /// # Errors
+    /// The request was aborted; see [`DmaPort::read_translated`](crate::DmaPort::read_translated).
+    pub fn try_read(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        buf: &mut [u8],
+        access: Access,
+    ) -> Result<Option<usize>, DmaError> {
+        self.try_transfer(pasid, address, Buffer::Into(buf), access)
+    }
+
+    /// Writes through a translation that the device caches, as [`try_read`](Self::try_read) reads.
+    ///
+    /// # Errors
+    /// The request was aborted; see
+    /// [`DmaPort::write_translated`](crate::DmaPort::write_translated).
+    pub fn try_write(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        data: &[u8],
+        access: Access,
+    ) -> Result<Option<usize>, DmaError> {
+        self.try_transfer(pasid, address, Buffer::From(data), access)
+    }
+
+    /// Finds the translation that the device caches for this access, and uses it until the answer
+    /// is dropped. `None` where there is none, and where the PASID has another owner than the one
+    /// that the port is for: what is cached then is the other's.
+    pub fn use_translation(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+    ) -> Option<TranslationGuard> {
+        if self.is_stale(pasid) {
+            return None;
+        }
+        self.begin_use(pasid, address, access)
+    }
+
+    /// As [`use_translation`](Self::use_translation), whoever owns the PASID: the transfer asks
+    /// that, inside the gate of the PASID table entry.
+    fn begin_use(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+    ) -> Option<TranslationGuard> {
+        let used = self.endpoint().atc.begin_access(pasid, address, access)?;
+        Some(TranslationGuard::new(self.clone(), pasid, access, used))
+    }
+
+    pub(super) fn try_transfer(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        buffer: Buffer<'_>,
+        access: Access,
+    ) -> Result<Option<usize>, DmaError> {
+        let Some(translation) = self.begin_use(pasid, address, access) else {
+            return Ok(None);
+        };
+        match buffer {
+            Buffer::Into(buf) => translation.read(buf),
+            Buffer::From(data) => translation.write(data),
+        }
+        .map(Some)
     }
 }

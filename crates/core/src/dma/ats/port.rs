@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use sva_sync::MutexGuard;
 
-use super::guard::TranslationGuard;
 use crate::api::ats::RequestId;
-use crate::api::fault::{DmaError, FaultReason};
+use crate::api::fault::FaultReason;
 use crate::api::link::ToIommu;
 use crate::api::pri::PrgIndex;
-use crate::dma::buffer::Buffer;
 use crate::dma::master::BusMaster;
 use crate::protocol::ats::atc::TranslationAnswer;
 use crate::protocol::pri::interface::{GroupOutcome, PageRequestError};
@@ -194,7 +192,7 @@ impl AtsPort {
             if endpoint.is_in_reset {
                 return Err(TranslationRequestError::Halted { device });
             }
-            match endpoint.atc.ask(pasid, address, access) {
+            match endpoint.atc.request(pasid, address, access) {
                 Ok(request) => break request,
                 Err(_) if patient && !self.is_overdue(begun) => drop(self.wait(endpoint)),
                 Err(outstanding) => {
@@ -217,80 +215,6 @@ impl AtsPort {
     /// Abandons a translation request: its answer is not awaited any more.
     pub fn abandon_translation(&self, request: RequestId) {
         self.collect(|endpoint| endpoint.atc.abandon(request));
-    }
-
-    /// Reads through a translation that the device caches: as many bytes as it is good for, up to
-    /// the length of `buf`, which are answered. `None` where there is none for this access.
-    ///
-    /// # Errors
-    /// The request was aborted; see [`DmaPort::read_translated`](crate::DmaPort::read_translated).
-    pub fn try_read(
-        &self,
-        pasid: Option<Pasid>,
-        address: u64,
-        buf: &mut [u8],
-        access: Access,
-    ) -> Result<Option<usize>, DmaError> {
-        self.try_transfer(pasid, address, Buffer::Into(buf), access)
-    }
-
-    /// Writes through a translation that the device caches, as [`try_read`](Self::try_read) reads.
-    ///
-    /// # Errors
-    /// The request was aborted; see
-    /// [`DmaPort::write_translated`](crate::DmaPort::write_translated).
-    pub fn try_write(
-        &self,
-        pasid: Option<Pasid>,
-        address: u64,
-        data: &[u8],
-        access: Access,
-    ) -> Result<Option<usize>, DmaError> {
-        self.try_transfer(pasid, address, Buffer::From(data), access)
-    }
-
-    /// Finds the translation that the device caches for this access, and uses it until the answer
-    /// is dropped. `None` where there is none, and where the PASID has another owner than the one
-    /// that the port is for: what is cached then is the other's.
-    pub fn use_translation(
-        &self,
-        pasid: Option<Pasid>,
-        address: u64,
-        access: Access,
-    ) -> Option<TranslationGuard> {
-        if self.is_stale(pasid) {
-            return None;
-        }
-        self.begin_use(pasid, address, access)
-    }
-
-    /// As [`use_translation`](Self::use_translation), whoever owns the PASID: the transfer asks
-    /// that, inside the gate of the PASID table entry.
-    fn begin_use(
-        &self,
-        pasid: Option<Pasid>,
-        address: u64,
-        access: Access,
-    ) -> Option<TranslationGuard> {
-        let used = self.endpoint().atc.begin_use(pasid, address, access)?;
-        Some(TranslationGuard::new(self.clone(), pasid, access, used))
-    }
-
-    pub(super) fn try_transfer(
-        &self,
-        pasid: Option<Pasid>,
-        address: u64,
-        buffer: Buffer<'_>,
-        access: Access,
-    ) -> Result<Option<usize>, DmaError> {
-        let Some(translation) = self.begin_use(pasid, address, access) else {
-            return Ok(None);
-        };
-        match buffer {
-            Buffer::Into(buf) => translation.read(buf),
-            Buffer::From(data) => translation.write(data),
-        }
-        .map(Some)
     }
 
     /// Opens a page request group.

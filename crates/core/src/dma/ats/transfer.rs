@@ -8,7 +8,7 @@ use crate::api::fault::{DmaCause, DmaError, FaultReason};
 use crate::api::link::ToIommu;
 use crate::api::pri::{PrgIndex, ResponseCode};
 use crate::dma::buffer::Buffer;
-use crate::protocol::ats::atc::{Forgotten, TranslationAnswer};
+use crate::protocol::ats::atc::{TranslationAnswer, UnknownRequest};
 use crate::protocol::pri::interface::{GroupOutcome, PageRequestError};
 use crate::types::access::Access;
 use crate::types::ids::Pasid;
@@ -297,7 +297,7 @@ impl AtsPort {
                 Some(Err(FaultReason::TimedOut))
             }
             Ok(None) => None,
-            Err(Forgotten) => Some(Err(self.shut_reason())),
+            Err(UnknownRequest) => Some(Err(self.shut_reason())),
         })
     }
 }

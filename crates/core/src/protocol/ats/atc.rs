@@ -1,18 +1,23 @@
-//! The translations that a device keeps (its ATC): a bounded map, the requests it has sent, and the
-//! accesses that use what it keeps.
+//! The address translation cache of a device (ATC): a bounded map of translations, the translation
+//! requests in flight, and the accesses in flight that use translations.
 //!
-//! A state machine without locks or time; the device's own lock is around it. Invariants:
+//! It is a state machine without locks or time; the lock of the device's side is around it.
+//! Invariants:
 //!
-//! 1. Entries of one PASID do not overlap. Keys begin with the PASID: two processes at one address
-//!    never meet, and what belongs to one is found without looking at the others.
-//! 2. A request in flight remembers every invalidation that came since it was sent; a completion
-//!    that one of them covers is not kept (rule T3). Comparing with the request's own page would
-//!    not do: the answer may be a large page.
-//! 3. An invalidation is complete when no access uses what it took. Accesses are counted apart from
-//!    the entries, since an entry can be evicted under the access that uses it.
+//! 1. Entries of one PASID do not overlap. Keys begin with the PASID, so the translations of two
+//!    processes at one address are different entries, and the entries of a PASID are found without
+//!    looking at the others.
+//! 2. A request in flight records every invalidation since it was sent. A completion whose range
+//!    one of them overlaps is not cached: it may be from before that invalidation. To compare the
+//!    invalidations with the page of the request would not suffice: the completion may be for a
+//!    large page.
+//! 3. An invalidation is completed when no access uses a translation that it removed. Accesses are
+//!    recorded apart from the entries, since an entry can be evicted while an access uses it.
 //!
-//! When it is full one entry goes that has not been used since it was last passed over (second
-//! chance).
+//! A full cache evicts by the second-chance (CLOCK) algorithm: the first entry after the clock hand
+//! that has not been referenced since the hand passed it last.
+
+mod requests;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -21,23 +26,20 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::api::ats::{
-    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, RequestId, Translation,
-    TranslationCompletion, TranslationRefusal, TranslationRequest,
+    AlignedRange, Frame, InvalidationCompletion, InvalidationRequest, RequestId,
+    TranslationRefusal, TranslationRequest,
 };
-use crate::mutation;
 use crate::types::access::{Access, Permissions};
 use crate::types::ids::Pasid;
 
-/// Invalidations that a request remembers one by one; more of them count as one of everything.
-const REMEMBERED: usize = 4;
+/// The number of invalidated ranges that a request in flight records. One more counts as an
+/// invalidation of all addresses.
+const MAX_INVALIDATED: usize = 4;
 
-/// 0 for translations without a PASID.
+/// PASID and first address; the PASID is 0 for translations without one.
 type Key = (u32, u64);
 
 fn key(pasid: Option<Pasid>, first: u64) -> Key {
-    if mutation::is_on(29) {
-        return (0, first);
-    }
     (pasid.map_or(0, Pasid::get), first)
 }
 
@@ -47,229 +49,128 @@ struct Entry {
     frame: Frame,
     permissions: Permissions,
     privileged: bool,
-    used: bool,
+    /// Whether an access has used it since the clock hand passed it.
+    referenced: bool,
 }
 
-/// A translation request that has been sent.
-struct Asked {
+/// A translation request that has been sent and whose answer has not been collected.
+struct PendingRequest {
     request: TranslationRequest,
-    since: SmallVec<[AlignedRange; REMEMBERED]>,
+    /// The ranges of its PASID that were invalidated since it was sent.
+    invalidated: SmallVec<[AlignedRange; MAX_INVALIDATED]>,
     answer: Option<TranslationAnswer>,
 }
 
-/// What came of a translation request.
+/// The answer to a translation request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TranslationAnswer {
-    /// It is kept now.
+    /// The translation permits the access and is in the cache.
     Cached,
-    /// Untranslated access only, with these permissions.
+    /// Untranslated access only (U), with these permissions.
     Untranslated(Permissions),
-    /// There is no translation, or not for this access.
+    /// There is no translation, or none that permits this access.
     NoAccess,
-    /// It was invalidated on its way: ask again.
+    /// The translation was invalidated before its completion came: request it again.
     Outdated,
-    /// The IOMMU did not look at it.
+    /// The IOMMU refused the request.
     Refused(TranslationRefusal),
 }
 
-/// An access that uses an entry, until it is given back.
+/// An access in flight that uses a translation, from [`Atc::begin_access`] to
+/// [`Atc::end_access`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Use {
+pub(crate) struct TranslatedAccess {
     pub(crate) id: u64,
-    /// Where the first byte of the access is.
+    /// The frame address of the first byte of the access.
     pub(crate) frame: Frame,
-    /// How many bytes the entry is good for from there.
+    /// The number of bytes from there that the translation covers.
     pub(crate) len: u64,
 }
 
-/// What an access that is under way uses.
-struct Used {
+/// The translation that an access in flight uses.
+struct AccessRecord {
     pasid: Option<Pasid>,
     range: AlignedRange,
-    /// The device was reset: nothing new is done with it. What was begun before may not be over.
-    void: bool,
+    /// Whether the device has been reset since. No further step of the access is made then; one
+    /// that began before may still be in progress.
+    is_void: bool,
 }
 
-/// An invalidation that waits for accesses. At most one for each tag: of two with one tag the later
-/// use of it counts, since nobody waits for the earlier one any more.
-struct Closing {
+/// An invalidation that waits for accesses. There is at most one for each tag: of two requests with
+/// the same tag the later one counts, since the IOMMU does not wait for the earlier one any more.
+struct AwaitingAccesses {
     completion: InvalidationCompletion,
-    uses: Vec<u64>,
+    accesses: Vec<u64>,
 }
 
-/// What happened to a device's cache, since it was plugged in.
+/// Counts of the events of a device's ATC, since the device was plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AtcCounts {
-    /// Accesses that found their translation.
+    /// Accesses that found a translation.
     pub hits: u64,
-    /// Accesses that did not.
+    /// Accesses that found none.
     pub misses: u64,
-    /// Translations that were kept.
+    /// Translations that were inserted.
     pub fills: u64,
-    /// Completions that an invalidation overtook, so that they were not kept (rule T3).
+    /// Completions that were not cached, since their range was invalidated before they came.
     pub outdated: u64,
-    /// Translations that made room for others.
+    /// Translations that were evicted by others.
     pub evicted: u64,
-    /// Translations that an invalidation took.
+    /// Translations that were removed by invalidations.
     pub invalidated: u64,
-    /// Completions that answered no request in flight.
+    /// Completions that did not match a request in flight.
     pub unexpected: u64,
 }
 
 /// The address translation cache of one device.
 pub(crate) struct Atc {
     capacity: usize,
-    /// Requests that may have been asked and not collected.
+    /// The number of requests that may be pending.
     allowed: usize,
     entries: BTreeMap<Key, Entry>,
-    /// Where the search for an entry to evict goes on.
-    hand: Key,
-    asked: FxHashMap<RequestId, Asked>,
+    /// The key of the entry that the last eviction looked at.
+    clock_hand: Key,
+    requests: FxHashMap<RequestId, PendingRequest>,
     next_request: u64,
-    uses: FxHashMap<u64, Used>,
-    next_use: u64,
-    closing: Vec<Closing>,
+    accesses: FxHashMap<u64, AccessRecord>,
+    next_access: u64,
+    invalidations: Vec<AwaitingAccesses>,
     pub(crate) counts: AtcCounts,
 }
 
 impl Atc {
-    /// Empty, for at most `capacity` translations and `allowed` requests that are asked and not
-    /// collected (at least one of each).
+    /// Makes an empty cache for at most `capacity` translations and `allowed` pending requests (at
+    /// least one of each).
     pub(crate) fn new(capacity: usize, allowed: usize) -> Self {
         Self {
             capacity: capacity.max(1),
             allowed: allowed.max(1),
             entries: BTreeMap::new(),
-            hand: (0, 0),
-            asked: FxHashMap::default(),
+            clock_hand: (0, 0),
+            requests: FxHashMap::default(),
             next_request: 0,
-            uses: FxHashMap::default(),
-            next_use: 0,
-            closing: Vec::new(),
+            accesses: FxHashMap::default(),
+            next_access: 0,
+            invalidations: Vec::new(),
             counts: AtcCounts::default(),
         }
     }
 
-    /// How many translations it keeps.
+    /// The number of translations in the cache.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Requests in flight and accesses under way: what is to be zero in the end.
+    /// The number of pending requests, accesses in flight and invalidations that wait for accesses.
+    /// It is 0 when the device is idle.
     pub(crate) fn outstanding(&self) -> usize {
-        self.asked.len() + self.uses.len() + self.closing.len()
+        self.requests.len() + self.accesses.len() + self.invalidations.len()
     }
 
-    /// Whether no request can be asked before one has been collected or given up.
-    pub(crate) fn is_full(&self) -> bool {
-        self.asked.len() >= self.allowed
-    }
-
-    /// Takes note of a request that is about to be sent; where it [is full](Self::is_full), answers
-    /// how many are outstanding.
-    pub(crate) fn ask(
-        &mut self,
-        pasid: Option<Pasid>,
-        address: u64,
-        access: Access,
-    ) -> Result<TranslationRequest, usize> {
-        if self.is_full() {
-            return Err(self.asked.len());
-        }
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
-        let (write, execute) = (access.is_write(), access.is_execute());
-        let request = TranslationRequest {
-            id,
-            pasid,
-            address,
-            write,
-            execute,
-            privileged: access.is_privileged(),
-        };
-        self.asked.insert(id, Asked { request, since: SmallVec::new(), answer: None });
-        Ok(request)
-    }
-
-    /// The answer to a request, once; `Ok(None)` while it is awaited. `Err` where no such request
-    /// is known: it was forgotten by a reset.
-    pub(crate) fn answer(&mut self, id: RequestId) -> Result<Option<TranslationAnswer>, Forgotten> {
-        let answer = self.asked.get(&id).ok_or(Forgotten)?.answer;
-        if answer.is_some() {
-            self.asked.remove(&id);
-        }
-        Ok(answer)
-    }
-
-    /// Nobody waits for this request any more.
-    pub(crate) fn abandon(&mut self, id: RequestId) {
-        self.asked.remove(&id);
-    }
-
-    /// A completion has come.
-    pub(crate) fn complete(&mut self, completion: TranslationCompletion) {
-        // One that names another owner, or speaks of another privilege, was meant for another
-        // request.
-        let fits = |asked: &&mut Asked| {
-            let owner = completion.owner.map(|owner| owner.pasid);
-            let same_privilege = completion.privileged == asked.request.privileged;
-            asked.answer.is_none()
-                && same_privilege
-                && owner.is_none_or(|owner| asked.request.pasid == Some(owner))
-        };
-        let Some(asked) = self.asked.get_mut(&completion.id).filter(fits) else {
-            self.counts.unexpected += 1;
-            return;
-        };
-        let request = asked.request;
-        let answer = match completion.result {
-            Err(refusal) => TranslationAnswer::Refused(refusal),
-            Ok(translation) if translation.permissions.is_empty() => TranslationAnswer::NoAccess,
-            Ok(translation) => match translation.frame {
-                None => TranslationAnswer::Untranslated(translation.permissions),
-                Some(_)
-                    if asked
-                        .since
-                        .iter()
-                        .any(|range| range.range().overlaps(translation.range.range())) =>
-                {
-                    TranslationAnswer::Outdated
-                }
-                // What does not hold the address that was asked for answers another question.
-                Some(_) if !translation.range.range().contains(request.address) => {
-                    TranslationAnswer::NoAccess
-                }
-                Some(_) => TranslationAnswer::Cached,
-            },
-        };
-        // A translation that does not permit this access is kept for others.
-        let permitted =
-            |translation: &Translation| translation.permissions.permit(request.access());
-        let useful =
-            answer != TranslationAnswer::Cached || completion.result.as_ref().is_ok_and(permitted);
-        asked.answer = Some(if useful { answer } else { TranslationAnswer::NoAccess });
-        match (answer, completion.result) {
-            (TranslationAnswer::Outdated, _) => self.counts.outdated += 1,
-            (TranslationAnswer::Cached, Ok(translation)) => {
-                if let Some(frame) = translation.frame {
-                    let (pasid, privileged) = (request.pasid, request.privileged);
-                    self.keep(Entry {
-                        pasid,
-                        range: translation.range,
-                        frame,
-                        permissions: translation.permissions,
-                        privileged,
-                        used: true,
-                    });
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn keep(&mut self, entry: Entry) {
-        self.take(entry.pasid, entry.range);
+    /// Inserts an entry in place of those that it overlaps; evicts one if the cache is full.
+    fn insert(&mut self, entry: Entry) {
+        self.remove_overlapping(entry.pasid, entry.range);
         if self.entries.len() >= self.capacity {
             self.evict();
         }
@@ -278,22 +179,18 @@ impl Atc {
     }
 
     fn evict(&mut self) {
-        if mutation::is_on(30) {
-            self.counts.evicted += self.entries.len() as u64;
-            self.entries.clear();
-            return;
-        }
-        // Each round clears a mark or ends: twice the number of entries at the most.
+        // Each iteration clears a reference bit, evicts, or wraps around: two rounds suffice.
         loop {
-            let from = (Bound::Excluded(self.hand), Bound::Unbounded);
+            let from = (Bound::Excluded(self.clock_hand), Bound::Unbounded);
             let Some((&at, entry)) = self.entries.range_mut(from).next() else {
                 if self.entries.is_empty() {
                     return;
                 }
-                // The lowest key may be the hand's own start.
+                // The lowest key can be that of the hand's initial position, which the range above
+                // excludes.
                 if let Some(mut first) = self.entries.first_entry() {
-                    self.hand = *first.key();
-                    if !std::mem::take(&mut first.get_mut().used) {
+                    self.clock_hand = *first.key();
+                    if !std::mem::take(&mut first.get_mut().referenced) {
                         first.remove();
                         self.counts.evicted += 1;
                         return;
@@ -301,8 +198,8 @@ impl Atc {
                 }
                 continue;
             };
-            self.hand = at;
-            if !std::mem::take(&mut entry.used) {
+            self.clock_hand = at;
+            if !std::mem::take(&mut entry.referenced) {
                 self.entries.remove(&at);
                 self.counts.evicted += 1;
                 return;
@@ -310,132 +207,137 @@ impl Atc {
         }
     }
 
-    /// Removes what overlaps `range`, and answers how many that were.
-    fn take(&mut self, pasid: Option<Pasid>, range: AlignedRange) -> usize {
-        let meets =
+    /// Removes the entries of a PASID that overlap `range`, and returns the number of them.
+    fn remove_overlapping(&mut self, pasid: Option<Pasid>, range: AlignedRange) -> usize {
+        let overlaps =
             |entry: &Entry| entry.pasid == pasid && entry.range.range().overlaps(range.range());
-        let covered =
-            |entry: &Entry| !mutation::is_on(19) || range.range().covers(entry.range.range());
-        // Entries do not overlap: of those that begin before the range only the last can reach into
-        // it.
+        // Entries do not overlap one another, so of those that begin before the range only the last
+        // one can overlap it.
         let before = self.entries.range(..key(pasid, range.first())).next_back();
         let first = before
-            .filter(|(_, entry)| meets(entry))
+            .filter(|(_, entry)| overlaps(entry))
             .map_or(key(pasid, range.first()), |(&at, _)| at);
-        let taken: Vec<Key> = self
+        let removed: Vec<Key> = self
             .entries
             .range(first..=key(pasid, range.last()))
-            .filter(|(_, entry)| meets(entry) && covered(entry))
+            .filter(|(_, entry)| overlaps(entry))
             .map(|(&at, _)| at)
             .collect();
-        for at in &taken {
+        for at in &removed {
             self.entries.remove(at);
         }
-        taken.len()
+        removed.len()
     }
 
-    /// Finds the translation of `address` for an access, and counts the access as under way until
-    /// [`give_back`](Self::give_back).
-    pub(crate) fn begin_use(
+    /// Finds a translation of `address` that permits an access, and records the access as in flight
+    /// until [`end_access`](Self::end_access).
+    pub(crate) fn begin_access(
         &mut self,
         pasid: Option<Pasid>,
         address: u64,
         access: Access,
-    ) -> Option<Use> {
+    ) -> Option<TranslatedAccess> {
         let found =
             self.entries.range_mut(..=key(pasid, address)).next_back().map(|(_, entry)| entry);
-        let fits = |entry: &&mut Entry| {
+        let matches = |entry: &&mut Entry| {
             entry.pasid == pasid
                 && entry.range.range().contains(address)
                 && entry.permissions.permit(access)
                 && entry.privileged == access.is_privileged()
         };
-        let Some(entry) = found.filter(fits) else {
+        let Some(entry) = found.filter(matches) else {
             self.counts.misses += 1;
             return None;
         };
-        entry.used = true;
+        entry.referenced = true;
         self.counts.hits += 1;
         let offset = address - entry.range.first();
         let (frame, len) =
             (Frame(entry.frame.0.wrapping_add(offset)), entry.range.last() - address);
-        let id = self.next_use;
-        self.next_use += 1;
-        self.uses.insert(id, Used { pasid: entry.pasid, range: entry.range, void: false });
-        Some(Use { id, frame, len: len.saturating_add(1) })
+        let id = self.next_access;
+        self.next_access += 1;
+        let record = AccessRecord { pasid: entry.pasid, range: entry.range, is_void: false };
+        self.accesses.insert(id, record);
+        Some(TranslatedAccess { id, frame, len: len.saturating_add(1) })
     }
 
-    /// Accesses under way.
+    /// The number of accesses in flight.
     pub(crate) fn in_use(&self) -> usize {
-        self.uses.len()
+        self.accesses.len()
     }
 
-    /// Whether no reset has voided an access.
+    /// Whether an access is in flight and no reset has voided it.
     pub(crate) fn is_valid(&self, id: u64) -> bool {
-        self.uses.get(&id).is_some_and(|used| !used.void)
+        self.accesses.get(&id).is_some_and(|record| !record.is_void)
     }
 
-    /// An access is over. Answers the invalidations that waited for it alone.
-    pub(crate) fn give_back(&mut self, id: u64) -> SmallVec<[InvalidationCompletion; 1]> {
-        self.uses.remove(&id);
-        let mut complete = SmallVec::new();
-        self.closing.retain_mut(|closing| {
-            closing.uses.retain(|used| *used != id);
-            if closing.uses.is_empty() {
-                complete.push(closing.completion);
+    /// Ends an access. Returns the completions of the invalidations that waited for it alone.
+    pub(crate) fn end_access(&mut self, id: u64) -> SmallVec<[InvalidationCompletion; 1]> {
+        self.accesses.remove(&id);
+        let mut completed = SmallVec::new();
+        self.invalidations.retain_mut(|invalidation| {
+            invalidation.accesses.retain(|access| *access != id);
+            if invalidation.accesses.is_empty() {
+                completed.push(invalidation.completion);
             }
-            !closing.uses.is_empty()
+            !invalidation.accesses.is_empty()
         });
-        complete
+        completed
     }
 
-    /// Forgets what it is told to. Answers the completion, where no access uses any of it.
+    /// Invalidates a range (PCIe 6.0, section 10.3.1). Returns the completion, unless an access in
+    /// flight uses a translation of the range: then [`end_access`](Self::end_access) returns it.
     pub(crate) fn invalidate(
         &mut self,
         request: InvalidationRequest,
     ) -> Option<InvalidationCompletion> {
-        // Without a PASID it is for all (PCIe 6.0, section 10.3.8).
+        // A request without PASID is for all translations (PCIe 6.0, section 10.3.8).
         let all = request.global || request.pasid.is_none();
-        let meant = |pasid: Option<Pasid>| all || pasid == request.pasid;
-        let taken = if all {
+        let applies_to = |pasid: Option<Pasid>| all || pasid == request.pasid;
+        let removed = if all {
             let pasids: Vec<Option<Pasid>> = self.pasids();
-            pasids.into_iter().map(|pasid| self.take(pasid, request.range)).sum()
+            pasids.into_iter().map(|pasid| self.remove_overlapping(pasid, request.range)).sum()
         } else {
-            self.take(request.pasid, request.range)
+            self.remove_overlapping(request.pasid, request.range)
         };
-        self.counts.invalidated += taken as u64;
-        for asked in self
-            .asked
+        self.counts.invalidated += removed as u64;
+        for pending in self
+            .requests
             .values_mut()
-            .filter(|asked| asked.answer.is_none() && meant(asked.request.pasid))
+            .filter(|pending| pending.answer.is_none() && applies_to(pending.request.pasid))
         {
-            if asked.since.len() == REMEMBERED {
-                asked.since.clear();
-                asked.since.push(AlignedRange::ALL);
+            if pending.invalidated.len() == MAX_INVALIDATED {
+                pending.invalidated.clear();
+                pending.invalidated.push(AlignedRange::ALL);
             } else {
-                asked.since.push(request.range);
+                pending.invalidated.push(request.range);
             }
         }
-        let touched =
-            |used: &Used| meant(used.pasid) && used.range.range().overlaps(request.range.range());
-        let uses: Vec<u64> =
-            self.uses.iter().filter(|(_, used)| touched(used)).map(|(&id, _)| id).collect();
+        let uses = |record: &AccessRecord| {
+            applies_to(record.pasid) && record.range.range().overlaps(request.range.range())
+        };
+        let accesses: Vec<u64> =
+            self.accesses.iter().filter(|(_, record)| uses(record)).map(|(&id, _)| id).collect();
         let completion = InvalidationCompletion { tag: request.tag, serial: request.serial };
-        if uses.is_empty() {
+        if accesses.is_empty() {
             return Some(completion);
         }
-        // Once, however often a link repeats it or whatever serials it makes up.
-        match self.closing.iter_mut().find(|closing| closing.completion.tag == request.tag) {
-            Some(closing) if closing.completion.serial < request.serial => {
-                *closing = Closing { completion, uses }
-            }
-            Some(_) => {}
-            None => self.closing.push(Closing { completion, uses }),
-        }
+        self.await_accesses(AwaitingAccesses { completion, accesses });
         None
     }
 
-    /// The PASIDs of which there are entries.
+    /// Records an invalidation that waits for accesses. There is one for each tag at most, however
+    /// often a link repeats a request and whatever serial numbers it makes up.
+    fn await_accesses(&mut self, invalidation: AwaitingAccesses) {
+        let InvalidationCompletion { tag, serial } = invalidation.completion;
+        match self.invalidations.iter_mut().find(|earlier| earlier.completion.tag == tag) {
+            Some(earlier) if earlier.completion.serial < serial => *earlier = invalidation,
+            Some(_) => {}
+            None => self.invalidations.push(invalidation),
+        }
+    }
+
+    /// The PASIDs that have entries.
     fn pasids(&self) -> Vec<Option<Pasid>> {
         let mut pasids: Vec<_> = self.entries.values().map(|entry| entry.pasid).collect();
         pasids.sort_unstable();
@@ -443,21 +345,21 @@ impl Atc {
         pasids
     }
 
-    /// Forgets everything, as a function reset does: entries, requests in flight, invalidations
-    /// that are not complete. Accesses under way are void and stay counted until they are given
-    /// back: an invalidation that comes after the reset waits for them. The caller has shut the
-    /// gates that they go through.
+    /// Resets the cache, as a function reset does: removes all entries, pending requests and
+    /// invalidations that wait for accesses. Accesses in flight become void and stay recorded until
+    /// they end: an invalidation that comes after the reset waits for them. The caller has shut the
+    /// gates that the accesses go through.
     pub(crate) fn reset(&mut self) {
-        self.uses.values_mut().for_each(|used| used.void = true);
+        self.accesses.values_mut().for_each(|record| record.is_void = true);
         self.entries.clear();
-        self.asked.clear();
-        self.closing.clear();
+        self.requests.clear();
+        self.invalidations.clear();
     }
 }
 
-/// No such request is known.
+/// There is no such pending request: a reset has removed it, or its answer was collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Forgotten;
+pub(crate) struct UnknownRequest;
 
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -1,18 +1,20 @@
-//! Invalidations that wait for a tag: a bounded number of messages, however many are asked for.
+//! The backlog of invalidations that wait for a tag. The number of its requests is bounded, however
+//! many invalidations there are.
 //!
-//! What one message can name is joined as it comes: equal, nested and neighbouring ranges of one
-//! PASID, so that nothing else is forgotten. Beyond [`BACKLOG`] messages more is forgotten than was
-//! asked for, as rule T4 permits, and rule T7 while there is room does not: first all of the PASID
-//! that has most of them, and where each has one, all that the device keeps. What an invalidation
-//! costs beyond that is a word for whoever waits for it; a caller that has let go of its answer is
-//! forgotten.
+//! A new invalidation is merged with a waiting request if one request can name exactly both: equal
+//! and nested ranges, and adjacent ranges of one PASID. Nothing else is invalidated by that. If
+//! more than [`BACKLOG`] requests wait, they are widened, so that more is invalidated than
+//! necessary: first to all addresses of the PASID that has most requests, and if each PASID has
+//! one, to all translations of the device. Apart from that an invalidation costs one
+//! [`Waiter`], which is removed some time after it has been dropped.
 //!
-//! Nothing is joined to a message in flight: the device may have dealt with it, and asked anew,
-//! before the change that comes now.
+//! An invalidation is not merged with a request in flight: the device may have processed that
+//! request, and requested the translation again, before the change of the space.
 //!
-//! Rejected: refusing, since a change of a space cannot be undone by then; having the caller wait
-//! for room, since a change can be begun where nothing may wait; cutting the device off, which
-//! without a clock would take a slow one for a silent one.
+//! Rejected: to refuse an invalidation, since the change of the space cannot be undone by then; to
+//! block the caller until there is room, since a change can be begun where blocking is not allowed;
+//! to cut the device off, since without a clock a slow device cannot be told from one that does not
+//! answer.
 
 use smallvec::{SmallVec, smallvec};
 
@@ -22,22 +24,22 @@ use crate::quiesce::Waiter;
 use crate::types::ids::Pasid;
 use crate::types::range::AddrRange;
 
-/// How many messages wait for a tag at the most: as many as are in flight meanwhile.
+/// The largest number of requests that wait for a tag: as many as there are tags.
 pub(crate) const BACKLOG: usize = Itag::COUNT;
 
-/// Those that wait for one thing.
+/// The waiters of invalidations that end together.
 #[derive(Default)]
 pub(super) struct Waiters {
-    /// How many invalidations they stand for, those included whose caller has let go.
-    pub(super) asked: usize,
+    /// The number of invalidations, those included whose waiter has been dropped.
+    pub(super) count: usize,
     list: SmallVec<[Waiter; 1]>,
 }
 
 impl Waiters {
-    /// These and others. Those that have let go are left out before the list grows, so that it is
-    /// at most twice as long as the callers are many.
+    /// Adds others. Dropped waiters are removed before the list grows, so that it is at most twice
+    /// as long as there are live ones.
     pub(super) fn join(&mut self, others: Self) {
-        self.asked += others.asked;
+        self.count += others.count;
         if self.list.len() + others.list.len() > self.list.capacity() {
             self.list.retain(|waiter| waiter.strong_count() > 0);
             self.list.reserve(self.list.len().max(others.list.len()));
@@ -45,13 +47,13 @@ impl Waiters {
         self.list.extend(others.list);
     }
 
-    /// They need not wait any more.
+    /// Moves them to those that are to be completed.
     pub(super) fn finish(self, completed: &mut Vec<Waiter>) {
         completed.extend(self.list);
     }
 }
 
-/// What one message has the device forget, and who waits for that.
+/// An invalidation that has not ended: the range that its request names, and the waiters.
 pub(crate) struct PendingInvalidation {
     pub(super) pasid: Option<Pasid>,
     pub(super) range: AlignedRange,
@@ -59,9 +61,9 @@ pub(crate) struct PendingInvalidation {
 }
 
 impl PendingInvalidation {
-    /// Of one invalidation: `range` of `pasid`; without one, of all.
+    /// An invalidation of `range` of `pasid`, or of all translations if that is `None`.
     pub(crate) fn new(pasid: Option<Pasid>, range: AlignedRange, waiter: Waiter) -> Self {
-        Self { pasid, range, waiters: Waiters { asked: 1, list: smallvec![waiter] } }
+        Self { pasid, range, waiters: Waiters { count: 1, list: smallvec![waiter] } }
     }
 
     fn covers(&self, other: &Self) -> bool {
@@ -69,7 +71,7 @@ impl PendingInvalidation {
             && self.range.range().covers(other.range.range())
     }
 
-    /// What holds both and nothing else, where one message can name it.
+    /// The range that covers exactly both, if one request can name it.
     fn union(&self, other: &Self) -> Option<(Option<Pasid>, AlignedRange)> {
         if self.covers(other) {
             return Some((self.pasid, self.range));
@@ -88,14 +90,14 @@ impl PendingInvalidation {
         are_halves.then_some((self.pasid, both))
     }
 
-    /// Both in one message, which names `(pasid, range)`.
+    /// Merges both into one request, which names `(pasid, range)`.
     fn join(mut self, other: Self, (pasid, range): (Option<Pasid>, AlignedRange)) -> Self {
         self.waiters.join(other.waiters);
         Self { pasid, range, waiters: self.waiters }
     }
 }
 
-/// See the module. In the order of the oldest invalidation of each.
+/// The requests that wait for a tag, ordered by the oldest invalidation of each.
 #[derive(Default)]
 pub(super) struct Backlog(Vec<PendingInvalidation>);
 
@@ -104,65 +106,66 @@ impl Backlog {
         self.0.is_empty()
     }
 
-    /// How many invalidations wait, in how many messages whatsoever.
-    pub(super) fn asked(&self) -> usize {
-        self.0.iter().map(|pending| pending.waiters.asked).sum()
+    /// The number of invalidations that wait. One request can stand for several of them.
+    pub(super) fn invalidations(&self) -> usize {
+        self.0.iter().map(|pending| pending.waiters.count).sum()
     }
 
-    /// Adds an invalidation.
+    /// Adds an invalidation; merges it with waiting ones where possible.
     pub(super) fn add(
         &mut self,
         mut pending: PendingInvalidation,
         counts: &mut InvalidationCounts,
     ) {
-        let mut place = self.0.len();
+        let mut position = self.0.len();
         while let Some((at, union)) =
             self.0.iter().enumerate().find_map(|(at, other)| Some((at, other.union(&pending)?)))
         {
             pending = self.0.remove(at).join(pending, union);
-            place = place.min(at);
+            position = position.min(at);
             counts.joined += 1;
         }
-        self.0.insert(place, pending);
+        self.0.insert(position, pending);
         if self.0.len() > BACKLOG {
             self.widen(counts);
         }
     }
 
-    /// Makes one message of those of a PASID, or of all: at least one fewer.
+    /// Merges the requests of the PASID that has most of them, or all requests if no PASID has two.
+    /// At least one request less is left.
     fn widen(&mut self, counts: &mut InvalidationCounts) {
-        let of =
+        let count_of =
             |pasid: Option<Pasid>| self.0.iter().filter(|pending| pending.pasid == pasid).count();
         let most = self
             .0
             .iter()
-            .map(|pending| (of(pending.pasid), pending.pasid))
+            .map(|pending| (count_of(pending.pasid), pending.pasid))
             .max_by_key(|(count, _)| *count);
         let pasid = most.filter(|(count, _)| *count > 1).and_then(|(_, pasid)| pasid);
-        let meant = |pending: &PendingInvalidation| pasid.is_none() || pending.pasid == pasid;
-        let Some(place) = self.0.iter().position(meant) else { return };
+        let is_merged = |pending: &PendingInvalidation| pasid.is_none() || pending.pasid == pasid;
+        let Some(position) = self.0.iter().position(is_merged) else { return };
         let before = self.0.len();
         let joined = self
             .0
-            .extract_if(.., |pending| meant(pending))
+            .extract_if(.., |pending| is_merged(pending))
             .reduce(|all, pending| all.join(pending, (pasid, AlignedRange::ALL)));
-        self.0.splice(place..place, joined);
+        self.0.splice(position..position, joined);
         counts.joined += (before - self.0.len()) as u64;
         counts.widened += 1;
     }
 
-    /// Takes the one that has waited longest.
+    /// Takes the request that has waited longest.
     pub(super) fn next(&mut self) -> Option<PendingInvalidation> {
         (!self.0.is_empty()).then(|| self.0.remove(0))
     }
 
-    /// Takes all of them.
+    /// Takes all requests.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = PendingInvalidation> {
         std::mem::take(&mut self.0).into_iter()
     }
 
     #[cfg(test)]
-    pub(super) fn messages(&self) -> usize {
+    pub(super) fn requests(&self) -> usize {
         self.0.len()
     }
 }

@@ -1,22 +1,22 @@
-//! Counts of what happened to invalidations.
+//! Counts of invalidations.
 
-/// What happened, since the device was plugged in.
+/// Counts of the invalidations of a device, since the device was plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct InvalidationCounts {
-    /// Messages sent, repetitions included.
+    /// Invalidate requests sent, repetitions included.
     pub sent: u64,
-    /// Invalidations that went into the message of another one, while all tags were in use.
+    /// Invalidations that were merged into the request of another one, while all tags were in use.
     pub joined: u64,
-    /// Times that a message came to name all of a PASID or of the device, because too many were
-    /// waiting.
+    /// Times that a request was extended to all addresses of a PASID or of all PASIDs, since too
+    /// many requests waited for a tag.
     pub widened: u64,
     /// Invalidations that the device completed.
     pub completed: u64,
-    /// Times that a completion did not come in time.
+    /// Times that a completion did not come within the time limit.
     pub timed_out: u64,
-    /// Completions that fit no invalidation in flight: late, doubled or wrong.
+    /// Completions that match no invalidation in flight: late, duplicated or wrong.
     pub unexpected: u64,
-    /// Invalidations that were over because the device was blocked.
+    /// Invalidations that ended without a completion, since the device was blocked.
     pub canceled: u64,
 }

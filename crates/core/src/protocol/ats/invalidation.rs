@@ -1,19 +1,20 @@
-//! The IOMMU's side of invalidations to one device: tags in flight, time-outs, and the blocked
-//! state in which there is nothing to wait for.
+//! The invalidation queue of the IOMMU for one device: tags in flight, time-outs, and the blocked
+//! state, in which invalidations need no answer of the device.
 //!
-//! A state machine without locks, links or clock. What it answers says what is to be sent and who
-//! has waited long enough; the caller does both with no lock held. Invariants:
+//! It is a state machine without locks, links or clock. It returns the requests to send and the
+//! waiters to complete as [`InvalidationActions`]; the caller does both with no lock held.
+//! Invariants:
 //!
-//! 1. Everything that was started is finished exactly once: by its completion, or because the
-//!    device is blocked (in reset, cut off, removed, ATS off) and no translated request of it is
-//!    under way. A blocked device gets no translated request through and forgets all translations
-//!    before it is let in again.
-//! 2. A tag is used for one invalidation at a time, with a serial number that no other use has: a
-//!    completion that comes late or twice finishes nothing.
-//! 3. Nothing is sent to a blocked device: it could not answer (each message would time out by
-//!    itself).
-//! 4. At most [`Itag::COUNT`] messages are in flight and [`BACKLOG`](super::backlog::BACKLOG)
-//!    more wait, whatever a device leaves unanswered, with or without a clock.
+//! 1. Every invalidation that was started ends exactly once: with its completion, or when the
+//!    device is blocked (in reset, cut off, removed, ATS off) and none of its translated requests
+//!    is in flight. Translated requests of a blocked device are refused, and the device discards
+//!    all translations before it is unblocked.
+//! 2. A tag is used for one request at a time, with a serial number that no other use has. A late
+//!    or duplicated completion therefore ends nothing.
+//! 3. Nothing is sent to a blocked device: it could not answer, and each request would time out.
+//! 4. At most [`Itag::COUNT`] requests are in flight and at most
+//!    [`BACKLOG`](super::backlog::BACKLOG) more wait, whether or not the device answers and whether
+//!    or not there is a clock.
 
 use std::time::Duration;
 
@@ -22,42 +23,43 @@ use smallvec::SmallVec;
 use super::backlog::{Backlog, Waiters};
 use super::counts::InvalidationCounts;
 use crate::api::ats::{InvalidationCompletion, InvalidationRequest, Itag};
-use crate::mutation;
 use crate::quiesce::Waiter;
 
 pub(crate) use super::backlog::PendingInvalidation;
 
+/// A request that has been sent and not completed.
 struct InFlight {
     serial: u64,
     pending: PendingInvalidation,
     due: Option<Duration>,
+    /// The number of times that it may be sent again.
     tries: u8,
 }
 
-/// What follows from a step.
+/// What the caller is to do after a call.
 #[derive(Default)]
 pub(crate) struct InvalidationActions {
-    /// Messages to send.
+    /// Requests to send.
     pub(crate) send: SmallVec<[InvalidationRequest; 1]>,
-    /// Those that need not wait any more.
+    /// Waiters of invalidations that have ended.
     pub(crate) completed: Vec<Waiter>,
 }
 
 /// The invalidations of one device.
 pub(crate) struct InvalidationQueue {
-    /// ATS is on.
-    enabled: bool,
-    /// Resets that have begun and are not done; the device is blocked while there is one.
+    /// Whether ATS is on.
+    is_enabled: bool,
+    /// The number of resets in progress.
     resets: u32,
-    /// It is cut off until a reset.
-    cut: bool,
-    gone: bool,
-    /// By tag. Empty until the first: most devices have none.
+    /// Whether the device is cut off, until it is reset.
+    is_cut_off: bool,
+    is_removed: bool,
+    /// The requests in flight, by tag. Empty until the first request, which most devices never get.
     in_flight: Vec<Option<InFlight>>,
     backlog: Backlog,
-    /// Somebody sends those that wait, and looks again after each message.
-    sending: bool,
-    /// What is over when no translated request is under way any more.
+    /// Whether a thread is sending the backlog. It checks for more after each request.
+    is_sending: bool,
+    /// Waiters of invalidations that end when no translated request is in flight any more.
     until_drained: Waiters,
     next_serial: u64,
     limit: Duration,
@@ -66,16 +68,17 @@ pub(crate) struct InvalidationQueue {
 }
 
 impl InvalidationQueue {
-    /// ATS off. A completion is awaited for `limit`, `tries` times (at least once).
+    /// Makes a queue with ATS off. A request is sent up to `tries` times (at least once); each time
+    /// its completion may take `limit`.
     pub(crate) fn new(limit: Duration, tries: u8) -> Self {
         Self {
-            enabled: false,
+            is_enabled: false,
             resets: 0,
-            cut: false,
-            gone: false,
+            is_cut_off: false,
+            is_removed: false,
             in_flight: Vec::new(),
             backlog: Backlog::default(),
-            sending: false,
+            is_sending: false,
             until_drained: Waiters::default(),
             next_serial: 0,
             limit,
@@ -84,36 +87,33 @@ impl InvalidationQueue {
         }
     }
 
-    /// Whether translated requests are refused and invalidations have nothing to do.
+    /// Whether translated requests are refused, so that invalidations need no answer of the device.
     pub(crate) fn is_blocked(&self) -> bool {
-        !self.enabled || self.is_halted()
+        !self.is_enabled || self.is_halted()
     }
 
-    /// Whether the device gets nothing through at all.
+    /// Whether all requests of the device are refused: it is in reset, cut off or removed.
     pub(crate) fn is_halted(&self) -> bool {
-        self.resets > 0 || self.cut || self.gone
+        self.resets > 0 || self.is_cut_off || self.is_removed
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
-        self.enabled
+        self.is_enabled
     }
 
     pub(crate) fn is_cut_off(&self) -> bool {
-        self.cut
+        self.is_cut_off
     }
 
-    pub(crate) fn is_in_reset(&self) -> bool {
-        self.resets > 0
-    }
-
-    /// What is not finished yet.
+    /// The number of invalidations that have not ended.
     pub(crate) fn outstanding(&self) -> usize {
         let sent: usize =
-            self.in_flight.iter().flatten().map(|flight| flight.pending.waiters.asked).sum();
-        sent + self.backlog.asked() + self.until_drained.asked
+            self.in_flight.iter().flatten().map(|request| request.pending.waiters.count).sum();
+        sent + self.backlog.invalidations() + self.until_drained.count
     }
 
-    /// Has the device forget. `is_drained`: no translated request of it is under way.
+    /// Starts an invalidation. `is_drained` says that no translated request of the device is in
+    /// flight and none can start.
     pub(crate) fn start(
         &mut self,
         pending: PendingInvalidation,
@@ -121,7 +121,7 @@ impl InvalidationQueue {
         now: Option<Duration>,
         actions: &mut InvalidationActions,
     ) {
-        if self.is_blocked() && !mutation::is_on(28) {
+        if self.is_blocked() {
             self.counts.canceled += 1;
             match is_drained {
                 true => pending.waiters.finish(&mut actions.completed),
@@ -133,18 +133,21 @@ impl InvalidationQueue {
         self.send_backlog(now, actions);
     }
 
-    /// Whether the caller is to send those that wait, until there is no more to send: one at a time
-    /// does that, see [`Iommu`](crate::Iommu).
+    /// Begins the sending of the backlog. Returns true if the caller is to call
+    /// [`send_backlog`](Self::send_backlog) until nothing is left to send, and then
+    /// [`end_sending`](Self::end_sending); false if the backlog is empty, or another thread is
+    /// sending it. One thread sends at a time, in a loop: a link may deliver a request and its
+    /// completion within the call that sends it.
     pub(crate) fn begin_sending(&mut self) -> bool {
-        !self.backlog.is_empty() && !std::mem::replace(&mut self.sending, true)
+        !self.backlog.is_empty() && !std::mem::replace(&mut self.is_sending, true)
     }
 
-    /// The caller has sent all that can be sent, or has failed to.
+    /// Ends the sending of the backlog: nothing is left to send, or a link has panicked.
     pub(crate) fn end_sending(&mut self) {
-        self.sending = false;
+        self.is_sending = false;
     }
 
-    /// Sends as many of those that wait as there are free tags.
+    /// Sends requests of the backlog while there are free tags.
     pub(crate) fn send_backlog(
         &mut self,
         now: Option<Duration>,
@@ -191,57 +194,55 @@ impl InvalidationQueue {
         Itag::new(at? as u8)
     }
 
-    /// The device says that it has forgotten. Where a tag is free with that and somebody waits for
-    /// one, [`send_backlog`](Self::send_backlog) comes next.
+    /// Takes a completion. It frees a tag, so that the caller is to call
+    /// [`begin_sending`](Self::begin_sending) next.
     pub(crate) fn complete(
         &mut self,
         completion: InvalidationCompletion,
         actions: &mut InvalidationActions,
     ) {
         let slot = self.in_flight.get_mut(usize::from(completion.tag.get()));
-        match slot.and_then(|slot| slot.take_if(|flight| flight.serial == completion.serial)) {
-            Some(flight) => {
-                self.counts.completed += flight.pending.waiters.asked as u64;
-                flight.pending.waiters.finish(&mut actions.completed);
+        match slot.and_then(|slot| slot.take_if(|request| request.serial == completion.serial)) {
+            Some(request) => {
+                self.counts.completed += request.pending.waiters.count as u64;
+                request.pending.waiters.finish(&mut actions.completed);
             }
             None => self.counts.unexpected += 1,
         }
     }
 
-    /// It is `now`: what is overdue is tried again. True where that has been done often enough for
-    /// one of them: the device is to be cut off, which finishes them all.
+    /// Sends requests that are overdue at `now` again. Returns true, and sends nothing, if one of
+    /// them has no try left: the caller is to [cut the device off](Self::cut_off), which ends all
+    /// invalidations.
     #[must_use = "the device is to be cut off"]
     pub(crate) fn tick(&mut self, now: Duration, actions: &mut InvalidationActions) -> bool {
-        let overdue = |flight: &InFlight| flight.due.is_some_and(|due| due <= now);
-        let late = self.in_flight.iter().flatten().filter(|flight| overdue(flight));
-        let (count, hopeless) = late.fold((0, false), |(count, hopeless), flight| {
-            (count + 1, hopeless || flight.tries == 0)
+        let is_overdue = |request: &InFlight| request.due.is_some_and(|due| due <= now);
+        let overdue = self.in_flight.iter().flatten().filter(|request| is_overdue(request));
+        let (count, is_exhausted) = overdue.fold((0, false), |(count, is_exhausted), request| {
+            (count + 1, is_exhausted || request.tries == 0)
         });
         self.counts.timed_out += count;
-        if hopeless {
+        if is_exhausted {
             return true;
         }
         for at in 0..self.in_flight.len() {
-            let Some(flight) = self.in_flight[at].take_if(|flight| overdue(flight)) else {
+            let Some(request) = self.in_flight[at].take_if(|request| is_overdue(request)) else {
                 continue;
             };
             if let Some(tag) = Itag::new(at as u8) {
-                self.send(tag, flight.pending, flight.tries - 1, Some(now), actions);
+                self.send(tag, request.pending, request.tries - 1, Some(now), actions);
             }
         }
         false
     }
 
-    /// Everything that was to be forgotten is over: at once where the device is `is_drained`, else when
-    /// it is.
+    /// Ends all invalidations of a blocked device: at once if `is_drained`, otherwise when
+    /// [its translated requests have drained](Self::translated_requests_drained).
     fn cancel_all(&mut self, is_drained: bool, actions: &mut InvalidationActions) {
-        if mutation::is_on(28) {
-            return;
-        }
         let in_flight =
-            self.in_flight.iter_mut().filter_map(Option::take).map(|flight| flight.pending);
+            self.in_flight.iter_mut().filter_map(Option::take).map(|request| request.pending);
         for PendingInvalidation { waiters, .. } in in_flight.chain(self.backlog.take_all()) {
-            self.counts.canceled += waiters.asked as u64;
+            self.counts.canceled += waiters.count as u64;
             match is_drained {
                 true => waiters.finish(&mut actions.completed),
                 false => self.until_drained.join(waiters),
@@ -249,47 +250,49 @@ impl InvalidationQueue {
         }
     }
 
-    /// No translated request is under way any more, and none can start.
+    /// Ends the invalidations that waited for translated requests: none is in flight any more, and
+    /// none can start.
     pub(crate) fn translated_requests_drained(&mut self, actions: &mut InvalidationActions) {
         std::mem::take(&mut self.until_drained).finish(&mut actions.completed);
     }
 
-    /// Switches ATS on; the device has forgotten everything before.
+    /// Switches ATS on. The cache of the device is empty.
     pub(crate) fn enable(&mut self) {
-        self.enabled = true;
+        self.is_enabled = true;
     }
 
-    /// Switches ATS off: translated requests have been stopped before.
+    /// Switches ATS off. The caller has stopped translated requests.
     pub(crate) fn disable(&mut self, is_drained: bool, actions: &mut InvalidationActions) {
-        self.enabled = false;
+        self.is_enabled = false;
         self.cancel_all(is_drained, actions);
     }
 
-    /// The device is cut off until it is reset.
+    /// Cuts the device off until it is reset.
     pub(crate) fn cut_off(&mut self, is_drained: bool, actions: &mut InvalidationActions) {
-        self.cut = true;
+        self.is_cut_off = true;
         self.cancel_all(is_drained, actions);
     }
 
-    /// A reset begins, maybe inside another one.
+    /// Begins a reset. Resets nest.
     pub(crate) fn begin_reset(&mut self, is_drained: bool, actions: &mut InvalidationActions) {
         self.resets += 1;
         self.cancel_all(is_drained, actions);
     }
 
-    /// A reset is done. True where it was the last, so that the device is let in again.
+    /// Ends a reset. Returns true if it was the last one in progress and the device is still
+    /// present, so that its requests are served again.
     pub(crate) fn end_reset(&mut self) -> bool {
         self.resets = self.resets.saturating_sub(1);
         if self.resets > 0 {
             return false;
         }
-        self.cut = false;
-        !self.gone
+        self.is_cut_off = false;
+        !self.is_removed
     }
 
-    /// The device is gone for good.
+    /// Removes the device, for good.
     pub(crate) fn remove(&mut self, is_drained: bool, actions: &mut InvalidationActions) {
-        self.gone = true;
+        self.is_removed = true;
         self.cancel_all(is_drained, actions);
     }
 }

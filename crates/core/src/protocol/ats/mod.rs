@@ -1,5 +1,5 @@
-//! Address translation services: the device's cache ([`atc`]) and the IOMMU's invalidations
-//! ([`invalidation`]).
+//! Address translation services: the translation cache of a device ([`atc`]), and the invalidation
+//! queue that the IOMMU has for each device ([`invalidation`]).
 
 pub(crate) mod atc;
 mod backlog;

@@ -1,4 +1,5 @@
-//! What the page request queue holds, and what it asks of devices and of their address spaces.
+//! The records of the page request queue, and the traits by which it refers to devices and to the
+//! targets of their page requests.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,40 +9,41 @@ use smallvec::SmallVec;
 use crate::api::pri::{Cookie, PageRequest, PageResponse, ResponseCode};
 use crate::types::ids::{Bdf, Generation, Pasid};
 
-/// Stop markers of one device that the queue holds.
+/// The largest number of stop markers of one device in the queue.
 pub(super) const STOP_MARKERS: u32 = 32;
 
-/// The requests of a group; mostly one.
+/// The requests of a group, which usually has one.
 pub(crate) type Requests = SmallVec<[PageRequest; 1]>;
 
-/// Names a device as it was plugged in: an address can be used again, this number is not.
+/// Identifies a plugged device. Unlike its address this number is never used again.
 pub(crate) type DeviceKey = u64;
 
-/// A device, as the queue needs it.
+/// A device that sends page requests, as the queue uses it.
 pub(crate) trait PageRequester: Clone {
-    /// What its page requests are for.
+    /// What its page requests are resolved through.
     type Target: FaultTarget;
 
     fn key(&self) -> DeviceKey;
 
     fn bdf(&self) -> Bdf;
 
-    /// The PASID table entry that its requests with this PASID are for.
+    /// The PASID entry for requests with this PASID.
     fn entry(&self, pasid: Pasid) -> Option<Self::Target>;
 
-    /// The domain that its requests without PASID are for.
+    /// The attached domain, for requests without PASID.
     fn domain(&self) -> Self::Target;
 
-    /// Whether it is gone, so that it cannot be answered.
+    /// Whether it has been removed, so that it cannot be answered.
     fn is_gone(&self) -> bool;
 
-    /// Whether its responses carry the PASID (PRG Response PASID Required).
+    /// Whether its responses carry the PASID (PRG Response PASID Required; PCIe 6.0, section
+    /// 10.5.2.3).
     fn names_pasid(&self) -> bool;
 }
 
-/// What the pages of a group belong to: a PASID table entry, or a domain as it is attached.
+/// The target of a page request group: a PASID entry, or an attachment of a domain.
 pub(crate) trait FaultTarget: Clone {
-    /// Its PASID; a domain has none.
+    /// The PASID; `None` for a domain.
     fn pasid(&self) -> Option<Pasid>;
 
     fn is_same(&self, other: &Self) -> bool;
@@ -49,30 +51,32 @@ pub(crate) trait FaultTarget: Clone {
     /// Groups with the same key are resolved one at a time.
     fn resolve_key(&self) -> ResolveKey;
 
-    /// Whether it has been closed, so that a drain of it may have passed.
+    /// Whether it has been closed, so that it may have been drained already.
     fn is_closed(&self) -> bool;
 
-    /// Whether pages can be requested through it now.
+    /// Whether page requests are resolved through it now.
     fn accepts_faults(&self) -> bool;
 }
 
-/// Names one of the queues of groups that are resolved one after the other.
+/// Identifies a queue of groups that are resolved one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ResolveKey {
+    /// The space with this generation of its PASID.
     Space(Generation),
-    /// The address of a domain's attachment, which the waiting groups keep alive.
+    /// The address of the attachment of a domain. The waiting groups have references to the
+    /// attachment, so that the address is not reused.
     Domain(usize),
 }
 
-/// What is to be drained of one device.
+/// The groups of a device that a drain answers.
 #[derive(Debug)]
 pub(crate) enum DrainScope<'a, T> {
-    /// What it has pending for this target.
+    /// Groups for this target, except those that are being resolved.
     Target(&'a T),
-    /// Whatever it has, but for groups that are being resolved right now.
+    /// All groups, except those that are being resolved.
     Everything,
-    /// The device is about to go: groups that are being resolved as well. The answer of whoever
-    /// resolves them is dropped.
+    /// All groups: the device is being removed. The later answers to groups that are being resolved
+    /// are dropped.
     Device,
 }
 
@@ -84,56 +88,63 @@ impl<T> Clone for DrainScope<'_, T> {
 
 impl<T> Copy for DrainScope<'_, T> {}
 
+/// A message in the ring.
 pub(super) enum Entry<T> {
-    /// One without PASID is for the domain that was attached when it came, and for no later one.
+    /// A page request. One without PASID is for the domain that was attached when it was received,
+    /// which is the target here, and for no later domain.
     Request(DeviceKey, PageRequest, Option<T>),
+    /// A stop marker.
     Stop(DeviceKey, Pasid),
 }
 
-/// A device with the share of the queue that it has.
+/// A device and its use of the queue.
 pub(super) struct Share<D> {
     pub(super) device: D,
-    /// Requests that it may have in the queue and in its groups.
+    /// The number of requests that it may have in the ring and in groups.
     pub(super) allocation: u32,
-    /// Requests that it has.
+    /// The number of requests that it has there.
     pub(super) outstanding: u32,
-    /// Stop markers of it that are not sorted yet.
+    /// The number of its stop markers in the ring.
     pub(super) stop_markers: u32,
     pub(super) is_accepting: bool,
-    /// A response failure was sent: nothing is taken before a reset.
+    /// Whether a response failure was sent: no request is accepted before a reset.
     pub(super) has_failed: bool,
 }
 
+/// The progress of a pending group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    /// It is in the queue of its target.
     Waiting,
+    /// A worker resolves it.
     Resolving,
-    /// An owner has it and will answer by its cookie.
+    /// Its handler has it and will answer it by its cookie.
     HandedOut,
 }
 
+/// A complete group that has not been answered.
 pub(super) struct Pending<T> {
     pub(super) device: DeviceKey,
     /// The first of its requests.
     pub(super) first: PageRequest,
-    /// How many requests it has.
+    /// The number of its requests.
     pub(super) count: u32,
     pub(super) key: ResolveKey,
     pub(super) target: T,
     pub(super) stage: Stage,
-    /// Until it is handed out.
+    /// Its requests, while it waits; then the worker that resolves it has them.
     pub(super) requests: Requests,
     pub(super) complete_at: Option<Duration>,
 }
 
-/// Groups that are resolved one at a time.
+/// Groups with the same key, which are resolved one at a time.
 #[derive(Default)]
 pub(super) struct ResolveQueue {
     pub(super) waiting: VecDeque<Cookie>,
     pub(super) is_busy: bool,
 }
 
-/// A group that is to be resolved.
+/// A group to resolve.
 pub(crate) struct ReadyGroup<D: PageRequester> {
     pub(crate) cookie: Cookie,
     pub(crate) key: ResolveKey,
@@ -143,23 +154,23 @@ pub(crate) struct ReadyGroup<D: PageRequester> {
     pub(crate) complete_at: Option<Duration>,
 }
 
-/// A response that is to be sent.
+/// A response to send.
 pub(crate) struct Outgoing<D> {
     pub(crate) device: D,
-    /// The group's, which the response need not carry.
+    /// The PASID of the group, which the response does not always carry.
     pub(crate) pasid: Option<Pasid>,
     pub(crate) response: PageResponse,
 }
 
-/// What follows from a call; to be done with no lock held.
+/// What the caller is to do after a call, with no lock held.
 pub(crate) struct Actions<D: PageRequester> {
     pub(crate) responses: SmallVec<[Outgoing<D>; 1]>,
-    /// Groups that were answered as invalid by their first requests, for the event log.
+    /// The first requests of groups that were answered as invalid, for the event log.
     pub(crate) refused: Vec<(D, PageRequest)>,
-    /// There is something to sort or to resolve that was not there before.
+    /// Whether there are new entries to sort or groups to resolve, so that workers are to be woken.
     pub(crate) has_work: bool,
-    /// Targets that nothing in the queue needs any more. One may hold the last reference to a
-    /// space, a handler or a mapping, whose drop is foreign code.
+    /// Targets that the queue has released, to be dropped with no lock held: one may have the last
+    /// reference to a space, a handler or a mapping, the drop of which is foreign code.
     pub(super) released: Vec<D::Target>,
 }
 
@@ -175,7 +186,7 @@ impl<D: PageRequester> Default for Actions<D> {
 }
 
 impl<D: PageRequester> Outgoing<D> {
-    /// The response to the group of `request`.
+    /// Makes the response to the group of `request`.
     pub(super) fn new(device: &D, request: &PageRequest, code: ResponseCode) -> Self {
         let pasid = request.pasid.filter(|_| device.names_pasid());
         Self {

@@ -1,7 +1,7 @@
-//! The device's page request interface: how many requests it may have outstanding, which group
-//! indexes are in use, and what the groups were answered.
+//! The page request interface of a device: the credit of outstanding requests, the page request
+//! group indexes in use, and the responses to the groups (PCIe 6.0, sections 10.4 and 10.5.2).
 //!
-//! A state machine without locks, links or clock (PCIe 6.0, sections 10.4 and 10.5.2).
+//! It is a state machine without locks, links or clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,24 +11,25 @@ use crate::api::pri::{PageRequest, PageResponse, PrgIndex, ResponseCode, StopMar
 use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
-/// Why a page cannot be asked for.
+/// Why a page cannot be requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PageRequestError {
     /// The page request interface is off, or the device is being reset or has been removed.
     #[error(
-        "page requests are off, or the device is being reset or has been removed; enable them, or end the reset first"
+        "page requests are off, or the device is being reset or has been removed; enable them, or \
+         end the reset first"
     )]
     Disabled,
     /// The IOMMU answered with a response failure.
     #[error("the IOMMU answered a page request with a response failure; reset the device")]
     Failed,
-    /// All that the device may have outstanding is.
+    /// The device has as many requests outstanding as it is allowed.
     #[error("{outstanding} of {allowed} page requests are outstanding; wait for a response")]
     NoCredit {
-        /// Requests outstanding.
+        /// The number of outstanding requests.
         outstanding: u32,
-        /// Requests that may be.
+        /// The number of requests that may be outstanding (Outstanding Page Request Allocation).
         allowed: u32,
     },
     /// The PASID has another owner than the one that the port is for, or none.
@@ -37,20 +38,23 @@ pub enum PageRequestError {
     /// All group indexes are in use.
     #[error("all {0} group indexes are in use; wait for a response", PrgIndex::COUNT)]
     NoIndex,
-    /// No such group is open: it was never opened, its last request has been sent, or the device
+    /// The group is not open: it was never opened, its last request has been sent, or the device
     /// was reset.
     #[error("page request group {0} is not open")]
     NotOpen(PrgIndex),
 }
 
+/// The state of a group in the interface of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// More requests may follow.
     Open,
-    /// The last one has been sent.
+    /// The last request has been sent, at this time.
     Sent(Option<Duration>),
+    /// The response has come and has not been collected.
     Answered(ResponseCode),
-    /// No answer came in time. The index is not used again before a reset: the answer may come yet.
+    /// No response came in time. The index is not used again before a reset, since the response may
+    /// still come.
     TimedOut,
 }
 
@@ -60,18 +64,18 @@ struct Group {
     state: State,
 }
 
-/// What came of a group, as its device sees it.
+/// The outcome of a page request group for its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GroupOutcome {
-    /// It was answered.
+    /// The IOMMU has responded.
     Response(ResponseCode),
-    /// No answer came in time.
+    /// No response came in time.
     TimedOut,
-    /// The device was reset meanwhile.
+    /// The device was reset, or the outcome was collected before.
     Forgotten,
 }
 
-/// What happened, since the device was plugged in.
+/// Counts of the page request interface, since the device was plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct InterfaceCounts {
@@ -79,65 +83,69 @@ pub struct InterfaceCounts {
     pub requests: u64,
     /// Stop markers sent.
     pub stop_markers: u64,
-    /// Responses that fit a group.
+    /// Responses that matched a group.
     pub responses: u64,
-    /// Responses that fit none (Unexpected Page Request Group Index).
+    /// Responses that matched none (Unexpected Page Request Group Index).
     pub unexpected: u64,
     /// Response failures.
     pub failures: u64,
-    /// Groups that got no answer in time.
+    /// Groups that got no response in time.
     pub timed_out: u64,
 }
 
-/// The group that a response has answered.
+/// A group that a response has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AnsweredGroup {
     pub(crate) pasid: Option<Pasid>,
+    /// The time at which its last request was sent.
     pub(crate) sent: Option<Duration>,
 }
 
 /// The page request interface of one device.
 pub(crate) struct Interface {
-    enabled: bool,
-    failed: bool,
+    is_enabled: bool,
+    /// Whether the IOMMU has answered with a response failure since the last reset.
+    has_failed: bool,
+    /// The number of requests that may be outstanding.
     allowed: u32,
-    /// Responses name the PASID (PRG Response PASID Required).
+    /// Whether responses carry the PASID (PRG Response PASID Required).
     names_pasid: bool,
     outstanding: u32,
     groups: BTreeMap<PrgIndex, Group>,
-    next: u16,
+    /// The index at which the search for a free one begins.
+    next_index: u16,
     pub(crate) counts: InterfaceCounts,
 }
 
 impl Interface {
-    /// Off, with `allowed` requests that may be outstanding once it is on.
+    /// Makes an interface that is off. `allowed` is the number of requests that may be outstanding.
     pub(crate) fn new(allowed: u32, names_pasid: bool) -> Self {
         Self {
-            enabled: false,
-            failed: false,
+            is_enabled: false,
+            has_failed: false,
             allowed,
             names_pasid,
             outstanding: 0,
             groups: BTreeMap::new(),
-            next: 0,
+            next_index: 0,
             counts: InterfaceCounts::default(),
         }
     }
 
-    /// Switches it on, or off: groups that are still open cannot become complete then and are given
-    /// up.
-    pub(crate) fn set_enabled(&mut self, enabled: bool) {
-        self.enabled = enabled;
-        if !enabled {
+    /// Switches the interface on or off. Switching it off drops open groups, which cannot become
+    /// complete any more.
+    pub(crate) fn set_enabled(&mut self, is_enabled: bool) {
+        self.is_enabled = is_enabled;
+        if !is_enabled {
             self.outstanding -= self.drop_groups(|group| group.state == State::Open);
         }
     }
 
     pub(crate) fn is_enabled(&self) -> bool {
-        self.enabled
+        self.is_enabled
     }
 
-    /// Groups that are open or not answered.
+    /// The number of groups that are open, or complete and not answered.
     pub(crate) fn outstanding_groups(&self) -> usize {
         self.groups
             .values()
@@ -145,7 +153,7 @@ impl Interface {
             .count()
     }
 
-    /// Groups that are complete and not answered.
+    /// The number of groups that are complete and not answered.
     pub(crate) fn unanswered(&self) -> usize {
         self.groups.values().filter(|group| matches!(group.state, State::Sent(_))).count()
     }
@@ -155,11 +163,12 @@ impl Interface {
         self.groups.len() == PrgIndex::COUNT
     }
 
+    /// Whether a request can be sent.
     fn check(&self) -> Result<(), PageRequestError> {
-        if !self.enabled {
+        if !self.is_enabled {
             return Err(PageRequestError::Disabled);
         }
-        if self.failed {
+        if self.has_failed {
             return Err(PageRequestError::Failed);
         }
         if self.outstanding >= self.allowed {
@@ -172,14 +181,17 @@ impl Interface {
     }
 
     /// Opens a group.
+    ///
+    /// # Errors
+    /// No request can be sent, or all group indexes are in use.
     pub(crate) fn open(&mut self, pasid: Option<Pasid>) -> Result<PrgIndex, PageRequestError> {
         self.check()?;
         let count = PrgIndex::COUNT as u16;
         let free = (0..count)
-            .filter_map(|n| PrgIndex::new((self.next + n) % count))
+            .filter_map(|n| PrgIndex::new((self.next_index + n) % count))
             .find(|index| !self.groups.contains_key(index));
         let index = free.ok_or(PageRequestError::NoIndex)?;
-        self.next = (index.get() + 1) % count;
+        self.next_index = (index.get() + 1) % count;
         self.groups.insert(index, Group { pasid, requests: 0, state: State::Open });
         Ok(index)
     }
@@ -189,8 +201,11 @@ impl Interface {
         self.groups.get(&index).and_then(|group| group.pasid)
     }
 
-    /// Adds a request to an open group; with `last` the group is complete. Answers the message to
+    /// Adds a request to an open group; `last` makes the group complete. Returns the message to
     /// send.
+    ///
+    /// # Errors
+    /// No request can be sent, or the group is not open.
     pub(crate) fn add(
         &mut self,
         index: PrgIndex,
@@ -224,37 +239,37 @@ impl Interface {
         })
     }
 
-    /// The device stops to use a PASID: groups of it that are still open are given up. Answers the
-    /// message to send; `None` where the interface is off.
+    /// Stops the use of a PASID: drops its open groups. Returns the stop marker to send; `None` if
+    /// the interface is off.
     pub(crate) fn stop(&mut self, pasid: Pasid) -> Option<StopMarker> {
-        let given_up: u32 =
+        let dropped: u32 =
             self.drop_groups(|group| group.state == State::Open && group.pasid == Some(pasid));
-        self.outstanding -= given_up;
-        self.enabled.then(|| {
+        self.outstanding -= dropped;
+        self.is_enabled.then(|| {
             self.counts.stop_markers += 1;
             StopMarker { pasid }
         })
     }
 
-    /// Removes groups, and answers how many requests they had.
-    fn drop_groups(&mut self, which: impl Fn(&Group) -> bool) -> u32 {
+    /// Drops groups, and returns the number of their requests.
+    fn drop_groups(&mut self, selects: impl Fn(&Group) -> bool) -> u32 {
         let mut requests = 0;
         self.groups.retain(|_, group| {
-            let goes = which(group);
-            requests += if goes { group.requests } else { 0 };
-            !goes
+            let is_dropped = selects(group);
+            requests += if is_dropped { group.requests } else { 0 };
+            !is_dropped
         });
         requests
     }
 
-    /// A response has come. Answers the group that it is for, where that is awaiting it.
+    /// Takes a response. Returns the group that it answers, or `None` if no group awaits it.
     pub(crate) fn respond(&mut self, response: PageResponse) -> Option<AnsweredGroup> {
         let names_pasid = self.names_pasid;
         let group = self
             .groups
             .get_mut(&response.index)
             .filter(|group| response.pasid == group.pasid.filter(|_| names_pasid));
-        let sent = group.and_then(|group| match group.state {
+        let answered = group.and_then(|group| match group.state {
             State::Sent(at) => {
                 group.state = State::Answered(response.code);
                 self.outstanding -= group.requests;
@@ -262,27 +277,27 @@ impl Interface {
             }
             State::Open | State::Answered(_) | State::TimedOut => None,
         });
-        match sent {
+        match answered {
             Some(_) => {
                 self.counts.responses += 1;
                 if response.code == ResponseCode::ResponseFailure {
-                    self.failed = true;
+                    self.has_failed = true;
                     self.counts.failures += 1;
-                    // No request follows that could complete them.
+                    // No further request can complete the open groups.
                     self.outstanding -= self.drop_groups(|group| group.state == State::Open);
                 }
             }
             None => self.counts.unexpected += 1,
         }
-        sent
+        answered
     }
 
-    /// What came of a group, once; `None` while it is awaited.
+    /// Collects the outcome of a group, once; `None` while the group has no response.
     pub(crate) fn outcome(&mut self, index: PrgIndex) -> Option<GroupOutcome> {
         match self.groups.get(&index).map(|group| group.state) {
             None => Some(GroupOutcome::Forgotten),
             Some(State::Open | State::Sent(_)) => None,
-            // It stays in the table, so that its index is not used again.
+            // The group stays in the map, so that its index is not used again.
             Some(State::TimedOut) => Some(GroupOutcome::TimedOut),
             Some(State::Answered(code)) => {
                 self.groups.remove(&index);
@@ -291,7 +306,8 @@ impl Interface {
         }
     }
 
-    /// Gives up on groups that were sent `limit` or longer ago.
+    /// Times out groups whose last request was sent at least `limit` ago, and returns the number of
+    /// them.
     pub(crate) fn expire(&mut self, now: Duration, limit: Duration) -> usize {
         let mut expired = 0;
         for group in self.groups.values_mut() {
@@ -306,11 +322,11 @@ impl Interface {
         expired
     }
 
-    /// Forgets everything, as a function reset does; it stays enabled, as an operating system
-    /// restores it.
+    /// Resets the interface, as a function reset does: drops all groups. It stays enabled, since an
+    /// operating system restores that after a reset.
     pub(crate) fn reset(&mut self) {
         self.groups.clear();
         self.outstanding = 0;
-        self.failed = false;
+        self.has_failed = false;
     }
 }

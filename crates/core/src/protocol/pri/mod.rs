@@ -1,5 +1,7 @@
-//! The page request interface: the device's side ([`interface`]) and the IOMMU's queue ([`queue`]).
+//! Page requests: the page request interface of a device ([`interface`]), and the page request
+//! queue of the IOMMU ([`queue`]).
 
+mod counts;
 pub(crate) mod group;
 pub(crate) mod interface;
 pub(crate) mod queue;

@@ -1,22 +1,24 @@
-//! The IOMMU's side of page requests: its queue, the groups that are not complete yet, and those
-//! that wait for their answer.
+//! The page request queue of the IOMMU: a ring of received messages, the partial groups that these
+//! are sorted into, and the pending groups that wait for their answers.
 //!
-//! A state machine: one lock of the IOMMU is around all of it, so there is no order of locks in
-//! here to get wrong. Each call is short and bounded by the queue's capacity. Nothing is resolved
-//! here: [`PageRequestQueue::next_group`] hands a group out, [`PageRequestQueue::answer`] takes its
-//! answer. Invariants:
+//! It is a state machine. One lock of the IOMMU is around all of it, so that no lock order is
+//! needed inside. Each call takes time bounded by the capacity of the queue. It resolves no group:
+//! [`PageRequestQueue::next_group`] returns a group to resolve, and [`PageRequestQueue::answer`]
+//! takes the answer. Invariants:
 //!
-//! 1. A group goes from partial to pending to answered, and is answered once. Who drains takes it
-//!    out; an answer that comes after is dropped and counted.
-//! 2. What a device has in here is bounded by its allocation, and the queue by its capacity.
-//! 3. When the queue is full its overflow flag is set and everything is refused until it has been
-//!    sorted out. A lost request leaves nobody waiting: where it was the last of its group it is
-//!    answered with success at once, which has the device look again. Sorting throws away the
-//!    partial groups, which may have lost a member.
-//! 4. Groups of one space are resolved one at a time, in the order in which they became complete;
-//!    spaces take turns, so that a slow space does not hold up the others.
+//! 1. A group is partial, then pending, then answered, and is answered once. A drain removes it; a
+//!    later answer is dropped and counted.
+//! 2. The requests of a device in the queue are bounded by its allocation, and the ring by its
+//!    capacity.
+//! 3. When the ring is full the overflow flag is set, and all messages are refused until the ring
+//!    has been sorted. No device waits for a lost request: if it was the last of its group it is
+//!    answered with Success at once, so that the device tries its access again. At the end of an
+//!    overflow the partial groups are discarded, since they may have lost requests.
+//! 4. Groups of one space are resolved one at a time, in the order in which they became complete.
+//!    Spaces take turns, so that a slow space does not delay the others.
 
 mod drain;
+mod resolve;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,40 +31,12 @@ use super::group::{
     ReadyGroup, Requests, ResolveKey, ResolveQueue, STOP_MARKERS, Share, Stage,
 };
 use crate::api::pri::{Cookie, PageRequest, PrgIndex, ResponseCode, StopMarker};
-use crate::mutation;
 use crate::types::ids::Pasid;
 
-/// What happened to page requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct PageCounts {
-    /// Page requests that came.
-    pub requests: u64,
-    /// Stop markers that came.
-    pub stop_markers: u64,
-    /// Groups that became complete.
-    pub groups: u64,
-    /// Groups answered with success.
-    pub succeeded: u64,
-    /// Groups answered as invalid.
-    pub invalid: u64,
-    /// Groups answered with a response failure.
-    pub failed: u64,
-    /// Times that the queue overflowed.
-    pub overflows: u64,
-    /// Page requests and stop markers lost to an overflow, or beyond what a device may have in the
-    /// queue.
-    pub lost: u64,
-    /// Requests of partial groups that were thrown away.
-    pub discarded: u64,
-    /// Page requests and stop markers dropped because their device was removed, reset or not
-    /// enabled; page requests also after a response failure.
-    pub dropped: u64,
-    /// Groups that nobody could be answered for: the device was gone or had been reset.
-    pub unanswerable: u64,
-    /// Answers for groups that had been answered, drained or forgotten before (rule U6).
-    pub late_answers: u64,
-}
+pub use super::counts::PageCounts;
+
+/// Device, index and PASID of a partial group.
+type PartialKey = (DeviceKey, PrgIndex, Option<Pasid>);
 
 /// The page requests of all devices of an IOMMU.
 pub(crate) struct PageRequestQueue<D: PageRequester> {
@@ -70,17 +44,17 @@ pub(crate) struct PageRequestQueue<D: PageRequester> {
     capacity: usize,
     has_overflowed: bool,
     shares: FxHashMap<DeviceKey, Share<D>>,
-    partial: FxHashMap<(DeviceKey, PrgIndex, Option<Pasid>), Requests>,
+    partial: FxHashMap<PartialKey, Requests>,
     pending: FxHashMap<Cookie, Pending<D::Target>>,
     resolve_queues: FxHashMap<ResolveKey, ResolveQueue>,
-    /// Queues in which a group waits and none is being resolved, in the order of their turns.
+    /// The queues in which a group waits and none is being resolved, in the order of their turns.
     ready: VecDeque<ResolveKey>,
     next_cookie: Cookie,
     pub(crate) counts: PageCounts,
 }
 
 impl<D: PageRequester> PageRequestQueue<D> {
-    /// A queue for `capacity` requests (at least one).
+    /// Makes a queue with a ring of `capacity` messages (at least one).
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             ring: VecDeque::new(),
@@ -96,7 +70,8 @@ impl<D: PageRequester> PageRequestQueue<D> {
         }
     }
 
-    /// Takes requests of a device from now on.
+    /// Accepts messages of a device from now on. `allocation` is the number of requests that it may
+    /// have in the queue.
     pub(crate) fn admit(&mut self, device: &D, allocation: u32) {
         let share = self.shares.entry(device.key()).or_insert_with(|| Share {
             device: device.clone(),
@@ -109,14 +84,14 @@ impl<D: PageRequester> PageRequestQueue<D> {
         share.is_accepting = true;
     }
 
-    /// Takes no requests of a device any more. What it has in here stays.
+    /// Accepts no more messages of a device. Its messages in the queue stay.
     pub(crate) fn stop_reception(&mut self, key: DeviceKey) {
         if let Some(share) = self.shares.get_mut(&key) {
             share.is_accepting = false;
         }
     }
 
-    /// A request has come.
+    /// Receives a page request.
     pub(crate) fn receive(
         &mut self,
         device: &D,
@@ -126,14 +101,14 @@ impl<D: PageRequester> PageRequestQueue<D> {
     ) {
         let key = device.key();
         self.counts.requests += 1;
-        let is_used_up = |share: &Share<D>| share.outstanding >= share.allocation;
+        let is_exhausted = |share: &Share<D>| share.outstanding >= share.allocation;
         if !self.has_overflowed
             && self
                 .shares
                 .get(&key)
-                .is_some_and(|share| is_used_up(share) && share.stop_markers > 0)
+                .is_some_and(|share| is_exhausted(share) && share.stop_markers > 0)
         {
-            // A stop marker in the queue gives back what its device gave up before it.
+            // A stop marker in the ring releases the requests of groups that its device dropped.
             self.sort_all(now, actions);
         }
         let share =
@@ -145,9 +120,9 @@ impl<D: PageRequester> PageRequestQueue<D> {
             }
             return;
         };
-        let is_beyond = is_used_up(share);
-        if is_beyond || self.has_overflowed || self.ring.len() >= self.capacity {
-            self.lose(device, &request, is_beyond, actions);
+        let exceeds_allocation = is_exhausted(share);
+        if exceeds_allocation || self.has_overflowed || self.ring.len() >= self.capacity {
+            self.lose(device, &request, exceeds_allocation, actions);
             return;
         }
         share.outstanding += 1;
@@ -156,16 +131,16 @@ impl<D: PageRequester> PageRequestQueue<D> {
         actions.has_work = true;
     }
 
-    /// A request is lost: beyond its device's allocation, or to an overflow.
+    /// Drops a request, since it exceeds the allocation of its device or the ring is full.
     fn lose(
         &mut self,
         device: &D,
         request: &PageRequest,
-        is_beyond: bool,
+        exceeds_allocation: bool,
         actions: &mut Actions<D>,
     ) {
         self.counts.lost += 1;
-        if !is_beyond && !self.has_overflowed {
+        if !exceeds_allocation && !self.has_overflowed {
             self.has_overflowed = true;
             self.counts.overflows += 1;
             actions.has_work = true;
@@ -173,13 +148,13 @@ impl<D: PageRequester> PageRequestQueue<D> {
         if request.last {
             self.respond(device, request, ResponseCode::Success, actions);
         }
-        if is_beyond {
+        if exceeds_allocation {
             let key = device.key();
-            self.discard_partial(|(of, _, _)| *of == key);
+            self.discard_partial(|(device, _, _)| *device == key);
         }
     }
 
-    /// A stop marker has come.
+    /// Receives a stop marker.
     pub(crate) fn receive_stop(
         &mut self,
         key: DeviceKey,
@@ -192,11 +167,13 @@ impl<D: PageRequester> PageRequestQueue<D> {
             return;
         };
         if share.stop_markers >= STOP_MARKERS {
-            // More than a device has a use for: they must not fill the queue of the others.
+            // More than a device needs: they must not take the capacity of other devices.
             self.counts.lost += 1;
-            self.discard_partial(|(device, _, of)| *device == key && *of == Some(marker.pasid));
+            self.discard_partial(|(device, _, pasid)| {
+                *device == key && *pasid == Some(marker.pasid)
+            });
         } else if self.has_overflowed || self.ring.len() >= self.capacity {
-            // What it would have thrown away goes with the partial groups.
+            // The partial groups that it would discard are discarded at the end of the overflow.
             self.counts.lost += 1;
             let had_overflowed = std::mem::replace(&mut self.has_overflowed, true);
             self.counts.overflows += u64::from(!had_overflowed);
@@ -208,8 +185,8 @@ impl<D: PageRequester> PageRequestQueue<D> {
         }
     }
 
-    /// Takes one entry out of the queue and sorts it into its group; clears an overflow when the
-    /// queue is empty. False where there was nothing to do.
+    /// Takes one message out of the ring and sorts it into its group; ends an overflow when the
+    /// ring is empty. Returns false if there was nothing to do.
     pub(crate) fn sort(&mut self, now: Option<Duration>, actions: &mut Actions<D>) -> bool {
         match self.ring.pop_front() {
             Some(Entry::Request(key, request, domain)) => {
@@ -219,12 +196,12 @@ impl<D: PageRequester> PageRequestQueue<D> {
                 if let Some(share) = self.shares.get_mut(&key) {
                     share.stop_markers = share.stop_markers.saturating_sub(1);
                 }
-                self.discard_partial(|(device, _, of)| *device == key && *of == Some(pasid));
+                self.discard_partial(|(device, _, stopped)| {
+                    *device == key && *stopped == Some(pasid)
+                });
             }
             None if self.has_overflowed => {
-                if !mutation::is_on(27) {
-                    self.discard_partial(|_| true);
-                }
+                self.discard_partial(|_| true);
                 self.has_overflowed = false;
             }
             None => return false,
@@ -236,7 +213,8 @@ impl<D: PageRequester> PageRequestQueue<D> {
         while self.sort(now, actions) {}
     }
 
-    /// `domain` is what a request without PASID is for.
+    /// Sorts a request into its group; the last one makes the group pending. `domain` is the target
+    /// of a request without PASID.
     fn sort_request(
         &mut self,
         key: DeviceKey,
@@ -276,122 +254,46 @@ impl<D: PageRequester> PageRequestQueue<D> {
         self.enqueue(key, target, requests, now);
     }
 
-    /// Has a complete group wait for its turn.
-    fn enqueue(
-        &mut self,
-        device: DeviceKey,
-        target: D::Target,
-        requests: Requests,
-        now: Option<Duration>,
-    ) {
-        let Some(&first) = requests.first() else { return };
-        let key = target.resolve_key();
-        let cookie = self.next_cookie;
-        self.next_cookie += 1;
-        self.pending.insert(
-            cookie,
-            Pending {
-                device,
-                first,
-                count: requests.len() as u32,
-                key,
-                target,
-                stage: Stage::Waiting,
-                requests,
-                complete_at: now,
-            },
-        );
-        let queue = self.resolve_queues.entry(key).or_default();
-        queue.waiting.push_back(cookie);
-        if !queue.is_busy && queue.waiting.len() == 1 {
-            self.ready.push_back(key);
-        }
-    }
-
-    /// Takes the group of the space that has waited longest. Its space is busy until
-    /// [`finish`](Self::finish).
-    pub(crate) fn next_group(&mut self) -> Option<ReadyGroup<D>> {
-        let key = self.ready.pop_front()?;
-        let queue = self.resolve_queues.get_mut(&key)?;
-        let cookie = queue.waiting.pop_front()?;
-        queue.is_busy = true;
-        let group = self.pending.get_mut(&cookie)?;
-        group.stage = Stage::Resolving;
-        let device = self.shares.get(&group.device)?.device.clone();
-        Some(ReadyGroup {
-            cookie,
-            key,
-            device,
-            target: group.target.clone(),
-            requests: std::mem::take(&mut group.requests),
-            complete_at: group.complete_at,
-        })
-    }
-
-    /// Whether a group waits that [`next_group`](Self::next_group) would hand out.
-    #[cfg(not(loom))]
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
-    /// Whether everything is refused until the queue has been sorted out.
+    /// Whether all messages are refused until the ring has been sorted.
     pub(crate) fn has_overflowed(&self) -> bool {
         self.has_overflowed
     }
 
-    /// Whether there is something to sort.
+    /// Whether [`sort`](Self::sort) would do something.
     #[cfg(not(loom))]
     pub(crate) fn has_unsorted(&self) -> bool {
         !self.ring.is_empty() || self.has_overflowed
     }
 
-    /// The group that this space was busy with is answered or with its owner.
-    pub(crate) fn finish(&mut self, key: ResolveKey, actions: &mut Actions<D>) {
-        let Some(queue) = self.resolve_queues.get_mut(&key) else { return };
-        queue.is_busy = false;
-        if queue.waiting.is_empty() {
-            self.resolve_queues.remove(&key);
-        } else {
-            self.ready.push_back(key);
-            actions.has_work = true;
-        }
-    }
-
-    /// A group is about to be handed to an owner, who answers by its cookie. False where it is too
-    /// late for that: the group has been forgotten, or its target has been closed, so that the
-    /// drain which would answer an owner's groups may have passed.
-    pub(crate) fn hand_out(&mut self, cookie: Cookie) -> bool {
-        let group = self.pending.get_mut(&cookie).filter(|group| !group.target.is_closed());
-        group.map(|group| group.stage = Stage::HandedOut).is_some()
-    }
-
-    /// What is in here: requests that are queued or in partial groups, and groups that are pending.
+    /// The number of requests in the ring and in partial groups, and the number of pending groups.
     pub(crate) fn outstanding(&self) -> (usize, usize) {
         let partial: usize = self.partial.values().map(SmallVec::len).sum();
         (self.ring.len() + partial, self.pending.len())
     }
 
-    fn discard_partial(&mut self, which: impl Fn(&(DeviceKey, PrgIndex, Option<Pasid>)) -> bool) {
+    /// Discards the partial groups that `selects` selects.
+    fn discard_partial(&mut self, selects: impl Fn(&PartialKey) -> bool) {
         let (shares, counts) = (&mut self.shares, &mut self.counts);
-        self.partial.retain(|at, requests| {
-            let goes = which(at);
-            if goes {
+        self.partial.retain(|key, requests| {
+            let is_discarded = selects(key);
+            if is_discarded {
                 counts.discarded += requests.len() as u64;
-                if let Some(share) = shares.get_mut(&at.0) {
+                if let Some(share) = shares.get_mut(&key.0) {
                     share.outstanding = share.outstanding.saturating_sub(requests.len() as u32);
                 }
             }
-            !goes
+            !is_discarded
         });
     }
 
+    /// Releases requests of a device's allocation.
     fn release(&mut self, key: DeviceKey, requests: u32) {
         if let Some(share) = self.shares.get_mut(&key) {
             share.outstanding = share.outstanding.saturating_sub(requests);
         }
     }
 
-    /// Responds to the group of `request`; one that is answered as invalid is to be logged.
+    /// Responds to the group of `request`, and has an invalid request logged.
     fn respond(
         &mut self,
         device: &D,
@@ -406,7 +308,8 @@ impl<D: PageRequester> PageRequestQueue<D> {
         }
     }
 
-    /// As [`respond`](Self::respond), where the caller logs. False where the device is gone.
+    /// Responds as [`respond`](Self::respond) does, without logging. Returns false if the device
+    /// has been removed.
     fn respond_unlogged(
         &mut self,
         device: &D,

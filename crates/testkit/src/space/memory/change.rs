@@ -92,12 +92,6 @@ impl Memory {
         (number, told)
     }
 
-    /// Frees the frames that the change took, whether devices still use them or not.
-    pub(crate) fn free(&mut self, change: u64) {
-        let frames = self.changes.get_mut(&change).map(|taken| std::mem::take(&mut taken.frames));
-        self.release(frames.unwrap_or_default());
-    }
-
     /// Ends a change: no device uses the old translations of its ranges any more, which this change
     /// or an earlier one took. Its frames are freed, except those that an earlier change, which is
     /// not over, has moved: devices may still use them by the address before that move. The last

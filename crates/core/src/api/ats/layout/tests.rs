@@ -25,8 +25,8 @@ fn range(first: u64, bits: u8) -> AlignedRange {
     AlignedRange::new(first, bits).expect("aligned")
 }
 
-/// Asks for everything that can be asked for.
-fn asks_all(address: u64) -> TranslationRequest {
+/// A request with all flags.
+fn full_request(address: u64) -> TranslationRequest {
     TranslationRequest {
         id: RequestId(7),
         pasid: Some(pasid(5)),
@@ -37,14 +37,14 @@ fn asks_all(address: u64) -> TranslationRequest {
     }
 }
 
-/// Asks for nothing beside the translation.
-fn asks_plainly(address: u64) -> TranslationRequest {
+/// A request with no flag and no PASID.
+fn plain_request(address: u64) -> TranslationRequest {
     TranslationRequest {
         pasid: None,
         write: false,
         execute: false,
         privileged: false,
-        ..asks_all(address)
+        ..full_request(address)
     }
 }
 
@@ -60,8 +60,7 @@ fn invalidate(bits: u64) -> InvalidateTlp {
     }
 }
 
-/// By the rule of section 10.2.3.2: the range, and the word with S and the address in it, and
-/// nothing else.
+/// By section 10.2.3.2: ranges, each with the word that has S and the address alone.
 const SIZES: [(u64, u8, u64); 11] = [
     (0x1000, 12, 0x1000),
     (0x2000, 13, 0x2800),
@@ -77,7 +76,6 @@ const SIZES: [(u64, u8, u64); 11] = [
     (0, 64, 0x7fff_ffff_ffff_f800),
 ];
 
-// shows T4
 fn permissions(read: bool, write: bool, execute: bool) -> Permissions {
     let mut permissions = Permissions::empty();
     permissions.set(Permissions::READ, read);
@@ -86,8 +84,9 @@ fn permissions(read: bool, write: bool, execute: bool) -> Permissions {
     permissions
 }
 
+// shows T4
 #[test]
-fn an_invalidation_names_exactly_the_range_that_it_is_asked_for() {
+fn an_invalidation_names_exactly_the_requested_range() {
     for (first, bits, word) in SIZES {
         let request = InvalidationRequest {
             tag: itag(3),
@@ -101,12 +100,12 @@ fn an_invalidation_names_exactly_the_range_that_it_is_asked_for() {
     }
 }
 
-// shows T4: an entry that is thought smaller than it is would outlive an invalidation of its other
-// pages
+// shows T4: an entry that were decoded smaller than it is would outlive an invalidation of its
+// other pages
 #[test]
-fn a_translation_holds_for_the_range_that_its_size_bits_say() {
+fn a_translation_is_for_the_range_that_its_size_bits_encode() {
     for (first, bits, word) in SIZES {
-        let asked = asks_plainly(range(first, bits).last());
+        let request = plain_request(range(first, bits).last());
         let permissions = Permissions::READ_WRITE;
         let result = Translation {
             range: range(first, bits),
@@ -117,24 +116,24 @@ fn a_translation_holds_for_the_range_that_its_size_bits_say() {
         let completion = TranslationCompletion {
             id: RequestId(7),
             result: Ok(result),
-            privileged: asked.privileged,
+            privileged: request.privileged,
             owner: None,
         };
         assert_eq!(
-            CompletionTlp::encode(&completion, &asked),
+            CompletionTlp::encode(&completion, &request),
             Ok(entry(word | R | W)),
             "{result:?}"
         );
-        assert_eq!(entry(word | R | W).decode(&asked, None), Ok(completion), "{word:#x}");
+        assert_eq!(entry(word | R | W).decode(&request, None), Ok(completion), "{word:#x}");
     }
 }
 
 // shows S2
 #[test]
-fn what_names_no_range_is_refused() {
+fn size_bits_that_encode_no_range_are_refused() {
     let all_ones = !0 << 11;
     assert_eq!(invalidate(all_ones).decode(0), Err(DecodeError::NoRange));
-    assert_eq!(entry(all_ones).decode(&asks_plainly(0), None), Err(DecodeError::NoRange));
+    assert_eq!(entry(all_ones).decode(&plain_request(0), None), Err(DecodeError::NoRange));
     assert!(invalidate(all_ones ^ 1 << 11).decode(0).is_ok(), "without S it is the last page");
 }
 
@@ -143,7 +142,7 @@ fn what_names_no_range_is_refused() {
 fn reserved_bits_of_each_message_are_refused_one_by_one() {
     for bit in 6..=9 {
         assert_eq!(
-            entry(R | 1 << bit).decode(&asks_plainly(0), None),
+            entry(R | 1 << bit).decode(&plain_request(0), None),
             Err(DecodeError::Reserved { bits: 1 << bit })
         );
     }
@@ -173,7 +172,7 @@ fn reserved_bits_of_each_message_are_refused_one_by_one() {
 
 // shows S2
 #[test]
-fn a_prefix_of_another_kind_or_with_pasid_0_is_refused() {
+fn a_prefix_of_another_type_or_with_pasid_0_is_refused() {
     assert_eq!(PasidPrefix::of(pasid(0xf_ffff)).into_bits(), 0x910f_ffff);
     assert_eq!(
         PasidPrefix::from_bits(0x9000_0005).checked(),
@@ -182,13 +181,13 @@ fn a_prefix_of_another_kind_or_with_pasid_0_is_refused() {
     assert_eq!(PasidPrefix::from_bits(0x9100_0000).checked(), Err(PrefixError::Zero));
 }
 
-// shows S2, T1: what was not asked for is not granted by the answer
+// shows S2, T1: a completion grants nothing that was not requested
 #[test]
-fn an_answer_that_does_not_fit_its_request_is_refused() {
-    let refused = |bits, asked: TranslationRequest| {
-        entry(bits).decode(&asked, None).expect_err("does not fit")
+fn a_completion_that_does_not_match_its_request_is_refused() {
+    let refused = |bits, request: TranslationRequest| {
+        entry(bits).decode(&request, None).expect_err("does not fit")
     };
-    let all = asks_all(0);
+    let all = full_request(0);
     assert_eq!(refused(W | EXE | PRIV, all), DecodeError::ExecuteWithoutRead);
     assert_eq!(
         refused(R | EXE | PRIV, TranslationRequest { execute: false, ..all }),
@@ -203,17 +202,17 @@ fn an_answer_that_does_not_fit_its_request_is_refused() {
         refused(R | PRIV, TranslationRequest { pasid: None, ..all }),
         DecodeError::PrivilegedWithoutPasid
     );
-    assert_eq!(refused(R | GLOBAL, asks_plainly(0)), DecodeError::GlobalWithoutPasid);
+    assert_eq!(refused(R | GLOBAL, plain_request(0)), DecodeError::GlobalWithoutPasid);
 }
 
 #[test]
-fn each_bit_of_an_entry_means_what_the_specification_says() {
-    let decoded = |bits, asked: &TranslationRequest| {
-        let completion = entry(bits).decode(asked, None).expect("has a meaning");
+fn each_bit_of_an_entry_is_decoded_as_specified() {
+    let decoded = |bits, request: &TranslationRequest| {
+        let completion = entry(bits).decode(request, None).expect("has a meaning");
         completion.result.map(|t| (t.frame, t.permissions, t.global))
     };
     let permits = permissions;
-    let (plain, all, to) = (asks_plainly(0), asks_all(0), Some(Frame(0x6000)));
+    let (plain, all, to) = (plain_request(0), full_request(0), Some(Frame(0x6000)));
     assert_eq!(decoded(0x6000 | R, &plain), Ok((to, permits(true, false, false), false)));
     assert_eq!(decoded(0x6000 | W | N, &plain), Ok((to, permits(false, true, false), false)));
     assert_eq!(decoded(0x6000 | R | U, &plain), Ok((None, permits(true, false, false), false)));
@@ -221,7 +220,7 @@ fn each_bit_of_an_entry_means_what_the_specification_says() {
         decoded(0x6000 | R | EXE | PRIV | GLOBAL, &all),
         Ok((to, permits(true, false, true), true))
     );
-    // With neither R nor W the rest means nothing, and is not held against the answer.
+    // With neither R nor W the other bits are ignored.
     assert_eq!(
         decoded(0x6000 | U | EXE | GLOBAL | N, &plain),
         Ok((None, Permissions::empty(), false))
@@ -229,20 +228,20 @@ fn each_bit_of_an_entry_means_what_the_specification_says() {
 }
 
 #[test]
-fn an_answer_says_no_more_than_its_request_allows() {
+fn a_completion_is_encoded_without_bits_that_its_request_does_not_allow() {
     let everything = Permissions::all();
-    let word = |permissions, frame, asked: &TranslationRequest| {
+    let word = |permissions, frame, request: &TranslationRequest| {
         let translation =
             Translation { range: range(0x6000, 13), frame, permissions, global: true };
         let completion = TranslationCompletion {
-            id: asked.id,
+            id: request.id,
             result: Ok(translation),
-            privileged: asked.privileged,
+            privileged: request.privileged,
             owner: None,
         };
-        CompletionTlp::encode(&completion, asked)
+        CompletionTlp::encode(&completion, request)
     };
-    let (plain, all, to) = (asks_plainly(0x7000), asks_all(0x7000), Some(Frame(0x2000)));
+    let (plain, all, to) = (plain_request(0x7000), full_request(0x7000), Some(Frame(0x2000)));
     assert_eq!(word(everything, to, &plain), Ok(entry(0x2800 | R | W)));
     assert_eq!(word(everything, to, &all), Ok(entry(0x2800 | R | W | EXE | PRIV | GLOBAL)));
     assert_eq!(word(everything, None, &plain), Ok(entry(0x800 | R | W | U)));
@@ -254,7 +253,7 @@ fn an_answer_says_no_more_than_its_request_allows() {
     assert_eq!(
         word(everything - Permissions::READ, to, &all),
         Ok(entry(0x2800 | W | PRIV | GLOBAL)),
-        "nor beside writing"
+        "nor with writing alone"
     );
     assert_eq!(
         word(everything, Some(Frame(0x1000)), &all),
@@ -282,15 +281,15 @@ fn every_completion_status_is_a_refusal_or_an_error() {
         (7, Unsupported),
     ] {
         let completion =
-            CompletionTlp::NoData(status).decode(&asks_all(0), None).expect("has a meaning");
+            CompletionTlp::NoData(status).decode(&full_request(0), None).expect("has a meaning");
         assert_eq!(completion.result, Err(refusal), "{status}");
-        let again = CompletionTlp::encode(&completion, &asks_all(0))
-            .map(|tlp| tlp.decode(&asks_all(0), None));
+        let again = CompletionTlp::encode(&completion, &full_request(0))
+            .map(|tlp| tlp.decode(&full_request(0), None));
         assert_eq!(again, Ok(Ok(completion)), "{status}");
     }
     for status in [0, 2].into_iter().chain(8..=u8::MAX) {
         assert_eq!(
-            CompletionTlp::NoData(status).decode(&asks_all(0), None),
+            CompletionTlp::NoData(status).decode(&full_request(0), None),
             Err(DecodeError::Status { status })
         );
     }
@@ -316,7 +315,7 @@ fn an_invalidation_with_a_tag_out_of_range_or_global_for_no_pasid_is_refused() {
 }
 
 #[test]
-fn a_completion_names_its_tags_by_a_bit_each_and_counts_eight_as_zero() {
+fn a_completion_has_one_bit_for_each_tag_and_encodes_a_count_of_eight_as_zero() {
     let completed = CompletedTags::new([itag(0), itag(31), itag(0)], 8).expect("two tags");
     let word = InvalidateDone::encode(completed);
     assert_eq!(word.into_bits(), 0x8000_0001);
@@ -330,7 +329,7 @@ fn a_completion_names_its_tags_by_a_bit_each_and_counts_eight_as_zero() {
         InvalidateDone::encode(CompletedTags::new([itag(4)], 3).expect("one tag")).into_bits(),
         0x3_0000_0010
     );
-    // Not to be made, and not to be had from the wire either.
+    // Neither these values nor such bits are accepted.
     assert_eq!(
         [
             CompletedTags::new([], 1),
@@ -342,9 +341,10 @@ fn a_completion_names_its_tags_by_a_bit_each_and_counts_eight_as_zero() {
     assert_eq!(InvalidateDone::from_bits(1 << 32).decode(), Err(DecodeError::NoItag));
 }
 
-/// Any range that there is.
+/// Any aligned range.
 fn ranges() -> impl Strategy<Value = AlignedRange> {
-    (any::<u64>(), 12..=64_u8).prop_map(|(address, bits)| around(address, bits).expect("12..=64"))
+    (any::<u64>(), 12..=64_u8)
+        .prop_map(|(address, bits)| range_around(address, bits).expect("12..=64"))
 }
 
 fn pasids() -> impl Strategy<Value = Pasid> {
@@ -364,7 +364,7 @@ fn requests() -> impl Strategy<Value = TranslationRequest> {
     )
 }
 
-/// Words as they come, and such as have no reserved bit set.
+/// Any words, and words without reserved bits.
 fn words(reserved: u64) -> impl Strategy<Value = u64> {
     any::<(u64, bool)>().prop_map(move |(word, clean)| if clean { word & !reserved } else { word })
 }
@@ -374,30 +374,50 @@ proptest! {
 
     // shows T4
     #[test]
-    fn every_invalidation_comes_back_from_its_bits(tag in 0..32_u8, serial: u64, pasid in proptest::option::of(pasids()), global: bool, range in ranges()) {
-        let request = InvalidationRequest { tag: itag(tag), serial, pasid, global: global && pasid.is_some(), range };
+    fn every_invalidation_is_decoded_from_its_bits(
+        tag in 0..32_u8,
+        serial: u64,
+        pasid in proptest::option::of(pasids()),
+        global: bool,
+        range in ranges(),
+    ) {
+        let global = global && pasid.is_some();
+        let request = InvalidationRequest { tag: itag(tag), serial, pasid, global, range };
         let tlp = InvalidateTlp::encode(&request).expect("has bits");
         prop_assert_eq!(tlp.decode(serial), Ok(request));
     }
 
     #[test]
-    fn every_translation_comes_back_from_its_bits(asked in requests(), bits in 12..=64_u8, frame in proptest::option::of(any::<u64>()), flags: [bool; 4]) {
+    fn every_translation_is_decoded_from_its_bits(
+        request in requests(),
+        bits in 12..=64_u8,
+        frame in proptest::option::of(any::<u64>()),
+        flags: [bool; 4],
+    ) {
         let [read, write, execute, global] = flags;
-        let permissions = permissions(read, write, execute && read && asked.execute);
-        let frame = frame.filter(|_| read || write).and_then(|at| around(at, bits)).map(|place| Frame(place.first()));
-        let global = global && (read || write) && asked.pasid.is_some();
-        let range = around(asked.address, bits).expect("12..=64");
-        let owner = asked.pasid.map(|pasid| PasidTag { pasid, generation: Generation(3) });
-        let (result, privileged) = (Ok(Translation { range, frame, permissions, global }), asked.privileged);
-        let completion = TranslationCompletion { id: asked.id, result, privileged, owner };
-        let tlp = CompletionTlp::encode(&completion, &asked).expect("has bits");
-        prop_assert_eq!(tlp.decode(&asked, owner), Ok(completion));
+        let permissions = permissions(read, write, execute && read && request.execute);
+        let frames = frame.filter(|_| read || write).and_then(|at| range_around(at, bits));
+        let frame = frames.map(|frames| Frame(frames.first()));
+        let global = global && (read || write) && request.pasid.is_some();
+        let range = range_around(request.address, bits).expect("12..=64");
+        let owner = request.pasid.map(|pasid| PasidTag { pasid, generation: Generation(3) });
+        let result = Ok(Translation { range, frame, permissions, global });
+        let privileged = request.privileged;
+        let completion = TranslationCompletion { id: request.id, result, privileged, owner };
+        let tlp = CompletionTlp::encode(&completion, &request).expect("has bits");
+        prop_assert_eq!(tlp.decode(&request, owner), Ok(completion));
     }
 
     // shows S2
     #[test]
-    fn any_invalidation_bits_are_an_error_or_a_request_with_these_very_bits(prefix: Option<u32>, good: bool, itag in 0..40_u8, word in words(0x7fe)) {
-        let prefix = prefix.map(|bits| PasidPrefix::from_bits(if good { bits & 0xf_ffff | 0x9100_0000 } else { bits }));
+    fn any_invalidation_bits_are_an_error_or_a_request_with_exactly_these_bits(
+        prefix: Option<u32>,
+        is_valid: bool,
+        itag in 0..40_u8,
+        word in words(0x7fe),
+    ) {
+        let validate = |bits| if is_valid { bits & 0xf_ffff | 0x9100_0000 } else { bits };
+        let prefix = prefix.map(|bits| PasidPrefix::from_bits(validate(bits)));
         let tlp = InvalidateTlp { prefix, itag, body: InvalidateBody::from_bits(word) };
         if let Ok(request) = tlp.decode(1) {
             prop_assert_eq!(InvalidateTlp::encode(&request), Ok(tlp));
@@ -406,11 +426,17 @@ proptest! {
 
     // shows S2
     #[test]
-    fn any_entry_bits_are_an_error_or_a_translation_that_keeps_its_meaning(asked in requests(), word in words(0x3c0)) {
-        if let Ok(completion) = entry(word).decode(&asked, None) {
-            let Ok(CompletionTlp::Data(again)) = CompletionTlp::encode(&completion, &asked) else { panic!("{completion:?} has no bits") };
-            prop_assert_eq!(CompletionTlp::Data(again).decode(&asked, None), Ok(completion));
-            // Where there is a frame, every bit but N comes back.
+    fn any_entry_bits_are_an_error_or_a_translation_that_encodes_to_the_same_meaning(
+        request in requests(),
+        word in words(0x3c0),
+    ) {
+        if let Ok(completion) = entry(word).decode(&request, None) {
+            let encoded = CompletionTlp::encode(&completion, &request);
+            let Ok(CompletionTlp::Data(again)) = encoded else {
+                panic!("{completion:?} cannot be encoded")
+            };
+            prop_assert_eq!(CompletionTlp::Data(again).decode(&request, None), Ok(completion));
+            // If there is a frame, all bits but N are the same.
             if completion.result.is_ok_and(|translation| translation.frame.is_some()) {
                 prop_assert_eq!(again.into_bits(), word & !N);
             }
@@ -419,10 +445,13 @@ proptest! {
 
     // shows S2
     #[test]
-    fn any_completion_bits_are_an_error_or_tags_with_these_very_bits(word in words(0x1fff << 35)) {
+    fn any_completion_bits_are_an_error_or_tags_with_exactly_these_bits(
+        word in words(0x1fff << 35),
+    ) {
         let done = InvalidateDone::from_bits(word);
         if let Ok(completed) = done.decode() {
-            prop_assert_eq!(InvalidateDone::encode(completed).with_destination(done.destination()), done);
+            let again = InvalidateDone::encode(completed).with_destination(done.destination());
+            prop_assert_eq!(again, done);
         }
     }
 }

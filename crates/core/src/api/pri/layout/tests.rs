@@ -42,7 +42,7 @@ fn request() -> PageRequest {
 
 // shows F1
 #[test]
-fn each_field_of_a_page_request_lies_where_the_specification_has_it() {
+fn each_field_of_a_page_request_is_at_its_specified_position() {
     let base = request();
     let table = [
         (base, 0x9100_0005, 0x7fff_1234_5001),
@@ -70,7 +70,7 @@ fn each_field_of_a_page_request_lies_where_the_specification_has_it() {
 
 // shows F3
 #[test]
-fn a_stop_marker_is_its_bits_with_a_pasid_and_awaits_no_answer() {
+fn a_stop_marker_has_its_specified_bits_and_a_pasid_and_awaits_no_answer() {
     let marker = PageMessage::Stop(StopMarker { pasid: pasid(5) });
     assert_eq!(PageRequestTlp::encode(&marker), Ok(with_pasid(0b100)));
     assert_eq!(with_pasid(0b100).decode(), Ok(marker));
@@ -116,13 +116,16 @@ fn a_page_request_for_nothing_or_to_execute_without_reading_or_with_a_bad_prefix
         ..with_pasid(word)
     };
     assert_eq!(to_execute(3 << 3 | 0b110).decode(), Err(DecodeError::ExecuteWithoutRead { index }));
-    assert!(to_execute(3 << 3 | 0b110).word.awaits_answer(), "refused, and answered all the same");
+    assert!(
+        to_execute(3 << 3 | 0b110).word.awaits_answer(),
+        "refused, and still awaits a response"
+    );
     let bad = PageRequestTlp { prefix: Some(PasidPrefix::from_bits(0x9100_0000)), ..with_pasid(1) };
     assert_eq!(bad.decode(), Err(PrefixError::Zero.into()));
 }
 
 #[test]
-fn a_page_request_that_the_wire_cannot_carry_is_refused_with_what_to_change() {
+fn a_page_request_that_cannot_be_encoded_is_refused_with_the_reason() {
     let encode = |request| PageRequestTlp::encode(&PageMessage::Request(request));
     let base = request();
     assert_eq!(
@@ -153,7 +156,11 @@ fn a_response_carries_its_code_and_unused_codes_are_failures() {
     ] {
         let answer = PageResponse { pasid: None, index: index(511), code };
         assert_eq!(PageResponseTlp::encode(&answer), response(word));
-        assert_eq!(response(word | 0xabcd << 48).decode(), Ok(answer), "wherever it is sent to");
+        assert_eq!(
+            response(word | 0xabcd << 48).decode(),
+            Ok(answer),
+            "the destination is ignored"
+        );
     }
     for code in 2..=15_u64 {
         assert_eq!(
@@ -187,21 +194,39 @@ proptest! {
 
     // shows F1
     #[test]
-    fn every_page_request_comes_back_from_its_bits(of in proptest::option::of(1..=Pasid::LAST), page in 0..1_u64 << 52, at in 0..512_u16, flags: [bool; 4], access in 1..=3_u8) {
+    fn every_page_request_is_decoded_from_its_bits(
+        number in proptest::option::of(1..=Pasid::LAST),
+        page in 0..1_u64 << 52,
+        group in 0..512_u16,
+        flags: [bool; 4],
+        access in 1..=3_u8,
+    ) {
         let [execute, privileged, last, _] = flags;
         let (read, write) = (access & 1 != 0, access & 2 != 0);
-        let flagged = of.is_some();
+        let has_pasid = number.is_some();
         let request = PageRequest {
-            pasid: of.map(pasid), address: page << 12, read, write, execute: execute && read && flagged, privileged: privileged && flagged, index: index(at), last,
+            pasid: number.map(pasid),
+            address: page << 12,
+            read,
+            write,
+            execute: execute && read && has_pasid,
+            privileged: privileged && has_pasid,
+            index: index(group),
+            last,
         };
-        let tlp = PageRequestTlp::encode(&PageMessage::Request(request)).expect("has bits");
+        let tlp = PageRequestTlp::encode(&PageMessage::Request(request)).expect("can be encoded");
         prop_assert_eq!(tlp.decode(), Ok(PageMessage::Request(request)));
     }
 
     // shows S2
     #[test]
-    fn any_page_request_bits_are_an_error_or_a_message_with_these_very_bits(prefix in prefixes(), word: u64, short: bool) {
-        let tlp = PageRequestTlp { prefix, word: PageRequestWord::from_bits(if short { word & 0xf } else { word }) };
+    fn any_page_request_bits_are_an_error_or_a_message_with_exactly_these_bits(
+        prefix in prefixes(),
+        word: u64,
+        is_short: bool,
+    ) {
+        let word = PageRequestWord::from_bits(if is_short { word & 0xf } else { word });
+        let tlp = PageRequestTlp { prefix, word };
         if let Ok(message) = tlp.decode() {
             prop_assert_eq!(PageRequestTlp::encode(&message), Ok(tlp));
         }
@@ -209,13 +234,19 @@ proptest! {
 
     // shows S2
     #[test]
-    fn any_response_bits_are_an_error_or_a_response_that_keeps_its_meaning(prefix in prefixes(), word: u64, clean: bool) {
-        let word = PageResponseWord::from_bits(if clean { word & 0xffff_f1ff_0000_0000 } else { word });
+    fn any_response_bits_are_an_error_or_a_response_that_encodes_to_the_same_meaning(
+        prefix in prefixes(),
+        word: u64,
+        is_clean: bool,
+    ) {
+        let word = if is_clean { word & 0xffff_f1ff_0000_0000 } else { word };
+        let word = PageResponseWord::from_bits(word);
         if let Ok(answer) = (PageResponseTlp { prefix, word }).decode() {
             let again = PageResponseTlp::encode(&answer);
             prop_assert_eq!(again.decode(), Ok(answer));
             let code = if (2..15).contains(&word.code()) { 15 } else { word.code() };
-            prop_assert_eq!(again, PageResponseTlp { prefix, word: word.with_code(code).with_destination(0) });
+            let word = word.with_code(code).with_destination(0);
+            prop_assert_eq!(again, PageResponseTlp { prefix, word });
         }
     }
 }

@@ -1,10 +1,9 @@
-//! Random sequences of all that can happen to invalidations: every waiter is finished exactly once,
-//! not too early and not too late.
+//! Random sequences of the events of an invalidation queue: every waiter is completed exactly once,
+//! neither too early nor too late.
 
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
-
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -25,16 +24,16 @@ enum Step {
         page: u64,
         bits: u8,
     },
-    /// The completion of a message that has been sent at some time comes.
+    /// The completion of a request in flight, or of any request ever sent.
     Complete {
         which: usize,
     },
-    /// One with any tag and any serial number comes.
+    /// A completion with any tag and any serial number.
     CompleteWrong {
         tag: u8,
         serial: u64,
     },
-    Later {
+    Advance {
         seconds: u64,
     },
     Enter,
@@ -46,9 +45,9 @@ enum Step {
     Remove,
 }
 
-/// Where an invalidation is, as the test knows it.
+/// The state of an invalidation in the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum State {
     Waiting,
     InFlight {
         tag: u8,
@@ -56,25 +55,25 @@ enum At {
         due: Duration,
         tries: u8,
     },
-    /// Over when no translated request is under way.
-    UntilQuiet,
-    Over,
+    /// Ends when no translated request is in flight.
+    UntilDrained,
+    Ended,
 }
 
-/// One invalidation, as it was asked for.
-struct Asked {
-    part: Arc<Part>,
+/// An invalidation that was started.
+struct Started {
+    completion: Arc<TestCompletion>,
     pasid: Pasid,
     range: AlignedRange,
-    at: At,
+    state: State,
 }
 
-impl Asked {
+impl Started {
     fn is_covered_by(&self, request: &InvalidationRequest) -> bool {
-        let (mine, named) = (self.range, request.range);
+        let (own, named) = (self.range, request.range);
         request.pasid.is_none_or(|pasid| pasid == self.pasid)
-            && named.first() <= mine.first()
-            && mine.last() <= named.last()
+            && named.first() <= own.first()
+            && own.last() <= named.last()
     }
 
     fn pages(&self) -> impl Iterator<Item = (u32, u64)> {
@@ -83,10 +82,10 @@ impl Asked {
     }
 }
 
-/// A part that is to be completed once.
-struct Part(Countdown);
+/// A completion of which one step is to be made.
+struct TestCompletion(Countdown);
 
-impl Part {
+impl TestCompletion {
     fn new() -> Arc<Self> {
         Arc::new(Self(Countdown::new(1)))
     }
@@ -96,231 +95,241 @@ impl Part {
     }
 }
 
-impl Completion for Part {
+impl Completion for TestCompletion {
     fn step(self: Arc<Self>) {
         assert!(self.0.step(), "completed twice");
     }
 }
 
-fn waiter(part: &Arc<Part>) -> Waiter {
-    let part: Waiter = Arc::downgrade(part) as _;
-    part
+fn waiter(completion: &Arc<TestCompletion>) -> Waiter {
+    let waiter: Waiter = Arc::downgrade(completion) as _;
+    waiter
 }
 
-/// The invalidator, with what its caller has: the gate of translated requests and the clock.
+/// The queue, with the gate of translated requests and the clock of its caller, and the reference.
 struct World {
-    invalidator: InvalidationQueue,
-    waiters: Vec<Asked>,
-    /// More invalidations have waited at a time than messages may, since none did: what is sent
-    /// may name more than was asked for.
-    crowded: bool,
+    queue: InvalidationQueue,
+    started: Vec<Started>,
+    /// Since the backlog was last empty, more invalidations have waited than requests may: requests
+    /// may be widened.
+    may_widen: bool,
     sent: Vec<InvalidationRequest>,
     serials: BTreeSet<u64>,
     now: Duration,
-    inside: usize,
-    open: bool,
+    translated: usize,
+    is_open: bool,
     counts: InvalidationCounts,
 }
 
 impl World {
     fn new() -> Self {
         Self {
-            invalidator: InvalidationQueue::new(LIMIT, TRIES),
-            waiters: Vec::new(),
-            crowded: false,
+            queue: InvalidationQueue::new(LIMIT, TRIES),
+            started: Vec::new(),
+            may_widen: false,
             sent: Vec::new(),
             serials: BTreeSet::new(),
             now: Duration::ZERO,
-            inside: 0,
-            open: false,
+            translated: 0,
+            is_open: false,
             counts: InvalidationCounts::default(),
         }
     }
 
     fn drained(&self) -> bool {
-        !self.open && self.inside == 0
+        !self.is_open && self.translated == 0
     }
 
     fn in_flight(&self) -> impl Iterator<Item = usize> + '_ {
-        let flies =
-            |(n, asked): (usize, &Asked)| matches!(asked.at, At::InFlight { .. }).then_some(n);
-        self.waiters.iter().enumerate().filter_map(flies)
+        let is_in_flight = |(n, invalidation): (usize, &Started)| {
+            matches!(invalidation.state, State::InFlight { .. }).then_some(n)
+        };
+        self.started.iter().enumerate().filter_map(is_in_flight)
     }
 
     fn serial_of(&self, waiter: usize) -> Option<u64> {
-        if let At::InFlight { serial, .. } = self.waiters[waiter].at { Some(serial) } else { None }
+        if let State::InFlight { serial, .. } = self.started[waiter].state {
+            Some(serial)
+        } else {
+            None
+        }
     }
 
-    /// Makes a step and checks all that follows from it. `over`: whose wait it ends.
-    fn then(
+    /// Makes a step and checks its effects. `ended` are the invalidations that it ends.
+    fn apply(
         &mut self,
-        over: BTreeSet<usize>,
+        ended: BTreeSet<usize>,
         change: impl FnOnce(&mut InvalidationQueue, &mut InvalidationActions),
     ) {
         let mut actions = InvalidationActions::default();
-        change(&mut self.invalidator, &mut actions);
+        change(&mut self.queue, &mut actions);
         let mut finished = BTreeSet::new();
         for waiter in actions.completed {
-            let waiter = waiter.upgrade().expect("the test keeps them all");
-            let is_it =
-                |known: &Asked| std::ptr::addr_eq(Arc::as_ptr(&known.part), Arc::as_ptr(&waiter));
-            let n = self.waiters.iter().position(is_it).expect("one of the test's");
+            let waiter = waiter.upgrade().expect("the test has all of them");
+            let is_same = |started: &Started| {
+                std::ptr::addr_eq(Arc::as_ptr(&started.completion), Arc::as_ptr(&waiter))
+            };
+            let n = self.started.iter().position(is_same).expect("the test has started it");
             waiter.step();
             assert!(finished.insert(n));
-            self.waiters[n].at = At::Over;
+            self.started[n].state = State::Ended;
         }
-        assert_eq!(finished, over);
+        assert_eq!(finished, ended);
         for request in actions.send {
-            self.note_sent(request);
+            self.check_sent(request);
         }
-        let flights: BTreeSet<u64> = self.in_flight().filter_map(|n| self.serial_of(n)).collect();
-        let tag_of =
-            |n: usize| if let At::InFlight { tag, .. } = self.waiters[n].at { tag } else { 0 };
+        let serials: BTreeSet<u64> = self.in_flight().filter_map(|n| self.serial_of(n)).collect();
+        let tag_of = |n: usize| {
+            if let State::InFlight { tag, .. } = self.started[n].state { tag } else { 0 }
+        };
         let tags: BTreeSet<u8> = self.in_flight().map(tag_of).collect();
-        assert_eq!(tags.len(), flights.len(), "each has a tag of its own");
+        assert_eq!(tags.len(), serials.len(), "each request has a tag of its own");
         let waiting = self.waiting();
         assert!(
-            waiting == 0 || flights.len() == Itag::COUNT,
-            "one waits for nothing else than a tag"
+            waiting == 0 || serials.len() == Itag::COUNT,
+            "a request waits only while no tag is free"
         );
-        let messages = self.invalidator.backlog.messages();
-        assert!(messages <= BACKLOG.min(waiting), "{messages} for {waiting}");
-        self.crowded &= waiting > 0;
-        let outstanding = self.waiters.iter().filter(|asked| asked.at != At::Over).count();
-        let InvalidationCounts { joined, widened, .. } = self.invalidator.counts;
-        assert!(self.crowded || widened == self.counts.widened);
+        let requests = self.queue.backlog.requests();
+        assert!(requests <= BACKLOG.min(waiting), "{requests} for {waiting}");
+        self.may_widen &= waiting > 0;
+        let outstanding =
+            self.started.iter().filter(|invalidation| invalidation.state != State::Ended).count();
+        let InvalidationCounts { joined, widened, .. } = self.queue.counts;
+        assert!(self.may_widen || widened == self.counts.widened);
         (self.counts.joined, self.counts.widened) = (joined, widened);
-        assert_eq!(
-            (self.invalidator.outstanding(), self.invalidator.counts),
-            (outstanding, self.counts)
-        );
+        assert_eq!((self.queue.outstanding(), self.queue.counts), (outstanding, self.counts));
     }
 
     fn waiting(&self) -> usize {
-        self.waiters.iter().filter(|asked| asked.at == At::Waiting).count()
+        self.started.iter().filter(|invalidation| invalidation.state == State::Waiting).count()
     }
 
-    fn note_sent(&mut self, request: InvalidationRequest) {
-        assert!(!self.invalidator.is_blocked(), "it could not answer");
-        assert!(self.serials.insert(request.serial), "used before");
+    fn check_sent(&mut self, request: InvalidationRequest) {
+        assert!(!self.queue.is_blocked(), "a blocked device could not answer");
+        assert!(self.serials.insert(request.serial), "the serial number is new");
         self.counts.sent += 1;
-        let again: Vec<usize> =
-            self.in_flight().filter(|n| matches!(self.waiters[*n].at, At::InFlight { tag, .. } if tag == request.tag.get())).collect();
-        let (sent, tries) = match again.first().map(|n| self.waiters[*n].at) {
-            Some(At::InFlight { serial, due, tries, .. }) => {
+        let has_tag = |n: &usize| {
+            let state = self.started[*n].state;
+            matches!(state, State::InFlight { tag, .. } if tag == request.tag.get())
+        };
+        let repeated: Vec<usize> = self.in_flight().filter(has_tag).collect();
+        let (sent, tries) = match repeated.first().map(|n| self.started[*n].state) {
+            Some(State::InFlight { serial, due, tries, .. }) => {
                 assert!(due <= self.now && tries > 0, "it is not overdue");
                 let earlier = self.sent.iter().find(|sent| sent.serial == serial).expect("sent");
                 assert_eq!((request.pasid, request.range), (earlier.pasid, earlier.range));
-                (again, tries - 1)
+                (repeated, tries - 1)
             }
-            _ => (self.note_first(&request), TRIES - 1),
+            _ => (self.check_first(&request), TRIES - 1),
         };
         self.sent.push(request);
-        let at = At::InFlight {
+        let state = State::InFlight {
             tag: request.tag.get(),
             serial: request.serial,
             due: self.now + LIMIT,
             tries,
         };
-        sent.into_iter().for_each(|n| self.waiters[n].at = at);
+        sent.into_iter().for_each(|n| self.started[n].state = state);
     }
 
-    /// A message that has waited is for all that it covers, and for the one that has waited
-    /// longest; it names nothing else unless too many waited.
-    fn note_first(&self, request: &InvalidationRequest) -> Vec<usize> {
-        let waits = |n: &usize| self.waiters[*n].at == At::Waiting;
-        let all = 0..self.waiters.len();
+    /// A request that is sent for the first time covers the invalidation that has waited longest.
+    /// It names exactly the invalidations that it covers, unless requests may be widened. Returns
+    /// those.
+    fn check_first(&self, request: &InvalidationRequest) -> Vec<usize> {
+        let waits = |n: &usize| self.started[*n].state == State::Waiting;
+        let all = 0..self.started.len();
         let covered: Vec<usize> =
-            all.clone().filter(waits).filter(|n| self.waiters[*n].is_covered_by(request)).collect();
+            all.clone().filter(waits).filter(|n| self.started[*n].is_covered_by(request)).collect();
         assert_eq!(
             covered.first().copied(),
             all.clone().find(waits),
             "in the order in which they were started"
         );
-        let asked: BTreeSet<(u32, u64)> =
-            covered.iter().flat_map(|n| self.waiters[*n].pages()).collect();
+        let pages: BTreeSet<(u32, u64)> =
+            covered.iter().flat_map(|n| self.started[*n].pages()).collect();
         let named = 1u128 << (request.range.bits() - 12);
         assert!(
-            self.crowded || request.pasid.is_some() && named == asked.len() as u128,
-            "{request:?} for {asked:?}"
+            self.may_widen || request.pasid.is_some() && named == pages.len() as u128,
+            "{request:?} for {pages:?}"
         );
         covered
     }
 
-    /// Shuts the gate; answers whose wait ends by a step that blocks the device, and notes who
-    /// waits until it is drained.
+    /// Shuts the gate. Returns the invalidations that a step which blocks the device ends; the
+    /// others end when the gate has drained.
     fn block(&mut self) -> BTreeSet<usize> {
-        self.open = false;
+        self.is_open = false;
         let drained = self.drained();
-        let mut over = BTreeSet::new();
-        for (n, asked) in self.waiters.iter_mut().enumerate() {
-            if matches!(asked.at, At::Waiting | At::InFlight { .. }) {
+        let mut ended = BTreeSet::new();
+        for (n, invalidation) in self.started.iter_mut().enumerate() {
+            if matches!(invalidation.state, State::Waiting | State::InFlight { .. }) {
                 self.counts.canceled += 1;
                 if drained {
-                    over.insert(n);
+                    ended.insert(n);
                 } else {
-                    asked.at = At::UntilQuiet;
+                    invalidation.state = State::UntilDrained;
                 }
             }
         }
-        over
+        ended
     }
 
-    /// As the caller settles the gate: nobody is inside and it is shut.
+    /// Does what the caller does when the gate has drained.
     fn settle(&mut self) {
         if self.drained() {
-            let over = self
-                .waiters
+            let ended = self
+                .started
                 .iter()
                 .enumerate()
-                .filter(|(_, asked)| asked.at == At::UntilQuiet)
+                .filter(|(_, invalidation)| invalidation.state == State::UntilDrained)
                 .map(|(n, _)| n)
                 .collect();
-            self.then(over, |invalidator, actions| {
-                invalidator.translated_requests_drained(actions)
-            });
-            self.open = !self.invalidator.is_blocked();
+            self.apply(ended, |queue, actions| queue.translated_requests_drained(actions));
+            self.is_open = !self.queue.is_blocked();
         }
     }
 
     fn start(&mut self, pasid: Pasid, range: AlignedRange) {
-        let (n, drained, now, part) = (self.waiters.len(), self.drained(), self.now, Part::new());
-        let blocked = self.invalidator.is_blocked();
+        let (n, drained, now, completion) =
+            (self.started.len(), self.drained(), self.now, TestCompletion::new());
+        let blocked = self.queue.is_blocked();
         self.counts.canceled += u64::from(blocked);
-        let waiter = waiter(&part);
-        self.waiters.push(Asked {
-            part,
+        let waiter = waiter(&completion);
+        self.started.push(Started {
+            completion,
             pasid,
             range,
-            at: if blocked { At::UntilQuiet } else { At::Waiting },
+            state: if blocked { State::UntilDrained } else { State::Waiting },
         });
-        self.crowded |= self.waiting() > BACKLOG;
-        let over = if blocked && drained { BTreeSet::from([n]) } else { BTreeSet::new() };
+        self.may_widen |= self.waiting() > BACKLOG;
+        let ended = if blocked && drained { BTreeSet::from([n]) } else { BTreeSet::new() };
         let pending = PendingInvalidation::new(Some(pasid), range, waiter);
-        self.then(over, |invalidator, actions| {
-            invalidator.start(pending, drained, Some(now), actions)
-        });
+        self.apply(ended, |queue, actions| queue.start(pending, drained, Some(now), actions));
     }
 
     fn complete(&mut self, completion: InvalidationCompletion) {
-        let fits = |n: &usize| matches!(self.waiters[*n].at, At::InFlight { tag, serial, .. } if (tag, serial) == (completion.tag.get(), completion.serial));
-        let over: BTreeSet<usize> = self.in_flight().filter(fits).collect();
-        self.counts.unexpected += u64::from(over.is_empty());
-        self.counts.completed += over.len() as u64;
+        let (tag, serial) = (completion.tag.get(), completion.serial);
+        let matches = |n: &usize| match self.started[*n].state {
+            State::InFlight { tag: sent, serial: number, .. } => (sent, number) == (tag, serial),
+            _ => false,
+        };
+        let ended: BTreeSet<usize> = self.in_flight().filter(matches).collect();
+        self.counts.unexpected += u64::from(ended.is_empty());
+        self.counts.completed += ended.len() as u64;
         let now = self.now;
-        self.then(over, |invalidator, actions| {
-            invalidator.complete(completion, actions);
-            invalidator.send_backlog(Some(now), actions);
+        self.apply(ended, |queue, actions| {
+            queue.complete(completion, actions);
+            queue.send_backlog(Some(now), actions);
         });
     }
 
-    fn later(&mut self, by: Duration) {
+    fn advance(&mut self, by: Duration) {
         self.now += by;
         let now = self.now;
-        let late: BTreeMap<usize, u8> = self
+        let overdue: BTreeMap<usize, u8> = self
             .in_flight()
             .filter_map(|n| {
-                if let At::InFlight { due, tries, .. } = self.waiters[n].at {
+                if let State::InFlight { due, tries, .. } = self.started[n].state {
                     (due <= now).then_some((n, tries))
                 } else {
                     None
@@ -328,22 +337,22 @@ impl World {
             })
             .collect();
         self.counts.timed_out +=
-            late.keys().filter_map(|n| self.serial_of(*n)).collect::<BTreeSet<u64>>().len() as u64;
-        let mut hopeless = false;
-        self.then(BTreeSet::new(), |invalidator, actions| {
-            hopeless = invalidator.tick(now, actions)
-        });
-        assert_eq!(hopeless, late.values().any(|tries| *tries == 0));
-        if hopeless {
-            let over = self.block();
+            overdue.keys().filter_map(|n| self.serial_of(*n)).collect::<BTreeSet<u64>>().len()
+                as u64;
+        let mut is_exhausted = false;
+        self.apply(BTreeSet::new(), |queue, actions| is_exhausted = queue.tick(now, actions));
+        assert_eq!(is_exhausted, overdue.values().any(|tries| *tries == 0));
+        if is_exhausted {
+            let ended = self.block();
             let drained = self.drained();
-            self.then(over, |invalidator, actions| invalidator.cut_off(drained, actions));
-            assert!(self.invalidator.is_cut_off() && self.invalidator.is_halted());
+            self.apply(ended, |queue, actions| queue.cut_off(drained, actions));
+            assert!(self.queue.is_cut_off() && self.queue.is_halted());
         } else {
-            let again = late.keys().all(
-                |n| matches!(self.waiters[*n].at, At::InFlight { due, .. } if due == now + LIMIT),
-            );
-            assert!(again, "all that is late has been sent again");
+            let is_repeated = |n: &usize| {
+                let state = self.started[*n].state;
+                matches!(state, State::InFlight { due, .. } if due == now + LIMIT)
+            };
+            assert!(overdue.keys().all(is_repeated), "all overdue requests have been sent again");
         }
     }
 
@@ -354,10 +363,10 @@ impl World {
                 self.start(Pasid::new(pasid).expect("small"), range);
             }
             Step::Complete { which } => {
-                let flights: Vec<u64> =
+                let serials: Vec<u64> =
                     self.in_flight().filter_map(|n| self.serial_of(n)).collect();
-                let in_flight = flights
-                    .get(which / 2 % flights.len().max(1))
+                let in_flight = serials
+                    .get(which / 2 % serials.len().max(1))
                     .filter(|_| which.is_multiple_of(2));
                 let wanted = in_flight
                     .and_then(|serial| self.sent.iter().find(|request| request.serial == *serial));
@@ -370,38 +379,38 @@ impl World {
             }
             Step::CompleteWrong { tag, serial } => self
                 .complete(InvalidationCompletion { tag: Itag::new(tag).expect("0..=31"), serial }),
-            Step::Later { seconds } => self.later(Duration::from_secs(seconds)),
-            Step::Enter => self.inside += usize::from(self.open),
+            Step::Advance { seconds } => self.advance(Duration::from_secs(seconds)),
+            Step::Enter => self.translated += usize::from(self.is_open),
             Step::Leave => {
-                self.inside = self.inside.saturating_sub(1);
+                self.translated = self.translated.saturating_sub(1);
                 self.settle();
             }
             Step::Enable => {
-                if !self.invalidator.is_enabled() && !self.invalidator.is_halted() {
-                    self.invalidator.enable();
+                if !self.queue.is_enabled() && !self.queue.is_halted() {
+                    self.queue.enable();
                     self.settle();
                 }
             }
             Step::Disable => {
-                let over = self.block();
+                let ended = self.block();
                 let drained = self.drained();
-                self.then(over, |invalidator, actions| invalidator.disable(drained, actions));
+                self.apply(ended, |queue, actions| queue.disable(drained, actions));
             }
             Step::BeginReset => {
-                let over = self.block();
+                let ended = self.block();
                 let drained = self.drained();
-                self.then(over, |invalidator, actions| invalidator.begin_reset(drained, actions));
+                self.apply(ended, |queue, actions| queue.begin_reset(drained, actions));
             }
             Step::EndReset => {
-                if self.invalidator.is_in_reset() && self.invalidator.end_reset() {
-                    assert!(!self.invalidator.is_cut_off());
+                if self.queue.resets > 0 && self.queue.end_reset() {
+                    assert!(!self.queue.is_cut_off());
                     self.settle();
                 }
             }
             Step::Remove => {
-                let over = self.block();
+                let ended = self.block();
                 let drained = self.drained();
-                self.then(over, |invalidator, actions| invalidator.remove(drained, actions));
+                self.apply(ended, |queue, actions| queue.remove(drained, actions));
             }
         }
     }
@@ -409,11 +418,13 @@ impl World {
 
 fn steps() -> impl Strategy<Value = Step> {
     prop_oneof![
-        36 => (1..40u32, 0..64u64, 12..=14u8).prop_map(|(pasid, page, bits)| Step::Start { pasid, page, bits }),
-        12 => (1..3u32, 0..64u64, 12..=14u8).prop_map(|(pasid, page, bits)| Step::Start { pasid, page, bits }),
+        36 => (1..40u32, 0..64u64, 12..=14u8)
+            .prop_map(|(pasid, page, bits)| Step::Start { pasid, page, bits }),
+        12 => (1..3u32, 0..64u64, 12..=14u8)
+            .prop_map(|(pasid, page, bits)| Step::Start { pasid, page, bits }),
         12 => (0..1000usize).prop_map(|which| Step::Complete { which }),
         2 => (0..32u8, 0..64u64).prop_map(|(tag, serial)| Step::CompleteWrong { tag, serial }),
-        6 => (0..12u64).prop_map(|seconds| Step::Later { seconds }),
+        6 => (0..12u64).prop_map(|seconds| Step::Advance { seconds }),
         4 => Just(Step::Enter),
         4 => Just(Step::Leave),
         4 => Just(Step::Enable),
@@ -424,11 +435,14 @@ fn steps() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(256)
+    })]
 
     // shows T2, U1
     #[test]
-    fn every_waiter_is_finished_exactly_once_and_not_before_its_device_has_forgotten_or_is_blocked(
+    fn every_waiter_is_completed_once_and_not_before_the_device_has_invalidated_or_is_blocked(
         steps in prop::collection::vec(steps(), 1..300)
     ) {
         let mut world = World::new();
@@ -437,12 +451,14 @@ proptest! {
             world.step(step);
         }
         world.step(Step::Remove);
-        while world.inside > 0 {
+        while world.translated > 0 {
             world.step(Step::Leave);
         }
-        assert!(world.waiters.iter().all(|asked| asked.part.is_over() && asked.at == At::Over));
-        assert_eq!(world.invalidator.outstanding(), 0);
-        let counts = world.invalidator.counts;
-        assert_eq!(counts.completed + counts.canceled, world.waiters.len() as u64);
+        for invalidation in &world.started {
+            assert!(invalidation.completion.is_over() && invalidation.state == State::Ended);
+        }
+        assert_eq!(world.queue.outstanding(), 0);
+        let counts = world.queue.counts;
+        assert_eq!(counts.completed + counts.canceled, world.started.len() as u64);
     }
 }

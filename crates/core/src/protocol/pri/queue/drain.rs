@@ -1,4 +1,4 @@
-//! How groups leave the queue: answered, drained, forgotten.
+//! The removal of groups from the queue: answers, drains, and the reset or removal of a device.
 
 use std::time::Duration;
 
@@ -7,16 +7,15 @@ use super::{
     PageRequester, Pending, Stage,
 };
 use crate::api::pri::ResponseCode;
-use crate::mutation;
 
 impl<D: PageRequester> PageRequestQueue<D> {
-    /// What a group is for, while it is pending.
+    /// The target of a pending group.
     pub(crate) fn target_of(&self, cookie: Cookie) -> Option<&D::Target> {
         self.pending.get(&cookie).map(|group| &group.target)
     }
 
-    /// Answers a pending group. False where it is not pending any more: dropped and counted. A group
-    /// that is answered as invalid is to be logged, unless `is_logged`.
+    /// Answers a pending group. Returns false if the group is not pending any more: the answer is
+    /// dropped and counted. An invalid request is logged unless `is_logged` says that it has been.
     pub(crate) fn answer(
         &mut self,
         cookie: Cookie,
@@ -43,14 +42,14 @@ impl<D: PageRequester> PageRequestQueue<D> {
         true
     }
 
-    /// Takes a group that waits out of the queue of its space.
+    /// Removes a waiting group from the queue of its target.
     fn dequeue(&mut self, cookie: Cookie, group: &Pending<D::Target>) {
         if group.stage != Stage::Waiting {
             return;
         }
         if let Some(queue) = self.resolve_queues.get_mut(&group.key) {
-            // Cookies only grow, and a queue is in the order in which they were given. A search of
-            // all of them would make a drain of many groups hold up everybody.
+            // Cookies increase, and a queue is in their order. A linear search would make a drain
+            // of many groups quadratic, with the lock of all page requests held.
             if let Ok(at) = queue.waiting.binary_search(&cookie) {
                 queue.waiting.remove(at);
             }
@@ -61,10 +60,10 @@ impl<D: PageRequester> PageRequestQueue<D> {
         }
     }
 
-    /// Drains hardware, then software: sorts the whole queue, throws partial groups away and
-    /// answers what is pending as invalid. A group that is being resolved right now is answered by
-    /// whoever does that, inside the gate that the caller has closed. Answers how many groups were
-    /// answered.
+    /// Drains the page requests of a device: sorts the whole ring, discards the partial groups of
+    /// `scope` and answers its pending groups as invalid. A group that is being resolved is
+    /// answered by the worker that resolves it, inside the gate that the caller has closed. Returns
+    /// the number of groups that were answered.
     pub(crate) fn drain(
         &mut self,
         key: DeviceKey,
@@ -76,42 +75,38 @@ impl<D: PageRequester> PageRequestQueue<D> {
             DrainScope::Target(target) => Some(target.pasid()),
             DrainScope::Everything | DrainScope::Device => None,
         };
-        if mutation::is_on(12) && pasid == Some(None) {
-            return 0;
-        }
         let before = actions.responses.len();
         self.sort_all(now, actions);
-        self.discard_partial(|(device, _, of)| {
-            *device == key && pasid.is_none_or(|pasid| *of == pasid)
+        self.discard_partial(|(device, _, partial)| {
+            *device == key && pasid.is_none_or(|pasid| *partial == pasid)
         });
-        let is_meant = |group: &Pending<D::Target>| match scope {
+        let is_in_scope = |group: &Pending<D::Target>| match scope {
             DrainScope::Device => true,
             DrainScope::Everything => group.stage != Stage::Resolving,
             DrainScope::Target(target) => {
                 group.stage != Stage::Resolving && target.is_same(&group.target)
             }
         };
-        for cookie in self.pending_of(key, is_meant) {
+        for cookie in self.pending_of(key, is_in_scope) {
             self.answer(cookie, ResponseCode::InvalidRequest, false, actions);
         }
-        // Groups count as well that were complete in the queue and found no open target when they
-        // were sorted.
+        // Count also the groups that became complete in the sort above and had no open target.
         let own = |outgoing: &&Outgoing<D>| {
             outgoing.device.key() == key && pasid.is_none_or(|pasid| outgoing.pasid == pasid)
         };
         actions.responses[before..].iter().filter(own).count()
     }
 
-    /// Forgets all that a device has in here, which cannot be answered: it was reset, or it is gone
-    /// (then `is_gone`, and its share goes as well).
+    /// Drops all messages and groups of a device without an answer: it has been reset, or removed
+    /// if `is_gone`. A removed device also loses its share of the queue.
     pub(crate) fn forget(&mut self, key: DeviceKey, is_gone: bool, actions: &mut Actions<D>) {
         let before = self.ring.len();
         self.ring.retain_mut(|entry| match entry {
-            Entry::Request(of, _, domain) if *of == key => {
+            Entry::Request(device, _, domain) if *device == key => {
                 actions.released.extend(domain.take());
                 false
             }
-            Entry::Stop(of, _) => *of != key,
+            Entry::Stop(device, _) => *device != key,
             Entry::Request(..) => true,
         });
         self.counts.dropped += (before - self.ring.len()) as u64;
@@ -130,14 +125,14 @@ impl<D: PageRequester> PageRequestQueue<D> {
         }
     }
 
-    /// The pending groups of a device that are meant, in the order in which they became complete,
-    /// so that a run can be repeated.
+    /// The pending groups of a device that `selects` selects, in the order in which they became
+    /// complete, so that the order of responses is reproducible.
     fn pending_of(
         &self,
         key: DeviceKey,
-        is_meant: impl Fn(&Pending<D::Target>) -> bool,
+        selects: impl Fn(&Pending<D::Target>) -> bool,
     ) -> Vec<Cookie> {
-        let found = self.pending.iter().filter(|(_, group)| group.device == key && is_meant(group));
+        let found = self.pending.iter().filter(|(_, group)| group.device == key && selects(group));
         let mut cookies: Vec<Cookie> = found.map(|(&cookie, _)| cookie).collect();
         cookies.sort_unstable();
         cookies

@@ -1,4 +1,4 @@
-//! Devices, table entries and domains, as far as the queue looks at them.
+//! Devices, PASID entries and domains, with the state that the queue uses.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -7,14 +7,14 @@ use std::rc::Rc;
 use super::*;
 use crate::types::ids::{Bdf, Generation};
 
-/// A space that may end.
+/// An address space, which may end.
 pub(super) struct Space {
     pub(super) generation: Generation,
     pub(super) has_ended: Cell<bool>,
 }
 
 impl Space {
-    /// A space of its own.
+    /// Makes a space with a new generation.
     pub(super) fn new() -> Rc<Self> {
         thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
         let generation = Generation(NEXT.replace(NEXT.get() + 1));
@@ -22,7 +22,7 @@ impl Space {
     }
 }
 
-/// A table entry.
+/// A PASID entry.
 pub(super) struct TableEntry {
     pub(super) pasid: Pasid,
     pub(super) space: Rc<Space>,
@@ -30,11 +30,11 @@ pub(super) struct TableEntry {
     pub(super) is_closed: Cell<bool>,
 }
 
-/// A domain as it is attached.
+/// An attachment of a domain.
 #[derive(Default)]
 pub(super) struct Domain {
     pub(super) is_closed: Cell<bool>,
-    // Domains are told apart by their addresses, so that they must have a size.
+    // Attachments are compared by address, so they must have a size.
     _sized: u8,
 }
 
@@ -83,11 +83,11 @@ impl FaultTarget for Target {
     }
 }
 
-/// A device that responses name the PASID to.
+/// A device whose responses carry the PASID.
 #[derive(Clone)]
-pub(super) struct Device(pub(super) Rc<DeviceParts>);
+pub(super) struct Device(pub(super) Rc<DeviceState>);
 
-pub(super) struct DeviceParts {
+pub(super) struct DeviceState {
     key: DeviceKey,
     pub(super) table: RefCell<BTreeMap<Pasid, Rc<TableEntry>>>,
     pub(super) domain: RefCell<Rc<Domain>>,
@@ -95,7 +95,7 @@ pub(super) struct DeviceParts {
 
 impl Device {
     pub(super) fn new(key: DeviceKey) -> Self {
-        Self(Rc::new(DeviceParts { key, table: RefCell::default(), domain: RefCell::default() }))
+        Self(Rc::new(DeviceState { key, table: RefCell::default(), domain: RefCell::default() }))
     }
 
     /// Programs a new entry for the space.

@@ -9,7 +9,6 @@ use sva_sync::atomic::Ordering;
 use super::unbind::Teardown;
 use crate::api::error::RemoveError;
 use crate::api::event::Event;
-use crate::mutation;
 use crate::quiesce::callback;
 use crate::table::{BondKind, DeferredDrops, Device, DeviceRecord, Iommu, State};
 use crate::types::ids::{Bdf, Pasid};
@@ -42,29 +41,24 @@ impl State {
             group.changed();
         }
         let requester = &device.requester;
-        let last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
+        let is_last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
         let mut teardown = Teardown::default();
         let mut ended = Vec::new();
-        let mut held: Vec<_> = requester.table.read().values().cloned().collect();
-        if mutation::is_on(26) {
-            // Everybody's list, not the device's own.
-            self.devices
-                .values()
-                .for_each(|other| held.extend(other.requester.table.read().values().cloned()));
-        }
-        for entry in held {
-            let own = self.bond(entry.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
-            if own && self.claim(entry.bond, drops) {
+        let entries: Vec<_> = requester.table.read().values().cloned().collect();
+        for entry in entries {
+            let is_own =
+                self.bond(entry.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
+            if is_own && self.claim(entry.bond, drops) {
                 ended.push((bdf, entry.record.tag.pasid));
             }
-            if own || last {
+            if is_own || is_last {
                 teardown.add(&entry);
             } else {
-                // The entry stays, for the others that issue requests as this requester.
+                // The entry stays open for the other devices that have this requester ID.
                 teardown.add_stop_of(bdf, &entry);
             }
         }
-        if last {
+        if is_last {
             self.requesters.remove(&requester.id);
         }
         drops.models.extend(requester.take_model(bdf));
@@ -96,29 +90,27 @@ impl Iommu {
     /// # Errors
     /// The device has been removed before.
     pub fn begin_remove(&self, device: &Device, removal: Removal) -> Result<Removing, RemoveError> {
-        let inner = device.record();
-        let gone = RemoveError::Gone { device: inner.bdf() };
+        let device = device.record();
+        let gone = RemoveError::Gone { device: device.bdf() };
         let (mut teardown, ended) =
-            self.with_state(|state, drops| state.unplug(inner, drops)).ok_or(gone)?;
+            self.with_state(|state, drops| state.unplug(device, drops)).ok_or(gone)?;
         match removal {
             Removal::Orderly => self.ask_to_stop(&teardown),
             Removal::Surprise => teardown.clear_stops(),
         }
-        self.end_services(inner, removal == Removal::Orderly);
+        self.end_services(device, removal == Removal::Orderly);
         // The last transaction that leaves the gate wakes the thread that waits for it. Where no
         // transaction is inside, no thread waits yet, so the result needs no action.
-        let _inside = inner.gate.close();
-        inner.await_cached_accesses();
-        // Before an entry can be taken out: no group of a bond that is gone is pending (rule
-        // U2).
-        if !mutation::is_on(6) {
-            self.forget_pages(inner);
-        }
+        let _inside = device.gate.close();
+        device.await_cached_accesses();
+        // Before the entries are closed: the last step of a closed entry ends its bond, and no page
+        // request group of a bond that is gone may be pending.
+        self.forget_pages(device);
         self.close_all(&teardown);
         for (device, pasid) in ended {
             self.log(Event::BondEnded { device, pasid });
         }
-        Ok(Removing { iommu: self.clone(), device: Arc::clone(inner), teardown })
+        Ok(Removing { iommu: self.clone(), device: Arc::clone(device), teardown })
     }
 }
 

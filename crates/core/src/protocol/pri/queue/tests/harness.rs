@@ -1,4 +1,4 @@
-//! The queue, the slow reference of it, and each step on both.
+//! The queue and its slow reference: makes each step on both and compares them.
 
 use std::rc::Rc;
 
@@ -6,14 +6,14 @@ use super::stubs::{Device, Domain, Space, Target};
 use super::*;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Place {
+enum Location {
     Ring,
     Partial,
     Group(Cookie),
 }
 
-/// A request that is somewhere in the queue, or a stop marker in its ring. The list of them is in
-/// the order in which they came.
+/// A request in the queue, or a stop marker in its ring. Items are listed in the order in which
+/// they were received.
 #[derive(Debug, Clone, Copy)]
 struct Item {
     device: u64,
@@ -22,9 +22,9 @@ struct Item {
     address: u64,
     last: bool,
     is_stop: bool,
-    /// How often the domain of the device had been switched when it came.
+    /// The number of domains that the device had had when the request was received.
     epoch: u64,
-    place: Place,
+    location: Location,
 }
 
 struct Group {
@@ -34,42 +34,42 @@ struct Group {
     index: PrgIndex,
     key: ResolveKey,
     stage: Stage,
-    /// It is for an entry or a use of a domain that is there no more.
-    closed: bool,
+    /// Its PASID entry or domain attachment has been replaced.
+    is_closed: bool,
 }
 
-/// What was answered: device, PASID, index, code.
-type Answered = (u64, Option<Pasid>, PrgIndex, ResponseCode);
+/// A response: device, PASID, index, code.
+type Response = (u64, Option<Pasid>, PrgIndex, ResponseCode);
 
-pub(super) struct Bench {
+pub(super) struct Harness {
     pub(super) queue: PageRequestQueue<Device>,
     pub(super) devices: Vec<Device>,
     spaces: Vec<Rc<Space>>,
-    /// An entry that is being drained: requests for it find nobody.
+    /// The PASID entry that is being drained, for which requests are invalid.
     closed: Option<(u64, Pasid)>,
     epochs: [u64; DEVICES as usize],
     items: Vec<Item>,
     groups: Vec<Group>,
-    /// Keys of spaces that are ready for a turn, the one that has been for the longest first.
+    /// The spaces that are ready, in the order of their turns.
     ready: Vec<ResolveKey>,
     resolving: Vec<ReadyGroup<Device>>,
-    overflow: bool,
+    has_overflowed: bool,
     accepting: [bool; DEVICES as usize],
     failed: [bool; DEVICES as usize],
     cookies: u64,
     addresses: u64,
     counts: PageCounts,
-    expected: Vec<Answered>,
-    /// Requests that were the last of a group: that came, and that were answered or given up.
-    lasts: (u64, u64),
+    expected: Vec<Response>,
+    /// The number of last requests of groups received, and of those answered or dropped.
+    last_requests: (u64, u64),
 }
 
-impl Bench {
+impl Harness {
     pub(super) fn new() -> Self {
         let mut queue = PageRequestQueue::new(CAPACITY);
         let devices: Vec<_> = (0..DEVICES).map(Device::new).collect();
         devices.iter().for_each(|device| queue.admit(device, ALLOCATION));
-        let mut bench = Self {
+        let mut harness = Self {
             queue,
             devices,
             spaces: Vec::new(),
@@ -79,28 +79,28 @@ impl Bench {
             groups: Vec::new(),
             ready: Vec::new(),
             resolving: Vec::new(),
-            overflow: false,
+            has_overflowed: false,
             accepting: [true; DEVICES as usize],
             failed: [false; DEVICES as usize],
             cookies: 0,
             addresses: 0,
             counts: PageCounts::default(),
             expected: Vec::new(),
-            lasts: (0, 0),
+            last_requests: (0, 0),
         };
         for number in 1..=SPACES {
-            bench.spaces.push(Space::new());
-            (0..DEVICES).for_each(|key| bench.bind(key, pasid(number)));
+            harness.spaces.push(Space::new());
+            (0..DEVICES).for_each(|key| harness.bind(key, pasid(number)));
         }
-        bench
+        harness
     }
 
-    /// A new entry of a device for the space of a PASID.
+    /// Programs a new entry of a device for the space of a PASID.
     fn bind(&mut self, key: u64, pasid: Pasid) {
         self.devices[key as usize].bind(pasid, &self.spaces[pasid.get() as usize - 1]);
     }
 
-    /// The key of a group with this last request; `None` where nobody is there for it.
+    /// The key of a group with this last request; `None` if it has no open target.
     fn resolve_key(&self, last: &Item) -> Option<ResolveKey> {
         let key = last.device;
         match last.pasid {
@@ -116,12 +116,12 @@ impl Bench {
         }
     }
 
-    fn held(&self, device: u64) -> usize {
+    fn outstanding(&self, device: u64) -> usize {
         self.items.iter().filter(|item| item.device == device && !item.is_stop).count()
     }
 
     fn in_ring(&self) -> usize {
-        self.items.iter().filter(|item| item.place == Place::Ring).count()
+        self.items.iter().filter(|item| item.location == Location::Ring).count()
     }
 
     fn reply(&mut self, device: u64, pasid: Option<Pasid>, index: PrgIndex, code: ResponseCode) {
@@ -131,25 +131,27 @@ impl Bench {
             ResponseCode::ResponseFailure => &mut self.counts.failed,
         };
         *count += 1;
-        self.lasts.1 += 1;
+        self.last_requests.1 += 1;
         self.expected.push((device, pasid, index, code));
     }
 
-    fn discard(&mut self, which: impl Fn(&Item) -> bool) {
+    fn discard(&mut self, selects: impl Fn(&Item) -> bool) {
         let before = self.items.len();
-        self.items.retain(|item| item.place != Place::Partial || !which(item));
+        self.items.retain(|item| item.location != Location::Partial || !selects(item));
         self.counts.discarded += (before - self.items.len()) as u64;
     }
 
     fn receive(&mut self, item: Item) {
         let at = item.device as usize;
-        let stops =
+        let stop_markers =
             self.items.iter().filter(|other| other.device == item.device && other.is_stop).count();
         self.counts.requests += u64::from(!item.is_stop);
         self.counts.stop_markers += u64::from(item.is_stop);
-        self.lasts.0 += u64::from(item.last);
-        let beyond = |bench: &Self| !item.is_stop && bench.held(item.device) >= ALLOCATION as usize;
-        if beyond(self) && stops > 0 && !self.overflow {
+        self.last_requests.0 += u64::from(item.last);
+        let exceeds_allocation = |harness: &Self| {
+            !item.is_stop && harness.outstanding(item.device) >= ALLOCATION as usize
+        };
+        if exceeds_allocation(self) && stop_markers > 0 && !self.has_overflowed {
             while self.sort() {}
         }
         if !self.accepting[at] || self.failed[at] && !item.is_stop {
@@ -157,19 +159,19 @@ impl Bench {
             if item.last {
                 self.reply(item.device, item.pasid, item.index, ResponseCode::ResponseFailure);
             }
-        } else if item.is_stop && stops >= STOP_MARKERS as usize {
+        } else if item.is_stop && stop_markers >= STOP_MARKERS as usize {
             self.counts.lost += 1;
             self.discard(|other| (other.device, other.pasid) == (item.device, item.pasid));
-        } else if beyond(self) {
+        } else if exceeds_allocation(self) {
             self.counts.lost += 1;
             self.discard(|other| other.device == item.device);
             if item.last {
                 self.reply(item.device, item.pasid, item.index, ResponseCode::Success);
             }
-        } else if self.overflow || self.in_ring() >= CAPACITY {
+        } else if self.has_overflowed || self.in_ring() >= CAPACITY {
             self.counts.lost += 1;
-            self.counts.overflows += u64::from(!self.overflow);
-            self.overflow = true;
+            self.counts.overflows += u64::from(!self.has_overflowed);
+            self.has_overflowed = true;
             if item.last {
                 self.reply(item.device, item.pasid, item.index, ResponseCode::Success);
             }
@@ -179,11 +181,11 @@ impl Bench {
     }
 
     fn sort(&mut self) -> bool {
-        let Some(at) = self.items.iter().position(|item| item.place == Place::Ring) else {
-            if self.overflow {
+        let Some(at) = self.items.iter().position(|item| item.location == Location::Ring) else {
+            if self.has_overflowed {
                 self.discard(|_| true);
             }
-            return std::mem::take(&mut self.overflow);
+            return std::mem::take(&mut self.has_overflowed);
         };
         let item = self.items[at];
         let same = |other: &Item| (other.device, other.pasid) == (item.device, item.pasid);
@@ -191,12 +193,12 @@ impl Bench {
             self.items.remove(at);
             self.discard(same);
         } else if !item.last {
-            self.items[at].place = Place::Partial;
+            self.items[at].location = Location::Partial;
         } else {
             self.counts.groups += 1;
-            self.items[at].place = Place::Partial;
+            self.items[at].location = Location::Partial;
             let member = |other: &Item| {
-                other.place == Place::Partial && same(other) && other.index == item.index
+                other.location == Location::Partial && same(other) && other.index == item.index
             };
             let Some(key) = self.resolve_key(&item) else {
                 self.items.retain(|other| !member(other));
@@ -208,7 +210,7 @@ impl Bench {
             self.items
                 .iter_mut()
                 .filter(|other| member(other))
-                .for_each(|other| other.place = Place::Group(cookie));
+                .for_each(|other| other.location = Location::Group(cookie));
             let (device, pasid, index) = (item.device, item.pasid, item.index);
             self.groups.push(Group {
                 cookie,
@@ -217,15 +219,15 @@ impl Bench {
                 index,
                 key,
                 stage: Stage::Waiting,
-                closed: false,
+                is_closed: false,
             });
-            self.settle(key);
+            self.update_ready(key);
         }
         true
     }
 
-    /// A space is ready where a group of it waits and none is being resolved.
-    fn settle(&mut self, key: ResolveKey) {
+    /// Updates whether a space is ready: a group of it waits and none is being resolved.
+    fn update_ready(&mut self, key: ResolveKey) {
         let waits =
             self.groups.iter().any(|group| group.key == key && group.stage == Stage::Waiting);
         let busy = self.resolving.iter().any(|group| group.key == key);
@@ -239,8 +241,8 @@ impl Bench {
     fn take(&mut self, cookie: Cookie) -> Option<Group> {
         let at = self.groups.iter().position(|group| group.cookie == cookie)?;
         let group = self.groups.remove(at);
-        self.items.retain(|item| item.place != Place::Group(cookie));
-        self.settle(group.key);
+        self.items.retain(|item| item.location != Location::Group(cookie));
+        self.update_ready(group.key);
         Some(group)
     }
 
@@ -255,32 +257,36 @@ impl Bench {
     }
 
     fn next(&mut self) {
-        let work = self.queue.next_group();
+        let ready = self.queue.next_group();
         let Some(key) = (!self.ready.is_empty()).then(|| self.ready.remove(0)) else {
-            assert!(work.is_none());
+            assert!(ready.is_none());
             return;
         };
-        let work = work.expect("a space is ready");
+        let ready = ready.expect("a space is ready");
         let group = self
             .groups
             .iter_mut()
             .find(|group| group.key == key && group.stage == Stage::Waiting)
             .expect("it is ready");
         group.stage = Stage::Resolving;
-        assert_eq!((work.cookie, work.key, work.device.key()), (group.cookie, key, group.device));
-        let members = self.items.iter().filter(|item| item.place == Place::Group(work.cookie));
         assert_eq!(
-            work.requests.iter().map(|page| page.address).collect::<Vec<_>>(),
+            (ready.cookie, ready.key, ready.device.key()),
+            (group.cookie, key, group.device)
+        );
+        let members =
+            self.items.iter().filter(|item| item.location == Location::Group(ready.cookie));
+        assert_eq!(
+            ready.requests.iter().map(|page| page.address).collect::<Vec<_>>(),
             members.map(|item| item.address).collect::<Vec<_>>()
         );
         assert!(
-            work.requests.iter().rev().skip(1).all(|page| !page.last)
-                && work.requests.last().is_some_and(|page| page.last)
+            ready.requests.iter().rev().skip(1).all(|page| !page.last)
+                && ready.requests.last().is_some_and(|page| page.last)
         );
-        self.resolving.push(work);
+        self.resolving.push(ready);
     }
 
-    fn finish(&mut self, which: usize, code: Option<ResponseCode>, out: &mut Actions<Device>) {
+    fn finish(&mut self, which: usize, code: Option<ResponseCode>, actions: &mut Actions<Device>) {
         if self.resolving.is_empty() {
             return;
         }
@@ -288,76 +294,80 @@ impl Bench {
         let cookie = self.resolving[at].cookie;
         match code {
             Some(code) => {
-                assert_eq!(self.queue.answer(cookie, code, false, out), self.answer(cookie, code))
+                assert_eq!(
+                    self.queue.answer(cookie, code, false, actions),
+                    self.answer(cookie, code)
+                )
             }
             None => {
                 let group =
-                    self.groups.iter_mut().find(|group| group.cookie == cookie && !group.closed);
-                let there = group.map(|group| group.stage = Stage::HandedOut).is_some();
-                assert_eq!(self.queue.hand_out(cookie), there);
-                if !there {
+                    self.groups.iter_mut().find(|group| group.cookie == cookie && !group.is_closed);
+                let is_handed_out = group.map(|group| group.stage = Stage::HandedOut).is_some();
+                assert_eq!(self.queue.hand_out(cookie), is_handed_out);
+                if !is_handed_out {
                     let code = ResponseCode::InvalidRequest;
                     assert_eq!(
-                        self.queue.answer(cookie, code, false, out),
+                        self.queue.answer(cookie, code, false, actions),
                         self.answer(cookie, code)
                     );
                 }
             }
         }
-        let work = self.resolving.remove(at);
-        self.queue.finish(work.key, out);
-        self.settle(work.key);
+        let ready = self.resolving.remove(at);
+        self.queue.finish(ready.key, actions);
+        self.update_ready(ready.key);
     }
 
-    /// Closes what is to be drained, as an unbind does, drains it, and puts another in its place.
-    fn drain(&mut self, key: u64, what: Option<Option<Pasid>>, out: &mut Actions<Device>) {
+    /// Closes the target, as an unbind does, drains it, and replaces it.
+    fn drain(&mut self, key: u64, scope: Option<Option<Pasid>>, actions: &mut Actions<Device>) {
         let device = self.devices[key as usize].clone();
-        // What earlier entries of a PASID have left behind is not this one's.
-        let is_meant = |group: &Group| {
-            group.device == key && what.is_none_or(|what| group.pasid == what && !group.closed)
+        // Groups of earlier entries of the PASID are not in scope.
+        let is_in_scope = |group: &Group| {
+            group.device == key
+                && scope.is_none_or(|scope| group.pasid == scope && !group.is_closed)
         };
         let before = self.expected.len();
-        let answered = match what {
+        let answered = match scope {
             None => {
-                self.drain_reference(key, what, is_meant);
-                self.queue.drain(key, DrainScope::Everything, None, out)
+                self.drain_reference(key, scope, is_in_scope);
+                self.queue.drain(key, DrainScope::Everything, None, actions)
             }
             Some(None) => {
                 let ended = device.0.domain.replace(Rc::new(Domain::default()));
                 ended.is_closed.set(true);
                 self.epochs[key as usize] += 1;
-                self.drain_reference(key, what, is_meant);
-                self.queue.drain(key, DrainScope::Target(&Target::Domain(ended)), None, out)
+                self.drain_reference(key, scope, is_in_scope);
+                self.queue.drain(key, DrainScope::Target(&Target::Domain(ended)), None, actions)
             }
             Some(Some(pasid)) => {
                 let entry = device.bound(pasid);
                 entry.is_closed.set(true);
                 self.closed = Some((key, pasid));
-                self.drain_reference(key, what, is_meant);
+                self.drain_reference(key, scope, is_in_scope);
                 self.closed = None;
                 let target = Target::Entry(entry);
-                let answered = self.queue.drain(key, DrainScope::Target(&target), None, out);
+                let answered = self.queue.drain(key, DrainScope::Target(&target), None, actions);
                 if self.spaces[pasid.get() as usize - 1].has_ended.get() {
-                    self.renew(pasid);
+                    self.replace_space(pasid);
                 } else {
                     self.bind(key, pasid);
                 }
                 answered
             }
         };
-        let own = self.expected[before..]
-            .iter()
-            .filter(|(device, pasid, ..)| *device == key && what.is_none_or(|what| *pasid == what));
+        let own = self.expected[before..].iter().filter(|(device, pasid, ..)| {
+            *device == key && scope.is_none_or(|scope| *pasid == scope)
+        });
         assert_eq!(answered, own.count());
     }
 
-    /// Puts another space in the place of one that has ended, for all devices.
-    fn renew(&mut self, pasid: Pasid) {
+    /// Replaces a space that has ended, for all devices.
+    fn replace_space(&mut self, pasid: Pasid) {
         self.spaces[pasid.get() as usize - 1] = Space::new();
         self.groups
             .iter_mut()
             .filter(|group| group.pasid == Some(pasid))
-            .for_each(|group| group.closed = true);
+            .for_each(|group| group.is_closed = true);
         for key in 0..DEVICES {
             self.devices[key as usize].bound(pasid).is_closed.set(true);
             self.bind(key, pasid);
@@ -367,36 +377,38 @@ impl Bench {
     fn drain_reference(
         &mut self,
         key: u64,
-        what: Option<Option<Pasid>>,
-        is_meant: impl Fn(&Group) -> bool,
+        scope: Option<Option<Pasid>>,
+        is_in_scope: impl Fn(&Group) -> bool,
     ) {
         while self.sort() {}
-        self.discard(|item| item.device == key && what.is_none_or(|what| item.pasid == what));
-        let meant =
-            self.groups.iter().filter(|group| is_meant(group) && group.stage != Stage::Resolving);
-        let meant: Vec<Cookie> = meant.map(|group| group.cookie).collect();
-        for cookie in meant {
+        self.discard(|item| item.device == key && scope.is_none_or(|scope| item.pasid == scope));
+        let in_scope = self
+            .groups
+            .iter()
+            .filter(|group| is_in_scope(group) && group.stage != Stage::Resolving);
+        let in_scope: Vec<Cookie> = in_scope.map(|group| group.cookie).collect();
+        for cookie in in_scope {
             self.answer(cookie, ResponseCode::InvalidRequest);
         }
-        if what.is_some() {
+        if scope.is_some() {
             self.groups
                 .iter_mut()
-                .filter(|group| is_meant(group))
-                .for_each(|group| group.closed = true);
+                .filter(|group| is_in_scope(group))
+                .for_each(|group| group.is_closed = true);
         }
     }
 
-    fn forget(&mut self, key: u64, gone: bool) {
-        self.queue.forget(key, gone, &mut Actions::default());
+    fn drop_device(&mut self, key: u64, is_gone: bool) {
+        self.queue.forget(key, is_gone, &mut Actions::default());
         let ring: Vec<Item> = self
             .items
             .iter()
-            .filter(|item| item.device == key && item.place == Place::Ring)
+            .filter(|item| item.device == key && item.location == Location::Ring)
             .copied()
             .collect();
         self.counts.dropped += ring.len() as u64;
-        self.lasts.1 += ring.iter().filter(|item| item.last).count() as u64;
-        self.items.retain(|item| item.device != key || item.place != Place::Ring);
+        self.last_requests.1 += ring.iter().filter(|item| item.last).count() as u64;
+        self.items.retain(|item| item.device != key || item.location != Location::Ring);
         self.discard(|item| item.device == key);
         let groups: Vec<Cookie> = self
             .groups
@@ -407,13 +419,13 @@ impl Bench {
         for cookie in groups {
             self.take(cookie);
             self.counts.unanswerable += 1;
-            self.lasts.1 += 1;
+            self.last_requests.1 += 1;
         }
         self.failed[key as usize] = false;
     }
 
     pub(super) fn step(&mut self, step: &Step) {
-        let mut out = Actions::default();
+        let mut actions = Actions::default();
         match *step {
             Step::Receive { device, pasid, index, last } => {
                 self.addresses += 4096;
@@ -428,7 +440,7 @@ impl Bench {
                     index,
                     last,
                 };
-                self.queue.receive(&self.devices[device as usize], request, None, &mut out);
+                self.queue.receive(&self.devices[device as usize], request, None, &mut actions);
                 self.receive(Item {
                     device,
                     pasid,
@@ -437,11 +449,11 @@ impl Bench {
                     last,
                     is_stop: false,
                     epoch: self.epochs[device as usize],
-                    place: Place::Ring,
+                    location: Location::Ring,
                 });
             }
             Step::Stop { device, pasid } => {
-                self.queue.receive_stop(device, StopMarker { pasid }, &mut out);
+                self.queue.receive_stop(device, StopMarker { pasid }, &mut actions);
                 let index = PrgIndex::new(0).expect("small");
                 let stop = Item {
                     device,
@@ -451,15 +463,15 @@ impl Bench {
                     last: false,
                     is_stop: true,
                     epoch: 0,
-                    place: Place::Ring,
+                    location: Location::Ring,
                 };
                 self.receive(stop);
             }
-            Step::Sort => assert_eq!(self.queue.sort(None, &mut out), self.sort()),
+            Step::Sort => assert_eq!(self.queue.sort(None, &mut actions), self.sort()),
             Step::Next => self.next(),
-            Step::Finish { which, code } => self.finish(which, code, &mut out),
+            Step::Finish { which, code } => self.finish(which, code, &mut actions),
             Step::Answer { which, code } => {
-                // Who resolves a group answers by `Finish`.
+                // A group that is being resolved is answered by `Finish`.
                 let cookie = which as u64 % (self.cookies + 1);
                 if !self
                     .groups
@@ -467,30 +479,30 @@ impl Bench {
                     .any(|group| group.cookie == cookie && group.stage != Stage::HandedOut)
                 {
                     assert_eq!(
-                        self.queue.answer(cookie, code, false, &mut out),
+                        self.queue.answer(cookie, code, false, &mut actions),
                         self.answer(cookie, code)
                     );
                 }
             }
-            Step::Drain { device, what } => self.drain(device, what, &mut out),
+            Step::Drain { device, scope } => self.drain(device, scope, &mut actions),
             Step::End { pasid } => self.spaces[pasid.get() as usize - 1].has_ended.set(true),
-            Step::Forget { device } => self.forget(device, false),
-            Step::Reception { device, on } => {
-                self.accepting[device as usize] = on;
-                if on {
+            Step::Reset { device } => self.drop_device(device, false),
+            Step::Reception { device, is_on } => {
+                self.accepting[device as usize] = is_on;
+                if is_on {
                     self.queue.admit(&self.devices[device as usize], ALLOCATION);
                 } else {
                     self.queue.stop_reception(device);
                 }
             }
         }
-        let sent = |answer: Outgoing<Device>| {
-            // These devices want their PASID named.
-            assert_eq!(answer.response.pasid, answer.pasid);
-            (answer.device.key(), answer.pasid, answer.response.index, answer.response.code)
+        let sent = |outgoing: Outgoing<Device>| {
+            // The responses of these devices carry the PASID.
+            assert_eq!(outgoing.response.pasid, outgoing.pasid);
+            (outgoing.device.key(), outgoing.pasid, outgoing.response.index, outgoing.response.code)
         };
         assert_eq!(
-            out.responses.into_iter().map(sent).collect::<Vec<Answered>>(),
+            actions.responses.into_iter().map(sent).collect::<Vec<Response>>(),
             std::mem::take(&mut self.expected),
             "{step:?}"
         );
@@ -500,20 +512,20 @@ impl Bench {
     fn compare(&self) {
         assert_eq!(self.queue.counts, self.counts);
         let in_groups =
-            self.items.iter().filter(|item| matches!(item.place, Place::Group(_))).count();
+            self.items.iter().filter(|item| matches!(item.location, Location::Group(_))).count();
         assert_eq!(self.queue.outstanding(), (self.items.len() - in_groups, self.groups.len()));
         for key in 0..DEVICES {
-            let held = self.queue.shares[&key].outstanding;
-            assert_eq!(held as usize, self.held(key), "device {key}");
-            assert!(held <= ALLOCATION, "device {key} holds {held}");
+            let outstanding = self.queue.shares[&key].outstanding;
+            assert_eq!(outstanding as usize, self.outstanding(key), "device {key}");
+            assert!(outstanding <= ALLOCATION, "device {key} has {outstanding}");
         }
         assert_eq!(
             (self.queue.has_ready(), self.queue.has_overflowed),
-            (!self.ready.is_empty(), self.overflow)
+            (!self.ready.is_empty(), self.has_overflowed)
         );
     }
 
-    /// Everything that is under way ends, and the devices go.
+    /// Ends everything in flight and removes the devices.
     pub(super) fn end(mut self) {
         while self.queue.has_unsorted() {
             self.step(&Step::Sort);
@@ -522,11 +534,11 @@ impl Bench {
             self.step(&Step::Next);
             self.step(&Step::Finish { which: 0, code: Some(ResponseCode::Success) });
         }
-        // What is left is with owners that do not answer any more.
-        (0..DEVICES).for_each(|key| self.forget(key, true));
+        // The groups that are left have been handed out and are not answered any more.
+        (0..DEVICES).for_each(|key| self.drop_device(key, true));
         assert_eq!(
-            self.lasts.0, self.lasts.1,
-            "every last request was answered, or given up with its device"
+            self.last_requests.0, self.last_requests.1,
+            "every last request was answered, or dropped with its device"
         );
         let queue = &self.queue;
         let maps = (

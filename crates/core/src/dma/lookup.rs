@@ -1,0 +1,136 @@
+//! Looking an access up in both levels of the translation cache (docs/design/translation.md).
+
+use super::cache::{PortCache, slot_of};
+use super::frame_slice::FrameSlice;
+use super::port::DmaPort;
+use super::tlb::TlbEntry;
+use crate::api::ats::Frame;
+use crate::api::space::AddressSpace;
+use crate::types::access::Access;
+use crate::types::ids::Pasid;
+
+impl DmaPort {
+    /// The frame that an address leads to through a cached translation that permits the access. It
+    /// is found as an access finds it, and may be invalidated as soon as it is answered.
+    ///
+    /// For models that want to know what an access would cost, and for measuring. Asks no provider;
+    /// `None` before the first access there.
+    #[inline]
+    pub fn cached_translation(&self, pasid: Pasid, address: u64, access: Access) -> Option<Frame> {
+        let frame = move |_: &dyn AddressSpace, entry: &TlbEntry| Some(entry.frame(address));
+        match self.first_level(pasid, address, 1, access, frame) {
+            // The last thing that is done, so that the hit above has no register to save for it.
+            None => self.second_level(pasid, address, access, frame),
+            found => found,
+        }
+    }
+
+    /// Has `op` access `len` bytes through the first-level TLB. `None`, with nothing done, where
+    /// that does not translate all of them.
+    ///
+    /// `op` runs in a critical section: it is short and calls nobody.
+    #[inline(always)]
+    pub(super) fn first_level_slice<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        access: Access,
+        op: impl FnOnce(FrameSlice<'_>) -> Option<R>,
+    ) -> Option<R> {
+        self.first_level(pasid, address, len, access, |space, entry| {
+            let is_write = access.is_write();
+            op(FrameSlice { space, frame: entry.frame(address), len, is_write })
+        })
+    }
+
+    /// Has `op` access the first bytes, up to `len`, as many as one entry of the IOTLB translates.
+    /// That entry is filled into the first level. `None`, with nothing done, where the IOTLB has
+    /// none.
+    #[inline]
+    pub(super) fn second_level_slice<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        access: Access,
+        op: impl FnOnce(FrameSlice<'_>) -> Option<R>,
+    ) -> Option<R> {
+        self.second_level(pasid, address, access, |space, entry| {
+            let (len, is_write) = (entry.len_from(address, len), access.is_write());
+            op(FrameSlice { space, frame: entry.frame(address), len, is_write })
+        })
+    }
+
+    /// Has `op` access the first bytes, up to `len`, through either level. Each is probed once.
+    #[inline]
+    pub(super) fn cached_slice<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        access: Access,
+        mut op: impl FnMut(FrameSlice<'_>) -> Option<R>,
+    ) -> Option<R> {
+        self.first_level(pasid, address, 1, access, |space, entry| {
+            let (len, is_write) = (entry.len_from(address, len), access.is_write());
+            op(FrameSlice { space, frame: entry.frame(address), len, is_write })
+        })
+        .or_else(|| self.second_level_slice(pasid, address, len, access, op))
+    }
+
+    /// Probes the first level for a translation of `len` bytes.
+    #[inline(always)]
+    fn first_level<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        len: usize,
+        access: Access,
+        then: impl FnOnce(&dyn AddressSpace, &TlbEntry) -> Option<R>,
+    ) -> Option<R> {
+        // Not where this thread is in the middle of an access further up.
+        if let Ok(cache) = self.cache.try_borrow_mut()
+            && let Some(cache) = cache.as_deref()
+            && let Some(entry) = cache.tlb.at(pasid, address)
+            && let Some(cached) = cache.entry_by(pasid)
+            && cached.pasid == pasid
+            && entry.context() == cached.context
+            && entry.serves(address, len, access)
+            && let Some(_guard) = cache.reader.enter(cached)
+        {
+            return then(&*cached.space, entry);
+        }
+        None
+    }
+
+    /// Probes the IOTLB for a translation of one byte, and fills it into the first level.
+    #[inline(never)]
+    fn second_level<R>(
+        &self,
+        pasid: Pasid,
+        address: u64,
+        access: Access,
+        then: impl FnOnce(&dyn AddressSpace, &TlbEntry) -> Option<R>,
+    ) -> Option<R> {
+        let mut cache = self.cache.try_borrow_mut().ok()?;
+        let PortCache { reader, tlb, entries, slots } = &mut **cache.as_mut()?;
+        if tlb.is_crowded() {
+            tlb.grow();
+        }
+        let mut at = usize::from(slots[slot_of(pasid)]);
+        if entries.get(at).is_none_or(|cached| cached.pasid != pasid) {
+            at = entries.iter().position(|cached| cached.pasid == pasid)?;
+            slots[slot_of(pasid)] = at as u8;
+        }
+        let cached = &mut entries[at];
+        if !reader.revalidate(cached) {
+            return None;
+        }
+        let _guard = reader.enter(cached)?;
+        let found = cached.find(address, access, &reader.routing)?;
+        let entry = tlb.replace(pasid, address, found.more)?;
+        entry.set(found, access, cached.context);
+        then(&*cached.space, entry)
+    }
+}
