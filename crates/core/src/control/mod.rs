@@ -15,10 +15,10 @@
 //! - to run the caller's comparison of drvdata, after which all checks are made again;
 //! - after the last change, before it waits.
 //!
-//! A guard that has a name goes to `unlock`, which wakes the waiting threads where a change
-//! concerns them. `with_state` does this for a closure, and then drops the values that the change
-//! removed. A guard without a name lives for one expression that reads. An error that is returned
-//! while the guard is held has changed nothing, so no thread waits for it.
+//! After a change, and before it goes on with the lock released, an operation gives its guard to
+//! `unlock`, which wakes the threads that wait for the change. `with_state` does this for a
+//! closure, and then drops the values that the change removed. Only a function that reads, and an
+//! operation that returns an error and has changed nothing, leave the guard to its own drop.
 
 mod bind;
 mod bond;

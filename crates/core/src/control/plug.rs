@@ -114,21 +114,49 @@ struct IsolationChangeCall {
 }
 
 impl State {
-    /// Enters a device and has it join its group and the bonds that it can.
+    /// Enters a device and has it join the bonds of its group and container that it can join.
     fn plug(
         &mut self,
         iommu: &Iommu,
         plug: Plug,
         location: Location,
     ) -> Result<Arrival, PlugError> {
-        let Plug { spec, model: ops, link } = plug;
-        if self.devices.contains_key(&spec.bdf) {
-            return Err(PlugError::Occupied { device: spec.bdf });
+        if self.devices.contains_key(&plug.spec.bdf) {
+            return Err(PlugError::Occupied { device: plug.spec.bdf });
         }
-        let shared = self.requesters.contains_key(&location.requester.id);
+        let shares_requester = self.requesters.contains_key(&location.requester.id);
+        let device = self.enter_device(iommu, plug, location);
+        let group = &self.groups[&device.group_id];
+        let formerly_alone = match &group.members[..] {
+            [first, second] => {
+                Some(Arc::clone(if Arc::ptr_eq(first, &device) { second } else { first }))
+            }
+            _ => None,
+        };
+        let container = group.container.and_then(|id| self.containers.get(&id));
+        let of_container = container.into_iter().flat_map(|container| &container.bonds);
+        let bonds: Vec<BondKey> =
+            group.bonds.iter().copied().chain(of_container.map(|bond| bond.key)).collect();
+        let mut arrival = Arrival {
+            device,
+            joined: Vec::new(),
+            not_joined: Vec::new(),
+            mapped: group.record.domain.current().domain.ranges(),
+            isolation_changes: Vec::new(),
+        };
+        self.join(&bonds, shares_requester, &mut arrival);
+        if let Some(device) = formerly_alone {
+            self.collect_isolation_changes(&device, &mut arrival);
+        }
+        Ok(arrival)
+    }
+
+    /// Makes the record of a device and enters it in its requester and its group.
+    fn enter_device(&mut self, iommu: &Iommu, plug: Plug, location: Location) -> Arc<DeviceRecord> {
+        let Plug { spec, model, link } = plug;
         let requester =
             Arc::clone(self.requesters.entry(location.requester.id).or_insert(location.requester));
-        requester.ops.write().extend(ops.map(|ops| (spec.bdf, ops)));
+        requester.ops.write().extend(model.map(|model| (spec.bdf, model)));
         let key = self.next_device;
         self.next_device += 1;
         let group = self.group_for(location.group);
@@ -154,36 +182,15 @@ impl State {
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
         group.members.insert(at, Arc::clone(&device));
         group.changed();
-        let (container, mut bonds) = (group.container, group.bonds.clone());
-        let formerly_alone =
-            (group.members.len() == 2).then(|| Arc::clone(&group.members[1 - at.min(1)]));
-        let mapped = group.record.domain.current().domain.ranges();
-        bonds.extend(
-            container
-                .and_then(|id| self.containers.get(&id))
-                .into_iter()
-                .flat_map(|c| c.bonds.iter().map(|bond| bond.key)),
-        );
         self.devices.insert(spec.bdf, Arc::clone(&device));
-        let mut arrival = Arrival {
-            device,
-            joined: Vec::new(),
-            not_joined: Vec::new(),
-            mapped,
-            isolation_changes: Vec::new(),
-        };
-        self.join(&bonds, shared, &mut arrival);
-        if let Some(device) = formerly_alone {
-            self.collect_isolation_changes(&device, &mut arrival);
-        }
-        Ok(arrival)
+        device
     }
 
-    /// Has the new device join those live bonds of its group and container that it can join.
-    /// `shared` says that another device has its requester ID.
-    fn join(&mut self, bonds: &[BondKey], shared: bool, arrival: &mut Arrival) {
+    /// Has the new device join those of `bonds` that are live and that it can join.
+    /// `shares_requester` is true where another device has its requester ID.
+    fn join(&mut self, bonds: &[BondKey], shares_requester: bool, arrival: &mut Arrival) {
         let device = Arc::clone(&arrival.device);
-        if let (true, Some(capability)) = (shared, device.spec.capabilities.pasid) {
+        if let (true, Some(capability)) = (shares_requester, device.spec.capabilities.pasid) {
             // Devices with one requester ID share one PASID table. The new device uses all entries
             // of it whose PASID it can issue.
             let table = device.requester.table.read();
