@@ -29,7 +29,7 @@ impl Machine {
         Self::with(toml, IommuConfig::default())
     }
 
-    /// The built-in fabric with an IOMMU that has PASIDs of `bits` bits only: numbers come back
+    /// The built-in fabric with an IOMMU that has PASIDs of `bits` bits only: numbers are reused
     /// soon.
     pub(crate) fn narrow(bits: u8) -> Result<Self, Failure> {
         let pasid_width = PasidWidth::new(bits)
