@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sva_core::{
-    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
+    Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
     PasidWidth, Plug,
 };
 use sva_devices::{
@@ -37,8 +37,7 @@ impl Rig {
         let spec = DeviceSpec { bdf, capabilities: Capabilities::sva(width) };
         let device =
             iommu.plug(Plug::new(spec).model(jobs.clone())).expect("the slot is free").device;
-        let handle: Arc<dyn AddressSpace> = space.handle();
-        let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
+        let bond = iommu.bind_device(&device, &space.handle(), Bind::new(())).expect("a bond");
         Self { device, jobs, bond }
     }
 }

@@ -9,8 +9,7 @@ use sva_core::error::BindError;
 use sva_core::event::Overlap;
 use sva_core::topology::PathPolicy;
 use sva_core::{
-    AddrRange, AddressSpace, Bdf, Bind, Bond, Device, Event, Features, Iommu, IommuConfig, Pasid,
-    Plug,
+    AddrRange, Bdf, Bind, Bond, Device, Event, Features, Iommu, IommuConfig, Pasid, Plug,
 };
 use sva_devices::{DataMover, DataMoverConfig, JobTracker};
 use sva_host::HostSpace;
@@ -70,8 +69,7 @@ impl Session {
         interrupts.check()?;
         let space = sva_host::attach(target.pid)?;
         interrupts.check()?;
-        let binding =
-            bind(&iommu, &device, &(space.clone() as Arc<dyn AddressSpace>), target.group)?;
+        let binding = bind(&iommu, &device, &space, target.group)?;
         let mover = DataMover::new(device.port(), jobs, DataMoverConfig::default());
         Ok(Self { binding, device: device.bdf(), iommu, mover, space })
     }
@@ -197,7 +195,7 @@ fn not_a_mover(fabric: &Fabric, movers: &[Mover], device: Bdf) -> Error {
 fn bind(
     iommu: &Iommu,
     device: &Device,
-    space: &Arc<dyn AddressSpace>,
+    space: &Arc<HostSpace>,
     group: bool,
 ) -> Result<Binding, Error> {
     let terms = Bind::new(()).features(Features { page_faults: true, ..Features::default() });

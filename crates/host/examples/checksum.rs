@@ -10,7 +10,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sva_core::{Access, AddressSpace, Bind, Features, Iommu, IommuConfig, Plug};
+use sva_core::{Access, Bind, Features, Iommu, IommuConfig, Plug};
 use sva_devices::{DataMover, DataMoverConfig, Descriptor, JobTracker};
 use sva_host::find_region;
 use sva_pci::{DEFAULT_TOML, Fabric};
@@ -43,12 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("process {pid} was stopped for {:?} to attach it", process.stop_time());
 
     // The bond ends when it is dropped, or when the process ends before.
-    let space: Arc<dyn AddressSpace> = process;
     let features = Features { page_faults: true, ..Features::default() };
     let terms = Bind::new(pid)
         .features(features)
         .on_exit(|end, pid| eprintln!("process {pid} is gone: {}", end.reason));
-    let bond = iommu.bind_device(&device, &space, terms)?;
+    let bond = iommu.bind_device(&device, &process, terms)?;
 
     let (begin, mut crc, mut done) = (Instant::now(), 0, 0);
     while done < range.len() {

@@ -7,7 +7,7 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use sva_core::{AddressSpace, Bind, Iommu, IommuConfig, Plug};
+//! use sva_core::{Bind, Iommu, IommuConfig, Plug};
 //! use sva_devices::{DataMover, DataMoverConfig, Descriptor, JobTracker};
 //! use sva_pci::{DEFAULT_TOML, Fabric};
 //!
@@ -17,8 +17,8 @@
 //! let jobs = JobTracker::new();
 //! let device = iommu.plug(Plug::new(fabric.devices()[0]).model(jobs.clone()))?.device;
 //!
-//! // This process, or any other by its number. A bind takes an `Arc<dyn AddressSpace>`.
-//! let process: Arc<dyn AddressSpace> = match sva_host::attach(std::process::id()) {
+//! // This process, or any other by its number.
+//! let process = match sva_host::attach(std::process::id()) {
 //!     Err(sva_host::AttachError::Unsupported(platform)) => return Ok(eprintln!("{platform}")),
 //!     attached => attached?,
 //! };

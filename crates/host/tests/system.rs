@@ -231,13 +231,8 @@ impl Slot {
     fn map(&mut self) {
         let (space, device) = (self.space(), self.system.device(&mut self.random));
         let iova = u64::from(self.value) << 32;
-        let request = MapRequest {
-            iova,
-            len: INNER,
-            space,
-            address: self.inner(),
-            permissions: Permissions::READ_WRITE,
-        };
+        let address = self.inner();
+        let request = MapRequest::new(iova, INNER, &space, address, Permissions::READ_WRITE);
         // Mapped before, or the device has just been pulled out and its group with it.
         if self.system.iommu.map(device.group(), &request).is_ok() {
             self.mappings.push((device.group(), iova));

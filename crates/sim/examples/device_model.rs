@@ -79,8 +79,8 @@ impl DeviceModel for Polling {
 }
 
 fn main() {
-    let exploration = Exploration { seeds: 0..200, steps: 2000, ..Exploration::default() };
-    let config = WorldConfig { message_faults: 0, ..WorldConfig::default() };
+    let exploration = Exploration::default().seeds(0..200).steps(2000);
+    let config = WorldConfig::default().message_faults(0);
     for (name, greedy) in [("the greedy device", true), ("the modest device", false)] {
         let make = || World::with_devices(config.clone(), move |_| Box::new(Polling::new(greedy)));
         let mut accesses = 0;

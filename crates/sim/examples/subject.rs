@@ -160,7 +160,7 @@ impl Subject for Lender {
 }
 
 fn main() {
-    let exploration = Exploration { seeds: 0..500, steps: 200, ..Exploration::default() };
+    let exploration = Exploration::default().seeds(0..500).steps(200);
     for (name, hasty) in [("the hasty driver", true), ("the patient driver", false)] {
         let mut events = 0;
         match exploration.run(|| Lender::new(hasty), |_, lender| events += lender.lines.len()) {

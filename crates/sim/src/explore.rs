@@ -9,14 +9,16 @@ use crate::choices::{Choices, Step};
 use crate::subject::Subject;
 use crate::watchdog::Watchdog;
 
-/// Which schedules are run.
+/// Which schedules are run: those of [`default`](Self::default), and what the methods with the
+/// names of the fields change.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Exploration {
-    /// The seeds, one run each.
+    /// The seeds (half-open), one run each.
     pub seeds: Range<u64>,
     /// Steps of each run.
     pub steps: usize,
-    /// Runs that are spent on shrinking a failure.
+    /// The most runs that are made to shrink a failure.
     pub shrink_runs: usize,
     /// How long a step may take. The program aborts after that, with a message that names the seed
     /// and the step: a step that waits for ever cannot be ended otherwise.
@@ -72,6 +74,26 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Exploration {
+    /// Sets [`seeds`](Self#structfield.seeds).
+    pub fn seeds(self, seeds: Range<u64>) -> Self {
+        Self { seeds, ..self }
+    }
+
+    /// Sets [`steps`](Self#structfield.steps).
+    pub fn steps(self, steps: usize) -> Self {
+        Self { steps, ..self }
+    }
+
+    /// Sets [`shrink_runs`](Self#structfield.shrink_runs).
+    pub fn shrink_runs(self, shrink_runs: usize) -> Self {
+        Self { shrink_runs, ..self }
+    }
+
+    /// Sets [`step_timeout`](Self#structfield.step_timeout).
+    pub fn step_timeout(self, step_timeout: Duration) -> Self {
+        Self { step_timeout, ..self }
+    }
+
     /// Runs one subject of `make` for each seed. `done` gets the seed and the subject of each run
     /// that has ended without a failure.
     ///
@@ -249,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_made_as_small_as_it_gets_and_can_be_run_again() {
-        let exploration = Exploration { seeds: 0..10, ..Exploration::default() };
+        let exploration = Exploration::default().seeds(0..10);
         let failure = exploration.run(Sequence::default, |_, _| {}).expect_err("there is one");
         assert_eq!((&failure.steps, failure.what.as_str()), (&vec![vec![3], vec![7]], "7 after 3"));
         assert_eq!(failure.lines, ["3", "7"]);

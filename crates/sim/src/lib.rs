@@ -5,7 +5,7 @@
 //! use sva_sim::{Exploration, World, WorldConfig};
 //!
 //! // Four devices, two containers, three address spaces. Each seed is one order of events.
-//! let exploration = Exploration { seeds: 0..4, steps: 500, ..Exploration::default() };
+//! let exploration = Exploration::default().seeds(0..4).steps(500);
 //! let make = || World::new(WorldConfig::default());
 //! let mut accesses = 0;
 //! exploration.run(make, |_seed, world| accesses += world.accesses())?;
@@ -28,6 +28,10 @@
 //! subjects, watched by `watchdog`; `link` and `device` are what a system is built from; `world` is
 //! a whole system with its oracle, and counts the `races` that it reaches.
 #![forbid(unsafe_code)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod choices;
 mod device;

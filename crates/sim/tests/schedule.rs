@@ -51,18 +51,13 @@ fn no_order_of_events_breaks_the_contract() {
     let steps = number("SVA_SCHEDULE_STEPS", 1500) as usize;
     // Every second run without resets and removals, and with few messages that fail: what takes
     // longer to come about is not cut short there.
-    let calm = WorldConfig {
-        containers: 1,
-        device_faults: false,
-        message_faults: 40,
-        ..WorldConfig::default()
-    };
+    let calm = WorldConfig::default().containers(1).device_faults(false).message_faults(40);
     let (mut races, mut made, mut accesses) = (Races::default(), 0, 0);
     for (config, seeds) in [
         (WorldConfig::default(), first..first + seeds.div_ceil(2)),
         (calm, first + seeds.div_ceil(2)..first + seeds),
     ] {
-        let found = explore(&config, &Exploration { seeds, steps, ..Exploration::default() });
+        let found = explore(&config, &Exploration::default().seeds(seeds).steps(steps));
         races.merge(&found.0);
         (made, accesses) = (made + found.1, accesses + found.2);
     }
@@ -205,8 +200,9 @@ impl Subject for Waits {
 fn a_smaller_run_that_waits_for_ever_ends_the_program_with_its_seed() {
     const INSIDE: &str = "SVA_SCHEDULE_WAITS";
     if std::env::var_os(INSIDE).is_some() {
-        let step_timeout = Duration::from_millis(500);
-        let _ = Exploration { seeds: 7..8, step_timeout, ..Exploration::default() }
+        let _ = Exploration::default()
+            .seeds(7..8)
+            .step_timeout(Duration::from_millis(500))
             .run(|| Waits(0), |_, _| {});
         return;
     }
@@ -253,9 +249,8 @@ fn a_failure_comes_with_a_recording_that_shows_it_again() {
     }
     let make =
         || World::with_devices(WorldConfig::default(), |_| Box::new(Hoarder(None, Vec::new())));
-    let failure = Exploration { seeds: 0..20, ..Exploration::default() }
-        .run(make, |_, _| {})
-        .expect_err("it holds what it has");
+    let failure =
+        Exploration::default().seeds(0..20).run(make, |_, _| {}).expect_err("it holds what it has");
     assert!(failure.what.contains("holds"), "{failure}");
     assert!(failure.steps.len() < 12, "{failure}");
     let (again, lines) = replay(&make, &failure.steps, true).expect_err("the same recording");

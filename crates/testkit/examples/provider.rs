@@ -185,8 +185,7 @@ fn read_by_a_device(space: &Arc<VecSpace>) -> Result<(), Box<dyn Error>> {
     let bdf = Bdf::new(0, 1, 0, 0).ok_or("no such device number")?;
     let capabilities = Capabilities::translating(PasidWidth::MAX, 8);
     let device = iommu.plug(DeviceSpec { bdf, capabilities })?.device;
-    let handle: Arc<dyn AddressSpace> = space.clone();
-    let bond = iommu.bind_device(&device, &handle, Bind::new(()))?;
+    let bond = iommu.bind_device(&device, space, Bind::new(()))?;
 
     let (port, pasid) = (device.port(), Some(bond.pasid()));
     port.write(pasid, BASE + 100, b"by its own pointers")?;

@@ -2,14 +2,13 @@
 //! beside one bare `process_vm_readv` of a page that is not there either.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::time::Instant;
 
 use sva_bench::row::{Goal, Rows};
 use sva_bench::system::{RemoteIoVec, read_process};
 use sva_core::pri::Histogram;
 use sva_core::pri::WorkerConfig;
-use sva_core::{AddressSpace, Bind, IommuConfig, Workers};
+use sva_core::{Bind, IommuConfig, Workers};
 use sva_testkit::PAGE;
 
 use super::fixture::{parts, requesting_device, system, us};
@@ -24,7 +23,7 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let mut target = Target::untouched((PAGES * PAGE) as usize)?;
     let iommu = system(IommuConfig::default());
     let device = requesting_device(&iommu, 0, 32, None)?;
-    let space: Arc<dyn AddressSpace> = sva_host::attach(target.pid())?;
+    let space = sva_host::attach(target.pid())?;
     let bond = iommu.bind_device(&device, &space, Bind::new(()))?;
     let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).most(1))?;
     let port = device.ats_port();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
-use sva_core::AddressSpace;
+use sva_host::HostSpace;
 
 use super::claim::{Claim, Figures};
 use super::failure::Failure;
@@ -58,7 +58,7 @@ impl Context {
     ///
     /// # Errors
     /// The child does not start, or its memory cannot be attached.
-    pub(super) fn process(&self) -> Result<(Process, Arc<dyn AddressSpace>), Failure> {
+    pub(super) fn process(&self) -> Result<(Process, Arc<HostSpace>), Failure> {
         let process = Process::start()?;
         let space = sva_host::attach(process.pid())?;
         Ok((process, space))

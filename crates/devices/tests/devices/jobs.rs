@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use sva_core::port::DmaCause;
 use sva_core::{
-    AddressSpace, AtsPort, Bdf, Bind, Capabilities, DeviceSpec, FaultReason, Features, Iommu,
-    IommuConfig, Pasid, PasidWidth, Plug,
+    AtsPort, Bdf, Bind, Capabilities, DeviceSpec, FaultReason, Features, Iommu, IommuConfig, Pasid,
+    PasidWidth, Plug,
 };
 use sva_devices::{Job, JobTracker, PortPool, TransferCause, TransferError};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection, RecordingSpace};
@@ -30,8 +30,7 @@ fn work_that_began_without_an_owner_issues_one_transaction() {
         panic!("not a fault")
     };
     assert_eq!(fault.reason, FaultReason::NotBound);
-    let next: Arc<dyn AddressSpace> = rig.log.clone();
-    let bond = rig.iommu.bind_device(&rig.device, &next, Bind::new(())).expect("a bond");
+    let bond = rig.iommu.bind_device(&rig.device, &rig.log, Bind::new(())).expect("a bond");
     assert_eq!(Some(bond.pasid()), pasid, "the device has one PASID bit");
     let stopped = |job: &Job<'_>| {
         let TransferError { done, cause: TransferCause::Stopped } = read(job).expect_err("stopped")
@@ -60,8 +59,7 @@ fn a_job_is_stopped_by_the_unbind_of_its_owner_and_reaches_no_later_one() {
     let other = MemorySpace::new();
     other.map(BASE, PAGE, Protection::READ_WRITE);
     let log = RecordingSpace::new(other.handle());
-    let handle: Arc<dyn AddressSpace> = log.clone();
-    let bond = rig.iommu.bind_device(&rig.device, &handle, Bind::new(())).expect("a bond");
+    let bond = rig.iommu.bind_device(&rig.device, &log, Bind::new(())).expect("a bond");
     assert_eq!(Some(bond.pasid()), pasid, "the device has one PASID bit");
     let second = rig.jobs.begin(&ports, pasid);
     assert_ne!(first.owner(), second.owner());

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use sva_core::{
-    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid,
-    PasidWidth, Plug,
+    Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, Pasid, PasidWidth, Plug,
 };
 use sva_devices::{
     Completion, DataMover, DataMoverConfig, Descriptor, JobTracker, Walker, WalkerConfig,
@@ -50,8 +49,7 @@ impl Rig {
         };
         let device =
             iommu.plug(Plug::new(spec).model(jobs.clone())).expect("the slot is free").device;
-        let handle: Arc<dyn AddressSpace> = log.clone();
-        let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
+        let bond = iommu.bind_device(&device, &log, Bind::new(())).expect("a bond");
         let mover = DataMover::new(device.port(), jobs.clone(), config);
         let walker = Walker::new(device.port(), jobs.clone(), WalkerConfig::default().chunk(256));
         Self {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bind, Bond};
+use sva_core::{Bind, Bond};
 use sva_devices::{
     Aborted, DataMover, DataMoverConfig, Descriptor, JobTracker, ListError, ListWalk, TransferCause,
 };
@@ -76,7 +76,6 @@ fn transfer_across_owners(mut rig: Rig, mover: &DataMover) -> TransferCause {
     let other = MemorySpace::new();
     other.map(BASE, 1024 * PAGE, Protection::READ_WRITE);
     let log = RecordingSpace::new(other.handle());
-    let handle: Arc<dyn AddressSpace> = log.clone();
     let mut next = None;
     let (pasid, mut first) = (rig.pasid, rig.bond.take());
     let error = mover
@@ -84,7 +83,7 @@ fn transfer_across_owners(mut rig: Rig, mover: &DataMover) -> TransferCause {
             first.take().expect("one step").unbind();
             next = Some(
                 rig.iommu
-                    .bind_device(&rig.device, &handle, Bind::new(()))
+                    .bind_device(&rig.device, &log, Bind::new(()))
                     .expect("the PASID is free again"),
             );
         })

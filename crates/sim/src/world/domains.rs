@@ -74,8 +74,7 @@ impl World {
             _ => Permissions::READ_WRITE,
         };
         let handle = space.space.handle();
-        let request =
-            MapRequest { iova: iovas.start, len, space: Arc::clone(&handle), address, permissions };
+        let request = MapRequest::new(iovas.start, len, &handle, address, permissions);
         let domain = self.domain(place);
         let (taken, ended) = (!domain.meeting(&iovas).is_empty(), space.ended);
         let empty = match place {

@@ -1,9 +1,7 @@
 //! Groups of one owner: MAP and UNMAP, BIND and UNBIND for all of them.
 
 use sva_core::error::{BindError, UnmapError};
-use sva_core::{
-    AddressSpace, Bind, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Permissions,
-};
+use sva_core::{Bind, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Permissions};
 
 use crate::demo::claim::Figures;
 use crate::demo::context::Context;
@@ -23,7 +21,7 @@ struct Shared<'a> {
     machine: &'a Machine,
     container: Container,
     process: Process,
-    space: std::sync::Arc<dyn AddressSpace>,
+    space: std::sync::Arc<sva_host::HostSpace>,
     buffer: Buffer,
     /// The first whole page of the buffer.
     address: u64,
@@ -83,14 +81,8 @@ impl Shared<'_> {
     }
 
     fn map(&mut self, context: &mut Context) -> Result<(), Failure> {
-        let (space, address) = (self.space.clone(), self.address);
-        self.container.map(&MapRequest {
-            iova: IOVA,
-            len: LEN,
-            space,
-            address,
-            permissions: Permissions::READ_WRITE,
-        })?;
+        let permissions = Permissions::READ_WRITE;
+        self.container.map(&MapRequest::new(IOVA, LEN, &self.space, self.address, permissions))?;
         let equal = self.reads(&[FIRST, SECOND], None)?;
         let figures = Figures::new().bytes("bytes", LEN);
         context.claim(

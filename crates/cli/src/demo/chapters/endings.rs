@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sva_core::error::{BindError, SpaceRefusal};
-use sva_core::{AddressSpace, Bind, Bond, EndReason, FaultReason};
+use sva_core::{Bind, Bond, EndReason, FaultReason};
+use sva_host::HostSpace;
 use sva_sync::atomic::{AtomicU64, Ordering};
 
 use crate::demo::child::untouched;
@@ -59,7 +60,7 @@ pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
 /// Binds with a handler that writes down what it sees.
 fn bind(
     machine: &Machine,
-    space: &Arc<dyn AddressSpace>,
+    space: &Arc<HostSpace>,
     drvdata: u64,
 ) -> Result<(Bond<u64>, Arc<Seen>), Failure> {
     let seen = Arc::new(Seen::default());
@@ -199,7 +200,7 @@ impl Image {
         machine: &Machine,
         execs: &mut Execs,
     ) -> Result<Bond<u64>, Failure> {
-        let space: Arc<dyn AddressSpace> = sva_host::attach(self.process.pid())?;
+        let space = sva_host::attach(self.process.pid())?;
         let drvdata = context.seed();
         let (bond, seen) = bind(machine, &space, drvdata)?;
         let port = machine.device(DEVICE)?.port();
@@ -234,7 +235,7 @@ impl Image {
     ) -> Result<(), Failure> {
         let device = machine.device(DEVICE)?;
         let old_tag = old.tag();
-        let space: Arc<dyn AddressSpace> = sva_host::attach(self.process.pid())?;
+        let space = sva_host::attach(self.process.pid())?;
         let refusal = machine.iommu.bind_device(device, &space, Bind::new(())).err();
         let held =
             matches!(refusal, Some(BindError::Space(SpaceRefusal::NoPasidLeft { in_use: 1, .. })));

@@ -73,13 +73,7 @@ fn into_a_bound_group(context: &mut Context) -> Result<(), Failure> {
     // Whole pages inside a buffer.
     let buffer = process.buffer(LEN + 4096, context.seed())?;
     let address = buffer.address.next_multiple_of(4096);
-    let request = MapRequest {
-        iova: IOVA,
-        len: LEN,
-        space: space.clone(),
-        address,
-        permissions: Permissions::READ_WRITE,
-    };
+    let request = MapRequest::new(IOVA, LEN, &space, address, Permissions::READ_WRITE);
     machine.iommu.map(group, &request)?;
     let bond = machine.iommu.bind_group(group, &space, Bind::new(()))?;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use sva_core::error::{BindError, BindGroupError, Refusal};
 use sva_core::event::Overlap;
 use sva_core::topology::{PathDefect, PathPolicy};
-use sva_core::{AddrRange, AddressSpace, Bdf, Bind, Event};
+use sva_core::{AddrRange, Bdf, Bind, Event};
+use sva_host::HostSpace;
 
 use crate::demo::claim::Figures;
 use crate::demo::context::Context;
@@ -81,7 +82,7 @@ fn root_port(acs: &str) -> String {
 /// A process with memory where a peer has its BAR.
 struct Overlapped {
     process: Process,
-    space: Arc<dyn AddressSpace>,
+    space: Arc<HostSpace>,
     buffer: Buffer,
     window: AddrRange,
     /// What is written into the window.

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use sva_core::pri::WorkerConfig;
-use sva_core::{AddressSpace, Bind, Bond, Device, IommuConfig, Pasid, Workers};
+use sva_core::space::SpaceHandle;
+use sva_core::{Bind, Bond, Device, IommuConfig, Pasid, Workers};
 use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_testkit::{MemorySpace, PAGE, Protection};
 
@@ -168,7 +169,7 @@ impl Fixture {
         device: &Device,
         slot: u64,
         space_name: SpaceName,
-        space: &Arc<dyn AddressSpace>,
+        space: &impl SpaceHandle,
         workload: Workload,
     ) -> Result<(), Failure> {
         let mut bind = Bind::new(());

@@ -41,8 +41,7 @@ use crate::region::Region;
 /// Made by [`attach`](crate::attach). All handles of one address space are one object. The space is
 /// monitored, and its anchor kept, as long as a handle exists.
 ///
-/// It converts to `Arc<dyn AddressSpace>` as any implementation of the trait does, which is what a
-/// bind takes: `let space: Arc<dyn AddressSpace> = sva_host::attach(pid)?;`
+/// A bind takes an `Arc` of it: `iommu.bind_device(&device, &sva_host::attach(pid)?, terms)?`.
 pub struct HostSpace {
     id: SpaceId,
     context: Arc<Context>,
