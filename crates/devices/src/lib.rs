@@ -92,6 +92,10 @@
 //! From low to high: `job`, [`spec`], then [`mover`] and [`walker`], which do not use each other.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod job;
 pub mod mover;
 pub mod spec;

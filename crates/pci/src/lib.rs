@@ -28,6 +28,10 @@
 //! | [`mirror`] | a real machine, as `sva-topology` reads it, as a fabric |
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod acs;
 pub mod fabric;
 pub mod mirror;

@@ -24,6 +24,10 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::disallowed_types, reason = "this crate wraps those types")]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod atomic;
 #[cfg_attr(loom, path = "barrier_loom.rs")]
 pub mod barrier;

@@ -45,6 +45,10 @@
 //! spaces share; `space` and `arena`. The other modules use the core only.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod arena;
 mod forwarding;
 pub mod iommu_groups;

@@ -57,6 +57,10 @@
 //! groups or traits.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod acs;
 #[cfg(any(test, feature = "proptest"))]
 pub mod arbitrary;

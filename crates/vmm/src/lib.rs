@@ -45,6 +45,10 @@
 //! Modules, from low to high: `provider`, then `address_space` and `device`, then `space`.
 #![forbid(unsafe_code)]
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod address_space;
 #[cfg(feature = "iommu")]
 mod device;
