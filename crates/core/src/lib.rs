@@ -1,10 +1,10 @@
 //! A software IOMMU: shared virtual addressing for devices made of software.
 //!
-//! It has the semantics of Linux' `iommu_sva_bind_device()`: a PASID says which address space a
-//! transaction belongs to, devices that cannot be isolated from one another form a group,
-//! containers share mappings and bindings, page requests bring pages in, and the end of a space is
-//! announced before its PASID is used again. It does no I/O, has no clock of its own, and never
-//! picks a provider of address spaces or a bus: you give it a [`Topology`] and [`AddressSpace`]s.
+//! It has the semantics of Linux' `iommu_sva_bind_device()`. A PASID says which address space a
+//! transaction belongs to. Devices that cannot be isolated from one another form a group.
+//! Containers share mappings and bindings. Page requests resolve pages that are not present. The
+//! exit handlers of a space run before its PASID is reused. The core does no I/O and has no clock;
+//! the bus ([`Topology`]) and the address spaces ([`AddressSpace`]) are given to it.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -36,9 +36,13 @@
 //!
 //! Start at [`Iommu`]. A device model issues transactions through a [`DmaPort`], or an [`AtsPort`]
 //! where it caches translations itself; both are a [`Port`]. A provider implements
-//! [`AddressSpace`]; a bus implements [`Topology`]. Errors are in [`error`], messages of ATS and PRI
-//! in [`ats`] and [`pri`].
+//! [`AddressSpace`], and a bus implements [`Topology`]. Errors are in [`error`]; messages of ATS
+//! and PRI are in [`ats`] and [`pri`]. `examples/driver.rs` is a larger program.
 #![forbid(unsafe_code)]
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 mod api;
 mod control;
@@ -85,7 +89,7 @@ pub mod ats {
 }
 
 /// The page request interface (PCIe 6.0, section 10.4): messages, wire layouts, groups and their
-/// owners, how long faults took.
+/// owners, and the latencies of page faults.
 pub mod pri {
     pub use crate::api::pri::*;
     pub use crate::control::{HandlerRegistration, PageRequestJob};
@@ -95,20 +99,20 @@ pub mod pri {
     pub use crate::protocol::pri::queue::PageCounts;
 }
 
-/// Bonds: what their owners learn, and unbinds that are not waited for.
+/// Bonds, the values that their handlers get, and unbinds in progress.
 pub mod bond {
     pub use crate::api::bond::{Bind, BondEnd, IsolationChange, UnbindReport};
     pub use crate::control::{Bond, GroupBond, GroupInfo, Unbinding};
 }
 
-/// Containers and mappings: what their operations answer.
+/// Containers and mappings, with the results of their operations.
 pub mod container {
     pub use crate::api::map::{MapRequest, Mapped, Unmapped};
     pub use crate::control::{Container, ContainerBound, Joined, Leaving};
     pub use crate::types::ids::ContainerId;
 }
 
-/// Devices that come, go and are reset.
+/// Devices: capabilities, hotplug, removal and reset.
 pub mod device {
     pub use crate::api::device::{
         Capabilities, DeviceOps, DeviceSpec, Feature, Features, PasidCapability,
@@ -117,25 +121,25 @@ pub mod device {
     pub use crate::table::Device;
 }
 
-/// Transactions: ports, their errors, faults.
+/// Ports, by which devices issue transactions, with their errors and faults.
 pub mod port {
     pub use crate::api::fault::{DmaCause, DmaError, Fault, FaultReason, HostFailure};
     pub use crate::dma::{AtomicWord, AtsPort, DmaPort, Pin, Port};
 }
 
-/// Why a request to the IOMMU was refused: one enum per operation, with the values in the variant.
+/// Errors of operations on the IOMMU: one enum per operation, with the values in the variant.
 pub mod error {
     pub use crate::api::error::*;
 }
 
-/// Events, and counts of what there is.
+/// Events, and counts of objects.
 pub mod event {
     pub use crate::api::config::ObjectCounts;
     pub use crate::api::event::{DrainedEvents, Event, Overlap};
     pub use crate::iotlb::IotlbUsage;
 }
 
-/// Links: what carries the messages of a device.
+/// Links, which carry the messages of ATS and PRI of a device.
 pub mod link {
     pub use crate::api::link::{DirectLink, Link, LinkEnds, ToDevice, ToIommu};
 }
@@ -146,7 +150,7 @@ pub mod pasid {
     pub use crate::types::ids::{Generation, Pasid, PasidTag, PasidWidth};
 }
 
-/// What a provider of address spaces implements and answers.
+/// The traits and values that a provider of address spaces uses.
 pub mod space {
     pub use crate::api::invalidation::Invalidation;
     pub use crate::api::space::{
@@ -155,7 +159,7 @@ pub mod space {
     };
 }
 
-/// What the core asks of the bus that its devices sit on.
+/// The traits and values of the bus.
 pub mod topology {
     pub use crate::api::topology::*;
     pub use crate::types::ids::RequesterId;

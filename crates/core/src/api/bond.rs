@@ -1,4 +1,4 @@
-//! What a bind asks for, and what its owner learns.
+//! Requests to bind, the values that their handlers get, and reports of unbinds.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -8,24 +8,25 @@ use crate::api::pri::PageRequestHandler;
 use crate::api::space::EndReason;
 use crate::types::ids::{Bdf, Pasid, SpaceId};
 
-/// What an exit handler learns.
+/// The end of a bound address space, as an exit handler gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BondEnd {
     /// The space that has ended.
     pub space: SpaceId,
-    /// Its PASID, held until its last bond is gone.
+    /// The PASID of the space. It is not reused before the last bond of the space is unbound.
     pub pasid: Pasid,
-    /// How it ended.
+    /// How the space ended.
     pub reason: EndReason,
 }
 
-/// What the owner of a device bond learns when its group grows (rule G4).
+/// The loss of a bound device's isolation, as an isolation handler gets it: another device was
+/// plugged into the group of the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IsolationChange {
     /// The bound device.
     pub device: Bdf,
-    /// The device that it is not isolated from any more. It is not bound and cannot reach the
-    /// space.
+    /// The new device. It is not bound and cannot reach the space by the PASID of the bond, but it
+    /// is not isolated from the bound device.
     pub newcomer: Bdf,
 }
 
@@ -37,10 +38,13 @@ pub(crate) type IsolationHandler = Arc<dyn Fn(&IsolationChange) + Send + Sync>;
 type OnExit<T> = Box<dyn FnOnce(&BondEnd, &T) + Send>;
 type OnIsolation<T> = Box<dyn Fn(&IsolationChange, &T) + Send + Sync>;
 
-/// What a bind asks for beside device and space.
+/// The terms of a bind: the features that the bond grants, its drvdata and its handlers.
 ///
-/// Handlers run with no lock of the core held, on a thread of the provider or on the one that
-/// unbinds. They may unbind any bond, their own included; such an unbind does not wait (rule U3).
+/// Handlers run with no lock of the core held, on a thread of the provider or on the thread that
+/// unbinds. A handler may unbind any bond, its own included. An unbind from inside a handler stops
+/// access and returns without waiting for the handler
+/// ([`UnbindReport::deferred`]).
+#[must_use = "it binds nothing by itself"]
 pub struct Bind<T> {
     pub(crate) features: Features,
     pub(crate) data: Arc<T>,
@@ -50,8 +54,8 @@ pub struct Bind<T> {
 }
 
 impl<T: Send + Sync + 'static> Bind<T> {
-    /// The default features, no handlers. `drvdata` belongs to the bond and is passed to its
-    /// handlers (rule B6).
+    /// Makes the terms of a bond with the default [`Features`] and without handlers. `drvdata`
+    /// belongs to the bond and is passed to its handlers.
     pub fn new(drvdata: T) -> Self {
         Self {
             features: Features::default(),
@@ -62,20 +66,21 @@ impl<T: Send + Sync + 'static> Bind<T> {
         }
     }
 
-    /// Grants these features instead of the default ones.
+    /// Sets the features that the bond grants.
     pub fn features(mut self, features: Features) -> Self {
         self.features = features;
         self
     }
 
-    /// Has `handler` run once when the space ends, unless the bond is unbound before (rule U4).
+    /// Sets the exit handler. It runs once when the space ends, and does not run if the bond is
+    /// unbound before. Accesses by the bond are aborted from the end of the space on.
     pub fn on_exit(mut self, handler: impl FnOnce(&BondEnd, &T) + Send + 'static) -> Self {
         self.on_exit = Some(Box::new(handler));
         self
     }
 
-    /// Has `handler` run when a device bond's device, alone in its group until then, gets a sibling
-    /// (rule G4).
+    /// Sets the isolation handler. It runs when the device of a device bond was alone in its group
+    /// and another device is plugged into that group.
     pub fn on_isolation_change(
         mut self,
         handler: impl Fn(&IsolationChange, &T) + Send + Sync + 'static,
@@ -84,8 +89,9 @@ impl<T: Send + Sync + 'static> Bind<T> {
         self
     }
 
-    /// Has `handler` get the page requests of this bond, by whole groups, instead of the provider
-    /// of the space: for page tables that the owner manages, such as a guest's.
+    /// Sets the page request handler. It gets the page request groups of this bond, which the
+    /// provider of the space resolves otherwise. It is for page tables that the owner of the bond
+    /// manages, such as those of a guest.
     pub fn on_page_requests(mut self, handler: Arc<dyn PageRequestHandler>) -> Self {
         self.on_pages = Some(handler);
         self
@@ -108,7 +114,7 @@ impl<T: Send + Sync + 'static> Bind<T> {
     }
 }
 
-/// drvdata that a container compares when a space is bound a second time (rule B5).
+/// drvdata that a container compares when a space is bound to it a second time.
 pub(crate) trait AnyData: Any + Send + Sync {
     fn same(&self, other: &dyn AnyData) -> bool;
 }
@@ -119,21 +125,23 @@ impl<T: PartialEq + Send + Sync + 'static> AnyData for T {
     }
 }
 
-/// What an unbind found and did.
+/// The result of an unbind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnbindReport {
-    /// It was asked from inside a callback: access has stopped, and the rest follows when those
-    /// callbacks have returned (rule U3).
+    /// The unbind was requested from inside a callback. Access has stopped; the other steps follow
+    /// when the callbacks of this thread have returned.
     pub deferred: bool,
-    /// Accesses that were in flight when access was stopped, and ranges in hand
-    /// ([`DmaPort::pin`](crate::DmaPort::pin)), each once; all are over, unless deferred.
+    /// The number of accesses that were in flight when access was stopped, and of pinned ranges
+    /// ([`DmaPort::pin`](crate::DmaPort::pin)), each counted once. All of them have ended, unless
+    /// the unbind is deferred.
     pub drained: usize,
-    /// Groups of page requests that waited and were answered as invalid (rule U1).
+    /// The number of page request groups that were outstanding and were answered with the response
+    /// code Invalid Request.
     pub page_groups: usize,
-    /// The space had ended before the unbind began.
+    /// Whether the space had ended before the unbind began.
     pub space_ended: bool,
-    /// The exit handler has run, or is running where deferred.
+    /// Whether the exit handler has run, or is running if the unbind is deferred.
     pub handler_ran: bool,
-    /// The system had ended the bond before: its device was removed, or its container closed.
+    /// Whether the bond had ended before, because its device was removed or its container closed.
     pub already_ended: bool,
 }

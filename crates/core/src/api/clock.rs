@@ -1,10 +1,11 @@
-//! Time, which the core does not have by itself.
+//! The clock trait: the core has no time of its own.
 
 use std::time::Duration;
 
-/// Tells the time; the core measures with it and finds what is overdue. Read often, from any
-/// thread: it neither blocks nor calls back.
+/// A monotonic clock, by which the core measures latencies and finds overdue messages.
+///
+/// The core reads it often, from any thread. An implementation neither blocks nor calls the core.
 pub trait Clock: Send + Sync {
-    /// The time since a moment that does not change. Never goes back.
+    /// The time since a fixed moment. It never decreases.
     fn now(&self) -> Duration;
 }

@@ -1,42 +1,46 @@
-//! Settings of an IOMMU, and counts of what it holds.
+//! Settings of an IOMMU, and counts of its objects.
 
 use std::time::Duration;
 
 use crate::types::ids::PasidWidth;
 
-/// Settings of an [`Iommu`](crate::Iommu): those of [`default`](Self::default), and what the methods
-/// with the names of the fields change.
+/// Settings of an [`Iommu`](crate::Iommu): the values of [`default`](Self::default), and what the
+/// methods with the names of the fields change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IommuConfig {
-    /// PASID bits that the IOMMU implements.
+    /// The PASID width that the IOMMU implements.
     pub pasid_width: PasidWidth,
-    /// IOVA bits: mappings end below 2^this. 1..=64.
+    /// The width of an I/O virtual address in bits, 1..=64. A mapping ends at or below
+    /// 2^`address_width`.
     pub address_width: u8,
-    /// Mappings that one domain may hold.
+    /// The most mappings of one domain.
     pub max_mappings: usize,
-    /// Events that the log keeps.
+    /// The most events that the log holds. When it is full, the oldest event is lost.
     pub event_capacity: usize,
-    /// Page requests that the queue holds before they are sorted.
+    /// The most page requests that the queue of the IOMMU holds.
     pub page_queue: usize,
-    /// Outstanding page requests that one device is allocated at the most, whatever its capacity:
-    /// a share of the queue, so that one device does not fill it.
+    /// The most outstanding page requests that are allocated to one device, whatever its capacity
+    /// (Outstanding Page Request Allocation; PCIe 6.0, section 10.5.2.5). It is a share of the
+    /// queue, so that one device does not fill it.
     pub page_requests_each: u32,
-    /// Translations that the cache of one device holds.
+    /// The most translations in the address translation cache of one device.
     pub atc_entries: usize,
-    /// Translation requests that one device may have outstanding: asked, and their answer neither
-    /// collected nor given up. At least one.
+    /// The most outstanding translation requests of one device, at least 1. A request is
+    /// outstanding until its answer is collected or given up.
     pub translation_requests_each: usize,
-    /// Bytes that the translation cache of the IOMMU (IOTLB) takes, for all spaces that can be
-    /// accessed in place, with the first bond of such a space; rounded down to a power of two. It
-    /// holds a translation for each 48 of them, and more with some luck.
+    /// The size of the IOTLB in bytes, rounded down to a power of two. It is one cache for all
+    /// spaces that can be accessed in place, and is allocated by the first bond of such a space.
+    /// A line of 64 bytes holds two translations; count on one translation per 48 bytes.
     pub iotlb_bytes: usize,
-    /// For how long the completion of an invalidation is awaited, each time. Hardware may take a
-    /// minute (PCIe 6.0, section 10.3.1); needs a clock.
+    /// How long the IOMMU waits for the completion of an invalidation before it sends the
+    /// invalidation again. Hardware may take a minute (PCIe 6.0, section 10.3.1). Without a clock
+    /// there is no limit.
     pub invalidation_limit: Duration,
-    /// How often an invalidation is sent before the device is cut off: 1 or more.
+    /// How many times an invalidation is sent before the device is cut off: 1 or more.
     pub invalidation_tries: u8,
-    /// For how long a device awaits the response to a group of page requests; needs a clock.
+    /// How long a device waits for the response to a page request group. Without a clock there is
+    /// no limit.
     pub response_limit: Duration,
 }
 
@@ -103,10 +107,11 @@ impl IommuConfig {
 }
 
 impl Default for IommuConfig {
-    /// 20 PASID bits, 48 IOVA bits, 65,535 mappings a domain, 1,024 events, 4,096 page requests of
-    /// which a device has 512, 1,024 translations and 1,024 translation requests a device, 4 MiB
-    /// for the IOTLB; an invalidation is awaited for a second and sent twice, a response for
-    /// ten seconds.
+    /// 20 PASID bits; 48 bits of I/O virtual address; 65,535 mappings per domain; 1,024 events;
+    /// 4,096 page requests, of which a device has 512; 1,024 translations and 1,024 outstanding
+    /// translation requests per device; 4 MiB of IOTLB. The IOMMU waits one second for the
+    /// completion of an invalidation, which it sends twice, and a device waits ten seconds for the
+    /// response to a page request group.
     fn default() -> Self {
         Self {
             pasid_width: PasidWidth::MAX,
@@ -125,30 +130,30 @@ impl Default for IommuConfig {
     }
 }
 
-/// How many objects of each kind there are; all are zero in a system that has been taken down
-/// without a leak.
+/// The number of objects of each kind. All are zero in a system that has been taken down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ObjectCounts {
-    /// Devices plugged in.
+    /// Devices that are plugged in.
     pub devices: usize,
-    /// Groups.
+    /// IOMMU groups.
     pub groups: usize,
     /// Containers.
     pub containers: usize,
-    /// Bonds, those included that are being unbound.
+    /// Bonds, including those that are being unbound.
     pub bonds: usize,
     /// Address spaces with at least one bond.
     pub spaces: usize,
     /// PASIDs in use.
     pub pasids: u32,
-    /// Page requests that are queued or belong to a group that is not complete.
+    /// Page requests that are in the queue, or belong to a page request group whose last request
+    /// has not arrived.
     pub page_requests: usize,
-    /// Groups of page requests that are not answered.
+    /// Page request groups without a response.
     pub page_groups: usize,
-    /// Invalidations that a device has not completed.
+    /// Invalidations that are sent and not completed.
     pub invalidations: usize,
-    /// What devices have under way themselves: translation requests, translated requests, groups
-    /// that they wait for.
+    /// Outstanding work of devices: translation requests, translated requests, and page request
+    /// groups whose response they wait for.
     pub device_work: usize,
 }

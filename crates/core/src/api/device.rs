@@ -1,4 +1,4 @@
-//! Devices: what they can do, and what the core asks of their models.
+//! Capabilities of devices, features of bonds, and the trait that device models implement.
 
 use std::fmt;
 
@@ -7,79 +7,79 @@ use crate::types::ids::{Bdf, PasidTag, PasidWidth};
 /// The PASID capability (PCIe 6.0, section 7.8.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PasidCapability {
-    /// PASID bits that the device can issue.
+    /// The width of the PASIDs that the device can issue (Max PASID Width).
     pub width: PasidWidth,
-    /// Execute Permission Supported.
+    /// Whether it can issue execute requests (Execute Permission Supported).
     pub execute: bool,
-    /// Privileged Mode Supported.
+    /// Whether it can issue privileged requests (Privileged Mode Supported).
     pub privileged: bool,
 }
 
-/// What a device can do.
+/// The capabilities of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Capabilities {
-    /// PASID; without it the device issues only transactions without PASID.
+    /// The PASID capability. Without it the device issues only transactions without a PASID.
     pub pasid: Option<PasidCapability>,
-    /// Address translation services.
+    /// Whether it has address translation services (ATS; PCIe 6.0, section 10.5.1).
     pub ats: bool,
-    /// Page request interface: outstanding page requests that it can have.
+    /// The page request interface, with its Outstanding Page Request Capacity (PCIe 6.0, section
+    /// 10.5.2.4). It needs `ats`.
     pub pri: Option<u32>,
-    /// Responses to its page requests are to name their PASID (PRG Response PASID Required, PCIe
-    /// 6.0, section 10.5.2.3).
+    /// Whether responses to its page requests have to carry their PASID (PRG Response PASID
+    /// Required; PCIe 6.0, section 10.5.2.3).
     pub response_pasid: bool,
-    /// It can wait for a page fault (by PRI or by a means of its own).
+    /// Whether it can wait for the resolution of a page fault, by PRI or by other means.
     pub page_faults: bool,
 }
 
 impl Capabilities {
-    /// PASIDs of `width` bits, page faults, and nothing else.
+    /// PASIDs of `width` and page faults, without ATS and PRI.
     pub const fn sva(width: PasidWidth) -> Self {
         let pasid = Some(PasidCapability { width, execute: false, privileged: false });
         Self { pasid, ats: false, pri: None, response_pasid: false, page_faults: true }
     }
 
-    /// As [`sva`](Self::sva), with address translation services and `requests` outstanding page
-    /// requests, whose responses name their PASID.
+    /// What [`sva`](Self::sva) has, with ATS, and PRI for `requests` outstanding page requests
+    /// whose responses carry their PASID.
     pub const fn translating(width: PasidWidth, requests: u32) -> Self {
         Self { ats: true, pri: Some(requests), response_pasid: true, ..Self::sva(width) }
     }
 }
 
-/// A device as it is plugged in.
+/// The address and the capabilities of a device that is to be plugged in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceSpec {
-    /// Where it sits.
+    /// The address of the function.
     pub bdf: Bdf,
-    /// What it can do.
+    /// Its capabilities.
     pub capabilities: Capabilities,
 }
 
-/// What a bond is to grant beyond reading and writing as a user.
+/// What a bond grants in addition to reading and writing in user mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Features {
     /// Execute requests.
     pub execute: bool,
     /// Privileged requests.
     pub privileged: bool,
-    /// Absent pages are resolved. Without it a miss aborts (rule F6), also where the device asked
-    /// to wait.
+    /// Resolution of pages that are not present. Without it an access to such a page is aborted,
+    /// also where the device can wait.
     pub page_faults: bool,
 }
 
 impl Features {
-    /// Reading and writing of present pages, and no more.
+    /// Reading and writing of present pages only.
     pub const NONE: Self = Self { execute: false, privileged: false, page_faults: false };
 }
 
 impl Default for Features {
-    /// Page faults, as shared virtual addressing lives by them; neither execute nor privileged
-    /// requests.
+    /// Page faults, which shared virtual addressing needs; neither execute nor privileged requests.
     fn default() -> Self {
         Self { page_faults: true, ..Self::NONE }
     }
 }
 
-/// The name of one of [`Features`].
+/// One of [`Features`], for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Feature {
     /// Execute requests.
@@ -100,12 +100,13 @@ impl fmt::Display for Feature {
     }
 }
 
-/// What the core tells a device model. Called with no lock of the core held; a call may come from
-/// any thread.
+/// Calls of the core to a device model.
+///
+/// They come from any thread, with no lock of the core held.
 pub trait DeviceOps: Send + Sync {
-    /// The device is to stop issuing this PASID (the first step of an unbind, rule U1). Returns
-    /// without waiting for descriptors that are under way: the core waits for their accesses
-    /// itself.
+    /// Stops the device from issuing transactions with this PASID for this owner: the first step of
+    /// an unbind. An implementation does not wait for descriptors in flight; the core waits for
+    /// their accesses.
     fn stop_pasid(&self, tag: PasidTag) {
         let _ = tag;
     }

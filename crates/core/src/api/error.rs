@@ -1,4 +1,4 @@
-//! Why a request to the IOMMU was refused: one enum per operation, the values in the variant.
+//! Errors of operations on the IOMMU: one enum per operation, with the values in the variant.
 
 mod bind;
 mod map;
@@ -16,10 +16,10 @@ pub use map::{MapError, UnmapError};
 pub use member::{JoinError, LeaveError, PlugError, RemoveError};
 pub use services::{DomainOf, HandlerError, ResetError, Service, ServiceError};
 
-/// Another member of a device's group, and why it cannot be isolated.
+/// Another member of a device's group, and why the two cannot be isolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sibling {
-    /// Which device.
+    /// The other member.
     pub device: Bdf,
     /// Why the two share a group.
     pub because: SharedBecause,
@@ -31,7 +31,7 @@ impl fmt::Display for Sibling {
     }
 }
 
-/// Writes a list with commas, since error messages name everything that they are about.
+/// Writes a list with commas, for error messages that name several devices.
 pub(crate) struct List<'a, T>(pub(crate) &'a [T]);
 
 impl<T: fmt::Display> fmt::Display for List<'_, T> {

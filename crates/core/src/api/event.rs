@@ -1,4 +1,4 @@
-//! Events: what the owner of the system may want to know.
+//! Events, which the IOMMU logs for the owner of the system.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use crate::api::space::EndReason;
 use crate::types::ids::{Bdf, Pasid, PasidTag, SpaceId};
 use crate::types::range::AddrRange;
 
-/// Something that the owner of the system may want to know. Its text is one line.
+/// An entry of the event log. Its text is one line, with addresses in hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A transaction was aborted, or a page request was answered as invalid.
+    /// A transaction was aborted, or a page request was answered with Invalid Request.
     Fault(Fault),
-    /// A peer's window caught a transaction before the IOMMU saw it.
+    /// A transaction did not reach the IOMMU, because a peer's window decoded its address.
     Misrouted {
         /// The device that issued it.
         device: Bdf,
@@ -23,23 +23,23 @@ pub enum Event {
         range: AddrRange,
         /// The port or device that decoded them.
         decoder: Bdf,
-        /// Whether a BAR answered; without one the transaction is lost.
+        /// Whether a BAR decoded it. If not, the transaction is lost in the window of a bridge.
         claimed: bool,
     },
-    /// A bond or a mapping has memory at addresses that a peer decodes.
+    /// A bond or a mapping has memory at addresses that a peer decodes before the IOMMU.
     Overlap(Overlap),
     /// An address space has ended.
     SpaceEnded {
         /// The space.
         space: SpaceId,
-        /// Its PASID, in use until its last bond is gone.
+        /// Its PASID. It is not reused before the last bond of the space is unbound.
         pasid: Pasid,
-        /// How it ended.
+        /// How the space ended.
         reason: EndReason,
         /// The number of bonds that it had.
         bonds: usize,
     },
-    /// An exit handler panicked; it counts as run.
+    /// An exit handler panicked. It is not run again.
     HandlerPanicked {
         /// The space that had ended.
         space: SpaceId,
@@ -69,34 +69,35 @@ pub enum Event {
         /// The earlier owner.
         tag: PasidTag,
     },
-    /// A device did not complete invalidations in time. They are sent again, or it is cut off.
+    /// A device did not complete invalidations in time. They are sent again, or the device is cut
+    /// off.
     InvalidationsOverdue {
         /// The device.
         device: Bdf,
         /// The number of invalidations.
         invalidations: u64,
     },
-    /// A device did not complete invalidations in time, however often they were sent. Nothing of it
-    /// gets through until it is reset.
+    /// A device was cut off: it did not complete invalidations in time although they were sent
+    /// repeatedly. Its transactions are aborted until it is reset.
     CutOff {
         /// The device.
         device: Bdf,
     },
-    /// Groups of page requests of a device got no response in time; their indexes are not used
-    /// again before a reset.
+    /// Page request groups of a device got no response in time. Their indexes are not used again
+    /// before a reset of the device.
     ResponseOverdue {
         /// The device.
         device: Bdf,
         /// The number of groups.
         groups: usize,
     },
-    /// Slow spaces occupy as many worker threads as there may be, and page requests of other spaces
-    /// wait for one. Logged once by each [`Workers`](crate::Workers).
+    /// Slow spaces occupy the largest number of worker threads, and page requests of other spaces
+    /// wait. Logged once by each [`Workers`](crate::Workers).
     WorkersExhausted {
         /// The number of threads.
         threads: usize,
     },
-    /// The host failed during an access; the transfer ended there.
+    /// A call to the host failed during an access, which ended the transfer.
     HostFailure {
         /// The device that issued it.
         device: Bdf,
@@ -163,9 +164,9 @@ impl fmt::Display for Event {
 /// Memory at addresses that a peer decodes before the IOMMU sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overlap {
-    /// The device whose transactions would be caught.
+    /// The device whose transactions to these addresses do not reach the IOMMU.
     pub device: Bdf,
-    /// The addresses at which there is memory as well.
+    /// The addresses.
     pub range: AddrRange,
     /// The port or device that decodes them.
     pub decoder: Bdf,
@@ -181,12 +182,12 @@ impl fmt::Display for Overlap {
     }
 }
 
-/// What the log held.
+/// The contents of the event log since the last drain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DrainedEvents {
-    /// Oldest first.
+    /// The events, oldest first.
     pub events: Vec<Event>,
-    /// How many older events were lost since the last drain because the log was full.
+    /// The number of older events that were lost because the log was full.
     pub lost: u64,
 }
 

@@ -1,5 +1,4 @@
-//! What a transaction can come to: a fault (data, for the device and the event log) or a host
-//! failure (an error of the machine below).
+//! Faults, which are data for the device and the event log, and failures of the host below.
 
 use std::fmt;
 use std::io;
@@ -31,33 +30,33 @@ pub enum FaultReason {
     NoDomainMapping,
     /// The range wraps past the top of the address space.
     Wraps,
-    /// The device is gone.
+    /// The device has been removed.
     DeviceRemoved,
-    /// The device is being reset, or was cut off because it did not answer; a reset lets it in
-    /// again.
+    /// The device is being reset, or was cut off because it did not complete invalidations. After a
+    /// reset its transactions are accepted again.
     DeviceBlocked,
-    /// A request with a translated address from a device whose address translation services are
+    /// The request has a translated address, and the address translation services of the device are
     /// off.
     TranslatedRefused,
-    /// This port on the way stops requests with translated addresses (ACS Translation Blocking).
+    /// This port on the path blocks requests with translated addresses (ACS Translation Blocking).
     TranslationBlocked(Bdf),
-    /// The translated address is no place in the memory of the space: the translation is not, or no
-    /// longer, the space's.
+    /// The translated address is not in the memory of the space: the translation is not valid, or
+    /// no longer.
     NoSuchFrame,
-    /// The IOMMU did not look at the device's translation request.
+    /// The IOMMU refused the translation request of the device without a look-up.
     Untranslatable(TranslationRefusal),
-    /// The page was asked for and the answer was not success.
+    /// The response to the page request was not Success.
     PageRefused(ResponseCode),
-    /// There is no translation for this access, and the device cannot ask for the page.
+    /// There is no translation for this access, and the device cannot request the page.
     NoTranslation,
-    /// A translation or a page was asked for, and no answer came in time.
+    /// A translation or a page was requested, and no answer arrived in time.
     TimedOut,
-    /// The memory, or some of it, cannot be accessed in place.
+    /// The memory, or a part of it, cannot be accessed in place.
     NotInPlace,
-    /// The memory cannot be accessed in place, so that an operation on it would not be atomic
-    /// against its owner's.
+    /// The memory cannot be accessed in place, so an operation on it would not be atomic with
+    /// respect to accesses by the owner of the memory.
     NoAtomics,
-    /// An atomic operation at an address that is not a multiple of its size.
+    /// The address of an atomic operation is not a multiple of its size.
     Misaligned,
     /// A peer's window decoded the address and the peer aborted the request.
     PeerAbort(Bdf),
@@ -108,7 +107,7 @@ impl fmt::Display for FaultReason {
     }
 }
 
-/// An aborted transaction, as the device and the event log see it.
+/// An aborted transaction, as the device and the event log get it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fault {
     /// The device that issued it.
@@ -117,7 +116,7 @@ pub struct Fault {
     pub pasid: Option<Pasid>,
     /// The first address that was not accessed.
     pub address: u64,
-    /// What it wanted: the kind of the access, without [`PRIVILEGED`](Access::PRIVILEGED) and
+    /// The kind of the access, without [`PRIVILEGED`](Access::PRIVILEGED) and
     /// [`PRESENT_ONLY`](Access::PRESENT_ONLY).
     pub access: Access,
     /// Why it was aborted.
@@ -146,13 +145,13 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A call to the machine below failed for a reason that says nothing about the address.
+/// A call to the host failed for a reason that does not depend on the address.
 #[derive(Debug, thiserror::Error)]
 #[error("{call} failed: {source}")]
 pub struct HostFailure {
     /// The call, such as `process_vm_readv`.
     pub call: &'static str,
-    /// What it answered.
+    /// Its error.
     pub source: io::Error,
 }
 
@@ -160,36 +159,36 @@ pub struct HostFailure {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DmaCause {
-    /// The transaction was aborted; also in the event log.
+    /// The transaction was aborted. The fault is also in the event log.
     #[error("{0}")]
     Fault(Fault),
-    /// The machine below failed.
+    /// A call to the host failed.
     #[error(transparent)]
     Host(HostFailure),
-    /// The device model passed a buffer whose length is not the sum of the pieces.
+    /// The length of the buffer is not the sum of the lengths of the segments.
     #[error("the pieces are {pieces} bytes and the buffer is {buffer}")]
     Length {
-        /// The sum of the pieces; saturating.
+        /// The sum of the lengths of the segments, saturating.
         pieces: u64,
-        /// The buffer's length.
+        /// The length of the buffer.
         buffer: u64,
     },
 }
 
-/// A transfer that ended early: what was done, and why no more.
+/// A transfer that ended early, with the bytes that were transferred and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("after {done} bytes: {cause}")]
 pub struct DmaError {
-    /// Bytes transferred before the end, exactly; in a gather or scatter counted over all pieces in
-    /// order.
+    /// The exact number of bytes that were transferred. In a gather or scatter it is counted over
+    /// all segments in order.
     pub done: u64,
-    /// Why it ended.
+    /// Why the transfer ended.
     #[source]
     pub cause: DmaCause,
 }
 
 impl DmaError {
-    /// The fault, where it was one.
+    /// The fault, if the cause is one.
     pub fn fault(&self) -> Option<Fault> {
         match self.cause {
             DmaCause::Fault(fault) => Some(fault),

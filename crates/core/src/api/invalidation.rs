@@ -1,4 +1,4 @@
-//! What a change of a space waits for: that nothing uses any more what it takes away.
+//! Invalidations, by which a change of a space waits for the users of the old translation.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,21 +8,25 @@ use sva_sync::{Mutex, this_thread};
 use crate::quiesce::{Change, GracePeriod, InvalidationHost, PinnedRange, SpaceUsers};
 use crate::types::range::AddrRange;
 
-/// An invalidation in progress; see [`SpaceWatcher::invalidate`](crate::SpaceWatcher::invalidate).
-#[must_use = "the change of the space is over when this is"]
+/// An invalidation in progress, as
+/// [`SpaceWatcher::invalidate`](crate::SpaceWatcher::invalidate) starts it.
+///
+/// When it is over, no access through the IOTLB, no pin and no device uses the old translation.
+#[must_use = "the change of the space has to wait for it"]
 pub struct Invalidation {
     /// Accesses through the IOTLB.
     accesses: GracePeriod,
-    /// Most invalidations have none of this.
+    /// Pins and devices; `None` for most invalidations.
     long_lived: Option<Box<Mutex<LongLived>>>,
 }
 
-/// Uses that may last: pins, and devices that keep translations.
+/// Users that may hold a translation for long: pins, and devices that cache translations.
 #[derive(Default)]
 struct LongLived {
-    /// Ranges whose pins are looked for when the accesses are over: by then all are known.
+    /// Ranges whose pins are searched when the accesses are over. An access in flight may still
+    /// pin a range, so an earlier search could miss a pin.
     unsearched: Vec<PinSearch>,
-    /// Changes that wait for devices and for pins.
+    /// The waits for devices and for pins.
     changes: Vec<Arc<Change>>,
 }
 
@@ -34,7 +38,7 @@ pub(crate) struct PinSearch {
 }
 
 impl Invalidation {
-    /// Nothing was cached.
+    /// An invalidation that is over: no translation was cached.
     pub fn none() -> Self {
         Self::new(GracePeriod::default(), None, None)
     }
@@ -53,8 +57,8 @@ impl Invalidation {
         Self { accesses, long_lived }
     }
 
-    /// Joins this one and another one: one barrier will do for what both invalidate, and so for
-    /// many pages at once.
+    /// Joins two invalidations. Both then share one memory barrier, which makes the invalidation of
+    /// many ranges cheaper.
     pub fn and(mut self, other: Self) -> Self {
         self.accesses.and(other.accesses);
         match (&mut self.long_lived, other.long_lived) {
@@ -65,7 +69,7 @@ impl Invalidation {
         self
     }
 
-    /// Whether nothing uses what was invalidated any more. Does not block.
+    /// Whether nothing uses the old translation any more. Does not block.
     pub fn is_over(&self) -> bool {
         let Some(uses) = &self.long_lived else { return self.accesses.is_over() };
         let mut uses = uses.lock();
@@ -75,10 +79,11 @@ impl Invalidation {
         }
     }
 
-    /// Blocks until [`is_over`](Self::is_over). A device that does not answer is cut off when its
-    /// time is over, where the system has a clock; without one this waits for the device.
+    /// Blocks until [`is_over`](Self::is_over). A device that does not complete its invalidations
+    /// in time is cut off if the system has a clock; without a clock the call blocks until the
+    /// device completes them.
     ///
-    /// A range that the calling thread has pinned itself is not waited for.
+    /// The call does not wait for ranges that the calling thread has pinned.
     pub fn wait(self) {
         self.accesses.wait();
         let Some(uses) = self.long_lived else { return };
@@ -98,8 +103,8 @@ impl LongLived {
         self.changes.iter().all(|change| change.is_over())
     }
 
-    /// Waits for pins from now on. The accesses by which ranges were pinned are over. What the
-    /// calling thread has pinned itself is left out: to wait for that would be to wait for ever.
+    /// Adds a wait for each pin of the ranges. The accesses by which ranges were pinned are over.
+    /// Pins of the calling thread are left out: a wait for them would never end.
     fn search_pins(&mut self) {
         for PinSearch { host, users, range } in self.unsearched.drain(..) {
             let change = Change::new(host);

@@ -1,4 +1,4 @@
-//! What carries messages between a device and the IOMMU.
+//! Links, which carry the messages of ATS and PRI between a device and the IOMMU.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,48 +9,52 @@ use crate::api::ats::{
 use crate::api::pri::{PageRequest, PageResponse, StopMarker};
 use crate::types::ids::Bdf;
 
-/// What a device says to the IOMMU, beside its memory requests.
+/// A message from a device to the IOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ToIommu {
-    /// It asks what an address means.
+    /// A translation request (PCIe 6.0, section 10.2.2).
     Translate(TranslationRequest),
-    /// It has forgotten what it was told to.
+    /// The completion of an invalidation (PCIe 6.0, section 10.3.2).
     Invalidated(InvalidationCompletion),
-    /// It asks for a page.
+    /// A page request (PCIe 6.0, section 10.4.1).
     Page(PageRequest),
-    /// It has stopped to use a PASID.
+    /// A stop marker: the device has stopped using a PASID (PCIe 6.0, section 10.4.1.2.1).
     Stop(StopMarker),
 }
 
-/// What the IOMMU says to a device.
+/// A message from the IOMMU to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ToDevice {
-    /// What an address means.
+    /// The completion of a translation request (PCIe 6.0, section 10.2.3).
     Translated(TranslationCompletion),
-    /// Forget translations.
+    /// An invalidation request (PCIe 6.0, section 10.3.1).
     Invalidate(InvalidationRequest),
-    /// What came of a group of page requests.
+    /// The response to a page request group (PCIe 6.0, section 10.4.2).
     Response(PageResponse),
 }
 
-/// Carries the messages of one device, both ways. Called with no lock of the core held, from any
-/// thread; it is not to block, since other messages of the device may wait behind the call.
+/// Carries the messages of one device in both directions.
 ///
-/// Page requests and stop markers of a device arrive in the order in which they were sent;
-/// everything else may come late, never, twice or in another order, and what is wrong in it
-/// is refused and counted by whoever gets it. Holding a message back longer than its limit ends as
-/// losing it does.
+/// The methods are called from any thread, with no lock of the core held. They must not block,
+/// since other messages of the device may wait for the call to return.
+///
+/// An implementation delivers the page requests and stop markers of a device in the order in which
+/// they were sent. It may deliver any other message late, twice, in another order, or not at all;
+/// the receiver refuses and counts messages that are not valid. A message that is delivered after
+/// its time limit has the effect of a lost message.
 pub trait Link: Send + Sync {
-    /// The device has sent `message`, which is to come to [`LinkEnds::to_iommu`], now or later.
+    /// Takes a message that the device has sent. The link delivers it with
+    /// [`LinkEnds::to_iommu`], now or later.
     fn upstream(&self, ends: &LinkEnds, message: ToIommu);
 
-    /// The IOMMU has sent `message`, which is to come to [`LinkEnds::to_device`], now or later.
+    /// Takes a message that the IOMMU has sent. The link delivers it with
+    /// [`LinkEnds::to_device`], now or later.
     fn downstream(&self, ends: &LinkEnds, message: ToDevice);
 }
 
-/// Hands every message over at once, on the thread that sends it.
+/// A link that delivers each message at once, on the thread that sends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DirectLink;
 
@@ -64,17 +68,19 @@ impl Link for DirectLink {
     }
 }
 
-/// Takes the messages of one device and acts on them; see [`LinkEnds`].
+/// The receiver of the messages of one device; see [`LinkEnds`].
 pub(crate) trait MessageEndpoint: Send + Sync {
-    /// A message of the device has come to the IOMMU.
+    /// Handles a message of the device at the IOMMU.
     fn upstream(&self, message: ToIommu);
 
-    /// A message of the IOMMU has come to the device.
+    /// Handles a message of the IOMMU at the device.
     fn downstream(&self, message: ToDevice);
 }
 
-/// Where the messages of one device are delivered. It keeps neither the system nor the device
-/// alive; a message that comes too late for them is dropped.
+/// The two ends of a link, to which the messages of one device are delivered.
+///
+/// It keeps neither the IOMMU nor the device alive. A message that is delivered after they are
+/// gone is dropped.
 #[derive(Clone)]
 pub struct LinkEnds {
     device: Bdf,
@@ -91,13 +97,13 @@ impl LinkEnds {
         self.device
     }
 
-    /// Delivers a message of the device to the IOMMU, which acts on it on this thread. Does not
+    /// Delivers a message of the device to the IOMMU, which handles it on this thread. Does not
     /// block.
     pub fn to_iommu(&self, message: ToIommu) {
         self.endpoint.upstream(message);
     }
 
-    /// Delivers a message of the IOMMU to the device, which acts on it on this thread. Does not
+    /// Delivers a message of the IOMMU to the device, which handles it on this thread. Does not
     /// block.
     pub fn to_device(&self, message: ToDevice) {
         self.endpoint.downstream(message);

@@ -1,4 +1,4 @@
-//! What MAP and UNMAP ask for, and what they answer.
+//! Requests and results of MAP and UNMAP.
 
 use std::sync::Arc;
 
@@ -7,26 +7,26 @@ use crate::api::space::{AddressSpace, SpaceHandle};
 use crate::types::access::Permissions;
 use crate::types::range::AddrRange;
 
-/// What a MAP asks for.
+/// A request to map memory of an address space into a domain, for transactions without a PASID.
 #[derive(Clone)]
 pub struct MapRequest {
-    /// First I/O virtual address; a multiple of the page size.
+    /// The first I/O virtual address; a multiple of 4 KiB.
     pub iova: u64,
-    /// Bytes; a multiple of the page size.
+    /// The length in bytes; a multiple of 4 KiB.
     pub len: u64,
     /// The space whose memory is mapped. The mapping does not keep it alive.
     pub space: Arc<dyn AddressSpace>,
-    /// First address in that space; a multiple of the page size.
+    /// The first address in that space; a multiple of 4 KiB.
     pub address: u64,
-    /// What devices may do: [`READ`](Permissions::READ), [`WRITE`](Permissions::WRITE) or both.
-    /// Execute requests carry a PASID by definition, so [`EXECUTE`](Permissions::EXECUTE) permits
-    /// nothing here.
+    /// What devices may do there: [`READ`](Permissions::READ), [`WRITE`](Permissions::WRITE) or
+    /// both. Execute requests carry a PASID by definition, so [`EXECUTE`](Permissions::EXECUTE)
+    /// permits nothing here.
     pub permissions: Permissions,
 }
 
 impl MapRequest {
-    /// Maps `len` bytes at `iova` to those at `address` in `space`. All three are multiples of the
-    /// page size, 4 KiB.
+    /// Makes a request that maps `len` bytes at `iova` to the bytes at `address` in `space`. The
+    /// three numbers are multiples of 4 KiB, which the MAP checks.
     pub fn new(
         iova: u64,
         len: u64,
@@ -41,18 +41,18 @@ impl MapRequest {
 /// A mapping that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped {
-    /// Its IOVAs.
+    /// The I/O virtual addresses of the mapping.
     pub range: AddrRange,
-    /// The parts that a member cannot reach, because a peer decodes the addresses (rule B7).
+    /// The parts that a member of the domain cannot reach, because a peer decodes the addresses.
     pub overlaps: Vec<Overlap>,
 }
 
-/// What an UNMAP did.
+/// The result of an UNMAP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Unmapped {
-    /// Bytes that were mapped and are no more; 0 where nothing was.
+    /// The number of bytes that were unmapped; 0 if nothing was mapped in the range.
     pub bytes: u64,
-    /// It was asked from inside a callback: no access starts any more, and those in flight end
-    /// after that callback.
+    /// The unmap was requested from inside a callback. No access starts any more; accesses in
+    /// flight may end after the callback has returned.
     pub deferred: bool,
 }

@@ -1,4 +1,4 @@
-//! Values and traits that the parts of an IOMMU, its drivers, providers and devices share.
+//! Values and traits that the IOMMU shares with its drivers, providers, devices and bus.
 //!
 //! It uses `types` and, for [`invalidation`], `quiesce`.
 

@@ -1,4 +1,4 @@
-//! The address-space trait: what the core asks of a provider.
+//! The address-space trait, which providers of memory implement.
 
 use std::sync::Arc;
 
@@ -11,33 +11,33 @@ use crate::types::access::{Access, Permissions};
 use crate::types::ids::SpaceId;
 use crate::types::range::{AddrRange, Segment};
 
-/// What a provider can promise about its spaces.
+/// The capabilities of an address space, which its provider promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SpaceCapabilities {
-    /// When a change of the space returns, no access through the old translation is under way or
-    /// will start (rule T2).
+    /// When a change of the space returns, no access through the old translation is in flight, and
+    /// none starts.
     pub synchronous: bool,
-    /// Atomic operations are atomic against the space's owner (rule T6).
+    /// Atomic operations are atomic with respect to accesses by the owner of the space.
     pub atomics: bool,
     /// Memory can be accessed in place.
     pub in_place: bool,
-    /// Execute permission can be checked at the moment of the access.
+    /// Execute permission can be checked when the access is made.
     pub execute: bool,
-    /// Privileged and user pages can be told apart.
+    /// Privileged and user pages are distinguished.
     pub privileged: bool,
-    /// Absent pages can be resolved.
+    /// Pages that are not present can be resolved.
     pub page_faults: bool,
 }
 
-/// How an address space came to its end.
+/// Why an address space has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EndReason {
     /// Its last task exited.
     Exited,
-    /// Its last task replaced it by exec.
+    /// Its last task left it by exec.
     Execed,
-    /// The kernel no longer lets us look, so that nothing can be promised about it.
+    /// The right to access it was lost, so nothing can be promised about it.
     RightsLost,
     /// Its owner closed it.
     Closed,
@@ -66,7 +66,7 @@ pub enum StopCause {
     /// Nothing is mapped there.
     #[error("not mapped")]
     NotMapped,
-    /// Not present, and [`Access::PRESENT_ONLY`] was asked.
+    /// The page is not present, and the access has the flag [`Access::PRESENT_ONLY`].
     #[error("not present")]
     NotPresent,
     /// The mapping does not permit the access.
@@ -75,54 +75,57 @@ pub enum StopCause {
     /// The space has ended.
     #[error("the address space has ended")]
     Ended,
-    /// The machine below failed.
+    /// A call to the host failed.
     #[error(transparent)]
     Host(HostFailure),
 }
 
-/// An access that stopped: how many bytes were done, counted over all pieces in order, and why no
-/// more.
+/// An access that stopped early, with the bytes that were transferred and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("stopped after {done} bytes: {cause}")]
 pub struct Stopped {
-    /// Bytes done, exactly (rule T5). The address of the stop is the one after them.
+    /// The exact number of bytes that were transferred, counted over all segments in order. The
+    /// access stopped at the address after them.
     pub done: u64,
-    /// Why it stopped.
+    /// Why the access stopped.
     #[source]
     pub cause: StopCause,
 }
 
-/// Takes note that a space has ended.
+/// The observer of an address space: the core implements it, and providers call it.
 ///
-/// Called by the provider once for each watch, with no lock of the provider held.
+/// A provider calls it with no lock of its own held.
 pub trait SpaceWatcher: Send + Sync {
-    /// From the return of this call on, the watcher begins no access to the space; one that it had
-    /// begun may still reach the provider, which refuses it (see [`AddressSpace::read`]). Does
-    /// not block and runs no callback.
+    /// Reports the end of the space. The provider calls this once for each watch.
     ///
-    /// The answer is the work that is left: running exit handlers, which may block. The provider
-    /// runs it on a thread whose delay holds up no other space.
+    /// When the call returns, the watcher begins no further access to the space. An access that it
+    /// began before may still arrive at the provider, which refuses it (see
+    /// [`AddressSpace::read`]). The call does not block and runs no callback.
+    ///
+    /// The result is the remaining work, which runs exit handlers and may block. The provider runs
+    /// it on a thread that no other space waits for.
     fn space_ended(&self, space: SpaceId, reason: EndReason) -> ExitWork;
 
-    /// What `range` of the space meant has changed. A *synchronous* provider calls this for each
-    /// change that takes something away (unmapping, moving, less permission, another frame):
-    /// after a new [`translate`](AddressSpace::translate) finds the new state, and before it lets
-    /// go of the old frames or returns from the change. It waits for the answer in between
-    /// (rule T2).
+    /// Invalidates the translations of `range`.
     ///
-    /// Does not block; the answer is what to wait for.
+    /// A *synchronous* provider calls this for each change that takes something away: an unmap, a
+    /// move, a loss of permission, another frame. It calls it when
+    /// [`translate`](AddressSpace::translate) returns the new state. It then waits for the result,
+    /// and only after that frees the old frames and returns from the change.
+    ///
+    /// The call does not block.
     fn invalidate(&self, space: SpaceId, range: AddrRange) -> Invalidation {
         let _ = (space, range);
         Invalidation::none()
     }
 }
 
-/// The frame is not one of the space's.
+/// The frame, or a part of it, is not in the memory of the space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is not a place in this space's memory")]
 pub struct NoSuchFrame(pub Frame);
 
-/// Exit handlers that are to be run. Runs them when dropped, if nobody ran them before.
+/// Exit handlers that have to be run. The drop runs them if [`run`](Self::run) did not.
 #[must_use = "dropping it runs the exit handlers on this thread"]
 pub struct ExitWork(Option<Box<dyn FnOnce() + Send>>);
 
@@ -142,7 +145,7 @@ impl ExitWork {
         self.0.is_none()
     }
 
-    /// Runs it here and now.
+    /// Runs the work on this thread. Blocks as long as the handlers do.
     pub fn run(mut self) {
         if let Some(work) = self.0.take() {
             work();
@@ -158,24 +161,24 @@ impl Drop for ExitWork {
     }
 }
 
-/// Contiguous addresses that lead to contiguous places, with one permission.
+/// A range of addresses that translate to contiguous frames with the same permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// The addresses, the one asked for among them.
+    /// The addresses. The requested one is among them.
     pub range: AddrRange,
-    /// Where the first of them leads.
+    /// The frame of the first address.
     pub frame: Frame,
-    /// What is permitted, for the privilege that was asked for.
+    /// The permissions, for the requested privilege.
     pub permissions: Permissions,
 }
 
-/// Names one watch of one space, to take it back.
+/// Identifies one watch of one space, for [`AddressSpace::unwatch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WatchToken(pub u64);
 
 /// A handle of an address space: `Arc<dyn AddressSpace>`, or an `Arc` of a provider's own type.
 pub trait SpaceHandle {
-    /// The space, for the core to keep.
+    /// Returns a reference to the space, which the core keeps.
     fn to_space(&self) -> Arc<dyn AddressSpace>;
 }
 
@@ -192,65 +195,68 @@ impl<S: AddressSpace + 'static> SpaceHandle for Arc<S> {
     }
 }
 
-/// Memory that a device can be bound to: a live process, a guest's page tables, or test memory.
+/// An address space that devices can be bound to: a live process, a guest's memory, or memory of a
+/// test.
 ///
-/// Everything may be called from any thread at any time. An implementation holds none of its locks
+/// All methods may be called from any thread at any time. An implementation holds none of its locks
 /// while it calls a watcher.
 pub trait AddressSpace: Send + Sync {
-    /// Who this is; two handles of one space answer the same (rule B5).
+    /// The identity of the space. Two handles of one space return the same identity.
     fn id(&self) -> SpaceId;
 
-    /// What the provider promises.
+    /// What the provider promises about the space. The result does not change.
     fn capabilities(&self) -> SpaceCapabilities;
 
-    /// Whether, and how, the space has ended. Does not block.
+    /// Why the space has ended; `None` while it exists. Does not block.
     fn ended(&self) -> Option<EndReason>;
 
-    /// Asks to be told when the space ends. Does not block and does not call the watcher before it
+    /// Registers a watcher of the space. Does not block, and does not call the watcher before it
     /// returns.
     ///
     /// # Errors
-    /// The space has ended already: the watcher will not be called.
+    /// The space has ended. The watcher will not be called.
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded>;
 
-    /// Takes a watch back; an unknown token is ignored. A call of the watcher that is under way is
-    /// not waited for.
+    /// Removes a watch. An unknown token is ignored. Does not wait for a call of the watcher that
+    /// is in progress.
     fn unwatch(&self, token: WatchToken);
 
-    /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs.
+    /// Reads the segments `pieces` in order into `buf`, whose length is the sum of theirs.
     ///
-    /// May block to resolve pages. Pieces may be empty, unmapped or beyond any valid address; none
-    /// wraps. From its end on the space refuses, whether the watchers have been told or not: an
-    /// access that the core began before may come here after.
+    /// May block to resolve pages. A segment may be empty, unmapped, or beyond any valid address;
+    /// none wraps. A space that has ended refuses the access, also before it has called its
+    /// watchers: an access that the core began earlier may arrive after the end.
     ///
     /// # Errors
-    /// [`Stopped`] at the first byte that could not be read; all bytes before it are in `buf`.
+    /// [`Stopped`] at the first byte that could not be read. All bytes before it are in `buf`.
     fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped>;
 
-    /// Writes `data` to the pieces one after the other; its length is the sum of theirs.
+    /// Writes `data` to the segments `pieces` in order; its length is the sum of theirs. Otherwise
+    /// as [`read`](Self::read).
     ///
     /// # Errors
-    /// [`Stopped`] at the first byte that could not be written; all bytes before it are in the
+    /// [`Stopped`] at the first byte that could not be written. All bytes before it are in the
     /// space.
     fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped>;
 
-    /// What `address` means now, and what it permits to accesses with or without privilege. Answers
-    /// from the state as it is: brings no page in. May take short locks; calls nobody.
+    /// Translates `address` for privileged or unprivileged accesses, from the present state of the
+    /// space. Resolves no page. May take short locks; makes no callback.
     ///
-    /// Only a *synchronous* provider names a frame, since only that one tells its watchers of a
-    /// change before the change is over; others say what is permitted and leave the frame out,
-    /// so that nothing is kept of it. A page that is mapped and not present is
-    /// [`StopCause::NotPresent`].
+    /// Only a *synchronous* provider returns a frame, since only such a provider invalidates
+    /// translations before a change returns. Others return the permissions without a frame, so that
+    /// no translation is cached.
     ///
     /// # Errors
-    /// Why there is no translation; the count of bytes means nothing here.
+    /// Why there is no translation. For a page that is mapped and not present it is
+    /// [`StopCause::NotPresent`].
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause>;
 
-    /// As [`translate`](Self::translate), for as many addresses around `address` as the provider
-    /// can name at once, whether aligned or not. `None` where nothing is to be kept.
+    /// Translates as [`translate`](Self::translate) does, for as large a range around `address` as
+    /// the provider can report at once. The range need not be aligned. `None` if the translation
+    /// must not be cached.
     ///
     /// # Errors
-    /// As of [`translate`](Self::translate).
+    /// Those of [`translate`](Self::translate).
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
         let found = self.translate(address, privileged)?;
         Ok(found.frame.map(|frame| Extent {
@@ -260,26 +266,29 @@ pub trait AddressSpace: Send + Sync {
         }))
     }
 
-    /// The memory at a place that [`extent`](Self::extent) or [`translate`](Self::translate) named, where
-    /// it can be accessed in place ([`SpaceCapabilities::in_place`]). For each access once: takes
-    /// no lock, allocates nothing, calls nobody. `write`: it may be written to.
+    /// The `len` bytes of memory at a frame of [`extent`](Self::extent) or
+    /// [`translate`](Self::translate), if they can be accessed in place
+    /// ([`SpaceCapabilities::in_place`]). `write` says whether the caller may write to them.
     ///
-    /// It is used only while an invalidation of the place would wait for that. `None` where the
-    /// provider has to make the access itself, by [`read_frame`](Self::read_frame) and
-    /// [`write_frame`](Self::write_frame): where pages that were written to are to be marked dirty,
-    /// since a mark that comes before the write can be taken for one of earlier writes. Such memory
-    /// has no atomic operations.
+    /// The core calls this for each access. An implementation takes no lock, allocates nothing and
+    /// makes no callback. The core uses the slice only while an invalidation of the frame would
+    /// wait for that use.
+    ///
+    /// `None` if the provider has to make the access itself, by [`read_frame`](Self::read_frame)
+    /// and [`write_frame`](Self::write_frame). A provider that marks written pages as dirty needs
+    /// that for writes: a mark that is set before the write can be cleared as the mark of an
+    /// earlier one. Such memory has no atomic operations.
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
         let _ = (frame, len, write);
         None
     }
 
-    /// Reads [`memory`](Self::memory); `false`, with nothing done, where there is none. No provider
-    /// has another way to do this.
+    /// Reads from [`memory`](Self::memory). Returns false and reads nothing if there is no such
+    /// memory. Only a wrapper of another space implements this method itself, and forwards it.
     ///
-    /// It is a method so that each provider has one of its own, in which the slice stays in
-    /// registers: what a call through `dyn` hands back goes through the stack, and an access would
-    /// wait for that.
+    /// It is a method of the trait so that it is compiled for each provider, with the slice in
+    /// registers. A slice that a call through `dyn` returns goes through the stack, which each
+    /// access would wait for.
     #[inline]
     fn read_memory(&self, frame: Frame, buf: &mut [u8]) -> bool {
         self.memory(frame, buf.len(), false)
@@ -288,7 +297,7 @@ pub trait AddressSpace: Send + Sync {
             .is_some()
     }
 
-    /// Writes to [`memory`](Self::memory), as [`read_memory`](Self::read_memory) reads.
+    /// Writes to [`memory`](Self::memory), as [`read_memory`](Self::read_memory) reads from it.
     #[inline]
     fn write_memory(&self, frame: Frame, data: &[u8]) -> bool {
         self.memory(frame, data.len(), true)
@@ -297,37 +306,36 @@ pub trait AddressSpace: Send + Sync {
             .is_some()
     }
 
-    /// Brings the page of `address` in for an access of this kind, as a page fault of the CPU does
-    /// (copy-on-write included, where the provider can). May block.
+    /// Resolves the page of `address` for this access, as a page fault of the CPU does, with
+    /// copy-on-write if the provider supports it. May block.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why the page cannot be resolved.
     fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause>;
 
-    /// Reads from a place that [`extent`](Self::extent) or [`translate`](Self::translate) named. Asks no
-    /// page table: that is what the translation was for. Does not block, and calls nobody.
+    /// Reads from a frame of [`extent`](Self::extent) or [`translate`](Self::translate), without
+    /// another translation. Does not block; makes no callback.
     ///
     /// # Errors
-    /// The place, or a part of it, is not the space's.
+    /// The frame, or a part of it, is not in the memory of the space.
     fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
         let _ = buf;
         Err(NoSuchFrame(frame))
     }
 
-    /// Writes to a place that [`extent`](Self::extent) or [`translate`](Self::translate) named, as
-    /// [`read_frame`](Self::read_frame) reads.
+    /// Writes to a frame, as [`read_frame`](Self::read_frame) reads from it.
     ///
     /// # Errors
-    /// The place, or a part of it, is not the space's; nothing has been written then.
+    /// The frame, or a part of it, is not in the memory of the space. Nothing has been written.
     fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
         let _ = data;
         Err(NoSuchFrame(frame))
     }
 
-    /// Which parts of `windows` the space has memory at (rule B7). May block. The answer is sorted
-    /// and holds at most one range a mapping and window.
+    /// The parts of `windows` at which the space has memory, sorted, with at most one range per
+    /// mapping and window. The core reports them as overlaps with peer windows. May block.
     ///
     /// # Errors
-    /// The machine below could not tell.
+    /// A call to the host failed.
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure>;
 }

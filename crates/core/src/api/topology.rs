@@ -1,4 +1,4 @@
-//! The topology trait: what the core asks of the bus that its devices sit on.
+//! The topology trait, which the bus of the devices implements.
 
 use std::sync::Arc;
 
@@ -9,14 +9,15 @@ use crate::types::ids::{Bdf, RequesterId};
 use crate::types::range::AddrRange;
 use sva_sync::atomic::Ordering;
 
-/// What a bind demands of the path to the root (rule B1).
+/// What a bind requires of the path from the device to the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum PathPolicy {
-    /// Every port on the path redirects peer requests, forwards upstream and carries the TLP
-    /// prefix.
+    /// Every port on the path redirects peer requests (ACS P2P Request Redirect), forwards
+    /// redirected requests upstream (ACS Upstream Forwarding), and carries end-to-end TLP prefixes.
     #[default]
     Strict,
-    /// Nothing: peers may catch transactions, and overlaps are only reported (rule B7).
+    /// Nothing. Peers may decode transactions, and overlaps of memory with peer windows are
+    /// reported.
     Permissive,
 }
 
@@ -29,11 +30,10 @@ impl fmt::Display for PathPolicy {
     }
 }
 
-/// What stands for a group on the bus: the point of the hierarchy up to which its members cannot be
-/// told apart.
+/// Identifies a group on the bus: function 0 of the slot of a multifunction device, or the bridge
+/// at which the paths of the members become isolated.
 ///
-/// Stable while devices come and go: function 0 of the slot of a multifunction device, or the
-/// bridge at which the members' paths become isolated.
+/// It does not change while devices are plugged in and removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey(pub Bdf);
 
@@ -41,19 +41,19 @@ pub struct GroupKey(pub Bdf);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SharedBecause {
-    /// Their transactions carry one requester ID.
+    /// Their transactions carry the same requester ID.
     RequesterId(RequesterId),
-    /// A port on the way can forward requests from one to the other.
+    /// A port on the path can forward requests from one to the other.
     NoAcs {
-        /// The port whose ACS falls short.
+        /// The port without sufficient ACS.
         port: Bdf,
     },
-    /// They are functions of one device that can reach one another inside it.
+    /// They are functions of one device, which can forward requests between them.
     Multifunction {
         /// Function 0 of the slot.
         slot: Bdf,
     },
-    /// Whoever described the bus says so, beyond what its ports and functions tell.
+    /// The description of the bus declares them one group.
     Declared,
 }
 
@@ -70,16 +70,16 @@ impl fmt::Display for SharedBecause {
     }
 }
 
-/// What a path to the root lacks, with the first on it that lacks it: the device itself, or a port
-/// above it.
+/// A property that the path to the root lacks, with the first function on the path that lacks it:
+/// the device itself, or a port above it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PathDefect {
-    /// ACS P2P Request Redirect is off: a peer can catch requests.
+    /// ACS P2P Request Redirect is off: a peer can decode requests.
     NoRequestRedirect(Bdf),
     /// ACS Upstream Forwarding is off: redirected requests can be sent back down.
     NoUpstreamForwarding(Bdf),
-    /// It does not carry end-to-end TLP prefixes: the PASID would be lost.
+    /// It does not carry end-to-end TLP prefixes, so the PASID would be lost.
     NoTlpPrefix(Bdf),
 }
 
@@ -97,92 +97,94 @@ impl fmt::Display for PathDefect {
     }
 }
 
-/// Addresses that never reach the IOMMU when a given device uses them (rule B7).
+/// Addresses at which transactions of a given device do not reach the IOMMU, because a peer decodes
+/// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PeerWindow {
     /// The addresses.
     pub range: AddrRange,
-    /// Who decodes them: the device with the BAR, or the bridge in whose window no BAR answers.
+    /// The device whose BAR decodes them, or the bridge in whose window no BAR does.
     pub decoder: Bdf,
-    /// Whether a BAR answers; without one the request is lost in a bridge's window.
+    /// Whether a BAR decodes them. If not, the request is lost in the window of the bridge.
     pub claimed: bool,
 }
 
-/// The decoder of a window aborted the request (unsupported request, completer abort, or nobody
-/// there).
+/// The decoder of a window aborted the request: Unsupported Request, Completer Abort, or no
+/// completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{0} aborted the request")]
 pub struct PeerAborted(pub Bdf);
 
-/// A counter of changes. Clones are one counter.
+/// A counter of the changes of a bus. Clones share one counter.
 ///
-/// Not from the shim: each transaction looks at it, and no model changes its bus.
+/// It is std's atomic and not the one of `sva-sync`: each transaction reads it, and no model of
+/// races changes its bus.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::disallowed_types, reason = "it would double the schedules of every model")]
 pub struct Version(Arc<std::sync::atomic::AtomicU64>);
 
 impl Version {
-    /// What it stands at: another number than before means that something has changed.
+    /// The number of changes. The load acquires the changes that are counted.
     #[inline]
     pub fn now(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Something has changed, and is to be seen by whoever looks from now on.
+    /// Counts a change, with release ordering. Call it after the change.
     pub fn changed(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
 
-/// The bus: who shares what with whom, and which addresses a peer decodes before the IOMMU sees
-/// them.
+/// The bus: requester IDs, isolation, and the addresses that a peer decodes before the IOMMU.
 ///
-/// All answers depend on the bus alone and never on a PASID. No method is called with a lock of the
-/// core held; none calls back into the core, but for [`read_peer`](Self::read_peer) and
+/// The results depend on the bus only, not on a PASID. The core calls the methods with no lock
+/// held. They do not call the core, except for [`read_peer`](Self::read_peer) and
 /// [`write_peer`](Self::write_peer), which run device models.
 pub trait Topology: Send + Sync {
-    /// Counts the changes of the bus: another number means that every other answer may be another.
-    /// The same counter each time: each transaction looks at it.
+    /// The counter of changes. When its number changes, the core calls the other methods again.
+    /// Each call returns the same counter, which each transaction reads.
     fn version(&self) -> &Version;
 
-    /// What a bind demands of the path.
+    /// What a bind requires of the path.
     fn policy(&self) -> PathPolicy;
 
-    /// The requester ID that `device`'s transactions carry when they reach the IOMMU.
+    /// The requester ID that the transactions of `device` carry when they reach the IOMMU.
     fn requester(&self, device: Bdf) -> RequesterId;
 
     /// The group of `device`.
     fn group(&self, device: Bdf) -> GroupKey;
 
-    /// Why `a` and `b`, which are in one group, cannot be isolated.
+    /// Why `a` and `b`, which are in one group, cannot be isolated from each other.
     fn why_shared(&self, a: Bdf, b: Bdf) -> SharedBecause;
 
-    /// The first thing that the path from `device` to the root lacks.
+    /// The first defect of the path from `device` to the root; `None` if there is none.
     fn path_defect(&self, device: Bdf) -> Option<PathDefect>;
 
-    /// The windows that catch transactions of `device`, sorted, without overlap.
+    /// The windows that decode transactions of `device` before the IOMMU, sorted, without overlap.
     fn windows(&self, device: Bdf) -> Vec<PeerWindow>;
 
-    /// The port or function on the way from `device` to the root that stops requests with a
-    /// translated address, and requests for translations (ACS Translation Blocking), where there
-    /// is one. What [`translated_windows`](Self::translated_windows) catches is caught before it.
+    /// The first port or function on the path from `device` to the root that blocks requests with a
+    /// translated address and translation requests (ACS Translation Blocking); `None` if there is
+    /// none. A request that [`translated_windows`](Self::translated_windows) decode does not reach
+    /// it.
     fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
         let _ = device;
         None
     }
 
-    /// The windows that catch *translated* requests of `device`, sorted, without overlap: those of
-    /// [`windows`](Self::windows), and the ones to which a port that redirects other
-    /// requests lets translated ones through (ACS Direct Translated P2P).
+    /// The windows that decode *translated* requests of `device`, sorted, without overlap: those of
+    /// [`windows`](Self::windows), and those to which a port forwards translated requests although
+    /// it redirects other requests (ACS Direct Translated P2P).
     fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
         self.windows(device)
     }
 
-    /// Delivers a read that `window` caught; `address` and all of `buf` lie inside the window. May
-    /// run a device model and block.
+    /// Delivers a read to the decoder of `window`. `address` and all of `buf` are inside the
+    /// window. May run a device model and block.
     ///
     /// # Errors
-    /// The decoder aborted.
+    /// The decoder aborted the request.
     fn read_peer(
         &self,
         from: Bdf,
@@ -192,10 +194,12 @@ pub trait Topology: Send + Sync {
         access: Access,
     ) -> Result<(), PeerAborted>;
 
-    /// Delivers a write that `window` caught. May run a device model and block.
+    /// Delivers a write to the decoder of `window`. `address` and all of `data` are inside the
+    /// window. May run a device model and block.
     ///
     /// # Errors
-    /// The decoder aborted; a posted write that nobody takes is lost without one.
+    /// The decoder aborted the request. A posted write that no BAR decodes is lost without an
+    /// error.
     fn write_peer(
         &self,
         from: Bdf,
@@ -204,6 +208,6 @@ pub trait Topology: Send + Sync {
         data: &[u8],
     ) -> Result<(), PeerAborted>;
 
-    /// Addresses that no domain of `device` may map, such as the MSI doorbells. Sorted.
+    /// The addresses that no domain of `device` may map, such as MSI doorbells. Sorted.
     fn reserved(&self, device: Bdf) -> Vec<AddrRange>;
 }

@@ -7,7 +7,7 @@ use crate::api::space::SpaceEnded;
 use crate::api::topology::PathDefect;
 use crate::types::ids::{Bdf, ContainerId, GroupId, Pasid, PasidWidth, SpaceId};
 
-/// Why one device cannot be given a bond (rule B1).
+/// Why one device cannot be bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -95,7 +95,7 @@ pub enum SpaceRefusal {
         /// PASIDs in use, of all widths.
         in_use: u32,
     },
-    /// Its provider could not tell which peer windows it overlaps (rule B7).
+    /// Its provider failed to report which of its memory is at addresses that a peer decodes.
     #[error("the overlaps with peer windows could not be determined: {0}")]
     Host(#[source] HostFailure),
 }

@@ -4,7 +4,7 @@ use crate::api::space::SpaceEnded;
 use crate::types::ids::{Bdf, ContainerId, GroupId};
 use crate::types::range::AddrRange;
 
-/// Why a MAP was refused; nothing has changed (rule T8).
+/// Why a MAP was refused. Nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
@@ -93,7 +93,7 @@ pub enum MapError {
     Target(SpaceEnded),
 }
 
-/// Why an UNMAP was refused; nothing has changed (rule T8).
+/// Why an UNMAP was refused. Nothing has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnmapError {

@@ -28,7 +28,7 @@ pub enum RemoveError {
     },
 }
 
-/// Why a group could not join a container; nothing has changed (rules G3, G6).
+/// Why a group could not join a container. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {

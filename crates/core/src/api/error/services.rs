@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::types::ids::{Bdf, ContainerId, GroupId, RequesterId};
 
-/// A service of a device that is switched on and off.
+/// A service of a device that is enabled and disabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Service {
@@ -23,13 +23,13 @@ impl fmt::Display for Service {
     }
 }
 
-/// Whose a domain is.
+/// The owner of a domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DomainOf {
-    /// A group's own.
+    /// A group.
     Group(GroupId),
-    /// A container's.
+    /// A container.
     Container(ContainerId),
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for DomainOf {
     }
 }
 
-/// Why a service of a device cannot be switched.
+/// Why a service of a device cannot be enabled or disabled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
@@ -58,41 +58,41 @@ pub enum ServiceError {
         /// The device.
         device: Bdf,
     },
-    /// Its requests reach the IOMMU under another's requester ID, to which no invalidation could be
-    /// sent.
+    /// Its requests reach the IOMMU with the requester ID of a bridge, to which no invalidation
+    /// could be sent.
     #[error("{device} issues requests as {requester}: invalidations could not be sent to it")]
     SharedRequesterId {
         /// The device.
         device: Bdf,
-        /// What the IOMMU sees of it.
+        /// The requester ID that the IOMMU sees.
         requester: RequesterId,
     },
-    /// Page requests rest on address translation services.
+    /// Page requests need address translation services, which are off.
     #[error("the address translation services of {device} are off; enable them first")]
     AtsOff {
         /// The device.
         device: Bdf,
     },
-    /// Address translation services cannot be switched off under page requests.
+    /// Address translation services cannot be disabled while page requests are enabled.
     #[error("{device} uses page requests; disable them first")]
     PriOn {
         /// The device.
         device: Bdf,
     },
-    /// It is on.
+    /// The service is on.
     #[error("the {service} of {device} are on already; use them, or disable them first")]
     AlreadyOn {
         /// The device.
         device: Bdf,
-        /// What is on.
+        /// The service.
         service: Service,
     },
-    /// It is off.
+    /// The service is off.
     #[error("the {service} of {device} are off; enable them first")]
     NotOn {
         /// The device.
         device: Bdf,
-        /// What is off.
+        /// The service.
         service: Service,
     },
     /// The device is being reset, was cut off, or has been removed.
@@ -117,14 +117,14 @@ pub enum ResetError {
     },
 }
 
-/// Why the page requests of a domain cannot be given to an owner.
+/// Why a handler of the page requests of a domain cannot be registered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandlerError {
-    /// No such group.
+    /// There is no such group.
     #[error("{group} does not exist")]
     NoSuchGroup {
-        /// Which.
+        /// The group.
         group: GroupId,
     },
     /// The group uses the domain of its container.
@@ -135,12 +135,12 @@ pub enum HandlerError {
         /// The container.
         container: ContainerId,
     },
-    /// Somebody else has them.
+    /// Another handler is registered.
     #[error(
         "the page requests of the domain of {domain} have an owner already; drop its registration first"
     )]
     Taken {
-        /// Whose domain it is.
+        /// The owner of the domain.
         domain: DomainOf,
     },
 }
