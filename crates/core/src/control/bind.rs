@@ -169,7 +169,7 @@ impl State {
                 };
                 let tag = self.pasids.allocate(candidates.width()).map_err(full)?;
                 match space.watch(iommu.watcher()) {
-                    Ok(watch) => self.enter_space(space, tag, watch),
+                    Ok(watch) => self.insert_space(space, tag, watch),
                     Err(SpaceEnded(reason)) => {
                         self.pasids.release(tag);
                         return Err(ended(reason));
@@ -181,9 +181,9 @@ impl State {
         // Nothing below can fail.
         let Some(record) = self.spaces.get(&space.id()).map(|state| Arc::clone(&state.record))
         else {
-            unreachable!("entered above")
+            unreachable!("inserted above")
         };
-        let key = self.enter_bond(
+        let key = self.insert_bond(
             kind,
             record,
             bind.features,
@@ -191,7 +191,7 @@ impl State {
             bind.take_isolation(),
             bind.take_pages(),
         );
-        self.attach(key, &candidates.requesters());
+        self.add_requesters(key, &candidates.requesters());
         Ok((key, tag))
     }
 }

@@ -96,14 +96,14 @@ impl State {
         if !found.bonds.is_empty() {
             return Err(JoinError::HasGroupBonds { group, bonds: found.bonds.len() });
         }
-        if found.own.len() > 0 {
-            return Err(JoinError::HasMappings { group, mappings: found.own.len() });
+        if found.own_domain.len() > 0 {
+            return Err(JoinError::HasMappings { group, mappings: found.own_domain.len() });
         }
         let members = found.members.clone();
         let container = &self.containers[&id];
         for mapping in container.domain.ranges() {
             for member in &members {
-                check_reserved(member, &member.known_routing(), mapping).map_err(
+                check_reserved(member, &member.cached_routing(), mapping).map_err(
                     |(reserved, device)| JoinError::Reserved { mapping, reserved, device },
                 )?;
             }
@@ -113,7 +113,7 @@ impl State {
         let mut joined = Vec::new();
         for key in keys {
             // Ended spaces are left out.
-            let Some(bond) = self.joinable(key) else { continue };
+            let Some(bond) = self.joinable_bond(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
             if let Some(refusal) = candidates
                 .capable
@@ -190,7 +190,7 @@ impl Container {
         let requesters = candidates.requesters();
         let mut spaces = Vec::new();
         for key in keys {
-            state.attach(key, &requesters);
+            state.add_requesters(key, &requesters);
             spaces.extend(state.bond(key).map(|bond| Arc::clone(&bond.record)));
         }
         let Some(container) = state.containers.get_mut(&self.id) else {
@@ -201,7 +201,7 @@ impl Container {
         let mut ended = None;
         if let Some(found) = state.groups.get_mut(&group) {
             found.container = Some(self.id);
-            found.changed();
+            found.update_singleton();
             ended = Some((found.members.clone(), found.record.domain.attach(domain)));
         }
         if let Some((_, ended)) = &ended {

@@ -127,7 +127,7 @@ impl State {
         let shared = self.requesters.contains_key(&location.requester.id);
         let requester =
             Arc::clone(self.requesters.entry(location.requester.id).or_insert(location.requester));
-        requester.ops.write().extend(ops.map(|ops| (spec.bdf, ops)));
+        requester.models.write().extend(ops.map(|ops| (spec.bdf, ops)));
         let key = self.next_device;
         self.next_device += 1;
         let group = self.group_for(location.group);
@@ -152,7 +152,7 @@ impl State {
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
         group.members.insert(at, Arc::clone(&device));
-        group.changed();
+        group.update_singleton();
         let (container, mut bonds) = (group.container, group.bonds.clone());
         let sole = (group.members.len() == 2).then(|| Arc::clone(&group.members[1 - at.min(1)]));
         let mapped = group.record.domain.current().domain.ranges();
@@ -192,7 +192,7 @@ impl State {
             );
         }
         for &key in bonds {
-            let Some(bond) = self.joinable(key) else { continue };
+            let Some(bond) = self.joinable_bond(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
             if arrival.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
                 continue;
@@ -204,7 +204,7 @@ impl State {
                     because,
                 }),
                 None => {
-                    self.attach(key, &[Arc::clone(&device.requester)]);
+                    self.add_requesters(key, &[Arc::clone(&device.requester)]);
                     arrival.joined.push((record.tag.pasid, Arc::clone(&record.space)));
                 }
             }
@@ -239,7 +239,7 @@ impl State {
         device: &Arc<DeviceRecord>,
         drops: &mut DeferredDrops,
     ) -> Option<(Teardown, Vec<(Bdf, Pasid)>)> {
-        if !self.has(device) {
+        if !self.is_plugged_in(device) {
             return None;
         }
         let bdf = device.bdf();
@@ -247,7 +247,7 @@ impl State {
         device.is_unplugged.store(true, Ordering::Relaxed);
         if let Some(group) = self.groups.get_mut(&device.group_id) {
             group.members.retain(|member| !Arc::ptr_eq(member, device));
-            group.changed();
+            group.update_singleton();
         }
         let requester = &device.requester;
         let last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
@@ -256,7 +256,7 @@ impl State {
         let held: Vec<_> = requester.table.read().values().cloned().collect();
         for entry in held {
             let own = self.bond(entry.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
-            if own && self.claim(entry.bond, drops) {
+            if own && self.begin_closing(entry.bond, drops) {
                 ended.push((bdf, entry.record.tag.pasid));
             }
             if own || last {
@@ -269,8 +269,8 @@ impl State {
         if last {
             self.requesters.remove(&requester.id);
         }
-        drops.models.extend(requester.take_model(bdf));
-        self.forget_empty_group(device.group_id);
+        drops.models.extend(requester.remove_model(bdf));
+        self.remove_group_if_empty(device.group_id);
         Some((teardown, ended))
     }
 }
@@ -296,7 +296,7 @@ impl Iommu {
         let location = Location {
             requester: Requester::new(topology.requester(spec.bdf)),
             group: topology.group(spec.bdf),
-            routing: Routing::ask(topology, spec.bdf),
+            routing: Routing::query(topology, spec.bdf),
         };
         // A model that is refused is not to be dropped under the control lock: its drop is foreign
         // code.
@@ -306,7 +306,7 @@ impl Iommu {
         self.unlock(state);
         let Arrival { device, joined, not_joined, mapped, told } = arrival?;
         self.tell(spec.bdf, told);
-        let routing = device.known_routing();
+        let routing = device.cached_routing();
         let overlaps = self.overlaps_on_arrival(&device, &routing, &joined, &mapped);
         self.report_overlaps(&overlaps);
         let meets =

@@ -70,8 +70,8 @@ impl State {
         }
         let found = self.groups.get_mut(&group)?;
         found.container = None;
-        found.changed();
-        let ended = found.record.domain.attach(Arc::clone(&found.own));
+        found.update_singleton();
+        let ended = found.record.domain.attach(Arc::clone(&found.own_domain));
         let members = found.members.clone();
         let mut teardown = Teardown::default();
         for requester in Candidates::of(&members).requesters() {
@@ -80,7 +80,7 @@ impl State {
             }
         }
         self.close_attachment(&ended);
-        self.forget_empty_group(group);
+        self.remove_group_if_empty(group);
         Some(LeavingGroup { members, ended, teardown })
     }
 }

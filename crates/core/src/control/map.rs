@@ -61,7 +61,7 @@ impl Domain {
         range: AddrRange,
         limit: usize,
     ) -> Result<(), MapError> {
-        if let Some(existing) = self.meets(range) {
+        if let Some(existing) = self.first_overlap(range) {
             return Err(MapError::Overlaps { range, existing });
         }
         if self.len() >= limit {
@@ -78,7 +78,7 @@ impl State {
         let found = self.groups.get(&group).ok_or(GroupDomainError::NoSuchGroup)?;
         match found.container {
             Some(container) => Err(GroupDomainError::InContainer(container)),
-            None => Ok(Arc::clone(&found.own)),
+            None => Ok(Arc::clone(&found.own_domain)),
         }
     }
 }
@@ -128,7 +128,7 @@ impl Iommu {
             })?;
             let removed = domain.remove(range);
             // Its mappings may have been all that kept a group whose devices are gone.
-            state.forget_empty_group(group);
+            state.remove_group_if_empty(group);
             removed
         };
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
@@ -144,7 +144,7 @@ impl Iommu {
         request: &MapRequest,
         range: AddrRange,
     ) -> Result<Mapped, MapError> {
-        let members: Vec<_> = members.map(|device| (device, device.known_routing())).collect();
+        let members: Vec<_> = members.map(|device| (device, device.cached_routing())).collect();
         for (device, routing) in &members {
             check_reserved(device, routing, range)
                 .map_err(|(reserved, device)| MapError::Reserved { range, reserved, device })?;

@@ -113,7 +113,7 @@ impl Iommu {
         let unsupported = (Err(TranslationRefusal::Unsupported), None);
         // What the last one out drops is foreign code.
         let _callback = InCallback::enter();
-        let Some(_inside) = GateGuard::enter(&device.gate, self, OnDrain::Wake) else {
+        let Some(_inside) = GateGuard::enter(&device.gate, self, OnDrain::WakeWaiters) else {
             return unsupported;
         };
         let routing = device.current_routing(self.topology());

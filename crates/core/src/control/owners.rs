@@ -63,7 +63,7 @@ impl Iommu {
             if let Some(container) = found.container {
                 return Err(HandlerError::InContainer { group, container });
             }
-            Arc::clone(&found.own)
+            Arc::clone(&found.own_domain)
         };
         HandlerRegistration::new(domain, DomainOf::Group(group), handler)
     }

@@ -87,7 +87,7 @@ impl Drop for Reset {
             endpoint.reset();
             endpoint.is_in_reset = false;
             drop(endpoint);
-            self.device.iommu().settle_translated(device, queue, actions);
+            self.device.iommu().complete_translated_drain(device, queue, actions);
             device.gate.resume();
         });
     }

@@ -42,13 +42,14 @@ impl Teardown {
     pub(super) fn add(&mut self, entry: &Arc<PasidEntry>) {
         self.entries.push(Arc::clone(entry));
         let tag = entry.record.tag;
-        self.stops.extend(entry.requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
+        self.stops
+            .extend(entry.requester.models.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
     }
 
     /// The model of one device is to stop, and the entry stays.
     pub(super) fn add_stop_of(&mut self, device: Bdf, entry: &PasidEntry) {
-        let ops = entry.requester.ops.read();
-        let model = ops.iter().find(|(of, _)| *of == device);
+        let models = entry.requester.models.read();
+        let model = models.iter().find(|(of, _)| *of == device);
         self.stops.extend(model.map(|(_, ops)| (Arc::clone(ops), entry.record.tag)));
     }
 
@@ -59,7 +60,7 @@ impl Teardown {
 
     /// Whether no access is left in any of them. Asked with the control lock held.
     pub(super) fn is_over(&self, state: &mut State) -> bool {
-        self.entries.iter().all(|entry| state.is_retired(entry))
+        self.entries.iter().all(|entry| state.is_entry_removed(entry))
     }
 }
 
@@ -107,7 +108,7 @@ impl Iommu {
         // take its time or panic. Access has stopped by then.
         let mut drops = DeferredDrops::default();
         let mut state = self.lock();
-        let claimed = state.claim(key, &mut drops);
+        let claimed = state.begin_closing(key, &mut drops);
         report.space_ended = state.bond(key).is_some_and(|bond| bond.record.has_ended());
         let mut teardown = Teardown::default();
         if claimed || report.deferred {
@@ -133,7 +134,7 @@ impl Iommu {
                 );
                 report.deferred &= bond.phase != Phase::Gone;
             }
-            state.disown(key, drops);
+            state.handle_dropped(key, drops);
         });
         report
     }

@@ -22,7 +22,7 @@ use crate::types::ids::Pasid;
 
 /// Times that one page is brought in before an operation gives up: one that is taken away as fast
 /// as it comes would hold it for ever.
-const ROUNDS: u32 = 1000;
+const MAX_RESOLVES: u32 = 1000;
 
 /// What an atomic operation works on: 4 or 8 bytes, as the processor orders them.
 pub trait AtomicWord: Copy + sealed::Word {}
@@ -157,7 +157,7 @@ impl DmaPort {
             return abort(FaultReason::Misaligned);
         }
         let Some(pasid) = pasid else { return abort(FaultReason::NoAtomics) };
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_RESOLVES {
             let done = self.second_level_slice(pasid, address, len as usize, access, |slice| {
                 operate(&slice.memory()?)
             });

@@ -39,15 +39,17 @@ impl BusMaster {
             let stopped =
                 |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, access);
             match word_at(space, address, len as usize) {
-                Ok(Word::Atomic) => {
+                Ok(WordState::Atomic) => {
                     on_translated(entry, &piece);
                     Ok(())
                 }
-                Ok(Word::NotInPlace) => abort(FaultReason::NoAtomics),
-                Ok(Word::Unreadable) => abort(FaultReason::Denied),
-                Ok(Word::NotWritable) if !entry.features.page_faults => abort(FaultReason::Denied),
+                Ok(WordState::NotInPlace) => abort(FaultReason::NoAtomics),
+                Ok(WordState::Unreadable) => abort(FaultReason::Denied),
+                Ok(WordState::NotWritable) if !entry.features.page_faults => {
+                    abort(FaultReason::Denied)
+                }
                 // Absent, or to be copied before it is written to.
-                Ok(Word::NotWritable) => space.resolve(address, access).map_err(stopped),
+                Ok(WordState::NotWritable) => space.resolve(address, access).map_err(stopped),
                 Err(StopCause::NotPresent) if entry.features.page_faults => {
                     space.resolve(address, access).map_err(stopped)
                 }
@@ -58,7 +60,7 @@ impl BusMaster {
 }
 
 /// What an atomic operation finds at its address.
-enum Word {
+enum WordState {
     /// Memory in place that permits reading and writing.
     Atomic,
     /// Memory that cannot be accessed in place.
@@ -68,16 +70,16 @@ enum Word {
     NotWritable,
 }
 
-fn word_at(space: &dyn AddressSpace, address: u64, len: usize) -> Result<Word, StopCause> {
-    let Some(extent) = space.extent(address, false)? else { return Ok(Word::NotInPlace) };
+fn word_at(space: &dyn AddressSpace, address: u64, len: usize) -> Result<WordState, StopCause> {
+    let Some(extent) = space.extent(address, false)? else { return Ok(WordState::NotInPlace) };
     if !extent.permissions.contains(Permissions::READ) {
-        return Ok(Word::Unreadable);
+        return Ok(WordState::Unreadable);
     }
     if !extent.permissions.contains(Permissions::WRITE) {
-        return Ok(Word::NotWritable);
+        return Ok(WordState::NotWritable);
     }
     let offset = address.checked_sub(extent.range.first());
     let frame = offset.and_then(|offset| extent.frame.offset(offset));
     let is_in_place = frame.and_then(|frame| space.memory(frame, len, true)).is_some();
-    Ok(if is_in_place { Word::Atomic } else { Word::NotInPlace })
+    Ok(if is_in_place { WordState::Atomic } else { WordState::NotInPlace })
 }

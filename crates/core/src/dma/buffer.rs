@@ -22,7 +22,7 @@ impl Buffer<'_> {
     }
 
     /// Checks that it is as long as the pieces together; answers that length.
-    pub(super) fn check(&self, pieces: &[Segment]) -> Result<u64, DmaError> {
+    pub(super) fn check_length(&self, pieces: &[Segment]) -> Result<u64, DmaError> {
         let total = pieces.iter().fold(0u64, |sum, piece| sum.saturating_add(piece.len));
         if total == self.len() as u64 {
             return Ok(total);

@@ -14,12 +14,12 @@ use crate::types::ids::Pasid;
 use crate::types::range::Segment;
 
 /// Table entries that a port caches at once.
-const ENTRIES: usize = 16;
+const MAX_ENTRIES: usize = 16;
 /// Slots that say where the entry of a PASID is: a power of two, and some more than there are
 /// entries.
-const SLOTS: usize = 64;
+const HINTS: usize = 64;
 /// Extents that are filled in after one walk.
-const FILLS: usize = 1024;
+const MAX_FILLS: usize = 1024;
 
 /// Made when a port first accesses memory that can be accessed in place.
 pub(super) struct PortCache {
@@ -30,7 +30,7 @@ pub(super) struct PortCache {
     /// Where among them the entry is that was looked for last by a PASID with these lowest bits.
     /// Not in the TLB entry: the table entry is at hand before that is, and an access does not wait
     /// for both, one after the other.
-    pub(super) slots: [u8; SLOTS],
+    pub(super) hints: [u8; HINTS],
 }
 
 impl PortCache {
@@ -46,14 +46,14 @@ impl PortCache {
     ) {
         let Some(iotlb) = &entry.record.iotlb else { return };
         Self::insert_entry(cache, master, entry);
-        let mut left = FILLS;
-        let mut is_missed = true;
+        let mut left = MAX_FILLS;
+        let mut is_known_miss = true;
         for piece in pieces {
             let mut rest = piece.range();
             while let Some(range) = rest.filter(|_| left > 0) {
                 left -= 1;
-                let known = if is_missed { None } else { iotlb.find(range.first(), access) };
-                is_missed = false;
+                let known = if is_known_miss { None } else { iotlb.find(range.first(), access) };
+                is_known_miss = false;
                 let space = &*entry.record.space;
                 let last = match known {
                     Some(entry) => entry.range().last(),
@@ -78,18 +78,18 @@ impl PortCache {
         let Ok(mut cache) = cache.try_borrow_mut() else { return };
         let cache = cache.get_or_insert_with(|| Self::new(master));
         cache.insert(entry, iotlb);
-        cache.reader.follow_bus(master, &mut cache.entries);
+        cache.reader.update_routing(master, &mut cache.entries);
     }
 
     fn new(master: &BusMaster) -> Box<Self> {
         let reader = PortReader::new(master);
-        Box::new(Self { reader, tlb: Tlb::new(), entries: Vec::new(), slots: [0; SLOTS] })
+        Box::new(Self { reader, tlb: Tlb::new(), entries: Vec::new(), hints: [0; HINTS] })
     }
 
     /// The table entry of a PASID, or another.
     #[inline(always)]
-    pub(super) fn entry_by(&self, pasid: Pasid) -> Option<&CachedPasidEntry> {
-        self.entries.get(usize::from(self.slots[slot_of(pasid)]))
+    pub(super) fn hinted_entry(&self, pasid: Pasid) -> Option<&CachedPasidEntry> {
+        self.entries.get(usize::from(self.hints[hint_index(pasid)]))
     }
 
     /// Caches a table entry.
@@ -103,7 +103,7 @@ impl PortCache {
         let same = entries.iter().position(|cached| cached.pasid == entry.record.tag.pasid);
         let closed =
             same.or_else(|| entries.iter().position(|cached| cached.entry.gate.is_closed()));
-        if let Some(at) = closed.or((entries.len() == ENTRIES).then_some(0)) {
+        if let Some(at) = closed.or((entries.len() == MAX_ENTRIES).then_some(0)) {
             let old = entries.remove(at);
             // Before the new one is registered: where the space has other bonds, both read the same
             // part of the IOTLB.
@@ -120,8 +120,8 @@ impl Drop for PortCache {
 }
 
 #[inline(always)]
-pub(super) fn slot_of(pasid: Pasid) -> usize {
-    pasid.get() as usize % SLOTS
+pub(super) fn hint_index(pasid: Pasid) -> usize {
+    pasid.get() as usize % HINTS
 }
 
 /// Asks the provider for the extent that holds `address`, fills it in, and answers its last

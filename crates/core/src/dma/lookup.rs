@@ -1,6 +1,6 @@
 //! Looking an access up in both levels of the translation cache (docs/design/translation.md).
 
-use super::cache::{PortCache, slot_of};
+use super::cache::{PortCache, hint_index};
 use super::frame_slice::FrameSlice;
 use super::port::DmaPort;
 use super::tlb::TlbEntry;
@@ -93,7 +93,7 @@ impl DmaPort {
         if let Ok(cache) = self.cache.try_borrow_mut()
             && let Some(cache) = cache.as_deref()
             && let Some(entry) = cache.tlb.at(pasid, address)
-            && let Some(cached) = cache.entry_by(pasid)
+            && let Some(cached) = cache.hinted_entry(pasid)
             && cached.pasid == pasid
             && entry.context() == cached.context
             && entry.serves(address, len, access)
@@ -114,14 +114,14 @@ impl DmaPort {
         then: impl FnOnce(&dyn AddressSpace, &TlbEntry) -> Option<R>,
     ) -> Option<R> {
         let mut cache = self.cache.try_borrow_mut().ok()?;
-        let PortCache { reader, tlb, entries, slots } = &mut **cache.as_mut()?;
-        if tlb.is_crowded() {
+        let PortCache { reader, tlb, entries, hints } = &mut **cache.as_mut()?;
+        if tlb.should_grow() {
             tlb.grow();
         }
-        let mut at = usize::from(slots[slot_of(pasid)]);
+        let mut at = usize::from(hints[hint_index(pasid)]);
         if entries.get(at).is_none_or(|cached| cached.pasid != pasid) {
             at = entries.iter().position(|cached| cached.pasid == pasid)?;
-            slots[slot_of(pasid)] = at as u8;
+            hints[hint_index(pasid)] = at as u8;
         }
         let cached = &mut entries[at];
         if !reader.revalidate(cached) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sva_sync::barrier;
 
 use super::master::BusMaster;
-use super::tlb::Required;
+use super::tlb::AccessMask;
 use crate::api::space::AddressSpace;
 use crate::api::topology::Version;
 use crate::iotlb::{IotlbEntry, SpaceIotlb};
@@ -29,25 +29,25 @@ pub(super) struct PortReader {
 /// A table entry of a space that can be accessed in place.
 pub(super) struct CachedPasidEntry {
     pub(super) pasid: Pasid,
-    /// The number of revocations up to which the entry has been checked, and the tag of critical
+    /// The number of revocations up to which the entry has been checked_revocations, and the tag of critical
     /// sections that know of them.
-    checked: u64,
+    checked_revocations: u64,
     tag: ReaderTag,
     /// Tags translations that were found through this entry; another number whenever what was found
     /// before may be wrong.
     pub(super) context: u64,
     /// What the bond grants at most.
     granted: Permissions,
-    satisfies: Required,
+    permitted: AccessMask,
     /// The sequence number as of which invalidations wait for this port.
-    registered: u64,
+    registered_seq: u64,
     pub(super) entry: Arc<PasidEntry>,
     pub(super) iotlb: Arc<SpaceIotlb>,
     pub(super) space: Arc<dyn AddressSpace>,
 }
 
 /// A number of revocations that no slot has had.
-const NEVER: u64 = u64::MAX;
+const NEVER_CHECKED: u64 = u64::MAX;
 
 impl PortReader {
     pub(super) fn new(master: &BusMaster) -> Self {
@@ -57,7 +57,7 @@ impl PortReader {
             device: Arc::clone(&master.device),
             slot,
             barrier: barrier::Light::new(),
-            routing: master.device.known_routing(),
+            routing: master.device.cached_routing(),
             bus: master.iommu.topology().version().clone(),
             last_context: 0,
         }
@@ -68,14 +68,15 @@ impl PortReader {
     #[inline(always)]
     pub(super) fn enter(&self, cached: &CachedPasidEntry) -> Option<ReadGuard<'_>> {
         let guard = self.slot.enter(cached.tag, self.barrier);
-        (self.slot.revocations() == cached.checked && self.routing.is_current(&self.bus))
-            .then_some(guard)
+        (self.slot.revocations() == cached.checked_revocations
+            && self.routing.is_current(&self.bus))
+        .then_some(guard)
     }
 
     /// Whether accesses through an entry may go on, also after revocations.
     #[inline]
     pub(super) fn revalidate(&mut self, cached: &mut CachedPasidEntry) -> bool {
-        cached.checked == self.slot.revocations() || self.check(cached)
+        cached.checked_revocations == self.slot.revocations() || self.check(cached)
     }
 
     /// Looks at all that can have been taken away. Not in a critical section.
@@ -83,15 +84,15 @@ impl PortReader {
     fn check(&mut self, cached: &mut CachedPasidEntry) -> bool {
         // First: what is revoked from here on shows as another number.
         let revocations = self.slot.revocations();
-        if cached.registered != cached.iotlb.users().invalidate_seq() {
-            cached.registered = cached.iotlb.users().register(&self.slot);
+        if cached.registered_seq != cached.iotlb.users().invalidate_seq() {
+            cached.registered_seq = cached.iotlb.users().register(&self.slot);
             cached.context = self.new_context();
         }
         // After the registration: who has taken something away without telling this port has done
         // so before that.
         let holds = !self.device.gate.is_shut() && !cached.entry.gate.is_shut();
         if holds {
-            cached.checked = revocations;
+            cached.checked_revocations = revocations;
             cached.tag = ReaderTag::new(cached.iotlb.users().owner(), revocations);
         }
         holds
@@ -105,7 +106,7 @@ impl PortReader {
 
     /// Asks what the bus says now, where it has changed. Translations that ended where a peer's
     /// window began are not used any more then.
-    pub(super) fn follow_bus(&mut self, master: &BusMaster, cached: &mut [CachedPasidEntry]) {
+    pub(super) fn update_routing(&mut self, master: &BusMaster, cached: &mut [CachedPasidEntry]) {
         if !self.routing.is_current(&self.bus) {
             self.routing = self.device.current_routing(master.iommu.topology());
             cached.iter_mut().for_each(|cached| cached.context = self.new_context());
@@ -134,12 +135,12 @@ impl CachedPasidEntry {
     ) -> Self {
         let mut cached = Self {
             pasid: entry.record.tag.pasid,
-            checked: NEVER,
-            tag: ReaderTag::new(iotlb.users().owner(), NEVER),
+            checked_revocations: NEVER_CHECKED,
+            tag: ReaderTag::new(iotlb.users().owner(), NEVER_CHECKED),
             context: reader.new_context(),
             granted: entry.granted(),
-            satisfies: Required::granted(entry.granted(), entry.features.privileged),
-            registered: iotlb.users().register(&reader.slot),
+            permitted: AccessMask::granted(entry.granted(), entry.features.privileged),
+            registered_seq: iotlb.users().register(&reader.slot),
             entry: Arc::clone(entry),
             iotlb: Arc::clone(iotlb),
             space: Arc::clone(&entry.record.space),
@@ -158,7 +159,7 @@ impl CachedPasidEntry {
         access: Access,
         routing: &Routing,
     ) -> Option<IotlbEntry> {
-        if !self.satisfies.satisfies(Required::by(access)) {
+        if !self.permitted.covers(AccessMask::required(access)) {
             return None;
         }
         let mut entry = self.iotlb.find(address, access)?;

@@ -26,7 +26,7 @@ use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::{AddrRange, Segment};
 
 /// Times that absent pages are brought in before it is given up.
-const ROUNDS: u32 = 1000;
+const MAX_RESOLVES: u32 = 1000;
 
 impl DmaPort {
     /// Has `work` work on the memory of `piece` in place: slices that together are as long, in
@@ -101,7 +101,7 @@ impl DmaPort {
     #[cold]
     fn pin_walk(&self, pasid: Pasid, piece: Segment, access: Access) -> Result<Pin<'_>, DmaError> {
         let mut pin = Pin::empty(self);
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_RESOLVES {
             if self.try_pin(&mut pin, pasid, piece, access)? {
                 return Ok(pin);
             }
@@ -293,7 +293,7 @@ fn find_extents(
     piece: Segment,
     access: Access,
 ) -> Result<Vec<Extent>, PinFailure> {
-    let may_bring_in = !entry.by_terms(access).is_present_only();
+    let may_bring_in = !entry.effective_access(access).is_present_only();
     let mut extents = Vec::new();
     let mut rest = piece.range();
     while let Some(range) = rest {

@@ -13,7 +13,7 @@ use crate::types::ids::{Generation, Pasid, SpaceId};
 use crate::types::range::AddrRange;
 
 /// Table entries that a pin record caches at once.
-const ENTRIES: usize = 16;
+const MAX_ENTRIES: usize = 16;
 
 /// The pin records of a port that are not in use: as many as it has ever had pins at a time.
 #[derive(Default)]
@@ -57,7 +57,7 @@ pub(super) struct PinRecord {
     device: Arc<DeviceRecord>,
     /// Counts pins; the slot takes the lowest bits. No smaller type: a compiler may read more than
     /// was written, from the padding beside it, and each pin would wait for the last one's store.
-    number: u64,
+    pin_number: u64,
     /// One of each PASID; the oldest first. Their spaces find the slot.
     entries: Vec<CachedEntry>,
     /// Which of them is in use, or was last.
@@ -79,7 +79,7 @@ impl PinRecord {
         Box::new(Self {
             slot,
             device: Arc::clone(device),
-            number: 0,
+            pin_number: 0,
             entries: Vec::new(),
             current: 0,
             extents: Vec::new(),
@@ -120,7 +120,7 @@ impl PinRecord {
         let same = self.entries.iter().position(|cached| cached.pasid == tag.pasid);
         let closed =
             same.or_else(|| self.entries.iter().position(|cached| cached.entry.gate.is_closed()));
-        if let Some(at) = closed.or((self.entries.len() == ENTRIES).then_some(0)) {
+        if let Some(at) = closed.or((self.entries.len() == MAX_ENTRIES).then_some(0)) {
             self.remove(at);
         }
         self.current = self.entries.len();
@@ -136,8 +136,8 @@ impl PinRecord {
     #[inline]
     pub(super) fn pin(&mut self, range: AddrRange) {
         if let Some(cached) = self.entries.get(self.current) {
-            self.number += 1;
-            self.slot.pin(cached.owner, self.number, range, this_thread());
+            self.pin_number += 1;
+            self.slot.pin(cached.owner, self.pin_number, range, this_thread());
         }
     }
 

@@ -215,7 +215,7 @@ impl DmaPort {
         mut buffer: Buffer<'_>,
         access: Access,
     ) -> Result<(), DmaError> {
-        buffer.check(pieces)?;
+        buffer.check_length(pieces)?;
         let mut done = 0;
         for (n, piece) in pieces.iter().enumerate() {
             let len = piece.len as usize;

@@ -9,39 +9,39 @@ use crate::types::access::{Access, Permissions};
 use crate::types::ids::Pasid;
 
 /// Entries at the beginning, and at the most. Powers of two.
-const FEWEST: usize = 64;
-const MOST: usize = 4096;
+const MIN_ENTRIES: usize = 64;
+const MAX_ENTRIES: usize = 4096;
 /// How often each entry is replaced before the TLB grows.
-const TURNS: usize = 2;
+const REPLACEMENTS_BEFORE_GROWTH: usize = 2;
 
 /// What an access requires of a cached translation, as bits that are compared at once: permissions,
 /// and the mode. What was found for one mode says nothing of the other.
 #[derive(Clone, Copy)]
-pub(super) struct Required(u8);
+pub(super) struct AccessMask(u8);
 
-impl Required {
+impl AccessMask {
     /// What an access requires.
     #[inline(always)]
-    pub(super) const fn by(access: Access) -> Self {
-        Self::with_mode(access.needs(), access.is_privileged())
+    pub(super) const fn required(access: Access) -> Self {
+        Self::permitted(access.needs(), access.is_privileged())
     }
 
     /// What a translation satisfies that permits this in this mode.
     #[inline(always)]
-    const fn with_mode(permissions: Permissions, privileged: bool) -> Self {
+    const fn permitted(permissions: Permissions, privileged: bool) -> Self {
         Self(permissions.bits() | if privileged { 1 << 3 } else { 1 << 4 })
     }
 
     /// What a bond with these permissions satisfies: user mode, and privileged mode where it grants
     /// that.
     pub(super) const fn granted(permissions: Permissions, privileged: bool) -> Self {
-        let user = Self::with_mode(permissions, false);
-        if privileged { Self(user.0 | Self::with_mode(permissions, true).0) } else { user }
+        let user = Self::permitted(permissions, false);
+        if privileged { Self(user.0 | Self::permitted(permissions, true).0) } else { user }
     }
 
     /// Whether all that `required` asks for is satisfied by this.
     #[inline(always)]
-    pub(super) const fn satisfies(self, required: Self) -> bool {
+    pub(super) const fn covers(self, required: Self) -> bool {
         self.0 & required.0 == required.0
     }
 }
@@ -49,9 +49,9 @@ impl Required {
 /// One word of an entry.
 #[bitfield(u64)]
 struct Tag {
-    /// What it satisfies; see [`Required`].
+    /// What it satisfies; see [`AccessMask`].
     #[bits(8)]
-    satisfies: u8,
+    permitted: u8,
     /// The context that it was found in: which state of which bond, counted over all bonds that the
     /// port has cached.
     #[bits(56)]
@@ -76,12 +76,12 @@ impl TlbEntry {
     /// Replaces it by `entry`, which was found for an access in a context.
     #[inline(always)]
     pub(super) fn set(&mut self, entry: IotlbEntry, access: Access, context: u64) {
-        let satisfies = Required::with_mode(entry.permissions, access.is_privileged());
+        let permitted = AccessMask::permitted(entry.permissions, access.is_privileged());
         // Word by word, as it is read.
         self.first = entry.first;
         self.more = entry.more;
         self.offset = entry.frame.wrapping_sub(entry.first);
-        self.tag = Tag::new().with_satisfies(satisfies.0).with_context(context);
+        self.tag = Tag::new().with_permitted(permitted.0).with_context(context);
     }
 
     /// Whether it translates all of an access; it has to be of the access's context.
@@ -89,7 +89,7 @@ impl TlbEntry {
     pub(super) fn serves(&self, address: u64, len: usize, access: Access) -> bool {
         // Of an address before the first one this is too large, whatever is added.
         let last = address.wrapping_sub(self.first).saturating_add(len.saturating_sub(1) as u64);
-        last <= self.more && Required(self.tag.satisfies()).satisfies(Required::by(access))
+        last <= self.more && AccessMask(self.tag.permitted()).covers(AccessMask::required(access))
     }
 
     /// The context that it was found in.
@@ -124,7 +124,7 @@ pub(super) struct Tlb {
 
 impl Tlb {
     pub(super) fn new() -> Self {
-        Self::with(FEWEST, u64::BITS - 1)
+        Self::with(MIN_ENTRIES, u64::BITS - 1)
     }
 
     fn with(entries: usize, granule_bits: u32) -> Self {
@@ -154,15 +154,15 @@ impl Tlb {
 
     /// Whether it is time to [`grow`](Self::grow).
     #[inline]
-    pub(super) fn is_crowded(&self) -> bool {
-        self.replaced > self.entries.len() * TURNS
+    pub(super) fn should_grow(&self) -> bool {
+        self.replaced > self.entries.len() * REPLACEMENTS_BEFORE_GROWTH
     }
 
     /// Doubles the entries, which are empty then. At the greatest size it only begins to count
     /// again.
     #[cold]
     pub(super) fn grow(&mut self) {
-        if self.entries.len() < MOST {
+        if self.entries.len() < MAX_ENTRIES {
             *self = Self::with(self.entries.len() * 2, self.granule_bits);
         }
         self.replaced = 0;
@@ -173,7 +173,7 @@ impl Tlb {
 fn index_of(pasid: Pasid, granule: u64) -> usize {
     // Folded once: regions often lie a power of two apart. Processes use the same addresses, and
     // neighbouring pages are used together, so PASIDs are some way apart.
-    let folded = granule ^ granule >> MOST.trailing_zeros();
+    let folded = granule ^ granule >> MAX_ENTRIES.trailing_zeros();
     folded.wrapping_add(u64::from(pasid.get()) * 37) as usize
 }
 

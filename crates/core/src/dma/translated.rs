@@ -31,7 +31,7 @@ impl DmaPort {
         access: Access,
     ) -> Result<(), DmaError> {
         let buffer = Buffer::Into(buf);
-        self.master.translated_while(pasid, frame, buffer, access.reading(), || true)
+        self.master.access_translated(pasid, frame, buffer, access.reading(), || true)
     }
 
     /// Writes by a translated address, as [`read_translated`](Self::read_translated) reads.
@@ -44,20 +44,20 @@ impl DmaPort {
         frame: Frame,
         data: &[u8],
     ) -> Result<(), DmaError> {
-        self.master.translated_while(pasid, frame, Buffer::From(data), Access::WRITE, || true)
+        self.master.access_translated(pasid, frame, Buffer::From(data), Access::WRITE, || true)
     }
 }
 
 impl BusMaster {
-    /// Makes a translated request. `holds` is asked from inside the gates that a reset shuts: where
+    /// Makes a translated request. `is_usable` is asked from inside the gates that a reset shuts: where
     /// it says no, nothing is accessed.
-    pub(super) fn translated_while(
+    pub(super) fn access_translated(
         &self,
         pasid: Option<Pasid>,
         frame: Frame,
         buffer: Buffer<'_>,
         access: Access,
-        holds: impl FnOnce() -> bool,
+        is_usable: impl FnOnce() -> bool,
     ) -> Result<(), DmaError> {
         let abort = |reason| Err(self.fault(0, pasid, frame.0, access, reason));
         let _callback = InCallback::enter();
@@ -65,11 +65,11 @@ impl BusMaster {
             return abort(self.device.shut_reason());
         };
         let (gate, on_drain) =
-            (&self.device.services.translated, OnDrain::TranslatedRequests(&self.device));
+            (&self.device.services.translated, OnDrain::CompleteTranslatedDrain(&self.device));
         let Some(_translated) = GateGuard::enter(gate, &self.iommu, on_drain) else {
             return abort(FaultReason::TranslatedRefused);
         };
-        if !holds() {
+        if !is_usable() {
             return abort(self.device.shut_reason());
         }
         let routing = self.device.current_routing(self.iommu.topology());
@@ -79,7 +79,7 @@ impl BusMaster {
                 // One request lies in one page, and windows are made of whole pages.
                 return abort(FaultReason::PeerAbort(window.decoder));
             }
-            return self.to_peer(pasid, window, frame.0, buffer, access, 0);
+            return self.access_peer(pasid, window, frame.0, buffer, access, 0);
         }
         // After the windows: those are met before the port that blocks.
         if let Some(port) = routing.translation_blocked {

@@ -44,7 +44,7 @@ impl BusMaster {
         access: Access,
         on_translated: OnTranslated<'_>,
     ) -> Result<(), DmaError> {
-        let total = buffer.check(pieces)?;
+        let total = buffer.check_length(pieces)?;
         let start = pieces.first().map_or(0, |piece| piece.address);
         // From here to the end, since more than the provider and the peers is foreign code: so is
         // what the last access out of a bond drops. An unbind or a removal from there does not wait:
@@ -68,11 +68,11 @@ impl BusMaster {
 
     /// Enters the device's gate; `None` where it is shut.
     pub(super) fn enter_device(&self) -> Option<GateGuard<'_>> {
-        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::Wake)
+        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::WakeWaiters)
     }
 
     /// A peer decodes the address: the IOMMU never sees the transaction.
-    pub(super) fn to_peer(
+    pub(super) fn access_peer(
         &self,
         pasid: Option<Pasid>,
         window: &PeerWindow,
@@ -126,7 +126,7 @@ impl Walk<'_> {
     }
 
     /// Takes the next `len` bytes of the buffer.
-    fn next(&mut self, len: u64) -> Buffer<'_> {
+    fn next_bytes(&mut self, len: u64) -> Buffer<'_> {
         let at = self.done as usize;
         self.buffer.part(at..at + len as usize)
     }
@@ -147,8 +147,8 @@ impl Walk<'_> {
                     self.flush()?;
                     let (master, pasid) = (self.master, self.pasid);
                     let (access, done) = (self.access, self.done);
-                    let buffer = self.next(len);
-                    master.to_peer(pasid, &window, range.first(), buffer, access, done)?;
+                    let buffer = self.next_bytes(len);
+                    master.access_peer(pasid, &window, range.first(), buffer, access, done)?;
                     self.done += len;
                 }
             }
@@ -170,19 +170,19 @@ impl Walk<'_> {
     /// Sends pieces that no peer decodes and that do not wrap.
     fn issue(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
         match self.pasid {
-            Some(pasid) => self.by_pasid(pasid, pieces),
-            None => self.by_domain(pieces),
+            Some(pasid) => self.issue_with_pasid(pasid, pieces),
+            None => self.issue_without_pasid(pieces),
         }
     }
 
-    fn by_pasid(&mut self, pasid: Pasid, pieces: &[Segment]) -> Result<(), DmaError> {
+    fn issue_with_pasid(&mut self, pasid: Pasid, pieces: &[Segment]) -> Result<(), DmaError> {
         let (master, access, before) = (self.master, self.access, self.done);
         let start = pieces.first().map_or(0, |piece| piece.address);
         let after = |error: DmaError| DmaError { done: before + error.done, ..error };
         let len: u64 = pieces.iter().map(|piece| piece.len).sum();
         let moved = master.with_entry(pasid, start, access, |entry| {
-            let terms = entry.by_terms(access);
-            access_space(&*entry.record.space, pieces, self.next(len), terms)
+            let access = entry.effective_access(access);
+            access_space(&*entry.record.space, pieces, self.next_bytes(len), access)
                 .map_err(|stopped| master.stopped(stopped, Some(pasid), pieces, access))?;
             (self.on_translated)(entry, pieces);
             Ok(())
@@ -192,7 +192,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn by_domain(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
+    fn issue_without_pasid(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
         let attachment = loop {
             let attachment = self.master.device.group.domain.current();
             // A closed attachment has been replaced before it was closed: the next look finds its
@@ -201,11 +201,12 @@ impl Walk<'_> {
                 break attachment;
             }
         };
-        let _inside = GateGuard::entered(&attachment.gate, &self.master.iommu, OnDrain::Wake);
+        let _inside =
+            GateGuard::from_entered(&attachment.gate, &self.master.iommu, OnDrain::WakeWaiters);
         for piece in pieces {
             let mut rest = piece.range();
             while let Some(range) = rest {
-                let len = self.by_mapping(&attachment, range)?;
+                let len = self.access_mapping(&attachment, range)?;
                 self.done += len;
                 rest = range.after(len);
             }
@@ -215,7 +216,7 @@ impl Walk<'_> {
 
     /// Accesses the first bytes of `range` through the mapping that holds them, and answers how
     /// many.
-    fn by_mapping(
+    fn access_mapping(
         &mut self,
         attachment: &DomainAttachment,
         range: AddrRange,
@@ -224,7 +225,8 @@ impl Walk<'_> {
         let Some(mapping) = attachment.domain.find(iova) else {
             return Err(self.fault(iova, FaultReason::NoDomainMapping));
         };
-        let Some(_inside) = GateGuard::enter(&mapping.gate, &master.iommu, OnDrain::Wake) else {
+        let Some(_inside) = GateGuard::enter(&mapping.gate, &master.iommu, OnDrain::WakeWaiters)
+        else {
             return Err(self.fault(iova, FaultReason::NoDomainMapping));
         };
         if !mapping.permits(self.access) {
@@ -234,11 +236,13 @@ impl Walk<'_> {
         let target = Segment { address: mapping.address + (iova - mapping.range.first()), len };
         // The mapping is user memory of its space, whatever the transaction says.
         let (access, done) = (self.access.unprivileged(), self.done);
-        access_space(&*mapping.space, &[target], self.next(len), access).map_err(|stopped| {
-            let piece = [Segment { address: iova, len }];
-            let error = master.stopped(stopped, None, &piece, access);
-            DmaError { done: done + error.done, ..error }
-        })?;
+        access_space(&*mapping.space, &[target], self.next_bytes(len), access).map_err(
+            |stopped| {
+                let piece = [Segment { address: iova, len }];
+                let error = master.stopped(stopped, None, &piece, access);
+                DmaError { done: done + error.done, ..error }
+            },
+        )?;
         Ok(len)
     }
 }

@@ -55,5 +55,5 @@ pub(crate) struct BondState {
     /// Handlers of this bond that are queued or running.
     pub(crate) callbacks: u32,
     /// The owned value is gone: the entry goes when the bond is gone.
-    pub(super) owner_gone: bool,
+    pub(super) is_handle_dropped: bool,
 }

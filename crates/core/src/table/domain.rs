@@ -49,7 +49,7 @@ impl Domain {
     }
 
     /// The first mapping that meets `range`.
-    pub(crate) fn meets(&self, range: AddrRange) -> Option<AddrRange> {
+    pub(crate) fn first_overlap(&self, range: AddrRange) -> Option<AddrRange> {
         let maps = self.by_first.read();
         let before = maps
             .range(..range.first())

@@ -12,11 +12,11 @@ use crate::quiesce::{Completion, Gate};
 #[derive(Clone, Copy)]
 pub(crate) enum OnDrain<'a> {
     /// Wakes whoever waits for the gate: that of a device, a mapping, a domain's attachment.
-    Wake,
+    WakeWaiters,
     /// Makes one step to the end of a table entry.
     StepEntry(&'a Arc<PasidEntry>),
     /// Completes what waited for the translated requests of a device.
-    TranslatedRequests(&'a Arc<DeviceRecord>),
+    CompleteTranslatedDrain(&'a Arc<DeviceRecord>),
 }
 
 /// Inside a gate as long as this lives.
@@ -34,7 +34,7 @@ impl<'a> GateGuard<'a> {
     }
 
     /// For a gate that has been entered.
-    pub(crate) fn entered(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Self {
+    pub(crate) fn from_entered(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Self {
         Self { gate, iommu, on_drain }
     }
 }
@@ -50,9 +50,9 @@ impl Drop for GateGuard<'_> {
 impl OnDrain<'_> {
     pub(crate) fn run(self, iommu: &Iommu) {
         match self {
-            Self::Wake => iommu.wake_waiters(),
+            Self::WakeWaiters => iommu.wake_waiters(),
             Self::StepEntry(entry) => Arc::clone(entry).step(),
-            Self::TranslatedRequests(device) => iommu.translated_requests_drained(device),
+            Self::CompleteTranslatedDrain(device) => iommu.translated_requests_drained(device),
         }
     }
 }
@@ -77,7 +77,7 @@ impl FaultTarget {
     pub(crate) fn leave(&self, iommu: &Iommu) {
         match self {
             Self::Entry(entry) if entry.gate.leave() => OnDrain::StepEntry(entry).run(iommu),
-            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::Wake.run(iommu),
+            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::WakeWaiters.run(iommu),
             _ => {}
         }
     }

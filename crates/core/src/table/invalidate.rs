@@ -83,7 +83,7 @@ impl Iommu {
     /// message, and what the device answers, inside the call that sends it. If each completion sent
     /// the next message, the stack would grow with the length of the backlog.
     fn send_backlog(&self, device: &Arc<DeviceRecord>) {
-        let sending = Sending(Some(device));
+        let sending = SendingGuard(Some(device));
         let now = self.now();
         while self.with_invalidations(device, |queue, _, actions| {
             queue.send_backlog(now, actions);
@@ -126,7 +126,7 @@ impl Iommu {
     /// The last translated request of a device has left its gate, which is shut.
     pub(crate) fn translated_requests_drained(&self, device: &Arc<DeviceRecord>) {
         self.with_invalidations(device, |queue, _, actions| {
-            self.settle_translated(device, queue, actions)
+            self.complete_translated_drain(device, queue, actions)
         });
         self.wake_waiters();
     }
@@ -137,7 +137,7 @@ impl Iommu {
     /// Whoever comes here first after the last request has left does both: a gate that were opened
     /// without the other would leave somebody waiting. Where some are in flight, the last of them
     /// comes here: new ones must not overtake what waits for their end.
-    pub(crate) fn settle_translated(
+    pub(crate) fn complete_translated_drain(
         &self,
         device: &Arc<DeviceRecord>,
         queue: &mut InvalidationQueue,
@@ -149,7 +149,7 @@ impl Iommu {
         }
         queue.translated_requests_drained(actions);
         if gate.is_closed() {
-            self.forget_ats_device(device);
+            self.remove_ats_device(device);
         } else if !queue.is_blocked() {
             gate.resume();
         }
@@ -164,7 +164,7 @@ impl Iommu {
 
     /// Takes a removed device out of where invalidations find it. Only once its translated requests
     /// are over: a change of a space has to find the device as long as it may use translations.
-    fn forget_ats_device(&self, device: &Arc<DeviceRecord>) {
+    fn remove_ats_device(&self, device: &Arc<DeviceRecord>) {
         let mut known = device.requester.ats_device.write();
         // Another device may have the requester ID that this one shared.
         if known.take_if(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(device))).is_some() {
@@ -174,16 +174,16 @@ impl Iommu {
 }
 
 /// Ends the sending of a backlog where a link panics: the next completion begins it again.
-struct Sending<'a>(Option<&'a DeviceRecord>);
+struct SendingGuard<'a>(Option<&'a DeviceRecord>);
 
-impl Sending<'_> {
+impl SendingGuard<'_> {
     /// It has been ended, under the lock under which there was no more to send.
     fn finish(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Sending<'_> {
+impl Drop for SendingGuard<'_> {
     fn drop(&mut self) {
         if let Some(device) = self.0 {
             device.services.invalidations.lock().end_sending();

@@ -31,7 +31,7 @@ use crate::types::ids::{PasidTag, SpaceId};
 
 /// How often a thread that waits for a device looks for what is overdue.
 #[cfg(not(loom))]
-pub(crate) const OVERDUE_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A software IOMMU: devices, groups, containers, bonds, PASIDs and domains over one bus. Cheap to
 /// clone; all clones are one.
@@ -49,7 +49,7 @@ pub(crate) struct Inner {
     stale_dropped: AtomicU64,
     clock: Option<Arc<dyn Clock>>,
     /// When somebody looked last for what is overdue: nanoseconds of the clock.
-    pub(super) ticked: AtomicU64,
+    pub(super) last_tick: AtomicU64,
     /// Devices that an invalidation may have to be sent to.
     pub(super) ats_devices: AtomicUsize,
     pub(super) pages: Mutex<PageQueue>,
@@ -82,7 +82,7 @@ impl Iommu {
             events: EventLog::new(config.event_capacity),
             stale_dropped: AtomicU64::new(0),
             clock,
-            ticked: AtomicU64::new(0),
+            last_tick: AtomicU64::new(0),
             ats_devices: AtomicUsize::new(0),
             pages: Mutex::new(PageQueue::new(config.page_queue)),
             #[cfg(not(loom))]
@@ -241,7 +241,7 @@ impl Iommu {
     fn wait_for_change<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         #[cfg(not(loom))]
         if self.0.clock.is_some() && self.0.ats_devices.load(Ordering::Relaxed) > 0 {
-            let (state, timed_out) = self.0.changed.wait_timeout(state, OVERDUE_EVERY);
+            let (state, timed_out) = self.0.changed.wait_timeout(state, TICK_INTERVAL);
             if !timed_out && !self.is_tick_due() {
                 return state;
             }
@@ -261,8 +261,8 @@ impl Iommu {
 }
 
 impl RecordHost for Inner {
-    fn retire(self: Arc<Self>, entry: &Arc<PasidEntry>) {
-        Iommu(self).with_state(|state, drops| state.retire(entry, drops));
+    fn remove_entry(self: Arc<Self>, entry: &Arc<PasidEntry>) {
+        Iommu(self).with_state(|state, drops| state.remove_entry(entry, drops));
     }
 }
 

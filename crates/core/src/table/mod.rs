@@ -43,7 +43,7 @@ pub(crate) use guard::{GateGuard, OnDrain};
 pub(crate) use iommu::Inner;
 pub use iommu::Iommu;
 #[cfg(not(loom))]
-pub(crate) use iommu::OVERDUE_EVERY;
+pub(crate) use iommu::TICK_INTERVAL;
 pub use pasid::{Exhausted, PasidAllocator};
 pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};

@@ -28,7 +28,7 @@ use crate::types::ids::{Bdf, GroupId, Pasid, RequesterId};
 /// The IOMMU, as its records see it.
 pub(crate) trait RecordHost: InvalidationHost {
     /// Takes out an entry whose gate is closed and whose steps are all made.
-    fn retire(self: Arc<Self>, entry: &Arc<PasidEntry>);
+    fn remove_entry(self: Arc<Self>, entry: &Arc<PasidEntry>);
 }
 
 /// A device that has been plugged in, as its handles and ports share it.
@@ -69,11 +69,11 @@ impl DeviceRecord {
     /// What the bus says now. Asks it again where it has changed; not to be called under the
     /// control lock.
     pub(crate) fn current_routing(&self, topology: &dyn Topology) -> Routing {
-        let known = self.known_routing();
+        let known = self.cached_routing();
         if known.is_current(topology.version()) {
             return known;
         }
-        let fresh = Routing::ask(topology, self.bdf());
+        let fresh = Routing::query(topology, self.bdf());
         let mut last = self.routing.write();
         // Versions count up: an answer that took long does not replace a newer one.
         if last.version() < fresh.version() {
@@ -83,7 +83,7 @@ impl DeviceRecord {
     }
 
     /// What the bus said last.
-    pub(crate) fn known_routing(&self) -> Routing {
+    pub(crate) fn cached_routing(&self) -> Routing {
         self.routing.read().clone()
     }
 
@@ -124,7 +124,7 @@ pub(crate) struct Requester {
     pub(crate) table: RwLock<FxHashMap<Pasid, Arc<PasidEntry>>>,
     /// The models of the devices that issue requests as this requester, where they want to be
     /// told.
-    pub(crate) ops: RwLock<Models>,
+    pub(crate) models: RwLock<Models>,
     /// The one device that issues requests as this requester, from the first time that its ATS is
     /// enabled until it has been removed and no translated request of it is in flight: invalidations
     /// go to a requester ID. Weak: the device has its requester, and one that is never removed is to
@@ -137,7 +137,7 @@ impl Requester {
         Arc::new(Self {
             id,
             table: RwLock::default(),
-            ops: RwLock::default(),
+            models: RwLock::default(),
             ats_device: RwLock::default(),
         })
     }
@@ -154,10 +154,10 @@ impl Requester {
     }
 
     /// Takes out the model of a device that is unplugged.
-    pub(crate) fn take_model(&self, device: Bdf) -> Option<(Bdf, Arc<dyn DeviceOps>)> {
-        let mut ops = self.ops.write();
-        let at = ops.iter().position(|(of, _)| *of == device)?;
-        Some(ops.remove(at))
+    pub(crate) fn remove_model(&self, device: Bdf) -> Option<(Bdf, Arc<dyn DeviceOps>)> {
+        let mut models = self.models.write();
+        let at = models.iter().position(|(of, _)| *of == device)?;
+        Some(models.remove(at))
     }
 }
 
@@ -171,7 +171,7 @@ pub(crate) struct PasidEntry {
     pub(crate) requester: Arc<Requester>,
     /// What is left to do before it can be taken out, once its gate has been closed:
     /// [`Self::STEPS`] steps.
-    left: Countdown,
+    remaining_steps: Countdown,
     /// Of its faults; made with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
     host: Weak<dyn RecordHost>,
@@ -197,7 +197,7 @@ impl PasidEntry {
             features,
             bond,
             requester: Arc::clone(requester),
-            left: Countdown::new(Self::STEPS),
+            remaining_steps: Countdown::new(Self::STEPS),
             times: Mutex::default(),
             host: Weak::clone(host),
         })
@@ -229,7 +229,7 @@ impl PasidEntry {
     }
 
     /// How an access is made by the terms of the bond.
-    pub(crate) fn by_terms(&self, access: Access) -> Access {
+    pub(crate) fn effective_access(&self, access: Access) -> Access {
         if self.features.page_faults { access } else { access.present_only() }
     }
 
@@ -244,7 +244,7 @@ impl PasidEntry {
                 pinned.is_of(self.record.tag.generation) && pinned.requester == self.requester.id
             },
             || {
-                self.left.extend(1);
+                self.remaining_steps.extend(1);
                 self.waiter()
             },
         )
@@ -260,10 +260,10 @@ impl PasidEntry {
 impl Completion for PasidEntry {
     /// Makes one of the steps to the end of the entry; the last one takes it out.
     fn step(self: Arc<Self>) {
-        if self.left.step()
+        if self.remaining_steps.step()
             && let Some(host) = self.host.upgrade()
         {
-            host.retire(&self);
+            host.remove_entry(&self);
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) enum Route {
 }
 
 impl Routing {
-    pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
+    pub(crate) fn query(topology: &dyn Topology, device: Bdf) -> Self {
         // The version first: after a change in between the answer is asked for again, and never
         // taken for newer than it is.
         Self {

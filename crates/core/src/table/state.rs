@@ -41,7 +41,7 @@ pub(crate) struct GroupState {
     pub(crate) members: Vec<Arc<DeviceRecord>>,
     pub(crate) record: Arc<GroupRecord>,
     /// The group's own domain, in use while it is in no container.
-    pub(crate) own: Arc<Domain>,
+    pub(crate) own_domain: Arc<Domain>,
     pub(crate) container: Option<ContainerId>,
     /// Group bonds that are not gone.
     pub(crate) bonds: Vec<BondKey>,
@@ -49,7 +49,7 @@ pub(crate) struct GroupState {
 
 impl GroupState {
     /// To be called after a change of the members or the container.
-    pub(crate) fn changed(&self) {
+    pub(crate) fn update_singleton(&self) {
         let is_singleton = self.members.len() == 1 && self.container.is_none();
         self.record.is_singleton.store(is_singleton, Ordering::Relaxed);
     }
@@ -71,12 +71,12 @@ pub(crate) struct ContainerState {
 
 /// A space whose last bond is gone. Dropping it removes its translations from the IOTLB, takes the
 /// watch back and drops the space.
-pub(super) struct ReleasedSpace {
+pub(super) struct UnboundSpace {
     pub(super) record: Arc<SpaceRecord>,
     pub(super) watch: WatchToken,
 }
 
-impl Drop for ReleasedSpace {
+impl Drop for UnboundSpace {
     fn drop(&mut self) {
         if let Some(iotlb) = &self.record.iotlb {
             iotlb.remove_all();
@@ -96,7 +96,7 @@ pub(crate) struct SpaceEnd {
 /// What is dropped after the control lock is released, since dropping it can run foreign code.
 #[derive(Default)]
 pub(crate) struct DeferredDrops {
-    pub(super) spaces: SmallVec<[ReleasedSpace; 1]>,
+    pub(super) spaces: SmallVec<[UnboundSpace; 1]>,
     pub(super) bonds: SmallVec<[BondState; 1]>,
     pub(super) handlers: SmallVec<[ExitHandler; 1]>,
     pub(crate) models: Models,
@@ -152,7 +152,7 @@ impl State {
     }
 
     /// Whether this very device is plugged in here.
-    pub(crate) fn has(&self, device: &Arc<DeviceRecord>) -> bool {
+    pub(crate) fn is_plugged_in(&self, device: &Arc<DeviceRecord>) -> bool {
         self.devices.get(&device.bdf()).is_some_and(|there| Arc::ptr_eq(there, device))
     }
 
@@ -168,13 +168,13 @@ impl State {
                 domain: DomainSlot::blocking(),
                 is_singleton: AtomicBool::new(false),
             };
-            let own = Arc::clone(&record.domain.current().domain);
+            let own_domain = Arc::clone(&record.domain.current().domain);
             GroupState {
                 id,
                 key,
                 members: Vec::new(),
                 record: Arc::new(record),
-                own,
+                own_domain,
                 container: None,
                 bonds: Vec::new(),
             }
@@ -182,12 +182,12 @@ impl State {
     }
 
     /// Drops the group where nothing is in it and nobody holds it.
-    pub(crate) fn forget_empty_group(&mut self, id: GroupId) {
+    pub(crate) fn remove_group_if_empty(&mut self, id: GroupId) {
         let idle = |group: &GroupState| {
             group.members.is_empty()
                 && group.container.is_none()
                 && group.bonds.is_empty()
-                && group.own.len() == 0
+                && group.own_domain.len() == 0
         };
         if let Some(group) = self.groups.get(&id).filter(|group| idle(group)) {
             self.group_of.remove(&group.key);
@@ -196,7 +196,7 @@ impl State {
     }
 
     /// Enters a space that has no bond yet, and watches it.
-    pub(crate) fn enter_space(
+    pub(crate) fn insert_space(
         &mut self,
         space: &Arc<dyn AddressSpace>,
         tag: PasidTag,

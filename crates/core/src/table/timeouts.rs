@@ -7,7 +7,7 @@ use sva_sync::atomic::Ordering;
 
 use super::iommu::Iommu;
 #[cfg(not(loom))]
-use super::iommu::OVERDUE_EVERY;
+use super::iommu::TICK_INTERVAL;
 use super::records::DeviceRecord;
 use crate::api::event::Event;
 
@@ -19,7 +19,7 @@ impl Iommu {
     /// between the steps of an event loop.
     pub fn tick(&self) {
         let Some(now) = self.now() else { return };
-        self.0.ticked.store(now.as_nanos() as u64, Ordering::Relaxed);
+        self.0.last_tick.store(now.as_nanos() as u64, Ordering::Relaxed);
         let devices: Vec<_> = self
             .lock()
             .devices
@@ -71,9 +71,10 @@ impl Iommu {
     /// Where waiters are woken all the time, no wait ever reaches its limit.
     #[cfg(not(loom))]
     pub(crate) fn is_tick_due(&self) -> bool {
-        let limit = OVERDUE_EVERY.as_nanos() as u64;
+        let limit = TICK_INTERVAL.as_nanos() as u64;
         self.now().is_some_and(|now| {
-            (now.as_nanos() as u64).saturating_sub(self.0.ticked.load(Ordering::Relaxed)) >= limit
+            (now.as_nanos() as u64).saturating_sub(self.0.last_tick.load(Ordering::Relaxed))
+                >= limit
         })
     }
 }
