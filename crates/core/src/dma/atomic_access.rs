@@ -1,4 +1,4 @@
-//! Making the memory of an atomic operation accessible in place.
+//! How the memory of an atomic operation is made accessible in place.
 
 use super::master::BusMaster;
 use super::walk::OnTranslated;
@@ -10,8 +10,9 @@ use crate::types::ids::Pasid;
 use crate::types::range::Segment;
 
 impl BusMaster {
-    /// Brings in what an atomic operation of `len` bytes needs, and has `on_translated` cache it;
-    /// it can be tried again then.
+    /// Makes the memory of an atomic operation of `len` bytes present and writable. Calls
+    /// `on_translated` to cache the translation if the memory was accessible already. Afterwards
+    /// the operation can be tried again.
     pub(super) fn prepare_atomic(
         &self,
         pasid: Pasid,
@@ -27,7 +28,8 @@ impl BusMaster {
         };
         let routing = self.device.current_routing(self.iommu.topology());
         if routing.undecoded_around(address).is_none() {
-            // It would have to be routed to the peer, which has no way to answer it.
+            // The operation would be routed to the peer, and
+            // [`Topology`](crate::api::topology::Topology) has no call for it.
             return abort(FaultReason::NoAtomics);
         }
         self.with_entry(pasid, address, access, |entry| {
@@ -48,7 +50,7 @@ impl BusMaster {
                 Ok(WordState::NotWritable) if !entry.features.page_faults => {
                     abort(FaultReason::Denied)
                 }
-                // Absent, or to be copied before it is written to.
+                // The page may be absent, or may have to be copied before it is written.
                 Ok(WordState::NotWritable) => space.resolve(address, access).map_err(stopped),
                 Err(StopCause::NotPresent) if entry.features.page_faults => {
                     space.resolve(address, access).map_err(stopped)
@@ -59,14 +61,14 @@ impl BusMaster {
     }
 }
 
-/// What an atomic operation finds at its address.
+/// The state of the memory at the address of an atomic operation.
 enum WordState {
     /// Memory in place that permits reading and writing.
     Atomic,
     /// Memory that cannot be accessed in place.
     NotInPlace,
     Unreadable,
-    /// It may be one that is to be copied before it is written to.
+    /// Not writable now. The page may have to be copied first.
     NotWritable,
 }
 
