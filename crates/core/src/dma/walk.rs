@@ -183,8 +183,8 @@ impl Walk<'_> {
         let after = |error: DmaError| DmaError { done: before + error.done, ..error };
         let len: u64 = pieces.iter().map(|piece| piece.len).sum();
         let moved = master.with_entry(pasid, start, access, |entry| {
-            let access = entry.effective_access(access);
-            access_space(&*entry.record.space, pieces, self.next_bytes(len), access)
+            let effective = entry.effective_access(access);
+            access_space(&*entry.record.space, pieces, self.next_bytes(len), effective)
                 .map_err(|stopped| master.stopped(stopped, Some(pasid), pieces, access))?;
             (self.on_translated)(entry, pieces);
             Ok(())
