@@ -153,8 +153,8 @@ impl CachedPasidEntry {
             iotlb: Arc::clone(iotlb),
             space: Arc::clone(&entry.record.space),
         };
-        // The result is not needed: after a failed check the entry keeps `NEVER_CHECKED`, and the next
-        // access through it checks again.
+        // The result is not needed: after a failed check the entry keeps `NEVER_CHECKED`, so the
+        // next access through it checks again.
         let _ = reader.revalidate(&mut cached);
         cached
     }

@@ -16,17 +16,17 @@ use crate::api::pri::PageRequestHandler;
 use crate::types::ids::{Pasid, SpaceId};
 
 impl State {
-    /// The bond that `key` names, while its entry exists.
+    /// The state of a bond; `None` once it has been removed.
     pub(crate) fn bond(&mut self, key: BondKey) -> Option<&mut BondState> {
         self.bonds.get_mut(key)
     }
 
-    /// How many bonds are not gone.
+    /// The number of bonds that are not gone.
     pub(crate) fn live_bonds(&self) -> usize {
         self.spaces.values().map(|space| space.bonds.len()).sum()
     }
 
-    /// Enters a bond without entries. The space has been entered before.
+    /// Inserts a live bond without entries. Its space has been inserted before.
     pub(crate) fn insert_bond(
         &mut self,
         kind: BondKind,
@@ -57,8 +57,8 @@ impl State {
         key
     }
 
-    /// Programs the table entry of `requester` for a bond: reserved, not yet published.
-    /// The slot is free and the bond is live.
+    /// Inserts an unpublished entry for a bond into the PASID table of `requester`. The bond is
+    /// live, and the table has no entry for its PASID.
     fn program_entry(
         &mut self,
         key: BondKey,
@@ -71,8 +71,8 @@ impl State {
         Some(entry)
     }
 
-    /// Gives a live bond further requesters, whose slots are free: programs all entries, then
-    /// publishes all.
+    /// Adds requesters to a live bond, whose PASID is free in their tables. All entries are
+    /// programmed before the first is published.
     pub(crate) fn add_requesters(&mut self, key: BondKey, requesters: &[Arc<Requester>]) {
         let programmed: SmallVec<[_; 1]> =
             requesters.iter().filter_map(|requester| self.program_entry(key, requester)).collect();
@@ -81,8 +81,8 @@ impl State {
         }
     }
 
-    /// Claims a live bond for its unbind: no handler starts any more, but one that is queued. False
-    /// where somebody else has claimed it.
+    /// Begins the unbind of a live bond. From here on no handler of it starts, except one that is
+    /// queued. Returns false if the bond is not live: its unbind has been begun before.
     pub(crate) fn begin_closing(&mut self, key: BondKey, drops: &mut DeferredDrops) -> bool {
         let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live) else {
             return false;
@@ -92,13 +92,13 @@ impl State {
             drops.handlers.extend(handler.take());
             bond.exit = ExitState::Disarmed;
         }
-        // Nothing else finishes a bond that has lost its last entry before, to removals or to
-        // groups that left.
+        // A bond whose last entry was removed before (by removals of devices or by groups that left
+        // a container) has no later step that would finish it.
         self.finish_closing(key, drops);
         true
     }
 
-    /// The owned value is gone or will not ask again.
+    /// Notes that the owned value has been dropped or needs no further answer.
     pub(crate) fn handle_dropped(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         if let Some(bond) = self.bond(key) {
             bond.is_handle_dropped = true;
@@ -106,7 +106,7 @@ impl State {
         self.finish_closing(key, drops);
     }
 
-    /// Takes out an entry of which nothing is left.
+    /// Removes an entry, all of whose steps have been made, from its bond and its PASID table.
     pub(crate) fn remove_entry(&mut self, entry: &Arc<PasidEntry>, drops: &mut DeferredDrops) {
         let pasid = entry.record.tag.pasid;
         if let Some(bond) = self.bond(entry.bond)
@@ -122,23 +122,23 @@ impl State {
         self.finish_closing(entry.bond, drops);
     }
 
-    /// Whether an entry has been taken out of its bond and its table.
+    /// Whether an entry has been removed from its bond and its PASID table.
     pub(crate) fn is_entry_removed(&mut self, entry: &Arc<PasidEntry>) -> bool {
         self.bond(entry.bond)
             .is_none_or(|bond| !bond.entries.iter().any(|known| Arc::ptr_eq(known, entry)))
     }
 
-    /// Whether nothing of a bond is left.
+    /// Whether a bond is gone.
     pub(crate) fn is_gone(&mut self, key: BondKey) -> bool {
         self.bond(key).is_none_or(|bond| bond.phase == Phase::Gone)
     }
 
-    /// The bond, where devices can still join it: it is live, and its space has not ended.
+    /// The bond, if devices can be added to it: it is live, and its space has not ended.
     pub(crate) fn joinable_bond(&mut self, key: BondKey) -> Option<&mut BondState> {
         self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.has_ended())
     }
 
-    /// A handler of the bond has returned.
+    /// Notes that a handler of the bond has returned.
     pub(crate) fn callback_done(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         if let Some(bond) = self.bond(key) {
             bond.callbacks -= 1;
@@ -147,8 +147,8 @@ impl State {
         self.finish_closing(key, drops);
     }
 
-    /// The devices that may cache translations of a space, each with the PASID that it has there.
-    /// Those included whose entries are being taken out.
+    /// The devices that may cache translations of a space, each with its PASID there. Devices whose
+    /// entries are being closed are included.
     pub(crate) fn ats_users(&mut self, space: SpaceId) -> Vec<(Arc<DeviceRecord>, Pasid)> {
         let Some(state) = self.spaces.get(&space) else { return Vec::new() };
         let pasid = state.record.tag.pasid;
@@ -160,8 +160,10 @@ impl State {
             .collect()
     }
 
-    /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its
-    /// last bond (rule U5).
+    /// Makes a closing bond gone once it has no entry and no handler is queued or running. The last
+    /// bond of a space releases the PASID and removes the space: until then accesses of the earlier
+    /// owner may be in flight, so the PASID must not be allocated again. Removes the record of a
+    /// gone bond once its owned value has been dropped.
     fn finish_closing(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         let Some(bond) = self.bond(key) else { return };
         if bond.phase == Phase::Closing && bond.entries.is_empty() && bond.callbacks == 0 {
