@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use sva_core::{AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, PasidWidth, Plug};
+use sva_core::{
+    AddressSpace, Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
+    PasidWidth, Plug,
+};
 use sva_devices::{
-    DataMover, DataMoverConfig, Descriptor, GraphSearch, InFlight, IndexWidth, ListWalk, Walker,
+    DataMover, DataMoverConfig, Descriptor, GraphSearch, IndexWidth, JobTracker, ListWalk, Walker,
     WalkerConfig,
 };
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
@@ -16,7 +19,7 @@ const PAGES: u64 = 8;
 /// A device bound to a process.
 struct Rig {
     device: Device,
-    in_flight: Arc<InFlight>,
+    jobs: Arc<JobTracker>,
     bond: Bond<()>,
 }
 
@@ -28,14 +31,15 @@ impl Rig {
         space.map(BASE, len, Protection::READ_WRITE);
         space.poke(BASE, &bytes[..bytes.len().min(len as usize)]);
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
-        let in_flight = InFlight::new();
+        let jobs = JobTracker::new();
         let width = PasidWidth::new(1).expect("1..=20");
         let bdf = Bdf::new(0, 1, 0, 0).expect("a device number below 32");
         let spec = DeviceSpec { bdf, capabilities: Capabilities::sva(width) };
-        let device = iommu.plug(Plug::new(spec).model(in_flight.clone())).expect("the slot is free").device;
+        let device =
+            iommu.plug(Plug::new(spec).model(jobs.clone())).expect("the slot is free").device;
         let handle: Arc<dyn AddressSpace> = space.handle();
         let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
-        Self { device, in_flight, bond }
+        Self { device, jobs, bond }
     }
 }
 
@@ -46,13 +50,9 @@ impl Rig {
 pub fn descriptor(data: &[u8]) {
     let Some((head, memory)) = data.split_first_chunk::<64>() else { return };
     let rig = Rig::new(memory);
-    let config = DataMoverConfig {
-        max_transfer: 0x1_0000,
-        max_batch: 16,
-        chunk: PAGE as usize,
-        ..DataMoverConfig::default()
-    };
-    let mover = DataMover::new(rig.device.port(), rig.in_flight.clone(), config);
+    let config =
+        DataMoverConfig::default().max_transfer(0x1_0000).max_batch(16).chunk(PAGE as usize);
+    let mover = DataMover::new(rig.device.port(), rig.jobs.clone(), config);
     let descriptor = Descriptor::from(*head);
     mover.execute(Some(rig.bond.pasid()), &descriptor).expect("nobody unbinds");
 }
@@ -64,8 +64,8 @@ pub fn descriptor(data: &[u8]) {
 pub fn walk(data: &[u8]) {
     let Some((head, memory)) = data.split_first_chunk::<16>() else { return };
     let rig = Rig::new(memory);
-    let config = WalkerConfig { max_payload: 512, max_vertices: 512, chunk: 256 };
-    let walker = Walker::new(rig.device.port(), rig.in_flight.clone(), config);
+    let config = WalkerConfig::default().max_payload(512).max_vertices(512).chunk(256);
+    let walker = Walker::new(rig.device.port(), rig.jobs.clone(), config);
     let pasid = Some(rig.bond.pasid());
     let near = |at: usize| BASE + u64::from(u16::from_le_bytes([head[at], head[at + 1]]));
     let list = ListWalk {

@@ -3,15 +3,12 @@
 //!
 //! A defect is a patch (xtask/mutations), which is applied to a copy of the tree: the tests are
 //! built from the copy as it is, where they have to pass, and again with the patch, where they have
-//! to fail. A row without a patch has a switch in the sources instead: then its test is built once
-//! with `--cfg sva_mutate`, with which the variable `SVA_MUTATE` switches the defect on at run time
-//! (crates/core/src/mutation.rs).
+//! to fail.
 
 mod edit;
 mod patches;
 mod report;
 mod run;
-mod switch;
 mod table;
 mod tree;
 
@@ -25,7 +22,7 @@ use crate::context::Context;
 use crate::outcome::Outcome;
 use patches::Patch;
 use report::{Fate, Report, failures, judge, show};
-use run::{Build, Target, Verdict};
+use run::{Target, Verdict};
 use table::{Row, Test};
 use tree::Tree;
 
@@ -38,7 +35,7 @@ struct Options {
     json: bool,
     /// A scenario whose mechanism is not there yet is a failure too.
     strict: bool,
-    /// Whether the table, the patches and the sources agree, and no more.
+    /// Whether the table, the patches and the tree agree, and no more.
     check: bool,
     /// Lay out a copy of the tree with this defect.
     edit: Option<u8>,
@@ -77,26 +74,20 @@ pub(crate) fn task(arguments: &[&str]) -> Result<ExitCode, String> {
     })
 }
 
-/// The step: the table, the patches and the sources agree, and the defects that are switched are
-/// found, for which one build is enough. Those with a patch are built one by one: they are left to
-/// `cargo xtask full`.
+/// The step: the table, the patches and the tree agree. The defects are built one by one, which is
+/// left to `cargo xtask full`.
 pub(crate) fn check(context: &Context) -> Result<Outcome, String> {
     let patches = patches::read(context)?;
-    let mut rows = agreed(context, &patches)?;
-    println!("{} rows, {} patches, all of which apply", rows.len(), patches.len());
-    rows.retain(|row| !patches.contains_key(&row.number));
-    outcome(&examine(context, &patches, rows)?)
+    let rows = agreed(context, &patches)?;
+    Ok(Outcome::Figures(format!("{} rows, {} patches, which apply", rows.len(), patches.len())))
 }
 
 /// The step of `cargo xtask full`: every defect is found.
 pub(crate) fn all(context: &Context) -> Result<Outcome, String> {
     let patches = patches::read(context)?;
-    outcome(&examine(context, &patches, agreed(context, &patches)?)?)
-}
-
-fn outcome(reports: &[Report]) -> Result<Outcome, String> {
-    show(reports);
-    let failures = failures(reports, true);
+    let reports = examine(context, &patches, agreed(context, &patches)?)?;
+    show(&reports);
+    let failures = failures(&reports, true);
     let found = reports.iter().filter(|report| report.fate == Fate::Found).count();
     let figures = format!("{found} of {} defects found", reports.len());
     if failures.is_empty() { Ok(Outcome::Figures(figures)) } else { Err(failures.join("\n!!! ")) }
@@ -135,12 +126,10 @@ fn parse(arguments: &[&str]) -> Result<Options, String> {
     Ok(options)
 }
 
-/// All rows, where the patches and the switches are those that they name.
+/// All rows, where the patches are those that they name.
 fn agreed(context: &Context, patches: &BTreeMap<u8, Patch>) -> Result<Vec<Row>, String> {
     let rows = table::read(context)?;
-    let mut wrong = patches::check(context, patches, &rows)?;
-    let switched = rows.iter().filter(|row| !patches.contains_key(&row.number));
-    wrong.extend(switch::check(context, switched)?);
+    let wrong = patches::check(context, patches, &rows)?;
     if wrong.is_empty() { Ok(rows) } else { Err(wrong.join("\n!!! ")) }
 }
 
@@ -154,51 +143,32 @@ fn chosen(mut rows: Vec<Row>, only: &[u8]) -> Result<Vec<Row>, String> {
     Ok(rows)
 }
 
-/// Runs the tests of the rows, those of the switches first.
+/// Runs the tests of the rows.
 fn examine(
     context: &Context,
     patches: &BTreeMap<u8, Patch>,
     rows: Vec<Row>,
 ) -> Result<Vec<Report>, String> {
-    let (patched, switched): (Vec<Row>, Vec<Row>) =
-        rows.into_iter().partition(|row| patches.contains_key(&row.number));
-    let mut reports = Vec::new();
-    if !switched.is_empty() {
-        let bench = Bench::new(context, &switched, &run::SWITCHED)?;
-        reports.extend(bench.all(switched, |_, row, place| {
-            let ran =
-                run::run(context, place.target, place.program, &place.test, Some(row.number))?;
-            Ok(Ok(ran))
-        })?);
-    }
-    if !patched.is_empty() {
-        let tree = Tree::copy(context, "tree")?;
-        let bench = Bench::new(&tree.context, &patched, &run::PLAIN)?;
-        reports.extend(bench.all(patched, |bench, row, place| {
-            with_patch(context, &tree, bench, &patches[&row.number], place)
-        })?);
-        tree.restore(context)?;
-    }
-    reports.sort_by_key(|report| report.row.number);
+    let tree = Tree::copy(context, "tree")?;
+    let bench = Bench::new(&tree.context, &rows)?;
+    let reports = bench.all(rows, |row, place| {
+        let patch = patches.get(&row.number).ok_or(format!("row {} has no patch", row.number))?;
+        with_patch(context, &tree, patch, place)
+    })?;
+    tree.restore(context)?;
     Ok(reports)
 }
 
 /// Runs a test with a patch in the copy; what the compiler says where that does not build.
-fn with_patch(
-    context: &Context,
-    tree: &Tree,
-    bench: &Bench,
-    patch: &Patch,
-    place: &Place,
-) -> Result<Ran, String> {
+fn with_patch(context: &Context, tree: &Tree, patch: &Patch, place: &Place) -> Result<Ran, String> {
     tree.restore(context)?;
     tree.apply(context, &patch.path)?;
-    let programs = match run::build(bench.context, &[place.target], bench.builds) {
+    let programs = match run::build(&tree.context, &[place.target]) {
         Ok(programs) => programs,
         Err(why) => return Ok(Err(format!("with the patch: {why}"))),
     };
     let program = programs.get(place.target).ok_or("the test was not built")?;
-    run::run(bench.context, place.target, program, &place.test, None).map(Ok)
+    run::run(&tree.context, place.target, program, &place.test).map(Ok)
 }
 
 /// What a test with a defect came to and how long it took, or why it could not be built.
@@ -207,7 +177,6 @@ type Ran = Result<(Verdict, Duration), String>;
 /// Where the tests are built and run without a defect.
 struct Bench<'a> {
     context: &'a Context,
-    builds: &'a [Build],
     targets: Vec<Target>,
     programs: BTreeMap<Target, PathBuf>,
 }
@@ -221,9 +190,9 @@ struct Place<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(context: &'a Context, rows: &[Row], builds: &'a [Build]) -> Result<Self, String> {
+    fn new(context: &'a Context, rows: &[Row]) -> Result<Self, String> {
         let targets = Target::all(context)?;
-        let mut bench = Bench { context, builds, targets, programs: BTreeMap::new() };
+        let mut bench = Bench { context, targets, programs: BTreeMap::new() };
         let mut needed: Vec<&Target> = rows
             .iter()
             .filter_map(|row| row.test.as_ref())
@@ -232,7 +201,7 @@ impl<'a> Bench<'a> {
             .collect();
         needed.sort();
         needed.dedup();
-        bench.programs = run::build(context, &needed, builds)?;
+        bench.programs = run::build(context, &needed)?;
         Ok(bench)
     }
 
@@ -250,12 +219,12 @@ impl<'a> Bench<'a> {
         Ok(Place { target, program, test })
     }
 
-    /// Runs every test without a defect, and then each with its own, by `with_defect`, which may
-    /// replace the programs.
+    /// Runs every test without a defect, and then each with its own, by `with_defect`, which
+    /// replaces the programs.
     fn all(
         &self,
         rows: Vec<Row>,
-        with_defect: impl Fn(&Self, &Row, &Place) -> Result<Ran, String>,
+        with_defect: impl Fn(&Row, &Place) -> Result<Ran, String>,
     ) -> Result<Vec<Report>, String> {
         let mut places = Vec::new();
         for row in &rows {
@@ -269,7 +238,7 @@ impl<'a> Bench<'a> {
         for place in places.iter().flatten() {
             let key = (place.target, place.test.as_str());
             if let Entry::Vacant(unknown) = passed.entry(key) {
-                let ran = run::run(self.context, place.target, place.program, &place.test, None)?;
+                let ran = run::run(self.context, place.target, place.program, &place.test)?;
                 unknown.insert(ran.0);
             }
         }
@@ -279,7 +248,7 @@ impl<'a> Bench<'a> {
             let (fate, words, took) = match place {
                 Err((fate, words)) => (*fate, words.clone(), Duration::ZERO),
                 Ok(place) => match &passed[&(place.target, place.test.as_str())] {
-                    Verdict::Passed => match with_defect(self, &row, place)? {
+                    Verdict::Passed => match with_defect(&row, place)? {
                         Ok((with, took)) => {
                             let hangs = row.test.as_ref().is_some_and(|test| test.hangs);
                             let (fate, words) = judge(with, hangs);
@@ -301,15 +270,13 @@ impl<'a> Bench<'a> {
 
 /// The test of a row, and how its defect is put in.
 fn place(row: &Row, patches: &BTreeMap<u8, Patch>) -> String {
-    let files: Vec<&str> = row.mutation.iter().map(String::as_str).collect();
     let test = row.test.as_ref().map_or_else(
         || Fate::NotBuilt.word().to_owned(),
         |test| format!("{} in {}", test.name, test.file),
     );
     match patches.get(&row.number) {
         Some(patch) => format!("{test}; by {}", patch.path.display()),
-        None if files.is_empty() => test,
-        None => format!("{test}; switched in {}", files.join(", ")),
+        None => test,
     }
 }
 

@@ -23,7 +23,7 @@ const ACCESSES: [&str; 8] = [
     "as sva_core::api::space::AddressSpace>::write",
     "sva_testkit::arena::arena_space::ArenaSpace>::peek",
     "sva_testkit::arena::arena_space::ArenaSpace>::poke",
-    "sva_vmm::memory::DeviceMemory<",
+    "sva_vmm::device::memory::DeviceMemory<",
     "vm_memory::iommu::IommuMemory<",
 ];
 

@@ -40,7 +40,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "loom", what: "model checking of the core's races", run: loom },
     Step {
         name: "mutate",
-        what: "every patch with a defect of others applies; those that are switched are found",
+        what: "every defect of others has its patch, and every patch applies",
         run: mutate::check,
     },
     Step {

@@ -1,13 +1,13 @@
-//! What sva is made of, measured beside what else it could be made of: other crates' tables, other
-//! ways to wait for accesses in flight.
+//! Mechanisms of sva beside their alternatives: other crates' tables, other ways to wait for
+//! accesses in flight.
 //!
 //! `cargo run --release -p sva-bench-peers -- (mechanisms|translate|vmm) [--json] [--quick]`, and
 //! `translate --instructions`. A crate of its own, so that the dependencies stay out of all others.
 //! What was chosen by these figures, and why, is in docs/design/translation.md.
 #![forbid(unsafe_code)]
 
+mod guard;
 mod lookup;
-mod section;
 mod turns;
 mod vmm;
 
@@ -20,7 +20,7 @@ use sva_bench::counted::counts_of;
 use sva_bench::row::Rows;
 use turns::Figures;
 
-/// What sva is made of, beside what else it could be made of.
+/// Mechanisms of sva beside their alternatives.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -39,7 +39,7 @@ enum Subject {
         #[arg(long)]
         quick: bool,
     },
-    /// What sva has: look-ups by a port.
+    /// Look-ups by a port of sva.
     Translate {
         /// Print a JSON array of rows instead of a table.
         #[arg(long)]
@@ -51,7 +51,7 @@ enum Subject {
         #[arg(long)]
         instructions: bool,
     },
-    /// What sva has: guest memory for device models of rust-vmm.
+    /// Guest memory for device models of rust-vmm, by the adapters of sva.
     Vmm {
         /// Print a JSON array of rows instead of a table.
         #[arg(long)]
@@ -83,8 +83,8 @@ fn run(subject: Subject) -> Result<(), Box<dyn Error>> {
     match subject {
         Subject::Mechanisms { json, quick } => {
             let mut rows = Rows::new(json);
-            lookup::run(What::Shapes, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
-            section::run(quick, &mut rows)?;
+            lookup::run(What::Tables, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
+            guard::run(quick, &mut rows)?;
             rows.finish()
         }
         Subject::Translate { json, quick, instructions } => {
@@ -95,7 +95,7 @@ fn run(subject: Subject) -> Result<(), Box<dyn Error>> {
                         .unwrap_or_default(),
                 );
             }
-            lookup::run(What::Own, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
+            lookup::run(What::Port, Figures::Times { rounds: rounds(quick) }, &mut rows)?;
             rows.finish()
         }
         Subject::Vmm { json, quick } => {
@@ -105,7 +105,7 @@ fn run(subject: Subject) -> Result<(), Box<dyn Error>> {
         }
         Subject::TranslateCounted => {
             let mut rows = Rows::new(true);
-            lookup::run(What::Own, Figures::Operations, &mut rows)?;
+            lookup::run(What::Port, Figures::Operations, &mut rows)?;
             rows.finish()
         }
     }

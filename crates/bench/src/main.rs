@@ -4,6 +4,7 @@
 //! Machines are shared and noisy: value and baseline take turns, and the ratio is what counts.
 #![forbid(unsafe_code)]
 
+mod device;
 mod faults;
 mod host;
 mod resident;

@@ -1,8 +1,9 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use sva_core::Bdf;
 use sva_topology::groups::Policy;
@@ -14,17 +15,34 @@ use crate::number;
 #[command(
     name = "sva",
     version,
-    about = "Shared virtual addressing without hardware: software devices work on the memory of live processes",
+    about = "Shared virtual addressing without hardware: software devices work on the memory of \
+             live processes",
     propagate_version = true
 )]
-#[command(
-    after_help = "Exit codes: 0 done; 1 the device reported a fault, or a claim of the demonstration failed; 2 wrong usage or refused; \
-                        128+N ended by signal N."
-)]
+#[command(after_help = "Exit codes: 0 done; 1 the device reported a fault, or a claim of the \
+                  demonstration failed; 2 wrong usage or refused; 128+N ended by signal N.")]
 pub(crate) struct Cli {
+    /// Colour: auto is on a terminal, unless NO_COLOR is set; JSON has none
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) color: ColorChoice,
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What `--color` says in a command line that cannot be parsed, or that asks for help.
+pub(crate) fn color_of(arguments: &[OsString]) -> ColorChoice {
+    let mut words = arguments.iter().filter_map(|word| word.to_str());
+    let mut choice = ColorChoice::Auto;
+    while let Some(word) = words.next() {
+        let value = match word.strip_prefix("--color") {
+            Some("") => words.next(),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        };
+        choice = value.and_then(|value| ColorChoice::from_str(value, false).ok()).unwrap_or(choice);
+    }
+    choice
 }
 
 /// What to do.
@@ -235,7 +253,12 @@ pub(crate) struct Crc32cArgs {
     pub(crate) len: Option<u64>,
     /// A mapping by its name.
     // The help is no doc comment: the names in brackets would be links.
-    #[arg(long, value_name = "NAME", value_parser = number::region, help = "A mapping by its name in the process's maps: [heap], [stack], a file's name or path")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = number::region,
+        help = "A mapping by its name in the process's maps: [heap], [stack], a file's name or path"
+    )]
     pub(crate) region: Option<String>,
 }
 
@@ -320,4 +343,28 @@ pub(crate) struct CompareArgs {
     /// How many bytes; K, M, G and T are powers of 1024
     #[arg(long, value_name = "N", value_parser = number::length)]
     pub(crate) len: u64,
+}
+
+impl TopologyArgs {
+    /// Whether an object is asked for, here or in the subcommand.
+    pub(crate) fn json(&self) -> bool {
+        match &self.command {
+            Some(TopologyCommand::Diff(args)) => args.json,
+            None => self.json,
+        }
+    }
+}
+
+impl DmaCommand {
+    /// Which process, which device.
+    pub(crate) fn target(&self) -> &Target {
+        match self {
+            Self::Crc32c(args) => &args.target,
+            Self::Read(args) => &args.target,
+            Self::Write(args) => &args.target,
+            Self::Copy(args) => &args.target,
+            Self::Fill(args) => &args.target,
+            Self::Compare(args) => &args.target,
+        }
+    }
 }

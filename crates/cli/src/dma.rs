@@ -9,38 +9,28 @@ use std::time::Instant;
 use serde_json::Value;
 use sva_core::{AddrRange, FaultReason};
 
-use crate::args::{DmaCommand, ReadArgs, Target};
+use crate::args::{DmaCommand, ReadArgs};
 use crate::error::{Error, exit};
 use crate::fabric;
 use crate::interrupt::Interrupts;
+use crate::output::Output;
 use crate::report::{self, DmaReport, HexDump};
 use crate::session::Session;
 use crate::stream::Stream;
-use crate::voice::Voice;
 use crate::work::{Halt, Work};
 
 /// The most bytes that a JSON object shows.
 const JSON_BYTES: u64 = 64 << 10;
 
 /// Runs it; answers the exit code.
-pub(crate) fn run(command: &DmaCommand) -> u8 {
-    let bytes_on_stdout = matches!(command, DmaCommand::Read(ReadArgs { out: Some(path), .. }) if path == Path::new("-"));
-    let voice = Voice { json: command.target().json, bytes_on_stdout };
-    perform(command, voice).unwrap_or_else(|error| voice.fail(&error))
+pub(crate) fn run(command: &DmaCommand, output: Output) -> u8 {
+    let to_stdout = |args: &ReadArgs| args.out.as_deref() == Some(Path::new("-"));
+    let bytes_on_stdout = matches!(command, DmaCommand::Read(args) if to_stdout(args));
+    let output = Output { bytes_on_stdout, ..output };
+    perform(command, output).unwrap_or_else(|error| output.fail(&error))
 }
 
 impl DmaCommand {
-    fn target(&self) -> &Target {
-        match self {
-            Self::Crc32c(args) => &args.target,
-            Self::Read(args) => &args.target,
-            Self::Write(args) => &args.target,
-            Self::Copy(args) => &args.target,
-            Self::Fill(args) => &args.target,
-            Self::Compare(args) => &args.target,
-        }
-    }
-
     fn verb(&self) -> &'static str {
         match self {
             Self::Crc32c(_) => "checksummed",
@@ -82,7 +72,7 @@ struct Found {
     difference_at: Option<Value>,
 }
 
-fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
+fn perform(command: &DmaCommand, output: Output) -> Result<u8, Error> {
     command.check()?;
     // Opened while a signal still ends the command at once: a FIFO makes it wait for a writer.
     let input = match command {
@@ -91,22 +81,22 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
     };
     let target = command.target();
     let (fabric, hint) = fabric::of(target)?;
-    hint.iter().for_each(|hint| voice.note(&format!("note: {hint}")));
+    hint.iter().for_each(|hint| output.note(&format!("note: {hint}")));
     let interrupts = Interrupts::install().map_err(Error::Signals)?;
     let session = Session::open(target, fabric, &interrupts)?;
-    session.overlaps().iter().for_each(|overlap| voice.note(&format!("warning: {overlap}")));
+    session.overlaps().iter().for_each(|overlap| output.warn(&overlap.to_string()));
 
-    let mut work = Work::new(&session, &interrupts, voice.bytes_on_stdout);
+    let mut work = Work::new(&session, &interrupts, output.bytes_on_stdout);
     let begun = Instant::now();
     // On a thread of its own: this one stays free to take signals while the target keeps an access
     // waiting.
     let outcome = thread::scope(|scope| {
-        let working = scope.spawn(|| operate(command, input, &session, &mut work, voice.json));
+        let working = scope.spawn(|| operate(command, input, &session, &mut work, output));
         working.join().unwrap_or_else(|panic| resume_unwind(panic))
     });
     let (bytes, elapsed) = (work.finish(), begun.elapsed());
     let misrouted = session.misrouted();
-    misrouted.sentences().for_each(|caught| voice.note(&format!("warning: {caught}")));
+    misrouted.sentences().for_each(|caught| output.warn(&caught));
 
     let (found, fault, signal) = match outcome {
         Ok(found) => (found, None, None),
@@ -126,9 +116,13 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
         misrouted: misrouted.count(),
         elapsed,
     };
-    voice.say(&if voice.json { report::object(&report)? } else { report.line(command.verb()) })?;
+    output.print(&if output.json {
+        report::object(&report)?
+    } else {
+        report.line(command.verb())
+    })?;
     if let Some(interrupted) = signal {
-        voice.note(&format!("{interrupted} after {bytes} bytes"));
+        output.note(&format!("{interrupted} after {bytes} bytes"));
         return Ok(exit::signal(interrupted.signal));
     }
     let Some(fault) = fault else { return Ok(exit::DONE) };
@@ -136,7 +130,7 @@ fn perform(command: &DmaCommand, voice: Voice) -> Result<u8, Error> {
         FaultReason::SpaceEnded => "the process has exited or replaced its image".to_owned(),
         _ => format!("sva regions --pid {} shows what it may access", target.pid),
     };
-    voice.note(&format!("after {bytes} bytes the device reported a fault: {fault}; {next}"));
+    output.note(&format!("after {bytes} bytes the device reported a fault: {fault}; {next}"));
     Ok(exit::FAULT)
 }
 
@@ -154,7 +148,7 @@ fn operate(
     input: Option<Stream>,
     session: &Session,
     work: &mut Work<'_>,
-    json: bool,
+    output: Output,
 ) -> Result<Found, Halt> {
     let mut found = command.nothing_found();
     match command {
@@ -166,7 +160,7 @@ fn operate(
             };
             found.result = format!("0x{:08x}", work.crc(address, len)?).into();
         }
-        DmaCommand::Read(args) => found.result = read(args, work, json)?,
+        DmaCommand::Read(args) => found.result = read(args, work, output)?,
         DmaCommand::Write(args) => {
             input.map_or(Ok(()), |mut input| work.write(args.addr, &mut input))?
         }
@@ -184,15 +178,15 @@ fn operate(
 }
 
 /// Reads to where it was asked for; answers the report's result.
-fn read(args: &ReadArgs, work: &mut Work<'_>, json: bool) -> Result<Value, Halt> {
+fn read(args: &ReadArgs, work: &mut Work<'_>, output: Output) -> Result<Value, Halt> {
     let interrupts = work.interrupts();
     if let Some(path) = &args.out {
-        let mut output = Stream::output(path)?;
+        let mut file = Stream::output(path)?;
         return work
-            .read(args.addr, args.len, |bytes| Ok(output.drain(bytes, interrupts)?))
+            .read(args.addr, args.len, |bytes| Ok(file.drain(bytes, interrupts)?))
             .map(|()| Value::Null);
     }
-    if json {
+    if output.json {
         let mut text = String::new();
         work.read(args.addr, args.len, |bytes| {
             for byte in bytes {
@@ -203,14 +197,14 @@ fn read(args: &ReadArgs, work: &mut Work<'_>, json: bool) -> Result<Value, Halt>
         })?;
         return Ok(text.into());
     }
-    let mut output = Stream::output(Path::new("-"))?;
-    let mut dump = HexDump::new(args.addr);
+    let mut stdout = Stream::output(Path::new("-"))?;
+    let mut dump = HexDump::new(args.addr, output.terminal.columns_or_standard());
     let outcome = work.read(args.addr, args.len, |bytes| {
-        Ok(output.drain(dump.push(bytes).as_bytes(), interrupts)?)
+        Ok(stdout.drain(dump.push(bytes).as_bytes(), interrupts)?)
     });
     // The line that a fault cut short; after a signal nothing more is written.
     if !matches!(outcome, Err(Halt::Interrupted(_))) {
-        output.drain(dump.finish().as_bytes(), interrupts)?;
+        stdout.drain(dump.finish().as_bytes(), interrupts)?;
     }
     outcome.map(|()| Value::Null)
 }

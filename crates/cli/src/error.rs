@@ -55,11 +55,16 @@ pub(crate) enum Error {
     },
     /// This machine shows no PCI devices.
     #[error(
-        "this machine shows no PCI devices ({0}); a container or a virtual machine can be without: give a dump of another one with --from"
+        "this machine shows no PCI devices ({0}); a container or a virtual machine can be without: \
+         give a dump of another one with --from"
     )]
     NoPci(#[source] ReadError),
     /// The folder is no copy of a machine's files.
-    #[error("{} is a folder without {wanted}; give a file: a dump of sva topology --save, or the text of lspci -vvv -nn", path.display())]
+    #[error(
+        "{} is a folder without {wanted}; give a file: a dump of sva topology --save, or the text \
+         of lspci -vvv -nn",
+        path.display()
+    )]
     NoMachineIn {
         /// The folder.
         path: PathBuf,
@@ -96,12 +101,14 @@ pub(crate) enum Error {
     },
     /// The fabric has no data mover at all.
     #[error(
-        "the fabric has no data mover; a function is one by `model = \"data-mover\"` in the fabric's file (docs/fabric-config.md), or in a real machine's by its PASID capability"
+        "the fabric has no data mover; a function is one by `model = \"data-mover\"` in the \
+         fabric's file (docs/fabric-config.md), or in a real machine's by its PASID capability"
     )]
     NoMoverAtAll,
     /// The fabric has no data mover that can be bound alone.
     #[error(
-        "the fabric has no data mover that can be bound alone; name a device with --device, or take its whole group with --group"
+        "the fabric has no data mover that can be bound alone; name a device with --device, or \
+         take its whole group with --group"
     )]
     NoMover,
     /// `--group` binds, but not this member of the group.
@@ -153,7 +160,8 @@ pub(crate) enum Error {
     },
     /// The work failed for a reason that says nothing about the process's memory.
     #[error(
-        "after {done} bytes: {source}; this is no fault of the process's memory: try again, and report it where it stays"
+        "after {done} bytes: {source}; this is no fault of the process's memory: try again, and \
+         report it where it stays"
     )]
     Dma {
         /// Bytes done before.

@@ -12,13 +12,15 @@ use sva_topology::groups::{Grouping, Policy};
 use sva_topology::read;
 
 use crate::args::{FabricArgs, Target};
+use crate::drawing;
 use crate::error::Error;
+use crate::terminal::{Role, Terminal};
 
 /// What `sva fabric` prints.
 ///
 /// # Errors
 /// The file cannot be read, or is no fabric and no dump of a machine.
-pub(crate) fn text(args: &FabricArgs) -> Result<String, Error> {
+pub(crate) fn text(args: &FabricArgs, terminal: Terminal) -> Result<String, Error> {
     if args.example {
         return Ok(sva_pci::DEFAULT_TOML.to_owned());
     }
@@ -35,11 +37,13 @@ pub(crate) fn text(args: &FabricArgs) -> Result<String, Error> {
         let notes = args.from.is_some().then(|| notes.iter().map(Note::to_string).collect());
         return crate::report::object(&Object { view: FabricView::new(&fabric), notes });
     }
-    let mut text = sva_pci::render(&fabric);
+    let drawn = sva_pci::render_within(&fabric, terminal.columns_or_standard());
+    let mut text = drawing::coloured(&drawn, terminal.palette);
     if !notes.is_empty() {
-        let _ = writeln!(text, "\nwhat differs from the machine");
+        let head = terminal.palette.paint(Role::Warning, "what differs from the machine");
+        let _ = writeln!(text, "\n{head}");
         for note in &notes {
-            let _ = writeln!(text, "  {note}");
+            let _ = writeln!(text, "{}", terminal.wrapped(&format!("  {note}"), "    "));
         }
     }
     Ok(text)

@@ -1,9 +1,9 @@
 //! Signals that would end the command end the work between two chunks instead, so that the bond is
 //! dropped and nothing is left in the target.
 //!
-//! Dying of the signal's default action was rejected: it can fall into the moment in which the host
-//! provider has the target stopped with foreign registers. A second signal ends the command at once
-//! all the same: an access can wait for as long as the target likes (userfaultfd, FUSE).
+//! Rejected: the signal's default action, which can end the command while the host provider has the
+//! target stopped with foreign registers. A second signal ends the command at once nevertheless: an
+//! access can wait for as long as the target likes (userfaultfd, FUSE).
 
 use std::io;
 use std::sync::Arc;
@@ -26,11 +26,10 @@ fn name(signal: i32) -> &'static str {
     signal_hook::low_level::signal_name(signal).unwrap_or("a signal")
 }
 
-/// All signals that end a program by default and that somebody may send it: any of them could fall
-/// into that moment.
+/// All signals that end a program by default and that somebody may send to it.
 const FATAL: [i32; 8] = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGALRM, SIGUSR1, SIGUSR2, SIGXCPU];
 
-/// Takes note of signals; cloning shares the note.
+/// The signal that came last; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Interrupts {
     #[expect(clippy::disallowed_types, reason = "as above")]

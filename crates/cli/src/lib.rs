@@ -1,32 +1,36 @@
 //! The command `sva`: thin, over the libraries that do the work. What programs may rely on is in
 //! docs/cli.md.
 //!
-//! | module | what lives there |
+//! Each row may use what stands above it, and no row below.
+//!
+//! | module | what it holds |
 //! |---|---|
-//! | `args`, `number` | the command line |
+//! | `number`, `terminal`, `drawing` | numbers of the command line; columns and colours |
+//! | `interrupt`, `stream`, `progress` | signals; files and pipes; the progress bar |
+//! | `args`, `error`, `output`, `report` | the command line; what is printed, and exit codes |
 //! | `fabric`, `regions`, `manual` | the commands that only look |
-//! | `topology` | a real machine's groups and readiness: read, explained, drawn, compared |
-//! | `session`, `work`, `dma` | bind a process; let the data mover work in pieces; the commands that do |
-//! | `demo` | the demonstration, and the children that it is shown on |
-//! | `report`, `voice`, `error` | what is said, where, and with which exit code |
-//! | `stream`, `interrupt`, `progress` | files and pipes, signals, the bar |
+//! | `topology` | a real machine's groups and readiness: explained, drawn, compared |
+//! | `session`, `work`, `dma` | a bound process; the data mover's work in pieces; `sva dma` |
+//! | `demo` | the demonstration, and the child processes that it needs |
 #![forbid(unsafe_code)]
 
 mod args;
 mod demo;
 mod dma;
+mod drawing;
 mod error;
 mod fabric;
 mod interrupt;
 mod manual;
 mod number;
+mod output;
 mod progress;
 mod regions;
 mod report;
 mod session;
 mod stream;
+mod terminal;
 mod topology;
-mod voice;
 mod work;
 
 use std::process::ExitCode;
@@ -36,7 +40,7 @@ use clap::error::ErrorKind;
 
 use args::{Cli, Command};
 use error::exit;
-use voice::Voice;
+use output::Output;
 
 /// Runs the command with this program's arguments.
 pub fn main() -> ExitCode {
@@ -45,50 +49,56 @@ pub fn main() -> ExitCode {
         return ExitCode::from(code);
     }
     let code = match Cli::try_parse_from(&arguments) {
-        Ok(cli) => run(&cli.command),
-        Err(error) => misused(
-            &error,
-            Voice { json: arguments.iter().any(|word| word == "--json"), bytes_on_stdout: false },
-        ),
+        Ok(cli) => run(&cli),
+        Err(error) => {
+            let json = arguments.iter().any(|word| word == "--json");
+            misused(&error, Output::new(json, args::color_of(&arguments)))
+        }
     };
     ExitCode::from(code)
 }
 
-fn run(command: &Command) -> u8 {
-    let quiet = |json| Voice { json, bytes_on_stdout: false };
-    let (voice, outcome) = match command {
-        Command::Fabric(args) => (quiet(args.json), fabric::text(args)),
-        Command::Topology(args) => (quiet(args.json()), topology::text(args)),
-        Command::Regions(args) => (quiet(args.json), regions::text(args)),
-        Command::Completions { shell } => (quiet(false), Ok(manual::completions(*shell))),
-        Command::Man { out } => (quiet(false), manual::text(out.as_deref())),
-        Command::Demo(args) => return demo::run(args),
-        Command::Dma(command) => return dma::run(command),
+fn run(cli: &Cli) -> u8 {
+    let output = |json| Output::new(json, cli.color);
+    let texts = output(false).terminal;
+    let (output, outcome) = match &cli.command {
+        Command::Fabric(args) => (output(args.json), fabric::text(args, texts)),
+        Command::Topology(args) => {
+            let output = output(args.json());
+            (output, topology::text(args, output))
+        }
+        Command::Regions(args) => (output(args.json), regions::text(args, texts)),
+        Command::Completions { shell } => (output(false), Ok(manual::completions(*shell))),
+        Command::Man { out } => (output(false), manual::text(out.as_deref())),
+        Command::Demo(args) => return demo::run(args, output(args.json)),
+        Command::Dma(command) => return dma::run(command, output(command.target().json)),
     };
-    match outcome.and_then(|text| voice.say(&text)) {
+    match outcome.and_then(|text| output.print(&text)) {
         Ok(()) => exit::DONE,
-        Err(error) => voice.fail(&error),
+        Err(error) => output.fail(&error),
     }
 }
 
-/// Help that was asked for, or a command line that is wrong.
-fn misused(error: &clap::Error, voice: Voice) -> u8 {
-    let text = error.render().to_string();
+/// Prints help that was asked for, or what is wrong with the command line.
+fn misused(error: &clap::Error, output: Output) -> u8 {
+    let text = error.render();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return voice.say(&text).map_or_else(|error| voice.fail(&error), |()| exit::DONE);
+        let text = output.terminal.palette.styled(&text);
+        return output.print(&text).map_or_else(|error| output.fail(&error), |()| exit::DONE);
     }
     let nothing = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-    if nothing && !voice.json {
-        voice::complain(&text);
+    if nothing && !output.json {
+        output::print_error(&output.errors.styled(&text));
         return exit::REFUSED;
     }
+    let text = text.to_string();
     let (message, rest) = text.split_once("\n\n").unwrap_or((&text, ""));
     let message = message.strip_prefix("error: ").unwrap_or(message);
     let message = if nothing { "no command was given; sva --help lists them" } else { message };
-    if voice.json {
-        return voice.refuse("usage", &message.split_whitespace().collect::<Vec<_>>().join(" "));
+    if output.json {
+        return output.refuse("usage", &message.split_whitespace().collect::<Vec<_>>().join(" "));
     }
-    voice.refuse("usage", format!("{message}\n\n{rest}").trim_end())
+    output.refuse("usage", format!("{message}\n\n{rest}").trim_end())
 }
 
 /// The README's example, compiled and run as a test.

@@ -43,8 +43,7 @@ pub(crate) fn byte(text: &str) -> Result<u8, BadArgument> {
     u8::try_from(value).map_err(|_| BadArgument::NotAByte { value })
 }
 
-/// Takes a mapping's name. Memory without one has the empty name, and is as good as never alone in
-/// that.
+/// Reads a mapping's name. The empty name is refused: it is that of all anonymous memory.
 ///
 /// # Errors
 /// [`BadArgument::NoName`].

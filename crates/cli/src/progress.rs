@@ -31,7 +31,8 @@ impl Progress {
         }
         let template = match total {
             Some(_) => {
-                "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left"
+                "{wide_bar} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  \
+                 {eta} left"
             }
             None => "{spinner} {binary_bytes}  {binary_bytes_per_sec}",
         };

@@ -1,7 +1,5 @@
 //! `sva regions`: a process's mappings, as a device may use them.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use sva_core::Access;
 use sva_host::Region;
@@ -9,6 +7,7 @@ use sva_host::Region;
 use crate::args::RegionsArgs;
 use crate::error::Error;
 use crate::report;
+use crate::terminal::{Role, Terminal, padded, shortened, width};
 
 /// One mapping as `--json` shows it (docs/cli.md).
 #[derive(Serialize)]
@@ -25,25 +24,45 @@ struct Shape<'a> {
 /// What `sva regions` prints.
 ///
 /// # Errors
-/// The process is gone, or not ours to look at.
-pub(crate) fn text(args: &RegionsArgs) -> Result<String, Error> {
+/// The process is gone, or belongs to somebody else.
+pub(crate) fn text(args: &RegionsArgs, terminal: Terminal) -> Result<String, Error> {
     let regions = sva_host::regions(args.pid)?;
     if args.json {
         return report::object(&regions.iter().map(Shape::of).collect::<Vec<_>>());
     }
-    let mut out = format!("{:16}  {:16}  {:>9}  rights  device  name\n", "start", "end", "size");
-    for region in &regions {
-        let Shape { rights, device, why, .. } = Shape::of(region);
-        let (first, size) = (region.range.first(), size(region.range.len()));
-        let end = region.range.last().wrapping_add(1);
-        let why = why.map_or_else(String::new, |why| format!("  ({why})"));
-        let line = format!(
-            "{first:016x}  {end:016x}  {size:>9}  {rights:6}  {device:6}  {}{why}",
-            printable(&region.name)
-        );
-        let _ = writeln!(out, "{}", line.trim_end());
-    }
+    let head = format!("{:16}  {:16}  {:>9}  rights  device  name", "start", "end", "size");
+    let mut out = terminal.palette.paint(Role::Heading, head) + "\n";
+    regions.iter().for_each(|region| out.push_str(&row(region, terminal)));
     Ok(out)
+}
+
+/// A row of the table. On a terminal the name is shortened to the columns that are left, and the
+/// reason stands below where it does not fit.
+fn row(region: &Region, terminal: Terminal) -> String {
+    /// Columns of all cells before the name.
+    const CELLS: usize = 63;
+    const LEAST_NAME: usize = 12;
+    let Shape { rights, device, why, .. } = Shape::of(region);
+    let (first, size) = (region.range.first(), size(region.range.len()));
+    let end = region.range.last().wrapping_add(1);
+    let role = if device == "rw" { Role::Good } else { Role::Warning };
+    let device = padded(&terminal.palette.paint(role, device), 6);
+    let columns = terminal
+        .columns()
+        .map_or(usize::MAX, |columns| columns.saturating_sub(CELLS).max(LEAST_NAME));
+    let name = shortened(&region.name, columns);
+    let left = columns.saturating_sub(width(&name));
+    let why = match why.map(|why| format!("({why})")) {
+        None => String::new(),
+        Some(why) if left >= width(&why) + 2 => format!("  {}", faint(&why, terminal)),
+        Some(why) => format!("\n    {}", faint(&why, terminal)),
+    };
+    let line = format!("{first:016x}  {end:016x}  {size:>9}  {rights:6}  {device}  {name}{why}");
+    format!("{}\n", line.trim_end())
+}
+
+fn faint(text: &str, terminal: Terminal) -> String {
+    terminal.palette.paint(Role::Faint, text)
 }
 
 impl<'a> Shape<'a> {
@@ -71,11 +90,6 @@ impl<'a> Shape<'a> {
             why: read.filter(|_| write.is_some()).map(|why| why.to_string()),
         }
     }
-}
-
-/// A file's name may hold what a terminal would obey.
-fn printable(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Bytes with the unit in which they are a whole number below 10,000, or the largest.

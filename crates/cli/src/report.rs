@@ -1,4 +1,4 @@
-//! What the command says: one line for people, one object for programs.
+//! Results of the data mover: one line for people, one object for programs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct DmaReport<'a> {
     pub(crate) pasid: Pasid,
     /// Bytes done, exactly, up to the fault where there was one.
     pub(crate) bytes: u64,
-    /// What was computed; null where nothing is, or where it did not come to an end.
+    /// What was computed; null where nothing is computed, or the work did not come to its end.
     pub(crate) result: Value,
     /// Compare only: the first address offset at which the ranges differ.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub(crate) struct DmaReport<'a> {
     /// The fault that ended the work early.
     #[serde(serialize_with = "fault")]
     pub(crate) fault: Option<Fault>,
-    /// Memory of the process that a peer decodes (rule B7).
+    /// Memory of the process that a peer decodes.
     #[serde(serialize_with = "overlaps")]
     pub(crate) overlaps: &'a [Overlap],
     /// How many transactions peers caught, at least.
@@ -135,31 +135,38 @@ fn duration(value: Duration) -> String {
 /// Any value as the line of JSON that `--json` prints.
 ///
 /// # Errors
-/// Never, in fact: no map here has other keys than strings.
+/// None in practice: every map here has strings for keys.
 pub(crate) fn object(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value)
         .map_err(|e| Error::File { path: "standard output".into(), source: e.into() })
 }
 
-/// Shows bytes as sixteen a line: address, hexadecimal, text.
+/// Shows bytes as lines of address, hexadecimal and text: sixteen a line, or eight where the line
+/// would be too long.
 #[derive(Debug)]
 pub(crate) struct HexDump {
     next: u64,
-    kept: Vec<u8>,
+    per_line: usize,
+    /// The bytes of the line that is not complete.
+    begun: Vec<u8>,
 }
 
 impl HexDump {
-    /// From `address` on.
-    pub(crate) fn new(address: u64) -> Self {
-        Self { next: address, kept: Vec::with_capacity(16) }
+    /// Columns of a line of sixteen bytes.
+    const COLUMNS: usize = 86;
+
+    /// From `address` on, in lines of at most so many columns.
+    pub(crate) fn new(address: u64, columns: usize) -> Self {
+        let per_line = if columns < Self::COLUMNS { 8 } else { 16 };
+        Self { next: address, per_line, begun: Vec::with_capacity(per_line) }
     }
 
     /// The lines that `data` completes.
     pub(crate) fn push(&mut self, data: &[u8]) -> String {
         let mut out = String::with_capacity(data.len() / 16 * 80);
         for &byte in data {
-            self.kept.push(byte);
-            if self.kept.len() == 16 {
+            self.begun.push(byte);
+            if self.begun.len() == self.per_line {
                 out.push_str(&self.finish());
             }
         }
@@ -168,25 +175,25 @@ impl HexDump {
 
     /// The last, shorter line.
     pub(crate) fn finish(&mut self) -> String {
-        if self.kept.is_empty() {
+        if self.begun.is_empty() {
             return String::new();
         }
         let mut out = format!("{:016x} ", self.next);
-        for at in 0..16 {
+        for at in 0..self.per_line {
             let gap = if at == 8 { " " } else { "" };
-            let _ = match self.kept.get(at) {
+            let _ = match self.begun.get(at) {
                 Some(byte) => write!(out, "{gap} {byte:02x}"),
                 None => write!(out, "{gap}   "),
             };
         }
         let text: String = self
-            .kept
+            .begun
             .iter()
             .map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' })
             .collect();
         let _ = writeln!(out, "  |{text}|");
-        self.next = self.next.wrapping_add(self.kept.len() as u64);
-        self.kept.clear();
+        self.next = self.next.wrapping_add(self.begun.len() as u64);
+        self.begun.clear();
         out
     }
 }
@@ -199,25 +206,32 @@ mod tests {
     fn a_hex_dump_cut_anywhere_is_the_same() {
         let data: Vec<u8> = (0..100).collect();
         let whole = {
-            let mut d = HexDump::new(0x1000);
+            let mut d = HexDump::new(0x1000, 100);
             d.push(&data) + &d.finish()
         };
         for cut in 0..=data.len() {
-            let mut dump = HexDump::new(0x1000);
+            let mut dump = HexDump::new(0x1000, 100);
             let parts = dump.push(&data[..cut]) + &dump.push(&data[cut..]) + &dump.finish();
             assert_eq!(parts, whole);
         }
         assert_eq!(whole.lines().count(), 7);
-        assert_eq!(
-            whole.lines().nth(2),
-            Some(
-                "0000000000001020  20 21 22 23 24 25 26 27  28 29 2a 2b 2c 2d 2e 2f  | !\"#$%&'()*+,-./|"
-            )
-        );
+        let third = whole.lines().nth(2).and_then(|line| line.split_once("  |"));
+        let bytes = "0000000000001020  20 21 22 23 24 25 26 27  28 29 2a 2b 2c 2d 2e 2f";
+        assert_eq!(third, Some((bytes, " !\"#$%&'()*+,-./|")));
         assert_eq!(
             whole.lines().last(),
             Some("0000000000001060  60 61 62 63                                       |`abc|")
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_eight_bytes_a_line() {
+        let longest = |columns| {
+            let mut dump = HexDump::new(0, columns);
+            let lines = dump.push(&[0; 32]);
+            lines.lines().map(str::len).max()
+        };
+        assert_eq!((longest(85), longest(86)), (Some(53), Some(HexDump::COLUMNS)));
     }
 
     #[test]
@@ -243,9 +257,11 @@ mod tests {
             elapsed: Duration::from_nanos(5),
         };
         let json = serde_json::to_string(&report).expect("serialises");
-        assert_eq!(
-            json,
-            r#"{"device":"0000:01:00.0","pasid":7,"bytes":3,"result":null,"fault":{"address":"0x1000","access":"read","reason":"nothing is mapped there"},"overlaps":[],"misrouted":0,"elapsed_ns":5}"#
-        );
+        let expected = [
+            r#"{"device":"0000:01:00.0","pasid":7,"bytes":3,"result":null,"#,
+            r#""fault":{"address":"0x1000","access":"read","reason":"nothing is mapped there"},"#,
+            r#""overlaps":[],"misrouted":0,"elapsed_ns":5}"#,
+        ];
+        assert_eq!(json, expected.concat());
     }
 }

@@ -12,7 +12,7 @@ use sva_core::{
     AddrRange, AddressSpace, Bdf, Bind, Bond, Device, Event, Features, Iommu, IommuConfig, Pasid,
     Plug,
 };
-use sva_devices::{DataMover, DataMoverConfig, InFlight};
+use sva_devices::{DataMover, DataMoverConfig, JobTracker};
 use sva_host::HostSpace;
 use sva_pci::Fabric;
 
@@ -24,14 +24,14 @@ use crate::interrupt::Interrupts;
 const MODEL: &str = "data-mover";
 
 /// The bond of a device or of its whole group.
-enum Tie {
+enum Binding {
     Device(Bond<()>),
     Group(GroupBond<()>),
 }
 
 /// A bound process. Dropping it unbinds and lets the process go.
 pub(crate) struct Session {
-    tie: Tie,
+    binding: Binding,
     device: Bdf,
     iommu: Iommu,
     /// The bus master that does the work.
@@ -60,22 +60,20 @@ impl Session {
                 .function(spec.bdf)
                 .is_some_and(|function| function.model.as_deref() == Some(MODEL))
             {
-                let in_flight = InFlight::new();
-                movers.push((
-                    iommu.plug(Plug::new(spec).model(in_flight.clone()))?.device,
-                    in_flight,
-                ));
+                let jobs = JobTracker::new();
+                movers.push((iommu.plug(Plug::new(spec).model(jobs.clone()))?.device, jobs));
             } else {
                 let _ = iommu.plug(spec)?;
             }
         }
-        let (device, in_flight) = choose(&iommu, &fabric, movers, target)?;
+        let (device, jobs) = choose(&iommu, &fabric, movers, target)?;
         interrupts.check()?;
         let space = sva_host::attach(target.pid)?;
         interrupts.check()?;
-        let tie = bind(&iommu, &device, &(space.clone() as Arc<dyn AddressSpace>), target.group)?;
-        let mover = DataMover::new(device.port(), in_flight, DataMoverConfig::default());
-        Ok(Self { tie, device: device.bdf(), iommu, mover, space })
+        let binding =
+            bind(&iommu, &device, &(space.clone() as Arc<dyn AddressSpace>), target.group)?;
+        let mover = DataMover::new(device.port(), jobs, DataMoverConfig::default());
+        Ok(Self { binding, device: device.bdf(), iommu, mover, space })
     }
 
     /// The device that works.
@@ -85,17 +83,17 @@ impl Session {
 
     /// Its PASID for the process.
     pub(crate) fn pasid(&self) -> Pasid {
-        match &self.tie {
-            Tie::Device(bond) => bond.pasid(),
-            Tie::Group(bond) => bond.pasid(),
+        match &self.binding {
+            Binding::Device(bond) => bond.pasid(),
+            Binding::Group(bond) => bond.pasid(),
         }
     }
 
-    /// Memory of the process that the device cannot reach (rule B7).
+    /// Memory of the process that the device cannot reach.
     pub(crate) fn overlaps(&self) -> &[Overlap] {
-        match &self.tie {
-            Tie::Device(bond) => bond.overlaps(),
-            Tie::Group(bond) => bond.overlaps(),
+        match &self.binding {
+            Binding::Device(bond) => bond.overlaps(),
+            Binding::Group(bond) => bond.overlaps(),
         }
     }
 
@@ -109,8 +107,7 @@ impl Session {
         Ok((range.first(), range.len()))
     }
 
-    /// Who has caught transactions before they reached the process (rule B7), since this was asked
-    /// last.
+    /// Which peers have caught transactions before they reached the process, since the last call.
     pub(crate) fn misrouted(&self) -> Misrouted {
         let mut caught: BTreeMap<Bdf, (AddrRange, u64)> = BTreeMap::new();
         let drained = self.iommu.drain_events();
@@ -144,15 +141,17 @@ impl Misrouted {
         let (least, one) =
             if self.incomplete { ("at least ", "one of them") } else { ("", "the first") };
         self.caught.iter().map(move |(decoder, (range, count))| {
-            format!("{least}{count} transactions, {one} at {range}, were caught by {decoder} and never reached the process")
+            format!(
+                "{least}{count} transactions, {one} at {range}, were caught by {decoder} and never \
+                 reached the process"
+            )
         })
     }
 }
 
-type Mover = (Device, Arc<InFlight>);
+type Mover = (Device, Arc<JobTracker>);
 
-/// The named data mover, or the first one that the bind would not refuse for what the bus says of
-/// it.
+/// The named data mover, or the first one whose place on the bus permits the bind.
 fn choose(
     iommu: &Iommu,
     fabric: &Fabric,
@@ -200,10 +199,10 @@ fn bind(
     device: &Device,
     space: &Arc<dyn AddressSpace>,
     group: bool,
-) -> Result<Tie, Error> {
+) -> Result<Binding, Error> {
     let terms = Bind::new(()).features(Features { page_faults: true, ..Features::default() });
     if !group {
-        return iommu.bind_device(device, space, terms).map(Tie::Device).map_err(|refusal| {
+        return iommu.bind_device(device, space, terms).map(Binding::Device).map_err(|refusal| {
             match refusal {
                 BindError::NotSingleton { .. } => Error::BindShared(refusal),
                 _ => Error::Bind(refusal),
@@ -212,7 +211,7 @@ fn bind(
     }
     let bond = iommu.bind_group(device.group(), space, terms)?;
     if bond.members().contains(&device.bdf()) {
-        return Ok(Tie::Group(bond));
+        return Ok(Binding::Group(bond));
     }
     Err(Error::LeftOut { device: device.bdf(), why: bond.left_out().to_vec() })
 }

@@ -1,8 +1,8 @@
 //! Bytes from and to files, pipes and terminals, in bounded pieces and without missing a signal.
 //!
 //! Signal handlers restart blocking calls, so a plain read of an idle pipe would not see the
-//! signal. Each call is therefore made only when it will not block; between them the signals are
-//! looked at.
+//! signal. Each call is therefore made only when it will not block, and signals are checked between
+//! the calls.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -42,7 +42,7 @@ pub(crate) enum StreamError {
 pub(crate) struct Stream {
     file: File,
     path: PathBuf,
-    /// Never blocks for long, and takes all it is given.
+    /// A regular file: its reads and writes do not wait, and a write takes all bytes.
     regular: bool,
     len: u64,
 }
@@ -101,7 +101,7 @@ impl Stream {
         })
     }
 
-    /// Bytes that it holds, where that is known.
+    /// How many bytes it holds, where that is known.
     pub(crate) fn len_hint(&self) -> Option<u64> {
         self.regular.then_some(self.len)
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sva_core::{Access, AddressSpace, Bind, Features, Iommu, IommuConfig, Plug};
-use sva_devices::{DataMover, DataMoverConfig, Descriptor, InFlight};
+use sva_devices::{DataMover, DataMoverConfig, Descriptor, JobTracker};
 use sva_host::find_region;
 use sva_pci::{DEFAULT_TOML, Fabric};
 
@@ -26,10 +26,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     // A machine: the built-in fabric, an IOMMU over it, and a data mover in its first slot.
     let fabric = Arc::new(Fabric::from_toml(DEFAULT_TOML)?);
     let iommu = Iommu::new(fabric.clone(), IommuConfig::default());
-    let in_flight = InFlight::new();
+    let jobs = JobTracker::new();
     let spec = *fabric.devices().first().ok_or("the fabric has no device")?;
-    let device = iommu.plug(Plug::new(spec).model(in_flight.clone()))?.device;
-    let mover = DataMover::new(device.port(), in_flight, DataMoverConfig::default());
+    let device = iommu.plug(Plug::new(spec).model(jobs.clone()))?.device;
+    let mover = DataMover::new(device.port(), jobs, DataMoverConfig::default());
 
     // The process, and one of its regions. The handle keeps its own type for this; a bind takes it
     // as any other address space.

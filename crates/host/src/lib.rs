@@ -8,14 +8,14 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
 //! use sva_core::{AddressSpace, Bind, Iommu, IommuConfig, Plug};
-//! use sva_devices::{DataMover, DataMoverConfig, Descriptor, InFlight};
+//! use sva_devices::{DataMover, DataMoverConfig, Descriptor, JobTracker};
 //! use sva_pci::{DEFAULT_TOML, Fabric};
 //!
 //! // A machine with one data mover, from the built-in description of a fabric.
 //! let fabric = Arc::new(Fabric::from_toml(DEFAULT_TOML)?);
 //! let iommu = Iommu::new(fabric.clone(), IommuConfig::default());
-//! let in_flight = InFlight::new();
-//! let device = iommu.plug(Plug::new(fabric.devices()[0]).model(in_flight.clone()))?.device;
+//! let jobs = JobTracker::new();
+//! let device = iommu.plug(Plug::new(fabric.devices()[0]).model(jobs.clone()))?.device;
 //!
 //! // This process, or any other by its number. A bind takes an `Arc<dyn AddressSpace>`.
 //! let process: Arc<dyn AddressSpace> = match sva_host::attach(std::process::id()) {
@@ -26,7 +26,7 @@
 //!
 //! let (source, mut target) = (b"shared virtual addressing".to_vec(), vec![0; 25]);
 //! let copy = Descriptor::memory_move(source.as_ptr() as u64, target.as_mut_ptr() as u64, 25);
-//! let mover = DataMover::new(device.port(), in_flight, DataMoverConfig::default());
+//! let mover = DataMover::new(device.port(), jobs, DataMoverConfig::default());
 //! assert!(mover.execute(Some(bond.pasid()), &copy.block_on_fault())?.is_success());
 //! assert_eq!(source, target);
 //! # Ok(())

@@ -39,6 +39,7 @@ pub use fabric::{
     ControlError, DEFAULT_TOML, Decoder, Fabric, FabricSpec, FabricView, FunctionSpec,
     FunctionView, GroupView, HostBridgeSpec, HostBridgeView, ModelError, NodeView, NotPresent,
     PasidView, PortKind, PortSpec, PortView, RamBar, RangeView, Route, SpecError, limit, render,
+    render_within,
 };
 pub use number::{BadNumber, parse_address, parse_size};
 pub use sva_topology::{AcsBits, UnknownAcsBit};

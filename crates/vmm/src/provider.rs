@@ -1,54 +1,91 @@
-//! A guest's memory as the core sees it.
+//! The provider: guest memory behind a translation of the monitor's.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use sva_core::ats::AlignedRange;
-use sva_core::ats::Translation;
 use sva_core::port::HostFailure;
-use sva_core::space::{NoSuchFrame, SpaceEnded, WatchToken};
+use sva_core::space::NoSuchFrame;
 use sva_core::{
-    Access, AddrRange, AddressSpace, EndReason, Extent, Frame, Segment, SpaceCapabilities, SpaceId,
-    SpaceWatcher, StopCause, Stopped,
+    Access, AddrRange, EndReason, Extent, Frame, Segment, SpaceId, SpaceWatcher, StopCause, Stopped,
 };
-use sva_sync::atomic::Ordering;
+use sva_sync::atomic::{AtomicBool, Ordering};
+use sva_sync::{Mutex, RwLock};
 use vm_memory::bitmap::MS;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
-use crate::space::Shared;
+/// How often a page is brought in for one access before the access faults.
+const MAX_RESOLVES: u32 = 1000;
 
-/// The largest translation that is answered, as a power of two: 1 GiB.
-const LARGEST: u32 = 30;
-/// Times that a page is brought in before it is given up.
-const ROUNDS: u32 = 1000;
+/// Translates an address, with or without privilege. Frames are guest physical addresses.
+pub(crate) type Translate = dyn Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync;
+/// Brings the page of an address in.
+pub(crate) type Resolve = dyn Fn(u64, Access) -> Result<(), StopCause> + Send + Sync;
+/// Guest memory as a slice without a dirty bitmap; `None` where there is a bitmap to be marked.
+pub(crate) type Slice<M> = for<'a> fn(&'a M, GuestAddress, usize) -> Option<VolatileSlice<'a>>;
 
-impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
-    /// What the monitor says now, as far as one region of the guest's memory goes.
-    fn look_up(&self, address: u64, privileged: bool) -> Result<Extent, StopCause> {
-        if self.over.load(Ordering::Acquire) {
+/// The provider behind a [`GuestSpace`](crate::GuestSpace).
+///
+/// Locks: `life` and `changes` are never held together. `changes` is held for reading while bytes
+/// are copied; nothing foreign is called under it but the guest memory's own slices. The monitor's
+/// closures and the watchers run with no lock held.
+pub(crate) struct Provider<M> {
+    pub(crate) id: SpaceId,
+    pub(crate) memory: M,
+    pub(crate) slice: Slice<M>,
+    /// Whether `slice` returns any: the memory has no dirty bitmap.
+    pub(crate) has_slices: bool,
+    pub(crate) translate: Box<Translate>,
+    pub(crate) resolve: Option<Box<Resolve>>,
+    /// Counts changes of translations. A copy by address holds it for reading, from when it has
+    /// found that the count is still what it was before the translation was asked for.
+    pub(crate) changes: RwLock<u64>,
+    /// No access by address begins any more. Written while `changes` is held for writing.
+    pub(crate) has_ended: AtomicBool,
+    pub(crate) life: Mutex<Life>,
+}
+
+#[derive(Default)]
+pub(crate) struct Life {
+    pub(crate) ended: Option<EndReason>,
+    pub(crate) next_token: u64,
+    pub(crate) watchers: BTreeMap<u64, Arc<dyn SpaceWatcher>>,
+}
+
+impl<M: GuestMemoryBackend + Send + Sync> Provider<M> {
+    /// The extent around an address, as far as one region of guest memory goes.
+    pub(crate) fn extent_at(&self, address: u64, privileged: bool) -> Result<Extent, StopCause> {
+        if self.has_ended.load(Ordering::Acquire) {
             return Err(StopCause::Ended);
         }
-        let run = (self.translate)(address, privileged)?;
-        self.within_a_region(run, address).ok_or(StopCause::NotMapped)
+        let extent = (self.translate)(address, privileged)?;
+        self.clip_to_region(extent, address).ok_or(StopCause::NotMapped)
     }
 
-    fn within_a_region(&self, run: Extent, address: u64) -> Option<Extent> {
-        let before = address.checked_sub(run.range.first())?;
-        let after = run.range.last().checked_sub(address)?;
-        let at = run.frame.offset(before)?.0;
+    /// The part of an extent around `address` that lies in one region. `None` if the extent does
+    /// not hold the address, or no region holds its frame.
+    fn clip_to_region(&self, extent: Extent, address: u64) -> Option<Extent> {
+        let before = address.checked_sub(extent.range.first())?;
+        let after = extent.range.last().checked_sub(address)?;
+        let at = extent.frame.offset(before)?.0;
         let region = self.memory.find_region(GuestAddress(at))?;
         let before = before.min(at - region.start_addr().0);
         let after = after.min(region.last_addr().0 - at);
         let range = AddrRange::inclusive(address - before, address + after)?;
-        Some(Extent { range, frame: Frame(at - before), ..run })
+        Some(Extent { range, frame: Frame(at - before), ..extent })
     }
 
-    /// A run that permits the access, once pages have been brought in for it.
-    fn permitted(&self, address: u64, access: Access) -> Result<Extent, StopCause> {
+    /// An extent that permits the access. Has the page brought in where the access may wait for it.
+    pub(crate) fn permitted_extent(
+        &self,
+        address: u64,
+        access: Access,
+    ) -> Result<Extent, StopCause> {
         let resolve = self.resolve.as_ref().filter(|_| !access.is_present_only());
-        for _ in 0..ROUNDS {
-            let refused = match self.look_up(address, access.is_privileged()) {
-                Ok(run) if run.permissions.permit(access) => return Ok(run),
+        for _ in 0..MAX_RESOLVES {
+            let refused = match self.extent_at(address, access.is_privileged()) {
+                Ok(extent) if extent.permissions.permit(access) => return Ok(extent),
                 Ok(_) => StopCause::Denied,
                 Err(StopCause::NotPresent) => StopCause::NotPresent,
                 Err(cause) => return Err(cause),
@@ -59,33 +96,39 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
         Err(StopCause::NotPresent)
     }
 
-    /// Copies the first bytes of `range`, and answers how many: through a translation that still
-    /// holds while they are copied (rule T2).
-    fn copy_some(
+    /// Copies the first bytes of `range` and returns how many, through a translation that still
+    /// holds while they are copied.
+    ///
+    /// The count of changes is read, the translation is asked for with no lock held, and the copy
+    /// is made under the lock if the count is still the same; else all is done again. So an
+    /// invalidation, which counts under the lock for writing, waits for the copies that are being
+    /// made, and later ones use the new translation. Rejected: to hold the lock while the closure
+    /// runs. A monitor that invalidates under a lock of its page walk would deadlock.
+    fn copy_prefix(
         &self,
         range: AddrRange,
         access: Access,
         copy: impl FnOnce(GuestAddress, usize) -> Result<(), StopCause>,
     ) -> Result<u64, StopCause> {
         loop {
-            let changes = *self.copying.read();
-            // With no lock held: it is foreign.
-            let run = self.permitted(range.first(), access)?;
-            let now = self.copying.read();
-            if self.over.load(Ordering::Acquire) {
+            let before = *self.changes.read();
+            let extent = self.permitted_extent(range.first(), access)?;
+            let now = self.changes.read();
+            if self.has_ended.load(Ordering::Acquire) {
                 return Err(StopCause::Ended);
             }
-            if *now != changes {
+            if *now != before {
                 continue;
             }
-            let after = (run.range.last() - range.first()).min(range.last() - range.first());
+            let after = (extent.range.last() - range.first()).min(range.last() - range.first());
             let len = usize::try_from(after).unwrap_or(usize::MAX).saturating_add(1);
-            let frame = run.frame.0 + (range.first() - run.range.first());
+            let frame = extent.frame.0 + (range.first() - extent.range.first());
             return copy(GuestAddress(frame), len).map(|()| len as u64);
         }
     }
 
-    fn transfer(
+    /// Copies all of the pieces, as far as their translations permit.
+    pub(crate) fn transfer(
         &self,
         pieces: &[Segment],
         access: Access,
@@ -95,8 +138,11 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
         for piece in pieces {
             let mut rest = piece.range();
             while let Some(range) = rest {
-                let copied = self.copy_some(range, access, |at, len| {
-                    copy(done as usize, self.memory.get_slice(at, len).map_err(no_slice)?);
+                let copied = self.copy_prefix(range, access, |at, len| {
+                    copy(
+                        done as usize,
+                        self.memory.get_slice(at, len).map_err(unreachable_region)?,
+                    );
                     Ok(())
                 });
                 let len = copied.map_err(|cause| Stopped { done, cause })?;
@@ -110,152 +156,36 @@ impl<M: GuestMemoryBackend + Send + Sync> Shared<M> {
         Ok(())
     }
 
-    /// The memory of a frame that somebody was told of.
-    fn slice_of(
+    /// The memory of a frame.
+    pub(crate) fn frame_slice(
         &self,
         frame: Frame,
         len: usize,
     ) -> Result<VolatileSlice<'_, MS<'_, M>>, NoSuchFrame> {
-        let alive = !self.over.load(Ordering::Acquire);
-        let slice = alive.then(|| self.memory.get_slice(GuestAddress(frame.0), len).ok()).flatten();
+        let is_alive = !self.has_ended.load(Ordering::Acquire);
+        let slice =
+            is_alive.then(|| self.memory.get_slice(GuestAddress(frame.0), len).ok()).flatten();
         slice.ok_or(NoSuchFrame(frame))
     }
 
-    /// Which part of a window is mapped around an address, or how far nothing is.
-    fn extent(&self, address: u64) -> (AddrRange, bool) {
+    /// The range around an address that is mapped, or that is known not to be.
+    pub(crate) fn mapped_around(&self, address: u64) -> (AddrRange, bool) {
         let page = AlignedRange::page(address).range();
         match (self.translate)(address, false) {
-            Ok(run) if run.range.contains(address) => (run.range, !run.permissions.is_empty()),
+            Ok(extent) if extent.range.contains(address) => {
+                (extent.range, !extent.permissions.is_empty())
+            }
             Ok(_) | Err(StopCause::NotMapped | StopCause::Ended) => (page, false),
-            // It is there, though not for now, or not for this.
+            // Mapped, but not present, or not for this access.
             Err(_) => (page, true),
         }
     }
 }
 
-/// A region of guest memory that this process cannot reach.
-fn no_slice(error: vm_memory::GuestMemoryError) -> StopCause {
+/// A region of guest memory that this process cannot access.
+fn unreachable_region(error: vm_memory::GuestMemoryError) -> StopCause {
     StopCause::Host(HostFailure {
         call: "GuestMemoryBackend::get_slice",
         source: io::Error::other(error),
     })
-}
-
-impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Shared<M> {
-    fn id(&self) -> SpaceId {
-        self.id
-    }
-
-    fn capabilities(&self) -> SpaceCapabilities {
-        SpaceCapabilities {
-            synchronous: true,
-            atomics: self.plain,
-            in_place: true,
-            execute: true,
-            privileged: true,
-            page_faults: self.resolve.is_some(),
-        }
-    }
-
-    fn ended(&self) -> Option<EndReason> {
-        self.life.lock().ended
-    }
-
-    fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        let mut life = self.life.lock();
-        if let Some(reason) = life.ended {
-            return Err(SpaceEnded(reason));
-        }
-        let token = life.next_token;
-        life.next_token += 1;
-        life.watchers.insert(token, watcher);
-        Ok(WatchToken(token))
-    }
-
-    fn unwatch(&self, token: WatchToken) {
-        // The watcher may be dropped here, and with it what it owns: not under the lock.
-        let watcher = self.life.lock().watchers.remove(&token.0);
-        drop(watcher);
-    }
-
-    fn read(&self, pieces: &[Segment], buf: &mut [u8], access: Access) -> Result<(), Stopped> {
-        self.transfer(pieces, access, |at, memory| {
-            memory.copy_to(&mut buf[at..at + memory.len()]);
-        })
-    }
-
-    fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped> {
-        self.transfer(pieces, access, |at, memory| memory.copy_from(&data[at..at + memory.len()]))
-    }
-
-    fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
-        let run = self.look_up(address, privileged)?;
-        // Where the difference is a multiple of the size, the frame is as aligned as the address.
-        let largest =
-            LARGEST.min(run.frame.0.wrapping_sub(run.range.first()).trailing_zeros()) as u8;
-        let around = |bits: u8| {
-            AlignedRange::new(address >> bits << bits, bits)
-                .filter(|range| run.range.covers(range.range()))
-        };
-        let Some(range) = (12..=largest).rev().find_map(around) else {
-            // Less than a page, or askew: nothing that a translation could name.
-            return Ok(Translation { permissions: run.permissions, ..Translation::none(address) });
-        };
-        let frame = run
-            .frame
-            .offset(range.first() - run.range.first())
-            .filter(|_| !run.permissions.is_empty());
-        Ok(Translation { range, frame, permissions: run.permissions, global: false })
-    }
-
-    fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
-        self.look_up(address, privileged).map(Some)
-    }
-
-    #[inline]
-    fn memory(&self, frame: Frame, len: usize, _write: bool) -> Option<VolatileSlice<'_>> {
-        (self.slice)(&self.memory, GuestAddress(frame.0), len)
-    }
-
-    fn resolve(&self, address: u64, access: Access) -> Result<(), StopCause> {
-        self.permitted(address, access.resolving()).map(drop)
-    }
-
-    fn read_frame(&self, frame: Frame, buf: &mut [u8]) -> Result<(), NoSuchFrame> {
-        self.slice_of(frame, buf.len())?.copy_to(buf);
-        Ok(())
-    }
-
-    fn write_frame(&self, frame: Frame, data: &[u8]) -> Result<(), NoSuchFrame> {
-        self.slice_of(frame, data.len())?.copy_from(data);
-        Ok(())
-    }
-
-    fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        let mut found: Vec<AddrRange> = Vec::new();
-        let windows = if self.over.load(Ordering::Acquire) { &[] } else { windows };
-        for window in windows {
-            let mut rest = Some(*window);
-            let mut open: Option<AddrRange> = None;
-            while let Some(range) = rest {
-                let (extent, mapped) = self.extent(range.first());
-                let here = extent.intersection(range).unwrap_or(range);
-                open = match (open, mapped) {
-                    (Some(before), true) => AddrRange::inclusive(before.first(), here.last()),
-                    (None, true) => Some(here),
-                    (before, false) => {
-                        found.extend(before);
-                        None
-                    }
-                };
-                rest = here
-                    .last()
-                    .checked_add(1)
-                    .and_then(|next| AddrRange::inclusive(next, range.last()));
-            }
-            found.extend(open);
-        }
-        found.sort_unstable();
-        Ok(found)
-    }
 }

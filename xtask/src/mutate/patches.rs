@@ -84,14 +84,39 @@ fn parse(text: &str) -> (String, BTreeSet<String>) {
     (introduction, files)
 }
 
-/// What is wrong with the patches: those without a row, those that change other files than their
-/// row says, and those that do not apply to the working tree.
+/// What is wrong with the patches: rows without one, those without a row, those that change other
+/// files than their row says, and those that do not apply to the working tree.
 pub(super) fn check(
     context: &Context,
     patches: &BTreeMap<u8, Patch>,
     rows: &[Row],
 ) -> Result<Vec<String>, String> {
+    let mut wrong = disagreements(patches, rows);
+    for (number, patch) in patches {
+        let mut git = tree::git(&context.root, &["apply", "--check", "-p1"]);
+        let said = context.capture(git.arg(&patch.path), Duration::from_secs(60))?;
+        if !said.status.is_some_and(|status| status.success()) {
+            wrong.push(format!(
+                "{} does not apply; repair it: cargo xtask mutate --edit {number}\n{}",
+                patch.path.display(),
+                said.stderr.trim_end()
+            ));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Where rows and patches do not name one another.
+fn disagreements(patches: &BTreeMap<u8, Patch>, rows: &[Row]) -> Vec<String> {
     let mut wrong = Vec::new();
+    for row in rows.iter().filter(|row| row.test.is_some()) {
+        let Row { number, .. } = row;
+        if !patches.contains_key(number) {
+            wrong.push(format!(
+                "{DOCUMENT}: row {number} has no patch; make it: cargo xtask mutate --edit {number}"
+            ));
+        }
+    }
     for (number, patch) in patches {
         let name = patch.path.display();
         match rows.iter().find(|row| row.number == *number) {
@@ -102,21 +127,41 @@ pub(super) fn check(
             )),
             Some(_) => {}
         }
-        let mut git = tree::git(&context.root, &["apply", "--check", "-p1"]);
-        let said = context.capture(git.arg(&patch.path), Duration::from_secs(60))?;
-        if !said.status.is_some_and(|status| status.success()) {
-            wrong.push(format!(
-                "{name} does not apply (cargo xtask mutate --edit {number}):\n{}",
-                said.stderr.trim_end()
-            ));
-        }
     }
-    Ok(wrong)
+    wrong
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::table::Test;
     use super::*;
+
+    #[test]
+    fn rows_and_patches_that_do_not_name_one_another_are_named() {
+        let files = |name: &str| BTreeSet::from([name.to_owned()]);
+        let patch = |name: &str| Patch {
+            path: PathBuf::from(name),
+            introduction: String::new(),
+            files: files("a.rs"),
+        };
+        let row = |number, file: &str| {
+            let test = Test { name: "t".to_owned(), file: "t.rs".to_owned(), hangs: false };
+            Row { number, test: Some(test), mutation: files(file) }
+        };
+        let rows = [
+            row(1, "a.rs"),
+            row(2, "b.rs"),
+            row(3, "a.rs"),
+            Row { number: 4, test: None, mutation: BTreeSet::new() },
+        ];
+        let patches = [(1, "1.patch"), (2, "2.patch"), (5, "5.patch")];
+        let patches = patches.into_iter().map(|(number, name)| (number, patch(name))).collect();
+        let wrong = disagreements(&patches, &rows);
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        let named = |part: &str| wrong.iter().any(|why| why.contains(part));
+        assert!(named("row 3 has no patch") && named("2.patch changes"), "{wrong:?}");
+        assert!(named("has no row 5"), "{wrong:?}");
+    }
 
     #[test]
     fn a_patch_is_named_by_its_number_and_a_word() {

@@ -84,7 +84,7 @@ impl Target {
 }
 
 /// One way to build tests.
-pub(super) struct Build {
+struct Build {
     /// It is for models, or for all else.
     models: bool,
     flags: &'static str,
@@ -92,26 +92,18 @@ pub(super) struct Build {
     folder: &'static str,
 }
 
-/// As they are.
-pub(super) const PLAIN: [Build; 2] = [
+const BUILDS: [Build; 2] = [
     Build { models: false, flags: "", folder: "plain" },
     Build { models: true, flags: "--cfg loom", folder: "loom" },
-];
-
-/// With all defects that are switched, which are off.
-pub(super) const SWITCHED: [Build; 2] = [
-    Build { models: false, flags: "--cfg sva_mutate", folder: "mutate/switched" },
-    Build { models: true, flags: "--cfg sva_mutate --cfg loom", folder: "mutate/switched-loom" },
 ];
 
 /// Builds `targets` and answers the program of each. A compiler that fails says so.
 pub(super) fn build(
     context: &Context,
     targets: &[&Target],
-    builds: &[Build],
 ) -> Result<BTreeMap<Target, PathBuf>, String> {
     let mut built = BTreeMap::new();
-    for &Build { models, flags, folder } in builds {
+    for Build { models, flags, folder } in BUILDS {
         let chosen: Vec<&Target> =
             targets.iter().copied().filter(|target| target.is_model() == models).collect();
         if chosen.is_empty() {
@@ -205,27 +197,20 @@ pub(super) enum Verdict {
     Odd(String),
 }
 
-/// Runs one test, with one defect or none, and answers how long it took too.
+/// Runs one test, and answers how long it took too.
 pub(super) fn run(
     context: &Context,
     target: &Target,
     program: &Path,
     test: &str,
-    defect: Option<u8>,
 ) -> Result<(Verdict, Duration), String> {
     let mut command = Command::new(program);
     command.args(["--exact", test]).current_dir(&target.folder);
     // A property that fails on purpose is not to leave its seed in the sources.
-    command
-        .env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true")
-        .env("RUST_BACKTRACE", "0")
-        .env_remove("SVA_MUTATE");
+    command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true").env("RUST_BACKTRACE", "0");
     if target.is_model() && std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         // More than any schedule of the models has, as for the step `loom`.
         command.env("LOOM_MAX_PREEMPTIONS", "64");
-    }
-    if let Some(number) = defect {
-        command.env("SVA_MUTATE", number.to_string());
     }
     let begun = Instant::now();
     let Captured { status, stdout, stderr } = context.capture(&mut command, RUN_LIMIT)?;

@@ -1,12 +1,13 @@
-//! From an address to where it leads: vm-memory's cache behind a lock is the baseline, beside it
-//! tables of other crates and the shapes of table that were considered for our own.
+//! Look-ups of translations: vm-memory's cache behind a lock is the baseline, beside it tables of
+//! other crates and the tables that were considered for our own.
 //!
 //! Every subject holds the same pages, at random addresses, and is asked for the same addresses in
 //! the same order. *Independent*: the processor may begin a look-up before the one before has been
 //! answered. *Dependent*: it may not, since the next address contains the last answer.
 
-mod own;
+mod cache;
 mod peers;
+mod port;
 mod table;
 
 use std::collections::BTreeSet;
@@ -18,34 +19,19 @@ use sva_bench::processor::Allowed;
 use sva_bench::row::{Goal, Rows};
 
 use crate::turns::{Figures, Turn, beside_the_first};
-use table::{Slots, Table};
+use cache::{Lookup, Mapping, PAGE};
+use table::{FirstLevel, Table};
 
-const PAGE: u64 = 4096;
-/// Whose translations these are, where a table knows more than one owner.
-const OWNER: u64 = 0x9a;
-/// As many times faster as the shape that was chosen is to be.
+/// The table that was chosen is to be ten times as fast.
 const GOAL: Goal = Goal::RatioAtMost(0.1);
-
-/// A page and where it leads.
-#[derive(Clone, Copy)]
-pub(crate) struct Mapping {
-    page: u64,
-    frame: u64,
-}
-
-/// A cache of translations.
-pub(crate) trait Lookup {
-    /// Where an address leads.
-    fn find(&self, address: u64) -> Option<u64>;
-}
 
 /// What is measured beside the baseline.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
-    /// What a table could be made of.
-    Shapes,
-    /// What sva has.
-    Own,
+    /// Tables that could have been chosen.
+    Tables,
+    /// A port of sva.
+    Port,
 }
 
 /// Adds the rows of all sizes.
@@ -134,18 +120,22 @@ fn subjects<'a, const DEPENDENT: bool>(
         Subject { name, goal, sum, turn }
     }
     macro_rules! subjects {
-        ($($name:literal, $goal:expr, $lookup:expr;)*) => { vec![$(subject::<DEPENDENT>($name, $goal, $lookup, addresses)),*] };
+        ($($name:literal, $goal:expr, $lookup:expr;)*) => {
+            vec![$(subject::<DEPENDENT>($name, $goal, $lookup, addresses)),*]
+        };
     }
-    if what == What::Own {
+    if what == What::Port {
+        let goal = if mappings.len() > 1 { GOAL } else { Goal::None };
         return Ok(subjects! {
             "vm-memory Iotlb in RwLock", Goal::None, peers::LockedIotlb::new(mappings)?;
-            "a port's look-up", if mappings.len() > 1 { GOAL } else { Goal::None }, own::Port::new(mappings)?;
+            "a port's look-up", goal, port::PortLookup::new(mappings)?;
         });
     }
     Ok(subjects! {
         "vm-memory Iotlb in RwLock", Goal::None, peers::LockedIotlb::new(mappings)?;
-        "64 slots, then 5 ways", GOAL, Slots::<_, 64>::over(Table::<5, true>::new(mappings));
-        "last range, then 5 ways", Goal::None, Slots::<_, 1>::over(Table::<5, true>::new(mappings));
+        "64 slots, then 5 ways", GOAL, FirstLevel::<_, 64>::over(Table::<5, true>::new(mappings));
+        "last range, then 5 ways", Goal::None,
+            FirstLevel::<_, 1>::over(Table::<5, true>::new(mappings));
         "5 ways, preferred first", Goal::None, Table::<5, true>::new(mappings);
         "5 ways, in order", Goal::None, Table::<5, false>::new(mappings);
         "2 ways, preferred first", Goal::None, Table::<2, true>::new(mappings);

@@ -11,7 +11,7 @@ use sva_sync::RwLock;
 use vm_memory::iommu::{Error, Iotlb};
 use vm_memory::{GuestAddress, Permissions};
 
-use super::{Lookup, Mapping, OWNER, PAGE};
+use super::cache::{Lookup, Mapping, OWNER, PAGE};
 
 /// rust-vmm's cache, as its documentation has it: in a readers-writer lock, one for each address
 /// space, so that there is no owner to find.

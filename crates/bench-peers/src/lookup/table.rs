@@ -1,15 +1,15 @@
-//! Shapes of a table that readers only read: buckets with a sequence number and a few entries of
-//! three words each; an address has two buckets.
+//! Tables that readers do not write to: buckets with a sequence number and a few entries of three
+//! words each; an address has two buckets.
 
 use std::cell::Cell;
 use std::hint::spin_loop;
 
 use sva_sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::{Lookup, Mapping, OWNER, PAGE};
+use super::cache::{Lookup, Mapping, OWNER, PAGE};
 
-/// The first page's address, with the number of further pages below it; how far that is from where
-/// it leads, with the permissions below it.
+/// The first page's address, with the number of further pages in its low bits; the distance from
+/// there to its frame, with the permissions in its low bits.
 type Words = [u64; 2];
 const BELOW: u64 = PAGE - 1;
 
@@ -30,10 +30,10 @@ impl<const WAYS: usize> Bucket<WAYS> {
     /// What one way says about an address; the answer counts only where the sequence has not moved.
     #[inline(always)]
     fn hit(&self, way: usize, owner: u64, address: u64) -> Option<u64> {
-        let [held, whence, whither] =
+        let [of, pages, target] =
             self.ways[way].each_ref().map(|word| word.load(Ordering::Relaxed));
-        let covered = (address / PAGE).wrapping_sub(whence / PAGE) <= whence & BELOW;
-        (held == owner && covered).then(|| (whither & !BELOW).wrapping_add(address))
+        let covered = (address / PAGE).wrapping_sub(pages / PAGE) <= pages & BELOW;
+        (of == owner && covered).then(|| (target & !BELOW).wrapping_add(address))
     }
 
     /// One way in a straight line. Also nothing where somebody writes: the long way looks again.
@@ -110,7 +110,7 @@ impl<const WAYS: usize, const PREFERRED: bool> Table<WAYS, PREFERRED> {
     /// Both buckets, and the way that is preferred in either. One multiplication: its high bits
     /// depend on all of the address.
     #[inline(always)]
-    fn places(&self, address: u64) -> ([usize; 2], usize) {
+    fn buckets_of(&self, address: u64) -> ([usize; 2], usize) {
         let hash = (OWNER.rotate_left(40) ^ (address / PAGE)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let first = hash >> self.shift;
         let second = first ^ ((hash >> 8 | 1) & (self.buckets.len() as u64 - 1));
@@ -120,7 +120,7 @@ impl<const WAYS: usize, const PREFERRED: bool> Table<WAYS, PREFERRED> {
     /// Into the first bucket with room; where there is none, one that lives there moves to its
     /// other bucket.
     fn insert(&self, words: Words, may_move: bool) -> bool {
-        let (both, preferred) = self.places(words[0]);
+        let (both, preferred) = self.buckets_of(words[0]);
         let room = || both.iter().find_map(|at| Some((*at, self.buckets[*at].free(preferred)?)));
         let movable = || {
             let mut all = both.iter().flat_map(|at| (0..WAYS).map(move |way| (*at, way)));
@@ -139,7 +139,7 @@ impl<const WAYS: usize, const PREFERRED: bool> Table<WAYS, PREFERRED> {
 impl<const WAYS: usize, const PREFERRED: bool> Lookup for Table<WAYS, PREFERRED> {
     #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
-        let (both, preferred) = self.places(address);
+        let (both, preferred) = self.buckets_of(address);
         if PREFERRED {
             self.buckets[both[0]]
                 .straight(preferred, OWNER, address)
@@ -151,43 +151,43 @@ impl<const WAYS: usize, const PREFERRED: bool> Lookup for Table<WAYS, PREFERRED>
 }
 
 #[derive(Clone, Copy, Default)]
-struct Slot {
+struct Entry {
     page: u64,
     distance: u64,
-    /// Of the space, when it was found; 0: never.
+    /// Of the space, when it was found; 0 for no entry.
     generation: u64,
 }
 
-/// What one port remembers in front of a table: the page is found by its low bits, and holds as
-/// long as the space's generation does.
-pub(crate) struct Slots<L, const COUNT: usize> {
-    slots: [Cell<Slot>; COUNT],
+/// The first-level TLB of a port, in front of a table: an entry is found by the low bits of its
+/// page, and is valid as long as the space's generation is the same.
+pub(crate) struct FirstLevel<L, const COUNT: usize> {
+    entries: [Cell<Entry>; COUNT],
     generation: AtomicU64,
     table: L,
 }
 
-impl<L: Lookup, const COUNT: usize> Slots<L, COUNT> {
-    /// Remembers nothing yet.
+impl<L: Lookup, const COUNT: usize> FirstLevel<L, COUNT> {
+    /// Without entries.
     pub(crate) fn over(table: L) -> Self {
         Self {
-            slots: std::array::from_fn(|_| Cell::default()),
+            entries: std::array::from_fn(|_| Cell::default()),
             generation: AtomicU64::new(1),
             table,
         }
     }
 }
 
-impl<L: Lookup, const COUNT: usize> Lookup for Slots<L, COUNT> {
+impl<L: Lookup, const COUNT: usize> Lookup for FirstLevel<L, COUNT> {
     #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         let generation = self.generation.load(Ordering::Acquire);
-        let cell = &self.slots[(address / PAGE) as usize % COUNT];
-        let slot = cell.get();
-        if slot.page == address & !BELOW && slot.generation == generation {
-            return Some(slot.distance.wrapping_add(address));
+        let cell = &self.entries[(address / PAGE) as usize % COUNT];
+        let entry = cell.get();
+        if entry.page == address & !BELOW && entry.generation == generation {
+            return Some(entry.distance.wrapping_add(address));
         }
         let found = self.table.find(address)?;
-        cell.set(Slot {
+        cell.set(Entry {
             page: address & !BELOW,
             distance: found.wrapping_sub(address),
             generation,

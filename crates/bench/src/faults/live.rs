@@ -12,7 +12,7 @@ use sva_core::pri::WorkerConfig;
 use sva_core::{AddressSpace, Bind, IommuConfig, Workers};
 use sva_testkit::PAGE;
 
-use super::{asking, parts, system, us};
+use super::fixture::{parts, requesting_device, system, us};
 use crate::target::Target;
 
 /// Pages of the target: each is faulted in once, by the device or by the baseline.
@@ -23,7 +23,7 @@ const BATCH: u64 = 64;
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let mut target = Target::untouched((PAGES * PAGE) as usize)?;
     let iommu = system(IommuConfig::default());
-    let device = asking(&iommu, 0, 32, None)?;
+    let device = requesting_device(&iommu, 0, 32, None)?;
     let space: Arc<dyn AddressSpace> = sva_host::attach(target.pid())?;
     let bond = iommu.bind_device(&device, &space, Bind::new(()))?;
     let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).most(1))?;

@@ -10,7 +10,7 @@ use sva_core::pri::PageRequest;
 use sva_core::{Access, Bind, IommuConfig, Pasid};
 use sva_testkit::PAGE;
 
-use super::{BASE, absent_space, asking, system};
+use super::fixture::{BASE, absent_space, requesting_device, system};
 use crate::resident::resident;
 
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
@@ -25,7 +25,7 @@ fn outstanding(devices: u16, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let space = absent_space(CREDIT.into());
     let mut bonds = Vec::new();
     for n in 0..devices {
-        let device = asking(&iommu, n, CREDIT, None)?;
+        let device = requesting_device(&iommu, n, CREDIT, None)?;
         bonds
             .push((iommu.bind_device(&device, &space.handle(), Bind::new(()))?, device.ats_port()));
     }
@@ -91,7 +91,7 @@ fn entry_bytes(entries: usize) -> Result<f64, Box<dyn Error>> {
 /// Bonds that have each had one fault, so that they keep times, beside what a bond takes without.
 fn bonds(count: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let iommu = system(IommuConfig::default());
-    let device = asking(&iommu, 0, 32, None)?;
+    let device = requesting_device(&iommu, 0, 32, None)?;
     let (plain, port) = (device.port(), device.ats_port());
     let spaces: Vec<_> = (0..count).map(|_| absent_space(1)).collect();
     let before = resident()?;

@@ -1,26 +1,15 @@
 //! Page requests: how long a fault takes through the whole protocol, how many a second in a storm,
 //! and what they cost in memory.
 
+mod fixture;
 mod live;
 mod memory;
 mod round_trip;
 mod storm;
 
 use std::error::Error;
-use std::sync::Arc;
 
-use sva_bench::row::{Goal, Rows};
-use sva_core::link::Link;
-use sva_core::pri::FaultTimes;
-use sva_core::pri::Histogram;
-use sva_core::{Capabilities, Device, DeviceSpec, Iommu, IommuConfig, PasidWidth, Plug};
-use sva_host::MonotonicClock;
-use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
-
-use crate::host::spec;
-
-/// Where the memory of a space begins.
-const BASE: u64 = 0x7000_0000_0000;
+use sva_bench::row::Rows;
 
 /// Runs all of it.
 pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
@@ -29,60 +18,4 @@ pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let alone = round_trip::run(quick, rows)?;
     live::run(quick, rows)?;
     storm::run(quick, &alone, rows)
-}
-
-/// A system with this machine's clock.
-fn system(config: IommuConfig) -> Iommu {
-    Iommu::with_clock(Arc::new(FlatTopology::new()), config, Arc::new(MonotonicClock::new()))
-}
-
-/// Plugs the `n`th device in, with ATS and PRI on and `credit` page requests that may be
-/// outstanding.
-fn asking(
-    iommu: &Iommu,
-    n: u16,
-    credit: u32,
-    link: Option<Arc<dyn Link>>,
-) -> Result<Device, Box<dyn Error>> {
-    let capabilities = Capabilities::translating(PasidWidth::MAX, credit);
-    let plug = Plug::new(DeviceSpec { capabilities, ..spec(n, PasidWidth::MAX)? });
-    let plug = link.into_iter().fold(plug, Plug::link);
-    let device = iommu.plug(plug)?.device;
-    device.enable_ats()?;
-    device.enable_pri()?;
-    Ok(device)
-}
-
-/// A space with so many pages, none of them present.
-fn absent_space(pages: u64) -> MemorySpace {
-    let space = MemorySpace::new();
-    space.map(BASE, pages * PAGE, Protection::READ_WRITE);
-    space.absent(BASE, pages * PAGE);
-    space
-}
-
-/// Microseconds of a quantile.
-fn us(times: &Histogram, percent: u32) -> f64 {
-    times.quantile(f64::from(percent) / 100.0).as_secs_f64() * 1e6
-}
-
-/// Rows for the parts of a fault beside the whole of it: the ratio is the share.
-fn parts(what: &str, times: &FaultTimes, rows: &mut Rows) {
-    let all = [
-        ("request: until resolving begins", &times.request),
-        ("resolve", &times.resolve),
-        ("retry: from response to bytes", &times.retry),
-    ];
-    for (part, histogram) in all.into_iter().filter(|(_, histogram)| histogram.count() > 0) {
-        for percent in [50, 99] {
-            let (value, whole) = (us(histogram, percent), us(&times.response, percent));
-            rows.add(
-                format!("{what}, {part}, p{percent}; the whole"),
-                "us",
-                value,
-                whole,
-                Goal::None,
-            );
-        }
-    }
 }

@@ -10,14 +10,12 @@ use std::time::Instant;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows};
 use sva_core::ats::TranslationAnswer;
-use sva_core::pri::WorkerConfig;
-use sva_core::pri::{FaultTimes, ResponseCode};
-use sva_core::pri::{GroupOutcome, Histogram};
+use sva_core::pri::{FaultTimes, GroupOutcome, Histogram, ResponseCode, WorkerConfig};
 use sva_core::{Access, AtsPort, Bind, Iommu, IommuConfig, Pasid, Workers};
 use sva_sync::{Condvar, Mutex};
 use sva_testkit::PAGE;
 
-use super::{BASE, absent_space, asking, parts, system, us};
+use super::fixture::{BASE, absent_space, parts, requesting_device, system, us};
 
 /// Faults in a round; then the baseline has its turn.
 const BATCH: usize = 200;
@@ -49,7 +47,7 @@ fn with_a_worker(
     rows: &mut Rows,
 ) -> Result<FaultTimes, Box<dyn Error>> {
     let iommu = system(IommuConfig::default());
-    let device = asking(&iommu, 0, 32, None)?;
+    let device = requesting_device(&iommu, 0, 32, None)?;
     let space = absent_space(1);
     let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()))?;
     run_on(workers)?;
@@ -142,7 +140,7 @@ impl Drop for Echo {
 
 fn on_one_thread(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let iommu = system(IommuConfig::default());
-    let device = asking(&iommu, 0, 32, None)?;
+    let device = requesting_device(&iommu, 0, 32, None)?;
     let space = absent_space(1);
     let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()))?;
     let (port, plain) = (device.ats_port(), device.port());
@@ -170,11 +168,11 @@ fn on_one_thread(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Asks for a translation, which there is none of, then for the page, resolves it, and reads by the
+/// Requests a translation of an absent page, requests the page, resolves it, and reads by the
 /// translation that there is then.
 fn fault(iommu: &Iommu, port: &AtsPort, pasid: Pasid) -> Result<(), Box<dyn Error>> {
-    let asked = port.request_translation(Some(pasid), BASE, Access::READ)?;
-    if port.translation(asked) != Some(TranslationAnswer::NoAccess) {
+    let request = port.request_translation(Some(pasid), BASE, Access::READ)?;
+    if port.translation(request) != Some(TranslationAnswer::NoAccess) {
         return Err("the page was there".into());
     }
     let group = port.open_group(Some(pasid))?;
@@ -184,8 +182,8 @@ fn fault(iommu: &Iommu, port: &AtsPort, pasid: Pasid) -> Result<(), Box<dyn Erro
     if port.outcome(group) != Some(GroupOutcome::Response(ResponseCode::Success)) {
         return Err("the page cannot be had".into());
     }
-    let asked = port.request_translation(Some(pasid), BASE, Access::READ)?;
-    if port.translation(asked) != Some(TranslationAnswer::Cached) {
+    let request = port.request_translation(Some(pasid), BASE, Access::READ)?;
+    if port.translation(request) != Some(TranslationAnswer::Cached) {
         return Err("there is no translation after the fault".into());
     }
     let read = port.try_read(Some(pasid), BASE, black_box(&mut [0; 64]), Access::READ)?;

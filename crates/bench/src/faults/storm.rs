@@ -11,13 +11,11 @@ use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows, median};
 use sva_core::ats::TranslationAnswer;
 use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
-use sva_core::pri::WorkerConfig;
-use sva_core::pri::{FaultTimes, ResponseCode};
-use sva_core::pri::{GroupOutcome, PrgIndex};
+use sva_core::pri::{FaultTimes, GroupOutcome, PrgIndex, ResponseCode, WorkerConfig};
 use sva_core::{Access, AtsPort, Bind, Bond, Device, IommuConfig, Pasid, Workers};
 use sva_testkit::{MemorySpace, PAGE};
 
-use super::{BASE, absent_space, asking, parts, system, us};
+use super::fixture::{BASE, absent_space, parts, requesting_device, system, us};
 use crate::resident::{forget_peak, peak, resident};
 
 const DEVICES: u16 = 4;
@@ -34,7 +32,7 @@ pub(super) fn run(quick: bool, alone: &FaultTimes, rows: &mut Rows) -> Result<()
     growth(faults, if quick { 1 } else { 5 }, rows)
 }
 
-/// A link that hands everything over at once, and rings when a response has come.
+/// A link that passes each message on at once, and signals when a response has come.
 struct Doorbell(Sender<PrgIndex>);
 
 impl Link for Doorbell {
@@ -52,7 +50,7 @@ impl Link for Doorbell {
 }
 
 /// One device, for one thread.
-struct Asker {
+struct Requester {
     device: Device,
     port: AtsPort,
     answered: Receiver<PrgIndex>,
@@ -60,23 +58,23 @@ struct Asker {
 }
 
 /// Devices, spaces, and a bond of each device with each space.
-struct Scene {
+struct Fixture {
     spaces: Vec<MemorySpace>,
-    askers: Vec<Asker>,
+    requesters: Vec<Requester>,
     bonds: Vec<Bond<()>>,
     pasids: Vec<Pasid>,
     _workers: Workers,
 }
 
-impl Scene {
+impl Fixture {
     fn new(spaces: usize) -> Result<Self, Box<dyn Error>> {
         let iommu = system(IommuConfig::default());
         let workers = Workers::start(&iommu, WorkerConfig::default())?;
-        let mut askers = Vec::new();
+        let mut requesters = Vec::new();
         for n in 0..DEVICES {
             let (ring, answered) = channel();
-            let device = asking(&iommu, n, CREDIT, Some(Arc::new(Doorbell(ring))))?;
-            askers.push(Asker {
+            let device = requesting_device(&iommu, n, CREDIT, Some(Arc::new(Doorbell(ring))))?;
+            requesters.push(Requester {
                 port: device.ats_port(),
                 device,
                 answered,
@@ -86,18 +84,18 @@ impl Scene {
         let spaces: Vec<_> = (0..spaces).map(|_| absent_space(PAGES)).collect();
         let (mut bonds, mut pasids) = (Vec::new(), Vec::new());
         for space in &spaces {
-            for asker in &askers {
-                bonds.push(iommu.bind_device(&asker.device, &space.handle(), Bind::new(()))?);
+            for requester in &requesters {
+                bonds.push(iommu.bind_device(&requester.device, &space.handle(), Bind::new(()))?);
             }
             pasids.extend(bonds.last().map(Bond::pasid));
         }
-        Ok(Self { spaces, askers, bonds, pasids, _workers: workers })
+        Ok(Self { spaces, requesters, bonds, pasids, _workers: workers })
     }
 
     /// Has `faults` pages faulted in, in random order, by all devices at once. Answers the seconds,
     /// without those in which the pages are taken away again.
-    fn rage(&mut self, faults: usize, random: &mut fastrand::Rng) -> Result<f64, Box<dyn Error>> {
-        self.in_rounds(faults, random, |asker, pages| asker.fault_in(pages))
+    fn fault(&mut self, faults: usize, random: &mut fastrand::Rng) -> Result<f64, Box<dyn Error>> {
+        self.in_rounds(faults, random, |requester, pages| requester.fault_in(pages))
     }
 
     /// The same pages, by accesses that bring them in themselves.
@@ -106,8 +104,8 @@ impl Scene {
         faults: usize,
         random: &mut fastrand::Rng,
     ) -> Result<f64, Box<dyn Error>> {
-        self.in_rounds(faults, random, |asker, pages| {
-            let port = asker.device.port();
+        self.in_rounds(faults, random, |requester, pages| {
+            let port = requester.device.port();
             pages.iter().try_for_each(|(pasid, page)| {
                 port.read(Some(*pasid), *page, black_box(&mut [0; 64])).map_err(|e| e.to_string())
             })
@@ -118,7 +116,7 @@ impl Scene {
         &mut self,
         faults: usize,
         random: &mut fastrand::Rng,
-        work: impl Fn(&mut Asker, &[(Pasid, u64)]) -> Result<(), String> + Sync,
+        work: impl Fn(&mut Requester, &[(Pasid, u64)]) -> Result<(), String> + Sync,
     ) -> Result<f64, Box<dyn Error>> {
         let mut all: Vec<(Pasid, u64)> = self
             .pasids
@@ -131,13 +129,13 @@ impl Scene {
             let round = left.min(all.len());
             self.spaces.iter().for_each(|space| space.absent(BASE, PAGES * PAGE));
             let begun = Instant::now();
-            let share = round.div_ceil(self.askers.len());
+            let share = round.div_ceil(self.requesters.len());
             let done = std::thread::scope(|scope| {
                 let threads: Vec<_> = self
-                    .askers
+                    .requesters
                     .iter_mut()
                     .zip(all[..round].chunks(share))
-                    .map(|(asker, pages)| scope.spawn(|| work(asker, pages)))
+                    .map(|(requester, pages)| scope.spawn(|| work(requester, pages)))
                     .collect();
                 threads.into_iter().try_for_each(|thread| {
                     thread.join().unwrap_or_else(|_| Err("a device panicked".to_owned()))
@@ -158,7 +156,7 @@ impl Scene {
     }
 }
 
-impl Asker {
+impl Requester {
     /// Keeps as many requests outstanding as it may, and reads each page when it has come.
     fn fault_in(&mut self, pages: &[(Pasid, u64)]) -> Result<(), String> {
         let mut pages = pages.iter();
@@ -223,12 +221,12 @@ fn storm(faults: usize, alone: &FaultTimes, rows: &mut Rows) -> Result<(), Box<d
     };
     // Growth counts from before the unmeasured first faults: with them most bonds get their
     // histograms.
-    let mut scene = Scene::new(64)?;
+    let mut fixture = Fixture::new(64)?;
     let (before, ()) = (resident()?, forget_peak()?);
-    scene.rage(faults / 100, &mut random)?;
-    let seconds = scene.rage(faults, &mut random)?;
+    fixture.fault(faults / 100, &mut random)?;
+    let seconds = fixture.fault(faults, &mut random)?;
     let storm_grown = grown(before)?;
-    let mut plain = Scene::new(64)?;
+    let mut plain = Fixture::new(64)?;
     let (before, ()) = (resident()?, forget_peak()?);
     plain.resolve(faults / 100, &mut random)?;
     let plain_seconds = plain.resolve(faults, &mut random)?;
@@ -248,7 +246,7 @@ fn storm(faults: usize, alone: &FaultTimes, rows: &mut Rows) -> Result<(), Box<d
         plain_grown,
         Goal::None,
     );
-    let times = scene.times();
+    let times = fixture.times();
     for percent in [50, 99] {
         let case = format!("storm: round trip, p{percent}; one fault alone");
         rows.add(
@@ -267,12 +265,12 @@ fn storm(faults: usize, alone: &FaultTimes, rows: &mut Rows) -> Result<(), Box<d
 fn growth(faults: usize, rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     const SPACES: [usize; 4] = [8, 1, 64, 256];
     let mut random = fastrand::Rng::with_seed(4);
-    let mut scenes =
-        SPACES.iter().map(|spaces| Scene::new(*spaces)).collect::<Result<Vec<_>, _>>()?;
-    let mut each = vec![Vec::new(); scenes.len()];
+    let mut fixtures =
+        SPACES.iter().map(|spaces| Fixture::new(*spaces)).collect::<Result<Vec<_>, _>>()?;
+    let mut each = vec![Vec::new(); fixtures.len()];
     for _ in 0..rounds {
-        for (scene, each) in scenes.iter_mut().zip(&mut each) {
-            each.push(scene.rage(faults, &mut random)? * 1e9 / faults as f64);
+        for (fixture, each) in fixtures.iter_mut().zip(&mut each) {
+            each.push(fixture.fault(faults, &mut random)? * 1e9 / faults as f64);
         }
     }
     let figures: Vec<f64> = each.iter_mut().map(|each| median(each)).collect();

@@ -12,7 +12,7 @@ use sva_core::{AddressSpace, Bind, Bond, Device, Iommu, IommuConfig, PasidWidth}
 use sva_sync::Mutex;
 use sva_testkit::{FlatTopology, MemorySpace};
 
-use super::spec;
+use crate::device::spec;
 use crate::resident::resident;
 
 pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {

@@ -8,7 +8,7 @@ use sva_bench::row::{Goal, Rows, median};
 use sva_bench::system::{RemoteIoVec, read_process, write_process};
 use sva_core::{Access, Segment};
 
-use super::Bound;
+use super::mover::BoundMover;
 use crate::target::Target;
 
 const MIB: usize = 1 << 20;
@@ -21,7 +21,7 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     for &size in sizes {
         let target = Target::start(size)?;
         let space = sva_host::attach(target.pid())?;
-        let bound = Bound::to(&(space as _))?;
+        let bound = BoundMover::new(&(space as _))?;
         let repeats = (64 * MIB / size).clamp(1, 64);
         let rate = (size * repeats) as f64 / MIB as f64;
         read(&target, &bound, size, rounds, repeats, rate, rows)?;
@@ -54,7 +54,7 @@ fn in_turn(
 
 fn read(
     target: &Target,
-    bound: &Bound,
+    bound: &BoundMover,
     size: usize,
     rounds: usize,
     repeats: usize,
@@ -98,7 +98,7 @@ fn read(
 
 fn write(
     target: &Target,
-    bound: &Bound,
+    bound: &BoundMover,
     size: usize,
     rounds: usize,
     repeats: usize,
@@ -144,7 +144,7 @@ fn write(
 fn gather(rounds: usize, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let target = Target::start(PIECES * 4096)?;
     let space = sva_host::attach(target.pid())?;
-    let bound = Bound::to(&(space as _))?;
+    let bound = BoundMover::new(&(space as _))?;
     let address = |n: usize| target.address as usize + n * 4096 + (n * 192) % 4032;
     let pieces: Vec<Segment> =
         (0..PIECES).map(|n| Segment { address: address(n) as u64, len: PIECE as u64 }).collect();

@@ -1,4 +1,4 @@
-//! Accesses through kept translations, beside the bare copy or operation at the same addresses.
+//! Accesses through cached translations, beside the bare copy or operation at the same addresses.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -8,56 +8,65 @@ use sva_bench::row::{Goal, Rows};
 use sva_core::{AddressSpace, DmaPort, Frame};
 use vm_memory::{VolatileMemory, VolatileSlice};
 
+use super::effort::{Effort, turns};
+use super::fixture::Fixture;
 use super::hit::look_up;
-use super::scene::Scene;
-use super::{Effort, turns};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const LINE: usize = 64;
 
 pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    copies(effort, Case { what: "64 B, hot", runs: 4, run: 4 * KIB, len: 64, more: 5.0 }, rows)?;
     copies(
         effort,
-        Case { what: "4 KiB, hot", runs: 4, run: 64 * KIB, len: 4 * KIB, more: 10.0 },
+        Case { what: "64 B, hot", extents: 4, extent: 4 * KIB, len: 64, more: 5.0 },
         rows,
     )?;
-    copies(effort, Case { what: "1 MiB, hot", runs: 1, run: MIB, len: MIB, more: 10.0 }, rows)?;
+    copies(
+        effort,
+        Case { what: "4 KiB, hot", extents: 4, extent: 64 * KIB, len: 4 * KIB, more: 10.0 },
+        rows,
+    )?;
+    copies(
+        effort,
+        Case { what: "1 MiB, hot", extents: 1, extent: MIB, len: MIB, more: 10.0 },
+        rows,
+    )?;
     let scale = effort.of(1, 16) as u64;
-    for (what, run) in [
+    for (what, extent) in [
         ("64 B over 1 GiB, 1 range of 1 GiB", 1024 * MIB),
         ("64 B over 1 GiB, ranges of 2 MiB", 2 * MIB),
         ("64 B over 1 GiB, ranges of 4 KiB", 4 * KIB),
     ] {
-        let runs = (1024 * MIB / run / scale).max(1);
-        copies(effort, Case { what, runs, run, len: 64, more: 5.0 }, rows)?;
+        let extents = (1024 * MIB / extent / scale).max(1);
+        copies(effort, Case { what, extents, extent, len: 64, more: 5.0 }, rows)?;
     }
     atomics(effort, rows)
 }
 
 struct Case {
     what: &'static str,
-    runs: u64,
-    run: u64,
+    extents: u64,
+    /// Bytes of an extent.
+    extent: u64,
     len: u64,
     /// Nanoseconds above the bare copy.
     more: f64,
 }
 
 fn copies(effort: Effort, case: Case, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    let Case { what, runs, run, len, more } = case;
-    let scene = Scene::new(runs, run)?;
-    let (port, pasid) = (scene.port()?, scene.pasid());
-    let handle = scene.space.handle();
+    let Case { what, extents, extent, len, more } = case;
+    let fixture = Fixture::new(extents, extent)?;
+    let (port, pasid) = (fixture.port()?, fixture.pasid());
+    let handle = fixture.space.handle();
     // Of much memory so many that no cache near by holds what they lead to; instructions are the
     // same for fewer.
-    let count = match runs * run {
+    let count = match extents * extent {
         _ if len > 64 * KIB => 64,
         all if all > 64 * MIB && !effort.counted => effort.of(1 << 18, 1 << 14),
         _ => 1 << 14,
     };
-    let addresses = scene.addresses(count, len);
+    let addresses = fixture.addresses(count, len);
     // The same memory, found beforehand.
     let places: Vec<_> = addresses
         .iter()
@@ -162,10 +171,10 @@ fn write_all(port: &DmaPort, pasid: sva_core::Pasid, addresses: &[u64], data: &[
 )]
 fn atomics(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     use std::sync::atomic::{AtomicU64, Ordering};
-    let scene = Scene::new(1, 4 * KIB)?;
-    let (port, pasid) = (scene.port()?, scene.pasid());
-    let handle = scene.space.handle();
-    let addresses = scene.addresses(512, 8);
+    let fixture = Fixture::new(1, 4 * KIB)?;
+    let (port, pasid) = (fixture.port()?, fixture.pasid());
+    let handle = fixture.space.handle();
+    let addresses = fixture.addresses(512, 8);
     let places: Vec<_> = addresses
         .iter()
         .map(|address| memory(&*handle, look_up(&port, pasid, *address), 8))

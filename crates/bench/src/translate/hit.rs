@@ -1,4 +1,4 @@
-//! What it costs to find a translation that is kept, without an access.
+//! What it costs to look up a cached translation, without an access.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 use sva_bench::row::{Goal, Rows};
 use sva_core::{Access, DmaPort, Pasid};
 
-use super::scene::Scene;
-use super::{Effort, turns};
+use super::effort::{Effort, turns};
+use super::fixture::Fixture;
 
 const PAGE: u64 = 4096;
 /// Look-ups of one batch, where there are not more ranges: each is to be looked up.
@@ -16,8 +16,8 @@ const BATCH: usize = 20_000;
 
 pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     same(effort, rows)?;
-    for runs in [16, 1024, 65_536] {
-        random(effort, runs, rows)?;
+    for extents in [16, 1024, 65_536] {
+        random(effort, extents, rows)?;
     }
     // Bytes are not counted in instructions.
     if effort.counted { Ok(()) } else { memory(effort, rows) }
@@ -28,16 +28,16 @@ pub(super) fn run(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>>
 pub(super) fn look_up(port: &DmaPort, pasid: Pasid, address: u64) -> u64 {
     match port.cached_translation(pasid, address, Access::READ) {
         Some(frame) => frame.0,
-        None => panic!("{address:#x} is not kept"),
+        None => panic!("{address:#x} is not cached"),
     }
 }
 
-/// All in one run, as a descriptor ring or a buffer is.
+/// All in one extent, as a descriptor ring or a buffer is.
 fn same(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    let scene = Scene::new(1, PAGE)?;
-    let (port, pasid) = (scene.port()?, scene.pasid());
-    let table = plain_table(&scene, &port);
-    let addresses = scene.addresses(512, 8);
+    let fixture = Fixture::new(1, PAGE)?;
+    let (port, pasid) = (fixture.port()?, fixture.pasid());
+    let table = plain_table(&fixture, &port);
+    let addresses = fixture.addresses(512, 8);
     let (value, baseline) = turns(
         effort,
         effort.of(301, 11),
@@ -55,11 +55,11 @@ fn same(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    let scene = Scene::new(runs, PAGE)?;
-    let (port, pasid) = (scene.port()?, scene.pasid());
-    let table = plain_table(&scene, &port);
-    let addresses = scene.addresses(BATCH.max(2 * runs as usize), 8);
+fn random(effort: Effort, extents: u64, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
+    let fixture = Fixture::new(extents, PAGE)?;
+    let (port, pasid) = (fixture.port()?, fixture.pasid());
+    let table = plain_table(&fixture, &port);
+    let addresses = fixture.addresses(BATCH.max(2 * extents as usize), 8);
     let batch = addresses.len();
     let rounds = effort.of(101, 5);
     let (value, baseline) = turns(
@@ -70,7 +70,7 @@ fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Erro
         |count| sum(count, &addresses, |address| plain(&table, address)),
     );
     rows.add(
-        format!("hit, {runs} ranges of 4 KiB, independent; plain hash table"),
+        format!("hit, {extents} ranges of 4 KiB, independent; plain hash table"),
         "ns",
         value,
         baseline,
@@ -84,7 +84,7 @@ fn random(effort: Effort, runs: u64, rows: &mut Rows) -> Result<(), Box<dyn Erro
         |count| chain(count, &addresses, |address| plain(&table, address)),
     );
     rows.add(
-        format!("hit, {runs} ranges of 4 KiB, dependent; plain hash table"),
+        format!("hit, {extents} ranges of 4 KiB, dependent; plain hash table"),
         "ns",
         value,
         baseline,
@@ -114,10 +114,10 @@ fn chain(count: usize, addresses: &[u64], look_up: impl Fn(u64) -> u64) {
 }
 
 /// Page -> what to add: what a look-up costs that checks nothing and that nothing may change.
-pub(super) fn plain_table(scene: &Scene, port: &DmaPort) -> FxHashMap<u64, u64> {
-    let pages = (0..scene.runs).map(|run| scene.first(run));
+pub(super) fn plain_table(fixture: &Fixture, port: &DmaPort) -> FxHashMap<u64, u64> {
+    let pages = (0..fixture.extents).map(|n| fixture.first(n));
     pages
-        .map(|first| (first / PAGE, look_up(port, scene.pasid(), first).wrapping_sub(first)))
+        .map(|first| (first / PAGE, look_up(port, fixture.pasid(), first).wrapping_sub(first)))
         .collect()
 }
 
@@ -126,15 +126,15 @@ pub(super) fn plain(table: &FxHashMap<u64, u64>, address: u64) -> u64 {
     table.get(&(address / PAGE)).map_or(0, |shift| address.wrapping_add(*shift))
 }
 
-/// Bytes of an entry, in a table that has been filled as far as it fills without giving much up.
+/// Bytes of an entry, in a table that is filled as far as possible with few evictions.
 fn memory(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    let runs = effort.of(90_000, 90_000) as u64;
-    let scene = Scene::new(runs, PAGE)?;
-    let _port = scene.port()?;
-    let usage = scene.iommu.iotlb_usage();
+    let extents = effort.of(90_000, 90_000) as u64;
+    let fixture = Fixture::new(extents, PAGE)?;
+    let _port = fixture.port()?;
+    let usage = fixture.iommu.iotlb_usage();
     let bytes = usage.bytes as f64 / usage.entries as f64;
     let case = format!(
-        "memory of an entry, {} kept of {runs} entered, {} places; plain table entry",
+        "memory of an entry, {} cached of {extents} filled, capacity {}; plain table entry",
         usage.entries, usage.capacity
     );
     rows.add(case, "bytes", bytes, 16.0 * 8.0 / 7.0, Goal::ValueAtMost(48.0));

@@ -14,9 +14,9 @@ use sva_core::{AddrRange, Bind, Bond, Iommu, IommuConfig, PasidWidth, SpaceId, S
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
-use super::Effort;
-use super::scene::{BASE, Scene};
-use crate::host::spec;
+use super::effort::Effort;
+use super::fixture::{BASE, Fixture};
+use crate::device::spec;
 
 const PAGE: u64 = 4096;
 /// Pages that are invalidated together.
@@ -37,12 +37,12 @@ pub(super) fn run(
 
 /// The instructions of this thread: what it costs others, and the kernel, is not among them.
 pub(super) fn count(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    let scene = Scene::watched(MANY, PAGE)?;
-    let teller = Teller::of(&scene)?;
-    let (page, pasid, times) = (scene.first(1), scene.pasid(), effort.of(100, 10));
+    let fixture = Fixture::notifying(MANY, PAGE)?;
+    let notifier = Notifier::of(&fixture)?;
+    let (page, pasid, times) = (fixture.first(1), fixture.pasid(), effort.of(100, 10));
     let nothing = || ();
-    let mut add = |who: &str, prepare: &dyn Fn(), share: usize, tell: &dyn Fn()| {
-        let value = counted::each(times, prepare, tell) * share as f64;
+    let mut add = |who: &str, prepare: &dyn Fn(), share: usize, notify: &dyn Fn()| {
+        let value = counted::each(times, prepare, notify) * share as f64;
         rows.add(
             by_reader(who),
             "operations",
@@ -51,27 +51,28 @@ pub(super) fn count(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error
             Goal::None,
         );
     };
-    let tell = || teller.tell(page).wait();
-    add(NO_READER, &nothing, 1, &tell);
-    let port = scene.port()?;
+    let notify = || notifier.notify(page).wait();
+    add(NO_READER, &nothing, 1, &notify);
+    let port = fixture.port()?;
     let read = || {
         let read = port.read(Some(pasid), page, &mut [0; 64]);
         assert!(read.is_ok(), "{read:?}");
     };
-    add(IDLE_READER, &read, 1, &tell);
-    add(LATE_READER, &nothing, 1, &tell);
-    add(&many_at_once(), &read, MANY as usize, &|| all(&teller, &scene).wait());
-    let (crowd, alone) = (Crowd::new(effort.of(OTHERS.0, OTHERS.1), OWN)?, Crowd::new(0, OWN)?);
-    let unbind = |crowd: &Crowd| {
+    add(IDLE_READER, &read, 1, &notify);
+    add(LATE_READER, &nothing, 1, &notify);
+    add(&many_at_once(), &read, MANY as usize, &|| all(&notifier, &fixture).wait());
+    let (many, alone) =
+        (ManySpaces::new(effort.of(OTHERS.0, OTHERS.1), OWN)?, ManySpaces::new(0, OWN)?);
+    let unbind = |many: &ManySpaces| {
         let bond = std::cell::RefCell::new(None);
         counted::each(
             effort.of(10, 3),
-            || *bond.borrow_mut() = crowd.bind(&crowd.last).ok(),
+            || *bond.borrow_mut() = many.bind(&many.last).ok(),
             || drop(bond.take()),
         )
     };
-    let (value, baseline) = (unbind(&crowd), unbind(&alone));
-    rows.add(crowd.case(), "operations", value, baseline, Goal::None);
+    let (value, baseline) = (unbind(&many), unbind(&alone));
+    rows.add(many.case(), "operations", value, baseline, Goal::None);
     Ok(())
 }
 
@@ -87,32 +88,32 @@ fn by_reader(reader: &str) -> String {
     format!("invalidate one page, {reader}; bare membarrier")
 }
 
-/// Tells the watcher of a space of changes, as its provider would, without the provider's own work.
-struct Teller {
+/// Calls the watcher of a space as its provider would, without the provider's own work.
+struct Notifier {
     space: SpaceId,
     watcher: Arc<dyn SpaceWatcher>,
 }
 
-impl Teller {
-    fn of(scene: &Scene) -> Result<Self, Box<dyn Error>> {
-        let watcher = scene
-            .watched
+impl Notifier {
+    fn of(fixture: &Fixture) -> Result<Self, Box<dyn Error>> {
+        let watcher = fixture
+            .notifying
             .as_ref()
-            .and_then(|watched| watched.watcher())
+            .and_then(|space| space.watcher())
             .ok_or("nobody watches the space")?;
-        Ok(Self { space: scene.space.handle().id(), watcher })
+        Ok(Self { space: fixture.space.handle().id(), watcher })
     }
 
-    fn tell(&self, page: u64) -> Invalidation {
+    fn notify(&self, page: u64) -> Invalidation {
         let range = AddrRange::new(page, PAGE).unwrap_or(AddrRange::ALL);
         self.watcher.invalidate(self.space, range)
     }
 }
 
 fn one_page(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    let scene = Scene::watched(MANY, PAGE)?;
-    let teller = Teller::of(&scene)?;
-    let page = scene.first(1);
+    let fixture = Fixture::notifying(MANY, PAGE)?;
+    let notifier = Notifier::of(&fixture)?;
+    let page = fixture.first(1);
     let count = effort.of(5_000, 200);
     let clock = median(&mut times(count, || ()));
     let bare = median(&mut times(count, barrier));
@@ -122,60 +123,61 @@ fn one_page(effort: Effort, allowed: &Allowed, rows: &mut Rows) -> Result<(), Bo
 
     add(
         NO_READER,
-        median(&mut times(count, || teller.tell(page).wait())),
+        median(&mut times(count, || notifier.notify(page).wait())),
         Goal::ValueAtMost(100.0),
     );
-    let port = scene.port()?;
+    let port = fixture.port()?;
     let mut idle = Vec::with_capacity(count);
     for _ in 0..count {
         // Brings the entry back, and the port with it.
-        port.read(Some(scene.pasid()), page, &mut [0; 64])?;
-        idle.extend(times(1, || teller.tell(page).wait()));
+        port.read(Some(fixture.pasid()), page, &mut [0; 64])?;
+        idle.extend(times(1, || notifier.notify(page).wait()));
     }
     add(IDLE_READER, median(&mut idle), Goal::ValueAtMost(1000.0));
     add(
         LATE_READER,
-        median(&mut times(count, || teller.tell(page).wait())),
+        median(&mut times(count, || notifier.notify(page).wait())),
         Goal::ValueAtMost(1000.0),
     );
     let mut together = Vec::with_capacity(count);
     for _ in 0..count {
-        port.read(Some(scene.pasid()), page, &mut [0; 64])?;
-        together.extend(times(1, || all(&teller, &scene).wait()).iter().map(|ns| ns / MANY as f64));
+        port.read(Some(fixture.pasid()), page, &mut [0; 64])?;
+        together
+            .extend(times(1, || all(&notifier, &fixture).wait()).iter().map(|ns| ns / MANY as f64));
     }
     add(&many_at_once(), median(&mut together), Goal::None);
-    busy(effort, allowed, &scene, &teller, rows)
+    busy(effort, allowed, &fixture, &notifier, rows)
 }
 
 /// As many pages as a provider would take away at once, one by one.
-fn all(teller: &Teller, scene: &Scene) -> Invalidation {
-    (0..MANY).fold(Invalidation::none(), |sum, run| sum.and(teller.tell(scene.first(run))))
+fn all(notifier: &Notifier, fixture: &Fixture) -> Invalidation {
+    (0..MANY).fold(Invalidation::none(), |sum, n| sum.and(notifier.notify(fixture.first(n))))
 }
 
 /// A reader on another processor that does nothing but read the page.
 fn busy(
     effort: Effort,
     allowed: &Allowed,
-    scene: &Scene,
-    teller: &Teller,
+    fixture: &Fixture,
+    notifier: &Notifier,
     rows: &mut Rows,
 ) -> Result<(), Box<dyn Error>> {
     let Some(other) = allowed.processors().nth(1) else {
         eprintln!("SKIPPED: invalidations with a busy reader, which need a second processor");
         return Ok(());
     };
-    let page = scene.first(1);
+    let page = fixture.first(1);
     let (stop, reads, long) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let count = effort.of(20_000, 500);
-    let (port, pasid) = (scene.device.port(), scene.pasid());
+    let (port, pasid) = (fixture.device.port(), fixture.pasid());
     let (mut bare, mut value) = std::thread::scope(|scope| {
         let (stop, reads, long) = (&stop, &reads, &long);
         let reader = scope.spawn(move || -> Result<(), String> {
             run_on(other).map_err(|error| error.to_string())?;
             while !stop.load(Ordering::Relaxed) {
-                let is_kept =
+                let is_cached =
                     port.cached_translation(pasid, page, sva_core::Access::READ).is_some();
-                long.store(long.load(Ordering::Relaxed) + u64::from(!is_kept), Ordering::Relaxed);
+                long.store(long.load(Ordering::Relaxed) + u64::from(!is_cached), Ordering::Relaxed);
                 port.read(Some(pasid), page, &mut [0; 64]).map_err(|error| error.to_string())?;
                 reads.store(reads.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             }
@@ -187,7 +189,7 @@ fn busy(
         let mut paired = (Vec::with_capacity(count), Vec::with_capacity(count));
         for _ in 0..count {
             paired.0.extend(times(1, barrier));
-            paired.1.extend(times(1, || teller.tell(page).wait()));
+            paired.1.extend(times(1, || notifier.notify(page).wait()));
         }
         stop.store(true, Ordering::Relaxed);
         reader
@@ -228,23 +230,23 @@ fn times(count: usize, mut call: impl FnMut()) -> Vec<f64> {
     (0..count).map(one).collect()
 }
 
-/// The last bond of a space goes, and with it all that is kept of it: among as many entries of
-/// others as there are, and alone.
+/// The last bond of a space goes, and with it all its cached translations: among those of all other
+/// spaces, and alone.
 fn one_pasid(effort: Effort, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
-    let crowd = Crowd::new(effort.of(OTHERS.0, OTHERS.1), OWN)?;
-    let alone = Crowd::new(0, OWN)?;
+    let many = ManySpaces::new(effort.of(OTHERS.0, OTHERS.1), OWN)?;
+    let alone = ManySpaces::new(0, OWN)?;
     let rounds = effort.of(301, 21);
     let (mut value, mut baseline) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
     for _ in 0..rounds {
-        value.push(crowd.one_more()?);
+        value.push(many.one_more()?);
         baseline.push(alone.one_more()?);
     }
-    rows.add(crowd.case(), "ns", median(&mut value), median(&mut baseline), Goal::RatioAtMost(2.0));
+    rows.add(many.case(), "ns", median(&mut value), median(&mut baseline), Goal::RatioAtMost(2.0));
     Ok(())
 }
 
 /// Many processes, each with entries.
-struct Crowd {
+struct ManySpaces {
     iommu: Iommu,
     device: sva_core::Device,
     own: u64,
@@ -252,19 +254,19 @@ struct Crowd {
     last: ArenaSpace,
 }
 
-impl Crowd {
+impl ManySpaces {
     fn new(others: usize, own: u64) -> Result<Self, Box<dyn Error>> {
         let config = IommuConfig::default().iotlb_bytes(64 << 20);
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), config);
         let device = iommu.plug(spec(0, PasidWidth::MAX)?)?.device;
-        let mut crowd =
+        let mut many =
             Self { iommu, device, own, others: Vec::with_capacity(others), last: space(own) };
         for _ in 0..others {
             let space = space(own);
-            let bond = crowd.bind(&space)?;
-            crowd.others.push((space, bond));
+            let bond = many.bind(&space)?;
+            many.others.push((space, bond));
         }
-        Ok(crowd)
+        Ok(many)
     }
 
     fn bind(&self, space: &ArenaSpace) -> Result<Bond<()>, Box<dyn Error>> {

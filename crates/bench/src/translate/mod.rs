@@ -5,23 +5,24 @@
 //! here.
 
 mod access;
+mod effort;
+mod fixture;
 mod hit;
 mod invalidate;
-mod scene;
+mod notifying_space;
 mod threads;
-mod watched;
 
 use std::error::Error;
-use std::time::Instant;
 
-use sva_bench::counted;
 use sva_bench::processor::{Allowed, run_on};
-use sva_bench::row::{Rows, median};
+use sva_bench::row::Rows;
+
+use effort::Effort;
 
 /// A part of the measurements.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
-    /// Finding what is kept, and its memory.
+    /// Look-ups of cached translations, and their memory.
     Hit,
     /// Reads, writes and atomic operations.
     Access,
@@ -73,51 +74,4 @@ pub(crate) fn count(
         invalidate::count(effort, rows)?;
     }
     Ok(())
-}
-
-/// How much is measured.
-#[derive(Clone, Copy)]
-struct Effort {
-    quick: bool,
-    /// Instructions are, and not time.
-    counted: bool,
-}
-
-impl Effort {
-    fn of(self, full: usize, quick: usize) -> usize {
-        if self.quick { quick } else { full }
-    }
-}
-
-/// Nanoseconds of one of `count` operations of each, in the middle of `rounds` rounds in which they
-/// take turns.
-fn turns(
-    effort: Effort,
-    rounds: usize,
-    count: usize,
-    mut value: impl FnMut(usize),
-    mut baseline: impl FnMut(usize),
-) -> (f64, f64) {
-    if effort.counted {
-        let operations = |work: &mut dyn FnMut(usize)| {
-            counted::figure(&mut || {
-                work(count);
-                count
-            })
-        };
-        return (operations(&mut value), operations(&mut baseline));
-    }
-    let mut each = [Vec::with_capacity(rounds), Vec::with_capacity(rounds)];
-    for _ in 0..rounds {
-        each[0].push(timed(count, &mut value));
-        each[1].push(timed(count, &mut baseline));
-    }
-    let [mut value, mut baseline] = each;
-    (median(&mut value), median(&mut baseline))
-}
-
-fn timed(count: usize, operation: &mut impl FnMut(usize)) -> f64 {
-    let begun = Instant::now();
-    operation(count);
-    begun.elapsed().as_secs_f64() * 1e9 / count as f64
 }

@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 use sva_bench::processor::{Allowed, run_on};
 use sva_bench::row::{Goal, Rows, median};
 
-use super::Effort;
+use super::effort::Effort;
+use super::fixture::Fixture;
 use super::hit::{look_up, plain, plain_table};
-use super::scene::Scene;
 
 const PAGE: u64 = 4096;
 const BATCH: usize = 20_000;
@@ -27,16 +27,16 @@ pub(super) fn run(
         eprintln!("SKIPPED: two threads, which need two processors");
         return Ok(());
     };
-    for runs in [1, 16, 1024] {
-        let scene = Scene::new(runs, PAGE)?;
-        let table = plain_table(&scene, &scene.port()?);
+    for extents in [1, 16, 1024] {
+        let fixture = Fixture::new(extents, PAGE)?;
+        let table = plain_table(&fixture, &fixture.port()?);
         let together = Barrier::new(2);
         let rounds = effort.of(101, 7);
         let figures = std::thread::scope(|scope| {
             let threads = [first, second].map(|processor| {
-                let (scene, table, together) = (&scene, &table, &together);
+                let (fixture, table, together) = (&fixture, &table, &together);
                 scope.spawn(move || {
-                    one(processor, scene, table, together, rounds)
+                    one(processor, fixture, table, together, rounds)
                         .map_err(|error| error.to_string())
                 })
             });
@@ -45,16 +45,16 @@ pub(super) fn run(
             })
         });
         run_on(first)?;
-        let alone = one(first, &scene, &table, &Barrier::new(1), rounds)?;
+        let alone = one(first, &fixture, &table, &Barrier::new(1), rounds)?;
         for (thread, figures) in figures.into_iter().enumerate() {
             let (value, baseline) = figures?;
             let case = format!(
-                "two threads, {runs} same ranges of 4 KiB, thread {thread}; \
+                "two threads, {extents} same ranges of 4 KiB, thread {thread}; \
                  plain hash table, two threads"
             );
             rows.add(case, "M look-ups/s", 1e3 / value, 1e3 / baseline, Goal::RatioAtLeast(0.9));
             let case = format!(
-                "thread {thread} of two beside one alone, {runs} ranges; the plain table's"
+                "thread {thread} of two beside one alone, {extents} ranges; the plain table's"
             );
             rows.add(case, "share", alone.0 / value, alone.1 / baseline, Goal::RatioAtLeast(0.9));
         }
@@ -64,14 +64,14 @@ pub(super) fn run(
 
 fn one(
     processor: usize,
-    scene: &Scene,
+    fixture: &Fixture,
     table: &FxHashMap<u64, u64>,
     together: &Barrier,
     rounds: usize,
 ) -> Result<(f64, f64), Box<dyn Error>> {
     run_on(processor)?;
-    let (port, pasid) = (scene.port()?, scene.pasid());
-    let addresses = scene.addresses(BATCH, 8);
+    let (port, pasid) = (fixture.port()?, fixture.pasid());
+    let addresses = fixture.addresses(BATCH, 8);
     let (mut value, mut baseline) = (Vec::with_capacity(rounds), Vec::with_capacity(rounds));
     for _ in 0..rounds {
         value.push(batch(together, &addresses, |address| look_up(&port, pasid, address)));

@@ -2,8 +2,8 @@
 //! which recomputes itself what devices do to it.
 //!
 //! It answers lines on its standard output to lines on its standard input, and exits when that
-//! ends, so that no child outlives the demonstration. What it holds are atomics: a device
-//! changes them behind the compiler's back.
+//! ends, so that no child outlives the demonstration. Its memory consists of atomics, because
+//! devices change it while the program runs.
 //!
 //! | question | answer |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | `fresh BYTES` | number, address (of a page) of a buffer whose pages nobody has touched |
 //! | `crc NUMBER OFFSET BYTES` | CRC32C |
 //! | `free NUMBER` | (nothing): the buffer's memory is given back to the kernel |
-//! | `list NODES SEED` | head, offset of the next pointer, offset of the payload, bytes of payload |
+//! | `list NODES SEED` | head, offset of the next pointer, offset and bytes of the payload |
 //! | `walk` | nodes, CRC32C of the payloads |
 //! | `graph VERTICES EDGES SEED` | address of rows, of columns, of distances |
 //! | `search SOURCE` | vertices reached, depth, distances in memory that are not those it finds |
@@ -20,7 +20,7 @@
 //! | `exec BYTES SEED` | the start of the new image |
 #![expect(
     clippy::disallowed_types,
-    reason = "memory for devices: nothing is synchronised by it, and its layout is to be the plain one"
+    reason = "memory for devices: nothing is synchronised by it, and its layout is the plain one"
 )]
 
 use std::collections::{HashMap, VecDeque};
@@ -36,8 +36,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use fastrand::Rng;
 use zerocopy::FromZeros as _;
 
-/// Requests that only Linux has. Where one is refused, the demonstration shows less and is still
-/// right.
+/// Requests that only Linux has. Where one is refused, the demonstration shows less, and nothing
+/// wrong.
 #[cfg(target_os = "linux")]
 mod kernel {
     use nix::sys::personality::{self, Persona};
@@ -66,7 +66,7 @@ pub(crate) const WORD: &str = "demo-child";
 /// What the kernel executes, also where the file was replaced meanwhile.
 pub(super) const SELF: &str = "/proc/self/exe";
 
-/// A distance that there is none of.
+/// The distance of a vertex that cannot be reached.
 const UNREACHED: u32 = u32::MAX;
 
 /// A page that the process may read and not write: a constant of its program.
@@ -181,7 +181,7 @@ impl Memory {
             ),
             "search" => self.graph.as_ref()?.search(number(words)?)?,
             "constant" => {
-                // Not the compiler's opinion of a constant, but the memory's.
+                // What the memory holds, and not what the compiler knows of the constant.
                 let page = black_box(&CONSTANT);
                 format!("{} {} {}", page.0.as_ptr() as u64, page.0.len(), crc32c::crc32c(&page.0))
             }

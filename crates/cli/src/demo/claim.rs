@@ -7,6 +7,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 use sva_core::Pasid;
 
+use crate::terminal::{Role, Terminal, padded, width, wrapped};
+
 /// A checked sentence. The same seed gives the same sentences; what differs from run to run is in
 /// the figures.
 #[derive(Debug, serde::Serialize)]
@@ -24,43 +26,41 @@ pub(crate) struct Claim {
     pub(crate) figures: Figures,
 }
 
+/// Begins each line below a claim.
+const INDENT: &str = "            ";
+
+/// Columns of a claim's line: of its sentence, and of its figures, which end it.
+const SENTENCE: usize = 66;
+const FIGURES: usize = 23;
+
 impl Claim {
-    /// For people: one line, and one more for each thing that was said.
-    pub(crate) fn lines(&self) -> String {
-        let mark = if self.held { '✓' } else { '✗' };
-        let mut text = format!(
-            "  {mark} {:<5} {:<66} {:>23}",
-            self.rules.join(" "),
-            self.text,
-            self.figures.short()
-        );
+    /// For people: one line, or two where the figures do not fit; and one more for each thing that
+    /// was said.
+    pub(crate) fn lines(&self, terminal: Terminal) -> String {
+        let columns = terminal.columns_or_standard();
+        let (mark, role) = if self.held { ('✓', Role::Good) } else { ('✗', Role::Bad) };
+        let mark = terminal.palette.paint(role, mark);
+        let rules = padded(&terminal.palette.paint(Role::Faint, self.rules.join(" ")), 5);
+        let figures = self.figures.short();
+        let head = format!("  {mark} {rules} {}", self.text);
+        let start = width(&head);
+        let end = INDENT.len() - 2 + SENTENCE + 1 + FIGURES.max(width(&figures));
+        let mut text = if columns >= end {
+            format!("  {mark} {rules} {:<SENTENCE$} {figures:>FIGURES$}", self.text)
+        } else if figures.is_empty() || start + 2 + width(&figures) <= columns {
+            wrapped(&format!("{head}  {figures}"), columns, INDENT)
+        } else {
+            wrapped(&format!("{head}\n{INDENT}{figures}"), columns, INDENT)
+        };
         text.truncate(text.trim_end().len());
         for said in self.figures.0.iter().filter_map(|figure| figure.said()) {
-            text.push_str(&wrapped(said, 100 - INDENT.len(), INDENT));
+            // A hundred columns are read more easily than more.
+            let said = wrapped(&format!("{INDENT}{said}"), columns.min(100), INDENT);
+            text.push('\n');
+            text.push_str(&said);
         }
         text
     }
-}
-
-/// Of what was said, below its claim.
-const INDENT: &str = "\n            ";
-
-/// The words of `text` in lines of at most `width` characters, where no word is longer; each line
-/// begins with `indent`.
-fn wrapped(text: &str, width: usize, indent: &str) -> String {
-    let (mut lines, mut column) = (String::new(), usize::MAX);
-    for word in text.split(' ') {
-        let len = word.chars().count();
-        if column.saturating_add(1 + len) > width {
-            lines.push_str(indent);
-            column = len;
-        } else {
-            lines.push(' ');
-            column += 1 + len;
-        }
-        lines.push_str(word);
-    }
-    lines
 }
 
 /// What was measured for a claim, by name.
@@ -157,5 +157,29 @@ impl Serialize for Figures {
             map.serialize_entry(figure.name, &figure.value)?;
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_fits_the_terminal_and_its_figures_end_the_line() {
+        let figures = Figures::new()
+            .count("accesses_of_all_devices", 1_234_567u64)
+            .said("refusal", "a sentence that is so long that it has to be broken somewhere here");
+        let text = "a claim of sixty-six columns, which is the most that any claim has";
+        let claim = Claim { chapter: "x", rules: &["G4", "B8"], text, held: true, figures };
+        for columns in [40, 60, 80, 100, 200] {
+            let lines = claim.lines(Terminal::of_columns(columns));
+            assert!(lines.lines().all(|line| width(line) <= columns), "{columns}: {lines}");
+            assert_eq!(
+                lines.split_whitespace().collect::<Vec<_>>(),
+                claim.lines(Terminal::default()).split_whitespace().collect::<Vec<_>>(),
+            );
+        }
+        let standard = claim.lines(Terminal::of_columns(100));
+        assert_eq!(standard, claim.lines(Terminal::default()), "as where there is no terminal");
     }
 }

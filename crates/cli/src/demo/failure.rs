@@ -1,19 +1,17 @@
 //! Why a chapter could not be told to its end.
 
-use std::time::Duration;
-
 use sva_core::DmaError;
 use sva_core::error::{
     BindError, BindGroupError, ContainerBindError, ContainerUnbindError, JoinError, LeaveError,
-    MapError, PlugError, UnmapError,
+    MapError, PlugError, RemoveError, ServiceError, SpaceRefusal, UnmapError,
 };
-use sva_core::error::{RemoveError, ServiceError, SpaceRefusal};
 use sva_core::pri::PageRequestError;
-use sva_devices::{Abandoned, ListError, SearchError};
+use sva_devices::{Aborted, ListError, SearchError};
 use sva_host::{AttachError, RegionsError};
 use sva_pci::{AddError, ConfigError};
 
 use super::process::ProcessError;
+use super::wait::Late;
 use crate::interrupt::Interrupted;
 
 /// One of the many things that a chapter does was refused or failed. The chapter ends there, with a
@@ -86,7 +84,7 @@ pub(crate) enum Failure {
     Dma(#[from] DmaError),
     /// A descriptor.
     #[error(transparent)]
-    Abandoned(#[from] Abandoned),
+    Aborted(#[from] Aborted),
     /// A list walk.
     #[error(transparent)]
     List(#[from] ListError),
@@ -100,11 +98,6 @@ pub(crate) enum Failure {
         what: String,
     },
     /// What has to happen did not.
-    #[error("{what} did not happen within {waited:?}")]
-    Late {
-        /// What was waited for.
-        what: &'static str,
-        /// For how long.
-        waited: Duration,
-    },
+    #[error(transparent)]
+    Late(#[from] Late),
 }

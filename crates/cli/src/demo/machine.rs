@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sva_core::{Bdf, Device, DeviceOps, GroupId, Iommu, IommuConfig, PasidWidth, Plug};
-use sva_devices::{DataMover, DataMoverConfig, InFlight, Walker, WalkerConfig};
+use sva_devices::{DataMover, DataMoverConfig, JobTracker, Walker, WalkerConfig};
 use sva_host::MonotonicClock;
 use sva_pci::Fabric;
 
@@ -15,7 +15,7 @@ pub(crate) struct Machine {
     pub(crate) fabric: Arc<Fabric>,
     /// The IOMMU.
     pub(crate) iommu: Iommu,
-    devices: Vec<(Device, Arc<InFlight>)>,
+    devices: Vec<(Device, Arc<JobTracker>)>,
 }
 
 impl Machine {
@@ -29,7 +29,7 @@ impl Machine {
         Self::with(toml, IommuConfig::default())
     }
 
-    /// The built-in fabric with an IOMMU that has PASIDs of `bits` bits only: numbers come back
+    /// The built-in fabric with an IOMMU that has PASIDs of `bits` bits only: numbers are reused
     /// soon.
     pub(crate) fn narrow(bits: u8) -> Result<Self, Failure> {
         let pasid_width = PasidWidth::new(bits)
@@ -53,16 +53,16 @@ impl Machine {
     fn populated(fabric: Arc<Fabric>, iommu: Iommu) -> Result<Self, Failure> {
         let mut devices = Vec::new();
         for spec in fabric.devices() {
-            let in_flight = InFlight::new();
+            let jobs = JobTracker::new();
             devices.push((
-                iommu.plug(Plug::new(spec).model(in_flight.clone() as Arc<dyn DeviceOps>))?.device,
-                in_flight,
+                iommu.plug(Plug::new(spec).model(jobs.clone() as Arc<dyn DeviceOps>))?.device,
+                jobs,
             ));
         }
         Ok(Self { fabric, iommu, devices })
     }
 
-    fn find(&self, bdf: &str) -> Result<&(Device, Arc<InFlight>), Failure> {
+    fn find(&self, bdf: &str) -> Result<&(Device, Arc<JobTracker>), Failure> {
         let found = bdf
             .parse::<Bdf>()
             .ok()
@@ -82,13 +82,13 @@ impl Machine {
 
     /// A data mover at `bdf`.
     pub(crate) fn mover(&self, bdf: &str) -> Result<DataMover, Failure> {
-        let (device, in_flight) = self.find(bdf)?;
-        Ok(DataMover::new(device.port(), in_flight.clone(), DataMoverConfig::default()))
+        let (device, jobs) = self.find(bdf)?;
+        Ok(DataMover::new(device.port(), jobs.clone(), DataMoverConfig::default()))
     }
 
     /// A walker at `bdf`.
     pub(crate) fn walker(&self, bdf: &str) -> Result<Walker, Failure> {
-        let (device, in_flight) = self.find(bdf)?;
-        Ok(Walker::new(device.port(), in_flight.clone(), WalkerConfig::default()))
+        let (device, jobs) = self.find(bdf)?;
+        Ok(Walker::new(device.port(), jobs.clone(), WalkerConfig::default()))
     }
 }

@@ -1,59 +1,55 @@
-//! `sva demo`: tells what the contract promises, with real child processes, and checks every
+//! `sva demo`: states what the contract promises, with real child processes, and checks every
 //! sentence of it.
 //!
-//! A *chapter* is a function that does things on a [`Stage`] and makes *claims*. A chapter that
+//! A *chapter* is a function that does things with a [`Context`] and makes *claims*. A chapter that
 //! fails makes a claim that did not hold, and the next one goes on. The children ([`child`]) are
-//! this command again; what devices do to them they recompute themselves.
+//! this command again; they compute themselves what devices have to do to them.
+//!
+//! Each row may use what stands above it, and no row below.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `child`, `wait` | the child's side of the demonstration; bounded waits |
+//! | `trace`, `watchdog` | the events of `--trace`; the time limit of a chapter |
+//! | `process`, `claim`, `times` | the parent's side of a child; claims; the times of faults |
+//! | `failure`, `context` | why a chapter ends early; what a chapter works with |
+//! | `machine`, `writer` | a fabric with an IOMMU and devices; a device that writes and writes |
+//! | `storm`, `chapters` | `--faults`; the chapters of both demonstrations |
 
 mod chapters;
 mod child;
 mod claim;
+mod context;
 mod failure;
-mod hammer;
 mod machine;
 mod process;
 mod storm;
+mod times;
 mod trace;
+mod wait;
 mod watchdog;
+mod writer;
 
 use std::ffi::OsString;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use serde::Serialize;
-use sva_core::AddressSpace;
 
 use crate::args::DemoArgs;
 use crate::error::{Error, exit};
 use crate::interrupt::Interrupts;
+use crate::output::Output;
 use crate::report;
-use crate::voice::Voice;
+use crate::terminal::Role;
 
 use chapters::Chapter;
 use claim::{Claim, Figures};
+use context::Context;
 use failure::Failure;
 use process::{Process, ProcessError};
-use storm::BondTimes;
+use times::BondTimes;
 use watchdog::Watchdog;
-
-/// The longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Waits until `done` holds, looking every now and then.
-///
-/// # Errors
-/// It took longer than [`PATIENCE`].
-fn wait_until(what: &'static str, mut done: impl FnMut() -> bool) -> Result<Duration, Failure> {
-    let begun = Instant::now();
-    while !done() {
-        if begun.elapsed() > PATIENCE {
-            return Err(Failure::Late { what, waited: PATIENCE });
-        }
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    Ok(begun.elapsed())
-}
 
 /// Where this command was started as a child of a demonstration: runs as one and answers the exit
 /// code.
@@ -70,12 +66,11 @@ pub(crate) fn child_code(arguments: &[OsString]) -> Option<u8> {
 }
 
 /// Runs it; answers the exit code.
-pub(crate) fn run(args: &DemoArgs) -> u8 {
-    let voice = Voice { json: args.json, bytes_on_stdout: false };
-    perform(args, voice).unwrap_or_else(|error| voice.fail(&error))
+pub(crate) fn run(args: &DemoArgs, output: Output) -> u8 {
+    perform(args, output).unwrap_or_else(|error| output.fail(&error))
 }
 
-fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
+fn perform(args: &DemoArgs, output: Output) -> Result<u8, Error> {
     let begun = Instant::now();
     let interrupts = Interrupts::install().map_err(Error::Signals)?;
     try_out()?;
@@ -83,58 +78,62 @@ fn perform(args: &DemoArgs, voice: Voice) -> Result<u8, Error> {
     if args.trace {
         trace::install();
     }
-    let (story, chapters) = if args.faults {
+    let (title, chapters) = if args.faults {
         ("sva demo --faults: software devices ask for pages", chapters::FAULTS)
     } else {
         ("sva demo: software devices on the memory of live processes", chapters::ALL)
     };
-    if !voice.json {
-        voice.say(&format!("{story}, with random data from seed {seed}"))?;
+    if !output.json {
+        let title = format!("{title}, with random data from seed {seed}");
+        output.print(&output.terminal.wrapped(&title, "  "))?;
     }
-    let (mut claims, mut bonds) = (Vec::new(), Vec::new());
+    let mut results = Results { seed, claims: Vec::new(), bonds: Vec::new() };
     for (n, chapter) in chapters.iter().enumerate() {
         interrupts.check()?;
-        if !voice.json {
-            voice.say(&format!("\n{}", chapter.title))?;
-        }
         // A seed of its own for each chapter: what one draws changes no other.
         let rng = Rng::with_seed(seed.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let interrupts = interrupts.clone();
-        let mut stage = Stage {
-            chapter,
+        let mut context = Context {
+            chapter: chapter.name,
             rng,
-            voice,
+            output,
             traced: args.trace,
-            interrupts,
+            interrupts: interrupts.clone(),
             claims: Vec::new(),
             bonds: Vec::new(),
-            unsaid: None,
+            print_error: None,
         };
-        let watched = Watchdog::over(chapter.name, voice);
-        let told = (chapter.tell)(&mut stage);
-        drop(watched);
-        if let Err(Failure::Interrupted(interrupted)) = told {
-            return Err(interrupted.into());
-        }
-        if let Err(failure) = told {
-            stage.claim(
-                &[],
-                "the chapter came to its end",
-                false,
-                Figures::new().said("failure", &failure),
-            );
-        }
-        if let Some(error) = stage.unsaid {
-            return Err(error);
-        }
-        claims.append(&mut stage.claims);
-        bonds.append(&mut stage.bonds);
+        run_chapter(chapter, &mut context)?;
+        results.claims.append(&mut context.claims);
+        results.bonds.append(&mut context.bonds);
     }
     interrupts.check()?;
-    if !voice.json && !bonds.is_empty() {
-        voice.say(&storm::text(&bonds))?;
+    if !output.json && !results.bonds.is_empty() {
+        output.print(&times::text(&results.bonds, output.terminal))?;
     }
-    conclude(args, &Told { seed, claims, bonds, elapsed: begun.elapsed() }, voice)
+    conclude(args, &results, begun.elapsed(), output)
+}
+
+/// Runs a chapter. Its own failure is a claim that did not hold; an error ends the demonstration.
+fn run_chapter(chapter: &Chapter, context: &mut Context) -> Result<(), Error> {
+    let output = context.output;
+    if !output.json {
+        let title = output.terminal.palette.paint(Role::Heading, chapter.title);
+        output.print(&format!("\n{title}"))?;
+    }
+    let watchdog = Watchdog::over(chapter.name, output);
+    let outcome = (chapter.run)(context);
+    drop(watchdog);
+    match outcome {
+        Ok(()) => {}
+        Err(Failure::Interrupted(interrupted)) => return Err(interrupted.into()),
+        Err(failure) => context.claim(
+            &[],
+            "the chapter came to its end",
+            false,
+            Figures::new().said("failure", &failure),
+        ),
+    }
+    context.print_error.take().map_or(Ok(()), Err)
 }
 
 /// Whether children can be started and attached at all: where not, nothing can be claimed.
@@ -149,45 +148,40 @@ fn try_out() -> Result<(), Error> {
     Ok(())
 }
 
-/// All that was told.
-struct Told {
+/// What all chapters have shown.
+struct Results {
     seed: u64,
     claims: Vec<Claim>,
     bonds: Vec<BondTimes>,
-    elapsed: Duration,
 }
 
-fn conclude(args: &DemoArgs, told: &Told, voice: Voice) -> Result<u8, Error> {
-    let Told { seed, claims, bonds, elapsed } = told;
+fn conclude(
+    args: &DemoArgs,
+    results: &Results,
+    elapsed: Duration,
+    output: Output,
+) -> Result<u8, Error> {
+    let Results { seed, claims, bonds } = results;
     let failed = claims.iter().filter(|claim| !claim.held).count();
-    if voice.json {
+    let palette = output.terminal.palette;
+    let (all, seconds) = (claims.len(), elapsed.as_secs_f64());
+    if output.json {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        voice.say(&report::object(&Report {
-            seed: *seed,
-            claims,
-            bonds,
-            held: claims.len() - failed,
-            failed,
-            elapsed_ms,
-        })?)?;
+        let held = all - failed;
+        let report = Report { seed: *seed, claims, bonds, held, failed, elapsed_ms };
+        output.print(&report::object(&report)?)?;
     } else if failed == 0 {
-        voice.say(&format!(
-            "\n{} claims, all held, {:.1} s",
-            claims.len(),
-            elapsed.as_secs_f64()
-        ))?;
+        let held = palette.paint(Role::Good, "all held");
+        output.print(&format!("\n{all} claims, {held}, {seconds:.1} s"))?;
     } else {
-        let mut text = format!(
-            "\n{} claims, {failed} did not hold, {:.1} s:",
-            claims.len(),
-            elapsed.as_secs_f64()
-        );
+        let not_held = palette.paint(Role::Bad, format!("{failed} did not hold"));
+        let mut text = format!("\n{all} claims, {not_held}, {seconds:.1} s:");
         for claim in claims.iter().filter(|claim| !claim.held) {
             text.push_str(&format!("\n  {}: {}", claim.chapter, claim.text));
         }
         let faults = if args.faults { " --faults" } else { "" };
         text.push_str(&format!("\nsva demo{faults} --seed {seed} repeats it with the same data"));
-        voice.say(&text)?;
+        output.print(&text)?;
     }
     Ok(if failed == 0 { exit::DONE } else { exit::FAULT })
 }
@@ -202,52 +196,4 @@ struct Report<'a> {
     held: usize,
     failed: usize,
     elapsed_ms: u64,
-}
-
-/// Where a chapter is told: makes children, and takes claims.
-struct Stage {
-    chapter: &'static Chapter,
-    rng: Rng,
-    voice: Voice,
-    /// Events are printed as they happen.
-    traced: bool,
-    interrupts: Interrupts,
-    claims: Vec<Claim>,
-    bonds: Vec<BondTimes>,
-    /// Why a claim could not be printed.
-    unsaid: Option<Error>,
-}
-
-impl Stage {
-    /// Takes a claim, and shows it to a person.
-    fn claim(
-        &mut self,
-        rules: &'static [&'static str],
-        text: &'static str,
-        held: bool,
-        figures: Figures,
-    ) {
-        let claim = Claim { chapter: self.chapter.name, rules, text, held, figures };
-        if !self.voice.json && self.unsaid.is_none() {
-            self.unsaid = self.voice.say(&claim.lines()).err();
-        }
-        self.claims.push(claim);
-    }
-
-    /// Whether nothing is to be shown beside the claims.
-    fn is_silent(&self) -> bool {
-        self.voice.json || self.traced
-    }
-
-    /// Starts a child and attaches its memory.
-    fn process(&self) -> Result<(Process, Arc<dyn AddressSpace>), Failure> {
-        let process = Process::start()?;
-        let space = sva_host::attach(process.pid())?;
-        Ok((process, space))
-    }
-
-    /// The next seed.
-    fn seed(&mut self) -> u64 {
-        self.rng.u64(..)
-    }
 }

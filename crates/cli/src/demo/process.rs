@@ -9,8 +9,8 @@ use std::sync::mpsc::{self, Receiver};
 
 use sva_devices::{GraphSearch, IndexWidth, ListWalk};
 
-use super::PATIENCE;
 use super::child::{SELF, WORD};
+use super::wait::PATIENCE;
 
 /// Why a child did not answer.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::error::exit;
-use crate::voice::Voice;
+use crate::output::Output;
 
 /// What is counted. One wait for the whole time was rejected: a demonstration that was stopped
 /// (Ctrl-Z) and goes on would be late at once, and so loses one tick.
@@ -26,11 +26,11 @@ impl Watchdog {
     /// From now on. A chapter that takes too long is named, and the program ended with the code of
     /// a claim that did not hold. The children see their input closed and end, as they do
     /// whenever their parent is gone.
-    pub(super) fn over(chapter: &'static str, voice: Voice) -> Self {
+    pub(super) fn over(chapter: &'static str, output: Output) -> Self {
         let (over, ended) = mpsc::channel();
         thread::spawn(move || {
             if is_late(&ended, TICK, TICKS) {
-                voice.refuse(
+                output.refuse(
                     "host",
                     &format!(
                         "chapter {chapter} does not end within {} s; report this",

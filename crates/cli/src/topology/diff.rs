@@ -1,6 +1,6 @@
 //! `sva topology diff`: two dumps, or one under two policies.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -14,12 +14,13 @@ use super::source;
 use crate::args::DiffArgs;
 use crate::error::Error;
 use crate::report;
+use crate::terminal::{Role, Terminal};
 
 /// What `sva topology diff` prints.
 ///
 /// # Errors
 /// A file cannot be read, or is no dump.
-pub(super) fn text(args: &DiffArgs) -> Result<String, Error> {
+pub(super) fn text(args: &DiffArgs, terminal: Terminal) -> Result<String, Error> {
     let second = args.after.as_deref().unwrap_or(&args.before);
     if args.after.as_deref().is_some_and(source::is_standard) && source::is_standard(&args.before) {
         return Err(Error::StandardInputTwice);
@@ -41,14 +42,15 @@ pub(super) fn text(args: &DiffArgs) -> Result<String, Error> {
     if args.json {
         report::object(&object(&difference, first_policy, second_policy))
     } else {
-        Ok(sentences(&difference))
+        Ok(sentences(&difference, terminal))
     }
 }
 
-fn sentences(difference: &Difference) -> String {
+fn sentences(difference: &Difference, terminal: Terminal) -> String {
     if difference.is_empty() {
         return "no difference\n".to_owned();
     }
+    let palette = terminal.palette;
     let mut out = String::new();
     for (what, functions) in [
         ("only in A", &difference.removed),
@@ -56,37 +58,25 @@ fn sentences(difference: &Difference) -> String {
         ("another device", &difference.replaced),
     ] {
         if !functions.is_empty() {
-            let _ = writeln!(out, "{what}: {}", list(functions));
+            let _ = writeln!(out, "{}: {}", palette.paint(Role::Heading, what), list(functions));
         }
     }
-    for regrouped in &difference.regrouped {
-        let _ = writeln!(
-            out,
-            "regrouped: {}\n  A: {}\n  B: {}",
-            list(&regrouped.members),
-            membership(regrouped.before.as_ref()),
-            membership(regrouped.after.as_ref())
-        );
+    let mut change = |what: &str, of: &dyn Display, before: String, after: String| {
+        let what = palette.paint(Role::Heading, what);
+        let (a, b) = (palette.paint(Role::Bad, "A"), palette.paint(Role::Good, "B"));
+        let _ = writeln!(out, "{what} {of}\n  {a}: {before}\n  {b}: {after}");
+    };
+    for Regrouped { members, before, after, .. } in &difference.regrouped {
+        let (before, after) = (membership(before.as_ref()), membership(after.as_ref()));
+        change("regrouped:", &list(members), before, after);
     }
-    for change in &difference.acs {
-        let _ = writeln!(
-            out,
-            "ACS of {}\n  A: {}\n  B: {}",
-            change.function,
-            acs(change.before),
-            acs(change.after)
-        );
+    for AcsChange { function, before, after, .. } in &difference.acs {
+        change("ACS of", function, acs(*before), acs(*after));
     }
-    for change in &difference.readiness {
-        let _ = writeln!(
-            out,
-            "shared addressing of {}\n  A: {}\n  B: {}",
-            change.function,
-            verdict(change.before),
-            verdict(change.after)
-        );
+    for ReadinessChange { function, before, after, .. } in &difference.readiness {
+        change("shared addressing of", function, verdict(*before), verdict(*after));
     }
-    out
+    terminal.wrapped(&out, "    ")
 }
 
 fn list(functions: &[Bdf]) -> String {
@@ -150,12 +140,25 @@ fn regrouped(regrouped: &Regrouped) -> Value {
 fn acs_change(change: &AcsChange) -> Value {
     let names = |bits: AcsBits| bits.names().collect::<Vec<_>>();
     let side = |bits: Option<(AcsBits, AcsBits)>| {
-        bits.map(|(implemented, enabled)| json!({ "implemented": names(implemented), "enabled": names(enabled) }))
+        bits.map(|(implemented, enabled)| {
+            json!({ "implemented": names(implemented), "enabled": names(enabled) })
+        })
     };
-    json!({ "bdf": change.function.to_string(), "before": side(change.before), "after": side(change.after) })
+    json!({
+        "bdf": change.function.to_string(),
+        "before": side(change.before),
+        "after": side(change.after),
+    })
 }
 
 fn readiness_change(change: &ReadinessChange) -> Value {
-    let side = |verdict: Verdict| json!({ "verdict": verdict.word(), "gate": verdict.gate().map(|gate| gate.word()) });
-    json!({ "bdf": change.function.to_string(), "before": side(change.before), "after": side(change.after) })
+    let side = |verdict: Verdict| {
+        let gate = verdict.gate().map(|gate| gate.word());
+        json!({ "verdict": verdict.word(), "gate": gate })
+    };
+    json!({
+        "bdf": change.function.to_string(),
+        "before": side(change.before),
+        "after": side(change.after),
+    })
 }

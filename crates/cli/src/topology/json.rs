@@ -10,7 +10,7 @@ use sva_topology::groups::{
 use sva_topology::machine::{Fact, Ids, Machine, PciFunction, Source};
 use sva_topology::ready::{Check, Readiness};
 
-use super::Subject;
+use super::analysis::Analysis;
 
 #[derive(Serialize)]
 pub(super) struct Object {
@@ -36,11 +36,11 @@ pub(super) struct Asked {
 impl Asked {
     /// The explanation of one function and of a pair, given as indexes.
     pub(super) fn new(
-        subject: &Subject,
+        analysis: &Analysis,
         explained: Option<usize>,
         pair: Option<(usize, usize)>,
     ) -> Self {
-        let Subject { machine, grouping, .. } = subject;
+        let Analysis { machine, grouping, .. } = analysis;
         let explanation = |function| {
             ExplanationObject::new(machine, &groups::explain(machine, grouping, function))
         };
@@ -51,9 +51,9 @@ impl Asked {
 }
 
 impl Object {
-    /// All of a subject, and what is to be said of it.
-    pub(super) fn new(subject: &Subject, notes: Vec<String>, asked: Asked) -> Self {
-        let Subject { machine, grouping, check, readiness, .. } = subject;
+    /// All of a machine, and what is to be said of it.
+    pub(super) fn new(analysis: &Analysis, notes: Vec<String>, asked: Asked) -> Self {
+        let Analysis { machine, grouping, check, readiness, .. } = analysis;
         Self {
             devices: devices(machine, grouping, readiness),
             groups: grouping

@@ -1,16 +1,20 @@
 //! `sva topology`: a real machine's groups and readiness for shared virtual addressing, explained,
 //! drawn and compared.
 //!
-//! | module | what lives there |
+//! Each row may use what stands above it, and no row below.
+//!
+//! | module | what it holds |
 //! |---|---|
 //! | `source` | where the machine comes from |
+//! | `analysis` | the machine, its groups and its readiness |
 //! | `replace` | files that are written as a whole |
-//! | `sva` | the readiness table, and all gates of one device |
 //! | `unknown` | what could not be read, and what is odd |
+//! | `sva` | the readiness table, and all gates of one device |
 //! | `json` | the object of `--json` (docs/topology.md) |
 //! | `sva_json` | the object of `--sva --json` |
 //! | `diff` | `sva topology diff` |
 
+mod analysis;
 mod diff;
 mod json;
 mod replace;
@@ -19,93 +23,107 @@ mod sva;
 mod sva_json;
 mod unknown;
 
-use std::fmt::Write as _;
 use std::path::Path;
 
-use sva_topology::groups::{self, Grouping, SelfCheck};
-use sva_topology::machine::{Machine, Reading};
-use sva_topology::ready::{self, Readiness};
-use sva_topology::{picture, read};
+use sva_topology::{groups, picture, read};
 
 use crate::args::{TopologyArgs, TopologyCommand};
+use crate::drawing;
 use crate::error::Error;
+use crate::output::Output;
 use crate::report;
-use crate::voice::Voice;
+use crate::terminal::{Role, Terminal};
 
-/// Everything that is known of one machine.
-struct Subject {
-    reading: Reading,
-    machine: Machine,
-    grouping: Grouping,
-    check: SelfCheck,
-    readiness: Vec<Readiness>,
-}
+use analysis::Analysis;
 
-/// What `sva topology` prints.
+/// What `sva topology` prints. Notes go to standard error where standard output takes a file.
 ///
 /// # Errors
 /// The machine cannot be read, a function is not there, a file cannot be written.
-pub(crate) fn text(args: &TopologyArgs) -> Result<String, Error> {
+pub(crate) fn text(args: &TopologyArgs, output: Output) -> Result<String, Error> {
+    let terminal = output.terminal;
     if let Some(TopologyCommand::Diff(args)) = &args.command {
-        return diff::text(args);
+        return diff::text(args, terminal);
     }
     let (reading, matched) = match args.dmesg.as_deref() {
         None => (source::reading(args.from.as_deref())?, None),
         Some(log) => source::reading_with(args.from.as_deref(), log)
             .map(|(reading, matched)| (reading, Some(matched)))?,
     };
-    let machine = reading.machine();
-    let grouping = Grouping::compute(&machine, args.policy);
-    let check = groups::self_check(&machine, &grouping);
-    let readiness = ready::readiness(&machine, &grouping);
-    let subject = Subject { reading, machine, grouping, check, readiness };
-    let explained = args.explain.map(|bdf| source::find(&subject.machine, bdf)).transpose()?;
+    let analysis = Analysis::new(reading, args.policy);
+    let machine = &analysis.machine;
+    let explained = args.explain.map(|bdf| source::find(machine, bdf)).transpose()?;
     let pair = match args.why_not[..] {
-        [a, b] => Some((source::find(&subject.machine, a)?, source::find(&subject.machine, b)?)),
+        [a, b] => Some((source::find(machine, a)?, source::find(machine, b)?)),
         _ => None,
     };
-    let mut notes = unknown::lines(&subject.machine, &subject.grouping);
+    let mut notes = unknown::lines(machine, &analysis.grouping);
     notes.extend(matched.as_ref().and_then(unknown::of_log));
-    if let Some(written) = write_files(args, &subject)? {
-        notes.iter().for_each(|line| Voice::default().note(&format!("note: {line}")));
-        return Ok(written);
+    if let Some(content) = write_files(args, &analysis)? {
+        notes.iter().for_each(|line| output.note(&format!("note: {line}")));
+        return Ok(content);
     }
     if args.json {
-        let asked = json::Asked::new(&subject, explained, pair);
+        let asked = json::Asked::new(&analysis, explained, pair);
         return if args.sva {
-            report::object(&sva_json::Object::new(&subject, notes, asked))
+            report::object(&sva_json::Object::new(&analysis, notes, asked))
         } else {
-            report::object(&json::Object::new(&subject, notes, asked))
+            report::object(&json::Object::new(&analysis, notes, asked))
         };
     }
+    Ok(parts(args, &analysis, explained, pair, &notes, terminal).join("\n"))
+}
+
+/// The parts of the text for people; `explained` and `pair` are indexes of functions.
+fn parts(
+    args: &TopologyArgs,
+    analysis: &Analysis,
+    explained: Option<usize>,
+    pair: Option<(usize, usize)>,
+    notes: &[String],
+    terminal: Terminal,
+) -> Vec<String> {
+    let Analysis { machine, grouping, readiness, .. } = analysis;
     let asked = explained.is_some() || pair.is_some() || args.sva;
     let written = args.save.is_some() || args.svg.is_some() || args.html.is_some();
     let mut parts = Vec::new();
     if !written || asked {
-        parts.extend(self_check(&subject));
+        parts.extend(self_check(analysis, terminal));
     }
     if !asked && !written {
-        parts.push(picture::text(&subject.machine, &subject.grouping));
+        let drawn = picture::text_within(machine, grouping, terminal.columns_or_standard());
+        // The legend below the tree is prose.
+        let (tree, legend) = drawn.rsplit_once("\n\n").unwrap_or((&drawn, ""));
+        parts.push(drawing::coloured(tree, terminal.palette) + "\n");
+        parts.push(terminal.wrapped(legend, "  "));
     }
-    parts.extend(explained.map(|function| explanation(&subject, function)));
+    parts.extend(explained.map(|function| explanation(analysis, function, terminal)));
     parts.extend(pair.map(|(a, b)| {
-        groups::why_not(&subject.machine, &subject.grouping, a, b)
-            .lines(&subject.machine)
-            .join("\n")
-            + "\n"
+        sentences(&groups::why_not(machine, grouping, a, b).lines(machine), terminal)
     }));
     if args.sva {
-        parts.push(sva::table(&subject.machine, &subject.grouping, &subject.readiness));
+        parts.push(sva::table(machine, grouping, readiness, terminal));
     }
     if !notes.is_empty() {
-        parts.push(notes.iter().map(|line| format!("note: {line}\n")).collect());
+        let label = terminal.palette.paint(Role::Warning, "note");
+        let note = |line| terminal.wrapped(&format!("{label}: {line}\n"), "  ");
+        parts.push(notes.iter().map(note).collect());
     }
-    Ok(parts.join("\n"))
+    parts
+}
+
+/// A line each, with the numbers of groups in their colours.
+fn sentences(lines: &[String], terminal: Terminal) -> String {
+    let line = |line: &String| {
+        let indent = " ".repeat(line.len() - line.trim_start_matches(' ').len() + 2);
+        drawing::coloured(&terminal.wrapped(line, &indent), terminal.palette) + "\n"
+    };
+    lines.iter().map(line).collect()
 }
 
 /// Writes what was asked for; answers what goes to standard output, which then is all that does.
-fn write_files(args: &TopologyArgs, subject: &Subject) -> Result<Option<String>, Error> {
-    let Subject { reading, machine, grouping, .. } = subject;
+fn write_files(args: &TopologyArgs, analysis: &Analysis) -> Result<Option<String>, Error> {
+    let Analysis { reading, machine, grouping, .. } = analysis;
     let files: [(Option<&Path>, &dyn Fn() -> String); 3] = [
         (args.save.as_deref(), &|| read::save(reading)),
         (args.svg.as_deref(), &|| picture::svg(machine, grouping)),
@@ -134,43 +152,31 @@ fn write_files(args: &TopologyArgs, subject: &Subject) -> Result<Option<String>,
 
 /// How the groups compare with the kernel's own, differences first; none where there is nothing to
 /// compare with.
-fn self_check(subject: &Subject) -> Option<String> {
-    let Subject { check, machine, grouping, .. } = subject;
+fn self_check(analysis: &Analysis, terminal: Terminal) -> Option<String> {
+    let Analysis { check, machine, grouping, .. } = analysis;
     if check.compared == 0 {
         return None;
     }
     if check.agrees() {
-        return Some(format!(
-            "The kernel's own groups of {} functions are the same.\n",
-            check.compared
-        ));
+        let text = format!("The kernel's own groups of {} functions are the same.", check.compared);
+        return Some(terminal.palette.paint(Role::Good, text) + "\n");
     }
-    let mut out =
-        format!("The kernel's own groups differ from those of the policy {}:\n", grouping.policy());
+    let head =
+        format!("The kernel's own groups differ from those of the policy {}:", grouping.policy());
+    let mut out = terminal.palette.paint(Role::Warning, head) + "\n";
     for difference in &check.differences {
-        let _ = writeln!(out, "  {}", difference.describe(machine));
+        let line = format!("  {}\n", difference.describe(machine));
+        out.push_str(&terminal.wrapped(&line, "    "));
     }
     Some(out)
 }
 
-fn explanation(subject: &Subject, function: usize) -> String {
-    let Subject { machine, grouping, readiness, .. } = subject;
-    let mut out = String::new();
-    for line in groups::explain(machine, grouping, function).lines(machine) {
-        let _ = writeln!(out, "{line}");
-    }
+fn explanation(analysis: &Analysis, function: usize, terminal: Terminal) -> String {
+    let Analysis { machine, grouping, readiness, .. } = analysis;
+    let mut out = sentences(&groups::explain(machine, grouping, function).lines(machine), terminal);
     if let Some(row) = readiness.iter().find(|row| row.function == function) {
-        let _ = write!(out, "\n{}", sva::gates(row));
+        out.push('\n');
+        out.push_str(&sva::gates(row, terminal));
     }
     out
-}
-
-impl TopologyArgs {
-    /// Whether an object is asked for, here or in the subcommand.
-    pub(crate) fn json(&self) -> bool {
-        match &self.command {
-            Some(TopologyCommand::Diff(args)) => args.json,
-            None => self.json,
-        }
-    }
 }

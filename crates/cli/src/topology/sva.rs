@@ -7,25 +7,126 @@ use sva_topology::groups::Grouping;
 use sva_topology::machine::{Basis, Fact, Machine, PciFunction, Source};
 use sva_topology::ready::{Check, Finding, Gate, Outcome, Readiness, Verdict};
 
-/// How much of a device's name is shown.
+use crate::terminal::{Palette, Role, Terminal, padded, shortened, width, wrapped};
+
+/// Columns of a device's name.
 const NAME: usize = 26;
 
+/// The least columns that a name has in its own column, and a verdict in a line with the rest.
+const LEAST_NAME: usize = 16;
+const LEAST_VERDICT: usize = 48;
+
+/// The head of each column but name and verdict, and whether it is flush right.
+const HEADS: [(&str, bool); 9] = [
+    ("device", false),
+    ("PASID", true),
+    ("ATS", false),
+    ("PRI", false),
+    ("prefix", false),
+    ("RR+UF", false),
+    ("IOMMU", false),
+    ("enabled", false),
+    ("group", true),
+];
+
+/// Columns of an address with its segment.
+const ADDRESS: usize = 13;
+
+/// How a row is laid out.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Columns of the name; none where it stands in a line of its own, with the verdict.
+    name: Option<usize>,
+    /// Columns of the line; none where nothing limits it.
+    line: Option<usize>,
+}
+
+impl Layout {
+    /// Columns of all cells but name and verdict, with two spaces between them.
+    const CELLS: usize = 68;
+
+    fn of(terminal: Terminal) -> Self {
+        let Some(columns) = terminal.columns() else {
+            return Self { name: Some(NAME), line: None };
+        };
+        let left = columns.saturating_sub(Self::CELLS + 2);
+        let name = (left >= LEAST_NAME).then(|| left.min(NAME));
+        Self { name, line: Some(columns) }
+    }
+
+    /// The cells and the name in one line, without the verdict.
+    fn line(&self, cells: &[String; HEADS.len()], name: &str) -> String {
+        let mut line = String::new();
+        for (n, (cell, (head, is_right))) in cells.iter().zip(HEADS).enumerate() {
+            let columns = if n == 0 { ADDRESS } else { head.len() };
+            let space = " ".repeat(columns.saturating_sub(width(cell)));
+            let (before, behind) = if is_right { (space.as_str(), "") } else { ("", &*space) };
+            let gap = if n == 0 { "" } else { "  " };
+            let _ = write!(line, "{gap}{before}{cell}{behind}");
+            if let (0, Some(columns)) = (n, self.name) {
+                let _ = write!(line, "  {}", padded(&shortened(name, columns), columns));
+            }
+        }
+        line
+    }
+
+    /// The verdict behind the line where there is room, or below it.
+    fn with_verdict(&self, line: &str, name: &str, verdict: &str) -> String {
+        const BELOW: &str = "    ";
+        let used = width(line) + 2;
+        match self.line {
+            None => format!("{line}  {verdict}\n"),
+            Some(columns) if columns >= used + LEAST_VERDICT => {
+                let indent = " ".repeat(used);
+                wrapped(&format!("{line}  {verdict}"), columns, &indent) + "\n"
+            }
+            Some(columns) => {
+                let name = match self.name {
+                    Some(_) => String::new(),
+                    None => shortened(name, columns - BELOW.len() - 2) + ": ",
+                };
+                let below = wrapped(&format!("{BELOW}{name}{verdict}"), columns, BELOW);
+                format!("{}\n{below}\n", line.trim_end())
+            }
+        }
+    }
+}
+
 /// The table.
-pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) -> String {
+pub(super) fn table(
+    machine: &Machine,
+    grouping: &Grouping,
+    rows: &[Readiness],
+    terminal: Terminal,
+) -> String {
     if rows.is_empty() {
         return "no device here could issue requests for a process\n".to_owned();
     }
-    let mut out = format!(
-        "{:<13}  {:<NAME$}  PASID  ATS  PRI  prefix  RR+UF  IOMMU  enabled  group  verdict\n",
-        "device", "name"
-    );
+    let (layout, palette) = (Layout::of(terminal), terminal.palette);
+    let head = layout.line(&HEADS.map(|(head, _)| head.to_owned()), "name");
+    let head = layout.with_verdict(&head, "name", "verdict");
+    let mut out = palette.paint(Role::Heading, head.trim_end()) + "\n";
     for row in rows {
         let Some(function) = machine.functions().get(row.function) else { continue };
-        line(&mut out, function, grouping.of(row.function), row);
+        let name = function.name.as_deref().unwrap_or("?");
+        let line = layout.line(&cells(function, grouping.of(row.function), row, palette), name);
+        out.push_str(&layout.with_verdict(&line, name, &verdict(row, palette)));
     }
     for Check { gate, finding, .. } in disabled_by_settings(rows) {
-        let _ = write!(out, "\nshut by a setting of this machine: {gate}: {finding}");
+        let label = palette.paint(Role::Warning, "shut by a setting of this machine");
+        out.push('\n');
+        out.push_str(&terminal.wrapped(&format!("{label}: {gate}: {finding}"), "  "));
     }
+    let _ = writeln!(out, "\n{}", count(rows));
+    let legend = "yes passed, no failed, off switched off, - no such capability, ? not known, \
+                  * assumed; --explain BDF shows all gates of a device";
+    out.push_str(&terminal.wrapped(legend, "  "));
+    out.push('\n');
+    out
+}
+
+/// How many devices are ready.
+fn count(rows: &[Readiness]) -> String {
     let count =
         |wanted: fn(&Verdict) -> bool| rows.iter().filter(|row| wanted(&row.verdict())).count();
     let ready = count(|verdict| matches!(verdict, Verdict::Ready));
@@ -33,13 +134,7 @@ pub(super) fn table(machine: &Machine, grouping: &Grouping, rows: &[Readiness]) 
         0 => String::new(),
         unknown => format!("; of {unknown} it is not known"),
     };
-    let _ = writeln!(
-        out,
-        "\n{ready} of {} devices can share a process's address space{unknown}",
-        rows.len()
-    );
-    out.push_str("yes passed, no failed, off switched off, - no such capability, ? not known, * assumed; --explain BDF shows all gates of a device\n");
-    out
+    format!("{ready} of {} devices can share a process's address space{unknown}", rows.len())
 }
 
 /// The gates that settings of the machine shut for its devices, whatever else stops those: the
@@ -56,37 +151,39 @@ pub(super) fn disabled_by_settings(rows: &[Readiness]) -> impl Iterator<Item = &
     shut.into_iter()
 }
 
-fn line(out: &mut String, function: &PciFunction, group: Option<u32>, row: &Readiness) {
+fn cells(
+    function: &PciFunction,
+    group: Option<u32>,
+    row: &Readiness,
+    palette: Palette,
+) -> [String; HEADS.len()] {
+    let judged = |cell: &str| palette.paint(role_of_cell(cell), cell);
     let pasid = row.check(Gate::Pasid).map_or_else(|| "?".to_owned(), pasid_cell);
-    let group = group.map_or_else(|| "none".to_owned(), |group| group.to_string());
-    let _ = writeln!(
-        out,
-        "{:<13}  {:<NAME$}  {:>5}  {:<3}  {:<3}  {:<6}  {:<5}  {:<5}  {:<7}  {:>5}  {}",
+    let group = match group {
+        Some(group) => palette.paint(Role::Group(group), group),
+        None => palette.paint(Role::Warning, "none"),
+    };
+    [
         function.bdf.to_string(),
-        shortened(function.name.as_deref().unwrap_or("?")),
         pasid,
-        capability(&function.ats, |ats| ats.enabled),
-        capability(&function.pri, |pri| pri.enabled),
-        cell(row.check(Gate::Prefix)),
-        cell(row.check(Gate::Redirect)),
-        iommu_cell(row),
-        cell(row.check(Gate::Enabled)),
+        capability(&function.ats, |ats| ats.enabled).to_owned(),
+        capability(&function.pri, |pri| pri.enabled).to_owned(),
+        judged(&cell(row.check(Gate::Prefix))),
+        judged(&cell(row.check(Gate::Redirect))),
+        judged(&iommu_cell(row)),
+        judged(&cell(row.check(Gate::Enabled))),
         group,
-        verdict(row),
-    );
+    ]
 }
 
-/// The end of a name, which tells devices of one vendor apart. It is foreign text: what a terminal
-/// would obey is replaced.
-fn shortened(name: &str) -> String {
-    let printable = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let length = name.chars().count();
-    let skipped = if length > NAME { length - NAME + 1 } else { 0 };
-    (skipped > 0)
-        .then_some('…')
-        .into_iter()
-        .chain(name.chars().skip(skipped).map(printable))
-        .collect()
+/// What a cell of a gate says.
+fn role_of_cell(cell: &str) -> Role {
+    match cell {
+        "yes" => Role::Good,
+        "no" => Role::Bad,
+        "off" | "yes*" => Role::Warning,
+        _ => Role::Faint,
+    }
 }
 
 fn pasid_cell(check: &Check) -> String {
@@ -136,24 +233,24 @@ fn star(source: Source) -> &'static str {
 }
 
 /// The verdict in words, with the finding that it rests on.
-pub(super) fn verdict(row: &Readiness) -> String {
+fn verdict(row: &Readiness, palette: Palette) -> String {
     let finding = row.decisive().map(|check| check.finding.to_string()).unwrap_or_default();
-    match row.verdict() {
-        Verdict::Ready => "ready".to_owned(),
-        Verdict::SwitchedOff(gate)
-            if row.checks.iter().all(|check| check.outcome() != Outcome::Unknown) =>
-        {
-            format!("capable, but off: {gate}: {finding}")
-        }
-        Verdict::SwitchedOff(gate) => format!("off: {gate}: {finding}"),
-        Verdict::Fails(gate) => format!("no: {gate}: {finding}"),
-        Verdict::Unknown(gate) => format!("not known: {gate}: {finding}"),
-    }
+    let all_known = row.checks.iter().all(|check| check.outcome() != Outcome::Unknown);
+    let (role, word, gate) = match row.verdict() {
+        Verdict::Ready => return palette.paint(Role::Good, "ready"),
+        Verdict::SwitchedOff(gate) if all_known => (Role::Warning, "capable, but off", gate),
+        Verdict::SwitchedOff(gate) => (Role::Warning, "off", gate),
+        Verdict::Fails(gate) => (Role::Bad, "no", gate),
+        Verdict::Unknown(gate) => (Role::Faint, "not known", gate),
+    };
+    format!("{}: {gate}: {finding}", palette.paint(role, word))
 }
 
 /// All gates of one device, a line each.
-pub(super) fn gates(row: &Readiness) -> String {
-    let mut out = format!("Sharing a process's address space: {}\n", verdict(row));
+pub(super) fn gates(row: &Readiness, terminal: Terminal) -> String {
+    let palette = terminal.palette;
+    let head = format!("Sharing a process's address space: {}\n", verdict(row, palette));
+    let mut out = terminal.wrapped(&head, "  ");
     for check in &row.checks {
         let known = match (check.outcome(), check.source) {
             // That it was not said is the finding itself.
@@ -165,13 +262,19 @@ pub(super) fn gates(row: &Readiness) -> String {
             }
             (_, source) => format!(" [{source}]"),
         };
-        let _ = writeln!(
-            out,
-            "  {:<7}  {:<31}  {}{known}",
-            check.outcome().word(),
+        let role = match check.outcome() {
+            Outcome::Pass => Role::Good,
+            Outcome::Limited | Outcome::Off => Role::Warning,
+            Outcome::Fail => Role::Bad,
+            Outcome::Unknown => Role::Faint,
+        };
+        let line = format!(
+            "  {}  {:<31}  {}{known}\n",
+            padded(&palette.paint(role, check.outcome().word()), 7),
             check.gate.to_string(),
             check.finding
         );
+        out.push_str(&terminal.wrapped(&line, &" ".repeat(44)));
     }
     out
 }

@@ -1,12 +1,13 @@
-//! The object of `sva topology --sva --json`. Its keys are described in docs/topology.md: keys may be
-//! added, never renamed or removed; a change of what a key means raises [`VERSION`].
+//! The object of `sva topology --sva --json`. Its keys are described in docs/topology.md: keys may
+//! be added, never renamed or removed; a change of what a key means raises [`VERSION`].
 
 use serde::Serialize;
 use sva_core::Bdf;
 use sva_topology::ready::{Gate, Readiness, Verdict};
 
+use super::analysis::Analysis;
 use super::json::{Asked, GateObject, HostObject, address, ids};
-use super::{Subject, sva};
+use super::sva;
 
 /// The version of the object.
 const VERSION: u64 = 1;
@@ -25,12 +26,12 @@ pub(super) struct Object {
 }
 
 impl Object {
-    /// The readiness of all devices of a subject, with what is to be said of it.
-    pub(super) fn new(subject: &Subject, notes: Vec<String>, asked: Asked) -> Self {
-        let Subject { machine, grouping, readiness, .. } = subject;
+    /// The readiness of all devices of a machine, with what is to be said of it.
+    pub(super) fn new(analysis: &Analysis, notes: Vec<String>, asked: Asked) -> Self {
+        let Analysis { machine, grouping, readiness, .. } = analysis;
         Self {
             sva_topology_readiness: VERSION,
-            devices: readiness.iter().filter_map(|row| Device::new(subject, row)).collect(),
+            devices: readiness.iter().filter_map(|row| Device::new(analysis, row)).collect(),
             summary: Summary::new(readiness),
             disabled_by_settings: sva::disabled_by_settings(readiness)
                 .map(|check| Setting {
@@ -62,15 +63,15 @@ struct Device {
 }
 
 impl Device {
-    fn new(subject: &Subject, row: &Readiness) -> Option<Self> {
-        let function = subject.machine.functions().get(row.function)?;
+    fn new(analysis: &Analysis, row: &Readiness) -> Option<Self> {
+        let function = analysis.machine.functions().get(row.function)?;
         let verdict = row.verdict();
         Some(Self {
             bdf: function.bdf,
             name: function.name.clone(),
             ids: function.ids.map(|fact| ids(fact.value)),
             driver: function.driver.clone(),
-            group: subject.grouping.of(row.function),
+            group: analysis.grouping.of(row.function),
             verdict: verdict.word(),
             gate: verdict.gate().map(Gate::word),
             finding: row.decisive().map(|check| check.finding.to_string()),

@@ -10,11 +10,14 @@ pub(super) fn of_log(matched: &LogMatch) -> Option<String> {
     let LogMatch { placed, named, missing } = matched;
     if matched.is_of_another_machine() {
         return Some(format!(
-            "{missing} of the {named} functions that the kernel log names are not here: it seems to be of another machine, and then what it says of groups and IOMMUs does not hold"
+            "{missing} of the {named} functions that the kernel log names are not here: it seems \
+             to be of another machine, and then what it says of groups and IOMMUs does not hold"
         ));
     }
     (*placed == 0).then(|| {
-        "the kernel log puts none of these functions into a group: it is of another machine, does not begin at boot, or its kernel used no IOMMU".to_owned()
+        "the kernel log puts none of these functions into a group: it is of another machine, does \
+         not begin at boot, or its kernel used no IOMMU"
+            .to_owned()
     })
 }
 
@@ -26,7 +29,8 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
         functions.iter().filter(|function| rests_on(function, Basis::CapabilitiesHidden)).count();
     if hidden > 0 {
         lines.push(format!(
-            "the capabilities of {hidden} of {} functions could not be read, so ACS, PASID, ATS and PRI are not known there: read as root",
+            "the capabilities of {hidden} of {} functions could not be read, so ACS, PASID, ATS \
+             and PRI are not known there: read as root",
             functions.len()
         ));
     }
@@ -34,7 +38,8 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
         (0..functions.len()).filter(|index| is_guess(machine, grouping, *index)).collect();
     if !assumed.is_empty() {
         lines.push(format!(
-            "{} by something that was assumed, not read: {}; --explain BDF says what, and lspci -vvv -nn as root tells more",
+            "{} by something that was assumed, not read: {}; --explain BDF says what, and \
+             lspci -vvv -nn as root tells more",
             if assumed.len() == 1 {
                 "1 function is in its group".to_owned()
             } else {
@@ -45,12 +50,20 @@ pub(super) fn lines(machine: &Machine, grouping: &Grouping) -> Vec<String> {
     }
     let host = machine.host();
     if host.iommu_in_use.is_some_and(|fact| !fact.value) {
-        lines.push("the kernel uses no IOMMU for these devices: these are the groups that it would make with one".to_owned());
+        lines.push(
+            "the kernel uses no IOMMU for these devices: these are the groups that it would make \
+             with one"
+                .to_owned(),
+        );
     }
     let overridden =
         host.options.iter().flatten().any(|option| option.starts_with("pcie_acs_override"));
     if overridden && grouping.policy() != Policy::Override {
-        lines.push("the kernel was given pcie_acs_override: if it has that patch, --policy override is nearer to its groups".to_owned());
+        lines.push(
+            "the kernel was given pcie_acs_override: if it has that patch, --policy override is \
+             nearer to its groups"
+                .to_owned(),
+        );
     }
     lines.extend(machine.anomalies().iter().map(ToString::to_string));
     lines

@@ -257,7 +257,10 @@ fn a_peer_that_decodes_the_process_s_addresses_is_named_before_and_after_and_swa
     let object = run(&format!("dma fill {place} --len 8M --byte 0x5a --group --json")).json();
     let last = window + unit - 1;
     let overlap = serde_json::json!({
-        "device": "0000:04:00.0", "address": format!("{window:#x}"), "last": format!("{last:#x}"), "decoder": "0000:05:00.0"
+        "device": "0000:04:00.0",
+        "address": format!("{window:#x}"),
+        "last": format!("{last:#x}"),
+        "decoder": "0000:05:00.0",
     });
     assert_eq!(object["overlaps"], serde_json::json!([overlap]));
     assert!(object["misrouted"].as_u64().is_some_and(|count| count > 0), "{object}");

@@ -7,6 +7,7 @@ mod output;
 mod refusals;
 mod signals;
 mod support;
+mod terminal;
 mod topology;
 
 /// The child process that the other tests bind: this program again.

@@ -10,8 +10,10 @@ use tempfile::TempDir;
 use crate::support::{keys, run, said, sva};
 
 /// The lines that every function has.
-const CONTROL: &str = "\tControl: I/O- Mem+ BusMaster+ SpecCycle- MemWINV- VGASnoop- ParErr- Stepping- SERR- FastB2B- DisINTx-\n\tIOMMU group: GROUP\n";
-const PREFIX: &str = "\t\t\t 10BitTagComp- 10BitTagReq- OBFF Not Supported, ExtFmt+ EETLPPrefix+, MaxEETLPPrefixes 1\n";
+const CONTROL: &str = "\tControl: I/O- Mem+ BusMaster+ SpecCycle- MemWINV- VGASnoop- ParErr- \
+                       Stepping- SERR- FastB2B- DisINTx-\n\tIOMMU group: GROUP\n";
+const PREFIX: &str = "\t\t\t 10BitTagComp- 10BitTagReq- OBFF Not Supported, ExtFmt+ \
+                      EETLPPrefix+, MaxEETLPPrefixes 1\n";
 const NO_PREFIX: &str =
     "\t\t\t 10BitTagComp- 10BitTagReq- OBFF Not Supported, ExtFmt- EETLPPrefix-\n";
 const NOTHING_ELSE: &str =
@@ -24,7 +26,8 @@ fn function(title: &str, group: u32, rest: &str) -> String {
 
 fn express(kind: &str, prefix: &str) -> String {
     format!(
-        "\tCapabilities: [40] Express (v2) {kind}, MSI 00\n\t\tDevCap2: Completion Timeout: Not Supported, TimeoutDis- NROPrPrP- LTR-\n{prefix}"
+        "\tCapabilities: [40] Express (v2) {kind}, MSI 00\n\
+         \t\tDevCap2: Completion Timeout: Not Supported, TimeoutDis- NROPrPrP- LTR-\n{prefix}"
     )
 }
 
@@ -34,15 +37,19 @@ fn machine() -> String {
     let bus =
         |bus| format!("\tBus: primary=00, secondary={bus}, subordinate={bus}, sec-latency=0\n");
     let acs = "\tCapabilities: [100 v1] Access Control Services\n\
-               \t\tACSCap:\tSrcValid+ TransBlk+ ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans+\n\
-               \t\tACSCtl:\tSrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+ EgressCtrl- DirectTrans-\n";
+               \t\tACSCap:\tSrcValid+ TransBlk+ ReqRedir+ CmpltRedir+ UpstreamFwd+ \
+               EgressCtrl- DirectTrans+\n\
+               \t\tACSCtl:\tSrcValid+ TransBlk- ReqRedir+ CmpltRedir+ UpstreamFwd+ \
+               EgressCtrl- DirectTrans-\n";
     let shared = "\tCapabilities: [140 v1] Address Translation Service (ATS)\n\
-                  \t\tATSCap:\tInvalidate Queue Depth: 00\n\t\tATSCtl:\tEnable+, Smallest Translation Unit: 00\n\
+                  \t\tATSCap:\tInvalidate Queue Depth: 00\n\
+                  \t\tATSCtl:\tEnable+, Smallest Translation Unit: 00\n\
                   \tCapabilities: [150 v1] Page Request Interface (PRI)\n\
                   \t\tPRICtl: Enable+ Reset-\n\t\tPRISta: RF- UPRGI- Stopped-\n\
                   \t\tPage Request Capacity: 00000020, Page Request Allocation: 00000020\n\
                   \tCapabilities: [160 v1] Process Address Space ID (PASID)\n\
-                  \t\tPASIDCap: Exec- Priv-, Max PASID Width: 14\n\t\tPASIDCtl: Enable+ Exec- Priv-\n";
+                  \t\tPASIDCap: Exec- Priv-, Max PASID Width: 14\n\
+                  \t\tPASIDCtl: Enable+ Exec- Priv-\n";
     let port = express("Root Port (Slot+)", PREFIX);
     [
         function("00:00.0 Host bridge [0600]: Example Root Complex [1234:0001]", 0, ""),
@@ -394,7 +401,8 @@ fn settings_that_shut_gates_are_named_whatever_else_stops_the_devices() {
     let mut dump: Value =
         serde_json::from_slice(&topology(&files.with("machine", machine()), "--save -").stdout)
             .expect("JSON");
-    dump["machine"]["host"] = serde_json::json!({ "kernel": "6.12.3", "options": ["intel_iommu=on,sm_off", "pci=noats"] });
+    let options = ["intel_iommu=on,sm_off", "pci=noats"];
+    dump["machine"]["host"] = serde_json::json!({ "kernel": "6.12.3", "options": options });
     dump["machine"]["functions"][0]["ids"] = "8086:0001".into();
     let file = files.with("dump", dump.to_string());
     let table = topology(&file, "--sva").text();
@@ -418,7 +426,10 @@ fn settings_that_shut_gates_are_named_whatever_else_stops_the_devices() {
         serde_json::json!({ "options": ["intel_iommu=off"], "iommu_in_use": false });
     let table = topology(&files.with("dump", dump.to_string()), "--sva").text();
     assert!(
-        table.contains("shut by a setting of this machine: IOMMU in use: the kernel was told not to use it: boot without intel_iommu=off"),
+        table.contains(
+            "shut by a setting of this machine: IOMMU in use: the kernel was told not to use it: \
+             boot without intel_iommu=off"
+        ),
         "{table}"
     );
 }
@@ -441,7 +452,8 @@ fn notes_name_what_was_assumed_a_log_without_groups_and_an_override_in_the_kerne
     let text = topology(&files.with("terse", terse), "").text();
     assert!(
         text.contains(
-            "note: 2 functions are in their groups by something that was assumed, not read: 0000:00:01.0, 0000:01:00.0; --explain BDF"
+            "note: 2 functions are in their groups by something that was assumed, not read: \
+             0000:00:01.0, 0000:01:00.0; --explain BDF"
         ),
         "{text}"
     );
@@ -450,7 +462,9 @@ fn notes_name_what_was_assumed_a_log_without_groups_and_an_override_in_the_kerne
         "all of it was read"
     );
     let plain = files.with("plain", names_only);
-    let log = files.with("log", "[    0.0] Linux version 6.18.1\n[    0.0] Command line: quiet pcie_acs_override=downstream\n");
+    let boot = "[    0.0] Linux version 6.18.1\n\
+                [    0.0] Command line: quiet pcie_acs_override=downstream\n";
+    let log = files.with("log", boot);
     let text = topology(&plain, &format!("--dmesg {}", log.display())).text();
     assert!(
         text.contains("note: the kernel log puts none of these functions into a group"),

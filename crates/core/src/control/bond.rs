@@ -1,4 +1,4 @@
-//! Bonds: owned values that undo themselves.
+//! Bonds: owned values whose drop unbinds.
 
 use std::sync::Arc;
 
@@ -9,16 +9,27 @@ use crate::api::pri::FaultTimes;
 use crate::table::{BondKey, Iommu};
 use crate::types::ids::{Bdf, GroupId, Pasid, PasidTag, SpaceId};
 
-/// The part that all bonds have in common: unbinds when dropped.
-struct Owned<T> {
+/// The common part of device bonds and group bonds. Its drop unbinds.
+pub(super) struct OwnedBond<T> {
     iommu: Iommu,
+    /// `None` once the unbind has begun.
     key: Option<BondKey>,
     tag: PasidTag,
     space: SpaceId,
     data: Arc<T>,
 }
 
-impl<T> Owned<T> {
+impl<T> OwnedBond<T> {
+    pub(super) fn new(
+        iommu: Iommu,
+        key: BondKey,
+        tag: PasidTag,
+        space: SpaceId,
+        data: Arc<T>,
+    ) -> Self {
+        Self { iommu, key: Some(key), tag, space, data }
+    }
+
     fn unbind(&mut self) -> UnbindReport {
         self.key.take().map_or_else(UnbindReport::default, |key| self.iommu.unbind(key))
     }
@@ -36,14 +47,14 @@ impl<T> Owned<T> {
     }
 }
 
-impl<T> Drop for Owned<T> {
+impl<T> Drop for OwnedBond<T> {
     fn drop(&mut self) {
         self.unbind();
     }
 }
 
-/// An unbind that was begun and is not waited for. Dropping it changes nothing: what is left to do
-/// follows all the same.
+/// An unbind that has begun and that no thread waits for. Its drop neither cancels the unbind nor
+/// waits for it.
 #[derive(Debug)]
 pub struct Unbinding {
     iommu: Iommu,
@@ -57,40 +68,33 @@ impl Unbinding {
         Self { iommu, key, report }
     }
 
-    /// What was found when it was begun. `deferred` says that it was not over then.
+    /// Returns what the unbind found when it began. `deferred` is true where it was not over then.
     pub fn report(&self) -> UnbindReport {
         self.report
     }
 
-    /// Whether rule U2 holds: no access, no fault, no handler of the bond is left. Does not block.
+    /// Returns whether the unbind is over: no access through the bond is in flight, no page request
+    /// of it is pending and no handler of it is queued or running. Does not block.
     pub fn is_over(&self) -> bool {
         self.key.is_none_or(|key| self.iommu.bond_is_gone(key))
     }
 }
 
-/// A device bound to an address space. Dropping it unbinds, which may block until accesses in
-/// flight and handlers are over (rules U1 to U3).
+/// A device bound to an address space. Its drop unbinds and blocks until the accesses in flight and
+/// the handlers of the bond are over. Inside a callback the drop does not wait.
 #[must_use = "dropping a bond unbinds it"]
 pub struct Bond<T> {
-    owned: Owned<T>,
+    owned: OwnedBond<T>,
     device: Bdf,
     overlaps: Vec<Overlap>,
 }
 
 impl<T: Send + Sync + 'static> Bond<T> {
-    pub(crate) fn new(
-        iommu: Iommu,
-        key: BondKey,
-        tag: PasidTag,
-        space: SpaceId,
-        data: Arc<T>,
-        device: Bdf,
-        overlaps: Vec<Overlap>,
-    ) -> Self {
-        Self { owned: Owned { iommu, key: Some(key), tag, space, data }, device, overlaps }
+    pub(super) fn new(owned: OwnedBond<T>, device: Bdf, overlaps: Vec<Overlap>) -> Self {
+        Self { owned, device, overlaps }
     }
 
-    /// The PASID that the device is to use.
+    /// The PASID with which the device reaches the space.
     pub fn pasid(&self) -> Pasid {
         self.owned.tag.pasid
     }
@@ -100,75 +104,72 @@ impl<T: Send + Sync + 'static> Bond<T> {
         self.owned.tag
     }
 
-    /// The space.
+    /// The bound space.
     pub fn space(&self) -> SpaceId {
         self.owned.space
     }
 
-    /// The device.
+    /// The bound device.
     pub fn device(&self) -> Bdf {
         self.device
     }
 
-    /// What the owner gave to the bond.
+    /// The drvdata that the bind was given.
     pub fn drvdata(&self) -> &T {
         &self.owned.data
     }
 
-    /// Memory of the space that the device cannot reach, because a peer decodes its addresses: as
-    /// found at the bind (rule B7).
+    /// Memory of the space that the device cannot reach, because a peer decodes its addresses. The
+    /// list is as the bind found it.
     pub fn overlaps(&self) -> &[Overlap] {
         &self.overlaps
     }
 
-    /// Whether the device can use the PASID: the space has not ended and the device has not been
-    /// removed.
+    /// Returns whether the device can use the PASID: the space has not ended and the device has not
+    /// been removed.
     pub fn is_live(&self) -> bool {
         self.owned.is_live()
     }
 
-    /// How long the faults of this bond took so far; empty where the system has no clock.
+    /// Returns how long the faults of this bond took so far; empty where the IOMMU has no clock.
     pub fn fault_times(&self) -> FaultTimes {
         self.owned.fault_times()
     }
 
-    /// Unbinds and tells what was drained. Blocks as a drop does.
+    /// Unbinds and returns what the unbind drained. Blocks as a drop does.
     pub fn unbind(mut self) -> UnbindReport {
         self.owned.unbind()
     }
 
-    /// Begins to unbind and does not wait: access stops at once, and the rest follows when accesses
-    /// in flight, handlers and devices are done. For event loops and schedulers.
+    /// Begins the unbind and does not wait. No new access starts from here on; the unbind is over
+    /// when the accesses in flight, the handlers and the devices' invalidations are. For event
+    /// loops and schedulers.
     pub fn begin_unbind(mut self) -> Unbinding {
         self.owned.begin_unbind()
     }
 }
 
-/// All capable members of a group bound to an address space. Dropping it unbinds, as for [`Bond`].
+/// All capable members of a group, bound to an address space. Its drop unbinds as that of a
+/// [`Bond`] does.
 #[must_use = "dropping a bond unbinds it"]
 pub struct GroupBond<T> {
-    owned: Owned<T>,
+    owned: OwnedBond<T>,
     group: GroupId,
     left_out: Vec<Refusal>,
     overlaps: Vec<Overlap>,
 }
 
 impl<T: Send + Sync + 'static> GroupBond<T> {
-    #[expect(clippy::too_many_arguments, reason = "one call, in bind.rs")]
-    pub(crate) fn new(
-        iommu: Iommu,
-        key: BondKey,
-        tag: PasidTag,
-        space: SpaceId,
-        data: Arc<T>,
+    pub(super) fn new(
+        owned: OwnedBond<T>,
         group: GroupId,
         left_out: Vec<Refusal>,
         overlaps: Vec<Overlap>,
     ) -> Self {
-        Self { owned: Owned { iommu, key: Some(key), tag, space, data }, group, left_out, overlaps }
+        Self { owned, group, left_out, overlaps }
     }
 
-    /// The PASID that the members are to use.
+    /// The PASID with which the members reach the space.
     pub fn pasid(&self) -> Pasid {
         self.owned.tag.pasid
     }
@@ -178,54 +179,54 @@ impl<T: Send + Sync + 'static> GroupBond<T> {
         self.owned.tag
     }
 
-    /// The space.
+    /// The bound space.
     pub fn space(&self) -> SpaceId {
         self.owned.space
     }
 
-    /// The group.
+    /// The bound group.
     pub fn group(&self) -> GroupId {
         self.group
     }
 
-    /// The members that are bound now, by address. Members that were hotplugged since and could
-    /// join are among them.
+    /// Returns the members that are bound now, ascending by address. They include members that were
+    /// hotplugged after the bind and joined it.
     pub fn members(&self) -> Vec<Bdf> {
-        self.owned.key.map(|key| self.owned.iommu.bond_members(key)).unwrap_or_default()
+        self.owned.key.map(|key| self.owned.iommu.bound_devices(key)).unwrap_or_default()
     }
 
-    /// The members that were left out at the bind, with the reason (rule B2).
+    /// The members that the bind left out, each with the reason.
     pub fn left_out(&self) -> &[Refusal] {
         &self.left_out
     }
 
-    /// What the owner gave to the bond.
+    /// The drvdata that the bind was given.
     pub fn drvdata(&self) -> &T {
         &self.owned.data
     }
 
-    /// Memory of the space that a member cannot reach, because a peer decodes its addresses: as
-    /// found at the bind (rule B7).
+    /// Memory of the space that a member cannot reach, because a peer decodes its addresses. The
+    /// list is as the bind found it.
     pub fn overlaps(&self) -> &[Overlap] {
         &self.overlaps
     }
 
-    /// Whether the PASID can be used: the space has not ended.
+    /// Returns whether the members can use the PASID: the space has not ended.
     pub fn is_live(&self) -> bool {
         self.owned.is_live()
     }
 
-    /// How long the faults of this bond took so far; empty where the system has no clock.
+    /// Returns how long the faults of this bond took so far; empty where the IOMMU has no clock.
     pub fn fault_times(&self) -> FaultTimes {
         self.owned.fault_times()
     }
 
-    /// Begins to unbind and does not wait, as [`Bond::begin_unbind`].
+    /// Begins the unbind and does not wait, as [`Bond::begin_unbind`] does.
     pub fn begin_unbind(mut self) -> Unbinding {
         self.owned.begin_unbind()
     }
 
-    /// Unbinds and tells what was drained. Blocks as a drop does.
+    /// Unbinds and returns what the unbind drained. Blocks as a drop does.
     pub fn unbind(mut self) -> UnbindReport {
         self.owned.unbind()
     }

@@ -1,62 +1,37 @@
-//! Containers: groups that share MAP/UNMAP and BIND/UNBIND (rules G2, G3, G6, U9).
+//! Containers: groups that share one domain and one set of bonds.
 //!
-//! The groups of a container use one domain, so that a mapping is made or removed for all of them
-//! in one step; a bond of the container has an attachment for each requester of each group. A step
-//! is checked for every group first, under the control lock, and cannot fail after that.
+//! All groups of a container use its domain, so one step maps or unmaps memory for all of them. A
+//! bond of the container has a PASID entry for each requester of each group. An operation checks
+//! every group first, under the control lock; after the checks no step can fail.
 
 use std::fmt;
 use std::sync::Arc;
 
-use sva_sync::MutexGuard;
-
-use super::bind::{Candidates, refusal};
-use super::bond::Unbinding;
+use super::candidates::Candidates;
 use super::map::check_reserved;
-use crate::api::bond::{AnyData, Bind, UnbindReport};
-use crate::api::device::Features;
-use crate::api::error::{
-    ContainerBindError, ContainerUnbindError, JoinError, MapError, Refusal, SpaceRefusal,
-    UnmapError,
-};
+use crate::api::error::{JoinError, MapError, Refusal, UnmapError};
 use crate::api::event::Overlap;
 use crate::api::map::{MapRequest, Mapped, Unmapped};
-use crate::api::pri::FaultTimes;
-use crate::api::space::{SpaceEnded, SpaceHandle};
 use crate::table::{
-    BondKey, BondKind, ContainerBond, ContainerState, DeviceRecord, Domain, Iommu, Routing, State,
+    BondKey, ContainerState, DeviceRecord, Domain, DomainAttachment, Iommu, Routing, State,
 };
-use crate::types::ids::{ContainerId, GroupId, Pasid, PasidTag, SpaceId};
+use crate::types::ids::{ContainerId, GroupId, Pasid};
 use crate::types::range::AddrRange;
 
-/// What a container's BIND answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerBound {
-    /// The PASID that all capable devices of the container are to use.
-    pub pasid: Pasid,
-    /// The PASID with its generation.
-    pub tag: PasidTag,
-    /// The space was bound with the same features and drvdata before, and nothing has changed.
-    pub existing: bool,
-    /// Members that were left out, with the reason (rule B2).
-    pub left_out: Vec<Refusal>,
-    /// Memory that a member cannot reach (rule B7).
-    pub overlaps: Vec<Overlap>,
-}
-
-/// What a group found when it joined (rule G3).
+/// The result of adding a group to a container.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Joined {
-    /// PASIDs that its capable members can use now.
+    /// The PASIDs of the container's bonds, which the group's capable members can use now.
     pub pasids: Vec<Pasid>,
-    /// Members that were left out of the bindings, with the reason.
+    /// The members that were left out of the bonds, each with the reason.
     pub left_out: Vec<Refusal>,
-    /// Memory that a member cannot reach (rule B7): of the container's mappings, and of the spaces
-    /// bound to it.
+    /// Memory that a member cannot reach, because a peer decodes its addresses: of the container's
+    /// mappings and of the spaces bound to it.
     pub overlaps: Vec<Overlap>,
 }
 
-/// One owner's set of groups. Dropping it closes it: its bindings are unbound, its mappings
-/// removed, its groups free (rule U9).
+/// A set of groups with one owner. Its drop closes it: it unbinds the spaces, removes the mappings
+/// and frees the groups, in this order.
 #[must_use = "dropping a container closes it"]
 pub struct Container {
     pub(super) iommu: Iommu,
@@ -64,20 +39,26 @@ pub struct Container {
 }
 
 impl Iommu {
-    /// An empty container.
+    /// Makes an empty container.
     pub fn container(&self) -> Container {
         let mut state = self.lock();
         let id = ContainerId(state.next_container);
         state.next_container += 1;
         state.containers.insert(id, ContainerState::default());
-        drop(state);
+        self.unlock(state);
         Container { iommu: self.clone(), id }
     }
 }
 
+/// A domain attachment that a group's devices used until another one replaced it.
+struct ReplacedAttachment {
+    members: Vec<Arc<DeviceRecord>>,
+    attachment: Arc<DomainAttachment>,
+}
+
 impl State {
-    /// Checks whether a group can be given all that the container has, and answers the bonds that
-    /// it is to join.
+    /// Checks that a group can get all mappings and all bonds of the container. Returns the group's
+    /// devices and the bonds that the group has to join.
     fn check_join(
         &mut self,
         id: ContainerId,
@@ -112,14 +93,11 @@ impl State {
         let candidates = Candidates::of(&members);
         let mut joined = Vec::new();
         for key in keys {
-            // Ended spaces are left out.
+            // The bonds of spaces that have ended get no further entry.
             let Some(bond) = self.joinable_bond(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
-            if let Some(refusal) = candidates
-                .capable
-                .iter()
-                .find_map(|member| refusal(member, &*record.space, features, Some(record.tag)))
-            {
+            let tag = Some(record.tag);
+            if let Some(refusal) = candidates.refusal(&*record.space, features, tag) {
                 return Err(refusal.into());
             }
             joined.push(key);
@@ -127,64 +105,56 @@ impl State {
         Ok((candidates, joined))
     }
 
-    fn members_of(&self, id: ContainerId) -> impl Iterator<Item = &Arc<DeviceRecord>> {
+    /// Makes a checked group a member of a container and attaches the container's domain to it.
+    ///
+    /// Returns the group's devices with the attachment that was replaced. Its gate is closed; the
+    /// caller drains its page requests.
+    fn enter_container(&mut self, id: ContainerId, group: GroupId) -> Option<ReplacedAttachment> {
+        let container = self.containers.get_mut(&id)?;
+        let found = self.groups.get_mut(&group)?;
+        container.groups.insert(group);
+        found.container = Some(id);
+        found.update_singleton();
+        let members = found.members.clone();
+        let attachment = found.record.domain.attach(Arc::clone(&container.domain));
+        self.close_attachment(&attachment);
+        Some(ReplacedAttachment { members, attachment })
+    }
+
+    /// Returns the devices of all groups of a container.
+    pub(super) fn members_of(&self, id: ContainerId) -> impl Iterator<Item = &Arc<DeviceRecord>> {
         let groups = self.containers.get(&id).into_iter().flat_map(|container| &container.groups);
         groups.filter_map(|group| self.groups.get(group)).flat_map(|group| &group.members)
     }
 }
 
 impl Container {
-    /// Its number.
+    /// The container's number.
     pub fn id(&self) -> ContainerId {
         self.id
     }
 
+    /// The domain that all groups of the container use.
     pub(super) fn domain(&self) -> Arc<Domain> {
         Arc::clone(&self.iommu.lock().containers[&self.id].domain)
     }
 
-    /// The groups in it.
+    /// Returns the container's groups, ascending by number.
     pub fn groups(&self) -> Vec<GroupId> {
-        self.iommu
-            .lock()
-            .containers
-            .get(&self.id)
-            .map(|container| container.groups.iter().copied().collect())
-            .unwrap_or_default()
+        let state = self.iommu.lock();
+        let container = state.containers.get(&self.id);
+        container.into_iter().flat_map(|c| &c.groups).copied().collect()
     }
 
-    /// The spaces bound to it, in the order of their BINDs.
-    pub fn bound(&self) -> Vec<SpaceId> {
-        self.iommu
-            .lock()
-            .containers
-            .get(&self.id)
-            .map(|container| container.bonds.iter().map(|bond| bond.space).collect())
-            .unwrap_or_default()
-    }
-
-    /// How long the faults of its binding of `space` took so far, over all its devices; `None`
-    /// where the space is not bound to it.
-    pub fn fault_times(&self, space: SpaceId) -> Option<FaultTimes> {
-        let key = self
-            .iommu
-            .lock()
-            .containers
-            .get(&self.id)?
-            .bonds
-            .iter()
-            .find(|bond| bond.space == space)?
-            .key;
-        Some(self.iommu.fault_times(key))
-    }
-
-    /// Adds a group: it gets all mappings and all bindings, or nothing changes (rule G3). A group
-    /// without a capable member may join.
+    /// Adds a group: the group gets all mappings and all bonds of the container, or nothing
+    /// changes. A group without a capable member can join.
+    ///
+    /// Blocks while the bound spaces are asked for overlaps.
     ///
     /// # Errors
     /// See [`JoinError`].
     pub fn add(&self, group: GroupId) -> Result<Joined, JoinError> {
-        let members = self.iommu.routings(&[group]);
+        let members = self.iommu.current_routings(&[group]);
         let mut state = self.iommu.lock();
         let (candidates, keys) = state.check_join(self.id, group)?;
         let requesters = candidates.requesters();
@@ -193,23 +163,11 @@ impl Container {
             state.add_requesters(key, &requesters);
             spaces.extend(state.bond(key).map(|bond| Arc::clone(&bond.record)));
         }
-        let Some(container) = state.containers.get_mut(&self.id) else {
-            unreachable!("the container lives as long as this value")
-        };
-        container.groups.insert(group);
-        let (domain, mapped) = (Arc::clone(&container.domain), container.domain.ranges());
-        let mut ended = None;
-        if let Some(found) = state.groups.get_mut(&group) {
-            found.container = Some(self.id);
-            found.update_singleton();
-            ended = Some((found.members.clone(), found.record.domain.attach(domain)));
-        }
-        if let Some((_, ended)) = &ended {
-            state.close_attachment(ended);
-        }
+        let replaced = state.enter_container(self.id, group);
+        let mapped = state.containers[&self.id].domain.ranges();
         self.iommu.unlock(state);
-        if let Some((devices, ended)) = &ended {
-            self.iommu.drain_domain(devices, ended);
+        if let Some(ReplacedAttachment { members, attachment }) = &replaced {
+            self.iommu.drain_domain(members, attachment);
         }
         let mut joined = Joined { left_out: candidates.left_out, ..Joined::default() };
         for (device, routing) in &members {
@@ -218,8 +176,8 @@ impl Container {
                 .extend(mapped.iter().flat_map(|range| routing.overlaps(device.bdf(), *range)));
         }
         for record in spaces {
-            // The group is in: a space that cannot tell its mappings now is one whose accesses will
-            // say so themselves.
+            // The group has joined already. A provider that fails to list its mappings here reports
+            // the same failure to the accesses.
             joined
                 .overlaps
                 .extend(self.iommu.overlaps(&members, &*record.space).unwrap_or_default());
@@ -227,33 +185,34 @@ impl Container {
                 joined.pasids.push(record.tag.pasid);
             }
         }
-        self.iommu.report_overlaps(&joined.overlaps);
+        self.iommu.log_overlaps(&joined.overlaps);
         Ok(joined)
     }
 
-    /// Maps memory for every device of the container (rule G2).
+    /// Maps memory for every device of the container.
     ///
     /// # Errors
-    /// See [`MapError`]; nothing has changed then.
+    /// See [`MapError`]. A MAP that fails changes nothing.
     pub fn map(&self, request: &MapRequest) -> Result<Mapped, MapError> {
         let range = request.check(self.iommu.config())?;
-        self.routings();
+        // Has the records of the members take the bus's current answer, which is read below.
+        self.current_routings();
         let state = self.iommu.lock();
         let container = &state.containers[&self.id];
         if container.groups.is_empty() {
             return Err(MapError::NoGroup { container: self.id });
         }
         let domain = Arc::clone(&container.domain);
-        let mapped = self.iommu.map_for(state.members_of(self.id), &domain, request, range);
-        drop(state);
-        mapped.inspect(|mapped| self.iommu.report_overlaps(&mapped.overlaps))
+        let mapped = self.iommu.map_for_members(state.members_of(self.id), &domain, request, range);
+        self.iommu.unlock(state);
+        mapped.inspect(|mapped| self.iommu.log_overlaps(&mapped.overlaps))
     }
 
-    /// Unmaps all mappings inside `len` bytes at `iova`. Blocks until no access through them is in
-    /// flight (rule T2), unless called from inside a callback.
+    /// Removes all mappings inside `len` bytes at `iova`. Blocks until no access through them is in
+    /// flight, unless called from inside a callback.
     ///
     /// # Errors
-    /// See [`UnmapError`]; nothing has changed then.
+    /// See [`UnmapError`]. An UNMAP that fails changes nothing.
     pub fn unmap(&self, iova: u64, len: u64) -> Result<Unmapped, UnmapError> {
         let range = AddrRange::new(iova, len).ok_or(UnmapError::NoRange { iova, len })?;
         let removed = self.iommu.lock().containers[&self.id].domain.remove(range);
@@ -261,144 +220,15 @@ impl Container {
         Ok(self.iommu.finish_unmap(&removed))
     }
 
-    /// The mapped ranges, ascending.
+    /// Returns the mapped ranges, ascending.
     pub fn mappings(&self) -> Vec<AddrRange> {
         self.iommu.lock().containers[&self.id].domain.ranges()
     }
 
-    /// Binds every capable device of the container to `space` (rule G2). A second BIND with equal
-    /// features and drvdata changes nothing and answers the same PASID (rule B5); its handlers
-    /// are dropped unused.
-    ///
-    /// # Errors
-    /// See [`ContainerBindError`]; nothing has changed then.
-    pub fn bind<T: PartialEq + Send + Sync + 'static>(
-        &self,
-        space: &impl SpaceHandle,
-        mut bind: Bind<T>,
-    ) -> Result<ContainerBound, ContainerBindError> {
-        let space = &space.to_space();
-        let members = self.routings();
-        let overlaps =
-            self.iommu.overlaps(&members, &**space).map_err(ContainerBindError::Space)?;
-        let data: Arc<dyn AnyData> = Arc::clone(&bind.data) as _;
-        let (mut state, existing) = self.compare(space.id(), &*data);
-        let candidates = Candidates::of(state.members_of(self.id));
-        if let Some((key, same)) = existing {
-            return self.existing(&mut state, key, bind.features, same).map(|tag| ContainerBound {
-                pasid: tag.pasid,
-                tag,
-                existing: true,
-                left_out: candidates.left_out,
-                overlaps,
-            });
-        }
-        if state.containers[&self.id].groups.is_empty() {
-            return Err(ContainerBindError::NoGroup { container: self.id });
-        }
-        if candidates.capable.is_empty() {
-            return Err(ContainerBindError::NoCapableMember {
-                container: self.id,
-                left_out: candidates.left_out,
-            });
-        }
-        let bound = state.bind_candidates(
-            &self.iommu,
-            BondKind::Container(self.id),
-            &candidates,
-            space,
-            &mut bind,
-        );
-        if let (Ok((key, _)), Some(container)) = (&bound, state.containers.get_mut(&self.id)) {
-            container.bonds.push(ContainerBond { space: space.id(), key: *key, data });
-        }
-        self.iommu.unlock(state);
-        let (_, tag) = bound?;
-        self.iommu.report_overlaps(&overlaps);
-        Ok(ContainerBound {
-            pasid: tag.pasid,
-            tag,
-            existing: false,
-            left_out: candidates.left_out,
-            overlaps,
-        })
-    }
-
-    /// Takes the control lock and answers the bond of a space that there is under it, and whether
-    /// that was made with equal drvdata.
-    ///
-    /// The comparison is the caller's code and runs with no lock held: where the bond has become
-    /// another one meanwhile, it is made again.
-    fn compare(
-        &self,
-        space: SpaceId,
-        data: &dyn AnyData,
-    ) -> (MutexGuard<'_, State>, Option<(BondKey, bool)>) {
-        let mut compared: Option<(BondKey, bool)> = None;
-        loop {
-            let state = self.iommu.lock();
-            let found = state.containers[&self.id].bonds.iter().find(|bond| bond.space == space);
-            let Some(ContainerBond { key, data: held, .. }) = found else { return (state, None) };
-            if compared.is_some_and(|(known, _)| known == *key) {
-                return (state, compared);
-            }
-            let (key, held) = (*key, Arc::clone(held));
-            drop(state);
-            compared = Some((key, held.same(data)));
-        }
-    }
-
-    /// What a second BIND of a space comes to.
-    fn existing(
-        &self,
-        state: &mut State,
-        key: BondKey,
-        features: Features,
-        same: bool,
-    ) -> Result<PasidTag, ContainerBindError> {
-        let container = self.id;
-        let Some(bond) = state.bond(key) else {
-            unreachable!("a container's bond lives until its UNBIND")
-        };
-        let (tag, space) = (bond.record.tag, bond.record.id);
-        if !same || bond.features != features {
-            return Err(ContainerBindError::Different { container, space, pasid: tag.pasid });
-        }
-        match state.spaces.get(&space).and_then(|space| space.end) {
-            Some(reason) => Err(SpaceRefusal::Ended(SpaceEnded(reason)).into()),
-            None => Ok(tag),
-        }
-    }
-
-    /// Undoes the BIND of a space, however often it was asked for. Blocks as the drop of a bond
-    /// does.
-    ///
-    /// # Errors
-    /// The space is not bound here.
-    pub fn unbind(&self, space: SpaceId) -> Result<UnbindReport, ContainerUnbindError> {
-        Ok(self.iommu.unbind(self.take_bond(space)?.key))
-    }
-
-    /// Begins to undo the BIND of a space and does not wait, as
-    /// [`Bond::begin_unbind`](crate::Bond::begin_unbind).
-    ///
-    /// # Errors
-    /// The space is not bound here.
-    pub fn begin_unbind(&self, space: SpaceId) -> Result<Unbinding, ContainerUnbindError> {
-        Ok(Unbinding::begin(self.iommu.clone(), Some(self.take_bond(space)?.key)))
-    }
-
-    fn take_bond(&self, space: SpaceId) -> Result<ContainerBond, ContainerUnbindError> {
-        let mut state = self.iommu.lock();
-        let bonds = state.containers.get_mut(&self.id).map(|container| &mut container.bonds);
-        let bond = bonds.and_then(|bonds| {
-            bonds.iter().position(|bond| bond.space == space).map(|at| bonds.remove(at))
-        });
-        bond.ok_or(ContainerUnbindError::NotBound { container: self.id, space })
-    }
-
-    fn routings(&self) -> Vec<(Arc<DeviceRecord>, Routing)> {
-        self.iommu.routings(&self.groups())
+    /// Returns the devices of all groups, each with its current routing. The caller does not hold
+    /// the control lock.
+    pub(super) fn current_routings(&self) -> Vec<(Arc<DeviceRecord>, Routing)> {
+        self.iommu.current_routings(&self.groups())
     }
 }
 

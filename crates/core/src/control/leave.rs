@@ -1,25 +1,29 @@
-//! Groups leave their container, and containers close (rule U9).
+//! Groups that leave their container, and containers that close.
+//!
+//! A group that leaves gets its own domain back and loses the PASID entries of the container's
+//! bonds. A container that closes unbinds its spaces, removes its mappings and frees its groups, in
+//! this order.
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::bind::Candidates;
+use super::candidates::Candidates;
 use super::container::Container;
 use super::unbind::Teardown;
 use crate::api::error::LeaveError;
 use crate::quiesce::callback;
-use crate::table::{BondKey, DeferredDrops, DeviceRecord, DomainAttachment, Iommu, State};
+use crate::table::{BondKey, DeviceRecord, DomainAttachment, Iommu, State};
 use crate::types::ids::{ContainerId, GroupId};
 
-/// What a group that leaves takes along.
+/// A group that leaves: its devices, and the attachment and PASID entries that they lose.
 struct LeavingGroup {
     members: Vec<Arc<DeviceRecord>>,
-    ended: Arc<DomainAttachment>,
+    attachment: Arc<DomainAttachment>,
     teardown: Teardown,
 }
 
-/// Groups that were begun to be taken out of their container and are not waited for. Dropping it
-/// changes nothing: what is left to do follows all the same.
+/// The removal of groups from their container, which has begun and which no thread waits for. Its
+/// drop neither cancels the removal nor waits for it.
 pub struct Leaving {
     iommu: Iommu,
     groups: Vec<LeavingGroup>,
@@ -28,8 +32,8 @@ pub struct Leaving {
 }
 
 impl Leaving {
-    /// Whether nothing of the container is left to the groups: no access of theirs through its
-    /// mappings or bindings is under way, and the bonds that went with it are gone. Does not
+    /// Returns whether the removal is over: no access of the groups through the container's
+    /// mappings or bonds is in flight, and the bonds of a container that closes are gone. Does not
     /// block.
     pub fn is_over(&self) -> bool {
         self.is_over_in(&mut self.iommu.lock())
@@ -40,11 +44,11 @@ impl Leaving {
             && self
                 .groups
                 .iter()
-                .all(|group| group.ended.gate.is_drained() && group.teardown.is_over(state))
+                .all(|group| group.attachment.gate.is_drained() && group.teardown.is_over(state))
     }
 
-    /// Waits until it is over, unless inside a callback.
-    fn finish(self) {
+    /// Waits until the removal is over, unless inside a callback.
+    fn wait(self) {
         if !callback::inside() {
             self.iommu.wait_until(|state| self.is_over_in(state));
         }
@@ -61,8 +65,9 @@ impl fmt::Debug for Leaving {
 }
 
 impl State {
-    /// Takes a group out of a container: its entries and its use of the domain are to be closed by
-    /// the caller.
+    /// Removes a group from a container and attaches its own domain to it again. Closes the gate of
+    /// the attachment that this replaces; the caller drains its page requests and closes the PASID
+    /// entries.
     fn leave(&mut self, id: ContainerId, group: GroupId) -> Option<LeavingGroup> {
         let container = self.containers.get_mut(&id)?;
         if !container.groups.remove(&group) {
@@ -71,7 +76,7 @@ impl State {
         let found = self.groups.get_mut(&group)?;
         found.container = None;
         found.update_singleton();
-        let ended = found.record.domain.attach(Arc::clone(&found.own_domain));
+        let attachment = found.record.domain.attach(Arc::clone(&found.own_domain));
         let members = found.members.clone();
         let mut teardown = Teardown::default();
         for requester in Candidates::of(&members).requesters() {
@@ -79,23 +84,23 @@ impl State {
                 teardown.add(entry);
             }
         }
-        self.close_attachment(&ended);
+        self.close_attachment(&attachment);
         self.remove_group_if_empty(group);
-        Some(LeavingGroup { members, ended, teardown })
+        Some(LeavingGroup { members, attachment, teardown })
     }
 }
 
 impl Container {
-    /// Takes a group out: its devices lose all bindings and mappings of the container (rule U9).
-    /// Blocks until their accesses in flight are over, unless called from inside a callback.
+    /// Removes a group: its devices lose all bonds and mappings of the container. Blocks until
+    /// their accesses in flight are over, unless called from inside a callback.
     ///
     /// # Errors
     /// The group is not in this container.
     pub fn remove(&self, group: GroupId) -> Result<(), LeaveError> {
-        self.begin_remove(group).map(Leaving::finish)
+        self.begin_remove(group).map(Leaving::wait)
     }
 
-    /// Begins to take a group out as [`remove`](Self::remove) does, and does not wait. For event
+    /// Begins to remove a group as [`remove`](Self::remove) does, and does not wait. For event
     /// loops and schedulers.
     ///
     /// # Errors
@@ -105,31 +110,28 @@ impl Container {
         let leaving = state.leave(self.id, group);
         self.iommu.unlock(state);
         let leaving = leaving.ok_or(LeaveError::NotIn { group, container: self.id })?;
-        Ok(self.iommu.begin_leave(vec![leaving], Vec::new()))
+        Ok(self.iommu.begin_leaving(vec![leaving], Vec::new()))
     }
 
     /// Closes the container, as dropping it does.
     pub fn close(self) {}
 
-    /// Begins to close the container as dropping it does, and does not wait. Its groups are free at
-    /// once: what still has entries of its bindings can be bound and can join when those are gone.
-    /// For event loops and schedulers.
+    /// Begins to close the container as its drop does, and does not wait. Its groups are free when
+    /// this returns. A group whose requesters still have PASID entries of the container's bonds can
+    /// join another container when those entries are gone. For event loops and schedulers.
     pub fn begin_close(self) -> Leaving {
-        // The drop that follows finds nothing left.
-        self.release(false)
+        // The drop that follows finds no bond, mapping or group.
+        self.unbind_unmap_and_free(false)
     }
 
-    /// Unbinds, unmaps, frees the groups, in this order; waits for each before the next where it is
-    /// asked to.
-    fn release(&self, wait: bool) -> Leaving {
-        let bonds = {
-            let mut state = self.iommu.lock();
-            state
-                .containers
-                .get_mut(&self.id)
-                .map(|container| std::mem::take(&mut container.bonds))
-                .unwrap_or_default()
-        };
+    /// Unbinds the spaces, removes the mappings and frees the groups. With `wait` it waits for the
+    /// unbinds before it unmaps, and for the unmap before it frees the groups.
+    fn unbind_unmap_and_free(&self, wait: bool) -> Leaving {
+        let mut state = self.iommu.lock();
+        let container = state.containers.get_mut(&self.id);
+        let bonds =
+            container.map(|container| std::mem::take(&mut container.bonds)).unwrap_or_default();
+        self.iommu.unlock(state);
         let keys: Vec<BondKey> = bonds.iter().map(|bond| bond.key).collect();
         for key in &keys {
             if wait {
@@ -138,45 +140,38 @@ impl Container {
                 self.iommu.begin_unbind(*key)
             };
         }
-        let removed = self
-            .iommu
-            .lock()
-            .containers
-            .get(&self.id)
-            .map(|container| container.domain.clear())
-            .unwrap_or_default();
+        let state = self.iommu.lock();
+        let container = state.containers.get(&self.id);
+        let removed = container.map(|container| container.domain.clear()).unwrap_or_default();
+        self.iommu.unlock(state);
         if wait {
             self.iommu.finish_unmap(&removed)
         } else {
             Iommu::begin_unmap(&removed)
         };
-        let groups: Vec<LeavingGroup> = {
-            let mut drops = DeferredDrops::default();
-            let mut state = self.iommu.lock();
-            let groups = state
-                .containers
-                .get(&self.id)
-                .map(|container| container.groups.clone())
-                .unwrap_or_default();
+        let leaving = self.iommu.with_state(|state, drops| {
+            let container = state.containers.get(&self.id);
+            let groups = container.map(|container| container.groups.clone()).unwrap_or_default();
             let leaving =
                 groups.into_iter().filter_map(|group| state.leave(self.id, group)).collect();
             state.containers.remove(&self.id);
+            // Their drvdata belongs to the caller, whose code its drop runs.
             drops.container_bonds = bonds;
-            self.iommu.unlock(state);
             leaving
-        };
-        self.iommu.begin_leave(groups, keys)
+        });
+        self.iommu.begin_leaving(leaving, keys)
     }
 }
 
 impl Iommu {
-    /// Stops what leaves.
-    fn begin_leave(&self, groups: Vec<LeavingGroup>, bonds: Vec<BondKey>) -> Leaving {
-        for LeavingGroup { members, ended, .. } in &groups {
-            self.drain_domain(members, ended);
+    /// Drains the page requests without PASID of groups that leave, has their models stop, and
+    /// closes their PASID entries.
+    fn begin_leaving(&self, groups: Vec<LeavingGroup>, bonds: Vec<BondKey>) -> Leaving {
+        for LeavingGroup { members, attachment, .. } in &groups {
+            self.drain_domain(members, attachment);
         }
         for group in &groups {
-            self.stop_access(&group.teardown);
+            self.stop_and_close(&group.teardown);
         }
         Leaving { iommu: self.clone(), groups, bonds }
     }
@@ -184,6 +179,6 @@ impl Iommu {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        self.release(true).finish();
+        self.unbind_unmap_and_free(true).wait();
     }
 }

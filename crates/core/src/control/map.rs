@@ -1,4 +1,10 @@
-//! MAP and UNMAP of a group's own domain, and what containers share of it (rule T8).
+//! MAP and UNMAP of a group's own domain, and the steps that a container's MAP and UNMAP share with
+//! them.
+//!
+//! A MAP checks its range against the reserved regions of the members under the control lock, so
+//! that no device joins between the check and the mapping. An UNMAP removes the mappings in one
+//! step under the control lock and waits for their gates with the lock released: a mapping that is
+//! made meanwhile stays.
 
 use std::sync::Arc;
 
@@ -14,7 +20,7 @@ use crate::types::ids::{Bdf, ContainerId, GroupId};
 use crate::types::range::AddrRange;
 
 impl MapRequest {
-    /// Checks what depends on the request and the settings alone.
+    /// Checks the request against the settings and its space, and returns its IOVA range.
     pub(super) fn check(&self, config: &IommuConfig) -> Result<AddrRange, MapError> {
         if self.len == 0 {
             return Err(MapError::Empty { iova: self.iova });
@@ -41,7 +47,8 @@ impl MapRequest {
     }
 }
 
-/// Checks `range` against what is reserved for a member.
+/// Checks that `range` meets no region that is reserved for a device. The error holds the region
+/// and the device.
 pub(super) fn check_reserved(
     device: &DeviceRecord,
     routing: &Routing,
@@ -54,7 +61,8 @@ pub(super) fn check_reserved(
 }
 
 impl Domain {
-    /// Adds the mapping that was asked for, or says why not. Under the control lock.
+    /// Adds the mapping of a checked request, unless it meets another mapping or the domain has
+    /// `limit` mappings. The caller holds the control lock.
     pub(super) fn map(
         &self,
         request: &MapRequest,
@@ -74,6 +82,7 @@ impl Domain {
 }
 
 impl State {
+    /// Returns the own domain of a group that is in no container.
     fn own_domain(&self, group: GroupId) -> Result<Arc<Domain>, GroupDomainError> {
         let found = self.groups.get(&group).ok_or(GroupDomainError::NoSuchGroup)?;
         match found.container {
@@ -93,51 +102,50 @@ impl Iommu {
     /// Maps memory into the domain of a group that is in no container. Does not block on accesses.
     ///
     /// # Errors
-    /// See [`MapError`]; nothing has changed then.
+    /// See [`MapError`]. A MAP that fails changes nothing.
     pub fn map(&self, group: GroupId, request: &MapRequest) -> Result<Mapped, MapError> {
         let range = request.check(self.config())?;
-        self.routings(&[group]);
+        // Has the records of the members take the bus's current answer, which is read below.
+        self.current_routings(&[group]);
         let state = self.lock();
         let domain = state.own_domain(group).map_err(|error| match error {
             GroupDomainError::NoSuchGroup => MapError::NoSuchGroup { group },
             GroupDomainError::InContainer(container) => MapError::InContainer { group, container },
         })?;
         let members = state.groups.get(&group).into_iter().flat_map(|group| &group.members);
-        let mapped = self.map_for(members, &domain, request, range);
-        drop(state);
-        mapped.inspect(|mapped| self.report_overlaps(&mapped.overlaps))
+        let mapped = self.map_for_members(members, &domain, request, range);
+        self.unlock(state);
+        mapped.inspect(|mapped| self.log_overlaps(&mapped.overlaps))
     }
 
-    /// Unmaps all mappings inside `len` bytes at `iova` from the domain of a group that is in no
+    /// Removes all mappings inside `len` bytes at `iova` from the domain of a group that is in no
     /// container.
     ///
-    /// Blocks until no access through them is in flight (rule T2), unless called from inside a
-    /// callback.
+    /// Blocks until no access through them is in flight, unless called from inside a callback.
     ///
     /// # Errors
-    /// See [`UnmapError`]; nothing has changed then.
+    /// See [`UnmapError`]. An UNMAP that fails changes nothing.
     pub fn unmap(&self, group: GroupId, iova: u64, len: u64) -> Result<Unmapped, UnmapError> {
         let range = AddrRange::new(iova, len).ok_or(UnmapError::NoRange { iova, len })?;
-        let removed = {
-            let mut state = self.lock();
-            let domain = state.own_domain(group).map_err(|error| match error {
-                GroupDomainError::NoSuchGroup => UnmapError::NoSuchGroup { group },
-                GroupDomainError::InContainer(container) => {
-                    UnmapError::InContainer { group, container }
-                }
-            })?;
-            let removed = domain.remove(range);
-            // Its mappings may have been all that kept a group whose devices are gone.
-            state.remove_group_if_empty(group);
-            removed
-        };
+        let mut state = self.lock();
+        let domain = state.own_domain(group).map_err(|error| match error {
+            GroupDomainError::NoSuchGroup => UnmapError::NoSuchGroup { group },
+            GroupDomainError::InContainer(container) => {
+                UnmapError::InContainer { group, container }
+            }
+        })?;
+        let removed = domain.remove(range);
+        // A group without devices exists as long as its domain has mappings.
+        state.remove_group_if_empty(group);
+        self.unlock(state);
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
         Ok(self.finish_unmap(&removed))
     }
 
-    /// Maps into a domain for its members as they are now: under the control lock, so that none
-    /// comes in between. What the bus says of them has been asked before.
-    pub(super) fn map_for<'a>(
+    /// Adds a mapping to the domain that `members` use. The caller has updated the members'
+    /// routings and holds the control lock, so that no device joins between the checks and the
+    /// mapping.
+    pub(super) fn map_for_members<'a>(
         &self,
         members: impl Iterator<Item = &'a Arc<DeviceRecord>>,
         domain: &Domain,
@@ -157,8 +165,8 @@ impl Iommu {
         Ok(Mapped { range, overlaps })
     }
 
-    /// Closes mappings that have been taken out of their domain and waits for the accesses in
-    /// flight. Not under the control lock.
+    /// Closes the gates of mappings that have been removed from their domain, and waits for the
+    /// accesses in flight, unless inside a callback. The caller does not hold the control lock.
     pub(super) fn finish_unmap(&self, removed: &[Arc<Mapping>]) -> Unmapped {
         let mut unmapped = Self::begin_unmap(removed);
         if unmapped.deferred && !callback::inside() {
@@ -168,12 +176,12 @@ impl Iommu {
         unmapped
     }
 
-    /// Closes mappings that have been taken out of their domain; `deferred` says that there are
-    /// accesses in flight.
+    /// Closes the gates of mappings that have been removed from their domain. In the result,
+    /// `deferred` is true where accesses through them are in flight.
     pub(super) fn begin_unmap(removed: &[Arc<Mapping>]) -> Unmapped {
         let mut unmapped = Unmapped::default();
         for mapping in removed {
-            // A container that closes can have mapped all of 2^64 bytes, which no one UNMAP can.
+            // Saturates: a container that closes can have mapped all of 2^64 bytes.
             unmapped.bytes = unmapped.bytes.saturating_add(mapping.range.len());
             unmapped.deferred |= mapping.gate.close() != Some(0);
         }

@@ -1,22 +1,19 @@
-//! What the IOMMU does with the messages of devices, and devices with those of the IOMMU.
+//! Messages of ATS and PRI: what the IOMMU does with those of a device, and the device with those
+//! of the IOMMU.
+//!
+//! A link may call these functions inside the call that sends a message, so no lock is held while
+//! a message is sent.
 
 use std::sync::{Arc, Weak};
 
-use sva_sync::atomic::Ordering;
-
-use crate::api::ats::{
-    AlignedRange, Translation, TranslationCompletion, TranslationRefusal, TranslationRequest,
-};
-use crate::api::event::Event;
+use crate::api::ats::TranslationCompletion;
 use crate::api::link::{MessageEndpoint, ToDevice, ToIommu};
-use crate::api::space::StopCause;
 use crate::protocol::pri::interface::AnsweredGroup;
-use crate::quiesce::callback::InCallback;
-use crate::table::{DeviceRecord, GateGuard, Inner, Iommu, OnDrain};
-use crate::types::access::Permissions;
-use crate::types::ids::{Pasid, PasidTag};
+use crate::table::{DeviceRecord, Inner, Iommu};
+use crate::types::ids::Pasid;
 
-/// Both ends of the link of one device. It keeps neither the system nor the device alive.
+/// Both ends of the link of one device. It holds weak references to the IOMMU and the device, which
+/// holds it.
 pub(super) struct Endpoints {
     iommu: Weak<Inner>,
     device: Weak<DeviceRecord>,
@@ -27,27 +24,28 @@ impl Endpoints {
         Arc::new(Self { iommu, device })
     }
 
-    fn both(&self) -> Option<(Iommu, Arc<DeviceRecord>)> {
+    /// Returns the IOMMU and the device, unless one of them has been dropped.
+    fn upgrade(&self) -> Option<(Iommu, Arc<DeviceRecord>)> {
         Some((Iommu::upgrade(&self.iommu)?, self.device.upgrade()?))
     }
 }
 
 impl MessageEndpoint for Endpoints {
     fn upstream(&self, message: ToIommu) {
-        if let Some((iommu, device)) = self.both() {
+        if let Some((iommu, device)) = self.upgrade() {
             iommu.receive(&device, message);
         }
     }
 
     fn downstream(&self, message: ToDevice) {
-        if let Some((iommu, device)) = self.both() {
+        if let Some((iommu, device)) = self.upgrade() {
             iommu.deliver(&device, message);
         }
     }
 }
 
 impl Iommu {
-    /// A message of a device has come.
+    /// Handles a message that a device has sent to the IOMMU.
     fn receive(&self, device: &Arc<DeviceRecord>, message: ToIommu) {
         match message {
             ToIommu::Translate(request) => {
@@ -72,7 +70,7 @@ impl Iommu {
         }
     }
 
-    /// A message for a device has come to it.
+    /// Handles a message that the IOMMU has sent to a device. A device in reset ignores it.
     fn deliver(&self, device: &Arc<DeviceRecord>, message: ToDevice) {
         let services = &device.services;
         let mut endpoint = services.endpoint.lock();
@@ -102,98 +100,5 @@ impl Iommu {
             }
         }
         services.endpoint_changed.notify_all();
-    }
-
-    /// Asks what an address means on behalf of a device (PCIe 6.0, section 10.2).
-    fn translate(
-        &self,
-        device: &Arc<DeviceRecord>,
-        request: &TranslationRequest,
-    ) -> (Result<Translation, TranslationRefusal>, Option<PasidTag>) {
-        let unsupported = (Err(TranslationRefusal::Unsupported), None);
-        // What the last one out drops is foreign code.
-        let _callback = InCallback::enter();
-        let Some(_inside) = GateGuard::enter(&device.gate, self, OnDrain::WakeWaiters) else {
-            return unsupported;
-        };
-        let routing = device.current_routing(self.topology());
-        if let Some(window) =
-            routing.windows().iter().find(|window| window.range.contains(request.address))
-        {
-            // It is routed like any other request: the peer gets it, and has no translations to
-            // give (rule B7).
-            let (pasid, range) = (request.pasid, AlignedRange::page(request.address).range());
-            self.log(Event::Misrouted {
-                device: device.bdf(),
-                pasid,
-                range,
-                decoder: window.decoder,
-                claimed: window.claimed,
-            });
-            return unsupported;
-        }
-        if routing.translation_blocked.is_some()
-            || device.services.invalidations.lock().is_blocked()
-        {
-            return unsupported;
-        }
-        match request.pasid {
-            Some(pasid) => self.translate_in_space(device, pasid, request),
-            // What a domain maps can be unmapped under the mapped space's feet and the other way
-            // round: nothing of it is kept.
-            None => (Ok(self.translate_in_domain(device, request)), None),
-        }
-    }
-
-    fn translate_in_space(
-        &self,
-        device: &Arc<DeviceRecord>,
-        pasid: Pasid,
-        request: &TranslationRequest,
-    ) -> (Result<Translation, TranslationRefusal>, Option<PasidTag>) {
-        let none = Translation::none(request.address);
-        let entry = device.requester.entry(pasid);
-        let Some(entry) = entry.filter(|_| device.can_issue(pasid)) else {
-            return (Err(TranslationRefusal::Unsupported), None);
-        };
-        let Some(_inside) = GateGuard::enter(&entry.gate, self, OnDrain::StepEntry(&entry)) else {
-            return (Err(TranslationRefusal::Unsupported), None);
-        };
-        let tag = Some(entry.record.tag);
-        if !entry.is_published.load(Ordering::Acquire) {
-            return (Err(TranslationRefusal::Unsupported), None);
-        }
-        if entry.record.has_ended() || request.privileged && !entry.features.privileged {
-            return (Ok(none), tag);
-        }
-        match entry.record.space.translate(request.address, request.privileged) {
-            Ok(found) => {
-                // Execute permission is given where it was asked for, and as a kind of reading
-                // (Exe: PCIe 6.0, section 10.2.3).
-                let mut granted = entry.granted();
-                if !request.execute || !found.permissions.contains(Permissions::READ) {
-                    granted.remove(Permissions::EXECUTE);
-                }
-                let permissions = found.permissions & granted;
-                (Ok(Translation { permissions, ..found }), tag)
-            }
-            Err(StopCause::Host(failure)) => {
-                let errno = failure.source.raw_os_error();
-                self.log(Event::HostFailure { device: device.bdf(), call: failure.call, errno });
-                (Err(TranslationRefusal::Aborted), tag)
-            }
-            Err(_) => (Ok(none), tag),
-        }
-    }
-
-    fn translate_in_domain(
-        &self,
-        device: &Arc<DeviceRecord>,
-        request: &TranslationRequest,
-    ) -> Translation {
-        let none = Translation::none(request.address);
-        let attachment = device.group.domain.current();
-        let Some(mapping) = attachment.domain.find(request.address) else { return none };
-        Translation { permissions: mapping.permissions & Permissions::READ_WRITE, ..none }
     }
 }

@@ -1,32 +1,56 @@
 //! Operations on an IOMMU: bind and unbind, hotplug, containers, MAP and UNMAP, ATS and PRI of a
-//! device, resets, page requests, and what devices send.
+//! device, resets, page requests, and the messages of devices. Uses every layer but `dma`.
 //!
-//! Each checks all that it needs, changes the records of `table` under the control lock, and waits
-//! for accesses in flight, or runs foreign code, with no lock held. It uses every layer but `dma`.
+//! An operation makes its checks and its changes of the records of `table` in one hold of the
+//! control lock. With the lock released it waits for accesses in flight and runs foreign code:
+//! handlers, device models, links, and the drop of a value that came from outside.
+//!
+//! # The control lock
+//!
+//! `Iommu::lock` takes the lock and `Iommu::unlock` releases it. An operation must not release the
+//! lock between a check and the change that rests on it. It may release the lock
+//!
+//! - before the first check, to ask the bus or a provider, whose answers can block;
+//! - between a failed check and the error, when the error has to ask the bus;
+//! - to run the caller's comparison of drvdata, after which all checks are made again;
+//! - after the last change, before it waits.
+//!
+//! After a change, and before it goes on with the lock released, an operation gives its guard to
+//! `unlock`, which wakes the threads that wait for the change. `with_state` does this for a
+//! closure, and then drops the values that the change removed. Only a function that reads, and an
+//! operation that returns an error and has changed nothing, leave the guard to its own drop.
 
 mod bind;
 mod bond;
+mod candidates;
 mod container;
-mod hotplug;
+mod container_bonds;
+mod groups;
 mod leave;
 mod map;
 mod messages;
+mod overlaps;
 mod owners;
 mod pages;
+mod plug;
 mod reset;
 mod services;
+mod translation;
 mod unbind;
+mod unplug;
 mod watch;
 #[cfg(not(loom))]
 mod workers;
 
-pub use bind::GroupInfo;
 pub use bond::{Bond, GroupBond, Unbinding};
-pub use container::{Container, ContainerBound, Joined};
-pub use hotplug::{NotJoined, Plug, Plugged, Removal, Removing};
+pub use container::{Container, Joined};
+pub use container_bonds::ContainerBound;
+pub use groups::GroupInfo;
 pub use leave::Leaving;
 pub use owners::HandlerRegistration;
 pub use pages::PageRequestJob;
+pub use plug::{NotJoined, Plug, Plugged};
 pub use reset::Reset;
+pub use unplug::{Removal, Removing};
 #[cfg(not(loom))]
 pub use workers::{WorkerConfig, Workers};

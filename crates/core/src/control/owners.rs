@@ -1,4 +1,4 @@
-//! Owners of the page requests that carry no PASID: one handler for each domain.
+//! Handlers of the page requests that carry no PASID: one for each domain.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::api::pri::PageRequestHandler;
 use crate::table::{Domain, Iommu};
 use crate::types::ids::GroupId;
 
-/// The page requests of a domain go to a handler as long as this lives. A call of the handler that
-/// is under way when it is dropped may finish after.
-#[must_use = "dropping it gives the page requests back to the providers of the mapped memory"]
+/// The registration of a handler for the page requests of a domain. Its drop removes the handler. A
+/// call of the handler that has begun before the drop can return after it.
+#[must_use = "its drop gives the page requests back to the providers of the mapped memory"]
 pub struct HandlerRegistration(Arc<Domain>);
 
 impl HandlerRegistration {
@@ -45,10 +45,9 @@ impl Iommu {
     /// Gives the page requests without PASID of a group that is in no container to `handler`: for
     /// IOVAs that the owner manages.
     ///
-    /// The handler is one of the group's own domain. A group that joins a container uses the
-    /// container's domain instead, and its requests go to the handler of that, where there is one;
-    /// this one gets nothing until the group has left, and then again. What it was handed
-    /// before is answered as invalid with the join.
+    /// The handler belongs to the group's own domain. A group that joins a container uses the
+    /// container's domain, so its page requests go to the handler of that domain until the group
+    /// leaves. The join answers the groups that this handler was handed before as invalid.
     ///
     /// # Errors
     /// See [`HandlerError`].
@@ -57,24 +56,24 @@ impl Iommu {
         group: GroupId,
         handler: Arc<dyn PageRequestHandler>,
     ) -> Result<HandlerRegistration, HandlerError> {
-        let domain = {
-            let state = self.lock();
-            let found = state.groups.get(&group).ok_or(HandlerError::NoSuchGroup { group })?;
-            if let Some(container) = found.container {
-                return Err(HandlerError::InContainer { group, container });
-            }
-            Arc::clone(&found.own_domain)
-        };
+        let state = self.lock();
+        let found = state.groups.get(&group).ok_or(HandlerError::NoSuchGroup { group })?;
+        if let Some(container) = found.container {
+            return Err(HandlerError::InContainer { group, container });
+        }
+        let domain = Arc::clone(&found.own_domain);
+        self.unlock(state);
         HandlerRegistration::new(domain, DomainOf::Group(group), handler)
     }
 }
 
 impl Container {
-    /// Gives the page requests without PASID of all its groups to `handler`, those of groups that
-    /// join later included. A group that leaves takes its requests to its own domain again.
+    /// Gives the page requests without PASID of all groups of the container to `handler`, including
+    /// groups that join later. The page requests of a group that leaves belong to the group's own
+    /// domain again.
     ///
     /// # Errors
-    /// Somebody else has them.
+    /// The domain has a handler already.
     pub fn handle_page_requests(
         &self,
         handler: Arc<dyn PageRequestHandler>,

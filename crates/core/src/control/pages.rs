@@ -1,8 +1,8 @@
-//! Page requests: sorting, resolving, answering.
+//! Page requests: sorting into groups, resolving, answering.
 //!
-//! Each is a step that somebody calls: worker threads, a scheduler, an event loop. Resolving runs
-//! with no lock held, inside the gates that an access through the same bond would be inside of: that
-//! is what an unbind waits for, and why its drain never waits for a worker.
+//! Worker threads, a scheduler or an event loop call each step. A group is resolved with no lock
+//! held, inside the gates that an access through the same PASID entry or domain attachment would
+//! enter. An unbind waits for these gates, so its drain need not wait for a worker.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,19 +26,20 @@ use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid};
 
 impl Iommu {
-    /// Takes one request out of the queue and sorts it into its group. False where there was none.
-    /// Does not block.
+    /// Takes one request out of the page request queue and sorts it into its group. Returns false
+    /// where the queue is empty. Does not block.
     pub fn sort_page_request(&self) -> bool {
         let now = self.now();
         self.with_pages(|pages, actions| pages.sort(now, actions))
     }
 
-    /// Takes the group that is next to be resolved; `None` where none waits. Groups whose bond or
-    /// domain is gone are answered as invalid on the way. Does not block.
+    /// Takes the next group that can be resolved; `None` where no group waits. Groups whose PASID
+    /// entry or domain attachment is closed are answered as invalid on the way. Does not block.
     pub fn next_page_request_job(&self) -> Option<PageRequestJob> {
-        // The target's gate is entered under the lock with which a drain follows its closing: a
-        // drain finds a group in its queue, or waits for whoever has it. Otherwise a group could be
-        // pending when its unbind has returned.
+        // A drain takes the lock of the page requests after the target's gate was closed. This
+        // enters the gate under the same lock, so the drain either finds the group in its resolve
+        // queue or the gate waits for the job. Entered without the lock, a group could be pending
+        // after its unbind has returned.
         let mut refused = Vec::new();
         let group = self.with_pages(|pages, actions| {
             loop {
@@ -48,27 +49,27 @@ impl Iommu {
                 }
                 pages.answer(group.cookie, ResponseCode::InvalidRequest, false, actions);
                 pages.finish(group.key, actions);
-                // It may hold the last reference to its space, whose drop is foreign code: not
-                // under the lock.
+                // The group can hold the last reference to its space, whose drop is foreign code.
+                // It is dropped with the lock released.
                 refused.push(group);
             }
         })?;
         Some(PageRequestJob::new(self.clone(), group))
     }
 
-    /// Whether the page request queue has overflowed and takes nothing before it has been sorted
-    /// out.
+    /// Returns whether the page request queue has overflowed. It takes no request until those that
+    /// it holds have been sorted.
     pub fn page_queue_overflowed(&self) -> bool {
         self.with_pages(|pages, _| pages.has_overflowed())
     }
 
-    /// What happened to page requests so far.
+    /// Returns counts of the page requests so far, by their outcome.
     pub fn page_counts(&self) -> PageCounts {
         self.with_pages(|pages, _| pages.counts)
     }
 
-    /// Answers a group. Where the space has ended meanwhile, or its entry is gone, the device
-    /// learns that whatever the answer is. A refusal is logged unless it `is_logged` already.
+    /// Answers a group. A success becomes an invalid request where the space has ended or the PASID
+    /// entry has been closed meanwhile. A refusal is logged, unless it `is_logged` already.
     fn answer_group(
         &self,
         cookie: Cookie,
@@ -86,7 +87,7 @@ impl Iommu {
         if is_pending { Ok(()) } else { Err(AnswerError::NotPending { cookie }) }
     }
 
-    /// Who gets the page requests of a bond, where somebody wants them.
+    /// Returns the handler that the owner of a bond has set for its page requests.
     fn handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
         self.lock().bond(bond).and_then(|bond| bond.handler.clone())
     }
@@ -102,66 +103,68 @@ impl PageResponder for Inner {
     }
 }
 
-/// A group of page requests that is being resolved: between [`Iommu::next_page_request_job`] and
-/// [`run`](PageRequestJob::run) it is inside the gates that an unbind waits for.
+/// A page request group that is to be resolved. As long as it lives it is inside the gates that an
+/// unbind, a removal or a reset waits for.
 ///
-/// Dropping it without running it answers that the request is invalid.
+/// Its drop answers the group as invalid where it has not [run](PageRequestJob::run).
 #[must_use = "run it"]
 pub struct PageRequestJob {
     iommu: Iommu,
     group: ReadyPages,
-    /// Inside the device's gate too; where not, the device is gone or halted, and the group is
-    /// invalid.
+    /// The job is inside the device's gate. False where the device is removed or halted, and the
+    /// group is invalid.
     in_device: bool,
-    /// The event log says why the group is refused.
+    /// The reason of the refusal is in the event log.
     is_logged: bool,
     is_answered: bool,
 }
 
-/// Why a page cannot be had.
+/// Why a page could not be resolved.
 enum ResolveError {
     Refused(FaultReason),
+    /// The call of the host that failed, and its `errno`.
     Host(&'static str, Option<i32>),
 }
 
 impl PageRequestJob {
-    /// For a group whose target has been entered.
+    /// Makes the job of a group whose target's gate has been entered.
     fn new(iommu: Iommu, group: ReadyPages) -> Self {
         let in_device = group.device.gate.enter();
         Self { iommu, group, in_device, is_logged: false, is_answered: false }
     }
 
-    /// The device that asks.
+    /// The device that sent the requests.
     pub fn device(&self) -> Bdf {
         self.group.device.bdf()
     }
 
-    /// The requests, in the order in which they were sent; at least one.
+    /// The requests of the group, at least one, in the order in which they were sent.
     pub fn requests(&self) -> &[PageRequest] {
         &self.group.requests
     }
 
-    /// Resolves the group and answers it, or hands it to its owner. Blocks as long as the provider
-    /// takes; runs its resolvers, or the owner's handler.
+    /// Resolves the group and answers it, or hands it to the handler of its owner. Blocks while the
+    /// provider or the handler runs.
     pub fn run(mut self) {
         let _callback = InCallback::enter();
         let begun = self.iommu.now();
         let code = self.resolve();
-        self.record(begun, self.iommu.now());
+        self.record_times(begun, self.iommu.now());
         match code {
             Some(code) => self.answer(code),
             None => self.is_answered = true,
         }
     }
 
-    /// The response; `None` where the owner has the group.
+    /// Resolves the group or hands it to the handler of its owner. Returns the response; `None`
+    /// where the handler has the group and answers it.
     fn resolve(&mut self) -> Option<ResponseCode> {
         if !self.in_device {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.group.target {
             FaultTarget::Entry(entry) if entry.refusal().is_some() => {
-                self.refuse(self.group.requests[0], FaultReason::SpaceEnded);
+                self.log_refused(self.group.requests[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
             FaultTarget::Entry(entry) => self.iommu.handler_of(entry.bond),
@@ -173,7 +176,8 @@ impl PageRequestJob {
         }
     }
 
-    /// As [`resolve`](Self::resolve), by the owner.
+    /// Hands the group to the handler of its owner. Returns the response where the group is not
+    /// pending any more.
     fn hand_out(&self, handler: &dyn PageRequestHandler) -> Option<ResponseCode> {
         let cookie = self.group.cookie;
         if !self.iommu.with_pages(|pages, _| pages.hand_out(cookie)) {
@@ -190,7 +194,8 @@ impl PageRequestJob {
         None
     }
 
-    /// By the provider: all requests, in their order, up to the first that cannot be had.
+    /// Has the provider resolve the requests in their order, up to the first that it refuses.
+    /// Returns the response.
     fn resolve_pages(&mut self) -> ResponseCode {
         for index in 0..self.group.requests.len() {
             let request = self.group.requests[index];
@@ -204,12 +209,12 @@ impl PageRequestJob {
                 match resolved {
                     Ok(()) => {}
                     Err(ResolveError::Refused(reason)) => {
-                        self.refuse(request, reason);
+                        self.log_refused(request, reason);
                         return ResponseCode::InvalidRequest;
                     }
                     Err(ResolveError::Host(call, errno)) => {
-                        // Not a response failure: that would stop the device's requests for all its
-                        // spaces, at the wish of one.
+                        // Rejected: a response failure. It would end the page requests of the
+                        // device for all its spaces because one provider failed.
                         self.iommu.log(Event::HostFailure { device: self.device(), call, errno });
                         self.is_logged = true;
                         return ResponseCode::InvalidRequest;
@@ -220,6 +225,7 @@ impl PageRequestJob {
         ResponseCode::Success
     }
 
+    /// Resolves an IOVA through the mapping that holds it, inside the mapping's gate.
     fn resolve_mapped(
         &self,
         domain: &Domain,
@@ -238,15 +244,16 @@ impl PageRequestJob {
             return refused(FaultReason::Denied);
         }
         let address = mapping.address + (iova - mapping.range.first());
-        resolve(&*mapping.space, address, access.unprivileged())
+        resolve_in_space(&*mapping.space, address, access.unprivileged())
     }
 
-    /// Logs why a page cannot be had.
-    fn refuse(&mut self, request: PageRequest, reason: FaultReason) {
+    /// Logs why a page could not be resolved.
+    fn log_refused(&mut self, request: PageRequest, reason: FaultReason) {
         self.iommu.log_refused(&self.group.device, &request, reason);
         self.is_logged = true;
     }
 
+    /// Answers the group, once.
     fn answer(&mut self, code: ResponseCode) {
         self.is_answered = true;
         let first = self.group.requests.first();
@@ -256,12 +263,13 @@ impl PageRequestJob {
             address = first.map(|request| request.address), pages = self.group.requests.len(),
             %code, "page requests answered",
         );
-        // Where it is not pending any more it has been drained, or its device was reset or is gone:
-        // counted there.
+        // A group that is not pending any more was drained, or its device was reset or removed.
+        // That step has counted it.
         let _ = self.iommu.answer_group(self.group.cookie, code, self.is_logged);
     }
 
-    fn record(&self, begun: Option<Duration>, done: Option<Duration>) {
+    /// Records how long the group waited and how long it was resolved.
+    fn record_times(&self, begun: Option<Duration>, done: Option<Duration>) {
         let (FaultTarget::Entry(entry), Some(begun), Some(done)) =
             (&self.group.target, begun, done)
         else {
@@ -300,15 +308,20 @@ impl fmt::Debug for PageRequestJob {
     }
 }
 
+/// Resolves an address of a bound space, where the bond grants the access.
 fn resolve_bound(entry: &PasidEntry, address: u64, access: Access) -> Result<(), ResolveError> {
     if entry.grants(access) {
-        resolve(&*entry.record.space, address, access)
+        resolve_in_space(&*entry.record.space, address, access)
     } else {
         Err(ResolveError::Refused(FaultReason::NotGranted))
     }
 }
 
-fn resolve(space: &dyn AddressSpace, address: u64, access: Access) -> Result<(), ResolveError> {
+fn resolve_in_space(
+    space: &dyn AddressSpace,
+    address: u64,
+    access: Access,
+) -> Result<(), ResolveError> {
     space.resolve(address, access).map_err(|cause| match cause {
         StopCause::NotMapped => ResolveError::Refused(FaultReason::NotMapped),
         StopCause::NotPresent => ResolveError::Refused(FaultReason::NotPresent),

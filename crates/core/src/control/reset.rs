@@ -1,16 +1,20 @@
-//! Function resets.
+//! Function resets: the device is halted, its translations and page requests are forgotten, its
+//! invalidations complete.
+//!
+//! Resets of one device are counted, and can overlap. The last one that ends lets the device in
+//! again.
 
 use crate::api::error::ResetError;
 use crate::quiesce::callback;
 use crate::table::Device;
 
 impl Device {
-    /// Begins a function reset: nothing of the device gets through until the answer is dropped, and
-    /// with it any other reset of the device that was begun meanwhile.
+    /// Begins a function reset. No transaction of the device passes until the returned value is
+    /// dropped, and every other reset of the device that has begun meanwhile.
     ///
-    /// All invalidations to it are over, its page requests are forgotten on both sides, it forgets
-    /// its translations. Its bonds, and whether ATS and page requests are on, stay. Blocks
-    /// until its transactions under way are over, unless called from inside a callback.
+    /// The reset completes all invalidations of the device, forgets its page requests on both sides
+    /// and clears its ATC. Bonds stay, and ATS and page requests stay enabled. Blocks until the
+    /// transactions in flight are over, unless called from inside a callback.
     ///
     /// # Errors
     /// The device has been removed.
@@ -23,8 +27,8 @@ impl Device {
     }
 
     /// Begins a function reset as [`reset`](Self::reset) does, and does not wait for the
-    /// transactions under way: [`Reset::is_quiet`] tells when they are over. For event loops and
-    /// schedulers.
+    /// transactions in flight: [`Reset::is_quiet`] returns whether they are over. For event loops
+    /// and schedulers.
     ///
     /// # Errors
     /// The device has been removed.
@@ -34,6 +38,7 @@ impl Device {
             return Err(ResetError::Gone { device: device.bdf() });
         }
         iommu.with_invalidations(device, |queue, _, actions| {
+            // Where transactions are inside, `Reset::is_quiet` reads the gate.
             let _inside = device.gate.pause();
             let is_drained = device.services.translated.pause() == 0;
             queue.begin_reset(is_drained, actions);
@@ -48,38 +53,40 @@ impl Device {
         Ok(Reset { device: self.clone() })
     }
 
-    /// Whether the device was cut off because it did not answer; a reset ends that.
+    /// Returns whether the device was cut off because it did not complete invalidations. A reset
+    /// ends that.
     pub fn is_cut_off(&self) -> bool {
         self.record().services.invalidations.lock().is_cut_off()
     }
 }
 
-/// A function reset that is under way. Dropping it ends it; the last of those that were begun lets
-/// the device in again.
-#[must_use = "dropping it ends the reset"]
+/// A function reset that has begun. Its drop ends it. Where resets of the device overlap, the drop
+/// of the last one lets the device in again.
+#[must_use = "its drop ends the reset"]
 #[derive(Debug)]
 pub struct Reset {
     device: Device,
 }
 
 impl Reset {
-    /// Whether no transaction of the device is under way. Does not block.
+    /// Returns whether no transaction of the device is in flight. Does not block.
     pub fn is_quiet(&self) -> bool {
         let device = self.device.record();
         device.gate.is_drained() && device.services.translated.is_drained()
     }
 
-    /// Ends it, as a drop does.
+    /// Ends the reset, as the drop does.
     pub fn done(self) {}
 }
 
 impl Drop for Reset {
     fn drop(&mut self) {
         let device = self.device.record();
-        // What a device sent before it noticed the reset.
+        // Page requests can have arrived that the device sent before the reset reached it.
         let key = device.services.key;
-        self.device.iommu().with_pages(|pages, actions| pages.forget(key, false, actions));
-        self.device.iommu().with_invalidations(device, |queue, _, actions| {
+        let iommu = self.device.iommu();
+        iommu.with_pages(|pages, actions| pages.forget(key, false, actions));
+        iommu.with_invalidations(device, |queue, _, actions| {
             if !queue.end_reset() {
                 return;
             }
@@ -87,7 +94,7 @@ impl Drop for Reset {
             endpoint.reset();
             endpoint.is_in_reset = false;
             drop(endpoint);
-            self.device.iommu().complete_translated_drain(device, queue, actions);
+            iommu.complete_translated_drain(device, queue, actions);
             device.gate.resume();
         });
     }

@@ -1,10 +1,12 @@
-//! The blocked state, which ends all invalidations of a device: ATS off, reset, cut off, removed.
+//! ATS and PRI of a device: enabling, disabling, and the end of both with a removal.
 //!
-//! A blocked device gets no translated request through and forgets its translations before it is
-//! let in again, so nothing has to be awaited from it; that is where an invalidation goes that is
-//! never answered. Being blocked is decided under the lock of the device's
-//! [`InvalidationQueue`](crate::protocol::ats::invalidation), with its gates: there is no moment at which an
-//! invalidation finds it unblocked and its translated requests go on.
+//! A device is *blocked* while its ATS is off, and while it is in reset, cut off or removed. No
+//! translated request of a blocked device passes, and its ATC is cleared before it is unblocked. So
+//! blocking a device completes all its invalidations, also one that the device never answers.
+//!
+//! The lock of the device's [`InvalidationQueue`](crate::protocol::ats::invalidation) covers both
+//! the blocked state and the gate of the translated requests. An invalidation therefore never finds
+//! a blocked device whose translated requests still pass.
 
 use std::sync::Arc;
 
@@ -18,8 +20,9 @@ use crate::quiesce::{Change, callback};
 use crate::table::{Device, DeviceRecord, Iommu, PageDrain};
 
 impl Iommu {
-    /// A device has been taken out: nothing is sent to it any more, and nothing awaited from it.
-    /// Answers how many groups of page requests were answered.
+    /// Ends ATS and PRI of a removed device: no message is sent to it, and all its invalidations
+    /// complete. With `orderly` its pending page requests are answered. Returns how many page
+    /// request groups were answered.
     pub(super) fn end_services(&self, device: &Arc<DeviceRecord>, orderly: bool) -> usize {
         let mut answered = 0;
         self.stop_page_reception(device);
@@ -38,7 +41,7 @@ impl Iommu {
         answered
     }
 
-    /// Lets go of the last of a removed device's page requests.
+    /// Forgets the page requests of a removed device that have not been answered.
     pub(super) fn forget_pages(&self, device: &Arc<DeviceRecord>) {
         self.with_pages(|pages, actions| pages.forget(device.services.key, true, actions));
     }
@@ -49,7 +52,7 @@ impl Device {
     /// requests pass.
     ///
     /// # Errors
-    /// See [`ServiceError`]; nothing has changed then.
+    /// See [`ServiceError`]. A call that fails changes nothing.
     pub fn enable_ats(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.record());
         let bdf = device.bdf();
@@ -76,12 +79,12 @@ impl Device {
         })
     }
 
-    /// Disables address translation services: stops translated requests, waits for those under
-    /// way (unless called from inside a callback), and forgets all translations. Invalidations
-    /// that are under way are over with that.
+    /// Disables address translation services: refuses translated requests, clears the ATC, and
+    /// completes all invalidations of the device. Blocks until the translated requests in flight
+    /// are over, unless called from inside a callback.
     ///
     /// # Errors
-    /// The device uses page requests, which rest on it; or it was off.
+    /// Page requests, which need ATS, are enabled; or ATS was off.
     pub fn disable_ats(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.record());
         let bdf = device.bdf();
@@ -95,7 +98,8 @@ impl Device {
             }
             let is_drained = device.services.translated.pause() == 0;
             queue.disable(is_drained, actions);
-            // What is on its way is not kept: its request is forgotten.
+            // This also forgets the outstanding translation requests: a completion that arrives
+            // later is not cached.
             device.services.endpoint.lock().atc.reset();
             let all = PendingInvalidation::new(None, AlignedRange::ALL, change.waiter());
             queue.start(all, is_drained, None, actions);
@@ -109,12 +113,12 @@ impl Device {
         Ok(())
     }
 
-    /// Enables page requests. That does not end a response failure, nor does switching them off
-    /// before: only a [reset](Self::reset) of the device does (rule F2). In PCIe, too, Response
-    /// Failure is a status that Enable leaves as it is (PCIe 6.0, section 10.5.2.3).
+    /// Enables page requests. Neither this nor [`disable_pri`](Self::disable_pri) ends a response
+    /// failure; only a [reset](Self::reset) of the device does. In PCIe, too, Enable leaves the
+    /// status Response Failure as it is (PCIe 6.0, section 10.5.2.3).
     ///
     /// # Errors
-    /// See [`ServiceError`]; nothing has changed then.
+    /// See [`ServiceError`]. A call that fails changes nothing.
     pub fn enable_pri(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.record());
         let bdf = device.bdf();
@@ -122,8 +126,8 @@ impl Device {
             return Err(ServiceError::NoPri { device: bdf });
         };
         let allocation = capacity.min(iommu.config().page_requests_each);
-        // Both sides under the first lock: one that switches ATS off meanwhile comes before or
-        // drops.
+        // Held until both sides are enabled, as `disable_ats` holds it for its check and its
+        // change: ATS cannot be disabled between this check and the end of this function.
         let invalidations = device.services.invalidations.lock();
         if !invalidations.is_enabled() {
             return Err(ServiceError::AtsOff { device: bdf });
@@ -140,15 +144,15 @@ impl Device {
         Ok(())
     }
 
-    /// Disables page requests: none is taken any more, and what is pending is answered as
-    /// invalid, but for what is being resolved right now.
+    /// Disables page requests: none is accepted any more, and the pending groups are answered as
+    /// invalid, except for those that are being resolved.
     ///
     /// # Errors
-    /// It was off.
+    /// Page requests were disabled.
     pub fn disable_pri(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.record());
         {
-            // As it is switched on: of several at once one succeeds, and both sides agree.
+            // The lock of `enable_pri`: of concurrent calls one succeeds, and the two sides agree.
             let _invalidations = device.services.invalidations.lock();
             let mut endpoint = device.services.endpoint.lock();
             if !endpoint.interface.is_enabled() {
@@ -162,37 +166,37 @@ impl Device {
         Ok(())
     }
 
-    /// What happened to its translation cache.
+    /// Returns counts of the lookups and changes of the device's ATC.
     pub fn atc_counts(&self) -> AtcCounts {
         self.record().services.endpoint.lock().atc.counts
     }
 
-    /// How many translations it caches now.
+    /// Returns how many translations the ATC holds.
     pub fn atc_len(&self) -> usize {
         self.record().services.endpoint.lock().atc.len()
     }
 
-    /// Accesses that use a cached translation now.
+    /// Returns how many accesses use a translation of the ATC now.
     pub fn atc_in_use(&self) -> usize {
         self.record().services.endpoint.lock().atc.in_use()
     }
 
-    /// Groups of page requests that were sent as a whole and that have no response yet.
+    /// Returns how many page request groups were sent completely and have no response yet.
     pub fn groups_waiting(&self) -> usize {
         self.record().services.endpoint.lock().interface.unanswered()
     }
 
-    /// Invalidations that it has not completed.
+    /// Returns how many invalidations the device has not completed.
     pub fn outstanding_invalidations(&self) -> usize {
         self.record().services.invalidations.lock().outstanding()
     }
 
-    /// What happened to invalidations that were sent to it.
+    /// Returns counts of the invalidations that were sent to the device, by their outcome.
     pub fn invalidation_counts(&self) -> InvalidationCounts {
         self.record().services.invalidations.lock().counts
     }
 
-    /// What happened to its page requests, as it sees them.
+    /// Returns counts of the page requests of the device, as the device sees their outcome.
     pub fn page_request_counts(&self) -> InterfaceCounts {
         self.record().services.endpoint.lock().interface.counts
     }

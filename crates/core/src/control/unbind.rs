@@ -1,9 +1,10 @@
-//! Unbinding and the end of a space (rules U1 to U5).
+//! Unbinding and the end of a space.
 //!
-//! An unbind claims the bond, has the devices stop, closes the gates, and then waits until the bond
-//! is gone, unless it runs inside a callback (rule U3). Whoever takes the last thing out of a
-//! claimed bond (the last access out of a gate, the last handler) finishes it: so the one that
-//! waits and the one that does not go the same way.
+//! An unbind claims the bond, has the device models stop issuing the PASID, closes the gates of the
+//! PASID entries, and waits until the bond is gone, unless it runs inside a callback. The last step
+//! of a claimed bond (the last access that leaves a gate, the last handler that returns) finishes
+//! the bond, on the thread that makes that step. So an unbind that waits and one that does not take
+//! the same path.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,16 +21,16 @@ use crate::table::{BondKey, DeferredDrops, ExitState, Iommu, PasidEntry, Phase, 
 use crate::types::ids::{Bdf, PasidTag, SpaceId};
 use crate::types::range::AddrRange;
 
-/// What there is to close once a bond has been claimed.
+/// The PASID entries that are to be closed, and the device models that are to stop issuing their
+/// PASIDs first.
 #[derive(Default)]
 pub(super) struct Teardown {
     entries: SmallVec<[Arc<PasidEntry>; 1]>,
-    /// Models that are to stop issuing a PASID first.
     stops: Vec<(Arc<dyn DeviceOps>, PasidTag)>,
 }
 
 impl Teardown {
-    /// All of a claimed bond.
+    /// All PASID entries of a claimed bond.
     pub(super) fn of_bond(state: &mut State, key: BondKey) -> Self {
         let mut teardown = Self::default();
         if let Some(bond) = state.bond(key) {
@@ -38,7 +39,7 @@ impl Teardown {
         teardown
     }
 
-    /// One entry; the models of all devices behind its requester ID are to stop.
+    /// Adds an entry, and the models of all devices that share its requester ID.
     pub(super) fn add(&mut self, entry: &Arc<PasidEntry>) {
         self.entries.push(Arc::clone(entry));
         let tag = entry.record.tag;
@@ -46,66 +47,67 @@ impl Teardown {
             .extend(entry.requester.models.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
     }
 
-    /// The model of one device is to stop, and the entry stays.
+    /// Adds the model of one device, without the entry, which stays open.
     pub(super) fn add_stop_of(&mut self, device: Bdf, entry: &PasidEntry) {
         let models = entry.requester.models.read();
         let model = models.iter().find(|(of, _)| *of == device);
         self.stops.extend(model.map(|(_, ops)| (Arc::clone(ops), entry.record.tag)));
     }
 
-    /// The devices are gone: nobody is to be asked to stop.
-    pub(super) fn forget_stops(&mut self) {
+    /// Removes all models: none is asked to stop.
+    pub(super) fn clear_stops(&mut self) {
         self.stops.clear();
     }
 
-    /// Whether no access is left in any of them. Asked with the control lock held.
+    /// Returns whether all entries have been removed from their PASID tables, so that no access
+    /// through them is in flight. The caller holds the control lock.
     pub(super) fn is_over(&self, state: &mut State) -> bool {
         self.entries.iter().all(|entry| state.is_entry_removed(entry))
     }
 }
 
 impl Iommu {
-    /// The devices stop issuing, then the entries become non-present, then devices forget and page
-    /// requests are drained (rule U1). Answers how many accesses were in flight, and
-    /// how many groups of page requests were answered.
-    pub(super) fn stop_access(&self, teardown: &Teardown) -> (usize, usize) {
+    /// Has the device models stop issuing, then closes the entries. Returns how many accesses were
+    /// in flight and how many page request groups were answered.
+    pub(super) fn stop_and_close(&self, teardown: &Teardown) -> (usize, usize) {
         self.ask_to_stop(teardown);
         self.close_all(teardown)
     }
 
-    /// Has the models stop issuing.
+    /// Has the device models stop issuing the PASIDs of the entries.
     pub(super) fn ask_to_stop(&self, teardown: &Teardown) {
         if !teardown.stops.is_empty() {
             let _inside = InCallback::enter();
             for (ops, tag) in &teardown.stops {
-                // A model that panics has stopped in its own way; the unbind goes on.
+                // The unbind goes on where a model panics: the closed gates keep its requests out.
                 let _ = catch_unwind(AssertUnwindSafe(|| ops.stop_pasid(*tag)));
             }
         }
     }
 
-    /// Makes the entries non-present, and does what follows from that. Answers as
-    /// [`stop_access`](Self::stop_access).
+    /// Closes the entries: no access starts through them, the devices invalidate their
+    /// translations, and the page requests are drained. Returns the same as
+    /// [`stop_and_close`](Self::stop_and_close).
     pub(super) fn close_all(&self, teardown: &Teardown) -> (usize, usize) {
         let closed = teardown.entries.iter().map(|entry| self.close_entry(entry));
         closed.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     }
 
-    /// Unbinds on behalf of the owned value, which is going.
-    pub(crate) fn unbind(&self, key: BondKey) -> UnbindReport {
+    /// Unbinds for the owner of the bond, and waits until the bond is gone, unless inside a
+    /// callback.
+    pub(super) fn unbind(&self, key: BondKey) -> UnbindReport {
         self.unbind_and(key, !callback::inside())
     }
 
-    /// As [`unbind`](Self::unbind) from inside a callback: waits for nothing, wherever it is
-    /// called.
-    pub(crate) fn begin_unbind(&self, key: BondKey) -> UnbindReport {
+    /// Unbinds for the owner of the bond and does not wait.
+    pub(super) fn begin_unbind(&self, key: BondKey) -> UnbindReport {
         self.unbind_and(key, false)
     }
 
     fn unbind_and(&self, key: BondKey, wait: bool) -> UnbindReport {
         let mut report = UnbindReport { deferred: !wait, ..UnbindReport::default() };
-        // Declared first, dropped last: dropping the unused handler runs foreign code, which may
-        // take its time or panic. Access has stopped by then.
+        // Declared before the others, so dropped after them: the drop of an unused handler runs
+        // foreign code, which can block or panic. No new access starts by then.
         let mut drops = DeferredDrops::default();
         let mut state = self.lock();
         let claimed = state.begin_closing(key, &mut drops);
@@ -115,13 +117,14 @@ impl Iommu {
             teardown = Teardown::of_bond(&mut state, key);
         }
         if !claimed {
-            // A removal has claimed it and is asking the device to stop. It is waited for, or in a
-            // callback not even that: access stops here and now.
-            teardown.forget_stops();
+            // The removal of the device has claimed the bond, and asks the model to stop. An unbind
+            // that waits leaves the entries to the removal. One that is deferred closes them, so
+            // that no access starts after it.
+            teardown.clear_stops();
         }
         self.unlock(state);
         report.already_ended = !claimed;
-        (report.drained, report.page_groups) = self.stop_access(&teardown);
+        (report.drained, report.page_groups) = self.stop_and_close(&teardown);
         if !report.deferred {
             self.run_exit(key);
             self.wait_until(|state| state.is_gone(key));
@@ -139,13 +142,13 @@ impl Iommu {
         report
     }
 
-    /// Whether nothing of a bond is left.
-    pub(crate) fn bond_is_gone(&self, key: BondKey) -> bool {
+    /// Returns whether a bond is gone: it has no PASID entry, no handler and no PASID.
+    pub(super) fn bond_is_gone(&self, key: BondKey) -> bool {
         self.lock().is_gone(key)
     }
 
-    /// The times of a bond's faults, of all its devices.
-    pub(crate) fn fault_times(&self, key: BondKey) -> FaultTimes {
+    /// Returns the times of a bond's faults, merged over all its devices.
+    pub(super) fn fault_times(&self, key: BondKey) -> FaultTimes {
         let mut state = self.lock();
         let Some(bond) = state.bond(key) else { return FaultTimes::default() };
         let mut times = bond.times.as_deref().cloned().unwrap_or_default();
@@ -157,13 +160,15 @@ impl Iommu {
         times
     }
 
-    pub(crate) fn bond_is_live(&self, key: BondKey) -> bool {
+    /// Returns whether a bond is live and its space has not ended.
+    pub(super) fn bond_is_live(&self, key: BondKey) -> bool {
         self.lock()
             .bond(key)
             .is_some_and(|bond| bond.phase == Phase::Live && !bond.record.has_ended())
     }
 
-    /// A space has ended: stops all access to it and answers the exit handlers that are to run.
+    /// Ends a space: no access to it starts from here on, and no access through cached translations
+    /// is in flight when this returns. Returns the exit handlers that the provider has to run.
     pub(super) fn space_ended(self, space: SpaceId, reason: EndReason) -> ExitWork {
         let mut state = self.lock();
         let iotlb = state.iotlb_of(space);
@@ -180,8 +185,9 @@ impl Iommu {
         ExitWork::new(move || queued.into_iter().for_each(|key| self.run_exit(key)))
     }
 
-    /// Runs the bond's exit handler where it is queued. Both the provider's thread and an unbind
-    /// that does not want to wait for it come here; one of them gets it.
+    /// Runs the bond's exit handler where it is queued. The provider's thread and an unbind that
+    /// would otherwise wait for that thread both call this. One of them takes the handler, under
+    /// the control lock.
     fn run_exit(&self, key: BondKey) {
         let mut state = self.lock();
         let Some(bond) = state.bond(key) else { return };
@@ -191,7 +197,7 @@ impl Iommu {
         let record = Arc::clone(&bond.record);
         let reason =
             state.spaces.get(&record.id).and_then(|space| space.end).unwrap_or(EndReason::Closed);
-        drop(state);
+        self.unlock(state);
         let end = BondEnd { space: record.id, pasid: record.tag.pasid, reason };
         let inside = InCallback::enter();
         if catch_unwind(AssertUnwindSafe(|| handler(&end))).is_err() {

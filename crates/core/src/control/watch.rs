@@ -1,4 +1,5 @@
-//! Making an IOMMU, and what providers tell it.
+//! The constructors of an IOMMU, and the watcher by which providers report changes and the end of a
+//! space.
 
 use std::sync::{Arc, Weak};
 
@@ -11,7 +12,8 @@ use crate::table::{Inner, Iommu};
 use crate::types::ids::SpaceId;
 use crate::types::range::AddrRange;
 
-/// What providers hold: it does not keep the system alive.
+/// The IOMMU as providers hold it. The reference is weak, so a provider does not keep the IOMMU
+/// alive; once the IOMMU is dropped, reports do nothing.
 struct Watcher(Weak<Inner>);
 
 impl SpaceWatcher for Watcher {
@@ -27,13 +29,13 @@ impl SpaceWatcher for Watcher {
 }
 
 impl Iommu {
-    /// An IOMMU without devices over `topology`. It has no clock: nothing times out, and the times
-    /// of faults are not kept.
+    /// Makes an IOMMU without devices over `topology`. It has no clock: no invalidation and no page
+    /// request times out, and no times of faults are recorded.
     pub fn new(topology: Arc<dyn Topology>, config: IommuConfig) -> Self {
         Self::with_watcher(topology, config, None, |inner| Arc::new(Watcher(inner)))
     }
 
-    /// As [`new`](Self::new), with a clock.
+    /// Makes an IOMMU as [`new`](Self::new) does, with a clock.
     pub fn with_clock(
         topology: Arc<dyn Topology>,
         config: IommuConfig,

@@ -1,9 +1,9 @@
 //! Threads that sort and resolve page requests.
 //!
-//! The number is a setting. Groups of one space are resolved one at a time, so a slow space holds
-//! one thread at the most; where slow spaces hold all of them and others wait, more threads are
-//! started, up to a bound that is a setting too (rule S3). They end when they have had nothing to
-//! do for a while.
+//! Groups of one space are resolved one at a time, so a slow space occupies at most one thread. A
+//! supervisor starts additional threads while slow spaces occupy all threads and a group of another
+//! space waits, up to a limit. An additional thread ends when it has been idle for a while. Both
+//! the number of permanent threads and the limit are settings.
 
 use std::fmt;
 use std::io;
@@ -18,19 +18,20 @@ use sva_sync::{Condvar, Mutex};
 use crate::api::event::Event;
 use crate::table::Iommu;
 
-/// For how long no group may be finished, while all threads are busy and a group waits, before
-/// another thread is started.
-const STUCK: Duration = Duration::from_millis(5);
-/// After how long an additional thread that has nothing to do ends.
-const IDLE: Duration = Duration::from_millis(500);
+/// A thread is added when a group waits, all threads are busy, and none has finished a group for
+/// this long.
+const STALL_LIMIT: Duration = Duration::from_millis(5);
+/// An additional thread ends after it has been idle for this long.
+const IDLE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Settings of [`Workers`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerConfig {
-    /// Threads that are always there: 1 or more.
+    /// The number of permanent threads: 1 or more.
     pub threads: usize,
-    /// Threads that there may be while slow spaces hold the others.
+    /// The largest number of threads, including those that are added while slow spaces occupy the
+    /// others.
     pub most: usize,
 }
 
@@ -47,51 +48,55 @@ impl WorkerConfig {
 }
 
 impl Default for WorkerConfig {
-    /// Two threads, and 64 at the most.
+    /// Two permanent threads, and at most 64.
     fn default() -> Self {
         Self { threads: 2, most: 64 }
     }
 }
 
-/// Threads that work for an [`Iommu`]. Dropping it has them finish what they are at, and ends them;
-/// page requests then wait for somebody else to resolve them.
-#[must_use = "dropping it ends the threads"]
+/// Threads that sort and resolve the page requests of an [`Iommu`]. The drop waits for the groups
+/// that are being resolved and ends the threads; other page requests then wait for another caller
+/// of [`next_page_request_job`](Iommu::next_page_request_job).
+#[must_use = "its drop ends the threads"]
 pub struct Workers {
     pool: Arc<Pool>,
     supervisor: Option<JoinHandle<()>>,
 }
 
+/// The state that the threads share.
 struct Pool {
     iommu: Iommu,
     config: WorkerConfig,
-    stop: AtomicBool,
+    is_stopping: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Threads that run now.
     running: AtomicUsize,
-    finished: AtomicU64,
-    /// With `threads`: it is time to end.
-    over: Condvar,
+    /// Groups that have been resolved.
+    resolved: AtomicU64,
+    /// Signalled, with `threads`, when `is_stopping` has been set.
+    stopping: Condvar,
 }
 
 impl Workers {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The system has no room for a thread; those that were started have ended.
+    /// The system could not start a thread. The threads that were started have ended.
     pub fn start(iommu: &Iommu, config: WorkerConfig) -> io::Result<Self> {
         let threads = config.threads.max(1);
         let config = WorkerConfig { threads, most: config.most.max(threads) };
         let pool = Arc::new(Pool {
             iommu: iommu.clone(),
             config,
-            stop: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
             threads: Mutex::default(),
             running: AtomicUsize::new(0),
-            finished: AtomicU64::new(0),
-            over: Condvar::new(),
+            resolved: AtomicU64::new(0),
+            stopping: Condvar::new(),
         });
         let mut workers = Self { pool: Arc::clone(&pool), supervisor: None };
         for _ in 0..threads {
-            pool.add(None)?;
+            pool.start_thread(None)?;
         }
         workers.supervisor = Some(
             thread::Builder::new()
@@ -101,7 +106,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Threads that there are now.
+    /// Returns how many threads run now.
     pub fn threads(&self) -> usize {
         self.pool.running.load(Ordering::Relaxed)
     }
@@ -109,15 +114,16 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.pool.stop.store(true, Ordering::Release);
+        self.pool.is_stopping.store(true, Ordering::Release);
         self.pool.iommu.wake_all_workers();
-        self.pool.end_pause();
-        // First the supervisor, which starts no thread any more once it has ended.
+        self.pool.wake_supervisor();
+        // The supervisor is joined first: once it has ended, no thread is started.
         let supervisor = self.supervisor.take();
         let threads =
             supervisor.into_iter().chain(std::iter::from_fn(|| self.pool.threads.lock().pop()));
         for thread in threads {
-            // What a thread of the pool drops may hold the pool: it cannot wait for itself.
+            // A value that a thread of the pool drops can hold the `Workers`. The thread cannot
+            // join itself.
             if thread.thread().id() != thread::current().id() {
                 let _ = thread.join();
             }
@@ -126,14 +132,15 @@ impl Drop for Workers {
 }
 
 impl Pool {
-    /// Starts a thread; one with a limit ends after it has been idle for so long.
-    fn add(self: &Arc<Self>, idle: Option<Duration>) -> io::Result<()> {
+    /// Starts a thread. With `idle_limit` it ends after it has been idle for that long.
+    fn start_thread(self: &Arc<Self>, idle_limit: Option<Duration>) -> io::Result<()> {
         let pool = Arc::clone(self);
         self.running.fetch_add(1, Ordering::Relaxed);
         let started = thread::Builder::new().name("sva-worker".to_owned()).spawn(move || {
-            pool.work(idle);
+            pool.work(idle_limit);
             pool.running.fetch_sub(1, Ordering::Relaxed);
-            // It counted as idle until now: what came meanwhile may have been left to it.
+            // The thread counted as idle until now, so a request that came meanwhile can have woken
+            // this thread and no other.
             pool.iommu.wake_worker();
         });
         match started {
@@ -150,67 +157,77 @@ impl Pool {
         }
     }
 
-    fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
     }
 
-    fn work(&self, idle: Option<Duration>) {
-        while !self.is_over() {
+    /// Sorts and resolves page requests until the pool stops or the idle limit has passed.
+    fn work(&self, idle_limit: Option<Duration>) {
+        while !self.is_stopping() {
             while self.iommu.sort_page_request() {}
-            if let Some(work) = self.iommu.next_page_request_job() {
-                // Others have their turn meanwhile, or a supervisor learns that there is nobody for
-                // it.
+            if let Some(job) = self.iommu.next_page_request_job() {
+                // Another group can wait. This wakes an idle worker for it, or the supervisor where
+                // no worker is idle.
                 self.iommu.wake_worker();
-                // A provider that panics has had its turn: the drop of the work has answered its
-                // group, and the thread goes on for the others (rule S3).
-                if catch_unwind(AssertUnwindSafe(|| work.run())).is_err() {
+                // Where a provider panics, the drop of the job answers the group. The thread goes
+                // on with the groups of other spaces.
+                if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
                     tracing::error!(
                         "a page request was answered as invalid: its resolver panicked"
                     );
                 }
-                self.finished.fetch_add(1, Ordering::Relaxed);
-            } else if !self.iommu.await_page_work(idle, || self.is_over()) && idle.is_some() {
+                self.resolved.fetch_add(1, Ordering::Relaxed);
+            } else if !self.iommu.await_page_work(idle_limit, || self.is_stopping())
+                && idle_limit.is_some()
+            {
                 return;
             }
         }
     }
 
-    /// Starts threads while all are stuck and somebody waits.
+    /// Starts a thread each time that all threads are busy with slow spaces and a group waits.
     fn supervise(self: &Arc<Self>) {
-        let mut told = false;
-        while !self.is_over() {
-            self.iommu.await_backlog(|| self.is_over());
-            let before = self.finished.load(Ordering::Relaxed);
-            self.pause();
-            if self.finished.load(Ordering::Relaxed) != before {
+        let mut is_exhaustion_logged = false;
+        while !self.is_stopping() {
+            self.iommu.await_backlog(|| self.is_stopping());
+            let before = self.resolved.load(Ordering::Relaxed);
+            self.wait_for_stall();
+            if self.resolved.load(Ordering::Relaxed) != before {
                 continue;
             }
-            // Nobody else does: what is queued behind a slow space may be another's.
+            // All workers are busy, so the supervisor sorts the queue: a request of another space
+            // can be behind those of a slow one.
             while self.iommu.sort_page_request() {}
-            if !self.iommu.has_stuck_work() || self.is_over() {
+            if !self.iommu.has_stuck_work() || self.is_stopping() {
                 continue;
             }
             let running = self.running.load(Ordering::Relaxed);
-            if running < self.config.most && self.add(Some(IDLE)).is_ok() {
-                tracing::debug!(threads = running + 1, "slow spaces hold all workers: one more");
-            } else if !std::mem::replace(&mut told, true) {
-                tracing::warn!(threads = running, "slow spaces hold all workers: the others wait");
+            if running < self.config.most && self.start_thread(Some(IDLE_LIMIT)).is_ok() {
+                tracing::debug!(
+                    threads = running + 1,
+                    "slow spaces occupy all workers: a thread was added"
+                );
+            } else if !std::mem::replace(&mut is_exhaustion_logged, true) {
+                tracing::warn!(
+                    threads = running,
+                    "slow spaces occupy all workers: other page requests wait"
+                );
                 self.iommu.log(Event::WorkersExhausted { threads: running });
             }
         }
     }
 
-    /// Gives the threads time to get on.
-    fn pause(&self) {
+    /// Waits for the stall limit, or until the pool stops.
+    fn wait_for_stall(&self) {
         let threads = self.threads.lock();
-        if !self.is_over() {
-            let _ = self.over.wait_timeout(threads, STUCK);
+        if !self.is_stopping() {
+            let _ = self.stopping.wait_timeout(threads, STALL_LIMIT);
         }
     }
 
-    fn end_pause(&self) {
+    fn wake_supervisor(&self) {
         let _threads = self.threads.lock();
-        self.over.notify_all();
+        self.stopping.notify_all();
     }
 }
 

@@ -20,8 +20,8 @@ pub(crate) struct SpaceRecord {
 }
 
 impl SpaceRecord {
-    /// Makes the record. `table` is called if the space can be accessed in place and its provider is
-    /// synchronous: a change of the space waits for the accesses through the old translation.
+    /// Makes the record. `table` is called if the space can be accessed in place and its provider
+    /// is synchronous: a change of the space waits for the accesses through the old translation.
     pub(crate) fn new(
         space: &Arc<dyn AddressSpace>,
         tag: PasidTag,

@@ -1,6 +1,7 @@
 //! Domains: transactions without a PASID.
 
 use loom::thread;
+use sva_core::container::Unmapped;
 use sva_core::*;
 
 use crate::support::*;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use loom::thread;
+use sva_core::link::DirectLink;
 use sva_core::pri::ResponseCode;
 use sva_core::*;
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::{AlignedRange, PAGE};
+use sva_core::ats::{AlignedRange, PAGE, Translation};
+use sva_core::port::HostFailure;
+use sva_core::space::{Invalidation, SpaceEnded, WatchToken};
 use sva_core::*;
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicUsize, Ordering};

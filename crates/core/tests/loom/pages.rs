@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use loom::thread;
+use sva_core::link::DirectLink;
 use sva_core::pri::{AnswerError, GroupOutcome, PageRequestGroup, ResponseCode};
 use sva_core::*;
 use sva_sync::Mutex;

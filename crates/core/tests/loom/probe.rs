@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use sva_core::ats::AlignedRange;
+use sva_core::ats::{AlignedRange, Translation};
+use sva_core::port::HostFailure;
+use sva_core::space::{Invalidation, NoSuchFrame, SpaceEnded, WatchToken};
 use sva_core::*;
 use sva_sync::Mutex;
 

@@ -8,9 +8,10 @@ use std::time::Duration;
 use loom::model::Builder;
 use sva_core::Topology;
 use sva_core::ats::PAGE;
+use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_core::pri::{PageRequestGroup, PageRequestHandler};
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
+    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Version,
 };
 use sva_core::*;
 use sva_sync::Mutex;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use loom::thread;
+use sva_core::link::{DirectLink, ToDevice};
 use sva_core::*;
 
 use crate::support::*;

@@ -1,11 +1,12 @@
-//! Kernels that compare: buffer with buffer, buffer with pattern.
+//! The kernels that compare: buffer with buffer, buffer with pattern.
 
-use super::copy::{forward, repeat};
-use super::{End, Progress, Scratch};
-use crate::access::{Halt, JobPort, Part};
+use super::copy::{fill_with_pattern, read_chunks};
+use super::outcome::{End, Progress};
+use super::scratch::Scratch;
+use crate::job::{JobAccess, TransferCause, Transferred};
 
 pub(super) fn buffers(
-    access: &JobPort<'_>,
+    access: &JobAccess<'_>,
     scratch: &mut Scratch,
     buffers: [u64; 2],
     len: u32,
@@ -13,22 +14,22 @@ pub(super) fn buffers(
 ) -> Progress {
     let Scratch { first, second } = scratch;
     let mut differs = false;
-    let (done, halt) = forward(access, first, buffers[0], len, |at, bytes| {
+    let (done, cause) = read_chunks(access, first, buffers[0], len, |at, bytes| {
         let other = &mut second[..bytes.len()];
         let read = access.read(buffers[1] + u64::from(at), other);
         match first_difference(&bytes[..read.done], &other[..read.done]) {
             Some(equal) => {
                 differs = true;
-                Part { done: equal, halt: None }
+                Transferred::all(equal)
             }
             None => read,
         }
     });
-    judged(done, differs, halt, expected)
+    conclude(done, differs, cause, expected)
 }
 
 pub(super) fn pattern(
-    access: &JobPort<'_>,
+    access: &JobAccess<'_>,
     scratch: &mut Scratch,
     source: u64,
     pattern: [u8; 8],
@@ -36,21 +37,26 @@ pub(super) fn pattern(
     expected: Option<u8>,
 ) -> Progress {
     let Scratch { first, second } = scratch;
-    let wanted = repeat(second, pattern, len);
+    let wanted = fill_with_pattern(second, pattern, len);
     let mut differs = false;
-    let (done, halt) = forward(access, first, source, len, |_, bytes| {
+    let (done, cause) = read_chunks(access, first, source, len, |_, bytes| {
         let difference = first_difference(bytes, &wanted[..bytes.len()]);
         differs = difference.is_some();
-        Part { done: difference.unwrap_or(bytes.len()), halt: None }
+        Transferred::all(difference.unwrap_or(bytes.len()))
     });
-    judged(done, differs, halt, expected)
+    conclude(done, differs, cause, expected)
 }
 
-/// A difference that was found stands, also where a fault lies behind it.
-fn judged(done: u32, differs: bool, halt: Option<Halt>, expected: Option<u8>) -> Progress {
+/// A difference that was found is the result, even if a fault lies behind it.
+fn conclude(
+    done: u32,
+    differs: bool,
+    cause: Option<TransferCause>,
+    expected: Option<u8>,
+) -> Progress {
     let result = u8::from(differs);
-    if !differs && halt.is_some() {
-        return Progress::up_to(done, halt);
+    if !differs && cause.is_some() {
+        return Progress::up_to(done, cause);
     }
     let end = if expected.is_none_or(|expected| expected == result) {
         End::Success
@@ -60,11 +66,11 @@ fn judged(done: u32, differs: bool, halt: Option<Halt>, expected: Option<u8>) ->
     Progress { done, result, value: 0, end }
 }
 
-/// Where two buffers of one length differ first.
+/// The first index at which two buffers of one length differ.
 fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
     const BLOCK: usize = 4096;
-    // Whole blocks first: comparing slices for equality is several times faster than looking for
-    // the place.
+    // Whole blocks first: to compare slices for equality is several times faster than to search for
+    // the first byte that differs.
     let block = a.chunks(BLOCK).zip(b.chunks(BLOCK)).position(|(a, b)| a != b)? * BLOCK;
     a[block..].iter().zip(&b[block..]).position(|(a, b)| a != b).map(|at| block + at)
 }

@@ -1,39 +1,32 @@
 //! The two CRC kernels.
 //!
-//! The polynomial is that of CRC32C. The seed is inverted and reflected before, the result after,
-//! and each byte is taken least significant bit first, unless the flags say otherwise (section
-//! 8.3.10). The `crc32c` crate works on the reflected form and inverts at both ends, so that each
-//! flag turns into a change of its input or output: with seed 0 and no flags the two agree.
+//! The polynomial is that of CRC32C. Unless the flags say otherwise, the seed is inverted and
+//! reflected before the computation, the result after it, and each byte is taken least significant
+//! bit first (section 8.3.10). The `crc32c` crate works on the reflected form and inverts at both
+//! ends. So each flag becomes a change of the crate's input or output; with seed 0 and no flags
+//! there is none.
 
-use super::copy::forward;
-use super::{Progress, Scratch};
-use crate::access::{JobPort, Part};
+use super::copy::read_chunks;
+use super::operation::CrcParameters;
+use super::outcome::Progress;
+use super::scratch::Scratch;
+use crate::job::{JobAccess, TransferCause, Transferred};
 use crate::spec::crc_flag;
 
-/// How a CRC is to be computed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CrcRule {
-    pub(super) seed: u32,
-    /// Read the seed from here instead.
-    pub(super) seed_address: Option<u64>,
-    /// [`crc_flag`].
-    pub(super) flags: u8,
-}
-
-/// A CRC under way, in the crate's form.
+/// A CRC that is being computed, in the form that the `crc32c` crate takes.
 struct Crc {
     sum: u32,
-    rule: CrcRule,
+    flags: u8,
 }
 
 impl Crc {
-    fn new(rule: CrcRule, seed: u32) -> Self {
-        let bypass = rule.flags & crc_flag::BYPASS_INVERSION != 0;
-        Self { sum: if bypass { !seed.reverse_bits() } else { seed }, rule }
+    fn new(flags: u8, seed: u32) -> Self {
+        let bypass = flags & crc_flag::BYPASS_INVERSION != 0;
+        Self { sum: if bypass { !seed.reverse_bits() } else { seed }, flags }
     }
 
     fn update(&mut self, bytes: &[u8]) {
-        if self.rule.flags & crc_flag::BYPASS_DATA_REFLECTION == 0 {
+        if self.flags & crc_flag::BYPASS_DATA_REFLECTION == 0 {
             self.sum = crc32c::crc32c_append(self.sum, bytes);
             return;
         }
@@ -47,61 +40,62 @@ impl Crc {
     }
 
     fn value(&self) -> u32 {
-        let bypass = self.rule.flags & crc_flag::BYPASS_INVERSION != 0;
+        let bypass = self.flags & crc_flag::BYPASS_INVERSION != 0;
         if bypass { (!self.sum).reverse_bits() } else { self.sum }
     }
 }
 
 pub(super) fn generate(
-    access: &JobPort<'_>,
+    access: &JobAccess<'_>,
     scratch: &mut Scratch,
     source: u64,
     len: u32,
-    rule: CrcRule,
+    parameters: CrcParameters,
 ) -> Progress {
-    run(access, scratch, source, len, rule, |_, bytes| Part { done: bytes.len(), halt: None })
+    compute(access, scratch, source, len, parameters, |_, bytes| Transferred::all(bytes.len()))
 }
 
 pub(super) fn copy(
-    access: &JobPort<'_>,
+    access: &JobAccess<'_>,
     scratch: &mut Scratch,
     source: u64,
     destination: u64,
     len: u32,
-    rule: CrcRule,
+    parameters: CrcParameters,
 ) -> Progress {
-    run(access, scratch, source, len, rule, |at, bytes| {
+    compute(access, scratch, source, len, parameters, |at, bytes| {
         access.write(destination + u64::from(at), bytes)
     })
 }
 
-/// The CRC of the bytes that `sink` took. After a partial completion it is the seed to go on with.
-fn run(
-    access: &JobPort<'_>,
+/// Computes the CRC of the bytes that `sink` takes. After a partial completion it is the seed for
+/// the rest.
+fn compute(
+    access: &JobAccess<'_>,
     scratch: &mut Scratch,
     source: u64,
     len: u32,
-    rule: CrcRule,
-    mut sink: impl FnMut(u32, &[u8]) -> Part,
+    parameters: CrcParameters,
+    mut sink: impl FnMut(u32, &[u8]) -> Transferred,
 ) -> Progress {
-    let seed = match seed(access, rule) {
+    let seed = match seed(access, parameters) {
         Ok(seed) => seed,
-        Err(part) => return Progress::up_to(0, part.halt),
+        Err(cause) => return Progress::up_to(0, Some(cause)),
     };
-    let mut crc = Crc::new(rule, seed);
-    let (done, halt) = forward(access, &mut scratch.first, source, len, |at, bytes| {
+    let mut crc = Crc::new(parameters.flags, seed);
+    let (done, cause) = read_chunks(access, &mut scratch.first, source, len, |at, bytes| {
         let taken = sink(at, bytes);
         crc.update(&bytes[..taken.done]);
         taken
     });
-    Progress { value: crc.value(), ..Progress::up_to(done, halt) }
+    Progress { value: crc.value(), ..Progress::up_to(done, cause) }
 }
 
-fn seed(access: &JobPort<'_>, rule: CrcRule) -> Result<u32, Part> {
-    let Some(address) = rule.seed_address else { return Ok(rule.seed) };
+fn seed(access: &JobAccess<'_>, parameters: CrcParameters) -> Result<u32, TransferCause> {
+    let Some(address) = parameters.seed_address else { return Ok(parameters.seed) };
     let mut seed = [0; 4];
-    let read = access.read(address, &mut seed);
-    if read.halt.is_some() { Err(read) } else { Ok(u32::from_le_bytes(seed)) }
+    access.read(address, &mut seed).all_or_nothing()?;
+    Ok(u32::from_le_bytes(seed))
 }
 
 #[cfg(all(test, not(loom)))]
@@ -139,13 +133,15 @@ mod tests {
         // shows the descriptor semantics of the DSA specification; no rule of the contract
         #[test]
         fn every_combination_of_flags_equals_the_bitwise_definition(
-            seed: u32, data in proptest::collection::vec(any::<u8>(), 0..1200), cut in 0usize..1200, flags in (0u8..4).prop_map(|n| n << 1)
+            seed: u32,
+            data in proptest::collection::vec(any::<u8>(), 0..1200),
+            cut in 0usize..1200,
+            flags in (0u8..4).prop_map(|n| n << 1),
         ) {
-            let rule = CrcRule { seed, seed_address: None, flags };
-            let mut crc = Crc::new(rule, seed);
+            let mut crc = Crc::new(flags, seed);
             let (head, tail) = data.split_at(cut.min(data.len()));
             crc.update(head);
-            let mut rest = Crc::new(rule, crc.value());
+            let mut rest = Crc::new(flags, crc.value());
             rest.update(tail);
             prop_assert_eq!(rest.value(), reference(seed, &data, flags));
         }

@@ -1,49 +1,33 @@
-//! Descriptors into operations: the only place that looks at a descriptor's fields (rule S2).
+//! Decodes descriptors into operations. No other module of the mover reads the fields of the
+//! operation, so everything that a process can write there is checked here.
 //!
-//! The checks stand in one order, so that a descriptor with several mistakes has one status:
+//! The order of the checks is fixed, so that a descriptor with several mistakes has one status:
 //! completion alignment, opcode, flags, privilege, reserved fields, interrupt handle, sizes,
-//! ranges, alignment, overlap. What passes has ranges that do not wrap and sizes within the mover's
-//! limits.
+//! ranges, alignment, overlap.
 
 use sva_core::AddrRange;
 
-use super::DataMoverConfig;
-use super::crc::CrcRule;
+use super::config::DataMoverConfig;
+use super::operation::{CrcParameters, Operation};
 use crate::spec::{
     CompletionRecord, DELTA_MAX_TRANSFER, DELTA_MIN_RECORD, DeltaEntry, Descriptor, Flags, Opcode,
     Status, crc_flag,
 };
 
-/// Where a descriptor was found.
+/// Where a descriptor comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Submitted by itself.
-    Queue,
-    /// In a batch.
+pub(super) enum Origin {
+    /// Submitted to the work queue.
+    WorkQueue,
+    /// In the list of a batch.
     Batch,
-}
-
-/// A sound descriptor.
-#[derive(Debug)]
-pub(super) enum Operation {
-    NoOp,
-    Batch { list: u64, count: u32 },
-    Move { source: u64, destination: u64, len: u32 },
-    Fill { pattern: [u8; 8], destination: u64, len: u32 },
-    Compare { first: u64, second: u64, len: u32, expected: Option<u8> },
-    ComparePattern { source: u64, pattern: [u8; 8], len: u32, expected: Option<u8> },
-    CreateDelta { sources: [u64; 2], len: u32, record: u64, max: u32, expected: Option<u8> },
-    ApplyDelta { record: u64, record_len: u32, destination: u64, len: u32 },
-    Dualcast { source: u64, destinations: [u64; 2], len: u32 },
-    Crc { source: u64, len: u32, rule: CrcRule },
-    CopyCrc { source: u64, destination: u64, len: u32, rule: CrcRule },
 }
 
 /// Why a descriptor is not executed.
 #[derive(Debug)]
 pub(super) struct Rejection {
     pub(super) status: Status,
-    /// Those that are reserved, for [`Status::INVALID_FLAGS`].
+    /// The flags that are invalid, for [`Status::INVALID_FLAGS`].
     pub(super) flags: Flags,
 }
 
@@ -53,23 +37,23 @@ impl From<Status> for Rejection {
     }
 }
 
-fn ensure(sound: bool, otherwise: Status) -> Result<(), Rejection> {
-    if sound { Ok(()) } else { Err(otherwise.into()) }
+fn ensure(valid: bool, otherwise: Status) -> Result<(), Rejection> {
+    if valid { Ok(()) } else { Err(otherwise.into()) }
 }
 
-/// Flags that every operation has.
+/// Flags that every operation accepts.
 const COMMON: Flags = Flags::new()
     .with_completion_valid(true)
     .with_request_completion(true)
     .with_request_interrupt(true)
     .with_completion_steering(true)
     .with_completion_class(true);
-/// Flags of operations with one, two, three addresses.
+/// Flags that operations with one, two, three addresses accept.
 const ONE: Flags = COMMON.with_block_on_fault(true).with_address_1_class(true);
 const TWO: Flags = ONE.with_address_2_class(true);
 const THREE: Flags = TWO.with_address_3_class(true);
 
-/// Flags of operations that write to a destination.
+/// Adds the flags that operations with a destination accept.
 const fn writing(flags: Flags) -> Flags {
     flags
         .with_cache_control(true)
@@ -78,12 +62,12 @@ const fn writing(flags: Flags) -> Flags {
         .with_destination_steering(true)
 }
 
-/// The flags that mean something for the opcode; `None` where the opcode is not supported.
-fn allowed(opcode: Opcode, place: Place) -> Option<Flags> {
+/// The flags that the opcode accepts; `None` where the opcode is not supported.
+fn allowed(opcode: Opcode, origin: Origin) -> Option<Flags> {
     let crc = crc_flag::READ_SEED | crc_flag::BYPASS_INVERSION | crc_flag::BYPASS_DATA_REFLECTION;
     let flags = match opcode {
         Opcode::NOOP => COMMON,
-        Opcode::BATCH if place == Place::Queue => COMMON.with_address_1_class(true),
+        Opcode::BATCH if origin == Origin::WorkQueue => COMMON.with_address_1_class(true),
         Opcode::MEMORY_MOVE | Opcode::APPLY_DELTA => writing(TWO),
         Opcode::FILL => writing(TWO.with_address_1_class(false)),
         Opcode::COMPARE => TWO.with_check_result(true),
@@ -96,19 +80,19 @@ fn allowed(opcode: Opcode, place: Place) -> Option<Flags> {
         Opcode::COPY_CRC => writing(THREE).with_operation(crc),
         _ => return None,
     };
-    Some(flags.with_fence(place == Place::Batch))
+    Some(flags.with_fence(origin == Origin::Batch))
 }
 
-/// Checks a descriptor and says what it asks for.
+/// Checks a descriptor and returns what it asks for.
 pub(super) fn decode(
     descriptor: &Descriptor,
-    place: Place,
+    origin: Origin,
     config: &DataMoverConfig,
 ) -> Result<Operation, Rejection> {
     let flags = descriptor.flags();
     let aligned = descriptor.completion.get().is_multiple_of(CompletionRecord::SIZE as u64);
     ensure(aligned || !flags.completion_valid(), Status::COMPLETION_ALIGNMENT)?;
-    let allowed = allowed(descriptor.opcode, place).ok_or(Status::UNSUPPORTED_OPCODE)?;
+    let allowed = allowed(descriptor.opcode, origin).ok_or(Status::UNSUPPORTED_OPCODE)?;
     let mut invalid = flags.outside(allowed);
     if flags.request_completion() && !flags.completion_valid() {
         invalid.set_request_completion(true);
@@ -130,7 +114,7 @@ pub(super) fn decode(
         .operation()
 }
 
-/// A descriptor whose common fields are sound.
+/// A descriptor whose common fields are valid.
 struct Fields<'a> {
     descriptor: &'a Descriptor,
     flags: Flags,
@@ -148,28 +132,28 @@ impl Fields<'_> {
                     source == 0 && destination == 0 && self.descriptor.size == 0,
                     Status::RESERVED_FIELD,
                 )?;
-                self.operands(|_| false)?;
+                self.check_operands(|_| false)?;
                 Ok(Operation::NoOp)
             }
             Opcode::BATCH => self.batch(source, destination),
             Opcode::MEMORY_MOVE => {
-                self.operands(|_| false)?;
-                let len = self.len_at([source, destination])?;
+                self.check_operands(|_| false)?;
+                let len = self.transfer_size([source, destination])?;
                 Ok(Operation::Move { source, destination, len })
             }
             Opcode::FILL => {
-                self.operands(|_| false)?;
-                let len = self.len_at([destination])?;
+                self.check_operands(|_| false)?;
+                let len = self.transfer_size([destination])?;
                 Ok(Operation::Fill { pattern: source.to_le_bytes(), destination, len })
             }
             Opcode::COMPARE => {
                 let expected = self.expected_result()?;
-                let len = self.len_at([source, destination])?;
+                let len = self.transfer_size([source, destination])?;
                 Ok(Operation::Compare { first: source, second: destination, len, expected })
             }
             Opcode::COMPARE_PATTERN => {
                 let expected = self.expected_result()?;
-                let len = self.len_at([source])?;
+                let len = self.transfer_size([source])?;
                 Ok(Operation::ComparePattern {
                     source,
                     pattern: destination.to_le_bytes(),
@@ -182,15 +166,15 @@ impl Fields<'_> {
             Opcode::DUALCAST => self.dualcast(source, [destination, self.descriptor.u64_at(40)]),
             Opcode::CRC => {
                 ensure(destination == 0, Status::RESERVED_FIELD)?;
-                let rule = self.crc_rule()?;
-                let len = self.len_at([source])?;
-                Ok(Operation::Crc { source, len, rule })
+                let parameters = self.crc_parameters()?;
+                let len = self.transfer_size([source])?;
+                Ok(Operation::Crc { source, len, parameters })
             }
             Opcode::COPY_CRC => {
-                let rule = self.crc_rule()?;
-                let len = self.len_at([source, destination])?;
-                apart(&[(source, len), (destination, len)])?;
-                Ok(Operation::CopyCrc { source, destination, len, rule })
+                let parameters = self.crc_parameters()?;
+                let len = self.transfer_size([source, destination])?;
+                check_disjoint(&[(source, len), (destination, len)])?;
+                Ok(Operation::CopyCrc { source, destination, len, parameters })
             }
             _ => Err(Status::UNSUPPORTED_OPCODE.into()),
         }
@@ -198,7 +182,7 @@ impl Fields<'_> {
 
     fn batch(&self, list: u64, destination: u64) -> Result<Operation, Rejection> {
         ensure(destination == 0, Status::RESERVED_FIELD)?;
-        self.operands(|_| false)?;
+        self.check_operands(|_| false)?;
         let count = self.descriptor.size.get();
         ensure((2..=self.max_batch).contains(&count), Status::DESCRIPTOR_COUNT)?;
         ensure(
@@ -210,28 +194,28 @@ impl Fields<'_> {
     }
 
     fn create_delta(&self, sources: [u64; 2]) -> Result<Operation, Rejection> {
-        self.operands(|at| at < 52 || at == 56)?;
+        self.check_operands(|at| at < 52 || at == 56)?;
         let (record, max, mask) =
             (self.descriptor.u64_at(40), self.descriptor.u32_at(48), self.descriptor.operands[16]);
         let expected = self.flags.check_result().then_some(mask);
-        // A mask without the check, and the mask's upper bits, are reserved.
+        // The mask is reserved without the flag that has the result checked; its upper bits always.
         ensure(mask & !0b111 == 0 && (expected.is_some() || mask == 0), Status::RESERVED_FIELD)?;
-        let len = self.len_at(sources)?;
+        let len = self.transfer_size(sources)?;
         ensure(len <= DELTA_MAX_TRANSFER, Status::TRANSFER_SIZE)?;
         let fits = max >= DELTA_MIN_RECORD
             && max <= self.max_transfer
             && max.is_multiple_of(DeltaEntry::SIZE);
         ensure(fits && AddrRange::new(record, max.into()).is_some(), Status::DELTA_RECORD_SIZE)?;
-        self.units(len, sources)?;
-        apart(&[(record, max), (sources[0], len)])?;
-        apart(&[(record, max), (sources[1], len)])?;
+        self.check_delta_alignment(len, sources)?;
+        check_disjoint(&[(record, max), (sources[0], len)])?;
+        check_disjoint(&[(record, max), (sources[1], len)])?;
         Ok(Operation::CreateDelta { sources, len, record, max, expected })
     }
 
     fn apply_delta(&self, record: u64, destination: u64) -> Result<Operation, Rejection> {
-        self.operands(|at| at < 44)?;
+        self.check_operands(|at| at < 44)?;
         let record_len = self.descriptor.u32_at(40);
-        let len = self.len_at([destination])?;
+        let len = self.transfer_size([destination])?;
         ensure(len <= DELTA_MAX_TRANSFER, Status::TRANSFER_SIZE)?;
         let most = DELTA_MAX_TRANSFER / DeltaEntry::UNIT * DeltaEntry::SIZE;
         let fits =
@@ -240,57 +224,62 @@ impl Fields<'_> {
             fits && AddrRange::new(record, record_len.into()).is_some(),
             Status::DELTA_RECORD_SIZE,
         )?;
-        self.units(len, [destination])?;
-        apart(&[(record, record_len), (destination, len)])?;
+        self.check_delta_alignment(len, [destination])?;
+        check_disjoint(&[(record, record_len), (destination, len)])?;
         Ok(Operation::ApplyDelta { record, record_len, destination, len })
     }
 
     fn dualcast(&self, source: u64, destinations: [u64; 2]) -> Result<Operation, Rejection> {
-        self.operands(|at| at < 48)?;
+        self.check_operands(|at| at < 48)?;
         let [first, second] = destinations;
-        let len = self.len_at([source, first, second])?;
+        let len = self.transfer_size([source, first, second])?;
         ensure((first ^ second) & 0xfff == 0, Status::DUALCAST_ALIGNMENT)?;
-        apart(&[(source, len), (first, len), (second, len)])?;
+        check_disjoint(&[(source, len), (first, len), (second, len)])?;
         Ok(Operation::Dualcast { source, destinations, len })
     }
 
-    /// The transfer size, where it takes none of the buffers past the last address.
-    fn len_at<const N: usize>(&self, addresses: [u64; N]) -> Result<u32, Rejection> {
+    /// The transfer size, if no buffer of that size passes the last address.
+    fn transfer_size<const N: usize>(&self, addresses: [u64; N]) -> Result<u32, Rejection> {
         let len = self.descriptor.size.get();
-        let sound = (1..=self.max_transfer).contains(&len)
+        let valid = (1..=self.max_transfer).contains(&len)
             && addresses.iter().all(|first| AddrRange::new(*first, len.into()).is_some());
-        ensure(sound, Status::TRANSFER_SIZE)?;
+        ensure(valid, Status::TRANSFER_SIZE)?;
         Ok(len)
     }
 
-    fn units<const N: usize>(&self, len: u32, addresses: [u64; N]) -> Result<(), Rejection> {
+    fn check_delta_alignment<const N: usize>(
+        &self,
+        len: u32,
+        addresses: [u64; N],
+    ) -> Result<(), Rejection> {
         let unit = u64::from(DeltaEntry::UNIT);
-        let sound = len.is_multiple_of(DeltaEntry::UNIT)
+        let valid = len.is_multiple_of(DeltaEntry::UNIT)
             && addresses.iter().all(|address| address.is_multiple_of(unit));
-        ensure(sound, Status::ALIGNMENT)
+        ensure(valid, Status::ALIGNMENT)
     }
 
-    /// Of the descriptor's bytes 40..64 only those that are `used` may be other than zero.
-    fn operands(&self, used: impl Fn(usize) -> bool) -> Result<(), Rejection> {
+    /// Of the descriptor's bytes 40..64, those that are not `used` must be zero.
+    fn check_operands(&self, used: impl Fn(usize) -> bool) -> Result<(), Rejection> {
         let clear = (40..).zip(self.descriptor.operands).all(|(at, byte)| byte == 0 || used(at));
         ensure(clear, Status::RESERVED_FIELD)
     }
 
-    /// The expected result of a compare: one bit, reserved where it is not to be checked.
+    /// The expected result of a compare: one bit, which is reserved without the flag that has it
+    /// checked.
     fn expected_result(&self) -> Result<Option<u8>, Rejection> {
-        self.operands(|at| at == 40)?;
+        self.check_operands(|at| at == 40)?;
         let expected = self.descriptor.operands[0];
         ensure(expected <= u8::from(self.flags.check_result()), Status::RESERVED_FIELD)?;
         Ok(self.flags.check_result().then_some(expected))
     }
 
-    fn crc_rule(&self) -> Result<CrcRule, Rejection> {
+    fn crc_parameters(&self) -> Result<CrcParameters, Rejection> {
         let flags = self.flags.operation();
         let read_seed = flags & crc_flag::READ_SEED != 0;
-        self.operands(|at| if read_seed { (48..56).contains(&at) } else { at < 44 })?;
+        self.check_operands(|at| if read_seed { (48..56).contains(&at) } else { at < 44 })?;
         let seed_address = self.descriptor.u64_at(48);
         ensure(seed_address.is_multiple_of(4), Status::ALIGNMENT)?;
-        Ok(CrcRule {
+        Ok(CrcParameters {
             seed: self.descriptor.u32_at(40),
             seed_address: read_seed.then_some(seed_address),
             flags,
@@ -298,13 +287,13 @@ impl Fields<'_> {
     }
 }
 
-/// No two of the buffers overlap.
-fn apart(buffers: &[(u64, u32)]) -> Result<(), Rejection> {
+/// Checks that no two of the buffers overlap.
+fn check_disjoint(buffers: &[(u64, u32)]) -> Result<(), Rejection> {
     let ranges: Vec<_> =
         buffers.iter().filter_map(|(first, len)| AddrRange::new(*first, (*len).into())).collect();
-    let apart = ranges
+    let disjoint = ranges
         .iter()
         .enumerate()
         .all(|(at, range)| ranges[at + 1..].iter().all(|other| !range.overlaps(*other)));
-    ensure(apart, Status::OVERLAP)
+    ensure(disjoint, Status::OVERLAP)
 }

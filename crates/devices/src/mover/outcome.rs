@@ -1,11 +1,11 @@
-//! From how far a kernel came to what its completion record says.
+//! From the progress of a kernel to the completion record.
 
 use sva_core::port::DmaCause;
 use sva_core::{Access, FaultReason};
 
-use super::Abandoned;
+use super::completion::Aborted;
 use super::decode::Rejection;
-use crate::access::Halt;
+use crate::job::TransferCause;
 use crate::spec::{CompletionRecord, Status};
 
 /// How a kernel ended.
@@ -14,7 +14,8 @@ pub(super) enum End {
     Success,
     FalsePredicate,
     Failed(Status),
-    Halted(Halt),
+    /// A transfer ended early.
+    Incomplete(TransferCause),
 }
 
 /// How far a kernel came.
@@ -22,6 +23,7 @@ pub(super) enum End {
 pub(super) struct Progress {
     /// For the record's `bytes_completed`.
     pub(super) done: u32,
+    /// For the record's field of that name.
     pub(super) result: u8,
     /// For the record's field of that name.
     pub(super) value: u32,
@@ -37,47 +39,43 @@ impl Progress {
         Self { end: End::Failed(status), ..Self::success(done) }
     }
 
-    /// Through, unless something halted it.
-    pub(super) fn up_to(done: u32, halt: Option<Halt>) -> Self {
-        Self { end: halt.map_or(End::Success, End::Halted), ..Self::success(done) }
+    /// Success, unless a transfer ended early.
+    pub(super) fn up_to(done: u32, cause: Option<TransferCause>) -> Self {
+        Self { end: cause.map_or(End::Success, End::Incomplete), ..Self::success(done) }
     }
 
-    /// The record; an error where the PASID was stopped.
-    pub(super) fn conclude(self, block_on_fault: bool) -> Result<Outcome, Abandoned> {
+    /// The completion record, or an error where the job was stopped.
+    pub(super) fn into_outcome(self, block_on_fault: bool) -> Result<Outcome, Aborted> {
         let mut record = CompletionRecord {
             result: self.result,
             bytes_completed: self.done.into(),
             value: self.value.into(),
             ..CompletionRecord::default()
         };
-        let cause = match self.end {
-            End::Success => status(&mut record, Status::SUCCESS),
-            End::FalsePredicate => status(&mut record, Status::SUCCESS_FALSE_PREDICATE),
-            End::Failed(failed) => status(&mut record, failed),
-            End::Halted(Halt::Stopped) => return Err(Abandoned { done: self.done }),
-            End::Halted(Halt::Dma(cause)) => {
+        let mut cause = None;
+        match self.end {
+            End::Success => record.status = Status::SUCCESS,
+            End::FalsePredicate => record.status = Status::SUCCESS_FALSE_PREDICATE,
+            End::Failed(status) => record.status = status,
+            End::Incomplete(TransferCause::Stopped) => return Err(Aborted { done: self.done }),
+            End::Incomplete(TransferCause::Dma(dma)) => {
                 let page_fault =
                     if block_on_fault { Status::PAGE_FAULT_UNRESOLVED } else { Status::PAGE_FAULT };
-                fault(&mut record, &cause, page_fault);
-                Some(cause)
+                set_fault(&mut record, &dma, page_fault);
+                cause = Some(dma);
             }
-        };
+        }
         Ok(Outcome { record, cause })
     }
 }
 
-fn status(record: &mut CompletionRecord, status: Status) -> Option<DmaCause> {
-    record.status = status;
-    None
-}
-
-/// Enters a failed transaction: `page_fault` where the address is at fault, else what else went
-/// wrong.
+/// Sets status and fault address for a failed transaction: `page_fault` where the address is at
+/// fault.
 ///
-/// A page fault is what an ATS translation answers with neither read nor write permission; a PASID
-/// without an entry, or a right that the bond does not grant, fails the translation itself; the
-/// rest are failed requests.
-pub(super) fn fault(record: &mut CompletionRecord, cause: &DmaCause, page_fault: Status) {
+/// The border is that of ATS. A page fault is what a translation request answers with neither read
+/// nor write permission. A PASID without an entry, or a right that the bond does not grant, fails
+/// the translation itself. The rest are failed requests.
+pub(super) fn set_fault(record: &mut CompletionRecord, cause: &DmaCause, page_fault: Status) {
     use FaultReason as Reason;
     record.status = Status::HARDWARE;
     let DmaCause::Fault(fault) = cause else { return };
@@ -101,7 +99,7 @@ pub(super) fn fault(record: &mut CompletionRecord, cause: &DmaCause, page_fault:
     };
 }
 
-/// What a descriptor came to, before anybody is told.
+/// The outcome of a descriptor, before its completion record is written.
 pub(super) struct Outcome {
     pub(super) record: CompletionRecord,
     pub(super) cause: Option<DmaCause>,

@@ -22,19 +22,19 @@ use super::{Flags, Status};
 )]
 #[repr(C)]
 pub struct CompletionRecord {
-    /// What the descriptor came to; written last.
+    /// The status; written last.
     pub status: Status,
     /// The operation's result. Memory move: 1 if it went backward, so that what is done is the end
     /// of the buffers. Compare: 1 if they differ. Create delta: 0 equal, 1 different, 2 the
     /// record is too small. Batch: 1 if a descriptor did not succeed.
     pub result: u8,
     pub(crate) reserved: [u8; 2],
-    /// Bytes of the transfer that are done, exactly. Compare: where the first difference is. Apply
+    /// Bytes of the transfer that are done, exactly. Compare: offset of the first difference. Apply
     /// delta: bytes of the delta record. Batch: descriptors.
     pub bytes_completed: U32,
-    /// Where the fault was.
+    /// The address of the fault, or 0.
     pub fault_address: U64,
-    /// Invalid flags: which. Create delta: size of the delta record in bytes. CRC: its value.
+    /// Invalid flags: the flags. Create delta: size of the delta record in bytes. CRC: its value.
     pub value: U32,
     pub(crate) unused: [u8; 12],
 }
@@ -42,7 +42,7 @@ pub struct CompletionRecord {
 const _: () = assert!(size_of::<CompletionRecord>() == CompletionRecord::SIZE);
 
 impl CompletionRecord {
-    /// Bytes in a record, and its alignment.
+    /// Size of a record and its alignment, in bytes.
     pub const SIZE: usize = 32;
 
     /// The size of the delta record that was created, in bytes.

@@ -7,7 +7,7 @@ pub const DELTA_MAX_TRANSFER: u32 = 0x8_0000;
 /// The smallest maximum delta record size: 8 entries, in bytes (section 8.3.7).
 pub const DELTA_MIN_RECORD: u32 = 80;
 
-/// One entry of a delta record: 8 bytes that differ, and where.
+/// One entry of a delta record: 8 bytes that differ, and their offset.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]
@@ -22,8 +22,8 @@ pub struct DeltaEntry {
 const _: () = assert!(size_of::<DeltaEntry>() == DeltaEntry::SIZE as usize);
 
 impl DeltaEntry {
-    /// Bytes in an entry.
+    /// Size of an entry in bytes.
     pub const SIZE: u32 = 10;
-    /// Bytes that an entry describes.
+    /// Size of what an entry describes in bytes.
     pub const UNIT: u32 = 8;
 }

@@ -6,8 +6,8 @@ use super::{Flags, Opcode, crc_flag};
 /// A descriptor, 64 bytes (section 8.1, `struct dsa_hw_desc`). A list of them in memory is 64-byte
 /// aligned.
 ///
-/// The field names are those of a copy; what they mean for each operation is said at the
-/// constructors. Any 64 bytes are one.
+/// The fields are named for a copy; the constructors say what they mean for each operation. Any 64
+/// bytes are a descriptor: its fields are checked when it is executed.
 #[derive(
     Debug,
     Clone,
@@ -23,13 +23,13 @@ use super::{Flags, Opcode, crc_flag};
 )]
 #[repr(C)]
 pub struct Descriptor {
-    /// PASID in bits 19:0, privilege in bit 31. The PASID is not looked at: the submission's
-    /// counts, as in a dedicated work queue.
+    /// PASID in bits 19:0, privilege in bit 31. The PASID is ignored: the submission's is used, as
+    /// in a dedicated work queue.
     pub owner: U32,
     flags: [u8; 3],
-    /// What to do.
+    /// The operation.
     pub opcode: Opcode,
-    /// Where the completion record goes.
+    /// Address of the completion record.
     pub completion: U64,
     /// First source, pattern of a fill, delta record to apply, or descriptor list.
     pub source: U64,
@@ -37,10 +37,10 @@ pub struct Descriptor {
     pub destination: U64,
     /// Transfer size in bytes, or descriptors in a batch.
     pub size: U32,
-    /// Which completion interrupt to raise.
+    /// Handle of the completion interrupt.
     pub interrupt: U16,
     pub(crate) reserved: U16,
-    /// What else the operation needs (bytes 40..64).
+    /// Other operands of the operation (bytes 40..64).
     pub operands: [u8; 24],
 }
 
@@ -53,7 +53,7 @@ impl From<[u8; Descriptor::SIZE]> for Descriptor {
 }
 
 impl Descriptor {
-    /// Bytes in a descriptor, and the alignment of a list.
+    /// Size of a descriptor and the alignment of a list, in bytes.
     pub const SIZE: usize = 64;
     /// Bits of [`owner`](Self::owner) that are reserved.
     pub(crate) const OWNER_RESERVED: u32 = 0x7ff0_0000;
@@ -84,12 +84,12 @@ impl Descriptor {
         u64::from_le_bytes(bytes)
     }
 
-    /// Nothing but a completion.
+    /// Does nothing but complete.
     pub fn no_op() -> Self {
         Self::new(Opcode::NOOP, 0, 0, 0)
     }
 
-    /// The `count` descriptors at `list`, which is 64-byte aligned.
+    /// Executes the `count` descriptors at `list`, which is 64-byte aligned.
     pub fn batch(list: u64, count: u32) -> Self {
         Self::new(Opcode::BATCH, list, 0, count)
     }
@@ -114,36 +114,37 @@ impl Descriptor {
         Self::new(Opcode::COMPARE_PATTERN, source, u64::from_le_bytes(pattern), len)
     }
 
-    /// Writes to `record`, at most `max` bytes, what to change in the `len` bytes at `first` to
-    /// make them those at `second`.
+    /// Writes a delta record of at most `max` bytes to `record`: the changes that turn the `len`
+    /// bytes at `first` into those at `second`.
     pub fn create_delta(first: u64, second: u64, len: u32, record: u64, max: u32) -> Self {
         Self::new(Opcode::CREATE_DELTA, first, second, len)
             .operand(40, record.to_le_bytes())
             .operand(48, max.to_le_bytes())
     }
 
-    /// Changes the `len` bytes at `destination` as the delta record says.
+    /// Applies a delta record to the `len` bytes at `destination`.
     pub fn apply_delta(record: u64, record_len: u32, destination: u64, len: u32) -> Self {
         Self::new(Opcode::APPLY_DELTA, record, destination, len)
             .operand(40, record_len.to_le_bytes())
     }
 
-    /// Copies `len` bytes to two places.
+    /// Copies `len` bytes to two destinations.
     pub fn dualcast(source: u64, destination: u64, second: u64, len: u32) -> Self {
         Self::new(Opcode::DUALCAST, source, destination, len).operand(40, second.to_le_bytes())
     }
 
-    /// The CRC32C of `len` bytes, continuing from `seed`: 0, or the CRC of what came before.
+    /// Computes the CRC32C of `len` bytes, continuing from `seed`: 0, or the CRC of the bytes
+    /// before them.
     pub fn crc(source: u64, len: u32, seed: u32) -> Self {
         Self::new(Opcode::CRC, source, 0, len).operand(40, seed.to_le_bytes())
     }
 
-    /// Copies `len` bytes; their CRC32C as in [`crc`](Self::crc).
+    /// Copies `len` bytes and computes their CRC32C as [`crc`](Self::crc) does.
     pub fn copy_crc(source: u64, destination: u64, len: u32, seed: u32) -> Self {
         Self::new(Opcode::COPY_CRC, source, destination, len).operand(40, seed.to_le_bytes())
     }
 
-    /// A CRC operation that reads its seed from memory; the address is 4-byte aligned.
+    /// Has a CRC operation read its seed from `address`, which is 4-byte aligned.
     pub fn seed_from(self, address: u64) -> Self {
         let flags = self.flags();
         self.operand(40, [0; 4])
@@ -157,14 +158,14 @@ impl Descriptor {
         Flags::from_bits(u32::from_le_bytes([a, b, c, 0]))
     }
 
-    /// The same with these flags and no others.
+    /// Replaces all flags.
     pub fn with_flags(mut self, flags: Flags) -> Self {
         let [a, b, c, _] = flags.into_bits().to_le_bytes();
         self.flags = [a, b, c];
         self
     }
 
-    /// Wants its completion record at `address`, which is 32-byte aligned, in any case.
+    /// Has the completion record written to `address`, which is 32-byte aligned, in any case.
     pub fn with_completion(mut self, address: u64) -> Self {
         self.completion = address.into();
         let flags = self.flags().with_completion_valid(true).with_request_completion(true);
@@ -177,7 +178,7 @@ impl Descriptor {
         self.with_flags(flags)
     }
 
-    /// In a batch: begins only if all before it succeeded.
+    /// In a batch: ends the batch here unless all descriptors before it succeeded.
     pub fn fence(self) -> Self {
         let flags = self.flags().with_fence(true);
         self.with_flags(flags)

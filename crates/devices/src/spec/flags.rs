@@ -5,7 +5,7 @@ use bitfield_struct::bitfield;
 #[derive(PartialEq, Eq, Hash)]
 pub struct Flags {
     /// Begin only after the earlier descriptors of the batch, and only if all of them succeeded.
-    /// Reserved outside a batch.
+    /// Reserved outside of a batch.
     pub fence: bool,
     /// Have page faults resolved instead of completing in part.
     pub block_on_fault: bool,

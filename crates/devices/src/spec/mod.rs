@@ -1,8 +1,8 @@
 //! The layouts of the data mover: those of the Linux UAPI header `linux/idxd.h`, with the meanings
 //! of the Intel DSA architecture specification (document 341204), whose sections the items name.
 //!
-//! Layouts only: reading one never fails and decides nothing. Whatever a process can write is an
-//! open enum or a plain number; [`mover`](crate::mover) checks it.
+//! Layouts only. To read one never fails: whatever a process can write is a number or a newtype of
+//! one, and [`mover`](crate::mover) checks it. The module uses no other.
 
 mod completion;
 mod delta;

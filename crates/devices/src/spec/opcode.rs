@@ -2,7 +2,7 @@ use std::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What a descriptor asks for (descriptor byte 7). Open: any byte can stand there.
+/// The operation of a descriptor (byte 7). Any byte is a value: a process can write any.
 #[derive(
     Debug,
     Clone,
@@ -38,28 +38,29 @@ macro_rules! opcodes {
 }
 
 opcodes! {
-    /// Nothing but a completion.
+    /// Does nothing but complete.
     NOOP = 0x00, "no-op";
-    /// A list of descriptors.
+    /// Executes a list of descriptors.
     BATCH = 0x01, "batch";
-    /// Wait for earlier descriptors. Not implemented: descriptors are executed before their submission returns.
+    /// Waits for earlier descriptors. Not supported: a submission returns when its descriptor is
+    /// complete.
     DRAIN = 0x02, "drain";
-    /// Copy; the buffers may overlap.
+    /// Copies; the buffers may overlap.
     MEMORY_MOVE = 0x03, "memory move";
-    /// Fill with an 8-byte pattern.
+    /// Fills a buffer with an 8-byte pattern.
     FILL = 0x04, "fill";
-    /// Compare two buffers.
+    /// Compares two buffers.
     COMPARE = 0x05, "compare";
-    /// Compare a buffer with an 8-byte pattern.
+    /// Compares a buffer with an 8-byte pattern.
     COMPARE_PATTERN = 0x06, "compare pattern";
-    /// Write down where two buffers differ.
+    /// Records the differences of two buffers in a delta record.
     CREATE_DELTA = 0x07, "create delta record";
-    /// Change a buffer as a delta record says.
+    /// Applies a delta record to a buffer.
     APPLY_DELTA = 0x08, "apply delta record";
-    /// Copy to two places.
+    /// Copies to two destinations.
     DUALCAST = 0x09, "dualcast";
-    /// CRC32C of a buffer.
+    /// Computes the CRC32C of a buffer.
     CRC = 0x10, "CRC generation";
-    /// Copy, with the CRC32C of what was copied.
+    /// Copies, and computes the CRC32C of what was copied.
     COPY_CRC = 0x11, "copy with CRC generation";
 }

@@ -2,7 +2,7 @@ use std::fmt;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What a descriptor came to (completion record byte 0): a code in bits 6:0 and, for page faults,
+/// The status of a descriptor (completion record byte 0): a code in bits 6:0 and, for page faults,
 /// in bit 7 whether the fault was on a write.
 #[derive(
     Debug,
@@ -41,7 +41,7 @@ statuses! {
     NONE = 0x00, "not completed";
     /// Done.
     SUCCESS = 0x01, "success";
-    /// Done, and the result is not the expected one.
+    /// Done, but the result is not the expected one.
     SUCCESS_FALSE_PREDICATE = 0x02, "success, but not the expected result";
     /// Done in part: a page fault, and the descriptor does not block on faults.
     PAGE_FAULT = 0x03, "page fault, without block on fault";
@@ -55,9 +55,10 @@ statuses! {
     DELTA_OFFSET_ORDER = 0x07, "the offsets of the delta record do not increase";
     /// An offset of a delta record lies outside the transfer size.
     DELTA_OFFSET_RANGE = 0x08, "an offset of the delta record lies outside the transfer size";
-    /// The opcode is not supported (here).
+    /// The opcode is not supported, or not in a batch.
     UNSUPPORTED_OPCODE = 0x10, "unsupported opcode";
-    /// A flag is reserved for this opcode; the record's [`invalid_flags`](crate::CompletionRecord::invalid_flags) says which.
+    /// A flag is reserved for this opcode; the record says which, in
+    /// [`invalid_flags`](crate::CompletionRecord::invalid_flags).
     INVALID_FLAGS = 0x11, "invalid flags";
     /// A reserved field is not zero.
     RESERVED_FIELD = 0x12, "a reserved field is not zero";
@@ -67,7 +68,7 @@ statuses! {
     DESCRIPTOR_COUNT = 0x14, "descriptor count out of range";
     /// The delta record is too small, too large, or not a multiple of its entries' size.
     DELTA_RECORD_SIZE = 0x15, "delta record size out of range";
-    /// Buffers overlap that may not.
+    /// Buffers overlap that must not.
     OVERLAP = 0x16, "buffers overlap";
     /// The destinations of a dualcast differ in bits 11:0.
     DUALCAST_ALIGNMENT = 0x17, "the two destinations differ in bits 11:0";
@@ -79,13 +80,14 @@ statuses! {
     COMPLETION_PAGE_FAULT = 0x1a, "page fault on the completion record";
     /// The completion record is not 32-byte aligned.
     COMPLETION_ALIGNMENT = 0x1b, "the completion record is not 32-byte aligned";
-    /// An address or size is not aligned as the operation needs it.
+    /// An address or size does not have the alignment that the operation needs.
     ALIGNMENT = 0x1c, "an address or size is not aligned";
     /// The descriptor asks for privilege that its submitter does not have.
     PRIVILEGE = 0x1d, "privileged descriptors are not accepted";
     /// A transaction was aborted for a reason that is no page fault.
     HARDWARE = 0x20, "the transaction failed";
-    /// The address could not be translated at all: no such PASID, or a right that the bond does not grant.
+    /// The address could not be translated at all: the PASID is not bound, or the bond does not
+    /// grant the access.
     TRANSLATION = 0x22, "address translation failed";
 }
 
@@ -108,7 +110,7 @@ impl Status {
         self.0 & Self::WRITE != 0
     }
 
-    /// Whether all was done and, where asked, found as expected.
+    /// Whether all was done and the result, where it was to be checked, is the expected one.
     pub fn is_success(self) -> bool {
         self == Self::SUCCESS
     }

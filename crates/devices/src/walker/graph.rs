@@ -1,18 +1,18 @@
 //! Breadth-first search over a graph in compressed sparse row form.
 //!
-//! Level by level: the frontier is sorted, so that neighbouring vertices make one run with one
-//! piece of the row array and one of the column array; the pieces of a whole frontier go into as
+//! The search goes level by level. The frontier is sorted, so that consecutive vertices share one
+//! piece of the row array and one of the column array. The pieces of a whole frontier go into as
 //! few gathers as the chunk size permits. The process may change the arrays meanwhile: every number
-//! is checked where it is used, and the edges that are looked at in all are bounded by the edge
-//! count that the submitter gave.
+//! is checked where it is used, and the edges that are visited in all are bounded by the edge count
+//! that the submitter gave.
 
 use std::ops::Range;
 
 use sva_core::port::DmaCause;
 use sva_core::{AddrRange, Pasid, Segment};
 
-use super::Walker;
-use crate::access::{Halt, JobPort};
+use super::engine::Walker;
+use crate::job::{JobAccess, TransferCause};
 
 /// The width of the numbers in an array; they are little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum IndexWidth {
 }
 
 impl IndexWidth {
-    /// Bytes.
+    /// The width in bytes.
     pub const fn bytes(self) -> u64 {
         match self {
             Self::U32 => 4,
@@ -54,8 +54,8 @@ pub struct GraphSearch {
     pub edges: u64,
     /// Where the search begins.
     pub source: u32,
-    /// Where to write the distances to, 4 bytes a vertex; [`SearchReport::UNREACHED`] where there
-    /// is no way.
+    /// Address to write the distances to, 4 bytes a vertex, little-endian;
+    /// [`SearchReport::UNREACHED`] for vertices that cannot be reached.
     pub distances: Option<u64>,
 }
 
@@ -68,7 +68,7 @@ pub struct SearchReport {
     pub reached: u32,
     /// The largest distance.
     pub depth: u32,
-    /// Edges looked at.
+    /// Edges visited.
     pub edges: u64,
 }
 
@@ -81,18 +81,18 @@ impl SearchReport {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SearchError {
-    /// More vertices than the walker takes, or no memory for them.
+    /// More vertices than the walker's limit, or no memory for them.
     #[error("{vertices} vertices; this walker takes {max}, memory permitting")]
     TooManyVertices {
         /// Vertices asked for.
         vertices: u32,
-        /// Vertices possible.
+        /// The walker's limit.
         max: u32,
     },
-    /// The source is no vertex.
+    /// The source is not a vertex.
     #[error("the source {source_vertex} is none of the {vertices} vertices")]
     NoSuchSource {
-        /// Where the search was to begin.
+        /// The source.
         source_vertex: u32,
         /// Vertices in the graph.
         vertices: u32,
@@ -110,13 +110,14 @@ pub enum SearchError {
     Dma {
         /// Vertices reached.
         reached: u32,
-        /// Why; a fault names the exact address.
+        /// The cause; a fault names the exact address.
         #[source]
         cause: DmaCause,
     },
     /// The row offsets of a vertex contradict each other or the edge count.
     #[error(
-        "the row offsets {start} and {end} of vertex {vertex} do not lie in order within {edges} edges"
+        "the row offsets {start} and {end} of vertex {vertex} do not lie in order \
+         within {edges} edges"
     )]
     RowOffsets {
         /// The vertex.
@@ -128,7 +129,7 @@ pub enum SearchError {
         /// Edges in the graph.
         edges: u64,
     },
-    /// A column index is no vertex.
+    /// A column index is not a vertex.
     #[error("column index {edge} is {column}, but there are {vertices} vertices")]
     Column {
         /// Which index.
@@ -146,7 +147,7 @@ pub enum SearchError {
         edges: u64,
     },
     /// The PASID is being unbound.
-    #[error("given up after {reached} vertices: the PASID is being unbound")]
+    #[error("stopped after {reached} vertices: the PASID is being unbound")]
     Stopped {
         /// Vertices reached.
         reached: u32,
@@ -176,8 +177,8 @@ impl Walker {
             .try_reserve_exact(vertices as usize)
             .map_err(|_| SearchError::TooManyVertices { vertices, max })?;
         distances.resize(vertices as usize, SearchReport::UNREACHED);
-        let run = self.in_flight.begin(&self.ports, pasid);
-        let access = JobPort::resolving(&run);
+        let job = self.begin(pasid);
+        let access = JobAccess::resolving(&job);
         let report = SearchReport { distances, reached: 0, depth: 0, edges: 0 };
         let mut search =
             Search { graph, access, chunk: self.config.chunk, report, buffer: Vec::new() };
@@ -201,10 +202,10 @@ impl GraphSearch {
     }
 }
 
-/// A search under way.
+/// The state of a search.
 struct Search<'a> {
     graph: &'a GraphSearch,
-    access: JobPort<'a>,
+    access: JobAccess<'a>,
     chunk: usize,
     report: SearchReport,
     buffer: Vec<u8>,
@@ -222,20 +223,20 @@ impl Search<'_> {
     }
 
     fn reach(&mut self, vertex: u32, distance: u32, next: &mut Vec<u32>) {
-        let known = &mut self.report.distances[vertex as usize];
-        if *known == SearchReport::UNREACHED {
-            *known = distance;
+        let entry = &mut self.report.distances[vertex as usize];
+        if *entry == SearchReport::UNREACHED {
+            *entry = distance;
             self.report.reached += 1;
             self.report.depth = distance;
             next.push(vertex);
         }
     }
 
-    /// From one frontier, which is sorted, to the next.
+    /// Visits the edges of a frontier, which is sorted; returns the next frontier.
     fn level(&mut self, frontier: &[u32]) -> Result<Vec<u32>, SearchError> {
         let distance = self.report.distances[frontier[0] as usize] + 1;
         let mut next = Vec::new();
-        // As many vertices as fit if none is the other's neighbour: then each needs two offsets.
+        // As many vertices as fit if no two are consecutive: each of them needs two offsets then.
         let at_once = (self.chunk / (2 * self.graph.row_width.bytes() as usize)).max(1);
         for part in frontier.chunks(at_once) {
             let edges = self.edge_ranges(part)?;
@@ -244,7 +245,8 @@ impl Search<'_> {
         Ok(next)
     }
 
-    /// The column indices of these vertices: one range for each run of vertices, checked.
+    /// The checked ranges of the column array for these vertices: one range for each run of
+    /// consecutive vertices.
     fn edge_ranges(&mut self, vertices: &[u32]) -> Result<Vec<Range<u64>>, SearchError> {
         let width = self.graph.row_width.bytes();
         let runs: Vec<&[u32]> = vertices.chunk_by(|a, b| a + 1 == *b).collect();
@@ -343,7 +345,10 @@ impl Search<'_> {
         if len == 0 {
             return Ok(());
         }
-        self.access.gather(pieces, &mut self.buffer).whole().map_err(|halt| self.ended(halt))
+        self.access
+            .gather(pieces, &mut self.buffer)
+            .all_or_nothing()
+            .map_err(|cause| self.error(cause))
     }
 
     fn write_distances(&mut self) -> Result<(), SearchError> {
@@ -353,16 +358,19 @@ impl Search<'_> {
             let address = address + (at * per_chunk * 4) as u64;
             self.buffer.clear();
             self.buffer.extend(distances.iter().flat_map(|distance| distance.to_le_bytes()));
-            self.access.write(address, &self.buffer).whole().map_err(|halt| self.ended(halt))?;
+            self.access
+                .write(address, &self.buffer)
+                .all_or_nothing()
+                .map_err(|cause| self.error(cause))?;
         }
         Ok(())
     }
 
-    fn ended(&self, halt: Halt) -> SearchError {
+    fn error(&self, cause: TransferCause) -> SearchError {
         let reached = self.report.reached;
-        match halt {
-            Halt::Dma(cause) => SearchError::Dma { reached, cause },
-            Halt::Stopped => SearchError::Stopped { reached },
+        match cause {
+            TransferCause::Dma(cause) => SearchError::Dma { reached, cause },
+            TransferCause::Stopped => SearchError::Stopped { reached },
         }
     }
 }

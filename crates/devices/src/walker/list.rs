@@ -3,8 +3,8 @@
 use sva_core::port::DmaCause;
 use sva_core::{Pasid, Segment};
 
-use super::Walker;
-use crate::access::{Halt, JobPort};
+use super::engine::Walker;
+use crate::job::{JobAccess, TransferCause};
 
 /// A list to walk: each node holds the 8-byte address of the next one, little-endian; 0 ends the
 /// list.
@@ -12,13 +12,13 @@ use crate::access::{Halt, JobPort};
 pub struct ListWalk {
     /// The address of the first node, or 0.
     pub head: u64,
-    /// Where in a node the address of the next one is.
+    /// Offset of the next node's address in a node, in bytes.
     pub next_offset: u64,
-    /// Where in a node its payload is.
+    /// Offset of the payload in a node, in bytes.
     pub payload_offset: u64,
     /// Bytes of payload in a node; may be 0.
     pub payload_len: u32,
-    /// The most nodes.
+    /// The most nodes that are visited.
     pub max_nodes: u64,
 }
 
@@ -35,22 +35,22 @@ pub struct ListReport {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListError {
-    /// The payload is larger than the walker takes.
+    /// The payload is larger than the walker's limit.
     #[error("{len} bytes of payload in a node; this walker takes {max}")]
     PayloadTooLarge {
         /// Bytes asked for.
         len: u32,
-        /// Bytes possible.
+        /// The walker's limit in bytes.
         max: u32,
     },
-    /// A node could not be read: a wild pointer, for one.
+    /// A node could not be read, for example because of a wild pointer.
     #[error("node {node:#x}, number {index}: {cause}")]
     Dma {
         /// The node's address.
         node: u64,
         /// How many nodes came before it.
         index: u64,
-        /// Why; a fault names the exact address.
+        /// The cause; a fault names the exact address.
         #[source]
         cause: DmaCause,
     },
@@ -79,7 +79,7 @@ pub enum ListError {
         next: u64,
     },
     /// The PASID is being unbound.
-    #[error("given up after {nodes} nodes: the PASID is being unbound")]
+    #[error("stopped after {nodes} nodes: the PASID is being unbound")]
     Stopped {
         /// Nodes visited.
         nodes: u64,
@@ -87,15 +87,16 @@ pub enum ListError {
 }
 
 impl Walker {
-    /// Walks the list, one transaction a node, and shows each node's address and payload to
-    /// `visit`.
+    /// Walks the list, one transaction a node, and passes each node's address and payload to
+    /// `visit`. May block to resolve page faults.
     ///
-    /// A cycle is found by Brent's algorithm: no memory, and less than three times the nodes before
-    /// and in the cycle are visited. Rejected: a set of the nodes seen, which the process could
-    /// make as large as its list.
+    /// A cycle is found by Brent's algorithm, which takes no memory and visits less than three
+    /// times the nodes before and in the cycle. Rejected: a set of the nodes seen, which the
+    /// process could make as large as its list.
     ///
     /// # Errors
-    /// [`ListError`]; the nodes before have been shown, in a cycle some more than once.
+    /// [`ListError`]; the nodes before it have been visited, in a cycle some of them more than
+    /// once.
     pub fn walk_list(
         &self,
         pasid: Option<Pasid>,
@@ -106,13 +107,14 @@ impl Walker {
         if len > max {
             return Err(ListError::PayloadTooLarge { len, max });
         }
-        let run = self.in_flight.begin(&self.ports, pasid);
-        let access = JobPort::resolving(&run);
+        let job = self.begin(pasid);
+        let access = JobAccess::resolving(&job);
         let mut buffer = vec![0; 8 + len as usize];
         let mut report = ListReport { nodes: 0, checksum: 0 };
         let mut node = walk.head;
-        // The node to come back to, how long ago it was, and when to take another one.
-        let (mut marked, mut since, mut until) = (0, 0u64, 1u64);
+        // Brent's algorithm: the node that a cycle has to come back to, the nodes visited since,
+        // and after how many of them another node takes its place.
+        let (mut marked, mut since, mut limit) = (0, 0u64, 1u64);
         while node != 0 {
             if node == marked {
                 return Err(ListError::Cycle { node, length: since });
@@ -120,8 +122,8 @@ impl Walker {
             if report.nodes == walk.max_nodes {
                 return Err(ListError::TooLong { max: walk.max_nodes, next: node });
             }
-            if since == until {
-                (marked, since, until) = (node, 0, until.saturating_mul(2));
+            if since == limit {
+                (marked, since, limit) = (node, 0, limit.saturating_mul(2));
             }
             let next = walk.read_node(&access, node, report.nodes, &mut buffer)?;
             let payload = &buffer[8..];
@@ -136,10 +138,10 @@ impl Walker {
 }
 
 impl ListWalk {
-    /// Reads the next pointer and the payload of one node; answers the pointer.
+    /// Reads the next pointer and the payload of one node into `buffer`; returns the pointer.
     fn read_node(
         &self,
-        access: &JobPort<'_>,
+        access: &JobAccess<'_>,
         node: u64,
         index: u64,
         buffer: &mut [u8],
@@ -156,9 +158,9 @@ impl ListWalk {
         } else {
             access.gather(&[next, payload], buffer)
         };
-        read.whole().map_err(|halt| match halt {
-            Halt::Dma(cause) => ListError::Dma { node, index, cause },
-            Halt::Stopped => ListError::Stopped { nodes: index },
+        read.all_or_nothing().map_err(|cause| match cause {
+            TransferCause::Dma(cause) => ListError::Dma { node, index, cause },
+            TransferCause::Stopped => ListError::Stopped { nodes: index },
         })?;
         let mut pointer = [0; 8];
         pointer.copy_from_slice(&buffer[..8]);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use sva_core::{Access, AddrRange};
-use sva_devices::{DataMoverConfig, Descriptor, Flags, Opcode, Status};
+use sva_devices::{Descriptor, Flags, Opcode, Status};
 use sva_testkit::PAGE;
 
 use crate::rig::{BASE, Rig, page_by_page};
@@ -111,7 +111,7 @@ fn unknown_and_unsupported_opcodes_are_rejected() {
 // shows S2: zero and wrapping lengths
 #[test]
 fn sizes_are_checked_before_anything_is_touched() {
-    let rig = Rig::with(8, DataMoverConfig { max_transfer: 0x10_0000, ..page_by_page() });
+    let rig = Rig::with(8, page_by_page().max_transfer(0x10_0000));
     for descriptor in valid().into_iter().filter(|descriptor| descriptor.opcode != Opcode::NOOP) {
         for size in [0, 0x10_0001, u32::MAX] {
             let wrong = altered(descriptor, |descriptor| descriptor.size = size.into());
@@ -304,17 +304,22 @@ proptest! {
 
     // shows S2: whatever the bytes, the mover touches what they name and nothing else
     #[test]
-    fn no_descriptor_reaches_beyond_what_it_names(descriptor in any_descriptor(), listed in proptest::collection::vec(any_descriptor(), 0..6), at in 0u64..8, seed: u64) {
+    fn no_descriptor_reaches_beyond_what_it_names(
+        descriptor in any_descriptor(),
+        listed in proptest::collection::vec(any_descriptor(), 0..6),
+        at in 0u64..8,
+        seed: u64,
+    ) {
         let rig = Rig::new(8);
         rig.scribble(0, 8 * PAGE as usize, seed);
         for (index, bytes) in listed.iter().enumerate() {
             rig.space.poke(BASE + at * PAGE + 64 * index as u64, bytes);
         }
         let (mut reads, mut writes) = named(&descriptor);
-        let is_batch = descriptor[7] == 1;
-        let batch = is_batch.then(|| u64::from_le_bytes(descriptor[16..24].try_into().expect("8 bytes")));
-        if let Some(list) = batch.filter(|list| (BASE..BASE + 8 * PAGE).contains(list)) {
-            let count = u32::from_le_bytes(descriptor[32..36].try_into().expect("4 bytes")).min(64) as usize;
+        let list = u64::from_le_bytes(descriptor[16..24].try_into().expect("8 bytes"));
+        if descriptor[7] == 1 && (BASE..BASE + 8 * PAGE).contains(&list) {
+            let count = u32::from_le_bytes(descriptor[32..36].try_into().expect("4 bytes"));
+            let count = count.min(64) as usize;
             let most = ((BASE + 8 * PAGE - list) / 64) as usize;
             for inner in rig.space.peek(list, count.min(most) * 64).chunks_exact(64) {
                 let (more_reads, more_writes) = named(inner.try_into().expect("64 bytes"));
@@ -327,7 +332,8 @@ proptest! {
         for done in rig.log.take() {
             let Some(range) = done.range() else { continue };
             let allowed = if done.access == Access::WRITE { &writes } else { &reads };
-            prop_assert!(inside(range, allowed), "{:?} of {range} by {descriptor:02x?}", done.access);
+            let access = done.access;
+            prop_assert!(inside(range, allowed), "{access:?} of {range} by {descriptor:02x?}");
         }
     }
 }

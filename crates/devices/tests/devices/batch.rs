@@ -1,7 +1,7 @@
 //! Batches.
 
 use sva_core::Access;
-use sva_devices::{DataMoverConfig, Descriptor, Status};
+use sva_devices::{Descriptor, Status};
 use sva_testkit::PAGE;
 
 use crate::rig::{BASE, Rig, page_by_page};
@@ -114,7 +114,7 @@ fn a_record_of_the_batch_that_cannot_be_written_fails_the_batch() {
 // shows S2
 #[test]
 fn counts_and_addresses_of_lists_are_checked() {
-    let rig = Rig::with(6, DataMoverConfig { max_batch: 4, ..page_by_page() });
+    let rig = Rig::with(6, page_by_page().max_batch(4));
     let list = rig.list(LIST, &[Descriptor::no_op(); 4]);
     for (address, count, status) in [
         (list, 0, Status::DESCRIPTOR_COUNT),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use sva_core::Access;
-use sva_devices::{DataMoverConfig, Delivery, Descriptor, Flags, Status};
+use sva_core::port::DmaCause;
+use sva_devices::{Descriptor, Flags, RecordWrite, Status};
 use sva_sync::Mutex;
 use sva_testkit::{PAGE, Protection};
 use zerocopy::IntoBytes;
@@ -18,7 +19,7 @@ fn the_status_is_written_last_and_after_the_data() {
     let rig = Rig::new(4);
     let completion =
         rig.run(Descriptor::fill([7; 8], BASE, PAGE as u32 + 8).with_completion(RECORD));
-    assert!(matches!(completion.delivery, Delivery::Written));
+    assert!(matches!(completion.record_write, RecordWrite::Written));
     let writes: Vec<_> =
         rig.log.take().into_iter().filter(|done| done.access == Access::WRITE).collect();
     let [.., data, rest, status] = &writes[..] else { panic!("{writes:?}") };
@@ -37,9 +38,9 @@ fn without_a_request_a_record_is_written_only_when_something_went_wrong() {
         let flags = descriptor.flags().with_request_completion(false);
         rig.run(descriptor.with_flags(flags))
     };
-    assert!(matches!(quiet(Descriptor::fill([1; 8], BASE, 8)).delivery, Delivery::NotRequested));
+    assert!(matches!(quiet(Descriptor::fill([1; 8], BASE, 8)).record_write, RecordWrite::NotDue));
     assert_eq!(rig.space.peek(RECORD, 32), [0; 32]);
-    assert!(matches!(quiet(Descriptor::fill([1; 8], BASE, 0)).delivery, Delivery::Written));
+    assert!(matches!(quiet(Descriptor::fill([1; 8], BASE, 0)).record_write, RecordWrite::Written));
     assert_eq!(rig.space.peek(RECORD, 1), [Status::TRANSFER_SIZE.0]);
 }
 
@@ -64,9 +65,10 @@ fn a_record_that_cannot_be_written_is_reported_to_the_submitter() {
     let rig = Rig::new(4);
     rig.space.protect(BASE + 3 * PAGE, PAGE, Protection::READ);
     let completion = rig.run(Descriptor::fill([1; 8], BASE, 8).with_completion(RECORD));
-    assert!(
-        matches!(&completion.delivery, Delivery::Failed(sva_core::port::DmaCause::Fault(fault)) if fault.address == RECORD + 1)
-    );
+    let RecordWrite::Failed(DmaCause::Fault(fault)) = &completion.record_write else {
+        panic!("{completion:?}")
+    };
+    assert_eq!(fault.address, RECORD + 1);
     assert!(completion.record.status.is_success() && !completion.is_success());
     assert_eq!(rig.space.peek(BASE, 8), [1; 8]);
 }
@@ -85,12 +87,7 @@ fn a_record_may_lie_in_the_data() {
 fn a_completion_interrupt_comes_after_the_record_with_its_handle() {
     let raised = Arc::new(Mutex::new(Vec::new()));
     let log = raised.clone();
-    let on_interrupt = Arc::new(move |handle| log.lock().push(handle));
-    let config = DataMoverConfig {
-        interrupt_handles: 3,
-        on_interrupt: Some(on_interrupt),
-        ..page_by_page()
-    };
+    let config = page_by_page().interrupts(3, move |handle| log.lock().push(handle));
     let rig = Rig::with(4, config);
     assert!(rig.run(Descriptor::no_op().with_interrupt(2).with_completion(RECORD)).is_success());
     assert_eq!(

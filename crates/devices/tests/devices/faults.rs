@@ -1,8 +1,9 @@
 //! Page faults and other aborted transactions: statuses, exact counts, and going on after them.
 
 use proptest::prelude::*;
+use sva_core::port::DmaCause;
 use sva_core::{EndReason, FaultReason, Pasid, Removal};
-use sva_devices::{Completion, DataMoverConfig, Delivery, Descriptor, Status};
+use sva_devices::{Completion, DataMoverConfig, Descriptor, RecordWrite, Status};
 use sva_testkit::{PAGE, Protection};
 
 use crate::rig::{BASE, Rig, page_by_page};
@@ -160,10 +161,15 @@ proptest! {
     // shows T5: bytes completed and direction are enough to go on, however the buffers overlap
     #[test]
     fn an_interrupted_move_that_is_gone_on_with_equals_an_uninterrupted_one(
-        source in 0u64..3 * PAGE, destination in 0u64..3 * PAGE, len in 1u32..3 * P, absent in proptest::collection::vec(0u64..7, 0..5), seed: u64, chunk in 1usize..20_000
+        source in 0u64..3 * PAGE,
+        destination in 0u64..3 * PAGE,
+        len in 1u32..3 * P,
+        absent in proptest::collection::vec(0u64..7, 0..5),
+        seed: u64,
+        chunk in 1usize..20_000,
     ) {
         let size = 7 * PAGE as usize;
-        let rig = Rig::with(7, DataMoverConfig { chunk, ..DataMoverConfig::default() });
+        let rig = Rig::with(7, DataMoverConfig::default().chunk(chunk));
         let mut memory = rig.scribble(0, size, seed);
         memory.copy_within(source as usize..source as usize + len as usize, destination as usize);
         absent.iter().for_each(|page| rig.space.absent(BASE + page * PAGE, PAGE));
@@ -197,10 +203,9 @@ fn a_pasid_that_is_not_bound_fails_the_translation() {
     drop(bond);
     let completion = rig.run(descriptor);
     assert_eq!(facts(&completion), (Status::TRANSLATION, 0, BASE));
-    assert!(
-        matches!(&completion.cause, Some(sva_core::port::DmaCause::Fault(fault)) if fault.reason == FaultReason::NotBound)
-    );
-    assert!(matches!(completion.delivery, Delivery::Stopped) && !completion.is_success());
+    let Some(DmaCause::Fault(fault)) = &completion.cause else { panic!("{completion:?}") };
+    assert_eq!(fault.reason, FaultReason::NotBound);
+    assert!(matches!(completion.record_write, RecordWrite::Stopped) && !completion.is_success());
     let wide = rig.mover.execute(Pasid::new(Pasid::LAST), &descriptor).expect("nobody unbinds");
     assert_eq!(wide.record.status, Status::TRANSLATION, "the device has one PASID bit");
     assert_eq!(rig.space.peek(BASE, 128), [0; 128]);
@@ -225,7 +230,7 @@ fn a_device_that_was_removed_completes_with_an_error() {
     rig.iommu.remove(&rig.device, Removal::Surprise).expect("it is there");
     let completion = rig.run(Descriptor::crc(BASE, 8, 0).with_completion(BASE + 64));
     assert_eq!(completion.record.status, Status::HARDWARE);
-    assert!(matches!(completion.delivery, Delivery::Stopped) && !completion.is_success());
+    assert!(matches!(completion.record_write, RecordWrite::Stopped) && !completion.is_success());
 }
 
 // shows S2

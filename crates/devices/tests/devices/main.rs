@@ -4,6 +4,7 @@ mod bad_descriptors;
 mod batch;
 mod completion;
 mod faults;
+mod jobs;
 mod rig;
 mod semantics;
 mod stop;

@@ -7,7 +7,7 @@ use sva_core::{
     PasidWidth, Plug,
 };
 use sva_devices::{
-    Completion, DataMover, DataMoverConfig, Descriptor, InFlight, Walker, WalkerConfig,
+    Completion, DataMover, DataMoverConfig, Descriptor, JobTracker, Walker, WalkerConfig,
 };
 use sva_testkit::{FlatTopology, Forwarding, MemorySpace, PAGE, Protection, RecordingSpace};
 
@@ -19,7 +19,7 @@ pub(crate) struct Rig {
     pub(crate) log: Arc<Forwarding<RecordingSpace>>,
     pub(crate) iommu: Iommu,
     pub(crate) device: Device,
-    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) jobs: Arc<JobTracker>,
     pub(crate) bond: Option<Bond<()>>,
     pub(crate) pasid: Option<Pasid>,
     pub(crate) mover: DataMover,
@@ -28,7 +28,7 @@ pub(crate) struct Rig {
 
 /// A data mover that moves a page at a time, so that small transfers take several steps.
 pub(crate) fn page_by_page() -> DataMoverConfig {
-    DataMoverConfig { chunk: 1, ..DataMoverConfig::default() }
+    DataMoverConfig::default().chunk(1)
 }
 
 impl Rig {
@@ -42,28 +42,24 @@ impl Rig {
         space.map(BASE, pages * PAGE, Protection::READ_WRITE);
         let log = RecordingSpace::new(space.handle());
         let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
-        let in_flight = InFlight::new();
+        let jobs = JobTracker::new();
         let bdf = Bdf::new(0, 1, 0, 0).expect("a device number below 32");
         let spec = DeviceSpec {
             bdf,
             capabilities: Capabilities::sva(PasidWidth::new(1).expect("1..=20")),
         };
         let device =
-            iommu.plug(Plug::new(spec).model(in_flight.clone())).expect("the slot is free").device;
+            iommu.plug(Plug::new(spec).model(jobs.clone())).expect("the slot is free").device;
         let handle: Arc<dyn AddressSpace> = log.clone();
         let bond = iommu.bind_device(&device, &handle, Bind::new(())).expect("a bond");
-        let mover = DataMover::new(device.port(), in_flight.clone(), config);
-        let walker = Walker::new(
-            device.port(),
-            in_flight.clone(),
-            WalkerConfig { chunk: 256, ..WalkerConfig::default() },
-        );
+        let mover = DataMover::new(device.port(), jobs.clone(), config);
+        let walker = Walker::new(device.port(), jobs.clone(), WalkerConfig::default().chunk(256));
         Self {
             space,
             log,
             iommu,
             device,
-            in_flight,
+            jobs,
             pasid: Some(bond.pasid()),
             bond: Some(bond),
             mover,

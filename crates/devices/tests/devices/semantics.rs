@@ -28,16 +28,20 @@ proptest! {
     fn a_move_is_a_memmove((source, destination, len) in two_places(), seed: u64) {
         let rig = Rig::new(PAGES);
         let mut memory = rig.scribble(0, SIZE, seed);
-        let completion = rig.run(Descriptor::memory_move(BASE + source as u64, BASE + destination as u64, len as u32));
+        let (from, to) = (BASE + source as u64, BASE + destination as u64);
+        let completion = rig.run(Descriptor::memory_move(from, to, len as u32));
         ok(&completion, len)?;
-        prop_assert_eq!(completion.record.result, u8::from(source < destination && destination < source + len));
+        let goes_backward = source < destination && destination < source + len;
+        prop_assert_eq!(completion.record.result, u8::from(goes_backward));
         memory.copy_within(source..source + len, destination);
         prop_assert!(rig.space.peek(BASE, SIZE) == memory);
     }
 
     // shows T5
     #[test]
-    fn a_fill_repeats_its_pattern(at in 0..SIZE / 2, len in 1..SIZE / 2, pattern: [u8; 8], seed: u64) {
+    fn a_fill_repeats_its_pattern(
+        at in 0..SIZE / 2, len in 1..SIZE / 2, pattern: [u8; 8], seed: u64,
+    ) {
         let rig = Rig::new(PAGES);
         let mut memory = rig.scribble(0, SIZE, seed);
         ok(&rig.run(Descriptor::fill(pattern, BASE + at as u64, len as u32)), len)?;
@@ -49,7 +53,12 @@ proptest! {
 
     // shows T5
     #[test]
-    fn a_compare_finds_the_first_difference(len in 1..2 * PAGE as usize, at in 0usize..40, changed in proptest::option::of(0..2 * PAGE as usize), seed: u64) {
+    fn a_compare_finds_the_first_difference(
+        len in 1..2 * PAGE as usize,
+        at in 0usize..40,
+        changed in proptest::option::of(0..2 * PAGE as usize),
+        seed: u64,
+    ) {
         let rig = Rig::new(PAGES);
         let (first, second) = (at as u64, 3 * PAGE + 7);
         let mut bytes = rig.scribble(first, len, seed);
@@ -63,13 +72,19 @@ proptest! {
 
     // shows T5
     #[test]
-    fn a_compare_with_a_pattern_finds_the_first_difference(len in 1..2 * PAGE as usize, at in 0usize..40, changed in proptest::option::of(0..2 * PAGE as usize), pattern: [u8; 8]) {
+    fn a_compare_with_a_pattern_finds_the_first_difference(
+        len in 1..2 * PAGE as usize,
+        at in 0usize..40,
+        changed in proptest::option::of(0..2 * PAGE as usize),
+        pattern: [u8; 8],
+    ) {
         let rig = Rig::new(PAGES);
         let mut bytes: Vec<u8> = pattern.iter().copied().cycle().take(len).collect();
         let changed = changed.filter(|changed| *changed < len);
         changed.into_iter().for_each(|changed| bytes[changed] ^= 1);
-        rig.space.poke(BASE + at as u64, &bytes);
-        let completion = rig.run(Descriptor::compare_pattern(BASE + at as u64, pattern, len as u32));
+        let source = BASE + at as u64;
+        rig.space.poke(source, &bytes);
+        let completion = rig.run(Descriptor::compare_pattern(source, pattern, len as u32));
         ok(&completion, changed.unwrap_or(len))?;
         prop_assert_eq!(completion.record.result, u8::from(changed.is_some()));
     }
@@ -86,11 +101,16 @@ proptest! {
 
     // shows T5
     #[test]
-    fn a_copy_with_crc_copies_and_sums(len in 1..2 * PAGE as usize, seed: u64, before in proptest::collection::vec(any::<u8>(), 0..20)) {
+    fn a_copy_with_crc_copies_and_sums(
+        len in 1..2 * PAGE as usize,
+        seed: u64,
+        before in proptest::collection::vec(any::<u8>(), 0..20),
+    ) {
         let rig = Rig::new(PAGES);
         let bytes = rig.scribble(5, len, seed);
         let start = crc32c::crc32c(&before);
-        let completion = rig.run(Descriptor::copy_crc(BASE + 5, BASE + 3 * PAGE, len as u32, start));
+        let copy = Descriptor::copy_crc(BASE + 5, BASE + 3 * PAGE, len as u32, start);
+        let completion = rig.run(copy);
         ok(&completion, len)?;
         prop_assert_eq!(completion.record.crc(), crc32c::crc32c(&[&before[..], &bytes].concat()));
         prop_assert!(rig.space.peek(BASE + 3 * PAGE, len) == bytes);
@@ -98,7 +118,11 @@ proptest! {
 
     // shows T5: what create wrote down, apply repeats
     #[test]
-    fn a_delta_turns_the_first_buffer_into_the_second(units in 1usize..1024, edits in proptest::collection::vec((0usize..8192, any::<u8>()), 0..60), seed: u64) {
+    fn a_delta_turns_the_first_buffer_into_the_second(
+        units in 1usize..1024,
+        edits in proptest::collection::vec((0usize..8192, any::<u8>()), 0..60),
+        seed: u64,
+    ) {
         let len = units * 8;
         let rig = Rig::new(12);
         let (first, second, record) = (BASE, BASE + 2 * PAGE, BASE + 4 * PAGE + 3);
@@ -112,7 +136,9 @@ proptest! {
         prop_assert_eq!(created.record.delta_record_size() as usize, changed * 10);
         prop_assert_eq!(created.record.result, u8::from(changed > 0));
         if changed > 0 {
-            ok(&rig.run(Descriptor::apply_delta(record, changed as u32 * 10, first, len as u32)), changed * 10)?;
+            let size = changed * 10;
+            let apply = Descriptor::apply_delta(record, size as u32, first, len as u32);
+            ok(&rig.run(apply), size)?;
         }
         prop_assert!(rig.space.peek(first, len) == after);
     }

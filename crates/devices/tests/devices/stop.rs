@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sva_core::{AddressSpace, Bind, Bond};
 use sva_devices::{
-    Abandoned, DataMover, DataMoverConfig, Descriptor, InFlight, ListError, ListWalk, TransferCause,
+    Aborted, DataMover, DataMoverConfig, Descriptor, JobTracker, ListError, ListWalk, TransferCause,
 };
 use sva_sync::Mutex;
 use sva_testkit::{MemorySpace, PAGE, Protection, RecordingSpace};
@@ -35,11 +35,11 @@ fn an_unbind_from_inside_a_move_ends_it_at_the_next_step() {
     unbind_at(&mut rig, BASE + 2 * PAGE);
     let descriptor =
         Descriptor::memory_move(BASE, BASE + 8 * PAGE, 6 * PAGE as u32).block_on_fault();
-    let abandoned = rig.mover.execute(rig.pasid, &descriptor).expect_err("the PASID is gone");
-    assert_eq!(abandoned, Abandoned { done: 2 * PAGE as u32 });
+    let aborted = rig.mover.execute(rig.pasid, &descriptor).expect_err("the PASID is gone");
+    assert_eq!(aborted, Aborted { done: 2 * PAGE as u32 });
     let moved = [&source[..2 * PAGE as usize], &vec![0; 4 * PAGE as usize]].concat();
     assert!(rig.space.peek(BASE + 8 * PAGE, 6 * PAGE as usize) == moved);
-    assert_eq!(rig.in_flight.count(), 0);
+    assert_eq!(rig.jobs.count(), 0);
 }
 
 // shows U1, U3
@@ -50,9 +50,9 @@ fn an_unbind_from_inside_a_batch_ends_it_with_the_descriptors_done() {
         |page: u64| Descriptor::fill([1; 8], BASE + page * PAGE, PAGE as u32).block_on_fault();
     let list = rig.list(15 * PAGE, &[fill(0), fill(1), fill(2), fill(3)]);
     unbind_at(&mut rig, BASE + PAGE);
-    let abandoned =
+    let aborted =
         rig.mover.execute(rig.pasid, &Descriptor::batch(list, 4)).expect_err("the PASID is gone");
-    assert_eq!(abandoned, Abandoned { done: 2 });
+    assert_eq!(aborted, Aborted { done: 2 });
     assert_eq!(rig.space.peek(BASE + 2 * PAGE, 8), [0; 8]);
 }
 
@@ -99,8 +99,7 @@ fn transfer_across_owners(mut rig: Rig, mover: &DataMover) -> TransferCause {
 #[test]
 fn a_transfer_stops_when_its_pasid_is_unbound() {
     let rig = Rig::new(1024);
-    let mover =
-        DataMover::new(rig.device.port(), rig.in_flight.clone(), DataMoverConfig::default());
+    let mover = DataMover::new(rig.device.port(), rig.jobs.clone(), DataMoverConfig::default());
     assert!(matches!(transfer_across_owners(rig, &mover), TransferCause::Stopped));
 }
 
@@ -109,7 +108,7 @@ fn a_transfer_stops_when_its_pasid_is_unbound() {
 fn a_transfer_that_was_not_stopped_reaches_no_later_owner_of_its_pasid() {
     let rig = Rig::new(1024);
     let iommu = rig.iommu.clone();
-    let mover = DataMover::new(rig.device.port(), InFlight::new(), DataMoverConfig::default());
+    let mover = DataMover::new(rig.device.port(), JobTracker::new(), DataMoverConfig::default());
     assert!(matches!(transfer_across_owners(rig, &mover), TransferCause::Dma(_)));
     assert_eq!(iommu.stale_dropped(), 1);
 }
@@ -155,5 +154,5 @@ fn when_unbind_returns_no_submission_of_any_thread_changes_the_space() {
             "written after unbind, {rounds} rounds"
         );
     });
-    assert_eq!(rig.in_flight.count(), 0);
+    assert_eq!(rig.jobs.count(), 0);
 }

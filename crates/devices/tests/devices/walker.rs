@@ -47,24 +47,38 @@ proptest! {
         let rig = Rig::new(4);
         let payloads = lay_out(&rig, &order, 0, seed);
         let mut seen = Vec::new();
-        let report = rig.walker.walk_list(rig.pasid, &walk(&order, 300), |_, payload| seen.extend_from_slice(payload)).expect("it ends");
-        prop_assert_eq!(report, ListReport { nodes: order.len() as u64, checksum: crc32c::crc32c(&payloads) });
+        let report = rig
+            .walker
+            .walk_list(rig.pasid, &walk(&order, 300), |_, payload| seen.extend_from_slice(payload))
+            .expect("it ends");
+        let nodes = order.len() as u64;
+        let checksum = crc32c::crc32c(&payloads);
+        prop_assert_eq!(report, ListReport { nodes, checksum });
         prop_assert!(seen == payloads);
-        prop_assert_eq!(rig.log.take().iter().map(|done| done.call).max().map_or(0, |last| last + 1), order.len() as u64, "one call a node");
+        let calls = rig.log.take().iter().map(|done| done.call).max().map_or(0, |last| last + 1);
+        prop_assert_eq!(calls, nodes, "one call a node");
     }
 
     // shows S2: a cycle is no hang, wherever it begins
     #[test]
-    fn a_cycle_is_found_with_its_length(order in order(300).prop_filter("nodes", |order| !order.is_empty()), back in any::<prop::sample::Index>(), seed: u64) {
+    fn a_cycle_is_found_with_its_length(
+        order in order(300).prop_filter("nodes", |order| !order.is_empty()),
+        back in any::<prop::sample::Index>(),
+        seed: u64,
+    ) {
         let rig = Rig::new(4);
         let back = back.index(order.len());
         lay_out(&rig, &order, BASE + order[back] * NODE, seed);
         let mut visited = 0;
-        let error = rig.walker.walk_list(rig.pasid, &walk(&order, u64::MAX), |_, _| visited += 1).expect_err("it has no end");
+        let error = rig
+            .walker
+            .walk_list(rig.pasid, &walk(&order, u64::MAX), |_, _| visited += 1)
+            .expect_err("it has no end");
         let ListError::Cycle { node, length } = error else { panic!("{error}") };
         prop_assert_eq!(length as usize, order.len() - back);
         prop_assert!(order[back..].iter().any(|inside| BASE + inside * NODE == node));
-        prop_assert!(visited <= 3 * order.len() + 2, "{} nodes visited for {}", visited, order.len());
+        let most = 3 * order.len() + 2;
+        prop_assert!(visited <= most, "{visited} nodes visited, {most} at the most");
     }
 }
 
@@ -177,19 +191,24 @@ proptest! {
     // shows S2
     #[test]
     fn a_search_finds_every_distance(
-        (vertices, edges) in (1usize..200).prop_flat_map(|n| (Just(n), proptest::collection::vec((0..n, 0..n), 0..3 * n))),
-        source in any::<prop::sample::Index>(), wide_rows: bool, wide_columns: bool
+        (vertices, edges) in (1usize..200)
+            .prop_flat_map(|n| (Just(n), proptest::collection::vec((0..n, 0..n), 0..3 * n))),
+        source in any::<prop::sample::Index>(),
+        wide_rows: bool,
+        wide_columns: bool,
     ) {
         let rig = Rig::new(24);
         let source = source.index(vertices);
         let out = BASE + 20 * PAGE + 3;
-        let graph = search(&rig, &compressed(vertices, &edges), width(wide_rows), width(wide_columns));
+        let laid = compressed(vertices, &edges);
+        let graph = search(&rig, &laid, width(wide_rows), width(wide_columns));
         let graph = GraphSearch { source: source as u32, distances: Some(out), ..graph };
         let report = rig.walker.search_graph(rig.pasid, &graph).expect("a sound graph");
         let wanted = reference(vertices, &edges, source);
         prop_assert_eq!(&report.distances, &wanted);
-        prop_assert_eq!(report.reached as usize, wanted.iter().filter(|distance| **distance != SearchReport::UNREACHED).count());
-        prop_assert_eq!(Some(&report.depth), wanted.iter().filter(|distance| **distance != SearchReport::UNREACHED).max());
+        let reached = || wanted.iter().filter(|distance| **distance != SearchReport::UNREACHED);
+        prop_assert_eq!(report.reached as usize, reached().count());
+        prop_assert_eq!(Some(&report.depth), reached().max());
         let written: Vec<u8> = wanted.iter().flat_map(|distance| distance.to_le_bytes()).collect();
         prop_assert_eq!(rig.space.peek(out, written.len()), written);
     }
@@ -249,15 +268,15 @@ fn a_graph_that_contradicts_itself_is_refused_where_it_does() {
     let error = run(&|_| (), &|graph| graph.columns = u64::MAX - 8);
     assert!(matches!(error, SearchError::Wraps { len: 32, .. }), "{error}");
     let error = run(&|_| (), &|graph| graph.columns = 0x5000);
-    assert!(
-        matches!(error, SearchError::Dma { reached: 1, cause: DmaCause::Fault(fault) } if fault.address == 0x5000),
-        "{error}"
-    );
+    let SearchError::Dma { reached: 1, cause: DmaCause::Fault(fault) } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(fault.address, 0x5000);
     let error = run(&|_| (), &|graph| graph.distances = Some(BASE + 24 * PAGE - 8));
-    assert!(
-        matches!(error, SearchError::Dma { reached: 4, cause: DmaCause::Fault(fault) } if fault.access == Access::WRITE),
-        "{error}"
-    );
+    let SearchError::Dma { reached: 4, cause: DmaCause::Fault(fault) } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(fault.access, Access::WRITE);
 }
 
 // shows S2: a process that changes its graph under the search cannot make it longer than the graph

@@ -41,7 +41,7 @@ pub(crate) use ranges::{FOUR_GIB, WINDOW_UNIT, joined};
 pub use bar::{BarAborted, BarModel, RamBar};
 pub use config::DEFAULT_TOML;
 pub use error::{AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError};
-pub use render::render;
+pub use render::{render, render_within};
 pub use route::Route;
 pub use runtime::Fabric;
 pub use spec::{BarSpec, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};

@@ -6,8 +6,8 @@ use crate::fabric::view::{
 };
 use crate::number::size_text;
 
-/// Columns that a line may have, where its words permit.
-const WIDTH: usize = 100;
+/// Columns of a line of [`render`].
+const COLUMNS: usize = 100;
 
 /// Draws the fabric: ports with their ACS as lspci writes it, windows, functions with their
 /// capabilities, groups.
@@ -15,8 +15,14 @@ const WIDTH: usize = 100;
 /// Lines are wrapped at 100 columns. ACS shows the implemented services, `+` where enabled. The
 /// text ends with a line feed.
 pub fn render(fabric: &Fabric) -> String {
+    render_within(fabric, COLUMNS)
+}
+
+/// As [`render`], with lines that are wrapped at so many columns. A line that is one word is longer
+/// where that word is.
+pub fn render_within(fabric: &Fabric, columns: usize) -> String {
     let view = FabricView::new(fabric);
-    let mut out = Drawing(String::new());
+    let mut out = Drawing { text: String::new(), columns };
     let demand = match view.policy.as_str() {
         "strict" => "a bind asks for ACS RR and UF and the TLP prefix on the whole path",
         _ => "a bind asks nothing of the path",
@@ -29,30 +35,33 @@ pub fn render(fabric: &Fabric) -> String {
     out.line("", "", "");
     out.line("", "", "groups");
     view.groups.iter().for_each(|group| group_lines(&mut out, group));
-    out.0
+    out.text
 }
 
-struct Drawing(String);
+struct Drawing {
+    text: String,
+    columns: usize,
+}
 
 impl Drawing {
     /// Writes `text` after `first`, wrapped, with `rest` before what goes on in another line.
     fn line(&mut self, first: &str, rest: &str, text: &str) {
         let mut column = first.chars().count();
-        self.0.push_str(first);
+        self.text.push_str(first);
         let mut at_start = true;
         for word in text.split(' ') {
             let length = word.chars().count();
-            if !at_start && column + 1 + length > WIDTH {
+            if !at_start && column + 1 + length > self.columns {
                 self.end();
-                self.0.push_str(rest);
+                self.text.push_str(rest);
                 column = rest.chars().count();
                 at_start = true;
             }
             if !at_start {
-                self.0.push(' ');
+                self.text.push(' ');
                 column += 1;
             }
-            self.0.push_str(word);
+            self.text.push_str(word);
             column += length;
             at_start = false;
         }
@@ -60,8 +69,8 @@ impl Drawing {
     }
 
     fn end(&mut self) {
-        self.0.truncate(self.0.trim_end_matches(' ').len());
-        self.0.push('\n');
+        self.text.truncate(self.text.trim_end_matches(' ').len());
+        self.text.push('\n');
     }
 }
 

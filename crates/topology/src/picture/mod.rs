@@ -26,4 +26,4 @@ mod text;
 
 pub use html::html;
 pub use svg::svg;
-pub use text::text;
+pub use text::{text, text_within};

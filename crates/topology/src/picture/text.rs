@@ -6,26 +6,32 @@ use super::scene::{AcsState, Node, Scene, shortened};
 use crate::groups::Grouping;
 use crate::machine::Machine;
 
-/// Columns of a line, where its fixed parts permit; the names give way.
-const WIDTH: usize = 100;
+/// Columns of a line of [`text`].
+const COLUMNS: usize = 100;
 
 /// The least that is left of a name.
 const LEAST_NAME: usize = 16;
 
 /// Draws `machine` as a tree: one line for each function with its group, kind, ACS services and
-/// name. The text ends with a line feed.
+/// name. The text ends with a line feed. Names are shortened, so that a line has at most 100
+/// columns where its other parts permit.
 ///
 /// ACS shows SV, RR, CR and UF of ports, and of functions that have the capability: `+` enabled,
 /// `-` off, `.` not implemented (which Linux counts as given), `*` given by a quirk; `?` after them
 /// where that is assumed. The legend below the tree explains those signs that occur.
 pub fn text(machine: &Machine, grouping: &Grouping) -> String {
+    text_within(machine, grouping, COLUMNS)
+}
+
+/// As [`text`], with lines of at most so many columns.
+pub fn text_within(machine: &Machine, grouping: &Grouping, columns: usize) -> String {
     let scene = Scene::new(machine, grouping);
     let mut lines = Vec::new();
     for root in &scene.roots {
         lines.push(Line::Root(&root.name));
         branches(&scene, &root.children, "", &mut lines);
     }
-    let columns = Columns::of(&lines);
+    let columns = Columns::of(&lines, columns);
     let mut out = String::new();
     for line in &lines {
         match line {
@@ -54,15 +60,16 @@ fn branches<'a>(scene: &'a Scene, nodes: &[usize], before: &str, lines: &mut Vec
     }
 }
 
-/// Widths of the columns, in characters.
+/// Widths of the columns and of the whole line, in characters.
 struct Columns {
+    line: usize,
     address: usize,
     group: usize,
     kind: usize,
 }
 
 impl Columns {
-    fn of(lines: &[Line<'_>]) -> Self {
+    fn of(lines: &[Line<'_>], columns: usize) -> Self {
         let widest = |width: &dyn Fn(&str, &Node) -> usize| {
             let widths = lines.iter().filter_map(|line| {
                 if let Line::Node { before, node } = line {
@@ -74,6 +81,7 @@ impl Columns {
             widths.max().unwrap_or(0)
         };
         Self {
+            line: columns,
             address: widest(&|before, node| before.chars().count() + node.address.len()),
             group: widest(&|_, node| group(node).len()),
             kind: widest(&|_, node| node.kind.chars().count()),
@@ -102,7 +110,7 @@ impl Columns {
         let _ = write!(
             out,
             "  {}{badges}",
-            shortened(&node.short, WIDTH.saturating_sub(used).max(LEAST_NAME))
+            shortened(&node.short, self.line.saturating_sub(used).max(LEAST_NAME))
         );
         out.truncate(out.trim_end_matches(' ').len());
         out.push('\n');

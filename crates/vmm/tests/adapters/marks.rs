@@ -1,6 +1,6 @@
-//! When a page is marked dirty: after it was written to, so that whoever takes the mark and then
-//! reads the page has all that was marked. And, since a bitmap is called in the middle of a write,
-//! what a change does meanwhile.
+//! When a page is marked dirty: after the write, so that a thread that takes the mark and then
+//! reads the page sees what was written. The bitmap is called inside of a write, so the tests also
+//! see what a change does meanwhile.
 
 use std::cell::RefCell;
 use std::sync::mpsc;
@@ -20,7 +20,7 @@ thread_local! {
     static ON_MARK: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
-/// A bitmap that looks what is in the memory when it is marked.
+/// A bitmap that records what is in memory when it is marked.
 #[derive(Debug, Clone, Copy, Default)]
 struct Witness {
     base: usize,
@@ -66,7 +66,7 @@ fn machine() -> Machine<GuestMemoryMmap<Witness>> {
         GuestMemoryMmap::<Witness>::from_ranges(&[(GuestAddress(0), (PAGES * PAGE) as usize)])
             .expect("memory");
     let machine = Machine::new(memory.clone(), |table| {
-        GuestSpace::with_dirty_bitmap(memory, move |address, _| table.run(address))
+        GuestSpace::with_dirty_bitmap(memory, move |address, _| table.extent(address))
     });
     machine.map(0, 6, 1, Permissions::READ_WRITE);
     machine
@@ -89,8 +89,8 @@ fn a_page_is_marked_dirty_after_it_was_written_to() {
     assert_eq!(MARKS.take(), []);
 }
 
-/// Has a write stand still in its middle while another thread makes a change; answers whether the
-/// change waited for it.
+/// Holds a write in its middle while another thread makes a change. Returns whether the change
+/// waited for it.
 fn a_change_waits_for(
     machine: &Machine<GuestMemoryMmap<Witness>>,
     write: impl FnOnce() + Send,
@@ -101,15 +101,15 @@ fn a_change_waits_for(
             has_entered.recv_timeout(LONG).expect("the write comes to its mark");
             machine.map(0, 9, 1, Permissions::READ_WRITE);
             machine.space.invalidate([range(0, 1)]);
-            // The other one is gone where this came after its time.
+            // The receiver is gone if its time limit has passed.
             let _ = changed.send(());
         });
         let writer = scope.spawn(move || {
             let (told, hears) = mpsc::channel();
             ON_MARK.set(Some(Box::new(move || {
                 entered.send(()).expect("somebody waits");
-                // Time for a change that does not wait to be over; one that waits is right however
-                // long this is.
+                // A change that does not wait is over within this time. One that waits is right
+                // however long it is.
                 told.send(has_changed.recv_timeout(Duration::from_millis(50)).is_err())
                     .expect("it hears");
             })));
@@ -133,11 +133,11 @@ fn a_change_waits_for_a_write_that_has_begun_whichever_way_that_goes() {
         "of the provider's"
     );
     let pasid = Some(machine.pasid());
-    port.write(pasid, BASE, &[1]).expect("mapped, and kept from now on");
+    port.write(pasid, BASE, &[1]).expect("mapped, and cached from now on");
     assert!(port.cached_translation(machine.pasid(), BASE, Access::WRITE).is_some());
     assert!(
         a_change_waits_for(&machine, move || port.write(pasid, BASE, &[2; 8]).expect("mapped")),
-        "by what is kept"
+        "by a cached translation"
     );
     let seen = machine.space.device_memory(&machine.device, machine.pasid());
     assert!(

@@ -23,14 +23,14 @@ use crate::support::{BASE, Filled, Logged, Machine, PAGE, READ, harvest, range};
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
-/// I/O virtual pages: the queue's two, then a request's two, then an answer's two. None is beside
-/// its neighbour in the guest.
+/// Where I/O virtual pages are in the guest: the queue's two, then a request's two, then an
+/// answer's two. No two neighbours are adjacent in the guest.
 const MAP: [u64; 6] = [40, 12, 33, 8, 50, 21];
 const REQUEST: u64 = BASE + 3 * PAGE - 100;
 const ANSWER: u64 = BASE + 5 * PAGE - 50;
 const LEN: u32 = 200;
 
-/// A device: answers each request with its bytes, each one more than it was. Answers how many.
+/// A device: answers each request with its bytes, each incremented. Returns how many it served.
 fn serve<M: GuestMemory>(queue: &mut Queue, memory: &M) -> usize
 where
     for<'a> vm_memory::bitmap::BS<'a, M::Bitmap>: BitmapSlice,
@@ -56,8 +56,8 @@ where
     served
 }
 
-/// Has a driver, by vm-memory's own translation, send requests to a device that sees memory as
-/// `seen`.
+/// Has a driver, which uses vm-memory's own translation, send requests to a device that sees memory
+/// as `seen`.
 fn drive<M: GuestMemory>(machine: &Machine<Logged>, seen: &M) {
     let filled = Filled::default();
     for (page, to) in (0..).zip(MAP) {
@@ -173,8 +173,7 @@ fn what_a_device_may_not_access_is_an_error_of_vm_memory_from_there_on() {
     let before: [u8; 10] =
         machine.memory.read_obj(GuestAddress(5 * PAGE - 10)).expect("the guest's");
     assert_eq!(before, [5; 10], "all or nothing");
-    // The same by vm-memory's own type, which has no way to say where a range ends that ends at the
-    // very top.
+    // The same by vm-memory's own type, which cannot express a range that ends at the last address.
     let iommu = machine.space.device_iommu(&machine.device, machine.pasid());
     for (at, len) in [(BASE + 10, PAGE as usize), (u64::MAX - 3, 4), (u64::MAX, usize::MAX)] {
         let error = iommu
@@ -195,7 +194,7 @@ fn memory_that_may_be_written_to_and_not_be_read_is_refused_to_those_who_want_bo
     let write_only = Permissions::WRITE;
     machine.map(0, 4, 1, write_only);
     let seen = machine.space.device_memory(&machine.device, machine.pasid());
-    // The second time by what is kept.
+    // The second time by a cached translation.
     for _ in 0..2 {
         let may = [VmPermissions::Write, VmPermissions::ReadWrite, VmPermissions::Read]
             .map(|access| seen.check_range(GuestAddress(BASE), 8, access));
@@ -214,8 +213,8 @@ fn translations_that_a_thread_has_at_a_time_do_not_disturb_one_another() {
         iommu.translate(GuestAddress(BASE + page * PAGE), len, access).expect("mapped")
     };
     let page = PAGE as usize;
-    // The first two lead as far away, for one kind of access and for another; then one of several
-    // runs, and one that leads elsewhere.
+    // The first three have the same offset, for reads and for a write. Then one of several extents,
+    // and one with another offset.
     for _ in 0..3 {
         let all = [
             translate(0, 8, VmPermissions::Read),
@@ -240,7 +239,7 @@ fn what_a_peer_decodes_is_no_memory_of_the_guest() {
     let machine = Machine::plain();
     machine.map(0, 4, 3, Permissions::READ_WRITE);
     let seen = machine.space.device_memory(&machine.device, machine.pasid());
-    seen.write_slice(&[1; 3 * PAGE as usize], GuestAddress(BASE)).expect("mapped, and kept");
+    seen.write_slice(&[1; 3 * PAGE as usize], GuestAddress(BASE)).expect("mapped, and cached");
     let decoder = Bdf::new(0, 3, 0, 0).expect("a function");
     machine.bus.windows(
         machine.device.bdf(),
@@ -291,7 +290,7 @@ fn a_device_whose_bond_is_gone_is_told_that_its_iommu_is_misconfigured() {
 fn memory_of_one_guest_is_not_reached_by_the_pasid_of_another() {
     let (first, second) = (Machine::plain(), Machine::plain());
     second.map(0, 4, 1, Permissions::READ_WRITE);
-    // Both IOMMUs have given out the same number first.
+    // Both IOMMUs allocate the same number first.
     assert_eq!(first.pasid(), second.pasid());
     let mixed = first.space.device_memory(&second.device, second.pasid());
     let error =

@@ -17,7 +17,7 @@ fn contents(memory: &Logged) -> Vec<u8> {
     bytes
 }
 
-/// What one access came to: what it read, or that it was not permitted.
+/// Makes one access. Returns what it read, or an error if it was not permitted.
 fn access<M: GuestMemory>(
     memory: &M,
     at: GuestAddress,
@@ -88,7 +88,7 @@ fn random_operations_come_to_what_vm_memorys_own_iotlb_says() {
                         .invalidate_mapping(GuestAddress(BASE + page * PAGE), PAGE as usize);
                 }
                 1 | 2 => {
-                    // A run of pages that are contiguous in the guest.
+                    // An extent of several pages.
                     let pages = random.u64(1..6).min(PAGES - to).min(SPAN - page);
                     machine.map(page, to, pages, Permissions::READ_WRITE);
                     machine.space.invalidate([range(page, pages)]);
@@ -97,8 +97,8 @@ fn random_operations_come_to_what_vm_memorys_own_iotlb_says() {
                 }
                 _ => {
                     let at = GuestAddress(BASE + random.u64(..SPAN * PAGE));
-                    // At least a byte: what no bytes are is up to the ranges next to them in
-                    // vm-memory's Iotlb, and nothing at all by its documentation.
+                    // At least a byte: vm-memory's Iotlb answers an empty range by the ranges next
+                    // to it, against its documentation.
                     let len = (random.usize(..3 * PAGE as usize) >> random.u8(..13)).max(1);
                     let (kind, byte) = (random.u8(..5), random.u8(..));
                     let expected = access(&own, at, len, kind, byte);

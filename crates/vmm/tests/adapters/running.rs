@@ -1,10 +1,11 @@
 //! Changes of the monitor's tables while devices run.
 
+use std::cell::RefCell;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
-use sva_core::{Access, AddrRange, Permissions, Segment};
+use sva_core::{Access, AddrRange, DmaPort, Permissions, Segment};
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_vmm::GuestSpace;
@@ -16,11 +17,11 @@ use crate::support::{BASE, LONG, Machine, PAGE, plain_memory, range};
 
 /// Changes that the monitor makes.
 const ROUNDS: u64 = 3000;
-/// What a page holds that is no longer mapped; no device writes it.
+/// The contents of pages that are no longer mapped. No device writes this byte.
 const FREED: u8 = 0xf5;
 
-/// Has `device` write to page 0 for as long as the monitor changes what that means, and checks that
-/// no write comes after a change.
+/// Has `device` write to page 0 while the monitor moves it, and checks that no write to the old
+/// page comes after a change.
 fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(
     machine: &Machine<M>,
     device: impl Fn(u8) -> bool + Sync,
@@ -42,13 +43,13 @@ fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(
             let (before, after) = ((round - 1) % 8, round % 8);
             machine.map(0, after, 1, Permissions::READ_WRITE);
             machine.space.invalidate([range(0, 1)]);
-            // The old page has found another use.
+            // The old page is used for something else.
             machine
                 .memory
                 .write_slice(&[FREED; PAGE as usize], GuestAddress(before * PAGE))
                 .expect("the guest's");
             if round % 64 == 0 {
-                // Time for the devices to run, without which nothing is shown.
+                // The devices must have time to write, or the test shows nothing.
                 let begun = Instant::now();
                 while written.load(Ordering::Relaxed) == seen && begun.elapsed() < LONG {
                     thread::yield_now();
@@ -75,7 +76,7 @@ fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(
 fn a_port_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
     let machine = Machine::plain();
     let ports = machine.device.clone();
-    thread_local!(static PORT: std::cell::RefCell<Option<sva_core::DmaPort>> = const { std::cell::RefCell::new(None) });
+    thread_local!(static PORT: RefCell<Option<DmaPort>> = const { RefCell::new(None) });
     writes_while_pages_move(&machine, |byte| {
         PORT.with_borrow_mut(|port| {
             let port = port.get_or_insert_with(|| ports.port());
@@ -89,7 +90,7 @@ fn a_port_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
 fn a_port_does_not_write_to_a_page_with_a_dirty_bitmap_that_the_monitor_has_taken_away() {
     let machine = Machine::logged();
     let ports = machine.device.clone();
-    thread_local!(static PORT: std::cell::RefCell<Option<sva_core::DmaPort>> = const { std::cell::RefCell::new(None) });
+    thread_local!(static PORT: RefCell<Option<DmaPort>> = const { RefCell::new(None) });
     writes_while_pages_move(&machine, |byte| {
         PORT.with_borrow_mut(|port| {
             let port = port.get_or_insert_with(|| ports.port());
@@ -117,10 +118,10 @@ fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
     let machine = Machine::new(memory.clone(), |table| {
         let hook = Arc::clone(&hook);
         GuestSpace::new(memory, move |address, _| {
-            let run = table.run(address);
+            let extent = table.extent(address);
             let then = hook.lock().take();
             then.into_iter().for_each(|then| then());
-            run
+            extent
         })
     });
     let Machine { bond, device, space, table, memory, .. } = machine;
@@ -140,7 +141,7 @@ fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
         space.invalidate([AddrRange::ALL]);
         let (walked, changed) = (Arc::clone(&table), Arc::clone(&space));
         *hook.lock() = Some(Box::new(move || {
-            // A walk is on its way with the old answer. Another thread makes the change.
+            // The walk has its old answer in hand. Another thread makes the change.
             thread::spawn(move || {
                 walked.map(0, new, Permissions::READ_WRITE);
                 drop(changed.begin_invalidate([AddrRange::ALL]));
@@ -149,12 +150,12 @@ fn a_change_that_comes_between_the_walk_and_the_access_is_not_missed() {
             .expect("no panic");
         }));
         access(77);
-        // The change waits for what has pinned the range, so that this may still go to the old
-        // page.
+        // The third access has pinned the range, for which the change waits: it may still go to the
+        // old page.
         let expected = if n == 3 { (77, 10 + 3 + 1) } else { (11, 77) };
         assert_eq!((first(old), first(new)), expected, "access {n}");
         access(78);
-        assert_eq!(first(new), 78, "nothing stale was kept of it");
+        assert_eq!(first(new), 78, "no stale translation was cached");
     }
 }
 
@@ -213,7 +214,7 @@ fn an_invalidation_waits_for_slices_in_an_iterator_and_for_translations_in_hand(
     }
 }
 
-/// What is not promised, so that nobody takes it for granted.
+/// Shows what is not promised.
 #[test]
 fn an_invalidation_does_not_wait_for_a_slice_that_has_left_its_iterator() {
     let machine = Machine::plain();

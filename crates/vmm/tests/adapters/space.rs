@@ -34,7 +34,7 @@ fn write<M: GuestMemoryBackend + Send + Sync>(
     port.write(Some(machine.pasid()), at, data).map_err(fault)
 }
 
-fn keeps<M: GuestMemoryBackend + Send + Sync>(
+fn cached<M: GuestMemoryBackend + Send + Sync>(
     machine: &Machine<M>,
     port: &DmaPort,
     page: u64,
@@ -59,10 +59,10 @@ fn a_device_reaches_guest_memory_through_the_monitors_walk() {
         );
     }
     assert_eq!(
-        [0, 1, 2].map(|page| keeps(&machine, &port, page)),
+        [0, 1, 2].map(|page| cached(&machine, &port, page)),
         [8, 9, 5].map(|page| Some(Frame(page * PAGE)))
     );
-    write(&machine, &port, BASE + PAGE - 1, &[0xaa, 0xbb]).expect("kept");
+    write(&machine, &port, BASE + PAGE - 1, &[0xaa, 0xbb]).expect("cached");
     assert_eq!(
         machine.memory.read_obj::<[u8; 4]>(GuestAddress(9 * PAGE - 2)).expect("the guest's"),
         [9, 0xaa, 0xbb, 10]
@@ -94,12 +94,12 @@ fn regions_of_guest_memory_that_follow_one_another_are_one_to_a_device() {
             "behind the guest's memory"
         );
     }
-    let kept =
+    let translations =
         [middle - 1, middle].map(|at| port.cached_translation(machine.pasid(), at, Access::WRITE));
-    assert_eq!(kept, [Some(Frame(middle - 1)), Some(Frame(middle))]);
-    let run = machine.space.handle().extent(middle, false).expect("mapped").expect("named");
+    assert_eq!(translations, [Some(Frame(middle - 1)), Some(Frame(middle))]);
+    let extent = machine.space.handle().extent(middle, false).expect("mapped").expect("named");
     assert_eq!(
-        (run.range, run.frame),
+        (extent.range, extent.frame),
         (AddrRange::new(middle, middle).expect("half of it"), Frame(middle))
     );
 }
@@ -113,9 +113,9 @@ fn the_pages_that_a_device_writes_to_are_dirty_and_no_others() {
     harvest(&machine.memory);
     for round in 0..3 {
         assert_eq!(
-            keeps(&machine, &port, 0).is_some(),
+            cached(&machine, &port, 0).is_some(),
             round > 0,
-            "first the long way, then by what is kept"
+            "first by a walk, then by a cached translation"
         );
         write(&machine, &port, BASE + 2 * PAGE - 1, &[1, 2]).expect("in two regions");
         assert_eq!(harvest(&machine.memory), [31, 32].into(), "round {round}");
@@ -148,7 +148,7 @@ fn atomic_operations_are_made_on_plain_memory_and_refused_where_they_would_leave
     let logged = Machine::logged();
     logged.map(0, 3, 1, Permissions::READ_WRITE);
     let port = logged.device.port();
-    write(&logged, &port, BASE, &[0; 16]).expect("mapped, and kept from now on");
+    write(&logged, &port, BASE, &[0; 16]).expect("mapped, and cached from now on");
     let refused = port.fetch_add(Some(logged.pasid()), BASE + 8, 7u64).map_err(fault);
     assert_eq!(refused, Err((0, FaultReason::NoAtomics)));
     assert_eq!(logged.memory.read_obj::<u64>(GuestAddress(3 * PAGE + 8)).expect("the guest's"), 0);
@@ -159,26 +159,26 @@ fn atomic_operations_are_made_on_plain_memory_and_refused_where_they_would_leave
 fn ranges_that_are_invalidated_together_are_asked_for_again_and_no_others() {
     let machine = Machine::plain();
     let port = machine.device.port();
-    // Apart from one another, so that each is kept by itself.
+    // Not adjacent, so that each has a cached translation of its own.
     (0..8).for_each(|page| machine.map(page, 20 + 2 * page, 1, Permissions::READ_WRITE));
     read(&machine, &port, BASE, 8 * PAGE).expect("mapped");
     machine.map(1, 3, 1, Permissions::READ_WRITE);
     machine.map(6, 4, 1, READ);
     machine.table.unmap(7);
     assert_eq!(
-        keeps(&machine, &port, 1),
+        cached(&machine, &port, 1),
         Some(Frame(22 * PAGE)),
         "nobody has said that it changed"
     );
     machine.space.invalidate([range(1, 1), range(6, 2)]);
-    let kept: Vec<_> = (0..8).map(|page| keeps(&machine, &port, page).is_some()).collect();
-    assert_eq!(kept, [true, false, true, true, true, true, false, false]);
+    let found: Vec<_> = (0..8).map(|page| cached(&machine, &port, page).is_some()).collect();
+    assert_eq!(found, [true, false, true, true, true, true, false, false]);
     assert_eq!(read(&machine, &port, BASE + 2 * PAGE - 1, 1), Ok(vec![4]));
     assert_eq!(write(&machine, &port, BASE + 6 * PAGE, &[1]), Err((0, FaultReason::Denied)));
     assert_eq!(read(&machine, &port, BASE + 7 * PAGE - 1, 2), Err((1, FaultReason::NotMapped)));
     machine.space.invalidate([]);
     machine.space.invalidate([AddrRange::ALL]);
-    assert!((0..8).all(|page| keeps(&machine, &port, page).is_none()));
+    assert!((0..8).all(|page| cached(&machine, &port, page).is_none()));
 }
 
 // shows F5, T1
@@ -188,7 +188,7 @@ fn pages_are_brought_in_where_the_monitor_can_and_refused_where_not() {
     let asked = Arc::new(AtomicU64::new(0));
     let machine = Machine::new(plain_memory(), |_| {
         let (walked, changed, asked) = (Arc::clone(&table), Arc::clone(&table), Arc::clone(&asked));
-        GuestSpace::new(plain_memory(), move |address, _| walked.run(address)).on_page_fault(
+        GuestSpace::new(plain_memory(), move |address, _| walked.extent(address)).on_page_fault(
             move |address, access| {
                 asked.fetch_add(1, Ordering::Relaxed);
                 let page = (address - BASE) / PAGE;
@@ -270,7 +270,7 @@ fn the_end_of_a_guest_stops_its_devices_and_runs_each_exit_handler_once() {
 
 // shows B7
 #[test]
-fn what_is_mapped_in_a_window_is_found_across_holes_and_runs() {
+fn what_is_mapped_in_a_window_is_found_across_holes_and_extents() {
     let machine = Machine::plain();
     machine.map(1, 10, 2, READ);
     machine.map(3, 30, 1, READ);

@@ -24,26 +24,26 @@ pub(crate) const PAGE: u64 = 4096;
 pub(crate) const PAGES: u64 = 64;
 /// Where I/O virtual addresses begin in these tests.
 pub(crate) const BASE: u64 = 0x7000_0000;
-/// For what comes at once unless something is wrong.
+/// A time limit for what happens at once unless something is wrong.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) const READ: Permissions = Permissions::READ;
 
-/// In one region.
+/// Memory in one region.
 pub(crate) fn plain_memory() -> GuestMemoryMmap {
     GuestMemoryMmap::from_ranges(&[(GuestAddress(0), (PAGES * PAGE) as usize)]).expect("memory")
 }
 
 pub(crate) type Logged = GuestMemoryMmap<AtomicBitmap>;
 
-/// In two regions that follow one another, with a dirty bitmap.
+/// Memory in two adjacent regions, with a dirty bitmap.
 pub(crate) fn logged_memory() -> Logged {
     let half = PAGES / 2 * PAGE;
     Logged::from_ranges(&[(GuestAddress(0), half as usize), (GuestAddress(half), half as usize)])
         .expect("memory")
 }
 
-/// Bytes that tell every page of the guest from every other.
+/// Fills every page of the guest with a byte of its own.
 pub(crate) fn fill(memory: &impl GuestMemoryBackend) {
     for page in 0..PAGES {
         memory
@@ -52,7 +52,7 @@ pub(crate) fn fill(memory: &impl GuestMemoryBackend) {
     }
 }
 
-/// The pages that are marked, and no longer after this.
+/// Returns the pages that are marked dirty, and clears the marks.
 pub(crate) fn harvest(memory: &Logged) -> BTreeSet<u64> {
     let marked = |page: &u64| {
         let region = memory.find_region(GuestAddress(page * PAGE)).expect("the guest's");
@@ -84,18 +84,18 @@ impl Table {
         self.0.write().remove(&page);
     }
 
-    /// The walk: as many neighbours as are alike and contiguous.
-    pub(crate) fn run(&self, address: u64) -> Result<Extent, StopCause> {
+    /// The page walk: the extent of all neighbours that are contiguous with equal permissions.
+    pub(crate) fn extent(&self, address: u64) -> Result<Extent, StopCause> {
         let table = self.0.read();
         let page = address.checked_sub(BASE).ok_or(StopCause::NotMapped)? / PAGE;
         let (to, permissions) =
             table.get(&page).ok_or(StopCause::NotMapped)?.ok_or(StopCause::NotPresent)?;
-        let is_alike = |other: u64| {
+        let continues = |other: u64| {
             table.get(&other)
                 == Some(&(to + other).checked_sub(page).map(|frame| (frame, permissions)))
         };
-        let first = (0..page).rev().take_while(|other| is_alike(*other)).last().unwrap_or(page);
-        let last = (page + 1..).take_while(|other| is_alike(*other)).last().unwrap_or(page);
+        let first = (0..page).rev().take_while(|other| continues(*other)).last().unwrap_or(page);
+        let last = (page + 1..).take_while(|other| continues(*other)).last().unwrap_or(page);
         Ok(Extent {
             range: range(first, last - first + 1),
             frame: Frame((to - (page - first)) * PAGE),
@@ -119,7 +119,7 @@ impl Machine<GuestMemoryMmap> {
     pub(crate) fn plain() -> Self {
         let memory = plain_memory();
         Self::new(memory.clone(), |table| {
-            GuestSpace::new(memory, move |address, _| table.run(address))
+            GuestSpace::new(memory, move |address, _| table.extent(address))
         })
     }
 }
@@ -128,7 +128,7 @@ impl Machine<Logged> {
     pub(crate) fn logged() -> Self {
         let memory = logged_memory();
         Self::new(memory.clone(), |table| {
-            GuestSpace::with_dirty_bitmap(memory, move |address, _| table.run(address))
+            GuestSpace::with_dirty_bitmap(memory, move |address, _| table.extent(address))
         })
     }
 }
@@ -161,12 +161,12 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> Machine<M> {
     }
 }
 
-/// How many bytes were done, and why no more.
+/// The bytes that were done, and the reason of the fault.
 pub(crate) fn fault(error: DmaError) -> (u64, FaultReason) {
     (error.done, error.fault().expect("no host failure").reason)
 }
 
-/// vm-memory's own way: an [`Iotlb`] that somebody has filled, in a lock.
+/// vm-memory's own way: an [`Iotlb`] that is filled beforehand, behind a lock.
 #[derive(Debug, Default)]
 pub(crate) struct Filled(pub(crate) RwLock<Iotlb>);
 

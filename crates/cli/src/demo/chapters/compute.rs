@@ -5,8 +5,8 @@ use std::time::Instant;
 use sva_core::Bind;
 use sva_devices::{CompletionRecord, Descriptor, Status};
 
-use crate::demo::Stage;
 use crate::demo::claim::Figures;
+use crate::demo::context::Context;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 
@@ -15,30 +15,30 @@ const NODES: u64 = 20_000;
 const VERTICES: u32 = 30_000;
 const EDGES: u64 = 120_000;
 
-pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
+pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
-    let (mut process, space) = stage.process()?;
+    let (mut process, space) = context.process()?;
     let bond = machine.iommu.bind_device(machine.device("01:00.0")?, &space, Bind::new(()))?;
     let walking = machine.iommu.bind_device(machine.device("03:00.0")?, &space, Bind::new(()))?;
     let pasid = Some(bond.pasid());
     let mover = machine.mover("01:00.0")?;
 
-    let source = process.buffer(LEN, stage.seed())?;
+    let source = process.buffer(LEN, context.seed())?;
     let begun = Instant::now();
     let completion = mover
         .execute(pasid, &Descriptor::crc(source.address, source.size(), 0).block_on_fault())?;
     let time = begun.elapsed();
     let own = process.crc(&source)?;
     let equal = completion.is_success() && completion.record.crc() == own;
-    stage.claim(
+    context.claim(
         &[],
         "the CRC32C by the data mover is the one that the process computes",
         equal,
         Figures::new().rate(LEN, time),
     );
 
-    let destination = process.buffer(LEN, stage.seed())?;
-    let record = process.buffer(64, stage.seed())?;
+    let destination = process.buffer(LEN, context.seed())?;
+    let record = process.buffer(64, context.seed())?;
     let before = process.crc(&destination)?;
     // A record is 32-byte aligned; one of the two places in 64 bytes is.
     let place = record.address.next_multiple_of(32);
@@ -51,7 +51,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
         && process.crc(&destination)? == own
         && process.crc(&source)? == own
         && before != own;
-    stage.claim(
+    context.claim(
         &[],
         "what the data mover moves is there for the process, byte for byte",
         moved,
@@ -64,7 +64,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     expected[4..8].copy_from_slice(&source.size().to_le_bytes());
     let found = process.crc_of(&record, place - record.address, expected.len() as u64)?;
     let written = found == crc32c::crc32c(&expected);
-    stage.claim(
+    context.claim(
         &[],
         "its completion record is in the process's memory",
         written,
@@ -72,22 +72,22 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     );
 
     let walker = machine.walker("03:00.0")?;
-    let list = process.build_list(NODES, stage.seed())?;
+    let list = process.build_list(NODES, context.seed())?;
     let begun = Instant::now();
     let walk = walker.walk_list(Some(walking.pasid()), &list, |_, _| {})?;
     let time = begun.elapsed();
     let equal = (walk.nodes, walk.checksum) == process.walk_list()? && walk.nodes == NODES;
     let figures = Figures::new().count("nodes", walk.nodes).time("elapsed_us", time);
-    stage.claim(&[], "the walker finds in a linked list what the process finds", equal, figures);
+    context.claim(&[], "the walker finds in a linked list what the process finds", equal, figures);
 
-    let graph = process.build_graph(VERTICES, EDGES, stage.seed())?;
+    let graph = process.build_graph(VERTICES, EDGES, context.seed())?;
     let begun = Instant::now();
     let search = walker.search_graph(Some(walking.pasid()), &graph)?;
     let time = begun.elapsed();
     let (reached, depth, wrong) = process.search_graph(graph.source)?;
     let equal = wrong == 0 && (search.reached, search.depth) == (reached, depth) && reached > 1;
     let figures = Figures::new().count("vertices", reached).time("elapsed_us", time);
-    stage.claim(
+    context.claim(
         &[],
         "its breadth-first search finds the distances the process finds",
         equal,

@@ -5,8 +5,8 @@ use sva_core::{
     AddressSpace, Bind, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Permissions,
 };
 
-use crate::demo::Stage;
 use crate::demo::claim::Figures;
+use crate::demo::context::Context;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 use crate::demo::process::{Buffer, Process};
@@ -29,19 +29,19 @@ struct Shared<'a> {
     address: u64,
 }
 
-pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
+pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
     let container = machine.iommu.container();
     container.add(machine.group(FIRST)?)?;
     container.add(machine.group(SECOND)?)?;
-    let (mut process, space) = stage.process()?;
-    let buffer = process.buffer(LEN + 4096, stage.seed())?;
+    let (mut process, space) = context.process()?;
+    let buffer = process.buffer(LEN + 4096, context.seed())?;
     let address = buffer.address.next_multiple_of(4096);
     let mut shared = Shared { machine: &machine, container, process, space, buffer, address };
-    shared.map(stage)?;
-    let pasid = shared.bind(stage)?;
-    shared.join(stage, pasid)?;
-    shared.undo(stage, pasid)
+    shared.map(context)?;
+    let pasid = shared.bind(context)?;
+    shared.join(context, pasid)?;
+    shared.undo(context, pasid)
 }
 
 impl Shared<'_> {
@@ -82,7 +82,7 @@ impl Shared<'_> {
         Ok(all)
     }
 
-    fn map(&mut self, stage: &mut Stage) -> Result<(), Failure> {
+    fn map(&mut self, context: &mut Context) -> Result<(), Failure> {
         let (space, address) = (self.space.clone(), self.address);
         self.container.map(&MapRequest {
             iova: IOVA,
@@ -93,7 +93,7 @@ impl Shared<'_> {
         })?;
         let equal = self.reads(&[FIRST, SECOND], None)?;
         let figures = Figures::new().bytes("bytes", LEN);
-        stage.claim(
+        context.claim(
             &["G2", "T8"],
             "a MAP serves the devices of both groups, without PASID",
             equal,
@@ -105,14 +105,19 @@ impl Shared<'_> {
             matches!(split, Some(UnmapError::WouldSplit { .. })) && self.reads(&[FIRST], None)?;
         let figures =
             split.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(&["T8"], "an UNMAP that would split the mapping is refused", refused, figures);
+        context.claim(
+            &["T8"],
+            "an UNMAP that would split the mapping is refused",
+            refused,
+            figures,
+        );
         Ok(())
     }
 
-    fn bind(&mut self, stage: &mut Stage) -> Result<Pasid, Failure> {
+    fn bind(&mut self, context: &mut Context) -> Result<Pasid, Failure> {
         let bound = self.container.bind(&self.space, Bind::new(7u32))?;
         let equal = self.reads(&[FIRST, SECOND], Some(bound.pasid))?;
-        stage.claim(
+        context.claim(
             &["G2"],
             "a BIND serves the devices of both groups, by one PASID",
             equal,
@@ -124,7 +129,7 @@ impl Shared<'_> {
         let same = again.existing && again.pasid == bound.pasid && other.is_some();
         let figures =
             other.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(
+        context.claim(
             &["B5"],
             "a second BIND answers the same PASID; with other drvdata it is refused",
             same,
@@ -139,25 +144,35 @@ impl Shared<'_> {
         let refused = matches!(outside, Some(BindError::InContainer { .. }));
         let figures =
             outside.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(&["B1"], "bind_device of a device in a container is refused", refused, figures);
+        context.claim(
+            &["B1"],
+            "bind_device of a device in a container is refused",
+            refused,
+            figures,
+        );
         Ok(bound.pasid)
     }
 
-    fn join(&mut self, stage: &mut Stage, pasid: Pasid) -> Result<(), Failure> {
+    fn join(&mut self, context: &mut Context, pasid: Pasid) -> Result<(), Failure> {
         let joined = self.container.add(self.machine.group(LATER)?)?;
         let all = joined.pasids == [pasid]
             && self.reads(&[LATER], None)?
             && self.reads(&[LATER], Some(pasid))?;
         let figures = Figures::new().count("groups", self.container.groups().len() as u64);
-        stage.claim(&["G3"], "a group that joins gets all mappings and all bindings", all, figures);
+        context.claim(
+            &["G3"],
+            "a group that joins gets all mappings and all bindings",
+            all,
+            figures,
+        );
         Ok(())
     }
 
-    fn undo(mut self, stage: &mut Stage, pasid: Pasid) -> Result<(), Failure> {
+    fn undo(mut self, context: &mut Context, pasid: Pasid) -> Result<(), Failure> {
         self.container.unbind(self.space.id())?;
         let held =
             self.refused(&ALL, Some(pasid), FaultReason::NotBound)? && self.reads(&ALL, None)?;
-        stage.claim(
+        context.claim(
             &["B5"],
             "one UNBIND ends it on all devices; the mapping stays",
             held,
@@ -167,7 +182,7 @@ impl Shared<'_> {
         let unmapped = self.container.unmap(IOVA, LEN)?;
         let blocked = self.refused(&ALL, None, FaultReason::NoDomainMapping)?;
         let held = unmapped.bytes == LEN && self.container.mappings().is_empty() && blocked;
-        stage.claim(
+        context.claim(
             &["T8"],
             "UNMAP says how much it unmapped, and all devices are blocked",
             held,
@@ -182,7 +197,7 @@ impl Shared<'_> {
                 .iommu
                 .bind_device(self.machine.device(FIRST)?, &self.space, Bind::new(()))
                 .is_ok();
-        stage.claim(
+        context.claim(
             &["U9"],
             "after the container is closed its groups are free",
             free,

@@ -9,11 +9,12 @@ use sva_sync::atomic::{AtomicU64, Ordering};
 
 use crate::demo::child::untouched;
 use crate::demo::claim::Figures;
+use crate::demo::context::Context;
 use crate::demo::failure::Failure;
-use crate::demo::hammer::Hammer;
 use crate::demo::machine::Machine;
 use crate::demo::process::{Buffer, Process};
-use crate::demo::{Stage, wait_until};
+use crate::demo::wait::wait_until;
+use crate::demo::writer::WriteLoop;
 
 const DEVICE: &str = "01:00.0";
 /// Large enough for an allocation of its own: freeing it is a munmap.
@@ -43,15 +44,16 @@ impl Seen {
     /// Waits for the handler; one that does not come ends the chapter, which would otherwise wait
     /// as long for each exec.
     fn wait(&self) -> Result<(), Failure> {
-        wait_until("the exit handler", || self.has_run()).map(drop)
+        wait_until("the exit handler", || self.has_run())?;
+        Ok(())
     }
 }
 
-pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
-    unbound(stage)?;
-    unmapped(stage)?;
-    execed(stage)?;
-    killed(stage)
+pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
+    unbound(context)?;
+    unmapped(context)?;
+    execed(context)?;
+    killed(context)
 }
 
 /// Binds with a handler that writes down what it sees.
@@ -70,49 +72,49 @@ fn bind(
     Ok((machine.iommu.bind_device(machine.device(DEVICE)?, space, bind)?, seen))
 }
 
-fn unbound(stage: &mut Stage) -> Result<(), Failure> {
+fn unbound(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
-    let (mut process, space) = stage.process()?;
-    let buffer = process.buffer(SMALL, stage.seed())?;
+    let (mut process, space) = context.process()?;
+    let buffer = process.buffer(SMALL, context.seed())?;
     let (bond, _) = bind(&machine, &space, 0)?;
     let port = machine.device(DEVICE)?.port();
-    let hammer = Hammer::start(port.clone(), bond.pasid(), buffer)?;
+    let writer = WriteLoop::start(port.clone(), bond.pasid(), buffer)?;
     let pasid = bond.pasid();
     bond.unbind();
     // From here on nothing may change any more, whatever the device tries.
     let before = process.crc(&buffer)?;
-    let struck = hammer.wait()?;
+    let aborted = writer.wait()?;
     let late = port.write(Some(pasid), buffer.address, &[0x22; 64]).is_err();
     let held =
-        late && process.crc(&buffer)? == before && struck.fault.reason == FaultReason::NotBound;
-    stage.claim(
+        late && process.crc(&buffer)? == before && aborted.fault.reason == FaultReason::NotBound;
+    context.claim(
         &["U2"],
         "when unbind returns, the device cannot touch the process",
         held,
-        Figures::new().count("writes", struck.writes),
+        Figures::new().count("writes", aborted.writes),
     );
     Ok(())
 }
 
-fn unmapped(stage: &mut Stage) -> Result<(), Failure> {
+fn unmapped(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
-    let (mut process, space) = stage.process()?;
-    let large = process.buffer(LARGE, stage.seed())?;
-    let beside = process.buffer(SMALL, stage.seed())?;
+    let (mut process, space) = context.process()?;
+    let large = process.buffer(LARGE, context.seed())?;
+    let beside = process.buffer(SMALL, context.seed())?;
     let before = process.crc(&beside)?;
     let (bond, seen) = bind(&machine, &space, 0)?;
-    let hammer = Hammer::start(machine.device(DEVICE)?.port(), bond.pasid(), large)?;
+    let writer = WriteLoop::start(machine.device(DEVICE)?.port(), bond.pasid(), large)?;
     process.free(&large)?;
-    let struck = hammer.wait()?;
-    let inside = (large.address..=large.last()).contains(&struck.fault.address);
+    let aborted = writer.wait()?;
+    let inside = (large.address..=large.last()).contains(&aborted.fault.address);
     let clean =
-        struck.fault.reason == FaultReason::NotMapped && inside && process.crc(&beside)? == before;
+        aborted.fault.reason == FaultReason::NotMapped && inside && process.crc(&beside)? == before;
     let held = clean && bond.is_live() && !seen.has_run();
-    stage.claim(
+    context.claim(
         &["T2"],
         "munmap in the middle of DMA: it faults there, the bond lives on",
         held,
-        Figures::new().count("writes", struck.writes),
+        Figures::new().count("writes", aborted.writes),
     );
     Ok(())
 }
@@ -140,42 +142,42 @@ struct Execs {
     handlers: Vec<(u64, Arc<Seen>)>,
 }
 
-fn execed(stage: &mut Stage) -> Result<(), Failure> {
+fn execed(context: &mut Context) -> Result<(), Failure> {
     // One PASID, so that it is used again each time.
     let machine = Machine::narrow(1)?;
-    let (mut process, _) = stage.process()?;
-    let seed = image_seed(stage);
+    let (mut process, _) = context.process()?;
+    let seed = image_seed(context);
     // The first exec only makes addresses the same in all that follow.
     let buffer = process.exec(SMALL, seed)?;
     let (mut image, mut execs) = (Image { process, buffer, seed }, Execs::default());
-    let mut last = image.exec(stage, &machine, &mut execs)?;
+    let mut last = image.exec(context, &machine, &mut execs)?;
     for _ in 1..EXECS {
         last.unbind();
-        last = image.exec(stage, &machine, &mut execs)?;
+        last = image.exec(context, &machine, &mut execs)?;
     }
     let figures = Figures::new().count("writes", execs.writes).time("noticed_us", execs.noticed);
-    stage.claim(
+    context.claim(
         &["U4", "U7"],
         "sixteen execs in the middle of DMA: a bond is with the memory",
         execs.ended == EXECS,
         figures,
     );
     let figures = Figures::new().count("at_the_same_address", execs.same_address);
-    stage.claim(
+    context.claim(
         &["U7"],
         "the new images are untouched, also where the device aims at them",
         execs.untouched == EXECS,
         figures,
     );
 
-    image.takes_over(stage, &machine, last)?;
+    image.takes_over(context, &machine, last)?;
     // Counted after the last unbind, from which on none can run.
     let once = execs
         .handlers
         .iter()
         .filter(|(drvdata, seen)| seen.once(*drvdata, EndReason::Execed))
         .count() as u64;
-    stage.claim(
+    context.claim(
         &["U4", "B6"],
         "each exit handler ran once, with its drvdata",
         once == EXECS,
@@ -185,30 +187,30 @@ fn execed(stage: &mut Stage) -> Result<(), Failure> {
 }
 
 /// Always of the same number of digits: command lines of one length give one layout.
-fn image_seed(stage: &mut Stage) -> u64 {
-    stage.rng.u64(1_000_000_000..10_000_000_000)
+fn image_seed(context: &mut Context) -> u64 {
+    context.rng.u64(1_000_000_000..10_000_000_000)
 }
 
 impl Image {
     /// An exec in the middle of DMA. Answers the bond of the image that has ended.
     fn exec(
         &mut self,
-        stage: &mut Stage,
+        context: &mut Context,
         machine: &Machine,
         execs: &mut Execs,
     ) -> Result<Bond<u64>, Failure> {
         let space: Arc<dyn AddressSpace> = sva_host::attach(self.process.pid())?;
-        let drvdata = stage.seed();
+        let drvdata = context.seed();
         let (bond, seen) = bind(machine, &space, drvdata)?;
         let port = machine.device(DEVICE)?.port();
-        let hammer = Hammer::start(port.clone(), bond.pasid(), self.buffer)?;
-        self.seed = image_seed(stage);
+        let writer = WriteLoop::start(port.clone(), bond.pasid(), self.buffer)?;
+        self.seed = image_seed(context);
         let next = self.process.exec(SMALL, self.seed)?;
         let execed = Instant::now();
-        let struck = hammer.wait()?;
+        let aborted = writer.wait()?;
         execs.noticed = execs.noticed.max(execed.elapsed());
-        execs.writes += struck.writes;
-        execs.ended += u64::from(struck.fault.reason == FaultReason::SpaceEnded);
+        execs.writes += aborted.writes;
+        execs.ended += u64::from(aborted.fault.reason == FaultReason::SpaceEnded);
         execs.same_address += u64::from(next.address == self.buffer.address);
         self.buffer = next;
         // Aimed at the new image itself, by the number that the old one has still.
@@ -226,7 +228,7 @@ impl Image {
     /// Binds the image as the process that it is now, when the bond of the one before it goes.
     fn takes_over(
         &mut self,
-        stage: &mut Stage,
+        context: &mut Context,
         machine: &Machine,
         old: Bond<u64>,
     ) -> Result<(), Failure> {
@@ -238,7 +240,7 @@ impl Image {
             matches!(refusal, Some(BindError::Space(SpaceRefusal::NoPasidLeft { in_use: 1, .. })));
         let figures =
             refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(
+        context.claim(
             &["U5"],
             "the PASID of an ended image is held as long as its bond",
             held,
@@ -253,7 +255,7 @@ impl Image {
         let figures = Figures::new()
             .pasid("pasid", bond.pasid())
             .value("generation", bond.tag().generation.0);
-        stage.claim(
+        context.claim(
             &["U5", "U6"],
             "after the unbind the number is used again, in a new generation",
             reused,
@@ -267,7 +269,7 @@ impl Image {
         );
         let dropped = machine.iommu.stale_dropped();
         let held = late.is_err() && dropped == 1 && self.is_untouched()?;
-        stage.claim(
+        context.claim(
             &["U6"],
             "a late transaction of the earlier owner does not reach the new one",
             held,
@@ -277,24 +279,24 @@ impl Image {
     }
 }
 
-fn killed(stage: &mut Stage) -> Result<(), Failure> {
+fn killed(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
-    let (mut process, space) = stage.process()?;
-    let buffer = process.buffer(SMALL, stage.seed())?;
-    let drvdata = stage.seed();
+    let (mut process, space) = context.process()?;
+    let buffer = process.buffer(SMALL, context.seed())?;
+    let drvdata = context.seed();
     let (bond, seen) = bind(&machine, &space, drvdata)?;
-    let hammer = Hammer::start(machine.device(DEVICE)?.port(), bond.pasid(), buffer)?;
+    let writer = WriteLoop::start(machine.device(DEVICE)?.port(), bond.pasid(), buffer)?;
     let begun = Instant::now();
     process.kill()?;
-    let struck = hammer.wait()?;
+    let aborted = writer.wait()?;
     let noticed = begun.elapsed();
     seen.wait()?;
     let report = bond.unbind();
     let clean =
-        struck.fault.reason == FaultReason::SpaceEnded && report.space_ended && report.handler_ran;
+        aborted.fault.reason == FaultReason::SpaceEnded && report.space_ended && report.handler_ran;
     let held = clean && seen.once(drvdata, EndReason::Exited);
-    let figures = Figures::new().count("writes", struck.writes).time("noticed_us", noticed);
-    stage.claim(
+    let figures = Figures::new().count("writes", aborted.writes).time("noticed_us", noticed);
+    context.claim(
         &["U4"],
         "kill -9 in the middle of DMA ends it; the handler ran once",
         held,
@@ -303,7 +305,7 @@ fn killed(stage: &mut Stage) -> Result<(), Failure> {
 
     let left = machine.iommu.object_counts();
     let nothing = (left.bonds, left.spaces, left.pasids) == (0, 0, 0);
-    stage.claim(
+    context.claim(
         &["U1"],
         "after the unbind nothing is left of it",
         nothing,

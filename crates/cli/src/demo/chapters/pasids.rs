@@ -1,27 +1,27 @@
-//! One PASID for each process, on all its devices; and no other way in.
+//! A process has one PASID on all its devices, and no device reaches it otherwise.
 
 use sva_core::error::{BindError, Refusal};
 use sva_core::{Bind, DmaError, FaultReason};
 use sva_devices::Descriptor;
 
-use crate::demo::Stage;
 use crate::demo::claim::Figures;
+use crate::demo::context::Context;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 
 const LEN: u64 = 1 << 20;
 
-pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
+pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
     let (first, second) = (machine.device("01:00.0")?, machine.device("02:00.0")?);
-    let (mut a, space_a) = stage.process()?;
-    let (mut b, space_b) = stage.process()?;
-    let (in_a, in_b) = (a.buffer(LEN, stage.seed())?, b.buffer(LEN, stage.seed())?);
+    let (mut a, space_a) = context.process()?;
+    let (mut b, space_b) = context.process()?;
+    let (in_a, in_b) = (a.buffer(LEN, context.seed())?, b.buffer(LEN, context.seed())?);
 
     let bond = machine.iommu.bind_device(first, &space_a, Bind::new(()))?;
     let other_device = machine.iommu.bind_device(second, &space_a, Bind::new(()))?;
     let one = bond.pasid() == other_device.pasid();
-    stage.claim(
+    context.claim(
         &["B1"],
         "a process that is bound to two devices has one PASID",
         one,
@@ -30,7 +30,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
 
     let other_process = machine.iommu.bind_device(first, &space_b, Bind::new(()))?;
     let differ = other_process.pasid() != bond.pasid();
-    stage.claim(
+    context.claim(
         &["B1"],
         "another process has another PASID",
         differ,
@@ -55,7 +55,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let (own_a, own_b) = (a.crc(&in_a)?, b.crc(&in_b)?);
     let right = through_a == own_a && through_b == own_b && own_a != own_b;
     let figures = Figures::new().bytes("bytes", in_a.len + in_b.len);
-    stage.claim(
+    context.claim(
         &["B1"],
         "one device reads both, each by its PASID, as they read themselves",
         right,
@@ -64,10 +64,13 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
 
     let again = sva_host::attach(a.pid())?;
     let again = machine.iommu.bind_device(first, &again, Bind::new(()));
-    let refused = matches!(again, Err(BindError::Device(Refusal::AlreadyBound { pasid, .. })) if pasid == bond.pasid());
+    let refused = matches!(
+        again,
+        Err(BindError::Device(Refusal::AlreadyBound { pasid, .. })) if pasid == bond.pasid()
+    );
     let figures =
         again.map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
-    stage.claim(
+    context.claim(
         &["B5"],
         "a second bind of the same process and device is refused",
         refused,
@@ -78,7 +81,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let fault = stranger.err().as_ref().and_then(DmaError::fault);
     let blocked = fault.is_some_and(|fault| fault.reason == FaultReason::NotBound);
     let figures = fault.map_or_else(Figures::new, |fault| Figures::new().said("fault", fault));
-    stage.claim(
+    context.claim(
         &["B8"],
         "a device that a process is not bound to cannot reach it",
         blocked,

@@ -3,8 +3,8 @@
 use sva_core::{Access, Bind, DmaError, Event, Fault, FaultReason};
 use sva_host::Region;
 
-use crate::demo::Stage;
 use crate::demo::claim::Figures;
+use crate::demo::context::Context;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 
@@ -12,10 +12,10 @@ use crate::demo::machine::Machine;
 /// are below).
 const KERNEL: u64 = 0xffff_8000_0000_0000;
 
-pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
+pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
     let device = machine.device("01:00.0")?;
-    let (mut process, space) = stage.process()?;
+    let (mut process, space) = context.process()?;
     let bond = machine.iommu.bind_device(device, &space, Bind::new(()))?;
     let (port, pasid) = (device.port(), bond.pasid());
     let fault_at = |address, access, reason| Fault {
@@ -34,7 +34,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let held = error.as_ref().is_some_and(|e| e.done == 0 && e.fault() == Some(expected))
         && found == address
         && after == before;
-    stage.claim(
+    context.claim(
         &["T1"],
         "a write to a read-only page faults and changes nothing",
         held,
@@ -44,7 +44,12 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let mut seen = vec![0; len as usize];
     port.read(Some(pasid), address, &mut seen)?;
     let readable = crc32c::crc32c(&seen) == before;
-    stage.claim(&["T1"], "the same page can be read", readable, Figures::new().bytes("bytes", len));
+    context.claim(
+        &["T1"],
+        "the same page can be read",
+        readable,
+        Figures::new().bytes("bytes", len),
+    );
 
     let end = edge(&sva_host::regions(process.pid())?)?;
     let error = port.read(Some(pasid), end - 100, &mut [0; 4096]).err();
@@ -53,12 +58,22 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
     let figures = error
         .as_ref()
         .map_or_else(Figures::new, |e| Figures::new().count("bytes_before_it", e.done));
-    stage.claim(&["T5"], "an access that runs into a hole stops at its exact byte", exact, figures);
+    context.claim(
+        &["T5"],
+        "an access that runs into a hole stops at its exact byte",
+        exact,
+        figures,
+    );
 
     let error = port.write(Some(pasid), KERNEL, &[0; 8]).err();
     let fault = error.as_ref().and_then(DmaError::fault);
     let refused = fault == Some(fault_at(KERNEL, Access::WRITE, FaultReason::NotMapped));
-    stage.claim(&["T1"], "a kernel address is no address of the process", refused, Figures::new());
+    context.claim(
+        &["T1"],
+        "a kernel address is no address of the process",
+        refused,
+        Figures::new(),
+    );
 
     let drained = machine.iommu.drain_events();
     let faults = drained
@@ -67,7 +82,7 @@ pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
         .filter(|event| matches!(event, Event::Fault(fault) if fault.pasid == Some(pasid)))
         .count() as u64;
     let logged = faults == 3 && drained.lost == 0;
-    stage.claim(
+    context.claim(
         &["F6"],
         "each of these faults is in the event log, and nothing else is",
         logged,

@@ -1,5 +1,5 @@
-//! The peer's window is laid over a buffer that the process has: addresses of the bus and of a
-//! process come from different hands, and nothing else keeps them apart.
+//! A peer's window lies at the address of a buffer of the process. Addresses of the bus and of a
+//! process are assigned independently, and only ACS redirection keeps them apart.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use sva_core::event::Overlap;
 use sva_core::topology::{PathDefect, PathPolicy};
 use sva_core::{AddrRange, AddressSpace, Bdf, Bind, Event};
 
-use crate::demo::Stage;
 use crate::demo::claim::Figures;
+use crate::demo::context::Context;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 use crate::demo::process::{Buffer, Process};
@@ -26,15 +26,30 @@ fn switch(policy: PathPolicy, acs: &str, window: u64) -> String {
         policy = "{policy}"
         host_bridge = [{{ id = "rc", windows = [{{ address = "{window:#x}", size = "{BAR}" }}] }}]
         port = [
-            {{ id = "rp", parent = "rc", kind = "root-port", bdf = "00:01.0", secondary = 1, acs = ["SV", "RR", "CR", "UF"] }},
+            {{ id = "rp", parent = "rc", kind = "root-port", bdf = "00:01.0", secondary = 1, acs = [
+                "SV", "RR", "CR", "UF",
+            ] }},
             {{ id = "sw", parent = "rp", kind = "upstream", bdf = "01:00.0", secondary = 2 }},
-            {{ id = "a", parent = "sw", kind = "downstream", bdf = "02:00.0", secondary = 3, acs = [{acs}] }},
-            {{ id = "b", parent = "sw", kind = "downstream", bdf = "02:01.0", secondary = 4, acs = [{acs}] }},
+            {{ id = "a", parent = "sw", kind = "downstream", bdf = "02:00.0", secondary = 3, acs = [
+                {acs}
+            ] }},
+            {{ id = "b", parent = "sw", kind = "downstream", bdf = "02:01.0", secondary = 4, acs = [
+                {acs}
+            ] }},
         ]
-        device = [
-            {{ parent = "a", bdf = "{MOVER}", model = "data-mover", pasid = {{ width = 20 }}, page_faults = true }},
-            {{ parent = "b", bdf = "{PEER}", model = "memory", bars = [{{ address = "{window:#x}", size = "{BAR}" }}] }},
-        ]
+
+        [[device]]
+        parent = "a"
+        bdf = "{MOVER}"
+        model = "data-mover"
+        pasid = {{ width = 20 }}
+        page_faults = true
+
+        [[device]]
+        parent = "b"
+        bdf = "{PEER}"
+        model = "memory"
+        bars = [{{ address = "{window:#x}", size = "{BAR}" }}]
         "#
     )
 }
@@ -44,8 +59,21 @@ fn root_port(acs: &str) -> String {
     format!(
         r#"
         host_bridge = [{{ id = "rc", windows = [{{ address = "0x80000000", size = "1M" }}] }}]
-        port = [{{ id = "rp", parent = "rc", kind = "root-port", bdf = "00:01.0", secondary = 3, acs = [{acs}] }}]
-        device = [{{ parent = "rp", bdf = "{MOVER}", model = "data-mover", pasid = {{ width = 20 }}, page_faults = true }}]
+
+        [[port]]
+        id = "rp"
+        parent = "rc"
+        kind = "root-port"
+        bdf = "00:01.0"
+        secondary = 3
+        acs = [{acs}]
+
+        [[device]]
+        parent = "rp"
+        bdf = "{MOVER}"
+        model = "data-mover"
+        pasid = {{ width = 20 }}
+        page_faults = true
         "#
     )
 }
@@ -60,21 +88,21 @@ struct Overlapped {
     data: Vec<u8>,
 }
 
-pub(super) fn tell(stage: &mut Stage) -> Result<(), Failure> {
-    let (mut process, space) = stage.process()?;
+pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
+    let (mut process, space) = context.process()?;
     // Twice the size, so that a naturally aligned window lies inside.
-    let buffer = process.buffer(2 * BAR, stage.seed())?;
+    let buffer = process.buffer(2 * BAR, context.seed())?;
     let window = AddrRange::new(buffer.address.next_multiple_of(BAR), BAR)
         .ok_or_else(|| missing("window"))?;
-    let data = std::iter::repeat_with(|| stage.rng.u8(..)).take(4096).collect();
+    let data = std::iter::repeat_with(|| context.rng.u8(..)).take(4096).collect();
     let mut overlapped = Overlapped { process, space, buffer, window, data };
-    overlapped.without_redirect(stage)?;
-    overlapped.with_redirect(stage)?;
+    overlapped.without_redirect(context)?;
+    overlapped.with_redirect(context)?;
 
     let text = "bind_device without request redirect on the path (ACS RR) is refused";
-    overlapped.refused(stage, text, r#""SV", "CR", "UF""#, PathDefect::NoRequestRedirect)?;
+    overlapped.refused(context, text, r#""SV", "CR", "UF""#, PathDefect::NoRequestRedirect)?;
     let text = "bind_device without upstream forwarding (ACS UF) is refused";
-    overlapped.refused(stage, text, r#""SV", "RR", "CR""#, PathDefect::NoUpstreamForwarding)
+    overlapped.refused(context, text, r#""SV", "RR", "CR""#, PathDefect::NoUpstreamForwarding)
 }
 
 fn missing(what: &str) -> Failure {
@@ -82,7 +110,7 @@ fn missing(what: &str) -> Failure {
 }
 
 impl Overlapped {
-    fn without_redirect(&mut self, stage: &mut Stage) -> Result<(), Failure> {
+    fn without_redirect(&mut self, context: &mut Context) -> Result<(), Failure> {
         let strict = Machine::new(&switch(PathPolicy::Strict, "", self.window.first()))?;
         let machine = Machine::new(&switch(PathPolicy::Permissive, "", self.window.first()))?;
         let (mover, peer) = (machine.device(MOVER)?, machine.device(PEER)?);
@@ -92,7 +120,7 @@ impl Overlapped {
         let by_policy = matches!(refusal, Some(BindGroupError::Device(Refusal::Path { .. })));
         let figures =
             refusal.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
-        stage.claim(
+        context.claim(
             &["B1"],
             "without ACS redirect only a fabric with the policy `permissive` binds",
             by_policy,
@@ -105,7 +133,7 @@ impl Overlapped {
             .overlaps()
             .iter()
             .fold(Figures::new(), |figures, overlap| figures.said("overlap", overlap));
-        stage.claim(&["B7"], "the bind told which memory a peer's window hides", told, figures);
+        context.claim(&["B7"], "the bind told which memory a peer's window hides", told, figures);
 
         let before = self.process.crc(&self.buffer)?;
         let _earlier = machine.iommu.drain_events();
@@ -116,12 +144,17 @@ impl Overlapped {
             .ok_or_else(|| missing("peer's memory"))?
             .peek(0, self.data.len());
         let swallowed = in_peer == self.data && self.process.crc(&self.buffer)? == before;
-        let misrouted = |event: &Event| matches!(event, Event::Misrouted { decoder, claimed: true, .. } if *decoder == peer.bdf());
+        let misrouted = |event: &Event| {
+            matches!(
+                event,
+                Event::Misrouted { decoder, claimed: true, .. } if *decoder == peer.bdf()
+            )
+        };
         let logged =
             machine.iommu.drain_events().events.iter().filter(|event| misrouted(event)).count()
                 as u64;
         let figures = Figures::new().bytes("bytes", self.data.len() as u64);
-        stage.claim(
+        context.claim(
             &["B7"],
             "a write there lands in the peer and never reaches the process",
             swallowed && logged > 0,
@@ -130,7 +163,7 @@ impl Overlapped {
         Ok(())
     }
 
-    fn with_redirect(&mut self, stage: &mut Stage) -> Result<(), Failure> {
+    fn with_redirect(&mut self, context: &mut Context) -> Result<(), Failure> {
         let machine = Machine::new(&switch(
             PathPolicy::Strict,
             r#""SV", "RR", "CR", "UF""#,
@@ -148,7 +181,7 @@ impl Overlapped {
             .ok_or_else(|| missing("peer's memory"))?;
         let held = arrived && peer.writes() == 0 && bond.overlaps().is_empty();
         let figures = Figures::new().bytes("bytes", self.data.len() as u64);
-        stage.claim(
+        context.claim(
             &["B7"],
             "with ACS redirect the same write reaches the process, not the peer",
             held,
@@ -159,7 +192,7 @@ impl Overlapped {
 
     fn refused(
         &self,
-        stage: &mut Stage,
+        context: &mut Context,
         text: &'static str,
         acs: &str,
         defect: fn(Bdf) -> PathDefect,
@@ -172,7 +205,7 @@ impl Overlapped {
         let refused = matches!(&bound, Err(BindError::Device(refusal)) if *refusal == expected);
         let figures = bound
             .map_or_else(|refusal| Figures::new().said("refusal", refusal), |_| Figures::new());
-        stage.claim(&["B1"], text, refused, figures);
+        context.claim(&["B1"], text, refused, figures);
         Ok(())
     }
 }

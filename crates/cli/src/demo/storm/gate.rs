@@ -1,4 +1,4 @@
-//! What makes an in-memory space slow: its resolver goes through here.
+//! A gate in the resolver of an in-memory space, which makes the space slow.
 
 use sva_sync::{Condvar, Mutex};
 
@@ -16,7 +16,7 @@ struct State {
 }
 
 impl Gate {
-    /// Goes through, which takes as long as it is shut.
+    /// Goes through; blocks while it is shut.
     pub(super) fn pass(&self) {
         let mut state = self.state.lock();
         state.inside += 1;

@@ -9,17 +9,18 @@ use sva_core::{AtsPort, DmaError, Fault, Pasid};
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_testkit::{MemorySpace, PAGE};
 
-use super::BASE;
 use crate::demo::failure::Failure;
 use crate::demo::process::Buffer;
 
+/// Where the in-memory spaces have their memory.
+pub(super) const BASE: u64 = 0x7000_0000_0000;
 /// Pages of an in-memory space.
 pub(super) const PAGES: u64 = 64;
 /// Bytes in a page that each device has for itself.
 const SLOT: u64 = 64;
 
 /// What a runner works on.
-pub(super) enum Ground {
+pub(super) enum Workload {
     /// Pages of which the runner has one taken away before each access.
     Memory(Arc<MemorySpace>),
     /// Memory of a process that nobody has touched; the runner goes through its part of it once.
@@ -53,12 +54,18 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn start(port: AtsPort, pasid: Pasid, slot: u64, ground: Ground, rng: Rng) -> Self {
+    pub(super) fn start(
+        port: AtsPort,
+        pasid: Pasid,
+        slot: u64,
+        workload: Workload,
+        rng: Rng,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let run = Run { port, pasid, slot, shared: Arc::clone(&shared) };
-        let thread = std::thread::spawn(move || match ground {
-            Ground::Memory(space) => run.memory(&space, rng),
-            Ground::Process { buffer, runners, seed } => run.process(&buffer, runners, seed),
+        let thread = std::thread::spawn(move || match workload {
+            Workload::Memory(space) => run.memory(&space, rng),
+            Workload::Process { buffer, runners, seed } => run.process(&buffer, runners, seed),
         });
         Self { shared, thread: Some(thread) }
     }
@@ -134,7 +141,8 @@ impl Run {
         Ok(())
     }
 
-    /// Reads its place in a page and writes another value there; the page is absent before each.
+    /// Reads its words of a page and writes another value there; the page is absent before
+    /// each.
     fn memory(&self, space: &MemorySpace, mut rng: Rng) -> Result<(), DmaError> {
         let mut there = [0; PAGES as usize];
         while self.goes_on() {

@@ -1,5 +1,6 @@
 //! Runs the command and makes processes for it to work on.
 
+pub(crate) mod pty;
 pub(crate) mod target;
 
 use std::io::Read;
@@ -31,10 +32,10 @@ impl Said {
     }
 }
 
-/// The command with these arguments.
+/// The command with these arguments, and without the one variable that colours pipes.
 pub(crate) fn sva(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sva"));
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env_remove("CLICOLOR_FORCE");
     command
 }
 

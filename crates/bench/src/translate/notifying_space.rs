@@ -1,4 +1,4 @@
-//! A space that lets its watcher be called without a change.
+//! A space whose watcher can be called although nothing has changed.
 
 use std::sync::Arc;
 
@@ -7,23 +7,23 @@ use sva_core::{AddressSpace, SpaceWatcher};
 use sva_sync::Mutex;
 use sva_testkit::{Forwarding, ForwardingSpace};
 
-pub(super) struct Watched {
+pub(super) struct NotifyingSpace {
     inner: Arc<dyn AddressSpace>,
     watcher: Mutex<Option<Arc<dyn SpaceWatcher>>>,
 }
 
-impl Watched {
+impl NotifyingSpace {
     pub(super) fn new(inner: Arc<dyn AddressSpace>) -> Arc<Forwarding<Self>> {
         Arc::new(Forwarding(Self { inner, watcher: Mutex::default() }))
     }
 
-    /// Whoever has come to watch last.
+    /// The watcher that was registered last.
     pub(super) fn watcher(&self) -> Option<Arc<dyn SpaceWatcher>> {
         self.watcher.lock().clone()
     }
 }
 
-impl ForwardingSpace for Watched {
+impl ForwardingSpace for NotifyingSpace {
     fn inner(&self) -> &dyn AddressSpace {
         &*self.inner
     }

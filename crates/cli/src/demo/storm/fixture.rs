@@ -1,5 +1,5 @@
-//! The scene of the storm: devices with ATS and PRI, in-memory spaces and a process, a bond of each
-//! device with each space, and a runner for each bond.
+//! The fixture of the storm: devices with ATS and PRI, in-memory spaces and a process, a bond of
+//! each device with each space, and a runner for each bond.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use sva_sync::atomic::{AtomicU64, Ordering};
 use sva_testkit::{MemorySpace, PAGE, Protection};
 
 use super::gate::Gate;
-use super::runner::{Ground, PAGES, Runner};
-use super::table::BondTimes;
-use super::{BASE, live};
-use crate::demo::Stage;
+use super::live;
+use super::runner::{BASE, PAGES, Runner, Workload};
+use crate::demo::context::Context;
 use crate::demo::failure::Failure;
 use crate::demo::machine::Machine;
 use crate::demo::process::{Buffer, Process};
+use crate::demo::times::BondTimes;
 
 /// Requests that a device may have outstanding.
 pub(super) const CREDIT: u32 = 32;
@@ -25,7 +25,7 @@ const DEVICES: [&str; 3] = ["01:00.0", "02:00.0", "03:00.0"];
 
 /// The spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum SpaceName {
     Memory,
     Slow,
     Ends,
@@ -33,9 +33,10 @@ pub(super) enum Place {
     Process,
 }
 
-const IN_MEMORY: [Place; 4] = [Place::Memory, Place::Slow, Place::Ends, Place::Unbound];
+const IN_MEMORY: [SpaceName; 4] =
+    [SpaceName::Memory, SpaceName::Slow, SpaceName::Ends, SpaceName::Unbound];
 
-impl Place {
+impl SpaceName {
     fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -49,40 +50,49 @@ impl Place {
 
 /// Each device alone below a root port.
 fn toml() -> String {
-    let ports = (1..=DEVICES.len()).map(|n| {
+    let below = DEVICES.iter().zip(1..).map(|(bdf, n)| {
         format!(
-            r#"{{ id = "rp{n}", parent = "rc", kind = "root-port", bdf = "00:0{n}.0", secondary = {n}, acs = ["SV", "RR", "CR", "UF"] }},"#
+            r#"
+            [[port]]
+            id = "rp{n}"
+            parent = "rc"
+            kind = "root-port"
+            bdf = "00:0{n}.0"
+            secondary = {n}
+            acs = ["SV", "RR", "CR", "UF"]
+
+            [[device]]
+            parent = "rp{n}"
+            bdf = "{bdf}"
+            pasid = {{ width = 20 }}
+            ats = true
+            pri = {CREDIT}
+            page_faults = true
+            "#
         )
-    });
-    let devices = DEVICES.iter().zip(1..).map(|(bdf, n)| {
-        format!(r#"{{ parent = "rp{n}", bdf = "{bdf}", pasid = {{ width = 20 }}, ats = true, pri = {CREDIT}, page_faults = true }},"#)
     });
     let bridge =
         r#"host_bridge = [{ id = "rc", windows = [{ address = "0x80000000", size = "1M" }] }]"#;
-    format!(
-        "{bridge}\nport = [{}]\ndevice = [{}]",
-        ports.collect::<String>(),
-        devices.collect::<String>()
-    )
+    format!("{bridge}\n{}", below.collect::<String>())
 }
 
 /// A bond and its runner.
-pub(super) struct Tie {
+pub(super) struct Binding {
     pub(super) device: Device,
-    pub(super) place: Place,
+    pub(super) space_name: SpaceName,
     pub(super) pasid: Pasid,
     // Before the bond: a runner that is ended finds its pages.
     pub(super) runner: Runner,
     pub(super) bond: Option<Bond<()>>,
 }
 
-impl Tie {
+impl Binding {
     /// The times of its faults so far.
     pub(super) fn times(&self) -> Option<BondTimes> {
         let bond = self.bond.as_ref()?;
         Some(BondTimes::new(
             self.device.bdf().to_string(),
-            self.place.name(),
+            self.space_name.name(),
             self.pasid,
             &bond.fault_times(),
         ))
@@ -91,77 +101,78 @@ impl Tie {
 
 /// An in-memory space that can be made slow.
 pub(super) struct Memory {
-    place: Place,
+    space_name: SpaceName,
     pub(super) space: Arc<MemorySpace>,
     pub(super) gate: Arc<Gate>,
 }
 
 /// See the module. Opens all gates and ends all threads when it is dropped.
-pub(super) struct Scene {
+pub(super) struct Fixture {
     pub(super) machine: Machine,
     memories: Vec<Memory>,
-    pub(super) ties: Vec<Tie>,
+    pub(super) bindings: Vec<Binding>,
     pub(super) process: Process,
     pub(super) buffer: Buffer,
     pub(super) written: u64,
-    /// Exit handlers of [`Place::Ends`] that have run.
+    /// Exit handlers of [`SpaceName::Ends`] that have run.
     pub(super) exits: Arc<AtomicU64>,
     /// Last: runners wait for what it answers.
     workers: Option<Workers>,
 }
 
-impl Scene {
+impl Fixture {
     /// Sets it up and lets it loose.
-    pub(super) fn new(stage: &mut Stage) -> Result<Self, Failure> {
+    pub(super) fn new(context: &mut Context) -> Result<Self, Failure> {
         let config = IommuConfig::default().page_queue(QUEUE);
         let machine = Machine::timed(&toml(), config)?;
         let memories: Vec<Memory> = IN_MEMORY.into_iter().map(Memory::new).collect();
-        let (mut process, space) = stage.process()?;
+        let (mut process, space) = context.process()?;
         let buffer = process.fresh(1024 * DEVICES.len() as u64 * PAGE)?;
-        let (written, exits) = (stage.seed(), Arc::new(AtomicU64::new(0)));
-        let mut scene = Self {
+        let (written, exits) = (context.seed(), Arc::new(AtomicU64::new(0)));
+        let mut fixture = Self {
             machine,
             memories,
-            ties: Vec::new(),
+            bindings: Vec::new(),
             process,
             buffer,
             written,
             exits,
             workers: None,
         };
-        scene.work()?;
+        fixture.start_workers()?;
         for (slot, bdf) in DEVICES.into_iter().enumerate() {
-            let device = scene.machine.device(bdf)?.clone();
+            let device = fixture.machine.device(bdf)?.clone();
             device.enable_ats()?;
             device.enable_pri()?;
-            for place in IN_MEMORY {
-                let memory = scene.memory(place)?.space.clone();
-                scene.tie(
-                    stage,
+            for space_name in IN_MEMORY {
+                let memory = fixture.memory(space_name)?.space.clone();
+                fixture.binding(
+                    context,
                     &device,
                     slot as u64,
-                    place,
+                    space_name,
                     &memory.handle(),
-                    Ground::Memory(memory.clone()),
+                    Workload::Memory(memory.clone()),
                 )?;
             }
-            let ground = Ground::Process { buffer, runners: DEVICES.len() as u64, seed: written };
-            scene.tie(stage, &device, slot as u64, Place::Process, &space, ground)?;
+            let workload =
+                Workload::Process { buffer, runners: DEVICES.len() as u64, seed: written };
+            fixture.binding(context, &device, slot as u64, SpaceName::Process, &space, workload)?;
         }
-        Ok(scene)
+        Ok(fixture)
     }
 
-    fn tie(
+    fn binding(
         &mut self,
-        stage: &mut Stage,
+        context: &mut Context,
         device: &Device,
         slot: u64,
-        place: Place,
+        space_name: SpaceName,
         space: &Arc<dyn AddressSpace>,
-        ground: Ground,
+        workload: Workload,
     ) -> Result<(), Failure> {
         let mut bind = Bind::new(());
-        if place == Place::Ends {
+        if space_name == SpaceName::Ends {
             let exits = Arc::clone(&self.exits);
             bind = bind.on_exit(move |_, ()| {
                 exits.fetch_add(1, Ordering::Relaxed);
@@ -169,13 +180,19 @@ impl Scene {
         }
         let bond = self.machine.iommu.bind_device(device, space, bind)?;
         let pasid = bond.pasid();
-        let runner = Runner::start(device.ats_port(), pasid, slot, ground, stage.rng.fork());
-        self.ties.push(Tie { device: device.clone(), place, pasid, runner, bond: Some(bond) });
+        let runner = Runner::start(device.ats_port(), pasid, slot, workload, context.rng.fork());
+        self.bindings.push(Binding {
+            device: device.clone(),
+            space_name,
+            pasid,
+            runner,
+            bond: Some(bond),
+        });
         Ok(())
     }
 
     /// Has threads sort and resolve.
-    pub(super) fn work(&mut self) -> Result<(), Failure> {
+    pub(super) fn start_workers(&mut self) -> Result<(), Failure> {
         self.workers = Some(
             Workers::start(&self.machine.iommu, WorkerConfig::default())
                 .map_err(Failure::Workers)?,
@@ -184,31 +201,31 @@ impl Scene {
     }
 
     /// Has nobody sort and resolve any more.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn stop_workers(&mut self) {
         self.workers = None;
     }
 
-    pub(super) fn memory(&self, place: Place) -> Result<&Memory, Failure> {
-        let found = self.memories.iter().find(|memory| memory.place == place);
-        found.ok_or_else(|| Failure::Missing { what: format!("space `{}`", place.name()) })
+    pub(super) fn memory(&self, space_name: SpaceName) -> Result<&Memory, Failure> {
+        let found = self.memories.iter().find(|memory| memory.space_name == space_name);
+        found.ok_or_else(|| Failure::Missing { what: format!("space `{}`", space_name.name()) })
     }
 
-    pub(super) fn of(&self, place: Place) -> impl Iterator<Item = &Tie> {
-        self.ties.iter().filter(move |tie| tie.place == place)
+    pub(super) fn of(&self, space_name: SpaceName) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(move |binding| binding.space_name == space_name)
     }
 
     /// One of each device.
     pub(super) fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.of(Place::Memory).map(|tie| &tie.device)
+        self.of(SpaceName::Memory).map(|binding| &binding.device)
     }
 
     pub(super) fn accesses(&self) -> u64 {
-        self.ties.iter().map(|tie| tie.runner.accesses()).sum()
+        self.bindings.iter().map(|binding| binding.runner.accesses()).sum()
     }
 
     /// Runners that are not over.
     pub(super) fn running(&self) -> usize {
-        self.ties.iter().filter(|tie| !tie.runner.is_over()).count()
+        self.bindings.iter().filter(|binding| !binding.runner.is_over()).count()
     }
 
     /// Groups that devices wait for.
@@ -218,7 +235,7 @@ impl Scene {
 
     pub(super) fn until(
         &self,
-        stage: &Stage,
+        context: &Context,
         what: &'static str,
         done: impl FnMut() -> bool,
     ) -> Result<(), Failure> {
@@ -232,24 +249,24 @@ impl Scene {
                 counts.overflows
             )
         };
-        live::wait_until(stage, what, now, done)
+        live::wait_until(context, what, now, done)
     }
 
     /// Waits until each runner of these spaces has made `more` accesses, or has come to its end.
     pub(super) fn advance(
         &self,
-        stage: &Stage,
+        context: &Context,
         what: &'static str,
         more: u64,
-        which: impl Fn(Place) -> bool,
+        which: impl Fn(SpaceName) -> bool,
     ) -> Result<u64, Failure> {
         let runners: Vec<_> = self
-            .ties
+            .bindings
             .iter()
-            .filter(|tie| which(tie.place))
-            .map(|tie| (&tie.runner, tie.runner.accesses()))
+            .filter(|binding| which(binding.space_name))
+            .map(|binding| (&binding.runner, binding.runner.accesses()))
             .collect();
-        self.until(stage, what, || {
+        self.until(context, what, || {
             runners
                 .iter()
                 .all(|(runner, before)| runner.accesses() >= before + more || runner.is_over())
@@ -259,7 +276,7 @@ impl Scene {
 }
 
 impl Memory {
-    fn new(place: Place) -> Self {
+    fn new(space_name: SpaceName) -> Self {
         let (space, gate) = (Arc::new(MemorySpace::new()), Arc::new(Gate::default()));
         space.map(BASE, PAGES * PAGE, Protection::READ_WRITE);
         let passed = Arc::clone(&gate);
@@ -267,18 +284,18 @@ impl Memory {
             passed.pass();
             true
         });
-        Self { place, space, gate }
+        Self { space_name, space, gate }
     }
 }
 
-impl Drop for Scene {
+impl Drop for Fixture {
     fn drop(&mut self) {
         self.memories.iter().for_each(|memory| memory.gate.open());
         if self.workers.is_none() {
             // Runners wait for answers; where there is no room for threads they wait for as long as
             // devices do.
-            let _ = self.work();
+            let _ = self.start_workers();
         }
-        self.ties.iter().for_each(|tie| tie.runner.stop());
+        self.bindings.iter().for_each(|binding| binding.runner.stop());
     }
 }

@@ -9,8 +9,9 @@ use sva_bench::processor::run_on;
 use sva_bench::row::{Goal, Rows, percentile};
 use sva_sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::peers::{Nothing, Wait};
-use super::{Kinds, Section, copies};
+use super::access::{AccessGuard, Wait, copies};
+use super::kinds::Kinds;
+use super::ways::Nothing;
 
 /// What runs on the other processor meanwhile.
 #[derive(Clone, Copy, PartialEq)]
@@ -38,7 +39,7 @@ pub(super) fn run(
         for (name, mut figures) in [
             ("slot, membarrier", measure(samples, &kinds.asymmetric, other, processors)?),
             ("slot, fence", measure(samples, &kinds.symmetric, other, processors)?),
-            ("counter of those inside", measure(samples, &kinds.counted, other, processors)?),
+            ("reader count", measure(samples, &kinds.counted, other, processors)?),
             ("RwLock", measure(samples, &kinds.locked, other, processors)?),
         ] {
             for percent in [50, 99] {
@@ -67,7 +68,7 @@ struct Figures {
 
 fn measure(
     samples: usize,
-    section: &impl Wait,
+    guard: &impl Wait,
     other: Other,
     processors: [usize; 2],
 ) -> Result<Figures, Box<dyn Error>> {
@@ -78,14 +79,14 @@ fn measure(
             while !stop.load(Ordering::Relaxed) {
                 match other {
                     Other::Asleep => thread::sleep(Duration::from_millis(1)),
-                    Other::Reader => busy(section, &beats),
+                    Other::Reader => busy(guard, &beats),
                     Other::Stranger => busy(&Nothing, &beats),
                 }
             }
             pinned
         });
         let pinned = run_on(processors[0]);
-        let figures = sample(samples, section, other, &beats);
+        let figures = sample(samples, guard, other, &beats);
         stop.store(true, Ordering::Relaxed);
         let theirs = thread.join().map_err(|_| "the reader panicked")?;
         pinned.and(theirs)?;
@@ -93,14 +94,14 @@ fn measure(
     })
 }
 
-fn busy(section: &impl Section, beats: &AtomicUsize) {
-    copies(section, 1, 50);
+fn busy(guard: &impl AccessGuard, beats: &AtomicUsize) {
+    copies(guard, 1, 50);
     beats.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Where the other one should be running, only those moments count in which it is: on a shared
 /// machine its processor is often taken from it.
-fn sample(samples: usize, section: &impl Wait, other: Other, beats: &AtomicUsize) -> Figures {
+fn sample(samples: usize, guard: &impl Wait, other: Other, beats: &AtomicUsize) -> Figures {
     let (mut figures, end) = (Figures::default(), Instant::now() + Duration::from_secs(10));
     while figures.waits.len() < samples && Instant::now() < end {
         if other != Other::Asleep && !beating(beats) {
@@ -108,7 +109,7 @@ fn sample(samples: usize, section: &impl Wait, other: Other, beats: &AtomicUsize
         }
         let start = Instant::now();
         let between = Instant::now();
-        section.wait();
+        guard.wait();
         figures.waits.push(between.elapsed().as_nanos() as f64);
         figures.clock.push((between - start).as_nanos() as f64);
     }

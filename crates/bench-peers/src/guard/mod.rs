@@ -1,8 +1,10 @@
-//! Ways for an access to say that it is under way: what each costs the access, and what it costs to
-//! wait for those in flight.
+//! Guards that mark an access as in flight: what each costs the access, and what it costs to wait
+//! for the accesses in flight.
 
-mod peers;
+mod access;
+mod kinds;
 mod wait;
+mod ways;
 
 use std::error::Error;
 use std::hint::{black_box, spin_loop};
@@ -15,86 +17,12 @@ use sva_bench::row::{Goal, Rows, median};
 use sva_sync::atomic::{AtomicUsize, Ordering};
 
 use crate::turns::{Turn, medians, medians_cold};
-use peers::{Counted, Epoch, Locked, Nothing, Slots, Swapped, Validated};
+use access::{AccessGuard, Block, copies};
+use kinds::{KINDS, Kinds, for_each_kind};
+use ways::Slots;
 
-/// A way to say so. It has two readers, 0 and 1, each of which is one thread.
-pub(crate) trait Section: Sync {
-    /// One access of one reader; `number` tells it from the one before.
-    fn during(&self, reader: usize, number: u64, access: impl FnMut());
-}
-
-/// What is accessed.
-type Block = [u8; 64];
-
-const KINDS: [&str; 8] = [
-    "no section",
-    "slot, membarrier",
-    "slot, fence",
-    "counter of those inside",
-    "RwLock",
-    "crossbeam-epoch pin",
-    "arc-swap load",
-    "check after (reads only)",
-];
-
-/// Calls `$body` with each kind, in the order of [`KINDS`], and answers the results.
-macro_rules! for_each_kind {
-    ($kinds:expr, |$kind:ident| $body:expr) => {{
-        let Kinds { nothing, asymmetric, symmetric, counted, locked, epoch, swapped, validated } =
-            $kinds;
-        let all: [_; KINDS.len()] = [
-            {
-                let $kind = nothing;
-                $body
-            },
-            {
-                let $kind = asymmetric;
-                $body
-            },
-            {
-                let $kind = symmetric;
-                $body
-            },
-            {
-                let $kind = counted;
-                $body
-            },
-            {
-                let $kind = locked;
-                $body
-            },
-            {
-                let $kind = epoch;
-                $body
-            },
-            {
-                let $kind = swapped;
-                $body
-            },
-            {
-                let $kind = validated;
-                $body
-            },
-        ];
-        all
-    }};
-}
-
-/// One of each.
-#[derive(Default)]
-struct Kinds {
-    nothing: Nothing,
-    asymmetric: Slots<false>,
-    symmetric: Slots<true>,
-    counted: Counted,
-    locked: Locked,
-    epoch: Epoch,
-    swapped: Swapped,
-    validated: Validated,
-}
-
-/// Adds all rows. The baseline of an access is the same access in no section; that of a wait is two
-/// readings of the clock.
+/// Adds all rows. The baseline of an access is the same access without a guard; that of a wait is
+/// two readings of the clock.
 pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     // Before there are threads: afterwards it takes the kernel some 10 ms.
     Slots::<false>::register()?;
@@ -109,18 +37,6 @@ pub(crate) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
         wait::run(quick, &kinds, [*first, *second], rows)?;
     }
     Ok(allowed.restore()?)
-}
-
-/// Copies a block again and again.
-fn copies(section: &impl Section, reader: usize, accesses: usize) -> usize {
-    let (source, mut target): (Block, Block) = ([7; 64], [0; 64]);
-    for number in 0..accesses as u64 {
-        section.during(reader, number, || {
-            target = *black_box(&source);
-            black_box(&mut target);
-        });
-    }
-    accesses
 }
 
 fn turn<'a>(work: impl FnMut() -> usize + 'a) -> Turn<'a> {

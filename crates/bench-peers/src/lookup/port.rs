@@ -1,5 +1,5 @@
-//! What sva has: a port's look-up by what the IOMMU has kept, with all that an access checks before
-//! it may.
+//! A port of sva: its look-up of a cached translation, with all that an access checks before it is
+//! made.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,9 +11,10 @@ use sva_core::{
 };
 use sva_testkit::{ArenaSpace, FlatTopology, Protection};
 
-use super::{Lookup, Mapping, PAGE};
+use super::cache::{Lookup, Mapping, PAGE};
 
-pub(super) struct Port {
+/// A port that has read each page.
+pub(super) struct PortLookup {
     port: DmaPort,
     pasid: Pasid,
     /// Where the first page leads.
@@ -22,9 +23,9 @@ pub(super) struct Port {
     _space: ArenaSpace,
 }
 
-impl Port {
+impl PortLookup {
     pub(super) fn new(mappings: &[Mapping]) -> Result<Self, Box<dyn Error>> {
-        // Room for twice as many, as in the rows of `sva-bench`: hardly anything is overwritten.
+        // Room for twice as many, as in the rows of `sva-bench`: hardly anything is evicted.
         let iotlb_bytes = (mappings.len() * 64).max(IommuConfig::default().iotlb_bytes);
         let iommu = Iommu::new(
             Arc::new(FlatTopology::new()),
@@ -45,21 +46,19 @@ impl Port {
             port.read(Some(pasid), mapping.page, &mut [0; 8])?;
         }
         let first = in_order.first().ok_or("no mappings")?.page;
-        let base = port.cached_translation(pasid, first, Access::READ).ok_or("nothing is kept")?.0;
+        let base =
+            port.cached_translation(pasid, first, Access::READ).ok_or("nothing is cached")?.0;
         Ok(Self { port, pasid, base, _bond: bond, _space: space })
     }
-}
 
-impl Port {
     #[inline]
-    fn kept(&self, address: u64) -> Option<Frame> {
+    fn cached(&self, address: u64) -> Option<Frame> {
         self.port
             .cached_translation(self.pasid, address, Access::READ)
             .or_else(|| self.missed(address))
     }
 
-    /// The table has overwritten it: as for any access, the provider is asked and the answer is
-    /// entered.
+    /// It has been evicted: as for any access, the provider is asked and its answer is cached.
     #[cold]
     fn missed(&self, address: u64) -> Option<Frame> {
         self.port.read(Some(self.pasid), address, &mut [0]).ok()?;
@@ -67,8 +66,8 @@ impl Port {
     }
 }
 
-impl Lookup for Port {
+impl Lookup for PortLookup {
     fn find(&self, address: u64) -> Option<u64> {
-        Some(self.kept(address)?.0 - self.base)
+        Some(self.cached(address)?.0 - self.base)
     }
 }

@@ -1,5 +1,4 @@
-//! The ways themselves. Those that have a way to wait for the accesses in flight implement [`Wait`]
-//! too.
+//! The guards. Those that can wait for the accesses in flight implement [`Wait`] too.
 
 use std::hint::spin_loop;
 use std::io;
@@ -11,18 +10,12 @@ use sva_bench::system::{membarrier, register_membarrier};
 use sva_sync::RwLock;
 use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
-use super::Section;
-
-/// Waits until each access that had begun is over.
-pub(crate) trait Wait: Section {
-    /// Spins until then. What begins meanwhile need not be waited for.
-    fn wait(&self);
-}
+use super::access::{AccessGuard, Wait};
 
 #[derive(Default)]
 pub(crate) struct Nothing;
 
-impl Section for Nothing {
+impl AccessGuard for Nothing {
     #[inline(always)]
     fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
         access();
@@ -45,7 +38,7 @@ impl Slots<false> {
     }
 }
 
-impl<const FENCE: bool> Section for Slots<FENCE> {
+impl<const FENCE: bool> AccessGuard for Slots<FENCE> {
     #[inline(always)]
     fn during(&self, reader: usize, number: u64, mut access: impl FnMut()) {
         let slot = &self.slots[reader];
@@ -78,13 +71,13 @@ impl<const FENCE: bool> Wait for Slots<FENCE> {
     }
 }
 
-/// One number for all readers, with a bit that keeps them out.
+/// A count of readers, with a bit that keeps them out.
 #[derive(Default)]
 pub(crate) struct Counted(CachePadded<AtomicUsize>);
 
 const SHUT: usize = 1 << (usize::BITS - 1);
 
-impl Section for Counted {
+impl AccessGuard for Counted {
     #[inline(always)]
     fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
         while self.0.fetch_add(1, Ordering::Acquire) & SHUT != 0 {
@@ -109,7 +102,7 @@ impl Wait for Counted {
 #[derive(Default)]
 pub(crate) struct Locked(RwLock<u64>);
 
-impl Section for Locked {
+impl AccessGuard for Locked {
     #[inline(always)]
     fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
         let _held = self.0.read();
@@ -127,7 +120,7 @@ impl Wait for Locked {
 #[derive(Default)]
 pub(crate) struct Epoch;
 
-impl Section for Epoch {
+impl AccessGuard for Epoch {
     #[inline(always)]
     fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
         let _pinned = crossbeam_epoch::pin();
@@ -139,7 +132,7 @@ impl Section for Epoch {
 #[derive(Default)]
 pub(crate) struct Swapped(ArcSwap<u64>);
 
-impl Section for Swapped {
+impl AccessGuard for Swapped {
     #[inline(always)]
     fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
         let _held = self.0.load();
@@ -152,7 +145,7 @@ impl Section for Swapped {
 #[derive(Default)]
 pub(crate) struct Validated(CachePadded<AtomicU64>);
 
-impl Section for Validated {
+impl AccessGuard for Validated {
     #[inline(always)]
     fn during(&self, _reader: usize, _number: u64, mut access: impl FnMut()) {
         loop {
