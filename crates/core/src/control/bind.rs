@@ -74,7 +74,7 @@ impl State {
                 };
                 let tag = self.pasids.allocate(candidates.width()).map_err(full)?;
                 match space.watch(iommu.watcher()) {
-                    Ok(watch) => self.enter_space(space, tag, watch),
+                    Ok(watch) => self.insert_space(space, tag, watch),
                     Err(SpaceEnded(reason)) => {
                         self.pasids.release(tag);
                         return Err(ended(reason));
@@ -88,7 +88,7 @@ impl State {
         else {
             unreachable!("the space was entered above")
         };
-        let key = self.enter_bond(
+        let key = self.insert_bond(
             kind,
             record,
             bind.features,
@@ -96,7 +96,7 @@ impl State {
             bind.take_isolation(),
             bind.take_pages(),
         );
-        self.attach(key, &candidates.requesters());
+        self.add_requesters(key, &candidates.requesters());
         Ok((key, tag))
     }
 }

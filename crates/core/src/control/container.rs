@@ -77,14 +77,14 @@ impl State {
         if !found.bonds.is_empty() {
             return Err(JoinError::HasGroupBonds { group, bonds: found.bonds.len() });
         }
-        if found.own.len() > 0 {
-            return Err(JoinError::HasMappings { group, mappings: found.own.len() });
+        if found.own_domain.len() > 0 {
+            return Err(JoinError::HasMappings { group, mappings: found.own_domain.len() });
         }
         let members = found.members.clone();
         let container = &self.containers[&id];
         for mapping in container.domain.ranges() {
             for member in &members {
-                check_reserved(member, &member.known_routing(), mapping).map_err(
+                check_reserved(member, &member.cached_routing(), mapping).map_err(
                     |(reserved, device)| JoinError::Reserved { mapping, reserved, device },
                 )?;
             }
@@ -94,7 +94,7 @@ impl State {
         let mut joined = Vec::new();
         for key in keys {
             // The bonds of spaces that have ended get no further entry.
-            let Some(bond) = self.joinable(key) else { continue };
+            let Some(bond) = self.joinable_bond(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
             let tag = Some(record.tag);
             if let Some(refusal) = candidates.refusal(&*record.space, features, tag) {
@@ -114,7 +114,7 @@ impl State {
         let found = self.groups.get_mut(&group)?;
         container.groups.insert(group);
         found.container = Some(id);
-        found.changed();
+        found.update_singleton();
         let members = found.members.clone();
         let attachment = found.record.domain.attach(Arc::clone(&container.domain));
         self.close_attachment(&attachment);
@@ -160,7 +160,7 @@ impl Container {
         let requesters = candidates.requesters();
         let mut spaces = Vec::new();
         for key in keys {
-            state.attach(key, &requesters);
+            state.add_requesters(key, &requesters);
             spaces.extend(state.bond(key).map(|bond| Arc::clone(&bond.record)));
         }
         let replaced = state.enter_container(self.id, group);

@@ -75,8 +75,8 @@ impl State {
         }
         let found = self.groups.get_mut(&group)?;
         found.container = None;
-        found.changed();
-        let attachment = found.record.domain.attach(Arc::clone(&found.own));
+        found.update_singleton();
+        let attachment = found.record.domain.attach(Arc::clone(&found.own_domain));
         let members = found.members.clone();
         let mut teardown = Teardown::default();
         for requester in Candidates::of(&members).requesters() {
@@ -85,7 +85,7 @@ impl State {
             }
         }
         self.close_attachment(&attachment);
-        self.forget_empty_group(group);
+        self.remove_group_if_empty(group);
         Some(LeavingGroup { members, attachment, teardown })
     }
 }

@@ -69,7 +69,7 @@ impl Domain {
         range: AddrRange,
         limit: usize,
     ) -> Result<(), MapError> {
-        if let Some(existing) = self.meets(range) {
+        if let Some(existing) = self.first_overlap(range) {
             return Err(MapError::Overlaps { range, existing });
         }
         if self.len() >= limit {
@@ -87,7 +87,7 @@ impl State {
         let found = self.groups.get(&group).ok_or(GroupDomainError::NoSuchGroup)?;
         match found.container {
             Some(container) => Err(GroupDomainError::InContainer(container)),
-            None => Ok(Arc::clone(&found.own)),
+            None => Ok(Arc::clone(&found.own_domain)),
         }
     }
 }
@@ -136,7 +136,7 @@ impl Iommu {
         })?;
         let removed = domain.remove(range);
         // A group without devices exists as long as its domain has mappings.
-        state.forget_empty_group(group);
+        state.remove_group_if_empty(group);
         self.unlock(state);
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
         Ok(self.finish_unmap(&removed))
@@ -152,7 +152,7 @@ impl Iommu {
         request: &MapRequest,
         range: AddrRange,
     ) -> Result<Mapped, MapError> {
-        let members: Vec<_> = members.map(|device| (device, device.known_routing())).collect();
+        let members: Vec<_> = members.map(|device| (device, device.cached_routing())).collect();
         for (device, routing) in &members {
             check_reserved(device, routing, range)
                 .map_err(|(reserved, device)| MapError::Reserved { range, reserved, device })?;

@@ -61,7 +61,7 @@ impl Iommu {
         if let Some(container) = found.container {
             return Err(HandlerError::InContainer { group, container });
         }
-        let domain = Arc::clone(&found.own);
+        let domain = Arc::clone(&found.own_domain);
         self.unlock(state);
         HandlerRegistration::new(domain, DomainOf::Group(group), handler)
     }

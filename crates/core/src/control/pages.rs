@@ -236,7 +236,8 @@ impl PageRequestJob {
         let Some(mapping) = domain.find(iova) else {
             return refused(FaultReason::NoDomainMapping);
         };
-        let Some(_inside) = GateGuard::enter(&mapping.gate, &self.iommu, OnDrain::Wake) else {
+        let Some(_inside) = GateGuard::enter(&mapping.gate, &self.iommu, OnDrain::WakeWaiters)
+        else {
             return refused(FaultReason::NoDomainMapping);
         };
         if !mapping.permits(access) {
@@ -293,7 +294,7 @@ impl Drop for PageRequestJob {
         self.iommu.with_pages(|pages, actions| pages.finish(key, actions));
         self.group.target.leave(&self.iommu);
         if self.in_device && self.group.device.gate.leave() {
-            OnDrain::Wake.run(&self.iommu);
+            OnDrain::WakeWaiters.run(&self.iommu);
         }
     }
 }

@@ -156,7 +156,7 @@ impl State {
         let Plug { spec, model, link } = plug;
         let requester =
             Arc::clone(self.requesters.entry(location.requester.id).or_insert(location.requester));
-        requester.ops.write().extend(model.map(|model| (spec.bdf, model)));
+        requester.models.write().extend(model.map(|model| (spec.bdf, model)));
         let key = self.next_device;
         self.next_device += 1;
         let group = self.group_for(location.group);
@@ -181,7 +181,7 @@ impl State {
         });
         let at = group.members.partition_point(|member| member.bdf() < spec.bdf);
         group.members.insert(at, Arc::clone(&device));
-        group.changed();
+        group.update_singleton();
         self.devices.insert(spec.bdf, Arc::clone(&device));
         device
     }
@@ -202,7 +202,7 @@ impl State {
             );
         }
         for &key in bonds {
-            let Some(bond) = self.joinable(key) else { continue };
+            let Some(bond) = self.joinable_bond(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
             if arrival.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
                 continue;
@@ -214,7 +214,7 @@ impl State {
                     because,
                 }),
                 None => {
-                    self.attach(key, &[Arc::clone(&device.requester)]);
+                    self.add_requesters(key, &[Arc::clone(&device.requester)]);
                     arrival.joined.push((record.tag.pasid, Arc::clone(&record.space)));
                 }
             }
@@ -267,7 +267,7 @@ impl Iommu {
         let location = Location {
             requester: Requester::new(topology.requester(spec.bdf)),
             group: topology.group(spec.bdf),
-            routing: Routing::ask(topology, spec.bdf),
+            routing: Routing::query(topology, spec.bdf),
         };
         // A second reference to model and link. Their drop is foreign code, so the drop of a
         // refused plug must not be the last one under the control lock.
@@ -277,7 +277,7 @@ impl Iommu {
         self.unlock(state);
         let Arrival { device, joined, not_joined, mapped, isolation_changes } = arrival?;
         self.report_isolation_changes(spec.bdf, isolation_changes);
-        let routing = device.known_routing();
+        let routing = device.cached_routing();
         let overlaps = self.overlaps_on_arrival(&device, &routing, &joined, &mapped);
         self.log_overlaps(&overlaps);
         let meets =

@@ -94,7 +94,7 @@ impl Drop for Reset {
             endpoint.reset();
             endpoint.is_in_reset = false;
             drop(endpoint);
-            iommu.settle_translated(device, queue, actions);
+            iommu.complete_translated_drain(device, queue, actions);
             device.gate.resume();
         });
     }

@@ -32,7 +32,7 @@ impl Iommu {
         self.with_invalidations(device, |queue, _, actions| {
             let is_drained = device.services.translated.close().is_none_or(|inside| inside == 0);
             queue.remove(is_drained, actions);
-            self.settle_translated(device, queue, actions);
+            self.complete_translated_drain(device, queue, actions);
             let mut endpoint = device.services.endpoint.lock();
             endpoint.is_in_reset = true;
             endpoint.reset();
@@ -74,7 +74,7 @@ impl Device {
             }
             iommu.add_ats_device(device);
             queue.enable();
-            iommu.settle_translated(device, queue, actions);
+            iommu.complete_translated_drain(device, queue, actions);
             Ok(())
         })
     }

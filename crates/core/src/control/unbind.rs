@@ -43,13 +43,14 @@ impl Teardown {
     pub(super) fn add(&mut self, entry: &Arc<PasidEntry>) {
         self.entries.push(Arc::clone(entry));
         let tag = entry.record.tag;
-        self.stops.extend(entry.requester.ops.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
+        self.stops
+            .extend(entry.requester.models.read().iter().map(|(_, ops)| (Arc::clone(ops), tag)));
     }
 
     /// Adds the model of one device, without the entry, which stays open.
     pub(super) fn add_stop_of(&mut self, device: Bdf, entry: &PasidEntry) {
-        let ops = entry.requester.ops.read();
-        let model = ops.iter().find(|(of, _)| *of == device);
+        let models = entry.requester.models.read();
+        let model = models.iter().find(|(of, _)| *of == device);
         self.stops.extend(model.map(|(_, ops)| (Arc::clone(ops), entry.record.tag)));
     }
 
@@ -61,7 +62,7 @@ impl Teardown {
     /// Returns whether all entries have been removed from their PASID tables, so that no access
     /// through them is in flight. The caller holds the control lock.
     pub(super) fn is_over(&self, state: &mut State) -> bool {
-        self.entries.iter().all(|entry| state.is_retired(entry))
+        self.entries.iter().all(|entry| state.is_entry_removed(entry))
     }
 }
 
@@ -109,7 +110,7 @@ impl Iommu {
         // foreign code, which can block or panic. No new access starts by then.
         let mut drops = DeferredDrops::default();
         let mut state = self.lock();
-        let claimed = state.claim(key, &mut drops);
+        let claimed = state.begin_closing(key, &mut drops);
         report.space_ended = state.bond(key).is_some_and(|bond| bond.record.has_ended());
         let mut teardown = Teardown::default();
         if claimed || report.deferred {
@@ -136,7 +137,7 @@ impl Iommu {
                 );
                 report.deferred &= bond.phase != Phase::Gone;
             }
-            state.disown(key, drops);
+            state.handle_dropped(key, drops);
         });
         report
     }

@@ -30,7 +30,7 @@ impl State {
         device: &Arc<DeviceRecord>,
         drops: &mut DeferredDrops,
     ) -> Option<(Teardown, Vec<(Bdf, Pasid)>)> {
-        if !self.has(device) {
+        if !self.is_plugged_in(device) {
             return None;
         }
         let bdf = device.bdf();
@@ -38,7 +38,7 @@ impl State {
         device.is_unplugged.store(true, Ordering::Relaxed);
         if let Some(group) = self.groups.get_mut(&device.group_id) {
             group.members.retain(|member| !Arc::ptr_eq(member, device));
-            group.changed();
+            group.update_singleton();
         }
         let requester = &device.requester;
         let is_last = !self.devices.values().any(|other| Arc::ptr_eq(&other.requester, requester));
@@ -48,7 +48,7 @@ impl State {
         for entry in entries {
             let is_own =
                 self.bond(entry.bond).is_some_and(|bond| bond.kind == BondKind::Device(bdf));
-            if is_own && self.claim(entry.bond, drops) {
+            if is_own && self.begin_closing(entry.bond, drops) {
                 ended.push((bdf, entry.record.tag.pasid));
             }
             if is_own || is_last {
@@ -61,8 +61,8 @@ impl State {
         if is_last {
             self.requesters.remove(&requester.id);
         }
-        drops.models.extend(requester.take_model(bdf));
-        self.forget_empty_group(device.group_id);
+        drops.models.extend(requester.remove_model(bdf));
+        self.remove_group_if_empty(device.group_id);
         Some((teardown, ended))
     }
 }

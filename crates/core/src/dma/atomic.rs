@@ -1,8 +1,8 @@
 //! Atomic operations (PCIe 6.0, section 6.15).
 //!
-//! They are made by the processor on the very memory that the space's owner sees, and so are atomic
-//! against its own; where the memory cannot be accessed in place they are refused. They carry a
-//! PASID: without one they are refused too.
+//! The processor executes them on the memory that the owner of the space uses, so they are atomic
+//! with the owner's own accesses too. They are refused if the memory cannot be accessed in place,
+//! and without a PASID.
 
 #![expect(
     clippy::disallowed_types,
@@ -20,11 +20,11 @@ use crate::api::fault::{DmaError, FaultReason};
 use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
-/// Times that one page is brought in before an operation gives up: one that is taken away as fast
-/// as it comes would hold it for ever.
-const ROUNDS: u32 = 1000;
+/// How often one page is made present before an operation fails. Without a limit a page that is
+/// reclaimed as fast as it is made present would block the operation forever.
+const MAX_RESOLVES: u32 = 1000;
 
-/// What an atomic operation works on: 4 or 8 bytes, as the processor orders them.
+/// The operand of an atomic operation: 4 or 8 bytes, in the byte order of the processor.
 pub trait AtomicWord: Copy + sealed::Word {}
 
 impl AtomicWord for u32 {}
@@ -78,11 +78,14 @@ mod sealed {
 }
 
 impl DmaPort {
-    /// Adds to the word at `address`, wrapping, and answers what it was (FetchAdd).
+    /// Adds `value` to the word at `address`, wrapping on overflow, and returns the previous word
+    /// (FetchAdd; PCIe 6.0, section 6.15). `address` must be aligned to the size of the word. The
+    /// call may block while a page is made present.
     ///
     /// # Errors
-    /// See [`DmaError`]; nothing was changed. [`FaultReason::Misaligned`], and
-    /// [`FaultReason::NoAtomics`] where the memory is not accessed in place or there is no PASID.
+    /// See [`DmaError`]; nothing was changed. [`FaultReason::Misaligned`] if the address is not
+    /// aligned. [`FaultReason::NoAtomics`] if the memory cannot be accessed in place or there is no
+    /// PASID.
     #[inline]
     pub fn fetch_add<T: AtomicWord>(
         &self,
@@ -93,10 +96,11 @@ impl DmaPort {
         self.atomic::<T, _>(pasid, address, |memory| T::fetch_add(memory, value))
     }
 
-    /// Puts a word at `address`, and answers what was there (Swap).
+    /// Replaces the word at `address` by `value`, and returns the previous word (Swap; PCIe 6.0,
+    /// section 6.15).
     ///
     /// # Errors
-    /// As [`fetch_add`](Self::fetch_add).
+    /// See [`fetch_add`](Self::fetch_add).
     #[inline]
     pub fn swap<T: AtomicWord>(
         &self,
@@ -107,11 +111,11 @@ impl DmaPort {
         self.atomic::<T, _>(pasid, address, |memory| T::swap(memory, value))
     }
 
-    /// Puts `new` at `address` where `current` is there (CAS). Answers what was there: `Ok` where
-    /// it was replaced, `Err` where it was another.
+    /// Replaces the word at `address` by `new` if it equals `current` (CAS; PCIe 6.0, section
+    /// 6.15). Returns the previous word: as `Ok` if it was replaced, as `Err` if it was different.
     ///
     /// # Errors
-    /// As [`fetch_add`](Self::fetch_add).
+    /// See [`fetch_add`](Self::fetch_add).
     #[inline]
     pub fn compare_exchange<T: AtomicWord>(
         &self,
@@ -142,7 +146,7 @@ impl DmaPort {
         self.atomic_miss(pasid, address, len as u64, &mut operate)
     }
 
-    /// Operates where the first level does not translate the word.
+    /// Executes an operation on a word that the first level does not translate.
     #[cold]
     fn atomic_miss<R>(
         &self,
@@ -157,7 +161,7 @@ impl DmaPort {
             return abort(FaultReason::Misaligned);
         }
         let Some(pasid) = pasid else { return abort(FaultReason::NoAtomics) };
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_RESOLVES {
             let done = self.second_level_slice(pasid, address, len as usize, access, |slice| {
                 operate(&slice.memory()?)
             });

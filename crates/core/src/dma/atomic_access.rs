@@ -1,4 +1,4 @@
-//! Making the memory of an atomic operation accessible in place.
+//! How the memory of an atomic operation is made accessible in place.
 
 use super::master::BusMaster;
 use super::walk::OnTranslated;
@@ -10,8 +10,9 @@ use crate::types::ids::Pasid;
 use crate::types::range::Segment;
 
 impl BusMaster {
-    /// Brings in what an atomic operation of `len` bytes needs, and has `on_translated` cache it;
-    /// it can be tried again then.
+    /// Makes the memory of an atomic operation of `len` bytes present and writable. Calls
+    /// `on_translated` to cache the translation if the memory was accessible already. Afterwards
+    /// the operation can be tried again.
     pub(super) fn prepare_atomic(
         &self,
         pasid: Pasid,
@@ -27,7 +28,8 @@ impl BusMaster {
         };
         let routing = self.device.current_routing(self.iommu.topology());
         if routing.undecoded_around(address).is_none() {
-            // It would have to be routed to the peer, which has no way to answer it.
+            // The operation would be routed to the peer, and
+            // [`Topology`](crate::api::topology::Topology) has no call for it.
             return abort(FaultReason::NoAtomics);
         }
         self.with_entry(pasid, address, access, |entry| {
@@ -39,15 +41,17 @@ impl BusMaster {
             let stopped =
                 |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, access);
             match word_at(space, address, len as usize) {
-                Ok(Word::Atomic) => {
+                Ok(WordState::Atomic) => {
                     on_translated(entry, &piece);
                     Ok(())
                 }
-                Ok(Word::NotInPlace) => abort(FaultReason::NoAtomics),
-                Ok(Word::Unreadable) => abort(FaultReason::Denied),
-                Ok(Word::NotWritable) if !entry.features.page_faults => abort(FaultReason::Denied),
-                // Absent, or to be copied before it is written to.
-                Ok(Word::NotWritable) => space.resolve(address, access).map_err(stopped),
+                Ok(WordState::NotInPlace) => abort(FaultReason::NoAtomics),
+                Ok(WordState::Unreadable) => abort(FaultReason::Denied),
+                Ok(WordState::NotWritable) if !entry.features.page_faults => {
+                    abort(FaultReason::Denied)
+                }
+                // The page may be absent, or may have to be copied before it is written.
+                Ok(WordState::NotWritable) => space.resolve(address, access).map_err(stopped),
                 Err(StopCause::NotPresent) if entry.features.page_faults => {
                     space.resolve(address, access).map_err(stopped)
                 }
@@ -57,27 +61,27 @@ impl BusMaster {
     }
 }
 
-/// What an atomic operation finds at its address.
-enum Word {
+/// The state of the memory at the address of an atomic operation.
+enum WordState {
     /// Memory in place that permits reading and writing.
     Atomic,
     /// Memory that cannot be accessed in place.
     NotInPlace,
     Unreadable,
-    /// It may be one that is to be copied before it is written to.
+    /// Not writable now. The page may have to be copied first.
     NotWritable,
 }
 
-fn word_at(space: &dyn AddressSpace, address: u64, len: usize) -> Result<Word, StopCause> {
-    let Some(extent) = space.extent(address, false)? else { return Ok(Word::NotInPlace) };
+fn word_at(space: &dyn AddressSpace, address: u64, len: usize) -> Result<WordState, StopCause> {
+    let Some(extent) = space.extent(address, false)? else { return Ok(WordState::NotInPlace) };
     if !extent.permissions.contains(Permissions::READ) {
-        return Ok(Word::Unreadable);
+        return Ok(WordState::Unreadable);
     }
     if !extent.permissions.contains(Permissions::WRITE) {
-        return Ok(Word::NotWritable);
+        return Ok(WordState::NotWritable);
     }
     let offset = address.checked_sub(extent.range.first());
     let frame = offset.and_then(|offset| extent.frame.offset(offset));
     let is_in_place = frame.and_then(|frame| space.memory(frame, len, true)).is_some();
-    Ok(if is_in_place { Word::Atomic } else { Word::NotInPlace })
+    Ok(if is_in_place { WordState::Atomic } else { WordState::NotInPlace })
 }

@@ -1,4 +1,4 @@
-//! The device's side of a transfer.
+//! The buffer of a transfer, in the device model's memory.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use vm_memory::VolatileSlice;
 use crate::api::fault::{DmaCause, DmaError};
 use crate::types::range::Segment;
 
-/// Where bytes go to, or come from.
+/// The destination or source of the bytes of a transfer.
 pub(super) enum Buffer<'a> {
     Into(&'a mut [u8]),
     From(&'a [u8]),
@@ -21,8 +21,8 @@ impl Buffer<'_> {
         }
     }
 
-    /// Checks that it is as long as the pieces together; answers that length.
-    pub(super) fn check(&self, pieces: &[Segment]) -> Result<u64, DmaError> {
+    /// Checks that the buffer is as long as all pieces together, and returns that length.
+    pub(super) fn check_length(&self, pieces: &[Segment]) -> Result<u64, DmaError> {
         let total = pieces.iter().fold(0u64, |sum, piece| sum.saturating_add(piece.len));
         if total == self.len() as u64 {
             return Ok(total);
@@ -31,7 +31,8 @@ impl Buffer<'_> {
         Err(DmaError { done: 0, cause })
     }
 
-    /// Copies between its bytes from `at` on and all of `memory`; answers how many.
+    /// Copies all of `memory` to or from the buffer's bytes from `at` on, and returns how many
+    /// bytes that was.
     #[inline]
     pub(super) fn copy(&mut self, at: usize, memory: &VolatileSlice<'_>) -> usize {
         match self {

@@ -1,4 +1,5 @@
-//! What one port caches: PASID entries and translations (docs/design/translation.md).
+//! What one port caches: PASID entries, and translations in its first-level TLB
+//! (docs/design/translation.md).
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,30 +14,33 @@ use crate::types::access::Access;
 use crate::types::ids::Pasid;
 use crate::types::range::Segment;
 
-/// Table entries that a port caches at once.
-const ENTRIES: usize = 16;
-/// Slots that say where the entry of a PASID is: a power of two, and some more than there are
-/// entries.
-const SLOTS: usize = 64;
-/// Extents that are filled in after one walk.
-const FILLS: usize = 1024;
+/// The most PASID entries that a port caches.
+const MAX_ENTRIES: usize = 16;
+/// The number of hints: a power of two, and larger than the number of entries, so that few PASIDs
+/// in use share a hint.
+const HINTS: usize = 64;
+/// The most extents that are inserted into the IOTLB after one walk.
+const MAX_FILLS: usize = 1024;
 
-/// Made when a port first accesses memory that can be accessed in place.
+/// The caches of a port. Made when the port first accesses memory that can be accessed in place.
 pub(super) struct PortCache {
     pub(super) reader: PortReader,
     pub(super) tlb: Tlb,
-    /// One of each PASID; the oldest first.
+    /// At most one for each PASID, the oldest first.
     pub(super) entries: Vec<CachedPasidEntry>,
-    /// Where among them the entry is that was looked for last by a PASID with these lowest bits.
-    /// Not in the TLB entry: the table entry is at hand before that is, and an access does not wait
-    /// for both, one after the other.
-    pub(super) slots: [u8; SLOTS],
+    /// For each value of the lowest bits of a PASID, the index in `entries` of the entry that was
+    /// last looked up with it. The index is not kept in the TLB entry: an access would have to wait
+    /// for its load of the TLB entry before it could load the PASID entry.
+    pub(super) hints: [u8; HINTS],
 }
 
 impl PortCache {
-    /// Caches the table entry of a transfer that succeeded, and fills the IOTLB with what the
-    /// provider says about its addresses. The first address of `pieces` has been looked for and
-    /// not been found. Inside the gates of the transfer.
+    /// Caches the PASID entry of a transfer that succeeded, and inserts into the IOTLB the extents
+    /// that the provider names for the addresses of the transfer.
+    ///
+    /// Precondition: the caller has probed both levels for the first byte of `pieces`, and both
+    /// have missed. That byte is not probed again here. The caller is inside the gates of the
+    /// transfer.
     pub(super) fn fill(
         cache: &RefCell<Option<Box<Self>>>,
         master: &BusMaster,
@@ -46,14 +50,14 @@ impl PortCache {
     ) {
         let Some(iotlb) = &entry.record.iotlb else { return };
         Self::insert_entry(cache, master, entry);
-        let mut left = FILLS;
-        let mut is_missed = true;
+        let mut left = MAX_FILLS;
+        let mut is_known_miss = true;
         for piece in pieces {
             let mut rest = piece.range();
             while let Some(range) = rest.filter(|_| left > 0) {
                 left -= 1;
-                let known = if is_missed { None } else { iotlb.find(range.first(), access) };
-                is_missed = false;
+                let known = if is_known_miss { None } else { iotlb.find(range.first(), access) };
+                is_known_miss = false;
                 let space = &*entry.record.space;
                 let last = match known {
                     Some(entry) => entry.range().last(),
@@ -67,8 +71,8 @@ impl PortCache {
         }
     }
 
-    /// Caches the table entry of a transfer that succeeded. Inside the gates of the transfer, or
-    /// with some of its memory pinned.
+    /// Caches the PASID entry of a transfer that succeeded. The caller is inside the gates of the
+    /// transfer, or has pinned some of its memory.
     pub(super) fn insert_entry(
         cache: &RefCell<Option<Box<Self>>>,
         master: &BusMaster,
@@ -78,35 +82,36 @@ impl PortCache {
         let Ok(mut cache) = cache.try_borrow_mut() else { return };
         let cache = cache.get_or_insert_with(|| Self::new(master));
         cache.insert(entry, iotlb);
-        cache.reader.follow_bus(master, &mut cache.entries);
+        cache.reader.update_routing(master, &mut cache.entries);
     }
 
     fn new(master: &BusMaster) -> Box<Self> {
         let reader = PortReader::new(master);
-        Box::new(Self { reader, tlb: Tlb::new(), entries: Vec::new(), slots: [0; SLOTS] })
+        Box::new(Self { reader, tlb: Tlb::new(), entries: Vec::new(), hints: [0; HINTS] })
     }
 
-    /// The table entry of a PASID, or another.
+    /// The entry that the hint for a PASID points to. It may be of another PASID, or not exist.
     #[inline(always)]
-    pub(super) fn entry_by(&self, pasid: Pasid) -> Option<&CachedPasidEntry> {
-        self.entries.get(usize::from(self.slots[slot_of(pasid)]))
+    pub(super) fn hinted_entry(&self, pasid: Pasid) -> Option<&CachedPasidEntry> {
+        self.entries.get(usize::from(self.hints[hint_index(pasid)]))
     }
 
-    /// Caches a table entry.
+    /// Caches a PASID entry.
     fn insert(&mut self, entry: &Arc<PasidEntry>, iotlb: &Arc<SpaceIotlb>) {
         let Self { reader, entries, .. } = self;
         if entries.iter().any(|cached| Arc::ptr_eq(&cached.entry, entry)) {
             return;
         }
-        // In place of an earlier entry of the PASID, so that there is one of each; else of one that
-        // is closed; else of the oldest.
+        // The new entry replaces an earlier entry of the same PASID, so that there is one for each.
+        // Otherwise it replaces one whose gate is closed. Otherwise, if the cache is full, it
+        // replaces the oldest.
         let same = entries.iter().position(|cached| cached.pasid == entry.record.tag.pasid);
         let closed =
             same.or_else(|| entries.iter().position(|cached| cached.entry.gate.is_closed()));
-        if let Some(at) = closed.or((entries.len() == ENTRIES).then_some(0)) {
+        if let Some(at) = closed.or((entries.len() == MAX_ENTRIES).then_some(0)) {
             let old = entries.remove(at);
-            // Before the new one is registered: where the space has other bonds, both read the same
-            // part of the IOTLB.
+            // Unregister before the new entry registers: if the space has another bond, both
+            // entries register the same slot with the same part of the IOTLB.
             reader.unregister(&old);
         }
         entries.push(CachedPasidEntry::new(entry, iotlb, reader));
@@ -120,19 +125,20 @@ impl Drop for PortCache {
 }
 
 #[inline(always)]
-pub(super) fn slot_of(pasid: Pasid) -> usize {
-    pasid.get() as usize % SLOTS
+pub(super) fn hint_index(pasid: Pasid) -> usize {
+    pasid.get() as usize % HINTS
 }
 
-/// Asks the provider for the extent that holds `address`, fills it in, and answers its last
-/// address.
+/// Inserts the extent that the provider names for `address` into the IOTLB, and returns the last
+/// address of that extent.
 fn fill_extent(
     iotlb: &SpaceIotlb,
     space: &dyn AddressSpace,
     address: u64,
     access: Access,
 ) -> Option<u64> {
-    // Before the provider is asked: what it answers is not filled in where a change comes after.
+    // Read before the provider is asked, so that an extent that an invalidation has overtaken is
+    // not inserted.
     let seq = iotlb.users().invalidate_seq();
     let extent = space.extent(address, access.is_privileged()).ok()??;
     iotlb.fill(seq, &extent, address, access.is_privileged());

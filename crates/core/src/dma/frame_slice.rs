@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 use crate::api::ats::Frame;
 use crate::api::space::AddressSpace;
 
-/// Contiguous memory of a space, valid as long as the read guard lives under which it was found.
+/// Contiguous memory of a space. It is valid while the read guard lives under which it was found.
 pub(super) struct FrameSlice<'a> {
     pub(super) space: &'a dyn AddressSpace,
     pub(super) frame: Frame,
@@ -16,14 +16,14 @@ pub(super) struct FrameSlice<'a> {
 }
 
 impl<'a> FrameSlice<'a> {
-    /// The memory, where the provider gives slices of it.
+    /// The memory as a slice, if the provider gives slices of it.
     #[inline]
     pub(super) fn memory(&self) -> Option<VolatileSlice<'a>> {
         self.space.memory(self.frame, self.len, self.is_write)
     }
 
-    /// Reads all of it into the first bytes of `buf`; answers how many. `None`, with nothing done,
-    /// where it cannot be accessed so.
+    /// Reads all of the memory into the first bytes of `buf`, and returns how many bytes that was.
+    /// Returns `None`, and reads nothing, if the memory cannot be accessed in this way.
     #[inline(always)]
     pub(super) fn read(&self, buf: &mut [u8]) -> Option<usize> {
         let buf = buf.get_mut(..self.len)?;
@@ -32,7 +32,7 @@ impl<'a> FrameSlice<'a> {
         is_done.then_some(self.len)
     }
 
-    /// Writes the first bytes of `data` to all of it, as [`read`](Self::read) reads.
+    /// Writes the first bytes of `data` to all of the memory, as [`read`](Self::read) reads.
     #[inline(always)]
     pub(super) fn write(&self, data: &[u8]) -> Option<usize> {
         let data = data.get(..self.len)?;
@@ -41,12 +41,12 @@ impl<'a> FrameSlice<'a> {
         is_done.then_some(self.len)
     }
 
-    /// Loads a value that is as long as this, by slices alone. One of 1, 2, 4 or 8 bytes is one
-    /// load.
+    /// Loads a value of the same length as the memory, through a slice alone. A value of 1, 2, 4 or
+    /// 8 bytes is loaded by one instruction.
     #[inline(always)]
     pub(super) fn load<T: FromBytes + IntoBytes>(&self) -> Option<T> {
         let memory = self.memory()?;
-        // The size is known to the compiler, which leaves one of the arms.
+        // The compiler knows the size and keeps one of the arms.
         match size_of::<T>() {
             1 => T::read_from_bytes(&[memory.get_ref::<u8>(0).ok()?.load()]).ok(),
             2 => T::read_from_bytes(&memory.get_ref::<u16>(0).ok()?.load().to_ne_bytes()).ok(),
@@ -78,8 +78,9 @@ impl<'a> FrameSlice<'a> {
         Some(())
     }
 
-    /// Copies between it and the buffer's bytes from `at` on; answers how many. `None` where it
-    /// cannot be accessed so, with nothing done.
+    /// Copies all of the memory to or from the buffer's bytes from `at` on, and returns how many
+    /// bytes that was. Returns `None`, and copies nothing, if the memory cannot be accessed in this
+    /// way.
     #[inline]
     pub(super) fn copy(&self, buffer: &mut Buffer<'_>, at: usize) -> Option<usize> {
         match self.memory() {
@@ -88,7 +89,7 @@ impl<'a> FrameSlice<'a> {
         }
     }
 
-    /// Out of line: for providers that have something to do after a write, such as to mark the page
+    /// Out of line, for providers that have work to do after a write, such as marking the page
     /// dirty.
     #[inline(never)]
     fn copy_by_provider(&self, buffer: &mut Buffer<'_>, at: usize) -> Option<usize> {

@@ -1,6 +1,6 @@
-//! Looking an access up in both levels of the translation cache (docs/design/translation.md).
+//! Look-up of an access in both levels of the translation cache (docs/design/translation.md).
 
-use super::cache::{PortCache, slot_of};
+use super::cache::{PortCache, hint_index};
 use super::frame_slice::FrameSlice;
 use super::port::DmaPort;
 use super::tlb::TlbEntry;
@@ -10,25 +10,27 @@ use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
 impl DmaPort {
-    /// The frame that an address leads to through a cached translation that permits the access. It
-    /// is found as an access finds it, and may be invalidated as soon as it is answered.
+    /// Returns the frame that a cached translation of `address` leads to, if that translation
+    /// permits `access`. It is looked up as an access looks it up, and may be invalidated as soon
+    /// as this returns.
     ///
-    /// For models that want to know what an access would cost, and for measuring. Asks no provider;
-    /// `None` before the first access there.
+    /// For device models that estimate the cost of an access, and for measurements. The provider is
+    /// not called. Returns `None` before the first access to the address.
     #[inline]
     pub fn cached_translation(&self, pasid: Pasid, address: u64, access: Access) -> Option<Frame> {
         let frame = move |_: &dyn AddressSpace, entry: &TlbEntry| Some(entry.frame(address));
         match self.first_level(pasid, address, 1, access, frame) {
-            // The last thing that is done, so that the hit above has no register to save for it.
+            // In tail position, so that the hit above does not save registers for it.
             None => self.second_level(pasid, address, access, frame),
             found => found,
         }
     }
 
-    /// Has `op` access `len` bytes through the first-level TLB. `None`, with nothing done, where
-    /// that does not translate all of them.
+    /// Calls `op` on `len` bytes that the first-level TLB translates. Returns `None`, and does
+    /// nothing, if it does not translate all of them.
     ///
-    /// `op` runs in a critical section: it is short and calls nobody.
+    /// `op` runs in a critical section: it must be short, must not block and must not call foreign
+    /// code.
     #[inline(always)]
     pub(super) fn first_level_slice<R>(
         &self,
@@ -44,9 +46,9 @@ impl DmaPort {
         })
     }
 
-    /// Has `op` access the first bytes, up to `len`, as many as one entry of the IOTLB translates.
-    /// That entry is filled into the first level. `None`, with nothing done, where the IOTLB has
-    /// none.
+    /// Calls `op` on the leading bytes, at most `len`, that one entry of the IOTLB translates, and
+    /// inserts that entry into the first level. Returns `None`, and does nothing, if the IOTLB has
+    /// no entry. `op` runs in a critical section.
     #[inline]
     pub(super) fn second_level_slice<R>(
         &self,
@@ -62,7 +64,8 @@ impl DmaPort {
         })
     }
 
-    /// Has `op` access the first bytes, up to `len`, through either level. Each is probed once.
+    /// Calls `op` on the leading bytes, at most `len`, that one entry of either level translates.
+    /// Each level is probed once. `op` runs in a critical section.
     #[inline]
     pub(super) fn cached_slice<R>(
         &self,
@@ -79,7 +82,8 @@ impl DmaPort {
         .or_else(|| self.second_level_slice(pasid, address, len, access, op))
     }
 
-    /// Probes the first level for a translation of `len` bytes.
+    /// Probes the first level for a translation of `len` bytes, and calls `then` with it in a
+    /// critical section.
     #[inline(always)]
     fn first_level<R>(
         &self,
@@ -89,11 +93,12 @@ impl DmaPort {
         access: Access,
         then: impl FnOnce(&dyn AddressSpace, &TlbEntry) -> Option<R>,
     ) -> Option<R> {
-        // Not where this thread is in the middle of an access further up.
+        // The borrow fails if this thread is inside an access of the same port further up the
+        // stack.
         if let Ok(cache) = self.cache.try_borrow_mut()
             && let Some(cache) = cache.as_deref()
             && let Some(entry) = cache.tlb.at(pasid, address)
-            && let Some(cached) = cache.entry_by(pasid)
+            && let Some(cached) = cache.hinted_entry(pasid)
             && cached.pasid == pasid
             && entry.context() == cached.context
             && entry.serves(address, len, access)
@@ -104,7 +109,8 @@ impl DmaPort {
         None
     }
 
-    /// Probes the IOTLB for a translation of one byte, and fills it into the first level.
+    /// Probes the IOTLB for a translation of one byte, inserts it into the first level, and calls
+    /// `then` with it in a critical section.
     #[inline(never)]
     fn second_level<R>(
         &self,
@@ -114,14 +120,14 @@ impl DmaPort {
         then: impl FnOnce(&dyn AddressSpace, &TlbEntry) -> Option<R>,
     ) -> Option<R> {
         let mut cache = self.cache.try_borrow_mut().ok()?;
-        let PortCache { reader, tlb, entries, slots } = &mut **cache.as_mut()?;
-        if tlb.is_crowded() {
+        let PortCache { reader, tlb, entries, hints } = &mut **cache.as_mut()?;
+        if tlb.should_grow() {
             tlb.grow();
         }
-        let mut at = usize::from(slots[slot_of(pasid)]);
+        let mut at = usize::from(hints[hint_index(pasid)]);
         if entries.get(at).is_none_or(|cached| cached.pasid != pasid) {
             at = entries.iter().position(|cached| cached.pasid == pasid)?;
-            slots[slot_of(pasid)] = at as u8;
+            hints[hint_index(pasid)] = at as u8;
         }
         let cached = &mut entries[at];
         if !reader.revalidate(cached) {

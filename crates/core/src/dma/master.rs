@@ -10,12 +10,12 @@ use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid, PasidTag};
 use crate::types::range::Segment;
 
-/// One device, and the owner that its transactions may reach; for any number of threads.
+/// A device, and the owner that its transactions may reach. Any number of threads may share it.
 #[derive(Clone)]
 pub(super) struct BusMaster {
     pub(super) iommu: Iommu,
     pub(super) device: Arc<DeviceRecord>,
-    /// Where there is one, transactions with its PASID reach this owner and no later one.
+    /// If set, transactions with the PASID of this owner reach this owner and no later one.
     pub(super) owner: Option<PasidTag>,
 }
 
@@ -33,32 +33,35 @@ impl BusMaster {
         self.device.bdf()
     }
 
-    /// The owner that a PASID has at this device now.
+    /// The current owner of a PASID at this device.
     pub(super) fn owner_of(&self, pasid: Pasid) -> Option<PasidTag> {
         let entry = self.device.requester.entry(pasid)?;
         (!entry.gate.is_closed()).then_some(entry.record.tag)
     }
 
-    /// The owner of this bus master, where a PASID was its and has a later owner now. An owner that
-    /// is being unbound still has its entry, whose gate is closed.
+    /// The owner that this bus master is for, if `pasid` was its PASID and has a later owner now.
+    /// `None` while the owner is being unbound: its entry is still in the table, with a closed
+    /// gate.
     pub(super) fn replaced_owner(&self, pasid: Pasid) -> Option<PasidTag> {
         let entry = self.device.requester.entry(pasid)?;
         self.owner.filter(|_| self.is_other_owner(&entry))
     }
 
-    /// Whether an entry is one of an owner that this bus master must not reach.
+    /// Whether an entry belongs to an owner that this bus master must not reach: a later owner of
+    /// the same PASID.
     pub(super) fn is_other_owner(&self, entry: &PasidEntry) -> bool {
         let tag = entry.record.tag;
         self.owner.is_some_and(|owner| owner.pasid == tag.pasid && owner != tag)
     }
 
-    /// The PASID entry, unless it is another owner's.
+    /// The PASID entry of a PASID, unless it belongs to an owner that this bus master must not
+    /// reach.
     pub(super) fn entry(&self, pasid: Pasid) -> Option<Arc<PasidEntry>> {
         self.device.requester.entry(pasid).filter(|entry| !self.is_other_owner(entry))
     }
 
-    /// Enters the gate of a PASID entry; counts an entry that is not present any more for an owner
-    /// that is gone.
+    /// Enters the gate of a PASID entry. If the entry is not present any more and this bus master
+    /// is for an owner of its PASID, the transaction is counted as stale.
     pub(super) fn enter_entry<'a>(
         &'a self,
         entry: &'a Arc<PasidEntry>,
@@ -69,7 +72,8 @@ impl BusMaster {
         })
     }
 
-    /// Nobody owns the PASID here; counts where this is for an owner that had it before.
+    /// The fault of a PASID that has no entry here. If this bus master is for an earlier owner of
+    /// the PASID, the transaction is counted as stale.
     pub(super) fn not_bound(&self, pasid: Pasid) -> FaultReason {
         if let Some(tag) = self.owner.filter(|owner| owner.pasid == pasid) {
             self.iommu.count_stale(&self.device, tag);
@@ -77,8 +81,8 @@ impl BusMaster {
         FaultReason::NotBound
     }
 
-    /// What a provider's stop is to the device: a fault at the address where it stopped, or a host
-    /// failure.
+    /// Converts a provider's stop into the device's error: a fault at the address where the
+    /// provider stopped, or a host failure. Either is logged.
     pub(super) fn stopped(
         &self,
         stopped: Stopped,
@@ -118,7 +122,7 @@ impl BusMaster {
         error
     }
 
-    /// Makes a fault that the IOMMU has logged, as a refused page request.
+    /// Makes a fault that has been logged before, such as a refused page request.
     pub(super) fn unlogged_fault(
         &self,
         done: u64,
@@ -132,7 +136,7 @@ impl BusMaster {
     }
 }
 
-/// The address of the byte after the first `done` bytes of the pieces.
+/// The address of the byte that follows the first `done` bytes of the pieces.
 fn address_after(pieces: &[Segment], done: u64) -> u64 {
     let mut left = done;
     let mut last = 0;

@@ -1,13 +1,18 @@
-//! The data path: how a device's transactions reach memory.
+//! The data path: how the transactions of a device reach memory.
 //!
 //! A [`DmaPort`] issues transactions as one device. It caches translations in a first-level TLB of
-//! its own ([`tlb`]) and finds more in the IOTLB, which all ports share; [`cache`] holds what a port
-//! caches. What misses both is a [walk](walk): through the device's gate, past the windows of peers,
-//! by PASID to the table entry and through its gate to the space, or without PASID by the domain of
-//! the group. No lock is held while a space or a peer is accessed; the gates are what unbind, unmap
-//! and removal wait for. An [`AtsPort`] translates for itself ([`ats`]).
+//! its own ([`tlb`]), in front of the IOTLB that all ports share ([`lookup`]); [`cache`] holds
+//! everything that a port caches. A transaction that misses both levels is a [walk](walk). It
+//! enters the gate of the device and passes the windows of peers. With a PASID it enters the gate
+//! of the PASID entry and accesses the space. Without a PASID it goes through the domain of the
+//! group. An [`AtsPort`] translates by ATS and caches translations in the ATC of its device
+//! ([`ats`]).
 //!
-//! It uses `types`, `quiesce`, `api`, `protocol`, `iotlb` and `table`.
+//! This layer uses `types`, `quiesce`, `api`, `protocol`, `iotlb` and `table`. It does not use
+//! `control`, and no other layer uses it. No lock is held while a space or a peer is accessed:
+//! unbind, unmap and removal wait for the access by gates, read guards and pins. No access takes
+//! the control lock. It is taken, for a short step, by the last access that leaves a shut gate and
+//! by the drop of a pin that a change waits for.
 
 mod atomic;
 mod atomic_access;

@@ -1,12 +1,12 @@
-//! The PASID cache of a port: table entries that it has used, and the critical sections in which it
-//! accesses their spaces.
+//! The PASID cache of a port: the PASID entries that it has used, and the critical sections in
+//! which it accesses their spaces.
 
 use std::sync::Arc;
 
 use sva_sync::barrier;
 
 use super::master::BusMaster;
-use super::tlb::Required;
+use super::tlb::AccessMask;
 use crate::api::space::AddressSpace;
 use crate::api::topology::Version;
 use crate::iotlb::{IotlbEntry, SpaceIotlb};
@@ -22,32 +22,34 @@ pub(super) struct PortReader {
     barrier: barrier::Light,
     pub(super) routing: Routing,
     bus: Version,
-    /// The context that was given last.
+    /// The context that was assigned last.
     last_context: u64,
 }
 
-/// A table entry of a space that can be accessed in place.
+/// A cached PASID entry, whose space can be accessed in place.
 pub(super) struct CachedPasidEntry {
     pub(super) pasid: Pasid,
-    /// The number of revocations up to which the entry has been checked, and the tag of critical
-    /// sections that know of them.
-    checked: u64,
+    /// The count of revocations at which this entry was last checked. `tag` is the tag of the
+    /// critical sections of that count.
+    checked_revocations: u64,
     tag: ReaderTag,
-    /// Tags translations that were found through this entry; another number whenever what was found
-    /// before may be wrong.
+    /// The context of the translations that are found through this entry. It is replaced by a new
+    /// one when translations that were found before may be stale.
     pub(super) context: u64,
-    /// What the bond grants at most.
+    /// The permissions that the bond grants at most.
     granted: Permissions,
-    satisfies: Required,
-    /// The sequence number as of which invalidations wait for this port.
-    registered: u64,
+    permitted: AccessMask,
+    /// The sequence number of the space at which the port registered as its reader. Invalidations
+    /// wait for the port as long as it is registered.
+    registered_seq: u64,
     pub(super) entry: Arc<PasidEntry>,
     pub(super) iotlb: Arc<SpaceIotlb>,
     pub(super) space: Arc<dyn AddressSpace>,
 }
 
-/// A number of revocations that no slot has had.
-const NEVER: u64 = u64::MAX;
+/// A count of revocations that no slot reaches: the entry fails every comparison until a check
+/// succeeds.
+const NEVER_CHECKED: u64 = u64::MAX;
 
 impl PortReader {
     pub(super) fn new(master: &BusMaster) -> Self {
@@ -57,62 +59,69 @@ impl PortReader {
             device: Arc::clone(&master.device),
             slot,
             barrier: barrier::Light::new(),
-            routing: master.device.known_routing(),
+            routing: master.device.cached_routing(),
             bus: master.iommu.topology().version().clone(),
             last_context: 0,
         }
     }
 
-    /// Begins a critical section, unless something was revoked. Whatever says that an access may
-    /// not counts as a revocation, but for the bus, which tells nobody.
+    /// Begins a critical section; returns `None` if something was revoked since the last check.
+    /// Everything that can end an access counts as a revocation, except a change of the bus: the
+    /// bus does not know the ports, so its version is compared here as well.
     #[inline(always)]
     pub(super) fn enter(&self, cached: &CachedPasidEntry) -> Option<ReadGuard<'_>> {
         let guard = self.slot.enter(cached.tag, self.barrier);
-        (self.slot.revocations() == cached.checked && self.routing.is_current(&self.bus))
-            .then_some(guard)
+        (self.slot.revocations() == cached.checked_revocations
+            && self.routing.is_current(&self.bus))
+        .then_some(guard)
     }
 
-    /// Whether accesses through an entry may go on, also after revocations.
+    /// Whether accesses through an entry may go on. Checks the entry again if something was revoked
+    /// since the last check.
     #[inline]
     pub(super) fn revalidate(&mut self, cached: &mut CachedPasidEntry) -> bool {
-        cached.checked == self.slot.revocations() || self.check(cached)
+        cached.checked_revocations == self.slot.revocations() || self.check(cached)
     }
 
-    /// Looks at all that can have been taken away. Not in a critical section.
+    /// Checks everything that may have been revoked. The caller is in no critical section,
+    /// since registering takes a lock.
     #[cold]
     fn check(&mut self, cached: &mut CachedPasidEntry) -> bool {
-        // First: what is revoked from here on shows as another number.
+        // Read first: a revocation from here on changes the count, and the next access checks
+        // again.
         let revocations = self.slot.revocations();
-        if cached.registered != cached.iotlb.users().invalidate_seq() {
-            cached.registered = cached.iotlb.users().register(&self.slot);
+        if cached.registered_seq != cached.iotlb.users().invalidate_seq() {
+            cached.registered_seq = cached.iotlb.users().register(&self.slot);
             cached.context = self.new_context();
         }
-        // After the registration: who has taken something away without telling this port has done
-        // so before that.
+        // Read after the registration: a revocation that did not find this port registered has shut
+        // its gate before, and is seen here.
         let holds = !self.device.gate.is_shut() && !cached.entry.gate.is_shut();
         if holds {
-            cached.checked = revocations;
+            cached.checked_revocations = revocations;
             cached.tag = ReaderTag::new(cached.iotlb.users().owner(), revocations);
         }
         holds
     }
 
-    /// Translations that were found in another context are not used any more.
+    /// Assigns a new context. Translations that were found in another context are not used any
+    /// more.
     fn new_context(&mut self) -> u64 {
         self.last_context += 1;
         self.last_context
     }
 
-    /// Asks what the bus says now, where it has changed. Translations that ended where a peer's
-    /// window began are not used any more then.
-    pub(super) fn follow_bus(&mut self, master: &BusMaster, cached: &mut [CachedPasidEntry]) {
+    /// Reads the routing again if the bus has changed. Every cached entry then gets a new context,
+    /// since translations are cut where the window of a peer begins.
+    pub(super) fn update_routing(&mut self, master: &BusMaster, cached: &mut [CachedPasidEntry]) {
         if !self.routing.is_current(&self.bus) {
             self.routing = self.device.current_routing(master.iommu.topology());
             cached.iter_mut().for_each(|cached| cached.context = self.new_context());
         }
     }
 
-    /// Invalidations of the entry's space do not wait for this port any more.
+    /// Unregisters the port from the space of the entry: invalidations of the space do not wait for
+    /// it any more.
     pub(super) fn unregister(&self, cached: &CachedPasidEntry) {
         cached.iotlb.users().readers.unregister(&self.slot);
     }
@@ -125,8 +134,8 @@ impl Drop for PortReader {
 }
 
 impl CachedPasidEntry {
-    /// Registers the port with the space. While the transaction that has come through the entry is
-    /// inside its gate.
+    /// Caches an entry and registers the port with its space. The caller is inside the gate of the
+    /// entry, or has pinned memory through it.
     pub(super) fn new(
         entry: &Arc<PasidEntry>,
         iotlb: &Arc<SpaceIotlb>,
@@ -134,23 +143,26 @@ impl CachedPasidEntry {
     ) -> Self {
         let mut cached = Self {
             pasid: entry.record.tag.pasid,
-            checked: NEVER,
-            tag: ReaderTag::new(iotlb.users().owner(), NEVER),
+            checked_revocations: NEVER_CHECKED,
+            tag: ReaderTag::new(iotlb.users().owner(), NEVER_CHECKED),
             context: reader.new_context(),
             granted: entry.granted(),
-            satisfies: Required::granted(entry.granted(), entry.features.privileged),
-            registered: iotlb.users().register(&reader.slot),
+            permitted: AccessMask::granted(entry.granted(), entry.features.privileged),
+            registered_seq: iotlb.users().register(&reader.slot),
             entry: Arc::clone(entry),
             iotlb: Arc::clone(iotlb),
             space: Arc::clone(&entry.record.space),
         };
+        // The result is not needed: after a failed check the entry keeps `NEVER_CHECKED`, so the
+        // next access through it checks again.
         let _ = reader.revalidate(&mut cached);
         cached
     }
 
-    /// The translation that the IOTLB has for an access. In a critical section.
-    // Always inline: what it answers is not to go through memory, where it is written in other
-    // pieces than it is read.
+    /// Probes the IOTLB for an access, and cuts the translation to the permissions of the bond and
+    /// to addresses that no peer decodes. The caller is in a critical section.
+    // Always inline: the returned value must stay in registers. Through memory it would be read in
+    // other sizes than it was written, which prevents store forwarding.
     #[inline(always)]
     pub(super) fn find(
         &self,
@@ -158,12 +170,12 @@ impl CachedPasidEntry {
         access: Access,
         routing: &Routing,
     ) -> Option<IotlbEntry> {
-        if !self.satisfies.satisfies(Required::by(access)) {
+        if !self.permitted.covers(AccessMask::required(access)) {
             return None;
         }
         let mut entry = self.iotlb.find(address, access)?;
         if !routing.windows().is_empty() {
-            // As far around the address as no peer decodes it.
+            // Keep the part around the address that no peer decodes.
             let gap = routing.undecoded_around(address)?;
             let first = entry.first.max(gap.first());
             let last = (entry.first + entry.more).min(gap.last());

@@ -1,9 +1,10 @@
-//! Pinned memory of a space: what addresses mean, and slices that code of a device model works on.
+//! Pinned memory of a space: what addresses mean, and slices for the code of a device model.
 //!
-//! Foreign code runs while memory is pinned, so a pin is no critical section, for which others
-//! spin: the range is said in a [`PinSlot`](crate::quiesce::PinSlot), at which a change of it, an
-//! unbind and a removal leave a completion. A range that is cached is pinned in the critical section
-//! in which it is found; any other by a walk, past the gates.
+//! Foreign code runs while memory is pinned. So a pin is not a critical section, for whose end
+//! other threads spin. The pin publishes its range in a [`PinSlot`](crate::quiesce::PinSlot), and a
+//! change of the range, an unbind or a removal adds a waiter to that slot. A range that cached
+//! translations serve is pinned inside the critical section in which each translation is found. Any
+//! other range is pinned by a walk through the gates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,23 +26,23 @@ use crate::types::access::Access;
 use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::{AddrRange, Segment};
 
-/// Times that absent pages are brought in before it is given up.
-const ROUNDS: u32 = 1000;
+/// How often absent pages are made present before a pin fails.
+const MAX_RESOLVES: u32 = 1000;
 
 impl DmaPort {
-    /// Has `work` work on the memory of `piece` in place: slices that together are as long, in
-    /// order, with a boundary wherever the memory is not contiguous. `access` says whether it may be
-    /// written to.
+    /// Calls `work` on the memory of `piece` in place, as slices in order. Their total length is
+    /// that of the piece, and they are split wherever the memory is not contiguous. `access` must
+    /// include writing if `work` writes.
     ///
-    /// A change of the space that takes the memory away waits for `work`, as do an unbind and a
-    /// removal of the device; from inside `work` those are deferred, and a change does not wait for
-    /// this thread's own. So it is to be short, and not to wait for another thread that may
-    /// change the space.
+    /// A change of the space that takes the memory away, an unbind and a removal of the device wait
+    /// until `work` returns. An unbind or removal from inside `work` is deferred, and a change from
+    /// inside `work` does not wait for pins of the same thread. So `work` should be short, and must
+    /// not wait for another thread that may change the space. The call may block while pages are
+    /// made present.
     ///
     /// # Errors
-    /// See [`DmaError`]; `work` has not run then. [`FaultReason::NotInPlace`] where there is no
-    /// PASID, or the space, or a peer that decodes some of the addresses, cannot be accessed in
-    /// place.
+    /// See [`DmaError`]; `work` was not called. [`FaultReason::NotInPlace`] if there is no PASID,
+    /// if the space cannot be accessed in place, or if a peer decodes some of the addresses.
     pub fn with_memory<R>(
         &self,
         pasid: Option<Pasid>,
@@ -56,18 +57,19 @@ impl DmaPort {
         Ok(work(&slices))
     }
 
-    /// Pins the addresses of `piece` as long as the answer lives: for models that reach the memory
-    /// of its frames by themselves. Cached translations are used, and added to; absent pages are
-    /// brought in. A port may have any number of pins at a time.
+    /// Pins the addresses of `piece` until the returned [`Pin`] is dropped, for device models that
+    /// access the frames by their own means. Cached translations are used and inserted, and absent
+    /// pages are made present, for which the call may block. A port may have any number of pins at
+    /// a time.
     ///
-    /// A change of the space that takes some of it away waits for the [`Pin`] to be dropped, as do
-    /// an unbind and a removal of the device; on the thread that has it those are deferred, and
-    /// a change does not wait for this thread's own. So it is not to be kept while waiting for
-    /// another thread that may change the space.
+    /// A change of the space that takes part of the memory away, an unbind and a removal of the
+    /// device wait until the pin is dropped. On the thread that has the pin an unbind or removal is
+    /// deferred, and a change does not wait for pins of the same thread. So the thread must not
+    /// hold a pin while it waits for another thread that may change the space.
     ///
     /// # Errors
-    /// See [`DmaError`]. [`FaultReason::NotInPlace`] where the space, or a peer that decodes some
-    /// of the addresses, cannot be accessed in place.
+    /// See [`DmaError`]. [`FaultReason::NotInPlace`] if the space cannot be accessed in place, or
+    /// if a peer decodes some of the addresses.
     #[inline]
     pub fn pin(&self, pasid: Pasid, piece: Segment, access: Access) -> Result<Pin<'_>, DmaError> {
         match self.pin_cached(pasid, piece, access) {
@@ -76,8 +78,8 @@ impl DmaPort {
         }
     }
 
-    /// Pins all of the piece through cached translations; `None` where they do not serve all of it.
-    /// The answer is two words, in registers.
+    /// Pins the piece through cached translations. Returns `None` if they do not serve all of it.
+    /// The returned pin is two words, which fit in registers.
     fn pin_cached(&self, pasid: Pasid, piece: Segment, access: Access) -> Option<Pin<'_>> {
         let range = piece.range()?;
         let mut pin = Pin::empty(self);
@@ -91,7 +93,7 @@ impl DmaPort {
                 let part = AddrRange::new(at, slice.len as u64)?;
                 record.pin_part(range, Extent { range: part, frame: slice.frame, permissions })
             })?;
-            // Wraps where it ends at the top, and nothing is left.
+            // Wraps if the piece ends at the last address; `left` is 0 then.
             at = at.wrapping_add(len);
             left -= len;
         }
@@ -101,7 +103,7 @@ impl DmaPort {
     #[cold]
     fn pin_walk(&self, pasid: Pasid, piece: Segment, access: Access) -> Result<Pin<'_>, DmaError> {
         let mut pin = Pin::empty(self);
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_RESOLVES {
             if self.try_pin(&mut pin, pasid, piece, access)? {
                 return Ok(pin);
             }
@@ -110,7 +112,7 @@ impl DmaPort {
         Err(self.master.fault(0, Some(pasid), piece.address, access, reason))
     }
 
-    /// False where a page had to be brought in first.
+    /// Returns false if a page had to be made present first.
     fn try_pin(
         &self,
         pin: &mut Pin<'_>,
@@ -133,9 +135,9 @@ impl DmaPort {
         if piece.range().is_some_and(|range| !reaches_iommu(range)) {
             return fault(FaultReason::NotInPlace);
         }
-        // Not inside the entry's gate from here on: the pin keeps the bond, and an unbind that finds
-        // both would count one access twice. Nor is it to be pinned where the gate has been shut by
-        // now: that unbind may have counted this as inside.
+        // The gate of the entry is left here: the pin keeps the bond alive, and an unbind that
+        // found both the access and the pin would count one access twice. If the gate has been shut
+        // since, nothing may be pinned, because the unbind may have counted this access already.
         let entry =
             master.with_entry(pasid, piece.address, access, |entry| Ok(Arc::clone(entry)))?;
         if entry.gate.is_shut() {
@@ -147,8 +149,9 @@ impl DmaPort {
         if let Some(range) = piece.range() {
             record.pin(range);
         }
-        // After it is pinned: who takes something away looks at the lists before, and then that is
-        // seen below; or after, and waits.
+        // Added after the range is pinned. A thread that revokes something shuts a gate first and
+        // then searches these lists. If it searched before this, the checks below see the shut
+        // gate. If it searches after this, it waits for the pin.
         iotlb.users().pins.add(&record.slot);
         master.device.pins.add(&record.slot);
         if master.device.gate.is_shut() {
@@ -173,8 +176,8 @@ impl DmaPort {
         }
     }
 
-    /// Brings in the page of `address`, with nothing pinned: what brings it in may change the
-    /// space.
+    /// Makes the page of `address` present. Nothing is pinned meanwhile, since the provider may
+    /// change the space to do so.
     fn bring_in(
         &self,
         pin: &mut Pin<'_>,
@@ -195,40 +198,39 @@ impl DmaPort {
     }
 }
 
-/// Addresses of a space whose meaning does not change as long as this lives; see [`DmaPort::pin`].
-/// For the thread that made it.
-#[must_use = "what it says holds as long as it lives"]
+/// Addresses of a space whose meaning does not change while this lives; see [`DmaPort::pin`]. It
+/// stays on the thread that made it.
+#[must_use = "the range is pinned only while this lives"]
 pub struct Pin<'a> {
     port: &'a DmaPort,
-    /// There until the drop.
+    /// Always set, except during the drop.
     record: Option<Box<PinRecord>>,
-    // The last to go: what the drop lets go of is foreign code as well.
+    // Dropped last, since dropping the record runs foreign code too.
     _callback: InCallback,
 }
 
 impl<'a> Pin<'a> {
-    /// Pins nothing yet.
+    /// Makes a pin of no range, with a record from the pool.
     #[inline]
     fn empty(port: &'a DmaPort) -> Self {
         let callback = InCallback::enter();
         Self { port, record: Some(port.pin_pool.take(&port.master.device)), _callback: callback }
     }
 
-    /// The space.
+    /// The space whose memory is pinned.
     #[inline]
     pub fn space(&self) -> SpaceId {
-        self.record().space().expect("there is no pin without a table entry")
+        self.record().space().expect("a pin has a PASID entry")
     }
 
-    /// What the addresses mean: parts of the piece in order, and all of it together. Their
-    /// permissions are those that were asked for; the space may permit more. None where the piece is
-    /// empty.
+    /// The extents of the piece, in order and without gaps. Their permissions are those of the
+    /// access; the space may permit more. Empty if the piece is empty.
     #[inline]
     pub fn extents(&self) -> &[Extent] {
         &self.record().extents
     }
 
-    /// The memory; `None` where the provider gives no slices of it.
+    /// The memory as slices; `None` if the provider gives no slices of it.
     fn slices(&self, is_write: bool) -> Option<SmallVec<[VolatileSlice<'_>; 4]>> {
         let space = &*self.space_record().space;
         let slice = |extent: &Extent| {
@@ -239,20 +241,20 @@ impl<'a> Pin<'a> {
 
     #[inline]
     fn space_record(&self) -> &SpaceRecord {
-        &self.record().entry().expect("there is no pin without a table entry").record
+        &self.record().entry().expect("a pin has a PASID entry").record
     }
 
     #[inline]
     fn record(&self) -> &PinRecord {
-        self.record.as_ref().expect("there until the drop")
+        self.record.as_ref().expect("set until the drop")
     }
 
     #[inline]
     fn record_mut(&mut self) -> &mut PinRecord {
-        self.record.as_mut().expect("there until the drop")
+        self.record.as_mut().expect("set until the drop")
     }
 
-    /// Pins nothing any more, and makes a step of those that have waited.
+    /// Unpins the range, and makes a step of each completion that waits for the pin.
     #[inline]
     fn unpin(&mut self) {
         let record = self.record_mut();
@@ -278,22 +280,22 @@ impl Drop for Pin<'_> {
     }
 }
 
-/// Why the extents of a piece cannot be found.
+/// Why the extents of a piece cannot be determined.
 enum PinFailure {
-    /// The page of this address is to be brought in first.
+    /// The page of this address must be made present first.
     Absent(u64),
     NotInPlace,
     Stopped(Stopped),
 }
 
-/// The extents of a piece that has been pinned: cached, or as the provider says now.
+/// Determines the extents of a piece that has been pinned: from the IOTLB, or from the provider.
 fn find_extents(
     entry: &PasidEntry,
     iotlb: &SpaceIotlb,
     piece: Segment,
     access: Access,
 ) -> Result<Vec<Extent>, PinFailure> {
-    let may_bring_in = !entry.by_terms(access).is_present_only();
+    let may_bring_in = !entry.effective_access(access).is_present_only();
     let mut extents = Vec::new();
     let mut rest = piece.range();
     while let Some(range) = rest {
@@ -302,7 +304,7 @@ fn find_extents(
         let extent = match extent_at(iotlb, &*entry.record.space, at, access) {
             Ok(Some(extent)) if extent.permissions.permit(access) => extent,
             Ok(None) => return Err(PinFailure::NotInPlace),
-            // It may be one that is to be copied before it is written to.
+            // The page may have to be copied before it is written.
             Ok(Some(_)) | Err(StopCause::NotPresent) if may_bring_in => {
                 return Err(PinFailure::Absent(at));
             }
@@ -319,8 +321,8 @@ fn find_extents(
     Ok(extents)
 }
 
-/// What an address that has been pinned means. A cached translation of it holds: an invalidation
-/// has removed it before it looks for pins.
+/// The extent at an address that has been pinned. A translation that is still in the IOTLB is
+/// current: an invalidation removes it before it searches for pins.
 fn extent_at(
     iotlb: &SpaceIotlb,
     space: &dyn AddressSpace,
@@ -334,7 +336,8 @@ fn extent_at(
             permissions: entry.permissions,
         }));
     }
-    // Before the provider is asked: what it answers is not filled in where a change comes after.
+    // Read before the provider is asked, so that an extent that an invalidation has overtaken is
+    // not inserted.
     let seq = iotlb.users().invalidate_seq();
     let extent = space.extent(address, access.is_privileged())?;
     if let Some(extent) = extent.as_ref().filter(|extent| extent.range.contains(address)) {

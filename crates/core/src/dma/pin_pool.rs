@@ -1,5 +1,4 @@
-//! What a port pins memory with: a slot that says what is pinned, and the table entries by whose
-//! spaces the slot is found.
+//! Pin records: a pin slot, with the PASID entries whose spaces list that slot.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -12,20 +11,22 @@ use crate::table::{DeviceRecord, PasidEntry};
 use crate::types::ids::{Generation, Pasid, SpaceId};
 use crate::types::range::AddrRange;
 
-/// Table entries that a pin record caches at once.
-const ENTRIES: usize = 16;
+/// The most PASID entries that a pin record caches.
+const MAX_ENTRIES: usize = 16;
 
-/// The pin records of a port that are not in use: as many as it has ever had pins at a time.
+/// The pin records of a port that are not in use. There are as many as the port has had pins at a
+/// time.
 #[derive(Default)]
 pub(super) struct PinPool {
-    /// The one that was used last: all that most ports ever have.
+    /// The record that was used last. Most ports need no other.
     last: Cell<Option<Box<PinRecord>>>,
     #[expect(clippy::vec_box, reason = "they are given away in their boxes")]
     others: RefCell<Vec<Box<PinRecord>>>,
 }
 
 impl PinPool {
-    /// Takes a record that pins nothing, of a port of this device.
+    /// Removes a record, which pins nothing, from the pool; makes one for `device` if the pool is
+    /// empty.
     #[inline]
     pub(super) fn take(&self, device: &Arc<DeviceRecord>) -> Box<PinRecord> {
         self.last.take().unwrap_or_else(|| self.take_other(device))
@@ -36,7 +37,7 @@ impl PinPool {
         self.others.borrow_mut().pop().unwrap_or_else(|| PinRecord::new(device))
     }
 
-    /// Gives a record back that pins nothing.
+    /// Returns a record that pins nothing to the pool.
     #[inline]
     pub(super) fn give_back(&self, record: Box<PinRecord>) {
         if let Some(other) = self.last.replace(Some(record)) {
@@ -50,19 +51,20 @@ impl PinPool {
     }
 }
 
-/// Pins memory of one space at a time. It stays where it is, with what it pins: a pin moves as a
-/// pointer.
+/// The record of a pin, which pins memory of one space at a time. It is boxed, so that a pin moves
+/// as a pointer.
 pub(super) struct PinRecord {
     pub(super) slot: Arc<PinSlot>,
     device: Arc<DeviceRecord>,
-    /// Counts pins; the slot takes the lowest bits. No smaller type: a compiler may read more than
-    /// was written, from the padding beside it, and each pin would wait for the last one's store.
-    number: u64,
-    /// One of each PASID; the oldest first. Their spaces find the slot.
+    /// Counts the pins; the slot publishes the lowest bits. Not a smaller type: the compiler may
+    /// load more bytes than were stored, including the padding, and then each pin would wait for
+    /// the store of the previous one.
+    pin_number: u64,
+    /// At most one for each PASID, the oldest first. Their spaces list the slot.
     entries: Vec<CachedEntry>,
-    /// Which of them is in use, or was last.
+    /// The index of the entry that is in use, or was used last.
     current: usize,
-    /// What is pinned.
+    /// The extents that are pinned.
     pub(super) extents: Vec<Extent>,
 }
 
@@ -79,26 +81,26 @@ impl PinRecord {
         Box::new(Self {
             slot,
             device: Arc::clone(device),
-            number: 0,
+            pin_number: 0,
             entries: Vec::new(),
             current: 0,
             extents: Vec::new(),
         })
     }
 
-    /// The table entry that is in use, or was last.
+    /// The PASID entry that is in use, or was used last.
     #[inline]
     pub(super) fn entry(&self) -> Option<&PasidEntry> {
         self.entries.get(self.current).map(|cached| &*cached.entry)
     }
 
-    /// The space of that entry.
+    /// The space of [`entry`](Self::entry).
     #[inline]
     pub(super) fn space(&self) -> Option<SpaceId> {
         self.entries.get(self.current).map(|cached| cached.space)
     }
 
-    /// Uses the cached entry of a PASID; `None` where there is none.
+    /// Selects the cached entry of a PASID; returns `None` if none is cached.
     #[inline]
     pub(super) fn select(&mut self, pasid: Pasid) -> Option<()> {
         if self.entries.get(self.current)?.pasid != pasid {
@@ -107,7 +109,7 @@ impl PinRecord {
         Some(())
     }
 
-    /// Caches a table entry and uses it. Not while something is pinned.
+    /// Caches a PASID entry and selects it. Nothing may be pinned.
     pub(super) fn insert(&mut self, entry: &Arc<PasidEntry>) {
         let is_same = |cached: &CachedEntry| Arc::ptr_eq(&cached.entry, entry);
         if let Some(at) = self.entries.iter().position(is_same) {
@@ -115,12 +117,13 @@ impl PinRecord {
             return;
         }
         let tag = entry.record.tag;
-        // In place of an earlier entry of the PASID, so that there is one of each; else of one that
-        // is closed; else of the oldest.
+        // The new entry replaces an earlier entry of the same PASID, so that there is one for each.
+        // Otherwise it replaces one whose gate is closed. Otherwise, if the cache is full, it
+        // replaces the oldest.
         let same = self.entries.iter().position(|cached| cached.pasid == tag.pasid);
         let closed =
             same.or_else(|| self.entries.iter().position(|cached| cached.entry.gate.is_closed()));
-        if let Some(at) = closed.or((self.entries.len() == ENTRIES).then_some(0)) {
+        if let Some(at) = closed.or((self.entries.len() == MAX_ENTRIES).then_some(0)) {
             self.remove(at);
         }
         self.current = self.entries.len();
@@ -132,22 +135,23 @@ impl PinRecord {
         });
     }
 
-    /// Pins `range`.
+    /// Publishes `range` as pinned for the selected entry.
     #[inline]
     pub(super) fn pin(&mut self, range: AddrRange) {
         if let Some(cached) = self.entries.get(self.current) {
-            self.number += 1;
-            self.slot.pin(cached.owner, self.number, range, this_thread());
+            self.pin_number += 1;
+            self.slot.pin(cached.owner, self.pin_number, range, this_thread());
         }
     }
 
-    /// Adds the next part of `range`, and pins the range with the first; answers the part's length.
-    /// `None` where the table entry is shut. In the critical section in which the part was found:
-    /// whoever takes something away and has waited for that section sees the pin.
+    /// Adds the next part of `range`, and returns its length. The first part pins the whole range.
+    /// Returns `None` if the gate of the entry is shut. The caller is in the critical section in
+    /// which it found the part, so a thread that revokes the part and waits for that critical
+    /// section sees the pin.
     #[inline]
     pub(super) fn pin_part(&mut self, range: AddrRange, part: Extent) -> Option<u64> {
-        // The port may have found a later entry of the PASID, by whose space this slot is not found
-        // yet: the entry here is shut then.
+        // The port may have found the part through a later entry of the PASID, whose space does not
+        // list this slot yet. In that case the gate of the entry here is shut.
         if self.entry()?.gate.is_shut() {
             return None;
         }

@@ -1,4 +1,4 @@
-//! DMA ports.
+//! The DMA port: reads and writes of a device, by cached translations or by a walk.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -14,7 +14,7 @@ use crate::types::ids::{Bdf, Pasid, PasidTag};
 use crate::types::range::Segment;
 
 impl Device {
-    /// A port through which a model of this device issues transactions.
+    /// Makes a port through which the model of this device issues transactions.
     pub fn port(&self) -> DmaPort {
         DmaPort::new(BusMaster::new(self))
     }
@@ -22,10 +22,13 @@ impl Device {
 
 /// Issues transactions as one device.
 ///
-/// It caches translations, and so is for one thread at a time; clone it for each thread. A clone is
-/// cheap and has empty caches. It holds on to up to 16 spaces that it has used and that can be
-/// accessed in place, until it replaces them by others or is dropped: to their memory, not to any
-/// permission.
+/// A port caches translations, so one thread uses it at a time; clone it for each further thread. A
+/// clone is cheap and begins with empty caches. A port that accesses memory in place keeps up to 16
+/// spaces alive, and each of its pin records up to 16, until it replaces them by others or is
+/// dropped. That keeps their memory, and grants no access to it.
+///
+/// No method takes the control lock to access memory. A method that misses the caches calls the
+/// provider, which may block while it makes a page present.
 pub struct DmaPort {
     pub(super) master: BusMaster,
     pub(super) cache: RefCell<Option<Box<PortCache>>>,
@@ -43,36 +46,37 @@ impl DmaPort {
         Self { master, cache: RefCell::new(None), pin_pool: PinPool::default() }
     }
 
-    /// The device that it issues as.
+    /// The device that this port issues transactions as.
     pub fn device(&self) -> Bdf {
         self.master.bdf()
     }
 
-    /// The owner that its transactions reach, where they are to reach no other; see
-    /// [`for_owner`](Self::for_owner).
+    /// The owner that transactions with its PASID must reach; `None` for a port that reaches any
+    /// owner. See [`for_owner`](Self::for_owner).
     pub fn owner(&self) -> Option<PasidTag> {
         self.master.owner
     }
 
-    /// The owner that a PASID has at this device now.
+    /// The current owner of a PASID at this device; `None` if the PASID is not bound here.
     pub fn owner_of(&self, pasid: Pasid) -> Option<PasidTag> {
         self.master.owner_of(pasid)
     }
 
-    /// A port whose transactions with `tag`'s PASID reach that owner and no later one: they are
-    /// aborted and counted once the owner is gone.
+    /// Makes a port whose transactions with `tag`'s PASID reach that owner and no later one. Once
+    /// the owner is gone, they are aborted, and counted as
+    /// [`Iommu::stale_dropped`](crate::Iommu::stale_dropped).
     pub fn for_owner(&self, tag: PasidTag) -> Self {
         Self::new(self.master.for_owner(tag))
     }
 
-    /// Reads `buf.len()` bytes at `address`. With an empty `buf` nothing is accessed, and a PASID
-    /// has to be bound all the same, as for any other transaction.
+    /// Reads `buf.len()` bytes at `address`, by PASID or, without one, through the domain of the
+    /// group. An empty `buf` reads nothing; the PASID must be bound all the same.
     ///
     /// # Errors
-    /// What was read before is in `buf`; see [`DmaError`].
+    /// See [`DmaError`]; the bytes read before the error are in `buf`.
     #[inline(always)]
     pub fn read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError> {
-        // Mostly one entry translates all of it.
+        // In most cases one entry translates all of it.
         if let Some(pasid) = pasid
             && !buf.is_empty()
             && self
@@ -84,8 +88,8 @@ impl DmaPort {
         self.read_miss(pasid, address, buf)
     }
 
-    /// Reads what the first level does not translate all of.
-    // Out of line, and the last thing that is done: a hit has no register to save for it.
+    /// Reads `buf.len()` bytes that the first level does not translate completely.
+    // Out of line and in tail position, so that a hit does not save registers for it.
     #[inline(never)]
     pub(super) fn read_miss(
         &self,
@@ -109,11 +113,11 @@ impl DmaPort {
         self.transfer_rest(pasid, address, Buffer::Into(buf), done, Access::READ)
     }
 
-    /// Writes `data` at `address`. With empty `data` nothing is accessed, as for
-    /// [`read`](Self::read).
+    /// Writes `data` at `address`, by PASID or, without one, through the domain of the group. Empty
+    /// `data` writes nothing; the PASID must be bound all the same.
     ///
     /// # Errors
-    /// What was written before stays; see [`DmaError`].
+    /// See [`DmaError`]; the bytes written before the error stay written.
     #[inline(always)]
     pub fn write(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError> {
         if let Some(pasid) = pasid
@@ -129,8 +133,8 @@ impl DmaPort {
         self.write_miss(pasid, address, data)
     }
 
-    /// Writes where the first level does not translate all of it, as [`read_miss`](Self::read_miss)
-    /// reads.
+    /// Writes `data`, which the first level does not translate completely. The counterpart of
+    /// [`read_miss`](Self::read_miss).
     #[inline(never)]
     pub(super) fn write_miss(
         &self,
@@ -154,11 +158,12 @@ impl DmaPort {
         self.transfer_rest(pasid, address, Buffer::From(data), done, Access::WRITE)
     }
 
-    /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs. An
-    /// `access` that writes is taken for one that reads.
+    /// Reads the pieces one after the other into `buf`, whose length must be the sum of theirs. An
+    /// `access` that writes is treated as one that reads.
     ///
     /// # Errors
-    /// What was read before is in `buf`; see [`DmaError`].
+    /// See [`DmaError`]; the bytes read before the error are in `buf`.
+    /// [`DmaCause::Length`](crate::api::fault::DmaCause::Length) if the lengths differ.
     pub fn gather(
         &self,
         pasid: Option<Pasid>,
@@ -169,11 +174,12 @@ impl DmaPort {
         self.transfer_pieces(pasid, pieces, Buffer::Into(buf), access.reading())
     }
 
-    /// Writes `data` to the pieces one after the other; its length is the sum of theirs. An
-    /// `access` that reads or executes is taken for one that writes.
+    /// Writes `data` to the pieces one after the other; its length must be the sum of theirs. An
+    /// `access` that reads or executes is treated as one that writes.
     ///
     /// # Errors
-    /// What was written before stays; see [`DmaError`].
+    /// See [`DmaError`]; the bytes written before the error stay written.
+    /// [`DmaCause::Length`](crate::api::fault::DmaCause::Length) if the lengths differ.
     pub fn scatter(
         &self,
         pasid: Option<Pasid>,
@@ -184,8 +190,8 @@ impl DmaPort {
         self.transfer_pieces(pasid, pieces, Buffer::From(data), access.writing())
     }
 
-    /// Transfers the rest of one piece, whose first `done` bytes have been transferred. Where `done`
-    /// is 0, both levels have missed at `address`, and are not probed again.
+    /// Transfers the rest of one piece, of which `done` bytes have been transferred. If `done` is
+    /// 0, both levels have missed at `address` and are not probed again.
     #[cold]
     fn transfer_rest(
         &self,
@@ -215,7 +221,7 @@ impl DmaPort {
         mut buffer: Buffer<'_>,
         access: Access,
     ) -> Result<(), DmaError> {
-        buffer.check(pieces)?;
+        buffer.check_length(pieces)?;
         let mut done = 0;
         for (n, piece) in pieces.iter().enumerate() {
             let len = piece.len as usize;
@@ -236,7 +242,7 @@ impl DmaPort {
         if done > 0 { Ok(()) } else { self.transfer_by_walk(pasid, pieces, buffer, 0, access) }
     }
 
-    /// Transfers as many bytes, from the first on, as the cached translations cover; returns how many.
+    /// Transfers the leading bytes that cached translations serve, and returns how many those are.
     #[inline]
     fn transfer_cached(
         &self,
@@ -259,8 +265,8 @@ impl DmaPort {
         done
     }
 
-    /// Transfers the rest of a transaction, whose first `done` bytes have been transferred, by a walk.
-    /// The first address of `rest` has missed in both levels.
+    /// Transfers the rest of a transaction by a walk, after its first `done` bytes. The caller has
+    /// probed both levels for the first address of `rest` and missed.
     #[cold]
     fn transfer_by_walk(
         &self,

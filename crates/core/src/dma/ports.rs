@@ -1,4 +1,4 @@
-//! What ports have in common.
+//! The methods that all ports share.
 
 use super::ats::AtsPort;
 use super::port::DmaPort;
@@ -7,21 +7,23 @@ use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid, PasidTag};
 use crate::types::range::Segment;
 
-/// A port through which a device issues transactions: for models that work with either kind,
-/// [`DmaPort`] and [`AtsPort`].
+/// A port through which a device issues transactions. Device models that work with both [`DmaPort`]
+/// and [`AtsPort`] are generic over it.
 ///
-/// The methods are those of the ports, with the same errors.
+/// Each method is the port's own method of the same name, with the same errors and the same
+/// blocking.
 pub trait Port {
-    /// The device that it issues as.
+    /// The device that this port issues transactions as.
     fn device(&self) -> Bdf;
 
-    /// The owner that its transactions reach, where they are to reach no other.
+    /// The owner that transactions with its PASID must reach; `None` for a port that reaches any
+    /// owner.
     fn owner(&self) -> Option<PasidTag>;
 
-    /// The owner that a PASID has at this device now.
+    /// The current owner of a PASID at this device; `None` if the PASID is not bound here.
     fn owner_of(&self, pasid: Pasid) -> Option<PasidTag>;
 
-    /// A port whose transactions with `tag`'s PASID reach that owner and no later one.
+    /// Makes a port whose transactions with `tag`'s PASID reach that owner and no later one.
     fn for_owner(&self, tag: PasidTag) -> Self
     where
         Self: Sized;
@@ -29,19 +31,19 @@ pub trait Port {
     /// Reads `buf.len()` bytes at `address`.
     ///
     /// # Errors
-    /// What was read before is in `buf`; see [`DmaError`].
+    /// See [`DmaError`]; the bytes read before the error are in `buf`.
     fn read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError>;
 
     /// Writes `data` at `address`.
     ///
     /// # Errors
-    /// What was written before stays; see [`DmaError`].
+    /// See [`DmaError`]; the bytes written before the error stay written.
     fn write(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError>;
 
-    /// Reads the pieces one after the other into `buf`, whose length is the sum of theirs.
+    /// Reads the pieces one after the other into `buf`, whose length must be the sum of theirs.
     ///
     /// # Errors
-    /// What was read before is in `buf`; see [`DmaError`].
+    /// See [`DmaError`]; the bytes read before the error are in `buf`.
     fn gather(
         &self,
         pasid: Option<Pasid>,
@@ -50,10 +52,10 @@ pub trait Port {
         access: Access,
     ) -> Result<(), DmaError>;
 
-    /// Writes `data` to the pieces one after the other; its length is the sum of theirs.
+    /// Writes `data` to the pieces one after the other; its length must be the sum of theirs.
     ///
     /// # Errors
-    /// What was written before stays; see [`DmaError`].
+    /// See [`DmaError`]; the bytes written before the error stay written.
     fn scatter(
         &self,
         pasid: Option<Pasid>,

@@ -1,5 +1,4 @@
-//! The first-level TLB of a port: translations that it has found, and what an access requires of
-//! one.
+//! The first-level TLB of a port, and the mask by which an access is compared with a translation.
 
 use bitfield_struct::bitfield;
 
@@ -8,63 +7,64 @@ use crate::iotlb::IotlbEntry;
 use crate::types::access::{Access, Permissions};
 use crate::types::ids::Pasid;
 
-/// Entries at the beginning, and at the most. Powers of two.
-const FEWEST: usize = 64;
-const MOST: usize = 4096;
-/// How often each entry is replaced before the TLB grows.
-const TURNS: usize = 2;
+/// The number of entries at first, and at most. Powers of two.
+const MIN_ENTRIES: usize = 64;
+const MAX_ENTRIES: usize = 4096;
+/// The TLB grows once each of its entries has been replaced this many times on average.
+const REPLACEMENTS_BEFORE_GROWTH: usize = 2;
 
-/// What an access requires of a cached translation, as bits that are compared at once: permissions,
-/// and the mode. What was found for one mode says nothing of the other.
+/// Permissions and mode in one mask, so that one comparison tells whether a translation serves an
+/// access. Each mode has a bit of its own, since a translation found for user mode says nothing
+/// about privileged mode, nor the other way round.
 #[derive(Clone, Copy)]
-pub(super) struct Required(u8);
+pub(super) struct AccessMask(u8);
 
-impl Required {
-    /// What an access requires.
+impl AccessMask {
+    /// The bits that an access requires.
     #[inline(always)]
-    pub(super) const fn by(access: Access) -> Self {
-        Self::with_mode(access.needs(), access.is_privileged())
+    pub(super) const fn required(access: Access) -> Self {
+        Self::permitted(access.needs(), access.is_privileged())
     }
 
-    /// What a translation satisfies that permits this in this mode.
+    /// The bits of a translation with these permissions in this mode.
     #[inline(always)]
-    const fn with_mode(permissions: Permissions, privileged: bool) -> Self {
+    const fn permitted(permissions: Permissions, privileged: bool) -> Self {
         Self(permissions.bits() | if privileged { 1 << 3 } else { 1 << 4 })
     }
 
-    /// What a bond with these permissions satisfies: user mode, and privileged mode where it grants
-    /// that.
+    /// The bits of a bond with these permissions: user mode, and privileged mode if the bond grants
+    /// it.
     pub(super) const fn granted(permissions: Permissions, privileged: bool) -> Self {
-        let user = Self::with_mode(permissions, false);
-        if privileged { Self(user.0 | Self::with_mode(permissions, true).0) } else { user }
+        let user = Self::permitted(permissions, false);
+        if privileged { Self(user.0 | Self::permitted(permissions, true).0) } else { user }
     }
 
-    /// Whether all that `required` asks for is satisfied by this.
+    /// Whether this has all bits of `required`.
     #[inline(always)]
-    pub(super) const fn satisfies(self, required: Self) -> bool {
+    pub(super) const fn covers(self, required: Self) -> bool {
         self.0 & required.0 == required.0
     }
 }
 
-/// One word of an entry.
+/// The last word of an entry.
 #[bitfield(u64)]
 struct Tag {
-    /// What it satisfies; see [`Required`].
+    /// The [`AccessMask`] of the translation.
     #[bits(8)]
-    satisfies: u8,
-    /// The context that it was found in: which state of which bond, counted over all bonds that the
-    /// port has cached.
+    permitted: u8,
+    /// The context in which the translation was found: one state of one PASID entry. A port never
+    /// uses a context again.
     #[bits(56)]
     context: u64,
 }
 
-/// A translation that was found.
+/// A cached translation.
 #[derive(Clone, Copy)]
 pub(super) struct TlbEntry {
-    /// The first address, and how many follow it.
+    /// The first address, and the number of addresses that follow it.
     first: u64,
     more: u64,
-    /// Added to an address, modulo 2^64, it makes the frame.
+    /// The frame minus the address, modulo 2^64.
     offset: u64,
     tag: Tag,
 }
@@ -73,38 +73,41 @@ impl TlbEntry {
     /// No translation: it permits nothing.
     const NONE: Self = Self { first: 0, more: 0, offset: 0, tag: Tag::new() };
 
-    /// Replaces it by `entry`, which was found for an access in a context.
+    /// Replaces the entry by a translation that was found for `access` in `context`.
     #[inline(always)]
     pub(super) fn set(&mut self, entry: IotlbEntry, access: Access, context: u64) {
-        let satisfies = Required::with_mode(entry.permissions, access.is_privileged());
-        // Word by word, as it is read.
+        let permitted = AccessMask::permitted(entry.permissions, access.is_privileged());
+        // Word by word, as it is read, so that a load is forwarded from its store.
         self.first = entry.first;
         self.more = entry.more;
         self.offset = entry.frame.wrapping_sub(entry.first);
-        self.tag = Tag::new().with_satisfies(satisfies.0).with_context(context);
+        self.tag = Tag::new().with_permitted(permitted.0).with_context(context);
     }
 
-    /// Whether it translates all of an access; it has to be of the access's context.
+    /// Whether the entry translates all `len` bytes and permits the access. The caller compares the
+    /// contexts.
     #[inline]
     pub(super) fn serves(&self, address: u64, len: usize, access: Access) -> bool {
-        // Of an address before the first one this is too large, whatever is added.
+        // For an address before the first one the difference wraps to more than any `more`, and the
+        // saturating sum does not wrap back.
         let last = address.wrapping_sub(self.first).saturating_add(len.saturating_sub(1) as u64);
-        last <= self.more && Required(self.tag.satisfies()).satisfies(Required::by(access))
+        last <= self.more && AccessMask(self.tag.permitted()).covers(AccessMask::required(access))
     }
 
-    /// The context that it was found in.
+    /// The context in which the translation was found.
     #[inline]
     pub(super) fn context(&self) -> u64 {
         self.tag.context()
     }
 
-    /// The frame of an address of it.
+    /// The frame of `address`, which the entry must contain.
     #[inline]
     pub(super) fn frame(&self, address: u64) -> Frame {
         Frame(address.wrapping_add(self.offset))
     }
 
-    /// How many bytes from an address of it on are of it, up to `len`.
+    /// The number of bytes from `address` to the end of the entry, at most `len`. The entry must
+    /// contain the address.
     #[inline]
     pub(super) fn len_from(&self, address: u64, len: usize) -> usize {
         let after = self.more - (address - self.first);
@@ -112,33 +115,34 @@ impl TlbEntry {
     }
 }
 
-/// Direct-mapped by address and PASID.
+/// Direct-mapped by PASID and address.
 pub(super) struct Tlb {
     entries: Box<[TlbEntry]>,
-    /// Addresses that agree but for this many lowest bits have one entry, so that a large
-    /// translation has few: as many as the smallest has addresses, rounded down to a power of two.
+    /// The granule, as a number of address bits: the addresses of one aligned granule map to one
+    /// entry, so that a large translation fills few entries. It is the size of the smallest
+    /// translation so far, rounded down to a power of two.
     granule_bits: u32,
-    /// Entries that have been replaced since the TLB has this size.
+    /// The number of replacements since the TLB has had this size.
     replaced: usize,
 }
 
 impl Tlb {
     pub(super) fn new() -> Self {
-        Self::with(FEWEST, u64::BITS - 1)
+        Self::with(MIN_ENTRIES, u64::BITS - 1)
     }
 
     fn with(entries: usize, granule_bits: u32) -> Self {
         Self { entries: vec![TlbEntry::NONE; entries].into(), granule_bits, replaced: 0 }
     }
 
-    /// The entry that an address maps to, whatever it holds.
+    /// The entry that an address maps to. The caller checks whether it serves the access.
     #[inline]
     pub(super) fn at(&self, pasid: Pasid, address: u64) -> Option<&TlbEntry> {
         self.entries.get(index_of(pasid, address >> self.granule_bits) & (self.entries.len() - 1))
     }
 
-    /// The entry that an address maps to, to be replaced by a translation of one address and
-    /// `more` that follow. A smaller granule re-indexes the TLB and orphans older entries.
+    /// The entry that an address maps to, to be replaced by a translation of `more` + 1 bytes. A
+    /// smaller granule re-indexes the TLB and orphans older entries.
     #[inline(always)]
     pub(super) fn replace(
         &mut self,
@@ -152,17 +156,17 @@ impl Tlb {
         self.entries.get_mut(index_of(pasid, address >> self.granule_bits) & last)
     }
 
-    /// Whether it is time to [`grow`](Self::grow).
+    /// Whether the TLB should [`grow`](Self::grow).
     #[inline]
-    pub(super) fn is_crowded(&self) -> bool {
-        self.replaced > self.entries.len() * TURNS
+    pub(super) fn should_grow(&self) -> bool {
+        self.replaced > self.entries.len() * REPLACEMENTS_BEFORE_GROWTH
     }
 
-    /// Doubles the entries, which are empty then. At the greatest size it only begins to count
-    /// again.
+    /// Doubles the number of entries, all of which are empty then. At the largest size only the
+    /// count of replacements starts again.
     #[cold]
     pub(super) fn grow(&mut self) {
-        if self.entries.len() < MOST {
+        if self.entries.len() < MAX_ENTRIES {
             *self = Self::with(self.entries.len() * 2, self.granule_bits);
         }
         self.replaced = 0;
@@ -171,9 +175,10 @@ impl Tlb {
 
 #[inline]
 fn index_of(pasid: Pasid, granule: u64) -> usize {
-    // Folded once: regions often lie a power of two apart. Processes use the same addresses, and
-    // neighbouring pages are used together, so PASIDs are some way apart.
-    let folded = granule ^ granule >> MOST.trailing_zeros();
+    // The address is folded once, since regions often lie a power of two apart. Processes use the
+    // same addresses, and use neighbouring pages together, so the factor puts consecutive PASIDs
+    // some entries apart.
+    let folded = granule ^ granule >> MAX_ENTRIES.trailing_zeros();
     folded.wrapping_add(u64::from(pasid.get()) * 37) as usize
 }
 

@@ -1,4 +1,4 @@
-//! Requests with translated addresses.
+//! Requests with translated addresses (PCIe 6.0, section 10.2.1).
 
 use super::buffer::Buffer;
 use super::master::BusMaster;
@@ -13,16 +13,17 @@ use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
 impl DmaPort {
-    /// Reads by a translated address, as a device does that caches translations (PCIe 6.0, section
-    /// 10.2.1: AT = 10b). Asks no page table. An `access` that writes is taken for one that reads.
+    /// Reads by a translated address, as a device with an ATC does (PCIe 6.0, section 10.2.1: AT =
+    /// 10b). No page table is consulted. An `access` that writes is treated as one that reads.
     ///
-    /// For devices that do wrong: no invalidation waits for this request, so that it can come after
-    /// the change of the space that took the frame. A
-    /// [`TranslationGuard`](crate::ats::TranslationGuard) is waited for.
+    /// This is for models of faulty devices: no invalidation waits for this request, so it may
+    /// access the frame after the change of the space that took it away. A correct device uses a
+    /// [`TranslationGuard`](crate::ats::TranslationGuard), which invalidations wait for.
     ///
     /// # Errors
-    /// Nothing was read. ATS is off, the device is blocked, a port on the way blocks translated
-    /// requests, the PASID is not bound, or the frame is not the space's.
+    /// See [`DmaError`]; nothing was read. ATS is off, the device is blocked, a port on the path
+    /// blocks translated requests, the PASID is not bound, or the frame is not a frame of the
+    /// space.
     pub fn read_translated(
         &self,
         pasid: Option<Pasid>,
@@ -31,33 +32,33 @@ impl DmaPort {
         access: Access,
     ) -> Result<(), DmaError> {
         let buffer = Buffer::Into(buf);
-        self.master.translated_while(pasid, frame, buffer, access.reading(), || true)
+        self.master.access_translated(pasid, frame, buffer, access.reading(), || true)
     }
 
     /// Writes by a translated address, as [`read_translated`](Self::read_translated) reads.
     ///
     /// # Errors
-    /// Nothing was written; as for reading.
+    /// See [`read_translated`](Self::read_translated); nothing was written.
     pub fn write_translated(
         &self,
         pasid: Option<Pasid>,
         frame: Frame,
         data: &[u8],
     ) -> Result<(), DmaError> {
-        self.master.translated_while(pasid, frame, Buffer::From(data), Access::WRITE, || true)
+        self.master.access_translated(pasid, frame, Buffer::From(data), Access::WRITE, || true)
     }
 }
 
 impl BusMaster {
-    /// Makes a translated request. `holds` is asked from inside the gates that a reset shuts: where
-    /// it says no, nothing is accessed.
-    pub(super) fn translated_while(
+    /// Performs a translated request. `is_usable` is called inside the gates that a reset shuts; if
+    /// it returns false, nothing is accessed.
+    pub(super) fn access_translated(
         &self,
         pasid: Option<Pasid>,
         frame: Frame,
         buffer: Buffer<'_>,
         access: Access,
-        holds: impl FnOnce() -> bool,
+        is_usable: impl FnOnce() -> bool,
     ) -> Result<(), DmaError> {
         let abort = |reason| Err(self.fault(0, pasid, frame.0, access, reason));
         let _callback = InCallback::enter();
@@ -65,23 +66,23 @@ impl BusMaster {
             return abort(self.device.shut_reason());
         };
         let (gate, on_drain) =
-            (&self.device.services.translated, OnDrain::TranslatedRequests(&self.device));
+            (&self.device.services.translated, OnDrain::CompleteTranslatedDrain(&self.device));
         let Some(_translated) = GateGuard::enter(gate, &self.iommu, on_drain) else {
             return abort(FaultReason::TranslatedRefused);
         };
-        if !holds() {
+        if !is_usable() {
             return abort(self.device.shut_reason());
         }
         let routing = self.device.current_routing(self.iommu.topology());
         let decodes = |window: &&PeerWindow| window.range.contains(frame.0);
         if let Some(window) = routing.translated_windows().iter().find(decodes) {
             if buffer.len() as u64 > (window.range.last() - frame.0).saturating_add(1) {
-                // One request lies in one page, and windows are made of whole pages.
+                // A translated request lies in one page, and windows consist of whole pages.
                 return abort(FaultReason::PeerAbort(window.decoder));
             }
-            return self.to_peer(pasid, window, frame.0, buffer, access, 0);
+            return self.access_peer(pasid, window, frame.0, buffer, access, 0);
         }
-        // After the windows: those are met before the port that blocks.
+        // Checked after the windows: the request meets them before the port that blocks it.
         if let Some(port) = routing.translation_blocked {
             return abort(FaultReason::TranslationBlocked(port));
         }

@@ -1,4 +1,4 @@
-//! Values in a space: what devices read and write as one.
+//! Reads and writes of typed values.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -8,15 +8,15 @@ use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
 impl DmaPort {
-    /// Reads a value at `address`, which need not be aligned. Its bytes are those of memory: a
-    /// field of more than one byte has the order that its type says. Structures of one's own derive
-    /// the traits of [`zerocopy`].
+    /// Reads a value at `address`, which need not be aligned. The bytes are taken as they are in
+    /// memory: the byte order of a field is the one that its type says. Derive the traits of
+    /// [`zerocopy`] for your own structures.
     ///
-    /// An aligned word of up to 8 bytes in memory that is accessed in place is read at once. A
-    /// longer or unaligned value may change while it is read.
+    /// An aligned value of 1, 2, 4 or 8 bytes in memory that is accessed in place is read by one
+    /// load. A longer or unaligned value may change while it is read.
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// See [`read`](Self::read).
     #[inline]
     pub fn read_obj<T: FromBytes + IntoBytes>(
         &self,
@@ -39,7 +39,7 @@ impl DmaPort {
     /// Writes a value at `address`, as [`read_obj`](Self::read_obj) reads one.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// See [`write`](Self::write).
     #[inline]
     pub fn write_obj<T: IntoBytes + Immutable>(
         &self,

@@ -1,7 +1,7 @@
-//! A walk: a transaction that no cached translation serves. Through the gates, past the windows of
-//! peers, to the provider.
+//! A walk: a transaction that no cached translation serves. It enters the gates, passes the windows
+//! of peers, and calls the provider.
 //!
-//! A gather or scatter goes to the provider in one call as long as its pieces take one route.
+//! A gather or scatter calls the provider once for consecutive pieces that take the same route.
 
 use std::sync::Arc;
 
@@ -17,25 +17,26 @@ use crate::types::access::Access;
 use crate::types::ids::Pasid;
 use crate::types::range::{AddrRange, Segment};
 
-/// What is called with the table entry and the pieces of a transfer that succeeded through it,
-/// inside the gates: a port fills its caches there.
+/// Called inside the gates with the PASID entry and the pieces of a transfer that succeeded through
+/// it. A port fills its caches there.
 pub(super) type OnTranslated<'a> = &'a mut dyn FnMut(&Arc<PasidEntry>, &[Segment]);
 
-/// One transaction on its way.
+/// A transaction in progress.
 struct Walk<'a> {
     master: &'a BusMaster,
     pasid: Option<Pasid>,
     access: Access,
     buffer: Buffer<'a>,
-    /// Bytes that are done.
+    /// The number of bytes transferred.
     done: u64,
-    /// Pieces that go to the IOMMU next.
+    /// Pieces that are sent to the IOMMU next.
     batch: Vec<Segment>,
     on_translated: OnTranslated<'a>,
 }
 
 impl BusMaster {
-    /// One transaction: checks that the lengths agree, then goes through the device's gate.
+    /// Performs one transaction: checks that the lengths agree, enters the gate of the device, and
+    /// routes the pieces.
     pub(super) fn walk(
         &self,
         pasid: Option<Pasid>,
@@ -44,11 +45,11 @@ impl BusMaster {
         access: Access,
         on_translated: OnTranslated<'_>,
     ) -> Result<(), DmaError> {
-        let total = buffer.check(pieces)?;
+        let total = buffer.check_length(pieces)?;
         let start = pieces.first().map_or(0, |piece| piece.address);
-        // From here to the end, since more than the provider and the peers is foreign code: so is
-        // what the last access out of a bond drops. An unbind or a removal from there does not wait:
-        // this transaction would be what it waits for.
+        // To the end of the walk. Foreign code is not only the provider and the peers, but also
+        // what the last access through a bond drops. An unbind or removal that is called from there
+        // must not wait, since it would wait for this transaction.
         let _callback = InCallback::enter();
         let Some(_inside) = self.enter_device() else {
             return Err(self.fault(0, pasid, start, access, self.device.shut_reason()));
@@ -56,7 +57,7 @@ impl BusMaster {
         let routing = self.device.current_routing(self.iommu.topology());
         let mut walk =
             Walk { master: self, pasid, access, buffer, done: 0, batch: Vec::new(), on_translated };
-        // Without a byte there is nothing that a peer could decode.
+        // A transaction of no bytes has no address that a peer could decode.
         if total == 0 || routing.windows().is_empty() && !pieces.iter().any(|piece| piece.wraps()) {
             return walk.issue(pieces);
         }
@@ -66,13 +67,14 @@ impl BusMaster {
         walk.flush()
     }
 
-    /// Enters the device's gate; `None` where it is shut.
+    /// Enters the gate of the device; returns `None` if it is shut.
     pub(super) fn enter_device(&self) -> Option<GateGuard<'_>> {
-        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::Wake)
+        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::WakeWaiters)
     }
 
-    /// A peer decodes the address: the IOMMU never sees the transaction.
-    pub(super) fn to_peer(
+    /// Accesses a peer that decodes the address: the transaction does not reach the IOMMU. Logs it
+    /// as misrouted.
+    pub(super) fn access_peer(
         &self,
         pasid: Option<Pasid>,
         window: &PeerWindow,
@@ -96,7 +98,7 @@ impl BusMaster {
         })
     }
 
-    /// Calls `then` inside the gate of the PASID entry, where the entry permits such an access.
+    /// Calls `then` inside the gate of the PASID entry, if the entry grants such an access.
     pub(super) fn with_entry<R>(
         &self,
         pasid: Pasid,
@@ -125,14 +127,14 @@ impl Walk<'_> {
         self.master.fault(self.done, self.pasid, address, self.access, reason)
     }
 
-    /// Takes the next `len` bytes of the buffer.
-    fn next(&mut self, len: u64) -> Buffer<'_> {
+    /// The next `len` bytes of the buffer.
+    fn next_bytes(&mut self, len: u64) -> Buffer<'_> {
         let at = self.done as usize;
         self.buffer.part(at..at + len as usize)
     }
 
-    /// Sends one piece its routes: what goes to the IOMMU is batched, and the batch is flushed
-    /// before a peer is accessed.
+    /// Routes one piece. The parts for the IOMMU are added to the batch, which is flushed before a
+    /// peer is accessed, so that bytes are transferred in order.
     fn route(&mut self, piece: Segment, routing: &Routing) -> Result<(), DmaError> {
         if piece.wraps() {
             self.flush()?;
@@ -147,8 +149,8 @@ impl Walk<'_> {
                     self.flush()?;
                     let (master, pasid) = (self.master, self.pasid);
                     let (access, done) = (self.access, self.done);
-                    let buffer = self.next(len);
-                    master.to_peer(pasid, &window, range.first(), buffer, access, done)?;
+                    let buffer = self.next_bytes(len);
+                    master.access_peer(pasid, &window, range.first(), buffer, access, done)?;
                     self.done += len;
                 }
             }
@@ -157,8 +159,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Sends the batch to the IOMMU, which is not to judge what it never sees: an empty one is not
-    /// sent.
+    /// Sends the batch to the IOMMU. An empty batch is not sent: the IOMMU must not fault a
+    /// transaction of which no part reaches it.
     fn flush(&mut self) -> Result<(), DmaError> {
         if self.batch.is_empty() {
             return Ok(());
@@ -167,22 +169,22 @@ impl Walk<'_> {
         self.issue(&batch)
     }
 
-    /// Sends pieces that no peer decodes and that do not wrap.
+    /// Sends pieces to the IOMMU. No peer decodes them, and they do not wrap.
     fn issue(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
         match self.pasid {
-            Some(pasid) => self.by_pasid(pasid, pieces),
-            None => self.by_domain(pieces),
+            Some(pasid) => self.issue_with_pasid(pasid, pieces),
+            None => self.issue_without_pasid(pieces),
         }
     }
 
-    fn by_pasid(&mut self, pasid: Pasid, pieces: &[Segment]) -> Result<(), DmaError> {
+    fn issue_with_pasid(&mut self, pasid: Pasid, pieces: &[Segment]) -> Result<(), DmaError> {
         let (master, access, before) = (self.master, self.access, self.done);
         let start = pieces.first().map_or(0, |piece| piece.address);
         let after = |error: DmaError| DmaError { done: before + error.done, ..error };
         let len: u64 = pieces.iter().map(|piece| piece.len).sum();
         let moved = master.with_entry(pasid, start, access, |entry| {
-            let terms = entry.by_terms(access);
-            access_space(&*entry.record.space, pieces, self.next(len), terms)
+            let effective = entry.effective_access(access);
+            access_space(&*entry.record.space, pieces, self.next_bytes(len), effective)
                 .map_err(|stopped| master.stopped(stopped, Some(pasid), pieces, access))?;
             (self.on_translated)(entry, pieces);
             Ok(())
@@ -192,20 +194,21 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn by_domain(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
+    fn issue_without_pasid(&mut self, pieces: &[Segment]) -> Result<(), DmaError> {
         let attachment = loop {
             let attachment = self.master.device.group.domain.current();
-            // A closed attachment has been replaced before it was closed: the next look finds its
-            // successor.
+            // A closed attachment was replaced before it was closed, so the next iteration finds
+            // its successor.
             if attachment.gate.enter() {
                 break attachment;
             }
         };
-        let _inside = GateGuard::entered(&attachment.gate, &self.master.iommu, OnDrain::Wake);
+        let _inside =
+            GateGuard::from_entered(&attachment.gate, &self.master.iommu, OnDrain::WakeWaiters);
         for piece in pieces {
             let mut rest = piece.range();
             while let Some(range) = rest {
-                let len = self.by_mapping(&attachment, range)?;
+                let len = self.access_mapping(&attachment, range)?;
                 self.done += len;
                 rest = range.after(len);
             }
@@ -213,9 +216,9 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Accesses the first bytes of `range` through the mapping that holds them, and answers how
-    /// many.
-    fn by_mapping(
+    /// Accesses the leading bytes of `range` through the mapping that contains its first address,
+    /// and returns how many those are.
+    fn access_mapping(
         &mut self,
         attachment: &DomainAttachment,
         range: AddrRange,
@@ -224,7 +227,8 @@ impl Walk<'_> {
         let Some(mapping) = attachment.domain.find(iova) else {
             return Err(self.fault(iova, FaultReason::NoDomainMapping));
         };
-        let Some(_inside) = GateGuard::enter(&mapping.gate, &master.iommu, OnDrain::Wake) else {
+        let Some(_inside) = GateGuard::enter(&mapping.gate, &master.iommu, OnDrain::WakeWaiters)
+        else {
             return Err(self.fault(iova, FaultReason::NoDomainMapping));
         };
         if !mapping.permits(self.access) {
@@ -232,13 +236,15 @@ impl Walk<'_> {
         }
         let len = mapping.range.last().min(range.last()) - iova + 1;
         let target = Segment { address: mapping.address + (iova - mapping.range.first()), len };
-        // The mapping is user memory of its space, whatever the transaction says.
+        // A mapping leads to user memory of its space, also for a privileged transaction.
         let (access, done) = (self.access.unprivileged(), self.done);
-        access_space(&*mapping.space, &[target], self.next(len), access).map_err(|stopped| {
-            let piece = [Segment { address: iova, len }];
-            let error = master.stopped(stopped, None, &piece, access);
-            DmaError { done: done + error.done, ..error }
-        })?;
+        access_space(&*mapping.space, &[target], self.next_bytes(len), access).map_err(
+            |stopped| {
+                let piece = [Segment { address: iova, len }];
+                let error = master.stopped(stopped, None, &piece, access);
+                DmaError { done: done + error.done, ..error }
+            },
+        )?;
         Ok(len)
     }
 }

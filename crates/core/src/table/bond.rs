@@ -1,4 +1,4 @@
-//! What the control state knows of a bond.
+//! The state of a bond that the control lock covers.
 
 use std::sync::Arc;
 
@@ -11,30 +11,30 @@ use crate::api::device::Features;
 use crate::api::pri::{FaultTimes, PageRequestHandler};
 use crate::types::ids::{Bdf, ContainerId, GroupId};
 
-/// Who asked for a bond.
+/// What a bond binds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BondKind {
-    /// The bond ends with this device, also where others use its requester ID.
+    /// One device. The bond ends with that device, even if other devices share its requester ID.
     Device(Bdf),
     Group(GroupId),
     Container(ContainerId),
 }
 
-/// Where a bond is in its life. It goes down this list and never back.
+/// The phase of a bond. It only advances, in the order of this list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Live,
-    /// Claimed by whoever unbinds it: gets no new entry, no handler of it starts but one that
-    /// is queued.
+    /// The unbind has begun. No entry is added, and no handler starts except one that is queued.
     Closing,
-    /// No access, no handler, no PASID.
+    /// No access is in flight, no handler runs, and the bond has no PASID entry.
     Gone,
 }
 
-/// The exit handler's life; each step is made under the control lock, so that it runs at most once.
+/// The state of the exit handler. Each transition is made under the control lock, so the handler
+/// runs at most once.
 pub(crate) enum ExitState {
     Armed(Option<ExitHandler>),
-    /// The space has ended and the handler waits for its turn. It counts in `callbacks`.
+    /// The space has ended, and the handler waits to be run. It counts in `callbacks`.
     Queued(Option<ExitHandler>),
     Running,
     Done,
@@ -48,12 +48,13 @@ pub(crate) struct BondState {
     pub(crate) features: Features,
     pub(crate) entries: SmallVec<[Arc<PasidEntry>; 1]>,
     pub(crate) handler: Option<Arc<dyn PageRequestHandler>>,
-    /// Of the faults of entries that have been taken out.
+    /// The times of faults through entries that have been removed.
     pub(crate) times: Option<Box<FaultTimes>>,
     pub(crate) exit: ExitState,
     pub(crate) on_isolation: Option<IsolationHandler>,
-    /// Handlers of this bond that are queued or running.
+    /// The number of handlers of this bond that are queued or running.
     pub(crate) callbacks: u32,
-    /// The owned value is gone: the entry goes when the bond is gone.
-    pub(super) owner_gone: bool,
+    /// The owned value (such as [`Bond`](crate::Bond)) has been dropped or needs no further answer.
+    /// The record is removed once the bond is gone.
+    pub(super) is_handle_dropped: bool,
 }

@@ -1,8 +1,9 @@
-//! How records name a bond.
+//! The key by which records name a bond.
 
 slotmap::new_key_type! {
-    /// Names a bond: an index that is used again with a version that changes each time. Keys stay
-    /// inside the system and nothing that a peer sends names one, so 32 bits of version suffice; a
-    /// late message is told from its successor by the PASID's generation of 64 bits.
+    /// The key of a bond: an index with a version of 32 bits. An index is used again with another
+    /// version. Keys never leave the process and no message of a device carries one, so 32 bits
+    /// suffice. A late message is distinguished from its successors by the generation of its PASID,
+    /// which has 64 bits.
     pub(crate) struct BondKey;
 }

@@ -9,25 +9,25 @@ use super::bond::{BondKind, BondState, ExitState, Phase};
 use super::bond_key::BondKey;
 use super::records::{DeviceRecord, PasidEntry, Requester};
 use super::space::SpaceRecord;
-use super::state::{DeferredDrops, ReleasedSpace, SpaceState, State};
+use super::state::{DeferredDrops, SpaceState, State, UnboundSpace};
 use crate::api::bond::{ExitHandler, IsolationHandler};
 use crate::api::device::Features;
 use crate::api::pri::PageRequestHandler;
 use crate::types::ids::{Pasid, SpaceId};
 
 impl State {
-    /// The bond that `key` names, while its entry exists.
+    /// The state of a bond; `None` once it has been removed.
     pub(crate) fn bond(&mut self, key: BondKey) -> Option<&mut BondState> {
         self.bonds.get_mut(key)
     }
 
-    /// How many bonds are not gone.
+    /// The number of bonds that are not gone.
     pub(crate) fn live_bonds(&self) -> usize {
         self.spaces.values().map(|space| space.bonds.len()).sum()
     }
 
-    /// Enters a bond without entries. The space has been entered before.
-    pub(crate) fn enter_bond(
+    /// Inserts a live bond without entries. Its space has been inserted before.
+    pub(crate) fn insert_bond(
         &mut self,
         kind: BondKind,
         record: Arc<SpaceRecord>,
@@ -48,7 +48,7 @@ impl State {
             exit: ExitState::Armed(exit),
             on_isolation,
             callbacks: 0,
-            owner_gone: false,
+            is_handle_dropped: false,
         };
         let key = self.bonds.insert(bond);
         if let Some(state) = self.spaces.get_mut(&space) {
@@ -57,9 +57,13 @@ impl State {
         key
     }
 
-    /// Programs the table entry of `requester` for a bond: reserved, not yet published.
-    /// The slot is free and the bond is live.
-    fn program(&mut self, key: BondKey, requester: &Arc<Requester>) -> Option<Arc<PasidEntry>> {
+    /// Inserts an unpublished entry for a bond into the PASID table of `requester`. The bond is
+    /// live, and the table has no entry for its PASID.
+    fn program_entry(
+        &mut self,
+        key: BondKey,
+        requester: &Arc<Requester>,
+    ) -> Option<Arc<PasidEntry>> {
         let bond = self.bonds.get_mut(key)?;
         let entry = PasidEntry::new(&bond.record, bond.features, key, requester, &self.host);
         requester.table.write().insert(bond.record.tag.pasid, Arc::clone(&entry));
@@ -67,19 +71,19 @@ impl State {
         Some(entry)
     }
 
-    /// Gives a live bond further requesters, whose slots are free: programs all entries, then
-    /// publishes all.
-    pub(crate) fn attach(&mut self, key: BondKey, requesters: &[Arc<Requester>]) {
+    /// Adds requesters to a live bond, whose PASID is free in their tables. All entries are
+    /// programmed before the first is published.
+    pub(crate) fn add_requesters(&mut self, key: BondKey, requesters: &[Arc<Requester>]) {
         let programmed: SmallVec<[_; 1]> =
-            requesters.iter().filter_map(|requester| self.program(key, requester)).collect();
+            requesters.iter().filter_map(|requester| self.program_entry(key, requester)).collect();
         for entry in &programmed {
             entry.is_published.store(true, Ordering::Release);
         }
     }
 
-    /// Claims a live bond for its unbind: no handler starts any more, but one that is queued. False
-    /// where somebody else has claimed it.
-    pub(crate) fn claim(&mut self, key: BondKey, drops: &mut DeferredDrops) -> bool {
+    /// Begins the unbind of a live bond. From here on no handler of it starts, except one that is
+    /// queued. Returns false if the bond is not live: its unbind has been begun before.
+    pub(crate) fn begin_closing(&mut self, key: BondKey, drops: &mut DeferredDrops) -> bool {
         let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live) else {
             return false;
         };
@@ -88,22 +92,22 @@ impl State {
             drops.handlers.extend(handler.take());
             bond.exit = ExitState::Disarmed;
         }
-        // Nothing else finishes a bond that has lost its last entry before, to removals or to
-        // groups that left.
-        self.settle(key, drops);
+        // A bond whose last entry was removed before (by removals of devices or by groups that left
+        // a container) has no later step that would finish it.
+        self.finish_closing(key, drops);
         true
     }
 
-    /// The owned value is gone or will not ask again.
-    pub(crate) fn disown(&mut self, key: BondKey, drops: &mut DeferredDrops) {
+    /// Notes that the owned value has been dropped or needs no further answer.
+    pub(crate) fn handle_dropped(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         if let Some(bond) = self.bond(key) {
-            bond.owner_gone = true;
+            bond.is_handle_dropped = true;
         }
-        self.settle(key, drops);
+        self.finish_closing(key, drops);
     }
 
-    /// Takes out an entry of which nothing is left.
-    pub(crate) fn retire(&mut self, entry: &Arc<PasidEntry>, drops: &mut DeferredDrops) {
+    /// Removes an entry, all of whose steps have been made, from its bond and its PASID table.
+    pub(crate) fn remove_entry(&mut self, entry: &Arc<PasidEntry>, drops: &mut DeferredDrops) {
         let pasid = entry.record.tag.pasid;
         if let Some(bond) = self.bond(entry.bond)
             && let Some(at) = bond.entries.iter().position(|known| Arc::ptr_eq(known, entry))
@@ -115,36 +119,36 @@ impl State {
             }
         }
         self.has_changed = true;
-        self.settle(entry.bond, drops);
+        self.finish_closing(entry.bond, drops);
     }
 
-    /// Whether an entry has been taken out of its bond and its table.
-    pub(crate) fn is_retired(&mut self, entry: &Arc<PasidEntry>) -> bool {
+    /// Whether an entry has been removed from its bond and its PASID table.
+    pub(crate) fn is_entry_removed(&mut self, entry: &Arc<PasidEntry>) -> bool {
         self.bond(entry.bond)
             .is_none_or(|bond| !bond.entries.iter().any(|known| Arc::ptr_eq(known, entry)))
     }
 
-    /// Whether nothing of a bond is left.
+    /// Whether a bond is gone.
     pub(crate) fn is_gone(&mut self, key: BondKey) -> bool {
         self.bond(key).is_none_or(|bond| bond.phase == Phase::Gone)
     }
 
-    /// The bond, where devices can still join it: it is live, and its space has not ended.
-    pub(crate) fn joinable(&mut self, key: BondKey) -> Option<&mut BondState> {
+    /// The bond, if devices can be added to it: it is live, and its space has not ended.
+    pub(crate) fn joinable_bond(&mut self, key: BondKey) -> Option<&mut BondState> {
         self.bond(key).filter(|bond| bond.phase == Phase::Live && !bond.record.has_ended())
     }
 
-    /// A handler of the bond has returned.
+    /// Notes that a handler of the bond has returned.
     pub(crate) fn callback_done(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         if let Some(bond) = self.bond(key) {
             bond.callbacks -= 1;
         }
         self.has_changed = true;
-        self.settle(key, drops);
+        self.finish_closing(key, drops);
     }
 
-    /// The devices that may cache translations of a space, each with the PASID that it has there.
-    /// Those included whose entries are being taken out.
+    /// The devices that may cache translations of a space, each with its PASID there. Devices whose
+    /// entries are being closed are included.
     pub(crate) fn ats_users(&mut self, space: SpaceId) -> Vec<(Arc<DeviceRecord>, Pasid)> {
         let Some(state) = self.spaces.get(&space) else { return Vec::new() };
         let pasid = state.record.tag.pasid;
@@ -156,9 +160,11 @@ impl State {
             .collect()
     }
 
-    /// Finishes a bond that is closing once nothing of it is left, and the space's PASID with its
-    /// last bond (rule U5).
-    fn settle(&mut self, key: BondKey, drops: &mut DeferredDrops) {
+    /// Makes a closing bond gone once it has no entry and no handler is queued or running. The last
+    /// bond of a space releases the PASID and removes the space: until then accesses of the earlier
+    /// owner may be in flight, so the PASID must not be allocated again. Removes the record of a
+    /// gone bond once its owned value has been dropped.
+    fn finish_closing(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         let Some(bond) = self.bond(key) else { return };
         if bond.phase == Phase::Closing && bond.entries.is_empty() && bond.callbacks == 0 {
             bond.phase = Phase::Gone;
@@ -169,23 +175,23 @@ impl State {
             {
                 group.bonds.retain(|known| *known != key);
                 let id = group.id;
-                self.forget_empty_group(id);
+                self.remove_group_if_empty(id);
             }
-            self.release_bond_of(space, key, drops);
+            self.remove_bond_from_space(space, key, drops);
         }
-        if self.bond(key).is_some_and(|bond| bond.phase == Phase::Gone && bond.owner_gone) {
+        if self.bond(key).is_some_and(|bond| bond.phase == Phase::Gone && bond.is_handle_dropped) {
             drops.bonds.extend(self.bonds.remove(key));
         }
     }
 
-    fn release_bond_of(&mut self, space: SpaceId, key: BondKey, drops: &mut DeferredDrops) {
+    fn remove_bond_from_space(&mut self, space: SpaceId, key: BondKey, drops: &mut DeferredDrops) {
         let Some(state) = self.spaces.get_mut(&space) else { return };
         state.bonds.remove(&key);
         if state.bonds.is_empty()
             && let Some(SpaceState { record, watch, .. }) = self.spaces.remove(&space)
         {
             self.pasids.release(record.tag);
-            drops.spaces.push(ReleasedSpace { record, watch });
+            drops.spaces.push(UnboundSpace { record, watch });
         }
     }
 }

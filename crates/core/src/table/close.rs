@@ -1,5 +1,6 @@
-//! Closing a PASID entry: it is made non-present, its device invalidates, its page requests are
-//! drained; the last of these steps takes it out of its table.
+//! Closing of a PASID entry: the entry is made non-present, its device invalidates its
+//! translations, and its page requests are drained. The last of these steps removes the entry from
+//! its PASID table.
 
 use std::sync::Arc;
 
@@ -10,9 +11,12 @@ use crate::api::ats::AlignedRange;
 use crate::quiesce::Completion;
 
 impl Iommu {
-    /// Closes an entry: no access starts through it any more, its device invalidates what it caches
-    /// of it, its page requests are drained. Answers how many accesses were in flight and how many
-    /// groups of page requests were answered.
+    /// Closes an entry: no access enters its gate any more, its device invalidates the translations
+    /// of its PASID, and its page requests are drained. Does not wait for accesses through the
+    /// gate, pins or the device; each makes a step of the entry when it is over. Spins for accesses
+    /// through cached translations. Returns the number of accesses in flight, pins included, and
+    /// the number of page request groups that were answered. Both are 0 if the entry was closed
+    /// before.
     pub(crate) fn close_entry(&self, entry: &Arc<PasidEntry>) -> (usize, usize) {
         let Some(inside) = entry.gate.close() else { return (0, 0) };
         let pinned = entry.await_cached_accesses();
@@ -23,11 +27,12 @@ impl Iommu {
         (inside + pinned, answered)
     }
 
-    /// What follows when an entry has been made non-present: its device invalidates, its page
-    /// requests are drained. Answers how many groups were answered.
+    /// Starts the invalidation of the device and drains its page requests, after the entry has been
+    /// made non-present. Returns the number of groups that were answered.
     fn flush_entry(&self, entry: &Arc<PasidEntry>) -> usize {
         let Some(device) = entry.requester.ats_device() else {
-            // No device of it has ever sent a page request or cached a translation.
+            // ATS was never enabled for this requester, so there is no translation in an ATC and no
+            // page request.
             Arc::clone(entry).step();
             Arc::clone(entry).step();
             return 0;
@@ -36,8 +41,8 @@ impl Iommu {
         self.start_invalidation(&device, Some(pasid), AlignedRange::ALL, entry.waiter());
         let target = FaultTarget::Entry(Arc::clone(entry));
         let answered = self.drain_pages(&device, PageDrain::Target(&target));
-        // A step of its own: the device may have invalidated before, and the PASID is not released
-        // with requests for it in the queue.
+        // The drain has a step of its own: the device may complete the invalidation before, and the
+        // PASID must not be released while page requests for it are queued.
         Arc::clone(entry).step();
         answered
     }

@@ -8,8 +8,8 @@ use super::records::DeviceRecord;
 use crate::api::device::Capabilities;
 use crate::types::ids::{Bdf, GroupId, RequesterId};
 
-/// A handle of a device that has been plugged in. It keeps working, with errors, after the device
-/// was removed.
+/// A handle of a device that has been plugged in. After the device has been removed, operations
+/// through the handle fail with errors.
 #[derive(Clone)]
 pub struct Device {
     iommu: Iommu,
@@ -29,27 +29,28 @@ impl Device {
         &self.iommu
     }
 
-    /// Where it sits.
+    /// The bus, device and function number of the device.
     pub fn bdf(&self) -> Bdf {
         self.record.bdf()
     }
 
-    /// The requester ID that its transactions carry when they reach the IOMMU.
+    /// The requester ID that its transactions carry when they reach the IOMMU. It differs from the
+    /// BDF if a bridge replaces it.
     pub fn requester(&self) -> RequesterId {
         self.record.requester.id
     }
 
-    /// What it can do.
+    /// The capabilities of the device.
     pub fn capabilities(&self) -> Capabilities {
         self.record.spec.capabilities
     }
 
-    /// Its group.
+    /// The group that the device belongs to.
     pub fn group(&self) -> GroupId {
         self.record.group_id
     }
 
-    /// Whether it has been removed.
+    /// Whether the device has been removed.
     pub fn is_removed(&self) -> bool {
         self.record.gate.is_closed()
     }

@@ -1,9 +1,9 @@
-//! A domain: the IOVA mappings for transactions that carry no PASID.
+//! A domain: the IOVA mappings for transactions without PASID.
 //!
-//! Mappings never overlap and are never split. Each has a [`Gate`]: an access goes through it, an
-//! unmap closes it and waits for those inside, so that no access through a mapping is in flight
-//! when its unmap has returned. Changes are made under the control lock, which decides
-//! what is removed before anything is waited for: a mapping made meanwhile is not touched.
+//! Mappings never overlap and are never split. Each has a [`Gate`]. An access enters it; an unmap
+//! closes it and waits for the accesses inside, so that no access through the mapping is in flight
+//! when the unmap returns. Mappings are inserted and removed under the control lock. An unmap
+//! removes its mappings before it waits, so it does not affect a mapping that is made meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::quiesce::Gate;
 use crate::types::access::{Access, Permissions};
 use crate::types::range::AddrRange;
 
-/// One mapping.
+/// A mapping of IOVA to addresses of a space.
 pub(crate) struct Mapping {
     pub(crate) range: AddrRange,
     pub(crate) space: Arc<dyn AddressSpace>,
@@ -26,30 +26,32 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Whether it permits an access. Execute requests carry a PASID by definition.
+    /// Whether the mapping permits an access. Execute requests are refused: they carry a PASID by
+    /// definition.
     pub(crate) fn permits(&self, access: Access) -> bool {
         self.permissions.permit(access) && !access.is_execute()
     }
 }
 
-/// IOVA mappings, which never overlap and are never split.
+/// A set of IOVA mappings.
 #[derive(Default)]
 pub(crate) struct Domain {
     by_first: RwLock<BTreeMap<u64, Arc<Mapping>>>,
-    /// Who gets page requests without a PASID, instead of the providers of the mapped memory.
+    /// The owner of page requests without PASID; if `None`, the providers of the mapped memory
+    /// resolve them.
     handler: RwLock<Option<Arc<dyn PageRequestHandler>>>,
 }
 
 impl Domain {
-    /// The mapping that holds `iova`.
+    /// The mapping that contains `iova`.
     pub(crate) fn find(&self, iova: u64) -> Option<Arc<Mapping>> {
         let maps = self.by_first.read();
         let (_, mapping) = maps.range(..=iova).next_back()?;
         mapping.range.contains(iova).then(|| Arc::clone(mapping))
     }
 
-    /// The first mapping that meets `range`.
-    pub(crate) fn meets(&self, range: AddrRange) -> Option<AddrRange> {
+    /// The range of the first mapping that overlaps `range`.
+    pub(crate) fn first_overlap(&self, range: AddrRange) -> Option<AddrRange> {
         let maps = self.by_first.read();
         let before = maps
             .range(..range.first())
@@ -59,13 +61,13 @@ impl Domain {
         Some(mapping.range)
     }
 
-    /// Adds a mapping that meets no other.
+    /// Inserts a mapping, which overlaps no other.
     pub(crate) fn insert(&self, mapping: Mapping) {
         self.by_first.write().insert(mapping.range.first(), Arc::new(mapping));
     }
 
-    /// Removes all mappings inside `range` and answers them, or the first that it would split and
-    /// removes nothing.
+    /// Removes all mappings inside `range` and returns them. Removes none if one would be split,
+    /// and returns the range of the first such mapping.
     pub(crate) fn remove(&self, range: AddrRange) -> Result<Vec<Arc<Mapping>>, AddrRange> {
         let mut maps = self.by_first.write();
         let mut inside = Vec::new();
@@ -83,17 +85,18 @@ impl Domain {
         Ok(inside)
     }
 
-    /// Removes everything.
+    /// Removes all mappings and returns them.
     pub(crate) fn clear(&self) -> Vec<Arc<Mapping>> {
         std::mem::take(&mut *self.by_first.write()).into_values().collect()
     }
 
-    /// Who gets its page requests, where somebody wants them.
+    /// The owner of the domain's page requests, if there is one.
     pub(crate) fn handler(&self) -> Option<Arc<dyn PageRequestHandler>> {
         self.handler.read().clone()
     }
 
-    /// Gives its page requests to `handler`; false where somebody has them.
+    /// Makes `handler` the owner of the domain's page requests. Returns false, and changes nothing,
+    /// if there is an owner.
     pub(crate) fn set_handler(&self, handler: Arc<dyn PageRequestHandler>) -> bool {
         let mut held = self.handler.write();
         let free = held.is_none();
@@ -103,25 +106,25 @@ impl Domain {
         free
     }
 
-    /// Takes its page requests from whoever has them, and answers who that was: its drop is foreign
-    /// code.
+    /// Removes the owner of the domain's page requests and returns it. The caller drops it with no
+    /// lock held, since its drop is foreign code.
     pub(crate) fn take_handler(&self) -> Option<Arc<dyn PageRequestHandler>> {
         self.handler.write().take()
     }
 
-    /// How many mappings there are.
+    /// The number of mappings.
     pub(crate) fn len(&self) -> usize {
         self.by_first.read().len()
     }
 
-    /// All mapped ranges, ascending.
+    /// The mapped ranges, ascending.
     pub(crate) fn ranges(&self) -> Vec<AddrRange> {
         self.by_first.read().values().map(|mapping| mapping.range).collect()
     }
 }
 
-/// A domain as it is attached to one group. Attaching another domain to the group closes this gate
-/// and waits for it, without touching the other groups of the domain.
+/// A domain as it is attached to one group. When another domain is attached to the group, the gate
+/// is closed and waited for, without affecting the other groups of the domain.
 pub(crate) struct DomainAttachment {
     pub(crate) domain: Arc<Domain>,
     pub(crate) gate: Gate,
@@ -133,7 +136,8 @@ impl DomainAttachment {
     }
 }
 
-/// The domain that is attached to a group. There is always one: an empty domain blocks everything.
+/// The domain that is attached to a group. There is always one; an empty domain blocks all
+/// accesses.
 pub(crate) struct DomainSlot(RwLock<Arc<DomainAttachment>>);
 
 impl DomainSlot {
@@ -141,13 +145,12 @@ impl DomainSlot {
         Self(RwLock::new(DomainAttachment::new(Arc::default())))
     }
 
-    /// What is attached now.
+    /// The current attachment.
     pub(crate) fn current(&self) -> Arc<DomainAttachment> {
         Arc::clone(&self.0.read())
     }
 
-    /// Attaches another domain and answers the attachment that ended; its gate is for the caller to
-    /// close.
+    /// Attaches another domain and returns the previous attachment, whose gate the caller closes.
     pub(crate) fn attach(&self, to: Arc<Domain>) -> Arc<DomainAttachment> {
         std::mem::replace(&mut *self.0.write(), DomainAttachment::new(to))
     }

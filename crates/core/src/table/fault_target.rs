@@ -1,4 +1,4 @@
-//! What page requests are for, and the queue's types over the records.
+//! The targets of page requests, and the types of the page request queue over the records.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::protocol::pri::group::{
 use crate::protocol::pri::queue::PageRequestQueue;
 use crate::types::ids::{Bdf, Pasid};
 
-/// What the pages of a group belong to.
+/// What the pages of a group belong to: a PASID entry or a domain attachment.
 #[derive(Clone)]
 pub(crate) enum FaultTarget {
     Entry(Arc<PasidEntry>),
@@ -23,8 +23,8 @@ pub(crate) type PageDrain<'a> = DrainScope<'a, FaultTarget>;
 pub(crate) type ReadyPages = ReadyGroup<Arc<DeviceRecord>>;
 
 impl FaultTarget {
-    /// Enters its gate; false where that is shut. Each `true` is followed by one
-    /// [`leave`](Self::leave).
+    /// Enters the gate of the target; returns false if it is shut. Each `true` must be followed by
+    /// one [`leave`](Self::leave).
     pub(crate) fn enter(&self) -> bool {
         match self {
             Self::Entry(entry) => entry.gate.enter(),

@@ -1,4 +1,4 @@
-//! Being inside a gate, and what the last one out does.
+//! Guards of gates, and the work of the last access that leaves a shut gate.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use super::records::{DeviceRecord, PasidEntry};
 use crate::api::fault::FaultReason;
 use crate::quiesce::{Completion, Gate};
 
-/// What the last one out of a shut gate does.
+/// What the last access that leaves a shut gate does.
 #[derive(Clone, Copy)]
 pub(crate) enum OnDrain<'a> {
-    /// Wakes whoever waits for the gate: that of a device, a mapping, a domain's attachment.
-    Wake,
-    /// Makes one step to the end of a table entry.
+    /// Wakes the threads that wait for the gate of a device, a mapping or a domain attachment.
+    WakeWaiters,
+    /// Makes a step of a PASID entry that is being closed.
     StepEntry(&'a Arc<PasidEntry>),
-    /// Completes what waited for the translated requests of a device.
-    TranslatedRequests(&'a Arc<DeviceRecord>),
+    /// Completes the invalidations that wait for the translated requests of a device.
+    CompleteTranslatedDrain(&'a Arc<DeviceRecord>),
 }
 
-/// Inside a gate as long as this lives.
+/// Is inside a gate until it is dropped.
 pub(crate) struct GateGuard<'a> {
     gate: &'a Gate,
     iommu: &'a Iommu,
@@ -27,14 +27,14 @@ pub(crate) struct GateGuard<'a> {
 }
 
 impl<'a> GateGuard<'a> {
-    /// `None` where the gate is shut.
+    /// Enters the gate; returns `None` if it is shut.
     pub(crate) fn enter(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Option<Self> {
-        // Lazily: a guard that was never inside must not leave.
+        // Lazily: a guard that did not enter must not leave.
         gate.enter().then(|| Self { gate, iommu, on_drain })
     }
 
-    /// For a gate that has been entered.
-    pub(crate) fn entered(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Self {
+    /// Makes the guard of a gate that the caller has entered.
+    pub(crate) fn from_entered(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Self {
         Self { gate, iommu, on_drain }
     }
 }
@@ -48,20 +48,22 @@ impl Drop for GateGuard<'_> {
 }
 
 impl OnDrain<'_> {
+    /// The caller holds no lock: this takes the control lock, and a step may drop foreign values.
     pub(crate) fn run(self, iommu: &Iommu) {
         match self {
-            Self::Wake => iommu.wake_waiters(),
+            Self::WakeWaiters => iommu.wake_waiters(),
             Self::StepEntry(entry) => Arc::clone(entry).step(),
-            Self::TranslatedRequests(device) => iommu.translated_requests_drained(device),
+            Self::CompleteTranslatedDrain(device) => iommu.translated_requests_drained(device),
         }
     }
 }
 
 impl PasidEntry {
-    /// Enters the gate of the entry, for as long as the guard lives.
+    /// Enters the gate of the entry until the guard is dropped.
     ///
     /// # Errors
-    /// The entry is not present ([`FaultReason::NotBound`]), or its space has ended.
+    /// The entry is not present ([`FaultReason::NotBound`]), or its space has ended
+    /// ([`FaultReason::SpaceEnded`]).
     pub(crate) fn enter<'a>(
         self: &'a Arc<Self>,
         iommu: &'a Iommu,
@@ -77,7 +79,7 @@ impl FaultTarget {
     pub(crate) fn leave(&self, iommu: &Iommu) {
         match self {
             Self::Entry(entry) if entry.gate.leave() => OnDrain::StepEntry(entry).run(iommu),
-            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::Wake.run(iommu),
+            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::WakeWaiters.run(iommu),
             _ => {}
         }
     }

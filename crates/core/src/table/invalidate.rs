@@ -1,8 +1,7 @@
-//! Invalidations: devices, and the IOTLB, drop the translations that have changed.
+//! Invalidations: the IOTLB and the devices invalidate translations that have changed.
 //!
-//! What comes of one is decided by the device's
-//! [`InvalidationQueue`](crate::protocol::ats::invalidation), under its lock. Messages are sent, and
-//! completions made, with none held.
+//! The [`InvalidationQueue`](crate::protocol::ats::invalidation) of a device decides, under its
+//! lock, what an invalidation leads to. Messages are sent and completions made with no lock held.
 
 use std::sync::Arc;
 
@@ -21,7 +20,8 @@ use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::AddrRange;
 
 impl Iommu {
-    /// Does what a step of a device's invalidations left to do. With no lock held.
+    /// Sends the messages and makes the completions that a step of the queue left to do. The caller
+    /// holds no lock.
     fn carry_out(&self, device: &Arc<DeviceRecord>, actions: InvalidationActions) {
         for request in actions.send {
             tracing::trace!(
@@ -33,8 +33,9 @@ impl Iommu {
         complete(actions.completed);
     }
 
-    /// Changes a device's invalidations under their lock and does the rest without it. The flag
-    /// says whether no translated request is in flight.
+    /// Changes the invalidation queue of a device under its lock, then performs the resulting
+    /// actions without it. The flag that `change` gets tells whether no translated request is in
+    /// flight and none can start.
     pub(crate) fn with_invalidations<R>(
         &self,
         device: &Arc<DeviceRecord>,
@@ -49,7 +50,7 @@ impl Iommu {
         result
     }
 
-    /// Has a device invalidate a range; `waiter` waits for it.
+    /// Makes a device invalidate a range; `waiter` is completed when it has.
     pub(super) fn start_invalidation(
         &self,
         device: &Arc<DeviceRecord>,
@@ -64,7 +65,7 @@ impl Iommu {
         });
     }
 
-    /// A device has completed an invalidation.
+    /// Handles an invalidation completion of a device.
     pub(crate) fn invalidation_completed(
         &self,
         device: &Arc<DeviceRecord>,
@@ -79,11 +80,11 @@ impl Iommu {
         }
     }
 
-    /// Sends what waits for a tag. One thread at a time and in a loop: a link may deliver a
-    /// message, and what the device answers, inside the call that sends it. If each completion sent
-    /// the next message, the stack would grow with the length of the backlog.
+    /// Sends the invalidations that wait for a tag. One thread at a time sends, in a loop: a link
+    /// may deliver a message, and the device's completion, inside the call that sends it. If each
+    /// completion sent the next message, the stack would grow with the backlog.
     fn send_backlog(&self, device: &Arc<DeviceRecord>) {
-        let sending = Sending(Some(device));
+        let sending = SendingGuard(Some(device));
         let now = self.now();
         while self.with_invalidations(device, |queue, _, actions| {
             queue.send_backlog(now, actions);
@@ -95,15 +96,16 @@ impl Iommu {
         sending.finish();
     }
 
-    /// A space has changed: takes the range out of the IOTLB, and has every device that may cache a
-    /// translation of it invalidate it.
+    /// Invalidates a range of a space that has changed, in the IOTLB and in every device that may
+    /// cache translations of it.
     pub(crate) fn invalidate_space(&self, space: SpaceId, range: AddrRange) -> Invalidation {
         let (iotlb, users) = {
             let mut state = self.lock();
             let any = self.0.ats_devices.load(Ordering::Acquire) > 0;
             (state.iotlb_of(space), if any { state.ats_users(space) } else { Vec::new() })
         };
-        // Before the devices invalidate: none is to be told again what the IOTLB is about to lose.
+        // The IOTLB before the devices, as VT-d orders IOTLB and device TLB invalidations: a device
+        // that has completed its invalidation must not get a stale translation again.
         let accesses =
             iotlb.as_ref().map_or_else(GracePeriod::default, |iotlb| iotlb.invalidate(range));
         let pins = iotlb.filter(|iotlb| !iotlb.users().pins.is_empty()).map(|iotlb| PinSearch {
@@ -123,21 +125,23 @@ impl Iommu {
         Invalidation::new(accesses, pins, Some(change))
     }
 
-    /// The last translated request of a device has left its gate, which is shut.
+    /// Handles the drain of translated requests: the last one has left their gate, which is shut.
     pub(crate) fn translated_requests_drained(&self, device: &Arc<DeviceRecord>) {
         self.with_invalidations(device, |queue, _, actions| {
-            self.settle_translated(device, queue, actions)
+            self.complete_translated_drain(device, queue, actions)
         });
         self.wake_waiters();
     }
 
-    /// Where no translated request is in flight and none starts: completes what waited for that,
-    /// and brings their gate in line with what holds now. Under the lock of the invalidations.
+    /// If the gate of the translated requests is shut and drained, completes the invalidations that
+    /// waited for them. Then it unregisters the device if the gate is closed, or resumes the gate
+    /// if the device is not blocked. The caller holds the lock of the invalidations.
     ///
-    /// Whoever comes here first after the last request has left does both: a gate that were opened
-    /// without the other would leave somebody waiting. Where some are in flight, the last of them
-    /// comes here: new ones must not overtake what waits for their end.
-    pub(crate) fn settle_translated(
+    /// Every thread that comes here after the last request has left does both: if a thread resumed
+    /// the gate without completing the invalidations, their waiters would never be completed. If
+    /// requests are in flight, the last of them comes here, so that no new request starts before
+    /// the completions are made.
+    pub(crate) fn complete_translated_drain(
         &self,
         device: &Arc<DeviceRecord>,
         queue: &mut InvalidationQueue,
@@ -149,41 +153,43 @@ impl Iommu {
         }
         queue.translated_requests_drained(actions);
         if gate.is_closed() {
-            self.forget_ats_device(device);
+            self.remove_ats_device(device);
         } else if !queue.is_blocked() {
             gate.resume();
         }
     }
 
-    /// Has invalidations find a device from now on.
+    /// Registers a device, so that invalidations are sent to it.
     pub(crate) fn add_ats_device(&self, device: &Arc<DeviceRecord>) {
         if device.requester.ats_device.write().replace(Arc::downgrade(device)).is_none() {
             self.0.ats_devices.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// Takes a removed device out of where invalidations find it. Only once its translated requests
-    /// are over: a change of a space has to find the device as long as it may use translations.
-    fn forget_ats_device(&self, device: &Arc<DeviceRecord>) {
+    /// Unregisters a removed device, so that no invalidation is sent to it any more. Must not
+    /// precede the end of its translated requests: a change of a space must find the device while
+    /// it may use translations.
+    fn remove_ats_device(&self, device: &Arc<DeviceRecord>) {
         let mut known = device.requester.ats_device.write();
-        // Another device may have the requester ID that this one shared.
+        // Another device may have this requester ID by now.
         if known.take_if(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(device))).is_some() {
             self.0.ats_devices.fetch_sub(1, Ordering::Release);
         }
     }
 }
 
-/// Ends the sending of a backlog where a link panics: the next completion begins it again.
-struct Sending<'a>(Option<&'a DeviceRecord>);
+/// Ends the sending of a backlog if a link panics, so that the next completion begins it again.
+struct SendingGuard<'a>(Option<&'a DeviceRecord>);
 
-impl Sending<'_> {
-    /// It has been ended, under the lock under which there was no more to send.
+impl SendingGuard<'_> {
+    /// Disarms the guard after the sending has been ended under the lock under which the backlog
+    /// was found empty.
     fn finish(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Sending<'_> {
+impl Drop for SendingGuard<'_> {
     fn drop(&mut self) {
         if let Some(device) = self.0 {
             device.services.invalidations.lock().end_sending();

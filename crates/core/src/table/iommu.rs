@@ -1,9 +1,13 @@
 //! The IOMMU: its parts, and the control lock.
 //!
-//! One *control lock* ([`Inner::state`]) covers all that changes by request: devices, groups,
-//! containers, bonds, PASIDs. It is held for short, bounded steps that call nobody but the address
-//! space's `watch`, `id`, `ended` and `capabilities`, which are short and call nobody, and never
-//! while anything is waited for. The data path does not take it.
+//! The *control lock* ([`Inner::state`]) covers everything that operations change: devices, groups,
+//! containers, bonds, PASIDs. It is held for short, bounded steps. Under it, no foreign code is
+//! called except an address space's `watch`, `id`, `ended` and `capabilities`, which are short and
+//! call nothing back. No thread waits while it holds the lock, except on [`Inner::changed`], which
+//! releases it. Accesses do not take it.
+//!
+//! Lock order: the control lock, then the `invalidations` of a device, then its `endpoint`, then
+//! the lock of the page requests; under that, the locks of PASID tables and domain slots.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -29,12 +33,13 @@ use crate::iotlb::IotlbUsage;
 use crate::quiesce::{Countdown, InvalidationHost, callback};
 use crate::types::ids::{PasidTag, SpaceId};
 
-/// How often a thread that waits for a device looks for what is overdue.
+/// The interval at which a thread that waits for a device looks for overdue invalidations and
+/// responses.
 #[cfg(not(loom))]
-pub(crate) const OVERDUE_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A software IOMMU: devices, groups, containers, bonds, PASIDs and domains over one bus. Cheap to
-/// clone; all clones are one.
+/// A software IOMMU over one bus: devices, groups, containers, bonds, PASIDs and domains. A clone
+/// is cheap and refers to the same IOMMU. All methods can be called from any thread.
 #[derive(Clone)]
 pub struct Iommu(pub(super) Arc<Inner>);
 
@@ -42,15 +47,15 @@ pub(crate) struct Inner {
     topology: Arc<dyn Topology>,
     config: IommuConfig,
     state: Mutex<State>,
-    /// Signalled, with the control lock, when an entry was retired, a handler returned, or a gate
-    /// drained.
+    /// Used with the control lock. Signalled when an entry was removed, a handler returned, or a
+    /// gate drained.
     changed: Condvar,
     events: EventLog,
     stale_dropped: AtomicU64,
     clock: Option<Arc<dyn Clock>>,
-    /// When somebody looked last for what is overdue: nanoseconds of the clock.
-    pub(super) ticked: AtomicU64,
-    /// Devices that an invalidation may have to be sent to.
+    /// The time of the last [`tick`](Iommu::tick), in nanoseconds of the clock.
+    pub(super) last_tick: AtomicU64,
+    /// The number of devices that invalidations may have to be sent to.
     pub(super) ats_devices: AtomicUsize,
     pub(super) pages: Mutex<PageQueue>,
     #[cfg(not(loom))]
@@ -59,16 +64,16 @@ pub(crate) struct Inner {
 }
 
 impl Iommu {
-    /// An IOMMU without devices. `watcher` makes what the providers hold; it must not keep the
-    /// system alive.
+    /// Makes an IOMMU without devices. `watcher` makes the watcher that providers hold; it must not
+    /// keep the IOMMU alive.
     pub(crate) fn with_watcher(
         topology: Arc<dyn Topology>,
         config: IommuConfig,
         clock: Option<Arc<dyn Clock>>,
         watcher: impl FnOnce(Weak<Inner>) -> Arc<dyn SpaceWatcher>,
     ) -> Self {
-        // Here, once in a process: where there are other threads the kernel takes some
-        // milliseconds, which no access and no invalidation is to wait for.
+        // Here, once in a process: in a process with other threads the kernel takes some
+        // milliseconds for it, which no access and no invalidation should wait for.
         barrier::prepare();
         Self(Arc::new_cyclic(|me| Inner {
             topology,
@@ -82,7 +87,7 @@ impl Iommu {
             events: EventLog::new(config.event_capacity),
             stale_dropped: AtomicU64::new(0),
             clock,
-            ticked: AtomicU64::new(0),
+            last_tick: AtomicU64::new(0),
             ats_devices: AtomicUsize::new(0),
             pages: Mutex::new(PageQueue::new(config.page_queue)),
             #[cfg(not(loom))]
@@ -99,7 +104,7 @@ impl Iommu {
         Self(inner)
     }
 
-    /// Itself, as groups of page requests are answered by it.
+    /// The IOMMU as the responder to page request groups.
     pub(crate) fn responder(&self) -> Arc<dyn PageResponder> {
         Arc::clone(&self.0) as _
     }
@@ -108,42 +113,42 @@ impl Iommu {
         Arc::downgrade(&self.0)
     }
 
-    /// Itself, as changes of spaces wait for it.
+    /// The IOMMU as the host of changes of spaces.
     pub(crate) fn host(&self) -> Arc<dyn InvalidationHost> {
         Arc::clone(&self.0) as _
     }
 
-    /// Whether both are clones of one.
+    /// Whether both are clones of one IOMMU.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The time, where the system has a clock.
+    /// The current time; `None` without a clock.
     pub(crate) fn now(&self) -> Option<Duration> {
         self.0.clock.as_ref().map(|clock| clock.now())
     }
 
-    /// Its settings.
+    /// The settings that the IOMMU was made with.
     pub fn config(&self) -> &IommuConfig {
         &self.0.config
     }
 
-    /// Takes what the event log holds.
+    /// Removes and returns all events in the event log.
     pub fn drain_events(&self) -> DrainedEvents {
         self.0.events.drain()
     }
 
-    /// Calls `notify` after each event that is logged, in place of what was called before: it is to
-    /// wake whoever [drains](Self::drain_events) the events.
+    /// Sets the function that is called after each event that is logged, in place of the previous
+    /// one. It is meant to wake the thread that [drains](Self::drain_events) the events.
     ///
-    /// It runs on the thread that logs, which may be in the middle of a transaction, with no lock of
-    /// the core held. So it must not block; an unbind from inside it is deferred.
+    /// It runs on the thread that logs, possibly in the middle of a transaction, with no lock of
+    /// the core held. It must not block. An unbind from inside it is deferred.
     pub fn on_event(&self, notify: impl Fn() + Send + Sync + 'static) {
         let before = self.0.events.set_notify(Some(Arc::new(notify)));
         drop(before);
     }
 
-    /// Counts the objects that there are.
+    /// Counts the objects of the IOMMU. Takes the control lock.
     pub fn object_counts(&self) -> ObjectCounts {
         let (page_requests, page_groups) = self.0.pages.lock().outstanding();
         let state = self.lock();
@@ -163,19 +168,20 @@ impl Iommu {
         }
     }
 
-    /// How much of the IOTLB is in use; nothing before the first bond of a space that can be
-    /// accessed in place. Looks at all of it, so that it takes a while.
+    /// The usage of the IOTLB; empty before the first bond of a space that can be accessed in
+    /// place. Reads the whole table, which takes time in proportion to its size.
     pub fn iotlb_usage(&self) -> IotlbUsage {
         let table = self.lock().iotlb();
         table.map(|table| table.usage()).unwrap_or_default()
     }
 
-    /// Transactions for earlier owners of a PASID that were dropped.
+    /// The number of transactions that were aborted because they were for an earlier owner of a
+    /// PASID.
     pub fn stale_dropped(&self) -> u64 {
         self.0.stale_dropped.load(Ordering::Relaxed)
     }
 
-    /// The PASID of a space that has a bond.
+    /// The PASID of a space, if the space has a bond.
     pub fn pasid_of(&self, space: SpaceId) -> Option<PasidTag> {
         self.lock().spaces.get(&space).map(|state| state.record.tag)
     }
@@ -184,7 +190,7 @@ impl Iommu {
         &*self.0.topology
     }
 
-    /// What providers hold to tell of changes and of the end.
+    /// The watcher that providers hold, by which they report changes and ends of spaces.
     pub(crate) fn watcher(&self) -> Arc<dyn SpaceWatcher> {
         Arc::clone(&self.0.watcher)
     }
@@ -203,7 +209,7 @@ impl Iommu {
         self.0.state.lock()
     }
 
-    /// Releases the control lock and wakes those that wait, where there is something to see.
+    /// Releases the control lock, and wakes the waiting threads if something has changed.
     pub(crate) fn unlock(&self, mut state: MutexGuard<'_, State>) {
         let wake = std::mem::take(&mut state.has_changed) && state.waiters > 0;
         drop(state);
@@ -212,8 +218,8 @@ impl Iommu {
         }
     }
 
-    /// Makes a change under the control lock; what it lets go of is dropped after the lock is
-    /// released. Not to be called under the lock.
+    /// Makes a change under the control lock. What the change puts into `DeferredDrops` is dropped
+    /// after the lock is released. The caller must not hold the lock.
     pub(crate) fn with_state<R>(
         &self,
         change: impl FnOnce(&mut State, &mut DeferredDrops) -> R,
@@ -225,7 +231,8 @@ impl Iommu {
         result
     }
 
-    /// Waits, with the control lock, until `done` holds. Never called from inside a callback.
+    /// Waits until `done`, which is called under the control lock, returns true. Must not be called
+    /// inside a callback.
     pub(crate) fn wait_until(&self, mut done: impl FnMut(&mut State) -> bool) {
         debug_assert!(!callback::inside(), "a callback must not wait");
         let mut state = self.lock();
@@ -236,12 +243,12 @@ impl Iommu {
         state.waiters -= 1;
     }
 
-    /// Waits for a change; where a device may owe an answer and there is a clock, also looks for
-    /// what is overdue.
+    /// Waits for a change. If a device may owe a completion and there is a clock, also looks for
+    /// overdue invalidations.
     fn wait_for_change<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         #[cfg(not(loom))]
         if self.0.clock.is_some() && self.0.ats_devices.load(Ordering::Relaxed) > 0 {
-            let (state, timed_out) = self.0.changed.wait_timeout(state, OVERDUE_EVERY);
+            let (state, timed_out) = self.0.changed.wait_timeout(state, TICK_INTERVAL);
             if !timed_out && !self.is_tick_due() {
                 return state;
             }
@@ -252,7 +259,8 @@ impl Iommu {
         self.0.changed.wait(state)
     }
 
-    /// Something that somebody may wait for has changed, such as a gate that has drained.
+    /// Wakes the waiting threads after a change outside the control lock, such as the drain of a
+    /// gate.
     pub(crate) fn wake_waiters(&self) {
         let mut state = self.lock();
         state.has_changed = true;
@@ -261,8 +269,8 @@ impl Iommu {
 }
 
 impl RecordHost for Inner {
-    fn retire(self: Arc<Self>, entry: &Arc<PasidEntry>) {
-        Iommu(self).with_state(|state, drops| state.retire(entry, drops));
+    fn remove_entry(self: Arc<Self>, entry: &Arc<PasidEntry>) {
+        Iommu(self).with_state(|state, drops| state.remove_entry(entry, drops));
     }
 }
 
@@ -271,7 +279,7 @@ impl InvalidationHost for Inner {
         Iommu(self).wake_waiters();
     }
 
-    /// Also from inside a callback: devices and pins are no callbacks.
+    /// Allowed inside a callback too: devices and pins, which it waits for, are no callbacks.
     fn wait_for(self: Arc<Self>, left: &Countdown) {
         let iommu = Iommu(self);
         let mut state = iommu.lock();

@@ -1,4 +1,4 @@
-//! The event log: bounded, with a count of what was lost.
+//! The event log: bounded, with a count of lost events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use sva_sync::Mutex;
 use crate::api::event::{DrainedEvents, Event};
 use crate::quiesce::callback::InCallback;
 
-/// What is called after an event was logged.
+/// The function that is called after an event was logged.
 type Notify = Arc<dyn Fn() + Send + Sync>;
 
-/// The log; when it is full the oldest event goes. Its locks are leaves: each is held for one step.
+/// The event log. When it is full, the oldest event is dropped and counted. Its locks are leaf
+/// locks, each held for one step.
 pub(super) struct EventLog {
     capacity: usize,
     ring: Mutex<(VecDeque<Event>, u64)>,
@@ -23,7 +24,8 @@ impl EventLog {
         Self { capacity, ring: Mutex::new((VecDeque::new(), 0)), notify: Mutex::default() }
     }
 
-    /// Appends an event. With no lock held: it calls foreign code.
+    /// Appends an event and calls the notify function. The caller holds no lock, since that
+    /// function is foreign code.
     pub(super) fn push(&self, event: Event) {
         {
             let mut ring = self.ring.lock();
@@ -40,8 +42,7 @@ impl EventLog {
         }
     }
 
-    /// Replaces what is called after an event was logged; answers what was called before, whose
-    /// drop is foreign code.
+    /// Replaces the notify function and returns the previous one, whose drop is foreign code.
     pub(super) fn set_notify(&self, notify: Option<Notify>) -> Option<Notify> {
         std::mem::replace(&mut *self.notify.lock(), notify)
     }

@@ -1,13 +1,19 @@
-//! What an IOMMU knows: devices, requesters, groups, domains, PASID table entries, spaces, bonds,
-//! and the one control lock around all that changes by request.
+//! What an IOMMU knows: devices, requesters with their PASID tables, groups, domains, spaces, bonds
+//! and the PASID allocator. It also holds the control lock and the steps under it that several
+//! operations share.
 //!
-//! The data path goes from a device through these records to a space without the control lock: each
-//! part that changes has a lock, a gate or an atomic of its own, and who writes it holds the control
-//! lock as well. It uses `types`, `quiesce`, `api`, `protocol` and `iotlb`.
+//! This layer uses `types`, `quiesce`, `api`, `protocol` and `iotlb`; `dma` and `control` use it.
 //!
-//! [`PasidEntry`] is one of two sources of PASID table entries that this layout has room for: the
-//! one that binds program. The other is a table that a guest owns, whose entries are looked up on a
-//! miss; see docs/design/core.md.
+//! The control lock ([`Iommu::lock`]) covers everything that operations change. These take it: the
+//! operations of `control`, the last step of a PASID entry, a thread that waits for a change or
+//! wakes others, an invalidation of a space (to find the devices), a tick, and each page request
+//! group once, to find its handler (`control::pages`). An access takes it at no point between the
+//! device and the space. What an access reads has a lock, a gate or an atomic of its own. PASID
+//! tables, domain attachments and mappings are written with the control lock held as well.
+//!
+//! The entries that binds program are one of two sources of PASID entries that this layout has room
+//! for. The other is a PASID table that a guest owns, whose entries are looked up on a miss; see
+//! docs/design/core.md.
 
 mod bond;
 mod bond_key;
@@ -43,7 +49,7 @@ pub(crate) use guard::{GateGuard, OnDrain};
 pub(crate) use iommu::Inner;
 pub use iommu::Iommu;
 #[cfg(not(loom))]
-pub(crate) use iommu::OVERDUE_EVERY;
+pub(crate) use iommu::TICK_INTERVAL;
 pub use pasid::{Exhausted, PasidAllocator};
 pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};

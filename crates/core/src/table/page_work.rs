@@ -1,4 +1,4 @@
-//! How worker threads wait for page requests that are to be sorted or resolved.
+//! How worker threads wait for page requests that can be sorted or resolved.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn has_work(pages: &PageQueue) -> bool {
 }
 
 impl Iommu {
-    /// Has a worker look, where something is left to be done.
+    /// Wakes a worker if there are page requests to sort or groups to resolve.
     pub(crate) fn wake_worker(&self) {
         let pages = self.0.pages.lock();
         if has_work(&pages) {
@@ -22,16 +22,17 @@ impl Iommu {
         }
     }
 
-    /// Has all that wait look again: something else has changed that they wait for.
+    /// Wakes all waiting workers and supervisors, so that they call their `stop` again.
     pub(crate) fn wake_all_workers(&self) {
-        // With the lock, so that it comes before or after the look of one that is about to wait.
+        // Under the lock, so that it comes before or after the check of a thread that starts to
+        // wait, and not between the check and the wait.
         let _pages = self.0.pages.lock();
         self.0.workers.work.notify_all();
         self.0.workers.backlog.notify_all();
     }
 
-    /// Waits until there is something to sort or to resolve, or `stop`. False where that took
-    /// longer than the limit.
+    /// Waits until there is a page request to sort or a group to resolve, or `stop` returns true.
+    /// Returns false if `limit` has passed and there is still no work.
     pub(crate) fn await_page_work(&self, limit: Option<Duration>, stop: impl Fn() -> bool) -> bool {
         let workers = &self.0.workers;
         let mut pages = self.0.pages.lock();
@@ -44,7 +45,7 @@ impl Iommu {
         in_time || has_work(&pages)
     }
 
-    /// Waits until something is to be done and no worker is idle, or `stop`.
+    /// Waits until there is work and no worker is idle, or `stop` returns true.
     pub(crate) fn await_backlog(&self, stop: impl Fn() -> bool) {
         let workers = &self.0.workers;
         let mut pages = self.0.pages.lock();
@@ -66,7 +67,7 @@ impl Iommu {
     }
 }
 
-/// Waits for a change, up to the limit. True where it came in time.
+/// Waits for a change, at most for `limit`. Returns true if it was woken before.
 fn wait<'a>(
     changed: &Condvar,
     pages: MutexGuard<'a, PageQueue>,

@@ -1,4 +1,5 @@
-//! Page requests of all devices: the queue under its lock, and what it has done without it.
+//! The page requests of all devices: changes of the queue under its lock, and the resulting actions
+//! without it.
 
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use crate::api::pri::{FaultTimes, PageRequest, ResponseCode};
 use crate::types::ids::Pasid;
 
 impl Iommu {
-    /// Changes the page requests under their lock; sends, and wakes workers, without it.
+    /// Changes the page request queue under its lock, then sends responses and wakes workers
+    /// without it.
     pub(crate) fn with_pages<R>(
         &self,
         change: impl FnOnce(&mut PageQueue, &mut PageActions) -> R,
@@ -39,7 +41,7 @@ impl Iommu {
         result
     }
 
-    /// Logs that a page cannot be had, and why.
+    /// Logs that a page request was refused, and why.
     pub(crate) fn log_refused(
         &self,
         device: &DeviceRecord,
@@ -55,25 +57,24 @@ impl Iommu {
         self.log(Event::Fault(fault));
     }
 
-    /// Takes page requests of a device from now on.
+    /// Accepts page requests of a device from now on, at most `allocation` outstanding.
     pub(crate) fn admit_pages(&self, device: &Arc<DeviceRecord>, allocation: u32) {
         self.0.pages.lock().admit(device, allocation);
     }
 
-    /// Takes no page requests of a device any more.
+    /// Accepts no page requests of a device from now on.
     pub(crate) fn stop_page_reception(&self, device: &DeviceRecord) {
         self.0.pages.lock().stop_reception(device.services.key);
     }
 
-    /// Drains what a device has pending for `scope`, and sends the responses. Answers how many
-    /// groups were answered.
+    /// Drains the page requests of a device in `scope` and sends the responses. Returns the number
+    /// of groups that were answered.
     pub(crate) fn drain_pages(&self, device: &Arc<DeviceRecord>, scope: PageDrain<'_>) -> usize {
         let now = self.now();
         self.with_pages(|pages, actions| pages.drain(device.services.key, scope, now, actions))
     }
 
-    /// An attachment of a domain has ended: what the devices have pending for it is answered as
-    /// invalid.
+    /// Answers the page requests of `members` for a domain attachment that has ended as invalid.
     pub(crate) fn drain_domain(
         &self,
         members: &[Arc<DeviceRecord>],
@@ -85,7 +86,7 @@ impl Iommu {
         }
     }
 
-    /// Records times of a fault of a device, where it has a bond of that PASID.
+    /// Records times of a fault of a device, if its PASID is bound.
     pub(crate) fn record_times(
         &self,
         device: &DeviceRecord,

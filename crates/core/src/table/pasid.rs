@@ -1,37 +1,39 @@
-//! The PASID allocator: 20 bits, cyclic, a generation for each life of a number.
+//! The PASID allocator: 20 bits, cyclic, with a generation for each allocation.
 //!
-//! A tree of bitmaps: a bit of level 0 says that a PASID is taken, a bit of level n+1 that a word
-//! of level n is full. Finding the next free number touches a word or two a level (four levels for
-//! 20 bits), however full the space is. Each width has a cursor of its own: a narrow device that
-//! goes round its few numbers does not make the wide ones be used again sooner (rule U5 rests on
-//! late reuse).
+//! A tree of bitmaps. A bit of level 0 says that a PASID is allocated; a bit of level n+1 says that
+//! a word of level n is full. The search for the next free PASID touches one or two words per level
+//! (four levels for 20 bits), however many are allocated. Each width has a cursor of its own, so
+//! that a narrow device that cycles through its few PASIDs does not shorten the cycle of wider
+//! devices. The later a PASID is used again, the less likely is a late transaction of an earlier
+//! owner to carry a PASID that is in use.
 
 use crate::types::ids::{Generation, Pasid, PasidTag, PasidWidth};
 
 const BITS: u32 = u64::BITS;
 
-/// No number of this width is free.
+/// The error of [`PasidAllocator::allocate`]: no PASID of the width is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exhausted {
-    /// The width that was asked for, or the allocator's own where that is narrower.
+    /// The width that was asked for, in bits, or the allocator's own width if that is narrower.
     pub width: PasidWidth,
-    /// Numbers taken, of all widths.
+    /// The number of allocated PASIDs of all widths.
     pub in_use: u32,
 }
 
-/// See the module.
+/// Allocates PASIDs cyclically, each with a generation that is never used again. Values of 1 and
+/// above are allocated; 0 is reserved.
 #[derive(Debug)]
 pub struct PasidAllocator {
     width: PasidWidth,
     levels: Vec<Vec<u64>>,
-    /// Where the next search begins, by width in bits.
+    /// The PASID at which the next search begins, by width in bits.
     cursors: [u32; PasidWidth::MAX.bits() as usize + 1],
     in_use: u32,
     next_generation: u64,
 }
 
 impl PasidAllocator {
-    /// An allocator of the numbers 1..=last of `width`.
+    /// Makes an allocator of the PASIDs 1 to `width.last()`, both inclusive.
     pub fn new(width: PasidWidth) -> Self {
         let mut levels = Vec::new();
         let mut bits = width.last() + 1;
@@ -39,7 +41,7 @@ impl PasidAllocator {
             let words = bits.div_ceil(BITS);
             let mut level = vec![0; words as usize];
             if !bits.is_multiple_of(BITS) {
-                // What lies past the end can never be had.
+                // The bits past the last PASID are never free.
                 level[words as usize - 1] = u64::MAX << (bits % BITS);
             }
             levels.push(level);
@@ -59,20 +61,22 @@ impl PasidAllocator {
         made
     }
 
-    /// The allocator's own width.
+    /// The width of the allocator.
     pub fn width(&self) -> PasidWidth {
         self.width
     }
 
-    /// Numbers taken.
+    /// The number of allocated PASIDs.
     pub fn in_use(&self) -> u32 {
         self.in_use
     }
 
-    /// Takes the next free number that fits `width`, going round.
+    /// Allocates the next free PASID that fits `width`, or the allocator's own width if that is
+    /// narrower. The search begins after the PASID of this width that was allocated last, and wraps
+    /// at the end.
     ///
     /// # Errors
-    /// [`Exhausted`] where all are taken.
+    /// [`Exhausted`] if all PASIDs of the width are allocated.
     pub fn allocate(&mut self, width: PasidWidth) -> Result<PasidTag, Exhausted> {
         let width = width.min(self.width);
         let last = width.last();
@@ -92,23 +96,24 @@ impl PasidAllocator {
         Ok(PasidTag { pasid: found, generation })
     }
 
-    /// Gives a number back.
+    /// Releases a PASID.
     ///
     /// # Panics
-    /// The number is not taken: a bug in the caller, since only an owner can give it back.
+    /// If the PASID is not allocated. That is a bug in the caller, since only an owner can release
+    /// it.
     pub fn release(&mut self, tag: PasidTag) {
-        assert!(self.is_taken(tag.pasid), "PASID {} released twice", tag.pasid);
+        assert!(self.is_taken(tag.pasid), "PASID {} is not allocated", tag.pasid);
         self.mark(tag.pasid.get(), false);
         self.in_use -= 1;
     }
 
-    /// Whether a number is taken, or is past the allocator's width.
+    /// Whether a PASID is allocated, or does not fit the allocator's width.
     pub fn is_taken(&self, pasid: Pasid) -> bool {
         !pasid.fits(self.width)
             || self.levels[0][(pasid.get() / BITS) as usize] & 1 << (pasid.get() % BITS) != 0
     }
 
-    /// The first clear bit of `level` at or above `from`.
+    /// The index of the first clear bit of `level` at or after `from`.
     fn next_free(&self, level: usize, from: u32) -> Option<u32> {
         let words = self.levels.get(level)?;
         let word = from / BITS;
@@ -120,7 +125,7 @@ impl PasidAllocator {
         Some(word * BITS + (!words[word as usize]).trailing_zeros())
     }
 
-    /// Sets or clears a bit of level 0 and what follows from it above.
+    /// Sets or clears a bit of level 0, and the bits of the levels above that depend on it.
     fn mark(&mut self, bit: u32, taken: bool) {
         let mut bit = bit;
         for level in &mut self.levels {

@@ -1,7 +1,8 @@
-//! The records that a transaction passes: the device, its requester ID, the PASID entry.
+//! The records that a transaction passes: the device, its requester ID and the PASID entry.
 //!
-//! A requester finds the device to which its invalidations go, a device has its requester, and an
-//! entry is in the table of one: they refer to one another, so they are in one file.
+//! They are in one file because they refer to one another: a requester finds the device that
+//! invalidations are sent to, a device has its requester, and an entry is in the table of a
+//! requester.
 
 use std::sync::{Arc, Weak};
 
@@ -25,28 +26,28 @@ use crate::quiesce::{
 use crate::types::access::{Access, Permissions};
 use crate::types::ids::{Bdf, GroupId, Pasid, RequesterId};
 
-/// The IOMMU, as its records see it.
+/// The IOMMU as the records see it.
 pub(crate) trait RecordHost: InvalidationHost {
-    /// Takes out an entry whose gate is closed and whose steps are all made.
-    fn retire(self: Arc<Self>, entry: &Arc<PasidEntry>);
+    /// Removes an entry whose gate is closed and all of whose steps have been made.
+    fn remove_entry(self: Arc<Self>, entry: &Arc<PasidEntry>);
 }
 
-/// A device that has been plugged in, as its handles and ports share it.
+/// A device that has been plugged in, shared by its handles and ports.
 pub(crate) struct DeviceRecord {
     pub(crate) spec: DeviceSpec,
     pub(crate) group_id: GroupId,
     pub(crate) requester: Arc<Requester>,
     pub(crate) group: Arc<GroupRecord>,
-    /// Every transaction goes through it; a removal closes it, a reset pauses it.
+    /// Every transaction enters it. A removal closes it, a reset pauses it.
     pub(crate) gate: Gate,
-    /// It has been taken out, and its gate is about to close. Written and read under the control
-    /// lock: a bind then need not look the device up.
+    /// The device has been unplugged, and its gate is closed next. Written and read under the
+    /// control lock. It saves a bind the look-up of the device.
     pub(crate) is_unplugged: AtomicBool,
     pub(crate) routing: RwLock<Routing>,
     pub(crate) services: Services,
-    /// The ports that cache translations.
+    /// The ports that access memory through cached translations.
     pub(crate) readers: Readers,
-    /// The slots in which its ports may have pinned memory.
+    /// The slots in which ports of the device may have pinned memory.
     pub(crate) pins: PinSlots,
     pub(crate) host: Weak<dyn RecordHost>,
 }
@@ -56,39 +57,40 @@ impl DeviceRecord {
         self.spec.bdf
     }
 
-    /// Whether its transactions can carry this PASID.
+    /// Whether transactions of the device can carry this PASID.
     pub(crate) fn can_issue(&self, pasid: Pasid) -> bool {
         self.spec.capabilities.pasid.is_some_and(|capability| pasid.fits(capability.width))
     }
 
-    /// Why its gate is shut.
+    /// The fault of a transaction that finds the gate of the device shut.
     pub(crate) fn shut_reason(&self) -> FaultReason {
         if self.gate.is_closed() { FaultReason::DeviceRemoved } else { FaultReason::DeviceBlocked }
     }
 
-    /// What the bus says now. Asks it again where it has changed; not to be called under the
-    /// control lock.
+    /// The current routing of the device. Queries the bus if it has changed, so the caller must not
+    /// hold the control lock.
     pub(crate) fn current_routing(&self, topology: &dyn Topology) -> Routing {
-        let known = self.known_routing();
+        let known = self.cached_routing();
         if known.is_current(topology.version()) {
             return known;
         }
-        let fresh = Routing::ask(topology, self.bdf());
+        let fresh = Routing::query(topology, self.bdf());
         let mut last = self.routing.write();
-        // Versions count up: an answer that took long does not replace a newer one.
+        // Versions count up: the result of a slow query does not replace a newer one.
         if last.version() < fresh.version() {
             *last = fresh.clone();
         }
         fresh
     }
 
-    /// What the bus said last.
-    pub(crate) fn known_routing(&self) -> Routing {
+    /// The routing that was queried last.
+    pub(crate) fn cached_routing(&self) -> Routing {
         self.routing.read().clone()
     }
 
-    /// Waits for accesses through cached translations; the gate, which has been shut, keeps new
-    /// ones out. Each pin counts in the gate from here on.
+    /// Waits for the accesses through cached translations. The caller has shut the gate, which
+    /// keeps new ones out. Pins are not waited for here: each counts as an access inside the gate
+    /// from now on.
     pub(crate) fn await_cached_accesses(self: &Arc<Self>) {
         GracePeriod::of_device(&self.readers).wait();
         self.pins.add_waiters(
@@ -103,7 +105,7 @@ impl DeviceRecord {
 }
 
 impl Completion for DeviceRecord {
-    /// A pin that counts in the gate is over.
+    /// A pin that counts as an access inside the gate has ended.
     fn step(self: Arc<Self>) {
         if self.gate.leave()
             && let Some(host) = self.host.upgrade()
@@ -113,22 +115,22 @@ impl Completion for DeviceRecord {
     }
 }
 
-/// The models behind one requester ID, each with its device.
+/// The models of the devices of one requester ID, each with its device.
 pub(crate) type Models = SmallVec<[(Bdf, Arc<dyn DeviceOps>); 1]>;
 
-/// A requester ID. Devices that share one are bound and unbound as one.
+/// A requester ID with its PASID table. Devices that share a requester ID are bound and unbound
+/// together.
 pub(crate) struct Requester {
     pub(crate) id: RequesterId,
-    /// The PASID table. A slot stays taken, by an entry whose gate is closed, until the accesses in
-    /// flight have left: that keeps a new bond of the same device and space out until then.
+    /// The PASID table. An entry stays in it, with a closed gate, until the accesses in flight have
+    /// ended. Until then the PASID of the space cannot be bound again for this requester.
     pub(crate) table: RwLock<FxHashMap<Pasid, Arc<PasidEntry>>>,
-    /// The models of the devices that issue requests as this requester, where they want to be
-    /// told.
-    pub(crate) ops: RwLock<Models>,
-    /// The one device that issues requests as this requester, from the first time that its ATS is
-    /// enabled until it has been removed and no translated request of it is in flight: invalidations
-    /// go to a requester ID. Weak: the device has its requester, and one that is never removed is to
-    /// go with the system all the same.
+    /// The models that want callbacks, of the devices that issue requests with this requester ID.
+    pub(crate) models: RwLock<Models>,
+    /// The device that invalidations for this requester ID are sent to: the only one that issues
+    /// requests with it. Set when its ATS is first enabled, and until the device has been removed
+    /// and its translated requests have ended. Weak, since the device refers to its requester, and
+    /// a device that is never removed must still be dropped with the IOMMU.
     pub(crate) ats_device: RwLock<Option<Weak<DeviceRecord>>>,
 }
 
@@ -137,31 +139,32 @@ impl Requester {
         Arc::new(Self {
             id,
             table: RwLock::default(),
-            ops: RwLock::default(),
+            models: RwLock::default(),
             ats_device: RwLock::default(),
         })
     }
 
-    /// The table entry of a PASID.
+    /// The PASID entry of a PASID.
     pub(crate) fn entry(&self, pasid: Pasid) -> Option<Arc<PasidEntry>> {
         self.table.read().get(&pasid).cloned()
     }
 
-    /// The device whose ATS is, or was, enabled. There is one as long as a translated request of it
-    /// may be in flight.
+    /// The device whose ATS is enabled or has been. It is found as long as a translated request of
+    /// it may be in flight.
     pub(crate) fn ats_device(&self) -> Option<Arc<DeviceRecord>> {
         self.ats_device.read().as_ref().and_then(Weak::upgrade)
     }
 
-    /// Takes out the model of a device that is unplugged.
-    pub(crate) fn take_model(&self, device: Bdf) -> Option<(Bdf, Arc<dyn DeviceOps>)> {
-        let mut ops = self.ops.write();
-        let at = ops.iter().position(|(of, _)| *of == device)?;
-        Some(ops.remove(at))
+    /// Removes and returns the model of a device that is being unplugged.
+    pub(crate) fn remove_model(&self, device: Bdf) -> Option<(Bdf, Arc<dyn DeviceOps>)> {
+        let mut models = self.models.write();
+        let at = models.iter().position(|(of, _)| *of == device)?;
+        Some(models.remove(at))
     }
 }
 
-/// Lets one requester reach one space. Present while its gate is open and it has been published.
+/// A PASID entry, through which one requester accesses one space. It is present while it is
+/// published and its gate is open.
 pub(crate) struct PasidEntry {
     pub(crate) gate: Gate,
     pub(crate) is_published: AtomicBool,
@@ -169,20 +172,20 @@ pub(crate) struct PasidEntry {
     pub(crate) features: Features,
     pub(crate) bond: BondKey,
     pub(crate) requester: Arc<Requester>,
-    /// What is left to do before it can be taken out, once its gate has been closed:
-    /// [`Self::STEPS`] steps.
-    left: Countdown,
-    /// Of its faults; made with the first one.
+    /// The steps that remain, once the gate has been closed, until the entry is removed:
+    /// [`Self::STEPS`], and one for each pin that was found when it was closed.
+    remaining_steps: Countdown,
+    /// The times of faults through the entry; allocated with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
     host: Weak<dyn RecordHost>,
 }
 
 impl PasidEntry {
-    /// The last access leaves the gate; the device has invalidated its translations; its page
-    /// requests are drained.
+    /// The last access leaves the gate; the device completes its invalidation; the page requests
+    /// are drained.
     const STEPS: u32 = 3;
 
-    /// An entry that is not published.
+    /// Makes an entry that is not published.
     pub(super) fn new(
         record: &Arc<SpaceRecord>,
         features: Features,
@@ -197,14 +200,14 @@ impl PasidEntry {
             features,
             bond,
             requester: Arc::clone(requester),
-            left: Countdown::new(Self::STEPS),
+            remaining_steps: Countdown::new(Self::STEPS),
             times: Mutex::default(),
             host: Weak::clone(host),
         })
     }
 
-    /// Why the entry serves no access now; `None` where it serves accesses. Only what is read inside
-    /// its gate stays true until the gate is left.
+    /// The fault of an access through the entry; `None` if the entry serves accesses now. Only a
+    /// result that is obtained inside the gate stays true, until the gate is left.
     pub(crate) fn refusal(&self) -> Option<FaultReason> {
         if !self.is_published.load(Ordering::Acquire) {
             Some(FaultReason::NotBound)
@@ -215,27 +218,27 @@ impl PasidEntry {
         }
     }
 
-    /// Whether the bond grants what `access` asks for beyond reading and writing as a user.
+    /// Whether the bond grants the privileged mode and execution that `access` asks for.
     pub(crate) fn grants(&self, access: Access) -> bool {
         (self.features.privileged || !access.is_privileged())
             && (self.features.execute || !access.is_execute())
     }
 
-    /// What the bond grants at most.
+    /// The permissions that the bond grants at most.
     pub(crate) fn granted(&self) -> Permissions {
         let mut granted = Permissions::READ_WRITE;
         granted.set(Permissions::EXECUTE, self.features.execute);
         granted
     }
 
-    /// How an access is made by the terms of the bond.
-    pub(crate) fn by_terms(&self, access: Access) -> Access {
+    /// The access as the bond permits it: without page faults, it uses only pages that are present.
+    pub(crate) fn effective_access(&self, access: Access) -> Access {
         if self.features.page_faults { access } else { access.present_only() }
     }
 
-    /// Waits for the accesses through cached translations; the gate, which has been closed, keeps
-    /// new ones out. Each pin that was made through this entry is one more step to its end. Answers
-    /// how many pins those are.
+    /// Waits for the accesses through cached translations of the space. The caller has closed the
+    /// gate, which keeps new ones out. Pins are not waited for here: each pin through this entry
+    /// adds a step. Returns the number of those pins.
     pub(crate) fn await_cached_accesses(self: &Arc<Self>) -> usize {
         let Some(iotlb) = &self.record.iotlb else { return 0 };
         GracePeriod::of_space(iotlb.users(), None).wait();
@@ -244,13 +247,13 @@ impl PasidEntry {
                 pinned.is_of(self.record.tag.generation) && pinned.requester == self.requester.id
             },
             || {
-                self.left.extend(1);
+                self.remaining_steps.extend(1);
                 self.waiter()
             },
         )
     }
 
-    /// This entry as what waits for a part: the part makes one of its steps.
+    /// A waiter that makes one step of the entry.
     pub(crate) fn waiter(self: &Arc<Self>) -> Waiter {
         let this: Waiter = Arc::downgrade(self) as _;
         this
@@ -258,12 +261,12 @@ impl PasidEntry {
 }
 
 impl Completion for PasidEntry {
-    /// Makes one of the steps to the end of the entry; the last one takes it out.
+    /// Makes a step; the last one removes the entry.
     fn step(self: Arc<Self>) {
-        if self.left.step()
+        if self.remaining_steps.step()
             && let Some(host) = self.host.upgrade()
         {
-            host.retire(&self);
+            host.remove_entry(&self);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the bus says about a device, as of one version of the bus.
+//! The routing of a device's requests, as of one version of the bus.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use crate::api::topology::{PathDefect, PathPolicy, PeerWindow, Topology, Version
 use crate::types::ids::Bdf;
 use crate::types::range::AddrRange;
 
-/// The answers of [`Topology`] for one device. The lists are shared, and absent where they are
-/// empty: a copy of what most devices have is a few words and touches no other memory.
+/// What [`Topology`] says about one device. The lists are shared, and `None` if empty, so that a
+/// clone for most devices copies a few words and touches no other memory.
 #[derive(Clone)]
 pub(crate) struct Routing {
     version: u64,
     policy: PathPolicy,
     defect: Option<PathDefect>,
     windows: Option<Arc<[PeerWindow]>>,
-    /// The windows for translated requests, where they are others.
+    /// The windows for translated requests.
     translated: Option<Arc<[PeerWindow]>>,
-    /// The port that stops translated requests and requests for translations.
+    /// The port that blocks translated requests and translation requests.
     pub(crate) translation_blocked: Option<Bdf>,
     reserved: Option<Arc<[AddrRange]>>,
 }
 
-/// Where the first bytes of a request go.
+/// The route of the leading bytes of a request.
 #[derive(Clone, Copy)]
 pub(crate) enum Route {
     ToIommu,
@@ -30,9 +30,9 @@ pub(crate) enum Route {
 }
 
 impl Routing {
-    pub(crate) fn ask(topology: &dyn Topology, device: Bdf) -> Self {
-        // The version first: after a change in between the answer is asked for again, and never
-        // taken for newer than it is.
+    pub(crate) fn query(topology: &dyn Topology, device: Bdf) -> Self {
+        // The version is read first: after a change during the query, the routing counts as older
+        // than it is, and is queried again.
         Self {
             version: topology.version().now(),
             policy: topology.policy(),
@@ -48,19 +48,19 @@ impl Routing {
         self.version
     }
 
-    /// Whether the bus is still as it was.
+    /// Whether the bus still has the version of this routing.
     #[inline]
     pub(crate) fn is_current(&self, bus: &Version) -> bool {
         self.version == bus.now()
     }
 
-    /// The windows of peers that decode requests of the device; sorted.
+    /// The windows of peers that decode untranslated requests of the device, in ascending order.
     #[inline]
     pub(crate) fn windows(&self) -> &[PeerWindow] {
         self.windows.as_deref().unwrap_or_default()
     }
 
-    /// The windows of peers that decode translated requests of the device; sorted.
+    /// The windows of peers that decode translated requests of the device, in ascending order.
     pub(crate) fn translated_windows(&self) -> &[PeerWindow] {
         self.translated.as_deref().unwrap_or_default()
     }
@@ -69,7 +69,7 @@ impl Routing {
         self.reserved.as_deref().unwrap_or_default()
     }
 
-    /// What the path lacks, where the policy minds.
+    /// The defect of the path, if the policy refuses paths with defects.
     pub(crate) fn refused_path(&self) -> Option<PathDefect> {
         self.defect.filter(|_| self.policy == PathPolicy::Strict)
     }
@@ -82,7 +82,8 @@ impl Routing {
         })
     }
 
-    /// The addresses around one that no peer decodes; `None` where a peer decodes it.
+    /// The largest range around `address` that no peer decodes; `None` if a peer decodes the
+    /// address.
     #[inline]
     pub(crate) fn undecoded_around(&self, address: u64) -> Option<AddrRange> {
         if self.windows().is_empty() { Some(AddrRange::ALL) } else { self.between_windows(address) }
@@ -100,7 +101,7 @@ impl Routing {
         AddrRange::inclusive(first, last).filter(|gap| gap.contains(address))
     }
 
-    /// Where the first bytes of `range` go, and how many of them (at least 1).
+    /// The route of the leading bytes of `range`, and how many bytes take it (at least 1).
     pub(crate) fn route(&self, range: AddrRange) -> (Route, u64) {
         let at = self.windows().partition_point(|window| window.range.last() < range.first());
         match self.windows().get(at) {

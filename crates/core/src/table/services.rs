@@ -1,8 +1,10 @@
-//! What each device has for ATS and PRI: the device's own side, the IOMMU's side, and the link in
-//! between.
+//! The ATS and PRI state of each device: the device's side, the IOMMU's side, and the link between
+//! them.
 //!
-//! Locks: `invalidations`, then `endpoint`; both are leaves otherwise, and neither is held while a
-//! message is sent.
+//! Lock order: `invalidations`, then `endpoint`. Under both, the lock of all page requests is taken
+//! when page requests are enabled or disabled; under `invalidations` also
+//! [`Requester::ats_device`](super::Requester::ats_device). No lock is held while a message is
+//! sent.
 
 use std::sync::Arc;
 
@@ -17,40 +19,40 @@ use crate::protocol::pri::group::DeviceKey;
 use crate::protocol::pri::interface::Interface;
 use crate::quiesce::Gate;
 
-/// The device's own side.
+/// The state of the device's side.
 pub(crate) struct Endpoint {
     pub(crate) atc: Atc,
     pub(crate) interface: Interface,
-    /// It is being reset: it sends nothing and takes nothing.
+    /// Whether the device is being reset: it sends no message and ignores those that arrive.
     pub(crate) is_in_reset: bool,
 }
 
 impl Endpoint {
-    /// Whether something cannot be requested before something else has been collected: a
-    /// translation request, a group index.
+    /// Whether a further request must wait until the result of another one has been collected: for
+    /// a translation request, or for the index of a page request group.
     pub(crate) fn is_full(&self) -> bool {
         self.atc.is_full() || self.interface.is_full()
     }
 
-    /// Forgets everything, as a function reset does.
+    /// Clears all state, as a function-level reset does.
     pub(crate) fn reset(&mut self) {
         self.atc.reset();
         self.interface.reset();
     }
 }
 
-/// Both sides of the services of one device.
+/// The ATS and PRI state of one device, of both sides.
 pub(crate) struct Services {
     pub(crate) key: DeviceKey,
     ends: LinkEnds,
     link: Arc<dyn Link>,
     pub(crate) endpoint: Mutex<Endpoint>,
-    /// Signalled, with `endpoint`, when a completion or a response has come or the device was
-    /// reset.
+    /// Used with `endpoint`. Signalled when a completion or a response has arrived, or the device
+    /// was reset.
     pub(crate) endpoint_changed: Condvar,
     pub(crate) invalidations: Mutex<InvalidationQueue>,
-    /// Translated requests go through it. Paused while ATS is off or the device is halted, under
-    /// the lock of `invalidations`.
+    /// Translated requests enter it. Paused while ATS is off or the device is halted; paused and
+    /// resumed under the lock of `invalidations`.
     pub(crate) translated: Gate,
 }
 
@@ -82,19 +84,19 @@ impl Services {
         }
     }
 
-    /// How many invalidations are not over, and what the device has outstanding itself.
+    /// The number of invalidations in progress, and of requests that the device has outstanding.
     pub(crate) fn outstanding(&self) -> (usize, usize) {
         let invalidations = self.invalidations.lock().outstanding();
         let endpoint = self.endpoint.lock();
         (invalidations, endpoint.atc.outstanding() + endpoint.interface.outstanding_groups())
     }
 
-    /// Sends a message to the device. With no lock held.
+    /// Sends a message to the device. The caller holds no lock.
     pub(crate) fn to_device(&self, message: ToDevice) {
         self.link.downstream(&self.ends, message);
     }
 
-    /// Sends a message to the IOMMU. With no lock held.
+    /// Sends a message to the IOMMU. The caller holds no lock.
     pub(crate) fn to_iommu(&self, message: ToIommu) {
         self.link.upstream(&self.ends, message);
     }

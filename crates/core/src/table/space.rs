@@ -1,4 +1,4 @@
-//! What the data path knows of a bound space.
+//! The part of a bound space that the data path reads.
 
 use std::sync::Arc;
 
@@ -13,14 +13,15 @@ pub(crate) struct SpaceRecord {
     pub(crate) space: Arc<dyn AddressSpace>,
     pub(crate) id: SpaceId,
     pub(crate) tag: PasidTag,
-    /// Written under the control lock, read by every access that goes through the gates.
+    /// Written under the control lock, and read by every access through a gate.
     has_ended: AtomicBool,
-    /// Its part of the IOTLB, where its memory can be accessed in place.
+    /// The part of the IOTLB of this space; `None` if its memory cannot be accessed in place.
     pub(crate) iotlb: Option<Arc<SpaceIotlb>>,
 }
 
 impl SpaceRecord {
-    /// `table` is asked for where the space can be accessed in place and tells of every change.
+    /// Makes the record. `table` is called if the space can be accessed in place and its provider
+    /// is synchronous: a change of the space waits for the accesses through the old translation.
     pub(crate) fn new(
         space: &Arc<dyn AddressSpace>,
         tag: PasidTag,
@@ -33,7 +34,7 @@ impl SpaceRecord {
         Self { space: Arc::clone(space), id: space.id(), tag, has_ended, iotlb }
     }
 
-    /// From here on every access aborts. Under the control lock.
+    /// Makes every later access through a gate abort. The caller holds the control lock.
     pub(crate) fn end(&self) {
         self.has_ended.store(true, Ordering::Release);
     }

@@ -1,8 +1,8 @@
-//! All control state, under the one control lock.
+//! The state that the control lock covers.
 //!
-//! The methods here change state and call nobody. What has to happen once the lock is released
-//! (handlers and spaces to drop, watches to take back) they put into a [`DeferredDrops`], which the
-//! caller declares before it takes the lock.
+//! The methods change state and call no foreign code. What must be dropped after the lock has been
+//! released (handlers, spaces, watches) they put into a [`DeferredDrops`], which the caller
+//! declares before it takes the lock.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
@@ -37,25 +37,25 @@ pub(crate) struct SpaceState {
 pub(crate) struct GroupState {
     pub(crate) id: GroupId,
     key: GroupKey,
-    /// By address, ascending.
+    /// In ascending order of BDF.
     pub(crate) members: Vec<Arc<DeviceRecord>>,
     pub(crate) record: Arc<GroupRecord>,
-    /// The group's own domain, in use while it is in no container.
-    pub(crate) own: Arc<Domain>,
+    /// The domain of the group, which is attached unless the group is in a container.
+    pub(crate) own_domain: Arc<Domain>,
     pub(crate) container: Option<ContainerId>,
     /// Group bonds that are not gone.
     pub(crate) bonds: Vec<BondKey>,
 }
 
 impl GroupState {
-    /// To be called after a change of the members or the container.
-    pub(crate) fn changed(&self) {
+    /// Updates [`GroupRecord::is_singleton`] after a change of the members or the container.
+    pub(crate) fn update_singleton(&self) {
         let is_singleton = self.members.len() == 1 && self.container.is_none();
         self.record.is_singleton.store(is_singleton, Ordering::Relaxed);
     }
 }
 
-/// One BIND of a container.
+/// One binding of a container.
 pub(crate) struct ContainerBond {
     pub(crate) space: SpaceId,
     pub(crate) key: BondKey,
@@ -69,14 +69,14 @@ pub(crate) struct ContainerState {
     pub(crate) bonds: Vec<ContainerBond>,
 }
 
-/// A space whose last bond is gone. Dropping it removes its translations from the IOTLB, takes the
-/// watch back and drops the space.
-pub(super) struct ReleasedSpace {
+/// A space whose last bond is gone. Its drop removes its translations from the IOTLB and ends the
+/// watch of the space, and drops the space.
+pub(super) struct UnboundSpace {
     pub(super) record: Arc<SpaceRecord>,
     pub(super) watch: WatchToken,
 }
 
-impl Drop for ReleasedSpace {
+impl Drop for UnboundSpace {
     fn drop(&mut self) {
         if let Some(iotlb) = &self.record.iotlb {
             iotlb.remove_all();
@@ -85,18 +85,18 @@ impl Drop for ReleasedSpace {
     }
 }
 
-/// What the end of a space comes to.
+/// The consequences of the end of a space.
 pub(crate) struct SpaceEnd {
     pub(crate) pasid: Pasid,
     pub(crate) bonds: usize,
-    /// Those with an exit handler that is to run now.
+    /// The bonds with an exit handler that is to be run now.
     pub(crate) queued: Vec<BondKey>,
 }
 
-/// What is dropped after the control lock is released, since dropping it can run foreign code.
+/// Values to drop after the control lock has been released, since their drop may run foreign code.
 #[derive(Default)]
 pub(crate) struct DeferredDrops {
-    pub(super) spaces: SmallVec<[ReleasedSpace; 1]>,
+    pub(super) spaces: SmallVec<[UnboundSpace; 1]>,
     pub(super) bonds: SmallVec<[BondState; 1]>,
     pub(super) handlers: SmallVec<[ExitHandler; 1]>,
     pub(crate) models: Models,
@@ -115,11 +115,11 @@ pub(crate) struct State {
     pub(super) bonds: SlotMap<BondKey, BondState>,
     pub(crate) pasids: PasidAllocator,
     pub(crate) next_device: DeviceKey,
-    /// Threads that wait for a change of what is under the control lock.
+    /// The number of threads that wait for a change of the state.
     pub(crate) waiters: usize,
-    /// Something that a waiter may wait for has happened since the lock was taken.
+    /// Something that a thread may wait for has changed since the lock was taken.
     pub(crate) has_changed: bool,
-    /// Made with the first space that needs it.
+    /// Allocated with the first space that needs it.
     iotlb: Option<Arc<IotlbTable>>,
     iotlb_bytes: usize,
     pub(super) host: Weak<dyn RecordHost>,
@@ -151,12 +151,12 @@ impl State {
         }
     }
 
-    /// Whether this very device is plugged in here.
-    pub(crate) fn has(&self, device: &Arc<DeviceRecord>) -> bool {
+    /// Whether this device is plugged in, rather than an earlier or later one with the same BDF.
+    pub(crate) fn is_plugged_in(&self, device: &Arc<DeviceRecord>) -> bool {
         self.devices.get(&device.bdf()).is_some_and(|there| Arc::ptr_eq(there, device))
     }
 
-    /// The group for `key`, made where there is none.
+    /// The group of `key`; makes one if there is none.
     pub(crate) fn group_for(&mut self, key: GroupKey) -> &mut GroupState {
         let next = &mut self.next_group;
         let id = *self.group_of.entry(key).or_insert_with(|| {
@@ -168,26 +168,26 @@ impl State {
                 domain: DomainSlot::blocking(),
                 is_singleton: AtomicBool::new(false),
             };
-            let own = Arc::clone(&record.domain.current().domain);
+            let own_domain = Arc::clone(&record.domain.current().domain);
             GroupState {
                 id,
                 key,
                 members: Vec::new(),
                 record: Arc::new(record),
-                own,
+                own_domain,
                 container: None,
                 bonds: Vec::new(),
             }
         })
     }
 
-    /// Drops the group where nothing is in it and nobody holds it.
-    pub(crate) fn forget_empty_group(&mut self, id: GroupId) {
+    /// Removes a group that has no members, no bonds and no mappings and is in no container.
+    pub(crate) fn remove_group_if_empty(&mut self, id: GroupId) {
         let idle = |group: &GroupState| {
             group.members.is_empty()
                 && group.container.is_none()
                 && group.bonds.is_empty()
-                && group.own.len() == 0
+                && group.own_domain.len() == 0
         };
         if let Some(group) = self.groups.get(&id).filter(|group| idle(group)) {
             self.group_of.remove(&group.key);
@@ -195,8 +195,8 @@ impl State {
         }
     }
 
-    /// Enters a space that has no bond yet, and watches it.
-    pub(crate) fn enter_space(
+    /// Inserts a space that has no bond yet. The caller has made `watch` by watching the space.
+    pub(crate) fn insert_space(
         &mut self,
         space: &Arc<dyn AddressSpace>,
         tag: PasidTag,
@@ -212,7 +212,8 @@ impl State {
         self.spaces.insert(space.id(), state);
     }
 
-    /// The space has ended: every handler that is armed is queued. `None` where that was known.
+    /// Records the end of a space, and queues the armed exit handlers of its bonds. Returns `None`
+    /// if the end was recorded before.
     pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<SpaceEnd> {
         let state = self.spaces.get_mut(&space).filter(|state| state.end.is_none())?;
         state.end = Some(reason);
@@ -232,17 +233,18 @@ impl State {
         Some(SpaceEnd { pasid, bonds: keys.len(), queued })
     }
 
-    /// The IOTLB; made with the first space that needs it.
+    /// The IOTLB; `None` before the first space that needs it.
     pub(crate) fn iotlb(&self) -> Option<Arc<IotlbTable>> {
         self.iotlb.clone()
     }
 
-    /// The part of the IOTLB that a space with a bond has.
+    /// The part of the IOTLB of a space that has a bond.
     pub(crate) fn iotlb_of(&self, space: SpaceId) -> Option<Arc<SpaceIotlb>> {
         self.spaces.get(&space)?.record.iotlb.clone()
     }
 
-    /// Closes a domain's attachment that has been replaced; whoever waits learns when it is empty.
+    /// Closes a domain attachment that has been replaced, and wakes the waiting threads if no
+    /// access is inside.
     pub(crate) fn close_attachment(&mut self, ended: &DomainAttachment) {
         if ended.gate.close() == Some(0) {
             self.has_changed = true;

@@ -1,4 +1,4 @@
-//! What devices do not answer in time.
+//! Time-outs of invalidations and page request responses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,19 +7,21 @@ use sva_sync::atomic::Ordering;
 
 use super::iommu::Iommu;
 #[cfg(not(loom))]
-use super::iommu::OVERDUE_EVERY;
+use super::iommu::TICK_INTERVAL;
 use super::records::DeviceRecord;
 use crate::api::event::Event;
 
 impl Iommu {
-    /// Repeats invalidations that are overdue, and cuts a device off that has not answered often
-    /// enough. Nothing is overdue without a clock. Does not block.
+    /// Repeats overdue invalidations, and cuts off a device that has not completed one after all
+    /// tries. Reports page request groups whose response is overdue. Without a clock nothing is
+    /// overdue. Does not block, except for accesses through cached translations of a device that is
+    /// cut off.
     ///
-    /// Whoever waits for a device calls this by itself; call it as well where nobody waits, such as
-    /// between the steps of an event loop.
+    /// A thread that waits for a device calls this by itself. Call it also where no thread waits,
+    /// such as between the steps of an event loop.
     pub fn tick(&self) {
         let Some(now) = self.now() else { return };
-        self.0.ticked.store(now.as_nanos() as u64, Ordering::Relaxed);
+        self.0.last_tick.store(now.as_nanos() as u64, Ordering::Relaxed);
         let devices: Vec<_> = self
             .lock()
             .devices
@@ -38,21 +40,21 @@ impl Iommu {
         }
     }
 
-    /// Looks for invalidations of a device that are overdue. Where one has been tried often enough,
-    /// nothing of the device gets through until it is reset: the last resort.
+    /// Repeats overdue invalidations of a device. If one of them has no try left, the device is cut
+    /// off: none of its transactions passes until it is reset.
     ///
-    /// Both in one step: a reset or a completion that came in between would have been answer
-    /// enough.
+    /// The check and the cut-off are one step under the lock of the invalidations: a completion or
+    /// a reset between them would have ended the time-out.
     fn tick_device(&self, device: &Arc<DeviceRecord>, now: Duration) {
         let (overdue, is_cut_off) = self.with_invalidations(device, |queue, _, actions| {
             let before = queue.counts.timed_out;
-            let is_hopeless = queue.tick(now, actions);
-            if is_hopeless {
+            let is_exhausted = queue.tick(now, actions);
+            if is_exhausted {
                 let _inside = device.gate.pause();
                 let is_drained = device.services.translated.pause() == 0;
                 queue.cut_off(is_drained, actions);
             }
-            (queue.counts.timed_out - before, is_hopeless)
+            (queue.counts.timed_out - before, is_exhausted)
         });
         if overdue > 0 {
             tracing::debug!(
@@ -67,13 +69,14 @@ impl Iommu {
         }
     }
 
-    /// Whether it is time to look for what is overdue, in a wait that was woken before its limit.
-    /// Where waiters are woken all the time, no wait ever reaches its limit.
+    /// Whether a tick is due, for a wait that was woken before its limit. If threads are woken
+    /// often enough, no wait reaches its limit.
     #[cfg(not(loom))]
     pub(crate) fn is_tick_due(&self) -> bool {
-        let limit = OVERDUE_EVERY.as_nanos() as u64;
+        let limit = TICK_INTERVAL.as_nanos() as u64;
         self.now().is_some_and(|now| {
-            (now.as_nanos() as u64).saturating_sub(self.0.ticked.load(Ordering::Relaxed)) >= limit
+            (now.as_nanos() as u64).saturating_sub(self.0.last_tick.load(Ordering::Relaxed))
+                >= limit
         })
     }
 }

@@ -74,7 +74,7 @@ impl TranslationGuard {
         let (pasid, frame) = (self.pasid, self.used.frame);
         // Asked from inside the gates that a reset shuts before it voids the use.
         let is_valid = || self.port.endpoint().atc.is_valid(self.used.id);
-        self.port.master.translated_while(pasid, frame, buffer, access, is_valid)
+        self.port.master.access_translated(pasid, frame, buffer, access, is_valid)
     }
 }
 

@@ -299,7 +299,7 @@ impl AtsPort {
         #[cfg(not(loom))]
         if self.now().is_some() {
             let iommu = &self.master.iommu;
-            let every = crate::table::OVERDUE_EVERY;
+            let every = crate::table::TICK_INTERVAL;
             let (endpoint, timed_out) = services.endpoint_changed.wait_timeout(endpoint, every);
             if !timed_out && !iommu.is_tick_due() {
                 return endpoint;

@@ -79,7 +79,7 @@ impl AtsPort {
         access: Access,
     ) -> Result<(), DmaError> {
         // Of no bytes there is nothing to translate: the IOMMU alone judges the PASID.
-        if buffer.check(pieces)? == 0 || !self.is_ats_enabled() {
+        if buffer.check_length(pieces)? == 0 || !self.is_ats_enabled() {
             return self.untranslated(pasid, pieces, buffer, access);
         }
         let mut done = 0;
