@@ -47,7 +47,7 @@ impl Resource {
         self.revoked.store(true, Ordering::Release);
         heavy();
         for flag in &self.in_use {
-            let mut backoff = Backoff::new();
+            let mut backoff = Backoff::default();
             while flag.load(Ordering::Acquire) {
                 backoff.wait();
             }

@@ -1,7 +1,9 @@
 //! Groups of one owner: MAP and UNMAP, BIND and UNBIND for all of them.
 
 use sva_core::error::{BindError, UnmapError};
-use sva_core::{Bind, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Permissions};
+use sva_core::{
+    AddressSpace, Bind, Container, DmaError, DmaPort, FaultReason, MapRequest, Pasid, Permissions,
+};
 
 use crate::demo::claim::Figures;
 use crate::demo::context::Context;
