@@ -2,11 +2,12 @@
 //!
 //! A [`FabricSpec`] says what is there, in Rust ([`FabricSpec::new`]) or as TOML
 //! ([`FabricSpec::from_toml`]). A [`Fabric`] is the same at run time and implements the core's
-//! trait for buses, [`sva_core::topology::Topology`]. Memory requests are routed by address, never by PASID.
+//! trait for buses, [`Topology`](sva_core::Topology). Memory requests are routed by address, never
+//! by PASID.
 //!
 //! ```
-//! use sva_core::{Bdf, PathDefect, Topology};
-//! use sva_pci::{Acs, Fabric, FabricSpec, Route};
+//! use sva_core::{Bdf, Topology};
+//! use sva_pci::{Fabric, FabricSpec, Route};
 //!
 //! let fabric = Fabric::new(FabricSpec::from_toml(sva_pci::DEFAULT_TOML)?)?;
 //! let mover: Bdf = "01:00.0".parse()?;

@@ -43,10 +43,14 @@ fn switch(acs: Option<AcsBits>) -> Fabric {
 
 /// Two root ports with `acs` and one endpoint each.
 fn root_ports(p2p: bool, acs: Option<AcsBits>) -> Fabric {
-    let with = |port: PortSpec| PortSpec { acs: acs.map(Acs::port), ..port };
-    let host = HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30));
+    let with = |mut port: PortSpec| {
+        port.acs = acs.map(Acs::port);
+        port
+    };
+    let mut host = HostBridgeSpec::new("rc", AddrRange::new(0x8000_0000, 1 << 30));
+    host.p2p = p2p;
     let spec = FabricSpec::new(PathPolicy::Permissive)
-        .host_bridge(HostBridgeSpec { p2p, ..host })
+        .host_bridge(host)
         .port(with(PortSpec::new(PortKind::Root, "ra", "rc", at("00:01.0"), 1)))
         .port(with(PortSpec::new(PortKind::Root, "rb", "rc", at("00:02.0"), 2)))
         .function(FunctionSpec::new("ra", at("01:00.0")).with_bar(A_BAR, 4096))

@@ -28,8 +28,8 @@ use vm_memory::VolatileSlice;
 /// The methods are those of [`AddressSpace`], with its arguments, results and errors. They forward
 /// to the method of the same name: where the default of one method of [`AddressSpace`] calls
 /// another one, the forwarded call does not. So a space that changes what addresses mean overrides
-/// both [`translate`](Self::translate) and [`extent`](Self::extent), and one that acts before an access
-/// in place overrides [`memory`](Self::memory), [`read_memory`](Self::read_memory) and
+/// both [`translate`](Self::translate) and [`extent`](Self::extent), and one that acts before an
+/// access in place overrides [`memory`](Self::memory), [`read_memory`](Self::read_memory) and
 /// [`write_memory`](Self::write_memory).
 ///
 /// ```

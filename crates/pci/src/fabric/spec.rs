@@ -10,7 +10,8 @@ use crate::acs::Acs;
 /// A whole fabric. Checked by [`Fabric::new`](crate::Fabric::new).
 ///
 /// ```
-/// use sva_core::{AddrRange, Bdf, Capabilities, PasidWidth, PathPolicy};
+/// use sva_core::topology::PathPolicy;
+/// use sva_core::{AddrRange, Bdf, Capabilities, PasidWidth};
 /// use sva_pci::{Acs, Fabric, FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
 ///
 /// let at = |text: &str| text.parse::<Bdf>();
@@ -32,6 +33,7 @@ use crate::acs::Acs;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FabricSpec {
     /// What a bind demands of the path to the root.
     pub policy: PathPolicy,
@@ -51,6 +53,7 @@ pub struct FabricSpec {
 /// A host bridge: function 00.0 of its root bus, unless something else is there (host bridges of
 /// Arm machines often are no function).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HostBridgeSpec {
     /// Its name, by which children refer to it.
     pub id: String,
@@ -125,6 +128,7 @@ impl fmt::Display for PortKind {
 
 /// A port of a root complex or switch, or a bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortSpec {
     /// Its name, by which children refer to it.
     pub id: String,
@@ -197,6 +201,7 @@ impl PortSpec {
 
 /// One function of an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FunctionSpec {
     /// The name of the port, bridge or host bridge above.
     pub parent: String,

@@ -169,11 +169,8 @@ impl Layout {
         }
         self.align();
         let windows = [AddrRange::new(low, self.low - low), AddrRange::new(high, self.high - high)];
-        let host = HostBridgeSpec {
-            bus,
-            p2p: shape.p2p,
-            ..HostBridgeSpec::new(name, windows.into_iter().flatten())
-        };
+        let mut host = HostBridgeSpec::new(name, windows.into_iter().flatten());
+        (host.bus, host.p2p) = (bus, shape.p2p);
         self.spec.host_bridges.push(host);
     }
 
@@ -193,14 +190,15 @@ impl Layout {
                 self.align();
                 let (upstream, internal) = (self.name(), self.next_bus());
                 let at = Bdf::new(0, secondary, 0, beside.len() as u8).expect("few functions");
-                let port = PortSpec::new(
+                let mut port = PortSpec::new(
                     PortKind::Upstream,
                     upstream.as_str(),
                     name.as_str(),
                     at,
                     internal,
                 );
-                self.spec.ports.push(PortSpec { multifunction: !beside.is_empty(), ..port });
+                port.multifunction = !beside.is_empty();
+                self.spec.ports.push(port);
                 for (n, port) in ports.iter().enumerate() {
                     let bdf = Bdf::new(0, internal, n as u8, 0).expect("few ports");
                     self.port(PortKind::Downstream, &upstream, bdf, port);

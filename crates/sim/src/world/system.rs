@@ -64,8 +64,16 @@ impl World {
         let bdf = |number: u8| Bdf::new(0, 1, number, 0).expect("a device number below 32");
         bus.share(&[bdf(0), bdf(1)], SharedBecause::NoAcs { port: bdf(30) });
         let clock = Arc::new(ScheduleClock::default());
-        let settings = IommuConfig::default().pasid_width(PasidWidth::new(config.pasid_bits).expect("1 to 20 bits")).event_capacity(4).page_queue(3).atc_entries(3).invalidation_limit(LIMIT).invalidation_tries(2).// The devices give up by themselves.
-            response_limit(Duration::MAX);
+        let width = PasidWidth::new(config.pasid_bits).expect("1 to 20 bits");
+        // The devices give up by themselves, so the limit of responses is never reached.
+        let settings = IommuConfig::default()
+            .pasid_width(width)
+            .event_capacity(4)
+            .page_queue(3)
+            .atc_entries(3)
+            .invalidation_limit(LIMIT)
+            .invalidation_tries(2)
+            .response_limit(Duration::MAX);
         let iommu = Iommu::with_clock(Arc::new(bus), settings, clock.clone());
         let slots = (0..config.devices).map(|number| Slot {
             bdf: bdf(number),

@@ -43,7 +43,8 @@ pub enum Refusal {
     },
     /// There is a bond of this device and this space already.
     #[error(
-        "{device} is bound to this address space already, with PASID {pasid}; unbind that first or use it"
+        "{device} is bound to this address space already, with PASID {pasid}; unbind that first or \
+         use it"
     )]
     AlreadyBound {
         /// The device.
@@ -54,7 +55,8 @@ pub enum Refusal {
     /// The last bond of this device and this space is being unbound and waits for a callback to
     /// return.
     #[error(
-        "{device}: the unbind of PASID {pasid} still waits for a callback to return; try again after it"
+        "{device}: the unbind of PASID {pasid} still waits for a callback to return; try again \
+         after it"
     )]
     StillUnbinding {
         /// The device.
@@ -63,7 +65,11 @@ pub enum Refusal {
         pasid: Pasid,
     },
     /// The space has a PASID already, and the device cannot issue it.
-    #[error("{device} issues PASIDs of {} bits, and the address space has PASID {pasid}; bind the narrowest device first", width.bits())]
+    #[error(
+        "{device} issues PASIDs of {} bits, and the address space has PASID {pasid}; bind the \
+         narrowest device first",
+        width.bits()
+    )]
     PasidTooWide {
         /// The device.
         device: Bdf,
@@ -88,7 +94,10 @@ pub enum SpaceRefusal {
     #[error(transparent)]
     Ended(SpaceEnded),
     /// No PASID of the width is left.
-    #[error("no PASID of {} bits is left: {in_use} are in use; unbind address spaces that have ended", width.bits())]
+    #[error(
+        "no PASID of {} bits is left: {in_use} are in use; unbind address spaces that have ended",
+        width.bits()
+    )]
     NoPasidLeft {
         /// The width that all devices of the bind can issue.
         width: PasidWidth,
@@ -184,7 +193,8 @@ pub enum ContainerBindError {
     },
     /// The space is bound here with other features or other drvdata.
     #[error(
-        "{container} has bound {space} already, with PASID {pasid} and other features or drvdata; unbind that first"
+        "{container} has bound {space} already, with PASID {pasid} and other features or drvdata; \
+         unbind that first"
     )]
     Different {
         /// The container.

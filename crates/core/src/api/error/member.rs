@@ -75,7 +75,8 @@ pub enum JoinError {
     },
     /// A mapping of the container meets a region reserved for a member.
     #[error(
-        "the container's mapping {mapping} meets the region {reserved} that is reserved for {device}"
+        "the container's mapping {mapping} meets the region {reserved} that is reserved for \
+         {device}"
     )]
     Reserved {
         /// The mapping.

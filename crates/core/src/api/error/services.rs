@@ -137,7 +137,8 @@ pub enum HandlerError {
     },
     /// Another handler is registered.
     #[error(
-        "the page requests of the domain of {domain} have an owner already; drop its registration first"
+        "the page requests of the domain of {domain} have an owner already; drop its registration \
+         first"
     )]
     Taken {
         /// The owner of the domain.

@@ -61,7 +61,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => range().prop_map(Step::Replace),
         2 => range().prop_map(Step::Absent),
         1 => range().prop_map(Step::Present),
-        2 => (0..PAGES, access(Access::WRITE)).prop_map(|(page, access)| Step::Resolve(page, access)),
+        2 => (0..PAGES, access(Access::WRITE))
+            .prop_map(|(page, access)| Step::Resolve(page, access)),
         3 => (range(), any::<u8>()).prop_map(|(range, byte)| Step::Poke(range, byte)),
         3 => (0..PAGES * PAGE, 1..4 * PAGE, any::<u8>(), access(Access::WRITE))
             .prop_map(|(at, len, byte, access)| Step::Write(at, len, byte, access)),
