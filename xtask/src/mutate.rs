@@ -153,14 +153,21 @@ fn examine(
     let bench = Bench::new(&tree.context, &rows)?;
     let reports = bench.all(rows, |row, place| {
         let patch = patches.get(&row.number).ok_or(format!("row {} has no patch", row.number))?;
-        with_patch(context, &tree, patch, place)
+        let hangs = row.test.as_ref().is_some_and(|test| test.hangs);
+        with_patch(context, &tree, patch, place, run::limit(hangs))
     })?;
     tree.restore(context)?;
     Ok(reports)
 }
 
 /// Runs a test with a patch in the copy; what the compiler says where that does not build.
-fn with_patch(context: &Context, tree: &Tree, patch: &Patch, place: &Place) -> Result<Ran, String> {
+fn with_patch(
+    context: &Context,
+    tree: &Tree,
+    patch: &Patch,
+    place: &Place,
+    limit: Duration,
+) -> Result<Ran, String> {
     tree.restore(context)?;
     tree.apply(context, &patch.path)?;
     let programs = match run::build(&tree.context, &[place.target]) {
@@ -168,7 +175,7 @@ fn with_patch(context: &Context, tree: &Tree, patch: &Patch, place: &Place) -> R
         Err(why) => return Ok(Err(format!("with the patch: {why}"))),
     };
     let program = programs.get(place.target).ok_or("the test was not built")?;
-    run::run(&tree.context, place.target, program, &place.test).map(Ok)
+    run::run(&tree.context, place.target, program, &place.test, limit).map(Ok)
 }
 
 /// What a test with a defect came to and how long it took, or why it could not be built.
@@ -238,7 +245,13 @@ impl<'a> Bench<'a> {
         for place in places.iter().flatten() {
             let key = (place.target, place.test.as_str());
             if let Entry::Vacant(unknown) = passed.entry(key) {
-                let ran = run::run(self.context, place.target, place.program, &place.test)?;
+                let ran = run::run(
+                    self.context,
+                    place.target,
+                    place.program,
+                    &place.test,
+                    run::limit(false),
+                )?;
                 unknown.insert(ran.0);
             }
         }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use super::patches::{FOLDER, Patch};
@@ -41,8 +42,8 @@ pub(super) fn begin(
 /// Lets the copy find the blobs of the working tree's repository, where it is in one.
 fn borrow_objects(context: &Context, folder: &Path) -> Result<(), String> {
     let words = ["rev-parse", "--path-format=absolute", "--git-path", "objects"];
-    let mut command = std::process::Command::new("git");
-    let said = context.capture(command.args(words).current_dir(&context.root), LIMIT)?;
+    let said =
+        context.capture(Command::new("git").args(words).current_dir(&context.root), LIMIT)?;
     if !said.status.is_some_and(|status| status.success()) {
         return Ok(());
     }
@@ -61,7 +62,7 @@ fn lay_out(context: &Context, tree: &Tree, patch: &Patch) -> Result<(), String> 
         let conflicts = run(context, folder, &["diff", "--name-only", "--diff-filter=U"])?;
         if conflicts.is_empty() {
             // The blobs are not there: every part by itself, wherever one line around it still
-            // fits; the rest as `.rej` files. Its error says what is said below.
+            // fits; the rest as `.rej` files, which are named below.
             let words = ["apply", "-p1", "-C1", "--recount", "--reject", &whole];
             let _ = run(context, folder, &words);
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::run::{RUN_LIMIT, Verdict};
+use super::run::{Verdict, limit};
 use super::table::Row;
 
 /// What came of one scenario.
@@ -42,7 +42,7 @@ pub(super) struct Report {
 
 /// What a run with the defect shows.
 pub(super) fn judge(with: Verdict, hangs: bool) -> (Fate, String) {
-    let limit = RUN_LIMIT.as_secs();
+    let limit = limit(hangs).as_secs();
     match with {
         Verdict::Failed(words) => (Fate::Found, words),
         Verdict::Hangs if hangs => (Fate::Found, format!("does not end within {limit} s")),

@@ -2,7 +2,7 @@
 //!
 //! A [`DmaPort`] issues transactions as one device. It caches translations in a first-level TLB of
 //! its own ([`tlb`]), in front of the IOTLB that all ports share ([`lookup`]); [`cache`] holds
-//! everything that a port caches. A transaction that misses both levels is a [walk](walk). It
+//! everything that a port caches. A transaction that misses both levels is a [`walk`]. It
 //! enters the gate of the device and passes the windows of peers. With a PASID it enters the gate
 //! of the PASID entry and accesses the space. Without a PASID it goes through the domain of the
 //! group. An [`AtsPort`] translates by ATS and caches translations in the ATC of its device
