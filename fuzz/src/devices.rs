@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use sva_core::{
-    Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig,
-    PasidWidth, Plug,
+    Bdf, Bind, Bond, Capabilities, Device, DeviceSpec, Iommu, IommuConfig, PasidWidth, Plug,
 };
 use sva_devices::{
     DataMover, DataMoverConfig, Descriptor, GraphSearch, IndexWidth, JobTracker, ListWalk, Walker,

@@ -1,7 +1,9 @@
 //! Messages of a link: what decodes encodes to something that decodes to the same.
 
 use sva_core::Pasid;
-use sva_core::ats::layout::{CompletionEntry, CompletionTlp, InvalidateBody, InvalidateDone, InvalidateTlp, PasidPrefix};
+use sva_core::ats::layout::{
+    CompletionEntry, CompletionTlp, InvalidateBody, InvalidateDone, InvalidateTlp, PasidPrefix,
+};
 use sva_core::ats::{RequestId, TranslationRequest};
 use sva_core::pri::layout::{PageRequestTlp, PageRequestWord, PageResponseTlp, PageResponseWord};
 

@@ -220,8 +220,8 @@ fn naive(context: &Context) -> Result<Outcome, String> {
     Ok(Outcome::Passed)
 }
 
-/// The tracer thread makes the anchors itself, as where only an ancestor may trace. No such kernel is
-/// needed to test it.
+/// The tracer thread makes the anchors itself, as where only an ancestor may trace. No such kernel
+/// is needed to test it.
 fn in_thread(context: &Context) -> Result<Outcome, String> {
     let words = [
         "test",

@@ -45,8 +45,8 @@ pub enum TranslationRequestError {
     },
     /// All translation requests that the device may have outstanding are.
     #[error(
-        "{device} has {outstanding} of {allowed} translation requests outstanding; collect an answer \
-         or abandon a request"
+        "{device} has {outstanding} of {allowed} translation requests outstanding; collect an \
+         answer or abandon a request"
     )]
     TooMany {
         /// The device.

@@ -20,8 +20,8 @@ const ROUNDS: u32 = 1000;
 
 impl AtsPort {
     /// Reads `buf.len()` bytes at `address`: by translations where ATS is enabled, requesting
-    /// pages where page requests are enabled, and as a [`DmaPort`](crate::DmaPort) does where ATS is
-    /// off or there is no byte to read. Waits for answers; with a clock for at most
+    /// pages where page requests are enabled, and as a [`DmaPort`](crate::DmaPort) does where ATS
+    /// is off or there is no byte to read. Waits for answers; with a clock for at most
     /// [`response_limit`](crate::IommuConfig::response_limit) each.
     ///
     /// # Errors
