@@ -237,14 +237,17 @@ impl Pair {
             let Ok(Some(beside)) = arena.extent(edge, privileged) else { continue };
             let contiguous = beside.frame.0.wrapping_sub(beside.range.first())
                 == run.frame.0.wrapping_sub(run.range.first());
-            let alike = [false, true].map(|privileged| {
+            let compared = [false, true].map(|privileged| {
                 let both = [edge, address].map(|address| {
                     arena.extent(address, privileged).expect("present").expect("named").permissions
                 });
-                both[0] == both[1]
+                (both[0] == both[1], both[0].is_empty())
             });
+            let (alike, permit_nothing) =
+                (compared.map(|(alike, _)| alike), compared.map(|(_, nothing)| nothing));
+            // Protections that permit nothing may differ in their privilege, which no access sees.
             assert!(
-                !contiguous || alike != [true, true],
+                !contiguous || alike != [true, true] || permit_nothing == [true, true],
                 "{} and {} are one run",
                 run.range,
                 beside.range
