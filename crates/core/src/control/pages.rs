@@ -236,7 +236,7 @@ impl PageRequestJob {
         let Some(mapping) = domain.find(iova) else {
             return refused(FaultReason::NoDomainMapping);
         };
-        let Some(_inside) = GateGuard::enter(&mapping.gate, &self.iommu, OnDrain::WakeWaiters)
+        let Some(_inside) = GateGuard::enter(&mapping.gate, &self.iommu, OnDrain::WakeThreads)
         else {
             return refused(FaultReason::NoDomainMapping);
         };
@@ -294,7 +294,7 @@ impl Drop for PageRequestJob {
         self.iommu.with_pages(|pages, actions| pages.finish(key, actions));
         self.group.target.leave(&self.iommu);
         if self.in_device && self.group.device.gate.leave() {
-            OnDrain::WakeWaiters.run(&self.iommu);
+            OnDrain::WakeThreads.run(&self.iommu);
         }
     }
 }

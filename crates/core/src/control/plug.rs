@@ -170,7 +170,7 @@ impl State {
             routing: RwLock::new(location.routing),
             readers: Readers::default(),
             pins: PinSlots::default(),
-            host: iommu.downgrade(),
+            iommu: iommu.downgrade(),
             services: Services::new(
                 key,
                 LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),

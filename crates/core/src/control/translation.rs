@@ -26,7 +26,7 @@ impl Iommu {
         let unsupported = (Err(TranslationRefusal::Unsupported), None);
         // The last access that leaves a gate drops values from outside, whose drop is foreign code.
         let _callback = InCallback::enter();
-        let Some(_inside) = GateGuard::enter(&device.gate, self, OnDrain::WakeWaiters) else {
+        let Some(_inside) = GateGuard::enter(&device.gate, self, OnDrain::WakeThreads) else {
             return unsupported;
         };
         let routing = device.current_routing(self.topology());

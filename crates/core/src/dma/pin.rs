@@ -20,7 +20,7 @@ use crate::api::fault::{DmaError, FaultReason};
 use crate::api::space::{AddressSpace, Extent, StopCause, Stopped};
 use crate::iotlb::SpaceIotlb;
 use crate::quiesce::callback::InCallback;
-use crate::quiesce::complete;
+use crate::quiesce::step_all;
 use crate::table::{PasidEntry, SpaceRecord};
 use crate::types::access::Access;
 use crate::types::ids::{Pasid, SpaceId};
@@ -254,19 +254,19 @@ impl<'a> Pin<'a> {
         self.record.as_mut().expect("set until the drop")
     }
 
-    /// Unpins the range, and makes a step of each completion that waits for the pin.
+    /// Unpins the range, and makes a step of each waiter.
     #[inline]
     fn unpin(&mut self) {
         let record = self.record_mut();
         record.extents.clear();
         if record.slot.unpin() {
-            self.complete_waiters();
+            self.step_waiters();
         }
     }
 
     #[cold]
-    fn complete_waiters(&self) {
-        complete(self.record().slot.take_waiters());
+    fn step_waiters(&self) {
+        step_all(self.record().slot.take_waiters());
     }
 }
 

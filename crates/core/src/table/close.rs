@@ -8,7 +8,7 @@ use super::fault_target::{FaultTarget, PageDrain};
 use super::iommu::Iommu;
 use super::records::PasidEntry;
 use crate::api::ats::AlignedRange;
-use crate::quiesce::Completion;
+use crate::quiesce::Waiter;
 
 impl Iommu {
     /// Closes an entry: no access enters its gate any more, its device invalidates the translations

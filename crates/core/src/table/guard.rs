@@ -6,13 +6,13 @@ use super::fault_target::FaultTarget;
 use super::iommu::Iommu;
 use super::records::{DeviceRecord, PasidEntry};
 use crate::api::fault::FaultReason;
-use crate::quiesce::{Completion, Gate};
+use crate::quiesce::{Gate, Waiter};
 
 /// What the last access that leaves a shut gate does.
 #[derive(Clone, Copy)]
 pub(crate) enum OnDrain<'a> {
     /// Wakes the threads that wait for the gate of a device, a mapping or a domain attachment.
-    WakeWaiters,
+    WakeThreads,
     /// Makes a step of a PASID entry that is being closed.
     StepEntry(&'a Arc<PasidEntry>),
     /// Completes the invalidations that wait for the translated requests of a device.
@@ -51,7 +51,7 @@ impl OnDrain<'_> {
     /// The caller holds no lock: this takes the control lock, and a step may drop foreign values.
     pub(crate) fn run(self, iommu: &Iommu) {
         match self {
-            Self::WakeWaiters => iommu.wake_waiters(),
+            Self::WakeThreads => iommu.wake_threads(),
             Self::StepEntry(entry) => Arc::clone(entry).step(),
             Self::CompleteTranslatedDrain(device) => iommu.translated_requests_drained(device),
         }
@@ -79,7 +79,7 @@ impl FaultTarget {
     pub(crate) fn leave(&self, iommu: &Iommu) {
         match self {
             Self::Entry(entry) if entry.gate.leave() => OnDrain::StepEntry(entry).run(iommu),
-            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::WakeWaiters.run(iommu),
+            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::WakeThreads.run(iommu),
             _ => {}
         }
     }

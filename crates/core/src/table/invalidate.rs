@@ -1,7 +1,7 @@
 //! Invalidations: the IOTLB and the devices invalidate translations that have changed.
 //!
 //! The [`InvalidationQueue`](crate::protocol::ats::invalidation) of a device decides, under its
-//! lock, what an invalidation leads to. Messages are sent and completions made with no lock held.
+//! lock, what an invalidation leads to. Requests are sent, and steps of waiters made, with no lock held.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::api::link::ToDevice;
 use crate::protocol::ats::invalidation::{
     InvalidationActions, InvalidationQueue, PendingInvalidation,
 };
-use crate::quiesce::{Change, GracePeriod, Waiter, complete};
+use crate::quiesce::{GracePeriod, InvalidationWait, WeakWaiter, step_all};
 use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::AddrRange;
 
 impl Iommu {
-    /// Sends the messages and makes the completions that a step of the queue left to do. The caller
+    /// Sends the requests, and makes the steps of waiters, that a call of the queue left to do. The caller
     /// holds no lock.
     fn carry_out(&self, device: &Arc<DeviceRecord>, actions: InvalidationActions) {
         for request in actions.send {
@@ -30,7 +30,7 @@ impl Iommu {
             );
             device.services.to_device(ToDevice::Invalidate(request));
         }
-        complete(actions.completed);
+        step_all(actions.completed);
     }
 
     /// Changes the invalidation queue of a device under its lock, then performs the resulting
@@ -50,13 +50,13 @@ impl Iommu {
         result
     }
 
-    /// Makes a device invalidate a range; `waiter` is completed when it has.
+    /// Makes a device invalidate a range; a step of `waiter` is made when it has.
     pub(super) fn start_invalidation(
         &self,
         device: &Arc<DeviceRecord>,
         pasid: Option<Pasid>,
         range: AlignedRange,
-        waiter: Waiter,
+        waiter: WeakWaiter,
     ) {
         let now = self.now();
         self.with_invalidations(device, |queue, is_drained, actions| {
@@ -109,20 +109,20 @@ impl Iommu {
         let accesses =
             iotlb.as_ref().map_or_else(GracePeriod::default, |iotlb| iotlb.invalidate(range));
         let pins = iotlb.filter(|iotlb| !iotlb.users().pins.is_empty()).map(|iotlb| PinSearch {
-            host: self.host(),
+            wait_queue: self.wait_queue(),
             users: Arc::clone(iotlb.users()),
             range,
         });
         if users.is_empty() {
             return Invalidation::new(accesses, pins, None);
         }
-        let change = Change::new(self.host());
+        let wait = InvalidationWait::new(self.wait_queue());
         for (device, pasid) in &users {
             let range = AlignedRange::covering(range);
-            self.start_invalidation(device, Some(*pasid), range, change.waiter());
+            self.start_invalidation(device, Some(*pasid), range, wait.waiter());
         }
-        change.seal();
-        Invalidation::new(accesses, pins, Some(change))
+        wait.seal();
+        Invalidation::new(accesses, pins, Some(wait))
     }
 
     /// Handles the drain of translated requests: the last one has left their gate, which is shut.
@@ -130,7 +130,7 @@ impl Iommu {
         self.with_invalidations(device, |queue, _, actions| {
             self.complete_translated_drain(device, queue, actions)
         });
-        self.wake_waiters();
+        self.wake_threads();
     }
 
     /// If the gate of the translated requests is shut and drained, completes the invalidations that

@@ -21,13 +21,13 @@ use crate::api::fault::FaultReason;
 use crate::api::pri::FaultTimes;
 use crate::api::topology::Topology;
 use crate::quiesce::{
-    Completion, Countdown, Gate, GracePeriod, InvalidationHost, PinSlots, Readers, Waiter,
+    Countdown, Gate, GracePeriod, PinSlots, Readers, WaitQueue, Waiter, WeakWaiter,
 };
 use crate::types::access::{Access, Permissions};
 use crate::types::ids::{Bdf, GroupId, Pasid, RequesterId};
 
 /// The IOMMU as the records see it.
-pub(crate) trait RecordHost: InvalidationHost {
+pub(crate) trait IommuHandle: WaitQueue {
     /// Removes an entry whose gate is closed and all of whose steps have been made.
     fn remove_entry(self: Arc<Self>, entry: &Arc<PasidEntry>);
 }
@@ -49,7 +49,7 @@ pub(crate) struct DeviceRecord {
     pub(crate) readers: Readers,
     /// The slots in which ports of the device may have pinned memory.
     pub(crate) pins: PinSlots,
-    pub(crate) host: Weak<dyn RecordHost>,
+    pub(crate) iommu: Weak<dyn IommuHandle>,
 }
 
 impl DeviceRecord {
@@ -97,20 +97,20 @@ impl DeviceRecord {
             |_| true,
             || {
                 self.gate.add();
-                let this: Waiter = Arc::downgrade(self) as _;
+                let this: WeakWaiter = Arc::downgrade(self) as _;
                 this
             },
         );
     }
 }
 
-impl Completion for DeviceRecord {
+impl Waiter for DeviceRecord {
     /// A pin that counts as an access inside the gate has ended.
     fn step(self: Arc<Self>) {
         if self.gate.leave()
-            && let Some(host) = self.host.upgrade()
+            && let Some(iommu) = self.iommu.upgrade()
         {
-            host.wake();
+            iommu.wake();
         }
     }
 }
@@ -177,7 +177,7 @@ pub(crate) struct PasidEntry {
     remaining_steps: Countdown,
     /// The times of faults through the entry; allocated with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
-    host: Weak<dyn RecordHost>,
+    iommu: Weak<dyn IommuHandle>,
 }
 
 impl PasidEntry {
@@ -191,7 +191,7 @@ impl PasidEntry {
         features: Features,
         bond: BondKey,
         requester: &Arc<Requester>,
-        host: &Weak<dyn RecordHost>,
+        iommu: &Weak<dyn IommuHandle>,
     ) -> Arc<Self> {
         Arc::new(Self {
             gate: Gate::new(),
@@ -202,7 +202,7 @@ impl PasidEntry {
             requester: Arc::clone(requester),
             remaining_steps: Countdown::new(Self::STEPS),
             times: Mutex::default(),
-            host: Weak::clone(host),
+            iommu: Weak::clone(iommu),
         })
     }
 
@@ -254,19 +254,19 @@ impl PasidEntry {
     }
 
     /// A waiter that makes one step of the entry.
-    pub(crate) fn waiter(self: &Arc<Self>) -> Waiter {
-        let this: Waiter = Arc::downgrade(self) as _;
+    pub(crate) fn waiter(self: &Arc<Self>) -> WeakWaiter {
+        let this: WeakWaiter = Arc::downgrade(self) as _;
         this
     }
 }
 
-impl Completion for PasidEntry {
+impl Waiter for PasidEntry {
     /// Makes a step; the last one removes the entry.
     fn step(self: Arc<Self>) {
         if self.remaining_steps.step()
-            && let Some(host) = self.host.upgrade()
+            && let Some(iommu) = self.iommu.upgrade()
         {
-            host.remove_entry(&self);
+            iommu.remove_entry(&self);
         }
     }
 }

@@ -17,7 +17,7 @@ use super::bond_key::BondKey;
 use super::domain::{Domain, DomainAttachment, DomainSlot};
 use super::group::GroupRecord;
 use super::pasid::PasidAllocator;
-use super::records::{DeviceRecord, Models, RecordHost, Requester};
+use super::records::{DeviceRecord, IommuHandle, Models, Requester};
 use super::space::SpaceRecord;
 use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
@@ -116,20 +116,20 @@ pub(crate) struct State {
     pub(crate) pasids: PasidAllocator,
     pub(crate) next_device: DeviceKey,
     /// The number of threads that wait for a change of the state.
-    pub(crate) waiters: usize,
+    pub(crate) waiting_threads: usize,
     /// Something that a thread may wait for has changed since the lock was taken.
     pub(crate) has_changed: bool,
     /// Allocated with the first space that needs it.
     iotlb: Option<Arc<IotlbTable>>,
     iotlb_bytes: usize,
-    pub(super) host: Weak<dyn RecordHost>,
+    pub(super) iommu: Weak<dyn IommuHandle>,
 }
 
 impl State {
     pub(super) fn new(
         pasids: PasidAllocator,
         iotlb_bytes: usize,
-        host: Weak<dyn RecordHost>,
+        iommu: Weak<dyn IommuHandle>,
     ) -> Self {
         Self {
             devices: FxHashMap::default(),
@@ -143,11 +143,11 @@ impl State {
             bonds: SlotMap::with_key(),
             pasids,
             next_device: 0,
-            waiters: 0,
+            waiting_threads: 0,
             has_changed: false,
             iotlb: None,
             iotlb_bytes,
-            host,
+            iommu,
         }
     }
 
