@@ -8,7 +8,7 @@ use sva_sync::RwLock;
 use sva_sync::atomic::AtomicBool;
 
 use super::candidates::bind_refusal;
-use super::messages::Endpoints;
+use super::messages::LinkReceiver;
 use crate::api::bond::{IsolationChange, IsolationHandler};
 use crate::api::device::{DeviceOps, DeviceSpec};
 use crate::api::error::{PlugError, Refusal};
@@ -173,7 +173,7 @@ impl State {
             iommu: iommu.downgrade(),
             services: Services::new(
                 key,
-                LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),
+                LinkEnds::new(spec.bdf, LinkReceiver::of(iommu.downgrade(), Weak::clone(me))),
                 link,
                 iommu.config(),
                 &spec,

@@ -27,7 +27,7 @@ impl Iommu {
         let mut answered = 0;
         self.stop_page_reception(device);
         if orderly {
-            answered = self.drain_pages(device, PageDrain::Device);
+            answered = self.drain_pages(device, PageDrain::All);
         }
         self.with_invalidations(device, |queue, _, actions| {
             let is_drained = device.services.translated.close().is_none_or(|inside| inside == 0);
@@ -161,7 +161,7 @@ impl Device {
             iommu.stop_page_reception(device);
             endpoint.interface.set_enabled(false);
         }
-        iommu.drain_pages(device, PageDrain::Everything);
+        iommu.drain_pages(device, PageDrain::AllButResolving);
         device.services.endpoint_changed.notify_all();
         Ok(())
     }

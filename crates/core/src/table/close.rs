@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::fault_target::{FaultTarget, PageDrain};
 use super::iommu::Iommu;
+use super::page_target::{PageDrain, PageTarget};
 use super::records::PasidEntry;
 use crate::api::ats::AlignedRange;
 use crate::quiesce::Waiter;
@@ -39,7 +39,7 @@ impl Iommu {
         };
         let pasid = entry.record.tag.pasid;
         self.start_invalidation(&device, Some(pasid), AlignedRange::ALL, entry.waiter());
-        let target = FaultTarget::Entry(Arc::clone(entry));
+        let target = PageTarget::Entry(Arc::clone(entry));
         let answered = self.drain_pages(&device, PageDrain::Target(&target));
         // The drain has a step of its own: the device may complete the invalidation before, and the
         // PASID must not be released while page requests for it are queued.

@@ -16,8 +16,8 @@ use std::time::Duration;
 use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sva_sync::{Condvar, Mutex, MutexGuard, barrier};
 
-use super::fault_target::PageQueue;
 use super::log::EventLog;
+use super::page_target::PageQueue;
 use super::pasid::PasidAllocator;
 use super::records::{DeviceRecord, IommuHandle, PasidEntry};
 use super::state::{DeferredDrops, State};

@@ -21,12 +21,12 @@ mod bonds;
 mod close;
 mod device;
 mod domain;
-mod fault_target;
 mod group;
 mod guard;
 mod invalidate;
 mod iommu;
 mod log;
+mod page_target;
 #[cfg(not(loom))]
 mod page_work;
 mod pages;
@@ -44,12 +44,12 @@ pub(crate) use bond::{BondKind, ExitState, Phase};
 pub(crate) use bond_key::BondKey;
 pub use device::Device;
 pub(crate) use domain::{Domain, DomainAttachment, Mapping};
-pub(crate) use fault_target::{FaultTarget, PageDrain, ReadyPages};
-pub(crate) use guard::{GateGuard, OnDrain};
+pub(crate) use guard::{GateGuard, Gated, OnDrain, OwnedGateGuard};
 pub(crate) use iommu::Inner;
 pub use iommu::Iommu;
 #[cfg(not(loom))]
 pub(crate) use iommu::TICK_INTERVAL;
+pub(crate) use page_target::{PageDrain, PageTarget, ReadyPages};
 pub use pasid::{Exhausted, PasidAllocator};
 pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};
