@@ -86,7 +86,7 @@ impl State {
         // From here on no step can fail.
         let Some(record) = self.spaces.get(&space.id()).map(|state| Arc::clone(&state.record))
         else {
-            unreachable!("the space was entered above")
+            unreachable!("the space was inserted above")
         };
         let key = self.insert_bond(
             kind,

@@ -105,8 +105,8 @@ impl Iommu {
     /// See [`MapError`]. A MAP that fails changes nothing.
     pub fn map(&self, group: GroupId, request: &MapRequest) -> Result<Mapped, MapError> {
         let range = request.check(self.config())?;
-        // Has the records of the members take the bus's current answer, which is read below.
-        self.current_routings(&[group]);
+        // `map_for_members` reads the cached routings under the control lock.
+        self.update_routings(&[group]);
         let state = self.lock();
         let domain = state.own_domain(group).map_err(|error| match error {
             GroupDomainError::NoSuchGroup => MapError::NoSuchGroup { group },

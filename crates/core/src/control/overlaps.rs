@@ -30,6 +30,12 @@ impl Iommu {
         members.into_iter().map(with_routing).collect()
     }
 
+    /// Updates the cached routings of the devices of the groups. The caller does not hold the control
+    /// lock.
+    pub(super) fn update_routings(&self, groups: &[GroupId]) {
+        let _ = self.current_routings(groups);
+    }
+
     /// Returns where `space` has memory at addresses that a peer of a capable device decodes. May
     /// block; the caller does not hold the control lock.
     pub(super) fn overlaps(

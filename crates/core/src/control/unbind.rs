@@ -14,10 +14,11 @@ use smallvec::SmallVec;
 use crate::api::bond::{BondEnd, UnbindReport};
 use crate::api::device::DeviceOps;
 use crate::api::event::Event;
-use crate::api::pri::FaultTimes;
 use crate::api::space::{EndReason, ExitWork};
 use crate::quiesce::callback::{self, InCallback};
-use crate::table::{BondKey, DeferredDrops, ExitState, Iommu, PasidEntry, Phase, SpaceEnd, State};
+use crate::table::{
+    BondKey, DeferredDrops, EndedSpace, ExitState, Iommu, PasidEntry, Phase, State,
+};
 use crate::types::ids::{Bdf, PasidTag, SpaceId};
 use crate::types::range::AddrRange;
 
@@ -96,15 +97,16 @@ impl Iommu {
     /// Unbinds for the owner of the bond, and waits until the bond is gone, unless inside a
     /// callback.
     pub(super) fn unbind(&self, key: BondKey) -> UnbindReport {
-        self.unbind_and(key, !callback::inside())
+        self.perform_unbind(key, !callback::inside())
     }
 
     /// Unbinds for the owner of the bond and does not wait.
     pub(super) fn begin_unbind(&self, key: BondKey) -> UnbindReport {
-        self.unbind_and(key, false)
+        self.perform_unbind(key, false)
     }
 
-    fn unbind_and(&self, key: BondKey, wait: bool) -> UnbindReport {
+    /// Unbinds, and waits until the bond is gone if `wait` is true.
+    fn perform_unbind(&self, key: BondKey, wait: bool) -> UnbindReport {
         let mut report = UnbindReport { deferred: !wait, ..UnbindReport::default() };
         // Declared before the others, so dropped after them: the drop of an unused handler runs
         // foreign code, which can block or panic. No new access starts by then.
@@ -142,31 +144,6 @@ impl Iommu {
         report
     }
 
-    /// Returns whether a bond is gone: it has no PASID entry, no handler and no PASID.
-    pub(super) fn bond_is_gone(&self, key: BondKey) -> bool {
-        self.lock().is_gone(key)
-    }
-
-    /// Returns the times of a bond's faults, merged over all its devices.
-    pub(super) fn fault_times(&self, key: BondKey) -> FaultTimes {
-        let mut state = self.lock();
-        let Some(bond) = state.bond(key) else { return FaultTimes::default() };
-        let mut times = bond.times.as_deref().cloned().unwrap_or_default();
-        for entry in &bond.entries {
-            if let Some(more) = &*entry.times.lock() {
-                times.merge(more);
-            }
-        }
-        times
-    }
-
-    /// Returns whether a bond is live and its space has not ended.
-    pub(super) fn bond_is_live(&self, key: BondKey) -> bool {
-        self.lock()
-            .bond(key)
-            .is_some_and(|bond| bond.phase == Phase::Live && !bond.record.has_ended())
-    }
-
     /// Ends a space: no access to it starts from here on, and no access through cached translations
     /// is in flight when this returns. Returns the exit handlers that the provider has to run.
     pub(super) fn space_ended(self, space: SpaceId, reason: EndReason) -> ExitWork {
@@ -177,7 +154,7 @@ impl Iommu {
         if let Some(iotlb) = iotlb {
             iotlb.invalidate(AddrRange::ALL).wait();
         }
-        let Some(SpaceEnd { pasid, bonds, queued }) = ended else { return ExitWork::none() };
+        let Some(EndedSpace { pasid, bonds, queued }) = ended else { return ExitWork::none() };
         self.log(Event::SpaceEnded { space, pasid, reason, bonds });
         if queued.is_empty() {
             return ExitWork::none();

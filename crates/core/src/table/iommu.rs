@@ -64,8 +64,8 @@ pub(crate) struct Inner {
 }
 
 impl Iommu {
-    /// Makes an IOMMU without devices. `watcher` makes the watcher that providers hold; it must not
-    /// keep the IOMMU alive.
+    /// Makes an IOMMU without devices, for the public constructors (`control::watcher`). `watcher`
+    /// makes the watcher that providers hold; it must not keep the IOMMU alive.
     pub(crate) fn with_watcher(
         topology: Arc<dyn Topology>,
         config: IommuConfig,

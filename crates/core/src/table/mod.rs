@@ -55,4 +55,4 @@ pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};
 pub(crate) use services::{Endpoint, Services};
 pub(crate) use space::SpaceRecord;
-pub(crate) use state::{ContainerBond, ContainerState, DeferredDrops, SpaceEnd, State};
+pub(crate) use state::{ContainerBond, ContainerState, DeferredDrops, EndedSpace, State};

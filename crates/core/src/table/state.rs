@@ -85,8 +85,8 @@ impl Drop for UnboundSpace {
     }
 }
 
-/// The consequences of the end of a space.
-pub(crate) struct SpaceEnd {
+/// A space that has just ended.
+pub(crate) struct EndedSpace {
     pub(crate) pasid: Pasid,
     pub(crate) bonds: usize,
     /// The bonds with an exit handler that is to be run now.
@@ -214,7 +214,7 @@ impl State {
 
     /// Records the end of a space, and queues the armed exit handlers of its bonds. Returns `None`
     /// if the end was recorded before.
-    pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<SpaceEnd> {
+    pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<EndedSpace> {
         let state = self.spaces.get_mut(&space).filter(|state| state.end.is_none())?;
         state.end = Some(reason);
         state.record.end();
@@ -230,7 +230,7 @@ impl State {
                 queued.push(key);
             }
         }
-        Some(SpaceEnd { pasid, bonds: keys.len(), queued })
+        Some(EndedSpace { pasid, bonds: keys.len(), queued })
     }
 
     /// The IOTLB; `None` before the first space that needs it.
