@@ -96,7 +96,7 @@ pub mod pri {
     #[cfg(not(loom))]
     pub use crate::control::{WorkerConfig, Workers};
     pub use crate::protocol::pri::interface::{GroupOutcome, InterfaceCounts, PageRequestError};
-    pub use crate::protocol::pri::queue::PageCounts;
+    pub use crate::protocol::pri::queue::PageQueueCounts;
 }
 
 /// Bonds, the values that their handlers get, and unbinds in progress.

@@ -29,7 +29,7 @@ pub struct ContainerBound {
     pub tag: PasidTag,
     /// True where an earlier BIND with equal features and drvdata bound the space, so that this one
     /// changed nothing.
-    pub existing: bool,
+    pub already_bound: bool,
     /// The members that were left out, each with the reason.
     pub left_out: Vec<Refusal>,
     /// Memory of the space that a member cannot reach, because a peer decodes its addresses.
@@ -86,7 +86,7 @@ impl Container {
             return tag.map(|tag| ContainerBound {
                 pasid: tag.pasid,
                 tag,
-                existing: true,
+                already_bound: true,
                 left_out: candidates.left_out,
                 overlaps,
             });
@@ -116,7 +116,7 @@ impl Container {
         Ok(ContainerBound {
             pasid: tag.pasid,
             tag,
-            existing: false,
+            already_bound: false,
             left_out: candidates.left_out,
             overlaps,
         })

@@ -17,7 +17,7 @@ use crate::api::pri::{
 };
 use crate::api::space::{AddressSpace, StopCause};
 use crate::protocol::pri::group::PageRequestTarget;
-use crate::protocol::pri::queue::PageCounts;
+use crate::protocol::pri::queue::PageQueueCounts;
 use crate::quiesce::callback::InCallback;
 use crate::table::{
     BondKey, Domain, GateGuard, Gated, Inner, Iommu, OnDrain, OwnedGateGuard, PageTarget,
@@ -66,7 +66,7 @@ impl Iommu {
     }
 
     /// Returns counts of the page requests so far, by their outcome.
-    pub fn page_counts(&self) -> PageCounts {
+    pub fn page_queue_counts(&self) -> PageQueueCounts {
         self.with_pages(|pages, _| pages.counts)
     }
 

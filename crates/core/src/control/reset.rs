@@ -76,7 +76,7 @@ impl Reset {
     }
 
     /// Ends the reset, as the drop does.
-    pub fn done(self) {}
+    pub fn end(self) {}
 }
 
 impl Drop for Reset {

@@ -45,7 +45,7 @@ impl Iommu {
             });
             return unsupported;
         }
-        if routing.translation_blocked.is_some()
+        if routing.translation_blocker.is_some()
             || device.services.invalidations.lock().is_blocked()
         {
             return unsupported;

@@ -32,7 +32,7 @@ pub struct WorkerConfig {
     pub threads: usize,
     /// The largest number of threads, including those that are added while slow spaces occupy the
     /// others.
-    pub most: usize,
+    pub max_threads: usize,
 }
 
 impl WorkerConfig {
@@ -41,16 +41,16 @@ impl WorkerConfig {
         Self { threads, ..self }
     }
 
-    /// Sets [`most`](Self#structfield.most).
-    pub fn most(self, most: usize) -> Self {
-        Self { most, ..self }
+    /// Sets [`max_threads`](Self#structfield.max_threads).
+    pub fn max_threads(self, max_threads: usize) -> Self {
+        Self { max_threads, ..self }
     }
 }
 
 impl Default for WorkerConfig {
     /// Two permanent threads, and at most 64.
     fn default() -> Self {
-        Self { threads: 2, most: 64 }
+        Self { threads: 2, max_threads: 64 }
     }
 }
 
@@ -84,7 +84,7 @@ impl Workers {
     /// The system could not start a thread. The threads that were started have ended.
     pub fn start(iommu: &Iommu, config: WorkerConfig) -> io::Result<Self> {
         let threads = config.threads.max(1);
-        let config = WorkerConfig { threads, most: config.most.max(threads) };
+        let config = WorkerConfig { threads, max_threads: config.max_threads.max(threads) };
         let pool = Arc::new(Pool {
             iommu: iommu.clone(),
             config,
@@ -202,7 +202,7 @@ impl Pool {
                 continue;
             }
             let running = self.running.load(Ordering::Relaxed);
-            if running < self.config.most && self.start_thread(Some(IDLE_LIMIT)).is_ok() {
+            if running < self.config.max_threads && self.start_thread(Some(IDLE_LIMIT)).is_ok() {
                 tracing::debug!(
                     threads = running + 1,
                     "slow spaces occupy all workers: a thread was added"

@@ -83,7 +83,7 @@ impl BusMaster {
             return self.access_peer(pasid, window, frame.0, buffer, access, 0);
         }
         // Checked after the windows: the request meets them before the port that blocks it.
-        if let Some(port) = routing.translation_blocked {
+        if let Some(port) = routing.translation_blocker {
             return abort(FaultReason::TranslationBlocked(port));
         }
         let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else {

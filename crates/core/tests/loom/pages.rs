@@ -108,7 +108,7 @@ fn concurrent_queue_overflow_and_drain() {
         bond.unbind();
         // What was in the queue before has been decided, and in its order: no other group was
         // refused before it.
-        assert!(iommu.page_counts().invalid > 0);
+        assert!(iommu.page_queue_counts().invalid > 0);
         assert_eq!(iommu.object_counts().page_groups, 0);
         asker.join().expect("ends");
         sorter.join().expect("ends");
@@ -148,9 +148,9 @@ fn concurrent_owners_late_answer_and_drain() {
         };
         // An answer that is taken while the bond is closed says that it is.
         match answer {
-            Ok(()) => assert_eq!(iommu.page_counts().late_answers, 0),
+            Ok(()) => assert_eq!(iommu.page_queue_counts().late_answers, 0),
             Err(AnswerError::NotPending { .. }) => assert_eq!(
-                (code, iommu.page_counts().late_answers),
+                (code, iommu.page_queue_counts().late_answers),
                 (ResponseCode::InvalidRequest, 1)
             ),
             Err(other) => panic!("{other}"),

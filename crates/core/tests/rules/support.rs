@@ -99,7 +99,7 @@ impl World {
 
     /// A container with these groups.
     pub(crate) fn container(&self, groups: &[GroupId]) -> Container {
-        let container = self.iommu.container();
+        let container = self.iommu.create_container();
         for group in groups {
             container.add(*group).expect("the group is free");
         }

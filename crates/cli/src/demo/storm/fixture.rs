@@ -241,7 +241,7 @@ impl Fixture {
         done: impl FnMut() -> bool,
     ) -> Result<(), Failure> {
         let now = || {
-            let counts = self.machine.iommu.page_counts();
+            let counts = self.machine.iommu.page_queue_counts();
             format!(
                 "{} accesses, {} groups, {} wait, {} overflows",
                 self.accesses(),

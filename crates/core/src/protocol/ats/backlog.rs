@@ -123,7 +123,7 @@ impl Backlog {
         {
             pending = self.0.remove(at).join(pending, union);
             position = position.min(at);
-            counts.joined += 1;
+            counts.merged += 1;
         }
         self.0.insert(position, pending);
         if self.0.len() > BACKLOG {
@@ -150,7 +150,7 @@ impl Backlog {
             .extract_if(.., |pending| is_merged(pending))
             .reduce(|all, pending| all.join(pending, (pasid, AlignedRange::ALL)));
         self.0.splice(position..position, joined);
-        counts.joined += (before - self.0.len()) as u64;
+        counts.merged += (before - self.0.len()) as u64;
         counts.widened += 1;
     }
 

@@ -33,7 +33,7 @@ use super::group::{
 use crate::api::pri::{Cookie, PageRequest, PrgIndex, ResponseCode, StopMarker};
 use crate::types::ids::Pasid;
 
-pub use super::counts::PageCounts;
+pub use super::counts::PageQueueCounts;
 
 /// Device, index and PASID of a partial group.
 type PartialKey = (DeviceKey, PrgIndex, Option<Pasid>);
@@ -50,7 +50,7 @@ pub(crate) struct PageRequestQueue<D: PageRequester> {
     /// The queues in which a group waits and none is being resolved, in the order of their turns.
     ready: VecDeque<ResolveKey>,
     next_cookie: Cookie,
-    pub(crate) counts: PageCounts,
+    pub(crate) counts: PageQueueCounts,
 }
 
 impl<D: PageRequester> PageRequestQueue<D> {
@@ -66,7 +66,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
             resolve_queues: FxHashMap::default(),
             ready: VecDeque::new(),
             next_cookie: 0,
-            counts: PageCounts::default(),
+            counts: PageQueueCounts::default(),
         }
     }
 

@@ -194,9 +194,9 @@ impl World {
         self.may_widen &= waiting > 0;
         let outstanding =
             self.started.iter().filter(|invalidation| invalidation.state != State::Ended).count();
-        let InvalidationCounts { joined, widened, .. } = self.queue.counts;
+        let InvalidationCounts { merged, widened, .. } = self.queue.counts;
         assert!(self.may_widen || widened == self.counts.widened);
-        (self.counts.joined, self.counts.widened) = (joined, widened);
+        (self.counts.merged, self.counts.widened) = (merged, widened);
         assert_eq!((self.queue.outstanding(), self.queue.counts), (outstanding, self.counts));
     }
 

@@ -67,7 +67,7 @@ fn invalidations_of_single_pages_wait_in_the_fewest_requests_that_name_exactly_t
         .map(|(_, range)| (range.first() >> 12, range.bits()))
         .collect();
     assert_eq!(ranges, [(0, 15), (8, 13), (10, 12)]);
-    assert_eq!((queue.counts.joined, queue.counts.widened), (8, 0));
+    assert_eq!((queue.counts.merged, queue.counts.widened), (8, 0));
 }
 
 // shows S2

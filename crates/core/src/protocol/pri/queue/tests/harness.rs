@@ -58,7 +58,7 @@ pub(super) struct Harness {
     failed: [bool; DEVICES as usize],
     cookies: u64,
     addresses: u64,
-    counts: PageCounts,
+    counts: PageQueueCounts,
     expected: Vec<Response>,
     /// The number of last requests of groups received, and of those answered or dropped.
     last_requests: (u64, u64),
@@ -84,7 +84,7 @@ impl Harness {
             failed: [false; DEVICES as usize],
             cookies: 0,
             addresses: 0,
-            counts: PageCounts::default(),
+            counts: PageQueueCounts::default(),
             expected: Vec::new(),
             last_requests: (0, 0),
         };
