@@ -17,7 +17,7 @@ use crate::api::event::Event;
 use crate::api::space::{EndReason, ExitWork};
 use crate::quiesce::callback::{self, InCallback};
 use crate::table::{
-    BondKey, DeferredDrops, EndedSpace, ExitState, Iommu, PasidEntry, Phase, State,
+    BondKey, DeferredDrops, Drained, EndedSpace, ExitState, Iommu, PasidEntry, Phase, State,
 };
 use crate::types::ids::{Bdf, PasidTag, SpaceId};
 use crate::types::range::AddrRange;
@@ -68,9 +68,9 @@ impl Teardown {
 }
 
 impl Iommu {
-    /// Has the device models stop issuing, then closes the entries. Returns how many accesses were
-    /// in flight and how many page request groups were answered.
-    pub(super) fn stop_and_close(&self, teardown: &Teardown) -> (usize, usize) {
+    /// Has the device models stop issuing, then closes the entries. Returns what was in
+    /// flight.
+    pub(super) fn stop_and_close(&self, teardown: &Teardown) -> Drained {
         self.ask_to_stop(teardown);
         self.close_all(teardown)
     }
@@ -80,18 +80,16 @@ impl Iommu {
         if !teardown.stops.is_empty() {
             let _inside = InCallback::enter();
             for (ops, tag) in &teardown.stops {
-                // The unbind goes on where a model panics: the closed gates keep its requests out.
+                // The unbind goes on even if a model panics: the closed gates keep its requests out.
                 let _ = catch_unwind(AssertUnwindSafe(|| ops.stop_pasid(*tag)));
             }
         }
     }
 
     /// Closes the entries: no access starts through them, the devices invalidate their
-    /// translations, and the page requests are drained. Returns the same as
-    /// [`stop_and_close`](Self::stop_and_close).
-    pub(super) fn close_all(&self, teardown: &Teardown) -> (usize, usize) {
-        let closed = teardown.entries.iter().map(|entry| self.close_entry(entry));
-        closed.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    /// translations, and the page requests are drained. Returns what was in flight.
+    pub(super) fn close_all(&self, teardown: &Teardown) -> Drained {
+        teardown.entries.iter().map(|entry| self.close_entry(entry)).sum()
     }
 
     /// Unbinds for the owner of the bond, and waits until the bond is gone, unless inside a
@@ -126,7 +124,8 @@ impl Iommu {
         }
         self.unlock(state);
         report.already_ended = !claimed;
-        (report.drained, report.page_groups) = self.stop_and_close(&teardown);
+        let drained = self.stop_and_close(&teardown);
+        (report.drained, report.page_groups) = (drained.accesses, drained.page_groups);
         if !report.deferred {
             self.run_exit(key);
             self.wait_until(|state| state.is_gone(key));
@@ -162,7 +161,7 @@ impl Iommu {
         ExitWork::new(move || queued.into_iter().for_each(|key| self.run_exit(key)))
     }
 
-    /// Runs the bond's exit handler where it is queued. The provider's thread and an unbind that
+    /// Runs the bond's exit handler if it is queued. The provider's thread and an unbind that
     /// would otherwise wait for that thread both call this. One of them takes the handler, under
     /// the control lock.
     fn run_exit(&self, key: BondKey) {

@@ -52,6 +52,9 @@ impl DmaPort {
 impl BusMaster {
     /// Performs a translated request. `is_usable` is called inside the gates that a reset shuts; if
     /// it returns false, nothing is accessed.
+    ///
+    /// The permissions of the bond are not checked here. They were applied to the translation, and
+    /// the IOMMU trusts a device with ATS to keep to them, as hardware does.
     pub(super) fn access_translated(
         &self,
         pasid: Option<Pasid>,

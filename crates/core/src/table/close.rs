@@ -2,6 +2,7 @@
 //! translations, and its page requests are drained. The last of these steps removes the entry from
 //! its PASID table.
 
+use std::iter::Sum;
 use std::sync::Arc;
 
 use super::iommu::Iommu;
@@ -10,21 +11,37 @@ use super::records::PasidEntry;
 use crate::api::ats::AlignedRange;
 use crate::quiesce::Waiter;
 
+/// What was in flight through entries when they were closed.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Drained {
+    /// Accesses and pins, which are waited for.
+    pub(crate) accesses: usize,
+    /// Page request groups, which were answered.
+    pub(crate) page_groups: usize,
+}
+
+impl Sum for Drained {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            accesses: sum.accesses + one.accesses,
+            page_groups: sum.page_groups + one.page_groups,
+        })
+    }
+}
+
 impl Iommu {
     /// Closes an entry: no access enters its gate any more, its device invalidates the translations
     /// of its PASID, and its page requests are drained. Does not wait for accesses through the
     /// gate, pins or the device; each makes a step of the entry when it is over. Spins for accesses
-    /// through cached translations. Returns the number of accesses in flight, pins included, and
-    /// the number of page request groups that were answered. Both are 0 if the entry was closed
-    /// before.
-    pub(crate) fn close_entry(&self, entry: &Arc<PasidEntry>) -> (usize, usize) {
-        let Some(inside) = entry.gate.close() else { return (0, 0) };
+    /// through cached translations. Both numbers are 0 if the entry was closed before.
+    pub(crate) fn close_entry(&self, entry: &Arc<PasidEntry>) -> Drained {
+        let Some(inside) = entry.gate.close() else { return Drained::default() };
         let pinned = entry.await_cached_accesses();
-        let answered = self.flush_entry(entry);
+        let page_groups = self.flush_entry(entry);
         if inside == 0 {
             Arc::clone(entry).step();
         }
-        (inside + pinned, answered)
+        Drained { accesses: inside + pinned, page_groups }
     }
 
     /// Starts the invalidation of the device and drains its page requests, after the entry has been

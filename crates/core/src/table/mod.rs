@@ -42,6 +42,7 @@ mod wakeup;
 
 pub(crate) use bond::{BondKind, ExitState, Phase};
 pub(crate) use bond_key::BondKey;
+pub(crate) use close::Drained;
 pub use device::Device;
 pub(crate) use domain::{Domain, DomainAttachment, Mapping};
 pub(crate) use guard::{GateGuard, Gated, OnDrain, OwnedGateGuard};

@@ -172,8 +172,8 @@ pub(crate) struct PasidEntry {
     pub(crate) features: Features,
     pub(crate) bond: BondKey,
     pub(crate) requester: Arc<Requester>,
-    /// The steps that remain, once the gate has been closed, until the entry is removed:
-    /// [`Self::STEPS`], and one for each pin that was found when it was closed.
+    /// The steps that remain until the entry is removed:
+    /// [`Self::CLOSE_STEPS`], and one for each pin that was found when it was closed.
     remaining_steps: Countdown,
     /// The times of faults through the entry; allocated with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
@@ -181,9 +181,9 @@ pub(crate) struct PasidEntry {
 }
 
 impl PasidEntry {
-    /// The last access leaves the gate; the device completes its invalidation; the page requests
-    /// are drained.
-    const STEPS: u32 = 3;
+    /// The steps of a close: the last access leaves the gate, the device completes its
+    /// invalidation, the page requests are drained.
+    const CLOSE_STEPS: u32 = 3;
 
     /// Makes an entry that is not published.
     pub(super) fn new(
@@ -200,7 +200,7 @@ impl PasidEntry {
             features,
             bond,
             requester: Arc::clone(requester),
-            remaining_steps: Countdown::new(Self::STEPS),
+            remaining_steps: Countdown::new(Self::CLOSE_STEPS),
             times: Mutex::default(),
             iommu: Weak::clone(iommu),
         })
