@@ -35,7 +35,7 @@
 //! ```
 //!
 //! Start at [`Iommu`]. A device model issues transactions through a [`DmaPort`], or an [`AtsPort`]
-//! where it caches translations itself; both are a [`Port`]. A provider implements
+//! if it caches translations itself; both are a [`Port`]. A provider implements
 //! [`AddressSpace`], and a bus implements [`Topology`]. Errors are in [`error`]; messages of ATS
 //! and PRI are in [`ats`] and [`pri`]. `examples/driver.rs` is a larger program.
 #![forbid(unsafe_code)]

@@ -177,7 +177,7 @@ impl Iommu {
     }
 
     /// Closes the gates of mappings that have been removed from their domain. In the result,
-    /// `deferred` is true where accesses through them are in flight.
+    /// `deferred` is true if accesses through them are in flight.
     pub(super) fn begin_unmap(removed: &[Arc<Mapping>]) -> Unmapped {
         let mut unmapped = Unmapped::default();
         for mapping in removed {

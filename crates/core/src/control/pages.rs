@@ -28,13 +28,13 @@ use crate::types::ids::{Bdf, Pasid};
 
 impl Iommu {
     /// Takes one request out of the page request queue and sorts it into its group. Returns false
-    /// where the queue is empty. Does not block.
+    /// if the queue is empty. Does not block.
     pub fn sort_page_request(&self) -> bool {
         let now = self.now();
         self.with_pages(|pages, actions| pages.sort(now, actions))
     }
 
-    /// Takes the next group that can be resolved; `None` where no group waits. Groups whose PASID
+    /// Takes the next group that can be resolved; `None` if no group waits. Groups whose PASID
     /// entry or domain attachment is closed are answered as invalid on the way. Does not block.
     pub fn next_page_request_job(&self) -> Option<PageRequestJob> {
         // A drain takes the lock of the page requests after the target's gate was closed. This
@@ -70,7 +70,7 @@ impl Iommu {
         self.with_pages(|pages, _| pages.counts)
     }
 
-    /// Answers a group. A success becomes an invalid request where the space has ended or the PASID
+    /// Answers a group. A success becomes an invalid request if the space has ended or the PASID
     /// entry has been closed meanwhile. A refusal is logged, unless it `is_logged` already.
     fn answer_group(
         &self,
@@ -109,7 +109,7 @@ impl PageResponder for Inner {
 /// A page request group that is to be resolved. As long as it lives it is inside the gates that an
 /// unbind, a removal or a reset waits for.
 ///
-/// Its drop answers the group as invalid where it has not [run](PageRequestJob::run).
+/// Its drop answers the group as invalid if it has not [run](PageRequestJob::run).
 #[must_use = "run it"]
 pub struct PageRequestJob {
     iommu: Iommu,
@@ -149,7 +149,7 @@ impl PageRequestJob {
         &self.group.requests
     }
 
-    /// Resolves the group and answers it, or hands it to the handler of its owner. Blocks while the
+    /// Resolves the group and answers it, or hands it to its handler. Blocks while the
     /// provider or the handler runs.
     pub fn run(mut self) {
         let _callback = InCallback::enter();
@@ -162,8 +162,8 @@ impl PageRequestJob {
         }
     }
 
-    /// Resolves the group or hands it to the handler of its owner. Returns the response; `None`
-    /// where the handler has the group and answers it.
+    /// Resolves the group or hands it to its handler. Returns the response; `None`
+    /// if the handler has the group and answers it.
     fn resolve(&mut self) -> Option<ResponseCode> {
         if self.in_device.is_none() {
             return Some(ResponseCode::InvalidRequest);
@@ -182,7 +182,7 @@ impl PageRequestJob {
         }
     }
 
-    /// Hands the group to the handler of its owner. Returns the response where the group is not
+    /// Hands the group to its handler. Returns the response if the group is not
     /// pending any more.
     fn hand_out(&self, handler: &dyn PageRequestHandler) -> Option<ResponseCode> {
         let cookie = self.group.cookie;
@@ -313,7 +313,7 @@ impl fmt::Debug for PageRequestJob {
     }
 }
 
-/// Resolves an address of a bound space, where the bond grants the access.
+/// Resolves an address of a bound space, if the bond grants the access.
 fn resolve_bound(entry: &PasidEntry, address: u64, access: Access) -> Result<(), ResolveError> {
     if entry.grants(access) {
         resolve_in_space(&*entry.record.space, address, access)

@@ -192,7 +192,7 @@ impl State {
     }
 
     /// Has the new device join those of `bonds` that are live and that it can join.
-    /// `shares_requester` is true where another device has its requester ID.
+    /// `shares_requester` is true if another device has its requester ID.
     fn join(&mut self, bonds: &[BondKey], shares_requester: bool, new_device: &mut NewDevice) {
         let device = Arc::clone(&new_device.device);
         if let (true, Some(capability)) = (shares_requester, device.spec.capabilities.pasid) {

@@ -18,7 +18,7 @@ pub struct GroupInfo {
 }
 
 impl Iommu {
-    /// Returns the group with its current members; `None` where there is no such group.
+    /// Returns the group with its current members; `None` if there is no such group.
     pub fn group(&self, group: GroupId) -> Option<GroupInfo> {
         let state = self.lock();
         let found = state.groups.get(&group)?;

@@ -38,7 +38,7 @@ impl Device {
             return Err(ResetError::Gone { device: device.bdf() });
         }
         iommu.with_invalidations(device, |queue, _, actions| {
-            // Where transactions are inside, `Reset::is_quiet` reads the gate.
+            // If transactions are inside, `Reset::is_quiet` reads the gate.
             let _inside = device.gate.pause();
             let is_drained = device.services.translated.pause() == 0;
             queue.begin_reset(is_drained, actions);
@@ -60,7 +60,7 @@ impl Device {
     }
 }
 
-/// A function reset that has begun. Its drop ends it. Where resets of the device overlap, the drop
+/// A function reset that has begun. Its drop ends it. If resets of the device overlap, the drop
 /// of the last one lets the device in again.
 #[must_use = "its drop ends the reset"]
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use crate::types::access::Permissions;
 use crate::types::ids::{Pasid, PasidTag};
 
 impl Iommu {
-    /// Answers a translation request of a device. The second value is the owner of the PASID, where
+    /// Answers a translation request of a device. The second value is the owner of the PASID, if
     /// an entry for it was used.
     pub(super) fn translate(
         &self,
@@ -107,7 +107,7 @@ impl Iommu {
     ) -> Result<Translation, TranslationRefusal> {
         match entry.record.space.translate(request.address, request.privileged) {
             Ok(found) => {
-                // Execute permission is granted where the request asked for it, and only together
+                // Execute permission is granted if the request asked for it, and only together
                 // with read permission (Exe: PCIe 6.0, section 10.2.3).
                 let mut granted = entry.granted();
                 if !request.execute || !found.permissions.contains(Permissions::READ) {

@@ -166,10 +166,10 @@ impl Pool {
         while !self.is_stopping() {
             while self.iommu.sort_page_request() {}
             if let Some(job) = self.iommu.next_page_request_job() {
-                // Another group can wait. This wakes an idle worker for it, or the supervisor where
+                // Another group can wait. This wakes an idle worker for it, or the supervisor if
                 // no worker is idle.
                 self.iommu.wake_worker();
-                // Where a provider panics, the drop of the job answers the group. The thread goes
+                // If a provider panics, the drop of the job answers the group. The thread goes
                 // on with the groups of other spaces.
                 if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
                     tracing::error!(

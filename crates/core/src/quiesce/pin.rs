@@ -81,7 +81,7 @@ impl PinSlot {
         self.first.store(range.first(), Ordering::Release);
         self.last.store(range.last(), Ordering::Release);
         self.thread.store(thread.0, Ordering::Release);
-        // Generations count binds, of which there are fewer than 2^48.
+        // Generations count allocations of PASIDs, of which there are fewer than 2^48.
         self.word.store(owner.0 << COUNT_BITS | number & COUNT, Ordering::Release);
     }
 

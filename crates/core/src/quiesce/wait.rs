@@ -53,8 +53,8 @@ pub(crate) trait WaitQueue: Send + Sync {
     fn wait_for(self: Arc<Self>, steps: &Countdown);
 }
 
-/// The wait for invalidations of devices and for pins, such as that of a change of a space. It can be
-/// polled or blocked on.
+/// The wait for invalidations of devices and for pins, such as that of a change of a space. It can
+/// be polled or blocked on.
 pub(crate) struct InvalidationWait {
     steps: Countdown,
     wait_queue: Arc<dyn WaitQueue>,

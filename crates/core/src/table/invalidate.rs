@@ -1,7 +1,8 @@
 //! Invalidations: the IOTLB and the devices invalidate translations that have changed.
 //!
 //! The [`InvalidationQueue`](crate::protocol::ats::invalidation) of a device decides, under its
-//! lock, what an invalidation leads to. Requests are sent, and steps of waiters made, with no lock held.
+//! lock, what an invalidation leads to. Requests are sent, and steps of waiters made, with no lock
+//! held.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::AddrRange;
 
 impl Iommu {
-    /// Sends the requests, and makes the steps of waiters, that a call of the queue left to do. The caller
-    /// holds no lock.
+    /// Sends the requests, and makes the steps of waiters, that a call of the queue left to do. The
+    /// caller holds no lock.
     fn carry_out(&self, device: &Arc<DeviceRecord>, actions: InvalidationActions) {
         for request in actions.send {
             tracing::trace!(

@@ -17,7 +17,8 @@ pub(crate) struct Routing {
     windows: Option<Arc<[PeerWindow]>>,
     /// The windows for translated requests.
     translated: Option<Arc<[PeerWindow]>>,
-    /// The port that blocks translated requests and translation requests (ACS Translation Blocking).
+    /// The port that blocks translated requests and translation requests (ACS Translation
+    /// Blocking).
     pub(crate) translation_blocker: Option<Bdf>,
     reserved: Option<Arc<[AddrRange]>>,
 }

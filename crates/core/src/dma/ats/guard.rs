@@ -15,7 +15,8 @@ use crate::types::ids::Pasid;
 /// before the guard is dropped. A reset of the device makes it unusable, and so does disabling ATS.
 ///
 /// If the system has a clock, a device that keeps a guard longer than
-/// [`invalidation_limit`](crate::IommuConfig::invalidation_limit), in each of the tries, is cut off.
+/// [`invalidation_limit`](crate::IommuConfig::invalidation_limit), in each of the tries, is cut
+/// off.
 #[must_use = "use it; an invalidation waits until it is dropped"]
 pub struct TranslationGuard {
     port: AtsPort,

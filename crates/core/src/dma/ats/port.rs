@@ -89,8 +89,8 @@ impl AtsPort {
         self.master.owner_of(pasid)
     }
 
-    /// Makes a port whose transactions and requests with `tag`'s PASID reach that owner and no later
-    /// one. Once the owner is gone, they are aborted, and counted as
+    /// Makes a port whose transactions and requests with `tag`'s PASID reach that owner and no
+    /// later one. Once the owner is gone, they are aborted, and counted as
     /// [`Iommu::stale_dropped`](crate::Iommu::stale_dropped).
     pub fn for_owner(&self, tag: PasidTag) -> Self {
         Self { master: self.master.for_owner(tag) }
@@ -264,8 +264,8 @@ impl AtsPort {
     }
 
     /// Sends a stop marker: all page requests of the PASID have been sent before it. A model does
-    /// this when it is told to [stop](crate::DeviceOps::stop_pasid). The open groups of the PASID are
-    /// dropped. Nothing is dropped or sent if the PASID has a later owner than the port's.
+    /// this when it is told to [stop](crate::DeviceOps::stop_pasid). The open groups of the PASID
+    /// are dropped. Nothing is dropped or sent if the PASID has a later owner than the port's.
     pub fn send_stop_marker(&self, pasid: Pasid) {
         let marker = {
             let mut endpoint = self.endpoint();
@@ -290,8 +290,8 @@ impl AtsPort {
         now.saturating_sub(since) >= self.master.iommu.config().response_limit
     }
 
-    /// Waits for a change of the device's side. If there is a clock, also [ticks](crate::Iommu::tick)
-    /// from time to time.
+    /// Waits for a change of the device's side. If there is a clock, also
+    /// [ticks](crate::Iommu::tick) from time to time.
     pub(super) fn wait<'a>(
         &'a self,
         endpoint: MutexGuard<'a, Endpoint>,

@@ -20,9 +20,9 @@ use crate::types::range::Segment;
 const MAX_TRIES: u32 = 1000;
 
 impl AtsPort {
-    /// Reads `buf.len()` bytes at `address` by translations, and requests pages if page requests are
-    /// enabled. If ATS is off or `buf` is empty, reads as a [`DmaPort`](crate::DmaPort) does. Blocks
-    /// until the answers come; if there is a clock, for at most
+    /// Reads `buf.len()` bytes at `address` by translations, and requests pages if page requests
+    /// are enabled. If ATS is off or `buf` is empty, reads as a [`DmaPort`](crate::DmaPort) does.
+    /// Blocks until the answers come; if there is a clock, for at most
     /// [`response_limit`](crate::IommuConfig::response_limit) each.
     ///
     /// # Errors
@@ -223,8 +223,8 @@ impl AtsPort {
         self.transfer_untranslated(pasid, &piece, buffer.part(0..len), access).map(|()| len)
     }
 
-    /// Requests the page of `address` and waits for the response. Sets `page_answered` to the time of
-    /// a response of Success.
+    /// Requests the page of `address` and waits for the response. Sets `page_answered` to the time
+    /// of a response of Success.
     fn fault_in(
         &self,
         pasid: Option<Pasid>,
@@ -244,7 +244,8 @@ impl AtsPort {
         }
     }
 
-    /// Requests a page in a group of its own. Waits while the device has no credit or no free index.
+    /// Requests a page in a group of its own. Waits while the device has no credit or no free
+    /// index.
     fn request_one_page(
         &self,
         pasid: Option<Pasid>,

@@ -196,7 +196,7 @@ impl PageRequestInterface {
         Ok(index)
     }
 
-    /// The PASID of a group that is open or not answered; `None` where it has none.
+    /// The PASID of a group that is open or not answered; `None` if it has none.
     pub(crate) fn pasid_of(&self, index: PrgIndex) -> Option<Pasid> {
         self.groups.get(&index).and_then(|group| group.pasid)
     }
