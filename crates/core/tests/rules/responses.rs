@@ -135,7 +135,7 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
 fn a_space_whose_machine_fails_takes_nothing_from_the_devices_other_spaces() {
     let world = World::new();
     let requester = world.requester(1, requesting());
-    let broken: Arc<dyn AddressSpace> = Arc::new(Broken(SpaceId::unique()));
+    let broken = Arc::new(Broken(SpaceId::unique()));
     let bond = world.iommu.bind_device(&requester.device, &broken, Bind::new(())).expect("free");
     let sound = absent();
     let sound_bond = world.bind(&requester.device, &sound);
