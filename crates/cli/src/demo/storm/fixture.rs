@@ -107,7 +107,8 @@ pub(super) struct Memory {
     pub(super) gate: Arc<Gate>,
 }
 
-/// See the module. Opens all gates and ends all threads when it is dropped.
+/// Devices, spaces, bonds and their runners. Opens all gates and ends all threads when it is
+/// dropped.
 pub(super) struct Fixture {
     pub(super) machine: Machine,
     memories: Vec<Memory>,
