@@ -89,7 +89,7 @@ pub mod ats {
 }
 
 /// The page request interface (PCIe 6.0, section 10.4): messages, wire layouts, groups and their
-/// owners, and the latencies of page faults.
+/// handlers, and the latencies of page faults.
 pub mod pri {
     pub use crate::api::pri::*;
     pub use crate::control::{HandlerRegistration, PageRequestJob};

@@ -90,7 +90,7 @@ impl Iommu {
         if is_pending { Ok(()) } else { Err(AnswerError::NotPending { cookie }) }
     }
 
-    /// Returns the handler that the owner of a bond has set for its page requests.
+    /// Returns the handler that a bond has for its page requests.
     fn handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
         self.lock().bond(bond).and_then(|bond| bond.handler.clone())
     }

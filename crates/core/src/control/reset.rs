@@ -38,8 +38,8 @@ impl Device {
             return Err(ResetError::Gone { device: device.bdf() });
         }
         iommu.with_invalidations(device, |queue, _, actions| {
-            // If transactions are inside, `Reset::is_quiet` reads the gate.
-            let _inside = device.gate.pause();
+            // The number of accesses inside is not needed: `Reset::is_quiet` reads the gate.
+            let _accesses = device.gate.pause();
             let is_drained = device.services.translated.pause() == 0;
             queue.begin_reset(is_drained, actions);
             let mut endpoint = device.services.endpoint.lock();

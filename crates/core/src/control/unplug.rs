@@ -101,7 +101,7 @@ impl Iommu {
         self.end_services(device, removal == Removal::Orderly);
         // The last transaction that leaves the gate wakes the thread that waits for it. If no
         // transaction is inside, no thread waits yet, so the result needs no action.
-        let _inside = device.gate.close();
+        let _accesses = device.gate.close();
         device.await_cached_accesses();
         // Before the entries are closed: the last step of a closed entry ends its bond, and no page
         // request group of a bond that is gone may be pending.

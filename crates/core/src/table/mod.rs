@@ -27,8 +27,6 @@ mod invalidate;
 mod iommu;
 mod log;
 mod page_target;
-#[cfg(not(loom))]
-mod page_work;
 mod pages;
 mod pasid;
 mod records;
@@ -39,6 +37,8 @@ mod state;
 mod timeouts;
 #[cfg(not(loom))]
 mod wakeup;
+#[cfg(not(loom))]
+mod worker_wait;
 
 pub(crate) use bond::{BondKind, ExitState, Phase};
 pub(crate) use bond_key::BondKey;

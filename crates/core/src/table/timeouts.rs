@@ -50,7 +50,7 @@ impl Iommu {
             let before = queue.counts.timed_out;
             let is_exhausted = queue.tick(now, actions);
             if is_exhausted {
-                let _inside = device.gate.pause();
+                let _accesses = device.gate.pause();
                 let is_drained = device.services.translated.pause() == 0;
                 queue.cut_off(is_drained, actions);
             }

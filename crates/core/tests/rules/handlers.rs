@@ -1,4 +1,4 @@
-//! Owners of page requests: handlers of bonds and domains, and the queue that one reads in its own
+//! Handlers of page requests: of bonds and of domains, and the queue that one reads in its own
 //! time (section 5, rules F1, F2, U2, U3).
 
 use std::sync::Arc;
