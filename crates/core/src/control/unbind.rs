@@ -92,13 +92,13 @@ impl Iommu {
         teardown.entries.iter().map(|entry| self.close_entry(entry)).sum()
     }
 
-    /// Unbinds for the owner of the bond, and waits until the bond is gone, unless inside a
-    /// callback.
+    /// Unbinds for the [`Bond`](crate::Bond) or the container that has the bond, and waits until the
+    /// bond is gone, unless inside a callback.
     pub(super) fn unbind(&self, key: BondKey) -> UnbindReport {
         self.perform_unbind(key, !callback::inside())
     }
 
-    /// Unbinds for the owner of the bond and does not wait.
+    /// Unbinds as [`unbind`](Self::unbind) does, and does not wait.
     pub(super) fn begin_unbind(&self, key: BondKey) -> UnbindReport {
         self.perform_unbind(key, false)
     }

@@ -149,7 +149,7 @@ impl State {
 
     /// The devices that may cache translations of a space, each with its PASID there. Devices whose
     /// entries are being closed are included.
-    pub(crate) fn ats_users(&mut self, space: SpaceId) -> Vec<(Arc<DeviceRecord>, Pasid)> {
+    pub(crate) fn ats_devices_of(&mut self, space: SpaceId) -> Vec<(Arc<DeviceRecord>, Pasid)> {
         let Some(state) = self.spaces.get(&space) else { return Vec::new() };
         let pasid = state.record.tag.pasid;
         let bonds = state.bonds.iter().filter_map(|key| self.bonds.get(*key));

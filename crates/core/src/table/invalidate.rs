@@ -100,10 +100,11 @@ impl Iommu {
     /// Invalidates a range of a space that has changed, in the IOTLB and in every device that may
     /// cache translations of it.
     pub(crate) fn invalidate_space(&self, space: SpaceId, range: AddrRange) -> Invalidation {
-        let (iotlb, users) = {
+        let (iotlb, devices) = {
             let mut state = self.lock();
-            let any = self.0.ats_devices.load(Ordering::Acquire) > 0;
-            (state.iotlb_of(space), if any { state.ats_users(space) } else { Vec::new() })
+            let has_ats_devices = self.0.ats_devices.load(Ordering::Acquire) > 0;
+            let devices = if has_ats_devices { state.ats_devices_of(space) } else { Vec::new() };
+            (state.iotlb_of(space), devices)
         };
         // The IOTLB before the devices, as VT-d orders IOTLB and device TLB invalidations: a device
         // that has completed its invalidation must not get a stale translation again.
@@ -114,11 +115,11 @@ impl Iommu {
             users: Arc::clone(iotlb.users()),
             range,
         });
-        if users.is_empty() {
+        if devices.is_empty() {
             return Invalidation::new(accesses, pins, None);
         }
         let wait = InvalidationWait::new(self.wait_queue());
-        for (device, pasid) in &users {
+        for (device, pasid) in &devices {
             let range = AlignedRange::covering(range);
             self.start_invalidation(device, Some(*pasid), range, wait.waiter());
         }
