@@ -217,7 +217,7 @@ impl Container {
         let range = AddrRange::new(iova, len).ok_or(UnmapError::NoRange { iova, len })?;
         let removed = self.iommu.lock().containers[&self.id].domain.remove(range);
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
-        Ok(self.iommu.finish_unmap(&removed))
+        Ok(self.iommu.close_mappings_and_wait(&removed))
     }
 
     /// Returns the mapped ranges, ascending.

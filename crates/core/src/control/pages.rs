@@ -169,7 +169,7 @@ impl PageRequestJob {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.group.target {
-            PageTarget::Entry(entry) if entry.refusal().is_some() => {
+            PageTarget::Entry(entry) if entry.abort_reason().is_some() => {
                 self.log_refused(self.group.requests[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }

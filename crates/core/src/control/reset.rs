@@ -46,7 +46,7 @@ impl Device {
             endpoint.is_in_reset = true;
             endpoint.reset();
         });
-        device.await_cached_accesses();
+        device.await_readers_and_count_pins();
         device.services.endpoint_changed.notify_all();
         iommu.with_pages(|pages, actions| pages.forget(device.services.key, false, actions));
         tracing::debug!(device = %device.bdf(), "reset begun");

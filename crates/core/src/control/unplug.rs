@@ -102,7 +102,7 @@ impl Iommu {
         // The last transaction that leaves the gate wakes the thread that waits for it. If no
         // transaction is inside, no thread waits yet, so the result needs no action.
         let _accesses = device.gate.close();
-        device.await_cached_accesses();
+        device.await_readers_and_count_pins();
         // Before the entries are closed: the last step of a closed entry ends its bond, and no page
         // request group of a bond that is gone may be pending.
         self.forget_pages(device);

@@ -69,11 +69,11 @@ struct Pool {
     config: WorkerConfig,
     is_stopping: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Threads that run now.
+    /// The number of threads that run now.
     running: AtomicUsize,
-    /// Groups that have been resolved.
+    /// The number of groups that have been resolved.
     resolved: AtomicU64,
-    /// Signalled, with `threads`, when `is_stopping` has been set.
+    /// Used with the lock of `threads`. Signalled when `is_stopping` has been set.
     stopping: Condvar,
 }
 
@@ -101,7 +101,7 @@ impl Workers {
         workers.supervisor = Some(
             thread::Builder::new()
                 .name("sva-supervisor".to_owned())
-                .spawn(move || pool.supervise())?,
+                .spawn(move || pool.run_supervisor())?,
         );
         Ok(workers)
     }
@@ -137,7 +137,7 @@ impl Pool {
         let pool = Arc::clone(self);
         self.running.fetch_add(1, Ordering::Relaxed);
         let started = thread::Builder::new().name("sva-worker".to_owned()).spawn(move || {
-            pool.work(idle_limit);
+            pool.run_worker(idle_limit);
             pool.running.fetch_sub(1, Ordering::Relaxed);
             // The thread counted as idle until now, so a request that came meanwhile can have woken
             // this thread and no other.
@@ -162,7 +162,7 @@ impl Pool {
     }
 
     /// Sorts and resolves page requests until the pool stops or the idle limit has passed.
-    fn work(&self, idle_limit: Option<Duration>) {
+    fn run_worker(&self, idle_limit: Option<Duration>) {
         while !self.is_stopping() {
             while self.iommu.sort_page_request() {}
             if let Some(job) = self.iommu.next_page_request_job() {
@@ -186,7 +186,7 @@ impl Pool {
     }
 
     /// Starts a thread each time that all threads are busy with slow spaces and a group waits.
-    fn supervise(self: &Arc<Self>) {
+    fn run_supervisor(self: &Arc<Self>) {
         let mut is_exhaustion_logged = false;
         while !self.is_stopping() {
             self.iommu.await_backlog(|| self.is_stopping());

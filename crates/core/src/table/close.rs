@@ -36,7 +36,7 @@ impl Iommu {
     /// through cached translations. Both numbers are 0 if the entry was closed before.
     pub(crate) fn close_entry(&self, entry: &Arc<PasidEntry>) -> Drained {
         let Some(inside) = entry.gate.close() else { return Drained::default() };
-        let pinned = entry.await_cached_accesses();
+        let pinned = entry.await_readers_and_count_pins();
         let page_groups = self.flush_entry(entry);
         if inside == 0 {
             Arc::clone(entry).step();

@@ -70,7 +70,7 @@ impl PasidEntry {
     ) -> Result<GateGuard<'a>, FaultReason> {
         let guard = GateGuard::enter(&self.gate, iommu, OnDrain::StepEntry(self));
         let guard = guard.ok_or(FaultReason::NotBound)?;
-        self.refusal().map_or(Ok(guard), Err)
+        self.abort_reason().map_or(Ok(guard), Err)
     }
 }
 

@@ -43,6 +43,7 @@ pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub struct Iommu(pub(super) Arc<Inner>);
 
+/// The state that all clones of an [`Iommu`] share.
 pub(crate) struct Inner {
     topology: Arc<dyn Topology>,
     config: IommuConfig,

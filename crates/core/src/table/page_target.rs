@@ -63,7 +63,9 @@ impl PageRequestTarget for PageTarget {
     fn accepts_page_requests(&self) -> bool {
         match self {
             Self::Entry(entry) => {
-                !entry.gate.is_closed() && entry.refusal().is_none() && entry.features.page_faults
+                !entry.gate.is_closed()
+                    && entry.abort_reason().is_none()
+                    && entry.features.page_faults
             }
             Self::Domain(attachment) => !attachment.gate.is_closed(),
         }

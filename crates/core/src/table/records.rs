@@ -89,14 +89,14 @@ impl DeviceRecord {
     }
 
     /// Waits for the accesses through cached translations. The caller has shut the gate, which
-    /// keeps new ones out. Pins are not waited for here: each counts as an access inside the gate
-    /// from now on.
-    pub(crate) fn await_cached_accesses(self: &Arc<Self>) {
+    /// keeps new ones out. Pins are not waited for here: each is counted as an access inside the
+    /// gate.
+    pub(crate) fn await_readers_and_count_pins(self: &Arc<Self>) {
         GracePeriod::of_device(&self.readers).wait();
         self.pins.add_waiters(
             |_| true,
             || {
-                self.gate.add();
+                self.gate.enter_unchecked();
                 let this: WeakWaiter = Arc::downgrade(self) as _;
                 this
             },
@@ -208,7 +208,7 @@ impl PasidEntry {
 
     /// The fault of an access through the entry; `None` if the entry serves accesses now. Only a
     /// result that is obtained inside the gate stays true, until the gate is left.
-    pub(crate) fn refusal(&self) -> Option<FaultReason> {
+    pub(crate) fn abort_reason(&self) -> Option<FaultReason> {
         if !self.is_published.load(Ordering::Acquire) {
             Some(FaultReason::NotBound)
         } else if self.record.has_ended() {
@@ -237,9 +237,9 @@ impl PasidEntry {
     }
 
     /// Waits for the accesses through cached translations of the space. The caller has closed the
-    /// gate, which keeps new ones out. Pins are not waited for here: each pin through this entry
-    /// adds a step. Returns the number of those pins.
-    pub(crate) fn await_cached_accesses(self: &Arc<Self>) -> usize {
+    /// gate, which keeps new ones out. Pins are not waited for here: each pin through this entry is
+    /// counted as a step. Returns the number of those pins.
+    pub(crate) fn await_readers_and_count_pins(self: &Arc<Self>) -> usize {
         let Some(iotlb) = &self.record.iotlb else { return 0 };
         GracePeriod::of_space(iotlb.users(), None).wait();
         iotlb.users().pins.add_waiters(

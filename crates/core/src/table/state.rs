@@ -34,6 +34,7 @@ pub(crate) struct SpaceState {
     pub(super) watch: WatchToken,
 }
 
+/// A group: its members, its own domain and its bonds.
 pub(crate) struct GroupState {
     pub(crate) id: GroupId,
     key: GroupKey,
@@ -62,6 +63,7 @@ pub(crate) struct ContainerBond {
     pub(crate) data: Arc<dyn AnyData>,
 }
 
+/// A container: its domain, its groups and its bonds.
 #[derive(Default)]
 pub(crate) struct ContainerState {
     pub(crate) domain: Arc<Domain>,
@@ -103,6 +105,7 @@ pub(crate) struct DeferredDrops {
     pub(crate) container_bonds: Vec<ContainerBond>,
 }
 
+/// All state that the control lock covers.
 pub(crate) struct State {
     pub(crate) devices: FxHashMap<Bdf, Arc<DeviceRecord>>,
     pub(crate) requesters: FxHashMap<RequesterId, Arc<Requester>>,

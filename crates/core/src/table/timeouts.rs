@@ -63,7 +63,7 @@ impl Iommu {
             self.log(Event::InvalidationsOverdue { device: device.bdf(), invalidations: overdue });
         }
         if is_cut_off {
-            device.await_cached_accesses();
+            device.await_readers_and_count_pins();
             tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
             self.log(Event::CutOff { device: device.bdf() });
         }
