@@ -21,7 +21,7 @@ impl DmaPort {
     /// [`TranslationGuard`](crate::ats::TranslationGuard), which invalidations wait for.
     ///
     /// # Errors
-    /// See [`DmaError`]; nothing was read. ATS is off, the device is blocked, a port on the path
+    /// See [`DmaError`]; nothing was read. ATS is off, the device is halted, a port on the path
     /// blocks translated requests, the PASID is not bound, or the frame is not a frame of the
     /// space.
     pub fn read_translated(
