@@ -91,8 +91,8 @@ impl Iommu {
     }
 
     /// Returns the handler that a bond has for its page requests.
-    fn handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
-        self.lock().bond(bond).and_then(|bond| bond.handler.clone())
+    fn page_handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
+        self.lock().bond(bond).and_then(|bond| bond.page_handler.clone())
     }
 }
 
@@ -173,7 +173,7 @@ impl PageRequestJob {
                 self.log_refused(self.group.requests[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
-            PageTarget::Entry(entry) => self.iommu.handler_of(entry.bond),
+            PageTarget::Entry(entry) => self.iommu.page_handler_of(entry.bond),
             PageTarget::Domain(attachment) => attachment.domain.handler(),
         };
         match handler {
