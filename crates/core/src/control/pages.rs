@@ -21,7 +21,7 @@ use crate::protocol::pri::queue::PageQueueCounts;
 use crate::quiesce::callback::InCallback;
 use crate::table::{
     BondKey, Domain, GateGuard, Gated, Inner, Iommu, OnDrain, OwnedGateGuard, PageTarget,
-    PasidEntry, ReadyPages,
+    PasidEntry, ReadyPageGroup,
 };
 use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid};
@@ -113,7 +113,7 @@ impl PageResponder for Inner {
 #[must_use = "run it"]
 pub struct PageRequestJob {
     iommu: Iommu,
-    group: ReadyPages,
+    group: ReadyPageGroup,
     /// Inside the gate of the target; taken by the drop.
     in_target: Option<OwnedGateGuard>,
     /// Inside the gate of the device. `None` if the device is removed or halted: the group is
@@ -133,7 +133,7 @@ enum ResolveError {
 
 impl PageRequestJob {
     /// Makes the job of a group whose target's gate has been entered.
-    fn new(iommu: Iommu, group: ReadyPages, in_target: OwnedGateGuard) -> Self {
+    fn new(iommu: Iommu, group: ReadyPageGroup, in_target: OwnedGateGuard) -> Self {
         let in_device = OwnedGateGuard::enter(&iommu, Gated::Device(Arc::clone(&group.device)));
         let in_target = Some(in_target);
         Self { iommu, group, in_target, in_device, is_logged: false, is_answered: false }

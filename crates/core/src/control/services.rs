@@ -31,7 +31,8 @@ impl Iommu {
             answered = self.drain_pages(device, PageDrain::All);
         }
         self.with_invalidations(device, |queue, _, actions| {
-            let is_drained = device.services.translated.close().is_none_or(|inside| inside == 0);
+            let is_drained =
+                device.services.translated_gate.close().is_none_or(|inside| inside == 0);
             queue.remove(is_drained, actions);
             self.complete_translated_drain(device, queue, actions);
             let mut endpoint = device.services.endpoint.lock();
@@ -97,7 +98,7 @@ impl Device {
             if device.services.endpoint.lock().interface.is_enabled() {
                 return Err(ServiceError::PriOn { device: bdf });
             }
-            let is_drained = device.services.translated.pause() == 0;
+            let is_drained = device.services.translated_gate.pause() == 0;
             queue.disable(is_drained, actions);
             // This also forgets the outstanding translation requests: a completion that arrives
             // later is not cached.

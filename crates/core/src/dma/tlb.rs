@@ -59,7 +59,8 @@ struct Tag {
     /// The [`AccessMask`] of the translation.
     #[bits(8)]
     permitted: u8,
-    /// The epoch of the PASID entry in which the translation was found.
+    /// The epoch of the PASID entry in which the translation was found. It also stands for the
+    /// PASID: no two PASID entries of a port have the same epoch.
     #[bits(56)]
     epoch: u64,
 }

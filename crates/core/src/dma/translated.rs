@@ -69,7 +69,7 @@ impl BusMaster {
             return abort(self.device.shut_reason());
         };
         let (gate, on_drain) =
-            (&self.device.services.translated, OnDrain::CompleteTranslatedDrain(&self.device));
+            (&self.device.services.translated_gate, OnDrain::CompleteTranslatedDrain(&self.device));
         let Some(_translated) = GateGuard::enter(gate, &self.iommu, on_drain) else {
             return abort(FaultReason::TranslatedRefused);
         };
