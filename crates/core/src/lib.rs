@@ -35,7 +35,7 @@
 //! ```
 //!
 //! Start at [`Iommu`]. A device model issues transactions through a [`DmaPort`], or an [`AtsPort`]
-//! where it caches translations itself; both are a [`Port`]. A provider implements
+//! if it caches translations itself; both are a [`Port`]. A provider implements
 //! [`AddressSpace`], and a bus implements [`Topology`]. Errors are in [`error`]; messages of ATS
 //! and PRI are in [`ats`] and [`pri`]. `examples/driver.rs` is a larger program.
 #![forbid(unsafe_code)]
@@ -89,14 +89,14 @@ pub mod ats {
 }
 
 /// The page request interface (PCIe 6.0, section 10.4): messages, wire layouts, groups and their
-/// owners, and the latencies of page faults.
+/// handlers, and the latencies of page faults.
 pub mod pri {
     pub use crate::api::pri::*;
     pub use crate::control::{HandlerRegistration, PageRequestJob};
     #[cfg(not(loom))]
     pub use crate::control::{WorkerConfig, Workers};
     pub use crate::protocol::pri::interface::{GroupOutcome, InterfaceCounts, PageRequestError};
-    pub use crate::protocol::pri::queue::PageCounts;
+    pub use crate::protocol::pri::queue::PageQueueCounts;
 }
 
 /// Bonds, the values that their handlers get, and unbinds in progress.

@@ -665,7 +665,7 @@ fn a_device_whose_path_stops_translated_requests_says_so_where_it_has_ats() {
             .lines()
             .filter(|line| line.ends_with("ATS: 0000:00:01.0 stops translated requests"))
             .count();
-        (lines, fabric.translation_blocked(at("03:00.0")))
+        (lines, fabric.translation_blocker(at("03:00.0")))
     };
     assert_eq!(told(true, r#"["TB"]"#), (1, Some(at("00:01.0"))));
     assert_eq!(told(false, r#"["TB"]"#), (0, Some(at("00:01.0"))));

@@ -118,7 +118,7 @@ fn a_removed_function_reaches_nothing_and_nothing_reaches_it() {
     }
     assert_eq!(fabric.path_defect(memory), Some(PathDefect::NoRequestRedirect(memory)));
     assert_eq!(
-        (fabric.translated_windows(memory), fabric.translation_blocked(memory)),
+        (fabric.translated_windows(memory), fabric.translation_blocker(memory)),
         (fabric.windows(memory), Some(memory))
     );
     assert_eq!(fabric.group(memory), fabric.group(mover), "where it sat, it still counts");

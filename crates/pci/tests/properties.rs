@@ -52,7 +52,7 @@ fn ways(
     (
         fabric.windows(device),
         fabric.translated_windows(device),
-        fabric.translation_blocked(device),
+        fabric.translation_blocker(device),
         fabric.path_defect(device),
     )
 }

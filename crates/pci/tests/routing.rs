@@ -124,7 +124,7 @@ fn translated_requests_reach_a_peer_that_the_others_are_redirected_from_where_di
         .collect();
     assert_eq!(caught, [(B_BAR, b, true), (B_BAR + 4096, at("02:01.0"), false)]);
     fabric.set_acs(at("02:00.0"), AcsBits::RR | AcsBits::UF).expect("the port has ACS");
-    assert_eq!((fabric.translated_windows(a), fabric.translation_blocked(a)), (vec![], None));
+    assert_eq!((fabric.translated_windows(a), fabric.translation_blocker(a)), (vec![], None));
 }
 
 // shows B7
@@ -133,7 +133,7 @@ fn a_port_that_blocks_translation_stops_what_no_peer_below_it_took() {
     let fabric = switch(Some(AcsBits::ISOLATION | AcsBits::DT));
     let (a, b, root) = (at("03:00.0"), at("04:00.0"), at("00:01.0"));
     fabric.set_acs(root, AcsBits::ISOLATION | AcsBits::TB).expect("the port has ACS");
-    assert_eq!(fabric.translation_blocked(a), Some(root));
+    assert_eq!(fabric.translation_blocker(a), Some(root));
     assert_eq!(fabric.route_translated(a, B_BAR), Route::Peer { bdf: b, bar: 0 });
     assert_eq!(fabric.route_translated(a, 0x1000), Route::Blocked { port: root });
     assert_eq!(fabric.route(a, 0x1000), Route::Upstream);
@@ -141,7 +141,7 @@ fn a_port_that_blocks_translation_stops_what_no_peer_below_it_took() {
     let (own, before) = (at("02:00.0"), fabric.version().now());
     fabric.set_acs(own, AcsBits::ISOLATION | AcsBits::DT | AcsBits::TB).expect("the port has ACS");
     assert_ne!(fabric.version().now(), before);
-    assert_eq!((fabric.translation_blocked(a), fabric.translated_windows(a)), (Some(own), vec![]));
+    assert_eq!((fabric.translation_blocker(a), fabric.translated_windows(a)), (Some(own), vec![]));
     assert_eq!(
         [A_BAR, B_BAR, 0x1000].map(|address| fabric.route_translated(a, address)),
         [Route::Blocked { port: own }; 3]
@@ -270,7 +270,7 @@ fn devices_behind_a_pci_bridge_share_its_requester_id_and_reach_each_other() {
     assert_eq!(fabric.path_defect(a), Some(PathDefect::NoRequestRedirect(at("01:00.0"))));
     // Nothing on that bus could tell a translated address from another.
     assert_eq!(
-        (fabric.translation_blocked(a), fabric.translated_windows(a)),
+        (fabric.translation_blocker(a), fabric.translated_windows(a)),
         (Some(at("01:00.0")), vec![])
     );
     assert_eq!(fabric.route_translated(a, A_BAR + 4096), Route::Blocked { port: at("01:00.0") });

@@ -83,7 +83,7 @@ impl System {
                 Blow::Removed(removal) => {
                     drop(iommu.begin_remove(&device, removal).expect("it is there"))
                 }
-                Blow::Reset => device.begin_reset().expect("it is there").done(),
+                Blow::Reset => device.begin_reset().expect("it is there").end(),
                 Blow::Unbound => {
                     let bond = bond.lock().take();
                     drop(bond.map(Bond::begin_unbind));

@@ -46,7 +46,7 @@ struct Script {
     defects: BTreeMap<Bdf, PathDefect>,
     windows: BTreeMap<Bdf, Vec<PeerWindow>>,
     translated_windows: BTreeMap<Bdf, Vec<PeerWindow>>,
-    translation_blocked: BTreeMap<Bdf, Bdf>,
+    translation_blocker: BTreeMap<Bdf, Bdf>,
     reserved: BTreeMap<Bdf, Vec<AddrRange>>,
     aborting: BTreeSet<Bdf>,
     peer_memory: BTreeMap<(Bdf, u64), u8>,
@@ -118,8 +118,8 @@ impl FlatTopology {
     /// Has `port` stop `device`'s translated requests, or nobody.
     pub fn block_translation(&self, device: Bdf, port: Option<Bdf>) -> &Self {
         self.change(|script| match port {
-            Some(port) => script.translation_blocked.insert(device, port),
-            None => script.translation_blocked.remove(&device),
+            Some(port) => script.translation_blocker.insert(device, port),
+            None => script.translation_blocker.remove(&device),
         })
     }
 
@@ -204,8 +204,8 @@ impl Topology for FlatTopology {
         self.ask(|script| script.windows.get(&device).cloned().unwrap_or_default())
     }
 
-    fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
-        self.ask(|script| script.translation_blocked.get(&device).copied())
+    fn translation_blocker(&self, device: Bdf) -> Option<Bdf> {
+        self.ask(|script| script.translation_blocker.get(&device).copied())
     }
 
     fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
@@ -327,7 +327,7 @@ mod tests {
         topology.translated_windows(bdf(1), None);
         assert_eq!(translated(bdf(1)), []);
         topology.block_translation(bdf(1), Some(bdf(30)));
-        let blocked = |device| topology.translation_blocked(device);
+        let blocked = |device| topology.translation_blocker(device);
         assert_eq!((blocked(bdf(1)), blocked(bdf(2))), (Some(bdf(30)), None));
         topology.block_translation(bdf(1), None);
         assert_eq!(blocked(bdf(1)), None);

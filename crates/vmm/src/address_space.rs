@@ -35,23 +35,23 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Provider<M>
     }
 
     fn ended(&self) -> Option<EndReason> {
-        self.life.lock().ended
+        self.watch.lock().ended
     }
 
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        let mut life = self.life.lock();
-        if let Some(reason) = life.ended {
+        let mut watch = self.watch.lock();
+        if let Some(reason) = watch.ended {
             return Err(SpaceEnded(reason));
         }
-        let token = life.next_token;
-        life.next_token += 1;
-        life.watchers.insert(token, watcher);
+        let token = watch.next_token;
+        watch.next_token += 1;
+        watch.watchers.insert(token, watcher);
         Ok(WatchToken(token))
     }
 
     fn unwatch(&self, token: WatchToken) {
         // The drop of the watcher is foreign code: not under the lock.
-        let watcher = self.life.lock().watchers.remove(&token.0);
+        let watcher = self.watch.lock().watchers.remove(&token.0);
         drop(watcher);
     }
 
@@ -67,7 +67,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> AddressSpace for Provider<M>
 
     fn translate(&self, address: u64, privileged: bool) -> Result<Translation, StopCause> {
         let extent = self.extent_at(address, privileged)?;
-        // A frame is as aligned as its address where their difference is a multiple of the size.
+        // A frame is as aligned as its address if their difference is a multiple of the size.
         let difference = extent.frame.0.wrapping_sub(extent.range.first());
         let largest = MAX_TRANSLATION_BITS.min(difference.trailing_zeros()) as u8;
         let around = |bits: u8| {

@@ -1,7 +1,8 @@
-//! For virtual machine monitors: a guest's memory as an [`AddressSpace`](sva_core::AddressSpace),
-//! and the IOMMU for device models that are written against vm-memory (rust-vmm).
+//! For virtual machine monitors (VMMs): a guest's memory as an
+//! [`AddressSpace`](sva_core::AddressSpace), and the IOMMU for device models that are written
+//! against vm-memory (rust-vmm).
 //!
-//! A monitor gives its page walk to [`GuestSpace`] as a closure, binds its devices to that space,
+//! A VMM gives its page walk to [`GuestSpace`] as a closure, binds its devices to that space,
 //! and tells it of changes. Then
 //!
 //! - a device model of its own uses a [`DmaPort`](sva_core::DmaPort);

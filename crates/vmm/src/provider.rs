@@ -1,4 +1,4 @@
-//! The provider: guest memory behind a translation of the monitor's.
+//! The provider: guest memory behind a translation that the VMM gives.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,20 +15,20 @@ use sva_sync::{Mutex, RwLock};
 use vm_memory::bitmap::MS;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
-/// How often a page is brought in for one access before the access faults.
+/// How often a page is resolved for one access before the access faults.
 const MAX_RESOLVES: u32 = 1000;
 
 /// Translates an address, with or without privilege. Frames are guest physical addresses.
 pub(crate) type Translate = dyn Fn(u64, bool) -> Result<Extent, StopCause> + Send + Sync;
-/// Brings the page of an address in.
+/// Resolves the page of an address.
 pub(crate) type Resolve = dyn Fn(u64, Access) -> Result<(), StopCause> + Send + Sync;
 /// Guest memory as a slice without a dirty bitmap; `None` where there is a bitmap to be marked.
 pub(crate) type Slice<M> = for<'a> fn(&'a M, GuestAddress, usize) -> Option<VolatileSlice<'a>>;
 
 /// The provider behind a [`GuestSpace`](crate::GuestSpace).
 ///
-/// Locks: `life` and `changes` are never held together. `changes` is held for reading while bytes
-/// are copied; nothing foreign is called under it but the guest memory's own slices. The monitor's
+/// Locks: `watch` and `changes` are never held together. `changes` is held for reading while bytes
+/// are copied; nothing foreign is called under it but the guest memory's own slices. The VMM's
 /// closures and the watchers run with no lock held.
 pub(crate) struct Provider<M> {
     pub(crate) id: SpaceId,
@@ -43,11 +43,12 @@ pub(crate) struct Provider<M> {
     pub(crate) changes: RwLock<u64>,
     /// No access by address begins any more. Written while `changes` is held for writing.
     pub(crate) has_ended: AtomicBool,
-    pub(crate) life: Mutex<Life>,
+    pub(crate) watch: Mutex<WatchState>,
 }
 
+/// The watchers of the space, or why it has ended.
 #[derive(Default)]
-pub(crate) struct Life {
+pub(crate) struct WatchState {
     pub(crate) ended: Option<EndReason>,
     pub(crate) next_token: u64,
     pub(crate) watchers: BTreeMap<u64, Arc<dyn SpaceWatcher>>,
@@ -76,7 +77,7 @@ impl<M: GuestMemoryBackend + Send + Sync> Provider<M> {
         Some(Extent { range, frame: Frame(at - before), ..extent })
     }
 
-    /// An extent that permits the access. Has the page brought in where the access may wait for it.
+    /// An extent that permits the access. Has the page resolved if the access may wait for it.
     pub(crate) fn permitted_extent(
         &self,
         address: u64,
@@ -103,7 +104,7 @@ impl<M: GuestMemoryBackend + Send + Sync> Provider<M> {
     /// is made under the lock if the count is still the same; else all is done again. So an
     /// invalidation, which counts under the lock for writing, waits for the copies that are being
     /// made, and later ones use the new translation. Rejected: to hold the lock while the closure
-    /// runs. A monitor that invalidates under a lock of its page walk would deadlock.
+    /// runs. A VMM that invalidates under a lock of its page walk would deadlock.
     fn copy_prefix(
         &self,
         range: AddrRange,

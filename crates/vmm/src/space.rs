@@ -1,4 +1,4 @@
-//! The monitor's handle of a guest's address space.
+//! The VMM's handle of a guest's address space.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 use crate::device::{DeviceIommu, DeviceMemory};
 use crate::provider::{Provider, Slice};
 
-/// The monitor's handle of an address space whose addresses are translated to a guest's memory.
+/// The VMM's handle of an address space whose addresses are translated to a guest's memory.
 /// Dropping it ends the space.
 ///
 /// Frames are guest physical addresses. Requests with translated addresses (ATS) reach all of the
@@ -24,7 +24,7 @@ use crate::provider::{Provider, Slice};
 /// hardware.
 ///
 /// The memory map is the one that the space was made with. For memory that comes and goes, a
-/// monitor reserves what may be plugged when it makes the map, gives a [`GuestMemoryBackend`] of
+/// VMM reserves what may be plugged when it makes the map, gives a [`GuestMemoryBackend`] of
 /// its own, or makes another space over the new map and binds to that.
 pub struct GuestSpace<M: GuestMemoryBackend + Send + Sync + 'static> {
     provider: Arc<Provider<M>>,
@@ -95,7 +95,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
             resolve: None,
             changes: RwLock::new(0),
             has_ended: AtomicBool::new(false),
-            life: Mutex::default(),
+            watch: Mutex::default(),
         };
         Self { provider: Arc::new(provider) }
     }
@@ -140,7 +140,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
         DeviceIommu::new(device.clone(), pasid, self.provider.id)
     }
 
-    /// Invalidates the translations of these ranges. The monitor calls this when its `translate`
+    /// Invalidates the translations of these ranges. The VMM calls this when its `translate`
     /// already answers the new state, wherever that permits less than before or leads elsewhere.
     /// When it returns, no access through the old translation is in flight or will start. All
     /// ranges share one barrier.
@@ -159,7 +159,7 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
     pub fn begin_invalidate(&self, ranges: impl IntoIterator<Item = AddrRange>) -> Invalidation {
         *self.provider.changes.write() += 1;
         // A watcher that comes from here on translates by the new state.
-        let watchers: Vec<_> = self.provider.life.lock().watchers.values().cloned().collect();
+        let watchers: Vec<_> = self.provider.watch.lock().watchers.values().cloned().collect();
         let invalidations =
             |range| watchers.iter().map(move |watcher| watcher.invalidate(self.provider.id, range));
         ranges
@@ -173,12 +173,12 @@ impl<M: GuestMemoryBackend + Send + Sync + 'static> GuestSpace<M> {
     /// made. A second call does nothing.
     pub fn end(&self, reason: EndReason) {
         let watchers = {
-            let mut life = self.provider.life.lock();
-            if life.ended.is_some() {
+            let mut watch = self.provider.watch.lock();
+            if watch.ended.is_some() {
                 return;
             }
-            life.ended = Some(reason);
-            std::mem::take(&mut life.watchers)
+            watch.ended = Some(reason);
+            std::mem::take(&mut watch.watchers)
         };
         {
             let mut changes = self.provider.changes.write();

@@ -25,7 +25,7 @@ pub(super) fn run(quick: bool, rows: &mut Rows) -> Result<(), Box<dyn Error>> {
     let device = requesting_device(&iommu, 0, 32, None)?;
     let space = sva_host::attach(target.pid())?;
     let bond = iommu.bind_device(&device, &space, Bind::new(()))?;
-    let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).most(1))?;
+    let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).max_threads(1))?;
     let port = device.ats_port();
     let (mut access, mut bare) = (Histogram::default(), Histogram::default());
     let (times, per_time) = if quick { (1, 4) } else { (4, PAGES / (2 * BATCH)) };

@@ -51,7 +51,7 @@ fn with_a_worker(
     let space = absent_space(1);
     let bond = iommu.bind_device(&device, &space.handle(), Bind::new(()))?;
     run_on(workers)?;
-    let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).most(1))?;
+    let _workers = Workers::start(&iommu, WorkerConfig::default().threads(1).max_threads(1))?;
     let (echo, mut handed_over) = (Echo::start(), Histogram::default());
     run_on(own)?;
     let port = device.ats_port();

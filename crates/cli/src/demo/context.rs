@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::interrupt::Interrupts;
 use crate::output::Output;
 
-/// See the module.
+/// What a chapter works with.
 pub(super) struct Context {
     /// The chapter's name.
     pub(super) chapter: &'static str,

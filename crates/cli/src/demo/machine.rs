@@ -9,7 +9,7 @@ use sva_pci::Fabric;
 
 use super::failure::Failure;
 
-/// See the module.
+/// A fabric, an IOMMU on it, and its devices.
 pub(crate) struct Machine {
     /// The bus.
     pub(crate) fabric: Arc<Fabric>,

@@ -97,17 +97,17 @@ impl<T: Send + Sync + 'static> Bind<T> {
         self
     }
 
-    pub(crate) fn take_pages(&mut self) -> Option<Arc<dyn PageRequestHandler>> {
+    pub(crate) fn take_page_handler(&mut self) -> Option<Arc<dyn PageRequestHandler>> {
         self.on_pages.take()
     }
 
-    pub(crate) fn take_exit(&mut self) -> Option<ExitHandler> {
+    pub(crate) fn take_exit_handler(&mut self) -> Option<ExitHandler> {
         let handler = self.on_exit.take()?;
         let data = Arc::clone(&self.data);
         Some(Box::new(move |end| handler(end, &data)))
     }
 
-    pub(crate) fn take_isolation(&mut self) -> Option<IsolationHandler> {
+    pub(crate) fn take_isolation_handler(&mut self) -> Option<IsolationHandler> {
         let handler = self.on_isolation.take()?;
         let data = Arc::clone(&self.data);
         Some(Arc::new(move |change| handler(change, &data)))
@@ -116,11 +116,11 @@ impl<T: Send + Sync + 'static> Bind<T> {
 
 /// drvdata that a container compares when a space is bound to it a second time.
 pub(crate) trait AnyData: Any + Send + Sync {
-    fn same(&self, other: &dyn AnyData) -> bool;
+    fn is_equal(&self, other: &dyn AnyData) -> bool;
 }
 
 impl<T: PartialEq + Send + Sync + 'static> AnyData for T {
-    fn same(&self, other: &dyn AnyData) -> bool {
+    fn is_equal(&self, other: &dyn AnyData) -> bool {
         (other as &dyn Any).downcast_ref::<T>().is_some_and(|other| self == other)
     }
 }

@@ -103,7 +103,7 @@ pub enum Event {
         device: Bdf,
         /// The call that failed.
         call: &'static str,
-        /// The operating system's error number, where there is one.
+        /// The operating system's error number, if there is one.
         errno: Option<i32>,
     },
 }

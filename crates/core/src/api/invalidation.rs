@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sva_sync::{Mutex, this_thread};
 
-use crate::quiesce::{Change, GracePeriod, InvalidationHost, PinnedRange, SpaceUsers};
+use crate::quiesce::{GracePeriod, InvalidationWait, PinnedRange, SpaceUsers, WaitQueue};
 use crate::types::range::AddrRange;
 
 /// An invalidation in progress, as
@@ -27,12 +27,12 @@ struct LongLived {
     /// pin a range, so an earlier search could miss a pin.
     unsearched: Vec<PinSearch>,
     /// The waits for devices and for pins.
-    changes: Vec<Arc<Change>>,
+    waits: Vec<Arc<InvalidationWait>>,
 }
 
 /// A range that a pin may hold.
 pub(crate) struct PinSearch {
-    pub(crate) host: Arc<dyn InvalidationHost>,
+    pub(crate) wait_queue: Arc<dyn WaitQueue>,
     pub(crate) users: Arc<SpaceUsers>,
     pub(crate) range: AddrRange,
 }
@@ -46,12 +46,12 @@ impl Invalidation {
     pub(crate) fn new(
         accesses: GracePeriod,
         pins: Option<PinSearch>,
-        devices: Option<Arc<Change>>,
+        devices: Option<Arc<InvalidationWait>>,
     ) -> Self {
         let long_lived = (pins.is_some() || devices.is_some()).then(|| {
             Box::new(Mutex::new(LongLived {
                 unsearched: pins.into_iter().collect(),
-                changes: devices.into_iter().collect(),
+                waits: devices.into_iter().collect(),
             }))
         });
         Self { accesses, long_lived }
@@ -89,33 +89,33 @@ impl Invalidation {
         let Some(uses) = self.long_lived else { return };
         let mut uses = uses.into_inner();
         uses.search_pins();
-        uses.changes.iter().for_each(|change| change.wait());
+        uses.waits.iter().for_each(|wait| wait.wait());
     }
 }
 
 impl LongLived {
     fn extend(&mut self, more: Self) {
         self.unsearched.extend(more.unsearched);
-        self.changes.extend(more.changes);
+        self.waits.extend(more.waits);
     }
 
     fn are_over(&self) -> bool {
-        self.changes.iter().all(|change| change.is_over())
+        self.waits.iter().all(|wait| wait.is_over())
     }
 
     /// Adds a wait for each pin of the ranges. The accesses by which ranges were pinned are over.
     /// Pins of the calling thread are left out: a wait for them would never end.
     fn search_pins(&mut self) {
-        for PinSearch { host, users, range } in self.unsearched.drain(..) {
-            let change = Change::new(host);
+        for PinSearch { wait_queue, users, range } in self.unsearched.drain(..) {
+            let wait = InvalidationWait::new(wait_queue);
             let is_meant = |pinned: &PinnedRange| {
                 pinned.is_of(users.owner())
                     && pinned.range.overlaps(range)
                     && pinned.thread != this_thread()
             };
-            users.pins.add_waiters(is_meant, || change.waiter());
-            if change.seal() {
-                self.changes.push(change);
+            users.pins.add_waiters(is_meant, || wait.waiter());
+            if wait.seal() {
+                self.waits.push(wait);
             }
         }
     }

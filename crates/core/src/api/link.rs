@@ -69,7 +69,7 @@ impl Link for DirectLink {
 }
 
 /// The receiver of the messages of one device; see [`LinkEnds`].
-pub(crate) trait MessageEndpoint: Send + Sync {
+pub(crate) trait MessageReceiver: Send + Sync {
     /// Handles a message of the device at the IOMMU.
     fn upstream(&self, message: ToIommu);
 
@@ -84,12 +84,12 @@ pub(crate) trait MessageEndpoint: Send + Sync {
 #[derive(Clone)]
 pub struct LinkEnds {
     device: Bdf,
-    endpoint: Arc<dyn MessageEndpoint>,
+    receiver: Arc<dyn MessageReceiver>,
 }
 
 impl LinkEnds {
-    pub(crate) fn new(device: Bdf, endpoint: Arc<dyn MessageEndpoint>) -> Self {
-        Self { device, endpoint }
+    pub(crate) fn new(device: Bdf, receiver: Arc<dyn MessageReceiver>) -> Self {
+        Self { device, receiver }
     }
 
     /// The device.
@@ -100,13 +100,13 @@ impl LinkEnds {
     /// Delivers a message of the device to the IOMMU, which handles it on this thread. Does not
     /// block.
     pub fn to_iommu(&self, message: ToIommu) {
-        self.endpoint.upstream(message);
+        self.receiver.upstream(message);
     }
 
     /// Delivers a message of the IOMMU to the device, which handles it on this thread. Does not
     /// block.
     pub fn to_device(&self, message: ToDevice) {
-        self.endpoint.downstream(message);
+        self.receiver.downstream(message);
     }
 }
 

@@ -19,7 +19,10 @@ pub struct SpaceCapabilities {
     pub synchronous: bool,
     /// Atomic operations are atomic with respect to accesses by the owner of the space.
     pub atomics: bool,
-    /// Memory can be accessed in place.
+    /// Frames of [`extent`](AddressSpace::extent) can be accessed: by
+    /// [`memory`](AddressSpace::memory), or by [`read_frame`](AddressSpace::read_frame) and
+    /// [`write_frame`](AddressSpace::write_frame). With `synchronous`, the IOTLB caches
+    /// translations of the space.
     pub in_place: bool,
     /// Execute permission can be checked when the access is made.
     pub execute: bool,

@@ -168,7 +168,7 @@ pub trait Topology: Send + Sync {
     /// translated address and translation requests (ACS Translation Blocking); `None` if there is
     /// none. A request that [`translated_windows`](Self::translated_windows) decode does not reach
     /// it.
-    fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
+    fn translation_blocker(&self, device: Bdf) -> Option<Bdf> {
         let _ = device;
         None
     }

@@ -2,7 +2,7 @@
 //!
 //! A bind checks all devices, then takes a PASID, then programs a PASID entry for each requester,
 //! then publishes all entries. The control lock is held for all four steps. Every check comes
-//! before the first change, so a refused bind has one thing to undo: it gives the PASID back where
+//! before the first change, so a refused bind has one thing to undo: it gives the PASID back if
 //! the space ended between the check and the watch.
 //!
 //! The bus and the provider can block, so they are asked for the path and for overlaps before the
@@ -86,15 +86,15 @@ impl State {
         // From here on no step can fail.
         let Some(record) = self.spaces.get(&space.id()).map(|state| Arc::clone(&state.record))
         else {
-            unreachable!("the space was entered above")
+            unreachable!("the space was inserted above")
         };
         let key = self.insert_bond(
             kind,
             record,
             bind.features,
-            bind.take_exit(),
-            bind.take_isolation(),
-            bind.take_pages(),
+            bind.take_exit_handler(),
+            bind.take_isolation_handler(),
+            bind.take_page_handler(),
         );
         self.add_requesters(key, &candidates.requesters());
         Ok((key, tag))
@@ -104,7 +104,7 @@ impl State {
 impl Iommu {
     /// Binds `device` to `space`. When the call returns, the device can use the space's PASID.
     ///
-    /// Where peer windows exist on the device's path, the call blocks while the provider looks for
+    /// If peer windows exist on the device's path, the call blocks while the provider looks for
     /// memory at their addresses.
     ///
     /// # Errors

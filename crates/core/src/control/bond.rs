@@ -68,7 +68,7 @@ impl Unbinding {
         Self { iommu, key, report }
     }
 
-    /// Returns what the unbind found when it began. `deferred` is true where it was not over then.
+    /// Returns what the unbind found when it began. `deferred` is true if it was not over then.
     pub fn report(&self) -> UnbindReport {
         self.report
     }
@@ -131,7 +131,7 @@ impl<T: Send + Sync + 'static> Bond<T> {
         self.owned.is_live()
     }
 
-    /// Returns how long the faults of this bond took so far; empty where the IOMMU has no clock.
+    /// Returns how long the faults of this bond took so far; empty if the IOMMU has no clock.
     pub fn fault_times(&self) -> FaultTimes {
         self.owned.fault_times()
     }
@@ -216,7 +216,7 @@ impl<T: Send + Sync + 'static> GroupBond<T> {
         self.owned.is_live()
     }
 
-    /// Returns how long the faults of this bond took so far; empty where the IOMMU has no clock.
+    /// Returns how long the faults of this bond took so far; empty if the IOMMU has no clock.
     pub fn fault_times(&self) -> FaultTimes {
         self.owned.fault_times()
     }

@@ -50,7 +50,7 @@ impl Candidates {
         requesters
     }
 
-    /// Returns the first [`bind_refusal`] of the capable devices; `None` where all can be bound.
+    /// Returns the first [`bind_refusal`] of the capable devices; `None` if all can be bound.
     pub(super) fn refusal(
         &self,
         space: &dyn AddressSpace,
@@ -61,10 +61,10 @@ impl Candidates {
     }
 }
 
-/// Returns why `device` cannot get a bond of `space` with `features`; `None` where it can.
+/// Returns why `device` cannot get a bond of `space` with `features`; `None` if it can.
 ///
 /// It reads the device's capabilities, its routing as the bus reported it last, and its PASID
-/// table. `tag` is the PASID of the space where the space has one. The caller holds the control
+/// table. `tag` is the PASID of the space if the space has one. The caller holds the control
 /// lock, which keeps the PASID table as it is.
 pub(super) fn bind_refusal(
     device: &DeviceRecord,

@@ -40,7 +40,7 @@ pub struct Container {
 
 impl Iommu {
     /// Makes an empty container.
-    pub fn container(&self) -> Container {
+    pub fn create_container(&self) -> Container {
         let mut state = self.lock();
         let id = ContainerId(state.next_container);
         state.next_container += 1;
@@ -109,7 +109,7 @@ impl State {
     ///
     /// Returns the group's devices with the attachment that was replaced. Its gate is closed; the
     /// caller drains its page requests.
-    fn enter_container(&mut self, id: ContainerId, group: GroupId) -> Option<ReplacedAttachment> {
+    fn add_group(&mut self, id: ContainerId, group: GroupId) -> Option<ReplacedAttachment> {
         let container = self.containers.get_mut(&id)?;
         let found = self.groups.get_mut(&group)?;
         container.groups.insert(group);
@@ -163,7 +163,7 @@ impl Container {
             state.add_requesters(key, &requesters);
             spaces.extend(state.bond(key).map(|bond| Arc::clone(&bond.record)));
         }
-        let replaced = state.enter_container(self.id, group);
+        let replaced = state.add_group(self.id, group);
         let mapped = state.containers[&self.id].domain.ranges();
         self.iommu.unlock(state);
         if let Some(ReplacedAttachment { members, attachment }) = &replaced {
@@ -195,8 +195,8 @@ impl Container {
     /// See [`MapError`]. A MAP that fails changes nothing.
     pub fn map(&self, request: &MapRequest) -> Result<Mapped, MapError> {
         let range = request.check(self.iommu.config())?;
-        // Has the records of the members take the bus's current answer, which is read below.
-        self.current_routings();
+        // `map_for_members` reads the cached routings under the control lock.
+        self.iommu.update_routings(&self.groups());
         let state = self.iommu.lock();
         let container = &state.containers[&self.id];
         if container.groups.is_empty() {
@@ -217,7 +217,7 @@ impl Container {
         let range = AddrRange::new(iova, len).ok_or(UnmapError::NoRange { iova, len })?;
         let removed = self.iommu.lock().containers[&self.id].domain.remove(range);
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
-        Ok(self.iommu.finish_unmap(&removed))
+        Ok(self.iommu.close_mappings_and_wait(&removed))
     }
 
     /// Returns the mapped ranges, ascending.

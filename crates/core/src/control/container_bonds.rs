@@ -27,9 +27,9 @@ pub struct ContainerBound {
     pub pasid: Pasid,
     /// The PASID with its generation.
     pub tag: PasidTag,
-    /// True where an earlier BIND with equal features and drvdata bound the space, so that this one
+    /// True if an earlier BIND with equal features and drvdata bound the space, so that this one
     /// changed nothing.
-    pub existing: bool,
+    pub already_bound: bool,
     /// The members that were left out, each with the reason.
     pub left_out: Vec<Refusal>,
     /// Memory of the space that a member cannot reach, because a peer decodes its addresses.
@@ -52,7 +52,7 @@ impl Container {
     }
 
     /// Returns how long the faults of the bond of `space` took so far, over all devices of the
-    /// container; `None` where the space is not bound to it.
+    /// container; `None` if the space is not bound to it.
     pub fn fault_times(&self, space: SpaceId) -> Option<FaultTimes> {
         let state = self.iommu.lock();
         let bonds = &state.containers.get(&self.id)?.bonds;
@@ -86,7 +86,7 @@ impl Container {
             return tag.map(|tag| ContainerBound {
                 pasid: tag.pasid,
                 tag,
-                existing: true,
+                already_bound: true,
                 left_out: candidates.left_out,
                 overlaps,
             });
@@ -116,14 +116,14 @@ impl Container {
         Ok(ContainerBound {
             pasid: tag.pasid,
             tag,
-            existing: false,
+            already_bound: false,
             left_out: candidates.left_out,
             overlaps,
         })
     }
 
     /// Takes the control lock, and compares the drvdata of the bond that the container has of
-    /// `space`, where it has one.
+    /// `space`, if it has one.
     ///
     /// The comparison runs with the control lock released. Another thread can replace the bond
     /// meanwhile, so the loop ends once the compared bond is still the container's under the lock.
@@ -144,7 +144,7 @@ impl Container {
             }
             let (key, known) = (bond.key, Arc::clone(&bond.data));
             self.iommu.unlock(state);
-            compared = Some(ComparedBond { key, has_equal_data: known.same(data) });
+            compared = Some(ComparedBond { key, has_equal_data: known.is_equal(data) });
         }
     }
 
@@ -169,7 +169,7 @@ impl Container {
         }
     }
 
-    /// Undoes the BIND of a space, also where several BINDs asked for it. Blocks as the drop of a
+    /// Undoes the BIND of a space, even if several BINDs asked for it. Blocks as the drop of a
     /// bond does.
     ///
     /// # Errors

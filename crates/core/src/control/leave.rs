@@ -145,9 +145,9 @@ impl Container {
         let removed = container.map(|container| container.domain.clear()).unwrap_or_default();
         self.iommu.unlock(state);
         if wait {
-            self.iommu.finish_unmap(&removed)
+            self.iommu.close_mappings_and_wait(&removed)
         } else {
-            Iommu::begin_unmap(&removed)
+            Iommu::close_mappings(&removed)
         };
         let leaving = self.iommu.with_state(|state, drops| {
             let container = state.containers.get(&self.id);

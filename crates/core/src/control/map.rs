@@ -105,8 +105,8 @@ impl Iommu {
     /// See [`MapError`]. A MAP that fails changes nothing.
     pub fn map(&self, group: GroupId, request: &MapRequest) -> Result<Mapped, MapError> {
         let range = request.check(self.config())?;
-        // Has the records of the members take the bus's current answer, which is read below.
-        self.current_routings(&[group]);
+        // `map_for_members` reads the cached routings under the control lock.
+        self.update_routings(&[group]);
         let state = self.lock();
         let domain = state.own_domain(group).map_err(|error| match error {
             GroupDomainError::NoSuchGroup => MapError::NoSuchGroup { group },
@@ -139,7 +139,7 @@ impl Iommu {
         state.remove_group_if_empty(group);
         self.unlock(state);
         let removed = removed.map_err(|mapping| UnmapError::WouldSplit { range, mapping })?;
-        Ok(self.finish_unmap(&removed))
+        Ok(self.close_mappings_and_wait(&removed))
     }
 
     /// Adds a mapping to the domain that `members` use. The caller has updated the members'
@@ -167,8 +167,8 @@ impl Iommu {
 
     /// Closes the gates of mappings that have been removed from their domain, and waits for the
     /// accesses in flight, unless inside a callback. The caller does not hold the control lock.
-    pub(super) fn finish_unmap(&self, removed: &[Arc<Mapping>]) -> Unmapped {
-        let mut unmapped = Self::begin_unmap(removed);
+    pub(super) fn close_mappings_and_wait(&self, removed: &[Arc<Mapping>]) -> Unmapped {
+        let mut unmapped = Self::close_mappings(removed);
         if unmapped.deferred && !callback::inside() {
             self.wait_until(|_| removed.iter().all(|mapping| mapping.gate.is_drained()));
             unmapped.deferred = false;
@@ -177,8 +177,8 @@ impl Iommu {
     }
 
     /// Closes the gates of mappings that have been removed from their domain. In the result,
-    /// `deferred` is true where accesses through them are in flight.
-    pub(super) fn begin_unmap(removed: &[Arc<Mapping>]) -> Unmapped {
+    /// `deferred` is true if accesses through them are in flight.
+    pub(super) fn close_mappings(removed: &[Arc<Mapping>]) -> Unmapped {
         let mut unmapped = Unmapped::default();
         for mapping in removed {
             // Saturates: a container that closes can have mapped all of 2^64 bytes.

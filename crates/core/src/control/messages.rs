@@ -7,20 +7,20 @@
 use std::sync::{Arc, Weak};
 
 use crate::api::ats::TranslationCompletion;
-use crate::api::link::{MessageEndpoint, ToDevice, ToIommu};
+use crate::api::link::{MessageReceiver, ToDevice, ToIommu};
 use crate::protocol::pri::interface::AnsweredGroup;
 use crate::table::{DeviceRecord, Inner, Iommu};
 use crate::types::ids::Pasid;
 
-/// Both ends of the link of one device. It holds weak references to the IOMMU and the device, which
-/// holds it.
-pub(super) struct Endpoints {
+/// Receives the messages of one device at both ends of its link. It holds weak references to the
+/// IOMMU and the device, since the device holds it.
+pub(super) struct LinkReceiver {
     iommu: Weak<Inner>,
     device: Weak<DeviceRecord>,
 }
 
-impl Endpoints {
-    pub(super) fn of(iommu: Weak<Inner>, device: Weak<DeviceRecord>) -> Arc<dyn MessageEndpoint> {
+impl LinkReceiver {
+    pub(super) fn of(iommu: Weak<Inner>, device: Weak<DeviceRecord>) -> Arc<dyn MessageReceiver> {
         Arc::new(Self { iommu, device })
     }
 
@@ -30,7 +30,7 @@ impl Endpoints {
     }
 }
 
-impl MessageEndpoint for Endpoints {
+impl MessageReceiver for LinkReceiver {
     fn upstream(&self, message: ToIommu) {
         if let Some((iommu, device)) = self.upgrade() {
             iommu.receive(&device, message);

@@ -25,31 +25,31 @@ mod bond;
 mod candidates;
 mod container;
 mod container_bonds;
-mod groups;
+mod handlers;
 mod leave;
 mod map;
 mod messages;
 mod overlaps;
-mod owners;
 mod pages;
 mod plug;
+mod queries;
 mod reset;
 mod services;
 mod translation;
 mod unbind;
 mod unplug;
-mod watch;
+mod watcher;
 #[cfg(not(loom))]
 mod workers;
 
 pub use bond::{Bond, GroupBond, Unbinding};
 pub use container::{Container, Joined};
 pub use container_bonds::ContainerBound;
-pub use groups::GroupInfo;
+pub use handlers::HandlerRegistration;
 pub use leave::Leaving;
-pub use owners::HandlerRegistration;
 pub use pages::PageRequestJob;
 pub use plug::{NotJoined, Plug, Plugged};
+pub use queries::GroupInfo;
 pub use reset::Reset;
 pub use unplug::{Removal, Removing};
 #[cfg(not(loom))]

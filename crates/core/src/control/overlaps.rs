@@ -13,7 +13,7 @@ use crate::table::{DeviceRecord, Iommu, Routing};
 use crate::types::ids::GroupId;
 
 impl Iommu {
-    /// Returns the devices of the groups, each with its current routing. Asks the bus where the bus
+    /// Returns the devices of the groups, each with its current routing. Asks the bus if the bus
     /// has changed; the caller does not hold the control lock.
     pub(super) fn current_routings(&self, groups: &[GroupId]) -> Vec<(Arc<DeviceRecord>, Routing)> {
         let state = self.lock();
@@ -28,6 +28,12 @@ impl Iommu {
             (device, routing)
         };
         members.into_iter().map(with_routing).collect()
+    }
+
+    /// Updates the cached routings of the devices of the groups. The caller does not hold the
+    /// control lock.
+    pub(super) fn update_routings(&self, groups: &[GroupId]) {
+        let _ = self.current_routings(groups);
     }
 
     /// Returns where `space` has memory at addresses that a peer of a capable device decodes. May

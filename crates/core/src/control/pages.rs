@@ -16,24 +16,25 @@ use crate::api::pri::{
     ResponseCode,
 };
 use crate::api::space::{AddressSpace, StopCause};
-use crate::protocol::pri::group::FaultTarget as _;
-use crate::protocol::pri::queue::PageCounts;
+use crate::protocol::pri::group::PageRequestTarget;
+use crate::protocol::pri::queue::PageQueueCounts;
 use crate::quiesce::callback::InCallback;
 use crate::table::{
-    BondKey, Domain, FaultTarget, GateGuard, Inner, Iommu, OnDrain, PasidEntry, ReadyPages,
+    BondKey, Domain, GateGuard, Gated, Inner, Iommu, OnDrain, OwnedGateGuard, PageTarget,
+    PasidEntry, ReadyPages,
 };
 use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid};
 
 impl Iommu {
     /// Takes one request out of the page request queue and sorts it into its group. Returns false
-    /// where the queue is empty. Does not block.
+    /// if the queue is empty. Does not block.
     pub fn sort_page_request(&self) -> bool {
         let now = self.now();
         self.with_pages(|pages, actions| pages.sort(now, actions))
     }
 
-    /// Takes the next group that can be resolved; `None` where no group waits. Groups whose PASID
+    /// Takes the next group that can be resolved; `None` if no group waits. Groups whose PASID
     /// entry or domain attachment is closed are answered as invalid on the way. Does not block.
     pub fn next_page_request_job(&self) -> Option<PageRequestJob> {
         // A drain takes the lock of the page requests after the target's gate was closed. This
@@ -41,11 +42,12 @@ impl Iommu {
         // queue or the gate waits for the job. Entered without the lock, a group could be pending
         // after its unbind has returned.
         let mut refused = Vec::new();
-        let group = self.with_pages(|pages, actions| {
+        let (group, in_target) = self.with_pages(|pages, actions| {
             loop {
                 let group = pages.next_group()?;
-                if group.target.enter() {
-                    return Some(group);
+                let target = Gated::Target(group.target.clone());
+                if let Some(in_target) = OwnedGateGuard::enter(self, target) {
+                    return Some((group, in_target));
                 }
                 pages.answer(group.cookie, ResponseCode::InvalidRequest, false, actions);
                 pages.finish(group.key, actions);
@@ -54,7 +56,7 @@ impl Iommu {
                 refused.push(group);
             }
         })?;
-        Some(PageRequestJob::new(self.clone(), group))
+        Some(PageRequestJob::new(self.clone(), group, in_target))
     }
 
     /// Returns whether the page request queue has overflowed. It takes no request until those that
@@ -64,11 +66,11 @@ impl Iommu {
     }
 
     /// Returns counts of the page requests so far, by their outcome.
-    pub fn page_counts(&self) -> PageCounts {
+    pub fn page_queue_counts(&self) -> PageQueueCounts {
         self.with_pages(|pages, _| pages.counts)
     }
 
-    /// Answers a group. A success becomes an invalid request where the space has ended or the PASID
+    /// Answers a group. A success becomes an invalid request if the space has ended or the PASID
     /// entry has been closed meanwhile. A refusal is logged, unless it `is_logged` already.
     fn answer_group(
         &self,
@@ -77,7 +79,8 @@ impl Iommu {
         is_logged: bool,
     ) -> Result<(), AnswerError> {
         let is_pending = self.with_pages(|pages, actions| {
-            let is_gone = pages.target_of(cookie).is_some_and(|target| !target.accepts_faults());
+            let is_gone =
+                pages.target_of(cookie).is_some_and(|target| !target.accepts_page_requests());
             let (code, is_logged) = match code {
                 ResponseCode::Success if is_gone => (ResponseCode::InvalidRequest, false),
                 code => (code, is_logged),
@@ -87,7 +90,7 @@ impl Iommu {
         if is_pending { Ok(()) } else { Err(AnswerError::NotPending { cookie }) }
     }
 
-    /// Returns the handler that the owner of a bond has set for its page requests.
+    /// Returns the handler that a bond has for its page requests.
     fn handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
         self.lock().bond(bond).and_then(|bond| bond.handler.clone())
     }
@@ -106,14 +109,16 @@ impl PageResponder for Inner {
 /// A page request group that is to be resolved. As long as it lives it is inside the gates that an
 /// unbind, a removal or a reset waits for.
 ///
-/// Its drop answers the group as invalid where it has not [run](PageRequestJob::run).
+/// Its drop answers the group as invalid if it has not [run](PageRequestJob::run).
 #[must_use = "run it"]
 pub struct PageRequestJob {
     iommu: Iommu,
     group: ReadyPages,
-    /// The job is inside the device's gate. False where the device is removed or halted, and the
-    /// group is invalid.
-    in_device: bool,
+    /// Inside the gate of the target; taken by the drop.
+    in_target: Option<OwnedGateGuard>,
+    /// Inside the gate of the device. `None` if the device is removed or halted: the group is
+    /// invalid.
+    in_device: Option<OwnedGateGuard>,
     /// The reason of the refusal is in the event log.
     is_logged: bool,
     is_answered: bool,
@@ -128,9 +133,10 @@ enum ResolveError {
 
 impl PageRequestJob {
     /// Makes the job of a group whose target's gate has been entered.
-    fn new(iommu: Iommu, group: ReadyPages) -> Self {
-        let in_device = group.device.gate.enter();
-        Self { iommu, group, in_device, is_logged: false, is_answered: false }
+    fn new(iommu: Iommu, group: ReadyPages, in_target: OwnedGateGuard) -> Self {
+        let in_device = OwnedGateGuard::enter(&iommu, Gated::Device(Arc::clone(&group.device)));
+        let in_target = Some(in_target);
+        Self { iommu, group, in_target, in_device, is_logged: false, is_answered: false }
     }
 
     /// The device that sent the requests.
@@ -143,7 +149,7 @@ impl PageRequestJob {
         &self.group.requests
     }
 
-    /// Resolves the group and answers it, or hands it to the handler of its owner. Blocks while the
+    /// Resolves the group and answers it, or hands it to its handler. Blocks while the
     /// provider or the handler runs.
     pub fn run(mut self) {
         let _callback = InCallback::enter();
@@ -156,19 +162,19 @@ impl PageRequestJob {
         }
     }
 
-    /// Resolves the group or hands it to the handler of its owner. Returns the response; `None`
-    /// where the handler has the group and answers it.
+    /// Resolves the group or hands it to its handler. Returns the response; `None`
+    /// if the handler has the group and answers it.
     fn resolve(&mut self) -> Option<ResponseCode> {
-        if !self.in_device {
+        if self.in_device.is_none() {
             return Some(ResponseCode::InvalidRequest);
         }
         let handler = match &self.group.target {
-            FaultTarget::Entry(entry) if entry.refusal().is_some() => {
+            PageTarget::Entry(entry) if entry.abort_reason().is_some() => {
                 self.log_refused(self.group.requests[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
-            FaultTarget::Entry(entry) => self.iommu.handler_of(entry.bond),
-            FaultTarget::Domain(attachment) => attachment.domain.handler(),
+            PageTarget::Entry(entry) => self.iommu.handler_of(entry.bond),
+            PageTarget::Domain(attachment) => attachment.domain.handler(),
         };
         match handler {
             Some(handler) => self.hand_out(&*handler),
@@ -176,7 +182,7 @@ impl PageRequestJob {
         }
     }
 
-    /// Hands the group to the handler of its owner. Returns the response where the group is not
+    /// Hands the group to its handler. Returns the response if the group is not
     /// pending any more.
     fn hand_out(&self, handler: &dyn PageRequestHandler) -> Option<ResponseCode> {
         let cookie = self.group.cookie;
@@ -201,8 +207,8 @@ impl PageRequestJob {
             let request = self.group.requests[index];
             for access in request.accesses() {
                 let resolved = match &self.group.target {
-                    FaultTarget::Entry(entry) => resolve_bound(entry, request.address, access),
-                    FaultTarget::Domain(attachment) => {
+                    PageTarget::Entry(entry) => resolve_bound(entry, request.address, access),
+                    PageTarget::Domain(attachment) => {
                         self.resolve_mapped(&attachment.domain, request.address, access)
                     }
                 };
@@ -236,7 +242,7 @@ impl PageRequestJob {
         let Some(mapping) = domain.find(iova) else {
             return refused(FaultReason::NoDomainMapping);
         };
-        let Some(_inside) = GateGuard::enter(&mapping.gate, &self.iommu, OnDrain::WakeWaiters)
+        let Some(_inside) = GateGuard::enter(&mapping.gate, &self.iommu, OnDrain::WakeThreads)
         else {
             return refused(FaultReason::NoDomainMapping);
         };
@@ -270,8 +276,7 @@ impl PageRequestJob {
 
     /// Records how long the group waited and how long it was resolved.
     fn record_times(&self, begun: Option<Duration>, done: Option<Duration>) {
-        let (FaultTarget::Entry(entry), Some(begun), Some(done)) =
-            (&self.group.target, begun, done)
+        let (PageTarget::Entry(entry), Some(begun), Some(done)) = (&self.group.target, begun, done)
         else {
             return;
         };
@@ -292,10 +297,10 @@ impl Drop for PageRequestJob {
         }
         let key = self.group.key;
         self.iommu.with_pages(|pages, actions| pages.finish(key, actions));
-        self.group.target.leave(&self.iommu);
-        if self.in_device && self.group.device.gate.leave() {
-            OnDrain::WakeWaiters.run(&self.iommu);
-        }
+        // Here and not as fields are dropped: the last access that leaves a gate may drop foreign
+        // values, which must find this thread inside a callback.
+        drop(self.in_target.take());
+        drop(self.in_device.take());
     }
 }
 
@@ -308,7 +313,7 @@ impl fmt::Debug for PageRequestJob {
     }
 }
 
-/// Resolves an address of a bound space, where the bond grants the access.
+/// Resolves an address of a bound space, if the bond grants the access.
 fn resolve_bound(entry: &PasidEntry, address: u64, access: Access) -> Result<(), ResolveError> {
     if entry.grants(access) {
         resolve_in_space(&*entry.record.space, address, access)

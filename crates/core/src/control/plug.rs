@@ -8,7 +8,7 @@ use sva_sync::RwLock;
 use sva_sync::atomic::AtomicBool;
 
 use super::candidates::bind_refusal;
-use super::messages::Endpoints;
+use super::messages::LinkReceiver;
 use crate::api::bond::{IsolationChange, IsolationHandler};
 use crate::api::device::{DeviceOps, DeviceSpec};
 use crate::api::error::{PlugError, Refusal};
@@ -93,9 +93,9 @@ impl fmt::Debug for Plug {
     }
 }
 
-/// A device that has been entered under the control lock, and the work that follows with the lock
+/// A device that has been inserted under the control lock, and the work that follows with the lock
 /// released.
-struct Arrival {
+struct NewDevice {
     device: Arc<DeviceRecord>,
     joined: Vec<(Pasid, Arc<dyn AddressSpace>)>,
     not_joined: Vec<NotJoined>,
@@ -114,20 +114,20 @@ struct IsolationChangeCall {
 }
 
 impl State {
-    /// Enters a device and has it join the bonds of its group and container that it can join.
+    /// Inserts a device and has it join the bonds of its group and container that it can join.
     fn plug(
         &mut self,
         iommu: &Iommu,
         plug: Plug,
-        location: Location,
-    ) -> Result<Arrival, PlugError> {
+        position: BusPosition,
+    ) -> Result<NewDevice, PlugError> {
         if self.devices.contains_key(&plug.spec.bdf) {
             return Err(PlugError::Occupied { device: plug.spec.bdf });
         }
-        let shares_requester = self.requesters.contains_key(&location.requester.id);
-        let device = self.enter_device(iommu, plug, location);
+        let shares_requester = self.requesters.contains_key(&position.requester.id);
+        let device = self.insert_device(iommu, plug, position);
         let group = &self.groups[&device.group_id];
-        let formerly_alone = match &group.members[..] {
+        let former_singleton = match &group.members[..] {
             [first, second] => {
                 Some(Arc::clone(if Arc::ptr_eq(first, &device) { second } else { first }))
             }
@@ -137,29 +137,34 @@ impl State {
         let of_container = container.into_iter().flat_map(|container| &container.bonds);
         let bonds: Vec<BondKey> =
             group.bonds.iter().copied().chain(of_container.map(|bond| bond.key)).collect();
-        let mut arrival = Arrival {
+        let mut new_device = NewDevice {
             device,
             joined: Vec::new(),
             not_joined: Vec::new(),
             mapped: group.record.domain.current().domain.ranges(),
             isolation_changes: Vec::new(),
         };
-        self.join(&bonds, shares_requester, &mut arrival);
-        if let Some(device) = formerly_alone {
-            self.collect_isolation_changes(&device, &mut arrival);
+        self.join(&bonds, shares_requester, &mut new_device);
+        if let Some(device) = former_singleton {
+            self.collect_isolation_changes(&device, &mut new_device);
         }
-        Ok(arrival)
+        Ok(new_device)
     }
 
-    /// Makes the record of a device and enters it in its requester and its group.
-    fn enter_device(&mut self, iommu: &Iommu, plug: Plug, location: Location) -> Arc<DeviceRecord> {
+    /// Makes the record of a device and inserts it into its requester and its group.
+    fn insert_device(
+        &mut self,
+        iommu: &Iommu,
+        plug: Plug,
+        position: BusPosition,
+    ) -> Arc<DeviceRecord> {
         let Plug { spec, model, link } = plug;
         let requester =
-            Arc::clone(self.requesters.entry(location.requester.id).or_insert(location.requester));
+            Arc::clone(self.requesters.entry(position.requester.id).or_insert(position.requester));
         requester.models.write().extend(model.map(|model| (spec.bdf, model)));
         let key = self.next_device;
         self.next_device += 1;
-        let group = self.group_for(location.group);
+        let group = self.group_for(position.group);
         let device = Arc::new_cyclic(|me| DeviceRecord {
             spec,
             group_id: group.id,
@@ -167,13 +172,13 @@ impl State {
             group: Arc::clone(&group.record),
             gate: Gate::new(),
             is_unplugged: AtomicBool::new(false),
-            routing: RwLock::new(location.routing),
+            routing: RwLock::new(position.routing),
             readers: Readers::default(),
             pins: PinSlots::default(),
-            host: iommu.downgrade(),
+            iommu: iommu.downgrade(),
             services: Services::new(
                 key,
-                LinkEnds::new(spec.bdf, Endpoints::of(iommu.downgrade(), Weak::clone(me))),
+                LinkEnds::new(spec.bdf, LinkReceiver::of(iommu.downgrade(), Weak::clone(me))),
                 link,
                 iommu.config(),
                 &spec,
@@ -187,9 +192,9 @@ impl State {
     }
 
     /// Has the new device join those of `bonds` that are live and that it can join.
-    /// `shares_requester` is true where another device has its requester ID.
-    fn join(&mut self, bonds: &[BondKey], shares_requester: bool, arrival: &mut Arrival) {
-        let device = Arc::clone(&arrival.device);
+    /// `shares_requester` is true if another device has its requester ID.
+    fn join(&mut self, bonds: &[BondKey], shares_requester: bool, new_device: &mut NewDevice) {
+        let device = Arc::clone(&new_device.device);
         if let (true, Some(capability)) = (shares_requester, device.spec.capabilities.pasid) {
             // Devices with one requester ID share one PASID table. The new device uses all entries
             // of it whose PASID it can issue.
@@ -197,25 +202,25 @@ impl State {
             let open =
                 table.values().filter(|entry| !entry.gate.is_closed() && !entry.record.has_ended());
             let open = open.filter(|entry| entry.record.tag.pasid.fits(capability.width));
-            arrival.joined.extend(
+            new_device.joined.extend(
                 open.map(|entry| (entry.record.tag.pasid, Arc::clone(&entry.record.space))),
             );
         }
         for &key in bonds {
             let Some(bond) = self.joinable_bond(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
-            if arrival.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
+            if new_device.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
                 continue;
             }
             match bind_refusal(&device, &*record.space, features, Some(record.tag)) {
-                Some(because) => arrival.not_joined.push(NotJoined {
+                Some(because) => new_device.not_joined.push(NotJoined {
                     space: record.id,
                     pasid: record.tag.pasid,
                     because,
                 }),
                 None => {
                     self.add_requesters(key, &[Arc::clone(&device.requester)]);
-                    arrival.joined.push((record.tag.pasid, Arc::clone(&record.space)));
+                    new_device.joined.push((record.tag.pasid, Arc::clone(&record.space)));
                 }
             }
         }
@@ -223,7 +228,7 @@ impl State {
 
     /// Collects the live device bonds of `device`, which was the only member of its group before
     /// the new device came.
-    fn collect_isolation_changes(&mut self, device: &DeviceRecord, arrival: &mut Arrival) {
+    fn collect_isolation_changes(&mut self, device: &DeviceRecord, new_device: &mut NewDevice) {
         let entries: Vec<_> = device
             .requester
             .table
@@ -240,13 +245,13 @@ impl State {
             bond.callbacks += 1;
             let handler = bond.on_isolation.clone();
             let call = IsolationChangeCall { bond: key, pasid, device: device.bdf(), handler };
-            arrival.isolation_changes.push(call);
+            new_device.isolation_changes.push(call);
         }
     }
 }
 
-/// The bus's answers about a device: its requester ID, its group and its routing.
-struct Location {
+/// The position of a device on the bus: its requester ID, its group and its routing.
+struct BusPosition {
     requester: Arc<Requester>,
     group: GroupKey,
     routing: Routing,
@@ -264,7 +269,7 @@ impl Iommu {
     pub fn plug(&self, plug: impl Into<Plug>) -> Result<Plugged, PlugError> {
         let plug = plug.into();
         let (topology, spec) = (self.topology(), plug.spec);
-        let location = Location {
+        let position = BusPosition {
             requester: Requester::new(topology.requester(spec.bdf)),
             group: topology.group(spec.bdf),
             routing: Routing::query(topology, spec.bdf),
@@ -273,12 +278,12 @@ impl Iommu {
         // refused plug must not be the last one under the control lock.
         let _references = plug.clone();
         let mut state = self.lock();
-        let arrival = state.plug(self, plug, location);
+        let new_device = state.plug(self, plug, position);
         self.unlock(state);
-        let Arrival { device, joined, not_joined, mapped, isolation_changes } = arrival?;
+        let NewDevice { device, joined, not_joined, mapped, isolation_changes } = new_device?;
         self.report_isolation_changes(spec.bdf, isolation_changes);
         let routing = device.cached_routing();
-        let overlaps = self.overlaps_on_arrival(&device, &routing, &joined, &mapped);
+        let overlaps = self.overlaps_of_new_device(&device, &routing, &joined, &mapped);
         self.log_overlaps(&overlaps);
         let meets =
             |range: &AddrRange| routing.reserved().iter().any(|reserved| reserved.overlaps(*range));
@@ -293,7 +298,7 @@ impl Iommu {
 
     /// Returns the overlaps of a new device with the mapped ranges of its domain and with the
     /// spaces that it joined.
-    fn overlaps_on_arrival(
+    fn overlaps_of_new_device(
         &self,
         device: &Arc<DeviceRecord>,
         routing: &Routing,

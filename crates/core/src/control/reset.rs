@@ -38,15 +38,15 @@ impl Device {
             return Err(ResetError::Gone { device: device.bdf() });
         }
         iommu.with_invalidations(device, |queue, _, actions| {
-            // Where transactions are inside, `Reset::is_quiet` reads the gate.
-            let _inside = device.gate.pause();
+            // The number of accesses inside is not needed: `Reset::is_quiet` reads the gate.
+            let _accesses = device.gate.pause();
             let is_drained = device.services.translated.pause() == 0;
             queue.begin_reset(is_drained, actions);
             let mut endpoint = device.services.endpoint.lock();
             endpoint.is_in_reset = true;
             endpoint.reset();
         });
-        device.await_cached_accesses();
+        device.await_readers_and_count_pins();
         device.services.endpoint_changed.notify_all();
         iommu.with_pages(|pages, actions| pages.forget(device.services.key, false, actions));
         tracing::debug!(device = %device.bdf(), "reset begun");
@@ -60,7 +60,7 @@ impl Device {
     }
 }
 
-/// A function reset that has begun. Its drop ends it. Where resets of the device overlap, the drop
+/// A function reset that has begun. Its drop ends it. If resets of the device overlap, the drop
 /// of the last one resumes the device.
 #[must_use = "its drop ends the reset"]
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Reset {
     }
 
     /// Ends the reset, as the drop does.
-    pub fn done(self) {}
+    pub fn end(self) {}
 }
 
 impl Drop for Reset {

@@ -16,7 +16,7 @@ use crate::protocol::ats::InvalidationCounts;
 use crate::protocol::ats::atc::AtcCounts;
 use crate::protocol::ats::invalidation::PendingInvalidation;
 use crate::protocol::pri::interface::InterfaceCounts;
-use crate::quiesce::{Change, callback};
+use crate::quiesce::{InvalidationWait, callback};
 use crate::table::{Device, DeviceRecord, Iommu, PageDrain};
 
 impl Iommu {
@@ -27,7 +27,7 @@ impl Iommu {
         let mut answered = 0;
         self.stop_page_reception(device);
         if orderly {
-            answered = self.drain_pages(device, PageDrain::Device);
+            answered = self.drain_pages(device, PageDrain::All);
         }
         self.with_invalidations(device, |queue, _, actions| {
             let is_drained = device.services.translated.close().is_none_or(|inside| inside == 0);
@@ -88,7 +88,7 @@ impl Device {
     pub fn disable_ats(&self) -> Result<(), ServiceError> {
         let (iommu, device) = (self.iommu(), self.record());
         let bdf = device.bdf();
-        let change = Change::new(iommu.host());
+        let wait = InvalidationWait::new(iommu.wait_queue());
         iommu.with_invalidations(device, |queue, _, actions| {
             if !queue.is_enabled() {
                 return Err(ServiceError::NotOn { device: bdf, service: Service::Ats });
@@ -101,14 +101,14 @@ impl Device {
             // This also forgets the outstanding translation requests: a completion that arrives
             // later is not cached.
             device.services.endpoint.lock().atc.reset();
-            let all = PendingInvalidation::new(None, AlignedRange::ALL, change.waiter());
+            let all = PendingInvalidation::new(None, AlignedRange::ALL, wait.waiter());
             queue.start(all, is_drained, None, actions);
             Ok(())
         })?;
-        change.seal();
+        wait.seal();
         device.services.endpoint_changed.notify_all();
         if !callback::inside() {
-            iommu.wait_until(|_| change.is_over());
+            iommu.wait_until(|_| wait.is_over());
         }
         Ok(())
     }
@@ -161,7 +161,7 @@ impl Device {
             iommu.stop_page_reception(device);
             endpoint.interface.set_enabled(false);
         }
-        iommu.drain_pages(device, PageDrain::Everything);
+        iommu.drain_pages(device, PageDrain::AllButResolving);
         device.services.endpoint_changed.notify_all();
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::types::access::Permissions;
 use crate::types::ids::{Pasid, PasidTag};
 
 impl Iommu {
-    /// Answers a translation request of a device. The second value is the owner of the PASID, where
+    /// Answers a translation request of a device. The second value is the owner of the PASID, if
     /// an entry for it was used.
     pub(super) fn translate(
         &self,
@@ -26,7 +26,7 @@ impl Iommu {
         let unsupported = (Err(TranslationRefusal::Unsupported), None);
         // The last access that leaves a gate drops values from outside, whose drop is foreign code.
         let _callback = InCallback::enter();
-        let Some(_inside) = GateGuard::enter(&device.gate, self, OnDrain::WakeWaiters) else {
+        let Some(_inside) = GateGuard::enter(&device.gate, self, OnDrain::WakeThreads) else {
             return unsupported;
         };
         let routing = device.current_routing(self.topology());
@@ -45,7 +45,7 @@ impl Iommu {
             });
             return unsupported;
         }
-        if routing.translation_blocked.is_some()
+        if routing.translation_blocker.is_some()
             || device.services.invalidations.lock().is_blocked()
         {
             return unsupported;
@@ -107,7 +107,7 @@ impl Iommu {
     ) -> Result<Translation, TranslationRefusal> {
         match entry.record.space.translate(request.address, request.privileged) {
             Ok(found) => {
-                // Execute permission is granted where the request asked for it, and only together
+                // Execute permission is granted if the request asked for it, and only together
                 // with read permission (Exe: PCIe 6.0, section 10.2.3).
                 let mut granted = entry.granted();
                 if !request.execute || !found.permissions.contains(Permissions::READ) {

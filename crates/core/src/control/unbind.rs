@@ -14,10 +14,11 @@ use smallvec::SmallVec;
 use crate::api::bond::{BondEnd, UnbindReport};
 use crate::api::device::DeviceOps;
 use crate::api::event::Event;
-use crate::api::pri::FaultTimes;
 use crate::api::space::{EndReason, ExitWork};
 use crate::quiesce::callback::{self, InCallback};
-use crate::table::{BondKey, DeferredDrops, ExitState, Iommu, PasidEntry, Phase, SpaceEnd, State};
+use crate::table::{
+    BondKey, DeferredDrops, Drained, EndedSpace, ExitState, Iommu, PasidEntry, Phase, State,
+};
 use crate::types::ids::{Bdf, PasidTag, SpaceId};
 use crate::types::range::AddrRange;
 
@@ -67,9 +68,9 @@ impl Teardown {
 }
 
 impl Iommu {
-    /// Has the device models stop issuing, then closes the entries. Returns how many accesses were
-    /// in flight and how many page request groups were answered.
-    pub(super) fn stop_and_close(&self, teardown: &Teardown) -> (usize, usize) {
+    /// Has the device models stop issuing, then closes the entries. Returns what was in
+    /// flight.
+    pub(super) fn stop_and_close(&self, teardown: &Teardown) -> Drained {
         self.ask_to_stop(teardown);
         self.close_all(teardown)
     }
@@ -79,32 +80,31 @@ impl Iommu {
         if !teardown.stops.is_empty() {
             let _inside = InCallback::enter();
             for (ops, tag) in &teardown.stops {
-                // The unbind goes on where a model panics: the closed gates keep its requests out.
+                // The unbind goes on even if a model panics: the closed gates keep its requests out.
                 let _ = catch_unwind(AssertUnwindSafe(|| ops.stop_pasid(*tag)));
             }
         }
     }
 
     /// Closes the entries: no access starts through them, the devices invalidate their
-    /// translations, and the page requests are drained. Returns the same as
-    /// [`stop_and_close`](Self::stop_and_close).
-    pub(super) fn close_all(&self, teardown: &Teardown) -> (usize, usize) {
-        let closed = teardown.entries.iter().map(|entry| self.close_entry(entry));
-        closed.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    /// translations, and the page requests are drained. Returns what was in flight.
+    pub(super) fn close_all(&self, teardown: &Teardown) -> Drained {
+        teardown.entries.iter().map(|entry| self.close_entry(entry)).sum()
     }
 
-    /// Unbinds for the owner of the bond, and waits until the bond is gone, unless inside a
-    /// callback.
+    /// Unbinds for the [`Bond`](crate::Bond) or the container that has the bond, and waits until the
+    /// bond is gone, unless inside a callback.
     pub(super) fn unbind(&self, key: BondKey) -> UnbindReport {
-        self.unbind_and(key, !callback::inside())
+        self.perform_unbind(key, !callback::inside())
     }
 
-    /// Unbinds for the owner of the bond and does not wait.
+    /// Unbinds as [`unbind`](Self::unbind) does, and does not wait.
     pub(super) fn begin_unbind(&self, key: BondKey) -> UnbindReport {
-        self.unbind_and(key, false)
+        self.perform_unbind(key, false)
     }
 
-    fn unbind_and(&self, key: BondKey, wait: bool) -> UnbindReport {
+    /// Unbinds, and waits until the bond is gone if `wait` is true.
+    fn perform_unbind(&self, key: BondKey, wait: bool) -> UnbindReport {
         let mut report = UnbindReport { deferred: !wait, ..UnbindReport::default() };
         // Declared before the others, so dropped after them: the drop of an unused handler runs
         // foreign code, which can block or panic. No new access starts by then.
@@ -124,7 +124,8 @@ impl Iommu {
         }
         self.unlock(state);
         report.already_ended = !claimed;
-        (report.drained, report.page_groups) = self.stop_and_close(&teardown);
+        let drained = self.stop_and_close(&teardown);
+        (report.drained, report.page_groups) = (drained.accesses, drained.page_groups);
         if !report.deferred {
             self.run_exit(key);
             self.wait_until(|state| state.is_gone(key));
@@ -142,31 +143,6 @@ impl Iommu {
         report
     }
 
-    /// Returns whether a bond is gone: it has no PASID entry, no handler and no PASID.
-    pub(super) fn bond_is_gone(&self, key: BondKey) -> bool {
-        self.lock().is_gone(key)
-    }
-
-    /// Returns the times of a bond's faults, merged over all its devices.
-    pub(super) fn fault_times(&self, key: BondKey) -> FaultTimes {
-        let mut state = self.lock();
-        let Some(bond) = state.bond(key) else { return FaultTimes::default() };
-        let mut times = bond.times.as_deref().cloned().unwrap_or_default();
-        for entry in &bond.entries {
-            if let Some(more) = &*entry.times.lock() {
-                times.merge(more);
-            }
-        }
-        times
-    }
-
-    /// Returns whether a bond is live and its space has not ended.
-    pub(super) fn bond_is_live(&self, key: BondKey) -> bool {
-        self.lock()
-            .bond(key)
-            .is_some_and(|bond| bond.phase == Phase::Live && !bond.record.has_ended())
-    }
-
     /// Ends a space: no access to it starts from here on, and no access through cached translations
     /// is in flight when this returns. Returns the exit handlers that the provider has to run.
     pub(super) fn space_ended(self, space: SpaceId, reason: EndReason) -> ExitWork {
@@ -177,7 +153,7 @@ impl Iommu {
         if let Some(iotlb) = iotlb {
             iotlb.invalidate(AddrRange::ALL).wait();
         }
-        let Some(SpaceEnd { pasid, bonds, queued }) = ended else { return ExitWork::none() };
+        let Some(EndedSpace { pasid, bonds, queued }) = ended else { return ExitWork::none() };
         self.log(Event::SpaceEnded { space, pasid, reason, bonds });
         if queued.is_empty() {
             return ExitWork::none();
@@ -185,7 +161,7 @@ impl Iommu {
         ExitWork::new(move || queued.into_iter().for_each(|key| self.run_exit(key)))
     }
 
-    /// Runs the bond's exit handler where it is queued. The provider's thread and an unbind that
+    /// Runs the bond's exit handler if it is queued. The provider's thread and an unbind that
     /// would otherwise wait for that thread both call this. One of them takes the handler, under
     /// the control lock.
     fn run_exit(&self, key: BondKey) {

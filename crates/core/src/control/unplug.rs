@@ -24,7 +24,7 @@ pub enum Removal {
 
 impl State {
     /// Removes a device from its group and claims its own bonds. Returns the entries to close, and
-    /// the device and PASID of each bond that ended; `None` where the device is not plugged in.
+    /// the device and PASID of each bond that ended; `None` if the device is not plugged in.
     fn unplug(
         &mut self,
         device: &Arc<DeviceRecord>,
@@ -99,10 +99,10 @@ impl Iommu {
             Removal::Surprise => teardown.clear_stops(),
         }
         self.end_services(device, removal == Removal::Orderly);
-        // The last transaction that leaves the gate wakes the thread that waits for it. Where no
+        // The last transaction that leaves the gate wakes the thread that waits for it. If no
         // transaction is inside, no thread waits yet, so the result needs no action.
-        let _inside = device.gate.close();
-        device.await_cached_accesses();
+        let _accesses = device.gate.close();
+        device.await_readers_and_count_pins();
         // Before the entries are closed: the last step of a closed entry ends its bond, and no page
         // request group of a bond that is gone may be pending.
         self.forget_pages(device);

@@ -32,7 +32,7 @@ pub struct WorkerConfig {
     pub threads: usize,
     /// The largest number of threads, including those that are added while slow spaces occupy the
     /// others.
-    pub most: usize,
+    pub max_threads: usize,
 }
 
 impl WorkerConfig {
@@ -41,16 +41,16 @@ impl WorkerConfig {
         Self { threads, ..self }
     }
 
-    /// Sets [`most`](Self#structfield.most).
-    pub fn most(self, most: usize) -> Self {
-        Self { most, ..self }
+    /// Sets [`max_threads`](Self#structfield.max_threads).
+    pub fn max_threads(self, max_threads: usize) -> Self {
+        Self { max_threads, ..self }
     }
 }
 
 impl Default for WorkerConfig {
     /// Two permanent threads, and at most 64.
     fn default() -> Self {
-        Self { threads: 2, most: 64 }
+        Self { threads: 2, max_threads: 64 }
     }
 }
 
@@ -69,11 +69,11 @@ struct Pool {
     config: WorkerConfig,
     is_stopping: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Threads that run now.
+    /// The number of threads that run now.
     running: AtomicUsize,
-    /// Groups that have been resolved.
+    /// The number of groups that have been resolved.
     resolved: AtomicU64,
-    /// Signalled, with `threads`, when `is_stopping` has been set.
+    /// Used with the lock of `threads`. Signalled when `is_stopping` has been set.
     stopping: Condvar,
 }
 
@@ -84,7 +84,7 @@ impl Workers {
     /// The system could not start a thread. The threads that were started have ended.
     pub fn start(iommu: &Iommu, config: WorkerConfig) -> io::Result<Self> {
         let threads = config.threads.max(1);
-        let config = WorkerConfig { threads, most: config.most.max(threads) };
+        let config = WorkerConfig { threads, max_threads: config.max_threads.max(threads) };
         let pool = Arc::new(Pool {
             iommu: iommu.clone(),
             config,
@@ -101,7 +101,7 @@ impl Workers {
         workers.supervisor = Some(
             thread::Builder::new()
                 .name("sva-supervisor".to_owned())
-                .spawn(move || pool.supervise())?,
+                .spawn(move || pool.run_supervisor())?,
         );
         Ok(workers)
     }
@@ -137,7 +137,7 @@ impl Pool {
         let pool = Arc::clone(self);
         self.running.fetch_add(1, Ordering::Relaxed);
         let started = thread::Builder::new().name("sva-worker".to_owned()).spawn(move || {
-            pool.work(idle_limit);
+            pool.run_worker(idle_limit);
             pool.running.fetch_sub(1, Ordering::Relaxed);
             // The thread counted as idle until now, so a request that came meanwhile can have woken
             // this thread and no other.
@@ -162,14 +162,14 @@ impl Pool {
     }
 
     /// Sorts and resolves page requests until the pool stops or the idle limit has passed.
-    fn work(&self, idle_limit: Option<Duration>) {
+    fn run_worker(&self, idle_limit: Option<Duration>) {
         while !self.is_stopping() {
             while self.iommu.sort_page_request() {}
             if let Some(job) = self.iommu.next_page_request_job() {
-                // Another group can wait. This wakes an idle worker for it, or the supervisor where
+                // Another group can wait. This wakes an idle worker for it, or the supervisor if
                 // no worker is idle.
                 self.iommu.wake_worker();
-                // Where a provider panics, the drop of the job answers the group. The thread goes
+                // If a provider panics, the drop of the job answers the group. The thread goes
                 // on with the groups of other spaces.
                 if catch_unwind(AssertUnwindSafe(|| job.run())).is_err() {
                     tracing::error!(
@@ -186,7 +186,7 @@ impl Pool {
     }
 
     /// Starts a thread each time that all threads are busy with slow spaces and a group waits.
-    fn supervise(self: &Arc<Self>) {
+    fn run_supervisor(self: &Arc<Self>) {
         let mut is_exhaustion_logged = false;
         while !self.is_stopping() {
             self.iommu.await_backlog(|| self.is_stopping());
@@ -202,7 +202,7 @@ impl Pool {
                 continue;
             }
             let running = self.running.load(Ordering::Relaxed);
-            if running < self.config.most && self.start_thread(Some(IDLE_LIMIT)).is_ok() {
+            if running < self.config.max_threads && self.start_thread(Some(IDLE_LIMIT)).is_ok() {
                 tracing::debug!(
                     threads = running + 1,
                     "slow spaces occupy all workers: a thread was added"

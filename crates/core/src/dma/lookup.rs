@@ -18,7 +18,7 @@ impl DmaPort {
     /// not called. Returns `None` before the first access to the address.
     #[inline]
     pub fn cached_translation(&self, pasid: Pasid, address: u64, access: Access) -> Option<Frame> {
-        let frame = move |_: &dyn AddressSpace, entry: &TlbEntry| Some(entry.frame(address));
+        let frame = |_: &dyn AddressSpace, frame: Frame, _: &TlbEntry| Some(frame);
         match self.first_level(pasid, address, 1, access, frame) {
             // In tail position, so that the hit above does not save registers for it.
             None => self.second_level(pasid, address, access, frame),
@@ -40,9 +40,8 @@ impl DmaPort {
         access: Access,
         op: impl FnOnce(FrameSlice<'_>) -> Option<R>,
     ) -> Option<R> {
-        self.first_level(pasid, address, len, access, |space, entry| {
-            let is_write = access.is_write();
-            op(FrameSlice { space, frame: entry.frame(address), len, is_write })
+        self.first_level(pasid, address, len, access, |space, frame, _| {
+            op(FrameSlice { space, frame, len, is_write: access.is_write() })
         })
     }
 
@@ -58,9 +57,9 @@ impl DmaPort {
         access: Access,
         op: impl FnOnce(FrameSlice<'_>) -> Option<R>,
     ) -> Option<R> {
-        self.second_level(pasid, address, access, |space, entry| {
+        self.second_level(pasid, address, access, |space, frame, entry| {
             let (len, is_write) = (entry.len_from(address, len), access.is_write());
-            op(FrameSlice { space, frame: entry.frame(address), len, is_write })
+            op(FrameSlice { space, frame, len, is_write })
         })
     }
 
@@ -75,15 +74,15 @@ impl DmaPort {
         access: Access,
         mut op: impl FnMut(FrameSlice<'_>) -> Option<R>,
     ) -> Option<R> {
-        self.first_level(pasid, address, 1, access, |space, entry| {
+        self.first_level(pasid, address, 1, access, |space, frame, entry| {
             let (len, is_write) = (entry.len_from(address, len), access.is_write());
-            op(FrameSlice { space, frame: entry.frame(address), len, is_write })
+            op(FrameSlice { space, frame, len, is_write })
         })
         .or_else(|| self.second_level_slice(pasid, address, len, access, op))
     }
 
-    /// Probes the first level for a translation of `len` bytes, and calls `then` with it in a
-    /// critical section.
+    /// Probes the first level for a translation of `len` bytes, and calls `then` in a critical
+    /// section with the space, the frame of the address, and the entry.
     #[inline(always)]
     fn first_level<R>(
         &self,
@@ -91,7 +90,7 @@ impl DmaPort {
         address: u64,
         len: usize,
         access: Access,
-        then: impl FnOnce(&dyn AddressSpace, &TlbEntry) -> Option<R>,
+        then: impl FnOnce(&dyn AddressSpace, Frame, &TlbEntry) -> Option<R>,
     ) -> Option<R> {
         // The borrow fails if this thread is inside an access of the same port further up the
         // stack.
@@ -104,20 +103,20 @@ impl DmaPort {
             && entry.serves(address, len, access)
             && let Some(_guard) = cache.reader.enter(cached)
         {
-            return then(&*cached.space, entry);
+            return then(&*cached.space, entry.frame(address), entry);
         }
         None
     }
 
     /// Probes the IOTLB for a translation of one byte, inserts it into the first level, and calls
-    /// `then` with it in a critical section.
+    /// `then` in a critical section with the space, the frame of the address, and the new entry.
     #[inline(never)]
     fn second_level<R>(
         &self,
         pasid: Pasid,
         address: u64,
         access: Access,
-        then: impl FnOnce(&dyn AddressSpace, &TlbEntry) -> Option<R>,
+        then: impl FnOnce(&dyn AddressSpace, Frame, &TlbEntry) -> Option<R>,
     ) -> Option<R> {
         let mut cache = self.cache.try_borrow_mut().ok()?;
         let PortCache { reader, tlb, entries, hints } = &mut **cache.as_mut()?;
@@ -137,6 +136,6 @@ impl DmaPort {
         let found = cached.find(address, access, &reader.routing)?;
         let entry = tlb.replace(pasid, address, found.more)?;
         entry.set(found, access, cached.context);
-        then(&*cached.space, entry)
+        then(&*cached.space, entry.frame(address), entry)
     }
 }

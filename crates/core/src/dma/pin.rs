@@ -1,4 +1,5 @@
-//! Pinned memory of a space: what addresses mean, and slices for the code of a device model.
+//! Pinned memory of a space: translations that hold until they are unpinned, and slices of memory
+//! for the code of a device model.
 //!
 //! Foreign code runs while memory is pinned. So a pin is not a critical section, for whose end
 //! other threads spin. The pin publishes its range in a [`PinSlot`](crate::quiesce::PinSlot), and a
@@ -20,13 +21,13 @@ use crate::api::fault::{DmaError, FaultReason};
 use crate::api::space::{AddressSpace, Extent, StopCause, Stopped};
 use crate::iotlb::SpaceIotlb;
 use crate::quiesce::callback::InCallback;
-use crate::quiesce::complete;
+use crate::quiesce::step_all;
 use crate::table::{PasidEntry, SpaceRecord};
 use crate::types::access::Access;
 use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::{AddrRange, Segment};
 
-/// How often absent pages are made present before a pin fails.
+/// How often pages that are not present are resolved before a pin fails.
 const MAX_RESOLVES: u32 = 1000;
 
 impl DmaPort {
@@ -38,7 +39,7 @@ impl DmaPort {
     /// until `work` returns. An unbind or removal from inside `work` is deferred, and a change from
     /// inside `work` does not wait for pins of the same thread. So `work` should be short, and must
     /// not wait for another thread that may change the space. The call may block while pages are
-    /// made present.
+    /// resolved.
     ///
     /// # Errors
     /// See [`DmaError`]; `work` was not called. [`FaultReason::NotInPlace`] if there is no PASID,
@@ -58,9 +59,9 @@ impl DmaPort {
     }
 
     /// Pins the addresses of `piece` until the returned [`Pin`] is dropped, for device models that
-    /// access the frames by their own means. Cached translations are used and inserted, and absent
-    /// pages are made present, for which the call may block. A port may have any number of pins at
-    /// a time.
+    /// access the frames by their own means. Cached translations are used and inserted, and pages
+    /// that are not present are resolved, for which the call may block. A port may have any number
+    /// of pins at a time.
     ///
     /// A change of the space that takes part of the memory away, an unbind and a removal of the
     /// device wait until the pin is dropped. On the thread that has the pin an unbind or removal is
@@ -112,7 +113,8 @@ impl DmaPort {
         Err(self.master.fault(0, Some(pasid), piece.address, access, reason))
     }
 
-    /// Returns false if a page had to be made present first.
+    /// Pins the piece by a walk. Returns false if a page had to be resolved, so that the caller is
+    /// to try again.
     fn try_pin(
         &self,
         pin: &mut Pin<'_>,
@@ -166,8 +168,8 @@ impl DmaPort {
                 PortCache::insert_entry(&self.cache, master, &entry);
                 Ok(true)
             }
-            Err(PinFailure::Absent(address)) => {
-                self.bring_in(pin, &entry, piece, address, access).map(|()| false)
+            Err(PinFailure::NotPresent(address)) => {
+                self.resolve_unpinned(pin, &entry, piece, address, access).map(|()| false)
             }
             Err(PinFailure::Stopped(why)) => {
                 Err(master.stopped(why, Some(pasid), &[piece], access))
@@ -176,9 +178,9 @@ impl DmaPort {
         }
     }
 
-    /// Makes the page of `address` present. Nothing is pinned meanwhile, since the provider may
-    /// change the space to do so.
-    fn bring_in(
+    /// Resolves the page of `address`. Nothing is pinned meanwhile, since the provider may change
+    /// the space to do so.
+    fn resolve_unpinned(
         &self,
         pin: &mut Pin<'_>,
         entry: &Arc<PasidEntry>,
@@ -198,8 +200,8 @@ impl DmaPort {
     }
 }
 
-/// Addresses of a space whose meaning does not change while this lives; see [`DmaPort::pin`]. It
-/// stays on the thread that made it.
+/// A range of addresses of a space whose translations do not change while this lives; see
+/// [`DmaPort::pin`]. It stays on the thread that made it.
 #[must_use = "the range is pinned only while this lives"]
 pub struct Pin<'a> {
     port: &'a DmaPort,
@@ -254,19 +256,19 @@ impl<'a> Pin<'a> {
         self.record.as_mut().expect("set until the drop")
     }
 
-    /// Unpins the range, and makes a step of each completion that waits for the pin.
+    /// Unpins the range, and makes a step of each waiter.
     #[inline]
     fn unpin(&mut self) {
         let record = self.record_mut();
         record.extents.clear();
         if record.slot.unpin() {
-            self.complete_waiters();
+            self.step_waiters();
         }
     }
 
     #[cold]
-    fn complete_waiters(&self) {
-        complete(self.record().slot.take_waiters());
+    fn step_waiters(&self) {
+        step_all(self.record().slot.take_waiters());
     }
 }
 
@@ -282,8 +284,8 @@ impl Drop for Pin<'_> {
 
 /// Why the extents of a piece cannot be determined.
 enum PinFailure {
-    /// The page of this address must be made present first.
-    Absent(u64),
+    /// The page of this address must be resolved first.
+    NotPresent(u64),
     NotInPlace,
     Stopped(Stopped),
 }
@@ -295,7 +297,7 @@ fn find_extents(
     piece: Segment,
     access: Access,
 ) -> Result<Vec<Extent>, PinFailure> {
-    let may_bring_in = !entry.effective_access(access).is_present_only();
+    let may_resolve = !entry.effective_access(access).is_present_only();
     let mut extents = Vec::new();
     let mut rest = piece.range();
     while let Some(range) = rest {
@@ -305,8 +307,8 @@ fn find_extents(
             Ok(Some(extent)) if extent.permissions.permit(access) => extent,
             Ok(None) => return Err(PinFailure::NotInPlace),
             // The page may have to be copied before it is written.
-            Ok(Some(_)) | Err(StopCause::NotPresent) if may_bring_in => {
-                return Err(PinFailure::Absent(at));
+            Ok(Some(_)) | Err(StopCause::NotPresent) if may_resolve => {
+                return Err(PinFailure::NotPresent(at));
             }
             Ok(Some(_)) => return stop(StopCause::Denied),
             Err(cause) => return stop(cause),

@@ -61,14 +61,14 @@ pub(super) struct PinRecord {
     /// the store of the previous one.
     pin_number: u64,
     /// At most one for each PASID, the oldest first. Their spaces list the slot.
-    entries: Vec<CachedEntry>,
+    entries: Vec<PinPasidEntry>,
     /// The index of the entry that is in use, or was used last.
     current: usize,
     /// The extents that are pinned.
     pub(super) extents: Vec<Extent>,
 }
 
-struct CachedEntry {
+struct PinPasidEntry {
     pasid: Pasid,
     owner: Generation,
     space: SpaceId,
@@ -111,7 +111,7 @@ impl PinRecord {
 
     /// Caches a PASID entry and selects it. Nothing may be pinned.
     pub(super) fn insert(&mut self, entry: &Arc<PasidEntry>) {
-        let is_same = |cached: &CachedEntry| Arc::ptr_eq(&cached.entry, entry);
+        let is_same = |cached: &PinPasidEntry| Arc::ptr_eq(&cached.entry, entry);
         if let Some(at) = self.entries.iter().position(is_same) {
             self.current = at;
             return;
@@ -127,7 +127,7 @@ impl PinRecord {
             self.remove(at);
         }
         self.current = self.entries.len();
-        self.entries.push(CachedEntry {
+        self.entries.push(PinPasidEntry {
             pasid: tag.pasid,
             owner: tag.generation,
             space: entry.record.id,

@@ -52,6 +52,9 @@ impl DmaPort {
 impl BusMaster {
     /// Performs a translated request. `is_usable` is called inside the gates that a reset shuts; if
     /// it returns false, nothing is accessed.
+    ///
+    /// The permissions of the bond are not checked here. They were applied to the translation, and
+    /// the IOMMU trusts a device with ATS to keep to them, as hardware does.
     pub(super) fn access_translated(
         &self,
         pasid: Option<Pasid>,
@@ -83,7 +86,7 @@ impl BusMaster {
             return self.access_peer(pasid, window, frame.0, buffer, access, 0);
         }
         // Checked after the windows: the request meets them before the port that blocks it.
-        if let Some(port) = routing.translation_blocked {
+        if let Some(port) = routing.translation_blocker {
             return abort(FaultReason::TranslationBlocked(port));
         }
         let Some(pasid) = pasid.filter(|pasid| self.device.can_issue(*pasid)) else {

@@ -69,7 +69,7 @@ impl BusMaster {
 
     /// Enters the gate of the device; returns `None` if it is shut.
     pub(super) fn enter_device(&self) -> Option<GateGuard<'_>> {
-        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::WakeWaiters)
+        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::WakeThreads)
     }
 
     /// Accesses a peer that decodes the address: the transaction does not reach the IOMMU. Logs it
@@ -204,7 +204,7 @@ impl Walk<'_> {
             }
         };
         let _inside =
-            GateGuard::from_entered(&attachment.gate, &self.master.iommu, OnDrain::WakeWaiters);
+            GateGuard::from_entered(&attachment.gate, &self.master.iommu, OnDrain::WakeThreads);
         for piece in pieces {
             let mut rest = piece.range();
             while let Some(range) = rest {
@@ -227,7 +227,7 @@ impl Walk<'_> {
         let Some(mapping) = attachment.domain.find(iova) else {
             return Err(self.fault(iova, FaultReason::NoDomainMapping));
         };
-        let Some(_inside) = GateGuard::enter(&mapping.gate, &master.iommu, OnDrain::WakeWaiters)
+        let Some(_inside) = GateGuard::enter(&mapping.gate, &master.iommu, OnDrain::WakeThreads)
         else {
             return Err(self.fault(iova, FaultReason::NoDomainMapping));
         };

@@ -30,36 +30,44 @@ impl TlbTag {
     }
 }
 
-/// The block sizes by which entries are hashed, as powers of two: 4 KiB, 64 KiB, 2 MiB, 1 GiB. An
-/// extent of 16 KiB, for example, is hashed by its block of 64 KiB.
-const BLOCK_BITS: [u32; 4] = [12, 16, 21, 30];
-
-/// A block size, as an index into [`BLOCK_BITS`].
+/// A size of the blocks by which entries are hashed, as its number of address bits. An extent of
+/// 16 KiB, for example, is hashed by its block of 64 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockSize(u8);
 
 impl BlockSize {
-    pub(super) const COUNT: usize = BLOCK_BITS.len();
-
-    /// All sizes, the smallest first.
-    pub(super) fn all() -> impl DoubleEndedIterator<Item = Self> {
-        (0..Self::COUNT as u8).map(Self)
-    }
-
-    /// The smallest size of a set, in which each size is its [`bit`](Self::bit).
-    #[inline(always)]
-    pub(super) fn smallest_of(set: u8) -> Option<Self> {
-        (set != 0).then(|| Self(set.trailing_zeros() as u8))
-    }
+    /// All sizes, the smallest first: 4 KiB, 64 KiB, 2 MiB, 1 GiB.
+    pub(super) const ALL: [Self; 4] = [Self(12), Self(16), Self(21), Self(30)];
 
     #[inline]
     fn bits(self) -> u32 {
-        BLOCK_BITS[usize::from(self.0) % Self::COUNT]
+        u32::from(self.0)
+    }
+}
+
+/// A set of block sizes: bit `n` stands for the size of `n` address bits, so that a look-up needs
+/// no table to get from a member of the set to a shift.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BlockSizes(pub(super) u32);
+
+impl BlockSizes {
+    /// The set of this one size.
+    #[inline]
+    pub(super) fn of(size: BlockSize) -> Self {
+        Self(1 << size.0)
     }
 
     #[inline]
-    pub(super) fn bit(self) -> u8 {
-        1 << self.0
+    pub(super) fn contains(self, size: BlockSize) -> bool {
+        self.0 & Self::of(size).0 != 0
+    }
+
+    /// Removes the smallest size from the set.
+    #[inline(always)]
+    pub(super) fn take_smallest(&mut self) -> Option<BlockSize> {
+        let smallest = (self.0 != 0).then(|| BlockSize(self.0.trailing_zeros() as u8));
+        self.0 &= self.0.wrapping_sub(1);
+        smallest
     }
 }
 
@@ -79,7 +87,7 @@ impl Block {
     /// The number and the size in one word, to be hashed.
     #[inline]
     pub(super) fn key(self) -> u64 {
-        self.number << 2 | u64::from(self.size.0)
+        self.number << 5 | u64::from(self.size.0)
     }
 
     pub(super) fn range(self) -> Option<AddrRange> {
@@ -170,7 +178,7 @@ impl IotlbEntry {
     /// the largest block of which the extent covers at least a quarter, so that at most four
     /// entries are hashed by the same block. `None` if the extent does not consist of whole pages.
     pub(super) fn of(extent: &Extent, address: u64) -> Option<(Self, Block)> {
-        BlockSize::all().rev().find_map(|size| {
+        BlockSize::ALL.into_iter().rev().find_map(|size| {
             let block = Block::of(address, size);
             let part = extent.range.intersection(block.range()?)?;
             (part.len() >= 1 << (size.bits() - 2)).then_some(())?;
@@ -195,6 +203,12 @@ impl IotlbEntry {
     #[inline]
     pub(super) fn contains(&self, address: u64) -> bool {
         address.wrapping_sub(self.first) <= self.more
+    }
+
+    /// Whether the entry translates an address of `range`.
+    #[inline]
+    pub(super) fn overlaps(&self, range: AddrRange) -> bool {
+        self.first <= range.last() && range.first() <= self.first.saturating_add(self.more)
     }
 
     /// The addresses that the entry translates.

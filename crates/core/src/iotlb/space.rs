@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use sva_sync::Mutex;
-use sva_sync::atomic::{AtomicU8, Ordering};
+use sva_sync::atomic::{AtomicU32, Ordering};
 
-use super::entry::{Block, BlockSize, IotlbEntry, PackedEntry, TlbTag};
+use super::entry::{Block, BlockSize, BlockSizes, IotlbEntry, PackedEntry, TlbTag};
 use super::table::{EntryIndex, IotlbTable};
 use crate::api::space::Extent;
 use crate::quiesce::{GracePeriod, SpaceUsers};
@@ -18,9 +18,8 @@ use crate::types::range::AddrRange;
 pub(crate) struct SpaceIotlb {
     table: Arc<IotlbTable>,
     owner: Generation,
-    /// The sets of block sizes by which entries have been hashed, for user and for privileged
-    /// accesses.
-    sizes: [AtomicU8; 2],
+    /// The [`BlockSizes`] by which entries have been hashed, for user and for privileged accesses.
+    sizes: [AtomicU32; 2],
     fills: Mutex<Fills>,
     users: Arc<SpaceUsers>,
 }
@@ -62,13 +61,12 @@ impl SpaceIotlb {
         let sizes = self.sizes(access.is_privileged());
         // Rejected: an iterator, whose state goes through memory.
         let mut remaining = sizes;
-        while let Some(size) = BlockSize::smallest_of(remaining) {
+        while let Some(size) = remaining.take_smallest() {
             if let Some(entry) =
                 self.table.probe_first(tag, address, access.needs(), Block::of(address, size))
             {
                 return Some(entry);
             }
-            remaining &= !size.bit();
         }
         self.probe_all(tag, address, access, sizes).entry()
     }
@@ -76,15 +74,21 @@ impl SpaceIotlb {
     /// Probes all slots in which the entry can be. Out of line, and with a result that is returned
     /// in registers.
     #[inline(never)]
-    fn probe_all(&self, tag: TlbTag, address: u64, access: Access, sizes: u8) -> PackedEntry {
+    fn probe_all(
+        &self,
+        tag: TlbTag,
+        address: u64,
+        access: Access,
+        sizes: BlockSizes,
+    ) -> PackedEntry {
         let of_size = |size: BlockSize| {
-            if sizes & size.bit() != 0 {
+            if sizes.contains(size) {
                 self.table.probe_all(tag, address, access.needs(), Block::of(address, size))
             } else {
                 PackedEntry::NONE
             }
         };
-        let mut found = BlockSize::all().map(of_size);
+        let mut found = BlockSize::ALL.into_iter().map(of_size);
         found.find(|found| found.is_some()).unwrap_or(PackedEntry::NONE)
     }
 
@@ -97,7 +101,8 @@ impl SpaceIotlb {
         if self.users.invalidate_seq() != seq {
             return;
         }
-        self.sizes[usize::from(privileged)].fetch_or(block.size.bit(), Ordering::Relaxed);
+        self.sizes[usize::from(privileged)]
+            .fetch_or(BlockSizes::of(block.size).0, Ordering::Relaxed);
         let tag = TlbTag::new(self.owner, privileged);
         fills.indices.push(self.table.insert(tag, address, &entry, block));
         if fills.indices.len() >= fills.compact_at {
@@ -119,11 +124,12 @@ impl SpaceIotlb {
     /// It probes the blocks of the range, or the indices of the space if those are fewer.
     pub(crate) fn invalidate(&self, range: AddrRange) -> GracePeriod {
         let mut fills = self.fills.lock();
-        let overlaps = |entry: &IotlbEntry| entry.range().overlaps(range);
+        let overlaps = |entry: &IotlbEntry| entry.overlaps(range);
         let blocks = |privileged| {
             let sizes = self.sizes(privileged);
-            BlockSize::all()
-                .filter(move |size| sizes & size.bit() != 0)
+            BlockSize::ALL
+                .into_iter()
+                .filter(move |size| sizes.contains(*size))
                 .map(move |size| Block::overlapping(range, size))
         };
         let count = blocks(false)
@@ -162,8 +168,8 @@ impl SpaceIotlb {
     }
 
     #[inline(always)]
-    fn sizes(&self, privileged: bool) -> u8 {
-        self.sizes[usize::from(privileged)].load(Ordering::Relaxed)
+    fn sizes(&self, privileged: bool) -> BlockSizes {
+        BlockSizes(self.sizes[usize::from(privileged)].load(Ordering::Relaxed))
     }
 
     fn tags(&self) -> [TlbTag; 2] {

@@ -32,6 +32,7 @@ impl Gate {
 
     /// Enters the gate; returns false if it is shut. Each `true` must be followed by one
     /// [`leave`](Self::leave).
+    #[must_use = "an access that has entered must leave"]
     pub(crate) fn enter(&self) -> bool {
         let mut seen = self.0.load(Ordering::Relaxed);
         while seen & SHUT == 0 {
@@ -57,7 +58,7 @@ impl Gate {
 
     /// Counts an access that is known to be in flight, whether or not the gate is shut. Must be
     /// followed by one [`leave`](Self::leave).
-    pub(crate) fn add(&self) {
+    pub(crate) fn enter_unchecked(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
     }
 

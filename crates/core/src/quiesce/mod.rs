@@ -8,20 +8,20 @@
 //! - An access through a cached translation is a [`ReadGuard`] of the port's [`ReaderSlot`]. A
 //!   [`GracePeriod`] spins until it has ended: such an access is one copy.
 //! - Memory that a device model has pinned is a range in a [`PinSlot`]. The waiting thread adds a
-//!   [`Completion`] to the slot.
-//! - A translation in a device's ATC is covered by an invalidation request, which carries a
-//!   [`Completion`].
+//!   [`Waiter`] to the slot.
+//! - A translation in a device's ATC ends with an invalidation of the device. Its invalidation
+//!   queue keeps a [`Waiter`] for each request in flight.
 //!
 //! A thread that is [inside a callback](callback) never waits: the access that it would wait for
 //! may be a caller of that callback.
 
 pub(crate) mod callback;
-mod completion;
 mod gate;
 mod pin;
 mod read;
+mod wait;
 
-pub(crate) use completion::{Change, Completion, Countdown, InvalidationHost, Waiter, complete};
 pub(crate) use gate::Gate;
 pub(crate) use pin::{PinSlot, PinSlots, PinnedRange};
 pub(crate) use read::{GracePeriod, ReadGuard, ReaderSlot, ReaderTag, Readers, SpaceUsers};
+pub(crate) use wait::{Countdown, InvalidationWait, WaitQueue, Waiter, WeakWaiter, step_all};

@@ -1,8 +1,8 @@
-//! Pins: ranges of spaces that a device model accesses in place, and the completions of the
-//! invalidations, unbinds and removals that wait for them.
+//! Pins: ranges of spaces that a device model accesses in place, and the waiters
+//! (invalidations, unbinds and removals) that wait for them.
 //!
 //! The device model decides how long a pin lasts, so no thread spins for one: a thread that needs
-//! to wait adds a completion to the slot, and the unpinning thread takes it from there. A pin that
+//! to wait adds a waiter to the slot, and the unpinning thread takes it from there. A pin that
 //! nothing waits for costs plain stores and loads; the waiting thread pays for the barrier
 //! (docs/design/translation.md, "Pins").
 
@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_sync::{Mutex, ThreadNumber, barrier};
 
-use super::Waiter;
+use super::WeakWaiter;
 use crate::types::ids::{Generation, RequesterId};
 use crate::types::range::AddrRange;
 
@@ -33,7 +33,7 @@ pub(crate) struct PinSlot {
     /// Whether `waiters` may be non-empty. Written with `waiters` locked.
     is_awaited: AtomicBool,
     requester: RequesterId,
-    waiters: Mutex<Vec<Waiter>>,
+    waiters: Mutex<Vec<WeakWaiter>>,
 }
 
 /// The pin of a slot at one moment.
@@ -81,13 +81,13 @@ impl PinSlot {
         self.first.store(range.first(), Ordering::Release);
         self.last.store(range.last(), Ordering::Release);
         self.thread.store(thread.0, Ordering::Release);
-        // Generations count binds, of which there are fewer than 2^48.
+        // Generations count allocations of PASIDs, of which there are fewer than 2^48.
         self.word.store(owner.0 << COUNT_BITS | number & COUNT, Ordering::Release);
     }
 
     /// Ends the pin. Returns whether there may be [waiters](Self::take_waiters).
     #[inline]
-    #[must_use = "there may be waiters to complete"]
+    #[must_use = "there may be waiters to make steps of"]
     pub(crate) fn unpin(&self) -> bool {
         // Release: the accesses are over before the store is seen.
         self.word.store(0, Ordering::Release);
@@ -99,7 +99,7 @@ impl PinSlot {
 
     /// Takes the waiters, of each of which the unpinning thread makes a step.
     #[cold]
-    pub(crate) fn take_waiters(&self) -> Vec<Waiter> {
+    pub(crate) fn take_waiters(&self) -> Vec<WeakWaiter> {
         let mut waiters = self.waiters.lock();
         self.is_awaited.store(false, Ordering::Relaxed);
         std::mem::take(&mut waiters)
@@ -123,7 +123,7 @@ impl PinSlot {
     }
 
     /// Adds a waiter to `pinned`; returns false if that pin has ended.
-    fn add_waiter(&self, pinned: &PinnedRange, waiter: &impl Fn() -> Waiter) -> bool {
+    fn add_waiter(&self, pinned: &PinnedRange, waiter: &impl Fn() -> WeakWaiter) -> bool {
         let mut waiters = self.waiters.lock();
         self.is_awaited.store(true, Ordering::Relaxed);
         barrier::heavy();
@@ -171,7 +171,7 @@ impl PinSlots {
     pub(crate) fn add_waiters(
         &self,
         selects: impl Fn(&PinnedRange) -> bool,
-        waiter: impl Fn() -> Waiter,
+        waiter: impl Fn() -> WeakWaiter,
     ) -> usize {
         let slots: SmallVec<[Arc<PinSlot>; 2]> = self.0.lock().iter().cloned().collect();
         let add = |slot: &&Arc<PinSlot>| {
@@ -185,7 +185,7 @@ impl PinSlots {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::quiesce::Completion;
+    use crate::quiesce::Waiter;
     use crate::types::ids::Bdf;
     use sva_sync::this_thread;
 
@@ -214,14 +214,14 @@ mod tests {
         pins.add(&slot);
         slot.pin(Generation(7), 1, range, this_thread());
         struct NoOp;
-        impl Completion for NoOp {
+        impl Waiter for NoOp {
             fn step(self: Arc<Self>) {}
         }
         let start_wait = || {
             let change = Arc::new(NoOp);
             let found = pins.add_waiters(
                 |pinned| pinned.is_of(Generation(7)),
-                || Arc::downgrade(&change) as Waiter,
+                || Arc::downgrade(&change) as WeakWaiter,
             );
             assert_eq!(found, 1);
             change
@@ -230,7 +230,7 @@ mod tests {
         let waiting = start_wait();
         assert!(slot.waiters.lock().capacity() < 64);
         assert!(slot.unpin());
-        let is_alive = |waiter: &&Waiter| waiter.strong_count() > 0;
+        let is_alive = |waiter: &&WeakWaiter| waiter.strong_count() > 0;
         assert_eq!(slot.take_waiters().iter().filter(is_alive).count(), 1);
         drop(waiting);
         assert!(!slot.unpin(), "the next pin has no waiter");

@@ -45,7 +45,7 @@ pub(crate) struct ReaderTag(u64);
 
 impl ReaderTag {
     pub(crate) fn new(owner: Generation, revocations: u64) -> Self {
-        // Generations count binds, of which there are fewer than 2^48.
+        // Generations count allocations of PASIDs, of which there are fewer than 2^48.
         Self(owner.0 << REVOCATION_BITS | revocations & ((1 << REVOCATION_BITS) - 1))
     }
 }

@@ -41,6 +41,7 @@ pub(crate) enum ExitState {
     Disarmed,
 }
 
+/// A bond: its space, its PASID entries and its handlers.
 pub(crate) struct BondState {
     pub(crate) phase: Phase,
     pub(crate) kind: BondKind,

@@ -65,7 +65,7 @@ impl State {
         requester: &Arc<Requester>,
     ) -> Option<Arc<PasidEntry>> {
         let bond = self.bonds.get_mut(key)?;
-        let entry = PasidEntry::new(&bond.record, bond.features, key, requester, &self.host);
+        let entry = PasidEntry::new(&bond.record, bond.features, key, requester, &self.iommu);
         requester.table.write().insert(bond.record.tag.pasid, Arc::clone(&entry));
         bond.entries.push(Arc::clone(&entry));
         Some(entry)
@@ -149,7 +149,7 @@ impl State {
 
     /// The devices that may cache translations of a space, each with its PASID there. Devices whose
     /// entries are being closed are included.
-    pub(crate) fn ats_users(&mut self, space: SpaceId) -> Vec<(Arc<DeviceRecord>, Pasid)> {
+    pub(crate) fn ats_devices_of(&mut self, space: SpaceId) -> Vec<(Arc<DeviceRecord>, Pasid)> {
         let Some(state) = self.spaces.get(&space) else { return Vec::new() };
         let pasid = state.record.tag.pasid;
         let bonds = state.bonds.iter().filter_map(|key| self.bonds.get(*key));

@@ -37,7 +37,7 @@ impl Mapping {
 #[derive(Default)]
 pub(crate) struct Domain {
     by_first: RwLock<BTreeMap<u64, Arc<Mapping>>>,
-    /// The owner of page requests without PASID; if `None`, the providers of the mapped memory
+    /// The handler of page requests without PASID; if `None`, the providers of the mapped memory
     /// resolve them.
     handler: RwLock<Option<Arc<dyn PageRequestHandler>>>,
 }
@@ -90,13 +90,13 @@ impl Domain {
         std::mem::take(&mut *self.by_first.write()).into_values().collect()
     }
 
-    /// The owner of the domain's page requests, if there is one.
+    /// The handler of the domain's page requests, if there is one.
     pub(crate) fn handler(&self) -> Option<Arc<dyn PageRequestHandler>> {
         self.handler.read().clone()
     }
 
-    /// Makes `handler` the owner of the domain's page requests. Returns false, and changes nothing,
-    /// if there is an owner.
+    /// Sets the handler of the domain's page requests. Returns false, and changes nothing, if there
+    /// is one.
     pub(crate) fn set_handler(&self, handler: Arc<dyn PageRequestHandler>) -> bool {
         let mut held = self.handler.write();
         let free = held.is_none();
@@ -106,8 +106,8 @@ impl Domain {
         free
     }
 
-    /// Removes the owner of the domain's page requests and returns it. The caller drops it with no
-    /// lock held, since its drop is foreign code.
+    /// Removes the handler of the domain's page requests and returns it. The caller drops it with
+    /// no lock held, since its drop is foreign code.
     pub(crate) fn take_handler(&self) -> Option<Arc<dyn PageRequestHandler>> {
         self.handler.write().take()
     }

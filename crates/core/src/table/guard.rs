@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::fault_target::FaultTarget;
 use super::iommu::Iommu;
+use super::page_target::PageTarget;
 use super::records::{DeviceRecord, PasidEntry};
 use crate::api::fault::FaultReason;
-use crate::quiesce::{Completion, Gate};
+use crate::quiesce::{Gate, Waiter};
 
 /// What the last access that leaves a shut gate does.
 #[derive(Clone, Copy)]
 pub(crate) enum OnDrain<'a> {
     /// Wakes the threads that wait for the gate of a device, a mapping or a domain attachment.
-    WakeWaiters,
+    WakeThreads,
     /// Makes a step of a PASID entry that is being closed.
     StepEntry(&'a Arc<PasidEntry>),
     /// Completes the invalidations that wait for the translated requests of a device.
@@ -29,7 +29,7 @@ pub(crate) struct GateGuard<'a> {
 impl<'a> GateGuard<'a> {
     /// Enters the gate; returns `None` if it is shut.
     pub(crate) fn enter(gate: &'a Gate, iommu: &'a Iommu, on_drain: OnDrain<'a>) -> Option<Self> {
-        // Lazily: a guard that did not enter must not leave.
+        // Not `then_some`: it would make a guard also where the gate is shut, and its drop leaves.
         gate.enter().then(|| Self { gate, iommu, on_drain })
     }
 
@@ -51,7 +51,7 @@ impl OnDrain<'_> {
     /// The caller holds no lock: this takes the control lock, and a step may drop foreign values.
     pub(crate) fn run(self, iommu: &Iommu) {
         match self {
-            Self::WakeWaiters => iommu.wake_waiters(),
+            Self::WakeThreads => iommu.wake_threads(),
             Self::StepEntry(entry) => Arc::clone(entry).step(),
             Self::CompleteTranslatedDrain(device) => iommu.translated_requests_drained(device),
         }
@@ -70,17 +70,44 @@ impl PasidEntry {
     ) -> Result<GateGuard<'a>, FaultReason> {
         let guard = GateGuard::enter(&self.gate, iommu, OnDrain::StepEntry(self));
         let guard = guard.ok_or(FaultReason::NotBound)?;
-        self.refusal().map_or(Ok(guard), Err)
+        self.abort_reason().map_or(Ok(guard), Err)
     }
 }
 
-impl FaultTarget {
-    /// Leaves the gate that [`enter`](Self::enter) has entered.
-    pub(crate) fn leave(&self, iommu: &Iommu) {
-        match self {
-            Self::Entry(entry) if entry.gate.leave() => OnDrain::StepEntry(entry).run(iommu),
-            Self::Domain(attachment) if attachment.gate.leave() => OnDrain::WakeWaiters.run(iommu),
-            _ => {}
+/// What has the gate of an [`OwnedGateGuard`].
+pub(crate) enum Gated {
+    Device(Arc<DeviceRecord>),
+    Target(PageTarget),
+}
+
+/// Is inside a gate until it is dropped, as a [`GateGuard`] is, and keeps what has the gate alive.
+pub(crate) struct OwnedGateGuard {
+    iommu: Iommu,
+    gated: Gated,
+}
+
+impl OwnedGateGuard {
+    /// Enters the gate; returns `None` if it is shut.
+    pub(crate) fn enter(iommu: &Iommu, gated: Gated) -> Option<Self> {
+        let is_inside = match &gated {
+            Gated::Device(device) => device.gate.enter(),
+            Gated::Target(target) => target.gate().enter(),
+        };
+        is_inside.then(|| Self { iommu: iommu.clone(), gated })
+    }
+}
+
+impl Drop for OwnedGateGuard {
+    fn drop(&mut self) {
+        let (gate, on_drain) = match &self.gated {
+            Gated::Device(device) => (&device.gate, OnDrain::WakeThreads),
+            Gated::Target(target @ PageTarget::Entry(entry)) => {
+                (target.gate(), OnDrain::StepEntry(entry))
+            }
+            Gated::Target(target @ PageTarget::Domain(_)) => (target.gate(), OnDrain::WakeThreads),
+        };
+        if gate.leave() {
+            on_drain.run(&self.iommu);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Invalidations: the IOTLB and the devices invalidate translations that have changed.
 //!
 //! The [`InvalidationQueue`](crate::protocol::ats::invalidation) of a device decides, under its
-//! lock, what an invalidation leads to. Messages are sent and completions made with no lock held.
+//! lock, what an invalidation leads to. Requests are sent, and steps of waiters made, with no lock
+//! held.
 
 use std::sync::Arc;
 
@@ -15,13 +16,13 @@ use crate::api::link::ToDevice;
 use crate::protocol::ats::invalidation::{
     InvalidationActions, InvalidationQueue, PendingInvalidation,
 };
-use crate::quiesce::{Change, GracePeriod, Waiter, complete};
+use crate::quiesce::{GracePeriod, InvalidationWait, WeakWaiter, step_all};
 use crate::types::ids::{Pasid, SpaceId};
 use crate::types::range::AddrRange;
 
 impl Iommu {
-    /// Sends the messages and makes the completions that a step of the queue left to do. The caller
-    /// holds no lock.
+    /// Sends the requests, and makes the steps of waiters, that a call of the queue left to do. The
+    /// caller holds no lock.
     fn carry_out(&self, device: &Arc<DeviceRecord>, actions: InvalidationActions) {
         for request in actions.send {
             tracing::trace!(
@@ -30,7 +31,7 @@ impl Iommu {
             );
             device.services.to_device(ToDevice::Invalidate(request));
         }
-        complete(actions.completed);
+        step_all(actions.completed);
     }
 
     /// Changes the invalidation queue of a device under its lock, then performs the resulting
@@ -50,13 +51,13 @@ impl Iommu {
         result
     }
 
-    /// Makes a device invalidate a range; `waiter` is completed when it has.
+    /// Makes a device invalidate a range; a step of `waiter` is made when it has.
     pub(super) fn start_invalidation(
         &self,
         device: &Arc<DeviceRecord>,
         pasid: Option<Pasid>,
         range: AlignedRange,
-        waiter: Waiter,
+        waiter: WeakWaiter,
     ) {
         let now = self.now();
         self.with_invalidations(device, |queue, is_drained, actions| {
@@ -99,30 +100,31 @@ impl Iommu {
     /// Invalidates a range of a space that has changed, in the IOTLB and in every device that may
     /// cache translations of it.
     pub(crate) fn invalidate_space(&self, space: SpaceId, range: AddrRange) -> Invalidation {
-        let (iotlb, users) = {
+        let (iotlb, devices) = {
             let mut state = self.lock();
-            let any = self.0.ats_devices.load(Ordering::Acquire) > 0;
-            (state.iotlb_of(space), if any { state.ats_users(space) } else { Vec::new() })
+            let has_ats_devices = self.0.ats_devices.load(Ordering::Acquire) > 0;
+            let devices = if has_ats_devices { state.ats_devices_of(space) } else { Vec::new() };
+            (state.iotlb_of(space), devices)
         };
         // The IOTLB before the devices, as VT-d orders IOTLB and device TLB invalidations: a device
         // that has completed its invalidation must not get a stale translation again.
         let accesses =
             iotlb.as_ref().map_or_else(GracePeriod::default, |iotlb| iotlb.invalidate(range));
         let pins = iotlb.filter(|iotlb| !iotlb.users().pins.is_empty()).map(|iotlb| PinSearch {
-            host: self.host(),
+            wait_queue: self.wait_queue(),
             users: Arc::clone(iotlb.users()),
             range,
         });
-        if users.is_empty() {
+        if devices.is_empty() {
             return Invalidation::new(accesses, pins, None);
         }
-        let change = Change::new(self.host());
-        for (device, pasid) in &users {
+        let wait = InvalidationWait::new(self.wait_queue());
+        for (device, pasid) in &devices {
             let range = AlignedRange::covering(range);
-            self.start_invalidation(device, Some(*pasid), range, change.waiter());
+            self.start_invalidation(device, Some(*pasid), range, wait.waiter());
         }
-        change.seal();
-        Invalidation::new(accesses, pins, Some(change))
+        wait.seal();
+        Invalidation::new(accesses, pins, Some(wait))
     }
 
     /// Handles the drain of translated requests: the last one has left their gate, which is shut.
@@ -130,7 +132,7 @@ impl Iommu {
         self.with_invalidations(device, |queue, _, actions| {
             self.complete_translated_drain(device, queue, actions)
         });
-        self.wake_waiters();
+        self.wake_threads();
     }
 
     /// If the gate of the translated requests is shut and drained, completes the invalidations that

@@ -16,10 +16,10 @@ use std::time::Duration;
 use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sva_sync::{Condvar, Mutex, MutexGuard, barrier};
 
-use super::fault_target::PageQueue;
 use super::log::EventLog;
+use super::page_target::PageQueue;
 use super::pasid::PasidAllocator;
-use super::records::{DeviceRecord, PasidEntry, RecordHost};
+use super::records::{DeviceRecord, IommuHandle, PasidEntry};
 use super::state::{DeferredDrops, State};
 #[cfg(not(loom))]
 use super::wakeup::WorkerWakeup;
@@ -30,7 +30,7 @@ use crate::api::pri::PageResponder;
 use crate::api::space::SpaceWatcher;
 use crate::api::topology::Topology;
 use crate::iotlb::IotlbUsage;
-use crate::quiesce::{Countdown, InvalidationHost, callback};
+use crate::quiesce::{Countdown, WaitQueue, callback};
 use crate::types::ids::{PasidTag, SpaceId};
 
 /// The interval at which a thread that waits for a device looks for overdue invalidations and
@@ -43,6 +43,7 @@ pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(5);
 #[derive(Clone)]
 pub struct Iommu(pub(super) Arc<Inner>);
 
+/// The state that all clones of an [`Iommu`] share.
 pub(crate) struct Inner {
     topology: Arc<dyn Topology>,
     config: IommuConfig,
@@ -64,8 +65,8 @@ pub(crate) struct Inner {
 }
 
 impl Iommu {
-    /// Makes an IOMMU without devices. `watcher` makes the watcher that providers hold; it must not
-    /// keep the IOMMU alive.
+    /// Makes an IOMMU without devices, for the public constructors (`control::watcher`). `watcher`
+    /// makes the watcher that providers hold; it must not keep the IOMMU alive.
     pub(crate) fn with_watcher(
         topology: Arc<dyn Topology>,
         config: IommuConfig,
@@ -113,8 +114,8 @@ impl Iommu {
         Arc::downgrade(&self.0)
     }
 
-    /// The IOMMU as the host of changes of spaces.
-    pub(crate) fn host(&self) -> Arc<dyn InvalidationHost> {
+    /// The wait queue of the threads that wait for a change.
+    pub(crate) fn wait_queue(&self) -> Arc<dyn WaitQueue> {
         Arc::clone(&self.0) as _
     }
 
@@ -211,7 +212,7 @@ impl Iommu {
 
     /// Releases the control lock, and wakes the waiting threads if something has changed.
     pub(crate) fn unlock(&self, mut state: MutexGuard<'_, State>) {
-        let wake = std::mem::take(&mut state.has_changed) && state.waiters > 0;
+        let wake = std::mem::take(&mut state.has_changed) && state.waiting_threads > 0;
         drop(state);
         if wake {
             self.0.changed.notify_all();
@@ -236,11 +237,11 @@ impl Iommu {
     pub(crate) fn wait_until(&self, mut done: impl FnMut(&mut State) -> bool) {
         debug_assert!(!callback::inside(), "a callback must not wait");
         let mut state = self.lock();
-        state.waiters += 1;
+        state.waiting_threads += 1;
         while !done(&mut state) {
             state = self.wait_for_change(state);
         }
-        state.waiters -= 1;
+        state.waiting_threads -= 1;
     }
 
     /// Waits for a change. If a device may owe a completion and there is a clock, also looks for
@@ -261,33 +262,33 @@ impl Iommu {
 
     /// Wakes the waiting threads after a change outside the control lock, such as the drain of a
     /// gate.
-    pub(crate) fn wake_waiters(&self) {
+    pub(crate) fn wake_threads(&self) {
         let mut state = self.lock();
         state.has_changed = true;
         self.unlock(state);
     }
 }
 
-impl RecordHost for Inner {
+impl IommuHandle for Inner {
     fn remove_entry(self: Arc<Self>, entry: &Arc<PasidEntry>) {
         Iommu(self).with_state(|state, drops| state.remove_entry(entry, drops));
     }
 }
 
-impl InvalidationHost for Inner {
+impl WaitQueue for Inner {
     fn wake(self: Arc<Self>) {
-        Iommu(self).wake_waiters();
+        Iommu(self).wake_threads();
     }
 
     /// Allowed inside a callback too: devices and pins, which it waits for, are no callbacks.
     fn wait_for(self: Arc<Self>, left: &Countdown) {
         let iommu = Iommu(self);
         let mut state = iommu.lock();
-        state.waiters += 1;
+        state.waiting_threads += 1;
         while !left.is_over() {
             state = iommu.wait_for_change(state);
         }
-        state.waiters -= 1;
+        state.waiting_threads -= 1;
     }
 }
 

@@ -15,13 +15,20 @@ type Notify = Arc<dyn Fn() + Send + Sync>;
 /// locks, each held for one step.
 pub(super) struct EventLog {
     capacity: usize,
-    ring: Mutex<(VecDeque<Event>, u64)>,
+    ring: Mutex<Ring>,
     notify: Mutex<Option<Notify>>,
+}
+
+#[derive(Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    /// The number of events that were dropped since the last drain.
+    lost: u64,
 }
 
 impl EventLog {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { capacity, ring: Mutex::new((VecDeque::new(), 0)), notify: Mutex::default() }
+        Self { capacity, ring: Mutex::default(), notify: Mutex::default() }
     }
 
     /// Appends an event and calls the notify function. The caller holds no lock, since that
@@ -29,11 +36,11 @@ impl EventLog {
     pub(super) fn push(&self, event: Event) {
         {
             let mut ring = self.ring.lock();
-            while ring.0.len() >= self.capacity.max(1) {
-                ring.0.pop_front();
-                ring.1 += 1;
+            while ring.events.len() >= self.capacity.max(1) {
+                ring.events.pop_front();
+                ring.lost += 1;
             }
-            ring.0.push_back(event);
+            ring.events.push_back(event);
         }
         let notify = self.notify.lock().clone();
         if let Some(notify) = notify {
@@ -50,8 +57,8 @@ impl EventLog {
     pub(super) fn drain(&self) -> DrainedEvents {
         let mut ring = self.ring.lock();
         DrainedEvents {
-            events: std::mem::take(&mut ring.0).into(),
-            lost: std::mem::take(&mut ring.1),
+            events: std::mem::take(&mut ring.events).into(),
+            lost: std::mem::take(&mut ring.lost),
         }
     }
 }

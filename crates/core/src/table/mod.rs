@@ -21,14 +21,12 @@ mod bonds;
 mod close;
 mod device;
 mod domain;
-mod fault_target;
 mod group;
 mod guard;
 mod invalidate;
 mod iommu;
 mod log;
-#[cfg(not(loom))]
-mod page_work;
+mod page_target;
 mod pages;
 mod pasid;
 mod records;
@@ -39,20 +37,23 @@ mod state;
 mod timeouts;
 #[cfg(not(loom))]
 mod wakeup;
+#[cfg(not(loom))]
+mod worker_wait;
 
 pub(crate) use bond::{BondKind, ExitState, Phase};
 pub(crate) use bond_key::BondKey;
+pub(crate) use close::Drained;
 pub use device::Device;
 pub(crate) use domain::{Domain, DomainAttachment, Mapping};
-pub(crate) use fault_target::{FaultTarget, PageDrain, ReadyPages};
-pub(crate) use guard::{GateGuard, OnDrain};
+pub(crate) use guard::{GateGuard, Gated, OnDrain, OwnedGateGuard};
 pub(crate) use iommu::Inner;
 pub use iommu::Iommu;
 #[cfg(not(loom))]
 pub(crate) use iommu::TICK_INTERVAL;
+pub(crate) use page_target::{PageDrain, PageTarget, ReadyPages};
 pub use pasid::{Exhausted, PasidAllocator};
 pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};
 pub(crate) use services::{Endpoint, Services};
 pub(crate) use space::SpaceRecord;
-pub(crate) use state::{ContainerBond, ContainerState, DeferredDrops, SpaceEnd, State};
+pub(crate) use state::{ContainerBond, ContainerState, DeferredDrops, EndedSpace, State};

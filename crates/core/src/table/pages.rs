@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::domain::DomainAttachment;
-use super::fault_target::{FaultTarget, PageActions, PageDrain, PageQueue};
 use super::iommu::Iommu;
+use super::page_target::{PageActions, PageDrain, PageQueue, PageTarget};
 use super::records::DeviceRecord;
 use crate::api::event::Event;
 use crate::api::fault::{Fault, FaultReason};
@@ -80,7 +80,7 @@ impl Iommu {
         members: &[Arc<DeviceRecord>],
         ended: &Arc<DomainAttachment>,
     ) {
-        let target = FaultTarget::Domain(Arc::clone(ended));
+        let target = PageTarget::Domain(Arc::clone(ended));
         for device in members.iter().filter(|device| device.spec.capabilities.pri.is_some()) {
             self.drain_pages(device, PageDrain::Target(&target));
         }

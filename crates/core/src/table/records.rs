@@ -21,13 +21,13 @@ use crate::api::fault::FaultReason;
 use crate::api::pri::FaultTimes;
 use crate::api::topology::Topology;
 use crate::quiesce::{
-    Completion, Countdown, Gate, GracePeriod, InvalidationHost, PinSlots, Readers, Waiter,
+    Countdown, Gate, GracePeriod, PinSlots, Readers, WaitQueue, Waiter, WeakWaiter,
 };
 use crate::types::access::{Access, Permissions};
 use crate::types::ids::{Bdf, GroupId, Pasid, RequesterId};
 
 /// The IOMMU as the records see it.
-pub(crate) trait RecordHost: InvalidationHost {
+pub(crate) trait IommuHandle: WaitQueue {
     /// Removes an entry whose gate is closed and all of whose steps have been made.
     fn remove_entry(self: Arc<Self>, entry: &Arc<PasidEntry>);
 }
@@ -49,7 +49,7 @@ pub(crate) struct DeviceRecord {
     pub(crate) readers: Readers,
     /// The slots in which ports of the device may have pinned memory.
     pub(crate) pins: PinSlots,
-    pub(crate) host: Weak<dyn RecordHost>,
+    pub(crate) iommu: Weak<dyn IommuHandle>,
 }
 
 impl DeviceRecord {
@@ -89,28 +89,28 @@ impl DeviceRecord {
     }
 
     /// Waits for the accesses through cached translations. The caller has shut the gate, which
-    /// keeps new ones out. Pins are not waited for here: each counts as an access inside the gate
-    /// from now on.
-    pub(crate) fn await_cached_accesses(self: &Arc<Self>) {
+    /// keeps new ones out. Pins are not waited for here: each is counted as an access inside the
+    /// gate.
+    pub(crate) fn await_readers_and_count_pins(self: &Arc<Self>) {
         GracePeriod::of_device(&self.readers).wait();
         self.pins.add_waiters(
             |_| true,
             || {
-                self.gate.add();
-                let this: Waiter = Arc::downgrade(self) as _;
+                self.gate.enter_unchecked();
+                let this: WeakWaiter = Arc::downgrade(self) as _;
                 this
             },
         );
     }
 }
 
-impl Completion for DeviceRecord {
+impl Waiter for DeviceRecord {
     /// A pin that counts as an access inside the gate has ended.
     fn step(self: Arc<Self>) {
         if self.gate.leave()
-            && let Some(host) = self.host.upgrade()
+            && let Some(iommu) = self.iommu.upgrade()
         {
-            host.wake();
+            iommu.wake();
         }
     }
 }
@@ -172,18 +172,18 @@ pub(crate) struct PasidEntry {
     pub(crate) features: Features,
     pub(crate) bond: BondKey,
     pub(crate) requester: Arc<Requester>,
-    /// The steps that remain, once the gate has been closed, until the entry is removed:
-    /// [`Self::STEPS`], and one for each pin that was found when it was closed.
+    /// The steps that remain until the entry is removed:
+    /// [`Self::CLOSE_STEPS`], and one for each pin that was found when it was closed.
     remaining_steps: Countdown,
     /// The times of faults through the entry; allocated with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
-    host: Weak<dyn RecordHost>,
+    iommu: Weak<dyn IommuHandle>,
 }
 
 impl PasidEntry {
-    /// The last access leaves the gate; the device completes its invalidation; the page requests
-    /// are drained.
-    const STEPS: u32 = 3;
+    /// The steps of a close: the last access leaves the gate, the device completes its
+    /// invalidation, the page requests are drained.
+    const CLOSE_STEPS: u32 = 3;
 
     /// Makes an entry that is not published.
     pub(super) fn new(
@@ -191,7 +191,7 @@ impl PasidEntry {
         features: Features,
         bond: BondKey,
         requester: &Arc<Requester>,
-        host: &Weak<dyn RecordHost>,
+        iommu: &Weak<dyn IommuHandle>,
     ) -> Arc<Self> {
         Arc::new(Self {
             gate: Gate::new(),
@@ -200,15 +200,15 @@ impl PasidEntry {
             features,
             bond,
             requester: Arc::clone(requester),
-            remaining_steps: Countdown::new(Self::STEPS),
+            remaining_steps: Countdown::new(Self::CLOSE_STEPS),
             times: Mutex::default(),
-            host: Weak::clone(host),
+            iommu: Weak::clone(iommu),
         })
     }
 
     /// The fault of an access through the entry; `None` if the entry serves accesses now. Only a
     /// result that is obtained inside the gate stays true, until the gate is left.
-    pub(crate) fn refusal(&self) -> Option<FaultReason> {
+    pub(crate) fn abort_reason(&self) -> Option<FaultReason> {
         if !self.is_published.load(Ordering::Acquire) {
             Some(FaultReason::NotBound)
         } else if self.record.has_ended() {
@@ -237,9 +237,9 @@ impl PasidEntry {
     }
 
     /// Waits for the accesses through cached translations of the space. The caller has closed the
-    /// gate, which keeps new ones out. Pins are not waited for here: each pin through this entry
-    /// adds a step. Returns the number of those pins.
-    pub(crate) fn await_cached_accesses(self: &Arc<Self>) -> usize {
+    /// gate, which keeps new ones out. Pins are not waited for here: each pin through this entry is
+    /// counted as a step. Returns the number of those pins.
+    pub(crate) fn await_readers_and_count_pins(self: &Arc<Self>) -> usize {
         let Some(iotlb) = &self.record.iotlb else { return 0 };
         GracePeriod::of_space(iotlb.users(), None).wait();
         iotlb.users().pins.add_waiters(
@@ -254,19 +254,19 @@ impl PasidEntry {
     }
 
     /// A waiter that makes one step of the entry.
-    pub(crate) fn waiter(self: &Arc<Self>) -> Waiter {
-        let this: Waiter = Arc::downgrade(self) as _;
+    pub(crate) fn waiter(self: &Arc<Self>) -> WeakWaiter {
+        let this: WeakWaiter = Arc::downgrade(self) as _;
         this
     }
 }
 
-impl Completion for PasidEntry {
+impl Waiter for PasidEntry {
     /// Makes a step; the last one removes the entry.
     fn step(self: Arc<Self>) {
         if self.remaining_steps.step()
-            && let Some(host) = self.host.upgrade()
+            && let Some(iommu) = self.iommu.upgrade()
         {
-            host.remove_entry(&self);
+            iommu.remove_entry(&self);
         }
     }
 }

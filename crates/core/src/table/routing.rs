@@ -17,8 +17,9 @@ pub(crate) struct Routing {
     windows: Option<Arc<[PeerWindow]>>,
     /// The windows for translated requests.
     translated: Option<Arc<[PeerWindow]>>,
-    /// The port that blocks translated requests and translation requests.
-    pub(crate) translation_blocked: Option<Bdf>,
+    /// The port that blocks translated requests and translation requests (ACS Translation
+    /// Blocking).
+    pub(crate) translation_blocker: Option<Bdf>,
     reserved: Option<Arc<[AddrRange]>>,
 }
 
@@ -39,7 +40,7 @@ impl Routing {
             defect: topology.path_defect(device),
             windows: shared(topology.windows(device)),
             translated: shared(topology.translated_windows(device)),
-            translation_blocked: topology.translation_blocked(device),
+            translation_blocker: topology.translation_blocker(device),
             reserved: shared(topology.reserved(device)),
         }
     }

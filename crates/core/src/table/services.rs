@@ -16,13 +16,13 @@ use crate::api::link::{Link, LinkEnds, ToDevice, ToIommu};
 use crate::protocol::ats::atc::Atc;
 use crate::protocol::ats::invalidation::InvalidationQueue;
 use crate::protocol::pri::group::DeviceKey;
-use crate::protocol::pri::interface::Interface;
+use crate::protocol::pri::interface::PageRequestInterface;
 use crate::quiesce::Gate;
 
 /// The state of the device's side.
 pub(crate) struct Endpoint {
     pub(crate) atc: Atc,
-    pub(crate) interface: Interface,
+    pub(crate) interface: PageRequestInterface,
     /// Whether the device is being reset: it sends no message and ignores those that arrive.
     pub(crate) is_in_reset: bool,
 }
@@ -72,7 +72,7 @@ impl Services {
             link,
             endpoint: Mutex::new(Endpoint {
                 atc: Atc::new(config.atc_entries, config.translation_requests_each),
-                interface: Interface::new(allocation, capabilities.response_pasid),
+                interface: PageRequestInterface::new(allocation, capabilities.response_pasid),
                 is_in_reset: false,
             }),
             endpoint_changed: Condvar::new(),

@@ -17,7 +17,7 @@ use super::bond_key::BondKey;
 use super::domain::{Domain, DomainAttachment, DomainSlot};
 use super::group::GroupRecord;
 use super::pasid::PasidAllocator;
-use super::records::{DeviceRecord, Models, RecordHost, Requester};
+use super::records::{DeviceRecord, IommuHandle, Models, Requester};
 use super::space::SpaceRecord;
 use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
@@ -34,6 +34,7 @@ pub(crate) struct SpaceState {
     pub(super) watch: WatchToken,
 }
 
+/// A group: its members, its own domain and its bonds.
 pub(crate) struct GroupState {
     pub(crate) id: GroupId,
     key: GroupKey,
@@ -62,6 +63,7 @@ pub(crate) struct ContainerBond {
     pub(crate) data: Arc<dyn AnyData>,
 }
 
+/// A container: its domain, its groups and its bonds.
 #[derive(Default)]
 pub(crate) struct ContainerState {
     pub(crate) domain: Arc<Domain>,
@@ -85,8 +87,8 @@ impl Drop for UnboundSpace {
     }
 }
 
-/// The consequences of the end of a space.
-pub(crate) struct SpaceEnd {
+/// A space that has just ended.
+pub(crate) struct EndedSpace {
     pub(crate) pasid: Pasid,
     pub(crate) bonds: usize,
     /// The bonds with an exit handler that is to be run now.
@@ -103,6 +105,7 @@ pub(crate) struct DeferredDrops {
     pub(crate) container_bonds: Vec<ContainerBond>,
 }
 
+/// All state that the control lock covers.
 pub(crate) struct State {
     pub(crate) devices: FxHashMap<Bdf, Arc<DeviceRecord>>,
     pub(crate) requesters: FxHashMap<RequesterId, Arc<Requester>>,
@@ -116,20 +119,20 @@ pub(crate) struct State {
     pub(crate) pasids: PasidAllocator,
     pub(crate) next_device: DeviceKey,
     /// The number of threads that wait for a change of the state.
-    pub(crate) waiters: usize,
+    pub(crate) waiting_threads: usize,
     /// Something that a thread may wait for has changed since the lock was taken.
     pub(crate) has_changed: bool,
     /// Allocated with the first space that needs it.
     iotlb: Option<Arc<IotlbTable>>,
     iotlb_bytes: usize,
-    pub(super) host: Weak<dyn RecordHost>,
+    pub(super) iommu: Weak<dyn IommuHandle>,
 }
 
 impl State {
     pub(super) fn new(
         pasids: PasidAllocator,
         iotlb_bytes: usize,
-        host: Weak<dyn RecordHost>,
+        iommu: Weak<dyn IommuHandle>,
     ) -> Self {
         Self {
             devices: FxHashMap::default(),
@@ -143,11 +146,11 @@ impl State {
             bonds: SlotMap::with_key(),
             pasids,
             next_device: 0,
-            waiters: 0,
+            waiting_threads: 0,
             has_changed: false,
             iotlb: None,
             iotlb_bytes,
-            host,
+            iommu,
         }
     }
 
@@ -214,7 +217,7 @@ impl State {
 
     /// Records the end of a space, and queues the armed exit handlers of its bonds. Returns `None`
     /// if the end was recorded before.
-    pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<SpaceEnd> {
+    pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<EndedSpace> {
         let state = self.spaces.get_mut(&space).filter(|state| state.end.is_none())?;
         state.end = Some(reason);
         state.record.end();
@@ -230,7 +233,7 @@ impl State {
                 queued.push(key);
             }
         }
-        Some(SpaceEnd { pasid, bonds: keys.len(), queued })
+        Some(EndedSpace { pasid, bonds: keys.len(), queued })
     }
 
     /// The IOTLB; `None` before the first space that needs it.

@@ -50,7 +50,7 @@ impl Iommu {
             let before = queue.counts.timed_out;
             let is_exhausted = queue.tick(now, actions);
             if is_exhausted {
-                let _inside = device.gate.pause();
+                let _accesses = device.gate.pause();
                 let is_drained = device.services.translated.pause() == 0;
                 queue.cut_off(is_drained, actions);
             }
@@ -63,7 +63,7 @@ impl Iommu {
             self.log(Event::InvalidationsOverdue { device: device.bdf(), invalidations: overdue });
         }
         if is_cut_off {
-            device.await_cached_accesses();
+            device.await_readers_and_count_pins();
             tracing::warn!(device = %device.bdf(), "cut off: it does not answer invalidations");
             self.log(Event::CutOff { device: device.bdf() });
         }

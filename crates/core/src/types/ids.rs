@@ -183,7 +183,8 @@ impl PasidWidth {
     }
 }
 
-/// Identifies one owner of a PASID: each bind of an address space has a new generation.
+/// Identifies one owner of a PASID: each allocation of a PASID has a new generation. All bonds of a
+/// space share its PASID and generation.
 ///
 /// A PASID is given to another owner after it has been released. A generation is never used again,
 /// so a transaction or an answer that was meant for an earlier owner cannot reach a later one.

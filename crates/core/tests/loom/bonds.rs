@@ -21,11 +21,8 @@ fn concurrent_bind_and_exit() {
             move || probe.end()
         });
         let counted = Arc::clone(&runs);
-        let bond = iommu.bind_device(
-            &device,
-            &probe.space(),
-            Bind::new(()).on_exit(move |_, ()| counted.up()),
-        );
+        let bond =
+            iommu.bind_device(&device, &probe, Bind::new(()).on_exit(move |_, ()| counted.up()));
         ender.join().expect("ends");
         match bond {
             // The end was published while the bond lived: its handler has run, once.
@@ -58,7 +55,7 @@ fn concurrent_unbind_and_exit() {
             counted.lock().0 += 1;
             counted.lock().1 += 1;
         });
-        let bond = iommu.bind_device(&device, &probe.space(), bind).expect("binds");
+        let bond = iommu.bind_device(&device, &probe, bind).expect("binds");
         let ender = thread::spawn({
             let probe = Arc::clone(&probe);
             move || probe.end()
@@ -79,7 +76,7 @@ fn concurrent_unbind_and_access() {
     model(|| {
         let (iommu, probe) = (system(false, 1), Probe::new());
         let device = plug(&iommu, 0);
-        let bond = iommu.bind_device(&device, &probe.space(), Bind::new(())).expect("binds");
+        let bond = iommu.bind_device(&device, &probe, Bind::new(())).expect("binds");
         let pasid = bond.pasid();
         let port = device.port();
         let user = thread::spawn(move || port.read(Some(pasid), 0, &mut [0]).is_ok());
@@ -100,14 +97,13 @@ fn concurrent_pasid_release_and_late_access() {
     model(|| {
         let (iommu, old, new) = (system(false, 1), Probe::new(), Probe::new());
         let device = plug(&iommu, 0);
-        let bond = iommu.bind_device(&device, &old.space(), Bind::new(())).expect("binds");
+        let bond = iommu.bind_device(&device, &old, Bind::new(())).expect("binds");
         let tag = bond.tag();
         let port = device.port().for_owner(tag);
         let late = thread::spawn(move || port.read(Some(tag.pasid), 0, &mut [0]).is_ok());
         bond.unbind();
-        let next = iommu
-            .bind_device(&device, &new.space(), Bind::new(()))
-            .expect("the one PASID is free again");
+        let next =
+            iommu.bind_device(&device, &new, Bind::new(())).expect("the one PASID is free again");
         assert_eq!(next.pasid(), tag.pasid);
         assert_ne!(next.tag(), tag);
         let reached = late.join().expect("ends");
@@ -137,7 +133,7 @@ fn concurrent_handlers_that_unbind_each_other() {
                 drop(taken);
             });
             *slots[own].lock() =
-                Some(iommu.bind_device(&device, &probes[own].space(), bind).expect("binds"));
+                Some(iommu.bind_device(&device, &probes[own], bind).expect("binds"));
         }
         let ender = thread::spawn({
             let probe = Arc::clone(&probes[0]);
@@ -160,11 +156,11 @@ fn concurrent_refused_group_bind_and_access() {
     model(|| {
         let (iommu, probe) = (system(true, 1), Probe::new());
         let bound = plug(&iommu, 1);
-        let bond = iommu.bind_device(&bound, &probe.space(), Bind::new(())).expect("alone");
+        let bond = iommu.bind_device(&bound, &probe, Bind::new(())).expect("alone");
         let first = plug(&iommu, 0);
         let (port, pasid) = (first.port(), bond.pasid());
         let early = thread::spawn(move || port.read(Some(pasid), 0, &mut [0]).is_ok());
-        let refused = iommu.bind_group(first.group(), &probe.space(), Bind::new(()));
+        let refused = iommu.bind_group(first.group(), &probe, Bind::new(()));
         assert!(matches!(refused, Err(BindGroupError::Device(Refusal::AlreadyBound { .. }))));
         assert!(!early.join().expect("ends"), "no entry is programmed before all are reserved");
         assert!(bound.port().read(Some(pasid), 0, &mut [0]).is_ok(), "the bond of before lives on");
@@ -187,8 +183,7 @@ fn concurrent_group_bind_and_access() {
             let last = ports[1].read(Some(pasid), 0, &mut [0]).is_ok();
             !last || ports[0].read(Some(pasid), 0, &mut [0]).is_ok()
         });
-        let bond =
-            iommu.bind_group(devices[0].group(), &probe.space(), Bind::new(())).expect("binds");
+        let bond = iommu.bind_group(devices[0].group(), &probe, Bind::new(())).expect("binds");
         assert!(
             early.join().expect("ends"),
             "an entry was published before all had been programmed"

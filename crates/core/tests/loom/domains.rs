@@ -13,7 +13,7 @@ fn concurrent_container_leave_and_classic_dma() {
     model(|| {
         let (iommu, probe) = (system(false, 1), Probe::new());
         let device = plug(&iommu, 0);
-        let container = iommu.container();
+        let container = iommu.create_container();
         container.add(device.group()).expect("joins");
         let request = MapRequest {
             iova: 0,

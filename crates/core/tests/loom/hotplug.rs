@@ -16,7 +16,7 @@ fn concurrent_surprise_removal_and_access() {
     model(|| {
         let (iommu, probe) = (system(false, 1), Probe::new());
         let device = plug(&iommu, 0);
-        let bond = iommu.bind_device(&device, &probe.space(), Bind::new(())).expect("binds");
+        let bond = iommu.bind_device(&device, &probe, Bind::new(())).expect("binds");
         let (port, pasid) = (device.port(), bond.pasid());
         let user = thread::spawn(move || drop(port.read(Some(pasid), 0, &mut [0])));
         iommu.remove(&device, Removal::Surprise).expect("there");
@@ -36,7 +36,7 @@ fn concurrent_removal_and_unbind() {
     model(|| {
         let (iommu, probe) = (system(false, 1), Probe::new());
         let device = plug(&iommu, 0);
-        let bond = iommu.bind_device(&device, &probe.space(), Bind::new(())).expect("binds");
+        let bond = iommu.bind_device(&device, &probe, Bind::new(())).expect("binds");
         let remover = thread::spawn({
             let (iommu, device) = (iommu.clone(), device.clone());
             move || iommu.remove(&device, Removal::Orderly).is_ok()
@@ -54,7 +54,7 @@ fn concurrent_hotplug_and_group_unbind() {
     model(|| {
         let (iommu, probe) = (system(true, 1), Probe::new());
         let first = plug(&iommu, 0);
-        let bond = iommu.bind_group(first.group(), &probe.space(), Bind::new(())).expect("binds");
+        let bond = iommu.bind_group(first.group(), &probe, Bind::new(())).expect("binds");
         let plugger = thread::spawn({
             let iommu = iommu.clone();
             move || plug(&iommu, 1)
@@ -131,7 +131,7 @@ fn concurrent_orderly_removal_and_a_group_on_its_way_to_its_owner() {
         let (port, probe) = (device.ats_port(), Probe::new());
         let (held, handler) = owner();
         let bind = Bind::new(()).on_page_requests(handler);
-        let bond = iommu.bind_device(&device, &probe.space(), bind).expect("nothing is in the way");
+        let bond = iommu.bind_device(&device, &probe, bind).expect("nothing is in the way");
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
         assert!(request_page(&port, group, 0, true));
         let worker = thread::spawn({
@@ -181,7 +181,7 @@ fn concurrent_hotplug_of_a_translating_device_and_group_unbind() {
     model(|| {
         let (iommu, probe) = (system(true, 1), Probe::new());
         let first = plug(&iommu, 1);
-        let bond = iommu.bind_group(first.group(), &probe.space(), Bind::new(())).expect("binds");
+        let bond = iommu.bind_group(first.group(), &probe, Bind::new(())).expect("binds");
         let pasid = bond.pasid();
         let plugger = thread::spawn({
             let iommu = iommu.clone();

@@ -59,10 +59,6 @@ impl InPlace {
         Self::with_frames(1)
     }
 
-    pub(crate) fn space(self: &Arc<Self>) -> Arc<dyn AddressSpace> {
-        Arc::clone(self) as _
-    }
-
     /// Ends it, as [`Probe::end`](crate::probe::Probe::end) does.
     pub(crate) fn end(&self) {
         let watcher = {

@@ -32,7 +32,7 @@ pub(crate) fn both_ways(switches: Option<usize>, run: impl Fn() -> usize + Send 
 }
 
 pub(crate) fn bind_in_place(iommu: &Iommu, device: &Device, space: &Arc<InPlace>) -> Bond<()> {
-    iommu.bind_device(device, &space.space(), Bind::new(())).expect("nothing is in the way")
+    iommu.bind_device(device, space, Bind::new(())).expect("nothing is in the way")
 }
 
 fn read(port: &DmaPort, pasid: Pasid, page: usize) -> bool {
@@ -167,7 +167,7 @@ fn concurrent_hit_and_removal_from_behind_an_alias() {
         let (iommu, space) = (aliased(), InPlace::new());
         let devices = [plug(&iommu, 0), plug(&iommu, 1)];
         let bond = iommu
-            .bind_group(devices[0].group(), &space.space(), Bind::new(()))
+            .bind_group(devices[0].group(), &space, Bind::new(()))
             .expect("nothing is in the way");
         let pasid = bond.pasid();
         let port = warm(&devices[1], pasid, 0, 2);

@@ -108,7 +108,7 @@ fn concurrent_queue_overflow_and_drain() {
         bond.unbind();
         // What was in the queue before has been decided, and in its order: no other group was
         // refused before it.
-        assert!(iommu.page_counts().invalid > 0);
+        assert!(iommu.page_queue_counts().invalid > 0);
         assert_eq!(iommu.object_counts().page_groups, 0);
         asker.join().expect("ends");
         sorter.join().expect("ends");
@@ -134,7 +134,7 @@ fn concurrent_owners_late_answer_and_drain() {
         let probe = Probe::new();
         let (held, handler) = owner();
         let bind = Bind::new(()).on_page_requests(handler);
-        let bond = iommu.bind_device(&device, &probe.space(), bind).expect("nothing is in the way");
+        let bond = iommu.bind_device(&device, &probe, bind).expect("nothing is in the way");
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
         assert!(request_page(&port, group, 0, true));
         work(&iommu);
@@ -148,9 +148,9 @@ fn concurrent_owners_late_answer_and_drain() {
         };
         // An answer that is taken while the bond is closed says that it is.
         match answer {
-            Ok(()) => assert_eq!(iommu.page_counts().late_answers, 0),
+            Ok(()) => assert_eq!(iommu.page_queue_counts().late_answers, 0),
             Err(AnswerError::NotPending { .. }) => assert_eq!(
-                (code, iommu.page_counts().late_answers),
+                (code, iommu.page_queue_counts().late_answers),
                 (ResponseCode::InvalidRequest, 1)
             ),
             Err(other) => panic!("{other}"),
@@ -169,7 +169,7 @@ fn concurrent_unbind_and_a_group_on_its_way_to_its_owner() {
         let probe = Probe::new();
         let (held, handler) = owner();
         let bind = Bind::new(()).on_page_requests(handler);
-        let bond = iommu.bind_device(&device, &probe.space(), bind).expect("nothing is in the way");
+        let bond = iommu.bind_device(&device, &probe, bind).expect("nothing is in the way");
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
         assert!(request_page(&port, group, 0, true));
         let worker = thread::spawn({
@@ -230,9 +230,8 @@ fn concurrent_owners_that_unbind_each_other() {
                 drop(taken);
             };
             let bind = Bind::new(()).on_page_requests(Arc::new(handler));
-            let bond = iommu
-                .bind_device(&device, &Probe::new().space(), bind)
-                .expect("nothing is in the way");
+            let bond =
+                iommu.bind_device(&device, &Probe::new(), bind).expect("nothing is in the way");
             let group = port.open_group(Some(bond.pasid())).expect("it has credit");
             assert!(request_page(&port, group, 0, true));
             *slots[own].lock() = Some(bond);

@@ -154,7 +154,7 @@ fn concurrent_pin_of_what_is_cached_and_removal_from_behind_an_alias() {
         let (iommu, space) = (aliased(), InPlace::new());
         let devices = [plug(&iommu, 0), plug(&iommu, 1)];
         let bond = iommu
-            .bind_group(devices[0].group(), &space.space(), Bind::new(()))
+            .bind_group(devices[0].group(), &space, Bind::new(()))
             .expect("nothing is in the way");
         let pasid = bond.pasid();
         let port = warm(&devices[1], pasid, &space);

@@ -186,7 +186,7 @@ pub(crate) fn use_cached(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool 
 }
 
 pub(crate) fn bind(iommu: &Iommu, device: &Device, probe: &Arc<Probe>) -> Bond<()> {
-    iommu.bind_device(device, &probe.space(), Bind::new(())).expect("nothing is in the way")
+    iommu.bind_device(device, probe, Bind::new(())).expect("nothing is in the way")
 }
 
 /// Has the device request the translation of the page, and cache it where it may.

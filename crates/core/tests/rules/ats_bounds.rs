@@ -167,7 +167,7 @@ fn changes_that_a_silent_device_keeps_waiting_need_a_bounded_number_of_messages_
         assert_eq!(device.atc_len(), 0);
         changes.into_iter().for_each(Begun::finish);
         let counts = device.invalidation_counts();
-        assert_eq!((counts.completed, counts.sent + counts.joined), (all as u64, all as u64));
+        assert_eq!((counts.completed, counts.sent + counts.merged), (all as u64, all as u64));
         assert!(counts.widened > 0);
         link.hold(no_message);
         drop(bound);

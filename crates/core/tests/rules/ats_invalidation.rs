@@ -123,7 +123,7 @@ fn no_more_than_32_invalidations_are_in_flight_and_each_has_a_tag_of_its_own() {
         "the tag that became free, for another invalidation"
     );
     assert!(!changes[0].is_over());
-    rig.device.reset().expect("plugged in").done();
+    rig.device.reset().expect("plugged in").end();
     changes.into_iter().for_each(Begun::finish);
     rig.take_down();
 }
@@ -142,7 +142,7 @@ fn invalidations_beyond_the_tags_are_sent_as_tags_become_free() {
     changes.into_iter().for_each(Begun::finish);
     let counts = rig.device.invalidation_counts();
     assert_eq!(
-        (counts.sent, counts.joined, counts.widened, counts.completed, counts.unexpected),
+        (counts.sent, counts.merged, counts.widened, counts.completed, counts.unexpected),
         (33, 67, 0, 100, 0)
     );
     rig.take_down();

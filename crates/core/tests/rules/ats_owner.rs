@@ -169,7 +169,7 @@ fn a_stale_job_requests_no_page_of_the_next_owner() {
     assert_eq!(port.request_page(open, BASE, Access::WRITE, true), Err(PageRequestError::NotOwner));
     assert_eq!(reason(port.write(pasid, BASE, b"late")), Some(FaultReason::NotBound));
     assert_eq!(rig.world.iommu.stale_dropped(), 3);
-    assert_eq!((rig.world.iommu.page_counts().requests, space.resolved()), (0, 0));
+    assert_eq!((rig.world.iommu.page_queue_counts().requests, space.resolved()), (0, 0));
     // The group is the device's, not the owner's: a port without an owner sends what it will.
     rig.port.request_page(open, BASE, Access::READ, true).expect("it is open");
     while rig.world.iommu.sort_page_request() {}
@@ -190,7 +190,7 @@ fn a_stale_stop_marker_discards_no_group_of_the_next_owner() {
     let port = rig.port.for_owner(rig.bond().tag());
     let pasid = rig.bond().pasid();
     drop(rig.take_bond());
-    let stop_markers = |rig: &Rig| rig.world.iommu.page_counts().stop_markers;
+    let stop_markers = |rig: &Rig| rig.world.iommu.page_queue_counts().stop_markers;
     // An owner that is gone may still say that it has sent everything.
     port.send_stop_marker(pasid);
     while rig.world.iommu.sort_page_request() {}

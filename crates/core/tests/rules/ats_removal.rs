@@ -101,7 +101,7 @@ const STEPS: &[(&str, Step)] = &[
     }),
     ("a write by a translation over a reset", |rig| {
         let parked = rig.park(BASE);
-        rig.device.begin_reset().expect("plugged in").done();
+        rig.device.begin_reset().expect("plugged in").end();
         let change = rig.unmap(BASE);
         Box::new(|| {
             assert!(!change.is_over(), "the write is inside the frame");

@@ -46,7 +46,7 @@ fn a_device_in_reset_gets_nothing_through_and_caches_nothing() {
     let asked = rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
     assert_eq!(asked, Err(TranslationRequestError::Halted { device }));
     assert_eq!(rig.device.enable_ats(), Err(ServiceError::Halted { device }));
-    reset.done();
+    reset.end();
     assert_eq!((rig.blocked(), rig.bond().is_live()), (None, true));
     rig.take_down();
 }
@@ -91,7 +91,7 @@ fn invalidations_to_a_device_in_reset_are_over_at_once_and_none_is_sent_to_it() 
     assert_eq!((counts.sent, counts.canceled, counts.timed_out), (1, 2, 0));
     before.finish();
     during.finish();
-    reset.done();
+    reset.end();
     rig.take_down();
 }
 
@@ -113,7 +113,7 @@ fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
         (quiet_inside, reset.is_quiet(), rig.blocked()),
         (false, true, Some(FaultReason::DeviceBlocked))
     );
-    reset.done();
+    reset.end();
     assert_eq!(rig.blocked(), None);
     rig.take_down();
 }
@@ -130,7 +130,7 @@ fn after_a_reset_that_ends_early_no_translated_request_passes_before_the_last_of
     assert!(!reset.is_quiet());
     let during = rig.unmap(BASE + PAGE);
     assert!(!during.is_over(), "a request that may use it is under way");
-    reset.done();
+    reset.end();
     let plain = rig.device.port();
     plain.read(Some(rig.pasid), BASE, &mut [0; 8]).expect("the reset is over");
     rig.fill(BASE);
@@ -173,7 +173,7 @@ fn a_change_is_not_forgotten_where_a_reset_ends_just_as_the_last_request_leaves(
             for _ in 0..round % 400 {
                 std::hint::spin_loop();
             }
-            reset.done();
+            reset.end();
             write.join().expect("no panic").expect("it had begun");
             assert!(change.is_over(), "round {round}");
             change.finish();
@@ -192,7 +192,7 @@ fn a_translation_in_use_over_a_reset_is_not_used_after_it() {
     let during = rig.unmap(BASE);
     assert!(during.is_over(), "no request is under way");
     during.finish();
-    reset.done();
+    reset.end();
     assert_eq!(
         guard.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)),
         Err(Some(FaultReason::DeviceBlocked))
@@ -215,7 +215,7 @@ fn a_reset_lets_a_device_in_that_was_cut_off_and_it_has_forgotten_everything() {
     assert!(rig.device.atc_len() > 0, "it was told nothing");
     let reset = rig.device.reset().expect("plugged in");
     assert_eq!((rig.device.atc_len(), rig.device.is_cut_off()), (0, true));
-    reset.done();
+    reset.end();
     assert_eq!((rig.device.is_cut_off(), rig.blocked()), (false, None));
     rig.link.hold(no_message);
     assert_eq!(rig.request(BASE + PAGE), TranslationAnswer::NoAccess, "it asks anew");
@@ -361,6 +361,6 @@ fn ats_that_is_switched_off_inside_an_access_and_on_again_waits_for_that_access_
     assert_eq!(*inside.lock(), Some(Some(FaultReason::TranslatedRefused)));
     assert!(rig.write_cached(BASE, b"next").expect("translated requests pass again"));
     let reset = rig.device.reset().expect("plugged in");
-    reset.done();
+    reset.end();
     rig.take_down();
 }

@@ -110,10 +110,10 @@ fn a_container_s_bind_is_idempotent_and_one_unbind_undoes_it() {
     let (space, one, two) = (space(), world.plug(1), world.plug(2));
     let container = world.container(&[one.group(), two.group()]);
     let first = container.bind(&space.handle(), Bind::new("drvdata")).expect("capable");
-    assert!(!first.existing);
+    assert!(!first.already_bound);
     for _ in 0..3 {
         let again = container.bind(&space.handle(), Bind::new("drvdata")).expect("the same again");
-        assert_eq!((again.tag, again.pasid, again.existing), (first.tag, first.pasid, true));
+        assert_eq!((again.tag, again.pasid, again.already_bound), (first.tag, first.pasid, true));
     }
     assert_eq!(
         (world.iommu.object_counts().bonds, container.bound()),
@@ -167,7 +167,9 @@ fn drvdata_is_compared_with_no_lock_of_the_core_held() {
         let container = world.container(&[device.group()]);
         let data = || AsksWhenCompared(world.iommu.clone());
         container.bind(&space.handle(), Bind::new(data())).expect("capable");
-        assert!(container.bind(&space.handle(), Bind::new(data())).expect("the same").existing);
+        assert!(
+            container.bind(&space.handle(), Bind::new(data())).expect("the same").already_bound
+        );
         container.unbind(first_id(&space)).expect("bound");
         container.close();
     });

@@ -87,7 +87,10 @@ fn an_unbind_answers_what_an_owner_has_not_and_the_owner_s_late_answer_is_droppe
     assert_eq!(late.answer(ResponseCode::Success), Err(AnswerError::NotPending { cookie }));
     owned.lock().clear();
     assert_eq!(
-        (world.iommu.page_counts().late_answers, requester.device.page_request_counts().unexpected),
+        (
+            world.iommu.page_queue_counts().late_answers,
+            requester.device.page_request_counts().unexpected
+        ),
         (2, 0)
     );
 }
@@ -302,7 +305,10 @@ fn a_pasid_s_next_owner_gets_neither_late_requests_nor_late_answers_of_the_one_b
     assert_eq!((requester.outcome(given), requester.outcome(late)), (INVALID, INVALID));
     assert_eq!((next.outcome(pending), next_space.resolved()), (SUCCESS, 1));
     assert_eq!(
-        (world.iommu.page_counts().late_answers, next.device.page_request_counts().unexpected),
+        (
+            world.iommu.page_queue_counts().late_answers,
+            next.device.page_request_counts().unexpected
+        ),
         (1, 0)
     );
 }

@@ -33,7 +33,7 @@ fn requests_without_pasid_are_drained_when_their_group_joins_or_leaves_a_contain
     );
     assert_eq!(requester.outcome(queued), INVALID, "it came for the domain of before");
     assert!(!groups.lock().remove(0).is_pending());
-    requester.device.reset().expect("plugged").done();
+    requester.device.reset().expect("plugged").end();
     assert_eq!(requester.outcome(part), Some(GroupOutcome::Forgotten));
     drop(registered);
 
@@ -173,7 +173,7 @@ fn an_orderly_removal_answers_what_is_pending_and_a_surprise_counts_it_as_unansw
         requester.request_part(Some(bond.pasid()), &[page(2)]);
         world.iommu.remove(&requester.device, removal).expect("plugged");
         let orderly = removal == Removal::Orderly;
-        let counts = world.iommu.page_counts();
+        let counts = world.iommu.page_queue_counts();
         assert_eq!(requester.link.count(page_responses), if orderly { 2 } else { 0 });
         assert_eq!(
             (counts.invalid, counts.unanswerable, counts.dropped),
@@ -206,15 +206,18 @@ fn a_reset_forgets_groups_on_both_sides_and_their_late_answers_reach_nobody() {
         slow.inside.wait();
         let part = requester.request_part(pasid, &[page(2)]);
         let reset = requester.device.begin_reset().expect("plugged");
-        assert_eq!((world.pages_under_way(), world.iommu.page_counts().unanswerable), ((0, 0), 2));
+        assert_eq!(
+            (world.pages_under_way(), world.iommu.page_queue_counts().unanswerable),
+            ((0, 0), 2)
+        );
         for group in [resolving, waiting, part] {
             assert_eq!(requester.outcome(group), Some(GroupOutcome::Forgotten));
         }
         slow.let_go();
         thread.join().expect("no panic");
-        assert_eq!(world.iommu.page_counts().late_answers, 1);
+        assert_eq!(world.iommu.page_queue_counts().late_answers, 1);
         assert!(reset.is_quiet());
-        reset.done();
+        reset.end();
         let again = requester.request(pasid, &[page(3)]);
         assert_eq!((world.resolve(), requester.outcome(again)), (1, SUCCESS));
         assert_eq!(requester.device.page_request_counts().unexpected, 0);
@@ -235,11 +238,11 @@ fn an_orderly_removal_answers_also_the_group_that_is_being_resolved() {
         slow.inside.wait();
         let removing =
             world.iommu.begin_remove(&requester.device, Removal::Orderly).expect("plugged");
-        let counts = world.iommu.page_counts();
+        let counts = world.iommu.page_queue_counts();
         assert_eq!((counts.invalid, counts.unanswerable, removing.is_over()), (2, 0, false));
         slow.let_go();
         thread.join().expect("no panic");
-        assert_eq!((world.iommu.page_counts().late_answers, removing.is_over()), (1, true));
+        assert_eq!((world.iommu.page_queue_counts().late_answers, removing.is_over()), (1, true));
         drop(bond);
     });
 }

@@ -91,8 +91,7 @@ impl ForwardingSpace for Undead {
 fn the_core_itself_cuts_a_space_off_whose_end_was_announced_and_binds_it_to_nobody_else() {
     let world = World::new();
     let (life, memory, device, other) = (space(), space(), world.plug(1), world.plug(2));
-    let handle: Arc<dyn AddressSpace> =
-        Arc::new(Forwarding(Undead { life: life.handle(), memory: memory.handle() }));
+    let handle = Arc::new(Forwarding(Undead { life: life.handle(), memory: memory.handle() }));
     let bond = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("alive");
     assert_eq!(refused(&device.port(), bond.pasid()), None);
     life.end(EndReason::RightsLost);
@@ -340,7 +339,7 @@ fn a_bond_does_not_keep_the_space_alive() {
 fn the_core_lets_go_of_its_handle_and_its_watch_with_the_last_bond() {
     let world = World::new();
     let (space, device, other) = (space(), world.plug(1), world.plug(2));
-    let handle: Arc<dyn AddressSpace> = sva_testkit::RecordingSpace::new(space.handle());
+    let handle = sva_testkit::RecordingSpace::new(space.handle());
     let before = Arc::strong_count(&handle);
     let first = world.iommu.bind_device(&device, &handle, Bind::new(())).expect("free");
     let second = world.iommu.bind_device(&other, &handle, Bind::new(())).expect("free");

@@ -281,7 +281,7 @@ impl System {
             count(&self.counts.resets);
             let _inner = random.bool().then(|| device.begin_reset());
             std::thread::sleep(Duration::from_micros(random.u64(..500)));
-            outer.done();
+            outer.end();
         }
     }
 
@@ -306,7 +306,7 @@ impl System {
             let threads = random.usize(1..=4);
             let workers = Workers::start(
                 &self.iommu,
-                WorkerConfig::default().threads(threads).most(threads + random.usize(..3)),
+                WorkerConfig::default().threads(threads).max_threads(threads + random.usize(..3)),
             )
             .expect("threads");
             std::thread::sleep(Duration::from_millis(random.u64(5..200)));
@@ -336,7 +336,7 @@ impl System {
                 (space.memory.watches(), space.memory.changes_under_way()) == (0, 0)
             });
         }
-        let counts = self.iommu.page_counts();
+        let counts = self.iommu.page_queue_counts();
         println!("{counts:?}\n{:?}", self.counts);
         // All groups are of one request here; markers that were refused are among the lost and the
         // dropped.

@@ -11,7 +11,7 @@ use crate::support::{Later, later};
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// See the module.
+/// A space that runs a hook when it is next asked for an extent.
 pub(crate) struct HookedSpace {
     inner: Arc<dyn AddressSpace>,
     hook: Later<Hook>,

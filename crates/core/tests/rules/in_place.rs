@@ -98,7 +98,7 @@ fn a_reset_blocks_what_a_port_caches_until_it_is_done() {
     let cached = CachedArena::new();
     let reset = cached.device.reset().expect("it is plugged in");
     assert_eq!(read(&cached.port, cached.pasid()), Some(FaultReason::DeviceBlocked));
-    reset.done();
+    reset.end();
     assert_eq!(read(&cached.port, cached.pasid()), None);
 }
 

@@ -217,7 +217,7 @@ impl History {
             Step::Renew(_) => {}
             Step::Open(at) => {
                 self.containers[at]
-                    .get_or_insert_with(|| (world.iommu.container(), BTreeSet::new()));
+                    .get_or_insert_with(|| (world.iommu.create_container(), BTreeSet::new()));
             }
             Step::Close(at) => {
                 if let Some((container, _)) = self.containers[at].take() {
@@ -398,7 +398,7 @@ impl History {
         if let Some(before) = known {
             assert_eq!(outcome.is_ok(), before == execute && self.alive(space), "{outcome:?}");
             assert!(
-                outcome.is_ok_and(|bound| bound.existing)
+                outcome.is_ok_and(|bound| bound.already_bound)
                     || before != execute
                     || !self.alive(space)
             );
@@ -408,7 +408,7 @@ impl History {
         let tag = outcome.as_ref().map(|bound| bound.tag);
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bound) = outcome {
-            assert!(!bound.existing);
+            assert!(!bound.already_bound);
             self.note(Owner::Container(at), space, bound.tag, execute, devices, Owned::Container);
         }
     }

@@ -35,7 +35,7 @@ fn a_full_queue_refuses_all_until_it_is_sorted_answers_the_last_of_a_group_and_i
     requester.link.hold(page_responses);
     let lost = requester.request_part(pasid, &[page(8)]);
     assert_eq!(
-        (answers(&requester), world.iommu.page_counts().overflows),
+        (answers(&requester), world.iommu.page_queue_counts().overflows),
         (vec![], 1),
         "a request that is not the last of its group gets no answer"
     );
@@ -50,7 +50,7 @@ fn a_full_queue_refuses_all_until_it_is_sorted_answers_the_last_of_a_group_and_i
     requester.link.hold(no_message);
     requester.link.deliver_all(page_responses);
     assert_eq!((requester.outcome(lost), requester.outcome(also_lost)), (SUCCESS, SUCCESS));
-    let counts = world.iommu.page_counts();
+    let counts = world.iommu.page_queue_counts();
     assert_eq!(
         (counts.overflows, counts.lost, counts.requests, space.resolved()),
         (1, 3, QUEUE as u64 + 3, 0)
@@ -62,7 +62,7 @@ fn a_full_queue_refuses_all_until_it_is_sorted_answers_the_last_of_a_group_and_i
     );
     let again = requester.request(pasid, &[page(10)]);
     assert_eq!(
-        (world.resolve(), requester.outcome(again), world.iommu.page_counts().overflows),
+        (world.resolve(), requester.outcome(again), world.iommu.page_queue_counts().overflows),
         (1, SUCCESS, 1)
     );
     assert_eq!(requester.device.page_request_counts().unexpected, 0, "nobody was answered twice");
@@ -87,7 +87,7 @@ fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
         .request_page(partial, page(3), sva_core::Access::READ, false)
         .expect("there is credit");
     world.resolve();
-    assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((0, 0), 3));
+    assert_eq!((world.pages_under_way(), world.iommu.page_queue_counts().discarded), ((0, 0), 3));
     // Both go on with what they had begun: they get what is left of it, and ask once more for the
     // rest.
     requester.finish(partial, page(4));
@@ -103,7 +103,7 @@ fn an_overflow_throws_partial_groups_away_and_their_requests_count_no_more() {
         .request_page(more, page(0), sva_core::Access::READ, false)
         .expect("there is credit");
     assert_eq!(
-        (requester.outcome(whole), world.iommu.page_counts().lost),
+        (requester.outcome(whole), world.iommu.page_queue_counts().lost),
         (SUCCESS, 1),
         "the one that overflowed, and none for want of allocation"
     );
@@ -119,13 +119,13 @@ fn a_stop_marker_that_finds_the_queue_full_has_partial_groups_thrown_away_all_th
         requester.send(None, 100 + n, 0, true);
     }
     requester.port.send_stop_marker(bond.pasid());
-    let counts = world.iommu.page_counts();
+    let counts = world.iommu.page_queue_counts();
     assert_eq!(
         (counts.lost, counts.overflows, counts.stop_markers, world.pages_under_way()),
         (1, 1, 1, (1 + QUEUE, 0))
     );
     world.resolve();
-    assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((0, 0), 1));
+    assert_eq!((world.pages_under_way(), world.iommu.page_queue_counts().discarded), ((0, 0), 1));
 }
 
 // shows F3, S2, S3
@@ -139,7 +139,7 @@ fn a_flood_of_stop_markers_leaves_the_queue_to_the_others_and_still_discards() {
     for _ in 0..10_000 {
         flooder.send_stop(flooder_bond.pasid());
     }
-    let counts = world.iommu.page_counts();
+    let counts = world.iommu.page_queue_counts();
     assert_eq!(
         (counts.stop_markers, counts.lost, counts.overflows, counts.discarded),
         (10_000, 10_000 - 32, 0, 1)
@@ -159,13 +159,13 @@ fn a_device_that_floods_the_queue_takes_its_own_share_and_no_other() {
     for n in 0..10_000 {
         flooder.send(Some(flooder_bond.pasid()), n % 512, page(0), n % 3 == 0);
     }
-    let counts = world.iommu.page_counts();
+    let counts = world.iommu.page_queue_counts();
     assert_eq!((counts.lost, counts.overflows), (10_000 - u64::from(CREDIT), 0));
     let groups: Vec<PrgIndex> =
         (0..u64::from(CREDIT)).map(|n| requester.request(Some(bond.pasid()), &[page(n)])).collect();
     world.resolve();
     assert!(groups.iter().all(|group| requester.outcome(*group) == SUCCESS));
-    assert_eq!(world.iommu.page_counts().overflows, 0);
+    assert_eq!(world.iommu.page_queue_counts().overflows, 0);
 }
 
 // shows F3, U1
@@ -183,7 +183,7 @@ fn an_unbind_while_the_queue_has_overflowed_leaves_nothing_of_the_bond_in_it() {
         requester.request_part(Some(bond.pasid()), &[page(4)]),
     ];
     let lost = requester.request(Some(bond.pasid()), &[page(5)]);
-    assert_eq!((world.iommu.page_counts().overflows, requester.outcome(lost)), (1, SUCCESS));
+    assert_eq!((world.iommu.page_queue_counts().overflows, requester.outcome(lost)), (1, SUCCESS));
     let report = bond.unbind();
     assert_eq!((report.deferred, report.page_groups, world.pages_under_way()), (false, 1, (0, 1)));
     assert_eq!((requester.outcome(queued), requester.outcome(part)), (INVALID, None));

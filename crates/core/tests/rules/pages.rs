@@ -76,7 +76,7 @@ fn a_group_is_resolved_in_the_order_of_its_requests_and_answered_once_after_the_
     assert_eq!(requester.link.messages().len(), 1, "one answer for three requests");
     requester.link.deliver_all(page_responses);
     assert_eq!((requester.outcome(group), world.resolve()), (SUCCESS, 0));
-    let counts = world.iommu.page_counts();
+    let counts = world.iommu.page_queue_counts();
     assert_eq!((counts.requests, counts.groups, counts.succeeded), (3, 1, 1));
 }
 
@@ -129,7 +129,7 @@ fn a_stop_marker_pushes_what_came_before_discards_partial_groups_and_is_never_an
     requester.link.hold(page_responses);
     requester.port.send_stop_marker(bond.pasid());
     assert_eq!(world.sort(), 6);
-    assert_eq!((world.pages_under_way(), world.iommu.page_counts().discarded), ((2, 1), 2));
+    assert_eq!((world.pages_under_way(), world.iommu.page_queue_counts().discarded), ((2, 1), 2));
     assert_eq!(requester.link.messages(), [], "nothing is answered by it");
     requester.link.hold(no_message);
     requester.finish(others, page(4));
@@ -165,7 +165,7 @@ fn a_device_has_no_more_requests_outstanding_than_allowed_and_each_answer_gives_
     assert_eq!(requester.outcome(given_up), Some(GroupOutcome::Forgotten));
     requester.request(pasid, &[page(0); 8]);
     assert_eq!(world.resolve(), 1, "what was given up counts on neither side");
-    assert_eq!(world.iommu.page_counts().lost, 0);
+    assert_eq!(world.iommu.page_queue_counts().lost, 0);
 }
 
 // shows F1, F3, S2
@@ -190,7 +190,7 @@ fn requests_beyond_the_allocation_are_lost_and_counted_and_the_device_recovers()
         (101, ResponseCode::Success),
         "it is to look again"
     );
-    assert_eq!(world.iommu.page_counts().lost, 2);
+    assert_eq!(world.iommu.page_queue_counts().lost, 2);
     requester.link.hold(no_message);
     world.sort();
     requester.send(pasid, 102, page(1), true);
@@ -229,7 +229,7 @@ fn what_cannot_be_had_answers_invalid_with_the_reason_in_the_log() {
     );
     let stranger = requester.request(Some(number(77)), &[page(0)]);
     assert_eq!((world.resolve(), requester.outcome(stranger)), (0, INVALID), "no entry: no work");
-    assert_eq!(world.iommu.page_counts().invalid, 5);
+    assert_eq!(world.iommu.page_queue_counts().invalid, 5);
 }
 
 // shows F1, F5
@@ -345,7 +345,7 @@ fn after_page_requests_are_switched_off_nothing_is_pending_and_nothing_is_taken(
     requester.send(pasid, 70, page(4), true);
     requester.send_stop(bond.pasid());
     assert_eq!(
-        (world.sort(), world.pages_under_way(), world.iommu.page_counts().dropped),
+        (world.sort(), world.pages_under_way(), world.iommu.page_queue_counts().dropped),
         (0, (0, 0), 3)
     );
     assert_eq!(

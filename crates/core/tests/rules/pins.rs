@@ -1,13 +1,12 @@
 //! Pinned memory: a change, an unbind, a removal and a reset wait for the pins of what they take
 //! away, and for no others (rules F7, T2, T4, U1, U2, U3).
 
-use std::sync::Arc;
 use std::thread;
 
 use sva_core::bond::Unbinding;
 use sva_core::{
-    Access, AddressSpace, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal,
-    Segment, UnbindReport,
+    Access, Bind, Bond, Device, DmaPort, FaultReason, IommuConfig, Pin, Removal, Segment,
+    UnbindReport,
 };
 use sva_sync::Mutex;
 use sva_testkit::ArenaChange;
@@ -218,10 +217,9 @@ fn an_unbind_counts_once_what_is_just_being_pinned() {
         let (world, space) = (World::new(), ArenaSpace::new(4 * PAGE));
         space.map(BASE, PAGE, Protection::READ_WRITE);
         let (hooked, device) = (HookedSpace::new(&space), world.plug(1));
-        let handle: Arc<dyn AddressSpace> = hooked.clone();
         let bond = world
             .iommu
-            .bind_device(&device, &handle, Bind::new(()))
+            .bind_device(&device, &hooked, Bind::new(()))
             .expect("nothing is in the way");
         let (port, pasid) = (device.port(), bond.pasid());
         let (begin, begun) = unbind_in_the_middle(bond);

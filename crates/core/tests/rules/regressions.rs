@@ -40,8 +40,7 @@ fn an_unbind_leaves_alone_who_got_its_pasid_before_it_returned() {
         let device = world.plug_as(1, capable(1)).device;
         let (first, next) = (space(), space());
         let (hook, owner): (Later<Hook>, Later<Bond<()>>) = (later(), later());
-        let watched: Arc<dyn AddressSpace> =
-            Arc::new(Forwarding(OnUnwatch { space: first.handle(), hook: hook.clone() }));
+        let watched = Arc::new(Forwarding(OnUnwatch { space: first.handle(), hook: hook.clone() }));
         let bond = world.iommu.bind_device(&device, &watched, Bind::new(())).expect("free");
         let pasid = bond.pasid();
         let (iommu, bound, target, slot) =

@@ -111,10 +111,10 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
         Err(PageRequestError::Failed)
     );
     // A device that goes on all the same is told again, and nothing is resolved for it.
-    let before = world.iommu.page_counts();
+    let before = world.iommu.page_queue_counts();
     requester.send(Some(sound_bond.pasid()), 40, page(2), false);
     requester.send(Some(sound_bond.pasid()), 40, page(3), true);
-    let after = world.iommu.page_counts();
+    let after = world.iommu.page_queue_counts();
     assert_eq!(
         (after.dropped - before.dropped, after.failed - before.failed, world.resolve()),
         (2, 1, 0)
@@ -124,8 +124,8 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
     requester.device.enable_pri().expect("they were off");
     assert_eq!(requester.port.open_group(Some(sound_bond.pasid())), Err(PageRequestError::Failed));
     requester.send(Some(sound_bond.pasid()), 41, page(3), true);
-    assert_eq!((world.iommu.page_counts().failed - after.failed, world.resolve()), (1, 0));
-    requester.device.reset().expect("plugged").done();
+    assert_eq!((world.iommu.page_queue_counts().failed - after.failed, world.resolve()), (1, 0));
+    requester.device.reset().expect("plugged").end();
     let group = requester.request(Some(sound_bond.pasid()), &[page(0)]);
     assert_eq!((world.resolve(), requester.outcome(group), sound.resolved()), (1, SUCCESS, 1));
 }
@@ -135,7 +135,7 @@ fn after_a_response_failure_the_device_asks_for_nothing_until_it_is_reset() {
 fn a_space_whose_machine_fails_takes_nothing_from_the_devices_other_spaces() {
     let world = World::new();
     let requester = world.requester(1, requesting());
-    let broken: Arc<dyn AddressSpace> = Arc::new(Broken(SpaceId::unique()));
+    let broken = Arc::new(Broken(SpaceId::unique()));
     let bond = world.iommu.bind_device(&requester.device, &broken, Bind::new(())).expect("free");
     let sound = absent();
     let sound_bond = world.bind(&requester.device, &sound);
@@ -185,7 +185,7 @@ fn a_group_without_an_answer_in_time_is_given_up_and_its_index_kept_from_use_unt
         (requester.outcome(group), requester.device.page_request_counts().unexpected),
         (Some(GroupOutcome::TimedOut), 1)
     );
-    requester.device.reset().expect("plugged").done();
+    requester.device.reset().expect("plugged").end();
     assert_eq!(requester.outcome(group), Some(GroupOutcome::Forgotten));
 }
 
@@ -214,7 +214,7 @@ fn an_access_whose_credit_is_lost_for_good_ends_as_timed_out() {
             }
             assert_eq!(access.join().expect("no panic"), Some(FaultReason::TimedOut));
         }
-        requester.device.reset().expect("plugged").done();
+        requester.device.reset().expect("plugged").end();
         requester.link.hold(no_message);
         let group = requester.request(Some(bond.pasid()), &[page(0)]);
         assert_eq!((world.resolve(), requester.outcome(group)), (1, SUCCESS));

@@ -9,9 +9,9 @@ use sva_core::device::PasidCapability;
 use sva_core::event::ObjectCounts;
 use sva_core::topology::SharedBecause;
 use sva_core::{
-    Access, AddressSpace, Bdf, Bind, Bond, Capabilities, Container, Device, DeviceOps, DeviceSpec,
-    DmaError, DmaPort, Event, Fault, FaultReason, GroupId, Iommu, IommuConfig, MapRequest, Pasid,
-    PasidTag, PasidWidth, Plug, Plugged,
+    Access, Bdf, Bind, Bond, Capabilities, Container, Device, DeviceOps, DeviceSpec, DmaError,
+    DmaPort, Event, Fault, FaultReason, GroupId, Iommu, IommuConfig, MapRequest, Pasid, PasidTag,
+    PasidWidth, Plug, Plugged,
 };
 use sva_sync::{Condvar, Mutex};
 use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
@@ -99,7 +99,7 @@ impl World {
 
     /// A container with these groups.
     pub(crate) fn container(&self, groups: &[GroupId]) -> Container {
-        let container = self.iommu.container();
+        let container = self.iommu.create_container();
         for group in groups {
             container.add(*group).expect("the group is free");
         }
@@ -343,11 +343,10 @@ impl Before {
             let port = device.port();
             (1..=32).map(move |n| port.owner_of(Pasid::new(n).expect("small"))).collect::<Vec<_>>()
         };
-        let handle: Arc<dyn AddressSpace> = space.handle();
         Self {
             counts: iommu.object_counts(),
             watches: space.watches(),
-            pasid: iommu.pasid_of(handle.id()),
+            pasid: iommu.pasid_of(space.handle().id()),
             owners: devices.iter().flat_map(|device| first(device)).collect(),
         }
     }

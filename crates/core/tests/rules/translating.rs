@@ -85,11 +85,8 @@ impl Rig {
         // Unless a test is about large ones.
         space.largest_translation(12);
         let gated = GatedSpace::new(&space);
-        let handle: Arc<dyn AddressSpace> = gated.clone();
-        let bond = world
-            .iommu
-            .bind_device(&device, &handle, Bind::new(()))
-            .expect("nothing is in the way");
+        let bond =
+            world.iommu.bind_device(&device, &gated, Bind::new(())).expect("nothing is in the way");
         let (pasid, port) = (bond.pasid(), device.ats_port());
         Self { world, clock, link, device, port, space, gated, pasid, bond: Some(bond) }
     }

@@ -14,8 +14,8 @@ use sva_testkit::{MemorySpace, PAGE};
 use crate::paging::*;
 use crate::support::{Noted, Signal, World, eventually, space, watched};
 
-fn workers(world: &World, threads: usize, most: usize) -> Workers {
-    Workers::start(&world.iommu, WorkerConfig::default().threads(threads).most(most))
+fn workers(world: &World, threads: usize, max_threads: usize) -> Workers {
+    Workers::start(&world.iommu, WorkerConfig::default().threads(threads).max_threads(max_threads))
         .expect("the machine has room for threads")
 }
 
@@ -327,7 +327,7 @@ fn a_storm_of_faults_from_all_devices_over_all_spaces_moves_every_byte_where_it_
             assert!(!bond.unbind().deferred);
         }
         drop(workers);
-        let counts = world.iommu.page_counts();
+        let counts = world.iommu.page_queue_counts();
         assert!(counts.groups >= 1000, "a storm: {counts:?}");
         assert_eq!(
             (counts.succeeded, counts.requests),

@@ -62,7 +62,7 @@ pub(crate) fn defect(tree: &Tree, from: &Function) -> Option<PathDefect> {
 }
 
 /// The first port or bridge on the way of `from` that stops its translated requests, as ACS is now.
-pub(crate) fn translation_blocked(tree: &Tree, from: &Function) -> Option<Bdf> {
+pub(crate) fn translation_blocker(tree: &Tree, from: &Function) -> Option<Bdf> {
     let (ports, _) = tree.upward(from.above);
     let stops = |port: &usize| AddressType::Translated.stopped_by(&tree.ports[*port]);
     ports.into_iter().find(stops).map(|port| tree.ports[port].spec.bdf)

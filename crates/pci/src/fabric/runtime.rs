@@ -358,10 +358,10 @@ impl Topology for Fabric {
         self.windows_of(AddressType::Untranslated, device)
     }
 
-    fn translation_blocked(&self, device: Bdf) -> Option<Bdf> {
+    fn translation_blocker(&self, device: Bdf) -> Option<Bdf> {
         let tree = self.tree();
         match tree.function(device) {
-            Some(function) => path::translation_blocked(&tree, function),
+            Some(function) => path::translation_blocker(&tree, function),
             None => Some(device),
         }
     }

@@ -289,7 +289,7 @@ fn function_view(tree: &Tree, groups: &Groups, function: &Function) -> FunctionV
         acs: function.acs.map(acs_view),
         bars: function.bars.iter().map(bar_view).collect(),
         path_defect: path::defect(tree, function).map(|defect| defect.to_string()),
-        translation_blocked: path::translation_blocked(tree, function).map(|at| at.to_string()),
+        translation_blocked: path::translation_blocker(tree, function).map(|at| at.to_string()),
         caught: caught.collect(),
         caught_more: windows.len().saturating_sub(limit::CAUGHT),
     }

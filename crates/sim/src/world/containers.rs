@@ -204,7 +204,7 @@ impl World {
         let places = self.places_in(container);
         let outcome = self.containers[container].container.bind(&handle, bind);
         self.judge_bind(container, space, known, (features, data), &outcome);
-        let made = outcome.ok().filter(|bound| !bound.existing);
+        let made = outcome.ok().filter(|bound| !bound.already_bound);
         let Some(bound) = made else {
             id.map(|id| self.owners.remove(&id));
             return;
@@ -239,7 +239,9 @@ impl World {
         let can = self.can_grant(&self.places_in(container), space, asked.0);
         let same = known.is_some_and(|(_, features, data)| (features, data) == asked);
         let right = match outcome {
-            Ok(bound) if bound.existing => same && known.is_some_and(|(tag, ..)| tag == bound.tag),
+            Ok(bound) if bound.already_bound => {
+                same && known.is_some_and(|(tag, ..)| tag == bound.tag)
+            }
             Ok(_) => known.is_none() && can && !self.spaces[space].ended,
             Err(ContainerBindError::Different { .. }) => known.is_some() && !same,
             Err(ContainerBindError::Device(
@@ -283,7 +285,7 @@ impl World {
     }
 
     fn close(&mut self, container: usize) {
-        let next = ContainerSlot::new(self.iommu.container());
+        let next = ContainerSlot::new(self.iommu.create_container());
         let ContainerSlot { container: closed, groups, domain, bonds } =
             std::mem::replace(&mut self.containers[container], next);
         let groups: Vec<usize> = groups.into_iter().collect();

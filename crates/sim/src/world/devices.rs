@@ -57,7 +57,7 @@ impl World {
         let Some(&at) = choices.pick(&in_reset) else { return };
         self.slots[at].link.push_posted();
         if let Some(reset) = self.slots[at].resets.pop() {
-            reset.done();
+            reset.end();
             self.void(at, None);
             self.say(|| format!("a reset of device {at} is done"));
         }

@@ -111,7 +111,7 @@ impl World {
         let busy = |slot: &&Slot| slot.device.is_some() && !slot.model.lock().is_idle();
         let busy: Vec<String> =
             self.slots.iter().filter(busy).map(|slot| slot.bdf.to_string()).collect();
-        let (census, counts) = (self.iommu.object_counts(), self.iommu.page_counts());
+        let (census, counts) = (self.iommu.object_counts(), self.iommu.page_queue_counts());
         format!(
             "{changes} changes, unbinding from spaces {ending:?}, with owners {}, devices at work \
              {busy:?}, {census:?}, {counts:?}",

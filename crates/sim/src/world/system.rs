@@ -97,7 +97,7 @@ impl World {
                 .collect(),
             spaces_made: u64::from(config.spaces),
             containers: (0..config.containers)
-                .map(|_| ContainerSlot::new(iommu.container()))
+                .map(|_| ContainerSlot::new(iommu.create_container()))
                 .collect(),
             owners: BTreeMap::new(),
             next_owner: 0,

@@ -61,7 +61,7 @@ use crate::provider::Provider;
 /// An invalidation waits for the iterator of slices, and so for every access of vm-memory's
 /// [`Bytes`](vm_memory::Bytes). But a slice can be taken out of the iterator and outlive it. It
 /// stays guest memory, and nothing waits for it: an access through it can come after the
-/// translation has changed. virtio-queue's `Reader` and `Writer` keep slices. Before a monitor
+/// translation has changed. virtio-queue's `Reader` and `Writer` keep slices. Before a VMM
 /// takes memory away from a device, it has to have such a model finish the requests that it has
 /// begun, as for an unbind.
 pub struct DeviceMemory<M: GuestMemoryBackend + Send + Sync + 'static> {

@@ -31,7 +31,7 @@ struct Shared<'a> {
 
 pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
     let machine = Machine::built_in()?;
-    let container = machine.iommu.container();
+    let container = machine.iommu.create_container();
     container.add(machine.group(FIRST)?)?;
     container.add(machine.group(SECOND)?)?;
     let (mut process, space) = context.process()?;
@@ -120,7 +120,7 @@ impl Shared<'_> {
 
         let again = self.container.bind(&self.space, Bind::new(7u32))?;
         let other = self.container.bind(&self.space, Bind::new(8u32)).err();
-        let same = again.existing && again.pasid == bound.pasid && other.is_some();
+        let same = again.already_bound && again.pasid == bound.pasid && other.is_some();
         let figures =
             other.map_or_else(Figures::new, |refusal| Figures::new().said("refusal", refusal));
         context.claim(

@@ -107,7 +107,8 @@ pub(super) struct Memory {
     pub(super) gate: Arc<Gate>,
 }
 
-/// See the module. Opens all gates and ends all threads when it is dropped.
+/// Devices, spaces, bonds and their runners. Opens all gates and ends all threads when it is
+/// dropped.
 pub(super) struct Fixture {
     pub(super) machine: Machine,
     memories: Vec<Memory>,
@@ -241,7 +242,7 @@ impl Fixture {
         done: impl FnMut() -> bool,
     ) -> Result<(), Failure> {
         let now = || {
-            let counts = self.machine.iommu.page_counts();
+            let counts = self.machine.iommu.page_queue_counts();
             format!(
                 "{} accesses, {} groups, {} wait, {} overflows",
                 self.accesses(),

@@ -38,7 +38,7 @@ pub(super) fn run(context: &mut Context) -> Result<(), Failure> {
 
 fn start(context: &mut Context, fixture: &Fixture) -> Result<(), Failure> {
     fixture.advance(context, "the storm begins", STEP, |_| true)?;
-    let counts = fixture.machine.iommu.page_counts();
+    let counts = fixture.machine.iommu.page_queue_counts();
     let all = fixture.bindings.iter().all(|binding| binding.runner.accesses() >= STEP)
         && counts.groups > 0;
     let figures = Figures::new().count("groups", counts.groups);
@@ -116,7 +116,7 @@ fn queue_overflow(context: &mut Context, fixture: &mut Fixture) -> Result<(), Fa
     // Once all wait, nobody asks beside us; an access that is answered success would look and ask
     // again at once, for as long as nobody sorts.
     fixture.until(context, "nobody resolves", || fixture.waiting() >= fixture.running())?;
-    let before = fixture.machine.iommu.page_counts();
+    let before = fixture.machine.iommu.page_queue_counts();
     let mut bursts = Vec::new();
     for binding in fixture.of(SpaceName::Memory) {
         let port = binding.device.ats_port();
@@ -132,7 +132,7 @@ fn queue_overflow(context: &mut Context, fixture: &mut Fixture) -> Result<(), Fa
     }
     let running = fixture.running();
     fixture.advance(context, "the queue has room again", STEP, |_| true)?;
-    let after = fixture.machine.iommu.page_counts();
+    let after = fixture.machine.iommu.page_queue_counts();
     let (overflows, lost) = (after.overflows - before.overflows, after.lost - before.lost);
     let recovered = !fixture.machine.iommu.page_queue_overflowed()
         && running > 0
@@ -157,7 +157,7 @@ fn no_fault_but_at_the_end(fixture: &Fixture) -> bool {
 }
 
 fn end_of_a_space(context: &mut Context, fixture: &mut Fixture) -> Result<(), Failure> {
-    let before = fixture.machine.iommu.page_counts();
+    let before = fixture.machine.iommu.page_queue_counts();
     let memory = fixture.memory(SpaceName::Ends)?;
     memory.gate.shut();
     fixture.until(context, "a request is being resolved", || memory.gate.holds_somebody())?;
@@ -166,7 +166,7 @@ fn end_of_a_space(context: &mut Context, fixture: &mut Fixture) -> Result<(), Fa
     fixture.until(context, "its devices learn it", || {
         fixture.of(SpaceName::Ends).all(|binding| binding.runner.is_over())
     })?;
-    let invalid = fixture.machine.iommu.page_counts().invalid - before.invalid;
+    let invalid = fixture.machine.iommu.page_queue_counts().invalid - before.invalid;
     let exits = fixture.exits.load(Ordering::Relaxed);
     let others = fixture
         .advance(context, "the others go on", STEP, |space_name| space_name != SpaceName::Ends)?;
@@ -300,7 +300,7 @@ fn finish(context: &mut Context, mut fixture: Fixture) -> Result<(), Failure> {
     let once = requests == responses
         && sum(|c| c.unexpected + c.timed_out + c.failures) == 0
         && fixture.waiting() == 0;
-    let codes = fixture.machine.iommu.page_counts();
+    let codes = fixture.machine.iommu.page_queue_counts();
     let by_code = [
         (ResponseCode::Success, codes.succeeded),
         (ResponseCode::InvalidRequest, codes.invalid),

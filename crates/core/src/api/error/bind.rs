@@ -17,12 +17,12 @@ pub enum Refusal {
         /// The device.
         device: Bdf,
     },
-    /// A port on its path to the root falls short, and the fabric's policy is strict.
+    /// Its path to the root has a defect, and the policy of the bus is strict.
     #[error("{device}: {defect}; enable it there, or use a fabric with the policy `permissive`")]
     Path {
         /// The device.
         device: Bdf,
-        /// What is missing where.
+        /// What the path lacks, and at which function.
         defect: PathDefect,
     },
     /// The device lacks a feature that the bond is to grant.
@@ -52,12 +52,9 @@ pub enum Refusal {
         /// The PASID of the bond that there is.
         pasid: Pasid,
     },
-    /// The last bond of this device and this space is being unbound and waits for a callback to
-    /// return.
-    #[error(
-        "{device}: the unbind of PASID {pasid} still waits for a callback to return; try again \
-         after it"
-    )]
+    /// The last bond of this device and this space is being unbound: an access, a pin or a handler
+    /// is not over, or the device has not completed its invalidation.
+    #[error("{device}: the unbind of PASID {pasid} is not over; wait for it and try again")]
     StillUnbinding {
         /// The device.
         device: Bdf,

@@ -23,7 +23,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// The owner of a domain.
+/// The group or the container that a domain belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DomainOf {
@@ -137,11 +137,11 @@ pub enum HandlerError {
     },
     /// Another handler is registered.
     #[error(
-        "the page requests of the domain of {domain} have an owner already; drop its registration \
-         first"
+        "the page requests of the domain of {domain} have a handler already; drop its \
+         registration first"
     )]
     Taken {
-        /// The owner of the domain.
+        /// The group or the container that the domain belongs to.
         domain: DomainOf,
     },
 }

@@ -1,4 +1,4 @@
-//! Translations in use.
+//! Guards of translations in use: accesses through the ATC of a device.
 
 use std::fmt;
 
@@ -11,16 +11,18 @@ use crate::protocol::ats::atc::TranslatedAccess;
 use crate::types::access::Access;
 use crate::types::ids::Pasid;
 
-/// A translation of the device's cache that an access uses: an invalidation of it is not complete
-/// before this is dropped. A reset of the device voids it, and so does disabling ATS.
+/// A translation of the device's ATC that an access uses. An invalidation of it is not completed
+/// before the guard is dropped. A reset of the device makes it unusable, and so does disabling ATS.
 ///
-/// Where the system has a clock, a device that keeps one past
-/// [`invalidation_limit`](crate::IommuConfig::invalidation_limit), for all its tries, is cut off.
+/// If the system has a clock, a device that keeps a guard longer than
+/// [`invalidation_limit`](crate::IommuConfig::invalidation_limit), in each of the tries, is cut
+/// off.
 #[must_use = "use it; an invalidation waits until it is dropped"]
 pub struct TranslationGuard {
     port: AtsPort,
     pasid: Option<Pasid>,
     access: Access,
+    /// The access, as the ATC records it.
     used: TranslatedAccess,
 }
 
@@ -34,22 +36,22 @@ impl TranslationGuard {
         Self { port, pasid, access, used }
     }
 
-    /// Where the first byte of the access is.
+    /// The frame address of the first byte of the access.
     pub fn frame(&self) -> Frame {
         self.used.frame
     }
 
-    /// For how many bytes from there the translation is good; at least one.
+    /// The number of bytes from there that the translation covers; at least 1.
     pub fn len(&self) -> u64 {
         self.used.len
     }
 
-    /// Always false: it is good for a byte at least.
+    /// Always false: the translation covers at least one byte.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// Reads as many bytes as it is good for, up to the length of `buf`; answers how many.
+    /// Reads the bytes that the translation covers, at most `buf.len()`, and returns their number.
     ///
     /// # Errors
     /// The request was aborted; see [`DmaPort::read_translated`](crate::DmaPort::read_translated).
@@ -59,7 +61,8 @@ impl TranslationGuard {
         Ok(len)
     }
 
-    /// Writes as many bytes as it is good for, up to the length of `data`; answers how many.
+    /// Writes to the bytes that the translation covers, at most `data.len()`, and returns their
+    /// number.
     ///
     /// # Errors
     /// The request was aborted; see
@@ -72,7 +75,7 @@ impl TranslationGuard {
 
     fn transfer(&self, buffer: Buffer<'_>, access: Access) -> Result<(), DmaError> {
         let (pasid, frame) = (self.pasid, self.used.frame);
-        // Asked from inside the gates that a reset shuts before it voids the use.
+        // Called inside the gates that a reset shuts before it makes the access void.
         let is_valid = || self.port.endpoint().atc.is_valid(self.used.id);
         self.port.master.access_translated(pasid, frame, buffer, access, is_valid)
     }
@@ -80,8 +83,8 @@ impl TranslationGuard {
 
 impl Drop for TranslationGuard {
     fn drop(&mut self) {
-        let complete = self.port.endpoint().atc.end_access(self.used.id);
-        for completion in complete {
+        let completions = self.port.endpoint().atc.end_access(self.used.id);
+        for completion in completions {
             self.port.services().to_iommu(ToIommu::Invalidated(completion));
         }
     }
@@ -97,8 +100,8 @@ impl fmt::Debug for TranslationGuard {
 }
 
 impl AtsPort {
-    /// Reads through a translation that the device caches: as many bytes as it is good for, up to
-    /// the length of `buf`, which are answered. `None` where there is none for this access.
+    /// Reads the bytes that one cached translation covers, at most `buf.len()`, and returns their
+    /// number. `None` if the ATC has no translation for this access.
     ///
     /// # Errors
     /// The request was aborted; see [`DmaPort::read_translated`](crate::DmaPort::read_translated).
@@ -112,7 +115,7 @@ impl AtsPort {
         self.try_transfer(pasid, address, Buffer::Into(buf), access)
     }
 
-    /// Writes through a translation that the device caches, as [`try_read`](Self::try_read) reads.
+    /// Writes through one cached translation, as [`try_read`](Self::try_read) reads.
     ///
     /// # Errors
     /// The request was aborted; see
@@ -127,24 +130,24 @@ impl AtsPort {
         self.try_transfer(pasid, address, Buffer::From(data), access)
     }
 
-    /// Finds the translation that the device caches for this access, and uses it until the answer
-    /// is dropped. `None` where there is none, and where the PASID has another owner than the one
-    /// that the port is for: what is cached then is the other's.
+    /// Finds the cached translation for this access, which is in use until the guard is dropped.
+    /// `None` if there is none, or if the PASID has another owner than the one that the port is
+    /// for: the ATC has translations of that owner then.
     pub fn use_translation(
         &self,
         pasid: Option<Pasid>,
         address: u64,
         access: Access,
     ) -> Option<TranslationGuard> {
-        if self.is_stale(pasid) {
+        if self.check_stale(pasid) {
             return None;
         }
-        self.begin_use(pasid, address, access)
+        self.begin_access(pasid, address, access)
     }
 
-    /// As [`use_translation`](Self::use_translation), whoever owns the PASID: the transfer asks
-    /// that, inside the gate of the PASID table entry.
-    fn begin_use(
+    /// Finds a translation as [`use_translation`](Self::use_translation) does, without a check of
+    /// the owner: the transfer checks it inside the gate of the PASID entry.
+    fn begin_access(
         &self,
         pasid: Option<Pasid>,
         address: u64,
@@ -161,7 +164,7 @@ impl AtsPort {
         buffer: Buffer<'_>,
         access: Access,
     ) -> Result<Option<usize>, DmaError> {
-        let Some(translation) = self.begin_use(pasid, address, access) else {
+        let Some(translation) = self.begin_access(pasid, address, access) else {
             return Ok(None);
         };
         match buffer {

@@ -1,4 +1,5 @@
-//! Devices that translate for themselves: they cache translations, use them, and request pages.
+//! Ports of devices with ATS, which request translations, cache them in their ATC, and request
+//! pages.
 
 mod guard;
 mod port;

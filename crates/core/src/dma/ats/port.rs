@@ -1,7 +1,5 @@
-//! A port of a device that translates for itself.
-//!
-//! The steps are there one by one for schedulers and event-driven models; [whole
-//! transfers](super::transfer) do all of them and wait in between.
+//! The port of a device with ATS: the steps of a transfer, one method each, for schedulers and
+//! event-driven models. [Whole transfers](super::transfer) make all steps and wait between them.
 
 use std::fmt;
 use std::time::Duration;
@@ -43,7 +41,7 @@ pub enum TranslationRequestError {
         /// The owner that the port is for.
         tag: PasidTag,
     },
-    /// All translation requests that the device may have outstanding are.
+    /// The device has as many translation requests outstanding as it is allowed.
     #[error(
         "{device} has {outstanding} of {allowed} translation requests outstanding; collect an \
          answer or abandon a request"
@@ -51,48 +49,49 @@ pub enum TranslationRequestError {
     TooMany {
         /// The device.
         device: Bdf,
-        /// Requests whose answer was neither collected nor given up.
+        /// The number of requests whose answer was neither collected nor abandoned.
         outstanding: usize,
-        /// Requests that may be:
+        /// The number of requests that may be outstanding:
         /// [`translation_requests_each`](crate::IommuConfig::translation_requests_each).
         allowed: usize,
     },
 }
 
-/// Issues transactions as a device that caches translations and requests pages. Cheap to clone; for
-/// any number of threads.
+/// Issues transactions as a device that caches translations and requests pages. A clone is cheap,
+/// and any number of threads can use one port.
 #[derive(Clone)]
 pub struct AtsPort {
     pub(in crate::dma) master: BusMaster,
 }
 
 impl Device {
-    /// A port that caches translations, where ATS is enabled, and requests pages, where page
-    /// requests are.
+    /// Makes a port that caches translations if ATS is enabled, and requests pages if page requests
+    /// are enabled.
     pub fn ats_port(&self) -> AtsPort {
         AtsPort { master: BusMaster::new(self) }
     }
 }
 
 impl AtsPort {
-    /// The device that it issues as.
+    /// The device that this port issues transactions as.
     pub fn device(&self) -> Bdf {
         self.master.bdf()
     }
 
-    /// The owner that its transactions reach, where they are to reach no other; see
-    /// [`for_owner`](Self::for_owner).
+    /// The owner that transactions with its PASID must reach; `None` for a port that reaches any
+    /// owner. See [`for_owner`](Self::for_owner).
     pub fn owner(&self) -> Option<PasidTag> {
         self.master.owner
     }
 
-    /// The owner that a PASID has at this device now.
+    /// The current owner of a PASID at this device; `None` if the PASID is not bound here.
     pub fn owner_of(&self, pasid: Pasid) -> Option<PasidTag> {
         self.master.owner_of(pasid)
     }
 
-    /// A port whose transactions and requests with `tag`'s PASID reach that owner and no later one:
-    /// they are aborted and counted once the owner is gone.
+    /// Makes a port whose transactions and requests with `tag`'s PASID reach that owner and no
+    /// later one. Once the owner is gone, they are aborted, and counted as
+    /// [`Iommu::stale_dropped`](crate::Iommu::stale_dropped).
     pub fn for_owner(&self, tag: PasidTag) -> Self {
         Self { master: self.master.for_owner(tag) }
     }
@@ -109,8 +108,9 @@ impl AtsPort {
         self.master.iommu.now()
     }
 
-    /// Whether the PASID is the one of an owner that is gone; counts that.
-    pub(super) fn is_stale(&self, pasid: Option<Pasid>) -> bool {
+    /// Whether the port is for an owner of this PASID that is gone. If so, the transaction is
+    /// counted as stale.
+    pub(super) fn check_stale(&self, pasid: Option<Pasid>) -> bool {
         let Some(tag) = self.master.owner.filter(|owner| Some(owner.pasid) == pasid) else {
             return false;
         };
@@ -121,8 +121,8 @@ impl AtsPort {
         is_stale
     }
 
-    /// Takes something from the device's side, and wakes those that wait for the room that this
-    /// makes.
+    /// Takes something from the device's side. If that makes room for a request, wakes the threads
+    /// that wait for room.
     fn collect<R>(&self, take: impl FnOnce(&mut Endpoint) -> R) -> R {
         let mut endpoint = self.endpoint();
         let was_full = endpoint.is_full();
@@ -131,8 +131,8 @@ impl AtsPort {
         taken
     }
 
-    /// Unlocks the device's side; where it was full and is not any more, wakes those that wait for
-    /// room.
+    /// Unlocks the device's side. If it was full and is not any more, wakes the threads that wait
+    /// for room.
     fn unlock_endpoint(&self, endpoint: MutexGuard<'_, Endpoint>, was_full: bool) {
         let has_room = !endpoint.is_full();
         drop(endpoint);
@@ -141,13 +141,13 @@ impl AtsPort {
         }
     }
 
-    /// Waits until `look` finds something in the device's side, and takes it as
+    /// Waits until `take` returns something from the device's side, which it takes as
     /// [`collect`](Self::collect) does.
-    pub(super) fn wait_until<R>(&self, look: impl Fn(&mut Endpoint) -> Option<R>) -> R {
+    pub(super) fn wait_until<R>(&self, take: impl Fn(&mut Endpoint) -> Option<R>) -> R {
         let mut endpoint = self.endpoint();
         loop {
             let was_full = endpoint.is_full();
-            if let Some(found) = look(&mut endpoint) {
+            if let Some(found) = take(&mut endpoint) {
                 self.unlock_endpoint(endpoint, was_full);
                 return found;
             }
@@ -155,9 +155,9 @@ impl AtsPort {
         }
     }
 
-    /// Sends a translation request. The answer comes by [`translation`](Self::translation), and is
-    /// to be collected or [abandoned](Self::abandon_translation): a device may have
-    /// [so many](crate::IommuConfig::translation_requests_each) outstanding.
+    /// Sends a translation request. Its answer must be [collected](Self::translation) or
+    /// [abandoned](Self::abandon_translation), since the number of outstanding requests is
+    /// [limited](crate::IommuConfig::translation_requests_each).
     ///
     /// # Errors
     /// See [`TranslationRequestError`]; nothing was sent.
@@ -170,31 +170,32 @@ impl AtsPort {
         self.send_translation_request(pasid, address, access, false)
     }
 
-    /// As [`request_translation`](Self::request_translation); with `patient` it waits while too
-    /// many are outstanding, up to the limit of a response.
+    /// Sends a translation request as [`request_translation`](Self::request_translation) does. With
+    /// `wait_for_room` it waits while too many are outstanding, at most for the
+    /// [`response_limit`](crate::IommuConfig::response_limit).
     pub(super) fn send_translation_request(
         &self,
         pasid: Option<Pasid>,
         address: u64,
         access: Access,
-        patient: bool,
+        wait_for_room: bool,
     ) -> Result<RequestId, TranslationRequestError> {
         let (device, begun) = (self.device(), self.now());
-        if let (true, Some(tag)) = (self.is_stale(pasid), self.owner()) {
+        if let (true, Some(tag)) = (self.check_stale(pasid), self.owner()) {
             return Err(TranslationRequestError::NotOwner { device, tag });
         }
         let request = loop {
             if !self.is_ats_enabled() {
                 return Err(TranslationRequestError::Off { device });
             }
-            // Under one lock from the look to the wait: no release of room is missed in between.
+            // The lock is held from the check to the wait, so that no release of room is missed.
             let mut endpoint = self.endpoint();
             if endpoint.is_in_reset {
                 return Err(TranslationRequestError::Halted { device });
             }
             match endpoint.atc.request(pasid, address, access) {
                 Ok(request) => break request,
-                Err(_) if patient && !self.is_overdue(begun) => drop(self.wait(endpoint)),
+                Err(_) if wait_for_room && !self.is_overdue(begun) => drop(self.wait(endpoint)),
                 Err(outstanding) => {
                     let allowed = self.master.iommu.config().translation_requests_each.max(1);
                     return Err(TranslationRequestError::TooMany { device, outstanding, allowed });
@@ -205,14 +206,14 @@ impl AtsPort {
         Ok(request.id)
     }
 
-    /// What came of a translation request, once; `None` while it is awaited. A request that a reset
-    /// made the device forget was [`TranslationAnswer::Outdated`].
+    /// Collects the answer to a translation request, once; `None` before it has come. It is
+    /// [`TranslationAnswer::Outdated`] for a request that a reset of the device removed.
     pub fn translation(&self, request: RequestId) -> Option<TranslationAnswer> {
         self.collect(|endpoint| endpoint.atc.answer(request))
             .unwrap_or(Some(TranslationAnswer::Outdated))
     }
 
-    /// Abandons a translation request: its answer is not awaited any more.
+    /// Abandons a translation request: its answer will not be collected.
     pub fn abandon_translation(&self, request: RequestId) {
         self.collect(|endpoint| endpoint.atc.abandon(request));
     }
@@ -222,13 +223,13 @@ impl AtsPort {
     /// # Errors
     /// See [`PageRequestError`].
     pub fn open_group(&self, pasid: Option<Pasid>) -> Result<PrgIndex, PageRequestError> {
-        if self.is_stale(pasid) {
+        if self.check_stale(pasid) {
             return Err(PageRequestError::NotOwner);
         }
         self.endpoint().interface.open(pasid)
     }
 
-    /// Requests a page in an open group; with `last` the group is complete and will be answered.
+    /// Requests a page in an open group. `last` makes the group complete, and it will be answered.
     ///
     /// # Errors
     /// See [`PageRequestError`]; nothing was sent.
@@ -242,7 +243,7 @@ impl AtsPort {
         let now = self.now();
         if self.owner().is_some() {
             let pasid = self.endpoint().interface.pasid_of(group);
-            if self.is_stale(pasid) {
+            if self.check_stale(pasid) {
                 return Err(PageRequestError::NotOwner);
             }
         }
@@ -257,18 +258,18 @@ impl AtsPort {
         Ok(())
     }
 
-    /// What came of a group, once; `None` while it is awaited.
+    /// Collects the outcome of a group, once; `None` before it has come.
     pub fn outcome(&self, group: PrgIndex) -> Option<GroupOutcome> {
         self.collect(|endpoint| endpoint.interface.outcome(group))
     }
 
     /// Sends a stop marker: all page requests of the PASID have been sent before it. A model does
-    /// this when it is told to [stop](crate::DeviceOps::stop_pasid). It discards the open groups of
-    /// the PASID, so nothing is sent where the PASID has a later owner than the port's.
+    /// this when it is told to [stop](crate::DeviceOps::stop_pasid). The open groups of the PASID
+    /// are dropped. Nothing is dropped or sent if the PASID has a later owner than the port's.
     pub fn send_stop_marker(&self, pasid: Pasid) {
         let marker = {
             let mut endpoint = self.endpoint();
-            // Under the lock: a later owner opens its groups under it, after it was bound.
+            // Checked under the lock, under which a later owner, once bound, opens its groups.
             if let Some(owner) = self.master.replaced_owner(pasid) {
                 drop(endpoint);
                 return self.master.iommu.count_stale(&self.master.device, owner);
@@ -289,8 +290,8 @@ impl AtsPort {
         now.saturating_sub(since) >= self.master.iommu.config().response_limit
     }
 
-    /// Waits for a change of the device's side; where there is a clock, looks for what is overdue
-    /// from time to time.
+    /// Waits for a change of the device's side. If there is a clock, also
+    /// [ticks](crate::Iommu::tick) from time to time.
     pub(super) fn wait<'a>(
         &'a self,
         endpoint: MutexGuard<'a, Endpoint>,
@@ -311,7 +312,7 @@ impl AtsPort {
         services.endpoint_changed.wait(endpoint)
     }
 
-    /// Why an access of the device is aborted that its IOMMU does not serve.
+    /// The fault of an access while the gate of the device is shut.
     pub(super) fn shut_reason(&self) -> FaultReason {
         self.master.device.shut_reason()
     }

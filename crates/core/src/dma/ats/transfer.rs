@@ -1,4 +1,5 @@
-//! Whole transfers: translations are got, pages asked for and answers awaited as it goes.
+//! Whole transfers of a port with ATS: each requests translations and pages as it needs them, and
+//! waits for the answers.
 
 use std::time::Duration;
 
@@ -14,38 +15,37 @@ use crate::types::access::Access;
 use crate::types::ids::Pasid;
 use crate::types::range::Segment;
 
-/// Times that one page is requested before an access gives up: pages that are taken away as fast as
-/// they come would hold it for ever.
-const ROUNDS: u32 = 1000;
+/// How often an access tries the same address before it fails. Without a limit a page that is
+/// reclaimed as fast as it is made present would block the access forever.
+const MAX_TRIES: u32 = 1000;
 
 impl AtsPort {
-    /// Reads `buf.len()` bytes at `address`: by translations where ATS is enabled, requesting
-    /// pages where page requests are enabled, and as a [`DmaPort`](crate::DmaPort) does where ATS
-    /// is off or there is no byte to read. Waits for answers; with a clock for at most
+    /// Reads `buf.len()` bytes at `address` by translations, and requests pages if page requests
+    /// are enabled. If ATS is off or `buf` is empty, reads as a [`DmaPort`](crate::DmaPort) does.
+    /// Blocks until the answers come; if there is a clock, for at most
     /// [`response_limit`](crate::IommuConfig::response_limit) each.
     ///
     /// # Errors
-    /// What was read before is in `buf`; see [`DmaError`].
+    /// See [`DmaError`]; the bytes read before the error are in `buf`.
     pub fn read(&self, pasid: Option<Pasid>, address: u64, buf: &mut [u8]) -> Result<(), DmaError> {
         let piece = [Segment { address, len: buf.len() as u64 }];
-        self.pieces(pasid, &piece, Buffer::Into(buf), Access::READ)
+        self.transfer_pieces(pasid, &piece, Buffer::Into(buf), Access::READ)
     }
 
     /// Writes `data` at `address`, as [`read`](Self::read) reads.
     ///
     /// # Errors
-    /// What was written before stays; see [`DmaError`].
+    /// See [`DmaError`]; the bytes written before the error stay written.
     pub fn write(&self, pasid: Option<Pasid>, address: u64, data: &[u8]) -> Result<(), DmaError> {
         let piece = [Segment { address, len: data.len() as u64 }];
-        self.pieces(pasid, &piece, Buffer::From(data), Access::WRITE)
+        self.transfer_pieces(pasid, &piece, Buffer::From(data), Access::WRITE)
     }
 
     /// Reads the pieces one after the other into `buf`, as [`read`](Self::read) reads; its length
-    /// is the sum of theirs. An `access` that writes is taken for one that
-    /// reads.
+    /// must be the sum of theirs. An `access` that writes is treated as one that reads.
     ///
     /// # Errors
-    /// What was read before is in `buf`; see [`DmaError`].
+    /// See [`DmaError`]; the bytes read before the error are in `buf`.
     pub fn gather(
         &self,
         pasid: Option<Pasid>,
@@ -53,14 +53,14 @@ impl AtsPort {
         buf: &mut [u8],
         access: Access,
     ) -> Result<(), DmaError> {
-        self.pieces(pasid, pieces, Buffer::Into(buf), access.reading())
+        self.transfer_pieces(pasid, pieces, Buffer::Into(buf), access.reading())
     }
 
     /// Writes `data` to the pieces one after the other, as [`read`](Self::read) reads; its length
-    /// is the sum of theirs. An `access` that reads or executes is taken for one that writes.
+    /// must be the sum of theirs. An `access` that reads or executes is treated as one that writes.
     ///
     /// # Errors
-    /// What was written before stays; see [`DmaError`].
+    /// See [`DmaError`]; the bytes written before the error stay written.
     pub fn scatter(
         &self,
         pasid: Option<Pasid>,
@@ -68,31 +68,32 @@ impl AtsPort {
         data: &[u8],
         access: Access,
     ) -> Result<(), DmaError> {
-        self.pieces(pasid, pieces, Buffer::From(data), access.writing())
+        self.transfer_pieces(pasid, pieces, Buffer::From(data), access.writing())
     }
 
-    fn pieces(
+    fn transfer_pieces(
         &self,
         pasid: Option<Pasid>,
         pieces: &[Segment],
         mut buffer: Buffer<'_>,
         access: Access,
     ) -> Result<(), DmaError> {
-        // Of no bytes there is nothing to translate: the IOMMU alone judges the PASID.
+        // No bytes, no translation: only the IOMMU can tell whether the PASID is bound.
         if buffer.check_length(pieces)? == 0 || !self.is_ats_enabled() {
-            return self.untranslated(pasid, pieces, buffer, access);
+            return self.transfer_untranslated(pasid, pieces, buffer, access);
         }
         let mut done = 0;
         for piece in pieces {
             let len = piece.len as usize;
             let after = |error: DmaError| DmaError { done: done as u64 + error.done, ..error };
-            self.piece(pasid, *piece, buffer.part(done..done + len), access).map_err(after)?;
+            self.transfer_piece(pasid, *piece, buffer.part(done..done + len), access)
+                .map_err(after)?;
             done += len;
         }
         Ok(())
     }
 
-    fn piece(
+    fn transfer_piece(
         &self,
         pasid: Option<Pasid>,
         piece: Segment,
@@ -100,31 +101,30 @@ impl AtsPort {
         access: Access,
     ) -> Result<(), DmaError> {
         if piece.wraps() {
-            return self.untranslated(pasid, &[piece], buffer, access);
+            return self.transfer_untranslated(pasid, &[piece], buffer, access);
         }
         let (address, len) = (piece.address, buffer.len());
-        let (mut done, mut rounds, mut answered) = (0, 0, None);
+        let (mut done, mut tries, mut page_answered) = (0, 0, None);
         while done < len {
             let at = address + done as u64;
             let before = done as u64;
             let after = |error: DmaError| DmaError { done: before + error.done, ..error };
-            let moved = match self
-                .try_transfer(pasid, at, buffer.part(done..len), access)
-                .map_err(after)?
-            {
+            let rest = buffer.part(done..len);
+            let moved = match self.try_transfer(pasid, at, rest, access).map_err(after)? {
                 Some(moved) => Some(moved),
-                None => self
-                    .miss(pasid, at, buffer.part(done..len), access, &mut answered)
-                    .map_err(after)?,
+                None => {
+                    let rest = buffer.part(done..len);
+                    self.on_miss(pasid, at, rest, access, &mut page_answered).map_err(after)?
+                }
             };
             match moved {
                 Some(moved) => {
-                    (done, rounds) = (done + moved, 0);
-                    self.record_retry(pasid, answered.take());
+                    (done, tries) = (done + moved, 0);
+                    self.record_retry(pasid, page_answered.take());
                 }
-                None => rounds += 1,
+                None => tries += 1,
             }
-            if rounds > ROUNDS {
+            if tries > MAX_TRIES {
                 return Err(after(self.abort(pasid, at, access, FaultReason::TimedOut)));
             }
         }
@@ -147,82 +147,96 @@ impl AtsPort {
         }
     }
 
-    fn record_retry(&self, pasid: Option<Pasid>, answered: Option<Duration>) {
-        if let (Some(answered), Some(now)) = (answered, self.now()) {
+    /// Records how long a retried access took from the answer to its page request.
+    fn record_retry(&self, pasid: Option<Pasid>, page_answered: Option<Duration>) {
+        if let (Some(answered), Some(now)) = (page_answered, self.now()) {
             self.master.iommu.record_times(&self.master.device, pasid, |times| {
                 times.retry.record(now.saturating_sub(answered))
             });
         }
     }
 
-    /// No translation is cached for `address`: gets one, or moves a page's worth of bytes without,
-    /// which are answered. `None`: look again.
-    fn miss(
+    /// Handles an access whose translation is not in the ATC: requests it, or the page. Returns
+    /// `None` if the access is to be tried again, or the number of bytes that were transferred
+    /// untranslated.
+    fn on_miss(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        buffer: Buffer<'_>,
+        access: Access,
+        page_answered: &mut Option<Duration>,
+    ) -> Result<Option<usize>, DmaError> {
+        let fault = |reason| self.abort(pasid, address, access, reason);
+        let answer = match self.obtain_translation(pasid, address, access).map_err(fault)? {
+            Some(answer) => answer,
+            None => {
+                return self.transfer_page_untranslated(pasid, address, buffer, access).map(Some);
+            }
+        };
+        match answer {
+            TranslationAnswer::Cached | TranslationAnswer::Outdated => return Ok(None),
+            TranslationAnswer::Refused(refusal) => {
+                return Err(fault(FaultReason::Untranslatable(refusal)));
+            }
+            TranslationAnswer::Untranslated(permissions) if permissions.permit(access) => {
+                let access = access.present_only();
+                match self.transfer_page_untranslated(pasid, address, buffer, access) {
+                    // The page is not present any more, and no byte has been transferred.
+                    Err(error) if error.done == 0 && is_not_present(&error) => {}
+                    moved => return moved.map(Some),
+                }
+            }
+            TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess => {}
+        }
+        self.fault_in(pasid, address, access, page_answered).map_err(fault)?;
+        Ok(None)
+    }
+
+    /// Requests a translation and waits for the answer; `None` if ATS has been disabled meanwhile.
+    fn obtain_translation(
+        &self,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+    ) -> Result<Option<TranslationAnswer>, FaultReason> {
+        match self.send_translation_request(pasid, address, access, true) {
+            Ok(request) => self.await_translation(request).map(Some),
+            Err(TranslationRequestError::Off { .. }) => Ok(None),
+            Err(TranslationRequestError::Halted { .. }) => Err(self.shut_reason()),
+            Err(TranslationRequestError::TooMany { .. }) => Err(FaultReason::TimedOut),
+            Err(TranslationRequestError::NotOwner { .. }) => Err(FaultReason::NotBound),
+        }
+    }
+
+    /// Transfers the bytes from `address` to the end of its page, or of the buffer, untranslated.
+    /// Returns their number.
+    fn transfer_page_untranslated(
         &self,
         pasid: Option<Pasid>,
         address: u64,
         mut buffer: Buffer<'_>,
         access: Access,
-        answered: &mut Option<Duration>,
-    ) -> Result<Option<usize>, DmaError> {
-        let fault = |reason| self.abort(pasid, address, access, reason);
-        let answer = match self.send_translation_request(pasid, address, access, true) {
-            Ok(request) => self.await_translation(request).map_err(fault)?,
-            Err(TranslationRequestError::Off { .. }) => {
-                let len = in_page(address, buffer.len());
-                return self
-                    .untranslated(pasid, &in_one(address, len), buffer.part(0..len), access)
-                    .map(|()| Some(len));
-            }
-            Err(TranslationRequestError::Halted { .. }) => {
-                return Err(fault(self.shut_reason()));
-            }
-            Err(TranslationRequestError::TooMany { .. }) => {
-                return Err(fault(FaultReason::TimedOut));
-            }
-            Err(TranslationRequestError::NotOwner { .. }) => {
-                return Err(fault(FaultReason::NotBound));
-            }
-        };
-        match answer {
-            TranslationAnswer::Cached | TranslationAnswer::Outdated => Ok(None),
-            TranslationAnswer::Refused(refusal) => Err(fault(FaultReason::Untranslatable(refusal))),
-            TranslationAnswer::Untranslated(permissions) if permissions.permit(access) => {
-                let len = in_page(address, buffer.len());
-                match self.untranslated(
-                    pasid,
-                    &in_one(address, len),
-                    buffer.part(0..len),
-                    access.present_only(),
-                ) {
-                    Ok(()) => Ok(Some(len)),
-                    // Gone again since; the bytes before it are not counted, so they are moved once
-                    // more.
-                    Err(error) if error.done == 0 && is_absent(&error) => {
-                        self.fault_in(pasid, address, access, answered).map_err(fault)
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess => {
-                self.fault_in(pasid, address, access, answered).map_err(fault)
-            }
-        }
+    ) -> Result<usize, DmaError> {
+        let len = len_in_page(address, buffer.len());
+        let piece = [Segment { address, len: len as u64 }];
+        self.transfer_untranslated(pasid, &piece, buffer.part(0..len), access).map(|()| len)
     }
 
-    /// Requests the page of `address` and waits for the response.
+    /// Requests the page of `address` and waits for the response. Sets `page_answered` to the time
+    /// of a response of Success.
     fn fault_in(
         &self,
         pasid: Option<Pasid>,
         address: u64,
         access: Access,
-        answered: &mut Option<Duration>,
-    ) -> Result<Option<usize>, FaultReason> {
+        page_answered: &mut Option<Duration>,
+    ) -> Result<(), FaultReason> {
         let index = self.request_one_page(pasid, address, access)?;
         match self.wait_until(|endpoint| endpoint.interface.outcome(index)) {
             GroupOutcome::Response(ResponseCode::Success) => {
-                *answered = self.now();
-                Ok(None)
+                *page_answered = self.now();
+                Ok(())
             }
             GroupOutcome::Response(code) => Err(FaultReason::PageRefused(code)),
             GroupOutcome::TimedOut => Err(FaultReason::TimedOut),
@@ -230,14 +244,15 @@ impl AtsPort {
         }
     }
 
-    /// Requests a page in a group of its own, once the device may.
+    /// Requests a page in a group of its own. Waits while the device has no credit or no free
+    /// index.
     fn request_one_page(
         &self,
         pasid: Option<Pasid>,
         address: u64,
         access: Access,
     ) -> Result<PrgIndex, FaultReason> {
-        if self.is_stale(pasid) {
+        if self.check_stale(pasid) {
             return Err(FaultReason::NotBound);
         }
         let begun = self.now();
@@ -247,15 +262,15 @@ impl AtsPort {
                 return Err(self.shut_reason());
             }
             let now = self.now();
-            // Under one lock from the look to the wait: nobody takes the credit in between, and no
-            // response that gives some back is missed.
-            let asked = endpoint
+            // The lock is held from the check to the wait, so that no other thread takes the credit
+            // and no response that gives credit back is missed.
+            let request = endpoint
                 .interface
                 .open(pasid)
                 .and_then(|index| endpoint.interface.add(index, address, access, true, now));
-            match asked {
+            match request {
                 Ok(request) => break request,
-                // Where responses were lost, their credit comes back with a reset only.
+                // Only a reset gives back the credit of responses that were lost.
                 Err(PageRequestError::NoCredit { .. } | PageRequestError::NoIndex)
                     if self.is_overdue(begun) =>
                 {
@@ -278,7 +293,8 @@ impl AtsPort {
         Ok(request.index)
     }
 
-    fn untranslated(
+    /// Transfers the pieces by a walk, without a translation of the ATC.
+    fn transfer_untranslated(
         &self,
         pasid: Option<Pasid>,
         pieces: &[Segment],
@@ -288,6 +304,8 @@ impl AtsPort {
         self.master.walk(pasid, pieces, buffer, access, &mut |_, _| {})
     }
 
+    /// Waits for the answer to a translation request, at most for the
+    /// [`response_limit`](crate::IommuConfig::response_limit).
     fn await_translation(&self, request: RequestId) -> Result<TranslationAnswer, FaultReason> {
         let begun = self.now();
         self.wait_until(|endpoint| match endpoint.atc.answer(request) {
@@ -302,15 +320,11 @@ impl AtsPort {
     }
 }
 
-fn in_one(address: u64, len: usize) -> [Segment; 1] {
-    [Segment { address, len: len as u64 }]
-}
-
-/// How many of `len` bytes at `address` are in its page.
-fn in_page(address: u64, len: usize) -> usize {
+/// The number of bytes from `address` to the end of its page, at most `len`.
+fn len_in_page(address: u64, len: usize) -> usize {
     ((PAGE - address % PAGE) as usize).min(len)
 }
 
-fn is_absent(error: &DmaError) -> bool {
+fn is_not_present(error: &DmaError) -> bool {
     matches!(&error.cause, DmaCause::Fault(fault) if fault.reason == FaultReason::NotPresent)
 }

@@ -43,7 +43,7 @@ fn key(pasid: Option<Pasid>, first: u64) -> Key {
     (pasid.map_or(0, Pasid::get), first)
 }
 
-struct Entry {
+struct AtcEntry {
     pasid: Option<Pasid>,
     range: AlignedRange,
     frame: Frame,
@@ -128,7 +128,7 @@ pub(crate) struct Atc {
     capacity: usize,
     /// The number of requests that may be pending.
     allowed: usize,
-    entries: BTreeMap<Key, Entry>,
+    entries: BTreeMap<Key, AtcEntry>,
     /// The key of the entry that the last eviction looked at.
     clock_hand: Key,
     requests: FxHashMap<RequestId, PendingRequest>,
@@ -169,7 +169,7 @@ impl Atc {
     }
 
     /// Inserts an entry in place of those that it overlaps; evicts one if the cache is full.
-    fn insert(&mut self, entry: Entry) {
+    fn insert(&mut self, entry: AtcEntry) {
         self.remove_overlapping(entry.pasid, entry.range);
         if self.entries.len() >= self.capacity {
             self.evict();
@@ -210,7 +210,7 @@ impl Atc {
     /// Removes the entries of a PASID that overlap `range`, and returns the number of them.
     fn remove_overlapping(&mut self, pasid: Option<Pasid>, range: AlignedRange) -> usize {
         let overlaps =
-            |entry: &Entry| entry.pasid == pasid && entry.range.range().overlaps(range.range());
+            |entry: &AtcEntry| entry.pasid == pasid && entry.range.range().overlaps(range.range());
         // Entries do not overlap one another, so of those that begin before the range only the last
         // one can overlap it.
         let before = self.entries.range(..key(pasid, range.first())).next_back();
@@ -239,7 +239,7 @@ impl Atc {
     ) -> Option<TranslatedAccess> {
         let found =
             self.entries.range_mut(..=key(pasid, address)).next_back().map(|(_, entry)| entry);
-        let matches = |entry: &&mut Entry| {
+        let matches = |entry: &&mut AtcEntry| {
             entry.pasid == pasid
                 && entry.range.range().contains(address)
                 && entry.permissions.permit(access)

@@ -6,7 +6,7 @@
 //! more than [`BACKLOG`] requests wait, they are widened, so that more is invalidated than
 //! necessary: first to all addresses of the PASID that has most requests, and if each PASID has
 //! one, to all translations of the device. Apart from that an invalidation costs one
-//! [`Waiter`], which is removed some time after it has been dropped.
+//! [`WeakWaiter`], which is removed some time after it has been dropped.
 //!
 //! An invalidation is not merged with a request in flight: the device may have processed that
 //! request, and requested the translation again, before the change of the space.
@@ -20,7 +20,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::counts::InvalidationCounts;
 use crate::api::ats::{AlignedRange, Itag};
-use crate::quiesce::Waiter;
+use crate::quiesce::WeakWaiter;
 use crate::types::ids::Pasid;
 use crate::types::range::AddrRange;
 
@@ -32,7 +32,7 @@ pub(crate) const BACKLOG: usize = Itag::COUNT;
 pub(super) struct Waiters {
     /// The number of invalidations, those included whose waiter has been dropped.
     pub(super) count: usize,
-    list: SmallVec<[Waiter; 1]>,
+    list: SmallVec<[WeakWaiter; 1]>,
 }
 
 impl Waiters {
@@ -48,7 +48,7 @@ impl Waiters {
     }
 
     /// Moves them to those that are to be completed.
-    pub(super) fn finish(self, completed: &mut Vec<Waiter>) {
+    pub(super) fn finish(self, completed: &mut Vec<WeakWaiter>) {
         completed.extend(self.list);
     }
 }
@@ -62,7 +62,7 @@ pub(crate) struct PendingInvalidation {
 
 impl PendingInvalidation {
     /// An invalidation of `range` of `pasid`, or of all translations if that is `None`.
-    pub(crate) fn new(pasid: Option<Pasid>, range: AlignedRange, waiter: Waiter) -> Self {
+    pub(crate) fn new(pasid: Option<Pasid>, range: AlignedRange, waiter: WeakWaiter) -> Self {
         Self { pasid, range, waiters: Waiters { count: 1, list: smallvec![waiter] } }
     }
 
@@ -123,7 +123,7 @@ impl Backlog {
         {
             pending = self.0.remove(at).join(pending, union);
             position = position.min(at);
-            counts.joined += 1;
+            counts.merged += 1;
         }
         self.0.insert(position, pending);
         if self.0.len() > BACKLOG {
@@ -150,7 +150,7 @@ impl Backlog {
             .extract_if(.., |pending| is_merged(pending))
             .reduce(|all, pending| all.join(pending, (pasid, AlignedRange::ALL)));
         self.0.splice(position..position, joined);
-        counts.joined += (before - self.0.len()) as u64;
+        counts.merged += (before - self.0.len()) as u64;
         counts.widened += 1;
     }
 

@@ -7,7 +7,7 @@ pub struct InvalidationCounts {
     /// Invalidate requests sent, repetitions included.
     pub sent: u64,
     /// Invalidations that were merged into the request of another one, while all tags were in use.
-    pub joined: u64,
+    pub merged: u64,
     /// Times that a request was extended to all addresses of a PASID or of all PASIDs, since too
     /// many requests waited for a tag.
     pub widened: u64,

@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 use super::backlog::{Backlog, Waiters};
 use super::counts::InvalidationCounts;
 use crate::api::ats::{InvalidationCompletion, InvalidationRequest, Itag};
-use crate::quiesce::Waiter;
+use crate::quiesce::WeakWaiter;
 
 pub(crate) use super::backlog::PendingInvalidation;
 
@@ -42,7 +42,7 @@ pub(crate) struct InvalidationActions {
     /// Requests to send.
     pub(crate) send: SmallVec<[InvalidationRequest; 1]>,
     /// Waiters of invalidations that have ended.
-    pub(crate) completed: Vec<Waiter>,
+    pub(crate) completed: Vec<WeakWaiter>,
 }
 
 /// The invalidations of one device.

@@ -3,7 +3,7 @@
 /// Counts of the page requests of all devices of an IOMMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct PageCounts {
+pub struct PageQueueCounts {
     /// Page requests received.
     pub requests: u64,
     /// Stop markers received.

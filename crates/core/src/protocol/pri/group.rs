@@ -21,7 +21,7 @@ pub(crate) type DeviceKey = u64;
 /// A device that sends page requests, as the queue uses it.
 pub(crate) trait PageRequester: Clone {
     /// What its page requests are resolved through.
-    type Target: FaultTarget;
+    type Target: PageRequestTarget;
 
     fn key(&self) -> DeviceKey;
 
@@ -42,7 +42,7 @@ pub(crate) trait PageRequester: Clone {
 }
 
 /// The target of a page request group: a PASID entry, or an attachment of a domain.
-pub(crate) trait FaultTarget: Clone {
+pub(crate) trait PageRequestTarget: Clone {
     /// The PASID; `None` for a domain.
     fn pasid(&self) -> Option<Pasid>;
 
@@ -55,7 +55,7 @@ pub(crate) trait FaultTarget: Clone {
     fn is_closed(&self) -> bool;
 
     /// Whether page requests are resolved through it now.
-    fn accepts_faults(&self) -> bool;
+    fn accepts_page_requests(&self) -> bool;
 }
 
 /// Identifies a queue of groups that are resolved one at a time.
@@ -74,10 +74,10 @@ pub(crate) enum DrainScope<'a, T> {
     /// Groups for this target, except those that are being resolved.
     Target(&'a T),
     /// All groups, except those that are being resolved.
-    Everything,
-    /// All groups: the device is being removed. The later answers to groups that are being resolved
-    /// are dropped.
-    Device,
+    AllButResolving,
+    /// All groups, for the removal of the device. The later answers to groups that are being
+    /// resolved are dropped.
+    All,
 }
 
 impl<T> Clone for DrainScope<'_, T> {
@@ -89,7 +89,7 @@ impl<T> Clone for DrainScope<'_, T> {
 impl<T> Copy for DrainScope<'_, T> {}
 
 /// A message in the ring.
-pub(super) enum Entry<T> {
+pub(super) enum RingMessage<T> {
     /// A page request. One without PASID is for the domain that was attached when it was received,
     /// which is the target here, and for no later domain.
     Request(DeviceKey, PageRequest, Option<T>),
@@ -98,7 +98,7 @@ pub(super) enum Entry<T> {
 }
 
 /// A device and its use of the queue.
-pub(super) struct Share<D> {
+pub(super) struct DeviceShare<D> {
     pub(super) device: D,
     /// The number of requests that it may have in the ring and in groups.
     pub(super) allocation: u32,
@@ -123,7 +123,7 @@ pub(super) enum Stage {
 }
 
 /// A complete group that has not been answered.
-pub(super) struct Pending<T> {
+pub(super) struct PendingGroup<T> {
     pub(super) device: DeviceKey,
     /// The first of its requests.
     pub(super) first: PageRequest,
@@ -163,7 +163,7 @@ pub(crate) struct Outgoing<D> {
 }
 
 /// What the caller is to do after a call, with no lock held.
-pub(crate) struct Actions<D: PageRequester> {
+pub(crate) struct QueueActions<D: PageRequester> {
     pub(crate) responses: SmallVec<[Outgoing<D>; 1]>,
     /// The first requests of groups that were answered as invalid, for the event log.
     pub(crate) refused: Vec<(D, PageRequest)>,
@@ -174,7 +174,7 @@ pub(crate) struct Actions<D: PageRequester> {
     pub(super) released: Vec<D::Target>,
 }
 
-impl<D: PageRequester> Default for Actions<D> {
+impl<D: PageRequester> Default for QueueActions<D> {
     fn default() -> Self {
         Self {
             responses: SmallVec::new(),

@@ -102,7 +102,7 @@ pub(crate) struct AnsweredGroup {
 }
 
 /// The page request interface of one device.
-pub(crate) struct Interface {
+pub(crate) struct PageRequestInterface {
     is_enabled: bool,
     /// Whether the IOMMU has answered with a response failure since the last reset.
     has_failed: bool,
@@ -117,7 +117,7 @@ pub(crate) struct Interface {
     pub(crate) counts: InterfaceCounts,
 }
 
-impl Interface {
+impl PageRequestInterface {
     /// Makes an interface that is off. `allowed` is the number of requests that may be outstanding.
     pub(crate) fn new(allowed: u32, names_pasid: bool) -> Self {
         Self {
@@ -196,7 +196,7 @@ impl Interface {
         Ok(index)
     }
 
-    /// The PASID of a group that is open or not answered; `None` where it has none.
+    /// The PASID of a group that is open or not answered; `None` if it has none.
     pub(crate) fn pasid_of(&self, index: PrgIndex) -> Option<Pasid> {
         self.groups.get(&index).and_then(|group| group.pasid)
     }

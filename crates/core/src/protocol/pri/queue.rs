@@ -17,7 +17,7 @@
 //! 4. Groups of one space are resolved one at a time, in the order in which they became complete.
 //!    Spaces take turns, so that a slow space does not delay the others.
 
-mod drain;
+mod removal;
 mod resolve;
 
 use std::collections::VecDeque;
@@ -27,30 +27,30 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::group::{
-    Actions, DeviceKey, DrainScope, Entry, FaultTarget, Outgoing, PageRequester, Pending,
-    ReadyGroup, Requests, ResolveKey, ResolveQueue, STOP_MARKERS, Share, Stage,
+    DeviceKey, DeviceShare, DrainScope, Outgoing, PageRequestTarget, PageRequester, PendingGroup,
+    QueueActions, ReadyGroup, Requests, ResolveKey, ResolveQueue, RingMessage, STOP_MARKERS, Stage,
 };
 use crate::api::pri::{Cookie, PageRequest, PrgIndex, ResponseCode, StopMarker};
 use crate::types::ids::Pasid;
 
-pub use super::counts::PageCounts;
+pub use super::counts::PageQueueCounts;
 
 /// Device, index and PASID of a partial group.
 type PartialKey = (DeviceKey, PrgIndex, Option<Pasid>);
 
 /// The page requests of all devices of an IOMMU.
 pub(crate) struct PageRequestQueue<D: PageRequester> {
-    ring: VecDeque<Entry<D::Target>>,
+    ring: VecDeque<RingMessage<D::Target>>,
     capacity: usize,
     has_overflowed: bool,
-    shares: FxHashMap<DeviceKey, Share<D>>,
+    shares: FxHashMap<DeviceKey, DeviceShare<D>>,
     partial: FxHashMap<PartialKey, Requests>,
-    pending: FxHashMap<Cookie, Pending<D::Target>>,
+    pending: FxHashMap<Cookie, PendingGroup<D::Target>>,
     resolve_queues: FxHashMap<ResolveKey, ResolveQueue>,
     /// The queues in which a group waits and none is being resolved, in the order of their turns.
     ready: VecDeque<ResolveKey>,
     next_cookie: Cookie,
-    pub(crate) counts: PageCounts,
+    pub(crate) counts: PageQueueCounts,
 }
 
 impl<D: PageRequester> PageRequestQueue<D> {
@@ -66,14 +66,14 @@ impl<D: PageRequester> PageRequestQueue<D> {
             resolve_queues: FxHashMap::default(),
             ready: VecDeque::new(),
             next_cookie: 0,
-            counts: PageCounts::default(),
+            counts: PageQueueCounts::default(),
         }
     }
 
     /// Accepts messages of a device from now on. `allocation` is the number of requests that it may
     /// have in the queue.
     pub(crate) fn admit(&mut self, device: &D, allocation: u32) {
-        let share = self.shares.entry(device.key()).or_insert_with(|| Share {
+        let share = self.shares.entry(device.key()).or_insert_with(|| DeviceShare {
             device: device.clone(),
             allocation,
             outstanding: 0,
@@ -97,11 +97,11 @@ impl<D: PageRequester> PageRequestQueue<D> {
         device: &D,
         request: PageRequest,
         now: Option<Duration>,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) {
         let key = device.key();
         self.counts.requests += 1;
-        let is_exhausted = |share: &Share<D>| share.outstanding >= share.allocation;
+        let is_exhausted = |share: &DeviceShare<D>| share.outstanding >= share.allocation;
         if !self.has_overflowed
             && self
                 .shares
@@ -127,7 +127,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         }
         share.outstanding += 1;
         let domain = request.pasid.is_none().then(|| device.domain());
-        self.ring.push_back(Entry::Request(key, request, domain));
+        self.ring.push_back(RingMessage::Request(key, request, domain));
         actions.has_work = true;
     }
 
@@ -137,7 +137,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         device: &D,
         request: &PageRequest,
         exceeds_allocation: bool,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) {
         self.counts.lost += 1;
         if !exceeds_allocation && !self.has_overflowed {
@@ -159,7 +159,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         &mut self,
         key: DeviceKey,
         marker: StopMarker,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) {
         self.counts.stop_markers += 1;
         let Some(share) = self.shares.get_mut(&key).filter(|share| share.is_accepting) else {
@@ -180,19 +180,19 @@ impl<D: PageRequester> PageRequestQueue<D> {
             actions.has_work = true;
         } else {
             share.stop_markers += 1;
-            self.ring.push_back(Entry::Stop(key, marker.pasid));
+            self.ring.push_back(RingMessage::Stop(key, marker.pasid));
             actions.has_work = true;
         }
     }
 
     /// Takes one message out of the ring and sorts it into its group; ends an overflow when the
     /// ring is empty. Returns false if there was nothing to do.
-    pub(crate) fn sort(&mut self, now: Option<Duration>, actions: &mut Actions<D>) -> bool {
+    pub(crate) fn sort(&mut self, now: Option<Duration>, actions: &mut QueueActions<D>) -> bool {
         match self.ring.pop_front() {
-            Some(Entry::Request(key, request, domain)) => {
+            Some(RingMessage::Request(key, request, domain)) => {
                 self.sort_request(key, request, domain, now, actions)
             }
-            Some(Entry::Stop(key, pasid)) => {
+            Some(RingMessage::Stop(key, pasid)) => {
                 if let Some(share) = self.shares.get_mut(&key) {
                     share.stop_markers = share.stop_markers.saturating_sub(1);
                 }
@@ -209,7 +209,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         true
     }
 
-    fn sort_all(&mut self, now: Option<Duration>, actions: &mut Actions<D>) {
+    fn sort_all(&mut self, now: Option<Duration>, actions: &mut QueueActions<D>) {
         while self.sort(now, actions) {}
     }
 
@@ -221,7 +221,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         request: PageRequest,
         domain: Option<D::Target>,
         now: Option<Duration>,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) {
         let at = (key, request.index, request.pasid);
         if !request.last {
@@ -236,7 +236,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         self.counts.groups += 1;
         let target = request.pasid.map_or(domain, |pasid| device.entry(pasid));
         let Some(target) = target.filter(|target| {
-            let accepts = target.accepts_faults();
+            let accepts = target.accepts_page_requests();
             if !accepts {
                 actions.released.push(target.clone());
             }
@@ -299,7 +299,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         device: &D,
         request: &PageRequest,
         code: ResponseCode,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) {
         if self.respond_unlogged(device, request, code, actions)
             && code == ResponseCode::InvalidRequest
@@ -315,7 +315,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         device: &D,
         request: &PageRequest,
         code: ResponseCode,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) -> bool {
         if device.is_gone() {
             self.counts.unanswerable += 1;

@@ -27,7 +27,7 @@ pub(super) struct Packet {
     message: Message,
 }
 
-/// See the module.
+/// A link that delivers late, loses and duplicates.
 pub(super) struct LateLink {
     courier: Sender<Packet>,
     state: Mutex<(fastrand::Rng, Instant)>,

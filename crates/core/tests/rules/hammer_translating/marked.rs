@@ -25,7 +25,7 @@ struct Ledger {
     published: AtomicU64,
 }
 
-/// See the module.
+/// A space whose pages are marked.
 pub(super) struct Marked {
     pub(super) memory: MemorySpace,
     mark: u64,

@@ -14,7 +14,7 @@ use sva_sync::Mutex;
 use crate::linux::space::HostSpace;
 use crate::linux::sys::Tid;
 
-/// See the module.
+/// The spaces of this program: those that can be found, and those whose end is to be announced.
 #[derive(Debug, Default)]
 pub(super) struct Registry(Mutex<Lists>);
 

@@ -1,4 +1,4 @@
-//! What all spaces of this program have in common.
+//! The state that all spaces of this program share.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use sva_sync::{Condvar, Mutex};
 
 use crate::linux::sys::{ForkMark, UnreadablePage};
 
-/// See the module.
+/// The state that all spaces of this program share.
 #[derive(Debug)]
 pub(crate) struct Context {
     /// Set in the process that the spaces belong to, and not in its children made by fork.

@@ -3,10 +3,11 @@
 //! # The end
 //!
 //! A space ends once ([`HostSpace::end`]). Under the lock of the state the reason is recorded,
-//! `has_ended` is set and the state's share of the anchor is taken out; so whoever sees the reason
-//! finds that no access begins. An access takes a share of the anchor first and then looks at
-//! `has_ended`: either it sees the end, or its share keeps the anchor's number from being reused
-//! until the access is over. The last share that is dropped has the anchor reaped.
+//! `has_ended` is set and the state's reference to the anchor is removed. A thread that sees the
+//! reason therefore knows that no access begins. An access takes a reference to the anchor first
+//! and then reads `has_ended`: either it sees the end, or its reference keeps the anchor's number
+//! from being reused until the access is over. The drop of the last reference has the anchor
+//! reaped.
 //!
 //! Rejected: one word with a count and a closed bit. It does the same as a reference count that an
 //! `Arc` has anyway, in code of our own.
@@ -82,8 +83,9 @@ pub(crate) enum Liveness {
     Ended(EndReason),
 }
 
-/// A task whose number reaches the space's memory, and keeps doing so while this exists.
-struct Reach {
+/// A task by whose number the space's memory is accessed. The number is not reused while this
+/// exists.
+struct AccessTask {
     tid: Tid,
     _anchor: Option<Arc<Anchor>>,
 }
@@ -137,8 +139,8 @@ impl HostSpace {
     /// # Errors
     /// The space has ended, or `/proc` could not be read.
     pub fn regions(&self) -> Result<Vec<Region>, RegionsError> {
-        let reach = self.reach().ok_or(RegionsError::Ended)?;
-        procfs::mappings_with_flags(reach.tid).map_err(|source| {
+        let task = self.access_task().ok_or(RegionsError::Ended)?;
+        procfs::mappings_with_flags(task.tid).map_err(|source| {
             RegionsError::Host(HostFailure { call: "read /proc/PID/smaps", source })
         })
     }
@@ -148,37 +150,39 @@ impl HostSpace {
         self.id
     }
 
-    /// A way to the memory; `None` where the space has ended.
-    fn reach(&self) -> Option<Reach> {
+    /// The task to access the memory by; `None` if the space has ended.
+    fn access_task(&self) -> Option<AccessTask> {
         if !self.context.mark.is_set() {
             return None;
         }
-        let reach = match &self.memory {
-            MemoryOf::Ourselves => Reach { tid: gettid(), _anchor: None },
-            MemoryOf::Anchor(tid, anchor) => Reach { tid: *tid, _anchor: Some(anchor.upgrade()?) },
+        let task = match &self.memory {
+            MemoryOf::Ourselves => AccessTask { tid: gettid(), _anchor: None },
+            MemoryOf::Anchor(tid, anchor) => {
+                AccessTask { tid: *tid, _anchor: Some(anchor.upgrade()?) }
+            }
         };
-        (!self.has_ended.load(Memory::Acquire)).then_some(reach)
+        (!self.has_ended.load(Memory::Acquire)).then_some(task)
     }
 
     /// Compares this space with that of task `tid` in the kernel's order; `None` where this space
     /// has ended or its anchor is dead.
     pub(crate) fn order(&self, tid: Tid) -> io::Result<Option<Ordering>> {
-        let Some(reach) = self.reach() else { return Ok(None) };
-        let order = sys::compare_spaces(reach.tid, tid);
+        let Some(task) = self.access_task() else { return Ok(None) };
+        let order = sys::compare_spaces(task.tid, tid);
         // An anchor without memory would compare equal to every task without memory.
-        if !self.has_living_anchor(&reach) {
+        if !self.has_living_anchor(&task) {
             return Ok(None);
         }
         match order {
             Ok(order) => Ok(Some(order)),
-            Err(_) if sys::compare_spaces(reach.tid, reach.tid).is_err() => Ok(None),
+            Err(_) if sys::compare_spaces(task.tid, task.tid).is_err() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Whether comparisons with the anchor mean anything: it is alive, or none is needed.
     pub(crate) fn is_comparable(&self) -> bool {
-        self.reach().is_some_and(|reach| self.has_living_anchor(&reach))
+        self.access_task().is_some_and(|task| self.has_living_anchor(&task))
     }
 
     /// The anchor's number, which belongs to the anchor as long as that has not been reaped.
@@ -191,20 +195,20 @@ impl HostSpace {
 
     /// See [`procfs::code_pages`].
     pub(crate) fn code_pages(&self) -> Option<u64> {
-        procfs::code_pages(self.reach()?.tid).ok()
+        procfs::code_pages(self.access_task()?.tid).ok()
     }
 
     /// As [`order`](Self::order), without a check of the anchor: the result means nothing where the
     /// anchor is dead.
     pub(crate) fn order_unchecked(&self, tid: Tid) -> Ordering {
-        let order = self.reach().and_then(|reach| sys::compare_spaces(reach.tid, tid).ok());
+        let order = self.access_task().and_then(|task| sys::compare_spaces(task.tid, tid).ok());
         order.unwrap_or(Ordering::Less)
     }
 
     /// Whether the anchor, if there is one, is alive and has memory. An anchor that dies loses its
     /// memory before it counts as dead; freeing a large one can take seconds.
-    fn has_living_anchor(&self, reach: &Reach) -> bool {
-        self.anchor_tid().is_none() || sys::is_alive(reach.tid) && sys::has_memory(reach.tid)
+    fn has_living_anchor(&self, task: &AccessTask) -> bool {
+        self.anchor_tid().is_none() || sys::is_alive(task.tid) && sys::has_memory(task.tid)
     }
 
     /// Looks at the anchor and at the last known member.
@@ -256,7 +260,7 @@ impl HostSpace {
             self.has_ended.store(true, Memory::Release);
             state.anchor.take()
         };
-        // Its memory is freed now, whoever still holds a share of it.
+        // Its memory is freed now, also while accesses have references to it.
         if let Some(anchor) = anchor {
             anchor.kill();
         }
@@ -283,14 +287,14 @@ impl HostSpace {
         body: impl FnOnce(&RemoteMemory) -> Result<T, Stopped>,
     ) -> Result<T, Stopped> {
         let ended = |done| Stopped { done, cause: StopCause::Ended };
-        let Some(reach) = self.reach() else { return Err(ended(0)) };
+        let Some(task) = self.access_task() else { return Err(ended(0)) };
         let memory =
-            RemoteMemory { tid: self.tid_for_access(&reach).ok_or(ended(0))?, proc_tid: reach.tid };
+            RemoteMemory { tid: self.tid_for_access(&task).ok_or(ended(0))?, proc_tid: task.tid };
         let result = body(&memory);
         if let Err(Stopped { cause: StopCause::Ended, .. }) = result {
             // Somebody has killed the anchor. The monitor tells the watchers.
             self.end(self.reason_of_dead_anchor());
-            drop(reach);
+            drop(task);
             self.context.monitor.request();
         }
         result
@@ -298,16 +302,16 @@ impl HostSpace {
 
     /// The task to name in `process_vm` calls.
     #[cfg(not(sva_naive_check))]
-    fn tid_for_access(&self, reach: &Reach) -> Option<Tid> {
-        Some(reach.tid)
+    fn tid_for_access(&self, task: &AccessTask) -> Option<Tid> {
+        Some(task.tid)
     }
 
     /// The unsound construction, which a test must detect: it checks that the process still has the
     /// space and then names the process. An exec in between is missed.
     #[cfg(sva_naive_check)]
-    fn tid_for_access(&self, reach: &Reach) -> Option<Tid> {
+    fn tid_for_access(&self, task: &AccessTask) -> Option<Tid> {
         let process = self.member.lock().process;
-        let same = matches!(sys::compare_spaces(reach.tid, process), Ok(Ordering::Equal));
+        let same = matches!(sys::compare_spaces(task.tid, process), Ok(Ordering::Equal));
         same.then_some(process)
     }
 }
@@ -374,8 +378,8 @@ impl AddressSpace for HostSpace {
     }
 
     fn mapped_within(&self, windows: &[AddrRange]) -> Result<Vec<AddrRange>, HostFailure> {
-        match self.reach() {
-            Some(reach) => procfs::mapped_within(reach.tid, windows),
+        match self.access_task() {
+            Some(task) => procfs::mapped_within(task.tid, windows),
             // A space that has ended has no memory.
             None => Ok(Vec::new()),
         }

@@ -3,7 +3,7 @@
 use crate::linux::procfs;
 use crate::linux::sys::Tid;
 
-/// See the module.
+/// A task that has the memory of a space, and its process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member {
     pub(super) tid: Tid,

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Atc, Entry, PendingRequest, TranslationAnswer, UnknownRequest};
+use super::{Atc, AtcEntry, PendingRequest, TranslationAnswer, UnknownRequest};
 use crate::api::ats::{
     RequestId, Translation, TranslationCompletion, TranslationRefusal, TranslationRequest,
 };
@@ -87,7 +87,7 @@ impl Atc {
             (TranslationAnswer::Outdated, _) => self.counts.outdated += 1,
             (TranslationAnswer::Cached, Ok(translation)) => {
                 if let Some(frame) = translation.frame {
-                    self.insert(Entry {
+                    self.insert(AtcEntry {
                         pasid: request.pasid,
                         range: translation.range,
                         frame,

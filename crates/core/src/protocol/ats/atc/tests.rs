@@ -83,7 +83,7 @@ fn around(address: u64, bits: u8) -> AlignedRange {
 
 impl Atc {
     fn contents(&self) -> Vec<Cached> {
-        let plain = |e: &Entry| Cached {
+        let plain = |e: &AtcEntry| Cached {
             pasid: e.pasid,
             range: e.range,
             frame: e.frame,

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::super::backlog::BACKLOG;
 use super::*;
 use crate::api::ats::AlignedRange;
-use crate::quiesce::{Completion, Countdown};
+use crate::quiesce::{Countdown, Waiter};
 use crate::types::ids::Pasid;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ enum State {
 
 /// An invalidation that was started.
 struct Started {
-    completion: Arc<TestCompletion>,
+    waiter: Arc<TestWaiter>,
     pasid: Pasid,
     range: AlignedRange,
     state: State,
@@ -82,10 +82,10 @@ impl Started {
     }
 }
 
-/// A completion of which one step is to be made.
-struct TestCompletion(Countdown);
+/// A waiter of which one step is to be made.
+struct TestWaiter(Countdown);
 
-impl TestCompletion {
+impl TestWaiter {
     fn new() -> Arc<Self> {
         Arc::new(Self(Countdown::new(1)))
     }
@@ -95,15 +95,15 @@ impl TestCompletion {
     }
 }
 
-impl Completion for TestCompletion {
+impl Waiter for TestWaiter {
     fn step(self: Arc<Self>) {
         assert!(self.0.step(), "completed twice");
     }
 }
 
-fn waiter(completion: &Arc<TestCompletion>) -> Waiter {
-    let waiter: Waiter = Arc::downgrade(completion) as _;
-    waiter
+fn weak(waiter: &Arc<TestWaiter>) -> WeakWaiter {
+    let weak: WeakWaiter = Arc::downgrade(waiter) as _;
+    weak
 }
 
 /// The queue, with the gate of translated requests and the clock of its caller, and the reference.
@@ -167,7 +167,7 @@ impl World {
         for waiter in actions.completed {
             let waiter = waiter.upgrade().expect("the test has all of them");
             let is_same = |started: &Started| {
-                std::ptr::addr_eq(Arc::as_ptr(&started.completion), Arc::as_ptr(&waiter))
+                std::ptr::addr_eq(Arc::as_ptr(&started.waiter), Arc::as_ptr(&waiter))
             };
             let n = self.started.iter().position(is_same).expect("the test has started it");
             waiter.step();
@@ -194,9 +194,9 @@ impl World {
         self.may_widen &= waiting > 0;
         let outstanding =
             self.started.iter().filter(|invalidation| invalidation.state != State::Ended).count();
-        let InvalidationCounts { joined, widened, .. } = self.queue.counts;
+        let InvalidationCounts { merged, widened, .. } = self.queue.counts;
         assert!(self.may_widen || widened == self.counts.widened);
-        (self.counts.joined, self.counts.widened) = (joined, widened);
+        (self.counts.merged, self.counts.widened) = (merged, widened);
         assert_eq!((self.queue.outstanding(), self.queue.counts), (outstanding, self.counts));
     }
 
@@ -290,20 +290,19 @@ impl World {
     }
 
     fn start(&mut self, pasid: Pasid, range: AlignedRange) {
-        let (n, drained, now, completion) =
-            (self.started.len(), self.drained(), self.now, TestCompletion::new());
+        let (n, drained, now, waiter) =
+            (self.started.len(), self.drained(), self.now, TestWaiter::new());
         let blocked = self.queue.is_blocked();
         self.counts.canceled += u64::from(blocked);
-        let waiter = waiter(&completion);
+        let pending = PendingInvalidation::new(Some(pasid), range, weak(&waiter));
         self.started.push(Started {
-            completion,
+            waiter,
             pasid,
             range,
             state: if blocked { State::UntilDrained } else { State::Waiting },
         });
         self.may_widen |= self.waiting() > BACKLOG;
         let ended = if blocked && drained { BTreeSet::from([n]) } else { BTreeSet::new() };
-        let pending = PendingInvalidation::new(Some(pasid), range, waiter);
         self.apply(ended, |queue, actions| queue.start(pending, drained, Some(now), actions));
     }
 
@@ -455,7 +454,7 @@ proptest! {
             world.step(Step::Leave);
         }
         for invalidation in &world.started {
-            assert!(invalidation.completion.is_over() && invalidation.state == State::Ended);
+            assert!(invalidation.waiter.is_over() && invalidation.state == State::Ended);
         }
         assert_eq!(world.queue.outstanding(), 0);
         let counts = world.queue.counts;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Actions, Cookie, DeviceKey, FaultTarget, PageRequestQueue, PageRequester, Pending, ReadyGroup,
-    Requests, ResolveKey, Stage,
+    Cookie, DeviceKey, PageRequestQueue, PageRequestTarget, PageRequester, PendingGroup,
+    QueueActions, ReadyGroup, Requests, ResolveKey, Stage,
 };
 
 impl<D: PageRequester> PageRequestQueue<D> {
@@ -22,7 +22,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         self.next_cookie += 1;
         self.pending.insert(
             cookie,
-            Pending {
+            PendingGroup {
                 device,
                 first,
                 count: requests.len() as u32,
@@ -67,7 +67,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
     }
 
     /// Ends the turn of a space: its group has been answered or handed out.
-    pub(crate) fn finish(&mut self, key: ResolveKey, actions: &mut Actions<D>) {
+    pub(crate) fn finish(&mut self, key: ResolveKey, actions: &mut QueueActions<D>) {
         let Some(queue) = self.resolve_queues.get_mut(&key) else { return };
         queue.is_busy = false;
         if queue.waiting.is_empty() {

@@ -120,7 +120,7 @@ proptest! {
 fn a_request_for_an_entry_that_is_not_published_is_answered_as_invalid() {
     let mut harness = Harness::new();
     harness.devices[0].bound(pasid(1)).is_published.set(false);
-    let mut actions = Actions::default();
+    let mut actions = QueueActions::default();
     let (address, index) = (0, PrgIndex::new(7).expect("small"));
     let request = PageRequest {
         pasid: Some(pasid(1)),

@@ -12,12 +12,12 @@ fn without_a_free_tag() -> InvalidationQueue {
     queue
 }
 
-/// Starts an invalidation. The caller has the only reference to its completion.
-fn start(queue: &mut InvalidationQueue, pasid: u32, range: AlignedRange) -> Arc<TestCompletion> {
-    let completion = TestCompletion::new();
-    let pending = PendingInvalidation::new(Pasid::new(pasid), range, waiter(&completion));
+/// Starts an invalidation. The caller has the only reference to its waiter.
+fn start(queue: &mut InvalidationQueue, pasid: u32, range: AlignedRange) -> Arc<TestWaiter> {
+    let waiter = TestWaiter::new();
+    let pending = PendingInvalidation::new(Pasid::new(pasid), range, weak(&waiter));
     queue.start(pending, false, None, &mut InvalidationActions::default());
-    completion
+    waiter
 }
 
 /// Completes the request with tag 0 and returns what the request sent in its place names.
@@ -36,23 +36,22 @@ fn next_request(queue: &mut InvalidationQueue) -> Option<(Option<Pasid>, Aligned
 #[test]
 fn an_overfull_backlog_widens_the_requests_of_the_pasid_with_most_of_them_alone() {
     let mut queue = without_a_free_tag();
-    let mut completions = vec![start(&mut queue, 1, AlignedRange::page(0x5000))];
+    let mut waiters = vec![start(&mut queue, 1, AlignedRange::page(0x5000))];
     // Every second page, so that no two can be joined.
-    completions
-        .extend((0..BACKLOG as u64).map(|n| start(&mut queue, 2, AlignedRange::page(n << 13))));
+    waiters.extend((0..BACKLOG as u64).map(|n| start(&mut queue, 2, AlignedRange::page(n << 13))));
     assert_eq!((queue.backlog.requests(), queue.counts.widened), (2, 1));
     assert_eq!(next_request(&mut queue), Some((Pasid::new(1), AlignedRange::page(0x5000))));
     assert_eq!(next_request(&mut queue), Some((Pasid::new(2), AlignedRange::ALL)));
     assert_eq!(queue.outstanding(), Itag::COUNT - 1 + BACKLOG);
     next_request(&mut queue);
-    assert_eq!(completions.len(), 1 + BACKLOG);
+    assert_eq!(waiters.len(), 1 + BACKLOG);
 }
 
 // shows T4
 #[test]
 fn a_backlog_with_too_many_pasids_is_widened_to_all_pasids() {
     let mut queue = without_a_free_tag();
-    let _completions: Vec<_> =
+    let _waiters: Vec<_> =
         (0..BACKLOG as u32 + 1).map(|n| start(&mut queue, 1 + n, AlignedRange::page(0))).collect();
     assert_eq!(queue.backlog.requests(), 1);
     assert_eq!(next_request(&mut queue), Some((None, AlignedRange::ALL)));
@@ -62,13 +61,13 @@ fn a_backlog_with_too_many_pasids_is_widened_to_all_pasids() {
 #[test]
 fn invalidations_of_single_pages_wait_in_the_fewest_requests_that_name_exactly_them() {
     let mut queue = without_a_free_tag();
-    let _completions: Vec<_> =
+    let _waiters: Vec<_> =
         (0..11).map(|n| start(&mut queue, 1, AlignedRange::page(n << 12))).collect();
     let ranges: Vec<_> = std::iter::from_fn(|| next_request(&mut queue))
         .map(|(_, range)| (range.first() >> 12, range.bits()))
         .collect();
     assert_eq!(ranges, [(0, 15), (8, 13), (10, 12)]);
-    assert_eq!((queue.counts.joined, queue.counts.widened), (8, 0));
+    assert_eq!((queue.counts.merged, queue.counts.widened), (8, 0));
 }
 
 // shows S2

@@ -58,7 +58,7 @@ pub(super) struct Harness {
     failed: [bool; DEVICES as usize],
     cookies: u64,
     addresses: u64,
-    counts: PageCounts,
+    counts: PageQueueCounts,
     expected: Vec<Response>,
     /// The number of last requests of groups received, and of those answered or dropped.
     last_requests: (u64, u64),
@@ -84,7 +84,7 @@ impl Harness {
             failed: [false; DEVICES as usize],
             cookies: 0,
             addresses: 0,
-            counts: PageCounts::default(),
+            counts: PageQueueCounts::default(),
             expected: Vec::new(),
             last_requests: (0, 0),
         };
@@ -286,7 +286,12 @@ impl Harness {
         self.resolving.push(ready);
     }
 
-    fn finish(&mut self, which: usize, code: Option<ResponseCode>, actions: &mut Actions<Device>) {
+    fn finish(
+        &mut self,
+        which: usize,
+        code: Option<ResponseCode>,
+        actions: &mut QueueActions<Device>,
+    ) {
         if self.resolving.is_empty() {
             return;
         }
@@ -319,7 +324,12 @@ impl Harness {
     }
 
     /// Closes the target, as an unbind does, drains it, and replaces it.
-    fn drain(&mut self, key: u64, scope: Option<Option<Pasid>>, actions: &mut Actions<Device>) {
+    fn drain(
+        &mut self,
+        key: u64,
+        scope: Option<Option<Pasid>>,
+        actions: &mut QueueActions<Device>,
+    ) {
         let device = self.devices[key as usize].clone();
         // Groups of earlier entries of the PASID are not in scope.
         let is_in_scope = |group: &Group| {
@@ -330,7 +340,7 @@ impl Harness {
         let answered = match scope {
             None => {
                 self.drain_reference(key, scope, is_in_scope);
-                self.queue.drain(key, DrainScope::Everything, None, actions)
+                self.queue.drain(key, DrainScope::AllButResolving, None, actions)
             }
             Some(None) => {
                 let ended = device.0.domain.replace(Rc::new(Domain::default()));
@@ -399,7 +409,7 @@ impl Harness {
     }
 
     fn drop_device(&mut self, key: u64, is_gone: bool) {
-        self.queue.forget(key, is_gone, &mut Actions::default());
+        self.queue.forget(key, is_gone, &mut QueueActions::default());
         let ring: Vec<Item> = self
             .items
             .iter()
@@ -425,7 +435,7 @@ impl Harness {
     }
 
     pub(super) fn step(&mut self, step: &Step) {
-        let mut actions = Actions::default();
+        let mut actions = QueueActions::default();
         match *step {
             Step::Receive { device, pasid, index, last } => {
                 self.addresses += 4096;

@@ -44,7 +44,7 @@ pub(super) enum Target {
     Domain(Rc<Domain>),
 }
 
-impl FaultTarget for Target {
+impl PageRequestTarget for Target {
     fn pasid(&self) -> Option<Pasid> {
         match self {
             Self::Entry(entry) => Some(entry.pasid),
@@ -74,7 +74,7 @@ impl FaultTarget for Target {
         }
     }
 
-    fn accepts_faults(&self) -> bool {
+    fn accepts_page_requests(&self) -> bool {
         let is_usable = match self {
             Self::Entry(entry) => entry.is_published.get() && !entry.space.has_ended.get(),
             Self::Domain(_) => true,

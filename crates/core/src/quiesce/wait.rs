@@ -1,4 +1,4 @@
-//! Completions: an operation that waits for several steps, and continues after the last one.
+//! Waiters: operations that wait for several steps and continue after the last one.
 
 use std::sync::{Arc, Weak};
 
@@ -34,18 +34,18 @@ impl Countdown {
 
 /// An operation that waits for accesses, pins, invalidations or drains. Each of them makes one step
 /// when it has ended; the last step continues the operation.
-pub(crate) trait Completion: Send + Sync {
+pub(crate) trait Waiter: Send + Sync {
     /// Makes one step. Called with no lock held; may take the control lock.
     fn step(self: Arc<Self>);
 }
 
-/// A reference to a completion, stored where a step of it will be made. It is weak: when the
-/// operation has been dropped, nothing waits for it any more.
-pub(crate) type Waiter = Weak<dyn Completion>;
+/// A reference to a waiter, stored where a step of it will be made. It is weak: once the operation
+/// has been dropped, the step is not needed any more.
+pub(crate) type WeakWaiter = Weak<dyn Waiter>;
 
-/// The IOMMU, as a change of a space uses it.
-pub(crate) trait InvalidationHost: Send + Sync {
-    /// Wakes the threads that wait for a change.
+/// The threads that wait for a change of the IOMMU or of a space. The IOMMU implements it.
+pub(crate) trait WaitQueue: Send + Sync {
+    /// Wakes the waiting threads, each of which checks its condition again.
     fn wake(self: Arc<Self>);
 
     /// Blocks until the countdown is at zero. Where the system has a clock, invalidations that are
@@ -53,27 +53,28 @@ pub(crate) trait InvalidationHost: Send + Sync {
     fn wait_for(self: Arc<Self>, steps: &Countdown);
 }
 
-/// A change of a space, with a count of the invalidations and pins that it waits for.
-pub(crate) struct Change {
+/// The wait for invalidations of devices and for pins, such as that of a change of a space. It can
+/// be polled or blocked on.
+pub(crate) struct InvalidationWait {
     steps: Countdown,
-    host: Arc<dyn InvalidationHost>,
+    wait_queue: Arc<dyn WaitQueue>,
 }
 
-impl Change {
-    /// Makes a change with one step, which [`seal`](Self::seal) makes: the change cannot be over
-    /// before all its waiters have been added.
-    pub(crate) fn new(host: Arc<dyn InvalidationHost>) -> Arc<Self> {
-        Arc::new(Self { steps: Countdown::new(1), host })
+impl InvalidationWait {
+    /// Makes a wait with one step, which [`seal`](Self::seal) makes: the wait cannot be over before
+    /// all its steps have been added.
+    pub(crate) fn new(wait_queue: Arc<dyn WaitQueue>) -> Arc<Self> {
+        Arc::new(Self { steps: Countdown::new(1), wait_queue })
     }
 
     /// Adds one step and returns the reference by which it will be made.
-    pub(crate) fn waiter(self: &Arc<Self>) -> Waiter {
+    pub(crate) fn waiter(self: &Arc<Self>) -> WeakWaiter {
         self.steps.extend(1);
-        let this: Waiter = Arc::downgrade(self) as _;
+        let this: WeakWaiter = Arc::downgrade(self) as _;
         this
     }
 
-    /// Ends the addition of waiters. Returns true if steps are left.
+    /// Ends the addition of steps. Returns true if steps are left.
     pub(crate) fn seal(&self) -> bool {
         !self.steps.step()
     }
@@ -85,20 +86,20 @@ impl Change {
     /// Blocks until all steps have been made.
     pub(crate) fn wait(&self) {
         if !self.is_over() {
-            Arc::clone(&self.host).wait_for(&self.steps);
+            Arc::clone(&self.wait_queue).wait_for(&self.steps);
         }
     }
 }
 
-impl Completion for Change {
+impl Waiter for InvalidationWait {
     fn step(self: Arc<Self>) {
         if self.steps.step() {
-            Arc::clone(&self.host).wake();
+            Arc::clone(&self.wait_queue).wake();
         }
     }
 }
 
-/// Makes one step of each completion that still exists. To be called with no lock held.
-pub(crate) fn complete(waiters: Vec<Waiter>) {
-    waiters.iter().filter_map(Waiter::upgrade).for_each(Completion::step);
+/// Makes one step of each waiter that still exists. To be called with no lock held.
+pub(crate) fn step_all(waiters: Vec<WeakWaiter>) {
+    waiters.iter().filter_map(WeakWaiter::upgrade).for_each(Waiter::step);
 }

@@ -5,35 +5,35 @@ use std::sync::Arc;
 use super::domain::DomainAttachment;
 use super::records::{DeviceRecord, PasidEntry};
 use crate::protocol::pri::group::{
-    self as protocol, Actions, DeviceKey, DrainScope, PageRequester, ReadyGroup, ResolveKey,
+    DeviceKey, DrainScope, PageRequestTarget, PageRequester, QueueActions, ReadyGroup, ResolveKey,
 };
 use crate::protocol::pri::queue::PageRequestQueue;
+use crate::quiesce::Gate;
 use crate::types::ids::{Bdf, Pasid};
 
-/// What the pages of a group belong to: a PASID entry or a domain attachment.
+/// The target of a page request group: a PASID entry or a domain attachment.
 #[derive(Clone)]
-pub(crate) enum FaultTarget {
+pub(crate) enum PageTarget {
     Entry(Arc<PasidEntry>),
     Domain(Arc<DomainAttachment>),
 }
 
 pub(super) type PageQueue = PageRequestQueue<Arc<DeviceRecord>>;
-pub(crate) type PageActions = Actions<Arc<DeviceRecord>>;
-pub(crate) type PageDrain<'a> = DrainScope<'a, FaultTarget>;
+pub(crate) type PageActions = QueueActions<Arc<DeviceRecord>>;
+pub(crate) type PageDrain<'a> = DrainScope<'a, PageTarget>;
 pub(crate) type ReadyPages = ReadyGroup<Arc<DeviceRecord>>;
 
-impl FaultTarget {
-    /// Enters the gate of the target; returns false if it is shut. Each `true` must be followed by
-    /// one [`leave`](Self::leave).
-    pub(crate) fn enter(&self) -> bool {
+impl PageTarget {
+    /// The gate that an access through the target enters.
+    pub(super) fn gate(&self) -> &Gate {
         match self {
-            Self::Entry(entry) => entry.gate.enter(),
-            Self::Domain(attachment) => attachment.gate.enter(),
+            Self::Entry(entry) => &entry.gate,
+            Self::Domain(attachment) => &attachment.gate,
         }
     }
 }
 
-impl protocol::FaultTarget for FaultTarget {
+impl PageRequestTarget for PageTarget {
     fn pasid(&self) -> Option<Pasid> {
         match self {
             Self::Entry(entry) => Some(entry.record.tag.pasid),
@@ -57,16 +57,15 @@ impl protocol::FaultTarget for FaultTarget {
     }
 
     fn is_closed(&self) -> bool {
-        match self {
-            Self::Entry(entry) => entry.gate.is_closed(),
-            Self::Domain(attachment) => attachment.gate.is_closed(),
-        }
+        self.gate().is_closed()
     }
 
-    fn accepts_faults(&self) -> bool {
+    fn accepts_page_requests(&self) -> bool {
         match self {
             Self::Entry(entry) => {
-                !entry.gate.is_closed() && entry.refusal().is_none() && entry.features.page_faults
+                !entry.gate.is_closed()
+                    && entry.abort_reason().is_none()
+                    && entry.features.page_faults
             }
             Self::Domain(attachment) => !attachment.gate.is_closed(),
         }
@@ -74,7 +73,7 @@ impl protocol::FaultTarget for FaultTarget {
 }
 
 impl PageRequester for Arc<DeviceRecord> {
-    type Target = FaultTarget;
+    type Target = PageTarget;
 
     fn key(&self) -> DeviceKey {
         self.services.key
@@ -84,12 +83,12 @@ impl PageRequester for Arc<DeviceRecord> {
         self.spec.bdf
     }
 
-    fn entry(&self, pasid: Pasid) -> Option<FaultTarget> {
-        self.requester.entry(pasid).map(FaultTarget::Entry)
+    fn entry(&self, pasid: Pasid) -> Option<PageTarget> {
+        self.requester.entry(pasid).map(PageTarget::Entry)
     }
 
-    fn domain(&self) -> FaultTarget {
-        FaultTarget::Domain(self.group.domain.current())
+    fn domain(&self) -> PageTarget {
+        PageTarget::Domain(self.group.domain.current())
     }
 
     fn is_gone(&self) -> bool {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sva_sync::atomic::Ordering;
 use sva_sync::{Condvar, MutexGuard};
 
-use super::fault_target::PageQueue;
 use super::iommu::Iommu;
+use super::page_target::PageQueue;
 
 fn has_work(pages: &PageQueue) -> bool {
     pages.has_ready() || pages.has_unsorted()

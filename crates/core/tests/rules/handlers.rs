@@ -1,4 +1,4 @@
-//! Owners of page requests: handlers of bonds and domains, and the queue that one reads in its own
+//! Handlers of page requests: of bonds and of domains, and the queue that one reads in its own
 //! time (section 5, rules F1, F2, U2, U3).
 
 use std::sync::Arc;
@@ -166,7 +166,7 @@ fn answers_are_taken_exactly_up_to_the_first_that_cannot_be() {
         Err(0),
         "no second answer"
     );
-    owned.requester.device.reset().expect("plugged").done();
+    owned.requester.device.reset().expect("plugged").end();
     let gone = AnswersError { done: 0, cause: AnswerError::NotPending { cookie: cookies[2] } };
     assert_eq!(owned.queue.answer(&[success(cookies[2])]), Err(gone));
     assert!(owned.queue.is_empty());
@@ -422,7 +422,7 @@ fn a_group_that_its_handler_drops_or_panics_over_is_answered_invalid_and_the_nex
     assert_eq!(world.resolve(), 3);
     let outcomes: Vec<_> = groups.iter().map(|group| requester.outcome(*group)).collect();
     assert_eq!((outcomes, world.pages_under_way()), (vec![INVALID, INVALID, SUCCESS], (0, 0)));
-    assert_eq!(world.iommu.page_counts().late_answers, 0);
+    assert_eq!(world.iommu.page_queue_counts().late_answers, 0);
 }
 
 // shows U2, U3
@@ -504,7 +504,10 @@ fn no_group_of_a_device_that_is_being_removed_is_handed_on() {
         assert_eq!(*handed.lock(), [], "reported to nobody");
         let _ = parked.release();
         removing.join().expect("no panic").expect("plugged");
-        assert_eq!((world.pages_under_way(), world.iommu.page_counts().unanswerable), ((0, 0), 2));
+        assert_eq!(
+            (world.pages_under_way(), world.iommu.page_queue_counts().unanswerable),
+            ((0, 0), 2)
+        );
         drop((bond, registered));
     });
 }

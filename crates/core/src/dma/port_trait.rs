@@ -1,4 +1,4 @@
-//! The methods that all ports share.
+//! The trait of ports: the methods that [`DmaPort`] and [`AtsPort`] share.
 
 use super::ats::AtsPort;
 use super::port::DmaPort;

@@ -1,8 +1,9 @@
-//! Queries: the groups and their members, and the devices that a bond binds.
+//! Queries: the groups and their members; the devices, the phase and the fault times of a bond.
 
 use std::sync::Arc;
 
-use crate::table::{BondKey, DeviceRecord, Iommu, Requester};
+use crate::api::pri::FaultTimes;
+use crate::table::{BondKey, DeviceRecord, Iommu, Phase, Requester};
 use crate::types::ids::{Bdf, ContainerId, GroupId};
 
 /// The state of a group at one moment.
@@ -17,7 +18,7 @@ pub struct GroupInfo {
 }
 
 impl Iommu {
-    /// Returns the group with its current members; `None` where there is no such group.
+    /// Returns the group with its current members; `None` if there is no such group.
     pub fn group(&self, group: GroupId) -> Option<GroupInfo> {
         let state = self.lock();
         let found = state.groups.get(&group)?;
@@ -49,5 +50,30 @@ impl Iommu {
             state.devices.values().filter(is_bound).map(|device| device.bdf()).collect();
         devices.sort();
         devices
+    }
+
+    /// Returns whether a bond is gone: it has no PASID entry, no handler and no PASID.
+    pub(super) fn bond_is_gone(&self, key: BondKey) -> bool {
+        self.lock().is_gone(key)
+    }
+
+    /// Returns whether a bond is live and its space has not ended.
+    pub(super) fn bond_is_live(&self, key: BondKey) -> bool {
+        self.lock()
+            .bond(key)
+            .is_some_and(|bond| bond.phase == Phase::Live && !bond.record.has_ended())
+    }
+
+    /// Returns the times of a bond's faults, merged over all its devices.
+    pub(super) fn fault_times(&self, key: BondKey) -> FaultTimes {
+        let mut state = self.lock();
+        let Some(bond) = state.bond(key) else { return FaultTimes::default() };
+        let mut times = bond.times.as_deref().cloned().unwrap_or_default();
+        for entry in &bond.entries {
+            if let Some(more) = &*entry.times.lock() {
+                times.merge(more);
+            }
+        }
+        times
     }
 }

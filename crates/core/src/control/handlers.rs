@@ -43,7 +43,7 @@ impl fmt::Debug for HandlerRegistration {
 
 impl Iommu {
     /// Gives the page requests without PASID of a group that is in no container to `handler`: for
-    /// IOVAs that the owner manages.
+    /// IOVAs whose page tables the handler's implementer manages.
     ///
     /// The handler belongs to the group's own domain. A group that joins a container uses the
     /// container's domain, so its page requests go to the handler of that domain until the group

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Actions, Cookie, DeviceKey, DrainScope, Entry, FaultTarget, Outgoing, PageRequestQueue,
-    PageRequester, Pending, Stage,
+    Cookie, DeviceKey, DrainScope, Outgoing, PageRequestQueue, PageRequestTarget, PageRequester,
+    PendingGroup, QueueActions, RingMessage, Stage,
 };
 use crate::api::pri::ResponseCode;
 
@@ -21,7 +21,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
         cookie: Cookie,
         code: ResponseCode,
         is_logged: bool,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) -> bool {
         let Some(group) = self.pending.remove(&cookie) else {
             self.counts.late_answers += 1;
@@ -43,7 +43,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
     }
 
     /// Removes a waiting group from the queue of its target.
-    fn dequeue(&mut self, cookie: Cookie, group: &Pending<D::Target>) {
+    fn dequeue(&mut self, cookie: Cookie, group: &PendingGroup<D::Target>) {
         if group.stage != Stage::Waiting {
             return;
         }
@@ -69,20 +69,20 @@ impl<D: PageRequester> PageRequestQueue<D> {
         key: DeviceKey,
         scope: DrainScope<'_, D::Target>,
         now: Option<Duration>,
-        actions: &mut Actions<D>,
+        actions: &mut QueueActions<D>,
     ) -> usize {
         let pasid = match scope {
             DrainScope::Target(target) => Some(target.pasid()),
-            DrainScope::Everything | DrainScope::Device => None,
+            DrainScope::AllButResolving | DrainScope::All => None,
         };
         let before = actions.responses.len();
         self.sort_all(now, actions);
         self.discard_partial(|(device, _, partial)| {
             *device == key && pasid.is_none_or(|pasid| *partial == pasid)
         });
-        let is_in_scope = |group: &Pending<D::Target>| match scope {
-            DrainScope::Device => true,
-            DrainScope::Everything => group.stage != Stage::Resolving,
+        let is_in_scope = |group: &PendingGroup<D::Target>| match scope {
+            DrainScope::All => true,
+            DrainScope::AllButResolving => group.stage != Stage::Resolving,
             DrainScope::Target(target) => {
                 group.stage != Stage::Resolving && target.is_same(&group.target)
             }
@@ -99,15 +99,15 @@ impl<D: PageRequester> PageRequestQueue<D> {
 
     /// Drops all messages and groups of a device without an answer: it has been reset, or removed
     /// if `is_gone`. A removed device also loses its share of the queue.
-    pub(crate) fn forget(&mut self, key: DeviceKey, is_gone: bool, actions: &mut Actions<D>) {
+    pub(crate) fn forget(&mut self, key: DeviceKey, is_gone: bool, actions: &mut QueueActions<D>) {
         let before = self.ring.len();
         self.ring.retain_mut(|entry| match entry {
-            Entry::Request(device, _, domain) if *device == key => {
+            RingMessage::Request(device, _, domain) if *device == key => {
                 actions.released.extend(domain.take());
                 false
             }
-            Entry::Stop(device, _) => *device != key,
-            Entry::Request(..) => true,
+            RingMessage::Stop(device, _) => *device != key,
+            RingMessage::Request(..) => true,
         });
         self.counts.dropped += (before - self.ring.len()) as u64;
         self.discard_partial(|(device, _, _)| *device == key);
@@ -130,7 +130,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
     fn pending_of(
         &self,
         key: DeviceKey,
-        selects: impl Fn(&Pending<D::Target>) -> bool,
+        selects: impl Fn(&PendingGroup<D::Target>) -> bool,
     ) -> Vec<Cookie> {
         let found = self.pending.iter().filter(|(_, group)| group.device == key && selects(group));
         let mut cookies: Vec<Cookie> = found.map(|(&cookie, _)| cookie).collect();

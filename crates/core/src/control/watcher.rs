@@ -1,5 +1,5 @@
-//! The constructors of an IOMMU, and the watcher by which providers report changes and the end of a
-//! space.
+//! The watcher by which providers report changes and the end of a space, and the constructors of an
+//! IOMMU, which make it.
 
 use std::sync::{Arc, Weak};
 
