@@ -169,7 +169,7 @@ impl DmaPort {
                 return Ok(done);
             }
             self.master.prepare_atomic(pasid, address, len, &mut |entry, pieces| {
-                PortCache::fill(&self.cache, &self.master, entry, pieces, access)
+                PortCache::cache_transfer(&self.cache, &self.master, entry, pieces, access)
             })?;
         }
         abort(FaultReason::NotPresent)

@@ -41,7 +41,7 @@ impl PortCache {
     /// Precondition: the caller has probed both levels for the first byte of `pieces`, and both
     /// have missed. That byte is not probed again here. The caller is inside the gates of the
     /// transfer.
-    pub(super) fn fill(
+    pub(super) fn cache_transfer(
         cache: &RefCell<Option<Box<Self>>>,
         master: &BusMaster,
         entry: &Arc<PasidEntry>,
@@ -50,25 +50,7 @@ impl PortCache {
     ) {
         let Some(iotlb) = &entry.record.iotlb else { return };
         Self::insert_entry(cache, master, entry);
-        let mut left = MAX_FILLS;
-        let mut is_known_miss = true;
-        for piece in pieces {
-            let mut rest = piece.range();
-            while let Some(range) = rest.filter(|_| left > 0) {
-                left -= 1;
-                let known = if is_known_miss { None } else { iotlb.find(range.first(), access) };
-                is_known_miss = false;
-                let space = &*entry.record.space;
-                let last = match known {
-                    Some(entry) => entry.range().last(),
-                    None => match fill_extent(iotlb, space, range.first(), access) {
-                        Some(last) => last,
-                        None => break,
-                    },
-                };
-                rest = range.after_last(last);
-            }
-        }
+        fill_iotlb(iotlb, &*entry.record.space, pieces, access);
     }
 
     /// Caches the PASID entry of a transfer that succeeded. The caller is inside the gates of the
@@ -102,13 +84,8 @@ impl PortCache {
         if entries.iter().any(|cached| Arc::ptr_eq(&cached.entry, entry)) {
             return;
         }
-        // The new entry replaces an earlier entry of the same PASID, so that there is one for each.
-        // Otherwise it replaces one whose gate is closed. Otherwise, if the cache is full, it
-        // replaces the oldest.
-        let same = entries.iter().position(|cached| cached.pasid == entry.record.tag.pasid);
-        let closed =
-            same.or_else(|| entries.iter().position(|cached| cached.entry.gate.is_closed()));
-        if let Some(at) = closed.or((entries.len() == MAX_ENTRIES).then_some(0)) {
+        let cached = entries.iter().map(|cached| (cached.pasid, &*cached.entry));
+        if let Some(at) = replaced_by(entry, cached, MAX_ENTRIES) {
             let old = entries.remove(at);
             // Unregister before the new entry registers: if the space has another bond, both
             // entries register the same slot with the same part of the IOTLB.
@@ -124,9 +101,45 @@ impl Drop for PortCache {
     }
 }
 
+/// The index of the cached entry that a new one replaces, if any: an earlier entry of the same
+/// PASID, so that there is one for each. Otherwise one whose gate is closed. Otherwise, if there are
+/// `capacity` entries, the oldest, which is the first.
+pub(super) fn replaced_by<'a>(
+    new: &PasidEntry,
+    cached: impl ExactSizeIterator<Item = (Pasid, &'a PasidEntry)> + Clone,
+    capacity: usize,
+) -> Option<usize> {
+    let is_full = cached.len() == capacity;
+    let same = cached.clone().position(|(pasid, _)| pasid == new.record.tag.pasid);
+    same.or_else(|| cached.clone().position(|(_, entry)| entry.gate.is_closed()))
+        .or(is_full.then_some(0))
+}
+
 #[inline(always)]
 pub(super) fn hint_index(pasid: Pasid) -> usize {
     pasid.get() as usize % HINTS
+}
+
+/// Inserts the extents that the provider names for the addresses of `pieces` into the IOTLB, up to
+/// [`MAX_FILLS`]. The IOTLB has no entry for the first address.
+fn fill_iotlb(iotlb: &SpaceIotlb, space: &dyn AddressSpace, pieces: &[Segment], access: Access) {
+    let mut left = MAX_FILLS;
+    for piece in pieces {
+        let mut rest = piece.range();
+        while let Some(range) = rest.filter(|_| left > 0) {
+            let is_first = left == MAX_FILLS;
+            left -= 1;
+            let known = if is_first { None } else { iotlb.find(range.first(), access) };
+            let last = match known {
+                Some(entry) => entry.range().last(),
+                None => match fill_extent(iotlb, space, range.first(), access) {
+                    Some(last) => last,
+                    None => break,
+                },
+            };
+            rest = range.after_last(last);
+        }
+    }
 }
 
 /// Inserts the extent that the provider names for `address` into the IOTLB, and returns the last

@@ -26,8 +26,9 @@ impl DmaPort {
         }
     }
 
-    /// Calls `op` on `len` bytes that the first-level TLB translates. Returns `None`, and does
-    /// nothing, if it does not translate all of them.
+    /// Calls `op` on `len` bytes that the first-level TLB translates. Returns `None`, with no byte
+    /// accessed, if it does not translate all of them, or if `op` does: the caller then looks
+    /// further.
     ///
     /// `op` runs in a critical section: it must be short, must not block and must not call foreign
     /// code.
@@ -46,8 +47,8 @@ impl DmaPort {
     }
 
     /// Calls `op` on the leading bytes, at most `len`, that one entry of the IOTLB translates, and
-    /// inserts that entry into the first level. Returns `None`, and does nothing, if the IOTLB has
-    /// no entry. `op` runs in a critical section.
+    /// inserts that entry into the first level. Returns `None`, with no byte accessed, if the IOTLB
+    /// has no entry, or if `op` does. `op` runs in a critical section.
     #[inline]
     pub(super) fn second_level_slice<R>(
         &self,
@@ -99,7 +100,7 @@ impl DmaPort {
             && let Some(entry) = cache.tlb.at(pasid, address)
             && let Some(cached) = cache.hinted_entry(pasid)
             && cached.pasid == pasid
-            && entry.context() == cached.context
+            && entry.epoch() == cached.epoch
             && entry.serves(address, len, access)
             && let Some(_guard) = cache.reader.enter(cached)
         {
@@ -129,13 +130,13 @@ impl DmaPort {
             hints[hint_index(pasid)] = at as u8;
         }
         let cached = &mut entries[at];
-        if !reader.revalidate(cached) {
+        if !reader.is_valid_or_recheck(cached) {
             return None;
         }
         let _guard = reader.enter(cached)?;
         let found = cached.find(address, access, &reader.routing)?;
-        let entry = tlb.replace(pasid, address, found.more)?;
-        entry.set(found, access, cached.context);
+        let entry = tlb.replace(pasid, address, found.last_offset)?;
+        entry.set(found, access, cached.epoch);
         then(&*cached.space, entry.frame(address), entry)
     }
 }

@@ -21,9 +21,9 @@ pub(super) struct PortReader {
     slot: Arc<ReaderSlot>,
     barrier: barrier::Light,
     pub(super) routing: Routing,
-    bus: Version,
-    /// The context that was assigned last.
-    last_context: u64,
+    bus_version: Version,
+    /// The epoch that was assigned last.
+    last_epoch: u64,
 }
 
 /// A cached PASID entry, whose space can be accessed in place.
@@ -33,12 +33,13 @@ pub(super) struct CachedPasidEntry {
     /// critical sections of that count.
     checked_revocations: u64,
     tag: ReaderTag,
-    /// The context of the translations that are found through this entry. It is replaced by a new
-    /// one when translations that were found before may be stale.
-    pub(super) context: u64,
+    /// The epoch of the entry in this port: translations that were found in an earlier epoch are
+    /// not used any more. A port assigns no epoch twice, also not to another entry.
+    pub(super) epoch: u64,
     /// The permissions that the bond grants at most.
     granted: Permissions,
-    permitted: AccessMask,
+    /// `granted`, and the modes that the bond grants, as a mask.
+    granted_mask: AccessMask,
     /// The sequence number of the space at which the port registered as its reader. Invalidations
     /// wait for the port as long as it is registered.
     registered_seq: u64,
@@ -60,8 +61,8 @@ impl PortReader {
             slot,
             barrier: barrier::Light::new(),
             routing: master.device.cached_routing(),
-            bus: master.iommu.topology().version().clone(),
-            last_context: 0,
+            bus_version: master.iommu.topology().version().clone(),
+            last_epoch: 0,
         }
     }
 
@@ -72,27 +73,27 @@ impl PortReader {
     pub(super) fn enter(&self, cached: &CachedPasidEntry) -> Option<ReadGuard<'_>> {
         let guard = self.slot.enter(cached.tag, self.barrier);
         (self.slot.revocations() == cached.checked_revocations
-            && self.routing.is_current(&self.bus))
+            && self.routing.is_current(&self.bus_version))
         .then_some(guard)
     }
 
     /// Whether accesses through an entry may go on. Checks the entry again if something was revoked
     /// since the last check.
     #[inline]
-    pub(super) fn revalidate(&mut self, cached: &mut CachedPasidEntry) -> bool {
-        cached.checked_revocations == self.slot.revocations() || self.check(cached)
+    pub(super) fn is_valid_or_recheck(&mut self, cached: &mut CachedPasidEntry) -> bool {
+        cached.checked_revocations == self.slot.revocations() || self.recheck(cached)
     }
 
     /// Checks everything that may have been revoked. The caller is in no critical section,
     /// since registering takes a lock.
     #[cold]
-    fn check(&mut self, cached: &mut CachedPasidEntry) -> bool {
+    fn recheck(&mut self, cached: &mut CachedPasidEntry) -> bool {
         // Read first: a revocation from here on changes the count, and the next access checks
         // again.
         let revocations = self.slot.revocations();
         if cached.registered_seq != cached.iotlb.users().invalidate_seq() {
             cached.registered_seq = cached.iotlb.users().register(&self.slot);
-            cached.context = self.new_context();
+            cached.epoch = self.new_epoch();
         }
         // Read after the registration: a revocation that did not find this port registered has shut
         // its gate before, and is seen here.
@@ -104,19 +105,18 @@ impl PortReader {
         holds
     }
 
-    /// Assigns a new context. Translations that were found in another context are not used any
-    /// more.
-    fn new_context(&mut self) -> u64 {
-        self.last_context += 1;
-        self.last_context
+    /// Assigns a new epoch.
+    fn new_epoch(&mut self) -> u64 {
+        self.last_epoch += 1;
+        self.last_epoch
     }
 
-    /// Reads the routing again if the bus has changed. Every cached entry then gets a new context,
+    /// Reads the routing again if the bus has changed. Every cached entry then gets a new epoch,
     /// since translations are cut where the window of a peer begins.
     pub(super) fn update_routing(&mut self, master: &BusMaster, cached: &mut [CachedPasidEntry]) {
-        if !self.routing.is_current(&self.bus) {
+        if !self.routing.is_current(&self.bus_version) {
             self.routing = self.device.current_routing(master.iommu.topology());
-            cached.iter_mut().for_each(|cached| cached.context = self.new_context());
+            cached.iter_mut().for_each(|cached| cached.epoch = self.new_epoch());
         }
     }
 
@@ -145,9 +145,9 @@ impl CachedPasidEntry {
             pasid: entry.record.tag.pasid,
             checked_revocations: NEVER_CHECKED,
             tag: ReaderTag::new(iotlb.users().owner(), NEVER_CHECKED),
-            context: reader.new_context(),
+            epoch: reader.new_epoch(),
             granted: entry.granted(),
-            permitted: AccessMask::granted(entry.granted(), entry.features.privileged),
+            granted_mask: AccessMask::granted(entry.granted(), entry.features.privileged),
             registered_seq: iotlb.users().register(&reader.slot),
             entry: Arc::clone(entry),
             iotlb: Arc::clone(iotlb),
@@ -155,7 +155,7 @@ impl CachedPasidEntry {
         };
         // The result is not needed: after a failed check the entry keeps `NEVER_CHECKED`, so the
         // next access through it checks again.
-        let _ = reader.revalidate(&mut cached);
+        let _ = reader.is_valid_or_recheck(&mut cached);
         cached
     }
 
@@ -170,7 +170,7 @@ impl CachedPasidEntry {
         access: Access,
         routing: &Routing,
     ) -> Option<IotlbEntry> {
-        if !self.permitted.covers(AccessMask::required(access)) {
+        if !self.granted_mask.covers(AccessMask::required(access)) {
             return None;
         }
         let mut entry = self.iotlb.find(address, access)?;
@@ -178,9 +178,9 @@ impl CachedPasidEntry {
             // Keep the part around the address that no peer decodes.
             let gap = routing.undecoded_around(address)?;
             let first = entry.first.max(gap.first());
-            let last = (entry.first + entry.more).min(gap.last());
+            let last = (entry.first + entry.last_offset).min(gap.last());
             entry.frame += first - entry.first;
-            (entry.first, entry.more) = (first, last - first);
+            (entry.first, entry.last_offset) = (first, last - first);
         }
         entry.permissions &= self.granted;
         Some(entry)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sva_sync::this_thread;
 
+use super::cache::replaced_by;
 use crate::api::space::Extent;
 use crate::quiesce::PinSlot;
 use crate::table::{DeviceRecord, PasidEntry};
@@ -117,13 +118,8 @@ impl PinRecord {
             return;
         }
         let tag = entry.record.tag;
-        // The new entry replaces an earlier entry of the same PASID, so that there is one for each.
-        // Otherwise it replaces one whose gate is closed. Otherwise, if the cache is full, it
-        // replaces the oldest.
-        let same = self.entries.iter().position(|cached| cached.pasid == tag.pasid);
-        let closed =
-            same.or_else(|| self.entries.iter().position(|cached| cached.entry.gate.is_closed()));
-        if let Some(at) = closed.or((self.entries.len() == MAX_ENTRIES).then_some(0)) {
+        let cached = self.entries.iter().map(|cached| (cached.pasid, &*cached.entry));
+        if let Some(at) = replaced_by(entry, cached, MAX_ENTRIES) {
             self.remove(at);
         }
         self.current = self.entries.len();

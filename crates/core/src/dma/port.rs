@@ -202,16 +202,18 @@ impl DmaPort {
         access: Access,
     ) -> Result<(), DmaError> {
         let len = buffer.len();
-        let mut all = done;
+        let mut total_done = done;
         if done > 0 {
-            let rest = &mut buffer.part(done..len);
-            all += self.transfer_cached(pasid, address.wrapping_add(done as u64), rest, access);
+            let part = &mut buffer.part(done..len);
+            let address = address.wrapping_add(done as u64);
+            total_done += self.transfer_cached(pasid, address, part, access);
         }
-        if all == len && len > 0 {
+        if total_done == len && len > 0 {
             return Ok(());
         }
-        let rest = Segment { address: address.wrapping_add(all as u64), len: (len - all) as u64 };
-        self.transfer_by_walk(pasid, &[rest], buffer, all, access)
+        let address = address.wrapping_add(total_done as u64);
+        let rest = Segment { address, len: (len - total_done) as u64 };
+        self.transfer_by_walk(pasid, &[rest], buffer, total_done, access)
     }
 
     fn transfer_pieces(
@@ -239,7 +241,11 @@ impl DmaPort {
                 return self.transfer_by_walk(pasid, &rest, buffer, done, access);
             }
         }
-        if done > 0 { Ok(()) } else { self.transfer_by_walk(pasid, pieces, buffer, 0, access) }
+        if done > 0 {
+            return Ok(());
+        }
+        // No bytes at all: the walk still checks the device and the PASID.
+        self.transfer_by_walk(pasid, pieces, buffer, 0, access)
     }
 
     /// Transfers the leading bytes that cached translations serve, and returns how many those are.
@@ -255,12 +261,12 @@ impl DmaPort {
         let (mut done, len) = (0, buffer.len());
         while done < len {
             let Some(at) = address.checked_add(done as u64) else { break };
-            let Some(more) =
+            let Some(moved) =
                 self.cached_slice(pasid, at, len - done, access, |slice| slice.copy(buffer, done))
             else {
                 break;
             };
-            done += more;
+            done += moved;
         }
         done
     }
@@ -278,7 +284,7 @@ impl DmaPort {
     ) -> Result<(), DmaError> {
         let part = buffer.part(done..buffer.len());
         let moved = self.master.walk(pasid, rest, part, access, &mut |entry, pieces| {
-            PortCache::fill(&self.cache, &self.master, entry, pieces, access)
+            PortCache::cache_transfer(&self.cache, &self.master, entry, pieces, access)
         });
         moved.map_err(|error| DmaError { done: done as u64 + error.done, ..error })
     }

@@ -59,18 +59,17 @@ struct Tag {
     /// The [`AccessMask`] of the translation.
     #[bits(8)]
     permitted: u8,
-    /// The context in which the translation was found: one state of one PASID entry. A port never
-    /// uses a context again.
+    /// The epoch of the PASID entry in which the translation was found.
     #[bits(56)]
-    context: u64,
+    epoch: u64,
 }
 
 /// A cached translation.
 #[derive(Clone, Copy)]
 pub(super) struct TlbEntry {
-    /// The first address, and the number of addresses that follow it.
     first: u64,
-    more: u64,
+    /// The last address, minus the first.
+    last_offset: u64,
     /// The frame minus the address, modulo 2^64.
     offset: u64,
     tag: Tag,
@@ -78,33 +77,34 @@ pub(super) struct TlbEntry {
 
 impl TlbEntry {
     /// No translation: it permits nothing.
-    const NONE: Self = Self { first: 0, more: 0, offset: 0, tag: Tag::new() };
+    const NONE: Self = Self { first: 0, last_offset: 0, offset: 0, tag: Tag::new() };
 
-    /// Replaces the entry by a translation that was found for `access` in `context`.
+    /// Replaces the entry by a translation that was found for `access` in `epoch`.
     #[inline(always)]
-    pub(super) fn set(&mut self, entry: IotlbEntry, access: Access, context: u64) {
+    pub(super) fn set(&mut self, entry: IotlbEntry, access: Access, epoch: u64) {
         let permitted = AccessMask::permitted(entry.permissions, access.is_privileged());
         // Word by word, as it is read, so that a load is forwarded from its store.
         self.first = entry.first;
-        self.more = entry.more;
+        self.last_offset = entry.last_offset;
         self.offset = entry.frame.wrapping_sub(entry.first);
-        self.tag = Tag::new().with_permitted(permitted.0).with_context(context);
+        self.tag = Tag::new().with_permitted(permitted.0).with_epoch(epoch);
     }
 
     /// Whether the entry translates all `len` bytes and permits the access. The caller compares the
-    /// contexts.
+    /// epochs.
     #[inline]
     pub(super) fn serves(&self, address: u64, len: usize, access: Access) -> bool {
-        // For an address before the first one the difference wraps to more than any `more`, and the
+        // For an address before the first one the difference wraps to more than any `last_offset`, and the
         // saturating sum does not wrap back.
         let last = address.wrapping_sub(self.first).saturating_add(len.saturating_sub(1) as u64);
-        last <= self.more && AccessMask(self.tag.permitted()).covers(AccessMask::required(access))
+        last <= self.last_offset
+            && AccessMask(self.tag.permitted()).covers(AccessMask::required(access))
     }
 
-    /// The context in which the translation was found.
+    /// The epoch in which the translation was found.
     #[inline]
-    pub(super) fn context(&self) -> u64 {
-        self.tag.context()
+    pub(super) fn epoch(&self) -> u64 {
+        self.tag.epoch()
     }
 
     /// The frame of `address`, which the entry must contain.
@@ -117,7 +117,7 @@ impl TlbEntry {
     /// contain the address.
     #[inline]
     pub(super) fn len_from(&self, address: u64, len: usize) -> usize {
-        let after = self.more - (address - self.first);
+        let after = self.last_offset - (address - self.first);
         if after < len as u64 { after as usize + 1 } else { len }
     }
 }
@@ -148,17 +148,17 @@ impl Tlb {
         self.entries.get(index_of(pasid, address >> self.granule_bits) & (self.entries.len() - 1))
     }
 
-    /// The entry that an address maps to, to be replaced by a translation of `more` + 1 bytes. A
-    /// smaller granule re-indexes the TLB and orphans older entries.
+    /// The entry that an address maps to, to be replaced by a translation of
+    /// `last_offset` + 1 bytes. A smaller granule re-indexes the TLB and orphans older entries.
     #[inline(always)]
     pub(super) fn replace(
         &mut self,
         pasid: Pasid,
         address: u64,
-        more: u64,
+        last_offset: u64,
     ) -> Option<&mut TlbEntry> {
         self.replaced += 1;
-        self.granule_bits = self.granule_bits.min(((more + 1) | 1).ilog2());
+        self.granule_bits = self.granule_bits.min(((last_offset + 1) | 1).ilog2());
         let last = self.entries.len() - 1;
         self.entries.get_mut(index_of(pasid, address >> self.granule_bits) & last)
     }
@@ -202,11 +202,11 @@ mod tests {
     fn fill(tlb: &mut Tlb, of: u32, first: u64, bytes: u64) {
         let entry = IotlbEntry {
             first,
-            more: bytes - 1,
+            last_offset: bytes - 1,
             frame: u64::from(of) << 40,
             permissions: Permissions::READ_WRITE,
         };
-        tlb.replace(pasid(of), first, entry.more).expect("there is an entry").set(
+        tlb.replace(pasid(of), first, entry.last_offset).expect("there is an entry").set(
             entry,
             Access::READ,
             u64::from(of),
@@ -215,7 +215,7 @@ mod tests {
 
     fn translates(tlb: &Tlb, of: u32, address: u64) -> bool {
         tlb.at(pasid(of), address).is_some_and(|entry| {
-            entry.context() == u64::from(of) && entry.serves(address, 8, Access::READ)
+            entry.epoch() == u64::from(of) && entry.serves(address, 8, Access::READ)
         })
     }
 

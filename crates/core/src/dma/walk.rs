@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use super::buffer::Buffer;
 use super::master::BusMaster;
-use crate::api::event::Event;
 use crate::api::fault::{DmaError, FaultReason};
 use crate::api::space::{AddressSpace, Stopped};
-use crate::api::topology::PeerWindow;
 use crate::quiesce::callback::InCallback;
 use crate::table::{DomainAttachment, GateGuard, OnDrain, PasidEntry, Route, Routing};
 use crate::types::access::Access;
@@ -65,60 +63,6 @@ impl BusMaster {
             walk.route(*piece, &routing)?;
         }
         walk.flush()
-    }
-
-    /// Enters the gate of the device; returns `None` if it is shut.
-    pub(super) fn enter_device(&self) -> Option<GateGuard<'_>> {
-        GateGuard::enter(&self.device.gate, &self.iommu, OnDrain::WakeThreads)
-    }
-
-    /// Accesses a peer that decodes the address: the transaction does not reach the IOMMU. Logs it
-    /// as misrouted.
-    pub(super) fn access_peer(
-        &self,
-        pasid: Option<Pasid>,
-        window: &PeerWindow,
-        address: u64,
-        buffer: Buffer<'_>,
-        access: Access,
-        done: u64,
-    ) -> Result<(), DmaError> {
-        let device = self.bdf();
-        let PeerWindow { decoder, claimed, .. } = *window;
-        if let Some(range) = AddrRange::new(address, buffer.len() as u64) {
-            self.iommu.log(Event::Misrouted { device, pasid, range, decoder, claimed });
-        }
-        let topology = self.iommu.topology();
-        match buffer {
-            Buffer::Into(buf) => topology.read_peer(device, window, address, buf, access.kind()),
-            Buffer::From(data) => topology.write_peer(device, window, address, data),
-        }
-        .map_err(|aborted| {
-            self.fault(done, pasid, address, access, FaultReason::PeerAbort(aborted.0))
-        })
-    }
-
-    /// Calls `then` inside the gate of the PASID entry, if the entry grants such an access.
-    pub(super) fn with_entry<R>(
-        &self,
-        pasid: Pasid,
-        start: u64,
-        access: Access,
-        then: impl FnOnce(&Arc<PasidEntry>) -> Result<R, DmaError>,
-    ) -> Result<R, DmaError> {
-        let abort = |reason| Err(self.fault(0, Some(pasid), start, access, reason));
-        if !self.device.can_issue(pasid) {
-            return abort(FaultReason::CannotIssuePasid);
-        }
-        let Some(entry) = self.entry(pasid) else { return abort(self.not_bound(pasid)) };
-        let _inside = match self.enter_entry(&entry) {
-            Ok(inside) => inside,
-            Err(reason) => return abort(reason),
-        };
-        if !entry.grants(access) {
-            return abort(FaultReason::NotGranted);
-        }
-        then(&entry)
     }
 }
 

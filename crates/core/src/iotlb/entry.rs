@@ -15,12 +15,12 @@ const PAGE: u64 = 1 << PAGE_BITS;
 /// The tag of an entry: the generation of the PASID, and whether the translation is for privileged
 /// accesses. Never 0, which marks an empty slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TlbTag(u64);
+pub(crate) struct IotlbTag(u64);
 
-impl TlbTag {
+impl IotlbTag {
     #[inline]
     pub(crate) fn new(owner: Generation, privileged: bool) -> Self {
-        // Generations count binds from 1, so the shift loses no bit.
+        // Generations count allocations from 1, so the shift loses no bit.
         Self(owner.0 << 1 | u64::from(privileged))
     }
 
@@ -109,9 +109,8 @@ impl Block {
 pub(crate) struct IotlbEntry {
     /// The first address, a multiple of the page size.
     pub(crate) first: u64,
-    /// The offset of the last address, which is the last of a page: the length minus one. Less than
-    /// 1 GiB.
-    pub(crate) more: u64,
+    /// The last address, which is the last of a page, minus the first. Less than 1 GiB.
+    pub(crate) last_offset: u64,
     /// The frame of the first address.
     pub(crate) frame: u64,
     pub(crate) permissions: Permissions,
@@ -193,7 +192,7 @@ impl IotlbEntry {
             && frame.is_multiple_of(PAGE);
         is_whole_pages.then(|| Self {
             first: part.first(),
-            more: part.len() - 1,
+            last_offset: part.len() - 1,
             frame,
             permissions: extent.permissions,
         })
@@ -202,29 +201,29 @@ impl IotlbEntry {
     /// Whether the entry translates `address`.
     #[inline]
     pub(super) fn contains(&self, address: u64) -> bool {
-        address.wrapping_sub(self.first) <= self.more
+        address.wrapping_sub(self.first) <= self.last_offset
     }
 
     /// Whether the entry translates an address of `range`.
     #[inline]
     pub(super) fn overlaps(&self, range: AddrRange) -> bool {
-        self.first <= range.last() && range.first() <= self.first.saturating_add(self.more)
+        self.first <= range.last() && range.first() <= self.first.saturating_add(self.last_offset)
     }
 
     /// The addresses that the entry translates.
     pub(crate) fn range(&self) -> AddrRange {
-        AddrRange::inclusive(self.first, self.first.saturating_add(self.more))
+        AddrRange::inclusive(self.first, self.first.saturating_add(self.last_offset))
             .unwrap_or(AddrRange::ALL)
     }
 
     pub(super) fn pack(&self) -> PackedEntry {
-        let more = self.more >> PAGE_BITS;
+        let more_pages = self.last_offset >> PAGE_BITS;
         let page = PageWord::new()
             .with_first_page(self.first >> PAGE_BITS)
-            .with_more_pages_high(more >> LOW_BITS);
+            .with_more_pages_high(more_pages >> LOW_BITS);
         let frame = FrameWord::new()
             .with_frame_page(self.frame >> PAGE_BITS)
-            .with_more_pages_low(more & ((1 << LOW_BITS) - 1));
+            .with_more_pages_low(more_pages & ((1 << LOW_BITS) - 1));
         PackedEntry::new(
             page.with_permissions(self.permissions.bits()).into_bits(),
             frame.into_bits(),
@@ -237,10 +236,10 @@ impl IotlbEntry {
     pub(super) fn unpack(packed: PackedEntry) -> Self {
         let [page, frame] = packed.words();
         let (page, frame) = (PageWord::from_bits(page), FrameWord::from_bits(frame));
-        let more = page.more_pages_high() << LOW_BITS | frame.more_pages_low();
+        let more_pages = page.more_pages_high() << LOW_BITS | frame.more_pages_low();
         Self {
             first: page.first_page() << PAGE_BITS,
-            more: more << PAGE_BITS | (PAGE - 1),
+            last_offset: more_pages << PAGE_BITS | (PAGE - 1),
             frame: frame.frame_page() << PAGE_BITS,
             permissions: Permissions::from_bits_retain(page.permissions()),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicU32, Ordering};
 
-use super::entry::{Block, BlockSize, BlockSizes, IotlbEntry, PackedEntry, TlbTag};
+use super::entry::{Block, BlockSize, BlockSizes, IotlbEntry, IotlbTag, PackedEntry};
 use super::table::{EntryIndex, IotlbTable};
 use crate::api::space::Extent;
 use crate::quiesce::{GracePeriod, SpaceUsers};
@@ -20,12 +20,12 @@ pub(crate) struct SpaceIotlb {
     owner: Generation,
     /// The [`BlockSizes`] by which entries have been hashed, for user and for privileged accesses.
     sizes: [AtomicU32; 2],
-    fills: Mutex<Fills>,
+    inserted: Mutex<InsertedIndices>,
     users: Arc<SpaceUsers>,
 }
 
 /// The indices at which entries have been inserted. Its lock serialises fills and invalidations.
-struct Fills {
+struct InsertedIndices {
     /// The index of each entry, and stale indices of entries that have been overwritten.
     indices: Vec<EntryIndex>,
     /// The length at which stale indices are removed.
@@ -42,7 +42,10 @@ impl SpaceIotlb {
             table: Arc::clone(table),
             owner,
             sizes: Default::default(),
-            fills: Mutex::new(Fills { indices: Vec::new(), compact_at: MIN_COMPACT_AT }),
+            inserted: Mutex::new(InsertedIndices {
+                indices: Vec::new(),
+                compact_at: MIN_COMPACT_AT,
+            }),
             users: SpaceUsers::new(owner),
         }
     }
@@ -57,7 +60,7 @@ impl SpaceIotlb {
     /// read-side critical section.
     #[inline(always)]
     pub(crate) fn find(&self, address: u64, access: Access) -> Option<IotlbEntry> {
-        let tag = TlbTag::new(self.owner, access.is_privileged());
+        let tag = IotlbTag::new(self.owner, access.is_privileged());
         let sizes = self.sizes(access.is_privileged());
         // Rejected: an iterator, whose state goes through memory.
         let mut remaining = sizes;
@@ -76,7 +79,7 @@ impl SpaceIotlb {
     #[inline(never)]
     fn probe_all(
         &self,
-        tag: TlbTag,
+        tag: IotlbTag,
         address: u64,
         access: Access,
         sizes: BlockSizes,
@@ -97,25 +100,25 @@ impl SpaceIotlb {
     /// the provider.
     pub(crate) fn fill(&self, seq: u64, extent: &Extent, address: u64, privileged: bool) {
         let Some((entry, block)) = IotlbEntry::of(extent, address) else { return };
-        let mut fills = self.fills.lock();
+        let mut inserted = self.inserted.lock();
         if self.users.invalidate_seq() != seq {
             return;
         }
         self.sizes[usize::from(privileged)]
             .fetch_or(BlockSizes::of(block.size).0, Ordering::Relaxed);
-        let tag = TlbTag::new(self.owner, privileged);
-        fills.indices.push(self.table.insert(tag, address, &entry, block));
-        if fills.indices.len() >= fills.compact_at {
-            self.compact(&mut fills);
+        let tag = IotlbTag::new(self.owner, privileged);
+        inserted.indices.push(self.table.insert(tag, address, &entry, block));
+        if inserted.indices.len() >= inserted.compact_at {
+            self.compact(&mut inserted);
         }
     }
 
     /// Removes stale indices.
-    fn compact(&self, fills: &mut Fills) {
-        fills.indices.sort_unstable();
-        fills.indices.dedup();
-        self.table.remove_at(self.tags(), &mut fills.indices, |_| false);
-        fills.compact_at = (fills.indices.len() * 2).max(MIN_COMPACT_AT);
+    fn compact(&self, inserted: &mut InsertedIndices) {
+        inserted.indices.sort_unstable();
+        inserted.indices.dedup();
+        self.table.retain_live(self.tags(), &mut inserted.indices);
+        inserted.compact_at = (inserted.indices.len() * 2).max(MIN_COMPACT_AT);
     }
 
     /// Removes all entries that overlap `range`. Returns a grace period that ends when no access
@@ -123,7 +126,7 @@ impl SpaceIotlb {
     ///
     /// It probes the blocks of the range, or the indices of the space if those are fewer.
     pub(crate) fn invalidate(&self, range: AddrRange) -> GracePeriod {
-        let mut fills = self.fills.lock();
+        let mut inserted = self.inserted.lock();
         let overlaps = |entry: &IotlbEntry| entry.overlaps(range);
         let blocks = |privileged| {
             let sizes = self.sizes(privileged);
@@ -135,11 +138,11 @@ impl SpaceIotlb {
         let count = blocks(false)
             .chain(blocks(true))
             .fold(0u64, |sum, (_, count)| sum.saturating_add(count));
-        if count > fills.indices.len() as u64 {
-            self.table.remove_at(self.tags(), &mut fills.indices, overlaps);
+        if count > inserted.indices.len() as u64 {
+            self.table.remove_at(self.tags(), &mut inserted.indices, overlaps);
         } else {
             for privileged in [false, true] {
-                let tag = TlbTag::new(self.owner, privileged);
+                let tag = IotlbTag::new(self.owner, privileged);
                 blocks(privileged)
                     .flat_map(|(blocks, _)| blocks)
                     .for_each(|block| self.table.remove(tag, block, overlaps));
@@ -149,7 +152,7 @@ impl SpaceIotlb {
         // and caches none under the new number. Before the lock is released: a fill precedes the
         // removal, or sees the new number.
         let seq = self.users.advance_invalidate_seq();
-        drop(fills);
+        drop(inserted);
         GracePeriod::of_space(&self.users, Some(seq))
     }
 
@@ -157,14 +160,14 @@ impl SpaceIotlb {
     /// of the owner has ended. Generations are not reused, so no look-up would find the entries,
     /// but they would occupy slots.
     pub(crate) fn remove_all(&self) {
-        let indices = std::mem::take(&mut self.fills.lock().indices);
+        let indices = std::mem::take(&mut self.inserted.lock().indices);
         self.table.remove_at(self.tags(), &mut { indices }, |_| true);
     }
 
     /// The number of indices, stale ones included.
     #[cfg(test)]
     pub(super) fn indices(&self) -> usize {
-        self.fills.lock().indices.len()
+        self.inserted.lock().indices.len()
     }
 
     #[inline(always)]
@@ -172,7 +175,7 @@ impl SpaceIotlb {
         BlockSizes(self.sizes[usize::from(privileged)].load(Ordering::Relaxed))
     }
 
-    fn tags(&self) -> [TlbTag; 2] {
-        [TlbTag::new(self.owner, false), TlbTag::new(self.owner, true)]
+    fn tags(&self) -> [IotlbTag; 2] {
+        [IotlbTag::new(self.owner, false), IotlbTag::new(self.owner, true)]
     }
 }

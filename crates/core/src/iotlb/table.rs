@@ -15,16 +15,14 @@ use bitfield_struct::bitfield;
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicU64, Ordering, fence};
 
-use super::entry::{Block, IotlbEntry, PackedEntry, TlbTag};
+use super::entry::{Block, IotlbEntry, IotlbTag, PackedEntry};
 use crate::types::access::Permissions;
 
-/// Slots of a line. Under loom there is one, so that a model reaches the eviction of an entry.
-const SLOTS: usize = if cfg!(loom) { 1 } else { 2 };
-/// Lines of a bucket.
-const LINES: usize = if cfg!(loom) { 1 } else { 2 };
-/// Buckets of a stripe, which one lock covers: a power of two. Both buckets of a (tag, block) are
-/// in the same stripe.
-const STRIPE: usize = if cfg!(loom) { 2 } else { 32 };
+/// Under loom there is one, so that a model reaches the eviction of an entry.
+const SLOTS_PER_LINE: usize = if cfg!(loom) { 1 } else { 2 };
+const LINES_PER_BUCKET: usize = if cfg!(loom) { 1 } else { 2 };
+/// One lock covers a stripe. A power of two. Both buckets of a (tag, block) are in the same stripe.
+const BUCKETS_PER_STRIPE: usize = if cfg!(loom) { 2 } else { 32 };
 /// The largest size of the table: the index of a slot has 32 bits.
 const MAX_BYTES: usize = 1 << 36;
 /// How often a reader tries to read a line that is being written. After that it reports a miss,
@@ -38,7 +36,7 @@ pub(super) type EntryIndex = u32;
 #[repr(align(64))]
 struct Line {
     header: AtomicU64,
-    slots: [[AtomicU64; 3]; SLOTS],
+    slots: [[AtomicU64; 3]; SLOTS_PER_LINE],
 }
 
 /// The header of a line.
@@ -57,7 +55,7 @@ impl Line {
     /// The entry of a slot, if it has this tag. Without the lock of the stripe the result is only
     /// valid if [`is_valid`](Self::is_valid) confirms it.
     #[inline(always)]
-    fn load(&self, slot: usize, tag: TlbTag) -> Option<IotlbEntry> {
+    fn load(&self, slot: usize, tag: IotlbTag) -> Option<IotlbEntry> {
         let words = &self.slots[slot];
         (words[0].load(Ordering::Relaxed) == tag.word()).then(|| {
             IotlbEntry::unpack(PackedEntry::new(
@@ -69,8 +67,8 @@ impl Line {
 
     /// Finds an entry with this tag that `matches`, in any slot. Its validity is that of
     /// [`load`](Self::load).
-    fn find(&self, tag: TlbTag, matches: impl Fn(&IotlbEntry) -> bool) -> PackedEntry {
-        let mut entries = (0..SLOTS).filter_map(|slot| self.load(slot, tag));
+    fn find(&self, tag: IotlbTag, matches: impl Fn(&IotlbEntry) -> bool) -> PackedEntry {
+        let mut entries = (0..SLOTS_PER_LINE).filter_map(|slot| self.load(slot, tag));
         entries.find(|entry| matches(entry)).map_or(PackedEntry::NONE, |entry| entry.pack())
     }
 
@@ -90,13 +88,13 @@ impl Line {
     }
 
     /// The slot of an entry with this tag that `matches`. To be called with the lock of the stripe.
-    fn slot_of(&self, tag: TlbTag, matches: impl Fn(&IotlbEntry) -> bool) -> Option<usize> {
-        (0..SLOTS).find(|slot| self.load(*slot, tag).is_some_and(|entry| matches(&entry)))
+    fn slot_of(&self, tag: IotlbTag, matches: impl Fn(&IotlbEntry) -> bool) -> Option<usize> {
+        (0..SLOTS_PER_LINE).find(|slot| self.load(*slot, tag).is_some_and(|entry| matches(&entry)))
     }
 
     /// An empty slot. To be called with the lock of the stripe.
     fn free_slot(&self) -> Option<usize> {
-        (0..SLOTS).find(|slot| self.slots[*slot][0].load(Ordering::Relaxed) == 0)
+        (0..SLOTS_PER_LINE).find(|slot| self.slots[*slot][0].load(Ordering::Relaxed) == 0)
     }
 
     /// Writes a slot. To be called with the lock of the stripe.
@@ -118,7 +116,7 @@ impl Line {
 
     /// The entry of a slot, if it has one of the tags of an owner. To be called with the lock of
     /// the stripe.
-    fn load_owned(&self, slot: usize, tags: [TlbTag; 2]) -> Option<IotlbEntry> {
+    fn load_owned(&self, slot: usize, tags: [IotlbTag; 2]) -> Option<IotlbEntry> {
         let words = self.slots[slot].each_ref().map(|word| word.load(Ordering::Relaxed));
         tags.iter()
             .any(|tag| tag.word() == words[0])
@@ -136,12 +134,14 @@ struct Buckets {
 impl Buckets {
     /// The lines of both buckets, in the order in which they are filled.
     #[inline]
-    fn lines(&self) -> [usize; 2 * LINES] {
-        std::array::from_fn(
-            |n| {
-                if n < LINES { self.first ^ n } else { self.alternate ^ (n - LINES) }
-            },
-        )
+    fn lines(&self) -> [usize; 2 * LINES_PER_BUCKET] {
+        std::array::from_fn(|n| {
+            if n < LINES_PER_BUCKET {
+                self.first ^ n
+            } else {
+                self.alternate ^ (n - LINES_PER_BUCKET)
+            }
+        })
     }
 }
 
@@ -172,12 +172,12 @@ impl IotlbTable {
     /// Makes a table of at most `bytes` bytes, rounded down to a power of two of buckets; it has at
     /// least one stripe.
     pub(crate) fn new(bytes: usize) -> Self {
-        let bucket = LINES * size_of::<Line>();
-        let buckets = bytes.clamp(STRIPE * bucket, MAX_BYTES) / bucket;
+        let bucket = LINES_PER_BUCKET * size_of::<Line>();
+        let buckets = bytes.clamp(BUCKETS_PER_STRIPE * bucket, MAX_BYTES) / bucket;
         let bits = buckets.ilog2();
         Self {
-            lines: (0..LINES << bits).map(|_| Line::default()).collect(),
-            stripes: (0..(1usize << bits) / STRIPE).map(|_| Mutex::default()).collect(),
+            lines: (0..LINES_PER_BUCKET << bits).map(|_| Line::default()).collect(),
+            stripes: (0..(1usize << bits) / BUCKETS_PER_STRIPE).map(|_| Mutex::default()).collect(),
             shift: u64::BITS - bits,
         }
     }
@@ -187,7 +187,7 @@ impl IotlbTable {
     #[inline(always)]
     pub(super) fn probe_first(
         &self,
-        tag: TlbTag,
+        tag: IotlbTag,
         address: u64,
         needs: Permissions,
         block: Block,
@@ -197,8 +197,10 @@ impl IotlbTable {
         let buckets = self.buckets(tag, block);
         let line = &self.lines[buckets.first];
         let header = line.read_begin();
-        let entry =
-            line.load(usize::from(header.fingerprint() == buckets.fingerprint) & (SLOTS - 1), tag)?;
+        let entry = line.load(
+            usize::from(header.fingerprint() == buckets.fingerprint) & (SLOTS_PER_LINE - 1),
+            tag,
+        )?;
         (entry.contains(address) && entry.permissions.contains(needs) && line.is_valid(header))
             .then_some(entry)
     }
@@ -206,7 +208,7 @@ impl IotlbTable {
     /// Finds an entry as [`probe_first`](Self::probe_first) does, in all slots of both buckets.
     pub(super) fn probe_all(
         &self,
-        tag: TlbTag,
+        tag: IotlbTag,
         address: u64,
         needs: Permissions,
         block: Block,
@@ -233,7 +235,7 @@ impl IotlbTable {
     /// entry.
     pub(super) fn insert(
         &self,
-        tag: TlbTag,
+        tag: IotlbTag,
         address: u64,
         entry: &IotlbEntry,
         block: Block,
@@ -252,19 +254,27 @@ impl IotlbTable {
         };
         let (line, slot) = existing.or_else(free).unwrap_or_else(|| {
             *victim = victim.wrapping_add(1);
-            (buckets.lines()[*victim % (2 * LINES)], *victim / (2 * LINES) % SLOTS)
+            (
+                buckets.lines()[*victim % (2 * LINES_PER_BUCKET)],
+                *victim / (2 * LINES_PER_BUCKET) % SLOTS_PER_LINE,
+            )
         });
         let [page, frame] = entry.pack().words();
         self.lines[line].write(slot, [tag.word(), page, frame], buckets.fingerprint);
-        (line * SLOTS + slot) as EntryIndex
+        (line * SLOTS_PER_LINE + slot) as EntryIndex
     }
 
     /// Removes the entries with `tag` in the buckets of `block` that `selects` selects.
-    pub(super) fn remove(&self, tag: TlbTag, block: Block, selects: impl Fn(&IotlbEntry) -> bool) {
+    pub(super) fn remove(
+        &self,
+        tag: IotlbTag,
+        block: Block,
+        selects: impl Fn(&IotlbEntry) -> bool,
+    ) {
         let buckets = self.buckets(tag, block);
         let _guard = self.stripe(buckets.first).lock();
         for line in buckets.lines() {
-            (0..SLOTS).for_each(|slot| self.clear_slot(line, slot, [tag, tag], &selects));
+            (0..SLOTS_PER_LINE).for_each(|slot| self.clear_slot(line, slot, [tag, tag], &selects));
         }
     }
 
@@ -272,16 +282,21 @@ impl IotlbTable {
     /// from `indices` those that have no entry with one of `tags` any more.
     pub(super) fn remove_at(
         &self,
-        tags: [TlbTag; 2],
+        tags: [IotlbTag; 2],
         indices: &mut Vec<EntryIndex>,
         selects: impl Fn(&IotlbEntry) -> bool,
     ) {
         indices.retain(|index| {
-            let (line, slot) = (*index as usize / SLOTS, *index as usize % SLOTS);
+            let (line, slot) = (*index as usize / SLOTS_PER_LINE, *index as usize % SLOTS_PER_LINE);
             let _guard = self.stripe(line).lock();
             self.clear_slot(line, slot, tags, &selects);
             self.lines[line].load_owned(slot, tags).is_some()
         });
+    }
+
+    /// Removes from `indices` those that have no entry with one of `tags` any more.
+    pub(super) fn retain_live(&self, tags: [IotlbTag; 2], indices: &mut Vec<EntryIndex>) {
+        self.remove_at(tags, indices, |_| false);
     }
 
     /// Clears a slot whose entry has one of `tags` and is selected. To be called with the lock of
@@ -290,7 +305,7 @@ impl IotlbTable {
         &self,
         line: usize,
         slot: usize,
-        tags: [TlbTag; 2],
+        tags: [IotlbTag; 2],
         selects: &impl Fn(&IotlbEntry) -> bool,
     ) {
         let line = &self.lines[line];
@@ -307,26 +322,26 @@ impl IotlbTable {
         let bytes = size_of_val(&*self.lines) + size_of_val(&*self.stripes);
         IotlbUsage {
             entries: self.lines.iter().map(used).sum(),
-            capacity: self.lines.len() * SLOTS,
+            capacity: self.lines.len() * SLOTS_PER_LINE,
             bytes,
         }
     }
 
     /// The lock of the stripe that a line is in.
     fn stripe(&self, line: usize) -> &Mutex<usize> {
-        &self.stripes[line / (STRIPE * LINES)]
+        &self.stripes[line / (BUCKETS_PER_STRIPE * LINES_PER_BUCKET)]
     }
 
     /// The buckets of a (tag, block). They differ in the bits of an index within a stripe alone.
     #[inline(always)]
-    fn buckets(&self, tag: TlbTag, block: Block) -> Buckets {
+    fn buckets(&self, tag: IotlbTag, block: Block) -> Buckets {
         let hash = mix(tag.word(), block.key());
         let bucket = (hash >> self.shift) as usize;
-        let alternate = bucket ^ (hash as usize & (STRIPE - 1) | 1);
-        let line = hash as usize >> 8 & (LINES - 1);
+        let alternate = bucket ^ (hash as usize & (BUCKETS_PER_STRIPE - 1) | 1);
+        let line = hash as usize >> 8 & (LINES_PER_BUCKET - 1);
         Buckets {
-            first: (bucket * LINES) | line,
-            alternate: (alternate * LINES) | line,
+            first: (bucket * LINES_PER_BUCKET) | line,
+            alternate: (alternate * LINES_PER_BUCKET) | line,
             fingerprint: (hash >> 16) as u8 | 1,
         }
     }
