@@ -15,8 +15,8 @@ pub(crate) struct Context {
     pub(crate) target: PathBuf,
 }
 
-/// What a command whose output was kept came to.
-pub(crate) struct Kept {
+/// The exit status and the output of a command.
+pub(crate) struct CommandOutput {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -77,12 +77,17 @@ impl Context {
         }
     }
 
-    /// Runs `command` and keeps its output; an error only where it cannot be run or passes `limit`.
-    pub(crate) fn keep(&self, mut command: Command, limit: Duration) -> Result<Kept, String> {
+    /// Runs `command` and returns its output; an error only where it cannot be run or passes
+    /// `limit`.
+    pub(crate) fn output_of(
+        &self,
+        mut command: Command,
+        limit: Duration,
+    ) -> Result<CommandOutput, String> {
         show(&command);
         let Captured { status, stdout, stderr } = self.capture(&mut command, limit)?;
         let status = status.ok_or_else(|| late(&command, limit))?;
-        Ok(Kept { status, stdout, stderr })
+        Ok(CommandOutput { status, stdout, stderr })
     }
 
     /// Runs `command` and keeps its output, without a word of its own; passing `limit` is an
@@ -102,7 +107,7 @@ impl Context {
         Ok(Captured { status, stdout, stderr })
     }
 
-    /// Runs `command` with its output shown and kept, standard error among standard output; an
+    /// Runs `command` with its output shown and captured, standard error among standard output; an
     /// error where it fails or passes `limit`.
     pub(crate) fn tee(&self, mut command: Command, limit: Duration) -> Result<String, String> {
         show(&command);

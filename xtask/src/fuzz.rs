@@ -117,13 +117,13 @@ fn one(context: &Context, target: &str, each: Duration) -> Result<Run, String> {
         "-print_final_stats=1",
     ];
     let command = toolchain::cargo(context, TOOLCHAIN, &words);
-    let kept = context.keep(command, each + minutes(3))?;
-    if !kept.status.success() {
-        let what = complaint(&kept.stderr);
-        return Err(format!("the target `{target}` ended with {}:\n{what}", kept.status));
+    let output = context.output_of(command, each + minutes(3))?;
+    if !output.status.success() {
+        let what = complaint(&output.stderr);
+        return Err(format!("the target `{target}` ended with {}:\n{what}", output.status));
     }
-    let run = figures(target, &kept.stderr);
-    run.ok_or_else(|| format!("the target `{target}` executed nothing:\n{}", kept.stderr))
+    let run = figures(target, &output.stderr);
+    run.ok_or_else(|| format!("the target `{target}` executed nothing:\n{}", output.stderr))
 }
 
 /// What was wrong: the words of a panic or of the sanitizer, and where the input is. All that was

@@ -14,9 +14,9 @@ const KEYS: [&str; 6] =
 /// The step.
 pub(crate) fn check(context: &Context) -> Result<Outcome, String> {
     let words = ["metadata", "--no-deps", "--format-version", "1", "--locked"];
-    let kept = context.keep(context.cargo(&words), minutes(1))?;
+    let output = context.output_of(context.cargo(&words), minutes(1))?;
     let metadata: Value =
-        serde_json::from_str(&kept.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
+        serde_json::from_str(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
     let packages = metadata["packages"].as_array().cloned().unwrap_or_default();
     let (kept_back, published): (Vec<&Value>, Vec<&Value>) =
         packages.iter().partition(|package| package["publish"].is_array());

@@ -34,7 +34,7 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     if let Some(why) = unavailable(context)? {
         return Ok(Outcome::Skipped(why));
     }
-    let sysroot = context.keep(rustc(&["--print", "sysroot"]), minutes(1))?.stdout;
+    let sysroot = context.output_of(rustc(&["--print", "sysroot"]), minutes(1))?.stdout;
     if !std::path::Path::new(sysroot.trim())
         .join("lib/rustlib/src/rust/library/Cargo.lock")
         .is_file()
@@ -87,8 +87,8 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
              external_symbolizer_path={symbolizer}"
         ),
     );
-    let kept = context.keep(command, minutes(10))?;
-    let verdict = judge(&kept.stderr);
+    let output = context.output_of(command, minutes(10))?;
+    let verdict = judge(&output.stderr);
     println!(
         "reports: {} of accesses that raced in a space's memory, as they may; {} others",
         verdict.accesses,
@@ -97,10 +97,10 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
     if let Some(first) = verdict.others.first() {
         return Err(format!("ThreadSanitizer, the first of {}:\n{first}", verdict.others.len()));
     }
-    if !kept.status.success() {
+    if !output.status.success() {
         return Err(format!(
             "the tests ended with {}:\n{}\n{}",
-            kept.status, kept.stdout, kept.stderr
+            output.status, output.stdout, output.stderr
         ));
     }
     if verdict.accesses == 0 {
@@ -141,7 +141,7 @@ pub(crate) fn address(context: &Context) -> Result<Outcome, String> {
 
 /// Why there can be no sanitizers here.
 fn unavailable(context: &Context) -> Result<Option<String>, String> {
-    let version = context.keep(rustc(&["-vV"]), minutes(1))?.stdout;
+    let version = context.output_of(rustc(&["-vV"]), minutes(1))?.stdout;
     let is_target = version.lines().any(|line| line.strip_prefix("host: ") == Some(TARGET));
     Ok((!is_target).then(|| format!("the sanitizers are run on {TARGET} only")))
 }

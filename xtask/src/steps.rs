@@ -195,8 +195,8 @@ fn naive(context: &Context) -> Result<Outcome, String> {
         context.cargo_with_flags("--cfg sva_naive_check", "naive", &words)
     };
     context.run(cargo(&["--no-run"]), minutes(10))?;
-    let kept = context.keep(cargo(&[]), minutes(5))?;
-    let report: Vec<&str> = kept
+    let output = context.output_of(cargo(&[]), minutes(5))?;
+    let report: Vec<&str> = output
         .stdout
         .lines()
         .filter(|line| {
@@ -204,17 +204,17 @@ fn naive(context: &Context) -> Result<Outcome, String> {
         })
         .collect();
     println!("{}", report.join("\n"));
-    if kept.status.success() {
+    if output.status.success() {
         return Err(
             "the exec test passes with the per-call check by pid: it does not see the race \
                     that it is there for"
                 .to_owned(),
         );
     }
-    if !(kept.stdout.contains("test result: FAILED") && kept.stdout.contains("touched")) {
+    if !(output.stdout.contains("test result: FAILED") && output.stdout.contains("touched")) {
         return Err(format!(
             "the exec test ended with {} without a write in the new image:\n{}",
-            kept.status, kept.stderr
+            output.status, output.stderr
         ));
     }
     Ok(Outcome::Passed)
@@ -260,7 +260,7 @@ fn docs(context: &Context) -> Result<Outcome, String> {
 }
 
 fn deny(context: &Context) -> Result<Outcome, String> {
-    let installed = context.keep(context.cargo(&["deny", "--version"]), minutes(1))?;
+    let installed = context.output_of(context.cargo(&["deny", "--version"]), minutes(1))?;
     if !installed.status.success() {
         return Ok(Outcome::Skipped(
             "cargo-deny is not installed (cargo install --locked cargo-deny)".to_owned(),
@@ -281,14 +281,14 @@ fn deny(context: &Context) -> Result<Outcome, String> {
     // The advisories come over the network: a machine without one skips them, a machine that has
     // them must pass.
     let advisories =
-        context.keep(context.cargo(&["deny", "--locked", "check", "advisories"]), minutes(3));
+        context.output_of(context.cargo(&["deny", "--locked", "check", "advisories"]), minutes(3));
     match advisories {
-        Ok(kept) if kept.status.success() => Ok(Outcome::Passed),
-        Ok(kept)
-            if kept.stderr.contains("failed to fetch")
-                || kept.stderr.contains("unable to fetch") =>
+        Ok(output) if output.status.success() => Ok(Outcome::Passed),
+        Ok(output)
+            if output.stderr.contains("failed to fetch")
+                || output.stderr.contains("unable to fetch") =>
         {
-            let why = kept
+            let why = output
                 .stderr
                 .lines()
                 .find(|line| line.contains("fetch"))
@@ -299,7 +299,9 @@ fn deny(context: &Context) -> Result<Outcome, String> {
                 "licences, bans and sources passed; advisories could not be fetched: {why}"
             )))
         }
-        Ok(kept) => Err(format!("cargo deny check advisories:\n{}{}", kept.stdout, kept.stderr)),
+        Ok(output) => {
+            Err(format!("cargo deny check advisories:\n{}{}", output.stdout, output.stderr))
+        }
         Err(why) => {
             Ok(Outcome::Skipped(format!("licences, bans and sources passed; advisories: {why}")))
         }
@@ -335,18 +337,19 @@ fn bench(context: &Context) -> Result<Outcome, String> {
                 .into_iter()
                 .chain(counted)
                 .collect();
-        let kept = context.keep(context.cargo(&words), minutes(3))?;
-        kept.stderr
+        let output = context.output_of(context.cargo(&words), minutes(3))?;
+        output
+            .stderr
             .lines()
             .filter(|line| line.starts_with("SKIPPED"))
             .for_each(|line| println!("*** {suite}: {line}"));
-        if !kept.status.success() {
+        if !output.status.success() {
             return Err(format!(
                 "the benchmarks `{suite}` ended with {}:\n{}",
-                kept.status, kept.stderr
+                output.status, output.stderr
             ));
         }
-        let (rows, missed) = outputs::bench_rows(&kept.stdout)?;
+        let (rows, missed) = outputs::bench_rows(&output.stdout)?;
         println!(
             "{suite}: {rows} rows; goals missed in this quick run (reported, never failed): {}",
             missed.len()

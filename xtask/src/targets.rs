@@ -40,10 +40,10 @@ fn add(context: &Context, target: &str) -> Result<Result<(), String>, String> {
     }
     let mut rustup = Command::new("rustup");
     rustup.args(["target", "add", target]).current_dir(&context.root);
-    match context.keep(rustup, minutes(5)) {
-        Ok(kept) if kept.status.success() && is_installed(context, target)? => Ok(Ok(())),
-        Ok(kept) => {
-            let word = kept.stderr.lines().rfind(|line| line.starts_with("error"));
+    match context.output_of(rustup, minutes(5)) {
+        Ok(output) if output.status.success() && is_installed(context, target)? => Ok(Ok(())),
+        Ok(output) => {
+            let word = output.stderr.lines().rfind(|line| line.starts_with("error"));
             Ok(Err(word.unwrap_or("rustup target add failed").to_owned()))
         }
         Err(why) => Ok(Err(why)),
@@ -53,9 +53,9 @@ fn add(context: &Context, target: &str) -> Result<Result<(), String>, String> {
 fn is_installed(context: &Context, target: &str) -> Result<bool, String> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["--print", "target-libdir", "--target", target]).current_dir(&context.root);
-    let kept = context.keep(rustc, minutes(1))?;
-    let has_library = std::fs::read_dir(Path::new(kept.stdout.trim())).is_ok_and(|entries| {
+    let output = context.output_of(rustc, minutes(1))?;
+    let has_library = std::fs::read_dir(Path::new(output.stdout.trim())).is_ok_and(|entries| {
         entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-"))
     });
-    Ok(kept.status.success() && has_library)
+    Ok(output.status.success() && has_library)
 }

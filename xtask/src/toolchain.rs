@@ -19,11 +19,11 @@ pub(crate) fn cargo(context: &Context, toolchain: &str, arguments: &[&str]) -> C
 
 /// Why `cargo WORDS` of this toolchain cannot be run; none where it can.
 pub(crate) fn unavailable(context: &Context, toolchain: &str, words: &[&str]) -> Option<String> {
-    let asked = context.keep(cargo(context, toolchain, words), minutes(1));
+    let asked = context.output_of(cargo(context, toolchain, words), minutes(1));
     match asked {
-        Ok(kept) if kept.status.success() => None,
-        Ok(kept) => {
-            let said = kept.stderr.lines().next().unwrap_or("it says nothing").to_owned();
+        Ok(output) if output.status.success() => None,
+        Ok(output) => {
+            let said = output.stderr.lines().next().unwrap_or("it says nothing").to_owned();
             Some(format!("`cargo {}` of {toolchain}: {said}", words.join(" ")))
         }
         Err(why) => Some(why),

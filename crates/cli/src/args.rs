@@ -189,7 +189,7 @@ pub(crate) struct DiffArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RegionsArgs {
     /// The process
-    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "P", value_parser = number::process, allow_negative_numbers = true)]
     pub(crate) pid: u32,
     /// Print JSON
     #[arg(long)]
@@ -200,7 +200,7 @@ pub(crate) struct RegionsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct Target {
     /// The process
-    #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "P", value_parser = number::process, allow_negative_numbers = true)]
     pub(crate) pid: u32,
     /// The device, such as 0000:01:00.0; without it the first data mover that can be bound
     #[arg(long, value_name = "BDF")]

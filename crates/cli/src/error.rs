@@ -29,6 +29,18 @@ pub(crate) enum Error {
         /// What is wrong with it.
         source: ConfigError,
     },
+    /// The fabric's file is no text.
+    #[error(
+        "{}: byte {at} is not UTF-8 text; a fabric file is TOML, and sva fabric --example prints \
+         one",
+        path.display()
+    )]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The offset of the first byte that is no text.
+        at: usize,
+    },
     /// The dump of a machine is none.
     #[error("{}: {source}", path.display())]
     Dump {
@@ -202,6 +214,8 @@ fn hint(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::NotFound => "; check the path",
         io::ErrorKind::PermissionDenied => "; run as a user who may use it",
+        io::ErrorKind::IsADirectory => "; name a file",
+        io::ErrorKind::StorageFull => "; make room, or name another file",
         _ => "",
     }
 }
@@ -239,7 +253,7 @@ impl Error {
     /// A stable word for programs (docs/cli.md).
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Config { .. } => "config",
+            Self::Config { .. } | Self::NotText { .. } => "config",
             Self::Dump { .. } | Self::Mirror { .. } => "dump",
             Self::NoPci(_) | Self::NoMachineIn { .. } => "machine",
             Self::File { .. } | Self::BrokenPipe => "file",

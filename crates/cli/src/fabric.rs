@@ -68,8 +68,9 @@ pub(crate) fn of(target: &Target) -> Result<(Fabric, Option<String>), Error> {
     };
     let described = mirrored(dump, Policy::Linux)?;
     let hint = |count| {
+        let things = if count == 1 { "thing" } else { "things" };
         format!(
-            "the fabric differs from the machine in {count} things, which sva fabric --from lists"
+            "the fabric differs from the machine in {count} {things}; sva fabric --from lists what"
         )
     };
     let count = described.notes.len();
@@ -104,9 +105,10 @@ fn mirrored(path: &Path, policy: Policy) -> Result<Described, Error> {
 }
 
 fn config(path: &Path) -> Result<String, Error> {
-    let invalid =
-        |_| Error::File { path: path.to_path_buf(), source: io::ErrorKind::InvalidData.into() };
-    String::from_utf8(bytes(path, sva_pci::limit::TEXT)?).map_err(invalid)
+    String::from_utf8(bytes(path, sva_pci::limit::TEXT)?).map_err(|error| Error::NotText {
+        path: path.to_path_buf(),
+        at: error.utf8_error().valid_up_to(),
+    })
 }
 
 /// What a file holds, or standard input for `-`; one byte more than `most` at most: the reader then

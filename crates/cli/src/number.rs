@@ -21,6 +21,12 @@ pub(crate) enum BadArgument {
         /// What was given.
         value: u64,
     },
+    /// No process number, or one that no process can have.
+    #[error("`{text}` is not a process number; ps -e lists the processes with their numbers")]
+    NotAProcess {
+        /// What was given.
+        text: String,
+    },
 }
 
 /// Reads a length in bytes, at least 1, optionally with K, M, G or T for powers of 1024.
@@ -41,6 +47,15 @@ pub(crate) fn length(text: &str) -> Result<u64, BadArgument> {
 pub(crate) fn byte(text: &str) -> Result<u8, BadArgument> {
     let value = parse_address(text)?;
     u8::try_from(value).map_err(|_| BadArgument::NotAByte { value })
+}
+
+/// Reads the number of a process, from 1 on, in decimal as `ps` prints it.
+///
+/// # Errors
+/// [`BadArgument::NotAProcess`].
+pub(crate) fn process(text: &str) -> Result<u32, BadArgument> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| BadArgument::NotAProcess { text: text.to_owned() })
 }
 
 /// Reads a mapping's name. The empty name is refused: it is that of all anonymous memory.
@@ -64,5 +79,9 @@ mod tests {
         assert!(matches!(length("-1"), Err(BadArgument::Number(_))));
         assert_eq!(byte("0xff"), Ok(255));
         assert_eq!(byte("256"), Err(BadArgument::NotAByte { value: 256 }));
+        assert_eq!(process("1"), Ok(1));
+        for text in ["0", "-1", "self", "0x10", "4294967296", ""] {
+            assert_eq!(process(text), Err(BadArgument::NotAProcess { text: text.to_owned() }));
+        }
     }
 }

@@ -40,7 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(format!("{name} cannot be read by a device: {why}").into());
     }
     let range = region.range;
-    println!("process {pid} was stopped for {:?} to attach it", process.stop_time());
+    // A thread of another process is stopped for a moment. This process is attached without that.
+    if pid != std::process::id() {
+        println!("process {pid} was stopped for {:?} to attach it", process.stop_time());
+    }
 
     // The bond ends when it is dropped, or when the process ends before.
     let features = Features { page_faults: true, ..Features::default() };

@@ -1,8 +1,8 @@
-//! IOMMU groups of PCI functions, the slow way: one function after the other as Linux finds them,
-//! each decision a scan over the whole list, nothing remembered but who is in which group. For
-//! property tests to compare a fast grouping with.
+//! A slow reference of the IOMMU groups of PCI functions. It takes the functions in the order in
+//! which Linux finds them, and scans the whole list for each decision. Its only state is the group
+//! of each function. Property tests compare a fast grouping with it.
 //!
-//! What a table of models says of a function (a quirk's answer, aliases) is part of the input: the
+//! The answers of Linux' tables for a function (a quirk, aliases) are part of the input: the
 //! reference is for the rules, not for the tables.
 
 /// One PCI function. Indexes are places in the list of all.

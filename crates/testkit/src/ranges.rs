@@ -11,7 +11,7 @@ pub(crate) fn parts<V: Copy + Eq>(
     range: AddrRange,
 ) -> Vec<(AddrRange, V)> {
     map.overlapping(span(range))
-        .filter_map(|(run, value)| Some((range_of(run).intersection(range)?, *value)))
+        .filter_map(|(key, value)| Some((range_of(key).intersection(range)?, *value)))
         .collect()
 }
 
@@ -19,8 +19,8 @@ pub(crate) fn span(range: AddrRange) -> RangeInclusive<u64> {
     range.first()..=range.last()
 }
 
-pub(crate) fn range_of(run: &RangeInclusive<u64>) -> AddrRange {
-    AddrRange::inclusive(*run.start(), *run.end()).expect("a map's ranges are in order")
+pub(crate) fn range_of(key: &RangeInclusive<u64>) -> AddrRange {
+    AddrRange::inclusive(*key.start(), *key.end()).expect("a map's ranges are in order")
 }
 
 /// The range `by` bytes further on. Its numbers may wrap; the range itself must not.

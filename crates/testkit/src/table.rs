@@ -1,7 +1,7 @@
 //! The page table of a space, and the walk of an access through it. Takes no lock.
 //!
-//! The table holds runs: contiguous pages with contiguous frames and the same protection.
-//! Neighbours that belong to one run are joined, since one translation may cover a whole run.
+//! The table holds extents: contiguous pages with contiguous frames and the same protection.
+//! Neighbours that belong to one extent are joined, since one translation may cover a whole extent.
 
 use rangemap::RangeInclusiveMap;
 use sva_core::ats::AlignedRange;
@@ -12,7 +12,7 @@ use crate::pages::PAGE;
 use crate::protection::Protection;
 use crate::ranges::{parts, range_of, shifted, span};
 
-/// What a run of addresses leads to.
+/// What an extent of addresses leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mapping {
     /// What to add to an address to get its frame's number; wraps.
@@ -98,35 +98,35 @@ impl<'a> Cursor<'a> {
 
 #[derive(Default)]
 pub(crate) struct Table {
-    runs: RangeInclusiveMap<u64, Mapping>,
+    extents: RangeInclusiveMap<u64, Mapping>,
     /// Set once, at the end of the space.
     pub(crate) ended: bool,
 }
 
 impl Table {
     pub(crate) fn insert(&mut self, range: AddrRange, mapping: Mapping) {
-        self.runs.insert(span(range), mapping);
+        self.extents.insert(span(range), mapping);
     }
 
     pub(crate) fn remove(&mut self, range: AddrRange) {
-        self.runs.remove(span(range));
+        self.extents.remove(span(range));
     }
 
     pub(crate) fn get(&self, address: u64) -> Option<&Mapping> {
-        self.runs.get(&address)
+        self.extents.get(&address)
     }
 
-    /// The parts of its runs that lie in `range`.
+    /// The parts of its extents that lie in `range`.
     pub(crate) fn parts(&self, range: AddrRange) -> Vec<(AddrRange, Mapping)> {
-        parts(&self.runs, range)
+        parts(&self.extents, range)
     }
 
-    /// The run of `address`, if this access is permitted there.
+    /// The extent of `address`, if this access is permitted there.
     pub(crate) fn check(&self, address: u64, access: Access) -> Result<(AddrRange, Mapping), Halt> {
         if self.ended {
             return Err(Halt::Stop(StopCause::Ended));
         }
-        let Some((run, mapping)) = self.runs.get_key_value(&address) else {
+        let Some((extent, mapping)) = self.extents.get_key_value(&address) else {
             return Err(Halt::Stop(StopCause::NotMapped));
         };
         if !mapping.protection.permits(access) {
@@ -138,19 +138,19 @@ impl Table {
                 true => Halt::Stop(StopCause::NotPresent),
             });
         }
-        Ok((range_of(run), *mapping))
+        Ok((range_of(extent), *mapping))
     }
 
-    /// The run of `address`, if a translation of it may be kept.
-    pub(crate) fn run(&self, address: u64) -> Result<(AddrRange, Mapping), StopCause> {
+    /// The extent of `address`, if a translation of it may be cached.
+    pub(crate) fn extent(&self, address: u64) -> Result<(AddrRange, Mapping), StopCause> {
         if self.ended {
             return Err(StopCause::Ended);
         }
-        let (run, mapping) = self.runs.get_key_value(&address).ok_or(StopCause::NotMapped)?;
+        let (extent, mapping) = self.extents.get_key_value(&address).ok_or(StopCause::NotMapped)?;
         if !mapping.present || mapping.moving.is_some() {
             return Err(StopCause::NotPresent);
         }
-        Ok((range_of(run), *mapping))
+        Ok((range_of(extent), *mapping))
     }
 
     /// The largest translation of `address` that the table has, of 2^`largest` bytes at most.
@@ -160,12 +160,13 @@ impl Table {
         privileged: bool,
         largest: u8,
     ) -> Result<Translation, StopCause> {
-        let (run, mapping) = self.run(address)?;
+        let (extent, mapping) = self.extent(address)?;
         let permissions = mapping.protection.permissions(privileged);
         // Where the shift is a multiple of the size, the frame is as aligned as the address.
         let largest = largest.min(mapping.shift.trailing_zeros() as u8);
         let around = |bits: u8| AlignedRange::new(address >> bits << bits, bits);
-        let range = (12..=largest).rev().filter_map(around).find(|range| run.covers(range.range()));
+        let range =
+            (12..=largest).rev().filter_map(around).find(|range| extent.covers(range.range()));
         let range = range.unwrap_or(AlignedRange::page(address));
         let frame = (!permissions.is_empty()).then(|| Frame(mapping.frame(range.first())));
         Ok(Translation { range, frame, permissions, global: false })
@@ -187,21 +188,21 @@ impl Table {
 
     /// Whether all of `range` is mapped, with whatever protection.
     pub(crate) fn covers(&self, range: AddrRange) -> bool {
-        self.runs.gaps(&span(range)).next().is_none()
+        self.extents.gaps(&span(range)).next().is_none()
     }
 
     /// What is mapped in `windows`, in order; neighbours of one protection are one mapping.
     pub(crate) fn mapped_within(&self, windows: &[AddrRange]) -> Vec<AddrRange> {
         let mut mapped: Vec<(AddrRange, Protection)> = Vec::new();
-        for (run, mapping) in self.runs.iter() {
-            let run = range_of(run);
+        for (extent, mapping) in self.extents.iter() {
+            let extent = range_of(extent);
             match mapped.last_mut() {
                 Some((before, protection))
-                    if before.last() + 1 == run.first() && *protection == mapping.protection =>
+                    if before.last() + 1 == extent.first() && *protection == mapping.protection =>
                 {
-                    *before = range_of(&(before.first()..=run.last()));
+                    *before = range_of(&(before.first()..=extent.last()));
                 }
-                _ => mapped.push((run, mapping.protection)),
+                _ => mapped.push((extent, mapping.protection)),
             }
         }
         let mut found: Vec<_> = mapped

@@ -83,7 +83,7 @@ fn an_access_by_what_is_kept_is_one_by_address() {
         );
         assert!(
             system.keeps(&port, BASE) && system.keeps(&port, BASE + ALL - 1),
-            "a run is kept as a whole"
+            "an extent is cached as a whole"
         );
     }
     system.write(&port, BASE + PAGE - 1, &[1, 2]).expect("mapped");

@@ -2,6 +2,7 @@
 //! argument (text of `lspci -vvv -nn`, or a saved dump), or of a small one that is built in.
 //!
 //! ```sh
+//! cargo run -p sva-topology --example groups                 # the machine that is built in
 //! cargo run -p sva-topology --example groups -- lspci.txt
 //! ```
 
@@ -49,7 +50,9 @@ const SMALL: &[u8] = b"\
 
 fn main() -> Result<(), Box<dyn Error>> {
     let text = match std::env::args_os().nth(1) {
-        Some(file) => Cow::Owned(std::fs::read(file)?),
+        Some(file) => Cow::Owned(std::fs::read(&file).map_err(|error| {
+            format!("{}: {error}; lspci -vvv -nn writes such a text", file.display())
+        })?),
         None => Cow::Borrowed(SMALL),
     };
     let machine = read::from_text(&text)?;

@@ -22,13 +22,13 @@ impl AccessGuard for Nothing {
     }
 }
 
-/// A slot for each reader, which only it writes, and a generation that all read. With `FENCE` the
-/// reader has the fence between the two, without it whoever waits has the kernel pass one on all
-/// processors that run this process.
+/// A slot for each reader, which only that reader writes, and a count of revocations that all
+/// readers read. With `FENCE` the reader executes a fence between the two. Without it the waiting
+/// thread has the kernel execute one on all processors that run this process.
 #[derive(Default)]
 pub(crate) struct Slots<const FENCE: bool> {
     slots: [CachePadded<AtomicU64>; 2],
-    generation: CachePadded<AtomicU64>,
+    revocations: CachePadded<AtomicU64>,
 }
 
 impl Slots<false> {
@@ -49,7 +49,7 @@ impl<const FENCE: bool> AccessGuard for Slots<FENCE> {
             compiler_fence(Ordering::SeqCst);
         }
         // A port compares it with that of what it has found; here all of them are right.
-        if self.generation.load(Ordering::Acquire) != u64::MAX {
+        if self.revocations.load(Ordering::Acquire) != u64::MAX {
             access();
         }
         slot.store(0, Ordering::Release);
@@ -58,7 +58,7 @@ impl<const FENCE: bool> AccessGuard for Slots<FENCE> {
 
 impl<const FENCE: bool> Wait for Slots<FENCE> {
     fn wait(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.revocations.fetch_add(1, Ordering::AcqRel);
         if FENCE || membarrier().is_err() {
             fence(Ordering::SeqCst);
         }

@@ -154,15 +154,15 @@ impl<const WAYS: usize, const PREFERRED: bool> Lookup for Table<WAYS, PREFERRED>
 struct Entry {
     page: u64,
     distance: u64,
-    /// Of the space, when it was found; 0 for no entry.
-    generation: u64,
+    /// The sequence number of the space at which the translation was found; 0 for no entry.
+    invalidate_seq: u64,
 }
 
 /// The first-level TLB of a port, in front of a table: an entry is found by the low bits of its
-/// page, and is valid as long as the space's generation is the same.
+/// page, and is valid as long as the space's sequence number of invalidations is the same.
 pub(crate) struct FirstLevel<L, const COUNT: usize> {
     entries: [Cell<Entry>; COUNT],
-    generation: AtomicU64,
+    invalidate_seq: AtomicU64,
     table: L,
 }
 
@@ -171,7 +171,7 @@ impl<L: Lookup, const COUNT: usize> FirstLevel<L, COUNT> {
     pub(crate) fn over(table: L) -> Self {
         Self {
             entries: std::array::from_fn(|_| Cell::default()),
-            generation: AtomicU64::new(1),
+            invalidate_seq: AtomicU64::new(1),
             table,
         }
     }
@@ -180,17 +180,17 @@ impl<L: Lookup, const COUNT: usize> FirstLevel<L, COUNT> {
 impl<L: Lookup, const COUNT: usize> Lookup for FirstLevel<L, COUNT> {
     #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
-        let generation = self.generation.load(Ordering::Acquire);
+        let invalidate_seq = self.invalidate_seq.load(Ordering::Acquire);
         let cell = &self.entries[(address / PAGE) as usize % COUNT];
         let entry = cell.get();
-        if entry.page == address & !BELOW && entry.generation == generation {
+        if entry.page == address & !BELOW && entry.invalidate_seq == invalidate_seq {
             return Some(entry.distance.wrapping_add(address));
         }
         let found = self.table.find(address)?;
         cell.set(Entry {
             page: address & !BELOW,
             distance: found.wrapping_sub(address),
-            generation,
+            invalidate_seq,
         });
         Some(found)
     }

@@ -82,23 +82,23 @@ struct Device {
     #[serde(serialize_with = "optional_address")]
     parent: Option<Bdf>,
     driver: Option<String>,
-    multifunction: Known<bool>,
-    acs: Known<Option<AcsObject>>,
+    multifunction: Sourced<bool>,
+    acs: Sourced<Option<AcsObject>>,
     /// Left out where the source does not list the kernel's groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel_group: Option<Option<u32>>,
     sva: Option<SvaObject>,
 }
 
-/// A value with how it is known.
+/// A value with its source.
 #[derive(Serialize)]
-struct Known<T> {
+struct Sourced<T> {
     value: T,
     source: &'static str,
     because: Option<String>,
 }
 
-impl<T> Known<T> {
+impl<T> Sourced<T> {
     fn new(value: T, source: Source) -> Self {
         Self {
             value,
@@ -176,8 +176,11 @@ impl Device {
                 .and_then(|bridge| machine.functions().get(bridge))
                 .map(|bridge| bridge.bdf),
             driver: function.driver.clone(),
-            multifunction: Known::new(function.multifunction.value, function.multifunction.source),
-            acs: Known::new(acs, function.acs.source.weaker(read)),
+            multifunction: Sourced::new(
+                function.multifunction.value,
+                function.multifunction.source,
+            ),
+            acs: Sourced::new(acs, function.acs.source.weaker(read)),
             kernel_group: function.kernel_group,
             sva: row.map(SvaObject::new),
         }
@@ -295,8 +298,8 @@ pub(super) struct HostObject {
     kernel: Option<String>,
     architecture: Option<String>,
     options: Option<Vec<String>>,
-    iommu_in_use: Option<Known<bool>>,
-    iommu_described: Option<Known<bool>>,
+    iommu_in_use: Option<Sourced<bool>>,
+    iommu_described: Option<Sourced<bool>>,
     iommus: Vec<String>,
 }
 
@@ -307,8 +310,8 @@ impl HostObject {
             kernel: host.kernel.clone(),
             architecture: host.architecture.clone(),
             options: host.options.clone(),
-            iommu_in_use: host.iommu_in_use.map(|fact| Known::new(fact.value, fact.source)),
-            iommu_described: host.iommu_described.map(|fact| Known::new(fact.value, fact.source)),
+            iommu_in_use: host.iommu_in_use.map(|fact| Sourced::new(fact.value, fact.source)),
+            iommu_described: host.iommu_described.map(|fact| Sourced::new(fact.value, fact.source)),
             iommus: host.iommus.iter().map(|unit| unit.name.clone()).collect(),
         }
     }

@@ -31,9 +31,10 @@ fn wrong_numbers_are_refused_before_anything_is_bound() {
         ("read --pid 1 --addr 0x1000 --len 0", "nothing to do"),
         ("read --pid 1 --addr 0x1000 --len 99999999999999999999", "99999999999999999999"),
         ("read --pid 1 --addr 7f00 --len 1", "0x"),
-        ("read --pid 0 --addr 1 --len 1", "--pid"),
-        ("read --pid -1 --addr 1 --len 1", ""),
-        ("read --pid 4294967296 --addr 1 --len 1", "4294967296"),
+        ("read --pid 0 --addr 1 --len 1", "`0` is not a process number; ps -e"),
+        ("read --pid -1 --addr 1 --len 1", "`-1` is not a process number"),
+        ("read --pid self --addr 1 --len 1", "`self` is not a process number"),
+        ("read --pid 4294967296 --addr 1 --len 1", "`4294967296` is not a process number"),
         ("fill --pid 1 --addr 1 --len 1 --byte 256", "0x100"),
         ("read --pid 1 --addr 1 --len 1 --device 1:2", "1:2"),
         ("crc32c --pid 1", "--region"),
@@ -245,6 +246,9 @@ fn a_file_that_is_no_fabric_is_refused_with_the_place() {
     );
     let message = refused("fabric --config /dev/zero", "config");
     assert!(message.contains("bytes"), "{message}");
+    std::fs::write(&file, b"policy\xff\xfe").expect("written");
+    let message = refused(&format!("fabric --config {}", file.display()), "config");
+    assert!(message.contains("byte 6 ") && message.contains("--example"), "{message}");
 }
 
 #[test]
@@ -256,11 +260,15 @@ fn files_that_cannot_be_used_are_refused_by_name() {
         format!("dma read {place} --len 1 --out /"),
         format!("dma write {place} --in /"),
     ] {
-        refused(&line, "file");
+        let message = refused(&line, "file");
+        assert!(
+            message.contains("; check the path") || message.contains("; name a file"),
+            "{line}"
+        );
     }
     let full = said(&mut sva(&format!("dma read {place} --len 1M --out /dev/full")
         .split(' ')
         .collect::<Vec<_>>()));
     assert_eq!(full.code, 2, "{full:?}");
-    assert!(full.stderr.contains("/dev/full"), "{full:?}");
+    assert!(full.stderr.contains("/dev/full") && full.stderr.contains("make room"), "{full:?}");
 }

@@ -61,7 +61,7 @@ impl Device {
 }
 
 /// A function reset that has begun. Its drop ends it. If resets of the device overlap, the drop
-/// of the last one lets the device in again.
+/// of the last one resumes the device.
 #[must_use = "its drop ends the reset"]
 #[derive(Debug)]
 pub struct Reset {

@@ -26,7 +26,7 @@ pub(super) struct Arrived {
 pub(super) struct Inbox {
     pub(super) arrived: Vec<Arrived>,
     /// Groups that the handler keeps and does not put into the queue.
-    pub(super) kept: BTreeMap<Cookie, PageRequestGroup>,
+    pub(super) retained: BTreeMap<Cookie, PageRequestGroup>,
     pub(super) closed: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Inbox {
 pub(super) enum At {
     Unread,
     Read,
-    Kept,
+    Retained,
 }
 
 /// A group that an owner has.
@@ -61,7 +61,7 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// One group in three is kept by the handler itself.
+    /// One group in three is retained by the handler itself.
     pub(super) fn open(silent: bool) -> (Self, Arc<dyn PageRequestHandler>) {
         let (queue, inbox) =
             (FaultQueue::new(CAPACITY, || ()), Arc::new(Mutex::new(Inbox::default())));
@@ -73,8 +73,8 @@ impl Owner {
                 device: group.device(),
                 requests: group.requests().to_vec(),
             });
-            match (inbox.closed, is_kept(group.cookie())) {
-                (false, true) => drop(inbox.kept.insert(group.cookie(), group)),
+            match (inbox.closed, is_retained(group.cookie())) {
+                (false, true) => drop(inbox.retained.insert(group.cookie(), group)),
                 (true, true) => {
                     // Its drop answers.
                     drop(inbox);
@@ -103,12 +103,12 @@ impl Owner {
         self.groups.iter().position(|group| group.cookie == cookie)
     }
 
-    /// The groups that the owner can answer now: those that were read or kept.
+    /// The groups that the owner can answer now: those that were read or retained.
     pub(super) fn answerable(&self) -> Vec<usize> {
         (0..self.groups.len()).filter(|at| self.groups[*at].at != At::Unread).collect()
     }
 }
 
-pub(super) fn is_kept(cookie: Cookie) -> bool {
+pub(super) fn is_retained(cookie: Cookie) -> bool {
     cookie % 3 == 2
 }

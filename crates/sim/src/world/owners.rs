@@ -11,12 +11,12 @@ use sva_core::pri::{PageRequestGroup, PageRequestHandler, ResponseCode};
 use sva_core::{Access, AddressSpace, Pasid};
 
 use super::model::Place;
-use super::owner::{Arrived, At, OwnedGroup, Owner, OwnerId, is_kept};
+use super::owner::{Arrived, At, OwnedGroup, Owner, OwnerId, is_retained};
 use super::system::World;
 use crate::choices::Choices;
 use crate::races::Race;
 
-/// Owners that are kept after what they answered for has ended, with their late answers.
+/// Owners that are retained after what they answered for has ended, with their late answers.
 const LATE: usize = 3;
 
 impl World {
@@ -78,7 +78,7 @@ impl World {
                     return true;
                 }
                 group.void = true;
-                if inbox.kept.get(&group.cookie).is_some_and(PageRequestGroup::is_pending) {
+                if inbox.retained.get(&group.cookie).is_some_and(PageRequestGroup::is_pending) {
                     still = Some(group.pasid);
                 }
                 // A queue leaves it out when it is read.
@@ -124,7 +124,7 @@ impl World {
                         .get_or_insert(format!("owner {id} got a group of {device} {violation}"));
                 }
                 if !inbox.closed {
-                    let at_where = if is_kept(cookie) { At::Kept } else { At::Unread };
+                    let at_where = if is_retained(cookie) { At::Retained } else { At::Unread };
                     owner.groups.push(OwnedGroup {
                         cookie,
                         device: at,
@@ -148,7 +148,7 @@ impl World {
         match choices.below(24) {
             0..=8 => self.read(id, 1 + choices.below(4) as usize),
             23 => self.close_owner(id),
-            9..=15 if speaks => self.answer_kept(id, choices),
+            9..=15 if speaks => self.answer_retained(id, choices),
             _ if speaks => self.answer_read(id, choices),
             _ => {}
         }
@@ -160,8 +160,8 @@ impl World {
             self.owners.iter().filter(|(_, owner)| !owner.silent).map(|(id, _)| *id).collect();
         for id in ids {
             self.read(id, 64);
-            while self.owners[&id].groups.iter().any(|group| group.at == At::Kept) {
-                self.answer_kept(id, choices);
+            while self.owners[&id].groups.iter().any(|group| group.at == At::Retained) {
+                self.answer_retained(id, choices);
             }
             while self.owners[&id].groups.iter().any(|group| group.at == At::Read) {
                 self.answer_read(id, choices);
@@ -206,12 +206,12 @@ impl World {
     fn close_owner(&mut self, id: OwnerId) {
         let Some(owner) = self.owners.get_mut(&id) else { return };
         let had = owner.groups.iter().any(|group| !group.void);
-        let kept = {
+        let retained = {
             let mut inbox = owner.inbox.lock();
             inbox.closed = true;
-            std::mem::take(&mut inbox.kept)
+            std::mem::take(&mut inbox.retained)
         };
-        drop((kept, owner.queue.take()));
+        drop((retained, owner.queue.take()));
         owner.groups.clear();
         self.note([(Race::OwnerGone, had)]);
         self.say(|| format!("owner {id} closes its queue"));
@@ -255,31 +255,31 @@ impl World {
         self.note([(Race::AnswerOutOfOrder, out_of_order && !late), (Race::LateAnswer, late)]);
     }
 
-    /// Answers a group that the handler has kept, or drops it.
-    fn answer_kept(&mut self, id: OwnerId, choices: &mut Choices) {
-        let kept: Vec<usize> = self.owners[&id]
+    /// Answers a group that the handler has retained, or drops it.
+    fn answer_retained(&mut self, id: OwnerId, choices: &mut Choices) {
+        let retained: Vec<usize> = self.owners[&id]
             .answerable()
             .into_iter()
-            .filter(|at| self.owners[&id].groups[*at].at == At::Kept)
+            .filter(|at| self.owners[&id].groups[*at].at == At::Retained)
             .collect();
-        let Some(&at) = choices.pick(&kept) else { return };
+        let Some(&at) = choices.pick(&retained) else { return };
         self.note_answer(id, at);
         let code = self.serve(&self.owners[&id].groups[at], choices);
         let Some(owner) = self.owners.get_mut(&id) else { return };
         let group = owner.groups.remove(at);
-        let kept = owner.inbox.lock().kept.remove(&group.cookie);
-        let Some(kept) = kept else { return };
-        if kept.is_pending() == group.void {
+        let retained = owner.inbox.lock().retained.remove(&group.cookie);
+        let Some(retained) = retained else { return };
+        if retained.is_pending() == group.void {
             self.violation.get_or_insert(format!(
                 "owner {id}: a group of device {} is pending: {}",
                 group.device, !group.void
             ));
         }
         let taken = if choices.one_in(8) {
-            drop(kept);
+            drop(retained);
             None
         } else {
-            Some(kept.answer(code))
+            Some(retained.answer(code))
         };
         let expected =
             if group.void { Err(AnswerError::NotPending { cookie: group.cookie }) } else { Ok(()) };

@@ -45,7 +45,8 @@ impl Arena {
 
     /// As [`slice`](Self::slice), for frames that came from here.
     pub(super) fn own(&self, frames: AddrRange) -> VolatileSlice<'_> {
-        self.slice(Frame(frames.first()), frames.len() as usize).expect("frames of runs are inside")
+        self.slice(Frame(frames.first()), frames.len() as usize)
+            .expect("frames of extents are inside")
     }
 
     pub(super) fn zero(&self, frames: AddrRange) {
@@ -122,7 +123,7 @@ impl Free {
             used.extend(
                 self.used
                     .overlapping(span(frames))
-                    .filter_map(|run| range_of(run).intersection(frames)),
+                    .filter_map(|key| range_of(key).intersection(frames)),
             );
             self.used.insert(span(frames));
         }

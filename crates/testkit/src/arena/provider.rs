@@ -23,8 +23,8 @@ impl Shared {
         self.lifecycle.resolve(page, || self.state.write().table.set_present(page))
     }
 
-    /// Copies all pieces, a run at a time. `copy` gets the offset in the buffer and the memory. The
-    /// lock is released only to resolve an absent page.
+    /// Copies all pieces, an extent at a time. `copy` gets the offset in the buffer and the memory.
+    /// The lock is released only to resolve an absent page.
     fn transfer(
         &self,
         pieces: &[Segment],
@@ -35,9 +35,9 @@ impl Shared {
         let pass = || {
             let state = self.state.read();
             while let Some((address, rest)) = cursor.rest() {
-                let (run, mapping) = state.table.check(address, access)?;
-                let len = (rest - 1).min(run.last() - address) + 1;
-                let here = AddrRange::new(address, len).expect("a part of a run");
+                let (extent, mapping) = state.table.check(address, access)?;
+                let len = (rest - 1).min(extent.last() - address) + 1;
+                let here = AddrRange::new(address, len).expect("a part of an extent");
                 copy(cursor.done as usize, self.arena.own(mapping.frames(here)));
                 cursor.advance(len as usize);
             }
@@ -109,7 +109,7 @@ impl AddressSpace for Shared {
     }
 
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
-        let (range, mapping) = self.state.read().table.run(address)?;
+        let (range, mapping) = self.state.read().table.extent(address)?;
         let permissions = mapping.protection.permissions(privileged);
         Ok(Some(Extent { range, frame: Frame(mapping.frame(range.first())), permissions }))
     }

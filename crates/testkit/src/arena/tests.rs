@@ -1,4 +1,4 @@
-//! A space as the core sees it: accesses by address, runs, memory in place, and its end. Changes
+//! A space as the core sees it: accesses by address, extents, memory in place, and its end. Changes
 //! and races are in the modules.
 
 mod changes;
@@ -44,14 +44,14 @@ fn stop<T: std::fmt::Debug>(outcome: Result<T, Stopped>) -> (u64, String) {
     (stopped.done, stopped.cause.to_string())
 }
 
-fn run_at(space: &ArenaSpace, address: u64) -> Extent {
+fn extent_at(space: &ArenaSpace, address: u64) -> Extent {
     space.handle().extent(address, false).expect("present").expect("named")
 }
 
 fn frame_of(space: &ArenaSpace, page: u64) -> Frame {
     let address = BASE + page * PAGE;
-    let run = run_at(space, address);
-    run.frame.offset(address - run.range.first()).expect("inside")
+    let extent = extent_at(space, address);
+    extent.frame.offset(address - extent.range.first()).expect("inside")
 }
 
 /// What is in a frame, by way of the memory itself.
@@ -136,16 +136,17 @@ fn a_page_denies_what_its_protection_does_not_name() {
                 _ => space.handle().read(&one, &mut [0], access),
             };
             assert_eq!(outcome.is_ok(), protection.permits(access), "{protection}: {access:?}");
-            let run = space.handle().extent(address, privileged).expect("present").expect("named");
+            let extent =
+                space.handle().extent(address, privileged).expect("present").expect("named");
             assert_eq!(
-                run.permissions.permit(access),
+                extent.permissions.permit(access),
                 protection.permits(access),
                 "{protection}: {access:?}"
             );
             let translation = space.handle().translate(address, privileged).expect("present");
             assert_eq!(
                 (translation.permissions, translation.frame.is_some()),
-                (run.permissions, !run.permissions.is_empty())
+                (extent.permissions, !extent.permissions.is_empty())
             );
         }
     }
@@ -156,31 +157,35 @@ fn a_run_is_all_that_is_alike_and_contiguous_and_a_translation_its_largest_align
     let space = ArenaSpace::new(64 * MIB);
     let two = 2 * MIB;
     space.map(BASE - PAGE, two + 2 * PAGE, Protection::READ_WRITE);
-    let run = run_at(&space, BASE + 77);
+    let extent = extent_at(&space, BASE + 77);
     assert_eq!(
-        (run.range, run.permissions),
+        (extent.range, extent.permissions),
         (AddrRange::new(BASE - PAGE, two + 2 * PAGE).expect("pages"), Permissions::READ_WRITE)
     );
     let translation = space.handle().translate(BASE + 77, false).expect("present");
     assert_eq!((translation.range.first(), translation.range.bits()), (BASE, 21));
-    assert_eq!(translation.frame, run.frame.offset(PAGE));
+    assert_eq!(translation.frame, extent.frame.offset(PAGE));
     assert!(translation.frame.expect("named").0.is_multiple_of(two), "as aligned as the address");
     space.protect(BASE + 4 * PAGE, PAGE, Protection::READ);
     assert_eq!(
-        run_at(&space, BASE).range,
+        extent_at(&space, BASE).range,
         AddrRange::inclusive(BASE - PAGE, pages(0, 4).last()).expect("in order")
     );
-    assert_eq!(run_at(&space, BASE + 4 * PAGE).range, pages(4, 1));
+    assert_eq!(extent_at(&space, BASE + 4 * PAGE).range, pages(4, 1));
     assert_eq!(
-        run_at(&space, BASE + 5 * PAGE).frame,
-        run.frame.offset(6 * PAGE).expect("inside"),
+        extent_at(&space, BASE + 5 * PAGE).frame,
+        extent.frame.offset(6 * PAGE).expect("inside"),
         "the memory is where it was"
     );
     space.protect(BASE + 4 * PAGE, PAGE, Protection::READ_WRITE);
-    assert_eq!(run_at(&space, BASE + 4 * PAGE), run, "neighbours that are alike again are one");
+    assert_eq!(
+        extent_at(&space, BASE + 4 * PAGE),
+        extent,
+        "neighbours that are alike again are one"
+    );
     space.unmap(BASE + 4 * PAGE, PAGE);
     space.map(BASE + 4 * PAGE, PAGE, Protection::READ_WRITE);
-    assert!(run.range.covers(run_at(&space, BASE).range));
+    assert!(extent.range.covers(extent_at(&space, BASE).range));
 }
 
 #[test]
@@ -188,7 +193,7 @@ fn the_memory_of_a_frame_is_what_accesses_by_address_see() {
     let space = ArenaSpace::new(MIB);
     space.map(BASE, 2 * PAGE, Protection::READ_WRITE);
     let handle = space.handle();
-    let frame = run_at(&space, BASE).frame;
+    let frame = extent_at(&space, BASE).frame;
     handle
         .memory(frame.offset(PAGE - 2).expect("inside"), 4, true)
         .expect("two pages in a row")
@@ -213,7 +218,7 @@ fn the_memory_of_a_frame_is_what_accesses_by_address_see() {
 fn frames_are_accessed_only_while_they_are_in_use() {
     let space = ArenaSpace::new(MIB);
     space.map(BASE, 2 * PAGE, Protection::READ);
-    let (handle, frame) = (space.handle(), run_at(&space, BASE).frame);
+    let (handle, frame) = (space.handle(), extent_at(&space, BASE).frame);
     handle.write_frame(frame, &[5; 5000]).expect("both are in use");
     let mut buf = [0; 5000];
     handle.read_frame(frame, &mut buf).expect("both are in use");
@@ -284,14 +289,14 @@ fn a_range_is_put_together_from_what_is_free() {
     }
     let far = BASE + (1 << 30);
     space.map(far, 8 * PAGE, Protection::READ_WRITE);
-    let mut runs = Vec::new();
+    let mut extents = Vec::new();
     let mut at = far;
     while at < far + 8 * PAGE {
-        let run = run_at(&space, at);
-        runs.push(run.range.len() / PAGE);
-        at = run.range.last() + 1;
+        let extent = extent_at(&space, at);
+        extents.push(extent.range.len() / PAGE);
+        at = extent.range.last() + 1;
     }
-    assert_eq!(runs, [4, 3, 1], "the largest first");
+    assert_eq!(extents, [4, 3, 1], "the largest first");
     let bytes: Vec<u8> = (0..8 * PAGE).map(|at| (at / 100) as u8).collect();
     write(&space, far, &bytes).expect("mapped");
     assert_eq!(read(&space, far, bytes.len()).expect("mapped"), bytes);
@@ -312,7 +317,7 @@ fn the_last_page_of_the_address_space_is_a_page_like_any_other() {
     write(&space, last - 8, &[3; 16]).expect("mapped");
     write(&space, u64::MAX, &[4]).expect("mapped");
     assert_eq!(read(&space, u64::MAX - 1, 2).expect("mapped"), [0, 4]);
-    assert_eq!(run_at(&space, u64::MAX).range.last(), u64::MAX);
+    assert_eq!(extent_at(&space, u64::MAX).range.last(), u64::MAX);
     space.replace(last, PAGE);
     space.absent(last - PAGE, PAGE);
     assert_eq!(space.peek(last - 8, 16), [[0; 8], [3; 8]].concat());

@@ -1,6 +1,7 @@
-//! Whether there is an order of the calls of a history that the reference could have gone through:
-//! linearizability (Herlihy and Wing), by the search of Wing and Gong with states remembered,
-//! and each call put in order no earlier than something that returns needs it (Lowe).
+//! Whether there is an order of the calls of a history in which the reference could have executed
+//! them: linearizability (Herlihy and Wing), by the search of Wing and Gong with a cache of the
+//! visited states. A call is placed in the order only when the return of another one requires it
+//! (Lowe).
 
 use std::collections::HashSet;
 

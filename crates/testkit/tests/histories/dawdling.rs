@@ -86,9 +86,9 @@ impl ForwardingSpace for Dawdling {
 
     /// Between the answer and what is made of it: a fill.
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
-        let run = self.space.extent(address, privileged);
+        let extent = self.space.extent(address, privileged);
         self.clock.dawdle();
-        run
+        extent
     }
 
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {

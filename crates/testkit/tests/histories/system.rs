@@ -57,8 +57,8 @@ impl System {
         }
     }
 
-    /// One history from a space of zeros, whose operations the seed decides. Ports keep what they
-    /// remember from one to the next.
+    /// One history from a space of zeros, whose operations the seed decides. Ports keep their
+    /// caches from one history to the next.
     pub(crate) fn history(&mut self, seed: u64) -> Vec<Call> {
         self.space.map(BASE, ALL, Protection::READ_WRITE);
         let (space, handle, pasid, waiting) =

@@ -89,9 +89,9 @@ impl ForwardingSpace for Spy {
 
     /// Late between the answer and what is made of it: a fill.
     fn extent(&self, address: u64, privileged: bool) -> Result<Option<Extent>, StopCause> {
-        let run = self.ask().extent(address, privileged);
+        let extent = self.ask().extent(address, privileged);
         self.dawdle(&ANSWERED, ANSWERS);
-        run
+        extent
     }
 
     #[inline]

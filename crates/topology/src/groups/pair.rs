@@ -169,7 +169,7 @@ impl Pair {
         };
         let (a, b) = (known(self.a), known(self.b));
         let mut lines = match &self.verdict {
-            PairVerdict::Same => vec![format!("{a} is one function")],
+            PairVerdict::Same => vec![format!("both addresses name {a}; name two functions")],
             PairVerdict::Together { group, .. } => {
                 vec![format!("{a} and {b} are together, in group {group}:")]
             }

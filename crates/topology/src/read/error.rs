@@ -57,7 +57,7 @@ pub enum ReadError {
     /// A dump of another version.
     #[error(
         "line {line}, column {column}: the dump has version {found}, and this program reads \
-         version {}; save it anew",
+         version {}; save it anew with this program's `sva topology --save`",
         DUMP_VERSION
     )]
     Version {

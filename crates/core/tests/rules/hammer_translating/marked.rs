@@ -37,7 +37,7 @@ pub(super) struct Marked {
 #[derive(Clone, Copy)]
 pub(super) struct Since {
     page: u64,
-    generation: u64,
+    version: u64,
 }
 
 pub(super) fn address_of(page: u64) -> u64 {
@@ -59,9 +59,9 @@ impl Marked {
         marked
     }
 
-    fn stamp(&self, page: u64, generation: u64) -> [u8; 24] {
+    fn stamp(&self, page: u64, version: u64) -> [u8; 24] {
         let mut stamp = [0; 24];
-        for (part, number) in stamp.chunks_exact_mut(8).zip([self.mark, page, generation]) {
+        for (part, number) in stamp.chunks_exact_mut(8).zip([self.mark, page, version]) {
             part.copy_from_slice(&number.to_le_bytes());
         }
         stamp
@@ -69,18 +69,18 @@ impl Marked {
 
     /// To be asked before a read of the page begins.
     pub(super) fn since(&self, page: u64) -> Since {
-        Since { page, generation: self.ledgers[page as usize].published.load(Ordering::Acquire) }
+        Since { page, version: self.ledgers[page as usize].published.load(Ordering::Acquire) }
     }
 
     /// What was read is what the page held at an instant since (rule T2).
     pub(super) fn check(&self, since: Since, found: &[u8; 24], how: &str) {
-        let Since { page, generation } = since;
+        let Since { page, version } = since;
         let latest = self.ledgers[page as usize].started.load(Ordering::Acquire);
-        let may_be_new = latest > generation && found == &[0; 24];
-        let held = (generation..=latest).any(|generation| *found == self.stamp(page, generation));
+        let may_be_new = latest > version && found == &[0; 24];
+        let held = (version..=latest).any(|version| *found == self.stamp(page, version));
         assert!(
             may_be_new || held,
-            "{how}: page {page} of space {} held {found:?}, not {generation}..={latest}",
+            "{how}: page {page} of space {} held {found:?}, not {version}..={latest}",
             self.mark
         );
     }
@@ -120,24 +120,24 @@ impl Marked {
     fn make_anew(&self, page: u64) {
         let ledger = &self.ledgers[page as usize];
         let _turn = ledger.turn.lock();
-        let generation = ledger.started.load(Ordering::Relaxed) + 1;
-        ledger.started.store(generation, Ordering::Release);
+        let version = ledger.started.load(Ordering::Relaxed) + 1;
+        ledger.started.store(version, Ordering::Release);
         self.memory.unmap(address_of(page), PAGE);
         self.memory.map(address_of(page), PAGE, Protection::READ_WRITE);
-        self.memory.poke(address_of(page), &self.stamp(page, generation));
-        ledger.published.store(generation, Ordering::Release);
+        self.memory.poke(address_of(page), &self.stamp(page, version));
+        ledger.published.store(version, Ordering::Release);
     }
 
     /// Moves a page that has been made ready to the place of another.
     fn move_in(&self, page: u64) {
         let ledger = &self.ledgers[page as usize];
         let (_turn, _spare) = (ledger.turn.lock(), self.spare.lock());
-        let generation = ledger.started.load(Ordering::Relaxed) + 1;
+        let version = ledger.started.load(Ordering::Relaxed) + 1;
         self.memory.map(SPARE, PAGE, Protection::READ_WRITE);
-        self.memory.poke(SPARE, &self.stamp(page, generation));
-        ledger.started.store(generation, Ordering::Release);
+        self.memory.poke(SPARE, &self.stamp(page, version));
+        ledger.started.store(version, Ordering::Release);
         self.memory.remap(SPARE, PAGE, address_of(page));
-        ledger.published.store(generation, Ordering::Release);
+        ledger.published.store(version, Ordering::Release);
     }
 
     /// Nobody writes to a page once it may only be read.

@@ -25,7 +25,7 @@ impl Context {
     }
 }
 
-/// A request to wake up, which is remembered until a wait has seen it.
+/// A request to wake up. It stays set until a wait has seen it.
 #[derive(Debug, Default)]
 pub(crate) struct WakeUp {
     requested: Mutex<bool>,

@@ -3,28 +3,28 @@
 use super::*;
 
 /// Looks at the space from inside `invalidate`, as a device would that still has the frame.
-struct Inside {
+struct InspectingWatcher {
     space: Arc<ArenaSpace>,
     frame: Frame,
     seen: Mutex<Vec<(bool, Vec<u8>)>>,
 }
 
-impl SpaceWatcher for Inside {
+impl SpaceWatcher for InspectingWatcher {
     fn space_ended(&self, _: SpaceId, _: EndReason) -> ExitWork {
         ExitWork::none()
     }
 
     fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
-        let leads_there = |run: Extent| {
-            run.range.first() == range.first()
-                && run.frame == self.frame
-                && run.permissions.contains(Permissions::WRITE)
+        let leads_there = |extent: Extent| {
+            extent.range.first() == range.first()
+                && extent.frame == self.frame
+                && extent.permissions.contains(Permissions::WRITE)
         };
         let still = self
             .space
             .handle()
             .extent(range.first(), false)
-            .is_ok_and(|run| run.is_some_and(leads_there));
+            .is_ok_and(|extent| extent.is_some_and(leads_there));
         // Takes the lock for writing, so none is held.
         self.space.map(BASE + 100 * PAGE, PAGE, Protection::READ);
         self.seen.lock().push((still, in_place(&self.space, self.frame, 2)));
@@ -49,7 +49,8 @@ fn watchers_are_told_with_no_lock_held_after_the_new_state_and_before_the_memory
         space.map(BASE, PAGE, Protection::READ_WRITE);
         space.poke(BASE, &[1, 2]);
         let frame = frame_of(&space, 0);
-        let inside = Arc::new(Inside { space: space.clone(), frame, seen: Mutex::default() });
+        let inside =
+            Arc::new(InspectingWatcher { space: space.clone(), frame, seen: Mutex::default() });
         let token = space.handle().watch(inside.clone()).expect("alive");
         change(&space);
         assert_eq!(*inside.seen.lock(), [(false, vec![1, 2])], "{name}");
@@ -215,15 +216,15 @@ fn many_chunks_are_replaced_page_by_page() {
     space.map(BASE, len, Protection::READ_WRITE);
     let bytes: Vec<u8> = (0..len).map(|at| (at / PAGE * 7 + at % 251) as u8).collect();
     space.poke(BASE, &bytes);
-    let before = run_at(&space, BASE);
+    let before = extent_at(&space, BASE);
     space.unmap(BASE + 3 * PAGE, PAGE);
     space.absent(BASE + 5 * PAGE, PAGE);
     space.replace(BASE, len);
-    let after = run_at(&space, BASE);
+    let after = extent_at(&space, BASE);
     assert_ne!(after.frame, before.frame);
     assert_eq!(space.peek(BASE, 3 * PAGE as usize), bytes[..3 * PAGE as usize]);
     assert_eq!(space.peek(BASE + 6 * PAGE, (len - 6 * PAGE) as usize), bytes[6 * PAGE as usize..]);
-    assert_eq!(run_at(&space, BASE + 6 * PAGE).range.len(), len - 6 * PAGE, "in one piece");
+    assert_eq!(extent_at(&space, BASE + 6 * PAGE).range.len(), len - 6 * PAGE, "in one piece");
     assert_eq!(space.free(), 16 * MIB - len + PAGE);
 }
 

@@ -169,8 +169,8 @@ impl Pair {
                 assert_eq!(outcomes[0], outcomes[1]);
             }
             Step::InPlace(at, byte) => {
-                let Ok(Some(run)) = arena.extent(BASE + at, true) else { return };
-                let frame = run.frame.offset(BASE + at - run.range.first()).expect("inside");
+                let Ok(Some(extent)) = arena.extent(BASE + at, true) else { return };
+                let frame = extent.frame.offset(BASE + at - extent.range.first()).expect("inside");
                 arena.memory(frame, 1, true).expect("inside").copy_from(&[*byte]);
                 self.reference.poke(BASE + at, &[*byte]);
             }
@@ -192,13 +192,13 @@ impl Pair {
                     two.as_ref().map(|two| two.permissions),
                     "page {page}"
                 );
-                let run = arena.extent(address, privileged);
+                let extent = arena.extent(address, privileged);
                 assert_eq!(
-                    run.as_ref().ok().map(|run| run.expect("named").permissions),
+                    extent.as_ref().ok().map(|extent| extent.expect("named").permissions),
                     one.ok().map(|one| one.permissions)
                 );
-                let Ok(Some(run)) = run else { continue };
-                self.check_run(address, run, privileged);
+                let Ok(Some(extent)) = extent else { continue };
+                self.check_extent(address, extent, privileged);
             }
             if !matches!(arena.extent(address, true), Err(StopCause::NotMapped)) {
                 mapped += 1;
@@ -228,15 +228,15 @@ impl Pair {
         assert_eq!((self.arena.changes_under_way(), self.arena.stale_write()), (0, None));
     }
 
-    /// A run holds the address, is as large as it can be, and leads to the memory that accesses by
-    /// address see.
-    fn check_run(&self, address: u64, run: Extent, privileged: bool) {
+    /// An extent holds the address, is as large as it can be, and leads to the memory that accesses
+    /// by address see.
+    fn check_extent(&self, address: u64, extent: Extent, privileged: bool) {
         let arena = self.arena.handle();
-        assert!(run.range.contains(address));
-        for edge in [run.range.first().wrapping_sub(1), run.range.last().wrapping_add(1)] {
+        assert!(extent.range.contains(address));
+        for edge in [extent.range.first().wrapping_sub(1), extent.range.last().wrapping_add(1)] {
             let Ok(Some(beside)) = arena.extent(edge, privileged) else { continue };
             let contiguous = beside.frame.0.wrapping_sub(beside.range.first())
-                == run.frame.0.wrapping_sub(run.range.first());
+                == extent.frame.0.wrapping_sub(extent.range.first());
             let compared = [false, true].map(|privileged| {
                 let both = [edge, address].map(|address| {
                     arena.extent(address, privileged).expect("present").expect("named").permissions
@@ -248,15 +248,15 @@ impl Pair {
             // Protections that permit nothing may differ in their privilege, which no access sees.
             assert!(
                 !contiguous || alike != [true, true] || permit_nothing == [true, true],
-                "{} and {} are one run",
-                run.range,
+                "{} and {} are one extent",
+                extent.range,
                 beside.range
             );
         }
-        let frame = run.frame.offset(address - run.range.first()).expect("inside");
+        let frame = extent.frame.offset(address - extent.range.first()).expect("inside");
         assert_eq!(in_place(&self.arena, frame, 8), self.arena.peek(address, 8));
         let translation = arena.translate(address, privileged).expect("present");
-        assert!(run.range.covers(translation.range.range()));
+        assert!(extent.range.covers(translation.range.range()));
         let Some(first) = translation.frame else { return };
         assert_eq!(first.offset(address - translation.range.first()), Some(frame));
     }

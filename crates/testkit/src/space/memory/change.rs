@@ -106,7 +106,7 @@ impl Memory {
     }
 
     fn release(&mut self, frames: RangeInclusiveSet<u64>) {
-        frames.iter().for_each(|run| self.frames.release(range_of(run)));
+        frames.iter().for_each(|key| self.frames.release(range_of(key)));
     }
 
     /// How many changes are under way.

@@ -23,7 +23,7 @@ const FIRST: u64 = 1 << 60;
 /// The first of the numbers for the frames of `range`, used for nothing before or after. It is
 /// congruent to the address modulo 2^`bits`: what is aligned in one is in the other.
 ///
-/// Different runs have a page between them that is nobody's. Otherwise, whether two of them make
+/// Different extents have a page between them that is nobody's. Otherwise, whether two of them make
 /// one large translation would depend on what other threads map.
 ///
 /// # Panics

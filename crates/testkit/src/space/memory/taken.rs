@@ -36,11 +36,11 @@ impl Taken {
     /// Takes over those of a later change's frames that devices may still use by an address that
     /// led to them before this change.
     pub(super) fn keep_in_use(&mut self, frames: &mut RangeInclusiveSet<u64>) {
-        for (run, mapping) in self.old.iter() {
-            let used = mapping.frames(range_of(run));
+        for (key, mapping) in self.old.iter() {
+            let used = mapping.frames(range_of(key));
             let kept: Vec<_> = frames
                 .overlapping(span(used))
-                .filter_map(|run| range_of(run).intersection(used))
+                .filter_map(|key| range_of(key).intersection(used))
                 .collect();
             kept.into_iter().for_each(|kept| self.frames.insert(span(kept)));
             frames.remove(span(used));

@@ -22,13 +22,13 @@ fn watched() -> (MemorySpace, Arc<Watcher>) {
 }
 
 /// Looks at the space from inside `invalidate`, as a device would that still has the frame.
-struct Inside {
+struct InspectingWatcher {
     space: Arc<MemorySpace>,
     frame: Frame,
     seen: Mutex<Vec<(bool, bool, bool)>>,
 }
 
-impl SpaceWatcher for Inside {
+impl SpaceWatcher for InspectingWatcher {
     fn space_ended(&self, _: SpaceId, _: EndReason) -> ExitWork {
         ExitWork::none()
     }
@@ -62,7 +62,8 @@ fn watchers_are_told_with_no_lock_held_after_the_new_state_and_before_the_old_fr
         let space = Arc::new(MemorySpace::new());
         space.map(BASE, PAGE, Protection::READ_WRITE);
         let frame = frame_of(&space, 0);
-        let inside = Arc::new(Inside { space: space.clone(), frame, seen: Mutex::default() });
+        let inside =
+            Arc::new(InspectingWatcher { space: space.clone(), frame, seen: Mutex::default() });
         let token = space.handle().watch(inside.clone()).expect("alive");
         change(&space);
         assert_eq!(*inside.seen.lock(), [(false, true, true)], "{name}");
