@@ -5,17 +5,9 @@
 mod texts;
 
 use sva_topology::AcsBits;
-use sva_topology::machine::{
-    Anomaly, Basis, Class, ExpressKind, Header, Ids, ListState, Machine, Source,
-};
+use sva_topology::machine::{Anomaly, Basis, Class, ExpressKind, Header, Ids, ListState, Source};
 use sva_topology::read::{ReadError, from_text, parse};
 use texts::{ONE_PORT, bdf, function, machine};
-
-const ISOLATION: AcsBits = AcsBits::ISOLATION;
-
-fn kind(machine: &Machine, at: &str) -> Option<ExpressKind> {
-    function(machine, at).express.value.map(|express| express.kind)
-}
 
 // shows G1: what decides a group stands in the machine as the text says it.
 #[test]
@@ -32,7 +24,7 @@ fn a_verbose_text_gives_ids_buses_types_and_acs_bits() {
         [(0x8000_0000, 0x81ff_ffff)]
     );
     let acs = port.acs.value.expect("it has ACS");
-    assert_eq!(acs.implemented.value, ISOLATION | AcsBits::TB);
+    assert_eq!(acs.implemented.value, AcsBits::ISOLATION | AcsBits::TB);
     assert_eq!(acs.enabled.value, AcsBits::SV | AcsBits::RR);
     assert_eq!((acs.enabled.source, port.express.source), (Source::Read, Source::Read));
     assert_eq!(
@@ -183,201 +175,6 @@ fn more_functions_than_are_taken_are_an_error_with_line_and_column() {
     assert!(matches!(error, ReadError::TooManyFunctions { line: 65_537, column: 1 }), "{error:?}");
 }
 
-// shows G1: where only the name of the capability was printed, what Linux does to such a port is
-// assumed, and said to be.
-#[test]
-fn acs_without_its_registers_is_assumed_to_be_as_linux_sets_it() {
-    let text: String = ONE_PORT
-        .lines()
-        .filter(|line| !line.contains("ACSC"))
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let machine = texts::machine(&text);
-    let acs = function(&machine, "00:01.0").acs.value.expect("it has ACS");
-    assert_eq!((acs.implemented.value, acs.enabled.value), (ISOLATION, ISOLATION));
-    assert_eq!(acs.implemented.source, Source::Assumed(Basis::NotPrinted));
-    assert_eq!(acs.enabled.source, Source::Assumed(Basis::LinuxEnablesAcs));
-}
-
-// shows G1: ACS that is switched off was read so, and is not assumed to be on.
-#[test]
-fn acs_that_is_switched_off_stays_off() {
-    let off = ONE_PORT.replace(
-        "ACSCtl:\tSrcValid+ TransBlk- ReqRedir+",
-        "ACSCtl:\tSrcValid- TransBlk- ReqRedir-",
-    );
-    let acs = function(&machine(&off), "00:01.0").acs.value.expect("it has ACS");
-    assert_eq!((acs.enabled.value, acs.enabled.source), (AcsBits::NONE, Source::Read));
-}
-
-const HIDDEN: &str = "\
-00:01.0 PCI bridge [0604]: Made Up Port [1af4:0101] (prog-if 00 [Normal decode])
-\tFlags: bus master, fast devsel, latency 0
-\tBus: primary=00, secondary=01, subordinate=03, sec-latency=0
-\tCapabilities: <access denied>
-
-00:1e.0 PCI bridge [0604]: Made Up Old Bridge [1af4:0102] (prog-if 01 [Subtractive decode])
-\tFlags: bus master, fast devsel, latency 0
-\tBus: primary=00, secondary=08, subordinate=08, sec-latency=32
-\tCapabilities: <access denied>
-
-01:00.0 PCI bridge [0604]: Made Up Switch [1af4:0103]
-\tFlags: bus master, fast devsel, latency 0
-\tBus: primary=01, secondary=02, subordinate=03, sec-latency=0
-\tCapabilities: <access denied>
-
-02:00.0 PCI bridge [0604]: Made Up Switch [1af4:0103]
-\tFlags: bus master, fast devsel, latency 0
-\tBus: primary=02, secondary=03, subordinate=03, sec-latency=0
-\tCapabilities: <access denied>
-
-03:00.0 Ethernet controller [0200]: Made Up Card [1af4:0104]
-\tFlags: bus master, fast devsel, latency 0
-\tCapabilities: <access denied>
-
-08:00.0 Multimedia controller [0400]: Made Up Tuner [1af4:0105]
-\tFlags: bus master, medium devsel, latency 32
-\tCapabilities: <access denied>
-";
-
-// shows G1: a text made without root shows no capability; place and class tell the likeliest, and
-// each is marked so.
-#[test]
-fn hidden_capabilities_are_assumed_from_the_place_in_the_hierarchy() {
-    let machine = texts::machine(HIDDEN);
-    let kinds = ["00:01.0", "01:00.0", "02:00.0", "03:00.0", "00:1e.0", "08:00.0"]
-        .map(|at| kind(&machine, at));
-    assert_eq!(
-        kinds,
-        [
-            Some(ExpressKind::RootPort),
-            Some(ExpressKind::Upstream),
-            Some(ExpressKind::Downstream),
-            Some(ExpressKind::Endpoint),
-            None,
-            None
-        ]
-    );
-    let all_assumed = machine
-        .functions()
-        .iter()
-        .all(|function| function.express.source == Source::Assumed(Basis::Position));
-    assert!(
-        all_assumed,
-        "{:?}",
-        machine.functions().iter().map(|function| function.express.source).collect::<Vec<_>>()
-    );
-    let port = function(&machine, "02:00.0").acs;
-    assert_eq!(
-        (port.source, port.value.map(|acs| acs.enabled.value)),
-        (Source::Assumed(Basis::CapabilitiesHidden), Some(ISOLATION))
-    );
-    assert_eq!(function(&machine, "03:00.0").acs.value, None);
-}
-
-// shows G1: what was denied is not absent, however the text says so.
-#[test]
-fn denied_capabilities_are_hidden_also_in_a_text_copied_from_a_page() {
-    for (mark, state) in [
-        ("<access denied>", ListState::Hidden),
-        ("&lt;access denied&gt;", ListState::Hidden),
-        ("<chain looped>", ListState::Truncated),
-        ("(none of your business)", ListState::Truncated),
-    ] {
-        let text = format!(
-            "00:01.0 PCI bridge [0604]: Made Up [1af4:0101]\n\tFlags: fast devsel\n\
-             \tCapabilities: {mark}\n\tKernel driver in use: x\n"
-        );
-        let reading = parse(text.as_bytes()).expect("it reads");
-        assert_eq!(reading.functions[0].capabilities, state, "{mark}");
-    }
-}
-
-// shows G1
-#[test]
-fn a_bridge_whose_device_below_is_no_bridge_leads_to_conventional_pci() {
-    let text = HIDDEN.replace("02:00.0 PCI bridge [0604]", "02:00.0 Ethernet controller [0200]");
-    let machine = texts::machine(&text);
-    assert_eq!(
-        (kind(&machine, "01:00.0"), kind(&machine, "02:00.0")),
-        (Some(ExpressKind::PcieToPci), None)
-    );
-}
-
-// shows G1: some ports never had ACS.
-#[test]
-fn hidden_capabilities_of_a_port_without_acs_are_not_assumed_to_have_it() {
-    let machine = texts::machine(&HIDDEN.replace("1af4:0101", "8086:1901"));
-    let acs = function(&machine, "00:01.0").acs;
-    assert_eq!((acs.value, acs.source), (None, Source::Assumed(Basis::CapabilitiesHidden)));
-}
-
-// shows G1: functions inside AMD's processors isolate; those of other devices do not.
-#[test]
-fn hidden_functions_of_one_device_isolate_inside_amds_processors_only() {
-    let second = "03:00.1 Audio device [0403]: Made Up Second [1af4:0106]\n\tFlags: fast devsel\n\
-                  \tCapabilities: <access denied>\n";
-    let acs = |text: &str| function(&texts::machine(text), "03:00.1").acs;
-    let text = format!("{HIDDEN}\n{second}");
-    assert_eq!(acs(&text).value, None);
-    let amd = acs(&text.replace("1af4:0104", "1022:15e2"));
-    assert_eq!(
-        (amd.value.map(|acs| acs.enabled.value), amd.source),
-        (Some(AcsBits::FUNCTION_ISOLATION), Source::Assumed(Basis::CapabilitiesHidden))
-    );
-    let card = acs(&text.replace(
-        "02:00.0 PCI bridge [0604]: Made Up Switch [1af4:0103]",
-        "02:00.0 PCI bridge [0604]: Made Up Switch [1002:1479]",
-    ));
-    assert_eq!(card.value.map(|acs| acs.enabled.value), Some(AcsBits::FUNCTION_ISOLATION));
-}
-
-// shows G1: the wireless function of Intel's chipsets is the one integrated endpoint among
-// conventional neighbours.
-#[test]
-fn hidden_wireless_of_intels_chipsets_is_an_integrated_endpoint() {
-    let of = |class: &str| {
-        kind(
-            &texts::machine(&format!(
-                "00:14.3 {class}: Made Up [8086:51f0]\n\tFlags: x\n\
-                 \tCapabilities: <access denied>\n\n"
-            )),
-            "00:14.3",
-        )
-    };
-    assert_eq!(
-        (of("Network controller [0280]"), of("RAM memory [0500]")),
-        (Some(ExpressKind::IntegratedEndpoint), None)
-    );
-}
-
-// shows G1: a text that begins inside a switch.
-#[test]
-fn a_bridge_with_bridges_in_several_slots_below_is_no_root_port() {
-    let text = HIDDEN
-        .split_once("01:00.0")
-        .map(|(_, rest)| format!("01:00.0{rest}"))
-        .expect("it has a switch");
-    let another = "02:01.0 PCI bridge [0604]: Made Up Switch [1af4:0103]\n\tFlags: x\n\
-                   \tBus: primary=02, secondary=07, subordinate=07, sec-latency=0\n\
-                   \tCapabilities: <access denied>\n";
-    assert_eq!(kind(&texts::machine(&text), "01:00.0"), Some(ExpressKind::RootPort));
-    let machine = texts::machine(&format!("{text}\n{another}"));
-    assert_eq!(
-        ["01:00.0", "02:00.0", "02:01.0"].map(|at| kind(&machine, at)),
-        [Some(ExpressKind::Upstream), Some(ExpressKind::Downstream), Some(ExpressKind::Downstream)]
-    );
-}
-
-// shows G1: a status register without the capability bit is a complete list, though the rest was
-// hidden.
-#[test]
-fn a_function_without_any_capability_line_has_none() {
-    let machine =
-        texts::machine("00:00.0 Host bridge [0600]: Made Up [1af4:0001]\n\tFlags: fast devsel\n\n");
-    assert_eq!(function(&machine, "00:00.0").express.source, Source::Inferred(Basis::CompleteList));
-}
-
 // shows G1
 #[test]
 fn bytes_in_hexadecimal_win_over_the_text() {
@@ -388,7 +185,7 @@ fn bytes_in_hexadecimal_win_over_the_text() {
     let port = function(&machine, "00:01.0");
     assert_eq!(port.bridge().map(|bridge| bridge.subordinate), Some(9));
     let acs = port.acs.value.expect("it has ACS");
-    assert_eq!((acs.enabled.value, acs.dwords), (ISOLATION, Some([0x001d_005f, 0])));
+    assert_eq!((acs.enabled.value, acs.dwords), (AcsBits::ISOLATION, Some([0x001d_005f, 0])));
     assert_eq!((port.multifunction.value, port.multifunction.source), (true, Source::Read));
 }
 
@@ -432,132 +229,6 @@ fn bytes_of_another_function_are_not_taken() {
             parse(ONE_PORT.as_bytes()).expect("it reads")
         );
     }
-}
-
-// shows G1: numbers follow from names, unless several models share one.
-#[test]
-fn names_give_the_numbers_that_the_text_lacks() {
-    let text = "\
-00:00.0 Host bridge: Intel Corporation 8th Gen Core Processor Host Bridge/DRAM Registers (rev 07)
-00:01.0 PCI bridge: Intel Corporation 6th-10th Gen Core Processor PCIe Controller (x16) (rev 0d)
-00:02.0 System peripheral: Intel Corporation Device 1234
-00:03.0 System peripheral: Intel Corporation Thing That Never Was
-00:04.0 Unassigned class [ff00]: Nobody at All Widget
-00:05.0 System peripheral: Red Hat, Inc. Thing That Never Was
-";
-    let machine = texts::machine(text);
-    let ids = |at| function(&machine, at).ids;
-    assert_eq!(
-        ids("00:01.0").map(|ids| (ids.value, ids.source)),
-        Some((Ids { vendor: 0x8086, device: 0x1901 }, Source::Inferred(Basis::Name)))
-    );
-    assert_eq!(ids("00:02.0").map(|ids| ids.value.device), Some(0x1234));
-    assert_eq!(
-        ids("00:03.0").map(|ids| (ids.value, ids.source)),
-        Some((Ids { vendor: 0x8086, device: Ids::UNKNOWN }, Source::Assumed(Basis::VendorName)))
-    );
-    assert_eq!(ids("00:04.0"), None);
-    assert_eq!(
-        ids("00:05.0").map(|ids| ids.source),
-        Some(Source::Assumed(Basis::Name)),
-        "two vendors have this name"
-    );
-    let class = |at| function(&machine, at).class.map(|class| class.value);
-    assert_eq!(
-        (class("00:00.0"), class("00:01.0"), class("00:04.0")),
-        (Some(Class(0x06_0000)), Some(Class(0x06_0400)), Some(Class(0xff_0000)))
-    );
-    let shared = texts::machine(
-        "00:00.0 Host bridge: Intel Corporation 8th Gen Core Processor Host Bridge/DRAM \
-         Registers\n",
-    );
-    assert!(matches!(
-        function(&shared, "00:00.0").ids.map(|ids| ids.source),
-        Some(Source::Assumed(Basis::VendorName) | Source::Inferred(Basis::Name))
-    ));
-}
-
-// shows G1: quirks go by number, and the database has renamed whole series since old distributions
-// printed their names.
-#[test]
-fn names_that_the_database_has_changed_since_still_give_the_numbers() {
-    for (name, device) in [
-        ("Sunrise Point-H PCI Express Root Port #5 (rev f1)", 0xa114),
-        ("Sunrise Point-H PCI Root Port #17 (rev f1)", 0xa167),
-        ("Ibex Peak PCI Express Root Port 1 (rev 05)", 0x3b42),
-        ("Cougar Point PCI Express Root Port 1 (rev b5)", 0x1c10),
-        ("Panther Point PCI Express Root Port 1 (rev c4)", 0x1e10),
-        ("Panther Point PCI Express Root Port 2 (rev c4)", 0x1e12),
-        ("7 Series/C210 Series Chipset Family PCI Express Root Port 1 (rev c4)", 0x1e10),
-        ("Patsburg PCI Express Root Port 8", 0x1d1e),
-        ("Lynx Point PCI Express Root Port #2 (rev d5)", 0x8c12),
-        ("Lynx Point-LP PCI Express Root Port 3 (rev e4)", 0x9c14),
-        ("Wellsburg PCI Express Root Port #1 (rev d5)", 0x8d10),
-        ("Sky Lake PCIe Controller (x16) (rev 07)", 0x1901),
-    ] {
-        let machine = texts::machine(&format!("00:1c.0 PCI bridge: Intel Corporation {name}\n"));
-        let ids = function(&machine, "00:1c.0").ids.map(|ids| ids.value);
-        assert_eq!(ids, Some(Ids { vendor: 0x8086, device }), "{name}");
-    }
-    let machine = texts::machine(
-        "00:14.3 ISA bridge: ATI Technologies Inc SB700/SB800 LPC host controller\n",
-    );
-    assert_eq!(
-        function(&machine, "00:14.3").ids.map(|ids| ids.value),
-        Some(Ids { vendor: 0x1002, device: 0x439d })
-    );
-    let machine = texts::machine("00:15.0 PCI bridge: ATI Technologies Inc Unknown device 43a0\n");
-    assert_eq!(
-        function(&machine, "00:15.0").ids.map(|ids| ids.value),
-        Some(Ids { vendor: 0x1002, device: 0x43a0 })
-    );
-}
-
-// shows G1: AMD's FCHs have OHCI controllers 7807 and 7809 of one name, of which one has a quirk;
-// and two generations have a PCI bridge of one name.
-#[test]
-fn of_several_models_with_one_name_the_one_numbered_nearest_to_its_device_is_taken() {
-    let fch = |generation: &str, smbus: &str| {
-        format!(
-            "\
-00:12.0 USB controller: Advanced Micro Devices, Inc. [AMD] FCH USB OHCI Controller
-00:12.2 USB controller: Advanced Micro Devices, Inc. [AMD] Device {generation}08
-00:14.0 SMBus: Advanced Micro Devices, Inc. [AMD] {smbus}
-00:14.4 PCI bridge: Advanced Micro Devices, Inc. [AMD] FCH PCI Bridge \
-(prog-if 01 [Subtractive decode])
-00:14.5 USB controller: Advanced Micro Devices, Inc. [AMD] FCH USB OHCI Controller
-"
-        )
-    };
-    let old = texts::machine(&fch("78", "Device 780b"));
-    let device =
-        |machine: &Machine, at| function(machine, at).ids.map(|ids| (ids.value.device, ids.source));
-    assert_eq!(device(&old, "00:12.0"), Some((0x7807, Source::Assumed(Basis::VendorName))));
-    assert_eq!(device(&old, "00:14.5"), Some((0x7809, Source::Assumed(Basis::VendorName))));
-    assert_eq!(device(&old, "00:14.4").map(|(device, _)| device), Some(0x780f));
-    let new = texts::machine(&fch("79", "Device 790b"));
-    assert_eq!(device(&new, "00:14.4").map(|(device, _)| device), Some(0x790f));
-}
-
-// shows G1
-#[test]
-fn numbers_alone_read_too() {
-    let machine =
-        texts::machine("00:1f.0 0601: 8086:a2ca (rev 02)\n00:02.0 Class 0300: 8086:5912\n");
-    let of = |at| {
-        (
-            function(&machine, at).ids.map(|ids| ids.value),
-            function(&machine, at).class.map(|class| class.value),
-        )
-    };
-    assert_eq!(
-        of("00:1f.0"),
-        (Some(Ids { vendor: 0x8086, device: 0xa2ca }), Some(Class(0x06_0100)))
-    );
-    assert_eq!(
-        of("00:02.0"),
-        (Some(Ids { vendor: 0x8086, device: 0x5912 }), Some(Class(0x03_0000)))
-    );
 }
 
 // shows G1: VMD's child domains have five digits.

@@ -18,6 +18,7 @@ mod domains;
 mod hotplug;
 mod in_place;
 mod iotlb;
+mod iotlb_bonds;
 mod pages;
 mod pins;
 mod probe;

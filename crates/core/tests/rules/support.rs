@@ -361,3 +361,7 @@ impl World {
         pasid
     }
 }
+
+pub(crate) fn id_of(space: &sva_testkit::MemorySpace) -> sva_core::SpaceId {
+    space.handle().id()
+}

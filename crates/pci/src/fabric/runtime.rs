@@ -4,16 +4,14 @@
 //! behind the BARs. It is held to look up or to build a tree, which neither blocks nor calls out;
 //! never while a model runs.
 
+mod topology;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use sva_core::Topology;
-use sva_core::topology::RequesterId;
-use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
-};
-use sva_core::{Access, AddrRange, Bdf, DeviceSpec};
+use sva_core::topology::{PathPolicy, Version};
+use sva_core::{AddrRange, Bdf, DeviceSpec};
 use sva_sync::RwLock;
 use sva_topology::AcsBits;
 
@@ -25,11 +23,9 @@ use crate::fabric::error::{
     AddError, ConfigError, ControlError, Decoder, ModelError, NotPresent, SpecError,
 };
 use crate::fabric::grouping;
-use crate::fabric::path;
 use crate::fabric::route::{self, AddressType, Route};
 use crate::fabric::spec::{FabricSpec, FunctionSpec};
 use crate::fabric::tree::{Parent, Tree};
-use crate::fabric::windows;
 
 /// A fabric: the bus that the devices of an IOMMU sit on.
 ///
@@ -38,7 +34,7 @@ use crate::fabric::windows;
 /// working fails safely; its group is the one of its position.
 ///
 /// Each change ([`add`](Self::add), [`remove`](Self::remove), [`set_acs`](Self::set_acs)) raises
-/// the [`version`](Topology::version), by which an IOMMU learns that its copies are old.
+/// the [`version`](sva_core::Topology::version), by which an IOMMU learns that its copies are old.
 pub struct Fabric {
     policy: PathPolicy,
     /// How many trees there have been. Raised with the lock held, once the new tree is in: whoever
@@ -130,17 +126,6 @@ impl Fabric {
         match tree.function(from) {
             Some(function) => route::route(&tree, function, address_type, address),
             None => Route::Dropped { bridge: from },
-        }
-    }
-
-    fn windows_of(&self, address_type: AddressType, device: Bdf) -> Vec<PeerWindow> {
-        let tree = self.tree();
-        match tree.function(device) {
-            Some(function) => windows::windows(&tree, function, address_type),
-            None => AddrRange::inclusive(0, u64::MAX)
-                .map(|range| PeerWindow { range, decoder: device, claimed: false })
-                .into_iter()
-                .collect(),
         }
     }
 
@@ -271,25 +256,6 @@ impl Fabric {
     pub(crate) fn tree(&self) -> Arc<Tree> {
         Arc::clone(&self.state.read().tree)
     }
-
-    /// The model behind `window`, and the offset of `address` in its BAR; `None` where no BAR (any
-    /// more) has all of the request.
-    fn backend(
-        &self,
-        window: &PeerWindow,
-        address: u64,
-        len: usize,
-    ) -> Option<(Arc<dyn BarModel>, u64)> {
-        let request = AddrRange::new(address, (len as u64).max(1))?;
-        let state = self.state.read();
-        let function = state.tree.function(window.decoder).filter(|_| window.claimed)?;
-        let bar = function.bars.iter().find(|bar| bar.range.covers(request))?;
-        let model: Arc<dyn BarModel> = match state.models.get(&(window.decoder, bar.index))? {
-            BarBackend::Ram(ram) => Arc::clone(ram) as Arc<dyn BarModel>,
-            BarBackend::Model(model) => Arc::clone(model),
-        };
-        Some((model, address - bar.range.first()))
-    }
 }
 
 impl State {
@@ -321,92 +287,6 @@ fn find_acs(tree: &Tree, bdf: Bdf) -> Option<Option<Acs>> {
     match tree.function(bdf) {
         Some(function) => Some(function.acs),
         None => tree.ports.iter().find(|port| port.spec.bdf == bdf).map(|port| port.acs),
-    }
-}
-
-impl Topology for Fabric {
-    fn version(&self) -> &Version {
-        &self.version
-    }
-
-    fn policy(&self) -> PathPolicy {
-        self.policy
-    }
-
-    fn requester(&self, device: Bdf) -> RequesterId {
-        path::requester(&self.tree(), device)
-    }
-
-    fn group(&self, device: Bdf) -> GroupKey {
-        grouping::key(&self.tree(), device)
-    }
-
-    fn why_shared(&self, a: Bdf, b: Bdf) -> SharedBecause {
-        grouping::why(&self.tree(), a, b)
-    }
-
-    fn path_defect(&self, device: Bdf) -> Option<PathDefect> {
-        let tree = self.tree();
-        match tree.function(device) {
-            Some(function) => path::defect(&tree, function),
-            // Nothing is known of the path: not safe.
-            None => Some(PathDefect::NoRequestRedirect(device)),
-        }
-    }
-
-    fn windows(&self, device: Bdf) -> Vec<PeerWindow> {
-        self.windows_of(AddressType::Untranslated, device)
-    }
-
-    fn translation_blocker(&self, device: Bdf) -> Option<Bdf> {
-        let tree = self.tree();
-        match tree.function(device) {
-            Some(function) => path::translation_blocker(&tree, function),
-            None => Some(device),
-        }
-    }
-
-    fn translated_windows(&self, device: Bdf) -> Vec<PeerWindow> {
-        self.windows_of(AddressType::Translated, device)
-    }
-
-    fn read_peer(
-        &self,
-        from: Bdf,
-        window: &PeerWindow,
-        address: u64,
-        buf: &mut [u8],
-        _: Access,
-    ) -> Result<(), PeerAborted> {
-        if self.tree().function(from).is_none() {
-            return Err(PeerAborted(from));
-        }
-        let (model, offset) =
-            self.backend(window, address, buf.len()).ok_or(PeerAborted(window.decoder))?;
-        model.read(offset, buf).map_err(|_| PeerAborted(window.decoder))
-    }
-
-    fn write_peer(
-        &self,
-        from: Bdf,
-        window: &PeerWindow,
-        address: u64,
-        data: &[u8],
-    ) -> Result<(), PeerAborted> {
-        if self.tree().function(from).is_none() {
-            return Err(PeerAborted(from));
-        }
-        match self.backend(window, address, data.len()) {
-            Some((model, offset)) => {
-                model.write(offset, data).map_err(|_| PeerAborted(window.decoder))
-            }
-            // A memory write is posted: nobody tells its sender that it was lost.
-            None => Ok(()),
-        }
-    }
-
-    fn reserved(&self, device: Bdf) -> Vec<AddrRange> {
-        path::reserved(&self.tree(), device)
     }
 }
 

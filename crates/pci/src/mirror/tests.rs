@@ -1,20 +1,20 @@
-//! What holds of every mirror, and one machine for each thing that has to be repaired or left out.
+//! One machine for each thing that has to be repaired or left out.
 
-use std::collections::BTreeMap;
+mod properties;
+mod windows;
 
-use proptest::prelude::*;
 use sva_core::Topology;
 use sva_core::topology::PathDefect;
 use sva_core::{AddrRange, Bdf};
 use sva_topology::AcsBits;
-use sva_topology::arbitrary::{acs, bare, bridge, express, machines};
+use sva_topology::arbitrary::{acs, bare, bridge, express};
 use sva_topology::groups::{Grouping, Policy};
 use sva_topology::machine::{
     Ats, Bar, Class, ExpressKind, Fact, Host, Machine, Pasid, PciFunction, Pri,
 };
 
 use super::{FunctionUnsupported, MODEL, Mirror, MirrorError, Note, RangeUnsupported, mirror};
-use crate::fabric::{Fabric, FabricSpec, PortKind, Route, limit};
+use crate::fabric::{Fabric, PortKind, Route};
 
 const ALL: AcsBits = AcsBits::ISOLATION;
 
@@ -45,84 +45,6 @@ fn root(bdf: &str, secondary: u8, last: u8) -> PciFunction {
 
 fn endpoint(bdf: &str) -> PciFunction {
     express(at(bdf), ExpressKind::Endpoint)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
-
-    // shows G1, S2
-    #[test]
-    fn a_mirror_has_the_groups_of_its_machine_and_accounts_for_every_function(
-        machine in machines(),
-        policy in prop::sample::select(&Policy::ALL[..]),
-    ) {
-        let grouping = Grouping::compute(&machine, policy);
-        let Ok(Mirror { spec, notes }) = mirror(&machine, &grouping) else { return Ok(()) };
-        let fabric = Fabric::new(spec.clone())?;
-        let group = |bdf: Bdf| machine.find(bdf).and_then(|function| grouping.of(function));
-        for a in &spec.functions {
-            for b in &spec.functions {
-                let together =
-                    a.bdf == b.bdf || group(a.bdf).is_some() && group(a.bdf) == group(b.bdf);
-                prop_assert_eq!(
-                    fabric.group(a.bdf) == fabric.group(b.bdf),
-                    together,
-                    "{} and {}",
-                    a.bdf,
-                    b.bdf
-                );
-            }
-        }
-        let accounted: usize = notes
-            .iter()
-            .map(|note| match note {
-                Note::RootComplex { functions } => functions.len(),
-                Note::LeftOut { below, .. } => 1 + below,
-                _ => 0,
-            })
-            .sum();
-        let ports = spec.ports.iter().filter(|port| machine.get(port.bdf).is_some()).count();
-        prop_assert_eq!(accounted + ports + spec.functions.len(), machine.functions().len());
-    }
-
-    // shows B7
-    #[test]
-    fn windows_and_routes_of_a_mirror_agree_and_its_text_reads_back(
-        machine in machines(),
-        picks in prop::collection::vec(0x8000_0000u64..0x8400_0000, 16),
-    ) {
-        let Ok(Mirror { spec, .. }) = mirror(&machine, &Grouping::compute(&machine, Policy::Linux))
-        else {
-            return Ok(());
-        };
-        let text = spec.to_toml();
-        if text.len() <= limit::TEXT {
-            prop_assert_eq!(
-                &FabricSpec::from_toml(&text)
-                    .map_err(|error| TestCaseError::fail(error.to_string()))?,
-                &spec
-            );
-        }
-        let fabric = Fabric::new(spec.clone())?;
-        let bars = spec.functions.iter().flat_map(|function| &function.bars).map(|bar| bar.address);
-        let addresses: Vec<u64> = bars.chain(picks).collect();
-        for device in fabric.devices() {
-            let windows = fabric.windows(device.bdf);
-            for &address in &addresses {
-                let window = windows
-                    .iter()
-                    .find(|window| window.range.contains(address))
-                    .map(|window| (window.decoder, window.claimed));
-                let route = match fabric.route(device.bdf, address) {
-                    Route::Upstream => None,
-                    Route::Peer { bdf, .. } => Some((bdf, true)),
-                    Route::Dropped { bridge } => Some((bridge, false)),
-                    Route::Blocked { port } => panic!("{port} stops an untranslated request"),
-                };
-                prop_assert_eq!(window, route, "{} at {:#x}", device.bdf, address);
-            }
-        }
-    }
 }
 
 // shows G1
@@ -268,57 +190,6 @@ fn capabilities_are_those_of_the_machine_and_functions_with_pasids_are_data_move
     );
 }
 
-// shows S2
-#[test]
-fn bars_and_windows_that_cannot_be_are_left_out_with_the_reason() {
-    let mut port = root("00:01.0", 1, 1);
-    port.header.value = sva_topology::machine::Header::Bridge(sva_topology::machine::Bridge {
-        secondary: 1,
-        subordinate: 1,
-        windows: vec![
-            range(0x8000_0000, 0x800f_ffff),
-            range(0x8010_0800, 0x8010_0fff),
-            range(0xfee0_0000, 0xfeef_ffff),
-        ],
-    });
-    let mut device = endpoint("01:00.0");
-    let bar = |index, address, size| Bar { index, address, size };
-    device.bars = vec![
-        bar(0, 0x8000_0000, Some(4096)),
-        bar(1, 0x8000_0800, Some(2048)),
-        bar(2, 0x8020_0000, Some(4096)),
-        bar(3, 0x8000_2000, None),
-        bar(4, 0, Some(4096)),
-        bar(5, 0x8000_3000, Some(3 << 10)),
-    ];
-    let (fabric, mirror) = made(vec![port, device]);
-    assert_eq!(fabric.function(at("01:00.0")).expect("there").bars.len(), 1);
-    let why: BTreeMap<u8, RangeUnsupported> = mirror
-        .notes
-        .iter()
-        .filter_map(|note| {
-            if let Note::Bar { index, why, .. } = note { Some((*index, *why)) } else { None }
-        })
-        .collect();
-    let overlaps = RangeUnsupported::Overlaps(range(0x8000_0000, 0x8000_0fff));
-    assert_eq!(
-        why,
-        BTreeMap::from([
-            (1, overlaps),
-            (2, RangeUnsupported::Outside),
-            (3, RangeUnsupported::NoSize),
-            (4, RangeUnsupported::Unassigned),
-            (5, RangeUnsupported::Misaligned)
-        ])
-    );
-    let windows: Vec<RangeUnsupported> = mirror
-        .notes
-        .iter()
-        .filter_map(|note| if let Note::Window { why, .. } = note { Some(*why) } else { None })
-        .collect();
-    assert_eq!(windows, [RangeUnsupported::Misaligned, RangeUnsupported::Doorbells]);
-}
-
 // shows G1
 #[test]
 fn what_a_fabric_has_no_place_for_is_left_out_with_what_is_below() {
@@ -428,52 +299,4 @@ fn a_machine_without_a_function_that_fits_is_refused_and_so_are_buses_that_do_no
         bare(at("04:00.0")),
     ];
     assert!(matches!(of(crossed), Err(MirrorError::Spec(_))));
-}
-
-/// A root bus with one device that has these BARs.
-fn alone(bdf: &str, bars: &[(u64, u64)]) -> PciFunction {
-    let mut it = bare(at(bdf));
-    it.bars = (0..)
-        .zip(bars)
-        .map(|(index, (address, size))| Bar { index, address: *address, size: Some(*size) })
-        .collect();
-    it
-}
-
-// shows T8
-#[test]
-fn windows_of_a_host_bridge_avoid_the_doorbells_four_gib_and_other_host_bridges() {
-    let first = alone(
-        "00:02.0",
-        &[(0xfe00_0000, 4096), (0xff00_0000, 4096), (0x1_0000_0000, 4096), (0x2_0000_0000, 4096)],
-    );
-    let second = alone("80:02.0", &[(0x1_8000_0000, 4096)]);
-    let (fabric, mirror) = made(vec![first, second]);
-    let unit = |first: u64| range(first, first + 0xf_ffff);
-    let windows: Vec<_> =
-        mirror.spec.host_bridges.iter().map(|host| host.windows.clone()).collect();
-    let of_first =
-        vec![unit(0xfe00_0000), unit(0xff00_0000), unit(0x1_0000_0000), unit(0x2_0000_0000)];
-    assert_eq!(windows, [of_first, vec![unit(0x1_8000_0000)]]);
-    assert_eq!(fabric.reserved(at("00:02.0")), [range(0xfee0_0000, 0xfeef_ffff)]);
-    let (_, mirror) = made(vec![alone("00:02.0", &[(0x8000_0000, 4096), (0x9000_0000, 4096)])]);
-    assert_eq!(
-        mirror.spec.host_bridges[0].windows,
-        [range(0x8000_0000, 0x900f_ffff)],
-        "nothing is between"
-    );
-}
-
-// shows S2
-#[test]
-fn two_host_bridges_do_not_share_a_mebibyte() {
-    let (_, mirror) = made(vec![
-        alone("00:02.0", &[(0x8000_0000, 4096)]),
-        alone("80:02.0", &[(0x8000_1000, 4096)]),
-    ]);
-    let why = RangeUnsupported::Overlaps(range(0x8000_0000, 0x8000_0fff));
-    assert_eq!(
-        mirror.notes,
-        [Note::Bar { bdf: at("80:02.0"), index: 0, address: 0x8000_1000, why }]
-    );
 }

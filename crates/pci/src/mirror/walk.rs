@@ -1,10 +1,11 @@
 //! Who is in the fabric, and below whom: the machine from its root buses down.
 
+mod endpoints;
+
 use std::collections::HashSet;
 
-use sva_core::device::PasidCapability;
+use sva_core::Bdf;
 use sva_core::topology::PathPolicy;
-use sva_core::{Bdf, Capabilities, PasidWidth};
 use sva_topology::AcsBits;
 use sva_topology::groups::Policy;
 use sva_topology::machine::{Bus, Class, ExpressKind, Machine, PciFunction};
@@ -12,7 +13,7 @@ use sva_topology::machine::{Bus, Class, ExpressKind, Machine, PciFunction};
 use super::acs;
 use super::note::{FunctionUnsupported, Note};
 use crate::acs::Acs;
-use crate::fabric::{FabricSpec, FunctionSpec, HostBridgeSpec, PortKind, PortSpec};
+use crate::fabric::{FabricSpec, HostBridgeSpec, PortKind, PortSpec};
 
 /// What plays a function that can issue PASIDs: the name of the model of
 /// [`FunctionSpec`].
@@ -280,51 +281,6 @@ impl Walk<'_> {
         self.bus(below, &ParentBridge { id, bridge: Some((it.bdf, kind)), other_requester });
     }
 
-    /// Places the functions of one device; `beside` an upstream port or not.
-    fn endpoints(&mut self, functions: &[usize], beside: bool, above: &ParentBridge) {
-        let conventional = matches!(above.bridge, Some((_, PortKind::PciBridge)));
-        let first = self.spec.functions.len();
-        for &function in functions {
-            let it = &self.machine.functions()[function];
-            let mut spec = FunctionSpec::new(above.id.clone(), it.bdf);
-            spec.capabilities = capabilities(it, &mut self.notes);
-            spec.model = spec.capabilities.pasid.map(|_| MODEL.to_owned());
-            let possible = AcsBits::FUNCTION_ISOLATION | AcsBits::EC | AcsBits::DT;
-            // Services between functions matter where there are several.
-            let judged = if (functions.len() > 1 || beside) && !conventional {
-                AcsBits::FUNCTION_ISOLATION
-            } else {
-                AcsBits::NONE
-            };
-            spec.acs = acs::counted(
-                self.machine,
-                function,
-                possible,
-                judged,
-                self.policy,
-                &mut self.notes,
-            );
-            self.spec.functions.push(spec);
-            if above.other_requester {
-                self.other_requester.push(it.bdf);
-            }
-        }
-        let placed = self.spec.functions.get_mut(first..).unwrap_or_default();
-        let isolating = placed
-            .iter()
-            .filter(|function| crate::acs::enabled(function.acs, AcsBits::FUNCTION_ISOLATION))
-            .count();
-        if isolating != 0 && isolating != placed.len() {
-            self.notes.extend(
-                placed.first().map(|function| Note::MixedFunctionAcs { slot: function.bdf.slot() }),
-            );
-            // Requests, which are what is routed, stay as they are redirected.
-            for acs in placed.iter_mut().filter_map(|function| function.acs.as_mut()) {
-                acs.enabled = acs.enabled & !AcsBits::CR;
-            }
-        }
-    }
-
     /// Leaves out a function and everything below it.
     fn leave_out(&mut self, function: usize, why: FunctionUnsupported) {
         let mut below = 0;
@@ -376,35 +332,4 @@ fn is_root_complex(it: &PciFunction) -> bool {
     let collector =
         it.express.value.is_some_and(|express| express.kind == ExpressKind::EventCollector);
     collector || (it.bridge().is_none() && matches!(code, Some(Class::HOST_BRIDGE | Class::IOMMU)))
-}
-
-fn capabilities(it: &PciFunction, notes: &mut Vec<Note>) -> Capabilities {
-    let ats = it.ats.value.is_some();
-    let mut pri = it.pri.value.map(|pri| pri.capacity.unwrap_or(1));
-    if pri.is_some() && !ats {
-        notes.push(Note::PriWithoutAts { bdf: it.bdf });
-        pri = None;
-    }
-    let pasid = it.pasid.value.and_then(|pasid| {
-        let width = PasidWidth::new(pasid.width.value);
-        if width.is_none() {
-            notes.push(Note::PasidWidth { bdf: it.bdf });
-        }
-        width.map(|width| PasidCapability {
-            width,
-            execute: pasid.execute,
-            privileged: pasid.privileged,
-        })
-    });
-    if pasid.is_some() && pri.is_none() {
-        notes.push(Note::PageFaults { bdf: it.bdf });
-    }
-    // As in a fabric file: the bit for it is not among what is read of a machine.
-    Capabilities {
-        pasid,
-        ats,
-        pri,
-        response_pasid: pri.is_some(),
-        page_faults: pasid.is_some() || pri.is_some(),
-    }
 }

@@ -1,6 +1,9 @@
 //! Random fabrics, and addresses worth asking about.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod small;
+pub(crate) mod switch;
+
 use proptest::prelude::*;
 use sva_core::topology::PathPolicy;
 use sva_core::{AddrRange, Bdf, Capabilities, PasidWidth};

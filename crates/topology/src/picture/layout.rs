@@ -6,13 +6,13 @@
 //! where they follow one another, and a port's surrounding is carried over the gap to the children
 //! that share its group; members elsewhere have the same colour and number.
 
-use std::collections::HashMap;
+mod regions;
 
+use super::boxes::{INDICATOR_BOX, NodeBox, indicator_tag, node_box};
 use super::measure::{self, Face};
-use super::scene::{AcsIndicator, AcsState, Node, Scene};
-use super::style::{
-    ADDRESS, BADGE, HEADING, INDICATOR, KIND, LEGEND, NAME, PALETTE, PILL, SUBTITLE, TITLE,
-};
+use super::scene::{AcsIndicator, AcsState, Scene};
+use super::shapes::{Rect, Tag, Text, plain};
+use super::style::{HEADING, LEGEND, SUBTITLE, TITLE};
 
 /// The margin of the page.
 const MARGIN: i32 = 28;
@@ -24,81 +24,8 @@ const GAP: (i32, i32) = (44, 14);
 const PAD: i32 = 5;
 /// The width of the bar of a root complex, and the gap to its first column.
 const BAR: (i32, i32) = (14, 34);
-/// The padding inside a box, left and right.
-const INSET: i32 = 10;
-/// Width and height of an ACS indicator.
-const INDICATOR_BOX: (i32, i32) = (24, 15);
-/// The gap between two indicators.
-const INDICATOR_GAP: i32 = 3;
 /// The height of a line of text.
 const LINE: i32 = 22;
-
-/// A rectangle.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rect {
-    pub(super) x: i32,
-    pub(super) y: i32,
-    pub(super) w: i32,
-    pub(super) h: i32,
-}
-
-impl Rect {
-    const fn new(x: i32, y: i32, w: i32, h: i32) -> Self {
-        Self { x, y, w, h }
-    }
-
-    pub(super) const fn right(self) -> i32 {
-        self.x + self.w
-    }
-
-    pub(super) const fn bottom(self) -> i32 {
-        self.y + self.h
-    }
-
-    /// Larger by `by` on each side.
-    pub(super) const fn grown(self, by: i32) -> Self {
-        Self { x: self.x - by, y: self.y - by, w: self.w + 2 * by, h: self.h + 2 * by }
-    }
-
-    fn hull(self, other: Self) -> Self {
-        let (x, y) = (self.x.min(other.x), self.y.min(other.y));
-        Self {
-            x,
-            y,
-            w: self.right().max(other.right()) - x,
-            h: self.bottom().max(other.bottom()) - y,
-        }
-    }
-}
-
-/// A text, and the room that it takes at most.
-#[derive(Debug, Clone)]
-pub(super) struct Text {
-    /// The room; the baseline is three quarters down.
-    pub(super) room: Rect,
-    pub(super) text: String,
-    pub(super) face: Face,
-    /// Whether it is centred in its room.
-    pub(super) centred: bool,
-}
-
-/// A small rectangle with a text in it, such as an ACS indicator.
-#[derive(Debug, Clone)]
-pub(super) struct Tag {
-    pub(super) rect: Rect,
-    /// Classes of the rectangle.
-    pub(super) class: String,
-    pub(super) text: Text,
-}
-
-/// A function.
-pub(super) struct NodeBox {
-    /// Index into [`Scene::nodes`].
-    pub(super) node: usize,
-    pub(super) rect: Rect,
-    pub(super) texts: Vec<Text>,
-    pub(super) tags: Vec<Tag>,
-}
 
 /// What surrounds the members of one group.
 pub(super) struct Region {
@@ -235,78 +162,6 @@ impl Layout {
         bottom
     }
 
-    fn regions(&mut self, scene: &Scene, cells: &[Cell], colours: &dyn Fn(u32) -> Option<usize>) {
-        let mut order: Vec<usize> = (0..scene.nodes.len()).collect();
-        order.sort_by_key(|node| (cells[*node].column, cells[*node].row));
-        // In each column the members that follow one another, and for each node which of these runs
-        // it is in.
-        let mut runs: Vec<(u32, Rect)> = Vec::new();
-        let mut run_of: Vec<Option<usize>> = vec![None; scene.nodes.len()];
-        let mut last: Option<usize> = None;
-        for node in order {
-            let (rect, cell) = (self.boxes[node].rect, cells[node]);
-            let follows = |before: usize| {
-                let same = scene.nodes[before].group == scene.nodes[node].group;
-                same && cells[before].column == cell.column && cells[before].root == cell.root
-            };
-            match (
-                last.filter(|before| follows(*before)).and(runs.last_mut()),
-                scene.nodes[node].group,
-            ) {
-                (_, None) => {}
-                (Some((_, run)), Some(_)) => *run = run.hull(rect),
-                (None, Some(group)) => runs.push((group, rect)),
-            }
-            run_of[node] = scene.nodes[node].group.map(|_| runs.len() - 1);
-            last = Some(node);
-        }
-        let mut parts = runs;
-        // Over the gaps, from a parent to its children.
-        let mut before: HashMap<(Option<usize>, Option<usize>), Rect> = HashMap::new();
-        for (node, parent) in scene.nodes.iter().enumerate() {
-            let Some(group) = parent.group else { continue };
-            let from = self.boxes[node].rect;
-            for child in parent
-                .children
-                .iter()
-                .copied()
-                .filter(|child| scene.nodes[*child].group == parent.group)
-            {
-                let to = self.boxes[child].rect;
-                let over = Rect::new(from.right(), to.y, to.x - from.right(), to.h);
-                // Between two runs the gap is theirs from the first crossing to the last.
-                let all = before.entry((run_of[node], run_of[child])).or_insert(over);
-                *all = all.hull(over);
-                // Down the gap, left of the regions of other children between.
-                parts.push((
-                    group,
-                    Rect::new(
-                        from.right() - INSET,
-                        from.y,
-                        INSET + GAP.0 / 2,
-                        to.bottom() - from.y,
-                    ),
-                ));
-            }
-        }
-        parts.extend(
-            before
-                .into_iter()
-                .filter_map(|((run, _), over)| Some((parts.get(run?)?.0, over)))
-                .collect::<Vec<_>>(),
-        );
-        let mut regions: Vec<Region> = Vec::new();
-        parts.sort_by_key(|(group, rect)| (*group, rect.x, rect.y));
-        for (group, rect) in parts {
-            let Some(colour) = colours(group) else { continue };
-            match regions.last_mut() {
-                Some(region) if region.group == group => region.rects.push(rect.grown(PAD)),
-                _ => regions.push(Region { group, colour, rects: vec![rect.grown(PAD)] }),
-            }
-        }
-        self.regions = regions;
-    }
-
     /// The legend from `y` down; answers where it ends.
     fn legend(&mut self, y: i32) -> i32 {
         let indicator = |state, assumed| AcsIndicator { name: "RR", state, assumed };
@@ -378,88 +233,4 @@ fn last_of(scene: &Scene, nodes: &[usize], rects: &[Rect]) -> Option<Rect> {
         last = *child;
     }
     Some(rects[last])
-}
-
-#[expect(clippy::cast_possible_wrap, reason = "a few hundred pixels")]
-fn plain(x: i32, y: i32, h: i32, text: &str, face: Face) -> Text {
-    let w = measure::width(text, face) as i32;
-    Text { room: Rect::new(x, y, w, h), text: text.to_owned(), face, centred: false }
-}
-
-fn tag(rect: Rect, class: String, text: &str, face: Face) -> Tag {
-    Tag { rect, class, text: Text { room: rect, text: text.to_owned(), face, centred: true } }
-}
-
-fn indicator_tag(indicator: AcsIndicator, x: i32, y: i32) -> Tag {
-    let state = match indicator.state {
-        AcsState::On => "on",
-        AcsState::Off | AcsState::None => "off",
-        AcsState::NotImplemented => "absent",
-        AcsState::Quirk => "quirk",
-    };
-    let assumed = if indicator.assumed { " assumed" } else { "" };
-    tag(
-        Rect::new(x, y, INDICATOR_BOX.0, INDICATOR_BOX.1),
-        format!("lamp {state}{assumed}"),
-        indicator.name,
-        INDICATOR,
-    )
-}
-
-/// One function: address, kind and group above, name and ACS indicators or badges below.
-fn node_box(index: usize, node: &Node, rect: Rect, colour: Option<usize>) -> NodeBox {
-    let (mut texts, mut tags) = (Vec::new(), Vec::new());
-    let (first, second) = (rect.y + 3, rect.y + 23);
-    let number = node.group.map_or_else(|| "–".to_owned(), |group| group.to_string());
-    #[expect(clippy::cast_possible_wrap, reason = "a few pixels")]
-    let pill = (measure::width(&number, PILL) as i32 + 12).max(26);
-    let class =
-        colour.map_or_else(|| "pill".to_owned(), |colour| format!("pill c{}", colour % PALETTE));
-    tags.push(tag(Rect::new(rect.right() - 6 - pill, first + 2, pill, 16), class, &number, PILL));
-    let address = plain(rect.x + INSET, first, 20, &node.address, ADDRESS);
-    let kind_at = address.room.right() + 9;
-    let kind =
-        measure::fitted(&node.kind, KIND, (rect.right() - 6 - pill - 8 - kind_at).unsigned_abs());
-    texts.extend([address, plain(kind_at, first, 20, &kind, KIND)]);
-
-    let mut right = rect.right() - 6;
-    let below = second + 1;
-    match node.indicators {
-        Some(indicators)
-            if indicators.iter().all(|indicator| indicator.state == AcsState::None) =>
-        {
-            let assumed = if indicators[0].assumed { " assumed" } else { "" };
-            let w = 2 * INDICATOR_BOX.0 + INDICATOR_GAP;
-            right -= w;
-            tags.push(tag(
-                Rect::new(right, below, w, INDICATOR_BOX.1),
-                format!("lamp off{assumed}"),
-                "no ACS",
-                INDICATOR,
-            ));
-        }
-        Some(indicators) => {
-            for indicator in indicators.into_iter().rev() {
-                right -= INDICATOR_BOX.0;
-                tags.push(indicator_tag(indicator, right, below));
-                right -= INDICATOR_GAP;
-            }
-        }
-        None => {}
-    }
-    for badge in node.badges.iter().rev() {
-        #[expect(clippy::cast_possible_wrap, reason = "a few pixels")]
-        let w = measure::width(badge, BADGE) as i32 + 8;
-        right -= w;
-        tags.push(tag(
-            Rect::new(right, below, w, INDICATOR_BOX.1),
-            "badge".to_owned(),
-            badge,
-            BADGE,
-        ));
-        right -= INDICATOR_GAP;
-    }
-    let room = (right - 6 - rect.x - INSET).max(40).unsigned_abs();
-    texts.push(plain(rect.x + INSET, second, 18, &measure::fitted(&node.short, NAME, room), NAME));
-    NodeBox { node: index, rect, texts, tags }
 }

@@ -10,14 +10,18 @@
 //! | `scene` | what is drawn, without places |
 //! | `text` | the tree for a terminal |
 //! | `measure` | how wide a text may come out |
+//! | `shapes` | rectangles and texts with their places |
+//! | `boxes` | the box of one function |
 //! | `layout` | places: boxes, links, regions, texts |
 //! | `style` | colours and classes, light and dark |
 //! | `svg`, `html` | the drawing, and a page around it |
 
+mod boxes;
 mod html;
 mod layout;
 mod measure;
 mod scene;
+mod shapes;
 mod style;
 mod svg;
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::layout::{Layout, Rect, Tag, Text};
+use super::layout::Layout;
 use super::scene::{Node, Scene};
+use super::shapes::{Rect, Tag, Text};
 use super::style;
 use crate::groups::Grouping;
 use crate::machine::Machine;

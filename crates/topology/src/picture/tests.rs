@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use sva_core::Bdf;
 
-use super::layout::{Layout, Rect};
+use super::layout::Layout;
 use super::scene::Scene;
+use super::shapes::Rect;
 use super::{html, svg, text};
 use crate::acs::AcsBits;
 use crate::arbitrary::{acs, bridge, express, machines};

@@ -1,6 +1,7 @@
 //! The queue against a slow reference, which has one list of all requests and searches all of it.
 
 mod harness;
+mod reference;
 mod stubs;
 
 use proptest::prelude::*;
@@ -119,7 +120,7 @@ proptest! {
 #[test]
 fn a_request_for_an_entry_that_is_not_published_is_answered_as_invalid() {
     let mut harness = Harness::new();
-    harness.devices[0].bound(pasid(1)).is_published.set(false);
+    harness.reference.devices[0].bound(pasid(1)).is_published.set(false);
     let mut actions = QueueActions::default();
     let (address, index) = (0, PrgIndex::new(7).expect("small"));
     let request = PageRequest {
@@ -132,7 +133,7 @@ fn a_request_for_an_entry_that_is_not_published_is_answered_as_invalid() {
         index,
         last: true,
     };
-    let device = harness.devices[0].clone();
+    let device = harness.reference.devices[0].clone();
     harness.queue.receive(&device, request, None, &mut actions);
     assert!(harness.queue.sort(None, &mut actions) && harness.queue.next_group().is_none());
     assert_eq!(actions.responses[0].response.code, ResponseCode::InvalidRequest);
