@@ -1,7 +1,7 @@
 //! ATS and PRI of a device: enabling, disabling, and the end of both with a removal.
 //!
-//! A device is *halted* while it is in reset, cut off or removed: none of its requests passes. It is
-//! *blocked* while it is halted and while its ATS is off: none of its translated requests passes,
+//! A device is *halted* while it is in reset, cut off or removed: none of its requests passes. It
+//! is *blocked* while it is halted and while its ATS is off: none of its translated requests passes,
 //! and its ATC is cleared before it is unblocked. So blocking a device completes all its
 //! invalidations, also one that the device never answers.
 //!

@@ -1,8 +1,8 @@
 //! Unbinding and the end of a space.
 //!
-//! An unbind makes the bond [closing](Phase::Closing), has the device models stop issuing the PASID,
-//! closes the gates of the PASID entries, and waits until the bond is gone, unless it runs inside a
-//! callback. The last step of a closing bond (the last access that leaves a gate, the last handler
+//! An unbind makes the bond [closing](Phase::Closing), has the device models stop issuing the
+//! PASID, closes the gates of the PASID entries, and waits until the bond is gone, unless it runs
+//! inside a callback. The last step of a closing bond (the last access that leaves a gate, the last handler
 //! that returns) finishes the bond, on the thread that makes that step. So an unbind that waits and
 //! one that does not take the same path.
 
@@ -80,7 +80,7 @@ impl Iommu {
         if !teardown.stops.is_empty() {
             let _inside = InCallback::enter();
             for (ops, tag) in &teardown.stops {
-                // The unbind goes on even if a model panics: the closed gates keep its requests out.
+                // The unbind goes on even if a model panics: closed gates keep its requests out.
                 let _ = catch_unwind(AssertUnwindSafe(|| ops.stop_pasid(*tag)));
             }
         }
@@ -92,8 +92,8 @@ impl Iommu {
         teardown.entries.iter().map(|entry| self.close_entry(entry)).sum()
     }
 
-    /// Unbinds for the [`Bond`](crate::Bond) or the container that has the bond, and waits until the
-    /// bond is gone, unless inside a callback.
+    /// Unbinds for the [`Bond`](crate::Bond) or the container that has the bond, and waits until
+    /// the bond is gone, unless inside a callback.
     pub(super) fn unbind(&self, key: BondKey) -> UnbindReport {
         self.perform_unbind(key, !callback::inside())
     }

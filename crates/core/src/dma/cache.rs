@@ -104,8 +104,8 @@ impl Drop for PortCache {
 }
 
 /// The index of the cached entry that a new one replaces, if any: an earlier entry of the same
-/// PASID, so that there is one for each. Otherwise one whose gate is closed. Otherwise, if there are
-/// `capacity` entries, the oldest, which is the first.
+/// PASID, so that there is one for each. Otherwise one whose gate is closed. Otherwise, if there
+/// are `capacity` entries, the oldest, which is the first.
 pub(super) fn replaced_by<'a>(
     new: &PasidEntry,
     cached: impl ExactSizeIterator<Item = (Pasid, &'a PasidEntry)> + Clone,

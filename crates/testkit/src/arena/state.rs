@@ -139,8 +139,8 @@ impl State {
         taken
     }
 
-    /// Forbids to keep translations of the present pages, until [`move_chunk`](Self::move_chunk) has
-    /// moved them to `target`.
+    /// Forbids to keep translations of the present pages, until [`move_chunk`](Self::move_chunk)
+    /// has moved them to `target`.
     pub(super) fn replace(&mut self, range: AddrRange, target: Vec<Piece>) -> Taken {
         let mut taken = Taken::from(range);
         let moving = Some(self.next_change);

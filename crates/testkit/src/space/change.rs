@@ -2,8 +2,8 @@
 //!
 //! A change has four steps: the table changes under the lock; with no lock held every watcher
 //! invalidates the range; the change waits for these invalidations; the frames that were taken are
-//! freed, under the lock again. [`MemorySpace::unmap`] and the other changes make all four. Each has
-//! a form that makes the first two and returns a [`Change`], whose drop makes the others, for a
+//! freed, under the lock again. [`MemorySpace::unmap`] and the other changes make all four. Each
+//! has a form that makes the first two and returns a [`Change`], whose drop makes the others, for a
 //! scheduler that has one thread and decides when the devices complete.
 
 use std::sync::Arc;

@@ -223,8 +223,8 @@ impl AtsPort {
         self.transfer_untranslated(pasid, &piece, buffer.part(0..len), access).map(|()| len)
     }
 
-    /// Requests the page of `address` and waits for the response. Sets `page_answered_at` to the time
-    /// of a response of Success.
+    /// Requests the page of `address` and waits for the response. Sets `page_answered_at` to the
+    /// time of a response of Success.
     fn fault_in(
         &self,
         pasid: Option<Pasid>,
