@@ -7,10 +7,10 @@
 //! use sva_core::{Bdf, Bind, Capabilities, DeviceSpec, EndReason, Iommu, IommuConfig, PasidWidth};
 //! use sva_testkit::{FlatTopology, MemorySpace, PAGE, Protection};
 //!
-//! // A bus on which every device is isolated, with one device, and two pages of memory.
+//! // A bus on which every device is isolated, a device that issues PASIDs, two pages of memory.
 //! let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
 //! let bdf = Bdf::new(0, 1, 0, 0).expect("a device number below 32");
-//! let capabilities = Capabilities::translating(PasidWidth::MAX, 8);
+//! let capabilities = Capabilities::sva(PasidWidth::MAX);
 //! let device = iommu.plug(DeviceSpec { bdf, capabilities })?.device;
 //! let space = MemorySpace::new();
 //! space.map(0x1000, 2 * PAGE, Protection::READ_WRITE);
@@ -36,7 +36,7 @@
 //! | the accesses to a space, in order | [`RecordingSpace`] |
 //! | a space that differs in one method | [`ForwardingSpace`] |
 //! | a bus | [`FlatTopology`] |
-//! | something slow to compare with | [`mod@reference`], [`iommu_groups`] |
+//! | a simple reference model | [`mod@reference`], [`iommu_groups`] |
 //!
 //! Everything here is under the test's control and panics on the test's own mistakes. What comes
 //! through [`AddressSpace`](sva_core::AddressSpace) is checked as by any other provider.

@@ -50,8 +50,8 @@ impl Lifecycle {
         self.0.lock().watchers.len()
     }
 
-    /// Tells every watcher that `range` has changed.
-    pub(crate) fn tell(&self, space: SpaceId, range: AddrRange) -> Vec<Invalidation> {
+    /// Has every watcher invalidate `range`, which has changed. The caller waits for the results.
+    pub(crate) fn invalidate(&self, space: SpaceId, range: AddrRange) -> Vec<Invalidation> {
         // A watcher that is added after this translates by the new table.
         let watchers: Vec<_> = self.0.lock().watchers.values().cloned().collect();
         watchers.iter().map(|watcher| watcher.invalidate(space, range)).collect()

@@ -1,4 +1,4 @@
-//! Slow models that are right at a glance, for property tests to compare with.
+//! Simple, slow reference models, for property tests to compare with.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -28,8 +28,9 @@
 //!
 //! let iommu = Iommu::new(Arc::new(FlatTopology::new()), IommuConfig::default());
 //! let bdf = Bdf::new(0, 1, 0, 0).expect("a function");
-//! let spec = DeviceSpec { bdf, capabilities: Capabilities::translating(PasidWidth::MAX, 8) };
+//! let spec = DeviceSpec { bdf, capabilities: Capabilities::sva(PasidWidth::MAX) };
 //! let device = iommu.plug(spec)?.device;
+//! // The space resolves no page faults, so the bond cannot grant them.
 //! let bond =
 //!     iommu.bind_device(&device, &space.handle(), Bind::new(()).features(Features::NONE))?;
 //!

@@ -128,8 +128,10 @@ impl<T: PartialEq + Send + Sync + 'static> AnyData for T {
 /// The result of an unbind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UnbindReport {
-    /// The unbind was requested from inside a callback. Access has stopped; the other steps follow
-    /// when the callbacks of this thread have returned.
+    /// The unbind was not waited for and was not over when this report was made, because it was
+    /// called inside a callback or by a function that does not wait, such as
+    /// [`Bond::begin_unbind`](crate::Bond::begin_unbind). No access starts; the other steps follow
+    /// when the accesses in flight and the callbacks have ended.
     pub deferred: bool,
     /// The number of accesses that were in flight when access was stopped, and of pinned ranges
     /// ([`DmaPort::pin`](crate::DmaPort::pin)), each counted once. All of them have ended, unless

@@ -34,7 +34,7 @@ pub enum FaultReason {
     DeviceRemoved,
     /// The device is being reset, or was cut off because it did not complete invalidations. After a
     /// reset its transactions are accepted again.
-    DeviceBlocked,
+    DeviceHalted,
     /// The request has a translated address, and the address translation services of the device are
     /// off.
     TranslatedRefused,
@@ -75,7 +75,7 @@ impl fmt::Display for FaultReason {
             Self::NoDomainMapping => f.write_str("the domain has no mapping there"),
             Self::Wraps => f.write_str("the range wraps past the last address"),
             Self::DeviceRemoved => f.write_str("the device has been removed"),
-            Self::DeviceBlocked => f.write_str("the device is being reset or was cut off"),
+            Self::DeviceHalted => f.write_str("the device is being reset or was cut off"),
             Self::TranslatedRefused => {
                 f.write_str("the device's address translation services are off")
             }

@@ -30,7 +30,7 @@ struct LongLived {
     waits: Vec<Arc<InvalidationWait>>,
 }
 
-/// A range that a pin may hold.
+/// A range whose pins are still to be found.
 pub(crate) struct PinSearch {
     pub(crate) wait_queue: Arc<dyn WaitQueue>,
     pub(crate) users: Arc<SpaceUsers>,
@@ -62,7 +62,7 @@ impl Invalidation {
     pub fn and(mut self, other: Self) -> Self {
         self.accesses.and(other.accesses);
         match (&mut self.long_lived, other.long_lived) {
-            (Some(uses), Some(more)) => uses.get_mut().extend(more.into_inner()),
+            (Some(users), Some(more)) => users.get_mut().extend(more.into_inner()),
             (None, more) => self.long_lived = more,
             (Some(_), None) => {}
         }
@@ -71,11 +71,11 @@ impl Invalidation {
 
     /// Whether nothing uses the old translation any more. Does not block.
     pub fn is_over(&self) -> bool {
-        let Some(uses) = &self.long_lived else { return self.accesses.is_over() };
-        let mut uses = uses.lock();
-        uses.are_over() && self.accesses.is_over() && {
-            uses.search_pins();
-            uses.are_over()
+        let Some(users) = &self.long_lived else { return self.accesses.is_over() };
+        let mut users = users.lock();
+        users.are_done() && self.accesses.is_over() && {
+            users.search_pins();
+            users.are_done()
         }
     }
 
@@ -86,10 +86,10 @@ impl Invalidation {
     /// The call does not wait for ranges that the calling thread has pinned.
     pub fn wait(self) {
         self.accesses.wait();
-        let Some(uses) = self.long_lived else { return };
-        let mut uses = uses.into_inner();
-        uses.search_pins();
-        uses.waits.iter().for_each(|wait| wait.wait());
+        let Some(users) = self.long_lived else { return };
+        let mut users = users.into_inner();
+        users.search_pins();
+        users.waits.iter().for_each(|wait| wait.wait());
     }
 }
 
@@ -99,7 +99,8 @@ impl LongLived {
         self.waits.extend(more.waits);
     }
 
-    fn are_over(&self) -> bool {
+    /// Whether those that have been found use the old translation no more.
+    fn are_done(&self) -> bool {
         self.waits.iter().all(|wait| wait.is_over())
     }
 

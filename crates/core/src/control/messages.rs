@@ -33,20 +33,20 @@ impl LinkReceiver {
 impl MessageReceiver for LinkReceiver {
     fn upstream(&self, message: ToIommu) {
         if let Some((iommu, device)) = self.upgrade() {
-            iommu.receive(&device, message);
+            iommu.receive_from_device(&device, message);
         }
     }
 
     fn downstream(&self, message: ToDevice) {
         if let Some((iommu, device)) = self.upgrade() {
-            iommu.deliver(&device, message);
+            iommu.receive_at_device(&device, message);
         }
     }
 }
 
 impl Iommu {
-    /// Handles a message that a device has sent to the IOMMU.
-    fn receive(&self, device: &Arc<DeviceRecord>, message: ToIommu) {
+    /// Handles, at the IOMMU, a message that a device has sent.
+    fn receive_from_device(&self, device: &Arc<DeviceRecord>, message: ToIommu) {
         match message {
             ToIommu::Translate(request) => {
                 tracing::trace!(
@@ -70,8 +70,8 @@ impl Iommu {
         }
     }
 
-    /// Handles a message that the IOMMU has sent to a device. A device in reset ignores it.
-    fn deliver(&self, device: &Arc<DeviceRecord>, message: ToDevice) {
+    /// Handles, at the device, a message that the IOMMU has sent. A device in reset ignores it.
+    fn receive_at_device(&self, device: &Arc<DeviceRecord>, message: ToDevice) {
         let services = &device.services;
         let mut endpoint = services.endpoint.lock();
         if endpoint.is_in_reset {

@@ -21,7 +21,7 @@ use crate::protocol::pri::queue::PageQueueCounts;
 use crate::quiesce::callback::InCallback;
 use crate::table::{
     BondKey, Domain, GateGuard, Gated, Inner, Iommu, OnDrain, OwnedGateGuard, PageTarget,
-    PasidEntry, ReadyPages,
+    PasidEntry, ReadyPageGroup,
 };
 use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid};
@@ -91,8 +91,8 @@ impl Iommu {
     }
 
     /// Returns the handler that a bond has for its page requests.
-    fn handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
-        self.lock().bond(bond).and_then(|bond| bond.handler.clone())
+    fn page_handler_of(&self, bond: BondKey) -> Option<Arc<dyn PageRequestHandler>> {
+        self.lock().bond(bond).and_then(|bond| bond.page_handler.clone())
     }
 }
 
@@ -113,7 +113,7 @@ impl PageResponder for Inner {
 #[must_use = "run it"]
 pub struct PageRequestJob {
     iommu: Iommu,
-    group: ReadyPages,
+    group: ReadyPageGroup,
     /// Inside the gate of the target; taken by the drop.
     in_target: Option<OwnedGateGuard>,
     /// Inside the gate of the device. `None` if the device is removed or halted: the group is
@@ -133,7 +133,7 @@ enum ResolveError {
 
 impl PageRequestJob {
     /// Makes the job of a group whose target's gate has been entered.
-    fn new(iommu: Iommu, group: ReadyPages, in_target: OwnedGateGuard) -> Self {
+    fn new(iommu: Iommu, group: ReadyPageGroup, in_target: OwnedGateGuard) -> Self {
         let in_device = OwnedGateGuard::enter(&iommu, Gated::Device(Arc::clone(&group.device)));
         let in_target = Some(in_target);
         Self { iommu, group, in_target, in_device, is_logged: false, is_answered: false }
@@ -173,7 +173,7 @@ impl PageRequestJob {
                 self.log_refused(self.group.requests[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
-            PageTarget::Entry(entry) => self.iommu.handler_of(entry.bond),
+            PageTarget::Entry(entry) => self.iommu.page_handler_of(entry.bond),
             PageTarget::Domain(attachment) => attachment.domain.handler(),
         };
         match handler {

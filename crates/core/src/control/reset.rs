@@ -40,7 +40,7 @@ impl Device {
         iommu.with_invalidations(device, |queue, _, actions| {
             // The number of accesses inside is not needed: `Reset::is_quiet` reads the gate.
             let _accesses = device.gate.pause();
-            let is_drained = device.services.translated.pause() == 0;
+            let is_drained = device.services.translated_gate.pause() == 0;
             queue.begin_reset(is_drained, actions);
             let mut endpoint = device.services.endpoint.lock();
             endpoint.is_in_reset = true;
@@ -72,7 +72,7 @@ impl Reset {
     /// Returns whether no transaction of the device is in flight. Does not block.
     pub fn is_quiet(&self) -> bool {
         let device = self.device.record();
-        device.gate.is_drained() && device.services.translated.is_drained()
+        device.gate.is_drained() && device.services.translated_gate.is_drained()
     }
 
     /// Ends the reset, as the drop does.

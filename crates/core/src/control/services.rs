@@ -1,8 +1,9 @@
 //! ATS and PRI of a device: enabling, disabling, and the end of both with a removal.
 //!
-//! A device is *blocked* while its ATS is off, and while it is in reset, cut off or removed. No
-//! translated request of a blocked device passes, and its ATC is cleared before it is unblocked. So
-//! blocking a device completes all its invalidations, also one that the device never answers.
+//! A device is *halted* while it is in reset, cut off or removed: none of its requests passes. It
+//! is *blocked* while it is halted and while its ATS is off: none of its translated requests passes,
+//! and its ATC is cleared before it is unblocked. So blocking a device completes all its
+//! invalidations, also one that the device never answers.
 //!
 //! The lock of the device's [`InvalidationQueue`](crate::protocol::ats::invalidation) covers both
 //! the blocked state and the gate of the translated requests. An invalidation therefore never finds
@@ -30,7 +31,8 @@ impl Iommu {
             answered = self.drain_pages(device, PageDrain::All);
         }
         self.with_invalidations(device, |queue, _, actions| {
-            let is_drained = device.services.translated.close().is_none_or(|inside| inside == 0);
+            let is_drained =
+                device.services.translated_gate.close().is_none_or(|inside| inside == 0);
             queue.remove(is_drained, actions);
             self.complete_translated_drain(device, queue, actions);
             let mut endpoint = device.services.endpoint.lock();
@@ -96,7 +98,7 @@ impl Device {
             if device.services.endpoint.lock().interface.is_enabled() {
                 return Err(ServiceError::PriOn { device: bdf });
             }
-            let is_drained = device.services.translated.pause() == 0;
+            let is_drained = device.services.translated_gate.pause() == 0;
             queue.disable(is_drained, actions);
             // This also forgets the outstanding translation requests: a completion that arrives
             // later is not cached.

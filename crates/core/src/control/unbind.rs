@@ -1,10 +1,10 @@
 //! Unbinding and the end of a space.
 //!
-//! An unbind claims the bond, has the device models stop issuing the PASID, closes the gates of the
-//! PASID entries, and waits until the bond is gone, unless it runs inside a callback. The last step
-//! of a claimed bond (the last access that leaves a gate, the last handler that returns) finishes
-//! the bond, on the thread that makes that step. So an unbind that waits and one that does not take
-//! the same path.
+//! An unbind makes the bond [closing](Phase::Closing), has the device models stop issuing the
+//! PASID, closes the gates of the PASID entries, and waits until the bond is gone, unless it runs
+//! inside a callback. The last step of a closing bond (the last access that leaves a gate, the last handler
+//! that returns) finishes the bond, on the thread that makes that step. So an unbind that waits and
+//! one that does not take the same path.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) struct Teardown {
 }
 
 impl Teardown {
-    /// All PASID entries of a claimed bond.
+    /// All PASID entries of a closing bond.
     pub(super) fn of_bond(state: &mut State, key: BondKey) -> Self {
         let mut teardown = Self::default();
         if let Some(bond) = state.bond(key) {
@@ -80,7 +80,7 @@ impl Iommu {
         if !teardown.stops.is_empty() {
             let _inside = InCallback::enter();
             for (ops, tag) in &teardown.stops {
-                // The unbind goes on even if a model panics: the closed gates keep its requests out.
+                // The unbind goes on even if a model panics: closed gates keep its requests out.
                 let _ = catch_unwind(AssertUnwindSafe(|| ops.stop_pasid(*tag)));
             }
         }
@@ -92,8 +92,8 @@ impl Iommu {
         teardown.entries.iter().map(|entry| self.close_entry(entry)).sum()
     }
 
-    /// Unbinds for the [`Bond`](crate::Bond) or the container that has the bond, and waits until the
-    /// bond is gone, unless inside a callback.
+    /// Unbinds for the [`Bond`](crate::Bond) or the container that has the bond, and waits until
+    /// the bond is gone, unless inside a callback.
     pub(super) fn unbind(&self, key: BondKey) -> UnbindReport {
         self.perform_unbind(key, !callback::inside())
     }
@@ -110,20 +110,20 @@ impl Iommu {
         // foreign code, which can block or panic. No new access starts by then.
         let mut drops = DeferredDrops::default();
         let mut state = self.lock();
-        let claimed = state.begin_closing(key, &mut drops);
+        let was_live = state.begin_closing(key, &mut drops);
         report.space_ended = state.bond(key).is_some_and(|bond| bond.record.has_ended());
         let mut teardown = Teardown::default();
-        if claimed || report.deferred {
+        if was_live || report.deferred {
             teardown = Teardown::of_bond(&mut state, key);
         }
-        if !claimed {
-            // The removal of the device has claimed the bond, and asks the model to stop. An unbind
-            // that waits leaves the entries to the removal. One that is deferred closes them, so
-            // that no access starts after it.
+        if !was_live {
+            // The removal of the device ends the bond, and asks the model to stop. An unbind that
+            // waits leaves the entries to the removal. One that is deferred closes them, so that no
+            // access starts after it.
             teardown.clear_stops();
         }
         self.unlock(state);
-        report.already_ended = !claimed;
+        report.already_ended = !was_live;
         let drained = self.stop_and_close(&teardown);
         (report.drained, report.page_groups) = (drained.accesses, drained.page_groups);
         if !report.deferred {

@@ -23,8 +23,9 @@ pub enum Removal {
 }
 
 impl State {
-    /// Removes a device from its group and claims its own bonds. Returns the entries to close, and
-    /// the device and PASID of each bond that ended; `None` if the device is not plugged in.
+    /// Removes a device from its group and begins the end of its own bonds. Returns the entries to
+    /// close, and the device and PASID of each bond that ended; `None` if the device is not plugged
+    /// in.
     fn unplug(
         &mut self,
         device: &Arc<DeviceRecord>,

@@ -39,7 +39,7 @@ impl BusMaster {
             let space = &*entry.record.space;
             let piece = [Segment { address, len }];
             let stopped =
-                |cause| self.stopped(Stopped { done: 0, cause }, Some(pasid), &piece, access);
+                |cause| self.stop_error(Stopped { done: 0, cause }, Some(pasid), &piece, access);
             match word_at(space, address, len as usize) {
                 Ok(WordState::Atomic) => {
                     on_translated(entry, &piece);

@@ -38,9 +38,11 @@ impl PortCache {
     /// Caches the PASID entry of a transfer that succeeded, and inserts into the IOTLB the extents
     /// that the provider names for the addresses of the transfer.
     ///
-    /// Precondition: the caller has probed both levels for the first byte of `pieces`, and both
-    /// have missed. That byte is not probed again here. The caller is inside the gates of the
-    /// transfer.
+    /// Precondition: the caller has probed both levels for the first byte of the transfer, and both
+    /// have missed. The first byte of `pieces` is therefore not probed again here. After an access
+    /// to a peer in the same transfer it is another byte; if the IOTLB has an entry for it, the
+    /// provider is asked once more, and the entry is overwritten. The caller is inside the gates of
+    /// the transfer.
     pub(super) fn cache_transfer(
         cache: &RefCell<Option<Box<Self>>>,
         master: &BusMaster,
@@ -102,8 +104,8 @@ impl Drop for PortCache {
 }
 
 /// The index of the cached entry that a new one replaces, if any: an earlier entry of the same
-/// PASID, so that there is one for each. Otherwise one whose gate is closed. Otherwise, if there are
-/// `capacity` entries, the oldest, which is the first.
+/// PASID, so that there is one for each. Otherwise one whose gate is closed. Otherwise, if there
+/// are `capacity` entries, the oldest, which is the first.
 pub(super) fn replaced_by<'a>(
     new: &PasidEntry,
     cached: impl ExactSizeIterator<Item = (Pasid, &'a PasidEntry)> + Clone,
@@ -121,7 +123,8 @@ pub(super) fn hint_index(pasid: Pasid) -> usize {
 }
 
 /// Inserts the extents that the provider names for the addresses of `pieces` into the IOTLB, up to
-/// [`MAX_FILLS`]. The IOTLB has no entry for the first address.
+/// [`MAX_FILLS`]. Asks for the first address without a look-up in the IOTLB, which mostly has no
+/// entry for it.
 fn fill_iotlb(iotlb: &SpaceIotlb, space: &dyn AddressSpace, pieces: &[Segment], access: Access) {
     let mut left = MAX_FILLS;
     for piece in pieces {

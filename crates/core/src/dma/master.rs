@@ -139,7 +139,7 @@ impl BusMaster {
 
     /// Converts a provider's stop into the device's error: a fault at the address where the
     /// provider stopped, or a host failure. Either is logged.
-    pub(super) fn stopped(
+    pub(super) fn stop_error(
         &self,
         stopped: Stopped,
         pasid: Option<Pasid>,

@@ -172,7 +172,7 @@ impl DmaPort {
                 self.resolve_unpinned(pin, &entry, piece, address, access).map(|()| false)
             }
             Err(PinFailure::Stopped(why)) => {
-                Err(master.stopped(why, Some(pasid), &[piece], access))
+                Err(master.stop_error(why, Some(pasid), &[piece], access))
             }
             Err(PinFailure::NotInPlace) => fault(FaultReason::NotInPlace),
         }
@@ -195,7 +195,7 @@ impl DmaPort {
             .map_err(|reason| master.fault(0, Some(pasid), piece.address, access, reason))?;
         entry.record.space.resolve(address, access).map_err(|cause| {
             let stopped = Stopped { done: address - piece.address, cause };
-            master.stopped(stopped, Some(pasid), &[piece], access)
+            master.stop_error(stopped, Some(pasid), &[piece], access)
         })
     }
 }

@@ -29,7 +29,8 @@ impl AccessMask {
     /// The bits that an access requires.
     #[inline(always)]
     pub(super) const fn required(access: Access) -> Self {
-        // A sum in place of a choice between the bits: a look-up in the IOTLB has no spare register.
+        // A sum in place of a choice between the bits: a look-up in the IOTLB has no spare
+        // register.
         Self((access.bits() & (Permissions::all().bits() | Access::PRIVILEGED.bits())) + USER)
     }
 
@@ -59,7 +60,8 @@ struct Tag {
     /// The [`AccessMask`] of the translation.
     #[bits(8)]
     permitted: u8,
-    /// The epoch of the PASID entry in which the translation was found.
+    /// The epoch of the PASID entry in which the translation was found. It also stands for the
+    /// PASID: no two PASID entries of a port have the same epoch.
     #[bits(56)]
     epoch: u64,
 }
@@ -94,8 +96,8 @@ impl TlbEntry {
     /// epochs.
     #[inline]
     pub(super) fn serves(&self, address: u64, len: usize, access: Access) -> bool {
-        // For an address before the first one the difference wraps to more than any `last_offset`, and the
-        // saturating sum does not wrap back.
+        // For an address before the first one the difference wraps to more than any
+        // `last_offset`, and the saturating sum does not wrap back.
         let last = address.wrapping_sub(self.first).saturating_add(len.saturating_sub(1) as u64);
         last <= self.last_offset
             && AccessMask(self.tag.permitted()).covers(AccessMask::required(access))

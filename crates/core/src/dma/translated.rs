@@ -21,7 +21,7 @@ impl DmaPort {
     /// [`TranslationGuard`](crate::ats::TranslationGuard), which invalidations wait for.
     ///
     /// # Errors
-    /// See [`DmaError`]; nothing was read. ATS is off, the device is blocked, a port on the path
+    /// See [`DmaError`]; nothing was read. ATS is off, the device is halted, a port on the path
     /// blocks translated requests, the PASID is not bound, or the frame is not a frame of the
     /// space.
     pub fn read_translated(
@@ -69,7 +69,7 @@ impl BusMaster {
             return abort(self.device.shut_reason());
         };
         let (gate, on_drain) =
-            (&self.device.services.translated, OnDrain::CompleteTranslatedDrain(&self.device));
+            (&self.device.services.translated_gate, OnDrain::CompleteTranslatedDrain(&self.device));
         let Some(_translated) = GateGuard::enter(gate, &self.iommu, on_drain) else {
             return abort(FaultReason::TranslatedRefused);
         };

@@ -129,7 +129,7 @@ impl Walk<'_> {
         let moved = master.with_entry(pasid, start, access, |entry| {
             let effective = entry.effective_access(access);
             access_space(&*entry.record.space, pieces, self.next_bytes(len), effective)
-                .map_err(|stopped| master.stopped(stopped, Some(pasid), pieces, access))?;
+                .map_err(|stopped| master.stop_error(stopped, Some(pasid), pieces, access))?;
             (self.on_translated)(entry, pieces);
             Ok(())
         });
@@ -185,7 +185,7 @@ impl Walk<'_> {
         access_space(&*mapping.space, &[target], self.next_bytes(len), access).map_err(
             |stopped| {
                 let piece = [Segment { address: iova, len }];
-                let error = master.stopped(stopped, None, &piece, access);
+                let error = master.stop_error(stopped, None, &piece, access);
                 DmaError { done: done + error.done, ..error }
             },
         )?;

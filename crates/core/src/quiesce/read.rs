@@ -105,7 +105,8 @@ impl Drop for ReadGuard<'_> {
 }
 
 /// The registered readers of a device (its ports), or of a space (the ports that use its cached
-/// translations). Each has the sequence number at which it registered.
+/// translations). Each has the sequence number of the space at which it registered; those of a
+/// device have 0, and a device has no such numbers.
 #[derive(Default)]
 pub(crate) struct Readers(Mutex<Vec<(Arc<ReaderSlot>, u64)>>);
 

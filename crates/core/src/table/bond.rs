@@ -24,7 +24,8 @@ pub(crate) enum BondKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Live,
-    /// The unbind has begun. No entry is added, and no handler starts except one that is queued.
+    /// The end of the bond has begun, by an unbind, by the removal of its device or by the close of
+    /// its container. No entry is added, and no handler starts except one that is queued.
     Closing,
     /// No access is in flight, no handler runs, and the bond has no PASID entry.
     Gone,
@@ -48,14 +49,16 @@ pub(crate) struct BondState {
     pub(crate) record: Arc<SpaceRecord>,
     pub(crate) features: Features,
     pub(crate) entries: SmallVec<[Arc<PasidEntry>; 1]>,
-    pub(crate) handler: Option<Arc<dyn PageRequestHandler>>,
+    /// The handler of its page requests; if `None`, the provider of the space resolves them. It
+    /// does not count in `callbacks`.
+    pub(crate) page_handler: Option<Arc<dyn PageRequestHandler>>,
     /// The times of faults through entries that have been removed.
     pub(crate) times: Option<Box<FaultTimes>>,
     pub(crate) exit: ExitState,
     pub(crate) on_isolation: Option<IsolationHandler>,
-    /// The number of handlers of this bond that are queued or running.
+    /// The number of exit and isolation handlers of this bond that are queued or running.
     pub(crate) callbacks: u32,
-    /// The owned value (such as [`Bond`](crate::Bond)) has been dropped or needs no further answer.
-    /// The record is removed once the bond is gone.
+    /// The user's handle (such as [`Bond`](crate::Bond)) has been unbound or dropped and does not
+    /// read this state any more. It is removed once the bond is gone.
     pub(super) is_handle_dropped: bool,
 }

@@ -34,7 +34,7 @@ impl State {
         features: Features,
         exit: Option<ExitHandler>,
         on_isolation: Option<IsolationHandler>,
-        handler: Option<Arc<dyn PageRequestHandler>>,
+        page_handler: Option<Arc<dyn PageRequestHandler>>,
     ) -> BondKey {
         let space = record.id;
         let bond = BondState {
@@ -43,7 +43,7 @@ impl State {
             record,
             features,
             entries: SmallVec::new(),
-            handler,
+            page_handler,
             times: None,
             exit: ExitState::Armed(exit),
             on_isolation,
@@ -81,15 +81,15 @@ impl State {
         }
     }
 
-    /// Begins the unbind of a live bond. From here on no handler of it starts, except one that is
-    /// queued. Returns false if the bond is not live: its unbind has been begun before.
+    /// Begins the end of a live bond. From here on no handler of it starts, except one that is
+    /// queued. Returns false if the bond is not live: its end has begun before.
     pub(crate) fn begin_closing(&mut self, key: BondKey, drops: &mut DeferredDrops) -> bool {
         let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live) else {
             return false;
         };
         bond.phase = Phase::Closing;
         if let ExitState::Armed(handler) = &mut bond.exit {
-            drops.handlers.extend(handler.take());
+            drops.exit_handlers.extend(handler.take());
             bond.exit = ExitState::Disarmed;
         }
         // A bond whose last entry was removed before (by removals of devices or by groups that left
@@ -98,7 +98,7 @@ impl State {
         true
     }
 
-    /// Notes that the owned value has been dropped or needs no further answer.
+    /// Notes that the user's handle does not read the state of the bond any more.
     pub(crate) fn handle_dropped(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         if let Some(bond) = self.bond(key) {
             bond.is_handle_dropped = true;
@@ -163,7 +163,7 @@ impl State {
     /// Makes a closing bond gone once it has no entry and no handler is queued or running. The last
     /// bond of a space releases the PASID and removes the space: until then accesses of the earlier
     /// owner may be in flight, so the PASID must not be allocated again. Removes the record of a
-    /// gone bond once its owned value has been dropped.
+    /// gone bond once the user's handle does not read it any more.
     fn finish_closing(&mut self, key: BondKey, drops: &mut DeferredDrops) {
         let Some(bond) = self.bond(key) else { return };
         if bond.phase == Phase::Closing && bond.entries.is_empty() && bond.callbacks == 0 {

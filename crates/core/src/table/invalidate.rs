@@ -45,7 +45,7 @@ impl Iommu {
         let mut actions = InvalidationActions::default();
         let result = {
             let mut queue = device.services.invalidations.lock();
-            change(&mut queue, device.services.translated.is_drained(), &mut actions)
+            change(&mut queue, device.services.translated_gate.is_drained(), &mut actions)
         };
         self.carry_out(device, actions);
         result
@@ -149,7 +149,7 @@ impl Iommu {
         queue: &mut InvalidationQueue,
         actions: &mut InvalidationActions,
     ) {
-        let gate = &device.services.translated;
+        let gate = &device.services.translated_gate;
         if !gate.is_drained() {
             return;
         }

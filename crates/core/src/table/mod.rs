@@ -50,7 +50,7 @@ pub(crate) use iommu::Inner;
 pub use iommu::Iommu;
 #[cfg(not(loom))]
 pub(crate) use iommu::TICK_INTERVAL;
-pub(crate) use page_target::{PageDrain, PageTarget, ReadyPages};
+pub(crate) use page_target::{PageDrain, PageTarget, ReadyPageGroup};
 pub use pasid::{Exhausted, PasidAllocator};
 pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};

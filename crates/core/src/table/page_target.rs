@@ -21,7 +21,7 @@ pub(crate) enum PageTarget {
 pub(super) type PageQueue = PageRequestQueue<Arc<DeviceRecord>>;
 pub(crate) type PageActions = QueueActions<Arc<DeviceRecord>>;
 pub(crate) type PageDrain<'a> = DrainScope<'a, PageTarget>;
-pub(crate) type ReadyPages = ReadyGroup<Arc<DeviceRecord>>;
+pub(crate) type ReadyPageGroup = ReadyGroup<Arc<DeviceRecord>>;
 
 impl PageTarget {
     /// The gate that an access through the target enters.
@@ -95,7 +95,7 @@ impl PageRequester for Arc<DeviceRecord> {
         self.gate.is_closed()
     }
 
-    fn names_pasid(&self) -> bool {
+    fn response_pasid(&self) -> bool {
         self.spec.capabilities.response_pasid
     }
 }

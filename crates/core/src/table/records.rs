@@ -64,7 +64,7 @@ impl DeviceRecord {
 
     /// The fault of a transaction that finds the gate of the device shut.
     pub(crate) fn shut_reason(&self) -> FaultReason {
-        if self.gate.is_closed() { FaultReason::DeviceRemoved } else { FaultReason::DeviceBlocked }
+        if self.gate.is_closed() { FaultReason::DeviceRemoved } else { FaultReason::DeviceHalted }
     }
 
     /// The current routing of the device. Queries the bus if it has changed, so the caller must not

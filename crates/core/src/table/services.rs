@@ -53,7 +53,7 @@ pub(crate) struct Services {
     pub(crate) invalidations: Mutex<InvalidationQueue>,
     /// Translated requests enter it. Paused while ATS is off or the device is halted; paused and
     /// resumed under the lock of `invalidations`.
-    pub(crate) translated: Gate,
+    pub(crate) translated_gate: Gate,
 }
 
 impl Services {
@@ -80,7 +80,7 @@ impl Services {
                 config.invalidation_limit,
                 config.invalidation_tries,
             )),
-            translated: Gate::paused(),
+            translated_gate: Gate::paused(),
         }
     }
 

@@ -100,7 +100,7 @@ pub(crate) struct EndedSpace {
 pub(crate) struct DeferredDrops {
     pub(super) spaces: SmallVec<[UnboundSpace; 1]>,
     pub(super) bonds: SmallVec<[BondState; 1]>,
-    pub(super) handlers: SmallVec<[ExitHandler; 1]>,
+    pub(super) exit_handlers: SmallVec<[ExitHandler; 1]>,
     pub(crate) models: Models,
     pub(crate) container_bonds: Vec<ContainerBond>,
 }

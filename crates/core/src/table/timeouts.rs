@@ -51,7 +51,7 @@ impl Iommu {
             let is_exhausted = queue.tick(now, actions);
             if is_exhausted {
                 let _accesses = device.gate.pause();
-                let is_drained = device.services.translated.pause() == 0;
+                let is_drained = device.services.translated_gate.pause() == 0;
                 queue.cut_off(is_drained, actions);
             }
             (queue.counts.timed_out - before, is_exhausted)

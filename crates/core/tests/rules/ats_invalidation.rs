@@ -296,7 +296,7 @@ fn a_device_that_was_cut_off_gets_nothing_through_and_is_sent_nothing() {
     rig.let_it_be_cut_off();
     change.finish();
     let (plain, device) = (rig.device.port(), rig.device.bdf());
-    let shut = Some(FaultReason::DeviceBlocked);
+    let shut = Some(FaultReason::DeviceHalted);
     assert_eq!(reason(plain.read(Some(rig.pasid), BASE, &mut [0; 8])), shut);
     assert_eq!(reason(plain.write(None, PAGE, b"x")), shut);
     assert_eq!(

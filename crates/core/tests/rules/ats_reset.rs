@@ -16,7 +16,7 @@ use crate::translating::*;
 
 impl Rig {
     /// Why nothing of the device gets through, by whatever way; `None` where all of it does.
-    fn blocked(&self) -> Option<FaultReason> {
+    fn fault(&self) -> Option<FaultReason> {
         let (plain, frame) = (
             self.device.port(),
             self.space.handle().translate(BASE, false).expect("mapped").frame.expect("synchronous"),
@@ -38,16 +38,16 @@ impl Rig {
 fn a_device_in_reset_gets_nothing_through_and_caches_nothing() {
     let rig = Rig::new();
     rig.fill(BASE);
-    assert_eq!(rig.blocked(), None);
+    assert_eq!(rig.fault(), None);
     let reset = rig.device.reset().expect("plugged in");
     assert!(reset.is_quiet());
-    assert_eq!((rig.blocked(), rig.device.atc_len()), (Some(FaultReason::DeviceBlocked), 0));
+    assert_eq!((rig.fault(), rig.device.atc_len()), (Some(FaultReason::DeviceHalted), 0));
     let device = rig.device.bdf();
     let asked = rig.port.request_translation(Some(rig.pasid), BASE, Access::READ);
     assert_eq!(asked, Err(TranslationRequestError::Halted { device }));
     assert_eq!(rig.device.enable_ats(), Err(ServiceError::Halted { device }));
     reset.end();
-    assert_eq!((rig.blocked(), rig.bond().is_live()), (None, true));
+    assert_eq!((rig.fault(), rig.bond().is_live()), (None, true));
     rig.take_down();
 }
 
@@ -62,9 +62,9 @@ fn resets_may_overlap_and_the_last_to_end_lets_the_device_in() {
             "a reset of a device that is being reset is one too"
         );
         drop(resets[usize::from(!first_ends_first)].take());
-        assert_eq!(rig.blocked(), Some(FaultReason::DeviceBlocked), "the other one is not over");
+        assert_eq!(rig.fault(), Some(FaultReason::DeviceHalted), "the other one is not over");
         drop(resets);
-        assert_eq!(rig.blocked(), None);
+        assert_eq!(rig.fault(), None);
         rig.take_down();
     }
 }
@@ -110,11 +110,11 @@ fn a_reset_from_inside_an_access_of_the_device_does_not_wait_for_that() {
     assert_eq!(rig.space.peek(BASE, 9), b"under way");
     let (quiet_inside, reset) = slot.lock().take().expect("the hook ran");
     assert_eq!(
-        (quiet_inside, reset.is_quiet(), rig.blocked()),
-        (false, true, Some(FaultReason::DeviceBlocked))
+        (quiet_inside, reset.is_quiet(), rig.fault()),
+        (false, true, Some(FaultReason::DeviceHalted))
     );
     reset.end();
-    assert_eq!(rig.blocked(), None);
+    assert_eq!(rig.fault(), None);
     rig.take_down();
 }
 
@@ -195,7 +195,7 @@ fn a_translation_in_use_over_a_reset_is_not_used_after_it() {
     reset.end();
     assert_eq!(
         guard.write(b"stale").map_err(|error| error.fault().map(|fault| fault.reason)),
-        Err(Some(FaultReason::DeviceBlocked))
+        Err(Some(FaultReason::DeviceHalted))
     );
     assert_eq!(rig.gated.frame_accesses(), 0);
     drop(guard);
@@ -216,7 +216,7 @@ fn a_reset_lets_a_device_in_that_was_cut_off_and_it_has_forgotten_everything() {
     let reset = rig.device.reset().expect("plugged in");
     assert_eq!((rig.device.atc_len(), rig.device.is_cut_off()), (0, true));
     reset.end();
-    assert_eq!((rig.device.is_cut_off(), rig.blocked()), (false, None));
+    assert_eq!((rig.device.is_cut_off(), rig.fault()), (false, None));
     rig.link.hold(no_message);
     assert_eq!(rig.request(BASE + PAGE), TranslationAnswer::NoAccess, "it asks anew");
     rig.take_down();
@@ -261,7 +261,7 @@ fn messages_of_before_a_reset_do_nothing_during_and_after_it() {
             "forgotten"
         );
         drop(reset);
-        assert_eq!(rig.blocked(), None);
+        assert_eq!(rig.fault(), None);
         rig.take_down();
     }
 }

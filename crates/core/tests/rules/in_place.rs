@@ -97,7 +97,7 @@ fn the_end_of_a_space_invalidates_what_a_port_caches() {
 fn a_reset_blocks_what_a_port_caches_until_it_is_done() {
     let cached = CachedArena::new();
     let reset = cached.device.reset().expect("it is plugged in");
-    assert_eq!(read(&cached.port, cached.pasid()), Some(FaultReason::DeviceBlocked));
+    assert_eq!(read(&cached.port, cached.pasid()), Some(FaultReason::DeviceHalted));
     reset.end();
     assert_eq!(read(&cached.port, cached.pasid()), None);
 }

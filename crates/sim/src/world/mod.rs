@@ -2,7 +2,7 @@
 //! and end, binds, unbinds, resets, removals; and an oracle that checks every access.
 //!
 //! The world keeps a model of its own: which device has which PASID for which space, what is mapped
-//! in which domain, which device is blocked. An access that is made must be permitted by the model,
+//! in which domain, which device is halted. An access that is made must be permitted by the model,
 //! and by the space's [audit](sva_testkit::MemorySpace::audit) at that instant. An access that the
 //! model permits must not be refused without a reason.
 //!

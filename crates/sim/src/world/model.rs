@@ -64,7 +64,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(super) fn is_halted(&self) -> bool {
         !self.resets.is_empty() || self.device.as_ref().is_some_and(Device::is_cut_off)
     }
 }

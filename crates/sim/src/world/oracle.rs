@@ -40,7 +40,7 @@ fn granted(features: Features, access: Access) -> bool {
 impl Oracle<'_> {
     /// What the device may do with this PASID, and the space; `None` if it may do nothing.
     fn reached(&self, pasid: Option<Pasid>) -> Option<(&Grant, &SpaceSlot)> {
-        let grant = self.slot.bonds.get(&pasid?).filter(|_| !self.slot.is_blocked())?;
+        let grant = self.slot.bonds.get(&pasid?).filter(|_| !self.slot.is_halted())?;
         Some((grant, self.spaces.get(grant.space)?))
     }
 
@@ -61,7 +61,7 @@ impl Oracle<'_> {
         };
         match reason {
             // A reset or a switch of ATS in between has voided the translation.
-            FaultReason::DeviceBlocked => true,
+            FaultReason::DeviceHalted => true,
             FaultReason::TranslatedRefused => !self.slot.ats_on,
             FaultReason::SpaceEnded => space.ended,
             // What one change moves and still waits for, another may have taken at its new address.
@@ -74,8 +74,8 @@ impl Oracle<'_> {
 
     /// The outcome that an access without a translation must have at this instant.
     fn expect(&self, pasid: Option<Pasid>, address: u64, access: Access) -> Verdict {
-        if self.slot.is_blocked() {
-            return Verdict::Aborts(&[FaultReason::DeviceBlocked]);
+        if self.slot.is_halted() {
+            return Verdict::Aborts(&[FaultReason::DeviceHalted]);
         }
         let (space, address, access) = match pasid {
             Some(_) => {
@@ -191,7 +191,7 @@ impl AccessChecker for Oracle<'_> {
                 self.report(format!("stale: {} of {}: {because}", what(), self.slot.bdf));
             }
             (AccessOutcome::Done, None) => self.report(format!(
-                "{} went through: {} is not bound or is blocked",
+                "{} went through: {} is not bound or is halted",
                 what(),
                 self.slot.bdf
             )),

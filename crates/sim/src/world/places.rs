@@ -63,7 +63,7 @@ impl World {
         let owes = |at: &&usize| {
             self.slots[**at].device.is_some()
                 && self.slots[**at].ats_on
-                && !self.slots[**at].is_blocked()
+                && !self.slots[**at].is_halted()
         };
         let owing = users.iter().find(owes).copied();
         if let Some(at) = owing.filter(|_| under_way.is_over()) {

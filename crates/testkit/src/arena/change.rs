@@ -1,10 +1,10 @@
 //! Changes of a space, and how one that takes something away waits for accesses in place.
 //!
-//! A change has four steps: the table changes under the lock; with no lock held every watcher is
-//! told of the range; what they answered is waited for; the memory that was taken is freed, and may
-//! serve another address from then on. [`ArenaSpace::unmap`] and its kin make all four. Each has a
-//! form that begins the change and hands the rest back as an [`ArenaChange`], so that many can be
-//! waited for at once.
+//! A change has four steps: the table changes under the lock; with no lock held every watcher
+//! invalidates the range; the change waits for these invalidations; the memory that was taken is
+//! freed, and may serve another address from then on. [`ArenaSpace::unmap`] and the other changes
+//! make all four. Each has a form that makes the first two and returns an [`ArenaChange`], whose
+//! drop makes the others, so that one wait serves many changes.
 
 use std::sync::Arc;
 
@@ -15,27 +15,29 @@ use super::state::{State, Taken};
 use crate::pages::whole_pages;
 use crate::protection::Protection;
 
-/// Changes that are under way: the new state holds, and accesses through the old one may not be
-/// over.
+/// Changes that are under way: the new state holds, and accesses through the old one may be in
+/// flight.
 ///
-/// Dropping it is finishing it. One that is forgotten keeps its memory.
+/// Its drop finishes them. If it is forgotten, what the changes took is never freed.
 #[must_use = "dropping it waits for the devices and frees what the change took"]
 pub struct ArenaChange {
-    begun: Vec<(Arc<Shared>, u64)>,
-    left: Invalidation,
+    /// The space and the number of each change.
+    changes: Vec<(Arc<Shared>, u64)>,
+    /// What the watchers of all of them have to invalidate.
+    invalidation: Invalidation,
 }
 
 impl ArenaChange {
     /// Joins this change and another one, of the same space or another: one wait serves both.
     pub fn and(mut self, mut other: Self) -> Self {
-        self.begun.append(&mut other.begun);
-        self.left = take(&mut self.left).and(take(&mut other.left));
+        self.changes.append(&mut other.changes);
+        self.invalidation = take(&mut self.invalidation).and(take(&mut other.invalidation));
         self
     }
 
     /// Whether no access uses the old state any more. Does not block.
     pub fn is_over(&self) -> bool {
-        self.left.is_over()
+        self.invalidation.is_over()
     }
 
     /// Frees what was taken away. Blocks until [`is_over`](Self::is_over); see
@@ -47,13 +49,13 @@ impl ArenaChange {
 
 impl Drop for ArenaChange {
     fn drop(&mut self) {
-        take(&mut self.left).wait();
-        self.begun.iter().for_each(|(space, number)| space.finish(*number));
+        take(&mut self.invalidation).wait();
+        self.changes.iter().for_each(|(space, number)| space.finish(*number));
     }
 }
 
-fn take(left: &mut Invalidation) -> Invalidation {
-    std::mem::replace(left, Invalidation::none())
+fn take(invalidation: &mut Invalidation) -> Invalidation {
+    std::mem::replace(invalidation, Invalidation::none())
 }
 
 impl ArenaSpace {
@@ -179,30 +181,33 @@ impl ArenaSpace {
 
     fn begin(&self, change: impl FnOnce(&mut State) -> Taken) -> ArenaChange {
         let shared = &self.shared;
-        let (number, to_tell) = {
+        let (number, to_invalidate) = {
             let mut state = shared.state.write();
             let taken = change(&mut state);
             state.begin(taken)
         };
-        let answers = to_tell.into_iter().flat_map(|range| shared.lifecycle.tell(shared.id, range));
+        let invalidations = to_invalidate
+            .into_iter()
+            .flat_map(|range| shared.lifecycle.invalidate(shared.id, range));
         ArenaChange {
-            begun: vec![(shared.clone(), number)],
-            left: answers.fold(Invalidation::none(), Invalidation::and),
+            changes: vec![(shared.clone(), number)],
+            invalidation: invalidations.fold(Invalidation::none(), Invalidation::and),
         }
     }
 }
 
 impl Shared {
-    /// Ends a change: no access uses what it took any more.
+    /// Finishes a change: no access uses what it took any more.
     fn finish(&self, number: u64) {
-        while self.step(number) {}
+        while self.move_chunk(number) {}
         let freed = self.state.write().take_freed(number);
         self.give_back(&freed);
         self.state.write().finish(number);
     }
 
-    /// Moves a chunk of pages. Releases the lock after each, so that others get it in between.
-    fn step(&self, number: u64) -> bool {
-        self.state.write().step(number, &self.arena)
+    /// Moves a chunk of the pages that a [`replace`](ArenaSpace::replace) moves. Releases the lock
+    /// after each, so that others get it in between. Returns false if none is left.
+    fn move_chunk(&self, number: u64) -> bool {
+        self.state.write().move_chunk(number, &self.arena)
     }
 }

@@ -18,8 +18,9 @@ pub(super) struct State {
     pub(super) table: Table,
     pub(super) free: Free,
     changes: BTreeMap<u64, Taken>,
-    /// Addresses that were mapped before a change that is not over -> the last such change.
-    lost: RangeInclusiveMap<u64, u64>,
+    /// For addresses of which a change that is not over took translations away: the last such
+    /// change.
+    last_change: RangeInclusiveMap<u64, u64>,
     next_change: u64,
 }
 
@@ -61,7 +62,7 @@ impl State {
             table: Table::default(),
             free: Free::all(frames),
             changes: BTreeMap::new(),
-            lost: RangeInclusiveMap::new(),
+            last_change: RangeInclusiveMap::new(),
             next_change: 0,
         }
     }
@@ -138,8 +139,8 @@ impl State {
         taken
     }
 
-    /// Forbids to keep translations of the present pages, until [`step`](Self::step) has moved them
-    /// to `target`.
+    /// Forbids to keep translations of the present pages, until [`move_chunk`](Self::move_chunk)
+    /// has moved them to `target`.
     pub(super) fn replace(&mut self, range: AddrRange, target: Vec<Piece>) -> Taken {
         let mut taken = Taken::from(range);
         let moving = Some(self.next_change);
@@ -153,8 +154,8 @@ impl State {
         taken
     }
 
-    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told
-    /// of.
+    /// Records a change as under way. Returns its number, and the ranges that the watchers must
+    /// invalidate.
     ///
     /// This includes ranges where an earlier change that is not over took something and this one
     /// found nothing: an unmap of what another thread is unmapping must not return while devices
@@ -163,24 +164,24 @@ impl State {
         let number = self.next_change;
         self.next_change += 1;
         for lost in &taken.lost {
-            self.lost.insert(span(*lost), number);
+            self.last_change.insert(span(*lost), number);
         }
-        let told = taken
+        let to_invalidate = taken
             .ranges
             .iter()
             .copied()
-            .filter(|range| self.lost.overlaps(&span(*range)))
+            .filter(|range| self.last_change.overlaps(&span(*range)))
             .collect();
         self.changes.insert(number, taken);
-        (number, told)
+        (number, to_invalidate)
     }
 
-    /// Moves some pages of a change whose old frames nobody uses into their new ones; false where
-    /// there are none left.
+    /// Moves some pages of a change, whose old frames no device uses, into their new ones. Returns
+    /// false if none are left.
     ///
     /// A page that was brought in meanwhile, or that another change has taken, is left where it is;
     /// so is one that devices may still use by an earlier address.
-    pub(super) fn step(&mut self, number: u64, arena: &Arena) -> bool {
+    pub(super) fn move_chunk(&mut self, number: u64, arena: &Arena) -> bool {
         self.settle_moved(number);
         let Some(taken) = self.changes.get_mut(&number) else { return false };
         let Some(piece) = taken.target.pop() else { return false };
@@ -237,13 +238,14 @@ impl State {
     }
 
     /// The change is over: nobody uses what its addresses meant before it. That goes for what an
-    /// earlier one took there too, since the watchers were told of it again.
+    /// earlier one took there too, since the watchers have invalidated it again.
     pub(super) fn finish(&mut self, number: u64) {
         let Some(over) = self.changes.remove(&number) else { return };
         for lost in over.lost {
-            for (part, _) in parts(&self.lost, lost).into_iter().filter(|(_, last)| *last == number)
+            for (part, _) in
+                parts(&self.last_change, lost).into_iter().filter(|(_, last)| *last == number)
             {
-                self.lost.remove(span(part));
+                self.last_change.remove(span(part));
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Changes of a space, and how one that takes something away waits for the devices.
 //!
-//! A change has four steps: the table changes under the lock; with no lock held every watcher is
-//! told of the range; what they answered is waited for; the frames that were taken are freed, under
-//! the lock again. [`MemorySpace::unmap`] and its kin make all four. Each has a form that begins
-//! the change and hands the rest back as a [`Change`], for a scheduler that has one thread and
-//! decides when the devices answer.
+//! A change has four steps: the table changes under the lock; with no lock held every watcher
+//! invalidates the range; the change waits for these invalidations; the frames that were taken are
+//! freed, under the lock again. [`MemorySpace::unmap`] and the other changes make all four. Each
+//! has a form that makes the first two and returns a [`Change`], whose drop makes the others, for a
+//! scheduler that has one thread and decides when the devices complete.
 
 use std::sync::Arc;
 
@@ -19,19 +19,19 @@ use crate::protection::Protection;
 /// A change of a space that is under way: the new state holds, and devices may still use the old
 /// one.
 ///
-/// Dropping it is finishing it. One that is forgotten keeps its frames, and the oracle goes on
+/// Its drop finishes it. If it is forgotten, its frames are never freed, and the oracle goes on
 /// permitting what it took away.
 #[must_use = "dropping it waits for the devices and frees what the change took"]
 pub struct Change {
     space: Arc<Shared>,
     number: u64,
-    left: Vec<Invalidation>,
+    invalidations: Vec<Invalidation>,
 }
 
 impl Change {
     /// Whether no device uses the old state any more. Does not block.
     pub fn is_over(&self) -> bool {
-        self.left.iter().all(Invalidation::is_over)
+        self.invalidations.iter().all(Invalidation::is_over)
     }
 
     /// Frees what the change took away. Blocks until [`is_over`](Self::is_over); see
@@ -43,7 +43,7 @@ impl Change {
 
 impl Drop for Change {
     fn drop(&mut self) {
-        std::mem::take(&mut self.left).into_iter().for_each(Invalidation::wait);
+        std::mem::take(&mut self.invalidations).into_iter().for_each(Invalidation::wait);
         self.space.memory.write().finish(self.number);
     }
 }
@@ -160,23 +160,24 @@ impl MemorySpace {
     }
 
     fn begin(&self, change: impl FnOnce(&mut Memory) -> Taken) -> Change {
-        let (number, to_tell) = {
+        let (number, to_invalidate) = {
             let mut memory = self.shared.memory.write();
             let taken = change(&mut memory);
             memory.begin(taken)
         };
-        let left = to_tell.into_iter().flat_map(|range| self.shared.tell(range)).collect();
-        Change { space: self.shared.clone(), number, left }
+        let invalidations =
+            to_invalidate.into_iter().flat_map(|range| self.shared.invalidate(range)).collect();
+        Change { space: self.shared.clone(), number, invalidations }
     }
 }
 
 impl Shared {
-    /// Tells every watcher that `range` has changed; where the space is not synchronous, nobody has
-    /// kept anything.
-    fn tell(&self, range: AddrRange) -> Vec<Invalidation> {
+    /// Has every watcher invalidate `range`. Of a space that is not synchronous no translation is
+    /// cached, so there is nothing to invalidate.
+    fn invalidate(&self, range: AddrRange) -> Vec<Invalidation> {
         if !self.capabilities.synchronous {
             return Vec::new();
         }
-        self.lifecycle.tell(self.id, range)
+        self.lifecycle.invalidate(self.id, range)
     }
 }

@@ -26,7 +26,7 @@ fn concerns_binding(reason: FaultReason) -> bool {
             | F::SpaceEnded
             | F::NotGranted
             | F::DeviceRemoved
-            | F::DeviceBlocked
+            | F::DeviceHalted
     )
 }
 

@@ -101,10 +101,12 @@ impl std::fmt::Debug for Histogram {
     }
 }
 
-/// The latencies of the faults of a bond, by phase. All are empty if the system has no clock.
+/// The latencies of the faults of a bond, by phase. `response` is the time that the device waits,
+/// and includes `request` and `resolve`. All are empty if the system has no clock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FaultTimes {
-    /// From the completion of a group in the queue to the beginning of its resolution.
+    /// The time that a group is queued: from the sorting of its last request to the beginning of
+    /// its resolution.
     pub request: Histogram,
     /// The resolution, by the provider or by the handler.
     pub resolve: Histogram,

@@ -139,7 +139,7 @@ impl AtsPort {
         address: u64,
         access: Access,
     ) -> Option<TranslationGuard> {
-        if self.check_stale(pasid) {
+        if self.count_if_stale(pasid) {
             return None;
         }
         self.begin_access(pasid, address, access)

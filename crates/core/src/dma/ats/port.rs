@@ -108,9 +108,9 @@ impl AtsPort {
         self.master.iommu.now()
     }
 
-    /// Whether the port is for an owner of this PASID that is gone. If so, the transaction is
-    /// counted as stale.
-    pub(super) fn check_stale(&self, pasid: Option<Pasid>) -> bool {
+    /// Counts the transaction as stale, and returns true, if the port is for an owner of this PASID
+    /// that is gone.
+    pub(super) fn count_if_stale(&self, pasid: Option<Pasid>) -> bool {
         let Some(tag) = self.master.owner.filter(|owner| Some(owner.pasid) == pasid) else {
             return false;
         };
@@ -181,7 +181,7 @@ impl AtsPort {
         wait_for_room: bool,
     ) -> Result<RequestId, TranslationRequestError> {
         let (device, begun) = (self.device(), self.now());
-        if let (true, Some(tag)) = (self.check_stale(pasid), self.owner()) {
+        if let (true, Some(tag)) = (self.count_if_stale(pasid), self.owner()) {
             return Err(TranslationRequestError::NotOwner { device, tag });
         }
         let request = loop {
@@ -223,7 +223,7 @@ impl AtsPort {
     /// # Errors
     /// See [`PageRequestError`].
     pub fn open_group(&self, pasid: Option<Pasid>) -> Result<PrgIndex, PageRequestError> {
-        if self.check_stale(pasid) {
+        if self.count_if_stale(pasid) {
             return Err(PageRequestError::NotOwner);
         }
         self.endpoint().interface.open(pasid)
@@ -243,7 +243,7 @@ impl AtsPort {
         let now = self.now();
         if self.owner().is_some() {
             let pasid = self.endpoint().interface.pasid_of(group);
-            if self.check_stale(pasid) {
+            if self.count_if_stale(pasid) {
                 return Err(PageRequestError::NotOwner);
             }
         }

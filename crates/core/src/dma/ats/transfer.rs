@@ -104,7 +104,7 @@ impl AtsPort {
             return self.transfer_untranslated(pasid, &[piece], buffer, access);
         }
         let (address, len) = (piece.address, buffer.len());
-        let (mut done, mut tries, mut page_answered) = (0, 0, None);
+        let (mut done, mut tries, mut page_answered_at) = (0, 0, None);
         while done < len {
             let at = address + done as u64;
             let before = done as u64;
@@ -114,13 +114,13 @@ impl AtsPort {
                 Some(moved) => Some(moved),
                 None => {
                     let rest = buffer.part(done..len);
-                    self.on_miss(pasid, at, rest, access, &mut page_answered).map_err(after)?
+                    self.on_miss(pasid, at, rest, access, &mut page_answered_at).map_err(after)?
                 }
             };
             match moved {
                 Some(moved) => {
                     (done, tries) = (done + moved, 0);
-                    self.record_retry(pasid, page_answered.take());
+                    self.record_retry(pasid, page_answered_at.take());
                 }
                 None => tries += 1,
             }
@@ -148,8 +148,8 @@ impl AtsPort {
     }
 
     /// Records how long a retried access took from the answer to its page request.
-    fn record_retry(&self, pasid: Option<Pasid>, page_answered: Option<Duration>) {
-        if let (Some(answered), Some(now)) = (page_answered, self.now()) {
+    fn record_retry(&self, pasid: Option<Pasid>, page_answered_at: Option<Duration>) {
+        if let (Some(answered), Some(now)) = (page_answered_at, self.now()) {
             self.master.iommu.record_times(&self.master.device, pasid, |times| {
                 times.retry.record(now.saturating_sub(answered))
             });
@@ -165,7 +165,7 @@ impl AtsPort {
         address: u64,
         buffer: Buffer<'_>,
         access: Access,
-        page_answered: &mut Option<Duration>,
+        page_answered_at: &mut Option<Duration>,
     ) -> Result<Option<usize>, DmaError> {
         let fault = |reason| self.abort(pasid, address, access, reason);
         let answer = match self.obtain_translation(pasid, address, access).map_err(fault)? {
@@ -189,7 +189,7 @@ impl AtsPort {
             }
             TranslationAnswer::Untranslated(_) | TranslationAnswer::NoAccess => {}
         }
-        self.fault_in(pasid, address, access, page_answered).map_err(fault)?;
+        self.fault_in(pasid, address, access, page_answered_at).map_err(fault)?;
         Ok(None)
     }
 
@@ -223,19 +223,19 @@ impl AtsPort {
         self.transfer_untranslated(pasid, &piece, buffer.part(0..len), access).map(|()| len)
     }
 
-    /// Requests the page of `address` and waits for the response. Sets `page_answered` to the time
-    /// of a response of Success.
+    /// Requests the page of `address` and waits for the response. Sets `page_answered_at` to the
+    /// time of a response of Success.
     fn fault_in(
         &self,
         pasid: Option<Pasid>,
         address: u64,
         access: Access,
-        page_answered: &mut Option<Duration>,
+        page_answered_at: &mut Option<Duration>,
     ) -> Result<(), FaultReason> {
         let index = self.request_one_page(pasid, address, access)?;
         match self.wait_until(|endpoint| endpoint.interface.outcome(index)) {
             GroupOutcome::Response(ResponseCode::Success) => {
-                *page_answered = self.now();
+                *page_answered_at = self.now();
                 Ok(())
             }
             GroupOutcome::Response(code) => Err(FaultReason::PageRefused(code)),
@@ -252,7 +252,7 @@ impl AtsPort {
         address: u64,
         access: Access,
     ) -> Result<PrgIndex, FaultReason> {
-        if self.check_stale(pasid) {
+        if self.count_if_stale(pasid) {
             return Err(FaultReason::NotBound);
         }
         let begun = self.now();

@@ -33,7 +33,7 @@ struct InFlight {
     pending: PendingInvalidation,
     due: Option<Duration>,
     /// The number of times that it may be sent again.
-    tries: u8,
+    retries: u8,
 }
 
 /// What the caller is to do after a call.
@@ -63,6 +63,7 @@ pub(crate) struct InvalidationQueue {
     until_drained: Waiters,
     next_serial: u64,
     limit: Duration,
+    /// The number of times that a request is sent at most.
     tries: u8,
     pub(crate) counts: InvalidationCounts,
 }
@@ -155,8 +156,8 @@ impl InvalidationQueue {
     ) {
         while let Some(tag) = self.free_tag() {
             let Some(pending) = self.backlog.next() else { return };
-            let tries = self.tries - 1;
-            self.send(tag, pending, tries, now, actions);
+            let retries = self.tries - 1;
+            self.send(tag, pending, retries, now, actions);
         }
     }
 
@@ -164,7 +165,7 @@ impl InvalidationQueue {
         &mut self,
         tag: Itag,
         pending: PendingInvalidation,
-        tries: u8,
+        retries: u8,
         now: Option<Duration>,
         actions: &mut InvalidationActions,
     ) {
@@ -182,7 +183,7 @@ impl InvalidationQueue {
         if self.in_flight.is_empty() {
             self.in_flight.resize_with(Itag::COUNT, || None);
         }
-        self.in_flight[usize::from(tag.get())] = Some(InFlight { serial, pending, due, tries });
+        self.in_flight[usize::from(tag.get())] = Some(InFlight { serial, pending, due, retries });
     }
 
     fn free_tag(&self) -> Option<Itag> {
@@ -219,7 +220,7 @@ impl InvalidationQueue {
         let is_overdue = |request: &InFlight| request.due.is_some_and(|due| due <= now);
         let overdue = self.in_flight.iter().flatten().filter(|request| is_overdue(request));
         let (count, is_exhausted) = overdue.fold((0, false), |(count, is_exhausted), request| {
-            (count + 1, is_exhausted || request.tries == 0)
+            (count + 1, is_exhausted || request.retries == 0)
         });
         self.counts.timed_out += count;
         if is_exhausted {
@@ -230,7 +231,7 @@ impl InvalidationQueue {
                 continue;
             };
             if let Some(tag) = Itag::new(at as u8) {
-                self.send(tag, request.pending, request.tries - 1, Some(now), actions);
+                self.send(tag, request.pending, request.retries - 1, Some(now), actions);
             }
         }
         false

@@ -38,7 +38,7 @@ pub(crate) trait PageRequester: Clone {
 
     /// Whether its responses carry the PASID (PRG Response PASID Required; PCIe 6.0, section
     /// 10.5.2.3).
-    fn names_pasid(&self) -> bool;
+    fn response_pasid(&self) -> bool;
 }
 
 /// The target of a page request group: a PASID entry, or an attachment of a domain.
@@ -188,7 +188,7 @@ impl<D: PageRequester> Default for QueueActions<D> {
 impl<D: PageRequester> Outgoing<D> {
     /// Makes the response to the group of `request`.
     pub(super) fn new(device: &D, request: &PageRequest, code: ResponseCode) -> Self {
-        let pasid = request.pasid.filter(|_| device.names_pasid());
+        let pasid = request.pasid.filter(|_| device.response_pasid());
         Self {
             device: device.clone(),
             pasid: request.pasid,

@@ -109,7 +109,7 @@ pub(crate) struct PageRequestInterface {
     /// The number of requests that may be outstanding.
     allowed: u32,
     /// Whether responses carry the PASID (PRG Response PASID Required).
-    names_pasid: bool,
+    response_pasid: bool,
     outstanding: u32,
     groups: BTreeMap<PrgIndex, Group>,
     /// The index at which the search for a free one begins.
@@ -119,12 +119,12 @@ pub(crate) struct PageRequestInterface {
 
 impl PageRequestInterface {
     /// Makes an interface that is off. `allowed` is the number of requests that may be outstanding.
-    pub(crate) fn new(allowed: u32, names_pasid: bool) -> Self {
+    pub(crate) fn new(allowed: u32, response_pasid: bool) -> Self {
         Self {
             is_enabled: false,
             has_failed: false,
             allowed,
-            names_pasid,
+            response_pasid,
             outstanding: 0,
             groups: BTreeMap::new(),
             next_index: 0,
@@ -264,11 +264,11 @@ impl PageRequestInterface {
 
     /// Takes a response. Returns the group that it answers, or `None` if no group awaits it.
     pub(crate) fn respond(&mut self, response: PageResponse) -> Option<AnsweredGroup> {
-        let names_pasid = self.names_pasid;
+        let response_pasid = self.response_pasid;
         let group = self
             .groups
             .get_mut(&response.index)
-            .filter(|group| response.pasid == group.pasid.filter(|_| names_pasid));
+            .filter(|group| response.pasid == group.pasid.filter(|_| response_pasid));
         let answered = group.and_then(|group| match group.state {
             State::Sent(at) => {
                 group.state = State::Answered(response.code);

@@ -74,22 +74,22 @@ impl Memory {
         taken
     }
 
-    /// Notes a change as under way. Answers its number, and which ranges the watchers must be told
-    /// of.
+    /// Records a change as under way. Returns its number, and the ranges that the watchers must
+    /// invalidate.
     ///
     /// This includes ranges where an earlier change that is not over took something and this one
     /// found nothing: a change that makes a page read-only, as another one is just doing, must not
     /// return while devices still write to it.
     pub(crate) fn begin(&mut self, taken: Taken) -> (u64, Vec<AddrRange>) {
-        let to_tell = |range: &AddrRange| {
+        let must_invalidate = |range: &AddrRange| {
             let earlier = self.changes.values().any(|change| change.old.overlaps(&span(*range)));
             earlier || taken.old.overlaps(&span(*range))
         };
-        let told = taken.ranges.iter().copied().filter(to_tell).collect();
+        let to_invalidate = taken.ranges.iter().copied().filter(must_invalidate).collect();
         let number = self.next_change;
         self.next_change += 1;
         self.changes.insert(number, taken);
-        (number, told)
+        (number, to_invalidate)
     }
 
     /// Ends a change: no device uses the old translations of its ranges any more, which this change

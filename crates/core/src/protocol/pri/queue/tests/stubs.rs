@@ -137,7 +137,7 @@ impl PageRequester for Device {
         false
     }
 
-    fn names_pasid(&self) -> bool {
+    fn response_pasid(&self) -> bool {
         true
     }
 }
