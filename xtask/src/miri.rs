@@ -1,5 +1,6 @@
 //! Unit tests under Miri, with a nightly toolchain: what is undefined behaviour in the unsafe code
 //! that they meet, most of which is in crates that ours use (vm-memory's slices, slab, smallvec).
+//! It also fails where a test leaks memory.
 //!
 //! Unsafe code of our own is in the host provider alone, which is system calls that Miri does not
 //! know.
@@ -84,8 +85,7 @@ pub(crate) fn run(
         command
             // Property tests are slow there: a few cases each.
             .env("PROPTEST_CASES", "4")
-            // The rigs of some tests hold themselves in circles; that is no undefined behaviour.
-            .env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-ignore-leaks")
+            .env("MIRIFLAGS", "-Zmiri-disable-isolation")
             .env("CARGO_TARGET_DIR", context.target.join("miri"));
         passed += tests_passed(&context.tee(command, limit)?);
     }

@@ -60,6 +60,8 @@ mod record;
 pub mod reference;
 mod space;
 mod table;
+#[cfg(all(test, not(loom)))]
+mod test_watcher;
 mod topology;
 
 pub use arena::{ArenaChange, ArenaSpace};

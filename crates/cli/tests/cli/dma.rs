@@ -1,10 +1,9 @@
 //! What the data mover does is what the process itself sees.
 
 use std::io::Write;
-use std::process::Stdio;
 
 use crate::support::target::{LEN, pattern};
-use crate::support::{Target, finish, keys, run, said, sva};
+use crate::support::{Target, fed, finish, keys, run, said, sva};
 
 const SEED: u64 = 0x5eed_0001;
 
@@ -109,14 +108,7 @@ fn write_takes_a_file_or_standard_input_whole() {
 
     let place =
         format!("dma write --pid {} --addr {} --in - --json", target.pid(), target.base + 1);
-    let words: Vec<&str> = place.split(' ').collect();
-    let mut child = sva(&words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut input = child.stdin.take().expect("piped");
+    let (child, mut input) = fed(&place);
     let piece = new[100..100 + (3 << 20)].to_vec();
     wanted[1..=piece.len()].copy_from_slice(&piece);
     let feeder = std::thread::spawn(move || input.write_all(&piece));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::target::{LEN, pattern};
-use crate::support::{Target, finish, sva};
+use crate::support::{Target, fed, finish, sva};
 
 const SEED: u64 = 0x5eed_0005;
 
@@ -31,14 +31,7 @@ fn a_write_that_waits_for_its_input_is_ended_by_a_signal_and_reports_what_it_did
         let mut target = Target::new(SEED);
         let new = pattern(SEED + 1);
         let line = format!("dma write --pid {} --addr {} --in - --json", target.pid(), target.base);
-        let words: Vec<&str> = line.split(' ').collect();
-        let mut child = sva(&words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        let mut input = child.stdin.take().expect("piped");
+        let (child, mut input) = fed(&line);
         let fed = 9 << 20;
         input.write_all(&new[..fed]).expect("it reads");
         // What it does with the last, incomplete piece is seen below; the whole pieces must be
@@ -103,14 +96,7 @@ fn a_read_whose_reader_sleeps_is_ended_by_a_signal() {
 fn the_end_of_the_target_in_the_middle_is_a_fault() {
     let target = Target::new(SEED);
     let line = format!("dma write --pid {} --addr {} --in - --json", target.pid(), target.base);
-    let words: Vec<&str> = line.split(' ').collect();
-    let mut child = sva(&words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut input = child.stdin.take().expect("piped");
+    let (child, mut input) = fed(&line);
     let first = vec![7; 2 << 20];
     input.write_all(&first).expect("it reads");
     let mut target = target;

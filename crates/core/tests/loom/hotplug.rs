@@ -74,9 +74,8 @@ fn concurrent_hotplug_and_group_unbind() {
 #[test]
 fn concurrent_surprise_removal_and_fault() {
     bounded(6, || {
-        let iommu = system(false, 1);
-        let device = plug_translating(&iommu, 2, Arc::new(DirectLink));
-        let (port, probe) = (device.ats_port(), Probe::new());
+        let (iommu, device, port) = translating(2, Arc::new(DirectLink));
+        let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
         assert!(request_page(&port, group, 0, true));
@@ -101,9 +100,8 @@ fn concurrent_surprise_removal_and_fault() {
 #[test]
 fn concurrent_orderly_removal_and_page_request() {
     model(|| {
-        let iommu = system(false, 1);
-        let device = plug_translating(&iommu, 2, Arc::new(DirectLink));
-        let (port, probe) = (device.ats_port(), Probe::new());
+        let (iommu, device, port) = translating(2, Arc::new(DirectLink));
+        let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let groups = [0; 2].map(|_| port.open_group(Some(bond.pasid())).expect("it has credit"));
         assert!(request_page(&port, groups[0], 0, true));
@@ -126,9 +124,8 @@ fn concurrent_orderly_removal_and_page_request() {
 #[test]
 fn concurrent_orderly_removal_and_a_group_on_its_way_to_its_owner() {
     bounded(7, || {
-        let iommu = system(false, 1);
-        let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
-        let (port, probe) = (device.ats_port(), Probe::new());
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
+        let probe = Probe::new();
         let (held, handler) = owner();
         let bind = Bind::new(()).on_page_requests(handler);
         let bond = iommu.bind_device(&device, &probe, bind).expect("nothing is in the way");
@@ -154,11 +151,7 @@ fn concurrent_orderly_removal_and_a_group_on_its_way_to_its_owner() {
 #[test]
 fn concurrent_surprise_removal_and_space_change() {
     bounded(3, || {
-        let iommu = system(false, 1);
-        let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
-        let (port, probe) = (device.ats_port(), Probe::new());
-        let bond = bind(&iommu, &device, &probe);
-        fill(&port, bond.pasid());
+        let Caching { iommu, device, port, probe, bond } = caching(Arc::new(DirectLink));
         let user = thread::spawn(use_cached(&port, bond.pasid()));
         let remover = thread::spawn({
             let (iommu, device) = (iommu.clone(), device.clone());

@@ -26,7 +26,7 @@ const PAGES: usize = 2;
 /// happened before that moment, and none came after.
 pub(crate) struct InPlace {
     id: SpaceId,
-    life: Mutex<Life>,
+    life: Life,
     /// What the page table says: whether a page leads to its frame.
     mapped: Mutex<[bool; PAGES]>,
     /// Of the frame of each page. A step of the model.
@@ -45,7 +45,7 @@ impl InPlace {
     pub(crate) fn with_frames(number: u64) -> Arc<Self> {
         Arc::new(Self {
             id: SpaceId::unique(),
-            life: Mutex::new((None, None)),
+            life: Life::default(),
             mapped: Mutex::new([true; PAGES]),
             uses: Default::default(),
             frame: number << 40,
@@ -59,16 +59,8 @@ impl InPlace {
         Self::with_frames(1)
     }
 
-    /// Ends it, as [`Probe::end`](crate::probe::Probe::end) does.
     pub(crate) fn end(&self) {
-        let watcher = {
-            let mut life = self.life.lock();
-            life.0 = Some(EndReason::Exited);
-            life.1.take()
-        };
-        if let Some(watcher) = watcher {
-            watcher.space_ended(self.id, EndReason::Exited).run();
-        }
+        self.life.end(self.id);
     }
 
     /// Takes a page away: the table, then the watchers, then the wait. Answers the uses of its
@@ -81,10 +73,7 @@ impl InPlace {
     /// As [`unmap`](Self::unmap), up to the wait.
     pub(crate) fn begin_unmap(&self, page: usize) -> Invalidation {
         self.mapped.lock()[page] = false;
-        let watcher = self.life.lock().1.clone();
-        watcher.map_or_else(Invalidation::none, |watcher| {
-            watcher.invalidate(self.id, AlignedRange::page(page as u64 * PAGE).range())
-        })
+        self.life.invalidate(self.id, AlignedRange::page(page as u64 * PAGE).range())
     }
 
     /// How often the frame of a page has been used, as far as the caller is sure of that.
@@ -155,19 +144,13 @@ impl AddressSpace for InPlace {
         }
     }
     fn ended(&self) -> Option<EndReason> {
-        self.life.lock().0
+        self.life.ended()
     }
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        let mut life = self.life.lock();
-        if let Some(reason) = life.0 {
-            return Err(SpaceEnded(reason));
-        }
-        life.1 = Some(watcher);
-        Ok(WatchToken(0))
+        self.life.watch(watcher)
     }
     fn unwatch(&self, _: WatchToken) {
-        let watcher = self.life.lock().1.take();
-        drop(watcher);
+        self.life.unwatch();
     }
     fn read(&self, pieces: &[Segment], _: &mut [u8], _: Access) -> Result<(), Stopped> {
         self.transfer(pieces)

@@ -11,14 +11,6 @@ use sva_sync::Mutex;
 
 use crate::support::*;
 
-/// A system with one PASID and a device with `requests` page requests.
-fn faulting(requests: u32) -> (Iommu, Device, AtsPort) {
-    let iommu = system(false, 1);
-    let device = plug_translating(&iommu, requests, Arc::new(DirectLink));
-    let port = device.ats_port();
-    (iommu, device, port)
-}
-
 /// The device has taken this many responses, and each fits a group that waits for it.
 fn assert_answered(device: &Device, responses: u64) {
     let counts = device.page_request_counts();
@@ -37,7 +29,7 @@ fn assert_nothing_pends(iommu: &Iommu) {
 #[test]
 fn concurrent_unbind_and_page_response() {
     model(|| {
-        let (iommu, device, port) = faulting(1);
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
@@ -63,7 +55,7 @@ fn concurrent_unbind_and_page_response() {
 #[test]
 fn concurrent_begin_unbind_and_the_last_page_request_job() {
     model(|| {
-        let (iommu, device, port) = faulting(1);
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let group = port.open_group(Some(bond.pasid())).expect("it has credit");
@@ -130,7 +122,7 @@ fn concurrent_queue_overflow_and_drain() {
 #[test]
 fn concurrent_owners_late_answer_and_drain() {
     model(|| {
-        let (iommu, device, port) = faulting(1);
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let (held, handler) = owner();
         let bind = Bind::new(()).on_page_requests(handler);
@@ -165,7 +157,7 @@ fn concurrent_owners_late_answer_and_drain() {
 #[test]
 fn concurrent_unbind_and_a_group_on_its_way_to_its_owner() {
     model(|| {
-        let (iommu, device, port) = faulting(1);
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let (held, handler) = owner();
         let bind = Bind::new(()).on_page_requests(handler);

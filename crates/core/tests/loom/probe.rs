@@ -15,12 +15,51 @@ pub(crate) const PAGE_AT: u64 = 0;
 /// told. Synchronous.
 pub(crate) struct Probe {
     id: SpaceId,
-    life: Mutex<Life>,
+    life: Life,
     memory: Mutex<Memory>,
 }
 
-/// How it ended, and who wants to know.
-pub(crate) type Life = (Option<EndReason>, Option<Arc<dyn SpaceWatcher>>);
+/// How a space ended, and who wants to know. Each method but `end` is one step of the model.
+#[derive(Default)]
+pub(crate) struct Life(Mutex<(Option<EndReason>, Option<Arc<dyn SpaceWatcher>>)>);
+
+impl Life {
+    /// Ends the space: no access from now on, then the watcher hears of it, then its handlers run.
+    pub(crate) fn end(&self, id: SpaceId) {
+        let watcher = {
+            let mut life = self.0.lock();
+            life.0 = Some(EndReason::Exited);
+            life.1.take()
+        };
+        if let Some(watcher) = watcher {
+            watcher.space_ended(id, EndReason::Exited).run();
+        }
+    }
+
+    pub(crate) fn ended(&self) -> Option<EndReason> {
+        self.0.lock().0
+    }
+
+    pub(crate) fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
+        let mut life = self.0.lock();
+        if let Some(reason) = life.0 {
+            return Err(SpaceEnded(reason));
+        }
+        life.1 = Some(watcher);
+        Ok(WatchToken(0))
+    }
+
+    pub(crate) fn unwatch(&self) {
+        let watcher = self.0.lock().1.take();
+        drop(watcher);
+    }
+
+    /// Tells the watcher of a change of `range`.
+    pub(crate) fn invalidate(&self, id: SpaceId, range: AddrRange) -> Invalidation {
+        let watcher = self.0.lock().1.clone();
+        watcher.map_or_else(Invalidation::none, |watcher| watcher.invalidate(id, range))
+    }
+}
 
 /// Each look at it is a step of the model: what it says is what every thread sees.
 #[derive(Clone, Copy)]
@@ -55,11 +94,7 @@ impl Probe {
             hits: 0,
             stale: 0,
         };
-        Arc::new(Self {
-            id: SpaceId::unique(),
-            life: Mutex::new((None, None)),
-            memory: Mutex::new(memory),
-        })
+        Arc::new(Self { id: SpaceId::unique(), life: Life::default(), memory: Mutex::new(memory) })
     }
 
     /// Its page is not present until it is resolved.
@@ -73,16 +108,8 @@ impl Probe {
         Arc::clone(self) as _
     }
 
-    /// Ends it: no access from now on, then the watchers hear of it, then their handlers run.
     pub(crate) fn end(&self) {
-        let watcher = {
-            let mut life = self.life.lock();
-            life.0 = Some(EndReason::Exited);
-            life.1.take()
-        };
-        if let Some(watcher) = watcher {
-            watcher.space_ended(self.id, EndReason::Exited).run();
-        }
+        self.life.end(self.id);
     }
 
     /// Takes the page away as a synchronous provider does: the table, then the watchers, then the
@@ -95,10 +122,7 @@ impl Probe {
     /// As [`unmap`](Self::unmap), up to the wait.
     pub(crate) fn begin_unmap(&self) -> Invalidation {
         self.memory.lock().mapped = false;
-        let watcher = self.life.lock().1.clone();
-        watcher.map_or_else(Invalidation::none, |watcher| {
-            watcher.invalidate(self.id, AlignedRange::page(PAGE_AT).range())
-        })
+        self.life.invalidate(self.id, AlignedRange::page(PAGE_AT).range())
     }
 
     /// The frame goes to others: nothing may be using it, or use it from now on.
@@ -158,19 +182,13 @@ impl AddressSpace for Probe {
         SpaceCapabilities { synchronous: true, page_faults: true, ..SpaceCapabilities::default() }
     }
     fn ended(&self) -> Option<EndReason> {
-        self.life.lock().0
+        self.life.ended()
     }
     fn watch(&self, watcher: Arc<dyn SpaceWatcher>) -> Result<WatchToken, SpaceEnded> {
-        let mut life = self.life.lock();
-        if let Some(reason) = life.0 {
-            return Err(SpaceEnded(reason));
-        }
-        life.1 = Some(watcher);
-        Ok(WatchToken(0))
+        self.life.watch(watcher)
     }
     fn unwatch(&self, _: WatchToken) {
-        let watcher = self.life.lock().1.take();
-        drop(watcher);
+        self.life.unwatch();
     }
     fn read(&self, _: &[Segment], _: &mut [u8], _: Access) -> Result<(), Stopped> {
         self.access()

@@ -13,11 +13,7 @@ use crate::support::*;
 #[test]
 fn concurrent_reset_and_space_change() {
     bounded(4, || {
-        let iommu = system(false, 1);
-        let device = plug_translating(&iommu, 1, Arc::new(LosesInvalidations));
-        let (port, probe) = (device.ats_port(), Probe::new());
-        let bond = bind(&iommu, &device, &probe);
-        fill(&port, bond.pasid());
+        let Caching { iommu, device, port, probe, bond } = caching(Arc::new(LosesInvalidations));
         let user = thread::spawn(use_cached(&port, bond.pasid()));
         let resetter = thread::spawn({
             let device = device.clone();
@@ -42,11 +38,7 @@ fn concurrent_reset_and_space_change() {
 #[test]
 fn concurrent_reset_that_ends_and_space_change() {
     bounded(3, || {
-        let iommu = system(false, 1);
-        let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
-        let (port, probe) = (device.ats_port(), Probe::new());
-        let bond = bind(&iommu, &device, &probe);
-        fill(&port, bond.pasid());
+        let Caching { iommu, device, port, probe, bond } = caching(Arc::new(DirectLink));
         let user = thread::spawn(use_cached(&port, bond.pasid()));
         let resetter = thread::spawn({
             let device = device.clone();
@@ -68,11 +60,7 @@ fn concurrent_reset_that_ends_and_space_change() {
 #[test]
 fn concurrent_nested_resets() {
     bounded(5, || {
-        let iommu = system(false, 1);
-        let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
-        let (port, probe) = (device.ats_port(), Probe::new());
-        let bond = bind(&iommu, &device, &probe);
-        fill(&port, bond.pasid());
+        let Caching { iommu, device, port, probe: _probe, bond } = caching(Arc::new(DirectLink));
         let resetter = thread::spawn({
             let device = device.clone();
             move || drop(device.begin_reset().expect("it is there"))

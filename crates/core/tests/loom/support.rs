@@ -179,6 +179,31 @@ pub(crate) fn plug_translating(iommu: &Iommu, requests: u32, link: Arc<dyn Link>
     device
 }
 
+/// A system with one PASID and a device with `requests` page requests, and its port.
+pub(crate) fn translating(requests: u32, link: Arc<dyn Link>) -> (Iommu, Device, AtsPort) {
+    let iommu = system(false, 1);
+    let device = plug_translating(&iommu, requests, link);
+    let port = device.ats_port();
+    (iommu, device, port)
+}
+
+/// A device that is bound to a space and caches the translation of its page.
+pub(crate) struct Caching {
+    pub(crate) iommu: Iommu,
+    pub(crate) device: Device,
+    pub(crate) port: AtsPort,
+    pub(crate) probe: Arc<Probe>,
+    pub(crate) bond: Bond<()>,
+}
+
+pub(crate) fn caching(link: Arc<dyn Link>) -> Caching {
+    let (iommu, device, port) = translating(1, link);
+    let probe = Probe::new();
+    let bond = bind(&iommu, &device, &probe);
+    fill(&port, bond.pasid());
+    Caching { iommu, device, port, probe, bond }
+}
+
 /// What uses a translation that the device caches, from now until it has been run.
 pub(crate) fn use_cached(port: &AtsPort, pasid: Pasid) -> impl FnOnce() -> bool + Send + 'static {
     let guard = port.use_translation(Some(pasid), PAGE_AT, Access::READ).expect("it is cached");

@@ -8,20 +8,12 @@ use sva_core::*;
 
 use crate::support::*;
 
-/// A system with one PASID and a device that caches translations.
-fn translating() -> (Iommu, Device, AtsPort) {
-    let iommu = system(false, 1);
-    let device = plug_translating(&iommu, 1, Arc::new(DirectLink));
-    let port = device.ats_port();
-    (iommu, device, port)
-}
-
 // shows T2, T3
 // Two threads: change; translation and read. Every schedule, some 2,500, 0.3 s.
 #[test]
 fn concurrent_fill_and_space_change() {
     model(|| {
-        let (iommu, device, port) = translating();
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let pasid = bond.pasid();
@@ -53,7 +45,7 @@ fn impatient(port: AtsPort) -> impl FnOnce() + Send + 'static {
 #[test]
 fn concurrent_bind_and_space_change() {
     bounded(4, || {
-        let (iommu, device, port) = translating();
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let user = thread::spawn(impatient(port));
         let changer = thread::spawn({
@@ -103,7 +95,7 @@ fn concurrent_ats_enable_and_space_change() {
 #[test]
 fn concurrent_unbind_and_fill() {
     model(|| {
-        let (iommu, device, port) = translating();
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let pasid = bond.pasid();
@@ -167,7 +159,7 @@ fn concurrent_pasid_reuse_and_late_completion() {
 #[test]
 fn concurrent_translated_request_and_ats_disable() {
     model(|| {
-        let (iommu, device, port) = translating();
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         let pasid = bond.pasid();
@@ -192,7 +184,7 @@ fn concurrent_translated_request_and_ats_disable() {
 #[test]
 fn concurrent_unbind_and_space_change() {
     bounded(3, || {
-        let (iommu, device, port) = translating();
+        let (iommu, device, port) = translating(1, Arc::new(DirectLink));
         let probe = Probe::new();
         let bond = bind(&iommu, &device, &probe);
         fill(&port, bond.pasid());

@@ -103,9 +103,7 @@ fn an_unbind_waits_for_the_group_that_is_being_resolved() {
         let slow = Slow::new(&space);
         let pasid = bond.pasid();
         let group = requester.request(Some(pasid), &[page(0)]);
-        world.sort();
-        let resolving = resolve_aside(&world.iommu);
-        slow.inside.wait();
+        let resolving = slow.begin(&world);
         let over = Signal::new();
         let unbinding = std::thread::spawn({
             let over = over.clone();
@@ -141,9 +139,7 @@ fn a_begun_unbind_does_not_wait_for_the_group_that_is_being_resolved_and_is_over
         let pasid = Some(bond.pasid());
         let (first, second) =
             (requester.request(pasid, &[page(0)]), requester.request(pasid, &[page(1)]));
-        world.sort();
-        let resolving = resolve_aside(&world.iommu);
-        slow.inside.wait();
+        let resolving = slow.begin(&world);
         let unbinding = bond.begin_unbind();
         assert_eq!(
             (unbinding.report().deferred, unbinding.report().page_groups, unbinding.is_over()),
@@ -229,9 +225,7 @@ fn groups_that_wait_or_are_being_resolved_when_the_space_ends_are_answered_inval
         let pasid = Some(bond.pasid());
         let (resolving, waiting) =
             (requester.request(pasid, &[page(0)]), requester.request(pasid, &[page(1)]));
-        world.sort();
-        let thread = resolve_aside(&world.iommu);
-        slow.inside.wait();
+        let thread = slow.begin(&world);
         let queued = requester.request(pasid, &[page(2)]);
         space.end(EndReason::Exited);
         slow.let_go();

@@ -136,9 +136,7 @@ fn leaving_a_container_waits_for_a_group_without_pasid_that_is_being_resolved() 
         space.present(page(1), PAGE);
         let slow = Slow::new(&space);
         let group = requester.request(None, &[0x1000]);
-        world.sort();
-        let resolving = resolve_aside(&world.iommu);
-        slow.inside.wait();
+        let resolving = slow.begin(&world);
         let over = Signal::new();
         let leaving = std::thread::spawn({
             let (over, member) = (over.clone(), requester.device.group());
@@ -201,9 +199,7 @@ fn a_reset_forgets_groups_on_both_sides_and_their_late_answers_reach_nobody() {
         let pasid = Some(bond.pasid());
         let (resolving, waiting) =
             (requester.request(pasid, &[page(0)]), requester.request(pasid, &[page(1)]));
-        world.sort();
-        let thread = resolve_aside(&world.iommu);
-        slow.inside.wait();
+        let thread = slow.begin(&world);
         let part = requester.request_part(pasid, &[page(2)]);
         let reset = requester.device.begin_reset().expect("plugged");
         assert_eq!(
@@ -233,9 +229,7 @@ fn an_orderly_removal_answers_also_the_group_that_is_being_resolved() {
         let pasid = Some(bond.pasid());
         requester.request(pasid, &[page(0)]);
         requester.request(pasid, &[page(1)]);
-        world.sort();
-        let thread = resolve_aside(&world.iommu);
-        slow.inside.wait();
+        let thread = slow.begin(&world);
         let removing =
             world.iommu.begin_remove(&requester.device, Removal::Orderly).expect("plugged");
         let counts = world.iommu.page_queue_counts();

@@ -164,9 +164,7 @@ fn a_request_whose_page_comes_in_during_the_unbind_is_logged_once_as_invalid() {
         let pasid = bond.pasid();
         let slow = Slow::new(&space);
         let group = requester.request(Some(pasid), &[page(5)]);
-        world.sort();
-        let resolving = resolve_aside(&world.iommu);
-        slow.inside.wait();
+        let resolving = slow.begin(&world);
         let unbinding = bond.begin_unbind();
         slow.let_go();
         resolving.join().expect("no panic");

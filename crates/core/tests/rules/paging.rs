@@ -183,6 +183,14 @@ impl Slow {
         Self { inside, go }
     }
 
+    /// Sorts, has a thread resolve the next group, and waits until it brings its first page in.
+    pub(crate) fn begin(&self, world: &World) -> JoinHandle<()> {
+        world.sort();
+        let resolving = resolve_aside(&world.iommu);
+        self.inside.wait();
+        resolving
+    }
+
     pub(crate) fn let_go(&self) {
         self.go.raise();
     }

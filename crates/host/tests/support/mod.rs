@@ -72,6 +72,20 @@ impl Target {
         self.answer()
     }
 
+    /// The address of a page whose accesses wait until the process ends; says why and answers
+    /// `None` if this user may not make one.
+    pub(crate) fn unanswered(&mut self) -> Option<u64> {
+        let answer = self.ask("unanswered");
+        let address =
+            answer.strip_prefix("waiting 0x").and_then(|text| u64::from_str_radix(text, 16).ok());
+        if address.is_none() {
+            eprintln!(
+                "SKIPPED: this user may not make a userfaultfd that stops the kernel ({answer})"
+            );
+        }
+        address
+    }
+
     /// Reads and discards what the target wrote up to the end of a line.
     pub(crate) fn discard(&mut self, length: usize) {
         let mut bytes = vec![0; length];

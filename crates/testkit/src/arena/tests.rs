@@ -8,7 +8,7 @@ mod model;
 use std::sync::Arc;
 
 use sva_core::Extent;
-use sva_core::space::{ExitWork, Invalidation, NoSuchFrame, SpaceEnded};
+use sva_core::space::{NoSuchFrame, SpaceEnded};
 use sva_core::{
     Access, AddrRange, AddressSpace, EndReason, Frame, Permissions, Segment, SpaceId, SpaceWatcher,
     StopCause, Stopped,
@@ -17,6 +17,7 @@ use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::memory;
+use crate::test_watcher::Watcher;
 use crate::{ArenaChange, ArenaSpace, PAGE, Protection};
 
 const BASE: u64 = 0x7000_0000_0000;
@@ -59,28 +60,6 @@ fn in_place(space: &ArenaSpace, frame: Frame, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     space.handle().memory(frame, len, false).expect("inside").copy_to(&mut bytes);
     bytes
-}
-
-#[derive(Default)]
-struct Watcher {
-    told: AtomicU64,
-    ran: Arc<AtomicU64>,
-    invalidated: Mutex<Vec<AddrRange>>,
-}
-
-impl SpaceWatcher for Watcher {
-    fn space_ended(&self, _: SpaceId, _: EndReason) -> ExitWork {
-        self.told.fetch_add(1, Ordering::Relaxed);
-        let ran = self.ran.clone();
-        ExitWork::new(move || {
-            ran.fetch_add(1, Ordering::Relaxed);
-        })
-    }
-
-    fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
-        self.invalidated.lock().push(range);
-        Invalidation::none()
-    }
 }
 
 fn watched() -> (ArenaSpace, Arc<Watcher>) {

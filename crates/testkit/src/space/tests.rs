@@ -8,7 +8,7 @@ mod model;
 
 use std::sync::Arc;
 
-use sva_core::space::{ExitWork, Invalidation, NoSuchFrame, SpaceEnded};
+use sva_core::space::{NoSuchFrame, SpaceEnded};
 use sva_core::{
     Access, AddrRange, AddressSpace, EndReason, Frame, Permissions, Segment, SpaceCapabilities,
     SpaceId, SpaceWatcher, StopCause, Stopped,
@@ -16,6 +16,7 @@ use sva_core::{
 use sva_sync::Mutex;
 use sva_sync::atomic::{AtomicU64, Ordering};
 
+use crate::test_watcher::Watcher;
 use crate::{Change, MemorySpace, PAGE, Protection, StaleReason};
 
 const BASE: u64 = 0x7000_0000_0000;
@@ -42,28 +43,6 @@ fn bounded(test: impl FnOnce() + Send + 'static) {
 fn stop(outcome: Result<(), Stopped>) -> (u64, String) {
     let stopped = outcome.expect_err("the access stops");
     (stopped.done, stopped.cause.to_string())
-}
-
-#[derive(Default)]
-struct Watcher {
-    told: AtomicU64,
-    ran: Arc<AtomicU64>,
-    invalidated: Mutex<Vec<AddrRange>>,
-}
-
-impl SpaceWatcher for Watcher {
-    fn space_ended(&self, _: SpaceId, _: EndReason) -> ExitWork {
-        self.told.fetch_add(1, Ordering::Relaxed);
-        let ran = self.ran.clone();
-        ExitWork::new(move || {
-            ran.fetch_add(1, Ordering::Relaxed);
-        })
-    }
-
-    fn invalidate(&self, _: SpaceId, range: AddrRange) -> Invalidation {
-        self.invalidated.lock().push(range);
-        Invalidation::none()
-    }
 }
 
 // shows T5

@@ -71,13 +71,11 @@ fn writes_while_pages_move<M: GuestMemoryBackend + Send + Sync>(
     assert_eq!(late, None, "a write came after the change had returned");
 }
 
-// shows T2, T3
-#[test]
-fn a_port_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
-    let machine = Machine::plain();
+/// Each thread writes by a port of its own.
+fn ports_write_while_pages_move<M: GuestMemoryBackend + Send + Sync>(machine: &Machine<M>) {
     let ports = machine.device.clone();
     thread_local!(static PORT: RefCell<Option<DmaPort>> = const { RefCell::new(None) });
-    writes_while_pages_move(&machine, |byte| {
+    writes_while_pages_move(machine, |byte| {
         PORT.with_borrow_mut(|port| {
             let port = port.get_or_insert_with(|| ports.port());
             port.write(Some(machine.pasid()), BASE, &[byte; PAGE as usize]).is_ok()
@@ -87,16 +85,14 @@ fn a_port_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
 
 // shows T2, T3
 #[test]
+fn a_port_does_not_write_to_a_page_that_the_monitor_has_taken_away() {
+    ports_write_while_pages_move(&Machine::plain());
+}
+
+// shows T2, T3
+#[test]
 fn a_port_does_not_write_to_a_page_with_a_dirty_bitmap_that_the_monitor_has_taken_away() {
-    let machine = Machine::logged();
-    let ports = machine.device.clone();
-    thread_local!(static PORT: RefCell<Option<DmaPort>> = const { RefCell::new(None) });
-    writes_while_pages_move(&machine, |byte| {
-        PORT.with_borrow_mut(|port| {
-            let port = port.get_or_insert_with(|| ports.port());
-            port.write(Some(machine.pasid()), BASE, &[byte; PAGE as usize]).is_ok()
-        })
-    });
+    ports_write_while_pages_move(&Machine::logged());
 }
 
 // shows T2

@@ -4,7 +4,7 @@ pub(crate) mod pty;
 pub(crate) mod target;
 
 use std::io::Read;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -42,6 +42,18 @@ pub(crate) fn sva(arguments: &[&str]) -> Command {
 /// Runs `sva` with a line of arguments.
 pub(crate) fn run(line: &str) -> Said {
     said(&mut sva(&line.split_whitespace().collect::<Vec<_>>()))
+}
+
+/// Starts `sva` with a line of arguments, and gives the way to its standard input.
+pub(crate) fn fed(line: &str) -> (Child, ChildStdin) {
+    let mut child = sva(&line.split_whitespace().collect::<Vec<_>>())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let input = child.stdin.take().expect("piped");
+    (child, input)
 }
 
 /// Runs a command to its end, which has to come in time, and demands that it did not panic.

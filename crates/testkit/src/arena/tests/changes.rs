@@ -1,5 +1,7 @@
 //! Changes: who is told of what and when, and what becomes of the memory.
 
+use sva_core::space::{ExitWork, Invalidation};
+
 use super::*;
 
 /// Looks at the space from inside `invalidate`, as a device would that still has the frame.

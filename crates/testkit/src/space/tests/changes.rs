@@ -1,5 +1,7 @@
 //! Changes: who is told of what and when, and what the oracle says meanwhile.
 
+use sva_core::space::{ExitWork, Invalidation};
+
 use super::*;
 
 fn pages(first: u64, count: u64) -> AddrRange {

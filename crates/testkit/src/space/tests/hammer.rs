@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sva_core::Access;
 use sva_core::ats::Translation;
+use sva_core::space::{ExitWork, Invalidation};
 
 use super::*;
 

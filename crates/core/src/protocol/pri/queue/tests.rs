@@ -61,6 +61,12 @@ fn pasid(number: u32) -> Pasid {
     Pasid::new(number).expect("small")
 }
 
+/// A request to read.
+fn request(pasid: Option<Pasid>, address: u64, index: PrgIndex, last: bool) -> PageRequest {
+    let (read, write, execute, privileged) = (true, false, false, false);
+    PageRequest { pasid, address, read, write, execute, privileged, index, last }
+}
+
 fn steps() -> impl Strategy<Value = Step> {
     let device = 0..DEVICES;
     let code = prop_oneof![
@@ -122,17 +128,7 @@ fn a_request_for_an_entry_that_is_not_published_is_answered_as_invalid() {
     let mut harness = Harness::new();
     harness.reference.devices[0].bound(pasid(1)).is_published.set(false);
     let mut actions = QueueActions::default();
-    let (address, index) = (0, PrgIndex::new(7).expect("small"));
-    let request = PageRequest {
-        pasid: Some(pasid(1)),
-        address,
-        read: true,
-        write: false,
-        execute: false,
-        privileged: false,
-        index,
-        last: true,
-    };
+    let request = request(Some(pasid(1)), 0, PrgIndex::new(7).expect("small"), true);
     let device = harness.reference.devices[0].clone();
     harness.queue.receive(&device, request, None, &mut actions);
     assert!(harness.queue.sort(None, &mut actions) && harness.queue.next_group().is_none());

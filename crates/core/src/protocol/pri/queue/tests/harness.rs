@@ -26,16 +26,7 @@ impl Harness {
             Step::Receive { device, pasid, index, last } => {
                 self.addresses += 4096;
                 let address = self.addresses;
-                let request = PageRequest {
-                    pasid,
-                    address,
-                    read: true,
-                    write: false,
-                    execute: false,
-                    privileged: false,
-                    index,
-                    last,
-                };
+                let request = request(pasid, address, index, last);
                 let requester = &self.reference.devices[device as usize];
                 self.queue.receive(requester, request, None, &mut actions);
                 self.reference.receive_request(device, request);
