@@ -87,7 +87,8 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
              external_symbolizer_path={symbolizer}"
         ),
     );
-    let output = context.output_of(command, minutes(10))?;
+    // The build of the standard library is half of it.
+    let output = context.output_of(command, minutes(15))?;
     let verdict = judge(&output.stderr);
     println!(
         "reports: {} of accesses that raced in a space's memory, as they may; {} others",

@@ -4,12 +4,13 @@ use crate::context::Context;
 use crate::outcome::{Outcome, minutes};
 use crate::step::Step;
 use crate::{
-    circles, fuzz, links, miri, msrv, mutate, outputs, package, rules, sanitize, soak, targets,
+    circles, fuzz, links, miri, msrv, mutate, outputs, package, rules, sanitize, soak, style,
+    targets,
 };
 
 /// All of them, cheapest first, in the order in which they run.
 pub(crate) const STEPS: &[Step] = &[
-    Step { name: "fmt", what: "the code is formatted", run: fmt },
+    Step { name: "fmt", what: "the code is formatted, and no line is too long", run: fmt },
     Step {
         name: "circles",
         what: "imports go round in no circle and point downwards",
@@ -92,6 +93,7 @@ pub(crate) const STEPS: &[Step] = &[
 
 fn fmt(context: &Context) -> Result<Outcome, String> {
     context.run(context.cargo(&["fmt", "--all", "--check"]), minutes(1))?;
+    style::check_widths(&context.root)?;
     Ok(Outcome::Passed)
 }
 

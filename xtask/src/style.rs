@@ -58,10 +58,7 @@ fn measure(root: &Path, krate: &Krate) -> Result<Figures, String> {
         circles: circles::count(krate),
         ..Figures::default()
     };
-    for path in scan::files(&root.join(&krate.folder), "rs")? {
-        let text = scan::read(root, &Path::new(&krate.folder).join(path))?;
-        figures.long_lines += text.lines().filter(|line| line.chars().count() > WIDTH).count();
-    }
+    figures.long_lines = long_lines(root, krate)?.len();
     for modules in &krate.roots {
         if modules.files.first().is_some_and(|file| file.ends_with("src/lib.rs")) {
             figures.names = Some(modules.public_names(0));
@@ -71,6 +68,31 @@ fn measure(root: &Path, krate: &Krate) -> Result<Figures, String> {
         }
     }
     Ok(figures)
+}
+
+/// Fails if a line of a Rust file is longer than [`WIDTH`]. rustfmt breaks code, but leaves comments
+/// and string literals as they are.
+pub(crate) fn check_widths(root: &Path) -> Result<(), String> {
+    let mut found = Vec::new();
+    for krate in source::crates(root)? {
+        found.extend(long_lines(root, &krate)?);
+    }
+    if found.is_empty() {
+        return Ok(());
+    }
+    Err(format!("longer than {WIDTH} characters, to be broken by hand: {}", found.join(", ")))
+}
+
+/// The lines of all Rust files of a crate that are longer than [`WIDTH`], each as `file:line`.
+fn long_lines(root: &Path, krate: &Krate) -> Result<Vec<String>, String> {
+    let mut found = Vec::new();
+    for path in scan::files(&root.join(&krate.folder), "rs")? {
+        let path = Path::new(&krate.folder).join(path);
+        let text = scan::read(root, &path)?;
+        let long = text.lines().enumerate().filter(|(_, line)| line.chars().count() > WIDTH);
+        found.extend(long.map(|(at, _)| format!("{}:{}", path.display(), at + 1)));
+    }
+    Ok(found)
 }
 
 fn total(rows: &[Figures]) -> Figures {

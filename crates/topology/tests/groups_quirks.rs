@@ -1,5 +1,5 @@
-//! Models that Linux' tables name: who isolates without saying so, and who does not although it says
-//! so.
+//! Models that Linux' tables name: who isolates without saying so, and who does not although it
+//! says so.
 
 #[path = "common/machines.rs"]
 mod machines;

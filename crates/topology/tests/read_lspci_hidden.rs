@@ -1,5 +1,5 @@
-//! Text of `lspci` in which capabilities are hidden from who asked, or left out, and what is assumed
-//! of them.
+//! Text of `lspci` in which capabilities are hidden from who asked, or left out, and what is
+//! assumed of them.
 
 #[path = "common/texts.rs"]
 mod texts;

@@ -38,16 +38,10 @@ impl Candidates {
         widths.min().unwrap_or(PasidWidth::MAX)
     }
 
-    /// The requesters of the capable devices, each once. Devices that share a requester ID share a
-    /// PASID table and get one entry.
+    /// The requesters of the capable devices. Devices that share a requester ID share a PASID table
+    /// and get one entry.
     pub(super) fn requesters(&self) -> SmallVec<[Arc<Requester>; 1]> {
-        let mut requesters: SmallVec<[Arc<Requester>; 1]> = SmallVec::new();
-        for device in &self.capable {
-            if !requesters.iter().any(|known| Arc::ptr_eq(known, &device.requester)) {
-                requesters.push(Arc::clone(&device.requester));
-            }
-        }
-        requesters
+        requesters_of(&self.capable)
     }
 
     /// Returns the first [`bind_refusal`] of the capable devices; `None` if all can be bound.
@@ -59,6 +53,19 @@ impl Candidates {
     ) -> Option<Refusal> {
         self.capable.iter().find_map(|device| bind_refusal(device, space, features, tag))
     }
+}
+
+/// The requesters of devices, each once.
+pub(super) fn requesters_of<'a>(
+    devices: impl IntoIterator<Item = &'a Arc<DeviceRecord>>,
+) -> SmallVec<[Arc<Requester>; 1]> {
+    let mut requesters: SmallVec<[Arc<Requester>; 1]> = SmallVec::new();
+    for device in devices {
+        if !requesters.iter().any(|known| Arc::ptr_eq(known, &device.requester)) {
+            requesters.push(Arc::clone(&device.requester));
+        }
+    }
+    requesters
 }
 
 /// Returns why `device` cannot get a bond of `space` with `features`; `None` if it can.

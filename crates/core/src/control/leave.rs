@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::candidates::Candidates;
+use super::candidates::requesters_of;
 use super::container::Container;
 use super::unbind::Teardown;
 use crate::api::error::LeaveError;
@@ -79,7 +79,9 @@ impl State {
         let attachment = found.record.domain.attach(Arc::clone(&found.own_domain));
         let members = found.members.clone();
         let mut teardown = Teardown::default();
-        for requester in Candidates::of(&members).requesters() {
+        // Of all members, and not only of those that can issue a PASID: an entry stays for the
+        // requester ID of a device that has been removed, as long as another member shares that ID.
+        for requester in requesters_of(&members) {
             for entry in requester.table.read().values() {
                 teardown.add(entry);
             }

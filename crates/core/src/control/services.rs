@@ -1,8 +1,8 @@
 //! ATS and PRI of a device: enabling, disabling, and the end of both with a removal.
 //!
 //! A device is *halted* while it is in reset, cut off or removed: none of its requests passes. It
-//! is *blocked* while it is halted and while its ATS is off: none of its translated requests passes,
-//! and its ATC is cleared before it is unblocked. So blocking a device completes all its
+//! is *blocked* while it is halted and while its ATS is off: none of its translated requests
+//! passes, and its ATC is cleared before it is unblocked. So blocking a device completes all its
 //! invalidations, also one that the device never answers.
 //!
 //! The lock of the device's [`InvalidationQueue`](crate::protocol::ats::invalidation) covers both

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sva_core::error::{JoinError, LeaveError, MapError, Refusal, UnmapError};
 use sva_core::event::Overlap;
-use sva_core::topology::PeerWindow;
+use sva_core::topology::{PeerWindow, RequesterId};
 use sva_core::{Bind, EndReason, Event, FaultReason, Removal, UnbindReport};
 use sva_testkit::PAGE;
 
@@ -247,4 +247,26 @@ fn a_group_always_has_a_domain_to_go_to() {
             Some(FaultReason::DeviceRemoved)
         );
     });
+}
+
+// shows U9, U2, B8, G6
+#[test]
+fn a_group_that_leaves_loses_the_entries_of_a_requester_id_whose_capable_device_is_gone() {
+    let world = World::grouped(3);
+    for number in 1..=3 {
+        world.bus.alias(bdf(number), RequesterId(bdf(20)));
+    }
+    let (space, capable) = (space(), world.plug(1));
+    let sibling = world.plug_as(2, plain()).device;
+    let group = sibling.group();
+    let container = world.container(&[group]);
+    let bound = container.bind(&space.handle(), Bind::new(())).expect("one can issue a PASID");
+    world.iommu.remove(&capable, Removal::Orderly).expect("plugged");
+    container.remove(group).expect("it is in there");
+    let newcomer = world.plug_as(3, everything());
+    assert_eq!(newcomer.joined, [], "its group is free");
+    assert_eq!(refused(&newcomer.device.port(), bound.pasid), Some(FaultReason::NotBound));
+    let other = world.container(&[group]);
+    assert_eq!(other.bound(), []);
+    container.unbind(space.handle().id()).expect("bound");
 }

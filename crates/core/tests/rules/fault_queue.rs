@@ -1,5 +1,5 @@
-//! The queue that the handler of page requests reads in its own time (section 5, rules F1 to F4, G5,
-//! S2, U2).
+//! The queue that the handler of page requests reads in its own time (section 5, rules F1 to F4,
+//! G5, S2, U2).
 
 use std::sync::Arc;
 

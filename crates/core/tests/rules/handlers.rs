@@ -1,5 +1,5 @@
-//! Handlers of page requests: of bonds, groups, containers and domains (section 5, rules F1, F2, F5,
-//! F7, G2, G6, T8, U2, U3).
+//! Handlers of page requests: of bonds, groups, containers and domains (section 5, rules F1, F2,
+//! F5, F7, G2, G6, T8, U2, U3).
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What ports cache of memory that is accessed in place: a port for each thread, thousands of pages,
-//! many processes (rules T2, T6, U6).
+//! What ports cache of memory that is accessed in place: a port for each thread, thousands of
+//! pages, many processes (rules T2, T6, U6).
 
 use sva_core::{Access, Bind, FaultReason};
 use sva_testkit::{ArenaSpace, PAGE, Protection};

@@ -1,5 +1,5 @@
-//! Devices go: in order, by surprise, and while something else goes on (rules B1, B3, B5, F7, G5, U1
-//! to U4).
+//! Devices go: in order, by surprise, and while something else goes on (rules B1, B3, B5, F7, G5,
+//! U1 to U4).
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Which devices form a group: the rules of this fabric.
 //!
-//! A group is the last of these points on the way from the device to the root, at which the paths of
-//! several devices join:
+//! A group is the last of these points on the way from the device to the root, at which the paths
+//! of several devices join:
 //!
 //! 1. the device, where its functions do not isolate from one another (RR and CR);
 //! 2. a PCIe-to-PCI bridge: one requester ID for all behind it;

@@ -17,7 +17,7 @@ use system::System;
 
 const HISTORIES: u64 = 2000;
 /// For all of them, unless something hangs.
-const LONG: Duration = Duration::from_secs(120);
+const LONG: Duration = Duration::from_secs(300);
 
 /// What was seen of so many histories.
 #[derive(Debug, Default)]

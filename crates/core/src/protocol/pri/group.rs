@@ -125,16 +125,23 @@ pub(super) enum Stage {
 /// A complete group that has not been answered.
 pub(super) struct PendingGroup<T> {
     pub(super) device: DeviceKey,
-    /// The first of its requests.
-    pub(super) first: PageRequest,
     /// The number of its requests.
     pub(super) count: u32,
     pub(super) key: ResolveKey,
     pub(super) target: T,
     pub(super) stage: Stage,
-    /// Its requests, while it waits; then the worker that resolves it has them.
+    /// Its requests, while it waits. Then the worker that resolves it has them, and the first one
+    /// stays here for the response, and for the log of a refusal. Never empty.
     pub(super) requests: Requests,
     pub(super) complete_at: Option<Duration>,
+}
+
+impl<T> PendingGroup<T> {
+    /// Takes the requests for the worker that resolves the group.
+    pub(super) fn take_requests(&mut self) -> Requests {
+        let first = self.requests.iter().take(1).copied().collect();
+        std::mem::replace(&mut self.requests, first)
+    }
 }
 
 /// Groups with the same key, which are resolved one at a time.

@@ -29,13 +29,15 @@ impl<D: PageRequester> PageRequestQueue<D> {
         };
         self.dequeue(cookie, &group);
         self.release(group.device, group.count);
-        if let Some(share) = self.shares.get_mut(&group.device) {
+        if let Some(share) = self.shares.get_mut(&group.device)
+            && let Some(first) = group.requests.first()
+        {
             share.has_failed |= code == ResponseCode::ResponseFailure;
             let device = share.device.clone();
             if is_logged {
-                self.respond_unlogged(&device, &group.first, code, actions);
+                self.respond_unlogged(&device, first, code, actions);
             } else {
-                self.respond(&device, &group.first, code, actions);
+                self.respond(&device, first, code, actions);
             }
         }
         actions.released.push(group.target);

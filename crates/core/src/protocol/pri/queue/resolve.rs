@@ -16,7 +16,9 @@ impl<D: PageRequester> PageRequestQueue<D> {
         requests: Requests,
         now: Option<Duration>,
     ) {
-        let Some(&first) = requests.first() else { return };
+        if requests.is_empty() {
+            return;
+        }
         let key = target.resolve_key();
         let cookie = self.next_cookie;
         self.next_cookie += 1;
@@ -24,7 +26,6 @@ impl<D: PageRequester> PageRequestQueue<D> {
             cookie,
             PendingGroup {
                 device,
-                first,
                 count: requests.len() as u32,
                 key,
                 target,
@@ -55,7 +56,7 @@ impl<D: PageRequester> PageRequestQueue<D> {
             key,
             device,
             target: group.target.clone(),
-            requests: std::mem::take(&mut group.requests),
+            requests: group.take_requests(),
             complete_at: group.complete_at,
         })
     }
