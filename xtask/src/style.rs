@@ -70,8 +70,8 @@ fn measure(root: &Path, krate: &Krate) -> Result<Figures, String> {
     Ok(figures)
 }
 
-/// Fails if a line of a Rust file is longer than [`WIDTH`]. rustfmt breaks code, but leaves comments
-/// and string literals as they are.
+/// Fails if a line of a Rust file is longer than [`WIDTH`]. rustfmt breaks code, but leaves
+/// comments and string literals as they are.
 pub(crate) fn check_widths(root: &Path) -> Result<(), String> {
     let mut found = Vec::new();
     for krate in source::crates(root)? {

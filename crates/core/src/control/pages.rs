@@ -20,8 +20,7 @@ use crate::protocol::pri::group::PageRequestTarget;
 use crate::protocol::pri::queue::PageQueueCounts;
 use crate::quiesce::callback::InCallback;
 use crate::table::{
-    BondKey, Domain, GateGuard, Gated, Inner, Iommu, OnDrain, OwnedGateGuard, PageTarget,
-    PasidEntry, ReadyPageGroup,
+    BondKey, Domain, GateGuard, Inner, Iommu, OnDrain, PageTarget, PasidEntry, ReadyPageGroup,
 };
 use crate::types::access::Access;
 use crate::types::ids::{Bdf, Pasid};
@@ -42,13 +41,12 @@ impl Iommu {
         // queue or the gate waits for the job. Entered without the lock, a group could be pending
         // after its unbind has returned.
         let mut refused = Vec::new();
-        let (group, in_target) = self.with_pages(|pages, actions| {
+        let mut entered = self.with_pages(|pages, actions| {
             loop {
-                let group = pages.next_group()?;
-                let target = Gated::Target(group.target.clone());
-                if let Some(in_target) = OwnedGateGuard::enter(self, target) {
-                    return Some((group, in_target));
-                }
+                let group = match EnteredGroup::enter(self, pages.next_group()?) {
+                    Ok(entered) => return Some(entered),
+                    Err(group) => group,
+                };
                 pages.answer(group.cookie, ResponseCode::InvalidRequest, false, actions);
                 pages.finish(group.key, actions);
                 // The group can hold the last reference to its space, whose drop is foreign code.
@@ -56,7 +54,8 @@ impl Iommu {
                 refused.push(group);
             }
         })?;
-        Some(PageRequestJob::new(self.clone(), group, in_target))
+        entered.enter_device();
+        Some(PageRequestJob { entered, is_logged: false, is_answered: false })
     }
 
     /// Returns whether the page request queue has overflowed. It takes no request until those that
@@ -106,19 +105,57 @@ impl PageResponder for Inner {
     }
 }
 
+/// A group that is inside the gate of its target, and perhaps of its device, until it is dropped.
+///
+/// One value and no guard for each gate: a guard beside the group would count references of its
+/// own to what has the gate.
+struct EnteredGroup {
+    iommu: Iommu,
+    group: ReadyPageGroup,
+    /// False if the device is removed or halted: the group is invalid.
+    is_in_device: bool,
+}
+
+impl EnteredGroup {
+    /// Enters the gate of the target; returns the group if it is shut.
+    fn enter(iommu: &Iommu, group: ReadyPageGroup) -> Result<Self, ReadyPageGroup> {
+        if group.target.gate().enter() {
+            Ok(Self { iommu: iommu.clone(), group, is_in_device: false })
+        } else {
+            Err(group)
+        }
+    }
+
+    /// Enters the gate of the device as well, unless it is shut.
+    fn enter_device(&mut self) {
+        self.is_in_device = self.group.device.gate.enter();
+    }
+}
+
+impl Drop for EnteredGroup {
+    fn drop(&mut self) {
+        // The last access that leaves a gate may drop foreign values, which must find this thread
+        // inside a callback.
+        let _callback = InCallback::enter();
+        let on_drain = match &self.group.target {
+            PageTarget::Entry(entry) => OnDrain::StepEntry(entry),
+            PageTarget::Domain(_) => OnDrain::WakeThreads,
+        };
+        drop(GateGuard::from_entered(self.group.target.gate(), &self.iommu, on_drain));
+        if self.is_in_device {
+            let gate = &self.group.device.gate;
+            drop(GateGuard::from_entered(gate, &self.iommu, OnDrain::WakeThreads));
+        }
+    }
+}
+
 /// A page request group that is to be resolved. As long as it lives it is inside the gates that an
 /// unbind, a removal or a reset waits for.
 ///
 /// Its drop answers the group as invalid if it has not [run](PageRequestJob::run).
 #[must_use = "run it"]
 pub struct PageRequestJob {
-    iommu: Iommu,
-    group: ReadyPageGroup,
-    /// Inside the gate of the target; taken by the drop.
-    in_target: Option<OwnedGateGuard>,
-    /// Inside the gate of the device. `None` if the device is removed or halted: the group is
-    /// invalid.
-    in_device: Option<OwnedGateGuard>,
+    entered: EnteredGroup,
     /// The reason of the refusal is in the event log.
     is_logged: bool,
     is_answered: bool,
@@ -132,30 +169,23 @@ enum ResolveError {
 }
 
 impl PageRequestJob {
-    /// Makes the job of a group whose target's gate has been entered.
-    fn new(iommu: Iommu, group: ReadyPageGroup, in_target: OwnedGateGuard) -> Self {
-        let in_device = OwnedGateGuard::enter(&iommu, Gated::Device(Arc::clone(&group.device)));
-        let in_target = Some(in_target);
-        Self { iommu, group, in_target, in_device, is_logged: false, is_answered: false }
-    }
-
     /// The device that sent the requests.
     pub fn device(&self) -> Bdf {
-        self.group.device.bdf()
+        self.entered.group.device.bdf()
     }
 
     /// The requests of the group, at least one, in the order in which they were sent.
     pub fn requests(&self) -> &[PageRequest] {
-        &self.group.requests
+        &self.entered.group.requests
     }
 
     /// Resolves the group and answers it, or hands it to its handler. Blocks while the
     /// provider or the handler runs.
     pub fn run(mut self) {
         let _callback = InCallback::enter();
-        let begun = self.iommu.now();
+        let begun = self.entered.iommu.now();
         let code = self.resolve();
-        self.record_times(begun, self.iommu.now());
+        self.record_times(begun, self.entered.iommu.now());
         match code {
             Some(code) => self.answer(code),
             None => self.is_answered = true,
@@ -165,15 +195,15 @@ impl PageRequestJob {
     /// Resolves the group or hands it to its handler. Returns the response; `None`
     /// if the handler has the group and answers it.
     fn resolve(&mut self) -> Option<ResponseCode> {
-        if self.in_device.is_none() {
+        if !self.entered.is_in_device {
             return Some(ResponseCode::InvalidRequest);
         }
-        let handler = match &self.group.target {
+        let handler = match &self.entered.group.target {
             PageTarget::Entry(entry) if entry.abort_reason().is_some() => {
-                self.log_refused(self.group.requests[0], FaultReason::SpaceEnded);
+                self.log_refused(self.entered.group.requests[0], FaultReason::SpaceEnded);
                 return Some(ResponseCode::InvalidRequest);
             }
-            PageTarget::Entry(entry) => self.iommu.page_handler_of(entry.bond),
+            PageTarget::Entry(entry) => self.entered.iommu.page_handler_of(entry.bond),
             PageTarget::Domain(attachment) => attachment.domain.handler(),
         };
         match handler {
@@ -185,15 +215,15 @@ impl PageRequestJob {
     /// Hands the group to its handler. Returns the response if the group is not
     /// pending any more.
     fn hand_out(&self, handler: &dyn PageRequestHandler) -> Option<ResponseCode> {
-        let cookie = self.group.cookie;
-        if !self.iommu.with_pages(|pages, _| pages.hand_out(cookie)) {
+        let cookie = self.entered.group.cookie;
+        if !self.entered.iommu.with_pages(|pages, _| pages.hand_out(cookie)) {
             return Some(ResponseCode::InvalidRequest);
         }
         let group = PageRequestGroup::new(
-            self.iommu.responder(),
+            self.entered.iommu.responder(),
             cookie,
             self.device(),
-            self.group.requests.to_vec(),
+            self.entered.group.requests.to_vec(),
         );
         // A handler that panics drops the group, which answers it.
         let _ = catch_unwind(AssertUnwindSafe(|| handler.page_requests(group)));
@@ -203,10 +233,10 @@ impl PageRequestJob {
     /// Has the provider resolve the requests in their order, up to the first that it refuses.
     /// Returns the response.
     fn resolve_pages(&mut self) -> ResponseCode {
-        for index in 0..self.group.requests.len() {
-            let request = self.group.requests[index];
+        for index in 0..self.entered.group.requests.len() {
+            let request = self.entered.group.requests[index];
             for access in request.accesses() {
-                let resolved = match &self.group.target {
+                let resolved = match &self.entered.group.target {
                     PageTarget::Entry(entry) => resolve_bound(entry, request.address, access),
                     PageTarget::Domain(attachment) => {
                         self.resolve_mapped(&attachment.domain, request.address, access)
@@ -221,7 +251,11 @@ impl PageRequestJob {
                     Err(ResolveError::Host(call, errno)) => {
                         // Rejected: a response failure. It would end the page requests of the
                         // device for all its spaces because one provider failed.
-                        self.iommu.log(Event::HostFailure { device: self.device(), call, errno });
+                        self.entered.iommu.log(Event::HostFailure {
+                            device: self.device(),
+                            call,
+                            errno,
+                        });
                         self.is_logged = true;
                         return ResponseCode::InvalidRequest;
                     }
@@ -242,7 +276,8 @@ impl PageRequestJob {
         let Some(mapping) = domain.find(iova) else {
             return refused(FaultReason::NoDomainMapping);
         };
-        let Some(_inside) = GateGuard::enter(&mapping.gate, &self.iommu, OnDrain::WakeThreads)
+        let Some(_inside) =
+            GateGuard::enter(&mapping.gate, &self.entered.iommu, OnDrain::WakeThreads)
         else {
             return refused(FaultReason::NoDomainMapping);
         };
@@ -255,34 +290,35 @@ impl PageRequestJob {
 
     /// Logs why a page could not be resolved.
     fn log_refused(&mut self, request: PageRequest, reason: FaultReason) {
-        self.iommu.log_refused(&self.group.device, &request, reason);
+        self.entered.iommu.log_refused(&self.entered.group.device, &request, reason);
         self.is_logged = true;
     }
 
     /// Answers the group, once.
     fn answer(&mut self, code: ResponseCode) {
         self.is_answered = true;
-        let first = self.group.requests.first();
+        let first = self.requests().first();
         tracing::debug!(
             device = %self.device(),
             pasid = first.and_then(|request| request.pasid).map(Pasid::get),
-            address = first.map(|request| request.address), pages = self.group.requests.len(),
+            address = first.map(|request| request.address), pages = self.requests().len(),
             %code, "page requests answered",
         );
         // A group that is not pending any more was drained, or its device was reset or removed.
         // That step has counted it.
-        let _ = self.iommu.answer_group(self.group.cookie, code, self.is_logged);
+        let _ = self.entered.iommu.answer_group(self.entered.group.cookie, code, self.is_logged);
     }
 
     /// Records how long the group waited and how long it was resolved.
     fn record_times(&self, begun: Option<Duration>, done: Option<Duration>) {
-        let (PageTarget::Entry(entry), Some(begun), Some(done)) = (&self.group.target, begun, done)
+        let (PageTarget::Entry(entry), Some(begun), Some(done)) =
+            (&self.entered.group.target, begun, done)
         else {
             return;
         };
         let mut times = entry.times.lock();
         let times = times.get_or_insert_default();
-        if let Some(complete) = self.group.complete_at {
+        if let Some(complete) = self.entered.group.complete_at {
             times.request.record(begun.saturating_sub(complete));
         }
         times.resolve.record(done.saturating_sub(begun));
@@ -295,12 +331,9 @@ impl Drop for PageRequestJob {
         if !self.is_answered {
             self.answer(ResponseCode::InvalidRequest);
         }
-        let key = self.group.key;
-        self.iommu.with_pages(|pages, actions| pages.finish(key, actions));
-        // Here and not as fields are dropped: the last access that leaves a gate may drop foreign
-        // values, which must find this thread inside a callback.
-        drop(self.in_target.take());
-        drop(self.in_device.take());
+        let key = self.entered.group.key;
+        self.entered.iommu.with_pages(|pages, actions| pages.finish(key, actions));
+        // The gates are left last, as the field is dropped: the group has been answered by then.
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::iommu::Iommu;
-use super::page_target::PageTarget;
 use super::records::{DeviceRecord, PasidEntry};
 use crate::api::fault::FaultReason;
 use crate::quiesce::{Gate, Waiter};
@@ -71,43 +70,5 @@ impl PasidEntry {
         let guard = GateGuard::enter(&self.gate, iommu, OnDrain::StepEntry(self));
         let guard = guard.ok_or(FaultReason::NotBound)?;
         self.abort_reason().map_or(Ok(guard), Err)
-    }
-}
-
-/// What has the gate of an [`OwnedGateGuard`].
-pub(crate) enum Gated {
-    Device(Arc<DeviceRecord>),
-    Target(PageTarget),
-}
-
-/// Is inside a gate until it is dropped, as a [`GateGuard`] is, and keeps what has the gate alive.
-pub(crate) struct OwnedGateGuard {
-    iommu: Iommu,
-    gated: Gated,
-}
-
-impl OwnedGateGuard {
-    /// Enters the gate; returns `None` if it is shut.
-    pub(crate) fn enter(iommu: &Iommu, gated: Gated) -> Option<Self> {
-        let is_inside = match &gated {
-            Gated::Device(device) => device.gate.enter(),
-            Gated::Target(target) => target.gate().enter(),
-        };
-        is_inside.then(|| Self { iommu: iommu.clone(), gated })
-    }
-}
-
-impl Drop for OwnedGateGuard {
-    fn drop(&mut self) {
-        let (gate, on_drain) = match &self.gated {
-            Gated::Device(device) => (&device.gate, OnDrain::WakeThreads),
-            Gated::Target(target @ PageTarget::Entry(entry)) => {
-                (target.gate(), OnDrain::StepEntry(entry))
-            }
-            Gated::Target(target @ PageTarget::Domain(_)) => (target.gate(), OnDrain::WakeThreads),
-        };
-        if gate.leave() {
-            on_drain.run(&self.iommu);
-        }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) use bond_key::BondKey;
 pub(crate) use close::Drained;
 pub use device::Device;
 pub(crate) use domain::{Domain, DomainAttachment, Mapping};
-pub(crate) use guard::{GateGuard, Gated, OnDrain, OwnedGateGuard};
+pub(crate) use guard::{GateGuard, OnDrain};
 pub(crate) use iommu::Inner;
 pub use iommu::Iommu;
 #[cfg(not(loom))]

@@ -25,7 +25,7 @@ pub(crate) type ReadyPageGroup = ReadyGroup<Arc<DeviceRecord>>;
 
 impl PageTarget {
     /// The gate that an access through the target enters.
-    pub(super) fn gate(&self) -> &Gate {
+    pub(crate) fn gate(&self) -> &Gate {
         match self {
             Self::Entry(entry) => &entry.gate,
             Self::Domain(attachment) => &attachment.gate,
