@@ -15,8 +15,8 @@ use super::note::{FunctionUnsupported, Note};
 use crate::acs::Acs;
 use crate::fabric::{FabricSpec, HostBridgeSpec, PortKind, PortSpec};
 
-/// What plays a function that can issue PASIDs: the name of the model of
-/// [`FunctionSpec`].
+/// The name of the model of a function that can issue PASIDs, in
+/// [`FunctionSpec`](crate::fabric::FunctionSpec).
 pub const MODEL: &str = "data-mover";
 
 /// Segments from here on are domains that VMD made.
