@@ -11,6 +11,9 @@ pub(crate) struct Mapping {
 }
 
 /// A cache of translations.
+///
+/// Every `find` is inlined into the loop that measures it: left to the compiler, one subject pays
+/// for a call and saved registers, and another does not.
 pub(crate) trait Lookup {
     /// Where an address leads.
     fn find(&self, address: u64) -> Option<u64>;

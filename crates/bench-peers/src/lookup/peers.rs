@@ -33,6 +33,7 @@ impl LockedIotlb {
 }
 
 impl Lookup for LockedIotlb {
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         let found = Iotlb::lookup(self.0.read(), GuestAddress(address), 8, Permissions::Read);
         found.ok()?.next().map(|range| range.base.0)
@@ -59,6 +60,7 @@ impl LockedMap {
 }
 
 impl Lookup for LockedMap {
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         self.0.read().get(&key(address)).map(|frame| frame + address % PAGE)
     }
@@ -73,6 +75,7 @@ impl Sharded {
 }
 
 impl Lookup for Sharded {
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         self.0.get(&key(address)).map(|frame| *frame + address % PAGE)
     }
@@ -87,6 +90,7 @@ impl Guarded {
 }
 
 impl Lookup for Guarded {
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         self.0.pin().get(&key(address)).map(|frame| frame + address % PAGE)
     }
@@ -106,6 +110,7 @@ impl Indexed {
 }
 
 impl Lookup for Indexed {
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         self.0.peek_with(&key(address), |_, frame| frame + address % PAGE)
     }
@@ -121,6 +126,7 @@ impl SwappedTree {
 }
 
 impl Lookup for SwappedTree {
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         let tree = self.0.load();
         let ((owner, page), frame) = tree.range(..=key(address)).next_back()?;

@@ -67,6 +67,7 @@ impl PortLookup {
 }
 
 impl Lookup for PortLookup {
+    #[inline(always)]
     fn find(&self, address: u64) -> Option<u64> {
         Some(self.cached(address)?.0 - self.base)
     }
