@@ -22,7 +22,7 @@ impl Iommu {
     ) -> R {
         let mut actions = PageActions::default();
         let result = change(&mut self.0.pages.lock(), &mut actions);
-        for outgoing in std::mem::take(&mut actions.responses) {
+        for outgoing in &actions.responses {
             let response = outgoing.response;
             tracing::trace!(
                 device = %outgoing.device.bdf(), pasid = outgoing.pasid.map(Pasid::get),
@@ -30,9 +30,9 @@ impl Iommu {
             );
             outgoing.device.services.to_device(ToDevice::Response(response));
         }
-        for (device, request) in std::mem::take(&mut actions.refused) {
+        for (device, request) in &actions.refused {
             let reason = FaultReason::PageRefused(ResponseCode::InvalidRequest);
-            self.log_refused(&device, &request, reason);
+            self.log_refused(device, request, reason);
         }
         #[cfg(not(loom))]
         if actions.has_work {
