@@ -25,7 +25,7 @@ pub(crate) const FULL: &[Step] = &[
         what: "all defects of docs/regressions.md, put back in one by one",
         run: mutate::all,
     },
-    Step { name: "loom", what: "all models of races", run: steps::loom },
+    Step { name: "loom", what: "all models of races", run: steps::all_models },
     Step {
         name: "schedule",
         what: "60,000,000 steps of the whole system by schedules",
@@ -34,8 +34,13 @@ pub(crate) const FULL: &[Step] = &[
     Step { name: "soak", what: "200,000,000 accesses, each checked", run: soak::long },
     Step { name: "fuzz", what: "each reader of foreign bytes, 120 s", run: fuzzing },
     Step { name: "miri", what: "all tests that Miri can run", run: under_miri },
-    Step { name: "tsan", what: "the tests under ThreadSanitizer", run: sanitize::thread },
+    Step { name: "tsan", what: "the tests under ThreadSanitizer", run: sanitize::thread_all },
     Step { name: "asan", what: "the tests under AddressSanitizer", run: sanitize::address },
+    Step {
+        name: "bench",
+        what: "the benchmarks, quick, with instructions counted",
+        run: steps::counted_bench,
+    },
 ];
 
 /// What one step came to.

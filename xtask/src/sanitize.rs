@@ -27,10 +27,35 @@ const ACCESSES: [&str; 8] = [
     "vm_memory::iommu::IommuMemory<",
 ];
 
-/// ThreadSanitizer over the core, what accesses memory in place, and the host provider where it
-/// makes no process that shares our memory, which the sanitizer takes for a fork; with an
-/// instrumented standard library.
+/// Packages, whose unit tests are run, and integration tests of theirs.
+struct Tests {
+    packages: &'static [&'static str],
+    integration: &'static [&'static str],
+}
+
+const CORE: Tests =
+    Tests { packages: &["sva-core", "sva-testkit"], integration: &["rules", "arena", "histories"] };
+
+/// Of the host provider those whose processes are no copies of this one, which the sanitizer's
+/// runtime would have to follow.
+const OTHERS: Tests = Tests {
+    packages: &["sva-sim", "sva-vmm", "sva-host"],
+    integration: &["schedule", "adapters", "access", "descriptors", "end", "hammer", "system"],
+};
+
+/// ThreadSanitizer over the core and the test kit's memory.
 pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
+    under_thread_sanitizer(context, &[CORE])
+}
+
+/// ThreadSanitizer over the core, what accesses memory in place, and the host provider where it
+/// makes no process that shares our memory, which the sanitizer takes for a fork.
+pub(crate) fn thread_all(context: &Context) -> Result<Outcome, String> {
+    under_thread_sanitizer(context, &[CORE, OTHERS])
+}
+
+/// With an instrumented standard library.
+fn under_thread_sanitizer(context: &Context, tests: &[Tests]) -> Result<Outcome, String> {
     if let Some(why) = unavailable(context)? {
         return Ok(Outcome::Skipped(why));
     }
@@ -52,28 +77,14 @@ pub(crate) fn thread(context: &Context) -> Result<Outcome, String> {
         ));
     };
     let symbolizer = symbolizer.display();
-    let packages = [
-        "-Zbuild-std",
-        "-p",
-        "sva-core",
-        "-p",
-        "sva-testkit",
-        "-p",
-        "sva-sim",
-        "-p",
-        "sva-vmm",
-        "-p",
-        "sva-host",
-    ];
-    let in_place = ["rules", "arena", "histories", "schedule", "adapters"];
-    // Those of the host provider whose processes are no copies of this one, which the sanitizer's
-    // runtime would have to follow.
-    let host = ["access", "descriptors", "end", "hammer", "system"];
-    let tests = in_place.iter().chain(&host).flat_map(|test| ["--test", test]);
-    let words: Vec<&str> = packages
+    let packages =
+        tests.iter().flat_map(|tests| tests.packages).flat_map(|package| ["-p", package]);
+    let integration =
+        tests.iter().flat_map(|tests| tests.integration).flat_map(|test| ["--test", test]);
+    let words: Vec<&str> = ["-Zbuild-std", "--lib"]
         .into_iter()
-        .chain(["--lib"])
-        .chain(tests)
+        .chain(packages)
+        .chain(integration)
         .chain(["--", "--skip", "tracer_process::"])
         .collect();
     let mut command = sanitized(context, "thread", "--cfg sva_no_tracer_process", &words);

@@ -1,5 +1,7 @@
 //! The steps of `cargo xtask ci`.
 
+use std::time::Duration;
+
 use crate::context::Context;
 use crate::outcome::{Outcome, minutes};
 use crate::step::Step;
@@ -38,7 +40,11 @@ pub(crate) const STEPS: &[Step] = &[
     },
     Step { name: "test", what: "the tests", run: test },
     Step { name: "msrv", what: "the oldest toolchain that is promised", run: msrv::check },
-    Step { name: "loom", what: "model checking of the core's races", run: loom },
+    Step {
+        name: "loom",
+        what: "model checking of the core's races, but for the four longest models",
+        run: loom,
+    },
     Step {
         name: "mutate",
         what: "every defect of others has its patch, and every patch applies",
@@ -76,7 +82,7 @@ pub(crate) const STEPS: &[Step] = &[
     },
     Step {
         name: "tsan",
-        what: "no race but those of accesses in a space's memory, by ThreadSanitizer",
+        what: "no race of the core but those of accesses in a space's memory, by ThreadSanitizer",
         run: sanitize::thread,
     },
     Step {
@@ -132,8 +138,17 @@ fn test(context: &Context) -> Result<Outcome, String> {
     Ok(Outcome::Passed)
 }
 
+/// The models that take less than a minute each, with the schedules that they tried.
+fn loom(context: &Context) -> Result<Outcome, String> {
+    models(context, &[], minutes(10))
+}
+
 /// Every model, with the schedules that it tried.
-pub(crate) fn loom(context: &Context) -> Result<Outcome, String> {
+pub(crate) fn all_models(context: &Context) -> Result<Outcome, String> {
+    models(context, &["--include-ignored"], minutes(30))
+}
+
+fn models(context: &Context, options: &[&str], limit: Duration) -> Result<Outcome, String> {
     let words = [
         "test",
         "-p",
@@ -146,13 +161,14 @@ pub(crate) fn loom(context: &Context) -> Result<Outcome, String> {
         "--",
         "--nocapture",
     ];
+    let words = [&words[..], options].concat();
     let mut command = context.cargo_with_flags("--cfg loom", "loom", &words);
     // More forced switches than any schedule of these models has: each goes as far as it says
     // itself.
     if std::env::var_os("LOOM_MAX_PREEMPTIONS").is_none() {
         command.env("LOOM_MAX_PREEMPTIONS", "64");
     }
-    let said = context.tee(command, minutes(15))?;
+    let said = context.tee(command, limit)?;
     let schedules: u64 = numbers_before(&said, " schedules in ").sum();
     Ok(Outcome::Figures(format!("{} models, {schedules} schedules", miri::tests_passed(&said))))
 }
@@ -311,6 +327,15 @@ fn deny(context: &Context) -> Result<Outcome, String> {
 }
 
 fn bench(context: &Context) -> Result<Outcome, String> {
+    benchmarks(context, false)
+}
+
+/// The benchmarks, and the instructions of those that are counted.
+pub(crate) fn counted_bench(context: &Context) -> Result<Outcome, String> {
+    benchmarks(context, true)
+}
+
+fn benchmarks(context: &Context, count: bool) -> Result<Outcome, String> {
     context.run(
         context.cargo(&[
             "build",
@@ -332,14 +357,14 @@ fn bench(context: &Context) -> Result<Outcome, String> {
         ("sva-bench-peers", "translate"),
     ];
     for (package, suite) in suites {
-        // Counted in instructions too, where there is valgrind.
-        let counted = (suite == "translate").then_some("--instructions");
+        // Counted in instructions too where asked, and where there is valgrind.
+        let counted = (count && suite == "translate").then_some("--instructions");
         let words: Vec<&str> =
             ["run", "--release", "--quiet", "-p", package, "--", suite, "--json", "--quick"]
                 .into_iter()
                 .chain(counted)
                 .collect();
-        let output = context.output_of(context.cargo(&words), minutes(3))?;
+        let output = context.output_of(context.cargo(&words), minutes(5))?;
         output
             .stderr
             .lines()

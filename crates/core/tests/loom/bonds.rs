@@ -117,8 +117,9 @@ fn concurrent_pasid_release_and_late_access() {
 }
 
 // shows U3
-// Two threads: end of one space; end of the other. Every schedule, some 144,000, 8 s.
+// Two threads: end of one space; end of the other. Every schedule, some 534,000, 100 s.
 #[test]
+#[ignore = "takes a minute or more: cargo xtask full"]
 fn concurrent_handlers_that_unbind_each_other() {
     model(|| {
         let iommu = system(false, 2);

@@ -91,6 +91,7 @@ fn concurrent_pin_of_what_is_cached_and_a_change_that_is_not_waited_for() {
 // Two threads: change of one page, then of the other; work on that one, which is cached. The first
 // change has the space forget the port, and not what it has pinned. Up to 2 forced switches.
 #[test]
+#[ignore = "takes a minute or more: cargo xtask full"]
 fn concurrent_pin_of_what_is_cached_and_two_changes() {
     both_ways(Some(2), || {
         work_against(true, |_, _, space, bond| {
