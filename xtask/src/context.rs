@@ -133,12 +133,13 @@ impl Context {
         }
     }
 
-    /// A new file for the output of a command; another `xtask` that runs at the same time has
-    /// others.
+    /// A new file for the output of a command. Another thread has another file, and so has another
+    /// `xtask` that runs at the same time.
     fn file(&self, name: &str) -> Result<(PathBuf, File), String> {
+        let (process, thread) = (std::process::id(), std::thread::current().id());
         let folder = self.target.join("xtask");
         fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        let path = folder.join(format!("{name}-{}", std::process::id()));
+        let path = folder.join(format!("{name}-{process}-{thread:?}"));
         let file = File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         Ok((path, file))
     }

@@ -1,8 +1,10 @@
 //! Coverage-guided fuzzing of everything that reads foreign bytes, by cargo-fuzz: fuzz/README.md.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use crate::context::Context;
@@ -73,14 +75,39 @@ pub(crate) fn fuzz(
     let words = ["fuzz", "build", "--target-dir", &folder];
     let build = toolchain::cargo(context, TOOLCHAIN, &words);
     context.run(build, BUILD)?;
-    let mut runs = Vec::new();
-    let chosen = targets.iter().filter(|name| only.is_empty() || only.contains(&name.as_str()));
-    for target in chosen {
+    let chosen: Vec<&String> =
+        targets.iter().filter(|name| only.is_empty() || only.contains(&name.as_str())).collect();
+    side_by_side(&chosen, |target| {
         let run = one(context, target, each)?;
         println!("    {}: {} executions, {} edges", run.target, run.executions, run.covered);
-        runs.push(run);
+        Ok(run)
+    })
+    .map(Ok)
+}
+
+/// The results of `work` on each item, in their order, or the first error. There are as many
+/// threads as processors, since a target uses one; each takes every so many-th item, since all take
+/// the same time.
+fn side_by_side<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, String> + Sync,
+) -> Result<Vec<R>, String> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let work = &work;
+    let mut results: Vec<(usize, Result<R, String>)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|first| {
+                let own = items.iter().enumerate().skip(first).step_by(threads);
+                scope.spawn(move || own.map(|(at, item)| (at, work(item))).collect::<Vec<_>>())
+            })
+            .collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    if results.len() != items.len() {
+        return Err("a thread that ran fuzz targets has panicked".to_owned());
     }
-    Ok(Ok(runs))
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Where the targets are built.
@@ -162,6 +189,16 @@ mod tests {
         let run = Run { target: "t".to_owned(), executions: 90, covered: 34 };
         assert_eq!(figures("t", said), Some(run));
         assert_eq!(figures("t", "stat::number_of_executed_units: 0\n"), None);
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_the_items_and_the_first_error_is_told() {
+        let items: Vec<u32> = (0..20).collect();
+        let doubled = side_by_side(&items, |item| Ok(item * 2));
+        assert_eq!(doubled, Ok((0..20).map(|item| item * 2).collect()));
+        let odd = |item: &u32| if item % 2 == 1 { Err(item.to_string()) } else { Ok(()) };
+        assert_eq!(side_by_side(&items, odd), Err("1".to_owned()));
+        assert_eq!(side_by_side(&[] as &[u32], |_| Ok(())), Ok(vec![]));
     }
 
     #[test]
