@@ -1,40 +1,63 @@
 //! Random histories of a small system against a slow model of who may reach what (rules B3, B5, B8,
 //! G2 to G6, U2 to U5).
 //!
-//! The model is a list of bonds, each with its owner and the devices in it. It knows nothing of
-//! tables, gates or attachments: a device reaches a space exactly if a bond of that space lists it
-//! and the space is alive. After each step every device is tried with every PASID that was ever
-//! given out.
+//! The model is a list of bonds, each with its owner and the requester IDs in it. It knows nothing
+//! of tables, gates or attachments: a device reaches a space exactly if a bond of that space lists
+//! its requester ID, it can issue the PASID, and the space is alive. After each step every device is
+//! tried with every PASID that was ever given out.
 
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use proptest::prelude::*;
 use sva_core::bond::GroupBond;
 use sva_core::event::ObjectCounts;
+use sva_core::topology::RequesterId;
 use sva_core::{Bond, Container, Device, Pasid, PasidTag, Removal};
 use sva_testkit::MemorySpace;
 
 use crate::support::*;
 
-/// Devices 1..=6: 1 and 2 alone, 3 and 4 share a group, 5 (without PASID) and 6 (narrow) another.
-const DEVICES: u8 = 6;
+/// Devices 1 and 2 are alone, 3 and 4 share a group, 5 and 6 another, and 7 to 9 a group and a
+/// requester ID.
+const DEVICES: u8 = 9;
+const ALIASED: RangeInclusive<u8> = 7..=9;
 const SPACES: usize = 3;
 const CONTAINERS: usize = 2;
 
 fn group_of(device: u8) -> usize {
-    [0, 1, 2, 2, 3, 3][usize::from(device) - 1]
+    [0, 1, 2, 2, 3, 3, 4, 4, 4][usize::from(device) - 1]
 }
 
 fn members(group: usize) -> impl Iterator<Item = u8> {
     (1..=DEVICES).filter(move |device| group_of(*device) == group)
 }
 
+/// The requester ID of a device, by the number of the first device that has it.
+fn requester_of(device: u8) -> u8 {
+    if ALIASED.contains(&device) { *ALIASED.start() } else { device }
+}
+
+fn has_pasid(device: u8) -> bool {
+    ![5, 7].contains(&device)
+}
+
+/// Whether a device has PASIDs of 2 bits, and cannot execute.
+fn is_narrow(device: u8) -> bool {
+    [6, 9].contains(&device)
+}
+
+/// Whether transactions of a device can carry a PASID.
+fn can_issue(device: u8, pasid: Pasid) -> bool {
+    has_pasid(device) && (!is_narrow(device) || pasid.fits(width(2)))
+}
+
 fn capabilities(device: u8) -> sva_core::Capabilities {
     match device {
-        5 => plain(),
-        6 => capable(2),
+        _ if !has_pasid(device) => plain(),
+        _ if is_narrow(device) => capable(2),
         _ => everything(),
     }
 }
@@ -56,12 +79,24 @@ enum Step {
     ContainerUnbind(usize, usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+/// A part of the system to which a history keeps, so that rare sequences become likely.
+#[derive(Clone)]
+struct Scope {
+    devices: RangeInclusive<u8>,
+    spaces: usize,
+    containers: usize,
+    /// The weight of the steps that take a device or a group away.
+    removals: u32,
+}
+
+fn step(scope: &Scope) -> impl Strategy<Value = Step> + use<> {
+    let Scope { devices, spaces, containers, removals } = scope.clone();
+    let groups = group_of(*devices.start())..=group_of(*devices.end());
     let (device, space, group, container) =
-        (|| 1..=DEVICES, || 0..SPACES, || 0..4usize, || 0..CONTAINERS);
+        (|| devices.clone(), || 0..spaces, || groups.clone(), || 0..containers);
     prop_oneof![
         5 => device().prop_map(Step::Plug),
-        1 => (device(), any::<bool>())
+        removals => (device(), any::<bool>())
             .prop_map(|(device, surprise)| Step::Remove(device, surprise)),
         5 => (device(), space()).prop_map(|(device, space)| Step::Bind(device, space)),
         3 => (group(), space()).prop_map(|(group, space)| Step::BindGroup(group, space)),
@@ -71,12 +106,21 @@ fn step() -> impl Strategy<Value = Step> {
         2 => container().prop_map(Step::Open),
         1 => container().prop_map(Step::Close),
         4 => (container(), group()).prop_map(|(container, group)| Step::Add(container, group)),
-        1 => (container(), group()).prop_map(|(container, group)| Step::Leave(container, group)),
+        removals => (container(), group())
+            .prop_map(|(container, group)| Step::Leave(container, group)),
         4 => (container(), space(), any::<bool>())
             .prop_map(|(container, space, execute)| Step::ContainerBind(container, space, execute)),
         1 => (container(), space())
             .prop_map(|(container, space)| Step::ContainerUnbind(container, space)),
     ]
+}
+
+/// Histories of the whole system, and of the devices that share a requester ID alone.
+fn history() -> impl Strategy<Value = Vec<Step>> {
+    let whole = Scope { devices: 1..=DEVICES, spaces: SPACES, containers: CONTAINERS, removals: 1 };
+    let aliased = Scope { devices: ALIASED, spaces: 2, containers: 1, removals: 5 };
+    let steps = |scope| prop::collection::vec(step(&scope), 1..80);
+    prop_oneof![steps(whole), steps(aliased)]
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +137,7 @@ struct Modelled {
     space: usize,
     tag: PasidTag,
     execute: bool,
-    devices: BTreeSet<u8>,
+    requesters: BTreeSet<u8>,
     /// Its device was removed: it holds nothing any more.
     over: bool,
 }
@@ -132,21 +176,33 @@ impl History {
     }
 
     fn reaches(&self, device: u8, space: usize) -> bool {
-        self.bonds
-            .iter()
-            .any(|(bond, _)| bond.space == space && !bond.over && bond.devices.contains(&device))
+        self.bonds.iter().any(|(bond, _)| {
+            bond.space == space
+                && !bond.over
+                && bond.requesters.contains(&requester_of(device))
+                && can_issue(device, bond.tag.pasid)
+        })
+    }
+
+    /// Whether the PASID table of a device has an entry of a space.
+    fn has_entry(&self, device: u8, space: usize) -> bool {
+        self.bonds.iter().any(|(bond, _)| {
+            bond.space == space && !bond.over && bond.requesters.contains(&requester_of(device))
+        })
     }
 
     /// Whether `device`, which is plugged in and capable, can be given `space`; `None` for a new
     /// PASID stands for one that fits, which is checked by what happens.
     fn can_join(&self, device: u8, space: usize, execute: bool) -> bool {
-        let fits = self.tag(space).is_none_or(|tag| device != 6 || tag.pasid.fits(width(2)));
-        fits && !(execute && device == 6) && !self.reaches(device, space)
+        has_pasid(device)
+            && self.tag(space).is_none_or(|tag| can_issue(device, tag.pasid))
+            && !(execute && is_narrow(device))
+            && !self.has_entry(device, space)
     }
 
     fn capable_members(&self, groups: &BTreeSet<usize>) -> BTreeSet<u8> {
         let all = groups.iter().flat_map(|group| members(*group));
-        all.filter(|device| *device != 5 && self.plugged.contains_key(device)).collect()
+        all.filter(|device| has_pasid(*device) && self.plugged.contains_key(device)).collect()
     }
 
     /// Whether a bind of `devices` to `space` is to succeed, but for PASIDs of a narrow device
@@ -174,14 +230,15 @@ impl History {
         space: usize,
         tag: PasidTag,
         execute: bool,
-        devices: BTreeSet<u8>,
+        devices: &BTreeSet<u8>,
         held: Owned,
     ) {
         if let Some(known) = self.tag(space) {
             assert_eq!(known, tag, "one PASID a space");
         }
         self.seen.insert(tag.pasid);
-        self.bonds.push((Modelled { owner, space, tag, execute, devices, over: false }, held));
+        let requesters = devices.iter().map(|device| requester_of(*device)).collect();
+        self.bonds.push((Modelled { owner, space, tag, execute, requesters, over: false }, held));
     }
 
     fn check_bind<E: std::fmt::Display>(
@@ -194,8 +251,9 @@ impl History {
         match outcome {
             Ok(_) => assert!(allowed, "bound {devices:?} to space {space}"),
             Err(error) => {
-                let exhausted =
-                    self.tag(space).is_none() && devices.contains(&6) && self.narrow_exhausted();
+                let exhausted = self.tag(space).is_none()
+                    && devices.iter().any(|device| is_narrow(*device))
+                    && self.narrow_exhausted();
                 assert!(!allowed || exhausted, "refused {devices:?} for space {space}: {error}");
             }
         }
@@ -248,17 +306,22 @@ fn space_with_mark(at: usize) -> MemorySpace {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, ..ProptestConfig::default() })]
 
     // shows B2, B3, B5, B8, G2, G3, G4, G6, U2, U4, U5, U9
     #[test]
     fn any_history_gives_access_to_whom_the_model_gives_it_and_leaves_nothing(
-        steps in prop::collection::vec(step(), 1..80)
+        steps in history()
     ) {
         watched(move || {
             let world = World::new();
             world.share(&[3, 4]);
             world.share(&[5, 6]);
+            let aliased: Vec<u8> = ALIASED.collect();
+            world.share(&aliased);
+            for device in aliased {
+                world.bus.alias(bdf(device), RequesterId(bdf(20)));
+            }
             let spaces = (0..SPACES).map(|at| (space_with_mark(at), true)).collect();
             let mut history = History { spaces, ..History::default() };
             history.containers.resize_with(CONTAINERS, || None);

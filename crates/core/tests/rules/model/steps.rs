@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use sva_core::{Bind, EndReason, Features, Removal};
 
-use super::{History, Owned, Owner, Step, capabilities, group_of, members, space_with_mark};
+use super::{
+    History, Owned, Owner, Step, can_issue, capabilities, group_of, has_pasid, members,
+    requester_of, space_with_mark,
+};
 use crate::support::*;
 
 impl History {
@@ -60,13 +63,18 @@ impl History {
             let bond = &self.bonds[at].0;
             let mine = bond.owner == Owner::Group(group)
                 || self.holder(group).is_some_and(|holder| bond.owner == Owner::Container(holder));
-            if !mine || !self.alive(bond.space) {
+            let shared = !bond.over && bond.requesters.contains(&requester_of(device));
+            if !self.alive(bond.space) || !(mine || shared) {
                 continue;
             }
-            if device != 5 && self.can_join(device, bond.space, bond.execute) {
+            // The PASID table is that of its siblings with the same requester ID, their own bonds
+            // included.
+            if shared && can_issue(device, bond.tag.pasid) {
                 joined.insert(bond.tag.pasid);
-                self.bonds[at].0.devices.insert(device);
-            } else {
+            } else if mine && self.can_join(device, bond.space, bond.execute) {
+                joined.insert(bond.tag.pasid);
+                self.bonds[at].0.requesters.insert(requester_of(device));
+            } else if mine {
                 left += 1;
             }
         }
@@ -79,8 +87,12 @@ impl History {
         let Some(handle) = self.plugged.remove(&device) else { return };
         let removal = if surprise { Removal::Surprise } else { Removal::Orderly };
         world.iommu.remove(&handle, removal).expect("plugged");
+        let requester = requester_of(device);
+        let is_last = self.plugged.keys().all(|other| requester_of(*other) != requester);
         for (bond, _) in &mut self.bonds {
-            bond.devices.remove(&device);
+            if is_last {
+                bond.requesters.remove(&requester);
+            }
             bond.over |= bond.owner == Owner::Device(device);
         }
     }
@@ -91,7 +103,7 @@ impl History {
         let alone = members(group).filter(|member| self.plugged.contains_key(member)).count() == 1;
         let devices = BTreeSet::from([device]);
         let allowed = alone
-            && device != 5
+            && has_pasid(device)
             && self.holder(group).is_none()
             && self.allows(&devices, space, false);
         let outcome =
@@ -104,7 +116,7 @@ impl History {
                 space,
                 bond.tag(),
                 false,
-                devices,
+                &devices,
                 Owned::Device(bond),
             );
         }
@@ -124,7 +136,7 @@ impl History {
         let tag = outcome.as_ref().map(|bond| bond.tag());
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bond) = outcome {
-            self.note(Owner::Group(group), space, bond.tag(), false, devices, Owned::Group(bond));
+            self.note(Owner::Group(group), space, bond.tag(), false, &devices, Owned::Group(bond));
         }
     }
 
@@ -172,7 +184,7 @@ impl History {
             let alive: Vec<bool> = self.spaces.iter().map(|(_, alive)| *alive).collect();
             for (bond, _) in &mut self.bonds {
                 if bond.owner == Owner::Container(at) && alive[bond.space] {
-                    bond.devices.extend(&devices);
+                    bond.requesters.extend(devices.iter().map(|device| requester_of(*device)));
                 }
             }
             self.containers[at].as_mut().expect("looked at above").1.insert(group);
@@ -189,7 +201,7 @@ impl History {
             for (bond, _) in
                 self.bonds.iter_mut().filter(|(bond, _)| bond.owner == Owner::Container(at))
             {
-                bond.devices.retain(|device| group_of(*device) != group);
+                bond.requesters.retain(|requester| group_of(*requester) != group);
             }
         }
     }
@@ -218,7 +230,7 @@ impl History {
         self.check_bind(&tag, &devices, space, allowed);
         if let Ok(bound) = outcome {
             assert!(!bound.already_bound);
-            self.note(Owner::Container(at), space, bound.tag, execute, devices, Owned::Container);
+            self.note(Owner::Container(at), space, bound.tag, execute, &devices, Owned::Container);
         }
     }
 }
