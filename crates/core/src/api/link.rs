@@ -71,10 +71,10 @@ impl Link for DirectLink {
 /// The receiver of the messages of one device; see [`LinkEnds`].
 pub(crate) trait MessageReceiver: Send + Sync {
     /// Handles a message of the device at the IOMMU.
-    fn upstream(&self, message: ToIommu);
+    fn receive_at_iommu(&self, message: ToIommu);
 
     /// Handles a message of the IOMMU at the device.
-    fn downstream(&self, message: ToDevice);
+    fn receive_at_device(&self, message: ToDevice);
 }
 
 /// The two ends of a link, to which the messages of one device are delivered.
@@ -100,13 +100,13 @@ impl LinkEnds {
     /// Delivers a message of the device to the IOMMU, which handles it on this thread. Does not
     /// block.
     pub fn to_iommu(&self, message: ToIommu) {
-        self.receiver.upstream(message);
+        self.receiver.receive_at_iommu(message);
     }
 
     /// Delivers a message of the IOMMU to the device, which handles it on this thread. Does not
     /// block.
     pub fn to_device(&self, message: ToDevice) {
-        self.receiver.downstream(message);
+        self.receiver.receive_at_device(message);
     }
 }
 

@@ -103,7 +103,9 @@ pub trait SpaceWatcher: Send + Sync {
     ///
     /// When the call returns, the watcher begins no further access to the space. An access that it
     /// began before may still arrive at the provider, which refuses it (see
-    /// [`AddressSpace::read`]). The call does not block and runs no callback.
+    /// [`AddressSpace::read`]). The call waits only for copies through cached translations that are
+    /// in progress. It runs no exit handler; it may call the function of
+    /// [`Iommu::on_event`](crate::Iommu::on_event).
     ///
     /// The result is the remaining work, which runs exit handlers and may block. The provider runs
     /// it on a thread that no other space waits for.
@@ -243,7 +245,9 @@ pub trait AddressSpace: Send + Sync {
     fn write(&self, pieces: &[Segment], data: &[u8], access: Access) -> Result<(), Stopped>;
 
     /// Translates `address` for privileged or unprivileged accesses, from the present state of the
-    /// space. Resolves no page. May take short locks; makes no callback.
+    /// space. Resolves no page. May take short locks; makes no callback. A space that has ended
+    /// returns no translation, also before it has called its watchers: the core caches none after
+    /// the end.
     ///
     /// Only a *synchronous* provider returns a frame, since only such a provider invalidates
     /// translations before a change returns. Others return the permissions without a frame, so that

@@ -121,17 +121,17 @@ pub struct PeerAborted(pub Bdf);
 /// races changes its bus.
 #[derive(Debug, Clone, Default)]
 #[expect(clippy::disallowed_types, reason = "it would double the schedules of every model")]
-pub struct Version(Arc<std::sync::atomic::AtomicU64>);
+pub struct ChangeCounter(Arc<std::sync::atomic::AtomicU64>);
 
-impl Version {
+impl ChangeCounter {
     /// The number of changes. The load acquires the changes that are counted.
     #[inline]
-    pub fn now(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
     /// Counts a change, with release ordering. Call it after the change.
-    pub fn changed(&self) {
+    pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Release);
     }
 }
@@ -144,7 +144,7 @@ impl Version {
 pub trait Topology: Send + Sync {
     /// The counter of changes. When its number changes, the core calls the other methods again.
     /// Each call returns the same counter, which each transaction reads.
-    fn version(&self) -> &Version;
+    fn changes(&self) -> &ChangeCounter;
 
     /// What a bind requires of the path.
     fn policy(&self) -> PathPolicy;

@@ -116,7 +116,8 @@ impl Iommu {
         mut bind: Bind<T>,
     ) -> Result<Bond<T>, BindError> {
         let space = &space.to_space();
-        // The control lock of this IOMMU does not cover the tables of another IOMMU's device.
+        // A device of another IOMMU is refused as removed: this control lock does not cover its
+        // tables.
         let is_own = device.iommu().is_same(self);
         let device = device.record();
         let bdf = device.bdf();

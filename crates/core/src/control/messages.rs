@@ -31,13 +31,13 @@ impl LinkReceiver {
 }
 
 impl MessageReceiver for LinkReceiver {
-    fn upstream(&self, message: ToIommu) {
+    fn receive_at_iommu(&self, message: ToIommu) {
         if let Some((iommu, device)) = self.upgrade() {
             iommu.receive_from_device(&device, message);
         }
     }
 
-    fn downstream(&self, message: ToDevice) {
+    fn receive_at_device(&self, message: ToDevice) {
         if let Some((iommu, device)) = self.upgrade() {
             iommu.receive_at_device(&device, message);
         }
@@ -56,7 +56,7 @@ impl Iommu {
                 let (result, owner) = self.translate(device, &request);
                 let (id, privileged) = (request.id, request.privileged);
                 let completion = TranslationCompletion { id, result, privileged, owner };
-                device.services.to_device(ToDevice::Translated(completion));
+                device.services.send_to_device(ToDevice::Translated(completion));
             }
             ToIommu::Invalidated(completion) => self.invalidation_completed(device, completion),
             ToIommu::Page(request) => {
@@ -83,7 +83,7 @@ impl Iommu {
                 let completion = endpoint.atc.invalidate(request);
                 drop(endpoint);
                 if let Some(completion) = completion {
-                    services.to_iommu(ToIommu::Invalidated(completion));
+                    services.send_to_iommu(ToIommu::Invalidated(completion));
                 }
                 return;
             }

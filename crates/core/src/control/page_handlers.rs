@@ -47,7 +47,8 @@ impl Iommu {
     ///
     /// The handler belongs to the group's own domain. A group that joins a container uses the
     /// container's domain, so its page requests go to the handler of that domain until the group
-    /// leaves. The join answers the groups that this handler was handed before as invalid.
+    /// leaves. The join answers the page request groups that this handler was handed before as
+    /// invalid.
     ///
     /// # Errors
     /// See [`HandlerError`].

@@ -16,8 +16,8 @@ use crate::api::pri::{
     ResponseCode,
 };
 use crate::api::space::{AddressSpace, StopCause};
-use crate::protocol::pri::group::PageRequestTarget;
 use crate::protocol::pri::queue::PageQueueCounts;
+use crate::protocol::pri::records::PageRequestTarget;
 use crate::quiesce::callback::InCallback;
 use crate::table::{
     BondKey, Domain, GateGuard, Inner, Iommu, OnDrain, PageTarget, PasidEntry, ReadyPageGroup,
@@ -38,8 +38,8 @@ impl Iommu {
     pub fn next_page_request_job(&self) -> Option<PageRequestJob> {
         // A drain takes the lock of the page requests after the target's gate was closed. This
         // enters the gate under the same lock, so the drain either finds the group in its resolve
-        // queue or the gate waits for the job. Entered without the lock, a group could be pending
-        // after its unbind has returned.
+        // queue or the gate waits for the job. If this entered the gate without that lock, a group
+        // could still be pending after its unbind has returned.
         let mut refused = Vec::new();
         let mut entered = self.with_pages(|pages, actions| {
             loop {
@@ -55,7 +55,7 @@ impl Iommu {
             }
         })?;
         entered.enter_device();
-        Some(PageRequestJob { entered, is_logged: false, is_answered: false })
+        Some(PageRequestJob { entered, is_logged: false, is_done: false })
     }
 
     /// Returns whether the page request queue has overflowed. It takes no request until those that
@@ -69,8 +69,9 @@ impl Iommu {
         self.with_pages(|pages, _| pages.counts)
     }
 
-    /// Answers a group. A success becomes an invalid request if the space has ended or the PASID
-    /// entry has been closed meanwhile. A refusal is logged, unless it `is_logged` already.
+    /// Answers a group. A success becomes an invalid request if the space has ended meanwhile, or
+    /// the PASID entry or domain attachment has been closed. A refusal is logged, unless it
+    /// `is_logged` already.
     fn answer_group(
         &self,
         cookie: Cookie,
@@ -107,8 +108,8 @@ impl PageResponder for Inner {
 
 /// A group that is inside the gate of its target, and perhaps of its device, until it is dropped.
 ///
-/// One value and no guard for each gate: a guard beside the group would count references of its
-/// own to what has the gate.
+/// It has no [`GateGuard`]: a guard borrows its gate, so it would need a reference of its own to
+/// the entry or the device.
 struct EnteredGroup {
     iommu: Iommu,
     group: ReadyPageGroup,
@@ -158,7 +159,7 @@ pub struct PageRequestJob {
     entered: EnteredGroup,
     /// The reason of the refusal is in the event log.
     is_logged: bool,
-    is_answered: bool,
+    is_done: bool,
 }
 
 /// Why a page could not be resolved.
@@ -188,7 +189,7 @@ impl PageRequestJob {
         self.record_times(begun, self.entered.iommu.now());
         match code {
             Some(code) => self.answer(code),
-            None => self.is_answered = true,
+            None => self.is_done = true,
         }
     }
 
@@ -212,8 +213,8 @@ impl PageRequestJob {
         }
     }
 
-    /// Hands the group to its handler. Returns the response if the group is not
-    /// pending any more.
+    /// Hands the group to its handler. Returns the response if it must not be handed out: it is not
+    /// pending any more, or its target has been closed.
     fn hand_out(&self, handler: &dyn PageRequestHandler) -> Option<ResponseCode> {
         let cookie = self.entered.group.cookie;
         if !self.entered.iommu.with_pages(|pages, _| pages.hand_out(cookie)) {
@@ -296,7 +297,7 @@ impl PageRequestJob {
 
     /// Answers the group, once.
     fn answer(&mut self, code: ResponseCode) {
-        self.is_answered = true;
+        self.is_done = true;
         let first = self.requests().first();
         tracing::debug!(
             device = %self.device(),
@@ -328,7 +329,7 @@ impl PageRequestJob {
 impl Drop for PageRequestJob {
     fn drop(&mut self) {
         let _callback = InCallback::enter();
-        if !self.is_answered {
+        if !self.is_done {
             self.answer(ResponseCode::InvalidRequest);
         }
         let key = self.entered.group.key;

@@ -3,7 +3,8 @@
 //! An unbind makes the bond [closing](Phase::Closing), has the device models stop issuing the
 //! PASID, closes the gates of the PASID entries, and waits until the bond is gone, unless it runs
 //! inside a callback. The last step of a closing bond (the last access that leaves a gate, the last
-//! handler that returns) finishes the bond, on the thread that makes that step. So an unbind that
+//! unpin, the device's completion, the drain of its page requests, the last handler that returns)
+//! finishes the bond, on the thread that makes that step. So an unbind that
 //! waits and one that does not take the same path.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 use crate::api::ats::Frame;
 use crate::api::space::AddressSpace;
 
-/// Contiguous memory of a space. It is valid while the read guard lives under which it was found.
+/// Contiguous memory of a space. It is valid as long as the read guard under which it was found.
 pub(super) struct FrameSlice<'a> {
     pub(super) space: &'a dyn AddressSpace,
     pub(super) frame: Frame,

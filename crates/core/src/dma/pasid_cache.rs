@@ -8,7 +8,7 @@ use sva_sync::barrier;
 use super::master::BusMaster;
 use super::tlb::AccessMask;
 use crate::api::space::AddressSpace;
-use crate::api::topology::Version;
+use crate::api::topology::ChangeCounter;
 use crate::iotlb::{IotlbEntry, SpaceIotlb};
 use crate::quiesce::{ReadGuard, ReaderSlot, ReaderTag};
 use crate::table::{DeviceRecord, PasidEntry, Routing};
@@ -21,7 +21,7 @@ pub(super) struct PortReader {
     slot: Arc<ReaderSlot>,
     barrier: barrier::Light,
     pub(super) routing: Routing,
-    bus_version: Version,
+    bus_changes: ChangeCounter,
     /// The epoch that was assigned last.
     last_epoch: u64,
 }
@@ -61,19 +61,20 @@ impl PortReader {
             slot,
             barrier: barrier::Light::new(),
             routing: master.device.cached_routing(),
-            bus_version: master.iommu.topology().version().clone(),
+            bus_changes: master.iommu.topology().changes().clone(),
             last_epoch: 0,
         }
     }
 
     /// Begins a critical section; returns `None` if something was revoked since the last check.
     /// Everything that can end an access counts as a revocation, except a change of the bus: the
-    /// bus does not know the ports, so its version is compared here as well.
+    /// bus does not know the ports, so its count of changes is compared here as well. Nobody waits
+    /// for an access that began before such a change.
     #[inline(always)]
     pub(super) fn enter(&self, cached: &CachedPasidEntry) -> Option<ReadGuard<'_>> {
         let guard = self.slot.enter(cached.tag, self.barrier);
         (self.slot.revocations() == cached.checked_revocations
-            && self.routing.is_current(&self.bus_version))
+            && self.routing.is_current(&self.bus_changes))
         .then_some(guard)
     }
 
@@ -84,8 +85,9 @@ impl PortReader {
         cached.checked_revocations == self.slot.revocations() || self.recheck(cached)
     }
 
-    /// Checks everything that may have been revoked. The caller is in no critical section,
-    /// since registering takes a lock.
+    /// Checks everything that may have been revoked. The end of the space needs no check: it has
+    /// invalidated all translations, and the provider of a space that has ended returns none. The
+    /// caller is in no critical section, since registering takes a lock.
     #[cold]
     fn recheck(&mut self, cached: &mut CachedPasidEntry) -> bool {
         // Read first: a revocation from here on changes the count, and the next access checks
@@ -114,7 +116,7 @@ impl PortReader {
     /// Reads the routing again if the bus has changed. Every cached entry then gets a new epoch,
     /// since translations are cut where the window of a peer begins.
     pub(super) fn update_routing(&mut self, master: &BusMaster, cached: &mut [CachedPasidEntry]) {
-        if !self.routing.is_current(&self.bus_version) {
+        if !self.routing.is_current(&self.bus_changes) {
             self.routing = self.device.current_routing(master.iommu.topology());
             cached.iter_mut().for_each(|cached| cached.epoch = self.new_epoch());
         }

@@ -151,9 +151,10 @@ impl DmaPort {
         if let Some(range) = piece.range() {
             record.pin(range);
         }
-        // Added after the range is pinned. A thread that revokes something shuts a gate first and
-        // then searches these lists. If it searched before this, the checks below see the shut
-        // gate. If it searches after this, it waits for the pin.
+        // Added after the range is pinned. An unbind, a removal, a reset or a cut-off shuts a gate
+        // first and then searches these lists. If it searched before this, the checks below see the
+        // shut gate. If it searches after this, it waits for the pin. For an invalidation see
+        // `extent_at`.
         iotlb.users().pins.add(&record.slot);
         master.device.pins.add(&record.slot);
         if master.device.gate.is_shut() {

@@ -24,8 +24,8 @@ impl Device {
 ///
 /// A port caches translations, so one thread uses it at a time; clone it for each further thread. A
 /// clone is cheap and begins with empty caches. A port that accesses memory in place keeps up to 16
-/// spaces alive, and each of its pin records up to 16, until it replaces them by others or is
-/// dropped. That keeps their memory, and grants no access to it.
+/// spaces alive, and up to 16 more for each pin that it has had at one time, until it replaces them
+/// by others or is dropped. That keeps their memory, and grants no access to it.
 ///
 /// No method takes the control lock to access memory. A method that misses the caches calls the
 /// provider, which may block while it makes a page present.

@@ -1,4 +1,9 @@
 //! The first-level TLB of a port, and the mask by which an access is compared with a translation.
+//!
+//! An invalidation does not touch this TLB. It increments the port's count of revocations, so the
+//! next hit fails in `PortReader::enter`. The check that follows gives the PASID entry a new epoch
+//! before it accepts that count. So an invalidation of any range discards all first-level
+//! translations of the space.
 
 use bitfield_struct::bitfield;
 

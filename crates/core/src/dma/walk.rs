@@ -45,9 +45,9 @@ impl BusMaster {
     ) -> Result<(), DmaError> {
         let total = buffer.check_length(pieces)?;
         let start = pieces.first().map_or(0, |piece| piece.address);
-        // To the end of the walk. Foreign code is not only the provider and the peers, but also
-        // what the last access through a bond drops. An unbind or removal that is called from there
-        // must not wait, since it would wait for this transaction.
+        // Held to the end of the walk. Foreign code runs in the provider, in peers, and in the
+        // destructors of what the last access through a bond drops. An unbind or removal that is
+        // called from there must not wait for this transaction.
         let _callback = InCallback::enter();
         let Some(_inside) = self.enter_device() else {
             return Err(self.fault(0, pasid, start, access, self.device.shut_reason()));

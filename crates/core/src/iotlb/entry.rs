@@ -20,7 +20,8 @@ pub(crate) struct IotlbTag(u64);
 impl IotlbTag {
     #[inline]
     pub(crate) fn new(owner: Generation, privileged: bool) -> Self {
-        // Generations count allocations from 1, so the shift loses no bit.
+        // Generations count from 1, so a tag is never 0; there are fewer than 2^48 of them, so the
+        // shift loses no bit.
         Self(owner.0 << 1 | u64::from(privileged))
     }
 

@@ -56,8 +56,9 @@ impl SpaceIotlb {
         &self.users
     }
 
-    /// Finds the entry that translates an address and permits the access. To be called in a
-    /// read-side critical section.
+    /// Finds the entry that translates an address and permits the access. It may be invalidated at
+    /// once: only who is in a read-side critical section, or has pinned the address before, may
+    /// access memory by it.
     #[inline(always)]
     pub(crate) fn find(&self, address: u64, access: Access) -> Option<IotlbEntry> {
         let tag = IotlbTag::new(self.owner, access.is_privileged());

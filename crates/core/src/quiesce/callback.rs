@@ -1,6 +1,6 @@
-//! Records whether the current thread is inside a callback: a handler, a device model, or a
+//! Records whether the current thread is inside a callback: a handler, a device model, a
 //! transaction with the code that it runs (resolvers, peers, the drop of a value of which it had
-//! the last reference).
+//! the last reference), or the time between a pin and its unpin.
 //!
 //! An unbind inside a callback must not wait: the call that it would wait for may be the one that
 //! it is made from.

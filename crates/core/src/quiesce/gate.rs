@@ -5,7 +5,13 @@
 //! and the other bits count the accesses inside. A gate that is closed or paused (shut) admits no
 //! access, so its count reaches zero once: in the call that shuts the gate if no access is inside,
 //! or in the [`Gate::leave`] of the last access. That call alone reports it, and its caller
-//! continues the work. Closing is final; a pause ends with [`Gate::resume`].
+//! continues the work. Closing is final; a pause ends with [`Gate::resume`]. Pauses do not nest:
+//! the callers order them by a lock of their own.
+//!
+//! [`Gate::enter_unchecked`] is an exception: it counts pins at the shut gate of a device. That
+//! gate can reach zero, and report it, several times. Its report only wakes threads, which test
+//! [`Gate::is_drained`]. A gate whose report makes a step, as that of a PASID entry, must not be
+//! entered in this way.
 //!
 //! Rejected: incrementing the count first and testing the bits afterwards. An access that came too
 //! late would decrement the count of a closed gate again, and "drained" could be reported twice.

@@ -66,8 +66,9 @@ impl PinSlot {
     }
 
     /// Pins a range. Other threads see the pin at the latest when the critical section in which
-    /// this is called has ended, or when they lock a list of slots with this slot on it after the
-    /// call. The lowest 16 bits of `number` distinguish this pin from the previous one.
+    /// this is called has ended, or when they lock a list on which the pinning thread has called
+    /// [`PinSlots::add`] after this call. The lowest 16 bits of `number` distinguish this pin from
+    /// the previous one.
     #[inline]
     pub(crate) fn pin(
         &self,
@@ -105,8 +106,9 @@ impl PinSlot {
         std::mem::take(&mut waiters)
     }
 
-    /// The current pin; `None` if there is none, or if it changes during the call. A pin that is
-    /// made during the call was validated after the revocation that the caller waits for.
+    /// The current pin; `None` if there is none, or if it changes during the call. If it changes,
+    /// the earlier pin has ended, and the later one begins after the revocation that the caller
+    /// waits for: its thread sees the revocation before it uses the memory.
     fn pinned(&self) -> Option<PinnedRange> {
         let word = self.word.load(Ordering::Acquire);
         let (first, last) = (self.first.load(Ordering::Acquire), self.last.load(Ordering::Acquire));
@@ -146,8 +148,9 @@ impl PinSlot {
 pub(crate) struct PinSlots(Mutex<Vec<Arc<PinSlot>>>);
 
 impl PinSlots {
-    /// Adds a slot, unless it is on the list. A revocation that does not find it here precedes this
-    /// call, and the pinning thread, which validates afterwards, sees that revocation.
+    /// Adds a slot, unless it is on the list. Takes the lock in either case, since the lock orders
+    /// the pin and the searches of the list: a search before this call is of a revocation that the
+    /// pinning thread sees when it validates afterwards, and a later search sees the pin.
     pub(crate) fn add(&self, slot: &Arc<PinSlot>) {
         let mut slots = self.0.lock();
         if !slots.iter().any(|listed| Arc::ptr_eq(listed, slot)) {

@@ -105,8 +105,8 @@ impl Drop for ReadGuard<'_> {
 }
 
 /// The registered readers of a device (its ports), or of a space (the ports that use its cached
-/// translations). Each has the sequence number of the space at which it registered; those of a
-/// device have 0, and a device has no such numbers.
+/// translations). Each has the sequence number of the space at which it registered. For the readers
+/// of a device the number is 0 and is not used.
 #[derive(Default)]
 pub(crate) struct Readers(Mutex<Vec<(Arc<ReaderSlot>, u64)>>);
 
@@ -188,8 +188,10 @@ impl SpaceUsers {
         self.invalidate_seq.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    /// Registers a port as reader and returns the sequence number from which on invalidations wait
-    /// for it. Must not be called in a critical section.
+    /// Registers a port as reader and returns the sequence number that was current before. An
+    /// invalidation that comes between the load and the registration is not missed: the port sees
+    /// its removals through the lock of the list, and looks into the IOTLB afterwards. Must not be
+    /// called in a critical section.
     pub(crate) fn register(&self, slot: &Arc<ReaderSlot>) -> u64 {
         let seq = self.invalidate_seq();
         self.readers.register(slot, seq);
@@ -236,7 +238,9 @@ impl GracePeriod {
         self.0.extend(other.0);
     }
 
-    /// Whether the grace period has ended. Does not block.
+    /// Whether no port concerned is in a critical section of the owner. A critical section that
+    /// began later makes this false too, so it can be false although the grace period has ended.
+    /// Does not block, and unregisters no reader.
     pub(crate) fn is_over(&self) -> bool {
         self.0.is_empty() || {
             barrier::heavy();

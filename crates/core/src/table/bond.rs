@@ -25,7 +25,8 @@ pub(crate) enum BondKind {
 pub(crate) enum Phase {
     Live,
     /// The end of the bond has begun, by an unbind, by the removal of its device or by the close of
-    /// its container. No entry is added, and no handler starts except one that is queued.
+    /// its container. No entry is added. No exit or isolation handler starts, except one that is
+    /// queued. A page request handler may start until the gate of its entry is closed.
     Closing,
     /// No access is in flight, no handler runs, and the bond has no PASID entry.
     Gone,

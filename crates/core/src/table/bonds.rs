@@ -81,8 +81,8 @@ impl State {
         }
     }
 
-    /// Begins the end of a live bond. From here on no handler of it starts, except one that is
-    /// queued. Returns false if the bond is not live: its end has begun before.
+    /// Begins the end of a live bond. From here on no exit or isolation handler of it starts,
+    /// except one that is queued. Returns false if the bond is not live: its end has begun before.
     pub(crate) fn begin_closing(&mut self, key: BondKey, drops: &mut DeferredDrops) -> bool {
         let Some(bond) = self.bond(key).filter(|bond| bond.phase == Phase::Live) else {
             return false;

@@ -18,7 +18,7 @@ pub(crate) enum OnDrain<'a> {
     CompleteTranslatedDrain(&'a Arc<DeviceRecord>),
 }
 
-/// Is inside a gate until it is dropped.
+/// Keeps its owner inside a gate until it is dropped.
 pub(crate) struct GateGuard<'a> {
     gate: &'a Gate,
     iommu: &'a Iommu,

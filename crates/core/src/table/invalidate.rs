@@ -29,7 +29,7 @@ impl Iommu {
                 device = %device.bdf(), pasid = request.pasid.map(Pasid::get),
                 address = request.range.first(), bits = request.range.bits(), "invalidate"
             );
-            device.services.to_device(ToDevice::Invalidate(request));
+            device.services.send_to_device(ToDevice::Invalidate(request));
         }
         step_all(actions.completed);
     }
@@ -81,9 +81,10 @@ impl Iommu {
         }
     }
 
-    /// Sends the invalidations that wait for a tag. One thread at a time sends, in a loop: a link
-    /// may deliver a message, and the device's completion, inside the call that sends it. If each
-    /// completion sent the next message, the stack would grow with the backlog.
+    /// Sends the invalidations that wait for a tag, after a completion has freed one. One thread at
+    /// a time does, in a loop: a link may deliver a message, and the device's completion, inside
+    /// the call that sends it. If each completion sent the next message, the stack would grow with
+    /// the backlog.
     fn send_backlog(&self, device: &Arc<DeviceRecord>) {
         let sending = SendingGuard(Some(device));
         let now = self.now();
@@ -139,10 +140,10 @@ impl Iommu {
     /// waited for them. Then it unregisters the device if the gate is closed, or resumes the gate
     /// if the device is not blocked. The caller holds the lock of the invalidations.
     ///
-    /// Every thread that comes here after the last request has left does both: if a thread resumed
-    /// the gate without completing the invalidations, their waiters would never be completed. If
-    /// requests are in flight, the last of them comes here, so that no new request starts before
-    /// the completions are made.
+    /// Every thread that finds the gate drained completes the invalidations first and then resumes
+    /// or unregisters: if a thread resumed the gate without completing the invalidations, their
+    /// waiters would never be completed. If requests are in flight, the last of them comes here, so
+    /// that no new request starts before the completions are made.
     pub(crate) fn complete_translated_drain(
         &self,
         device: &Arc<DeviceRecord>,

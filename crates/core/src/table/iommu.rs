@@ -7,7 +7,10 @@
 //! releases it. Accesses do not take it.
 //!
 //! Lock order: the control lock, then the `invalidations` of a device, then its `endpoint`, then
-//! the lock of the page requests; under that, the locks of PASID tables and domain slots.
+//! the lock of the page requests; under that, the locks of PASID tables and domain slots. No lock
+//! is taken under one of these others: the ATS device of a requester, routing, models, fault times,
+//! the lists of readers and of pins, pin slots, the event log. In the IOTLB the list of a space
+//! comes before a stripe of the table.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -48,8 +51,7 @@ pub(crate) struct Inner {
     topology: Arc<dyn Topology>,
     config: IommuConfig,
     state: Mutex<State>,
-    /// Used with the control lock. Signalled when an entry was removed, a handler returned, or a
-    /// gate drained.
+    /// Used with the control lock. Signalled when anything has changed that a thread may wait for.
     changed: Condvar,
     events: EventLog,
     stale_dropped: AtomicU64,
@@ -280,7 +282,9 @@ impl WaitQueue for Inner {
         Iommu(self).wake_threads();
     }
 
-    /// Allowed inside a callback too: devices and pins, which it waits for, are no callbacks.
+    /// Allowed inside a callback too: neither the completion of a device nor an unpin of another
+    /// thread needs this thread to return, and pins of this thread are not among those it waits
+    /// for.
     fn wait_for(self: Arc<Self>, left: &Countdown) {
         let iommu = Iommu(self);
         let mut state = iommu.lock();

@@ -11,9 +11,8 @@
 //! device and the space. What an access reads has a lock, a gate or an atomic of its own. PASID
 //! tables, domain attachments and mappings are written with the control lock held as well.
 //!
-//! The entries that binds program are one of two sources of PASID entries that this layout has room
-//! for. The other is a PASID table that a guest owns, whose entries are looked up on a miss; see
-//! docs/design/core.md.
+//! Binds program all PASID entries. PASID tables of a guest are not there; docs/design/core.md says
+//! where they will fit.
 
 mod bond;
 mod bond_key;

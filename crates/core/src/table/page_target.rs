@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::domain::DomainAttachment;
 use super::records::{DeviceRecord, PasidEntry};
-use crate::protocol::pri::group::{
-    DeviceKey, DrainScope, PageRequestTarget, PageRequester, QueueActions, ReadyGroup, ResolveKey,
-};
 use crate::protocol::pri::queue::PageRequestQueue;
+use crate::protocol::pri::records::{
+    DrainScope, PageRequestTarget, PageRequester, QueueActions, ReadyGroup, ResolveKey,
+};
 use crate::quiesce::Gate;
-use crate::types::ids::{Bdf, Pasid};
+use crate::types::ids::{Bdf, DeviceKey, Pasid};
 
 /// The target of a page request group: a PASID entry or a domain attachment.
 #[derive(Clone)]

@@ -28,7 +28,7 @@ impl Iommu {
                 device = %outgoing.device.bdf(), pasid = outgoing.pasid.map(Pasid::get),
                 group = %response.index, code = %response.code, "page response"
             );
-            outgoing.device.services.to_device(ToDevice::Response(response));
+            outgoing.device.services.send_to_device(ToDevice::Response(response));
         }
         for (device, request) in &actions.refused {
             let reason = FaultReason::PageRefused(ResponseCode::InvalidRequest);

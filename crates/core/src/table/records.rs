@@ -38,7 +38,9 @@ pub(crate) struct DeviceRecord {
     pub(crate) group_id: GroupId,
     pub(crate) requester: Arc<Requester>,
     pub(crate) group: Arc<GroupRecord>,
-    /// Every transaction enters it. A removal closes it, a reset pauses it.
+    /// Entered by each walk, translated request, translation request and page request job. An
+    /// access through a cached translation does not enter it: its port tests it after a revocation.
+    /// A removal closes it; a reset or a cut-off pauses it.
     pub(crate) gate: Gate,
     /// The device has been unplugged, and its gate is closed next. Written and read under the
     /// control lock. It saves a bind the look-up of the device.
@@ -71,13 +73,13 @@ impl DeviceRecord {
     /// hold the control lock.
     pub(crate) fn current_routing(&self, topology: &dyn Topology) -> Routing {
         let known = self.cached_routing();
-        if known.is_current(topology.version()) {
+        if known.is_current(topology.changes()) {
             return known;
         }
         let fresh = Routing::query(topology, self.bdf());
         let mut last = self.routing.write();
-        // Versions count up: the result of a slow query does not replace a newer one.
-        if last.version() < fresh.version() {
+        // Changes count up: the result of a slow query does not replace a newer one.
+        if last.changes() < fresh.changes() {
             *last = fresh.clone();
         }
         fresh
@@ -206,8 +208,10 @@ impl PasidEntry {
         })
     }
 
-    /// The fault of an access through the entry; `None` if the entry serves accesses now. Only a
-    /// result that is obtained inside the gate stays true, until the gate is left.
+    /// The fault of an access through the entry; `None` if the entry serves accesses now. Inside
+    /// the gate, `None` also means that the entry is not removed before the gate is left. The space
+    /// may still end meanwhile; its provider then refuses the access (see
+    /// [`AddressSpace::read`](crate::api::space::AddressSpace::read)).
     pub(crate) fn abort_reason(&self) -> Option<FaultReason> {
         if !self.is_published.load(Ordering::Acquire) {
             Some(FaultReason::NotBound)

@@ -1,9 +1,9 @@
-//! The routing of a device's requests, as of one version of the bus.
+//! The routing of a device's requests, as the bus last told it.
 
 use std::sync::Arc;
 
 use crate::api::event::Overlap;
-use crate::api::topology::{PathDefect, PathPolicy, PeerWindow, Topology, Version};
+use crate::api::topology::{ChangeCounter, PathDefect, PathPolicy, PeerWindow, Topology};
 use crate::types::ids::Bdf;
 use crate::types::range::AddrRange;
 
@@ -11,7 +11,8 @@ use crate::types::range::AddrRange;
 /// clone for most devices copies a few words and touches no other memory.
 #[derive(Clone)]
 pub(crate) struct Routing {
-    version: u64,
+    /// The number of changes of the bus at the query.
+    changes: u64,
     policy: PathPolicy,
     defect: Option<PathDefect>,
     windows: Option<Arc<[PeerWindow]>>,
@@ -32,10 +33,10 @@ pub(crate) enum Route {
 
 impl Routing {
     pub(crate) fn query(topology: &dyn Topology, device: Bdf) -> Self {
-        // The version is read first: after a change during the query, the routing counts as older
+        // The number is read first: after a change during the query, the routing counts as older
         // than it is, and is queried again.
         Self {
-            version: topology.version().now(),
+            changes: topology.changes().count(),
             policy: topology.policy(),
             defect: topology.path_defect(device),
             windows: shared(topology.windows(device)),
@@ -45,14 +46,14 @@ impl Routing {
         }
     }
 
-    pub(super) fn version(&self) -> u64 {
-        self.version
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
     }
 
-    /// Whether the bus still has the version of this routing.
+    /// Whether the bus has not changed since the query.
     #[inline]
-    pub(crate) fn is_current(&self, bus: &Version) -> bool {
-        self.version == bus.now()
+    pub(crate) fn is_current(&self, bus: &ChangeCounter) -> bool {
+        self.changes == bus.count()
     }
 
     /// The windows of peers that decode untranslated requests of the device, in ascending order.

@@ -1,10 +1,7 @@
 //! The ATS and PRI state of each device: the device's side, the IOMMU's side, and the link between
 //! them.
 //!
-//! Lock order: `invalidations`, then `endpoint`. Under both, the lock of all page requests is taken
-//! when page requests are enabled or disabled; under `invalidations` also
-//! [`Requester::ats_device`](super::Requester::ats_device). No lock is held while a message is
-//! sent.
+//! The lock order is in [`iommu`](super::iommu). No lock is held while a message is sent.
 
 use std::sync::Arc;
 
@@ -15,9 +12,9 @@ use crate::api::device::DeviceSpec;
 use crate::api::link::{Link, LinkEnds, ToDevice, ToIommu};
 use crate::protocol::ats::atc::Atc;
 use crate::protocol::ats::invalidation::InvalidationQueue;
-use crate::protocol::pri::group::DeviceKey;
 use crate::protocol::pri::interface::PageRequestInterface;
 use crate::quiesce::Gate;
+use crate::types::ids::DeviceKey;
 
 /// The state of the device's side.
 pub(crate) struct Endpoint {
@@ -92,12 +89,12 @@ impl Services {
     }
 
     /// Sends a message to the device. The caller holds no lock.
-    pub(crate) fn to_device(&self, message: ToDevice) {
+    pub(crate) fn send_to_device(&self, message: ToDevice) {
         self.link.downstream(&self.ends, message);
     }
 
     /// Sends a message to the IOMMU. The caller holds no lock.
-    pub(crate) fn to_iommu(&self, message: ToIommu) {
+    pub(crate) fn send_to_iommu(&self, message: ToIommu) {
         self.link.upstream(&self.ends, message);
     }
 }

@@ -23,8 +23,9 @@ use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
 use crate::api::topology::GroupKey;
 use crate::iotlb::{IotlbTable, SpaceIotlb};
-use crate::protocol::pri::group::DeviceKey;
-use crate::types::ids::{Bdf, ContainerId, GroupId, Pasid, PasidTag, RequesterId, SpaceId};
+use crate::types::ids::{
+    Bdf, ContainerId, DeviceKey, GroupId, Pasid, PasidTag, RequesterId, SpaceId,
+};
 
 /// A space with at least one bond.
 pub(crate) struct SpaceState {

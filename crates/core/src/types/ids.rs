@@ -237,6 +237,9 @@ impl fmt::Display for SpaceId {
     }
 }
 
+/// Identifies a plugged device. Unlike its address this number is never used again.
+pub(crate) type DeviceKey = u64;
+
 /// Identifies an IOMMU group: devices that cannot be isolated from one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub(crate) u32);

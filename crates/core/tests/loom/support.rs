@@ -11,7 +11,8 @@ use sva_core::ats::PAGE;
 use sva_core::link::{Link, LinkEnds, ToDevice, ToIommu};
 use sva_core::pri::{PageRequestGroup, PageRequestHandler};
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId, SharedBecause, Version,
+    ChangeCounter, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, RequesterId,
+    SharedBecause,
 };
 use sva_core::*;
 use sva_sync::Mutex;
@@ -67,12 +68,12 @@ struct Bus {
     shared: bool,
     /// All functions of a slot have the requester ID of the first.
     aliased: bool,
-    version: Version,
+    changes: ChangeCounter,
 }
 
 impl Topology for Bus {
-    fn version(&self) -> &Version {
-        &self.version
+    fn changes(&self) -> &ChangeCounter {
+        &self.changes
     }
     fn policy(&self) -> PathPolicy {
         PathPolicy::Strict
@@ -125,23 +126,32 @@ pub(crate) fn tiny(bits: u8) -> IommuConfig {
 
 /// A system without a clock; with `shared`, all functions of one slot are one group.
 pub(crate) fn system(shared: bool, bits: u8) -> Iommu {
-    Iommu::new(Arc::new(Bus { shared, aliased: false, version: Version::default() }), tiny(bits))
+    Iommu::new(
+        Arc::new(Bus { shared, aliased: false, changes: ChangeCounter::default() }),
+        tiny(bits),
+    )
 }
 
 /// A system with one PASID; all functions of one slot have one requester ID, and so are one group.
 pub(crate) fn aliased() -> Iommu {
-    Iommu::new(Arc::new(Bus { shared: true, aliased: true, version: Version::default() }), tiny(1))
+    Iommu::new(
+        Arc::new(Bus { shared: true, aliased: true, changes: ChangeCounter::default() }),
+        tiny(1),
+    )
 }
 
 /// As [`system`], with these settings.
 pub(crate) fn system_with(config: IommuConfig) -> Iommu {
-    Iommu::new(Arc::new(Bus { shared: false, aliased: false, version: Version::default() }), config)
+    Iommu::new(
+        Arc::new(Bus { shared: false, aliased: false, changes: ChangeCounter::default() }),
+        config,
+    )
 }
 
 /// A system with one PASID whose time is always the clock's.
 pub(crate) fn timed(clock: &Arc<ManualClock>) -> Iommu {
     Iommu::with_clock(
-        Arc::new(Bus { shared: false, aliased: false, version: Version::default() }),
+        Arc::new(Bus { shared: false, aliased: false, changes: ChangeCounter::default() }),
         tiny(1),
         Arc::clone(clock) as _,
     )

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sva_core::Topology;
 use sva_core::topology::RequesterId;
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
+    ChangeCounter, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause,
 };
 use sva_core::{Access, AddrRange, Bdf};
 use sva_testkit::FlatTopology;
@@ -46,8 +46,8 @@ fn run(hook: &Later<Hook>) {
 }
 
 impl Topology for HookedBus {
-    fn version(&self) -> &Version {
-        self.bus().version()
+    fn changes(&self) -> &ChangeCounter {
+        self.bus().changes()
     }
 
     fn policy(&self) -> PathPolicy {

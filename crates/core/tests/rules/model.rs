@@ -3,8 +3,8 @@
 //!
 //! The model is a list of bonds, each with its owner and the requester IDs in it. It knows nothing
 //! of tables, gates or attachments: a device reaches a space exactly if a bond of that space lists
-//! its requester ID, it can issue the PASID, and the space is alive. After each step every device is
-//! tried with every PASID that was ever given out.
+//! its requester ID, it can issue the PASID, and the space is alive. After each step every device
+//! is tried with every PASID that was ever given out.
 
 mod steps;
 

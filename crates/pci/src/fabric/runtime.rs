@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use sva_core::topology::{PathPolicy, Version};
+use sva_core::topology::{ChangeCounter, PathPolicy};
 use sva_core::{AddrRange, Bdf, DeviceSpec};
 use sva_sync::RwLock;
 use sva_topology::AcsBits;
@@ -34,12 +34,13 @@ use crate::fabric::tree::{Parent, Tree};
 /// working fails safely; its group is the one of its position.
 ///
 /// Each change ([`add`](Self::add), [`remove`](Self::remove), [`set_acs`](Self::set_acs)) raises
-/// the [`version`](sva_core::Topology::version), by which an IOMMU learns that its copies are old.
+/// the [count of changes](sva_core::Topology::changes), by which an IOMMU learns that its copies
+/// are old.
 pub struct Fabric {
     policy: PathPolicy,
     /// How many trees there have been. Raised with the lock held, once the new tree is in: whoever
     /// sees the new count gets the new tree.
-    version: Version,
+    changes: ChangeCounter,
     state: RwLock<State>,
 }
 
@@ -75,7 +76,7 @@ impl Fabric {
         functions.iter().for_each(|function| state.give_memory(function));
         Ok(Self {
             policy: state.spec.policy,
-            version: Version::default(),
+            changes: ChangeCounter::default(),
             state: RwLock::new(state),
         })
     }
@@ -249,7 +250,7 @@ impl Fabric {
 
     fn publish(&self, state: &mut State, tree: Tree) {
         state.tree = Arc::new(tree);
-        self.version.changed();
+        self.changes.increment();
     }
 
     /// The fabric as it is now.

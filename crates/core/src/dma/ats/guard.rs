@@ -85,7 +85,7 @@ impl Drop for TranslationGuard {
     fn drop(&mut self) {
         let completions = self.port.endpoint().atc.end_access(self.used.id);
         for completion in completions {
-            self.port.services().to_iommu(ToIommu::Invalidated(completion));
+            self.port.services().send_to_iommu(ToIommu::Invalidated(completion));
         }
     }
 }

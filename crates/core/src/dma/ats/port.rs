@@ -202,7 +202,7 @@ impl AtsPort {
                 }
             }
         };
-        self.services().to_iommu(ToIommu::Translate(request));
+        self.services().send_to_iommu(ToIommu::Translate(request));
         Ok(request.id)
     }
 
@@ -254,7 +254,7 @@ impl AtsPort {
             }
             endpoint.interface.add(group, address, access, last, now)?
         };
-        self.services().to_iommu(ToIommu::Page(request));
+        self.services().send_to_iommu(ToIommu::Page(request));
         Ok(())
     }
 
@@ -277,7 +277,7 @@ impl AtsPort {
             endpoint.interface.stop(pasid).filter(|_| !endpoint.is_in_reset)
         };
         if let Some(marker) = marker {
-            self.services().to_iommu(ToIommu::Stop(marker));
+            self.services().send_to_iommu(ToIommu::Stop(marker));
         }
     }
 

@@ -289,7 +289,7 @@ impl AtsPort {
             }
         };
         drop(endpoint);
-        self.services().to_iommu(ToIommu::Page(request));
+        self.services().send_to_iommu(ToIommu::Page(request));
         Ok(request.index)
     }
 

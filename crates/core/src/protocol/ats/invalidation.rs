@@ -137,8 +137,9 @@ impl InvalidationQueue {
     /// Begins the sending of the backlog. Returns true if the caller is to call
     /// [`send_backlog`](Self::send_backlog) until nothing is left to send, and then
     /// [`end_sending`](Self::end_sending); false if the backlog is empty, or another thread is
-    /// sending it. One thread sends at a time, in a loop: a link may deliver a request and its
-    /// completion within the call that sends it.
+    /// sending it. One thread at a time sends in a loop: a link may deliver a request and its
+    /// completion within the call that sends it. The start of an invalidation and a tick send what
+    /// has a tag once and do not loop.
     pub(crate) fn begin_sending(&mut self) -> bool {
         !self.backlog.is_empty() && !std::mem::replace(&mut self.is_sending, true)
     }

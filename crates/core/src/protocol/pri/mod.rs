@@ -2,6 +2,6 @@
 //! queue of the IOMMU ([`queue`]).
 
 mod counts;
-pub(crate) mod group;
 pub(crate) mod interface;
 pub(crate) mod queue;
+pub(crate) mod records;

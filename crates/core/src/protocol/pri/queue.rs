@@ -26,12 +26,12 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::group::{
-    DeviceKey, DeviceShare, DrainScope, Outgoing, PageRequestTarget, PageRequester, PendingGroup,
+use super::records::{
+    DeviceShare, DrainScope, Outgoing, PageRequestTarget, PageRequester, PendingGroup,
     QueueActions, ReadyGroup, Requests, ResolveKey, ResolveQueue, RingMessage, STOP_MARKERS, Stage,
 };
 use crate::api::pri::{Cookie, PageRequest, PrgIndex, ResponseCode, StopMarker};
-use crate::types::ids::Pasid;
+use crate::types::ids::{DeviceKey, Pasid};
 
 pub use super::counts::PageQueueCounts;
 

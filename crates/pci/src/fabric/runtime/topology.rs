@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sva_core::Topology;
 use sva_core::topology::RequesterId;
 use sva_core::topology::{
-    GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause, Version,
+    ChangeCounter, GroupKey, PathDefect, PathPolicy, PeerAborted, PeerWindow, SharedBecause,
 };
 use sva_core::{Access, AddrRange, Bdf};
 
@@ -49,8 +49,8 @@ impl Fabric {
 }
 
 impl Topology for Fabric {
-    fn version(&self) -> &Version {
-        &self.version
+    fn changes(&self) -> &ChangeCounter {
+        &self.changes
     }
 
     fn policy(&self) -> PathPolicy {

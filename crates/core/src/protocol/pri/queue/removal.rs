@@ -63,9 +63,12 @@ impl<D: PageRequester> PageRequestQueue<D> {
     }
 
     /// Drains the page requests of a device: sorts the whole ring, discards the partial groups of
-    /// `scope` and answers its pending groups as invalid. A group that is being resolved is
-    /// answered by the worker that resolves it, inside the gate that the caller has closed. Returns
-    /// the number of groups that were answered.
+    /// `scope` and answers its pending groups as invalid. Returns the number of groups that were
+    /// answered.
+    ///
+    /// A group that is being resolved is answered by the worker that resolves it; if the scope is a
+    /// target, inside the gate that the caller has closed. [`DrainScope::All`] answers such a group
+    /// too, and the worker's answer is dropped.
     pub(crate) fn drain(
         &mut self,
         key: DeviceKey,

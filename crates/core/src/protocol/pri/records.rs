@@ -7,16 +7,13 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::api::pri::{Cookie, PageRequest, PageResponse, ResponseCode};
-use crate::types::ids::{Bdf, Generation, Pasid};
+use crate::types::ids::{Bdf, DeviceKey, Generation, Pasid};
 
 /// The largest number of stop markers of one device in the queue.
 pub(super) const STOP_MARKERS: u32 = 32;
 
 /// The requests of a group, which usually has one.
 pub(crate) type Requests = SmallVec<[PageRequest; 1]>;
-
-/// Identifies a plugged device. Unlike its address this number is never used again.
-pub(crate) type DeviceKey = u64;
 
 /// A device that sends page requests, as the queue uses it.
 pub(crate) trait PageRequester: Clone {
