@@ -206,17 +206,19 @@ impl<S: AddressSpace + 'static> SpaceHandle for Arc<S> {
 /// All methods may be called from any thread at any time. An implementation holds none of its locks
 /// while it calls a watcher.
 pub trait AddressSpace: Send + Sync {
-    /// The identity of the space. Two handles of one space return the same identity.
+    /// The identity of the space. Two handles of one space return the same identity. The core asks
+    /// for it once in each bind.
     fn id(&self) -> SpaceId;
 
-    /// What the provider promises about the space. The result does not change.
+    /// What the provider promises about the space. The result does not change. The core asks for it
+    /// once in each bind.
     fn capabilities(&self) -> SpaceCapabilities;
 
     /// Why the space has ended; `None` while it exists. Does not block.
     fn ended(&self) -> Option<EndReason>;
 
-    /// Registers a watcher of the space. Does not block, and does not call the watcher before it
-    /// returns.
+    /// Registers a watcher of the space. It may be called before this returns. A bind waits for this
+    /// call, and holds no lock meanwhile.
     ///
     /// # Errors
     /// The space has ended. The watcher will not be called.
@@ -281,10 +283,10 @@ pub trait AddressSpace: Send + Sync {
     /// makes no callback. The core uses the slice only while an invalidation of the frame would
     /// wait for that use.
     ///
-    /// `None` if the provider has to make the access itself, by [`read_frame`](Self::read_frame)
-    /// and [`write_frame`](Self::write_frame). A provider that marks written pages as dirty needs
-    /// that for writes: a mark that is set before the write can be cleared as the mark of an
-    /// earlier one. Such memory has no atomic operations.
+    /// A slice of another length is as none. `None` if the provider has to make the access itself,
+    /// by [`read_frame`](Self::read_frame) and [`write_frame`](Self::write_frame). A provider that
+    /// marks written pages as dirty needs that for writes: a mark that is set before the write can
+    /// be cleared as the mark of an earlier one. Such memory has no atomic operations.
     fn memory(&self, frame: Frame, len: usize, write: bool) -> Option<VolatileSlice<'_>> {
         let _ = (frame, len, write);
         None

@@ -2,11 +2,10 @@
 //!
 //! A bind checks all devices, then takes a PASID, then programs a PASID entry for each requester,
 //! then publishes all entries. The control lock is held for all four steps. Every check comes
-//! before the first change, so a refused bind has one thing to undo: it gives the PASID back if
-//! the space ended between the check and the watch.
+//! before the first change, so a refused bind has nothing to undo.
 //!
-//! The bus and the provider can block, so they are asked for the path and for overlaps before the
-//! control lock is taken.
+//! The bus and the provider are foreign code and can block, so they are asked before the control
+//! lock is taken: for the path, for overlaps, and to watch the space.
 
 use std::sync::Arc;
 
@@ -15,11 +14,12 @@ use sva_sync::atomic::Ordering;
 
 use super::bond::{Bond, GroupBond, OwnedBond};
 use super::candidates::Candidates;
+use super::space_to_bind::SpaceToBind;
 use crate::api::bond::Bind;
 use crate::api::error::{
     BindError, BindGroupError, ContainerBindError, Refusal, Sibling, SpaceRefusal,
 };
-use crate::api::space::{AddressSpace, SpaceEnded, SpaceHandle};
+use crate::api::space::{SpaceEnded, SpaceHandle};
 use crate::table::{BondKey, BondKind, Device, DeviceRecord, Exhausted, Iommu, State};
 use crate::types::ids::{Bdf, GroupId, PasidTag};
 
@@ -48,19 +48,17 @@ impl State {
     /// Binds all capable candidates to the space, or changes nothing.
     pub(super) fn bind_candidates<T: Send + Sync + 'static>(
         &mut self,
-        iommu: &Iommu,
         kind: BondKind,
         candidates: &Candidates,
-        space: &Arc<dyn AddressSpace>,
+        space: &mut SpaceToBind<'_>,
         bind: &mut Bind<T>,
     ) -> Result<(BondKey, PasidTag), BindFailure> {
-        let ended = |reason| BindFailure::Space(SpaceRefusal::Ended(SpaceEnded(reason)));
-        let known = self.spaces.get(&space.id());
-        if let Some(reason) = known.and_then(|state| state.end).or_else(|| space.ended()) {
-            return Err(ended(reason));
+        if let Some(reason) = space.end(self) {
+            return Err(BindFailure::Space(SpaceRefusal::Ended(SpaceEnded(reason))));
         }
-        let known = known.map(|state| state.record.tag);
-        if let Some(refusal) = candidates.refusal(&**space, bind.features, known) {
+        let description = space.description;
+        let known = self.spaces.get(&description.id).map(|state| state.record.tag);
+        if let Some(refusal) = candidates.refusal(description, bind.features, known) {
             return Err(BindFailure::Device(refusal));
         }
         let tag = match known {
@@ -73,18 +71,15 @@ impl State {
                     })
                 };
                 let tag = self.pasids.allocate(candidates.width()).map_err(full)?;
-                match space.watch(iommu.watcher()) {
-                    Ok(watch) => self.insert_space(space, tag, watch),
-                    Err(SpaceEnded(reason)) => {
-                        self.pasids.release(tag);
-                        return Err(ended(reason));
-                    }
-                }
+                let Some(watch) = space.take_watch(self) else {
+                    unreachable!("a space without a bond that has not ended is watched")
+                };
+                self.insert_space(space.space, description, tag, watch);
                 tag
             }
         };
         // From here on no step can fail.
-        let Some(record) = self.spaces.get(&space.id()).map(|state| Arc::clone(&state.record))
+        let Some(record) = self.spaces.get(&description.id).map(|state| Arc::clone(&state.record))
         else {
             unreachable!("the space was inserted above")
         };
@@ -123,7 +118,8 @@ impl Iommu {
         let bdf = device.bdf();
         let routing = device.current_routing(self.topology());
         let overlaps = self.overlaps_of(device, &routing, &**space).map_err(BindError::Space)?;
-        let mut state = self.lock();
+        let mut space = SpaceToBind::new(self, space);
+        let mut state = space.lock();
         if !is_own || device.is_unplugged.load(Ordering::Relaxed) {
             return Err(Refusal::DeviceRemoved { device: bdf }.into());
         }
@@ -141,11 +137,11 @@ impl Iommu {
         let candidates =
             Candidates { capable: smallvec![Arc::clone(device)], left_out: Vec::new() };
         let bound =
-            state.bind_candidates(self, BondKind::Device(bdf), &candidates, space, &mut bind);
+            state.bind_candidates(BondKind::Device(bdf), &candidates, &mut space, &mut bind);
         self.unlock(state);
         let (key, tag) = bound?;
         self.log_overlaps(&overlaps);
-        let owned = OwnedBond::new(self.clone(), key, tag, space.id(), bind.data);
+        let owned = OwnedBond::new(self.clone(), key, tag, space.description.id, bind.data);
         Ok(Bond::new(owned, bdf, overlaps))
     }
 
@@ -164,7 +160,8 @@ impl Iommu {
         let overlaps = self
             .overlaps(&self.current_routings(&[group]), &**space)
             .map_err(BindGroupError::Space)?;
-        let mut state = self.lock();
+        let mut space = SpaceToBind::new(self, space);
+        let mut state = space.lock();
         let found = state.groups.get(&group).ok_or(BindGroupError::NoSuchGroup { group })?;
         if let Some(container) = found.container {
             return Err(BindGroupError::InContainer { group, container });
@@ -174,14 +171,14 @@ impl Iommu {
             return Err(BindGroupError::NoCapableMember { group, left_out: candidates.left_out });
         }
         let bound =
-            state.bind_candidates(self, BondKind::Group(group), &candidates, space, &mut bind);
+            state.bind_candidates(BondKind::Group(group), &candidates, &mut space, &mut bind);
         if let (Ok((key, _)), Some(found)) = (&bound, state.groups.get_mut(&group)) {
             found.bonds.push(*key);
         }
         self.unlock(state);
         let (key, tag) = bound?;
         self.log_overlaps(&overlaps);
-        let owned = OwnedBond::new(self.clone(), key, tag, space.id(), bind.data);
+        let owned = OwnedBond::new(self.clone(), key, tag, space.description.id, bind.data);
         Ok(GroupBond::new(owned, group, candidates.left_out, overlaps))
     }
 

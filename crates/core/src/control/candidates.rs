@@ -6,8 +6,7 @@ use smallvec::SmallVec;
 
 use crate::api::device::{Feature, Features};
 use crate::api::error::Refusal;
-use crate::api::space::AddressSpace;
-use crate::table::{DeviceRecord, Requester};
+use crate::table::{DeviceRecord, Requester, SpaceDescription};
 use crate::types::ids::{PasidTag, PasidWidth};
 
 /// The devices of one bind: those that get a PASID entry, and those that cannot issue a PASID.
@@ -47,7 +46,7 @@ impl Candidates {
     /// Returns the first [`bind_refusal`] of the capable devices; `None` if all can be bound.
     pub(super) fn refusal(
         &self,
-        space: &dyn AddressSpace,
+        space: SpaceDescription,
         features: Features,
         tag: Option<PasidTag>,
     ) -> Option<Refusal> {
@@ -75,7 +74,7 @@ pub(super) fn requesters_of<'a>(
 /// lock, which keeps the PASID table as it is.
 pub(super) fn bind_refusal(
     device: &DeviceRecord,
-    space: &dyn AddressSpace,
+    space: SpaceDescription,
     features: Features,
     tag: Option<PasidTag>,
 ) -> Option<Refusal> {
@@ -86,7 +85,7 @@ pub(super) fn bind_refusal(
     if let Some(defect) = device.routing.read().refused_path() {
         return Some(Refusal::Path { device: bdf, defect });
     }
-    let provided = space.capabilities();
+    let provided = space.capabilities;
     let wanted = [
         (features.execute, Feature::Execute, pasid.execute, provided.execute),
         (features.privileged, Feature::Privileged, pasid.privileged, provided.privileged),
@@ -102,7 +101,7 @@ pub(super) fn bind_refusal(
             return Some(Refusal::DeviceLacks { device: bdf, feature });
         }
         if !by_space {
-            return Some(Refusal::SpaceLacks { space: space.id(), feature });
+            return Some(Refusal::SpaceLacks { space: space.id, feature });
         }
     }
     let tag = tag?;

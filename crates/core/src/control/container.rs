@@ -97,7 +97,7 @@ impl State {
             let Some(bond) = self.joinable_bond(key) else { continue };
             let (record, features) = (Arc::clone(&bond.record), bond.features);
             let tag = Some(record.tag);
-            if let Some(refusal) = candidates.refusal(&*record.space, features, tag) {
+            if let Some(refusal) = candidates.refusal(record.description(), features, tag) {
                 return Err(refusal.into());
             }
             joined.push(key);

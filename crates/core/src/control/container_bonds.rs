@@ -6,18 +6,17 @@
 
 use std::sync::Arc;
 
-use sva_sync::MutexGuard;
-
 use super::bond::Unbinding;
 use super::candidates::Candidates;
 use super::container::Container;
+use super::space_to_bind::SpaceToBind;
 use crate::api::bond::{AnyData, Bind, UnbindReport};
 use crate::api::device::Features;
 use crate::api::error::{ContainerBindError, ContainerUnbindError, Refusal, SpaceRefusal};
 use crate::api::event::Overlap;
 use crate::api::pri::FaultTimes;
 use crate::api::space::{SpaceEnded, SpaceHandle};
-use crate::table::{BondKey, BondKind, ContainerBond, State};
+use crate::table::{BondKey, BondKind, ContainerBond, State, StateGuard};
 use crate::types::ids::{Pasid, PasidTag, SpaceId};
 
 /// The result of a container's BIND.
@@ -78,7 +77,8 @@ impl Container {
         let overlaps =
             self.iommu.overlaps(&members, &**space).map_err(ContainerBindError::Space)?;
         let data: Arc<dyn AnyData> = Arc::clone(&bind.data) as _;
-        let (mut state, compared) = self.lock_and_compare(space.id(), &*data);
+        let mut space = SpaceToBind::new(&self.iommu, space);
+        let (mut state, compared) = self.lock_and_compare(&mut space, &*data);
         let candidates = Candidates::of(state.members_of(self.id));
         if let Some(compared) = compared {
             let tag = self.bind_again(&mut state, compared, bind.features);
@@ -100,15 +100,10 @@ impl Container {
                 left_out: candidates.left_out,
             });
         }
-        let bound = state.bind_candidates(
-            &self.iommu,
-            BondKind::Container(self.id),
-            &candidates,
-            space,
-            &mut bind,
-        );
+        let bound =
+            state.bind_candidates(BondKind::Container(self.id), &candidates, &mut space, &mut bind);
         if let (Ok((key, _)), Some(container)) = (&bound, state.containers.get_mut(&self.id)) {
-            container.bonds.push(ContainerBond { space: space.id(), key: *key, data });
+            container.bonds.push(ContainerBond { space: space.description.id, key: *key, data });
         }
         self.iommu.unlock(state);
         let (_, tag) = bound?;
@@ -122,21 +117,21 @@ impl Container {
         })
     }
 
-    /// Takes the control lock, and compares the drvdata of the bond that the container has of
-    /// `space`, if it has one.
+    /// Takes the control lock for a bind of `space`, and compares the drvdata of the bond that the
+    /// container has of it, if it has one.
     ///
     /// The comparison runs with the control lock released. Another thread can replace the bond
     /// meanwhile, so the loop ends once the compared bond is still the container's under the lock.
-    fn lock_and_compare(
+    fn lock_and_compare<'a>(
         &self,
-        space: SpaceId,
+        space: &mut SpaceToBind<'a>,
         data: &dyn AnyData,
-    ) -> (MutexGuard<'_, State>, Option<ComparedBond>) {
+    ) -> (StateGuard<'a>, Option<ComparedBond>) {
         let mut compared: Option<ComparedBond> = None;
         loop {
-            let state = self.iommu.lock();
+            let state = space.lock();
             let bonds = &state.containers[&self.id].bonds;
-            let Some(bond) = bonds.iter().find(|bond| bond.space == space) else {
+            let Some(bond) = bonds.iter().find(|bond| bond.space == space.description.id) else {
                 return (state, None);
             };
             if compared.is_some_and(|compared| compared.key == bond.key) {

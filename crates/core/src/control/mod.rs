@@ -35,6 +35,7 @@ mod plug;
 mod queries;
 mod reset;
 mod services;
+mod space_to_bind;
 mod translation;
 mod unbind;
 mod unplug;

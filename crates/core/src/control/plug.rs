@@ -212,7 +212,7 @@ impl State {
             if new_device.joined.iter().any(|(pasid, _)| *pasid == record.tag.pasid) {
                 continue;
             }
-            match bind_refusal(&device, &*record.space, features, Some(record.tag)) {
+            match bind_refusal(&device, record.description(), features, Some(record.tag)) {
                 Some(because) => new_device.not_joined.push(NotJoined {
                     space: record.id,
                     pasid: record.tag.pasid,

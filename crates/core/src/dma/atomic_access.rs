@@ -82,6 +82,8 @@ fn word_at(space: &dyn AddressSpace, address: u64, len: usize) -> Result<WordSta
     }
     let offset = address.checked_sub(extent.range.first());
     let frame = offset.and_then(|offset| extent.frame.offset(offset));
-    let is_in_place = frame.and_then(|frame| space.memory(frame, len, true)).is_some();
+    let is_in_place = frame
+        .and_then(|frame| space.memory(frame, len, true))
+        .is_some_and(|memory| memory.len() == len);
     Ok(if is_in_place { WordState::Atomic } else { WordState::NotInPlace })
 }

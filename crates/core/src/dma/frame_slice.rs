@@ -16,10 +16,12 @@ pub(super) struct FrameSlice<'a> {
 }
 
 impl<'a> FrameSlice<'a> {
-    /// The memory as a slice, if the provider gives slices of it.
+    /// The memory as a slice, if the provider gives slices of it. A slice of another length is as
+    /// none.
     #[inline]
     pub(super) fn memory(&self) -> Option<VolatileSlice<'a>> {
-        self.space.memory(self.frame, self.len, self.is_write)
+        let memory = self.space.memory(self.frame, self.len, self.is_write);
+        memory.filter(|memory| memory.len() == self.len)
     }
 
     /// Reads all of the memory into the first bytes of `buf`, and returns how many bytes that was.

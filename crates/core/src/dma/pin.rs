@@ -237,7 +237,9 @@ impl<'a> Pin<'a> {
     fn slices(&self, is_write: bool) -> Option<SmallVec<[VolatileSlice<'_>; 4]>> {
         let space = &*self.space_record().space;
         let slice = |extent: &Extent| {
-            space.memory(extent.frame, usize::try_from(extent.range.len()).ok()?, is_write)
+            let len = usize::try_from(extent.range.len()).ok()?;
+            let memory = space.memory(extent.frame, len, is_write);
+            memory.filter(|memory| memory.len() == len)
         };
         self.extents().iter().map(slice).collect()
     }

@@ -2,8 +2,7 @@
 //!
 //! The *control lock* ([`Inner::state`]) covers everything that operations change: devices, groups,
 //! containers, bonds, PASIDs. It is held for short, bounded steps. Under it, no foreign code is
-//! called except an address space's `watch`, `id`, `ended` and `capabilities`, which are short and
-//! call nothing back. No thread waits while it holds the lock, except on [`Inner::changed`], which
+//! called. No thread waits while it holds the lock, except on [`Inner::changed`], which
 //! releases it. Accesses do not take it.
 //!
 //! Lock order: the control lock, then the `invalidations` of a device, then its `endpoint`, then
@@ -17,13 +16,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use sva_sync::{Condvar, Mutex, MutexGuard, barrier};
+use sva_sync::{Condvar, Mutex, barrier};
 
 use super::log::EventLog;
 use super::page_target::PageQueue;
 use super::pasid::PasidAllocator;
 use super::records::{DeviceRecord, IommuHandle, PasidEntry};
 use super::state::{DeferredDrops, State};
+use super::state_guard::StateGuard;
 #[cfg(not(loom))]
 use super::wakeup::WorkerWakeup;
 use crate::api::clock::Clock;
@@ -208,12 +208,12 @@ impl Iommu {
     }
 
     /// Takes the control lock.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock()
+    pub(crate) fn lock(&self) -> StateGuard<'_> {
+        StateGuard::lock(&self.0.state)
     }
 
     /// Releases the control lock, and wakes the waiting threads if something has changed.
-    pub(crate) fn unlock(&self, mut state: MutexGuard<'_, State>) {
+    pub(crate) fn unlock(&self, mut state: StateGuard<'_>) {
         let wake = std::mem::take(&mut state.has_changed) && state.waiting_threads > 0;
         drop(state);
         if wake {
@@ -248,10 +248,10 @@ impl Iommu {
 
     /// Waits for a change. If a device may owe a completion and there is a clock, also looks for
     /// overdue invalidations.
-    fn wait_for_change<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    fn wait_for_change<'a>(&'a self, state: StateGuard<'a>) -> StateGuard<'a> {
         #[cfg(not(loom))]
         if self.0.clock.is_some() && self.0.ats_devices.load(Ordering::Relaxed) > 0 {
-            let (state, timed_out) = self.0.changed.wait_timeout(state, TICK_INTERVAL);
+            let (state, timed_out) = state.wait_timeout(&self.0.changed, TICK_INTERVAL);
             if !timed_out && !self.is_tick_due() {
                 return state;
             }
@@ -259,7 +259,7 @@ impl Iommu {
             self.tick();
             return self.lock();
         }
-        self.0.changed.wait(state)
+        state.wait(&self.0.changed)
     }
 
     /// Wakes the waiting threads after a change outside the control lock, such as the drain of a

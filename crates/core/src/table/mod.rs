@@ -33,6 +33,7 @@ mod routing;
 mod services;
 mod space;
 mod state;
+mod state_guard;
 mod timeouts;
 #[cfg(not(loom))]
 mod wakeup;
@@ -54,5 +55,8 @@ pub use pasid::{Exhausted, PasidAllocator};
 pub(crate) use records::{DeviceRecord, PasidEntry, Requester};
 pub(crate) use routing::{Route, Routing};
 pub(crate) use services::{Endpoint, Services};
-pub(crate) use space::SpaceRecord;
-pub(crate) use state::{ContainerBond, ContainerState, DeferredDrops, EndedSpace, State};
+pub(crate) use space::{SpaceDescription, SpaceRecord};
+pub(crate) use state::{
+    ContainerBond, ContainerState, DeferredDrops, EndedSpace, State, WatchNumber,
+};
+pub(crate) use state_guard::StateGuard;

@@ -18,7 +18,7 @@ use super::domain::{Domain, DomainAttachment, DomainSlot};
 use super::group::GroupRecord;
 use super::pasid::PasidAllocator;
 use super::records::{DeviceRecord, IommuHandle, Models, Requester};
-use super::space::SpaceRecord;
+use super::space::{SpaceDescription, SpaceRecord};
 use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
 use crate::api::topology::GroupKey;
@@ -34,6 +34,17 @@ pub(crate) struct SpaceState {
     pub(crate) bonds: FxHashSet<BondKey>,
     pub(super) watch: WatchToken,
 }
+
+/// A space without a bond that a thread watches in order to bind it.
+struct NewWatchState {
+    number: WatchNumber,
+    space: SpaceId,
+    end: Option<EndReason>,
+}
+
+/// Identifies a watch that a bind has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WatchNumber(u64);
 
 /// A group: its members, its own domain and its bonds.
 pub(crate) struct GroupState {
@@ -116,6 +127,9 @@ pub(crate) struct State {
     pub(crate) containers: FxHashMap<ContainerId, ContainerState>,
     pub(crate) next_container: u32,
     pub(crate) spaces: FxHashMap<SpaceId, SpaceState>,
+    /// The spaces without a bond that threads watch in order to bind them.
+    new_watches: Vec<NewWatchState>,
+    next_watch: u64,
     pub(super) bonds: SlotMap<BondKey, BondState>,
     pub(crate) pasids: PasidAllocator,
     pub(crate) next_device: DeviceKey,
@@ -144,6 +158,8 @@ impl State {
             containers: FxHashMap::default(),
             next_container: 0,
             spaces: FxHashMap::default(),
+            new_watches: Vec::new(),
+            next_watch: 0,
             bonds: SlotMap::with_key(),
             pasids,
             next_device: 0,
@@ -203,22 +219,45 @@ impl State {
     pub(crate) fn insert_space(
         &mut self,
         space: &Arc<dyn AddressSpace>,
+        description: SpaceDescription,
         tag: PasidTag,
         watch: WatchToken,
     ) {
         let bytes = self.iotlb_bytes;
         let table = &mut self.iotlb;
-        let record = SpaceRecord::new(space, tag, || {
+        let record = SpaceRecord::new(space, description, tag, || {
             Arc::clone(table.get_or_insert_with(|| Arc::new(IotlbTable::new(bytes))))
         });
         let state =
             SpaceState { record: Arc::new(record), end: None, bonds: FxHashSet::default(), watch };
-        self.spaces.insert(space.id(), state);
+        self.spaces.insert(description.id, state);
+    }
+
+    /// Notes that a thread is about to watch a space that has no bond. Until
+    /// [`finish_watch`](Self::finish_watch) the end of the space is recorded for that thread.
+    pub(crate) fn begin_watch(&mut self, space: SpaceId) -> WatchNumber {
+        let number = WatchNumber(self.next_watch);
+        self.next_watch += 1;
+        self.new_watches.push(NewWatchState { number, space, end: None });
+        number
+    }
+
+    /// The end of the space of a watch that has begun.
+    pub(crate) fn end_of_watch(&self, number: WatchNumber) -> Option<EndReason> {
+        self.new_watches.iter().find(|watch| watch.number == number)?.end
+    }
+
+    /// Ends what [`begin_watch`](Self::begin_watch) began: the space has a bond now, or gets none.
+    pub(crate) fn finish_watch(&mut self, number: WatchNumber) {
+        self.new_watches.retain(|watch| watch.number != number);
     }
 
     /// Records the end of a space, and queues the armed exit handlers of its bonds. Returns `None`
-    /// if the end was recorded before.
+    /// if the space has no bond, or if the end was recorded before.
     pub(crate) fn end_space(&mut self, space: SpaceId, reason: EndReason) -> Option<EndedSpace> {
+        for watch in self.new_watches.iter_mut().filter(|watch| watch.space == space) {
+            watch.end.get_or_insert(reason);
+        }
         let state = self.spaces.get_mut(&space).filter(|state| state.end.is_none())?;
         state.end = Some(reason);
         state.record.end();

@@ -24,6 +24,7 @@ mod drain;
 mod drain_leaving;
 mod ending;
 mod fault_queue;
+mod faulty_providers;
 mod group_bonds;
 mod hammer;
 mod hammer_translating;
