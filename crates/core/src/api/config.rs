@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use crate::api::error::{ConfigError, in_bounds};
 use crate::types::ids::PasidWidth;
 
 /// Settings of an [`Iommu`](crate::Iommu): the values of [`default`](Self::default), and what the
-/// methods with the names of the fields change.
+/// methods with the names of the fields change. Each has bounds, which [`check`](Self::check)
+/// checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IommuConfig {
@@ -14,37 +16,61 @@ pub struct IommuConfig {
     /// The width of an I/O virtual address in bits, 1..=64. A mapping ends at or below
     /// 2^`address_width`.
     pub address_width: u8,
-    /// The most mappings of one domain.
+    /// The most mappings of one domain, 0 to 2^24.
     pub max_mappings: usize,
-    /// The most events that the log holds. When it is full, the oldest event is lost.
+    /// The most events that the log holds, 1 to 2^24. When it is full, the oldest event is lost.
     pub event_capacity: usize,
-    /// The most page requests that the queue of the IOMMU holds.
+    /// The most page requests that the queue of the IOMMU holds, 1 to 2^24.
     pub page_queue: usize,
     /// The most outstanding page requests that are allocated to one device, whatever its capacity
     /// (Outstanding Page Request Allocation; PCIe 6.0, section 10.5.2.5). It is a share of the
-    /// queue, so that one device does not fill it.
+    /// queue, so that one device does not fill it. 0 to 2^24.
     pub page_requests_each: u32,
-    /// The most translations in the address translation cache of one device.
+    /// The most translations in the address translation cache of one device, 1 to 2^24.
     pub atc_entries: usize,
-    /// The most outstanding translation requests of one device, at least 1. A request is
+    /// The most outstanding translation requests of one device, 1 to 2^24. A request is
     /// outstanding until its answer is collected or given up.
     pub translation_requests_each: usize,
-    /// The size of the IOTLB in bytes, rounded down to a power of two. It is one cache for all
-    /// spaces that can be accessed in place, and is allocated by the first bond of such a space.
-    /// A line of 64 bytes holds two translations; count on one translation per 48 bytes.
+    /// The size of the IOTLB in bytes, 0 to 2^32, rounded down to a power of two; it has a least
+    /// size of 4 KiB. It is one cache for all spaces that can be accessed in place, and is
+    /// allocated by the first bond of such a space. A line of 64 bytes holds two translations;
+    /// count on one translation per 48 bytes.
     pub iotlb_bytes: usize,
     /// How long the IOMMU waits for the completion of an invalidation before it sends the
     /// invalidation again. Hardware may take a minute (PCIe 6.0, section 10.3.1). Without a clock
     /// there is no limit.
     pub invalidation_limit: Duration,
-    /// How many times an invalidation is sent before the device is cut off: 1 or more.
+    /// How many times an invalidation is sent before the device is cut off, 1 to 255.
     pub invalidation_tries: u8,
     /// How long a device waits for the response to a page request group. Without a clock there is
     /// no limit.
     pub response_limit: Duration,
 }
 
+/// The greatest number of entries of any table. It bounds the memory that devices can make an IOMMU
+/// use, and is far above what serves any of them.
+const MAX_ENTRIES: u64 = 1 << 24;
+/// The greatest size of an IOTLB.
+const MAX_IOTLB_BYTES: u64 = 1 << 32;
+
 impl IommuConfig {
+    /// Checks that every setting is in its bounds.
+    ///
+    /// # Errors
+    /// The first setting that is not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        in_bounds("address_width", u64::from(self.address_width), 1, 64)?;
+        in_bounds("max_mappings", self.max_mappings as u64, 0, MAX_ENTRIES)?;
+        in_bounds("event_capacity", self.event_capacity as u64, 1, MAX_ENTRIES)?;
+        in_bounds("page_queue", self.page_queue as u64, 1, MAX_ENTRIES)?;
+        in_bounds("page_requests_each", u64::from(self.page_requests_each), 0, MAX_ENTRIES)?;
+        in_bounds("atc_entries", self.atc_entries as u64, 1, MAX_ENTRIES)?;
+        let requests = self.translation_requests_each as u64;
+        in_bounds("translation_requests_each", requests, 1, MAX_ENTRIES)?;
+        in_bounds("iotlb_bytes", self.iotlb_bytes as u64, 0, MAX_IOTLB_BYTES)?;
+        in_bounds("invalidation_tries", u64::from(self.invalidation_tries), 1, u64::from(u8::MAX))
+    }
+
     /// Sets [`pasid_width`](Self#structfield.pasid_width).
     pub fn pasid_width(self, pasid_width: PasidWidth) -> Self {
         Self { pasid_width, ..self }

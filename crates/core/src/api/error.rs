@@ -1,6 +1,7 @@
 //! Errors of operations on the IOMMU: one enum per operation, with the values in the variant.
 
 mod bind;
+mod config;
 mod map;
 mod member;
 mod services;
@@ -12,6 +13,8 @@ use crate::types::ids::Bdf;
 pub use bind::{
     BindError, BindGroupError, ContainerBindError, ContainerUnbindError, Refusal, SpaceRefusal,
 };
+pub use config::ConfigError;
+pub(crate) use config::in_bounds;
 pub use map::{MapError, UnmapError};
 pub use member::{JoinError, LeaveError, PlugError, RemoveError};
 pub use services::{DomainOf, HandlerError, ResetError, Service, ServiceError};

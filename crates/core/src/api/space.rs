@@ -217,8 +217,8 @@ pub trait AddressSpace: Send + Sync {
     /// Why the space has ended; `None` while it exists. Does not block.
     fn ended(&self) -> Option<EndReason>;
 
-    /// Registers a watcher of the space. It may be called before this returns. A bind waits for this
-    /// call, and holds no lock meanwhile.
+    /// Registers a watcher of the space. It may be called before this returns. A bind waits for
+    /// this call, and holds no lock meanwhile.
     ///
     /// # Errors
     /// The space has ended. The watcher will not be called.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use crate::api::clock::Clock;
 use crate::api::config::IommuConfig;
+use crate::api::error::ConfigError;
 use crate::api::invalidation::Invalidation;
 use crate::api::space::{EndReason, ExitWork, SpaceWatcher};
 use crate::api::topology::Topology;
@@ -31,16 +32,40 @@ impl SpaceWatcher for Watcher {
 impl Iommu {
     /// Makes an IOMMU without devices over `topology`. It has no clock: no invalidation and no page
     /// request times out, and no times of faults are recorded.
+    ///
+    /// # Panics
+    /// A setting is out of its bounds. For settings from outside use [`try_new`](Self::try_new).
     pub fn new(topology: Arc<dyn Topology>, config: IommuConfig) -> Self {
-        Self::with_watcher(topology, config, None, |inner| Arc::new(Watcher(inner)))
+        accepted(Self::try_new(topology, config, None))
     }
 
     /// Makes an IOMMU as [`new`](Self::new) does, with a clock.
+    ///
+    /// # Panics
+    /// A setting is out of its bounds. For settings from outside use [`try_new`](Self::try_new).
     pub fn with_clock(
         topology: Arc<dyn Topology>,
         config: IommuConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self::with_watcher(topology, config, Some(clock), |inner| Arc::new(Watcher(inner)))
+        accepted(Self::try_new(topology, config, Some(clock)))
     }
+
+    /// Makes an IOMMU as [`new`](Self::new) does, with a clock if there is one.
+    ///
+    /// # Errors
+    /// A setting is out of its bounds.
+    pub fn try_new(
+        topology: Arc<dyn Topology>,
+        config: IommuConfig,
+        clock: Option<Arc<dyn Clock>>,
+    ) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self::with_watcher(topology, config, clock, |inner| Arc::new(Watcher(inner))))
+    }
+}
+
+/// The IOMMU, if its settings are in their bounds.
+fn accepted(made: Result<Iommu, ConfigError>) -> Iommu {
+    made.unwrap_or_else(|error| panic!("{error}"))
 }

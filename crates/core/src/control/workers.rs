@@ -15,6 +15,7 @@ use std::time::Duration;
 use sva_sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use sva_sync::{Condvar, Mutex};
 
+use crate::api::error::{ConfigError, in_bounds};
 use crate::api::event::Event;
 use crate::table::Iommu;
 
@@ -24,18 +25,27 @@ const STALL_LIMIT: Duration = Duration::from_millis(5);
 /// An additional thread ends after it has been idle for this long.
 const IDLE_LIMIT: Duration = Duration::from_millis(500);
 
+/// The greatest number of threads of a pool.
+const MAX_THREADS: u64 = 4096;
+
 /// Settings of [`Workers`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerConfig {
-    /// The number of permanent threads: 1 or more.
+    /// The number of permanent threads, 1 to 4096.
     pub threads: usize,
-    /// The largest number of threads, including those that are added while slow spaces occupy the
-    /// others.
+    /// The largest number of threads, up to 4096, including those that are added while slow spaces
+    /// occupy the others. Less than `threads` means as many.
     pub max_threads: usize,
 }
 
 impl WorkerConfig {
+    /// Checks that both numbers are in their bounds.
+    fn check(&self) -> Result<(), ConfigError> {
+        in_bounds("threads", self.threads as u64, 1, MAX_THREADS)?;
+        in_bounds("max_threads", self.max_threads as u64, 0, MAX_THREADS)
+    }
+
     /// Sets [`threads`](Self#structfield.threads).
     pub fn threads(self, threads: usize) -> Self {
         Self { threads, ..self }
@@ -81,9 +91,11 @@ impl Workers {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The system could not start a thread. The threads that were started have ended.
+    /// A setting is out of its bounds ([`ConfigError`]), and no thread was started. Or the system
+    /// could not start a thread; the threads that were started have ended.
     pub fn start(iommu: &Iommu, config: WorkerConfig) -> io::Result<Self> {
-        let threads = config.threads.max(1);
+        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let threads = config.threads;
         let config = WorkerConfig { threads, max_threads: config.max_threads.max(threads) };
         let pool = Arc::new(Pool {
             iommu: iommu.clone(),

@@ -23,7 +23,7 @@ const SLOTS_PER_LINE: usize = if cfg!(loom) { 1 } else { 2 };
 const LINES_PER_BUCKET: usize = if cfg!(loom) { 1 } else { 2 };
 /// One lock covers a stripe. A power of two. Both buckets of a (tag, block) are in the same stripe.
 const BUCKETS_PER_STRIPE: usize = if cfg!(loom) { 2 } else { 32 };
-/// The largest size of the table: the index of a slot has 32 bits.
+/// The largest size of the table: the index of a slot has 32 bits. Settings are far below.
 const MAX_BYTES: usize = 1 << 36;
 /// How often a reader tries to read a line that is being written. After that it reports a miss,
 /// which is always correct.

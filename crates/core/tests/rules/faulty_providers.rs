@@ -159,7 +159,7 @@ impl ForwardingSpace for Changing {
     }
 
     fn capabilities(&self) -> SpaceCapabilities {
-        let in_place = self.ids.lock().len() % 2 == 0;
+        let in_place = self.ids.lock().len().is_multiple_of(2);
         SpaceCapabilities { in_place, ..self.inner.capabilities() }
     }
 }

@@ -49,6 +49,7 @@ mod removal;
 mod responses;
 mod rollback;
 mod services;
+mod settings;
 mod support;
 mod translating;
 mod unbinding;

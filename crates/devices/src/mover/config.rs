@@ -15,8 +15,8 @@ pub struct DataMoverConfig {
     pub max_transfer: u32,
     /// The most descriptors in a batch (GENCAP, Maximum Supported Batch Size). Default: 1024.
     pub max_batch: u32,
-    /// Bytes that are moved at a time, rounded up to a page. A stop of the PASID is noticed between
-    /// two chunks. Default: 256 KiB.
+    /// Bytes that are moved at a time, 1 to 2^30, rounded up to a page. A stop of the PASID is
+    /// noticed between two chunks. Default: 256 KiB.
     pub chunk: usize,
     /// The number of completion interrupts: handles are `0..interrupt_handles`. Default: 0.
     pub interrupt_handles: u16,

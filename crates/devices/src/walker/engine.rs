@@ -15,7 +15,7 @@ pub struct WalkerConfig {
     /// The most vertices of a graph; a search takes up to 12 bytes of memory for each. Default:
     /// 2^24.
     pub max_vertices: u32,
-    /// Bytes that are gathered at a time, at least 64. Default: 256 KiB.
+    /// Bytes that are gathered at a time, 64 to 2^30. Default: 256 KiB.
     pub chunk: usize,
 }
 
@@ -53,7 +53,7 @@ impl Walker {
     /// A walker that issues its transactions through `port`, which is the port of the device that
     /// `jobs` was plugged in with.
     pub fn new(port: DmaPort, jobs: Arc<JobTracker>, config: WalkerConfig) -> Self {
-        let config = WalkerConfig { chunk: config.chunk.max(64), ..config };
+        let config = WalkerConfig { chunk: config.chunk.clamp(64, 1 << 30), ..config };
         Self { ports: PortPool::new(port), jobs, config }
     }
 
