@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::api::fault::Fault;
 use crate::api::space::EndReason;
-use crate::types::ids::{Bdf, Pasid, PasidTag, SpaceId};
+use crate::types::ids::{Bdf, Pasid, PasidTag, RequesterId, SpaceId};
 use crate::types::range::AddrRange;
 
 /// An entry of the event log. Its text is one line, with addresses in hexadecimal.
@@ -97,6 +97,17 @@ pub enum Event {
         /// The number of threads.
         threads: usize,
     },
+    /// A thread has waited for a second, and this range is pinned: an unbind, a removal or a change
+    /// of the space waits for the drop of the pin. A pin that was forgotten lasts as long as its
+    /// port.
+    PinOutstanding {
+        /// The requester ID of the device that has the pin.
+        requester: RequesterId,
+        /// The PASID of the space.
+        pasid: Pasid,
+        /// The pinned addresses.
+        range: AddrRange,
+    },
     /// A call to the host failed during an access, which ended the transfer.
     HostFailure {
         /// The device that issued it.
@@ -152,6 +163,11 @@ impl fmt::Display for Event {
             Self::WorkersExhausted { threads } => write!(
                 f,
                 "slow spaces occupy all {threads} workers, and page requests of others wait"
+            ),
+            Self::PinOutstanding { requester, pasid, range } => write!(
+                f,
+                "{requester}: {range} of PASID {pasid} is still pinned, and a thread waits for it; \
+                 drop the pin or its port"
             ),
             Self::HostFailure { device, call, errno } => {
                 write!(f, "{device}: {call} failed")?;

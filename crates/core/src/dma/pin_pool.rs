@@ -7,7 +7,7 @@ use sva_sync::this_thread;
 
 use super::cache::replaced_by;
 use crate::api::space::Extent;
-use crate::quiesce::PinSlot;
+use crate::quiesce::{PinSlot, callback};
 use crate::table::{DeviceRecord, PasidEntry};
 use crate::types::ids::{Generation, Pasid, SpaceId};
 use crate::types::range::AddrRange;
@@ -23,6 +23,8 @@ pub(super) struct PinPool {
     last: Cell<Option<Box<PinRecord>>>,
     #[expect(clippy::vec_box, reason = "they are given away in their boxes")]
     others: RefCell<Vec<Box<PinRecord>>>,
+    /// The slots of all records that were made.
+    slots: RefCell<Vec<Arc<PinSlot>>>,
 }
 
 impl PinPool {
@@ -30,12 +32,18 @@ impl PinPool {
     /// empty.
     #[inline]
     pub(super) fn take(&self, device: &Arc<DeviceRecord>) -> Box<PinRecord> {
-        self.last.take().unwrap_or_else(|| self.take_other(device))
+        let record = self.last.take().unwrap_or_else(|| self.take_other(device));
+        record.slot.set_thread(this_thread());
+        record
     }
 
     #[cold]
     fn take_other(&self, device: &Arc<DeviceRecord>) -> Box<PinRecord> {
-        self.others.borrow_mut().pop().unwrap_or_else(|| PinRecord::new(device))
+        self.others.borrow_mut().pop().unwrap_or_else(|| {
+            let record = PinRecord::new(device);
+            self.slots.borrow_mut().push(Arc::clone(&record.slot));
+            record
+        })
     }
 
     /// Returns a record that pins nothing to the pool.
@@ -49,6 +57,21 @@ impl PinPool {
     #[cold]
     fn give_back_other(&self, record: Box<PinRecord>) {
         self.others.borrow_mut().push(record);
+    }
+}
+
+impl Drop for PinPool {
+    /// Ends the pins that were forgotten, whose records have not come back: the port is gone, and
+    /// with it everything that could use the memory.
+    fn drop(&mut self) {
+        let (last, others) = (self.last.take(), self.others.take());
+        let is_back = |slot: &Arc<PinSlot>| {
+            last.iter().chain(&others).any(|record| Arc::ptr_eq(&record.slot, slot))
+        };
+        for slot in self.slots.take().iter().filter(|slot| !is_back(slot)) {
+            callback::end_forgotten(slot.thread());
+            slot.abandon();
+        }
     }
 }
 
@@ -136,7 +159,7 @@ impl PinRecord {
     pub(super) fn pin(&mut self, range: AddrRange) {
         if let Some(cached) = self.entries.get(self.current) {
             self.pin_number += 1;
-            self.slot.pin(cached.owner, self.pin_number, range, this_thread());
+            self.slot.pin(cached.owner, self.pin_number, range);
         }
     }
 

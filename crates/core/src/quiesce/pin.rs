@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use sva_sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use sva_sync::{Mutex, ThreadNumber, barrier};
 
-use super::WeakWaiter;
+use super::{WeakWaiter, step_all};
 use crate::types::ids::{Generation, RequesterId};
 use crate::types::range::AddrRange;
 
@@ -32,6 +32,8 @@ pub(crate) struct PinSlot {
     thread: AtomicU64,
     /// Whether `waiters` may be non-empty. Written with `waiters` locked.
     is_awaited: AtomicBool,
+    /// The port of the slot is gone, so that it pins nothing any more.
+    is_abandoned: AtomicBool,
     requester: RequesterId,
     waiters: Mutex<Vec<WeakWaiter>>,
 }
@@ -60,9 +62,22 @@ impl PinSlot {
             last: AtomicU64::new(0),
             thread: AtomicU64::new(0),
             is_awaited: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
             requester,
             waiters: Mutex::default(),
         }
+    }
+
+    /// Sets the thread that makes the next pins. Nothing is pinned.
+    #[inline]
+    pub(crate) fn set_thread(&self, thread: ThreadNumber) {
+        // Release: a thread that reads this sees that the earlier pin has ended.
+        self.thread.store(thread.0, Ordering::Release);
+    }
+
+    /// The thread that made the last pin.
+    pub(crate) fn thread(&self) -> ThreadNumber {
+        ThreadNumber(self.thread.load(Ordering::Acquire))
     }
 
     /// Pins a range. Other threads see the pin at the latest when the critical section in which
@@ -70,18 +85,11 @@ impl PinSlot {
     /// [`PinSlots::add`] after this call. The lowest 16 bits of `number` distinguish this pin from
     /// the previous one.
     #[inline]
-    pub(crate) fn pin(
-        &self,
-        owner: Generation,
-        number: u64,
-        range: AddrRange,
-        thread: ThreadNumber,
-    ) {
+    pub(crate) fn pin(&self, owner: Generation, number: u64, range: AddrRange) {
         // Release, each: a thread that reads one of these values and then the word again sees that
         // the earlier pin has ended.
         self.first.store(range.first(), Ordering::Release);
         self.last.store(range.last(), Ordering::Release);
-        self.thread.store(thread.0, Ordering::Release);
         // Generations count allocations of PASIDs, of which there are fewer than 2^48.
         self.word.store(owner.0 << COUNT_BITS | number & COUNT, Ordering::Release);
     }
@@ -98,6 +106,16 @@ impl PinSlot {
         self.is_awaited.load(Ordering::Acquire)
     }
 
+    /// Ends a pin that was forgotten, whose port is being dropped, and takes the slot from all
+    /// lists.
+    #[cold]
+    pub(crate) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        if self.unpin() {
+            step_all(self.take_waiters());
+        }
+    }
+
     /// Takes the waiters, of each of which the unpinning thread makes a step.
     #[cold]
     pub(crate) fn take_waiters(&self) -> Vec<WeakWaiter> {
@@ -112,7 +130,7 @@ impl PinSlot {
     fn pinned(&self) -> Option<PinnedRange> {
         let word = self.word.load(Ordering::Acquire);
         let (first, last) = (self.first.load(Ordering::Acquire), self.last.load(Ordering::Acquire));
-        let thread = ThreadNumber(self.thread.load(Ordering::Acquire));
+        let thread = self.thread();
         if word == 0 || self.word.load(Ordering::Acquire) != word {
             return None;
         }
@@ -153,6 +171,7 @@ impl PinSlots {
     /// pinning thread sees when it validates afterwards, and a later search sees the pin.
     pub(crate) fn add(&self, slot: &Arc<PinSlot>) {
         let mut slots = self.0.lock();
+        slots.retain(|listed| !listed.is_abandoned.load(Ordering::Relaxed));
         if !slots.iter().any(|listed| Arc::ptr_eq(listed, slot)) {
             slots.push(Arc::clone(slot));
         }
@@ -161,6 +180,16 @@ impl PinSlots {
     /// Removes a slot that is being dropped or does not pin memory of the space any more.
     pub(crate) fn remove(&self, slot: &Arc<PinSlot>) {
         self.0.lock().retain(|listed| !Arc::ptr_eq(listed, slot));
+    }
+
+    /// The pinned ranges of `owner` now, each with the requester ID of its device.
+    pub(crate) fn pinned_of(&self, owner: Generation) -> Vec<(RequesterId, AddrRange)> {
+        let slots = self.0.lock();
+        let pinned = slots.iter().filter_map(|slot| slot.pinned());
+        pinned
+            .filter(|pinned| pinned.is_of(owner))
+            .map(|pinned| (pinned.requester, pinned.range))
+            .collect()
     }
 
     /// Whether there is no slot, so that no memory can be pinned.
@@ -190,7 +219,6 @@ mod tests {
     use super::*;
     use crate::quiesce::Waiter;
     use crate::types::ids::Bdf;
-    use sva_sync::this_thread;
 
     // shows U1
     #[test]
@@ -198,7 +226,7 @@ mod tests {
         let slot = PinSlot::new(RequesterId(Bdf::new(0, 1, 0, 0).expect("a function")));
         let range = AddrRange::new(0x1000, 0x1000).expect("a page");
         for number in [1, COUNT, COUNT + 1, COUNT + 2, u64::MAX] {
-            slot.pin(Generation(6), number, range, this_thread());
+            slot.pin(Generation(6), number, range);
             let pinned = slot.pinned().expect("pinned");
             assert!(pinned.is_of(Generation(6)), "pin {number:#x} names another owner");
             assert_eq!(
@@ -215,7 +243,7 @@ mod tests {
         let slot = Arc::new(PinSlot::new(RequesterId(Bdf::new(0, 1, 0, 0).expect("a function"))));
         let (pins, range) = (PinSlots::default(), AddrRange::new(0x1000, 0x1000).expect("a page"));
         pins.add(&slot);
-        slot.pin(Generation(7), 1, range, this_thread());
+        slot.pin(Generation(7), 1, range);
         struct NoOp;
         impl Waiter for NoOp {
             fn step(self: Arc<Self>) {}

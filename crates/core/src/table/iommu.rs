@@ -14,6 +14,8 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+#[cfg(not(loom))]
+use std::time::Instant;
 
 use sva_sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use sva_sync::{Condvar, Mutex, barrier};
@@ -40,6 +42,10 @@ use crate::types::ids::{PasidTag, SpaceId};
 /// responses.
 #[cfg(not(loom))]
 pub(crate) const TICK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long a thread waits before it logs the pins that it may be waiting for.
+#[cfg(not(loom))]
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A software IOMMU over one bus: devices, groups, containers, bonds, PASIDs and domains. A clone
 /// is cheap and refers to the same IOMMU. All methods can be called from any thread.
@@ -238,28 +244,65 @@ impl Iommu {
     /// inside a callback.
     pub(crate) fn wait_until(&self, mut done: impl FnMut(&mut State) -> bool) {
         debug_assert!(!callback::inside(), "a callback must not wait");
+        self.wait_while(|state| !done(state));
+    }
+
+    /// Waits as long as `waits`, which is called under the control lock, returns true. After some
+    /// time it logs the pins that there are, since a thread can have forgotten one.
+    fn wait_while(&self, mut waits: impl FnMut(&mut State) -> bool) {
         let mut state = self.lock();
         state.waiting_threads += 1;
-        while !done(&mut state) {
+        #[cfg(not(loom))]
+        let mut patience = Some(Instant::now());
+        while waits(&mut state) {
             state = self.wait_for_change(state);
+            #[cfg(not(loom))]
+            if patience.is_some_and(|begun| begun.elapsed() >= PATIENCE) {
+                patience = None;
+                state = self.log_pins(state);
+            }
         }
         state.waiting_threads -= 1;
     }
 
     /// Waits for a change. If a device may owe a completion and there is a clock, also looks for
     /// overdue invalidations.
+    #[cfg(not(loom))]
     fn wait_for_change<'a>(&'a self, state: StateGuard<'a>) -> StateGuard<'a> {
-        #[cfg(not(loom))]
-        if self.0.clock.is_some() && self.0.ats_devices.load(Ordering::Relaxed) > 0 {
-            let (state, timed_out) = state.wait_timeout(&self.0.changed, TICK_INTERVAL);
-            if !timed_out && !self.is_tick_due() {
-                return state;
-            }
-            drop(state);
-            self.tick();
-            return self.lock();
+        if self.0.clock.is_none() || self.0.ats_devices.load(Ordering::Relaxed) == 0 {
+            return state.wait_timeout(&self.0.changed, PATIENCE).0;
         }
+        let (state, timed_out) = state.wait_timeout(&self.0.changed, TICK_INTERVAL);
+        if !timed_out && !self.is_tick_due() {
+            return state;
+        }
+        drop(state);
+        self.tick();
+        self.lock()
+    }
+
+    #[cfg(loom)]
+    fn wait_for_change<'a>(&'a self, state: StateGuard<'a>) -> StateGuard<'a> {
         state.wait(&self.0.changed)
+    }
+
+    /// Logs the pins of all spaces that have a bond. Releases the lock meanwhile.
+    #[cfg(not(loom))]
+    fn log_pins<'a>(&'a self, state: StateGuard<'a>) -> StateGuard<'a> {
+        let records: Vec<_> =
+            state.spaces.values().map(|space| Arc::clone(&space.record)).collect();
+        drop(state);
+        for record in records {
+            let pins = record.iotlb.as_ref().map(|iotlb| {
+                let users = iotlb.users();
+                users.pins.pinned_of(users.owner())
+            });
+            for (requester, range) in pins.into_iter().flatten() {
+                let pasid = record.tag.pasid;
+                self.log(Event::PinOutstanding { requester, pasid, range });
+            }
+        }
+        self.lock()
     }
 
     /// Wakes the waiting threads after a change outside the control lock, such as the drain of a
@@ -286,13 +329,7 @@ impl WaitQueue for Inner {
     /// thread needs this thread to return, and pins of this thread are not among those it waits
     /// for.
     fn wait_for(self: Arc<Self>, left: &Countdown) {
-        let iommu = Iommu(self);
-        let mut state = iommu.lock();
-        state.waiting_threads += 1;
-        while !left.is_over() {
-            state = iommu.wait_for_change(state);
-        }
-        state.waiting_threads -= 1;
+        Iommu(self).wait_while(|_| !left.is_over());
     }
 }
 

@@ -24,12 +24,14 @@ impl<'a> StateGuard<'a> {
     }
 
     /// Releases the lock, waits for `changed`, and takes the lock again.
+    #[cfg(loom)]
     pub(super) fn wait(self, changed: &Condvar) -> Self {
         let Self { state, held } = self;
         Self { state: changed.wait(state), held }
     }
 
-    /// Waits as [`wait`](Self::wait) does, at most so long. Returns whether the time has passed.
+    /// Releases the lock, waits for `changed`, at most so long, and takes the lock again. Returns
+    /// whether the time has passed.
     #[cfg(not(loom))]
     pub(super) fn wait_timeout(self, changed: &Condvar, limit: Duration) -> (Self, bool) {
         let Self { state, held } = self;

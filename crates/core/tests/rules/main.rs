@@ -25,6 +25,7 @@ mod drain_leaving;
 mod ending;
 mod fault_queue;
 mod faulty_providers;
+mod forgotten_pins;
 mod group_bonds;
 mod hammer;
 mod hammer_translating;
