@@ -204,8 +204,8 @@ impl DmaPort {
 /// A range of addresses of a space whose translations do not change while this lives; see
 /// [`DmaPort::pin`]. It stays on the thread that made it.
 ///
-/// A pin that is forgotten ([`std::mem::forget`]) lasts until its port is dropped. A thread that has
-/// waited a second for pins logs [`Event::PinOutstanding`](crate::Event::PinOutstanding).
+/// A pin that is forgotten ([`std::mem::forget`]) lasts until its port is dropped. A thread that
+/// has waited a second for pins logs [`Event::PinOutstanding`](crate::Event::PinOutstanding).
 #[must_use = "the range is pinned only while this lives"]
 pub struct Pin<'a> {
     port: &'a DmaPort,

@@ -45,8 +45,8 @@ pub(crate) fn inside() -> bool {
     }
 }
 
-/// Leaves a callback of `thread` whose [`InCallback`] was forgotten. Another thread than the current
-/// one leaves it when it next asks whether it is [`inside`] a callback.
+/// Leaves a callback of `thread` whose [`InCallback`] was forgotten. Another thread than the
+/// current one leaves it when it next asks whether it is [`inside`] a callback.
 pub(crate) fn end_forgotten(thread: ThreadNumber) {
     if thread == this_thread() {
         update_depth(|depth| depth.saturating_sub(1));
