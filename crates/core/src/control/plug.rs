@@ -270,7 +270,7 @@ impl Iommu {
         let plug = plug.into();
         let (topology, spec) = (self.topology(), plug.spec);
         let position = BusPosition {
-            requester: Requester::new(topology.requester(spec.bdf)),
+            requester: Requester::new(topology.requester(spec.bdf), self.downgrade()),
             group: topology.group(spec.bdf),
             routing: Routing::query(topology, spec.bdf),
         };

@@ -65,7 +65,7 @@ impl State {
         requester: &Arc<Requester>,
     ) -> Option<Arc<PasidEntry>> {
         let bond = self.bonds.get_mut(key)?;
-        let entry = PasidEntry::new(&bond.record, bond.features, key, requester, &self.iommu);
+        let entry = PasidEntry::new(&bond.record, bond.features, key, requester);
         requester.table.write().insert(bond.record.tag.pasid, Arc::clone(&entry));
         bond.entries.push(Arc::clone(&entry));
         Some(entry)

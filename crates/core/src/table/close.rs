@@ -9,7 +9,6 @@ use super::iommu::Iommu;
 use super::page_target::{PageDrain, PageTarget};
 use super::records::PasidEntry;
 use crate::api::ats::AlignedRange;
-use crate::quiesce::Waiter;
 
 /// What was in flight through entries when they were closed.
 #[derive(Default, Clone, Copy)]
@@ -39,7 +38,7 @@ impl Iommu {
         let pinned = entry.await_readers_and_count_pins();
         let page_groups = self.flush_entry(entry);
         if inside == 0 {
-            Arc::clone(entry).step();
+            entry.make_step();
         }
         Drained { accesses: inside + pinned, page_groups }
     }
@@ -50,8 +49,8 @@ impl Iommu {
         let Some(device) = entry.requester.ats_device() else {
             // ATS was never enabled for this requester, so there is no translation in an ATC and no
             // page request.
-            Arc::clone(entry).step();
-            Arc::clone(entry).step();
+            entry.make_step();
+            entry.make_step();
             return 0;
         };
         let pasid = entry.record.tag.pasid;
@@ -60,7 +59,7 @@ impl Iommu {
         let answered = self.drain_pages(&device, PageDrain::Target(&target));
         // The drain has a step of its own: the device may complete the invalidation before, and the
         // PASID must not be released while page requests for it are queued.
-        Arc::clone(entry).step();
+        entry.make_step();
         answered
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::iommu::Iommu;
 use super::records::{DeviceRecord, PasidEntry};
 use crate::api::fault::FaultReason;
-use crate::quiesce::{Gate, Waiter};
+use crate::quiesce::Gate;
 
 /// What the last access that leaves a shut gate does.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl OnDrain<'_> {
     pub(crate) fn run(self, iommu: &Iommu) {
         match self {
             Self::WakeThreads => iommu.wake_threads(),
-            Self::StepEntry(entry) => Arc::clone(entry).step(),
+            Self::StepEntry(entry) => entry.make_step(),
             Self::CompleteTranslatedDrain(device) => iommu.translated_requests_drained(device),
         }
     }

@@ -90,7 +90,6 @@ impl Iommu {
             state: Mutex::new(State::new(
                 PasidAllocator::new(config.pasid_width),
                 config.iotlb_bytes,
-                Weak::clone(me) as _,
             )),
             changed: Condvar::new(),
             events: EventLog::new(config.event_capacity),
@@ -253,14 +252,15 @@ impl Iommu {
         let mut state = self.lock();
         state.waiting_threads += 1;
         #[cfg(not(loom))]
-        let mut patience = Some(Instant::now());
+        let (mut begun, mut is_logged) = (None, false);
         while waits(&mut state) {
-            state = self.wait_for_change(state);
             #[cfg(not(loom))]
-            if patience.is_some_and(|begun| begun.elapsed() >= PATIENCE) {
-                patience = None;
+            if begun.get_or_insert_with(Instant::now).elapsed() >= PATIENCE && !is_logged {
+                is_logged = true;
                 state = self.log_pins(state);
+                continue;
             }
+            state = self.wait_for_change(state);
         }
         state.waiting_threads -= 1;
     }

@@ -134,15 +134,17 @@ pub(crate) struct Requester {
     /// and its translated requests have ended. Weak, since the device refers to its requester, and
     /// a device that is never removed must still be dropped with the IOMMU.
     pub(crate) ats_device: RwLock<Option<Weak<DeviceRecord>>>,
+    iommu: Weak<dyn IommuHandle>,
 }
 
 impl Requester {
-    pub(crate) fn new(id: RequesterId) -> Arc<Self> {
+    pub(crate) fn new(id: RequesterId, iommu: Weak<dyn IommuHandle>) -> Arc<Self> {
         Arc::new(Self {
             id,
             table: RwLock::default(),
             models: RwLock::default(),
             ats_device: RwLock::default(),
+            iommu,
         })
     }
 
@@ -179,7 +181,6 @@ pub(crate) struct PasidEntry {
     remaining_steps: Countdown,
     /// The times of faults through the entry; allocated with the first one.
     pub(crate) times: Mutex<Option<Box<FaultTimes>>>,
-    iommu: Weak<dyn IommuHandle>,
 }
 
 impl PasidEntry {
@@ -193,7 +194,6 @@ impl PasidEntry {
         features: Features,
         bond: BondKey,
         requester: &Arc<Requester>,
-        iommu: &Weak<dyn IommuHandle>,
     ) -> Arc<Self> {
         Arc::new(Self {
             gate: Gate::new(),
@@ -204,7 +204,6 @@ impl PasidEntry {
             requester: Arc::clone(requester),
             remaining_steps: Countdown::new(Self::CLOSE_STEPS),
             times: Mutex::default(),
-            iommu: Weak::clone(iommu),
         })
     }
 
@@ -257,6 +256,15 @@ impl PasidEntry {
         )
     }
 
+    /// Makes one step of a close; the last one removes the entry.
+    pub(crate) fn make_step(self: &Arc<Self>) {
+        if self.remaining_steps.step()
+            && let Some(iommu) = self.requester.iommu.upgrade()
+        {
+            iommu.remove_entry(self);
+        }
+    }
+
     /// A waiter that makes one step of the entry.
     pub(crate) fn waiter(self: &Arc<Self>) -> WeakWaiter {
         let this: WeakWaiter = Arc::downgrade(self) as _;
@@ -265,12 +273,7 @@ impl PasidEntry {
 }
 
 impl Waiter for PasidEntry {
-    /// Makes a step; the last one removes the entry.
     fn step(self: Arc<Self>) {
-        if self.remaining_steps.step()
-            && let Some(iommu) = self.iommu.upgrade()
-        {
-            iommu.remove_entry(&self);
-        }
+        self.make_step();
     }
 }

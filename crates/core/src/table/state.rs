@@ -5,7 +5,7 @@
 //! declares before it takes the lock.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use slotmap::SlotMap;
@@ -17,7 +17,7 @@ use super::bond_key::BondKey;
 use super::domain::{Domain, DomainAttachment, DomainSlot};
 use super::group::GroupRecord;
 use super::pasid::PasidAllocator;
-use super::records::{DeviceRecord, IommuHandle, Models, Requester};
+use super::records::{DeviceRecord, Models, Requester};
 use super::space::{SpaceDescription, SpaceRecord};
 use crate::api::bond::{AnyData, ExitHandler};
 use crate::api::space::{AddressSpace, EndReason, WatchToken};
@@ -140,15 +140,10 @@ pub(crate) struct State {
     /// Allocated with the first space that needs it.
     iotlb: Option<Arc<IotlbTable>>,
     iotlb_bytes: usize,
-    pub(super) iommu: Weak<dyn IommuHandle>,
 }
 
 impl State {
-    pub(super) fn new(
-        pasids: PasidAllocator,
-        iotlb_bytes: usize,
-        iommu: Weak<dyn IommuHandle>,
-    ) -> Self {
+    pub(super) fn new(pasids: PasidAllocator, iotlb_bytes: usize) -> Self {
         Self {
             devices: FxHashMap::default(),
             requesters: FxHashMap::default(),
@@ -167,7 +162,6 @@ impl State {
             has_changed: false,
             iotlb: None,
             iotlb_bytes,
-            iommu,
         }
     }
 

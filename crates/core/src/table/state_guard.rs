@@ -95,15 +95,12 @@ impl Held {
 
 #[cfg(all(test, debug_assertions, not(loom)))]
 mod tests {
-    use std::sync::Weak;
-
     use super::*;
-    use crate::table::{Inner, PasidAllocator};
+    use crate::table::PasidAllocator;
     use crate::types::ids::PasidWidth;
 
     fn state() -> Mutex<State> {
-        let iommu: Weak<Inner> = Weak::new();
-        Mutex::new(State::new(PasidAllocator::new(PasidWidth::MAX), 0, iommu))
+        Mutex::new(State::new(PasidAllocator::new(PasidWidth::MAX), 0))
     }
 
     #[test]
