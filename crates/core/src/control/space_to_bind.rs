@@ -53,7 +53,8 @@ impl<'a> SpaceToBind<'a> {
         known.or(self.ended).or_else(|| state.end_of_watch(number?))
     }
 
-    /// Hands over the watch. From here on the caller reports the end of the space to its bonds.
+    /// Hands over the watch. The caller inserts the space under the same lock, so that
+    /// [`State::end_space`] finds it and its bonds from here on.
     pub(super) fn take_watch(&mut self, state: &mut State) -> Option<WatchToken> {
         let mut watch = self.watch.take()?;
         state.finish_watch(watch.number.take()?);

@@ -15,7 +15,8 @@ impl DmaPort {
     /// as this returns.
     ///
     /// For device models that estimate the cost of an access, and for measurements. The provider is
-    /// not called. Returns `None` before the first access to the address.
+    /// not called. Returns `None` if no access has cached a translation of the address, or if it
+    /// has been invalidated or evicted.
     #[inline]
     pub fn cached_translation(&self, pasid: Pasid, address: u64, access: Access) -> Option<Frame> {
         let frame = |_: &dyn AddressSpace, frame: Frame, _: &TlbEntry| Some(frame);

@@ -74,8 +74,9 @@ impl BusMaster {
         })
     }
 
-    /// The fault of a PASID that has no entry here. If this bus master is for an earlier owner of
-    /// the PASID, the transaction is counted as stale.
+    /// The fault of a PASID that has no present entry for this bus master: it has none, or one of a
+    /// later owner, or one whose gate is closed. If this bus master is for an owner of the PASID,
+    /// which is gone or is being unbound, the transaction is counted as stale.
     pub(super) fn not_bound(&self, pasid: Pasid) -> FaultReason {
         if let Some(tag) = self.owner.filter(|owner| owner.pasid == pasid) {
             self.iommu.count_stale(&self.device, tag);

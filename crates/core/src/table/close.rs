@@ -47,8 +47,9 @@ impl Iommu {
     /// made non-present. Returns the number of groups that were answered.
     fn flush_entry(&self, entry: &Arc<PasidEntry>) -> usize {
         let Some(device) = entry.requester.ats_device() else {
-            // ATS was never enabled for this requester, so there is no translation in an ATC and no
-            // page request.
+            // ATS was never enabled for this requester, or its device has been removed and its
+            // translated requests have ended. The removal has ended its invalidations and forgotten
+            // its page requests before it closes entries.
             entry.make_step();
             entry.make_step();
             return 0;

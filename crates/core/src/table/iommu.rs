@@ -183,8 +183,8 @@ impl Iommu {
         table.map(|table| table.usage()).unwrap_or_default()
     }
 
-    /// The number of transactions that were aborted because they were for an earlier owner of a
-    /// PASID.
+    /// The number of transactions that were aborted because they were for an owner of a PASID that
+    /// has been unbound or is being unbound.
     pub fn stale_dropped(&self) -> u64 {
         self.0.stale_dropped.load(Ordering::Relaxed)
     }
